@@ -1,0 +1,110 @@
+"""Atomic files, hashes, and where outputs and caches live."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from gemma4vec.errors import WorkError
+
+
+def home() -> Path:
+    """Folder of all outputs: `$GEMMA4VEC_HOME`, by default `./runs`."""
+    return Path(os.environ.get("GEMMA4VEC_HOME") or "runs")
+
+
+def cache() -> Path:
+    """Folder of what can be made again: `$GEMMA4VEC_CACHE`, by default `~/.cache/gemma4vec`."""
+    configured = os.environ.get("GEMMA4VEC_CACHE")
+    return Path(configured) if configured else Path.home() / ".cache" / "gemma4vec"
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an operating system error while writing `path` into one line that says where and what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WorkError(
+            f"could not write {path}: {reason}; free space or choose another folder with --out or GEMMA4VEC_HOME"
+        ) from error
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary neighbour of `path` for writing and rename it to `path` on success.
+
+    A process killed at any moment leaves the old file or the new one. `mode` is "w" (UTF-8) or "wb".
+
+    Raises:
+        WorkError: the disk is full or the folder cannot be written.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        try:
+            stream: IO[Any] = io.open(descriptor, mode, encoding=None if "b" in mode else "utf-8")
+            with stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill; on success it replaces `path`.
+
+    Raises:
+        WorkError: the disk is full or the folder cannot be written.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        try:
+            os.chmod(temporary, 0o755)
+            yield temporary
+            if path.exists():
+                outgoing = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+                os.replace(path, outgoing / path.name)
+                os.replace(temporary, path)
+                shutil.rmtree(outgoing)
+            else:
+                os.replace(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically, keys in the given order."""
+    with atomic_write(path) as stream:
+        json.dump(value, stream, indent=2, ensure_ascii=False)
+        stream.write("\n")
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_text(*parts: str) -> str:
+    """Hexadecimal SHA-256 of strings; the boundaries between them count."""
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode("utf-8", errors="surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little"))
+        digest.update(encoded)
+    return digest.hexdigest()
