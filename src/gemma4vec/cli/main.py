@@ -1,0 +1,125 @@
+"""The command `gemma4vec`: its list of commands, and how every failure becomes one line and an exit code.
+
+Exit codes: 0 done, 1 the work failed, 2 bad usage or bad input, 130 interrupted.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from gemma4vec import __version__
+from gemma4vec.cli.lazy import lazy_group
+from gemma4vec.errors import Gemma4VecError
+
+COMMANDS = {
+    "quickstart": (
+        "gemma4vec.cli.quickstart:quickstart_command",
+        "From nothing to a trained, evaluated, searchable model in one go.",
+    ),
+    "train": ("gemma4vec.cli.train:train_command", "Train what a recipe describes."),
+    "eval": ("gemma4vec.cli.eval:evaluate_command", "Evaluate a model on a suite."),
+    "compare": ("gemma4vec.cli.compare:compare_command", "Say whether two evaluations differ, with statistics."),
+    "search": ("gemma4vec.cli.search:search_command", "Search a corpus with a trained model."),
+    "data": ("gemma4vec.cli.data:app", "Make and inspect data: pairs, suites, hard negatives."),
+    "doctor": ("gemma4vec.cli.doctor:doctor_command", "Say what this machine can do and what is missing."),
+}
+
+app = typer.Typer(
+    cls=lazy_group(COMMANDS),
+    help="Turn a decoder language model into a text-embedding model, and stay honest while you do so.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit()
+
+
+@app.callback(invoke_without_command=True)
+def _global_options(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show the full Python traceback of a failure (may stand anywhere).")
+    ] = False,
+) -> None:
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the script: runs one command and exits with its code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(execute(words))
+
+
+def execute(words: list[str]) -> int:
+    """Run one command and return its exit code; a failure is one line on stderr."""
+    own = words[: words.index("--")] if "--" in words else words
+    show_traceback = "--traceback" in own
+    if show_traceback:
+        words = [word for word in own if word != "--traceback"] + words[len(own) :]
+    try:
+        command = get_command(app)
+        with command.make_context("gemma4vec", words) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+        return 0
+    except typer.Exit as finished:
+        return finished.exit_code
+    except BaseException as error:
+        if show_traceback and not isinstance(error, SystemExit):
+            import traceback
+
+            traceback.print_exc()
+            return _explain(error)[1]
+        line, code = _explain(error)
+        if line:
+            print(line, file=sys.stderr)
+        return code
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """The one line (empty: say nothing) and the exit code of a failure."""
+    if isinstance(error, Gemma4VecError):
+        return f"error: {_one_line(error)}", error.exit_code
+    if isinstance(error, typer.TyperException):
+        return _explain_usage(error)
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return f"interrupted: {_one_line(error) or 'stopped by Ctrl-C; what was finished is kept'}", 130
+    if isinstance(error, BrokenPipeError):
+        # The reader of our output went away (`| head`): quiet, also when Python flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return "", 1
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"error: no space left on the disk{where}; free some, or choose another folder with --out", 1
+    if isinstance(error, MemoryError):
+        return "error: out of memory; use smaller batches or a smaller model (gemma4vec doctor shows what is free)", 1
+    if isinstance(error, SystemExit):
+        return "", error.code if isinstance(error.code, int) else 1
+    what = f"{type(error).__name__}: {_one_line(error)}"
+    return f"error: unexpected {what} (run again with --traceback to see where)", 1
+
+
+def _explain_usage(error: typer.TyperException) -> tuple[str, int]:
+    """Bad usage: what is wrong and which --help to ask."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # a group without a subcommand has shown its help
+        return error.format_message(), error.exit_code
+    hint = f" (see {context.command_path} --help)" if context is not None else ""
+    return f"error: {_one_line(error.format_message())}{hint}", error.exit_code
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())

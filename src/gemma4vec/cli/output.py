@@ -1,0 +1,84 @@
+"""What people and machines read: JSON on stdout, everything else on stderr when JSON was asked for."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+MAXIMAL_WIDTH = 100
+T = TypeVar("T")
+
+
+def _console(stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    # Not a terminal: a table has a fixed width instead of rich's 80 columns, so that a log reads like the screen.
+    console.width = min(console.width, MAXIMAL_WIDTH) if console.is_terminal else MAXIMAL_WIDTH
+    return console
+
+
+console = _console(stderr=True)
+results = _console(stderr=False)
+
+
+def notice(text: str) -> None:
+    """One remark for the person, on stderr, never wrapped or coloured (a log shows it as one line)."""
+    console.print(Text(text), soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as one JSON document on stdout. A number that is not finite becomes null (JSON has no NaN)."""
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False))
+
+
+def emit(as_json: bool, value: T, render: Callable[[T], Any]) -> None:
+    """Print a command's result: `value` as JSON, or what `render(value)` makes of it (a table or text) on stdout.
+
+    `value` must be made of dicts, lists, strings, numbers, booleans and None.
+    """
+    if as_json:
+        print_json(value)
+        return
+    rendered = render(value)
+    if isinstance(rendered, str):
+        results.print(Text(rendered), soft_wrap=True)
+    else:
+        results.print(rendered)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> Table:
+    """A table of at most 100 columns: first column left, those of numbers right; long cells fold.
+
+    Args:
+        columns: headings.
+        rows: one cell per column; a float is shown with 4 decimals, None as a dash.
+    """
+    made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for index, heading in enumerate(columns):
+        numeric = index > 0 and any(isinstance(row[index], int | float) for row in rows)
+        made.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(_cell(value)) for value in row))
+    return made
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
