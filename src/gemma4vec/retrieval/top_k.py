@@ -1,0 +1,69 @@
+"""The k best of many scores, with ties resolved exactly, also at the cut.
+
+Shapes: N queries, M documents, k places.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gemma4vec.errors import WorkError
+
+
+class Found(NamedTuple):
+    """Document positions, int64[N, k], and their scores, float32[N, k], best first; -1 and -inf where there are fewer."""
+
+    indices: np.ndarray
+    scores: np.ndarray
+
+
+def sort_keys(scores_NM: np.ndarray, rank_M: np.ndarray) -> np.ndarray:
+    """int64 keys that order like (score descending, rank ascending) when read from the largest down.
+
+    The bits of a float32, read as an integer, order like the number itself once the magnitude of negative ones is
+    flipped; the rank takes the lower half. One integer selection then breaks every tie, which a float one cannot.
+    """
+    bits = (scores_NM + np.float32(0)).view(np.int32)  # + 0 turns -0.0 into 0.0, which must tie
+    ordered = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+    return (ordered.astype(np.int64) << 32) | (np.int64(0xFFFFFFFF) - rank_M)
+
+
+def top_k(scores_NM: np.ndarray, k: int, rank: np.ndarray | None = None) -> Found:
+    """The k highest scores of each row; of equal scores the lower `rank` comes first.
+
+    Args:
+        scores_NM: float32[N, M]; -inf marks a document that must not be returned.
+        k: how many to return; rows with fewer are padded with -1 and -inf.
+        rank: int64[M], or int64[N, M], distinct within a row; by default the position itself.
+
+    Raises:
+        WorkError: a score is not a number.
+    """
+    scores_NM = np.ascontiguousarray(scores_NM, dtype=np.float32)
+    rows, columns = scores_NM.shape
+    if np.isnan(scores_NM).any():
+        raise WorkError("a retrieval score is not a number: the model gives vectors that are not finite; check its weights")
+    indices = np.full((rows, k), -1, dtype=np.int64)
+    best = np.full((rows, k), -np.inf, dtype=np.float32)
+    kept = min(k, columns)
+    if kept == 0 or rows == 0:
+        return Found(indices, best)
+    keys = sort_keys(scores_NM, np.arange(columns, dtype=np.int64) if rank is None else rank)
+    if kept < columns:
+        places = np.argpartition(keys, columns - kept, axis=1)[:, columns - kept :]
+        keys = np.take_along_axis(keys, places, axis=1)
+    else:
+        places = np.broadcast_to(np.arange(columns), keys.shape)
+    order = np.argsort(-keys, axis=1, kind="stable")
+    places = np.take_along_axis(places, order, axis=1)
+    values = np.take_along_axis(scores_NM, places, axis=1)
+    indices[:, :kept] = np.where(np.isneginf(values), -1, places)
+    best[:, :kept] = values
+    return Found(indices, best)
+
+
+def descending_id_rank(ids: list[str]) -> np.ndarray:
+    """int64[M]: place of each document id in descending order, which is how trec_eval breaks ties between equal scores."""
+    rank = np.empty(len(ids), dtype=np.int64)
+    rank[sorted(range(len(ids)), key=ids.__getitem__, reverse=True)] = np.arange(len(ids))
+    return rank
