@@ -28,9 +28,7 @@ class BM25Index:
         self._columns = columns
 
     @classmethod
-    def build(
-        cls, texts: Sequence[str], tokens: Tokens = text_tokens, k1: float = 0.9, b: float = 0.4
-    ) -> "BM25Index":
+    def build(cls, texts: Sequence[str], tokens: Tokens = text_tokens, k1: float = 0.9, b: float = 0.4) -> "BM25Index":
         """Index `texts`; `tokens` cuts both them and the queries.
 
         Raises:
@@ -68,7 +66,7 @@ class BM25Index:
         return Found(np.concatenate([part.indices for part in found]), np.concatenate([part.scores for part in found]))
 
     def scores(self, query: str) -> np.ndarray:
-        """float32[M]: the BM25 score of every document, 0 where it shares no token; a token asked twice counts twice."""
+        """float32[M]: every document's BM25 score, 0 where it shares no token; a token asked twice counts twice."""
         scores_M = np.zeros(self.documents, dtype=np.float32)
         for token in self.tokens(query):
             column = self.vocabulary.get(token)

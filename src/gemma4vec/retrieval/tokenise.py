@@ -82,7 +82,7 @@ def _english_stemmer() -> Stemmer.Stemmer:
 
 
 def guess_language(texts: Sequence[str], sample: int = 500) -> str:
-    """The language of `STOP_WORDS` whose stop words cover most words of (a sample of) the texts; English when unclear."""
+    """The language whose stop words cover most words of (a sample of) the texts; English when unclear."""
     step = max(1, len(texts) // sample)
     words = [word for text in texts[::step] for word in CODE_WORD.findall(text[:2_000].lower())]
     coverage = {language: sum(word in stop for word in words) for language, stop in STOP_WORDS.items()}

@@ -11,7 +11,7 @@ from gemma4vec.errors import WorkError
 
 
 class Found(NamedTuple):
-    """Document positions, int64[N, k], and their scores, float32[N, k], best first; -1 and -inf where there are fewer."""
+    """Positions of documents, int64[N, k], and scores, float32[N, k], best first; -1 and -inf where there are fewer."""
 
     indices: np.ndarray
     scores: np.ndarray
@@ -42,7 +42,9 @@ def top_k(scores_NM: np.ndarray, k: int, rank: np.ndarray | None = None) -> Foun
     scores_NM = np.ascontiguousarray(scores_NM, dtype=np.float32)
     rows, columns = scores_NM.shape
     if np.isnan(scores_NM).any():
-        raise WorkError("a retrieval score is not a number: the model gives vectors that are not finite; check its weights")
+        raise WorkError(
+            "a retrieval score is not a number: the model gives vectors that are not finite; check its weights"
+        )
     indices = np.full((rows, k), -1, dtype=np.int64)
     best = np.full((rows, k), -np.inf, dtype=np.float32)
     kept = min(k, columns)
@@ -63,7 +65,7 @@ def top_k(scores_NM: np.ndarray, k: int, rank: np.ndarray | None = None) -> Foun
 
 
 def descending_id_rank(ids: list[str]) -> np.ndarray:
-    """int64[M]: place of each document id in descending order, which is how trec_eval breaks ties between equal scores."""
+    """int64[M]: place of each document id in descending order, by which trec_eval breaks ties of equal scores."""
     rank = np.empty(len(ids), dtype=np.int64)
     rank[sorted(range(len(ids)), key=ids.__getitem__, reverse=True)] = np.arange(len(ids))
     return rank

@@ -1,0 +1,102 @@
+"""JSON lines, plain or compressed: reading that says which line is wrong, writing that is atomic and reproducible."""
+
+import gzip
+import importlib.util
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from gemma4vec.errors import InputError
+from gemma4vec.files import atomic_write
+
+
+class Line(NamedTuple):
+    """One line of a JSONL file: its number from 1, and its object or, where there is none, the reason."""
+
+    number: int
+    value: dict[str, Any] | None
+    reason: str = ""
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """Every non-blank line of a JSONL file (.gz and .zst by suffix).
+
+    Raises:
+        InputError: the file is missing, is a folder, cannot be read, or its compressed stream is cut or damaged.
+    """
+    number = 0
+    try:
+        with _open(path) as stream:
+            for number, raw in enumerate(stream, start=1):
+                if raw.strip():
+                    yield _parse(number, raw)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"{path}: compressed stream damaged after line {number} ({error}); copy or make the file again"
+        ) from error
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; check the path") from error
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}); check the path and its rights"
+        ) from error
+
+
+def write_lines(path: Path, objects: Iterable[dict[str, Any]], level: int = 6) -> None:
+    """Write objects as JSONL, atomically; gzipped where the name ends in .gz, without a time stamp in the file.
+
+    Raises:
+        WorkError: the disk is full or the folder cannot be written.
+    """
+    with atomic_write(path, "wb") as raw:
+        if path.suffix != ".gz":
+            raw.writelines(map(_encode, objects))
+            return
+        with gzip.GzipFile(filename="", mode="wb", compresslevel=level, fileobj=raw, mtime=0) as stream:
+            stream.writelines(map(_encode, objects))
+
+
+def _encode(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def _parse(number: int, raw: bytes) -> Line:
+    try:
+        value = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        return Line(number, None, f"not UTF-8 at byte {error.start}")
+    except ValueError as error:
+        return Line(number, None, f"not JSON ({error})")
+    except RecursionError:
+        return Line(number, None, "not JSON (nested too deeply)")
+    if not isinstance(value, dict):
+        return Line(number, None, f"a JSON object is needed, not {kind_of(value)}")
+    return Line(number, value)
+
+
+def kind_of(value: object) -> str:
+    names = {str: "a string", list: "a list", bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
+    return names.get(type(value), "null")
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    if path.suffix == ".zst":
+        return _open_zstd(path)
+    return path.open("rb")
+
+
+def _open_zstd(path: Path) -> IO[bytes]:
+    """Python reads Zstandard itself from 3.14; before that the package `zstandard` does."""
+    if importlib.util.find_spec("compression") is not None:
+        from compression import zstd  # type: ignore[import-not-found]
+
+        return zstd.open(path, "rb")
+    if importlib.util.find_spec("zstandard") is not None:
+        import zstandard
+
+        return zstandard.open(path, "rb")
+    raise InputError(f"{path}: reading .zst needs the package zstandard (pip install zstandard), or use .gz")
