@@ -1,0 +1,91 @@
+"""`gemma4vec compare A B`: is the difference between two evaluations more than noise?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gemma4vec.errors import InputError
+
+if TYPE_CHECKING:
+    from gemma4vec.evaluation.compare import Comparison, QueryDifference
+
+SHOWN = 5  # largest differences printed on either side; --json has more
+
+
+def compare_command(
+    a: Annotated[
+        str,
+        typer.Argument(metavar="A", help="Result folder, run folder or id, or a name below HOME/evals such as bm25."),
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other; a bare name is first looked for in A's run.")],
+    metric: Annotated[str, typer.Option("--metric", help="ndcg@10, recall@100, mrr@10 or map.")] = "ndcg@10",
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="Which suite, where both have several.", show_default=False)
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option("--margin", help="Differences below this do not matter: allows 'equivalent'.", show_default=False),
+    ] = None,
+    allow_different_settings: Annotated[
+        bool,
+        typer.Option("--allow-different-settings", help="Compare even where texts were cut at different lengths."),
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap and of the random sign flips.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
+) -> None:
+    """Compare two evaluations query by query: difference A - B, 95% interval, p-value and a verdict."""
+    if margin is not None and not margin > 0:
+        raise InputError(f"--margin {margin}: give a number above zero, such as 0.01")
+    if seed < 0:
+        raise InputError(f"--seed {seed}: give zero or more")
+    from gemma4vec.cli.output import emit
+    from gemma4vec.evaluation.compare import compare
+    from gemma4vec.evaluation.locate import locate_pair
+    from gemma4vec.files import home
+
+    folder_a, folder_b = locate_pair(a, b, home(), suite)
+    found = compare(
+        folder_a, folder_b, metric, seed=seed, margin=margin, allow_different_settings=allow_different_settings
+    )
+    plain = {**found.as_dict(), "folder_a": str(folder_a), "folder_b": str(folder_b)}
+    emit(as_json, plain, lambda _: _render(found, folder_a, folder_b))
+
+
+def _render(found: "Comparison", folder_a: Path, folder_b: Path) -> Any:
+    """The comparison for a person: table, verdict, and where it comes from."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from gemma4vec.cli.output import table
+    from gemma4vec.statistics.verdict import format_p
+
+    interval, test = found.interval, found.test
+    figures: list[list[object]] = [
+        [f"A  {found.a}", found.mean_a],
+        [f"B  {found.b}", found.mean_b],
+        ["A - B", f"{interval.mean:+.4f}"],
+        ["95% interval of A - B", f"{interval.low:+.4f} to {interval.high:+.4f}"],
+        ["p (paired sign-flip)", format_p(test.p)],
+        ["queries: A above, B above, equal", f"{found.wins}, {found.losses}, {found.ties}"],
+        ["smallest detectable difference", f"{found.smallest_detectable:.4f}"],
+    ]
+    lines = [
+        Text(f"{found.verdict.word}: {found.sentence()}", style="bold"),
+        *(
+            Text(f"differs: {name}: A {value_a}, B {value_b}")
+            for name, (value_a, value_b) in found.differing_settings.items()
+        ),
+        *_largest("A above B", found.largest_wins),
+        *_largest("B above A", found.largest_losses),
+        Text(f"A: {folder_a}\nB: {folder_b}"),
+    ]
+    return Group(table([f"{found.suite}, {test.n} queries", found.metric], figures), *lines)
+
+
+def _largest(title: str, queries: "list[QueryDifference]") -> list[Any]:
+    """One line with the queries that differ most."""
+    from rich.text import Text
+
+    shown = ", ".join(f"{query.query_id} {query.difference:+.2f}" for query in queries[:SHOWN])
+    return [Text(f"most {title}: {shown}")] if shown else []

@@ -1,0 +1,195 @@
+"""`gemma4vec eval MODEL --suite DIR`: score a model on retrieval suites."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gemma4vec.errors import InputError
+
+if TYPE_CHECKING:
+    from gemma4vec.evaluation.ranking import Progress, Ranker
+    from gemma4vec.evaluation.result import Result
+    from gemma4vec.evaluation.retrieve import EmbeddingModel
+
+DTYPES = ("auto", "fp32", "bf16")
+SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal to redraw a bar on
+
+
+def evaluate_command(
+    model: Annotated[
+        str, typer.Argument(help="bm25, a run folder or id, a sentence-transformers folder, a hub id, or bundled:NAME.")
+    ],
+    suite: Annotated[
+        list[Path], typer.Option("--suite", help="Folder in BEIR layout; may be given several times.", metavar="DIR")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Results go to OUT/<suite>.", metavar="DIR", show_default=False)
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="auto (what is fast here), fp32 or bf16.")] = "auto",
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", help="Cut texts at this many tokens instead of the model's limit.", min=1),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap interval.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
+) -> None:
+    """Evaluate a model on retrieval suites: nDCG@10 with its 95% interval, Recall@100, MRR@10, MAP."""
+    if dtype not in DTYPES:
+        raise InputError(f"--dtype {dtype}: use one of {', '.join(DTYPES)}")
+    from gemma4vec.data.suites import load_suite
+
+    suites = [load_suite(folder) for folder in suite]
+    names = [loaded.name for loaded in suites]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two suites are named '{name}'; rename one folder or set 'name' in its suite.yaml")
+
+    from gemma4vec.cli.output import emit
+    from gemma4vec.evaluation.evaluate import evaluate
+
+    loaded_model = _load_model(model, dtype, max_tokens)
+    rows = []
+    for loaded in suites:
+        folder = _result_folder(model, loaded_model, loaded.name, out)
+        with _progress(loaded.name) as report:
+            result = evaluate(loaded_model, loaded, folder, progress=report)
+        rows.append(_row(result, folder, seed))
+    emit(as_json, rows if len(rows) > 1 else rows[0], lambda _: _table(rows))
+
+
+def _load_model(spec: str, dtype: str, max_tokens: int | None) -> "EmbeddingModel | Ranker":
+    """The model that `spec` means, ready to rank or to encode."""
+    if spec == "bm25":
+        from gemma4vec.evaluation.bm25_model import Bm25Model
+
+        if max_tokens is not None:
+            raise InputError("--max-tokens does not apply to bm25, which reads whole texts; leave it out")
+        return Bm25Model()
+    from gemma4vec.model.embedder import Embedder
+
+    run = _run_of(spec)
+    return Embedder.load(str(run) if run else spec, dtype=None if dtype == "auto" else dtype, max_tokens=max_tokens)
+
+
+def _run_of(spec: str) -> Path | None:
+    """The run folder that `spec` is or, below the outputs' home, names; None where it is another kind of model."""
+    from gemma4vec.files import home
+    from gemma4vec.ledger.runs import MANIFEST, find_run
+
+    if Path(spec).exists():
+        return Path(spec) if (Path(spec) / MANIFEST).is_file() else None
+    if ":" in spec or "/" in spec:
+        return None
+    try:
+        return find_run(spec, home()).path
+    except InputError:
+        return None  # not a run: the embedder says what else it could have been
+
+
+def _result_folder(spec: str, model: "EmbeddingModel | Ranker", suite: str, out: Path | None) -> Path:
+    """Where the result goes: OUT/<suite>, RUN/evals/trained/<suite> or HOME/evals/<model>/<suite>.
+
+    A result of a differently set model (dtype, limits, weights) is never replaced under the same name.
+    """
+    from gemma4vec.evaluation.locate import TRAINED, free_folder
+    from gemma4vec.files import home
+    from gemma4vec.ledger.runs import slug
+
+    if out is not None:
+        return out / suite
+    run = _run_of(spec)
+    if run is not None:
+        return free_folder(run / "evals" / TRAINED, suite, model, replaces_other_weights=True)
+    path = Path(spec)
+    name = "-".join(path.resolve().parts[-2:]) if path.exists() else spec
+    return free_folder(home() / "evals" / slug(name), suite, model)
+
+
+@contextlib.contextmanager
+def _progress(suite: str) -> "Iterator[Progress]":
+    """A progress bar on a terminal, a plain line now and then elsewhere, both on stderr."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    from gemma4vec.cli.output import console, notice
+
+    if not console.is_terminal:
+        started = last = time.monotonic()
+
+        def line(stage: str, done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+                last = time.monotonic()
+                notice(f"{suite}: {done:,} of {total:,} {stage}, {last - started:.0f} s")
+
+        yield line
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Bars(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def bar(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(f"{suite}: {stage}", total=total)
+            bars.update(tasks[stage], completed=done)
+
+        yield bar
+
+
+def _row(result: "Result", folder: Path, seed: int) -> dict[str, Any]:
+    """What is printed about one suite."""
+    interval = result.interval("ndcg@10", seed=seed)
+    suite, ranking = result.settings["suite"], result.settings["ranking"]
+    return {
+        "model": result.model,
+        "suite": result.suite,
+        "queries": suite["queries"],
+        "documents": suite["documents"],
+        **result.mean,
+        "ndcg@10_low": interval.low,
+        "ndcg@10_high": interval.high,
+        "tie_rate@10": ranking["tie_rate@10"],
+        "judged@10": ranking["judged@10"],
+        "degenerate": ranking["degenerate"],
+        "seconds": result.settings["seconds"]["total"],
+        "folder": str(folder),
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    """The rows for a person, with what they should know about them."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from gemma4vec.cli.output import table
+
+    columns = ["suite", "queries", "docs", "nDCG@10", "95% interval", "R@100", "MRR@10", "MAP"]
+    cells = [
+        [
+            row["suite"],
+            row["queries"],
+            row["documents"],
+            row["ndcg@10"],
+            f"{row['ndcg@10_low']:.3f}-{row['ndcg@10_high']:.3f}",
+            row["recall@100"],
+            row["mrr@10"],
+            row["map"],
+        ]
+        for row in rows
+    ]
+    notes = [
+        f"warning: {row['suite']}: most queries score all documents the same; the model tells nothing apart"
+        for row in rows
+        if row["degenerate"]
+    ]
+    notes += [
+        f"warning: {row['suite']}: ties decide the top 10 of {row['tie_rate@10']:.0%} of the queries; try --dtype fp32"
+        for row in rows
+        if row["tie_rate@10"] > 0.05 and not row["degenerate"] and row["model"] != "bm25"
+    ]
+    places = [f"{row['suite']}: {row['folder']} ({row['seconds']:.1f} s)" for row in rows]
+    return Group(table(columns, cells, title=rows[0]["model"]), *(Text(line) for line in notes + places))

@@ -1,0 +1,213 @@
+"""Compare two results query by query: how large is the difference A - B, and is it more than noise?"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gemma4vec.errors import InputError
+from gemma4vec.evaluation.result import Result, load_result
+from gemma4vec.statistics.bootstrap import Interval, mean_interval
+from gemma4vec.statistics.paired import SignFlip, sign_flip_test
+from gemma4vec.statistics.power import smallest_detectable_difference
+from gemma4vec.statistics.verdict import Verdict, decide
+
+SHOWN = 10  # largest differences kept on either side
+LIMIT_WORDS = ("max_tokens", "token_limit", "max_seq_length", "truncat")
+
+
+class QueryDifference(NamedTuple):
+    """One query's values under A and B."""
+
+    task: str
+    query_id: str
+    a: float
+    b: float
+    difference: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A minus B on one metric.
+
+    Attributes:
+        a, b: names of the models.
+        mean_a, mean_b: their means (over tasks, of the tasks' means over queries).
+        interval: mean difference A - B with its 95% bootstrap interval over queries.
+        test: paired sign-flip test.
+        verdict: "better" and "worse" are said of A.
+        smallest_detectable: mean difference that this many queries with this spread find with 80% probability.
+        wins, losses, ties: queries where A is above, below, equal to B.
+        largest_wins, largest_losses: queries with the largest differences.
+        differing_settings: setting -> (A's value, B's value), where both have it and they differ.
+    """
+
+    a: str
+    b: str
+    suite: str
+    metric: str
+    mean_a: float
+    mean_b: float
+    interval: Interval
+    test: SignFlip
+    verdict: Verdict
+    smallest_detectable: float
+    wins: int
+    losses: int
+    ties: int
+    largest_wins: list[QueryDifference]
+    largest_losses: list[QueryDifference]
+    differing_settings: dict[str, tuple[Any, Any]]
+
+    @property
+    def difference(self) -> float:
+        """Mean difference A - B."""
+        return self.interval.mean
+
+    def sentence(self) -> str:
+        """The result in one sentence, for a person."""
+        word = {
+            "better": f"{self.a} is better than {self.b}",
+            "worse": f"{self.a} is worse than {self.b}",
+            "equivalent": f"{self.a} and {self.b} are equivalent",
+            "undetermined": f"undetermined whether {self.a} or {self.b} is better",
+        }[self.verdict.word]
+        return (
+            f"{word} on {self.suite}: {self.metric} {self.mean_a:.4f} against {self.mean_b:.4f}, difference "
+            f"{self.difference:+.4f}; {self.verdict.reason}."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        plain = {**asdict(self), "difference": self.difference, "direction": "A - B", "sentence": self.sentence()}
+        for side in ("largest_wins", "largest_losses"):
+            plain[side] = [query._asdict() for query in getattr(self, side)]
+        return plain
+
+
+def compare(
+    a: Result | Path,
+    b: Result | Path,
+    metric: str = "ndcg@10",
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+    margin: float | None = None,
+    allow_different_settings: bool = False,
+) -> Comparison:
+    """Compare two results on the same suite; the difference is A - B.
+
+    Args:
+        a, b: results, or folders that `load_result` reads.
+        metric: a metric that both have.
+        resamples: bootstrap resamples and random sign flips, each.
+        seed: of both.
+        margin: differences below it do not matter; only with it can the verdict be "equivalent".
+        allow_different_settings: compare even where the models cut texts at different lengths.
+
+    Raises:
+        InputError: different suites or queries, a metric that one lacks, different truncation limits.
+    """
+    a = a if isinstance(a, Result) else load_result(a)
+    b = b if isinstance(b, Result) else load_result(b)
+    _check_same_suite(a, b)
+    differing = differing_settings(a, b)
+    if not allow_different_settings:
+        _check_limits(a, b, differing)
+    keys, values_a = a.values(metric)
+    keys_b, values_b = b.values(metric)
+    if keys != keys_b:
+        raise InputError(_different_queries(a, b, keys, keys_b))
+    difference_N = values_a - values_b
+    tasks = [task for task, _ in keys]
+    interval = mean_interval(difference_N, tasks, resamples=resamples, seed=seed)
+    test = sign_flip_test(difference_N, tasks, flips=resamples, seed=seed)
+    spread = float(difference_N.std(ddof=1)) if len(keys) > 1 else 0.0
+    wins, losses = _largest(keys, values_a, values_b)
+    return Comparison(
+        a=a.model,
+        b=b.model,
+        suite=a.suite,
+        metric=metric,
+        mean_a=a.mean[metric],
+        mean_b=b.mean[metric],
+        interval=interval,
+        test=test,
+        verdict=decide(test, interval, margin=margin),
+        smallest_detectable=smallest_detectable_difference(spread, len(keys)),
+        wins=int(np.count_nonzero(difference_N > 0)),
+        losses=int(np.count_nonzero(difference_N < 0)),
+        ties=int(np.count_nonzero(difference_N == 0)),
+        largest_wins=wins,
+        largest_losses=losses,
+        differing_settings=differing,
+    )
+
+
+def differing_settings(a: Result, b: Result) -> dict[str, tuple[Any, Any]]:
+    """Settings of the models and of the ranking that both results have and that differ, with dotted names."""
+    flat_a, flat_b = _flat(a.settings.get("model")), _flat(b.settings.get("model"))
+    depths = [(result.settings.get("ranking") or {}).get("depth") for result in (a, b)]
+    differing = {
+        name: (flat_a[name], flat_b[name]) for name in flat_a if name in flat_b and flat_a[name] != flat_b[name]
+    }
+    if None not in depths and depths[0] != depths[1]:
+        differing["depth"] = (depths[0], depths[1])
+    return differing
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with dotted names."""
+    if not isinstance(value, dict):
+        return {prefix: value} if prefix else {}
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        flat.update(_flat(item, f"{prefix}.{name}" if prefix else str(name)))
+    return flat
+
+
+def _check_same_suite(a: Result, b: Result) -> None:
+    """Refuse results whose queries, documents or judgments are not the same."""
+    prints = [(result.settings.get("suite") or {}).get("fingerprint") for result in (a, b)]
+    if None not in prints and prints[0] != prints[1]:
+        raise InputError(
+            f"A was evaluated on {a.suite} ({str(prints[0])[:12]}) and B on {b.suite} ({str(prints[1])[:12]}): "
+            "not the same queries, documents and judgments; evaluate both on one suite"
+        )
+
+
+def _check_limits(a: Result, b: Result, differing: dict[str, tuple[Any, Any]]) -> None:
+    """Refuse results of models that were shown different amounts of each text."""
+    limits = [name for name in differing if any(word in name for word in LIMIT_WORDS)]
+    if "depth" in differing or limits:
+        name = limits[0] if limits else "depth"
+        value_a, value_b = differing[name]
+        raise InputError(
+            f"{a.model} was evaluated with {name} {value_a} and {b.model} with {value_b}; evaluate again with the same "
+            "--max-tokens, or pass --allow-different-settings"
+        )
+
+
+def _different_queries(a: Result, b: Result, keys_a: list[tuple[str, str]], keys_b: list[tuple[str, str]]) -> str:
+    """The one line that says which queries differ."""
+    only_a, only_b = sorted(set(keys_a) - set(keys_b)), sorted(set(keys_b) - set(keys_a))
+    task, query_id = (only_a or only_b)[0]
+    return (
+        f"{a.model} and {b.model} were not evaluated on the same queries: {len(only_a)} only in A, {len(only_b)} only "
+        f"in B (first: '{query_id}' of {task}); evaluate both on one suite"
+    )
+
+
+def _largest(
+    keys: list[tuple[str, str]], values_a: npt.NDArray[np.float64], values_b: npt.NDArray[np.float64]
+) -> tuple[list[QueryDifference], list[QueryDifference]]:
+    """The queries with the largest positive and negative differences, largest first, ids breaking ties."""
+    queries = [
+        QueryDifference(task, query_id, float(value_a), float(value_b), float(value_a - value_b))
+        for (task, query_id), value_a, value_b in zip(keys, values_a, values_b, strict=True)
+    ]
+    wins = sorted((query for query in queries if query.difference > 0), key=lambda query: -query.difference)
+    losses = sorted((query for query in queries if query.difference < 0), key=lambda query: query.difference)
+    return wins[:SHOWN], losses[:SHOWN]

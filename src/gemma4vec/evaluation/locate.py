@@ -1,0 +1,142 @@
+"""From what a person types after `gemma4vec compare` to two results on the same suite.
+
+An argument may be the folder of one result, a folder of results by suite (`RUN/evals/bm25`), a run folder or run id
+(then its trained model), or the name of a model below `HOME/evals`, such as `bm25`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.errors import InputError
+from gemma4vec.evaluation.ranking import Ranker
+from gemma4vec.evaluation.result import METRICS_FILE
+from gemma4vec.evaluation.retrieve import EmbeddingModel
+from gemma4vec.files import sha256_text
+from gemma4vec.ledger.runs import MANIFEST, find_run
+
+TRAINED = "trained"
+
+
+def locate_pair(a: str, b: str, home: Path, suite: str | None = None) -> tuple[Path, Path]:
+    """Folders of the two results that `a` and `b` mean.
+
+    A bare name such as `bm25` first means the one that the other argument's run has, then the one below `home`.
+
+    Raises:
+        InputError: nothing fits, or several suites do and `suite` does not say which.
+    """
+    results_a, results_b = _results(a, home, beside=b), _results(b, home, beside=a)
+    if suite is not None:
+        return _of_suite(results_a, a, suite), _of_suite(results_b, b, suite)
+    if len(results_a) == 1 and len(results_b) == 1:
+        return next(iter(results_a.values())), next(iter(results_b.values()))
+    common = sorted(results_a.keys() & results_b.keys())
+    if not common:
+        raise InputError(
+            f"{a} and {b} have no suite in common ({_names(results_a)} against {_names(results_b)}); "
+            "evaluate both on one suite with gemma4vec eval"
+        )
+    if len(common) > 1:
+        raise InputError(f"{a} and {b} have several suites in common; choose one with --suite: {', '.join(common)}")
+    return results_a[common[0]], results_b[common[0]]
+
+
+def _results(spec: str, home: Path, beside: str) -> dict[str, Path]:
+    """Suite -> result folder for what `spec` means."""
+    folder = _folder(spec, home, beside)
+    if (folder / METRICS_FILE).is_file():
+        return {folder.name: folder}
+    if (folder / MANIFEST).is_file():
+        results = results_by_suite(folder / "evals" / TRAINED)
+        if not results:
+            others = sorted(path.name for path in (folder / "evals").glob("*") if results_by_suite(path))
+            known = f"; it has {', '.join(str(folder / 'evals' / name) for name in others)}" if others else ""
+            raise InputError(
+                f"the run {folder} has no evaluation of its trained model{known}; make one with gemma4vec eval"
+            )
+        return results
+    results = results_by_suite(folder)
+    if not results:
+        raise InputError(f"no evaluation results in {folder}; make some with: gemma4vec eval MODEL --suite DIR")
+    return results
+
+
+def _folder(spec: str, home: Path, beside: str) -> Path:
+    """The folder that `spec` means."""
+    if Path(spec).is_dir():
+        return Path(spec)
+    candidates = [home / "evals" / spec]
+    run = _run_of(beside, home)
+    if run is not None:
+        candidates.insert(0, run / "evals" / spec)
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    run = _run_of(spec, home)
+    if run is None:
+        raise InputError(
+            f"no result '{spec}': it is neither a folder, nor a run, nor below {home / 'evals'}; "
+            f"make it with: gemma4vec eval {spec} --suite DIR"
+        )
+    return run
+
+
+def _run_of(spec: str, home: Path) -> Path | None:
+    """The run folder that `spec` is, lies in or names; None where there is none."""
+    path = Path(spec)
+    if path.is_dir():
+        return next((folder for folder in (path, *path.resolve().parents) if _is_run(folder)), None)
+    try:
+        return find_run(spec, home).path
+    except InputError:
+        return None  # the caller names everything that was tried
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file() and (folder / "evals").is_dir()
+
+
+def results_by_suite(folder: Path) -> dict[str, Path]:
+    """Suite -> folder, for the results that stand side by side in `folder`."""
+    return {metrics.parent.name: metrics.parent for metrics in sorted(folder.glob(f"*/{METRICS_FILE}"))}
+
+
+def free_folder(
+    model_folder: Path, suite: str, model: EmbeddingModel | Ranker, *, replaces_other_weights: bool = False
+) -> Path:
+    """`model_folder/suite`, or `model_folder-<6 hex>/suite` where the first holds another model's or other settings'.
+
+    The same model with the same settings replaces its own result. With `replaces_other_weights` only the settings
+    count: a run's model is the run's, also after it was trained further.
+    """
+    wanted: dict[str, Any] = {"model": model.describe()}
+    if not replaces_other_weights:
+        wanted["model_fingerprint"] = model.fingerprint
+    folder = model_folder / suite
+    if not (folder / METRICS_FILE).is_file():
+        return folder
+    # Through JSON, since that is what the stored settings went through.
+    if json.loads(json.dumps(wanted)) == {name: _stored_settings(folder).get(name) for name in wanted}:
+        return folder
+    mark = sha256_text(json.dumps(wanted, sort_keys=True))[:6]
+    return model_folder.with_name(f"{model_folder.name}-{mark}") / suite
+
+
+def _stored_settings(folder: Path) -> dict[str, Any]:
+    """Settings of the result in `folder`; empty where it is damaged, so that it is left for its owner to see."""
+    try:
+        return dict(json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))["settings"])
+    except (ValueError, TypeError, KeyError):
+        return {}
+
+
+def _of_suite(results: dict[str, Path], spec: str, suite: str) -> Path:
+    """The result on `suite`."""
+    if suite not in results:
+        raise InputError(f"{spec} has no result on '{suite}'; it has {_names(results)}")
+    return results[suite]
+
+
+def _names(results: dict[str, Path]) -> str:
+    return ", ".join(sorted(results))

@@ -1,0 +1,132 @@
+"""Rank metrics per query, computed by trec_eval's own code (pytrec_eval).
+
+Conventions, as in trec_eval and BEIR: graded judgments are linear gains in nDCG (negative grades gain nothing), a
+document is relevant from grade 1 (for Recall, MRR, MAP), equal scores are ordered by descending document id, scores are
+compared as 32-bit floats. A query without retrieved documents scores 0.
+
+Legend: N queries, K ranks.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pytrec_eval
+
+from gemma4vec.errors import InputError
+
+DEFAULT_METRICS = ("ndcg@10", "recall@100", "mrr@10", "map")
+DEPTH = 1000  # documents per query that count, as trec_eval and BEIR take them
+QUERIES_PER_BLOCK = 256  # rankings turned into dictionaries at a time: bounds memory
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Qrels = Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """What to ask trec_eval for, where the answer stands, and what to make of it."""
+
+    request: str
+    key: str
+    finish: Callable[[float], float]
+
+
+def _measure(metric: str) -> _Measure:
+    """Translate `ndcg@k`, `recall@k`, `mrr@k`, `map`, `mrr` or `ndcg` for trec_eval."""
+    match = re.fullmatch(r"(ndcg|recall|mrr|map)(?:@([1-9][0-9]*))?", metric)
+    if match is None or (match[1] == "recall" and match[2] is None):
+        raise InputError(f"unknown metric '{metric}': use ndcg@10, recall@100, mrr@10, map, or another number after @")
+    name, cut = match[1], match[2]
+    if name == "mrr":
+        # trec_eval's reciprocal rank has no cut: drop what stands below it (halfway between two ranks: no rounding).
+        lowest = 0.0 if cut is None else 1.0 / (int(cut) + 0.5)
+        return _Measure("recip_rank", "recip_rank", lambda value: value if value > lowest else 0.0)
+    if cut is None:
+        return _Measure(name, name, lambda value: value)
+    family = {"ndcg": "ndcg_cut", "recall": "recall", "map": "map_cut"}[name]
+    return _Measure(f"{family}.{cut}", f"{family}_{cut}", lambda value: value)
+
+
+def per_query(
+    ranking_NK: Ints,
+    scores_NK: npt.NDArray[np.floating],
+    query_ids: Sequence[str],
+    document_ids: Sequence[str],
+    qrels: Qrels,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Score every query's ranking.
+
+    Args:
+        ranking_NK: positions in `document_ids`; -1 is "nothing retrieved". The order within a row does not count:
+            as in trec_eval, the scores (as 32-bit floats) and document ids decide it.
+        scores_NK: the scores, finite wherever a document is retrieved.
+        query_ids: id of each row, each with judgments in `qrels`.
+        document_ids: ids that `ranking_NK` points into.
+        qrels: query id -> document id -> grade.
+        metrics: names such as "ndcg@10", "recall@100", "mrr@10", "map".
+
+    Returns:
+        metric -> float64[N] in the order of `query_ids`.
+
+    Raises:
+        InputError: an unknown metric.
+        ValueError: shapes that do not fit, or a score that is not finite.
+    """
+    if ranking_NK.shape != scores_NK.shape or ranking_NK.shape[:1] != (len(query_ids),):
+        raise ValueError(
+            f"ranking {ranking_NK.shape}, scores {scores_NK.shape} and {len(query_ids)} queries do not fit"
+        )
+    if not np.isfinite(scores_NK[ranking_NK >= 0]).all():
+        raise ValueError("a retrieved document's score is not finite")
+    measures = {metric: _measure(metric) for metric in metrics}
+    requests = {measure.request for measure in measures.values()}
+    values: dict[str, npt.NDArray[np.float64]] = {metric: np.zeros(len(query_ids)) for metric in metrics}
+    for start in range(0, len(query_ids), QUERIES_PER_BLOCK):
+        rows = range(start, min(start + QUERIES_PER_BLOCK, len(query_ids)))
+        judged = {query_ids[row]: dict(qrels[query_ids[row]]) for row in rows}
+        run = {query_ids[row]: _as_run(ranking_NK[row], scores_NK[row], document_ids) for row in rows}
+        scored = pytrec_eval.RelevanceEvaluator(judged, requests).evaluate(run)
+        for metric, measure in measures.items():
+            for row in rows:
+                values[metric][row] = measure.finish(scored[query_ids[row]][measure.key])
+    return values
+
+
+def _as_run(ranking_K: Ints, scores_K: npt.NDArray[np.floating], document_ids: Sequence[str]) -> dict[str, float]:
+    """One query's ranking as pytrec_eval wants it."""
+    kept = ranking_K >= 0
+    scores = scores_K[kept].astype(np.float32).tolist()
+    return {document_ids[index]: score for index, score in zip(ranking_K[kept].tolist(), scores, strict=True)}
+
+
+def tie_rate(scores_NK: Floats, ranking_NK: Ints, cut: int = 10) -> float:
+    """Share of queries where a tie decides something in the top `cut`.
+
+    That is: two neighbours among ranks 1 to `cut` + 1 have equal 32-bit scores, so that the document id decided their
+    order or who stands at rank `cut`. High in low precision; a score built on ids says little about the model.
+    Rows must be sorted by falling score.
+    """
+    scores = scores_NK[:, : cut + 1].astype(np.float32)
+    both = ranking_NK[:, 1 : cut + 1] >= 0
+    tied = (scores[:, 1:] == scores[:, :-1]) & both
+    return float(tied.any(axis=1).mean()) if len(scores) else 0.0
+
+
+def judged_share(
+    ranking_NK: Ints, query_ids: Sequence[str], document_ids: Sequence[str], qrels: Qrels, cut: int = 10
+) -> float:
+    """Share of the documents in the top `cut` that have a judgment of any grade (judged@10).
+
+    Low values mean that the score mostly counts unjudged documents as wrong. Rows must be sorted by falling score.
+    """
+    judged = retrieved = 0
+    for row, query_id in enumerate(query_ids):
+        top = [document_ids[index] for index in ranking_NK[row, :cut].tolist() if index >= 0]
+        retrieved += len(top)
+        judged += sum(document_id in qrels[query_id] for document_id in top)
+    return judged / retrieved if retrieved else 0.0

@@ -1,0 +1,156 @@
+"""A result on disk: `metrics.json`, `per_query.parquet` and `top.parquet` in one folder.
+
+`metrics.json` is {"model", "suite", "tasks": {task: {metric: value}}, "mean": {metric: value}, "settings"};
+`per_query.parquet` has the columns task, query_id, metric, value; `top.parquet` has query_id, rank (from 1), doc_id,
+score.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gemma4vec.errors import InputError
+from gemma4vec.files import atomic_folder, write_json
+from gemma4vec.statistics.bootstrap import Interval, mean_interval
+
+METRICS_FILE, PER_QUERY_FILE, TOP_FILE = "metrics.json", "per_query.parquet", "top.parquet"
+FILES = {METRICS_FILE, PER_QUERY_FILE, TOP_FILE}
+
+QueryScores = Mapping[str, Mapping[str, float]]
+"""Query id -> metric -> value, for one task."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores of one model on one suite.
+
+    Attributes:
+        model: the model's name.
+        suite: the suite's name.
+        per_query: task -> query id -> metric -> value. A plain suite is one task of the suite's name.
+        settings: what the scores depend on: "model" (its `describe()`), "model_fingerprint", "suite" (fingerprint and
+            counts), "ranking" (depth, ties, judged share), "seconds", "versions", "created".
+    """
+
+    model: str
+    suite: str
+    per_query: Mapping[str, QueryScores]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics that every query has."""
+        first_task = next(iter(self.per_query.values()))
+        return list(next(iter(first_task.values())))
+
+    @property
+    def tasks(self) -> dict[str, dict[str, float]]:
+        """Mean over queries of every metric, by task."""
+        return {
+            task: {metric: float(np.mean([scores[metric] for scores in queries.values()])) for metric in self.metrics}
+            for task, queries in self.per_query.items()
+        }
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """Mean over tasks of every metric."""
+        tasks = self.tasks.values()
+        return {metric: float(np.mean([task[metric] for task in tasks])) for metric in self.metrics}
+
+    def values(self, metric: str) -> tuple[list[tuple[str, str]], npt.NDArray[np.float64]]:
+        """The (task, query id) pairs, sorted, and their values of `metric`, float64[N].
+
+        Raises:
+            InputError: the result does not have this metric.
+        """
+        if metric not in self.metrics:
+            raise InputError(f"{self.model} on {self.suite} has no metric '{metric}'; it has {', '.join(self.metrics)}")
+        keys = sorted((task, query_id) for task, queries in self.per_query.items() for query_id in queries)
+        return keys, np.array([self.per_query[task][query_id][metric] for task, query_id in keys])
+
+    def interval(self, metric: str = "ndcg@10", *, seed: int = 0) -> Interval:
+        """95% bootstrap interval over queries of the mean of `metric`."""
+        keys, values_N = self.values(metric)
+        return mean_interval(values_N, [task for task, _ in keys], seed=seed)
+
+
+def save_result(result: Result, out: Path, top: list[dict[str, Any]]) -> None:
+    """Write `result` and the top ranks (rows of query_id, rank, doc_id, score) as the folder `out`, all or nothing.
+
+    Raises:
+        InputError: `out` holds something else than an earlier result.
+        WorkError: the disk is full or the folder cannot be written.
+    """
+    check_out(out)
+    rows = [
+        (task, query_id, metric, value)
+        for task, queries in result.per_query.items()
+        for query_id, scores in queries.items()
+        for metric, value in scores.items()
+    ]
+    task, query_id, metric, value = zip(*rows, strict=True)
+    per_query = pa.table({"task": task, "query_id": query_id, "metric": metric, "value": pa.array(value, pa.float64())})
+    top_schema = pa.schema(
+        [("query_id", pa.string()), ("rank", pa.int32()), ("doc_id", pa.string()), ("score", pa.float32())]
+    )
+    with atomic_folder(out) as folder:
+        pq.write_table(per_query, folder / PER_QUERY_FILE, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(top, schema=top_schema), folder / TOP_FILE, compression="zstd")
+        summary = {"model": result.model, "suite": result.suite, "tasks": result.tasks, "mean": result.mean}
+        write_json(folder / METRICS_FILE, {**summary, "settings": result.settings})
+
+
+def check_out(out: Path) -> None:
+    """Refuse to replace a folder that is not an earlier result.
+
+    Raises:
+        InputError: `out` is a file, or a folder with other files in it.
+    """
+    if not out.exists():
+        return
+    others = {path.name for path in out.iterdir()} - FILES if out.is_dir() else {out.name}
+    if others:
+        raise InputError(f"{out} holds something else than a result ({sorted(others)[0]}); choose another --out")
+
+
+def load_result(folder: Path) -> Result:
+    """Read back what `save_result` wrote.
+
+    Raises:
+        InputError: no result there, or one that is damaged.
+    """
+    if not (folder / METRICS_FILE).is_file():
+        raise InputError(
+            f"{folder} is not an evaluation result: it has no {METRICS_FILE}; make one with gemma4vec eval"
+        )
+    try:
+        summary = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        columns = pq.read_table(folder / PER_QUERY_FILE, columns=["task", "query_id", "metric", "value"]).to_pydict()
+        per_query: dict[str, dict[str, dict[str, float]]] = {}
+        for task, query_id, metric, value in zip(*columns.values(), strict=True):
+            per_query.setdefault(task, {}).setdefault(query_id, {})[metric] = float(value)
+        result = Result(str(summary["model"]), str(summary["suite"]), per_query, dict(summary.get("settings") or {}))
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"the result in {folder} is damaged ({reason}); evaluate again") from error
+    if not per_query:
+        raise InputError(f"the result in {folder} has no queries; evaluate again")
+    return result
+
+
+def load_top(folder: Path) -> dict[str, list[tuple[str, float]]]:
+    """The top ranks of each query as (document id, score), best first; empty where the result has none."""
+    if not (folder / TOP_FILE).is_file():
+        return {}
+    top: dict[str, list[tuple[str, float]]] = {}
+    table = pq.read_table(folder / TOP_FILE).sort_by([("query_id", "ascending"), ("rank", "ascending")])
+    for row in table.to_pylist():
+        top.setdefault(row["query_id"], []).append((row["doc_id"], row["score"]))
+    return top

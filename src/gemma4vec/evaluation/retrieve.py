@@ -1,0 +1,122 @@
+"""An embedding model as a ranker: encode, check the vectors, search exactly.
+
+Legend: N queries, M documents, D dimensions.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gemma4vec.data.suites import RetrievalSuite
+from gemma4vec.errors import WorkError
+from gemma4vec.evaluation.ranking import Progress, Ranking, no_progress
+from gemma4vec.model.prompts import Document
+from gemma4vec.retrieval import exact
+from gemma4vec.retrieval.top_k import descending_id_rank
+
+CHUNK = 1024  # texts encoded between two progress reports
+UNIT_TOLERANCE = 0.01  # vectors normalised in bf16 are off by up to 0.004
+
+Vectors = npt.NDArray[np.float32]
+Text = TypeVar("Text")
+
+
+class EmbeddingModel(Protocol):
+    """What evaluation needs of an embedder; `model.embedder.Embedder` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def describe(self) -> dict[str, Any]: ...
+    def encode_query(self, texts: list[str]) -> Vectors: ...
+    def encode_document(self, texts: list[Document]) -> Vectors: ...
+
+
+class EmbedderRanker:
+    """Ranks a suite's documents by the inner product of unit vectors.
+
+    `documents_MD` are the corpus's vectors where the caller has them already (an index that was just built).
+    """
+
+    def __init__(self, model: EmbeddingModel, documents_MD: Vectors | None = None, chunk: int = CHUNK) -> None:
+        self.model, self.documents_MD, self.chunk = model, documents_MD, chunk
+        self.name, self.fingerprint = model.name, model.fingerprint
+
+    def describe(self) -> dict[str, Any]:
+        """The model's settings."""
+        return self.model.describe()
+
+    def rank(self, suite: RetrievalSuite, depth: int, progress: Progress = no_progress) -> Ranking:
+        """The best `depth` documents for each query.
+
+        Raises:
+            WorkError: vectors that are not finite or not of unit length.
+        """
+        started = time.perf_counter()
+        documents_MD = self._documents(suite, progress)
+        documents_done = time.perf_counter()
+        queries_ND = encode_in_chunks(self.model.encode_query, suite.queries, self.chunk, "queries", progress)
+        check_unit(queries_ND, suite.query_ids, f"query vectors of {self.name} on {suite.name}")
+        queries_done = time.perf_counter()
+        indices_NK, scores_NK = exact.search(
+            queries_ND,
+            documents_MD,
+            min(depth, len(suite.corpus)),
+            descending_id_rank=descending_id_rank(suite.corpus_ids),
+        )
+        progress("search", len(suite.queries), len(suite.queries))
+        seconds = {
+            "encode_documents": documents_done - started,
+            "encode_queries": queries_done - documents_done,
+            "search": time.perf_counter() - queries_done,
+        }
+        return Ranking(indices_NK, scores_NK, seconds)
+
+    def _documents(self, suite: RetrievalSuite, progress: Progress) -> Vectors:
+        """The corpus's vectors, checked."""
+        documents_MD = self.documents_MD
+        if documents_MD is None:
+            documents_MD = encode_in_chunks(self.model.encode_document, suite.corpus, self.chunk, "documents", progress)
+        if len(documents_MD) != len(suite.corpus):
+            raise ValueError(f"{len(documents_MD)} document vectors for a corpus of {len(suite.corpus)}")
+        check_unit(documents_MD, suite.corpus_ids, f"document vectors of {self.name} on {suite.name}")
+        return documents_MD
+
+
+def encode_in_chunks(
+    encode: Callable[[list[Text]], Vectors], texts: Sequence[Text], chunk: int, stage: str, progress: Progress
+) -> Vectors:
+    """Encode texts in their order, reporting after every chunk, float32[len(texts), D]."""
+    progress(stage, 0, len(texts))
+    parts = []
+    for start in range(0, len(texts), chunk):
+        parts.append(np.asarray(encode(list(texts[start : start + chunk])), dtype=np.float32))
+        progress(stage, min(start + chunk, len(texts)), len(texts))
+    return np.concatenate(parts)
+
+
+def check_unit(vectors_ND: Vectors, ids: Sequence[str], what: str) -> None:
+    """Refuse vectors whose scores would be meaningless.
+
+    Raises:
+        WorkError: naming how many vectors are not finite, or zero or not of unit length, and the first one's id.
+    """
+    finite_N = np.isfinite(vectors_ND).all(axis=1)
+    if not finite_N.all():
+        first = ids[int(np.argmin(finite_N))]
+        raise WorkError(
+            f"{int((~finite_N).sum())} of {len(ids)} {what} are not finite (first: id '{first}'); "
+            "try --dtype fp32, and if it stays so the model's weights are broken"
+        )
+    lengths_N = np.linalg.norm(vectors_ND, axis=1)
+    unit_N = np.abs(lengths_N - 1.0) <= UNIT_TOLERANCE
+    if not unit_N.all():
+        first_index = int(np.argmin(unit_N))
+        raise WorkError(
+            f"{int((~unit_N).sum())} of {len(ids)} {what} are not of unit length (first: id '{ids[first_index]}', "
+            f"length {lengths_N[first_index]:.3g}); the model must normalise its vectors"
+        )

@@ -1,0 +1,232 @@
+"""Run folders: where everything about one run stands, readable after a kill at any moment.
+
+`recipe.yaml`, `manifest.json`, `events.jsonl`, `checkpoints/`, `model/`, `evals/<model>/<suite>/`, `report.html`.
+"""
+
+import json
+import math
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.errors import InputError
+from gemma4vec.files import atomic_write, disk_errors, write_json
+
+MANIFEST, RECIPE, EVENTS = "manifest.json", "recipe.yaml", "events.jsonl"
+
+
+class Events(list[dict[str, Any]]):
+    """The events of a run in their order; `torn` are the numbers (from 1) of lines that a kill left unfinished."""
+
+    def __init__(self, events: Iterable[dict[str, Any]], torn: Iterable[int]) -> None:
+        super().__init__(events)
+        self.torn = tuple(torn)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, home: Path, name: str, recipe_text: str, **manifest: Any) -> "RunFolder":
+        """Make a new run folder `home/YYYYmmdd-HHMMSS-<name>-<4 hex>` (UTC).
+
+        Args:
+            home: folder of all runs.
+            name: what the run is called; anything that is not a letter, digit or dot becomes a hyphen.
+            recipe_text: the recipe as YAML, kept as it is.
+            manifest: further fields of manifest.json, as JSON values.
+
+        Raises:
+            WorkError: the folder cannot be written.
+        """
+        now = datetime.now(UTC)
+        run_id = f"{now:%Y%m%d-%H%M%S}-{slug(name)}-{secrets.token_hex(2)}"
+        run = cls(home / run_id)
+        with disk_errors(run.path):
+            run.path.mkdir(parents=True)
+        with atomic_write(run.path / RECIPE) as stream:
+            stream.write(recipe_text)
+        # Last: a folder with a manifest is a run, whole from its first moment.
+        write_json(run.path / MANIFEST, {"run_id": run_id, "name": name, "created": now.isoformat(), **manifest})
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing run folder.
+
+        Raises:
+            InputError: no such folder, or not one of a run.
+        """
+        if not path.is_dir():
+            raise InputError(f"no run folder at {path}; list the runs with: ls {path.parent}")
+        run = cls(path)
+        if "run_id" not in run.manifest:
+            raise InputError(f"{path / MANIFEST} has no run_id, so {path} is not a run folder of gemma4vec")
+        return run
+
+    @property
+    def run_id(self) -> str:
+        """The run's unique name."""
+        return str(self.manifest["run_id"])
+
+    @property
+    def recipe_text(self) -> str:
+        """The recipe as it was given."""
+        return (self.path / RECIPE).read_text(encoding="utf-8")
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the training checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the merged model."""
+        return self.path / "model"
+
+    def evaluation(self, model: str, suite: str) -> Path:
+        """Folder of the result of `model` ("bm25", "untrained", "trained") on `suite`."""
+        return self.path / "evals" / model / suite
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Contents of manifest.json.
+
+        Raises:
+            InputError: missing or not JSON.
+        """
+        file = self.path / MANIFEST
+        if not file.is_file():
+            raise InputError(f"{self.path} is not a run folder: it has no {MANIFEST}")
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{file} is damaged ({error}); restore it or start a new run") from error
+        if not isinstance(manifest, dict):
+            raise InputError(f"{file} is damaged (not a JSON object); restore it or start a new run")
+        return manifest
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        """Replace manifest.json, atomically; `run_id` is kept."""
+        write_json(self.path / MANIFEST, {"run_id": self.run_id, **manifest})
+
+    def update_manifest(self, **fields: Any) -> None:
+        """Set top-level fields of manifest.json, atomically. One process writes a run at a time."""
+        write_json(self.path / MANIFEST, {**self.manifest, **fields})
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Append one event as one line with one write: a kill leaves all of it or a torn last line, never a mixed one.
+
+        `time` (seconds since 1970) and `event` are added. Numbers that are not finite become null: JSON has none.
+
+        Raises:
+            WorkError: the disk is full.
+        """
+        file = self.path / EVENTS
+        record = {"time": datetime.now(UTC).timestamp(), "event": name, **fields}
+        line = json.dumps(_finite(record), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+        with disk_errors(file):
+            descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                size = os.fstat(descriptor).st_size
+                # A torn line of a killed process is ended first, so that it cannot swallow this one.
+                torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+                data = b"\n" + line if torn else line
+                written = os.write(descriptor, data)
+                while written < len(data):  # a disk that fills up takes part of a write and refuses the next
+                    written += os.write(descriptor, data[written:])
+            finally:
+                os.close(descriptor)
+
+    def events(self, name: str | None = None) -> Events:
+        """All events, or those called `name`, in their order, without lines that a kill tore (numbered in `.torn`)."""
+        file = self.path / EVENTS
+        if not file.is_file():
+            return Events([], [])
+        events, torn = [], []
+        for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line.decode("utf-8"))
+            except ValueError:
+                torn.append(number)
+                continue
+            if isinstance(record, dict) and name in (None, record.get("event")):
+                events.append(record)
+        return Events(events, torn)
+
+
+def list_runs(home: Path) -> list[RunFolder]:
+    """The runs below `home`, oldest first; folders that are not runs are passed over."""
+    runs = [RunFolder(manifest.parent) for manifest in home.glob(f"*/{MANIFEST}")]
+    dated = []
+    for run in runs:
+        try:
+            manifest = run.manifest
+        except InputError:
+            continue  # listing is not the place to complain about a neighbour; opening that run is
+        if "run_id" in manifest:
+            dated.append((str(manifest.get("created", "")), run.path.name, run))
+    return [run for _, _, run in sorted(dated, key=lambda item: item[:2])]
+
+
+def latest_run(home: Path) -> RunFolder:
+    """The newest run below `home`.
+
+    Raises:
+        InputError: there is none.
+    """
+    runs = list_runs(home)
+    if not runs:
+        raise InputError(f"no runs in {home}; start one with: gemma4vec quickstart")
+    return runs[-1]
+
+
+def find_run(spec: str, home: Path) -> RunFolder:
+    """The run that `spec` means: a folder, a run id (or its unambiguous beginning or end) below `home`, or "latest".
+
+    Raises:
+        InputError: none or several fit.
+    """
+    if Path(spec).is_dir():
+        return RunFolder.open(Path(spec))
+    if spec == "latest":
+        return latest_run(home)
+    fitting = [run for run in list_runs(home) if run.path.name.startswith(spec) or run.path.name.endswith(spec)]
+    exact = [run for run in fitting if run.path.name == spec]
+    if len(exact or fitting) == 1:
+        return (exact or fitting)[0]
+    if not fitting:
+        raise InputError(f"no run '{spec}' in {home} and no such folder; list the runs with: ls {home}")
+    raise InputError(
+        f"'{spec}' fits {len(fitting)} runs: {', '.join(run.path.name for run in fitting[:5])}; say more of it"
+    )
+
+
+def slug(name: str) -> str:
+    """`name` as a safe part of a file name: letters, digits, dots and hyphens, at most 48, never empty."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.").lower()[:48].strip("-.") or "run"
+
+
+def _finite(value: Any) -> Any:
+    """`value` with non-finite numbers as None and numpy scalars and paths as plain values, all the way down."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, str | bool | int) or value is None:
+        return value
+    if hasattr(value, "item"):
+        return _finite(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)

@@ -1,0 +1,53 @@
+"""The statistic that every test and interval of this room is about: the mean over strata of the strata's means.
+
+With one stratum (the common case: one task) it is the plain mean. With several, each task counts the same however many
+queries it has, as BEIR and MTEB average.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Stratified:
+    """Values with the weight of each in the mean over strata of the strata's means.
+
+    Attributes:
+        values: the values, [N].
+        weights: `1 / (strata * size of the value's stratum)`; they sum to 1.
+        members: for each stratum, the positions of its values.
+    """
+
+    values: Floats
+    weights: Floats
+    members: list[npt.NDArray[np.int64]]
+
+    @property
+    def mean(self) -> float:
+        """Mean over strata of the strata's means."""
+        return float(self.weights @ self.values)
+
+
+def stratify(values: npt.ArrayLike, strata: Sequence[str] | None = None) -> Stratified:
+    """Check `values` (one-dimensional, finite, not empty) and weigh them by stratum.
+
+    Raises:
+        ValueError: no values, values that are not finite, or `strata` of another length.
+    """
+    values_N = np.asarray(values, dtype=np.float64)
+    if values_N.ndim != 1 or values_N.size == 0:
+        raise ValueError(f"expected a non-empty row of values, got an array of shape {values_N.shape}")
+    if not np.isfinite(values_N).all():
+        raise ValueError(f"{int((~np.isfinite(values_N)).sum())} of {values_N.size} values are not finite")
+    if strata is None:
+        return Stratified(values_N, np.full(values_N.size, 1.0 / values_N.size), [np.arange(values_N.size)])
+    if len(strata) != values_N.size:
+        raise ValueError(f"{values_N.size} values but {len(strata)} strata labels")
+    _, stratum_N, sizes = np.unique(np.asarray(strata), return_inverse=True, return_counts=True)
+    members = [np.flatnonzero(stratum_N == index) for index in range(len(sizes))]
+    return Stratified(values_N, 1.0 / (len(sizes) * sizes[stratum_N]), members)
