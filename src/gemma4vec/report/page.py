@@ -1,0 +1,181 @@
+"""One HTML file about a run: opens from disk, needs no network, and reads on a phone, in the dark and on paper."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from gemma4vec import __version__
+from gemma4vec.files import atomic_write
+from gemma4vec.report import charts
+from gemma4vec.report.examples import find_examples
+from gemma4vec.report.headline import headline, main_suite, p_text
+from gemma4vec.report.run_data import METRICS, MODELS, RunData, SuiteResults, as_text, label, read_run
+from gemma4vec.serving.display import harmless
+
+WIDE, NARROW, FOREST = 720.0, 350.0, 340.0
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture drawn twice; the style sheet shows the one that fits."""
+
+    wide: Markup
+    narrow: Markup
+
+
+def write_report(run: Path) -> Path:
+    """Write `run/report.html` and return its path. Parts of the run that are missing are named on the page.
+
+    Raises:
+        InputError: `run` is no run folder.
+        WorkError: the file cannot be written.
+    """
+    page = render(read_run(run))
+    with atomic_write(run / REPORT) as stream:
+        stream.write(page)
+    return run / REPORT
+
+
+def render(run: RunData) -> str:
+    """The page as HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.filters["p"] = p_text
+    return environment.get_template("report.html").render(
+        title=str(run.manifest.get("name") or run.run_id),
+        run=run,
+        headline=headline(run),
+        version=__version__,
+        label=label,
+        metrics=METRICS,
+        costs=run.training.costs(),
+        curve=_learning_curve(run),
+        throughput=_throughput(run),
+        sections=[_section(run, suite) for suite in _main_first(run)],
+        settings=_settings(run.manifest),
+        licence=_licence(run.manifest),
+    )
+
+
+def _finalize(value: Any) -> Any:
+    """Every text that reaches the page loses its control characters; markup of our own passes."""
+    return harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _main_first(run: RunData) -> list[SuiteResults]:
+    main = main_suite(run)
+    return sorted(run.suites, key=lambda suite: (suite is not main, suite.name))
+
+
+def _learning_curve(run: RunData) -> Chart | None:
+    if len(run.training.steps) < 2:
+        return None
+    return Chart(*(charts.learning_curve(run.training, width) for width in (WIDE, NARROW)))
+
+
+def _throughput(run: RunData) -> Chart | None:
+    wide, narrow = (charts.throughput(run.training, width) for width in (WIDE, NARROW))
+    return Chart(wide, narrow) if wide is not None and narrow is not None else None
+
+
+def _section(run: RunData, suite: SuiteResults) -> dict[str, Any]:
+    """All that the page says about one suite."""
+    comparisons = suite.comparisons
+    scale = charts.forest_scale(list(comparisons.values()), FOREST)
+    against = "bm25" if "bm25" in comparisons else next(iter(comparisons), "")
+    return {
+        "name": suite.name,
+        "counts": next(iter(suite.results.values())).settings.get("suite") or {},
+        "queries": len(next(iter(suite.results.values())).values(_first_metric(suite))[0]),
+        "rows": [
+            (model, {name: result.interval(name) for name in METRICS if name in result.metrics})
+            for model, result in suite.results.items()
+        ],
+        "notes": _notes(suite),
+        "forest": [
+            (other, one, charts.forest_row(one, scale, "trained"))
+            for other, one in sorted(comparisons.items(), key=_order)
+        ],
+        "axis": charts.forest_axis(scale) if comparisons else None,
+        "differences": [
+            (other, _differences(suite, other)) for other in sorted(comparisons, key=lambda key: _order((key,)))
+        ],
+        "examples": find_examples(run, suite, against) if against else None,
+    }
+
+
+def _first_metric(suite: SuiteResults) -> str:
+    return next(iter(suite.results.values())).metrics[0]
+
+
+def _order(item: tuple[Any, ...]) -> tuple[int, str]:
+    known = list(MODELS)
+    return (known.index(item[0]) if item[0] in known else len(known), str(item[0]))
+
+
+def _differences(suite: SuiteResults, other: str) -> Chart:
+    """The distribution of per-query differences to `other`."""
+    one, another = (suite.results[model].values("ndcg@10")[1] for model in ("trained", other))
+    values = (one - another).tolist()
+    return Chart(*(charts.differences(values, label(other), width) for width in (WIDE, NARROW)))
+
+
+def _notes(suite: SuiteResults) -> list[str]:
+    """What limits the scores: ties, degenerate rankings, settings that differ."""
+    notes = []
+    for model, result in suite.results.items():
+        ranking = result.settings.get("ranking") or {}
+        if ranking.get("degenerate"):
+            notes.append(
+                f"{label(model)}: most queries gave every document the same score, so its ranking means nothing."
+            )
+        elif isinstance(ranking.get("tie_rate@10"), float) and ranking["tie_rate@10"] > 0.1:
+            notes.append(f"{label(model)}: equal scores decide the top ten of {ranking['tie_rate@10']:.0%} of queries.")
+    for other, comparison in suite.comparisons.items():
+        for name, (ours, theirs) in comparison.differing_settings.items():
+            notes.append(f"Setting {name} differs: trained model {as_text(ours)}, {label(other)} {as_text(theirs)}.")
+    return notes
+
+
+def _settings(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The manifest as groups of (name, value) rows; plain values first."""
+    plain = [(name, as_text(value)) for name, value in manifest.items() if not isinstance(value, dict)]
+    groups = [("run", plain)] if plain else []
+    groups += [(name, list(_flat(value))) for name, value in manifest.items() if isinstance(value, dict) and value]
+    return groups
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, item in value.items():
+        if isinstance(item, dict) and item:
+            rows += _flat(item, f"{prefix}{name} › ")
+        else:
+            rows.append((f"{prefix}{name}", as_text(item)))
+    return rows
+
+
+def _licence(manifest: Mapping[str, Any]) -> list[str]:
+    """The terms under which the base may be used, from wherever the manifest keeps them."""
+    base = manifest.get("base")
+    places: list[Any] = [manifest.get("licence"), manifest.get("notice")]
+    if isinstance(base, dict):
+        places += [base.get(key) for key in ("licence", "license", "notice", "terms", "terms_url")]
+        base = base.get("name")
+    lines: list[str] = []
+    for place in places:
+        lines += [as_text(item) for item in (place.values() if isinstance(place, dict) else [place]) if item]
+    if isinstance(base, str) and "gemma" in base.lower() and not any("terms" in line.lower() for line in lines):
+        lines.append("Gemma is provided under and subject to the Gemma Terms of Use: https://ai.google.dev/gemma/terms")
+    return list(dict.fromkeys(lines))
