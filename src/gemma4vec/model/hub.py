@@ -1,0 +1,81 @@
+"""Models from a hub: what is cached is used as it is; the network is asked only for what is not, and never for long."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from gemma4vec.errors import InputError
+from gemma4vec.machine.network import ask_hub
+
+# One file format is enough, and no weights of other frameworks: some repositories hold the same model five times.
+_WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py", "README.md"]
+_UNWANTED = ["original/*", "onnx/*", "openvino/*", "*.gguf"]
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?")
+_ANSWER_SECONDS = 4.0
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form `owner/model` or `model`, with `@revision` behind it if wanted."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
+def fetch(name: str, *, notice: Callable[[str], None]) -> tuple[Path, str]:
+    """The folder of a hub model on this machine and its commit; downloads what is not cached.
+
+    Args:
+        name: `owner/model` or `owner/model@revision`.
+        notice: shows one line to the person before a download.
+
+    Raises:
+        InputError: not cached and the hub cannot be reached, or no such model, or access is restricted.
+    """
+    repository, _, revision = name.partition("@")
+    cached = _snapshot(repository, revision or None, only_local=True)
+    if isinstance(cached, Path) and _has_weights(cached):
+        return cached, cached.name
+    state = ask_hub(_ANSWER_SECONDS)
+    if not state.reachable:
+        raise InputError(
+            f"{name} is not cached on this machine and the hub is out of reach: {state.reason}; "
+            "without a hub use bundled:gemma-3-270m or bundled:smollm2-135m, or a local folder"
+        )
+    notice(f"downloading {name}")
+    fetched = _snapshot(repository, revision or None, only_local=False)
+    if isinstance(fetched, Path):
+        return fetched, fetched.name
+    raise InputError(f"{name} cannot be had from the hub: {_why(fetched)}")
+
+
+def _snapshot(repository: str, revision: str | None, *, only_local: bool) -> Path | Exception:
+    """The folder, or what prevented it."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, RevisionResolutionError
+
+    try:
+        folder = snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=_WANTED,
+            ignore_patterns=_UNWANTED,
+            local_files_only=only_local,
+            etag_timeout=_ANSWER_SECONDS,
+        )
+        return Path(folder)
+    except (EntryNotFoundError, HfHubHTTPError, HFValidationError, RevisionResolutionError, OSError) as error:
+        return error
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(next(folder.glob(pattern), None) for pattern in ("*.safetensors", "pytorch_model*.bin"))
+
+
+def _why(error: Exception) -> str:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return "access is restricted; accept its terms on its page and log in with `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return "there is no such model, or it is private; check the spelling or log in with `hf auth login`"
+    if isinstance(error, RevisionNotFoundError):
+        return "it has no such revision"
+    return " ".join(str(error).split())[:300]
