@@ -31,14 +31,12 @@ def compare_command(
         bool,
         typer.Option("--allow-different-settings", help="Compare even where texts were cut at different lengths."),
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap and of the random sign flips.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap and of the random sign flips.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
 ) -> None:
     """Compare two evaluations query by query: difference A - B, 95% interval, p-value and a verdict."""
     if margin is not None and not margin > 0:
         raise InputError(f"--margin {margin}: give a number above zero, such as 0.01")
-    if seed < 0:
-        raise InputError(f"--seed {seed}: give zero or more")
     from gemma4vec.cli.output import emit
     from gemma4vec.evaluation.compare import compare
     from gemma4vec.evaluation.locate import locate_pair

@@ -34,7 +34,7 @@ def evaluate_command(
         int | None,
         typer.Option("--max-tokens", help="Cut texts at this many tokens instead of the model's limit.", min=1),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap interval.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap interval.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
 ) -> None:
     """Evaluate a model on retrieval suites: nDCG@10 with its 95% interval, Recall@100, MRR@10, MAP."""

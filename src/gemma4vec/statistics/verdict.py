@@ -60,5 +60,5 @@ def decide(test: SignFlip, interval: Interval, *, margin: float | None = None, a
 
 
 def format_p(p: float) -> str:
-    """A p-value with two significant digits, never rounded to zero."""
-    return f"{p:.2g}" if p >= 1e-4 else f"{p:.1e}"
+    """A p-value with three significant digits, so that rounding carries it neither to zero nor across .05 unseen."""
+    return f"{p:.3g}" if p >= 1e-4 else f"{p:.1e}"

@@ -30,7 +30,7 @@ class Stratified:
     @property
     def mean(self) -> float:
         """Mean over strata of the strata's means."""
-        return float(self.weights @ self.values)
+        return float(np.mean([self.values[members].mean() for members in self.members]))
 
 
 def stratify(values: npt.ArrayLike, strata: Sequence[str] | None = None) -> Stratified:

@@ -1,0 +1,93 @@
+"""Every way to a verdict, and that it is no more than the evidence."""
+
+import numpy as np
+import pytest
+
+from gemma4vec.statistics.bootstrap import Interval, Method, mean_interval
+from gemma4vec.statistics.paired import SignFlip, sign_flip_test
+from gemma4vec.statistics.verdict import Verdict, decide, format_p
+
+
+def verdict_of(differences: np.ndarray, margin: float | None = None) -> Verdict:
+    return decide(sign_flip_test(differences), mean_interval(differences), margin=margin)
+
+
+def made(
+    mean: float, low: float, high: float, p: float, margin: float | None = None, method: Method = "bca"
+) -> Verdict:
+    test = SignFlip(mean, p, n=100, nonzero=90, flips=10_001, exact=False)
+    return decide(test, Interval(mean, low, high, 0.95, method, 100), margin=margin)
+
+
+def test_a_clear_difference() -> None:
+    differences = np.random.default_rng(1).normal(0.5, 0.3, 60)
+    assert verdict_of(differences).word == "better"
+    assert verdict_of(-differences).word == "worse"
+
+
+def test_noise_is_undetermined_and_not_equal() -> None:
+    verdict = verdict_of(np.random.default_rng(2).normal(0.0, 0.3, 60))
+    assert verdict.word == "undetermined"
+    assert "includes zero" in verdict.reason
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_too_few_queries_cannot_say_anything_however_clear_they_look(n: int) -> None:
+    verdict = verdict_of(np.full(n, 0.9), margin=2.0)
+    assert verdict.word == "undetermined"
+    assert "cannot reach p < 0.05" in verdict.reason
+    assert ("1 query" if n == 1 else f"{n} queries") in verdict.reason
+
+
+def test_six_queries_that_agree_are_enough() -> None:
+    assert verdict_of(np.linspace(0.1, 0.6, 6)).word == "better"
+
+
+def test_few_queries_that_differ_among_many_that_do_not() -> None:
+    differences = np.zeros(300)
+    differences[:5] = 1.0
+    verdict = verdict_of(differences)
+    assert verdict.word == "undetermined"
+    assert "only 5 of 300 queries differ" in verdict.reason
+
+
+def test_equivalent_needs_a_stated_margin_around_the_whole_interval() -> None:
+    assert made(0.001, -0.004, 0.006, p=0.7).word == "undetermined"
+    assert made(0.001, -0.004, 0.006, p=0.7, margin=0.01).word == "equivalent"
+    assert made(0.001, -0.004, 0.006, p=0.7, margin=0.005).word == "undetermined"
+    assert made(-0.001, -0.012, 0.006, p=0.7, margin=0.01).word == "undetermined"
+
+
+def test_a_detectable_difference_inside_the_margin_is_equivalent_and_says_both() -> None:
+    verdict = made(0.004, 0.002, 0.006, p=0.001, margin=0.01)
+    assert verdict.word == "equivalent"
+    assert "detectable (p = 0.001)" in verdict.reason
+    assert made(0.004, 0.002, 0.006, p=0.001).word == "better"
+
+
+def test_identical_results() -> None:
+    assert verdict_of(np.zeros(50)).word == "undetermined"
+    verdict = verdict_of(np.zeros(50), margin=0.01)
+    assert verdict.word == "equivalent"
+    assert "all 50 differences are zero" in verdict.reason
+
+
+def test_an_interval_without_width_proves_no_equivalence() -> None:
+    assert made(0.001, 0.001, 0.001, p=0.7, margin=0.01, method="degenerate").word != "equivalent"
+
+
+@pytest.mark.parametrize(("low", "p"), [(0.001, 0.06), (-0.001, 0.04)])
+def test_a_test_and_an_interval_that_disagree_are_undetermined(low: float, p: float) -> None:
+    verdict = made(0.05, low, 0.1, p=p)
+    assert verdict.word == "undetermined"
+    assert "disagree" in verdict.reason
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.1, float("nan")])
+def test_a_margin_must_be_above_zero(margin: float) -> None:
+    with pytest.raises(ValueError):
+        made(0.0, -0.1, 0.1, p=0.5, margin=margin)
+
+
+def test_p_is_never_shown_as_zero() -> None:
+    assert [format_p(p) for p in (0.0499, 0.00012, 0.0000312)] == ["0.0499", "0.00012", "3.1e-05"]
