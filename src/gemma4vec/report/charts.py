@@ -13,7 +13,7 @@ from gemma4vec.report.training_log import Evaluation, TrainingLog
 SHAPES = {"bm25": "square", "untrained": "diamond", "trained": "circle"}
 DASHES = ("", "dashed", "dotted")
 MOST_POINTS = 1200  # more than this many would be finer than a pixel
-LEFT, RIGHT = 44.0, 12.0
+LEFT, RIGHT = 44.0, 20.0
 
 
 def learning_curve(log: TrainingLog, width: float) -> Markup:
@@ -103,7 +103,7 @@ def throughput(log: TrainingLog, width: float) -> Markup | None:
         panel.axes("tokens trained", "tokens per second", x_ticks=_x_ticks(width), y_ticks=3),
         path(panel.points(_thinned(rates)), "line raw"),
         line((panel.x.start, panel.y(median)), (panel.x.end, panel.y(median)), "line trained dashed"),
-        text((panel.x.end, panel.y(median) - 6), f"median {median:,.0f}", "label value", "end"),
+        text((panel.x.end, 18), f"median {median:,.0f}", "label value", "end"),
     ]
     return picture(width, 172, "Throughput", f"Median of {median:,.0f} tokens per second.", parts)
 
@@ -142,7 +142,7 @@ def forest_row(comparison: Comparison, scale: Scale, model: str) -> Markup:
 def forest_axis(scale: Scale) -> Markup:
     """The numbers under a forest plot."""
     marks = scale.ticks(4)
-    parts = [line((scale.start, 1), (scale.end, 1), "axis")]
+    parts = []
     for mark in marks:
         sign = "+" if mark > 0 else ""
         parts.append(text((scale(mark), 16), sign + tick_label(mark, marks), "tick", "middle"))

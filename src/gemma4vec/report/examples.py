@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from gemma4vec.data.suites import RetrievalSuite, load_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.compare import QueryDifference
-from gemma4vec.report.run_data import RunData, SuiteResults, label, suite_folder
+from gemma4vec.report.run_data import RunData, SuiteResults, label, shortened, suite_folder
 
 SHOWN = 5
 LINES, CHARACTERS = 80, 4000
+ID_CHARACTERS, QUERY_CHARACTERS = 300, 800
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,10 @@ class _ExampleMaker:
         """The example of one query."""
         judged = self.qrels.get(row.query_id, {})
         right = sorted((key for key, grade in judged.items() if grade >= 1), key=lambda key: (-judged[key], key))
+        query = self.queries.get(row.query_id)
         return Example(
-            row.query_id,
-            self.queries.get(row.query_id),
+            shortened(row.query_id, ID_CHARACTERS),
+            shortened(query, QUERY_CHARACTERS) if query is not None else None,
             row.a,
             row.b,
             [self._passage(key) for key in right[:3]],
@@ -117,10 +119,11 @@ class _ExampleMaker:
         return Pick(label(model), rank, len(ranked), shown)
 
     def _passage(self, key: str) -> Passage:
-        document = self.documents.get(key)
+        document, name = self.documents.get(key), shortened(key, ID_CHARACTERS)
         if document is None:
-            return Passage(key, None, None, "")
+            return Passage(name, None, None, "")
         lines = document.text[:CHARACTERS].split("\n")[:LINES]
         shown = "\n".join(lines)
         left_out = len(document.text) - len(shown)
-        return Passage(key, document.title, shown, f"{left_out:,} more characters are not shown" if left_out else "")
+        title = shortened(document.title, ID_CHARACTERS) if document.title else None
+        return Passage(name, title, shown, f"{left_out:,} more characters are not shown" if left_out else "")

@@ -39,7 +39,7 @@ def _against(comparison: Comparison, other: str) -> str:
     span = comparison.interval
     sure = (
         f"{span.mean:+.3f}, 95% interval {span.low:+.3f} to {span.high:+.3f}, p {p_text(comparison.test.p)}, "
-        f"{comparison.test.n:,} queries"
+        f"{comparison.test.n:,} queries of {comparison.suite}"
     )
     word = comparison.verdict.word
     if word == "better":

@@ -16,7 +16,7 @@ from gemma4vec.report.headline import headline, main_suite, p_text
 from gemma4vec.report.run_data import METRICS, MODELS, RunData, SuiteResults, as_text, label, read_run
 from gemma4vec.serving.display import harmless
 
-WIDE, NARROW, FOREST = 720.0, 350.0, 340.0
+WIDE, NARROW, FOREST = 744.0, 350.0, 340.0
 REPORT = "report.html"
 
 

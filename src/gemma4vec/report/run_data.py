@@ -15,6 +15,7 @@ from gemma4vec.report.training_log import TrainingLog, read_training
 MODELS = {"bm25": "BM25", "untrained": "untrained base", "trained": "trained model"}
 METRICS = {"ndcg@10": "nDCG@10", "recall@100": "Recall@100", "mrr@10": "MRR@10", "map": "MAP"}
 PRIMARY = "ndcg@10"
+VALUE_CHARACTERS = 2000
 
 Top = Mapping[str, list[tuple[str, float]]]
 """Query id -> (document id, score), best first."""
@@ -134,12 +135,17 @@ def suite_folder(run: RunData, name: str) -> Path | None:
     return Path(place) if Path(place).is_absolute() or Path(place).exists() else run.path / place
 
 
+def shortened(text: str, characters: int) -> str:
+    """The text, cut with an ellipsis where it is longer than `characters`."""
+    return text if len(text) <= characters else text[: characters - 3] + "..."
+
+
 def as_text(value: Any) -> str:
-    """A JSON value for a table cell: strings as they are, long lists shortened."""
+    """A JSON value for a table cell: strings as they are, what is long shortened."""
     if isinstance(value, str):
-        return value
+        return shortened(value, VALUE_CHARACTERS)
     if isinstance(value, list) and len(value) > 12:
-        return f"{json.dumps(value[:12], ensure_ascii=False)[:-1]}, ... {len(value) - 12} more]"
+        return f"{as_text(value[:12])} and {len(value) - 12:,} more"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return json.dumps(value, ensure_ascii=False)
+    return shortened(json.dumps(value, ensure_ascii=False), VALUE_CHARACTERS)

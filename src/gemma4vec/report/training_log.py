@@ -46,15 +46,17 @@ class TrainingLog:
         return sum(not math.isfinite(step.loss) for step in self.steps)
 
     def smoothed_loss(self) -> list[tuple[float, float]]:
-        """(tokens, loss): means over windows of a twentieth of the run, centred, so that the curve does not lag."""
+        """(tokens, loss): means over windows of a twentieth of the run, centred, so that the curve does not lag.
+
+        The window shrinks towards the start, where the loss falls steeply, and is cut off at the end, where it is flat.
+        """
         finite = [step for step in self.steps if math.isfinite(step.loss)]
         half = max(len(finite) // 40, 1)
         sums = [0.0, *accumulate(step.loss for step in finite)]
         smooth = []
         for place, step in enumerate(finite):
-            # The window shrinks towards both ends, else it would not be centred there.
-            reach = min(half, place, len(finite) - 1 - place)
-            smooth.append((step.tokens, (sums[place + reach + 1] - sums[place - reach]) / (2 * reach + 1)))
+            first, last = place - min(half, place), min(place + min(half, place), len(finite) - 1)
+            smooth.append((step.tokens, (sums[last + 1] - sums[first]) / (last + 1 - first)))
         return smooth
 
     def costs(self) -> list[tuple[str, str]]:

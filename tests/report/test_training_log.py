@@ -1,0 +1,49 @@
+"""What the events of a training say."""
+
+import math
+
+import pytest
+
+from gemma4vec.report.training_log import read_training
+
+
+def steps(losses):
+    return [
+        {"event": "step", "step": i + 1, "loss": loss, "tokens": 100 * (i + 1), "seconds": 2.0 * (i + 1)}
+        for i, loss in enumerate(losses)
+    ]
+
+
+def test_the_smoothed_loss_of_a_line_is_the_line_but_for_the_end():
+    smooth = read_training(steps([float(i) for i in range(200)])).smoothed_loss()
+    assert [y for _, y in smooth[:195]] == pytest.approx(list(range(195)))
+    assert [x for x, _ in smooth] == [100 * (i + 1) for i in range(200)]
+    assert smooth[-1][1] == pytest.approx((199 + 198 + 197 + 196 + 195 + 194) / 6)
+
+
+def test_losses_that_are_not_finite_are_counted_and_left_out():
+    log = read_training(steps([1.0, None, math.nan, 3.0]))
+    assert log.skipped_losses == 2
+    assert [x for x, _ in log.smoothed_loss()] == [100, 400]
+
+
+def test_costs_come_from_the_end_or_else_from_the_last_step():
+    log = read_training(steps([1.0] * 30))
+    assert dict(log.costs()) == {
+        "training time": "1.0 min",
+        "steps": "30",
+        "tokens trained": "3,000",
+        "throughput, over all": "50 tokens/s",
+    }
+    finished = {"event": "finished", "seconds": 120.0, "tokens": 6000, "peak_memory_bytes": 2**31}
+    costs = dict(read_training([*steps([1.0] * 30), finished]).costs())
+    assert (
+        costs["training time"] == "2.0 min"
+        and costs["tokens trained"] == "6,000"
+        and costs["peak memory"] == "2.00 GiB"
+    )
+
+
+def test_an_evaluation_stands_at_the_tokens_of_its_step():
+    events = [{"event": "evaluation", "step": step, "suite": "dev", "ndcg@10": 0.5} for step in (0, 2, 3)]
+    assert [row.tokens for row in read_training([*steps([1.0, 1.0, 1.0]), *events]).evaluations] == [0, 200, 300]
