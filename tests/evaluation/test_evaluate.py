@@ -1,6 +1,7 @@
 """One model on one suite: what is ranked, what is refused, what is written."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from gemma4vec.errors import InputError, WorkError
 from gemma4vec.evaluation.bm25_model import Bm25Model
 from gemma4vec.evaluation.evaluate import evaluate
 from gemma4vec.evaluation.result import load_result, load_top
+from gemma4vec.evaluation.retrieve import Counted
 from gemma4vec.model.prompts import Document
 
 
@@ -26,14 +28,18 @@ class HashedWords:
     def describe(self) -> dict[str, Any]:
         return {"dtype": "fp32", "max_tokens": 8}
 
-    def encode_query(self, texts: list[str]) -> np.ndarray:
+    def encode_query(self, texts: Sequence[str], *, progress: Counted | None = None) -> np.ndarray:
         vectors_ND = np.full((len(texts), 64), 1e-3, dtype=np.float32)
         for row, text in enumerate(texts):
             for word in text.lower().split():
                 vectors_ND[row, sum(map(ord, word)) % 64] += 1.0
+        if progress:
+            progress(len(texts), len(texts))
         return vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
 
-    def encode_document(self, texts: list[Document]) -> np.ndarray:
+    def encode_document(self, texts: Sequence[Document], *, progress: Counted | None = None) -> np.ndarray:
+        if progress:
+            progress(len(texts), len(texts))
         return self.encode_query([f"{document.title or ''} {document.text}" for document in texts])
 
 
@@ -120,7 +126,7 @@ class Broken(HashedWords):
     def __init__(self, value: float) -> None:
         self.value = value
 
-    def encode_document(self, texts: list[Document]) -> np.ndarray:
+    def encode_document(self, texts: Sequence[Document], *, progress: Counted | None = None) -> np.ndarray:
         vectors_ND = super().encode_document(texts)
         vectors_ND[5] *= self.value
         return vectors_ND
@@ -137,7 +143,7 @@ def test_meaningless_vectors_are_refused_with_the_first_id_and_nothing_is_writte
 
 def test_a_collapsed_model_is_marked() -> None:
     class Collapsed(HashedWords):
-        def encode_query(self, texts: list[str]) -> np.ndarray:
+        def encode_query(self, texts: Sequence[str], *, progress: Counted | None = None) -> np.ndarray:
             return np.full((len(texts), 4), 0.5, dtype=np.float32)
 
     ranking = evaluate(Collapsed(), suite()).settings["ranking"]
@@ -148,7 +154,7 @@ def test_a_collapsed_model_is_marked() -> None:
 
 def test_ready_made_document_vectors_give_the_same_scores() -> None:
     class QueriesOnly(HashedWords):
-        def encode_document(self, texts: list[Document]) -> np.ndarray:
+        def encode_document(self, texts: Sequence[Document], *, progress: Counted | None = None) -> np.ndarray:
             raise AssertionError("the vectors were there already")
 
     chosen = suite()
@@ -159,15 +165,19 @@ def test_ready_made_document_vectors_give_the_same_scores() -> None:
         evaluate(QueriesOnly(), chosen, documents_MD=vectors_MD[:-1])
 
 
-def test_progress_ends_at_the_total_and_chunks_change_nothing() -> None:
+def test_progress_ends_at_the_total() -> None:
     seen: dict[str, tuple[int, int]] = {}
 
     def note(stage: str, done: int, total: int) -> None:
         seen[stage] = (done, total)
 
-    small = evaluate(HashedWords(), suite(), chunk=7, progress=note)
+    evaluate(HashedWords(), suite(), progress=note)
     assert seen == {"documents": (90, 90), "queries": (10, 10), "search": (10, 10)}
-    assert small.per_query == evaluate(HashedWords(), suite()).per_query
+
+
+def test_a_result_may_be_called_by_its_part_in_a_run() -> None:
+    assert evaluate(HashedWords(), suite()).model == "hashed-words"
+    assert evaluate(HashedWords(), suite(), name="trained").model == "trained"
 
 
 def test_a_folder_with_something_else_is_not_replaced(tmp_path: Path) -> None:

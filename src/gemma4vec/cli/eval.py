@@ -69,10 +69,13 @@ def _load_model(spec: str, dtype: str, max_tokens: int | None) -> "EmbeddingMode
         if max_tokens is not None:
             raise InputError("--max-tokens does not apply to bm25, which reads whole texts; leave it out")
         return Bm25Model()
+    from gemma4vec.cli.output import notice
     from gemma4vec.model.embedder import Embedder
 
     run = _run_of(spec)
-    return Embedder.load(str(run) if run else spec, dtype=None if dtype == "auto" else dtype, max_tokens=max_tokens)
+    return Embedder.load(
+        str(run) if run else spec, dtype=None if dtype == "auto" else dtype, max_tokens=max_tokens, notice=notice
+    )
 
 
 def _run_of(spec: str) -> Path | None:

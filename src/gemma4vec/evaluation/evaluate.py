@@ -19,7 +19,7 @@ from gemma4vec.evaluation.ranking import (
     without_own_document,
 )
 from gemma4vec.evaluation.result import Result, check_out, save_result
-from gemma4vec.evaluation.retrieve import CHUNK, EmbedderRanker, EmbeddingModel, Vectors
+from gemma4vec.evaluation.retrieve import EmbedderRanker, EmbeddingModel, Vectors
 from gemma4vec.ledger.environment import versions
 
 TOP = 10  # ranks kept with their scores, for reports
@@ -30,9 +30,9 @@ def evaluate(
     suite: RetrievalSuite,
     out: Path | None = None,
     *,
+    name: str | None = None,
     metrics: Sequence[str] = DEFAULT_METRICS,
     depth: int = DEPTH,
-    chunk: int = CHUNK,
     documents_MD: Vectors | None = None,
     progress: Progress = no_progress,
 ) -> Result:
@@ -42,9 +42,9 @@ def evaluate(
         model: an embedder, or anything with `rank` such as `Bm25Model`.
         suite: queries, documents and judgments.
         out: folder for metrics.json, per_query.parquet and top.parquet; None writes nothing.
+        name: what the result calls the model, such as "trained"; None takes the model's own name.
         metrics: names that `evaluation.metrics` knows.
         depth: documents per query that count.
-        chunk: texts encoded between two calls of `progress`.
         documents_MD: the corpus's vectors, where the caller has them already.
         progress: called as `progress(stage, done, total)`.
 
@@ -55,7 +55,7 @@ def evaluate(
     if out is not None:
         check_out(out)
     started = time.perf_counter()
-    ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD, chunk)
+    ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
     ranking = _ranking(ranker, suite, depth, progress)
     scores = per_query(ranking.indices, ranking.scores, suite.query_ids, suite.corpus_ids, suite.qrels, metrics=metrics)
     by_query = {
@@ -71,7 +71,7 @@ def evaluate(
         "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    result = Result(ranker.name, suite.name, {suite.name: by_query}, settings)
+    result = Result(name or ranker.name, suite.name, {suite.name: by_query}, settings)
     if out is not None:
         save_result(result, out, _top_rows(ranking, suite))
     return result

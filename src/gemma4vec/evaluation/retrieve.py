@@ -5,7 +5,8 @@ Legend: N queries, M documents, D dimensions.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,10 @@ from gemma4vec.model.prompts import Document
 from gemma4vec.retrieval import exact
 from gemma4vec.retrieval.top_k import descending_id_rank
 
-CHUNK = 1024  # texts encoded between two progress reports
 UNIT_TOLERANCE = 0.01  # vectors normalised in bf16 are off by up to 0.004
 
 Vectors = npt.NDArray[np.float32]
-Text = TypeVar("Text")
+Counted = Callable[[int, int], None]  # texts done, texts in all
 
 
 class EmbeddingModel(Protocol):
@@ -32,8 +32,8 @@ class EmbeddingModel(Protocol):
     @property
     def fingerprint(self) -> str: ...
     def describe(self) -> dict[str, Any]: ...
-    def encode_query(self, texts: list[str]) -> Vectors: ...
-    def encode_document(self, texts: list[Document]) -> Vectors: ...
+    def encode_query(self, queries: Sequence[str], /, *, progress: Counted | None = None) -> Vectors: ...
+    def encode_document(self, documents: Sequence[Document], /, *, progress: Counted | None = None) -> Vectors: ...
 
 
 class EmbedderRanker:
@@ -42,8 +42,8 @@ class EmbedderRanker:
     `documents_MD` are the corpus's vectors where the caller has them already (an index that was just built).
     """
 
-    def __init__(self, model: EmbeddingModel, documents_MD: Vectors | None = None, chunk: int = CHUNK) -> None:
-        self.model, self.documents_MD, self.chunk = model, documents_MD, chunk
+    def __init__(self, model: EmbeddingModel, documents_MD: Vectors | None = None) -> None:
+        self.model, self.documents_MD = model, documents_MD
         self.name, self.fingerprint = model.name, model.fingerprint
 
     def describe(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class EmbedderRanker:
         started = time.perf_counter()
         documents_MD = self._documents(suite, progress)
         documents_done = time.perf_counter()
-        queries_ND = encode_in_chunks(self.model.encode_query, suite.queries, self.chunk, "queries", progress)
+        queries_ND = self.model.encode_query(suite.queries, progress=partial(progress, "queries"))
         check_unit(queries_ND, suite.query_ids, f"query vectors of {self.name} on {suite.name}")
         queries_done = time.perf_counter()
         indices_NK, scores_NK = exact.search(
@@ -80,23 +80,11 @@ class EmbedderRanker:
         """The corpus's vectors, checked."""
         documents_MD = self.documents_MD
         if documents_MD is None:
-            documents_MD = encode_in_chunks(self.model.encode_document, suite.corpus, self.chunk, "documents", progress)
+            documents_MD = self.model.encode_document(suite.corpus, progress=partial(progress, "documents"))
         if len(documents_MD) != len(suite.corpus):
             raise ValueError(f"{len(documents_MD)} document vectors for a corpus of {len(suite.corpus)}")
         check_unit(documents_MD, suite.corpus_ids, f"document vectors of {self.name} on {suite.name}")
         return documents_MD
-
-
-def encode_in_chunks(
-    encode: Callable[[list[Text]], Vectors], texts: Sequence[Text], chunk: int, stage: str, progress: Progress
-) -> Vectors:
-    """Encode texts in their order, reporting after every chunk, float32[len(texts), D]."""
-    progress(stage, 0, len(texts))
-    parts = []
-    for start in range(0, len(texts), chunk):
-        parts.append(np.asarray(encode(list(texts[start : start + chunk])), dtype=np.float32))
-        progress(stage, min(start + chunk, len(texts)), len(texts))
-    return np.concatenate(parts)
 
 
 def check_unit(vectors_ND: Vectors, ids: Sequence[str], what: str) -> None:
