@@ -17,7 +17,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.model.prompts import Document
 
 OVERLONG = 50_000
-# C0 controls except tab and newline (a carriage return ends a line or is one), DEL, and surrogates from "\ud800" escapes.
+# C0 controls except tab and newline (a lone carriage return too), DEL, and lone surrogates from "\ud800" escapes.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 KEYS = ("query", "pos", "neg", "task")
 
@@ -150,13 +150,13 @@ def _text(name: str, value: Any, counts: Counter[str]) -> Document:
     return Document(clean_text(text, counts), clean_title(title))
 
 
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as JSONL, atomically, gzipped where the name ends in .gz.
+def write_rows(path: Path, rows: Iterable[Row], level: int = 6) -> None:
+    """Write rows as JSONL, atomically, gzipped (at this level) where the name ends in .gz.
 
     Raises:
         WorkError: the disk is full or the folder cannot be written.
     """
-    write_lines(Path(path), (_as_object(row) for row in rows))
+    write_lines(Path(path), (_as_object(row) for row in rows), level)
 
 
 def _as_object(row: Row) -> dict[str, Any]:

@@ -15,6 +15,8 @@ Tokens = Callable[[str], list[str]]
 
 WORD = re.compile(r"\w\w+")
 CODE_WORD = re.compile(r"\w+")
+DEFINED_NAME = re.compile(r"\b(?:def|class)\s+(\w+)")
+NAME_WEIGHT = 6
 # Ends of parts inside an identifier: HTTPServer -> HTTP Server, camelCase -> camel Case, utf8 -> utf 8.
 PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+|[A-Z]")
 
@@ -39,7 +41,6 @@ def language_tokens(language: str) -> Tokens:
     """The tokeniser of a language in `STOP_WORDS`."""
     stop_words = STOP_WORDS[language]
     stemmer = Stemmer.Stemmer(language)
-    stemmer.maxCacheSize = 200_000
 
     def tokens(text: str) -> list[str]:
         return stemmer.stemWords([word for word in WORD.findall(text.lower()) if word not in stop_words])
@@ -58,27 +59,36 @@ def split_identifier(word: str) -> list[str]:
 
 
 def code_tokens(text: str) -> list[str]:
-    """Words of code and of questions about code: identifiers split into parts, stemmed, without English stop words.
+    """Words of code and of questions about code: identifiers in parts and whole, stemmed, without English stop words.
 
     Unsplit identifiers make BM25 a straw man on code: `topological_sort` would not be found by "topological sort".
     """
-    parts: list[str] = []
+    tokens: list[str] = []
     for word in CODE_WORD.findall(text):
-        parts.extend(split_identifier(word))
-    return code_stems(parts)
+        tokens += _code_stems(word)
+    return tokens
 
 
-def code_stems(parts: Sequence[str]) -> list[str]:
-    """Stems of lower-case identifier parts, English stop words removed."""
-    stop_words = STOP_WORDS["english"]
-    return _english_stemmer().stemWords([part for part in parts if part not in stop_words])
+def fielded_code_tokens(text: str) -> list[str]:
+    """`code_tokens` with the words of defined names counted `NAME_WEIGHT` times, as BM25F weighs a field.
+
+    A field is weighed by scaling its term frequencies before BM25 saturates them, not by adding scores (Robertson,
+    Zaragoza and Taylor, 2004); repeating its tokens does that.
+    """
+    names = DEFINED_NAME.findall(text)
+    return code_tokens(text) + code_tokens(" ".join(names)) * (NAME_WEIGHT - 1)
+
+
+@functools.lru_cache(maxsize=200_000)
+def _code_stems(word: str) -> tuple[str, ...]:
+    parts = split_identifier(word)
+    words = [*parts, word.lower()] if len(parts) > 1 else parts
+    return tuple(_english_stemmer().stemWords([part for part in words if part not in STOP_WORDS["english"]]))
 
 
 @functools.cache
 def _english_stemmer() -> Stemmer.Stemmer:
-    stemmer = Stemmer.Stemmer("english")
-    stemmer.maxCacheSize = 200_000
-    return stemmer
+    return Stemmer.Stemmer("english")
 
 
 def guess_language(texts: Sequence[str], sample: int = 500) -> str:
