@@ -41,8 +41,9 @@ def test_a_run_means_its_trained_model_and_a_name_beside_it_the_runs_own(home: P
 
 
 def test_a_name_below_home_where_the_run_has_none(home: Path, run: RunFolder) -> None:
-    other = put(home / "evals" / "minilm" / "code")
-    assert locate_pair(str(run.path), "minilm", home)[1] == other
+    other = put(home / "evals" / "minilm-l6" / "code")
+    assert locate_pair(str(run.path), "minilm-l6", home)[1] == other
+    assert locate_pair(str(run.path), "MiniLM L6", home)[1] == other
 
 
 def test_folders_of_results_and_of_models(home: Path, run: RunFolder) -> None:

@@ -69,7 +69,7 @@ def _render(found: "Comparison", folder_a: Path, folder_b: Path) -> Any:
         ["smallest detectable difference", f"{found.smallest_detectable:.4f}"],
     ]
     lines = [
-        Text(f"{found.verdict.word}: {found.sentence()}", style="bold"),
+        Text(found.sentence(), style="bold"),
         *(
             Text(f"differs: {name}: A {value_a}, B {value_b}")
             for name, (value_a, value_b) in found.differing_settings.items()

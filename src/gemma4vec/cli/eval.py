@@ -107,9 +107,7 @@ def _result_folder(spec: str, model: "EmbeddingModel | Ranker", suite: str, out:
     run = _run_of(spec)
     if run is not None:
         return free_folder(run / "evals" / TRAINED, suite, model, replaces_other_weights=True)
-    path = Path(spec)
-    name = "-".join(path.resolve().parts[-2:]) if path.exists() else spec
-    return free_folder(home() / "evals" / slug(name), suite, model)
+    return free_folder(home() / "evals" / slug(model.name), suite, model)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from gemma4vec.evaluation.ranking import Ranker
 from gemma4vec.evaluation.result import METRICS_FILE
 from gemma4vec.evaluation.retrieve import EmbeddingModel
 from gemma4vec.files import sha256_text
-from gemma4vec.ledger.runs import MANIFEST, find_run
+from gemma4vec.ledger.runs import MANIFEST, find_run, slug
 
 TRAINED = "trained"
 
@@ -66,7 +66,7 @@ def _folder(spec: str, home: Path, beside: str) -> Path:
     """The folder that `spec` means."""
     if Path(spec).is_dir():
         return Path(spec)
-    candidates = [home / "evals" / spec]
+    candidates = [home / "evals" / spec, home / "evals" / slug(spec)]
     run = _run_of(beside, home)
     if run is not None:
         candidates.insert(0, run / "evals" / spec)

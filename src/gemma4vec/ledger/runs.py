@@ -40,7 +40,7 @@ class RunFolder:
 
         Args:
             home: folder of all runs.
-            name: what the run is called; anything that is not a letter, digit or dot becomes a hyphen.
+            name: what the run is called; see `slug`.
             recipe_text: the recipe as YAML, kept as it is.
             manifest: further fields of manifest.json, as JSON values.
 
@@ -213,8 +213,8 @@ def find_run(spec: str, home: Path) -> RunFolder:
 
 
 def slug(name: str) -> str:
-    """`name` as a safe part of a file name: letters, digits, dots and hyphens, at most 48, never empty."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.").lower()[:48].strip("-.") or "run"
+    """`name` as a safe part of a file name: ASCII letters, digits, `.`, `_` and `-`, at most 48, never empty."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.").lower()[:48].strip("-.") or "run"
 
 
 def _finite(value: Any) -> Any:
