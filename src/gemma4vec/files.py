@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -50,8 +49,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         try:
-            stream: IO[Any] = io.open(descriptor, mode, encoding=None if "b" in mode else "utf-8")
-            with stream:
+            with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -15,6 +15,13 @@ class Document(NamedTuple):
     title: str | None = None
 
 
+class Prompted(NamedTuple):
+    """A prompt and the text behind it, kept apart so that a readout can leave the prompt out."""
+
+    prompt: str
+    text: str
+
+
 def as_document(text: "str | Document") -> Document:
     """A plain string is a document without a title."""
     return text if isinstance(text, Document) else Document(text)
@@ -31,16 +38,16 @@ class Prompts:
     query: str = ""
     document: str = ""
 
-    def for_query(self, text: str) -> str:
+    def for_query(self, text: str) -> Prompted:
         """The query as the model reads it."""
-        return self.query + text
+        return Prompted(self.query, text)
 
-    def for_document(self, document: "str | Document") -> str:
+    def for_document(self, document: "str | Document") -> Prompted:
         """The document as the model reads it."""
         text, title = as_document(document)
         if "{title}" in self.document:
-            return self.document.replace("{title}", title or "none") + text
-        return self.document + (f"{title} {text}" if title else text)
+            return Prompted(self.document.replace("{title}", title or "none"), text)
+        return Prompted(self.document, f"{title} {text}" if title else text)
 
     def as_dict(self) -> dict[str, str]:
         """For config files."""

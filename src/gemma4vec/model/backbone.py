@@ -1,0 +1,150 @@
+"""A decoder that returns token states: loading, attention mode, isolation of packed documents, compilation.
+
+Shapes: R rows, C columns, T real tokens, D hidden size.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from gemma4vec.errors import InputError
+from gemma4vec.model.masks import attention_mask
+from gemma4vec.model.packing import Layout
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a model type of the transformers library is told to attend both ways, and where its layers differ."""
+
+    bidirectional: dict[str, Any]
+    causal: dict[str, Any]
+    masks_by_layer_type: bool
+
+
+# Only model types whose every attention mode and layout is verified by tests/model/test_backbone.py stand here.
+FAMILIES = {
+    "gemma3_text": Family({"use_bidirectional_attention": True}, {"use_bidirectional_attention": False}, True),
+    "llama": Family({"is_causal": False}, {"is_causal": True}, False),
+}
+
+
+def family_of(model_type: str, allow_untested: bool = False) -> Family:
+    """How to drive a model type.
+
+    Raises:
+        InputError: the type was never verified, and `allow_untested` does not say to use it all the same.
+    """
+    family = FAMILIES.get(model_type)
+    if family is None and allow_untested:
+        return FAMILIES["llama"]
+    if family is None:
+        raise InputError(
+            f"model.base: model type {model_type!r} was never verified for packed and bidirectional attention; "
+            f"verified: {', '.join(sorted(FAMILIES))}; set model.allow_untested=true to use it all the same"
+        )
+    return family
+
+
+class Backbone(nn.Module):
+    """A decoder without its language-model head, driven by layouts."""
+
+    model: Any  # a transformers model; its attributes are not nn.Module's
+
+    def __init__(self, model: nn.Module, *, causal: bool, family: Family):
+        super().__init__()
+        self.model = model
+        self.causal = causal
+        self.family = family
+        self.compiled = False
+
+    @property
+    def config(self) -> Any:
+        """Config of the transformers model."""
+        return self.model.config
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The decoder layers, first to last."""
+        return list(self.model.layers)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of a token state."""
+        return int(self.config.hidden_size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the base's weights."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base's weights are."""
+        return next(self.model.parameters()).device
+
+    def forward(self, layout: Layout) -> Tensor:
+        """States after the last layer's norm for the real tokens, document after document: `[T, D]`."""
+        layout = layout.to(self.device)
+        states_RCD = self.model(
+            input_ids=layout.input_ids_RC,
+            position_ids=layout.positions_RC,
+            attention_mask=self._masks(layout),
+            use_cache=False,
+        ).last_hidden_state
+        return states_RCD.flatten(0, 1).index_select(0, layout.cells_T)
+
+    def _masks(self, layout: Layout) -> Tensor | dict[str, Tensor]:
+        positions_RC, segments_RC = layout.positions_RC, layout.segments_RC
+        full = attention_mask(positions_RC, segments_RC, causal=self.causal)
+        if not self.family.masks_by_layer_type:
+            return full
+        window = self.config.sliding_window
+        if window is None or layout.input_ids_RC.shape[1] <= window:
+            sliding = full  # no two tokens of a row are far enough apart for the window to matter
+        else:
+            sliding = attention_mask(positions_RC, segments_RC, causal=self.causal, sliding_window=window)
+        return {"full_attention": full, "sliding_attention": sliding}
+
+    def compile_layers(self) -> None:
+        """Compile each decoder layer on its own; fixed shapes, so each shape is compiled once."""
+        for layer in self.layers:
+            layer.compile(dynamic=False, fullgraph=True)
+        self.compiled = True
+
+    def use_gradient_checkpointing(self) -> None:
+        """Keep only each layer's input for the backward pass and compute the rest again."""
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def load_backbone(
+    path: str | Path,
+    *,
+    causal: bool,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    allow_untested: bool = False,
+) -> Backbone:
+    """Load the decoder at `path` with the attention mode set at load, where it takes effect.
+
+    Setting the mode on a loaded config would leave the sliding window at twice its size.
+
+    Raises:
+        InputError: the folder holds no decoder of a verified type.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"model.base: cannot read {path}/config.json: {' '.join(str(error).split())[:200]}") from error
+    family = family_of(config.model_type, allow_untested)
+    mode = family.causal if causal else family.bidirectional
+    # Built anew from its dictionary: overrides given to from_pretrained are set too late to halve the window.
+    config = type(config).from_dict(config.to_dict() | mode)
+    model = AutoModel.from_pretrained(
+        path, config=config, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+    )
+    model.config.use_cache = False
+    return Backbone(model.to(device), causal=causal, family=family)

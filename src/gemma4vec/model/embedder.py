@@ -1,0 +1,181 @@
+"""Texts in, unit vectors out: the finished model as its users see it.
+
+Shapes: N texts, D dimensions. Vectors are float32 rows of length one.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gemma4vec.errors import InputError
+from gemma4vec.model.build import Built
+from gemma4vec.model.packing import Tokens, packed
+from gemma4vec.model.prompts import Document, Prompted, Prompts
+
+Vectors = NDArray[np.float32]
+Progress = Callable[[int, int], None]  # texts done, texts in all
+
+# Texts are sorted by length and encoded in windows of this many: enough for dense packing, little to hold at once.
+_WINDOW = 1024
+_ROW_TOKENS = 256
+_TOKENS_PER_FORWARD = 4096
+
+
+class Embedder:
+    """Encodes queries and documents with their prompts.
+
+    `Embedder.load` opens a run folder, a sentence-transformers folder, a hub id or `bundled:NAME`.
+    """
+
+    def __init__(
+        self, built: Built, *, name: str, fingerprint: str, max_tokens: int, settings: dict[str, Any] | None = None
+    ):
+        self.encoder = built.encoder
+        self.tokeniser = built.tokeniser
+        self.prompts: Prompts = built.prompts
+        self.name = name
+        self.fingerprint = fingerprint
+        self.max_tokens = max_tokens
+        self._settings = settings or {}
+
+    @staticmethod
+    def load(
+        model: str | Path,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_tokens: int | None = None,
+        notice: Callable[[str], None] = print,
+    ) -> "AnyEmbedder":
+        """Open a model for encoding; `dtype` is "fp32", "bf16" or None for what is fast here.
+
+        Raises:
+            InputError: there is no such model, or the folder belongs to another tool.
+            WorkError: the model does not attend as it says (see `model.probe`).
+        """
+        from gemma4vec.model.opening import open_embedder
+
+        return open_embedder(str(model), device=device, dtype=dtype, max_tokens=max_tokens, notice=notice)
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of a vector."""
+        return self.encoder.dimension
+
+    def encode_query(self, queries: Sequence[str], *, progress: Progress | None = None) -> Vectors:
+        """`[N, D]` vectors of queries, with the model's query prompt."""
+        return self._encode([self.prompts.for_query(query) for query in queries], progress)
+
+    def encode_document(self, documents: Sequence[str | Document], *, progress: Progress | None = None) -> Vectors:
+        """`[N, D]` vectors of documents, with the model's document prompt and their titles."""
+        return self._encode([self.prompts.for_document(document) for document in documents], progress)
+
+    def encode(self, texts: Sequence[str], prompt: str = "", *, progress: Progress | None = None) -> Vectors:
+        """`[N, D]` vectors of texts with `prompt` put before each."""
+        return self._encode([Prompted(prompt, text) for text in texts], progress)
+
+    def describe(self) -> dict[str, Any]:
+        """What explains a score: stored beside each one."""
+        backbone = self.encoder.backbone
+        return {
+            "kind": "gemma4vec",
+            "dtype": str(backbone.dtype).removeprefix("torch."),
+            "device": str(backbone.device),
+            "attention": "causal" if backbone.causal else "bidirectional",
+            "attention_backend": "sdpa",
+            "layout": "packed",
+            "readout": self.encoder.readout.name,
+            "pool_prompt": self.encoder.readout.pool_prompt,
+            "dimension": self.dimension,
+            "max_tokens": self.max_tokens,
+            "prompts": self.prompts.as_dict(),
+        } | self._settings
+
+    def _encode(self, texts: Sequence[Prompted], progress: Progress | None) -> Vectors:
+        vectors_ND = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        order = sorted(range(len(texts)), key=lambda i: (-len(texts[i].text), i))
+        training = self.encoder.training
+        self.encoder.eval()
+        with torch.inference_mode():
+            for start in range(0, len(order), _WINDOW):
+                window = order[start : start + _WINDOW]
+                tokens = self.tokeniser.encode([texts[i] for i in window], self.max_tokens)
+                vectors_ND[window] = self._forward(tokens)
+                if progress:
+                    progress(min(start + _WINDOW, len(order)), len(order))
+        self.encoder.train(training)
+        return vectors_ND
+
+    def _forward(self, tokens: Sequence[Tokens]) -> Vectors:
+        layouts = packed(tokens, _ROW_TOKENS, _TOKENS_PER_FORWARD, self.tokeniser.padding_id)
+        return self.encoder(layouts).float().cpu().numpy()
+
+
+class SentenceTransformerEmbedder:
+    """A model of another origin, run by sentence-transformers, with its own prompts and limits."""
+
+    def __init__(self, path: str, *, name: str, fingerprint: str, device: str, dtype: torch.dtype, limit: int | None):
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            self.model = SentenceTransformer(path, device=device, model_kwargs={"dtype": dtype}, local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{path} is not a model that sentence-transformers can open: {reason}") from error
+        if limit is not None:
+            self.model.max_seq_length = limit
+        self.name = name
+        self.fingerprint = fingerprint
+        self.dtype = dtype
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of a vector."""
+        return int(self.model.get_embedding_dimension() or 0)
+
+    def encode_query(self, queries: Sequence[str], *, progress: Progress | None = None) -> Vectors:
+        """`[N, D]` vectors of queries, with the model's query prompt, if it has one."""
+        return self._encode(list(queries), "query", progress)
+
+    def encode_document(self, documents: Sequence[str | Document], *, progress: Progress | None = None) -> Vectors:
+        """`[N, D]` vectors of documents: title, a space, text, as BEIR does, after the model's document prompt."""
+        prompts = Prompts()
+        return self._encode([prompts.for_document(document).text for document in documents], "document", progress)
+
+    def encode(self, texts: Sequence[str], prompt: str = "", *, progress: Progress | None = None) -> Vectors:
+        """`[N, D]` vectors of texts with `prompt` put before each."""
+        return self._encode([prompt + text for text in texts], None, progress)
+
+    def describe(self) -> dict[str, Any]:
+        """What explains a score: stored beside each one."""
+        return {
+            "kind": "sentence-transformers",
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.model.device),
+            "dimension": self.dimension,
+            "max_tokens": self.model.max_seq_length,
+            "prompts": dict(self.model.prompts),
+        }
+
+    def _encode(self, texts: list[str], task: str | None, progress: Progress | None) -> Vectors:
+        encode = {"query": self.model.encode_query, "document": self.model.encode_document}.get(
+            task or "", self.model.encode
+        )
+        order = sorted(range(len(texts)), key=lambda i: (-len(texts[i]), i))
+        vectors_ND = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        for start in range(0, len(order), _WINDOW):
+            window = order[start : start + _WINDOW]
+            vectors_ND[window] = encode(
+                [texts[i] for i in window], normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
+            )
+            if progress:
+                progress(min(start + _WINDOW, len(order)), len(order))
+        return vectors_ND
+
+
+AnyEmbedder = Embedder | SentenceTransformerEmbedder

@@ -1,0 +1,35 @@
+"""Who may see whom: attention masks for packed and padded rows, built rather than left to the model.
+
+Left alone, most models let the documents of a packed row see each other (see docs/architecture.md, "Packing"), so the
+mask is always given. Two tokens see each other when they stand in the same document, in the order that the attention
+mode allows, within the layer's sliding window.
+
+Sliding windows follow the transformers library: causal, a token sees itself and the `window - 1` tokens before it;
+bidirectional, all tokens at a distance below `window` on either side (Gemma 3 stores the window already halved when it
+is loaded with `use_bidirectional_attention`).
+"""
+
+import torch
+from torch import Tensor
+
+
+def attention_mask(
+    positions_RC: Tensor, segments_RC: Tensor, *, causal: bool, sliding_window: int | None = None
+) -> Tensor:
+    """Boolean mask `[R, 1, C, C]`, true where the row's token may look at the column's.
+
+    Padding cells see only themselves: a row of the mask without any true cell would give NaN in softmax attention.
+    """
+    same_RCC = segments_RC[:, :, None] == segments_RC[:, None, :]
+    real_RC = segments_RC >= 0
+    distance_RCC = positions_RC[:, :, None] - positions_RC[:, None, :]
+    seen_RCC = same_RCC & real_RC[:, :, None]
+    if causal:
+        seen_RCC &= distance_RCC >= 0
+        if sliding_window is not None:
+            seen_RCC &= distance_RCC < sliding_window
+    elif sliding_window is not None:
+        seen_RCC &= distance_RCC.abs() < sliding_window
+    columns = positions_RC.shape[1]
+    itself_CC = torch.eye(columns, dtype=torch.bool, device=positions_RC.device)
+    return (seen_RCC | (itself_CC & ~real_RC[:, :, None])).unsqueeze(1)

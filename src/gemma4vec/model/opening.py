@@ -1,0 +1,108 @@
+"""Which of the ways to open a model a name asks for."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gemma4vec.errors import InputError
+from gemma4vec.files import sha256_text
+from gemma4vec.machine.dtype import choose_dtype
+from gemma4vec.model.bases import resolve_base
+from gemma4vec.model.build import build
+from gemma4vec.model.embedder import AnyEmbedder, Embedder, SentenceTransformerEmbedder
+from gemma4vec.model.probe import check
+from gemma4vec.recipe.schema import Model
+
+SETTINGS_FILE = "gemma4vec.json"
+
+
+def open_embedder(
+    name: str, *, device: str | None, dtype: str | None, max_tokens: int | None, notice: Callable[[str], None]
+) -> AnyEmbedder:
+    """See `Embedder.load`."""
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = choose_dtype(where, dtype or "auto").dtype
+    path = Path(name)
+    if path.is_dir() and (path / "manifest.json").exists():
+        path = _model_of_run(path)
+    if (path / SETTINGS_FILE).exists():
+        return _open_own(path, where, chosen, max_tokens)
+    if (path / "modules.json").exists():
+        return _open_foreign(path, name, where, chosen, max_tokens)
+    return _open_base(name, where, chosen, max_tokens, notice)
+
+
+def _model_of_run(run: Path) -> Path:
+    model = run / "model"
+    if not (model / SETTINGS_FILE).exists():
+        raise InputError(f"{run} has no finished model yet; go on with: gemma4vec train --resume {run}")
+    return model
+
+
+def _open_own(path: Path, device: str, dtype: torch.dtype, max_tokens: int | None) -> Embedder:
+    settings = _read_settings(path)
+    model = Model.model_validate(settings["model"]).model_copy(update={"lora": None})
+    built = build(model, path, dtype=dtype, device=device)
+    if built.encoder.projection is not None:
+        built.encoder.projection.load_state_dict(_projection_weights(path))
+    check(built.encoder.backbone)
+    limit = min(max_tokens or model.max_tokens, model.max_tokens)
+    return Embedder(
+        built,
+        name=settings.get("name", path.name),
+        fingerprint=sha256_text(settings["fingerprint"], str(limit), str(dtype))[:16],
+        max_tokens=limit,
+        settings={"base": model.base},
+    )
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    file = path / SETTINGS_FILE
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(settings["model"], dict) or not isinstance(settings["fingerprint"], str):
+            raise TypeError("model and fingerprint are expected")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is damaged ({error}); export the model again from its run") from error
+    return dict(settings)
+
+
+def _projection_weights(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return {"weight": load_file(path / "2_Dense" / "model.safetensors")["linear.weight"]}
+
+
+def _open_foreign(path: Path, name: str, device: str, dtype: torch.dtype, limit: int | None) -> AnyEmbedder:
+    weights = sorted(path.rglob("*.safetensors")) + sorted(path.rglob("*.bin"))
+    if not weights:
+        raise InputError(f"{path} has modules.json but no weights (*.safetensors); is the download complete?")
+    sizes = [f"{file.relative_to(path)}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in weights]
+    modules = (path / "modules.json").read_text(encoding="utf-8")
+    fingerprint = sha256_text(modules, *sizes, str(limit), str(dtype))[:16]
+    own_name = path.resolve().parent.name if path.name == "model" else path.resolve().name
+    return SentenceTransformerEmbedder(
+        str(path), name=own_name or name, fingerprint=fingerprint, device=device, dtype=dtype, limit=limit
+    )
+
+
+def _open_base(
+    name: str, device: str, dtype: torch.dtype, max_tokens: int | None, notice: Callable[[str], None]
+) -> AnyEmbedder:
+    """A base that nobody trained: mean of its causal states, no prompts. A yardstick, not a recommendation."""
+    base = resolve_base(name, notice=notice)
+    if (Path(base.path) / "modules.json").exists():
+        return _open_foreign(Path(base.path), name, device, dtype, max_tokens)
+    model = Model(base=name, attention="causal", lora=None, prompts="none", max_tokens=max_tokens or 512)
+    built = build(model, base.path, dtype=dtype, device=device)
+    check(built.encoder.backbone)
+    fingerprint = sha256_text("base", base.name, str(base.revision), str(max_tokens), str(dtype))[:16]
+    return Embedder(
+        built,
+        name=name.removeprefix("bundled:").replace("/", "--"),
+        fingerprint=fingerprint,
+        max_tokens=model.max_tokens,
+    )

@@ -1,0 +1,17 @@
+"""State of the last token, an appended EOS (Neelakantan 2022, arXiv:2201.10005; Wang 2023, arXiv:2401.00368)."""
+
+from torch import Tensor
+
+from gemma4vec.model.packing import Layout
+from gemma4vec.model.readout.base import Readout
+
+
+class LastToken(Readout):
+    """The state of a document's last token. In a causal model it is the only one that has seen the whole text."""
+
+    name = "last_token"
+    needs = frozenset({"eos"})
+    sentence_transformers = "lasttoken"
+
+    def pool(self, states_TD: Tensor, layout: Layout) -> Tensor:
+        return states_TD.index_select(0, layout.lengths_N.cumsum(0) - 1)

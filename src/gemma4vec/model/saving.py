@@ -1,0 +1,127 @@
+"""Saving: a merged model in sentence-transformers' own format, and the adapter in peft's.
+
+The merge happens in fp32 from a freshly loaded base and the optimiser's fp32 weights, so that nothing of what was
+learned is lost to bf16. Where a recipe needs only standard parts, the folder names only sentence-transformers' own
+modules and opens without gemma4vec.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gemma4vec.files import atomic_folder, disk_errors, sha256_file, sha256_text, write_json
+from gemma4vec.model.bases import ResolvedBase
+from gemma4vec.model.build import Built, build, prompts_of
+from gemma4vec.model.card import model_card
+from gemma4vec.model.opening import SETTINGS_FILE
+from gemma4vec.model.prompts import Prompts
+from gemma4vec.recipe.schema import Recipe
+
+# Both ways to write sentence-transformers' pooling config: servers read one or the other.
+_LEGACY_POOLING = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
+
+def save_model(
+    folder: Path,
+    recipe: Recipe,
+    base: ResolvedBase,
+    trained: Mapping[str, Tensor],
+    *,
+    data: Mapping[str, Any],
+    name: str,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write `folder` (merged, opens in `SentenceTransformer`) and, beside it, `adapter/` (peft), each all or nothing.
+
+    Raises:
+        InputError: the trained weights belong to another recipe. WorkError: the disk is full.
+    """
+    built = build(recipe.model, base.path, dtype=torch.float32, seed=recipe.seed)
+    built.load_trained({key: value.float() for key, value in trained.items()})
+    if built.adapters is not None:
+        with atomic_folder(folder.parent / "adapter") as temporary:
+            built.adapters.peft_config["default"].base_model_name_or_path = base.name
+            built.adapters.save_pretrained(str(temporary))
+        built.encoder.backbone.model = built.adapters.merge_and_unload()
+    with atomic_folder(folder) as temporary:
+        _write(temporary, recipe, base, built, dtype, data, name)
+
+
+def _write(
+    folder: Path,
+    recipe: Recipe,
+    base: ResolvedBase,
+    built: Built,
+    dtype: torch.dtype,
+    data: Mapping[str, Any],
+    name: str,
+) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+
+    encoder = built.encoder
+    transformer_folder = folder / "transformer"
+    with disk_errors(folder):
+        encoder.backbone.model.to(dtype).save_pretrained(transformer_folder)
+        built.tokeniser.tokenizer.save_pretrained(transformer_folder)
+    modules: list[torch.nn.Module] = [
+        Transformer(
+            str(transformer_folder),
+            max_seq_length=recipe.model.max_tokens,
+            model_kwargs={"dtype": dtype, "attn_implementation": "sdpa"},
+        ),
+        Pooling(
+            encoder.backbone.hidden_size,
+            pooling_mode=encoder.readout.sentence_transformers,
+            include_prompt=recipe.model.readout.pool_prompt,
+        ),
+    ]
+    if encoder.projection is not None:
+        dense = Dense(
+            encoder.projection.in_features, encoder.projection.out_features, bias=False, activation_function=None
+        )
+        dense.linear.load_state_dict(encoder.projection.state_dict())
+        modules.append(dense)
+    modules.append(Normalize())
+    model = SentenceTransformer(
+        modules=modules, prompts=_plain_prompts(prompts_of(recipe.model)), similarity_fn_name="cosine", device="cpu"
+    )
+    with disk_errors(folder):
+        model.save(str(folder), create_model_card=False)
+        shutil.rmtree(transformer_folder)
+    _write_both_pooling_schemas(folder / "1_Pooling" / "config.json", encoder.backbone.hidden_size)
+    weights = sha256_file(folder / "model.safetensors") if (folder / "model.safetensors").exists() else name
+    settings = {
+        "format": 1,
+        "name": name,
+        "model": recipe.model.model_dump(mode="json"),
+        "licence": base.licence,
+        "fingerprint": sha256_text(weights, json.dumps(recipe.model.model_dump(mode="json"), sort_keys=True)),
+    }
+    write_json(folder / SETTINGS_FILE, settings)
+    (folder / "README.md").write_text(model_card(recipe, base, data, encoder.dimension), encoding="utf-8")
+
+
+def _plain_prompts(prompts: Prompts) -> dict[str, str]:
+    """As sentence-transformers keeps them: fixed texts. There a document has no title, so its place says "none"."""
+    return {"query": prompts.query, "document": prompts.for_document("").prompt}
+
+
+def _write_both_pooling_schemas(file: Path, hidden_size: int) -> None:
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["word_embedding_dimension"] = hidden_size
+    for mode, key in _LEGACY_POOLING.items():
+        config[key] = mode == config["pooling_mode"]
+    write_json(file, config)

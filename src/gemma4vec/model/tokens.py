@@ -1,0 +1,119 @@
+"""Texts to tokens: BOS as the base expects it, EOS exactly once where the readout wants it, also after truncation.
+
+The rule is set in the tokenizer itself (its post-processor), not around it, so that the saved tokenizer does the same
+in every other program. Asking for `add_eos_token=True` instead would drop BOS on Gemma's tokenizer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from gemma4vec.errors import InputError
+from gemma4vec.model.packing import Tokens
+from gemma4vec.model.prompts import Prompted
+
+
+@dataclass
+class Counts:
+    """What was unusual among the texts read so far."""
+
+    texts: int = 0
+    tokens: int = 0
+    empty: int = 0
+    at_limit: int = 0  # as long as the limit: cut, or just fitting
+
+    def as_dict(self) -> dict[str, int]:
+        """For reports."""
+        return dict(vars(self))
+
+
+@dataclass
+class Tokeniser:
+    """Tokenises prompts and texts for one model.
+
+    Attributes:
+        tokenizer: the transformers tokenizer, with its post-processor set.
+        counts: what was unusual so far.
+        prompt_lengths: tokens of each prompt seen so far.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    counts: Counts = field(default_factory=Counts)
+    prompt_lengths: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def padding_id(self) -> int:
+        """Token of padding cells; never seen by a document."""
+        return int(self.tokenizer.pad_token_id or 0)
+
+    def encode(self, texts: Sequence[Prompted], max_tokens: int) -> list[Tokens]:
+        """Tokens of texts with their prompts, at most `max_tokens` each, special tokens included.
+
+        A prompt's tokens are counted as sentence-transformers does: the prompt tokenised alone, without a closing EOS.
+        """
+        if not texts:
+            return []
+        whole = [_encodable(prompted.prompt + prompted.text) for prompted in texts]
+        encodings = self.tokenizer(whole, truncation=True, max_length=max_tokens, return_attention_mask=False)
+        result = []
+        for prompted, ids in zip(texts, encodings["input_ids"], strict=True):
+            self.counts.empty += not prompted.text.strip()
+            self.counts.at_limit += len(ids) >= max_tokens
+            # A model without BOS gives no token at all for an empty text; one padding token stands for it.
+            result.append(Tokens(ids or [self.padding_id], min(self._prompt_length(prompted.prompt), len(ids))))
+        self.counts.texts += len(result)
+        self.counts.tokens += sum(tokens.length for tokens in result)
+        return result
+
+    def _prompt_length(self, prompt: str) -> int:
+        if prompt not in self.prompt_lengths:
+            ids = self.tokenizer(prompt)["input_ids"] if prompt else []
+            closing = bool(ids) and ids[-1] == self.tokenizer.eos_token_id
+            self.prompt_lengths[prompt] = len(ids) - closing
+        return self.prompt_lengths[prompt]
+
+
+def load_tokeniser(path: str | Path, *, append_eos: bool) -> Tokeniser:
+    """The tokenizer at `path`, set to put BOS in front (where the base does) and EOS behind (where asked).
+
+    Raises:
+        InputError: there is no fast tokenizer, or no EOS or padding token where one is needed.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"model.base: cannot read a tokenizer at {path}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise InputError(f"model.base: the tokenizer at {path} is not a fast one (tokenizer.json is missing)")
+    if append_eos and tokenizer.eos_token_id is None:
+        raise InputError(f"model.readout: last_token needs an EOS token, the tokenizer at {path} has none")
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise InputError(f"model.base: the tokenizer at {path} has neither a padding nor an EOS token")
+        tokenizer.pad_token = tokenizer.eos_token
+    _set_special_tokens(tokenizer, append_eos)
+    tokenizer.padding_side = "right"
+    return Tokeniser(tokenizer)
+
+
+def _set_special_tokens(tokenizer: PreTrainedTokenizerFast, append_eos: bool) -> None:
+    ids = tokenizer("a")["input_ids"]
+    bos = tokenizer.bos_token if ids and ids[0] == tokenizer.bos_token_id else None
+    eos = tokenizer.eos_token if append_eos else None
+    template = " ".join(part for part in (bos, "$A", eos) if part)
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in (bos, eos) if token]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=special)
+
+
+def _encodable(text: str) -> str:
+    """Lone surrogates cannot be UTF-8; they become question marks."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", errors="replace").decode("utf-8")
+    return text

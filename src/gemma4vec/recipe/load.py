@@ -1,0 +1,126 @@
+"""Read a recipe: YAML, then `key.path=value` overrides, then validation with errors that people can act on."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from gemma4vec.errors import InputError
+from gemma4vec.recipe.schema import Recipe
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, with `key.path=value` overrides applied (`stages.0.batch.rows=64`).
+
+    Raises:
+        InputError: the file is missing or not YAML, a key is unknown (with a suggestion), a value is wrong.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the recipe {file}: {getattr(error, 'strerror', None) or error}") from error
+    return parse_recipe(text, str(file), overrides)
+
+
+def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe:
+    """As `load_recipe`, from YAML text; `where` names it in errors."""
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{where}: a recipe is a mapping of keys to values, found {type(tree).__name__}")
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"{where}: {_explain(error)}") from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The whole recipe as YAML, defaults spelled out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, separator, value_text = override.partition("=")
+    if not separator or not key:
+        raise InputError(f"override {override!r}: write key.path=value, for example stages.0.batch.rows=64")
+    try:
+        value = yaml.safe_load(value_text)
+    except yaml.YAMLError as error:
+        raise InputError(f"override {override!r}: the value is not YAML") from error
+    node: Any = tree
+    *parents, last = key.split(".")
+    for parent in parents:
+        node = _child(node, parent, key)
+    if isinstance(node, list):
+        node[_index(node, last, key)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise InputError(f"override {override!r}: {'.'.join(parents)} is a value, not a mapping")
+
+
+def _child(node: Any, name: str, key: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, name, key)]
+    if isinstance(node, dict):
+        if node.get(name) is None:
+            node[name] = {}
+        return node[name]
+    raise InputError(f"override {key!r}: {name!r} stands below a value, not a mapping")
+
+
+def _index(node: list[Any], name: str, key: str) -> int:
+    if not name.isdigit() or int(name) >= len(node):
+        raise InputError(f"override {key!r}: {name!r} is no index here; use 0 to {len(node) - 1}")
+    return int(name)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem in one line, with a suggestion where a key is unknown, and how many more there are."""
+    problems = error.errors()
+    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    location = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        message = f"unknown key {location!r}{_suggestion(first['loc'])}"
+    else:
+        reason = first["msg"].removeprefix("Value error, ")
+        message = f"{location or 'recipe'}: {reason}"
+    more = len(problems) - 1
+    return message + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    fields = _fields_at(location[:-1])
+    close = difflib.get_close_matches(str(location[-1]), fields, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known here: {', '.join(fields)}" if fields else ""
+
+
+def _fields_at(location: Iterable[int | str]) -> list[str]:
+    """Names of the keys that are valid at a place in the recipe."""
+    part: type[BaseModel] | None = Recipe
+    for step in location:
+        if isinstance(step, int) or part is None:
+            continue
+        field = part.model_fields.get(step)
+        part = _part_in(field.annotation) if field else None
+    return list(part.model_fields) if part else []
+
+
+def _part_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _part_in(argument)
+        if found:
+            return found
+    return None

@@ -1,0 +1,157 @@
+"""The recipe: one typed value that says everything about a run.
+
+Every field that changes the resulting vectors stands here, never in an environment variable. Unknown keys are errors
+(see `recipe.load`). Lengths are in tokens, rates per optimiser step.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Part(BaseModel):
+    """A part of a recipe: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Lora(Part):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on the frozen base, through peft."""
+
+    rank: int = Field(16, ge=1, le=1024)
+    alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    modules: tuple[str, ...] | Literal["all-linear"] = Field(
+        "all-linear", description='names of linear layers, such as [q_proj, v_proj], or "all-linear"'
+    )
+    last_layers: int | None = Field(None, ge=1, description="adapt only this many of the last layers; null: all")
+
+
+class Readout(Part):
+    """How token states become one vector."""
+
+    name: Literal["mean", "last_token"] = "mean"
+    pool_prompt: bool = Field(True, description="whether the prompt's tokens are pooled (mean only)")
+
+
+class Model(Part):
+    """The base model and everything between a text and its vector."""
+
+    base: str = Field("google/gemma-4-E2B-it", description="hub id, local folder or bundled:NAME")
+    attention: Literal["causal", "bidirectional"] = "bidirectional"
+    readout: Readout = Readout()
+    projection: int | None = Field(None, ge=1, description="output dimension of a linear head; null: the base's width")
+    lora: Lora | None = Lora()
+    prompts: Literal["retrieval", "code_retrieval", "none"] | dict[Literal["query", "document"], str] = "retrieval"
+    max_tokens: int = Field(512, ge=4, description="longest text the model reads, prompt and special tokens included")
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    allow_untested: bool = Field(False, description="use a model type whose attention modes were never verified")
+
+
+class Source(Part):
+    """Rows to train on."""
+
+    name: str
+    source: Literal["jsonl", "pycode"] = "jsonl"
+    path: str | None = Field(None, description="jsonl: the file; pycode: a folder of code, null for the installed one")
+    max_rows: int | None = Field(None, ge=1)
+    max_bad_share: float = Field(0.0, ge=0, le=1, description="share of bad rows above which the run stops")
+
+    @model_validator(mode="after")
+    def _path_given(self) -> "Source":
+        if self.source == "jsonl" and not self.path:
+            raise ValueError("a jsonl source needs a path")
+        return self
+
+
+class Contrast(Part):
+    """InfoNCE over in-batch and hard negatives (van den Oord et al. 2018, arXiv:1807.03748)."""
+
+    kind: Literal["contrast"] = "contrast"
+    temperature: float = Field(0.05, gt=0)
+    hard_negatives: int = Field(0, ge=0, description="hard negatives drawn per row and epoch")
+    share_hard_negatives: bool = Field(True, description="every row also sees the other rows' hard negatives")
+
+
+class Batch(Part):
+    """`rows` is the softmax's row count; `accumulate` shares no negatives.
+
+    Training may read less of a text than the finished model does: long tails cost time and seldom decide.
+    """
+
+    rows: int = Field(32, ge=2)
+    accumulate: int = Field(1, ge=1)
+    query_tokens: int | None = Field(None, ge=4, description="cut of queries in training; null: model.max_tokens")
+    document_tokens: int | None = Field(None, ge=4, description="cut of documents in training; null: model.max_tokens")
+
+
+class Layout(Part):
+    """How the texts of a batch become rectangles of tokens. Changes speed and memory, not the objective."""
+
+    kind: Literal["padded", "packed"] = "packed"
+    grouping: Literal["separate", "candidate_packed", "all_packed"] = "all_packed"
+    row_tokens: int = Field(256, ge=8, description="length of a packed row; never less than the longest text")
+    tokens_per_forward: int = Field(2048, ge=8, description="micro-batch: tokens, padding included, in one forward")
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile for each decoder layer")
+    gradient_checkpointing: bool = False
+
+
+class Optimiser(Part):
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with linear warm-up, then decay."""
+
+    learning_rate: float = Field(2e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null: not clipped")
+    warmup_steps: int = Field(10, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+
+
+class Budget(Part):
+    """How long to train: exactly one of the four."""
+
+    steps: int | None = Field(None, ge=1)
+    rows: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1, description="real tokens; turned into steps after the first ones")
+    minutes: float | None = Field(None, gt=0, description="turned into a fixed step count after the first steps")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Budget":
+        given = [name for name in ("steps", "rows", "tokens", "minutes") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"give exactly one of steps, rows, tokens, minutes (found {found})")
+        return self
+
+
+class Evaluation(Part):
+    """What is measured during training. Does not define the method."""
+
+    every_steps: int | None = Field(None, ge=1, description="evaluate on `suite` every so many steps; null: never")
+    suite: str | None = Field(None, description="folder in BEIR layout; null: the source's own dev suite")
+    max_queries: int | None = Field(200, ge=1)
+    max_documents: int | None = Field(1000, ge=1, description="judged documents first, then others in a fixed order")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="least time between two saves of the last checkpoint")
+
+
+class Stage(Part):
+    """One task on one mixture of data for one budget."""
+
+    name: str = "contrast"
+    data: Annotated[tuple[Source, ...], Field(min_length=1)]
+    task: Contrast = Contrast()
+    batch: Batch = Batch()
+    layout: Layout = Layout()
+    optimiser: Optimiser = Optimiser()
+    budget: Budget
+    evaluation: Evaluation = Evaluation()
+
+
+class Recipe(Part):
+    """Everything about a run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    model: Model = Model()
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    seed: int = Field(0, ge=0)
+    hypothesis: str = Field("", description="what should move, by how much, on what")

@@ -1,0 +1,68 @@
+"""How many optimiser steps a budget is.
+
+Minutes and tokens become a fixed number of steps once the first ones have been seen: a schedule needs an end, and a
+resumed run must have the same one. The number is written down the moment it is known.
+"""
+
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.files import write_json
+from gemma4vec.recipe import schema
+
+# The first step compiles and warms caches; it says nothing about the others.
+_SKIPPED = 1
+
+
+@dataclass
+class StepBudget:
+    """Turns a budget into a number of steps.
+
+    Attributes:
+        total: number of optimiser steps; None until it is known.
+        watched: steps after which it becomes known.
+    """
+
+    budget: schema.Budget
+    total: int | None
+    watched: int
+    file: Path
+    _seconds: list[float] = field(default_factory=list)
+    _tokens: list[int] = field(default_factory=list)
+
+    def seen(self, step: int, seconds: float, tokens: int) -> bool:
+        """Note what step `step` (from 0) took; true when this made the total known."""
+        if self.total is not None:
+            return False
+        self._seconds.append(seconds)
+        self._tokens.append(tokens)
+        if step + 1 < self.watched:
+            return False
+        self.total = max(step + 1, self._estimate())
+        write_json(self.file, {"steps": self.total, "watched": self.watched})
+        return True
+
+    def _estimate(self) -> int:
+        if self.budget.tokens is not None:
+            return round(self.budget.tokens / statistics.fmean(self._tokens))
+        assert self.budget.minutes is not None
+        # The mean, not the median: long batches take their time too. The budget's clock starts after the first step.
+        timed = self._seconds[_SKIPPED:] or self._seconds
+        return _SKIPPED + round(self.budget.minutes * 60.0 / statistics.fmean(timed))
+
+
+def step_budget(stage: schema.Stage, rows_per_step: int, folder: Path, known: dict[str, Any] | None) -> StepBudget:
+    """The budget of a stage; `known` is what an interrupted run had written down."""
+    budget = stage.budget
+    watched = 0
+    total: int | None
+    if budget.steps is not None:
+        total = budget.steps
+    elif budget.rows is not None:
+        total = max(1, round(budget.rows / rows_per_step))
+    else:
+        watched = max(3, min(8, stage.optimiser.warmup_steps))
+        total = known["steps"] if known else None
+    return StepBudget(budget, total, watched, folder / "budget.json")

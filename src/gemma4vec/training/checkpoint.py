@@ -1,0 +1,99 @@
+"""Checkpoints: everything that a killed run needs to go on as if nothing had happened.
+
+One folder a checkpoint, `step-00000120`, renamed into place when it is whole; older ones go after that. So there is a
+whole one at any moment, `kill -9` included.
+"""
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from gemma4vec.errors import InputError
+from gemma4vec.files import atomic_folder
+from gemma4vec.training.optimiser import MasterAdamW
+
+_NAME = re.compile(r"step-(\d{8})")
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    stage: int = 0
+    step: int = 0  # optimiser steps done in this stage
+    batch: int = 0  # batches drawn in this stage
+    rows: int = 0
+    tokens: int = 0
+    seconds: float = 0.0  # spent on training steps
+    best_score: float | None = None
+    best_step: int | None = None
+
+
+def save_checkpoint(folder: Path, progress: Progress, optimiser: MasterAdamW, keep_as: str | None = None) -> Path:
+    """Write a checkpoint below `folder`, and drop older ones; `keep_as` names one that is kept aside ("best").
+
+    Raises:
+        WorkError: the disk is full; the last whole checkpoint is still there.
+    """
+    name = keep_as or f"step-{progress.step:08d}"
+    with atomic_folder(folder / name) as temporary:
+        save_file(optimiser.weights(), temporary / "trained.safetensors")
+        state = {"optimiser": optimiser.state(), "random": torch.get_rng_state(), "cuda": _cuda_state()}
+        torch.save(state, temporary / "optimiser.pt")
+        (temporary / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+    if keep_as is None:
+        for older in folder.glob("step-*"):
+            if older.name != name and _NAME.fullmatch(older.name):
+                shutil.rmtree(older)
+    return folder / name
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most steps, if there is one."""
+    found = sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+    return found[-1] if found else None
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """Where the run stood.
+
+    Raises:
+        InputError: the checkpoint is damaged.
+    """
+    try:
+        values: dict[str, Any] = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
+        return Progress(**values)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{checkpoint} is damaged ({error}); delete it to go on from the one before") from error
+
+
+def trained_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The trained values at full precision, by name."""
+    return load_file(checkpoint / "trained.safetensors")
+
+
+def load_checkpoint(checkpoint: Path, optimiser: MasterAdamW) -> None:
+    """Put weights, moments and random states back.
+
+    Raises:
+        InputError: the checkpoint belongs to another model.
+    """
+    weights = trained_weights(checkpoint)
+    if set(weights) != set(optimiser.masters):
+        raise InputError(f"{checkpoint} belongs to another model; start a new run instead of resuming this one")
+    optimiser.load_weights(weights)
+    state = torch.load(checkpoint / "optimiser.pt", weights_only=True)
+    optimiser.load_state(state["optimiser"])
+    torch.set_rng_state(state["random"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _cuda_state() -> list[torch.Tensor] | None:
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None

@@ -1,0 +1,151 @@
+"""The first task that the loop trains: contrast a query's positive with in-batch and hard negatives.
+
+Shapes: N rows, K hard negatives a row, D dimensions.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gemma4vec.data.batches import RowBatch, batches
+from gemma4vec.data.rows import Row
+from gemma4vec.model.build import Built
+from gemma4vec.model.packing import Layout, Tokens, packed, padded, padding_share
+from gemma4vec.model.prompts import Document, Prompted
+from gemma4vec.objective.nce import duplicate_mask, info_nce
+from gemma4vec.recipe import schema
+from gemma4vec.training.task import Loss
+
+
+@dataclass(frozen=True)
+class ContrastBatch:
+    """Layouts of each group of texts that share a forward, and the keys that tell equal texts.
+
+    `groups` hold queries, positives, negatives row after row, in this order, cut into one, two or 2 + K groups.
+    """
+
+    groups: list[list[Layout]]
+    rows: int
+    hard_negatives: int
+    query_keys_N: Tensor
+    positive_keys_N: Tensor
+    negative_keys_NK: Tensor
+    texts: RowBatch
+
+    @property
+    def layouts(self) -> list[Layout]:
+        """All layouts of all groups."""
+        return [layout for group in self.groups for layout in group]
+
+
+class ContrastTask:
+    """InfoNCE on rows, in the layout and grouping that the stage asks for."""
+
+    def __init__(self, stage: schema.Stage, rows: Sequence[Row], built: Built, *, max_tokens: int, seed: int):
+        self.stage = stage
+        self.rows = rows
+        self.tokeniser = built.tokeniser
+        self.prompts = built.prompts
+        self.query_tokens = min(stage.batch.query_tokens or max_tokens, max_tokens)
+        self.document_tokens = min(stage.batch.document_tokens or max_tokens, max_tokens)
+        self.seed = seed
+
+    @property
+    def rows_per_batch(self) -> int:
+        """Rows in one softmax."""
+        return self.stage.batch.rows
+
+    def batches(self, start: int = 0) -> Iterator[ContrastBatch]:
+        """Endless batches from number `start` on; the same number always gives the same batch."""
+        stage = self.stage
+        for drawn in batches(
+            self.rows,
+            size=stage.batch.rows,
+            hard_negatives=stage.task.hard_negatives,
+            seed=self.seed,
+            start=start,
+        ):
+            yield self.prepare(drawn)
+
+    def prepare(self, drawn: RowBatch) -> ContrastBatch:
+        """Tokenise and lay out a batch of rows."""
+        k = self.stage.task.hard_negatives
+        flat_negatives = [document for documents in drawn.negatives for document in documents]
+        queries = self._tokens([self.prompts.for_query(query) for query in drawn.queries], self.query_tokens)
+        positives = self._documents(drawn.positives)
+        negatives = self._documents(flat_negatives)
+        groups = self._group(queries, positives, negatives, k)
+        return ContrastBatch(
+            groups=[self._lay_out(group) for group in groups],
+            rows=len(drawn.queries),
+            hard_negatives=k,
+            query_keys_N=_keys(drawn.queries),
+            positive_keys_N=_keys(drawn.positives),
+            negative_keys_NK=_keys(flat_negatives).view(len(drawn.queries), k),
+            texts=drawn,
+        )
+
+    def loss(self, built: Built, batch: ContrastBatch) -> Loss:
+        """Forward a batch and contrast it."""
+        vectors_AD = self._vectors(built, batch)
+        n, k = batch.rows, batch.hard_negatives
+        queries_ND, positives_ND, negatives_MD = vectors_AD.split([n, n, n * k])
+        device = vectors_AD.device
+        false_negatives_NM = duplicate_mask(
+            batch.query_keys_N.to(device), batch.positive_keys_N.to(device), batch.negative_keys_NK.to(device)
+        )
+        objective = self.stage.task
+        loss = info_nce(
+            queries_ND,
+            positives_ND,
+            negatives_MD.view(n, k, -1) if k else None,
+            temperature=objective.temperature,
+            share_hard_negatives=objective.share_hard_negatives,
+            false_negative_NM=false_negatives_NM,
+        )
+        layouts = batch.layouts
+        tokens = sum(layout.real_tokens for layout in layouts)
+        return Loss(loss, tokens=tokens, rows=n, padding_share=padding_share(layouts))
+
+    def _vectors(self, built: Built, batch: ContrastBatch) -> Tensor:
+        """Vectors `[N + N + N*K, D]`: queries, positives, negatives row after row, whatever the grouping."""
+        vectors = [built.encoder(group) for group in batch.groups]
+        if self.stage.layout.grouping == "separate" and batch.hard_negatives:
+            negatives_NKD = torch.stack(vectors[2:], dim=1)
+            vectors = [*vectors[:2], negatives_NKD.flatten(0, 1)]
+        return torch.cat(vectors)
+
+    def _group(
+        self, queries: list[Tokens], positives: list[Tokens], negatives: list[Tokens], k: int
+    ) -> list[list[Tokens]]:
+        grouping = self.stage.layout.grouping
+        if grouping == "all_packed":
+            return [queries + positives + negatives]
+        if grouping == "candidate_packed":
+            return [queries, positives + negatives]
+        return [queries, positives, *(negatives[column::k] for column in range(k))]
+
+    def _lay_out(self, texts: list[Tokens]) -> list[Layout]:
+        layout = self.stage.layout
+        if layout.kind == "padded":
+            return padded(texts, layout.tokens_per_forward, self.tokeniser.padding_id)
+        return packed(texts, layout.row_tokens, layout.tokens_per_forward, self.tokeniser.padding_id)
+
+    def _documents(self, documents: Sequence[Document]) -> list[Tokens]:
+        return self._tokens([self.prompts.for_document(document) for document in documents], self.document_tokens)
+
+    def _tokens(self, texts: list[Prompted], limit: int) -> list[Tokens]:
+        return self.tokeniser.encode(texts, limit)
+
+
+def _keys(texts: Sequence[str] | Sequence[Document]) -> Tensor:
+    """64-bit hashes of texts, case and white space folded, titles included: equal texts have equal keys."""
+    keys = []
+    for text in texts:
+        whole = text if isinstance(text, str) else f"{text.title or ''}\n{text.text}"
+        folded = " ".join(whole.lower().split()).encode("utf-8", "replace")
+        keys.append(int.from_bytes(hashlib.blake2b(folded, digest_size=8).digest(), "little", signed=True))
+    return torch.tensor(keys, dtype=torch.long)

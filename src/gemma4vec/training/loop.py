@@ -1,0 +1,210 @@
+"""The training loop: the only one. It trains any task that gives batches and a loss (see `training.task`).
+
+Read top to bottom: a stage is optimiser steps until its budget is spent; every step is `accumulate` batches; between
+steps it evaluates and saves. A run that is killed goes on from the last checkpoint to the same result, because batches,
+draws and rates depend on seed and step alone and the rest stands in the checkpoint.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gemma4vec.errors import WorkError
+from gemma4vec.files import write_json
+from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.model import probe
+from gemma4vec.model.build import Built
+from gemma4vec.model.compilation import choose_compile, use_compile_cache
+from gemma4vec.recipe import schema
+from gemma4vec.training.budget import StepBudget, step_budget
+from gemma4vec.training.checkpoint import Progress, latest_checkpoint, load_checkpoint, read_progress, save_checkpoint
+from gemma4vec.training.memory import peak_memory_bytes
+from gemma4vec.training.optimiser import MasterAdamW, learning_rate
+from gemma4vec.training.progress import ProgressLine
+from gemma4vec.training.task import Loss, Task
+
+# Gives a score (higher is better) and the fields of its event.
+Evaluate = Callable[[], tuple[float, dict[str, Any]]]
+
+
+@dataclass
+class Stage:
+    """A stage that is being trained."""
+
+    number: int
+    settings: schema.Stage
+    task: Task
+    built: Built
+    run: RunFolder
+    evaluate: Evaluate | None
+    line: ProgressLine
+
+    @property
+    def folder(self) -> Path:
+        """Where this stage's checkpoints are."""
+        return self.run.checkpoints / f"{self.number}-{self.settings.name}"
+
+
+def train_stage(stage: Stage, seed: int) -> Progress:
+    """Train one stage to the end of its budget, from its last checkpoint where there is one.
+
+    Raises:
+        WorkError: the loss is not finite (the batch is written to a file), the probe fails, the disk is full.
+    """
+    prepare_model(stage)
+    optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser)
+    torch.manual_seed(seed)
+    progress = _resume(stage, optimiser)
+    accumulate = stage.settings.batch.accumulate
+    budget = step_budget(
+        stage.settings, stage.task.rows_per_batch * accumulate, stage.folder, _known_budget(stage.folder)
+    )
+    batches = stage.task.batches(progress.batch)
+    saved = time.monotonic()
+    try:
+        while budget.total is None or progress.step < budget.total:
+            rate = learning_rate(stage.settings.optimiser, progress.step, budget.total, budget.watched)
+            _step(stage, optimiser, [next(batches) for _ in range(accumulate)], progress, budget, rate)
+            done = budget.total is not None and progress.step >= budget.total
+            if _evaluation_due(stage, progress, done):
+                _evaluate(stage, optimiser, progress)
+            if done or time.monotonic() - saved >= stage.settings.evaluation.checkpoint_seconds:
+                save_checkpoint(stage.folder, progress, optimiser)
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        _save_interrupted(stage, optimiser, progress)
+        raise KeyboardInterrupt(
+            f"stopped after step {progress.step}; go on with: {resume_command(stage.run)}"
+        ) from None
+    stage.run.event(
+        "stage_finished",
+        stage=stage.number,
+        steps=progress.step,
+        seconds=progress.seconds,
+        tokens=progress.tokens,
+        rows=progress.rows,
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+    return progress
+
+
+def resume_command(run: RunFolder) -> str:
+    """What a person types to go on with a run."""
+    return f"gemma4vec train --resume {run.path}"
+
+
+def prepare_model(stage: Stage) -> None:
+    """Checkpointing, compilation and the start-up probe, on the very layers and shape that will be trained."""
+    backbone, layout, budget = stage.built.encoder.backbone, stage.settings.layout, stage.settings.budget
+    stage.built.encoder.train()
+    found = probe.check(backbone)
+    if layout.gradient_checkpointing:
+        backbone.use_gradient_checkpointing()
+    choice = choose_compile(layout.compile, steps=budget.steps, minutes=budget.minutes)
+    if layout.kind == "padded" and layout.compile == "auto":
+        choice = type(choice)(False, "padded batches have a new shape each time")
+    if choice.on and not backbone.compiled:
+        use_compile_cache()
+        stage.line.say("compiling the decoder layers (up to a minute on a new machine)")
+        backbone.compile_layers()
+        found = probe.check(backbone, max(1, layout.tokens_per_forward // layout.row_tokens), layout.row_tokens)
+    stage.run.event("prepared", stage=stage.number, compile=choice.on, compile_reason=choice.reason, probe=vars(found))
+
+
+def _step(
+    stage: Stage, optimiser: MasterAdamW, batches: list[Any], progress: Progress, budget: StepBudget, rate: float
+) -> None:
+    """One optimiser step: forward and backward of each batch, update, and what is noted about it."""
+    started = time.perf_counter()
+    losses: list[Loss] = []
+    for batch in batches:
+        loss = stage.task.loss(stage.built, batch)
+        if not torch.isfinite(loss.value):
+            raise _not_finite(stage, progress, batch, float(loss.value))
+        (loss.value / len(batches)).backward()
+        losses.append(Loss(loss.value.detach(), loss.tokens, loss.rows, loss.padding_share))
+    norm = optimiser.step(rate)
+    seconds = time.perf_counter() - started
+    tokens, rows = sum(loss.tokens for loss in losses), sum(loss.rows for loss in losses)
+    mean_loss = sum(float(loss.value) for loss in losses) / len(losses)
+    progress.step += 1
+    progress.batch += len(batches)
+    progress.rows += rows
+    progress.tokens += tokens
+    progress.seconds += seconds
+    if budget.seen(progress.step - 1, seconds, tokens):
+        stage.run.event("budget", stage=stage.number, steps=budget.total)
+    stage.run.event(
+        "step",
+        stage=stage.number,
+        step=progress.step,
+        loss=mean_loss,
+        learning_rate=rate,
+        gradient_norm=norm,
+        tokens=progress.tokens,
+        rows=progress.rows,
+        seconds=progress.seconds,
+        tokens_per_second=tokens / seconds,
+        padding_share=sum(loss.padding_share * loss.tokens for loss in losses) / max(1, tokens),
+    )
+    stage.line.step(progress.step, budget.total, mean_loss, tokens / seconds, progress.seconds / max(1, progress.step))
+
+
+def _evaluation_due(stage: Stage, progress: Progress, done: bool) -> bool:
+    every = stage.settings.evaluation.every_steps
+    return stage.evaluate is not None and every is not None and (done or progress.step % every == 0)
+
+
+def _evaluate(stage: Stage, optimiser: MasterAdamW, progress: Progress) -> None:
+    assert stage.evaluate is not None
+    score, fields = stage.evaluate()
+    stage.run.event("evaluation", stage=stage.number, step=progress.step, tokens=progress.tokens, **fields)
+    stage.line.say(f"step {progress.step}: nDCG@10 {score:.4f} on {fields['suite']}")
+    if progress.best_score is None or score > progress.best_score:
+        progress.best_score, progress.best_step = score, progress.step
+        save_checkpoint(stage.folder, progress, optimiser, keep_as="best")
+
+
+def _resume(stage: Stage, optimiser: MasterAdamW) -> Progress:
+    checkpoint = latest_checkpoint(stage.folder)
+    if checkpoint is None:
+        return Progress(stage=stage.number)
+    progress = read_progress(checkpoint)
+    load_checkpoint(checkpoint, optimiser)
+    stage.run.event("resumed", stage=stage.number, step=progress.step)
+    stage.line.say(f"going on from step {progress.step}")
+    return progress
+
+
+def _known_budget(folder: Path) -> dict[str, Any] | None:
+    file = folder / "budget.json"
+    if not file.exists():
+        return None
+    known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return known
+
+
+def _save_interrupted(stage: Stage, optimiser: MasterAdamW, progress: Progress) -> None:
+    """Ctrl-C falls anywhere, also into the update; only a state between two steps is worth saving."""
+    checkpoint = latest_checkpoint(stage.folder)
+    clean = all(parameter.grad is None for parameter in optimiser.parameters.values())
+    steps = {int(entry["step"]) for entry in optimiser.state()["state"].values()}
+    if clean and steps == {progress.step} and (checkpoint is None or read_progress(checkpoint).step < progress.step):
+        save_checkpoint(stage.folder, progress, optimiser)
+
+
+def _not_finite(stage: Stage, progress: Progress, batch: Any, value: float) -> WorkError:
+    file = stage.run.path / f"bad-batch-step-{progress.step + 1}.json"
+    texts = getattr(batch, "texts", None)
+    write_json(file, vars(texts) if texts is not None else {"batch": repr(batch)})
+    kind = "NaN" if math.isnan(value) else "infinite"
+    return WorkError(
+        f"the loss is {kind} at step {progress.step + 1}; its batch is in {file}; the last checkpoint is kept; "
+        "try a lower optimiser.learning_rate or model.dtype=fp32"
+    )

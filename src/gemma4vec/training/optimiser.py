@@ -1,0 +1,90 @@
+"""AdamW on fp32 copies of the trained parameters, and the learning-rate schedule.
+
+Adapters live in the base's own dtype (bf16), which is fast; an update far smaller than the weight would be lost there,
+so the optimiser keeps an fp32 copy of each, updates that, and copies it back rounded (Micikevicius et al. 2018,
+arXiv:1710.03740). Where a parameter is fp32 or wider already, the copy is the parameter itself.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gemma4vec.recipe import schema
+
+
+class MasterAdamW:
+    """AdamW whose state and weights are at least fp32."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], settings: schema.Optimiser):
+        self.parameters = dict(parameters)
+        self.settings = settings
+        self.masters = {
+            name: p if p.dtype in (torch.float32, torch.float64) else nn.Parameter(p.detach().float().clone())
+            for name, p in self.parameters.items()
+        }
+        self.adamw = torch.optim.AdamW(
+            list(self.masters.values()),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+        )
+
+    def step(self, learning_rate: float) -> float:
+        """Clip, update, copy back, and forget the gradients; gives the gradient's norm before clipping."""
+        for name, parameter in self.parameters.items():
+            master = self.masters[name]
+            if master is not parameter:
+                master.grad = None if parameter.grad is None else parameter.grad.float()
+        limit = self.settings.clip if self.settings.clip is not None else math.inf
+        norm = float(nn.utils.clip_grad_norm_(list(self.masters.values()), limit))
+        for group in self.adamw.param_groups:
+            group["lr"] = learning_rate
+        self.adamw.step()
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                if self.masters[name] is not parameter:
+                    parameter.copy_(self.masters[name])
+                    self.masters[name].grad = None
+                parameter.grad = None
+        return norm
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained values by name, at full precision."""
+        return {name: master.detach().clone().cpu() for name, master in self.masters.items()}
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Put trained values back, into copies and parameters."""
+        with torch.no_grad():
+            for name, value in weights.items():
+                self.masters[name].copy_(value)
+                self.parameters[name].copy_(self.masters[name])
+
+    def state(self) -> dict[str, Any]:
+        """Moments and counters."""
+        return self.adamw.state_dict()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Put moments and counters back."""
+        self.adamw.load_state_dict(state)
+
+
+def learning_rate(settings: schema.Optimiser, step: int, total: int | None, flat_until: int = 0) -> float:
+    """Rate of optimiser step `step` (from 0) of `total`.
+
+    Linear warm-up over `warmup_steps`, then the schedule down to zero at the end. While the total is not known (a
+    budget in minutes or tokens, in its first `flat_until` steps) there is no decay, and the decay later starts after
+    them, so that a resumed run has the same rates.
+    """
+    peak = settings.learning_rate
+    if step < settings.warmup_steps:
+        return peak * (step + 1) / settings.warmup_steps
+    start = max(settings.warmup_steps, flat_until)
+    if settings.schedule == "constant" or total is None or step < start:
+        return peak
+    progress = min(1.0, (step - start) / max(1, total - start))
+    if settings.schedule == "linear":
+        return peak * (1.0 - progress)
+    return peak * 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -1,0 +1,152 @@
+"""A whole training run: from a recipe to a run folder with a trained, merged model."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gemma4vec.data.sample import sample_suite
+from gemma4vec.data.sources import Loaded, load_sources
+from gemma4vec.data.suites import load_suite
+from gemma4vec.errors import InputError
+from gemma4vec.evaluation.evaluate import evaluate
+from gemma4vec.files import home, sha256_text
+from gemma4vec.ledger.environment import environment
+from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.machine.dtype import choose_dtype
+from gemma4vec.model.bases import ResolvedBase, resolve_base
+from gemma4vec.model.build import Built, build
+from gemma4vec.model.embedder import Embedder
+from gemma4vec.model.saving import save_model
+from gemma4vec.recipe.fingerprint import recipe_id
+from gemma4vec.recipe.load import dump_recipe, parse_recipe
+from gemma4vec.recipe.schema import Evaluation, Recipe
+from gemma4vec.training.checkpoint import Progress, latest_checkpoint, trained_weights
+from gemma4vec.training.contrast import ContrastTask
+from gemma4vec.training.loop import Evaluate, Stage, train_stage
+from gemma4vec.training.memory import peak_memory_bytes
+from gemma4vec.training.progress import ProgressLine
+
+Say = Callable[[str], None]
+
+
+def start_run(recipe: Recipe, out: Path | None = None) -> RunFolder:
+    """Make the run folder of a recipe, below `out` or the outputs' home."""
+    return RunFolder.create(
+        out or home(),
+        recipe.name,
+        dump_recipe(recipe),
+        recipe_id=recipe_id(recipe),
+        seed=recipe.seed,
+        hypothesis=recipe.hypothesis,
+        status="started",
+        environment=environment(),
+    )
+
+
+def recipe_of(run: RunFolder) -> Recipe:
+    """The recipe that a run was started with."""
+    return parse_recipe(run.recipe_text, str(run.path / "recipe.yaml"))
+
+
+class Trainer:
+    """What a run needs while it trains; its methods are the steps of `train_run`, which quickstart takes one by one."""
+
+    def __init__(self, run: RunFolder, say: Say):
+        self.run = run
+        self.say = say
+        self.recipe = recipe_of(run)
+        self.line = ProgressLine("train")
+        self.base: ResolvedBase = resolve_base(self.recipe.model.base, notice=say)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        choice = choose_dtype(self.device, self.recipe.model.dtype)
+        say(f"dtype: {str(choice.dtype).removeprefix('torch.')} ({choice.reason})")
+        self.dtype = choice.dtype
+        self.built: Built = build(
+            self.recipe.model, self.base.path, dtype=choice.dtype, device=self.device, seed=self.recipe.seed
+        )
+        self.run.update_manifest(
+            base={key: value for key, value in asdict(self.base).items() if key != "path"},
+            dtype={"name": str(choice.dtype), "reason": choice.reason},
+            parameters={
+                "trainable": sum(p.numel() for p in self.built.trainable().values()),
+                "total": sum(p.numel() for p in self.built.encoder.parameters()),
+            },
+        )
+
+    def embedder(self, name: str) -> Embedder:
+        """The model as it is now, as an embedder."""
+        identity = sha256_text(self.run.run_id, name, str(id(self)))[:16]
+        model = self.recipe.model
+        return Embedder(self.built, name=name, fingerprint=identity, max_tokens=model.max_tokens)
+
+    def load_data(self, number: int) -> Loaded:
+        """Rows of a stage, noted in the manifest."""
+        loaded = load_sources(self.recipe.stages[number].data, self.say)
+        data = dict(self.run.manifest.get("data", {}))
+        data[f"{number}-{self.recipe.stages[number].name}"] = loaded.sources
+        self.run.update_manifest(data=data)
+        return loaded
+
+    def train(self, number: int, loaded: Loaded) -> Progress:
+        """Train one stage."""
+        settings = self.recipe.stages[number]
+        seed = self.recipe.seed + number
+        task = ContrastTask(settings, loaded.rows, self.built, max_tokens=self.recipe.model.max_tokens, seed=seed)
+        stage = Stage(
+            number, settings, task, self.built, self.run, self._evaluator(settings.evaluation, loaded), self.line
+        )
+        return train_stage(stage, seed)
+
+    def save(self, progress: Progress) -> Path:
+        """Write the merged model and the adapter, from the last checkpoint's full-precision weights."""
+        number = len(self.recipe.stages) - 1
+        folder = self.run.checkpoints / f"{number}-{self.recipe.stages[number].name}"
+        checkpoint = latest_checkpoint(folder)
+        if checkpoint is None:
+            raise InputError(f"{self.run.path} has no checkpoint to export")
+        self.say("writing the merged model")
+        save_model(
+            self.run.model,
+            self.recipe,
+            self.base,
+            trained_weights(checkpoint),
+            data=self.run.manifest.get("data", {}),
+            name=self.run.run_id,
+        )
+        self.run.event(
+            "finished", seconds=progress.seconds, tokens=progress.tokens, peak_memory_bytes=peak_memory_bytes()
+        )
+        self.run.update_manifest(status="finished")
+        return self.run.model
+
+    def _evaluator(self, settings: Evaluation, loaded: Loaded) -> Evaluate | None:
+        if settings.every_steps is None:
+            return None
+        folder = Path(settings.suite) if settings.suite else loaded.dev_suite
+        if folder is None:
+            raise InputError("evaluation.every_steps is set, but there is no suite; name one as evaluation.suite")
+        suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
+
+        def run_evaluation() -> tuple[float, dict[str, Any]]:
+            result = evaluate(self.embedder("checkpoint"), suite)
+            interval = result.interval("ndcg@10")
+            fields = {"suite": suite.name, "ndcg@10": interval.mean, "low": interval.low, "high": interval.high}
+            return interval.mean, fields
+
+        return run_evaluation
+
+
+def train_run(run: RunFolder, say: Say) -> Path:
+    """Train all stages of a run, from wherever it stands, and write its model; gives the model's folder.
+
+    Raises:
+        InputError: bad recipe or data. WorkError: the work failed; what was finished is kept.
+    """
+    trainer = Trainer(run, say)
+    progress = Progress()
+    for number in range(len(trainer.recipe.stages)):
+        progress = trainer.train(number, trainer.load_data(number))
+    return trainer.save(progress)

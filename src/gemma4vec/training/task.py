@@ -1,0 +1,43 @@
+"""What the training loop asks of a task. A new objective is a new task, never a second loop."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from gemma4vec.model.build import Built
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of one batch and what it cost.
+
+    Attributes:
+        value: scalar with a graph.
+        tokens: real tokens that went through the backbone.
+        rows: rows of the batch.
+        padding_share: share of computed cells that held no real token.
+    """
+
+    value: Tensor
+    tokens: int
+    rows: int
+    padding_share: float
+
+
+class Task(Protocol):
+    """Batches and a loss."""
+
+    @property
+    def rows_per_batch(self) -> int:
+        """Rows in one batch."""
+        ...
+
+    def batches(self, start: int = 0) -> Iterator[Any]:
+        """Endless batches from number `start` on; the same number always gives the same batch."""
+        ...
+
+    def loss(self, built: Built, batch: Any) -> Loss:
+        """Loss of one batch, with a graph."""
+        ...
