@@ -30,23 +30,23 @@ def search_command(
     """
     import sys
 
-    from gemma4vec.cli.output import console, results
+    from gemma4vec.cli.output import console, notice, results
     from gemma4vec.files import cache
-    from gemma4vec.serving.sources import check_source, find_run, open_index
+    from gemma4vec.serving.sources import check_source, find_searchable_run, open_index
 
     if everything and folder is not None:
         raise InputError("--all and --folder exclude each other; give one of them")
     if query is not None and not query.strip():
         raise InputError("the query is empty; say what to look for")
-    run_folder = find_run(run)
+    run_folder = find_searchable_run(run)
     # Mistakes are said before the model is loaded, which takes seconds.
     check_source(run_folder, everything, folder)
 
     from gemma4vec.model.embedder import Embedder
     from gemma4vec.serving.session import Answer, SearchSession, print_answer, stdin_lines
 
-    embedder = Embedder.load(str(run_folder))
-    session = SearchSession(embedder, open_index(run_folder, embedder, everything, folder, console), k)
+    embedder = Embedder.load(run_folder, notice=notice)
+    session = SearchSession(embedder, open_index(run_folder, embedder, everything, folder, console, notice), k)
 
     def show(answer: Answer) -> None:
         if as_json:

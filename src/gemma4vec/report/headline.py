@@ -30,8 +30,8 @@ def p_text(p: float) -> str:
 
 
 def main_suite(run: RunData) -> SuiteResults | None:
-    """The suite that the page is about: the one with the most comparisons, `test` first among equals."""
-    return max(run.suites, key=lambda suite: (len(suite.comparisons), suite.name == "test"), default=None)
+    """The suite that the page is about: the one with the most comparisons, a test before a dev suite."""
+    return max(run.suites, key=lambda suite: (len(suite.comparisons), "dev" not in suite.name), default=None)
 
 
 def _against(comparison: Comparison, other: str) -> str:

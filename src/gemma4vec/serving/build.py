@@ -17,6 +17,7 @@ from gemma4vec.errors import InputError, WorkError
 from gemma4vec.files import disk_errors
 from gemma4vec.model.prompts import Document
 from gemma4vec.serving.documents import DocumentStore, IndexedDocument, corpus_hash, write_documents
+from gemma4vec.serving.known import KnownVectors, texts_of
 from gemma4vec.serving.storage import VECTORS, IndexMeta, check_unit_rows, read_index, unit_rows, vectors_header
 
 
@@ -71,9 +72,13 @@ def build_index(
         if _is_same(folder, meta, say):
             return
         part = folder.parent / f".{folder.name}.part"
+        known = KnownVectors()
+        _remember(known, folder, meta)
         with disk_errors(part):
-            done = _prepare_part(part, meta, documents, chunk, say)
-        _append_vectors(part / VECTORS, documents, done, embedder, chunk, progress)
+            done = _prepare_part(part, meta, documents, chunk, known, say)
+        if known and not done:
+            say("documents that have not changed keep their vectors")
+        _append_vectors(part / VECTORS, documents, done, embedder, chunk, known, progress)
         with disk_errors(folder):
             _put_in_place(part, folder)
     finally:
@@ -98,16 +103,35 @@ def _is_same(folder: Path, meta: IndexMeta, say: Callable[[str], None]) -> bool:
     return False
 
 
+def _remember(known: KnownVectors, folder: Path, meta: IndexMeta) -> None:
+    """Take the vectors of an index of the same model."""
+    try:
+        found, vectors_MD, documents = read_index(folder)
+        if (found.fingerprint, found.dimension) == (meta.fingerprint, meta.dimension):
+            known.add(documents, np.array(vectors_MD))
+    except (InputError, ValueError, TypeError):
+        return  # an index that cannot be read is built again from nothing
+
+
 def _prepare_part(
-    part: Path, meta: IndexMeta, documents: Sequence[IndexedDocument], chunk: int, say: Callable[[str], None]
+    part: Path,
+    meta: IndexMeta,
+    documents: Sequence[IndexedDocument],
+    chunk: int,
+    known: KnownVectors,
+    say: Callable[[str], None],
 ) -> int:
     """Make the unfinished folder, or keep what is good in it; returns the number of documents that are embedded."""
     if part.exists():
-        done = _rows_done(part, meta, chunk)
-        if done is not None:
-            say(f"going on after {done:,} of {meta.count:,} documents that an earlier call embedded")
-            return done
-        say(f"throwing away the unfinished {part}: it is damaged, or of another model or other documents")
+        unfinished = _read_unfinished(part, meta)
+        if unfinished is not None:
+            found, vectors_MD, older = unfinished
+            if found.corpus == meta.corpus:
+                done = _keep_whole_chunks(part / VECTORS, meta, len(vectors_MD), chunk)
+                say(f"going on after {done:,} of {meta.count:,} documents that an earlier call embedded")
+                return done
+            known.add(older, vectors_MD)
+        say(f"starting {part.name} again: it is damaged, or of another model or other documents")
         shutil.rmtree(part)
     part.mkdir()
     write_documents(part, documents)
@@ -117,30 +141,33 @@ def _prepare_part(
     return 0
 
 
-def _rows_done(part: Path, meta: IndexMeta, chunk: int) -> int | None:
-    """How many rows can be used again, in whole chunks; None where the folder is of another build or unreadable.
-
-    Whole chunks, since vectors in bf16 depend on their batch: so a build that was interrupted gives the same bytes.
-    """
+def _read_unfinished(
+    part: Path, meta: IndexMeta
+) -> tuple[IndexMeta, NDArray[np.float32], Sequence[IndexedDocument]] | None:
+    """Description, good rows and documents of an unfinished folder; None if of another model or damaged."""
     try:
         found = IndexMeta.read(part)
-        if (found.fingerprint, found.corpus, found.dimension) != (meta.fingerprint, meta.corpus, meta.dimension):
+        if (found.fingerprint, found.dimension) != (meta.fingerprint, meta.dimension):
             return None
-        DocumentStore(part)
-        with (part / VECTORS).open("r+b") as stream:
-            header = vectors_header(meta)
-            if stream.read(len(header)) != header:
-                return None
-            data = stream.read()
-            row_bytes = 4 * meta.dimension
-            whole = len(data) // row_bytes
-            rows_MD = np.frombuffer(data, dtype="<f4", count=whole * meta.dimension).reshape(whole, meta.dimension)
-            bad = np.flatnonzero(~unit_rows(rows_MD))
-            good = int(bad[0]) if len(bad) else len(rows_MD)
-            done = meta.count if good >= meta.count else good // chunk * chunk
-            stream.truncate(len(header) + done * row_bytes)
+        older = DocumentStore(part)
+        header, data = vectors_header(found), (part / VECTORS).read_bytes()
     except (OSError, ValueError, TypeError, KeyError):
         return None
+    if not data.startswith(header):
+        return None
+    rows = (len(data) - len(header)) // (4 * meta.dimension)
+    vectors_MD = np.frombuffer(data, "<f4", rows * meta.dimension, len(header)).reshape(rows, meta.dimension)
+    bad = np.flatnonzero(~unit_rows(vectors_MD))
+    return found, vectors_MD[: min(int(bad[0]) if len(bad) else rows, found.count)], older
+
+
+def _keep_whole_chunks(path: Path, meta: IndexMeta, good: int, chunk: int) -> int:
+    """Cut the vectors to whole chunks and return how many rows that leaves.
+
+    Vectors in bf16 depend on their batch, so only then an interrupted build gives the bytes of an uninterrupted one.
+    """
+    done = meta.count if good == meta.count else good // chunk * chunk
+    os.truncate(path, len(vectors_header(meta)) + done * 4 * meta.dimension)
     return done
 
 
@@ -150,24 +177,37 @@ def _append_vectors(
     done: int,
     embedder: DocumentEmbedder,
     chunk: int,
+    known: KnownVectors,
     progress: Callable[[int, int], None],
 ) -> None:
     """Embed what is missing and append it, each chunk on the disk before the next starts."""
     progress(done, len(documents))
     for start in range(done, len(documents), chunk):
         batch = documents[start : start + chunk]
-        vectors_MD = np.asarray(embedder.encode_document([document.as_document() for document in batch]), "<f4")
-        if vectors_MD.shape != (len(batch), embedder.dimension):
-            raise WorkError(
-                f"the model {embedder.name} gave vectors of shape {list(vectors_MD.shape)} for {len(batch)} documents, "
-                f"not of its dimension {embedder.dimension}; check it with `gemma4vec doctor`"
-            )
+        vectors_MD, missing = known.find(batch, embedder.dimension)
+        if missing:
+            vectors_MD[missing] = _embed(embedder, texts_of(batch, missing))
         check_unit_rows(vectors_MD, batch)
         with disk_errors(path), path.open("ab") as stream:
             stream.write(vectors_MD.tobytes())
             stream.flush()
             os.fsync(stream.fileno())
         progress(start + len(batch), len(documents))
+
+
+def _embed(embedder: DocumentEmbedder, texts: list[str | Document]) -> NDArray[np.float32]:
+    """Vectors [M, D] of texts.
+
+    Raises:
+        WorkError: the model gave something of another shape.
+    """
+    vectors_MD = np.asarray(embedder.encode_document(texts), "<f4")
+    if vectors_MD.shape != (len(texts), embedder.dimension):
+        raise WorkError(
+            f"the model {embedder.name} gave vectors of shape {list(vectors_MD.shape)} for {len(texts)} documents, "
+            f"not of its dimension {embedder.dimension}; check it with `gemma4vec doctor`"
+        )
+    return vectors_MD
 
 
 def _put_in_place(part: Path, folder: Path) -> None:

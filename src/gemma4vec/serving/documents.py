@@ -14,7 +14,8 @@ from typing import IO, Any, overload
 
 import numpy as np
 
-from gemma4vec.errors import InputError
+from gemma4vec.data.pycode_extract import Function
+from gemma4vec.data.suites import RetrievalSuite
 from gemma4vec.files import atomic_write
 from gemma4vec.model.prompts import Document
 
@@ -37,31 +38,20 @@ class IndexedDocument:
         return Document(self.text, self.title)
 
 
-def read_functions(path: Path, keep: Iterable[str] | None = None) -> list[IndexedDocument]:
-    """Read the functions that the `pycode` source found (`functions.jsonl.gz`: id, path, line, source).
+def documents_of_functions(functions: Iterable[Function]) -> list[IndexedDocument]:
+    """Functions that the `pycode` source found, each with its file and line."""
+    return [
+        IndexedDocument(function.id, function.source, path=function.path, line=function.line) for function in functions
+    ]
 
-    `keep` names the ids wanted; the order is the file's.
 
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    import gzip
-
-    wanted = None if keep is None else set(keep)
-    documents = []
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as stream:
-            for line in stream:
-                entry = json.loads(line)
-                if wanted is None or entry["id"] in wanted:
-                    documents.append(
-                        IndexedDocument(entry["id"], entry["source"], path=entry.get("path"), line=entry.get("line"))
-                    )
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"cannot read functions from {path}: {error}; build them again with `gemma4vec data pycode`"
-        ) from error
-    return documents
+def documents_of_suite(suite: RetrievalSuite, functions: Iterable[Function] = ()) -> list[IndexedDocument]:
+    """A suite's corpus in its order; file and line come from those `functions` that are documents of it."""
+    places = {function.id: (function.path, function.line) for function in functions}
+    return [
+        IndexedDocument(key, text, title, *places.get(key, (None, None)))
+        for key, (text, title) in zip(suite.corpus_ids, suite.corpus, strict=True)
+    ]
 
 
 def write_documents(folder: Path, documents: Sequence[IndexedDocument]) -> None:

@@ -1,13 +1,15 @@
 """What a run can search: its test corpus, all functions on this machine, or those of a folder."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import home, sha256_text
+from gemma4vec.ledger.runs import find_run, list_runs
 from gemma4vec.serving.build import DocumentEmbedder
-from gemma4vec.serving.documents import read_functions
+from gemma4vec.serving.documents import IndexedDocument, documents_of_functions
 from gemma4vec.serving.index import SearchIndex
 from gemma4vec.serving.progress import IndexProgress
 from gemma4vec.serving.storage import read_index
@@ -18,27 +20,25 @@ if TYPE_CHECKING:
 LATEST = "latest"
 
 
-def find_run(name: str) -> Path:
-    """The run folder that `name` means: a path, a name under `home()`, or the latest run there.
+def find_searchable_run(name: str) -> Path:
+    """The run folder with a model that `name` means: a path, a run id (or part of it) below `home()`, or "latest".
 
     Raises:
         InputError: there is none.
     """
     if name == LATEST:
-        made = [path.parent for path in home().glob("*/manifest.json")] if home().is_dir() else []
+        made = [run for run in list_runs(home()) if run.model.is_dir()]
         if not made:
-            raise InputError(f"no run in {home()}; make one with `gemma4vec quickstart`, or name a run folder")
-        # Run ids start with date and time, but a folder may have been renamed.
-        return max(made, key=lambda path: ((path / "manifest.json").stat().st_mtime, path.name))
-    for path in (Path(name), home() / name):
-        if path.is_dir():
-            if not (path / "model").is_dir():
-                raise InputError(
-                    f"{path} has no model/ folder, so there is no model to search with; name a finished run"
-                )
-            return path
-    hint = f'; to search the latest run, write gemma4vec search latest "{name[:60]}"' if " " in name else ""
-    raise InputError(f"no run folder {name[:200]!r} here or in {home()}{hint}")
+            raise InputError(f"no run with a model in {home()}; make one with `gemma4vec quickstart`")
+        return made[-1].path
+    if not Path(name).is_dir() and len(name.split()) > 1:
+        # Somebody left out the run: the words are the query.
+        shown = name if len(name) <= 60 else name[:57] + "..."
+        raise InputError(f'no run folder {shown!r}; to search the latest run, write: gemma4vec search latest "{shown}"')
+    run = find_run(name, home())
+    if not run.model.is_dir():
+        raise InputError(f"{run.path} has no model/ yet, so there is nothing to search with; name a finished run")
+    return run.path
 
 
 def index_folder(run: Path, everything: bool, folder: Path | None) -> Path:
@@ -59,9 +59,14 @@ def check_source(run: Path, everything: bool, folder: Path | None) -> None:
 
 
 def open_index(
-    run: Path, embedder: DocumentEmbedder, everything: bool, folder: Path | None, console: "Console"
+    run: Path,
+    embedder: DocumentEmbedder,
+    everything: bool,
+    folder: Path | None,
+    console: "Console",
+    say: Callable[[str], None],
 ) -> SearchIndex:
-    """Open the index of a source; embed what is missing first, with progress on `console`.
+    """Open the index of a source; embed what is missing first, with progress on `console` and remarks to `say`.
 
     Raises:
         InputError: no index, one of another model, or no functions.
@@ -70,10 +75,10 @@ def open_index(
     place = index_folder(run, everything, folder)
     if not everything and folder is None:
         return SearchIndex.open(place, embedder.fingerprint)
-    functions, source = _functions(folder, console)
+    source, read = _functions(folder, say)
     if (ready := _ready(place, embedder.fingerprint, source)) is not None:
         return ready
-    documents = read_functions(functions)
+    documents = read()
     if not documents:
         raise InputError(f"no Python functions in {folder or 'the packages of this machine'}; nothing to search")
     progress = IndexProgress(console)
@@ -85,7 +90,7 @@ def open_index(
                 embedder,
                 source=source,
                 progress=progress,
-                say=lambda message: console.print(message, markup=False, highlight=False, soft_wrap=True),
+                say=say,
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
@@ -104,17 +109,20 @@ def _ready(place: Path, fingerprint: str, source: str) -> SearchIndex | None:
     return index if index.meta.source == source else None
 
 
-def _functions(folder: Path | None, console: "Console") -> tuple[Path, str]:
-    """The file of functions to embed, and the hash of what it holds."""
-    from gemma4vec.data.pycode import build_pycode, load_or_build_pycode
+def _functions(folder: Path | None, say: Callable[[str], None]) -> tuple[str, Callable[[], list[IndexedDocument]]]:
+    """What identifies the functions to search, quickly, and a way to read them, which takes longer."""
+    if folder is not None:
+        return _functions_of_folder(folder)
+    from gemma4vec.data.pycode import load_or_build_pycode, read_functions
 
-    def say(message: str) -> None:
-        console.print(message, markup=False, highlight=False, soft_wrap=True)
+    made = load_or_build_pycode(home() / "data", progress=say)
+    return made.content_hash, lambda: documents_of_functions(read_functions(made.functions))
 
-    if folder is None:
-        made = load_or_build_pycode(home() / "data", progress=say)
-    else:
-        # Always built again: it takes seconds, and the person may have changed their code.
-        place = home() / "data" / f"folder-{sha256_text(str(folder.resolve()))[:12]}"
-        made = build_pycode(place, folder=folder, negatives=0, progress=say)
-    return made.folder / "functions.jsonl.gz", made.content_hash
+
+def _functions_of_folder(folder: Path) -> tuple[str, Callable[[], list[IndexedDocument]]]:
+    """All functions of somebody's own code, with and without docstrings."""
+    from gemma4vec.data.pycode_walk import files_key, folder_files
+    from gemma4vec.data.pycode_worker import extract_files
+
+    files = folder_files(folder)
+    return files_key(files), lambda: documents_of_functions(extract_files(files).functions)
