@@ -93,7 +93,7 @@ def _resolve_folder(name: str, folder: Path) -> ResolvedBase:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Check that a folder holds a Hugging Face model.
+    """Check that a folder holds a Hugging Face model or a sentence-transformers model.
 
     Raises:
         InputError: one line that says what was found and what is expected.
@@ -101,6 +101,8 @@ def check_model_folder(folder: Path) -> None:
     expected = "expected a Hugging Face model folder: config.json, *.safetensors, tokenizer files"
     if folder.is_file():
         raise InputError(f"{folder} is a file; {expected}")
+    if (folder / "modules.json").is_file() and next(folder.glob("*/config.json"), None):
+        return  # sentence-transformers with the transformer in a subfolder
     config_path = folder / "config.json"
     if not config_path.is_file():
         raise InputError(f"{folder} holds {_what_it_holds(folder)}; {expected}")
@@ -118,7 +120,6 @@ def _what_it_holds(folder: Path) -> str:
     """What kind of folder it is instead, as far as its files tell."""
     kinds = (
         ("adapter_config.json", "a LoRA adapter without its base model"),
-        ("modules.json", "a sentence-transformers model, whose transformer is in a subfolder"),
         ("recipe.yaml", "a run of gemma4vec (its trained model is the subfolder model/)"),
         ("*.gguf", "only a GGUF file"),
         ("*.onnx", "only an ONNX model"),

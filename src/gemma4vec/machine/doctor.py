@@ -1,0 +1,212 @@
+"""What this machine can do for gemma4vec, and what to do about what is missing."""
+
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from gemma4vec import files
+from gemma4vec.machine.describe import cpu_model, gpus, memory_bytes, usable_cores
+from gemma4vec.machine.network import ask_hub, is_offline_by_choice
+from gemma4vec.machine.versions import TESTED, installed_version
+
+State = Literal["ok", "warn", "missing"]
+
+_GOOD_MEMORY, _LEAST_MEMORY = 8e9, 4e9
+_GOOD_DISK = 3e9
+_SLOW_BF16_RATIO = 1.2
+_ALLOCATORS = ("tcmalloc", "jemalloc")
+_EXTRAS = {
+    "quantise": ("torchao", "quantised models"),
+    "serve": ("fastapi", "the server"),
+    "mteb": ("mteb", "MTEB's tasks"),
+    "faiss": ("faiss-cpu", "approximate search"),
+    "onnx": ("onnxruntime", "ONNX export"),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. `advice` is empty where there is nothing to do."""
+
+    name: str
+    state: State
+    finding: str
+    advice: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def examine() -> list[Check]:
+    """Every check, in the order in which they are shown; under 5 s, most of it importing torch."""
+    checks: list[Callable[[], Check]] = [
+        check_python,
+        check_threads,
+        check_dtype,
+        check_memory,
+        lambda: check_disk("disk for outputs", files.home(), "GEMMA4VEC_HOME"),
+        lambda: check_disk("disk for the cache", files.cache(), "GEMMA4VEC_CACHE"),
+        check_gpu,
+        check_compiler,
+        check_allocator,
+        check_hub,
+        check_versions,
+        check_extras,
+    ]
+    return [check() for check in checks]
+
+
+def check_python() -> Check:
+    """Which Python this is (pip refuses the package on one older than 3.11)."""
+    return Check("python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}")
+
+
+def check_threads() -> Check:
+    """Whether torch uses the cores that this process may use."""
+    import torch
+
+    cores, threads = usable_cores(), torch.get_num_threads()
+    finding = f"{cpu_model()}: {cores} cores usable, torch computes on {threads}"
+    if threads > cores:
+        return Check(
+            "threads", "warn", finding, f"more threads than cores slow each other down: OMP_NUM_THREADS={cores}"
+        )
+    if threads < cores:
+        return Check("threads", "warn", finding, f"cores lie idle: OMP_NUM_THREADS={cores} (is it set lower already?)")
+    return Check("threads", "ok", finding)
+
+
+def check_dtype() -> Check:
+    """Which float type is chosen here, with measured rates."""
+    import torch
+
+    from gemma4vec.machine.dtype import choose_dtype
+    from gemma4vec.machine.rates import matmul_rate, memory_bandwidth
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    choice = choose_dtype(device)
+    full, half = matmul_rate(torch.float32), matmul_rate(torch.bfloat16)
+    finding = (
+        f"{choice.reason}; measured on the CPU: bf16 {half:.0f}, fp32 {full:.0f} GFLOP/s, memory "
+        f"{memory_bandwidth():.0f} GB/s"
+    )
+    if device == "cpu" and choice.dtype == torch.bfloat16 and half < _SLOW_BF16_RATIO * full:
+        return Check("float type", "warn", finding, "bf16 is not faster here after all: use dtype fp32 in the recipe")
+    if device == "cpu" and choice.dtype == torch.float32:
+        return Check("float type", "warn", finding, "training is several times slower than with bf16 hardware")
+    return Check("float type", "ok", finding)
+
+
+def check_memory() -> Check:
+    """Memory that this process may use."""
+    total, available = memory_bytes()
+    finding = f"{available / 1e9:.1f} of {total / 1e9:.1f} GB available"
+    if available >= _GOOD_MEMORY:
+        return Check("memory", "ok", finding)
+    if available >= _LEAST_MEMORY:
+        return Check(
+            "memory", "warn", finding, "the 270M base trains in under 8 GB; use smaller batch.tokens if it runs out"
+        )
+    return Check("memory", "missing", finding, "training the 270M base needs about 4 GB at least: free some")
+
+
+def check_disk(name: str, folder: Path, variable: str) -> Check:
+    """Whether a folder can be written and has space."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    finding = f"{free / 1e9:.0f} GB free at {folder.absolute()}"
+    if not os.access(existing, os.W_OK):
+        return Check(name, "missing", f"{folder.absolute()} cannot be written", f"set {variable} to another folder")
+    if free < _GOOD_DISK:
+        return Check(name, "warn", finding, f"a run needs up to 3 GB: free some, or set {variable} to another folder")
+    return Check(name, "ok", finding)
+
+
+def check_gpu() -> Check:
+    """CUDA devices that torch can use."""
+    import torch
+
+    found = gpus()
+    if found:
+        names = ", ".join(f"{gpu['name']} ({gpu['memory_gb']} GB, {gpu['capability']})" for gpu in found)
+        return Check("gpu", "ok", names)
+    if torch.version.cuda is None:
+        if Path("/dev/nvidia0").exists():
+            return Check("gpu", "warn", "there is one, but torch is built for CPU only", "install torch with CUDA")
+        return Check("gpu", "ok", "none (torch is built for CPU)")
+    return Check("gpu", "ok", "none that torch can use")
+
+
+def check_compiler() -> Check:
+    """Whether torch.compile can work on the CPU: it calls a C++ compiler and includes Python's headers."""
+    wanted = os.environ.get("CXX")
+    found = next((path for name in (wanted, "g++", "clang++", "c++") if name and (path := shutil.which(name))), None)
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    slow = "training runs at about half speed without"
+    if found is None:
+        return Check("c++ compiler", "warn", "none found", f"{slow}: install g++ (Debian: apt-get install g++)")
+    if not headers.is_file():
+        finding = f"{found}, but Python's headers are missing ({headers})"
+        return Check("c++ compiler", "warn", finding, f"{slow}: install them (Debian: apt-get install python3-dev)")
+    return Check("c++ compiler", "ok", f"{found}, with Python's headers: torch.compile can work")
+
+
+def check_allocator() -> Check:
+    """Which allocator is in use. Measured here: tcmalloc 0 to 20% faster, jemalloc's defaults 40% slower."""
+    preloaded = os.environ.get("LD_PRELOAD", "")
+    used = next((name for name in _ALLOCATORS if name in preloaded), None)
+    if used == "jemalloc":
+        return Check(
+            "allocator", "warn", "jemalloc is preloaded", "with its defaults training was 40% slower; unset LD_PRELOAD"
+        )
+    return Check("allocator", "ok", f"{used} is preloaded" if used else "the system's")
+
+
+def check_hub(timeout_s: float = 1.0) -> Check:
+    """Whether the model hub can be asked. Not needed for the bundled bases, so never an error."""
+    if is_offline_by_choice():
+        return Check("model hub", "ok", "not asked: HF_HUB_OFFLINE is set; bundled bases and cached models work")
+    state = ask_hub(timeout_s)
+    if state.reachable:
+        return Check("model hub", "ok", state.reason)
+    return Check(
+        "model hub", "warn", state.reason, "bundled bases and cached models work; HF_HUB_OFFLINE=1 skips the asking"
+    )
+
+
+def check_versions() -> Check:
+    """Whether the packages that decide about results have the versions that were tested together."""
+    differing = []
+    for name, tested in TESTED.items():
+        found = installed_version(name)
+        if found is None:
+            return Check("versions", "missing", f"{name} is not installed", "pip install -e . (or make quickstart)")
+        if found.split("+")[0] != tested:
+            differing.append(f"{name} {found} (tested: {tested})")
+    if differing:
+        return Check(
+            "versions", "warn", ", ".join(differing), "results may differ: install with --constraint constraints.txt"
+        )
+    return Check("versions", "ok", ", ".join(f"{name} {installed_version(name)}" for name in TESTED))
+
+
+def check_extras() -> Check:
+    """Which optional extras are there."""
+    present, absent = [], []
+    for extra, (package, purpose) in _EXTRAS.items():
+        try:
+            metadata.distribution(package)
+            present.append(extra)
+        except metadata.PackageNotFoundError:
+            absent.append(f"{extra} ({purpose})")
+    finding = f"installed: {', '.join(present) or 'none'}; not installed: {', '.join(absent) or 'none'}"
+    return Check("optional extras", "ok", finding, 'to add one: pip install "gemma4vec[NAME]"' if absent else "")
