@@ -1,0 +1,142 @@
+"""docs/architecture.md says which room may import which; here that is enforced, and what `--help` may load."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "gemma4vec"
+GROUND_FLOOR = {"errors", "files"}
+# The package's root (its version) and the commands' entry are not rooms.
+ENTRIES = {"__init__", "__main__"}
+LONGEST_FILE = 400
+# Calls inside a function that go back up, each with its reason. Keep it short.
+DOORS = {
+    (
+        "model.embedder",
+        "model.opening",
+    ): "Embedder.load(x) is how everybody opens a model; what x may be is a file of its own",
+}
+HEAVY = {"torch", "transformers", "scipy", "pyarrow", "datasets", "sentence_transformers", "peft"}
+
+
+def rooms_in_order() -> list[str]:
+    """The rooms of the table in docs/architecture.md, from the ground up."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text.split("| room |", 1)[1].split("\n\n", 1)[0]
+    return re.findall(r"^\| `(\w+)/`", table, flags=re.MULTILINE)
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """`model.bases` -> its file."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+        found[name] = path
+    return found
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, module below gemma4vec) of every import, also of those inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.startswith("gemma4vec."):
+                yield node.lineno, resolve(name.removeprefix("gemma4vec."))
+
+
+def resolve(name: str) -> str:
+    """The longest leading part of a dotted name that is a module: `model.bases.resolve_base` -> `model.bases`."""
+    known = modules()
+    parts = name.split(".")
+    while parts and ".".join(parts) not in known:
+        parts.pop()
+    return ".".join(parts) or "__init__"
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def test_the_table_names_every_room() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert folders == set(rooms_in_order())
+
+
+def test_imports_go_down_only() -> None:
+    order = {room: height for height, room in enumerate(rooms_in_order())}
+    wrong = []
+    for module, path in modules().items():
+        room = room_of(module)
+        if room in ENTRIES:
+            continue
+        for line, target in imported(path):
+            other = room_of(target)
+            if other in GROUND_FLOOR | ENTRIES or other == room:
+                continue
+            if room in GROUND_FLOOR or order[other] > order[room]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {room} imports {target}")
+    assert wrong == []
+
+
+def test_no_circles_between_modules() -> None:
+    graph = {
+        module: {target for _, target in imported(path) if target != module and (module, target) not in DOORS}
+        for module, path in modules().items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"circle: {' -> '.join(error.args[1])}")
+
+
+def test_every_door_is_in_use() -> None:
+    for module, target in DOORS:
+        assert target in {name for _, name in imported(modules()[module])}, (
+            f"{module} -> {target} can be taken off the list"
+        )
+
+
+def test_a_circle_is_found() -> None:
+    with pytest.raises(CycleError):
+        TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+
+
+def test_room_fronts_import_nothing_heavy() -> None:
+    for room in rooms_in_order():
+        front = PACKAGE / room / "__init__.py"
+        assert not front.exists() or not list(imported(front)), f"{front} imports"
+
+
+def test_files_are_short() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > LONGEST_FILE} == {}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["doctor", "--help"], ["train", "--help"]])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
+    program = (
+        "import sys; from gemma4vec.cli.main import execute; code = execute(sys.argv[1:]);"
+        "print('LOADED', code, *sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=True, cwd=ROOT / "src"
+    )
+    code, *loaded = done.stdout.split("LOADED", 1)[1].split()
+    assert code == "0"
+    assert HEAVY.isdisjoint(loaded)
