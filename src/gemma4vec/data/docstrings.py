@@ -14,17 +14,21 @@ ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|vs|cf|resp|approx|incl|fig|eq|eqn|ref|no|al|dr|st)|\b[A-Za-z])\.$", re.I
 )
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
-# Lines that begin something other than prose: doctest, directive, field list, section, underline, table.
+# Lines that begin something other than prose: doctest, directive, field list, section, underline, table,
+# a parameter with its type (`x (int): ...`, `x : int`).
 NOT_PROSE = re.compile(
     r"\s*(?:>>>|\.\.|[:@](?:param|arg|type|return|rtype|raise|var|ivar|cvar|keyword|note|see|deprecated|since|version)"
     r"|(?:args|arguments|parameters|params|returns?|yields?|raises|examples?|usage|notes?|see also|attributes"
-    r"|references|keyword arguments|inputs?|outputs?|shape)\s*:\s*$|[-=~^*#+_`]{3,}\s*$|\|)",
+    r"|references|keyword arguments|inputs?|outputs?|shape)\s*:\s*$"
+    r"|[-=~^*#+_`]{3,}\s*$|\||[*`]{0,2}\w+[*`]{0,2}\s*(?:\([^)]*\)\s*:|\s:\s))",
     re.I,
 )
 SIGNATURE = re.compile(r"[\w.]+\(.*\)\s*(?:->.*)?$", re.S)
 
 MARKUP = [
+    (re.compile(r"\\([|*_`\\])"), r"\1"),  # escapes
     (re.compile(r":[\w:+-]+:`([^`<]*?)\s*<[^`>]*>`"), r"\1"),  # :role:`title <target>`
+    (re.compile(r":[\w:+-]+:`~[\w.]*?(\w+)`"), r"\1"),  # :role:`~package.target` is shown as its last part
     (re.compile(r":[\w:+-]+:`[!~]?([^`]*)`"), r"\1"),  # :role:`target`
     (re.compile(r"`([^`<]+?)\s*<[^`>]*>`__?"), r"\1"),  # `title <url>`_
     (re.compile(r"\[`?([^\]`]+)`?\]\([^)\s]*\)"), r"\1"),  # [title](url)
@@ -67,9 +71,11 @@ def _strip_markup(text: str) -> str:
 
 
 def sentence_flaw(sentence: str) -> str | None:
-    """Why a sentence is no query (`no sentence`, `short sentence`, `long sentence`, `not English`), or None."""
+    """Why a sentence is no query, in words for the counts of what was left out; None where it is one."""
     if not sentence:
         return "no sentence"
+    if "://" in sentence:
+        return "sentence with a link"
     words = re.findall(r"[A-Za-z][A-Za-z'’-]*", sentence)
     if len(sentence) > MAX_CHARACTERS:
         return "long sentence"

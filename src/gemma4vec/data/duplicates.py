@@ -25,9 +25,9 @@ def function_tokens(source: str) -> frozenset[str]:
 
 
 def near_pairs(token_sets: Sequence[Iterable[str]], threshold: float = THRESHOLD) -> np.ndarray:
-    """All pairs of sets whose Jaccard similarity reaches the threshold; of equal sets, only the pairs with the first.
+    """All pairs i < j of sets with a Jaccard similarity of at least `threshold`, i being the first of its equals.
 
-    Empty sets are like nothing.
+    That is enough to keep one of each (`keep_first`) and spares the pairs among many copies. Empty sets are like none.
 
     Args:
         token_sets: M sets.
@@ -37,20 +37,16 @@ def near_pairs(token_sets: Sequence[Iterable[str]], threshold: float = THRESHOLD
         int64[P, 2], i < j in each row, ordered.
     """
     rows = _rarest_first(token_sets)
-    first_of: dict[bytes, int] = {}
-    distinct, pairs = [], []
+    places: dict[bytes, list[int]] = {}
     for place, row in enumerate(rows):
-        if len(row) == 0:
-            continue
-        original = first_of.setdefault(row.tobytes(), place)
-        if original == place:
-            distinct.append(place)
-        else:
-            pairs.append((original, place))
-    found = _join([rows[place] for place in distinct], threshold)
-    similar = np.array(distinct, dtype=np.int64)[found] if len(found) else np.empty((0, 2), dtype=np.int64)
-    both = np.concatenate([np.array(pairs, dtype=np.int64).reshape(-1, 2), similar])
-    return both[np.lexsort((both[:, 1], both[:, 0]))]
+        if len(row):
+            places.setdefault(row.tobytes(), []).append(place)
+    equals = list(places.values())
+    pairs = [(copies[0], copy) for copies in equals for copy in copies[1:]]
+    for one, other in _join([rows[copies[0]] for copies in equals], threshold):
+        for first, copies in ((equals[one][0], equals[other]), (equals[other][0], equals[one])):
+            pairs += [(first, copy) for copy in copies if first < copy]
+    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
 
 
 def keep_first(pairs: np.ndarray, count: int) -> np.ndarray:

@@ -69,7 +69,7 @@ def _walk(root: Path, skip: Callable[[Path, str, bool], bool]) -> Iterator[Sourc
         here = Path(folder)
         names[:] = sorted(name for name in names if not skip(here, name, here == root))
         for name in files:
-            if not name.endswith(".py") or _is_test(name) or (here == root and name.startswith(OWN)):
+            if not name.endswith(".py") or _is_test(name) or skip(here, name, here == root):
                 continue
             path = (here / name).relative_to(root).as_posix()
             try:
