@@ -100,7 +100,12 @@ def make_run(home: Path, *, queries: int = 120, hostile: str = "", steps: int = 
         "quickstart",
         recipe,
         suites={"test": {"path": str((home / "data" / "pycode" / "test").resolve()), "fingerprint": suite.fingerprint}},
-        base={"name": "bundled:gemma-3-270m", "revision": "3f2a9c", "licence": f"Gemma terms of use{hostile}"},
+        base={
+            "name": "bundled:gemma-3-270m",
+            "revision": "3f2a9c",
+            "licence": "gemma",
+            "terms": f"Gemma terms of use{hostile}",
+        },
         data={"pairs": 35_120, "held_out": ["networkx", "rich", "jinja2"], "content_hash": "9f" * 32},
         environment={"versions": {"torch": "2.13.0", "python": "3.11.7"}, "machine": {"cores": 2, "cpu": "Some CPU"}},
     )

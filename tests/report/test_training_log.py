@@ -27,7 +27,17 @@ def test_losses_that_are_not_finite_are_counted_and_left_out():
     assert [x for x, _ in log.smoothed_loss()] == [100, 400]
 
 
-def test_costs_come_from_the_end_or_else_from_the_last_step():
+def test_stages_go_on_where_the_one_before_ended():
+    events = [{**event, "stage": stage} for stage in (0, 1) for event in steps([1.0, 1.0, 1.0])]
+    events += [{"event": "evaluation", "stage": stage, "step": 2, "suite": "dev", "ndcg@10": 0.5} for stage in (1, 0)]
+    log = read_training(events)
+    assert [step.step for step in log.steps] == [1, 2, 3, 4, 5, 6]
+    assert [step.tokens for step in log.steps] == [100, 200, 300, 400, 500, 600]
+    assert log.steps[-1].seconds == 12.0
+    assert [(row.step, row.tokens) for row in log.evaluations] == [(2, 200), (5, 500)]
+
+
+def test_costs_come_from_the_steps_and_the_end():
     log = read_training(steps([1.0] * 30))
     assert dict(log.costs()) == {
         "training time": "1.0 min",
@@ -35,11 +45,11 @@ def test_costs_come_from_the_end_or_else_from_the_last_step():
         "tokens trained": "3,000",
         "throughput, over all": "50 tokens/s",
     }
-    finished = {"event": "finished", "seconds": 120.0, "tokens": 6000, "peak_memory_bytes": 2**31}
+    finished = {"event": "finished", "seconds": 9.0, "tokens": 9, "peak_memory_bytes": 2**31}
     costs = dict(read_training([*steps([1.0] * 30), finished]).costs())
     assert (
-        costs["training time"] == "2.0 min"
-        and costs["tokens trained"] == "6,000"
+        costs["training time"] == "1.0 min"
+        and costs["tokens trained"] == "3,000"
         and costs["peak memory"] == "2.00 GiB"
     )
 

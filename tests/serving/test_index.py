@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import gemma4vec
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.serving.documents import IndexedDocument
 from gemma4vec.serving.index import SearchIndex
@@ -79,6 +84,31 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(tmp_path):
     assert "going on after 48" in said[0]
     for name in ("vectors.npy", "documents.jsonl", "offsets.npy", "meta.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_killed_build_loses_at_most_one_chunk(tmp_path):
+    script = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_index import FakeEmbedder, functions
+from gemma4vec.serving.index import SearchIndex
+
+class Killed(FakeEmbedder):
+    def encode_document(self, texts):
+        if self.encoded >= 64:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode_document(texts)
+
+SearchIndex.build(Path(sys.argv[1]), functions(100), Killed(), chunk=16)
+"""
+    source = Path(gemma4vec.__file__).parents[1]
+    words = [sys.executable, "-c", script, str(tmp_path / "index"), str(Path(__file__).parent)]
+    killed = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(source)}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    embedder = FakeEmbedder()
+    index = SearchIndex.build(tmp_path / "index", functions(100), embedder, chunk=16)
+    assert embedder.encoded == 36 and index.meta.count == 100
 
 
 @settings(max_examples=25, deadline=None)

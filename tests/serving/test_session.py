@@ -126,7 +126,7 @@ def test_the_prompt_answers_and_knows_its_commands(session, monkeypatch, tmp_pat
     lines = [":show 1", ":k 2", "anything", ":show 2", ":show 9", ":nonsense", ":k zero"]
     text, left = run_prompt(session, monkeypatch, tmp_path, lines)
     assert not left
-    assert "search for something first" in text and "showing 2 hits" in text and "2 hits in" in text
+    assert "search for something first" in text and "hits to show: 2" in text and "2 hits in" in text
     assert "say :show N with N from 1 to 2" in text
     assert text.count("show all of hit 2") == 2  # the help, for both that are no commands
 

@@ -167,15 +167,11 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _licence(manifest: Mapping[str, Any]) -> list[str]:
-    """The terms under which the base may be used, from wherever the manifest keeps them."""
+    """The terms under which the base may be used, as the manifest records them."""
     base = manifest.get("base")
-    places: list[Any] = [manifest.get("licence"), manifest.get("notice")]
-    if isinstance(base, dict):
-        places += [base.get(key) for key in ("licence", "license", "notice", "terms", "terms_url")]
-        base = base.get("name")
-    lines: list[str] = []
-    for place in places:
-        lines += [as_text(item) for item in (place.values() if isinstance(place, dict) else [place]) if item]
-    if isinstance(base, str) and "gemma" in base.lower() and not any("terms" in line.lower() for line in lines):
-        lines.append("Gemma is provided under and subject to the Gemma Terms of Use: https://ai.google.dev/gemma/terms")
-    return list(dict.fromkeys(lines))
+    if not isinstance(base, dict):
+        return []
+    name, licence = as_text(base.get("name") or "unknown"), base.get("licence")
+    lines = [f"Base model: {name}. Licence: {as_text(licence) if licence else 'not stated; ask who published it'}."]
+    lines += [as_text(base[key]) for key in ("terms", "terms_url") if base.get(key)]
+    return lines

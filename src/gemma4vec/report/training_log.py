@@ -2,8 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -63,8 +63,8 @@ class TrainingLog:
         """What the training used, as (name, value with unit)."""
         finished = self.finished or {}
         last = self.steps[-1] if self.steps else None
-        seconds = number(finished.get("seconds")) or (last.seconds if last else None)
-        tokens = number(finished.get("tokens")) or (last.tokens if last else None)
+        seconds = last.seconds if last else number(finished.get("seconds"))
+        tokens = last.tokens if last else number(finished.get("tokens"))
         rates = [step.rate for step in self.steps if step.rate is not None]
         paddings = [step.padding for step in self.steps if step.padding is not None]
         memory = number(finished.get("peak_memory_bytes"))
@@ -82,31 +82,41 @@ class TrainingLog:
 
 
 def read_training(events: Sequence[dict[str, Any]]) -> TrainingLog:
-    """Put events in order. A resumed run repeats steps after its checkpoint: the later one of each counts."""
-    by_step: dict[int, Step] = {}
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+    """Put events in order. A resumed run repeats steps after its checkpoint: the later one of each counts.
+
+    Steps, tokens and seconds are counted anew in each stage of a run; here they go on.
+    """
+    by_step: dict[tuple[int, int], Step] = {}
+    found: dict[tuple[int, int, str], dict[str, Any]] = {}
     finished = None
     for event in events:
-        at = number(event.get("step"))
+        at, stage = number(event.get("step")), int(number(event.get("stage")) or 0)
         if event.get("event") == "step" and at is not None:
-            by_step[int(at)] = _step(event, int(at))
+            by_step[stage, int(at)] = _step(event, int(at))
         elif event.get("event") == "evaluation" and number(event.get("ndcg@10")) is not None:
-            found[(str(event.get("suite", "suite")), int(at or 0))] = event
+            found[stage, int(at or 0), str(event.get("suite", "suite"))] = event
         elif event.get("event") == "finished":
             finished = event
-    steps = [by_step[step] for step in sorted(by_step)]
-    evaluations = [
-        Evaluation(
-            suite,
-            step,
-            _tokens_at(steps, step),
-            float(event["ndcg@10"]),
-            number(event.get("low")),
-            number(event.get("high")),
-        )
-        for (suite, step), event in sorted(found.items())
-    ]
-    return TrainingLog(steps, evaluations, finished)
+    steps: dict[tuple[int, int], Step] = {}
+    before, stage_now, last = (0, 0.0, 0.0), 0, Step(0, 0.0, 0.0, math.nan, None, None)
+    for stage, at in sorted(by_step):
+        if stage != stage_now:
+            before, stage_now = (last.step, last.tokens, last.seconds), stage
+        one = by_step[stage, at]
+        last = replace(one, step=at + before[0], tokens=one.tokens + before[1], seconds=one.seconds + before[2])
+        steps[stage, at] = last
+    evaluations = [_evaluation(event, place, steps) for place, event in sorted(found.items())]
+    return TrainingLog(list(steps.values()), evaluations, finished)
+
+
+def _evaluation(
+    event: dict[str, Any], place: tuple[int, int, str], steps: Mapping[tuple[int, int], Step]
+) -> Evaluation:
+    """An evaluation at the tokens of the last step before it."""
+    stage, at, suite = place
+    done = [step for key, step in steps.items() if key <= (stage, at)]
+    step, tokens = (done[-1].step, done[-1].tokens) if done else (0, 0.0)
+    return Evaluation(suite, step, tokens, float(event["ndcg@10"]), number(event.get("low")), number(event.get("high")))
 
 
 def number(value: Any) -> float | None:
@@ -127,9 +137,3 @@ def _step(event: dict[str, Any], step: int) -> Step:
         number(event.get("tokens_per_second")),
         number(event.get("padding_share")),
     )
-
-
-def _tokens_at(steps: Sequence[Step], step: int) -> float:
-    """Tokens trained when `step` was done."""
-    done = [known.tokens for known in steps if known.step <= step]
-    return done[-1] if done else 0.0

@@ -88,17 +88,12 @@ def print_text(console: "Console", document: IndexedDocument, lines: int | None 
 
     whole = document.text if not document.title else f"{document.title}\n{document.text}"
     shown, left_out = excerpt(whole, 100_000 if lines is None else lines)
-    if is_python(document):
-        syntax = Syntax(
-            shown,
-            "python",
-            theme="ansi_dark",
-            background_color="default",
-            word_wrap=lines is None,
-            line_numbers=console.is_terminal and document.line is not None,
-            start_line=document.line or 1,
-        )
-        console.print(Padding(syntax, (0, 0, 0, 4)))
+    # Highlighting fills lines with blanks to the right edge: that belongs on a screen, not in a pipe.
+    if is_python(document) and console.is_terminal:
+        # No line numbers: what was taken out (a docstring) would make them wrong.
+        syntax = Syntax(shown, "python", theme="ansi_dark", background_color="default", word_wrap=lines is None)
+        console.print(Padding(syntax, (0, 0, 0, 6)))
     else:
-        console.print(Padding(Text(shown, overflow="fold" if lines is None else "ellipsis"), (0, 0, 0, 6)))
+        text = Text(shown, overflow="fold" if lines is None else "ellipsis", no_wrap=lines is not None)
+        console.print(Padding(text, (0, 0, 0, 6), expand=False))
     return left_out

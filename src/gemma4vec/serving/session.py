@@ -93,7 +93,7 @@ class SearchSession:
         number = int(argument) if argument.strip().isdecimal() else 0
         if name == "k" and number:
             self.k = number
-            console.print(f"showing {self.k} hits")
+            console.print(f"hits to show: {self.k}")
         elif name == "show" and 1 <= number <= len(self.last):
             document = self.last[number - 1].document
             console.print(harmless(document.id), markup=False, highlight=False, style="bold")
@@ -112,9 +112,8 @@ def print_answer(console: "Console", answer: Answer) -> None:
         return
     print_hits(console, answer.hits)
     shown = one_line(answer.query, max(console.width - 40, 20))
-    console.print(
-        f"{len(answer.hits)} hits in {answer.seconds:.2f} s for: {shown}", style="dim", markup=False, highlight=False
-    )
+    hits = "1 hit" if len(answer.hits) == 1 else f"{len(answer.hits)} hits"
+    console.print(f"{hits} in {answer.seconds:.2f} s for: {shown}", style="dim", markup=False, highlight=False)
 
 
 @contextlib.contextmanager
