@@ -1,0 +1,86 @@
+"""The doctor's findings, on this machine and on made-up ones."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from gemma4vec.machine import doctor
+from gemma4vec.machine.doctor import examine
+from gemma4vec.machine.versions import TESTED
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_this_machine() -> None:
+    checks = {check.name: check for check in examine()}
+    assert len(checks) == 12
+    assert checks["versions"].state == "ok", checks["versions"].finding
+    assert checks["model hub"].state == "ok"  # offline by choice, in tests
+    for check in checks.values():
+        assert "\n" not in check.finding + check.advice
+        assert check.advice or check.state == "ok", check
+
+
+def test_the_tested_versions_are_those_of_the_constraints() -> None:
+    pins = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE))
+    assert {name: pins[name] for name in TESTED} == TESTED
+
+
+def test_another_version_is_a_warning_and_none_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "installed_version", lambda name: "0.1" if name == "peft" else TESTED[name])
+    check = doctor.check_versions()
+    assert check.state == "warn" and "peft 0.1 (tested: " in check.finding
+    monkeypatch.setattr(doctor, "installed_version", lambda name: None)
+    assert doctor.check_versions().state == "missing"
+
+
+@pytest.mark.parametrize(("available", "state"), [(16e9, "ok"), (5e9, "warn"), (1e9, "missing")])
+def test_memory(monkeypatch: pytest.MonkeyPatch, available: float, state: str) -> None:
+    monkeypatch.setattr(doctor, "memory_bytes", lambda: (int(16e9), int(available)))
+    assert doctor.check_memory().state == state
+
+
+@pytest.mark.parametrize(("free", "state"), [(10e9, "ok"), (1e9, "warn")])
+def test_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: float, state: str) -> None:
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    assert doctor.check_disk("disk", tmp_path / "not" / "yet", "GEMMA4VEC_HOME").state == state
+
+
+@pytest.mark.parametrize(
+    ("cores", "state", "advice"), [(2, "ok", ""), (1, "warn", "more threads"), (4, "warn", "idle")]
+)
+def test_threads(monkeypatch: pytest.MonkeyPatch, cores: int, state: str, advice: str) -> None:
+    monkeypatch.setattr(doctor, "usable_cores", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    check = doctor.check_threads()
+    assert check.state == state and advice in check.advice
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
+    assert doctor.check_compiler().state == "warn"
+
+
+def test_no_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: "/usr/bin/g++")
+    monkeypatch.setattr(doctor.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    check = doctor.check_compiler()
+    assert check.state == "warn" and "python3-dev" in check.advice
+
+
+@pytest.mark.parametrize(
+    ("preload", "state"), [("", "ok"), ("/x/libtcmalloc.so.4", "ok"), ("/x/libjemalloc.so.2", "warn")]
+)
+def test_allocator(monkeypatch: pytest.MonkeyPatch, preload: str, state: str) -> None:
+    monkeypatch.setenv("LD_PRELOAD", preload)
+    assert doctor.check_allocator().state == state
+
+
+def test_bf16_that_is_not_faster_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gemma4vec.machine.dtype.cpu_flags", lambda: {"avx512_bf16"})
+    monkeypatch.setattr("gemma4vec.machine.rates.matmul_rate", lambda _: 100.0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "use dtype fp32" in doctor.check_dtype().advice
