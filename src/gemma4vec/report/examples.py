@@ -8,7 +8,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.compare import QueryDifference
 from gemma4vec.report.run_data import RunData, SuiteResults, label, shortened, suite_folder
 
-SHOWN = 5
+SHOWN, RIGHT_SHOWN = 5, 3
 LINES, CHARACTERS = 80, 4000
 ID_CHARACTERS, QUERY_CHARACTERS = 300, 800
 
@@ -38,13 +38,14 @@ class Pick:
 
 @dataclass(frozen=True)
 class Example:
-    """One query with its right documents and what each model put first."""
+    """One query with its first right documents (of `right_count`) and what each model put first."""
 
     query_id: str
     query: str | None
     trained: float
     other: float
     right: list[Passage]
+    right_count: int
     picks: list[Pick]
 
 
@@ -57,6 +58,8 @@ class Examples:
     losses: list[Example]
     note: str
     """Why there are no texts; empty where there are."""
+    code: bool
+    """Whether the texts are code, whose lines must not be wrapped."""
 
 
 def find_examples(run: RunData, suite: SuiteResults, other: str) -> Examples | None:
@@ -71,6 +74,7 @@ def find_examples(run: RunData, suite: SuiteResults, other: str) -> Examples | N
         [make(row) for row in comparison.largest_wins[:SHOWN]],
         [make(row) for row in comparison.largest_losses[:SHOWN]],
         note,
+        texts is not None and texts.code,
     )
 
 
@@ -108,7 +112,8 @@ class _ExampleMaker:
             shortened(query, QUERY_CHARACTERS) if query is not None else None,
             row.a,
             row.b,
-            [self._passage(key) for key in right[:3]],
+            [self._passage(key) for key in right[:RIGHT_SHOWN]],
+            len(right),
             [self._pick(model, row.query_id, set(right)) for model in self.models],
         )
 
