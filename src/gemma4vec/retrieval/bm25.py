@@ -44,7 +44,7 @@ class BM25Index:
         token_ids = [[vocabulary.setdefault(token, len(vocabulary)) for token in tokens(text)] for text in texts]
         if not vocabulary:
             return cls(tokens, {}, {}, len(texts))
-        default_k1, default_b = CODE if tokens in (code_tokens, fielded_code_tokens) else PROSE
+        default_k1, default_b = default_parameters(tokens)
         k1, b = default_k1 if k1 is None else k1, default_b if b is None else b
         return cls(tokens, vocabulary, _columns(token_ids, vocabulary, k1, b), len(texts))
 
@@ -89,6 +89,11 @@ class BM25Index:
         for row, excluded in enumerate((exclude or [])[start : start + QUERIES_AT_ONCE]):
             block[row, list(excluded)] = -np.inf
         return block
+
+
+def default_parameters(tokens: Tokens) -> tuple[float, float]:
+    """k1 and b for what a tokeniser reads: code or prose."""
+    return CODE if tokens in (code_tokens, fielded_code_tokens) else PROSE
 
 
 def _columns(token_ids: list[list[int]], vocabulary: dict[str, int], k1: float, b: float) -> dict[str, np.ndarray]:
