@@ -4,12 +4,16 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "gemma4vec"
@@ -103,6 +107,33 @@ def test_no_circles_between_modules() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(f"circle: {' -> '.join(error.args[1])}")
+
+
+def test_every_imported_package_is_a_declared_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {Requirement(text).name for text in project["dependencies"]}
+    for texts in project["optional-dependencies"].values():
+        declared |= {Requirement(text).name for text in texts}
+    declared = {canonicalize_name(name) for name in declared}
+    providers = packages_distributions()
+    missing = set()
+    for path in modules().values():
+        for root in foreign_roots(path):
+            names = providers.get(root, [root])
+            if not declared & {canonicalize_name(name) for name in names}:
+                missing.add(f"{path.relative_to(ROOT)} imports {root}")
+    assert missing == set()
+
+
+def foreign_roots(path: Path) -> set[str]:
+    """Top-level packages that a file imports, other than Python's own and ours."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    return found - sys.stdlib_module_names - {"gemma4vec", "compression"}  # compression: Python's own from 3.14
 
 
 def test_every_door_is_in_use() -> None:
