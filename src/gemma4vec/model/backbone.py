@@ -3,6 +3,7 @@
 Shapes: R rows, C columns, T real tokens, D hidden size.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
+from transformers.utils import logging as transformers_logging
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.masks import attention_mask
@@ -89,13 +91,20 @@ class Backbone(nn.Module):
     def forward(self, layout: Layout) -> Tensor:
         """States after the last layer's norm for the real tokens, document after document: `[T, D]`."""
         layout = layout.to(self.device)
-        states_RCD = self.model(
+        # A shape that will not come again is not worth half a minute of compilation.
+        stance = "force_eager" if self.compiled and not layout.repeats else "default"
+        with torch.compiler.set_stance(stance) if self.compiled else nullcontext():
+            states_RCD = self._states(layout)
+        return states_RCD.flatten(0, 1).index_select(0, layout.cells_T)
+
+    def _states(self, layout: Layout) -> Tensor:
+        states_RCD: Tensor = self.model(
             input_ids=layout.input_ids_RC,
             position_ids=layout.positions_RC,
             attention_mask=self._masks(layout),
             use_cache=False,
         ).last_hidden_state
-        return states_RCD.flatten(0, 1).index_select(0, layout.cells_T)
+        return states_RCD
 
     def _masks(self, layout: Layout) -> Tensor | dict[str, Tensor]:
         positions_RC, segments_RC = layout.positions_RC, layout.segments_RC
@@ -135,6 +144,7 @@ def load_backbone(
     Raises:
         InputError: the folder holds no decoder of a verified type.
     """
+    transformers_logging.disable_progress_bar()  # loading takes a second; its bars would break ours
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:

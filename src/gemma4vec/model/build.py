@@ -3,19 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from peft.peft_model import PeftModel
 from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone import load_backbone
 from gemma4vec.model.encoder import TextEncoder
-from gemma4vec.model.lora import add_lora
 from gemma4vec.model.prompts import BY_NAME, Prompts
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.tokens import Tokeniser, load_tokeniser
 from gemma4vec.recipe.schema import Model
+
+if TYPE_CHECKING:
+    from peft.peft_model import PeftModel
 
 
 @dataclass
@@ -25,7 +27,7 @@ class Built:
     encoder: TextEncoder
     tokeniser: Tokeniser
     prompts: Prompts
-    adapters: PeftModel | None
+    adapters: "PeftModel | None"
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes, by name."""
@@ -66,9 +68,13 @@ def build(
         path, causal=model.attention == "causal", dtype=dtype, device=device, allow_untested=model.allow_untested
     )
     readout = readout_class(backbone.hidden_size, model.readout.pool_prompt)
+    adapters = None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        adapters = add_lora(backbone, model.lora) if model.lora is not None else None
+        if model.lora is not None:
+            from gemma4vec.model.lora import add_lora  # peft takes seconds to import; a merged model needs none
+
+            adapters = add_lora(backbone, model.lora)
         projection = None
         if model.projection is not None:
             head_dtype = torch.float64 if dtype == torch.float64 else torch.float32

@@ -22,19 +22,19 @@ class CompileChoice:
     reason: str
 
 
-def choose_compile(wanted: Literal["auto", "on", "off"], *, steps: int | None, minutes: float | None) -> CompileChoice:
+def choose_compile(wanted: Literal["auto"] | bool, *, steps: int | None, minutes: float | None) -> CompileChoice:
     """Decide; `steps` or `minutes` is the budget as far as it is known.
 
     Raises:
         InputError: compilation is demanded and there is no compiler.
     """
-    if wanted == "off":
-        return CompileChoice(False, "the recipe says layout.compile=off")
+    if wanted is False:
+        return CompileChoice(False, "the recipe says layout.compile=false")
     missing = _missing_compiler()
-    if wanted == "on":
+    if wanted is True:
         if missing:
-            raise InputError(f"layout.compile=on, but {missing}; install one, or use layout.compile=auto")
-        return CompileChoice(True, "the recipe says layout.compile=on")
+            raise InputError(f"layout.compile=true, but {missing}; install one, or use layout.compile=auto")
+        return CompileChoice(True, "the recipe says layout.compile=true")
     if missing:
         return CompileChoice(False, f"{missing}: layers run uncompiled, about a quarter slower")
     if (steps is not None and steps < _STEPS_WORTH_IT) or (minutes is not None and minutes < 1):

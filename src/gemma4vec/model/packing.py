@@ -14,6 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# Widths that are tried for the last rectangle, in tokens.
+_WIDTH_STEP = 8
+
 
 class Tokens(NamedTuple):
     """A tokenised text: its ids, and how many of the first ones are the prompt's (BOS included)."""
@@ -39,6 +42,7 @@ class Layout:
         lengths_N: tokens of each document, in the order of `cells_T`.
         prompts_N: how many of them, from the first, belong to the prompt (0 where nobody asked).
         documents: for each of the N documents, its number in the list that was laid out.
+        repeats: whether the shape is one that comes again and again, worth compiling for.
     """
 
     input_ids_RC: Tensor
@@ -48,6 +52,7 @@ class Layout:
     lengths_N: Tensor
     prompts_N: Tensor
     documents: tuple[int, ...]
+    repeats: bool = False
 
     @property
     def real_tokens(self) -> int:
@@ -69,6 +74,7 @@ class Layout:
             self.lengths_N.to(device, non_blocking=True),
             self.prompts_N.to(device, non_blocking=True),
             self.documents,
+            self.repeats,
         )
 
 
@@ -105,9 +111,15 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def lay_out(
-    documents: Sequence[Tokens], rows: Sequence[Sequence[int]], columns: int, padding_id: int, height: int | None = None
+    documents: Sequence[Tokens],
+    rows: Sequence[Sequence[int]],
+    columns: int,
+    padding_id: int,
+    *,
+    height: int | None = None,
+    repeats: bool = False,
 ) -> Layout:
-    """Build the rectangle for `rows` (document numbers in each row); `height` adds empty rows up to a fixed shape."""
+    """Build the rectangle for `rows` (document numbers in each row); `height` adds empty rows below."""
     shape = (height or len(rows), columns)
     input_ids = torch.full(shape, padding_id, dtype=torch.long)
     positions = torch.zeros(shape, dtype=torch.long)
@@ -131,29 +143,44 @@ def lay_out(
             start = end
     cells_T = torch.cat(cells) if cells else torch.zeros(0, dtype=torch.long)
     lengths_N, prompts_N = (torch.tensor(values, dtype=torch.long) for values in (lengths, prompts))
-    return Layout(input_ids, positions, segments, cells_T, lengths_N, prompts_N, tuple(order))
+    return Layout(input_ids, positions, segments, cells_T, lengths_N, prompts_N, tuple(order), repeats)
 
 
 def packed(documents: Sequence[Tokens], row_tokens: int, tokens_per_forward: int, padding_id: int) -> list[Layout]:
     """Pack documents into micro-batches of at most `tokens_per_forward` cells.
 
-    Every micro-batch is a full one of `tokens_per_forward // row_tokens` rows or, for what is left over, a quarter of
-    that (at least one row): two shapes in all, so that compiled code is compiled twice and never again, and less than
-    a quarter of one micro-batch is spent on empty rows.
+    Every micro-batch but the last has one and the same shape, so that code compiled for it is compiled once. The last
+    takes what is left over and is made as narrow as that allows, so that little is wasted however small the batch.
     """
-    longest = max((tokens.length for tokens in documents), default=1)
-    columns = max(row_tokens, longest)
-    rows = best_fit([tokens.length for tokens in documents], columns)
+    lengths = [tokens.length for tokens in documents]
+    columns = max(row_tokens, max(lengths, default=1))
+    rows = best_fit(lengths, columns)
     full = max(1, tokens_per_forward // columns)
-    small = max(1, full // 4)
-    layouts = []
-    start = 0
-    while start < len(rows):
-        left = len(rows) - start
-        height = full if left > full - small else small
-        layouts.append(lay_out(documents, rows[start : start + height], columns, padding_id, height))
-        start += height
+    whole = len(rows) // full * full
+    layouts = [
+        lay_out(documents, rows[start : start + full], columns, padding_id, repeats=True)
+        for start in range(0, whole, full)
+    ]
+    rest = [document for row in rows[whole:] for document in row]
+    if rest:
+        narrow, width = _narrowest([lengths[document] for document in rest], columns)
+        layouts.append(lay_out(documents, [[rest[i] for i in row] for row in narrow], width, padding_id))
     return layouts
+
+
+def _narrowest(lengths: Sequence[int], columns: int) -> tuple[list[list[int]], int]:
+    """Rows of the rectangle with the fewest cells that holds the documents, at most `columns` wide, and its width."""
+    fewest = len(best_fit(lengths, columns))
+    best: tuple[int, list[list[int]], int] | None = None
+    start = max(max(lengths), -(-sum(lengths) // (fewest + 1)))
+    for width in range(-(-start // _WIDTH_STEP) * _WIDTH_STEP, columns + _WIDTH_STEP, _WIDTH_STEP):
+        width = min(width, columns)
+        rows = best_fit(lengths, width)
+        used = max(sum(lengths[i] for i in row) for row in rows)
+        if best is None or len(rows) * used < best[0]:
+            best = (len(rows) * used, rows, used)
+    assert best is not None
+    return best[1], best[2]
 
 
 def padded(documents: Sequence[Tokens], tokens_per_forward: int, padding_id: int) -> list[Layout]:

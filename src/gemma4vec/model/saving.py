@@ -101,6 +101,8 @@ def _write(
     with disk_errors(folder):
         model.save(str(folder), create_model_card=False)
         shutil.rmtree(transformer_folder)
+        for file in folder.rglob("*.safetensors"):
+            file.chmod(0o644)  # safetensors makes them readable for their owner alone
     _write_both_pooling_schemas(folder / "1_Pooling" / "config.json", encoder.backbone.hidden_size)
     weights = sha256_file(folder / "model.safetensors") if (folder / "model.safetensors").exists() else name
     settings = {

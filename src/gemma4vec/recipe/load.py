@@ -85,7 +85,9 @@ def _index(node: list[Any], name: str, key: str) -> int:
 
 def _explain(error: ValidationError) -> str:
     """The first problem in one line, with a suggestion where a key is unknown, and how many more there are."""
-    problems = error.errors()
+    every = error.errors()
+    # A sequence with a bad item is also reported as too short; that follows from the item.
+    problems = [p for p in every if p["type"] != "too_short" or not _has_problem_below(p["loc"], every)]
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     location = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -95,6 +97,10 @@ def _explain(error: ValidationError) -> str:
         message = f"{location or 'recipe'}: {reason}"
     more = len(problems) - 1
     return message + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
+
+
+def _has_problem_below(location: tuple[int | str, ...], problems: Sequence[Any]) -> bool:
+    return any(len(p["loc"]) > len(location) and p["loc"][: len(location)] == location for p in problems)
 
 
 def _suggestion(location: tuple[int | str, ...]) -> str:

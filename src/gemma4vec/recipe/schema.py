@@ -92,7 +92,7 @@ class Layout(Part):
     grouping: Literal["separate", "candidate_packed", "all_packed"] = "all_packed"
     row_tokens: int = Field(256, ge=8, description="length of a packed row; never less than the longest text")
     tokens_per_forward: int = Field(2048, ge=8, description="micro-batch: tokens, padding included, in one forward")
-    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile for each decoder layer")
+    compile: Literal["auto"] | bool = Field("auto", description="torch.compile for each decoder layer")
     gradient_checkpointing: bool = False
 
 

@@ -1,0 +1,212 @@
+"""Quickstart: from nothing to a trained, evaluated, searchable model in one go.
+
+Every step leaves its result in the run folder and is skipped where it is there already, so a quickstart that was killed
+goes on where it stood.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma4vec.data.pycode import load_or_build_pycode, read_functions
+from gemma4vec.data.sample import sample_suite
+from gemma4vec.data.sources import Loaded
+from gemma4vec.data.suites import RetrievalSuite, load_suite, write_suite
+from gemma4vec.errors import InputError
+from gemma4vec.evaluation.bm25_model import Bm25Model
+from gemma4vec.evaluation.evaluate import evaluate
+from gemma4vec.evaluation.ranking import Ranker
+from gemma4vec.evaluation.result import Result, load_result
+from gemma4vec.evaluation.retrieve import EmbeddingModel
+from gemma4vec.files import home
+from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.model.card import add_scores
+from gemma4vec.model.embedder import Embedder
+from gemma4vec.recipe.load import parse_recipe
+from gemma4vec.recipe.schema import Recipe
+from gemma4vec.report.headline import headline
+from gemma4vec.report.page import write_report
+from gemma4vec.report.run_data import MODELS, read_run
+from gemma4vec.serving.documents import documents_of_suite
+from gemma4vec.serving.index import SearchIndex
+from gemma4vec.training.run import Trainer, recipe_of
+
+Say = Callable[[str], None]
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of the test suite is used: a larger corpus is a harder test and takes longer to embed."""
+
+    queries: int | None = 500
+    documents: int | None = 2000
+
+
+def quickstart_recipe(overrides: list[str]) -> Recipe:
+    """The recipe that comes with the package, with overrides."""
+    file = resources.files("gemma4vec.pipeline") / "quickstart.yaml"
+    return parse_recipe(file.read_text(encoding="utf-8"), "quickstart.yaml", overrides)
+
+
+def run_quickstart(run: RunFolder, size: Size, say: Say) -> dict[str, Any]:
+    """Take all steps that `run` has not taken yet; gives what the command prints.
+
+    Raises:
+        InputError, WorkError: as the steps; what is finished is kept, and calling it again goes on.
+    """
+    started = time.perf_counter()
+    clock = _Clock(run, say)
+    suite: RetrievalSuite | None = None
+    if not (run.model / "gemma4vec.json").exists():
+        with clock.step("base model"):
+            trainer = Trainer(run, say)
+        with clock.step("training data"):
+            loaded = trainer.load_data(0)
+            suite = _test_suite(run, loaded, size)
+        say(f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of packages never trained on")
+        with clock.step("evaluating BM25"):
+            _evaluate(run, "bm25", Bm25Model(), suite, say)
+        with clock.step("evaluating the untrained base"):
+            _evaluate(run, "untrained", trainer.embedder("untrained"), suite, say)
+        with clock.step("training"):
+            progress = trainer.train(0, loaded)
+        with clock.step("saving the model"):
+            trainer.save(progress)
+        del trainer, loaded
+    suite = suite or load_suite(_suite_folder(run))
+    with clock.step("evaluating the trained model"):
+        _evaluate_and_index(run, suite, say)
+    with clock.step("report"):
+        summary = summarise(run, suite)
+        add_scores(run.model, _card_lines(summary))
+        report = write_report(run.path)
+    return {**summary, "report": str(report), "seconds": time.perf_counter() - started}
+
+
+def summarise(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
+    """Scores with intervals of every evaluated model, and one honest sentence."""
+    models = []
+    for key, label in MODELS.items():
+        folder = run.evaluation(key, suite.name)
+        if not (folder / "metrics.json").exists():
+            continue
+        result = load_result(folder)
+        interval = result.interval("ndcg@10")
+        models.append({"model": label, **result.mean, "low": interval.low, "high": interval.high})
+    training = run.events("finished")
+    return {
+        "run": str(run.path),
+        "suite": suite.name,
+        "queries": len(suite.queries),
+        "documents": len(suite.corpus),
+        "models": models,
+        "sentence": headline(read_run(run.path)),
+        "model": str(run.model),
+        "training": training[-1] if training else None,
+    }
+
+
+class _Clock:
+    """Says what is being done and notes how long it took."""
+
+    def __init__(self, run: RunFolder, say: Say):
+        self.run, self.say = run, say
+        self._name, self._started = "", 0.0
+
+    def step(self, name: str) -> "_Clock":
+        self._name = name
+        return self
+
+    def __enter__(self) -> None:
+        self.say(f"== {self._name}")
+        self._started = time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.run.event("quickstart_step", what=self._name, seconds=time.perf_counter() - self._started)
+
+
+def _test_suite(run: RunFolder, loaded: Loaded, size: Size) -> RetrievalSuite:
+    """The sampled test suite, kept in the run folder with its texts."""
+    if (run.path / "suite" / "corpus.jsonl").exists():
+        return load_suite(_suite_folder(run))
+    if loaded.test_suite is None:
+        raise InputError("quickstart needs a source that brings a test suite; use source: pycode")
+    suite = sample_suite(load_suite(loaded.test_suite), size.queries, size.documents)
+    folder = run.path / "suite"
+    write_suite(folder, suite)
+    run.update_manifest(suites={suite.name: {"path": str(folder.resolve()), "fingerprint": suite.fingerprint}})
+    return load_suite(folder)
+
+
+def _suite_folder(run: RunFolder) -> Path:
+    return run.path / "suite"
+
+
+def _evaluate(run: RunFolder, name: str, model: EmbeddingModel | Ranker, suite: RetrievalSuite, say: Say) -> Result:
+    folder = run.evaluation(name, suite.name)
+    if (folder / "metrics.json").exists():
+        return load_result(folder)
+    result = evaluate(model, suite, folder, name=name, progress=_spoken(say))
+    say(f"{MODELS[name]}: nDCG@10 {result.mean['ndcg@10']:.4f}")
+    return result
+
+
+def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite, say: Say) -> None:
+    """Embed the test corpus once, for the scores and for search."""
+    index = run.path / "index" / "test"
+    if (run.evaluation("trained", suite.name) / "metrics.json").exists() and (index / "meta.json").exists():
+        return
+    embedder = Embedder.load(run.path, notice=say)
+    report = _spoken(say)
+    vectors_MD = embedder.encode_document(suite.corpus, progress=lambda done, total: report("documents", done, total))
+    folder = run.evaluation("trained", suite.name)
+    result = evaluate(embedder, suite, folder, name="trained", documents_MD=vectors_MD)
+    say(f"{MODELS['trained']}: nDCG@10 {result.mean['ndcg@10']:.4f}")
+    documents = documents_of_suite(suite, _functions(run))
+    SearchIndex.save(
+        index, documents, vectors_MD, model=embedder.name, fingerprint=embedder.fingerprint, source=suite.name
+    )
+
+
+def _functions(run: RunFolder) -> list[Any]:
+    """Where each function stands (package, path, line), for search results."""
+    source = next(source for source in recipe_of(run).stages[0].data if source.source == "pycode")
+    built = load_or_build_pycode(home() / "data", folder=Path(source.path) if source.path else None)
+    return read_functions(built.functions)
+
+
+def _spoken(say: Say) -> Callable[[str, int, int], None]:
+    """Progress of an evaluation as a line every ten seconds."""
+    last = time.monotonic()
+
+    def report(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= 10.0 and done < total:
+            last = time.monotonic()
+            say(f"  {done:,} of {total:,} {stage}")
+
+    return report
+
+
+def _card_lines(summary: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{summary['queries']:,} queries over {summary['documents']:,} functions of packages that were held out "
+        f"(`{summary['suite']}`); 95% bootstrap intervals over queries.",
+        "",
+        "| model | nDCG@10 | 95% interval | Recall@100 | MRR@10 | MAP |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in summary["models"]:
+        lines.append(
+            f"| {row['model']} | {row['ndcg@10']:.4f} | {row['low']:.4f} to {row['high']:.4f} | "
+            f"{row['recall@100']:.4f} | {row['mrr@10']:.4f} | {row['map']:.4f} |"
+        )
+    return [*lines, "", summary["sentence"]]
