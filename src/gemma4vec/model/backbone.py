@@ -3,6 +3,8 @@
 Shapes: R rows, C columns, T real tokens, D hidden size.
 """
 
+import logging
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +131,13 @@ class Backbone(nn.Module):
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
+def _quiet() -> None:
+    """Loading takes a second; its bars would break ours, and its report says that the LM head is not wanted: we know."""
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
+
+
 def load_backbone(
     path: str | Path,
     *,
@@ -144,7 +153,7 @@ def load_backbone(
     Raises:
         InputError: the folder holds no decoder of a verified type.
     """
-    transformers_logging.disable_progress_bar()  # loading takes a second; its bars would break ours
+    _quiet()
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:

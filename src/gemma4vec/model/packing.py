@@ -16,6 +16,8 @@ from torch import Tensor
 
 # Widths that are tried for the last rectangle, in tokens.
 _WIDTH_STEP = 8
+# A last rectangle that is fuller than this keeps the shape of the others.
+_FULL_ENOUGH = 0.97
 
 
 class Tokens(NamedTuple):
@@ -150,19 +152,23 @@ def packed(documents: Sequence[Tokens], row_tokens: int, tokens_per_forward: int
     """Pack documents into micro-batches of at most `tokens_per_forward` cells.
 
     Every micro-batch but the last has one and the same shape, so that code compiled for it is compiled once. The last
-    takes what is left over and is made as narrow as that allows, so that little is wasted however small the batch.
+    takes what is left over and, where that saves something, is made as narrow as its documents allow, so that little is
+    wasted however small the batch.
     """
     lengths = [tokens.length for tokens in documents]
     columns = max(row_tokens, max(lengths, default=1))
     rows = best_fit(lengths, columns)
     full = max(1, tokens_per_forward // columns)
-    whole = len(rows) // full * full
+    whole = max(0, len(rows) - 1) // full * full
     layouts = [
         lay_out(documents, rows[start : start + full], columns, padding_id, repeats=True)
         for start in range(0, whole, full)
     ]
     rest = [document for row in rows[whole:] for document in row]
-    if rest:
+    rest_tokens = sum(lengths[document] for document in rest)
+    if len(rows) - whole == full and rest_tokens >= _FULL_ENOUGH * full * columns:
+        layouts.append(lay_out(documents, rows[whole:], columns, padding_id, repeats=True))
+    elif rest:
         narrow, width = _narrowest([lengths[document] for document in rest], columns)
         layouts.append(lay_out(documents, [[rest[i] for i in row] for row in narrow], width, padding_id))
     return layouts

@@ -5,7 +5,7 @@ whose documents see each other is as quiet. So three facts are measured on the l
 
 1. a later token of the same document moves an earlier state (bidirectional) or does not (causal);
 2. an earlier token moves a later state;
-3. a neighbour in the same packed row moves nothing.
+3. a neighbour in the same packed row moves nothing, neither the one before nor the one behind.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def measure(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> 
     def states(document: torch.Tensor, neighbour: torch.Tensor) -> torch.Tensor:
         documents = [Tokens(document.tolist()), Tokens(neighbour.tolist())]
         layout: Layout = lay_out(documents, [[0, 1]], max(columns, 2 * _LENGTH), 0, height=height, repeats=True)
-        return backbone(layout).detach().float()[:_LENGTH]
+        return backbone(layout).detach().float()
 
     training = backbone.training
     backbone.eval()
@@ -52,10 +52,13 @@ def measure(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> 
     changed_first = first.clone()
     changed_first[0] = other[0]
     scale = plain.square().mean().sqrt().clamp_min(1e-12)
+    own, neighbours = slice(0, _LENGTH), slice(_LENGTH, None)
+    last_moved, first_moved = states(changed_last, second) - plain, states(changed_first, second) - plain
+    behind = (states(first, other) - plain)[own]
     probe = Probe(
-        future_to_past=_largest(states(changed_last, second)[:-1] - plain[:-1], scale),
-        past_to_future=_largest(states(changed_first, second)[1:] - plain[1:], scale),
-        neighbour=_largest(states(first, other) - plain, scale),
+        future_to_past=_largest(last_moved[own][:-1], scale),
+        past_to_future=_largest(first_moved[own][1:], scale),
+        neighbour=_largest(torch.cat([first_moved[neighbours], last_moved[neighbours], behind]), scale),
     )
     backbone.train(training)
     return probe
