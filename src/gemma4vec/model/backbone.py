@@ -132,9 +132,10 @@ class Backbone(nn.Module):
 
 
 def _quiet() -> None:
-    """Loading takes a second; its bars would break ours, and its report says that the LM head is not wanted: we know."""
+    """No bars of a second's loading inside ours, and no report that the LM head was left out: it was meant to be."""
     transformers_logging.disable_progress_bar()
-    logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)
+    for noisy in ("transformers.modeling_utils", "transformers.integrations.tensor_parallel"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
 
 

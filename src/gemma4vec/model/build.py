@@ -56,14 +56,21 @@ def prompts_of(model: Model) -> Prompts:
 
 
 def build(
-    model: Model, path: str | Path, *, dtype: torch.dtype, device: torch.device | str = "cpu", seed: int = 0
+    model: Model,
+    path: str | Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    tokeniser: Tokeniser | None = None,
 ) -> Built:
     """Load the base at `path` and put readout, head and adapters on it as `model` says.
 
-    The base is in `dtype`, the head in fp32. New parameters depend on `seed` alone.
+    The base is in `dtype`, the head in fp32. New parameters depend on `seed` alone. A `tokeniser` that is given is used
+    instead of the base's own.
     """
     readout_class = READOUTS[model.readout.name]
-    tokeniser = load_tokeniser(path, append_eos="eos" in readout_class.needs)
+    tokeniser = tokeniser or load_tokeniser(path, append_eos="eos" in readout_class.needs)
     backbone = load_backbone(
         path, causal=model.attention == "causal", dtype=dtype, device=device, allow_untested=model.allow_untested
     )

@@ -14,6 +14,7 @@ from gemma4vec.model.bases import resolve_base
 from gemma4vec.model.build import build
 from gemma4vec.model.embedder import AnyEmbedder, Embedder, SentenceTransformerEmbedder
 from gemma4vec.model.probe import check
+from gemma4vec.model.tokens import load_saved_tokeniser
 from gemma4vec.recipe.schema import Model
 
 SETTINGS_FILE = "gemma4vec.json"
@@ -45,7 +46,7 @@ def _model_of_run(run: Path) -> Path:
 def _open_own(path: Path, device: str, dtype: torch.dtype, max_tokens: int | None) -> Embedder:
     settings = _read_settings(path)
     model = Model.model_validate(settings["model"]).model_copy(update={"lora": None})
-    built = build(model, path, dtype=dtype, device=device)
+    built = build(model, path, dtype=dtype, device=device, tokeniser=load_saved_tokeniser(path))
     if built.encoder.projection is not None:
         built.encoder.projection.load_state_dict(_projection_weights(path))
     check(built.encoder.backbone)

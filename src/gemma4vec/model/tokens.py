@@ -4,10 +4,12 @@ The rule is set in the tokenizer itself (its post-processor), not around it, so 
 in every other program. Asking for `add_eos_token=True` instead would drop BOS on Gemma's tokenizer.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -74,6 +76,29 @@ class Tokeniser:
             closing = bool(ids) and ids[-1] == self.tokenizer.eos_token_id
             self.prompt_lengths[prompt] = len(ids) - closing
         return self.prompt_lengths[prompt]
+
+
+def load_saved_tokeniser(path: Path) -> Tokeniser:
+    """The tokenizer of a model folder that we wrote: its post-processor is set already.
+
+    A third of `load_tokeniser`'s time, which a person who searches waits for: AutoTokenizer reads and rebuilds a large
+    vocabulary several times.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    try:
+        backend = Tokenizer.from_file(str(path / "tokenizer.json"))
+        settings = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        special = {
+            key: settings[key] for key in ("bos_token", "eos_token", "unk_token", "pad_token") if key in settings
+        }
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, padding_side="right", **special)
+    except Exception as error:  # tokenizers raises plain Exception
+        raise InputError(
+            f"the tokenizer in {path} is damaged ({error}); export the model again from its run"
+        ) from error
+    return Tokeniser(tokenizer)
 
 
 def load_tokeniser(path: str | Path, *, append_eos: bool) -> Tokeniser:
