@@ -134,7 +134,7 @@ class Backbone(nn.Module):
 def _quiet() -> None:
     """No bars of a second's loading inside ours, and no report that the LM head was left out: it was meant to be."""
     transformers_logging.disable_progress_bar()
-    for noisy in ("transformers.modeling_utils", "transformers.integrations.tensor_parallel"):
+    for noisy in ("transformers.modeling_utils", "transformers.distributed.tensor_parallel"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
 
