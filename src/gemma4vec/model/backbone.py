@@ -126,6 +126,12 @@ class Backbone(nn.Module):
             layer.compile(dynamic=False, fullgraph=True)
         self.compiled = True
 
+    def uncompile_layers(self) -> None:
+        """Run the layers as they are again."""
+        for layer in self.layers:
+            layer._compiled_call_impl = None
+        self.compiled = False
+
     def use_gradient_checkpointing(self) -> None:
         """Keep only each layer's input for the backward pass and compute the rest again."""
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

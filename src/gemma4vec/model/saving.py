@@ -5,15 +5,18 @@ learned is lost to bf16. Where a recipe needs only standard parts, the folder na
 modules and opens without gemma4vec.
 """
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
+from gemma4vec.errors import WorkError
 from gemma4vec.files import atomic_folder, disk_errors, sha256_file, sha256_text, write_json
 from gemma4vec.model.bases import ResolvedBase
 from gemma4vec.model.build import Built, build, prompts_of
@@ -72,10 +75,12 @@ def _write(
     from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 
     encoder = built.encoder
+    hidden_size = encoder.backbone.hidden_size
     transformer_folder = folder / "transformer"
-    with disk_errors(folder):
+    with _full_disks(folder):
         encoder.backbone.model.to(dtype).save_pretrained(transformer_folder)
         built.tokeniser.tokenizer.save_pretrained(transformer_folder)
+    encoder.backbone.model = None  # sentence-transformers loads it again; two copies are enough
     modules: list[torch.nn.Module] = [
         Transformer(
             str(transformer_folder),
@@ -83,7 +88,7 @@ def _write(
             model_kwargs={"dtype": dtype, "attn_implementation": "sdpa"},
         ),
         Pooling(
-            encoder.backbone.hidden_size,
+            hidden_size,
             pooling_mode=encoder.readout.sentence_transformers,
             include_prompt=recipe.model.readout.pool_prompt,
         ),
@@ -98,12 +103,12 @@ def _write(
     model = SentenceTransformer(
         modules=modules, prompts=_plain_prompts(prompts_of(recipe.model)), similarity_fn_name="cosine", device="cpu"
     )
-    with disk_errors(folder):
+    with _full_disks(folder):
         model.save(str(folder), create_model_card=False)
         shutil.rmtree(transformer_folder)
         for file in folder.rglob("*.safetensors"):
             file.chmod(0o644)  # safetensors makes them readable for their owner alone
-    _write_both_pooling_schemas(folder / "1_Pooling" / "config.json", encoder.backbone.hidden_size)
+    _write_both_pooling_schemas(folder / "1_Pooling" / "config.json", hidden_size)
     weights = sha256_file(folder / "model.safetensors") if (folder / "model.safetensors").exists() else name
     settings = {
         "format": 1,
@@ -113,7 +118,20 @@ def _write(
         "fingerprint": sha256_text(weights, json.dumps(recipe.model.model_dump(mode="json"), sort_keys=True)),
     }
     write_json(folder / SETTINGS_FILE, settings)
-    (folder / "README.md").write_text(model_card(recipe, base, data, encoder.dimension), encoding="utf-8")
+    (folder / "README.md").write_text(
+        model_card(recipe, base, data, recipe.model.projection or hidden_size), encoding="utf-8"
+    )
+
+
+@contextlib.contextmanager
+def _full_disks(folder: Path) -> Iterator[None]:
+    """The libraries' own ways to say that the disk is full, as one line."""
+    try:
+        with disk_errors(folder):
+            yield
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise WorkError(f"could not write {folder}: {reason}; is the disk full? free space and resume") from error
 
 
 def _plain_prompts(prompts: Prompts) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from gemma4vec.errors import InputError
@@ -43,9 +44,12 @@ def save_checkpoint(folder: Path, progress: Progress, optimiser: MasterAdamW, ke
     """
     name = keep_as or f"step-{progress.step:08d}"
     with atomic_folder(folder / name) as temporary:
-        save_file(optimiser.weights(), temporary / "trained.safetensors")
         state = {"optimiser": optimiser.state(), "random": torch.get_rng_state(), "cuda": _cuda_state()}
-        torch.save(state, temporary / "optimiser.pt")
+        try:
+            save_file(optimiser.weights(), temporary / "trained.safetensors")
+            torch.save(state, temporary / "optimiser.pt")
+        except (SafetensorError, RuntimeError) as error:  # their ways to say that the disk is full
+            raise OSError(None, f"{' '.join(str(error).split())[:120]} (is the disk full?)") from error
         (temporary / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
     if keep_as is None:
         for older in folder.glob("step-*"):

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from gemma4vec.errors import WorkError
 from gemma4vec.files import write_json
 from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.model import probe
 from gemma4vec.model.build import Built
-from gemma4vec.model.compilation import choose_compile, use_compile_cache
+from gemma4vec.model.compilation import CompileChoice, choose_compile, use_compile_cache
 from gemma4vec.recipe import schema
 from gemma4vec.training.budget import StepBudget, step_budget
 from gemma4vec.training.checkpoint import Progress, latest_checkpoint, load_checkpoint, read_progress, save_checkpoint
@@ -89,6 +90,7 @@ def train_stage(stage: Stage, seed: int) -> Progress:
         seconds=progress.seconds,
         tokens=progress.tokens,
         rows=progress.rows,
+        texts=stage.built.tokeniser.counts.as_dict(),
         peak_memory_bytes=peak_memory_bytes(),
     )
     return progress
@@ -108,12 +110,18 @@ def prepare_model(stage: Stage) -> None:
         backbone.use_gradient_checkpointing()
     choice = choose_compile(layout.compile, steps=budget.steps, minutes=budget.minutes)
     if layout.kind == "padded" and layout.compile == "auto":
-        choice = type(choice)(False, "padded batches have a new shape each time")
+        choice = CompileChoice(False, "padded batches have a new shape each time")
     if choice.on and not backbone.compiled:
         use_compile_cache()
         stage.line.say("compiling the decoder layers (up to a minute on a new machine)")
         backbone.compile_layers()
-        found = probe.check(backbone, max(1, layout.tokens_per_forward // layout.row_tokens), layout.row_tokens)
+        try:
+            found = probe.check(backbone, max(1, layout.tokens_per_forward // layout.row_tokens), layout.row_tokens)
+        except TorchDynamoException as error:  # no Python headers, a broken compiler: slower, but the same result
+            backbone.uncompile_layers()
+            choice = CompileChoice(False, f"compilation failed: {' '.join(str(error).split())[:200]}")
+    if not choice.on:
+        stage.line.say(f"layers run uncompiled: {choice.reason}")
     stage.run.event("prepared", stage=stage.number, compile=choice.on, compile_reason=choice.reason, probe=vars(found))
 
 
