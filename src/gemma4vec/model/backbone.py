@@ -122,6 +122,8 @@ class Backbone(nn.Module):
 
     def compile_layers(self) -> None:
         """Compile each decoder layer on its own; fixed shapes, so each shape is compiled once."""
+        # Layer types, shapes, training and inference: the default of 8 variants is soon used up, and then it fails.
+        torch._dynamo.config.recompile_limit = 64
         for layer in self.layers:
             layer.compile(dynamic=False, fullgraph=True)
         self.compiled = True

@@ -156,7 +156,9 @@ def packed(documents: Sequence[Tokens], row_tokens: int, tokens_per_forward: int
     wasted however small the batch.
     """
     lengths = [tokens.length for tokens in documents]
-    columns = max(row_tokens, max(lengths, default=1))
+    columns = row_tokens
+    while columns < max(lengths, default=1):
+        columns *= 2  # few widths in all, so few shapes to compile
     rows = best_fit(lengths, columns)
     full = max(1, tokens_per_forward // columns)
     whole = max(0, len(rows) - 1) // full * full
