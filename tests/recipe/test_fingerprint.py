@@ -1,0 +1,118 @@
+"""`recipe_id` changes with everything that defines the method, and with nothing else."""
+
+import pytest
+from pydantic import BaseModel
+
+from gemma4vec.recipe.fingerprint import method, recipe_id
+from gemma4vec.recipe.load import parse_recipe
+from gemma4vec.recipe.schema import Recipe
+
+TEXT = """
+name: small
+stages:
+  - data: [{name: pairs, path: pairs.jsonl}]
+    budget: {steps: 10}
+"""
+
+SAME = [
+    "seed=3",
+    "name=other",
+    "hypothesis=it helps",
+    "stages.0.name=first",
+    "stages.0.evaluation.every_steps=5",
+    "stages.0.evaluation.suite=folder",
+    "stages.0.evaluation.max_queries=3",
+    "stages.0.evaluation.max_documents=3",
+    "stages.0.evaluation.checkpoint_seconds=1",
+]
+
+DIFFERENT = [
+    "model.base=bundled:gemma-3-270m",
+    "model.attention=causal",
+    "model.readout.name=last_token",
+    "model.readout.pool_prompt=false",
+    "model.projection=8",
+    "model.lora=null",
+    "model.lora.rank=8",
+    "model.lora.alpha=8",
+    "model.lora.dropout=0.5",
+    "model.lora.modules=[q_proj]",
+    "model.lora.last_layers=2",
+    "model.prompts=none",
+    "model.max_tokens=100",
+    "model.dtype=fp32",
+    "model.allow_untested=true",
+    "stages.0.data.0.name=x",
+    "stages.0.data.0.source=pycode",
+    "stages.0.data.0.path=x",
+    "stages.0.data.0.max_rows=5",
+    "stages.0.data.0.max_bad_share=0.5",
+    "stages.0.task.temperature=0.1",
+    "stages.0.task.hard_negatives=1",
+    "stages.0.task.share_hard_negatives=false",
+    "stages.0.batch.rows=8",
+    "stages.0.batch.accumulate=2",
+    "stages.0.batch.query_tokens=8",
+    "stages.0.batch.document_tokens=8",
+    "stages.0.layout.kind=padded",
+    "stages.0.layout.grouping=separate",
+    "stages.0.layout.row_tokens=100",
+    "stages.0.layout.tokens_per_forward=100",
+    "stages.0.layout.compile=true",
+    "stages.0.layout.gradient_checkpointing=true",
+    "stages.0.optimiser.learning_rate=1",
+    "stages.0.optimiser.weight_decay=1",
+    "stages.0.optimiser.betas=[0.8, 0.9]",
+    "stages.0.optimiser.clip=2",
+    "stages.0.optimiser.warmup_steps=1",
+    "stages.0.optimiser.schedule=linear",
+    "stages.0.budget={steps: 11}",
+    "stages.0.budget={rows: 10}",
+    "stages.0.budget={tokens: 10}",
+    "stages.0.budget={minutes: 10}",
+]
+
+PLAIN = recipe_id(parse_recipe(TEXT, "text"))
+
+
+def leaves(part: type[BaseModel], path: str = "") -> set[str]:
+    """`model.lora.rank` and so on: every value that a recipe can hold (index 0 of its lists)."""
+    found: set[str] = set()
+    for name, field in part.model_fields.items():
+        here = f"{path}{name}"
+        below = part_in(field.annotation)
+        inside_list = here in ("stages", "stages.0.data")
+        found |= leaves(below, f"{here}.0." if inside_list else f"{here}.") if below else {here}
+    return found
+
+
+def part_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((p for a in getattr(annotation, "__args__", ()) if (p := part_in(a))), None)
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_what_only_names_or_watches_a_run_does_not_count(change: str) -> None:
+    assert recipe_id(parse_recipe(TEXT, "text", [change])) == PLAIN
+
+
+def test_everything_else_counts_and_no_two_changes_look_alike() -> None:
+    found = {change: recipe_id(parse_recipe(TEXT, "text", [change])) for change in DIFFERENT}
+    assert PLAIN not in found.values()
+    assert len(set(found.values())) == len(found)
+
+
+def test_every_field_of_the_schema_is_tried_above() -> None:
+    tried = {change.partition("=")[0] for change in SAME + DIFFERENT}
+    tried |= {"stages.0.budget." + name for name in ("steps", "rows", "tokens", "minutes")}
+    assert leaves(Recipe) - tried == {"stages.0.task.kind"}  # has one value only
+
+
+def test_it_does_not_depend_on_how_the_recipe_is_written() -> None:
+    spelled_out = TEXT.replace(
+        "{steps: 10}", "{steps: 10, rows: null}\n    batch: {rows: 32}\n    task: {temperature: 5e-2}"
+    )
+    assert recipe_id(parse_recipe(spelled_out, "text")) == PLAIN
+    assert len(PLAIN) == 12 and int(PLAIN, 16) >= 0
+    assert "seed" not in method(parse_recipe(TEXT, "text"))
