@@ -54,16 +54,15 @@ def info_nce(
 def duplicate_mask(query_keys_N: Tensor, positive_keys_N: Tensor, negative_keys_NK: Tensor | None = None) -> Tensor:
     """`[N, M]`, true where a candidate is known to be no negative, by hash of its text.
 
-    A candidate is excluded for a query when its text is that of the query's own positive, when it is the positive of a
-    row with the same query, or when it is the query's own text.
+    A candidate is excluded for a query when its text is that of a positive of a row with the same query (the own row
+    included), also where it stands as a hard negative, or when it is the query's own text.
     """
     same_query_NN = query_keys_N[:, None] == query_keys_N[None, :]
     candidate_keys_M = positive_keys_N
     if negative_keys_NK is not None and negative_keys_NK.shape[1]:
         candidate_keys_M = torch.cat([positive_keys_N, negative_keys_NK.flatten()])
-    mask_NM = (candidate_keys_M[None, :] == positive_keys_N[:, None]) | (
-        candidate_keys_M[None, :] == query_keys_N[:, None]
-    )
-    mask_NM[:, : len(query_keys_N)] |= same_query_NN
+    same_text_NM = positive_keys_N[:, None] == candidate_keys_M[None, :]
+    answers_NM = (same_query_NN.float() @ same_text_NM.float()) > 0
+    mask_NM = answers_NM | (candidate_keys_M[None, :] == query_keys_N[:, None])
     mask_NM.fill_diagonal_(False)
     return mask_NM
