@@ -26,6 +26,7 @@ from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.evaluation.retrieve import EmbeddingModel
 from gemma4vec.files import home
 from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.model.bases import resolve_base
 from gemma4vec.model.card import add_scores
 from gemma4vec.model.embedder import Embedder
 from gemma4vec.recipe.load import parse_recipe
@@ -35,7 +36,7 @@ from gemma4vec.report.page import write_report
 from gemma4vec.report.run_data import MODELS, read_run
 from gemma4vec.serving.documents import documents_of_suite
 from gemma4vec.serving.index import SearchIndex
-from gemma4vec.training.run import Trainer, recipe_of
+from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
 
 Say = Callable[[str], None]
 Vectors = NDArray[np.float32]
@@ -61,18 +62,26 @@ def run_quickstart(run: RunFolder, size: Size, say: Say) -> dict[str, Any]:
     Raises:
         InputError, WorkError: as the steps; what is finished is kept, and calling it again goes on.
     """
+    with recorded(run):
+        return _steps(run, size, say)
+
+
+def _steps(run: RunFolder, size: Size, say: Say) -> dict[str, Any]:
     started = time.perf_counter()
     clock = _Clock(run, say)
     suite: RetrievalSuite | None = None
     if not (run.model / "gemma4vec.json").exists():
+        recipe = recipe_of(run)
         with clock.step("base model"):
-            trainer = Trainer(run, say)
+            base = resolve_base(recipe.model.base, notice=say)
         with clock.step("training data"):
-            loaded = trainer.load_data(0)
+            loaded = load_data(run, recipe, 0, say)
             suite = _test_suite(run, loaded, size)
         say(f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of packages never trained on")
         with clock.step("evaluating BM25"):
             _evaluate(run, "bm25", Bm25Model(), suite, say)
+        with clock.step("loading the base"):
+            trainer = Trainer(run, base, say)
         with clock.step("evaluating the untrained base"):
             _evaluate(run, "untrained", trainer.embedder("untrained"), suite, say)
         with clock.step("training"):

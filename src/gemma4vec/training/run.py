@@ -1,6 +1,7 @@
 """A whole training run: from a recipe to a run folder with a trained, merged model."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from gemma4vec.data.sample import sample_suite
 from gemma4vec.data.sources import Loaded, load_sources
 from gemma4vec.data.suites import load_suite
-from gemma4vec.errors import InputError
+from gemma4vec.errors import Gemma4VecError, InputError
 from gemma4vec.evaluation.evaluate import evaluate
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.environment import environment
@@ -51,15 +52,45 @@ def recipe_of(run: RunFolder) -> Recipe:
     return parse_recipe(run.recipe_text, str(run.path / "recipe.yaml"))
 
 
-class Trainer:
-    """What a run needs while it trains; its methods are the steps of `train_run`, which quickstart takes one by one."""
+def load_data(run: RunFolder, recipe: Recipe, number: int, say: Say) -> Loaded:
+    """Rows of a stage, noted in the manifest.
 
-    def __init__(self, run: RunFolder, say: Say):
+    Raises:
+        InputError: as `data.sources.load_sources`.
+    """
+    stage = recipe.stages[number]
+    loaded = load_sources(stage.data, say)
+    data = dict(run.manifest.get("data", {}))
+    run.update_manifest(data=data | {f"{number}-{stage.name}": loaded.sources})
+    return loaded
+
+
+@contextlib.contextmanager
+def recorded(run: RunFolder) -> Iterator[None]:
+    """Note in the run's manifest how the work inside ended, and pass its error on."""
+    try:
+        yield
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        with contextlib.suppress(Gemma4VecError):  # a full disk must not hide the error itself
+            run.event(status, error=f"{type(error).__name__}: {error}")
+            run.update_manifest(status=status)
+        raise
+    run.update_manifest(status="finished")
+
+
+class Trainer:
+    """What a run needs while it trains; its methods are the steps of `train_run`, which quickstart takes one by one.
+
+    Making one loads the weights; base and data are brought before, so that a wrong name or bad rows are refused at once.
+    """
+
+    def __init__(self, run: RunFolder, base: ResolvedBase, say: Say):
         self.run = run
+        self.base = base
         self.say = say
         self.recipe = recipe_of(run)
         self.line = ProgressLine("train")
-        self.base: ResolvedBase = resolve_base(self.recipe.model.base, notice=say)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         choice = choose_dtype(self.device, self.recipe.model.dtype)
         say(f"dtype: {str(choice.dtype).removeprefix('torch.')} ({choice.reason})")
@@ -81,14 +112,6 @@ class Trainer:
         identity = sha256_text(self.run.run_id, name, str(id(self)))[:16]
         model = self.recipe.model
         return Embedder(self.built, name=name, fingerprint=identity, max_tokens=model.max_tokens)
-
-    def load_data(self, number: int) -> Loaded:
-        """Rows of a stage, noted in the manifest."""
-        loaded = load_sources(self.recipe.stages[number].data, self.say)
-        data = dict(self.run.manifest.get("data", {}))
-        data[f"{number}-{self.recipe.stages[number].name}"] = loaded.sources
-        self.run.update_manifest(data=data)
-        return loaded
 
     def train(self, number: int, loaded: Loaded) -> Progress:
         """Train one stage."""
@@ -119,7 +142,6 @@ class Trainer:
         self.run.event(
             "finished", seconds=progress.seconds, tokens=progress.tokens, peak_memory_bytes=peak_memory_bytes()
         )
-        self.run.update_manifest(status="finished")
         return self.run.model
 
     def _evaluator(self, settings: Evaluation, loaded: Loaded) -> Evaluate | None:
@@ -145,8 +167,11 @@ def train_run(run: RunFolder, say: Say) -> Path:
     Raises:
         InputError: bad recipe or data. WorkError: the work failed; what was finished is kept.
     """
-    trainer = Trainer(run, say)
-    progress = Progress()
-    for number in range(len(trainer.recipe.stages)):
-        progress = trainer.train(number, trainer.load_data(number))
-    return trainer.save(progress)
+    with recorded(run):
+        recipe = recipe_of(run)
+        base = resolve_base(recipe.model.base, notice=say)
+        loaded = load_data(run, recipe, 0, say)
+        trainer = Trainer(run, base, say)
+        for number in range(len(recipe.stages)):
+            progress = trainer.train(number, loaded if number == 0 else load_data(run, recipe, number, say))
+        return trainer.save(progress)
