@@ -82,7 +82,7 @@ def recorded(run: RunFolder) -> Iterator[None]:
 class Trainer:
     """What a run needs while it trains; its methods are the steps of `train_run`, which quickstart takes one by one.
 
-    Making one loads the weights; base and data are brought before, so that a wrong name or bad rows are refused at once.
+    Making one loads the weights; base and data come before, so that a wrong name or bad rows are refused at once.
     """
 
     def __init__(self, run: RunFolder, base: ResolvedBase, say: Say):
