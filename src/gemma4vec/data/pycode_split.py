@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from gemma4vec.data.duplicates import function_tokens, keep_first, near_pairs
 from gemma4vec.data.pycode_extract import Function
 from gemma4vec.retrieval.tokenise import code_tokens
@@ -114,7 +116,7 @@ def _with_unique_queries(functions: list[Function], split: Split) -> list[Functi
     asked = [place for place, function in enumerate(functions) if function.query]
     words = [code_tokens(functions[place].query or "") for place in asked]
     pairs = near_pairs(words)
-    kept = keep_first(pairs, len(asked)) & [bool(tokens) for tokens in words]
+    kept = keep_first(pairs, len(asked)) & np.array([bool(tokens) for tokens in words], dtype=bool)
     split.reasons["near-duplicate or wordless query"] += int((~kept).sum())
     for first, second in pairs:
         if kept[first] and words[first] == words[second]:
