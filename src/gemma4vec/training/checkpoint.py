@@ -36,15 +36,29 @@ class Progress:
     best_step: int | None = None
 
 
-def save_checkpoint(folder: Path, progress: Progress, optimiser: MasterAdamW, keep_as: str | None = None) -> Path:
+def random_state() -> dict[str, Any]:
+    """State of torch's generators, which dropout draws from."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    return {"random": torch.get_rng_state(), "cuda": cuda}
+
+
+def save_checkpoint(
+    folder: Path,
+    progress: Progress,
+    optimiser: MasterAdamW,
+    keep_as: str | None = None,
+    random: dict[str, Any] | None = None,
+) -> Path:
     """Write a checkpoint below `folder`, and drop older ones; `keep_as` names one that is kept aside ("best").
+
+    `random` is a `random_state` from before; by default the one of now.
 
     Raises:
         WorkError: the disk is full; the last whole checkpoint is still there.
     """
     name = keep_as or f"step-{progress.step:08d}"
     with atomic_folder(folder / name) as temporary:
-        state = {"optimiser": optimiser.state(), "random": torch.get_rng_state(), "cuda": _cuda_state()}
+        state = {"optimiser": optimiser.state(), **(random or random_state())}
         try:
             save_file(optimiser.weights(), temporary / "trained.safetensors")
             torch.save(state, temporary / "optimiser.pt")
@@ -74,30 +88,41 @@ def read_progress(checkpoint: Path) -> Progress:
         values: dict[str, Any] = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
         return Progress(**values)
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{checkpoint} is damaged ({error}); delete it to go on from the one before") from error
+        raise _damaged(checkpoint, error) from error
 
 
 def trained_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The trained values at full precision, by name."""
-    return load_file(checkpoint / "trained.safetensors")
+    """The trained values at full precision, by name.
+
+    Raises:
+        InputError: the checkpoint is damaged.
+    """
+    try:
+        return load_file(checkpoint / "trained.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise _damaged(checkpoint, error) from error
 
 
 def load_checkpoint(checkpoint: Path, optimiser: MasterAdamW) -> None:
     """Put weights, moments and random states back.
 
     Raises:
-        InputError: the checkpoint belongs to another model.
+        InputError: the checkpoint is damaged, or belongs to another model.
     """
     weights = trained_weights(checkpoint)
-    if set(weights) != set(optimiser.masters):
+    if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in optimiser.masters.items()}:
         raise InputError(f"{checkpoint} belongs to another model; start a new run instead of resuming this one")
+    try:
+        state = torch.load(checkpoint / "optimiser.pt", weights_only=True)
+    except Exception as error:  # whatever zip files, pickles and torch raise
+        raise _damaged(checkpoint, error) from error
     optimiser.load_weights(weights)
-    state = torch.load(checkpoint / "optimiser.pt", weights_only=True)
     optimiser.load_state(state["optimiser"])
     torch.set_rng_state(state["random"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def _cuda_state() -> list[torch.Tensor] | None:
-    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+def _damaged(checkpoint: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    return InputError(f"{checkpoint} is damaged ({reason}); delete it to train this stage again from its start")
