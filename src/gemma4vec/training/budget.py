@@ -30,23 +30,21 @@ class StepBudget:
     watched: int
     file: Path
     _seconds: list[float] = field(default_factory=list)
-    _tokens: list[int] = field(default_factory=list)
 
     def seen(self, step: int, seconds: float, tokens: int) -> bool:
-        """Note what step `step` (from 0) took; true when this made the total known."""
+        """Note what step `step` (from 0) took, and all tokens so far; true when this made the total known."""
         if self.total is not None:
             return False
         self._seconds.append(seconds)
-        self._tokens.append(tokens)
         if step + 1 < self.watched:
             return False
-        self.total = max(step + 1, self._estimate())
+        self.total = max(step + 1, self._estimate(tokens / (step + 1)))
         write_json(self.file, {"steps": self.total, "watched": self.watched})
         return True
 
-    def _estimate(self) -> int:
+    def _estimate(self, tokens_a_step: float) -> int:
         if self.budget.tokens is not None:
-            return round(self.budget.tokens / statistics.fmean(self._tokens))
+            return round(self.budget.tokens / tokens_a_step)
         assert self.budget.minutes is not None
         # The mean, not the median: long batches take their time too. The budget's clock starts after the first step.
         timed = self._seconds[_SKIPPED:] or self._seconds

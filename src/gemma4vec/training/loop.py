@@ -24,7 +24,14 @@ from gemma4vec.model.build import Built
 from gemma4vec.model.compilation import CompileChoice, choose_compile, use_compile_cache
 from gemma4vec.recipe import schema
 from gemma4vec.training.budget import StepBudget, step_budget
-from gemma4vec.training.checkpoint import Progress, latest_checkpoint, load_checkpoint, read_progress, save_checkpoint
+from gemma4vec.training.checkpoint import (
+    Progress,
+    latest_checkpoint,
+    load_checkpoint,
+    random_state,
+    read_progress,
+    save_checkpoint,
+)
 from gemma4vec.training.memory import peak_memory_bytes
 from gemma4vec.training.optimiser import MasterAdamW, learning_rate
 from gemma4vec.training.progress import ProgressLine
@@ -45,6 +52,7 @@ class Stage:
     run: RunFolder
     evaluate: Evaluate | None
     line: ProgressLine
+    random: dict[str, Any] | None = None  # torch's generators as they were after the last whole step
 
     @property
     def folder(self) -> Path:
@@ -62,6 +70,7 @@ def train_stage(stage: Stage, seed: int) -> Progress:
     optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser)
     torch.manual_seed(seed)
     progress = _resume(stage, optimiser)
+    stage.random = random_state()
     accumulate = stage.settings.batch.accumulate
     budget = step_budget(
         stage.settings, stage.task.rows_per_batch * accumulate, stage.folder, _known_budget(stage.folder)
@@ -134,19 +143,17 @@ def _step(
     for batch in batches:
         loss = stage.task.loss(stage.built, batch)
         if not torch.isfinite(loss.value):
-            raise _not_finite(stage, progress, batch, float(loss.value))
+            raise _not_finite(stage, progress, batch, float(loss.value), "loss")
         (loss.value / len(batches)).backward()
         losses.append(Loss(loss.value.detach(), loss.tokens, loss.rows, loss.padding_share))
     norm = optimiser.step(rate)
+    if not math.isfinite(norm):
+        raise _not_finite(stage, progress, batches[-1], norm, "gradient")
     seconds = time.perf_counter() - started
     tokens, rows = sum(loss.tokens for loss in losses), sum(loss.rows for loss in losses)
     mean_loss = sum(float(loss.value) for loss in losses) / len(losses)
-    progress.step += 1
-    progress.batch += len(batches)
-    progress.rows += rows
-    progress.tokens += tokens
-    progress.seconds += seconds
-    if budget.seen(progress.step - 1, seconds, tokens):
+    _advance(stage, progress, len(batches), rows, tokens, seconds)
+    if budget.seen(progress.step - 1, seconds, progress.tokens):
         stage.run.event("budget", stage=stage.number, steps=budget.total)
     stage.run.event(
         "step",
@@ -162,6 +169,17 @@ def _step(
         padding_share=sum(loss.padding_share * loss.tokens for loss in losses) / max(1, tokens),
     )
     stage.line.step(progress.step, budget.total, mean_loss, tokens / seconds, progress.seconds / max(1, progress.step))
+
+
+def _advance(stage: Stage, progress: Progress, batches: int, rows: int, tokens: int, seconds: float) -> None:
+    """Count a whole step. Ctrl-C falls between calls, and there is none below the first line: all of it or nothing."""
+    random = random_state()
+    stage.random = random
+    progress.batch += batches
+    progress.rows += rows
+    progress.tokens += tokens
+    progress.seconds += seconds
+    progress.step += 1
 
 
 def _evaluation_due(stage: Stage, progress: Progress, done: bool) -> bool:
@@ -199,20 +217,19 @@ def _known_budget(folder: Path) -> dict[str, Any] | None:
 
 
 def _save_interrupted(stage: Stage, optimiser: MasterAdamW, progress: Progress) -> None:
-    """Ctrl-C falls anywhere, also into the update; only a state between two steps is worth saving."""
+    """Ctrl-C falls anywhere, also into the update; only weights and moments between two steps are worth saving."""
     checkpoint = latest_checkpoint(stage.folder)
-    clean = all(parameter.grad is None for parameter in optimiser.parameters.values())
     steps = {int(entry["step"]) for entry in optimiser.state()["state"].values()}
-    if clean and steps == {progress.step} and (checkpoint is None or read_progress(checkpoint).step < progress.step):
-        save_checkpoint(stage.folder, progress, optimiser)
+    if steps == {progress.step} and (checkpoint is None or read_progress(checkpoint).step < progress.step):
+        save_checkpoint(stage.folder, progress, optimiser, random=stage.random)
 
 
-def _not_finite(stage: Stage, progress: Progress, batch: Any, value: float) -> WorkError:
+def _not_finite(stage: Stage, progress: Progress, batch: Any, value: float, what: str) -> WorkError:
     file = stage.run.path / f"bad-batch-step-{progress.step + 1}.json"
     texts = getattr(batch, "texts", None)
     write_json(file, vars(texts) if texts is not None else {"batch": repr(batch)})
     kind = "NaN" if math.isnan(value) else "infinite"
     return WorkError(
-        f"the loss is {kind} at step {progress.step + 1}; its batch is in {file}; the last checkpoint is kept; "
+        f"the {what} is {kind} at step {progress.step + 1}; its batch is in {file}; the last checkpoint is kept; "
         "try a lower optimiser.learning_rate or model.dtype=fp32"
     )

@@ -33,7 +33,10 @@ class MasterAdamW:
         )
 
     def step(self, learning_rate: float) -> float:
-        """Clip, update, copy back, and forget the gradients; gives the gradient's norm before clipping."""
+        """Clip, update, copy back, and forget the gradients; gives the gradient's norm before clipping.
+
+        A gradient that is not finite updates nothing: one such step would make every later value NaN.
+        """
         for name, parameter in self.parameters.items():
             master = self.masters[name]
             if master is not parameter:
@@ -42,7 +45,8 @@ class MasterAdamW:
         norm = float(nn.utils.clip_grad_norm_(list(self.masters.values()), limit))
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate
-        self.adamw.step()
+        if math.isfinite(norm):
+            self.adamw.step()
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 if self.masters[name] is not parameter:
