@@ -1,0 +1,251 @@
+"""Trained real tokens per second: gemma4vec against the sentence-transformers trainer.
+
+    python benchmarks/training_speed.py --hard-negatives 0
+
+One process, blocks of steps in turn: ours, theirs, ours, theirs. In one process, because the two then meet the same
+neighbours, clock rates and memory; the peer's trainer stands still while our block runs inside its callback, and the
+other way round. Both train the same adapters on the same batches, tokenising included. The first steps (compilation,
+warm-up) are reported apart. The program fails where the two do not read the same tokens, do not train the same
+parameters or differ in the loss of a first batch: then it would compare two different things.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from record import RESULTS, say, shown, summary, write_result
+
+from gemma4vec.data.batches import batches
+from gemma4vec.data.mining import mine_bm25
+from gemma4vec.data.rows import Row
+from gemma4vec.data.sources import load_sources
+from gemma4vec.errors import Gemma4VecError, InputError, WorkError
+from gemma4vec.model.bases import resolve_base
+from gemma4vec.recipe.load import load_recipe
+from gemma4vec.recipe.schema import Recipe
+from gemma4vec.retrieval.tokenise import code_tokens, text_tokens
+
+if TYPE_CHECKING:
+    from our_trainer import Ours
+    from peer_trainer import Peer, Precision
+
+QUICKSTART = Path(__file__).parents[1] / "src/gemma4vec/pipeline/quickstart.yaml"
+SEARCHED = 64  # batches in which one without duplicates is looked for
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    recipe = recipe_of(arguments)
+    with tempfile.TemporaryDirectory(prefix="training-speed-") as folder:
+        measured = measure(arguments, recipe, Path(folder))
+    report(measured)
+    write_result(f"training_speed-{arguments.hard_negatives}-hard-negatives", measured, arguments.results)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", type=Path, default=QUICKSTART, help="whose first stage is trained")
+    parser.add_argument("--base", help="hub id, folder or bundled:NAME instead of the recipe's")
+    parser.add_argument("--rows", type=Path, help="JSONL of rows (default: the recipe's source, which is pycode)")
+    parser.add_argument("--repeats", type=int, default=5, help="blocks of each side")
+    parser.add_argument("--steps", type=int, default=4, help="optimiser steps in a block")
+    parser.add_argument("--warm-up", type=int, default=3, help="steps of each side before the first block")
+    parser.add_argument("--hard-negatives", type=int, default=0)
+    parser.add_argument("--batch-rows", type=int, help="rows in a batch (default: the recipe's)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
+    parser.add_argument(
+        "--peer-precision", choices=["auto", "bf16", "mixed", "fp32"], default="auto", help="auto: the faster one"
+    )
+    parser.add_argument("--peer-compile", action="store_true", help="torch_compile=True for the peer too")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override in the recipe")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
+    arguments = parser.parse_args()
+    if min(arguments.steps, arguments.repeats, arguments.warm_up) < 1:
+        parser.error("--steps, --repeats and --warm-up must be 1 or more")
+    if arguments.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # both sides take a GPU where they see one
+    return arguments
+
+
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
+    """The recipe with what was asked for on the command line."""
+    overrides = [f"stages.0.task.hard_negatives={arguments.hard_negatives}"]
+    if arguments.batch_rows:
+        overrides.append(f"stages.0.batch.rows={arguments.batch_rows}")
+    if arguments.base:
+        overrides.append(f"model.base={arguments.base}")
+    if arguments.rows:
+        overrides.append(f"stages.0.data=[{{name: rows, source: jsonl, path: {arguments.rows.resolve()}}}]")
+    return load_recipe(arguments.recipe, [*overrides, *arguments.set])
+
+
+def measure(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Set up both sides, check that they do the same, and time them in turn."""
+    from our_trainer import build_ours
+    from peer_trainer import build_peer
+
+    settings = recipe.stages[0]
+    total = arguments.warm_up + arguments.steps * arguments.repeats
+    base = resolve_base(recipe.model.base, notice=say)
+    # One batch more than is trained: the peer's loader fetches one ahead.
+    count = max(total + 1, SEARCHED)
+    rows = chosen_rows(load_sources(settings.data, say).rows, recipe, count)
+    ours = build_ours(recipe, base, rows, folder, total)
+    if arguments.device and ours.device != arguments.device:
+        raise InputError(f"--device {arguments.device}: torch sees none here")
+    endless = batches(rows, size=settings.batch.rows, hard_negatives=settings.task.hard_negatives, seed=recipe.seed)
+    drawn = list(islice(endless, count))
+
+    def peer_of(precision: "Precision", steps: int) -> "Peer":
+        compiled = arguments.peer_compile
+        return build_peer(
+            recipe, base.path, ours.built, drawn, folder, precision=precision, max_steps=steps, compiled=compiled
+        )
+
+    trials: dict[Precision, float] = {}
+    precision = arguments.peer_precision
+    if precision == "auto":
+        precision, trials = fastest_precision(peer_of, str(ours.dtype), arguments.warm_up)
+    peer = peer_of(precision, total)
+    check = compare_first_batch(ours, peer, settings.task.temperature)
+    timed = time_in_turn(ours, peer, arguments)
+    if ours.tokens[:total] != peer.tokens[:total]:
+        raise WorkError(f"the two read other tokens: {ours.tokens[:3]} and {peer.tokens[:3]} in the first steps")
+    return timed | {
+        "peer": {
+            "precision": precision,
+            "seconds_per_step_in": trials,
+            "compiled": arguments.peer_compile,
+            "optimiser": str(peer.trainer.args.optim),
+        },
+        "first_batch_loss": check,
+        "mean_loss": {"ours": float(np.mean(ours.losses)), "theirs": float(np.mean(peer.losses()))},
+        "padding_share_of_ours": float(np.mean(ours.padding_shares)),
+        "compiled": ours.built.encoder.backbone.compiled,
+        "dtype": str(ours.dtype),
+        "device": ours.device,
+        "hard_negatives": settings.task.hard_negatives,
+        "recipe": {"model": recipe.model.model_dump(mode="json"), "stage": settings.model_dump(mode="json")}
+        | ({"rows": "JSONL"} if arguments.rows else {}),
+    }
+
+
+def chosen_rows(rows: Sequence[Row], recipe: Recipe, number_of_batches: int) -> list[Row]:
+    """As many rows as are needed, drawn by seed, with as many hard negatives as are asked for (mined by BM25)."""
+    stage = recipe.stages[0]
+    order = np.random.default_rng(recipe.seed).permutation(len(rows))
+    chosen = [rows[i] for i in order[: number_of_batches * stage.batch.rows]]
+    wanted = stage.task.hard_negatives
+    missing = wanted - min(len(row.neg) for row in chosen)
+    if missing > 0:
+        say(f"mining up to {missing} more hard negatives a row")
+        code = any(source.source == "pycode" for source in stage.data)
+        corpus = [document for row in rows for document in row.pos]
+        mined = mine_bm25(chosen, corpus, missing, tokens=code_tokens if code else text_tokens)
+        chosen = [row for row in mined if len(row.neg) >= wanted]
+    return chosen
+
+
+def fastest_precision(
+    peer_of: "Callable[[Precision, int], Peer]", our_dtype: str, steps: int
+) -> "tuple[Precision, dict[Precision, float]]":
+    """The precision in which the peer is faster here, and the seconds of a step in each that is open to it."""
+    from peer_trainer import BlockClock
+
+    if our_dtype == "torch.float32":
+        return "fp32", {}
+    seconds: dict[Precision, float] = {}
+    candidates: tuple[Precision, ...] = ("bf16", "mixed")
+    for precision in candidates:
+        clock = BlockClock(1, steps, 1, lambda number: None)
+        peer_of(precision, 1 + steps).train(clock)
+        seconds[precision] = clock.seconds[0] / steps
+        say(f"theirs in {precision}: {seconds[precision]:.2f} s a step")
+    return min(seconds, key=lambda name: seconds[name]), seconds
+
+
+def compare_first_batch(ours: "Ours", peer: "Peer", temperature: float) -> dict[str, Any]:
+    """Loss of the first batch on both sides, before any training.
+
+    The first without duplicate texts, that is: those are no negatives to our loss, and negatives to the peer's.
+    In bf16 the peer rounds each cosine to 8 bits, so a logit may be off by 2**-8 over the temperature.
+
+    Raises:
+        WorkError: the losses differ by more.
+    """
+    import torch
+
+    from gemma4vec.objective.nce import duplicate_mask
+
+    plain = (
+        (number, batch)
+        for number, batch in enumerate(islice(ours.stage.task.batches(0), SEARCHED))
+        if not duplicate_mask(batch.query_keys_N, batch.positive_keys_N, batch.negative_keys_NK).any()
+    )
+    number, batch = next(plain, (None, None))
+    if number is None:
+        raise WorkError(f"each of the first {SEARCHED} batches has a text twice; use other rows or smaller batches")
+    with torch.no_grad():
+        our_loss = float(ours.stage.task.loss(ours.built, batch).value)
+    their_loss = peer.loss_of(number)
+    tolerance = 5e-4 if ours.dtype == torch.float32 else 2**-8 / temperature
+    line = f"loss of batch {number}: ours {our_loss:.4f}, theirs {their_loss:.4f}, allowed difference {tolerance:.4f}"
+    say(line)
+    if not abs(our_loss - their_loss) <= tolerance:
+        raise WorkError(f"{line}; the two do not compute the same thing, so their speeds must not be compared")
+    return {"batch": number, "ours": our_loss, "theirs": their_loss, "allowed_difference": tolerance}
+
+
+def time_in_turn(ours: "Ours", peer: "Peer", arguments: argparse.Namespace) -> dict[str, Any]:
+    """Real tokens per second of both sides, block by block."""
+    from peer_trainer import BlockClock
+
+    steps, blocks, warm_up = arguments.steps, arguments.repeats, arguments.warm_up
+    ours.prepare()
+    our_warm_up = [ours.train(1) for _ in range(warm_up)]
+    our_seconds: list[float] = []
+
+    def our_block(number: int) -> None:
+        our_seconds.append(ours.train(steps))
+        say(f"block {number + 1} of {blocks}: ours {our_seconds[-1]:.2f} s for {steps} steps, now theirs")
+
+    clock = BlockClock(warm_up, steps, blocks, our_block)
+    say("theirs: warming up")
+    peer.train(clock)
+    tokens = [sum(peer.tokens[warm_up + i * steps : warm_up + (i + 1) * steps]) for i in range(blocks)]
+    our_speeds = [number / seconds for number, seconds in zip(tokens, our_seconds, strict=True)]
+    their_speeds = [number / seconds for number, seconds in zip(tokens, clock.seconds, strict=True)]
+    return {
+        "unit": "real tokens per second: tokenising, forward, backward and update",
+        "how": "blocks of steps in turn in one process: ours, theirs, ours, theirs",
+        "ratio": summary([a / b for a, b in zip(our_speeds, their_speeds, strict=True)]),
+        "ours": summary(our_speeds),
+        "theirs": summary(their_speeds),
+        "block_tokens": tokens,
+        "block_seconds": {"ours": our_seconds, "theirs": clock.seconds},
+        "warm_up_seconds": {"ours": our_warm_up, "theirs": clock.warm_up_seconds},
+    }
+
+
+def report(measured: dict[str, Any]) -> None:
+    """The outcome on stdout."""
+    peer, warm_up = measured["peer"], measured["warm_up_seconds"]
+    print(f"ours    {shown(measured['ours'])} real tokens/s, compiled: {measured['compiled']}")
+    print(f"theirs  {shown(measured['theirs'])} real tokens/s in {peer['precision']}, compiled: {peer['compiled']}")
+    print(f"ratio   {shown(measured['ratio'], 2)} with {measured['hard_negatives']} hard negatives a row")
+    print(f"mean loss: ours {measured['mean_loss']['ours']:.4f}, theirs {measured['mean_loss']['theirs']:.4f}")
+    print(f"first step, not counted: ours {warm_up['ours'][0]:.1f} s, theirs {warm_up['theirs'][0]:.1f} s")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Gemma4VecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
