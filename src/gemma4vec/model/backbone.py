@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
 from gemma4vec.errors import InputError
+from gemma4vec.model import attention
 from gemma4vec.model.masks import attention_mask
 from gemma4vec.model.packing import Layout
 
@@ -94,8 +95,11 @@ class Backbone(nn.Module):
         """States after the last layer's norm for the real tokens, document after document: `[T, D]`."""
         layout = layout.to(self.device)
         # A shape that will not come again is not worth half a minute of compilation.
-        stance = "force_eager" if self.compiled and not layout.repeats else "default"
-        with torch.compiler.set_stance(stance) if self.compiled else nullcontext():
+        run_compiled = self.compiled and layout.repeats
+        short = layout.input_ids_RC.shape[1] <= attention.LONGEST_ROW
+        grouped = run_compiled and short and self.device.type == "cpu"
+        self.config._attn_implementation = attention.NAME if grouped else "sdpa"
+        with torch.compiler.set_stance("force_eager") if self.compiled and not run_compiled else nullcontext():
             states_RCD = self._states(layout)
         return states_RCD.flatten(0, 1).index_select(0, layout.cells_T)
 
