@@ -1,0 +1,59 @@
+"""Grouped attention equals torch's own, in values and gradients; compiled layers equal plain ones."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from gemma4vec.model.attention import grouped_attention
+from gemma4vec.model.backbone import load_backbone
+from gemma4vec.model.masks import attention_mask
+from gemma4vec.model.packing import Tokens, packed
+from tiny_model import write_tiny
+
+
+@pytest.mark.parametrize(("heads", "key_heads"), [(4, 1), (4, 2), (3, 3)])
+@pytest.mark.parametrize("causal", [True, False])
+def test_it_equals_the_library_in_values_and_gradients(heads: int, key_heads: int, causal: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = {"dtype": torch.float64, "generator": generator}
+    query = torch.randn(2, heads, 12, 8, **shape).requires_grad_()
+    key = torch.randn(2, key_heads, 12, 8, **shape).requires_grad_()
+    value = torch.randn(2, key_heads, 12, 8, **shape).requires_grad_()
+    segments = torch.tensor([[0] * 5 + [1] * 7, [0] * 9 + [-1] * 3])
+    positions = torch.tensor([[*range(5), *range(7)], [*range(9), 0, 0, 0]])
+    mask = attention_mask(positions, segments, causal=causal, sliding_window=4)
+    ours = grouped_attention(nn.Identity(), query, key, value, mask, scaling=0.3)[0]
+    repeat = heads // key_heads
+    theirs = scaled_dot_product_attention(
+        query, key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1), attn_mask=mask, scale=0.3
+    ).transpose(1, 2)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    weights = torch.randn(ours.shape, **shape)
+    gradients = [
+        torch.autograd.grad((x * weights).sum(), (query, key, value), retain_graph=True) for x in (ours, theirs)
+    ]
+    for mine, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_compiled_layers_equal_plain_ones(tmp_path: Path, causal: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    texts = [Tokens(torch.randint(4, 400, (n,), generator=generator).tolist()) for n in (9, 7, 16, 12, 3, 8, 5, 2, 4)]
+    layouts = packed(texts, 16, 32, 0)
+    assert {layout.repeats for layout in layouts} == {True, False}
+    found = []
+    for compiled in (False, True):
+        backbone = load_backbone(write_tiny(tmp_path, "gemma3", layers=2), causal=causal, dtype=torch.float32)
+        if compiled:
+            backbone.compile_layers()
+        states = [backbone(layout) for layout in layouts]
+        sum(state.square().sum() for state in states).backward()
+        found.append((states, [p.grad for p in backbone.parameters() if p.grad is not None]))
+    for plain, fast in zip(*(states + gradients for states, gradients in found), strict=True):
+        torch.testing.assert_close(plain, fast, rtol=1e-4, atol=1e-4)
+    backbone.uncompile_layers()
+    torch.testing.assert_close(backbone(layouts[0]), found[0][0][0], rtol=0, atol=1e-6)
