@@ -20,8 +20,13 @@ class RowBatch:
     epoch: int
 
 
-def batches(rows: Sequence[Row], *, size: int, hard_negatives: int, seed: int, start: int = 0) -> Iterator[RowBatch]:
+def batches(
+    rows: Sequence[Row], *, size: int, hard_negatives: int, seed: int, start: int = 0, group_rows: int = 1
+) -> Iterator[RowBatch]:
     """Endless batches of `size` rows, from batch number `start` on. The rows left at an epoch's end are left out.
+
+    With `group_rows` above 1, rows of one group follow each other in runs of that length, the runs in random order: a
+    batch then holds several rows of each of a few groups, which are harder to tell apart than random ones.
 
     Raises:
         InputError: fewer rows than a batch needs, or a row with fewer hard negatives than asked for.
@@ -40,11 +45,25 @@ def batches(rows: Sequence[Row], *, size: int, hard_negatives: int, seed: int, s
     while True:
         epoch, within = divmod(step, per_epoch)
         if epoch != epoch_shown:
-            order = np.random.default_rng([seed, epoch]).permutation(len(rows))
+            order = _order(rows, np.random.default_rng([seed, epoch]), group_rows)
             epoch_shown = epoch
         chosen = order[within * size : (within + 1) * size]
         yield _draw(rows, chosen, hard_negatives, seed, epoch)
         step += 1
+
+
+def _order(rows: Sequence[Row], generator: np.random.Generator, group_rows: int) -> np.ndarray:
+    """All rows once: shuffled, or in shuffled runs of `group_rows` shuffled rows of one group."""
+    shuffled = generator.permutation(len(rows))
+    if group_rows == 1:
+        return shuffled
+    members: dict[str | None, list[int]] = {}
+    for index in shuffled.tolist():
+        members.setdefault(rows[index].group, []).append(index)
+    runs = [
+        found[start : start + group_rows] for found in members.values() for start in range(0, len(found), group_rows)
+    ]
+    return np.array([index for run in generator.permutation(len(runs)).tolist() for index in runs[run]])
 
 
 def _draw(rows: Sequence[Row], chosen: np.ndarray, hard_negatives: int, seed: int, epoch: int) -> RowBatch:

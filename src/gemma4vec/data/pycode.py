@@ -179,7 +179,7 @@ def _build(
             f"hold out other packages than {', '.join(split.test_units) or 'none'}, or give a folder with more code"
         )
     asked = [function for function in split.train if function.query]
-    rows = [Row(function.query or "", [Document(function.source)]) for function in asked]
+    rows = [Row(function.query or "", [Document(function.source)], group=function.package) for function in asked]
     rows = mine_bm25(rows, [row.pos[0] for row in rows], negatives, tokens=code_tokens, progress=progress)
     clock.lap("mine")
     manifest = _manifest(extracted, split, test, dev, rows, held_out, folder)

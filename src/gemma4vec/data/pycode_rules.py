@@ -1,6 +1,6 @@
 """The rules of pycode in words, for its manifest. When they change, so does FORMAT: folders are then built anew."""
 
-FORMAT = 1
+FORMAT = 2
 
 RULES = {
     "functions": (

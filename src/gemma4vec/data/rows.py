@@ -1,6 +1,6 @@
 """Rows: what a contrastive model is trained on, on disk and in memory.
 
-On disk one JSON object a line: `{"query", "pos": [...], "neg": [...]?, "task"?}`; a text is a string or
+On disk one JSON object a line: `{"query", "pos": [...], "neg": [...]?, "task"?, "group"?}`; a text is a string or
 `{"text", "title"?}`. Other keys are kept out and counted, so that a misspelt `negs` does not vanish silently.
 """
 
@@ -19,17 +19,21 @@ from gemma4vec.model.prompts import Document
 OVERLONG = 50_000
 # C0 controls except tab and newline (a lone carriage return too), DEL, and lone surrogates from "\ud800" escapes.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
-KEYS = ("query", "pos", "neg", "task")
+KEYS = ("query", "pos", "neg", "task", "group")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A query, the documents that answer it, documents that look as if they did, and the name of its task."""
+    """A query, the documents that answer it, documents that look as if they did, and the name of its task.
+
+    `group` names what the row is about (a package, a topic): rows of one group make hard negatives for each other.
+    """
 
     query: str
     pos: list[Document]
     neg: list[Document] = field(default_factory=list)
     task: str | None = None
+    group: str | None = None
 
 
 class BadRow(NamedTuple):
@@ -126,10 +130,10 @@ def _row(line: Line, read: RowsRead) -> Row:
     if any(not document.text.strip() for document in pos):
         raise _RejectError("pos", "has an empty text")
     neg = [document for document in _texts("neg", value.get("neg") or [], read.counts) if document.text.strip()]
-    task = value.get("task")
-    if task is not None and not isinstance(task, str):
-        raise _RejectError("task", f"a string is needed, not {kind_of(task)}")
-    return Row(query, pos, neg, task)
+    for name in ("task", "group"):
+        if not isinstance(value.get(name), str | None):
+            raise _RejectError(name, f"a string is needed, not {kind_of(value[name])}")
+    return Row(query, pos, neg, value.get("task"), value.get("group"))
 
 
 def _texts(name: str, value: Any, counts: Counter[str]) -> list[Document]:
@@ -165,6 +169,8 @@ def _as_object(row: Row) -> dict[str, Any]:
         made["neg"] = [_as_value(document) for document in row.neg]
     if row.task is not None:
         made["task"] = row.task
+    if row.group is not None:
+        made["group"] = row.group
     return made
 
 
@@ -184,6 +190,7 @@ def content_hash(rows: Sequence[Row]) -> str:
         digest.update(len(row.pos).to_bytes(8, "little") + len(row.neg).to_bytes(8, "little"))
         add(row.query)
         add(row.task)
+        add(row.group)
         for document in (*row.pos, *row.neg):
             add(document.text)
             add(document.title)

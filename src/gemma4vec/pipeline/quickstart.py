@@ -47,7 +47,7 @@ class Size:
     """How much of the test suite is used: a larger corpus is a harder test and takes longer to embed."""
 
     queries: int | None = 500
-    documents: int | None = 2000
+    documents: int | None = 1500
 
 
 def quickstart_recipe(overrides: list[str]) -> Recipe:

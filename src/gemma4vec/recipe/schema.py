@@ -81,6 +81,9 @@ class Batch(Part):
 
     rows: int = Field(32, ge=2)
     accumulate: int = Field(1, ge=1)
+    group_rows: int = Field(
+        1, ge=1, description="so many rows of a batch come from one group (package, topic): harder in-batch negatives"
+    )
     query_tokens: int | None = Field(None, ge=4, description="cut of queries in training; null: model.max_tokens")
     document_tokens: int | None = Field(None, ge=4, description="cut of documents in training; null: model.max_tokens")
 

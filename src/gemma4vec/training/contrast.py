@@ -67,6 +67,7 @@ class ContrastTask:
             hard_negatives=stage.task.hard_negatives,
             seed=self.seed,
             start=start,
+            group_rows=stage.batch.group_rows,
         ):
             yield self.prepare(drawn)
 
