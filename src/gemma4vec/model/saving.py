@@ -56,7 +56,7 @@ def save_model(
     if built.adapters is not None:
         with atomic_folder(folder.parent / "adapter") as temporary:
             built.adapters.peft_config["default"].base_model_name_or_path = base.name
-            built.adapters.save_pretrained(str(temporary))
+            built.adapters.save_pretrained(str(temporary), save_embedding_layers=False)
         built.encoder.backbone.model = built.adapters.merge_and_unload()
     with atomic_folder(folder) as temporary:
         _write(temporary, recipe, base, built, dtype, data, name)
