@@ -17,7 +17,7 @@ def quickstart_command(
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Your own code, instead of that of this environment.", metavar="DIR")
     ] = None,
-    queries: Annotated[int, typer.Option("--queries", help="Most test queries.", min=1)] = 500,
+    queries: Annotated[int, typer.Option("--queries", help="Most test queries.", min=1)] = 1000,
     documents: Annotated[int, typer.Option("--documents", help="Most test documents.", min=1)] = 1500,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="A change to the recipe, such as seed=1.", metavar="KEY=VALUE")

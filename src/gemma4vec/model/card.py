@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from gemma4vec.files import atomic_write
 from gemma4vec.model.bases import ResolvedBase
 from gemma4vec.recipe.schema import Recipe
 
@@ -49,7 +50,8 @@ def add_scores(folder: Path, lines: Sequence[str]) -> None:
     if not rest:
         at = card.index("## Training data")
         head, tail = card[:at], card[at:]
-    file.write_text(f"{head}{_SCORES_HEADING}\n\n" + "\n".join(lines) + f"\n\n{tail}", encoding="utf-8")
+    with atomic_write(file) as stream:
+        stream.write(f"{head}{_SCORES_HEADING}\n\n" + "\n".join(lines) + f"\n\n{tail}")
 
 
 def _data_lines(data: Mapping[str, Any]) -> list[str]:

@@ -29,6 +29,8 @@ def linear_names(backbone: Backbone, lora: Lora) -> list[str]:
     }
     if lora.modules != "all-linear":
         known = sorted({name.rsplit(".", 1)[-1] for name in inside})
+        if not lora.modules:
+            raise InputError(f"model.lora.modules: no layer is named; the base has {', '.join(known)}")
         for wanted in lora.modules:
             if wanted not in known:
                 raise InputError(f"model.lora.modules: the base has no {wanted!r}; it has {', '.join(known)}")

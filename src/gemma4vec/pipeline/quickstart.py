@@ -46,7 +46,7 @@ Vectors = NDArray[np.float32]
 class Size:
     """How much of the test suite is used: a larger corpus is a harder test and takes longer to embed."""
 
-    queries: int | None = 500
+    queries: int | None = 1000
     documents: int | None = 1500
 
 

@@ -27,7 +27,7 @@ from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.checkpoint import Progress, latest_checkpoint, trained_weights
 from gemma4vec.training.contrast import ContrastTask
 from gemma4vec.training.loop import Evaluate, Stage, train_stage
-from gemma4vec.training.memory import peak_memory_bytes
+from gemma4vec.training.memory import peak_memory_bytes, release_memory
 from gemma4vec.training.progress import ProgressLine
 
 Say = Callable[[str], None]
@@ -131,6 +131,7 @@ class Trainer:
         if checkpoint is None:
             raise InputError(f"{self.run.path} has no checkpoint to export")
         self.say("writing the merged model")
+        release_memory()
         save_model(
             self.run.model,
             self.recipe,
