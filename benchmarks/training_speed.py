@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from record import RESULTS, say, shown, summary, write_result
 
-from gemma4vec.data.batches import batches
 from gemma4vec.data.mining import mine_bm25
 from gemma4vec.data.rows import Row
 from gemma4vec.data.sources import load_sources
@@ -99,8 +98,7 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> dict
     ours = build_ours(recipe, base, rows, folder, total)
     if arguments.device and ours.device != arguments.device:
         raise InputError(f"--device {arguments.device}: torch sees none here")
-    endless = batches(rows, size=settings.batch.rows, hard_negatives=settings.task.hard_negatives, seed=recipe.seed)
-    drawn = list(islice(endless, count))
+    drawn = [batch.texts for batch in islice(ours.stage.task.batches(0), count)]
 
     def peer_of(precision: "Precision", steps: int) -> "Peer":
         compiled = arguments.peer_compile

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_model import write_tiny
 from transformers import AutoConfig, AutoModel
 from transformers.models.gemma3 import modeling_gemma3
 from transformers.models.llama import modeling_llama
@@ -16,6 +15,7 @@ from transformers.models.llama import modeling_llama
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone import FAMILIES, Backbone, load_backbone
 from gemma4vec.model.packing import Tokens, packed, padded
+from tiny_model import write_tiny
 
 # Longer than the sliding window (8) on both sides, so that a wrong window shows.
 LENGTHS = [5, 23, 11, 17, 30, 1, 8]

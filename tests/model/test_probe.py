@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import write_tiny
 
 from gemma4vec.errors import WorkError
 from gemma4vec.model import backbone as backbone_module
 from gemma4vec.model.backbone import Backbone, load_backbone
 from gemma4vec.model.probe import check, measure
+from tiny_model import write_tiny
 
 
 @pytest.fixture(scope="module", params=["gemma3", "llama"])

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch._dynamo.exc import TorchDynamoException
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.build import Built
@@ -127,6 +126,8 @@ class Embedder:
         self._compiled = False
         if backbone.compiled or not choose_compile("auto", steps=None, minutes=None).on:
             return
+        from torch._dynamo.exc import TorchDynamoException  # a second's import that a single query does not need
+
         use_compile_cache()
         backbone.compile_layers()
         try:
