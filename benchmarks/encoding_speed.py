@@ -139,7 +139,7 @@ def count_tokens(ours: "Embedder", peer: "PlainModel", texts: list[str]) -> int:
 def try_batch_sizes(peer: "PlainModel", texts: list[str], sizes: list[int]) -> dict[int, float]:
     """Seconds of the peer on some documents by batch size."""
     seconds = {}
-    for size in dict.fromkeys([sizes[0], *sizes]):
+    for size in dict.fromkeys(sizes):
         peer.batch_size = size
         peer.encode_document(texts[: min(size, len(texts))])  # kernels for this shape are made once
         started = time.perf_counter()
