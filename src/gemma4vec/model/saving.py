@@ -109,13 +109,13 @@ def _write(
         for file in folder.rglob("*.safetensors"):
             file.chmod(0o644)  # safetensors makes them readable for their owner alone
     _write_both_pooling_schemas(folder / "1_Pooling" / "config.json", hidden_size)
-    weights = sha256_file(folder / "model.safetensors") if (folder / "model.safetensors").exists() else name
+    weights = [f"{file.relative_to(folder)} {sha256_file(file)}" for file in sorted(folder.rglob("*.safetensors"))]
     settings = {
         "format": 1,
         "name": name,
         "model": recipe.model.model_dump(mode="json"),
         "licence": base.licence,
-        "fingerprint": sha256_text(weights, json.dumps(recipe.model.model_dump(mode="json"), sort_keys=True)),
+        "fingerprint": sha256_text(*weights, json.dumps(recipe.model.model_dump(mode="json"), sort_keys=True)),
     }
     write_json(folder / SETTINGS_FILE, settings)
     (folder / "README.md").write_text(
