@@ -1,0 +1,43 @@
+"""Tiny models of every kind, trained by a random number generator and saved as training saves them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gemma4vec.model.bases import resolve_base
+from gemma4vec.model.build import build
+from gemma4vec.model.saving import save_model
+from gemma4vec.recipe.schema import Budget, Lora, Model, Recipe, Source, Stage
+from tiny_model import write_tiny
+
+# name -> (family, changes to the recipe's model part)
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "causal-last": ("gemma3", {"attention": "causal", "readout": {"name": "last_token"}, "prompts": "retrieval"}),
+    "both-mean": ("gemma3", {"attention": "bidirectional", "readout": {"name": "mean"}, "prompts": "code_retrieval"}),
+    "no-prompt-pooled": ("gemma3", {"readout": {"name": "mean", "pool_prompt": False}, "projection": 6}),
+    "llama-causal": ("llama", {"attention": "causal", "readout": {"name": "last_token"}, "prompts": "none"}),
+    "llama-both": ("llama", {"attention": "bidirectional", "projection": 7, "lora": None}),
+    "own-prompts": ("llama", {"readout": {"name": "last_token"}, "prompts": {"query": "q: ", "document": "d: "}}),
+}
+MAX_TOKENS = 40
+
+
+def save_tiny(folder: Path, kind: str) -> Path:
+    """A run's `model` folder of this kind below `folder`, and its base beside it."""
+    family, changes = KINDS[kind]
+    base = write_tiny(folder / "base", family, layers=2)
+    model = Model.model_validate(
+        {"base": str(base), "lora": Lora(rank=4).model_dump(), "max_tokens": MAX_TOKENS} | changes
+    )
+    stage = Stage(data=(Source(name="a", path="a.jsonl"),), budget=Budget(steps=1))
+    recipe = Recipe(name="tiny", model=model, stages=(stage,), seed=5)
+    fresh = build(model, base, dtype=torch.float32, seed=5)
+    generator = torch.Generator().manual_seed(3)
+    trained = {
+        name: parameter.detach() + 0.1 * torch.randn(parameter.shape, generator=generator)
+        for name, parameter in fresh.trainable().items()
+    }
+    resolved = resolve_base(str(base), notice=lambda _: None)
+    save_model(folder / "model", recipe, resolved, trained, data={}, name=f"tiny-{kind}")
+    return folder / "model"
