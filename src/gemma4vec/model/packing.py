@@ -17,7 +17,7 @@ from torch import Tensor
 # Widths that are tried for the last rectangle, in tokens.
 _WIDTH_STEP = 8
 # A last rectangle that is fuller than this keeps the shape of the others.
-_FULL_ENOUGH = 0.97
+_FULL_ENOUGH = 0.92
 
 
 class Tokens(NamedTuple):

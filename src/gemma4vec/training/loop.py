@@ -32,7 +32,7 @@ from gemma4vec.training.checkpoint import (
     read_progress,
     save_checkpoint,
 )
-from gemma4vec.training.memory import peak_memory_bytes
+from gemma4vec.training.memory import keep_freed_memory, peak_memory_bytes
 from gemma4vec.training.optimiser import MasterAdamW, learning_rate
 from gemma4vec.training.progress import ProgressLine
 from gemma4vec.training.task import Loss, Task
@@ -114,6 +114,7 @@ def prepare_model(stage: Stage) -> None:
     """Checkpointing, compilation and the start-up probe, on the very layers and shape that will be trained."""
     backbone, layout, budget = stage.built.encoder.backbone, stage.settings.layout, stage.settings.budget
     stage.built.encoder.train()
+    keep_freed_memory()
     found = probe.check(backbone)
     if layout.gradient_checkpointing:
         backbone.use_gradient_checkpointing()
