@@ -1,5 +1,6 @@
 """`gemma4vec quickstart`: from nothing to a trained, evaluated, searchable model."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,7 +66,9 @@ def _changes(
         "stages.0.data.0.path": str(folder.resolve()) if folder else None,
         "seed": seed,
     }
-    return [f"{key}={value}" for key, value in named.items() if value is not None] + overrides
+    # As JSON, which is YAML too: a folder may be called "my code #1".
+    given = {key: json.dumps(value, ensure_ascii=False) for key, value in named.items() if value is not None}
+    return [f"{key}={value}" for key, value in given.items()] + overrides
 
 
 def _table(summary: dict[str, Any]) -> "RenderableType":

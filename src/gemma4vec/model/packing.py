@@ -16,8 +16,8 @@ from torch import Tensor
 
 # Widths that are tried for the last rectangle, in tokens.
 _WIDTH_STEP = 8
-# A last rectangle that is fuller than this keeps the shape of the others.
-_FULL_ENOUGH = 0.92
+# The last rectangle keeps the shape of the others where its empty cells are at most this share of all.
+_MOST_EMPTY = 0.03
 
 
 class Tokens(NamedTuple):
@@ -168,7 +168,7 @@ def packed(documents: Sequence[Tokens], row_tokens: int, tokens_per_forward: int
     ]
     rest = [document for row in rows[whole:] for document in row]
     rest_tokens = sum(lengths[document] for document in rest)
-    if len(rows) - whole == full and rest_tokens >= _FULL_ENOUGH * full * columns:
+    if len(rows) - whole == full and full * columns - rest_tokens <= _MOST_EMPTY * len(rows) * columns:
         layouts.append(lay_out(documents, rows[whole:], columns, padding_id, repeats=True))
     elif rest:
         narrow, width = _narrowest([lengths[document] for document in rest], columns)

@@ -188,7 +188,7 @@ def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite, say: Say) -> None
 def _functions(run: RunFolder) -> list[Any]:
     """Where each function stands (package, path, line), for search results."""
     source = next(source for source in recipe_of(run).stages[0].data if source.source == "pycode")
-    built = load_or_build_pycode(home() / "data", folder=Path(source.path) if source.path else None)
+    built = load_or_build_pycode(home() / "data", folder=Path(source.path).expanduser() if source.path else None)
     return read_functions(built.functions)
 
 
