@@ -88,6 +88,7 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> dict
     """Set up both sides, check that they do the same, and time them in turn."""
     from our_trainer import build_ours
     from peer_trainer import build_peer
+    from transformers.training_args import OptimizerNames
 
     settings = recipe.stages[0]
     total = arguments.warm_up + arguments.steps * arguments.repeats
@@ -120,7 +121,7 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> dict
             "precision": precision,
             "seconds_per_step_in": trials,
             "compiled": arguments.peer_compile,
-            "optimiser": str(peer.trainer.args.optim),
+            "optimiser": OptimizerNames(peer.trainer.args.optim).value,
         },
         "first_batch_loss": check,
         "mean_loss": {"ours": float(np.mean(ours.losses)), "theirs": float(np.mean(peer.losses()))},
