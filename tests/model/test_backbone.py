@@ -135,8 +135,9 @@ def test_gradient_checkpointing_changes_no_gradient(folder: Path) -> None:
         backbone = load_backbone(folder, causal=False, dtype=torch.float64).train()
         if checkpointing:
             backbone.use_gradient_checkpointing()
-        sum(states.square().sum() for states in states_by_document(backbone, packed(documents(), 32, 96, 0)).values()
-            ).backward()
+        sum(
+            states.square().sum() for states in states_by_document(backbone, packed(documents(), 32, 96, 0)).values()
+        ).backward()
         gradients.append([p.grad for p in backbone.parameters() if p.grad is not None])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed, rtol=0, atol=1e-12)
