@@ -1,4 +1,4 @@
-"""Peak memory of this process."""
+"""Memory of this process: its peak, and when freed memory goes back to the system."""
 
 import ctypes
 import gc
