@@ -144,7 +144,7 @@ def _step(
     for batch in batches:
         loss = stage.task.loss(stage.built, batch)
         if not torch.isfinite(loss.value):
-            raise _not_finite(stage, progress, batch, float(loss.value), "loss")
+            raise _not_finite(stage, progress, batch, loss.value.item(), "loss")
         (loss.value / len(batches)).backward()
         losses.append(Loss(loss.value.detach(), loss.tokens, loss.rows, loss.padding_share))
     norm = optimiser.step(rate)
