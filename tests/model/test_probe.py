@@ -36,7 +36,7 @@ def test_the_training_shape_can_be_probed(folder: Path) -> None:
 def test_a_silently_causal_model_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = backbone_module.attention_mask
     monkeypatch.setattr(backbone_module, "attention_mask", lambda *a, **k: whole(*a, **{**k, "causal": True}))
-    with pytest.raises(WorkError, match="loaded as bidirectional, but a later token does not move.*it is causal"):
+    with pytest.raises(WorkError, match=r"loaded as bidirectional, but a later token does not move.*it is causal"):
         check(load(folder, causal=False))
 
 
