@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
@@ -44,6 +46,14 @@ def _model_of_run(run: Path) -> Path:
 
 
 def _open_own(path: Path, device: str, dtype: torch.dtype, max_tokens: int | None) -> Embedder:
+    try:
+        return _open_whole(path, device, dtype, max_tokens)
+    except (ValidationError, OSError, SafetensorError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"the model in {path} is damaged ({reason}); export it again from its run") from error
+
+
+def _open_whole(path: Path, device: str, dtype: torch.dtype, max_tokens: int | None) -> Embedder:
     settings = _read_settings(path)
     model = Model.model_validate(settings["model"]).model_copy(update={"lora": None})
     built = build(model, path, dtype=dtype, device=device, tokeniser=load_saved_tokeniser(path))

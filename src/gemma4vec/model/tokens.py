@@ -110,7 +110,7 @@ def load_tokeniser(path: str | Path, *, append_eos: bool) -> Tokeniser:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"model.base: cannot read a tokenizer at {path}: {' '.join(str(error).split())[:200]}"
         ) from error
