@@ -1,11 +1,12 @@
 """What a result depends on besides the recipe: package versions, the code's commit, the machine."""
 
-import os
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from gemma4vec.machine.describe import cpu_model, memory_bytes, usable_cores
 
 PACKAGES = (
     "gemma4vec", "torch", "transformers", "sentence-transformers", "peft", "accelerate", "safetensors", "tokenizers",
@@ -31,11 +32,10 @@ def environment() -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Processor model, usable cores, memory in bytes, operating system."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "cpu": _cpu_model(),
-        "cores": cores,
-        "memory_bytes": _memory_bytes(),
+        "cpu": cpu_model(),
+        "cores": usable_cores(),
+        "memory_bytes": memory_bytes()[0],
         "system": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
     }
@@ -63,21 +63,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _cpu_model() -> str:
-    """Processor name from Linux's cpuinfo, or what Python knows."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
-
-
-def _memory_bytes() -> int | None:
-    """Physical memory, where the system tells."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None
