@@ -1,6 +1,6 @@
 """A decoder that returns token states: loading, attention mode, isolation of packed documents, compilation.
 
-Shapes: R rows, C columns, T real tokens, D hidden size.
+Shapes: R rows, C columns, T real tokens, D hidden size, L layers.
 """
 
 import logging
@@ -19,6 +19,8 @@ from gemma4vec.errors import InputError
 from gemma4vec.model import attention
 from gemma4vec.model.masks import attention_mask
 from gemma4vec.model.packing import Layout
+from gemma4vec.model.recording import recorded
+from gemma4vec.model.replaced import Replaced
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,16 @@ class Backbone(nn.Module):
         """Where the base's weights are."""
         return next(self.model.parameters()).device
 
-    def forward(self, layout: Layout) -> Tensor:
-        """States after the last layer's norm for the real tokens, document after document: `[T, D]`."""
+    def forward(self, layout: Layout, *, all_layers: bool = False, replaced: Replaced | None = None) -> Tensor:
+        """States after the last layer's norm for the real tokens, document after document: `[T, D]`.
+
+        Args:
+            layout: the tokens.
+            all_layers: give `[L + 1, T, D]` instead: the input embeddings, then the states after each layer. The last
+                entry is taken after the final norm, so it equals the plain result. Costs (L + 1) * T * D values, twice
+                over while they are gathered; gradient checkpointing does not save them.
+            replaced: input embeddings that stand in for those of some cells.
+        """
         layout = layout.to(self.device)
         # A shape that will not come again is not worth half a minute of compilation.
         run_compiled = self.compiled and layout.repeats
@@ -100,17 +110,32 @@ class Backbone(nn.Module):
         grouped = run_compiled and short and self.device.type == "cpu"
         self.config._attn_implementation = attention.NAME if grouped else "sdpa"
         with torch.compiler.set_stance("force_eager") if self.compiled and not run_compiled else nullcontext():
-            states_RCD = self._states(layout)
+            if all_layers:
+                with recorded(self.layers) as between:
+                    last_RCD = self._states(layout, replaced)
+                every = [*between[:-1], last_RCD]
+                return torch.stack([x.flatten(0, 1).index_select(0, layout.cells_T) for x in every])
+            states_RCD = self._states(layout, replaced)
         return states_RCD.flatten(0, 1).index_select(0, layout.cells_T)
 
-    def _states(self, layout: Layout) -> Tensor:
+    def _states(self, layout: Layout, replaced: Replaced | None) -> Tensor:
         states_RCD: Tensor = self.model(
-            input_ids=layout.input_ids_RC,
+            **self._inputs(layout, replaced),
             position_ids=layout.positions_RC,
             attention_mask=self._masks(layout),
             use_cache=False,
         ).last_hidden_state
         return states_RCD
+
+    def _inputs(self, layout: Layout, replaced: Replaced | None) -> dict[str, Tensor]:
+        if replaced is None:
+            return {"input_ids": layout.input_ids_RC}
+        return {"inputs_embeds": replaced.put_into(self.input_states(layout.input_ids_RC))}
+
+    def input_states(self, input_ids: Tensor) -> Tensor:
+        """The embeddings of token ids as they enter the first layer: a dimension D is added behind."""
+        states: Tensor = self.model.get_input_embeddings()(input_ids.to(self.device))
+        return states
 
     def _masks(self, layout: Layout) -> Tensor | dict[str, Tensor]:
         positions_RC, segments_RC = layout.positions_RC, layout.segments_RC

@@ -1,0 +1,64 @@
+"""States of all layers: against the library's own recording; compiled and checkpointed ones against plain ones."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gemma4vec.model.backbone import load_backbone
+from gemma4vec.model.packing import Tokens, packed
+from tiny_model import write_tiny
+
+
+@pytest.fixture(scope="module", params=["gemma3", "llama"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp(request.param), request.param)
+
+
+def documents() -> list[Tokens]:
+    generator = torch.Generator().manual_seed(0)
+    return [Tokens(torch.randint(4, 400, (n,), generator=generator).tolist()) for n in (9, 7, 16, 12, 3, 8, 5)]
+
+
+def test_all_layers_equal_what_the_library_records_of_each_document_alone(folder: Path) -> None:
+    backbone = load_backbone(folder, causal=True, dtype=torch.float64).eval()
+    texts = documents()
+    for layout in packed(texts, 16, 32, 0):
+        states_LTD = backbone(layout, all_layers=True)
+        torch.testing.assert_close(states_LTD[-1], backbone(layout), rtol=0, atol=0)
+        parts = states_LTD.split(layout.lengths_N.tolist(), dim=1)
+        for number, part_LTD in zip(layout.documents, parts, strict=True):
+            ids = torch.tensor([texts[number].ids])
+            alone = backbone.model(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states
+            assert len(alone) == len(part_LTD) == len(backbone.layers) + 1
+            # The library computes its norms in fp32 whatever the model's type.
+            torch.testing.assert_close(part_LTD, torch.cat(alone), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["compiled", "checkpointed"])
+def test_compiled_and_checkpointed_layers_record_the_same_with_the_same_gradients(folder: Path, way: str) -> None:
+    layout = packed(documents(), 16, 64, 0)[0]
+    found = []
+    for other in (False, True):
+        backbone = load_backbone(folder, causal=False, dtype=torch.float32).train()
+        if other and way == "compiled":
+            backbone.compile_layers()
+        elif other:
+            backbone.use_gradient_checkpointing()
+        states_LTD = backbone(layout, all_layers=True)
+        scale_L = torch.arange(1.0, len(states_LTD) + 1)
+        (states_LTD.square().mean((1, 2)) * scale_L).sum().backward()
+        found.append([states_LTD, *(p.grad for p in backbone.parameters() if p.grad is not None)])
+    for plain, fast in zip(*found, strict=True):
+        torch.testing.assert_close(plain, fast, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_are_left_as_they_were_also_after_an_error(folder: Path) -> None:
+    backbone = load_backbone(folder, causal=True, dtype=torch.float32).eval()
+    layout = packed(documents(), 16, 64, 0)[0]
+    backbone(layout, all_layers=True)
+    assert all(layer._compiled_call_impl is None for layer in backbone.layers)
+    backbone.model.norm.forward = None
+    with pytest.raises(TypeError):
+        backbone(layout, all_layers=True)
+    assert all(layer._compiled_call_impl is None for layer in backbone.layers)

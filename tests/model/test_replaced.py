@@ -1,0 +1,63 @@
+"""Vectors in the place of tokens: the token's own embedding changes nothing, another one is seen as that token."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from gemma4vec.model.backbone import load_backbone
+from gemma4vec.model.packing import Layout, Tokens, packed, padded
+from gemma4vec.model.replaced import Replaced
+from tiny_model import write_tiny
+
+
+@pytest.fixture(scope="module", params=["gemma3", "llama"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp(request.param), request.param)
+
+
+def documents() -> list[Tokens]:
+    generator = torch.Generator().manual_seed(0)
+    return [Tokens(torch.randint(4, 400, (n,), generator=generator).tolist()) for n in (9, 7, 16, 12, 3, 8, 5)]
+
+
+def first_cells(layout: Layout) -> torch.Tensor:
+    return layout.cells_T[layout.lengths_N.cumsum(0) - layout.lengths_N]
+
+
+@pytest.mark.parametrize("lay", [lambda t: packed(t, 16, 64, 0)[0], lambda t: padded(t, 256, 0)[0]])
+def test_another_tokens_embedding_is_seen_as_that_token(folder: Path, lay: Callable[[list[Tokens]], Layout]) -> None:
+    backbone = load_backbone(folder, causal=False, dtype=torch.float64).eval()
+    plain = lay(documents())
+    swapped = lay([Tokens([7, *tokens.ids[1:]]) for tokens in documents()])
+    cells = first_cells(plain)
+    states_KD = backbone.input_states(torch.full(cells.shape, 7)).detach().requires_grad_()
+    states_TD = backbone(plain, replaced=Replaced(cells, states_KD))
+    torch.testing.assert_close(states_TD, backbone(swapped), rtol=0, atol=1e-12)
+    assert not torch.allclose(states_TD, backbone(plain))
+    states_TD.square().sum().backward()
+    assert states_KD.grad is not None and states_KD.grad.abs().sum(1).min() > 0
+    entering = backbone(plain, all_layers=True, replaced=Replaced(cells, states_KD))[0]
+    places = plain.lengths_N.cumsum(0) - plain.lengths_N
+    torch.testing.assert_close(entering[places], states_KD, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("way", ["compiled", "checkpointed"])
+def test_gradients_reach_the_vectors_through_compiled_and_checkpointed_layers(folder: Path, way: str) -> None:
+    layout = packed(documents(), 16, 64, 0)[0]
+    cells = first_cells(layout)
+    found = []
+    for other in (False, True):
+        backbone = load_backbone(folder, causal=True, dtype=torch.float32).train()
+        if other and way == "compiled":
+            backbone.compile_layers()
+        elif other:
+            backbone.use_gradient_checkpointing()
+        backbone.requires_grad_(False)
+        states_KD = torch.randn(len(cells), 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        states_TD = backbone(layout, replaced=Replaced(cells, states_KD))
+        states_TD.square().mean().backward()
+        found.append((states_TD, states_KD.grad))
+    for plain, fast in zip(*found, strict=True):
+        torch.testing.assert_close(plain, fast, rtol=1e-4, atol=1e-5)
