@@ -67,6 +67,8 @@ DIFFERENT = [
     "stages.0.optimiser.clip=2",
     "stages.0.optimiser.warmup_steps=1",
     "stages.0.optimiser.schedule=linear",
+    "stages.0.evaluation={every_steps: 5, export: best}",
+    "stages.0.evaluation={every_steps: 6, export: best}",
     "stages.0.budget={steps: 11}",
     "stages.0.budget={rows: 10}",
     "stages.0.budget={tokens: 10}",
@@ -106,6 +108,7 @@ def test_everything_else_counts_and_no_two_changes_look_alike() -> None:
 
 def test_every_field_of_the_schema_is_tried_above() -> None:
     tried = {change.partition("=")[0] for change in SAME + DIFFERENT}
+    tried |= {"stages.0.evaluation.export"}
     tried |= {"stages.0.budget." + name for name in ("steps", "rows", "tokens", "minutes")}
     assert leaves(Recipe) - tried == {"stages.0.task.kind"}  # has one value only
 

@@ -23,6 +23,9 @@ def train_command(
         Path | None, typer.Option("--out", help="Folder for the run folder; default $GEMMA4VEC_HOME.", metavar="DIR")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed, instead of the recipe's.", min=0)] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what the run would take, without loading weights.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
 ) -> None:
     """Train what a recipe describes: data, model, objective and budget all stand in it."""
@@ -34,6 +37,8 @@ def train_command(
     if (recipe is None) == (resume is None):
         raise InputError("give a recipe to start, or --resume RUN to go on, not both and not neither")
     if resume is not None:
+        if dry_run:
+            raise InputError("--dry-run estimates a run that has not begun; give its recipe, not --resume")
         if overrides or seed is not None:
             raise InputError("--resume goes on with the recipe as it was; start a new run to change it")
         run = find_run(resume, out or home())
@@ -43,6 +48,11 @@ def train_command(
         assert recipe is not None
         changes = [*(overrides or []), *([f"seed={seed}"] if seed is not None else [])]
         loaded = load_recipe(recipe, changes)
+        if dry_run:
+            from gemma4vec.cli.dry_run import show_dry_run
+
+            show_dry_run(loaded, as_json)
+            return
         from gemma4vec.training.run import start_run
 
         run = start_run(loaded, out)

@@ -20,6 +20,22 @@ class RowBatch:
     epoch: int
 
 
+def check_rows(rows: Sequence[Row], *, size: int, hard_negatives: int) -> None:
+    """Whether batches can be drawn at all.
+
+    Raises:
+        InputError: fewer rows than a batch needs, or a row with fewer hard negatives than asked for.
+    """
+    if len(rows) < size:
+        raise InputError(f"batch.rows: {size} rows asked for, the data has {len(rows)}; use a smaller batch")
+    for number, row in enumerate(rows):
+        if len(row.neg) < hard_negatives:
+            raise InputError(
+                f"task.hard_negatives: {hard_negatives} asked for, row {number + 1} ({row.query[:40]!r}) has "
+                f"{len(row.neg)}; mine more, or use a smaller number"
+            )
+
+
 def batches(
     rows: Sequence[Row], *, size: int, hard_negatives: int, seed: int, start: int = 0, group_rows: int = 1
 ) -> Iterator[RowBatch]:
@@ -31,15 +47,8 @@ def batches(
     Raises:
         InputError: fewer rows than a batch needs, or a row with fewer hard negatives than asked for.
     """
+    check_rows(rows, size=size, hard_negatives=hard_negatives)
     per_epoch = len(rows) // size
-    if per_epoch == 0:
-        raise InputError(f"batch.rows: {size} rows asked for, the data has {len(rows)}; use a smaller batch")
-    for number, row in enumerate(rows):
-        if len(row.neg) < hard_negatives:
-            raise InputError(
-                f"task.hard_negatives: {hard_negatives} asked for, row {number + 1} ({row.query[:40]!r}) has "
-                f"{len(row.neg)}; mine more, or use a smaller number"
-            )
     epoch_shown, order = -1, np.empty(0, dtype=np.int64)
     step = start
     while True:

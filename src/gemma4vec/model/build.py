@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
-from gemma4vec.model.backbone import load_backbone
+from gemma4vec.model.backbone import Backbone, load_backbone
 from gemma4vec.model.encoder import TextEncoder
 from gemma4vec.model.prompts import BY_NAME, Prompts
 from gemma4vec.model.readout import READOUTS
@@ -74,7 +74,13 @@ def build(
     backbone = load_backbone(
         path, causal=model.attention == "causal", dtype=dtype, device=device, allow_untested=model.allow_untested
     )
-    readout = readout_class(backbone.hidden_size, model.readout.pool_prompt)
+    return assemble(model, backbone, tokeniser, seed=seed)
+
+
+def assemble(model: Model, backbone: Backbone, tokeniser: Tokeniser, *, seed: int = 0) -> Built:
+    """Put readout, head and adapters on a backbone, wherever its weights are: the meta device counts parameters."""
+    dtype, device = backbone.dtype, backbone.device
+    readout = READOUTS[model.readout.name](backbone.hidden_size, model.readout.pool_prompt)
     adapters = None
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -132,14 +132,32 @@ def unpack(base: BundledBase, notice: Callable[[str], None]) -> Path:
     return cached_folder(base)
 
 
-def _write(base: BundledBase, parts: list[Path], folder: Path) -> None:
-    from gemma4vec.model.gguf_model import write_model_folder
+def describe_bundled(base: BundledBase, folder: Path) -> None:
+    """Write a base's config and tokenizer into `folder`, and no weights.
 
+    Raises:
+        InputError: a package is missing, or one of its files is damaged.
+    """
+    from gemma4vec.model.gguf_model import write_model_description
+
+    joined = _join(find_parts(base), folder)
+    write_model_description(joined, folder)
+    joined.unlink()
+
+
+def _join(parts: list[Path], folder: Path) -> Path:
     joined = folder / "joined.gguf"
     with joined.open("wb") as output:
         for part in parts:
             with part.open("rb") as stream:
                 shutil.copyfileobj(stream, output, 1 << 20)
+    return joined
+
+
+def _write(base: BundledBase, parts: list[Path], folder: Path) -> None:
+    from gemma4vec.model.gguf_model import write_model_folder
+
+    joined = _join(parts, folder)
     if files.sha256_file(joined) != base.sha256:
         raise InputError(_what_is_damaged(base, parts))
     write_model_folder(joined, folder)

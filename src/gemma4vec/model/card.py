@@ -13,8 +13,10 @@ from gemma4vec.recipe.schema import Recipe
 _SCORES_HEADING = "## Scores"
 
 
-def model_card(recipe: Recipe, base: ResolvedBase, data: Mapping[str, Any], dimension: int) -> str:
-    """The README.md of a model folder."""
+def model_card(
+    recipe: Recipe, base: ResolvedBase, data: Mapping[str, Any], dimension: int, checkpoint: str = ""
+) -> str:
+    """The README.md of a model folder; `checkpoint` says in words which one it was made from."""
     model = recipe.model
     front_matter = {
         "library_name": "sentence-transformers",
@@ -35,6 +37,7 @@ def model_card(recipe: Recipe, base: ResolvedBase, data: Mapping[str, Any], dime
         "scores = model.similarity(queries, documents)\n```",
         "## Training data\n\n" + "\n".join(_data_lines(data)),
         f"## Recipe\n\nSee `recipe.yaml` of the run. Seed {recipe.seed}."
+        + (f" Exported: {checkpoint}." if checkpoint else "")
         + (f"\n\nHypothesis: {recipe.hypothesis}" if recipe.hypothesis else ""),
         f"## Licence and terms\n\n{_terms(base)}",
     ]

@@ -60,6 +60,20 @@ def write_model_folder(gguf_path: Path, folder: Path) -> None:
     """
     from safetensors.torch import save_file
 
+    source, architecture = _write_description(gguf_path, folder)
+    save_file(_weights(source, architecture), folder / WEIGHTS_NAME, metadata={"format": "pt"})
+
+
+def write_model_description(gguf_path: Path, folder: Path) -> None:
+    """Write what `write_model_folder` does, but for the weights.
+
+    Raises:
+        InputError: as `write_model_folder`.
+    """
+    _write_description(gguf_path, folder)
+
+
+def _write_description(gguf_path: Path, folder: Path) -> tuple[GgufFile, str]:
     source = GgufFile(gguf_path)
     architecture = source.metadata.get("general.architecture")
     if architecture not in _LAYER_NAMES:
@@ -68,8 +82,8 @@ def write_model_folder(gguf_path: Path, folder: Path) -> None:
     config.tie_word_embeddings = all(entry.name != "output.weight" for entry in source.tensors)
     config.dtype = "bfloat16"
     config.save_pretrained(folder)
-    save_file(_weights(source, architecture), folder / WEIGHTS_NAME, metadata={"format": "pt"})
     write_tokenizer(gguf_path, source.metadata, folder)
+    return source, str(architecture)
 
 
 def _weights(source: GgufFile, architecture: str) -> "dict[str, torch.Tensor]":

@@ -9,6 +9,7 @@ from gemma4vec.machine.network import ask_hub
 
 # One file format is enough, and no weights of other frameworks: some repositories hold the same model five times.
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py", "README.md"]
+_DESCRIPTION = ["*.json", "*.model", "*.txt", "*.jinja"]
 _UNWANTED = ["original/*", "onnx/*", "openvino/*", "*.gguf"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?")
 _ANSWER_SECONDS = 4.0
@@ -46,7 +47,47 @@ def fetch(name: str, *, notice: Callable[[str], None]) -> tuple[Path, str]:
     raise InputError(f"{name} cannot be had from the hub: {_why(fetched)}")
 
 
-def _snapshot(repository: str, revision: str | None, *, only_local: bool) -> Path | Exception:
+def fetch_description(name: str, *, notice: Callable[[str], None]) -> tuple[Path, bool, int | None]:
+    """The folder with a hub model's config and tokenizer, whether its weights are there too, and their bytes.
+
+    Of a model that is not cached only the small files are downloaded. Bytes are None where the hub does not tell.
+
+    Raises:
+        InputError: as `fetch`.
+    """
+    repository, _, revision = name.partition("@")
+    cached = _snapshot(repository, revision or None, only_local=True)
+    if isinstance(cached, Path) and (_has_weights(cached) or (cached / "config.json").is_file()):
+        size = sum(file.stat().st_size for file in cached.glob("*.safetensors"))
+        return cached, _has_weights(cached), size or None
+    state = ask_hub(_ANSWER_SECONDS)
+    if not state.reachable:
+        raise InputError(
+            f"model.base: {name} is not cached on this machine and the hub is out of reach ({state.reason}): a dry run "
+            "needs its config.json and tokenizer; give a local folder with them, or bundled:gemma-3-270m"
+        )
+    notice(f"downloading config and tokenizer of {name}, not its weights")
+    fetched = _snapshot(repository, revision or None, only_local=False, wanted=_DESCRIPTION)
+    if isinstance(fetched, Path):
+        return fetched, False, _weight_bytes(repository, revision or None)
+    raise InputError(f"{name} cannot be had from the hub: {_why(fetched)}")
+
+
+def _weight_bytes(repository: str, revision: str | None) -> int | None:
+    """What a download of the weights would be, as the hub says."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        files = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=_ANSWER_SECONDS).siblings
+    except (HfHubHTTPError, OSError):
+        return None
+    return sum(file.size or 0 for file in files or [] if file.rfilename.endswith(".safetensors")) or None
+
+
+def _snapshot(
+    repository: str, revision: str | None, *, only_local: bool, wanted: list[str] = _WANTED
+) -> Path | Exception:
     """The folder, or what prevented it."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, RevisionResolutionError
@@ -55,7 +96,7 @@ def _snapshot(repository: str, revision: str | None, *, only_local: bool) -> Pat
         folder = snapshot_download(
             repository,
             revision=revision,
-            allow_patterns=_WANTED,
+            allow_patterns=wanted,
             ignore_patterns=_UNWANTED,
             local_files_only=only_local,
             etag_timeout=_ANSWER_SECONDS,

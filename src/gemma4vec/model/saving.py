@@ -45,6 +45,7 @@ def save_model(
     data: Mapping[str, Any],
     name: str,
     dtype: torch.dtype = torch.float32,
+    checkpoint: str = "",
 ) -> None:
     """Write `folder` (merged, opens in `SentenceTransformer`) and, beside it, `adapter/` (peft), each all or nothing.
 
@@ -59,7 +60,7 @@ def save_model(
             built.adapters.save_pretrained(str(temporary), save_embedding_layers=False)
         built.encoder.backbone.model = built.adapters.merge_and_unload()
     with atomic_folder(folder) as temporary:
-        _write(temporary, recipe, base, built, dtype, data, name)
+        _write(temporary, recipe, base, built, dtype, data, name, checkpoint)
 
 
 def _write(
@@ -70,6 +71,7 @@ def _write(
     dtype: torch.dtype,
     data: Mapping[str, Any],
     name: str,
+    checkpoint: str,
 ) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
@@ -119,7 +121,7 @@ def _write(
     }
     write_json(folder / SETTINGS_FILE, settings)
     (folder / "README.md").write_text(
-        model_card(recipe, base, data, recipe.model.projection or hidden_size), encoding="utf-8"
+        model_card(recipe, base, data, recipe.model.projection or hidden_size, checkpoint), encoding="utf-8"
     )
 
 

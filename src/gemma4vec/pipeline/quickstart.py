@@ -85,9 +85,9 @@ def _steps(run: RunFolder, size: Size, say: Say) -> dict[str, Any]:
         with clock.step("evaluating the untrained base"):
             _evaluate(run, "untrained", trainer.embedder("untrained"), suite, say)
         with clock.step("training"):
-            progress = trainer.train(0, loaded)
+            trainer.train(0, loaded)
         with clock.step("saving the model"):
-            trainer.save(progress)
+            trainer.save()
         del trainer, loaded
     suite = suite or load_suite(_suite_folder(run))
     with clock.step("evaluating the trained model"):

@@ -128,13 +128,20 @@ class Budget(Part):
 
 
 class Evaluation(Part):
-    """What is measured during training. Does not define the method."""
+    """What is measured during training. Does not define the method, unless it chooses the exported checkpoint."""
 
     every_steps: int | None = Field(None, ge=1, description="evaluate on `suite` every so many steps; null: never")
     suite: str | None = Field(None, description="folder in BEIR layout; null: the source's own dev suite")
     max_queries: int | None = Field(200, ge=1)
     max_documents: int | None = Field(1000, ge=1, description="judged documents first, then others in a fixed order")
     checkpoint_seconds: float = Field(60.0, ge=0, description="least time between two saves of the last checkpoint")
+    export: Literal["last", "best"] = Field("last", description="which checkpoint of the last stage becomes the model")
+
+    @model_validator(mode="after")
+    def _best_of_something(self) -> "Evaluation":
+        if self.export == "best" and self.every_steps is None:
+            raise ValueError("export: best needs every_steps; without evaluations there is no best checkpoint")
+        return self
 
 
 class Stage(Part):

@@ -31,6 +31,7 @@ from gemma4vec.training.checkpoint import (
     random_state,
     read_progress,
     save_checkpoint,
+    trained_weights,
 )
 from gemma4vec.training.memory import keep_freed_memory, peak_memory_bytes
 from gemma4vec.training.optimiser import MasterAdamW, learning_rate
@@ -66,6 +67,9 @@ def train_stage(stage: Stage, seed: int) -> Progress:
     Raises:
         WorkError: the loss is not finite (the batch is written to a file), the probe fails, the disk is full.
     """
+    finished = _finished(stage)
+    if finished is not None:
+        return finished
     prepare_model(stage)
     optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser)
     torch.manual_seed(seed)
@@ -110,6 +114,13 @@ def resume_command(run: RunFolder) -> str:
     return f"gemma4vec train --resume {run.path}"
 
 
+def compile_choice(layout: schema.Layout, budget: schema.Budget) -> CompileChoice:
+    """Whether a stage compiles its decoder layers, and why."""
+    if layout.kind == "padded" and layout.compile == "auto":
+        return CompileChoice(False, "padded batches have a new shape each time")
+    return choose_compile(layout.compile, steps=budget.steps, minutes=budget.minutes)
+
+
 def prepare_model(stage: Stage) -> None:
     """Checkpointing, compilation and the start-up probe, on the very layers and shape that will be trained."""
     backbone, layout, budget = stage.built.encoder.backbone, stage.settings.layout, stage.settings.budget
@@ -118,9 +129,7 @@ def prepare_model(stage: Stage) -> None:
     found = probe.check(backbone)
     if layout.gradient_checkpointing:
         backbone.use_gradient_checkpointing()
-    choice = choose_compile(layout.compile, steps=budget.steps, minutes=budget.minutes)
-    if layout.kind == "padded" and layout.compile == "auto":
-        choice = CompileChoice(False, "padded batches have a new shape each time")
+    choice = compile_choice(layout, budget)
     if choice.on and not backbone.compiled:
         use_compile_cache()
         stage.line.say("compiling the decoder layers (up to a minute on a new machine)")
@@ -207,6 +216,15 @@ def _resume(stage: Stage, optimiser: MasterAdamW) -> Progress:
     stage.run.event("resumed", stage=stage.number, step=progress.step)
     stage.line.say(f"going on from step {progress.step}")
     return progress
+
+
+def _finished(stage: Stage) -> Progress | None:
+    """Where a stage ended that an earlier process finished; its weights are put back for the stage after it."""
+    checkpoint = latest_checkpoint(stage.folder)
+    if checkpoint is None or not any(e["stage"] == stage.number for e in stage.run.events("stage_finished")):
+        return None
+    stage.built.load_trained(trained_weights(checkpoint))
+    return read_progress(checkpoint)
 
 
 def _known_budget(folder: Path) -> dict[str, Any] | None:

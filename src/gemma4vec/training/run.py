@@ -24,11 +24,12 @@ from gemma4vec.model.saving import save_model
 from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe, parse_recipe
 from gemma4vec.recipe.schema import Evaluation, Recipe
-from gemma4vec.training.checkpoint import Progress, latest_checkpoint, trained_weights
+from gemma4vec.training.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.contrast import ContrastTask
 from gemma4vec.training.loop import Evaluate, Stage, train_stage
 from gemma4vec.training.memory import peak_memory_bytes, release_memory
 from gemma4vec.training.progress import ProgressLine
+from gemma4vec.training.refusals import refuse_early
 
 Say = Callable[[str], None]
 
@@ -91,6 +92,7 @@ class Trainer:
         self.say = say
         self.recipe = recipe_of(run)
         self.line = ProgressLine("train")
+        self.stages_done: list[Progress] = []
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         choice = choose_dtype(self.device, self.recipe.model.dtype)
         say(f"dtype: {str(choice.dtype).removeprefix('torch.')} ({choice.reason})")
@@ -121,16 +123,23 @@ class Trainer:
         stage = Stage(
             number, settings, task, self.built, self.run, self._evaluator(settings.evaluation, loaded), self.line
         )
-        return train_stage(stage, seed)
+        progress = train_stage(stage, seed)
+        self.stages_done.append(progress)
+        return progress
 
-    def save(self, progress: Progress) -> Path:
-        """Write the merged model and the adapter, from the last checkpoint's full-precision weights."""
-        number = len(self.recipe.stages) - 1
-        folder = self.run.checkpoints / f"{number}-{self.recipe.stages[number].name}"
-        checkpoint = latest_checkpoint(folder)
-        if checkpoint is None:
-            raise InputError(f"{self.run.path} has no checkpoint to export")
-        self.say("writing the merged model")
+    def save(self) -> Path:
+        """Write the merged model and the adapter, from a checkpoint's full-precision weights.
+
+        The last checkpoint of the last stage, or its best one where `evaluation.export` asks for that.
+        """
+        stage = self.recipe.stages[-1]
+        folder = self.run.checkpoints / f"{len(self.recipe.stages) - 1}-{stage.name}"
+        wants_best = stage.evaluation.export == "best"
+        checkpoint = folder / "best" if wants_best else latest_checkpoint(folder)
+        if checkpoint is None or not checkpoint.is_dir():
+            raise InputError(f"{self.run.path} has no checkpoint to export; go on with it by --resume {self.run.path}")
+        taken = read_progress(checkpoint)
+        self.say(f"writing the merged model of step {taken.step}" if wants_best else "writing the merged model")
         release_memory()
         save_model(
             self.run.model,
@@ -139,9 +148,14 @@ class Trainer:
             trained_weights(checkpoint),
             data=self.run.manifest.get("data", {}),
             name=self.run.run_id,
+            checkpoint=f"the {stage.evaluation.export} checkpoint, step {taken.step} of stage {stage.name}",
         )
         self.run.event(
-            "finished", seconds=progress.seconds, tokens=progress.tokens, peak_memory_bytes=peak_memory_bytes()
+            "finished",
+            seconds=sum(progress.seconds for progress in self.stages_done),
+            tokens=sum(progress.tokens for progress in self.stages_done),
+            peak_memory_bytes=peak_memory_bytes(),
+            exported={"checkpoint": stage.evaluation.export, "step": taken.step},
         )
         return self.run.model
 
@@ -171,8 +185,10 @@ def train_run(run: RunFolder, say: Say) -> Path:
     with recorded(run):
         recipe = recipe_of(run)
         base = resolve_base(recipe.model.base, notice=say)
-        loaded = load_data(run, recipe, 0, say)
+        # All stages' rows at once: what does not fit the last stage is refused now, not after the first ones.
+        loaded = [load_data(run, recipe, number, say) for number in range(len(recipe.stages))]
+        refuse_early(recipe, base.path, loaded)
         trainer = Trainer(run, base, say)
-        for number in range(len(recipe.stages)):
-            progress = trainer.train(number, loaded if number == 0 else load_data(run, recipe, number, say))
-        return trainer.save(progress)
+        for number, data in enumerate(loaded):
+            trainer.train(number, data)
+        return trainer.save()

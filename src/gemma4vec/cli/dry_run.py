@@ -1,0 +1,189 @@
+"""What `gemma4vec train RECIPE --dry-run` prints: one screen for people, one JSON document for programs."""
+
+from typing import TYPE_CHECKING, Any
+
+from gemma4vec.cli.output import emit, notice
+
+if TYPE_CHECKING:
+    from gemma4vec.recipe.schema import Recipe
+    from gemma4vec.training.estimate import Estimate, StageEstimate
+    from gemma4vec.training.estimate_memory import Memory
+
+GB = 1e9
+
+
+def show_dry_run(recipe: "Recipe", as_json: bool) -> None:
+    """Estimate a run and print what it would take.
+
+    Raises:
+        InputError: whatever the run itself would be refused for.
+    """
+    from gemma4vec.training.estimate import estimate
+
+    found = as_dict(estimate(recipe, notice))
+    emit(as_json, found, as_text)
+
+
+def as_dict(found: "Estimate") -> dict[str, Any]:
+    """Everything as plain values; memory in GB (1e9 bytes), time in seconds."""
+    from gemma4vec.machine.describe import gpus, memory_bytes
+    from gemma4vec.training.estimate import checkpoint_bytes, model_bytes
+
+    recipe, parameters = found.recipe, found.parameters
+    total, available = memory_bytes()
+    adapters = 4 * parameters.total.get("adapters", 0)
+    return {
+        "recipe": recipe.name,
+        "base": {
+            "name": recipe.model.base,
+            "ready": found.base.ready,
+            "state": found.base.state,
+            "weights_gb": None if found.base.weight_bytes is None else found.base.weight_bytes / GB,
+            "model_type": found.model_type,
+            "layers": found.layers,
+        },
+        "attention": recipe.model.attention,
+        "readout": recipe.model.readout.name,
+        "device": found.device,
+        "dtype": {"name": str(found.dtype.dtype).removeprefix("torch."), "reason": found.dtype.reason},
+        "parameters": {
+            "total": sum(parameters.total.values()),
+            "trainable": sum(parameters.trainable.values()),
+            "by_part": parameters.total,
+            "trainable_by_part": parameters.trainable,
+        },
+        "stages": [_stage(stage, settings) for stage, settings in zip(found.stages, recipe.stages, strict=True)],
+        "steps": sum(stage.steps for stage in found.stages),
+        "seconds": sum(stage.seconds for stage in found.stages),
+        "peak_memory_gb": found.largest.memory.peak / GB,
+        "fits": _fits(found, total, available, gpus()),
+        "reads": [
+            {"source": name, "path": facts["path"], "rows": facts["rows"]} for name, facts in found.sources.items()
+        ],
+        "writes_gb": {
+            "checkpoints": checkpoint_bytes(parameters, recipe.stages) / GB,
+            "model": model_bytes(parameters) / GB,
+            "adapter": adapters / GB,
+        },
+    }
+
+
+def _stage(stage: "StageEstimate", settings: Any) -> dict[str, Any]:
+    layout = settings.layout
+    return {
+        "name": stage.name,
+        "layout": {
+            "kind": layout.kind,
+            "grouping": layout.grouping,
+            "gradient_checkpointing": layout.gradient_checkpointing,
+            "compiled": stage.compile.on,
+            "compile_reason": stage.compile.reason,
+        },
+        "rows_per_step": settings.batch.rows * settings.batch.accumulate,
+        "hard_negatives": settings.task.hard_negatives,
+        "steps": stage.steps,
+        "tokens_per_step": stage.tokens_per_step,
+        "padding_share": stage.reading.padding_share,
+        "batches_read": stage.reading.batches,
+        "seconds_per_step": stage.seconds_per_step,
+        "seconds": stage.seconds,
+        "flops_per_step": sum(stage.flops.values()),
+        "memory_gb": _memory(stage.memory),
+        "gpu_memory_gb": _memory(stage.gpu_memory),
+    }
+
+
+def _memory(memory: "Memory") -> dict[str, float]:
+    return {name: size / GB for name, size in {**vars(memory), "peak": memory.peak}.items()}
+
+
+def _fits(found: "Estimate", total: int, available: int, cards: list[dict[str, Any]]) -> dict[str, Any]:
+    """Whether the largest stage fits this machine, each GPU in it, and GPUs of common sizes."""
+    from gemma4vec.training.estimate_memory import gpu_table
+
+    needed = found.largest.memory.peak
+    gpu = max((stage.gpu_memory for stage in found.stages), key=lambda memory: memory.peak)
+    return {
+        "this_machine": {
+            "needed_gb": needed / GB,
+            "available_gb": available / GB,
+            "total_gb": total / GB,
+            "fits": needed <= available,
+        },
+        "gpus_here": [{"name": card["name"], **gpu_table(gpu, [card["memory_gb"]])[0]} for card in cards],
+        "gpus": gpu_table(gpu),
+    }
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """One screen."""
+    base, parameters, dtype = found["base"], found["parameters"], found["dtype"]
+    size = "unknown size" if base["weights_gb"] is None else f"{base['weights_gb']:.2f} GB"
+    parts = ", ".join(f"{name} {count:,}" for name, count in parameters["by_part"].items())
+    share = parameters["trainable"] / parameters["total"]
+    lines = [
+        f"dry run of {found['recipe']}: no weight was loaded, nothing was trained",
+        _line("base", f"{base['name']}, {base['model_type']}, {base['layers']} layers, weights {size}"),
+        _line("", base["state"]),
+        _line("model", f"{found['attention']} attention, {found['readout']} readout"),
+        _line("dtype", f"{dtype['name']} on {found['device']} ({dtype['reason']})"),
+        _line("parameters", f"{parameters['total']:,} ({parts})"),
+        _line("trainable", f"{parameters['trainable']:,} ({share:.2%})"),
+    ]
+    for number, stage in enumerate(found["stages"]):
+        lines += ["", *_stage_lines(number, stage)]
+    lines += ["", *_fit_lines(found["fits"]), ""]
+    if len(found["stages"]) > 1:
+        lines.append(_line("whole run", f"{found['steps']:,} steps, {_duration(found['seconds'])}"))
+    lines += [
+        _line("reads", f"{source['source']}: {source['rows']:,} rows, {source['path']}") for source in found["reads"]
+    ]
+    writes = ", ".join(f"{name} {size:.2f} GB" for name, size in found["writes_gb"].items())
+    return "\n".join([*lines, _line("writes", writes)])
+
+
+def _stage_lines(number: int, stage: dict[str, Any]) -> list[str]:
+    layout, memory = stage["layout"], stage["memory_gb"]
+    rate = stage["tokens_per_step"] / stage["seconds_per_step"]
+    checkpointing = ", gradient checkpointing" if layout["gradient_checkpointing"] else ""
+    compiled = "compiled" if layout["compiled"] else f"not compiled: {layout['compile_reason']}"
+    negatives = f", {stage['hard_negatives']} hard negatives each" if stage["hard_negatives"] else ""
+    parts = ", ".join(f"{name} {size:.2f}" for name, size in memory.items() if name != "peak")
+    return [
+        f"stage {number}: {stage['name']}",
+        _line("layout", f"{layout['kind']}, {layout['grouping']}{checkpointing}, {compiled}"),
+        _line(
+            "step",
+            f"{stage['rows_per_step']} rows{negatives}, {stage['tokens_per_step']:,.0f} tokens "
+            f"({stage['padding_share']:.1%} padding; mean of {stage['batches_read']} batches)",
+        ),
+        _line(
+            "time",
+            f"{stage['seconds_per_step']:.2f} s a step ({rate:,.0f} tokens/s, "
+            f"{stage['flops_per_step'] / 1e12:.2f} TFLOP), {stage['steps']:,} steps: {_duration(stage['seconds'])}",
+        ),
+        _line("memory", f"{memory['peak']:.2f} GB at the peak ({parts})"),
+    ]
+
+
+def _fit_lines(fits: dict[str, Any]) -> list[str]:
+    here = fits["this_machine"]
+    verdict = "fits" if here["fits"] else "DOES NOT FIT"
+    lines = [_line("here", f"{verdict}: {here['needed_gb']:.1f} GB of {here['available_gb']:.1f} GB free")]
+    for card in fits["gpus_here"]:
+        word = "fits" if card["fits"] else "DOES NOT FIT"
+        lines.append(_line(card["name"][:12], f"{word}: {card['needed_gb']:.1f} of {card['memory_gb']:g} GB"))
+    sizes = ", ".join(f"{card['memory_gb']:g} GB {'fits' if card['fits'] else 'NO'}" for card in fits["gpus"])
+    return [*lines, _line("a GPU of", f"{sizes} (needs about {fits['gpus'][0]['needed_gb']:.1f} GB)")]
+
+
+def _line(label: str, text: str) -> str:
+    return f"  {label:<12}{text}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

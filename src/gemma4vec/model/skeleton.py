@@ -1,0 +1,97 @@
+"""Backbones without their weights: on the meta device to count parameters, shallow and random to measure layers.
+
+A kind is what tells the layers of one model apart: the attention type, whether keys and values are shared, whatever
+else a config says layer by layer, and whether a gradient passes. Layers of one kind cost the same.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel
+
+from gemma4vec.errors import InputError
+from gemma4vec.model.backbone import Backbone, family_of
+
+# Rows of a shallow model's embedding: gathering from a large one costs no more, and holding it costs a gigabyte.
+_VOCABULARY = 2048
+
+Kind = tuple[Any, ...]
+
+
+def read_text_config(path: str | Path) -> Any:
+    """The config of the text tower at `path`.
+
+    Raises:
+        InputError: there is no config that the transformers library knows.
+    """
+    try:
+        return AutoConfig.from_pretrained(path, local_files_only=True).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"model.base: cannot read {path}/config.json: {' '.join(str(error).split())[:200]}") from error
+
+
+def empty_backbone(
+    config: Any, *, causal: bool, dtype: torch.dtype, device: torch.device | str = "meta", allow_untested: bool = False
+) -> Backbone:
+    """A backbone of this config with no values (`meta`) or random ones (any other device).
+
+    Raises:
+        InputError: a model type that was never verified.
+    """
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.* is deprecated", category=FutureWarning)
+    family = family_of(config.model_type, allow_untested)
+    config = type(config).from_dict(config.to_dict() | (family.causal if causal else family.bidirectional))
+    with torch.device(device):
+        model: Any = AutoModel.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    model.config.use_cache = False
+    return Backbone(model, causal=causal, family=family)
+
+
+def layer_kinds(config: Any, first_trained: int) -> list[Kind]:
+    """The kind of each layer; its last element says whether a gradient passes: from layer `first_trained` on."""
+    layers = int(config.num_hidden_layers)
+    lists = [value for value in config.to_dict().values() if isinstance(value, list) and len(value) == layers]
+    shared = layers - int(getattr(config, "num_kv_shared_layers", 0) or 0)
+    return [
+        (*(str(values[i]) for values in lists), "shared" if i >= shared else "own", i >= first_trained)
+        for i in range(layers)
+    ]
+
+
+def one_of_each(kinds: Sequence[Kind], at_least: int = 2) -> list[int]:
+    """Numbers of layers that show every kind once, and of more where that gives fewer than `at_least`."""
+    chosen = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
+    others = [i for i in reversed(range(len(kinds))) if i not in chosen]
+    return sorted(chosen + others[: max(0, at_least - len(chosen))])
+
+
+def shallow_config(config: Any, layers: Sequence[int]) -> Any:
+    """The config of a model that has only these layers of the given one, and a small vocabulary."""
+    values = config.to_dict()
+    count = int(config.num_hidden_layers)
+    for key, value in values.items():
+        if isinstance(value, list) and len(value) == count:
+            values[key] = [value[i] for i in layers]
+    overrides = values.get("per_layer_config")
+    if overrides:
+        by_layer = {int(key): value for key, value in overrides.items()}
+        values["per_layer_config"] = {new: by_layer[old] for new, old in enumerate(layers) if old in by_layer}
+    if values.get("num_kv_shared_layers"):
+        values["num_kv_shared_layers"] = sum(i >= count - values["num_kv_shared_layers"] for i in layers)
+    values["num_hidden_layers"] = len(layers)
+    values |= {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+    for key in ("vocab_size", "vocab_size_per_layer_input"):
+        if values.get(key):
+            values[key] = min(values[key], _VOCABULARY)
+    return type(config).from_dict(values)
+
+
+def fold_token_ids(model: nn.Module) -> None:
+    """Let a model with a small vocabulary read any token: ids are taken modulo its size."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.register_forward_pre_hook(lambda embedding, ids: (ids[0] % embedding.num_embeddings, *ids[1:]))

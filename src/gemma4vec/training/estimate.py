@@ -1,0 +1,265 @@
+"""A dry run: what a training would take, without loading a weight.
+
+Parameters are counted on the meta device; tokens come from batches that are really drawn; seconds and activations from
+a shallow model of the same layers with random weights, trained a little on this machine.
+"""
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from gemma4vec.data.sources import Loaded, load_sources
+from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
+from gemma4vec.model.build import Built, assemble
+from gemma4vec.model.compilation import CompileChoice, use_compile_cache
+from gemma4vec.model.readout import READOUTS
+from gemma4vec.model.skeleton import (
+    Kind,
+    empty_backbone,
+    fold_token_ids,
+    layer_kinds,
+    one_of_each,
+    read_text_config,
+    shallow_config,
+)
+from gemma4vec.model.tokens import load_tokeniser
+from gemma4vec.recipe import schema
+from gemma4vec.training.contrast import ContrastTask
+from gemma4vec.training.estimate_base import BaseFiles, base_files
+from gemma4vec.training.estimate_data import Reading, read_batches
+from gemma4vec.training.estimate_flops import step_flops
+from gemma4vec.training.estimate_layers import Measured, measure_layers, total
+from gemma4vec.training.estimate_memory import Memory, memory_on_gpu, training_memory
+from gemma4vec.training.estimate_parameters import Parameters, count_parameters
+from gemma4vec.training.loop import compile_choice
+from gemma4vec.training.memory import keep_freed_memory, release_memory
+from gemma4vec.training.optimiser import MasterAdamW
+from gemma4vec.training.refusals import refuse_early
+
+Say = Callable[[str], None]
+# Enough to keep all cores busy; more would only take longer.
+_MEASURED_CELLS = 8192
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """One stage; see `Reading`, `Memory` and `Measured` for the parts."""
+
+    name: str
+    reading: Reading
+    measured: Measured
+    compile: CompileChoice
+    memory: Memory
+    gpu_memory: Memory
+    flops: dict[str, float]
+    batches_per_step: int
+    tokens_per_step: float
+    seconds_per_step: float
+    steps: int
+
+    @property
+    def seconds(self) -> float:
+        """All steps."""
+        return self.steps * self.seconds_per_step
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A whole run."""
+
+    recipe: schema.Recipe
+    base: BaseFiles
+    model_type: str
+    layers: int
+    device: str
+    dtype: DtypeChoice
+    parameters: Parameters
+    sources: dict[str, dict[str, Any]]
+    stages: list[StageEstimate]
+
+    @property
+    def largest(self) -> StageEstimate:
+        """The stage that needs most memory."""
+        return max(self.stages, key=lambda stage: stage.memory.peak)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What all stages share."""
+
+    recipe: schema.Recipe
+    config: Any
+    dtype: torch.dtype
+    device: str
+    whole: Built  # on the meta device
+    parameters: Parameters
+    kinds: list[Kind]
+
+
+def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
+    """Estimate a run of `recipe` on this machine.
+
+    Raises:
+        InputError: whatever a real run would refuse before it loads weights.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with base_files(recipe.model.base, say) as base:
+        config = read_text_config(base.path)
+        choice = choose_dtype(device, recipe.model.dtype)
+        model = _describe(recipe, config, base.path, choice.dtype, device)
+    loaded = [load_sources(stage.data, say) for stage in recipe.stages]
+    refuse_early(recipe, base.path, loaded)
+    stages = [_estimate_stage(model, number, data, say) for number, data in enumerate(loaded)]
+    return Estimate(
+        recipe=recipe,
+        base=base,
+        model_type=str(config.model_type),
+        layers=len(model.kinds),
+        device=device,
+        dtype=choice,
+        parameters=model.parameters,
+        sources={name: facts for data in loaded for name, facts in data.sources.items()},
+        stages=stages,
+    )
+
+
+def _describe(recipe: schema.Recipe, config: Any, path: Path, dtype: torch.dtype, device: str) -> _Model:
+    settings = recipe.model
+    tokeniser = load_tokeniser(path, append_eos="eos" in READOUTS[settings.readout.name].needs)
+    empty = empty_backbone(
+        config, causal=settings.attention == "causal", dtype=dtype, allow_untested=settings.allow_untested
+    )
+    whole = assemble(settings, empty, tokeniser)
+    parameters = count_parameters(whole)
+    return _Model(recipe, config, dtype, device, whole, parameters, layer_kinds(config, parameters.first_trained))
+
+
+def _shallow(model: _Model) -> tuple[Built, list[Kind]]:
+    """A model of few layers with random weights, and the kinds of its layers."""
+    chosen = one_of_each(model.kinds)
+    kinds = [model.kinds[i] for i in chosen]
+    settings = model.recipe.model
+    backbone = empty_backbone(
+        shallow_config(model.config, chosen),
+        causal=settings.attention == "causal",
+        dtype=model.dtype,
+        device=model.device,
+        allow_untested=settings.allow_untested,
+    )
+    fold_token_ids(backbone.model)
+    if settings.lora is not None and settings.lora.last_layers is not None:
+        trained = sum(kind[-1] for kind in kinds)
+        settings = settings.model_copy(update={"lora": settings.lora.model_copy(update={"last_layers": trained})})
+    return assemble(settings, backbone, model.whole.tokeniser, seed=model.recipe.seed), kinds
+
+
+def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> StageEstimate:
+    stage = model.recipe.stages[number]
+    task = _task(model, stage, data, number, model.whole)
+    reading = read_batches(task)
+    compiled = compile_choice(stage.layout, stage.budget)
+    use_compile_cache()
+    keep_freed_memory()
+    say(f"measuring layers of {model.config.model_type} on this machine" + (", compiled" if compiled.on else ""))
+    measured = _measure(model, number, data, reading, compiled)
+    release_memory()
+    framework = float(psutil.Process().memory_info().rss)
+    memory, gpu_memory = _memory(model, stage, reading, measured, framework)
+    trainable = sum(model.parameters.trainable.values())
+    update = measured.optimiser_seconds * trainable / max(1, measured.optimiser_parameters)
+    accumulate = stage.batch.accumulate
+    seconds = accumulate * (total(measured.seconds, model.kinds, reading.cells) + reading.seconds) + update
+    flops = step_flops(
+        model.whole.encoder.backbone,
+        reading.all_cells * accumulate,
+        reading.columns,
+        model.parameters.first_trained,
+    )
+    tokens = accumulate * reading.tokens
+    return StageEstimate(
+        name=stage.name,
+        reading=reading,
+        measured=measured,
+        compile=compiled,
+        memory=memory,
+        gpu_memory=gpu_memory,
+        flops=dict(flops),
+        batches_per_step=accumulate,
+        tokens_per_step=tokens,
+        seconds_per_step=seconds,
+        steps=steps_of(stage, tokens, seconds),
+    )
+
+
+def _measure(model: _Model, number: int, data: Loaded, reading: Reading, compiled: CompileChoice) -> Measured:
+    """Train the shallow model, on as many rows as make up the cells that are worth measuring."""
+    stage = model.recipe.stages[number]
+    share = min(1.0, _MEASURED_CELLS / reading.all_cells)
+    rows = max(2, round(stage.batch.rows * share))
+    smaller = stage.model_copy(update={"batch": stage.batch.model_copy(update={"rows": rows})})
+    built, kinds = _shallow(model)
+    measured = measure_layers(
+        built,
+        _task(model, smaller, data, number, built),
+        MasterAdamW(built.trainable(), stage.optimiser),
+        kinds,
+        compiled=compiled.on,
+        checkpointing=stage.layout.gradient_checkpointing,
+    )
+    del built
+    gc.collect()
+    return measured
+
+
+def _task(model: _Model, stage: schema.Stage, data: Loaded, number: int, built: Built) -> ContrastTask:
+    seed = model.recipe.seed + number
+    return ContrastTask(stage, data.rows, built, max_tokens=model.recipe.model.max_tokens, seed=seed)
+
+
+def _memory(
+    model: _Model, stage: schema.Stage, reading: Reading, measured: Measured, framework: float
+) -> tuple[Memory, Memory]:
+    """On this machine, and on a GPU: there rows stay in main memory, and the type is bf16."""
+    here, gpu = (
+        training_memory(
+            model.parameters,
+            kept,
+            model.kinds,
+            reading,
+            input_bytes=float(model.config.hidden_size * torch.empty(0, dtype=model.dtype).element_size()),
+            checkpointing=stage.layout.gradient_checkpointing,
+            accumulate=stage.batch.accumulate,
+            framework=framework,
+        )
+        for kept in (measured.kept_bytes, measured.eager_kept_bytes)
+    )
+    return here, memory_on_gpu(gpu, min(here.activations, gpu.activations))
+
+
+def steps_of(stage: schema.Stage, tokens_per_step: float, seconds_per_step: float) -> int:
+    """Optimiser steps of a stage's budget, as `training.budget` will count them."""
+    budget = stage.budget
+    if budget.steps is not None:
+        return budget.steps
+    if budget.rows is not None:
+        return max(1, round(budget.rows / (stage.batch.rows * stage.batch.accumulate)))
+    if budget.tokens is not None:
+        return max(1, round(budget.tokens / tokens_per_step))
+    assert budget.minutes is not None
+    return 1 + round(budget.minutes * 60.0 / seconds_per_step)
+
+
+def checkpoint_bytes(parameters: Parameters, stages: Sequence[schema.Stage]) -> int:
+    """The largest that the checkpoints of a run are at a time: weights and two moments, in fp32, of each copy."""
+    one = 12 * sum(parameters.trainable.values())
+    return one * sum(2 if stage.evaluation.every_steps is not None else 1 for stage in stages)
+
+
+def model_bytes(parameters: Parameters) -> int:
+    """Size of the exported model: merged, fp32."""
+    return 4 * (sum(parameters.total.values()) - parameters.total.get("adapters", 0))

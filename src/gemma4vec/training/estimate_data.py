@@ -1,0 +1,80 @@
+"""What the steps of a stage will read: some batches are really drawn, tokenised and laid out."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from gemma4vec.model.packing import Layout
+from gemma4vec.training.task import Task
+
+_BATCHES = 16
+_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Means over batches that were drawn, and the largest of them.
+
+    Attributes:
+        batches: how many were drawn.
+        tokens: real tokens of a batch.
+        cells: cells of a batch, padding included, by whether their layout's shape repeats.
+        largest_cells: the same of the batch with the most cells.
+        largest_layout: cells of the largest micro-batch.
+        columns: columns of a layout, weighted by its cells.
+        padding_share: share of computed cells that hold no real token.
+        seconds: to draw, tokenise and lay out a batch.
+    """
+
+    batches: int
+    tokens: float
+    cells: dict[bool, float]
+    largest_cells: dict[bool, float]
+    largest_layout: int
+    columns: float
+    padding_share: float
+    seconds: float
+
+    @property
+    def all_cells(self) -> float:
+        """Cells of a batch, whatever their shape."""
+        return sum(self.cells.values())
+
+
+def read_batches(task: Task, *, batches: int = _BATCHES) -> Reading:
+    """Draw the first batches of a task, for at most some seconds (and at least two batches)."""
+    drawn: list[list[Layout]] = []
+    seconds: list[float] = []
+    endless = islice(task.batches(0), batches)
+    while len(drawn) < batches and (len(drawn) < 2 or sum(seconds) < _SECONDS):
+        started = time.perf_counter()
+        batch: Any = next(endless)
+        seconds.append(time.perf_counter() - started)
+        drawn.append(list(batch.layouts))
+    each = [cells_of(layouts) for layouts in drawn]
+    cells = {repeats: statistics.fmean(found[repeats] for found in each) for repeats in (True, False)}
+    tokens = statistics.fmean(sum(layout.real_tokens for layout in layouts) for layouts in drawn)
+    every = [layout for layouts in drawn for layout in layouts]
+    all_cells = sum(layout.all_tokens for layout in every)
+    return Reading(
+        batches=len(drawn),
+        tokens=tokens,
+        cells=cells,
+        largest_cells=max(each, key=lambda found: sum(found.values())),
+        largest_layout=max(layout.all_tokens for layout in every),
+        columns=sum(layout.all_tokens * layout.input_ids_RC.shape[1] for layout in every) / all_cells,
+        padding_share=1.0 - tokens * len(drawn) / all_cells,
+        # The first batch shuffles the epoch and warms the tokenizer; a run does that once.
+        seconds=statistics.fmean(seconds[1:]),
+    )
+
+
+def cells_of(layouts: Sequence[Layout]) -> dict[bool, float]:
+    """Cells of layouts by whether their shape repeats."""
+    return {
+        repeats: float(sum(layout.all_tokens for layout in layouts if layout.repeats is repeats))
+        for repeats in (True, False)
+    }

@@ -1,0 +1,112 @@
+"""What a layer of each kind costs on this machine: a shallow model with random weights is trained a little.
+
+It runs the very code of a real step (encoder, readout, loss, backward, optimiser; compiled, checkpointed and laid out
+as the recipe says) on real batches, so no efficiency is assumed. What is measured grows with cells and layers: at these
+sizes a step is linear in both to a few percent.
+"""
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gemma4vec.model.build import Built
+from gemma4vec.model.skeleton import Kind
+from gemma4vec.training.layer_meter import LayerMeter
+from gemma4vec.training.optimiser import MasterAdamW
+from gemma4vec.training.task import Task
+
+_REPEATS = 3
+Costs = dict[tuple[Kind | None, bool], float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Costs by kind of layer (None: all outside layers) and whether a layout's shape repeats; a cell holds a token.
+
+    Attributes:
+        seconds: forward and backward of a cell in one layer.
+        kept_bytes: what a cell keeps in one layer until its backward, without gradient checkpointing.
+        eager_kept_bytes: the same where the layers are not compiled (what a GPU keeps at most).
+        optimiser_seconds: of one update.
+        optimiser_parameters: how many it updated.
+    """
+
+    seconds: Costs
+    kept_bytes: Costs
+    eager_kept_bytes: Costs
+    optimiser_seconds: float
+    optimiser_parameters: int
+
+
+def measure_layers(
+    built: Built, task: Task, optimiser: MasterAdamW, kinds: Sequence[Kind], *, compiled: bool, checkpointing: bool
+) -> Measured:
+    """Train a shallow model on the task's first batch: once to see what is kept, then against the clock."""
+    backbone = built.encoder.backbone
+    built.encoder.train()
+    meter = LayerMeter(backbone, [kind[-1] for kind in kinds])
+    batch = next(iter(task.batches(0)))
+
+    def kept() -> Costs:
+        meter.clear()
+        with meter.attached():
+            with meter.keeping_count():
+                loss = task.loss(built, batch).value
+            loss.backward()
+        optimiser.step(0.0)
+        return _by_kind(meter.kept_bytes, meter.cells, kinds)
+
+    eager = kept()
+    as_run = eager
+    if compiled:
+        backbone.compile_layers()
+        as_run = kept()
+    if checkpointing:
+        backbone.use_gradient_checkpointing()
+    passes, updates = [], []
+    for _ in range(_REPEATS + 1):
+        meter.clear()
+        with meter.attached():
+            started = meter.now()
+            task.loss(built, batch).value.backward()
+            before_update = meter.now()
+        optimiser.step(0.0)
+        updates.append(meter.now() - before_update)
+        _add_the_rest(meter, before_update - started)
+        passes.append(_by_kind(meter.seconds, meter.cells, kinds))
+    return Measured(
+        seconds={place: statistics.median(each[place] for each in passes[1:]) for place in passes[-1]},
+        kept_bytes=as_run,
+        eager_kept_bytes=eager,
+        optimiser_seconds=statistics.median(updates[1:]),
+        optimiser_parameters=sum(p.numel() for p in built.trainable().values()),
+    )
+
+
+def _add_the_rest(meter: LayerMeter, whole: float) -> None:
+    """What a step spends outside its layers, shared out over its cells."""
+    rest = max(0.0, whole - sum(meter.seconds.values()))
+    cells = sum(meter.cells.values())
+    for repeats, count in meter.cells.items():
+        meter.seconds[None, repeats] = rest * count / cells
+
+
+def _by_kind(counted: "Counter[Any]", cells: "Counter[bool]", kinds: Sequence[Kind]) -> Costs:
+    """Means over the layers of a kind, for one cell."""
+    found: dict[tuple[Kind | None, bool], list[float]] = {}
+    for repeats, count in cells.items():
+        for layer in [None, *range(len(kinds))]:
+            kind = None if layer is None else kinds[layer]
+            found.setdefault((kind, repeats), []).append(counted[layer, repeats] / count)
+    return {place: statistics.fmean(values) for place, values in found.items()}
+
+
+def total(costs: Costs, kinds: Sequence[Kind], cells: dict[bool, float]) -> float:
+    """What layers of these kinds and all else cost for so many cells; a shape never measured costs as the other."""
+    return sum(
+        count * costs.get((kind, repeats), costs.get((kind, not repeats), 0.0))
+        for kind in [None, *kinds]
+        for repeats, count in cells.items()
+    )

@@ -1,0 +1,107 @@
+"""The memory of a training at its peak, part by part, and which GPUs hold it.
+
+The forward passes of all micro-batches of a batch come before its backward, so their activations add up; with gradient
+checkpointing only the layers' inputs do, and one layer at a time is computed again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gemma4vec.model.skeleton import Kind
+from gemma4vec.training.estimate_data import Reading
+from gemma4vec.training.estimate_layers import Costs, total
+from gemma4vec.training.estimate_parameters import Parameters
+
+GB = 1e9
+GPU_SIZES_GB = (16, 24, 40, 80)
+# CUDA's own context and libraries on a card (measured by others at 0.4 to 0.8 GB), and what fragmentation leaves over.
+_CUDA_CONTEXT = 0.6 * GB
+_USABLE = 0.95
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the peak of training, by part.
+
+    Attributes:
+        weights: base, adapters, readout and head.
+        optimiser: fp32 copies of what is trained, and AdamW's moments.
+        activations: what all micro-batches of a batch keep until the backward pass.
+        working: gradients, and the buffers of the layer that is at work.
+        framework: the process itself: libraries, tokenizer, rows (measured).
+    """
+
+    weights: float
+    optimiser: float
+    activations: float
+    working: float
+    framework: float
+
+    @property
+    def peak(self) -> float:
+        """All parts."""
+        return self.weights + self.optimiser + self.activations + self.working + self.framework
+
+
+def training_memory(
+    parameters: Parameters,
+    kept: Costs,
+    kinds: Sequence[Kind],
+    reading: Reading,
+    *,
+    input_bytes: float,
+    checkpointing: bool,
+    accumulate: int,
+    framework: float,
+) -> Memory:
+    """The peak of a stage.
+
+    Args:
+        parameters: counts.
+        kept: bytes that a cell keeps in a layer of each kind.
+        kinds: of all layers.
+        reading: the batches.
+        input_bytes: of one cell as it enters a layer.
+        checkpointing: whether layers keep their input alone.
+        accumulate: batches in an optimiser step.
+        framework: bytes of the process without all this.
+    """
+    cells = reading.largest_cells
+    one_layer = max(
+        (total(kept, [kind], _layout(reading)) - total(kept, [], _layout(reading)) for kind in kinds), default=0.0
+    )
+    if checkpointing:
+        trained = sum(kind[-1] for kind in kinds)
+        activations = total(kept, [], cells) + trained * input_bytes * sum(cells.values())
+        buffers = 2 * one_layer  # what is computed again, and its gradients
+    else:
+        activations = total(kept, kinds, cells)
+        buffers = one_layer
+    gradients = float(parameters.trainable_bytes)
+    update = gradients + (parameters.master_bytes or 0)  # gradients are cast to fp32 where weights have fp32 copies
+    # Either everything is kept and the backward begins, or the gradients are whole and the update begins.
+    working = max(buffers + (gradients if accumulate > 1 else 0.0), update - activations)
+    return Memory(
+        weights=float(parameters.weight_bytes),
+        optimiser=float(parameters.master_bytes + parameters.moment_bytes),
+        activations=activations,
+        working=working,
+        framework=framework,
+    )
+
+
+def _layout(reading: Reading) -> dict[bool, float]:
+    """The cells of the largest micro-batch."""
+    repeats = reading.cells[True] >= reading.cells[False]
+    return {repeats: float(reading.largest_layout), not repeats: 0.0}
+
+
+def gpu_table(on_gpu: Memory, sizes_gb: Sequence[float] = GPU_SIZES_GB) -> list[dict[str, float | bool]]:
+    """For each size of GPU memory in GB, whether the training fits."""
+    needed = on_gpu.peak
+    return [{"memory_gb": size, "needed_gb": needed / GB, "fits": needed <= _USABLE * size * GB} for size in sizes_gb]
+
+
+def memory_on_gpu(memory: Memory, activations: float) -> Memory:
+    """The same training on a GPU: libraries and rows stay in main memory, CUDA's context comes in."""
+    return Memory(memory.weights, memory.optimiser, activations, memory.working, _CUDA_CONTEXT)
