@@ -6,14 +6,12 @@ sizes a step is linear in both to a few percent.
 """
 
 import statistics
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gemma4vec.model.build import Built
 from gemma4vec.model.skeleton import Kind
-from gemma4vec.training.layer_meter import LayerMeter
+from gemma4vec.training.layer_meter import LayerMeter, Place
 from gemma4vec.training.optimiser import MasterAdamW
 from gemma4vec.training.task import Task
 
@@ -93,13 +91,13 @@ def _add_the_rest(meter: LayerMeter, whole: float) -> None:
         meter.seconds[None, repeats] = rest * count / cells
 
 
-def _by_kind(counted: "Counter[Any]", cells: "Counter[bool]", kinds: Sequence[Kind]) -> Costs:
+def _by_kind(counted: Mapping[Place, float], cells: Mapping[bool, int], kinds: Sequence[Kind]) -> Costs:
     """Means over the layers of a kind, for one cell."""
     found: dict[tuple[Kind | None, bool], list[float]] = {}
     for repeats, count in cells.items():
         for layer in [None, *range(len(kinds))]:
             kind = None if layer is None else kinds[layer]
-            found.setdefault((kind, repeats), []).append(counted[layer, repeats] / count)
+            found.setdefault((kind, repeats), []).append(counted.get((layer, repeats), 0.0) / count)
     return {place: statistics.fmean(values) for place, values in found.items()}
 
 

@@ -5,7 +5,7 @@ layer is told from that of the next, compiled or not, checkpointed or not.
 """
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -33,17 +33,18 @@ class LayerMeter:
         self.trained = list(trained)
         self.repeats = False
         self.layer: int | None = None
-        self.seconds: Counter[Place] = Counter()
-        self.kept_bytes: Counter[Place] = Counter()
-        self.cells: Counter[bool] = Counter()
+        self.seconds: defaultdict[Place, float] = defaultdict(float)
+        self.kept_bytes: defaultdict[Place, float] = defaultdict(float)
+        self.cells: defaultdict[bool, int] = defaultdict(int)
         self._began: dict[int, float] = {}
         self._anchor = torch.zeros((), device=backbone.device, requires_grad=True)
         self._shared: set[int] = set()  # storages that come from outside the layers: masks, rotary tables
 
     def clear(self) -> None:
         """Forget what was counted."""
-        for counter in (self.seconds, self.kept_bytes, self.cells):
-            counter.clear()
+        self.seconds.clear()
+        self.kept_bytes.clear()
+        self.cells.clear()
 
     def now(self) -> float:
         """The clock, when all work before it is done."""

@@ -1,0 +1,145 @@
+"""How near a dry run comes: its estimate against a measured short run of the same recipe.
+
+    python benchmarks/dry_run.py --settings plain checkpointing
+
+For each setting, two child processes: `gemma4vec train RECIPE --dry-run --json`, then the training itself for a few
+steps. Of the training are compared: seconds per step (median of the steps after the first two, which compile and warm
+up), tokens per step, the number of steps, and the peak of resident memory at the end of training (the child's own).
+A share of 1 is exact; the bound is 15% on either side.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from record import RESULTS, say, write_result
+
+from gemma4vec.ledger.runs import RunFolder
+
+ROOT = Path(__file__).parents[1]
+QUICKSTART = ROOT / "src/gemma4vec/pipeline/quickstart.yaml"
+SKIPPED = 2
+BOUND = 0.15
+SMOLLM, LLAMA_PROMPTS = "model.base=bundled:smollm2-135m", "model.prompts=code_retrieval"
+COMPILED, EAGER = "stages.0.layout.compile=true", "stages.0.layout.compile=false"
+CHECKPOINTING = "stages.0.layout.gradient_checkpointing=true"
+FOUR_NEGATIVES, EIGHT_ROWS = "stages.0.task.hard_negatives=4", "stages.0.batch.rows=8"
+LAST_SIX = "model.lora.last_layers=6"
+SETTINGS: dict[str, list[str]] = {
+    "plain": [COMPILED],
+    "eager": [EAGER],
+    "checkpointing": [COMPILED, CHECKPOINTING],
+    "eager-checkpointing": [EAGER, CHECKPOINTING],
+    "last-6-layers": [COMPILED, LAST_SIX],
+    "four-negatives": [COMPILED, FOUR_NEGATIVES, EIGHT_ROWS],
+    "padded": [EAGER, "stages.0.layout.kind=padded"],
+    "smollm": [SMOLLM, COMPILED],
+    "smollm-eager-last-6": [SMOLLM, EAGER, LAST_SIX],
+    "smollm-checkpointing-four-negatives": [SMOLLM, COMPILED, CHECKPOINTING, FOUR_NEGATIVES, EIGHT_ROWS],
+}
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    measured: dict[str, Any] = {}
+    file = arguments.results / ".dry_run-measured.json"
+    if arguments.keep and file.is_file():
+        measured = json.loads(file.read_text(encoding="utf-8"))
+    for name in arguments.settings:
+        measured[name] = compare(name, arguments)
+        file.write_text(json.dumps(measured), encoding="utf-8")
+    report(measured)
+    write_result("dry_run", {"bound": BOUND, "skipped_steps": SKIPPED, "settings": measured}, arguments.results)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), metavar="NAME")
+    parser.add_argument("--steps", type=int, default=6, help="optimiser steps of the measured run")
+    parser.add_argument("--rows", type=Path, help="JSONL of rows (default: pycode)")
+    parser.add_argument("--keep", action="store_true", help="add to what earlier calls with --keep measured")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
+    arguments = parser.parse_args()
+    if arguments.steps <= SKIPPED:
+        parser.error(f"--steps must be more than {SKIPPED}")
+    return arguments
+
+
+def compare(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Estimate and train one setting."""
+    words = [str(QUICKSTART), *SETTINGS[name], f"stages.0.budget={{steps: {arguments.steps}}}"]
+    # Evaluations and checkpoints would be timed with the steps.
+    words += ["stages.0.evaluation.checkpoint_seconds=3600"]
+    if arguments.rows:
+        words += [f"stages.0.data=[{{name: rows, source: jsonl, path: {arguments.rows.resolve()}}}]"]
+    say(f"{name}: estimate")
+    expected = json.loads(gemma4vec("train", *words, "--dry-run", "--json"))
+    say(f"{name}: {arguments.steps} steps")
+    with tempfile.TemporaryDirectory(prefix="dry-run-") as folder:
+        found = json.loads(gemma4vec("train", *words, "--json", "--out", folder))
+        run = RunFolder.open(Path(found["run"]))
+        steps = run.events("step")
+        finished = run.events("stage_finished")[0]
+        whole_peak = run.events("finished")[0]["peak_memory_bytes"]
+    seconds = [step["tokens"] / step["tokens_per_second"] for step in own_tokens(steps)][SKIPPED:]
+    stage = expected["stages"][0]
+    per_token = statistics.fmean(seconds) / (sum(step["tokens"] for step in own_tokens(steps)[SKIPPED:]) / len(seconds))
+    actual = {
+        "seconds_per_step": per_token * finished["tokens"] / len(steps),
+        "tokens_per_step": finished["tokens"] / len(steps),
+        "steps": len(steps),
+        "peak_memory_gb": finished["peak_memory_bytes"] / 1e9,
+    }
+    estimated = {
+        "seconds_per_step": stage["seconds_per_step"],
+        "tokens_per_step": stage["tokens_per_step"],
+        "steps": stage["steps"],
+        "peak_memory_gb": stage["memory_gb"]["peak"],
+    }
+    shares = {key: estimated[key] / actual[key] for key in actual}
+    say(f"{name}: " + ", ".join(f"{key} {share:.3f}" for key, share in shares.items()))
+    return {
+        "overrides": SETTINGS[name],
+        "estimated": estimated,
+        "measured": actual,
+        "shares": shares,
+        "seconds_of_steps": seconds,
+        "memory_gb": stage["memory_gb"],
+        "peak_with_export_gb": whole_peak / 1e9,
+        "estimated_peak_gb": expected["peak_memory_gb"],
+    }
+
+
+def own_tokens(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Step events with the tokens of their own step; the events have all tokens so far."""
+    before = [0, *(step["tokens"] for step in steps)]
+    return [step | {"tokens": step["tokens"] - done} for step, done in zip(steps, before, strict=False)]
+
+
+def gemma4vec(*words: str) -> str:
+    """What a command of ours prints; its remarks go where ours go."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-m", "gemma4vec", *words], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return done.stdout
+
+
+def report(measured: dict[str, Any]) -> None:
+    """A line for each setting, and whether all are within the bound."""
+    names = ("seconds_per_step", "tokens_per_step", "steps", "peak_memory_gb")
+    say(f"{'estimated / measured':<38}" + "".join(f"{name:>18}" for name in names))
+    for setting, found in measured.items():
+        say(f"{setting:<38}" + "".join(f"{found['shares'][name]:>18.3f}" for name in names))
+    worst = max(abs(share - 1.0) for found in measured.values() for share in found["shares"].values())
+    say(f"largest difference {worst:.1%}, bound {BOUND:.0%}")
+
+
+if __name__ == "__main__":
+    main()
