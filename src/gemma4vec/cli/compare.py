@@ -31,7 +31,7 @@ def compare_command(
         bool,
         typer.Option("--allow-different-settings", help="Compare even where texts were cut at different lengths."),
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap and of the random sign flips.", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random sign flips.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
 ) -> None:
     """Compare two evaluations query by query: difference A - B, 95% interval, p-value and a verdict."""

@@ -9,9 +9,12 @@ import numpy.typing as npt
 
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.result import Result, load_result
-from gemma4vec.statistics.bootstrap import Interval, mean_interval
+from gemma4vec.statistics.bootstrap import Interval
+from gemma4vec.statistics.equivalence import Equivalence, equivalence
+from gemma4vec.statistics.multiplicity import adjust
 from gemma4vec.statistics.paired import SignFlip, sign_flip_test
-from gemma4vec.statistics.power import smallest_detectable_difference
+from gemma4vec.statistics.power import smallest_detectable
+from gemma4vec.statistics.student import t_interval
 from gemma4vec.statistics.verdict import Verdict, decide
 
 SHOWN = 10  # largest differences kept on either side
@@ -35,10 +38,11 @@ class Comparison:
     Attributes:
         a, b: names of the models.
         mean_a, mean_b: their means (over tasks, of the tasks' means over queries).
-        interval: mean difference A - B with its 95% bootstrap interval over queries.
+        interval: mean difference A - B with its 95% t interval over queries (why not a bootstrap: docs/statistics.md).
         test: paired sign-flip test.
-        verdict: "better" and "worse" are said of A.
-        smallest_detectable: mean difference that this many queries with this spread find with 80% probability.
+        verdict: "better" and "worse" are said of A; it stores the family's size and the correction.
+        smallest_detectable: mean difference that these queries with their spread find with 80% probability.
+        equivalence: the question "within the margin?" with its own p, where a margin was stated.
         wins, losses, ties: queries where A is above, below, equal to B.
         largest_wins, largest_losses: queries with the largest differences.
         differing_settings: setting -> (A's value, B's value), where both have it and they differ.
@@ -60,6 +64,7 @@ class Comparison:
     largest_wins: list[QueryDifference]
     largest_losses: list[QueryDifference]
     differing_settings: dict[str, tuple[Any, Any]]
+    equivalence: Equivalence | None = None
 
     @property
     def difference(self) -> float:
@@ -95,6 +100,7 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
     margin: float | None = None,
+    family: int = 1,
     allow_different_settings: bool = False,
 ) -> Comparison:
     """Compare two results on the same suite; the difference is A - B.
@@ -102,9 +108,11 @@ def compare(
     Args:
         a, b: results, or folders that `load_result` reads.
         metric: a metric that both have.
-        resamples: bootstrap resamples and random sign flips, each.
-        seed: of both.
+        resamples: random sign flips.
+        seed: of these.
         margin: differences below it do not matter; only with it can the verdict be "equivalent".
+        family: comparisons of this suite and metric so far, this one included; p is then Holm's for the smallest of
+            them, `family` times p.
         allow_different_settings: compare even where the models cut texts at different lengths.
 
     Raises:
@@ -122,9 +130,11 @@ def compare(
         raise InputError(_different_queries(a, b, keys, keys_b))
     difference_N = values_a - values_b
     tasks = [task for task, _ in keys]
-    interval = mean_interval(difference_N, tasks, resamples=resamples, seed=seed)
+    interval = t_interval(difference_N, tasks)
     test = sign_flip_test(difference_N, tasks, flips=resamples, seed=seed)
-    spread = float(difference_N.std(ddof=1)) if len(keys) > 1 else 0.0
+    (adjusted,) = adjust([test.p], "none" if family == 1 else "holm", family)
+    same = None if margin is None else equivalence(difference_N, margin, tasks)
+    detectable = smallest_detectable(difference_N, tasks, family=family)
     wins, losses = _largest(keys, values_a, values_b)
     return Comparison(
         a=a.model,
@@ -135,14 +145,15 @@ def compare(
         mean_b=b.mean[metric],
         interval=interval,
         test=test,
-        verdict=decide(test, interval, margin=margin),
-        smallest_detectable=smallest_detectable_difference(spread, len(keys)),
+        verdict=decide(test, interval, equivalence=same, adjusted=adjusted, smallest_detectable=detectable),
+        smallest_detectable=detectable,
         wins=int(np.count_nonzero(difference_N > 0)),
         losses=int(np.count_nonzero(difference_N < 0)),
         ties=int(np.count_nonzero(difference_N == 0)),
         largest_wins=wins,
         largest_losses=losses,
         differing_settings=differing,
+        equivalence=same,
     )
 
 

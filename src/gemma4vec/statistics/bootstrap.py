@@ -2,7 +2,9 @@
 
 The bias-corrected and accelerated interval (BCa; Efron 1987, "Better Bootstrap Confidence Intervals") shifts the
 percentiles of the bootstrap distribution for bias and skewness. Per-query scores are skewed (many zeros and ones),
-which is where plain percentiles miss.
+which is where plain percentiles miss. Its weakness is what it corrects by: skewness itself has to be estimated, and of
+differences that are mostly zero fifty queries do not give it. For differences take `student.t_interval`; the measured
+coverage of both stands in docs/statistics.md.
 """
 
 from collections.abc import Sequence
@@ -13,20 +15,21 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from gemma4vec.statistics.weights import Floats, Stratified, stratify
+from gemma4vec.statistics.weights import Floats, Stratified, missing_spread, stratify
 
 VALUES_PER_BLOCK = 2_000_000  # drawn values held at a time: bounds memory to some tens of MB
 
-Method = Literal["bca", "percentile", "degenerate"]
+Method = Literal["bca", "percentile", "t", "degenerate"]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its bootstrap confidence interval.
+    """A mean with its confidence interval.
 
     `method` says how it was made: "bca"; "percentile" where the BCa correction is undefined (all resamples on one side
-    of the mean); "degenerate" where resampling cannot vary the mean (all values equal, or one value per stratum): then
-    `low == high == mean` and the interval says nothing about uncertainty.
+    of the mean); "t" for Student's; "degenerate" where nothing varies (all values equal, or one value per stratum):
+    then `low == high == mean` and the interval says nothing about uncertainty. `note` says what else it leaves out,
+    if anything.
     """
 
     mean: float
@@ -35,6 +38,7 @@ class Interval:
     confidence: float
     method: Method
     n: int
+    note: str = ""
 
 
 def mean_interval(
@@ -70,7 +74,7 @@ def mean_interval(
     if levels is None:
         levels, method = np.array([tail, 1.0 - tail]), "percentile"
     low, high = np.quantile(means_B, levels)
-    return Interval(mean, float(low), float(high), confidence, method, n)
+    return Interval(mean, float(low), float(high), confidence, method, n, missing_spread(sample))
 
 
 def _resampled_means(sample: Stratified, resamples: int, generator: np.random.Generator) -> Floats:

@@ -1,16 +1,22 @@
-"""How small a difference this many queries can show."""
+"""How small a difference this many queries can show: beside a verdict, and before training.
+
+All three functions solve the power function of the non-central t distribution (Cohen 1988, "Statistical Power
+Analysis", chapter 2). The sign-flip test on means has nearly the same power: asymptotically it is the t-test (Lehmann
+& Romano 2005, section 15.2). A smaller true difference can be found too, only less often than `power` says.
+"""
 
 import math
+from collections.abc import Sequence
 
+import numpy.typing as npt
 from scipy import stats
 from scipy.optimize import brentq
+
+from gemma4vec.statistics.weights import precision, stratify
 
 
 def smallest_detectable_difference(sd: float, n: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """Mean difference that a two-sided paired t-test at level `alpha` finds with probability `power`.
-
-    Solves the power function of the non-central t distribution (Cohen 1988, chapter 2). The sign-flip test on means has
-    nearly the same power: asymptotically it is the t-test (Lehmann & Romano 2005, section 15.2).
 
     Args:
         sd: standard deviation of the per-query differences (n - 1 in the denominator).
@@ -26,13 +32,105 @@ def smallest_detectable_difference(sd: float, n: int, *, alpha: float = 0.05, po
         raise ValueError(f"expected sd >= 0 and 0 < alpha < power < 1, got sd={sd}, alpha={alpha}, power={power}")
     if n < 2:
         return math.inf
-    if sd == 0.0:
+    return _detectable(sd / math.sqrt(n), n - 1, alpha, power)
+
+
+def smallest_detectable(
+    differences: npt.ArrayLike,
+    strata: Sequence[str] | None = None,
+    *,
+    queries: int | None = None,
+    family: int = 1,
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> float:
+    """Smallest detectable mean difference for a suite and a pair like the one whose differences these are.
+
+    Beside a verdict: the differences that were judged. Before training: those of an earlier pair on the suite, and
+    `queries` where the next evaluation has another number of them (in the same shares of the tasks).
+
+    Args:
+        differences: one value per query, [N].
+        strata: task of each query; then it is about the mean over tasks of the tasks' means.
+        queries: how many queries will be evaluated; N if None.
+        family: number of comparisons to be corrected for: the level is `alpha / family`.
+
+    Returns:
+        The difference in the metric's unit; infinity where no spread can be estimated from so few queries; 0 where
+        the differences do not vary.
+
+    Raises:
+        ValueError: no differences, values that are not finite, `queries` or `family` below 1, `alpha` or `power`
+            outside (0, 1).
+    """
+    sample = stratify(differences, strata)
+    n = sample.values.size
+    planned = n if queries is None else queries
+    if planned < 1 or family < 1 or not 0.0 < alpha < power < 1.0:
+        raise ValueError(f"expected queries, family >= 1 and alpha < power, got {planned}, {family}, {alpha}, {power}")
+    error, freedom = precision(sample)
+    if freedom == 0.0:
+        return math.inf
+    scale = planned / n
+    if freedom * scale < 1.0:
+        return math.inf
+    return _detectable(error / math.sqrt(scale), freedom * scale, alpha / family, power)
+
+
+def forecast_detectable(
+    sd: float,
+    queries: int,
+    *,
+    runs: int = 1,
+    run_sd: float = 0.0,
+    family: int = 1,
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> float:
+    """Smallest detectable difference between two recipes, each trained with `runs` seeds, before any is trained.
+
+    The squared standard error is sd^2 / queries + 2 run_sd^2 / runs, with Satterthwaite's degrees of freedom. More
+    seeds shrink the second term alone: no number of seeds makes up for few queries. (They also shrink a part of `sd`,
+    which is left out: the forecast is on the careful side.) With `run_sd` 0 it speaks of two trained models, not of
+    two recipes.
+
+    Args:
+        sd: typical standard deviation of per-query differences on the suite, of two runs of such recipes.
+        queries: number of queries of the suite.
+        runs: seeds per recipe.
+        run_sd: standard deviation of a run's mean score between seeds of one recipe (`seeds.run_sd`).
+
+    Returns:
+        The difference in the unit of `sd`; infinity with fewer than 2 queries, or with one run each where runs vary
+        (their spread could then not be estimated from the runs).
+
+    Raises:
+        ValueError: negative or non-finite spreads, counts below 1, `alpha` or `power` outside (0, 1).
+    """
+    spreads_fine = all(math.isfinite(value) and value >= 0.0 for value in (sd, run_sd))
+    if not spreads_fine or min(queries, runs, family) < 1 or not 0.0 < alpha < power < 1.0:
+        raise ValueError(
+            f"expected spreads >= 0, counts >= 1 and alpha < power, got {sd=}, {run_sd=}, {queries=}, {runs=}, "
+            f"{family=}, {alpha=}, {power=}"
+        )
+    if queries < 2 or (runs < 2 and run_sd > 0.0):
+        return math.inf
+    of_queries, of_runs = sd**2 / queries, 2.0 * run_sd**2 / runs
+    total = of_queries + of_runs
+    if total == 0.0:
         return 0.0
-    freedom = n - 1
+    freedom = total**2 / (of_queries**2 / (queries - 1) + (of_runs**2 / (2 * (runs - 1)) if of_runs else 0.0))
+    return _detectable(math.sqrt(total), freedom, alpha / family, power)
+
+
+def _detectable(error: float, freedom: float, alpha: float, power: float) -> float:
+    """Mean difference that a two-sided t-test at level `alpha` finds with probability `power`."""
+    if error == 0.0:
+        return 0.0
     critical = float(stats.t.ppf(1.0 - alpha / 2.0, freedom))
 
     def shortfall(noncentrality: float) -> float:
         # The lower rejection region adds less than alpha / 2 and nothing that matters at power 0.8.
         return float(stats.nct.sf(critical, freedom, noncentrality)) - power
 
-    return float(brentq(shortfall, 0.0, 10.0 * critical + 10.0)) * sd / math.sqrt(n)
+    return float(brentq(shortfall, 0.0, 10.0 * critical + 10.0)) * error

@@ -4,8 +4,10 @@ With one stratum (the common case: one task) it is the plain mean. With several,
 queries it has, as BEIR and MTEB average.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -51,3 +53,36 @@ def stratify(values: npt.ArrayLike, strata: Sequence[str] | None = None) -> Stra
     _, stratum_N, sizes = np.unique(np.asarray(strata), return_inverse=True, return_counts=True)
     members = [np.flatnonzero(stratum_N == index) for index in range(len(sizes))]
     return Stratified(values_N, 1.0 / (len(sizes) * sizes[stratum_N]), members)
+
+
+class Precision(NamedTuple):
+    """How precisely a mean of means is known: its standard error, and the degrees of freedom behind that figure."""
+
+    standard_error: float
+    freedom: float
+
+
+def precision(sample: Stratified) -> Precision:
+    """Standard error of the mean over strata of the strata's means: the root of sum_h s_h^2 / n_h, over the strata.
+
+    The degrees of freedom are Satterthwaite's (1946, "An Approximate Distribution of Estimates of Variance
+    Components"): `n - 1` with one stratum, and with several at least the smallest stratum's. A stratum of one value
+    tells nothing about its own spread and adds nothing, so the error is then too small; without any other stratum it
+    is 0 with 0 degrees of freedom.
+    """
+    larger = [members for members in sample.members if members.size > 1]
+    parts_H = np.array([sample.values[members].var(ddof=1) / members.size for members in larger])
+    total = float(parts_H.sum())
+    if total == 0.0:
+        return Precision(0.0, float(sum(members.size - 1 for members in larger)))
+    freedom_H = np.array([members.size - 1 for members in larger])
+    shares_H = parts_H / total
+    return Precision(math.sqrt(total) / len(sample.members), float(1.0 / (shares_H**2 / freedom_H).sum()))
+
+
+def missing_spread(sample: Stratified) -> str:
+    """What an interval has to confess where strata have one value each, or nothing."""
+    single = sum(members.size == 1 for members in sample.members)
+    if single == 0 or sample.values.size == 1:
+        return ""
+    return f"{single} of {len(sample.members)} tasks have one query, whose spread is unknown and not in this interval"

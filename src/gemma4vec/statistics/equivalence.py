@@ -1,0 +1,108 @@
+"""Is A no worse than B, or are they the same for all that matters? Questions of their own, with their own p.
+
+"No significant difference" answers neither: a test of ten queries finds no difference between anything. Here the burden
+of proof is turned round. The null hypothesis says that A is worse by the margin or more; a small p says that it is not.
+The margin is the largest loss that one would accept, and is chosen before looking.
+
+Both are one-sided t-tests on the mean over tasks of the tasks' means (Schuirmann 1987, "A Comparison of the Two
+One-Sided Tests Procedure and the Power Approach", for equivalence). A sign-flip test has no place here: random signs
+are right where the null says "exchangeable", and models that differ by the margin are not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gemma4vec.statistics.bootstrap import Interval
+from gemma4vec.statistics.student import one_sided_p, t_interval
+from gemma4vec.statistics.weights import stratify
+
+FEW = 10  # queries that differ, below which a spread estimated from them is a guess
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Answer to "no worse than the margin" or to "within the margin on both sides".
+
+    Attributes:
+        question: "non-inferiority" or "equivalence".
+        margin: largest difference that does not matter, in the metric's unit.
+        mean: mean difference A - B.
+        p: small where the answer is yes. For equivalence the larger of the two one-sided p-values, which needs no
+            correction for being two (Berger 1982, intersection-union test).
+        interval: two-sided interval with confidence 1 - 2 alpha: p < alpha exactly where it (for non-inferiority its
+            lower end) lies inside the margin.
+        shown: whether p < alpha.
+        reason: one sentence.
+        note: what weakens the answer, or nothing.
+    """
+
+    question: str
+    margin: float
+    mean: float
+    p: float
+    interval: Interval
+    shown: bool
+    reason: str
+    note: str
+
+
+def non_inferiority(
+    differences: npt.ArrayLike, margin: float, strata: Sequence[str] | None = None, *, alpha: float = 0.05
+) -> Equivalence:
+    """Is A worse than B by less than `margin`? One-sided t-test against a mean difference of -margin.
+
+    Args:
+        differences: A - B, one value per query, [N], on a metric where more is better.
+        margin: largest acceptable loss, above zero.
+        strata: task of each query, or None for a plain mean.
+
+    Raises:
+        ValueError: no differences, values that are not finite, a margin that is not above zero, `alpha` outside (0,
+        .5).
+    """
+    return _test("non-inferiority", differences, margin, strata, alpha)
+
+
+def equivalence(
+    differences: npt.ArrayLike, margin: float, strata: Sequence[str] | None = None, *, alpha: float = 0.05
+) -> Equivalence:
+    """Do A and B differ by less than `margin` either way? Two one-sided t-tests; arguments as `non_inferiority`."""
+    return _test("equivalence", differences, margin, strata, alpha)
+
+
+def _test(
+    question: str, differences: npt.ArrayLike, margin: float, strata: Sequence[str] | None, alpha: float
+) -> Equivalence:
+    if not margin > 0.0 or not 0.0 < alpha < 0.5:
+        raise ValueError(f"expected a margin above zero and alpha in (0, 0.5), got {margin} and {alpha}")
+    sample = stratify(differences, strata)
+    interval = t_interval(differences, strata, confidence=1.0 - 2.0 * alpha)
+    n, differing = sample.values.size, int(np.count_nonzero(sample.values))
+    if interval.method == "degenerate":
+        p = 1.0
+    else:
+        p = one_sided_p(sample, -margin, "greater")
+        if question == "equivalence":
+            p = max(p, one_sided_p(sample, margin, "less"))
+    shown = p < alpha
+    claim = f"A is worse than B by less than {margin:g}"
+    if question == "equivalence":
+        claim = f"A and B differ by less than {margin:g}"
+    reason = f"{'shown' if shown else 'not shown'} that {claim}: mean difference {sample.mean:+.4f}, p = {p:.3g}"
+    return Equivalence(question, margin, sample.mean, p, interval, shown, reason, _note(n, differing, interval))
+
+
+def _note(n: int, differing: int, interval: Interval) -> str:
+    """What weakens the answer."""
+    if interval.method == "degenerate":
+        # With no difference among n queries, 95% sure is only a share below 1 - .05^(1/n), about 3/n ("rule of three").
+        unseen = 1.0 - 0.05 ** (1.0 / n)
+        if differing == 0:
+            return f"no query differs here, which leaves up to {unseen:.1%} of all queries that could: there is no test"
+        return "the differences do not vary, so their spread is unknown: there is no test"
+    if differing < FEW:
+        return f"only {differing} of {n} queries differ: too few to know their spread, so p is a rough guide"
+    return interval.note

@@ -1,0 +1,113 @@
+"""Many comparisons, and what is left of each: adjusted p-values.
+
+Twenty comparisons of equal models give one "p < .05" on average. An adjusted p-value is compared with the same .05 as
+before, and the promise then is about all comparisons together.
+
+Two promises. *Holm* (for claims): the chance of even one false claim is at most alpha, whatever the dependence between
+the tests. *Benjamini-Hochberg* (for exploration): of all the differences called real, at most the share alpha is
+false on average; holds for independent and for positively dependent tests, such as variants that are compared with
+one baseline.
+
+The family is larger than what is at hand: it has every comparison that was made, also those whose result nobody kept.
+Its size therefore comes from outside (the ledger counts looks). Comparisons that count but have no p-value here stand
+in as p = 1, which can only make the answer more careful.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gemma4vec.statistics.weights import Floats
+
+Correction = Literal["none", "holm", "benjamini-hochberg"]
+
+
+@dataclass(frozen=True)
+class Adjusted:
+    """One p-value and what it became.
+
+    Attributes:
+        p: as tested.
+        adjusted: to be compared with alpha.
+        family: how many comparisons it was corrected for, itself included.
+        correction: "none", "holm" or "benjamini-hochberg".
+    """
+
+    p: float
+    adjusted: float
+    family: int
+    correction: Correction
+
+
+def holm(p_values: npt.ArrayLike, family: int | None = None) -> Floats:
+    """Holm's adjusted p-values, in the order given, [K] (Holm 1979, "A Simple Sequentially Rejective ... Procedure").
+
+    The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most 1. One p-value of a family of m
+    becomes m p: Bonferroni.
+
+    Args:
+        p_values: in [0, 1], [K].
+        family: number of comparisons, K or more; K if None.
+
+    Raises:
+        ValueError: p-values outside [0, 1], or a family smaller than K.
+    """
+    p_K, m = _checked(p_values, family)
+    order = np.argsort(p_K, kind="stable")
+    stepped = np.maximum.accumulate(p_K[order] * (m - np.arange(p_K.size)))
+    return _back(np.minimum(stepped, 1.0), order)
+
+
+def benjamini_hochberg(p_values: npt.ArrayLike, family: int | None = None) -> Floats:
+    """Benjamini & Hochberg's adjusted p-values, in the order given, [K] (1995, "Controlling the False Discovery Rate").
+
+    The i-th smallest of m becomes the smallest of m p_(j) / j over j >= i, at most 1.
+
+    Args:
+        p_values: in [0, 1], [K].
+        family: number of comparisons, K or more; K if None.
+
+    Raises:
+        ValueError: p-values outside [0, 1], or a family smaller than K.
+    """
+    p_K, m = _checked(p_values, family)
+    order = np.argsort(p_K, kind="stable")
+    stepped = np.minimum.accumulate((p_K[order] * m / np.arange(1, p_K.size + 1))[::-1])[::-1]
+    return _back(np.minimum(stepped, 1.0), order)
+
+
+def adjust(p_values: npt.ArrayLike, correction: Correction, family: int | None = None) -> list[Adjusted]:
+    """Each p-value with its adjusted one and the family that it was adjusted for, as a verdict stores it.
+
+    Raises:
+        ValueError: as `holm`; an unknown correction; no correction for a family of several.
+    """
+    p_K, m = _checked(p_values, family)
+    if correction == "holm":
+        adjusted_K = holm(p_K, m)
+    elif correction == "benjamini-hochberg":
+        adjusted_K = benjamini_hochberg(p_K, m)
+    elif correction == "none" and m <= 1:
+        adjusted_K = p_K
+    else:
+        raise ValueError(f"a family of {m} needs 'holm' or 'benjamini-hochberg', got '{correction}'")
+    return [Adjusted(float(p), float(q), m, correction) for p, q in zip(p_K, adjusted_K, strict=True)]
+
+
+def _checked(p_values: npt.ArrayLike, family: int | None) -> tuple[Floats, int]:
+    p_K = np.asarray(p_values, dtype=np.float64)
+    if p_K.ndim != 1 or not ((p_K >= 0.0) & (p_K <= 1.0)).all():
+        raise ValueError(f"expected a row of p-values between 0 and 1, got {p_K}")
+    size = p_K.size if family is None else family
+    if size < p_K.size:
+        raise ValueError(f"a family of {size} cannot hold {p_K.size} p-values")
+    return p_K, size
+
+
+def _back(sorted_K: Floats, order: npt.NDArray[np.intp]) -> Floats:
+    """Values from sorted order to the order that they came in."""
+    original = np.empty_like(sorted_K)
+    original[order] = sorted_K
+    return original

@@ -1,0 +1,51 @@
+"""Student's interval and one-sided test for a mean difference over queries.
+
+Why so old a formula beside a bootstrap: of 50 differences that are mostly zero, as nDCG@10 gives them, BCa intervals
+that say 95% hold the true mean in 83 to 90% of samples, and this one in 93 to 97% (docs/statistics.md has the table).
+Whether two models differ is judged on such differences. It is also what the sign-flip test tends to (Lehmann & Romano
+2005, "Testing Statistical Hypotheses", section 15.2), so test and interval seldom disagree.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy.typing as npt
+from scipy import stats
+
+from gemma4vec.statistics.bootstrap import Interval
+from gemma4vec.statistics.weights import Stratified, missing_spread, precision, stratify
+
+Side = Literal["greater", "less"]
+
+
+def t_interval(values: npt.ArrayLike, strata: Sequence[str] | None = None, *, confidence: float = 0.95) -> Interval:
+    """Student's t interval for the mean over strata of the strata's means; symmetric, and nothing random in it.
+
+    Several strata have Satterthwaite's degrees of freedom (Welch's interval, for more than two groups).
+
+    Args:
+        values: one value per query, [N] (differences of two models).
+        strata: task of each query, or None for a plain mean.
+        confidence: coverage that the interval aims at, between 0 and 1.
+
+    Raises:
+        ValueError: no values, values that are not finite, or `confidence` outside (0, 1).
+    """
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence}")
+    sample = stratify(values, strata)
+    mean, n = sample.mean, sample.values.size
+    error, freedom = precision(sample)
+    if error == 0.0:
+        return Interval(mean, mean, mean, confidence, "degenerate", n, missing_spread(sample))
+    half = float(stats.t.ppf(0.5 + confidence / 2.0, freedom)) * error
+    return Interval(mean, mean - half, mean + half, confidence, "t", n, missing_spread(sample))
+
+
+def one_sided_p(sample: Stratified, bound: float, side: Side) -> float:
+    """p of a one-sided t-test: small where the mean is clearly on that side of `bound`; 1 where nothing varies."""
+    error, freedom = precision(sample)
+    if error == 0.0:
+        return 1.0
+    distance = sample.mean - bound if side == "greater" else bound - sample.mean
+    return float(stats.t.sf(distance / error, freedom))
