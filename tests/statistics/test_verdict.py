@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from gemma4vec.statistics.bootstrap import Interval, Method, mean_interval
+from gemma4vec.statistics.equivalence import equivalence, non_inferiority
+from gemma4vec.statistics.multiplicity import adjust
 from gemma4vec.statistics.paired import SignFlip, sign_flip_test
+from gemma4vec.statistics.student import t_interval
 from gemma4vec.statistics.verdict import Verdict, decide, format_p
 
 
@@ -91,3 +94,59 @@ def test_a_margin_must_be_above_zero(margin: float) -> None:
 
 def test_p_is_never_shown_as_zero() -> None:
     assert [format_p(p) for p in (0.0499, 0.00012, 0.0000312)] == ["0.0499", "0.00012", "3.1e-05"]
+
+
+def drawn(seed: int, mean: float, sd: float) -> np.ndarray:
+    """60 differences with exactly this mean and standard deviation."""
+    values = np.random.default_rng(seed).normal(size=60)
+    return mean + sd * (values - values.mean()) / values.std(ddof=1)
+
+
+def of_family(differences: np.ndarray, family: int, margin: float | None = None) -> Verdict:
+    test = sign_flip_test(differences)
+    (adjusted,) = adjust([test.p], "holm", family)
+    same = None if margin is None else equivalence(differences, margin)
+    return decide(test, t_interval(differences), equivalence=same, adjusted=adjusted, smallest_detectable=0.03)
+
+
+def test_a_family_of_comparisons_asks_for_more() -> None:
+    differences = drawn(5, 0.1, 0.3)
+    alone, among_many = of_family(differences, 1), of_family(differences, 40)
+    assert alone.word == "better"
+    assert among_many.word == "undetermined"
+    assert "Holm, 40 comparisons" in among_many.reason
+    assert "of this comparison alone excludes zero" in among_many.reason
+    assert among_many.p == pytest.approx(40 * alone.p)
+    assert (among_many.family, among_many.correction, among_many.smallest_detectable) == (40, "holm", 0.03)
+    assert (alone.family, alone.p) == (1, sign_flip_test(differences).p)
+
+
+def test_a_clear_difference_survives_a_family() -> None:
+    verdict = of_family(np.random.default_rng(6).normal(0.5, 0.3, 60), 40)
+    assert verdict.word == "better"
+    assert "40 comparisons" in verdict.reason
+
+
+def test_equivalence_in_a_family_needs_its_own_p() -> None:
+    differences = drawn(7, 0.0, 0.02)
+    margin = 2.5 * 0.02 / np.sqrt(60)
+    assert of_family(differences, 1, margin).word == "equivalent"
+    many = of_family(differences, 200, margin)
+    assert many.word == "undetermined"
+    assert "not for 200 comparisons" in many.reason
+    assert of_family(differences, 200, 0.05).word == "equivalent"
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    differences = np.random.default_rng(8).normal(0.0, 0.3, 60)
+    test, interval = sign_flip_test(differences), t_interval(differences)
+    (family,) = adjust([test.p], "holm", 3)
+    (other,) = adjust([test.p / 2], "none")
+    for keywords in (
+        {"adjusted": other},
+        {"adjusted": family, "margin": 0.1},
+        {"equivalence": non_inferiority(differences, 0.1)},
+        {"equivalence": equivalence(differences, 0.1), "margin": 0.2},
+    ):
+        with pytest.raises(ValueError):
+            decide(test, interval, **keywords)

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
+ROUNDING = 1e-12  # values this close, relative to the largest, are equal
+
 
 @dataclass(frozen=True)
 class Stratified:
@@ -71,13 +73,20 @@ def precision(sample: Stratified) -> Precision:
     is 0 with 0 degrees of freedom.
     """
     larger = [members for members in sample.members if members.size > 1]
-    parts_H = np.array([sample.values[members].var(ddof=1) / members.size for members in larger])
+    parts_H = np.array([_variance(sample.values[members]) / members.size for members in larger])
     total = float(parts_H.sum())
     if total == 0.0:
         return Precision(0.0, float(sum(members.size - 1 for members in larger)))
     freedom_H = np.array([members.size - 1 for members in larger])
     shares_H = parts_H / total
     return Precision(math.sqrt(total) / len(sample.members), float(1.0 / (shares_H**2 / freedom_H).sum()))
+
+
+def _variance(values: Floats) -> float:
+    """Unbiased variance; 0 of equal values, whose mean may be off by rounding (then a test would be certain of it)."""
+    if np.ptp(values) <= ROUNDING * np.abs(values).max():
+        return 0.0
+    return float(values.var(ddof=1))
 
 
 def missing_spread(sample: Stratified) -> str:
