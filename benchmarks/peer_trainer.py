@@ -169,8 +169,11 @@ def _check_comparable(recipe: Recipe) -> None:
     stage = recipe.stages[0]
     unequal = {
         "model.lora must be set": recipe.model.lora is None,
-        "model.projection must be null": recipe.model.projection is not None,
-        "model.readout.pool_prompt must be true": not recipe.model.readout.pool_prompt,
+        "model.head must be null": recipe.model.head is not None,
+        "model.readout must be one that sentence-transformers has": (
+            READOUTS[recipe.model.readout.name].sentence_transformers is None
+        ),
+        "model.readout.pool_prompt must be true": not getattr(recipe.model.readout, "pool_prompt", True),
         "batch.accumulate must be 1": stage.batch.accumulate != 1,
         "task.share_hard_negatives must be true": not stage.task.share_hard_negatives,
     }

@@ -7,7 +7,7 @@ import torch
 
 from gemma4vec.model.build import Built, build
 from gemma4vec.model.packing import Tokens, packed, padded
-from gemma4vec.recipe.schema import Model
+from gemma4vec.recipe.schema import Head, Model
 from tiny_model import write_tiny
 
 TEXTS = [Tokens(list(range(2, 2 + length))) for length in (3, 17, 5, 30, 1, 9, 12)]
@@ -18,13 +18,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("base"), layers=2)
 
 
-def made(base: Path, dtype: torch.dtype = torch.float32, projection: int | None = None) -> Built:
-    return build(Model(base=str(base), lora=None, projection=projection), base, dtype=dtype)
+def made(base: Path, dtype: torch.dtype = torch.float32, widths: tuple[int, ...] = ()) -> Built:
+    head = Head(widths=widths) if widths else None
+    return build(Model(base=str(base), lora=None, head=head), base, dtype=dtype)
 
 
-@pytest.mark.parametrize("projection", [None, 5])
-def test_vectors_come_in_the_order_of_the_texts(base: Path, projection: int | None) -> None:
-    encoder = made(base, projection=projection).encoder.eval()
+@pytest.mark.parametrize("widths", [(), (5,), (9, 5)])
+def test_vectors_come_in_the_order_of_the_texts(base: Path, widths: tuple[int, ...]) -> None:
+    encoder = made(base, widths=widths).encoder.eval()
     with torch.no_grad():
         found = encoder(packed(TEXTS, 32, 64, 0))
         alone = torch.cat([encoder(padded([text], 64, 0)) for text in TEXTS])
@@ -32,7 +33,7 @@ def test_vectors_come_in_the_order_of_the_texts(base: Path, projection: int | No
         reverse = encoder(packed(TEXTS, 32, 64, 0)[::-1])
     torch.testing.assert_close(found, alone, rtol=0, atol=1e-5)
     torch.testing.assert_close(reverse, alone, rtol=0, atol=1e-5)
-    assert found.shape == (7, projection or 32) and encoder.dimension == (projection or 32)
+    assert found.shape == (7, widths[-1] if widths else 32) and encoder.dimension == found.shape[1]
     torch.testing.assert_close(found.norm(dim=1), torch.ones(7))
 
 
@@ -40,22 +41,22 @@ def test_vectors_come_in_the_order_of_the_texts(base: Path, projection: int | No
     ("dtype", "expected"),
     [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)],
 )
-@pytest.mark.parametrize("projection", [None, 5])
+@pytest.mark.parametrize("widths", [(), (5,), (9, 5)])
 def test_vectors_are_fp32_at_least(
-    base: Path, dtype: torch.dtype, expected: torch.dtype, projection: int | None
+    base: Path, dtype: torch.dtype, expected: torch.dtype, widths: tuple[int, ...]
 ) -> None:
-    vectors = made(base, dtype, projection).encoder(padded(TEXTS, 64, 0))
+    vectors = made(base, dtype, widths).encoder(padded(TEXTS, 64, 0))
     assert vectors.dtype == expected and torch.isfinite(vectors).all()
 
 
 def test_trained_values_go_in_by_name_or_not_at_all(base: Path) -> None:
     from gemma4vec.errors import InputError
 
-    built = made(base, projection=5)
+    built = made(base, widths=(5,))
     values = {name: torch.full_like(p, 0.5) for name, p in built.trainable().items()}
     built.load_trained(values)
     assert all((p == 0.5).all() for p in built.trainable().values())
     missing = dict(values)
-    missing.pop("projection.weight")
-    with pytest.raises(InputError, match=r"belong to another model: 1 names differ, first 'projection\.weight'"):
+    missing.pop("head.0.weight")
+    with pytest.raises(InputError, match=r"belong to another model: 1 names differ, first 'head\.0\.weight'"):
         built.load_trained(missing)

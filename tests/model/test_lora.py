@@ -11,7 +11,7 @@ from gemma4vec.model.backbone import Backbone, load_backbone
 from gemma4vec.model.build import Built, build
 from gemma4vec.model.lora import add_lora, linear_names
 from gemma4vec.model.packing import Tokens, packed
-from gemma4vec.recipe.schema import Lora, Model
+from gemma4vec.recipe.schema import Head, Lora, Model
 from tiny_model import write_tiny
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -27,7 +27,7 @@ def load(folder: Path) -> Backbone:
 
 
 def built_with(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32, **lora: Any) -> Built:
-    model = Model(base=str(folder), lora=Lora(rank=2, **lora), projection=5)
+    model = Model(base=str(folder), lora=Lora(rank=2, **lora), head=Head(widths=(5,)))
     return build(model, folder, dtype=dtype, seed=seed)
 
 
@@ -55,8 +55,8 @@ def test_it_adapts_what_the_recipe_names(folder: Path, last: int | None, modules
 def test_only_adapters_and_head_are_trained(folder: Path) -> None:
     built = built_with(folder)
     trained = built.trainable()
-    assert len(trained) == 4 * 7 * 2 + 1 and "projection.weight" in trained
-    assert all("lora_A" in name or "lora_B" in name or name == "projection.weight" for name in trained)
+    assert len(trained) == 4 * 7 * 2 + 1 and "head.0.weight" in trained
+    assert all("lora_A" in name or "lora_B" in name or name == "head.0.weight" for name in trained)
     assert {tuple(p.shape) for name, p in trained.items() if "q_proj.lora_A" in name} == {(2, 32)}
     without = build(Model(base=str(folder), lora=None), folder, dtype=torch.float32)
     assert len(without.trainable()) == len(list(without.encoder.parameters()))
@@ -65,7 +65,7 @@ def test_only_adapters_and_head_are_trained(folder: Path) -> None:
 def test_adapters_are_in_the_type_of_the_base_and_the_head_in_fp32(folder: Path) -> None:
     trained = built_with(folder, dtype=torch.bfloat16).trainable()
     assert {p.dtype for name, p in trained.items() if "lora_" in name} == {torch.bfloat16}
-    assert trained["projection.weight"].dtype == torch.float32
+    assert trained["head.0.weight"].dtype == torch.float32
 
 
 def test_new_parameters_depend_on_the_seed_alone(folder: Path) -> None:

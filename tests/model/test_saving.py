@@ -106,8 +106,8 @@ def test_only_standard_modules_and_both_ways_to_write_pooling(saved: dict[str, P
     modules = json.loads((folder / "modules.json").read_text())
     assert all(module["type"].startswith("sentence_transformers.") for module in modules)
     names = [module["type"].rsplit(".", 1)[-1] for module in modules]
-    projected = "projection" in KINDS[kind][1]
-    assert names == ["Transformer", "Pooling", *(["Dense"] if projected else []), "Normalize"]
+    layers = len(KINDS[kind][1].get("head", {}).get("widths", ()))
+    assert names == ["Transformer", "Pooling", *["Dense"] * layers, "Normalize"]
     pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
     last = KINDS[kind][1].get("readout", {}).get("name") == "last_token"
     assert pooling["pooling_mode"] == ("lasttoken" if last else "mean")
@@ -153,7 +153,7 @@ def test_the_fingerprint_changes_with_every_weight(tmp_path: Path, monkeypatch: 
         built = real(*arguments, **settings)
         load = built.load_trained
         built.load_trained = lambda values: load(  # type: ignore[method-assign]
-            {name: value + 1 if name == "projection.weight" else value for name, value in values.items()}
+            {name: value + 1 if name == "head.0.weight" else value for name, value in values.items()}
         )
         return built
 

@@ -15,9 +15,9 @@ from tiny_model import write_tiny
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "causal-last": ("gemma3", {"attention": "causal", "readout": {"name": "last_token"}, "prompts": "retrieval"}),
     "both-mean": ("gemma3", {"attention": "bidirectional", "readout": {"name": "mean"}, "prompts": "code_retrieval"}),
-    "no-prompt-pooled": ("gemma3", {"readout": {"name": "mean", "pool_prompt": False}, "projection": 6}),
+    "no-prompt-pooled": ("gemma3", {"readout": {"name": "mean", "pool_prompt": False}, "head": {"widths": [6]}}),
     "llama-causal": ("llama", {"attention": "causal", "readout": {"name": "last_token"}, "prompts": "none"}),
-    "llama-both": ("llama", {"attention": "bidirectional", "projection": 7, "lora": None}),
+    "llama-both": ("llama", {"attention": "bidirectional", "head": {"widths": [9, 7], "bias": True}, "lora": None}),
     "own-prompts": ("llama", {"readout": {"name": "last_token"}, "prompts": {"query": "q: ", "document": "d: "}}),
 }
 MAX_TOKENS = 40

@@ -31,7 +31,34 @@ DIFFERENT = [
     "model.attention=causal",
     "model.readout.name=last_token",
     "model.readout.pool_prompt=false",
-    "model.projection=8",
+    "model.head.widths=[8]",
+    "model.head.widths=[8, 8]",
+    "model.head={widths: [8], bias: true}",
+    *(
+        f"model.readout={{name: {change}}}"
+        for change in (
+            "first_token",
+            "weighted_mean",
+            "attention",
+            "attention, heads: 4",
+            "latent_attention",
+            "latent_attention, latents: 128",
+            "latent_attention, heads: 4",
+            "latent_attention, hidden_size: 64",
+            "latent_attention, mlp: 2",
+            "latent_attention, pool_prompt: true",
+            "contextual_token",
+            "contextual_token, encoder: other",
+            "contextual_token, hidden_size: 64",
+            "layer_mix",
+            "layer_mix, normalise: false",
+            "layer_mix, scale: false",
+            "echo_delta",
+            "echo_delta, join: concat",
+            "echo_delta, delta: 0.25",
+            "echo_delta, separator: x",
+        )
+    ),
     "model.lora=null",
     "model.lora.rank=8",
     "model.lora.alpha=8",
@@ -110,6 +137,7 @@ def test_every_field_of_the_schema_is_tried_above() -> None:
     tried = {change.partition("=")[0] for change in SAME + DIFFERENT}
     tried |= {"stages.0.evaluation.export"}
     tried |= {"stages.0.budget." + name for name in ("steps", "rows", "tokens", "minutes")}
+    tried |= {"model.head.bias", "model.readout.name"}  # with others of their part
     assert leaves(Recipe) - tried == {"stages.0.task.kind"}  # has one value only
 
 

@@ -61,6 +61,14 @@ def test_a_later_override_wins_and_a_whole_part_can_be_null() -> None:
     assert recipe.seed == 2 and recipe.model.lora is None
 
 
+def test_a_readout_may_be_a_bare_name_and_older_recipes_stay_readable() -> None:
+    assert parse_recipe(MINIMAL, "my.yaml", ["model.readout=latent_attention"]).model.readout.name == "latent_attention"
+    older = ["model.projection=5", "model.readout={name: last_token, pool_prompt: true}"]
+    model = parse_recipe(MINIMAL, "my.yaml", older).model
+    assert model.head is not None and model.head.widths == (5,) and model.readout.name == "last_token"
+    assert parse_recipe(MINIMAL, "my.yaml", ["model.projection=null"]).model.head is None
+
+
 @pytest.mark.parametrize(("value", "meaning"), [("on", True), ("off", False), ("true", True), ("auto", "auto")])
 def test_compile_takes_yaml_booleans_and_auto(value: str, meaning: bool | str) -> None:
     text = MINIMAL + f"    layout: {{compile: {value}}}\n"
@@ -73,6 +81,9 @@ def test_compile_takes_yaml_booleans_and_auto(value: str, meaning: bool | str) -
         ("stages.0.batch.row=3", "unknown key 'stages.0.batch.row'; did you mean 'rows'?"),
         ("model.readot.name=mean", "unknown key 'model.readot'; did you mean 'readout'?"),
         ("model.readout.pool=false", "unknown key 'model.readout.pool'; did you mean 'pool_prompt'?"),
+        ("model.readout={name: layer_mix, norm: 1}", "key 'model.readout.norm'; did you mean 'normalise'?"),
+        ("model.readout={name: last_token, pool_prompt: false}", "key 'model.readout.pool_prompt'; known here: name"),
+        ("model.head={width: [3]}", "unknown key 'model.head.width'; did you mean 'widths'?"),
         ("model.lora.r=3", "unknown key 'model.lora.r'; known here: rank, alpha, dropout, modules, last_layers"),
         ("stages.0.data.0.file=x", "unknown key 'stages.0.data.0.file'"),
         ("stages.0.optimizer.clip=1", "unknown key 'stages.0.optimizer'; did you mean 'optimiser'?"),
@@ -94,7 +105,12 @@ def test_an_unknown_key_is_named_with_a_suggestion(override: str, expected: str)
         ("stages.0.task.temperature=.inf", "stages.0.task.temperature: "),
         ("stages.0.optimiser.learning_rate=.nan", "stages.0.optimiser.learning_rate: "),
         ("stages.0.batch.rows=1", "stages.0.batch.rows: "),
-        ("model.readout.name=max", "model.readout.name: Input should be 'mean' or 'last_token'"),
+        ("model.readout.name=max", "model.readout.name: there is no 'max'; did you mean 'mean'?"),
+        ("model.readout.name=3", "there is no '3'; there are last_token, first_token, mean"),
+        ("model.readout={name: latent_attention, latents: 16}", "model.readout.latents: Input should be greater than"),
+        ("model.readout={name: latent_attention, latents: 513}", "model.readout.latents: Input should be less than"),
+        ("model.head={widths: [3, 0]}", "model.head.widths.1: "),
+        ("model.head={widths: []}", "model.head.widths: "),
         ("stages.0.data.0.path=null", "stages.0.data.0: a jsonl source needs a path"),
         ("stages.0.data=[]", "stages.0.data: "),
         ("stages=[]", "stages: "),

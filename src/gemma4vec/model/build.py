@@ -1,6 +1,6 @@
 """From a recipe's `model` part to a trainable encoder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone import Backbone, load_backbone
+from gemma4vec.model.checks import check_recipe, read_config
 from gemma4vec.model.encoder import TextEncoder
-from gemma4vec.model.prompts import BY_NAME, Prompts
-from gemma4vec.model.readout import READOUTS
+from gemma4vec.model.heads import Head
+from gemma4vec.model.packing import Tokens
+from gemma4vec.model.prompts import BY_NAME, Prompted, Prompts
+from gemma4vec.model.readout import READOUTS, Base
 from gemma4vec.model.tokens import Tokeniser, load_tokeniser
 from gemma4vec.recipe.schema import Model
 
@@ -28,6 +31,15 @@ class Built:
     tokeniser: Tokeniser
     prompts: Prompts
     adapters: "PeftModel | None"
+
+    def read(self, texts: Sequence[Prompted], max_tokens: int) -> list[Tokens]:
+        """What the backbone reads of texts with their prompts: tokens, as the readout prepares them.
+
+        `max_tokens` limits one copy of a text with its prompt and special tokens.
+        """
+        readout = self.encoder.readout
+        tokens = self.tokeniser.encode(texts, max(1, max_tokens - readout.reserved))
+        return readout.prepare(tokens, texts, self.tokeniser.tokenizer)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes, by name."""
@@ -66,21 +78,26 @@ def build(
 ) -> Built:
     """Load the base at `path` and put readout, head and adapters on it as `model` says.
 
-    The base is in `dtype`, the head in fp32. New parameters depend on `seed` alone. A `tokeniser` that is given is used
+    The base is in `dtype`, readout and head in fp32 (float64 where the base is). New parameters depend on `seed` alone. A `tokeniser` that is given is used
     instead of the base's own.
     """
     readout_class = READOUTS[model.readout.name]
+    check_recipe(model, read_config(path), folder=Path(path))
     tokeniser = tokeniser or load_tokeniser(path, append_eos="eos" in readout_class.needs)
     backbone = load_backbone(
         path, causal=model.attention == "causal", dtype=dtype, device=device, allow_untested=model.allow_untested
     )
-    return assemble(model, backbone, tokeniser, seed=seed)
+    return assemble(model, backbone, tokeniser, seed=seed, folder=Path(path))
 
 
-def assemble(model: Model, backbone: Backbone, tokeniser: Tokeniser, *, seed: int = 0) -> Built:
-    """Put readout, head and adapters on a backbone, wherever its weights are: the meta device counts parameters."""
+def assemble(
+    model: Model, backbone: Backbone, tokeniser: Tokeniser, *, seed: int = 0, folder: Path | None = None
+) -> Built:
+    """Put readout, head and adapters on a backbone, wherever its weights are: the meta device counts parameters.
+
+    `folder` is where the backbone was loaded from: a saved model has its readout's second encoder there.
+    """
     dtype, device = backbone.dtype, backbone.device
-    readout = READOUTS[model.readout.name](backbone.hidden_size, model.readout.pool_prompt)
     adapters = None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -88,9 +105,21 @@ def assemble(model: Model, backbone: Backbone, tokeniser: Tokeniser, *, seed: in
             from gemma4vec.model.lora import add_lora  # peft takes seconds to import; a merged model needs none
 
             adapters = add_lora(backbone, model.lora)
-        projection = None
-        if model.projection is not None:
-            head_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-            projection = nn.Linear(backbone.hidden_size, model.projection, bias=False, dtype=head_dtype)
-            projection = projection.to(device)
-    return Built(TextEncoder(backbone, readout, projection), tokeniser, prompts_of(model), adapters)
+        base = Base(backbone.hidden_size, len(backbone.layers), _embedding_size(backbone), folder)
+        readout = READOUTS[model.readout.name](model.readout, base)
+        head = Head(readout.dimension, model.head) if model.head is not None else None
+    encoder = TextEncoder(backbone, readout, head)
+    for part in (readout, head):
+        if part is not None:
+            part.to(device, torch.float64 if dtype == torch.float64 else torch.float32)
+    return Built(encoder, tokeniser, prompts_of(model), adapters)
+
+
+def _embedding_size(backbone: Backbone) -> float:
+    """Root mean square of token embeddings, over a thousand tokens of the vocabulary; 1 where there are no values."""
+    if backbone.device.type == "meta":
+        return 1.0
+    vocabulary = int(backbone.config.vocab_size)
+    with torch.no_grad():
+        states = backbone.input_states(torch.arange(0, vocabulary, max(1, vocabulary // 1000)))
+    return float(states.float().square().mean().sqrt())

@@ -11,12 +11,25 @@ from gemma4vec.model.bases import ResolvedBase
 from gemma4vec.recipe.schema import Recipe
 
 _SCORES_HEADING = "## Scores"
+_NEEDS_US = (
+    "Its readout is not one of sentence-transformers' own, so gemma4vec must be installed where it is opened. "
+    "`trust_remote_code=True` allows that library to import the class; this folder brings no code."
+)
 
 
 def model_card(
-    recipe: Recipe, base: ResolvedBase, data: Mapping[str, Any], dimension: int, checkpoint: str = ""
+    recipe: Recipe,
+    base: ResolvedBase,
+    data: Mapping[str, Any],
+    dimension: int,
+    checkpoint: str = "",
+    *,
+    standard: bool = True,
 ) -> str:
-    """The README.md of a model folder; `checkpoint` says in words which one it was made from."""
+    """The README.md of a model folder.
+
+    `checkpoint` says in words which one it was made from; `standard` where it opens without gemma4vec.
+    """
     model = recipe.model
     front_matter = {
         "library_name": "sentence-transformers",
@@ -30,8 +43,9 @@ def model_card(
         f"# {recipe.name}",
         f"A text-embedding model made from `{base.name}` with gemma4vec: {dimension} dimensions, {model.attention} "
         f"attention, {model.readout.name.replace('_', ' ')} readout, up to {model.max_tokens} tokens.",
+        *([] if standard else [_NEEDS_US]),
         "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
-        'model = SentenceTransformer("path/to/this/folder")\n'
+        f'model = SentenceTransformer("path/to/this/folder"{"" if standard else ", trust_remote_code=True"})\n'
         'queries = model.encode_query(["how do I ..."])\n'
         'documents = model.encode_document(["..."])\n'
         "scores = model.similarity(queries, documents)\n```",

@@ -40,6 +40,7 @@ class Embedder:
         self, built: Built, *, name: str, fingerprint: str, max_tokens: int, settings: dict[str, Any] | None = None
     ):
         self.encoder = built.encoder
+        self._read = built.read
         self.tokeniser = built.tokeniser
         self.prompts: Prompts = built.prompts
         self.name = name
@@ -96,6 +97,7 @@ class Embedder:
             "layout": "packed",
             "readout": self.encoder.readout.name,
             "pool_prompt": self.encoder.readout.pool_prompt,
+            "readout_settings": self.encoder.readout.settings.model_dump(mode="json", exclude={"name"}),
             "dimension": self.dimension,
             "max_tokens": self.max_tokens,
             "prompts": self.prompts.as_dict(),
@@ -110,7 +112,7 @@ class Embedder:
         with torch.inference_mode():
             for start in range(0, len(order), _WINDOW):
                 window = order[start : start + _WINDOW]
-                tokens = self.tokeniser.encode([texts[i] for i in window], self.max_tokens)
+                tokens = self._read([texts[i] for i in window], self.max_tokens)
                 vectors_ND[window] = self._forward(tokens)
                 if progress:
                     progress(min(start + _WINDOW, len(order)), len(order))

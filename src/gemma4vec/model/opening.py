@@ -1,9 +1,7 @@
 """Which of the ways to open a model a name asks for."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -16,10 +14,8 @@ from gemma4vec.model.bases import resolve_base
 from gemma4vec.model.build import build
 from gemma4vec.model.embedder import AnyEmbedder, Embedder, SentenceTransformerEmbedder
 from gemma4vec.model.probe import check
-from gemma4vec.model.tokens import load_saved_tokeniser
+from gemma4vec.model.saved import SETTINGS_FILE, model_of, open_built, read_settings
 from gemma4vec.recipe.schema import Model
-
-SETTINGS_FILE = "gemma4vec.json"
 
 
 def open_embedder(
@@ -54,37 +50,16 @@ def _open_own(path: Path, device: str, dtype: torch.dtype, max_tokens: int | Non
 
 
 def _open_whole(path: Path, device: str, dtype: torch.dtype, max_tokens: int | None) -> Embedder:
-    settings = _read_settings(path)
-    model = Model.model_validate(settings["model"]).model_copy(update={"lora": None})
-    built = build(model, path, dtype=dtype, device=device, tokeniser=load_saved_tokeniser(path))
-    if built.encoder.projection is not None:
-        built.encoder.projection.load_state_dict(_projection_weights(path))
-    check(built.encoder.backbone)
+    settings = read_settings(path)
+    model = model_of(settings)
     limit = min(max_tokens or model.max_tokens, model.max_tokens)
     return Embedder(
-        built,
+        open_built(path, model, dtype=dtype, device=device),
         name=settings.get("name", path.name),
         fingerprint=sha256_text(settings["fingerprint"], str(limit), str(dtype))[:16],
         max_tokens=limit,
         settings={"base": model.base},
     )
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    file = path / SETTINGS_FILE
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(settings["model"], dict) or not isinstance(settings["fingerprint"], str):
-            raise TypeError("model and fingerprint are expected")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is damaged ({error}); export the model again from its run") from error
-    return dict(settings)
-
-
-def _projection_weights(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return {"weight": load_file(path / "2_Dense" / "model.safetensors")["linear.weight"]}
 
 
 def _open_foreign(path: Path, name: str, device: str, dtype: torch.dtype, limit: int | None) -> AnyEmbedder:

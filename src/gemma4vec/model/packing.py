@@ -21,10 +21,19 @@ _MOST_EMPTY = 0.03
 
 
 class Tokens(NamedTuple):
-    """A tokenised text: its ids, and how many of the first ones are the prompt's (BOS included)."""
+    """A tokenised text.
+
+    Attributes:
+        ids: token ids.
+        prompt: how many of the first ones are the prompt's (BOS included).
+        mark: number of a token that the readout marked, such as the first one of the text's second copy.
+        context: what a second encoder reads of the text, where the readout has one.
+    """
 
     ids: Sequence[int]
     prompt: int = 0
+    mark: int = 0
+    context: str = ""
 
     @property
     def length(self) -> int:
@@ -43,6 +52,8 @@ class Layout:
         cells_T: flat index (row * C + column) of every real token, document after document.
         lengths_N: tokens of each document, in the order of `cells_T`.
         prompts_N: how many of them, from the first, belong to the prompt (0 where nobody asked).
+        marks_N: number of the token that the readout marked, in its document (see `Tokens`).
+        contexts: for each of the N documents, what a second encoder reads.
         documents: for each of the N documents, its number in the list that was laid out.
         repeats: whether the shape is one that comes again and again, worth compiling for.
     """
@@ -53,6 +64,8 @@ class Layout:
     cells_T: Tensor
     lengths_N: Tensor
     prompts_N: Tensor
+    marks_N: Tensor
+    contexts: tuple[str, ...]
     documents: tuple[int, ...]
     repeats: bool = False
 
@@ -75,6 +88,8 @@ class Layout:
             self.cells_T.to(device, non_blocking=True),
             self.lengths_N.to(device, non_blocking=True),
             self.prompts_N.to(device, non_blocking=True),
+            self.marks_N.to(device, non_blocking=True),
+            self.contexts,
             self.documents,
             self.repeats,
         )
@@ -128,7 +143,6 @@ def lay_out(
     segments = torch.full(shape, -1, dtype=torch.long)
     cells: list[Tensor] = []
     lengths: list[int] = []
-    prompts: list[int] = []
     order: list[int] = []
     for r, row in enumerate(rows):
         start = 0
@@ -140,12 +154,15 @@ def lay_out(
             segments[r, start:end] = segment
             cells.append(torch.arange(r * columns + start, r * columns + end))
             lengths.append(tokens.length)
-            prompts.append(tokens.prompt)
             order.append(document)
             start = end
     cells_T = torch.cat(cells) if cells else torch.zeros(0, dtype=torch.long)
-    lengths_N, prompts_N = (torch.tensor(values, dtype=torch.long) for values in (lengths, prompts))
-    return Layout(input_ids, positions, segments, cells_T, lengths_N, prompts_N, tuple(order), repeats)
+    prompts, marks = [documents[i].prompt for i in order], [documents[i].mark for i in order]
+    lengths_N, prompts_N, marks_N = (torch.tensor(values, dtype=torch.long) for values in (lengths, prompts, marks))
+    contexts = tuple(documents[i].context for i in order)
+    return Layout(
+        input_ids, positions, segments, cells_T, lengths_N, prompts_N, marks_N, contexts, tuple(order), repeats
+    )
 
 
 def packed(documents: Sequence[Tokens], row_tokens: int, tokens_per_forward: int, padding_id: int) -> list[Layout]:

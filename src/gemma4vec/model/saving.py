@@ -2,7 +2,8 @@
 
 The merge happens in fp32 from a freshly loaded base and the optimiser's fp32 weights, so that nothing of what was
 learned is lost to bf16. Where a recipe needs only standard parts, the folder names only sentence-transformers' own
-modules and opens without gemma4vec.
+modules and opens without gemma4vec. Where its readout is one that they lack, backbone and readout are one module of ours
+(`model.sentence_transformers_module`).
 """
 
 import contextlib
@@ -21,10 +22,12 @@ from gemma4vec.files import atomic_folder, disk_errors, sha256_file, sha256_text
 from gemma4vec.model.bases import ResolvedBase
 from gemma4vec.model.build import Built, build, prompts_of
 from gemma4vec.model.card import model_card
-from gemma4vec.model.opening import SETTINGS_FILE
 from gemma4vec.model.prompts import Prompts
+from gemma4vec.model.saved import FORMAT, SETTINGS_FILE
 from gemma4vec.recipe.schema import Recipe
 
+# Where the backbone stands for a moment, until sentence-transformers has written it again.
+_TRANSFORMER = "transformer"
 # Both ways to write sentence-transformers' pooling config: servers read one or the other.
 _LEGACY_POOLING = {
     "cls": "pooling_mode_cls_token",
@@ -74,55 +77,75 @@ def _write(
     checkpoint: str,
 ) -> None:
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize
 
-    encoder = built.encoder
-    hidden_size = encoder.backbone.hidden_size
-    transformer_folder = folder / "transformer"
-    with _full_disks(folder):
-        encoder.backbone.model.to(dtype).save_pretrained(transformer_folder)
-        built.tokeniser.tokenizer.save_pretrained(transformer_folder)
-    encoder.backbone.model = None  # sentence-transformers loads it again; two copies are enough
-    modules: list[torch.nn.Module] = [
-        Transformer(
-            str(transformer_folder),
-            max_seq_length=recipe.model.max_tokens,
-            model_kwargs={"dtype": dtype, "attn_implementation": "sdpa"},
-        ),
-        Pooling(
-            hidden_size,
-            pooling_mode=encoder.readout.sentence_transformers,
-            include_prompt=recipe.model.readout.pool_prompt,
-        ),
-    ]
-    if encoder.projection is not None:
-        dense = Dense(
-            encoder.projection.in_features, encoder.projection.out_features, bias=False, activation_function=None
-        )
-        dense.linear.load_state_dict(encoder.projection.state_dict())
-        modules.append(dense)
-    modules.append(Normalize())
+    dimension, standard = built.encoder.dimension, built.encoder.readout.sentence_transformers is not None
+    settings: dict[str, Any] = {
+        "format": FORMAT,
+        "name": name,
+        "dtype": str(dtype).removeprefix("torch."),
+        "model": recipe.model.model_dump(mode="json"),
+        "licence": base.licence,
+    }
+    built.encoder.backbone.model.to(dtype)
+    head = _head_modules(built)
+    first = _standard_modules(folder, recipe, built, dtype) if standard else _own_modules(recipe, built, settings)
     model = SentenceTransformer(
-        modules=modules, prompts=_plain_prompts(prompts_of(recipe.model)), similarity_fn_name="cosine", device="cpu"
+        modules=[*first, *head, Normalize()],
+        prompts=_plain_prompts(prompts_of(recipe.model)),
+        similarity_fn_name="cosine",
+        device="cpu",
     )
     with _full_disks(folder):
         model.save(str(folder), create_model_card=False)
-        shutil.rmtree(transformer_folder)
+        shutil.rmtree(folder / _TRANSFORMER, ignore_errors=True)
         for file in folder.rglob("*.safetensors"):
             file.chmod(0o644)  # safetensors makes them readable for their owner alone
-    _write_both_pooling_schemas(folder / "1_Pooling" / "config.json", hidden_size)
+    if standard:
+        _write_both_pooling_schemas(folder / "1_Pooling" / "config.json")
     weights = [f"{file.relative_to(folder)} {sha256_file(file)}" for file in sorted(folder.rglob("*.safetensors"))]
-    settings = {
-        "format": 1,
-        "name": name,
-        "model": recipe.model.model_dump(mode="json"),
-        "licence": base.licence,
-        "fingerprint": sha256_text(*weights, json.dumps(recipe.model.model_dump(mode="json"), sort_keys=True)),
-    }
+    settings["fingerprint"] = sha256_text(*weights, json.dumps(settings["model"], sort_keys=True))
     write_json(folder / SETTINGS_FILE, settings)
-    (folder / "README.md").write_text(
-        model_card(recipe, base, data, recipe.model.projection or hidden_size, checkpoint), encoding="utf-8"
-    )
+    card = model_card(recipe, base, data, dimension, checkpoint, standard=standard)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _standard_modules(folder: Path, recipe: Recipe, built: Built, dtype: torch.dtype) -> list[torch.nn.Module]:
+    """Backbone and readout as sentence-transformers' own modules."""
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    encoder, readout = built.encoder, built.encoder.readout
+    with _full_disks(folder):
+        encoder.backbone.model.save_pretrained(folder / _TRANSFORMER)
+        built.tokeniser.tokenizer.save_pretrained(folder / _TRANSFORMER)
+    encoder.backbone.model = None  # sentence-transformers loads it again; two copies are enough
+    return [
+        Transformer(
+            str(folder / _TRANSFORMER),
+            max_seq_length=recipe.model.max_tokens,
+            model_kwargs={"dtype": dtype, "attn_implementation": "sdpa"},
+        ),
+        Pooling(readout.dimension, pooling_mode=readout.sentence_transformers, include_prompt=readout.pool_prompt),
+    ]
+
+
+def _own_modules(recipe: Recipe, built: Built, settings: dict[str, Any]) -> list[torch.nn.Module]:
+    """Backbone and readout as one module of ours."""
+    from gemma4vec.model.sentence_transformers_module import Gemma4VecEncoder
+
+    return [Gemma4VecEncoder(built, settings, recipe.model.max_tokens)]
+
+
+def _head_modules(built: Built) -> list[torch.nn.Module]:
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    modules: list[torch.nn.Module] = []
+    for linear in built.encoder.head or ():
+        bias = linear.bias is not None
+        dense = Dense(linear.in_features, linear.out_features, bias=bias, activation_function=None)
+        dense.linear.load_state_dict(linear.state_dict())
+        modules.append(dense)
+    return modules
 
 
 @contextlib.contextmanager
@@ -141,9 +164,9 @@ def _plain_prompts(prompts: Prompts) -> dict[str, str]:
     return {"query": prompts.query, "document": prompts.for_document("").prompt}
 
 
-def _write_both_pooling_schemas(file: Path, hidden_size: int) -> None:
+def _write_both_pooling_schemas(file: Path) -> None:
     config = json.loads(file.read_text(encoding="utf-8"))
-    config["word_embedding_dimension"] = hidden_size
+    config["word_embedding_dimension"] = config["embedding_dimension"]
     for mode, key in _LEGACY_POOLING.items():
         config[key] = mode == config["pooling_mode"]
     write_json(file, config)

@@ -89,12 +89,15 @@ def _explain(error: ValidationError) -> str:
     # A sequence with a bad item is also reported as too short; that follows from the item.
     problems = [p for p in every if p["type"] != "too_short" or not _has_problem_below(p["loc"], every)]
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    location = ".".join(str(part) for part in first["loc"])
+    location, part = _walk(first["loc"])
+    where = ".".join(location)
     if first["type"] == "extra_forbidden":
-        message = f"unknown key {location!r}{_suggestion(first['loc'])}"
+        message = f"unknown key {where!r}{_suggestion(location[-1], part)}"
+    elif first["type"] == "union_tag_invalid":
+        message = f"{where}.{_unquoted(first['ctx']['discriminator'])}: {_unknown_choice(first['ctx'])}"
     else:
         reason = first["msg"].removeprefix("Value error, ")
-        message = f"{location or 'recipe'}: {reason}"
+        message = f"{where or 'recipe'}: {reason}"
     more = len(problems) - 1
     return message + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
 
@@ -103,30 +106,55 @@ def _has_problem_below(location: tuple[int | str, ...], problems: Sequence[Any])
     return any(len(p["loc"]) > len(location) and p["loc"][: len(location)] == location for p in problems)
 
 
-def _suggestion(location: tuple[int | str, ...]) -> str:
-    fields = _fields_at(location[:-1])
-    close = difflib.get_close_matches(str(location[-1]), fields, n=1, cutoff=0.5)
+def _unknown_choice(context: dict[str, Any]) -> str:
+    """The tag of a part that comes in several kinds names none of them."""
+    given, known = context["tag"], [_unquoted(name) for name in context["expected_tags"].split(", ")]
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+    return f"there is no {given!r}; {hint}"
+
+
+def _unquoted(text: str) -> str:
+    return text.strip("'")
+
+
+def _suggestion(key: str, part: type[BaseModel] | None) -> str:
+    fields = list(part.model_fields) if part else []
+    close = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known here: {', '.join(fields)}" if fields else ""
 
 
-def _fields_at(location: Iterable[int | str]) -> list[str]:
-    """Names of the keys that are valid at a place in the recipe."""
+def _walk(location: Iterable[int | str]) -> tuple[list[str], type[BaseModel] | None]:
+    """A place as a person writes it, and the part of the recipe that its last key stands in.
+
+    Behind a key whose part comes in several kinds, pydantic puts the kind that was chosen; no such key is in the file.
+    """
+    path: list[str] = []
     part: type[BaseModel] | None = Recipe
+    kinds: dict[str, type[BaseModel]] = {}
+    inside: type[BaseModel] | None = Recipe
     for step in location:
-        if isinstance(step, int) or part is None:
+        if kinds and step in kinds:
+            part, kinds = kinds[str(step)], {}
             continue
-        field = part.model_fields.get(step)
-        part = _part_in(field.annotation) if field else None
-    return list(part.model_fields) if part else []
+        path.append(str(step))
+        inside = part
+        if isinstance(step, str):
+            field = part.model_fields.get(step) if part else None
+            found = _parts_in(field.annotation) if field else []
+            part = found[0] if found else None
+            kinds = _by_tag(found) if len(found) > 1 else {}
+    return path, inside
 
 
-def _part_in(annotation: Any) -> type[BaseModel] | None:
+def _by_tag(parts: Sequence[type[BaseModel]]) -> dict[str, type[BaseModel]]:
+    """Kinds of a part by the default of their first field (`name`, `kind`), which tells them apart."""
+    return {str(next(iter(part.model_fields.values())).default): part for part in parts}
+
+
+def _parts_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _part_in(argument)
-        if found:
-            return found
-    return None
+        return [annotation]
+    return [part for argument in getattr(annotation, "__args__", ()) for part in _parts_in(argument)]

@@ -4,15 +4,14 @@ Every field that changes the resulting vectors stands here, never in an environm
 (see `recipe.load`). Lengths are in tokens, rates per optimiser step.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from gemma4vec.recipe.part import Part
+from gemma4vec.recipe.readouts import Head, Mean, Readout
 
-class Part(BaseModel):
-    """A part of a recipe: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+__all__ = ["Head", "Part", "Readout"]
 
 
 class Lora(Part):
@@ -27,25 +26,38 @@ class Lora(Part):
     last_layers: int | None = Field(None, ge=1, description="adapt only this many of the last layers; null: all")
 
 
-class Readout(Part):
-    """How token states become one vector."""
-
-    name: Literal["mean", "last_token"] = "mean"
-    pool_prompt: bool = Field(True, description="whether the prompt's tokens are pooled (mean only)")
-
-
 class Model(Part):
     """The base model and everything between a text and its vector."""
 
     base: str = Field("google/gemma-4-E2B-it", description="hub id, local folder or bundled:NAME")
     attention: Literal["causal", "bidirectional"] = "bidirectional"
-    readout: Readout = Readout()
-    projection: int | None = Field(None, ge=1, description="output dimension of a linear head; null: the base's width")
+    readout: Readout = Mean()
+    head: Head | None = Field(None, description="linear layers behind the readout; null: the readout's own dimension")
     lora: Lora | None = Lora()
     prompts: Literal["retrieval", "code_retrieval", "none"] | dict[Literal["query", "document"], str] = "retrieval"
     max_tokens: int = Field(512, ge=4, description="longest text the model reads, prompt and special tokens included")
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     allow_untested: bool = Field(False, description="use a model type whose attention modes were never verified")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_names(cls, tree: Any) -> Any:
+        """Recipes and models from before readouts had parameters of their own stay readable; a bare name is a readout."""
+        if not isinstance(tree, dict):
+            return tree
+        tree = dict(tree)
+        if "projection" in tree and "head" not in tree:
+            width = tree.pop("projection")
+            tree["head"] = None if width is None else {"widths": [width]}
+        readout = tree.get("readout")
+        if isinstance(readout, str):
+            tree["readout"] = {"name": readout}
+        if isinstance(readout, dict):
+            readout = {"name": "mean"} | readout
+            if readout["name"] == "last_token" and readout.get("pool_prompt") is True:
+                del readout["pool_prompt"]  # meant nothing there, but was written out
+            tree["readout"] = readout
+        return tree
 
 
 class Source(Part):

@@ -48,6 +48,7 @@ class ContrastTask:
         self.stage = stage
         self.rows = rows
         self.tokeniser = built.tokeniser
+        self.read = built.read
         self.prompts = built.prompts
         self.query_tokens = min(stage.batch.query_tokens or max_tokens, max_tokens)
         self.document_tokens = min(stage.batch.document_tokens or max_tokens, max_tokens)
@@ -139,7 +140,7 @@ class ContrastTask:
         return self._tokens([self.prompts.for_document(document) for document in documents], self.document_tokens)
 
     def _tokens(self, texts: list[Prompted], limit: int) -> list[Tokens]:
-        return self.tokeniser.encode(texts, limit)
+        return self.read(texts, limit)
 
 
 def _keys(texts: Sequence[str] | Sequence[Document]) -> Tensor:

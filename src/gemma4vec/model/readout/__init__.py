@@ -1,7 +1,29 @@
 """Readouts by name. A new one is one file beside this and one line below."""
 
-from gemma4vec.model.readout.base import Readout
+from gemma4vec.model.readout.attention import Attention
+from gemma4vec.model.readout.base import Base, Readout
+from gemma4vec.model.readout.contextual_token import ContextualToken
+from gemma4vec.model.readout.echo_delta import EchoDelta
+from gemma4vec.model.readout.first_token import FirstToken
 from gemma4vec.model.readout.last_token import LastToken
+from gemma4vec.model.readout.latent_attention import LatentAttention
+from gemma4vec.model.readout.layer_mix import LayerMix
 from gemma4vec.model.readout.mean import Mean
+from gemma4vec.model.readout.weighted_mean import WeightedMean
 
-READOUTS: dict[str, type[Readout]] = {readout.name: readout for readout in (Mean, LastToken)}
+__all__ = ["READOUTS", "Base", "Readout"]
+
+READOUTS: dict[str, type[Readout]] = {
+    readout.name: readout
+    for readout in (
+        LastToken,
+        FirstToken,
+        Mean,
+        WeightedMean,
+        Attention,
+        LatentAttention,
+        ContextualToken,
+        LayerMix,
+        EchoDelta,
+    )
+}

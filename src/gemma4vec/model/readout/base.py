@@ -1,35 +1,88 @@
-"""What a readout is.
+"""What a readout is: what happens to a text before the backbone, and to its token states after it.
 
-Shapes: T real tokens, N documents, D hidden size.
+Shapes: L layers, T real tokens, N documents, K replaced cells, D hidden size of the base.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
 
-from gemma4vec.model.packing import Layout
+from gemma4vec.model.packing import Layout, Tokens
+from gemma4vec.model.prompts import Prompted
+from gemma4vec.model.replaced import Replaced
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a readout has to know of the base that it stands on.
+
+    Attributes:
+        hidden_size: D.
+        layers: L, number of decoder layers.
+        embedding_size: root mean square of the base's token embeddings as they enter the first layer.
+        folder: where the base or the saved model was loaded from; a saved model brings its second encoder along.
+    """
+
+    hidden_size: int
+    layers: int
+    embedding_size: float = 1.0
+    folder: Path | None = None
 
 
 class Readout(nn.Module):
     """Turns the token states of documents into one vector each.
 
-    A readout is one file with one subclass, and one line in `model/readout/__init__.py`.
+    A readout is one file with one subclass, its settings in `recipe/readouts.py`, and one line in
+    `model/readout/__init__.py`. Its parameters are fp32 (float64 in a float64 model), initialised from torch's global
+    generator, and trained like every other parameter.
 
     Attributes:
         name: what recipes call it.
-        needs: what it asks of the parts before it: "eos" (an EOS token, exactly once, also after truncation).
-        sentence_transformers: the pooling mode of the same meaning there, so that a saved model opens without us.
+        needs: what it asks of the parts around it: "eos" (an EOS token, exactly once, also after truncation),
+            "all_layers" (states of all layers), "twice" (reads each text twice), "context" (a second, frozen encoder),
+            "bidirectional" (says nothing of a text that is read causally).
+        reserved: tokens of the limit that the readout takes for itself.
+        sentence_transformers: the pooling mode of the same meaning there, so that a saved model opens without us; None
+            where there is none.
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
-    sentence_transformers: ClassVar[str]
+    reserved: ClassVar[int] = 0
+    sentence_transformers: ClassVar[str | None] = None
 
-    def __init__(self, hidden_size: int, pool_prompt: bool = True):
+    def __init__(self, settings: Any, base: Base):
         super().__init__()
-        self.hidden_size = hidden_size
-        self.pool_prompt = pool_prompt
+        self.settings = settings
+        self.hidden_size = base.hidden_size
+        self.pool_prompt = bool(getattr(settings, "pool_prompt", True))
 
-    def pool(self, states_TD: Tensor, layout: Layout) -> Tensor:
-        """Vectors `[N, D]` from the states `[T, D]` of the layout's documents, in the layout's order."""
+    @property
+    def dimension(self) -> int:
+        """Length of the pooled vectors."""
+        return self.hidden_size
+
+    def prepare(
+        self, tokens: Sequence[Tokens], texts: Sequence[Prompted], tokenizer: PreTrainedTokenizerFast
+    ) -> list[Tokens]:
+        """What the backbone reads of each text; by default its tokens as they are."""
+        return list(tokens)
+
+    def replaced(self, layout: Layout) -> Replaced | None:
+        """Vectors that stand in for the input embeddings of some tokens; by default none."""
+        return None
+
+    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+        """Vectors `[N, dimension]`, in the layout's order, of the states of the layout's documents.
+
+        `states` are `[T, D]`, or `[L + 1, T, D]` (input embeddings first) for a readout that needs all layers.
+        """
         raise TypeError(f"{type(self).__name__} defines no pool()")
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that training changes, by name."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}

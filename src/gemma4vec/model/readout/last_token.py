@@ -4,6 +4,7 @@ from torch import Tensor
 
 from gemma4vec.model.packing import Layout
 from gemma4vec.model.readout.base import Readout
+from gemma4vec.model.readout.documents import ends_of
 
 
 class LastToken(Readout):
@@ -13,5 +14,5 @@ class LastToken(Readout):
     needs = frozenset({"eos"})
     sentence_transformers = "lasttoken"
 
-    def pool(self, states_TD: Tensor, layout: Layout) -> Tensor:
-        return states_TD.index_select(0, layout.lengths_N.cumsum(0) - 1)
+    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+        return states.index_select(0, ends_of(layout))

@@ -1,10 +1,10 @@
 """Mean of a document's token states (Reimers and Gurevych 2019, arXiv:1908.10084; EmbeddingGemma, arXiv:2509.20354)."""
 
-import torch
 from torch import Tensor
 
 from gemma4vec.model.packing import Layout
 from gemma4vec.model.readout.base import Readout
+from gemma4vec.model.readout.documents import mean_of
 
 
 class Mean(Readout):
@@ -16,17 +16,5 @@ class Mean(Readout):
     name = "mean"
     sentence_transformers = "mean"
 
-    def pool(self, states_TD: Tensor, layout: Layout) -> Tensor:
-        lengths_N = layout.lengths_N
-        document_T = torch.repeat_interleave(torch.arange(len(lengths_N), device=lengths_N.device), lengths_N)
-        states_TD = states_TD if states_TD.dtype == torch.float64 else states_TD.float()
-        counts_N = lengths_N
-        if not self.pool_prompt:
-            skipped_N = torch.where(layout.prompts_N < lengths_N, layout.prompts_N, 0)
-            starts_N = lengths_N.cumsum(0) - lengths_N
-            position_T = torch.arange(len(document_T), device=lengths_N.device) - starts_N[document_T]
-            kept_T = position_T >= skipped_N[document_T]
-            states_TD, document_T = states_TD[kept_T], document_T[kept_T]
-            counts_N = lengths_N - skipped_N
-        sums_ND = states_TD.new_zeros(len(lengths_N), states_TD.shape[1]).index_add(0, document_T, states_TD)
-        return sums_ND / counts_N[:, None]
+    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+        return mean_of(states, layout, self.pool_prompt)

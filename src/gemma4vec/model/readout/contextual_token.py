@@ -1,0 +1,70 @@
+"""A small frozen encoder's vector of the text is read as one more token (Causal2Vec, Lin et al. 2025, arXiv:2507.23386).
+
+Every later token sees it, so that also a causal model's first tokens know what the text is about.
+
+Shapes: T tokens, N documents, E width of the small encoder, D width of the base.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from gemma4vec.model.context import ContextEncoder, find_encoder
+from gemma4vec.model.packing import Layout, Tokens
+from gemma4vec.model.prompts import Prompted
+from gemma4vec.model.readout.base import Base, Readout
+from gemma4vec.model.readout.documents import ends_of, starts_of
+from gemma4vec.model.replaced import Replaced
+
+
+class ContextualToken(Readout):
+    """The final states of the contextual token and of EOS, side by side.
+
+    The token stands behind BOS and in front of the prompt. The small encoder reads the text without its prompt. What is
+    put in has the size of the base's own token embeddings at first: `size` is a trained factor on a vector of unit root
+    mean square, since a vector a hundred times smaller than its neighbours would be lost in the residual stream.
+    """
+
+    name = "contextual_token"
+    needs = frozenset({"eos", "context"})
+    reserved = 1
+
+    def __init__(self, settings: Any, base: Base):
+        super().__init__(settings, base)
+        self.context = ContextEncoder(find_encoder(settings.encoder, saved_with=base.folder))
+        inner = settings.hidden_size or self.hidden_size
+        self.projection = nn.Sequential(
+            nn.Linear(self.context.dimension, inner), nn.GELU(), nn.Linear(inner, self.hidden_size)
+        )
+        self.size = nn.Parameter(torch.tensor(base.embedding_size))
+
+    @property
+    def dimension(self) -> int:
+        return 2 * self.hidden_size
+
+    def prepare(
+        self, tokens: Sequence[Tokens], texts: Sequence[Prompted], tokenizer: PreTrainedTokenizerFast
+    ) -> list[Tokens]:
+        placeholder = int(tokenizer.pad_token_id or 0)
+        prepared = []
+        for text, prompted in zip(tokens, texts, strict=True):
+            at = int(text.ids[0] == tokenizer.bos_token_id)
+            ids = [*text.ids[:at], placeholder, *text.ids[at:]]
+            prepared.append(Tokens(ids, text.prompt + (text.prompt > 0), mark=at, context=prompted.text))
+        return prepared
+
+    def replaced(self, layout: Layout) -> Replaced:
+        weight = self.projection[0].weight
+        vectors_NE = self.context(layout.contexts).to(weight.device, weight.dtype)
+        projected_ND = self.projection(vectors_NE)
+        unit_ND = projected_ND * torch.rsqrt(projected_ND.square().mean(-1, keepdim=True) + 1e-12)
+        return Replaced(layout.cells_T[self._tokens(layout)], self.size * unit_ND)
+
+    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+        return torch.cat([states[self._tokens(layout)], states[ends_of(layout)]], dim=1)
+
+    def _tokens(self, layout: Layout) -> Tensor:
+        return starts_of(layout) + layout.marks_N

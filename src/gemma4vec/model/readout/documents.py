@@ -1,0 +1,91 @@
+"""Sums, means and softmaxes over the tokens of each document, where all documents' tokens stand one behind the other.
+
+Shapes: T tokens, N documents, D width, H heads.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gemma4vec.model.packing import Layout
+
+
+def at_least_fp32(states: Tensor) -> Tensor:
+    """In fp32, or float64 where it is that already: sums of bf16 values lose what is small."""
+    return states if states.dtype == torch.float64 else states.float()
+
+
+def starts_of(layout: Layout) -> Tensor:
+    """Index of each document's first token among all tokens: `[N]`."""
+    return layout.lengths_N.cumsum(0) - layout.lengths_N
+
+
+def ends_of(layout: Layout) -> Tensor:
+    """Index of each document's last token among all tokens: `[N]`."""
+    return layout.lengths_N.cumsum(0) - 1
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Which tokens are pooled, and whose they are.
+
+    Attributes:
+        document_T: number of the document of each pooled token.
+        position_T: position of each pooled token in its document, from 0.
+        kept: indices of the pooled tokens among all tokens, or None where all are pooled.
+        count: N.
+    """
+
+    document_T: Tensor
+    position_T: Tensor
+    kept: Tensor | None
+    count: int
+
+    @classmethod
+    def of(cls, layout: Layout, pool_prompt: bool) -> "Documents":
+        """All tokens, or those after the prompt.
+
+        A document that is nothing but its prompt is pooled whole: the mean of no tokens would not be a vector.
+        """
+        lengths_N = layout.lengths_N
+        numbers_N = torch.arange(len(lengths_N), device=lengths_N.device)
+        document_T = torch.repeat_interleave(numbers_N, lengths_N)
+        position_T = torch.arange(len(document_T), device=lengths_N.device) - starts_of(layout)[document_T]
+        if pool_prompt:
+            return cls(document_T, position_T, None, len(lengths_N))
+        skipped_N = torch.where(layout.prompts_N < lengths_N, layout.prompts_N, 0)
+        kept = torch.nonzero(position_T >= skipped_N[document_T]).squeeze(1)
+        return cls(document_T[kept], position_T[kept], kept, len(lengths_N))
+
+    def select(self, states_TD: Tensor) -> Tensor:
+        """The states that are pooled, of the states of all tokens; at least fp32."""
+        return at_least_fp32(states_TD if self.kept is None else states_TD.index_select(0, self.kept))
+
+    def sums(self, values_TD: Tensor) -> Tensor:
+        """Sum over the pooled tokens of each document: `[N, ...]`."""
+        return values_TD.new_zeros(self.count, *values_TD.shape[1:]).index_add(0, self.document_T, values_TD)
+
+    def weighted_means(self, states_TD: Tensor, weights_T: Tensor) -> Tensor:
+        """Mean of the pooled states with the given weights, which need not add up to one: `[N, D]`."""
+        return self.sums(states_TD * weights_T[:, None]) / self.sums(weights_T)[:, None]
+
+    def means(self, states_TD: Tensor) -> Tensor:
+        """Mean of the pooled states: `[N, D]`."""
+        counts_N = torch.bincount(self.document_T, minlength=self.count)
+        return self.sums(states_TD) / counts_N[:, None]
+
+    def softmax(self, scores_TH: Tensor) -> Tensor:
+        """Softmax over the pooled tokens of each document: `[T, H]`."""
+        index_TH = self.document_T[:, None].expand_as(scores_TH)
+        largest_NH = scores_TH.new_full((self.count, scores_TH.shape[1]), float("-inf"))
+        # The maximum only keeps exp() in range; it cancels out, so it needs no gradient.
+        largest_NH = largest_NH.scatter_reduce(0, index_TH, scores_TH.detach(), "amax")
+        exponentials_TH = (scores_TH - largest_NH[self.document_T]).exp()
+        return exponentials_TH / self.sums(exponentials_TH)[self.document_T]
+
+
+def mean_of(states_TD: Tensor, layout: Layout, pool_prompt: bool) -> Tensor:
+    """Mean of each document's states `[N, D]`, with the prompt's tokens or without."""
+    documents = Documents.of(layout, pool_prompt)
+    return documents.means(documents.select(states_TD))
