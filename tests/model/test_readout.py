@@ -141,7 +141,10 @@ def test_latent_attention_may_be_narrower_or_wider_than_the_base() -> None:
     layout, states_TD = laid_out([(5, 2), (9, 0)])
     for width in (4, 24):
         readout = made(words.LatentAttention(latents=40, heads=4, hidden_size=width))
-        assert readout.get_parameter("key.weight").shape == (width, D) and readout.pool(states_TD, layout).shape == (2, D)
+        assert readout.get_parameter("key.weight").shape == (width, D) and readout.pool(states_TD, layout).shape == (
+            2,
+            D,
+        )
 
 
 @settings(deadline=None, max_examples=30)

@@ -91,7 +91,7 @@ def test_a_stranger_gets_the_same_vectors(saved: dict[str, Path], kind: str) -> 
     for name, vectors in ours.items():
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
         pooled = np.linalg.norm(theirs[name], axis=1) > 0
-        if kind != "no-prompt-pooled":
+        if kind not in ("no-prompt-pooled", "weighted"):
             assert pooled.all()
         # Nothing but a prompt that is not pooled: zero there, the prompt's own vector here, as a zero matches nothing.
         assert [text for text, kept in zip(texts[name], pooled, strict=True) if not kept] in ([], [""])
@@ -109,12 +109,18 @@ def test_only_standard_modules_and_both_ways_to_write_pooling(saved: dict[str, P
     layers = len(KINDS[kind][1].get("head", {}).get("widths", ()))
     assert names == ["Transformer", "Pooling", *["Dense"] * layers, "Normalize"]
     pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
-    last = KINDS[kind][1].get("readout", {}).get("name") == "last_token"
-    assert pooling["pooling_mode"] == ("lasttoken" if last else "mean")
-    assert pooling["pooling_mode_lasttoken"] is last and pooling["pooling_mode_mean_tokens"] is not last
+    readout = KINDS[kind][1].get("readout", {"name": "mean"})
+    name = readout if isinstance(readout, str) else readout["name"]
+    mode, legacy = {
+        "last_token": ("lasttoken", "lasttoken"),
+        "first_token": ("cls", "cls_token"),
+        "mean": ("mean", "mean_tokens"),
+        "weighted_mean": ("weightedmean", "weightedmean_tokens"),
+    }[name]
+    assert pooling["pooling_mode"] == mode and pooling[f"pooling_mode_{legacy}"] is True
     assert sum(value is True for key, value in pooling.items() if key.startswith("pooling_mode_")) == 1
     assert pooling["word_embedding_dimension"] == 32
-    assert pooling["include_prompt"] is (kind != "no-prompt-pooled")
+    assert pooling["include_prompt"] is (kind not in ("no-prompt-pooled", "weighted"))
     settings = json.loads((folder / "gemma4vec.json").read_text())
     assert settings["name"] == f"tiny-{kind}" and len(settings["fingerprint"]) == 64
     assert "## Licence and terms" in (folder / "README.md").read_text()

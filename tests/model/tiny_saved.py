@@ -20,13 +20,37 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-both": ("llama", {"attention": "bidirectional", "head": {"widths": [9, 7], "bias": True}, "lora": None}),
     "own-prompts": ("llama", {"readout": {"name": "last_token"}, "prompts": {"query": "q: ", "document": "d: "}}),
 }
+KINDS["first"] = ("gemma3", {"readout": "first_token"})
+KINDS["weighted"] = ("llama", {"attention": "causal", "readout": {"name": "weighted_mean", "pool_prompt": False}})
+# Readouts that sentence-transformers lacks.
+OWN_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "attention": ("gemma3", {"readout": {"name": "attention", "heads": 2, "pool_prompt": False}}),
+    "latent": (
+        "llama",
+        {
+            "attention": "causal",
+            "readout": {"name": "latent_attention", "latents": 32, "heads": 4, "hidden_size": 16},
+            "head": {"widths": [9, 7], "bias": True},
+        },
+    ),
+    "context": ("gemma3", {"attention": "causal", "readout": "contextual_token", "head": {"widths": [24]}}),
+    "context-llama": ("llama", {"attention": "bidirectional", "readout": "contextual_token", "prompts": "none"}),
+    "layers": ("gemma3", {"readout": "layer_mix"}),
+    "layers-llama": ("llama", {"attention": "causal", "readout": {"name": "layer_mix", "pool_prompt": False}}),
+    "echo": ("llama", {"attention": "causal", "readout": "echo_delta", "prompts": {"query": "q: ", "document": ""}}),
+    "echo-concat": ("gemma3", {"attention": "causal", "readout": {"name": "echo_delta", "join": "concat"}}),
+}
 MAX_TOKENS = 40
 
 
 def save_tiny(folder: Path, kind: str) -> Path:
     """A run's `model` folder of this kind below `folder`, and its base beside it."""
-    family, changes = KINDS[kind]
+    family, changes = (KINDS | OWN_KINDS)[kind]
     base = write_tiny(folder / "base", family, layers=2)
+    if changes.get("readout") == "contextual_token":
+        from tiny_context import write_context
+
+        changes = changes | {"readout": {"name": "contextual_token", "encoder": str(write_context(folder / "context"))}}
     model = Model.model_validate(
         {"base": str(base), "lora": Lora(rank=4).model_dump(), "max_tokens": MAX_TOKENS} | changes
     )

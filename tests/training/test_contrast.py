@@ -28,7 +28,11 @@ ROWS = [
     Row("value of key", [Document("")], [Document("DEF read(path):  return open(path)", "IO"), Document("none")]),
 ]
 SETTINGS: dict[str, dict[str, Any]] = {
-    "gemma3": {"attention": "bidirectional", "readout": {"name": "mean", "pool_prompt": False}, "head": {"widths": [6]}},
+    "gemma3": {
+        "attention": "bidirectional",
+        "readout": {"name": "mean", "pool_prompt": False},
+        "head": {"widths": [6]},
+    },
     "llama": {"attention": "causal", "readout": {"name": "last_token"}, "head": None},
 }
 COMBINATIONS = [

@@ -78,8 +78,11 @@ def build(
 ) -> Built:
     """Load the base at `path` and put readout, head and adapters on it as `model` says.
 
-    The base is in `dtype`, readout and head in fp32 (float64 where the base is). New parameters depend on `seed` alone. A `tokeniser` that is given is used
-    instead of the base's own.
+    The base is in `dtype`, readout and head in fp32 (float64 where the base is). New parameters depend on `seed` alone.
+    A `tokeniser` that is given is used instead of the base's own.
+
+    Raises:
+        InputError: what the recipe asks for does not fit the base (see `model.checks`); no weight was loaded.
     """
     readout_class = READOUTS[model.readout.name]
     check_recipe(model, read_config(path), folder=Path(path))

@@ -70,7 +70,9 @@ class ContextEncoder(nn.Module):
         with torch.no_grad():
             features = self.model.preprocess(list(texts))
             device = next(self.model.parameters()).device
-            features = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in features.items()}
+            features = {
+                key: value.to(device) if isinstance(value, Tensor) else value for key, value in features.items()
+            }
             vectors_NE: Tensor = self.model(features)["sentence_embedding"]
         return vectors_NE.detach()
 

@@ -2,8 +2,8 @@
 
 The merge happens in fp32 from a freshly loaded base and the optimiser's fp32 weights, so that nothing of what was
 learned is lost to bf16. Where a recipe needs only standard parts, the folder names only sentence-transformers' own
-modules and opens without gemma4vec. Where its readout is one that they lack, backbone and readout are one module of ours
-(`model.sentence_transformers_module`).
+modules and opens without gemma4vec. Where its readout is one that they lack, backbone and readout are one module of
+ours (`model.sentence_transformers_module`).
 """
 
 import contextlib
@@ -140,7 +140,7 @@ def _head_modules(built: Built) -> list[torch.nn.Module]:
     from sentence_transformers.sentence_transformer.modules import Dense
 
     modules: list[torch.nn.Module] = []
-    for linear in built.encoder.head or ():
+    for linear in built.encoder.head.layers if built.encoder.head is not None else ():
         bias = linear.bias is not None
         dense = Dense(linear.in_features, linear.out_features, bias=bias, activation_function=None)
         dense.linear.load_state_dict(linear.state_dict())

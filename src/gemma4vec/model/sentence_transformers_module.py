@@ -64,7 +64,7 @@ class Gemma4VecEncoder(InputModule):
         folder = Path(output_path)
         readout = self.encoder.readout
         self.encoder.backbone.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        self._built.tokeniser.tokenizer.save_pretrained(folder)
         trained = {name: value.detach().cpu().contiguous() for name, value in readout.trained().items()}
         if trained:
             save_file(trained, folder / READOUT_FILE)
@@ -74,18 +74,32 @@ class Gemma4VecEncoder(InputModule):
 
     @classmethod
     def load(
-        cls, model_name_or_path: str, subfolder: str = "", model_kwargs: dict[str, Any] | None = None, **settings: Any
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        init_defaults: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> Self:
         """Open it; `model_kwargs={"dtype": ...}` is obeyed, else the type in which it was saved."""
-        hub = {key: settings.get(key) for key in ("token", "cache_folder", "revision")}
         folder = Path(model_name_or_path)
         if not folder.is_dir():
-            local_only = bool(settings.get("local_files_only"))
-            found = cls.load_dir_path(model_name_or_path, subfolder, local_files_only=local_only, **hub)
+            found = cls.load_dir_path(
+                model_name_or_path,
+                subfolder,
+                token=token,
+                cache_folder=cache_folder,
+                revision=revision,
+                local_files_only=local_files_only,
+            )
             folder = Path(str(found))
         saved = read_settings(folder)
         model = model_of(saved)
-        dtype = _dtype((model_kwargs or {}).get("dtype") or (model_kwargs or {}).get("torch_dtype"), saved)
+        asked = kwargs.get("model_kwargs") or {}
+        dtype = _dtype(asked.get("dtype") or asked.get("torch_dtype"), saved)
         return cls(open_built(folder, model, dtype=dtype, device="cpu"), saved, model.max_tokens)
 
 
@@ -96,4 +110,3 @@ def _dtype(asked: Any, saved: dict[str, Any]) -> torch.dtype:
     found = getattr(torch, name.removeprefix("torch."))
     assert isinstance(found, torch.dtype)
     return found
-

@@ -68,7 +68,9 @@ class LayerMix(Part):
     """Trained mix of all layers' states, then mean (ELMo, arXiv:1802.05365; multi-layer pooling, arXiv:2409.02727)."""
 
     name: Literal["layer_mix"] = "layer_mix"
-    normalise: bool = Field(True, description="bring each layer's states to unit root mean square before they are mixed")
+    normalise: bool = Field(
+        True, description="bring each layer's states to unit root mean square before they are mixed"
+    )
     scale: bool = Field(True, description="a trained factor on the mix; without a head with bias it changes no vector")
     pool_prompt: bool = Field(True, description=_POOL_PROMPT)
 
@@ -85,15 +87,7 @@ class EchoDelta(Part):
 
 
 Readout = Annotated[
-    LastToken
-    | FirstToken
-    | Mean
-    | WeightedMean
-    | Attention
-    | LatentAttention
-    | ContextualToken
-    | LayerMix
-    | EchoDelta,
+    LastToken | FirstToken | Mean | WeightedMean | Attention | LatentAttention | ContextualToken | LayerMix | EchoDelta,
     Field(discriminator="name"),
 ]
 

@@ -42,7 +42,7 @@ class Model(Part):
     @model_validator(mode="before")
     @classmethod
     def _older_names(cls, tree: Any) -> Any:
-        """Recipes and models from before readouts had parameters of their own stay readable; a bare name is a readout."""
+        """What was written before readouts had parameters stays readable; a bare name is a readout."""
         if not isinstance(tree, dict):
             return tree
         tree = dict(tree)

@@ -52,9 +52,7 @@ class EchoDelta(Readout):
         first_ND = documents.weighted_means(
             states_TD, ((position_T >= starts_T) & (position_T < starts_T + copies_T)).to(states_TD.dtype)
         )
-        second_ND = documents.weighted_means(
-            states_TD, (position_T >= layout.marks_N[document_T]).to(states_TD.dtype)
-        )
+        second_ND = documents.weighted_means(states_TD, (position_T >= layout.marks_N[document_T]).to(states_TD.dtype))
         difference_ND = self.delta * (second_ND - first_ND)
         if self.settings.join == "concat":
             return torch.cat([second_ND, difference_ND], dim=1)

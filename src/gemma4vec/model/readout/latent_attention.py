@@ -1,4 +1,4 @@
-"""NV-Embed's pooling: token states attend to trained latents, then an MLP, then the mean (arXiv:2405.17428, section 3.1).
+"""NV-Embed's pooling: token states attend to trained latents, then an MLP, then the mean (arXiv:2405.17428).
 
 Follows the released model code: layer norms in front of queries, latents and MLP, projections without bias, a gated
 GELU as the MLP, residual connections around both. docs/readouts.md says where it differs.

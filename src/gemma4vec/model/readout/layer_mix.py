@@ -33,7 +33,8 @@ class LayerMix(Readout):
     def pool(self, states: Tensor, layout: Layout) -> Tensor:
         shares_L = torch.softmax(self.weights_L, dim=0)
         mixed_TD: Tensor = sum(  # type: ignore[assignment]  # one layer at a time: no fp32 copy of all of them
-            share * self._comparable(at_least_fp32(states_TD)) for share, states_TD in zip(shares_L, states, strict=True)
+            share * self._comparable(at_least_fp32(states_TD))
+            for share, states_TD in zip(shares_L, states, strict=True)
         )
         if self.scale is not None:
             mixed_TD = self.scale * mixed_TD
