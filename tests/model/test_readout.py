@@ -96,7 +96,7 @@ def test_attention_equals_the_softmax_of_each_document(
         kept = states[skipped(len(states), prompt, pool_prompt) :]
         for head in range(heads):
             part = slice(head * size, (head + 1) * size)
-            weights = [math.exp(float(state[part] @ query[part]) / math.sqrt(size)) for state in kept]
+            weights = [math.exp(float((state[part] @ query[part]).detach()) / math.sqrt(size)) for state in kept]
             expected = sum(w * state[part] for w, state in zip(weights, kept, strict=True)) / sum(weights)
             torch.testing.assert_close(vector[part], expected, rtol=0, atol=1e-10)
 

@@ -5,14 +5,16 @@ from pathlib import Path
 
 from gemma4vec.data.batches import check_rows
 from gemma4vec.data.sources import Loaded
+from gemma4vec.model.checks import check_recipe, read_config
 from gemma4vec.recipe.schema import Recipe
 
 
 def refuse_early(recipe: Recipe, base: Path, loaded: Sequence[Loaded]) -> None:
-    """Check what can be known without weights: rows against batches, stage by stage.
+    """Check what can be known without weights: the readout against the base, rows against batches, stage by stage.
 
     Raises:
         InputError: one line that names the recipe's key.
     """
+    check_recipe(recipe.model, read_config(base))
     for stage, data in zip(recipe.stages, loaded, strict=True):
         check_rows(data.rows, size=stage.batch.rows, hard_negatives=stage.task.hard_negatives)
