@@ -5,7 +5,6 @@ Shapes: R rows, C columns, K replaced cells, D hidden size.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
