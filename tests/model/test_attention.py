@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
+from transformers.models.t5gemma.modeling_t5gemma import eager_attention_forward
 
 from gemma4vec.model.attention import grouped_attention
 from gemma4vec.model.backbone import load_backbone
+from gemma4vec.model.families import Reach
 from gemma4vec.model.masks import attention_mask
 from gemma4vec.model.packing import Tokens, packed
 from tiny_model import write_tiny
@@ -24,7 +26,7 @@ def test_it_equals_the_library_in_values_and_gradients(heads: int, key_heads: in
     value = torch.randn(2, key_heads, 12, 8, **shape).requires_grad_()
     segments = torch.tensor([[0] * 5 + [1] * 7, [0] * 9 + [-1] * 3])
     positions = torch.tensor([[*range(5), *range(7)], [*range(9), 0, 0, 0]])
-    mask = attention_mask(positions, segments, causal=causal, sliding_window=4)
+    mask = attention_mask(positions, segments, causal=causal, reach=Reach(3, 3))
     ours = grouped_attention(nn.Identity(), query, key, value, mask, scaling=0.3)[0]
     repeat = heads // key_heads
     theirs = scaled_dot_product_attention(
@@ -37,6 +39,21 @@ def test_it_equals_the_library_in_values_and_gradients(heads: int, key_heads: in
     ]
     for mine, other in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-12)
+
+
+def test_capped_scores_equal_the_librarys_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 2, 4, 12, 8, dtype=torch.float64, generator=generator)
+    segments = torch.tensor([[0] * 5 + [1] * 7, [0] * 9 + [-1] * 3])
+    positions = torch.tensor([[*range(5), *range(7)], [*range(9), 0, 0, 0]])
+    mask = attention_mask(positions, segments, causal=False)
+    module = nn.Identity()
+    module.num_key_value_groups, module.head_dim = 1, 8
+    added = torch.zeros(mask.shape, dtype=torch.float64).masked_fill(~mask, -torch.inf)
+    theirs = eager_attention_forward(module, query, key, value, added, scaling=0.7, softcap=0.5)[0]
+    ours = grouped_attention(module, query, key, value, mask, scaling=0.7, softcap=0.5)[0]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)  # their softmax is in fp32
+    assert not torch.allclose(ours, grouped_attention(module, query, key, value, mask, scaling=0.7)[0], atol=1e-3)
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -8,22 +8,31 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig
+from transformers.models.embedding_gemma2 import modeling_embedding_gemma2
 from transformers.models.gemma3 import modeling_gemma3
+from transformers.models.gemma4 import modeling_gemma4
+from transformers.models.gemma4_unified import modeling_gemma4_unified
 from transformers.models.llama import modeling_llama
+from transformers.models.mistral import modeling_mistral
+from transformers.models.qwen3 import modeling_qwen3
+from transformers.models.t5gemma import modeling_t5gemma
+from transformers.models.t5gemma2 import modeling_t5gemma2
 
-from gemma4vec.errors import InputError
-from gemma4vec.model.backbone import FAMILIES, Backbone, load_backbone
+from gemma4vec.model.backbone import Backbone, load_backbone
 from gemma4vec.model.packing import Tokens, packed, padded
-from tiny_model import write_tiny
+from tiny_model import BUILDERS, MODES, tiny_tokenizer, write_tiny
 
 # Longer than the sliding window (8) on both sides, so that a wrong window shows.
 LENGTHS = [5, 23, 11, 17, 30, 1, 8]
 
 
-@pytest.fixture(scope="module", params=["gemma3", "llama"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp(request.param), request.param)
+EVERY_PAIR = pytest.mark.parametrize(("family", "causal"), MODES)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {family: write_tiny(tmp_path_factory.mktemp(family), family) for family in BUILDERS}
 
 
 @pytest.fixture
@@ -33,16 +42,48 @@ def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     def gemma(self: Any, x: torch.Tensor) -> torch.Tensor:
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (1.0 + self.weight)
 
+    def gemma4(self: Any, x: torch.Tensor) -> torch.Tensor:
+        normed = x * torch.pow(x.pow(2).mean(-1, keepdim=True) + self.eps, -0.5)
+        return normed * self.weight if self.with_scale else normed
+
     def llama(self: Any, x: torch.Tensor) -> torch.Tensor:
         return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
 
-    monkeypatch.setattr(modeling_gemma3.Gemma3RMSNorm, "forward", gemma)
-    monkeypatch.setattr(modeling_llama.LlamaRMSNorm, "forward", llama)
+    for norm in (modeling_gemma3.Gemma3RMSNorm, modeling_t5gemma.T5GemmaRMSNorm, modeling_t5gemma2.T5Gemma2RMSNorm):
+        monkeypatch.setattr(norm, "forward", gemma)
+    for norm in (
+        modeling_gemma4.Gemma4RMSNorm,
+        modeling_gemma4_unified.Gemma4UnifiedRMSNorm,
+        modeling_embedding_gemma2.EmbeddingGemma2RMSNorm,
+    ):
+        monkeypatch.setattr(norm, "forward", gemma4)
+    for norm in (modeling_llama.LlamaRMSNorm, modeling_mistral.MistralRMSNorm, modeling_qwen3.Qwen3RMSNorm):
+        monkeypatch.setattr(norm, "forward", llama)
+    # Softmax too: the library's capped attention is in fp32.
+    monkeypatch.setattr(modeling_t5gemma, "eager_attention_forward", capped_in_float64)
+
+
+def capped_in_float64(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **settings: Any
+) -> tuple[torch.Tensor, None]:
+    key, value = (x.repeat_interleave(module.num_key_value_groups, 1) for x in (key, value))
+    scores = query @ key.transpose(2, 3) * settings["scaling"]
+    scores = torch.tanh(scores / settings["softcap"]) * settings["softcap"]
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    return (scores.softmax(-1) @ value).transpose(1, 2).contiguous(), None
+
+
+def alone(backbone: Backbone, text: Tokens) -> torch.Tensor:
+    """The library's own forward of one text: no mask of ours, no packing."""
+    backbone.config._attn_implementation = "eager" if backbone.plain_attention != "sdpa" else "sdpa"
+    states: torch.Tensor = backbone.model(input_ids=torch.tensor([text.ids]), use_cache=False).last_hidden_state[0]
+    return states
 
 
 def documents(seed: int = 0) -> list[Tokens]:
     generator = torch.Generator().manual_seed(seed)
-    return [Tokens(torch.randint(4, 400, (n,), generator=generator).tolist()) for n in LENGTHS]
+    return [Tokens(torch.randint(4, 390, (n,), generator=generator).tolist()) for n in LENGTHS]
 
 
 def states_by_document(backbone: Backbone, layouts: list) -> dict[int, torch.Tensor]:
@@ -54,37 +95,47 @@ def states_by_document(backbone: Backbone, layouts: list) -> dict[int, torch.Ten
 
 
 @pytest.mark.usefixtures("norms_in_float64")
-@pytest.mark.parametrize("causal", [True, False])
-def test_packed_equals_padded_equals_the_plain_model_in_float64(folder: Path, causal: bool) -> None:
-    backbone = load_backbone(folder, causal=causal, dtype=torch.float64).eval()
+@EVERY_PAIR
+def test_packed_equals_padded_equals_the_plain_model_in_float64(
+    folders: dict[str, Path], family: str, causal: bool
+) -> None:
+    backbone = load_backbone(folders[family], causal=causal, dtype=torch.float64).eval()
     texts = documents()
-    in_packs = states_by_document(backbone, packed(texts, 32, 96, 0))
-    in_padding = states_by_document(backbone, padded(texts, 96, 0))
-    for number, text in enumerate(texts):
-        # No mask and no packing: the library's own forward of this text alone.
-        alone = backbone.model(input_ids=torch.tensor([text.ids]), use_cache=False).last_hidden_state[0]
-        torch.testing.assert_close(in_packs[number], alone, rtol=0, atol=1e-9)
-        torch.testing.assert_close(in_padding[number], alone, rtol=0, atol=1e-9)
+    with torch.no_grad():
+        in_packs = states_by_document(backbone, packed(texts, 32, 96, 0))
+        in_padding = states_by_document(backbone, padded(texts, 96, 0))
+        for number, text in enumerate(texts):
+            states_LD = alone(backbone, text)
+            assert states_LD.shape[1] == backbone.hidden_size
+            torch.testing.assert_close(in_packs[number], states_LD, rtol=0, atol=1e-9)
+            torch.testing.assert_close(in_padding[number], states_LD, rtol=0, atol=1e-9)
 
 
 @pytest.mark.usefixtures("norms_in_float64")
-@pytest.mark.parametrize("causal", [True, False])
-def test_gradients_of_packed_and_padded_are_equal(folder: Path, causal: bool) -> None:
+@EVERY_PAIR
+def test_gradients_of_packed_and_padded_equal_those_of_the_plain_model(
+    folders: dict[str, Path], family: str, causal: bool
+) -> None:
     gradients = []
-    for lay in (lambda t: packed(t, 32, 96, 0), lambda t: padded(t, 96, 0)):
-        backbone = load_backbone(folder, causal=causal, dtype=torch.float64)
-        found = states_by_document(backbone, lay(documents()))
-        weights = torch.randn(len(found), 32, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    for lay in (lambda t: packed(t, 32, 96, 0), lambda t: padded(t, 96, 0), None):
+        backbone = load_backbone(folders[family], causal=causal, dtype=torch.float64)
+        texts = documents()
+        found = states_by_document(backbone, lay(texts)) if lay else {i: alone(backbone, texts[i]) for i in range(7)}
+        generator = torch.Generator().manual_seed(3)
+        weights = torch.randn(len(found), backbone.hidden_size, dtype=torch.float64, generator=generator)
         sum((found[i].mean(0) * weights[i]).sum() for i in range(len(found))).backward()
         gradients.append({name: p.grad for name, p in backbone.named_parameters() if p.grad is not None})
-    assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 10
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradient, gradients[1][name], rtol=0, atol=1e-9, msg=name)
+    assert gradients[0].keys() == gradients[1].keys() == gradients[2].keys() and len(gradients[0]) > 10
+    for name, gradient in gradients[2].items():
+        torch.testing.assert_close(gradients[0][name], gradient, rtol=0, atol=1e-8, msg=name)
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=1e-8, msg=name)
 
 
-@pytest.mark.parametrize("causal", [True, False])
-def test_a_document_does_not_depend_on_its_neighbours_in_float32(folder: Path, causal: bool) -> None:
-    backbone = load_backbone(folder, causal=causal, dtype=torch.float32).eval()
+@EVERY_PAIR
+def test_a_document_does_not_depend_on_its_neighbours_in_float32(
+    folders: dict[str, Path], family: str, causal: bool
+) -> None:
+    backbone = load_backbone(folders[family], causal=causal, dtype=torch.float32).eval()
     texts, others = documents(0), documents(1)
     mixed = [texts[0], *others[1:]]
     with torch.no_grad():
@@ -93,17 +144,17 @@ def test_a_document_does_not_depend_on_its_neighbours_in_float32(folder: Path, c
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("causal", [True, False])
-def test_bf16_packed_stays_close_to_padded(folder: Path, causal: bool) -> None:
-    backbone = load_backbone(folder, causal=causal, dtype=torch.bfloat16).eval()
+@EVERY_PAIR
+def test_bf16_packed_stays_close_to_padded(folders: dict[str, Path], family: str, causal: bool) -> None:
+    backbone = load_backbone(folders[family], causal=causal, dtype=torch.bfloat16).eval()
     with torch.no_grad():
         a = states_by_document(backbone, packed(documents(), 32, 96, 0))
         b = states_by_document(backbone, padded(documents(), 96, 0))
     cosines = torch.stack(
         [torch.cosine_similarity(a[i].float().mean(0), b[i].float().mean(0), dim=0) for i in range(len(a))]
     )
-    # bf16 keeps 8 bits; sums in another order differ in the last ones.
-    assert cosines.min() > 0.999
+    # bf16 keeps 8 bits; sums in another order differ in the last ones, and random layers spread that.
+    assert cosines.min() > 0.997 and cosines.mean() > 0.999
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -116,23 +167,30 @@ def test_the_window_is_halved_for_bidirectional_gemma(tmp_path: Path, causal: bo
     assert backbone.config.sliding_window == (8 if causal else 5)
 
 
-@pytest.mark.parametrize("causal", [True, False])
-def test_a_saved_model_reloads_with_the_same_attention(folder: Path, tmp_path: Path, causal: bool) -> None:
-    backbone = load_backbone(folder, causal=causal, dtype=torch.float64).eval()
-    backbone.model.save_pretrained(tmp_path)
-    plain = AutoModel.from_pretrained(tmp_path, dtype=torch.float64).eval()
+@EVERY_PAIR
+def test_a_saved_model_reloads_with_the_same_attention(
+    folders: dict[str, Path], family: str, causal: bool, tmp_path: Path
+) -> None:
+    from sentence_transformers.base.modules.transformer import Transformer
+
+    backbone = load_backbone(folders[family], causal=causal, dtype=torch.float64).eval()
     text = documents()[4]
     ours = backbone(padded([text], 64, 0)[0])
-    theirs = plain(input_ids=torch.tensor([text.ids])).last_hidden_state[0]
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
+    backbone.save_pretrained(tmp_path, torch.float64)
     again = load_backbone(tmp_path, causal=causal, dtype=torch.float64).eval()
     torch.testing.assert_close(again(padded([text], 64, 0)[0]), ours, rtol=0, atol=1e-12)
+    # The library that most people open it with, in its own attention.
+    tiny_tokenizer().save_pretrained(tmp_path)
+    plain = Transformer(str(tmp_path), model_kwargs={"dtype": torch.float64}).auto_model.eval()
+    theirs = plain(input_ids=torch.tensor([text.ids])).last_hidden_state[0]
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
 
 
-def test_gradient_checkpointing_changes_no_gradient(folder: Path) -> None:
+@EVERY_PAIR
+def test_gradient_checkpointing_changes_no_gradient(folders: dict[str, Path], family: str, causal: bool) -> None:
     gradients = []
     for checkpointing in (False, True):
-        backbone = load_backbone(folder, causal=False, dtype=torch.float64).train()
+        backbone = load_backbone(folders[family], causal=causal, dtype=torch.float64).train()
         if checkpointing:
             backbone.use_gradient_checkpointing()
         sum(
@@ -141,12 +199,3 @@ def test_gradient_checkpointing_changes_no_gradient(folder: Path) -> None:
         gradients.append([p.grad for p in backbone.parameters() if p.grad is not None])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed, rtol=0, atol=1e-12)
-
-
-def test_an_unverified_model_type_is_refused_unless_the_user_says_otherwise(folder: Path, tmp_path: Path) -> None:
-    from transformers import GPT2Config, GPT2Model
-
-    GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=50)).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"model\.base: model type 'gpt2' was never verified.*allow_untested"):
-        load_backbone(tmp_path, causal=True, dtype=torch.float32)
-    assert set(FAMILIES) == {"gemma3_text", "llama"}

@@ -26,12 +26,14 @@ def grouped_attention(
     attention_mask: Tensor,
     scaling: float | None = None,
     dropout: float = 0.0,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Softmax attention (Vaswani et al. 2017, eq. 1) with grouped key heads (Ainslie et al. 2023).
 
     Query heads that share a key head are one product, so keys and values are never copied. The softmax is in fp32 (or
-    wider). `attention_mask` is boolean `[R, 1, C, C]`. Gives `[R, C, H, D]`.
+    wider). `attention_mask` is boolean `[R, 1, C, C]`. With `softcap` s a score x becomes s * tanh(x / s) (Gemma 2,
+    arXiv:2408.00118, section 2). Gives `[R, C, H, D]`.
     """
     rows, heads, columns, size = query_RHCD.shape
     groups = heads // key_RKCD.shape[1]
@@ -39,6 +41,8 @@ def grouped_attention(
     query = query_RHCD.reshape(rows, -1, groups * columns, size)
     scores = torch.matmul(query, key_RKCD.transpose(2, 3)).view(rows, -1, groups, columns, columns)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * scaling
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
     scores = torch.where(attention_mask[:, :, None], scores, float("-inf"))
     weights = torch.softmax(scores, dim=-1).to(query_RHCD.dtype)
     weights = torch.nn.functional.dropout(weights, p=dropout, training=module.training)

@@ -6,66 +6,53 @@ Shapes: R rows, C columns, T real tokens, D hidden size, L layers.
 import logging
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as transformers_logging
 
 from gemma4vec.errors import InputError
 from gemma4vec.model import attention
+from gemma4vec.model.families import (
+    WHOLES,
+    Family,
+    Reach,
+    family_of,
+    model_class,
+    read_config,
+    state_width,
+    text_of,
+)
 from gemma4vec.model.masks import attention_mask
+from gemma4vec.model.openable import openable
 from gemma4vec.model.packing import Layout
 from gemma4vec.model.recording import recorded
 from gemma4vec.model.replaced import Replaced
-
-
-@dataclass(frozen=True)
-class Family:
-    """How a model type of the transformers library is told to attend both ways, and where its layers differ."""
-
-    bidirectional: dict[str, Any]
-    causal: dict[str, Any]
-    masks_by_layer_type: bool
-
-
-# Only model types whose every attention mode and layout is verified by tests/model/test_backbone.py stand here.
-FAMILIES = {
-    "gemma3_text": Family({"use_bidirectional_attention": True}, {"use_bidirectional_attention": False}, True),
-    "llama": Family({"is_causal": False}, {"is_causal": True}, False),
-}
-
-
-def family_of(model_type: str, allow_untested: bool = False) -> Family:
-    """How to drive a model type.
-
-    Raises:
-        InputError: the type was never verified, and `allow_untested` does not say to use it all the same.
-    """
-    family = FAMILIES.get(model_type)
-    if family is None and allow_untested:
-        return FAMILIES["llama"]
-    if family is None:
-        raise InputError(
-            f"model.base: model type {model_type!r} was never verified for packed and bidirectional attention; "
-            f"verified: {', '.join(sorted(FAMILIES))}; set model.allow_untested=true to use it all the same"
-        )
-    return family
+from gemma4vec.model.sentence_folder import transformer_folder
 
 
 class Backbone(nn.Module):
-    """A decoder without its language-model head, driven by layouts."""
+    """A text tower without its language-model head, driven by layouts.
+
+    Attributes:
+        causal: whether a token sees only what comes before it.
+        reach: what a token sees in a layer with a sliding window; None: no layer has one.
+    """
 
     model: Any  # a transformers model; its attributes are not nn.Module's
 
-    def __init__(self, model: nn.Module, *, causal: bool, family: Family):
+    def __init__(self, model: nn.Module, *, causal: bool, family: Family, window: int | None):
         super().__init__()
         self.model = model
         self.causal = causal
         self.family = family
+        self.reach: Reach | None = None
+        if window is not None:
+            self.reach = Reach(window - 1, 0) if causal else family.reach(window)
+        # The library's fused attention refuses to cap scores; ours does it.
+        self.plain_attention = attention.NAME if getattr(self.config, "attn_logit_softcapping", None) else "sdpa"
         self.compiled = False
 
     @property
@@ -80,7 +67,12 @@ class Backbone(nn.Module):
 
     @property
     def hidden_size(self) -> int:
-        """Width of a token state."""
+        """D, the width of a token state that leaves the model."""
+        return state_width(self.config)
+
+    @property
+    def input_size(self) -> int:
+        """Width of a token state that enters the first layer; the same but for EmbeddingGemma 2."""
         return int(self.config.hidden_size)
 
     @property
@@ -102,13 +94,21 @@ class Backbone(nn.Module):
                 entry is taken after the final norm, so it equals the plain result. Costs (L + 1) * T * D values, twice
                 over while they are gathered; gradient checkpointing does not save them.
             replaced: input embeddings that stand in for those of some cells.
+
+        Raises:
+            InputError: all layers are asked of a base whose last states are wider than the others (EmbeddingGemma 2).
         """
+        if all_layers and self.hidden_size != self.input_size:
+            raise InputError(
+                f"model.readout: it mixes layers, but the last states of a {self.config.model_type!r} are "
+                f"{self.hidden_size} wide and the others {self.input_size}; choose another readout or base"
+            )
         layout = layout.to(self.device)
         # A shape that will not come again is not worth half a minute of compilation.
         run_compiled = self.compiled and layout.repeats
         short = layout.input_ids_RC.shape[1] <= attention.LONGEST_ROW
         grouped = run_compiled and short and self.device.type == "cpu"
-        self.config._attn_implementation = attention.NAME if grouped else "sdpa"
+        self.config._attn_implementation = attention.NAME if grouped else self.plain_attention
         with torch.compiler.set_stance("force_eager") if self.compiled and not run_compiled else nullcontext():
             if all_layers:
                 with recorded(self.layers) as between:
@@ -130,23 +130,29 @@ class Backbone(nn.Module):
     def _inputs(self, layout: Layout, replaced: Replaced | None) -> dict[str, Tensor]:
         if replaced is None:
             return {"input_ids": layout.input_ids_RC}
-        return {"inputs_embeds": replaced.put_into(self.input_states(layout.input_ids_RC))}
+        embeddings_RCD = replaced.put_into(self.input_states(layout.input_ids_RC))
+        if self.family.multiplies_input:
+            embeddings_RCD = embeddings_RCD / self.input_size**0.5
+        inputs = {"inputs_embeds": embeddings_RCD}
+        if getattr(self.model, "hidden_size_per_layer_input", 0):  # Gemma 4 cannot tell tokens from embeddings
+            inputs["per_layer_inputs"] = self.model.get_per_layer_inputs(layout.input_ids_RC)
+        return inputs
 
     def input_states(self, input_ids: Tensor) -> Tensor:
-        """The embeddings of token ids as they enter the first layer: a dimension D is added behind."""
+        """The embeddings of token ids as they enter the first layer: a dimension of `input_size` is added behind."""
         states: Tensor = self.model.get_input_embeddings()(input_ids.to(self.device))
-        return states
+        return states * self.input_size**0.5 if self.family.multiplies_input else states
 
     def _masks(self, layout: Layout) -> Tensor | dict[str, Tensor]:
         positions_RC, segments_RC = layout.positions_RC, layout.segments_RC
         full = attention_mask(positions_RC, segments_RC, causal=self.causal)
-        if not self.family.masks_by_layer_type:
-            return full
-        window = self.config.sliding_window
-        if window is None or layout.input_ids_RC.shape[1] <= window:
+        nearest = None if self.reach is None else self.reach.back if self.causal else min(self.reach)
+        if nearest is None or layout.input_ids_RC.shape[1] <= nearest + 1:
             sliding = full  # no two tokens of a row are far enough apart for the window to matter
         else:
-            sliding = attention_mask(positions_RC, segments_RC, causal=self.causal, sliding_window=window)
+            sliding = attention_mask(positions_RC, segments_RC, causal=self.causal, reach=self.reach)
+        if not self.family.masks_by_layer_type:
+            return sliding
         return {"full_attention": full, "sliding_attention": sliding}
 
     def compile_layers(self) -> None:
@@ -162,6 +168,10 @@ class Backbone(nn.Module):
         for layer in self.layers:
             layer._compiled_call_impl = None
         self.compiled = False
+
+    def save_pretrained(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write the weights in `dtype` and the config so that AutoModel and sentence-transformers open them."""
+        openable(self.model.to(dtype)).save_pretrained(folder)
 
     def use_gradient_checkpointing(self) -> None:
         """Keep only each layer's input for the backward pass and compute the rest again."""
@@ -184,24 +194,47 @@ def load_backbone(
     device: torch.device | str = "cpu",
     allow_untested: bool = False,
 ) -> Backbone:
-    """Load the decoder at `path` with the attention mode set at load, where it takes effect.
+    """Load the text tower at `path` with the attention mode set at load, where it takes effect.
 
-    Setting the mode on a loaded config would leave the sliding window at twice its size.
+    Setting the mode on a loaded config would leave the sliding window at twice its size. Of a multimodal checkpoint
+    only the text tower's weights are read.
 
     Raises:
-        InputError: the folder holds no decoder of a verified type.
+        InputError: the folder holds no text tower of a verified type, or one that cannot attend as asked, or its
+            weights are not all there.
     """
     _quiet()
-    try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"model.base: cannot read {path}/config.json: {' '.join(str(error).split())[:200]}") from error
-    family = family_of(config.model_type, allow_untested)
+    whole_config = read_config(path)
+    config = text_of(whole_config)
+    family = family_of(config, causal=causal, allow_untested=allow_untested)
+    stored = config.to_dict()
     mode = family.causal if causal else family.bidirectional
-    # Built anew from its dictionary: overrides given to from_pretrained are set too late to halve the window.
-    config = type(config).from_dict(config.to_dict() | mode)
-    model = AutoModel.from_pretrained(
-        path, config=config, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+    if mode:
+        # Built anew from its dictionary: overrides given to from_pretrained are set too late to halve the window.
+        config = type(config).from_dict(stored | dict(mode))
+    whole = WHOLES.get(whole_config.model_type)
+    model, loaded = model_class(config).from_pretrained(
+        transformer_folder(path),
+        config=config,
+        dtype=dtype,
+        attn_implementation="sdpa" if model_class(config)._supports_sdpa else "eager",
+        local_files_only=True,
+        key_mapping={whole.prefix: ""} if whole else None,
+        output_loading_info=True,
     )
+    if loaded["missing_keys"]:
+        first = sorted(loaded["missing_keys"])[0]
+        raise InputError(
+            f"model.base: {path} lacks {len(loaded['missing_keys'])} weights of a {config.model_type!r}, "
+            f"first {first!r}; is the download complete?"
+        )
     model.config.use_cache = False
-    return Backbone(model.to(device), causal=causal, family=family)
+    return Backbone(model.to(device), causal=causal, family=family, window=_window(stored, family))
+
+
+def _window(stored: dict[str, Any], family: Family) -> int | None:
+    """Tokens in a sliding window as the config file has them, where any layer slides."""
+    types = stored.get("layer_types")
+    slides = "sliding_attention" in types if types and family.masks_by_layer_type else True
+    window = stored.get("sliding_window")
+    return int(window) if slides and window is not None else None

@@ -4,32 +4,29 @@ Left alone, most models let the documents of a packed row see each other (see do
 mask is always given. Two tokens see each other when they stand in the same document, in the order that the attention
 mode allows, within the layer's sliding window.
 
-Sliding windows follow the transformers library: causal, a token sees itself and the `window - 1` tokens before it;
-bidirectional, all tokens at a distance below `window` on either side (Gemma 3 stores the window already halved when it
-is loaded with `use_bidirectional_attention`).
+How far a sliding window reaches differs between model types: see `families.Reach`.
 """
 
 import torch
 from torch import Tensor
 
+from gemma4vec.model.families import Reach
 
-def attention_mask(
-    positions_RC: Tensor, segments_RC: Tensor, *, causal: bool, sliding_window: int | None = None
-) -> Tensor:
+
+def attention_mask(positions_RC: Tensor, segments_RC: Tensor, *, causal: bool, reach: Reach | None = None) -> Tensor:
     """Boolean mask `[R, 1, C, C]`, true where the row's token may look at the column's.
 
-    Padding cells see only themselves: a row of the mask without any true cell would give NaN in softmax attention.
+    `reach` is a sliding window's. Padding cells see only themselves: a row of the mask without any true cell would give
+    NaN in softmax attention.
     """
     same_RCC = segments_RC[:, :, None] == segments_RC[:, None, :]
     real_RC = segments_RC >= 0
-    distance_RCC = positions_RC[:, :, None] - positions_RC[:, None, :]
+    back_RCC = positions_RC[:, :, None] - positions_RC[:, None, :]
     seen_RCC = same_RCC & real_RC[:, :, None]
     if causal:
-        seen_RCC &= distance_RCC >= 0
-        if sliding_window is not None:
-            seen_RCC &= distance_RCC < sliding_window
-    elif sliding_window is not None:
-        seen_RCC &= distance_RCC.abs() < sliding_window
+        seen_RCC &= back_RCC >= 0
+    if reach is not None:
+        seen_RCC &= (back_RCC <= reach.back) & (-back_RCC <= reach.ahead)
     columns = positions_RC.shape[1]
     itself_CC = torch.eye(columns, dtype=torch.bool, device=positions_RC.device)
     return (seen_RCC | (itself_CC & ~real_RC[:, :, None])).unsqueeze(1)
