@@ -18,6 +18,16 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "no-prompt-pooled": ("gemma3", {"readout": {"name": "mean", "pool_prompt": False}, "head": {"widths": [6]}}),
     "llama-causal": ("llama", {"attention": "causal", "readout": {"name": "last_token"}, "prompts": "none"}),
     "llama-both": ("llama", {"attention": "bidirectional", "head": {"widths": [9, 7], "bias": True}, "lora": None}),
+    "qwen3-both": ("qwen3", {"attention": "bidirectional", "prompts": "none"}),
+    "mistral-causal": ("mistral", {"attention": "causal", "readout": {"name": "last_token"}}),
+    "gemma3-of-a-whole": ("gemma3_whole", {"attention": "bidirectional"}),
+    "gemma4-both": ("gemma4", {"attention": "bidirectional"}),
+    "gemma4-causal": ("gemma4", {"attention": "causal", "readout": {"name": "last_token"}, "head": {"widths": [6]}}),
+    "gemma4-unified": ("gemma4_unified", {"attention": "bidirectional"}),
+    "embedding-gemma": ("embedding_gemma", {"attention": "bidirectional"}),
+    "embedding-gemma2": ("embedding_gemma2", {"attention": "bidirectional"}),
+    "t5gemma": ("t5gemma", {"attention": "bidirectional"}),
+    "t5gemma2": ("t5gemma2", {"attention": "bidirectional"}),
     "own-prompts": ("llama", {"readout": {"name": "last_token"}, "prompts": {"query": "q: ", "document": "d: "}}),
 }
 KINDS["first"] = ("gemma3", {"readout": "first_token"})

@@ -171,7 +171,8 @@ class Backbone(nn.Module):
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype) -> None:
         """Write the weights in `dtype` and the config so that AutoModel and sentence-transformers open them."""
-        openable(self.model.to(dtype)).save_pretrained(folder)
+        # The names as they are: the library would put back the prefix of the whole model that this was a part of.
+        openable(self.model.to(dtype)).save_pretrained(folder, save_original_format=False)
 
     def use_gradient_checkpointing(self) -> None:
         """Keep only each layer's input for the backward pass and compute the rest again."""

@@ -29,8 +29,6 @@ def _in_t5gemma(tower: Any) -> Any:
         vocab_size=tower.config.vocab_size,
         dropout_rate=tower.config.dropout_rate,
         attention_dropout=tower.config.attention_dropout,
-        # Without it sentence-transformers would ask for fused attention, which cannot cap scores.
-        attn_implementation="eager",
     )
     with torch.device("meta"):
         whole = T5GemmaEncoderModel(config)
@@ -53,6 +51,8 @@ def _in_t5gemma2(tower: Any) -> Any:
         mm_tokens_per_image=4,
         eoi_token_index=tower.embed_tokens.eoi_token_index,
     )
+    # Else AutoProcessor, and so sentence-transformers, would ask for an image processor.
+    config.processor_class = "PreTrainedTokenizerFast"
     whole = T5Gemma2Encoder(config).to(tower.dtype)
     whole.text_model = tower
     return whole

@@ -116,14 +116,14 @@ def _standard_modules(folder: Path, recipe: Recipe, built: Built, dtype: torch.d
 
     encoder, readout = built.encoder, built.encoder.readout
     with _full_disks(folder):
-        encoder.backbone.model.save_pretrained(folder / _TRANSFORMER)
+        encoder.backbone.save_pretrained(folder / _TRANSFORMER, dtype)
         built.tokeniser.tokenizer.save_pretrained(folder / _TRANSFORMER)
     encoder.backbone.model = None  # sentence-transformers loads it again; two copies are enough
     return [
         Transformer(
             str(folder / _TRANSFORMER),
             max_seq_length=recipe.model.max_tokens,
-            model_kwargs={"dtype": dtype, "attn_implementation": "sdpa"},
+            model_kwargs={"dtype": dtype},
         ),
         Pooling(readout.dimension, pooling_mode=readout.sentence_transformers, include_prompt=readout.pool_prompt),
     ]

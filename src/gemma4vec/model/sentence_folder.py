@@ -11,15 +11,11 @@ def transformer_folder(path: str | Path) -> Path:
     """Where the transformer is: the folder itself, or what its modules.json names first.
 
     Raises:
-        InputError: modules.json is damaged, or names no transformer first.
+        InputError: modules.json is damaged.
     """
     path = Path(path)
     modules = _modules(path)
-    if not modules:
-        return path
-    if not modules[0].get("type", "").endswith("Transformer"):
-        raise InputError(f"model.base: {path} does not start with a transformer ({modules[0].get('type')})")
-    return path / modules[0].get("path", "")
+    return path / modules[0].get("path", "") if modules else path
 
 
 def left_behind(path: str | Path) -> str | None:

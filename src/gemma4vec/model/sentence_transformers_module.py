@@ -63,7 +63,7 @@ class Gemma4VecEncoder(InputModule):
         """Write backbone, tokenizer, readout and settings; always as safetensors."""
         folder = Path(output_path)
         readout = self.encoder.readout
-        self.encoder.backbone.model.save_pretrained(folder)
+        self.encoder.backbone.save_pretrained(folder, self.encoder.backbone.dtype)
         self._built.tokeniser.tokenizer.save_pretrained(folder)
         trained = {name: value.detach().cpu().contiguous() for name, value in readout.trained().items()}
         if trained:

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from gemma4vec.errors import InputError
 from gemma4vec.model.packing import Tokens
 from gemma4vec.model.prompts import Prompted
+from gemma4vec.model.sentence_folder import transformer_folder
 
 
 @dataclass
@@ -109,7 +110,7 @@ def load_tokeniser(path: str | Path, *, append_eos: bool) -> Tokeniser:
         InputError: there is no fast tokenizer, or no EOS or padding token where one is needed.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(transformer_folder(path), local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"model.base: cannot read a tokenizer at {path}: {' '.join(str(error).split())[:200]}"
@@ -124,6 +125,9 @@ def load_tokeniser(path: str | Path, *, append_eos: bool) -> Tokeniser:
         tokenizer.pad_token = tokenizer.eos_token
     _set_special_tokens(tokenizer, append_eos)
     tokenizer.padding_side = "right"
+    # A multimodal base's tokenizer names its processor; saved with a text model, nobody could open it.
+    tokenizer._processor_class = None
+    tokenizer.init_kwargs.pop("processor_class", None)
     return Tokeniser(tokenizer)
 
 
