@@ -19,7 +19,8 @@ from gemma4vec.model.families import (
     WHOLES,
     Family,
     Reach,
-    family_of,
+    attending,
+    library_attention,
     model_class,
     read_config,
     state_width,
@@ -51,8 +52,8 @@ class Backbone(nn.Module):
         self.reach: Reach | None = None
         if window is not None:
             self.reach = Reach(window - 1, 0) if causal else family.reach(window)
-        # The library's fused attention refuses to cap scores; ours does it.
-        self.plain_attention = attention.NAME if getattr(self.config, "attn_logit_softcapping", None) else "sdpa"
+        # Where the library has no fused attention (it caps scores), ours takes our masks; the library's would add them.
+        self.plain_attention = "sdpa" if library_attention(self.config) == "sdpa" else attention.NAME
         self.compiled = False
 
     @property
@@ -206,19 +207,13 @@ def load_backbone(
     """
     _quiet()
     whole_config = read_config(path)
-    config = text_of(whole_config)
-    family = family_of(config, causal=causal, allow_untested=allow_untested)
-    stored = config.to_dict()
-    mode = family.causal if causal else family.bidirectional
-    if mode:
-        # Built anew from its dictionary: overrides given to from_pretrained are set too late to halve the window.
-        config = type(config).from_dict(stored | dict(mode))
+    config, family, window = attending(text_of(whole_config), causal=causal, allow_untested=allow_untested)
     whole = WHOLES.get(whole_config.model_type)
     model, loaded = model_class(config).from_pretrained(
         transformer_folder(path),
         config=config,
         dtype=dtype,
-        attn_implementation="sdpa" if model_class(config)._supports_sdpa else "eager",
+        attn_implementation=library_attention(config),
         local_files_only=True,
         key_mapping={whole.prefix: ""} if whole else None,
         output_loading_info=True,
@@ -230,12 +225,4 @@ def load_backbone(
             f"first {first!r}; is the download complete?"
         )
     model.config.use_cache = False
-    return Backbone(model.to(device), causal=causal, family=family, window=_window(stored, family))
-
-
-def _window(stored: dict[str, Any], family: Family) -> int | None:
-    """Tokens in a sliding window as the config file has them, where any layer slides."""
-    types = stored.get("layer_types")
-    slides = "sliding_attention" in types if types and family.masks_by_layer_type else True
-    window = stored.get("sliding_window")
-    return int(window) if slides and window is not None else None
+    return Backbone(model.to(device), causal=causal, family=family, window=window)

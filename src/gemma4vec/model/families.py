@@ -198,6 +198,30 @@ def family_of(config: Any, *, causal: bool, allow_untested: bool = False) -> Fam
     return family
 
 
+def attending(config: Any, *, causal: bool, allow_untested: bool = False) -> tuple[Any, Family, int | None]:
+    """A text tower's config with the attention mode set, its family, and its sliding window in tokens (None: it has
+    none) as the config file has it.
+
+    The config is built anew from its dictionary: set on a built one, or given to from_pretrained, the mode would come
+    too late to halve the window.
+
+    Raises:
+        InputError: as `family_of`.
+    """
+    family = family_of(config, causal=causal, allow_untested=allow_untested)
+    stored = config.to_dict()
+    mode = family.causal if causal else family.bidirectional
+    types = stored.get("layer_types")
+    slides = "sliding_attention" in types if types and family.masks_by_layer_type else True
+    window = stored.get("sliding_window") if slides else None
+    return type(config).from_dict(stored | dict(mode)) if mode else config, family, window
+
+
+def library_attention(config: Any) -> str:
+    """The library's attention in which a tower with this config runs without us."""
+    return "sdpa" if model_class(config)._supports_sdpa else "eager"
+
+
 def verified() -> list[str]:
     """Model types as a checkpoint's config.json names them."""
     parts = {"t5_gemma_module", "t5gemma2_text"}  # never a checkpoint of their own

@@ -6,32 +6,18 @@ else a config says layer by layer, and whether a gradient passes. Layers of one 
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel
 
-from gemma4vec.errors import InputError
-from gemma4vec.model.backbone import Backbone, family_of
+from gemma4vec.model.backbone import Backbone
+from gemma4vec.model.families import attending, library_attention, model_class
 
 # Rows of a shallow model's embedding: gathering from a large one costs no more, and holding it costs a gigabyte.
 _VOCABULARY = 2048
 
 Kind = tuple[Any, ...]
-
-
-def read_text_config(path: str | Path) -> Any:
-    """The config of the text tower at `path`.
-
-    Raises:
-        InputError: there is no config that the transformers library knows.
-    """
-    try:
-        return AutoConfig.from_pretrained(path, local_files_only=True).get_text_config()
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"model.base: cannot read {path}/config.json: {' '.join(str(error).split())[:200]}") from error
 
 
 def empty_backbone(
@@ -40,15 +26,16 @@ def empty_backbone(
     """A backbone of this config with no values (`meta`) or random ones (any other device).
 
     Raises:
-        InputError: a model type that was never verified.
+        InputError: a model type that was never verified, or cannot attend as asked.
     """
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.* is deprecated", category=FutureWarning)
-    family = family_of(config.model_type, allow_untested)
-    config = type(config).from_dict(config.to_dict() | (family.causal if causal else family.bidirectional))
+    config, family, window = attending(config, causal=causal, allow_untested=allow_untested)
     with torch.device(device):
-        model: Any = AutoModel.from_config(config, dtype=dtype, attn_implementation="sdpa")
+        model: Any = model_class(config)._from_config(
+            config, dtype=dtype, attn_implementation=library_attention(config)
+        )
     model.config.use_cache = False
-    return Backbone(model, causal=causal, family=family)
+    return Backbone(model, causal=causal, family=family, window=window)
 
 
 def layer_kinds(config: Any, first_trained: int) -> list[Kind]:

@@ -17,6 +17,7 @@ from gemma4vec.data.sources import Loaded, load_sources
 from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
 from gemma4vec.model.build import Built, assemble
 from gemma4vec.model.compilation import CompileChoice, use_compile_cache
+from gemma4vec.model.families import text_config
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.skeleton import (
     Kind,
@@ -24,7 +25,6 @@ from gemma4vec.model.skeleton import (
     fold_token_ids,
     layer_kinds,
     one_of_each,
-    read_text_config,
     shallow_config,
 )
 from gemma4vec.model.tokens import load_tokeniser
@@ -109,7 +109,7 @@ def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with base_files(recipe.model.base, say) as base:
-        config = read_text_config(base.path)
+        config = text_config(base.path)
         choice = choose_dtype(device, recipe.model.dtype)
         model = _describe(recipe, config, base.path, choice.dtype, device)
     loaded = [load_sources(stage.data, say) for stage in recipe.stages]
