@@ -24,6 +24,7 @@ COMMANDS = {
     "train": ("gemma4vec.cli.train:train_command", "Train what a recipe describes."),
     "eval": ("gemma4vec.cli.eval:evaluate_command", "Evaluate a model on a suite."),
     "compare": ("gemma4vec.cli.compare:compare_command", "Say whether two evaluations differ, with statistics."),
+    "matrix": ("gemma4vec.cli.matrix:matrix_command", "Train many recipes at equal budget and compare them."),
     "search": ("gemma4vec.cli.search:search_command", "Search a corpus with a trained model."),
     "data": ("gemma4vec.cli.data:app", "Make and inspect data: pairs, suites, hard negatives."),
     "doctor": ("gemma4vec.cli.doctor:doctor_command", "Say what this machine can do and what is missing."),

@@ -3,13 +3,15 @@
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.schema import Recipe
+
+P = TypeVar("P", bound=BaseModel)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -18,16 +20,25 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         InputError: the file is missing or not YAML, a key is unknown (with a suggestion), a value is wrong.
     """
-    file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the recipe {file}: {getattr(error, 'strerror', None) or error}") from error
-    return parse_recipe(text, str(file), overrides)
+    return parse_recipe(read_text(path, "recipe"), str(path), overrides)
 
 
 def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe:
     """As `load_recipe`, from YAML text; `where` names it in errors."""
+    return validate(Recipe, read_tree(text, where, overrides), where)
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """Text of a YAML file; `what` names its kind in errors."""
+    file = Path(path)
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the {what} {file}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_tree(text: str, where: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """YAML text as nested mappings and lists, with `key.path=value` overrides applied, not yet validated."""
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -36,10 +47,15 @@ def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe
         raise InputError(f"{where}: a recipe is a mapping of keys to values, found {type(tree).__name__}")
     for override in overrides:
         _apply(tree, override)
+    return tree
+
+
+def validate(part: type[P], tree: dict[str, Any], where: str) -> P:
+    """`tree` as a typed value; an error says in one line what is wrong, with a suggestion for an unknown key."""
     try:
-        return Recipe.model_validate(tree)
+        return part.model_validate(tree)
     except ValidationError as error:
-        raise InputError(f"{where}: {_explain(error)}") from error
+        raise InputError(f"{where}: {_explain(error, part)}") from error
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -83,13 +99,13 @@ def _index(node: list[Any], name: str, key: str) -> int:
     return int(name)
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, whole: type[BaseModel]) -> str:
     """The first problem in one line, with a suggestion where a key is unknown, and how many more there are."""
     every = error.errors()
     # A sequence with a bad item is also reported as too short; that follows from the item.
     problems = [p for p in every if p["type"] != "too_short" or not _has_problem_below(p["loc"], every)]
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    location, part = _walk(first["loc"])
+    location, part = _walk(first["loc"], whole)
     where = ".".join(location)
     if first["type"] == "extra_forbidden":
         message = f"unknown key {where!r}{_suggestion(location[-1], part)}"
@@ -126,15 +142,15 @@ def _suggestion(key: str, part: type[BaseModel] | None) -> str:
     return f"; known here: {', '.join(fields)}" if fields else ""
 
 
-def _walk(location: Iterable[int | str]) -> tuple[list[str], type[BaseModel] | None]:
-    """A place as a person writes it, and the part of the recipe that its last key stands in.
+def _walk(location: Iterable[int | str], whole: type[BaseModel]) -> tuple[list[str], type[BaseModel] | None]:
+    """A place as a person writes it, and the part of `whole` that its last key stands in.
 
     Behind a key whose part comes in several kinds, pydantic puts the kind that was chosen; no such key is in the file.
     """
     path: list[str] = []
-    part: type[BaseModel] | None = Recipe
+    part: type[BaseModel] | None = whole
     kinds: dict[str, type[BaseModel]] = {}
-    inside: type[BaseModel] | None = Recipe
+    inside: type[BaseModel] | None = whole
     for step in location:
         if kinds and step in kinds:
             part, kinds = kinds[str(step)], {}

@@ -143,6 +143,9 @@ class Evaluation(Part):
     """What is measured during training. Does not define the method, unless it chooses the exported checkpoint."""
 
     every_steps: int | None = Field(None, ge=1, description="evaluate on `suite` every so many steps; null: never")
+    at_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (), description="evaluate also after these shares of the steps, such as [0.5]"
+    )
     suite: str | None = Field(None, description="folder in BEIR layout; null: the source's own dev suite")
     max_queries: int | None = Field(200, ge=1)
     max_documents: int | None = Field(1000, ge=1, description="judged documents first, then others in a fixed order")

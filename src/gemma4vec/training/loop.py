@@ -86,7 +86,7 @@ def train_stage(stage: Stage, seed: int) -> Progress:
             rate = learning_rate(stage.settings.optimiser, progress.step, budget.total, budget.watched)
             _step(stage, optimiser, [next(batches) for _ in range(accumulate)], progress, budget, rate)
             done = budget.total is not None and progress.step >= budget.total
-            if _evaluation_due(stage, progress, done):
+            if _evaluation_due(stage, progress, budget.total):
                 _evaluate(stage, optimiser, progress)
             if done or time.monotonic() - saved >= stage.settings.evaluation.checkpoint_seconds:
                 save_checkpoint(stage.folder, progress, optimiser)
@@ -192,9 +192,13 @@ def _advance(stage: Stage, progress: Progress, batches: int, rows: int, tokens: 
     progress.step += 1
 
 
-def _evaluation_due(stage: Stage, progress: Progress, done: bool) -> bool:
-    every = stage.settings.evaluation.every_steps
-    return stage.evaluate is not None and every is not None and (done or progress.step % every == 0)
+def _evaluation_due(stage: Stage, progress: Progress, total: int | None) -> bool:
+    if stage.evaluate is None:
+        return False
+    settings = stage.settings.evaluation
+    if total is not None and progress.step in {max(1, round(share * total)) for share in settings.at_shares}:
+        return True
+    return settings.every_steps is not None and (progress.step == total or progress.step % settings.every_steps == 0)
 
 
 def _evaluate(stage: Stage, optimiser: MasterAdamW, progress: Progress) -> None:

@@ -115,14 +115,13 @@ class Trainer:
         model = self.recipe.model
         return Embedder(self.built, name=name, fingerprint=identity, max_tokens=model.max_tokens)
 
-    def train(self, number: int, loaded: Loaded) -> Progress:
-        """Train one stage."""
+    def train(self, number: int, loaded: Loaded, evaluate: Evaluate | None = None) -> Progress:
+        """Train one stage; `evaluate` is asked where the recipe says when, instead of the recipe's own suite."""
         settings = self.recipe.stages[number]
         seed = self.recipe.seed + number
         task = ContrastTask(settings, loaded.rows, self.built, max_tokens=self.recipe.model.max_tokens, seed=seed)
-        stage = Stage(
-            number, settings, task, self.built, self.run, self._evaluator(settings.evaluation, loaded), self.line
-        )
+        evaluate = evaluate or self._evaluator(settings.evaluation, loaded)
+        stage = Stage(number, settings, task, self.built, self.run, evaluate, self.line)
         progress = train_stage(stage, seed)
         self.stages_done.append(progress)
         return progress
@@ -160,11 +159,11 @@ class Trainer:
         return self.run.model
 
     def _evaluator(self, settings: Evaluation, loaded: Loaded) -> Evaluate | None:
-        if settings.every_steps is None:
+        if settings.every_steps is None and not settings.at_shares:
             return None
         folder = Path(settings.suite) if settings.suite else loaded.dev_suite
         if folder is None:
-            raise InputError("evaluation.every_steps is set, but there is no suite; name one as evaluation.suite")
+            raise InputError("evaluation is asked for, but there is no suite; name one as evaluation.suite")
         suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
 
         def run_evaluation() -> tuple[float, dict[str, Any]]:

@@ -1,0 +1,160 @@
+"""The matrix file: which recipes are compared, on what, with how many seeds, by which rules; all said beforehand."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, model_validator
+
+from gemma4vec.errors import InputError
+from gemma4vec.recipe.load import read_text, read_tree, validate
+from gemma4vec.recipe.schema import Part
+
+Overrides = tuple[Annotated[str, Field(pattern=r"^[^=]+=")], ...]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def _spelled_out(value: Any) -> Any:
+    """A recipe may be given by its path alone."""
+    return {"recipe": value} if isinstance(value, str) else value
+
+
+def _text_keys(value: Any) -> Any:
+    """Labels such as 128 are numbers to YAML."""
+    return {str(key): item for key, item in value.items()} if isinstance(value, dict) else value
+
+
+class Entry(Part):
+    """One recipe of the matrix."""
+
+    recipe: str = Field(description="file, beside the matrix file or below the working folder, or a shipped name")
+    name: Name = Field("", description="what tables call it; by default the file's name")
+    overrides: Overrides = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("recipe"), str):
+            return {"name": Path(value["recipe"]).name.removesuffix(".yaml"), **value}
+        return value
+
+
+class Axis(Part):
+    """Settings that are tried in turn: one variant a label, for all recipes or for those named."""
+
+    values: Annotated[dict[str, Overrides], BeforeValidator(_text_keys), Field(min_length=1)]
+    recipes: tuple[str, ...] | None = Field(None, description="names of the recipes it applies to; null: all")
+
+
+class SuiteSample(Part):
+    """A suite, or a fixed sample of it."""
+
+    suite: str = Field(description='folder in BEIR layout, or "source:dev" / "source:test" of the training data')
+    max_queries: int | None = Field(None, ge=1)
+    max_documents: int | None = Field(None, ge=1, description="judged documents first, then others in a fixed order")
+
+
+class Top(Part):
+    """More seeds for the best recipes by dev score, and for the control."""
+
+    count: int = Field(ge=1)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+
+class Stop(Part):
+    """Give a recipe up where its paired difference to the control's dev score at this share of the budget lies, with
+    the whole 95% interval, below -smallest_effect. Only in the search of learning rates, never the control itself."""
+
+    after_share: float = Field(gt=0, lt=1)
+
+
+class Rows(Part):
+    """Equal budget: so many rows, the same in the same order, for every recipe."""
+
+    rows: int = Field(ge=1)
+
+
+class Matrix(Part):
+    """Everything about a matrix of runs."""
+
+    name: Name
+    hypothesis: str = ""
+    variables: dict[str, str | None] = Field({}, description="${NAME} elsewhere in this file; null: must be set")
+    recipes: Annotated[tuple[Annotated[Entry, BeforeValidator(_spelled_out)], ...], Field(min_length=1)]
+    bases: Annotated[tuple[str | None, ...], Field(min_length=1)] = Field((None,), description="null: the recipe's own")
+    axes: dict[str, Axis] = Field({}, description="cross product of their labels")
+    overrides: Overrides = Field((), description='for all recipes; "stages.*." is every contrast stage')
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field((), description="empty: each recipe's own")
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    top: Top | None = None
+    budget: Rows
+    dev: Annotated[tuple[SuiteSample, ...], Field(min_length=1, description="what choices are made on")]
+    final: Annotated[tuple[SuiteSample, ...], Field(min_length=1, description="what is reported; no choice sees it")]
+    metric: Literal["ndcg@10", "recall@100", "mrr@10", "map"] = "ndcg@10"
+    control: str = Field(description="the recipe (or variant) that all others are compared with")
+    smallest_effect: float | None = Field(None, gt=0, description="differences below it do not matter")
+    stop: Stop | None = None
+    minutes: float | None = Field(None, gt=0, description="of all cells; what does not fit is listed as not run")
+    equal_rows: bool = Field(True, description="refuse recipes that would see other rows than the control")
+    save_models: bool = Field(False, description="write each final cell's merged model, and evaluate that one")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Matrix":
+        for key, values in (("learning_rates", self.learning_rates), ("seeds", self.seeds), ("bases", self.bases)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key}: a value stands twice")
+        names = [entry.name for entry in self.recipes]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"recipes: two are called {twice!r}; give one a name of its own (name: ...)")
+        for label, axis in self.axes.items():
+            unknown = set(axis.recipes or ()) - set(names)
+            if unknown:
+                raise ValueError(f"axes.{label}.recipes: {sorted(unknown)[0]!r} is none of {', '.join(names)}")
+        if self.stop is not None and self.smallest_effect is None:
+            raise ValueError("stop needs smallest_effect: how far below the control is too far")
+        return self
+
+
+def load_matrix(path: str | Path, overrides: Sequence[str] = ()) -> Matrix:
+    """The matrix in a YAML file, with `key.path=value` overrides and its variables filled in.
+
+    Raises:
+        InputError: the file is missing or not YAML, a key is unknown (with a suggestion), a variable is not set.
+    """
+    tree = read_tree(read_text(path, "matrix file"), str(path), overrides)
+    variables = tree.get("variables") or {}
+    if not isinstance(variables, dict):
+        raise InputError(f"{path}: variables: names with their values are needed")
+    filled = {key: value if key == "variables" else _fill(value, variables, str(path)) for key, value in tree.items()}
+    return validate(Matrix, filled, str(path))
+
+
+def dump_matrix(matrix: Matrix) -> str:
+    """The whole matrix as YAML, defaults spelled out."""
+    return yaml.safe_dump(matrix.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _fill(value: Any, variables: dict[str, Any], where: str) -> Any:
+    """`value` with every `${NAME}` replaced, all the way down."""
+    if isinstance(value, dict):
+        return {key: _fill(item, variables, where) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, variables, where) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def replacement(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in variables:
+            raise InputError(
+                f"{where}: ${{{name}}} is none of its variables ({', '.join(variables) or 'there are none'})"
+            )
+        if variables[name] is None:
+            raise InputError(f"{where}: the variable {name} is not set; give it with --set variables.{name}=...")
+        return str(variables[name])
+
+    return _VARIABLE.sub(replacement, value)
