@@ -20,6 +20,7 @@ SAME = [
     "hypothesis=it helps",
     "stages.0.name=first",
     "stages.0.evaluation.every_steps=5",
+    "stages.0.evaluation.at_shares=[0.5]",
     "stages.0.evaluation.suite=folder",
     "stages.0.evaluation.max_queries=3",
     "stages.0.evaluation.max_documents=3",

@@ -205,6 +205,15 @@ def test_it_evaluates_every_n_steps_and_at_the_end_and_keeps_the_best(base: Path
     assert "nDCG@10 0.5000 on made" in stage.line.stream.getvalue()  # type: ignore[attr-defined]
 
 
+def test_it_evaluates_after_shares_of_the_steps(base: Path, tmp_path: Path) -> None:
+    def evaluate() -> tuple[float, dict[str, Any]]:
+        return 0.1, {"suite": "made"}
+
+    stage = make_stage(base, tmp_path, evaluate=evaluate, budget={"rows": 80}, evaluation={"at_shares": [0.01, 0.5]})
+    train_stage(stage, seed=0)
+    assert [event["step"] for event in stage.run.events("evaluation")] == [1, 5]
+
+
 def test_evaluation_changes_no_later_loss(base: Path, tmp_path: Path) -> None:
     plain = make_stage(base, tmp_path, lora={"dropout": 0.3})
     train_stage(plain, seed=0)

@@ -17,9 +17,11 @@ def flops_per_token(encoder: nn.Module, *, recomputed: bool = False) -> int:
     A product with a matrix of P parameters is 2 P a token: once forward; once backward to pass the gradient on to what
     lies below (not for matrices below the first trainable parameter, in the order of the modules, where the backward
     pass ends); and once more for the gradient of the matrix itself where it is trained. `recomputed` (gradient
-    checkpointing) adds a second forward. Embedding tables are looked up, not multiplied, and are not counted; nor are the
-    products of attention between tokens, norms and activations, which are small for texts of some hundred tokens
-    (Kaplan et al. 2020, arXiv:2001.08361, section 2.1, counts the same way: 2 N forward and 4 N backward).
+    checkpointing) adds a second forward.
+
+    Embedding tables are looked up, not multiplied, and are not counted; nor are attention's products between tokens,
+    norms and activations, which are small for texts of some hundred tokens. Kaplan et al. 2020 (arXiv:2001.08361,
+    section 2.1) count the same way: 2 N forward and 4 N backward where all is trained.
     """
     tables = {id(p) for module in encoder.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
     total, backward = 0, False

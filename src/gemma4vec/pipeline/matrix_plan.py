@@ -146,17 +146,18 @@ def expected_cells(plan: Plan, records: Mapping[str, Record]) -> list[tuple[str,
     """(key, variant, rate, seed, why) of every cell in its order, as far as it is known; where the choice of a learning
     rate or of the best recipes is still open, placeholders stand for it."""
     found = {job.cell.key: (job.cell.variant, job.cell.rate, job.cell.seed, job.why) for job in _jobs(plan, records)}
-    for variant in plan.variants:
-        if chosen(plan, variant, records) is None:
-            for seed in plan.matrix.seeds[1:]:
+    undecided = [variant for variant in plan.variants if not _complete(plan, variant, records)]
+    for seed in plan.matrix.seeds[1:]:
+        for variant in undecided:
+            if chosen(plan, variant, records) is None:
                 found[f"{variant}, seed {seed}"] = (variant, None, seed, "seed, at the chosen rate")
     top = plan.matrix.top
-    if top is not None and not all(chosen(plan, variant, records) for variant in plan.variants):
-        known = set(plan.matrix.seeds)
-        for seed in [seed for seed in top.seeds if seed not in known]:
+    if top is not None and undecided:
+        controls = [name for name in dict.fromkeys(plan.controls.values()) if not chosen(plan, name, records)]
+        for seed in [seed for seed in top.seeds if seed not in plan.matrix.seeds]:
             for place in range(1, top.count + 1):
                 found[f"top {place}, seed {seed}"] = (f"top {place}", None, seed, "seed of the top")
-            for control in dict.fromkeys(plan.controls.values()):
+            for control in controls:
                 found[f"{control}, seed {seed}"] = (control, None, seed, "control, unless it is one of the top")
     return [(key, *cell) for key, cell in found.items()]
 

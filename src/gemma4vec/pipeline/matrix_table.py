@@ -12,7 +12,7 @@ from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.pipeline.matrix_pairs import paired_difference, query_scores
 from gemma4vec.pipeline.matrix_plan import Job, Plan, chosen
 from gemma4vec.pipeline.matrix_state import MatrixFolder, Record
-from gemma4vec.statistics.holm import holm
+from gemma4vec.statistics.multiplicity import holm
 from gemma4vec.statistics.paired import sign_flip_test
 from gemma4vec.statistics.verdict import decide
 
@@ -255,6 +255,7 @@ def _notes(plan: Plan, runs: Mapping[str, list[_Run]], rows: Sequence[Mapping[st
         unequal = _other_rows(plan, runs, row["variant"])
         if unequal:
             notes.append(f"{row['variant']} saw other rows than {plan.controls[row['variant']]} (seed {unequal}).")
+        notes += _other_limit(plan, row["variant"])
     controls = [name for name in dict.fromkeys(plan.controls.values()) if not runs[name]]
     notes += [f"The control {name} has no finished run, so nothing is compared with it." for name in controls]
     return notes
@@ -268,3 +269,11 @@ def _other_rows(plan: Plan, runs: Mapping[str, list[_Run]], name: str) -> str:
         for run in runs[name]
         if run.seed in theirs and _cost_of(run.folder)["rows_hash"] != theirs[run.seed]
     )
+
+
+def _other_limit(plan: Plan, name: str) -> list[str]:
+    """A recipe that reads more or less of each text than its control is not compared on equal terms."""
+    ours, theirs = (plan.recipe(plan.grid(one)[0]).model.max_tokens for one in (name, plan.controls[name]))
+    if ours == theirs:
+        return []
+    return [f"{name} reads up to {ours} tokens of a text and {plan.controls[name]} up to {theirs}."]
