@@ -23,6 +23,7 @@ from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.ledger.runs import RunFolder, list_runs
 from gemma4vec.statistics.bootstrap import mean_interval
 from gemma4vec.statistics.paired import sign_flip_test
+from gemma4vec.statistics.student import t_interval
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 BROKEN = {"recipe": "mean", "name": "broken", "overrides": ["model.base=/no/such/model"]}
@@ -146,7 +147,7 @@ def test_the_figures_are_what_direct_calls_give(results: dict[str, Any], out: Pa
     assert (spread["min"], spread["max"], spread["sd"]) == pytest.approx((min(by_seed), max(by_seed), stdev(by_seed)))
     ours, strata = values(last, suites)
     theirs, _ = values(means[0], suites)  # the seed that both have
-    difference, test = mean_interval(ours - theirs, strata), sign_flip_test(ours - theirs, strata)
+    difference, test = t_interval(ours - theirs, strata), sign_flip_test(ours - theirs, strata)
     shown = row(results, "last")["difference"]
     assert shown["seeds"] == [0] and shown["n"] == 24
     assert (shown["mean"], shown["low"], shown["high"]) == pytest.approx(

@@ -217,7 +217,7 @@ def _note(going: _Going, job: Job, record: Record, run: RunFolder, code: int, se
         record.dev = fmean(_score(run, path, going.plan.matrix.metric) for path in going.dev)
         record.status = "done" if job.final else "trained"
     elif code == STOPPED_CODE:
-        record.status, record.reason = STOPPED, str(run.events(STOPPED)[-1]["reason"])
+        record.status, record.reason = "stopped", str(run.events(STOPPED)[-1]["reason"])
     else:
         record.status, record.reason = "failed", explain_code(code, going.folder.log(job.cell.key))
     going.folder.write(job.cell.key, record)

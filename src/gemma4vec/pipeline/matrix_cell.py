@@ -22,8 +22,9 @@ from gemma4vec.model.embedder import Embedder
 from gemma4vec.pipeline.matrix_cost import flops_per_token, rows_hash
 from gemma4vec.pipeline.matrix_pairs import paired_difference
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.training.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
+from gemma4vec.training.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.loop import Evaluate
+from gemma4vec.training.refusals import refuse_early
 from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
 
 Say = Callable[[str], None]
@@ -80,21 +81,19 @@ def _steps(job: CellJob, run: RunFolder, say: Say) -> None:
         _evaluate_all(run, trainer.embedder(TRAINED), job.dev if job.save else [*job.dev, *job.final], say)
     if job.save and job.final and _missing(run, job.final):
         if not (run.model / "gemma4vec.json").exists():
-            (trainer or Trainer(run, resolve_base(recipe.model.base, notice=say), say)).save(
-                _last_progress(run, recipe)
-            )
+            (trainer or Trainer(run, resolve_base(recipe.model.base, notice=say), say)).save()
         del trainer
         _evaluate_all(run, Embedder.load(run.path, notice=say), job.final, say)
 
 
 def _train(job: CellJob, run: RunFolder, recipe: Recipe, say: Say) -> Trainer:
     base = resolve_base(recipe.model.base, notice=say)
-    loaded = load_data(run, recipe, 0, say)
+    loaded = [load_data(run, recipe, number, say) for number in range(len(recipe.stages))]
+    refuse_early(recipe, base.path, loaded)
     trainer = Trainer(run, base, say)
     for number, stage in enumerate(recipe.stages):
-        loaded = loaded if number == 0 else load_data(run, recipe, number, say)
-        _note_cost(run, trainer, recipe, number, loaded)
-        trainer.train(number, loaded, _rule(job, run, trainer, stage.evaluation.at_shares))
+        _note_cost(run, trainer, recipe, number, loaded[number])
+        trainer.train(number, loaded[number], _rule(job, run, trainer, stage.evaluation.at_shares))
         # What a checkpoint was kept for beside the last one: a best score, which this matrix does not look for.
         shutil.rmtree(run.checkpoints / f"{number}-{stage.name}" / "best", ignore_errors=True)
     return trainer
@@ -164,10 +163,6 @@ def _last_checkpoint(run: RunFolder, recipe: Recipe) -> Path:
     if checkpoint is None:
         raise WorkError(f"{run.path} is trained but its checkpoint is gone; delete the folder to train it again")
     return checkpoint
-
-
-def _last_progress(run: RunFolder, recipe: Recipe) -> Progress:
-    return read_progress(_last_checkpoint(run, recipe))
 
 
 def _missing(run: RunFolder, suites: Sequence[str]) -> bool:

@@ -10,6 +10,8 @@ from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.result import Result
 from gemma4vec.statistics.bootstrap import Interval, mean_interval
 from gemma4vec.statistics.paired import SignFlip, sign_flip_test
+from gemma4vec.statistics.seeds import SeedInterval, seed_interval
+from gemma4vec.statistics.student import t_interval
 
 Key = tuple[str, str, str]  # suite, task, query id
 
@@ -34,10 +36,19 @@ class Scores:
 
 @dataclass(frozen=True)
 class Difference:
-    """A minus B, query by query."""
+    """A minus B, query by query.
 
+    Attributes:
+        values_N, strata: the difference of each query (averaged over seeds) and its stratum.
+        interval, test: over queries.
+        seeds: over queries, and over seeds as well where there are at least 6.
+    """
+
+    values_N: npt.NDArray[np.float64]
+    strata: list[str]
     interval: Interval
     test: SignFlip
+    seeds: SeedInterval
 
 
 def query_scores(runs: Sequence[Sequence[Result]], metric: str) -> Scores:
@@ -61,10 +72,11 @@ def query_scores(runs: Sequence[Sequence[Result]], metric: str) -> Scores:
 
 
 def paired_difference(a: Sequence[Sequence[Result]], b: Sequence[Sequence[Result]], metric: str) -> Difference:
-    """Mean difference A - B over suites: bootstrap interval and sign-flip test over queries, stratified by suite.
+    """Mean difference A - B over suites: Student's interval and sign-flip test over queries, stratified by suite.
 
     Args:
-        a, b: for each seed, the results on every suite. Scores are averaged over seeds first, so a query is one pair.
+        a, b: for each seed, the results on every suite, in the same order of seeds: two runs of one seed saw the same
+            batches and are a pair. Scores are averaged over seeds first, so a query is one pair too.
         metric: what is compared.
 
     Raises:
@@ -74,4 +86,14 @@ def paired_difference(a: Sequence[Sequence[Result]], b: Sequence[Sequence[Result
     if ours.keys != theirs.keys:
         raise WorkError("two runs of one matrix were measured on different queries; delete their evals and run again")
     difference_N = ours.values_N - theirs.values_N
-    return Difference(mean_interval(difference_N, ours.strata), sign_flip_test(difference_N, ours.strata))
+    by_seed_RN = [
+        query_scores([one], metric).values_N - query_scores([other], metric).values_N
+        for one, other in zip(a, b, strict=True)
+    ]
+    return Difference(
+        difference_N,
+        ours.strata,
+        t_interval(difference_N, ours.strata),
+        sign_flip_test(difference_N, ours.strata),
+        seed_interval(np.array(by_seed_RN), strata=ours.strata),
+    )

@@ -47,6 +47,7 @@ class Variant:
             f"seed={seed}",
             f"stages.*.budget={{rows: {matrix.budget.rows}}}",
             "stages.*.evaluation.every_steps=null",
+            "stages.*.evaluation.export=last",
             f"stages.*.evaluation.at_shares={[matrix.stop.after_share] if matrix.stop else []}",
         ]
         if rate is not None:

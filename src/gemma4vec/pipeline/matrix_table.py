@@ -1,7 +1,7 @@
 """The final table of a matrix: scores with intervals, seed spread, paired difference to the control, cost."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
@@ -12,11 +12,10 @@ from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.pipeline.matrix_pairs import paired_difference, query_scores
 from gemma4vec.pipeline.matrix_plan import Job, Plan, chosen
 from gemma4vec.pipeline.matrix_state import MatrixFolder, Record
-from gemma4vec.statistics.multiplicity import holm
-from gemma4vec.statistics.paired import sign_flip_test
+from gemma4vec.statistics.equivalence import equivalence
+from gemma4vec.statistics.multiplicity import adjust
+from gemma4vec.statistics.seeds import LEAST_RUNS
 from gemma4vec.statistics.verdict import decide
-
-SEEDS_FOR_A_TEST = 6  # with fewer the sign-flip test over seeds cannot reach p < .05
 
 
 @dataclass(frozen=True)
@@ -131,30 +130,24 @@ def _spread(means: list[float]) -> dict[str, Any]:
 def _cost(runs: list[RunFolder]) -> dict[str, Any]:
     """Means over seeds of what a training took; all stages of a run together."""
     costs = [_cost_of(run) for run in runs]
-    known = {key: [cost[key] for cost in costs if cost[key] is not None] for key in costs[0]}
-    texts = {"rows_hash"}
-    plain = {
-        key: (fmean(values) if values else None) for key, values in known.items() if key not in texts and key != "steps"
-    }
-    whole = {
-        key: round(plain[key]) for key in ("rows", "tokens", "flops", "trainable", "total") if plain[key] is not None
-    }
-    return plain | whole | {"rows_hash": {str(n): cost["rows_hash"] for n, cost in enumerate(costs)}}
+    means: dict[str, Any] = {key: fmean(cost[key] for cost in costs) for key in costs[0] if key != "rows_hash"}
+    whole = {key: round(value) for key, value in means.items() if key != "minutes"}
+    return means | whole | {"rows_hash": [cost["rows_hash"] for cost in costs]}
 
 
 def _cost_of(run: RunFolder) -> dict[str, Any]:
     stages = {event["stage"]: event for event in run.events("stage_finished")}
     noted = {event["stage"]: event for event in run.events("cell")}
     contrast = [stage for stage, event in noted.items() if event["contrast"]]
-    parameters = run.manifest.get("parameters") or {}
+    parameters = run.manifest["parameters"]
     return {
         "rows": sum(stages[stage]["rows"] for stage in contrast if stage in stages),
         "tokens": sum(event["tokens"] for event in stages.values()),
         "flops": sum(noted[stage]["flops_per_token"] * event["tokens"] for stage, event in stages.items()),
         "minutes": sum(event["seconds"] for event in stages.values()) / 60.0,
-        "peak_memory_bytes": max((event["peak_memory_bytes"] for event in stages.values()), default=None),
-        "trainable": parameters.get("trainable"),
-        "total": parameters.get("total"),
+        "peak_memory_bytes": max(event["peak_memory_bytes"] for event in stages.values()),
+        "trainable": parameters["trainable"],
+        "total": parameters["total"],
         "rows_hash": " ".join(str(noted[stage]["rows_hash"]) for stage in contrast),
     }
 
@@ -165,32 +158,30 @@ def _differences(plan: Plan, runs: Mapping[str, list[_Run]], metric: str) -> dic
     for name, control in plan.controls.items():
         common = sorted({run.seed for run in runs[name]} & {run.seed for run in runs[control]})
         if name != control and common:
-            ours = [run.final for run in runs[name] if run.seed in common]
-            theirs = [run.final for run in runs[control] if run.seed in common]
-            pairs[name] = (common, paired_difference(ours, theirs, metric), ours, theirs)
-    corrected = dict(zip(pairs, holm([pair[1].test.p for pair in pairs.values()]), strict=True))
+            ours, theirs = ([run.final for run in runs[one] if run.seed in common] for one in (name, control))
+            pairs[name] = (common, paired_difference(ours, theirs, metric))
+    corrected = adjust([difference.test.p for _, difference in pairs.values()], "holm") if pairs else []
+    margin = plan.matrix.smallest_effect
     found = {}
-    for name, (seeds, difference, ours, theirs) in pairs.items():
-        test = replace(difference.test, p=corrected[name])
-        verdict = decide(test, difference.interval, margin=plan.matrix.smallest_effect)
+    for (name, (seeds, difference)), adjusted in zip(pairs.items(), corrected, strict=True):
+        interval = difference.interval
+        same = None if margin is None else equivalence(difference.values_N, margin, difference.strata)
+        verdict = decide(difference.test, interval, equivalence=same, adjusted=adjusted)
         found[name] = {
             "control": plan.controls[name],
             "seeds": seeds,
-            **{key: value for key, value in asdict(difference.interval).items() if key in ("mean", "low", "high", "n")},
-            "p": difference.test.p,
-            "p_holm": corrected[name],
+            "mean": interval.mean,
+            "low": interval.low,
+            "high": interval.high,
+            "n": interval.n,
+            "p": adjusted.p,
+            "p_holm": adjusted.adjusted,
+            "comparisons": adjusted.family,
             "verdict": verdict.word,
             "reason": verdict.reason,
-            "p_seeds": _seed_test(ours, theirs, metric),
+            "over_seeds": asdict(difference.seeds) if difference.seeds.over_seeds else None,
         }
     return found
-
-
-def _seed_test(ours: list[list[Result]], theirs: list[list[Result]], metric: str) -> float | None:
-    """Sign-flip p over seeds, where there are enough of them to speak of more than these runs."""
-    if len(ours) < SEEDS_FOR_A_TEST:
-        return None
-    return sign_flip_test([_mean(a, metric) - _mean(b, metric) for a, b in zip(ours, theirs, strict=True)]).p
 
 
 def _grid_row(plan: Plan, records: Mapping[str, Record], name: str) -> dict[str, Any]:
@@ -241,13 +232,16 @@ def _suites(runs: Mapping[str, list[_Run]]) -> list[dict[str, Any]]:
 
 def _notes(plan: Plan, runs: Mapping[str, list[_Run]], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a reader must know before believing the table."""
-    notes = ["Intervals (95%, bootstrap) and p-values (sign flips, Holm) are over queries; each suite counts the same."]
+    notes = [
+        "95% intervals (bootstrap for scores, Student's for differences) and p-values (sign flips, Holm's) are "
+        "over queries; each suite counts the same."
+    ]
     seeds = [len(found) for found in runs.values() if found]
-    if seeds and min(seeds) < SEEDS_FOR_A_TEST:
+    if seeds and min(seeds) < LEAST_RUNS:
         span = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
         notes.append(
             f"Seeds a recipe: {span}. The table speaks of these runs only, not of what other seeds would give: a "
-            f"sign-flip test over fewer than {SEEDS_FOR_A_TEST} seeds cannot reach p < .05."
+            f"sign-flip test over fewer than {LEAST_RUNS} seeds cannot reach p < .05."
         )
     for row in rows:
         if row["status"] == "done" and not row["grid_complete"]:

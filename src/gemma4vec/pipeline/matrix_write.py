@@ -42,7 +42,7 @@ def _csv_row(row: Mapping[str, Any], finals: Sequence[str]) -> dict[str, Any]:
     line |= {f"final_mean{end}": (row["final_mean"] or {}).get(key) for end, key in _ENDS}
     line |= {f"seed_{key}": spread.get(key) for key in ("min", "max", "sd")}
     line |= {f"difference{end}": difference.get(key) for end, key in _ENDS}
-    line |= {key: difference.get(key) for key in ("p", "p_holm", "p_seeds", "verdict")}
+    line |= {key: difference.get(key) for key in ("p", "p_holm", "verdict")}
     return line | {key: row.get(key) for key in COST}
 
 
@@ -142,7 +142,7 @@ def cost_table(results: Mapping[str, Any]) -> Table:
             f"{row['tokens']:,}",
             f"{row['flops']:.2e}",
             f"{row['minutes']:.1f}",
-            f"{(row['peak_memory_bytes'] or 0) / 2**30:.1f} GiB",
+            f"{row['peak_memory_bytes'] / 2**30:.1f} GiB",
             f"{row['trainable'] / 1e6:.2f} M",
             f"{row['total'] / 1e6:.1f} M",
         ]
