@@ -21,10 +21,10 @@ from gemma4vec.training.run import start_run, train_run
 from tiny_model import write_tiny
 
 
-@pytest.fixture(scope="module", params=["gemma3", "llama"])
-def recipe_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("estimate")
-    base = write_tiny(folder / "base", request.param, layers=6)
+    base = write_tiny(folder / "base", "gemma3", layers=6)
     file = folder / "recipe.yaml"
     file.write_text(RECIPE.format(base=base, rows=write_rows_file(folder / "rows.jsonl")))
     return file
@@ -69,7 +69,7 @@ def test_the_weights_may_be_missing(recipe_file: Path, tmp_path: Path) -> None:
     [
         "model.lora.last_layers=2",
         "model.lora.modules=[q_proj]",
-        "model.projection=8",
+        "model.head={widths: [8]}",
         "model.lora=null",
         "model.dtype=fp32",
     ],
@@ -83,7 +83,7 @@ def test_parameters_are_those_of_the_real_model(recipe_file: Path, change: str) 
     assert sum(found.trainable.values()) == sum(p.numel() for p in built.trainable().values())
     assert found.weight_bytes == sum(t.nbytes for t in [*built.encoder.parameters(), *built.encoder.buffers()])
     assert found.trainable_bytes == sum(p.nbytes for p in built.trainable().values())
-    assert found.total.get("head", 0) == (8 * 32 if "projection" in change else 0)
+    assert found.total.get("head", 0) == (8 * 32 if "head" in change else 0)
     assert found.first_trained == (4 if "last_layers" in change else 0)
 
 
@@ -122,7 +122,6 @@ def test_memory_grows_and_shrinks_with_the_recipe(recipe_file: Path) -> None:
     assert memory("stages.0.layout.gradient_checkpointing=true").activations < 0.5 * plain.activations
     assert memory("model.lora.last_layers=3").activations < 0.7 * plain.activations
     assert memory("model.lora.last_layers=3").optimiser == pytest.approx(plain.optimiser / 2)
-    assert memory("stages.0.batch.rows=8").activations > 1.5 * plain.activations
     # fp32 parameters need no fp32 copies: two moments instead of three values.
     assert memory("model.dtype=fp32").optimiser == pytest.approx(plain.optimiser * 2 / 3)
     assert plain.peak == pytest.approx(sum(vars(plain).values()))
@@ -175,7 +174,8 @@ def test_a_shallow_model_has_every_kind_of_layer() -> None:
         num_key_value_heads=2,
         head_dim=8,
         global_head_dim=16,
-        num_kv_shared_layers=5,
+        num_kv_shared_layers=4,
+        layer_types=["sliding_attention", "full_attention"] * 5,
         hidden_size_per_layer_input=4,
         vocab_size_per_layer_input=400,
         use_double_wide_mlp=True,

@@ -50,8 +50,11 @@ def layer_kinds(config: Any, first_trained: int) -> list[Kind]:
 
 
 def one_of_each(kinds: Sequence[Kind], at_least: int = 2) -> list[int]:
-    """Numbers of layers that show every kind once, and of more where that gives fewer than `at_least`."""
-    chosen = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
+    """Numbers of layers that show every kind once, and of more where that gives fewer than `at_least`.
+
+    The last of each kind, so the model's last layer is among them: Gemma 4 insists on its type.
+    """
+    chosen = list({kind: number for number, kind in enumerate(kinds)}.values())
     others = [i for i in reversed(range(len(kinds))) if i not in chosen]
     return sorted(chosen + others[: max(0, at_least - len(chosen))])
 

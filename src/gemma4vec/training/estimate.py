@@ -16,6 +16,7 @@ import torch
 from gemma4vec.data.sources import Loaded, load_sources
 from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
 from gemma4vec.model.build import Built, assemble
+from gemma4vec.model.checks import check_recipe, read_config
 from gemma4vec.model.compilation import CompileChoice, use_compile_cache
 from gemma4vec.model.families import text_config
 from gemma4vec.model.readout import READOUTS
@@ -33,8 +34,8 @@ from gemma4vec.training.contrast import ContrastTask
 from gemma4vec.training.estimate_base import BaseFiles, base_files
 from gemma4vec.training.estimate_data import Reading, read_batches
 from gemma4vec.training.estimate_flops import step_flops
-from gemma4vec.training.estimate_layers import Measured, measure_layers, total
-from gemma4vec.training.estimate_memory import Memory, memory_on_gpu, training_memory
+from gemma4vec.training.estimate_layers import Costs, Measured, measure_layers, total
+from gemma4vec.training.estimate_memory import Memory, kept_bytes, memory_on_gpu, training_memory
 from gemma4vec.training.estimate_parameters import Parameters, count_parameters
 from gemma4vec.training.loop import compile_choice
 from gemma4vec.training.memory import keep_freed_memory, release_memory
@@ -130,6 +131,7 @@ def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
 
 def _describe(recipe: schema.Recipe, config: Any, path: Path, dtype: torch.dtype, device: str) -> _Model:
     settings = recipe.model
+    check_recipe(settings, read_config(path))
     tokeniser = load_tokeniser(path, append_eos="eos" in READOUTS[settings.readout.name].needs)
     empty = empty_backbone(
         config, causal=settings.attention == "causal", dtype=dtype, allow_untested=settings.allow_untested
@@ -224,20 +226,28 @@ def _task(model: _Model, stage: schema.Stage, data: Loaded, number: int, built: 
 def _memory(
     model: _Model, stage: schema.Stage, reading: Reading, measured: Measured, framework: float
 ) -> tuple[Memory, Memory]:
-    """On this machine, and on a GPU: there rows stay in main memory, and the type is bf16."""
-    here, gpu = (
-        training_memory(
+    """On this machine, and on a GPU: there rows stay in main memory, and other kernels need other buffers."""
+    inputs = float(model.config.hidden_size * torch.empty(0, dtype=model.dtype).element_size())
+    checkpointing = stage.layout.gradient_checkpointing
+
+    def training(kept: Costs, buffers: float | None) -> Memory:
+        return training_memory(
             model.parameters,
             kept,
             model.kinds,
             reading,
-            input_bytes=float(model.config.hidden_size * torch.empty(0, dtype=model.dtype).element_size()),
-            checkpointing=stage.layout.gradient_checkpointing,
+            buffers=buffers,
+            input_bytes=inputs,
+            checkpointing=checkpointing,
             accumulate=stage.batch.accumulate,
             framework=framework,
         )
-        for kept in (measured.kept_bytes, measured.eager_kept_bytes)
-    )
+
+    buffers = None
+    if measured.peak_bytes is not None:
+        shallow = kept_bytes(measured.kept_bytes, measured.kinds, measured.cells, inputs, checkpointing)
+        buffers = max(0.0, measured.peak_bytes - shallow)
+    here, gpu = training(measured.kept_bytes, buffers), training(measured.eager_kept_bytes, None)
     return here, memory_on_gpu(gpu, min(here.activations, gpu.activations))
 
 

@@ -6,12 +6,13 @@ sizes a step is linear in both to a few percent.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gemma4vec.model.build import Built
 from gemma4vec.model.skeleton import Kind
 from gemma4vec.training.layer_meter import LayerMeter, Place
+from gemma4vec.training.memory import memory_now, peak_since_start, release_memory, start_peak
 from gemma4vec.training.optimiser import MasterAdamW
 from gemma4vec.training.task import Task
 
@@ -29,6 +30,9 @@ class Measured:
         eager_kept_bytes: the same where the layers are not compiled (what a GPU keeps at most).
         optimiser_seconds: of one update.
         optimiser_parameters: how many it updated.
+        peak_bytes: by how much memory rose in such a step; None where the system does not say.
+        cells: of the batch that was trained.
+        kinds: of the layers that were trained.
     """
 
     seconds: Costs
@@ -36,6 +40,9 @@ class Measured:
     eager_kept_bytes: Costs
     optimiser_seconds: float
     optimiser_parameters: int
+    peak_bytes: int | None
+    cells: dict[bool, float]
+    kinds: Sequence[Kind]
 
 
 def measure_layers(
@@ -63,8 +70,10 @@ def measure_layers(
         as_run = kept()
     if checkpointing:
         backbone.use_gradient_checkpointing()
+    peak_bytes = _rise(lambda: task.loss(built, batch).value.backward())
+    optimiser.step(0.0)
     passes, updates = [], []
-    for _ in range(_REPEATS + 1):
+    for _ in range(_REPEATS):
         meter.clear()
         with meter.attached():
             started = meter.now()
@@ -75,12 +84,30 @@ def measure_layers(
         _add_the_rest(meter, before_update - started)
         passes.append(_by_kind(meter.seconds, meter.cells, kinds))
     return Measured(
-        seconds={place: statistics.median(each[place] for each in passes[1:]) for place in passes[-1]},
+        seconds={place: statistics.median(each[place] for each in passes) for place in passes[-1]},
         kept_bytes=as_run,
         eager_kept_bytes=eager,
-        optimiser_seconds=statistics.median(updates[1:]),
+        optimiser_seconds=statistics.median(updates),
         optimiser_parameters=sum(p.numel() for p in built.trainable().values()),
+        peak_bytes=peak_bytes,
+        cells={repeats: float(count) for repeats, count in meter.cells.items()},
+        kinds=kinds,
     )
+
+
+def _rise(step: Callable[[], None]) -> int | None:
+    """By how many bytes memory rises while `step` runs, fragments and libraries' buffers included.
+
+    It runs twice: what the first time allocates for good (code for new shapes, say) belongs to the process.
+    """
+    step()
+    release_memory()
+    before = memory_now()
+    if not start_peak():
+        step()
+        return None
+    step()
+    return max(0, peak_since_start() - before)
 
 
 def _add_the_rest(meter: LayerMeter, whole: float) -> None:

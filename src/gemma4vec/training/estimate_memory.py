@@ -49,6 +49,7 @@ def training_memory(
     kinds: Sequence[Kind],
     reading: Reading,
     *,
+    buffers: float | None,
     input_bytes: float,
     checkpointing: bool,
     accumulate: int,
@@ -60,23 +61,19 @@ def training_memory(
         parameters: counts.
         kept: bytes that a cell keeps in a layer of each kind.
         kinds: of all layers.
+        buffers: bytes that a step needs besides what is kept; None: as much as a layer keeps (twice where layers are
+            computed again).
         reading: the batches.
         input_bytes: of one cell as it enters a layer.
         checkpointing: whether layers keep their input alone.
         accumulate: batches in an optimiser step.
         framework: bytes of the process without all this.
     """
-    cells = reading.largest_cells
-    one_layer = max(
-        (total(kept, [kind], _layout(reading)) - total(kept, [], _layout(reading)) for kind in kinds), default=0.0
-    )
-    if checkpointing:
-        trained = sum(kind[-1] for kind in kinds)
-        activations = total(kept, [], cells) + trained * input_bytes * sum(cells.values())
-        buffers = 2 * one_layer  # what is computed again, and its gradients
-    else:
-        activations = total(kept, kinds, cells)
-        buffers = one_layer
+    activations = kept_bytes(kept, kinds, reading.largest_cells, input_bytes, checkpointing)
+    if buffers is None:
+        none = total(kept, [], _layout(reading))
+        one_layer = max((total(kept, [kind], _layout(reading)) - none for kind in kinds), default=0.0)
+        buffers = 2 * one_layer if checkpointing else one_layer
     gradients = float(parameters.trainable_bytes)
     update = gradients + (parameters.master_bytes or 0)  # gradients are cast to fp32 where weights have fp32 copies
     # Either everything is kept and the backward begins, or the gradients are whole and the update begins.
@@ -88,6 +85,15 @@ def training_memory(
         working=working,
         framework=framework,
     )
+
+
+def kept_bytes(
+    kept: Costs, kinds: Sequence[Kind], cells: dict[bool, float], input_bytes: float, checkpointing: bool
+) -> float:
+    """What layers of these kinds, and all else, keep until the backward pass."""
+    if not checkpointing:
+        return total(kept, kinds, cells)
+    return total(kept, [], cells) + sum(kind[-1] for kind in kinds) * input_bytes * sum(cells.values())
 
 
 def _layout(reading: Reading) -> dict[bool, float]:

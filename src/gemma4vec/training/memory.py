@@ -4,7 +4,9 @@ import ctypes
 import gc
 import resource
 import sys
+from pathlib import Path
 
+import psutil
 import torch
 
 # From glibc's malloc.h.
@@ -44,3 +46,32 @@ def peak_memory_bytes() -> int:
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+
+
+def start_peak() -> bool:
+    """Begin to watch the peak of this process anew, or of its GPU; false where the system does not allow that."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        torch.cuda.reset_peak_memory_stats()
+        return True
+    try:
+        # proc(5): resets the high-water mark of resident memory.
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return True
+    except OSError:
+        return False
+
+
+def peak_since_start() -> int:
+    """Largest memory since `start_peak`, in bytes."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    lines = (line.split() for line in status.splitlines())
+    return next((int(words[1]) * 1024 for words in lines if words[0] == "VmHWM:"), 0)
+
+
+def memory_now() -> int:
+    """What this process, or its GPU, holds at the moment, in bytes."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.memory_allocated()
+    return int(psutil.Process().memory_info().rss)
