@@ -13,7 +13,8 @@ from tiny_run import RECIPE, write_rows_file
 
 from gemma4vec.cli.main import execute
 from gemma4vec.model.build import build
-from gemma4vec.model.skeleton import empty_backbone, layer_kinds, one_of_each, read_text_config, shallow_config
+from gemma4vec.model.families import text_config
+from gemma4vec.model.skeleton import empty_backbone, layer_kinds, one_of_each, shallow_config
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.training.estimate import Estimate, estimate, steps_of
@@ -198,7 +199,7 @@ def test_an_empty_backbone_attends_as_the_loaded_one(recipe_file: Path) -> None:
 
     path = load_recipe(recipe_file).model.base
     for causal in (True, False):
-        empty = empty_backbone(read_text_config(path), causal=causal, dtype=torch.float32)
+        empty = empty_backbone(text_config(path), causal=causal, dtype=torch.float32)
         loaded = load_backbone(path, causal=causal, dtype=torch.float32)
         kept = {"architectures", "dtype", "_name_or_path", "name_or_path", "transformers_version"}
         ours, theirs = (
