@@ -38,7 +38,11 @@ class PlainModel:
 
     def __init__(self, folder: Path, prompts: Prompts, *, dtype: str, device: str | None, batch_size: int = 32):
         self.model = SentenceTransformer(
-            str(folder), device=device, model_kwargs={"dtype": DTYPES[dtype]}, local_files_only=True
+            str(folder),
+            device=device,
+            model_kwargs={"dtype": DTYPES[dtype]},
+            local_files_only=True,
+            trust_remote_code=True,  # readouts that sentence-transformers lacks are a class of gemma4vec's
         )
         self.prompts = prompts
         self.batch_size = batch_size

@@ -236,3 +236,18 @@ def test_the_second_encoder_stays_frozen_and_in_evaluation_mode(folders: dict[st
     assert not any("context." in name for name in built.trainable())
     tokens = built.read(TEXTS[:2], LIMIT)
     assert torch.equal(built.encoder(padded(tokens, 128, 0)), built.encoder(padded(tokens, 128, 0)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["contextual_token", "layer_mix", "latent_attention"])
+def test_compiled_layers_give_the_same(folders: dict[str, Path], name: str) -> None:
+    built = made(folders, "llama", "causal", {"name": name})
+    tokens = built.read(TEXTS * 2, LIMIT)
+    layouts = packed(tokens, 32, 32, 0)
+    assert any(layout.repeats for layout in layouts)
+    expected, expected_gradients = outcome(built, lambda: built.encoder(layouts))
+    built.encoder.backbone.compile_layers()
+    found, gradients = outcome(built, lambda: built.encoder(layouts))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    for key, gradient in expected_gradients.items():
+        torch.testing.assert_close(gradients[key], gradient, rtol=0, atol=1e-5, msg=key)

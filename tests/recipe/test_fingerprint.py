@@ -90,6 +90,7 @@ DIFFERENT = [
     "stages.0.layout.compile=true",
     "stages.0.layout.gradient_checkpointing=true",
     "stages.0.optimiser.learning_rate=1",
+    "stages.0.optimiser.readout_learning_rate=1",
     "stages.0.optimiser.weight_decay=1",
     "stages.0.optimiser.betas=[0.8, 0.9]",
     "stages.0.optimiser.clip=2",

@@ -141,3 +141,26 @@ def test_an_unknown_total_gives_the_same_rates_as_a_known_one() -> None:
     fresh = [learning_rate(RATES, step, None if step < 8 else 40, 8) for step in range(40)]
     resumed = [learning_rate(RATES, step, 40, 8) for step in range(40)]
     assert fresh == resumed and fresh[7] == fresh[8] == 1.0 and fresh[9] < 1.0
+
+
+def test_a_readout_may_have_a_rate_of_its_own_on_the_same_schedule() -> None:
+    settings = SETTINGS.model_copy(update={"readout_learning_rate": 0.05})
+    start = parameters(torch.float32)
+    ours = {"readout.a": start["a"], "backbone.b": start["b"]}
+    reference = {name: nn.Parameter(p.detach().clone()) for name, p in ours.items()}
+    optimiser = MasterAdamW(ours, settings)
+    groups = [{"params": [reference["backbone.b"]]}, {"params": [reference["readout.a"]]}]
+    adamw = torch.optim.AdamW(groups, lr=1.0, betas=(0.8, 0.95), weight_decay=0.1)
+    for step in range(5):
+        for name, gradient in gradients(step).items():
+            for group in (ours, reference):
+                next(p for key, p in group.items() if key.endswith(name)).grad = gradient.clone()
+        rate = 0.01 / (step + 1)
+        adamw.param_groups[0]["lr"], adamw.param_groups[1]["lr"] = rate, 5 * rate
+        adamw.step()
+        optimiser.step(rate)
+    for name, value in reference.items():
+        torch.testing.assert_close(ours[name].detach(), value.detach(), rtol=1e-6, atol=0)
+    # A model without parameters in its readout has nothing to set apart.
+    assert len(MasterAdamW({"backbone.b": start["b"]}, settings).adamw.param_groups) == 1
+    assert len(MasterAdamW({"readout.a": start["a"]}, settings).adamw.param_groups) == 1

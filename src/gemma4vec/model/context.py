@@ -45,7 +45,9 @@ class ContextEncoder(nn.Module):
     def __init__(self, path: Path):
         super().__init__()
         from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging as transformers_logging
 
+        transformers_logging.disable_progress_bar()
         try:
             self.model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -115,6 +115,9 @@ class Optimiser(Part):
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with linear warm-up, then decay."""
 
     learning_rate: float = Field(2e-4, gt=0)
+    readout_learning_rate: float | None = Field(
+        None, gt=0, description="rate of the readout's own parameters, on the same schedule; null: learning_rate"
+    )
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null: not clipped")

@@ -25,8 +25,14 @@ class MasterAdamW:
             name: p if p.dtype in (torch.float32, torch.float64) else nn.Parameter(p.detach().float().clone())
             for name, p in self.parameters.items()
         }
+        own = settings.readout_learning_rate
+        # Weights of a readout start from nothing, or as factors of about one; adapters are small changes to a base.
+        readout = [p for name, p in self.masters.items() if own is not None and name.startswith("readout.")]
+        rest = [p for name, p in self.masters.items() if own is None or not name.startswith("readout.")]
+        groups = [(rest, 1.0), (readout, (own or 0.0) / settings.learning_rate)]
+        self._factors = [factor for part, factor in groups if part]
         self.adamw = torch.optim.AdamW(
-            list(self.masters.values()),
+            [{"params": part} for part, _ in groups if part],
             lr=settings.learning_rate,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
@@ -43,8 +49,8 @@ class MasterAdamW:
                 master.grad = None if parameter.grad is None else parameter.grad.float()
         limit = self.settings.clip if self.settings.clip is not None else math.inf
         norm = float(nn.utils.clip_grad_norm_(list(self.masters.values()), limit))
-        for group in self.adamw.param_groups:
-            group["lr"] = learning_rate
+        for group, factor in zip(self.adamw.param_groups, self._factors, strict=True):
+            group["lr"] = learning_rate * factor
         if math.isfinite(norm):
             self.adamw.step()
         with torch.no_grad():
