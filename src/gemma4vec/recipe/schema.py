@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from gemma4vec.recipe.part import Part
-from gemma4vec.recipe.readouts import Head, Mean, Readout
-
-__all__ = ["Head", "Part", "Readout"]
+from gemma4vec.recipe.part import Part as Part
+from gemma4vec.recipe.readouts import Head as Head
+from gemma4vec.recipe.readouts import Mean
+from gemma4vec.recipe.readouts import Readout as Readout
 
 
 class Lora(Part):
