@@ -53,13 +53,14 @@ def test_both_layouts_hold_every_token_in_its_place(lengths_N: list[int], row_to
         assert sorted(seen) == list(range(len(documents)))
 
 
-def test_every_micro_batch_but_the_last_has_one_shape_and_stays_in_the_budget() -> None:
+def test_micro_batches_are_of_nearly_one_height_and_stay_in_the_budget() -> None:
     generator = torch.Generator().manual_seed(0)
     documents = documents_of(torch.randint(5, 129, (300,), generator=generator).tolist())
     layouts = packed(documents, 256, 2048, 0)
     assert len(layouts) > 5
-    assert {tuple(layout.input_ids_RC.shape) for layout in layouts[:-1]} == {(8, 256)}
-    assert all(layout.repeats == (layout.input_ids_RC.shape == (8, 256)) for layout in layouts)
+    heights, widths = zip(*(layout.input_ids_RC.shape for layout in layouts), strict=True)
+    assert set(widths[:-1]) == {256} and widths[-1] <= 256
+    assert max(heights[:-1]) - min(heights[:-1]) <= 1
     assert all(layout.all_tokens <= 2048 for layout in layouts)
 
 

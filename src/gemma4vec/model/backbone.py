@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from gemma4vec.errors import InputError
 from gemma4vec.model import attention
+from gemma4vec.model.activation import use_sigmoid_gelu
 from gemma4vec.model.families import (
     WHOLES,
     Family,
@@ -105,7 +106,6 @@ class Backbone(nn.Module):
                 f"{self.hidden_size} wide and the others {self.input_size}; choose another readout or base"
             )
         layout = layout.to(self.device)
-        # A shape that will not come again is not worth half a minute of compilation.
         run_compiled = self.compiled and layout.repeats
         short = layout.input_ids_RC.shape[1] <= attention.LONGEST_ROW
         grouped = run_compiled and short and self.device.type == "cpu"
@@ -157,11 +157,13 @@ class Backbone(nn.Module):
         return {"full_attention": full, "sliding_attention": sliding}
 
     def compile_layers(self) -> None:
-        """Compile each decoder layer on its own; fixed shapes, so each shape is compiled once."""
-        # Layer types, shapes, training and inference: the default of 8 variants is soon used up, and then it fails.
+        """Compile each decoder layer on its own, once for all heights and widths of a rectangle."""
+        # Layer types, training and inference: the default of 8 variants is soon used up, and then it fails.
         torch._dynamo.config.recompile_limit = 64
+        if self.device.type == "cpu":
+            use_sigmoid_gelu(self.layers)
         for layer in self.layers:
-            layer.compile(dynamic=False, fullgraph=True)
+            layer.compile(dynamic=True, fullgraph=True)
         self.compiled = True
 
     def uncompile_layers(self) -> None:

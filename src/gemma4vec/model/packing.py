@@ -16,8 +16,6 @@ from torch import Tensor
 
 # Widths that are tried for the last rectangle, in tokens.
 _WIDTH_STEP = 8
-# The last rectangle keeps the shape of the others where its empty cells are at most this share of all.
-_MOST_EMPTY = 0.03
 
 
 class Tokens(NamedTuple):
@@ -55,7 +53,6 @@ class Layout:
         marks_N: number of the token that the readout marked, in its document (see `Tokens`).
         contexts: for each of the N documents, what a second encoder reads.
         documents: for each of the N documents, its number in the list that was laid out.
-        repeats: whether the shape is one that comes again and again, worth compiling for.
     """
 
     input_ids_RC: Tensor
@@ -67,7 +64,11 @@ class Layout:
     marks_N: Tensor
     contexts: tuple[str, ...]
     documents: tuple[int, ...]
-    repeats: bool = False
+
+    @property
+    def repeats(self) -> bool:
+        """Whether compiled layers take it: they serve all heights and widths but one, which would need its own code."""
+        return min(self.input_ids_RC.shape) > 1
 
     @property
     def real_tokens(self) -> int:
@@ -91,7 +92,6 @@ class Layout:
             self.marks_N.to(device, non_blocking=True),
             self.contexts,
             self.documents,
-            self.repeats,
         )
 
 
@@ -134,7 +134,6 @@ def lay_out(
     padding_id: int,
     *,
     height: int | None = None,
-    repeats: bool = False,
 ) -> Layout:
     """Build the rectangle for `rows` (document numbers in each row); `height` adds empty rows below."""
     shape = (height or len(rows), columns)
@@ -160,36 +159,30 @@ def lay_out(
     prompts, marks = [documents[i].prompt for i in order], [documents[i].mark for i in order]
     lengths_N, prompts_N, marks_N = (torch.tensor(values, dtype=torch.long) for values in (lengths, prompts, marks))
     contexts = tuple(documents[i].context for i in order)
-    return Layout(
-        input_ids, positions, segments, cells_T, lengths_N, prompts_N, marks_N, contexts, tuple(order), repeats
-    )
+    return Layout(input_ids, positions, segments, cells_T, lengths_N, prompts_N, marks_N, contexts, tuple(order))
 
 
 def packed(documents: Sequence[Tokens], row_tokens: int, tokens_per_forward: int, padding_id: int) -> list[Layout]:
     """Pack documents into micro-batches of at most `tokens_per_forward` cells.
 
-    Every micro-batch but the last has one and the same shape, so that code compiled for it is compiled once. The last
-    takes what is left over and, where that saves something, is made as narrow as its documents allow, so that little is
-    wasted however small the batch.
+    They are of nearly the same height, so that none is too small to be computed well. The last is made as narrow as its
+    documents allow, so that little is wasted however small the batch.
     """
     lengths = [tokens.length for tokens in documents]
     columns = row_tokens
     while columns < max(lengths, default=1):
-        columns *= 2  # few widths in all, so few shapes to compile
+        columns *= 2
     rows = best_fit(lengths, columns)
-    full = max(1, tokens_per_forward // columns)
-    whole = max(0, len(rows) - 1) // full * full
-    layouts = [
-        lay_out(documents, rows[start : start + full], columns, padding_id, repeats=True)
-        for start in range(0, whole, full)
-    ]
-    rest = [document for row in rows[whole:] for document in row]
-    rest_tokens = sum(lengths[document] for document in rest)
-    if len(rows) - whole == full and full * columns - rest_tokens <= _MOST_EMPTY * len(rows) * columns:
-        layouts.append(lay_out(documents, rows[whole:], columns, padding_id, repeats=True))
-    elif rest:
-        narrow, width = _narrowest([lengths[document] for document in rest], columns)
-        layouts.append(lay_out(documents, [[rest[i] for i in row] for row in narrow], width, padding_id))
+    count = -(-len(rows) // max(1, tokens_per_forward // columns))
+    layouts = []
+    for number in range(count):
+        part = rows[number * len(rows) // count : (number + 1) * len(rows) // count]
+        if number == count - 1:
+            members = [document for row in part for document in row]
+            narrow, width = _narrowest([lengths[document] for document in members], columns)
+            layouts.append(lay_out(documents, [[members[i] for i in row] for row in narrow], width, padding_id))
+        else:
+            layouts.append(lay_out(documents, part, columns, padding_id))
     return layouts
 
 
@@ -201,9 +194,8 @@ def _narrowest(lengths: Sequence[int], columns: int) -> tuple[list[list[int]], i
     for width in range(-(-start // _WIDTH_STEP) * _WIDTH_STEP, columns + _WIDTH_STEP, _WIDTH_STEP):
         width = min(width, columns)
         rows = best_fit(lengths, width)
-        used = max(sum(lengths[i] for i in row) for row in rows)
-        if best is None or len(rows) * used < best[0]:
-            best = (len(rows) * used, rows, used)
+        if best is None or len(rows) * width < best[0]:
+            best = (len(rows) * width, rows, width)
     assert best is not None
     return best[1], best[2]
 

@@ -116,8 +116,6 @@ def resume_command(run: RunFolder) -> str:
 
 def compile_choice(layout: schema.Layout, budget: schema.Budget) -> CompileChoice:
     """Whether a stage compiles its decoder layers, and why."""
-    if layout.kind == "padded" and layout.compile == "auto":
-        return CompileChoice(False, "padded batches have a new shape each time")
     return choose_compile(layout.compile, steps=budget.steps, minutes=budget.minutes)
 
 
@@ -133,6 +131,10 @@ def prepare_model(stage: Stage) -> None:
     if choice.on and not backbone.compiled:
         use_compile_cache()
         stage.line.say("compiling the decoder layers (up to a minute on a new machine)")
+        if backbone.device.type == "cpu":  # peft was imported with the adapters, if there are any
+            from gemma4vec.model.lora_linear import join_adapters
+
+            join_adapters(backbone)
         backbone.compile_layers()
         try:
             found = probe.check(backbone, max(1, layout.tokens_per_forward // layout.row_tokens), layout.row_tokens)
