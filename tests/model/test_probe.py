@@ -1,5 +1,6 @@
 """The probe passes on sound models and stops on each kind of broken one."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 from gemma4vec.errors import WorkError
 from gemma4vec.model import backbone as backbone_module
 from gemma4vec.model.backbone import Backbone, load_backbone
+from gemma4vec.model.families import Reach
 from gemma4vec.model.probe import check, measure
-from tiny_model import write_tiny
+from tiny_model import MODES, write_tiny
 
 
 @pytest.fixture(scope="module", params=["gemma3", "llama"])
@@ -22,9 +24,9 @@ def load(folder: Path, causal: bool, dtype: torch.dtype = torch.float32) -> Back
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("causal", [True, False])
-def test_sound_models_pass(folder: Path, causal: bool, dtype: torch.dtype) -> None:
-    probe = check(load(folder, causal, dtype))
+@pytest.mark.parametrize(("family", "causal"), MODES)
+def test_sound_models_pass(tmp_path: Path, family: str, causal: bool, dtype: torch.dtype) -> None:
+    probe = check(load(write_tiny(tmp_path, family), causal, dtype))
     assert (probe.future_to_past == 0.0) == causal
     assert probe.neighbour == 0.0
 
@@ -66,4 +68,70 @@ def test_dead_attention_is_caught(folder: Path) -> None:
         for layer in backbone.layers:
             layer.self_attn.o_proj.weight.zero_()
     with pytest.raises(WorkError, match="an earlier token does not reach a later state"):
+        check(backbone)
+
+
+WINDOWED = [(family, causal) for family, causal in MODES if family != "llama"]
+
+
+def wrong_masks(monkeypatch: pytest.MonkeyPatch, change: Callable[[Reach], Reach]) -> None:
+    whole = backbone_module.attention_mask
+
+    def mask(*arguments: torch.Tensor, reach: Reach | None = None, **settings: bool) -> torch.Tensor:
+        return whole(*arguments, reach=reach and change(reach), **settings)
+
+    monkeypatch.setattr(backbone_module, "attention_mask", mask)
+
+
+@pytest.mark.parametrize(("family", "causal"), WINDOWED)
+@pytest.mark.parametrize(
+    "change", [lambda r: Reach(2 * r.back, 2 * r.ahead), lambda r: Reach(r.back + 1, r.ahead)], ids=["doubled", "more"]
+)
+def test_a_window_that_is_too_wide_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, causal: bool, change: Callable[[Reach], Reach]
+) -> None:
+    backbone = load(write_tiny(tmp_path, family, window=32), causal)
+    wrong_masks(monkeypatch, change)
+    with pytest.raises(WorkError, match=r"a sliding window reaches \d+ or more tokens back, not \d+"):
+        check(backbone)
+
+
+@pytest.mark.parametrize(("family", "causal"), WINDOWED)
+def test_a_window_that_is_too_narrow_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, causal: bool
+) -> None:
+    backbone = load(write_tiny(tmp_path, family, window=32), causal)
+    wrong_masks(monkeypatch, lambda reach: Reach(reach.back // 2, reach.ahead // 2))
+    with pytest.raises(WorkError, match=r"a sliding window reaches less than \d+ tokens back;"):
+        check(backbone)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "gemma4", "gemma4_unified"])
+def test_a_window_that_the_library_did_not_halve_is_caught(tmp_path: Path, family: str) -> None:
+    backbone = load(write_tiny(tmp_path, family, window=32), causal=False)
+    for module in backbone.model.modules():
+        if hasattr(module, "config"):
+            module.config.sliding_window = 32
+    with pytest.raises(WorkError, match="a sliding window reaches .* tokens back in the transformers library, not 1"):
+        check(backbone)
+
+
+@pytest.mark.parametrize(("family", "flag"), [("llama", "is_causal"), ("mistral", "is_causal"), ("qwen3", "is_causal")])
+def test_a_lost_flag_is_caught(tmp_path: Path, family: str, flag: str) -> None:
+    backbone = load(write_tiny(tmp_path, family), causal=False)
+    setattr(backbone.config, flag, True)
+    for layer in backbone.layers:
+        layer.self_attn.is_causal = True
+    with pytest.raises(WorkError, match="loaded as bidirectional, but its config lets the .* library run it as causal"):
+        check(backbone)
+    backbone = load(write_tiny(tmp_path, family), causal=True)
+    setattr(backbone.config, flag, False)
+    with pytest.raises(WorkError, match="loaded as causal, but its config lets the .* library run it both ways"):
+        check(backbone)
+
+
+def test_a_gemma_whose_flag_was_set_too_late_is_caught(tmp_path: Path) -> None:
+    backbone = load(write_tiny(tmp_path, "gemma3"), causal=True)
+    backbone.config.use_bidirectional_attention = True
+    with pytest.raises(WorkError, match="library run it both ways"):
         check(backbone)

@@ -128,6 +128,16 @@ class Backbone(nn.Module):
         ).last_hidden_state
         return states_RCD
 
+    def library_states(self, input_ids_RC: Tensor) -> Tensor:
+        """States `[R, C, D]` of whole rows, one document each, as the library computes them with masks of its own.
+
+        Not for use: it is what other programs that open the saved model will see, for the probe to look at.
+        """
+        self.config._attn_implementation = library_attention(self.config)
+        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+            states_RCD: Tensor = self.model(input_ids=input_ids_RC.to(self.device), use_cache=False).last_hidden_state
+        return states_RCD
+
     def _inputs(self, layout: Layout, replaced: Replaced | None) -> dict[str, Tensor]:
         if replaced is None:
             return {"input_ids": layout.input_ids_RC}

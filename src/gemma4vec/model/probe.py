@@ -1,13 +1,18 @@
 """The start-up probe: does attention reach where it should, and nowhere else?
 
 A "bidirectional" model that is silently causal trains, runs and scores badly without one error message; a packed row
-whose documents see each other is as quiet. So three facts are measured on the loaded model, not read off its config:
+whose documents see each other is as quiet. So these facts are measured on the loaded model, not read off its config:
 
 1. a later token of the same document moves an earlier state (bidirectional) or does not (causal);
 2. an earlier token moves a later state;
-3. a neighbour in the same packed row moves nothing, neither the one before nor the one behind.
+3. a neighbour in the same packed row moves nothing, neither the one before nor the one behind;
+4. a layer with a sliding window sees as far as its family says, and no token farther;
+5. the library's own forward, with its own masks, does the same: the mode stands in the config, so that a saved model
+   attends elsewhere as it did here.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,12 +20,15 @@ import torch
 from gemma4vec.errors import WorkError
 from gemma4vec.model.backbone import Backbone
 from gemma4vec.model.packing import Layout, Tokens, lay_out
+from gemma4vec.model.recording import moved_by
 
 # Relative changes. In one and the same shape an unseen token changes nothing at all, so the first bound only leaves
 # room for kernels that sum in another order; a seen one moves states by percents, even in bf16.
 _UNMOVED = 1e-3
 _MOVED = 2e-3
 _LENGTH = 12
+# Wider windows are not probed: a row as long as Mistral's 4096 takes seconds a layer.
+_LONGEST_WINDOW = 2048
 
 
 @dataclass(frozen=True)
@@ -82,11 +90,77 @@ def check(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Pr
         problem = f"a later token does not move an earlier state (change {probe.future_to_past:.1e}): it is causal"
     elif not probe.neighbour < _UNMOVED:
         problem = f"documents packed into one row see each other (change {probe.neighbour:.1e})"
+    if problem is None and not backbone.compiled:  # compiled layers were loaded, and probed, uncompiled
+        problem = _problem_of_the_library(backbone) or _problem_of_the_window(backbone)
     if problem:
         raise WorkError(
             f"attention probe: this {kind} was loaded as {wanted}, but {problem}; its vectors would be wrong"
         )
     return probe
+
+
+def _problem_of_the_library(backbone: Backbone) -> str | None:
+    """What is wrong with the direction in which the library itself would run this model."""
+    first, other = _random_ids(backbone, 2)
+    changed = first.clone()
+    changed[-1] = other[-1]
+    with _evaluating(backbone), torch.no_grad():
+        plain, moved = (backbone.library_states(ids[None]).float()[0, :-1] for ids in (first, changed))
+    change = _largest(moved - plain, plain.square().mean().sqrt().clamp_min(1e-12))
+    if backbone.causal and not change < _UNMOVED:
+        return f"its config lets the transformers library run it both ways (change {change:.1e})"
+    if not backbone.causal and not change > _MOVED:
+        return f"its config lets the transformers library run it as causal (change {change:.1e})"
+    return None
+
+
+def _problem_of_the_window(backbone: Backbone) -> str | None:
+    """What is wrong with the first layer that has a sliding window, in our masks or in the library's.
+
+    A block of tokens at one end is changed. The last token that is meant to see all of it must move, and the first that
+    is meant to see none of it must not.
+    """
+    reach = backbone.reach
+    if reach is None or max(reach) > _LONGEST_WINDOW:
+        return None
+    types = backbone.config.layer_types if backbone.family.masks_by_layer_type else ["sliding_attention"]
+    layer = backbone.layers[types.index("sliding_attention")]
+    block = max(1, (reach.back if backbone.causal else min(reach)) // 4)
+    length = max(reach) + block + 1
+    ids = _random_ids(backbone, 1, length)[0]
+    layout = lay_out([Tokens(ids.tolist())], [[0]], length, 0)
+    ways = {"": lambda: backbone(layout), " in the transformers library": lambda: backbone.library_states(ids[None])}
+    for where, run in ways.items():
+        with _evaluating(backbone), torch.no_grad():
+            moved = {"back": moved_by(run, layer, slice(0, block))}
+            if not backbone.causal:
+                moved["ahead"] = moved_by(run, layer, slice(length - block, length)).flip(0)
+        for side, moved_C in moved.items():
+            meant = getattr(reach, side)
+            inside, outside = float(moved_C[meant]), float(moved_C[meant + block :].max())
+            if not inside > 0:
+                return f"a sliding window reaches less than {meant} tokens {side}{where}"
+            if not outside < _UNMOVED * inside:
+                farthest = int((moved_C > _UNMOVED * inside).nonzero().max()) - block + 1
+                return f"a sliding window reaches {farthest} or more tokens {side}{where}, not {meant}"
+    return None
+
+
+def _random_ids(backbone: Backbone, rows: int, length: int = _LENGTH) -> torch.Tensor:
+    vocabulary = int(backbone.config.vocab_size)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(min(10, vocabulary // 2), vocabulary, (rows, length), generator=generator)
+
+
+@contextmanager
+def _evaluating(backbone: Backbone) -> Iterator[None]:
+    """Without dropout."""
+    training = backbone.training
+    backbone.eval()
+    try:
+        yield
+    finally:
+        backbone.train(training)
 
 
 def _largest(difference: torch.Tensor, scale: torch.Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The states between the layers of a model while it runs, compiled or not.
+"""The states between the layers of a model while it runs, compiled or not; and what a change of them does.
 
 The library's own recording (`output_hidden_states`) hangs hooks into the layers, which a compiled layer cannot trace.
 Here each layer's call is wrapped from the outside, and unwrapped again.
@@ -34,3 +34,34 @@ def recorded(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     finally:
         for layer, call in zip(layers, calls, strict=True):
             layer._compiled_call_impl = call
+
+
+def moved_by(run: Callable[[], Any], layer: nn.Module, columns: slice) -> Tensor:
+    """How far the states that leave `layer` move, `[C]`, when those that enter it are negated in some columns.
+
+    `run` is a forward of one row. It is cut off behind the layer: nothing after it is computed.
+    """
+    found: list[Tensor] = []
+    compiled = layer._compiled_call_impl
+    call: Callable[..., Any] = compiled or layer._call_impl
+
+    def twice(states_RCD: Tensor, *arguments: Any, **named: Any) -> Any:
+        other_RCD = states_RCD.clone()
+        other_RCD[:, columns].neg_()
+        outputs = [call(x, *arguments, **named) for x in (states_RCD, other_RCD)]
+        plain, moved = (x[0] if isinstance(x, tuple) else x for x in outputs)
+        found.append((moved - plain).detach().float().abs().amax((0, 2)))
+        raise _Enough
+
+    layer._compiled_call_impl = twice
+    try:
+        run()
+    except _Enough:
+        pass
+    finally:
+        layer._compiled_call_impl = compiled
+    return found[0]
+
+
+class _Enough(Exception):
+    """Ends a forward whose rest nobody needs."""

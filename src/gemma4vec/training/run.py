@@ -21,6 +21,7 @@ from gemma4vec.model.bases import ResolvedBase, resolve_base
 from gemma4vec.model.build import Built, build
 from gemma4vec.model.embedder import Embedder
 from gemma4vec.model.saving import save_model
+from gemma4vec.model.sentence_folder import left_behind
 from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe, parse_recipe
 from gemma4vec.recipe.schema import Evaluation, Recipe
@@ -184,6 +185,8 @@ def train_run(run: RunFolder, say: Say) -> Path:
     with recorded(run):
         recipe = recipe_of(run)
         base = resolve_base(recipe.model.base, notice=say)
+        if left := left_behind(base.path):
+            say(left)
         # All stages' rows at once: what does not fit the last stage is refused now, not after the first ones.
         loaded = [load_data(run, recipe, number, say) for number in range(len(recipe.stages))]
         refuse_early(recipe, base.path, loaded)
