@@ -63,10 +63,14 @@ def write_tiny(folder: Path, family: str = "gemma3", *, layers: int = 3, window:
     torch.manual_seed(1)
     model = BUILDERS[family](layers, window)
     model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    tokenizer = tiny_tokenizer()
+    tokenizer._processor_class = PROCESSORS.get(family)
+    tokenizer.save_pretrained(folder)
     return folder
 
 
+# What the tokenizers of multimodal models name in their configs.
+PROCESSORS = {"gemma3_whole": "Gemma3Processor", "gemma4": "Gemma4Processor", "t5gemma2": "Gemma3Processor"}
 COMMON = {
     "vocab_size": 400,
     "hidden_size": 32,

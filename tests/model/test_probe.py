@@ -112,7 +112,7 @@ def test_a_window_that_the_library_did_not_halve_is_caught(tmp_path: Path, famil
     for module in backbone.model.modules():
         if hasattr(module, "config"):
             module.config.sliding_window = 32
-    with pytest.raises(WorkError, match="a sliding window reaches .* tokens back in the transformers library, not 1"):
+    with pytest.raises(WorkError, match=r"a sliding window reaches .* tokens back in the transformers library, not 1"):
         check(backbone)
 
 
@@ -122,11 +122,13 @@ def test_a_lost_flag_is_caught(tmp_path: Path, family: str, flag: str) -> None:
     setattr(backbone.config, flag, True)
     for layer in backbone.layers:
         layer.self_attn.is_causal = True
-    with pytest.raises(WorkError, match="loaded as bidirectional, but its config lets the .* library run it as causal"):
+    with pytest.raises(
+        WorkError, match=r"loaded as bidirectional, but its config lets the .* library run it as causal"
+    ):
         check(backbone)
     backbone = load(write_tiny(tmp_path, family), causal=True)
     setattr(backbone.config, flag, False)
-    with pytest.raises(WorkError, match="loaded as causal, but its config lets the .* library run it both ways"):
+    with pytest.raises(WorkError, match=r"loaded as causal, but its config lets the .* library run it both ways"):
         check(backbone)
 
 

@@ -51,17 +51,17 @@ def moved_by(run: Callable[[], Any], layer: nn.Module, columns: slice) -> Tensor
         outputs = [call(x, *arguments, **named) for x in (states_RCD, other_RCD)]
         plain, moved = (x[0] if isinstance(x, tuple) else x for x in outputs)
         found.append((moved - plain).detach().float().abs().amax((0, 2)))
-        raise _Enough
+        raise _EnoughError
 
     layer._compiled_call_impl = twice
     try:
         run()
-    except _Enough:
+    except _EnoughError:
         pass
     finally:
         layer._compiled_call_impl = compiled
     return found[0]
 
 
-class _Enough(Exception):
+class _EnoughError(Exception):
     """Ends a forward whose rest nobody needs."""
