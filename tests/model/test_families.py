@@ -1,6 +1,5 @@
 """Bases that cannot be driven are refused by their config alone; of a whole model only the text tower is loaded."""
 
-import re
 from pathlib import Path
 
 import pytest
