@@ -12,7 +12,7 @@ from gemma4vec.model.build import Built, build
 from gemma4vec.model.lora import add_lora, linear_names
 from gemma4vec.model.packing import Tokens, packed
 from gemma4vec.recipe.schema import Head, Lora, Model
-from tiny_model import write_tiny
+from tiny_model import BUILDERS, write_tiny
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -108,3 +108,19 @@ def test_wrong_names_and_too_many_layers_say_what_there_is(folder: Path) -> None
         add_lora(load(folder), Lora(last_layers=5))
     with pytest.raises(InputError, match=r"^model\.lora\.modules: "):
         add_lora(load(folder), Lora(modules=()))
+
+
+@pytest.mark.parametrize("family", sorted(BUILDERS))
+def test_gradients_reach_the_adapters_of_every_layer_of_every_family(tmp_path: Path, family: str) -> None:
+    backbone = load_backbone(write_tiny(tmp_path, family), causal=False, dtype=torch.float32).train()
+    names = linear_names(backbone, Lora(rank=2))
+    assert {int(name.split(".")[1]) for name in names} == set(range(len(backbone.layers)))
+    add_lora(backbone, Lora(rank=2))
+    generator = torch.Generator().manual_seed(0)
+    texts = [Tokens(torch.randint(4, 390, (n,), generator=generator).tolist()) for n in (9, 20, 5)]
+    weights = torch.randn(backbone.hidden_size, generator=generator)
+    sum((backbone(layout) @ weights).square().sum() for layout in packed(texts, 32, 64, 0)).backward()
+    # lora_B starts at zero, so that lora_A has no gradient yet.
+    gradients = {name: p.grad for name, p in backbone.model.named_parameters() if "lora_B" in name}
+    assert len(gradients) == len(names)
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients.values())
