@@ -66,6 +66,10 @@ DIFFERENT = [
     "model.lora.dropout=0.5",
     "model.lora.modules=[q_proj]",
     "model.lora.last_layers=2",
+    "model.lora.rslora=true",
+    "model.lora.dora=true",
+    "model={lora: null, train: full}",
+    "model={lora: null, train: full, train_embeddings: false}",
     "model.prompts=none",
     "model.max_tokens=100",
     "model.dtype=fp32",
@@ -73,11 +77,18 @@ DIFFERENT = [
     "stages.0.data.0.name=x",
     "stages.0.data.0.source=pycode",
     "stages.0.data.0.path=x",
+    "stages.0.data.0.negatives=5",
     "stages.0.data.0.max_rows=5",
     "stages.0.data.0.max_bad_share=0.5",
     "stages.0.task.temperature=0.1",
     "stages.0.task.hard_negatives=1",
     "stages.0.task.share_hard_negatives=false",
+    "stages.0.task={kind: masked_next_token}",
+    "stages.0.task={kind: masked_next_token, mask_share: 0.3}",
+    "stages.0.task={kind: masked_next_token, mask_token: x}",
+    "stages.0.task={kind: masked_next_token, random_share: 0}",
+    "stages.0.task={kind: masked_next_token, kept_share: 0}",
+    "stages.0.task={kind: masked_next_token, texts: queries}",
     "stages.0.batch.rows=8",
     "stages.0.batch.accumulate=2",
     "stages.0.batch.group_rows=4",
@@ -137,7 +148,7 @@ def test_everything_else_counts_and_no_two_changes_look_alike() -> None:
 
 def test_every_field_of_the_schema_is_tried_above() -> None:
     tried = {change.partition("=")[0] for change in SAME + DIFFERENT}
-    tried |= {"stages.0.evaluation.export"}
+    tried |= {"model.train", "model.train_embeddings", "stages.0.evaluation.export"}
     tried |= {"stages.0.budget." + name for name in ("steps", "rows", "tokens", "minutes")}
     tried |= {"model.head.bias", "model.readout.name"}  # with others of their part
     assert leaves(Recipe) - tried == {"stages.0.task.kind"}  # has one value only

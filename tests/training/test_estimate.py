@@ -71,13 +71,14 @@ def test_the_weights_may_be_missing(recipe_file: Path, tmp_path: Path) -> None:
         "model.lora.last_layers=2",
         "model.lora.modules=[q_proj]",
         "model.head={widths: [8]}",
-        "model.lora=null",
+        "model.lora=null and model.train=full",
         "model.dtype=fp32",
     ],
 )
 def test_parameters_are_those_of_the_real_model(recipe_file: Path, change: str) -> None:
-    recipe = load_recipe(recipe_file, [change])
-    found = estimated(recipe_file, change).parameters
+    changes = change.split(" and ")
+    recipe = load_recipe(recipe_file, changes)
+    found = estimated(recipe_file, *changes).parameters
     dtype = torch.float32 if recipe.model.dtype == "fp32" else torch.bfloat16
     built = build(recipe.model, recipe.model.base, dtype=dtype)
     assert sum(found.total.values()) == sum(p.numel() for p in built.encoder.parameters())

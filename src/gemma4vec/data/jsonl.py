@@ -26,12 +26,22 @@ def read_lines(path: Path) -> Iterator[Line]:
     Raises:
         InputError: the file is missing, is a folder, cannot be read, or its compressed stream is cut or damaged.
     """
+    for number, raw in raw_lines(path):
+        yield _parse(number, raw)
+
+
+def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number, from 1, and bytes of every non-blank line of a text file (.gz and .zst by suffix).
+
+    Raises:
+        InputError: as `read_lines`.
+    """
     number = 0
     try:
         with _open(path) as stream:
             for number, raw in enumerate(stream, start=1):
                 if raw.strip():
-                    yield _parse(number, raw)
+                    yield number, raw
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
             f"{path}: compressed stream damaged after line {number} ({error}); copy or make the file again"

@@ -5,6 +5,7 @@ Shapes: R rows, C columns, T real tokens, D hidden size, L layers.
 
 import logging
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -188,8 +189,26 @@ class Backbone(nn.Module):
         openable(self.model.to(dtype)).save_pretrained(folder, save_original_format=False)
 
     def use_gradient_checkpointing(self) -> None:
-        """Keep only each layer's input for the backward pass and compute the rest again."""
+        """Keep only each layer's input for the backward pass and compute the rest again; nothing of layers without one.
+
+        Left alone, the library makes the embeddings need a gradient where there are adapters (reentrant checkpoints
+        need that, these do not): the backward pass would run through all frozen layers below the first adapted one.
+        """
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.model.disable_input_require_grads()
+        for layer in self.layers:
+            layer._gradient_checkpointing_func = _where_needed(layer, layer._gradient_checkpointing_func)
+
+
+def _where_needed(layer: nn.Module, checkpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """Checkpoint a layer only where its weights or what enters it need a gradient."""
+    trained = any(parameter.requires_grad for parameter in layer.parameters())
+
+    def run(call: Callable[..., Any], *args: Any) -> Any:
+        needed = trained or any(isinstance(value, Tensor) and value.requires_grad for value in args)
+        return checkpoint(call, *args) if needed else call(*args)
+
+    return run
 
 
 def _quiet() -> None:

@@ -12,6 +12,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.model.backbone import Backbone, load_backbone
 from gemma4vec.model.checks import check_recipe, read_config
 from gemma4vec.model.encoder import TextEncoder
+from gemma4vec.model.full import train_base
 from gemma4vec.model.heads import Head
 from gemma4vec.model.packing import Tokens
 from gemma4vec.model.prompts import BY_NAME, Prompted, Prompts
@@ -108,6 +109,8 @@ def assemble(
             from gemma4vec.model.lora import add_lora  # peft takes seconds to import; a merged model needs none
 
             adapters = add_lora(backbone, model.lora)
+        else:
+            train_base(backbone, full=model.train == "full", embeddings=model.train_embeddings)
         base = Base(backbone.hidden_size, len(backbone.layers), _embedding_size(backbone), folder)
         readout = READOUTS[model.readout.name](model.readout, base)
         head = Head(readout.dimension, model.head) if model.head is not None else None

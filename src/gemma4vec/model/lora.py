@@ -1,4 +1,10 @@
-"""LoRA on a backbone, through peft: which layers, in which type."""
+"""LoRA, rsLoRA and DoRA on a backbone, through peft: which layers, in which type.
+
+What peft's options mean, with the frozen weight W, its update B A and r the rank:
+LoRA W + alpha / r * B A (arXiv:2106.09685, section 4.1); rsLoRA W + alpha / sqrt(r) * B A (arXiv:2312.03732);
+DoRA m * (W + alpha / r * B A) / ||W + alpha / r * B A||, one trained m an output (arXiv:2402.09353, eq. 5), the norm
+taken as a constant in the backward pass (section 4.3).
+"""
 
 import re
 from typing import Any
@@ -12,16 +18,30 @@ from gemma4vec.model.backbone import Backbone
 from gemma4vec.recipe.schema import Lora
 
 
+def first_adapted_layer(layers: int, lora: Lora) -> int:
+    """Number, from 0, of the first of `layers` layers that `lora` adapts.
+
+    No layer before it is part of the backward pass: neither its weights nor what enters it need a gradient, so autograd
+    keeps none of its activations.
+
+    Raises:
+        InputError: more layers are asked for than there are.
+    """
+    if lora.last_layers is None:
+        return 0
+    if lora.last_layers > layers:
+        raise InputError(f"model.lora.last_layers: {lora.last_layers} asked for, the base has {layers} layers")
+    count = lora.last_layers if lora.last_layers >= 1 else max(1, round(lora.last_layers * layers))
+    return layers - int(count)
+
+
 def linear_names(backbone: Backbone, lora: Lora) -> list[str]:
     """Full names of the linear layers that `lora` adapts.
 
     Raises:
         InputError: a named module does not exist, or more layers are asked for than there are.
     """
-    count = len(backbone.layers)
-    if lora.last_layers is not None and lora.last_layers > count:
-        raise InputError(f"model.lora.last_layers: {lora.last_layers} asked for, the base has {count} layers")
-    first = count - (lora.last_layers or count)
+    first = first_adapted_layer(len(backbone.layers), lora)
     inside = {
         name: int(match.group(1))
         for name, module in backbone.model.named_modules()
@@ -48,6 +68,8 @@ def add_lora(backbone: Backbone, lora: Lora) -> PeftModel:
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # it is only ever divided
         lora_dropout=lora.dropout,
         target_modules=linear_names(backbone, lora),
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
         bias="none",
     )
     model: Any = backbone.model

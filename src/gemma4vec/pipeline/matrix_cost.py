@@ -42,7 +42,7 @@ def rows_hash(rows: Sequence[Row], stage: schema.Stage, seed: int) -> str:
     drawn = batches(
         rows,
         size=batch.rows,
-        hard_negatives=stage.task.hard_negatives,
+        hard_negatives=stage.task.hard_negatives if isinstance(stage.task, schema.Contrast) else 0,
         seed=seed,
         group_rows=batch.group_rows,
     )

@@ -6,7 +6,7 @@ Every field that changes the resulting vectors stands here, never in an environm
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gemma4vec.recipe.part import Part as Part
 from gemma4vec.recipe.readouts import Head as Head
@@ -18,12 +18,23 @@ class Lora(Part):
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on the frozen base, through peft."""
 
     rank: int = Field(16, ge=1, le=1024)
-    alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha / rank")
+    alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha / rank (rslora: alpha / sqrt(rank))")
     dropout: float = Field(0.0, ge=0, lt=1)
     modules: tuple[str, ...] | Literal["all-linear"] = Field(
         "all-linear", description='names of linear layers, such as [q_proj, v_proj], or "all-linear"'
     )
-    last_layers: int | None = Field(None, ge=1, description="adapt only this many of the last layers; null: all")
+    last_layers: int | float | None = Field(
+        None, gt=0, description="adapt only so many of the last layers, below 1 this share of all; null: all"
+    )
+    rslora: bool = Field(False, description="rank-stabilised scaling (Kalajdzievski 2023, arXiv:2312.03732)")
+    dora: bool = Field(False, description="a trained magnitude for each output (Liu et al. 2024, arXiv:2402.09353)")
+
+    @field_validator("last_layers")
+    @classmethod
+    def _whole_or_share(cls, value: int | float | None) -> int | float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError(f"{value} is neither a number of layers nor a share below 1")
+        return int(value) if value is not None and value >= 1 else value
 
 
 class Model(Part):
@@ -33,7 +44,11 @@ class Model(Part):
     attention: Literal["causal", "bidirectional"] = "bidirectional"
     readout: Readout = Mean()
     head: Head | None = Field(None, description="linear layers behind the readout; null: the readout's own dimension")
-    lora: Lora | None = Lora()
+    lora: Lora | None = Field(Lora(), description="adapters on a frozen base; null: none, see `train`")
+    train: Literal["frozen", "full"] = Field(
+        "frozen", description="the base's own weights; full: all of them are trained, which needs `lora: null`"
+    )
+    train_embeddings: bool = Field(True, description="train: full trains the token embeddings too")
     prompts: Literal["retrieval", "code_retrieval", "none"] | dict[Literal["query", "document"], str] = "retrieval"
     max_tokens: int = Field(512, ge=4, description="longest text the model reads, prompt and special tokens included")
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
@@ -59,20 +74,29 @@ class Model(Part):
             tree["readout"] = readout
         return tree
 
+    @model_validator(mode="after")
+    def _one_way_to_train(self) -> "Model":
+        if self.train == "full" and self.lora is not None:
+            raise ValueError("train: full trains the base's own weights, lora keeps them frozen; set lora: null too")
+        return self
+
 
 class Source(Part):
-    """Rows to train on."""
+    """Rows, or plain texts, to train on."""
 
     name: str
-    source: Literal["jsonl", "pycode"] = "jsonl"
-    path: str | None = Field(None, description="jsonl: the file; pycode: a folder of code, null for the installed one")
+    source: Literal["jsonl", "pycode", "text"] = "jsonl"
+    path: str | None = Field(
+        None, description="jsonl, text (one a line): the file; pycode: a folder of code, null for the installed one"
+    )
+    negatives: int = Field(4, ge=0, description="pycode: hard negatives that are mined for each row")
     max_rows: int | None = Field(None, ge=1)
     max_bad_share: float = Field(0.0, ge=0, le=1, description="share of bad rows above which the run stops")
 
     @model_validator(mode="after")
     def _path_given(self) -> "Source":
-        if self.source == "jsonl" and not self.path:
-            raise ValueError("a jsonl source needs a path")
+        if self.source != "pycode" and not self.path:
+            raise ValueError(f"a {self.source} source needs a path")
         return self
 
 
@@ -83,6 +107,29 @@ class Contrast(Part):
     temperature: float = Field(0.05, gt=0)
     hard_negatives: int = Field(0, ge=0, description="hard negatives drawn per row and epoch")
     share_hard_negatives: bool = Field(True, description="every row also sees the other rows' hard negatives")
+
+
+class MaskedNextToken(Part):
+    """Masked next-token prediction: teaches a causal model to use what stands behind a token, before contrast.
+
+    LLM2Vec (BehnamGhader et al. 2024, arXiv:2404.05961, section 2.2). A batch's `rows` are texts here.
+    """
+
+    kind: Literal["masked_next_token"] = "masked_next_token"
+    mask_share: float = Field(0.2, gt=0, lt=1, description="share of tokens that are predicted")
+    mask_token: str = Field("_", description="the token of the vocabulary that stands in their place")
+    random_share: float = Field(0.1, ge=0, le=1, description="share of the predicted that show a random token instead")
+    kept_share: float = Field(0.1, ge=0, le=1, description="share of the predicted that are left as they are")
+    texts: Literal["all", "queries", "documents"] = "all"
+
+    @model_validator(mode="after")
+    def _shares(self) -> "MaskedNextToken":
+        if self.random_share + self.kept_share > 1:
+            raise ValueError("random_share and kept_share together are more than 1")
+        return self
+
+
+Task = Annotated[Contrast | MaskedNextToken, Field(discriminator="kind")]
 
 
 class Batch(Part):
@@ -167,12 +214,26 @@ class Stage(Part):
 
     name: str = "contrast"
     data: Annotated[tuple[Source, ...], Field(min_length=1)]
-    task: Contrast = Contrast()
+    task: Task = Contrast()
     batch: Batch = Batch()
     layout: Layout = Layout()
     optimiser: Optimiser = Optimiser()
     budget: Budget
     evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _contrast_where_nothing_is_said(cls, tree: Any) -> Any:
+        if isinstance(tree, dict) and isinstance(tree.get("task"), dict):
+            return tree | {"task": {"kind": "contrast"} | tree["task"]}
+        return tree
+
+    @model_validator(mode="after")
+    def _rows_for_contrast(self) -> "Stage":
+        plain = next((source for source in self.data if source.source == "text"), None)
+        if plain is not None and self.task.kind == "contrast":
+            raise ValueError(f"source {plain.name!r} has plain texts, contrast needs rows; use source: jsonl")
+        return self
 
 
 class Recipe(Part):
@@ -183,3 +244,13 @@ class Recipe(Part):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     seed: int = Field(0, ge=0)
     hypothesis: str = Field("", description="what should move, by how much, on what")
+
+    @model_validator(mode="after")
+    def _adaptation_sees_both_ways(self) -> "Recipe":
+        for number, stage in enumerate(self.stages):
+            if stage.task.kind == "masked_next_token" and self.model.attention == "causal":
+                raise ValueError(
+                    f"stages.{number}.task: masked_next_token teaches bidirectional attention, model.attention is "
+                    "causal; set model.attention=bidirectional, or leave this stage out"
+                )
+        return self

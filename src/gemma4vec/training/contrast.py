@@ -45,7 +45,9 @@ class ContrastTask:
     """InfoNCE on rows, in the layout and grouping that the stage asks for."""
 
     def __init__(self, stage: schema.Stage, rows: Sequence[Row], built: Built, *, max_tokens: int, seed: int):
+        assert isinstance(stage.task, schema.Contrast)
         self.stage = stage
+        self.objective = stage.task
         self.rows = rows
         self.tokeniser = built.tokeniser
         self.read = built.read
@@ -65,7 +67,7 @@ class ContrastTask:
         for drawn in batches(
             self.rows,
             size=stage.batch.rows,
-            hard_negatives=stage.task.hard_negatives,
+            hard_negatives=self.objective.hard_negatives,
             seed=self.seed,
             start=start,
             group_rows=stage.batch.group_rows,
@@ -74,7 +76,7 @@ class ContrastTask:
 
     def prepare(self, drawn: RowBatch) -> ContrastBatch:
         """Tokenise and lay out a batch of rows."""
-        k = self.stage.task.hard_negatives
+        k = self.objective.hard_negatives
         flat_negatives = [document for documents in drawn.negatives for document in documents]
         queries = self._tokens([self.prompts.for_query(query) for query in drawn.queries], self.query_tokens)
         positives = self._documents(drawn.positives)
@@ -99,13 +101,12 @@ class ContrastTask:
         false_negatives_NM = duplicate_mask(
             batch.query_keys_N.to(device), batch.positive_keys_N.to(device), batch.negative_keys_NK.to(device)
         )
-        objective = self.stage.task
         loss = info_nce(
             queries_ND,
             positives_ND,
             negatives_MD.view(n, k, -1) if k else None,
-            temperature=objective.temperature,
-            share_hard_negatives=objective.share_hard_negatives,
+            temperature=self.objective.temperature,
+            share_hard_negatives=self.objective.share_hard_negatives,
             false_negative_NM=false_negatives_NM,
         )
         layouts = batch.layouts

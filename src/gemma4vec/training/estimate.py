@@ -19,6 +19,7 @@ from gemma4vec.model.build import Built, assemble
 from gemma4vec.model.checks import check_recipe, read_config
 from gemma4vec.model.compilation import CompileChoice, use_compile_cache
 from gemma4vec.model.families import text_config
+from gemma4vec.model.language_model_head import LanguageModelHead
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.skeleton import (
     Kind,
@@ -30,7 +31,6 @@ from gemma4vec.model.skeleton import (
 )
 from gemma4vec.model.tokens import load_tokeniser
 from gemma4vec.recipe import schema
-from gemma4vec.training.contrast import ContrastTask
 from gemma4vec.training.estimate_base import BaseFiles, base_files
 from gemma4vec.training.estimate_data import Reading, read_batches
 from gemma4vec.training.estimate_flops import step_flops
@@ -41,6 +41,8 @@ from gemma4vec.training.loop import compile_choice
 from gemma4vec.training.memory import keep_freed_memory, release_memory
 from gemma4vec.training.optimiser import MasterAdamW
 from gemma4vec.training.refusals import refuse_early
+from gemma4vec.training.task import Task
+from gemma4vec.training.tasks import make_task
 
 Say = Callable[[str], None]
 # Enough to keep all cores busy; more would only take longer.
@@ -218,9 +220,17 @@ def _measure(model: _Model, number: int, data: Loaded, reading: Reading, compile
     return measured
 
 
-def _task(model: _Model, stage: schema.Stage, data: Loaded, number: int, built: Built) -> ContrastTask:
+def _task(model: _Model, stage: schema.Stage, data: Loaded, number: int, built: Built) -> Task:
     seed = model.recipe.seed + number
-    return ContrastTask(stage, data.rows, built, max_tokens=model.recipe.model.max_tokens, seed=seed)
+    return make_task(
+        stage, data, built, lambda: _empty_head(model, built), max_tokens=model.recipe.model.max_tokens, seed=seed
+    )
+
+
+def _empty_head(model: _Model, built: Built) -> LanguageModelHead:
+    """As many scores as the real head gives, from a matrix that takes no memory."""
+    row_1D = torch.zeros(1, built.encoder.backbone.hidden_size, dtype=model.dtype, device=built.encoder.backbone.device)
+    return LanguageModelHead(row_1D.expand(int(model.config.vocab_size), -1), None)
 
 
 def _memory(

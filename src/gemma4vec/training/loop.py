@@ -53,6 +53,7 @@ class Stage:
     run: RunFolder
     evaluate: Evaluate | None
     line: ProgressLine
+    before: Path | None = None  # checkpoints of the stage before this one
     random: dict[str, Any] | None = None  # torch's generators as they were after the last whole step
 
     @property
@@ -216,6 +217,7 @@ def _evaluate(stage: Stage, optimiser: MasterAdamW, progress: Progress) -> None:
 def _resume(stage: Stage, optimiser: MasterAdamW) -> Progress:
     checkpoint = latest_checkpoint(stage.folder)
     if checkpoint is None:
+        _go_on_from_the_stage_before(stage, optimiser)
         return Progress(stage=stage.number)
     progress = read_progress(checkpoint)
     load_checkpoint(checkpoint, optimiser)
@@ -231,6 +233,13 @@ def _finished(stage: Stage) -> Progress | None:
         return None
     stage.built.load_trained(trained_weights(checkpoint))
     return read_progress(checkpoint)
+
+
+def _go_on_from_the_stage_before(stage: Stage, optimiser: MasterAdamW) -> None:
+    """Start from the full-precision weights that the last stage ended with; the model itself holds them rounded."""
+    checkpoint = latest_checkpoint(stage.before) if stage.before else None
+    if checkpoint is not None:
+        optimiser.load_weights(trained_weights(checkpoint))
 
 
 def _known_budget(folder: Path) -> dict[str, Any] | None:

@@ -3,18 +3,64 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from gemma4vec.data.batches import check_rows
 from gemma4vec.data.sources import Loaded
+from gemma4vec.errors import InputError
 from gemma4vec.model.checks import check_recipe, read_config
-from gemma4vec.recipe.schema import Recipe
+from gemma4vec.model.tokens import load_tokeniser
+from gemma4vec.recipe import schema
+from gemma4vec.training.masked_next_token import mask_token_id
+from gemma4vec.training.tasks import plain_texts
 
 
-def refuse_early(recipe: Recipe, base: Path, loaded: Sequence[Loaded]) -> None:
-    """Check what can be known without weights: the readout against the base, rows against batches, stage by stage.
+def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[Loaded]) -> None:
+    """Check what can be known without weights: readout against base, rows against batches, the mask token.
 
     Raises:
         InputError: one line that names the recipe's key.
     """
     check_recipe(recipe.model, read_config(base))
-    for stage, data in zip(recipe.stages, loaded, strict=True):
-        check_rows(data.rows, size=stage.batch.rows, hard_negatives=stage.task.hard_negatives)
+    for number, (stage, data) in enumerate(zip(recipe.stages, loaded, strict=True)):
+        check_data(number, stage, data)
+    check_tokeniser(recipe.stages, base)
+
+
+def check_data(number: int, stage: schema.Stage, loaded: Loaded) -> None:
+    """Refuse data that the task of stage `number` cannot be trained on.
+
+    Raises:
+        InputError: fewer rows or texts than a batch, or rows with fewer hard negatives than asked for.
+    """
+    where = f"stages.{number}"
+    if isinstance(stage.task, schema.MaskedNextToken):
+        texts = len(plain_texts(loaded, stage.task))
+        if texts < stage.batch.rows:
+            raise InputError(f"{where}.batch.rows: {stage.batch.rows} texts asked for, the data has {texts}")
+        return
+    rows, wanted = loaded.rows, stage.task.hard_negatives
+    if len(rows) < stage.batch.rows:
+        raise InputError(
+            f"{where}.batch.rows: {stage.batch.rows} rows asked for, the data has {len(rows)}; use a smaller batch"
+        )
+    fewer = [row_number for row_number, row in enumerate(rows) if len(row.neg) < wanted]
+    if fewer:
+        fewest = min(len(row.neg) for row in rows)
+        first = rows[fewer[0]]
+        raise InputError(
+            f"{where}.task.hard_negatives: {wanted} asked for, {len(fewer):,} of {len(rows):,} rows have fewer, "
+            f"first row {fewer[0] + 1} ({first.query[:40]!r}) with {len(first.neg)}; every row has {fewest}: "
+            "use at most that, or mine more"
+        )
+
+
+def check_tokeniser(stages: Sequence[schema.Stage], base: Path) -> None:
+    """Refuse a mask token that the base's tokenizer does not have.
+
+    Raises:
+        InputError: the key, the token, and what there is instead.
+    """
+    wanted = {n: stage.task for n, stage in enumerate(stages) if isinstance(stage.task, schema.MaskedNextToken)}
+    if not wanted:
+        return
+    vocabulary = load_tokeniser(base, append_eos=False).tokenizer.get_vocab()
+    for number, task in wanted.items():
+        mask_token_id(vocabulary, task.mask_token, f"stages.{number}.task.mask_token")

@@ -20,17 +20,18 @@ from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.bases import ResolvedBase, resolve_base
 from gemma4vec.model.build import Built, build
 from gemma4vec.model.embedder import Embedder
+from gemma4vec.model.language_model_head import load_head
 from gemma4vec.model.saving import save_model
 from gemma4vec.model.sentence_folder import left_behind
 from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe, parse_recipe
 from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
-from gemma4vec.training.contrast import ContrastTask
 from gemma4vec.training.loop import Evaluate, Stage, train_stage
 from gemma4vec.training.memory import peak_memory_bytes, release_memory
 from gemma4vec.training.progress import ProgressLine
 from gemma4vec.training.refusals import refuse_early
+from gemma4vec.training.tasks import make_task
 
 Say = Callable[[str], None]
 
@@ -120,9 +121,24 @@ class Trainer:
         """Train one stage; `evaluate` is asked where the recipe says when, instead of the recipe's own suite."""
         settings = self.recipe.stages[number]
         seed = self.recipe.seed + number
-        task = ContrastTask(settings, loaded.rows, self.built, max_tokens=self.recipe.model.max_tokens, seed=seed)
-        evaluate = evaluate or self._evaluator(settings.evaluation, loaded)
-        stage = Stage(number, settings, task, self.built, self.run, evaluate, self.line)
+        task = make_task(
+            settings,
+            loaded,
+            self.built,
+            lambda: load_head(self.built.encoder.backbone, self.base.path),
+            max_tokens=self.recipe.model.max_tokens,
+            seed=seed,
+        )
+        stage = Stage(
+            number,
+            settings,
+            task,
+            self.built,
+            self.run,
+            evaluate or self._evaluator(settings.evaluation, loaded),
+            self.line,
+            before=self._checkpoints(number - 1) if number else None,
+        )
         progress = train_stage(stage, seed)
         self.stages_done.append(progress)
         return progress
@@ -133,7 +149,7 @@ class Trainer:
         The last checkpoint of the last stage, or its best one where `evaluation.export` asks for that.
         """
         stage = self.recipe.stages[-1]
-        folder = self.run.checkpoints / f"{len(self.recipe.stages) - 1}-{stage.name}"
+        folder = self._checkpoints(len(self.recipe.stages) - 1)
         wants_best = stage.evaluation.export == "best"
         checkpoint = folder / "best" if wants_best else latest_checkpoint(folder)
         if checkpoint is None or not checkpoint.is_dir():
@@ -158,6 +174,9 @@ class Trainer:
             exported={"checkpoint": stage.evaluation.export, "step": taken.step},
         )
         return self.run.model
+
+    def _checkpoints(self, number: int) -> Path:
+        return self.run.checkpoints / f"{number}-{self.recipe.stages[number].name}"
 
     def _evaluator(self, settings: Evaluation, loaded: Loaded) -> Evaluate | None:
         if settings.every_steps is None and not settings.at_shares:

@@ -1,0 +1,33 @@
+"""Which task a stage trains."""
+
+from collections.abc import Callable
+
+from gemma4vec.data.sources import Loaded
+from gemma4vec.data.texts import texts_of_rows
+from gemma4vec.model.build import Built
+from gemma4vec.model.language_model_head import LanguageModelHead
+from gemma4vec.recipe import schema
+from gemma4vec.training.contrast import ContrastTask
+from gemma4vec.training.masked_next_token import MaskedNextTokenTask
+from gemma4vec.training.task import Task
+
+
+def make_task(
+    stage: schema.Stage,
+    loaded: Loaded,
+    built: Built,
+    head: Callable[[], LanguageModelHead],
+    *,
+    max_tokens: int,
+    seed: int,
+) -> Task:
+    """The task of a stage on its data; `head` gives the base's language-model head to a task that needs it."""
+    if isinstance(stage.task, schema.Contrast):
+        return ContrastTask(stage, loaded.rows, built, max_tokens=max_tokens, seed=seed)
+    texts = plain_texts(loaded, stage.task)
+    return MaskedNextTokenTask(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed)
+
+
+def plain_texts(loaded: Loaded, task: schema.MaskedNextToken) -> list[str]:
+    """Every text once, in the order of the data."""
+    return list(dict.fromkeys([*loaded.texts, *texts_of_rows(loaded.rows, task.texts)]))
