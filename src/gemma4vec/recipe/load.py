@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gemma4vec.errors import InputError
+from gemma4vec.recipe.find import find_recipe
 from gemma4vec.recipe.schema import Recipe
 
 P = TypeVar("P", bound=BaseModel)
@@ -17,10 +18,15 @@ P = TypeVar("P", bound=BaseModel)
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a YAML file, with `key.path=value` overrides applied (`stages.0.batch.rows=64`).
 
+    Args:
+        path: a file, or the name of a recipe that comes with the package (see `recipe.find`).
+        overrides: applied in this order.
+
     Raises:
         InputError: the file is missing or not YAML, a key is unknown (with a suggestion), a value is wrong.
     """
-    return parse_recipe(read_text(path, "recipe"), str(path), overrides)
+    file = find_recipe(path)
+    return parse_recipe(read_text(file, "recipe"), str(file), overrides)
 
 
 def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe:

@@ -1,0 +1,106 @@
+"""Every recipe that comes with the package trains, saves and opens; only base, data and sizes are made small for it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from tiny_run import rows
+
+from gemma4vec.data.rows import Row, write_rows
+from gemma4vec.errors import InputError
+from gemma4vec.model.embedder import Embedder
+from gemma4vec.recipe.find import SHIPPED, find_recipe, shipped_recipes
+from gemma4vec.recipe.load import load_recipe, parse_recipe
+from gemma4vec.recipe.schema import Recipe
+from gemma4vec.training.run import start_run, train_run
+from tiny_context import write_context
+from tiny_model import write_tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+SIX = (
+    "causal_last_token_native_dim",
+    "llm2vec_bidirectional_mean",
+    "nv_embed_bidirectional_latent_cross_attention",
+    "causal2vec_contextual_token",
+    "multi_layer_trainable_pooling_bidirectional",
+    "echo_delta_causal",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base, a tiny second encoder, and rows with eight hard negatives each."""
+    made = tmp_path_factory.mktemp("shipped")
+    write_tiny(made / "base", "gemma3", layers=2)
+    write_context(made / "context")
+    plain = rows()
+    documents = [row.pos[0] for row in plain]
+    with_negatives = [Row(row.query, row.pos, (documents[n + 1 :] + documents)[:8]) for n, row in enumerate(plain)]
+    write_rows(made / "rows.jsonl", with_negatives)
+    return made
+
+
+def made_small(name: str, folder: Path) -> Recipe:
+    """The recipe with a tiny base, two steps a stage, four rows a batch."""
+    tree: dict[str, Any] = yaml.safe_load(find_recipe(name).read_text())
+    tree["model"] |= {"base": str(folder / "base"), "dtype": "fp32", "max_tokens": 32}
+    if tree["model"]["readout"]["name"] == "contextual_token":
+        tree["model"]["readout"]["encoder"] = str(folder / "context")
+    for stage in tree["stages"]:
+        stage["data"] = [{"name": "rows", "path": str(folder / "rows.jsonl")}]
+        stage["batch"] = {"rows": 4}
+        stage["layout"] |= {"row_tokens": 64, "tokens_per_forward": 256, "compile": False}
+        stage["budget"] = {"steps": 2}
+    return parse_recipe(yaml.safe_dump(tree), name)
+
+
+@pytest.mark.parametrize("name", list(shipped_recipes()))
+def test_it_trains_saves_and_opens(name: str, folder: Path, tmp_path: Path) -> None:
+    recipe = made_small(name, folder)
+    run = start_run(recipe, tmp_path)
+    model = train_run(run, lambda _: None)
+    assert [event["stage"] for event in run.events("stage_finished")] == list(range(len(recipe.stages)))
+    opened = Embedder.load(model, dtype="fp32")
+    vectors = opened.encode_query(["read the file", "sort the tree"])
+    assert vectors.shape == (2, opened.dimension) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert abs(float(vectors[0] @ vectors[1])) < 0.99999
+
+
+def test_the_six_differ_in_readout_attention_and_adaptation_alone() -> None:
+    def shared(name: str) -> tuple[Any, ...]:
+        recipe = load_recipe(f"gemma4vec/{name}", ["model.base=bundled:gemma-3-270m"])
+        fixed = recipe.model.model_dump(exclude={"readout", "attention"})
+        return fixed, recipe.stages[-1]
+
+    assert recipe_names() >= {f"gemma4vec/{name}" for name in SIX}
+    control = shared(SIX[0])
+    assert all(shared(name) == control for name in SIX)
+    assert load_recipe(SIX[0]).model.base == "google/gemma-4-E2B-it"
+    bundle = load_recipe("nv_embed_bidirectional_latent_cross_attention_128_b64_k8")
+    stage = bundle.stages[0]
+    assert (stage.batch.rows, stage.task.hard_negatives, stage.layout.grouping) == (64, 8, "all_packed")  # type: ignore[union-attr]
+    assert bundle.model.readout.latents == 128 and stage.layout.gradient_checkpointing  # type: ignore[union-attr]
+
+
+def recipe_names() -> set[str]:
+    return set(shipped_recipes())
+
+
+def test_a_recipe_is_found_by_file_or_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_recipe("gemma4vec/echo_delta_causal") == find_recipe("echo_delta_causal")
+    assert find_recipe("llm2vec/meta_llama_3_8b_instruct").is_file()
+    monkeypatch.chdir(tmp_path)
+    Path("echo_delta_causal").write_text("name: mine")  # a file goes first
+    assert find_recipe("echo_delta_causal") == Path("echo_delta_causal")
+    with pytest.raises(InputError, match=r"^no recipe 'echo_delta_casual': .*did you mean 'echo_delta_causal'\?"):
+        load_recipe("echo_delta_casual")
+    with pytest.raises(InputError, match=r"^cannot read the recipe missing\.yaml: No such file"):
+        load_recipe("missing.yaml")
+
+
+def test_the_package_holds_the_repositorys_recipes() -> None:
+    tracked = {str(file.relative_to(ROOT / "recipes")) for file in (ROOT / "recipes").glob("*/*.yaml")}
+    assert tracked == {f"{name}.yaml" for name in shipped_recipes()} and len(tracked) >= 10
+    assert SHIPPED.resolve() == (ROOT / "recipes").resolve()
