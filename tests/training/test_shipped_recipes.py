@@ -45,13 +45,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made_small(name: str, folder: Path) -> Recipe:
     """The recipe with a tiny base, two steps a stage, four rows a batch."""
     tree: dict[str, Any] = yaml.safe_load(find_recipe(name).read_text())
-    tree["model"] |= {"base": str(folder / "base"), "dtype": "fp32", "max_tokens": 32}
+    tree["model"] |= {"base": str(folder / "base"), "dtype": "fp32", "max_tokens": 120}
     if tree["model"]["readout"]["name"] == "contextual_token":
         tree["model"]["readout"]["encoder"] = str(folder / "context")
     for stage in tree["stages"]:
         stage["data"] = [{"name": "rows", "path": str(folder / "rows.jsonl")}]
         stage["batch"] = {"rows": 4}
-        stage["layout"] |= {"row_tokens": 64, "tokens_per_forward": 256, "compile": False}
+        stage["layout"] |= {"row_tokens": 128, "tokens_per_forward": 512, "compile": False}
         stage["budget"] = {"steps": 2}
     return parse_recipe(yaml.safe_dump(tree), name)
 
