@@ -47,7 +47,7 @@ def made_small(name: str, folder: Path) -> Recipe:
     tree: dict[str, Any] = yaml.safe_load(find_recipe(name).read_text())
     tree["model"] |= {"base": str(folder / "base"), "dtype": "fp32", "max_tokens": 120}
     if tree["model"]["readout"]["name"] == "contextual_token":
-        tree["model"]["readout"]["encoder"] = str(folder / "context")
+        tree["model"]["readout"]["encoder"] = str(folder / "context" / "encoder")
     for stage in tree["stages"]:
         stage["data"] = [{"name": "rows", "path": str(folder / "rows.jsonl")}]
         stage["batch"] = {"rows": 4}

@@ -196,6 +196,7 @@ class Backbone(nn.Module):
         """
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.model.disable_input_require_grads()
+        layer: Any  # the library's checkpoint function is no module
         for layer in self.layers:
             layer._gradient_checkpointing_func = _where_needed(layer, layer._gradient_checkpointing_func)
 

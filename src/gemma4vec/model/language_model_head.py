@@ -54,8 +54,13 @@ def load_head(backbone: Backbone, path: str | Path) -> LanguageModelHead:
     """The head that belongs to a backbone that was loaded from `path`.
 
     Raises:
-        InputError: the model says that its head is a matrix of its own, and there is none.
+        InputError: the base is an encoder, or says that its head is a matrix of its own, and there is none.
     """
+    if backbone.family.causal is None:
+        raise InputError(
+            "model.base: masked_next_token turns decoders into encoders, and this base is an encoder already; "
+            "leave the stage out"
+        )
     softcap = getattr(backbone.config, "final_logit_softcapping", None)
     embedding: Tensor = backbone.model.get_input_embeddings().weight
     if getattr(backbone.config, "tie_word_embeddings", True):

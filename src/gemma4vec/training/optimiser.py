@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gemma4vec.errors import InputError
 from gemma4vec.recipe import schema
 
 
@@ -19,6 +20,8 @@ class MasterAdamW:
     """AdamW whose state and weights are at least fp32."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], settings: schema.Optimiser):
+        if not parameters:
+            raise InputError("model: nothing is trained; set model.lora, or model.train=full")
         self.parameters = dict(parameters)
         self.settings = settings
         self.masters = {
