@@ -132,8 +132,8 @@ def test_memory_grows_and_shrinks_with_the_recipe(recipe_file: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ("stages.0.task.hard_negatives=3", "error: task.hard_negatives: 3 asked for, row 1 ("),
-        ("stages.0.batch.rows=500", "error: batch.rows: 500 rows asked for, the data has 24"),
+        ("stages.0.task.hard_negatives=3", "error: stages.0.task.hard_negatives: 3 asked for, 24 of 24 rows"),
+        ("stages.0.batch.rows=500", "error: stages.0.batch.rows: 500 rows asked for, the data has 24"),
         ("model.base=google/gemma-4-E2B-it", "error: model.base: google/gemma-4-E2B-it is not cached on this machine"),
         ("model.base=/nowhere/model", "error: no model at '/nowhere/model'"),
         ("model.lora.last_layers=7", "error: model.lora.last_layers: 7 asked for, the base has 6 layers"),
