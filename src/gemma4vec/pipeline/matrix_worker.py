@@ -128,7 +128,10 @@ def serve() -> None:
             child = _fork(lambda job=job: run_cell(job, _say), Path(order["log"]))  # type: ignore[misc]
             replies.write(json.dumps({"pid": child}) + "\n")
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            replies.write(json.dumps({"code": code}) + "\n")
+            try:
+                replies.write(json.dumps({"code": code}) + "\n")
+            except BrokenPipeError:
+                os._exit(1)  # the matrix is gone; there is nobody to tell
 
 
 def _say(text: str) -> None:
