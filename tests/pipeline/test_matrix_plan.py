@@ -162,7 +162,12 @@ def test_other_rows_only_where_it_is_said(place: Path) -> None:
 def test_every_recipe_draws_the_same_texts(place: Path, tmp_path: Path) -> None:
     """The batches that each cell's own task draws, text by text, whatever the recipe and the rate."""
     entries = ["mean", "last", {"recipe": "mean", "name": "narrow", "overrides": ["stages.0.layout.grouping=separate"]}]
-    plan = plan_of(place, recipes=entries, overrides=["stages.*.batch.group_rows=2"])
+    recipe = yaml.safe_load((place / "mean.yaml").read_text())
+    adapt = recipe["stages"][0] | {"name": "adapt", "task": {"kind": "masked_next_token"}, "budget": {"steps": 2}}
+    (place / "adapted.yaml").write_text(yaml.safe_dump(recipe | {"stages": [adapt, *recipe["stages"]]}))
+    plan = plan_of(place, recipes=[*entries, "adapted"], overrides=["stages.*.batch.group_rows=2"])
+    adapted = plan.recipe(plan.grid("adapted")[0])
+    assert [stage.budget.model_dump(exclude_none=True) for stage in adapted.stages] == [{"steps": 2}, {"rows": 32}]
     found = {seed: set() for seed in (0, 1)}  # type: dict[int, set[str]]
     for variant in plan.variants:
         for rate in plan.rates:
@@ -187,6 +192,7 @@ def _drawn(recipe: Recipe, folder: Path) -> str:
     trainer = Trainer(RunFolder(run.path), resolve_base(recipe.model.base, notice=print), print)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "train_stage", watch)
-        trainer.train(0, load_data(run, recipe, 0, print))
+        number = len(recipe.stages) - 1
+        trainer.train(number, load_data(run, recipe, number, print))
     assert len(texts) == 64
     return sha256_text(*texts)

@@ -25,7 +25,7 @@ from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.loop import Evaluate
 from gemma4vec.training.refusals import refuse_early
-from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
+from gemma4vec.training.run import Trainer, data_seed, load_data, recipe_of, recorded
 
 Say = Callable[[str], None]
 SHARE = "share"  # the model's name in `evals/` when the stop rule looked at it
@@ -106,7 +106,7 @@ def _note_cost(run: RunFolder, trainer: Trainer, recipe: Recipe, number: int, lo
         "cell",
         stage=number,
         contrast=contrast,
-        rows_hash=rows_hash(loaded.rows, stage, recipe.seed + number) if contrast else None,
+        rows_hash=rows_hash(loaded.rows, stage, data_seed(recipe, number)) if contrast else None,
         flops_per_token=flops_per_token(trainer.built.encoder, recomputed=stage.layout.gradient_checkpointing),
     )
 

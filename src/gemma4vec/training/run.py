@@ -55,6 +55,13 @@ def recipe_of(run: RunFolder) -> Recipe:
     return parse_recipe(run.recipe_text, str(run.path / "recipe.yaml"))
 
 
+def data_seed(recipe: Recipe, number: int) -> int:
+    """Seed of the rows' order in a stage: it counts stages of its own kind alone, so that recipes with and without an
+    adaptation before their contrast see the same rows in the same order."""
+    kind = recipe.stages[number].task.kind
+    return recipe.seed + sum(stage.task.kind == kind for stage in recipe.stages[:number])
+
+
 def load_data(run: RunFolder, recipe: Recipe, number: int, say: Say) -> Loaded:
     """Rows of a stage, noted in the manifest.
 
@@ -127,7 +134,7 @@ class Trainer:
             self.built,
             lambda: load_head(self.built.encoder.backbone, self.base.path),
             max_tokens=self.recipe.model.max_tokens,
-            seed=seed,
+            seed=data_seed(self.recipe, number),
         )
         stage = Stage(
             number,
