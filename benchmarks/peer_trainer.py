@@ -25,8 +25,8 @@ from transformers import TrainerCallback
 
 from gemma4vec.data.batches import RowBatch
 from gemma4vec.errors import InputError
-from gemma4vec.model.backbone import family_of
 from gemma4vec.model.build import Built
+from gemma4vec.model.families import family_of, text_config
 from gemma4vec.model.prompts import Document
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.recipe.schema import Recipe
@@ -219,14 +219,15 @@ def _model(recipe: Recipe, base: Path, built: Built, folder: Path, precision: Pr
 def _with_attention(base: Path, recipe: Recipe, folder: Path) -> Path:
     """A folder that is the base but for the attention mode in its config, which has to be there at load."""
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    family = family_of(config["model_type"], recipe.model.allow_untested)
+    causal = recipe.model.attention == "causal"
+    family = family_of(text_config(base), causal=causal, allow_untested=recipe.model.allow_untested)
     changed = folder / "base"
     if not changed.exists():
         changed.mkdir(parents=True)
         for file in base.iterdir():
             if file.name != "config.json":
                 (changed / file.name).symlink_to(file.resolve())
-        config |= family.causal if recipe.model.attention == "causal" else family.bidirectional
+        config |= (family.causal if causal else family.bidirectional) or {}
         (changed / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return changed
 

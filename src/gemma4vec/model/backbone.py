@@ -33,6 +33,7 @@ from gemma4vec.model.openable import openable
 from gemma4vec.model.packing import Layout
 from gemma4vec.model.recording import recorded
 from gemma4vec.model.replaced import Replaced
+from gemma4vec.model.rotary import use_own_half_turn
 from gemma4vec.model.sentence_folder import transformer_folder
 
 
@@ -173,6 +174,7 @@ class Backbone(nn.Module):
         torch._dynamo.config.recompile_limit = 64
         if self.device.type == "cpu":
             use_sigmoid_gelu(self.layers)
+            use_own_half_turn(self.layers[0])
         for layer in self.layers:
             layer.compile(dynamic=True, fullgraph=True)
         self.compiled = True

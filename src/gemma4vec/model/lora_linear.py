@@ -67,6 +67,7 @@ def join_adapters(backbone: Backbone) -> int:
     Weights and adapters keep their parameters and values; these now lie in shared memory, side by side.
     """
     changed = 0
+    layer: Any  # peft's attributes are not typed
     for layer in backbone.modules():
         if type(layer) is Linear and _is_plain(layer):
             (name,) = layer.active_adapters
