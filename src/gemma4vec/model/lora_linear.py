@@ -67,9 +67,9 @@ def join_adapters(backbone: Backbone) -> int:
     Weights and adapters keep their parameters and values; these now lie in shared memory, side by side.
     """
     changed = 0
-    layer: Any  # peft's attributes are not typed
-    for layer in backbone.modules():
-        if type(layer) is Linear and _is_plain(layer):
+    for module in backbone.modules():
+        if type(module) is Linear and _is_plain(module):
+            layer: Any = module  # peft's attributes are not typed
             (name,) = layer.active_adapters
             weight, b_OR = layer.base_layer.weight, layer.lora_B[name].weight
             joined = torch.cat([weight.detach(), b_OR.detach()], dim=1)
