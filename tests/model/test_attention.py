@@ -62,7 +62,7 @@ def test_compiled_layers_equal_plain_ones(tmp_path: Path, causal: bool) -> None:
     texts = [Tokens(torch.randint(4, 400, (n,), generator=generator).tolist()) for n in (9, 7, 16, 12, 3, 8, 5, 2, 4)]
     layouts = packed(texts, 16, 32, 0)
     layouts.append(packed(texts[:1], 16, 32, 0)[0])  # one row: not for compiled layers
-    assert {layout.repeats for layout in layouts} == {True, False}
+    assert {layout.compilable for layout in layouts} == {True, False}
     assert len({layout.input_ids_RC.shape for layout in layouts}) > 2
     found = []
     for compiled in (False, True):

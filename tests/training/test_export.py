@@ -98,5 +98,5 @@ def test_too_few_hard_negatives_in_a_later_stage_are_refused_before_weights_are_
 
     monkeypatch.setattr(training_run, "build", never)
     recipe = load_recipe(write_recipe(tmp_path, RECIPE + SECOND_STAGE), ["stages.1.task.hard_negatives=2"])
-    with pytest.raises(InputError, match=r"task\.hard_negatives: 2 asked for, row 1 .* has 0"):
+    with pytest.raises(InputError, match=r"stages\.1\.task\.hard_negatives: 2 asked for, 24 of 24 .* with 0"):
         train_run(start_run(recipe, tmp_path / "runs"), lambda line: None)

@@ -68,11 +68,13 @@ def test_it_trains_saves_and_opens(name: str, folder: Path, tmp_path: Path) -> N
     assert abs(float(vectors[0] @ vectors[1])) < 0.99999
 
 
-def test_the_six_differ_in_readout_attention_and_adaptation_alone() -> None:
+def test_the_six_differ_in_readout_with_its_rate_attention_and_adaptation_alone() -> None:
     def shared(name: str) -> tuple[Any, ...]:
         recipe = load_recipe(f"gemma4vec/{name}", ["model.base=bundled:gemma-3-270m"])
         fixed = recipe.model.model_dump(exclude={"readout", "attention"})
-        return fixed, recipe.stages[-1]
+        stage = recipe.stages[-1]
+        optimiser = stage.optimiser.model_copy(update={"readout_learning_rate": None})
+        return fixed, stage.model_copy(update={"optimiser": optimiser})
 
     assert recipe_names() >= {f"gemma4vec/{name}" for name in SIX}
     control = shared(SIX[0])

@@ -108,7 +108,7 @@ class Backbone(nn.Module):
                 f"{self.hidden_size} wide and the others {self.input_size}; choose another readout or base"
             )
         layout = layout.to(self.device)
-        run_compiled = self.compiled and layout.repeats
+        run_compiled = self.compiled and layout.compilable
         short = layout.input_ids_RC.shape[1] <= attention.LONGEST_ROW
         grouped = run_compiled and short and self.device.type == "cpu"
         self.config._attn_implementation = attention.NAME if grouped else self.plain_attention

@@ -66,7 +66,7 @@ class Layout:
     documents: tuple[int, ...]
 
     @property
-    def repeats(self) -> bool:
+    def compilable(self) -> bool:
         """Whether compiled layers take it: they serve all heights and widths but one, which would need its own code."""
         return min(self.input_ids_RC.shape) > 1
 

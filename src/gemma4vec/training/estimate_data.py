@@ -21,7 +21,7 @@ class Reading:
     Attributes:
         batches: how many were drawn.
         tokens: real tokens of a batch.
-        cells: cells of a batch, padding included, by whether their layout's shape repeats.
+        cells: cells of a batch, padding included, by whether compiled layers take their layout.
         largest_cells: the same of the batch with the most cells.
         largest_layout: cells of the largest micro-batch.
         columns: columns of a layout, weighted by its cells.
@@ -55,7 +55,7 @@ def read_batches(task: Task, *, batches: int = _BATCHES) -> Reading:
         seconds.append(time.perf_counter() - started)
         drawn.append(list(batch.layouts))
     each = [cells_of(layouts) for layouts in drawn]
-    cells = {repeats: statistics.fmean(found[repeats] for found in each) for repeats in (True, False)}
+    cells = {compilable: statistics.fmean(found[compilable] for found in each) for compilable in (True, False)}
     tokens = statistics.fmean(sum(layout.real_tokens for layout in layouts) for layouts in drawn)
     every = [layout for layouts in drawn for layout in layouts]
     all_cells = sum(layout.all_tokens for layout in every)
@@ -73,8 +73,8 @@ def read_batches(task: Task, *, batches: int = _BATCHES) -> Reading:
 
 
 def cells_of(layouts: Sequence[Layout]) -> dict[bool, float]:
-    """Cells of layouts by whether their shape repeats."""
+    """Cells of layouts by whether compiled layers take them."""
     return {
-        repeats: float(sum(layout.all_tokens for layout in layouts if layout.repeats is repeats))
-        for repeats in (True, False)
+        compilable: float(sum(layout.all_tokens for layout in layouts if layout.compilable is compilable))
+        for compilable in (True, False)
     }

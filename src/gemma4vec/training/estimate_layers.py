@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from gemma4vec.model.build import Built
 from gemma4vec.model.skeleton import Kind
 from gemma4vec.training.layer_meter import LayerMeter, Place
+from gemma4vec.training.loop import compile_for_training
 from gemma4vec.training.memory import memory_now, peak_since_start, release_memory, start_peak
 from gemma4vec.training.optimiser import MasterAdamW
 from gemma4vec.training.task import Task
@@ -22,7 +23,7 @@ Costs = dict[tuple[Kind | None, bool], float]
 
 @dataclass(frozen=True)
 class Measured:
-    """Costs by kind of layer (None: all outside layers) and whether a layout's shape repeats; a cell holds a token.
+    """Costs by kind of layer (None: outside layers) and whether compiled layers take a layout; a cell holds a token.
 
     Attributes:
         seconds: forward and backward of a cell in one layer.
@@ -66,7 +67,7 @@ def measure_layers(
     eager = kept()
     as_run = eager
     if compiled:
-        backbone.compile_layers()
+        compile_for_training(backbone)
         as_run = kept()
     if checkpointing:
         backbone.use_gradient_checkpointing()
@@ -90,7 +91,7 @@ def measure_layers(
         optimiser_seconds=statistics.median(updates),
         optimiser_parameters=sum(p.numel() for p in built.trainable().values()),
         peak_bytes=peak_bytes,
-        cells={repeats: float(count) for repeats, count in meter.cells.items()},
+        cells={compilable: float(count) for compilable, count in meter.cells.items()},
         kinds=kinds,
     )
 
@@ -114,24 +115,24 @@ def _add_the_rest(meter: LayerMeter, whole: float) -> None:
     """What a step spends outside its layers, shared out over its cells."""
     rest = max(0.0, whole - sum(meter.seconds.values()))
     cells = sum(meter.cells.values())
-    for repeats, count in meter.cells.items():
-        meter.seconds[None, repeats] = rest * count / cells
+    for compilable, count in meter.cells.items():
+        meter.seconds[None, compilable] = rest * count / cells
 
 
 def _by_kind(counted: Mapping[Place, float], cells: Mapping[bool, int], kinds: Sequence[Kind]) -> Costs:
     """Means over the layers of a kind, for one cell."""
     found: dict[tuple[Kind | None, bool], list[float]] = {}
-    for repeats, count in cells.items():
+    for compilable, count in cells.items():
         for layer in [None, *range(len(kinds))]:
             kind = None if layer is None else kinds[layer]
-            found.setdefault((kind, repeats), []).append(counted.get((layer, repeats), 0.0) / count)
+            found.setdefault((kind, compilable), []).append(counted.get((layer, compilable), 0.0) / count)
     return {place: statistics.fmean(values) for place, values in found.items()}
 
 
 def total(costs: Costs, kinds: Sequence[Kind], cells: dict[bool, float]) -> float:
     """What layers of these kinds and all else cost for so many cells; a shape never measured costs as the other."""
     return sum(
-        count * costs.get((kind, repeats), costs.get((kind, not repeats), 0.0))
+        count * costs.get((kind, compilable), costs.get((kind, not compilable), 0.0))
         for kind in [None, *kinds]
-        for repeats, count in cells.items()
+        for compilable, count in cells.items()
     )

@@ -98,8 +98,8 @@ def kept_bytes(
 
 def _layout(reading: Reading) -> dict[bool, float]:
     """The cells of the largest micro-batch."""
-    repeats = reading.cells[True] >= reading.cells[False]
-    return {repeats: float(reading.largest_layout), not repeats: 0.0}
+    compilable = reading.cells[True] >= reading.cells[False]
+    return {compilable: float(reading.largest_layout), not compilable: 0.0}
 
 
 def gpu_table(on_gpu: Memory, sizes_gb: Sequence[float] = GPU_SIZES_GB) -> list[dict[str, float | bool]]:

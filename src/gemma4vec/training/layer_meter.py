@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gemma4vec.model.backbone import Backbone
 
-# Layer (None: everything else), and whether the layout's shape repeats.
+# Layer (None: everything else), and whether compiled layers take the layout.
 Place = tuple[int | None, bool]
 
 
@@ -31,7 +31,7 @@ class LayerMeter:
     def __init__(self, backbone: Backbone, trained: Sequence[bool]):
         self.backbone = backbone
         self.trained = list(trained)
-        self.repeats = False
+        self.compilable = False
         self.layer: int | None = None
         self.seconds: defaultdict[Place, float] = defaultdict(float)
         self.kept_bytes: defaultdict[Place, float] = defaultdict(float)
@@ -78,24 +78,24 @@ class LayerMeter:
             if address and address not in seen:
                 seen.add(address)
                 alive.append(tensor.detach())
-                place = (None if address in self._shared else self.layer, self.repeats)
+                place = (None if address in self._shared else self.layer, self.compilable)
                 self.kept_bytes[place] += tensor.untyped_storage().nbytes()
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             yield
 
-    def gradient(self, layer: int, repeats: bool, begins: bool) -> None:
+    def gradient(self, layer: int, compilable: bool, begins: bool) -> None:
         """The gradient enters a layer from above, or leaves it below."""
         now = self.now()
         if begins:
             self._began[layer] = now
         else:
-            self.seconds[layer, repeats] += now - self._began[layer]
+            self.seconds[layer, compilable] += now - self._began[layer]
 
     def _note_layout(self, _: Any, arguments: tuple[Any, ...]) -> None:
-        self.repeats = arguments[0].repeats
-        self.cells[self.repeats] += arguments[0].all_tokens
+        self.compilable = arguments[0].compilable
+        self.cells[self.compilable] += arguments[0].all_tokens
 
     def _around(self, number: int, call: Callable[..., Any]) -> Callable[..., Any]:
         def measured(states: Tensor, *others: Any, **named: Any) -> Any:
@@ -106,7 +106,7 @@ class LayerMeter:
             self.layer = number
             output = call(states, *others, **named)
             self.layer = None
-            self.seconds[number, self.repeats] += self.now() - started
+            self.seconds[number, self.compilable] += self.now() - started
             if not self.trained[number]:
                 return output
             if isinstance(output, tuple):
@@ -133,11 +133,11 @@ class _Boundary(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, anchor: Tensor, meter: LayerMeter, layer: int, begins: bool) -> Tensor:
-        ctx.note = (meter, layer, meter.repeats, begins)
+        ctx.note = (meter, layer, meter.compilable, begins)
         return states.view_as(states)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]  # torch types it for any number
-        meter, layer, repeats, begins = ctx.note
-        meter.gradient(layer, repeats, begins)
+        meter, layer, compilable, begins = ctx.note
+        meter.gradient(layer, compilable, begins)
         return gradient, None, None, None, None

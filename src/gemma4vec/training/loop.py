@@ -20,6 +20,7 @@ from gemma4vec.errors import WorkError
 from gemma4vec.files import write_json
 from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.model import probe
+from gemma4vec.model.backbone import Backbone
 from gemma4vec.model.build import Built
 from gemma4vec.model.compilation import CompileChoice, choose_compile, use_compile_cache
 from gemma4vec.recipe import schema
@@ -120,6 +121,15 @@ def compile_choice(layout: schema.Layout, budget: schema.Budget) -> CompileChoic
     return choose_compile(layout.compile, steps=budget.steps, minutes=budget.minutes)
 
 
+def compile_for_training(backbone: Backbone) -> None:
+    """Compile the layers with their adapters, which on a CPU are made one product with the weights first."""
+    if backbone.device.type == "cpu":
+        from gemma4vec.model.lora_linear import join_adapters  # brings peft: here it is needed, for --help it is not
+
+        join_adapters(backbone)
+    backbone.compile_layers()
+
+
 def prepare_model(stage: Stage) -> None:
     """Checkpointing, compilation and the start-up probe, on the very layers and shape that will be trained."""
     backbone, layout, budget = stage.built.encoder.backbone, stage.settings.layout, stage.settings.budget
@@ -132,11 +142,7 @@ def prepare_model(stage: Stage) -> None:
     if choice.on and not backbone.compiled:
         use_compile_cache()
         stage.line.say("compiling the decoder layers (up to a minute on a new machine)")
-        if backbone.device.type == "cpu":  # peft was imported with the adapters, if there are any
-            from gemma4vec.model.lora_linear import join_adapters
-
-            join_adapters(backbone)
-        backbone.compile_layers()
+        compile_for_training(backbone)
         try:
             found = probe.check(backbone, max(1, layout.tokens_per_forward // layout.row_tokens), layout.row_tokens)
         except TorchDynamoException as error:  # no Python headers, a broken compiler: slower, but the same result
