@@ -64,7 +64,18 @@ def test_nothing_is_loaded_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_text_part_of_a_config_counts(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"text_config": CONFIG, "vision_config": {"hidden_size": 7}}))
-    assert read_config(tmp_path) == CONFIG
+    settings = {"model_type": "gemma3", "text_config": CONFIG, "vision_config": {"hidden_size": 7}}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    found = read_config(tmp_path)
+    assert found["model_type"] == "gemma3_text" and found.items() >= CONFIG.items() and found["state_width"] == 640
     (tmp_path / "config.json").write_text("{")
     assert read_config(tmp_path) == {} == read_config(tmp_path / "none")
+
+
+def test_layers_of_two_widths_cannot_be_mixed(tmp_path: Path) -> None:
+    base = write_tiny(tmp_path, "embedding_gemma2", layers=1)
+    config = read_config(base)
+    assert config["state_width"] != config["hidden_size"]
+    with pytest.raises(InputError, match=r"^model\.readout\.name: layer_mix mixes layers"):
+        check_recipe(Model.model_validate({"readout": "layer_mix"}), config)
+    check_recipe(Model.model_validate({"readout": "mean"}), config)

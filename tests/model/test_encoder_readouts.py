@@ -251,3 +251,17 @@ def test_compiled_layers_give_the_same(folders: dict[str, Path], name: str) -> N
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     for key, gradient in expected_gradients.items():
         torch.testing.assert_close(gradients[key], gradient, rtol=0, atol=1e-5, msg=key)
+
+
+def test_a_context_token_enters_as_wide_as_embeddings_do(folders: dict[str, Path], tmp_path: Path) -> None:
+    base = write_tiny(tmp_path, "embedding_gemma2", layers=2)
+    readout = {"name": "contextual_token", "encoder": str(folders["context"])}
+    model = Model.model_validate({"base": "x", "readout": readout, "lora": {"rank": 2}})
+    built = build(model, base, dtype=torch.float32)
+    backbone = built.encoder.backbone
+    assert backbone.input_size != backbone.hidden_size
+    vectors = built.encoder(packed(built.read(TEXTS, LIMIT), 64, 256, 0))
+    assert vectors.shape == (len(TEXTS), 2 * backbone.hidden_size)
+    vectors.square().sum().backward()
+    alone = built.encoder(padded(built.read(TEXTS[:1], LIMIT), 256, 0))
+    torch.testing.assert_close(vectors[:1], alone, rtol=0, atol=1e-5)

@@ -111,7 +111,7 @@ def assemble(
             adapters = add_lora(backbone, model.lora)
         else:
             train_base(backbone, full=model.train == "full", embeddings=model.train_embeddings)
-        base = Base(backbone.hidden_size, len(backbone.layers), _embedding_size(backbone), folder)
+        base = Base(backbone.hidden_size, len(backbone.layers), _embedding_size(backbone), folder, backbone.input_size)
         readout = READOUTS[model.readout.name](model.readout, base)
         head = Head(readout.dimension, model.head) if model.head is not None else None
     encoder = TextEncoder(backbone, readout, head)

@@ -1,24 +1,26 @@
 """What a recipe's model part must satisfy on a base, as far as the base's config alone tells: no weight is loaded."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.context import find_encoder
+from gemma4vec.model.families import state_width, text_config
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.readouts import Attention, ContextualToken, EchoDelta, LatentAttention
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """The text part of `config.json` in a model folder; empty where it cannot be read (loading says why)."""
+    """Config of the text tower in a model folder, with the width of its last states as `state_width`.
+
+    Empty where it cannot be read (loading says why).
+    """
     try:
-        config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = text_config(path)
+    except InputError:
         return {}
-    text = config.get("text_config", config) if isinstance(config, dict) else {}
-    return dict(text) if isinstance(text, dict) else {}
+    return {**config.to_dict(), "state_width": state_width(config)}
 
 
 def check_recipe(model: schema.Model, config: dict[str, Any], folder: Path | None = None) -> None:
@@ -30,8 +32,8 @@ def check_recipe(model: schema.Model, config: dict[str, Any], folder: Path | Non
         folder: of a saved model, which brings its second encoder along.
 
     Raises:
-        InputError: the readout needs another attention mode, its heads do not divide its width, its second encoder does
-            not exist, or the text twice is longer than the base reads.
+        InputError: the readout needs another attention mode or mixes layers of different widths, its heads do not
+            divide its width, its second encoder does not exist, or the text twice is longer than the base reads.
     """
     readout = model.readout
     needs = READOUTS[readout.name].needs
@@ -40,7 +42,13 @@ def check_recipe(model: schema.Model, config: dict[str, Any], folder: Path | Non
             f"model.readout.name: {readout.name} needs model.attention=bidirectional: "
             "in a causal model the first token has seen nothing but itself; or use last_token"
         )
-    width = config.get("hidden_size")
+    entering = config.get("hidden_size")
+    width = config.get("state_width", entering)
+    if "all_layers" in needs and width != entering:
+        raise InputError(
+            f"model.readout.name: {readout.name} mixes layers, but the last states of a "
+            f"{config.get('model_type')!r} are {width} wide and the others {entering}; choose another readout or base"
+        )
     if isinstance(readout, Attention) and width:
         _check_heads(readout.heads, int(width), "the base's width")
     if isinstance(readout, LatentAttention) and (readout.hidden_size or width):

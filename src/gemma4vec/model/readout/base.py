@@ -23,6 +23,7 @@ class Base:
     Attributes:
         hidden_size: D.
         layers: L, number of decoder layers.
+        input_size: width of a token embedding as it enters the first layer; None: D (only EmbeddingGemma 2 differs).
         embedding_size: root mean square of the base's token embeddings as they enter the first layer.
         folder: where the base or the saved model was loaded from; a saved model brings its second encoder along.
     """
@@ -31,6 +32,7 @@ class Base:
     layers: int
     embedding_size: float = 1.0
     folder: Path | None = None
+    input_size: int | None = None
 
 
 class Readout(nn.Module):

@@ -37,10 +37,9 @@ class ContextualToken(Readout):
     def __init__(self, settings: Any, base: Base):
         super().__init__(settings, base)
         self.context = ContextEncoder(find_encoder(settings.encoder, saved_with=base.folder))
-        inner = settings.hidden_size or self.hidden_size
-        self.projection = nn.Sequential(
-            nn.Linear(self.context.dimension, inner), nn.GELU(), nn.Linear(inner, self.hidden_size)
-        )
+        entering = base.input_size or base.hidden_size
+        inner = settings.hidden_size or entering
+        self.projection = nn.Sequential(nn.Linear(self.context.dimension, inner), nn.GELU(), nn.Linear(inner, entering))
         self.size = nn.Parameter(torch.tensor(base.embedding_size))
 
     @property
