@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, say, write_result
+from record import RESULTS, as_program, say, write_result
 
 from gemma4vec.ledger.runs import RunFolder
 
@@ -142,4 +142,4 @@ def report(measured: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_program(main)

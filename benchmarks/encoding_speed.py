@@ -10,18 +10,17 @@ none. The program fails where the two do not read the same number of tokens.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from record import RESULTS, say, shown, summary, write_result
+from record import RESULTS, as_program, say, shown, summary, write_result
 
 from gemma4vec.data.sample import sample_suite
 from gemma4vec.data.suites import load_suite
-from gemma4vec.errors import Gemma4VecError, InputError, WorkError
+from gemma4vec.errors import InputError, WorkError
 from gemma4vec.files import home
 
 if TYPE_CHECKING:
@@ -180,8 +179,4 @@ def report(dtype: str, found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Gemma4VecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    as_program(main)

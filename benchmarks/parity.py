@@ -7,15 +7,14 @@ Fails (exit code 1) where they do not: in fp32 every cosine must be at least .99
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from record import RESULTS, say, write_result
+from record import RESULTS, as_program, say, write_result
 
 from gemma4vec.data.sample import sample_suite
 from gemma4vec.data.suites import RetrievalSuite, load_suite
-from gemma4vec.errors import Gemma4VecError, InputError
+from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
     from plain_model import Vectors
@@ -122,8 +121,4 @@ def report(dtype: str, found: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Gemma4VecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    as_program(main)

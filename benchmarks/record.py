@@ -3,11 +3,12 @@
 import re
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gemma4vec.errors import Gemma4VecError
 from gemma4vec.files import write_json
 from gemma4vec.ledger.environment import environment
 from gemma4vec.machine.describe import describe
@@ -18,6 +19,16 @@ RESULTS = Path(__file__).parent / "results"
 def say(text: str) -> None:
     """A line for the person who waits."""
     print(text, file=sys.stderr, flush=True)
+
+
+def as_program(main: Callable[[], int | None]) -> None:
+    """A benchmark as a program: what is wrong is one line, and the exit code says whether it went well."""
+    try:
+        code = main()
+    except Gemma4VecError as error:
+        say(f"error: {error}")
+        code = error.exit_code
+    sys.exit(code)
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:

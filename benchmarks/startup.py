@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, say, shown, summary, write_result
+from record import RESULTS, as_program, say, shown, summary, write_result
 
-from gemma4vec.errors import Gemma4VecError, WorkError
+from gemma4vec.errors import WorkError
 
 
 def main() -> None:
@@ -93,8 +93,4 @@ def run(name: str, command: list[str]) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Gemma4VecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    as_program(main)

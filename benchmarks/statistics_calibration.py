@@ -8,7 +8,6 @@ that gemma4vec promises is missed; the other rates are there to be read (docs/st
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from record import RESULTS, say, write_result
+from record import RESULTS, as_program, say, write_result
 from scipy import stats
 
-from gemma4vec.errors import Gemma4VecError, WorkError
+from gemma4vec.errors import WorkError
 from gemma4vec.statistics.agreement import agreement
 from gemma4vec.statistics.bootstrap import mean_interval
 from gemma4vec.statistics.equivalence import non_inferiority
@@ -321,8 +320,4 @@ def table(measured: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Gemma4VecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    as_program(main)

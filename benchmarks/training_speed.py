@@ -11,7 +11,6 @@ parameters or differ in the loss of a first batch: then it would compare two dif
 
 import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -19,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from record import RESULTS, say, shown, summary, write_result
+from record import RESULTS, as_program, say, shown, summary, write_result
 
 from gemma4vec.data.mining import mine_bm25
 from gemma4vec.data.rows import Row
 from gemma4vec.data.sources import load_sources
-from gemma4vec.errors import Gemma4VecError, InputError, WorkError
+from gemma4vec.errors import InputError, WorkError
 from gemma4vec.model.bases import resolve_base
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.recipe.schema import Recipe
@@ -243,8 +242,4 @@ def report(measured: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Gemma4VecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    as_program(main)

@@ -13,7 +13,6 @@ import csv
 import gzip
 import json
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -21,10 +20,9 @@ from typing import IO, Any
 import numpy as np
 import pytrec_eval
 import yaml
-from record import RESULTS, say, write_result
+from record import RESULTS, as_program, say, write_result
 
 from gemma4vec.data.suites import RetrievalSuite, load_suite
-from gemma4vec.errors import Gemma4VecError
 from gemma4vec.evaluation.evaluate import evaluate
 from gemma4vec.evaluation.ranking import Progress, Ranker, Ranking
 
@@ -213,8 +211,4 @@ def report(row: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Gemma4VecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    as_program(main)

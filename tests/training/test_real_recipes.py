@@ -1,0 +1,44 @@
+"""The six recipes on real weights: each trains, saves, and opens in plain sentence-transformers as the same model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_shipped_recipes import SIX
+from tiny_run import rows
+
+from gemma4vec.data.rows import write_rows
+from gemma4vec.model.embedder import Embedder
+from gemma4vec.recipe.load import load_recipe
+from gemma4vec.training.run import start_run, train_run
+
+QUERIES = ["read a file line by line", "sort", "What does a red-black tree cost to build, and why?" * 20]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIX)
+def test_a_trained_270m_opens_in_sentence_transformers(name: str, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    write_rows(tmp_path / "rows.jsonl", rows())
+    changes = [
+        "model.base=bundled:gemma-3-270m",
+        "model.max_tokens=128",
+        f"stages.-1.data=[{{name: rows, path: {tmp_path / 'rows.jsonl'}}}]",
+        "stages.-1.task.hard_negatives=0",
+        "stages.-1.batch={rows: 8}",
+        "stages.-1.layout={row_tokens: 256, compile: false}",
+        "stages.-1.budget={steps: 2}",
+    ]
+    stages = len(load_recipe(f"gemma4vec/{name}").stages)
+    overrides = [c.replace("stages.-1", f"stages.{n}") for n in range(stages) for c in changes]
+    if stages == 2:
+        overrides = [c for c in overrides if c != "stages.0.task.hard_negatives=0"]
+    run = start_run(load_recipe(f"gemma4vec/{name}", overrides), tmp_path / "runs")
+    model = train_run(run, lambda _: None)
+    ours = Embedder.load(model, dtype="fp32").encode_query(QUERIES)
+    plain = SentenceTransformer(str(model), device="cpu", trust_remote_code=True, model_kwargs={"dtype": "float32"})
+    theirs = plain.encode_query(QUERIES)
+    cosines = (ours * theirs).sum(axis=1) / np.linalg.norm(theirs, axis=1)
+    assert cosines.min() >= 0.99999, cosines
+    assert abs(float(ours[0] @ ours[1])) < 0.9999
