@@ -1,10 +1,13 @@
 """Atomic files, hashes, and where outputs and caches live."""
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
 import shutil
+import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,25 +67,64 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder to fill; on success it replaces `path`.
 
+    A process killed at any moment leaves the old folder or the new one (where the system cannot exchange two names at
+    once, there is an instant with neither). What it leaves of the temporary one, the next call removes.
+
     Raises:
         WorkError: the disk is full or the folder cannot be written.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        _remove_leftovers(path)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{_owner()}.", suffix=".part"))
         try:
             os.chmod(temporary, 0o755)
             yield temporary
-            if path.exists():
-                outgoing = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+            if not path.exists():
+                os.replace(temporary, path)
+            elif _exchange(temporary, path):
+                shutil.rmtree(temporary)
+            else:
+                outgoing = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.{_owner()}.", suffix=".old"))
                 os.replace(path, outgoing / path.name)
                 os.replace(temporary, path)
                 shutil.rmtree(outgoing)
-            else:
-                os.replace(temporary, path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two names swap what they stand for in one step (Linux: renameat2); gives whether it could be done."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    if renameat2 is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    done: int = renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange)
+    return done == 0
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary folders of `path` whose processes, on this machine, are gone."""
+    prefix = f".{path.name}.{socket.gethostname()}-"
+    for left in path.parent.iterdir():
+        process = left.name.removeprefix(prefix).partition(".")[0]
+        if left.name.startswith(prefix) and left.suffix == ".part" and process.isdigit() and not _runs(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's, but there
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

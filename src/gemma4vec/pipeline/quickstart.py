@@ -36,6 +36,7 @@ from gemma4vec.report.page import write_report
 from gemma4vec.report.run_data import MODELS, read_run
 from gemma4vec.serving.documents import documents_of_suite
 from gemma4vec.serving.index import SearchIndex
+from gemma4vec.training.refusals import refuse_early
 from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
 
 Say = Callable[[str], None]
@@ -76,6 +77,7 @@ def _steps(run: RunFolder, size: Size, say: Say) -> dict[str, Any]:
             base = resolve_base(recipe.model.base, notice=say)
         with clock.step("training data"):
             loaded = load_data(run, recipe, 0, say)
+            refuse_early(recipe, base.path, [loaded])
             suite = _test_suite(run, loaded, size)
         say(f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of packages never trained on")
         with clock.step("evaluating BM25"):
