@@ -63,6 +63,31 @@ def test_nothing_is_loaded_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             building.build(Model.model_validate(tree), base, dtype=building.torch.float32)
 
 
+@pytest.mark.parametrize(
+    ("readout", "missing", "message"),
+    [
+        ("last_token", ["eos_token"], r"^model\.readout: it needs an EOS token, and the tokenizer at "),
+        ("contextual_token", ["eos_token"], r"^model\.readout: it needs an EOS token, and the tokenizer at "),
+        (
+            "mean",
+            ["eos_token", "pad_token"],
+            r"^model\.base: the tokenizer at .* has neither a padding nor an EOS token",
+        ),
+    ],
+)
+def test_a_tokenizer_without_what_is_needed_is_refused_before_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readout: str, missing: list[str], message: str
+) -> None:
+    base = write_tiny(tmp_path, "llama", layers=1)
+    file = base / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({key: value for key, value in settings.items() if key not in missing}))
+    monkeypatch.setattr(building, "load_backbone", lambda *_, **__: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("gemma4vec.model.checks.find_encoder", lambda *_, **__: base)
+    with pytest.raises(InputError, match=message):
+        building.build(Model.model_validate({"readout": readout}), base, dtype=building.torch.float32)
+
+
 def test_the_text_part_of_a_config_counts(tmp_path: Path) -> None:
     settings = {"model_type": "gemma3", "text_config": CONFIG, "vision_config": {"hidden_size": 7}}
     (tmp_path / "config.json").write_text(json.dumps(settings))

@@ -133,7 +133,7 @@ def without(folder: Path, *names: str) -> Path:
 
 def test_special_tokens_that_are_missing(folder: Path) -> None:
     assert load_tokeniser(without(folder, "pad_token"), append_eos=True).padding_id == EOS
-    with pytest.raises(InputError, match=r"^model\.readout: last_token needs an EOS token, .* has none"):
+    with pytest.raises(InputError, match=r"^model\.readout: it needs an EOS token, .* has none"):
         load_tokeniser(without(folder, "eos_token"), append_eos=True)
     assert load_tokeniser(folder, append_eos=False).padding_id == 0
     with pytest.raises(InputError, match=r"^model\.base: the tokenizer at .* neither a padding nor an EOS token"):

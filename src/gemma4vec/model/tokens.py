@@ -118,7 +118,10 @@ def load_tokeniser(path: str | Path, *, append_eos: bool) -> Tokeniser:
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"model.base: the tokenizer at {path} is not a fast one (tokenizer.json is missing)")
     if append_eos and tokenizer.eos_token_id is None:
-        raise InputError(f"model.readout: last_token needs an EOS token, the tokenizer at {path} has none")
+        raise InputError(
+            f"model.readout: it needs an EOS token, and the tokenizer at {path} has none; "
+            "choose one that needs none, such as mean"
+        )
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise InputError(f"model.base: the tokenizer at {path} has neither a padding nor an EOS token")
