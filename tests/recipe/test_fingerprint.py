@@ -115,6 +115,25 @@ DIFFERENT = [
     "stages.0.budget={minutes: 10}",
 ]
 
+TERMS = {
+    "kind": "gor",
+    "weight": "2",
+    "matryoshka": "[8]",
+    "matryoshka_weights": "[2], matryoshka: [8]",
+    "temperature": "0.2",
+    "share_hard_negatives": "false",
+    "hardness": "1",
+    "query_query": "true",
+    "passage_passage": "true",
+    "symmetric": "true",
+    "false_negative_margin": "0.1",
+}
+_OTHER_TERMS = ("kind: gor, form: spread_out", "kind: self_contrast", "kind: self_contrast, texts: queries")
+DIFFERENT += [
+    f"stages.0.task={{hard_negatives: 1, terms: [{{{term}}}]}}"
+    for term in (*(f"{'' if key == 'kind' else 'kind: nce, '}{key}: {TERMS[key]}" for key in TERMS), *_OTHER_TERMS)
+]
+
 PLAIN = recipe_id(parse_recipe(TEXT, "text"))
 
 
@@ -124,7 +143,7 @@ def leaves(part: type[BaseModel], path: str = "") -> set[str]:
     for name, field in part.model_fields.items():
         here = f"{path}{name}"
         below = part_in(field.annotation)
-        inside_list = here in ("stages", "stages.0.data")
+        inside_list = here in ("stages", "stages.0.data", "stages.0.task.terms")
         found |= leaves(below, f"{here}.0." if inside_list else f"{here}.") if below else {here}
     return found
 
@@ -150,6 +169,7 @@ def test_every_field_of_the_schema_is_tried_above() -> None:
     tried = {change.partition("=")[0] for change in SAME + DIFFERENT}
     tried |= {"model.train", "model.train_embeddings", "stages.0.evaluation.export"}
     tried |= {"stages.0.budget." + name for name in ("steps", "rows", "tokens", "minutes")}
+    tried |= {f"stages.0.task.terms.0.{key}" for key in (*TERMS, "name")}  # the name: see test_terms
     tried |= {"model.head.bias", "model.readout.name"}  # with others of their part
     assert leaves(Recipe) - tried == {"stages.0.task.kind"}  # has one value only
 

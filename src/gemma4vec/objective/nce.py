@@ -1,14 +1,19 @@
-"""InfoNCE over in-batch and hard negatives.
+"""InfoNCE over in-batch and hard negatives: plain (`info_nce`), and with all that makes contrast strong (`nce`).
 
-Shapes: N rows of the batch, K hard negatives a row, D dimensions, M = N + N*K candidates.
+Shapes: N rows of the batch, K hard negatives a row, D dimensions, M = N + N*K candidates, R rows of a block.
 
 van den Oord et al. 2018 (arXiv:1807.03748), eq. 4, with cosine similarity over a temperature, as in
 sentence-transformers' MultipleNegativesRankingLoss (scale = 1 / temperature).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from gemma4vec.objective.duplicates import Duplicates, Keys
+from gemma4vec.objective.log_partition import ELEMENTS, Excluded, blocks, log_partition
 
 
 def info_nce(
@@ -66,3 +71,142 @@ def duplicate_mask(query_keys_N: Tensor, positive_keys_N: Tensor, negative_keys_
     mask_NM = answers_NM | (candidate_keys_M[None, :] == query_keys_N[:, None])
     mask_NM.fill_diagonal_(False)
     return mask_NM
+
+
+def nce(
+    queries_ND: Tensor,
+    positives_ND: Tensor,
+    negatives_NKD: Tensor | None = None,
+    *,
+    temperature: float | Tensor,
+    share_hard_negatives: bool = True,
+    hardness: float = 0.0,
+    query_query: bool = False,
+    passage_passage: bool = False,
+    symmetric: bool = False,
+    false_negative_margin: float | None = None,
+    keys: Keys | None = None,
+    elements: int = ELEMENTS,
+) -> Tensor:
+    """InfoNCE as EmbeddingGemma defines it (arXiv:2509.20354, section 2.2), in memory that does not grow with N * M.
+
+    With the other options at rest it is `info_nce` with the mask of `duplicate_mask`, and small batches (no more than
+    `elements` scores) go through that function, whole.
+
+    Args:
+        queries_ND, positives_ND, negatives_NKD: unit vectors.
+        temperature: similarities are divided by it; a scalar with a gradient is learned.
+        share_hard_negatives: every row also sees the other rows' hard negatives.
+        hardness: alpha. The row's own hard negatives weigh exp(alpha * similarity), the similarity without gradient
+            (Lan et al. 2025, arXiv:2503.04812, eq. 5; EmbeddingGemma has 5.0). 0: all weigh the same.
+        query_query: other rows' queries are candidates of each query too, in the same softmax.
+        passage_passage: other rows' passages are candidates of each row's positive too, in the same softmax (Li et al.
+            2023, arXiv:2308.03281, section 3.3).
+        symmetric: the mean of this and of the loss that looks for each positive's query among all queries.
+        false_negative_margin: a candidate whose similarity is above that of query and positive by more than this does
+            not count.
+        keys: hashes of the texts; a candidate whose text is known to be no negative does not count (see `Duplicates`).
+        elements: scores that are in memory at once.
+
+    Returns:
+        A scalar, the mean over rows. Candidates that do not count have exactly no gradient from that row.
+    """
+    rows = len(queries_ND)
+    if negatives_NKD is None or not negatives_NKD.shape[1]:
+        negatives_NKD = queries_ND.new_empty(rows, 0, queries_ND.shape[1])
+    k = negatives_NKD.shape[1]
+    changed = hardness or query_query or passage_passage or symmetric or false_negative_margin is not None
+    if not changed and isinstance(temperature, float | int) and rows * rows * (1 + k) <= elements:
+        mask_NM = duplicate_mask(keys.queries_N, keys.positives_N, keys.negatives_NK) if keys else None
+        return info_nce(
+            queries_ND,
+            positives_ND,
+            negatives_NKD,
+            temperature=temperature,
+            share_hard_negatives=share_hard_negatives,
+            false_negative_NM=mask_NM,
+        )
+    inverse = 1.0 / torch.as_tensor(temperature, dtype=queries_ND.dtype, device=queries_ND.device)
+    positive_N = (queries_ND * positives_ND).sum(-1)
+    limit_N = None if false_negative_margin is None else positive_N.detach() + false_negative_margin
+    shared = k if share_hard_negatives else 0
+    candidates_MD = torch.cat([positives_ND, negatives_NKD[:, :shared].flatten(0, 1)])
+    no_passages, no_queries = _excluded(keys, rows, shared, queries_ND.device)
+
+    own_NK = torch.einsum("nd,nkd->nk", queries_ND, negatives_NKD)
+    own_logits_NK = own_NK * inverse + hardness * own_NK.detach()
+    own_logits_NK = own_logits_NK.masked_fill(_own_excluded(own_NK, limit_N, keys, elements), float("-inf"))
+    among: dict[str, Any] = {"limit_N": limit_N, "elements": elements}
+    parts = [log_partition(queries_ND, candidates_MD, inverse, excluded=no_passages, **among)]
+    if query_query:
+        parts.append(log_partition(queries_ND, queries_ND, inverse, excluded=no_queries, **among))
+    if passage_passage:
+        parts.append(log_partition(positives_ND, candidates_MD, inverse, excluded=no_passages, **among))
+    loss = _first_of(positive_N * inverse, torch.cat([own_logits_NK, torch.stack(parts, dim=1)], dim=1))
+    if symmetric:
+        back_N = log_partition(positives_ND, queries_ND, inverse, excluded=no_queries, **among)
+        loss = (loss + _first_of(positive_N * inverse, back_N[:, None])) / 2
+    return loss
+
+
+def self_contrast(
+    views_ND: Tensor, other_views_ND: Tensor, *, temperature: float | Tensor, keys: Tensor | None = None
+) -> Tensor:
+    """Two views of one text find each other among the batch's, both ways; the views differ by dropout alone.
+
+    SimCSE (Gao et al. 2021, arXiv:2104.08821, section 3) and Gemma-Embed's first phase. `keys` are `[N]` hashes of the
+    texts. Paraphrase triplets, its second phase, are `nce` with one hard negative a row.
+    """
+    both = None if keys is None else Keys(keys, keys, keys.new_empty(len(keys), 0))
+    return nce(views_ND, other_views_ND, temperature=temperature, symmetric=True, keys=both)
+
+
+def _first_of(first_N: Tensor, others_NC: Tensor) -> Tensor:
+    """Mean cross-entropy of the first against the others; a row whose others are all minus infinity has no loss."""
+    logits_NC = torch.cat([first_N[:, None], others_NC], dim=1)
+    return functional.cross_entropy(logits_NC, first_N.new_zeros(len(first_N), dtype=torch.long))
+
+
+def _excluded(keys: Keys | None, rows: int, shared: int, device: torch.device) -> tuple[Excluded, Excluded]:
+    """What does not count among all passages, and among all queries: the row's own, and what is no negative.
+
+    The row's own positive and hard negatives are in the softmax already, outside these blocks.
+    """
+    passages = queries = None
+    if keys is not None:
+        candidates_M = torch.cat([keys.positives_N, keys.negatives_NK[:, :shared].flatten()])
+        passages = Duplicates(keys.queries_N, keys.positives_N, candidates_M)
+        queries = Duplicates(keys.positives_N, keys.queries_N, keys.queries_N)
+
+    def no_passages(start: int, stop: int) -> Tensor:
+        own_RM = _own_columns(start, stop, rows, shared, device)
+        return own_RM if passages is None else own_RM | passages.mask(start, stop)
+
+    def no_queries(start: int, stop: int) -> Tensor:
+        own_RN = _own_columns(start, stop, rows, 0, device)
+        return own_RN if queries is None else own_RN | queries.mask(start, stop)
+
+    return no_passages, no_queries
+
+
+def _own_columns(start: int, stop: int, rows: int, shared: int, device: torch.device) -> Tensor:
+    """`[R, M]`, true where the candidate is the row's own positive or one of its own hard negatives."""
+    own_RM = torch.zeros(stop - start, rows * (1 + shared), dtype=torch.bool, device=device)
+    at_R = torch.arange(start, stop, device=device)
+    own_RM[at_R - start, at_R] = True
+    for column in range(shared):
+        own_RM[at_R - start, rows + at_R * shared + column] = True
+    return own_RM
+
+
+def _own_excluded(own_NK: Tensor, limit_N: Tensor | None, keys: Keys | None, elements: int) -> Tensor:
+    """Which of the row's own hard negatives do not count."""
+    excluded_NK = torch.zeros_like(own_NK, dtype=torch.bool)
+    if limit_N is not None:
+        excluded_NK |= own_NK.detach() > limit_N[:, None]
+    if keys is not None and own_NK.shape[1]:
+        own = Duplicates(keys.queries_N, keys.positives_N, keys.negatives_NK.flatten())
+        ids_NK = own.candidates_M.view_as(keys.negatives_NK)
+        for start, stop in blocks(len(own_NK), own.texts, elements):
+            excluded_NK[start:stop] |= own.known(start, stop).gather(1, ids_NK[start:stop])
+    return excluded_NK

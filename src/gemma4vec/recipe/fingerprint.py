@@ -18,6 +18,9 @@ def method(recipe: Recipe) -> dict[str, Any]:
     kept["stages"] = [
         {key: value for key, value in stage.items() if key not in _NOT_METHOD_IN_STAGE} for stage in tree["stages"]
     ]
+    for stage in kept["stages"]:
+        for term in stage["task"].get("terms", ()):
+            del term["name"]  # what the log calls it
     watched = tree["stages"][-1]["evaluation"]
     if watched["export"] == "best":  # then what is evaluated, and how often, chooses the model
         kept["stages"][-1]["evaluation"] = {key: value for key, value in watched.items() if key != "checkpoint_seconds"}

@@ -12,6 +12,7 @@ from gemma4vec.recipe.part import Part as Part
 from gemma4vec.recipe.readouts import Head as Head
 from gemma4vec.recipe.readouts import Mean
 from gemma4vec.recipe.readouts import Readout as Readout
+from gemma4vec.recipe.terms import AnyTerm, Nce
 
 
 class Lora(Part):
@@ -107,6 +108,24 @@ class Contrast(Part):
     temperature: float = Field(0.05, gt=0)
     hard_negatives: int = Field(0, ge=0, description="hard negatives drawn per row and epoch")
     share_hard_negatives: bool = Field(True, description="every row also sees the other rows' hard negatives")
+    terms: tuple[AnyTerm, ...] = Field(
+        (Nce(),), min_length=1, description="what the loss is the weighted sum of, see docs/objectives.md"
+    )
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> "Contrast":
+        labels = [term.label for term in self.terms]
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two terms are called {twice!r} in the log; give one of them a name")
+        if not any(term.weight for term in self.terms):
+            raise ValueError("all terms have weight 0, so nothing would be trained")
+        weighted = next((term for term in self.terms if isinstance(term, Nce) and term.hardness), None)
+        if weighted is not None and not self.hard_negatives:
+            raise ValueError(
+                f"{weighted.label}.hardness weighs a row's own hard negatives, hard_negatives is 0; set it to 1 or more"
+            )
+        return self
 
 
 class MaskedNextToken(Part):

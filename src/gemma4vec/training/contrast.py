@@ -5,7 +5,7 @@ Shapes: N rows, K hard negatives a row, D dimensions.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,16 +15,25 @@ from gemma4vec.data.rows import Row
 from gemma4vec.model.build import Built
 from gemma4vec.model.packing import Layout, Tokens, packed, padded, padding_share
 from gemma4vec.model.prompts import Document, Prompted
-from gemma4vec.objective.nce import duplicate_mask, info_nce
+from gemma4vec.objective.duplicates import Keys
 from gemma4vec.recipe import schema
 from gemma4vec.training.task import Loss
+from gemma4vec.training.terms import (
+    Vectors,
+    check_dropout,
+    check_terms,
+    term_values,
+    wanted_views,
+    weighted_sum,
+)
 
 
 @dataclass(frozen=True)
 class ContrastBatch:
     """Layouts of each group of texts that share a forward, and the keys that tell equal texts.
 
-    `groups` hold queries, positives, negatives row after row, in this order, cut into one, two or 2 + K groups.
+    `groups` hold queries, positives, negatives row after row, in this order, cut into one, two or 2 + K groups; `views`
+    hold queries or positives once more, for a second view of each.
     """
 
     groups: list[list[Layout]]
@@ -34,18 +43,25 @@ class ContrastBatch:
     positive_keys_N: Tensor
     negative_keys_NK: Tensor
     texts: RowBatch
+    views: dict[str, list[Layout]] = field(default_factory=dict)
 
     @property
     def layouts(self) -> list[Layout]:
         """All layouts of all groups."""
-        return [layout for group in self.groups for layout in group]
+        return [layout for group in (*self.groups, *self.views.values()) for layout in group]
 
 
 class ContrastTask:
-    """InfoNCE on rows, in the layout and grouping that the stage asks for."""
+    """The weighted terms of a contrast on rows, in the layout and grouping that the stage asks for.
+
+    Raises:
+        InputError: a term that this model cannot have (Matryoshka dimensions, self-contrast without dropout).
+    """
 
     def __init__(self, stage: schema.Stage, rows: Sequence[Row], built: Built, *, max_tokens: int, seed: int):
         assert isinstance(stage.task, schema.Contrast)
+        check_terms(stage.task, built.encoder.dimension)
+        check_dropout(stage.task, built.encoder)
         self.stage = stage
         self.objective = stage.task
         self.rows = rows
@@ -82,6 +98,7 @@ class ContrastTask:
         positives = self._documents(drawn.positives)
         negatives = self._documents(flat_negatives)
         groups = self._group(queries, positives, negatives, k)
+        again = {"queries": queries, "positives": positives}
         return ContrastBatch(
             groups=[self._lay_out(group) for group in groups],
             rows=len(drawn.queries),
@@ -90,6 +107,7 @@ class ContrastTask:
             positive_keys_N=_keys(drawn.positives),
             negative_keys_NK=_keys(flat_negatives).view(len(drawn.queries), k),
             texts=drawn,
+            views={name: self._lay_out(again[name]) for name in wanted_views(self.objective)},
         )
 
     def loss(self, built: Built, batch: ContrastBatch) -> Loss:
@@ -97,21 +115,18 @@ class ContrastTask:
         vectors_AD = self._vectors(built, batch)
         n, k = batch.rows, batch.hard_negatives
         queries_ND, positives_ND, negatives_MD = vectors_AD.split([n, n, n * k])
-        device = vectors_AD.device
-        false_negatives_NM = duplicate_mask(
-            batch.query_keys_N.to(device), batch.positive_keys_N.to(device), batch.negative_keys_NK.to(device)
-        )
-        loss = info_nce(
-            queries_ND,
-            positives_ND,
-            negatives_MD.view(n, k, -1) if k else None,
-            temperature=self.objective.temperature,
-            share_hard_negatives=self.objective.share_hard_negatives,
-            false_negative_NM=false_negatives_NM,
-        )
+        keys = Keys(batch.query_keys_N, batch.positive_keys_N, batch.negative_keys_NK).to(vectors_AD.device)
+        views = {name: built.encoder(layouts) for name, layouts in batch.views.items()}
+        vectors = Vectors(queries_ND, positives_ND, negatives_MD.view(n, k, -1) if k else None, views)
+        values = term_values(self.objective, vectors, keys)
         layouts = batch.layouts
-        tokens = sum(layout.real_tokens for layout in layouts)
-        return Loss(loss, tokens=tokens, rows=n, padding_share=padding_share(layouts))
+        return Loss(
+            weighted_sum(self.objective, values),
+            tokens=sum(layout.real_tokens for layout in layouts),
+            rows=n,
+            padding_share=padding_share(layouts),
+            terms={name: value.detach() for name, value in values.items()} if len(values) > 1 else {},
+        )
 
     def _vectors(self, built: Built, batch: ContrastBatch) -> Tensor:
         """Vectors `[N + N + N*K, D]`: queries, positives, negatives row after row, whatever the grouping."""

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +164,7 @@ def _step(
         if not torch.isfinite(loss.value):
             raise _not_finite(stage, progress, batch, loss.value.item(), "loss")
         (loss.value / len(batches)).backward()
-        losses.append(Loss(loss.value.detach(), loss.tokens, loss.rows, loss.padding_share))
+        losses.append(replace(loss, value=loss.value.detach()))
     norm = optimiser.step(rate)
     if not math.isfinite(norm):
         raise _not_finite(stage, progress, batches[-1], norm, "gradient")
@@ -179,6 +179,7 @@ def _step(
         stage=stage.number,
         step=progress.step,
         loss=mean_loss,
+        **_terms(losses),
         learning_rate=rate,
         gradient_norm=norm,
         tokens=progress.tokens,
@@ -188,6 +189,12 @@ def _step(
         padding_share=sum(loss.padding_share * loss.tokens for loss in losses) / max(1, tokens),
     )
     stage.line.step(progress.step, budget.total, mean_loss, tokens / seconds, progress.seconds / max(1, progress.step))
+
+
+def _terms(losses: list[Loss]) -> dict[str, dict[str, float]]:
+    """The event's field of what the loss is made of: each term's mean over the step's batches, unweighted."""
+    names = losses[0].terms
+    return {"terms": {name: sum(float(x.terms[name]) for x in losses) / len(losses) for name in names}} if names else {}
 
 
 def _advance(stage: Stage, progress: Progress, batches: int, rows: int, tokens: int, seconds: float) -> None:

@@ -10,6 +10,7 @@ from gemma4vec.model.tokens import load_tokeniser
 from gemma4vec.recipe import schema
 from gemma4vec.training.masked_next_token import mask_token_id
 from gemma4vec.training.tasks import plain_texts
+from gemma4vec.training.terms import check_terms
 
 
 def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[Loaded]) -> None:
@@ -21,6 +22,8 @@ def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[Loaded]) ->
     check_recipe(recipe.model, read_config(base))
     for number, (stage, data) in enumerate(zip(recipe.stages, loaded, strict=True)):
         check_data(number, stage, data)
+        if isinstance(stage.task, schema.Contrast) and recipe.model.head is not None:
+            check_terms(stage.task, recipe.model.head.widths[-1], f"stages.{number}.task")
     check_tokeniser(recipe.stages, base)
 
 

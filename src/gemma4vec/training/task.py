@@ -1,7 +1,7 @@
 """What the training loop asks of a task. A new objective is a new task, never a second loop."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -18,12 +18,14 @@ class Loss:
         tokens: real tokens that went through the backbone.
         rows: rows of the batch.
         padding_share: share of computed cells that held no real token.
+        terms: what `value` is the weighted sum of, by name, unweighted and without a graph; empty where it is one term.
     """
 
     value: Tensor
     tokens: int
     rows: int
     padding_share: float
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Task(Protocol):

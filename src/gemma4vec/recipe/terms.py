@@ -1,0 +1,79 @@
+"""The recipe's words for the terms of a contrast's loss. See docs/objectives.md."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from gemma4vec.recipe.part import Part
+
+HARDNESS = 5.0  # EmbeddingGemma's alpha (arXiv:2509.20354, section 2.2)
+
+
+class Term(Part):
+    """What all terms have: a weight, a name, and the prefixes that they are summed over."""
+
+    kind: str
+    weight: float = Field(1.0, ge=0, description="factor in the sum of terms; 0: computed and logged, not trained")
+    name: str | None = Field(None, min_length=1, description="what the log calls it; null: its kind")
+    matryoshka: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None, description="sum over prefixes of these lengths, each at unit length; null: the whole vector alone"
+    )
+    matryoshka_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
+        None, description="factor of each prefix; null: 1 each"
+    )
+
+    @property
+    def label(self) -> str:
+        """What the log calls it."""
+        return self.name or self.kind
+
+    @model_validator(mode="after")
+    def _prefixes(self) -> "Term":
+        lengths, factors = self.matryoshka, self.matryoshka_weights
+        if lengths is not None and (not lengths or len(set(lengths)) < len(lengths)):
+            raise ValueError(f"matryoshka: {list(lengths)} needs at least one length, each once")
+        if factors is not None and len(factors) != len(lengths or ()):
+            raise ValueError(f"matryoshka_weights: {len(factors)} given for {len(lengths or ())} lengths in matryoshka")
+        return self
+
+
+class Nce(Term):
+    """InfoNCE as in EmbeddingGemma (arXiv:2509.20354, section 2.2)."""
+
+    kind: Literal["nce"] = "nce"
+    temperature: float | None = Field(None, gt=0, description="null: the task's")
+    share_hard_negatives: bool | None = Field(None, description="null: the task's")
+    hardness: float = Field(
+        0.0, ge=0, description="alpha: a row's own hard negatives weigh exp(alpha * similarity); true: 5.0"
+    )
+    query_query: bool = Field(False, description="other rows' queries are candidates too")
+    passage_passage: bool = Field(False, description="other rows' passages are candidates of the positive too")
+    symmetric: bool = Field(False, description="half the loss looks for each positive's query among all queries")
+    false_negative_margin: float | None = Field(
+        None, ge=0, description="candidates more similar than the positive by more than this do not count; null: all do"
+    )
+
+    @field_validator("hardness", mode="before")
+    @classmethod
+    def _switched(cls, value: Any) -> Any:
+        return (HARDNESS if value else 0.0) if isinstance(value, bool) else value
+
+
+class Gor(Term):
+    """The spread-out regulariser, on queries plus on positives (Zhang et al. 2017, arXiv:1708.06320)."""
+
+    kind: Literal["gor"] = "gor"
+    form: Literal["second_moment", "spread_out"] = Field(
+        "second_moment", description="second_moment: EmbeddingGemma's; spread_out: Zhang et al.'s, with the mean"
+    )
+
+
+class SelfContrast(Term):
+    """Two dropout views of one text find each other (SimCSE, Gao et al. 2021, arXiv:2104.08821)."""
+
+    kind: Literal["self_contrast"] = "self_contrast"
+    temperature: float | None = Field(None, gt=0, description="null: the task's")
+    texts: Literal["queries", "positives"] = Field("positives", description="whose second view is made")
+
+
+AnyTerm = Annotated[Nce | Gor | SelfContrast, Field(discriminator="kind")]
