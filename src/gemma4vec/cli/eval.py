@@ -50,13 +50,16 @@ def evaluate_command(
 
     from gemma4vec.cli.output import emit
     from gemma4vec.evaluation.evaluate import evaluate
+    from gemma4vec.ledger.runs import RunFolder
 
     loaded_model = _load_model(model, dtype, max_tokens)
+    found = _run_of(model)
+    run = RunFolder(found) if found else None
     rows = []
     for loaded in suites:
         folder = _result_folder(model, loaded_model, loaded.name, out)
         with _progress(loaded.name) as report:
-            result = evaluate(loaded_model, loaded, folder, progress=report)
+            result = evaluate(loaded_model, loaded, folder, progress=report, run=run)
         rows.append(_row(result, folder, seed))
     emit(as_json, rows if len(rows) > 1 else rows[0], lambda _: _table(rows))
 

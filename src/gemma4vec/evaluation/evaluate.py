@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,10 @@ from gemma4vec.evaluation.ranking import (
 from gemma4vec.evaluation.result import Result, check_out, save_result
 from gemma4vec.evaluation.retrieve import EmbedderRanker, EmbeddingModel, Vectors
 from gemma4vec.ledger.environment import versions
+from gemma4vec.ledger.ledger import new_id, now
+from gemma4vec.ledger.recording import check_lock, record_evaluation, record_look
+from gemma4vec.ledger.records import belongs, run_around
+from gemma4vec.ledger.runs import RunFolder
 
 TOP = 10  # ranks kept with their scores, for reports
 
@@ -35,8 +38,11 @@ def evaluate(
     depth: int = DEPTH,
     documents_MD: Vectors | None = None,
     progress: Progress = no_progress,
+    run: RunFolder | None = None,
 ) -> Result:
     """Rank the suite's documents for every query, score the rankings, and write the result to `out`.
+
+    The ledger is told of every look, also where nothing is written (docs/ledger.md).
 
     Args:
         model: an embedder, or anything with `rank` such as `Bm25Model`.
@@ -47,15 +53,19 @@ def evaluate(
         depth: documents per query that count.
         documents_MD: the corpus's vectors, where the caller has them already.
         progress: called as `progress(stage, done, total)`.
+        run: that the model comes from; by default the one that `out` lies in.
 
     Raises:
-        InputError: an unknown metric, or `out` holds something else.
+        InputError: an unknown metric, `out` holds something else, or the suite is locked.
         WorkError: vectors that are not finite or not of unit length; a disk that is full.
     """
     if out is not None:
         check_out(out)
     started = time.perf_counter()
     ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
+    described = _describe_suite(suite)
+    owner = belongs(name or ranker.name, run or (run_around(out) if out is not None else None))
+    check_lock(suite.name, described["fingerprint"], owner["recipe_id"])
     ranking = _ranking(ranker, suite, depth, progress)
     scores = per_query(ranking.indices, ranking.scores, suite.query_ids, suite.corpus_ids, suite.qrels, metrics=metrics)
     by_query = {
@@ -65,15 +75,19 @@ def evaluate(
     settings = {
         "model": ranker.describe(),
         "model_fingerprint": ranker.fingerprint,
-        "suite": _describe_suite(suite),
+        "suite": described,
         "ranking": _describe_ranking(ranking, suite, depth),
         "seconds": {**ranking.seconds, "total": time.perf_counter() - started},
         "versions": versions(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": now(),
+        "look": new_id(),
+        "run": owner,
     }
     result = Result(name or ranker.name, suite.name, {suite.name: by_query}, settings)
+    record_look(result.model, result.suite, settings, result.metrics)
     if out is not None:
         save_result(result, out, _top_rows(ranking, suite))
+        record_evaluation(out)
     return result
 
 

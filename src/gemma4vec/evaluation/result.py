@@ -36,7 +36,8 @@ class Result:
         suite: the suite's name.
         per_query: task -> query id -> metric -> value. A plain suite is one task of the suite's name.
         settings: what the scores depend on: "model" (its `describe()`), "model_fingerprint", "suite" (fingerprint and
-            counts), "ranking" (depth, ties, judged share), "seconds", "versions", "created".
+            counts), "ranking" (depth, ties, judged share), "seconds", "versions", "created", "look" (its id in
+            the ledger), "run" (ids of the run and the recipe that the model comes from).
     """
 
     model: str

@@ -132,7 +132,7 @@ class RunFolder:
         """
         file = self.path / EVENTS
         record = {"time": datetime.now(UTC).timestamp(), "event": name, **fields}
-        line = json.dumps(_finite(record), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+        line = json.dumps(finite(record), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
         with disk_errors(file):
             descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
@@ -217,16 +217,16 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.").lower()[:48].strip("-.") or "run"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """`value` with non-finite numbers as None and numpy scalars and paths as plain values, all the way down."""
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, str | bool | int) or value is None:
         return value
     if hasattr(value, "item"):
-        return _finite(value.item())
+        return finite(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return str(value)

@@ -15,6 +15,8 @@ from gemma4vec.errors import Gemma4VecError, InputError
 from gemma4vec.evaluation.evaluate import evaluate
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.environment import environment
+from gemma4vec.ledger.recording import record_run
+from gemma4vec.ledger.records import parents_of
 from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.bases import ResolvedBase, resolve_base
@@ -38,7 +40,7 @@ Say = Callable[[str], None]
 
 def start_run(recipe: Recipe, out: Path | None = None) -> RunFolder:
     """Make the run folder of a recipe, below `out` or the outputs' home."""
-    return RunFolder.create(
+    run = RunFolder.create(
         out or home(),
         recipe.name,
         dump_recipe(recipe),
@@ -46,8 +48,11 @@ def start_run(recipe: Recipe, out: Path | None = None) -> RunFolder:
         seed=recipe.seed,
         hypothesis=recipe.hypothesis,
         status="started",
+        parents=parents_of(recipe.model_dump(mode="json")),
         environment=environment(),
     )
+    record_run(run)
+    return run
 
 
 def recipe_of(run: RunFolder) -> Recipe:
@@ -77,7 +82,7 @@ def load_data(run: RunFolder, recipe: Recipe, number: int, say: Say) -> Loaded:
 
 @contextlib.contextmanager
 def recorded(run: RunFolder) -> Iterator[None]:
-    """Note in the run's manifest how the work inside ended, and pass its error on."""
+    """Note in the run's manifest and in the ledger how the work inside ended, and pass its error on."""
     try:
         yield
     except BaseException as error:
@@ -85,8 +90,10 @@ def recorded(run: RunFolder) -> Iterator[None]:
         with contextlib.suppress(Gemma4VecError):  # a full disk must not hide the error itself
             run.event(status, error=f"{type(error).__name__}: {error}")
             run.update_manifest(status=status)
+            record_run(run)
         raise
     run.update_manifest(status="finished")
+    record_run(run)
 
 
 class Trainer:
@@ -194,7 +201,7 @@ class Trainer:
         suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
 
         def run_evaluation() -> tuple[float, dict[str, Any]]:
-            result = evaluate(self.embedder("checkpoint"), suite)
+            result = evaluate(self.embedder("checkpoint"), suite, run=self.run)
             interval = result.interval("ndcg@10")
             fields = {"suite": suite.name, "ndcg@10": interval.mean, "low": interval.low, "high": interval.high}
             return interval.mean, fields

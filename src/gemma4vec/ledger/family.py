@@ -1,0 +1,98 @@
+"""How many comparisons there were: the family that a verdict is corrected for, and how often suites were looked at.
+
+A family is a suite's contents x a metric, since the last freeze. Its size counts tries: whoever looks at m models on
+one suite and then shows one difference has chosen among m - 1 differences from a baseline, shown or not; and whoever
+compares more pairs than that has made that many comparisons. So it is the larger of (models seen - 1) and (pairs
+compared, this one included). A model that is looked at twice, unchanged, is one try; a pair that is compared again too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gemma4vec.ledger.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Family:
+    """Size of a family and what it was counted from.
+
+    Attributes:
+        size: comparisons to correct for, this one included.
+        models: different models (by fingerprint) seen on this suite and metric.
+        pairs: different pairs compared, this one included.
+        since: time of the freeze that began the family; None where there was none before.
+    """
+
+    size: int
+    models: int
+    pairs: int
+    since: str | None
+
+    def sentence(self) -> str:
+        """For a person."""
+        start = f"since the freeze of {self.since[:19]}" if self.since else "so far"
+        return f"{self.size} ({self.models} models seen, {self.pairs} pairs compared {start})"
+
+
+def family_of(
+    ledger: Ledger, suite_fingerprint: str, metric: str, a: Mapping[str, Any], b: Mapping[str, Any]
+) -> Family:
+    """The family of the comparison of two results.
+
+    It began with the last freeze before the newer of the two was made: freezing after having looked at many models
+    does not make their comparisons few.
+
+    Args:
+        a, b: "fingerprint" of the model and "created" of its result.
+    """
+    prints = sorted((a["fingerprint"], b["fingerprint"]))
+    seen = ledger.value(
+        "SELECT max(time) FROM looks WHERE suite_fingerprint = ? AND metric = ? AND model_fingerprint IN (?, ?)",
+        (suite_fingerprint, metric, *prints),
+    )
+    made = max(seen or "", a["created"] or "", b["created"] or "")
+    since = ledger.value("SELECT max(time) FROM freezes WHERE time < ?", (made,)) if made else None
+    models = {
+        row["model_fingerprint"]
+        for row in ledger.rows(
+            "SELECT DISTINCT model_fingerprint FROM looks WHERE suite_fingerprint = ? AND metric = ? AND time > ?",
+            (suite_fingerprint, metric, since or ""),
+        )
+    }
+    pairs = {
+        (row["fingerprint_a"], row["fingerprint_b"])
+        for row in ledger.rows(
+            "SELECT DISTINCT fingerprint_a, fingerprint_b FROM comparisons "
+            "WHERE suite_fingerprint = ? AND metric = ? AND time > ?",
+            (suite_fingerprint, metric, since or ""),
+        )
+    }
+    models |= set(prints)
+    pairs = {tuple(sorted(pair)) for pair in pairs} | {tuple(prints)}
+    return Family(max(len(models) - 1, len(pairs)), len(models), len(pairs), since)
+
+
+def looks_at_suites(ledger: Ledger) -> list[dict[str, Any]]:
+    """One row for each suite's contents that was ever looked at: how often, how many models, since when."""
+    since = ledger.value("SELECT max(time) FROM freezes") or ""
+    rows = ledger.rows(
+        """SELECT suite_fingerprint, max(suite) AS suite, max(role) AS role, count(DISTINCT id) AS looks,
+             count(DISTINCT CASE WHEN time > ? THEN id END) AS looks_since_freeze,
+             count(DISTINCT model_fingerprint) AS models,
+             count(DISTINCT CASE WHEN time > ? THEN model_fingerprint END) AS models_since_freeze,
+             min(time) AS first, max(time) AS last
+           FROM looks GROUP BY suite_fingerprint ORDER BY looks DESC, suite""",
+        (since, since),
+    )
+    compared = {
+        row["suite_fingerprint"]: row["comparisons"]
+        for row in ledger.rows("SELECT suite_fingerprint, count(*) AS comparisons FROM comparisons GROUP BY 1")
+    }
+    locked = ledger.rows("SELECT suite, suite_fingerprint FROM locks WHERE time > ?", (since,))
+    for row in rows:
+        row["comparisons"] = compared.get(row["suite_fingerprint"], 0)
+        row["locked"] = any(
+            row["suite"] == one["suite"] or row["suite_fingerprint"] == one["suite_fingerprint"] for one in locked
+        )
+    return rows

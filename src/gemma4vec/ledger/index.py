@@ -1,0 +1,166 @@
+"""The index: `ledger.sqlite`, the journal's records as SQL.
+
+One table, `records`, whose rows nobody can change or delete (triggers), and views that read its JSON: `runs` (each run
+as it was last recorded), `run_states` (every time it was), `evaluations`, `looks` (one row for each metric seen),
+`comparisons`, `decisions`, `freezes`, `locks`. It is made from the journal and can always be made again.
+"""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from gemma4vec.errors import WorkError
+from gemma4vec.ledger.journal import Journal, Record
+
+INDEX = "ledger.sqlite"
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 30.0
+
+_COLUMNS = {
+    "run_states": (
+        "run",
+        "run_id name recipe_id created status seed hypothesis path parents data base code machine cost results recipe",
+    ),
+    "evaluations": (
+        "evaluation",
+        "look model suite suite_fingerprint role model_fingerprint run_id recipe_id folder mean settings",
+    ),
+    "comparisons": (
+        "comparison",
+        "suite suite_fingerprint metric a b fingerprint_a fingerprint_b difference p family verdict",
+    ),
+    "decisions": ("decision", "run_id recipe_id decision words"),
+    "freezes": ("freeze", "recipe_id run_id words"),
+    "locks": ("lock", "suite suite_fingerprint words"),
+}
+_LOOK = "model suite suite_fingerprint role model_fingerprint run_id recipe_id"
+
+
+def _fields(names: str) -> str:
+    return ", ".join(f"json_extract(body, '$.{name}') AS {name}" for name in names.split())
+
+
+_VIEWS = [
+    f"CREATE VIEW {view} AS SELECT seq, id, time, {_fields(names)} FROM records WHERE kind = '{kind}'"
+    for view, (kind, names) in _COLUMNS.items()
+]
+_SCHEMA = [
+    """CREATE TABLE records (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, time TEXT NOT NULL,
+       body TEXT NOT NULL CHECK (json_valid(body)))""",
+    "CREATE INDEX records_by_kind ON records (kind, time)",
+    "CREATE TABLE journal_read (head TEXT, bytes INTEGER NOT NULL)",
+    "INSERT INTO journal_read VALUES (NULL, 0)",
+    """CREATE TRIGGER records_never_change BEFORE UPDATE ON records
+       BEGIN SELECT RAISE(ABORT, 'records of the ledger never change'); END""",
+    """CREATE TRIGGER records_are_never_deleted BEFORE DELETE ON records
+       BEGIN SELECT RAISE(ABORT, 'records of the ledger are never deleted'); END""",
+    # INSERT OR REPLACE deletes without asking the trigger above; here it finds the row that is there and leaves it.
+    """CREATE TRIGGER records_are_never_replaced BEFORE INSERT ON records
+       WHEN EXISTS (SELECT 1 FROM records WHERE id = NEW.id OR seq = NEW.seq) BEGIN SELECT RAISE(IGNORE); END""",
+    *_VIEWS,
+    """CREATE VIEW runs AS SELECT * FROM (
+         SELECT *, row_number() OVER (PARTITION BY run_id ORDER BY time DESC, seq DESC) AS place FROM run_states)
+       WHERE place = 1""",
+    f"""CREATE VIEW looks AS SELECT records.seq, records.id, records.time, metric.value AS metric, {_fields(_LOOK)}
+        FROM records, json_each(records.body, '$.metrics') AS metric WHERE kind = 'look'""",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+]
+
+
+def damaged(path: Path, reason: object) -> WorkError:
+    """The one line about an index that cannot be read."""
+    return WorkError(f"{path} is damaged ({reason}); nothing is lost, make it again with: gemma4vec runs rebuild")
+
+
+@contextlib.contextmanager
+def database_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into one line that says what to do."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise WorkError(f"{path} is locked by another program ({error}); close that one and try again") from error
+        if "readonly" in str(error) or "unable to open" in str(error) or "full" in str(error):
+            raise WorkError(f"{path} cannot be written ({error}); free space or make it writable") from error
+        raise damaged(path, error) from error
+    except sqlite3.DatabaseError as error:
+        raise damaged(path, error) from error
+
+
+def open_index(path: Path) -> sqlite3.Connection:
+    """Open or make the index; the caller holds the journal's lock.
+
+    Raises:
+        WorkError: damaged, of another version, or not writable.
+    """
+    with database_errors(path):
+        connection = connect(str(path))
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # What a power cut can take from the index, the journal gives back.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            make_schema(connection)
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+        except BaseException:
+            connection.close()
+            raise
+    if version != SCHEMA_VERSION:
+        connection.close()
+        raise WorkError(
+            f"{path} has version {version} of the schema, this gemma4vec knows {SCHEMA_VERSION}; update gemma4vec, or "
+            "make the index again with: gemma4vec runs rebuild"
+        )
+    return connection
+
+
+def connect(target: str, *, uri: bool = False) -> sqlite3.Connection:
+    """A connection that waits for others and never stumbles over a text."""
+    connection = sqlite3.connect(target, timeout=BUSY_SECONDS, isolation_level=None, uri=uri)
+    connection.row_factory = sqlite3.Row
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")
+    return connection
+
+
+def make_schema(connection: sqlite3.Connection) -> None:
+    """Tables, triggers and views, all or none, in a database that has nothing yet."""
+    if connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in _SCHEMA:
+        connection.execute(statement)
+    connection.execute("COMMIT")
+
+
+def insert(connection: sqlite3.Connection, records: Iterable[Record]) -> None:
+    """Add the records that are not there yet."""
+    connection.executemany(
+        "INSERT INTO records (id, kind, time, body) VALUES (?, ?, ?, ?)",
+        [(one.id, one.kind, one.time, json.dumps(one.body, ensure_ascii=False)) for one in records],
+    )
+
+
+def catch_up(connection: sqlite3.Connection, journal: Journal) -> None:
+    """Add what the journal has and the index has not, in one transaction; the caller holds the journal's lock."""
+    head = journal.head()
+    known, start = connection.execute("SELECT head, bytes FROM journal_read").fetchone()
+    if known != head:
+        start = 0  # another journal than the one that was read: from its beginning, ids tell what is known
+    records, end = journal.read(start)
+    if end == start and known == head:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        insert(connection, records)
+        connection.execute("UPDATE journal_read SET head = ?, bytes = ?", (head, end))
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def stored(connection: sqlite3.Connection) -> list[Record]:
+    """All records in the order in which they came."""
+    rows = connection.execute("SELECT id, kind, time, body FROM records ORDER BY seq")
+    return [Record(row["id"], row["kind"], row["time"], json.loads(row["body"])) for row in rows]

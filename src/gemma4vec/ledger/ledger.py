@@ -1,0 +1,154 @@
+"""The ledger: what was run, seen, compared and decided below one outputs' home. Append-only, for several processes.
+
+`ledger.jsonl` (the journal) is written first and flushed to the disk; `ledger.sqlite` (the index) follows it. Every
+opening adds to the index what a kill kept out of it, so the two cannot drift apart; see docs/ledger.md.
+"""
+
+import contextlib
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.errors import InputError, WorkError
+from gemma4vec.ledger.index import (
+    INDEX,
+    catch_up,
+    connect,
+    database_errors,
+    insert,
+    make_schema,
+    open_index,
+    stored,
+)
+from gemma4vec.ledger.journal import JOURNAL, Record, locked
+
+_READS = {
+    sqlite3.SQLITE_SELECT,
+    sqlite3.SQLITE_READ,
+    sqlite3.SQLITE_FUNCTION,
+    sqlite3.SQLITE_RECURSIVE,
+}
+
+
+class Ledger:
+    """The open ledger: `rows` reads it. Made by `open_ledger`."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path):
+        self._connection = connection
+        self.path = path
+
+    def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Rows of a query as dictionaries."""
+        with database_errors(self.path):
+            return [dict(row) for row in self._connection.execute(query, tuple(parameters))]
+
+    def value(self, query: str, parameters: Sequence[Any] = ()) -> Any:
+        """The first column of the first row; None where there is none."""
+        rows = self.rows(query, parameters)
+        return next(iter(rows[0].values())) if rows else None
+
+    def select(self, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """A person's own query: its columns and rows. Nothing but reading is possible.
+
+        Raises:
+            InputError: not SQL, several statements, or one that would write.
+        """
+        self._connection.set_authorizer(
+            lambda action, *_: sqlite3.SQLITE_OK if action in _READS else sqlite3.SQLITE_DENY
+        )
+        try:
+            cursor = self._connection.execute(query)
+            rows = [tuple(row) for row in cursor]
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            views = "runs, run_states, evaluations, looks, comparisons, decisions, freezes, locks, records"
+            raise InputError(f"{error}; one SELECT over {views} is needed") from error
+        finally:
+            self._connection.set_authorizer(None)
+        return [column[0] for column in cursor.description or ()], rows
+
+
+def add(home: Path, records: Sequence[Record]) -> None:
+    """Append records: to the journal, then to the index.
+
+    Raises:
+        WorkError: the journal cannot be written (nothing is recorded), or the index cannot (the journal has them).
+    """
+    with locked(home, writing=True) as journal, _os_errors(home / JOURNAL):
+        journal.append(records)
+        connection = open_index(home / INDEX)
+        with contextlib.closing(connection), database_errors(home / INDEX):
+            catch_up(connection, journal)
+
+
+@contextlib.contextmanager
+def open_ledger(home: Path, *, tolerant: bool = False) -> Iterator[Ledger]:
+    """The ledger below `home` for reading, brought up to date; empty where there is none.
+
+    Where the folder cannot be written, the index is made in memory from the journal. With `tolerant` also where the
+    index is damaged, so that an evaluation can ask it in any case.
+
+    Raises:
+        WorkError: the index is damaged.
+    """
+    connection = _opened(home, tolerant)
+    with contextlib.closing(connection):
+        yield Ledger(connection, home / INDEX)
+
+
+def _opened(home: Path, tolerant: bool) -> sqlite3.Connection:
+    if not (home / JOURNAL).exists() and not (home / INDEX).exists():
+        return _in_memory(home)
+    if os.access(home, os.W_OK):
+        try:
+            with locked(home, writing=True) as journal:
+                connection = open_index(home / INDEX)
+                try:
+                    with database_errors(home / INDEX):
+                        catch_up(connection, journal)
+                except BaseException:
+                    connection.close()
+                    raise
+                return connection
+        except WorkError:
+            if not tolerant:
+                raise
+    return _in_memory(home)
+
+
+def _in_memory(home: Path) -> sqlite3.Connection:
+    """An index in memory: what the one on disk has, if it can be read, and the journal."""
+    connection = connect(":memory:")
+    make_schema(connection)
+    with contextlib.suppress(sqlite3.Error, ValueError):
+        if (home / INDEX).is_file():
+            # Immutable: opens in a folder that cannot be written. What only its WAL has, the journal has too.
+            with contextlib.closing(connect(f"{(home / INDEX).resolve().as_uri()}?immutable=1", uri=True)) as disk:
+                insert(connection, stored(disk))
+    with contextlib.suppress(FileNotFoundError), _os_errors(home / JOURNAL), locked(home, writing=False) as journal:
+        catch_up(connection, journal)
+    return connection
+
+
+@contextlib.contextmanager
+def _os_errors(path: Path) -> Iterator[None]:
+    """A disk that refuses, as one line; that a file is missing is the caller's to know."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise WorkError(f"{path}: {error.strerror or error}; free space or make it readable and writable") from error
+
+
+def now() -> str:
+    """The time as the ledger writes it: ISO 8601 in UTC with microseconds, so that texts sort as times do."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def new_id() -> str:
+    """A name for one look or decision."""
+    return secrets.token_hex(8)

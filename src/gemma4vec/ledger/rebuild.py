@@ -1,0 +1,107 @@
+"""Make the index again: from the journal, what can be read of the old index, and the run and result folders.
+
+Nothing that was counted gets lost: a record of either file is kept, also where its run is long deleted.
+"""
+
+import contextlib
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from gemma4vec.errors import InputError
+from gemma4vec.files import disk_errors
+from gemma4vec.ledger.index import INDEX, catch_up, connect, database_errors, open_index, stored
+from gemma4vec.ledger.journal import Journal, Record, locked
+from gemma4vec.ledger.ledger import add, open_ledger
+from gemma4vec.ledger.records import decision_record, evaluation_folders, evaluation_record, run_folders, run_record
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a rebuild found.
+
+    Attributes:
+        records: in the ledger now.
+        from_index: records that the old index had and the journal had lost.
+        from_folders: records of folders that the ledger had never heard of.
+        damaged: folders that could not be read, each with its reason.
+        kept_aside: where a damaged index was moved to.
+    """
+
+    records: int
+    from_index: int
+    from_folders: int
+    damaged: list[str]
+    kept_aside: str | None
+
+
+def rebuild(home: Path) -> Rebuilt:
+    """Make the index again.
+
+    Raises:
+        WorkError: the folder cannot be written.
+    """
+    with locked(home, writing=True) as journal, disk_errors(home / INDEX):
+        saved, aside = _salvage(home, journal)
+        connection = open_index(home / INDEX)
+        with contextlib.closing(connection), database_errors(home / INDEX):
+            catch_up(connection, journal)
+    found, damaged = _folders(home)
+    with open_ledger(home) as ledger:
+        known = {row["id"] for row in ledger.rows("SELECT id FROM records")}
+    new = [record for record in found if record.id not in known]
+    if new:
+        add(home, new)
+    with open_ledger(home) as ledger:
+        count = ledger.value("SELECT count(*) FROM records")
+    return Rebuilt(count, saved, len(new), damaged, str(aside) if aside else None)
+
+
+def _salvage(home: Path, journal: Journal) -> tuple[int, Path | None]:
+    """Give the journal what only the old index has, then remove the index, or move it aside where it is damaged."""
+    path = home / INDEX
+    if not path.exists():
+        return 0, None
+    records: list[Record] = []
+    aside = None
+    try:
+        with contextlib.closing(connect(str(path))) as connection:
+            records = stored(connection)
+            if connection.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError("quick_check")
+    except (sqlite3.Error, ValueError):
+        aside = path.with_name(f"{INDEX}.damaged-{os.getpid()}")
+    known = {record.id for record in journal.read()[0]}
+    lost = [record for record in records if record.id not in known]
+    if lost:
+        journal.append(lost)
+    if aside is not None:
+        os.replace(path, aside)
+    for name in (INDEX, f"{INDEX}-wal", f"{INDEX}-shm"):
+        (home / name).unlink(missing_ok=True)
+    return len(lost), aside
+
+
+def _folders(home: Path) -> tuple[list[Record], list[str]]:
+    """Records of every run and result below `home`, and of those elsewhere that the ledger knows."""
+    with open_ledger(home) as ledger:
+        elsewhere = [Path(row["path"]) for row in ledger.rows("SELECT path FROM runs")]
+        elsewhere += [Path(row["folder"]) for row in ledger.rows("SELECT DISTINCT folder FROM evaluations")]
+    roots = [home.resolve(), *(path for path in elsewhere if not path.is_relative_to(home.resolve()))]
+    records: dict[str, Record] = {}
+    damaged = []
+    for root in roots:
+        for run in run_folders(root):
+            decision = decision_record(run.path)
+            for record in [run_record(run), *([decision] if decision else [])]:
+                records.setdefault(record.id, record)
+        for folder in evaluation_folders(root):
+            try:
+                found = evaluation_record(folder)
+            except InputError as error:
+                damaged.append(str(error))
+                continue
+            for record in found:
+                records.setdefault(record.id, record)
+    return sorted(records.values(), key=lambda record: (record.time, record.id)), damaged

@@ -1,0 +1,195 @@
+"""What the ledger says about a run and an evaluation, read from their folders, live and when the index is rebuilt.
+
+Ids come from what is recorded, not from when: reading a folder twice gives the same record, which is then not added
+again. A look has an id of its own, made when the scores were and stored with them.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gemma4vec.errors import InputError
+from gemma4vec.files import sha256_text
+from gemma4vec.ledger.journal import Record
+from gemma4vec.ledger.runs import MANIFEST, RECIPE, RunFolder, finite
+
+METRICS, DECISION = "metrics.json", "decision.json"
+BASELINES = {"bm25", "untrained"}  # evaluated beside a run's model, but not made by its recipe
+_PRUNED = {"checkpoints", "model", "index", "node_modules", "__pycache__"}
+
+
+def run_record(run: RunFolder) -> Record:
+    """A run as its folder has it now.
+
+    Raises:
+        InputError: not a run folder, or a damaged one.
+    """
+    manifest, events = run.manifest, run.events()
+    environment = manifest.get("environment") or {}
+    finished = next((event for event in reversed(events) if event.get("event") == "finished"), {})
+    measured = next((event for event in reversed(events) if event.get("event") == "evaluation"), {})
+    body = {
+        "run_id": str(manifest["run_id"]),
+        "name": manifest.get("name"),
+        "recipe_id": manifest.get("recipe_id"),
+        "created": manifest.get("created"),
+        "status": manifest.get("status"),
+        "seed": manifest.get("seed"),
+        "hypothesis": manifest.get("hypothesis") or "",
+        "path": str(run.path.resolve()),
+        "parents": manifest.get("parents") or [],
+        "data": manifest.get("data") or {},
+        "contamination": manifest.get("contamination"),
+        "base": manifest.get("base"),
+        "code": {"git": environment.get("git"), "versions": environment.get("versions")},
+        "machine": environment.get("machine"),
+        "cost": {key: finished[key] for key in ("seconds", "tokens", "peak_memory_bytes") if key in finished},
+        "results": {
+            "exported": finished.get("exported"),
+            "last_evaluation": {k: v for k, v in measured.items() if k not in ("event", "time")} or None,
+        },
+        "recipe": run.recipe_text if (run.path / RECIPE).is_file() else None,
+    }
+    last = max((float(event.get("time") or 0.0) for event in events), default=0.0)
+    return Record(f"run-{_hashed(body, last)}", "run", _later(manifest.get("created"), last), body)
+
+
+def look_record(model: str, suite: str, settings: Mapping[str, Any], metrics: Sequence[str]) -> Record:
+    """One look at a suite: who saw which metrics of which model on which contents, and when.
+
+    Args:
+        model: what the result calls the model.
+        settings: of the result: "look" is the look's id, "run" the run and recipe that the model belongs to.
+        metrics: names of what was seen.
+    """
+    contents, owner = settings.get("suite") or {}, settings.get("run") or {}
+    body = {
+        "model": model,
+        "suite": suite,
+        "suite_fingerprint": contents.get("fingerprint") or suite,
+        "role": contents.get("role"),
+        "metrics": list(metrics),
+        "model_fingerprint": settings.get("model_fingerprint") or model,
+        "run_id": owner.get("run_id"),
+        "recipe_id": owner.get("recipe_id"),
+    }
+    time = str(settings.get("created") or "")
+    return Record(f"look-{settings.get('look') or _hashed(body, time)}", "look", time, body)
+
+
+def evaluation_record(folder: Path) -> tuple[Record, Record]:
+    """The look and the evaluation that a result folder is.
+
+    Args:
+        folder: with metrics.json.
+
+    Raises:
+        InputError: metrics.json is damaged.
+    """
+    file = folder / METRICS
+    try:
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        settings = dict(summary.get("settings") or {})
+        mean = {str(metric): float(value) for metric, value in summary["mean"].items()}
+        model, suite = str(summary["model"]), str(summary["suite"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{file} is damaged ({' '.join(str(error).split())}); evaluate again") from error
+    settings.setdefault("run", belongs(model, run_around(folder)))  # results from before looks were recorded
+    seen = look_record(model, suite, settings, list(mean))
+    body = {key: value for key, value in seen.body.items() if key != "metrics"}
+    body |= {"look": seen.id, "folder": str(folder.resolve()), "mean": mean, "settings": settings}
+    return seen, Record(f"evaluation-{seen.id}", "evaluation", seen.time, body)
+
+
+def belongs(model: str, run: RunFolder | None) -> dict[str, str | None]:
+    """Ids of the run and the recipe that an evaluated model comes from; a baseline has a run, but no recipe."""
+    if run is None:
+        return {"run_id": None, "recipe_id": None}
+    manifest = run.manifest
+    recipe = None if model in BASELINES else manifest.get("recipe_id")
+    return {"run_id": str(manifest["run_id"]), "recipe_id": recipe}
+
+
+def run_around(folder: Path) -> RunFolder | None:
+    """The run whose folder is around `folder` (or is it), at most four levels up."""
+    for place in [folder.resolve(), *folder.resolve().parents][:5]:
+        if (place / MANIFEST).is_file():
+            with contextlib.suppress(InputError):
+                return RunFolder.open(place)
+    return None
+
+
+def decision_record(folder: Path) -> Record | None:
+    """The decision that a run folder carries; None where it has none or a damaged one."""
+    try:
+        read = json.loads((folder / DECISION).read_text(encoding="utf-8"))
+        return Record(str(read["id"]), "decision", str(read["time"]), dict(read["body"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def parents_of(recipe: Any) -> list[str]:
+    """Ids of the runs whose folders a recipe's paths lie in: the runs that this one builds on."""
+    found = set()
+    for text in _strings(recipe):
+        path = Path(text).expanduser()
+        with contextlib.suppress(OSError, ValueError):  # a text that is no path at all
+            if ("/" in text or path.is_dir()) and path.exists():
+                run = run_around(path)
+                found |= {run.run_id} if run is not None else set()
+    return sorted(found)
+
+
+def run_folders(root: Path) -> Iterator[RunFolder]:
+    """Every run at or below `root`, in the order of their paths."""
+    for folder in _folders(root):
+        if (folder / MANIFEST).is_file():
+            with contextlib.suppress(InputError):
+                yield RunFolder.open(folder)
+
+
+def evaluation_folders(root: Path) -> Iterator[Path]:
+    """Every folder at or below `root` that holds a result."""
+    yield from (folder for folder in _folders(root) if (folder / METRICS).is_file())
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    if not root.is_dir():
+        return
+    yield root
+    for child in sorted(path for path in root.iterdir() if path.is_dir() and not path.is_symlink()):
+        # A run's big folders hold no results; `data` of the outputs' home none either.
+        if child.name not in _PRUNED and not child.name.startswith("."):
+            yield from _folders(child)
+
+
+def _strings(tree: Any) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    for item in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ():
+        yield from _strings(item)
+
+
+def recipe_tree(text: str | None) -> dict[str, Any]:
+    """A recipe's YAML as a tree; empty where it is none."""
+    try:
+        tree = yaml.safe_load(text or "")
+    except yaml.YAMLError:
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+def _hashed(*parts: object) -> str:
+    return sha256_text(json.dumps(finite(parts), sort_keys=True))[:16]
+
+
+def _later(created: Any, seconds: float) -> str:
+    """The later of a manifest's time and an event's, as the ledger writes times."""
+    event = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+    return max(str(created), event) if isinstance(created, str) and re.match(r"\d{4}-", created) else event
