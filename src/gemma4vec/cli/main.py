@@ -25,6 +25,7 @@ COMMANDS = {
     "eval": ("gemma4vec.cli.eval:evaluate_command", "Evaluate a model on a suite."),
     "compare": ("gemma4vec.cli.compare:compare_command", "Say whether two evaluations differ, with statistics."),
     "matrix": ("gemma4vec.cli.matrix:matrix_command", "Train many recipes at equal budget and compare them."),
+    "runs": ("gemma4vec.cli.runs:app", "What was run, seen and decided: the ledger."),
     "search": ("gemma4vec.cli.search:search_command", "Search a corpus with a trained model."),
     "data": ("gemma4vec.cli.data:app", "Make and inspect data: pairs, suites, hard negatives."),
     "doctor": ("gemma4vec.cli.doctor:doctor_command", "Say what this machine can do and what is missing."),

@@ -40,19 +40,15 @@ def family_of(
 ) -> Family:
     """The family of the comparison of two results.
 
-    It began with the last freeze before the newer of the two was made: freezing after having looked at many models
-    does not make their comparisons few.
+    It began with the last freeze before the newer of the two models was first seen here: freezing after having looked
+    at many models does not make their comparisons few, nor does looking again.
 
     Args:
         a, b: "fingerprint" of the model and "created" of its result.
     """
     prints = sorted((a["fingerprint"], b["fingerprint"]))
-    seen = ledger.value(
-        "SELECT max(time) FROM looks WHERE suite_fingerprint = ? AND metric = ? AND model_fingerprint IN (?, ?)",
-        (suite_fingerprint, metric, *prints),
-    )
-    made = max(seen or "", a["created"] or "", b["created"] or "")
-    since = ledger.value("SELECT max(time) FROM freezes WHERE time < ?", (made,)) if made else None
+    firsts = [_first_look(ledger, suite_fingerprint, metric, one) for one in (a, b)]
+    since = ledger.value("SELECT max(time) FROM freezes WHERE time < ?", (max(firsts),))
     models = {
         row["model_fingerprint"]
         for row in ledger.rows(
@@ -71,6 +67,15 @@ def family_of(
     models |= set(prints)
     pairs = {tuple(sorted(pair)) for pair in pairs} | {tuple(prints)}
     return Family(max(len(models) - 1, len(pairs)), len(models), len(pairs), since)
+
+
+def _first_look(ledger: Ledger, suite_fingerprint: str, metric: str, one: Mapping[str, Any]) -> str:
+    """When a model was first seen on a suite; for one whose look nobody recorded, when its result was made."""
+    seen = ledger.value(
+        "SELECT min(time) FROM looks WHERE suite_fingerprint = ? AND metric = ? AND model_fingerprint = ?",
+        (suite_fingerprint, metric, one["fingerprint"]),
+    )
+    return seen or one["created"] or ""
 
 
 def looks_at_suites(ledger: Ledger) -> list[dict[str, Any]]:

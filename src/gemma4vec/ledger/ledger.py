@@ -128,7 +128,8 @@ def _in_memory(home: Path) -> sqlite3.Connection:
             # Immutable: opens in a folder that cannot be written. What only its WAL has, the journal has too.
             with contextlib.closing(connect(f"{(home / INDEX).resolve().as_uri()}?immutable=1", uri=True)) as disk:
                 insert(connection, stored(disk))
-    with contextlib.suppress(FileNotFoundError), _os_errors(home / JOURNAL), locked(home, writing=False) as journal:
+    missing = (FileNotFoundError, NotADirectoryError)
+    with contextlib.suppress(*missing), _os_errors(home / JOURNAL), locked(home, writing=False) as journal:
         catch_up(connection, journal)
     return connection
 
@@ -138,7 +139,7 @@ def _os_errors(path: Path) -> Iterator[None]:
     """A disk that refuses, as one line; that a file is missing is the caller's to know."""
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
         raise WorkError(f"{path}: {error.strerror or error}; free space or make it readable and writable") from error

@@ -1,0 +1,180 @@
+"""`gemma4vec runs`: what was run, seen, compared and decided."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gemma4vec.errors import InputError
+
+if TYPE_CHECKING:
+    from gemma4vec.ledger.journal import Record
+
+app = typer.Typer(help="What was run, seen and decided: the ledger.")
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Run id, its beginning or end, its folder, or latest.")]
+Words = Annotated[str, typer.Argument(metavar="[WORDS]", help="Why, in words.", show_default=False)]
+
+
+@app.callback(invoke_without_command=True)
+def list_command(ctx: typer.Context, as_json: Json = False) -> None:
+    """List all runs; the subcommands show, compare, judge and count."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from gemma4vec.cli.output import emit
+    from gemma4vec.cli.runs_render import run_table
+    from gemma4vec.files import home
+    from gemma4vec.ledger.ledger import open_ledger
+    from gemma4vec.ledger.overview import all_runs
+
+    with open_ledger(home()) as ledger:
+        runs = all_runs(ledger)
+    emit(as_json, [_brief(run) for run in runs], run_table)
+
+
+@app.command("show")
+def show_command(run: Run, as_json: Json = False) -> None:
+    """One run: recipe, parents, data, code, machine, cost, hypothesis, scores, decisions."""
+    from gemma4vec.cli.output import emit
+    from gemma4vec.cli.runs_render import run_page
+    from gemma4vec.files import home
+    from gemma4vec.ledger.ledger import open_ledger
+    from gemma4vec.ledger.overview import evaluations_of, find
+
+    with open_ledger(home()) as ledger:
+        found = find(ledger, run)
+        found["evaluations"] = evaluations_of(ledger, found["run_id"])
+        found["decisions"] = ledger.rows(
+            "SELECT time, decision, words FROM decisions WHERE run_id = ? ORDER BY time, seq", (found["run_id"],)
+        )
+    emit(as_json, found, run_page)
+
+
+@app.command("diff")
+def diff_command(
+    a: Annotated[str, typer.Argument(metavar="A", help="A run.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    as_json: Json = False,
+) -> None:
+    """What differs between two runs: recipe, data, code, machine; then scores."""
+    from gemma4vec.cli.output import emit
+    from gemma4vec.cli.runs_render import difference_page
+    from gemma4vec.files import home
+    from gemma4vec.ledger.ledger import open_ledger
+    from gemma4vec.ledger.overview import difference, find
+
+    with open_ledger(home()) as ledger:
+        run_a, run_b = find(ledger, a), find(ledger, b)
+        found = {"a": run_a["run_id"], "b": run_b["run_id"], **difference(ledger, run_a, run_b)}
+    emit(as_json, found, difference_page)
+
+
+@app.command("decide")
+def decide_command(
+    run: Run,
+    decision: Annotated[str, typer.Argument(metavar="keep|drop|repeat", help="What becomes of it.")],
+    words: Words = "",
+    as_json: Json = False,
+) -> None:
+    """Record what is decided about a run, and why; a later decision stands beside an earlier one."""
+    from gemma4vec.files import home
+    from gemma4vec.ledger.ledger import open_ledger
+    from gemma4vec.ledger.overview import find
+    from gemma4vec.ledger.recording import decide
+
+    with open_ledger(home()) as ledger:
+        found = find(ledger, run)
+    _done(as_json, decide(home(), found, decision, words), f"{found['run_id']}: {decision}")
+
+
+@app.command("freeze")
+def freeze_command(run: Run, words: Words = "", as_json: Json = False) -> None:
+    """Freeze a run's recipe: comparisons are counted anew from now on, and locked suites open for it."""
+    from gemma4vec.files import home
+    from gemma4vec.ledger.ledger import open_ledger
+    from gemma4vec.ledger.overview import find
+    from gemma4vec.ledger.recording import freeze
+
+    with open_ledger(home()) as ledger:
+        found = find(ledger, run)
+    if not found["recipe_id"]:
+        raise InputError(f"the run {found['run_id']} has no recipe id; only a recipe can be frozen")
+    record = freeze(home(), found["recipe_id"], found["run_id"], words)
+    _done(as_json, record, f"frozen: recipe {found['recipe_id']} of {found['run_id']}; a new family begins")
+
+
+@app.command("lock")
+def lock_command(
+    suite: Annotated[Path, typer.Argument(metavar="SUITE", help="Folder of the suite.")],
+    words: Words = "",
+    as_json: Json = False,
+) -> None:
+    """Lock a final suite: nothing is evaluated on it until a recipe is frozen."""
+    from gemma4vec.data.suites import load_suite
+    from gemma4vec.files import home
+    from gemma4vec.ledger.recording import lock
+
+    loaded = load_suite(suite)
+    if loaded.role == "dev":
+        raise InputError(f"{suite} is a dev suite, which guides choices; only a final one can be locked (role: final)")
+    record = lock(home(), loaded.name, loaded.fingerprint, words)
+    _done(as_json, record, f"locked: {loaded.name}, until a recipe is frozen with: gemma4vec runs freeze RUN")
+
+
+@app.command("looks")
+def looks_command(as_json: Json = False) -> None:
+    """How often each suite has been looked at, by how many models, and since the last freeze."""
+    from gemma4vec.cli.output import emit
+    from gemma4vec.cli.runs_render import look_table
+    from gemma4vec.files import home
+    from gemma4vec.ledger.family import looks_at_suites
+    from gemma4vec.ledger.ledger import open_ledger
+
+    with open_ledger(home()) as ledger:
+        rows = looks_at_suites(ledger)
+    emit(as_json, rows, look_table)
+
+
+@app.command("sql")
+def sql_command(
+    query: Annotated[str, typer.Argument(metavar="SELECT", help="One query; docs/ledger.md lists the views.")],
+    as_json: Json = False,
+) -> None:
+    """Ask the ledger in SQL; nothing but reading is possible."""
+    from gemma4vec.cli.output import emit, table
+    from gemma4vec.files import home
+    from gemma4vec.ledger.ledger import open_ledger
+
+    with open_ledger(home()) as ledger:
+        columns, rows = ledger.select(query)
+    emit(as_json, [dict(zip(columns, row, strict=True)) for row in rows], lambda _: table(columns, rows))
+
+
+@app.command("rebuild")
+def rebuild_command(as_json: Json = False) -> None:
+    """Make the index again from the journal, run folders and evaluations; no count of looks gets smaller."""
+    from dataclasses import asdict
+
+    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.files import home
+    from gemma4vec.ledger.rebuild import rebuild
+
+    done = rebuild(home())
+    for line in done.damaged:
+        notice(f"warning: {line}")
+    said = f"{done.records:,} records; {done.from_index:,} only the old index had, {done.from_folders:,} only folders"
+    aside = f"\nthe damaged index is kept as {done.kept_aside}" if done.kept_aside else ""
+    emit(as_json, asdict(done), lambda _: said + aside)
+
+
+def _brief(run: dict[str, Any]) -> dict[str, Any]:
+    """What the list says of a run."""
+    names = ("run_id", "name", "created", "recipe_id", "status", "hypothesis", "scores", "decision", "words", "path")
+    return {name: run[name] for name in names} | {"deleted": run["deleted"]}
+
+
+def _done(as_json: bool, record: "Record", line: str) -> None:
+    from gemma4vec.cli.output import emit
+
+    emit(as_json, {"id": record.id, "kind": record.kind, "time": record.time, **record.body}, lambda _: line)

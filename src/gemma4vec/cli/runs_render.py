@@ -1,0 +1,123 @@
+"""What `gemma4vec runs` shows to a person."""
+
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from gemma4vec.cli.output import table
+
+SHOWN_SUITES = 3
+
+
+def run_table(runs: list[dict[str, Any]]) -> Any:
+    """The list of runs; scores are nDCG@10."""
+    if not runs:
+        return "no runs yet; start one with: gemma4vec quickstart"
+    rows = [
+        [
+            run["run_id"],
+            str(run["created"] or "")[:16].replace("T", " "),
+            run["recipe_id"],
+            "deleted" if run["deleted"] else run["status"],
+            _scores(run["scores"]),
+            run["decision"],
+        ]
+        for run in runs
+    ]
+    return table(["run", "when (UTC)", "recipe", "status", "nDCG@10", "decision"], rows)
+
+
+def run_page(run: dict[str, Any]) -> Any:
+    """One run."""
+    git = (run["code"] or {}).get("git") or {}
+    commit = f"{git['commit'][:12]}{' with changes' if git.get('dirty') else ''}" if git.get("commit") else None
+    machine = run["machine"] or {}
+    pairs: list[list[object]] = [
+        ["when (UTC)", str(run["created"] or "")[:19].replace("T", " ")],
+        ["status", f"{run['status']}{', folder deleted' if run['deleted'] else ''}"],
+        ["recipe", run["recipe_id"]],
+        ["seed", run["seed"]],
+        ["hypothesis", run["hypothesis"] or None],
+        ["builds on", ", ".join(run["parents"]) or None],
+        *(["data " + stage, _sources(sources)] for stage, sources in run["data"].items()),
+        ["code", commit or ((run["code"] or {}).get("versions") or {}).get("gemma4vec")],
+        ["machine", f"{machine.get('cpu')}, {machine.get('cores')} cores" if machine else None],
+        ["cost", _cost(run["cost"])],
+        *(["decision", f"{made['decision']}: {made['words']}".rstrip(": ")] for made in run["decisions"]),
+        ["folder", run["path"]],
+    ]
+    parts: list[Any] = [table([run["run_id"], ""], pairs)]
+    if run["evaluations"]:
+        metrics = list(run["evaluations"][0]["mean"])
+        rows = [
+            [one["suite"], one["model"], *(one["mean"].get(metric) for metric in metrics)] for one in run["evaluations"]
+        ]
+        parts.append(table(["suite", "model", *metrics], rows))
+    return Group(*parts)
+
+
+def difference_page(found: dict[str, Any]) -> Any:
+    """What differs between two runs."""
+    parts: list[Any] = [Text(f"A: {found['a']}\nB: {found['b']}")]
+    for kind in ("recipe", "data", "code", "machine"):
+        rows = [[name, _plain(a), _plain(b)] for name, (a, b) in found[kind].items()]
+        parts.append(table([kind, "A", "B"], rows) if rows else Text(f"{kind}: the same"))
+    scores = [
+        [suite, a, b, f"{a - b:+.4f}" if a is not None and b is not None else None]
+        for suite, (a, b) in found["scores"].items()
+    ]
+    if scores:
+        parts += [
+            table(["nDCG@10", "A", "B", "A - B"], scores),
+            Text(f"is it more than noise? gemma4vec compare {found['a']} {found['b']}"),
+        ]
+    else:
+        parts.append(Text("scores: no suite that both were evaluated on"))
+    return Group(*parts)
+
+
+def look_table(rows: list[dict[str, Any]]) -> Any:
+    """How often each suite was looked at."""
+    if not rows:
+        return "no suite has been looked at yet"
+    columns = ["suite", "role", "contents", "looks", "models", "since the freeze", "compared", "last", "locked"]
+    cells = [
+        [
+            row["suite"],
+            row["role"],
+            row["suite_fingerprint"][:8],
+            row["looks"],
+            row["models"],
+            f"{row['looks_since_freeze']} of {row['models_since_freeze']} models",
+            row["comparisons"],
+            row["last"][:16].replace("T", " "),
+            row["locked"],
+        ]
+        for row in rows
+    ]
+    return table(columns, cells)
+
+
+def _scores(scores: dict[str, float]) -> str | None:
+    shown = [f"{suite} {score:.3f}" for suite, score in list(scores.items())[:SHOWN_SUITES]]
+    more = len(scores) - len(shown)
+    return ", ".join([*shown, *([f"{more} more"] if more else [])]) or None
+
+
+def _sources(sources: dict[str, dict[str, Any]]) -> str:
+    return ", ".join(
+        f"{name}: {source.get('rows', 0):,} rows ({str(source.get('content_hash'))[:12]})"
+        for name, source in sources.items()
+    )
+
+
+def _cost(cost: dict[str, Any]) -> str | None:
+    words = [f"{cost['seconds']:,.0f} s"] if "seconds" in cost else []
+    words += [f"{cost['tokens']:,} tokens"] if "tokens" in cost else []
+    words += [f"{cost['peak_memory_bytes'] / 2**30:.1f} GiB at most"] if cost.get("peak_memory_bytes") else []
+    return ", ".join(words) or None
+
+
+def _plain(value: Any) -> str | None:
+    return None if value is None else str(value)

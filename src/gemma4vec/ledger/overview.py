@@ -1,0 +1,119 @@
+"""Runs as the ledger knows them, with their scores and decisions; and what differs between two of them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.errors import InputError
+from gemma4vec.ledger.ledger import Ledger
+from gemma4vec.ledger.records import BASELINES, recipe_tree
+from gemma4vec.ledger.runs import MANIFEST
+
+MAIN_METRIC = "ndcg@10"
+
+
+def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
+    """Every run as it was last recorded, oldest first, with "scores", "decision", "words" and whether it is "deleted".
+
+    "scores" is suite -> nDCG@10 of the run's own model, the newest evaluation of each suite.
+    """
+    runs = [
+        json.loads(row["body"])
+        for row in ledger.rows("SELECT records.body FROM runs JOIN records USING (id) ORDER BY created, run_id")
+    ]
+    decisions = {row["run_id"]: row for row in ledger.rows("SELECT * FROM decisions ORDER BY time, seq")}
+    scores: dict[str, dict[str, float]] = {}
+    for row in _evaluations(ledger):
+        if row["model"] not in BASELINES and MAIN_METRIC in row["mean"]:
+            scores.setdefault(row["run_id"], {})[row["suite"]] = row["mean"][MAIN_METRIC]
+    for run in runs:
+        made = decisions.get(run["run_id"])
+        run["scores"] = scores.get(run["run_id"], {})
+        run["decision"], run["words"] = (made["decision"], made["words"]) if made else (None, None)
+        run["deleted"] = not (Path(run["path"]) / MANIFEST).is_file()
+    return runs
+
+
+def find(ledger: Ledger, spec: str) -> dict[str, Any]:
+    """The run that `spec` means: its id, an unambiguous beginning or end of that, its folder, or "latest".
+
+    Raises:
+        InputError: none or several fit.
+    """
+    runs = all_runs(ledger)
+    if spec == "latest" and runs:
+        return runs[-1]
+    place = str(Path(spec).resolve())
+    exact = [run for run in runs if spec == run["run_id"] or place == run["path"]]
+    fitting = exact or [run for run in runs if run["run_id"].startswith(spec) or run["run_id"].endswith(spec)]
+    if not fitting:
+        raise InputError(f"the ledger has no run '{spec}'; list them with: gemma4vec runs")
+    if len(fitting) > 1:
+        some = ", ".join(run["run_id"] for run in fitting[:5])
+        raise InputError(f"'{spec}' fits {len(fitting)} runs: {some}; say more of it")
+    return fitting[0]
+
+
+def evaluations_of(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
+    """The newest evaluation of each model and suite in a run: "model", "suite", "suite_fingerprint", "mean", "time",
+    "folder"."""
+    newest = {(row["model"], row["suite_fingerprint"]): row for row in _evaluations(ledger, run_id)}
+    return sorted(newest.values(), key=lambda row: (row["suite"], row["model"]))
+
+
+def _evaluations(ledger: Ledger, run_id: str | None = None) -> list[dict[str, Any]]:
+    """All evaluations of runs, or those of one, oldest first."""
+    query = "SELECT run_id, model, suite, suite_fingerprint, mean, time, folder FROM evaluations WHERE run_id "
+    where, parameters = ("= ?", [run_id]) if run_id else ("IS NOT NULL", [])
+    rows = ledger.rows(f"{query}{where} ORDER BY time, seq", parameters)
+    return [{**row, "mean": json.loads(row["mean"])} for row in rows]
+
+
+def difference(ledger: Ledger, a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs between two runs, first in what was done, then in what came out.
+
+    Returns:
+        "recipe", "data", "code", "machine": dotted name -> [value of A, value of B], where they differ (None: absent);
+        "scores": suite -> [nDCG@10 of A, of B], of suites with the same contents.
+    """
+    scores_a, scores_b = (
+        {row["suite_fingerprint"]: row for row in _evaluations(ledger, run["run_id"]) if row["model"] not in BASELINES}
+        for run in (a, b)
+    )
+    common = [(row, scores_b[key]) for key, row in scores_a.items() if key in scores_b]
+    return {
+        "recipe": _differing(recipe_tree(a["recipe"]), recipe_tree(b["recipe"])),
+        "data": _differing(_data(a), _data(b)),
+        "code": _differing(a["code"], b["code"]),
+        "machine": _differing(a["machine"], b["machine"]),
+        "scores": {
+            one["suite"]: [one["mean"].get(MAIN_METRIC), other["mean"].get(MAIN_METRIC)] for one, other in common
+        },
+    }
+
+
+def _data(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What identifies a run's data: contents and counts of rows, not where they lie."""
+    kept = ("content_hash", "rows", "bad_rows")
+    return {
+        stage: {name: {key: source[key] for key in kept if key in source} for name, source in sources.items()}
+        for stage, sources in run["data"].items()
+    }
+
+
+def _differing(a: Any, b: Any) -> dict[str, list[Any]]:
+    flat_a, flat_b = flat(a), flat(b)
+    names = [*flat_a, *(name for name in flat_b if name not in flat_a)]
+    return {name: [flat_a.get(name), flat_b.get(name)] for name in names if flat_a.get(name) != flat_b.get(name)}
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested dictionaries and lists by dotted names."""
+    if not isinstance(tree, dict | list):
+        return {prefix: tree} if prefix else {}
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    leaves: dict[str, Any] = {}
+    for name, item in items:
+        leaves.update(flat(item, f"{prefix}.{name}" if prefix else str(name)))
+    return leaves
