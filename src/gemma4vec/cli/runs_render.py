@@ -33,6 +33,9 @@ def run_page(run: dict[str, Any]) -> Any:
     git = (run["code"] or {}).get("git") or {}
     commit = f"{git['commit'][:12]}{' with changes' if git.get('dirty') else ''}" if git.get("commit") else None
     machine = run["machine"] or {}
+    decisions: list[list[object]] = [
+        ["decision", f"{made['decision']}: {made['words']}".rstrip(": ")] for made in run["decisions"]
+    ]
     pairs: list[list[object]] = [
         ["when (UTC)", str(run["created"] or "")[:19].replace("T", " ")],
         ["status", f"{run['status']}{', folder deleted' if run['deleted'] else ''}"],
@@ -44,7 +47,7 @@ def run_page(run: dict[str, Any]) -> Any:
         ["code", commit or ((run["code"] or {}).get("versions") or {}).get("gemma4vec")],
         ["machine", f"{machine.get('cpu')}, {machine.get('cores')} cores" if machine else None],
         ["cost", _cost(run["cost"])],
-        *(["decision", f"{made['decision']}: {made['words']}".rstrip(": ")] for made in run["decisions"]),
+        *decisions,
         ["folder", run["path"]],
     ]
     parts: list[Any] = [table([run["run_id"], ""], pairs)]
