@@ -3,9 +3,12 @@
 Nothing is left out of a step but what is written and shown after it (an event of one line).
 """
 
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from peer_trainer import read_clock
@@ -37,6 +40,7 @@ class Ours:
     tokens: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     padding_shares: list[float] = field(default_factory=list)
+    rotation: Any = None
 
     @property
     def built(self) -> Built:
@@ -45,19 +49,35 @@ class Ours:
 
     def prepare(self) -> None:
         """Probe and, as the recipe says, compile."""
-        prepare_model(self.stage)
+        with self._own_rotation():
+            prepare_model(self.stage)
+
+    @contextmanager
+    def _own_rotation(self) -> Iterator[None]:
+        """Compiled layers change a function of the library's module (`model.rotary`); the peer must have its own."""
+        module = sys.modules[type(self.built.encoder.backbone.model).__module__]
+        library = getattr(module, "rotate_half", None)
+        if self.rotation is not None:
+            module.rotate_half = self.rotation  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            self.rotation = getattr(module, "rotate_half", None)
+            if library is not None:
+                module.rotate_half = library  # type: ignore[attr-defined]
 
     def train(self, steps: int) -> float:
         """Train some steps; gives seconds, making the batches included."""
         settings = self.stage.settings.optimiser
         started = read_clock()
-        for _ in range(steps):
-            loss = self.stage.task.loss(self.built, next(self.batches))
-            loss.value.backward()
-            self.optimiser.step(learning_rate(settings, len(self.tokens), self.total_steps))
-            self.tokens.append(loss.tokens)
-            self.losses.append(float(loss.value.detach()))
-            self.padding_shares.append(loss.padding_share)
+        with self._own_rotation():
+            for _ in range(steps):
+                loss = self.stage.task.loss(self.built, next(self.batches))
+                loss.value.backward()
+                self.optimiser.step(learning_rate(settings, len(self.tokens), self.total_steps))
+                self.tokens.append(loss.tokens)
+                self.losses.append(float(loss.value.detach()))
+                self.padding_shares.append(loss.padding_share)
         return read_clock() - started
 
 

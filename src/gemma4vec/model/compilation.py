@@ -39,7 +39,7 @@ def choose_compile(wanted: Literal["auto"] | bool, *, steps: int | None, minutes
         return CompileChoice(False, f"{missing}: layers run uncompiled, about a quarter slower")
     if (steps is not None and steps < _STEPS_WORTH_IT) or (minutes is not None and minutes < 1):
         return CompileChoice(False, "the budget is too short for compilation to pay")
-    return CompileChoice(True, "one compilation serves all shapes")
+    return CompileChoice(True, "compiled once, for all shapes")
 
 
 def use_compile_cache() -> None:
