@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers.models.gemma3 import modeling_gemma3
-from transformers.models.llama import modeling_llama
 
+from float64_norms import use_float64_norms
 from gemma4vec.data.batches import RowBatch
 from gemma4vec.data.rows import Row
 from gemma4vec.model.build import Built, build
@@ -42,16 +41,7 @@ COMBINATIONS = [
 
 @pytest.fixture(autouse=True)
 def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library computes RMSNorm in fp32 whatever the model's type; sums of gradients then differ by rounding."""
-
-    def gemma(self: Any, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (1.0 + self.weight)
-
-    def llama(self: Any, x: Tensor) -> Tensor:
-        return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-
-    monkeypatch.setattr(modeling_gemma3.Gemma3RMSNorm, "forward", gemma)
-    monkeypatch.setattr(modeling_llama.LlamaRMSNorm, "forward", llama)
+    use_float64_norms(monkeypatch)
 
 
 @pytest.fixture(scope="module", params=["gemma3", "llama"])
