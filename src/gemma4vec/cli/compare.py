@@ -10,7 +10,7 @@ from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
     from gemma4vec.evaluation.compare import Comparison, QueryDifference
-    from gemma4vec.evaluation.result import Result
+    from gemma4vec.evaluation.compare_seeds import Side
     from gemma4vec.ledger.family import Family
 
 SHOWN = 5  # largest differences printed on either side; --json has more
@@ -19,7 +19,11 @@ SHOWN = 5  # largest differences printed on either side; --json has more
 def compare_command(
     a: Annotated[
         str,
-        typer.Argument(metavar="A", help="Result folder, run folder or id, or a name below HOME/evals such as bm25."),
+        typer.Argument(
+            metavar="A",
+            help="Result folder, run folder or id, or a name below HOME/evals such as bm25; several runs of one recipe "
+            "with commas between, or recipe:ID for all of them.",
+        ),
     ],
     b: Annotated[str, typer.Argument(metavar="B", help="The other; a bare name is first looked for in A's run.")],
     metric: Annotated[str, typer.Option("--metric", help="ndcg@10, recall@100, mrr@10 or map.")] = "ndcg@10",
@@ -29,6 +33,12 @@ def compare_command(
     margin: Annotated[
         float | None,
         typer.Option("--margin", help="Differences below this do not matter: allows 'equivalent'.", show_default=False),
+    ] = None,
+    no_worse_than: Annotated[
+        float | None,
+        typer.Option(
+            "--no-worse-than", help="Ask too: is A worse than B by less than this?", metavar="X", show_default=False
+        ),
     ] = None,
     allow_different_settings: Annotated[
         bool,
@@ -41,61 +51,77 @@ def compare_command(
 
     p is corrected for the tries that the ledger counts on this suite and metric since the last freeze.
     """
-    if margin is not None and not margin > 0:
-        raise InputError(f"--margin {margin}: give a number above zero, such as 0.01")
+    for option, value in (("--margin", margin), ("--no-worse-than", no_worse_than)):
+        if value is not None and not value > 0:
+            raise InputError(f"{option} {value}: give a number above zero, such as 0.01")
     from gemma4vec.cli.output import emit
-    from gemma4vec.evaluation.compare import compare
-    from gemma4vec.evaluation.locate import locate_pair
-    from gemma4vec.evaluation.result import load_result
+    from gemma4vec.evaluation.compare_seeds import compare_sides
+    from gemma4vec.evaluation.locate import locate_all
     from gemma4vec.files import home
 
-    folder_a, folder_b = locate_pair(a, b, home(), suite)
-    result_a, result_b = load_result(folder_a), load_result(folder_b)
-    family = _family(result_a, result_b, metric)
-    found = compare(
-        result_a,
-        result_b,
+    specs_a, specs_b = _specs(a), _specs(b)
+    folders = locate_all([*specs_a, *specs_b], home(), suite)
+    folders_a, folders_b = folders[: len(specs_a)], folders[len(specs_a) :]
+    found, family = compare_sides(
+        _side(folders_a),
+        _side(folders_b),
         metric,
         seed=seed,
         margin=margin,
-        family=family.size,
+        no_worse_than=no_worse_than,
         allow_different_settings=allow_different_settings,
     )
-    _record(found, result_a, result_b)
-    plain = {**found.as_dict(), "family": asdict(family), "folder_a": str(folder_a), "folder_b": str(folder_b)}
-    emit(as_json, plain, lambda _: _render(found, family, folder_a, folder_b))
+    places = {"folder_a": _joined(folders_a), "folder_b": _joined(folders_b)}
+    plain = {**found.as_dict(), "family": asdict(family), **places}
+    emit(as_json, plain, lambda _: _render(found, family, **places))
 
 
-def _family(a: "Result", b: "Result", metric: str) -> "Family":
-    """How many comparisons the ledger counts for this suite and metric."""
+def _specs(text: str) -> list[str]:
+    """The runs or results that one argument names."""
+    if Path(text).exists():
+        return [text]  # a folder may have a comma in its name
+    specs = []
+    for word in [part.strip() for part in text.split(",") if part.strip()]:
+        specs += _runs_of_recipe(word.removeprefix("recipe:")) if word.startswith("recipe:") else [word]
+    if not specs:
+        raise InputError(f"'{text}' names no result; give a run, a folder, or a name below HOME/evals such as bm25")
+    return specs
+
+
+def _runs_of_recipe(recipe: str) -> list[str]:
+    """Folders of the finished runs of a recipe, as the ledger knows them."""
     from gemma4vec.files import home
-    from gemma4vec.ledger.family import family_of
     from gemma4vec.ledger.ledger import open_ledger
+    from gemma4vec.ledger.overview import all_runs
 
-    sides = [{"fingerprint": _fingerprint(one), "created": one.settings.get("created")} for one in (a, b)]
     with open_ledger(home(), tolerant=True) as ledger:
-        return family_of(ledger, _contents(a), metric, *sides)
+        known = [run for run in all_runs(ledger) if str(run["recipe_id"]).startswith(recipe) and run["scores"]]
+    ids = sorted({str(run["recipe_id"]) for run in known})
+    if len(ids) > 1:
+        raise InputError(f"'recipe:{recipe}' fits {len(ids)} recipes: {', '.join(ids[:5])}; say more of it")
+    found = [run["path"] for run in known if not run["deleted"]]
+    if not found:
+        raise InputError(f"the ledger knows no evaluated run of a recipe '{recipe}'; list them with: gemma4vec runs")
+    return found
 
 
-def _record(found: "Comparison", a: "Result", b: "Result") -> None:
-    """Tell the ledger what was compared and what was said."""
-    from gemma4vec.ledger.recording import record_comparison
+def _side(folders: list[Path]) -> "Side":
+    """The results in these folders with the seeds of their runs."""
+    from gemma4vec.evaluation.compare_seeds import Side
+    from gemma4vec.evaluation.result import load_result
+    from gemma4vec.ledger.records import run_around
 
-    fingerprints = {"fingerprint_a": _fingerprint(a), "fingerprint_b": _fingerprint(b)}
-    said = {"p": found.verdict.p, "family": found.verdict.family, "verdict": found.verdict.word}
-    what = {"suite": found.suite, "suite_fingerprint": _contents(a), "metric": found.metric, "a": found.a, "b": found.b}
-    record_comparison({**what, **fingerprints, "difference": found.difference, **said})
-
-
-def _fingerprint(result: "Result") -> str:
-    return result.settings.get("model_fingerprint") or result.model
+    runs = [run_around(folder) for folder in folders]
+    return Side(
+        [load_result(folder) for folder in folders], [run.manifest.get("seed") if run else None for run in runs]
+    )
 
 
-def _contents(result: "Result") -> str:
-    return (result.settings.get("suite") or {}).get("fingerprint") or result.suite
+def _joined(folders: list[Path]) -> str:
+    return ", ".join(str(folder) for folder in folders)
 
 
-def _render(found: "Comparison", family: "Family", folder_a: Path, folder_b: Path) -> Any:
+def _render(found: "Comparison", family: "Family", folder_a: str, folder_b: str) -> Any:
     """The comparison for a person: table, verdict, and where it comes from."""
     from rich.console import Group
     from rich.text import Text
@@ -116,6 +142,8 @@ def _render(found: "Comparison", family: "Family", folder_a: Path, folder_b: Pat
     ]
     lines = [
         Text(found.sentence(), style="bold"),
+        *([Text(f"seeds: {found.seeds.statement}")] if found.seeds else []),
+        *([Text(_no_worse(found), style="bold")] if found.no_worse else []),
         *(
             Text(f"differs: {name}: A {value_a}, B {value_b}")
             for name, (value_a, value_b) in found.differing_settings.items()
@@ -125,6 +153,13 @@ def _render(found: "Comparison", family: "Family", folder_a: Path, folder_b: Pat
         Text(f"A: {folder_a}\nB: {folder_b}"),
     ]
     return Group(table([f"{found.suite}, {test.n} queries", found.metric], figures), *lines)
+
+
+def _no_worse(found: "Comparison") -> str:
+    """The answer to "no worse than", with what weakens it."""
+    asked = found.no_worse
+    assert asked is not None
+    return f"no worse than {asked.margin:g}? {asked.reason}{f' ({asked.note})' if asked.note else ''}"
 
 
 def _largest(title: str, queries: "list[QueryDifference]") -> list[Any]:

@@ -60,6 +60,7 @@ def as_dict(found: "Estimate") -> dict[str, Any]:
         "reads": [
             {"source": name, "path": facts["path"], "rows": facts["rows"]} for name, facts in found.sources.items()
         ],
+        "detectable": _detectable(recipe),
         "writes_gb": {
             "checkpoints": checkpoint_bytes(parameters, recipe.stages) / GB,
             "model": model_bytes(parameters) / GB,
@@ -91,6 +92,24 @@ def _stage(stage: "StageEstimate", settings: Any) -> dict[str, Any]:
         "memory_gb": _memory(stage.memory),
         "gpu_memory_gb": _memory(stage.gpu_memory),
     }
+
+
+def _detectable(recipe: "Recipe") -> list[dict[str, Any]]:
+    """What the evaluations during training will be able to show, for each stage that names its suite."""
+    from pathlib import Path
+
+    from gemma4vec.data.sample import sample_suite
+    from gemma4vec.data.suites import load_suite
+    from gemma4vec.evaluation.forecast import forecast
+
+    found = []
+    for stage in recipe.stages:
+        asked = stage.evaluation
+        if asked.suite and (asked.every_steps is not None or asked.at_shares):
+            suite = sample_suite(load_suite(Path(asked.suite)), asked.max_queries, asked.max_documents)
+            said = forecast(suite.name, suite.fingerprint, len(suite.queries))
+            found.append({"stage": stage.name, **vars(said), "sentence": said.sentence()})
+    return found
 
 
 def _memory(memory: "Memory") -> dict[str, float]:
@@ -138,6 +157,7 @@ def as_text(found: dict[str, Any]) -> str:
     lines += [
         _line("reads", f"{source['source']}: {source['rows']:,} rows, {source['path']}") for source in found["reads"]
     ]
+    lines += [_line("can show", one["sentence"]) for one in found["detectable"]]
     writes = ", ".join(f"{name} {size:.2f} GB" for name, size in found["writes_gb"].items())
     return "\n".join([*lines, _line("writes", writes)])
 

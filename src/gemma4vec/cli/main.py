@@ -24,6 +24,10 @@ COMMANDS = {
     "train": ("gemma4vec.cli.train:train_command", "Train what a recipe describes."),
     "eval": ("gemma4vec.cli.eval:evaluate_command", "Evaluate a model on a suite."),
     "compare": ("gemma4vec.cli.compare:compare_command", "Say whether two evaluations differ, with statistics."),
+    "agreement": (
+        "gemma4vec.cli.agreement:agreement_command",
+        "May a cheap measure choose? Its agreement with a suite over runs.",
+    ),
     "matrix": ("gemma4vec.cli.matrix:matrix_command", "Train many recipes at equal budget and compare them."),
     "runs": ("gemma4vec.cli.runs:app", "What was run, seen and decided: the ledger."),
     "search": ("gemma4vec.cli.search:search_command", "Search a corpus with a trained model."),

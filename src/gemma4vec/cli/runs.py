@@ -9,6 +9,7 @@ from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
     from gemma4vec.ledger.journal import Record
+    from gemma4vec.ledger.ledger import Ledger
 
 app = typer.Typer(help="What was run, seen and decided: the ledger.")
 
@@ -75,17 +76,66 @@ def decide_command(
     run: Run,
     decision: Annotated[str, typer.Argument(metavar="keep|drop|repeat", help="What becomes of it.")],
     words: Words = "",
+    by: Annotated[
+        str | None,
+        typer.Option("--by", help="The proxy that led to it (see gemma4vec agreement).", show_default=False),
+    ] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", help="With --by: the suite that the proxy stands in for.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Record what is decided about a run, and why; a later decision stands beside an earlier one."""
+    """Record what is decided about a run, and why; a later decision stands beside an earlier one.
+
+    A run that is kept because of a proxy (--by) is refused where that proxy has not earned it on the suite (--on).
+    """
     from gemma4vec.files import home
     from gemma4vec.ledger.ledger import open_ledger
     from gemma4vec.ledger.overview import find
     from gemma4vec.ledger.recording import decide
 
+    if (by is None) != (not on):
+        raise InputError("--by PROXY and --on SUITE belong together: a proxy stands in for a suite")
     with open_ledger(home()) as ledger:
         found = find(ledger, run)
-    _done(as_json, decide(home(), found, decision, words), f"{found['run_id']}: {decision}")
+        promoted = _promotion(ledger, by, on, decision) if by and on else None
+    record = decide(home(), found, decision, words, promoted)
+    _done(as_json, record, f"{found['run_id']}: {decision}")
+
+
+def _promotion(ledger: "Ledger", proxy: str, suites: list[str], decision: str) -> dict[str, Any]:
+    """How far the proxy agrees with the suites.
+
+    Raises:
+        InputError: a proxy under the threshold cannot promote a recipe.
+    """
+    from gemma4vec.evaluation.proxies import judge
+
+    judged = judge(ledger, suites, "ndcg@10", only=[proxy])
+    if len(judged) > 1:
+        raise InputError(f"'{proxy}' fits {', '.join(one.proxy.name for one in judged)}; say more of it")
+    tau, verdict = judged[0].found.tau, judged[0].promotion
+    if decision == "keep" and not verdict.allowed:
+        raise InputError(f"{judged[0].proxy.name} {verdict.reason}; evaluate the run on {' and '.join(suites)} instead")
+    return {"proxy": judged[0].proxy.name, "suites": suites, "tau": tau.value, "low": tau.low, "high": tau.high}
+
+
+@app.command("detectable")
+def detectable_command(
+    suite: Annotated[Path, typer.Argument(metavar="SUITE", help="Folder of the suite.")],
+    metric: Annotated[str, typer.Option("--metric", help="Of which the spread is known or supposed.")] = "ndcg@10",
+    seeds: Annotated[int, typer.Option("--seeds", help="Runs planned for each recipe.", min=1)] = 1,
+    as_json: Json = False,
+) -> None:
+    """Before training: the smallest difference that a suite can show, alone and among the tries so far."""
+    from gemma4vec.cli.output import emit
+    from gemma4vec.data.suites import load_suite
+    from gemma4vec.evaluation.forecast import forecast
+
+    loaded = load_suite(suite)
+    found = forecast(loaded.name, loaded.fingerprint, len(loaded.queries), metric, runs=seeds)
+    emit(as_json, {**vars(found), "sentence": found.sentence()}, lambda _: found.sentence())
 
 
 @app.command("freeze")

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.statistics.bootstrap import Interval
-from gemma4vec.statistics.equivalence import Equivalence, equivalence
+from gemma4vec.statistics.equivalence import Equivalence, equivalence, non_inferiority
 from gemma4vec.statistics.multiplicity import adjust
 from gemma4vec.statistics.paired import SignFlip, sign_flip_test
 from gemma4vec.statistics.power import smallest_detectable
+from gemma4vec.statistics.seeds import SeedInterval
 from gemma4vec.statistics.student import t_interval
 from gemma4vec.statistics.verdict import Verdict, decide
 
@@ -43,6 +44,8 @@ class Comparison:
         verdict: "better" and "worse" are said of A; it stores the family's size and the correction.
         smallest_detectable: mean difference that these queries with their spread find with 80% probability.
         equivalence: the question "within the margin?" with its own p, where a margin was stated.
+        no_worse: the question "is A worse by less than this?" with its own p, where it was asked.
+        seeds: interval over seeds and queries, where A or B are several runs.
         wins, losses, ties: queries where A is above, below, equal to B.
         largest_wins, largest_losses: queries with the largest differences.
         differing_settings: setting -> (A's value, B's value), where both have it and they differ.
@@ -65,6 +68,8 @@ class Comparison:
     largest_losses: list[QueryDifference]
     differing_settings: dict[str, tuple[Any, Any]]
     equivalence: Equivalence | None = None
+    no_worse: Equivalence | None = None
+    seeds: SeedInterval | None = None
 
     @property
     def difference(self) -> float:
@@ -100,7 +105,10 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
     margin: float | None = None,
+    no_worse_than: float | None = None,
     family: int = 1,
+    seeds: SeedInterval | None = None,
+    detectable: float | None = None,
     allow_different_settings: bool = False,
 ) -> Comparison:
     """Compare two results on the same suite; the difference is A - B.
@@ -111,8 +119,12 @@ def compare(
         resamples: random sign flips.
         seed: of these.
         margin: differences below it do not matter; only with it can the verdict be "equivalent".
+        no_worse_than: asks too whether A is worse by less than this, a question of its own.
         family: comparisons of this suite and metric so far, this one included; p is then Holm's for the smallest of
             them, `family` times p.
+        seeds: interval of A - B where these are means of several runs; it takes the place of Student's where it
+            speaks of seeds too.
+        detectable: smallest detectable difference, where the caller knows more than these queries tell (seeds).
         allow_different_settings: compare even where the models cut texts at different lengths.
 
     Raises:
@@ -131,10 +143,14 @@ def compare(
     difference_N = values_a - values_b
     tasks = [task for task, _ in keys]
     interval = t_interval(difference_N, tasks)
+    if seeds is not None and seeds.over_seeds:
+        interval = Interval(seeds.mean, seeds.low, seeds.high, seeds.confidence, "percentile", interval.n)
     test = sign_flip_test(difference_N, tasks, flips=resamples, seed=seed)
     (adjusted,) = adjust([test.p], "none" if family == 1 else "holm", family)
     same = None if margin is None else equivalence(difference_N, margin, tasks)
-    detectable = smallest_detectable(difference_N, tasks, family=family)
+    no_worse = None if no_worse_than is None else non_inferiority(difference_N, no_worse_than, tasks)
+    if detectable is None:
+        detectable = smallest_detectable(difference_N, tasks, family=family)
     wins, losses = _largest(keys, values_a, values_b)
     return Comparison(
         a=a.model,
@@ -154,6 +170,8 @@ def compare(
         largest_losses=losses,
         differing_settings=differing,
         equivalence=same,
+        no_worse=no_worse,
+        seeds=seeds,
     )
 
 

@@ -5,6 +5,7 @@ An argument may be the folder of one result, a folder of results by suite (`RUN/
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +27,38 @@ def locate_pair(a: str, b: str, home: Path, suite: str | None = None) -> tuple[P
     Raises:
         InputError: nothing fits, or several suites do and `suite` does not say which.
     """
-    results_a, results_b = _results(a, home, beside=b), _results(b, home, beside=a)
+    folders = locate_all([a, b], home, suite)
+    return folders[0], folders[1]
+
+
+def locate_all(specs: Sequence[str], home: Path, suite: str | None = None) -> list[Path]:
+    """Folders of the results that `specs` mean, all on one suite; a bare name is first looked for in the others' runs.
+
+    Raises:
+        InputError: nothing fits, or several suites do and `suite` does not say which.
+    """
+    results = [_results(spec, home, _others(specs, spec)) for spec in specs]
     if suite is not None:
-        return _of_suite(results_a, a, suite), _of_suite(results_b, b, suite)
-    if len(results_a) == 1 and len(results_b) == 1:
-        return next(iter(results_a.values())), next(iter(results_b.values()))
-    common = sorted(results_a.keys() & results_b.keys())
+        return [_of_suite(found, spec, suite) for found, spec in zip(results, specs, strict=True)]
+    if all(len(found) == 1 for found in results):
+        return [next(iter(found.values())) for found in results]
+    common = sorted(set.intersection(*(set(found) for found in results)))
+    which = " and ".join(specs) if len(specs) < 4 else f"these {len(specs)}"
     if not common:
         raise InputError(
-            f"{a} and {b} have no suite in common ({_names(results_a)} against {_names(results_b)}); "
-            "evaluate both on one suite with gemma4vec eval"
+            f"{which} have no suite in common ({' against '.join(_names(found) for found in results[:4])}); "
+            "evaluate all on one suite with gemma4vec eval"
         )
     if len(common) > 1:
-        raise InputError(f"{a} and {b} have several suites in common; choose one with --suite: {', '.join(common)}")
-    return results_a[common[0]], results_b[common[0]]
+        raise InputError(f"{which} have several suites in common; choose one with --suite: {', '.join(common)}")
+    return [found[common[0]] for found in results]
 
 
-def _results(spec: str, home: Path, beside: str) -> dict[str, Path]:
+def _others(specs: Sequence[str], spec: str) -> list[str]:
+    return [other for other in specs if other != spec]
+
+
+def _results(spec: str, home: Path, beside: Sequence[str]) -> dict[str, Path]:
     """Suite -> result folder for what `spec` means."""
     folder = _folder(spec, home, beside)
     if (folder / METRICS_FILE).is_file():
@@ -62,14 +78,13 @@ def _results(spec: str, home: Path, beside: str) -> dict[str, Path]:
     return results
 
 
-def _folder(spec: str, home: Path, beside: str) -> Path:
+def _folder(spec: str, home: Path, beside: Sequence[str]) -> Path:
     """The folder that `spec` means."""
     if Path(spec).is_dir():
         return Path(spec)
     candidates = [home / "evals" / spec, home / "evals" / slug(spec)]
-    run = _run_of(beside, home)
-    if run is not None:
-        candidates.insert(0, run / "evals" / spec)
+    runs = [run for other in beside if (run := _run_of(other, home)) is not None]
+    candidates = [*(run / "evals" / spec for run in runs), *candidates]
     for candidate in candidates:
         if candidate.is_dir():
             return candidate

@@ -6,7 +6,7 @@ compares more pairs than that has made that many comparisons. So it is the large
 compared, this one included). A model that is looked at twice, unchanged, is one try; a pair that is compared again too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,17 +38,34 @@ class Family:
 def family_of(
     ledger: Ledger, suite_fingerprint: str, metric: str, a: Mapping[str, Any], b: Mapping[str, Any]
 ) -> Family:
-    """The family of the comparison of two results.
+    """The family of the comparison of two results; see `family_of_pairs`."""
+    return family_of_pairs(ledger, suite_fingerprint, metric, [(a, b)])
 
-    It began with the last freeze before the newer of the two models was first seen here: freezing after having looked
-    at many models does not make their comparisons few, nor does looking again.
+
+def family_of_pairs(
+    ledger: Ledger,
+    suite_fingerprint: str,
+    metric: str,
+    compared: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+) -> Family:
+    """The family of comparisons that are shown together.
+
+    It began with the last freeze before the newer of two models was first seen here: freezing after having looked
+    at many models does not make their comparisons few, nor does looking again. Of several pairs the first such freeze
+    counts.
 
     Args:
-        a, b: "fingerprint" of the model and "created" of its result.
+        compared: pairs of "fingerprint" of the model and "created" of its result.
     """
-    prints = sorted((a["fingerprint"], b["fingerprint"]))
-    firsts = [_first_look(ledger, suite_fingerprint, metric, one) for one in (a, b)]
-    since = ledger.value("SELECT max(time) FROM freezes WHERE time < ?", (max(firsts),))
+    own = {tuple(sorted((a["fingerprint"], b["fingerprint"]))) for a, b in compared}
+    starts = [
+        ledger.value(
+            "SELECT max(time) FROM freezes WHERE time < ?",
+            (max(_first_look(ledger, suite_fingerprint, metric, one) for one in pair),),
+        )
+        for pair in compared
+    ]
+    since = None if None in starts else min(starts)
     models = {
         row["model_fingerprint"]
         for row in ledger.rows(
@@ -57,15 +74,15 @@ def family_of(
         )
     }
     pairs = {
-        (row["fingerprint_a"], row["fingerprint_b"])
+        tuple(sorted((row["fingerprint_a"], row["fingerprint_b"])))
         for row in ledger.rows(
             "SELECT DISTINCT fingerprint_a, fingerprint_b FROM comparisons "
             "WHERE suite_fingerprint = ? AND metric = ? AND time > ?",
             (suite_fingerprint, metric, since or ""),
         )
     }
-    models |= set(prints)
-    pairs = {tuple(sorted(pair)) for pair in pairs} | {tuple(prints)}
+    models |= {side for pair in own for side in pair}
+    pairs |= own
     return Family(max(len(models) - 1, len(pairs)), len(models), len(pairs), since)
 
 

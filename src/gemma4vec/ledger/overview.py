@@ -7,7 +7,7 @@ from typing import Any
 
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.ledger import Ledger
-from gemma4vec.ledger.records import BASELINES, recipe_tree
+from gemma4vec.ledger.records import is_own_model, recipe_tree
 from gemma4vec.ledger.runs import MANIFEST
 
 MAIN_METRIC = "ndcg@10"
@@ -24,8 +24,8 @@ def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
     ]
     decisions = {row["run_id"]: row for row in ledger.rows("SELECT * FROM decisions ORDER BY time, seq")}
     scores: dict[str, dict[str, float]] = {}
-    for row in _evaluations(ledger):
-        if row["model"] not in BASELINES and MAIN_METRIC in row["mean"]:
+    for row in recorded_evaluations(ledger):
+        if is_own_model(row["model"]) and MAIN_METRIC in row["mean"]:
             scores.setdefault(row["run_id"], {})[row["suite"]] = row["mean"][MAIN_METRIC]
     for run in runs:
         made = decisions.get(run["run_id"])
@@ -58,13 +58,15 @@ def find(ledger: Ledger, spec: str) -> dict[str, Any]:
 def evaluations_of(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
     """The newest evaluation of each model and suite in a run: "model", "suite", "suite_fingerprint", "mean", "time",
     "folder"."""
-    newest = {(row["model"], row["suite_fingerprint"]): row for row in _evaluations(ledger, run_id)}
+    newest = {(row["model"], row["suite_fingerprint"]): row for row in recorded_evaluations(ledger, run_id)}
     return sorted(newest.values(), key=lambda row: (row["suite"], row["model"]))
 
 
-def _evaluations(ledger: Ledger, run_id: str | None = None) -> list[dict[str, Any]]:
-    """All evaluations of runs, or those of one, oldest first."""
-    query = "SELECT run_id, model, suite, suite_fingerprint, mean, time, folder FROM evaluations WHERE run_id "
+def recorded_evaluations(ledger: Ledger, run_id: str | None = None) -> list[dict[str, Any]]:
+    """All evaluations of runs, or those of one, oldest first; columns as `evaluations_of`, and "run_id"."""
+    query = (
+        "SELECT run_id, recipe_id, model, suite, suite_fingerprint, mean, time, folder FROM evaluations WHERE run_id "
+    )
     where, parameters = ("= ?", [run_id]) if run_id else ("IS NOT NULL", [])
     rows = ledger.rows(f"{query}{where} ORDER BY time, seq", parameters)
     return [{**row, "mean": json.loads(row["mean"])} for row in rows]
@@ -78,7 +80,11 @@ def difference(ledger: Ledger, a: Mapping[str, Any], b: Mapping[str, Any]) -> di
         "scores": suite -> [nDCG@10 of A, of B], of suites with the same contents.
     """
     scores_a, scores_b = (
-        {row["suite_fingerprint"]: row for row in _evaluations(ledger, run["run_id"]) if row["model"] not in BASELINES}
+        {
+            row["suite_fingerprint"]: row
+            for row in recorded_evaluations(ledger, run["run_id"])
+            if is_own_model(row["model"])
+        }
         for run in (a, b)
     )
     common = [(row, scores_b[key]) for key, row in scores_a.items() if key in scores_b]

@@ -86,8 +86,12 @@ def check_lock(suite: str, fingerprint: str, recipe: str | None) -> None:
     return None
 
 
-def decide(home: Path, run: Mapping[str, Any], decision: str, words: str) -> Record:
+def decide(
+    home: Path, run: Mapping[str, Any], decision: str, words: str, promoted_by: Mapping[str, Any] | None = None
+) -> Record:
     """Record a decision about a run (a row of the view `runs`), in the ledger and, if it is there, in its folder.
+
+    `promoted_by` says which proxy led to it and how far that one agrees with which suites.
 
     Raises:
         InputError: not one of keep, drop, repeat. WorkError: it cannot be recorded.
@@ -95,6 +99,7 @@ def decide(home: Path, run: Mapping[str, Any], decision: str, words: str) -> Rec
     if decision not in DECISIONS:
         raise InputError(f"decision '{decision}': use one of {', '.join(DECISIONS)}")
     body = {"run_id": run["run_id"], "recipe_id": run["recipe_id"], "decision": decision, "words": words}
+    body |= {"promoted_by": dict(promoted_by)} if promoted_by else {}
     record = Record(f"decision-{new_id()}", "decision", now(), body)
     add(home, [record])
     folder = Path(run["path"])

@@ -21,6 +21,7 @@ from gemma4vec.ledger.runs import MANIFEST, RECIPE, RunFolder, finite
 
 METRICS, DECISION = "metrics.json", "decision.json"
 BASELINES = {"bm25", "untrained"}  # evaluated beside a run's model, but not made by its recipe
+CHECKPOINT = "checkpoint"  # how the name of a model begins that is a state of a run on its way, not its result
 _PRUNED = {"checkpoints", "model", "index", "node_modules", "__pycache__"}
 
 
@@ -114,6 +115,11 @@ def belongs(model: str, run: RunFolder | None) -> dict[str, str | None]:
     manifest = run.manifest
     recipe = None if model in BASELINES else manifest.get("recipe_id")
     return {"run_id": str(manifest["run_id"]), "recipe_id": recipe}
+
+
+def is_own_model(model: str) -> bool:
+    """Whether a result of a run is that of its finished model: no baseline, no checkpoint."""
+    return model not in BASELINES and not model.startswith(CHECKPOINT)
 
 
 def run_around(folder: Path) -> RunFolder | None:

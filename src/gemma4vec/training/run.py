@@ -13,6 +13,7 @@ from gemma4vec.data.sources import Loaded, load_sources
 from gemma4vec.data.suites import load_suite
 from gemma4vec.errors import Gemma4VecError, InputError
 from gemma4vec.evaluation.evaluate import evaluate
+from gemma4vec.evaluation.forecast import forecast
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.environment import environment
 from gemma4vec.ledger.recording import record_run
@@ -199,6 +200,7 @@ class Trainer:
         if folder is None:
             raise InputError("evaluation is asked for, but there is no suite; name one as evaluation.suite")
         suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
+        self.say(forecast(suite.name, suite.fingerprint, len(suite.queries)).sentence())
 
         def run_evaluation() -> tuple[float, dict[str, Any]]:
             result = evaluate(self.embedder("checkpoint"), suite, run=self.run)
