@@ -22,7 +22,7 @@ from gemma4vec.model.embedder import Embedder
 from gemma4vec.model.prompts import Document
 from tiny_model import TEXTS
 
-QUERIES = ["sort the tree", "read a file", "", "x", "close " * 100, "дом 東京"]
+QUERIES = ["sort the tree", "read a file", "", "x", "list", "- list", "close " * 100, "дом 東京"]
 DOCUMENTS = [*TEXTS[::80], "", " \n ", "def read(path):\n    return open(path)\n" * 30]
 TITLED = [Document("def read(path): return open(path)", "io"), Document("the edge of a graph", "graph theory")]
 

@@ -15,14 +15,8 @@ from gemma4vec.training.run import start_run, train_run
 QUERIES = ["read a file line by line", "sort", "What does a red-black tree cost to build, and why?" * 20]
 
 
-ONE_WORD = pytest.mark.xfail(
-    strict=True, reason="sentence-transformers pools nothing of a one-token text behind a prompt that it leaves out"
-)
-RECIPES = [pytest.param(name, marks=ONE_WORD) if name == "llm2vec_bidirectional_mean" else name for name in SIX]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", SIX)
 def test_a_trained_270m_opens_in_sentence_transformers(name: str, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 

@@ -68,6 +68,17 @@ def prompts_of(model: Model) -> Prompts:
     return Prompts(model.prompts.get("query", ""), model.prompts.get("document", ""))
 
 
+def tokeniser_of(model: Model, path: str | Path) -> Tokeniser:
+    """The tokenizer of the base at `path`, as the readout wants it: with EOS or not, the prompt to be left out or not.
+
+    Raises:
+        InputError: there is none, or it lacks a token that is needed.
+    """
+    readout_class = READOUTS[model.readout.name]
+    apart = None if readout_class.pools_prompt(model.readout) else prompts_of(model)
+    return load_tokeniser(path, append_eos="eos" in readout_class.needs, apart=apart)
+
+
 def build(
     model: Model,
     path: str | Path,
@@ -85,9 +96,8 @@ def build(
     Raises:
         InputError: what the recipe asks for does not fit the base (see `model.checks`); no weight was loaded.
     """
-    readout_class = READOUTS[model.readout.name]
     check_recipe(model, read_config(path), folder=Path(path))
-    tokeniser = tokeniser or load_tokeniser(path, append_eos="eos" in readout_class.needs)
+    tokeniser = tokeniser or tokeniser_of(model, path)
     backbone = load_backbone(
         path, causal=model.attention == "causal", dtype=dtype, device=device, allow_untested=model.allow_untested
     )

@@ -22,6 +22,7 @@ from gemma4vec.files import atomic_folder, disk_errors, sha256_file, sha256_text
 from gemma4vec.model.bases import ResolvedBase
 from gemma4vec.model.build import Built, build, prompts_of
 from gemma4vec.model.card import model_card
+from gemma4vec.model.prompt_end import save_tokenizer
 from gemma4vec.model.prompts import Prompts
 from gemma4vec.model.saved import FORMAT, SETTINGS_FILE
 from gemma4vec.recipe.schema import Recipe
@@ -117,7 +118,7 @@ def _standard_modules(folder: Path, recipe: Recipe, built: Built, dtype: torch.d
     encoder, readout = built.encoder, built.encoder.readout
     with _full_disks(folder):
         encoder.backbone.save_pretrained(folder / _TRANSFORMER, dtype)
-        built.tokeniser.tokenizer.save_pretrained(folder / _TRANSFORMER)
+        save_tokenizer(built.tokeniser.tokenizer, folder / _TRANSFORMER, as_it_is=not readout.pool_prompt)
     encoder.backbone.model = None  # sentence-transformers loads it again; two copies are enough
     return [
         Transformer(

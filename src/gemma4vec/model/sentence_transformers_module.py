@@ -16,6 +16,7 @@ from sentence_transformers.base.modules import InputModule
 from gemma4vec.files import write_json
 from gemma4vec.model.build import Built
 from gemma4vec.model.packing import padded
+from gemma4vec.model.prompt_end import save_tokenizer
 from gemma4vec.model.prompts import Prompted
 from gemma4vec.model.readout.contextual_token import ContextualToken
 from gemma4vec.model.saved import READOUT_FILE, SETTINGS_FILE, model_of, open_built, read_settings
@@ -64,7 +65,7 @@ class Gemma4VecEncoder(InputModule):
         folder = Path(output_path)
         readout = self.encoder.readout
         self.encoder.backbone.save_pretrained(folder, self.encoder.backbone.dtype)
-        self._built.tokeniser.tokenizer.save_pretrained(folder)
+        save_tokenizer(self._built.tokeniser.tokenizer, folder, as_it_is=not readout.pool_prompt)
         trained = {name: value.detach().cpu().contiguous() for name, value in readout.trained().items()}
         if trained:
             save_file(trained, folder / READOUT_FILE)

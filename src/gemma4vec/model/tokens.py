@@ -14,8 +14,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.packing import Tokens
-from gemma4vec.model.prompts import Prompted
+from gemma4vec.model.prompt_end import count_prompts_without_closing_space
+from gemma4vec.model.prompts import Prompted, Prompts
 from gemma4vec.model.sentence_folder import transformer_folder
+
+_PROMPTS_KEPT = 1024
 
 
 @dataclass
@@ -39,7 +42,7 @@ class Tokeniser:
     Attributes:
         tokenizer: the transformers tokenizer, with its post-processor set.
         counts: what was unusual so far.
-        prompt_lengths: tokens of each prompt seen so far.
+        prompt_lengths: tokens of prompts seen lately; a prompt with a title in it is one of thousands.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -59,23 +62,27 @@ class Tokeniser:
         if not texts:
             return []
         whole = [_encodable(prompted.prompt + prompted.text) for prompted in texts]
+        self._count_prompts([prompted.prompt for prompted in texts])
         encodings = self.tokenizer(whole, truncation=True, max_length=max_tokens, return_attention_mask=False)
         result = []
         for prompted, ids in zip(texts, encodings["input_ids"], strict=True):
             self.counts.empty += not prompted.text.strip()
             self.counts.at_limit += len(ids) >= max_tokens
             # A model without BOS gives no token at all for an empty text; one padding token stands for it.
-            result.append(Tokens(ids or [self.padding_id], min(self._prompt_length(prompted.prompt), len(ids))))
+            result.append(Tokens(ids or [self.padding_id], min(self.prompt_lengths[prompted.prompt], len(ids))))
         self.counts.texts += len(result)
         self.counts.tokens += sum(tokens.length for tokens in result)
         return result
 
-    def _prompt_length(self, prompt: str) -> int:
-        if prompt not in self.prompt_lengths:
-            ids = self.tokenizer(prompt)["input_ids"] if prompt else []
+    def _count_prompts(self, prompts: Sequence[str]) -> None:
+        """Put the lengths of `prompts` into `prompt_lengths`, which never holds many more than these."""
+        if len(self.prompt_lengths) > _PROMPTS_KEPT:
+            self.prompt_lengths.clear()
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.prompt_lengths]
+        encodings = self.tokenizer([_encodable(prompt) for prompt in new])["input_ids"] if new else []
+        for prompt, ids in zip(new, encodings, strict=True):
             closing = bool(ids) and ids[-1] == self.tokenizer.eos_token_id
-            self.prompt_lengths[prompt] = len(ids) - closing
-        return self.prompt_lengths[prompt]
+            self.prompt_lengths[prompt] = len(ids) - closing if prompt else 0
 
 
 def load_saved_tokeniser(path: Path) -> Tokeniser:
@@ -103,8 +110,10 @@ def load_saved_tokeniser(path: Path) -> Tokeniser:
     return Tokeniser(tokenizer)
 
 
-def load_tokeniser(path: str | Path, *, append_eos: bool) -> Tokeniser:
+def load_tokeniser(path: str | Path, *, append_eos: bool, apart: Prompts | None = None) -> Tokeniser:
     """The tokenizer at `path`, set to put BOS in front (where the base does) and EOS behind (where asked).
+
+    `apart` are the prompts of a readout that leaves them out (see `model.prompt_end`).
 
     Raises:
         InputError: there is no fast tokenizer, or no EOS or padding token where one is needed.
@@ -127,6 +136,8 @@ def load_tokeniser(path: str | Path, *, append_eos: bool) -> Tokeniser:
             raise InputError(f"model.base: the tokenizer at {path} has neither a padding nor an EOS token")
         tokenizer.pad_token = tokenizer.eos_token
     _set_special_tokens(tokenizer, append_eos)
+    if apart is not None:
+        count_prompts_without_closing_space(tokenizer, apart)
     tokenizer.padding_side = "right"
     # A multimodal base's tokenizer names its processor; saved with a text model, nobody could open it.
     tokenizer._processor_class = None

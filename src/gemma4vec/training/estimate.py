@@ -15,12 +15,11 @@ import torch
 
 from gemma4vec.data.sources import Loaded, load_sources
 from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
-from gemma4vec.model.build import Built, assemble
+from gemma4vec.model.build import Built, assemble, tokeniser_of
 from gemma4vec.model.checks import check_recipe, read_config
 from gemma4vec.model.compilation import CompileChoice, use_compile_cache
 from gemma4vec.model.families import text_config
 from gemma4vec.model.language_model_head import LanguageModelHead
-from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.skeleton import (
     Kind,
     empty_backbone,
@@ -29,7 +28,6 @@ from gemma4vec.model.skeleton import (
     one_of_each,
     shallow_config,
 )
-from gemma4vec.model.tokens import load_tokeniser
 from gemma4vec.recipe import schema
 from gemma4vec.training.estimate_base import BaseFiles, base_files
 from gemma4vec.training.estimate_data import Reading, read_batches
@@ -134,7 +132,7 @@ def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
 def _describe(recipe: schema.Recipe, config: Any, path: Path, dtype: torch.dtype, device: str) -> _Model:
     settings = recipe.model
     check_recipe(settings, read_config(path))
-    tokeniser = load_tokeniser(path, append_eos="eos" in READOUTS[settings.readout.name].needs)
+    tokeniser = tokeniser_of(settings, path)
     empty = empty_backbone(
         config, causal=settings.attention == "causal", dtype=dtype, allow_untested=settings.allow_untested
     )

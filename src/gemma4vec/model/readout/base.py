@@ -61,7 +61,12 @@ class Readout(nn.Module):
         super().__init__()
         self.settings = settings
         self.hidden_size = base.hidden_size
-        self.pool_prompt = bool(getattr(settings, "pool_prompt", True))
+        self.pool_prompt = self.pools_prompt(settings)
+
+    @classmethod
+    def pools_prompt(cls, settings: Any) -> bool:
+        """Whether the prompt's tokens are part of what is pooled; where not, it matters at which token it ends."""
+        return bool(getattr(settings, "pool_prompt", True))
 
     @property
     def dimension(self) -> int:

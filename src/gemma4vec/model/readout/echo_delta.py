@@ -33,6 +33,10 @@ class EchoDelta(Readout):
         super().__init__(settings, base)
         self.delta = nn.Parameter(torch.tensor(float(settings.delta)))
 
+    @classmethod
+    def pools_prompt(cls, settings: Any) -> bool:
+        return False
+
     @property
     def dimension(self) -> int:
         return 2 * self.hidden_size if self.settings.join == "concat" else self.hidden_size
