@@ -100,6 +100,7 @@ DIFFERENT = [
     "stages.0.layout.tokens_per_forward=100",
     "stages.0.layout.compile=true",
     "stages.0.layout.gradient_checkpointing=true",
+    "stages.0.layout.grad_cache=true",
     "stages.0.optimiser.learning_rate=1",
     "stages.0.optimiser.readout_learning_rate=1",
     "stages.0.optimiser.weight_decay=1",

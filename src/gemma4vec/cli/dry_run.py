@@ -77,6 +77,7 @@ def _stage(stage: "StageEstimate", settings: Any) -> dict[str, Any]:
             "kind": layout.kind,
             "grouping": layout.grouping,
             "gradient_checkpointing": layout.gradient_checkpointing,
+            "grad_cache": stage.cached,
             "compiled": stage.compile.on,
             "compile_reason": stage.compile.reason,
         },
@@ -166,12 +167,13 @@ def _stage_lines(number: int, stage: dict[str, Any]) -> list[str]:
     layout, memory = stage["layout"], stage["memory_gb"]
     rate = stage["tokens_per_step"] / stage["seconds_per_step"]
     checkpointing = ", gradient checkpointing" if layout["gradient_checkpointing"] else ""
+    cached = ", GradCache" if layout["grad_cache"] else ""
     compiled = "compiled" if layout["compiled"] else f"not compiled: {layout['compile_reason']}"
     negatives = f", {stage['hard_negatives']} hard negatives each" if stage["hard_negatives"] else ""
     parts = ", ".join(f"{name} {size:.2f}" for name, size in memory.items() if name != "peak")
     return [
         f"stage {number}: {stage['name']}",
-        _line("layout", f"{layout['kind']}, {layout['grouping']}{checkpointing}, {compiled}"),
+        _line("layout", f"{layout['kind']}, {layout['grouping']}{checkpointing}{cached}, {compiled}"),
         _line(
             "step",
             f"{stage['rows_per_step']} rows{negatives}, {stage['tokens_per_step']:,.0f} tokens "

@@ -175,6 +175,9 @@ class Layout(Part):
     tokens_per_forward: int = Field(2048, ge=8, description="micro-batch: tokens, padding included, in one forward")
     compile: Literal["auto"] | bool = Field("auto", description="torch.compile for each decoder layer")
     gradient_checkpointing: bool = False
+    grad_cache: Literal["auto"] | bool = Field(
+        "auto", description="GradCache: one micro-batch's activations at a time; auto: where all would not fit"
+    )
 
 
 class Optimiser(Part):
@@ -246,6 +249,15 @@ class Stage(Part):
         if isinstance(tree, dict) and isinstance(tree.get("task"), dict):
             return tree | {"task": {"kind": "contrast"} | tree["task"]}
         return tree
+
+    @model_validator(mode="after")
+    def _softmax_for_grad_cache(self) -> "Stage":
+        if self.layout.grad_cache is True and self.task.kind != "contrast":
+            raise ValueError(
+                f"layout.grad_cache=true is for contrast, {self.task.kind} has no softmax over rows; for less memory "
+                "use a smaller batch with more batch.accumulate"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rows_for_contrast(self) -> "Stage":

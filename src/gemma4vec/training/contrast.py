@@ -6,6 +6,7 @@ Shapes: N rows, K hard negatives a row, D dimensions.
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from gemma4vec.model.packing import Layout, Tokens, packed, padded, padding_shar
 from gemma4vec.model.prompts import Document, Prompted
 from gemma4vec.objective.duplicates import Keys
 from gemma4vec.recipe import schema
+from gemma4vec.training.grad_cache import encode_cached, wants_cache
 from gemma4vec.training.task import Loss
 from gemma4vec.training.terms import (
     Vectors,
@@ -71,6 +73,7 @@ class ContrastTask:
         self.query_tokens = min(stage.batch.query_tokens or max_tokens, max_tokens)
         self.document_tokens = min(stage.batch.document_tokens or max_tokens, max_tokens)
         self.seed = seed
+        self.cached = stage.layout.grad_cache is True
 
     @property
     def rows_per_batch(self) -> int:
@@ -89,6 +92,12 @@ class ContrastTask:
             group_rows=stage.batch.group_rows,
         ):
             yield self.prepare(drawn)
+
+    def settle(self, built: Built) -> dict[str, Any]:
+        """Choose whether activations are kept or computed again, by the first batch."""
+        if self.stage.layout.grad_cache == "auto":
+            self.cached = wants_cache("auto", built.encoder, next(self.batches()).layouts)
+        return {"grad_cache": self.cached}
 
     def prepare(self, drawn: RowBatch) -> ContrastBatch:
         """Tokenise and lay out a batch of rows."""
@@ -116,7 +125,7 @@ class ContrastTask:
         n, k = batch.rows, batch.hard_negatives
         queries_ND, positives_ND, negatives_MD = vectors_AD.split([n, n, n * k])
         keys = Keys(batch.query_keys_N, batch.positive_keys_N, batch.negative_keys_NK).to(vectors_AD.device)
-        views = {name: built.encoder(layouts) for name, layouts in batch.views.items()}
+        views = {name: self._encode(built, layouts) for name, layouts in batch.views.items()}
         vectors = Vectors(queries_ND, positives_ND, negatives_MD.view(n, k, -1) if k else None, views)
         values = term_values(self.objective, vectors, keys)
         layouts = batch.layouts
@@ -130,11 +139,15 @@ class ContrastTask:
 
     def _vectors(self, built: Built, batch: ContrastBatch) -> Tensor:
         """Vectors `[N + N + N*K, D]`: queries, positives, negatives row after row, whatever the grouping."""
-        vectors = [built.encoder(group) for group in batch.groups]
+        vectors = [self._encode(built, group) for group in batch.groups]
         if self.stage.layout.grouping == "separate" and batch.hard_negatives:
             negatives_NKD = torch.stack(vectors[2:], dim=1)
             vectors = [*vectors[:2], negatives_NKD.flatten(0, 1)]
-        return torch.cat(vectors)
+        return torch.cat(vectors) if len(vectors) > 1 else vectors[0]
+
+    def _encode(self, built: Built, layouts: Sequence[Layout]) -> Tensor:
+        """Vectors of all documents of some layouts, in the order of their numbers."""
+        return encode_cached(built.encoder, layouts) if self.cached else built.encoder(layouts)
 
     def _group(
         self, queries: list[Tokens], positives: list[Tokens], negatives: list[Tokens], k: int

@@ -30,11 +30,12 @@ from gemma4vec.model.skeleton import (
 )
 from gemma4vec.recipe import schema
 from gemma4vec.training.estimate_base import BaseFiles, base_files
-from gemma4vec.training.estimate_data import Reading, read_batches
+from gemma4vec.training.estimate_data import Reading, one_micro_batch, read_batches
 from gemma4vec.training.estimate_flops import step_flops
 from gemma4vec.training.estimate_layers import Costs, Measured, measure_layers, total
 from gemma4vec.training.estimate_memory import Memory, kept_bytes, memory_on_gpu, training_memory
 from gemma4vec.training.estimate_parameters import Parameters, count_parameters
+from gemma4vec.training.grad_cache import would_cache
 from gemma4vec.training.loop import compile_choice
 from gemma4vec.training.memory import keep_freed_memory, release_memory
 from gemma4vec.training.optimiser import MasterAdamW
@@ -45,6 +46,8 @@ from gemma4vec.training.tasks import make_task
 Say = Callable[[str], None]
 # Enough to keep all cores busy; more would only take longer.
 _MEASURED_CELLS = 8192
+# GradCache's, as a share of forward and backward: without gradients of weights a backward is as long as a forward.
+_SECOND_FORWARD = {"frozen": 1 / 2, "full": 1 / 3}
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class StageEstimate:
     reading: Reading
     measured: Measured
     compile: CompileChoice
+    cached: bool  # by GradCache
     memory: Memory
     gpu_memory: Memory
     flops: dict[str, float]
@@ -172,10 +176,15 @@ def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> Stage
     release_memory()
     framework = float(psutil.Process().memory_info().rss)
     memory, gpu_memory = _memory(model, stage, reading, measured, framework)
+    cached = would_cache(stage.layout.grad_cache, memory.activations)
+    if cached:
+        memory, gpu_memory = _memory(model, stage, one_micro_batch(reading), measured, framework)
     trainable = sum(model.parameters.trainable.values())
     update = measured.optimiser_seconds * trainable / max(1, measured.optimiser_parameters)
     accumulate = stage.batch.accumulate
-    seconds = accumulate * (total(measured.seconds, model.kinds, reading.cells) + reading.seconds) + update
+    passes = 1.0 + (_SECOND_FORWARD[model.recipe.model.train] if cached else 0.0)
+    computing = passes * total(measured.seconds, model.kinds, reading.cells)
+    seconds = accumulate * (computing + reading.seconds) + update
     flops = step_flops(
         model.whole.encoder.backbone,
         reading.all_cells * accumulate,
@@ -188,6 +197,7 @@ def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> Stage
         reading=reading,
         measured=measured,
         compile=compiled,
+        cached=cached,
         memory=memory,
         gpu_memory=gpu_memory,
         flops=dict(flops),
@@ -203,7 +213,8 @@ def _measure(model: _Model, number: int, data: Loaded, reading: Reading, compile
     stage = model.recipe.stages[number]
     share = min(1.0, _MEASURED_CELLS / reading.all_cells)
     rows = max(2, round(stage.batch.rows * share))
-    smaller = stage.model_copy(update={"batch": stage.batch.model_copy(update={"rows": rows})})
+    plain = stage.layout.model_copy(update={"grad_cache": False})  # what GradCache changes follows from that
+    smaller = stage.model_copy(update={"batch": stage.batch.model_copy(update={"rows": rows}), "layout": plain})
     built, kinds = _shallow(model)
     measured = measure_layers(
         built,

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -70,6 +70,12 @@ def read_batches(task: Task, *, batches: int = _BATCHES) -> Reading:
         # The first batch shuffles the epoch and warms the tokenizer; a run does that once.
         seconds=statistics.fmean(seconds[1:]),
     )
+
+
+def one_micro_batch(reading: Reading) -> Reading:
+    """The same batches where the largest micro-batch is all that is in memory at once."""
+    compilable = reading.cells[True] >= reading.cells[False]
+    return replace(reading, largest_cells={compilable: float(reading.largest_layout), not compilable: 0.0})
 
 
 def cells_of(layouts: Sequence[Layout]) -> dict[bool, float]:

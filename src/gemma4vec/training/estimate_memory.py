@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gemma4vec.model.skeleton import Kind
-from gemma4vec.training.estimate_data import Reading
+from gemma4vec.training.estimate_data import Reading, one_micro_batch
 from gemma4vec.training.estimate_layers import Costs, total
 from gemma4vec.training.estimate_parameters import Parameters
 
@@ -71,8 +71,9 @@ def training_memory(
     """
     activations = kept_bytes(kept, kinds, reading.largest_cells, input_bytes, checkpointing)
     if buffers is None:
-        none = total(kept, [], _layout(reading))
-        one_layer = max((total(kept, [kind], _layout(reading)) - none for kind in kinds), default=0.0)
+        cells = one_micro_batch(reading).largest_cells
+        none = total(kept, [], cells)
+        one_layer = max((total(kept, [kind], cells) - none for kind in kinds), default=0.0)
         buffers = 2 * one_layer if checkpointing else one_layer
     gradients = float(parameters.trainable_bytes)
     update = gradients + (parameters.master_bytes or 0)  # gradients are cast to fp32 where weights have fp32 copies
@@ -94,12 +95,6 @@ def kept_bytes(
     if not checkpointing:
         return total(kept, kinds, cells)
     return total(kept, [], cells) + sum(kind[-1] for kind in kinds) * input_bytes * sum(cells.values())
-
-
-def _layout(reading: Reading) -> dict[bool, float]:
-    """The cells of the largest micro-batch."""
-    compilable = reading.cells[True] >= reading.cells[False]
-    return {compilable: float(reading.largest_layout), not compilable: 0.0}
 
 
 def gpu_table(on_gpu: Memory, sizes_gb: Sequence[float] = GPU_SIZES_GB) -> list[dict[str, float | bool]]:

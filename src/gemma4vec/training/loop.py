@@ -150,7 +150,10 @@ def prepare_model(stage: Stage) -> None:
             choice = CompileChoice(False, f"compilation failed: {' '.join(str(error).split())[:200]}")
     if not choice.on:
         stage.line.say(f"layers run uncompiled: {choice.reason}")
-    stage.run.event("prepared", stage=stage.number, compile=choice.on, compile_reason=choice.reason, probe=vars(found))
+    settled = stage.task.settle(stage.built)
+    stage.run.event(
+        "prepared", stage=stage.number, compile=choice.on, compile_reason=choice.reason, **settled, probe=vars(found)
+    )
 
 
 def _step(

@@ -13,6 +13,7 @@ Shapes: T real tokens, M predicted tokens, D hidden size.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,6 +101,10 @@ class MaskedNextTokenTask:
             drawn = TextBatch([self.texts[i] for i in chosen.tolist()], epoch)
             yield self.prepare(drawn, np.random.default_rng([self.seed, epoch, within]))
             number += 1
+
+    def settle(self, built: Built) -> dict[str, Any]:
+        """Nothing is left open here."""
+        return {}
 
     def prepare(self, drawn: TextBatch, generator: np.random.Generator) -> MaskedBatch:
         """Tokenise, mask and lay out a batch of texts.

@@ -40,6 +40,10 @@ class Task(Protocol):
         """Endless batches from number `start` on; the same number always gives the same batch."""
         ...
 
+    def settle(self, built: Built) -> dict[str, Any]:
+        """Make the choices that need the model as it will run, before the first step; gives them for the log."""
+        ...
+
     def loss(self, built: Built, batch: Any) -> Loss:
         """Loss of one batch, with a graph."""
         ...

@@ -1,0 +1,113 @@
+"""GradCache: any number of rows in one softmax, in the activation memory of one micro-batch.
+
+Gao et al. 2021 (arXiv:2101.06983): encode every micro-batch without keeping its graph, compute the loss and its
+gradient at the vectors, then encode each micro-batch again with a graph and send that gradient through it. Here the
+second and third step are the backward pass of one autograd function, so that whoever computes a loss of the vectors and
+calls `backward()` need not know.
+
+Random state is kept for each micro-batch: what is computed again has the same dropout. The first pass draws in
+the order in which the plain path draws, so both have the same loss and the same gradients.
+
+Shapes: N documents, D dimensions.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gemma4vec.machine.describe import memory_bytes
+from gemma4vec.model.encoder import TextEncoder
+from gemma4vec.model.packing import Layout
+
+# Share of the device's memory that activations may take before `auto` computes them again instead.
+_ROOM = 0.5
+
+
+def encode_cached(encoder: TextEncoder, layouts: Sequence[Layout]) -> Tensor:
+    """As `encoder(layouts)`, `[N, D]`, with the activations of one layout at a time in memory.
+
+    Gradients reach the parameters' `.grad` through `backward()`; `torch.autograd.grad` by parameters does not see them.
+    """
+    anchor = torch.zeros((), requires_grad=True)  # what makes autograd call the backward of a function of no tensor
+    vectors_ND = torch.cat([_Encoded.apply(anchor, encoder, layout) for layout in layouts])
+    numbers = torch.tensor([number for layout in layouts for number in sorted(layout.documents)])
+    return vectors_ND.index_select(0, numbers.argsort().to(vectors_ND.device))
+
+
+class _Encoded(torch.autograd.Function):
+    """The vectors of one layout, in the order of its documents' numbers."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, encoder: TextEncoder, layout: Layout) -> Tensor:
+        ctx.encoder, ctx.layout, ctx.random = encoder, layout, _random_state(encoder)
+        # Compiled layers have one code with gradients and one without; compiling the second would take as long again.
+        with torch.set_grad_enabled(encoder.backbone.compiled):
+            return encoder([layout]).detach()
+
+    @staticmethod
+    def backward(ctx: Any, gradient_ND: Tensor) -> Any:  # type: ignore[override]  # torch types it for any number
+        with torch.enable_grad(), _as_it_was(ctx.random, ctx.encoder):
+            vectors_ND = ctx.encoder([ctx.layout])
+        torch.autograd.backward(vectors_ND, gradient_ND)
+        return None, None, None
+
+
+def wants_cache(wanted: Literal["auto"] | bool, encoder: TextEncoder, layouts: Sequence[Layout]) -> bool:
+    """Whether to encode these layouts by GradCache: as the recipe says, or where their activations would not fit.
+
+    `auto` runs the largest micro-batch once and counts what it keeps.
+    """
+    if wanted != "auto" or len(layouts) < 2:
+        return wanted is True
+    largest = max(layouts, key=lambda layout: layout.all_tokens)
+    cells = sum(layout.all_tokens for layout in layouts)
+    return would_cache(wanted, kept_bytes(encoder, largest) / largest.all_tokens * cells, encoder.backbone.device)
+
+
+def would_cache(wanted: Literal["auto"] | bool, activations: float, device: torch.device | None = None) -> bool:
+    """The same, where it is known how many bytes of activations a batch keeps; the device is the CPU by default."""
+    # All memory of the device: what is free at the moment would choose otherwise in a resumed run.
+    there = torch.cuda.mem_get_info(device)[1] if device is not None and device.type == "cuda" else memory_bytes()[0]
+    return wanted is True or (wanted == "auto" and activations > _ROOM * there)
+
+
+def kept_bytes(encoder: TextEncoder, layout: Layout) -> int:
+    """Bytes that encoding a layout keeps for its backward pass, parameters left out. Random state stays as it was."""
+    seen = {parameter.untyped_storage().data_ptr() for parameter in encoder.parameters()}
+    alive: list[Tensor] = []  # so that no address is used twice
+
+    def keep(tensor: Tensor) -> Tensor:
+        address = tensor.untyped_storage().data_ptr()
+        if address not in seen:
+            seen.add(address)
+            alive.append(tensor.detach())
+        return tensor
+
+    with _as_it_was(_random_state(encoder), encoder), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        encoder([layout])
+    return sum(tensor.untyped_storage().nbytes() for tensor in alive)
+
+
+def _random_state(encoder: TextEncoder) -> tuple[Tensor, Tensor | None]:
+    device = encoder.backbone.device
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+@contextmanager
+def _as_it_was(random: tuple[Tensor, Tensor | None], encoder: TextEncoder) -> Iterator[None]:
+    """Draw as from an earlier random state while this is open, and go on as if nothing had been drawn."""
+    now = _random_state(encoder)
+    _set(random, encoder)
+    try:
+        yield
+    finally:
+        _set(now, encoder)
+
+
+def _set(random: tuple[Tensor, Tensor | None], encoder: TextEncoder) -> None:
+    torch.set_rng_state(random[0])
+    if random[1] is not None:
+        torch.cuda.set_rng_state(random[1], encoder.backbone.device)
