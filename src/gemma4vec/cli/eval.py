@@ -34,6 +34,9 @@ def evaluate_command(
         int | None,
         typer.Option("--max-tokens", help="Cut texts at this many tokens instead of the model's limit.", min=1),
     ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Encode every text anew instead of taking known vectors from disk.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap interval.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
 ) -> None:
@@ -52,7 +55,7 @@ def evaluate_command(
     from gemma4vec.evaluation.evaluate import evaluate
     from gemma4vec.ledger.runs import RunFolder
 
-    loaded_model = _load_model(model, dtype, max_tokens)
+    loaded_model = _load_model(model, dtype, max_tokens, cached=not no_cache)
     found = _run_of(model)
     run = RunFolder(found) if found else None
     rows = []
@@ -61,10 +64,20 @@ def evaluate_command(
         with _progress(loaded.name) as report:
             result = evaluate(loaded_model, loaded, folder, progress=report, run=run)
         rows.append(_row(result, folder, seed))
+    _say_what_was_known(loaded_model)
     emit(as_json, rows if len(rows) > 1 else rows[0], lambda _: _table(rows))
 
 
-def _load_model(spec: str, dtype: str, max_tokens: int | None) -> "EmbeddingModel | Ranker":
+def _say_what_was_known(model: "EmbeddingModel | Ranker") -> None:
+    """Seconds of an evaluation mean little where vectors came from disk; so it is said."""
+    from gemma4vec.cli.output import notice
+
+    found, computed = getattr(model, "found", 0), getattr(model, "computed", 0)
+    if found:
+        notice(f"vectors: {found:,} were known, {computed:,} computed (--no-cache computes all)")
+
+
+def _load_model(spec: str, dtype: str, max_tokens: int | None, *, cached: bool) -> "EmbeddingModel | Ranker":
     """The model that `spec` means, ready to rank or to encode."""
     if spec == "bm25":
         from gemma4vec.evaluation.bm25_model import Bm25Model
@@ -73,12 +86,14 @@ def _load_model(spec: str, dtype: str, max_tokens: int | None) -> "EmbeddingMode
             raise InputError("--max-tokens does not apply to bm25, which reads whole texts; leave it out")
         return Bm25Model()
     from gemma4vec.cli.output import notice
+    from gemma4vec.model.cached import CachedEmbedder
     from gemma4vec.model.embedder import Embedder
 
     run = _run_of(spec)
-    return Embedder.load(
+    found = Embedder.load(
         str(run) if run else spec, dtype=None if dtype == "auto" else dtype, max_tokens=max_tokens, notice=notice
     )
+    return CachedEmbedder(found) if cached else found
 
 
 def _run_of(spec: str) -> Path | None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "runs": ("gemma4vec.cli.runs:app", "What was run, seen and decided: the ledger."),
     "search": ("gemma4vec.cli.search:search_command", "Search a corpus with a trained model."),
     "data": ("gemma4vec.cli.data:app", "Make and inspect data: pairs, suites, hard negatives."),
+    "cache": ("gemma4vec.cli.cache:app", "The vectors that evaluations keep on disk."),
     "doctor": ("gemma4vec.cli.doctor:doctor_command", "Say what this machine can do and what is missing."),
 }
 

@@ -17,6 +17,8 @@ from gemma4vec.model.probe import check
 from gemma4vec.model.saved import SETTINGS_FILE, model_of, open_built, read_settings
 from gemma4vec.recipe.schema import Model
 
+SMALL_FILE = 1_000_000  # bytes; above it stand vocabularies
+
 
 def open_embedder(
     name: str, *, device: str | None, dtype: str | None, max_tokens: int | None, notice: Callable[[str], None]
@@ -67,8 +69,10 @@ def _open_foreign(path: Path, name: str, device: str, dtype: torch.dtype, limit:
     if not weights:
         raise InputError(f"{path} has modules.json but no weights (*.safetensors); is the download complete?")
     sizes = [f"{file.relative_to(path)}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in weights]
-    modules = (path / "modules.json").read_text(encoding="utf-8")
-    fingerprint = sha256_text(modules, *sizes, str(limit), str(dtype))[:16]
+    # Pooling, prompts and limits stand in small files, some of which are edited by hand.
+    small = [file for file in sorted(path.rglob("*.json")) if file.stat().st_size < SMALL_FILE]
+    settings = [part for file in small for part in (str(file.relative_to(path)), file.read_text("utf-8", "replace"))]
+    fingerprint = sha256_text(*settings, *sizes, str(limit), str(dtype))[:16]
     own_name = path.resolve().parent.name if path.name == "model" else path.resolve().name
     return SentenceTransformerEmbedder(
         str(path), name=own_name or name, fingerprint=fingerprint, device=device, dtype=dtype, limit=limit

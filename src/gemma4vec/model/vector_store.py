@@ -1,0 +1,165 @@
+"""Vectors on disk by the hash of their text: what a model has encoded once it need not encode again.
+
+One folder a model below the cache's folder, in it any number of segments that are written once and never changed, so
+that several processes may write at a time. A segment is two arrays behind each other, keys [N, 16] and vectors
+[N, D]; only the keys are read into memory. Shapes: N texts, D dimensions.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma4vec.errors import WorkError
+from gemma4vec.files import atomic_write, cache, write_json
+
+Vectors = NDArray[np.float32]
+
+KEY_BYTES = 16
+SEGMENT, META, USED = ".vectors", "model.json", "used"
+LIMIT_VARIABLE, DEFAULT_LIMIT_GB = "GEMMA4VEC_VECTOR_CACHE_GB", 10.0
+
+
+def vectors_folder() -> Path:
+    """Where vectors are kept: `vectors/` of the cache."""
+    return cache() / "vectors"
+
+
+def limit_bytes() -> int:
+    """How much disk the vectors of all models may take: `$GEMMA4VEC_VECTOR_CACHE_GB`, by default 10 (1e9 bytes each).
+
+    Raises:
+        WorkError: the variable is no number.
+    """
+    text = os.environ.get(LIMIT_VARIABLE) or str(DEFAULT_LIMIT_GB)
+    try:
+        return int(float(text) * 1e9)
+    except (ValueError, OverflowError) as error:
+        raise WorkError(f"{LIMIT_VARIABLE}={text} is no number of gigabytes; set it to one such as 10") from error
+
+
+class VectorStore:
+    """The vectors of one model.
+
+    Args:
+        root: folder of all models' vectors.
+        name: of this model's folder; another name for whatever gives other vectors.
+        dimension: D.
+        about: what stands in the folder for people.
+    """
+
+    def __init__(self, root: Path, name: str, dimension: int, about: dict[str, Any]):
+        self.root, self.folder, self.dimension, self._about = root, root / name, dimension, about
+        self._places: dict[bytes, tuple[int, int]] = {}  # key -> segment, row
+        self._segments: list[Vectors] = []
+        for path in sorted(self.folder.glob(f"*{SEGMENT}")):
+            self._open(path)
+
+    def get(self, keys: Sequence[bytes]) -> tuple[Vectors, list[int]]:
+        """Vectors [N, D] of texts, and the positions of those that are not there (zero rows)."""
+        vectors_ND = np.zeros((len(keys), self.dimension), dtype=np.float32)
+        missing = []
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for position, key in enumerate(keys):
+            place = self._places.get(key)
+            if place is None:
+                missing.append(position)
+            else:
+                wanted.setdefault(place[0], []).append((position, place[1]))
+        for segment, pairs in wanted.items():
+            positions, rows = zip(*pairs, strict=True)
+            vectors_ND[list(positions)] = self._segments[segment][list(rows)]
+        if wanted:
+            (self.folder / USED).touch()
+        return vectors_ND, missing
+
+    def put(self, keys: Sequence[bytes], vectors_ND: Vectors) -> None:
+        """Keep vectors; the least recently used models give way where the limit is reached.
+
+        A set that would alone be larger than the limit is not kept.
+
+        Raises:
+            WorkError: the disk is full, or the folder cannot be written.
+        """
+        first = {key: row for row, key in reversed(list(enumerate(keys))) if key not in self._places}
+        rows = sorted(first.values())
+        limit = limit_bytes()
+        if not rows or len(rows) * (4 * self.dimension + KEY_BYTES) > limit:
+            return
+        if not (self.folder / META).exists():
+            write_json(self.folder / META, self._about)
+        path = self.folder / f"{secrets.token_hex(8)}{SEGMENT}"
+        with atomic_write(path, "wb") as stream:
+            np.save(stream, np.frombuffer(b"".join(keys[row] for row in rows), np.uint8).reshape(-1, KEY_BYTES))
+            np.save(stream, np.ascontiguousarray(vectors_ND[rows], dtype="<f4"))
+        (self.folder / USED).touch()
+        self._open(path)
+        _make_room(self.root, self.folder, limit)
+
+    def _open(self, path: Path) -> None:
+        """Take in a segment; one that is damaged is passed over, its texts will be encoded again."""
+        try:
+            with path.open("rb") as stream:
+                keys = np.load(stream, allow_pickle=False)
+                shape, dtype = _header(stream)
+                start = stream.tell()
+            whole = keys.shape == (shape[0], KEY_BYTES) and shape[1:] == (self.dimension,) and dtype == np.dtype("<f4")
+            if not whole or path.stat().st_size != start + 4 * shape[0] * shape[1]:
+                return
+            vectors_ND = np.memmap(path, np.dtype("<f4"), mode="r", offset=start, shape=shape)
+        except (OSError, ValueError, EOFError, IndexError):
+            return
+        number = len(self._segments)
+        self._segments.append(vectors_ND)
+        for row, key in enumerate(keys):
+            self._places.setdefault(key.tobytes(), (number, row))
+
+
+def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the array that begins here; the stream then stands at its first value."""
+    np.lib.format.read_magic(stream)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    return shape, dtype
+
+
+def _make_room(root: Path, own: Path, limit: int) -> None:
+    """Remove the models that were used longest ago until the rest fits; the one in use last of all."""
+    sizes = {path: folder_bytes(path) for path in root.iterdir() if path.is_dir()}
+    total = sum(sizes.values())
+    for path in sorted(sizes, key=lambda one: (one == own, last_used(one))):
+        if total <= limit:
+            return
+        if path == own:
+            # Only this model is left: its oldest segments go; those that are open stay readable until they are closed.
+            for segment in sorted(own.glob(f"*{SEGMENT}"), key=lambda one: one.stat().st_mtime_ns)[:-1]:
+                total -= segment.stat().st_size
+                segment.unlink(missing_ok=True)
+                if total <= limit:
+                    return
+            return
+        shutil.rmtree(path, ignore_errors=True)
+        total -= sizes[path]
+
+
+def folder_bytes(folder: Path) -> int:
+    """What a model's vectors take on disk."""
+    total = 0
+    for path in folder.glob("*"):
+        try:
+            total += path.stat().st_size
+        except OSError:
+            continue  # another process has just removed it
+    return total
+
+
+def last_used(folder: Path) -> float:
+    """When a model's vectors were last read or written, in seconds since 1970."""
+    try:
+        return (folder / USED).stat().st_mtime
+    except OSError:
+        return 0.0
