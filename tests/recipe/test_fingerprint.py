@@ -6,6 +6,7 @@ from pydantic import BaseModel
 from gemma4vec.recipe.fingerprint import method, recipe_id
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
+from gemma4vec.recipe.sources import Columns
 
 TEXT = """
 name: small
@@ -80,6 +81,16 @@ DIFFERENT = [
     "stages.0.data.0.negatives=5",
     "stages.0.data.0.max_rows=5",
     "stages.0.data.0.max_bad_share=0.5",
+    "stages.0.data.0.split=dev",
+    "stages.0.data.0.subset=x",
+    "stages.0.data.0.table=x",
+    "stages.0.data.0.language=de",
+    "stages.0.data.0.encoding=cp1252",
+    "stages.0.data.0.weight=2",
+    "stages.0.data.0.prompts=none",
+    "stages.0.data.0={name: pairs, path: x, source: text, pair_with_itself: true}",
+    "stages.0.mixture.temperature=2",
+    "stages.0.mixture.one_source_batches=true",
     "stages.0.task.temperature=0.1",
     "stages.0.task.hard_negatives=1",
     "stages.0.task.share_hard_negatives=false",
@@ -135,6 +146,14 @@ DIFFERENT += [
     for term in (*(f"{'' if key == 'kind' else 'kind: nce, '}{key}: {TERMS[key]}" for key in TERMS), *_OTHER_TERMS)
 ]
 
+COLUMNS = ["query: q, pos: p", "query: q, pos: x", "query: x, pos: p", "query: q, pos: p, neg: n", "text: q"]
+COLUMNS += [f"query: q, pos: p, {name}: x" for name in ("title", "task", "group")]
+DIFFERENT += [
+    f"stages.0={{data: [{{name: pairs, path: x, source: csv, columns: {{{columns}}}, "
+    f"pair_with_itself: {columns.startswith('text')}}}], budget: {{steps: 10}}}}"
+    for columns in COLUMNS
+]
+
 PLAIN = recipe_id(parse_recipe(TEXT, "text"))
 
 
@@ -171,7 +190,8 @@ def test_every_field_of_the_schema_is_tried_above() -> None:
     tried |= {"model.train", "model.train_embeddings", "stages.0.evaluation.export"}
     tried |= {"stages.0.budget." + name for name in ("steps", "rows", "tokens", "minutes")}
     tried |= {f"stages.0.task.terms.0.{key}" for key in (*TERMS, "name")}  # the name: see test_terms
-    tried |= {"model.head.bias", "model.readout.name"}  # with others of their part
+    tried |= {"model.head.bias", "model.readout.name", "stages.0.data.0.pair_with_itself"}  # with others of their part
+    tried |= {f"stages.0.data.0.columns.{key}" for key in Columns.model_fields}
     assert leaves(Recipe) - tried == {"stages.0.task.kind"}  # has one value only
 
 

@@ -1,10 +1,12 @@
 """Batches of rows in an order that depends on seed and step alone: a resumed run sees what it would have seen."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from gemma4vec.data.mixture import MixedRows, negative_counts
+from gemma4vec.data.order import Epoch, epoch_order
 from gemma4vec.data.rows import Row
 from gemma4vec.errors import InputError
 from gemma4vec.model.prompts import Document
@@ -12,12 +14,16 @@ from gemma4vec.model.prompts import Document
 
 @dataclass(frozen=True)
 class RowBatch:
-    """N rows as they are trained on: one positive and K negatives each, drawn for this epoch."""
+    """N rows as they are trained on: one positive and K negatives each, drawn for this epoch.
+
+    `sources` names the source of each row, where the rows come from named ones.
+    """
 
     queries: list[str]
     positives: list[Document]
     negatives: list[list[Document]]
     epoch: int
+    sources: list[str] = field(default_factory=list)
 
 
 def check_rows(rows: Sequence[Row], *, size: int, hard_negatives: int) -> None:
@@ -28,12 +34,15 @@ def check_rows(rows: Sequence[Row], *, size: int, hard_negatives: int) -> None:
     """
     if len(rows) < size:
         raise InputError(f"batch.rows: {size} rows asked for, the data has {len(rows)}; use a smaller batch")
-    for number, row in enumerate(rows):
-        if len(row.neg) < hard_negatives:
-            raise InputError(
-                f"task.hard_negatives: {hard_negatives} asked for, row {number + 1} ({row.query[:40]!r}) has "
-                f"{len(row.neg)}; mine more, or use a smaller number"
-            )
+    if not hard_negatives:
+        return
+    fewer = np.flatnonzero(negative_counts(rows) < hard_negatives)
+    if len(fewer):
+        row = rows[int(fewer[0])]
+        raise InputError(
+            f"task.hard_negatives: {hard_negatives} asked for, row {fewer[0] + 1} ({row.query[:40]!r}) has "
+            f"{len(row.neg)}; mine more, or use a smaller number"
+        )
 
 
 def batches(
@@ -49,40 +58,29 @@ def batches(
     """
     check_rows(rows, size=size, hard_negatives=hard_negatives)
     per_epoch = len(rows) // size
-    epoch_shown, order = -1, np.empty(0, dtype=np.int64)
+    epoch_shown, order = -1, Epoch(np.empty(0, np.int64), np.empty(0, np.int64))
     step = start
     while True:
         epoch, within = divmod(step, per_epoch)
         if epoch != epoch_shown:
-            order = _order(rows, np.random.default_rng([seed, epoch]), group_rows)
+            order = epoch_order(rows, size=size, seed=seed, epoch=epoch, group_rows=group_rows)
             epoch_shown = epoch
-        chosen = order[within * size : (within + 1) * size]
-        yield _draw(rows, chosen, hard_negatives, seed, epoch)
+        here = slice(within * size, (within + 1) * size)
+        yield _draw(rows, order.rows[here].tolist(), order.passes[here].tolist(), hard_negatives, seed, epoch)
         step += 1
 
 
-def _order(rows: Sequence[Row], generator: np.random.Generator, group_rows: int) -> np.ndarray:
-    """All rows once: shuffled, or in shuffled runs of `group_rows` shuffled rows of one group."""
-    shuffled = generator.permutation(len(rows))
-    if group_rows == 1:
-        return shuffled
-    members: dict[str | None, list[int]] = {}
-    for index in shuffled.tolist():
-        members.setdefault(rows[index].group, []).append(index)
-    runs = [
-        found[start : start + group_rows] for found in members.values() for start in range(0, len(found), group_rows)
-    ]
-    return np.array([index for run in generator.permutation(len(runs)).tolist() for index in runs[run]])
-
-
-def _draw(rows: Sequence[Row], chosen: np.ndarray, hard_negatives: int, seed: int, epoch: int) -> RowBatch:
-    """Draw a positive and the hard negatives of each row; the draw depends on seed, epoch and row alone."""
+def _draw(
+    rows: Sequence[Row], chosen: list[int], passes: list[int], hard_negatives: int, seed: int, epoch: int
+) -> RowBatch:
+    """Draw a positive and the hard negatives of each row; the draw depends on seed, pass and row alone."""
     queries, positives, negatives = [], [], []
-    for index in chosen.tolist():
+    for index, turn in zip(chosen, passes, strict=True):
         row = rows[index]
-        generator = np.random.default_rng([seed, epoch, index])
+        generator = np.random.default_rng([seed, turn, index])
         queries.append(row.query)
         positives.append(row.pos[int(generator.integers(len(row.pos)))])
         drawn = generator.permutation(len(row.neg))[:hard_negatives]
         negatives.append([row.neg[int(i)] for i in drawn])
-    return RowBatch(queries, positives, negatives, epoch)
+    sources = [rows.parts[rows.part_of(index)].name for index in chosen] if isinstance(rows, MixedRows) else []
+    return RowBatch(queries, positives, negatives, epoch, sources)

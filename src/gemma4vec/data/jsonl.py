@@ -30,8 +30,8 @@ def read_lines(path: Path) -> Iterator[Line]:
         yield _parse(number, raw)
 
 
-def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Number, from 1, and bytes of every non-blank line of a text file (.gz and .zst by suffix).
+def raw_lines(path: Path, *, blank: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Number, from 1, and bytes of every line of a text file (.gz and .zst by suffix), with `blank` of empty ones too.
 
     Raises:
         InputError: as `read_lines`.
@@ -40,7 +40,7 @@ def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with _open(path) as stream:
             for number, raw in enumerate(stream, start=1):
-                if raw.strip():
+                if blank or raw.strip():
                     yield number, raw
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(

@@ -1,19 +1,22 @@
 """Rows: what a contrastive model is trained on, on disk and in memory.
 
 On disk one JSON object a line: `{"query", "pos": [...], "neg": [...]?, "task"?, "group"?}`; a text is a string or
-`{"text", "title"?}`. Other keys are kept out and counted, so that a misspelt `negs` does not vanish silently.
+`{"text", "title"?}` or, tokenised already, `{"input_ids"}`. Other keys are kept out and counted, so that a misspelt
+`negs` does not vanish silently.
 """
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gemma4vec.data.jsonl import Line, kind_of, read_lines, write_lines
+from gemma4vec.data.jsonl import kind_of, write_lines
+from gemma4vec.data.records import Record, jsonl_records
 from gemma4vec.errors import InputError
+from gemma4vec.model.given_tokens import GivenTokens
 from gemma4vec.model.prompts import Document
 
 OVERLONG = 50_000
@@ -37,15 +40,16 @@ class Row:
 
 
 class BadRow(NamedTuple):
-    """A row that cannot be used: where it stands (line from 1) and why."""
+    """A row that cannot be used: where it stands (line from 1, or whatever `unit` counts) and why."""
 
     file: str
     line: int
     field: str
     reason: str
+    unit: str = "line"
 
     def __str__(self) -> str:
-        return f"{self.file} line {self.line}{f', field {self.field!r}' if self.field else ''}: {self.reason}"
+        return f"{self.file} {self.unit} {self.line}{f', field {self.field!r}' if self.field else ''}: {self.reason}"
 
 
 @dataclass
@@ -93,37 +97,63 @@ def read_rows(path: Path, max_bad_share: float = 0.0) -> RowsRead:
     """
     path = Path(path)
     read = RowsRead()
-    for line in read_lines(path):
-        try:
-            read.rows.append(_row(line, read))
-        except _RejectError as reject:
-            name, reason = reject.args
-            read.bad.append(BadRow(str(path), line.number, name, reason))
-    total = len(read.rows) + len(read.bad)
-    if total == 0:
-        raise InputError(f"{path}: the file is empty; one JSON object a line is needed")
-    if len(read.bad) > max_bad_share * total or not read.rows:
-        raise InputError(
-            f"{read.bad[0]} ({len(read.bad)} of {total} rows are bad, {max_bad_share:.1%} are allowed); "
-            "mend the rows or allow a larger share"
-        )
+    read.rows.extend(rows_of(jsonl_records(path), read))
+    check_bad_share(read, len(read.rows), max_bad_share, str(path))
     return read
 
 
-def _row(line: Line, read: RowsRead) -> Row:
-    if line.value is None:
-        raise _RejectError("", line.reason)
-    value = line.value
+def rows_of(records: Iterable[Record], read: RowsRead, *, plain: bool = False) -> Iterator[Row]:
+    """The good rows of records, one by one; what is unusual or bad about others is noted in `read`.
+
+    With `plain`, a record is one text and its row has no positive; blank texts are left out.
+    """
+    for record in records:
+        try:
+            if record.value is None:
+                raise _RejectError(record.field, record.reason)
+            row = _plain(record.value, read) if plain else _row(record.value, read)
+        except _RejectError as reject:
+            name, reason = reject.args
+            read.bad.append(BadRow(record.file, record.number, name, reason, record.unit))
+            continue
+        if row is not None:
+            yield row
+
+
+def check_bad_share(read: RowsRead, good: int, max_bad_share: float, where: str, what: str = "rows") -> None:
+    """Refuse data without a row and data of which too much is bad.
+
+    Raises:
+        InputError: names the first bad row.
+    """
+    total = good + len(read.bad)
+    if total == 0:
+        raise InputError(f"{where}: the file is empty; at least one of its {what} is needed")
+    if len(read.bad) > max_bad_share * total or not good:
+        raise InputError(
+            f"{read.bad[0]} ({len(read.bad)} of {total} {what} are bad, {max_bad_share:.1%} are allowed); "
+            f"mend the {what} or allow a larger share (max_bad_share)"
+        )
+
+
+def _plain(value: dict[str, Any], read: RowsRead) -> Row | None:
+    text = value.get("text")
+    if isinstance(text, GivenTokens):
+        return Row(text, [])
+    if isinstance(text, dict) and "input_ids" in text:
+        return Row(given_tokens("text", text["input_ids"]), [])
+    if not isinstance(text, str):
+        raise _RejectError("text", f"a string is needed, not {kind_of(text)}")
+    cleaned = clean_text(text, read.counts)
+    return Row(cleaned, []) if cleaned.strip() else None
+
+
+def _row(value: dict[str, Any], read: RowsRead) -> Row:
     read.unknown_keys.update(key for key in value if key not in KEYS)
     if "query" not in value or "pos" not in value:
         missing = "query" if "query" not in value else "pos"
         raise _RejectError(missing, f"is missing; the row has {', '.join(map(repr, sorted(value))) or 'no keys'}")
-    query = value["query"]
-    if not isinstance(query, str):
-        raise _RejectError("query", f"a string is needed, not {kind_of(query)}")
-    query = clean_text(query, read.counts)
-    if not query.strip():
-        raise _RejectError("query", "is empty")
+    query = _query(value["query"], read.counts)
     pos = _texts("pos", value["pos"], read.counts)
     if not pos:
         raise _RejectError("pos", "is empty; at least one positive text is needed")
@@ -136,6 +166,28 @@ def _row(line: Line, read: RowsRead) -> Row:
     return Row(query, pos, neg, value.get("task"), value.get("group"))
 
 
+def _query(value: Any, counts: Counter[str]) -> str:
+    if isinstance(value, dict) and "input_ids" in value:
+        return given_tokens("query", value["input_ids"])
+    if not isinstance(value, str):
+        raise _RejectError("query", f"a string is needed, not {kind_of(value)}")
+    query = clean_text(value, counts)
+    if not query.strip():
+        raise _RejectError("query", "is empty")
+    return query
+
+
+def given_tokens(name: str, ids: Any) -> GivenTokens:
+    if not isinstance(ids, list) or not ids:
+        raise _RejectError(
+            f"{name}.input_ids", "a list of token ids is needed, at least one of them unmasked, and a mask as long"
+        )
+    wrong = next((one for one in ids if type(one) is not int or not 0 <= one < 2**31), None)
+    if wrong is not None:
+        raise _RejectError(f"{name}.input_ids", f"{wrong!r} is no token id; whole numbers from 0 are needed")
+    return GivenTokens(ids)
+
+
 def _texts(name: str, value: Any, counts: Counter[str]) -> list[Document]:
     if not isinstance(value, list):
         raise _RejectError(name, f"a list of texts is needed, not {kind_of(value)}")
@@ -145,6 +197,8 @@ def _texts(name: str, value: Any, counts: Counter[str]) -> list[Document]:
 def _text(name: str, value: Any, counts: Counter[str]) -> Document:
     if isinstance(value, str):
         return Document(clean_text(value, counts))
+    if isinstance(value, dict) and "input_ids" in value:
+        return Document(given_tokens(name, value["input_ids"]))
     if not isinstance(value, dict) or "text" not in value:
         raise _RejectError(name, f'a string or {{"text", "title"?}} is needed, not {kind_of(value)}')
     text, title = value["text"], value.get("title")
@@ -164,7 +218,10 @@ def write_rows(path: Path, rows: Iterable[Row], level: int = 6) -> None:
 
 
 def _as_object(row: Row) -> dict[str, Any]:
-    made: dict[str, Any] = {"query": row.query, "pos": [_as_value(document) for document in row.pos]}
+    made: dict[str, Any] = {
+        "query": _as_value(Document(row.query)),
+        "pos": [_as_value(document) for document in row.pos],
+    }
     if row.neg:
         made["neg"] = [_as_value(document) for document in row.neg]
     if row.task is not None:
@@ -174,24 +231,40 @@ def _as_object(row: Row) -> dict[str, Any]:
     return made
 
 
-def _as_value(document: Document) -> str | dict[str, str]:
+def _as_value(document: Document) -> str | dict[str, Any]:
+    if isinstance(document.text, GivenTokens):
+        return {"input_ids": list(map(int, document.text.ids))}
     return document.text if not document.title else {"text": document.text, "title": document.title}
 
 
-def content_hash(rows: Sequence[Row]) -> str:
+def content_hash(rows: Iterable[Row]) -> str:
     """Hexadecimal SHA-256 of the rows' contents in their order; the boundaries between texts and fields count."""
-    digest = hashlib.sha256()
-
-    def add(text: str | None) -> None:
-        encoded = b"" if text is None else text.encode("utf-8", errors="surrogatepass")
-        digest.update((-1 if text is None else len(encoded)).to_bytes(8, "little", signed=True) + encoded)
-
+    hashing = ContentHash()
     for row in rows:
-        digest.update(len(row.pos).to_bytes(8, "little") + len(row.neg).to_bytes(8, "little"))
-        add(row.query)
-        add(row.task)
-        add(row.group)
+        hashing.add(row)
+    return hashing.hexdigest()
+
+
+class ContentHash:
+    """`content_hash` of rows that come one by one."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, row: Row) -> None:
+        """Count one more row in."""
+        self._digest.update(len(row.pos).to_bytes(8, "little") + len(row.neg).to_bytes(8, "little"))
+        self._text(row.query)
+        self._text(row.task)
+        self._text(row.group)
         for document in (*row.pos, *row.neg):
-            add(document.text)
-            add(document.title)
-    return digest.hexdigest()
+            self._text(document.text)
+            self._text(document.title)
+
+    def hexdigest(self) -> str:
+        """The hash of the rows so far."""
+        return self._digest.hexdigest()
+
+    def _text(self, text: str | None) -> None:
+        encoded = b"" if text is None else text.encode("utf-8", errors="surrogatepass")
+        self._digest.update((-1 if text is None else len(encoded)).to_bytes(8, "little", signed=True) + encoded)

@@ -19,6 +19,7 @@ from gemma4vec.model.prompts import BY_NAME, Prompted, Prompts
 from gemma4vec.model.readout import READOUTS, Base
 from gemma4vec.model.tokens import Tokeniser, load_tokeniser
 from gemma4vec.recipe.schema import Model
+from gemma4vec.recipe.sources import PromptWords
 
 if TYPE_CHECKING:
     from peft.peft_model import PeftModel
@@ -62,10 +63,15 @@ class Built:
 
 
 def prompts_of(model: Model) -> Prompts:
-    """The prompts that a recipe names or spells out."""
-    if isinstance(model.prompts, str):
-        return BY_NAME[model.prompts]
-    return Prompts(model.prompts.get("query", ""), model.prompts.get("document", ""))
+    """The prompts of a recipe's model."""
+    return prompts_named(model.prompts)
+
+
+def prompts_named(words: PromptWords) -> Prompts:
+    """The prompts that a recipe names or spells out, for its model or for one of its sources."""
+    if isinstance(words, str):
+        return BY_NAME[words]
+    return Prompts(words.get("query", ""), words.get("document", ""))
 
 
 def tokeniser_of(model: Model, path: str | Path) -> Tokeniser:

@@ -5,6 +5,7 @@ in every other program. Asking for `add_eos_token=True` instead would drop BOS o
 """
 
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gemma4vec.errors import InputError
+from gemma4vec.model.given_tokens import GivenTokens
 from gemma4vec.model.packing import Tokens
 from gemma4vec.model.prompt_end import count_prompts_without_closing_space
 from gemma4vec.model.prompts import Prompted, Prompts
@@ -43,11 +45,13 @@ class Tokeniser:
         tokenizer: the transformers tokenizer, with its post-processor set.
         counts: what was unusual so far.
         prompt_lengths: tokens of prompts seen lately; a prompt with a title in it is one of thousands.
+        lock: the tokenizer keeps its truncation as a state, and batches are read ahead in a thread of their own.
     """
 
     tokenizer: PreTrainedTokenizerFast
     counts: Counts = field(default_factory=Counts)
     prompt_lengths: dict[str, int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def padding_id(self) -> int:
@@ -61,18 +65,33 @@ class Tokeniser:
         """
         if not texts:
             return []
-        whole = [_encodable(prompted.prompt + prompted.text) for prompted in texts]
-        self._count_prompts([prompted.prompt for prompted in texts])
-        encodings = self.tokenizer(whole, truncation=True, max_length=max_tokens, return_attention_mask=False)
-        result = []
-        for prompted, ids in zip(texts, encodings["input_ids"], strict=True):
-            self.counts.empty += not prompted.text.strip()
-            self.counts.at_limit += len(ids) >= max_tokens
-            # A model without BOS gives no token at all for an empty text; one padding token stands for it.
-            result.append(Tokens(ids or [self.padding_id], min(self.prompt_lengths[prompted.prompt], len(ids))))
-        self.counts.texts += len(result)
-        self.counts.tokens += sum(tokens.length for tokens in result)
-        return result
+        with self.lock:
+            plain = [prompted for prompted in texts if not isinstance(prompted.text, GivenTokens)]
+            whole = [_encodable(prompted.prompt + prompted.text) for prompted in plain]
+            self._count_prompts([prompted.prompt for prompted in plain])
+            encoded = iter(self._ids(whole, max_tokens))
+            result = []
+            for prompted in texts:
+                self.counts.empty += not prompted.text.strip()
+                if isinstance(prompted.text, GivenTokens):
+                    ids = prompted.text.cut(max_tokens, self.tokenizer.eos_token_id)
+                    result.append(Tokens(ids, min(prompted.text.prompt, len(ids))))
+                else:
+                    ids = next(encoded)
+                    # A model without BOS gives no token at all for an empty text; one padding token stands for it.
+                    length = self.prompt_lengths[prompted.prompt]
+                    result.append(Tokens(ids or [self.padding_id], min(length, len(ids))))
+                self.counts.at_limit += len(ids) >= max_tokens
+            self.counts.texts += len(result)
+            self.counts.tokens += sum(tokens.length for tokens in result)
+            return result
+
+    def _ids(self, texts: list[str], max_tokens: int) -> list[list[int]]:
+        if not texts:
+            return []
+        found = self.tokenizer(texts, truncation=True, max_length=max_tokens, return_attention_mask=False)
+        ids: list[list[int]] = found["input_ids"]
+        return ids
 
     def _count_prompts(self, prompts: Sequence[str]) -> None:
         """Put the lengths of `prompts` into `prompt_lengths`, which never holds many more than these."""

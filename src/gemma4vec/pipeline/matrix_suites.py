@@ -44,7 +44,7 @@ def freeze_suites(plan: Plan, folder: MatrixFolder, say: Callable[[str], None]) 
             control = next(iter(plan.controls.values()))
             recipe = plan.recipe(plan.grid(control)[0])
             stage = next(stage for stage in recipe.stages if stage.task.kind == "contrast")
-            loaded.append(load_sources(stage.data, say))
+            loaded.append(load_sources(stage.data, say, stage.mixture))
         return loaded[0]
 
     dev = [_freeze(sample, folder.suites / f"dev-{n}", "dev", source) for n, sample in enumerate(plan.matrix.dev)]

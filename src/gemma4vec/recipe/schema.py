@@ -12,6 +12,9 @@ from gemma4vec.recipe.part import Part as Part
 from gemma4vec.recipe.readouts import Head as Head
 from gemma4vec.recipe.readouts import Mean
 from gemma4vec.recipe.readouts import Readout as Readout
+from gemma4vec.recipe.sources import Mixture as Mixture
+from gemma4vec.recipe.sources import Source as Source
+from gemma4vec.recipe.sources import check_mixture
 from gemma4vec.recipe.terms import AnyTerm, Nce
 
 
@@ -79,25 +82,6 @@ class Model(Part):
     def _one_way_to_train(self) -> "Model":
         if self.train == "full" and self.lora is not None:
             raise ValueError("train: full trains the base's own weights, lora keeps them frozen; set lora: null too")
-        return self
-
-
-class Source(Part):
-    """Rows, or plain texts, to train on."""
-
-    name: str
-    source: Literal["jsonl", "pycode", "text"] = "jsonl"
-    path: str | None = Field(
-        None, description="jsonl, text (one a line): the file; pycode: a folder of code, null for the installed one"
-    )
-    negatives: int = Field(4, ge=0, description="pycode: hard negatives that are mined for each row")
-    max_rows: int | None = Field(None, ge=1)
-    max_bad_share: float = Field(0.0, ge=0, le=1, description="share of bad rows above which the run stops")
-
-    @model_validator(mode="after")
-    def _path_given(self) -> "Source":
-        if self.source != "pycode" and not self.path:
-            raise ValueError(f"a {self.source} source needs a path")
         return self
 
 
@@ -236,6 +220,7 @@ class Stage(Part):
 
     name: str = "contrast"
     data: Annotated[tuple[Source, ...], Field(min_length=1)]
+    mixture: Mixture = Mixture()
     task: Task = Contrast()
     batch: Batch = Batch()
     layout: Layout = Layout()
@@ -261,9 +246,13 @@ class Stage(Part):
 
     @model_validator(mode="after")
     def _rows_for_contrast(self) -> "Stage":
-        plain = next((source for source in self.data if source.source == "text"), None)
+        check_mixture(self.data, self.mixture)
+        plain = next((source for source in self.data if source.plain and not source.pair_with_itself), None)
         if plain is not None and self.task.kind == "contrast":
-            raise ValueError(f"source {plain.name!r} has plain texts, contrast needs rows; use source: jsonl")
+            raise ValueError(
+                f"source {plain.name!r} has plain texts, contrast needs rows; use source: jsonl, or set its "
+                "pair_with_itself"
+            )
         return self
 
 

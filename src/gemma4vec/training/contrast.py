@@ -13,9 +13,10 @@ from torch import Tensor
 
 from gemma4vec.data.batches import RowBatch, batches
 from gemma4vec.data.rows import Row
-from gemma4vec.model.build import Built
+from gemma4vec.model.build import Built, prompts_named
+from gemma4vec.model.given_tokens import GivenTokens
 from gemma4vec.model.packing import Layout, Tokens, packed, padded, padding_share
-from gemma4vec.model.prompts import Document, Prompted
+from gemma4vec.model.prompts import Document, Prompted, Prompts
 from gemma4vec.objective.duplicates import Keys
 from gemma4vec.recipe import schema
 from gemma4vec.training.grad_cache import encode_cached, wants_cache
@@ -70,6 +71,9 @@ class ContrastTask:
         self.tokeniser = built.tokeniser
         self.read = built.read
         self.prompts = built.prompts
+        self.source_prompts = {
+            source.name: prompts_named(source.prompts) for source in stage.data if source.prompts is not None
+        }
         self.query_tokens = min(stage.batch.query_tokens or max_tokens, max_tokens)
         self.document_tokens = min(stage.batch.document_tokens or max_tokens, max_tokens)
         self.seed = seed
@@ -101,11 +105,15 @@ class ContrastTask:
 
     def prepare(self, drawn: RowBatch) -> ContrastBatch:
         """Tokenise and lay out a batch of rows."""
-        k = self.objective.hard_negatives
+        n, k = len(drawn.queries), self.objective.hard_negatives
         flat_negatives = [document for documents in drawn.negatives for document in documents]
-        queries = self._tokens([self.prompts.for_query(query) for query in drawn.queries], self.query_tokens)
-        positives = self._documents(drawn.positives)
-        negatives = self._documents(flat_negatives)
+        prompts_N = [self.source_prompts.get(name, self.prompts) for name in drawn.sources] or [self.prompts] * n
+        queries = self._tokens(
+            [prompts.for_query(query) for prompts, query in zip(prompts_N, drawn.queries, strict=True)],
+            self.query_tokens,
+        )
+        positives = self._documents(drawn.positives, prompts_N)
+        negatives = self._documents(flat_negatives, [prompts for prompts in prompts_N for _ in range(k)])
         groups = self._group(queries, positives, negatives, k)
         again = {"queries": queries, "positives": positives}
         return ContrastBatch(
@@ -165,8 +173,9 @@ class ContrastTask:
             return padded(texts, layout.tokens_per_forward, self.tokeniser.padding_id)
         return packed(texts, layout.row_tokens, layout.tokens_per_forward, self.tokeniser.padding_id)
 
-    def _documents(self, documents: Sequence[Document]) -> list[Tokens]:
-        return self._tokens([self.prompts.for_document(document) for document in documents], self.document_tokens)
+    def _documents(self, documents: Sequence[Document], prompts: Sequence[Prompts]) -> list[Tokens]:
+        prompted = [own.for_document(document) for own, document in zip(prompts, documents, strict=True)]
+        return self._tokens(prompted, self.document_tokens)
 
     def _tokens(self, texts: list[Prompted], limit: int) -> list[Tokens]:
         return self.read(texts, limit)
@@ -176,6 +185,10 @@ def _keys(texts: Sequence[str] | Sequence[Document]) -> Tensor:
     """64-bit hashes of texts, case and white space folded, titles included: equal texts have equal keys."""
     keys = []
     for text in texts:
+        given = text.text if isinstance(text, Document) else text
+        if isinstance(given, GivenTokens) and given.key is not None:
+            keys.append(given.key)
+            continue
         whole = text if isinstance(text, str) else f"{text.title or ''}\n{text.text}"
         folded = " ".join(whole.lower().split()).encode("utf-8", "replace")
         keys.append(int.from_bytes(hashlib.blake2b(folded, digest_size=8).digest(), "little", signed=True))

@@ -117,7 +117,7 @@ def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
         config = text_config(base.path)
         choice = choose_dtype(device, recipe.model.dtype)
         model = _describe(recipe, config, base.path, choice.dtype, device)
-    loaded = [load_sources(stage.data, say) for stage in recipe.stages]
+    loaded = [load_sources(stage.data, say, stage.mixture) for stage in recipe.stages]
     refuse_early(recipe, base.path, loaded)
     stages = [_estimate_stage(model, number, data, say) for number, data in enumerate(loaded)]
     return Estimate(

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from gemma4vec.data.mixture import negative_counts
 from gemma4vec.data.sources import Loaded
 from gemma4vec.errors import InputError
 from gemma4vec.model.checks import check_recipe, read_config
@@ -44,13 +47,15 @@ def check_data(number: int, stage: schema.Stage, loaded: Loaded) -> None:
         raise InputError(
             f"{where}.batch.rows: {stage.batch.rows} rows asked for, the data has {len(rows)}; use a smaller batch"
         )
-    fewer = [row_number for row_number, row in enumerate(rows) if len(row.neg) < wanted]
-    if fewer:
-        fewest = min(len(row.neg) for row in rows)
-        first = rows[fewer[0]]
+    if not wanted:
+        return
+    counts = negative_counts(rows)
+    fewer = np.flatnonzero(counts < wanted)
+    if len(fewer):
+        first = rows[int(fewer[0])]
         raise InputError(
             f"{where}.task.hard_negatives: {wanted} asked for, {len(fewer):,} of {len(rows):,} rows have fewer, "
-            f"first row {fewer[0] + 1} ({first.query[:40]!r}) with {len(first.neg)}; every row has {fewest}: "
+            f"first row {fewer[0] + 1} ({first.query[:40]!r}) with {len(first.neg)}; every row has {counts.min()}: "
             "use at most that, or mine more"
         )
 

@@ -75,7 +75,7 @@ def load_data(run: RunFolder, recipe: Recipe, number: int, say: Say) -> Loaded:
         InputError: as `data.sources.load_sources`.
     """
     stage = recipe.stages[number]
-    loaded = load_sources(stage.data, say)
+    loaded = load_sources(stage.data, say, stage.mixture)
     data = dict(run.manifest.get("data", {}))
     run.update_manifest(data=data | {f"{number}-{stage.name}": loaded.sources})
     return loaded

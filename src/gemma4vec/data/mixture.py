@@ -1,0 +1,128 @@
+"""Rows of several sources as one list, and the order in which an epoch takes them.
+
+The order of an epoch depends on seed and epoch alone: not on when training was interrupted, nor on how many processes
+share the work (batch number n is the same rows everywhere; a process takes its part of it).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma4vec.data.rows import Row
+from gemma4vec.data.store import StoredRows
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one source; `share` of the training rows are its own (None: as many as it has)."""
+
+    name: str
+    rows: Sequence[Row]
+    share: float | None = None
+
+
+class MixedRows(Sequence[Row]):
+    """The rows of all parts, one after the other.
+
+    Attributes:
+        parts: the sources.
+        one_source_batches: all rows of a batch come from one part.
+        starts: number of the first row of each part, and one more.
+    """
+
+    def __init__(self, parts: Sequence[Part], one_source_batches: bool = False):
+        self.parts = tuple(parts)
+        self.one_source_batches = one_source_batches
+        self.starts = [0, *accumulate(len(part.rows) for part in self.parts)]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether an epoch is anything else than every row once, in one shuffled order."""
+        return self.one_source_batches or any(part.share is not None for part in self.parts)
+
+    def part_of(self, index: int) -> int:
+        """Number of the part that a row belongs to."""
+        return int(np.searchsorted(self.starts, index, side="right")) - 1
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number = index + len(self) if index < 0 else index
+        if not 0 <= number < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        part = self.part_of(number)
+        return self.parts[part].rows[number - self.starts[part]]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(one == two for one, two in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def shares_of(counts: Sequence[int], weights: Sequence[float | None], temperature: float | None) -> list[float | None]:
+    """The share of each source: its weight, or n^(1/temperature) (Raffel et al. 2020, arXiv:1910.10683, section 3.5.2).
+
+    Without weights and temperature there are none: every row is read once an epoch.
+    """
+    if temperature is not None:
+        raw = [count ** (1.0 / temperature) for count in counts]
+    elif any(weight is not None for weight in weights):
+        raw = [weight or 0.0 for weight in weights]
+    else:
+        return [None] * len(counts)
+    return [value / sum(raw) for value in raw]
+
+
+def quotas(shares: Sequence[float], total: int) -> list[int]:
+    """Whole numbers in these shares that sum to `total`, by largest remainders."""
+    exact = [share * total for share in shares]
+    whole = [int(value) for value in exact]
+    by_remainder = sorted(range(len(shares)), key=lambda i: (whole[i] - exact[i], i))
+    for i in by_remainder[: total - sum(whole)]:
+        whole[i] += 1
+    return whole
+
+
+def negative_counts(rows: Sequence[Row]) -> NDArray[np.int64]:
+    """How many negatives each row has, without making the rows of a store: `int64[R]`."""
+    if isinstance(rows, MixedRows):
+        return np.concatenate([negative_counts(part.rows) for part in rows.parts] or [np.empty(0, np.int64)])
+    if isinstance(rows, StoredRows):
+        return rows.negative_counts()
+    return np.fromiter((len(row.neg) for row in rows), dtype=np.int64, count=len(rows))
+
+
+def group_numbers(rows: Sequence[Row]) -> NDArray[np.int64]:
+    """A number for each row's group, the same for equal names, -1 for none: `int64[R]`."""
+    if isinstance(rows, StoredRows):
+        return rows.group_numbers()
+    numbers: dict[str | None, int] = {None: -1}
+    if isinstance(rows, MixedRows):
+        found = []
+        for part in rows.parts:
+            if isinstance(part.rows, StoredRows):
+                names = [None, *part.rows.facts["group_names"]]
+                table = np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
+                found.append(table[part.rows.group_numbers() + 1])
+            else:
+                found.append(_numbered(part.rows, numbers))
+        return np.concatenate(found or [np.empty(0, np.int64)])
+    return _numbered(rows, numbers)
+
+
+def _numbered(rows: Sequence[Row], numbers: dict[str | None, int]) -> NDArray[np.int64]:
+    found = (numbers.setdefault(row.group, len(numbers)) for row in rows)
+    return np.fromiter(found, dtype=np.int64, count=len(rows))

@@ -1,0 +1,202 @@
+"""Rows on disk in a form that is mapped, not read: millions of rows open at once and take next to no memory.
+
+A store is a folder: the bytes of all texts one after the other (`texts.bin`), where each ends (`ends.bin`), the number
+of each row's first text (`first.bin`, one more than there are rows), how many positives it has (`positives.bin`),
+numbers of its group and task (`groups.bin`, `tasks.bin`, -1: none), a hash of each text (`keys.bin`), and `store.json`.
+
+A text is UTF-8; with a title in front and a zero byte between; or, where tokens were given, a one byte, the prompt's
+length, the key, and the ids. Texts never hold either byte (`data.rows.CONTROL`).
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma4vec.data.mapped import MappedFile
+from gemma4vec.data.rows import ContentHash, Row
+from gemma4vec.files import atomic_folder, write_json
+from gemma4vec.model.given_tokens import GivenTokens
+from gemma4vec.model.prompts import Document
+
+FORMAT = 1
+TITLE, TOKENS = b"\x00", b"\x01"
+HEADER = struct.Struct("<iqi")  # prompt, key, whether there is a key
+# So many rows are read between two times that pages are given back.
+ROWS_HELD = 1024
+ARRAYS = {
+    "ends": np.int64,
+    "first": np.int64,
+    "positives": np.int32,
+    "groups": np.int32,
+    "tasks": np.int32,
+    "keys": np.int64,
+}
+
+
+class StoredRows(Sequence[Row]):
+    """The rows of a store, each made when it is asked for.
+
+    Attributes:
+        facts: what `write_store` was told and what it found: `rows`, `content_hash`, `largest_token`, and the rest.
+        size: how many of the rows there are; `first(n)` gives fewer.
+    """
+
+    def __init__(self, folder: Path, size: int | None = None):
+        self.folder = folder
+        self.facts: dict[str, Any] = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+        self._texts = MappedFile(folder / "texts.bin", np.uint8)
+        self._files = {name: MappedFile(folder / f"{name}.bin", dtype) for name, dtype in ARRAYS.items()}
+        self._ends, self._first = self._files["ends"].array, self._files["first"].array
+        self._positives = self._files["positives"].array
+        self._groups, self._tasks = self._files["groups"].array, self._files["tasks"].array
+        self.size = min(size or len(self._positives), len(self._positives))
+        self._read = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.size))]
+        number = index + self.size if index < 0 else index
+        if not 0 <= number < self.size:
+            raise IndexError(f"row {index} of {self.size}")
+        self._hold()
+        begin, end = int(self._first[number]), int(self._first[number + 1])
+        texts = [self._document(text) for text in range(begin, end)]
+        positives = 1 + int(self._positives[number])
+        group, task = int(self._groups[number]), int(self._tasks[number])
+        return Row(
+            texts[0].text,
+            texts[1:positives],
+            texts[positives:],
+            self.facts["task_names"][task] if task >= 0 else None,
+            self.facts["group_names"][group] if group >= 0 else None,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(one == two for one, two in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def first(self, size: int | None) -> "StoredRows":
+        """The first so many of the rows."""
+        return self if size is None or size >= self.size else StoredRows(self.folder, size)
+
+    def negative_counts(self) -> NDArray[np.int64]:
+        """How many negatives each row has: `int64[R]`."""
+        texts = np.diff(self._first[: self.size + 1])
+        return texts - 1 - self._positives[: self.size]
+
+    def group_numbers(self) -> NDArray[np.int64]:
+        """A number for each row's group, -1 where it has none: `int64[R]`."""
+        return self._groups[: self.size].astype(np.int64)
+
+    def text_keys(self) -> NDArray[np.int64]:
+        """A hash of each text, queries first in their rows: `int64[T]`, and see `text`."""
+        return self._files["keys"].array[: int(self._first[self.size])]
+
+    def text_rows(self) -> NDArray[np.int64]:
+        """Number of the first text of each row, and one more: `int64[R + 1]`."""
+        return self._first[: self.size + 1]
+
+    def text(self, number: int) -> Document:
+        """One text by its number."""
+        self._hold()
+        return self._document(number)
+
+    def _hold(self) -> None:
+        self._read += 1
+        if self._read % ROWS_HELD == 0:
+            self._texts.give_back()
+            for file in self._files.values():
+                file.give_back()
+
+    def _document(self, number: int) -> Document:
+        begin = int(self._ends[number - 1]) if number else 0
+        raw = self._texts.array[begin : int(self._ends[number])].tobytes()
+        if raw[:1] == TOKENS:
+            prompt, key, keyed = HEADER.unpack_from(raw, 1)
+            ids = np.frombuffer(raw, dtype="<i4", offset=1 + HEADER.size).tolist()
+            return Document(GivenTokens(ids, prompt, key if keyed else None))
+        title, separator, text = raw.partition(TITLE)
+        return Document(text.decode("utf-8"), title.decode("utf-8")) if separator else Document(title.decode("utf-8"))
+
+
+def write_store(folder: Path, rows: Iterable[Row], facts: dict[str, Any]) -> StoredRows:
+    """Write rows as a store, one by one, replacing `folder` only when all of it is written.
+
+    `facts` goes into `store.json`; what it says when the last row has been taken counts.
+
+    Raises:
+        WorkError: the disk is full or the folder cannot be written.
+    """
+    with atomic_folder(folder) as made, ExitStack() as stack:
+        streams = {name: stack.enter_context((made / f"{name}.bin").open("wb")) for name in ("texts", *ARRAYS)}
+        names: dict[str, dict[str, int]] = {"groups": {}, "tasks": {}}
+        hashing = ContentHash()
+        texts = end = count = 0
+        largest = -1
+        for row in rows:
+            hashing.add(row)
+            encoded = list(map(_encode, [Document(row.query), *row.pos, *row.neg]))
+            ends = end + np.cumsum([len(raw) for raw in encoded], dtype=np.int64)
+            streams["texts"].write(b"".join(encoded))
+            streams["ends"].write(ends.tobytes())
+            streams["keys"].write(b"".join(hashlib.blake2b(raw, digest_size=8).digest() for raw in encoded))
+            streams["first"].write(texts.to_bytes(8, "little"))
+            streams["positives"].write(len(row.pos).to_bytes(4, "little"))
+            for name, value in (("groups", row.group), ("tasks", row.task)):
+                known = names[name]
+                number = -1 if value is None else known.setdefault(value, len(known))
+                streams[name].write(number.to_bytes(4, "little", signed=True))
+            for text in (row.query, *(document.text for document in (*row.pos, *row.neg))):
+                if isinstance(text, GivenTokens):
+                    largest = max(largest, *text.ids)
+            texts, end, count = texts + len(encoded), int(ends[-1]), count + 1
+        streams["first"].write(texts.to_bytes(8, "little"))
+        stack.close()
+        found = {"rows": count, "texts": texts, "content_hash": hashing.hexdigest(), "largest_token": largest}
+        named = {"group_names": list(names["groups"]), "task_names": list(names["tasks"])}
+        write_json(made / "store.json", {"format": FORMAT, **facts, **found, **named})
+    return StoredRows(folder)
+
+
+def open_store(folder: Path, key: str) -> StoredRows | None:
+    """The store in a folder, if it was written for this key by this version of the format."""
+    try:
+        store = StoredRows(folder)
+        fits = store.facts.get("format") == FORMAT and store.facts.get("key") == key
+        return store if fits and _whole(store) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _whole(store: StoredRows) -> bool:
+    """Whether every file is as long as the store says: a copy may have been cut."""
+    rows, texts = store.facts["rows"], store.facts["texts"]
+    lengths = {"ends": texts, "keys": texts, "first": rows + 1, "positives": rows, "groups": rows, "tasks": rows}
+    arrays = all(len(store._files[name].array) == length for name, length in lengths.items())
+    return arrays and (not texts or int(store._ends[-1]) == len(store._texts.array))
+
+
+def _encode(document: Document) -> bytes:
+    text, title = document
+    if isinstance(text, GivenTokens):
+        header = HEADER.pack(text.prompt, text.key or 0, text.key is not None)
+        return TOKENS + header + np.asarray(text.ids, dtype="<i4").tobytes()
+    raw = text.encode("utf-8", errors="replace")
+    return raw if not title else title.encode("utf-8", errors="replace") + TITLE + raw
