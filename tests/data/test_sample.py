@@ -60,6 +60,27 @@ def test_a_sample_keeps_judged_documents_and_does_not_depend_on_order(queries: i
     assert again.fingerprint == sample.fingerprint and again.name == sample.name
 
 
+def test_documents_judged_as_not_relevant_may_be_ordinary_ones() -> None:
+    whole = suite(judged=4)
+    for query in whole.qrels:
+        first = next(iter(whole.qrels[query]))
+        whole.qrels[query] |= {key: 0 for key in whole.qrels[query] if key != first}
+    every, few = sample_suite(whole, 10, 15), sample_suite(whole, 10, 15, keep="relevant")
+    relevant = {key for found in whole.qrels.values() for key, grade in found.items() if grade}
+    assert len(every.corpus_ids) == 40 and len(relevant) == 10
+    assert len(few.corpus_ids) == 15 and relevant <= set(few.corpus_ids)
+    for query, found in few.qrels.items():  # judgments of those that are left, zeros too
+        assert found == {key: grade for key, grade in whole.qrels[query].items() if key in few.corpus_ids}
+        assert max(found.values()) == 1
+    assert any(0 in found.values() for found in few.qrels.values())
+
+
+def test_another_seed_is_another_sample() -> None:
+    first, second = sample_suite(suite(), 5, 20), sample_suite(suite(), 5, 20, seed=1)
+    assert second.name == "made-5x20-seed1" and set(first.query_ids) != set(second.query_ids)
+    assert sample_suite(shuffled(suite(), 3), 5, 20, seed=1).fingerprint == second.fingerprint
+
+
 def test_a_sample_has_its_own_name_and_keeps_the_options() -> None:
     sample = sample_suite(suite(), 5, 20)
     assert sample.name == "made-5x20"

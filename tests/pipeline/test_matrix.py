@@ -183,7 +183,7 @@ def test_all_see_the_same_rows_in_the_same_order(results: dict[str, Any], out: P
 def test_files_are_whole(results: dict[str, Any], out: Path) -> None:
     assert json.loads((out / "results.json").read_text())["rows"] == results["rows"]
     lines = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
-    assert [line["variant"] for line in lines] == ["mean", "broken", "last", "blind"]
+    assert [line["variant"] for line in lines] == ["mean", "broken", "last", "blind", "bm25", "untrained"]
     assert float(lines[2]["p_holm"]) == row(results, "last")["difference"]["p_holm"]
     text = (out / "results.md").read_text()
     for heading in ("## Scores", "## Against the control", "## Cost", "## Learning rates", "## Failed", "## Stopped"):

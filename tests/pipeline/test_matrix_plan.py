@@ -10,8 +10,8 @@ from tiny_matrix import write_matrix, write_place
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 from gemma4vec.ledger.runs import RunFolder
-from gemma4vec.pipeline.matrix_plan import Cell, Plan, chosen, expected_cells, make_plan, next_job, top_variants
-from gemma4vec.pipeline.matrix_state import Record
+from gemma4vec.pipeline.matrix_plan import Plan, chosen, expected_cells, make_plan, next_job, top_variants
+from gemma4vec.pipeline.matrix_state import Cell, Record
 from gemma4vec.recipe.matrix import load_matrix
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.run import Trainer, load_data

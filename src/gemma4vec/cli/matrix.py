@@ -93,6 +93,7 @@ def _dry(plan: "Plan", folder: Path) -> dict[str, Any]:
         "variants": list(plan.variants),
         "control": sorted(set(plan.controls.values())),
         "rows_per_cell": matrix.budget.rows,
+        "rows_of_the_search": matrix.search.rows if plan.searching and matrix.search else None,
         "cells": rows,
         "count": len(rows),
         "dev": [sample.suite for sample in matrix.dev],
@@ -119,7 +120,9 @@ def _dry_table(plan: dict[str, Any]) -> Any:
         for n, row in enumerate(plan["cells"], start=1)
     ]
     lines = [
-        f"{plan['count']} cells of {plan['rows_per_cell']:,} rows; control: {', '.join(plan['control'])}",
+        f"{plan['count']} cells of {plan['rows_per_cell']:,} rows"
+        + (f" (learning rates: {plan['rows_of_the_search']:,})" if plan["rows_of_the_search"] else "")
+        + f"; control: {', '.join(plan['control'])}",
         f"dev: {', '.join(plan['dev'])}",
         f"final: {', '.join(plan['final'])}",
         f"folder: {plan['folder']}",

@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -21,8 +21,9 @@ from gemma4vec.evaluation.locate import TRAINED
 from gemma4vec.evaluation.result import METRICS_FILE
 from gemma4vec.ledger.runs import EVENTS, RunFolder
 from gemma4vec.pipeline.matrix_cell import STOPPED, CellJob
-from gemma4vec.pipeline.matrix_plan import Cell, Job, Plan, chosen, next_job, open_jobs, variant_texts
-from gemma4vec.pipeline.matrix_state import MatrixFolder, Record
+from gemma4vec.pipeline.matrix_plan import Job, Plan, best_of_grid, next_job, open_jobs, variant_texts
+from gemma4vec.pipeline.matrix_references import open_references, seconds_of
+from gemma4vec.pipeline.matrix_state import Cell, MatrixFolder, Record
 from gemma4vec.pipeline.matrix_suites import freeze_suites
 from gemma4vec.pipeline.matrix_table import summarise
 from gemma4vec.pipeline.matrix_worker import INTERRUPTED_CODE, STOPPED_CODE, Worker, explain_code
@@ -96,6 +97,8 @@ def run_matrix(plan: Plan, out: Path, watch: Watch, *, retry: bool = False, tabl
         dev, final = freeze_suites(plan, folder, watch.say)
         going = _Going(plan, folder, records, watch, dev, final, Worker(folder.path / "logs" / "worker.log"))
         try:
+            if not table_only:
+                _run_references(going)
             while not table_only and (job := next_job(plan, records, going.left_out)):
                 reason = _does_not_fit(going, job)
                 if reason:
@@ -133,7 +136,7 @@ def _does_not_fit(going: _Going, job: Job) -> str | None:
     limit = going.plan.matrix.minutes
     if limit is None:
         return None
-    spent = sum(record.seconds for record in going.records.values()) / 60.0
+    spent = (sum(record.seconds for record in going.records.values()) + seconds_of(going.folder)) / 60.0
     alike = [
         (record.variant == job.cell.variant, seconds)
         for record in going.records.values()
@@ -149,7 +152,9 @@ def _does_not_fit(going: _Going, job: Job) -> str | None:
 
 def _key_of(job: Job) -> str:
     """Which jobs take about the same time."""
-    return "final" if job.why == "final" else f"train{' and final' if job.final else ''}"
+    if job.cell.search or job.why == "final":
+        return "search" if job.cell.search else "final"
+    return f"train{' and final' if job.final else ''}"
 
 
 def _run(going: _Going, job: Job) -> None:
@@ -158,27 +163,55 @@ def _run(going: _Going, job: Job) -> None:
     record = going.records.get(key) or _begin(going, job.cell)
     run = RunFolder(going.folder.path / record.run)
     before, started, kept = record.seconds, time.monotonic(), time.monotonic()
+
+    def look() -> None:
+        nonlocal kept
+        record.seconds = before + time.monotonic() - started
+        if time.monotonic() - kept > _KEEP_SECONDS:
+            kept = time.monotonic()
+            going.folder.write(key, record)
+        going.watch.show(views(going.plan, going.folder, going.records, job))
+
     going.worker.start(_cell_job(going, job, run), going.folder.log(key))
-    try:
-        while (code := going.worker.poll(1.0)) is None:
-            record.seconds = before + time.monotonic() - started
-            if time.monotonic() - kept > _KEEP_SECONDS:
-                kept = time.monotonic()
-                going.folder.write(key, record)
-            going.watch.show(views(going.plan, going.folder, going.records, job))
-    except KeyboardInterrupt:
-        going.worker.interrupt()
-        raise
+    code = _wait(going.worker, look)
     record.seconds = before + time.monotonic() - started
-    if code == INTERRUPTED_CODE:
-        raise KeyboardInterrupt
     _note(going, job, record, run, code, time.monotonic() - started)
     going.watch.show(views(going.plan, going.folder, going.records, None))
 
 
+def _wait(worker: Worker, look: Callable[[], None]) -> int:
+    """The exit code of the worker's job; `look` is called about once a second meanwhile.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, here or in the job, which has kept its last step then.
+    """
+    try:
+        while (code := worker.poll(1.0)) is None:
+            look()
+    except KeyboardInterrupt:
+        worker.interrupt()
+        raise
+    if code == INTERRUPTED_CODE:
+        raise KeyboardInterrupt
+    return code
+
+
+def _run_references(going: _Going) -> None:
+    """The rows that recipes are read against, as far as they are not there yet; a failure is a remark."""
+    for job in open_references(going.plan, going.folder, [*going.dev, *going.final]):
+        going.watch.say(f"reference {job.name}")
+        log = going.folder.log(f"reference-{Path(job.out).name}")
+        going.worker.start(job, log)
+        code = _wait(going.worker, lambda: None)
+        if code:
+            going.watch.say(f"reference {job.name} failed: {explain_code(code, log)}")
+
+
 def _begin(going: _Going, cell: Cell) -> Record:
     run = start_run(going.plan.recipe(cell), going.folder.runs)
-    record = Record(cell.variant, cell.rate, cell.seed, str(run.path.relative_to(going.folder.path)))
+    record = Record(
+        cell.variant, cell.rate, cell.seed, str(run.path.relative_to(going.folder.path)), search=cell.search
+    )
     going.records[cell.key] = record
     going.folder.write(cell.key, record)
     return record
@@ -192,8 +225,9 @@ def _cell_job(going: _Going, job: Job, run: RunFolder) -> CellJob:
         dev=[str(path) for path in going.dev],
         final=[str(path) for path in going.final] if job.final else [],
         metric=matrix.metric,
-        smallest_effect=matrix.smallest_effect if control else None,
+        margin=(matrix.stop.margin or matrix.smallest_effect) if control and matrix.stop else None,
         control=control,
+        at_end=job.cell.search,
         save=matrix.save_models,
     )
 
@@ -206,7 +240,7 @@ def _stop_control(going: _Going, job: Job) -> str | None:
     plan = going.plan
     if job.cell.variant in plan.controls.values() or job.cell not in plan.grid(job.cell.variant):
         return None
-    cell = chosen(plan, plan.controls[job.cell.variant], going.records)
+    cell = best_of_grid(plan, plan.controls[job.cell.variant], going.records)
     return None if cell is None else str(going.folder.path / going.records[cell.key].run)
 
 
@@ -218,6 +252,8 @@ def _note(going: _Going, job: Job, record: Record, run: RunFolder, code: int, se
         record.status = "done" if job.final else "trained"
     elif code == STOPPED_CODE:
         record.status, record.reason = "stopped", str(run.events(STOPPED)[-1]["reason"])
+        if record.search:  # trained to its end
+            record.dev = fmean(_score(run, path, going.plan.matrix.metric) for path in going.dev)
     else:
         record.status, record.reason = "failed", explain_code(code, going.folder.log(job.cell.key))
     going.folder.write(job.cell.key, record)
@@ -233,7 +269,7 @@ def views(plan: Plan, folder: MatrixFolder, records: dict[str, Record], running:
     cells = {cell.key: cell for variant in plan.variants for cell in plan.grid(variant)}
     cells |= {job.cell.key: job.cell for job in open_jobs(plan, records)}
     for key, record in records.items():
-        cells.setdefault(key, Cell(record.variant, record.rate, record.seed))
+        cells.setdefault(key, record.cell)
     found = []
     for key, cell in cells.items():
         known = records.get(key)

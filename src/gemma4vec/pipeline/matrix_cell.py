@@ -44,8 +44,9 @@ class CellJob:
         run: the run folder.
         dev, final: folders of suites; `final` is empty where only the dev score is wanted.
         metric: what the stop rule compares.
-        smallest_effect: of the stop rule; None: no rule.
+        margin: how far below the control the stop rule lets a cell be; None: no rule.
         control: the control's run folder, for the stop rule.
+        at_end: the rule looks at the end of training, not during it.
         save: write the merged model, and evaluate it on the final suites.
     """
 
@@ -53,8 +54,9 @@ class CellJob:
     dev: list[str]
     final: list[str]
     metric: str
-    smallest_effect: float | None = None
+    margin: float | None = None
     control: str | None = None
+    at_end: bool = False
     save: bool = False
 
 
@@ -79,6 +81,8 @@ def _steps(job: CellJob, run: RunFolder, say: Say) -> None:
     if _missing(run, job.dev) or (_missing(run, job.final) and not job.save):
         trainer = trainer or _reopened(run, recipe, say)
         _evaluate_all(run, trainer.embedder(TRAINED), job.dev if job.save else [*job.dev, *job.final], say)
+    if job.at_end:
+        _end_where_too_far_below(job, run)
     if job.save and job.final and _missing(run, job.final):
         if not (run.model / "gemma4vec.json").exists():
             (trainer or Trainer(run, resolve_base(recipe.model.base, notice=say), say)).save()
@@ -120,7 +124,7 @@ def _rule(job: CellJob, run: RunFolder, trainer: Trainer, shares: Sequence[float
         results = _evaluate_all(run, trainer.embedder(SHARE), job.dev, print, name=SHARE)
         score = sum(result.mean[job.metric] for result in results) / len(results)
         fields: dict[str, Any] = {"suite": results[0].suite, job.metric: score}
-        reason = _too_far_below(job, results)
+        reason = _too_far_below(job, results, SHARE)
         if reason:
             run.event(STOPPED, reason=reason, **fields)
             raise StoppedError(reason)
@@ -129,19 +133,30 @@ def _rule(job: CellJob, run: RunFolder, trainer: Trainer, shares: Sequence[float
     return look
 
 
-def _too_far_below(job: CellJob, ours: list[Result]) -> str | None:
-    """Why the rule ends this training; None where it does not, or where the control has no score at this share."""
-    if job.control is None or job.smallest_effect is None:
+def _end_where_too_far_below(job: CellJob, run: RunFolder) -> None:
+    results = [load_result(run.evaluation(TRAINED, load_suite(Path(path)).name)) for path in job.dev]
+    reason = _too_far_below(job, results, TRAINED)
+    if reason:
+        run.event(STOPPED, reason=reason)
+        raise StoppedError(reason)
+
+
+def _too_far_below(job: CellJob, ours: list[Result], name: str) -> str | None:
+    """Why the rule ends this recipe's rate; None where it does not, or where the control has no such scores.
+
+    `name`: in the control's `evals/`, the scores at the same share of the budget.
+    """
+    if job.control is None or job.margin is None:
         return None
-    folders = [RunFolder(Path(job.control)).evaluation(SHARE, result.suite) for result in ours]
+    folders = [RunFolder(Path(job.control)).evaluation(name, result.suite) for result in ours]
     if not all((folder / "metrics.json").is_file() for folder in folders):
         return None
     difference = paired_difference([ours], [[load_result(folder) for folder in folders]], job.metric)
-    if difference.interval.high >= -job.smallest_effect:
+    if difference.interval.high >= -job.margin:
         return None
     return (
         f"{job.metric} on dev is {difference.interval.mean:+.4f} from the control at the same share of the budget, and "
-        f"the upper end of its 95% interval, {difference.interval.high:+.4f}, is below -{job.smallest_effect:g}"
+        f"the upper end of its 95% interval, {difference.interval.high:+.4f}, is below -{job.margin:g}"
     )
 
 

@@ -8,14 +8,13 @@ on by asking again.
 import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gemma4vec.errors import InputError
-from gemma4vec.files import sha256_text
 from gemma4vec.ledger.runs import slug
-from gemma4vec.pipeline.matrix_state import Record
+from gemma4vec.pipeline.matrix_state import Cell, Record
 from gemma4vec.recipe.load import dump_recipe, read_text, read_tree, validate
 from gemma4vec.recipe.matrix import Entry, Matrix
 from gemma4vec.recipe.schema import Recipe
@@ -34,43 +33,29 @@ class Variant:
     file: Path
     overrides: tuple[str, ...]
 
-    def build(self, matrix: Matrix, rate: float | None, seed: int) -> Recipe:
-        """The recipe of a cell.
+    def build(self, matrix: Matrix, rate: float | None, seed: int, *, search: bool = False) -> Recipe:
+        """The recipe of a cell; `search`: with the rows of the search of learning rates.
 
         Raises:
             InputError: an unknown key or a wrong value.
         """
         text, where = read_text(self.file, "recipe"), f"recipe {self.name} ({self.file})"
+        rows = matrix.search.rows if search and matrix.search else matrix.budget.rows
+        shares = [matrix.stop.after_share] if matrix.stop and matrix.stop.after_share else []
         changes = [
             *self.overrides,
             f"name={json.dumps(slug(self.name))}",
             f"seed={seed}",
-            f"stages.*.budget={{rows: {matrix.budget.rows}}}",
+            f"stages.*.budget={{rows: {rows}}}",
             "stages.*.evaluation.every_steps=null",
             "stages.*.evaluation.export=last",
-            f"stages.*.evaluation.at_shares={[matrix.stop.after_share] if matrix.stop else []}",
+            f"stages.*.evaluation.at_shares={shares}",
         ]
         if rate is not None:
             changes.append(f"stages.*.optimiser.learning_rate={rate!r}")
         stages = _contrast_stages(read_tree(text, where))
         spelled_out = [one for change in changes for one in _at_each_stage(change, stages)]
         return validate(Recipe, read_tree(text, where, spelled_out), where)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run: a variant, a learning rate (None: the recipe's own) and a seed."""
-
-    variant: str
-    rate: float | None
-    seed: int
-
-    @property
-    def key(self) -> str:
-        """A file name of its own."""
-        mark = sha256_text(self.variant, repr(self.rate), str(self.seed))[:6]
-        rate = "" if self.rate is None else f"-lr{self.rate:g}"
-        return f"{slug(self.variant)}{rate}-seed{self.seed}-{mark}"
 
 
 @dataclass(frozen=True)
@@ -95,13 +80,18 @@ class Plan:
         """The learning rates that each variant is given."""
         return self.matrix.learning_rates or (None,)
 
+    @property
+    def searching(self) -> bool:
+        """Whether learning rates are chosen by cells of their own, at part of the budget."""
+        return self.matrix.search is not None and len(self.rates) > 1
+
     def grid(self, variant: str) -> list[Cell]:
         """The cells among which a variant's learning rate is chosen."""
-        return [Cell(variant, rate, self.matrix.seeds[0]) for rate in self.rates]
+        return [Cell(variant, rate, self.matrix.seeds[0], self.searching) for rate in self.rates]
 
     def recipe(self, cell: Cell) -> Recipe:
         """The recipe of a cell."""
-        return self.variants[cell.variant].build(self.matrix, cell.rate, cell.seed)
+        return self.variants[cell.variant].build(self.matrix, cell.rate, cell.seed, search=cell.search)
 
 
 def make_plan(matrix: Matrix, beside: Path) -> Plan:
@@ -125,6 +115,12 @@ def make_plan(matrix: Matrix, beside: Path) -> Plan:
 
 
 def chosen(plan: Plan, variant: str, records: Mapping[str, Record]) -> Cell | None:
+    """The cell that stands for a variant: the first seed at the rate with the best dev score; None where none is."""
+    best = best_of_grid(plan, variant, records)
+    return None if best is None else replace(best, search=False)
+
+
+def best_of_grid(plan: Plan, variant: str, records: Mapping[str, Record]) -> Cell | None:
     """The cell with the best dev score of a variant's grid; None while or where there is none."""
     scored = [cell for cell in plan.grid(variant) if _usable(records.get(cell.key))]
     return max(scored, key=lambda cell: records[cell.key].dev or 0.0, default=None)
@@ -148,6 +144,9 @@ def expected_cells(plan: Plan, records: Mapping[str, Record]) -> list[tuple[str,
     rate or of the best recipes is still open, placeholders stand for it."""
     found = {job.cell.key: (job.cell.variant, job.cell.rate, job.cell.seed, job.why) for job in _jobs(plan, records)}
     undecided = [variant for variant in plan.variants if not _complete(plan, variant, records)]
+    if plan.searching:
+        for variant in undecided:
+            found[f"{variant}, whole budget"] = (variant, None, plan.matrix.seeds[0], "whole budget, at the best rate")
     for seed in plan.matrix.seeds[1:]:
         for variant in undecided:
             if chosen(plan, variant, records) is None:
@@ -172,7 +171,7 @@ def _jobs(plan: Plan, records: Mapping[str, Record]) -> Iterator[Job]:
             yield Job(cell, single, "train" if single else "learning rate")
         best = chosen(plan, variant, records)
         if not single and best is not None and _complete(plan, variant, records):
-            yield Job(best, True, "final")
+            yield Job(best, True, "whole budget" if plan.searching else "final")
     for seed in plan.matrix.seeds[1:]:
         for variant in plan.variants:
             yield from _more(plan, variant, seed, records, "seed")
@@ -189,7 +188,7 @@ def top_variants(plan: Plan, records: Mapping[str, Record]) -> list[str]:
     scores = {}
     for variant in plan.variants:
         cell = chosen(plan, variant, records)
-        if cell is not None:
+        if cell is not None and _usable(records.get(cell.key)):
             scores[variant] = records[cell.key].dev or 0.0
     best = sorted(scores, key=lambda variant: -scores[variant])
     wanted = {*best[: plan.matrix.top.count], *plan.controls.values()}

@@ -11,13 +11,43 @@ from typing import Any, Literal
 import yaml
 
 from gemma4vec.errors import InputError
-from gemma4vec.files import atomic_write, write_json
+from gemma4vec.files import atomic_write, sha256_text, write_json
+from gemma4vec.ledger.runs import slug
 from gemma4vec.recipe.matrix import Matrix, dump_matrix
 
 Status = Literal["running", "trained", "done", "failed", "stopped"]
 
 # What may change while a matrix goes on: more of it, never what the finished cells were measured by.
-MAY_CHANGE = {"hypothesis", "recipes", "bases", "axes", "learning_rates", "seeds", "top", "minutes", "variables"}
+MAY_CHANGE = {
+    "hypothesis",
+    "recipes",
+    "bases",
+    "axes",
+    "learning_rates",
+    "seeds",
+    "top",
+    "minutes",
+    "variables",
+    "references",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a variant, a learning rate (None: the recipe's own) and a seed; `search`: to choose the rate alone."""
+
+    variant: str
+    rate: float | None
+    seed: int
+    search: bool = False
+
+    @property
+    def key(self) -> str:
+        """A file name of its own."""
+        marks = (self.variant, repr(self.rate), str(self.seed), *(["search"] if self.search else []))
+        rate = "" if self.rate is None else f"-lr{self.rate:g}"
+        word = "-search" if self.search else ""
+        return f"{slug(self.variant)}{rate}{word}-seed{self.seed}-{sha256_text(*marks)[:6]}"
 
 
 @dataclass
@@ -29,6 +59,7 @@ class Record:
         dev: mean dev score of the trained model; None before it is known.
         seconds: wall seconds spent in all; `jobs` has those of each job, as [final, seconds].
         reason: why it failed or was stopped, in one line.
+        search: trained with the rows of the search alone.
     """
 
     variant: str
@@ -40,6 +71,12 @@ class Record:
     seconds: float = 0.0
     jobs: list[list[Any]] = field(default_factory=list)
     reason: str = ""
+    search: bool = False
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that it is about."""
+        return Cell(self.variant, self.rate, self.seed, self.search)
 
     @property
     def ended(self) -> bool:

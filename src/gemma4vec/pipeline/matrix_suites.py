@@ -69,7 +69,8 @@ def freeze_suites(plan: Plan, folder: MatrixFolder, say: Callable[[str], None]) 
 
 def _freeze(sample: SuiteSample, folder: Path, role: str, source: Callable[[], Loaded]) -> Path:
     if not (folder / "corpus.jsonl").exists():
-        found = sample_suite(_load(sample.suite, source), sample.max_queries, sample.max_documents)
+        whole = _load(sample.suite, source)
+        found = sample_suite(whole, sample.max_queries, sample.max_documents, keep=sample.keep, seed=sample.seed)
         write_suite(folder, replace(found, role="dev" if role == "dev" else "final"))
     return folder
 

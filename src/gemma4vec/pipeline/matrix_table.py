@@ -11,6 +11,7 @@ from gemma4vec.ledger.environment import environment
 from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.pipeline.matrix_pairs import paired_difference, query_scores
 from gemma4vec.pipeline.matrix_plan import Job, Plan, chosen
+from gemma4vec.pipeline.matrix_references import reference_rows, seconds_of
 from gemma4vec.pipeline.matrix_state import MatrixFolder, Record
 from gemma4vec.statistics.equivalence import equivalence
 from gemma4vec.statistics.multiplicity import adjust
@@ -51,6 +52,8 @@ def summarise(
         "control": plan.matrix.control,
         "suites": _suites(runs),
         "rows": rows,
+        "references": reference_rows(plan, folder, metric),
+        "search_rows": plan.matrix.search.rows if plan.searching and plan.matrix.search else None,
         "grid": [_grid_row(plan, records, name) for name in plan.variants],
         "failed": [{"cell": key, "variant": record.variant, "reason": record.reason} for key, record in failed],
         "stopped": [
@@ -60,7 +63,7 @@ def summarise(
         ],
         "not_run": [{"variant": job.cell.variant, "cell": job.cell.key, "reason": why} for job, why in waiting],
         "notes": _notes(plan, runs, rows),
-        "minutes": sum(record.seconds for record in records.values()) / 60.0,
+        "minutes": (sum(record.seconds for record in records.values()) + seconds_of(folder)) / 60.0,
         "environment": environment(),
     }
 
@@ -73,7 +76,7 @@ def _runs(plan: Plan, folder: MatrixFolder, records: Mapping[str, Record], varia
     dev_names = {sample["name"] for sample in folder.suite_list("dev")}
     found = []
     for record in records.values():
-        if (record.variant, record.rate, record.status) != (variant, best.rate, "done"):
+        if (record.variant, record.rate, record.status, record.search) != (variant, best.rate, "done", False):
             continue
         run = RunFolder(folder.path / record.run)
         results = {name: load_result(path) for name, path in results_by_suite(run.path / "evals" / TRAINED).items()}
@@ -101,8 +104,9 @@ def _row(plan: Plan, records: Mapping[str, Record], name: str, runs: list[_Run],
         "spread": None,
     }
     if not runs:
-        if best is not None:
-            row["dev"] = {"mean": records[best.key].dev}
+        record = None if best is None else records.get(best.key)
+        if record is not None and record.dev is not None:
+            row["dev"] = {"mean": record.dev}
         return row
     row["dev"] = _interval([run.dev for run in runs], metric)
     for suite in sorted({result.suite for result in runs[0].final}):
@@ -210,7 +214,8 @@ def _rate(plan: Plan, name: str, rate: float | None) -> float:
 
 def _status(plan: Plan, records: Mapping[str, Record], name: str) -> str:
     """Why a variant has no scores."""
-    known = [record.status for cell in plan.grid(name) if (record := records.get(cell.key))]
+    cells = [*plan.grid(name), chosen(plan, name, records)]
+    known = [record.status for cell in cells if cell is not None and (record := records.get(cell.key))]
     return next((status for status in ("failed", "stopped") if status in known), "not run")
 
 

@@ -17,11 +17,13 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gemma4vec.pipeline.matrix_cell import CellJob
+    from gemma4vec.pipeline.matrix_references import ReferenceJob
 
 STOPPED_CODE, INTERRUPTED_CODE, LOST_CODE = 3, 130, 98
 _PATIENCE_SECONDS = 120.0  # for an interrupted child to keep its last step
@@ -35,13 +37,14 @@ class Worker:
         self._server: subprocess.Popen[bytes] | None = None
         self._child: int | None = None
 
-    def start(self, job: "CellJob", log: Path) -> None:
+    def start(self, job: "CellJob | ReferenceJob", log: Path) -> None:
         """Begin a job; what its process prints goes to the end of the file `log`."""
         server = self._started()
         assert server.stdin is not None
         self._child = None
         try:
-            server.stdin.write(json.dumps({"job": asdict(job), "log": str(log)}).encode() + b"\n")
+            order = {"kind": type(job).__name__, "job": asdict(job), "log": str(log)}
+            server.stdin.write(json.dumps(order).encode() + b"\n")
         except BrokenPipeError:
             return  # `poll` says that the server is gone
 
@@ -120,12 +123,16 @@ def serve() -> None:
     import sentence_transformers  # noqa: F401
 
     from gemma4vec.pipeline.matrix_cell import CellJob, run_cell
+    from gemma4vec.pipeline.matrix_references import ReferenceJob, run_reference
 
+    kinds: dict[str, Callable[[dict[str, Any]], None]] = {
+        "CellJob": lambda fields: run_cell(CellJob(**fields), _say),
+        "ReferenceJob": lambda fields: run_reference(ReferenceJob(**fields), _say),
+    }
     with os.fdopen(0, "rb", buffering=0, closefd=False) as jobs:
         while line := jobs.readline():
             order = json.loads(line)
-            job = CellJob(**order["job"])
-            child = _fork(lambda job=job: run_cell(job, _say), Path(order["log"]))  # type: ignore[misc]
+            child = _fork(partial(kinds[order["kind"]], order["job"]), Path(order["log"]))
             replies.write(json.dumps({"pid": child}) + "\n")
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             try:

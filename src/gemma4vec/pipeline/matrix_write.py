@@ -25,7 +25,7 @@ def write_results(results: Mapping[str, Any], folder: Path) -> None:
 def as_csv(results: Mapping[str, Any]) -> str:
     """One line a variant, all figures, full precision."""
     finals = _final_suites(results)
-    lines = [_csv_row(row, finals) for row in results["rows"]]
+    lines = [_csv_row(row, finals) for row in [*results["rows"], *results["references"]]]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, fieldnames=list(lines[0]), lineterminator="\n")
     writer.writeheader()
@@ -66,7 +66,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         markdown_table(*difference_table(results)),
         "## Cost",
         markdown_table(*cost_table(results)),
-        "## Learning rates (dev score)",
+        f"## Learning rates (dev score{_search(results)})",
         markdown_table(*grid_table(results)),
         "\n".join(f"- {note}" for note in results["notes"]),
     ]
@@ -112,6 +112,9 @@ def scores_table(results: Mapping[str, Any]) -> Table:
         ]
         for row in results["rows"]
     ]
+    for row in results["references"]:
+        parts = [row["dev"], *(row["final"].get(suite) for suite in finals), row["final_mean"]]
+        rows.append([row["variant"], "-", "reference", *(_interval(part) for part in parts), "-"])
     return columns, rows
 
 
@@ -162,8 +165,15 @@ def grid_table(results: Mapping[str, Any]) -> Table:
     return ["recipe", *rates], rows
 
 
+def _search(results: Mapping[str, Any]) -> str:
+    rows = results["search_rows"]
+    return "" if rows is None else f" after {rows:,} rows"
+
+
 def _grid_cell(score: float | None, status: str | None) -> str:
-    return f"{score:.4f}" if score is not None else status or "-"
+    if score is None:
+        return status or "-"
+    return f"{score:.4f}" + (" stopped" if status == "stopped" else "")
 
 
 def _final_suites(results: Mapping[str, Any]) -> list[str]:

@@ -54,7 +54,11 @@ class SuiteSample(Part):
 
     suite: str = Field(description='folder in BEIR layout, or "source:dev" / "source:test" of the training data')
     max_queries: int | None = Field(None, ge=1)
-    max_documents: int | None = Field(None, ge=1, description="judged documents first, then others in a fixed order")
+    max_documents: int | None = Field(None, ge=1, description="those kept for certain, then others in a fixed order")
+    keep: Literal["judged", "relevant"] = Field(
+        "judged", description="documents kept for certain: all that are judged, or only those judged relevant"
+    )
+    seed: int = Field(0, ge=0, description="another fixed order, so another sample")
 
 
 class Top(Part):
@@ -66,9 +70,16 @@ class Top(Part):
 
 class Stop(Part):
     """Give a recipe up where its paired difference to the control's dev score at this share of the budget lies, with
-    the whole 95% interval, below -smallest_effect. Only in the search of learning rates, never the control itself."""
+    the whole 95% interval, below -margin. Only in the search of learning rates, never the control itself."""
 
-    after_share: float = Field(gt=0, lt=1)
+    after_share: float | None = Field(None, gt=0, lt=1, description="null: at the end of the search (needs search)")
+    margin: float | None = Field(None, gt=0, description="how far below is too far; null: smallest_effect")
+
+
+class Search(Part):
+    """The learning rate is chosen after so many rows; the best is then trained from the start with the whole budget."""
+
+    rows: int = Field(ge=1)
 
 
 class Rows(Part):
@@ -88,6 +99,7 @@ class Matrix(Part):
     axes: dict[str, Axis] = Field({}, description="cross product of their labels")
     overrides: Overrides = Field((), description='for all recipes; "stages.*." is every contrast stage')
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field((), description="empty: each recipe's own")
+    search: Search | None = Field(None, description="null: each rate has the whole budget")
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     top: Top | None = None
     budget: Rows
@@ -97,6 +109,9 @@ class Matrix(Part):
     control: str = Field(description="the recipe (or variant) that all others are compared with")
     smallest_effect: float | None = Field(None, gt=0, description="differences below it do not matter")
     stop: Stop | None = None
+    references: tuple[Literal["bm25", "untrained"], ...] = Field(
+        ("bm25", "untrained"), description="rows to read the others against; they are no recipes and are not compared"
+    )
     minutes: float | None = Field(None, gt=0, description="of all cells; what does not fit is listed as not run")
     equal_rows: bool = Field(True, description="refuse recipes that would see other rows than the control")
     save_models: bool = Field(False, description="write each final cell's merged model, and evaluate that one")
@@ -114,9 +129,21 @@ class Matrix(Part):
             unknown = set(axis.recipes or ()) - set(names)
             if unknown:
                 raise ValueError(f"axes.{label}.recipes: {sorted(unknown)[0]!r} is none of {', '.join(names)}")
-        if self.stop is not None and self.smallest_effect is None:
-            raise ValueError("stop needs smallest_effect: how far below the control is too far")
+        self._check_rule()
         return self
+
+    def _check_rule(self) -> None:
+        searching = self.search is not None and len(self.learning_rates) > 1
+        if self.search is not None and self.search.rows >= self.budget.rows:
+            raise ValueError("search.rows: less than budget.rows is needed; leave search out to give each rate all")
+        if self.stop is None:
+            return
+        if self.stop.margin is None and self.smallest_effect is None:
+            raise ValueError("stop needs smallest_effect or stop.margin: how far below the control is too far")
+        if searching and self.stop.after_share is not None:
+            raise ValueError("stop.after_share: with search the rule looks at the end of each search; leave it out")
+        if not searching and self.stop.after_share is None:
+            raise ValueError("stop.after_share: say after which share of the budget the rule looks")
 
 
 def load_matrix(path: str | Path, overrides: Sequence[str] = ()) -> Matrix:
