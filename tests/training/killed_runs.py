@@ -18,7 +18,6 @@ import sentence_transformers  # noqa: F401  # imported here, once
 import torch
 
 from gemma4vec.cli.main import execute
-from gemma4vec.data import batches as batches_module
 from gemma4vec.ledger.runs import list_runs
 from gemma4vec.model import saving
 from gemma4vec.training import checkpoint, contrast, loop
@@ -75,7 +74,7 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "interrupt in a forward pass": lambda: at_call(6, contrast.ContrastTask, "loss", interrupt),
     "interrupt in a backward pass": lambda: in_backward(7, interrupt),
     "interrupt between update and copy": lambda: at_call(4, torch.optim.AdamW, "step", interrupt),
-    "interrupt while drawing a batch": lambda: at_call(6, batches_module, "_draw", interrupt),
+    "interrupt while taking a batch": lambda: at_call(6, loop.Ahead, "take", interrupt),
     "interrupt while noting a step": lambda: at_call(4, loop.StepBudget, "seen", interrupt),
 }
 

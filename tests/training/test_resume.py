@@ -94,7 +94,7 @@ def test_ctrl_c_keeps_the_last_whole_step_and_says_how_to_go_on(outcomes: dict[s
     step = {
         "interrupt in a forward pass": 2,
         "interrupt in a backward pass": 3,
-        "interrupt while drawing a batch": 2,
+        "interrupt while taking a batch": 2,
         "interrupt while noting a step": 4,
         "interrupt between update and copy": None,  # weights are of one step, their copies of another
     }[moment]

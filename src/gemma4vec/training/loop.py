@@ -24,6 +24,7 @@ from gemma4vec.model.backbone import Backbone
 from gemma4vec.model.build import Built
 from gemma4vec.model.compilation import CompileChoice, choose_compile, use_compile_cache
 from gemma4vec.recipe import schema
+from gemma4vec.training.ahead import Ahead
 from gemma4vec.training.budget import StepBudget, step_budget
 from gemma4vec.training.checkpoint import (
     Progress,
@@ -81,12 +82,17 @@ def train_stage(stage: Stage, seed: int) -> Progress:
     budget = step_budget(
         stage.settings, stage.task.rows_per_batch * accumulate, stage.folder, _known_budget(stage.folder)
     )
-    batches = stage.task.batches(progress.batch)
+    first = progress.batch
+    ahead = Ahead(
+        stage.task.batches(first), lambda: None if budget.total is None else budget.total * accumulate - first
+    )
     saved = time.monotonic()
     try:
         while budget.total is None or progress.step < budget.total:
             rate = learning_rate(stage.settings.optimiser, progress.step, budget.total, budget.watched)
-            _step(stage, optimiser, [next(batches) for _ in range(accumulate)], progress, budget, rate)
+            waited = ahead.waited
+            batches = [ahead.take() for _ in range(accumulate)]
+            _step(stage, optimiser, batches, progress, budget, rate, ahead.waited - waited)
             done = budget.total is not None and progress.step >= budget.total
             if _evaluation_due(stage, progress, budget.total):
                 _evaluate(stage, optimiser, progress)
@@ -98,6 +104,8 @@ def train_stage(stage: Stage, seed: int) -> Progress:
         raise KeyboardInterrupt(
             f"stopped after step {progress.step}; go on with: {resume_command(stage.run)}"
         ) from None
+    finally:
+        ahead.close()
     stage.run.event(
         "stage_finished",
         stage=stage.number,
@@ -157,9 +165,18 @@ def prepare_model(stage: Stage) -> None:
 
 
 def _step(
-    stage: Stage, optimiser: MasterAdamW, batches: list[Any], progress: Progress, budget: StepBudget, rate: float
+    stage: Stage,
+    optimiser: MasterAdamW,
+    batches: list[Any],
+    progress: Progress,
+    budget: StepBudget,
+    rate: float,
+    waited: float,
 ) -> None:
-    """One optimiser step: forward and backward of each batch, update, and what is noted about it."""
+    """One optimiser step: forward and backward of each batch, update, and what is noted about it.
+
+    `waited` are the seconds that the batches were waited for; they are not part of the step's.
+    """
     started = time.perf_counter()
     losses: list[Loss] = []
     for batch in batches:
@@ -189,6 +206,7 @@ def _step(
         rows=progress.rows,
         seconds=progress.seconds,
         tokens_per_second=tokens / seconds,
+        waited=waited,
         padding_share=sum(loss.padding_share * loss.tokens for loss in losses) / max(1, tokens),
     )
     stage.line.step(progress.step, budget.total, mean_loss, tokens / seconds, progress.seconds / max(1, progress.step))
