@@ -105,6 +105,7 @@ DIFFERENT = [
     "stages.0.batch.group_rows=4",
     "stages.0.batch.query_tokens=8",
     "stages.0.batch.document_tokens=8",
+    "stages.0.batch.tokenise=once",
     "stages.0.layout.kind=padded",
     "stages.0.layout.grouping=separate",
     "stages.0.layout.row_tokens=100",

@@ -15,7 +15,8 @@ from gemma4vec.data.rows import Row
 from gemma4vec.model.build import Built, build
 from gemma4vec.model.prompts import Document
 from gemma4vec.recipe import schema
-from gemma4vec.training.contrast import ContrastTask, _keys
+from gemma4vec.training.contrast import ContrastTask
+from gemma4vec.training.text_keys import text_keys
 from tiny_model import write_tiny
 
 # The second and fourth rows ask the same; the last one's hard negative is the first one's positive in other letters.
@@ -170,8 +171,8 @@ def test_batches_go_on_where_they_are_asked_to(built: Built) -> None:
 
 
 def test_keys_are_equal_for_equal_texts_alone() -> None:
-    keys = _keys(["Sort the  tree\n", "sort the tree", "sort the trees", "", " \n", "\ud800"])
+    keys = text_keys(["Sort the  tree\n", "sort the tree", "sort the trees", "", " \n", "\ud800"])
     assert keys[0] == keys[1] and keys[3] == keys[4] and len(set(keys.tolist())) == 4
-    documents = _keys([Document("the tree", "Sort"), Document("sort the tree"), Document("the tree"), Document("")])
+    documents = text_keys([Document("the tree", "Sort"), Document("sort the tree"), Document("the tree"), Document("")])
     assert documents[0] == documents[1] == keys[0] and documents[2] not in keys and documents[3] == keys[3]
-    assert keys.dtype == torch.long and _keys([]).tolist() == []
+    assert keys.dtype == torch.long and text_keys([]).tolist() == []

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gemma4vec.cli.data_read import read_command
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -14,6 +16,9 @@ app = typer.Typer(help="Make and inspect data: pairs, suites, hard negatives.", 
 @app.callback()
 def _group() -> None:
     """Make data from what is on this machine."""
+
+
+app.command("read")(read_command)
 
 
 @app.command("pycode")

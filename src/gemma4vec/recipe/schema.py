@@ -148,6 +148,9 @@ class Batch(Part):
     )
     query_tokens: int | None = Field(None, ge=4, description="cut of queries in training; null: model.max_tokens")
     document_tokens: int | None = Field(None, ge=4, description="cut of documents in training; null: model.max_tokens")
+    tokenise: Literal["each_time", "once"] = Field(
+        "each_time", description="once: rows are kept as tokens on disk, for millions of rows or many runs (contrast)"
+    )
 
 
 class Layout(Part):
@@ -247,6 +250,8 @@ class Stage(Part):
     @model_validator(mode="after")
     def _rows_for_contrast(self) -> "Stage":
         check_mixture(self.data, self.mixture)
+        if self.batch.tokenise == "once" and self.task.kind != "contrast":
+            raise ValueError(f"batch.tokenise: once is for contrast; {self.task.kind} reads its texts each time")
         plain = next((source for source in self.data if source.plain and not source.pair_with_itself), None)
         if plain is not None and self.task.kind == "contrast":
             raise ValueError(

@@ -3,7 +3,6 @@
 Shapes: N rows, K hard negatives a row, D dimensions.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,6 @@ from torch import Tensor
 from gemma4vec.data.batches import RowBatch, batches
 from gemma4vec.data.rows import Row
 from gemma4vec.model.build import Built, prompts_named
-from gemma4vec.model.given_tokens import GivenTokens
 from gemma4vec.model.packing import Layout, Tokens, packed, padded, padding_share
 from gemma4vec.model.prompts import Document, Prompted, Prompts
 from gemma4vec.objective.duplicates import Keys
@@ -29,6 +27,7 @@ from gemma4vec.training.terms import (
     wanted_views,
     weighted_sum,
 )
+from gemma4vec.training.text_keys import text_keys
 
 
 @dataclass(frozen=True)
@@ -120,9 +119,9 @@ class ContrastTask:
             groups=[self._lay_out(group) for group in groups],
             rows=len(drawn.queries),
             hard_negatives=k,
-            query_keys_N=_keys(drawn.queries),
-            positive_keys_N=_keys(drawn.positives),
-            negative_keys_NK=_keys(flat_negatives).view(len(drawn.queries), k),
+            query_keys_N=text_keys(drawn.queries),
+            positive_keys_N=text_keys(drawn.positives),
+            negative_keys_NK=text_keys(flat_negatives).view(len(drawn.queries), k),
             texts=drawn,
             views={name: self._lay_out(again[name]) for name in wanted_views(self.objective)},
         )
@@ -179,17 +178,3 @@ class ContrastTask:
 
     def _tokens(self, texts: list[Prompted], limit: int) -> list[Tokens]:
         return self.read(texts, limit)
-
-
-def _keys(texts: Sequence[str] | Sequence[Document]) -> Tensor:
-    """64-bit hashes of texts, case and white space folded, titles included: equal texts have equal keys."""
-    keys = []
-    for text in texts:
-        given = text.text if isinstance(text, Document) else text
-        if isinstance(given, GivenTokens) and given.key is not None:
-            keys.append(given.key)
-            continue
-        whole = text if isinstance(text, str) else f"{text.title or ''}\n{text.text}"
-        folded = " ".join(whole.lower().split()).encode("utf-8", "replace")
-        keys.append(int.from_bytes(hashlib.blake2b(folded, digest_size=8).digest(), "little", signed=True))
-    return torch.tensor(keys, dtype=torch.long)

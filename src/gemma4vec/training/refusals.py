@@ -9,6 +9,8 @@ from gemma4vec.data.mixture import negative_counts
 from gemma4vec.data.sources import Loaded
 from gemma4vec.errors import InputError
 from gemma4vec.model.checks import check_recipe, read_config
+from gemma4vec.model.families import text_config
+from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.tokens import load_tokeniser
 from gemma4vec.recipe import schema
 from gemma4vec.training.masked_next_token import mask_token_id
@@ -27,6 +29,7 @@ def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[Loaded]) ->
         check_data(number, stage, data)
         if isinstance(stage.task, schema.Contrast) and recipe.model.head is not None:
             check_terms(stage.task, recipe.model.head.widths[-1], f"stages.{number}.task")
+        check_given_tokens(recipe.model, base, number, stage, data)
     check_tokeniser(recipe.stages, base)
 
 
@@ -58,6 +61,26 @@ def check_data(number: int, stage: schema.Stage, loaded: Loaded) -> None:
             f"first row {fewer[0] + 1} ({first.query[:40]!r}) with {len(first.neg)}; every row has {counts.min()}: "
             "use at most that, or mine more"
         )
+
+
+def check_given_tokens(model: schema.Model, base: Path, number: int, stage: schema.Stage, loaded: Loaded) -> None:
+    """Refuse tokens in place of texts where the model has no such ids, or its readout reads the texts themselves.
+
+    Raises:
+        InputError: the source, and the highest id that it has.
+    """
+    given = {name: facts["largest_token"] for name, facts in loaded.sources.items() if "largest_token" in facts}
+    needs_texts = "context" in READOUTS[model.readout.name].needs
+    if needs_texts and (given or stage.batch.tokenise == "once"):
+        what = f"source {next(iter(given))!r} has tokens" if given else "batch.tokenise: once keeps tokens"
+        raise InputError(f"stages.{number}: {what}, and model.readout {model.readout.name} reads texts; use another")
+    vocabulary = int(text_config(base).vocab_size) if given else 0
+    for name, largest in given.items():
+        if largest >= vocabulary:
+            raise InputError(
+                f"stages.{number}.data: source {name!r} has token id {largest}, the vocabulary of {model.base} ends at "
+                f"{vocabulary - 1}; its tokens were made for another base"
+            )
 
 
 def check_tokeniser(stages: Sequence[schema.Stage], base: Path) -> None:

@@ -143,6 +143,7 @@ class Trainer:
             lambda: load_head(self.built.encoder.backbone, self.base.path),
             max_tokens=self.recipe.model.max_tokens,
             seed=data_seed(self.recipe, number),
+            say=self.say,
         )
         stage = Stage(
             number,

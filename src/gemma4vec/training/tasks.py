@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from gemma4vec.data.mixture import MixedRows
 from gemma4vec.data.sources import Loaded
 from gemma4vec.data.texts import texts_of_rows
 from gemma4vec.model.build import Built
@@ -10,6 +11,7 @@ from gemma4vec.recipe import schema
 from gemma4vec.training.contrast import ContrastTask
 from gemma4vec.training.masked_next_token import MaskedNextTokenTask
 from gemma4vec.training.task import Task
+from gemma4vec.training.token_rows import tokenised_rows
 
 
 def make_task(
@@ -20,10 +22,26 @@ def make_task(
     *,
     max_tokens: int,
     seed: int,
+    say: Callable[[str], None] | None = None,
 ) -> Task:
-    """The task of a stage on its data; `head` gives the base's language-model head to a task that needs it."""
+    """The task of a stage on its data; `head` gives the base's language-model head to a task that needs it.
+
+    Where the stage tokenises once, that is done now, if `say` is there to be told; the texts are read otherwise.
+    """
     if isinstance(stage.task, schema.Contrast):
-        return ContrastTask(stage, loaded.rows, built, max_tokens=max_tokens, seed=seed)
+        task = ContrastTask(stage, loaded.rows, built, max_tokens=max_tokens, seed=seed)
+        if stage.batch.tokenise == "once" and say is not None and isinstance(loaded.rows, MixedRows):
+            reserved = built.encoder.readout.reserved
+            task.rows = tokenised_rows(
+                loaded.rows,
+                {name: facts["content_hash"] for name, facts in loaded.sources.items()},
+                built.tokeniser,
+                lambda name: task.source_prompts.get(name, task.prompts),
+                query_tokens=max(1, task.query_tokens - reserved),
+                document_tokens=max(1, task.document_tokens - reserved),
+                say=say,
+            )
+        return task
     texts = plain_texts(loaded, stage.task)
     return MaskedNextTokenTask(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed)
 

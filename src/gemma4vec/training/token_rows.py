@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 from gemma4vec.data.mixture import MixedRows, Part
 from gemma4vec.data.rows import Row
@@ -71,23 +72,22 @@ def tokeniser_hash(tokeniser: Tokeniser) -> str:
 
 
 def _write(
-    part: Part, folder: "object", key: str, tokeniser: Tokeniser, prompts: Prompts, query: int, document: int
+    part: Part, folder: Path, key: str, tokeniser: Tokeniser, prompts: Prompts, query: int, document: int
 ) -> StoredRows:
-    from pathlib import Path
-
     own = replace(tokeniser, counts=type(tokeniser.counts)())  # what is counted is what training reads
 
     def rows() -> Iterator[Row]:
         every = iter(part.rows)
         while block := list(islice(every, BLOCK)):
-            queries = iter(_given(own, [prompts.for_query(row.query) for row in block], [row.query for row in block], query))
+            asked = [row.query for row in block]
+            queries = iter(_given(own, [prompts.for_query(text) for text in asked], asked, query))
             texts = [text for row in block for text in (*row.pos, *row.neg)]
             documents = iter(_given(own, [prompts.for_document(text) for text in texts], texts, document))
             for row in block:
                 pos = [Document(next(documents)) for _ in row.pos]
                 yield replace(row, query=next(queries), pos=pos, neg=[Document(next(documents)) for _ in row.neg])
 
-    return write_store(Path(str(folder)), rows(), {"key": key, "where": part.name})
+    return write_store(folder, rows(), {"key": key, "where": part.name})
 
 
 def _given(
