@@ -34,6 +34,7 @@ def sample_suite(
     corpus_rows = [i for i, document in enumerate(suite.corpus_ids) if document in kept_documents]
     return replace(
         suite,
+        kind="compact-retrieval",
         name=f"{suite.name}-{len(query_rows)}x{len(corpus_rows)}" + (f"-seed{seed}" if seed else ""),
         corpus_ids=[suite.corpus_ids[i] for i in corpus_rows],
         corpus=[suite.corpus[i] for i in corpus_rows],

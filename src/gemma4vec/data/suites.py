@@ -1,32 +1,38 @@
 """Suites: retrieval benchmarks as folders in BEIR's layout (Thakur et al., 2021).
 
 `corpus.jsonl` {_id, title, text}, `queries.jsonl` {_id, text}, `qrels/test.tsv` (header; query-id, corpus-id, score),
-and an optional `suite.yaml` beside them with `name`, `role` (dev or final), `exclude_identical_ids`, `tokens` (text or
-code) and `unknown_ids` (error or drop). The JSONL files may be gzipped.
+and an optional `suite.yaml` beside them with `name`, `role` (dev or final), `kind` (retrieval or compact-retrieval),
+`metric` (the one that stands for the suite), `exclude_identical_ids`, `tokens` (text or code) and `unknown_ids` (error or
+drop). The JSONL files may be gzipped.
 """
 
 import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import psutil
 import yaml
 
 from gemma4vec.data.jsonl import kind_of, read_lines, write_lines
 from gemma4vec.data.rows import clean_text, clean_title
+from gemma4vec.data.suite_kinds import RETRIEVAL_KINDS, Kind, Role
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder, sha256_text
 from gemma4vec.model.prompts import Document
 
-Role = Literal["dev", "final"]
 OPTIONS: dict[str, tuple[object, ...] | type] = {
     "name": str,
     "role": ("dev", "final", None),
+    "kind": RETRIEVAL_KINDS,
+    "metric": str,
     "exclude_identical_ids": (True, False),
     "tokens": ("text", "code"),
     "unknown_ids": ("error", "drop"),
 }
+IN_MEMORY = 2.5  # bytes of memory for each byte of a corpus file, as measured: Python's strings, lists and dictionaries
+PACKED = 4  # a gzipped corpus is about so many times larger
 
 
 @dataclass
@@ -43,6 +49,9 @@ class RetrievalSuite:
         fingerprint: SHA-256 of the contents, not of the files' bytes.
         counts: documents, queries, judgments, and what was unusual: `empty`, `overlong`, `control` texts, queries
             without a judgment or without a positive one, judgments dropped for unknown ids.
+        kind: `compact-retrieval` where it is a part of a larger suite.
+        metric: the one that stands for the suite; None is nDCG@10.
+        source: where it comes from, as JSON values: dataset and revision of a hub's, None of a folder's.
     """
 
     name: str
@@ -55,6 +64,9 @@ class RetrievalSuite:
     role: Role | None = None
     code: bool = False
     counts: dict[str, int] = field(default_factory=dict)
+    kind: Kind = "retrieval"
+    metric: str | None = None
+    source: dict[str, Any] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -77,23 +89,42 @@ def load_suite(path: Path) -> RetrievalSuite:
     path = Path(path)
     if not path.is_dir():
         raise InputError(f"{path}: no such suite folder; it must hold corpus.jsonl, queries.jsonl and qrels/test.tsv")
-    options = _options(path / "suite.yaml")
+    options = read_options(path / "suite.yaml")
+    if "suites" in options:
+        raise InputError(f"{path / 'suite.yaml'} names several suites; open them with --suite {path}, not as one")
+    check_size(path)
     counts: Counter[str] = Counter(empty=0, overlong=0, control=0)
     corpus = _texts(_file(path, "corpus.jsonl"), counts, with_title=True)
     queries = _texts(_file(path, "queries.jsonl"), counts, with_title=False)
     qrels = _qrels(path / "qrels" / "test.tsv")
-    qrels = _known(qrels, corpus, queries, options.get("unknown_ids") == "drop", path, counts)
+    judgments = str(path / "qrels" / "test.tsv")
+    return make_suite(options.get("name") or path.resolve().name, corpus, queries, qrels, options, counts, judgments)
+
+
+def make_suite(
+    name: str,
+    corpus: dict[str, Document],
+    queries: dict[str, Document],
+    qrels: dict[str, dict[str, int]],
+    options: dict[str, Any],
+    counts: Counter[str],
+    where: str,
+) -> RetrievalSuite:
+    """A suite from what was read, wherever it was read; `where` names the judgments for whoever has to mend them.
+
+    Raises:
+        InputError: judgments name unknown ids, or no query has a positive one.
+    """
+    qrels = _known(qrels, corpus, queries, options.get("unknown_ids") == "drop", where, counts)
     judged = [key for key in queries if max(qrels.get(key, {}).values(), default=0) >= 1]
     counts["queries_without_judgment"] = sum(key not in qrels for key in queries)
     counts["queries_without_positive"] = sum(key in qrels for key in queries) - len(judged)
     if not judged:
-        raise InputError(
-            f"{path / 'qrels' / 'test.tsv'}: no query has a judgment of 1 or more; nothing can be measured"
-        )
+        raise InputError(f"{where}: no query has a judgment of 1 or more; nothing can be measured")
     qrels = {key: qrels[key] for key in judged}
     counts.update(documents=len(corpus), queries=len(judged), judgments=sum(map(len, qrels.values())))
     return RetrievalSuite(
-        name=options.get("name") or path.resolve().name,
+        name=name,
         corpus_ids=list(corpus),
         corpus=list(corpus.values()),
         query_ids=judged,
@@ -103,7 +134,25 @@ def load_suite(path: Path) -> RetrievalSuite:
         role=options.get("role"),
         code=options.get("tokens") == "code",
         counts=dict(counts),
+        kind=options.get("kind", "retrieval"),
+        metric=options.get("metric"),
     )
+
+
+def check_size(path: Path) -> None:
+    """Refuse a corpus whose texts alone would fill the memory that is free.
+
+    Raises:
+        InputError: says how large it is and how much is free.
+    """
+    file = _file(path, "corpus.jsonl")
+    size = file.stat().st_size * (1 if file.suffix == ".jsonl" else PACKED)
+    free = psutil.virtual_memory().available
+    if size * IN_MEMORY > free:
+        raise InputError(
+            f"{file}: a corpus of {size / 1e9:.1f} GB takes about {size * IN_MEMORY / 1e9:.1f} GB of memory, "
+            f"{free / 1e9:.1f} GB are free; use a machine with more, or a part of it"
+        )
 
 
 def write_suite(path: Path, suite: RetrievalSuite) -> None:
@@ -129,10 +178,19 @@ def write_suite(path: Path, suite: RetrievalSuite) -> None:
             options["role"] = suite.role
         if suite.exclude_identical_ids:
             options["exclude_identical_ids"] = True
+        if suite.kind != "retrieval":
+            options["kind"] = suite.kind
+        if suite.metric:
+            options["metric"] = suite.metric
         (folder / "suite.yaml").write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
 
 
-def _options(path: Path) -> dict[str, Any]:
+def read_options(path: Path) -> dict[str, Any]:
+    """What a `suite.yaml` says, checked; empty where there is none. One that names `suites` is left to whoever opens those.
+
+    Raises:
+        InputError: not YAML, an unknown option, or a value that it cannot have.
+    """
     if not path.exists():
         return {}
     try:
@@ -143,6 +201,8 @@ def _options(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(read, dict):
         raise InputError(f"{path}: options as `name: value` lines are needed, not {kind_of(read)}")
+    if "suites" in read:
+        return read
     for key, value in read.items():
         if key not in OPTIONS:
             raise InputError(f"{path}: unknown option {key!r}; known are {', '.join(OPTIONS)}")
@@ -226,7 +286,7 @@ def _known(
     corpus: dict[str, Document],
     queries: dict[str, Document],
     drop: bool,
-    folder: Path,
+    where: str,
     counts: Counter[str],
 ) -> dict[str, dict[str, int]]:
     """Judgments whose query and document exist; others are an error or, with `drop`, counted."""
@@ -240,7 +300,7 @@ def _known(
     if unknown and not drop:
         kind, first = unknown[0]
         raise InputError(
-            f"{folder / 'qrels' / 'test.tsv'}: {len(unknown)} judgments name unknown ids, first {kind} {first!r}; "
+            f"{where}: {len(unknown)} judgments name unknown ids, first {kind} {first!r}; "
             "mend the file or write `unknown_ids: drop` into suite.yaml"
         )
     kept = {

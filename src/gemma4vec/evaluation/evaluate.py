@@ -1,36 +1,35 @@
-"""Evaluate one model on one retrieval suite."""
+"""Evaluate one model on one suite, of whatever kind."""
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from gemma4vec.data.row_suites import RowSuite
+from gemma4vec.data.sts import StsSuite
+from gemma4vec.data.suite_group import AnySuite, OneSuite, SuiteGroup, members_of
+from gemma4vec.data.suite_kinds import MAIN_METRIC
 from gemma4vec.data.suites import RetrievalSuite
-from gemma4vec.evaluation.metrics import DEFAULT_METRICS, DEPTH, judged_share, per_query, tie_rate
-from gemma4vec.evaluation.ranking import (
-    Progress,
-    Ranker,
-    Ranking,
-    count_constant,
-    no_progress,
-    without_own_document,
-)
+from gemma4vec.errors import InputError
+from gemma4vec.evaluation.metrics import DEFAULT_METRICS, DEPTH
+from gemma4vec.evaluation.ranking import Progress, Ranker, no_progress
 from gemma4vec.evaluation.result import Result, check_out, save_result
 from gemma4vec.evaluation.retrieve import EmbedderRanker, EmbeddingModel, Vectors
+from gemma4vec.evaluation.score_pairs import score_sts
+from gemma4vec.evaluation.score_retrieval import score_retrieval
+from gemma4vec.evaluation.score_rows import score_rows
+from gemma4vec.evaluation.scored import Scored
 from gemma4vec.ledger.environment import versions
 from gemma4vec.ledger.ledger import new_id, now
 from gemma4vec.ledger.recording import check_lock, record_evaluation, record_look
 from gemma4vec.ledger.records import belongs, run_around
 from gemma4vec.ledger.runs import RunFolder
 
-TOP = 10  # ranks kept with their scores, for reports
-
 
 def evaluate(
     model: EmbeddingModel | Ranker,
-    suite: RetrievalSuite,
+    suite: AnySuite,
     out: Path | None = None,
     *,
     name: str | None = None,
@@ -39,98 +38,138 @@ def evaluate(
     documents_MD: Vectors | None = None,
     progress: Progress = no_progress,
     run: RunFolder | None = None,
+    look_again: str = "",
 ) -> Result:
-    """Rank the suite's documents for every query, score the rankings, and write the result to `out`.
+    """Score a model on every task of a suite, and write the result to `out`.
 
     The ledger is told of every look, also where nothing is written (docs/ledger.md).
 
     Args:
         model: an embedder, or anything with `rank` such as `Bm25Model`.
-        suite: queries, documents and judgments.
+        suite: one of any kind, or a group of one kind.
         out: folder for metrics.json, per_query.parquet and top.parquet; None writes nothing.
         name: what the result calls the model, such as "trained"; None takes the model's own name.
-        metrics: names that `evaluation.metrics` knows.
+        metrics: of retrieval, names that `evaluation.metrics` knows; the suite's own one is added.
         depth: documents per query that count.
-        documents_MD: the corpus's vectors, where the caller has them already.
-        progress: called as `progress(stage, done, total)`.
+        documents_MD: the vectors of the only task's corpus, where the caller has them already.
+        progress: called as `progress(stage, done, total)`; in a group the stage begins with the task's name.
         run: that the model comes from; by default the one that `out` lies in.
+        look_again: why a final suite is opened once more, stored with the scores.
 
     Raises:
-        InputError: an unknown metric, `out` holds something else, or the suite is locked.
+        InputError: an unknown metric, `out` holds something else, the suite is locked, or it asks for vectors and the
+            model has none.
         WorkError: vectors that are not finite or not of unit length; a disk that is full.
     """
     if out is not None:
         check_out(out)
     started = time.perf_counter()
     ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
-    described = _describe_suite(suite)
+    described = describe_suite(suite)
     owner = belongs(name or ranker.name, run or (run_around(out) if out is not None else None))
     check_lock(suite.name, described["fingerprint"], owner["recipe_id"])
-    ranking = _ranking(ranker, suite, depth, progress)
-    scores = per_query(ranking.indices, ranking.scores, suite.query_ids, suite.corpus_ids, suite.qrels, metrics=metrics)
-    by_query = {
-        query_id: {metric: float(values_N[row]) for metric, values_N in scores.items()}
-        for row, query_id in enumerate(suite.query_ids)
-    }
+    several = isinstance(suite, SuiteGroup)
+    scored: dict[str, Scored] = {}
+    for task in members_of(suite):
+        stages = partial(_of_task, progress, task.name) if several else progress
+        scored[task.name] = _score(ranker, model, task, metrics, depth, stages)
     settings = {
         "model": ranker.describe(),
         "model_fingerprint": ranker.fingerprint,
+        "kind": suite.kind,
+        "metric": described["metric"],
         "suite": described,
-        "ranking": _describe_ranking(ranking, suite, depth),
-        "seconds": {**ranking.seconds, "total": time.perf_counter() - started},
+        **describe_quality(suite.kind, {task: one.quality for task, one in scored.items()}),
+        "seconds": {**_summed([one.seconds for one in scored.values()]), "total": time.perf_counter() - started},
         "versions": versions(),
         "created": now(),
         "look": new_id(),
         "run": owner,
+        **({"look_again": look_again} if look_again else {}),
     }
-    result = Result(name or ranker.name, suite.name, {suite.name: by_query}, settings)
+    result = Result(name or ranker.name, suite.name, {task: one.items for task, one in scored.items()}, settings)
     record_look(result.model, result.suite, settings, result.metrics)
     if out is not None:
-        save_result(result, out, _top_rows(ranking, suite))
+        save_result(result, out, [{"task": task, **row} for task, one in scored.items() for row in one.top])
         record_evaluation(out)
     return result
 
 
-def _ranking(ranker: Ranker, suite: RetrievalSuite, depth: int, progress: Progress) -> Ranking:
-    """The ranking that is scored: without the query's own document where the suite says so."""
-    excluded = 1 if suite.exclude_identical_ids else 0
-    ranking = ranker.rank(suite, depth + excluded, progress)
-    return without_own_document(ranking, suite.query_ids, suite.corpus_ids, depth) if excluded else ranking
+def _score(
+    ranker: Ranker,
+    model: EmbeddingModel | Ranker,
+    task: OneSuite,
+    metrics: Sequence[str],
+    depth: int,
+    progress: Progress,
+) -> Scored:
+    """One task by what it is."""
+    if isinstance(task, RetrievalSuite):
+        wanted = list(dict.fromkeys([*metrics, *([task.metric] if task.metric else [])]))
+        return score_retrieval(ranker, task, metrics=wanted, depth=depth, progress=progress)
+    if isinstance(model, Ranker):
+        raise InputError(
+            f"{task.name} ({task.kind}) needs vectors, {model.name} has none; it can be evaluated on retrieval"
+        )
+    if isinstance(task, StsSuite):
+        return score_sts(model, task, progress=progress)
+    assert isinstance(task, RowSuite)
+    return score_rows(model, task, progress=progress)
 
 
-def _describe_suite(suite: RetrievalSuite) -> dict[str, Any]:
-    """What identifies the suite's contents, and its size."""
-    return {
+def _of_task(progress: Progress, task: str, stage: str, done: int, total: int) -> None:
+    progress(f"{task} {stage}", done, total)
+
+
+def describe_suite(suite: AnySuite) -> dict[str, Any]:
+    """What identifies the suite's contents, and its size; of a group also of each task."""
+    described = {
         "fingerprint": suite.fingerprint,
         "role": suite.role,
-        "tokens": "code" if suite.code else "text",
-        "exclude_identical_ids": suite.exclude_identical_ids,
+        "kind": suite.kind,
+        "metric": suite.metric or MAIN_METRIC[suite.kind],
+        "source": suite.source,
         **suite.counts,
-        "documents": len(suite.corpus),
-        "queries": len(suite.queries),
     }
+    if isinstance(suite, RetrievalSuite):
+        described |= {
+            "tokens": "code" if suite.code else "text",
+            "exclude_identical_ids": suite.exclude_identical_ids,
+            "documents": len(suite.corpus),
+            "queries": len(suite.queries),
+        }
+    if isinstance(suite, SuiteGroup):
+        described["tasks"] = {one.name: describe_suite(one) for one in suite.members}
+    return described
 
 
-def _describe_ranking(ranking: Ranking, suite: RetrievalSuite, depth: int) -> dict[str, Any]:
-    """How far the scores can be trusted: ties, missing judgments, constant scores."""
-    constant = count_constant(ranking)
-    return {
-        "depth": depth,
-        "tie_rate@10": tie_rate(ranking.scores, ranking.indices),
-        "judged@10": judged_share(ranking.indices, suite.query_ids, suite.corpus_ids, suite.qrels),
-        "queries_without_documents": int(np.count_nonzero((ranking.indices < 0).all(axis=1))),
-        "queries_with_constant_scores": constant,
-        "degenerate": constant > len(suite.queries) / 2,
-    }
+def describe_quality(kind: str, by_task: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """How far the scores can be trusted: `ranking` of retrieval, `quality` of other kinds; of a group each task's too.
+
+    Of several tasks rates are averaged and counts summed; one degenerate task marks the whole.
+    """
+    name = "ranking" if kind in ("retrieval", "compact-retrieval") else "quality"
+    if len(by_task) == 1:
+        return {name: next(iter(by_task.values()))}
+    every = list(by_task.values())
+    whole: dict[str, Any] = {}
+    for key, value in every[0].items():
+        values = [one[key] for one in every]
+        if isinstance(value, bool):
+            whole[key] = any(values)
+        elif isinstance(value, float):
+            whole[key] = sum(values) / len(values)
+        elif isinstance(value, int) and key.startswith("queries_"):
+            whole[key] = sum(values)
+        else:
+            whole[key] = value if all(one == value for one in values) else None
+    return {name: {**whole, "tasks": by_task}}
 
 
-def _top_rows(ranking: Ranking, suite: RetrievalSuite) -> list[dict[str, Any]]:
-    """The first ranks of every query as rows of top.parquet."""
-    return [
-        {"query_id": query_id, "rank": rank + 1, "doc_id": suite.corpus_ids[index], "score": float(score)}
-        for row, query_id in enumerate(suite.query_ids)
-        for rank, (index, score) in enumerate(
-            zip(ranking.indices[row, :TOP].tolist(), ranking.scores[row, :TOP].tolist(), strict=True)
-        )
-        if index >= 0
-    ]
+def _summed(every: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Seconds of all tasks by stage."""
+    summed: dict[str, float] = {}
+    for one in every:
+        for stage, seconds in one.items():
+            summed[stage] = summed.get(stage, 0.0) + seconds
+    return summed

@@ -1,8 +1,8 @@
 """A result on disk: `metrics.json`, `per_query.parquet` and `top.parquet` in one folder.
 
 `metrics.json` is {"model", "suite", "tasks": {task: {metric: value}}, "mean": {metric: value}, "settings"};
-`per_query.parquet` has the columns task, query_id, metric, value; `top.parquet` has query_id, rank (from 1), doc_id,
-score.
+`per_query.parquet` has the columns task, query_id, metric, value; `top.parquet` has task, query_id, rank (from 1),
+doc_id, score. A query_id is the id of whatever the kind of task scores: a query, a pair of sentences, a row.
 """
 
 import json
@@ -16,9 +16,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gemma4vec.data.suite_kinds import MAIN_METRIC
 from gemma4vec.errors import InputError
+from gemma4vec.evaluation.scored import PAIRED, pair_values, task_scores
 from gemma4vec.files import atomic_folder, write_json
 from gemma4vec.statistics.bootstrap import Interval, mean_interval
+from gemma4vec.statistics.correlation import figure_interval
 
 METRICS_FILE, PER_QUERY_FILE, TOP_FILE = "metrics.json", "per_query.parquet", "top.parquet"
 FILES = {METRICS_FILE, PER_QUERY_FILE, TOP_FILE}
@@ -36,7 +39,7 @@ class Result:
         suite: the suite's name.
         per_query: task -> query id -> metric -> value. A plain suite is one task of the suite's name.
         settings: what the scores depend on: "model" (its `describe()`), "model_fingerprint", "suite" (fingerprint and
-            counts), "ranking" (depth, ties, judged share), "seconds", "versions", "created", "look" (its id in
+            counts), "kind" and "metric" (its main one), "ranking" or "quality" (depth, ties, judged share), "seconds", "versions", "created", "look" (its id in
             the ledger), "run" (ids of the run and the recipe that the model comes from).
     """
 
@@ -46,22 +49,31 @@ class Result:
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def kind(self) -> str:
+        """The kind of its tasks; results from before there were several are of retrieval."""
+        return str(self.settings.get("kind") or "retrieval")
+
+    @property
+    def metric(self) -> str:
+        """The metric that stands for the suite."""
+        return str(self.settings.get("metric") or MAIN_METRIC.get(self.kind) or self.metrics[0])
+
+    @property
     def metrics(self) -> list[str]:
-        """Names of the metrics that every query has."""
+        """Names of the figures that every task has."""
+        if self.kind in PAIRED:
+            return list(PAIRED[self.kind])
         first_task = next(iter(self.per_query.values()))
         return list(next(iter(first_task.values())))
 
     @property
     def tasks(self) -> dict[str, dict[str, float]]:
-        """Mean over queries of every metric, by task."""
-        return {
-            task: {metric: float(np.mean([scores[metric] for scores in queries.values()])) for metric in self.metrics}
-            for task, queries in self.per_query.items()
-        }
+        """Every figure by task: means over queries, or one figure of all pairs together."""
+        return {task: task_scores(self.kind, items) for task, items in self.per_query.items()}
 
     @property
     def mean(self) -> dict[str, float]:
-        """Mean over tasks of every metric."""
+        """Mean over tasks of every figure."""
         tasks = self.tasks.values()
         return {metric: float(np.mean([task[metric] for task in tasks])) for metric in self.metrics}
 
@@ -69,21 +81,27 @@ class Result:
         """The (task, query id) pairs, sorted, and their values of `metric`, float64[N].
 
         Raises:
-            InputError: the result does not have this metric.
+            InputError: the result does not have this metric, or it is one figure of all items together.
         """
         if metric not in self.metrics:
             raise InputError(f"{self.model} on {self.suite} has no metric '{metric}'; it has {', '.join(self.metrics)}")
+        if self.kind in PAIRED:
+            raise InputError(f"{metric} on {self.suite} is one figure of all pairs; no single pair has a value of it")
         keys = sorted((task, query_id) for task, queries in self.per_query.items() for query_id in queries)
         return keys, np.array([self.per_query[task][query_id][metric] for task, query_id in keys])
 
-    def interval(self, metric: str = "ndcg@10", *, seed: int = 0) -> Interval:
-        """95% bootstrap interval over queries of the mean of `metric`."""
+    def interval(self, metric: str | None = None, *, seed: int = 0) -> Interval:
+        """95% bootstrap interval over queries (or pairs) of the mean over tasks of `metric`, by default the main one."""
+        metric = metric or self.metric
+        for figure in PAIRED.get(self.kind, ()):
+            if figure == metric:
+                return figure_interval(figure, [pair_values(items) for items in self.per_query.values()], seed=seed)
         keys, values_N = self.values(metric)
         return mean_interval(values_N, [task for task, _ in keys], seed=seed)
 
 
 def save_result(result: Result, out: Path, top: list[dict[str, Any]]) -> None:
-    """Write `result` and the top ranks (rows of query_id, rank, doc_id, score) as the folder `out`, all or nothing.
+    """Write `result` and the top ranks (rows of task, query_id, rank, doc_id, score) as the folder `out`, all or nothing.
 
     Raises:
         InputError: `out` holds something else than an earlier result.
@@ -99,7 +117,13 @@ def save_result(result: Result, out: Path, top: list[dict[str, Any]]) -> None:
     task, query_id, metric, value = zip(*rows, strict=True)
     per_query = pa.table({"task": task, "query_id": query_id, "metric": metric, "value": pa.array(value, pa.float64())})
     top_schema = pa.schema(
-        [("query_id", pa.string()), ("rank", pa.int32()), ("doc_id", pa.string()), ("score", pa.float32())]
+        [
+            ("task", pa.string()),
+            ("query_id", pa.string()),
+            ("rank", pa.int32()),
+            ("doc_id", pa.string()),
+            ("score", pa.float32()),
+        ]
     )
     with atomic_folder(out) as folder:
         pq.write_table(per_query, folder / PER_QUERY_FILE, compression="zstd")
@@ -146,12 +170,17 @@ def load_result(folder: Path) -> Result:
     return result
 
 
-def load_top(folder: Path) -> dict[str, list[tuple[str, float]]]:
-    """The top ranks of each query as (document id, score), best first; empty where the result has none."""
+def load_top(folder: Path, task: str | None = None) -> dict[str, list[tuple[str, float]]]:
+    """The top ranks of each query as (document id, score), best first; empty where the result has none.
+
+    Of several tasks, whose queries may have the same ids, `task` chooses one; without it one of them is taken.
+    """
     if not (folder / TOP_FILE).is_file():
         return {}
     top: dict[str, list[tuple[str, float]]] = {}
-    table = pq.read_table(folder / TOP_FILE).sort_by([("query_id", "ascending"), ("rank", "ascending")])
-    for row in table.to_pylist():
-        top.setdefault(row["query_id"], []).append((row["doc_id"], row["score"]))
+    rows = pq.read_table(folder / TOP_FILE).sort_by([("query_id", "ascending"), ("rank", "ascending")]).to_pylist()
+    chosen = task if task is not None else next((row.get("task") for row in rows), None)
+    for row in rows:
+        if row.get("task") in (chosen, None):
+            top.setdefault(row["query_id"], []).append((row["doc_id"], row["score"]))
     return top

@@ -1,19 +1,27 @@
-"""Spearman's correlation for sentence similarity (STS): of one model, and of two models on the same pairs.
+"""Figures of all pairs together: Spearman's correlation for sentence similarity (STS), average precision.
 
-An STS score is one figure of all pairs together, so there are no per-query scores to subtract. What stands in for
-them: the ranks of the model's similarities among all pairs. Two models are compared by resampling pairs (an interval)
-and by swapping their ranks on random pairs (a test), which is the sign-flip test for a statistic that is not a mean.
+Such a score has no per-query scores to subtract. What stands in for them: the ranks of the model's similarities among
+all pairs. Two models are compared by resampling pairs (an interval) and by swapping their ranks on random pairs (a
+test), which is the sign-flip test for a statistic that is not a mean. Of several tasks the figures are averaged, and
+pairs are resampled and swapped within their task.
+
+Legend: N pairs, B resamples.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 from scipy.special import ndtri
 
+from gemma4vec.statistics.bootstrap import Interval
 from gemma4vec.statistics.weights import Floats
+
+Figure = Literal["spearman", "pearson", "ap"]
 
 RESAMPLES_PER_BLOCK = 64
 
@@ -31,7 +39,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class CorrelationDifference:
-    """Spearman of A less Spearman of B, with its percentile bootstrap interval and two-sided swap-test p."""
+    """Figure of A less that of B, with its percentile bootstrap interval and two-sided swap-test p."""
 
     a: float
     b: float
@@ -87,39 +95,126 @@ def spearman_difference(
     Raises:
         ValueError: as `spearman`, or fewer than 100 resamples.
     """
+    return figure_difference(
+        "spearman",
+        [(similarities_a, similarities_b, gold)],
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def figure_difference(
+    figure: Figure,
+    tasks: Sequence[tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> CorrelationDifference:
+    """Is A's figure, averaged over tasks, above B's? Pairs are resampled and ranked anew; p is +1 corrected.
+
+    A task on which a model gives all pairs the same similarity counts 0 for it.
+
+    Args:
+        figure: "spearman", "pearson", or "ap" (average precision; gold above 0 is what is to be found).
+        tasks: of each task A's similarities, B's, and gold, [N] each. The swap test swaps ranks (standardised values
+            for Pearson), so that a scale of its own does not set a model apart.
+        resamples: bootstrap resamples and random swaps, each.
+
+    Raises:
+        ValueError: as `spearman`, or fewer than 100 resamples.
+    """
     if not 0.0 < confidence < 1.0 or resamples < 100:
         raise ValueError(f"confidence must be in (0, 1) and resamples at least 100, got {confidence} and {resamples}")
-    a_N, gold_N = _ranks(similarities_a, gold)
-    b_N, _ = _ranks(similarities_b, gold)
+    compute = FIGURES[figure]
+    scale = _standardised if figure == "pearson" else stats.rankdata
+    prepared = [
+        tuple(scale(_checked(side, gold)[0]) for side in (a, b)) + _checked(a, gold)[1:] for a, b, gold in tasks
+    ]
     generator = np.random.default_rng(seed)
-    a, b = (float(_pearson(side[None], gold_N[None])[0]) for side in (a_N, b_N))
+    a, b = (float(np.mean([compute(task[side][None], task[2][None])[0] for task in prepared])) for side in (0, 1))
     resampled, swapped = [], []
     for start in range(0, resamples, RESAMPLES_PER_BLOCK):
         rows = min(RESAMPLES_PER_BLOCK, resamples - start)
-        drawn = generator.integers(0, a_N.size, size=(rows, a_N.size))
-        gold_BN = stats.rankdata(gold_N[drawn], axis=1)
-        sides = [_pearson(stats.rankdata(side[drawn], axis=1), gold_BN) for side in (a_N, b_N)]
-        resampled.append(sides[0] - sides[1])
-        swap = generator.integers(0, 2, size=(rows, a_N.size), dtype=np.uint8).astype(bool)
-        first, second = np.where(swap, b_N, a_N), np.where(swap, a_N, b_N)
-        swapped.append(_pearson(first, gold_N[None]) - _pearson(second, gold_N[None]))
+        drawn_B, swapped_B = np.zeros(rows), np.zeros(rows)
+        for a_N, b_N, gold_N in prepared:
+            drawn = generator.integers(0, a_N.size, size=(rows, a_N.size))
+            gold_BN = gold_N[drawn]
+            drawn_B += compute(a_N[drawn], gold_BN) - compute(b_N[drawn], gold_BN)
+            swap = generator.integers(0, 2, size=(rows, a_N.size), dtype=np.uint8).astype(bool)
+            first, second = np.where(swap, b_N, a_N), np.where(swap, a_N, b_N)
+            gold_BN = np.broadcast_to(gold_N, first.shape)
+            swapped_B += compute(first, gold_BN, ranked=True) - compute(second, gold_BN, ranked=True)
+        resampled.append(drawn_B / len(prepared))
+        swapped.append(swapped_B / len(prepared))
     tail = (1.0 - confidence) / 2.0
     low, high = np.nanquantile(np.concatenate(resampled), [tail, 1.0 - tail])
     extreme = int((np.abs(np.concatenate(swapped)) >= abs(a - b) - 1e-12).sum())
     p = (1 + extreme) / (1 + resamples)
-    return CorrelationDifference(a, b, a - b, float(low), float(high), p, confidence, a_N.size)
+    n = sum(gold_N.size for *_, gold_N in prepared)
+    return CorrelationDifference(a, b, a - b, float(low), float(high), p, confidence, n)
 
 
-def _ranks(values: npt.ArrayLike, gold: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Ranks of both, checked."""
+def figure_interval(
+    figure: Figure,
+    tasks: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2_000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap interval of one model's figure, averaged over tasks; pairs are resampled within tasks.
+
+    Args:
+        tasks: of each task similarities and gold, [N] each.
+
+    Raises:
+        ValueError: as `spearman`.
+    """
+    compute = FIGURES[figure]
+    prepared = [_checked(values, gold) for values, gold in tasks]
+    generator = np.random.default_rng(seed)
+    value = float(np.mean([compute(values_N[None], gold_N[None])[0] for values_N, gold_N in prepared]))
+    n = sum(gold_N.size for _, gold_N in prepared)
+    if all(np.ptp(values_N) == 0.0 for values_N, _ in prepared):
+        return Interval(value, value, value, confidence, "degenerate", n, "all similarities are equal")
+    means = []
+    for start in range(0, resamples, RESAMPLES_PER_BLOCK):
+        rows = min(RESAMPLES_PER_BLOCK, resamples - start)
+        mean_B = np.zeros(rows)
+        for values_N, gold_N in prepared:
+            drawn = generator.integers(0, gold_N.size, size=(rows, gold_N.size))
+            mean_B += compute(values_N[drawn], gold_N[drawn]) / len(prepared)
+        means.append(mean_B)
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.nanquantile(np.concatenate(means), [tail, 1.0 - tail])
+    return Interval(value, float(low), float(high), confidence, "percentile", n)
+
+
+def _checked(values: npt.ArrayLike, gold: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Both as doubles."""
     values_N, gold_N = np.asarray(values, dtype=np.float64), np.asarray(gold, dtype=np.float64)
     if values_N.ndim != 1 or values_N.shape != gold_N.shape or values_N.size < 4:
         raise ValueError(f"expected two rows of 4 or more values, got shapes {values_N.shape} and {gold_N.shape}")
     if not (np.isfinite(values_N).all() and np.isfinite(gold_N).all()):
         raise ValueError("some values are not finite")
-    if np.ptp(values_N) == 0.0 or np.ptp(gold_N) == 0.0:
+    if np.ptp(gold_N) == 0.0:
+        raise ValueError("all values of one side are equal: there is no correlation")
+    return values_N, gold_N
+
+
+def _ranks(values: npt.ArrayLike, gold: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Ranks of both, checked."""
+    values_N, gold_N = _checked(values, gold)
+    if np.ptp(values_N) == 0.0:
         raise ValueError("all values of one side are equal: there is no correlation")
     return stats.rankdata(values_N), stats.rankdata(gold_N)
+
+
+def _standardised(values_N: Floats) -> Floats:
+    spread = float(values_N.std())
+    return (values_N - values_N.mean()) / (spread if spread > 0.0 else 1.0)
 
 
 def _pearson(x_BN: Floats, y_BN: Floats) -> Floats:
@@ -129,3 +224,52 @@ def _pearson(x_BN: Floats, y_BN: Floats) -> Floats:
     below_B = np.sqrt((x_BN**2).sum(axis=1) * (y_BN**2).sum(axis=1))
     above_B = (x_BN * y_BN).sum(axis=1)
     return np.divide(above_B, below_B, out=np.full(below_B.shape, np.nan), where=below_B > 0.0)
+
+
+def spearman_rows(values_BN: Floats, gold_BN: Floats, *, ranked: bool = False) -> Floats:
+    """Spearman's correlation of each row, [B]; NaN where gold does not vary, 0 where the values do not.
+
+    With `ranked` the values are ranks already, which two models swapped: they are not ranked anew.
+    """
+    values_BN = values_BN if ranked else stats.rankdata(values_BN, axis=1)
+    return pearson_rows(values_BN, _ranked_gold(gold_BN))
+
+
+def _ranked_gold(gold_BN: Floats) -> Floats:
+    """Ranks of each row; of one row that was broadcast, computed once."""
+    if gold_BN.strides[0] == 0:
+        return np.broadcast_to(stats.rankdata(gold_BN[0]), gold_BN.shape)
+    return np.asarray(stats.rankdata(gold_BN, axis=1))
+
+
+def pearson_rows(values_BN: Floats, gold_BN: Floats, *, ranked: bool = False) -> Floats:
+    """Pearson's correlation of each row, [B]; NaN where gold does not vary, 0 where the values do not."""
+    found_B = _pearson(values_BN, gold_BN)
+    return np.where((np.ptp(values_BN, axis=1) == 0.0) & (np.ptp(gold_BN, axis=1) > 0.0), 0.0, found_B)
+
+
+def average_precision_rows(values_BN: Floats, gold_BN: Floats, *, ranked: bool = False) -> Floats:
+    """Average precision of finding gold above 0 by falling value, of each row, [B]; equal values are one step.
+
+    The sum over steps of precision times the gain in recall, as scikit-learn computes it. NaN where gold has nothing
+    to find.
+    """
+    order_BN = np.argsort(-values_BN, axis=1, kind="stable")
+    values_BN = np.take_along_axis(values_BN, order_BN, axis=1)
+    hits_BN = np.take_along_axis(gold_BN > 0.0, order_BN, axis=1)
+    found_BN = np.cumsum(hits_BN, axis=1)
+    is_end_BN = np.diff(values_BN, axis=1, append=-np.inf) != 0.0  # the last of each run of equal values
+    precision_BN = found_BN / np.arange(1, values_BN.shape[1] + 1)
+    # What a run of equal values found counts at the precision of its end.
+    at_end_BN = np.where(is_end_BN, found_BN, 0)
+    gained_BN = np.diff(np.maximum.accumulate(at_end_BN, axis=1), axis=1, prepend=0)
+    total_B = found_BN[:, -1]
+    summed_B = (gained_BN * precision_BN * is_end_BN).sum(axis=1)
+    return np.divide(summed_B, total_B, out=np.full(total_B.shape, np.nan), where=total_B > 0)
+
+
+FIGURES: dict[Figure, Callable[..., Floats]] = {
+    "spearman": spearman_rows,
+    "pearson": pearson_rows,
+    "ap": average_precision_rows,
+}
