@@ -131,7 +131,7 @@ def _split_of(file: Path) -> str:
 
 
 def _from_readme(folder: Path, config: str) -> dict[str, list[Path]]:
-    """Split -> files as the front matter of README.md names them; empty where it does not, or the files are not there."""
+    """Split -> files as README.md's front matter names them; empty where it names none that is there."""
     named = {split: _globbed(folder, paths) for split, paths in _told(folder, config).items()}
     return {split: files for split, files in named.items() if files}
 

@@ -5,6 +5,7 @@ On disk a TSV with the header `split, score, sentence1, sentence2`, without quot
 
 import csv
 import gzip
+import io
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -103,12 +104,8 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; a TSV with {', '.join(COLUMNS)} is needed")
     try:
-        opened = (
-            gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8-sig", newline="")
-        )
-        with opened as stream:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
+            stream = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
             lines = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); UTF-8 text is needed") from error

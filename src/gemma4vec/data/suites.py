@@ -2,8 +2,8 @@
 
 `corpus.jsonl` {_id, title, text}, `queries.jsonl` {_id, text}, `qrels/test.tsv` (header; query-id, corpus-id, score),
 and an optional `suite.yaml` beside them with `name`, `role` (dev or final), `kind` (retrieval or compact-retrieval),
-`metric` (the one that stands for the suite), `exclude_identical_ids`, `tokens` (text or code) and `unknown_ids` (error or
-drop). The JSONL files may be gzipped.
+`metric` (the one that stands for the suite), `exclude_identical_ids`, `tokens` (text or code) and `unknown_ids` (error
+or drop). The JSONL files may be gzipped.
 """
 
 import re
@@ -186,7 +186,7 @@ def write_suite(path: Path, suite: RetrievalSuite) -> None:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """What a `suite.yaml` says, checked; empty where there is none. One that names `suites` is left to whoever opens those.
+    """What a `suite.yaml` says, checked; empty where there is none. One that names `suites` is not checked here.
 
     Raises:
         InputError: not YAML, an unknown option, or a value that it cannot have.

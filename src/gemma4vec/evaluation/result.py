@@ -38,9 +38,10 @@ class Result:
         model: the model's name.
         suite: the suite's name.
         per_query: task -> query id -> metric -> value. A plain suite is one task of the suite's name.
-        settings: what the scores depend on: "model" (its `describe()`), "model_fingerprint", "suite" (fingerprint and
-            counts), "kind" and "metric" (its main one), "ranking" or "quality" (depth, ties, judged share), "seconds", "versions", "created", "look" (its id in
-            the ledger), "run" (ids of the run and the recipe that the model comes from).
+        settings: what the scores depend on: "model" (its `describe()`), "model_fingerprint", "kind" and "metric" (the
+            main one), "suite" (fingerprint and counts), "ranking" or "quality" (depth, ties, judged share), "seconds",
+            "versions", "created", "look" (its id in the ledger), "run" (ids of the run and the recipe that the model
+            comes from).
     """
 
     model: str
@@ -91,7 +92,7 @@ class Result:
         return keys, np.array([self.per_query[task][query_id][metric] for task, query_id in keys])
 
     def interval(self, metric: str | None = None, *, seed: int = 0) -> Interval:
-        """95% bootstrap interval over queries (or pairs) of the mean over tasks of `metric`, by default the main one."""
+        """95% bootstrap interval over queries (or pairs) of the tasks' mean of `metric`, by default the main one."""
         metric = metric or self.metric
         for figure in PAIRED.get(self.kind, ()):
             if figure == metric:
@@ -101,7 +102,7 @@ class Result:
 
 
 def save_result(result: Result, out: Path, top: list[dict[str, Any]]) -> None:
-    """Write `result` and the top ranks (rows of task, query_id, rank, doc_id, score) as the folder `out`, all or nothing.
+    """Write `result` and the top ranks (rows as in top.parquet) as the folder `out`, all or nothing.
 
     Raises:
         InputError: `out` holds something else than an earlier result.

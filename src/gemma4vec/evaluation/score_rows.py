@@ -70,7 +70,7 @@ def _encode(model: EmbeddingModel, suite: RowSuite, progress: Progress) -> _Vect
 
 
 def _ranks(row: Row, vectors: _Vectors) -> tuple[npt.NDArray[np.int64], bool]:
-    """Rank of each positive among the row's negatives, and whether a tie decided one. A tie counts against the model."""
+    """Rank of each positive among the row's negatives, and whether one is a tie. Ties count against the model."""
     query_D = vectors.queries[row.query]
     positives = np.array([vectors.documents[document] @ query_D for document in row.pos])
     negatives = np.array([vectors.documents[document] @ query_D for document in row.neg])
