@@ -26,7 +26,10 @@ def compare_command(
         ),
     ],
     b: Annotated[str, typer.Argument(metavar="B", help="The other; a bare name is first looked for in A's run.")],
-    metric: Annotated[str, typer.Option("--metric", help="ndcg@10, recall@100, mrr@10 or map.")] = "ndcg@10",
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", help="One that both have; by default the suite's own (ndcg@10, spearman, mrr, loss)."),
+    ] = None,
     suite: Annotated[
         str | None, typer.Option("--suite", help="Which suite, where both have several.", show_default=False)
     ] = None,

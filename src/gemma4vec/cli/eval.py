@@ -1,4 +1,4 @@
-"""`gemma4vec eval MODEL --suite DIR`: score a model on retrieval suites."""
+"""`gemma4vec eval MODEL --suite X`: score a model on suites of any kind."""
 
 import contextlib
 import time
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gemma4vec.data.suite_kinds import Role
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
     from gemma4vec.evaluation.ranking import Progress, Ranker
-    from gemma4vec.evaluation.result import Result
     from gemma4vec.evaluation.retrieve import EmbeddingModel
+    from gemma4vec.ledger.runs import RunFolder
 
 DTYPES = ("auto", "fp32", "bf16")
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal to redraw a bar on
@@ -24,7 +25,13 @@ def evaluate_command(
         str, typer.Argument(help="bm25, a run folder or id, a sentence-transformers folder, a hub id, or bundled:NAME.")
     ],
     suite: Annotated[
-        list[Path], typer.Option("--suite", help="Folder in BEIR layout; may be given several times.", metavar="DIR")
+        list[str],
+        typer.Option(
+            "--suite",
+            help="A name (nanobeir, nanobeir-compact, germandpr, germansts, pycode, mteb:TASK), a folder in BEIR "
+            "layout, a YAML of several, sentence pairs (.tsv), rows (.jsonl, loss:FILE); may be given several times.",
+            metavar="X",
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", help="Results go to OUT/<suite>.", metavar="DIR", show_default=False)
@@ -37,35 +44,65 @@ def evaluate_command(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Encode every text anew instead of taking known vectors from disk.")
     ] = False,
+    role: Annotated[
+        str | None,
+        typer.Option("--role", help="dev or final, for suites that do not say so themselves.", show_default=False),
+    ] = None,
+    mirror: Annotated[
+        Path | None,
+        typer.Option("--mirror", help="Folder with copies of hub data sets as OWNER/NAME.", metavar="DIR"),
+    ] = None,
+    look_again: Annotated[
+        str,
+        typer.Option("--look-again", help="Why a final suite is opened once more; stored.", metavar="WORDS"),
+    ] = "",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap interval.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
 ) -> None:
-    """Evaluate a model on retrieval suites: nDCG@10 with its 95% interval, Recall@100, MRR@10, MAP."""
+    """Evaluate a model on suites: scores with 95% intervals, each kind in a table of its own."""
     if dtype not in DTYPES:
         raise InputError(f"--dtype {dtype}: use one of {', '.join(DTYPES)}")
-    from gemma4vec.data.suites import load_suite
+    chosen: Role | None = "dev" if role == "dev" else "final" if role == "final" else None
+    if role is not None and chosen is None:
+        raise InputError(f"--role {role}: use dev or final")
+    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.data.open_suite import open_suite
+    from gemma4vec.data.suite_group import members_of
 
-    suites = [load_suite(folder) for folder in suite]
+    suites = [open_suite(spec, role=chosen, mirror=mirror, notice=notice) for spec in suite]
     names = [loaded.name for loaded in suites]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"two suites are named '{name}'; rename one folder or set 'name' in its suite.yaml")
 
-    from gemma4vec.cli.output import emit
+    from gemma4vec.cli.eval_render import result_row, result_tables
     from gemma4vec.evaluation.evaluate import evaluate
-    from gemma4vec.ledger.runs import RunFolder
+    from gemma4vec.ledger.final import check_final
 
+    run = _owner(model)
     loaded_model = _load_model(model, dtype, max_tokens, cached=not no_cache)
-    found = _run_of(model)
-    run = RunFolder(found) if found else None
+    for loaded in suites:
+        for one in {id(part): part for part in (loaded, *members_of(loaded))}.values():
+            check_final(one.name, one.fingerprint, one.role, run, loaded_model.fingerprint, look_again)
     rows = []
     for loaded in suites:
         folder = _result_folder(model, loaded_model, loaded.name, out)
         with _progress(loaded.name) as report:
-            result = evaluate(loaded_model, loaded, folder, progress=report, run=run)
-        rows.append(_row(result, folder, seed))
+            result = evaluate(loaded_model, loaded, folder, progress=report, run=run, look_again=look_again)
+        rows.append(result_row(result, folder, seed))
     _say_what_was_known(loaded_model)
-    emit(as_json, rows if len(rows) > 1 else rows[0], lambda _: _table(rows))
+    emit(as_json, rows if len(rows) > 1 else rows[0], lambda _: result_tables(rows))
+
+
+def _owner(spec: str) -> "RunFolder | None":
+    """The run that a model comes from, also where its model folder is named instead of the run."""
+    from gemma4vec.ledger.records import run_around
+    from gemma4vec.ledger.runs import RunFolder
+
+    found = _run_of(spec)
+    if found is not None:
+        return RunFolder.open(found)
+    return run_around(Path(spec)) if Path(spec).is_dir() else None
 
 
 def _say_what_was_known(model: "EmbeddingModel | Ranker") -> None:
@@ -157,58 +194,3 @@ def _progress(suite: str) -> "Iterator[Progress]":
             bars.update(tasks[stage], completed=done)
 
         yield bar
-
-
-def _row(result: "Result", folder: Path, seed: int) -> dict[str, Any]:
-    """What is printed about one suite."""
-    interval = result.interval("ndcg@10", seed=seed)
-    suite, ranking = result.settings["suite"], result.settings["ranking"]
-    return {
-        "model": result.model,
-        "suite": result.suite,
-        "queries": suite["queries"],
-        "documents": suite["documents"],
-        **result.mean,
-        "ndcg@10_low": interval.low,
-        "ndcg@10_high": interval.high,
-        "tie_rate@10": ranking["tie_rate@10"],
-        "judged@10": ranking["judged@10"],
-        "degenerate": ranking["degenerate"],
-        "seconds": result.settings["seconds"]["total"],
-        "folder": str(folder),
-    }
-
-
-def _table(rows: list[dict[str, Any]]) -> Any:
-    """The rows for a person, with what they should know about them."""
-    from rich.console import Group
-    from rich.text import Text
-
-    from gemma4vec.cli.output import table
-
-    columns = ["suite", "queries", "docs", "nDCG@10", "95% interval", "R@100", "MRR@10", "MAP"]
-    cells = [
-        [
-            row["suite"],
-            row["queries"],
-            row["documents"],
-            row["ndcg@10"],
-            f"{row['ndcg@10_low']:.3f}-{row['ndcg@10_high']:.3f}",
-            row["recall@100"],
-            row["mrr@10"],
-            row["map"],
-        ]
-        for row in rows
-    ]
-    notes = [
-        f"warning: {row['suite']}: most queries score all documents the same; the model tells nothing apart"
-        for row in rows
-        if row["degenerate"]
-    ]
-    notes += [
-        f"warning: {row['suite']}: ties decide the top 10 of {row['tie_rate@10']:.0%} of the queries; try --dtype fp32"
-        for row in rows
-        if row["tie_rate@10"] > 0.05 and not row["degenerate"] and row["model"] != "bm25"
-    ]
-    places = [f"{row['suite']}: {row['folder']} ({row['seconds']:.1f} s)" for row in rows]
-    return Group(table(columns, cells, title=rows[0]["model"]), *(Text(line) for line in notes + places))

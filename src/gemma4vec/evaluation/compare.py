@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gemma4vec.data.suite_kinds import LOWER_IS_BETTER
 from gemma4vec.errors import InputError
+from gemma4vec.evaluation.compare_figures import compare_figures, figure_of
 from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.statistics.bootstrap import Interval
-from gemma4vec.statistics.equivalence import Equivalence, equivalence, non_inferiority
+from gemma4vec.statistics.equivalence import Equivalence, equivalence, non_inferiority, of_estimate
 from gemma4vec.statistics.multiplicity import adjust
 from gemma4vec.statistics.paired import SignFlip, sign_flip_test
 from gemma4vec.statistics.power import smallest_detectable
@@ -19,6 +21,7 @@ from gemma4vec.statistics.student import t_interval
 from gemma4vec.statistics.verdict import Verdict, decide
 
 SHOWN = 10  # largest differences kept on either side
+Doubles = npt.NDArray[np.float64]
 LIMIT_WORDS = ("max_tokens", "token_limit", "max_seq_length", "truncat")
 
 
@@ -69,6 +72,7 @@ class Comparison:
     differing_settings: dict[str, tuple[Any, Any]]
     equivalence: Equivalence | None = None
     no_worse: Equivalence | None = None
+    lower_is_better: bool = False
     seeds: SeedInterval | None = None
 
     @property
@@ -100,7 +104,7 @@ class Comparison:
 def compare(
     a: Result | Path,
     b: Result | Path,
-    metric: str = "ndcg@10",
+    metric: str | None = None,
     *,
     resamples: int = 10_000,
     seed: int = 0,
@@ -115,7 +119,8 @@ def compare(
 
     Args:
         a, b: results, or folders that `load_result` reads.
-        metric: a metric that both have.
+        metric: a metric that both have; None is the suite's own. Of a loss less is better. A figure of all pairs
+            together (Spearman, average precision) is compared by bootstrap and rank swaps (`compare_figures`).
         resamples: random sign flips.
         seed: of these.
         margin: differences below it do not matter; only with it can the verdict be "equivalent".
@@ -136,21 +141,18 @@ def compare(
     differing = differing_settings(a, b)
     if not allow_different_settings:
         _check_limits(a, b, differing)
-    keys, values_a = a.values(metric)
-    keys_b, values_b = b.values(metric)
+    metric = metric or a.metric
+    keys, keys_b = a.keys, b.keys
     if keys != keys_b:
         raise InputError(_different_queries(a, b, keys, keys_b))
-    difference_N = values_a - values_b
-    tasks = [task for task, _ in keys]
-    interval = t_interval(difference_N, tasks)
-    if seeds is not None and seeds.over_seeds:
-        interval = Interval(seeds.mean, seeds.low, seeds.high, seeds.confidence, "percentile", interval.n)
-    test = sign_flip_test(difference_N, tasks, flips=resamples, seed=seed)
-    (adjusted,) = adjust([test.p], "none" if family == 1 else "holm", family)
-    same = None if margin is None else equivalence(difference_N, margin, tasks)
-    no_worse = None if no_worse_than is None else non_inferiority(difference_N, no_worse_than, tasks)
+    lower = metric in LOWER_IS_BETTER
+    asked = _Asked(metric, margin, no_worse_than, seed, resamples, family)
+    found = _of_figure(a, b, asked) if figure_of(a.kind, metric) else _of_means(a, b, asked, seeds)
     if detectable is None:
-        detectable = smallest_detectable(difference_N, tasks, family=family)
+        detectable = found.detectable
+    interval, test, same = found.interval, found.test, found.same
+    values_a, values_b = found.values_a, found.values_b
+    (adjusted,) = adjust([test.p], "none" if family == 1 else "holm", family)
     wins, losses = _largest(keys, values_a, values_b)
     return Comparison(
         a=a.model,
@@ -161,18 +163,76 @@ def compare(
         mean_b=b.mean[metric],
         interval=interval,
         test=test,
-        verdict=decide(test, interval, equivalence=same, adjusted=adjusted, smallest_detectable=detectable),
+        verdict=decide(
+            test,
+            interval,
+            equivalence=same,
+            adjusted=adjusted,
+            smallest_detectable=detectable,
+            lower_is_better=lower,
+        ),
         smallest_detectable=detectable,
-        wins=int(np.count_nonzero(difference_N > 0)),
-        losses=int(np.count_nonzero(difference_N < 0)),
-        ties=int(np.count_nonzero(difference_N == 0)),
+        wins=int(np.count_nonzero(values_a > values_b)),
+        losses=int(np.count_nonzero(values_a < values_b)),
+        ties=int(np.count_nonzero(values_a == values_b)),
         largest_wins=wins,
         largest_losses=losses,
         differing_settings=differing,
         equivalence=same,
-        no_worse=no_worse,
+        no_worse=found.no_worse,
+        lower_is_better=lower,
         seeds=seeds,
     )
+
+
+class _Asked(NamedTuple):
+    """What is asked of two results on the same queries."""
+
+    metric: str
+    margin: float | None
+    no_worse_than: float | None
+    seed: int
+    resamples: int
+    family: int
+
+
+class _Found(NamedTuple):
+    """The difference A - B, and the values of the queries in the order of `Result.keys`."""
+
+    values_a: Doubles
+    values_b: Doubles
+    interval: Interval
+    test: SignFlip
+    same: Equivalence | None
+    no_worse: Equivalence | None
+    detectable: float
+
+
+def _of_means(a: Result, b: Result, asked: _Asked, seeds: SeedInterval | None) -> _Found:
+    """Of a metric whose score is a mean over queries."""
+    (keys, values_a), (_, values_b) = a.values(asked.metric), b.values(asked.metric)
+    difference_N, tasks = values_a - values_b, [task for task, _ in keys]
+    interval = t_interval(difference_N, tasks)
+    if seeds is not None and seeds.over_seeds:
+        interval = Interval(seeds.mean, seeds.low, seeds.high, seeds.confidence, "percentile", interval.n)
+    test = sign_flip_test(difference_N, tasks, flips=asked.resamples, seed=asked.seed)
+    gain_N = -difference_N if asked.metric in LOWER_IS_BETTER else difference_N
+    same = None if asked.margin is None else equivalence(difference_N, asked.margin, tasks)
+    no_worse = None if asked.no_worse_than is None else non_inferiority(gain_N, asked.no_worse_than, tasks)
+    detectable = smallest_detectable(difference_N, tasks, family=asked.family)
+    return _Found(values_a, values_b, interval, test, same, no_worse, detectable)
+
+
+def _of_figure(a: Result, b: Result, asked: _Asked) -> _Found:
+    """Of one figure of all pairs together."""
+    figure = figure_of(a.kind, asked.metric)
+    assert figure is not None
+    done = compare_figures(a.per_query, b.per_query, a.keys, figure, seed=asked.seed, family=asked.family)
+    mean, error, n = done.test.mean, done.found.error, done.test.n
+    same = None if asked.margin is None else of_estimate("equivalence", mean, error, n, asked.margin)
+    asked_worse = asked.no_worse_than
+    no_worse = None if asked_worse is None else of_estimate("non-inferiority", mean, error, n, asked_worse)
+    return _Found(done.values_a, done.values_b, done.interval, done.test, same, no_worse, done.detectable)
 
 
 def differing_settings(a: Result, b: Result) -> dict[str, tuple[Any, Any]]:

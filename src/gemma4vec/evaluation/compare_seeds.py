@@ -17,6 +17,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.compare import Comparison, compare
 from gemma4vec.evaluation.family import contents, family_of_results, fingerprint, record
 from gemma4vec.evaluation.result import Result
+from gemma4vec.evaluation.scored import PAIRED
 from gemma4vec.files import sha256_text
 from gemma4vec.ledger.family import Family
 from gemma4vec.statistics.power import forecast_detectable
@@ -47,7 +48,7 @@ class Side:
 def compare_sides(
     a: Side,
     b: Side,
-    metric: str = "ndcg@10",
+    metric: str | None = None,
     *,
     seed: int = 0,
     margin: float | None = None,
@@ -59,6 +60,7 @@ def compare_sides(
     Raises:
         InputError: as `compare.compare`; runs of one side that differ in recipe, queries or settings that matter.
     """
+    metric = metric or a.results[0].metric
     for side in (a, b):
         _check_alike(side.results)
     mean_a, mean_b = averaged(a.results), averaged(b.results)
@@ -85,11 +87,16 @@ def averaged(results: Sequence[Result]) -> Result:
     """One result with the mean over runs of each query's scores; one run stays as it is.
 
     Raises:
-        InputError: runs on other queries.
+        InputError: runs on other queries, or a figure of all pairs together.
     """
     first = results[0]
     if len(results) == 1:
         return first
+    if first.kind in PAIRED:
+        raise InputError(
+            f"{first.metric} on {first.suite} is one figure of all pairs, which several runs have no mean of; "
+            "compare one run with one"
+        )
     metrics = [name for name in first.metrics if all(name in one.metrics for one in results)]
     per_query = {
         task: {query: {name: fmean(one.per_query[task][query][name] for one in results) for name in metrics}

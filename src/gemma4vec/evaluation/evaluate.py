@@ -67,7 +67,8 @@ def evaluate(
     ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
     described = describe_suite(suite)
     owner = belongs(name or ranker.name, run or (run_around(out) if out is not None else None))
-    check_lock(suite.name, described["fingerprint"], owner["recipe_id"])
+    for one in (suite, *(suite.members if isinstance(suite, SuiteGroup) else [])):
+        check_lock(one.name, one.fingerprint, owner["recipe_id"])
     several = isinstance(suite, SuiteGroup)
     scored: dict[str, Scored] = {}
     for task in members_of(suite):
@@ -89,6 +90,8 @@ def evaluate(
     }
     result = Result(name or ranker.name, suite.name, {task: one.items for task, one in scored.items()}, settings)
     record_look(result.model, result.suite, settings, result.metrics)
+    for task, contents in described.get("tasks", {}).items():  # who sees a group's scores has seen each task's
+        record_look(result.model, task, {**settings, "suite": contents, "look": new_id()}, result.metrics)
     if out is not None:
         save_result(result, out, [{"task": task, **row} for task, one in scored.items() for row in one.top])
         record_evaluation(out)

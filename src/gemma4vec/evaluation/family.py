@@ -77,6 +77,7 @@ def compare_pairs(
             equivalence=one.equivalence,
             adjusted=corrected,
             smallest_detectable=one.smallest_detectable,
+            lower_is_better=one.lower_is_better,
         )
         found.append(replace(one, verdict=verdict))
         record(found[-1], a, b)

@@ -78,6 +78,11 @@ class Result:
         tasks = self.tasks.values()
         return {metric: float(np.mean([task[metric] for task in tasks])) for metric in self.metrics}
 
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """The (task, query id) pairs, sorted."""
+        return sorted((task, query_id) for task, queries in self.per_query.items() for query_id in queries)
+
     def values(self, metric: str) -> tuple[list[tuple[str, str]], npt.NDArray[np.float64]]:
         """The (task, query id) pairs, sorted, and their values of `metric`, float64[N].
 
@@ -88,7 +93,7 @@ class Result:
             raise InputError(f"{self.model} on {self.suite} has no metric '{metric}'; it has {', '.join(self.metrics)}")
         if self.kind in PAIRED:
             raise InputError(f"{metric} on {self.suite} is one figure of all pairs; no single pair has a value of it")
-        keys = sorted((task, query_id) for task, queries in self.per_query.items() for query_id in queries)
+        keys = self.keys
         return keys, np.array([self.per_query[task][query_id][metric] for task, query_id in keys])
 
     def interval(self, metric: str | None = None, *, seed: int = 0) -> Interval:

@@ -49,6 +49,8 @@ class CorrelationDifference:
     p: float
     confidence: float
     n: int
+    error: float
+    """Standard error of the difference: the standard deviation of its bootstrap resamples."""
 
 
 def spearman(similarities: npt.ArrayLike, gold: npt.ArrayLike, *, confidence: float = 0.95) -> Correlation:
@@ -150,10 +152,11 @@ def figure_difference(
         swapped.append(swapped_B / len(prepared))
     tail = (1.0 - confidence) / 2.0
     low, high = np.nanquantile(np.concatenate(resampled), [tail, 1.0 - tail])
+    error = float(np.nanstd(np.concatenate(resampled)))
     extreme = int((np.abs(np.concatenate(swapped)) >= abs(a - b) - 1e-12).sum())
     p = (1 + extreme) / (1 + resamples)
     n = sum(gold_N.size for *_, gold_N in prepared)
-    return CorrelationDifference(a, b, a - b, float(low), float(high), p, confidence, n)
+    return CorrelationDifference(a, b, a - b, float(low), float(high), p, confidence, n, error)
 
 
 def figure_interval(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from gemma4vec.statistics.bootstrap import Interval
 from gemma4vec.statistics.student import one_sided_p, t_interval
@@ -73,6 +74,30 @@ def equivalence(
     return _test("equivalence", differences, margin, strata, alpha)
 
 
+def of_estimate(question: str, mean: float, error: float, n: int, margin: float, *, alpha: float = 0.05) -> Equivalence:
+    """The same two questions of a difference that is no mean over queries, by its standard error.
+
+    Args:
+        mean: the difference A - B of a figure where more is better.
+        error: its standard error; 0 where nothing varies, and then there is no test.
+        n: items that it is made of.
+
+    Raises:
+        ValueError: a margin that is not above zero, `alpha` outside (0, .5).
+    """
+    if not margin > 0.0 or not 0.0 < alpha < 0.5:
+        raise ValueError(f"expected a margin above zero and alpha in (0, 0.5), got {margin} and {alpha}")
+    half = float(stats.t.ppf(1.0 - alpha, n - 1)) * error
+    interval = Interval(mean, mean - half, mean + half, 1.0 - 2.0 * alpha, "t" if error > 0.0 else "degenerate", n)
+    p = 1.0
+    if error > 0.0:
+        p = float(stats.t.sf((mean + margin) / error, n - 1))
+        if question == "equivalence":
+            p = max(p, float(stats.t.cdf((mean - margin) / error, n - 1)))
+    note = "" if error > 0.0 else "the two do not differ anywhere: there is no test"
+    return Equivalence(question, margin, mean, p, interval, p < alpha, _reason(question, margin, mean, p, alpha), note)
+
+
 def _test(
     question: str, differences: npt.ArrayLike, margin: float, strata: Sequence[str] | None, alpha: float
 ) -> Equivalence:
@@ -87,12 +112,16 @@ def _test(
         p = one_sided_p(sample, -margin, "greater")
         if question == "equivalence":
             p = max(p, one_sided_p(sample, margin, "less"))
-    shown = p < alpha
+    reason = _reason(question, margin, sample.mean, p, alpha)
+    return Equivalence(question, margin, sample.mean, p, interval, p < alpha, reason, _note(n, differing, interval))
+
+
+def _reason(question: str, margin: float, mean: float, p: float, alpha: float) -> str:
+    """The answer in one sentence."""
     claim = f"A is worse than B by less than {margin:g}"
     if question == "equivalence":
         claim = f"A and B differ by less than {margin:g}"
-    reason = f"{'shown' if shown else 'not shown'} that {claim}: mean difference {sample.mean:+.4f}, p = {p:.3g}"
-    return Equivalence(question, margin, sample.mean, p, interval, shown, reason, _note(n, differing, interval))
+    return f"{'shown' if p < alpha else 'not shown'} that {claim}: mean difference {mean:+.4f}, p = {p:.3g}"
 
 
 def _note(n: int, differing: int, interval: Interval) -> str:

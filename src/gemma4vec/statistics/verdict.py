@@ -11,6 +11,9 @@ from gemma4vec.statistics.paired import SignFlip, smallest_p
 Word = Literal["better", "worse", "equivalent", "undetermined"]
 
 
+_TURNED: dict[Word, Word] = {"better": "worse", "worse": "better"}
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One word and the reason for it, in one sentence. "better" is said of A where the difference is A - B.
@@ -38,6 +41,7 @@ def decide(
     equivalence: Equivalence | None = None,
     adjusted: Adjusted | None = None,
     smallest_detectable: float | None = None,
+    lower_is_better: bool = False,
     alpha: float = 0.05,
 ) -> Verdict:
     """Judge a mean difference A - B by its sign-flip test and its interval.
@@ -53,6 +57,7 @@ def decide(
         equivalence: `equivalence.equivalence` of the same differences.
         adjusted: `test.p` corrected for the family that the comparison belongs to; None for a comparison on its own.
         smallest_detectable: stored with the verdict.
+        lower_is_better: of a loss, where a negative A - B is "better".
 
     Raises:
         ValueError: a margin that is not above zero or not that of `equivalence`; a margin in a family without
@@ -70,6 +75,8 @@ def decide(
     if margin is not None and equivalence is None and adjusted.family > 1:
         raise ValueError(f"a margin in a family of {adjusted.family} comparisons needs the equivalence test's p")
     word, reason = _word(test, interval, margin, equivalence, adjusted, alpha)
+    if lower_is_better:
+        word = _TURNED.get(word, word)
     return Verdict(word, reason, adjusted.adjusted, adjusted.family, adjusted.correction, smallest_detectable)
 
 
