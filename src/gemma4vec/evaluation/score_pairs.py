@@ -17,7 +17,7 @@ from gemma4vec.evaluation.scored import Scored
 
 
 def score_sts(model: EmbeddingModel, suite: StsSuite, *, progress: Progress) -> Scored:
-    """Similarity of every pair, in double precision from fp32 vectors.
+    """Cosine of every pair as fp32, computed in double precision so that pairs of equal sentences tie at 1.
 
     Raises:
         WorkError: vectors that are not finite or not of unit length.
@@ -29,7 +29,8 @@ def score_sts(model: EmbeddingModel, suite: StsSuite, *, progress: Progress) -> 
     first_ND, second_ND = (
         vectors_SD[[place[text] for text in side]].astype(np.float64) for side in (suite.first, suite.second)
     )
-    similarity_N = np.einsum("nd,nd->n", first_ND, second_ND)
+    lengths_N = np.linalg.norm(first_ND, axis=1) * np.linalg.norm(second_ND, axis=1)
+    similarity_N = (np.einsum("nd,nd->n", first_ND, second_ND) / lengths_N).astype(np.float32)
     # What two vectors' last bits differ by is no similarity: a collapsed model must not score on rounding.
     degenerate = bool(np.ptp(similarity_N) <= 1e-6)
     if degenerate:
@@ -38,6 +39,6 @@ def score_sts(model: EmbeddingModel, suite: StsSuite, *, progress: Progress) -> 
         key: {"similarity": float(similarity), "gold": float(gold)}
         for key, similarity, gold in zip(suite.ids, similarity_N, suite.gold, strict=True)
     }
-    ties = 1.0 - len(np.unique(similarity_N.astype(np.float32))) / len(similarity_N)
+    ties = 1.0 - len(np.unique(similarity_N)) / len(similarity_N)
     quality = {"tie_rate": ties, "texts_as": "queries", "degenerate": degenerate}
     return Scored(items, quality, {"encode_sentences": time.perf_counter() - started})
