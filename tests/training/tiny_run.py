@@ -18,9 +18,17 @@ from gemma4vec.training.progress import ProgressLine
 VERBS, THINGS = ("read", "write", "sort", "open", "close", "return"), ("file", "tree", "graph", "list")
 
 
-def rows() -> list[Row]:
-    """24 rows, each query with a document that shares its words."""
-    return [Row(f"{verb} the {thing}", [Document(f"def {thing}_{verb}")]) for verb in VERBS for thing in THINGS]
+def rows(negatives: int = 0) -> list[Row]:
+    """24 rows, each query with a document that shares its words, and some that share one of them."""
+    return [
+        Row(f"{verb} the {thing}", [Document(f"def {thing}_{verb}")], _others(verb, thing)[:negatives])
+        for verb in VERBS
+        for thing in THINGS
+    ]
+
+
+def _others(verb: str, thing: str) -> list[Document]:
+    return [Document(f"def {other}_{verb} here") for other in THINGS if other != thing]
 
 
 def write_rows_file(path: Path) -> Path:
@@ -39,6 +47,7 @@ def make_stage(
     evaluate: Evaluate | None = None,
     lora: dict[str, Any] | None = None,
     run: RunFolder | None = None,
+    negatives: int = 0,
     **parts: dict[str, Any],
 ) -> Stage:
     """A stage ready for `train_stage`; `parts` change the parts of its recipe."""
@@ -55,7 +64,7 @@ def make_stage(
     )
     model = schema.Model.model_validate({"base": str(base), "lora": {"rank": 4} | (lora or {}), "max_tokens": 48})
     built = build(model, base, dtype=dtype, seed=0)
-    task = ContrastTask(settings, rows(), built, max_tokens=48, seed=0)
+    task = ContrastTask(settings, rows(negatives), built, max_tokens=48, seed=0)
     run = run or RunFolder.create(out, "tiny", "name: tiny\n")
     return Stage(0, settings, task, built, run, evaluate, ProgressLine("train", io.StringIO()))
 

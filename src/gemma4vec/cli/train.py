@@ -1,5 +1,6 @@
 """`gemma4vec train RECIPE`: train what a recipe describes, or go on with a run."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,10 @@ def train_command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
 ) -> None:
-    """Train what a recipe describes: data, model, objective and budget all stand in it."""
+    """Train what a recipe describes: data, model, objective and budget all stand in it.
+
+    On several GPUs or processes: torchrun --nproc-per-node 2 -m gemma4vec train RECIPE
+    """
     from gemma4vec.cli.output import emit, notice
     from gemma4vec.files import home
     from gemma4vec.ledger.runs import find_run
@@ -36,6 +40,11 @@ def train_command(
 
     if (recipe is None) == (resume is None):
         raise InputError("give a recipe to start, or --resume RUN to go on, not both and not neither")
+    first = True
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dry_run:
+        from gemma4vec.training.distributed import join_world
+
+        first = join_world().first
     if resume is not None:
         if dry_run:
             raise InputError("--dry-run estimates a run that has not begun; give its recipe, not --resume")
@@ -56,10 +65,13 @@ def train_command(
         from gemma4vec.training.run import start_run
 
         run = start_run(loaded, out)
-    notice(f"run folder: {run.path}")
+    if first:
+        notice(f"run folder: {run.path}")
     from gemma4vec.training.run import train_run
 
     model = train_run(run, notice)
+    if not first:
+        return
     finished = run.events("finished")[-1]
     result = {
         "run": str(run.path),

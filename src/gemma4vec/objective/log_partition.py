@@ -83,7 +83,7 @@ class _LogPartition(torch.autograd.Function):
             to_right_MD.addmm_(shares_RM.T, left_ND[start:stop])
         # The derivative by the inverse temperature weighs similarities, which are products with the left vectors.
         to_inverse = (to_left_ND * left_ND).sum() if ctx.needs_input_grad[2] else None
-        return to_left_ND * inverse, to_right_MD * inverse, to_inverse, None, None, None
+        return to_left_ND.mul_(inverse), to_right_MD.mul_(inverse), to_inverse, None, None, None
 
 
 def _logits(

@@ -13,7 +13,12 @@ from gemma4vec.errors import InputError
 
 
 def prefix(vectors: Tensor, dimensions: int) -> Tensor:
-    """The first `dimensions` values of each vector `[..., D]`, at unit length again: `[..., d]`."""
+    """The first `dimensions` values of each unit vector `[..., D]`, at unit length again: `[..., d]`.
+
+    All D of them are what they were: a copy of a batch's vectors is the largest thing that a loss in blocks keeps.
+    """
+    if dimensions == vectors.shape[-1]:
+        return vectors
     return functional.normalize(vectors[..., :dimensions], dim=-1)
 
 
@@ -27,7 +32,7 @@ def matryoshka(
 
     Args:
         loss: of any number of tensors `[..., D]`, to a scalar.
-        vectors: what it is of; None stays None.
+        vectors: unit vectors that it is of; None stays None.
         dimensions: lengths of the prefixes, the whole vector among them where it counts; no order is needed.
         weights: of each prefix; 1 each by default (arXiv:2205.13147, eq. 1).
 

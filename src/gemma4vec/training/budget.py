@@ -23,12 +23,13 @@ class StepBudget:
     Attributes:
         total: number of optimiser steps; None until it is known.
         watched: steps after which it becomes known.
+        file: where it is written down then; None: by another process.
     """
 
     budget: schema.Budget
     total: int | None
     watched: int
-    file: Path
+    file: Path | None
     _seconds: list[float] = field(default_factory=list)
 
     def seen(self, step: int, seconds: float, tokens: int) -> bool:
@@ -39,7 +40,8 @@ class StepBudget:
         if step + 1 < self.watched:
             return False
         self.total = max(step + 1, self._estimate(tokens / (step + 1)))
-        write_json(self.file, {"steps": self.total, "watched": self.watched})
+        if self.file is not None:
+            write_json(self.file, {"steps": self.total, "watched": self.watched})
         return True
 
     def _estimate(self, tokens_a_step: float) -> int:
@@ -51,8 +53,10 @@ class StepBudget:
         return _SKIPPED + round(self.budget.minutes * 60.0 / statistics.fmean(timed))
 
 
-def step_budget(stage: schema.Stage, rows_per_step: int, folder: Path, known: dict[str, Any] | None) -> StepBudget:
-    """The budget of a stage; `known` is what an interrupted run had written down."""
+def step_budget(
+    stage: schema.Stage, rows_per_step: int, folder: Path | None, known: dict[str, Any] | None
+) -> StepBudget:
+    """The budget of a stage; `known` is what an interrupted run had written down, `folder` where to write."""
     budget = stage.budget
     watched = 0
     total: int | None
@@ -63,4 +67,4 @@ def step_budget(stage: schema.Stage, rows_per_step: int, folder: Path, known: di
     else:
         watched = max(3, min(8, stage.optimiser.warmup_steps))
         total = known["steps"] if known else None
-    return StepBudget(budget, total, watched, folder / "budget.json")
+    return StepBudget(budget, total, watched, folder / "budget.json" if folder else None)

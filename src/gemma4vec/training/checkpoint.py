@@ -7,6 +7,7 @@ whole one at any moment, `kill -9` included.
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,18 +48,19 @@ def save_checkpoint(
     progress: Progress,
     optimiser: MasterAdamW,
     keep_as: str | None = None,
-    random: dict[str, Any] | None = None,
+    random: Sequence[dict[str, Any]] = (),
 ) -> Path:
     """Write a checkpoint below `folder`, and drop older ones; `keep_as` names one that is kept aside ("best").
 
-    `random` is a `random_state` from before; by default the one of now.
+    `random` has the `random_state` of each process that trains; by default that of this one, now.
 
     Raises:
         WorkError: the disk is full; the last whole checkpoint is still there.
     """
     name = keep_as or f"step-{progress.step:08d}"
     with atomic_folder(folder / name) as temporary:
-        state = {"optimiser": optimiser.state(), **(random or random_state())}
+        own, *others = random or [random_state()]
+        state = {"optimiser": optimiser.state(), **own, "others": others}
         try:
             save_file(optimiser.weights(), temporary / "trained.safetensors")
             torch.save(state, temporary / "optimiser.pt")
@@ -103,8 +105,8 @@ def trained_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
         raise _damaged(checkpoint, error) from error
 
 
-def load_checkpoint(checkpoint: Path, optimiser: MasterAdamW) -> None:
-    """Put weights, moments and random states back.
+def load_checkpoint(checkpoint: Path, optimiser: MasterAdamW, rank: int = 0) -> None:
+    """Put weights, moments and the random state of process `rank` back; one that was not there draws anew.
 
     Raises:
         InputError: the checkpoint is damaged, or belongs to another model.
@@ -118,9 +120,11 @@ def load_checkpoint(checkpoint: Path, optimiser: MasterAdamW) -> None:
         raise _damaged(checkpoint, error) from error
     optimiser.load_weights(weights)
     optimiser.load_state(state["optimiser"])
-    torch.set_rng_state(state["random"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    random = [state, *state.get("others", ())]
+    if rank < len(random):
+        torch.set_rng_state(random[rank]["random"])
+        if random[rank]["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(random[rank]["cuda"])
 
 
 def _damaged(checkpoint: Path, error: Exception) -> InputError:

@@ -17,12 +17,14 @@ from gemma4vec.model.packing import Layout, Tokens, packed, padded, padding_shar
 from gemma4vec.model.prompts import Document, Prompted, Prompts
 from gemma4vec.objective.duplicates import Keys
 from gemma4vec.recipe import schema
+from gemma4vec.training.distributed import World
 from gemma4vec.training.grad_cache import encode_cached, wants_cache
 from gemma4vec.training.task import Loss
 from gemma4vec.training.terms import (
     Vectors,
     check_dropout,
     check_terms,
+    gathered,
     term_values,
     wanted_views,
     weighted_sum,
@@ -35,11 +37,13 @@ class ContrastBatch:
     """Layouts of each group of texts that share a forward, and the keys that tell equal texts.
 
     `groups` hold queries, positives, negatives row after row, in this order, cut into one, two or 2 + K groups; `views`
-    hold queries or positives once more, for a second view of each.
+    hold queries or positives once more, for a second view of each. Layouts are of this process's rows, `own_rows` of
+    them; everything else is of all.
     """
 
     groups: list[list[Layout]]
     rows: int
+    own_rows: int
     hard_negatives: int
     query_keys_N: Tensor
     positive_keys_N: Tensor
@@ -77,6 +81,7 @@ class ContrastTask:
         self.document_tokens = min(stage.batch.document_tokens or max_tokens, max_tokens)
         self.seed = seed
         self.cached = stage.layout.grad_cache is True
+        self.world = World()
 
     @property
     def rows_per_batch(self) -> int:
@@ -103,21 +108,25 @@ class ContrastTask:
         return {"grad_cache": self.cached}
 
     def prepare(self, drawn: RowBatch) -> ContrastBatch:
-        """Tokenise and lay out a batch of rows."""
+        """Tokenise and lay out a batch of rows, or this process's share of it."""
         n, k = len(drawn.queries), self.objective.hard_negatives
         flat_negatives = [document for documents in drawn.negatives for document in documents]
+        own = self.world.share(n)
         prompts_N = [self.source_prompts.get(name, self.prompts) for name in drawn.sources] or [self.prompts] * n
+        prompts_N = prompts_N[own]
         queries = self._tokens(
-            [prompts.for_query(query) for prompts, query in zip(prompts_N, drawn.queries, strict=True)],
+            [prompts.for_query(query) for prompts, query in zip(prompts_N, drawn.queries[own], strict=True)],
             self.query_tokens,
         )
-        positives = self._documents(drawn.positives, prompts_N)
-        negatives = self._documents(flat_negatives, [prompts for prompts in prompts_N for _ in range(k)])
+        positives = self._documents(drawn.positives[own], prompts_N)
+        own_negatives = flat_negatives[own.start * k : own.stop * k]
+        negatives = self._documents(own_negatives, [prompts for prompts in prompts_N for _ in range(k)])
         groups = self._group(queries, positives, negatives, k)
         again = {"queries": queries, "positives": positives}
         return ContrastBatch(
             groups=[self._lay_out(group) for group in groups],
             rows=len(drawn.queries),
+            own_rows=len(queries),
             hard_negatives=k,
             query_keys_N=text_keys(drawn.queries),
             positive_keys_N=text_keys(drawn.positives),
@@ -127,21 +136,23 @@ class ContrastTask:
         )
 
     def loss(self, built: Built, batch: ContrastBatch) -> Loss:
-        """Forward a batch and contrast it."""
+        """Encode a batch and contrast it; of several processes each contrasts all rows and counts for its part."""
         vectors_AD = self._vectors(built, batch)
-        n, k = batch.rows, batch.hard_negatives
+        n, k = batch.own_rows, batch.hard_negatives
         queries_ND, positives_ND, negatives_MD = vectors_AD.split([n, n, n * k])
         keys = Keys(batch.query_keys_N, batch.positive_keys_N, batch.negative_keys_NK).to(vectors_AD.device)
         views = {name: self._encode(built, layouts) for name, layouts in batch.views.items()}
         vectors = Vectors(queries_ND, positives_ND, negatives_MD.view(n, k, -1) if k else None, views)
+        if self.world.size > 1:
+            vectors = gathered(vectors, self.world.counts(batch.rows))
         values = term_values(self.objective, vectors, keys)
-        layouts = batch.layouts
+        layouts, part = batch.layouts, 1.0 / self.world.size
         return Loss(
-            weighted_sum(self.objective, values),
+            weighted_sum(self.objective, values) * part,
             tokens=sum(layout.real_tokens for layout in layouts),
             rows=n,
             padding_share=padding_share(layouts),
-            terms={name: value.detach() for name, value in values.items()} if len(values) > 1 else {},
+            terms={name: value.detach() * part for name, value in values.items()} if len(values) > 1 else {},
         )
 
     def _vectors(self, built: Built, batch: ContrastBatch) -> Tensor:

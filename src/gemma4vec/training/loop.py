@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from gemma4vec.training.checkpoint import (
     save_checkpoint,
     trained_weights,
 )
+from gemma4vec.training.distributed import World
 from gemma4vec.training.memory import keep_freed_memory, peak_memory_bytes
 from gemma4vec.training.optimiser import MasterAdamW, learning_rate
 from gemma4vec.training.progress import ProgressLine
@@ -57,6 +58,7 @@ class Stage:
     line: ProgressLine
     before: Path | None = None  # checkpoints of the stage before this one
     random: dict[str, Any] | None = None  # torch's generators as they were after the last whole step
+    world: World = field(default_factory=World)  # the processes that train this together
 
     @property
     def folder(self) -> Path:
@@ -75,18 +77,17 @@ def train_stage(stage: Stage, seed: int) -> Progress:
         return finished
     prepare_model(stage)
     optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser)
-    torch.manual_seed(seed)
+    torch.manual_seed(stage.world.seed(seed))
     progress = _resume(stage, optimiser)
     stage.random = random_state()
     accumulate = stage.settings.batch.accumulate
-    budget = step_budget(
-        stage.settings, stage.task.rows_per_batch * accumulate, stage.folder, _known_budget(stage.folder)
-    )
+    written = stage.folder if stage.world.first else None
+    budget = step_budget(stage.settings, stage.task.rows_per_batch * accumulate, written, _known_budget(stage.folder))
     first = progress.batch
     ahead = Ahead(
         stage.task.batches(first), lambda: None if budget.total is None else budget.total * accumulate - first
     )
-    saved = time.monotonic()
+    saved, pause = time.monotonic(), stage.settings.evaluation.checkpoint_seconds
     try:
         while budget.total is None or progress.step < budget.total:
             rate = learning_rate(stage.settings.optimiser, progress.step, budget.total, budget.watched)
@@ -96,8 +97,8 @@ def train_stage(stage: Stage, seed: int) -> Progress:
             done = budget.total is not None and progress.step >= budget.total
             if _evaluation_due(stage, progress, budget.total):
                 _evaluate(stage, optimiser, progress)
-            if done or time.monotonic() - saved >= stage.settings.evaluation.checkpoint_seconds:
-                save_checkpoint(stage.folder, progress, optimiser)
+            if done or stage.world.from_first(lambda: time.monotonic() - saved >= pause):  # noqa: B023  # called at once
+                _save(stage, optimiser, progress)
                 saved = time.monotonic()
     except KeyboardInterrupt:
         _save_interrupted(stage, optimiser, progress)
@@ -181,14 +182,15 @@ def _step(
     losses: list[Loss] = []
     for batch in batches:
         loss = stage.task.loss(stage.built, batch)
-        if not torch.isfinite(loss.value):
-            raise _not_finite(stage, progress, batch, loss.value.item(), "loss")
+        losses.append(stage.world.whole(loss))
+        if not torch.isfinite(losses[-1].value):
+            raise _not_finite(stage, progress, batch, losses[-1].value.item(), "loss")
         (loss.value / len(batches)).backward()
-        losses.append(replace(loss, value=loss.value.detach()))
+    stage.world.sum_gradients(optimiser.parameters.values())
     norm = optimiser.step(rate)
     if not math.isfinite(norm):
         raise _not_finite(stage, progress, batches[-1], norm, "gradient")
-    seconds = time.perf_counter() - started
+    seconds = stage.world.from_first(lambda: time.perf_counter() - started)
     tokens, rows = sum(loss.tokens for loss in losses), sum(loss.rows for loss in losses)
     mean_loss = sum(float(loss.value) for loss in losses) / len(losses)
     _advance(stage, progress, len(batches), rows, tokens, seconds)
@@ -240,12 +242,20 @@ def _evaluation_due(stage: Stage, progress: Progress, total: int | None) -> bool
 
 def _evaluate(stage: Stage, optimiser: MasterAdamW, progress: Progress) -> None:
     assert stage.evaluate is not None
-    score, fields = stage.evaluate()
+    score, fields = stage.world.from_first(stage.evaluate)
     stage.run.event("evaluation", stage=stage.number, step=progress.step, tokens=progress.tokens, **fields)
     stage.line.say(f"step {progress.step}: nDCG@10 {score:.4f} on {fields['suite']}")
     if progress.best_score is None or score > progress.best_score:
         progress.best_score, progress.best_step = score, progress.step
-        save_checkpoint(stage.folder, progress, optimiser, keep_as="best")
+        _save(stage, optimiser, progress, keep_as="best")
+
+
+def _save(stage: Stage, optimiser: MasterAdamW, progress: Progress, keep_as: str | None = None) -> None:
+    """Write a checkpoint, with the random state of every process."""
+    random = stage.world.gather(random_state())
+    if stage.world.first:
+        save_checkpoint(stage.folder, progress, optimiser, keep_as, random)
+    stage.world.wait()
 
 
 def _resume(stage: Stage, optimiser: MasterAdamW) -> Progress:
@@ -254,7 +264,7 @@ def _resume(stage: Stage, optimiser: MasterAdamW) -> Progress:
         _go_on_from_the_stage_before(stage, optimiser)
         return Progress(stage=stage.number)
     progress = read_progress(checkpoint)
-    load_checkpoint(checkpoint, optimiser)
+    load_checkpoint(checkpoint, optimiser, stage.world.rank)
     stage.run.event("resumed", stage=stage.number, step=progress.step)
     stage.line.say(f"going on from step {progress.step}")
     return progress
@@ -285,17 +295,23 @@ def _known_budget(folder: Path) -> dict[str, Any] | None:
 
 
 def _save_interrupted(stage: Stage, optimiser: MasterAdamW, progress: Progress) -> None:
-    """Ctrl-C falls anywhere, also into the update; only weights and moments between two steps are worth saving."""
+    """Ctrl-C falls anywhere, also into the update; only weights and moments between two steps are worth saving.
+
+    Of several processes none can ask the others any more: their last checkpoint has to do.
+    """
+    if stage.world.size > 1:
+        return
     checkpoint = latest_checkpoint(stage.folder)
     steps = {int(entry["step"]) for entry in optimiser.state()["state"].values()}
     if steps == {progress.step} and (checkpoint is None or read_progress(checkpoint).step < progress.step):
-        save_checkpoint(stage.folder, progress, optimiser, random=stage.random)
+        save_checkpoint(stage.folder, progress, optimiser, random=[stage.random] if stage.random else [])
 
 
 def _not_finite(stage: Stage, progress: Progress, batch: Any, value: float, what: str) -> WorkError:
     file = stage.run.path / f"bad-batch-step-{progress.step + 1}.json"
     texts = getattr(batch, "texts", None)
-    write_json(file, vars(texts) if texts is not None else {"batch": repr(batch)})
+    if stage.world.first:
+        write_json(file, vars(texts) if texts is not None else {"batch": repr(batch)})
     kind = "NaN" if math.isnan(value) else "infinite"
     return WorkError(
         f"the {what} is {kind} at step {progress.step + 1}; its batch is in {file}; the last checkpoint is kept; "

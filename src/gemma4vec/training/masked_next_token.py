@@ -26,6 +26,7 @@ from gemma4vec.model.language_model_head import LanguageModelHead
 from gemma4vec.model.packing import Layout, Tokens, packed, padded, padding_share
 from gemma4vec.model.prompts import Prompted
 from gemma4vec.recipe import schema
+from gemma4vec.training.distributed import World
 from gemma4vec.training.task import Loss
 
 
@@ -46,13 +47,15 @@ class MaskedBatch:
         before: for each layout `[M]`, places among its real tokens (as `Layout.cells_T`) before a predicted token.
         targets: for each layout `[M]`, the tokens that stood there.
         rows: number of texts.
-        texts: the texts themselves.
+        predicted: tokens that all processes predict together.
+        texts: the texts themselves, of all processes; everything before is of this one's share.
     """
 
     layouts: list[Layout]
     before: list[Tensor]
     targets: list[Tensor]
     rows: int
+    predicted: int
     texts: TextBatch
 
 
@@ -77,6 +80,7 @@ class MaskedNextTokenTask:
         self.head = head
         self.limit = min(stage.batch.document_tokens or max_tokens, max_tokens)
         self.seed = seed
+        self.world = World()
         self.mask_id = mask_token_id(built.tokeniser.tokenizer.get_vocab(), objective.mask_token)
         self.special = np.array(sorted(set(built.tokeniser.tokenizer.all_special_ids)), dtype=np.int64)
 
@@ -118,8 +122,11 @@ class MaskedNextTokenTask:
             shown, predicted = self._mask(np.asarray(tokens.ids, dtype=np.int64), generator)
             masked.append(Tokens(shown.tolist()))
             places.append(predicted)
-        if not any(len(predicted) for predicted in places):
+        predictions = sum(len(predicted) for predicted in places)
+        if not predictions:
             raise InputError("data: a batch has no text of two tokens or more, so there is nothing to predict")
+        own = self.world.share(len(whole))
+        whole, masked, places = whole[own], masked[own], places[own]
         layouts = self._lay_out(masked)
         before, targets = [], []
         for layout in layouts:
@@ -128,7 +135,7 @@ class MaskedNextTokenTask:
             tokens_there = [whole[n].ids[place] for n in layout.documents for place in places[n]]
             before.append(torch.tensor(at, dtype=torch.long))
             targets.append(torch.tensor(tokens_there, dtype=torch.long))
-        return MaskedBatch(layouts, before, targets, len(drawn.texts), drawn)
+        return MaskedBatch(layouts, before, targets, len(whole), predictions, drawn)
 
     def loss(self, built: Built, batch: MaskedBatch) -> Loss:
         """Mean cross-entropy of the predicted tokens, each from the state of the position before it."""
@@ -139,7 +146,8 @@ class MaskedNextTokenTask:
             states.append(states_TD.index_select(0, before_M.to(states_TD.device)))
         states_MD = torch.cat(states)
         targets_M = torch.cat(batch.targets).to(states_MD.device)
-        value = self.head.cross_entropy(states_MD, targets_M)
+        value = self.head.cross_entropy(states_MD, targets_M) if len(targets_M) else states_MD.sum()  # nothing: 0
+        value = value * (len(targets_M) / batch.predicted)
         tokens = sum(layout.real_tokens for layout in batch.layouts)
         return Loss(value, tokens=tokens, rows=batch.rows, padding_share=padding_share(batch.layouts))
 

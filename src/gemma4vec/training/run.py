@@ -1,6 +1,7 @@
 """A whole training run: from a recipe to a run folder with a trained, merged model."""
 
 import contextlib
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +31,7 @@ from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe, parse_recipe
 from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
+from gemma4vec.training.distributed import FollowedRun, World, leave_world
 from gemma4vec.training.loop import Evaluate, Stage, train_stage
 from gemma4vec.training.memory import peak_memory_bytes, release_memory
 from gemma4vec.training.progress import ProgressLine
@@ -40,7 +42,13 @@ Say = Callable[[str], None]
 
 
 def start_run(recipe: Recipe, out: Path | None = None) -> RunFolder:
-    """Make the run folder of a recipe, below `out` or the outputs' home."""
+    """Make the run folder of a recipe, below `out` or the outputs' home; of several processes the first makes it."""
+    world = World()
+    run = world.from_first(lambda: _make_run(recipe, out))
+    return run if world.first else FollowedRun(run.path)
+
+
+def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
     run = RunFolder.create(
         out or home(),
         recipe.name,
@@ -91,10 +99,15 @@ def recorded(run: RunFolder) -> Iterator[None]:
         with contextlib.suppress(Gemma4VecError):  # a full disk must not hide the error itself
             run.event(status, error=f"{type(error).__name__}: {error}")
             run.update_manifest(status=status)
-            record_run(run)
+            _record(run)
         raise
     run.update_manifest(status="finished")
-    record_run(run)
+    _record(run)
+
+
+def _record(run: RunFolder) -> None:
+    if not isinstance(run, FollowedRun):
+        record_run(run)
 
 
 class Trainer:
@@ -108,7 +121,8 @@ class Trainer:
         self.base = base
         self.say = say
         self.recipe = recipe_of(run)
-        self.line = ProgressLine("train")
+        self.world = World()
+        self.line = ProgressLine("train", None if self.world.first else io.StringIO())
         self.stages_done: list[Progress] = []
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         choice = choose_dtype(self.device, self.recipe.model.dtype)
@@ -154,6 +168,7 @@ class Trainer:
             evaluate or self._evaluator(settings.evaluation, loaded),
             self.line,
             before=self._checkpoints(number - 1) if number else None,
+            world=self.world,
         )
         progress = train_stage(stage, seed)
         self.stages_done.append(progress)
@@ -215,18 +230,25 @@ class Trainer:
 def train_run(run: RunFolder, say: Say) -> Path:
     """Train all stages of a run, from wherever it stands, and write its model; gives the model's folder.
 
+    Where several processes train (`training.distributed`), the first one writes, and this is the same for all.
+
     Raises:
         InputError: bad recipe or data. WorkError: the work failed; what was finished is kept.
     """
+    world = World()
+    if not world.first:
+        run, say = FollowedRun(run.path), lambda line: None
     with recorded(run):
         recipe = recipe_of(run)
-        base = resolve_base(recipe.model.base, notice=say)
-        if left := left_behind(base.path):
-            say(left)
-        # All stages' rows at once: what does not fit the last stage is refused now, not after the first ones.
-        loaded = [load_data(run, recipe, number, say) for number in range(len(recipe.stages))]
+        with world.first_before_others():  # it downloads and builds what is missing
+            base = resolve_base(recipe.model.base, notice=say)
+            if left := left_behind(base.path):
+                say(left)
+            # All stages' rows at once: what does not fit the last stage is refused now, not after the first ones.
+            loaded = [load_data(run, recipe, number, say) for number in range(len(recipe.stages))]
         refuse_early(recipe, base.path, loaded)
         trainer = Trainer(run, base, say)
         for number, data in enumerate(loaded):
             trainer.train(number, data)
-        return trainer.save()
+        leave_world()  # what is left needs one process
+        return trainer.save() if world.first else run.model

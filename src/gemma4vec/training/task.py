@@ -11,12 +11,12 @@ from gemma4vec.model.build import Built
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of one batch and what it cost.
+    """The loss of one batch and what it cost: this process's part, where several train together.
 
     Attributes:
-        value: scalar with a graph.
+        value: scalar with a graph; the loss is the sum over processes.
         tokens: real tokens that went through the backbone.
-        rows: rows of the batch.
+        rows: rows that were encoded.
         padding_share: share of computed cells that held no real token.
         terms: what `value` is the weighted sum of, by name, unweighted and without a graph; empty where it is one term.
     """

@@ -3,7 +3,7 @@
 Shapes: N rows, K hard negatives a row, D dimensions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
 from gemma4vec.objective.duplicates import Keys
+from gemma4vec.objective.gather import gather_rows
 from gemma4vec.objective.gor import gor
 from gemma4vec.objective.matryoshka import check_dimensions, matryoshka
 from gemma4vec.objective.nce import nce, self_contrast
@@ -26,6 +27,17 @@ class Vectors:
     positives_ND: Tensor
     negatives_NKD: Tensor | None
     views: Mapping[str, Tensor]
+
+
+def gathered(own: Vectors, counts: Sequence[int]) -> Vectors:
+    """The vectors of all processes, of which each has `counts` rows, in one gather: so many exchanges, one order."""
+    k = 0 if own.negatives_NKD is None else own.negatives_NKD.shape[1]
+    parts = [own.queries_ND[:, None], own.positives_ND[:, None], *(view_ND[:, None] for view_ND in own.views.values())]
+    parts += [] if own.negatives_NKD is None else [own.negatives_NKD]
+    rows_NVD = gather_rows(torch.cat(parts, dim=1), counts)
+    queries, positives, *views, negatives_NKD = rows_NVD.split([1] * (2 + len(own.views)) + [k], dim=1)
+    names = dict(zip(own.views, (view_N1D[:, 0] for view_N1D in views), strict=True))
+    return Vectors(queries[:, 0], positives[:, 0], negatives_NKD if k else None, names)
 
 
 def term_values(task: schema.Contrast, vectors: Vectors, keys: Keys) -> dict[str, Tensor]:
