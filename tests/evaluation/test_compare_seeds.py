@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.compare import compare
-from gemma4vec.evaluation.compare_seeds import Side, averaged, compare_sides
+from gemma4vec.evaluation.compare import Comparison, compare
+from gemma4vec.evaluation.compare_seeds import Side, averaged
+from gemma4vec.evaluation.compare_seeds import compare_sides as compare_all_sides
 from gemma4vec.evaluation.family import compare_pairs
 from gemma4vec.evaluation.result import Result
 from gemma4vec.files import home
+from gemma4vec.ledger.family import Family
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.statistics.seeds import seed_interval
+
+
+def compare_sides(a: Side, b: Side, **settings: Any) -> tuple[Comparison, Family]:
+    (found,), family = compare_all_sides([(a, b)], **settings)
+    return found, family
+
 
 EASE = np.random.default_rng(0).uniform(0.2, 0.7, 80)
 

@@ -10,7 +10,6 @@ from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
     from gemma4vec.evaluation.compare import Comparison, QueryDifference
-    from gemma4vec.evaluation.compare_seeds import Side
     from gemma4vec.ledger.family import Family
 
 SHOWN = 5  # largest differences printed on either side; --json has more
@@ -58,16 +57,15 @@ def compare_command(
         if value is not None and not value > 0:
             raise InputError(f"{option} {value}: give a number above zero, such as 0.01")
     from gemma4vec.cli.output import emit
-    from gemma4vec.evaluation.compare_seeds import compare_sides
+    from gemma4vec.evaluation.compare_seeds import compare_sides, side_of
     from gemma4vec.evaluation.locate import locate_all
     from gemma4vec.files import home
 
     specs_a, specs_b = _specs(a), _specs(b)
     folders = locate_all([*specs_a, *specs_b], home(), suite)
     folders_a, folders_b = folders[: len(specs_a)], folders[len(specs_a) :]
-    found, family = compare_sides(
-        _side(folders_a),
-        _side(folders_b),
+    (found,), family = compare_sides(
+        [(side_of(folders_a), side_of(folders_b))],
         metric,
         seed=seed,
         margin=margin,
@@ -81,43 +79,17 @@ def compare_command(
 
 def _specs(text: str) -> list[str]:
     """The runs or results that one argument names."""
+    from gemma4vec.evaluation.locate import runs_of_recipe
+    from gemma4vec.files import home
+
     if Path(text).exists():
         return [text]  # a folder may have a comma in its name
     specs = []
     for word in [part.strip() for part in text.split(",") if part.strip()]:
-        specs += _runs_of_recipe(word.removeprefix("recipe:")) if word.startswith("recipe:") else [word]
+        specs += runs_of_recipe(word.removeprefix("recipe:"), home()) if word.startswith("recipe:") else [word]
     if not specs:
         raise InputError(f"'{text}' names no result; give a run, a folder, or a name below HOME/evals such as bm25")
     return specs
-
-
-def _runs_of_recipe(recipe: str) -> list[str]:
-    """Folders of the finished runs of a recipe, as the ledger knows them."""
-    from gemma4vec.files import home
-    from gemma4vec.ledger.ledger import open_ledger
-    from gemma4vec.ledger.overview import all_runs
-
-    with open_ledger(home(), tolerant=True) as ledger:
-        known = [run for run in all_runs(ledger) if str(run["recipe_id"]).startswith(recipe) and run["scores"]]
-    ids = sorted({str(run["recipe_id"]) for run in known})
-    if len(ids) > 1:
-        raise InputError(f"'recipe:{recipe}' fits {len(ids)} recipes: {', '.join(ids[:5])}; say more of it")
-    found = [run["path"] for run in known if not run["deleted"]]
-    if not found:
-        raise InputError(f"the ledger knows no evaluated run of a recipe '{recipe}'; list them with: gemma4vec runs")
-    return found
-
-
-def _side(folders: list[Path]) -> "Side":
-    """The results in these folders with the seeds of their runs."""
-    from gemma4vec.evaluation.compare_seeds import Side
-    from gemma4vec.evaluation.result import load_result
-    from gemma4vec.ledger.records import run_around
-
-    runs = [run_around(folder) for folder in folders]
-    return Side(
-        [load_result(folder) for folder in folders], [run.manifest.get("seed") if run else None for run in runs]
-    )
 
 
 def _joined(folders: list[Path]) -> str:

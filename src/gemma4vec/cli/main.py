@@ -30,6 +30,7 @@ COMMANDS = {
     ),
     "matrix": ("gemma4vec.cli.matrix:matrix_command", "Train many recipes at equal budget and compare them."),
     "runs": ("gemma4vec.cli.runs:app", "What was run, seen and decided: the ledger."),
+    "report": ("gemma4vec.cli.report:report_command", "Write a report about one run, or about several."),
     "search": ("gemma4vec.cli.search:search_command", "Search a corpus with a trained model."),
     "data": ("gemma4vec.cli.data:app", "Make and inspect data: pairs, suites, hard negatives."),
     "cache": ("gemma4vec.cli.cache:app", "The vectors that evaluations keep on disk."),

@@ -137,15 +137,9 @@ def compare(
     """
     a = a if isinstance(a, Result) else load_result(a)
     b = b if isinstance(b, Result) else load_result(b)
-    _check_same_suite(a, b)
-    differing = differing_settings(a, b)
-    if not allow_different_settings:
-        _check_limits(a, b, differing)
     metric = metric or a.metric
-    keys, keys_b = a.keys, b.keys
-    if keys != keys_b:
-        raise InputError(_different_queries(a, b, keys, keys_b))
-    lower = metric in LOWER_IS_BETTER
+    differing = check_comparable(a, b, metric, allow_different_settings=allow_different_settings)
+    keys, lower = a.keys, metric in LOWER_IS_BETTER
     asked = _Asked(metric, margin, no_worse_than, seed, resamples, family)
     found = _of_figure(a, b, asked) if figure_of(a.kind, metric) else _of_means(a, b, asked, seeds)
     if detectable is None:
@@ -233,6 +227,26 @@ def _of_figure(a: Result, b: Result, asked: _Asked) -> _Found:
     asked_worse = asked.no_worse_than
     no_worse = None if asked_worse is None else of_estimate("non-inferiority", mean, error, n, asked_worse)
     return _Found(done.values_a, done.values_b, done.interval, done.test, same, no_worse, done.detectable)
+
+
+def check_comparable(
+    a: Result, b: Result, metric: str, *, allow_different_settings: bool = False
+) -> dict[str, tuple[Any, Any]]:
+    """Refuse two results whose comparison would not be fair; gives the settings that differ all the same.
+
+    Raises:
+        InputError: as `compare`.
+    """
+    _check_same_suite(a, b)
+    differing = differing_settings(a, b)
+    if not allow_different_settings:
+        _check_limits(a, b, differing)
+    for one in (a, b):
+        if metric not in one.metrics:
+            raise InputError(f"{one.model} on {one.suite} has no metric '{metric}'; it has {', '.join(one.metrics)}")
+    if a.keys != b.keys:
+        raise InputError(_different_queries(a, b, a.keys, b.keys))
+    return differing
 
 
 def differing_settings(a: Result, b: Result) -> dict[str, tuple[Any, Any]]:

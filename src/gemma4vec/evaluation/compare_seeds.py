@@ -8,20 +8,21 @@ held fixed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.compare import Comparison, compare
-from gemma4vec.evaluation.family import contents, family_of_results, fingerprint, record
-from gemma4vec.evaluation.result import Result
+from gemma4vec.evaluation.family import Compared, Spread, compare_pairs, contents, family_of_results, fingerprint
+from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.evaluation.scored import PAIRED
 from gemma4vec.files import sha256_text
-from gemma4vec.ledger.family import Family
+from gemma4vec.ledger.records import run_around
+from gemma4vec.statistics.multiplicity import Correction
 from gemma4vec.statistics.power import forecast_detectable
-from gemma4vec.statistics.seeds import SeedInterval, seed_interval
+from gemma4vec.statistics.seeds import seed_interval
 from gemma4vec.statistics.weights import precision, stratify
 
 Floats = npt.NDArray[np.float64]
@@ -45,42 +46,52 @@ class Side:
         return len(self.results) == 1 and not (self.results[0].settings.get("run") or {}).get("recipe_id")
 
 
+def side_of(folders: Sequence[Path]) -> Side:
+    """The results in these folders with the seeds of their runs.
+
+    Raises:
+        InputError: as `result.load_result`.
+    """
+    runs = [run_around(folder) for folder in folders]
+    return Side(
+        [load_result(folder) for folder in folders], [run.manifest.get("seed") if run else None for run in runs]
+    )
+
+
 def compare_sides(
-    a: Side,
-    b: Side,
+    pairs: Sequence[tuple[Side, Side]],
     metric: str | None = None,
     *,
     seed: int = 0,
     margin: float | None = None,
     no_worse_than: float | None = None,
+    correction: Correction = "holm",
     allow_different_settings: bool = False,
-) -> tuple[Comparison, Family]:
-    """Compare A with B, each one run or several, in the family that the ledger counts; the ledger is told.
+) -> Compared:
+    """Compare pairs of sides, each one run or several, in the family that the ledger counts; the ledger is told.
+
+    Args:
+        pairs: (A, B); the differences are A - B. Several are corrected together.
+        correction: "holm" for claims, "benjamini-hochberg" for exploration.
 
     Raises:
         InputError: as `compare.compare`; runs of one side that differ in recipe, queries or settings that matter.
     """
-    metric = metric or a.results[0].metric
-    for side in (a, b):
+    metric = metric or pairs[0][0].results[0].metric
+    for side in {id(side): side for pair in pairs for side in pair}.values():
         _check_alike(side.results)
-    mean_a, mean_b = averaged(a.results), averaged(b.results)
-    family = family_of_results([(mean_a, mean_b)], metric)
-    several = len(a.results) > 1 or len(b.results) > 1
-    spread = _over_seeds(a, b, metric, seed, family.size) if several else (None, None)
-    found = compare(
-        mean_a,
-        mean_b,
+    means = [(averaged(a.results), averaged(b.results)) for a, b in pairs]
+    size = family_of_results(means, metric).size
+    return compare_pairs(
+        means,
         metric,
         seed=seed,
         margin=margin,
         no_worse_than=no_worse_than,
-        family=family.size,
-        seeds=spread[0],
-        detectable=spread[1],
+        correction=correction,
+        spreads=[_over_seeds(a, b, metric, seed, size) for a, b in pairs],
         allow_different_settings=allow_different_settings,
     )
-    record(found, mean_a, mean_b)
-    return found, family
 
 
 def averaged(results: Sequence[Result]) -> Result:
@@ -109,12 +120,14 @@ def averaged(results: Sequence[Result]) -> Result:
     return Result(f"{len(results)} runs of {_common_name(results)}", first.suite, per_query, settings)
 
 
-def _over_seeds(a: Side, b: Side, metric: str, seed: int, family: int) -> tuple[SeedInterval | None, float | None]:
-    """The interval over seeds and queries, and the smallest detectable difference where it speaks of seeds."""
+def _over_seeds(a: Side, b: Side, metric: str, seed: int, family: int) -> Spread:
+    """What these runs tell of seeds; nothing where there is one on either side."""
+    if len(a.results) == len(b.results) == 1:
+        return Spread()
     rows_a, rows_b = _rows(a, metric), _rows(b, metric)
     tasks = [task for task, _ in a.results[0].values(metric)[0]]
     if rows_a.shape[1] != rows_b.shape[1]:
-        return None, None  # `compare` says which queries differ
+        return Spread()  # `compare` says which queries differ
     paired = _paired_seeds(a, b)
     if paired:
         rows = np.stack([rows_a[i] - rows_b[j] for i, j in paired])
@@ -124,14 +137,14 @@ def _over_seeds(a: Side, b: Side, metric: str, seed: int, family: int) -> tuple[
     else:
         found = seed_interval(rows_a, rows_b, tasks, seed=seed)
     if not found.over_seeds:
-        return found, None
+        return Spread(found)
     difference_N = rows_a.mean(axis=0) - rows_b.mean(axis=0)
     error, _ = precision(stratify(difference_N, tasks))
     # `forecast_detectable` counts the spread of runs twice, once for each recipe; one row of differences has it once.
     run_sd = float(np.sqrt(np.mean(np.square(found.run_sds)) * len(found.runs) / 2.0))
     n = difference_N.size
     detectable = forecast_detectable(error * float(np.sqrt(n)), n, runs=min(found.runs), run_sd=run_sd, family=family)
-    return found, detectable
+    return Spread(found, detectable)
 
 
 def _rows(side: Side, metric: str) -> Floats:

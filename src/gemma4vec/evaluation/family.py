@@ -11,9 +11,18 @@ from gemma4vec.ledger.family import Family, family_of_pairs
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.recording import record_comparison
 from gemma4vec.statistics.multiplicity import Correction, adjust
+from gemma4vec.statistics.seeds import SeedInterval
 from gemma4vec.statistics.verdict import decide
 
 Pair = tuple[Result, Result]
+
+
+class Spread(NamedTuple):
+    """What several runs a side tell of seeds: the interval over seeds and queries, and the smallest detectable
+    difference where that interval speaks of the recipe."""
+
+    interval: SeedInterval | None = None
+    detectable: float | None = None
 
 
 class Compared(NamedTuple):
@@ -40,8 +49,11 @@ def compare_pairs(
     pairs: Sequence[Pair],
     metric: str = "ndcg@10",
     *,
+    seed: int = 0,
     margin: float | None = None,
+    no_worse_than: float | None = None,
     correction: Correction = "holm",
+    spreads: Sequence[Spread] | None = None,
     allow_different_settings: bool = False,
 ) -> Compared:
     """Compare several pairs of results on one suite: corrected together, in the ledger's family, and recorded there.
@@ -50,8 +62,9 @@ def compare_pairs(
 
     Args:
         pairs: (A, B), one or more; the differences are A - B.
-        margin: differences below it do not matter.
+        seed, margin, no_worse_than: as of `compare.compare`.
         correction: "holm" for claims, "benjamini-hochberg" for exploration.
+        spreads: for each pair of means over runs, what is known of their seeds.
 
     Raises:
         InputError: as `compare.compare`.
@@ -62,11 +75,15 @@ def compare_pairs(
             a,
             b,
             metric,
+            seed=seed,
             margin=margin,
+            no_worse_than=no_worse_than,
             family=family.size,
+            seeds=spread.interval,
+            detectable=spread.detectable,
             allow_different_settings=allow_different_settings,
         )
-        for a, b in pairs
+        for (a, b), spread in zip(pairs, spreads or [Spread()] * len(pairs), strict=True)
     ]
     adjusted = adjust([one.test.p for one in alone], "none" if family.size == 1 else correction, family.size)
     found = []

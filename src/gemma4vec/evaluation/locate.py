@@ -14,6 +14,8 @@ from gemma4vec.evaluation.ranking import Ranker
 from gemma4vec.evaluation.result import METRICS_FILE
 from gemma4vec.evaluation.retrieve import EmbeddingModel
 from gemma4vec.files import sha256_text
+from gemma4vec.ledger.ledger import open_ledger
+from gemma4vec.ledger.overview import all_runs
 from gemma4vec.ledger.runs import MANIFEST, find_run, slug
 
 TRAINED = "trained"
@@ -52,6 +54,23 @@ def locate_all(specs: Sequence[str], home: Path, suite: str | None = None) -> li
     if len(common) > 1:
         raise InputError(f"{which} have several suites in common; choose one with --suite: {', '.join(common)}")
     return [found[common[0]] for found in results]
+
+
+def runs_of_recipe(recipe: str, home: Path) -> list[str]:
+    """Folders of the evaluated runs of a recipe (its id or the beginning of it), as the ledger knows them.
+
+    Raises:
+        InputError: none, or several recipes fit.
+    """
+    with open_ledger(home, tolerant=True) as ledger:
+        known = [run for run in all_runs(ledger) if str(run["recipe_id"]).startswith(recipe) and run["scores"]]
+    ids = sorted({str(run["recipe_id"]) for run in known})
+    if len(ids) > 1:
+        raise InputError(f"'recipe:{recipe}' fits {len(ids)} recipes: {', '.join(ids[:5])}; say more of it")
+    found = [run["path"] for run in known if not run["deleted"]]
+    if not found:
+        raise InputError(f"the ledger knows no evaluated run of a recipe '{recipe}'; list them with: gemma4vec runs")
+    return found
 
 
 def _others(specs: Sequence[str], spec: str) -> list[str]:

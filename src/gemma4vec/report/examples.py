@@ -70,12 +70,16 @@ def find_examples(run: RunData, suite: SuiteResults, other: str) -> Examples | N
     texts, note = _load_texts(run, suite)
     make = _ExampleMaker(suite, texts, ("trained", other))
     return Examples(
-        label(other),
+        _called(suite, other),
         [make(row) for row in comparison.largest_wins[:SHOWN]],
         [make(row) for row in comparison.largest_losses[:SHOWN]],
         note,
         texts is not None and texts.code,
     )
+
+
+def _called(suite: SuiteResults, model: str) -> str:
+    return suite.names.get(model) or label(model)
 
 
 def _load_texts(run: RunData, suite: SuiteResults) -> tuple[RetrievalSuite | None, str]:
@@ -121,7 +125,7 @@ class _ExampleMaker:
         ranked = [key for key, _ in self.suite.tops.get(model, {}).get(query_id, [])]
         rank = next((place for place, key in enumerate(ranked, start=1) if key in right), None)
         shown = self._passage(ranked[0]) if ranked and ranked[0] not in right else None
-        return Pick(label(model), rank, len(ranked), shown)
+        return Pick(_called(self.suite, model), rank, len(ranked), shown)
 
     def _passage(self, key: str) -> Passage:
         document, name = self.documents.get(key), shortened(key, ID_CHARACTERS)

@@ -1,7 +1,7 @@
 """One honest sentence about a run: what was found, how sure it is, and on how many queries."""
 
 from gemma4vec.evaluation.compare import Comparison
-from gemma4vec.report.run_data import PRIMARY, RunData, SuiteResults
+from gemma4vec.report.run_data import METRICS, PRIMARY, RunData, SuiteResults, primary_of
 
 
 def headline(run: RunData) -> str:
@@ -17,9 +17,10 @@ def headline(run: RunData) -> str:
         return said
     if against_base is not None:
         return _against(against_base, "its untrained base")
-    score = suite.results["trained"].interval(PRIMARY)
+    score = suite.results["trained"].interval(primary_of(suite.results["trained"]))
+    name = METRICS.get(primary_of(suite.results["trained"]), primary_of(suite.results["trained"]))
     return (
-        f"The trained model has nDCG@10 {score.mean:.3f} (95% interval {score.low:.3f} to {score.high:.3f}) on "
+        f"The trained model has {name} {score.mean:.3f} (95% interval {score.low:.3f} to {score.high:.3f}) on "
         f"{suite.name}; nothing was evaluated to compare it with."
     )
 
@@ -31,14 +32,23 @@ def p_text(p: float) -> str:
 
 def main_suite(run: RunData) -> SuiteResults | None:
     """The suite that the page is about: the one with the most comparisons, a test before a dev suite."""
-    return max(run.suites, key=lambda suite: (len(suite.comparisons), "dev" not in suite.name), default=None)
+    return max(run.suites, key=_weight, default=None)
+
+
+def _weight(suite: SuiteResults) -> tuple[bool, int, bool]:
+    """Retrieval before other kinds, more comparisons before fewer, a test before a dev suite."""
+    retrieval = all(PRIMARY in result.metrics for result in suite.results.values())
+    return retrieval, len(suite.comparisons), "dev" not in suite.name
 
 
 def _against(comparison: Comparison, other: str) -> str:
-    scores = f"nDCG@10 {comparison.mean_a:.3f} against {comparison.mean_b:.3f}"
+    scores = (
+        f"{METRICS.get(comparison.metric, comparison.metric)} {comparison.mean_a:.3f} against {comparison.mean_b:.3f}"
+    )
     span = comparison.interval
     sure = (
-        f"{span.mean:+.3f}, 95% interval {span.low:+.3f} to {span.high:+.3f}, p {p_text(comparison.test.p)}, "
+        f"{span.mean:+.3f}, 95% interval {span.low:+.3f} to {span.high:+.3f}, "
+        f"p {p_text(comparison.verdict.p)}{_corrected(comparison)}, "
         f"{comparison.test.n:,} queries of {comparison.suite}"
     )
     word = comparison.verdict.word
@@ -54,8 +64,13 @@ def _against(comparison: Comparison, other: str) -> str:
     )
 
 
+def _corrected(comparison: Comparison) -> str:
+    """What p was corrected for."""
+    return f" corrected for {comparison.verdict.family} comparisons" if comparison.verdict.family > 1 else ""
+
+
 def _training(comparison: Comparison) -> str:
-    move = f"from {comparison.mean_b:.3f} to {comparison.mean_a:.3f} (p {p_text(comparison.test.p)})"
+    move = f"from {comparison.mean_b:.3f} to {comparison.mean_a:.3f} (p {p_text(comparison.verdict.p)})"
     if comparison.verdict.word == "better":
         return f"Training lifted it {move}."
     if comparison.verdict.word == "worse":

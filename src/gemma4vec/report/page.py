@@ -1,76 +1,57 @@
 """One HTML file about a run: opens from disk, needs no network, and reads on a phone, in the dark and on paper."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
-from gemma4vec import __version__
-from gemma4vec.files import atomic_write
 from gemma4vec.report import charts
+from gemma4vec.report.checkpoint_charts import checkpoint_charts
 from gemma4vec.report.examples import find_examples
-from gemma4vec.report.headline import headline, main_suite, p_text
-from gemma4vec.report.run_data import METRICS, MODELS, RunData, SuiteResults, as_text, label, read_run
-from gemma4vec.serving.display import harmless
+from gemma4vec.report.headline import headline, main_suite
+from gemma4vec.report.run_data import (
+    METRICS,
+    MODELS,
+    PRIMARY,
+    RunData,
+    SuiteResults,
+    as_text,
+    columns_of,
+    label,
+    primary_of,
+    read_run,
+)
+from gemma4vec.report.stamp import stamp_sentence
+from gemma4vec.report.templating import FOREST, NARROW, WIDE, Chart, drawn, render_template, write_page
 
-WIDE, NARROW, FOREST = 744.0, 350.0, 340.0
 REPORT = "report.html"
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A picture drawn twice; the style sheet shows the one that fits."""
-
-    wide: Markup
-    narrow: Markup
-
-
-def write_report(run: Path) -> Path:
-    """Write `run/report.html` and return its path. Parts of the run that are missing are named on the page.
+def write_report(run: Path, out: Path | None = None) -> Path:
+    """Write `run/report.html`, or `out`, and return its path. Parts of the run that are missing are named on the page.
 
     Raises:
         InputError: `run` is no run folder.
         WorkError: the file cannot be written.
     """
-    page = render(read_run(run))
-    with atomic_write(run / REPORT) as stream:
-        stream.write(page)
-    return run / REPORT
+    return write_page(out or run / REPORT, render(read_run(run)))
 
 
 def render(run: RunData) -> str:
     """The page as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_finalize,
-    )
-    environment.filters["p"] = p_text
-    return environment.get_template("report.html").render(
-        title=str(run.manifest.get("name") or run.run_id),
-        run=run,
-        headline=headline(run),
-        version=__version__,
-        label=label,
-        metrics=METRICS,
-        costs=run.training.costs(),
-        curve=_learning_curve(run),
-        throughput=_throughput(run),
-        sections=[_section(run, suite) for suite in _main_first(run)],
-        settings=_settings(run.manifest),
-        licence=_licence(run.manifest),
-    )
-
-
-def _finalize(value: Any) -> Any:
-    """Every text that reaches the page loses its control characters; markup of our own passes."""
-    return harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    values = {
+        "title": str(run.manifest.get("name") or run.run_id),
+        "run": run,
+        "headline": headline(run),
+        "label": label,
+        "costs": run.training.costs(),
+        "curve": _learning_curve(run),
+        "throughput": drawn(lambda width: charts.throughput(run.training, width)),
+        "checkpoints": checkpoint_charts(run),
+        "sections": [_section(run, suite) for suite in _main_first(run)],
+        "settings": _settings(run.manifest),
+        "licence": _licence(run.manifest),
+    }
+    return render_template("report.html", values)
 
 
 def _main_first(run: RunData) -> list[SuiteResults]:
@@ -81,42 +62,42 @@ def _main_first(run: RunData) -> list[SuiteResults]:
 def _learning_curve(run: RunData) -> Chart | None:
     if len(run.training.steps) < 2:
         return None
-    return Chart(*(charts.learning_curve(run.training, width) for width in (WIDE, NARROW)))
-
-
-def _throughput(run: RunData) -> Chart | None:
-    wide, narrow = (charts.throughput(run.training, width) for width in (WIDE, NARROW))
-    return Chart(wide, narrow) if wide is not None and narrow is not None else None
+    return drawn(lambda width: charts.learning_curve(run.training, width))
 
 
 def _section(run: RunData, suite: SuiteResults) -> dict[str, Any]:
     """All that the page says about one suite."""
-    comparisons = suite.comparisons
+    comparisons, first = suite.comparisons, next(iter(suite.results.values()))
+    columns = columns_of(first)
+    # Where each item has no score of its own (a correlation), there is nothing to show item by item.
+    by_query = PRIMARY in first.metrics
     scale = charts.forest_scale(list(comparisons.values()), FOREST)
     against = "bm25" if "bm25" in comparisons else next(iter(comparisons), "")
     return {
         "name": suite.name,
-        "counts": next(iter(suite.results.values())).settings.get("suite") or {},
-        "queries": len(next(iter(suite.results.values())).values(_first_metric(suite))[0]),
+        "counts": first.settings.get("suite") or {},
+        "columns": columns,
+        "metric": METRICS.get(primary_of(first), primary_of(first)),
+        "queries": len(first.keys),
         "rows": [
-            (model, {name: result.interval(name) for name in METRICS if name in result.metrics})
+            (model, {name: result.interval(name) for name in columns if name in result.metrics})
             for model, result in suite.results.items()
         ],
         "notes": _notes(suite),
+        "family": suite.family.sentence() if suite.family else "",
+        "stamps": [(label(model), said) for model, one in suite.results.items() if (said := stamp_sentence(one))],
         "forest": [
             (other, one, charts.forest_row(one, scale, "trained"))
             for other, one in sorted(comparisons.items(), key=_order)
         ],
         "axis": charts.forest_axis(scale) if comparisons else None,
         "differences": [
-            (other, _differences(suite, other)) for other in sorted(comparisons, key=lambda key: _order((key,)))
+            (other, _differences(suite, other))
+            for other in sorted(comparisons, key=lambda key: _order((key,)))
+            if by_query
         ],
-        "examples": find_examples(run, suite, against) if against else None,
+        "examples": find_examples(run, suite, against) if against and by_query else None,
     }
-
-
-def _first_metric(suite: SuiteResults) -> str:
-    return next(iter(suite.results.values())).metrics[0]
 
 
 def _order(item: tuple[Any, ...]) -> tuple[int, str]:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.compare import Comparison, compare
+from gemma4vec.evaluation.compare import Comparison, check_comparable
+from gemma4vec.evaluation.family import compare_pairs
 from gemma4vec.evaluation.result import Result, load_result, load_top
+from gemma4vec.ledger.family import Family
+from gemma4vec.ledger.records import CHECKPOINT, decision_record
 from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.report.training_log import TrainingLog, read_training
 
@@ -16,6 +19,8 @@ MODELS = {"bm25": "BM25", "untrained": "untrained base", "trained": "trained mod
 METRICS = {"ndcg@10": "nDCG@10", "recall@100": "Recall@100", "mrr@10": "MRR@10", "map": "MAP"}
 PRIMARY = "ndcg@10"
 VALUE_CHARACTERS = 2000
+
+CheckpointResults = dict[str, dict[tuple[int, int], Result]]
 
 Top = Mapping[str, list[tuple[str, float]]]
 """Query id -> (document id, score), best first."""
@@ -30,6 +35,10 @@ class SuiteResults:
     tops: dict[str, Top]
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     """The trained model minus each of the others on nDCG@10, by the other's name."""
+    names: dict[str, str] = field(default_factory=dict)
+    """What the models are called on the page, where not by `label`."""
+    family: Family | None = None
+    """The ledger's family that these comparisons are corrected for."""
 
 
 @dataclass
@@ -43,6 +52,15 @@ class RunData:
     suites: list[SuiteResults]
     missing: list[str]
     """One sentence for each part that is not there."""
+    decision: tuple[str, str] | None = None
+    """What was decided about the run last, and why."""
+    checkpoints: CheckpointResults = field(default_factory=dict)
+    """Suite -> (stage, step) -> result of that checkpoint."""
+
+    @property
+    def hypothesis(self) -> str:
+        """What should move, as the recipe said before."""
+        return str(self.manifest.get("hypothesis") or "")
 
     @property
     def run_id(self) -> str:
@@ -50,8 +68,8 @@ class RunData:
         return str(self.manifest["run_id"])
 
 
-def read_run(path: Path) -> RunData:
-    """Read a run folder.
+def read_run(path: Path, *, compared: bool = True) -> RunData:
+    """Read a run folder; `compared` compares its models, which the ledger then knows of.
 
     Raises:
         InputError: `path` is no run folder.
@@ -73,15 +91,33 @@ def read_run(path: Path) -> RunData:
         missing.append(f"Training was stopped before its end: the last step recorded is {training.steps[-1].step:,}.")
     if training.skipped_losses:
         missing.append(f"{training.skipped_losses:,} step(s) have a loss that is not a finite number.")
-    suites = _read_suites(path / "evals", missing)
-    return RunData(path, run.manifest, recipe_text, training, suites, missing)
+    suites = _read_suites(path / "evals", missing, compared=compared)
+    made = decision_record(path)
+    decision = (str(made.body.get("decision")), str(made.body.get("words") or "")) if made else None
+    checkpoints = _read_checkpoints(path / "evals", missing)
+    return RunData(path, run.manifest, recipe_text, training, suites, missing, decision, checkpoints)
 
 
-def _read_suites(evals: Path, missing: list[str]) -> list[SuiteResults]:
+def _read_checkpoints(evals: Path, missing: list[str]) -> CheckpointResults:
+    """Results of the run's checkpoints, by suite and by where in the training they stand."""
+    found: CheckpointResults = {}
+    for metrics in sorted(evals.glob(f"{CHECKPOINT}-*/*/metrics.json")):
+        try:
+            _, stage, step = metrics.parent.parent.name.split("-")
+            place, result = (int(stage), int(step)), load_result(metrics.parent)
+        except (InputError, OSError, ValueError) as error:
+            missing.append(f"The result of a checkpoint cannot be read: {error}.")
+            continue
+        found.setdefault(result.suite, {})[place] = result
+    return found
+
+
+def _read_suites(evals: Path, missing: list[str], *, compared: bool) -> list[SuiteResults]:
     """Results grouped by suite, with the comparisons that they allow."""
     found: dict[str, dict[str, Path]] = {}
     for metrics in sorted(evals.glob("*/*/metrics.json")):
-        found.setdefault(metrics.parent.name, {})[metrics.parent.parent.name] = metrics.parent
+        if not metrics.parent.parent.name.startswith(CHECKPOINT):
+            found.setdefault(metrics.parent.name, {})[metrics.parent.parent.name] = metrics.parent
     if not found:
         missing.append("No evaluation of this run was found.")
     suites = []
@@ -94,9 +130,10 @@ def _read_suites(evals: Path, missing: list[str]) -> list[SuiteResults]:
             except (InputError, OSError, ValueError, KeyError) as error:
                 missing.append(f"The result of {label(model)} on {name} cannot be read: {error}.")
         absent = [label(model) for model in MODELS if model not in suite.results]
-        if absent:
+        if absent and compared:
             missing.append(f"Not evaluated on {name}: {', '.join(absent)}.")
-        _compare_all(suite, missing)
+        if compared:
+            _compare_all(suite, missing)
         if suite.results:
             suites.append(suite)
     return suites
@@ -111,13 +148,30 @@ def _compare_all(suite: SuiteResults, missing: list[str]) -> None:
     trained = suite.results.get("trained")
     if trained is None:
         return
+    others = {}
     for model, result in suite.results.items():
         if model == "trained":
             continue
         try:
-            suite.comparisons[model] = compare(trained, result, PRIMARY)
+            check_comparable(trained, result, primary_of(trained))
+            others[model] = result
         except InputError as error:
             missing.append(f"The trained model is not compared with {label(model)} on {suite.name}: {error}.")
+    if others:
+        compared, suite.family = compare_pairs([(trained, result) for result in others.values()], primary_of(trained))
+        suite.comparisons = dict(zip(others, compared, strict=True))
+
+
+def primary_of(result: Result) -> str:
+    """The metric that stands for a result: nDCG@10 of retrieval, else its suite's own."""
+    return PRIMARY if PRIMARY in result.metrics else result.metric
+
+
+def columns_of(result: Result) -> dict[str, str]:
+    """The metrics of a table about results like this one, with the names that people know."""
+    return {name: title for name, title in METRICS.items() if name in result.metrics} or {
+        name: name for name in result.metrics
+    }
 
 
 def label(model: str) -> str:

@@ -201,7 +201,7 @@ def _statement(runs: tuple[int, ...], run_sds: tuple[float, ...], over_seeds: bo
     count = " and ".join(str(number) for number in runs)
     if over_seeds:
         return f"over {count} seeds and the queries: speaks of the recipe"
-    spread = " and ".join(f"{sd:.4f}" for sd in run_sds)
+    spread = " and ".join(f"{sd:.4f}" if number > 1 else "unknown" for number, sd in zip(runs, run_sds, strict=True))
     known = f" (their means have a standard deviation of {spread})" if max(runs) > 1 else ""
     word = "run" if runs == (1,) else "runs"
     return (
