@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemma4vec.cli.data_read import read_command
+from gemma4vec.cli.data_check import check_command
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,6 +20,7 @@ def _group() -> None:
 
 
 app.command("read")(read_command)
+app.command("check")(check_command)
 
 
 @app.command("pycode")
