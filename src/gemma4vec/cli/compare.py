@@ -117,6 +117,7 @@ def _render(found: "Comparison", family: "Family", folder_a: str, folder_b: str)
     ]
     lines = [
         Text(found.sentence(), style="bold"),
+        *([Text(f"warning: {found.without_touched.sentence()}")] if found.without_touched else []),
         *([Text(f"seeds: {found.seeds.statement}")] if found.seeds else []),
         *([Text(_no_worse(found), style="bold")] if found.no_worse else []),
         *(

@@ -158,8 +158,8 @@ def _overlap_lines(found: dict[str, Any]) -> list[str]:
         if touched:
             share = len(touched) / suite["queries"]
             lines.append(
-                f"{suite['name']}: {len(touched):,} of {suite['queries']:,} queries are touched ({share:.0%}); scores of "
-                "runs on this data carry a mark"
+                f"{suite['name']}: {len(touched):,} of {suite['queries']:,} queries are touched ({share:.0%}); "
+                "scores of runs on this data carry a mark"
             )
         elif documents:
             lines.append(f"{suite['name']}: no query is touched, though {documents:,} of its texts were found")

@@ -76,6 +76,7 @@ def evaluate_command(
             raise InputError(f"two suites are named '{name}'; rename one folder or set 'name' in its suite.yaml")
 
     from gemma4vec.cli.eval_render import result_row, result_tables
+    from gemma4vec.data.run_check import ensure_checked
     from gemma4vec.evaluation.evaluate import evaluate
     from gemma4vec.ledger.final import check_final
 
@@ -84,6 +85,8 @@ def evaluate_command(
     for loaded in suites:
         for one in {id(part): part for part in (loaded, *members_of(loaded))}.values():
             check_final(one.name, one.fingerprint, one.role, run, loaded_model.fingerprint, look_again)
+    if run is not None:
+        ensure_checked(run, [one for loaded in suites for one in members_of(loaded)], notice)
     rows = []
     for loaded in suites:
         folder = _result_folder(model, loaded_model, loaded.name, out)

@@ -25,6 +25,8 @@ FEW_TIES = 0.05
 
 def result_row(result: "Result", folder: Path, seed: int) -> dict[str, Any]:
     """What is said about one result, as JSON values."""
+    from gemma4vec.evaluation.contamination import mark_sentence, touched_queries
+
     main = result.metric
     interval = result.interval(main, seed=seed)
     has_width = interval.high > interval.low
@@ -42,6 +44,8 @@ def result_row(result: "Result", folder: Path, seed: int) -> dict[str, Any]:
         f"{main}_low": interval.low if has_width else None,
         f"{main}_high": interval.high if has_width else None,
         **{key: quality[key] for key in ("tie_rate@10", "judged@10", "tie_rate", "degenerate") if key in quality},
+        "touched_queries": len(touched_queries(result)),
+        "contamination": mark_sentence(result),
         "seconds": result.settings["seconds"]["total"],
         "look": result.settings.get("look"),
         "folder": str(folder),
@@ -73,7 +77,8 @@ def _table(rows: list[dict[str, Any]], kind: str, main: str) -> Any:
     cells = []
     for row in rows:
         sizes = [row["queries"], row["documents"]] if retrieval else [row["items"]]
-        cells.append([row["suite"], *sizes, row[main], _interval(row, main), *(row.get(name) for name in figures)])
+        name = f"{row['suite']} *" if row["touched_queries"] else row["suite"]
+        cells.append([name, *sizes, row[main], _interval(row, main), *(row.get(name) for name in figures)])
         of_tasks = row.get("tasks", {})
         for task, scores in of_tasks.items():
             blank = [""] * len(sizes)
@@ -93,6 +98,8 @@ def _warnings(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         if row.get("degenerate"):
             notes.append(f"warning: {row['suite']}: most scores are the same; the model tells nothing apart")
+        if row["contamination"]:
+            notes.append(f"{'* ' if row['touched_queries'] else ''}{row['suite']}: {row['contamination']}")
         if row["items"] == 1:
             notes.append(f"warning: {row['suite']}: one query; no interval, and no comparison will ever say anything")
         ties = row.get("tie_rate@10") or 0.0

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from gemma4vec.data.suites import RetrievalSuite, load_suite
 from gemma4vec.errors import InputError
-from gemma4vec.ledger.runs import MANIFEST, RECIPE
-from gemma4vec.recipe.load import load_recipe
-from gemma4vec.recipe.schema import Source
+from gemma4vec.ledger.runs import MANIFEST, RECIPE, RunFolder
+from gemma4vec.recipe.load import load_recipe, parse_recipe
+from gemma4vec.recipe.schema import Recipe, Source
 
 RECIPES = (".yaml", ".yml")
 
@@ -24,6 +24,22 @@ def sources_named(specs: Sequence[str]) -> list[Source]:
     if not sources:
         raise InputError(f"{', '.join(specs)}: no source of rows; name files of rows, a recipe that has some, or a run")
     return _renamed(sources)
+
+
+def sources_of_run(run: RunFolder) -> list[Source]:
+    """The sources of rows that a run was trained on; code is read as the rows that were made of it then.
+
+    Raises:
+        InputError: the run's recipe or manifest is damaged.
+    """
+    made = {name: told for stage in (run.manifest.get("data") or {}).values() for name, told in stage.items()}
+    sources = _sources_of_recipe(parse_recipe(run.recipe_text, str(run.path / RECIPE)))
+    return [
+        Source(name=source.name, source="jsonl", path=made[source.name]["path"], max_rows=source.max_rows)
+        if source.source == "pycode" and source.name in made
+        else source
+        for source in sources
+    ]
 
 
 def suites_named(specs: Sequence[Path]) -> list[RetrievalSuite]:
@@ -45,14 +61,18 @@ def _sources(spec: str) -> list[Source]:
     if spec == "pycode" and not path.exists():
         return [Source(name="pycode", source="pycode")]
     if path.is_dir() and (path / MANIFEST).is_file() and (path / RECIPE).is_file():
-        path = path / RECIPE
+        return sources_of_run(RunFolder.open(path))
     if path.suffix in RECIPES:
-        stages = load_recipe(path).stages
-        found = [source for stage in stages for source in stage.data if source.source != "text"]
-        return list(dict.fromkeys(found))
+        return _sources_of_recipe(load_recipe(path))
     if not path.exists():
         raise InputError(f"{spec}: no such file; name a file of rows, a recipe (.yaml) or a run folder")
     return [Source(name=path.name.split(".")[0] or path.name, source="jsonl", path=str(path))]
+
+
+def _sources_of_recipe(recipe: Recipe) -> list[Source]:
+    """Each source of rows of all stages, once."""
+    found = [source for stage in recipe.stages for source in stage.data if source.source != "text"]
+    return [source for place, source in enumerate(found) if source not in found[:place]]
 
 
 def _renamed(sources: list[Source]) -> list[Source]:

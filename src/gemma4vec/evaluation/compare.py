@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gemma4vec.data.suite_kinds import LOWER_IS_BETTER
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.compare_figures import compare_figures, figure_of
+from gemma4vec.evaluation.contamination import WithoutTouched, without_touched
 from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.statistics.bootstrap import Interval
 from gemma4vec.statistics.equivalence import Equivalence, equivalence, non_inferiority, of_estimate
@@ -49,6 +50,7 @@ class Comparison:
         equivalence: the question "within the margin?" with its own p, where a margin was stated.
         no_worse: the question "is A worse by less than this?" with its own p, where it was asked.
         seeds: interval over seeds and queries, where A or B are several runs.
+        without_touched: the comparison without queries that either's training data touches, where there are any.
         wins, losses, ties: queries where A is above, below, equal to B.
         largest_wins, largest_losses: queries with the largest differences.
         differing_settings: setting -> (A's value, B's value), where both have it and they differ.
@@ -74,6 +76,7 @@ class Comparison:
     no_worse: Equivalence | None = None
     lower_is_better: bool = False
     seeds: SeedInterval | None = None
+    without_touched: WithoutTouched | None = None
 
     @property
     def difference(self) -> float:
@@ -176,6 +179,7 @@ def compare(
         no_worse=found.no_worse,
         lower_is_better=lower,
         seeds=seeds,
+        without_touched=without_touched(a, b, metric, seed=seed),
     )
 
 

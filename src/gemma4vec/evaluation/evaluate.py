@@ -12,6 +12,7 @@ from gemma4vec.data.suite_group import AnySuite, OneSuite, SuiteGroup, members_o
 from gemma4vec.data.suite_kinds import MAIN_METRIC
 from gemma4vec.data.suites import RetrievalSuite
 from gemma4vec.errors import InputError
+from gemma4vec.evaluation.contamination import mark_of, mean_without_touched
 from gemma4vec.evaluation.metrics import DEFAULT_METRICS, DEPTH
 from gemma4vec.evaluation.ranking import Progress, Ranker, no_progress
 from gemma4vec.evaluation.result import Result, check_out, save_result
@@ -58,7 +59,7 @@ def evaluate(
 
     Raises:
         InputError: an unknown metric, `out` holds something else, the suite is locked, or it asks for vectors and the
-            model has none.
+            model has none, or a check's stamp is damaged.
         WorkError: vectors that are not finite or not of unit length; a disk that is full.
     """
     if out is not None:
@@ -66,9 +67,11 @@ def evaluate(
     started = time.perf_counter()
     ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
     described = describe_suite(suite)
-    owner = belongs(name or ranker.name, run or (run_around(out) if out is not None else None))
+    source = run or (run_around(out) if out is not None else None)
+    owner = belongs(name or ranker.name, source)
     for one in (suite, *(suite.members if isinstance(suite, SuiteGroup) else [])):
         check_lock(one.name, one.fingerprint, owner["recipe_id"])
+    mark = mark_of(source.manifest, members_of(suite)) if source is not None and owner["recipe_id"] else None
     several = isinstance(suite, SuiteGroup)
     scored: dict[str, Scored] = {}
     for task in members_of(suite):
@@ -86,6 +89,7 @@ def evaluate(
         "created": now(),
         "look": new_id(),
         "run": owner,
+        "contamination": mark,
         **({"look_again": look_again} if look_again else {}),
     }
     result = Result(name or ranker.name, suite.name, {task: one.items for task, one in scored.items()}, settings)
@@ -93,7 +97,7 @@ def evaluate(
     for task, contents in described.get("tasks", {}).items():  # who sees a group's scores has seen each task's
         record_look(result.model, task, {**settings, "suite": contents, "look": new_id()}, result.metrics)
     if out is not None:
-        save_result(result, out, [{"task": task, **row} for task, one in scored.items() for row in one.top])
+        save_result(result, out, rest=mean_without_touched(result), top=[{"task": task, **row} for task, one in scored.items() for row in one.top])
         record_evaluation(out)
     return result
 

@@ -6,8 +6,8 @@ doc_id, score. A query_id is the id of whatever the kind of task scores: a query
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ class Result:
         settings: what the scores depend on: "model" (its `describe()`), "model_fingerprint", "kind" and "metric" (the
             main one), "suite" (fingerprint and counts), "ranking" or "quality" (depth, ties, judged share), "seconds",
             "versions", "created", "look" (its id in the ledger), "run" (ids of the run and the recipe that the model
-            comes from).
+            comes from), "contamination" (what is known about the run's training data and the suite, see
+            `contamination.mark_of`; null where nothing is).
     """
 
     model: str
@@ -96,6 +97,14 @@ class Result:
         keys = self.keys
         return keys, np.array([self.per_query[task][query_id][metric] for task, query_id in keys])
 
+    def without(self, items: Collection[tuple[str, str]]) -> "Result":
+        """The same scores without these (task, query id); a task that has no others is left out."""
+        kept = {
+            task: {key: values for key, values in scores.items() if (task, key) not in items}
+            for task, scores in self.per_query.items()
+        }
+        return replace(self, per_query={task: scores for task, scores in kept.items() if scores})
+
     def interval(self, metric: str | None = None, *, seed: int = 0) -> Interval:
         """95% bootstrap interval over queries (or pairs) of the tasks' mean of `metric`, by default the main one."""
         metric = metric or self.metric
@@ -106,8 +115,12 @@ class Result:
         return mean_interval(values_N, [task for task, _ in keys], seed=seed)
 
 
-def save_result(result: Result, out: Path, top: list[dict[str, Any]]) -> None:
+def save_result(
+    result: Result, out: Path, top: list[dict[str, Any]], rest: Mapping[str, float] | None = None
+) -> None:
     """Write `result` and the top ranks (rows as in top.parquet) as the folder `out`, all or nothing.
+
+    `rest` are the figures without queries that training data touches, which stand beside `mean`.
 
     Raises:
         InputError: `out` holds something else than an earlier result.
@@ -135,6 +148,7 @@ def save_result(result: Result, out: Path, top: list[dict[str, Any]]) -> None:
         pq.write_table(per_query, folder / PER_QUERY_FILE, compression="zstd")
         pq.write_table(pa.Table.from_pylist(top, schema=top_schema), folder / TOP_FILE, compression="zstd")
         summary = {"model": result.model, "suite": result.suite, "tasks": result.tasks, "mean": result.mean}
+        summary |= {"mean_without_touched_queries": dict(rest)} if rest else {}
         write_json(folder / METRICS_FILE, {**summary, "settings": result.settings})
 
 

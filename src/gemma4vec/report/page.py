@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gemma4vec.evaluation.contamination import mark_sentence
 from gemma4vec.report import charts
 from gemma4vec.report.checkpoint_charts import checkpoint_charts
 from gemma4vec.report.examples import find_examples
@@ -123,7 +124,11 @@ def _notes(suite: SuiteResults) -> list[str]:
             )
         elif isinstance(ranking.get("tie_rate@10"), float) and ranking["tie_rate@10"] > 0.1:
             notes.append(f"{label(model)}: equal scores decide the top ten of {ranking['tie_rate@10']:.0%} of queries.")
+        if mark := mark_sentence(result, unchecked=False):
+            notes.append(f"{label(model)}: {mark}.")
     for other, comparison in suite.comparisons.items():
+        if comparison.without_touched:
+            notes.append(f"Trained model minus {label(other)}: {comparison.without_touched.sentence()}.")
         for name, (ours, theirs) in comparison.differing_settings.items():
             notes.append(f"Setting {name} differs: trained model {as_text(ours)}, {label(other)} {as_text(theirs)}.")
     return notes

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from gemma4vec.data.run_check import overlaps_known
 from gemma4vec.data.sample import sample_suite
 from gemma4vec.data.sources import Loaded, load_sources
 from gemma4vec.data.suites import load_suite
@@ -84,8 +85,17 @@ def load_data(run: RunFolder, recipe: Recipe, number: int, say: Say) -> Loaded:
     """
     stage = recipe.stages[number]
     loaded = load_sources(stage.data, say, stage.mixture)
-    data = dict(run.manifest.get("data", {}))
-    run.update_manifest(data=data | {f"{number}-{stage.name}": loaded.sources})
+    manifest = run.manifest
+    known = overlaps_known([str(told["content_hash"]) for told in loaded.sources.values()])
+    for stamp in known:
+        say(
+            f"warning: {stamp.source} overlaps the suite {stamp.suite}: {len(stamp.touched_queries):,} of "
+            f"{stamp.queries:,} queries are touched; scores on it will carry a mark"
+        )
+    run.update_manifest(
+        data=dict(manifest.get("data", {})) | {f"{number}-{stage.name}": loaded.sources},
+        contamination=dict(manifest.get("contamination") or {}) | {stamp.suite: stamp.summary() for stamp in known},
+    )
     return loaded
 
 

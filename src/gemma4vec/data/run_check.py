@@ -1,0 +1,44 @@
+"""Checks of a run's training data without being asked: what is small is checked before its scores are shown."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gemma4vec.data.check import check_sources, stamps
+from gemma4vec.data.named import sources_of_run
+from gemma4vec.data.overlap import NEAR
+from gemma4vec.data.stamp import Stamp, read_stamp, sources_of_manifest, stamps_of_data, write_stamp
+from gemma4vec.data.suites import RetrievalSuite
+from gemma4vec.errors import Gemma4VecError
+from gemma4vec.ledger.runs import RunFolder
+
+SMALL_BYTES = 64_000_000  # of compressed files: some hundred thousand rows, half a minute
+
+
+def ensure_checked(run: RunFolder, suites: Sequence[RetrievalSuite], say: Callable[[str], None]) -> None:
+    """Check the run's sources against those suites for which there is no stamp, where their files are small.
+
+    Data that is gone, large or not readable stays unchecked, and so the mark on the scores says.
+    """
+    hashes = {str(source["name"]): key for key, source in sources_of_manifest(run.manifest).items()}
+    prints = {suite.name: suite.fingerprint for suite in suites}
+    for source in sources_of_run(run):
+        key, path = hashes.get(source.name), Path(source.path or "").expanduser()
+        if key is None or not path.is_file() or path.stat().st_size > SMALL_BYTES:
+            continue
+        missing = [suite for suite in suites if read_stamp(key, prints[suite.name]) is None]
+        if not missing:
+            continue
+        try:
+            for stamp in stamps(check_sources([source], missing, say=say), missing, NEAR):
+                write_stamp(stamp)
+        except Gemma4VecError as error:
+            say(f"{source.name}: not checked against {', '.join(suite.name for suite in missing)}: {error}")
+
+
+def overlaps_known(content_hashes: Sequence[str]) -> list[Stamp]:
+    """Every stamp of these data that found something, by suite.
+
+    Raises:
+        InputError: a damaged stamp.
+    """
+    return [stamp for key in content_hashes for stamp in stamps_of_data(key) if stamp.overlaps]
