@@ -3,9 +3,9 @@
 import pytest
 
 from gemma4vec.data.check import check_sources, stamps
+from gemma4vec.data.check_stamp import Stamp, read_stamp, sources_of_manifest, stamps_of_data, write_stamp
 from gemma4vec.data.dropping import apply_drops, read_drops, row_key, without_faults, write_clean, write_drops
 from gemma4vec.data.rows import Row, read_rows, write_rows
-from gemma4vec.data.stamp import Stamp, read_stamp, sources_of_manifest, stamps_of_data, write_stamp
 from gemma4vec.data.suites import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.model.prompts import Document

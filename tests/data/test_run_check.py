@@ -3,10 +3,10 @@
 import pytest
 
 from gemma4vec.data import run_check
+from gemma4vec.data.check_stamp import read_stamp
 from gemma4vec.data.named import sources_named, sources_of_run, suites_named
 from gemma4vec.data.rows import Row, content_hash, read_rows, write_rows
 from gemma4vec.data.run_check import ensure_checked, overlaps_known
-from gemma4vec.data.stamp import read_stamp
 from gemma4vec.data.suites import RetrievalSuite, write_suite
 from gemma4vec.errors import InputError
 from gemma4vec.files import home

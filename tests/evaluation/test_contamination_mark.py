@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from gemma4vec.data.stamp import Stamp, write_stamp
+from gemma4vec.data.check_stamp import Stamp, write_stamp
 from gemma4vec.data.suites import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.bm25_model import Bm25Model

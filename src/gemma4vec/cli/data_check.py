@@ -56,9 +56,9 @@ def check_command(
 
     from gemma4vec.cli.output import emit, notice
     from gemma4vec.data.check import check_sources, rules, stamps
+    from gemma4vec.data.check_stamp import write_stamp
     from gemma4vec.data.dropping import write_clean, write_drops
     from gemma4vec.data.named import sources_named, suites_named
-    from gemma4vec.data.stamp import write_stamp
 
     started = time.perf_counter()
     sources, suites = sources_named(train), suites_named(against or [])

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from gemma4vec.data.check_stamp import Stamp
 from gemma4vec.data.contamination import ContaminationIndex, Found, Hit, collect
 from gemma4vec.data.flaws import DROPPED, Flaw, FlawFinder
 from gemma4vec.data.language import detector, method
 from gemma4vec.data.overlap import CONTAINED_WORDS, NEAR, SHINGLE
 from gemma4vec.data.rows import Row
 from gemma4vec.data.sources import load_sources
-from gemma4vec.data.stamp import Stamp
 from gemma4vec.data.suites import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.schema import Source
@@ -53,7 +53,7 @@ class SourceReport:
 
     name: str
     content_hash: str
-    rows: list[Row]
+    rows: Sequence[Row]
     bad_rows: int
     counts: dict[str, int]
     flaws: dict[str, int]

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gemma4vec.data.check import check_sources, stamps
+from gemma4vec.data.check_stamp import Stamp, read_stamp, sources_of_manifest, stamps_of_data, write_stamp
 from gemma4vec.data.named import sources_of_run
 from gemma4vec.data.overlap import NEAR
-from gemma4vec.data.stamp import Stamp, read_stamp, sources_of_manifest, stamps_of_data, write_stamp
 from gemma4vec.data.suites import RetrievalSuite
 from gemma4vec.errors import Gemma4VecError
 from gemma4vec.ledger.runs import RunFolder

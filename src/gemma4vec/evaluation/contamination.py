@@ -1,7 +1,7 @@
 """The mark on scores of a run whose training data overlaps with what it is tested on.
 
 A query is touched where it stands in the training data itself or one of its right documents does (`data.contamination`
-says by which rules). The mark comes from stamps that `gemma4vec data check` left (`data.stamp`); it is stored with the
+says by which rules). The mark comes from stamps that `gemma4vec data check` left (`data.check_stamp`); it is stored with the
 result as `settings["contamination"]`, and whoever shows the scores shows it.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gemma4vec.data.stamp import Stamp, read_stamp, sources_of_manifest
+from gemma4vec.data.check_stamp import Stamp, read_stamp, sources_of_manifest
 from gemma4vec.data.suite_group import OneSuite
 from gemma4vec.evaluation.result import Result
 from gemma4vec.evaluation.scored import PAIRED
