@@ -4,8 +4,10 @@ import pytest
 
 from gemma4vec.data.check import check_sources, stamps
 from gemma4vec.data.check_stamp import Stamp, read_stamp, sources_of_manifest, stamps_of_data, write_stamp
-from gemma4vec.data.dropping import apply_drops, read_drops, row_key, without_faults, write_clean, write_drops
+from gemma4vec.data.cleaning import without_faults, write_clean, write_drops
+from gemma4vec.data.drops import apply_drops, read_drops, row_key
 from gemma4vec.data.rows import Row, read_rows, write_rows
+from gemma4vec.data.sources import load_sources
 from gemma4vec.data.suites import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.model.prompts import Document
@@ -124,3 +126,12 @@ def test_a_manifests_sources_by_contents():
     assert {key: one["name"] for key, one in sources_of_manifest({"data": stages}).items()} == {"h": "x", "i": "x"}
     assert sources_of_manifest({}) == {}
     assert Stamp.__doc__ and row_key(ROWS[0]) != row_key(ROWS[1])
+
+
+def test_a_source_reads_the_list(checked, tmp_path):
+    write_drops(tmp_path / "drop.jsonl", [checked])
+    source = Source(name="rows", path=str(tmp_path / "rows.jsonl"), drop=str(tmp_path / "drop.jsonl"))
+    loaded = load_sources([source], print)
+    assert list(loaded.rows) == list(without_faults(ROWS, checked.faults))
+    (again,) = check_sources([source], [SUITE], say=print)
+    assert again.touched == [[]] and again.faults == {} and again.content_hash != checked.content_hash

@@ -56,9 +56,9 @@ def test_what_is_gone_or_large_or_changed_stays_unchecked(run, monkeypatch, tmp_
 
 
 def test_a_runs_sources_are_the_rows_that_it_saw(run):
-    code, rows = sources_of_run(run)
+    code, _, rows = sources_of_run(run)
     assert (code.name, code.source) == ("code", "jsonl") and code.path == rows.path
-    assert sources_named([str(run.path)]) == [code, rows]
+    assert sources_named([str(run.path)]) == sources_of_run(run)
     assert read_rows(rows.path).rows == ROWS
 
 

@@ -16,7 +16,7 @@ EXAMPLES, SHOWN = 6, 160
 def check_command(
     train: Annotated[
         list[str],
-        typer.Argument(metavar="TRAIN...", help="Files of rows, a recipe (.yaml), a run folder, or pycode."),
+        typer.Argument(metavar="TRAIN...", help="Files of rows, a recipe (.yaml), a run folder, pycode or debian."),
     ],
     against: Annotated[
         list[Path] | None,
@@ -57,7 +57,7 @@ def check_command(
     from gemma4vec.cli.output import emit, notice
     from gemma4vec.data.check import check_sources, rules, stamps
     from gemma4vec.data.check_stamp import write_stamp
-    from gemma4vec.data.dropping import write_clean, write_drops
+    from gemma4vec.data.cleaning import write_clean, write_drops
     from gemma4vec.data.named import sources_named, suites_named
 
     started = time.perf_counter()

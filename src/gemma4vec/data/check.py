@@ -9,9 +9,9 @@ from gemma4vec.data.check_stamp import Stamp
 from gemma4vec.data.contamination import ContaminationIndex, Found, Hit, collect
 from gemma4vec.data.flaws import DROPPED, Flaw, FlawFinder
 from gemma4vec.data.language import detector, method
+from gemma4vec.data.named import open_source
 from gemma4vec.data.overlap import CONTAINED_WORDS, NEAR, SHINGLE
 from gemma4vec.data.rows import Row
-from gemma4vec.data.sources import load_sources
 from gemma4vec.data.suites import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.schema import Source
@@ -98,19 +98,18 @@ def check_sources(
 def _check(
     source: Source, index: ContaminationIndex, languages: Sequence[str], say: Callable[[str], None]
 ) -> SourceReport:
-    loaded = load_sources([source.model_copy(update={"max_bad_share": 1.0})], say)
-    told = loaded.sources[source.name]
-    say(f"checking {len(loaded.rows):,} rows of {source.name}")
+    rows, told = open_source(source.model_copy(update={"max_bad_share": 1.0}), say)
+    say(f"checking {len(rows):,} rows of {source.name}")
     finder = FlawFinder(detector() if languages else None, languages)
     faults: dict[int, Fault] = {}
-    for row in loaded.rows:
+    for row in rows:
         for flaw in finder.look(row):
             _note_flaw(flaw, faults)
-    found = collect(_noted(index.hits(loaded.rows), index, faults), len(index.suites), source.name)
+    found = collect(_noted(index.hits(rows), index, faults), len(index.suites), source.name)
     return SourceReport(
         name=source.name,
         content_hash=told["content_hash"],
-        rows=loaded.rows,
+        rows=rows,
         bad_rows=told["bad_rows"],
         counts=told["counts"],
         flaws=dict(finder.counts),

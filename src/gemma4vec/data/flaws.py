@@ -65,7 +65,9 @@ class FlawFinder:
             self.counts[flaw.kind] += 1
             shown = self.examples.setdefault(flaw.kind, [])
             if len(shown) < EXAMPLES:
-                shown.append({"row": self.rows, "query": row.query[:120], "positive": row.pos[0].text[:120]})
+                shown.append(
+                    {"row": self.rows, "query": row.query[:120], "positive": row.pos[0].text[:120] if row.pos else ""}
+                )
         for document in row.pos:
             self._lengths[len(document.text)] += 1
             self._unended[len(document.text)] += not document.text.rstrip().endswith(SENTENCE_ENDS)

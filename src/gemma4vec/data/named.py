@@ -1,11 +1,16 @@
 """From what a person types to training sources and suites: files, recipes, runs, folders."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal, cast
 
+from gemma4vec.data.inputs import BY_SUFFIX
+from gemma4vec.data.rows import Row
+from gemma4vec.data.sources import PlainTexts, load_sources
 from gemma4vec.data.suites import RetrievalSuite, load_suite
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.runs import MANIFEST, RECIPE, RunFolder
+from gemma4vec.model.given_tokens import GivenTokens
 from gemma4vec.recipe.load import load_recipe, parse_recipe
 from gemma4vec.recipe.schema import Recipe, Source
 
@@ -15,19 +20,30 @@ RECIPES = (".yaml", ".yml")
 def sources_named(specs: Sequence[str]) -> list[Source]:
     """The sources of rows that `specs` mean, each with its own name.
 
-    Each is a file of rows, a recipe (all sources of rows of all its stages), a run folder, or the word `pycode`.
+    Each is a file or folder of rows, a recipe (all sources of all its stages), a run folder, or one of the words
+    `pycode`, `debian` and `debian:LANGUAGE`.
 
     Raises:
-        InputError: there is no such file, or a recipe that cannot be read or has no rows.
+        InputError: there is no such file, or a recipe that cannot be read.
     """
-    sources = [source for spec in specs for source in _sources(spec)]
-    if not sources:
-        raise InputError(f"{', '.join(specs)}: no source of rows; name files of rows, a recipe that has some, or a run")
-    return _renamed(sources)
+    return _renamed([source for spec in specs for source in _sources(spec)])
+
+
+def open_source(source: Source, say: Callable[[str], None]) -> tuple[Sequence[Row], dict[str, Any]]:
+    """The rows of one source (plain texts are rows without positives) and its facts, as a manifest has them.
+
+    Raises:
+        InputError: it cannot be read, has no row, or has token ids instead of texts.
+    """
+    loaded = load_sources([source.model_copy(update={"weight": None})], say)
+    rows = loaded.rows if len(loaded.rows) else cast(PlainTexts, loaded.texts).rows
+    if isinstance(rows[0].query, GivenTokens) or (rows[0].pos and isinstance(rows[0].pos[0].text, GivenTokens)):
+        raise InputError(f"{source.name}: its texts are token ids, which say nothing here; give the texts themselves")
+    return rows, loaded.sources[source.name]
 
 
 def sources_of_run(run: RunFolder) -> list[Source]:
-    """The sources of rows that a run was trained on; code is read as the rows that were made of it then.
+    """The sources that a run was trained on; code is read as the rows that were made of it then.
 
     Raises:
         InputError: the run's recipe or manifest is damaged.
@@ -35,7 +51,7 @@ def sources_of_run(run: RunFolder) -> list[Source]:
     made = {name: told for stage in (run.manifest.get("data") or {}).values() for name, told in stage.items()}
     sources = _sources_of_recipe(parse_recipe(run.recipe_text, str(run.path / RECIPE)))
     return [
-        Source(name=source.name, source="jsonl", path=made[source.name]["path"], max_rows=source.max_rows)
+        source.model_copy(update={"source": "jsonl", "path": made[source.name]["path"]})
         if source.source == "pycode" and source.name in made
         else source
         for source in sources
@@ -58,20 +74,31 @@ def suites_named(specs: Sequence[Path]) -> list[RetrievalSuite]:
 
 def _sources(spec: str) -> list[Source]:
     path = Path(spec).expanduser()
-    if spec == "pycode" and not path.exists():
-        return [Source(name="pycode", source="pycode")]
+    word, _, language = spec.partition(":")
+    if word in ("pycode", "debian") and not path.exists():
+        kind: Literal["pycode", "debian"] = "pycode" if word == "pycode" else "debian"
+        return [Source(name=spec.replace(":", "-"), source=kind, language=language or "en")]
     if path.is_dir() and (path / MANIFEST).is_file() and (path / RECIPE).is_file():
         return sources_of_run(RunFolder.open(path))
     if path.suffix in RECIPES:
         return _sources_of_recipe(load_recipe(path))
     if not path.exists():
         raise InputError(f"{spec}: no such file; name a file of rows, a recipe (.yaml) or a run folder")
-    return [Source(name=path.name.split(".")[0] or path.name, source="jsonl", path=str(path))]
+    name = path.name.split(".")[0] or path.resolve().name
+    return [Source(name=name, source=_kind(path), path=str(path))]
+
+
+def _kind(path: Path) -> Any:
+    """How a file or folder is read, by its name and contents."""
+    if path.is_dir():
+        return "beir" if (path / "qrels").is_dir() else "datasets"
+    suffix = Path(path.name.removesuffix(".gz").removesuffix(".zst")).suffix
+    return BY_SUFFIX.get(suffix, "jsonl")
 
 
 def _sources_of_recipe(recipe: Recipe) -> list[Source]:
-    """Each source of rows of all stages, once."""
-    found = [source for stage in recipe.stages for source in stage.data if source.source != "text"]
+    """Each source of all stages, once."""
+    found = [source for stage in recipe.stages for source in stage.data]
     return [source for place, source in enumerate(found) if source not in found[:place]]
 
 

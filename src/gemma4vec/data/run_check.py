@@ -10,6 +10,7 @@ from gemma4vec.data.overlap import NEAR
 from gemma4vec.data.suites import RetrievalSuite
 from gemma4vec.errors import Gemma4VecError
 from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.recipe.schema import Source
 
 SMALL_BYTES = 64_000_000  # of compressed files: some hundred thousand rows, half a minute
 
@@ -22,8 +23,8 @@ def ensure_checked(run: RunFolder, suites: Sequence[RetrievalSuite], say: Callab
     hashes = {str(source["name"]): key for key, source in sources_of_manifest(run.manifest).items()}
     prints = {suite.name: suite.fingerprint for suite in suites}
     for source in sources_of_run(run):
-        key, path = hashes.get(source.name), Path(source.path or "").expanduser()
-        if key is None or not path.is_file() or path.stat().st_size > SMALL_BYTES:
+        key = hashes.get(source.name)
+        if key is None or not _small(source):
             continue
         missing = [suite for suite in suites if read_stamp(key, prints[suite.name]) is None]
         if not missing:
@@ -33,6 +34,12 @@ def ensure_checked(run: RunFolder, suites: Sequence[RetrievalSuite], say: Callab
                 write_stamp(stamp)
         except Gemma4VecError as error:
             say(f"{source.name}: not checked against {', '.join(suite.name for suite in missing)}: {error}")
+
+
+def _small(source: Source) -> bool:
+    """Whether a source's file is there and soon read; what has to be searched for or downloaded is not."""
+    path = Path(source.path or "").expanduser()
+    return source.path is not None and path.is_file() and path.stat().st_size <= SMALL_BYTES
 
 
 def overlaps_known(content_hashes: Sequence[str]) -> list[Stamp]:

@@ -1,11 +1,12 @@
 """Sources of training rows by name, as a recipe's `data` part gives them."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gemma4vec.data.drops import apply_drops, read_drops
 from gemma4vec.data.inputs import Input, open_input
 from gemma4vec.data.mixture import MixedRows, Part, shares_of
 from gemma4vec.data.pycode import load_or_build_pycode
@@ -21,7 +22,7 @@ from gemma4vec.recipe.sources import Mixture, Source, check_mixture
 # Sources of larger files are kept on disk in a form that is mapped, not read (`data.store`).
 LARGE_BYTES = 64 * 2**20
 # What of a source decides which rows its files give.
-READING = ("source", "columns", "split", "subset", "table", "language", "encoding")
+READING = ("source", "columns", "split", "subset", "table", "language", "encoding", "drop")
 
 
 @dataclass
@@ -129,7 +130,7 @@ def read_source(source: Source, say: Callable[[str], None]) -> Read:
         noted = RowsRead()
         rows = [
             _itself(row) if source.pair_with_itself else row
-            for row in rows_of(found.records(), noted, plain=source.plain)
+            for row in _kept(rows_of(found.records(), noted, plain=source.plain), source)
         ]
         check_bad_share(noted, len(rows), source.max_bad_share, found.where, _unit(source))
         rows = rows[: source.max_rows]
@@ -171,7 +172,8 @@ def stored(source: Source, found: Input, say: Callable[[str], None]) -> StoredRo
     """
     settings = source.model_dump(mode="json", include={*READING, "pair_with_itself"})
     reading = json.dumps(settings, sort_keys=True)
-    key = sha256_text(reading, found.identity, *(file_hash(file) for file in found.files))
+    files = [*found.files, *([Path(source.drop).expanduser()] if source.drop else [])]
+    key = sha256_text(reading, found.identity, *(file_hash(file) for file in files))
     folder = cache() / "rows" / sha256_text(found.where, reading)[:24]
     store = open_store(folder, key)
     if store is not None:
@@ -189,7 +191,7 @@ def stored(source: Source, found: Input, say: Callable[[str], None]) -> StoredRo
 
         def rows() -> Any:
             good = 0
-            for row in rows_of(found.records(), noted, plain=source.plain):
+            for row in _kept(rows_of(found.records(), noted, plain=source.plain), source):
                 good += 1
                 yield _itself(row) if source.pair_with_itself else row
             check_bad_share(noted, good, source.max_bad_share, found.where, _unit(source))
@@ -197,6 +199,11 @@ def stored(source: Source, found: Input, say: Callable[[str], None]) -> StoredRo
             facts["counts"], facts["unknown_keys"] = dict(noted.counts), sorted(noted.unknown_keys)
 
         return write_store(folder, rows(), facts)
+
+
+def _kept(rows: Iterator[Row], source: Source) -> Iterator[Row]:
+    """The rows without what the source's list of drops names."""
+    return apply_drops(rows, read_drops(Path(source.drop).expanduser())) if source.drop else rows
 
 
 def _itself(row: Row) -> Row:

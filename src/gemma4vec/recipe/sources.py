@@ -54,6 +54,9 @@ class Source(Part):
     language: str = Field("en", description="debian: language of the descriptions, such as de")
     encoding: str = Field("utf-8", description="csv, tsv: how the file's text is encoded, such as cp1252")
     negatives: int = Field(4, ge=0, description="pycode: hard negatives that are mined for each row")
+    drop: str | None = Field(
+        None, description="list of rows and negatives to leave out, as data check --drop writes it"
+    )
     max_rows: int | None = Field(None, ge=1, description="the first so many rows")
     max_bad_share: float = Field(0.0, ge=0, le=1, description="share of bad rows above which the run stops")
     weight: float | None = Field(

@@ -11,10 +11,9 @@ import numpy as np
 
 from gemma4vec.errors import InputError
 from gemma4vec.retrieval.tokenise import Tokens, code_tokens, fielded_code_tokens, text_tokens
-from gemma4vec.retrieval.top_k import Found, top_k
+from gemma4vec.retrieval.top_k import Found, top_of_row
 
 PROSE, CODE = (0.9, 0.4), (1.2, 0.9)  # k1, b
-QUERIES_AT_ONCE = 64
 
 
 class BM25Index:
@@ -63,13 +62,20 @@ class BM25Index:
             exclude: for each query, documents that must not be returned.
             descending_id_rank: int64[M], see `top_k.descending_id_rank`; without it the earlier document wins a tie.
         """
-        found = [
-            top_k(self._block(queries, start, exclude), k, descending_id_rank)
-            for start in range(0, len(queries), QUERIES_AT_ONCE)
-        ]
+        found = []
+        for row, query in enumerate(queries):
+            scores_M = self.scores(query)
+            if exclude is not None:
+                scores_M[list(exclude[row])] = 0.0
+            found.append(self.best(scores_M, k, descending_id_rank))
         if not found:
             return Found(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
-        indices, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        indices, scores = (np.stack(parts) for parts in zip(*found, strict=True))
+        return Found(indices, scores)
+
+    def best(self, scores_M: np.ndarray, k: int, descending_id_rank: np.ndarray | None = None) -> Found:
+        """The k documents with the highest of such scores as `scores` gives, int64[k] and float32[k]; none with 0."""
+        indices, scores = top_of_row(scores_M, k, descending_id_rank)
         shares_no_token = scores <= 0
         return Found(np.where(shares_no_token, -1, indices), np.where(shares_no_token, np.float32(-np.inf), scores))
 
@@ -82,13 +88,6 @@ class BM25Index:
                 start, end = self._columns["indptr"][column : column + 2]
                 scores_M[self._columns["indices"][start:end]] += self._columns["data"][start:end]
         return scores_M
-
-    def _block(self, queries: Sequence[str], start: int, exclude: Sequence[set[int]] | None) -> np.ndarray:
-        """float32[<=64, M] scores, -inf for documents that must not be returned."""
-        block = np.stack([self.scores(query) for query in queries[start : start + QUERIES_AT_ONCE]])
-        for row, excluded in enumerate((exclude or [])[start : start + QUERIES_AT_ONCE]):
-            block[row, list(excluded)] = -np.inf
-        return block
 
 
 def default_parameters(tokens: Tokens) -> tuple[float, float]:
