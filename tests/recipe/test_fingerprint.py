@@ -79,6 +79,7 @@ DIFFERENT = [
     "stages.0.data.0.source=pycode",
     "stages.0.data.0.path=x",
     "stages.0.data.0.negatives=5",
+    "stages.0.data.0.drop=x",
     "stages.0.data.0.max_rows=5",
     "stages.0.data.0.max_bad_share=0.5",
     "stages.0.data.0.split=dev",

@@ -23,6 +23,7 @@ OVERLONG = 50_000
 # C0 controls except tab and newline (a lone carriage return too), DEL, and lone surrogates from "\ud800" escapes.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 KEYS = ("query", "pos", "neg", "task", "group")
+NOTES = ("mined",)  # what mining says about a row: read past without a word
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _plain(value: dict[str, Any], read: RowsRead) -> Row | None:
 
 
 def _row(value: dict[str, Any], read: RowsRead) -> Row:
-    read.unknown_keys.update(key for key in value if key not in KEYS)
+    read.unknown_keys.update(key for key in value if key not in KEYS + NOTES)
     if "query" not in value or "pos" not in value:
         missing = "query" if "query" not in value else "pos"
         raise _RejectError(missing, f"is missing; the row has {', '.join(map(repr, sorted(value))) or 'no keys'}")
@@ -214,10 +215,11 @@ def write_rows(path: Path, rows: Iterable[Row], level: int = 6) -> None:
     Raises:
         WorkError: the disk is full or the folder cannot be written.
     """
-    write_lines(Path(path), (_as_object(row) for row in rows), level)
+    write_lines(Path(path), (as_object(row) for row in rows), level)
 
 
-def _as_object(row: Row) -> dict[str, Any]:
+def as_object(row: Row) -> dict[str, Any]:
+    """The row as its JSON object."""
     made: dict[str, Any] = {
         "query": _as_value(Document(row.query)),
         "pos": [_as_value(document) for document in row.pos],

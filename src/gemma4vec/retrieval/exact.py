@@ -6,7 +6,7 @@ Shapes: N queries, M documents, D dimensions, k places.
 import numpy as np
 
 from gemma4vec.errors import InputError, WorkError
-from gemma4vec.retrieval.top_k import NOT_A_NUMBER, Found
+from gemma4vec.retrieval.top_k import NOT_A_NUMBER, Found, top_k
 
 QUERIES_AT_ONCE = 256
 FIRST_BLOCK = 1_024
@@ -52,7 +52,7 @@ def search(
 
 
 class _Best:
-    """The best k so far of each of N queries, and candidates that may be better.
+    """The candidates for the best k documents of each of N queries, C in all.
 
     A document can only be among the best if its score reaches the query's k-th best so far. Few do after the first
     block, so that one comparison per score is nearly all that is added to the matrix product.
@@ -61,7 +61,7 @@ class _Best:
     def __init__(self, rows: int, k: int, rank_M: np.ndarray) -> None:
         self.rows, self.k, self.rank_M = rows, k, rank_M
         self.least_N = np.full(rows, -np.inf, dtype=np.float32)
-        self.row_C = np.empty(0, dtype=np.int64)
+        self.row_C = np.empty(0, dtype=np.uint16)
         self.place_C = np.empty(0, dtype=np.int64)
         self.score_C = np.empty(0, dtype=np.float32)
 
@@ -69,38 +69,54 @@ class _Best:
         """Let the documents from `start` on compete, with their scores."""
         if np.isnan(scores_NB.min()):
             raise WorkError(NOT_A_NUMBER)
-        row_C, column_C = np.divmod(np.flatnonzero(scores_NB >= self.least_N[:, None]), scores_NB.shape[1])
-        self.row_C = np.concatenate([self.row_C, row_C])
+        flat_C = np.flatnonzero(scores_NB >= self.least_N[:, None])
+        row_C, column_C = np.divmod(flat_C, scores_NB.shape[1])
+        self.row_C = np.concatenate([self.row_C, row_C.astype(np.uint16)])
         self.place_C = np.concatenate([self.place_C, column_C + start])
-        self.score_C = np.concatenate([self.score_C, scores_NB[row_C, column_C]])
+        self.score_C = np.concatenate([self.score_C, scores_NB.ravel()[flat_C]])
         if len(self.row_C) > 2 * self.k * self.rows:
-            self._compete()
+            self._raise_the_bar()
 
     def found(self) -> Found:
         """The best k in order; -1 and -inf where there are fewer."""
-        self._compete()
-        indices = np.full((self.rows, self.k), -1, dtype=np.int64)
-        scores = np.full((self.rows, self.k), -np.inf, dtype=np.float32)
-        column_C = self._places_in_row()
-        indices[self.row_C, column_C] = self.place_C
-        scores[self.row_C, column_C] = self.score_C
-        return Found(np.where(np.isneginf(scores), -1, indices), scores)
+        column_C = self._group()
+        places_NC = self._padded(column_C, self.place_C, -1)
+        # Padding has ranks of its own: top_k wants them distinct within a row.
+        ranks_NC = len(self.rank_M) + np.tile(np.arange(places_NC.shape[1]), (self.rows, 1))
+        ranks_NC[self.row_C, column_C] = self.rank_M[self.place_C]
+        found = top_k(self._padded(column_C, self.score_C, -np.inf), self.k, ranks_NC)
+        if places_NC.shape[1] == 0:
+            return found
+        indices = np.take_along_axis(places_NC, np.maximum(found.indices, 0), axis=1)
+        return Found(np.where(found.indices < 0, -1, indices), found.scores)
 
-    def _compete(self) -> None:
-        """Keep each query's best k, in order."""
-        # Of equal scores the lower rank is the better: lexsort's last key decides first.
-        order = np.lexsort((self.rank_M[self.place_C], -self.score_C, self.row_C))
-        self.row_C, self.place_C, self.score_C = self.row_C[order], self.place_C[order], self.score_C[order]
-        place = self._places_in_row()
-        kept = place < self.k
-        last = place == self.k - 1
-        self.least_N[self.row_C[last]] = self.score_C[last]
-        self.row_C, self.place_C, self.score_C = self.row_C[kept], self.place_C[kept], self.score_C[kept]
+    def _raise_the_bar(self) -> None:
+        """Leave out what is below the k-th best score; what ties with it may still win at the end."""
+        scores_NC = self._padded(self._group(), self.score_C, -np.inf)
+        width = scores_NC.shape[1]
+        if width > self.k:
+            self.least_N = np.partition(scores_NC, width - self.k, axis=1)[:, width - self.k]
+        self._keep(self.score_C >= self.least_N[self.row_C])
+        if len(self.row_C) > 2 * self.k * self.rows:  # many ties: decide them now, or they would fill the memory
+            indices_NK, scores_NK = self.found()
+            rows_C, columns_C = np.nonzero(indices_NK >= 0)
+            self.row_C, self.place_C = rows_C.astype(np.uint16), indices_NK[rows_C, columns_C]
+            self.score_C = scores_NK[rows_C, columns_C]
 
-    def _places_in_row(self) -> np.ndarray:
-        """Which one of its query's candidates, ordered by query, each one is."""
+    def _group(self) -> np.ndarray:
+        """Order the candidates by query; gives which one of its query's each is."""
+        self._keep(np.argsort(self.row_C, kind="stable"))
         counts = np.bincount(self.row_C, minlength=self.rows)
         return np.arange(len(self.row_C)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+    def _keep(self, which: np.ndarray) -> None:
+        self.row_C, self.place_C, self.score_C = self.row_C[which], self.place_C[which], self.score_C[which]
+
+    def _padded(self, column_C: np.ndarray, values_C: np.ndarray, padding: float) -> np.ndarray:
+        """The candidates' values as a table, one row for each query."""
+        table = np.full((self.rows, int(column_C.max(initial=-1)) + 1), padding, dtype=values_C.dtype)
+        table[self.row_C, column_C] = values_C
+        return table
 
 
 def _search_rows(queries_ND: np.ndarray, documents_MD: np.ndarray, k: int, block: int, rank_M: np.ndarray) -> Found:
