@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemma4vec.cli.data_read import read_command
 from gemma4vec.cli.data_check import check_command
 from gemma4vec.cli.data_mine import mine_command
+from gemma4vec.cli.data_read import read_command
 
 if TYPE_CHECKING:
     from rich.table import Table

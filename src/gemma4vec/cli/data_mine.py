@@ -169,24 +169,24 @@ def _open(spec: str) -> "AnyEmbedder":
 def _documents(file: Path) -> "Iterator[Document]":
     """The documents of a suite's corpus, of JSON lines, or of plain lines."""
     from gemma4vec.data.jsonl import read_lines
+    from gemma4vec.data.records import text_records
     from gemma4vec.data.suites import load_suite
-    from gemma4vec.data.texts import read_texts
     from gemma4vec.model.prompts import Document
 
+    lines: list[Any] = []
     if file.is_dir():
         yield from load_suite(file).corpus
     elif file.name.removesuffix(".gz").endswith(".txt"):
-        yield from map(Document, read_texts(file).texts)
+        lines = [one[1:4] for one in text_records(file)]
     else:
-        empty = True
-        for number, value, reason in read_lines(file):
-            text, title = (value or {}).get("text"), (value or {}).get("title")
-            if not isinstance(text, str) or not isinstance(title, str | None):
-                raise InputError(f"{file} line {number}: {reason or 'a string `text` (and `title`) is needed'}")
-            empty = False
-            yield Document(text, title or None)
-        if empty:
-            raise InputError(f"{file}: the corpus is empty; at least one line is needed")
+        lines = list(read_lines(file))
+    for number, value, reason in lines:
+        text, title = (value or {}).get("text"), (value or {}).get("title")
+        if not isinstance(text, str) or not isinstance(title, str | None):
+            raise InputError(f"{file} line {number}: {reason or 'a string `text` (and `title`) is needed'}")
+        yield Document(text, title or None)
+    if not lines and not file.is_dir():
+        raise InputError(f"{file}: the corpus is empty; at least one line is needed")
 
 
 def _progress(say: Any, what: str = "rows mined") -> Any:
