@@ -67,6 +67,6 @@ def test_names(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         sources_named([str(tmp_path / "none.jsonl")])
     write_suite(tmp_path / "suites" / "one", SUITE)
-    assert [suite.name for suite in suites_named([tmp_path / "suites"])] == ["s"]
+    assert [suite.name for suite in suites_named([str(tmp_path / "suites")], print)] == ["s"]
     with pytest.raises(InputError, match="two suites are named 's'"):
-        suites_named([tmp_path / "suites", tmp_path / "suites" / "one"])
+        suites_named([str(tmp_path / "suites"), str(tmp_path / "suites" / "one")], print)

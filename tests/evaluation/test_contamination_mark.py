@@ -61,7 +61,7 @@ def trained(run):
 def test_scores_come_with_and_without_the_touched_queries(run):
     write_stamp(stamp(["q0", "q2"]))
     result, written = trained(run)
-    assert touched_queries(result) == {"q0", "q2"}
+    assert touched_queries(result) == {("things", "q0"), ("things", "q2")}
     rest = [scores["ndcg@10"] for key, scores in result.per_query[SUITE.name].items() if key not in ("q0", "q2")]
     assert written["mean_without_touched_queries"]["ndcg@10"] == pytest.approx(np.mean(rest))
     assert np.mean(rest) != pytest.approx(result.mean["ndcg@10"])

@@ -7,7 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from gemma4vec.data.check import SourceReport
-    from gemma4vec.data.suites import RetrievalSuite
+    from gemma4vec.data.suite_texts import SuiteTexts
 
 KINDS = ("exact", "contained", "near")
 EXAMPLES, SHOWN = 6, 160
@@ -19,11 +19,11 @@ def check_command(
         typer.Argument(metavar="TRAIN...", help="Files of rows, a recipe (.yaml), a run folder, pycode or debian."),
     ],
     against: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             "--against",
             metavar="SUITE",
-            help="Suite folder, or a folder of suites; repeat for several.",
+            help="Whatever eval --suite takes, or a folder of suites; repeat for several.",
             show_default=False,
         ),
     ] = None,
@@ -61,7 +61,7 @@ def check_command(
     from gemma4vec.data.named import sources_named, suites_named
 
     started = time.perf_counter()
-    sources, suites = sources_named(train), suites_named(against or [])
+    sources, suites = sources_named(train), suites_named(against or [], notice)
     reports = check_sources(sources, suites, near=near, languages=language or (), say=notice)
     made = stamps(reports, suites, near)
     for stamp in made:
@@ -69,7 +69,7 @@ def check_command(
     found = {
         "sources": [_source(report, suites) for report in reports],
         "suites": [
-            {"name": suite.name, "queries": len(suite.queries), "documents": len(suite.corpus)} for suite in suites
+            {"name": suite.name, "queries": len(suite.query_ids), "documents": len(suite.documents)} for suite in suites
         ],
         "rules": rules(near),
         "seconds": time.perf_counter() - started,
@@ -81,7 +81,7 @@ def check_command(
     emit(as_json, found, _render)
 
 
-def _source(report: "SourceReport", suites: "list[RetrievalSuite]") -> dict[str, Any]:
+def _source(report: "SourceReport", suites: "list[SuiteTexts]") -> dict[str, Any]:
     """A source's report as JSON values."""
     return {
         "name": report.name,

@@ -12,7 +12,7 @@ from gemma4vec.data.language import detector, method
 from gemma4vec.data.named import open_source
 from gemma4vec.data.overlap import CONTAINED_WORDS, NEAR, SHINGLE
 from gemma4vec.data.rows import Row
-from gemma4vec.data.suites import RetrievalSuite
+from gemma4vec.data.suite_texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.schema import Source
 
@@ -66,7 +66,7 @@ class SourceReport:
 
 def check_sources(
     sources: Sequence[Source],
-    suites: Sequence[RetrievalSuite],
+    suites: Sequence[SuiteTexts],
     *,
     near: float = NEAR,
     languages: Sequence[str] = (),
@@ -89,7 +89,7 @@ def check_sources(
             f"--near {near}: a Jaccard similarity from 0.5 (below it MinHash would miss pairs) to 1 is needed"
         )
     if suites:
-        texts = sum(len(suite.corpus) + len(suite.queries) for suite in suites)
+        texts = sum(len(suite.documents) + len(suite.queries) for suite in suites)
         say(f"indexing {texts:,} texts of {len(suites)} suites")
     index = ContaminationIndex(suites, near)
     return [_check(source, index, languages, say) for source in sources]
@@ -146,19 +146,18 @@ def rules(near: float) -> dict[str, Any]:
     }
 
 
-def stamps(reports: Sequence[SourceReport], suites: Sequence[RetrievalSuite], near: float) -> list[Stamp]:
+def stamps(reports: Sequence[SourceReport], suites: Sequence[SuiteTexts], near: float) -> list[Stamp]:
     """One stamp for each source and suite."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    fingerprints = [suite.fingerprint for suite in suites]
     return [
         Stamp(
             source=report.name,
             content_hash=report.content_hash,
             rows=len(report.rows),
             suite=suite.name,
-            suite_fingerprint=fingerprint,
-            queries=len(suite.queries),
-            documents=len(suite.corpus),
+            suite_fingerprint=suite.fingerprint,
+            queries=len(suite.query_ids),
+            documents=len(suite.documents),
             found=found.table(),
             touched_queries=touched,
             found_queries=len(found.ids("query")),
@@ -167,5 +166,5 @@ def stamps(reports: Sequence[SourceReport], suites: Sequence[RetrievalSuite], ne
             created=created,
         )
         for report in reports
-        for suite, fingerprint, found, touched in zip(suites, fingerprints, report.found, report.touched, strict=True)
+        for suite, found, touched in zip(suites, report.found, report.touched, strict=True)
     ]

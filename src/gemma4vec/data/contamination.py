@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from gemma4vec.data.overlap import CONTAINED_WORDS, KINDS, NEAR, Kind, OverlapIndex
 from gemma4vec.data.rows import Row
 from gemma4vec.data.spans import normalise
-from gemma4vec.data.suites import RetrievalSuite
+from gemma4vec.data.suite_texts import SuiteTexts
 from gemma4vec.model.prompts import Document
 
 Field = Literal["query", "positive", "negative"]
@@ -79,11 +79,11 @@ class ContaminationIndex:
     """The texts of suites, ready to be found in training rows.
 
     Args:
-        suites: their queries (those with a positive judgment) and documents are looked for.
+        suites: what is looked for.
         near: least Jaccard similarity of a near match.
     """
 
-    def __init__(self, suites: Sequence[RetrievalSuite], near: float = NEAR) -> None:
+    def __init__(self, suites: Sequence[SuiteTexts], near: float = NEAR) -> None:
         self.suites = list(suites)
         self._items = [item for number, suite in enumerate(suites) for item in _items(number, suite)]
         texts = [item.text for item in self._items]
@@ -112,11 +112,9 @@ class ContaminationIndex:
     def touched(self, suite: int, found: Found) -> list[str]:
         """Ids of the suite's queries that are touched: found themselves, or one of their right documents was."""
         queries, documents = found.ids("query"), found.ids("document")
-        qrels = self.suites[suite].qrels
+        right = self.suites[suite].right
         return sorted(
-            key
-            for key in self.suites[suite].query_ids
-            if key in queries or any(grade >= 1 and document in documents for document, grade in qrels[key].items())
+            key for key in self.suites[suite].query_ids if key in queries or right.get(key, set()) & documents
         )
 
 
@@ -159,10 +157,10 @@ def _example(hit: Hit, source: str) -> dict[str, Any]:
     }
 
 
-def _items(number: int, suite: RetrievalSuite) -> Iterator[Item]:
-    for key, query in zip(suite.query_ids, suite.queries, strict=True):
+def _items(number: int, suite: SuiteTexts) -> Iterator[Item]:
+    for key, query in suite.queries:
         yield Item(number, "query", key, query, "")
-    for key, document in zip(suite.corpus_ids, suite.corpus, strict=True):
+    for key, document in suite.documents:
         yield Item(number, "document", key, _whole(document), normalise(document.text) if document.title else "")
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from gemma4vec.data.inputs import BY_SUFFIX
+from gemma4vec.data.open_suite import open_suite
 from gemma4vec.data.rows import Row
 from gemma4vec.data.sources import PlainTexts, load_sources
-from gemma4vec.data.suites import RetrievalSuite, load_suite
+from gemma4vec.data.suite_group import members_of
+from gemma4vec.data.suite_texts import SuiteTexts, suite_texts
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.runs import MANIFEST, RECIPE, RunFolder
 from gemma4vec.model.given_tokens import GivenTokens
@@ -58,13 +60,14 @@ def sources_of_run(run: RunFolder) -> list[Source]:
     ]
 
 
-def suites_named(specs: Sequence[Path]) -> list[RetrievalSuite]:
-    """The suites that `specs` mean: each a suite's folder, or a folder with suites in it.
+def suites_named(specs: Sequence[str], say: Callable[[str], None]) -> list[SuiteTexts]:
+    """The texts of the suites that `specs` mean: each is what `open_suite` opens, or a folder with suites in it.
 
     Raises:
         InputError: a folder without a suite, a suite that cannot be read, two suites of one name.
     """
-    suites = [load_suite(folder) for spec in specs for folder in _suite_folders(spec)]
+    opened = [open_suite(inside, notice=say) for spec in specs for inside in _suites_in(spec)]
+    suites = [suite_texts(one) for suite in opened for one in members_of(suite)]
     names = [suite.name for suite in suites]
     for name in names:
         if names.count(name) > 1:
@@ -116,12 +119,13 @@ def _renamed(sources: list[Source]) -> list[Source]:
     return renamed
 
 
-def _suite_folders(spec: Path) -> list[Path]:
-    """`spec` itself, or the suites that stand in it side by side."""
-    if _is_suite(spec) or not spec.is_dir():
+def _suites_in(spec: str) -> list[str]:
+    """`spec` itself, or the folders in BEIR's layout that stand in it side by side."""
+    folder = Path(spec).expanduser()
+    if not folder.is_dir() or (folder / "suite.yaml").is_file() or _is_suite(folder):
         return [spec]
-    inside = sorted(folder for folder in spec.iterdir() if folder.is_dir() and _is_suite(folder))
-    return inside or [spec]
+    inside = sorted(one for one in folder.iterdir() if one.is_dir() and _is_suite(one))
+    return [str(one) for one in inside] or [spec]
 
 
 def _is_suite(folder: Path) -> bool:

@@ -7,7 +7,8 @@ from gemma4vec.data.check import check_sources, stamps
 from gemma4vec.data.check_stamp import Stamp, read_stamp, sources_of_manifest, stamps_of_data, write_stamp
 from gemma4vec.data.named import sources_of_run
 from gemma4vec.data.overlap import NEAR
-from gemma4vec.data.suites import RetrievalSuite
+from gemma4vec.data.suite_group import OneSuite
+from gemma4vec.data.suite_texts import suite_texts
 from gemma4vec.errors import Gemma4VecError
 from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.recipe.schema import Source
@@ -15,18 +16,18 @@ from gemma4vec.recipe.schema import Source
 SMALL_BYTES = 64_000_000  # of compressed files: some hundred thousand rows, half a minute
 
 
-def ensure_checked(run: RunFolder, suites: Sequence[RetrievalSuite], say: Callable[[str], None]) -> None:
+def ensure_checked(run: RunFolder, suites: Sequence[OneSuite], say: Callable[[str], None]) -> None:
     """Check the run's sources against those suites for which there is no stamp, where their files are small.
 
     Data that is gone, large or not readable stays unchecked, and so the mark on the scores says.
     """
     hashes = {str(source["name"]): key for key, source in sources_of_manifest(run.manifest).items()}
-    prints = {suite.name: suite.fingerprint for suite in suites}
+    texts = [suite_texts(suite) for suite in suites]
     for source in sources_of_run(run):
         key = hashes.get(source.name)
         if key is None or not _small(source):
             continue
-        missing = [suite for suite in suites if read_stamp(key, prints[suite.name]) is None]
+        missing = [suite for suite in texts if read_stamp(key, suite.fingerprint) is None]
         if not missing:
             continue
         try:

@@ -97,7 +97,12 @@ def evaluate(
     for task, contents in described.get("tasks", {}).items():  # who sees a group's scores has seen each task's
         record_look(result.model, task, {**settings, "suite": contents, "look": new_id()}, result.metrics)
     if out is not None:
-        save_result(result, out, rest=mean_without_touched(result), top=[{"task": task, **row} for task, one in scored.items() for row in one.top])
+        save_result(
+            result,
+            out,
+            rest=mean_without_touched(result),
+            top=[{"task": task, **row} for task, one in scored.items() for row in one.top],
+        )
         record_evaluation(out)
     return result
 

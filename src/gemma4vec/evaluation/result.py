@@ -115,9 +115,7 @@ class Result:
         return mean_interval(values_N, [task for task, _ in keys], seed=seed)
 
 
-def save_result(
-    result: Result, out: Path, top: list[dict[str, Any]], rest: Mapping[str, float] | None = None
-) -> None:
+def save_result(result: Result, out: Path, top: list[dict[str, Any]], rest: Mapping[str, float] | None = None) -> None:
     """Write `result` and the top ranks (rows as in top.parquet) as the folder `out`, all or nothing.
 
     `rest` are the figures without queries that training data touches, which stand beside `mean`.
