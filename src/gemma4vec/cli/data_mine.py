@@ -235,6 +235,6 @@ def _render(summary: dict[str, Any]) -> Any:
         ["rows with fewer than asked for", summary["short_rows"]],
         ["candidates dropped: too near to the positive", summary["dropped"]],
         ["made positives", summary["relabelled"]],
-        *([f"seconds: {name}", f"{value:.1f}"] for name, value in summary["seconds"].items() if value >= 0.05),
     ]
+    rows += [[f"seconds: {name}", f"{value:.1f}"] for name, value in summary["seconds"].items() if value >= 0.05]
     return table(["", "count"], rows, title=summary["out"])

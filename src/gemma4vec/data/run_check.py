@@ -23,7 +23,11 @@ def ensure_checked(run: RunFolder, suites: Sequence[OneSuite], say: Callable[[st
     """
     hashes = {str(source["name"]): key for key, source in sources_of_manifest(run.manifest).items()}
     texts = [suite_texts(suite) for suite in suites]
-    for source in sources_of_run(run):
+    try:
+        sources = sources_of_run(run)
+    except Gemma4VecError as error:
+        return say(f"training data not checked: {error}")
+    for source in sources:
         key = hashes.get(source.name)
         if key is None or not _small(source):
             continue
