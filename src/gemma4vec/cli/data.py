@@ -8,6 +8,7 @@ import typer
 from gemma4vec.cli.data_check import check_command
 from gemma4vec.cli.data_mine import mine_command
 from gemma4vec.cli.data_read import read_command
+from gemma4vec.cli.data_stats import stats_command
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,6 +24,7 @@ def _group() -> None:
 app.command("read")(read_command)
 app.command("check")(check_command)
 app.command("mine")(mine_command)
+app.command("stats")(stats_command)
 
 
 @app.command("pycode")

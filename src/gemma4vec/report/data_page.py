@@ -1,0 +1,102 @@
+"""One HTML file about training data: a table, and distributions by source."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from gemma4vec import __version__
+from gemma4vec.data.profile import Profile, Spread
+from gemma4vec.files import atomic_write
+from gemma4vec.report.page import NARROW, WIDE, Chart, _finalize
+from gemma4vec.report.svg import Panel, Scale, line, path, picture, text
+
+TOP, BOTTOM, LEFT, RIGHT = 28.0, 132.0, 44.0, 16.0
+LANGUAGES = 5
+
+
+def write_data_page(out: Path, profiles: Sequence[Profile]) -> None:
+    """Write the page.
+
+    Raises:
+        WorkError: the file cannot be written.
+    """
+    with atomic_write(out) as stream:
+        stream.write(render_data(profiles))
+
+
+def render_data(profiles: Sequence[Profile]) -> str:
+    """The page as HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    return environment.get_template("data.html").render(
+        profiles=profiles,
+        rows=sum(one.rows for one in profiles),
+        version=__version__,
+        languages=languages,
+        sections=[(one, _charts(one)) for one in profiles],
+    )
+
+
+def languages(profile: Profile, field: str) -> str:
+    """The commonest languages of a field's texts with their shares."""
+    counts = profile.languages.get(field) or {}
+    total = sum(counts.values())
+    shown = [f"{code} {count / total:.0%}" for code, count in list(counts.items())[:LANGUAGES]]
+    return ", ".join(shown) + (f" and {len(counts) - LANGUAGES} more" if len(counts) > LANGUAGES else "")
+
+
+def _charts(profile: Profile) -> list[tuple[str, Chart]]:
+    """(caption, picture) of every distribution that the source has."""
+    pairs = [
+        (f"Length of {field} texts in {profile.unit}", profile.lengths[field], None)
+        for field in ("query", "positive", "negative")
+    ]
+    pairs.append(("Share of the query's words that the text has", profile.overlap, profile.negative_overlap))
+    pairs.append(("Cosine with the query", profile.similarity, profile.negative_similarity))
+    return [
+        (_caption(words, one, other), Chart(*(histogram(words, one, other, width) for width in (WIDE, NARROW))))
+        for words, one, other in pairs
+        if one is not None
+    ]
+
+
+def _caption(words: str, one: Spread, other: Spread | None) -> str:
+    if other is not None:
+        return f"{words}: positives filled, negatives as a line."
+    return f"{words}. Median {one.median:,.0f}, 95% below {one.high:,.0f}, longest {one.largest:,.0f}."
+
+
+def histogram(words: str, one: Spread, other: Spread | None, width: float) -> Markup:
+    """A filled distribution, with a second one as a line over it; heights are shares of the texts."""
+    shares = [count / max(one.n, 1) for count in one.counts]
+    others = [count / max(other.n, 1) for count in other.counts] if other is not None else []
+    x = Scale(one.edges[0], one.edges[-1], LEFT, width - RIGHT)
+    panel = Panel(x, Scale(0.0, max([*shares, *others, 0.01]) * 1.05, BOTTOM, TOP))
+    parts = [
+        panel.axes("", "share of texts", x_ticks=4 if width < 500 else 8, y_ticks=3),
+        path(_steps(panel, one.edges, shares), "area trained", closed=True),
+    ]
+    described = f"Median {one.median:.3g}, 95% below {one.high:.3g}"
+    if other is not None:
+        parts.append(path(_steps(panel, other.edges, others), "line other"))
+        described += f"; negatives: median {other.median:.3g}, 95% below {other.high:.3g}"
+        parts.append(text((panel.x.end, 14), "positives", "label trained-text", "end"))
+        parts.append(text((panel.x.end - 70, 14), "negatives", "label other-text", "end"))
+    parts.append(line((panel.x(one.median), BOTTOM), (panel.x(one.median), TOP), "zero dashed"))
+    return picture(width, BOTTOM + 26, words, described, parts)
+
+
+def _steps(panel: Panel, edges: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
+    """The outline of the bars."""
+    points = [(edges[0], 0.0)]
+    for low, high, value in zip(edges[:-1], edges[1:], values, strict=True):
+        points += [(low, value), (high, value)]
+    return panel.points([*points, (edges[-1], 0.0)])
