@@ -68,3 +68,5 @@ def test_a_spread_against_numpy():
     assert sum(found.counts) == 1_000 and len(found.counts) == BINS == len(found.edges) - 1
     assert found.edges[-1] == pytest.approx(np.quantile(values, 0.99)) and found.largest == values.max()
     assert Spread.of([]) is None
+    few = Spread.of([1, 1, 3, 5])
+    assert few.edges == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0] and few.counts == [0, 2, 0, 1, 1]  # 99% are below 5

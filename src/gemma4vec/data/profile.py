@@ -46,7 +46,10 @@ class Spread:
             return None
         found = np.asarray(values, dtype=np.float64)
         low, high = limits or (0.0, max(float(np.quantile(found, 0.99)), 1.0))
-        counts, edges = np.histogram(np.clip(found, low, high), bins=BINS, range=(low, high))
+        whole = limits is None and high < BINS  # short lengths: a bin for each number, or some would stay empty
+        bins = int(high) + 1 if whole else BINS
+        high = float(bins) if whole else high
+        counts, edges = np.histogram(np.clip(found, low, high), bins=bins, range=(low, high))
         five, half, most = (float(one) for one in np.quantile(found, QUANTILES))
         mean, largest = float(found.mean()), float(found.max())
         return cls(len(found), mean, five, half, most, largest, edges.tolist(), counts.tolist())

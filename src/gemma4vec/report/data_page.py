@@ -3,14 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from gemma4vec import __version__
 from gemma4vec.data.profile import Profile, Spread
-from gemma4vec.files import atomic_write
-from gemma4vec.report.page import NARROW, WIDE, Chart, _finalize
 from gemma4vec.report.svg import Panel, Scale, line, path, picture, text
+from gemma4vec.report.templating import NARROW, WIDE, Chart, render_template, write_page
 
 TOP, BOTTOM, LEFT, RIGHT = 28.0, 132.0, 44.0, 16.0
 LANGUAGES = 5
@@ -22,26 +19,19 @@ def write_data_page(out: Path, profiles: Sequence[Profile]) -> None:
     Raises:
         WorkError: the file cannot be written.
     """
-    with atomic_write(out) as stream:
-        stream.write(render_data(profiles))
+    write_page(out, render_data(profiles))
 
 
 def render_data(profiles: Sequence[Profile]) -> str:
     """The page as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_finalize,
-    )
-    return environment.get_template("data.html").render(
-        profiles=profiles,
-        rows=sum(one.rows for one in profiles),
-        version=__version__,
-        languages=languages,
-        sections=[(one, _charts(one)) for one in profiles],
+    return render_template(
+        "data.html",
+        {
+            "profiles": profiles,
+            "rows": sum(one.rows for one in profiles),
+            "languages": languages,
+            "sections": [(one, _charts(one)) for one in profiles],
+        },
     )
 
 
@@ -71,6 +61,8 @@ def _charts(profile: Profile) -> list[tuple[str, Chart]]:
 def _caption(words: str, one: Spread, other: Spread | None) -> str:
     if other is not None:
         return f"{words}: positives filled, negatives as a line."
+    if one.edges[-1] <= 1.0:
+        return f"{words}. Median {one.median:.2f}, mean {one.mean:.2f}."
     return f"{words}. Median {one.median:,.0f}, 95% below {one.high:,.0f}, longest {one.largest:,.0f}."
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.evaluation.contamination import mark_sentence
 from gemma4vec.report import charts
 from gemma4vec.report.checkpoint_charts import checkpoint_charts
 from gemma4vec.report.examples import find_examples
@@ -124,8 +123,6 @@ def _notes(suite: SuiteResults) -> list[str]:
             )
         elif isinstance(ranking.get("tie_rate@10"), float) and ranking["tie_rate@10"] > 0.1:
             notes.append(f"{label(model)}: equal scores decide the top ten of {ranking['tie_rate@10']:.0%} of queries.")
-        if mark := mark_sentence(result, unchecked=False):
-            notes.append(f"{label(model)}: {mark}.")
     for other, comparison in suite.comparisons.items():
         if comparison.without_touched:
             notes.append(f"Trained model minus {label(other)}: {comparison.without_touched.sentence()}.")
