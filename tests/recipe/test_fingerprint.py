@@ -26,6 +26,8 @@ SAME = [
     "stages.0.evaluation.max_queries=3",
     "stages.0.evaluation.max_documents=3",
     "stages.0.evaluation.checkpoint_seconds=1",
+    "stages.0.evaluation.keep_at_shares=[0.5]",
+    "stages.0.evaluation.keep_every_steps=7",
 ]
 
 DIFFERENT = [

@@ -41,6 +41,9 @@ def evaluate_command(
         int | None,
         typer.Option("--max-tokens", help="Cut texts at this many tokens instead of the model's limit.", min=1),
     ] = None,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Evaluate every checkpoint that the run kept, and name the best.")
+    ] = False,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Encode every text anew instead of taking known vectors from disk.")
     ] = False,
@@ -81,6 +84,15 @@ def evaluate_command(
     from gemma4vec.ledger.final import check_final
 
     run = _owner(model)
+    if checkpoints:
+        if out is not None or max_tokens is not None or dtype != "auto":
+            raise InputError(
+                "--checkpoints evaluates as the run was trained; leave out --out, --max-tokens, --dtype"
+            )
+        from gemma4vec.cli.eval_checkpoints import evaluate_checkpoints
+
+        evaluate_checkpoints(run, suites, cached=not no_cache, look_again=look_again, as_json=as_json)
+        return
     loaded_model = _load_model(model, dtype, max_tokens, cached=not no_cache)
     for loaded in suites:
         for one in {id(part): part for part in (loaded, *members_of(loaded))}.values():

@@ -1,9 +1,11 @@
 """Which checkpoint is best on a suite, and how much of its lead is the choosing."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from gemma4vec.data.suite_kinds import LOWER_IS_BETTER
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.result import Result
 from gemma4vec.statistics.selection import Selection, selection_effect
@@ -12,7 +14,7 @@ Place = tuple[int, int]  # stage, step
 
 
 def choose(results: Mapping[Place, Result], metric: str) -> tuple[Place, Selection]:
-    """The checkpoint with the highest mean of `metric`, and what choosing it on these queries is worth.
+    """The checkpoint with the best mean of `metric`, and what choosing it on these queries is worth.
 
     Raises:
         InputError: results on different queries, or one that lacks the metric.
@@ -21,9 +23,10 @@ def choose(results: Mapping[Place, Result], metric: str) -> tuple[Place, Selecti
     keys = results[places[0]].values(metric)[0]
     if any(results[place].values(metric)[0] != keys for place in places):
         raise InputError("the checkpoints were evaluated on different queries; evaluate all again")
-    scores_CN = np.stack([results[place].values(metric)[1] for place in places])
+    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    scores_CN = sign * np.stack([results[place].values(metric)[1] for place in places])
     found = selection_effect(scores_CN, [task for task, _ in keys])
-    return places[found.best], found
+    return places[found.best], replace(found, score=sign * found.score, held_out=sign * found.held_out)
 
 
 def choice_sentence(place: Place, found: Selection, suite: str, role: str | None) -> str:

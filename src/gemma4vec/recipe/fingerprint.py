@@ -9,6 +9,7 @@ from gemma4vec.recipe.schema import Recipe
 # These say which run it is or how it is watched, not what it does.
 _NOT_METHOD = {"name", "seed", "hypothesis"}
 _NOT_METHOD_IN_STAGE = {"name", "evaluation"}
+_NOT_CHOOSING = {"checkpoint_seconds", "keep_at_shares", "keep_every_steps"}
 
 
 def method(recipe: Recipe) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def method(recipe: Recipe) -> dict[str, Any]:
             del term["name"]  # what the log calls it
     watched = tree["stages"][-1]["evaluation"]
     if watched["export"] == "best":  # then what is evaluated, and how often, chooses the model
-        kept["stages"][-1]["evaluation"] = {key: value for key, value in watched.items() if key != "checkpoint_seconds"}
+        kept["stages"][-1]["evaluation"] = {key: value for key, value in watched.items() if key not in _NOT_CHOOSING}
     return kept
 
 

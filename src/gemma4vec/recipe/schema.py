@@ -205,6 +205,10 @@ class Evaluation(Part):
     at_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (), description="evaluate also after these shares of the steps, such as [0.5]"
     )
+    keep_at_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (), description="keep the trained weights after these shares of the steps, for eval --checkpoints"
+    )
+    keep_every_steps: int | None = Field(None, ge=1, description="keep them every so many steps; null: never")
     suite: str | None = Field(None, description="folder in BEIR layout; null: the source's own dev suite")
     max_queries: int | None = Field(200, ge=1)
     max_documents: int | None = Field(1000, ge=1, description="judged documents first, then others in a fixed order")

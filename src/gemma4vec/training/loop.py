@@ -36,6 +36,7 @@ from gemma4vec.training.checkpoint import (
     trained_weights,
 )
 from gemma4vec.training.distributed import World
+from gemma4vec.training.kept import keep_due, keep_weights
 from gemma4vec.training.memory import keep_freed_memory, peak_memory_bytes
 from gemma4vec.training.optimiser import MasterAdamW, learning_rate
 from gemma4vec.training.progress import ProgressLine
@@ -97,6 +98,8 @@ def train_stage(stage: Stage, seed: int) -> Progress:
             done = budget.total is not None and progress.step >= budget.total
             if _evaluation_due(stage, progress, budget.total):
                 _evaluate(stage, optimiser, progress)
+            if stage.world.first and keep_due(stage.settings.evaluation, progress.step, budget.total):
+                keep_weights(stage.folder, progress.step, optimiser)
             if done or stage.world.from_first(lambda: time.monotonic() - saved >= pause):  # noqa: B023  # called at once
                 _save(stage, optimiser, progress)
                 saved = time.monotonic()
