@@ -97,6 +97,9 @@ DIFFERENT = [
     "stages.0.task.temperature=0.1",
     "stages.0.task.hard_negatives=1",
     "stages.0.task.share_hard_negatives=false",
+    "stages.0.task.learn_temperature={minimum: 0.01}",
+    "stages.0.task.learn_temperature={maximum: 0.3}",
+    "stages.0.task.learn_temperature={learning_rate: 0.1}",
     "stages.0.task={kind: masked_next_token}",
     "stages.0.task={kind: masked_next_token, mask_share: 0.3}",
     "stages.0.task={kind: masked_next_token, mask_token: x}",
@@ -143,8 +146,19 @@ TERMS = {
     "passage_passage": "true",
     "symmetric": "true",
     "false_negative_margin": "0.1",
+    "source_weights": "{pairs: 0.5}",
 }
-_OTHER_TERMS = ("kind: gor, form: spread_out", "kind: self_contrast", "kind: self_contrast, texts: queries")
+_OTHER_TERMS = (
+    "kind: gor, form: spread_out",
+    "kind: self_contrast",
+    "kind: self_contrast, texts: queries",
+    "kind: matching, teacher: x",
+    "kind: matching, vectors: x",
+    "kind: matching, teacher: x, form: relational",
+    "kind: matching, teacher: x, distance: l2",
+    "kind: matching, teacher: x, texts: [queries]",
+    "kind: matching, teacher: x, projection_learning_rate: 0.1",
+)
 DIFFERENT += [
     f"stages.0.task={{hard_negatives: 1, terms: [{{{term}}}]}}"
     for term in (*(f"{'' if key == 'kind' else 'kind: nce, '}{key}: {TERMS[key]}" for key in TERMS), *_OTHER_TERMS)
@@ -196,6 +210,7 @@ def test_every_field_of_the_schema_is_tried_above() -> None:
     tried |= {f"stages.0.task.terms.0.{key}" for key in (*TERMS, "name")}  # the name: see test_terms
     tried |= {"model.head.bias", "model.readout.name", "stages.0.data.0.pair_with_itself"}  # with others of their part
     tried |= {f"stages.0.data.0.columns.{key}" for key in Columns.model_fields}
+    tried |= {f"stages.0.task.learn_temperature.{key}" for key in ("minimum", "maximum", "learning_rate")}
     assert leaves(Recipe) - tried == {"stages.0.task.kind"}  # has one value only
 
 

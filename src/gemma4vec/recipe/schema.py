@@ -15,7 +15,7 @@ from gemma4vec.recipe.readouts import Readout as Readout
 from gemma4vec.recipe.sources import Mixture as Mixture
 from gemma4vec.recipe.sources import Source as Source
 from gemma4vec.recipe.sources import check_mixture
-from gemma4vec.recipe.terms import AnyTerm, Nce
+from gemma4vec.recipe.terms import AnyTerm, LearnedTemperature, Nce
 
 
 class Lora(Part):
@@ -90,6 +90,9 @@ class Contrast(Part):
 
     kind: Literal["contrast"] = "contrast"
     temperature: float = Field(0.05, gt=0)
+    learn_temperature: LearnedTemperature | None = Field(
+        None, description="train it, in terms that have none of their own; null: it stays"
+    )
     hard_negatives: int = Field(0, ge=0, description="hard negatives drawn per row and epoch")
     share_hard_negatives: bool = Field(True, description="every row also sees the other rows' hard negatives")
     terms: tuple[AnyTerm, ...] = Field(
@@ -104,6 +107,12 @@ class Contrast(Part):
             raise ValueError(f"two terms are called {twice!r} in the log; give one of them a name")
         if not any(term.weight for term in self.terms):
             raise ValueError("all terms have weight 0, so nothing would be trained")
+        bounds = self.learn_temperature
+        if bounds is not None and not bounds.minimum < self.temperature < bounds.maximum:
+            raise ValueError(
+                f"learn_temperature: temperature {self.temperature:g} is not between its bounds {bounds.minimum:g} and "
+                f"{bounds.maximum:g}"
+            )
         weighted = next((term for term in self.terms if isinstance(term, Nce) and term.hardness), None)
         if weighted is not None and not self.hard_negatives:
             raise ValueError(
@@ -241,6 +250,30 @@ class Stage(Part):
         if isinstance(tree, dict) and isinstance(tree.get("task"), dict):
             return tree | {"task": {"kind": "contrast"} | tree["task"]}
         return tree
+
+    @model_validator(mode="after")
+    def _weights_of_sources(self) -> "Stage":
+        names = [source.name for source in self.data]
+        for number, term in enumerate(self.task.terms if isinstance(self.task, Contrast) else ()):
+            if term.source_weights is None:
+                continue
+            unknown = next((name for name in term.source_weights if name not in names), None)
+            if unknown is not None:
+                raise ValueError(
+                    f"task.terms.{number}.source_weights: no source is named {unknown!r}; there are {', '.join(names)}"
+                )
+            if len(names) > 1 and not self.mixture.one_source_batches:
+                raise ValueError(
+                    f"task.terms.{number}.source_weights: a batch of several sources has one weight; set "
+                    "mixture.one_source_batches=true"
+                )
+        if isinstance(self.task, Contrast):
+            idle = next((name for name in names if not any(x.weight_in(name) for x in self.task.terms)), None)
+            if idle is not None:
+                raise ValueError(
+                    f"task.terms: all terms have weight 0 in batches of source {idle!r}; give one a weight"
+                )
+        return self
 
     @model_validator(mode="after")
     def _softmax_for_grad_cache(self) -> "Stage":

@@ -22,10 +22,19 @@ class Term(Part):
         None, description="factor of each prefix; null: 1 each"
     )
 
+    source_weights: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
+        None, description="weights in batches of these sources, in place of `weight`; needs mixture.one_source_batches"
+    )
+
     @property
     def label(self) -> str:
         """What the log calls it."""
         return self.name or self.kind
+
+    def weight_in(self, source: str | None) -> float:
+        """Its weight in a batch of rows of one source; None: of several."""
+        own = self.source_weights or {}
+        return own.get(source, self.weight) if source is not None else self.weight
 
     @model_validator(mode="after")
     def _prefixes(self) -> "Term":
@@ -76,4 +85,36 @@ class SelfContrast(Term):
     texts: Literal["queries", "positives"] = Field("positives", description="whose second view is made")
 
 
-AnyTerm = Annotated[Nce | Gor | SelfContrast, Field(discriminator="kind")]
+class Matching(Term):
+    """The model's vectors are to be a teacher's (EmbedDistill, arXiv:2301.12005; EmbeddingGemma, section 2.2)."""
+
+    kind: Literal["matching"] = "matching"
+    teacher: str | None = Field(None, description="a model: hub id, folder, run folder or bundled:all-minilm-l6-v2")
+    vectors: str | None = Field(None, description='instead: a file of vectors, {"text", "vector", "title"?} a line')
+    form: Literal["direct", "projection", "relational"] = Field(
+        "direct", description="projection: through a learned matrix; relational: similarities, whatever the dimensions"
+    )
+    distance: Literal["squared", "l2", "cosine"] = Field("squared", description="of direct and projection")
+    texts: tuple[Literal["queries", "positives", "negatives"], ...] = ("queries", "positives", "negatives")
+    projection_learning_rate: float = Field(1e-3, gt=0, description="on the same schedule as optimiser.learning_rate")
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> "Matching":
+        if (self.teacher is None) == (self.vectors is None):
+            raise ValueError("matching needs a teacher: a model as teacher, or a file as vectors, one of the two")
+        if not self.texts or len(set(self.texts)) < len(self.texts):
+            raise ValueError("texts: name queries, positives or negatives, each once")
+        if self.matryoshka is not None and self.form == "projection":
+            raise ValueError("matryoshka: a projection leads from whole vectors; use form: direct or relational")
+        return self
+
+
+class LearnedTemperature(Part):
+    """A temperature that is trained between bounds, from `temperature` on."""
+
+    minimum: float = Field(0.005, gt=0)
+    maximum: float = Field(0.5, gt=0)
+    learning_rate: float = Field(0.01, gt=0, description="on the same schedule as optimiser.learning_rate")
+
+
+AnyTerm = Annotated[Nce | Gor | SelfContrast | Matching, Field(discriminator="kind")]

@@ -23,6 +23,10 @@ from gemma4vec.training.optimiser import MasterAdamW
 _NAME = re.compile(r"step-(\d{8})")
 
 
+# What the names of parameters begin with that a task trains beside the model (see `training.learned`).
+BESIDE = "objective."
+
+
 @dataclass
 class Progress:
     """Where a run stands."""
@@ -94,11 +98,15 @@ def read_progress(checkpoint: Path) -> Progress:
 
 
 def trained_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The trained values at full precision, by name.
+    """The model's trained values at full precision, by name, without what a task trained beside it.
 
     Raises:
         InputError: the checkpoint is damaged.
     """
+    return {name: value for name, value in _weights(checkpoint).items() if not name.startswith(BESIDE)}
+
+
+def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(checkpoint / "trained.safetensors")
     except (OSError, SafetensorError) as error:
@@ -111,7 +119,7 @@ def load_checkpoint(checkpoint: Path, optimiser: MasterAdamW, rank: int = 0) -> 
     Raises:
         InputError: the checkpoint is damaged, or belongs to another model.
     """
-    weights = trained_weights(checkpoint)
+    weights = _weights(checkpoint)
     if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in optimiser.masters.items()}:
         raise InputError(f"{checkpoint} belongs to another model; start a new run instead of resuming this one")
     try:

@@ -3,7 +3,7 @@
 Shapes: N rows, K hard negatives a row, D dimensions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,9 @@ from gemma4vec.objective.duplicates import Keys
 from gemma4vec.recipe import schema
 from gemma4vec.training.distributed import World
 from gemma4vec.training.grad_cache import encode_cached, wants_cache
-from gemma4vec.training.task import Loss
+from gemma4vec.training.learned import Learned
+from gemma4vec.training.task import Loss, OwnParameter
+from gemma4vec.training.teachers import open_teachers, taught
 from gemma4vec.training.terms import (
     Vectors,
     check_dropout,
@@ -50,6 +52,12 @@ class ContrastBatch:
     negative_keys_NK: Tensor
     texts: RowBatch
     views: dict[str, list[Layout]] = field(default_factory=dict)
+    teachers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str | None:
+        """The source of all rows; None: they come from several."""
+        return self.texts.sources[0] if len(set(self.texts.sources)) == 1 else None
 
     @property
     def layouts(self) -> list[Layout]:
@@ -64,7 +72,16 @@ class ContrastTask:
         InputError: a term that this model cannot have (Matryoshka dimensions, self-contrast without dropout).
     """
 
-    def __init__(self, stage: schema.Stage, rows: Sequence[Row], built: Built, *, max_tokens: int, seed: int):
+    def __init__(
+        self,
+        stage: schema.Stage,
+        rows: Sequence[Row],
+        built: Built,
+        *,
+        max_tokens: int,
+        seed: int,
+        say: Callable[[str], None] = lambda line: None,
+    ):
         assert isinstance(stage.task, schema.Contrast)
         check_terms(stage.task, built.encoder.dimension)
         check_dropout(stage.task, built.encoder)
@@ -82,6 +99,9 @@ class ContrastTask:
         self.seed = seed
         self.cached = stage.layout.grad_cache is True
         self.world = World()
+        self.teachers = open_teachers(stage.task, rows, built.encoder.dimension, self.world, say)
+        sizes = {label: teacher.dimension for label, (_, teacher) in self.teachers.items()}
+        self.learned = Learned(stage.task, built.encoder.dimension, sizes, built.encoder.backbone.device)
 
     @property
     def rows_per_batch(self) -> int:
@@ -100,6 +120,10 @@ class ContrastTask:
             group_rows=stage.batch.group_rows,
         ):
             yield self.prepare(drawn)
+
+    def own_parameters(self) -> dict[str, OwnParameter]:
+        """A learned temperature, and projections to teachers."""
+        return self.learned.own
 
     def settle(self, built: Built) -> dict[str, Any]:
         """Choose whether activations are kept or computed again, by the first batch."""
@@ -132,6 +156,7 @@ class ContrastTask:
             positive_keys_N=text_keys(drawn.positives),
             negative_keys_NK=text_keys(flat_negatives).view(len(drawn.queries), k),
             texts=drawn,
+            teachers={label: taught(term, teacher, drawn) for label, (term, teacher) in self.teachers.items()},
             views={name: self._lay_out(again[name]) for name in wanted_views(self.objective)},
         )
 
@@ -145,14 +170,16 @@ class ContrastTask:
         vectors = Vectors(queries_ND, positives_ND, negatives_MD.view(n, k, -1) if k else None, views)
         if self.world.size > 1:
             vectors = gathered(vectors, self.world.counts(batch.rows))
-        values = term_values(self.objective, vectors, keys)
+        values = term_values(self.objective, vectors, keys, self.learned, batch.teachers)
         layouts, part = batch.layouts, 1.0 / self.world.size
+        temperature = self.learned.temperature()
         return Loss(
-            weighted_sum(self.objective, values) * part,
+            weighted_sum(self.objective, values, batch.source) * part,
             tokens=sum(layout.real_tokens for layout in layouts),
             rows=n,
             padding_share=padding_share(layouts),
             terms={name: value.detach() * part for name, value in values.items()} if len(values) > 1 else {},
+            noted={"temperature": temperature.detach()} if isinstance(temperature, Tensor) else {},
         )
 
     def _vectors(self, built: Built, batch: ContrastBatch) -> Tensor:

@@ -29,6 +29,7 @@ from gemma4vec.model.skeleton import (
     shallow_config,
 )
 from gemma4vec.recipe import schema
+from gemma4vec.recipe.terms import Nce
 from gemma4vec.training.estimate_base import BaseFiles, base_files
 from gemma4vec.training.estimate_data import Reading, one_micro_batch, read_batches
 from gemma4vec.training.estimate_flops import step_flops
@@ -231,6 +232,10 @@ def _measure(model: _Model, number: int, data: Loaded, reading: Reading, compile
 
 def _task(model: _Model, stage: schema.Stage, data: Loaded, number: int, built: Built) -> Task:
     seed = model.recipe.seed + number
+    if isinstance(stage.task, schema.Contrast):  # teachers are not opened for this: what they add is small
+        terms = tuple(term for term in stage.task.terms if term.kind != "matching")
+        kept = stage.task.model_copy(update={"terms": terms or (Nce(),)})
+        stage = stage.model_copy(update={"task": kept})
     return make_task(
         stage, data, built, lambda: _empty_head(model, built), max_tokens=model.recipe.model.max_tokens, seed=seed
     )

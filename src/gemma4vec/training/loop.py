@@ -77,7 +77,7 @@ def train_stage(stage: Stage, seed: int) -> Progress:
     if finished is not None:
         return finished
     prepare_model(stage)
-    optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser)
+    optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser, stage.task.own_parameters())
     torch.manual_seed(stage.world.seed(seed))
     progress = _resume(stage, optimiser)
     stage.random = random_state()
@@ -217,10 +217,11 @@ def _step(
     stage.line.step(progress.step, budget.total, mean_loss, tokens / seconds, progress.seconds / max(1, progress.step))
 
 
-def _terms(losses: list[Loss]) -> dict[str, dict[str, float]]:
-    """The event's field of what the loss is made of: each term's mean over the step's batches, unweighted."""
+def _terms(losses: list[Loss]) -> dict[str, Any]:
+    """The event's field of what the loss is made of: each term's mean over the batches, unweighted; and notes."""
     names = losses[0].terms
-    return {"terms": {name: sum(float(x.terms[name]) for x in losses) / len(losses) for name in names}} if names else {}
+    terms = {name: sum(float(x.terms[name]) for x in losses) / len(losses) for name in names}
+    return {**({"terms": terms} if names else {}), **{name: float(value) for name, value in losses[-1].noted.items()}}
 
 
 def _advance(stage: Stage, progress: Progress, batches: int, rows: int, tokens: int, seconds: float) -> None:

@@ -11,7 +11,7 @@ same adapters, while LLM2Vec merges them into the base and adds new ones.
 Shapes: T real tokens, M predicted tokens, D hidden size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from gemma4vec.model.packing import Layout, Tokens, packed, padded, padding_shar
 from gemma4vec.model.prompts import Prompted
 from gemma4vec.recipe import schema
 from gemma4vec.training.distributed import World
-from gemma4vec.training.task import Loss
+from gemma4vec.training.task import Loss, OwnParameter
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,10 @@ class MaskedNextTokenTask:
             drawn = TextBatch([self.texts[i] for i in chosen.tolist()], epoch)
             yield self.prepare(drawn, np.random.default_rng([self.seed, epoch, within]))
             number += 1
+
+    def own_parameters(self) -> Mapping[str, OwnParameter]:
+        """None: it trains the model alone."""
+        return {}
 
     def settle(self, built: Built) -> dict[str, Any]:
         """Nothing is left open here."""

@@ -14,15 +14,22 @@ from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
 from gemma4vec.recipe import schema
+from gemma4vec.training.task import OwnParameter
 
 
 class MasterAdamW:
     """AdamW whose state and weights are at least fp32."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], settings: schema.Optimiser):
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        settings: schema.Optimiser,
+        beside: Mapping[str, OwnParameter] | None = None,
+    ):
         if not parameters:
             raise InputError("model: nothing is trained; set model.lora, or model.train=full")
-        self.parameters = dict(parameters)
+        beside = beside or {}
+        self.parameters = {**parameters, **{name: own.parameter for name, own in beside.items()}}
         self.settings = settings
         self.masters = {
             name: p if p.dtype in (torch.float32, torch.float64) else nn.Parameter(p.detach().float().clone())
@@ -32,10 +39,16 @@ class MasterAdamW:
         # Weights of a readout start from nothing, or as factors of about one; adapters are small changes to a base.
         readout = [p for name, p in self.masters.items() if own is not None and name.startswith("readout.")]
         rest = [p for name, p in self.masters.items() if own is None or not name.startswith("readout.")]
-        groups = [(rest, 1.0), (readout, (own or 0.0) / settings.learning_rate)]
-        self._factors = [factor for part, factor in groups if part]
+        rest = [p for p in rest if not any(p is found.parameter for found in beside.values())]
+        groups = [(rest, 1.0, {}), (readout, (own or 0.0) / settings.learning_rate, {})]
+        # No decay: a temperature of no weight is a temperature, and not a neutral one.
+        groups += [
+            ([self.masters[name]], found.learning_rate / settings.learning_rate, {"weight_decay": 0.0})
+            for name, found in beside.items()
+        ]
+        self._factors = [factor for part, factor, _ in groups if part]
         self.adamw = torch.optim.AdamW(
-            [{"params": part} for part, _ in groups if part],
+            [{"params": part, **options} for part, _, options in groups if part],
             lr=settings.learning_rate,
             betas=settings.betas,
             weight_decay=settings.weight_decay,

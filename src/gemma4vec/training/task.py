@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from gemma4vec.model.build import Built
 
@@ -19,6 +19,7 @@ class Loss:
         rows: rows that were encoded.
         padding_share: share of computed cells that held no real token.
         terms: what `value` is the weighted sum of, by name, unweighted and without a graph; empty where it is one term.
+        noted: what else the log says of a step.
     """
 
     value: Tensor
@@ -26,6 +27,15 @@ class Loss:
     rows: int
     padding_share: float
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+    noted: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OwnParameter:
+    """What a task trains beside the model, with its own learning rate (on the stage's schedule) and no weight decay."""
+
+    parameter: nn.Parameter
+    learning_rate: float
 
 
 class Task(Protocol):
@@ -38,6 +48,10 @@ class Task(Protocol):
 
     def batches(self, start: int = 0) -> Iterator[Any]:
         """Endless batches from number `start` on; the same number always gives the same batch."""
+        ...
+
+    def own_parameters(self) -> Mapping[str, OwnParameter]:
+        """What is trained beside the model, by names that begin with `objective.`."""
         ...
 
     def settle(self, built: Built) -> dict[str, Any]:

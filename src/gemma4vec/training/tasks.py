@@ -29,7 +29,8 @@ def make_task(
     Where the stage tokenises once, that is done now, if `say` is there to be told; the texts are read otherwise.
     """
     if isinstance(stage.task, schema.Contrast):
-        task = ContrastTask(stage, loaded.rows, built, max_tokens=max_tokens, seed=seed)
+        remark = say or (lambda line: None)
+        task = ContrastTask(stage, loaded.rows, built, max_tokens=max_tokens, seed=seed, say=remark)
         if stage.batch.tokenise == "once" and say is not None and isinstance(loaded.rows, MixedRows):
             reserved = built.encoder.readout.reserved
             task.rows = tokenised_rows(

@@ -13,10 +13,12 @@ from gemma4vec.errors import InputError
 from gemma4vec.objective.duplicates import Keys
 from gemma4vec.objective.gather import gather_rows
 from gemma4vec.objective.gor import gor
+from gemma4vec.objective.matching import embedding_matching, relational_matching
 from gemma4vec.objective.matryoshka import check_dimensions, matryoshka
 from gemma4vec.objective.nce import nce, self_contrast
 from gemma4vec.recipe import schema
-from gemma4vec.recipe.terms import AnyTerm, Gor, Nce
+from gemma4vec.recipe.terms import Gor, Matching, Nce, SelfContrast
+from gemma4vec.training.learned import Learned
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,16 @@ class Vectors:
     positives_ND: Tensor
     negatives_NKD: Tensor | None
     views: Mapping[str, Tensor]
+
+    def of(self, texts: str) -> Tensor | None:
+        """Those of `queries`, `positives` or `negatives`, row after row: `[N, D]` or `[N*K, D]`."""
+        if texts == "negatives":
+            return None if self.negatives_NKD is None else self.negatives_NKD.flatten(0, 1)
+        return self.queries_ND if texts == "queries" else self.positives_ND
+
+
+# Of each term with a teacher, by its name: the teacher's vectors of `queries`, `positives`, `negatives`.
+Teachers = Mapping[str, Mapping[str, Tensor]]
 
 
 def gathered(own: Vectors, counts: Sequence[int]) -> Vectors:
@@ -40,15 +52,31 @@ def gathered(own: Vectors, counts: Sequence[int]) -> Vectors:
     return Vectors(queries[:, 0], positives[:, 0], negatives_NKD if k else None, names)
 
 
-def term_values(task: schema.Contrast, vectors: Vectors, keys: Keys) -> dict[str, Tensor]:
+def term_values(
+    task: schema.Contrast,
+    vectors: Vectors,
+    keys: Keys,
+    learned: Learned | None = None,
+    teachers: Teachers | None = None,
+) -> dict[str, Tensor]:
     """Each term's value by name, unweighted, with a graph; the loss is `weighted_sum` of them."""
-    return {term.label: _value(term, task, vectors, keys) for term in task.terms}
+    values = {}
+    for term in task.terms:
+        if isinstance(term, Matching):
+            projection_ED = None if learned is None else learned.projection(term.label)
+            values[term.label] = _matched(term, vectors, (teachers or {})[term.label], projection_ED)
+        else:
+            values[term.label] = _value(term, task, vectors, keys, learned)
+    return values
 
 
-def weighted_sum(task: schema.Contrast, values: Mapping[str, Tensor]) -> Tensor:
-    """The loss: each term times its weight. What has weight 0 has no gradient, even where it is not finite."""
-    trained = [term.weight * values[term.label] for term in task.terms if term.weight]
-    return torch.stack(trained).sum()
+def weighted_sum(task: schema.Contrast, values: Mapping[str, Tensor], source: str | None = None) -> Tensor:
+    """The loss: each term times its weight. What has weight 0 has no gradient, even where it is not finite.
+
+    `source` is where all rows of the batch come from, for terms with weights of their own there.
+    """
+    weights = {term.label: term.weight_in(source) for term in task.terms}
+    return torch.stack([weight * values[label] for label, weight in weights.items() if weight]).sum()
 
 
 def wanted_views(task: schema.Contrast) -> list[str]:
@@ -82,7 +110,31 @@ def check_dropout(task: schema.Contrast, encoder: nn.Module, where: str = "task"
         )
 
 
-def _value(term: AnyTerm, task: schema.Contrast, vectors: Vectors, keys: Keys) -> Tensor:
+def _matched(term: Matching, vectors: Vectors, teacher: Mapping[str, Tensor], projection_ED: Tensor | None) -> Tensor:
+    """The distance to a teacher: summed over queries, positives and negatives; relational, among all of them.
+
+    In Matryoshka's prefixes a direct match is with the teacher's own prefix, a relational one with the whole teacher.
+    """
+    pairs = [(own, teacher[texts]) for texts in term.texts if (own := vectors.of(texts)) is not None]
+    if term.form == "relational":
+        student_ND, teacher_NE = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        lengths = term.matryoshka or (student_ND.shape[1],)
+        return matryoshka(
+            lambda own: relational_matching(own, teacher_NE), [student_ND], lengths, term.matryoshka_weights
+        )
+
+    def distance(own_ND: Tensor, its_NE: Tensor) -> Tensor:
+        return embedding_matching(own_ND, its_NE, projection_ED, distance=term.distance)
+
+    if term.matryoshka is None:
+        return torch.stack([distance(own, its.to(own)) for own, its in pairs]).sum()
+    values = [matryoshka(distance, [o, t.to(o)], term.matryoshka, term.matryoshka_weights) for o, t in pairs]
+    return torch.stack(values).sum()
+
+
+def _value(
+    term: Nce | Gor | SelfContrast, task: schema.Contrast, vectors: Vectors, keys: Keys, learned: Learned | None
+) -> Tensor:
     parts: list[Tensor | None]
     queries_ND, positives_ND = vectors.queries_ND, vectors.positives_ND
     if isinstance(term, Nce):
@@ -95,7 +147,9 @@ def _value(term: AnyTerm, task: schema.Contrast, vectors: Vectors, keys: Keys) -
     def loss(first_Nd: Tensor, second_Nd: Tensor, negatives_NKd: Tensor | None = None) -> Tensor:
         if isinstance(term, Gor):
             return gor(first_Nd, term.form) + gor(second_Nd, term.form)
-        temperature = task.temperature if term.temperature is None else term.temperature
+        temperature: float | Tensor = task.temperature if term.temperature is None else term.temperature
+        if term.temperature is None and learned is not None:
+            temperature = learned.temperature()
         if not isinstance(term, Nce):
             texts_N = keys.queries_N if term.texts == "queries" else keys.positives_N
             return self_contrast(first_Nd, second_Nd, temperature=temperature, keys=texts_N)

@@ -1,0 +1,178 @@
+"""The vectors of teachers for the texts of a batch: by a model whose vectors are kept on disk, or from a file.
+
+Shapes: N texts, E dimensions of a teacher.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gemma4vec.data.batches import RowBatch
+from gemma4vec.data.jsonl import raw_lines
+from gemma4vec.data.rows import Row
+from gemma4vec.errors import InputError
+from gemma4vec.model.cached import CachedEmbedder
+from gemma4vec.model.embedder import Embedder
+from gemma4vec.model.given_tokens import GivenTokens
+from gemma4vec.model.prompts import Document
+from gemma4vec.recipe import schema
+from gemma4vec.recipe.terms import Matching
+from gemma4vec.training.distributed import World
+
+Say = Callable[[str], None]
+# Texts that a teacher encodes between two writes to disk.
+_CHUNK = 4096
+
+
+class ModelTeacher:
+    """Any model that opens as an embedder, with its own prompts; what it has encoded once comes from disk."""
+
+    def __init__(self, name: str, say: Say):
+        self.name = name
+        self.embedder = CachedEmbedder(Embedder.load(name, notice=say))
+        self.dimension = self.embedder.dimension
+
+    def learn(self, queries: Sequence[str], documents: Sequence[Document], say: Say) -> None:
+        """Encode what is not on disk yet."""
+        for texts, encode in ((queries, self.queries), (documents, self.documents)):
+            for start in range(0, len(texts), _CHUNK):
+                before = self.embedder.computed
+                encode(texts[start : start + _CHUNK])  # type: ignore[arg-type]  # each gets its own kind
+                if self.embedder.computed > before:
+                    say(f"teacher {self.name}: {min(start + _CHUNK, len(texts)):,} of {len(texts):,} texts")
+
+    def queries(self, texts: Sequence[str]) -> Tensor:
+        """`[N, E]`."""
+        return torch.from_numpy(self.embedder.encode_query(list(texts)))
+
+    def documents(self, texts: Sequence[Document]) -> Tensor:
+        """`[N, E]`."""
+        return torch.from_numpy(self.embedder.encode_document(list(texts)))
+
+
+class FileTeacher:
+    """Vectors that somebody has computed: one JSON object a line, `{"text", "vector", "title"?}`.
+
+    Raises:
+        InputError: a line without text or vector, or vectors of several lengths.
+    """
+
+    def __init__(self, path: str, key: str):
+        self.path, self.key = Path(path), key
+        self.places: dict[tuple[str, str], int] = {}
+        found: list[list[float]] = []
+        for number, raw in raw_lines(self.path):
+            try:
+                line = json.loads(raw)
+                text, vector = (str(line.get("title") or ""), str(line["text"])), [float(x) for x in line["vector"]]
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise InputError(f'{key}: {path} line {number}: {{"text", "vector"}} is needed ({error})') from error
+            if found and len(vector) != len(found[0]):
+                raise InputError(
+                    f"{key}: {path} line {number}: a vector of {len(vector)}, the others have {len(found[0])} values"
+                )
+            self.places[text] = len(found)
+            found.append(vector)
+        if not found:
+            raise InputError(f"{key}: {path} has no vector")
+        self.vectors: NDArray[np.float32] = np.asarray(found, dtype=np.float32)
+        self.dimension = self.vectors.shape[1]
+
+    def learn(self, queries: Sequence[str], documents: Sequence[Document], say: Say) -> None:
+        """See that every text has its vector."""
+        self.queries(queries)
+        self.documents(documents)
+
+    def queries(self, texts: Sequence[str]) -> Tensor:
+        """`[N, E]`."""
+        return self._found([("", text) for text in texts])
+
+    def documents(self, texts: Sequence[Document]) -> Tensor:
+        """`[N, E]`."""
+        return self._found([(document.title or "", document.text) for document in texts])
+
+    def _found(self, texts: Sequence[tuple[str, str]]) -> Tensor:
+        missing = next((text for text in texts if text not in self.places), None)
+        if missing is not None:
+            raise InputError(f"{self.key}: {self.path} has no vector for the text {missing[1][:40]!r}; add it")
+        return torch.from_numpy(self.vectors[[self.places[text] for text in texts]])
+
+
+Teacher = ModelTeacher | FileTeacher
+
+
+def open_teacher(term: Matching, dimension: int, key: str, say: Say) -> Teacher:
+    """The teacher of a term, for a model of so many dimensions.
+
+    Raises:
+        InputError: there is no such model or file, or its dimensions need a projection that is not named.
+    """
+    teacher: Teacher
+    if term.vectors is not None:
+        teacher = FileTeacher(term.vectors, f"{key}.vectors")
+    else:
+        assert term.teacher is not None  # the recipe has one of the two
+        teacher = ModelTeacher(term.teacher, say)
+    if term.form == "direct" and teacher.dimension != dimension:
+        raise InputError(
+            f"{key}.form: the teacher has {teacher.dimension} dimensions, the model {dimension}; use form: projection, "
+            "or form: relational"
+        )
+    return teacher
+
+
+def open_teachers(
+    task: schema.Contrast, rows: Sequence[Row], dimension: int, world: World, say: Say, where: str = "task"
+) -> dict[str, tuple[Matching, Teacher]]:
+    """The teachers of a contrast by the names of their terms, with a vector on disk for every text of the rows.
+
+    Raises:
+        InputError: as `open_teacher` and `texts_of`, or a file without a text of the rows.
+    """
+    found: dict[str, tuple[Matching, Teacher]] = {}
+    with world.first_before_others():  # it encodes, the others find what it kept
+        for number, term in enumerate(task.terms):
+            if isinstance(term, Matching):
+                key = f"{where}.terms.{number}"
+                teacher = open_teacher(term, dimension, key, say)
+                teacher.learn(*texts_of(term, rows, key), say)
+                found[term.label] = (term, teacher)
+    return found
+
+
+def taught(term: Matching, teacher: Teacher, drawn: RowBatch) -> dict[str, Tensor]:
+    """A teacher's vectors of a batch, by texts: `queries`, `positives` `[N, E]`, `negatives` `[N*K, E]`."""
+    flat = [document for documents in drawn.negatives for document in documents]
+    wanted: dict[str, Tensor] = {}
+    if "queries" in term.texts:
+        wanted["queries"] = teacher.queries(drawn.queries)
+    if "positives" in term.texts:
+        wanted["positives"] = teacher.documents(drawn.positives)
+    if "negatives" in term.texts and flat:
+        wanted["negatives"] = teacher.documents(flat)
+    return wanted
+
+
+def texts_of(term: Matching, rows: Sequence[Row], key: str) -> tuple[list[str], list[Document]]:
+    """Every text of the rows that a teacher is asked for, once.
+
+    Raises:
+        InputError: the rows are tokens, which only the model itself can read.
+    """
+    queries: dict[str, None] = {}
+    documents: dict[Document, None] = {}
+    for row in rows:
+        if isinstance(row.query, GivenTokens):
+            raise InputError(f"{key}: the data has token ids, a teacher reads texts; use batch.tokenise=each_time")
+        if "queries" in term.texts:
+            queries[row.query] = None
+        if "positives" in term.texts:
+            documents |= dict.fromkeys(row.pos)
+        if "negatives" in term.texts:
+            documents |= dict.fromkeys(row.neg)
+    return list(queries), list(documents)

@@ -1,0 +1,199 @@
+"""Teachers in recipes: vectors from a file or a model, computed once; direct, projected and relational; refusals."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_run import make_stage, rows
+
+from gemma4vec.data.batches import RowBatch
+from gemma4vec.data.rows import Row
+from gemma4vec.errors import InputError
+from gemma4vec.model.prompts import Document, as_document
+from gemma4vec.objective.matching import embedding_matching, relational_matching
+from gemma4vec.objective.matryoshka import prefix
+from gemma4vec.recipe import schema
+from gemma4vec.recipe.load import parse_recipe
+from gemma4vec.training import teachers
+from gemma4vec.training.loop import train_stage
+from gemma4vec.training.terms import weighted_sum
+from tiny_model import write_tiny
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("base"), "gemma3", layers=2)
+
+
+def vector_of(text: str, dimension: int) -> list[float]:
+    generator = np.random.default_rng(list(text.encode()))
+    found = generator.normal(size=dimension)
+    return (found / np.linalg.norm(found)).tolist()
+
+
+def vectors_file(path: Path, dimension: int, some: Sequence[Row] | None = None) -> Path:
+    """Vectors of all texts of the rows of `tiny_run`."""
+    lines = []
+    for row in rows(2) if some is None else some:
+        for text in (row.query, *(document.text for document in (*row.pos, *row.neg))):
+            lines.append(json.dumps({"text": text, "vector": vector_of(text, dimension)}))
+    path.write_text("\n".join(lines))
+    return path
+
+
+def matching(path: Path, **words: Any) -> dict[str, Any]:
+    terms = [{"kind": "nce"}, {"kind": "matching", "weight": 0.5, "vectors": str(path), **words}]
+    return {"terms": terms, "hard_negatives": 2}
+
+
+def expected(stage: Any, batch: Any) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The model's vectors of a batch's queries, positives and negatives, and the teacher's, text by text."""
+    texts: RowBatch = batch.texts
+    flat = [document for documents in texts.negatives for document in documents]
+    own = stage.built.encoder(batch.groups[0]).split([8, 8, 16])
+    words = [texts.queries, [d.text for d in texts.positives], [d.text for d in flat]]
+    dimension = next(iter(stage.task.teachers.values()))[1].dimension
+    return list(own), [torch.tensor([vector_of(text, dimension) for text in kind]) for kind in words]
+
+
+def test_a_direct_match_is_the_sum_over_queries_positives_and_negatives(base: Path, tmp_path: Path) -> None:
+    dimension = make_stage(base, tmp_path).built.encoder.dimension
+    file = vectors_file(tmp_path / "v.jsonl", dimension)
+    for words in ({}, {"distance": "cosine", "texts": ["positives"]}, {"matryoshka": [dimension, 8]}):
+        stage = make_stage(base, tmp_path, task=matching(file, **words), negatives=2)
+        batch = next(stage.task.batches())
+        own, teacher = expected(stage, batch)
+        pairs = list(zip(own, teacher, strict=True))[1:2] if "texts" in words else list(zip(own, teacher, strict=True))
+        lengths = words.get("matryoshka", [dimension])
+        by_hand = sum(
+            embedding_matching(prefix(o, d), prefix(t, d), distance=words.get("distance", "squared")).item()
+            for o, t in pairs
+            for d in lengths
+        )
+        loss = stage.task.loss(stage.built, batch)
+        assert float(loss.terms["matching"]) == pytest.approx(by_hand, rel=1e-5)
+        whole = float(loss.terms["nce"]) + 0.5 * float(loss.terms["matching"])
+        assert loss.value.item() == pytest.approx(whole, rel=1e-6)
+
+
+def test_other_dimensions_are_matched_by_relations_or_a_projection_that_is_trained(base: Path, tmp_path: Path) -> None:
+    file = vectors_file(tmp_path / "v.jsonl", 5)
+    stage = make_stage(base, tmp_path, task=matching(file, form="relational"), negatives=2)
+    batch = next(stage.task.batches())
+    own, teacher = expected(stage, batch)
+    by_hand = relational_matching(torch.cat(own), torch.cat(teacher)).item()
+    assert float(stage.task.loss(stage.built, batch).terms["matching"]) == pytest.approx(by_hand, rel=1e-5)
+    stage = make_stage(
+        base, tmp_path, task=matching(file, form="projection", projection_learning_rate=0.1), negatives=2
+    )
+    ((name, trained),) = stage.task.own_parameters().items()
+    assert name == "objective.matching.projection" and trained.learning_rate == 0.1
+    assert trained.parameter.shape == (5, stage.built.encoder.dimension)
+    start = trained.parameter.detach().clone()
+    train_stage(stage, seed=0)
+    assert (trained.parameter - start).abs().max() > 1e-3
+
+
+def test_a_teacher_of_other_dimensions_without_a_projection_is_refused(base: Path, tmp_path: Path) -> None:
+    file = vectors_file(tmp_path / "v.jsonl", 5)
+    with pytest.raises(
+        InputError, match=r"task\.terms\.1\.form: the teacher has 5 dimensions, the model \d+; use form"
+    ):
+        make_stage(base, tmp_path, task=matching(file), negatives=2)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ('{"text": "a"}', r"line 1: .*is needed"),
+        ('{"text": "a", "vector": [1]}\n{"text": "b", "vector": [1, 2]}', r"line 2: a vector of 2, the others have 1"),
+        ('{"text": "a", "vector": [1, 2]}', r"has no vector for the text 'read the file'; add it"),
+        ("", r"has no vector"),
+    ],
+)
+def test_a_file_that_lacks_something_is_refused(base: Path, tmp_path: Path, content: str, complaint: str) -> None:
+    file = tmp_path / "v.jsonl"
+    file.write_text(content)
+    with pytest.raises(InputError, match=r"task\.terms\.1\.vectors: .*" + complaint):
+        make_stage(base, tmp_path, task=matching(file, form="relational"), negatives=2)
+
+
+class Counting:
+    """Stands for a model: vectors of 7 dimensions, and how many texts it was asked for."""
+
+    name, fingerprint, dimension = "counting", "counting", 7
+    asked = 0
+
+    @staticmethod
+    def load(name: str, notice: Any) -> "Counting":
+        return Counting()
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def encode_query(self, queries: Sequence[str], *, progress: Any = None) -> np.ndarray:
+        Counting.asked += len(queries)
+        return np.array([vector_of(text, 7) for text in queries], dtype=np.float32)
+
+    def encode_document(self, documents: Sequence[str | Document], *, progress: Any = None) -> np.ndarray:
+        return self.encode_query([as_document(document).text for document in documents])
+
+
+def test_a_model_encodes_every_text_once_whatever_the_steps_and_runs(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teachers, "Embedder", Counting)
+    task = {"terms": [{"kind": "matching", "teacher": "any", "form": "relational", "texts": ["queries", "positives"]}]}
+    stage = make_stage(base, tmp_path, task=task)
+    assert Counting.asked == 24 + 24  # each query and positive of the rows
+    batch = next(stage.task.batches())
+    term, teacher = stage.task.teachers["matching"]  # type: ignore[attr-defined]
+    found = teachers.taught(term, teacher, batch.texts)
+    by_hand = torch.tensor([vector_of(text, 7) for text in batch.texts.queries])
+    assert set(found) == {"queries", "positives"} and torch.allclose(found["queries"], by_hand.float())
+    train_stage(stage, seed=0)
+    make_stage(base, tmp_path, task=task)
+    assert Counting.asked == 48 and batch.rows == 8
+
+
+def test_what_a_recipe_cannot_mean_is_refused() -> None:
+    text = """
+name: a
+stages:
+  - data: [{name: a, path: a.jsonl}, {name: b, path: b.jsonl}]
+    task: {terms: [{kind: nce}, %s]}
+    budget: {steps: 1}
+"""
+    for term, complaint in (
+        ("{kind: matching}", "matching needs a teacher"),
+        ("{kind: matching, teacher: x, vectors: y}", "matching needs a teacher"),
+        ("{kind: matching, teacher: x, form: projection, matryoshka: [8]}", "a projection leads from whole vectors"),
+        ("{kind: matching, teacher: x, texts: []}", "texts: name queries"),
+        ("{kind: matching, teacher: x, weight: .nan}", r"terms\.1\.weight"),
+        ("{kind: macthing}", "did you mean 'matching'"),
+        ("{kind: gor, source_weights: {c: 1}}", r"terms\.1\.source_weights: no source is named 'c'; there are a, b"),
+        ("{kind: gor, source_weights: {a: 1}}", r"set mixture\.one_source_batches=true"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            parse_recipe(text % term, "my.yaml")
+
+
+def test_terms_have_weights_of_their_own_in_batches_of_a_source() -> None:
+    text = """
+name: a
+stages:
+  - data: [{name: a, path: a.jsonl}, {name: b, path: b.jsonl}]
+    mixture: {one_source_batches: true}
+    task: {terms: [{kind: nce}, {kind: gor, weight: 2, source_weights: {a: 0.5}}]}
+    budget: {steps: 1}
+"""
+    task = parse_recipe(text, "my.yaml").stages[0].task
+    assert isinstance(task, schema.Contrast)
+    values = {"nce": torch.tensor(1.0), "gor": torch.tensor(10.0)}
+    assert [weighted_sum(task, values, source).item() for source in ("a", "b", None)] == [6.0, 21.0, 21.0]
+    with pytest.raises(InputError, match="all terms have weight 0 in batches of source 'a'"):
+        parse_recipe(text.replace("{kind: nce}, ", "").replace("a: 0.5", "a: 0"), "my.yaml")
