@@ -45,7 +45,7 @@ def languages(profile: Profile, field: str) -> str:
 
 def _charts(profile: Profile) -> list[tuple[str, Chart]]:
     """(caption, picture) of every distribution that the source has."""
-    pairs = [
+    pairs: list[tuple[str, Spread | None, Spread | None]] = [
         (f"Length of {field} texts in {profile.unit}", profile.lengths[field], None)
         for field in ("query", "positive", "negative")
     ]
