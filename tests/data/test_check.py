@@ -118,6 +118,7 @@ def test_stamps_are_found_by_contents(checked):
     assert read_stamp(stamp.content_hash, SUITE.fingerprint) is None
     file = write_stamp(stamp)
     assert read_stamp(stamp.content_hash, SUITE.fingerprint) == stamp == stamps_of_data(stamp.content_hash)[0]
+    assert read_stamp(f"{stamp.content_hash}:5", SUITE.fingerprint) is None  # its first five rows
     assert read_stamp("0" * 64, SUITE.fingerprint) is None and stamps_of_data("0" * 64) == []
     file.write_text("{")
     with pytest.raises(InputError, match="check again"):

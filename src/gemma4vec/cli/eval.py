@@ -86,9 +86,7 @@ def evaluate_command(
     run = _owner(model)
     if checkpoints:
         if out is not None or max_tokens is not None or dtype != "auto":
-            raise InputError(
-                "--checkpoints evaluates as the run was trained; leave out --out, --max-tokens, --dtype"
-            )
+            raise InputError("--checkpoints evaluates as the run was trained; leave out --out, --max-tokens, --dtype")
         from gemma4vec.cli.eval_checkpoints import evaluate_checkpoints
 
         evaluate_checkpoints(run, suites, cached=not no_cache, look_again=look_again, as_json=as_json)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.errors import InputError
-from gemma4vec.files import home, write_json
+from gemma4vec.files import home, sha256_text, write_json
 
 FORMAT = 1
 
@@ -94,7 +94,7 @@ def stamps_of_data(content_hash: str) -> list[Stamp]:
     Raises:
         InputError: as `read_stamp`.
     """
-    files = sorted(folder().glob(f"{content_hash[:16]}-*.json"))
+    files = sorted(folder().glob(f"{_short(content_hash)}-*.json"))
     found = [read_stamp(content_hash, file.stem.partition("-")[2]) for file in files]
     return sorted((stamp for stamp in found if stamp is not None), key=lambda stamp: stamp.suite)
 
@@ -111,4 +111,9 @@ def sources_of_manifest(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]
 
 
 def _file(content_hash: str, suite_fingerprint: str) -> Path:
-    return folder() / f"{content_hash[:16]}-{suite_fingerprint[:16]}.json"
+    return folder() / f"{_short(content_hash)}-{suite_fingerprint[:16]}.json"
+
+
+def _short(content_hash: str) -> str:
+    """16 digits for all of a content hash: that of a large file's first rows ends in their number."""
+    return sha256_text(content_hash)[:16]

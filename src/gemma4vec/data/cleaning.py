@@ -39,9 +39,9 @@ def write_clean(folder: Path, reports: Sequence[SourceReport]) -> dict[str, int]
     """
     kept = {}
     for report in reports:
-        rows = list(without_faults(report.rows, report.faults))
-        write_rows(folder / f"{report.name}.jsonl.gz", rows)
-        kept[report.name] = len(rows)
+        whole = sum(fault.whole or fault.copy for fault in report.faults.values())
+        kept[report.name] = len(report.rows) - whole
+        write_rows(folder / f"{report.name}.jsonl.gz", without_faults(report.rows, report.faults))
     return kept
 
 

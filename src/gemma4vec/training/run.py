@@ -86,15 +86,16 @@ def load_data(run: RunFolder, recipe: Recipe, number: int, say: Say) -> Loaded:
     stage = recipe.stages[number]
     loaded = load_sources(stage.data, say, stage.mixture)
     manifest = run.manifest
-    known = overlaps_known([str(told["content_hash"]) for told in loaded.sources.values()])
-    for stamp in known:
+    noted = {suite: dict(found) for suite, found in (manifest.get("contamination") or {}).items()}
+    for stamp in overlaps_known([str(told["content_hash"]) for told in loaded.sources.values()]):
+        noted.setdefault(stamp.suite, {})[stamp.source] = stamp.summary()
         say(
             f"warning: {stamp.source} overlaps the suite {stamp.suite}: {len(stamp.touched_queries):,} of "
             f"{stamp.queries:,} queries are touched; scores on it will carry a mark"
         )
     run.update_manifest(
         data=dict(manifest.get("data", {})) | {f"{number}-{stage.name}": loaded.sources},
-        contamination=dict(manifest.get("contamination") or {}) | {stamp.suite: stamp.summary() for stamp in known},
+        contamination=noted,
     )
     return loaded
 
