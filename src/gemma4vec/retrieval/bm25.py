@@ -75,9 +75,10 @@ class BM25Index:
 
     def best(self, scores_M: np.ndarray, k: int, descending_id_rank: np.ndarray | None = None) -> Found:
         """The k documents with the highest of such scores as `scores` gives, int64[k] and float32[k]; none with 0."""
-        indices, scores = top_of_row(scores_M, k, descending_id_rank)
-        shares_no_token = scores <= 0
-        return Found(np.where(shares_no_token, -1, indices), np.where(shares_no_token, np.float32(-np.inf), scores))
+        sharing = np.flatnonzero(scores_M > 0)  # most documents share no token with a short query
+        rank = None if descending_id_rank is None else descending_id_rank[sharing]
+        indices, scores = top_of_row(scores_M[sharing], k, rank)
+        return Found(np.where(indices < 0, -1, sharing[indices] if len(sharing) else -1), scores)
 
     def scores(self, query: str) -> np.ndarray:
         """float32[M]: every document's BM25 score, 0 where it shares no token; a token asked twice counts twice."""
