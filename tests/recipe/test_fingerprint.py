@@ -109,6 +109,7 @@ DIFFERENT = [
     "stages.0.batch.rows=8",
     "stages.0.batch.accumulate=2",
     "stages.0.batch.group_rows=4",
+    "stages.0.batch.distinct=true",
     "stages.0.batch.query_tokens=8",
     "stages.0.batch.document_tokens=8",
     "stages.0.batch.tokenise=once",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gemma4vec.data.distinct import spread_duplicates
 from gemma4vec.data.mixture import MixedRows, negative_counts
 from gemma4vec.data.order import Epoch, epoch_order
 from gemma4vec.data.rows import Row
@@ -46,12 +47,20 @@ def check_rows(rows: Sequence[Row], *, size: int, hard_negatives: int) -> None:
 
 
 def batches(
-    rows: Sequence[Row], *, size: int, hard_negatives: int, seed: int, start: int = 0, group_rows: int = 1
+    rows: Sequence[Row],
+    *,
+    size: int,
+    hard_negatives: int,
+    seed: int,
+    start: int = 0,
+    group_rows: int = 1,
+    distinct: bool = False,
 ) -> Iterator[RowBatch]:
     """Endless batches of `size` rows, from batch number `start` on. The rows left at an epoch's end are left out.
 
     With `group_rows` above 1, rows of one group follow each other in runs of that length, the runs in random order: a
-    batch then holds several rows of each of a few groups, which are harder to tell apart than random ones.
+    batch then holds several rows of each of a few groups, which are harder to tell apart than random ones. `distinct`
+    keeps rows of an equal query or positive apart (see `data.distinct`).
 
     Raises:
         InputError: fewer rows than a batch needs, or a row with fewer hard negatives than asked for.
@@ -64,6 +73,8 @@ def batches(
         epoch, within = divmod(step, per_epoch)
         if epoch != epoch_shown:
             order = epoch_order(rows, size=size, seed=seed, epoch=epoch, group_rows=group_rows)
+            if distinct:
+                order = spread_duplicates(order, rows, size)
             epoch_shown = epoch
         here = slice(within * size, (within + 1) * size)
         yield _draw(rows, order.rows[here].tolist(), order.passes[here].tolist(), hard_negatives, seed, epoch)

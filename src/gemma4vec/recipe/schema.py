@@ -155,6 +155,7 @@ class Batch(Part):
     group_rows: int = Field(
         1, ge=1, description="so many rows of a batch come from one group (package, topic): harder in-batch negatives"
     )
+    distinct: bool = Field(False, description="no two rows of a batch have an equal query or an equal positive")
     query_tokens: int | None = Field(None, ge=4, description="cut of queries in training; null: model.max_tokens")
     document_tokens: int | None = Field(None, ge=4, description="cut of documents in training; null: model.max_tokens")
     tokenise: Literal["each_time", "once"] = Field(

@@ -118,6 +118,7 @@ class ContrastTask:
             seed=self.seed,
             start=start,
             group_rows=stage.batch.group_rows,
+            distinct=stage.batch.distinct,
         ):
             yield self.prepare(drawn)
 

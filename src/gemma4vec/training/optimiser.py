@@ -40,7 +40,10 @@ class MasterAdamW:
         readout = [p for name, p in self.masters.items() if own is not None and name.startswith("readout.")]
         rest = [p for name, p in self.masters.items() if own is None or not name.startswith("readout.")]
         rest = [p for p in rest if not any(p is found.parameter for found in beside.values())]
-        groups = [(rest, 1.0, {}), (readout, (own or 0.0) / settings.learning_rate, {})]
+        groups: list[tuple[list[nn.Parameter], float, dict[str, float]]] = [
+            (rest, 1.0, {}),
+            (readout, (own or 0.0) / settings.learning_rate, {}),
+        ]
         # No decay: a temperature of no weight is a temperature, and not a neutral one.
         groups += [
             ([self.masters[name]], found.learning_rate / settings.learning_rate, {"weight_decay": 0.0})
