@@ -1,0 +1,194 @@
+"""What each term of the loss does to retrieval, whole, short and quantised, at equal budget on real data.
+
+    python benchmarks/objectives.py rows.jsonl SUITE --base bundled:smollm2-135m --steps 100 --negatives 4
+
+For each setting a model is trained (`gemma4vec train`, same base, rows, order of rows and steps; only the terms differ)
+and encodes the suite once. Its vectors are then searched whole, cut to their first 128 values, with values rounded to
+int8 (a scale for each dimension, from the documents) and as their signs alone, both sides; nDCG@10 of each. Differences
+are to plain InfoNCE, query by query, with 95% t intervals; one seed, so they say what a query's luck may do, not what a
+seed's may.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from record import RESULTS, as_program, say, write_result
+
+from gemma4vec.data.suites import RetrievalSuite, load_suite
+from gemma4vec.evaluation.metrics import per_query
+from gemma4vec.model.embedder import Embedder
+from gemma4vec.retrieval.exact import search
+from gemma4vec.retrieval.top_k import descending_id_rank
+from gemma4vec.statistics.student import t_interval
+
+ROOT = Path(__file__).parents[1]
+PLAIN, METRIC, SHORT = "nce", "ndcg@10", 128
+Vectors = NDArray[np.float32]
+
+
+def settings(width: int, teacher: str | None) -> dict[str, list[dict[str, Any]]]:
+    """The terms of each setting; `width` is the model's dimension."""
+    prefixes = [width, *(d for d in (256, SHORT) if d < width)]
+    nce: dict[str, Any] = {"kind": "nce"}
+    found = {
+        PLAIN: [nce],
+        "hardness": [nce | {"hardness": True}],
+        "gor": [nce, {"kind": "gor"}],
+        "gor spread_out": [nce, {"kind": "gor", "form": "spread_out"}],
+        "matryoshka": [nce | {"matryoshka": prefixes}],
+        "symmetric": [nce | {"symmetric": True}],
+        "query_query, passage_passage": [nce | {"query_query": True, "passage_passage": True}],
+        "false_negative_margin": [nce | {"false_negative_margin": 0.1}],
+        "all of EmbeddingGemma's": [
+            nce | {"hardness": True, "matryoshka": prefixes},
+            {"kind": "gor", "matryoshka": prefixes},
+        ],
+    }
+    if teacher is not None:
+        found["matching"] = [nce, {"kind": "matching", "teacher": teacher, "form": "relational"}]
+    return found
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    suite = load_suite(arguments.suite)
+    every = settings(arguments.width, arguments.teacher)
+    unknown = set(arguments.settings) - set(every)
+    if unknown:
+        raise SystemExit(f"--settings: there is no {sorted(unknown)[0]!r}; there are {', '.join(every)}")
+    chosen = [PLAIN, *(name for name in arguments.settings or every if name != PLAIN)]
+    scores: dict[str, dict[str, NDArray[np.float64]]] = {}
+    for name in chosen:
+        say(f"{name}: training")
+        scores[name] = train_and_score(every[name], suite, arguments)
+    measured = {
+        name: {
+            "terms": every[name],
+            "mean": {view: float(values.mean()) for view, values in scores[name].items()},
+            "difference": {
+                view: vars(t_interval(values - scores[PLAIN][view])) if name != PLAIN else None
+                for view, values in scores[name].items()
+            },
+        }
+        for name in chosen
+    }
+    report(measured)
+    kept = ("base", "steps", "batch_rows", "negatives", "seed", "width", "overrides", "teacher")
+    about = {"suite": suite.name, "queries": len(suite.queries), "metric": METRIC}
+    shown = {key: getattr(arguments, key) for key in kept}
+    write_result("objectives", {"settings": shown, **about, "measured": measured}, arguments.results)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=Path, help="JSONL of rows to train on")
+    parser.add_argument("suite", type=Path, help="folder in BEIR layout")
+    parser.add_argument("--base", default="bundled:smollm2-135m")
+    parser.add_argument("--width", type=int, default=576, help="the base's dimension (gemma-3-270m: 640)")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--batch-rows", type=int, default=32)
+    parser.add_argument("--negatives", type=int, default=1, help="hard negatives a row; 0 leaves out hardness")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--teacher", help="adds a setting with it, such as bundled:all-minilm-l6-v2")
+    parser.add_argument("--settings", nargs="*", default=[], metavar="NAME", help="default: all")
+    parser.add_argument("--set", dest="overrides", nargs="*", default=[], metavar="KEY=VALUE", help="of the recipe")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
+    arguments = parser.parse_args()
+    if arguments.negatives < 1:
+        parser.error("--negatives: hardness needs one at least")
+    return arguments
+
+
+def train_and_score(
+    terms: list[dict[str, Any]], suite: RetrievalSuite, arguments: argparse.Namespace
+) -> dict[str, NDArray[np.float64]]:
+    """nDCG@10 of each query by view of the vectors."""
+    recipe = {
+        "name": "objectives",
+        "seed": arguments.seed,
+        "model": {"base": arguments.base, "attention": "causal", "readout": "last_token"},
+        "stages": [
+            {
+                "data": [{"name": "rows", "path": str(arguments.rows.resolve())}],
+                "task": {"hard_negatives": arguments.negatives, "terms": terms},
+                "batch": {"rows": arguments.batch_rows, "query_tokens": 64, "document_tokens": 128},
+                "budget": {"steps": arguments.steps},
+            }
+        ],
+    }
+    with tempfile.TemporaryDirectory(prefix="objectives-") as folder:
+        file = Path(folder) / "recipe.json"  # JSON is YAML
+        file.write_text(json.dumps(recipe), encoding="utf-8")
+        words = ["train", str(file), *arguments.overrides, "--json", "--out", folder]
+        environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+        command = [sys.executable, "-m", "gemma4vec", *words]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        model = Embedder.load(json.loads(done.stdout)["run"])
+        queries_ND, documents_MD = model.encode_query(suite.queries), model.encode_document(suite.corpus)
+    return {name: score(suite, *view(queries_ND, documents_MD)) for name, view in VIEWS.items()}
+
+
+def short(queries_ND: Vectors, documents_MD: Vectors) -> tuple[Vectors, Vectors]:
+    """The first 128 values at unit length."""
+    return _unit(queries_ND[:, :SHORT]), _unit(documents_MD[:, :SHORT])
+
+
+def int8(queries_ND: Vectors, documents_MD: Vectors) -> tuple[Vectors, Vectors]:
+    """Values as whole numbers from -127 to 127 of each dimension's scale; the scales are kept in the scores."""
+    scale_D = np.abs(documents_MD).max(axis=0) / 127.0 + 1e-12
+
+    def rounded(vectors: Vectors) -> Vectors:
+        return (np.clip(np.round(vectors / scale_D), -127, 127) * scale_D).astype(np.float32)
+
+    return rounded(queries_ND), rounded(documents_MD)
+
+
+def binary(queries_ND: Vectors, documents_MD: Vectors) -> tuple[Vectors, Vectors]:
+    """Signs alone, so that inner products order as Hamming distances do."""
+    return np.where(queries_ND > 0, 1.0, -1.0).astype(np.float32), np.where(documents_MD > 0, 1.0, -1.0).astype("f4")
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+VIEWS: dict[str, Callable[[Vectors, Vectors], tuple[Vectors, Vectors]]] = {
+    "whole": lambda queries, documents: (queries, documents),
+    f"{SHORT}-d": short,
+    "int8": int8,
+    "binary": binary,
+}
+
+
+def score(suite: RetrievalSuite, queries_ND: Vectors, documents_MD: Vectors) -> NDArray[np.float64]:
+    """nDCG@10 of each query."""
+    depth = min(1000, len(suite.corpus))
+    ranks = descending_id_rank(suite.corpus_ids)
+    found = search(queries_ND, documents_MD, depth, descending_id_rank=ranks)
+    scored = per_query(found.indices, found.scores, suite.query_ids, suite.corpus_ids, suite.qrels, [METRIC])
+    return scored[METRIC]
+
+
+def report(measured: dict[str, dict[str, Any]]) -> None:
+    """A line for each setting: nDCG@10, and the difference to plain InfoNCE with its interval."""
+    say(f"{'nDCG@10':<32}" + "".join(f"{view:>34}" for view in VIEWS))
+    for name, found in measured.items():
+        line = f"{name:<32}"
+        for view in VIEWS:
+            away = found["difference"][view]
+            around = f" {away['mean']:+.4f} [{away['low']:+.4f}, {away['high']:+.4f}]" if away else ""
+            line += f"{found['mean'][view]:>8.4f}{around:>26}"
+        say(line)
+
+
+if __name__ == "__main__":
+    as_program(main)
