@@ -26,7 +26,7 @@ def test_tables_lists_and_stamps(files, capsys):
     command = ["data", "check", str(files / "rows.jsonl.gz"), "--against", str(files / "suites")]
     assert execute([*command, "--drop", str(files / "drop.jsonl"), "--clean", str(files / "clean")]) == 0
     printed = capsys.readouterr().out
-    assert "one: 1 of 1 queries are touched (100%)" in printed and "two: nothing found" in printed
+    assert "one: 1 of 1 queries are touched (100.0%)" in printed and "two: nothing found" in printed
     assert "contained: rows row 1 positive" in printed and all(len(line) <= 100 for line in printed.splitlines())
     assert json.loads((files / "drop.jsonl").read_text())["row"] == 1
     assert len(list((files / "runs" / "checks").glob("*.json"))) == 2

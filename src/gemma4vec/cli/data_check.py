@@ -158,7 +158,7 @@ def _overlap_lines(found: dict[str, Any]) -> list[str]:
         if touched:
             share = len(touched) / suite["queries"]
             lines.append(
-                f"{suite['name']}: {len(touched):,} of {suite['queries']:,} queries are touched ({share:.0%}); "
+                f"{suite['name']}: {len(touched):,} of {suite['queries']:,} queries are touched ({share:.1%}); "
                 "scores of runs on this data carry a mark"
             )
         elif documents:
