@@ -1,11 +1,11 @@
 """Do gemma4vec's scores agree with trec_eval's, query by query?
 
-    python benchmarks/trec_agreement.py SUITE... [--model RUN]
+    python benchmarks/trec_agreement.py DIR... [--model RUN]
 
-gemma4vec evaluates BM25 (and a model) on each suite. Beside it, this program reads the three files of the suite on its
-own, takes nothing from gemma4vec but the run (document ids and fp32 scores of the top 1000), and scores that twice: by
-pytrec_eval, and by the metrics' definitions in plain Python. Fails (exit code 1) above a difference of 1e-6, or where
-the two do not score the same queries. Nothing is timed.
+gemma4vec evaluates BM25 (and a model) on each suite; a DIR is a suite or a folder of suites. Beside it, this program
+reads the three files of the suite on its own, takes nothing from gemma4vec but the run (document ids and fp32 scores of
+the top 1000), and scores that twice: by pytrec_eval, and by the metrics' definitions in plain Python. Fails (exit code
+1) above a difference of 1e-9, or where the two do not score the same queries. Nothing is timed.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import csv
 import gzip
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,12 +23,13 @@ import yaml
 from record import RESULTS, as_program, say, write_result
 
 from gemma4vec.data.suites import RetrievalSuite, load_suite
+from gemma4vec.errors import InputError
 from gemma4vec.evaluation.evaluate import evaluate
 from gemma4vec.evaluation.ranking import Progress, Ranker, Ranking
 
-LIMIT = 1e-6
+LIMIT = 1e-9
 DEPTH = 1000
-METRICS = ("ndcg@10", "recall@100", "mrr@10", "map")
+METRICS = ("ndcg@10", "ndcg_binary@10", "recall@100", "mrr@10", "map")
 Qrels = Mapping[str, Mapping[str, int]]
 Run = Mapping[str, Mapping[str, float]]
 Scores = dict[str, dict[str, float]]  # query id -> metric -> value
@@ -52,7 +53,7 @@ class Recorder:
 def main() -> int:
     arguments = parse_arguments()
     found = []
-    for folder in arguments.suites:
+    for folder in suite_folders(arguments.suites):
         for ranker in rankers(arguments):
             found.append(compare(folder, ranker))
             report(found[-1])
@@ -64,12 +65,21 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suites", type=Path, nargs="+", metavar="SUITE", help="folder in BEIR layout")
+    parser.add_argument("suites", type=Path, nargs="+", metavar="DIR", help="folder in BEIR layout, or one of several")
     parser.add_argument("--model", help="also evaluate this run, folder, hub id or bundled:NAME")
     parser.add_argument("--device", help="default: cuda where there is one")
     parser.add_argument("--dtype", choices=["fp32", "bf16"])
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     return parser.parse_args()
+
+
+def suite_folders(named: Sequence[Path]) -> list[Path]:
+    """The suites that are named, and those in a folder of several."""
+    inside = [[folder] if (folder / "qrels").is_dir() else sorted(folder.glob("*/")) for folder in named]
+    found = [one for several in inside for one in several if (one / "qrels" / "test.tsv").is_file()]
+    if not found:
+        raise InputError(f"no suite in {', '.join(map(str, named))}: qrels/test.tsv is needed")
+    return found
 
 
 def rankers(arguments: argparse.Namespace) -> Iterator[Ranker]:
@@ -152,11 +162,16 @@ def score_by_pytrec_eval(qrels: Qrels, run: Run) -> Scores:
     judged = {query: dict(judgments) for query, judgments in qrels.items()}
     evaluator = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut.10", "recall.100", "map"})
     whole = evaluator.evaluate({query: dict(ranked) for query, ranked in run.items()})
+    relevant = {query: {key: int(grade >= 1) for key, grade in judgments.items()} for query, judgments in qrels.items()}
+    binary = pytrec_eval.RelevanceEvaluator(relevant, {"ndcg_cut.10"}).evaluate(
+        {query: dict(ranked) for query, ranked in run.items()}
+    )
     first_ten = {query: dict(list(ranked.items())[:10]) for query, ranked in run.items()}
     ranks = pytrec_eval.RelevanceEvaluator(judged, {"recip_rank"}).evaluate(first_ten)
     return {
         query: {
             "ndcg@10": whole[query]["ndcg_cut_10"],
+            "ndcg_binary@10": binary[query]["ndcg_cut_10"],
             "recall@100": whole[query]["recall_100"],
             "mrr@10": ranks[query]["recip_rank"],
             "map": whole[query]["map"],
@@ -175,6 +190,8 @@ def score_by_definitions(qrels: Qrels, run: Run) -> Scores:
         ideal = sorted(judgments.values(), reverse=True)
         scores[query] = {
             "ndcg@10": discounted_gain(grades[:10]) / discounted_gain(ideal[:10]),
+            "ndcg_binary@10": discounted_gain([int(grade >= 1) for grade in grades[:10]])
+            / discounted_gain([1] * min(relevant, 10)),
             "recall@100": sum(rank <= 100 for rank in hits) / relevant,
             "mrr@10": 1.0 / hits[0] if hits and hits[0] <= 10 else 0.0,
             "map": sum(number / rank for number, rank in enumerate(hits, start=1)) / relevant,

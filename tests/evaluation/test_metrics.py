@@ -125,3 +125,12 @@ def test_judged_share_counts_every_grade_and_only_what_was_retrieved() -> None:
     qrels = {"q1": {"a": 1, "b": 0}, "q2": {"a": 1}}
     assert judged_share(ranking, ["q1", "q2"], ["a", "b", "c"], qrels) == pytest.approx(2 / 4)
     assert judged_share(ranking, ["q1", "q2"], ["a", "b", "c"], qrels, cut=1) == pytest.approx(1 / 2)
+
+
+def test_binary_ndcg_is_ndcg_of_relevant_or_not() -> None:
+    qrels = {"q": {"a": 3, "b": 1, "c": 0, "d": -1}}
+    ranking, scores = np.array([[1, 2, 0, 3]]), np.array([[4.0, 3.0, 2.0, 1.0]])
+    found = per_query(ranking, scores, ["q"], ["a", "b", "c", "d"], qrels, metrics=["ndcg@10", "ndcg_binary@10"])
+    ideal = 1 + 1 / np.log2(3)
+    assert found["ndcg_binary@10"][0] == pytest.approx((1 + 1 / np.log2(4)) / ideal)
+    assert found["ndcg@10"][0] == pytest.approx((1 + 3 / np.log2(4)) / (3 + 1 / np.log2(3)))

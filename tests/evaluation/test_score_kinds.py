@@ -191,3 +191,13 @@ def test_a_suite_may_have_another_main_metric():
     suite.metric = "mrr@5"
     result = evaluate(HashedWords(), suite)
     assert (result.metric, "mrr@5" in result.metrics) == ("mrr@5", True)
+
+
+def test_a_corpus_too_large_for_memory_goes_through_a_file_and_scores_the_same(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("gemma4vec.evaluation.retrieve.IN_MEMORY", 5)
+    by_file = evaluate(HashedWords(), retrieval(), progress=lambda *place: seen.append(place))
+    monkeypatch.undo()
+    assert by_file.per_query == evaluate(HashedWords(), retrieval()).per_query
+    assert [place for place in seen if place[0] == "documents"] == [("documents", done, 12) for done in (5, 10, 12)]
+    assert seen[-1] == ("search", 6, 6)

@@ -47,6 +47,12 @@ def evaluate_command(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Encode every text anew instead of taking known vectors from disk.")
     ] = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric", help="One more of retrieval, such as ndcg_binary@10 or recall@10; repeatable.", metavar="M"
+        ),
+    ] = None,
     role: Annotated[
         str | None,
         typer.Option("--role", help="dev or final, for suites that do not say so themselves.", show_default=False),
@@ -81,6 +87,7 @@ def evaluate_command(
     from gemma4vec.cli.eval_render import result_row, result_tables
     from gemma4vec.data.run_check import ensure_checked
     from gemma4vec.evaluation.evaluate import evaluate
+    from gemma4vec.evaluation.metrics import DEFAULT_METRICS
     from gemma4vec.ledger.final import check_final
 
     run = _owner(model)
@@ -101,7 +108,15 @@ def evaluate_command(
     for loaded in suites:
         folder = _result_folder(model, loaded_model, loaded.name, out)
         with _progress(loaded.name) as report:
-            result = evaluate(loaded_model, loaded, folder, progress=report, run=run, look_again=look_again)
+            result = evaluate(
+                loaded_model,
+                loaded,
+                folder,
+                metrics=[*DEFAULT_METRICS, *(metric or [])],
+                progress=report,
+                run=run,
+                look_again=look_again,
+            )
         rows.append(result_row(result, folder, seed))
     _say_what_was_known(loaded_model)
     emit(as_json, rows if len(rows) > 1 else rows[0], lambda _: result_tables(rows))

@@ -4,6 +4,9 @@ Conventions, as in trec_eval and BEIR: graded judgments are linear gains in nDCG
 document is relevant from grade 1 (for Recall, MRR, MAP), equal scores are ordered by descending document id, scores are
 compared as 32-bit floats. A query without retrieved documents scores 0.
 
+`ndcg_binary@k` is nDCG with every grade from 1 taken as 1, as sentence-transformers computes it: another figure where
+judgments are graded, so it has another name.
+
 Legend: N queries, K ranks.
 """
 
@@ -33,22 +36,27 @@ class _Measure:
     request: str
     key: str
     finish: Callable[[float], float]
+    binary: bool = False
 
 
 def _measure(metric: str) -> _Measure:
-    """Translate `ndcg@k`, `recall@k`, `mrr@k`, `map`, `mrr` or `ndcg` for trec_eval."""
-    match = re.fullmatch(r"(ndcg|recall|mrr|map)(?:@([1-9][0-9]*))?", metric)
+    """Translate `ndcg@k`, `ndcg_binary@k`, `recall@k`, `mrr@k`, `map`, `mrr` or `ndcg` for trec_eval."""
+    match = re.fullmatch(r"(ndcg_binary|ndcg|recall|mrr|map)(?:@([1-9][0-9]*))?", metric)
     if match is None or (match[1] == "recall" and match[2] is None):
-        raise InputError(f"unknown metric '{metric}': use ndcg@10, recall@100, mrr@10, map, or another number after @")
+        raise InputError(
+            f"unknown metric '{metric}': use ndcg@10, ndcg_binary@10, recall@100, mrr@10, map, or another cut"
+        )
     name, cut = match[1], match[2]
     if name == "mrr":
         # trec_eval's reciprocal rank has no cut: drop what stands below it (halfway between two ranks: no rounding).
         lowest = 0.0 if cut is None else 1.0 / (int(cut) + 0.5)
         return _Measure("recip_rank", "recip_rank", lambda value: value if value > lowest else 0.0)
+    binary = name == "ndcg_binary"
+    name = "ndcg" if binary else name
     if cut is None:
-        return _Measure(name, name, lambda value: value)
+        return _Measure(name, name, lambda value: value, binary)
     family = {"ndcg": "ndcg_cut", "recall": "recall", "map": "map_cut"}[name]
-    return _Measure(f"{family}.{cut}", f"{family}_{cut}", lambda value: value)
+    return _Measure(f"{family}.{cut}", f"{family}_{cut}", lambda value: value, binary)
 
 
 def per_query(
@@ -84,17 +92,29 @@ def per_query(
     if not np.isfinite(scores_NK[ranking_NK >= 0]).all():
         raise ValueError("a retrieved document's score is not finite")
     measures = {metric: _measure(metric) for metric in metrics}
-    requests = {measure.request for measure in measures.values()}
+    requests = {
+        binary: {measure.request for measure in measures.values() if measure.binary == binary}
+        for binary in (False, True)
+    }
     values: dict[str, npt.NDArray[np.float64]] = {metric: np.zeros(len(query_ids)) for metric in metrics}
     for start in range(0, len(query_ids), QUERIES_PER_BLOCK):
         rows = range(start, min(start + QUERIES_PER_BLOCK, len(query_ids)))
-        judged = {query_ids[row]: dict(qrels[query_ids[row]]) for row in rows}
+        graded = {query_ids[row]: dict(qrels[query_ids[row]]) for row in rows}
         run = {query_ids[row]: _as_run(ranking_NK[row], scores_NK[row], document_ids) for row in rows}
-        scored = pytrec_eval.RelevanceEvaluator(judged, requests).evaluate(run)
+        scored = {
+            binary: pytrec_eval.RelevanceEvaluator(_binary(graded) if binary else graded, wanted).evaluate(run)
+            for binary, wanted in requests.items()
+            if wanted
+        }
         for metric, measure in measures.items():
             for row in rows:
-                values[metric][row] = measure.finish(scored[query_ids[row]][measure.key])
+                values[metric][row] = measure.finish(scored[measure.binary][query_ids[row]][measure.key])
     return values
+
+
+def _binary(qrels: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """The same judgments as relevant or not."""
+    return {query: {key: int(grade >= 1) for key, grade in judged.items()} for query, judged in qrels.items()}
 
 
 def _as_run(ranking_K: Ints, scores_K: npt.NDArray[np.floating], document_ids: Sequence[str]) -> dict[str, float]:

@@ -3,6 +3,8 @@
 Legend: N queries, M documents, D dimensions.
 """
 
+import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,10 +16,12 @@ import numpy.typing as npt
 from gemma4vec.data.suites import RetrievalSuite
 from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.ranking import Progress, Ranking, no_progress
+from gemma4vec.files import cache, disk_errors
 from gemma4vec.model.prompts import Document
 from gemma4vec.retrieval import exact
 from gemma4vec.retrieval.top_k import descending_id_rank
 
+IN_MEMORY = 262_144  # documents whose vectors are held in memory; those of a larger corpus go to a file
 UNIT_TOLERANCE = 0.01  # vectors normalised in bf16 are off by up to 0.004
 
 Vectors = npt.NDArray[np.float32]
@@ -67,6 +71,7 @@ class EmbedderRanker:
             documents_MD,
             min(depth, len(suite.corpus)),
             descending_id_rank=descending_id_rank(suite.corpus_ids),
+            progress=partial(_of_queries, progress, len(suite.queries)),
         )
         progress("search", len(suite.queries), len(suite.queries))
         seconds = {
@@ -79,12 +84,43 @@ class EmbedderRanker:
     def _documents(self, suite: RetrievalSuite, progress: Progress) -> Vectors:
         """The corpus's vectors, checked."""
         documents_MD = self.documents_MD
+        if documents_MD is None and len(suite.corpus) > IN_MEMORY:
+            return self._encoded_to_file(suite, progress)
         if documents_MD is None:
             documents_MD = self.model.encode_document(suite.corpus, progress=partial(progress, "documents"))
         if len(documents_MD) != len(suite.corpus):
             raise ValueError(f"{len(documents_MD)} document vectors for a corpus of {len(suite.corpus)}")
         check_unit(documents_MD, suite.corpus_ids, f"document vectors of {self.name} on {suite.name}")
         return documents_MD
+
+    def _encoded_to_file(self, suite: RetrievalSuite, progress: Progress) -> Vectors:
+        """The vectors of a large corpus, in a file that is mapped and is gone with the array."""
+        what, total = f"document vectors of {self.name} on {suite.name}", len(suite.corpus)
+        cache().mkdir(parents=True, exist_ok=True)
+        with disk_errors(cache()), tempfile.TemporaryFile(dir=cache()) as file:
+            mapped_MD: Vectors | None = None
+            for start in range(0, total, IN_MEMORY):
+                part = slice(start, min(start + IN_MEMORY, total))
+                counted = partial(_of_part, progress, start, total)
+                vectors_BD = self.model.encode_document(suite.corpus[part], progress=counted)
+                check_unit(vectors_BD, suite.corpus_ids[part], what)
+                if mapped_MD is None:
+                    # The disk is asked for all of it now: a full one is an error here, later it would be a crash.
+                    os.posix_fallocate(file.fileno(), 0, total * vectors_BD.shape[1] * 4)
+                    mapped_MD = np.memmap(file, dtype=np.float32, mode="r+", shape=(total, vectors_BD.shape[1]))
+                mapped_MD[part] = vectors_BD
+        assert mapped_MD is not None
+        return mapped_MD
+
+
+def _of_queries(progress: Progress, queries: int, done: int, total: int) -> None:
+    """The search's progress in queries."""
+    progress("search", queries * done // total, queries)
+
+
+def _of_part(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    """The encoder's progress within the whole corpus."""
+    progress("documents", before + done, total)
 
 
 def check_unit(vectors_ND: Vectors, ids: Sequence[str], what: str) -> None:

@@ -1,14 +1,20 @@
 """Exact nearest neighbours by inner product, in blocks, so that memory stays bounded.
 
+A block of documents is read once for a group of some thousand queries, also from a memory-mapped file.
+
 Shapes: N queries, M documents, D dimensions, k places.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.retrieval.top_k import NOT_A_NUMBER, Found, top_k
 
+Progress = Callable[[int, int], None]  # queries times documents: scores done, scores in all
 QUERIES_AT_ONCE = 256
+KEPT = 8_000_000  # places of a group of queries: its candidates take up to 28 bytes for each
 FIRST_BLOCK = 1_024
 
 
@@ -18,6 +24,7 @@ def search(
     k: int,
     block: int = 16_384,
     descending_id_rank: np.ndarray | None = None,
+    progress: Progress | None = None,
 ) -> Found:
     """The k documents with the highest inner product with each query, in fp32.
 
@@ -28,6 +35,7 @@ def search(
         block: documents scored at once; 256 queries are scored together, so a block takes 256 x block x 4 bytes.
         descending_id_rank: int64[M], see `top_k.descending_id_rank`: equal scores are ordered by it, also at the cut k.
             Without it the earlier document wins.
+        progress: called as `progress(scores done, scores in all)` after each block.
 
     Raises:
         InputError: the dimensions differ, or k is below 1.
@@ -42,10 +50,25 @@ def search(
         )
     count = len(documents_MD)
     rank = np.arange(count, dtype=np.int64) if descending_id_rank is None else np.asarray(descending_id_rank, np.int64)
-    parts = [
-        _search_rows(queries_ND[start : start + QUERIES_AT_ONCE], documents_MD, k, block, rank)
-        for start in range(0, len(queries_ND), QUERIES_AT_ONCE)
-    ]
+    group = max(QUERIES_AT_ONCE, KEPT // k)
+    total, done = len(queries_ND) * count, 0
+    parts: list[Found] = []
+    for first in range(0, len(queries_ND), group):
+        queries_RD = np.ascontiguousarray(queries_ND[first : first + group], dtype=np.float32)
+        tiles = [queries_RD[start : start + QUERIES_AT_ONCE] for start in range(0, len(queries_RD), QUERIES_AT_ONCE)]
+        bests = [_Best(len(tile_ND), k, rank) for tile_ND in tiles]
+        start = 0
+        while start < count:
+            # The first blocks are small and set the bar.
+            end = min(count, start + min(block, max(start, FIRST_BLOCK, 4 * k)))
+            documents_BD = np.asarray(documents_MD[start:end], dtype=np.float32)
+            for tile_ND, best in zip(tiles, bests, strict=True):
+                best.add(tile_ND @ documents_BD.T, start)
+            done += len(queries_RD) * (end - start)
+            if progress:
+                progress(done, total)
+            start = end
+        parts += [best.found() for best in bests]
     if not parts:
         return Found(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
     return Found(np.concatenate([part.indices for part in parts]), np.concatenate([part.scores for part in parts]))
@@ -117,16 +140,3 @@ class _Best:
         table = np.full((self.rows, int(column_C.max(initial=-1)) + 1), padding, dtype=values_C.dtype)
         table[self.row_C, column_C] = values_C
         return table
-
-
-def _search_rows(queries_ND: np.ndarray, documents_MD: np.ndarray, k: int, block: int, rank_M: np.ndarray) -> Found:
-    """The best k of each query, block after block of documents; the first ones are small and set the bar."""
-    queries_ND = np.ascontiguousarray(queries_ND, dtype=np.float32)
-    best = _Best(len(queries_ND), k, rank_M)
-    start = 0
-    while start < len(documents_MD):
-        end = start + min(block, max(start, FIRST_BLOCK, 4 * k))
-        documents_BD = np.asarray(documents_MD[start:end], dtype=np.float32)
-        best.add(queries_ND @ documents_BD.T, start)
-        start = end
-    return best.found()
