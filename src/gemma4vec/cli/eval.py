@@ -12,6 +12,7 @@ from gemma4vec.data.suite_kinds import Role
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
+    from gemma4vec.data.suite_group import AnySuite
     from gemma4vec.evaluation.ranking import Progress, Ranker
     from gemma4vec.evaluation.retrieve import EmbeddingModel
     from gemma4vec.ledger.runs import RunFolder
@@ -76,9 +77,16 @@ def evaluate_command(
         raise InputError(f"--role {role}: use dev or final")
     from gemma4vec.cli.output import emit, notice
     from gemma4vec.data.open_suite import open_suite
-    from gemma4vec.data.suite_group import members_of
+    from gemma4vec.data.suite_group import SuiteGroup, members_of
+    from gemma4vec.evaluation.mteb_suite import MtebSuite, open_mteb
 
-    suites = [open_suite(spec, role=chosen, mirror=mirror, notice=notice) for spec in suite]
+    suites: list[AnySuite | MtebSuite] = []
+    for spec in suite:
+        task = spec.removeprefix("mteb:")
+        opened = (
+            open_suite(spec, role=chosen, mirror=mirror, notice=notice) if task == spec else open_mteb(task, chosen)
+        )
+        suites.append(opened)
     names = [loaded.name for loaded in suites]
     for name in names:
         if names.count(name) > 1:
@@ -91,19 +99,22 @@ def evaluate_command(
     from gemma4vec.ledger.final import check_final
 
     run = _owner(model)
+    own = [loaded for loaded in suites if not isinstance(loaded, MtebSuite)]
     if checkpoints:
         if out is not None or max_tokens is not None or dtype != "auto":
             raise InputError("--checkpoints evaluates as the run was trained; leave out --out, --max-tokens, --dtype")
         from gemma4vec.cli.eval_checkpoints import evaluate_checkpoints
 
-        evaluate_checkpoints(run, suites, cached=not no_cache, look_again=look_again, as_json=as_json)
+        if len(own) < len(suites):
+            raise InputError("--checkpoints goes with suites of ours, not with tasks of mteb; leave mteb:TASK out")
+        evaluate_checkpoints(run, own, cached=not no_cache, look_again=look_again, as_json=as_json)
         return
     loaded_model = _load_model(model, dtype, max_tokens, cached=not no_cache)
     for loaded in suites:
-        for one in {id(part): part for part in (loaded, *members_of(loaded))}.values():
+        for one in (loaded, *(loaded.members if isinstance(loaded, SuiteGroup) else [])):
             check_final(one.name, one.fingerprint, one.role, run, loaded_model.fingerprint, look_again)
     if run is not None:
-        ensure_checked(run, [one for loaded in suites for one in members_of(loaded)], notice)
+        ensure_checked(run, [one for loaded in own for one in members_of(loaded)], notice)
     rows = []
     for loaded in suites:
         folder = _result_folder(model, loaded_model, loaded.name, out)

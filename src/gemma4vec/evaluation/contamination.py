@@ -45,7 +45,7 @@ class WithoutTouched:
         )
 
 
-def mark_of(manifest: Mapping[str, Any], tasks: Sequence[OneSuite]) -> dict[str, Any] | None:
+def mark_of(manifest: Mapping[str, Any], tasks: Sequence[OneSuite] | None) -> dict[str, Any] | None:
     """What is known about a run's training data and the tasks of a suite; None where the run names no data.
 
     Returns:
@@ -59,9 +59,10 @@ def mark_of(manifest: Mapping[str, Any], tasks: Sequence[OneSuite]) -> dict[str,
     if not sources:
         return None
     stamps: list[Stamp] = []
-    unchecked: set[str] = set()
+    # Of texts that we do not hold ourselves (a task of mteb) nothing was checked.
+    unchecked = {str(source["name"]) for source in sources.values()} if tasks is None else set[str]()
     touched: dict[str, list[str]] = {}
-    for task in tasks:
+    for task in tasks or ():
         found = {key: read_stamp(key, task.fingerprint) for key in sources}
         unchecked.update(str(sources[key]["name"]) for key, stamp in found.items() if stamp is None)
         of_task = [stamp for stamp in found.values() if stamp is not None]

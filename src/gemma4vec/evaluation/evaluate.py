@@ -14,6 +14,7 @@ from gemma4vec.data.suites import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.contamination import mark_of, mean_without_touched
 from gemma4vec.evaluation.metrics import DEFAULT_METRICS, DEPTH
+from gemma4vec.evaluation.mteb_suite import MtebSuite, score_mteb
 from gemma4vec.evaluation.ranking import Progress, Ranker, no_progress
 from gemma4vec.evaluation.result import Result, check_out, save_result
 from gemma4vec.evaluation.retrieve import EmbedderRanker, EmbeddingModel, Vectors
@@ -30,7 +31,7 @@ from gemma4vec.ledger.runs import RunFolder
 
 def evaluate(
     model: EmbeddingModel | Ranker,
-    suite: AnySuite,
+    suite: AnySuite | MtebSuite,
     out: Path | None = None,
     *,
     name: str | None = None,
@@ -47,7 +48,7 @@ def evaluate(
 
     Args:
         model: an embedder, or anything with `rank` such as `Bm25Model`.
-        suite: one of any kind, or a group of one kind.
+        suite: one of any kind, a group of one kind, or a task of mteb.
         out: folder for metrics.json, per_query.parquet and top.parquet; None writes nothing.
         name: what the result calls the model, such as "trained"; None takes the model's own name.
         metrics: of retrieval, names that `evaluation.metrics` knows; the suite's own one is added.
@@ -71,12 +72,9 @@ def evaluate(
     owner = belongs(name or ranker.name, source)
     for one in (suite, *(suite.members if isinstance(suite, SuiteGroup) else [])):
         check_lock(one.name, one.fingerprint, owner["recipe_id"])
-    mark = mark_of(source.manifest, members_of(suite)) if source is not None and owner["recipe_id"] else None
-    several = isinstance(suite, SuiteGroup)
-    scored: dict[str, Scored] = {}
-    for task in members_of(suite):
-        stages = partial(_of_task, progress, task.name) if several else progress
-        scored[task.name] = _score(ranker, model, task, metrics, depth, stages)
+    tasks = None if isinstance(suite, MtebSuite) else members_of(suite)  # mteb's texts are not compared with rows
+    mark = mark_of(source.manifest, tasks) if source is not None and owner["recipe_id"] else None
+    scored = _score_all(ranker, model, suite, metrics, depth, progress)
     settings = {
         "model": ranker.describe(),
         "model_fingerprint": ranker.fingerprint,
@@ -107,6 +105,29 @@ def evaluate(
     return result
 
 
+def _score_all(
+    ranker: Ranker,
+    model: EmbeddingModel | Ranker,
+    suite: AnySuite | MtebSuite,
+    metrics: Sequence[str],
+    depth: int,
+    progress: Progress,
+) -> dict[str, Scored]:
+    """Every task of the suite."""
+    if isinstance(suite, MtebSuite):
+        if isinstance(model, Ranker):
+            raise InputError(
+                f"{suite.name} needs vectors, {model.name} has none; it can be evaluated on suites of ours"
+            )
+        return score_mteb(model, suite, metrics=metrics, progress=progress)
+    several = isinstance(suite, SuiteGroup)
+    scored: dict[str, Scored] = {}
+    for task in members_of(suite):
+        stages = partial(_of_task, progress, task.name) if several else progress
+        scored[task.name] = _score(ranker, model, task, metrics, depth, stages)
+    return scored
+
+
 def _score(
     ranker: Ranker,
     model: EmbeddingModel | Ranker,
@@ -133,7 +154,7 @@ def _of_task(progress: Progress, task: str, stage: str, done: int, total: int) -
     progress(f"{task} {stage}", done, total)
 
 
-def describe_suite(suite: AnySuite) -> dict[str, Any]:
+def describe_suite(suite: AnySuite | MtebSuite) -> dict[str, Any]:
     """What identifies the suite's contents, and its size; of a group also of each task."""
     described = {
         "fingerprint": suite.fingerprint,
