@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gemma4vec.data.rows import Row
 from gemma4vec.data.store import StoredRows
+from gemma4vec.data.tensor_rows import TensorRows
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def negative_counts(rows: Sequence[Row]) -> NDArray[np.int64]:
         return np.concatenate([negative_counts(part.rows) for part in rows.parts] or [np.empty(0, np.int64)])
     if isinstance(rows, StoredRows):
         return rows.negative_counts()
+    if isinstance(rows, TensorRows):
+        return np.zeros(len(rows), dtype=np.int64)
     return np.fromiter((len(row.neg) for row in rows), dtype=np.int64, count=len(rows))
 
 
@@ -117,6 +120,8 @@ def group_numbers(rows: Sequence[Row]) -> NDArray[np.int64]:
                 names = [None, *part.rows.facts["group_names"]]
                 table = np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
                 found.append(table[part.rows.group_numbers() + 1])
+            elif isinstance(part.rows, TensorRows):
+                found.append(np.full(len(part.rows), -1, dtype=np.int64))
             else:
                 found.append(_numbered(part.rows, numbers))
         return np.concatenate(found or [np.empty(0, np.int64)])

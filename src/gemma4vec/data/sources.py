@@ -13,6 +13,7 @@ from gemma4vec.data.pycode import load_or_build_pycode
 from gemma4vec.data.rows import Row, RowsRead, check_bad_share, content_hash, rows_of
 from gemma4vec.data.stamps import file_hash
 from gemma4vec.data.store import StoredRows, open_store, write_store
+from gemma4vec.data.tensor_rows import TensorRows, check_tensors, refuse_bad_tensors
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, home, sha256_text
 from gemma4vec.model.given_tokens import GivenTokens
@@ -55,7 +56,6 @@ class Read:
     unknown_keys: list[str] = field(default_factory=list)
     content_hash: str = ""
     largest_token: int = -1
-    stored: bool = False
 
 
 def load_sources(sources: Sequence[Source], say: Callable[[str], None], mixture: Mixture | None = None) -> Loaded:
@@ -143,6 +143,8 @@ def read_source(source: Source, say: Callable[[str], None]) -> Read:
             content_hash(rows),
             max((max(text.ids) for row in rows for text in _texts(row) if isinstance(text, GivenTokens)), default=-1),
         )
+    if source.source == "tensors":
+        return _read_tensors(source, found)
     store = stored(source, found, say)
     bad = store.facts["bad"]
     if bad > source.max_bad_share * (bad + len(store)):
@@ -160,8 +162,17 @@ def read_source(source: Source, say: Callable[[str], None]) -> Read:
         facts["unknown_keys"],
         content,
         facts["largest_token"],
-        stored=True,
     )
+
+
+def _read_tensors(source: Source, found: Input) -> Read:
+    (path,) = found.files
+    content = file_hash(path)
+    checked = check_tensors(path, content)
+    first_bad = refuse_bad_tensors(path, checked, source.max_bad_share)
+    rows = TensorRows(path, checked, pair_with_itself=source.pair_with_itself).first(source.max_rows)
+    content = content if len(rows) == checked.rows else f"{content}:{len(rows)}"
+    return Read(rows, len(checked.bad), first_bad, content_hash=content, largest_token=checked.largest_token)
 
 
 def stored(source: Source, found: Input, say: Callable[[str], None]) -> StoredRows:

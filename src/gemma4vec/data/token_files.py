@@ -68,14 +68,10 @@ def _quoted(name: str) -> str:
 def tensor_records(path: Path) -> Iterator[Record]:
     """Texts as the rows of `input_ids` and `attention_mask`, both `[N, C]`, in a file that `torch.save` wrote.
 
-    The file is mapped, not read, and its pages are given back block by block: it may be larger than memory.
-
     Raises:
         InputError: no such file, no such tensors, or of shapes or types that do not fit.
     """
-    from gemma4vec.data.mapped import give_back_pages
-
-    ids_NC, mask_NC = _tensors(path)
+    ids_NC, mask_NC = open_tensors(path)
     for start in range(0, len(ids_NC), BLOCK):
         ids, mask = ids_NC[start : start + BLOCK].numpy(), mask_NC[start : start + BLOCK].numpy() != 0
         for offset in range(len(ids)):
@@ -87,11 +83,14 @@ def tensor_records(path: Path) -> Iterator[Record]:
                 yield Record(str(path), number, None, "holds numbers that are no token ids", "input_ids", "row")
             else:
                 yield Record(str(path), number, {"text": GivenTokens(kept.tolist())}, unit="row")
-        give_back_pages(ids)
-        give_back_pages(mask_NC[start : start + BLOCK].numpy())
 
 
-def _tensors(path: Path) -> "tuple[Tensor, Tensor]":
+def open_tensors(path: Path) -> "tuple[Tensor, Tensor]":
+    """`input_ids` and `attention_mask` of a file, mapped into memory.
+
+    Raises:
+        InputError: no such file, no such tensors, or of shapes or types that do not fit.
+    """
     import torch
 
     if not path.is_file():

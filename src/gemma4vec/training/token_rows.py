@@ -13,6 +13,7 @@ from pathlib import Path
 from gemma4vec.data.mixture import MixedRows, Part
 from gemma4vec.data.rows import Row
 from gemma4vec.data.store import StoredRows, open_store, write_store
+from gemma4vec.data.tensor_rows import TensorRows
 from gemma4vec.files import cache, sha256_text
 from gemma4vec.model.given_tokens import GivenTokens
 from gemma4vec.model.prompts import Document, Prompted, Prompts
@@ -52,6 +53,9 @@ def tokenised_rows(
     limits = f"{query_tokens} {document_tokens}"
     parts: list[Part] = []
     for part in rows.parts:
+        if isinstance(part.rows, TensorRows):
+            parts.append(part)  # tokens already, and where they are is as good a place
+            continue
         words = json.dumps(prompts(part.name).as_dict(), sort_keys=True)
         key = sha256_text(identity, words, limits, hashes[part.name])
         folder = cache() / "tokens" / sha256_text(part.name, identity, words, limits)[:24]

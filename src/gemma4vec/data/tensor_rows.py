@@ -1,0 +1,122 @@
+"""Rows of a large file of token ids and masks, read where they stand: nothing is copied, whatever its size."""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma4vec.data.mapped import give_back_pages
+from gemma4vec.data.rows import Row
+from gemma4vec.data.token_files import open_tensors
+from gemma4vec.errors import InputError
+from gemma4vec.files import cache, write_json
+from gemma4vec.model.given_tokens import GivenTokens
+from gemma4vec.model.prompts import Document
+
+BLOCK = 65_536
+# So many rows are read between two times that pages are given back.
+ROWS_HELD = 1024
+
+
+class Checked(NamedTuple):
+    """What a look at every row found: how many there are, the highest id, and the numbers (from 0) of the bad ones."""
+
+    rows: int
+    largest_token: int
+    bad: list[int]
+
+
+class TensorRows(Sequence[Row]):
+    """A row for each row of the tensors that has tokens, made when it is asked for; its query has the tokens.
+
+    Attributes:
+        checked: what a look at all rows found.
+    """
+
+    def __init__(self, path: Path, checked: Checked, *, pair_with_itself: bool, size: int | None = None):
+        ids_NC, mask_NC = open_tensors(path)
+        self.path = path
+        self.checked = checked
+        self.pair_with_itself = pair_with_itself
+        self._ids: NDArray[Any] = ids_NC.numpy()
+        self._mask: NDArray[Any] = mask_NC.numpy()
+        self._good = np.delete(np.arange(checked.rows), checked.bad) if checked.bad else None
+        whole = checked.rows - len(checked.bad)
+        self._size = min(size or whole, whole)
+        self._read = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._size))]
+        number = index + self._size if index < 0 else index
+        if not 0 <= number < self._size:
+            raise IndexError(f"row {index} of {self._size}")
+        place = number if self._good is None else int(self._good[number])
+        text = GivenTokens(self._ids[place][self._mask[place] != 0].tolist())
+        self._read += 1
+        if self._read % ROWS_HELD == 0:
+            give_back_pages(self._ids)
+            give_back_pages(self._mask)
+        return Row(text, [Document(text)] if self.pair_with_itself else [])
+
+    def first(self, size: int | None) -> "TensorRows":
+        """The first so many of the rows."""
+        if size is None or size >= self._size:
+            return self
+        return TensorRows(self.path, self.checked, pair_with_itself=self.pair_with_itself, size=size)
+
+
+def check_tensors(path: Path, content_hash: str) -> Checked:
+    """Look at every row of a file, once for each content.
+
+    Raises:
+        InputError: no such tensors.
+    """
+    note = cache() / "tensors" / f"{content_hash[:24]}.json"
+    with suppress(OSError, ValueError, TypeError):
+        return Checked(**json.loads(note.read_text(encoding="utf-8")))
+    ids_NC, mask_NC = open_tensors(path)
+    bad: list[int] = []
+    largest = -1
+    for start in range(0, len(ids_NC), BLOCK):
+        ids, mask = ids_NC[start : start + BLOCK].numpy(), mask_NC[start : start + BLOCK].numpy()
+        shown = np.where(mask != 0, ids, -1)
+        highest = shown.max(axis=1, initial=-1)
+        wrong = (highest < 0) | (highest >= 2**31) | ((mask != 0) & (ids < 0)).any(axis=1)
+        bad += (np.flatnonzero(wrong) + start).tolist()
+        largest = max(largest, int(highest[~wrong].max(initial=-1)))
+        give_back_pages(ids)
+        give_back_pages(mask)
+    checked = Checked(len(ids_NC), largest, bad)
+    write_json(note, checked._asdict())
+    return checked
+
+
+def refuse_bad_tensors(path: Path, checked: Checked, max_bad_share: float) -> str:
+    """The first bad row in words, "" where there is none.
+
+    Raises:
+        InputError: more rows are bad than allowed, or all.
+    """
+    if not checked.rows:
+        raise InputError(f"{path}: the file is empty; at least one row of tokens is needed")
+    if not checked.bad:
+        return ""
+    first = f"{path} row {checked.bad[0] + 1}: is empty or holds numbers that are no token ids"
+    if len(checked.bad) > max_bad_share * checked.rows or len(checked.bad) == checked.rows:
+        raise InputError(
+            f"{first} ({len(checked.bad)} of {checked.rows} rows are bad, {max_bad_share:.1%} are allowed); mend the "
+            "rows or allow a larger share (max_bad_share)"
+        )
+    return first
