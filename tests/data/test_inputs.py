@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from gemma4vec.data.mixture import group_numbers, negative_counts
 from gemma4vec.data.sources import load_sources
 from gemma4vec.errors import InputError
 from gemma4vec.model.given_tokens import GivenTokens
@@ -171,7 +172,7 @@ def test_bad_input_is_named(tmp_path: Path, kind: str, name: str, write: Callabl
         ({"input_ids": torch.ones(2, 3), "attention_mask": torch.ones(2, 3)}, "whole numbers are needed"),
         (
             {"input_ids": torch.tensor([[1], [2]]), "attention_mask": torch.tensor([[1], [0]])},
-            "row 2, field 'attention_mask': is empty",
+            "row 2: is empty",
         ),
     ],
 )
@@ -191,26 +192,23 @@ def test_judgments_of_unknown_documents_are_bad_rows(tmp_path: Path) -> None:
         read(folder, "beir", split="dev")
 
 
-def test_large_tensors_are_read_where_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gemma4vec.data import sources
-    from gemma4vec.data.mixture import group_numbers, negative_counts
-    from gemma4vec.data.tensor_rows import TensorRows
-
+def test_tensors_are_read_where_they_stand(tmp_path: Path) -> None:
     ids = torch.randint(3, 500, (3_000, 7))
     lengths = torch.randint(1, 8, (3_000, 1))
+    expected = [row[:n].tolist() for row, (n,) in zip(ids, lengths.tolist(), strict=True)]
     torch.save({"input_ids": ids, "attention_mask": torch.arange(7)[None] < lengths}, tmp_path / "t.pt")
-    settings = {"pair_with_itself": True, "max_rows": 2_900}
-    small = read(tmp_path / "t.pt", "tensors", **settings)
-    monkeypatch.setattr(sources, "LARGE_BYTES", 0)
     for _ in range(2):  # looked at once, then remembered
-        large = read(tmp_path / "t.pt", "tensors", **settings)
-        assert isinstance(large.rows.parts[0].rows, TensorRows)
-        assert large.rows == small.rows and isinstance(large.rows[5].pos[0].text, GivenTokens)
-        assert large.sources["s"]["largest_token"] >= small.sources["s"]["largest_token"]  # of all rows, of 2,900
-    assert negative_counts(large.rows).sum() == 0 and set(group_numbers(large.rows)) == {-1}
-    ids[7, 0], lengths[9] = -3, 0
+        loaded = read(tmp_path / "t.pt", "tensors", pair_with_itself=True, max_rows=2_900)
+        assert (
+            [row.query.ids for row in loaded.rows] == [row.pos[0].text.ids for row in loaded.rows] == expected[:2_900]
+        )
+        assert loaded.sources["s"]["largest_token"] == max(map(max, expected))
+    assert negative_counts(loaded.rows).sum() == 0 and set(group_numbers(loaded.rows)) == {-1}
+    ids[7, 0], lengths[7], lengths[9] = -3, 2, 0
     torch.save({"input_ids": ids, "attention_mask": torch.arange(7)[None] < lengths}, tmp_path / "t.pt")
     with pytest.raises(InputError, match=r"t\.pt row 8: .* \(2 of 3000 rows are bad, 0\.0% are allowed\)"):
         read(tmp_path / "t.pt", "tensors")
     kept = read(tmp_path / "t.pt", "tensors", max_bad_share=0.1)
-    assert len(kept.texts) == 2_998 and kept.texts[8].ids == ids[10][: lengths[10]].tolist()
+    assert len(kept.texts) == 2_998 and [text.ids for text in kept.texts] == [
+        one for number, one in enumerate(expected) if number not in (7, 9)
+    ]

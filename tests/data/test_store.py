@@ -14,6 +14,7 @@ from gemma4vec.data.rows import Row, content_hash, read_rows, write_rows
 from gemma4vec.data.sources import load_sources, read_source
 from gemma4vec.data.stamps import file_hash
 from gemma4vec.data.store import StoredRows, open_store, write_store
+from gemma4vec.data.texts import TextsOnDisk, unique_texts
 from gemma4vec.errors import InputError
 from gemma4vec.model.given_tokens import GivenTokens
 from gemma4vec.model.prompts import Document
@@ -123,6 +124,16 @@ def test_bad_rows_of_a_store_are_counted_and_refused_as_elsewhere(
     write_rows(tmp_path / "empty.jsonl", [])
     with pytest.raises(InputError, match=r"empty\.jsonl: the file is empty"):
         read_source(Source(name="s", path=str(tmp_path / "empty.jsonl")), lambda _: None)
+
+
+def test_texts_on_disk_are_those_in_memory(tmp_path: Path) -> None:
+    rows = [Row(f"q{i % 7}", [Document(f"p{i}", "t" if i % 2 else None)], [Document("n")]) for i in range(20)]
+    alone = [Row(text, []) for text in ("n", "alone", "q1")]
+    store = write_store(tmp_path / "s", rows, {})
+    for which in ("all", "queries", "documents"):
+        memory = unique_texts(MixedRows([Part("a", alone)]), MixedRows([Part("b", rows)]), which)
+        disk = unique_texts(MixedRows([Part("a", alone)]), MixedRows([Part("b", store)]), which)
+        assert list(disk) == list(memory) and isinstance(disk, TextsOnDisk) and disk[1:3] == memory[1:3]
 
 
 def test_hashes_of_files_are_remembered_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,7 @@ def _stage(stage: "StageEstimate", settings: Any) -> dict[str, Any]:
         "layout": {
             "kind": layout.kind,
             "grouping": layout.grouping,
+            "tokens_per_forward": layout.tokens_per_forward,
             "gradient_checkpointing": layout.gradient_checkpointing,
             "grad_cache": stage.cached,
             "compiled": stage.compile.on,
@@ -86,6 +87,7 @@ def _stage(stage: "StageEstimate", settings: Any) -> dict[str, Any]:
         "steps": stage.steps,
         "tokens_per_step": stage.tokens_per_step,
         "padding_share": stage.reading.padding_share,
+        "padding_by_layout": stage.reading.padding_by_layout,
         "batches_read": stage.reading.batches,
         "seconds_per_step": stage.seconds_per_step,
         "seconds": stage.seconds,
@@ -178,6 +180,11 @@ def _stage_lines(number: int, stage: dict[str, Any]) -> list[str]:
             "step",
             f"{stage['rows_per_step']} rows{negatives}, {stage['tokens_per_step']:,.0f} tokens "
             f"({stage['padding_share']:.1%} padding; mean of {stage['batches_read']} batches)",
+        ),
+        _line(
+            "padding",
+            " or ".join(f"{share:.1%} {kind}" for kind, share in stage["padding_by_layout"].items())
+            + f", in micro-batches of {layout['tokens_per_forward']:,} cells",
         ),
         _line(
             "time",

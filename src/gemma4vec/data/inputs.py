@@ -9,7 +9,7 @@ from gemma4vec.data.beir import beir_files, beir_records
 from gemma4vec.data.debian import debian_records, description_files
 from gemma4vec.data.records import Record, jsonl_records, text_records
 from gemma4vec.data.tables import csv_records, dataset_records, open_dataset, parquet_records
-from gemma4vec.data.token_files import sqlite_records, tensor_records
+from gemma4vec.data.token_files import sqlite_records
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import Source
 
@@ -42,7 +42,7 @@ class Input:
 
 
 def open_input(source: Source, say: Callable[[str], None]) -> Input:
-    """What a source is read from; `pycode` is no such thing, it is built first (`data.sources`).
+    """What a source is read from. `pycode` is built first, `tensors` stay where they are (`data.sources`).
 
     Raises:
         InputError: there is nothing to read.
@@ -69,7 +69,6 @@ def _file(source: Source, path: Path) -> Input:
         "csv": lambda: csv_records(path, source),
         "tsv": lambda: csv_records(path, source),
         "sqlite": lambda: sqlite_records(path, source),
-        "tensors": lambda: tensor_records(path),
     }
     return Input(str(path), readers[source.source], (path,))
 

@@ -31,7 +31,7 @@ def epoch_order(rows: Sequence[Row], *, size: int, seed: int, epoch: int, group_
     generator = np.random.default_rng([seed, epoch])
     if not isinstance(rows, MixedRows) or not rows.mixed:
         order = shuffled(len(rows), groups, generator, group_rows)
-        return Epoch(order, np.full(len(order), epoch))
+        return Epoch(order, np.broadcast_to(np.int64(epoch), order.shape))  # one number, whatever the size
     shares = [len(part.rows) / len(rows) if part.share is None else part.share for part in rows.parts]
     if not rows.one_source_batches:
         counts = quotas(shares, len(rows))

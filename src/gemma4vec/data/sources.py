@@ -122,9 +122,13 @@ class PlainTexts(Sequence[str]):
 def read_source(source: Source, say: Callable[[str], None]) -> Read:
     """Read one source: into memory, or, where its files are large, into a store that is used again until they change.
 
+    Tensors are read where they stand.
+
     Raises:
         InputError: it cannot be read, has no row, or more bad rows than allowed.
     """
+    if source.source == "tensors":
+        return _read_tensors(source)
     found = open_input(source, say)
     if found.bytes < LARGE_BYTES:
         noted = RowsRead()
@@ -143,8 +147,6 @@ def read_source(source: Source, say: Callable[[str], None]) -> Read:
             content_hash(rows),
             max((max(text.ids) for row in rows for text in _texts(row) if isinstance(text, GivenTokens)), default=-1),
         )
-    if source.source == "tensors":
-        return _read_tensors(source, found)
     store = stored(source, found, say)
     bad = store.facts["bad"]
     if bad > source.max_bad_share * (bad + len(store)):
@@ -165,8 +167,9 @@ def read_source(source: Source, say: Callable[[str], None]) -> Read:
     )
 
 
-def _read_tensors(source: Source, found: Input) -> Read:
-    (path,) = found.files
+def _read_tensors(source: Source) -> Read:
+    assert source.path is not None
+    path = Path(source.path).expanduser()
     content = file_hash(path)
     checked = check_tensors(path, content)
     first_bad = refuse_bad_tensors(path, checked, source.max_bad_share)

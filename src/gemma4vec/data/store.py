@@ -28,8 +28,8 @@ from gemma4vec.model.prompts import Document
 FORMAT = 1
 TITLE, TOKENS = b"\x00", b"\x01"
 HEADER = struct.Struct("<iqi")  # prompt, key, whether there is a key
-# So many rows are read between two times that pages are given back.
-ROWS_HELD = 1024
+# So many rows are read between two times that pages are given back: one touch may map 2 MiB around it.
+ROWS_HELD = 128
 ARRAYS = {
     "ends": np.int64,
     "first": np.int64,
@@ -152,11 +152,11 @@ def write_store(folder: Path, rows: Iterable[Row], facts: dict[str, Any]) -> Sto
         largest = -1
         for row in rows:
             hashing.add(row)
-            encoded = list(map(_encode, [Document(row.query), *row.pos, *row.neg]))
-            ends = end + np.cumsum([len(raw) for raw in encoded], dtype=np.int64)
-            streams["texts"].write(b"".join(encoded))
+            raws = list(map(encoded, [Document(row.query), *row.pos, *row.neg]))
+            ends = end + np.cumsum([len(raw) for raw in raws], dtype=np.int64)
+            streams["texts"].write(b"".join(raws))
             streams["ends"].write(ends.tobytes())
-            streams["keys"].write(b"".join(hashlib.blake2b(raw, digest_size=8).digest() for raw in encoded))
+            streams["keys"].write(b"".join(hashlib.blake2b(raw, digest_size=8).digest() for raw in raws))
             streams["first"].write(texts.to_bytes(8, "little"))
             streams["positives"].write(len(row.pos).to_bytes(4, "little"))
             for name, value in (("groups", row.group), ("tasks", row.task)):
@@ -166,7 +166,7 @@ def write_store(folder: Path, rows: Iterable[Row], facts: dict[str, Any]) -> Sto
             for text in (row.query, *(document.text for document in (*row.pos, *row.neg))):
                 if isinstance(text, GivenTokens):
                     largest = max(largest, *text.ids)
-            texts, end, count = texts + len(encoded), int(ends[-1]), count + 1
+            texts, end, count = texts + len(raws), int(ends[-1]), count + 1
         streams["first"].write(texts.to_bytes(8, "little"))
         stack.close()
         found = {"rows": count, "texts": texts, "content_hash": hashing.hexdigest(), "largest_token": largest}
@@ -193,7 +193,8 @@ def _whole(store: StoredRows) -> bool:
     return arrays and (not texts or int(store._ends[-1]) == len(store._texts.array))
 
 
-def _encode(document: Document) -> bytes:
+def encoded(document: Document) -> bytes:
+    """A text as it stands in a store; equal for equal texts."""
     text, title = document
     if isinstance(text, GivenTokens):
         header = HEADER.pack(text.prompt, text.key or 0, text.key is not None)

@@ -1,4 +1,4 @@
-"""Rows of a large file of token ids and masks, read where they stand: nothing is copied, whatever its size."""
+"""Rows of a file of token ids and masks, read where they stand: nothing is copied, whatever its size."""
 
 import json
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from gemma4vec.model.given_tokens import GivenTokens
 from gemma4vec.model.prompts import Document
 
 BLOCK = 65_536
-# So many rows are read between two times that pages are given back.
-ROWS_HELD = 1024
+# So many rows are read between two times that pages are given back: one touch may map 2 MiB around it.
+ROWS_HELD = 64
 
 
 class Checked(NamedTuple):

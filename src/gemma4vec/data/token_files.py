@@ -1,4 +1,4 @@
-"""Files of queries and of ready tokens, as Gemma-Embed keeps them: SQLite and pairs of torch tensors."""
+"""Files of queries and of ready tokens, as Gemma-Embed keeps them: SQLite tables and pairs of torch tensors."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Any
 from gemma4vec.data.columns import map_columns
 from gemma4vec.data.records import Record
 from gemma4vec.errors import InputError
-from gemma4vec.model.given_tokens import GivenTokens
 from gemma4vec.recipe.sources import Source
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-BLOCK = 8_192
 
 
 def sqlite_records(path: Path, source: Source) -> Iterator[Record]:
@@ -63,26 +60,6 @@ def _table(connection: sqlite3.Connection, path: Path, wanted: str | None) -> st
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def tensor_records(path: Path) -> Iterator[Record]:
-    """Texts as the rows of `input_ids` and `attention_mask`, both `[N, C]`, in a file that `torch.save` wrote.
-
-    Raises:
-        InputError: no such file, no such tensors, or of shapes or types that do not fit.
-    """
-    ids_NC, mask_NC = open_tensors(path)
-    for start in range(0, len(ids_NC), BLOCK):
-        ids, mask = ids_NC[start : start + BLOCK].numpy(), mask_NC[start : start + BLOCK].numpy() != 0
-        for offset in range(len(ids)):
-            number = start + offset + 1
-            kept = ids[offset][mask[offset]]
-            if not len(kept):
-                yield Record(str(path), number, None, "is empty", "attention_mask", "row")
-            elif kept.min() < 0 or kept.max() >= 2**31:
-                yield Record(str(path), number, None, "holds numbers that are no token ids", "input_ids", "row")
-            else:
-                yield Record(str(path), number, {"text": GivenTokens(kept.tolist())}, unit="row")
 
 
 def open_tensors(path: Path) -> "tuple[Tensor, Tensor]":

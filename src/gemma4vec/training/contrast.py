@@ -13,13 +13,14 @@ from torch import Tensor
 from gemma4vec.data.batches import RowBatch, batches
 from gemma4vec.data.rows import Row
 from gemma4vec.model.build import Built, prompts_named
-from gemma4vec.model.packing import Layout, Tokens, packed, padded, padding_share
+from gemma4vec.model.packing import Layout, Tokens, padding_share
 from gemma4vec.model.prompts import Document, Prompted, Prompts
 from gemma4vec.objective.duplicates import Keys
 from gemma4vec.recipe import schema
 from gemma4vec.training.distributed import World
 from gemma4vec.training.grad_cache import encode_cached, wants_cache
 from gemma4vec.training.learned import Learned
+from gemma4vec.training.layouts import lay_out_texts
 from gemma4vec.training.task import Loss, OwnParameter
 from gemma4vec.training.teachers import open_teachers, taught
 from gemma4vec.training.terms import (
@@ -147,9 +148,10 @@ class ContrastTask:
         own_negatives = flat_negatives[own.start * k : own.stop * k]
         negatives = self._documents(own_negatives, [prompts for prompts in prompts_N for _ in range(k)])
         groups = self._group(queries, positives, negatives, k)
+        layout, padding = self.stage.layout, self.tokeniser.padding_id
         again = {"queries": queries, "positives": positives}
         return ContrastBatch(
-            groups=[self._lay_out(group) for group in groups],
+            groups=[lay_out_texts(group, layout, padding) for group in groups],
             rows=len(drawn.queries),
             own_rows=len(queries),
             hard_negatives=k,
@@ -158,7 +160,7 @@ class ContrastTask:
             negative_keys_NK=text_keys(flat_negatives).view(len(drawn.queries), k),
             texts=drawn,
             teachers={label: taught(term, teacher, drawn) for label, (term, teacher) in self.teachers.items()},
-            views={name: self._lay_out(again[name]) for name in wanted_views(self.objective)},
+            views={name: lay_out_texts(again[name], layout, padding) for name in wanted_views(self.objective)},
         )
 
     def loss(self, built: Built, batch: ContrastBatch) -> Loss:
@@ -204,12 +206,6 @@ class ContrastTask:
         if grouping == "candidate_packed":
             return [queries, positives + negatives]
         return [queries, positives, *(negatives[column::k] for column in range(k))]
-
-    def _lay_out(self, texts: list[Tokens]) -> list[Layout]:
-        layout = self.stage.layout
-        if layout.kind == "padded":
-            return padded(texts, layout.tokens_per_forward, self.tokeniser.padding_id)
-        return packed(texts, layout.row_tokens, layout.tokens_per_forward, self.tokeniser.padding_id)
 
     def _documents(self, documents: Sequence[Document], prompts: Sequence[Prompts]) -> list[Tokens]:
         prompted = [own.for_document(document) for own, document in zip(prompts, documents, strict=True)]

@@ -168,7 +168,7 @@ def _shallow(model: _Model) -> tuple[Built, list[Kind]]:
 def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> StageEstimate:
     stage = model.recipe.stages[number]
     task = _task(model, stage, data, number, model.whole)
-    reading = read_batches(task)
+    reading = read_batches(task, stage.layout)
     compiled = compile_choice(stage.layout, stage.budget)
     use_compile_cache()
     keep_freed_memory()

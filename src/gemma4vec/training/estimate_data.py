@@ -3,11 +3,13 @@
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 from gemma4vec.model.packing import Layout
+from gemma4vec.recipe import schema
+from gemma4vec.training.layouts import padding_by_layout
 from gemma4vec.training.task import Task
 
 _BATCHES = 16
@@ -27,6 +29,7 @@ class Reading:
         columns: columns of a layout, weighted by its cells.
         padding_share: share of computed cells that hold no real token.
         seconds: to draw, tokenise and lay out a batch.
+        padding_by_layout: what `padding_share` would be, packed and padded; empty where nobody asked.
     """
 
     batches: int
@@ -37,6 +40,7 @@ class Reading:
     columns: float
     padding_share: float
     seconds: float
+    padding_by_layout: dict[str, float] = field(default_factory=dict)
 
     @property
     def all_cells(self) -> float:
@@ -44,8 +48,12 @@ class Reading:
         return sum(self.cells.values())
 
 
-def read_batches(task: Task, *, batches: int = _BATCHES) -> Reading:
-    """Draw the first batches of a task, for at most some seconds (and at least two batches)."""
+def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: int = _BATCHES) -> Reading:
+    """Draw the first batches of a task, for at most some seconds (and at least two batches).
+
+    With the stage's `layout`, its texts are laid out in both ways, to compare.
+    """
+    groups: list[Sequence[Layout]] = []
     drawn: list[list[Layout]] = []
     seconds: list[float] = []
     endless = islice(task.batches(0), batches)
@@ -54,6 +62,7 @@ def read_batches(task: Task, *, batches: int = _BATCHES) -> Reading:
         batch: Any = next(endless)
         seconds.append(time.perf_counter() - started)
         drawn.append(list(batch.layouts))
+        groups += getattr(batch, "groups", [batch.layouts])
     each = [cells_of(layouts) for layouts in drawn]
     cells = {compilable: statistics.fmean(found[compilable] for found in each) for compilable in (True, False)}
     tokens = statistics.fmean(sum(layout.real_tokens for layout in layouts) for layouts in drawn)
@@ -69,6 +78,7 @@ def read_batches(task: Task, *, batches: int = _BATCHES) -> Reading:
         padding_share=1.0 - tokens * len(drawn) / all_cells,
         # The first batch shuffles the epoch and warms the tokenizer; a run does that once.
         seconds=statistics.fmean(seconds[1:]),
+        padding_by_layout=padding_by_layout(groups, layout) if layout is not None else {},
     )
 
 

@@ -23,10 +23,11 @@ from torch import Tensor
 from gemma4vec.errors import InputError
 from gemma4vec.model.build import Built
 from gemma4vec.model.language_model_head import LanguageModelHead
-from gemma4vec.model.packing import Layout, Tokens, packed, padded, padding_share
+from gemma4vec.model.packing import Layout, Tokens, padding_share
 from gemma4vec.model.prompts import Prompted
 from gemma4vec.recipe import schema
 from gemma4vec.training.distributed import World
+from gemma4vec.training.layouts import lay_out_texts
 from gemma4vec.training.task import Loss, OwnParameter
 
 
@@ -131,7 +132,7 @@ class MaskedNextTokenTask:
             raise InputError("data: a batch has no text of two tokens or more, so there is nothing to predict")
         own = self.world.share(len(whole))
         whole, masked, places = whole[own], masked[own], places[own]
-        layouts = self._lay_out(masked)
+        layouts = lay_out_texts(masked, self.stage.layout, self.tokeniser.padding_id)
         before, targets = [], []
         for layout in layouts:
             starts = (layout.lengths_N.cumsum(0) - layout.lengths_N).tolist()
@@ -178,12 +179,6 @@ class MaskedNextTokenTask:
             np.int64
         )
         return shown, predicted
-
-    def _lay_out(self, texts: list[Tokens]) -> list[Layout]:
-        layout = self.stage.layout
-        if layout.kind == "padded":
-            return padded(texts, layout.tokens_per_forward, self.tokeniser.padding_id)
-        return packed(texts, layout.row_tokens, layout.tokens_per_forward, self.tokeniser.padding_id)
 
 
 def mask_token_id(vocabulary: dict[str, int], token: str, key: str = "task.mask_token") -> int:

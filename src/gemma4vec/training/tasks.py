@@ -1,10 +1,10 @@
 """Which task a stage trains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gemma4vec.data.mixture import MixedRows
-from gemma4vec.data.sources import Loaded
-from gemma4vec.data.texts import texts_of_rows
+from gemma4vec.data.sources import Loaded, PlainTexts
+from gemma4vec.data.texts import texts_of_rows, unique_texts
 from gemma4vec.model.build import Built
 from gemma4vec.model.language_model_head import LanguageModelHead
 from gemma4vec.recipe import schema
@@ -47,6 +47,8 @@ def make_task(
     return MaskedNextTokenTask(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed)
 
 
-def plain_texts(loaded: Loaded, task: schema.MaskedNextToken) -> list[str]:
+def plain_texts(loaded: Loaded, task: schema.MaskedNextToken) -> Sequence[str]:
     """Every text once, in the order of the data."""
+    if isinstance(loaded.texts, PlainTexts) and isinstance(loaded.rows, MixedRows):
+        return unique_texts(loaded.texts.rows, loaded.rows, task.texts)
     return list(dict.fromkeys([*loaded.texts, *texts_of_rows(loaded.rows, task.texts)]))
