@@ -75,6 +75,8 @@ class Source(Part):
             raise ValueError(f"a {self.source} source has no columns")
         if self.source == "sqlite" and self.columns is not None and self.columns.text is None:
             raise ValueError("a sqlite source has plain texts; name their column as columns.text")
+        if self.drop is not None and self.source == "tensors":
+            raise ValueError("a list of drops names texts, a tensors source has tokens; leave drop out")
         if self.pair_with_itself and not self.plain:
             raise ValueError("pair_with_itself is for plain texts; this source has rows")
         return self
