@@ -19,8 +19,8 @@ from gemma4vec.objective.duplicates import Keys
 from gemma4vec.recipe import schema
 from gemma4vec.training.distributed import World
 from gemma4vec.training.grad_cache import encode_cached, wants_cache
-from gemma4vec.training.learned import Learned
 from gemma4vec.training.layouts import lay_out_texts
+from gemma4vec.training.learned import Learned
 from gemma4vec.training.task import Loss, OwnParameter
 from gemma4vec.training.teachers import open_teachers, taught
 from gemma4vec.training.terms import (
