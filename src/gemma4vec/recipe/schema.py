@@ -290,6 +290,10 @@ class Stage(Part):
         check_mixture(self.data, self.mixture)
         if self.batch.tokenise == "once" and self.task.kind != "contrast":
             raise ValueError(f"batch.tokenise: once is for contrast; {self.task.kind} reads its texts each time")
+        if self.batch.tokenise == "once" and isinstance(self.task, Contrast):
+            taught = next((term for term in self.task.terms if term.kind == "matching"), None)
+            if taught is not None:
+                raise ValueError(f"batch.tokenise: once keeps no texts, and {taught.label}'s teacher reads them")
         plain = next((source for source in self.data if source.plain and not source.pair_with_itself), None)
         if plain is not None and self.task.kind == "contrast":
             raise ValueError(
