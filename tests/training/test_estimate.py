@@ -218,3 +218,22 @@ def test_two_stages_add_up(recipe_file: Path) -> None:
     assert [stage.steps for stage in found.stages] == [6, 2]
     assert found.largest.memory.peak == max(stage.memory.peak for stage in found.stages)
     assert replace(found, stages=found.stages[:1]).largest is found.stages[0]
+
+
+def test_a_readout_of_all_layers_is_measured_with_all_layers(recipe_file: Path) -> None:
+    """The mix of six layers and the embeddings keeps seven states, though two layers are trained."""
+    mixed, mean = (estimated(recipe_file, f"model.readout={name}").stages[0] for name in ("layer_mix", "mean"))
+
+    def outside(stage: Any) -> float:
+        return max(size for (kind, _), size in stage.measured.kept_bytes.items() if kind is None)
+
+    # Each of the 7 states is kept in fp32 at least once for the weights' gradient: 32 values of 4 bytes a token.
+    assert outside(mixed) - outside(mean) > 7 * 32 * 4
+
+
+def test_the_export_is_part_of_the_peak(recipe_file: Path) -> None:
+    found = estimated(recipe_file)
+    fp32 = 4 * (sum(found.parameters.total.values()) - found.parameters.total["adapters"])
+    memory = found.stages[0].memory
+    assert found.export_bytes == memory.framework + memory.weights + memory.optimiser + 3 * fp32
+    assert found.peak_bytes == max(memory.peak, found.export_bytes)

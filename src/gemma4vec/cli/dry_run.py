@@ -55,7 +55,8 @@ def as_dict(found: "Estimate") -> dict[str, Any]:
         "stages": [_stage(stage, settings) for stage, settings in zip(found.stages, recipe.stages, strict=True)],
         "steps": sum(stage.steps for stage in found.stages),
         "seconds": sum(stage.seconds for stage in found.stages),
-        "peak_memory_gb": found.largest.memory.peak / GB,
+        "peak_memory_gb": found.peak_bytes / GB,
+        "export_memory_gb": found.export_bytes / GB,
         "fits": _fits(found, total, available, gpus()),
         "reads": [
             {"source": name, "path": facts["path"], "rows": facts["rows"]} for name, facts in found.sources.items()
@@ -123,11 +124,12 @@ def _fits(found: "Estimate", total: int, available: int, cards: list[dict[str, A
     """Whether the largest stage fits this machine, each GPU in it, and GPUs of common sizes."""
     from gemma4vec.training.estimate_memory import gpu_table
 
-    needed = found.largest.memory.peak
+    needed = found.peak_bytes
     gpu = max((stage.gpu_memory for stage in found.stages), key=lambda memory: memory.peak)
     return {
         "this_machine": {
             "needed_gb": needed / GB,
+            "export_gb": found.export_bytes / GB,
             "available_gb": available / GB,
             "total_gb": total / GB,
             "fits": needed <= available,
@@ -198,7 +200,13 @@ def _stage_lines(number: int, stage: dict[str, Any]) -> list[str]:
 def _fit_lines(fits: dict[str, Any]) -> list[str]:
     here = fits["this_machine"]
     verdict = "fits" if here["fits"] else "DOES NOT FIT"
-    lines = [_line("here", f"{verdict}: {here['needed_gb']:.1f} GB of {here['available_gb']:.1f} GB free")]
+    lines = [
+        _line(
+            "here",
+            f"{verdict}: {here['needed_gb']:.1f} GB of {here['available_gb']:.1f} GB free "
+            f"(the export alone {here['export_gb']:.1f})",
+        )
+    ]
     for card in fits["gpus_here"]:
         word = "fits" if card["fits"] else "DOES NOT FIT"
         lines.append(_line(card["name"][:12], f"{word}: {card['needed_gb']:.1f} of {card['memory_gb']:g} GB"))

@@ -111,11 +111,18 @@ def build(
 
 
 def assemble(
-    model: Model, backbone: Backbone, tokeniser: Tokeniser, *, seed: int = 0, folder: Path | None = None
+    model: Model,
+    backbone: Backbone,
+    tokeniser: Tokeniser,
+    *,
+    seed: int = 0,
+    folder: Path | None = None,
+    layers: int | None = None,
 ) -> Built:
     """Put readout, head and adapters on a backbone, wherever its weights are: the meta device counts parameters.
 
-    `folder` is where the backbone was loaded from: a saved model has its readout's second encoder there.
+    `folder` is where the backbone was loaded from: a saved model has its readout's second encoder there. `layers` is
+    how many the readout is told of, where that is not the backbone's own number (`model.skeleton.give_as_many_states`).
     """
     dtype, device = backbone.dtype, backbone.device
     adapters = None
@@ -127,7 +134,8 @@ def assemble(
             adapters = add_lora(backbone, model.lora)
         else:
             train_base(backbone, full=model.train == "full", embeddings=model.train_embeddings)
-        base = Base(backbone.hidden_size, len(backbone.layers), _embedding_size(backbone), folder, backbone.input_size)
+        count = layers or len(backbone.layers)
+        base = Base(backbone.hidden_size, count, _embedding_size(backbone), folder, backbone.input_size)
         readout = READOUTS[model.readout.name](model.readout, base)
         head = Head(readout.dimension, model.head) if model.head is not None else None
     encoder = TextEncoder(backbone, readout, head)

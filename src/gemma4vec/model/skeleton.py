@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gemma4vec.model.backbone import Backbone
 from gemma4vec.model.families import attending, library_attention, model_class
+from gemma4vec.model.packing import Layout
+from gemma4vec.model.replaced import Replaced
 
 # Rows of a shallow model's embedding: gathering from a large one costs no more, and holding it costs a gigabyte.
 _VOCABULARY = 2048
@@ -78,6 +80,23 @@ def shallow_config(config: Any, layers: Sequence[int]) -> Any:
         if values.get(key):
             values[key] = min(values[key], _VOCABULARY)
     return type(config).from_dict(values)
+
+
+def give_as_many_states(backbone: Backbone, layers: int) -> None:
+    """Let a shallow backbone give the states of so many layers, its own several times, to a readout that mixes all.
+
+    What such a readout computes and keeps grows with the layers, and must be seen when it is measured.
+    """
+    plain = backbone.forward
+
+    def forward(layout: Layout, *, all_layers: bool = False, replaced: Replaced | None = None) -> Tensor:
+        states = plain(layout, all_layers=all_layers, replaced=replaced)
+        if not all_layers:
+            return states
+        chosen = torch.arange(layers + 1, device=states.device) * (len(states) - 1) // layers
+        return states.index_select(0, chosen)
+
+    backbone.forward = forward  # type: ignore[method-assign]
 
 
 def fold_token_ids(model: nn.Module) -> None:

@@ -24,6 +24,7 @@ from gemma4vec.model.skeleton import (
     Kind,
     empty_backbone,
     fold_token_ids,
+    give_as_many_states,
     layer_kinds,
     one_of_each,
     shallow_config,
@@ -47,6 +48,9 @@ from gemma4vec.training.tasks import make_task
 Say = Callable[[str], None]
 # Enough to keep all cores busy; more would only take longer.
 _MEASURED_CELLS = 8192
+# Of the merged model in fp32: the one that is merged, and what writing and opening it again for its format takes
+# (measured: 2.9 for Gemma 3 270M; see docs/dry-run.md).
+_EXPORT_COPIES = 3
 # GradCache's, as a share of forward and backward: without gradients of weights a backward is as long as a forward.
 _SECOND_FORWARD = {"frozen": 1 / 2, "full": 1 / 3}
 
@@ -92,6 +96,18 @@ class Estimate:
     def largest(self) -> StageEstimate:
         """The stage that needs most memory."""
         return max(self.stages, key=lambda stage: stage.memory.peak)
+
+    @property
+    def export_bytes(self) -> float:
+        """Main memory at the peak of the export, which comes while the trained model is still there (see `Memory`)."""
+        last = self.stages[-1].memory
+        here = last.weights + last.optimiser if self.device == "cpu" else 0.0
+        return last.framework + here + _EXPORT_COPIES * model_bytes(self.parameters)
+
+    @property
+    def peak_bytes(self) -> float:
+        """Main memory at the peak of the whole run on a CPU; beside a GPU, of the export."""
+        return max(self.largest.memory.peak if self.device == "cpu" else 0.0, self.export_bytes)
 
 
 @dataclass(frozen=True)
@@ -159,10 +175,12 @@ def _shallow(model: _Model) -> tuple[Built, list[Kind]]:
         allow_untested=settings.allow_untested,
     )
     fold_token_ids(backbone.model)
+    give_as_many_states(backbone, len(model.kinds))
     if settings.lora is not None and settings.lora.last_layers is not None:
         trained = sum(kind[-1] for kind in kinds)
         settings = settings.model_copy(update={"lora": settings.lora.model_copy(update={"last_layers": trained})})
-    return assemble(settings, backbone, model.whole.tokeniser, seed=model.recipe.seed), kinds
+    built = assemble(settings, backbone, model.whole.tokeniser, seed=model.recipe.seed, layers=len(model.kinds))
+    return built, kinds
 
 
 def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> StageEstimate:
@@ -237,14 +255,21 @@ def _task(model: _Model, stage: schema.Stage, data: Loaded, number: int, built: 
         kept = stage.task.model_copy(update={"terms": terms or (Nce(),)})
         stage = stage.model_copy(update={"task": kept})
     return make_task(
-        stage, data, built, lambda: _empty_head(model, built), max_tokens=model.recipe.model.max_tokens, seed=seed
+        stage, data, built, lambda: _head(model, built), max_tokens=model.recipe.model.max_tokens, seed=seed
     )
 
 
-def _empty_head(model: _Model, built: Built) -> LanguageModelHead:
-    """As many scores as the real head gives, from a matrix that takes no memory."""
-    row_1D = torch.zeros(1, built.encoder.backbone.hidden_size, dtype=model.dtype, device=built.encoder.backbone.device)
-    return LanguageModelHead(row_1D.expand(int(model.config.vocab_size), -1), None)
+def _head(model: _Model, built: Built) -> LanguageModelHead:
+    """As many scores as the real head gives: from a matrix of its size where layers are measured, since reading it is
+    what takes the time, and from one that takes no memory where nothing is computed."""
+    backbone = built.encoder.backbone
+    rows, softcap = int(model.config.vocab_size), getattr(model.config, "final_logit_softcapping", None)
+    if built is model.whole:
+        row_1D = torch.zeros(1, backbone.hidden_size, dtype=model.dtype, device=backbone.device)
+        return LanguageModelHead(row_1D.expand(rows, -1), softcap)
+    return LanguageModelHead(
+        torch.full((rows, backbone.hidden_size), 0.01, dtype=model.dtype, device=backbone.device), softcap
+    )
 
 
 def _memory(
@@ -269,7 +294,7 @@ def _memory(
 
     buffers = None
     if measured.peak_bytes is not None:
-        shallow = kept_bytes(measured.kept_bytes, measured.kinds, measured.cells, inputs, checkpointing)
+        shallow = kept_bytes(measured.kept_bytes, measured.kinds, measured.peak_cells, inputs, checkpointing)
         buffers = max(0.0, measured.peak_bytes - shallow)
     here, gpu = training(measured.kept_bytes, buffers), training(measured.eager_kept_bytes, None)
     return here, memory_on_gpu(gpu, min(here.activations, gpu.activations))

@@ -8,6 +8,8 @@ sizes a step is linear in both to a few percent.
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 from gemma4vec.model.build import Built
 from gemma4vec.model.skeleton import Kind
@@ -18,6 +20,7 @@ from gemma4vec.training.optimiser import MasterAdamW
 from gemma4vec.training.task import Task
 
 _REPEATS = 3
+_BATCHES_OF_THE_PEAK = 4
 Costs = dict[tuple[Kind | None, bool], float]
 
 
@@ -31,8 +34,8 @@ class Measured:
         eager_kept_bytes: the same where the layers are not compiled (what a GPU keeps at most).
         optimiser_seconds: of one update.
         optimiser_parameters: how many it updated.
-        peak_bytes: by how much memory rose in such a step; None where the system does not say.
-        cells: of the batch that was trained.
+        peak_bytes: by how much memory rose in such steps; None where the system does not say.
+        peak_cells: of the largest batch among these steps.
         kinds: of the layers that were trained.
     """
 
@@ -42,18 +45,19 @@ class Measured:
     optimiser_seconds: float
     optimiser_parameters: int
     peak_bytes: int | None
-    cells: dict[bool, float]
+    peak_cells: dict[bool, float]
     kinds: Sequence[Kind]
 
 
 def measure_layers(
     built: Built, task: Task, optimiser: MasterAdamW, kinds: Sequence[Kind], *, compiled: bool, checkpointing: bool
 ) -> Measured:
-    """Train a shallow model on the task's first batch: once to see what is kept, then against the clock."""
+    """Train a shallow model on the task's first batches: to see what is kept, then against the clock."""
     backbone = built.encoder.backbone
     built.encoder.train()
     meter = LayerMeter(backbone, [kind[-1] for kind in kinds])
-    batch = next(iter(task.batches(0)))
+    batches = list(islice(task.batches(0), _BATCHES_OF_THE_PEAK))
+    batch = batches[0]
 
     def kept() -> Costs:
         meter.clear()
@@ -71,8 +75,16 @@ def measure_layers(
         as_run = kept()
     if checkpointing:
         backbone.use_gradient_checkpointing()
-    peak_bytes = _rise(lambda: task.loss(built, batch).value.backward())
-    optimiser.step(0.0)
+    steps_cells: list[dict[bool, float]] = []
+
+    def step(one: Any) -> None:
+        meter.clear()
+        with meter.attached():
+            task.loss(built, one).value.backward()
+        optimiser.step(0.0)
+        steps_cells.append({compilable: float(count) for compilable, count in meter.cells.items()})
+
+    peak_bytes = _rise(step, batches)
     passes, updates = [], []
     for _ in range(_REPEATS):
         meter.clear()
@@ -91,24 +103,24 @@ def measure_layers(
         optimiser_seconds=statistics.median(updates),
         optimiser_parameters=sum(p.numel() for p in built.trainable().values()),
         peak_bytes=peak_bytes,
-        cells={compilable: float(count) for compilable, count in meter.cells.items()},
+        peak_cells=max(steps_cells, key=lambda cells: sum(cells.values())),
         kinds=kinds,
     )
 
 
-def _rise(step: Callable[[], None]) -> int | None:
-    """By how many bytes memory rises while `step` runs, fragments and libraries' buffers included.
+def _rise(step: Callable[[Any], None], batches: Sequence[Any]) -> int | None:
+    """By how many bytes memory rises over steps, fragments and libraries' buffers included.
 
-    It runs twice: what the first time allocates for good (code for new shapes, say) belongs to the process.
+    The first batch runs once before: what it allocates for good (code for new shapes, say) belongs to the process. Of
+    several batches, whose shapes differ, the allocator keeps pieces that fit the next one badly: one would not show it.
     """
-    step()
+    step(batches[0])
     release_memory()
     before = memory_now()
-    if not start_peak():
-        step()
-        return None
-    step()
-    return max(0, peak_since_start() - before)
+    watched = start_peak()
+    for batch in batches:
+        step(batch)
+    return max(0, peak_since_start() - before) if watched else None
 
 
 def _add_the_rest(meter: LayerMeter, whole: float) -> None:
