@@ -9,12 +9,14 @@ from gemma4vec.evaluation.locate import TRAINED, results_by_suite
 from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.ledger.environment import environment
 from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.pipeline.matrix_family import matrix_family
 from gemma4vec.pipeline.matrix_pairs import paired_difference, query_scores
 from gemma4vec.pipeline.matrix_plan import Job, Plan, chosen
 from gemma4vec.pipeline.matrix_references import reference_rows, seconds_of
 from gemma4vec.pipeline.matrix_state import MatrixFolder, Record
 from gemma4vec.statistics.equivalence import equivalence
 from gemma4vec.statistics.multiplicity import adjust
+from gemma4vec.statistics.power import smallest_detectable
 from gemma4vec.statistics.seeds import LEAST_RUNS
 from gemma4vec.statistics.verdict import decide
 
@@ -157,20 +159,23 @@ def _cost_of(run: RunFolder) -> dict[str, Any]:
 
 
 def _differences(plan: Plan, runs: Mapping[str, list[_Run]], metric: str) -> dict[str, dict[str, Any]]:
-    """Each variant against its control, on the seeds that both have; p-values corrected over all comparisons (Holm)."""
+    """Each variant against its control, on the seeds that both have; p-values corrected for the family (Holm)."""
     pairs = {}
     for name, control in plan.controls.items():
         common = sorted({run.seed for run in runs[name]} & {run.seed for run in runs[control]})
         if name != control and common:
             ours, theirs = ([run.final for run in runs[one] if run.seed in common] for one in (name, control))
             pairs[name] = (common, paired_difference(ours, theirs, metric))
-    corrected = adjust([difference.test.p for _, difference in pairs.values()], "holm") if pairs else []
+    finals = {name: [run.final for run in found] for name, found in runs.items() if found}
+    family = matrix_family(finals, plan.controls, metric, len(pairs))
+    corrected = adjust([difference.test.p for _, difference in pairs.values()], "holm", family) if pairs else []
     margin = plan.matrix.smallest_effect
     found = {}
     for (name, (seeds, difference)), adjusted in zip(pairs.items(), corrected, strict=True):
         interval = difference.interval
         same = None if margin is None else equivalence(difference.values_N, margin, difference.strata)
-        verdict = decide(difference.test, interval, equivalence=same, adjusted=adjusted)
+        detectable = smallest_detectable(difference.values_N, difference.strata, family=family)
+        verdict = decide(difference.test, interval, equivalence=same, adjusted=adjusted, smallest_detectable=detectable)
         found[name] = {
             "control": plan.controls[name],
             "seeds": seeds,
@@ -181,6 +186,7 @@ def _differences(plan: Plan, runs: Mapping[str, list[_Run]], metric: str) -> dic
             "p": adjusted.p,
             "p_holm": adjusted.adjusted,
             "comparisons": adjusted.family,
+            "detectable": detectable,
             "verdict": verdict.word,
             "reason": verdict.reason,
             "over_seeds": asdict(difference.seeds) if difference.seeds.over_seeds else None,

@@ -1,4 +1,5 @@
-"""A matrix's results as files: results.json (everything), results.csv (one line a variant), results.md (to read)."""
+"""A matrix's results as files: results.json (everything), results.csv (one line a variant), results.md and
+results.html (to read)."""
 
 import csv
 import io
@@ -7,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.files import atomic_write, write_json
+from gemma4vec.report.matrix_page import write_matrix_page
 from gemma4vec.statistics.verdict import format_p
 
 
 def write_results(results: Mapping[str, Any], folder: Path) -> None:
-    """Write the three files, atomically each.
+    """Write the files, atomically each.
 
     Raises:
         WorkError: the disk is full or the folder cannot be written.
@@ -20,6 +22,7 @@ def write_results(results: Mapping[str, Any], folder: Path) -> None:
     for name, text in (("results.csv", as_csv(results)), ("results.md", as_markdown(results))):
         with atomic_write(folder / name) as stream:
             stream.write(text)
+    write_matrix_page(results, folder / "results.html")
 
 
 def as_csv(results: Mapping[str, Any]) -> str:
