@@ -107,6 +107,24 @@ def test_a_proxy_under_the_threshold_cannot_promote(runs: list[RunFolder], capsy
     assert execute(["runs", "decide", run, "keep", "why", "--by", "sts"]) == 2
 
 
+def test_checkpoints_are_judged_by_what_was_known_then(runs: list[RunFolder]) -> None:
+    run = runs[0]
+    for number, step in enumerate((10, 20, 39, 40)):
+        add(run, "compact", {"ndcg@10": number / 10}, f"checkpoint-0-{step:08d}")
+        add(run, "final", {"ndcg@10": number / 20}, f"checkpoint-0-{step:08d}")
+    with open_ledger(home()) as ledger:
+        judged = {one.proxy.name: one for one in judge(ledger, ["final"], "ndcg@10", checkpoints=True)}
+        finished = {one.proxy.name: one for one in judge(ledger, ["final"], "ndcg@10")}
+    assert finished["compact ndcg@10"].found.runs == len(FINAL)  # checkpoints are no finished runs
+    compact, loss = judged["compact ndcg@10"], judged["training loss"]
+    assert (compact.found.tau.value, compact.found.runs) == (1.0, 4)
+    assert "checkpoints of 1 runs are not independent" in compact.note
+    by_step = {int(unit[-8:]): value for unit, value in loss.proxy.values.items()}
+    assert by_step == {10: 9.0, 20: 9.0, 39: pytest.approx(2.7), 40: pytest.approx(2.7)}
+    # Before step 40 nothing had been evaluated during training.
+    assert "dev ndcg@10 (in training)" not in judged
+
+
 def test_detectable_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from gemma4vec.data.suites import RetrievalSuite, write_suite
     from gemma4vec.model.prompts import Document

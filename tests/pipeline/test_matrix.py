@@ -115,6 +115,8 @@ def test_the_rule_stops_what_is_far_below_the_control(results: dict[str, Any], o
         run = RunFolder(path)
         assert len(run.events("step")) == 2 and not run.model.exists()  # half of four steps
         assert run.events("stopped")
+        decision = json.loads((run.path / "decision.json").read_text())["body"]
+        assert decision["decision"] == "drop" and decision["words"].startswith("stop rule: ")
         shares = run.evaluation("share", "tune-10x24"), control.evaluation("share", "tune-10x24")
         found = compare(*shares, allow_different_settings=True)
         assert found.interval.high < -0.24

@@ -36,6 +36,9 @@ def agreement_command(
     least_tau: Annotated[
         float, typer.Option("--least-tau", help="Kendall's tau under which a proxy cannot promote a recipe.")
     ] = 0.5,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Judge by evaluated checkpoints instead of finished runs.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap over runs.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
 ) -> None:
@@ -61,6 +64,7 @@ def agreement_command(
             control=find(ledger, control)["run_id"] if control else None,
             least_effect=least_effect,
             least_tau=least_tau,
+            checkpoints=checkpoints,
             seed=seed,
         )
     plain = {"suites": suites, "metric": metric, "least_tau": least_tau, "proxies": [_plain(one) for one in judged]}

@@ -15,7 +15,7 @@ from typing import Any
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.ledger import Ledger
 from gemma4vec.ledger.overview import all_runs, recorded_evaluations
-from gemma4vec.ledger.records import is_own_model, recipe_tree
+from gemma4vec.ledger.records import CHECKPOINT, is_own_model, recipe_tree
 from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.statistics.agreement import Agreement, Promotion, agreement, may_promote
 
@@ -64,6 +64,7 @@ def judge(
     control: str | None = None,
     least_effect: float = 0.0,
     least_tau: float = 0.5,
+    checkpoints: bool = False,
     seed: int = 0,
 ) -> list[Judged]:
     """Every proxy against the mean of `metric` over `suites`, over the ledger's runs; the most faithful first.
@@ -74,12 +75,19 @@ def judge(
         control: id of the run with which others are compared.
         least_effect: differences of the suite up to this size count as ties, not as yes or no.
         least_tau: under which a proxy cannot promote a recipe.
+        checkpoints: judge by the runs' evaluated checkpoints instead of their finished models. Those of one run are
+            not independent of each other, which the intervals do not know and the notes say.
 
     Raises:
         InputError: no such suite, fewer than 2 runs evaluated on it, no proxy.
     """
-    rows = [row for row in recorded_evaluations(ledger) if is_own_model(row["model"])]
+    every = recorded_evaluations(ledger)
     runs = {run["run_id"]: run for run in all_runs(ledger)}
+    if checkpoints:
+        rows = [{**row, "run_id": f"{row['run_id']}:{row['model']}"} for row in every if _place(row["model"])]
+        runs = {unit: runs[unit.split(":")[0]] for unit in sorted({row["run_id"] for row in rows})}
+    else:
+        rows = [row for row in every if is_own_model(row["model"])]
     target = _target(rows, suites, metric)
     if len(target) < 2:
         raise InputError(
@@ -101,7 +109,7 @@ def judge(
             control=common.index(control) if control in common else None,
             seed=seed,
         )
-        note = _other_losses([runs[run] for run in common]) if proxy.name == LOSS else ""
+        note = _note([runs[run] for run in common], proxy, checkpoints)
         judged.append(Judged(proxy, common, found, may_promote(found, least_tau), note))
     if not judged:
         known = ", ".join(proxy.name for proxy in proxies) or "none at all"
@@ -155,9 +163,18 @@ def _from_training(runs: Mapping[str, Mapping[str, Any]]) -> list[Proxy]:
         if run["deleted"]:
             continue
         with contextlib.suppress(InputError, OSError):
-            for name, value in _measured(RunFolder(Path(run["path"])).events()).items():
+            events = RunFolder(Path(run["path"])).events()
+            for name, value in _measured(_until(events, run_id.partition(":")[2])).items():
                 values.setdefault(name, {})[run_id] = value
     return [Proxy(name, found, "loss" not in name) for name, found in sorted(values.items())]
+
+
+def _until(events: Sequence[Mapping[str, Any]], checkpoint: str) -> Sequence[Mapping[str, Any]]:
+    """What had happened when a checkpoint was reached; everything where none is named."""
+    place = _place(checkpoint)
+    if place is None:
+        return events
+    return [event for event in events if (int(event.get("stage") or 0), int(event.get("step") or 0)) <= place]
 
 
 def _measured(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -177,6 +194,23 @@ def _measured(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _note(runs: Sequence[Mapping[str, Any]], proxy: Proxy, checkpoints: bool) -> str:
+    """What weakens the comparison itself."""
+    notes = [_other_losses(runs)] if proxy.name == LOSS else []
+    if checkpoints:
+        several = len({run["run_id"] for run in runs})
+        notes.append(f"checkpoints of {several} runs are not independent: the interval is too narrow")
+    return "; ".join(note for note in notes if note)
+
+
+def _place(model: str) -> tuple[int, int] | None:
+    """Stage and step of a checkpoint by its model's name; None for anything else."""
+    parts = model.split("-")
+    if parts[0] != CHECKPOINT or len(parts) != 3:
+        return None
+    return int(parts[1]), int(parts[2])
 
 
 def _other_losses(runs: Sequence[Mapping[str, Any]]) -> str:

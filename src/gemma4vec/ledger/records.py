@@ -21,6 +21,7 @@ from gemma4vec.ledger.runs import MANIFEST, RECIPE, RunFolder, finite
 
 METRICS, DECISION = "metrics.json", "decision.json"
 BASELINES = {"bm25", "untrained"}  # evaluated beside a run's model, but not made by its recipe
+SHARE = "share"  # a model at a share of its budget, which a matrix's stop rule looked at
 CHECKPOINT = "checkpoint"  # how the name of a model begins that is a state of a run on its way, not its result
 _PRUNED = {"checkpoints", "model", "index", "node_modules", "__pycache__"}
 
@@ -119,7 +120,7 @@ def belongs(model: str, run: RunFolder | None) -> dict[str, str | None]:
 
 def is_own_model(model: str) -> bool:
     """Whether a result of a run is that of its finished model: no baseline, no checkpoint."""
-    return model not in BASELINES and not model.startswith(CHECKPOINT)
+    return model not in BASELINES and model != SHARE and not model.startswith(CHECKPOINT)
 
 
 def run_around(folder: Path) -> RunFolder | None:

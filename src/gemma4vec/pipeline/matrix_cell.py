@@ -3,6 +3,7 @@
 Every step leaves its result in the run folder and is skipped where it is there already.
 """
 
+import contextlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,19 +17,22 @@ from gemma4vec.evaluation.evaluate import evaluate
 from gemma4vec.evaluation.locate import TRAINED
 from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.evaluation.retrieve import EmbeddingModel
+from gemma4vec.files import home
+from gemma4vec.ledger.recording import decide
+from gemma4vec.ledger.records import SHARE
 from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.model.bases import resolve_base
 from gemma4vec.model.embedder import Embedder
 from gemma4vec.pipeline.matrix_cost import flops_per_token, rows_hash
 from gemma4vec.pipeline.matrix_pairs import paired_difference
 from gemma4vec.recipe.schema import Recipe
+from gemma4vec.statistics.stopping import should_stop
 from gemma4vec.training.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.loop import Evaluate
 from gemma4vec.training.refusals import refuse_early
 from gemma4vec.training.run import Trainer, data_seed, load_data, recipe_of, recorded
 
 Say = Callable[[str], None]
-SHARE = "share"  # the model's name in `evals/` when the stop rule looked at it
 STOPPED = "stopped"  # the event
 
 
@@ -126,8 +130,7 @@ def _rule(job: CellJob, run: RunFolder, trainer: Trainer, shares: Sequence[float
         fields: dict[str, Any] = {"suite": results[0].suite, job.metric: score}
         reason = _too_far_below(job, results, SHARE)
         if reason:
-            run.event(STOPPED, reason=reason, **fields)
-            raise StoppedError(reason)
+            raise _stopped(run, reason, **fields)
         return score, fields
 
     return look
@@ -137,8 +140,7 @@ def _end_where_too_far_below(job: CellJob, run: RunFolder) -> None:
     results = [load_result(run.evaluation(TRAINED, load_suite(Path(path)).name)) for path in job.dev]
     reason = _too_far_below(job, results, TRAINED)
     if reason:
-        run.event(STOPPED, reason=reason)
-        raise StoppedError(reason)
+        raise _stopped(run, reason)
 
 
 def _too_far_below(job: CellJob, ours: list[Result], name: str) -> str | None:
@@ -152,12 +154,22 @@ def _too_far_below(job: CellJob, ours: list[Result], name: str) -> str | None:
     if not all((folder / "metrics.json").is_file() for folder in folders):
         return None
     difference = paired_difference([ours], [[load_result(folder) for folder in folders]], job.metric)
-    if difference.interval.high >= -job.margin:
+    rule = should_stop(difference.values_N, -job.margin, difference.strata)
+    if not rule.stop:
         return None
     return (
-        f"{job.metric} on dev is {difference.interval.mean:+.4f} from the control at the same share of the budget, and "
-        f"the upper end of its 95% interval, {difference.interval.high:+.4f}, is below -{job.margin:g}"
+        f"{job.metric} on dev is {rule.interval.mean:+.4f} from the control at the same share of the budget, and "
+        f"the upper end of its 95% interval, {rule.interval.high:+.4f}, is below -{job.margin:g}"
     )
+
+
+def _stopped(run: RunFolder, reason: str, **fields: Any) -> StoppedError:
+    """Note that the rule ended a training, in the run and as a decision in the ledger."""
+    run.event(STOPPED, reason=reason, **fields)
+    known = {"run_id": run.run_id, "recipe_id": run.manifest.get("recipe_id"), "path": str(run.path.resolve())}
+    with contextlib.suppress(WorkError):  # a ledger that cannot be written must not turn a stop into a failure
+        decide(home(), known, "drop", f"stop rule: {reason}")
+    return StoppedError(reason)
 
 
 def _trained(run: RunFolder, recipe: Recipe) -> bool:
