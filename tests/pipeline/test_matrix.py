@@ -66,7 +66,8 @@ def matrix(file: Path, out: Path, place: Path, *more: str) -> tuple[int, Any, st
     """Run the command; exit code, the JSON that it printed, and what it said."""
     stdout, stderr = io.StringIO(), io.StringIO()
     words = ["matrix", str(file), "--out", str(out), "--set", f"variables.suites={place / 'suites'}", "--json", *more]
-    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        patch.setenv("GEMMA4VEC_HOME", str(place / "home"))  # one ledger for all calls: p depends on what was tried
         code = execute(words)
     text = stdout.getvalue()
     return code, json.loads(text) if text else None, stderr.getvalue()
