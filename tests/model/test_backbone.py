@@ -9,16 +9,9 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoConfig
-from transformers.models.embedding_gemma2 import modeling_embedding_gemma2
-from transformers.models.gemma3 import modeling_gemma3
-from transformers.models.gemma4 import modeling_gemma4
-from transformers.models.gemma4_unified import modeling_gemma4_unified
-from transformers.models.llama import modeling_llama
-from transformers.models.mistral import modeling_mistral
-from transformers.models.qwen3 import modeling_qwen3
 from transformers.models.t5gemma import modeling_t5gemma
-from transformers.models.t5gemma2 import modeling_t5gemma2
 
+from float64_norms import use_float64_norms
 from gemma4vec.model.backbone import Backbone, load_backbone
 from gemma4vec.model.packing import Tokens, packed, padded
 from tiny_model import BUILDERS, MODES, tiny_tokenizer, write_tiny
@@ -38,27 +31,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library computes RMSNorm in fp32 whatever the model's type; sums of gradients then differ by rounding."""
-
-    def gemma(self: Any, x: torch.Tensor) -> torch.Tensor:
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * (1.0 + self.weight)
-
-    def gemma4(self: Any, x: torch.Tensor) -> torch.Tensor:
-        normed = x * torch.pow(x.pow(2).mean(-1, keepdim=True) + self.eps, -0.5)
-        return normed * self.weight if self.with_scale else normed
-
-    def llama(self: Any, x: torch.Tensor) -> torch.Tensor:
-        return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
-
-    for norm in (modeling_gemma3.Gemma3RMSNorm, modeling_t5gemma.T5GemmaRMSNorm, modeling_t5gemma2.T5Gemma2RMSNorm):
-        monkeypatch.setattr(norm, "forward", gemma)
-    for norm in (
-        modeling_gemma4.Gemma4RMSNorm,
-        modeling_gemma4_unified.Gemma4UnifiedRMSNorm,
-        modeling_embedding_gemma2.EmbeddingGemma2RMSNorm,
-    ):
-        monkeypatch.setattr(norm, "forward", gemma4)
-    for norm in (modeling_llama.LlamaRMSNorm, modeling_mistral.MistralRMSNorm, modeling_qwen3.Qwen3RMSNorm):
-        monkeypatch.setattr(norm, "forward", llama)
+    use_float64_norms(monkeypatch)
     # Softmax too: the library's capped attention is in fp32.
     monkeypatch.setattr(modeling_t5gemma, "eager_attention_forward", capped_in_float64)
 
@@ -142,6 +115,22 @@ def test_a_document_does_not_depend_on_its_neighbours_in_float32(
         first = states_by_document(backbone, packed(texts, 64, 128, 0))[0]
         second = states_by_document(backbone, packed(mixed, 64, 128, 0))[0]
     assert torch.equal(first, second)
+
+
+@pytest.mark.usefixtures("norms_in_float64")
+@pytest.mark.parametrize(("family", "causal"), [("mistral", True), ("mistral", False), ("t5gemma", False)])
+def test_a_window_longer_than_the_probe_looks(tmp_path: Path, family: str, causal: bool) -> None:
+    """Beyond 2,048 tokens the probe does not measure it: our masks against the library's, where the window cuts."""
+    folder = write_tiny(tmp_path, family, layers=1, window=2100)
+    backbone = load_backbone(folder, causal=causal, dtype=torch.float64).eval()
+    generator = torch.Generator().manual_seed(2)
+    text, neighbour = (Tokens(torch.randint(4, 390, (n,), generator=generator).tolist()) for n in (2300, 40))
+    with torch.no_grad():
+        found = states_by_document(backbone, packed([text, neighbour], 2340, 2340, 0))[0]
+        torch.testing.assert_close(found, alone(backbone, text), rtol=0, atol=1e-9)
+        # The window does cut: without it the last token's state is another.
+        backbone.reach = None
+        assert not torch.allclose(states_by_document(backbone, packed([text], 2340, 2340, 0))[0][-1], found[-1])
 
 
 @EVERY_PAIR

@@ -4,22 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_documents import documents
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone import load_backbone
 from gemma4vec.model.families import library_attention
-from gemma4vec.model.packing import Tokens, packed
+from gemma4vec.model.packing import packed
 from tiny_model import write_tiny
 
 
 @pytest.fixture(scope="module", params=["gemma3", "gemma4", "llama", "t5gemma", "t5gemma2"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp(request.param), request.param)
-
-
-def documents() -> list[Tokens]:
-    generator = torch.Generator().manual_seed(0)
-    return [Tokens(torch.randint(4, 390, (n,), generator=generator).tolist()) for n in (9, 7, 16, 12, 3, 8, 5)]
 
 
 def test_all_layers_equal_what_the_library_records_of_each_document_alone(folder: Path) -> None:

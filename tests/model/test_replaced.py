@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_documents import documents
 
 from gemma4vec.model.backbone import load_backbone
 from gemma4vec.model.packing import Layout, Tokens, packed, padded
@@ -15,11 +16,6 @@ from tiny_model import BUILDERS, write_tiny
 @pytest.fixture(scope="module", params=sorted(BUILDERS))
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp(request.param), request.param)
-
-
-def documents() -> list[Tokens]:
-    generator = torch.Generator().manual_seed(0)
-    return [Tokens(torch.randint(4, 390, (n,), generator=generator).tolist()) for n in (9, 7, 16, 12, 3, 8, 5)]
 
 
 def first_cells(layout: Layout) -> torch.Tensor:
@@ -60,7 +56,12 @@ def test_per_layer_embeddings_follow_the_token_that_stands_there(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("family", "way"),
-    [("llama", "compiled"), ("llama", "checkpointed"), ("gemma4", "checkpointed"), ("t5gemma", "checkpointed")],
+    [
+        ("llama", "compiled"),
+        ("llama", "checkpointed"),
+        ("gemma4", "checkpointed"),
+        ("t5gemma", "checkpointed"),
+    ],
 )
 def test_gradients_reach_the_vectors_through_compiled_and_checkpointed_layers(
     tmp_path: Path, family: str, way: str

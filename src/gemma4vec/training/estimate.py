@@ -17,7 +17,7 @@ from gemma4vec.data.sources import Loaded, load_sources
 from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
 from gemma4vec.model.build import Built, assemble, tokeniser_of
 from gemma4vec.model.checks import check_recipe, read_config
-from gemma4vec.model.compilation import CompileChoice, use_compile_cache
+from gemma4vec.model.compilation import CompileChoice, choose_compile, use_compile_cache
 from gemma4vec.model.families import text_config
 from gemma4vec.model.language_model_head import LanguageModelHead
 from gemma4vec.model.skeleton import (
@@ -38,7 +38,6 @@ from gemma4vec.training.estimate_layers import Costs, Measured, measure_layers, 
 from gemma4vec.training.estimate_memory import Memory, kept_bytes, memory_on_gpu, training_memory
 from gemma4vec.training.estimate_parameters import Parameters, count_parameters
 from gemma4vec.training.grad_cache import would_cache
-from gemma4vec.training.loop import compile_choice
 from gemma4vec.training.memory import keep_freed_memory, release_memory
 from gemma4vec.training.optimiser import MasterAdamW
 from gemma4vec.training.refusals import refuse_early
@@ -187,7 +186,7 @@ def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> Stage
     stage = model.recipe.stages[number]
     task = _task(model, stage, data, number, model.whole)
     reading = read_batches(task, stage.layout)
-    compiled = compile_choice(stage.layout, stage.budget)
+    compiled = choose_compile(stage.layout.compile, steps=stage.budget.steps, minutes=stage.budget.minutes)
     use_compile_cache()
     keep_freed_memory()
     say(f"measuring layers of {model.config.model_type} on this machine" + (", compiled" if compiled.on else ""))

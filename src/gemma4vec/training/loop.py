@@ -128,11 +128,6 @@ def resume_command(run: RunFolder) -> str:
     return f"gemma4vec train --resume {run.path}"
 
 
-def compile_choice(layout: schema.Layout, budget: schema.Budget) -> CompileChoice:
-    """Whether a stage compiles its decoder layers, and why."""
-    return choose_compile(layout.compile, steps=budget.steps, minutes=budget.minutes)
-
-
 def compile_for_training(backbone: Backbone) -> None:
     """Compile the layers with their adapters, which on a CPU are made one product with the weights first."""
     if backbone.device.type == "cpu":
@@ -150,7 +145,7 @@ def prepare_model(stage: Stage) -> None:
     found = probe.check(backbone)
     if layout.gradient_checkpointing:
         backbone.use_gradient_checkpointing()
-    choice = compile_choice(layout, budget)
+    choice = choose_compile(layout.compile, steps=budget.steps, minutes=budget.minutes)
     if choice.on and not backbone.compiled:
         use_compile_cache()
         stage.line.say("compiling the decoder layers (up to a minute on a new machine)")
