@@ -80,6 +80,11 @@ class Backbone(nn.Module):
         return int(self.config.hidden_size)
 
     @property
+    def may_share_beginnings(self) -> bool:
+        """Whether layouts may hold a beginning once for all documents that have it (see `model.beginnings`)."""
+        return self.causal and self.family.may_share_beginnings
+
+    @property
     def dtype(self) -> torch.dtype:
         """Type of the base's weights."""
         return next(self.model.parameters()).dtype
@@ -111,7 +116,7 @@ class Backbone(nn.Module):
         run_compiled = self.compiled and layout.compilable
         short = layout.input_ids_RC.shape[1] <= attention.LONGEST_ROW
         grouped = run_compiled and short and self.device.type == "cpu"
-        self.config._attn_implementation = attention.NAME if grouped else self.plain_attention
+        self.config._attn_implementation = attention.NAME if grouped else self._plain_attention(layout)
         with torch.compiler.set_stance("force_eager") if self.compiled and not run_compiled else nullcontext():
             if all_layers:
                 with recorded(self.layers) as between:
@@ -120,6 +125,9 @@ class Backbone(nn.Module):
                 return torch.stack([x.flatten(0, 1).index_select(0, layout.cells_T) for x in every])
             states_RCD = self._states(layout, replaced)
         return states_RCD.flatten(0, 1).index_select(0, layout.cells_T)
+
+    def _plain_attention(self, layout: Layout) -> str:
+        return attention.SHARED if layout.shared and self.plain_attention == "sdpa" else self.plain_attention
 
     def _states(self, layout: Layout, replaced: Replaced | None) -> Tensor:
         states_RCD: Tensor = self.model(
@@ -157,13 +165,21 @@ class Backbone(nn.Module):
         return states * self.input_size**0.5 if self.family.multiplies_input else states
 
     def _masks(self, layout: Layout) -> Tensor | dict[str, Tensor]:
-        positions_RC, segments_RC = layout.positions_RC, layout.segments_RC
-        full = attention_mask(positions_RC, segments_RC, causal=self.causal)
+        def mask(reach: Reach | None) -> Tensor:
+            return attention_mask(
+                layout.positions_RC,
+                layout.segments_RC,
+                causal=self.causal,
+                reach=reach,
+                beginnings_RC=layout.beginnings_RC,
+                shared=layout.shared,
+            )
+
+        full = mask(None)
         nearest = None if self.reach is None else self.reach.back if self.causal else min(self.reach)
-        if nearest is None or layout.input_ids_RC.shape[1] <= nearest + 1:
-            sliding = full  # no two tokens of a row are far enough apart for the window to matter
-        else:
-            sliding = attention_mask(positions_RC, segments_RC, causal=self.causal, reach=self.reach)
+        # Where no two tokens of a document can be far enough apart, the window does not matter.
+        near = nearest is None or layout.shared + layout.input_ids_RC.shape[1] <= nearest + 1
+        sliding = full if near else mask(self.reach)
         if not self.family.masks_by_layer_type:
             return sliding
         return {"full_attention": full, "sliding_attention": sliding}

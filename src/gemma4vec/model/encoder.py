@@ -29,6 +29,27 @@ class TextEncoder(nn.Module):
         """D, the length of an output vector."""
         return self.head.dimension if self.head is not None else self.readout.dimension
 
+    @property
+    def unshareable(self) -> str | None:
+        """Why layouts must hold each document whole, not its beginning once for all; None: they need not.
+
+        See `model.beginnings`.
+        """
+        if not self.backbone.causal:
+            return "attention is bidirectional: the states of a beginning depend on what follows"
+        if not self.backbone.may_share_beginnings:
+            return "the model type was never verified with it"
+        if "context" in self.readout.needs:
+            return f"readout {self.readout.name} puts a vector of each text's own before it"
+        if self.training and self.drops:
+            return "dropout would be the same in all documents that share a beginning"
+        return None
+
+    @property
+    def drops(self) -> bool:
+        """Whether anything in it has dropout."""
+        return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.modules())
+
     def forward(self, layouts: Sequence[Layout]) -> Tensor:
         """Unit vectors `[N, D]` of all documents of all layouts, in the order of their numbers."""
         vectors = self.pooled(layouts)

@@ -38,6 +38,7 @@ class Family:
         multiplies_input: whether its forward multiplies input embeddings by sqrt(D) itself.
         width: key of the config with the width of the states that leave the model.
         unverified: keys of the config that, when true, switch on something that no test covers.
+        may_share_beginnings: whether a token's state, when causal, depends on other tokens by attention alone.
     """
 
     bidirectional: Mapping[str, Any]
@@ -48,6 +49,7 @@ class Family:
     multiplies_input: bool = False
     width: str = "hidden_size"
     unverified: tuple[str, ...] = ()
+    may_share_beginnings: bool = True
 
 
 def _radius(window: int) -> Reach:
@@ -91,7 +93,7 @@ FAMILIES = {
     "t5gemma2_text": Family({}, None, _shared_out, architecture="t5gemma2.modeling_t5gemma2:T5Gemma2TextEncoder"),
 }
 # What any decoder is taken for that the user wants in spite of everything.
-_UNTESTED = Family(*_FLAG, _radius, masks_by_layer_type=False)
+_UNTESTED = Family(*_FLAG, _radius, masks_by_layer_type=False, may_share_beginnings=False)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,20 @@ from torch import Tensor
 from gemma4vec.model.families import Reach
 
 
-def attention_mask(positions_RC: Tensor, segments_RC: Tensor, *, causal: bool, reach: Reach | None = None) -> Tensor:
+def attention_mask(
+    positions_RC: Tensor,
+    segments_RC: Tensor,
+    *,
+    causal: bool,
+    reach: Reach | None = None,
+    beginnings_RC: Tensor | None = None,
+    shared: int = 0,
+) -> Tensor:
     """Boolean mask `[R, 1, C, C]`, true where the row's token may look at the column's.
 
     `reach` is a sliding window's. Padding cells see only themselves: a row of the mask without any true cell would give
-    NaN in softmax attention.
+    NaN in softmax attention. With `shared` beginnings (see `model.beginnings`) the mask is `[R, 1, C, shared + C]`:
+    first stand the cells of row 0 that hold them, which a document in any row sees as its own first tokens.
     """
     same_RCC = segments_RC[:, :, None] == segments_RC[:, None, :]
     real_RC = segments_RC >= 0
@@ -29,4 +38,12 @@ def attention_mask(positions_RC: Tensor, segments_RC: Tensor, *, causal: bool, r
         seen_RCC &= (back_RCC <= reach.back) & (-back_RCC <= reach.ahead)
     columns = positions_RC.shape[1]
     itself_CC = torch.eye(columns, dtype=torch.bool, device=positions_RC.device)
-    return (seen_RCC | (itself_CC & ~real_RC[:, :, None])).unsqueeze(1)
+    mask_RCC = seen_RCC | (itself_CC & ~real_RC[:, :, None])
+    if shared:
+        if not causal or beginnings_RC is None:
+            raise ValueError("a beginning is only shared where no token sees what follows: attention is not causal")
+        begun_RCS = (beginnings_RC[:, :, None] == segments_RC[0, :shared]) & (beginnings_RC >= 0)[:, :, None]
+        if reach is not None:
+            begun_RCS &= positions_RC[:, :, None] - positions_RC[0, :shared] <= reach.back
+        mask_RCC = torch.cat([begun_RCS, mask_RCC], dim=2)
+    return mask_RCC.unsqueeze(1)

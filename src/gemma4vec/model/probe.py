@@ -8,7 +8,8 @@ whose documents see each other is as quiet. So these facts are measured on the l
 3. a neighbour in the same packed row moves nothing, neither the one before nor the one behind;
 4. a layer with a sliding window sees as far as its family says, and no token farther;
 5. the library's own forward, with its own masks, does the same: the mode stands in the config, so that a saved model
-   attends elsewhere as it did here.
+   attends elsewhere as it did here;
+6. where documents may share a beginning, their states are those of whole documents.
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import torch
 
 from gemma4vec.errors import WorkError
 from gemma4vec.model.backbone import Backbone
+from gemma4vec.model.beginnings import NONE, Beginnings
 from gemma4vec.model.packing import Layout, Tokens, lay_out
 from gemma4vec.model.recording import moved_by
 
@@ -26,6 +28,8 @@ from gemma4vec.model.recording import moved_by
 # room for kernels that sum in another order; a seen one moves states by percents, even in bf16.
 _UNMOVED = 1e-3
 _MOVED = 2e-3
+# Root mean squares. bf16 rounds to some percent over all layers; without its beginning a document is another one.
+_UNCHANGED = 0.1
 _LENGTH = 12
 # Wider windows are not probed: a row as long as Mistral's 4096 takes seconds a layer.
 _LONGEST_WINDOW = 2048
@@ -90,6 +94,8 @@ def check(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Pr
         problem = f"a later token does not move an earlier state (change {probe.future_to_past:.1e}): it is causal"
     elif not probe.neighbour < _UNMOVED:
         problem = f"documents packed into one row see each other (change {probe.neighbour:.1e})"
+    if problem is None and backbone.may_share_beginnings:
+        problem = _problem_of_sharing(backbone, height, columns)
     if problem is None and not backbone.compiled:  # compiled layers were loaded, and probed, uncompiled
         problem = _problem_of_the_library(backbone) or _problem_of_the_window(backbone)
     if problem:
@@ -97,6 +103,24 @@ def check(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Pr
             f"attention probe: this {kind} was loaded as {wanted}, but {problem}; its vectors would be wrong"
         )
     return probe
+
+
+def _problem_of_sharing(backbone: Backbone, height: int, columns: int) -> str | None:
+    """What is wrong with documents that stand behind a beginning which they share."""
+    beginning, *ends = _random_ids(backbone, 1 + 2 * height, _LENGTH)
+    documents = [Tokens(torch.cat([beginning, end]).tolist()) for end in ends]
+    columns = max(columns, 4 * _LENGTH)
+    rows = [[2 * row, 2 * row + 1] for row in range(height)]
+    found = Beginnings((tuple(beginning.tolist()),), (0,) * len(documents))
+    with _evaluating(backbone), torch.no_grad():
+        whole, shared = (
+            backbone(lay_out(documents, rows, columns, 0, beginnings=beginnings)).float()
+            for beginnings in (NONE, found)
+        )
+    change = float((whole - shared).square().mean().sqrt() / whole.square().mean().sqrt().clamp_min(1e-12))
+    if not change < _UNCHANGED:
+        return f"documents that share a beginning get other states than whole ones (change {change:.1e})"
+    return None
 
 
 def _problem_of_the_library(backbone: Backbone) -> str | None:

@@ -175,6 +175,10 @@ class Layout(Part):
     grad_cache: Literal["auto"] | bool = Field(
         "auto", description="GradCache: one micro-batch's activations at a time; auto: where all would not fit"
     )
+    share_beginnings: Literal["auto"] | bool = Field(
+        "auto",
+        description="packed and causal: compute what texts begin with alike (their prompt) once a micro-batch",
+    )
 
 
 class Optimiser(Part):

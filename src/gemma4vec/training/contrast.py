@@ -19,7 +19,7 @@ from gemma4vec.objective.duplicates import Keys
 from gemma4vec.recipe import schema
 from gemma4vec.training.distributed import World
 from gemma4vec.training.grad_cache import encode_cached, wants_cache
-from gemma4vec.training.layouts import lay_out_texts
+from gemma4vec.training.layouts import lay_out_texts, shares_beginnings
 from gemma4vec.training.learned import Learned
 from gemma4vec.training.task import Loss, OwnParameter
 from gemma4vec.training.teachers import open_teachers, taught
@@ -70,7 +70,8 @@ class ContrastTask:
     """The weighted terms of a contrast on rows, in the layout and grouping that the stage asks for.
 
     Raises:
-        InputError: a term that this model cannot have (Matryoshka dimensions, self-contrast without dropout).
+        InputError: a term that this model cannot have (Matryoshka dimensions, self-contrast without dropout), or
+            beginnings that it cannot share.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class ContrastTask:
         assert isinstance(stage.task, schema.Contrast)
         check_terms(stage.task, built.encoder.dimension)
         check_dropout(stage.task, built.encoder)
+        self.share = shares_beginnings(stage.layout, built.encoder)
         self.stage = stage
         self.objective = stage.task
         self.rows = rows
@@ -151,7 +153,7 @@ class ContrastTask:
         layout, padding = self.stage.layout, self.tokeniser.padding_id
         again = {"queries": queries, "positives": positives}
         return ContrastBatch(
-            groups=[lay_out_texts(group, layout, padding) for group in groups],
+            groups=[lay_out_texts(group, layout, padding, share=self.share) for group in groups],
             rows=len(drawn.queries),
             own_rows=len(queries),
             hard_negatives=k,
@@ -160,7 +162,7 @@ class ContrastTask:
             negative_keys_NK=text_keys(flat_negatives).view(len(drawn.queries), k),
             texts=drawn,
             teachers={label: taught(term, teacher, drawn) for label, (term, teacher) in self.teachers.items()},
-            views={name: lay_out_texts(again[name], layout, padding) for name in wanted_views(self.objective)},
+            views={name: lay_out_texts(again[name], layout, padding, share=self.share) for name in wanted_views(self.objective)},
         )
 
     def loss(self, built: Built, batch: ContrastBatch) -> Loss:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from gemma4vec.model.packing import Layout
+from gemma4vec.model.packing import Layout, padding_share
 from gemma4vec.recipe import schema
 from gemma4vec.training.layouts import padding_by_layout
 from gemma4vec.training.task import Task
@@ -75,7 +75,7 @@ def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: in
         largest_cells=max(each, key=lambda found: sum(found.values())),
         largest_layout=max(layout.all_tokens for layout in every),
         columns=sum(layout.all_tokens * layout.input_ids_RC.shape[1] for layout in every) / all_cells,
-        padding_share=1.0 - tokens * len(drawn) / all_cells,
+        padding_share=padding_share(every),
         # The first batch shuffles the epoch and warms the tokenizer; a run does that once.
         seconds=statistics.fmean(seconds[1:]),
         padding_by_layout=padding_by_layout(groups, layout) if layout is not None else {},

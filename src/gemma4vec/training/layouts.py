@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gemma4vec.errors import InputError
+from gemma4vec.model.encoder import TextEncoder
 from gemma4vec.model.packing import Layout, Tokens, lay_out, packed, padding_share
 from gemma4vec.recipe import schema
 
@@ -15,11 +17,31 @@ from gemma4vec.recipe import schema
 RECTANGLE_COST = 16
 
 
-def lay_out_texts(texts: Sequence[Tokens], layout: schema.Layout, padding_id: int) -> list[Layout]:
-    """The micro-batches of texts, each of at most `tokens_per_forward` cells (one text, if it alone has more)."""
+def lay_out_texts(
+    texts: Sequence[Tokens], layout: schema.Layout, padding_id: int, *, share: bool = False
+) -> list[Layout]:
+    """The micro-batches of texts, each of at most `tokens_per_forward` cells (one text, if it alone has more).
+
+    With `share` (see `shares_beginnings`), packed ones hold what texts begin with alike once.
+    """
     if layout.kind == "padded":
         return padded_by_length(texts, layout.tokens_per_forward, padding_id)
-    return packed(texts, layout.row_tokens, layout.tokens_per_forward, padding_id)
+    return packed(texts, layout.row_tokens, layout.tokens_per_forward, padding_id, share=share)
+
+
+def shares_beginnings(layout: schema.Layout, encoder: TextEncoder) -> bool:
+    """Whether packed layouts hold the beginning that documents share, such as their prompt, once.
+
+    Raises:
+        InputError: the recipe demands it and this model does not allow it.
+    """
+    if layout.share_beginnings is False or layout.kind == "padded":
+        return False
+    encoder.train()  # dropout counts
+    reason = encoder.unshareable
+    if reason and layout.share_beginnings is True:
+        raise InputError(f"layout.share_beginnings: {reason}; set it to auto or false")
+    return reason is None
 
 
 def padded_by_length(texts: Sequence[Tokens], tokens_per_forward: int, padding_id: int) -> list[Layout]:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gemma4vec.errors import InputError
+from gemma4vec.model.encoder import TextEncoder
 from gemma4vec.objective.duplicates import Keys
 from gemma4vec.objective.gather import gather_rows
 from gemma4vec.objective.gor import gor
@@ -95,15 +96,14 @@ def check_terms(task: schema.Contrast, dimension: int, where: str = "task") -> N
             check_dimensions(term.matryoshka, dimension, f"{where}.terms.{number}.matryoshka")
 
 
-def check_dropout(task: schema.Contrast, encoder: nn.Module, where: str = "task") -> None:
+def check_dropout(task: schema.Contrast, encoder: TextEncoder, where: str = "task") -> None:
     """Refuse self-contrast on a model whose two views of a text would be the same.
 
     Raises:
         InputError: nothing in the model drops anything.
     """
     number = next((n for n, term in enumerate(task.terms) if term.kind == "self_contrast"), None)
-    drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in encoder.modules())
-    if number is not None and not drops:
+    if number is not None and not encoder.drops:
         raise InputError(
             f"{where}.terms.{number}: self_contrast compares two dropout views of a text, and this model has no "
             "dropout; set model.lora.dropout=0.1"
