@@ -38,21 +38,22 @@ def grouped_attention(
     wider). `attention_mask` is boolean, `[R, 1, C, C]` or, where rows share beginnings, `[R, 1, C, S + C]`. With
     `softcap` s a score x becomes s * tanh(x / s) (Gemma 2, arXiv:2408.00118, section 2). Gives `[R, C, H, D]`.
     """
-    rows, heads, columns, size = query_RHCD.shape
+    rows, heads, queries, size = query_RHCD.shape
     groups = heads // key_RKCD.shape[1]
     scaling = size**-0.5 if scaling is None else scaling
     seen = attention_mask.shape[3]
-    key_RKCD, value_RKCD = (with_beginnings(x, seen - columns) for x in (key_RKCD, value_RKCD))
-    query = query_RHCD.reshape(rows, -1, groups * columns, size)
-    scores = torch.matmul(query, key_RKCD.transpose(2, 3)).view(rows, -1, groups, columns, seen)
+    shared = seen - key_RKCD.shape[2]
+    key_RKCD, value_RKCD = (with_beginnings(x, shared) for x in (key_RKCD, value_RKCD))
+    query = query_RHCD.reshape(rows, -1, groups * queries, size)
+    scores = torch.matmul(query, key_RKCD.transpose(2, 3)).view(rows, -1, groups, queries, seen)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * scaling
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     scores = torch.where(attention_mask[:, :, None], scores, float("-inf"))
     weights = torch.softmax(scores, dim=-1).to(query_RHCD.dtype)
     weights = torch.nn.functional.dropout(weights, p=dropout, training=module.training)
-    mixed = torch.matmul(weights.view(rows, -1, groups * columns, seen), value_RKCD)
-    return mixed.view(rows, heads, columns, size).transpose(1, 2).contiguous(), None
+    mixed = torch.matmul(weights.view(rows, -1, groups * queries, seen), value_RKCD)
+    return mixed.view(rows, heads, queries, size).transpose(1, 2).contiguous(), None
 
 
 def with_beginnings(states_RKCD: Tensor, shared: int) -> Tensor:
@@ -67,7 +68,7 @@ def shared_attention(
     module: nn.Module, query_RHCD: Tensor, key_RKCD: Tensor, value_RKCD: Tensor, attention_mask: Tensor, **settings: Any
 ) -> tuple[Tensor, None]:
     """torch's fused attention, as the library calls it, where rows share beginnings: the mask is `[R, 1, C, S + C]`."""
-    shared = attention_mask.shape[3] - query_RHCD.shape[2]
+    shared = attention_mask.shape[3] - key_RKCD.shape[2]
     keys, values = (with_beginnings(x, shared) for x in (key_RKCD, value_RKCD))
     result: tuple[Tensor, None] = sdpa_attention_forward(module, query_RHCD, keys, values, attention_mask, **settings)
     return result

@@ -28,6 +28,7 @@ from gemma4vec.model.families import (
     state_width,
     text_of,
 )
+from gemma4vec.model.last_layer import ends_of_rows, take_ends
 from gemma4vec.model.masks import attention_mask
 from gemma4vec.model.openable import openable
 from gemma4vec.model.packing import Layout
@@ -58,6 +59,7 @@ class Backbone(nn.Module):
         # Where the library has no fused attention (it caps scores), ours takes our masks; the library's would add them.
         self.plain_attention = "sdpa" if library_attention(self.config) == "sdpa" else attention.NAME
         self.compiled = False
+        self.checkpointed = False
 
     @property
     def config(self) -> Any:
@@ -94,7 +96,18 @@ class Backbone(nn.Module):
         """Where the base's weights are."""
         return next(self.model.parameters()).device
 
-    def forward(self, layout: Layout, *, all_layers: bool = False, replaced: Replaced | None = None) -> Tensor:
+    def computes_ends(self, layout: Layout) -> bool:
+        """Whether it can leave out of the last layer what `only_ends` does not need."""
+        return self.compiled and layout.compilable and self.family.caches_keys and not self.checkpointed
+
+    def forward(
+        self,
+        layout: Layout,
+        *,
+        all_layers: bool = False,
+        only_ends: bool = False,
+        replaced: Replaced | None = None,
+    ) -> Tensor:
         """States after the last layer's norm for the real tokens, document after document: `[T, D]`.
 
         Args:
@@ -102,6 +115,8 @@ class Backbone(nn.Module):
             all_layers: give `[L + 1, T, D]` instead: the input embeddings, then the states after each layer. The last
                 entry is taken after the final norm, so it equals the plain result. Costs (L + 1) * T * D values, twice
                 over while they are gathered; gradient checkpointing does not save them.
+            only_ends: give the state of each document's last token alone, `[N, D]` (see `model.last_layer`); only where
+                `computes_ends` says so.
             replaced: input embeddings that stand in for those of some cells.
 
         Raises:
@@ -123,18 +138,22 @@ class Backbone(nn.Module):
                     last_RCD = self._states(layout, replaced)
                 every = [*between[:-1], last_RCD]
                 return torch.stack([x.flatten(0, 1).index_select(0, layout.cells_T) for x in every])
+            if only_ends:
+                ends_RM, places_N = ends_of_rows(layout)
+                return self._states(layout, replaced, ends_RM=ends_RM).flatten(0, 1).index_select(0, places_N)
             states_RCD = self._states(layout, replaced)
         return states_RCD.flatten(0, 1).index_select(0, layout.cells_T)
 
     def _plain_attention(self, layout: Layout) -> str:
         return attention.SHARED if layout.shared and self.plain_attention == "sdpa" else self.plain_attention
 
-    def _states(self, layout: Layout, replaced: Replaced | None) -> Tensor:
+    def _states(self, layout: Layout, replaced: Replaced | None, **settings: Tensor) -> Tensor:
         states_RCD: Tensor = self.model(
             **self._inputs(layout, replaced),
             position_ids=layout.positions_RC,
             attention_mask=self._masks(layout),
             use_cache=False,
+            **settings,
         ).last_hidden_state
         return states_RCD
 
@@ -191,6 +210,8 @@ class Backbone(nn.Module):
         if self.device.type == "cpu":
             use_sigmoid_gelu(self.layers)
             use_own_half_turn(self.layers[0])
+        if self.family.caches_keys and not self.checkpointed:
+            take_ends(self.layers[-1])
         for layer in self.layers:
             layer.compile(dynamic=True, fullgraph=True)
         self.compiled = True
@@ -214,6 +235,7 @@ class Backbone(nn.Module):
         """
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.model.disable_input_require_grads()
+        self.checkpointed = True
         layer: Any  # the library's checkpoint function is no module
         for layer in self.layers:
             layer._gradient_checkpointing_func = _where_needed(layer, layer._gradient_checkpointing_func)

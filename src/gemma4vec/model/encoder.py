@@ -64,7 +64,9 @@ class TextEncoder(nn.Module):
         return pooled_NP.index_select(0, numbers.argsort().to(pooled_NP.device))
 
     def _pool(self, layout: Layout) -> Tensor:
-        all_layers = "all_layers" in self.readout.needs
-        states = self.backbone(layout, all_layers=all_layers, replaced=self.readout.replaced(layout))
-        vectors_NP = self.readout.pool(states, layout)
+        settings = {"replaced": self.readout.replaced(layout), "all_layers": "all_layers" in self.readout.needs}
+        if self.readout.only_ends and self.backbone.computes_ends(layout):
+            vectors_NP = self.readout.pool(self.backbone(layout, only_ends=True, **settings), layout.of_ends())
+        else:
+            vectors_NP = self.readout.pool(self.backbone(layout, **settings), layout)
         return vectors_NP if vectors_NP.dtype == torch.float64 else vectors_NP.float()

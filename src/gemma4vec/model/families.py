@@ -39,6 +39,7 @@ class Family:
         width: key of the config with the width of the states that leave the model.
         unverified: keys of the config that, when true, switch on something that no test covers.
         may_share_beginnings: whether a token's state, when causal, depends on other tokens by attention alone.
+        caches_keys: whether each layer hands its keys and values to the library's cache (see `model.last_layer`).
     """
 
     bidirectional: Mapping[str, Any]
@@ -50,6 +51,7 @@ class Family:
     width: str = "hidden_size"
     unverified: tuple[str, ...] = ()
     may_share_beginnings: bool = True
+    caches_keys: bool = False
 
 
 def _radius(window: int) -> Reach:
@@ -81,12 +83,14 @@ _GEMMA4 = Family(
 _FLAG = ({"is_causal": False}, {"is_causal": True})
 FAMILIES = {
     "embedding_gemma2_text": Family({}, None, _radius, width="embedding_dim"),
-    "gemma3_text": Family({"use_bidirectional_attention": True}, {"use_bidirectional_attention": False}, _halved),
+    "gemma3_text": Family(
+        {"use_bidirectional_attention": True}, {"use_bidirectional_attention": False}, _halved, caches_keys=True
+    ),
     "gemma4_text": _GEMMA4,
     "gemma4_unified_text": _GEMMA4,
-    "llama": Family(*_FLAG, _radius, masks_by_layer_type=False),
-    "mistral": Family(*_FLAG, _radius, masks_by_layer_type=False),
-    "qwen3": Family(*_FLAG, _radius),
+    "llama": Family(*_FLAG, _radius, masks_by_layer_type=False, caches_keys=True),
+    "mistral": Family(*_FLAG, _radius, masks_by_layer_type=False, caches_keys=True),
+    "qwen3": Family(*_FLAG, _radius, caches_keys=True),
     "t5_gemma_module": Family(
         {}, None, _radius, architecture="t5gemma.modeling_t5gemma:T5GemmaEncoder", multiplies_input=True
     ),

@@ -9,7 +9,7 @@ Beginnings that documents share stand once in each rectangle, first in its first
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -95,6 +95,11 @@ class Layout:
     def all_tokens(self) -> int:
         """Cells of the rectangle, padding included."""
         return self.input_ids_RC.numel()
+
+    def of_ends(self) -> "Layout":
+        """The same documents as if each were its last token alone: for states of last tokens."""
+        ends_N = self.lengths_N.cumsum(0) - 1
+        return replace(self, cells_T=self.cells_T[ends_N], lengths_N=torch.ones_like(self.lengths_N))
 
     def to(self, device: torch.device | str) -> "Layout":
         """The same layout on another device."""

@@ -47,6 +47,7 @@ class Readout(nn.Module):
         needs: what it asks of the parts around it: "eos" (an EOS token, exactly once, also after truncation),
             "all_layers" (states of all layers), "twice" (reads each text twice), "context" (a second, frozen encoder),
             "bidirectional" (says nothing of a text that is read causally).
+        only_ends: whether it reads the state of each document's last token and nothing else.
         reserved: tokens of the limit that the readout takes for itself.
         sentence_transformers: the pooling mode of the same meaning there, so that a saved model opens without us; None
             where there is none.
@@ -54,6 +55,7 @@ class Readout(nn.Module):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
+    only_ends: ClassVar[bool] = False
     reserved: ClassVar[int] = 0
     sentence_transformers: ClassVar[str | None] = None
 

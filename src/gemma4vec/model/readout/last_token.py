@@ -12,6 +12,7 @@ class LastToken(Readout):
 
     name = "last_token"
     needs = frozenset({"eos"})
+    only_ends = True
     sentence_transformers = "lasttoken"
 
     def pool(self, states: Tensor, layout: Layout) -> Tensor:
