@@ -207,6 +207,8 @@ class Backbone(nn.Module):
         """Compile each decoder layer on its own, once for all heights and widths of a rectangle."""
         # Layer types, training and inference: the default of 8 variants is soon used up, and then it fails.
         torch._dynamo.config.recompile_limit = 64
+        # An adapter's scale is a constant; as a variable, the layer could not be run twice in one graph.
+        torch._dynamo.config.specialize_float = True
         if self.device.type == "cpu":
             use_sigmoid_gelu(self.layers)
             use_own_half_turn(self.layers[0])
