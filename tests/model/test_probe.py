@@ -137,3 +137,17 @@ def test_a_gemma_whose_flag_was_set_too_late_is_caught(tmp_path: Path) -> None:
     backbone.config.use_bidirectional_attention = True
     with pytest.raises(WorkError, match="library run it both ways"):
         check(backbone)
+
+
+def test_a_shared_beginning_that_is_not_seen_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = backbone_module.attention_mask
+
+    def blind(*tensors: torch.Tensor, shared: int, **settings: object) -> torch.Tensor:
+        mask = whole(*tensors, shared=shared, **settings)
+        mask[..., :shared] = False
+        return mask
+
+    assert check(load(folder, causal=True))
+    monkeypatch.setattr(backbone_module, "attention_mask", blind)
+    with pytest.raises(WorkError, match="share a beginning get other states than whole ones"):
+        check(load(folder, causal=True))

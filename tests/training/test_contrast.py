@@ -12,10 +12,12 @@ from torch.nn import functional
 from float64_norms import use_float64_norms
 from gemma4vec.data.batches import RowBatch
 from gemma4vec.data.rows import Row
+from gemma4vec.errors import InputError
 from gemma4vec.model.build import Built, build
 from gemma4vec.model.prompts import Document
 from gemma4vec.recipe import schema
 from gemma4vec.training.contrast import ContrastTask
+from gemma4vec.training.layouts import shares_beginnings
 from gemma4vec.training.text_keys import text_keys
 from tiny_model import write_tiny
 
@@ -176,3 +178,34 @@ def test_keys_are_equal_for_equal_texts_alone() -> None:
     documents = text_keys([Document("the tree", "Sort"), Document("sort the tree"), Document("the tree"), Document("")])
     assert documents[0] == documents[1] == keys[0] and documents[2] not in keys and documents[3] == keys[3]
     assert keys.dtype == torch.long and text_keys([]).tolist() == []
+
+
+def test_beginnings_are_shared_where_that_changes_nothing_else(built: Built) -> None:
+    causal = built.encoder.backbone.causal
+    task = task_of(built)
+    assert task.share is causal
+    batch = next(task.batches())
+    assert any(layout.shared for layout in batch.layouts) is causal
+    task.share = False
+    whole = next(task.batches())
+    assert sum(layout.real_tokens for layout in whole.layouts) == sum(layout.real_tokens for layout in batch.layouts)
+    shared_loss, whole_loss = task.loss(built, batch), task.loss(built, whole)
+    assert shared_loss.tokens == whole_loss.tokens
+    torch.testing.assert_close(shared_loss.value, whole_loss.value, rtol=0, atol=1e-9)
+    shared_gradients, whole_gradients = gradients(built, shared_loss.value), gradients(built, whole_loss.value)
+    for name, gradient in whole_gradients.items():
+        torch.testing.assert_close(shared_gradients[name], gradient, rtol=1e-9, atol=1e-9)
+
+
+def test_sharing_that_a_model_does_not_allow_is_refused_by_key(built: Built) -> None:
+    layout = schema.Layout(share_beginnings=True)
+    if built.encoder.backbone.causal:
+        assert shares_beginnings(layout, built.encoder)
+        built.encoder.readout.dropout = torch.nn.Dropout(0.1)
+        with pytest.raises(InputError, match=r"layout\.share_beginnings: dropout would be the same"):
+            shares_beginnings(layout, built.encoder)
+        assert not shares_beginnings(schema.Layout(), built.encoder)
+        del built.encoder.readout.dropout
+    else:
+        with pytest.raises(InputError, match=r"layout\.share_beginnings: attention is bidirectional"):
+            shares_beginnings(layout, built.encoder)

@@ -140,7 +140,7 @@ class Embedder:
             backbone.uncompile_layers()
 
     def _forward(self, tokens: Sequence[Tokens]) -> Vectors:
-        share = self.encoder.unshareable is None
+        share = self.encoder.unshareable(training=False) is None
         layouts = packed(tokens, _ROW_TOKENS, _TOKENS_PER_FORWARD, self.tokeniser.padding_id, share=share)
         return self.encoder(layouts).float().cpu().numpy()
 

@@ -29,8 +29,7 @@ class TextEncoder(nn.Module):
         """D, the length of an output vector."""
         return self.head.dimension if self.head is not None else self.readout.dimension
 
-    @property
-    def unshareable(self) -> str | None:
+    def unshareable(self, *, training: bool) -> str | None:
         """Why layouts must hold each document whole, not its beginning once for all; None: they need not.
 
         See `model.beginnings`.
@@ -41,7 +40,7 @@ class TextEncoder(nn.Module):
             return "the model type was never verified with it"
         if "context" in self.readout.needs:
             return f"readout {self.readout.name} puts a vector of each text's own before it"
-        if self.training and self.drops:
+        if training and self.drops:
             return "dropout would be the same in all documents that share a beginning"
         return None
 

@@ -54,7 +54,8 @@ def measure(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> 
     def states(document: torch.Tensor, neighbour: torch.Tensor) -> torch.Tensor:
         documents = [Tokens(document.tolist()), Tokens(neighbour.tolist())]
         layout: Layout = lay_out(documents, [[0, 1]], max(columns, 2 * _LENGTH), 0, height=height)
-        return backbone(layout).detach().float()
+        with torch.no_grad():
+            return backbone(layout).float()
 
     training = backbone.training
     backbone.eval()

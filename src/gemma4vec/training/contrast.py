@@ -162,7 +162,10 @@ class ContrastTask:
             negative_keys_NK=text_keys(flat_negatives).view(len(drawn.queries), k),
             texts=drawn,
             teachers={label: taught(term, teacher, drawn) for label, (term, teacher) in self.teachers.items()},
-            views={name: lay_out_texts(again[name], layout, padding, share=self.share) for name in wanted_views(self.objective)},
+            views={
+                name: lay_out_texts(again[name], layout, padding, share=self.share)
+                for name in wanted_views(self.objective)
+            },
         )
 
     def loss(self, built: Built, batch: ContrastBatch) -> Loss:

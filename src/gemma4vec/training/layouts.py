@@ -37,8 +37,7 @@ def shares_beginnings(layout: schema.Layout, encoder: TextEncoder) -> bool:
     """
     if layout.share_beginnings is False or layout.kind == "padded":
         return False
-    encoder.train()  # dropout counts
-    reason = encoder.unshareable
+    reason = encoder.unshareable(training=True)
     if reason and layout.share_beginnings is True:
         raise InputError(f"layout.share_beginnings: {reason}; set it to auto or false")
     return reason is None
