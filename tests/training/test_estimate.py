@@ -12,8 +12,10 @@ import transformers
 from tiny_run import RECIPE, write_rows_file
 
 from gemma4vec.cli.main import execute
+from gemma4vec.model.backbone import Backbone
 from gemma4vec.model.build import build
 from gemma4vec.model.families import text_config
+from gemma4vec.model.packing import Layout
 from gemma4vec.model.skeleton import empty_backbone, layer_kinds, one_of_each, shallow_config
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import load_recipe
@@ -237,3 +239,38 @@ def test_the_export_is_part_of_the_peak(recipe_file: Path) -> None:
     memory = found.stages[0].memory
     assert found.export_bytes == memory.framework + memory.weights + memory.optimiser + 3 * fp32
     assert found.peak_bytes == max(memory.peak, found.export_bytes)
+
+
+def test_where_the_compiler_gives_up_layers_are_measured_as_they_are(
+    recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As training does: DoRA's layers, for one, cannot be traced."""
+
+    def gives_up(layer: torch.nn.Module, **_: object) -> None:
+        def run(*_: object, **__: object) -> None:
+            raise torch._dynamo.exc.Unsupported("a layer that\ncannot be traced")
+
+        layer._compiled_call_impl = run
+
+    monkeypatch.setattr(torch.nn.Module, "compile", gives_up)
+    stage = estimated(recipe_file, "stages.0.layout.compile=true").stages[0]
+    assert not stage.compile.on and "compilation failed: a layer that cannot be traced" in stage.compile.reason
+    assert stage.seconds_per_step > 0
+
+
+def test_a_readout_of_last_tokens_is_measured_as_it_is_trained(
+    recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled, the shallow model is asked for the last tokens alone."""
+    asked = []
+    plain = Backbone.forward
+
+    def forward(self: Backbone, layout: Layout, *, only_ends: bool = False, **settings: Any) -> torch.Tensor:
+        asked.append(only_ends)
+        return plain(self, layout, only_ends=only_ends, **settings)
+
+    monkeypatch.setattr(Backbone, "forward", forward)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda layer, **_: None)  # what is compiled is the same code
+    stage = estimated(recipe_file, "model.readout=last_token", "stages.0.layout.compile=true").stages[0]
+    assert stage.compile.on and stage.seconds_per_step > 0
+    assert any(asked)

@@ -8,6 +8,7 @@ from tiny_run import make_stage
 from torch.utils.flop_counter import FlopCounterMode
 
 from gemma4vec.model.build import Built
+from gemma4vec.model.compilation import CompileChoice
 from gemma4vec.model.skeleton import layer_kinds
 from gemma4vec.training.estimate_data import cells_of, read_batches
 from gemma4vec.training.estimate_flops import step_flops
@@ -73,7 +74,7 @@ def kept_in_all(stage: Stage) -> int:
 def measured(built: Built, stage: Stage, first_trained: int) -> Measured:
     kinds = layer_kinds(built.encoder.backbone.config, first_trained)
     optimiser = MasterAdamW(built.trainable(), stage.settings.optimiser)
-    return measure_layers(built, stage.task, optimiser, kinds, compiled=False, checkpointing=False)
+    return measure_layers(built, stage.task, optimiser, kinds, compile=CompileChoice(False, ""), checkpointing=False)
 
 
 @pytest.mark.parametrize(("family", "last"), [("gemma3", None), ("gemma3", 3), ("llama", None), ("llama", 3)])

@@ -42,6 +42,11 @@ def choose_compile(wanted: Literal["auto"] | bool, *, steps: int | None, minutes
     return CompileChoice(True, "compiled once, for all shapes")
 
 
+def failed_to_compile(error: Exception) -> CompileChoice:
+    """What is chosen where the compiler gave up: no Python headers, a broken compiler, a layer that it cannot trace."""
+    return CompileChoice(False, f"compilation failed: {' '.join(str(error).split())[:200]}")
+
+
 def use_compile_cache() -> None:
     """Keep compiled kernels between runs. Must come before the first compilation; an own setting is respected."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "inductor"))

@@ -89,8 +89,10 @@ def give_as_many_states(backbone: Backbone, layers: int) -> None:
     """
     plain = backbone.forward
 
-    def forward(layout: Layout, *, all_layers: bool = False, replaced: Replaced | None = None) -> Tensor:
-        states = plain(layout, all_layers=all_layers, replaced=replaced)
+    def forward(
+        layout: Layout, *, all_layers: bool = False, only_ends: bool = False, replaced: Replaced | None = None
+    ) -> Tensor:
+        states = plain(layout, all_layers=all_layers, only_ends=only_ends, replaced=replaced)
         if not all_layers:
             return states
         chosen = torch.arange(layers + 1, device=states.device) * (len(states) - 1) // layers

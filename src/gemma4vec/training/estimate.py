@@ -214,7 +214,7 @@ def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> Stage
         name=stage.name,
         reading=reading,
         measured=measured,
-        compile=compiled,
+        compile=measured.compile,
         cached=cached,
         memory=memory,
         gpu_memory=gpu_memory,
@@ -239,7 +239,7 @@ def _measure(model: _Model, number: int, data: Loaded, reading: Reading, compile
         _task(model, smaller, data, number, built),
         MasterAdamW(built.trainable(), stage.optimiser),
         kinds,
-        compiled=compiled.on,
+        compile=compiled,
         checkpointing=stage.layout.gradient_checkpointing,
     )
     del built

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from torch._dynamo.exc import TorchDynamoException
+
 from gemma4vec.model.build import Built
+from gemma4vec.model.compilation import CompileChoice, failed_to_compile
 from gemma4vec.model.skeleton import Kind
 from gemma4vec.training.layer_meter import LayerMeter, Place
 from gemma4vec.training.loop import compile_for_training
@@ -29,6 +32,7 @@ class Measured:
     """Costs by kind of layer (None: outside layers) and whether compiled layers take a layout; a cell holds a token.
 
     Attributes:
+        compile: whether the layers were compiled, as a run would have them: not where the compiler gives up.
         seconds: forward and backward of a cell in one layer.
         kept_bytes: what a cell keeps in one layer until its backward, without gradient checkpointing.
         eager_kept_bytes: the same where the layers are not compiled (what a GPU keeps at most).
@@ -39,6 +43,7 @@ class Measured:
         kinds: of the layers that were trained.
     """
 
+    compile: CompileChoice
     seconds: Costs
     kept_bytes: Costs
     eager_kept_bytes: Costs
@@ -50,7 +55,13 @@ class Measured:
 
 
 def measure_layers(
-    built: Built, task: Task, optimiser: MasterAdamW, kinds: Sequence[Kind], *, compiled: bool, checkpointing: bool
+    built: Built,
+    task: Task,
+    optimiser: MasterAdamW,
+    kinds: Sequence[Kind],
+    *,
+    compile: CompileChoice,
+    checkpointing: bool,
 ) -> Measured:
     """Train a shallow model on the task's first batches: to see what is kept, then against the clock."""
     backbone = built.encoder.backbone
@@ -70,9 +81,13 @@ def measure_layers(
 
     eager = kept()
     as_run = eager
-    if compiled:
+    if compile.on:
         compile_for_training(backbone)
-        as_run = kept()
+        try:
+            as_run = kept()
+        except TorchDynamoException as error:  # as training does
+            backbone.uncompile_layers()
+            compile, as_run = failed_to_compile(error), kept()
     if checkpointing:
         backbone.use_gradient_checkpointing()
     steps_cells: list[dict[bool, float]] = []
@@ -97,6 +112,7 @@ def measure_layers(
         _add_the_rest(meter, before_update - started)
         passes.append(_by_kind(meter.seconds, meter.cells, kinds))
     return Measured(
+        compile=compile,
         seconds={place: statistics.median(each[place] for each in passes) for place in passes[-1]},
         kept_bytes=as_run,
         eager_kept_bytes=eager,

@@ -22,7 +22,7 @@ from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.model import probe
 from gemma4vec.model.backbone import Backbone
 from gemma4vec.model.build import Built
-from gemma4vec.model.compilation import CompileChoice, choose_compile, use_compile_cache
+from gemma4vec.model.compilation import choose_compile, failed_to_compile, use_compile_cache
 from gemma4vec.recipe import schema
 from gemma4vec.training.ahead import Ahead
 from gemma4vec.training.budget import StepBudget, step_budget
@@ -152,9 +152,9 @@ def prepare_model(stage: Stage) -> None:
         compile_for_training(backbone)
         try:
             found = probe.check(backbone, max(1, layout.tokens_per_forward // layout.row_tokens), layout.row_tokens)
-        except TorchDynamoException as error:  # no Python headers, a broken compiler: slower, but the same result
+        except TorchDynamoException as error:  # slower, but the same result
             backbone.uncompile_layers()
-            choice = CompileChoice(False, f"compilation failed: {' '.join(str(error).split())[:200]}")
+            choice = failed_to_compile(error)
     if not choice.on:
         stage.line.say(f"layers run uncompiled: {choice.reason}")
     settled = stage.task.settle(stage.built)
