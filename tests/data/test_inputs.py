@@ -212,3 +212,19 @@ def test_tensors_are_read_where_they_stand(tmp_path: Path) -> None:
     assert len(kept.texts) == 2_998 and [text.ids for text in kept.texts] == [
         one for number, one in enumerate(expected) if number not in (7, 9)
     ]
+
+
+def test_a_folder_of_files_gives_those_of_its_split(tmp_path: Path) -> None:
+    folder = tmp_path / "train" / "plain"  # the name of a folder above says nothing
+    (folder / "train").mkdir(parents=True)
+    (tmp_path / "unnamed").mkdir()
+    write_jsonl(folder / "validation.jsonl")
+    with pytest.raises(InputError, match=r"named after the split 'train'; there are files of validation"):
+        read(folder, "datasets")
+    assert len(read(folder, "datasets", split="validation").rows) == 3
+    write_jsonl(folder / "train" / "one.jsonl")
+    assert read(folder, "datasets").rows == ROWS
+    write_jsonl(tmp_path / "unnamed" / "part-1.jsonl")
+    assert read(tmp_path / "unnamed", "datasets").rows == ROWS
+    with pytest.raises(InputError, match="'test'; there are files of no split"):
+        read(tmp_path / "unnamed", "datasets", split="test")

@@ -16,6 +16,9 @@ from gemma4vec.recipe.sources import Source
 # Suffixes of the files of a data set in a local folder, and how each kind is read.
 BY_SUFFIX = {".parquet": "parquet", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 
+# What the files of a split are named after.
+SPLITS = ("train", "validation", "valid", "dev", "test")
+
 
 @dataclass(frozen=True)
 class Input:
@@ -88,15 +91,14 @@ def _kind(file: Path) -> str:
 
 
 def _dataset(source: Source, path: Path) -> Input:
-    """A hub's data set, one saved to disk, or a folder of plain files: then those named after the split, if any."""
+    """A hub's data set, one saved to disk, or a folder of plain files."""
     if path.is_dir() and not ((path / "state.json").is_file() or (path / "dataset_dict.json").is_file()):
         known = [
             file
             for file in sorted(path.rglob("*"))
             if file.is_file() and Path(file.name.removesuffix(".gz").removesuffix(".zst")).suffix in BY_SUFFIX
         ]
-        of_split = [file for file in known if file.name.startswith(source.split) or source.split in file.parent.parts]
-        return _folder(source, path, of_split or known)
+        return _folder(source, path, _of_split(source, path, known))
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: a file is no data set; use source: {BY_SUFFIX.get(path.suffix, 'jsonl')}")
     dataset = open_dataset(source)
@@ -106,3 +108,23 @@ def _dataset(source: Source, path: Path) -> Input:
         identity=str(dataset._fingerprint),
         other_bytes=int(dataset.data.nbytes),
     )
+
+
+def _of_split(source: Source, folder: Path, files: list[Path]) -> list[Path]:
+    """The files named after the split, or that lie in a folder of its name; all of them where none names any split.
+
+    Raises:
+        InputError: files are named after other splits alone: nobody should train on a test split unawares.
+    """
+
+    def named(split: str) -> list[Path]:
+        return [file for file in files if file.name.startswith(split) or split in file.relative_to(folder).parts[:-1]]
+
+    found = named(source.split)
+    others = [split for split in SPLITS if named(split)]
+    if not found and files and (others or source.split != "train"):
+        raise InputError(
+            f"{folder}: no file is named after the split {source.split!r}; there are files of "
+            f"{', '.join(others) or 'no split'}; set the source's split"
+        )
+    return found or files
