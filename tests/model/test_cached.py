@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -152,3 +153,12 @@ def test_the_command_lists_and_clears(capsys: pytest.CaptureFixture[str]) -> Non
     assert execute(["cache", "clear", "--model", "other"]) == 2
     assert execute(["cache", "clear"]) == 0
     assert not list(vectors_folder().glob("*"))
+
+
+def test_what_is_open_stays_readable_when_another_process_clears_the_folder() -> None:
+    ours = cached()
+    first = ours.encode_query(TEXTS)
+    shutil.rmtree(vectors_folder())
+    assert np.array_equal(ours.encode_query(TEXTS), first) and ours.computed == 6
+    assert ours.encode_query(["another text"]).shape == (1, 8)  # and goes on keeping what is new
+    assert cached().encode_query(["another text"]).shape == (1, 8) and cached().found == 0

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class VectorStore:
             positions, rows = zip(*pairs, strict=True)
             vectors_ND[list(positions)] = self._segments[segment][list(rows)]
         if wanted:
-            (self.folder / USED).touch()
+            self._used()
         return vectors_ND, missing
 
     def put(self, keys: Sequence[bytes], vectors_ND: Vectors) -> None:
@@ -97,9 +98,15 @@ class VectorStore:
         with atomic_write(path, "wb") as stream:
             np.save(stream, np.frombuffer(b"".join(keys[row] for row in rows), np.uint8).reshape(-1, KEY_BYTES))
             np.save(stream, np.ascontiguousarray(vectors_ND[rows], dtype="<f4"))
-        (self.folder / USED).touch()
+        self._used()
         self._open(path)
         _make_room(self.root, self.folder, limit)
+
+    def _used(self) -> None:
+        """Note that these vectors were used just now."""
+        # Another process may have removed the folder, to make room or by `cache clear`: what is open stays readable.
+        with suppress(OSError):
+            (self.folder / USED).touch()
 
     def _open(self, path: Path) -> None:
         """Take in a segment; one that is damaged is passed over, its texts will be encoded again."""
