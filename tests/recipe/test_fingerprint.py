@@ -6,7 +6,7 @@ from pydantic import BaseModel
 from gemma4vec.recipe.fingerprint import method, recipe_id
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.recipe.sources import Columns
+from gemma4vec.recipe.sources import BELONGS, Columns
 
 TEXT = """
 name: small
@@ -84,11 +84,17 @@ DIFFERENT = [
     "stages.0.data.0.drop=x",
     "stages.0.data.0.max_rows=5",
     "stages.0.data.0.max_bad_share=0.5",
-    "stages.0.data.0.split=dev",
-    "stages.0.data.0.subset=x",
-    "stages.0.data.0.table=x",
-    "stages.0.data.0.language=de",
-    "stages.0.data.0.encoding=cp1252",
+    *(
+        f"stages.0.data.0={{name: pairs, path: pairs.jsonl, source: {change}}}"
+        for change in (
+            "beir, split: dev",
+            "datasets, subset: x",
+            "sqlite, pair_with_itself: true",
+            "sqlite, pair_with_itself: true, table: x",
+            "debian, language: de",
+            "csv, encoding: cp1252",
+        )
+    ),
     "stages.0.data.0.weight=2",
     "stages.0.data.0.prompts=none",
     "stages.0.data.0={name: pairs, path: x, source: text, pair_with_itself: true}",
@@ -120,6 +126,7 @@ DIFFERENT = [
     "stages.0.layout.compile=true",
     "stages.0.layout.gradient_checkpointing=true",
     "stages.0.layout.grad_cache=true",
+    "stages.0.layout.share_beginnings=false",
     "stages.0.optimiser.learning_rate=1",
     "stages.0.optimiser.readout_learning_rate=1",
     "stages.0.optimiser.weight_decay=1",
@@ -210,6 +217,7 @@ def test_every_field_of_the_schema_is_tried_above() -> None:
     tried |= {"stages.0.budget." + name for name in ("steps", "rows", "tokens", "minutes")}
     tried |= {f"stages.0.task.terms.0.{key}" for key in (*TERMS, "name")}  # the name: see test_terms
     tried |= {"model.head.bias", "model.readout.name", "stages.0.data.0.pair_with_itself"}  # with others of their part
+    tried |= {f"stages.0.data.0.{key}" for key in BELONGS}
     tried |= {f"stages.0.data.0.columns.{key}" for key in Columns.model_fields}
     tried |= {f"stages.0.task.learn_temperature.{key}" for key in ("minimum", "maximum", "learning_rate")}
     assert leaves(Recipe) - tried == {"stages.0.task.kind"}  # has one value only

@@ -105,6 +105,8 @@ def test_an_unknown_key_is_named_with_a_suggestion(override: str, expected: str)
         ("stages.0.task.temperature=.inf", "stages.0.task.temperature: "),
         ("stages.0.optimiser.learning_rate=.nan", "stages.0.optimiser.learning_rate: "),
         ("stages.0.batch.rows=1", "stages.0.batch.rows: "),
+        ("stages.0.layout={kind: padded, share_beginnings: true}", "share_beginnings: padded rows hold one text each"),
+        ("stages.0.data.0.split=test", "split is for datasets, beir; a jsonl source has none"),
         ("model.readout.name=max", "model.readout.name: there is no 'max'; did you mean 'mean'?"),
         ("model.readout.name=3", "there is no '3'; there are last_token, first_token, mean"),
         ("model.readout={name: latent_attention, latents: 16}", "model.readout.latents: Input should be greater than"),

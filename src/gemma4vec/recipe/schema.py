@@ -180,6 +180,12 @@ class Layout(Part):
         description="packed and causal: compute what texts begin with alike (their prompt) once a micro-batch",
     )
 
+    @model_validator(mode="after")
+    def _shared_where_packed(self) -> "Layout":
+        if self.share_beginnings is True and self.kind == "padded":
+            raise ValueError("share_beginnings: padded rows hold one text each; set kind: packed, or leave it auto")
+        return self
+
 
 class Optimiser(Part):
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with linear warm-up, then decay."""

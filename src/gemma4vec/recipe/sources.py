@@ -11,6 +11,15 @@ PromptWords = Literal["retrieval", "code_retrieval", "none"] | dict[Literal["que
 PLAIN = ("text", "sqlite", "tensors")
 TABLES = ("parquet", "csv", "tsv", "datasets")
 
+# Settings that mean something to some kinds of sources only.
+BELONGS = {
+    "split": ("datasets", "beir"),
+    "subset": ("datasets",),
+    "table": ("sqlite",),
+    "language": ("debian",),
+    "encoding": ("csv", "tsv", "datasets"),
+}
+
 
 class Columns(Part):
     """Which column of a table holds what; several columns of positives or negatives are one list.
@@ -69,6 +78,9 @@ class Source(Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Source":
+        for name, kinds in BELONGS.items():
+            if self.source not in kinds and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is for {', '.join(kinds)}; a {self.source} source has none, leave it out")
         if self.source not in ("pycode", "debian") and not self.path:
             raise ValueError(f"a {self.source} source needs a path")
         if self.columns is not None and self.source not in (*TABLES, "sqlite"):
