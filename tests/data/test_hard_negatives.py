@@ -160,3 +160,5 @@ def test_rules_that_make_no_sense(rules, said):
         mined([row(10)], rules, model=False, bm25=True)
     with pytest.raises(InputError, match="nothing to search with"):
         list(mine([row(10)], corpus_of([row(10)]), Rules()))
+    with pytest.raises(InputError, match="row 2 has no positive"):
+        list(mine([row(10), Row("a text", [])], corpus_of([row(10)]), Rules(), bm25=Bm25Searcher([Document("a")])))

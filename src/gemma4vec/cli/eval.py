@@ -101,8 +101,11 @@ def evaluate_command(
     run = _owner(model)
     own = [loaded for loaded in suites if not isinstance(loaded, MtebSuite)]
     if checkpoints:
-        if out is not None or max_tokens is not None or dtype != "auto":
-            raise InputError("--checkpoints evaluates as the run was trained; leave out --out, --max-tokens, --dtype")
+        if out is not None or max_tokens is not None or dtype != "auto" or metric:
+            raise InputError(
+                "--checkpoints evaluates as the run was trained, by the suite's own metric; leave out --out, "
+                "--max-tokens, --dtype, --metric"
+            )
         from gemma4vec.cli.eval_checkpoints import evaluate_checkpoints
 
         if len(own) < len(suites):

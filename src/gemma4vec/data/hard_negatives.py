@@ -148,6 +148,9 @@ def mine(
     rules.check(model is not None)
     if bm25 is None and model is None:
         raise InputError("data mine: nothing to search with; use --bm25, --model, or both")
+    plain = next((number for number, row in enumerate(rows, start=1) if not row.pos), None)
+    if plain is not None:
+        raise InputError(f"data mine: row {plain} has no positive to compare with; leave out sources of plain texts")
     own_texts = _own_by_query(rows, corpus)
     for start in range(0, len(rows), BLOCK):
         block = [rows[place] for place in range(start, min(start + BLOCK, len(rows)))]

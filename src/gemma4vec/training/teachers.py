@@ -65,11 +65,12 @@ class FileTeacher:
     def __init__(self, path: str, key: str):
         self.path, self.key = Path(path), key
         self.places: dict[tuple[str, str], int] = {}
-        found: list[list[float]] = []
+        found: list[NDArray[np.float32]] = []
         for number, raw in raw_lines(self.path):
             try:
                 line = json.loads(raw)
-                text, vector = (str(line.get("title") or ""), str(line["text"])), [float(x) for x in line["vector"]]
+                text = (str(line.get("title") or ""), str(line["text"]))
+                vector = np.array([float(x) for x in line["vector"]], dtype=np.float32)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise InputError(f'{key}: {path} line {number}: {{"text", "vector"}} is needed ({error})') from error
             if found and len(vector) != len(found[0]):
@@ -80,7 +81,7 @@ class FileTeacher:
             found.append(vector)
         if not found:
             raise InputError(f"{key}: {path} has no vector")
-        self.vectors: NDArray[np.float32] = np.asarray(found, dtype=np.float32)
+        self.vectors: NDArray[np.float32] = np.stack(found)
         self.dimension = self.vectors.shape[1]
 
     def learn(self, queries: Sequence[str], documents: Sequence[Document], say: Say) -> None:
