@@ -6,6 +6,7 @@ else a config says layer by layer, and whether a gradient passes. Layers of one 
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from gemma4vec.model.backbone import Backbone
 from gemma4vec.model.families import attending, library_attention, model_class
 from gemma4vec.model.packing import Layout
-from gemma4vec.model.replaced import Replaced
 
 # Rows of a shallow model's embedding: gathering from a large one costs no more, and holding it costs a gigabyte.
 _VOCABULARY = 2048
@@ -37,7 +37,8 @@ def empty_backbone(
             config, dtype=dtype, attn_implementation=library_attention(config)
         )
     model.config.use_cache = False
-    return Backbone(model, causal=causal, family=family, window=window)
+    # Its last layer stands for others of its kind, so it must not leave out what only last tokens need.
+    return Backbone(model, causal=causal, family=replace(family, caches_keys=False), window=window)
 
 
 def layer_kinds(config: Any, first_trained: int) -> list[Kind]:
@@ -89,10 +90,8 @@ def give_as_many_states(backbone: Backbone, layers: int) -> None:
     """
     plain = backbone.forward
 
-    def forward(
-        layout: Layout, *, all_layers: bool = False, only_ends: bool = False, replaced: Replaced | None = None
-    ) -> Tensor:
-        states = plain(layout, all_layers=all_layers, only_ends=only_ends, replaced=replaced)
+    def forward(layout: Layout, *, all_layers: bool = False, **settings: Any) -> Tensor:
+        states = plain(layout, all_layers=all_layers, **settings)
         if not all_layers:
             return states
         chosen = torch.arange(layers + 1, device=states.device) * (len(states) - 1) // layers

@@ -162,11 +162,13 @@ def differences(values: Sequence[float], other: str, width: float) -> Markup:
         if end > start:
             parts.append(path(_skyline(panel, ordered, start, end), css, closed=True))
     parts.append(line((panel.x.start, panel.y(0)), (panel.x.end, panel.y(0)), "zero"))
-    # Each label stands on the side of the zero line that its bars leave empty.
+    # Each label stands on the side of the zero line that its bars leave empty, and clear of the other bars.
     if wins:
         parts.append(text((panel.x.start + 6, panel.y(-0.2)), f"{wins:,} better", "label trained-text"))
     if losses:
-        parts.append(text((panel.x.end - 4, panel.y(0.12)), f"{losses:,} worse", "label other-text", "end"))
+        clear = wins < 0.75 * count
+        right, beside = (panel.x.end - 4, 0.12) if clear else (panel.x(count - losses) - 8, -0.35)
+        parts.append(text((right, panel.y(beside)), f"{losses:,} worse", "label other-text", "end"))
     ties = count - wins - losses
     summary = f"{wins} queries better than {other}, {ties} equal, {losses} worse."
     return picture(width, 232, f"Per-query differences to {other}", summary, parts)
