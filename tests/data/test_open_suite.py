@@ -63,6 +63,20 @@ def test_a_list_of_several_is_a_group_with_paths_beside_it(tmp_path):
     assert (part.kind, len(part.members[0].queries), len(part.members[0].corpus)) == ("compact-retrieval", 2, 3)
 
 
+def test_the_role_of_a_list_within_a_list_stays(tmp_path):
+    beir(tmp_path / "one")
+    (tmp_path / "inner.yaml").write_text("role: final\nsuites: [one]\n")
+    (tmp_path / "outer.yaml").write_text("suites: [inner.yaml]\n")
+    outer = open_suite(str(tmp_path / "outer.yaml"))
+    assert (outer.role, [one.role for one in outer.members]) == ("final", ["final"])
+    (tmp_path / "dev.yaml").write_text("role: dev\nsuites: [inner.yaml]\n")
+    with pytest.raises(InputError, match="it holds a final suite"):
+        open_suite(str(tmp_path / "dev.yaml"))
+    (tmp_path / "named.yaml").write_text("suites: [{suite: inner.yaml, name: x}]\n")
+    with pytest.raises(InputError, match=r"inner\.yaml: name means nothing for a list of suites"):
+        open_suite(str(tmp_path / "named.yaml"))
+
+
 def test_a_folder_may_hold_the_list(tmp_path):
     beir(tmp_path / "set" / "one")
     (tmp_path / "set" / "suite.yaml").write_text("suites: [one]\n")
@@ -79,6 +93,10 @@ def test_a_folder_may_hold_the_list(tmp_path):
         ("role: dev\nsuites: [final]\n", "it holds a final suite"),
         ("suites: [{suite: one, nmae: x}]\n", "unknown key 'suites.0.nmae'; did you mean 'name'"),
         ("suites: one\n", "a list of suites under the key"),
+        ("suites: [{suite: one, max_rows: 3}]\n", "one: max_rows means nothing for retrieval; leave it out"),
+        ("suites: [{suite: s.tsv, max_queries: 3}]\n", "max_queries means nothing for sts"),
+        ("suites: [{suite: one, kind: sts}]\n", "one: it is retrieval, not sts"),
+        ("suites: ['mteb:STSB']\n", "a task of mteb stands alone"),
         ("suites: [nowhere]\n", "no suite 'nowhere'"),
     ],
 )

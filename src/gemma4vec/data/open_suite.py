@@ -18,10 +18,10 @@ from gemma4vec.data.hub_suites import open_known
 from gemma4vec.data.hub_tables import mirror_folder
 from gemma4vec.data.known_suites import KNOWN
 from gemma4vec.data.pycode import load_or_build_pycode
-from gemma4vec.data.row_suites import BLOCK, TEMPERATURE, load_row_suite
+from gemma4vec.data.row_suites import BLOCK, TEMPERATURE, RowSuite, load_row_suite
 from gemma4vec.data.sample import sample_suite
 from gemma4vec.data.sts import StsSuite, load_sts
-from gemma4vec.data.suite_group import AnySuite, OneSuite, SuiteGroup, make_group
+from gemma4vec.data.suite_group import AnySuite, OneSuite, SuiteGroup, make_group, members_of
 from gemma4vec.data.suite_kinds import ROW_KINDS, Kind, Role, with_role
 from gemma4vec.data.suites import RetrievalSuite, load_suite
 from gemma4vec.errors import InputError
@@ -30,6 +30,14 @@ from gemma4vec.recipe.part import Part
 
 Say = Callable[[str], None]
 OWN_NAMES = ("pycode", "pycode-dev")
+# What a list may say about a suite, by what the suite is.
+ALWAYS = {"suite", "name", "role", "metric"}
+APPLIES: dict[type, set[str]] = {
+    RetrievalSuite: {*ALWAYS, "kind", "max_queries", "max_documents"},
+    StsSuite: {*ALWAYS, "split"},
+    RowSuite: {*ALWAYS, "kind", "max_rows", "temperature", "block"},
+    SuiteGroup: {"suite", "role"},
+}
 
 
 class Member(Part):
@@ -78,6 +86,8 @@ def open_suite(
 def _open(member: Member, beside: Path, mirror: Path | None, notice: Say) -> AnySuite:
     """What a member of a list, or a whole argument, means; paths are seen from `beside`."""
     kind, spec = _kind_and_rest(member.suite)
+    if spec.startswith("mteb:"):
+        raise InputError(f"{spec}: a task of mteb stands alone (gemma4vec eval MODEL --suite {spec}), in no list")
     path = beside / Path(spec).expanduser()
     if kind is not None or spec.removesuffix(".gz").removesuffix(".zst").endswith(".jsonl"):
         return _rows(member, kind, path)
@@ -142,6 +152,16 @@ def _adjusted(suite: Any, member: Member) -> Any:
     )
 
 
+def _refuse_idle(member: Member, opened: AnySuite, where: str) -> None:
+    """Refuse what a list says about a suite that has no such thing, instead of leaving it out."""
+    idle = next((key for key in Member.model_fields if key in member.model_fields_set - APPLIES[type(opened)]), None)
+    if idle is not None:
+        what = "a list of suites" if isinstance(opened, SuiteGroup) else opened.kind
+        raise InputError(f"{where}: {idle} means nothing for {what}; leave it out")
+    if member.kind is not None and member.kind != opened.kind:
+        raise InputError(f"{where}: it is {opened.kind}, not {member.kind}; leave kind out")
+
+
 def _names_several(path: Path) -> bool:
     file = path / "suite.yaml"
     return file.is_file() and not (path / "corpus.jsonl").exists() and not (path / "corpus.jsonl.gz").exists()
@@ -167,6 +187,8 @@ def open_several(path: Path, *, mirror: Path | None = None, notice: Say = lambda
     members: list[OneSuite] = []
     for member in told.suites:
         opened = _open(member, file.parent, mirror, notice)
-        members += opened.members if isinstance(opened, SuiteGroup) else [opened]
+        _refuse_idle(member, opened, f"{file}: {member.suite}")
+        role = member.role or opened.role  # a final suite stays one, also within another list
+        members += [replace(one, role=with_role(one.role, role, one.name)) for one in members_of(opened)]
     name = told.name or (path.resolve().name if path.is_dir() else file.stem)
     return make_group(name, members, told.role, told.metric)
