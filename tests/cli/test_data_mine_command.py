@@ -53,3 +53,18 @@ def test_bad_input_is_one_line(rows, tmp_path, capsys, arguments, said):
     filled = [word.format(dir=tmp_path) for word in arguments]
     assert execute(["data", "mine", str(rows), "--out", str(tmp_path / "out.jsonl"), *filled]) == 2
     assert said in capsys.readouterr().err.splitlines()[-1] and not (tmp_path / "out.jsonl").exists()
+
+
+def test_scores_are_written_for_terms_that_learn_from_them(rows, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    command = ["data", "mine", str(rows), "--out", str(out), "-n", "2", "--json", "--scores"]
+    assert execute(command) == 0
+    assert json.loads(capsys.readouterr().out)["scored"] == len(WORDS)
+    for line, row in zip(out.read_text().splitlines(), read_rows(out).rows, strict=True):
+        notes = json.loads(line)["mined"]
+        assert row.scores is not None and row.scores.teacher == "bm25"
+        assert list(row.scores.pos) == notes["pos"]["bm25"] and max(row.scores.neg) < row.scores.pos[0]
+        assert list(row.scores.neg) == [one["bm25"] for one in notes["neg"]]
+    # What is mined without them leaves no scores behind that are of other negatives.
+    assert execute(["data", "mine", str(out), "--out", str(tmp_path / "more.jsonl"), "-n", "1", "--fresh"]) == 0
+    assert all(row.scores is None for row in read_rows(tmp_path / "more.jsonl").rows)

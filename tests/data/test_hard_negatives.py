@@ -162,3 +162,11 @@ def test_rules_that_make_no_sense(rules, said):
         list(mine([row(10)], corpus_of([row(10)]), Rules()))
     with pytest.raises(InputError, match="row 2 has no positive"):
         list(mine([row(10), Row("a text", [])], corpus_of([row(10)]), Rules(), bm25=Bm25Searcher([Document("a")])))
+
+
+def test_the_judges_scores_of_all_texts_stand_in_their_order():
+    (found,) = mined([row(30, CORPUS[4])], Rules(n=3, window=(1, 5), relabel=1.0), bm25=True)
+    texts = [*found.row.pos, *found.row.neg]
+    by_hand = [float(Model().encode_query([circle(0)])[0] @ Model().encode_document([text])[0]) for text in texts]
+    assert found.relabelled > 0 and found.scores.teacher == "model" and found.row.scores is None
+    assert [*found.scores.pos, *found.scores.neg] == pytest.approx(by_hand, abs=1e-5)

@@ -100,6 +100,7 @@ DIFFERENT = [
     "stages.0.data.0={name: pairs, path: x, source: text, pair_with_itself: true}",
     "stages.0.mixture.temperature=2",
     "stages.0.mixture.one_source_batches=true",
+    "stages.0.mixture.one_task_batches=true",
     "stages.0.task.temperature=0.1",
     "stages.0.task.hard_negatives=1",
     "stages.0.task.share_hard_negatives=false",

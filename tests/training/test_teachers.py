@@ -20,7 +20,7 @@ from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.training import teachers
 from gemma4vec.training.loop import train_stage
-from gemma4vec.training.terms import weighted_sum
+from gemma4vec.training.terms import Said, weighted_sum
 from tiny_model import write_tiny
 
 
@@ -194,6 +194,7 @@ stages:
     task = parse_recipe(text, "my.yaml").stages[0].task
     assert isinstance(task, schema.Contrast)
     values = {"nce": torch.tensor(1.0), "gor": torch.tensor(10.0)}
-    assert [weighted_sum(task, values, source).item() for source in ("a", "b", None)] == [6.0, 21.0, 21.0]
+    said = [Said(["a", "a"]), Said(["b", "b"]), Said()]
+    assert [weighted_sum(task, values, one).item() for one in said] == [6.0, 21.0, 21.0]
     with pytest.raises(InputError, match="all terms have weight 0 in batches of source 'a'"):
         parse_recipe(text.replace("{kind: nce}, ", "").replace("a: 0.5", "a: 0"), "my.yaml")

@@ -70,6 +70,12 @@ def mine_command(
             show_default=False,
         ),
     ] = None,
+    scores: Annotated[
+        bool,
+        typer.Option(
+            "--scores", help="Write the searcher's scores as the rows' `scores`, for the terms kl and margin_mse."
+        ),
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Leave out the negatives that rows have already.")] = False,
     code: Annotated[bool, typer.Option("--code", help="The texts are code: BM25 splits identifiers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on stdout.")] = False,
@@ -100,7 +106,7 @@ def mine_command(
     documents = [document for file in corpus or [] for document in _documents(file)]
     rows = [row for source in sources_named(train) for row in open_source(source, notice)[0]]
     if fresh:
-        rows = [replace(row, neg=[]) for row in rows]
+        rows = [replace(row, neg=[], scores=None) for row in rows]
     made = corpus_of(rows, documents)
     notice(f"{len(rows):,} rows, {len(made.documents):,} documents")
     seconds: dict[str, float] = {}
@@ -113,7 +119,7 @@ def mine_command(
     started = time.perf_counter()
     counts: Counter[str] = Counter()
     found = mine(rows, made, rules, bm25=words, model=embedded, progress=_progress(notice))
-    write_lines(out, _counted(found, rules.n, counts), level=1)
+    write_lines(out, _counted(found, rules.n, counts, scores), level=1)
     seconds["mining"] = time.perf_counter() - started
     summary = {
         "out": str(out),
@@ -123,6 +129,7 @@ def mine_command(
         "share": rules.share,
         "margin": rules.margin,
         **{name: counts[name] for name in ("negatives", "short_rows", "dropped", "relabelled")},
+        **({"scored": counts["scored"]} if scores else {}),
         "by": {name.removeprefix("by "): count for name, count in sorted(counts.items()) if name.startswith("by ")},
         "seconds": seconds,
     }
@@ -204,8 +211,10 @@ def _progress(say: Any, what: str = "rows mined") -> Any:
     return report
 
 
-def _counted(found: "Iterator[Mined]", n: int, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+def _counted(found: "Iterator[Mined]", n: int, counts: Counter[str], scores: bool) -> Iterator[dict[str, Any]]:
     """The rows as they are written, counted on the way."""
+    from dataclasses import replace
+
     from gemma4vec.data.rows import as_object
 
     for mined in found:
@@ -218,7 +227,8 @@ def _counted(found: "Iterator[Mined]", n: int, counts: Counter[str]) -> Iterator
             "neg": [origin.as_json() for origin in mined.origins],
             "relabelled": mined.relabelled,
         }
-        yield {**as_object(mined.row), "mined": notes}
+        counts["scored"] += scores and mined.scores is not None
+        yield {**as_object(replace(mined.row, scores=mined.scores if scores else None)), "mined": notes}
 
 
 def _rounded(score: float) -> float | None:
@@ -235,6 +245,7 @@ def _render(summary: dict[str, Any]) -> Any:
         ["rows with fewer than asked for", summary["short_rows"]],
         ["candidates dropped: too near to the positive", summary["dropped"]],
         ["made positives", summary["relabelled"]],
+        *([["rows with scores", summary["scored"]]] if "scored" in summary else []),
     ]
     rows += [[f"seconds: {name}", f"{value:.1f}"] for name, value in summary["seconds"].items() if value >= 0.05]
     return table(["", "count"], rows, title=summary["out"])

@@ -17,7 +17,8 @@ from gemma4vec.model.prompts import Document
 class RowBatch:
     """N rows as they are trained on: one positive and K negatives each, drawn for this epoch.
 
-    `sources` names the source of each row, where the rows come from named ones.
+    `sources` names the source of each row, where the rows come from named ones. `scores` are a teacher's, of each row's
+    positive and then of its negatives; None for a row that has none.
     """
 
     queries: list[str]
@@ -25,6 +26,7 @@ class RowBatch:
     negatives: list[list[Document]]
     epoch: int
     sources: list[str] = field(default_factory=list)
+    scores: list[list[float] | None] = field(default_factory=list)
 
 
 def check_rows(rows: Sequence[Row], *, size: int, hard_negatives: int) -> None:
@@ -86,12 +88,16 @@ def _draw(
 ) -> RowBatch:
     """Draw a positive and the hard negatives of each row; the draw depends on seed, pass and row alone."""
     queries, positives, negatives = [], [], []
+    scores: list[list[float] | None] = []
     for index, turn in zip(chosen, passes, strict=True):
         row = rows[index]
         generator = np.random.default_rng([seed, turn, index])
         queries.append(row.query)
-        positives.append(row.pos[int(generator.integers(len(row.pos)))])
-        drawn = generator.permutation(len(row.neg))[:hard_negatives]
-        negatives.append([row.neg[int(i)] for i in drawn])
+        positive = int(generator.integers(len(row.pos)))
+        positives.append(row.pos[positive])
+        drawn = generator.permutation(len(row.neg))[:hard_negatives].tolist()
+        negatives.append([row.neg[i] for i in drawn])
+        given = row.scores
+        scores.append(None if given is None else [given.pos[positive], *(given.neg[i] for i in drawn)])
     sources = [rows.parts[rows.part_of(index)].name for index in chosen] if isinstance(rows, MixedRows) else []
-    return RowBatch(queries, positives, negatives, epoch, sources)
+    return RowBatch(queries, positives, negatives, epoch, sources, scores)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gemma4vec.data.scores import scores_of_cells
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import Columns
 
@@ -33,18 +34,21 @@ class Mapped:
     task: str | None = None
     group: str | None = None
     text: str | None = None
+    scores: tuple[str, ...] = ()
 
     @property
     def used(self) -> list[str]:
         """Names of the columns that are read, masks left out."""
-        single = (self.query, *self.pos, *self.neg, self.title, self.task, self.group, self.text)
+        single = (self.query, *self.pos, *self.neg, self.title, self.task, self.group, self.text, *self.scores)
         return [name for name in single if name]
 
     def record(self, cells: Mapping[str, Any]) -> dict[str, Any]:
         """A table's row as a record's value (`data.records`)."""
         if self.text is not None:
             return {"text": _text(self.text, cells)}
-        pos, neg = _all(self.pos, cells), [text for text in _all(self.neg, cells) if text not in (None, "")]
+        pos, negatives = _all(self.pos, cells), _all(self.neg, cells)
+        kept = [text not in (None, "") for text in negatives]
+        neg = [text for text, keep in zip(negatives, kept, strict=True) if keep]
         title = cells.get(self.title) if self.title else None
         if title and len(pos) == 1 and isinstance(pos[0], str):
             pos = [{"text": pos[0], "title": title}]
@@ -52,6 +56,9 @@ class Mapped:
         for key, column in (("task", self.task), ("group", self.group)):
             if column is not None:
                 value[key] = cells.get(column)
+        if self.scores:
+            found = [cells.get(column) for column in self.scores]
+            value["scores"] = scores_of_cells(found, self.scores[0], len(pos), kept)
         return value
 
 
@@ -70,6 +77,7 @@ def map_columns(names: Sequence[str], wanted: Columns | None, where: str, *, pla
             wanted.task,
             wanted.group,
             wanted.text,
+            _many(wanted.scores),
         )
         missing = next((name for name in mapped.used if name not in names), None)
         if missing is not None:
@@ -97,7 +105,8 @@ def _rows(names: Sequence[str]) -> Mapped | None:
         neg = [name for name in names if _is_negative(name, ending)]
         optional = {name: name for name in ("task", "group") if name in names}
         title = "title" if "title" in names and not ending else None
-        return Mapped(query, (pos,), tuple(sorted(neg, key=_number)), title, **optional)
+        scores = ("scores",) if "scores" in names else ()
+        return Mapped(query, (pos,), tuple(sorted(neg, key=_number)), title, **optional, scores=scores)
     return None
 
 

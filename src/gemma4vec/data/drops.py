@@ -73,4 +73,5 @@ def apply_drops(rows: Iterable[Row], drops: Drops) -> Iterator[Row]:
 def without_negatives(row: Row, places: Iterable[int]) -> Row:
     """The row without its negatives at these places."""
     left_out = set(places)
-    return replace(row, neg=[document for place, document in enumerate(row.neg) if place not in left_out])
+    neg = [document for place, document in enumerate(row.neg) if place not in left_out]
+    return replace(row, neg=neg, scores=None if row.scores is None else row.scores.without(left_out))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gemma4vec.data.rows import Row
+from gemma4vec.data.scores import Scores
 from gemma4vec.data.searchers import Bm25Searcher, Floats, ModelSearcher
 from gemma4vec.data.spans import normalise
 from gemma4vec.errors import InputError
@@ -82,6 +83,7 @@ class Mined:
         positive_scores: of each positive that it had, by searcher.
         relabelled: how many of its last positives were candidates or negatives before.
         dropped: candidates that were too near to the positive.
+        scores: of all positives and negatives, by the one searcher that judges; None where it has no score of one.
     """
 
     row: Row
@@ -89,6 +91,7 @@ class Mined:
     positive_scores: dict[str, list[float]]
     relabelled: int = 0
     dropped: int = 0
+    scores: Scores | None = None
 
 
 @dataclass
@@ -219,12 +222,15 @@ def _choose(
     best = max(positive_scores[judge])
     given = [Origin("given", None, _scores_of(one, known, corpus)) for one in row.neg]
     kept_neg, positives = list(zip(row.neg, given, strict=True)), list(row.pos)
+    judged = list(positive_scores[judge])
     if rules.relabel is not None:
         bar = _share(best, rules.relabel)
-        positives += [document for document, origin in kept_neg if origin.scores.get(judge, -np.inf) >= bar]
+        raised = [(document, origin) for document, origin in kept_neg if origin.scores.get(judge, -np.inf) >= bar]
         kept_neg = [(document, origin) for document, origin in kept_neg if origin.scores.get(judge, -np.inf) < bar]
         above = [place for place, origin in candidates.items() if origin.scores[judge] >= bar]
-        positives += [corpus.documents[place] for place in above]
+        raised += [(corpus.documents[place], candidates[place]) for place in above]
+        positives += [document for document, _ in raised]
+        judged += [origin.scores[judge] for _, origin in raised]
         candidates = {place: origin for place, origin in candidates.items() if place not in set(above)}
     limit = min(
         np.inf if rules.share is None else _share(best, rules.share),
@@ -234,12 +240,19 @@ def _choose(
     chosen = [(corpus.documents[place], origin) for place, origin in _drawn(row.query, fitting, rules)]
     negatives = [*kept_neg, *chosen]
     return Mined(
-        replace(row, pos=positives, neg=[document for document, _ in negatives]),
+        replace(row, pos=positives, neg=[document for document, _ in negatives], scores=None),
         [origin for _, origin in negatives],
         positive_scores,
         relabelled=len(positives) - len(row.pos),
         dropped=len(candidates) - len(fitting),
+        scores=_all_scores(judged, [origin.scores.get(judge, -np.inf) for _, origin in negatives], judge),
     )
+
+
+def _all_scores(positives: Sequence[float], negatives: Sequence[float], judge: str) -> Scores | None:
+    if not np.isfinite([*positives, *negatives]).all():
+        return None
+    return Scores(*(tuple(round(score, 5) for score in scores) for scores in (positives, negatives)), judge)
 
 
 def _drawn(query: str, fitting: list[tuple[int, Origin]], rules: Rules) -> list[tuple[int, Origin]]:

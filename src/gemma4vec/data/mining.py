@@ -50,7 +50,8 @@ def mine_bm25(
         found = index.search([row.query for row in block], high, exclude=own)
         for row, ranked in zip(block, found.indices[:, low:], strict=True):
             chosen = _draw(row.query, ranked[ranked >= 0], n)
-            mined.append(replace(row, neg=[*row.neg, *(corpus[place] for place in chosen)]))
+            # A teacher that scored the row has not seen its new negatives.
+            mined.append(replace(row, neg=[*row.neg, *(corpus[place] for place in chosen)], scores=None))
         progress(f"mining hard negatives: {len(mined)} of {len(rows)}")
     return mined
 

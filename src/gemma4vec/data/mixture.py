@@ -7,7 +7,7 @@ share the work (batch number n is the same rows everywhere; a process takes its 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,18 +32,20 @@ class MixedRows(Sequence[Row]):
     Attributes:
         parts: the sources.
         one_source_batches: all rows of a batch come from one part.
+        one_task_batches: all rows of a batch are of one task.
         starts: number of the first row of each part, and one more.
     """
 
-    def __init__(self, parts: Sequence[Part], one_source_batches: bool = False):
+    def __init__(self, parts: Sequence[Part], one_source_batches: bool = False, one_task_batches: bool = False):
         self.parts = tuple(parts)
         self.one_source_batches = one_source_batches
+        self.one_task_batches = one_task_batches
         self.starts = [0, *accumulate(len(part.rows) for part in self.parts)]
 
     @property
     def mixed(self) -> bool:
         """Whether an epoch is anything else than every row once, in one shuffled order."""
-        return self.one_source_batches or any(part.share is not None for part in self.parts)
+        return self.one_source_batches or self.one_task_batches or any(part.share is not None for part in self.parts)
 
     def part_of(self, index: int) -> int:
         """Number of the part that a row belongs to."""
@@ -108,26 +110,37 @@ def negative_counts(rows: Sequence[Row]) -> NDArray[np.int64]:
     return np.fromiter((len(row.neg) for row in rows), dtype=np.int64, count=len(rows))
 
 
-def group_numbers(rows: Sequence[Row]) -> NDArray[np.int64]:
-    """A number for each row's group, the same for equal names, -1 for none: `int64[R]`."""
+def scored(rows: Sequence[Row]) -> NDArray[np.bool_]:
+    """Whether a row has a teacher's scores, without making the rows of a store: `bool[R]`."""
+    if isinstance(rows, MixedRows):
+        return np.concatenate([scored(part.rows) for part in rows.parts] or [np.empty(0, np.bool_)])
     if isinstance(rows, StoredRows):
-        return rows.group_numbers()
+        return rows.scored()
+    if isinstance(rows, TensorRows):
+        return np.zeros(len(rows), dtype=np.bool_)
+    return np.fromiter((row.scores is not None for row in rows), dtype=np.bool_, count=len(rows))
+
+
+def group_numbers(rows: Sequence[Row], kind: Literal["group", "task"] = "group") -> NDArray[np.int64]:
+    """A number for each row's group (or task), the same for equal names, -1 for none: `int64[R]`."""
+    if isinstance(rows, StoredRows):
+        return rows.group_numbers() if kind == "group" else rows.task_numbers()
     numbers: dict[str | None, int] = {None: -1}
     if isinstance(rows, MixedRows):
         found = []
         for part in rows.parts:
             if isinstance(part.rows, StoredRows):
-                names = [None, *part.rows.facts["group_names"]]
+                names = [None, *part.rows.facts[f"{kind}_names"]]
                 table = np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
-                found.append(table[part.rows.group_numbers() + 1])
+                found.append(table[group_numbers(part.rows, kind) + 1])
             elif isinstance(part.rows, TensorRows):
                 found.append(np.full(len(part.rows), -1, dtype=np.int64))
             else:
-                found.append(_numbered(part.rows, numbers))
+                found.append(_numbered(part.rows, numbers, kind))
         return np.concatenate(found or [np.empty(0, np.int64)])
-    return _numbered(rows, numbers)
+    return _numbered(rows, numbers, kind)
 
 
-def _numbered(rows: Sequence[Row], numbers: dict[str | None, int]) -> NDArray[np.int64]:
-    found = (numbers.setdefault(row.group, len(numbers)) for row in rows)
+def _numbered(rows: Sequence[Row], numbers: dict[str | None, int], kind: str) -> NDArray[np.int64]:
+    found = (numbers.setdefault(getattr(row, kind), len(numbers)) for row in rows)
     return np.fromiter(found, dtype=np.int64, count=len(rows))

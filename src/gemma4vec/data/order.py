@@ -1,6 +1,7 @@
-"""The order of an epoch: every row once, or so many of each source, shuffled; whole batches of one source if asked."""
+"""The order of an epoch: every row once, or so many of each source; batches of one source or task if asked."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,30 +26,24 @@ def epoch_order(rows: Sequence[Row], *, size: int, seed: int, epoch: int, group_
     ended in the epoch before, starting a new pass, in a new order, whenever it is through.
 
     Raises:
-        InputError: batches of one source, and a source with fewer rows than a batch.
+        InputError: batches of one source or task, and one with fewer rows than a batch.
     """
     groups = group_numbers(rows) if group_rows > 1 else None
     generator = np.random.default_rng([seed, epoch])
     if not isinstance(rows, MixedRows) or not rows.mixed:
         order = shuffled(len(rows), groups, generator, group_rows)
         return Epoch(order, np.broadcast_to(np.int64(epoch), order.shape))  # one number, whatever the size
-    shares = [len(part.rows) / len(rows) if part.share is None else part.share for part in rows.parts]
-    if not rows.one_source_batches:
-        counts = quotas(shares, len(rows))
-        taken = [_taken(rows, number, count, seed, epoch) for number, count in enumerate(counts)]
-        found = Epoch(*(np.concatenate(arrays) for arrays in zip(*taken, strict=True)))
+    shares = _shares(rows)
+    if not rows.one_source_batches and not rows.one_task_batches:
+        found = _Unit("", _whole_parts(rows, shares)).taken(len(rows), seed, epoch)
         order = shuffled(len(found.rows), None if groups is None else groups[found.rows], generator, group_rows)
         return Epoch(found.rows[order], found.passes[order])
-    counts = [count * size for count in quotas(shares, len(rows) // size)]
+    units = _units(rows, shares)
+    _check_units(rows, units, size)
+    counts = [count * size for count in quotas([unit.share for unit in units], len(rows) // size)]
     batches: list[Epoch] = []
-    for number, count in enumerate(counts):
-        if count and len(rows.parts[number].rows) < size:
-            part = rows.parts[number]
-            raise InputError(
-                f"mixture.one_source_batches: source {part.name!r} has {len(part.rows)} rows, a batch {size}; use "
-                "smaller batches"
-            )
-        found = _taken(rows, number, count, seed, epoch)
+    for unit, count in zip(units, counts, strict=True):
+        found = unit.taken(count, seed, epoch)
         order = shuffled(count, None if groups is None else groups[found.rows], generator, group_rows)
         batches += [
             Epoch(found.rows[order[at : at + size]], found.passes[order[at : at + size]])
@@ -77,18 +72,104 @@ def shuffled(
     return order[together][np.argsort(place_of_run[run_of], kind="stable")]
 
 
-def _taken(rows: MixedRows, number: int, count: int, seed: int, epoch: int) -> Epoch:
-    """The `count` rows that a part gives to an epoch: the next ones of its endless passes, each in its own order."""
-    size = len(rows.parts[number].rows)
-    if not count:
-        return Epoch(np.empty(0, np.int64), np.empty(0, np.int64))
-    place, end = epoch * count, (epoch + 1) * count
-    found, passes = [], []
-    while place < end:
-        turn, within = divmod(place, size)
-        taken = min(size - within, end - place)
-        order = np.random.default_rng([seed, number, turn, 1]).permutation(size)
-        found.append(order[within : within + taken] + rows.starts[number])
-        passes.append(np.full(taken, turn))
-        place += taken
-    return Epoch(np.concatenate(found), np.concatenate(passes))
+@dataclass(frozen=True)
+class _Piece:
+    """Rows that are gone through in passes of their own: a source's, or those of one task in a source.
+
+    Attributes:
+        key: seeds the order of its passes.
+        size: how many rows.
+        share: of the epoch's rows.
+        start: number of the first.
+        members: their numbers, where they do not follow each other.
+    """
+
+    key: tuple[int, ...]
+    size: int
+    share: float
+    start: int = 0
+    members: NDArray[np.int64] | None = None
+
+    def taken(self, count: int, seed: int, epoch: int) -> Epoch:
+        """The `count` rows that it gives to an epoch: the next ones of its endless passes, each in its own order."""
+        place, end = epoch * count, (epoch + 1) * count
+        found, passes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        while place < end:
+            turn, within = divmod(place, self.size)
+            taken = min(self.size - within, end - place)
+            order = np.random.default_rng([seed, *self.key, turn, 1]).permutation(self.size)[within : within + taken]
+            found.append(order + self.start if self.members is None else self.members[order])
+            passes.append(np.full(taken, turn))
+            place += taken
+        return Epoch(np.concatenate(found), np.concatenate(passes))
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What a batch may be filled from, when it is of one source or task: the pieces of one name."""
+
+    name: str
+    pieces: list[_Piece]
+
+    @property
+    def share(self) -> float:
+        return sum(piece.share for piece in self.pieces)
+
+    @property
+    def size(self) -> int:
+        return sum(piece.size for piece in self.pieces)
+
+    def taken(self, count: int, seed: int, epoch: int) -> Epoch:
+        """Of each piece its share of `count` rows."""
+        whole = self.share
+        counts = quotas([piece.share / whole for piece in self.pieces], count) if whole else [0] * len(self.pieces)
+        taken = [piece.taken(one, seed, epoch) for piece, one in zip(self.pieces, counts, strict=True)]
+        return Epoch(*(np.concatenate(arrays) for arrays in zip(*taken, strict=True)))
+
+
+def check_batches(rows: Sequence[Row], size: int, where: str = "mixture") -> None:
+    """Refuse batches of one source or task where one has fewer rows than a batch.
+
+    Raises:
+        InputError: the key, and which it is.
+    """
+    if isinstance(rows, MixedRows) and (rows.one_source_batches or rows.one_task_batches):
+        _check_units(rows, _units(rows, _shares(rows)), size, where)
+
+
+def _check_units(rows: MixedRows, units: Sequence[_Unit], size: int, where: str = "mixture") -> None:
+    key = "one_task_batches" if rows.one_task_batches else "one_source_batches"
+    small = next((unit for unit in units if unit.share and unit.size < size), None)
+    if small is not None:
+        raise InputError(f"{where}.{key}: {small.name} has {small.size} rows, a batch {size}; use smaller batches")
+
+
+def _shares(rows: MixedRows) -> list[float]:
+    return [len(part.rows) / len(rows) if part.share is None else part.share for part in rows.parts]
+
+
+def _whole_parts(rows: MixedRows, shares: Sequence[float]) -> list[_Piece]:
+    return [
+        _Piece((number,), len(part.rows), share, rows.starts[number])
+        for number, (part, share) in enumerate(zip(rows.parts, shares, strict=True))
+    ]
+
+
+def _units(rows: MixedRows, shares: Sequence[float]) -> list[_Unit]:
+    """Sources; or tasks, with a piece of each source that has it; or the tasks of each source apart."""
+    if not rows.one_task_batches:
+        whole = _whole_parts(rows, shares)
+        return [_Unit(f"source {part.name!r}", [piece]) for part, piece in zip(rows.parts, whole, strict=True)]
+    tasks_R = group_numbers(rows, "task")
+    found: dict[tuple[int, ...], _Unit] = {}
+    for number, (part, share) in enumerate(zip(rows.parts, shares, strict=True)):
+        own_R = tasks_R[rows.starts[number] : rows.starts[number + 1]]
+        for task in np.unique(own_R).tolist():
+            members = np.flatnonzero(own_R == task) + rows.starts[number]
+            name = "what has no task" if task < 0 else f"task {rows[int(members[0])].task!r}"
+            if rows.one_source_batches:
+                name = f"{name} of source {part.name!r}"
+            unit = found.setdefault((task, number) if rows.one_source_batches else (task,), _Unit(name, []))
+            piece_share = share * len(members) / len(own_R)
+            unit.pieces.append(_Piece((number, task + 1), len(members), piece_share, members=members))
+    return [found[key] for key in sorted(found)]

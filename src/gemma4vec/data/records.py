@@ -7,13 +7,18 @@ from typing import Any, NamedTuple
 from gemma4vec.data.jsonl import raw_lines, read_lines
 
 
+class RejectError(Exception):
+    """A field that makes its row unusable, and why; `data.rows.rows_of` notes it with the row's place."""
+
+
 class Record(NamedTuple):
     """One record of a file.
 
     Attributes:
         file: where it stands.
         number: which one it is, from 1.
-        value: its fields, named as in a row (`query`, `pos`, `neg`, `task`, `group`) or `text`; None: there is none.
+        value: its fields, named as in a row (`query`, `pos`, `neg`, `task`, `group`, `scores`) or `text`; None: there
+            is none.
         reason: why there is no value.
         field: which field is to blame, if one is.
         unit: what `number` counts.

@@ -1,12 +1,13 @@
 """Rows: what a contrastive model is trained on, on disk and in memory.
 
-On disk one JSON object a line: `{"query", "pos": [...], "neg": [...]?, "task"?, "group"?}`; a text is a string or
-`{"text", "title"?}` or, tokenised already, `{"input_ids"}`. Other keys are kept out and counted, so that a misspelt
-`negs` does not vanish silently.
+On disk one JSON object a line: `{"query", "pos": [...], "neg": [...]?, "task"?, "group"?, "scores"?}`; a text is a
+string or `{"text", "title"?}` or, tokenised already, `{"input_ids"}`; `scores` are described in `data.scores`. Other
+keys are kept out and counted, so that a misspelt `negs` does not vanish silently.
 """
 
 import hashlib
 import re
+import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gemma4vec.data.jsonl import kind_of, write_lines
-from gemma4vec.data.records import Record, jsonl_records
+from gemma4vec.data.records import Record, RejectError, jsonl_records
+from gemma4vec.data.scores import Scores, read_scores
 from gemma4vec.errors import InputError
 from gemma4vec.model.given_tokens import GivenTokens
 from gemma4vec.model.prompts import Document
@@ -22,7 +24,7 @@ from gemma4vec.model.prompts import Document
 OVERLONG = 50_000
 # C0 controls except tab and newline (a lone carriage return too), DEL, and lone surrogates from "\ud800" escapes.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
-KEYS = ("query", "pos", "neg", "task", "group")
+KEYS = ("query", "pos", "neg", "task", "group", "scores")
 NOTES = ("mined",)  # what mining says about a row: read past without a word
 
 
@@ -31,6 +33,7 @@ class Row:
     """A query, the documents that answer it, documents that look as if they did, and the name of its task.
 
     `group` names what the row is about (a package, a topic): rows of one group make hard negatives for each other.
+    `scores` are a teacher's, as many as there are positives and negatives.
     """
 
     query: str
@@ -38,6 +41,7 @@ class Row:
     neg: list[Document] = field(default_factory=list)
     task: str | None = None
     group: str | None = None
+    scores: Scores | None = None
 
 
 class BadRow(NamedTuple):
@@ -65,10 +69,6 @@ class RowsRead:
     bad: list[BadRow] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=lambda: Counter(empty=0, overlong=0, control=0))
     unknown_keys: Counter[str] = field(default_factory=Counter)
-
-
-class _RejectError(Exception):
-    """A field that makes its row unusable; never leaves this module."""
 
 
 def clean_text(text: str, counts: Counter[str]) -> str:
@@ -111,9 +111,9 @@ def rows_of(records: Iterable[Record], read: RowsRead, *, plain: bool = False) -
     for record in records:
         try:
             if record.value is None:
-                raise _RejectError(record.field, record.reason)
+                raise RejectError(record.field, record.reason)
             row = _plain(record.value, read) if plain else _row(record.value, read)
-        except _RejectError as reject:
+        except RejectError as reject:
             name, reason = reject.args
             read.bad.append(BadRow(record.file, record.number, name, reason, record.unit))
             continue
@@ -144,7 +144,7 @@ def _plain(value: dict[str, Any], read: RowsRead) -> Row | None:
     if isinstance(text, dict) and "input_ids" in text:
         return Row(given_tokens("text", text["input_ids"]), [])
     if not isinstance(text, str):
-        raise _RejectError("text", f"a string is needed, not {kind_of(text)}")
+        raise RejectError("text", f"a string is needed, not {kind_of(text)}")
     cleaned = clean_text(text, read.counts)
     return Row(cleaned, []) if cleaned.strip() else None
 
@@ -153,45 +153,49 @@ def _row(value: dict[str, Any], read: RowsRead) -> Row:
     read.unknown_keys.update(key for key in value if key not in KEYS + NOTES)
     if "query" not in value or "pos" not in value:
         missing = "query" if "query" not in value else "pos"
-        raise _RejectError(missing, f"is missing; the row has {', '.join(map(repr, sorted(value))) or 'no keys'}")
+        raise RejectError(missing, f"is missing; the row has {', '.join(map(repr, sorted(value))) or 'no keys'}")
     query = _query(value["query"], read.counts)
     pos = _texts("pos", value["pos"], read.counts)
     if not pos:
-        raise _RejectError("pos", "is empty; at least one positive text is needed")
+        raise RejectError("pos", "is empty; at least one positive text is needed")
     if any(not document.text.strip() for document in pos):
-        raise _RejectError("pos", "has an empty text")
-    neg = [document for document in _texts("neg", value.get("neg") or [], read.counts) if document.text.strip()]
+        raise RejectError("pos", "has an empty text")
+    negatives = _texts("neg", value.get("neg") or [], read.counts)
+    blank = [place for place, document in enumerate(negatives) if not document.text.strip()]
+    neg = [document for document in negatives if document.text.strip()]
     for name in ("task", "group"):
         if not isinstance(value.get(name), str | None):
-            raise _RejectError(name, f"a string is needed, not {kind_of(value[name])}")
-    return Row(query, pos, neg, value.get("task"), value.get("group"))
+            raise RejectError(name, f"a string is needed, not {kind_of(value[name])}")
+    scores = read_scores(value.get("scores"), len(pos), len(negatives))
+    scores = scores.without(blank) if scores is not None and blank else scores
+    return Row(query, pos, neg, value.get("task"), value.get("group"), scores)
 
 
 def _query(value: Any, counts: Counter[str]) -> str:
     if isinstance(value, dict) and "input_ids" in value:
         return given_tokens("query", value["input_ids"])
     if not isinstance(value, str):
-        raise _RejectError("query", f"a string is needed, not {kind_of(value)}")
+        raise RejectError("query", f"a string is needed, not {kind_of(value)}")
     query = clean_text(value, counts)
     if not query.strip():
-        raise _RejectError("query", "is empty")
+        raise RejectError("query", "is empty")
     return query
 
 
 def given_tokens(name: str, ids: Any) -> GivenTokens:
     if not isinstance(ids, list) or not ids:
-        raise _RejectError(
+        raise RejectError(
             f"{name}.input_ids", "a list of token ids is needed, at least one of them unmasked, and a mask as long"
         )
     wrong = next((one for one in ids if type(one) is not int or not 0 <= one < 2**31), None)
     if wrong is not None:
-        raise _RejectError(f"{name}.input_ids", f"{wrong!r} is no token id; whole numbers from 0 are needed")
+        raise RejectError(f"{name}.input_ids", f"{wrong!r} is no token id; whole numbers from 0 are needed")
     return GivenTokens(ids)
 
 
 def _texts(name: str, value: Any, counts: Counter[str]) -> list[Document]:
     if not isinstance(value, list):
-        raise _RejectError(name, f"a list of texts is needed, not {kind_of(value)}")
+        raise RejectError(name, f"a list of texts is needed, not {kind_of(value)}")
     return [_text(f"{name}[{place}]", item, counts) for place, item in enumerate(value)]
 
 
@@ -201,11 +205,11 @@ def _text(name: str, value: Any, counts: Counter[str]) -> Document:
     if isinstance(value, dict) and "input_ids" in value:
         return Document(given_tokens(name, value["input_ids"]))
     if not isinstance(value, dict) or "text" not in value:
-        raise _RejectError(name, f'a string or {{"text", "title"?}} is needed, not {kind_of(value)}')
+        raise RejectError(name, f'a string or {{"text", "title"?}} is needed, not {kind_of(value)}')
     text, title = value["text"], value.get("title")
     if not isinstance(text, str) or not isinstance(title, str | None):
         wrong = "text" if not isinstance(text, str) else "title"
-        raise _RejectError(f"{name}.{wrong}", f"a string is needed, not {kind_of(value[wrong])}")
+        raise RejectError(f"{name}.{wrong}", f"a string is needed, not {kind_of(value[wrong])}")
     return Document(clean_text(text, counts), clean_title(title))
 
 
@@ -230,6 +234,8 @@ def as_object(row: Row) -> dict[str, Any]:
         made["task"] = row.task
     if row.group is not None:
         made["group"] = row.group
+    if row.scores is not None:
+        made["scores"] = row.scores.as_object()
     return made
 
 
@@ -262,6 +268,10 @@ class ContentHash:
         for document in (*row.pos, *row.neg):
             self._text(document.text)
             self._text(document.title)
+        if row.scores is not None:
+            values = (*row.scores.pos, *row.scores.neg)
+            self._digest.update(b"scores" + struct.pack(f"<{len(values)}d", *values))
+            self._text(row.scores.teacher)
 
     def hexdigest(self) -> str:
         """The hash of the rows so far."""

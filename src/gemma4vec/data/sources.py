@@ -91,7 +91,7 @@ def load_sources(sources: Sequence[Source], say: Callable[[str], None], mixture:
     mixture = mixture or Mixture()
     shares = shares_of([len(found) for _, found in rows], [source.weight for source, _ in rows], mixture.temperature)
     parts = [Part(source.name, found, share) for (source, found), share in zip(rows, shares, strict=True)]
-    loaded.rows = MixedRows(parts, mixture.one_source_batches)
+    loaded.rows = MixedRows(parts, mixture.one_source_batches, mixture.one_task_batches)
     loaded.texts = PlainTexts(MixedRows(texts))
     return loaded
 

@@ -2,7 +2,9 @@
 
 A store is a folder: the bytes of all texts one after the other (`texts.bin`), where each ends (`ends.bin`), the number
 of each row's first text (`first.bin`, one more than there are rows), how many positives it has (`positives.bin`),
-numbers of its group and task (`groups.bin`, `tasks.bin`, -1: none), a hash of each text (`keys.bin`), and `store.json`.
+numbers of its group, its task and the teacher that scored it (`groups.bin`, `tasks.bin`, `teachers.bin`, -1: none), a
+hash of each text (`keys.bin`), the scores of scored rows (`scores.bin`) and where each row's begin (`scored.bin`, -1:
+it has none), and `store.json`.
 
 A text is UTF-8; with a title in front and a zero byte between; or, where tokens were given, a one byte, the prompt's
 length, the key, and the ids. Texts never hold either byte (`data.rows.CONTROL`).
@@ -21,11 +23,12 @@ from numpy.typing import NDArray
 
 from gemma4vec.data.mapped import MappedFile
 from gemma4vec.data.rows import ContentHash, Row
+from gemma4vec.data.scores import Scores
 from gemma4vec.files import atomic_folder, write_json
 from gemma4vec.model.given_tokens import GivenTokens
 from gemma4vec.model.prompts import Document
 
-FORMAT = 1
+FORMAT = 2
 TITLE, TOKENS = b"\x00", b"\x01"
 HEADER = struct.Struct("<iqi")  # prompt, key, whether there is a key
 # So many rows are read between two times that pages are given back: one touch may map 2 MiB around it.
@@ -37,6 +40,9 @@ ARRAYS = {
     "groups": np.int32,
     "tasks": np.int32,
     "keys": np.int64,
+    "scores": np.float64,
+    "scored": np.int64,
+    "teachers": np.int32,
 }
 
 
@@ -83,7 +89,16 @@ class StoredRows(Sequence[Row]):
             texts[positives:],
             self.facts["task_names"][task] if task >= 0 else None,
             self.facts["group_names"][group] if group >= 0 else None,
+            self._scores(number, positives - 1, len(texts) - positives),
         )
+
+    def _scores(self, number: int, positives: int, negatives: int) -> Scores | None:
+        begin = int(self._files["scored"].array[number])
+        if begin < 0:
+            return None
+        values = self._files["scores"].array[begin : begin + positives + negatives].tolist()
+        teacher = self.facts["teacher_names"][int(self._files["teachers"].array[number])]
+        return Scores(tuple(values[:positives]), tuple(values[positives:]), teacher)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
@@ -104,6 +119,14 @@ class StoredRows(Sequence[Row]):
     def group_numbers(self) -> NDArray[np.int64]:
         """A number for each row's group, -1 where it has none: `int64[R]`."""
         return self._groups[: self.size].astype(np.int64)
+
+    def task_numbers(self) -> NDArray[np.int64]:
+        """A number for each row's task, -1 where it has none: `int64[R]`."""
+        return self._tasks[: self.size].astype(np.int64)
+
+    def scored(self) -> NDArray[np.bool_]:
+        """Whether a row has a teacher's scores: `bool[R]`."""
+        return self._files["scored"].array[: self.size] >= 0
 
     def text_keys(self) -> NDArray[np.int64]:
         """A hash of each text, queries first in their rows: `int64[T]`, and see `text`."""
@@ -146,9 +169,9 @@ def write_store(folder: Path, rows: Iterable[Row], facts: dict[str, Any]) -> Sto
     """
     with atomic_folder(folder) as made, ExitStack() as stack:
         streams = {name: stack.enter_context((made / f"{name}.bin").open("wb")) for name in ("texts", *ARRAYS)}
-        names: dict[str, dict[str, int]] = {"groups": {}, "tasks": {}}
+        names: dict[str, dict[str, int]] = {"groups": {}, "tasks": {}, "teachers": {}}
         hashing = ContentHash()
-        texts = end = count = 0
+        texts = end = count = scores = 0
         largest = -1
         for row in rows:
             hashing.add(row)
@@ -159,7 +182,12 @@ def write_store(folder: Path, rows: Iterable[Row], facts: dict[str, Any]) -> Sto
             streams["keys"].write(b"".join(hashlib.blake2b(raw, digest_size=8).digest() for raw in raws))
             streams["first"].write(texts.to_bytes(8, "little"))
             streams["positives"].write(len(row.pos).to_bytes(4, "little"))
-            for name, value in (("groups", row.group), ("tasks", row.task)):
+            values = () if row.scores is None else (*row.scores.pos, *row.scores.neg)
+            streams["scores"].write(np.asarray(values, dtype=np.float64).tobytes())
+            streams["scored"].write((-1 if row.scores is None else scores).to_bytes(8, "little", signed=True))
+            scores += len(values)
+            teacher = None if row.scores is None else row.scores.teacher
+            for name, value in (("groups", row.group), ("tasks", row.task), ("teachers", teacher)):
                 known = names[name]
                 number = -1 if value is None else known.setdefault(value, len(known))
                 streams[name].write(number.to_bytes(4, "little", signed=True))
@@ -169,8 +197,9 @@ def write_store(folder: Path, rows: Iterable[Row], facts: dict[str, Any]) -> Sto
             texts, end, count = texts + len(raws), int(ends[-1]), count + 1
         streams["first"].write(texts.to_bytes(8, "little"))
         stack.close()
-        found = {"rows": count, "texts": texts, "content_hash": hashing.hexdigest(), "largest_token": largest}
-        named = {"group_names": list(names["groups"]), "task_names": list(names["tasks"])}
+        found: dict[str, Any] = {"rows": count, "texts": texts, "scores": scores, "largest_token": largest}
+        found["content_hash"] = hashing.hexdigest()
+        named = {f"{name[:-1]}_names": list(known) for name, known in names.items()}
         write_json(made / "store.json", {"format": FORMAT, **facts, **found, **named})
     return StoredRows(folder)
 
@@ -188,8 +217,8 @@ def open_store(folder: Path, key: str) -> StoredRows | None:
 def _whole(store: StoredRows) -> bool:
     """Whether every file is as long as the store says: a copy may have been cut."""
     rows, texts = store.facts["rows"], store.facts["texts"]
-    lengths = {"ends": texts, "keys": texts, "first": rows + 1, "positives": rows, "groups": rows, "tasks": rows}
-    arrays = all(len(store._files[name].array) == length for name, length in lengths.items())
+    lengths = {"ends": texts, "keys": texts, "first": rows + 1, "scores": store.facts["scores"]}
+    arrays = all(len(file.array) == lengths.get(name, rows) for name, file in store._files.items())
     return arrays and (not texts or int(store._ends[-1]) == len(store._texts.array))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gemma4vec.data.columns import Mapped, map_columns
 from gemma4vec.data.jsonl import raw_lines
-from gemma4vec.data.records import Record
+from gemma4vec.data.records import Record, RejectError
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import Source
 
@@ -103,9 +103,16 @@ def check_types(schema: "pyarrow.Schema", mapped: Mapped, where: str) -> None:
             return text(kind.value_type) or types.is_integer(kind.value_type)
         return text(kind)
 
+    def number(kind: Any) -> bool:
+        listed = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+        kind = kind.value_type if listed else kind
+        return bool(types.is_floating(kind) or types.is_integer(kind))
+
     for name in mapped.used:
         kind = schema.field(name).type
-        if not fits(kind):
+        if name in mapped.scores and not (number(kind) or text(kind)):
+            raise InputError(f"{where}, column {name!r}: scores are numbers, lists of them or objects, it has {kind}")
+        if name not in mapped.scores and not fits(kind):
             raise InputError(
                 f"{where}, column {name!r}: texts, lists of texts or lists of token ids are needed, it has {kind}; "
                 "convert it, or name another column in the source's `columns`"
@@ -117,7 +124,15 @@ def _arrow_records(blocks: Any, mapped: Mapped, where: str) -> Iterator[Record]:
     for block in blocks:
         for cells in block.to_pylist():
             number += 1
-            yield Record(where, number, mapped.record(cells), unit="row")
+            yield _record(where, number, mapped, cells, "row")
+
+
+def _record(where: str, number: int, mapped: Mapped, cells: dict[str, Any], unit: str) -> Record:
+    try:
+        return Record(where, number, mapped.record(cells), unit=unit)
+    except RejectError as reject:
+        name, reason = reject.args
+        return Record(where, number, None, reason, name, unit)
 
 
 def csv_records(path: Path, source: Source) -> Iterator[Record]:
@@ -166,7 +181,7 @@ def _csv_record(path: Path, line: int, names: list[str], cells: list[str], mappe
     for name in mapped.used:
         if any("\udc80" <= letter <= "\udcff" for letter in row[name]):
             return Record(str(path), line, None, "is not text in the file's encoding", name)
-    return Record(str(path), line, mapped.record(row))
+    return _record(str(path), line, mapped, row, "line")
 
 
 def _line(error: Exception) -> str:

@@ -13,12 +13,18 @@ from torch.nn import functional
 
 from gemma4vec.errors import InputError
 from gemma4vec.objective.log_partition import ELEMENTS, blocks
+from gemma4vec.objective.row_mean import row_mean
 
 Distance = Literal["squared", "l2", "cosine"]
 
 
 def embedding_matching(
-    student_ND: Tensor, teacher_NE: Tensor, projection_ED: Tensor | None = None, *, distance: Distance = "squared"
+    student_ND: Tensor,
+    teacher_NE: Tensor,
+    projection_ED: Tensor | None = None,
+    *,
+    distance: Distance = "squared",
+    row_weights_N: Tensor | None = None,
 ) -> Tensor:
     """Mean distance of the student's vectors to the teacher's (EmbedDistill, arXiv:2301.12005).
 
@@ -29,6 +35,7 @@ def embedding_matching(
         teacher_NE: the teacher's; no gradient goes there.
         projection_ED: a learned matrix from the student's dimensions to the teacher's, where these differ.
         distance: squared Euclidean, Euclidean, or 1 - cosine.
+        row_weights_N: factor of each text's distance; None: 1 each.
 
     Raises:
         InputError: the dimensions differ and there is no projection, or the projection is of others.
@@ -37,11 +44,11 @@ def embedding_matching(
     check_teacher(student_ND.shape[-1], teacher_NE.shape[-1], projection_ED)
     projected_NE = student_ND if projection_ED is None else student_ND @ projection_ED.T
     if distance == "cosine":
-        return (1 - functional.cosine_similarity(projected_NE, teacher_NE, dim=-1)).mean()
+        return row_mean(1 - functional.cosine_similarity(projected_NE, teacher_NE, dim=-1), row_weights_N)
     difference_NE = projected_NE - teacher_NE
     if distance == "l2":
-        return torch.linalg.vector_norm(difference_NE, dim=-1).mean()
-    return difference_NE.square().sum(-1).mean()
+        return row_mean(torch.linalg.vector_norm(difference_NE, dim=-1), row_weights_N)
+    return row_mean(difference_NE.square().sum(-1), row_weights_N)
 
 
 def check_teacher(student: int, teacher: int, projection_ED: Tensor | None) -> None:
@@ -100,31 +107,40 @@ def row_scores(queries_ND: Tensor, positives_ND: Tensor, negatives_NKD: Tensor) 
 
 
 def score_distillation(
-    student_NC: Tensor, teacher_NC: Tensor, *, temperature: float = 1.0, teacher_temperature: float = 1.0
+    student_NC: Tensor,
+    teacher_NC: Tensor,
+    *,
+    temperature: float | Tensor = 1.0,
+    teacher_temperature: float = 1.0,
+    scaled: bool = True,
+    row_weights_N: Tensor | None = None,
 ) -> Tensor:
     """KL divergence of the student's distribution over a row's candidates from the teacher's, mean over rows.
 
-    Lin et al. 2020 (arXiv:2010.11386); times the squared temperature, so that it does not change the gradient's
-    size (Hinton et al. 2015, arXiv:1503.02531, section 2).
+    Lin et al. 2020 (arXiv:2010.11386); `scaled`, times the squared temperature, so that it does not change the
+    gradient's size where both have one temperature (Hinton et al. 2015, arXiv:1503.02531, section 2).
 
     Args:
         student_NC, teacher_NC: scores of the same candidates; no gradient goes into the teacher's.
-        temperature, teacher_temperature: the scores are divided by them.
+        temperature, teacher_temperature: the scores are divided by them; a scalar with a gradient is learned.
+        row_weights_N: factor of each row's divergence; None: 1 each.
     """
     _check_scores(student_NC, teacher_NC)
     shares_NC = functional.softmax(teacher_NC.detach().to(student_NC) / teacher_temperature, dim=1)
     logs_NC = functional.log_softmax(student_NC / temperature, dim=1)
-    return functional.kl_div(logs_NC, shares_NC, reduction="batchmean") * temperature**2
+    found = row_mean(functional.kl_div(logs_NC, shares_NC, reduction="none").sum(1), row_weights_N)
+    return found * temperature**2 if scaled else found
 
 
-def margin_mse(student_NC: Tensor, teacher_NC: Tensor) -> Tensor:
+def margin_mse(student_NC: Tensor, teacher_NC: Tensor, *, row_weights_N: Tensor | None = None) -> Tensor:
     """Mean squared difference of the margins between positive (column 0) and each hard negative.
 
     Hofstätter et al. 2020 (arXiv:2010.02666).
     """
     _check_scores(student_NC, teacher_NC)
     teacher_NC = teacher_NC.detach().to(student_NC)
-    return functional.mse_loss(student_NC[:, :1] - student_NC[:, 1:], teacher_NC[:, :1] - teacher_NC[:, 1:])
+    student_NK, teacher_NK = (scores[:, :1] - scores[:, 1:] for scores in (student_NC, teacher_NC))
+    return row_mean((student_NK - teacher_NK).square().mean(1), row_weights_N)
 
 
 def _check_scores(student_NC: Tensor, teacher_NC: Tensor) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from gemma4vec.objective.duplicates import Duplicates, Keys
 from gemma4vec.objective.log_partition import ELEMENTS, Excluded, blocks, log_partition
+from gemma4vec.objective.row_mean import row_mean
 
 
 def info_nce(
@@ -86,6 +87,7 @@ def nce(
     symmetric: bool = False,
     false_negative_margin: float | None = None,
     keys: Keys | None = None,
+    row_weights_N: Tensor | None = None,
     elements: int = ELEMENTS,
 ) -> Tensor:
     """InfoNCE as EmbeddingGemma defines it (arXiv:2509.20354, section 2.2), in memory that does not grow with N * M.
@@ -106,6 +108,7 @@ def nce(
         false_negative_margin: a candidate whose similarity is above that of query and positive by more than this does
             not count.
         keys: hashes of the texts; a candidate whose text is known to be no negative does not count (see `Duplicates`).
+        row_weights_N: factor of each row's loss; every row stays a candidate of the others. None: 1 each.
         elements: scores that are in memory at once.
 
     Returns:
@@ -116,7 +119,12 @@ def nce(
         negatives_NKD = queries_ND.new_empty(rows, 0, queries_ND.shape[1])
     k = negatives_NKD.shape[1]
     changed = hardness or query_query or passage_passage or symmetric or false_negative_margin is not None
-    if not changed and isinstance(temperature, float | int) and rows * rows * (1 + k) <= elements:
+    if (
+        not changed
+        and row_weights_N is None
+        and isinstance(temperature, float | int)
+        and rows * rows * (1 + k) <= elements
+    ):
         mask_NM = duplicate_mask(keys.queries_N, keys.positives_N, keys.negatives_NK) if keys else None
         return info_nce(
             queries_ND,
@@ -142,29 +150,37 @@ def nce(
         parts.append(log_partition(queries_ND, queries_ND, inverse, excluded=no_queries, **among))
     if passage_passage:
         parts.append(log_partition(positives_ND, candidates_MD, inverse, excluded=no_passages, **among))
-    loss = _first_of(positive_N * inverse, torch.cat([own_logits_NK, torch.stack(parts, dim=1)], dim=1))
+    loss_N = _first_of(positive_N * inverse, torch.cat([own_logits_NK, torch.stack(parts, dim=1)], dim=1))
     if symmetric:
         back_N = log_partition(positives_ND, queries_ND, inverse, excluded=no_queries, **among)
-        loss = (loss + _first_of(positive_N * inverse, back_N[:, None])) / 2
-    return loss
+        loss_N = (loss_N + _first_of(positive_N * inverse, back_N[:, None])) / 2
+    return row_mean(loss_N, row_weights_N)
 
 
 def self_contrast(
-    views_ND: Tensor, other_views_ND: Tensor, *, temperature: float | Tensor, keys: Tensor | None = None
+    views_ND: Tensor,
+    other_views_ND: Tensor,
+    *,
+    temperature: float | Tensor,
+    keys: Tensor | None = None,
+    row_weights_N: Tensor | None = None,
 ) -> Tensor:
     """Two views of one text find each other among the batch's, both ways; the views differ by dropout alone.
 
     SimCSE (Gao et al. 2021, arXiv:2104.08821, section 3) and Gemma-Embed's first phase. `keys` are `[N]` hashes of the
-    texts. Paraphrase triplets, its second phase, are `nce` with one hard negative a row.
+    texts, `row_weights_N` factors of their losses. Paraphrase triplets, its second phase, are `nce` with one hard
+    negative a row.
     """
     both = None if keys is None else Keys(keys, keys, keys.new_empty(len(keys), 0))
-    return nce(views_ND, other_views_ND, temperature=temperature, symmetric=True, keys=both)
+    return nce(
+        views_ND, other_views_ND, temperature=temperature, symmetric=True, keys=both, row_weights_N=row_weights_N
+    )
 
 
 def _first_of(first_N: Tensor, others_NC: Tensor) -> Tensor:
-    """Mean cross-entropy of the first against the others; a row whose others are all minus infinity has no loss."""
+    """Each row's cross-entropy of the first against the others, `[N]`; 0 where these are all minus infinity."""
     logits_NC = torch.cat([first_N[:, None], others_NC], dim=1)
-    return functional.cross_entropy(logits_NC, first_N.new_zeros(len(first_N), dtype=torch.long))
+    return functional.cross_entropy(logits_NC, first_N.new_zeros(len(first_N), dtype=torch.long), reduction="none")
 
 
 def _excluded(keys: Keys | None, rows: int, shared: int, device: torch.device) -> tuple[Excluded, Excluded]:

@@ -15,7 +15,7 @@ from gemma4vec.recipe.readouts import Readout as Readout
 from gemma4vec.recipe.sources import Mixture as Mixture
 from gemma4vec.recipe.sources import Source as Source
 from gemma4vec.recipe.sources import check_mixture
-from gemma4vec.recipe.terms import AnyTerm, LearnedTemperature, Nce
+from gemma4vec.recipe.terms import AnyTerm, LearnedTemperature, Nce, OnScores
 
 
 class Lora(Part):
@@ -117,6 +117,12 @@ class Contrast(Part):
         if weighted is not None and not self.hard_negatives:
             raise ValueError(
                 f"{weighted.label}.hardness weighs a row's own hard negatives, hard_negatives is 0; set it to 1 or more"
+            )
+        scored = next((term for term in self.terms if isinstance(term, OnScores)), None)
+        if scored is not None and not self.hard_negatives:
+            raise ValueError(
+                f"{scored.label} compares a row's positive with its own hard negatives, hard_negatives is 0; set it "
+                "to 1 or more"
             )
         return self
 
@@ -273,10 +279,10 @@ class Stage(Part):
                 raise ValueError(
                     f"task.terms.{number}.source_weights: no source is named {unknown!r}; there are {', '.join(names)}"
                 )
-            if len(names) > 1 and not self.mixture.one_source_batches:
+            if len(names) > 1 and not term.row_by_row and not self.mixture.one_source_batches:
                 raise ValueError(
-                    f"task.terms.{number}.source_weights: a batch of several sources has one weight; set "
-                    "mixture.one_source_batches=true"
+                    f"task.terms.{number}.source_weights: {term.label} is of all pairs of a batch, not row by row, so "
+                    "a batch of several sources has one weight; set mixture.one_source_batches=true"
                 )
         if isinstance(self.task, Contrast):
             idle = next((name for name in names if not any(x.weight_in(name) for x in self.task.terms)), None)

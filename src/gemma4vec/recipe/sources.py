@@ -33,6 +33,9 @@ class Columns(Part):
     title: str | None = Field(None, description="title of the positive")
     task: str | None = None
     group: str | None = None
+    scores: str | tuple[str, ...] = Field(
+        (), description="a teacher's scores: a column of objects or lists, or a column for each of pos and neg"
+    )
     text: str | None = Field(None, description="plain texts instead of rows")
 
     @model_validator(mode="after")
@@ -109,6 +112,7 @@ class Mixture(Part):
         None, gt=0, description="a source of n rows has a share of n^(1/temperature); infinity would be equal shares"
     )
     one_source_batches: bool = Field(False, description="all rows of a batch come from one source")
+    one_task_batches: bool = Field(False, description="all rows of a batch are of one task, their field `task`")
 
 
 def check_mixture(sources: tuple[Source, ...], mixture: Mixture) -> None:

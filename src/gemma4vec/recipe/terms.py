@@ -23,7 +23,7 @@ class Term(Part):
     )
 
     source_weights: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
-        None, description="weights in batches of these sources, in place of `weight`; needs mixture.one_source_batches"
+        None, description="weights of these sources' rows, in place of `weight`"
     )
 
     @property
@@ -31,8 +31,13 @@ class Term(Part):
         """What the log calls it."""
         return self.name or self.kind
 
+    @property
+    def row_by_row(self) -> bool:
+        """Whether it is a mean over rows, so that rows may weigh differently."""
+        return True
+
     def weight_in(self, source: str | None) -> float:
-        """Its weight in a batch of rows of one source; None: of several."""
+        """Its weight for rows of a source; None: for all."""
         own = self.source_weights or {}
         return own.get(source, self.weight) if source is not None else self.weight
 
@@ -76,6 +81,11 @@ class Gor(Term):
         "second_moment", description="second_moment: EmbeddingGemma's; spread_out: Zhang et al.'s, with the mean"
     )
 
+    @property
+    def row_by_row(self) -> bool:
+        """Moments of all pairs of the batch."""
+        return False
+
 
 class SelfContrast(Term):
     """Two dropout views of one text find each other (SimCSE, Gao et al. 2021, arXiv:2104.08821)."""
@@ -98,6 +108,11 @@ class Matching(Term):
     texts: tuple[Literal["queries", "positives", "negatives"], ...] = ("queries", "positives", "negatives")
     projection_learning_rate: float = Field(1e-3, gt=0, description="on the same schedule as optimiser.learning_rate")
 
+    @property
+    def row_by_row(self) -> bool:
+        """Relations are of all pairs of the batch."""
+        return self.form != "relational"
+
     @model_validator(mode="after")
     def _one_teacher(self) -> "Matching":
         if (self.teacher is None) == (self.vectors is None):
@@ -109,6 +124,23 @@ class Matching(Term):
         return self
 
 
+class Kl(Term):
+    """A row's candidates are to be as likely as a teacher's scores say (Lin et al. 2020, arXiv:2010.11386)."""
+
+    kind: Literal["kl"] = "kl"
+    temperature: float | None = Field(None, gt=0, description="of the model's similarities; null: the task's")
+    teacher_temperature: float = Field(1.0, gt=0, description="of the rows' scores")
+
+
+class MarginMse(Term):
+    """The margins between positive and hard negatives are to be a teacher's (Hofstätter et al., arXiv:2010.02666)."""
+
+    kind: Literal["margin_mse"] = "margin_mse"
+    teacher_scale: float = Field(
+        1.0, gt=0, description="the rows' scores times this: margins of similarities are at most 2, a reranker's 20"
+    )
+
+
 class LearnedTemperature(Part):
     """A temperature that is trained between bounds, from `temperature` on."""
 
@@ -117,4 +149,5 @@ class LearnedTemperature(Part):
     learning_rate: float = Field(0.01, gt=0, description="on the same schedule as optimiser.learning_rate")
 
 
-AnyTerm = Annotated[Nce | Gor | SelfContrast | Matching, Field(discriminator="kind")]
+OnScores = Kl | MarginMse
+AnyTerm = Annotated[Nce | Gor | SelfContrast | Matching | Kl | MarginMse, Field(discriminator="kind")]

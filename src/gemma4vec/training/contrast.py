@@ -24,8 +24,10 @@ from gemma4vec.training.learned import Learned
 from gemma4vec.training.task import Loss, OwnParameter
 from gemma4vec.training.teachers import open_teachers, taught
 from gemma4vec.training.terms import (
+    Said,
     Vectors,
     check_dropout,
+    check_scores,
     check_terms,
     gathered,
     term_values,
@@ -56,9 +58,9 @@ class ContrastBatch:
     teachers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
-    def source(self) -> str | None:
-        """The source of all rows; None: they come from several."""
-        return self.texts.sources[0] if len(set(self.texts.sources)) == 1 else None
+    def said(self) -> Said:
+        """Sources and scores of all rows."""
+        return Said.of(self.texts.sources, self.texts.scores, self.hard_negatives)
 
     @property
     def layouts(self) -> list[Layout]:
@@ -87,6 +89,7 @@ class ContrastTask:
         assert isinstance(stage.task, schema.Contrast)
         check_terms(stage.task, built.encoder.dimension)
         check_dropout(stage.task, built.encoder)
+        check_scores(stage.task, rows)
         self.share = shares_beginnings(stage.layout, built.encoder)
         self.stage = stage
         self.objective = stage.task
@@ -178,11 +181,11 @@ class ContrastTask:
         vectors = Vectors(queries_ND, positives_ND, negatives_MD.view(n, k, -1) if k else None, views)
         if self.world.size > 1:
             vectors = gathered(vectors, self.world.counts(batch.rows))
-        values = term_values(self.objective, vectors, keys, self.learned, batch.teachers)
+        values = term_values(self.objective, vectors, keys, self.learned, batch.teachers, batch.said)
         layouts, part = batch.layouts, 1.0 / self.world.size
         temperature = self.learned.temperature()
         return Loss(
-            weighted_sum(self.objective, values, batch.source) * part,
+            weighted_sum(self.objective, values, batch.said) * part,
             tokens=sum(layout.real_tokens for layout in layouts),
             rows=n,
             padding_share=padding_share(layouts),

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from gemma4vec.data.mixture import negative_counts
+from gemma4vec.data.order import check_batches
 from gemma4vec.data.sources import Loaded
 from gemma4vec.errors import InputError
 from gemma4vec.model.checks import check_recipe, read_config
@@ -15,7 +16,7 @@ from gemma4vec.model.tokens import load_tokeniser
 from gemma4vec.recipe import schema
 from gemma4vec.training.masked_next_token import mask_token_id
 from gemma4vec.training.tasks import plain_texts
-from gemma4vec.training.terms import check_terms
+from gemma4vec.training.terms import check_scores, check_terms
 
 
 def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[Loaded]) -> None:
@@ -50,6 +51,8 @@ def check_data(number: int, stage: schema.Stage, loaded: Loaded) -> None:
         raise InputError(
             f"{where}.batch.rows: {stage.batch.rows} rows asked for, the data has {len(rows)}; use a smaller batch"
         )
+    check_batches(rows, stage.batch.rows, f"{where}.mixture")
+    check_scores(stage.task, rows, f"{where}.task")
     if not wanted:
         return
     counts = negative_counts(rows)

@@ -1,24 +1,33 @@
 """The terms of a contrast's loss, as a recipe names them, on the vectors of a batch.
 
-Shapes: N rows, K hard negatives a row, D dimensions.
+Shapes: N rows, K hard negatives a row, C = 1 + K candidates, D dimensions.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from gemma4vec.data.mixture import MixedRows, scored
+from gemma4vec.data.rows import Row
 from gemma4vec.errors import InputError
 from gemma4vec.model.encoder import TextEncoder
 from gemma4vec.objective.duplicates import Keys
 from gemma4vec.objective.gather import gather_rows
 from gemma4vec.objective.gor import gor
-from gemma4vec.objective.matching import embedding_matching, relational_matching
+from gemma4vec.objective.matching import (
+    embedding_matching,
+    margin_mse,
+    relational_matching,
+    row_scores,
+    score_distillation,
+)
 from gemma4vec.objective.matryoshka import check_dimensions, matryoshka
 from gemma4vec.objective.nce import nce, self_contrast
 from gemma4vec.recipe import schema
-from gemma4vec.recipe.terms import Gor, Matching, Nce, SelfContrast
+from gemma4vec.recipe.terms import AnyTerm, Gor, Kl, MarginMse, Matching, Nce, OnScores, SelfContrast
 from gemma4vec.training.learned import Learned
 
 
@@ -36,6 +45,31 @@ class Vectors:
         if texts == "negatives":
             return None if self.negatives_NKD is None else self.negatives_NKD.flatten(0, 1)
         return self.queries_ND if texts == "queries" else self.positives_ND
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the data says of a batch's rows: `sources` names the source of each (empty: nothing is known), `scores_NC`
+    are a teacher's scores of its candidates, NaN in rows that have none (None: no row has)."""
+
+    sources: Sequence[str] = ()
+    scores_NC: Tensor | None = None
+
+    @staticmethod
+    def of(sources: Sequence[str], scores: Sequence[Sequence[float] | None], hard_negatives: int) -> "Said":
+        """From rows' lists of scores."""
+        if not any(row is not None for row in scores):
+            return Said(sources)
+        none = [float("nan")] * (1 + hard_negatives)
+        return Said(sources, torch.tensor([none if row is None else list(row) for row in scores]))
+
+    def weights(self, term: AnyTerm) -> tuple[float, Tensor | None]:
+        """A term's mean weight over the rows, and each row's share of it, `[N]` of mean 1; None: all are 1."""
+        weights = [term.weight_in(source) for source in self.sources] or [term.weight_in(None)]
+        if len(set(weights)) == 1:
+            return weights[0], None
+        mean = sum(weights) / len(weights)
+        return mean, torch.tensor(weights) / mean
 
 
 # Of each term with a teacher, by its name: the teacher's vectors of `queries`, `positives`, `negatives`.
@@ -59,24 +93,30 @@ def term_values(
     keys: Keys,
     learned: Learned | None = None,
     teachers: Teachers | None = None,
+    said: Said = Said(),
 ) -> dict[str, Tensor]:
-    """Each term's value by name, unweighted, with a graph; the loss is `weighted_sum` of them."""
+    """Each term's value by name, before its weight, with a graph; the loss is `weighted_sum` of them.
+
+    Where rows of several sources weigh differently in a term, its value is the weighted mean over them.
+    """
     values = {}
     for term in task.terms:
+        shares_N = said.weights(term)[1]
+        shares_N = None if shares_N is None else shares_N.to(vectors.queries_ND.device)
         if isinstance(term, Matching):
             projection_ED = None if learned is None else learned.projection(term.label)
-            values[term.label] = _matched(term, vectors, (teachers or {})[term.label], projection_ED)
+            values[term.label] = _matched(term, vectors, (teachers or {})[term.label], projection_ED, shares_N)
+        elif isinstance(term, OnScores):
+            values[term.label] = _on_scores(term, task, vectors, said.scores_NC, learned, shares_N)
         else:
-            values[term.label] = _value(term, task, vectors, keys, learned)
+            values[term.label] = _value(term, task, vectors, keys, learned, shares_N)
     return values
 
 
-def weighted_sum(task: schema.Contrast, values: Mapping[str, Tensor], source: str | None = None) -> Tensor:
-    """The loss: each term times its weight. What has weight 0 has no gradient, even where it is not finite.
-
-    `source` is where all rows of the batch come from, for terms with weights of their own there.
-    """
-    weights = {term.label: term.weight_in(source) for term in task.terms}
+def weighted_sum(task: schema.Contrast, values: Mapping[str, Tensor], said: Said = Said()) -> Tensor:
+    """The loss: each term times its mean weight over the rows. What has weight 0 has no gradient, even where it is not
+    finite."""
+    weights = {term.label: said.weights(term)[0] for term in task.terms}
     return torch.stack([weight * values[label] for label, weight in weights.items() if weight]).sum()
 
 
@@ -110,7 +150,80 @@ def check_dropout(task: schema.Contrast, encoder: TextEncoder, where: str = "tas
         )
 
 
-def _matched(term: Matching, vectors: Vectors, teacher: Mapping[str, Tensor], projection_ED: Tensor | None) -> Tensor:
+def check_scores(task: schema.Contrast, rows: Sequence[Row], where: str = "task") -> None:
+    """Refuse terms on a teacher's scores where rows that they are trained on have none.
+
+    Raises:
+        InputError: the key, and the first such row.
+    """
+    wanted = [(number, term) for number, term in enumerate(task.terms) if isinstance(term, OnScores)]
+    if not wanted:
+        return
+    scored_R = scored(rows)
+    for number, term in wanted:
+        asked_R = np.ones(len(rows), dtype=np.bool_)
+        for start, part in zip(rows.starts, rows.parts, strict=False) if isinstance(rows, MixedRows) else ():
+            asked_R[start : start + len(part.rows)] = term.source_weights is None or term.weight_in(part.name) > 0
+        missing = np.flatnonzero(asked_R & ~scored_R)
+        if len(missing):
+            raise InputError(
+                f"{where}.terms.{number}: {term.kind} learns from the rows' `scores`, and {len(missing):,} of "
+                f"{len(rows):,} rows have none, first row {missing[0] + 1} ({rows[int(missing[0])].query[:40]!r}); add "
+                "them (gemma4vec data mine --scores), or give their source weight 0 in the term's source_weights"
+            )
+
+
+def _on_scores(
+    term: Kl | MarginMse,
+    task: schema.Contrast,
+    vectors: Vectors,
+    scores_NC: Tensor | None,
+    learned: Learned | None,
+    shares_N: Tensor | None,
+) -> Tensor:
+    """The distance to a teacher's scores of each row's own candidates; rows without scores do not count."""
+    negatives_NKD = vectors.negatives_NKD
+    if scores_NC is None or negatives_NKD is None:  # no row of this batch has any, so the term's weight here is 0
+        return vectors.queries_ND.new_zeros(())
+    teacher_NC = scores_NC.to(vectors.queries_ND)
+    none_N = teacher_NC.isnan().any(1)
+    if none_N.any():
+        shares_N = torch.ones_like(teacher_NC[:, 0]) if shares_N is None else shares_N
+        shares_N = shares_N.masked_fill(none_N, 0.0)
+        teacher_NC = teacher_NC.nan_to_num()
+
+    def loss(queries_Nd: Tensor, positives_Nd: Tensor, negatives_NKd: Tensor) -> Tensor:
+        student_NC = row_scores(queries_Nd, positives_Nd, negatives_NKd)
+        if isinstance(term, MarginMse):
+            return margin_mse(student_NC, teacher_NC * term.teacher_scale, row_weights_N=shares_N)
+        return score_distillation(
+            student_NC,
+            teacher_NC,
+            temperature=_temperature(term.temperature, task, learned),
+            teacher_temperature=term.teacher_temperature,
+            scaled=False,  # so that it is of InfoNCE's size, which is not scaled either
+            row_weights_N=shares_N,
+        )
+
+    parts = [vectors.queries_ND, vectors.positives_ND, negatives_NKD]
+    if term.matryoshka is None:
+        return loss(*parts)
+    return matryoshka(loss, parts, term.matryoshka, term.matryoshka_weights)
+
+
+def _temperature(own: float | None, task: schema.Contrast, learned: Learned | None) -> float | Tensor:
+    if own is None and learned is not None:
+        return learned.temperature()
+    return task.temperature if own is None else own
+
+
+def _matched(
+    term: Matching,
+    vectors: Vectors,
+    teacher: Mapping[str, Tensor],
+    projection_ED: Tensor | None,
+    shares_N: Tensor | None,
+) -> Tensor:
     """The distance to a teacher: summed over queries, positives and negatives; relational, among all of them.
 
     In Matryoshka's prefixes a direct match is with the teacher's own prefix, a relational one with the whole teacher.
@@ -124,7 +237,9 @@ def _matched(term: Matching, vectors: Vectors, teacher: Mapping[str, Tensor], pr
         )
 
     def distance(own_ND: Tensor, its_NE: Tensor) -> Tensor:
-        return embedding_matching(own_ND, its_NE, projection_ED, distance=term.distance)
+        # A row's hard negatives weigh as the row does.
+        weights = None if shares_N is None else shares_N.repeat_interleave(len(own_ND) // len(shares_N))
+        return embedding_matching(own_ND, its_NE, projection_ED, distance=term.distance, row_weights_N=weights)
 
     if term.matryoshka is None:
         return torch.stack([distance(own, its.to(own)) for own, its in pairs]).sum()
@@ -133,7 +248,12 @@ def _matched(term: Matching, vectors: Vectors, teacher: Mapping[str, Tensor], pr
 
 
 def _value(
-    term: Nce | Gor | SelfContrast, task: schema.Contrast, vectors: Vectors, keys: Keys, learned: Learned | None
+    term: Nce | Gor | SelfContrast,
+    task: schema.Contrast,
+    vectors: Vectors,
+    keys: Keys,
+    learned: Learned | None,
+    shares_N: Tensor | None,
 ) -> Tensor:
     parts: list[Tensor | None]
     queries_ND, positives_ND = vectors.queries_ND, vectors.positives_ND
@@ -147,12 +267,10 @@ def _value(
     def loss(first_Nd: Tensor, second_Nd: Tensor, negatives_NKd: Tensor | None = None) -> Tensor:
         if isinstance(term, Gor):
             return gor(first_Nd, term.form) + gor(second_Nd, term.form)
-        temperature: float | Tensor = task.temperature if term.temperature is None else term.temperature
-        if term.temperature is None and learned is not None:
-            temperature = learned.temperature()
+        temperature = _temperature(term.temperature, task, learned)
         if not isinstance(term, Nce):
             texts_N = keys.queries_N if term.texts == "queries" else keys.positives_N
-            return self_contrast(first_Nd, second_Nd, temperature=temperature, keys=texts_N)
+            return self_contrast(first_Nd, second_Nd, temperature=temperature, keys=texts_N, row_weights_N=shares_N)
         shared = task.share_hard_negatives if term.share_hard_negatives is None else term.share_hard_negatives
         return nce(
             first_Nd,
@@ -166,6 +284,7 @@ def _value(
             symmetric=term.symmetric,
             false_negative_margin=term.false_negative_margin,
             keys=keys,
+            row_weights_N=shares_N,
         )
 
     if term.matryoshka is None:

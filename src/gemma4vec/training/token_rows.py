@@ -64,7 +64,7 @@ def tokenised_rows(
             say(f"{part.name}: tokenising {len(part.rows):,} rows once, into {folder}")
             store = _write(part, folder, key, tokeniser, prompts(part.name), query_tokens, document_tokens)
         parts.append(replace(part, rows=store))
-    return MixedRows(parts, rows.one_source_batches)
+    return MixedRows(parts, rows.one_source_batches, rows.one_task_batches)
 
 
 def tokeniser_hash(tokeniser: Tokeniser) -> str:
