@@ -252,7 +252,8 @@ def _choose(
 def _all_scores(positives: Sequence[float], negatives: Sequence[float], judge: str) -> Scores | None:
     if not np.isfinite([*positives, *negatives]).all():
         return None
-    return Scores(*(tuple(round(score, 5) for score in scores) for scores in (positives, negatives)), judge)
+    pos, neg = (tuple(round(score, 5) for score in scores) for scores in (positives, negatives))
+    return Scores(pos, neg, judge)
 
 
 def _drawn(query: str, fitting: list[tuple[int, Origin]], rules: Rules) -> list[tuple[int, Origin]]:
