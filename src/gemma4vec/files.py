@@ -134,6 +134,15 @@ def write_json(path: Path, value: Any) -> None:
         stream.write("\n")
 
 
+def tree_bytes(folder: Path) -> int:
+    """What the files below a folder take; those that go away meanwhile count nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.lstat().st_size if path.is_file() else 0
+    return total
+
+
 def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as stream:

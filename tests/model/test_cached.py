@@ -155,6 +155,20 @@ def test_the_command_lists_and_clears(capsys: pytest.CaptureFixture[str]) -> Non
     assert not list(vectors_folder().glob("*"))
 
 
+def test_the_command_knows_what_else_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = vectors_folder().parent / "snapshots" / "run" / "model"
+    kept.mkdir(parents=True)
+    (kept / "weights").write_bytes(bytes(3_000_000))
+    cached().encode_query(TEXTS)
+    assert execute(["cache"]) == 0
+    shown = capsys.readouterr().out
+    assert "snapshots" in shown and "3.0 MB" in shown
+    assert execute(["cache", "clear", "--folder", "vector"]) == 2
+    assert "--folder vector: use one of bases" in capsys.readouterr().err
+    assert execute(["cache", "clear", "--folder", "snapshots"]) == 0
+    assert not kept.exists() and list(vectors_folder().glob("*"))
+
+
 def test_what_is_open_stays_readable_when_another_process_clears_the_folder() -> None:
     ours = cached()
     first = ours.encode_query(TEXTS)

@@ -33,7 +33,7 @@ COMMANDS = {
     "report": ("gemma4vec.cli.report:report_command", "Write a report about one run, or about several."),
     "search": ("gemma4vec.cli.search:search_command", "Search a corpus with a trained model."),
     "data": ("gemma4vec.cli.data:app", "Make and inspect data: pairs, suites, hard negatives."),
-    "cache": ("gemma4vec.cli.cache:app", "The vectors that evaluations keep on disk."),
+    "cache": ("gemma4vec.cli.cache:app", "What is kept on disk and can be made again: vectors, rows, models."),
     "doctor": ("gemma4vec.cli.doctor:doctor_command", "Say what this machine can do and what is missing."),
 }
 

@@ -11,7 +11,12 @@ from gemma4vec.errors import InputError
 
 def train_command(
     recipe: Annotated[
-        Path | None, typer.Argument(help="Recipe file (YAML).", metavar="RECIPE", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="Recipe file (YAML), or the name of one that comes with the package.",
+            metavar="RECIPE",
+            show_default=False,
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
