@@ -108,11 +108,8 @@ def _render(models: list[dict[str, Any]], others: list[dict[str, Any]], folder: 
     total = sum(one["bytes"] for one in models)
     line = f"{total / 1e9:.2f} of {limit / 1e9:g} GB in {folder}; empty it with: gemma4vec cache clear"
     kept = [[one["name"], one["what"], f"{one['bytes'] / 1e6:,.1f} MB"] for one in others]
-    rest = (
-        [table(["folder", "what", "size"], kept), Text("each goes with: gemma4vec cache clear --folder NAME")]
-        if kept
-        else []
-    )
+    hint = Text("each goes with: gemma4vec cache clear --folder NAME")
+    rest = [table(["folder", "what", "size"], kept), hint] if kept else []
     if not models:
         return Group(Text(line), *rest)
     rows = [

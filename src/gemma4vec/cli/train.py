@@ -13,7 +13,7 @@ def train_command(
     recipe: Annotated[
         Path | None,
         typer.Argument(
-            help="Recipe file (YAML), or the name of one that comes with the package.",
+            help="Recipe file (YAML), or the name of a shipped one.",
             metavar="RECIPE",
             show_default=False,
         ),

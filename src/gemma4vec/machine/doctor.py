@@ -22,11 +22,9 @@ _GOOD_DISK = 3e9
 _SLOW_BF16_RATIO = 1.2
 _ALLOCATORS = ("tcmalloc", "jemalloc")
 _EXTRAS = {
-    "quantise": ("torchao", "quantised models"),
-    "serve": ("fastapi", "the server"),
     "mteb": ("mteb", "MTEB's tasks"),
-    "faiss": ("faiss-cpu", "approximate search"),
-    "onnx": ("onnxruntime", "ONNX export"),
+    "language": ("py3langid", "languages of texts in data check and stats"),
+    "zstd": ("zstandard", "files that end in .zst, before Python 3.14"),
 }
 
 
