@@ -8,36 +8,47 @@ import torch
 
 _SIZE = 1024
 _REPEATS = 5
-_COPY_BYTES = 64 << 20
+_COPY_BYTES = {"cpu": 64 << 20, "cuda": 2 << 30}  # beyond any cache
 
 
-def matmul_rate(dtype: torch.dtype, size: int = _SIZE, seconds: float = 0.2) -> float:
-    """Median rate of square matrix products on the CPU, in GFLOP/s (2 * size^3 operations each).
+def matmul_rate(
+    dtype: torch.dtype, size: int = _SIZE, seconds: float = 0.2, device: torch.device | str = "cpu"
+) -> float:
+    """Median rate of square matrix products, in GFLOP/s (2 * size^3 operations each).
 
     Args:
-        size: rows and columns of the factors.
+        size: rows and columns of the factors; a GPU is filled by 8192.
         seconds: stop repeating after about this long (at least one product is measured).
     """
-    left = torch.ones(size, size, dtype=dtype)
-    right = torch.ones(size, size, dtype=dtype)
-    elapsed = _median_seconds(lambda: left @ right, seconds)
+    # Random values: on zeros or ones a GPU switches fewer transistors and runs at a higher clock.
+    left = torch.randn(size, size, device=device).to(dtype)
+    right = torch.randn(size, size, device=device).to(dtype)
+    elapsed = _median_seconds(lambda: left @ right, seconds, device)
     return 2 * size**3 / elapsed / 1e9
 
 
-def memory_bandwidth(seconds: float = 0.15) -> float:
-    """Median rate of a 64 MB copy, in GB/s; bytes read and bytes written both count."""
-    source = torch.ones(_COPY_BYTES // 4)
+def memory_bandwidth(seconds: float = 0.15, device: torch.device | str = "cpu") -> float:
+    """Median rate of a large copy in the device's memory, in GB/s; bytes read and bytes written both count."""
+    size = _COPY_BYTES[torch.device(device).type]
+    source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)
-    elapsed = _median_seconds(lambda: target.copy_(source), seconds)
-    return 2 * _COPY_BYTES / elapsed / 1e9
+    elapsed = _median_seconds(lambda: target.copy_(source), seconds, device)
+    return 2 * size / elapsed / 1e9
 
 
-def _median_seconds(work: Callable[[], object], budget: float) -> float:
-    work()  # the first call allocates and picks a kernel
+def _median_seconds(work: Callable[[], object], budget: float, device: torch.device | str) -> float:
+    on_gpu = torch.device(device).type == "cuda"
+
+    def seconds_of_one() -> float:
+        started = time.perf_counter()
+        work()
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    seconds_of_one()  # the first call allocates and picks a kernel
     times: list[float] = []
     started = time.perf_counter()
     while len(times) < _REPEATS and (not times or time.perf_counter() - started < budget):
-        before = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - before)
+        times.append(seconds_of_one())
     return statistics.median(times)

@@ -1,0 +1,139 @@
+"""The correctness part of `gpu.py`: every fast path on the device against the plain padded one on the CPU, in fp32."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from record import say
+
+from gemma4vec.data.rows import Row
+from gemma4vec.errors import WorkError
+from gemma4vec.model.build import Built, build
+from gemma4vec.model.compilation import use_compile_cache
+from gemma4vec.model.probe import check
+from gemma4vec.recipe.load import parse_recipe
+from gemma4vec.recipe.schema import Recipe
+from gemma4vec.training.contrast import ContrastTask
+from gemma4vec.training.loop import compile_for_training
+
+# Relative errors, ||found - expected|| / ||expected||, that rounding in fp32 explains. A wrong mask gives above .01.
+ALLOWED = {"vectors": 1e-4, "gradients": 1e-3}
+LEAST_COSINE_BF16 = 0.99
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "padded": {"kind": "padded"},
+    "packed": {"kind": "packed", "share_beginnings": False},
+    "shared beginnings": {"kind": "packed", "share_beginnings": True},
+    "packed, compiled": {"kind": "packed", "share_beginnings": False, "compile": True},
+    "shared beginnings, compiled": {"kind": "packed", "share_beginnings": True, "compile": True},
+    "checkpointed": {"kind": "packed", "gradient_checkpointing": True},
+    "GradCache": {"kind": "packed", "grad_cache": True, "tokens_per_forward": 256},
+}
+
+
+def correctness(
+    bases: dict[str, Path], rows: list[Row], device: str, found: dict[str, Any], *, compiled: bool = True
+) -> None:
+    """Put the errors of each layout in both attention modes on each base into `found`.
+
+    Raises:
+        WorkError: one is larger than rounding explains, or is NaN.
+    """
+    torch.set_float32_matmul_precision("highest")  # TF32 would round every product to ten bits
+    found |= {"allowed": ALLOWED | {"cosine_bf16": LEAST_COSINE_BF16}, "by_model": {}}
+    wrong: list[str] = []
+    for name, base in bases.items():
+        for attention in ("causal", "bidirectional"):
+            errors = found["by_model"][f"{name}, {attention}"] = {}
+            compare(base, attention, rows, device, errors, compiled=compiled)
+            wrong += [f"{name}, {attention}, {layout}" for layout, one in errors.items() if not one["ok"]]
+    if wrong:
+        raise WorkError(f"{len(wrong)} paths differ from the CPU's plain one, first: {wrong[0]}")
+
+
+def compare(
+    base: Path, attention: str, rows: list[Row], device: str, errors: dict[str, Any], *, compiled: bool
+) -> None:
+    """Relative errors of each layout that this attention mode allows; compiled ones are compiled once a mode."""
+    plain = recipe(base, attention, LAYOUTS["padded"] | {"compile": False}, len(rows))
+    vectors_AD, gradients = run(plain, base, rows, "cpu", torch.float32)
+    for name, layout in LAYOUTS.items():
+        if layout.get("share_beginnings") and attention == "bidirectional":
+            continue
+        if layout.get("compile") and (not compiled or layout["share_beginnings"] != (attention == "causal")):
+            continue
+        chosen = recipe(base, attention, {"compile": False} | layout, len(rows))
+        theirs_AD, their_gradients = run(chosen, base, rows, device, torch.float32)
+        one = {
+            "vectors": relative_error(theirs_AD, vectors_AD),
+            "gradients": relative_error(their_gradients, gradients),
+        }
+        errors[name] = one | {"ok": all(one[key] <= ALLOWED[key] for key in ALLOWED)}
+        say(f"  {base.name}, {attention}, {name}: vectors {one['vectors']:.1e}, gradients {one['gradients']:.1e}")
+    rounded_AD, _ = run(
+        recipe(base, attention, {"kind": "packed", "compile": False}, len(rows)), base, rows, device, torch.bfloat16
+    )
+    cosine = float(torch.nn.functional.cosine_similarity(rounded_AD, vectors_AD, dim=1).min())
+    errors["packed, bf16"] = {"least_cosine": cosine, "ok": cosine >= LEAST_COSINE_BF16}
+    say(f"  {base.name}, {attention}, packed in bf16: least cosine {cosine:.4f}")
+
+
+def recipe(base: Path, attention: str, layout: dict[str, Any], rows: int) -> Recipe:
+    """A contrast with one hard negative on this base."""
+    import yaml
+
+    readout = "last_token" if attention == "causal" else "mean"
+    settings = {"row_tokens": 128, "tokens_per_forward": 1024} | layout
+    tree = {
+        "name": "gpu-correctness",
+        "model": {"base": str(base), "attention": attention, "readout": {"name": readout}, "max_tokens": 96},
+        "stages": [
+            {
+                "data": [{"name": "rows", "source": "jsonl", "path": "rows.jsonl"}],
+                "task": {"hard_negatives": 1},
+                "batch": {"rows": rows},
+                "layout": settings,
+                "budget": {"steps": 1},
+            }
+        ],
+    }
+    return parse_recipe(yaml.safe_dump(tree), "gpu_correct.py")
+
+
+def run(
+    chosen: Recipe, base: Path, rows: list[Row], device: str, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors `[A, D]` of all texts, and the gradients of all adapters in one row, both fp32 on the CPU."""
+    stage = chosen.stages[0]
+    built = build(chosen.model, base, dtype=dtype, device=device, seed=0)
+    fill_adapters(built)
+    built.encoder.train()
+    task = ContrastTask(stage, rows, built, max_tokens=chosen.model.max_tokens, seed=0)
+    backbone = built.encoder.backbone
+    if stage.layout.gradient_checkpointing:
+        backbone.use_gradient_checkpointing()
+    if stage.layout.compile is True:
+        use_compile_cache()
+        compile_for_training(backbone)
+        check(backbone, stage.layout.tokens_per_forward // stage.layout.row_tokens, stage.layout.row_tokens)
+    batch = next(task.batches(0))
+    with torch.no_grad():
+        vectors_AD = task._vectors(built, batch).float().cpu()
+    task.loss(built, batch).value.backward()
+    gradients = [built.trainable()[name].grad for name in sorted(built.trainable())]
+    return vectors_AD, torch.cat([gradient.float().flatten().cpu() for gradient in gradients if gradient is not None])
+
+
+def fill_adapters(built: Built) -> None:
+    """Give the factors that begin at zero some values: else half of the gradients would be zero."""
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in sorted(built.trainable().items()):
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.01)
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """||found - expected|| / ||expected||; infinite where the shapes differ or something is NaN."""
+    if found.shape != expected.shape or not torch.isfinite(found).all():
+        return float("inf")
+    return float((found.double() - expected.double()).norm() / expected.double().norm())

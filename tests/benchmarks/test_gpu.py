@@ -1,0 +1,85 @@
+"""`benchmarks/gpu.py --smoke`: every part runs through on a CPU and writes what it found."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tiny_model import write_tiny
+
+PROGRAM = Path(__file__).parents[2] / "benchmarks/gpu.py"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows and one suite, as a data folder has them."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = [{"query": f"read file {i}", "pos": [f"def read_{i}(path): open the file {i}"]} for i in range(24)]
+    suite = folder / "retrieval/files"
+    (folder / "train").mkdir()
+    (suite / "qrels").mkdir(parents=True)
+    (folder / "train/code.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    corpus = [{"_id": f"d{i}", "title": "", "text": row["pos"][0]} for i, row in enumerate(rows[:6])]
+    queries = [{"_id": f"q{i}", "text": row["query"]} for i, row in enumerate(rows[:6])]
+    (suite / "corpus.jsonl").write_text("\n".join(map(json.dumps, corpus)), encoding="utf-8")
+    (suite / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)), encoding="utf-8")
+    judged = "".join(f"q{i}\td{i}\t1\n" for i in range(6))
+    (suite / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged, encoding="utf-8")
+    return folder
+
+
+def run(part: str, base: Path, results: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    words = ["--smoke", "--one", part, "--base", str(base), "--results", str(results), *more]
+    command = [sys.executable, str(PROGRAM), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+
+
+def result_of(part: str, base: Path, results: Path, *more: str) -> dict[str, object]:
+    done = run(part, base, results, *more)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (file,) = results.glob(f"gpu-{part}-smoke-*.json")
+    found: dict[str, object] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def test_all_paths_are_compared(base: Path, tmp_path: Path) -> None:
+    found = result_of("correctness", base, tmp_path)["by_model"]
+    assert isinstance(found, dict)
+    causal, both = found["tiny, causal"], found["tiny, bidirectional"]
+    assert {"packed", "shared beginnings", "checkpointed", "GradCache"} < set(causal)
+    assert "shared beginnings" not in both and all(one["ok"] for one in (*causal.values(), *both.values()))
+
+
+def test_training_is_compared_with_the_peer(base: Path, data: Path, tmp_path: Path) -> None:
+    found = result_of("training-e2b", base, tmp_path, "--data", str(data))
+    assert "peer_failed" not in found, found["peer_failed"]
+    assert found["ratio"]["median"] > 0  # type: ignore[index]
+    assert 0 < found["fastest"]["model_flop_utilisation"] < 1  # type: ignore[index]
+
+
+def test_encoding_gives_the_peers_vectors(base: Path, tmp_path: Path) -> None:
+    found = result_of("encoding-e2b", base, tmp_path)
+    assert found["cosine"]["least"] > 0.99  # type: ignore[index]
+
+
+def test_quality_trains_and_evaluates(base: Path, data: Path, tmp_path: Path) -> None:
+    found = result_of("quality", base, tmp_path, "--data", str(data))
+    assert set(found["ndcg@10"]) == {"files"} and found["steps"] == 2  # type: ignore[call-overload]
+
+
+def test_a_failing_part_writes_why_and_stops_no_other(base: Path, tmp_path: Path) -> None:
+    words = ["--smoke", "--base", str(tmp_path / "missing"), "--results", str(tmp_path)]
+    command = [sys.executable, str(PROGRAM), *words, "--parts", "encoding-270m", "training-270m"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+    assert done.returncode == 1 and done.stdout.count("failed with exit code 2") == 2
+    assert len(list(tmp_path.glob("gpu-*-smoke-*.json"))) == 2
+    assert "no model at" in json.loads(next(tmp_path.glob("gpu-enc*")).read_text(encoding="utf-8"))["error"]
