@@ -4,8 +4,8 @@
     python benchmarks/gpu.py --base FOLDER --parts correctness training-270m
 
 Each part is a process of its own with its own limit: one that fails, hangs or needs too much memory stops no other.
-Each writes `gpu-<part>-<GPU>.json` as soon as it is done. DIR holds `train/*.jsonl[.gz]` (rows, for real lengths and for
-the training) and `retrieval/NAME` (suites in BEIR layout); without it rows are made up and `quality` is left out.
+Each writes `gpu-<part>-<GPU>.json` as soon as it is done. DIR holds `train/*.jsonl[.gz]` (rows, for real lengths and
+for the training) and `retrieval/NAME` (suites in BEIR layout); without it rows are made up and `quality` is left out.
 Where bundled:gemma-3-270m is not installed, name its folder with --base. `--smoke` runs everything on a CPU with models
 and sizes that mean nothing, to see that it runs.
 """

@@ -34,6 +34,7 @@ COMMANDS = {
     "search": ("gemma4vec.cli.search:search_command", "Search a corpus with a trained model."),
     "data": ("gemma4vec.cli.data:app", "Make and inspect data: pairs, suites, hard negatives."),
     "cache": ("gemma4vec.cli.cache:app", "What is kept on disk and can be made again: vectors, rows, models."),
+    "bench": ("gemma4vec.cli.bench:bench_command", "How fast a recipe trains here, and what would make it faster."),
     "doctor": ("gemma4vec.cli.doctor:doctor_command", "Say what this machine can do and what is missing."),
 }
 

@@ -1,0 +1,134 @@
+"""`gemma4vec bench`: what it counts is right, what it measures adds up, and its advice is of the recipe at hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from gemma4vec.cli.main import execute
+from gemma4vec.model.build import build
+from gemma4vec.model.packing import Tokens, lay_out
+from gemma4vec.recipe.load import load_recipe
+from gemma4vec.training.bench import first_trained_layer, needed_operations
+from gemma4vec.training.bench_split import PARTS, kind_of, split
+from tiny_model import write_tiny
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench")
+    base = write_tiny(folder / "base", layers=3)
+    rows = [
+        {"query": f"sort tree {i}", "pos": [f"def sort_{i}(tree): return {'the node ' * (i % 9)}"]} for i in range(32)
+    ]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    tree = {
+        "name": "small",
+        "model": {"base": str(base), "attention": "causal", "readout": {"name": "last_token"}, "max_tokens": 64},
+        "stages": [
+            {
+                "data": [{"name": "rows", "source": "jsonl", "path": str(folder / "rows.jsonl")}],
+                "batch": {"rows": 8},
+                "layout": {"kind": "padded", "row_tokens": 64, "tokens_per_forward": 2048, "compile": False},
+                "budget": {"steps": 5},
+            }
+        ],
+    }
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return file
+
+
+def bench_of(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert execute(["bench", *words, "--seconds", "0", "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_what_is_measured_adds_up(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = bench_of(capsys, str(recipe_file))
+    assert found["steps"] == 3 and not found["compiled"]
+    assert sum(found["time"].values()) == pytest.approx(1.0)
+    assert set(found["time"]) == {*PARTS, "data"} and min(found["time"].values()) >= 0
+    assert 0 < found["roofline"]["share"] < 1
+    speed = found["tokens_per_second"]
+    assert speed["least"] <= speed["median"] <= speed["most"]
+
+
+def test_advice_is_of_the_recipe_at_hand(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    padded = {one["change"].split("=")[0]: one for one in bench_of(capsys, str(recipe_file))["advice"]}
+    assert padded["stages.0.layout.kind"]["factor"] > 1.03 and "stages.0.layout.compile" in padded
+    changes = ["stages.0.layout.kind=packed", "stages.0.layout.row_tokens=256", "model.lora.last_layers=1"]
+    changes.append("stages.0.layout.share_beginnings=false")
+    packed = {one["change"].split("=")[0]: one for one in bench_of(capsys, str(recipe_file), *changes)["advice"]}
+    assert "stages.0.layout.kind" not in packed and "model.lora.last_layers" not in packed
+    assert packed["stages.0.layout.share_beginnings"]["factor"] > 1.03
+
+
+def test_one_screen(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["bench", str(recipe_file), "--seconds", "0"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 40 and max(map(len, lines)) <= 120
+    assert any("roofline" in line for line in lines) and any("layout.kind=packed" in line for line in lines)
+
+
+def test_a_stage_that_is_not_there(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["bench", str(recipe_file), "--stage", "1"]) == 2
+    assert "the recipe has 1 stages" in capsys.readouterr().err
+
+
+def test_needed_operations_are_those_of_the_formula(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file, ["model.lora.last_layers=1"])
+    built = build(recipe.model, recipe.model.base, dtype=torch.float32)
+    assert first_trained_layer(built) == 2
+    lengths = [5, 11]
+    texts = [Tokens(list(range(3, 3 + length))) for length in lengths]
+    # Packed into one row with padding or a row each: what they need is the same.
+    layouts = [lay_out(texts, [[0, 1]], 24, 0), lay_out(texts, [[0], [1]], 16, 0)]
+    expected = 0.0
+    for number, layer in enumerate(built.encoder.backbone.layers):
+        for module in layer.modules():
+            if isinstance(module, nn.Linear):
+                passes = 1 + (number >= 2) + (number >= 2 and module.weight.requires_grad)
+                expected += 2.0 * module.weight.numel() * sum(lengths) * passes
+        heads, size = 4, 8
+        expected += sum(4.0 * length**2 * heads * size for length in lengths) * (1 + 2 * (number >= 2))
+    for layout in layouts:
+        assert needed_operations(built, [layout], 2) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("aten::addmm", "matrix products"),
+        ("mkldnn::_linear_pointwise", "matrix products"),
+        ("sm90_xmma_gemm_bf16bf16_bf16f32", "matrix products"),
+        ("nvjet_hsh_128x256", "matrix products"),
+        ("aten::bmm", "attention"),
+        ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"),
+        ("aten::mul", "element-wise"),
+        ("triton_poi_fused_gelu_mul_3", "element-wise"),
+    ],
+)
+def test_operators_are_told_apart(name: str, kind: str) -> None:
+    assert kind_of(name) == kind
+
+
+def test_products_dominate_where_there_is_nothing_else() -> None:
+    import time
+
+    left = torch.randn(600, 600)
+
+    def work() -> float:
+        started = time.perf_counter()
+        for _ in range(10):
+            left @ left
+        return time.perf_counter() - started
+
+    shares = split(work)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert shares["matrix products"] > shares["element-wise"] + shares["attention"]
