@@ -1,11 +1,14 @@
 """Training tells the ledger of itself: when it starts, how it ends, and every look at a suite on the way."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from tiny_run import RECIPE, write_rows_file
 
+from gemma4vec.cli.main import execute
 from gemma4vec.data.suites import RetrievalSuite, write_suite
 from gemma4vec.errors import InputError
 from gemma4vec.files import home
@@ -59,3 +62,21 @@ def test_a_training_is_in_the_ledger(tmp_path: Path) -> None:
     assert rebuild(home()).from_folders == 0
     with open_ledger(home()) as ledger:
         assert [json.loads(row["body"]) for row in ledger.rows("SELECT body FROM records ORDER BY id")] == before
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = write_tiny(tmp_path / "base", "llama", layers=1)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(RECIPE.format(base=base, rows=write_rows_file(tmp_path / "rows.jsonl")))
+    run = start_run(load_recipe(file, ["stages.0.budget.steps=1"]))
+    program = (
+        "import fcntl, sys; s = open(sys.argv[1], 'w'); fcntl.lockf(s, fcntl.LOCK_EX); print(1, flush=True); input()"
+    )
+    command = [sys.executable, "-c", program, str(run.path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        assert execute(["train", "--resume", str(run.path)]) == 2
+        assert "is being trained by another process" in capsys.readouterr().err
+        assert run.manifest["status"] == "started"  # the other one's work is not called failed
+        other.kill()
+    assert execute(["train", "--resume", str(run.path)]) == 0

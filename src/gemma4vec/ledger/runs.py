@@ -3,12 +3,14 @@
 `recipe.yaml`, `manifest.json`, `events.jsonl`, `checkpoints/`, `model/`, `evals/<model>/<suite>/`, `report.html`.
 """
 
+import contextlib
+import fcntl
 import json
 import math
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,6 +123,23 @@ class RunFolder:
     def update_manifest(self, **fields: Any) -> None:
         """Set top-level fields of manifest.json, atomically. One process writes a run at a time."""
         write_json(self.path / MANIFEST, {**self.manifest, **fields})
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder while this is open: a second process that trained the same run would damage it.
+
+        Raises:
+            InputError: another process holds it.
+        """
+        with (self.path / ".lock").open("w") as stream:
+            try:
+                # A POSIX lock goes with its process, however that ends, and no child inherits it.
+                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    f"{self.path} is being trained by another process; wait for it, or stop it first"
+                ) from error
+            yield
 
     def event(self, name: str, **fields: Any) -> None:
         """Append one event as one line with one write: a kill leaves all of it or a torn last line, never a mixed one.

@@ -120,6 +120,11 @@ class World:
 class FollowedRun(RunFolder):
     """A run folder as the processes behind the first have it: they read it and write nothing."""
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing: the first process holds it."""
+        yield
+
     def event(self, name: str, **fields: Any) -> None:
         """Nothing: the first process writes it."""
 

@@ -102,7 +102,16 @@ def load_data(run: RunFolder, recipe: Recipe, number: int, say: Say) -> Loaded:
 
 @contextlib.contextmanager
 def recorded(run: RunFolder) -> Iterator[None]:
-    """Note in the run's manifest and in the ledger how the work inside ended, and pass its error on."""
+    """Note in the run's manifest and in the ledger how the work inside ended, and pass its error on.
+
+    Raises:
+        InputError: another process trains this run.
+    """
+    with run.held():
+        yield from _noted(run)
+
+
+def _noted(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
