@@ -109,7 +109,7 @@ def _render(models: list[dict[str, Any]], others: list[dict[str, Any]], folder: 
     line = f"{total / 1e9:.2f} of {limit / 1e9:g} GB in {folder}; empty it with: gemma4vec cache clear"
     kept = [[one["name"], one["what"], f"{one['bytes'] / 1e6:,.1f} MB"] for one in others]
     hint = Text("each goes with: gemma4vec cache clear --folder NAME")
-    rest = [table(["folder", "what", "size"], kept), hint] if kept else []
+    rest: list[Any] = [table(["folder", "what", "size"], kept), hint] if kept else []
     if not models:
         return Group(Text(line), *rest)
     rows = [
