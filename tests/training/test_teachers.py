@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny_run import make_stage, rows
@@ -120,6 +122,61 @@ def test_a_file_that_lacks_something_is_refused(base: Path, tmp_path: Path, cont
     file.write_text(content)
     with pytest.raises(InputError, match=r"task\.terms\.1\.vectors: .*" + complaint):
         make_stage(base, tmp_path, task=matching(file, form="relational"), negatives=2)
+
+
+def test_vectors_from_parquet_and_npy_are_those_of_json_lines(tmp_path: Path) -> None:
+    texts = [("", "a"), ("T", "b"), ("", "c")]
+    vectors = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    lines = [
+        {"text": text, "title": title or None, "vector": vector.tolist()}
+        for (title, text), vector in zip(texts, vectors, strict=True)
+    ]
+    (tmp_path / "v.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    pq.write_table(pa.Table.from_pylist(lines), tmp_path / "v.parquet")
+    np.save(tmp_path / "n.npy", vectors)
+    (tmp_path / "n.jsonl").write_text('"a"\n{"text": "b", "title": "T"}\n{"text": "c"}')
+    for name in ("v.jsonl", "v.parquet", "n.npy"):
+        teacher = teachers.FileTeacher(str(tmp_path / name), "key")
+        assert teacher.dimension == 4
+        found = teacher.documents([Document("c"), Document("b", "T")])
+        assert found.dtype == torch.float32 and torch.equal(found, torch.from_numpy(vectors[[2, 1]]))
+        assert torch.equal(teacher.queries(["a"]), torch.from_numpy(vectors[:1]))
+        with pytest.raises(InputError, match=r"no vector for the text 'b'; add it"):
+            teacher.queries(["b"])  # it stands there with its title alone
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("none.npy", "none.npy: no such file"),
+        ("none.parquet", "none.parquet: no such file"),
+        ("text.npy", "cannot be read as .npy"),
+        ("text.parquet", "cannot be read as Parquet"),
+        ("flat.npy", r"floats \[texts, dimensions\] are needed, it has float64 \(3,\)"),
+        ("short.npy", r"short.npy has 2 vectors, .*short.jsonl 1 texts"),
+        ("nan.npy", "vector 2 has a value that is no finite number"),
+        ("column.parquet", "has no column 'vector'; it has text"),
+        ("uneven.parquet", r"row 2: a vector of 1, the others have 2 values"),
+        ("nan.jsonl", "vector 1 has a value that is no finite number"),
+        ("word.jsonl", "line 1: a vector is a list of numbers"),
+    ],
+)
+def test_files_of_vectors_that_do_not_fit_are_refused(tmp_path: Path, name: str, complaint: str) -> None:
+    for file in ("text.npy", "text.parquet"):
+        (tmp_path / file).write_text("no such thing")
+    np.save(tmp_path / "flat.npy", np.zeros(3))
+    np.save(tmp_path / "short.npy", np.zeros((2, 2)))
+    (tmp_path / "short.jsonl").write_text('"a"')
+    if name == "nan.npy":
+        np.save(tmp_path / "nan.npy", np.array([[0.0, 1.0], [np.nan, 1.0]]))
+        (tmp_path / "nan.jsonl").write_text('"a"\n"b"')
+    else:
+        (tmp_path / "nan.jsonl").write_text('{"text": "a", "vector": [NaN]}')
+    (tmp_path / "word.jsonl").write_text('{"text": "a", "vector": "high"}')
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "column.parquet")
+    pq.write_table(pa.table({"text": ["a", "b"], "vector": [[1.0, 2.0], [1.0]]}), tmp_path / "uneven.parquet")
+    with pytest.raises(InputError, match=r"^key: .*" + complaint):
+        teachers.FileTeacher(str(tmp_path / name), "key")
 
 
 class Counting:

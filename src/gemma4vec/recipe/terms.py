@@ -100,7 +100,9 @@ class Matching(Term):
 
     kind: Literal["matching"] = "matching"
     teacher: str | None = Field(None, description="a model: hub id, folder, run folder or bundled:all-minilm-l6-v2")
-    vectors: str | None = Field(None, description='instead: a file of vectors, {"text", "vector", "title"?} a line')
+    vectors: str | None = Field(
+        None, description="instead: a file of vectors: .jsonl or .parquet of text and vector, or .npy, texts beside it"
+    )
     form: Literal["direct", "projection", "relational"] = Field(
         "direct", description="projection: through a learned matrix; relational: similarities, whatever the dimensions"
     )

@@ -3,17 +3,14 @@
 Shapes: N texts, E dimensions of a teacher.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gemma4vec.data.batches import RowBatch
-from gemma4vec.data.jsonl import raw_lines
 from gemma4vec.data.rows import Row
 from gemma4vec.errors import InputError
 from gemma4vec.model.cached import CachedEmbedder
@@ -23,6 +20,7 @@ from gemma4vec.model.prompts import Document
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Matching
 from gemma4vec.training.distributed import World
+from gemma4vec.training.teacher_vectors import read_vectors
 
 Say = Callable[[str], None]
 # Texts that a teacher encodes between two writes to disk.
@@ -56,32 +54,15 @@ class ModelTeacher:
 
 
 class FileTeacher:
-    """Vectors that somebody has computed: one JSON object a line, `{"text", "vector", "title"?}`.
+    """Vectors that somebody has computed, from a file (`training.teacher_vectors` says of which kinds).
 
     Raises:
-        InputError: a line without text or vector, or vectors of several lengths.
+        InputError: as `read_vectors`.
     """
 
     def __init__(self, path: str, key: str):
-        self.path, self.key = Path(path), key
-        self.places: dict[tuple[str, str], int] = {}
-        found: list[NDArray[np.float32]] = []
-        for number, raw in raw_lines(self.path):
-            try:
-                line = json.loads(raw)
-                text = (str(line.get("title") or ""), str(line["text"]))
-                vector = np.array([float(x) for x in line["vector"]], dtype=np.float32)
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise InputError(f'{key}: {path} line {number}: {{"text", "vector"}} is needed ({error})') from error
-            if found and len(vector) != len(found[0]):
-                raise InputError(
-                    f"{key}: {path} line {number}: a vector of {len(vector)}, the others have {len(found[0])} values"
-                )
-            self.places[text] = len(found)
-            found.append(vector)
-        if not found:
-            raise InputError(f"{key}: {path} has no vector")
-        self.vectors: NDArray[np.float32] = np.stack(found)
+        self.path, self.key = Path(path).expanduser(), key
+        self.places, self.vectors = read_vectors(self.path, key)
         self.dimension = self.vectors.shape[1]
 
     def learn(self, queries: Sequence[str], documents: Sequence[Document], say: Say) -> None:
@@ -101,7 +82,7 @@ class FileTeacher:
         missing = next((text for text in texts if text not in self.places), None)
         if missing is not None:
             raise InputError(f"{self.key}: {self.path} has no vector for the text {missing[1][:40]!r}; add it")
-        return torch.from_numpy(self.vectors[[self.places[text] for text in texts]])
+        return torch.from_numpy(np.asarray(self.vectors[[self.places[text] for text in texts]], dtype=np.float32))
 
 
 Teacher = ModelTeacher | FileTeacher
