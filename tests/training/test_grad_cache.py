@@ -10,6 +10,7 @@ from torch import Tensor
 
 from float64_norms import use_float64_norms
 from gemma4vec.errors import InputError
+from gemma4vec.model.compilation import choose_compile
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.training import grad_cache
 from gemma4vec.training.contrast import ContrastTask
@@ -29,10 +30,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("base"), "gemma3", layers=2)
 
 
-def one_batch(base: Path, out: Path, cached: bool, **parts: Any) -> tuple[float, dict[str, Tensor], Tensor]:
-    """Loss and gradients of a stage's first batch in float64, and what is drawn after it."""
+def one_batch(
+    base: Path, out: Path, cached: bool, *, compiled: bool = False, dropout: float = 0.3, **parts: Any
+) -> tuple[float, dict[str, Tensor], Tensor]:
+    """Loss and gradients of a stage's first batch in float64 (compiled: fp32), and what is drawn after it."""
     parts["layout"] = {"tokens_per_forward": 64, "grad_cache": cached} | parts.get("layout", {})
-    stage = make_stage(base, out, dtype=torch.float64, lora={"dropout": 0.3}, **parts)
+    dtype = torch.float32 if compiled else torch.float64
+    stage = make_stage(base, out, dtype=dtype, lora={"dropout": dropout}, **parts)
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for name, parameter in stage.built.trainable().items():
@@ -41,6 +45,8 @@ def one_batch(base: Path, out: Path, cached: bool, **parts: Any) -> tuple[float,
     stage.built.encoder.train()
     if stage.settings.layout.gradient_checkpointing:
         stage.built.encoder.backbone.use_gradient_checkpointing()
+    if compiled:
+        stage.built.encoder.backbone.compile_layers()
     torch.manual_seed(7)
     batch = next(stage.task.batches())
     assert len(batch.layouts) > 3
@@ -63,6 +69,16 @@ def test_loss_gradients_and_later_draws_are_those_of_the_plain_path(
     for name, gradient in gradients.items():
         assert gradient.abs().max() > 1e-9, name
         torch.testing.assert_close(gradient, plain_gradients[name], rtol=0, atol=1e-9, msg=name)
+
+
+@pytest.mark.skipif(not choose_compile("auto", steps=None, minutes=None).on, reason="no compiler")
+def test_compiled_layers_have_the_loss_and_gradients_of_plain_ones(base: Path, tmp_path: Path) -> None:
+    plain, plain_gradients, _ = one_batch(base, tmp_path, False, dropout=0.0)
+    cached, gradients, _ = one_batch(base, tmp_path, True, compiled=True, dropout=0.0)
+    assert cached == pytest.approx(plain, rel=1e-5)
+    for name, gradient in gradients.items():
+        wanted = plain_gradients[name].float()
+        torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-4 * wanted.abs().max().item(), msg=name)
 
 
 def test_dropout_is_reproduced_and_not_left_out(base: Path, tmp_path: Path) -> None:
