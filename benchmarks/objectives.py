@@ -7,6 +7,9 @@ and encodes the suite once. Its vectors are then searched whole, cut to their fi
 int8 (a scale for each dimension, from the documents) and as their signs alone, both sides; nDCG@10 of each. Differences
 are to plain InfoNCE, query by query, with 95% t intervals; one seed, so they say what a query's luck may do, not what a
 seed's may.
+
+Before it begins it says how long it will take, by a dry run of the first setting. After each setting the result file
+is written anew, and each query's scores are kept in `--kept`: a run that was stopped goes on with the next setting.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 from record import RESULTS, as_program, say, write_result
 
+from gemma4vec.data.stamps import file_hash
 from gemma4vec.data.suites import RetrievalSuite, load_suite
 from gemma4vec.evaluation.metrics import per_query
+from gemma4vec.files import home, sha256_text
 from gemma4vec.model.embedder import Embedder
 from gemma4vec.retrieval.exact import search
 from gemma4vec.retrieval.top_k import descending_id_rank
@@ -35,8 +41,17 @@ PLAIN, METRIC, SHORT = "nce", "ndcg@10", 128
 Vectors = NDArray[np.float32]
 
 
-def settings(width: int, teacher: str | None) -> dict[str, list[dict[str, Any]]]:
-    """The terms of each setting; `width` is the model's dimension."""
+def settings(
+    width: int, teacher: str | None, *, scored: bool = False, scale: float = 1.0, dropless: bool = True
+) -> dict[str, list[dict[str, Any]]]:
+    """The terms of each setting.
+
+    Args:
+        width: the model's dimension.
+        teacher: for matching.
+        scored: whether the rows have a teacher's scores; they count times `scale` in margin_mse.
+        dropless: the model has no dropout, so that there is no second view of a text.
+    """
     prefixes = [width, *(d for d in (256, SHORT) if d < width)]
     nce: dict[str, Any] = {"kind": "nce"}
     found = {
@@ -53,6 +68,11 @@ def settings(width: int, teacher: str | None) -> dict[str, list[dict[str, Any]]]
             {"kind": "gor", "matryoshka": prefixes},
         ],
     }
+    if scored:
+        found["kl"] = [nce, {"kind": "kl"}]
+        found["margin_mse"] = [nce, {"kind": "margin_mse", "teacher_scale": scale}]
+    if not dropless:
+        found["self_contrast"] = [nce, {"kind": "self_contrast"}]
     if teacher is not None:
         found["matching"] = [nce, {"kind": "matching", "teacher": teacher, "form": "relational"}]
     return found
@@ -61,15 +81,59 @@ def settings(width: int, teacher: str | None) -> dict[str, list[dict[str, Any]]]
 def main() -> None:
     arguments = parse_arguments()
     suite = load_suite(arguments.suite)
-    every = settings(arguments.width, arguments.teacher)
+    every = settings(
+        arguments.width,
+        arguments.teacher,
+        scored=arguments.scores,
+        scale=arguments.teacher_scale,
+        dropless=not any(word.startswith("model.lora.dropout=") for word in arguments.overrides),
+    )
     unknown = set(arguments.settings) - set(every)
     if unknown:
         raise SystemExit(f"--settings: there is no {sorted(unknown)[0]!r}; there are {', '.join(every)}")
     chosen = [PLAIN, *(name for name in arguments.settings or every if name != PLAIN)]
+    files = {name: arguments.kept / f"{setting_key(every[name], suite, arguments)}.npz" for name in chosen}
+    left = [name for name in chosen if not files[name].is_file()]
+    if left:
+        seconds = estimate(every[left[0]], arguments)
+        each = f"about {seconds / 60:.1f} minutes of training each, and encoding the suite"
+        say(f"{len(left)} of {len(chosen)} settings to go, {each}")
     scores: dict[str, dict[str, NDArray[np.float64]]] = {}
     for name in chosen:
-        say(f"{name}: training")
-        scores[name] = train_and_score(every[name], suite, arguments)
+        if name in left:
+            say(f"{name}: training")
+            started = time.perf_counter()
+            keep(files[name], train_and_score(every[name], suite, arguments))
+            say(f"{name}: {time.perf_counter() - started:.0f} s")
+        with np.load(files[name]) as kept:
+            scores[name] = {view: kept[view] for view in VIEWS}
+        if name in left or name == chosen[-1]:  # what was kept does not shorten the file that has it already
+            write(scores, every, suite, arguments)
+
+
+def setting_key(terms: list[dict[str, Any]], suite: RetrievalSuite, arguments: argparse.Namespace) -> str:
+    """What a setting's scores depend on: recipe, contents of the rows, suite."""
+    recipe = recipe_of(terms, arguments)
+    described = json.dumps([recipe, arguments.overrides, suite.fingerprint, file_hash(arguments.rows)], sort_keys=True)
+    return sha256_text(described)[:16]
+
+
+def keep(file: Path, scores: dict[str, NDArray[np.float64]]) -> None:
+    """Whole or not at all: what was half written would pass for a setting that is done."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    half = file.with_suffix(".part")
+    with half.open("wb") as stream:
+        np.savez(stream, **scores)  # type: ignore[arg-type]  # numpy's stub takes them for its own option
+    half.replace(file)
+
+
+def write(
+    scores: dict[str, dict[str, NDArray[np.float64]]],
+    every: dict[str, list[dict[str, Any]]],
+    suite: RetrievalSuite,
+    arguments: argparse.Namespace,
+) -> None:
+    """The result of the settings that are done."""
     measured = {
         name: {
             "terms": every[name],
@@ -79,7 +143,7 @@ def main() -> None:
                 for view, values in scores[name].items()
             },
         }
-        for name in chosen
+        for name in scores
     }
     report(measured)
     kept = ("base", "steps", "batch_rows", "negatives", "seed", "width", "overrides", "teacher")
@@ -99,8 +163,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--negatives", type=int, default=1, help="hard negatives a row; 0 leaves out hardness")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--teacher", help="adds a setting with it, such as bundled:all-minilm-l6-v2")
+    parser.add_argument(
+        "--scores", action="store_true", help="the rows have a teacher's scores: adds kl and margin_mse"
+    )
+    parser.add_argument("--teacher-scale", type=float, default=1.0, help="of margin_mse")
     parser.add_argument("--settings", nargs="*", default=[], metavar="NAME", help="default: all")
     parser.add_argument("--set", dest="overrides", nargs="*", default=[], metavar="KEY=VALUE", help="of the recipe")
+    parser.add_argument("--kept", type=Path, default=home() / "objectives", help="folder of settings that are done")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     arguments = parser.parse_args()
     if arguments.negatives < 1:
@@ -108,11 +177,9 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def train_and_score(
-    terms: list[dict[str, Any]], suite: RetrievalSuite, arguments: argparse.Namespace
-) -> dict[str, NDArray[np.float64]]:
-    """nDCG@10 of each query by view of the vectors."""
-    recipe = {
+def recipe_of(terms: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:
+    """The recipe of a setting."""
+    return {
         "name": "objectives",
         "seed": arguments.seed,
         "model": {"base": arguments.base, "attention": "causal", "readout": "last_token"},
@@ -125,14 +192,31 @@ def train_and_score(
             }
         ],
     }
+
+
+def estimate(terms: list[dict[str, Any]], arguments: argparse.Namespace) -> float:
+    """Seconds of one setting's training, by a dry run."""
     with tempfile.TemporaryDirectory(prefix="objectives-") as folder:
-        file = Path(folder) / "recipe.json"  # JSON is YAML
-        file.write_text(json.dumps(recipe), encoding="utf-8")
-        words = ["train", str(file), *arguments.overrides, "--json", "--out", folder]
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-        command = [sys.executable, "-m", "gemma4vec", *words]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-        model = Embedder.load(json.loads(done.stdout)["run"])
+        return float(command(terms, arguments, folder, "--dry-run")["seconds"])
+
+
+def command(terms: list[dict[str, Any]], arguments: argparse.Namespace, folder: str, *words: str) -> dict[str, Any]:
+    """What `gemma4vec train --json` says of a setting."""
+    file = Path(folder) / "recipe.json"  # JSON is YAML
+    file.write_text(json.dumps(recipe_of(terms, arguments)), encoding="utf-8")
+    line = [sys.executable, "-m", "gemma4vec", "train", str(file), *arguments.overrides, "--json", "--out", folder]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([*line, *words], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def train_and_score(
+    terms: list[dict[str, Any]], suite: RetrievalSuite, arguments: argparse.Namespace
+) -> dict[str, NDArray[np.float64]]:
+    """nDCG@10 of each query by view of the vectors."""
+    with tempfile.TemporaryDirectory(prefix="objectives-") as folder:
+        model = Embedder.load(command(terms, arguments, folder)["run"])
         queries_ND, documents_MD = model.encode_query(suite.queries), model.encode_document(suite.corpus)
     return {name: score(suite, *view(queries_ND, documents_MD)) for name, view in VIEWS.items()}
 
