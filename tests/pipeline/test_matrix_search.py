@@ -152,7 +152,11 @@ def test_ctrl_c_keeps_the_last_step_and_ends_with_130(place: Path, tmp_path: Pat
     words = [sys.executable, "-m", "gemma4vec", "matrix", str(file), "--out", str(out)]
     words += ["--set", f"variables.suites={place / 'suites'}"]
     process = subprocess.Popen(
-        words, env=os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE
+        words,
+        env=os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        # Tests that a shell started in the background ignore it, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     second = half_trained(out, process)
     process.send_signal(signal.SIGINT)
