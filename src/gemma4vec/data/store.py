@@ -16,11 +16,12 @@ import struct
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gemma4vec.data.lazy_rows import LazyRows
 from gemma4vec.data.mapped import MappedFile
 from gemma4vec.data.rows import ContentHash, Row
 from gemma4vec.data.scores import Scores
@@ -46,7 +47,7 @@ ARRAYS = {
 }
 
 
-class StoredRows(Sequence[Row]):
+class StoredRows(LazyRows):
     """The rows of a store, each made when it is asked for.
 
     Attributes:
@@ -65,19 +66,7 @@ class StoredRows(Sequence[Row]):
         self.size = min(size or len(self._positives), len(self._positives))
         self._read = 0
 
-    def __len__(self) -> int:
-        return self.size
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.size))]
-        number = index + self.size if index < 0 else index
-        if not 0 <= number < self.size:
-            raise IndexError(f"row {index} of {self.size}")
+    def row(self, number: int) -> Row:
         self._hold()
         begin, end = int(self._first[number]), int(self._first[number + 1])
         texts = [self._document(text) for text in range(begin, end)]

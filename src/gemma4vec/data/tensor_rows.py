@@ -1,14 +1,14 @@
 """Rows of a file of token ids and masks, read where they stand: nothing is copied, whatever its size."""
 
 import json
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gemma4vec.data.lazy_rows import LazyRows
 from gemma4vec.data.mapped import give_back_pages
 from gemma4vec.data.rows import Row
 from gemma4vec.data.token_files import open_tensors
@@ -30,7 +30,7 @@ class Checked(NamedTuple):
     bad: list[int]
 
 
-class TensorRows(Sequence[Row]):
+class TensorRows(LazyRows):
     """A row for each row of the tensors that has tokens, made when it is asked for; its query has the tokens.
 
     Attributes:
@@ -46,22 +46,10 @@ class TensorRows(Sequence[Row]):
         self._mask: NDArray[Any] = mask_NC.numpy()
         self._good = np.delete(np.arange(checked.rows), checked.bad) if checked.bad else None
         whole = checked.rows - len(checked.bad)
-        self._size = min(size or whole, whole)
+        self.size = min(size or whole, whole)
         self._read = 0
 
-    def __len__(self) -> int:
-        return self._size
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._size))]
-        number = index + self._size if index < 0 else index
-        if not 0 <= number < self._size:
-            raise IndexError(f"row {index} of {self._size}")
+    def row(self, number: int) -> Row:
         place = number if self._good is None else int(self._good[number])
         text = GivenTokens(self._ids[place][self._mask[place] != 0].tolist())
         self._read += 1
@@ -72,7 +60,7 @@ class TensorRows(Sequence[Row]):
 
     def first(self, size: int | None) -> "TensorRows":
         """The first so many of the rows."""
-        if size is None or size >= self._size:
+        if size is None or size >= self.size:
             return self
         return TensorRows(self.path, self.checked, pair_with_itself=self.pair_with_itself, size=size)
 
