@@ -2,8 +2,8 @@
 
 import gzip
 import json
-import sys
 
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,19 +97,21 @@ def test_a_cut_or_false_gzip_is_told(tmp_path):
             read_rows(tmp_path / name)
 
 
-def test_zstd_without_a_library_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    (tmp_path / "rows.jsonl.zst").write_bytes(b"")
-    with pytest.raises(InputError, match="pip install zstandard"):
-        read_rows(tmp_path / "rows.jsonl.zst")
+def test_zstd_is_read_frame_after_frame(tmp_path):
+    frame = pyarrow.compress(f"{GOOD}\n".encode(), "zstd", asbytes=True)
+    (tmp_path / "rows.jsonl.zst").write_bytes(frame + frame)
+    assert len(read_rows(tmp_path / "rows.jsonl.zst").rows) == 2
 
 
-@pytest.mark.skipif(sys.version_info < (3, 14), reason="Python reads Zstandard from 3.14")
-def test_zstd_is_read(tmp_path):
-    from compression import zstd
-
-    (tmp_path / "rows.jsonl.zst").write_bytes(zstd.compress(GOOD.encode()))
-    assert len(read_rows(tmp_path / "rows.jsonl.zst").rows) == 1
+def test_a_cut_or_false_zstd_is_told(tmp_path):
+    text = "\n".join([GOOD.replace("p", str(number)) for number in range(9_999)])
+    whole = pyarrow.compress(text.encode(), "zstd", asbytes=True)
+    cases = {"cut": whole[: len(whole) // 2], "second": whole + whole[: len(whole) // 2], "plain": GOOD.encode()}
+    for name, content in cases.items():
+        file = tmp_path / f"{name}.jsonl.zst"
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=f"{name}.jsonl.zst: compressed stream damaged after line"):
+            read_rows(file)
 
 
 def test_unusual_texts_are_kept_and_counted(tmp_path):

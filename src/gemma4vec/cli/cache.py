@@ -14,6 +14,7 @@ OTHERS = {
     "tokens": "rows as tokens",
     "snapshots": "models of runs that were not finished",
     "apt": "package descriptions",
+    "hub": "which files of the hub's data sets were read",
 }
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")]

@@ -1,23 +1,20 @@
 """The one interface of all sources: what a recipe names as something that gives records, and what it depends on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from gemma4vec.data.beir import beir_files, beir_records
 from gemma4vec.data.debian import debian_records, description_files
+from gemma4vec.data.hub_files import hub_files
 from gemma4vec.data.records import Record, jsonl_records, text_records
-from gemma4vec.data.tables import csv_records, dataset_records, open_dataset, parquet_records
+from gemma4vec.data.splits import BY_SUFFIX, files_of_split, kind_of_file, readable
+from gemma4vec.data.tables import csv_records, dataset_records, open_dataset, parquet_records, saved_dataset
 from gemma4vec.data.token_files import sqlite_records
 from gemma4vec.errors import InputError
+from gemma4vec.model.hub import is_hub_id
 from gemma4vec.recipe.sources import Source
-
-# Suffixes of the files of a data set in a local folder, and how each kind is read.
-BY_SUFFIX = {".parquet": "parquet", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
-
-# What the files of a split are named after.
-SPLITS = ("train", "validation", "valid", "dev", "test")
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,7 @@ class Input:
         files: files whose bytes decide what is read.
         identity: what decides it beside files.
         other_bytes: size of what is read beside files.
+        revision: the hub's commit, of a hub's data set.
     """
 
     where: str
@@ -37,6 +35,7 @@ class Input:
     files: tuple[Path, ...] = ()
     identity: str = ""
     other_bytes: int = 0
+    revision: str = ""
 
     @property
     def bytes(self) -> int:
@@ -58,9 +57,9 @@ def open_input(source: Source, say: Callable[[str], None]) -> Input:
     if source.source == "beir":
         return Input(str(path), lambda: beir_records(path, source.split), beir_files(path, source.split))
     if source.source == "datasets":
-        return _dataset(source, path)
+        return _dataset(source, path, say)
     if source.source == "parquet" and path.is_dir():
-        return _folder(source, path, sorted(path.glob("*.parquet")))
+        return _folder(source, str(path), sorted(path.glob("*.parquet")))
     return _file(source, path)
 
 
@@ -76,55 +75,41 @@ def _file(source: Source, path: Path) -> Input:
     return Input(str(path), readers[source.source], (path,))
 
 
-def _folder(source: Source, folder: Path, files: list[Path]) -> Input:
+def _folder(source: Source, where: str, files: Sequence[Path], revision: str = "") -> Input:
     """Files read one after the other, each with the columns that it has."""
     if not files:
         kinds = ", ".join(BY_SUFFIX) if source.source == "datasets" else ".parquet"
-        raise InputError(f"{folder}: no file to read ({kinds}); check the source's path")
-    inputs = [_file(source.model_copy(update={"source": _kind(file)}), file) for file in files]
-    return Input(str(folder), lambda: chain.from_iterable(one.records() for one in inputs), tuple(files))
+        raise InputError(f"{where}: no file to read ({kinds}); check the source's path")
+    inputs = [_file(source.model_copy(update={"source": kind_of_file(file.name)}), file) for file in files]
+    records = lambda: chain.from_iterable(one.records() for one in inputs)  # noqa: E731
+    return Input(where, records, tuple(files), revision=revision)
 
 
-def _kind(file: Path) -> str:
-    name = file.name.removesuffix(".gz").removesuffix(".zst")
-    return BY_SUFFIX[Path(name).suffix]
-
-
-def _dataset(source: Source, path: Path) -> Input:
+def _dataset(source: Source, path: Path, say: Callable[[str], None]) -> Input:
     """A hub's data set, one saved to disk, or a folder of plain files."""
-    if path.is_dir() and not ((path / "state.json").is_file() or (path / "dataset_dict.json").is_file()):
-        known = [
-            file
-            for file in sorted(path.rglob("*"))
-            if file.is_file() and Path(file.name.removesuffix(".gz").removesuffix(".zst")).suffix in BY_SUFFIX
-        ]
-        return _folder(source, path, _of_split(source, path, known))
-    if path.exists() and not path.is_dir():
+    if saved_dataset(path):
+        return _by_library(source, str(source.path))
+    if path.is_dir():
+        known = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file() and readable(file.name)]
+        files = files_of_split(str(path), known, source.split)
+        return _folder(source, str(path), [path / file for file in files])
+    if path.exists():
         raise InputError(f"{path}: a file is no data set; use source: {BY_SUFFIX.get(path.suffix, 'jsonl')}")
-    dataset = open_dataset(source)
+    assert source.path is not None
+    if not is_hub_id(source.path):
+        raise InputError(f"{source.path}: no such folder, and no id of the hub (owner/name); check the source's path")
+    found = hub_files(source.path, source.subset, source.split, say)
+    if found.files:
+        return _folder(source, source.path, found.files, found.commit)
+    return _by_library(source, f"{source.path.partition('@')[0]}@{found.commit}", found.commit)
+
+
+def _by_library(source: Source, name: str, revision: str = "") -> Input:
+    dataset = open_dataset(name, source.subset, source.split)
     return Input(
         str(source.path),
-        lambda: dataset_records(source),
+        lambda: dataset_records(dataset, source),
         identity=str(dataset._fingerprint),
         other_bytes=int(dataset.data.nbytes),
+        revision=revision,
     )
-
-
-def _of_split(source: Source, folder: Path, files: list[Path]) -> list[Path]:
-    """The files named after the split, or that lie in a folder of its name; all of them where none names any split.
-
-    Raises:
-        InputError: files are named after other splits alone: nobody should train on a test split unawares.
-    """
-
-    def named(split: str) -> list[Path]:
-        return [file for file in files if file.name.startswith(split) or split in file.relative_to(folder).parts[:-1]]
-
-    found = named(source.split)
-    others = [split for split in SPLITS if named(split)]
-    if not found and files and (others or source.split != "train"):
-        raise InputError(
-            f"{folder}: no file is named after the split {source.split!r}; there are files of "
-            f"{', '.join(others) or 'no split'}; set the source's split"
-        )
-    return found or files

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from gemma4vec.data.inputs import BY_SUFFIX
 from gemma4vec.data.open_suite import open_suite
 from gemma4vec.data.rows import Row
 from gemma4vec.data.sources import PlainTexts, load_sources
+from gemma4vec.data.splits import kind_of_file
 from gemma4vec.data.suite_group import members_of
 from gemma4vec.data.suite_texts import SuiteTexts, suite_texts
 from gemma4vec.errors import InputError
@@ -51,9 +51,10 @@ def sources_of_run(run: RunFolder) -> list[Source]:
         InputError: the run's recipe or manifest is damaged.
     """
     made = {name: told for stage in (run.manifest.get("data") or {}).values() for name, told in stage.items()}
+    unset = Source.model_fields["negatives"].default
     sources = _sources_of_recipe(parse_recipe(run.recipe_text, str(run.path / RECIPE)))
     return [
-        source.model_copy(update={"source": "jsonl", "path": made[source.name]["path"]})
+        source.model_copy(update={"source": "jsonl", "path": made[source.name]["path"], "negatives": unset})
         if source.source == "pycode" and source.name in made
         else source
         for source in sources
@@ -95,8 +96,7 @@ def _kind(path: Path) -> Any:
     """How a file or folder is read, by its name and contents."""
     if path.is_dir():
         return "beir" if (path / "qrels").is_dir() else "datasets"
-    suffix = Path(path.name.removesuffix(".gz").removesuffix(".zst")).suffix
-    return BY_SUFFIX.get(suffix, "jsonl")
+    return kind_of_file(path.name) or "jsonl"
 
 
 def _sources_of_recipe(recipe: Recipe) -> list[Source]:

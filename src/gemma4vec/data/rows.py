@@ -87,7 +87,7 @@ def clean_title(title: str | None) -> str | None:
 
 
 def read_rows(path: Path, max_bad_share: float = 0.0) -> RowsRead:
-    """Read and validate a JSONL file of rows (.gz, and .zst where a Zstandard library is installed).
+    """Read and validate a JSONL file of rows (.gz and .zst by suffix).
 
     Args:
         path: the file.
@@ -132,9 +132,14 @@ def check_bad_share(read: RowsRead, good: int, max_bad_share: float, where: str,
         raise InputError(f"{where}: the file is empty; at least one of its {what} is needed")
     if len(read.bad) > max_bad_share * total or not good:
         raise InputError(
-            f"{read.bad[0]} ({len(read.bad)} of {total} {what} are bad, {max_bad_share:.1%} are allowed); "
+            f"{read.bad[0]} ({len(read.bad)} of {total} {what} are bad, {shown_share(max_bad_share)} are allowed); "
             f"mend the {what} or allow a larger share (max_bad_share)"
         )
+
+
+def shown_share(share: float) -> str:
+    """A share in per cent, however small."""
+    return f"{100 * share:.4g}%"
 
 
 def _plain(value: dict[str, Any], read: RowsRead) -> Row | None:

@@ -10,7 +10,7 @@ from gemma4vec.data.drops import apply_drops, read_drops
 from gemma4vec.data.inputs import Input, open_input
 from gemma4vec.data.mixture import MixedRows, Part, shares_of
 from gemma4vec.data.pycode import load_or_build_pycode
-from gemma4vec.data.rows import Row, RowsRead, check_bad_share, content_hash, rows_of
+from gemma4vec.data.rows import Row, RowsRead, check_bad_share, content_hash, rows_of, shown_share
 from gemma4vec.data.stamps import file_hash
 from gemma4vec.data.store import StoredRows, open_store, write_store
 from gemma4vec.data.tensor_rows import TensorRows, check_tensors, refuse_bad_tensors
@@ -56,6 +56,7 @@ class Read:
     unknown_keys: list[str] = field(default_factory=list)
     content_hash: str = ""
     largest_token: int = -1
+    revision: str = ""
 
 
 def load_sources(sources: Sequence[Source], say: Callable[[str], None], mixture: Mixture | None = None) -> Loaded:
@@ -146,13 +147,14 @@ def read_source(source: Source, say: Callable[[str], None]) -> Read:
             sorted(noted.unknown_keys),
             content_hash(rows),
             max((max(text.ids) for row in rows for text in _texts(row) if isinstance(text, GivenTokens)), default=-1),
+            found.revision,
         )
     store = stored(source, found, say)
     bad = store.facts["bad"]
     if bad > source.max_bad_share * (bad + len(store)):
         raise InputError(
             f"{store.facts['first_bad']} ({bad} of {bad + len(store)} {_unit(source)} are bad, "
-            f"{source.max_bad_share:.1%} are allowed); mend them or allow a larger share (max_bad_share)"
+            f"{shown_share(source.max_bad_share)} are allowed); mend them or allow a larger share (max_bad_share)"
         )
     facts = store.facts
     content = facts["content_hash"] if source.max_rows is None else f"{facts['content_hash']}:{source.max_rows}"
@@ -164,6 +166,7 @@ def read_source(source: Source, say: Callable[[str], None]) -> Read:
         facts["unknown_keys"],
         content,
         facts["largest_token"],
+        found.revision,
     )
 
 
@@ -244,10 +247,15 @@ def _facts(source: Source, path: str | None, read: Read) -> dict[str, Any]:
     }
     if read.largest_token >= 0:
         facts["largest_token"] = read.largest_token
+    if read.revision:
+        facts["revision"] = read.revision
     return facts
 
 
 def _tell(source: Source, read: Read, say: Callable[[str], None]) -> None:
+    if source.source != "pycode" and source.negatives != Source.model_fields["negatives"].default:
+        # No error: a shipped recipe of pycode is often tried on a file of rows with source=jsonl alone.
+        say(f"{source.name}: negatives={source.negatives} is for pycode; these rows keep the negatives that they have")
     if read.bad:
         say(f"{source.name}: {read.bad} bad rows left out, the first: {read.first_bad}")
     if read.unknown_keys:

@@ -41,13 +41,12 @@ def parquet_records(path: Path, source: Source) -> Iterator[Record]:
         raise InputError(f"{path}: cannot be read as Parquet ({_line(error)}); copy or make the file again") from error
 
 
-def dataset_records(source: Source) -> Iterator[Record]:
-    """Rows of a data set from the hub, or of a folder that `Dataset.save_to_disk` wrote.
+def dataset_records(dataset: Any, source: Source) -> Iterator[Record]:
+    """Rows of a `datasets.Dataset`.
 
     Raises:
-        InputError: it cannot be loaded, has no such split, no known columns, or one of a wrong type.
+        InputError: no known columns, or one of a wrong type.
     """
-    dataset = open_dataset(source)
     where = f"{source.path} ({source.split})"
     mapped = map_columns(dataset.column_names, source.columns, where, plain=source.plain)
     arrow = dataset.with_format("arrow")
@@ -55,8 +54,13 @@ def dataset_records(source: Source) -> Iterator[Record]:
     yield from _arrow_records((block for block in arrow.iter(BLOCK)), mapped, where)
 
 
-def open_dataset(source: Source) -> Any:
-    """The `datasets.Dataset` that a source names.
+def saved_dataset(folder: Path) -> bool:
+    """Whether a folder is what `save_to_disk` of the `datasets` library wrote."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def open_dataset(name: str, subset: str | None, split: str) -> Any:
+    """The `datasets.Dataset` of a folder that `save_to_disk` wrote, or of the hub (`owner/name@revision`).
 
     Raises:
         InputError: it cannot be loaded or has no such split.
@@ -64,23 +68,23 @@ def open_dataset(source: Source) -> Any:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     import datasets
 
-    assert source.path is not None
-    folder = Path(source.path).expanduser()
+    folder = Path(name).expanduser()
     try:
-        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        if saved_dataset(folder):
             found = datasets.load_from_disk(str(folder))
             if isinstance(found, datasets.DatasetDict):
-                if source.split not in found:
-                    raise InputError(f"{folder}: no split {source.split!r}; it has {', '.join(found)}")
-                found = found[source.split]
+                if split not in found:
+                    raise InputError(f"{folder}: no split {split!r}; it has {', '.join(found)}")
+                found = found[split]
             return found
-        return datasets.load_dataset(source.path, source.subset, split=source.split)
+        repository, _, revision = name.partition("@")
+        return datasets.load_dataset(repository, subset, split=split, revision=revision or None)
     except InputError:
         raise
     except Exception as error:  # the library and the hub's client raise whatever they like
         raise InputError(
-            f"data: cannot load the data set {source.path!r}, split {source.split!r} ({_line(error)}); check the id, "
-            "split and subset, and the network"
+            f"data: cannot load the data set {name!r}, split {split!r} ({_line(error)}); check the id, split and "
+            "subset, and the network"
         ) from error
 
 
@@ -122,9 +126,30 @@ def check_types(schema: "pyarrow.Schema", mapped: Mapped, where: str) -> None:
 def _arrow_records(blocks: Any, mapped: Mapped, where: str) -> Iterator[Record]:
     number = 0
     for block in blocks:
-        for cells in block.to_pylist():
+        for cells in _cells(block):
             number += 1
-            yield _record(where, number, mapped, cells, "row")
+            if isinstance(cells, RejectError):
+                name, reason = cells.args
+                yield Record(where, number, None, reason, name, "row")
+            else:
+                yield _record(where, number, mapped, cells, "row")
+
+
+def _cells(block: Any) -> Iterator[dict[str, Any] | RejectError]:
+    """The rows of a block; in place of one whose bytes are no text, what is wrong with it."""
+    try:
+        yield from block.to_pylist()
+        return
+    except UnicodeDecodeError:
+        pass  # Arrow does not look at the bytes before they are asked for
+    for place in range(block.num_rows):
+        row: dict[str, Any] = {}
+        try:
+            for name in block.schema.names:
+                row[name] = block.column(name)[place].as_py()
+            yield row
+        except UnicodeDecodeError as error:
+            yield RejectError(name, f"not UTF-8 at byte {error.start}")
 
 
 def _record(where: str, number: int, mapped: Mapped, cells: dict[str, Any], unit: str) -> Record:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gemma4vec.data.lazy_rows import LazyRows
 from gemma4vec.data.mapped import give_back_pages
-from gemma4vec.data.rows import Row
+from gemma4vec.data.rows import Row, shown_share
 from gemma4vec.data.token_files import open_tensors
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, write_json
@@ -104,7 +104,7 @@ def refuse_bad_tensors(path: Path, checked: Checked, max_bad_share: float) -> st
     first = f"{path} row {checked.bad[0] + 1}: is empty or holds numbers that are no token ids"
     if len(checked.bad) > max_bad_share * checked.rows or len(checked.bad) == checked.rows:
         raise InputError(
-            f"{first} ({len(checked.bad)} of {checked.rows} rows are bad, {max_bad_share:.1%} are allowed); mend the "
-            "rows or allow a larger share (max_bad_share)"
+            f"{first} ({len(checked.bad)} of {checked.rows} rows are bad, {shown_share(max_bad_share)} are allowed); "
+            "mend the rows or allow a larger share (max_bad_share)"
         )
     return first

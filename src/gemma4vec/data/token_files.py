@@ -76,7 +76,8 @@ def open_tensors(path: Path) -> "tuple[Tensor, Tensor]":
         found = torch.load(path, mmap=True, weights_only=True, map_location="cpu")
     except Exception as error:  # whatever zip files, pickles and torch raise
         raise InputError(
-            f"{path}: cannot be read as a file of torch.save ({' '.join(str(error).split())[:120]})"
+            f"{path}: cannot be read as a file of torch.save ({' '.join(str(error).split())[:120]}); "
+            "copy or make it again"
         ) from error
     names = ("input_ids", "attention_mask")
     if not isinstance(found, dict) or any(not isinstance(found.get(name), torch.Tensor) for name in names):

@@ -24,7 +24,6 @@ _ALLOCATORS = ("tcmalloc", "jemalloc")
 _EXTRAS = {
     "mteb": ("mteb", "MTEB's tasks"),
     "language": ("py3langid", "languages of texts in data check and stats"),
-    "zstd": ("zstandard", "files that end in .zst, before Python 3.14"),
 }
 
 
