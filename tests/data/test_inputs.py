@@ -98,7 +98,7 @@ def test_broken_json_far_down_is_named_and_counted_only_below_the_share(tmp_path
     lines = [json.dumps({"query": f"q{i}", "pos": ["p"]}) for i in range(70_010)]
     lines[70_000] = '{"query": "broken"'
     (tmp_path / "big.jsonl").write_text("\n".join(lines) + "\n")
-    with pytest.raises(InputError, match=r"big\.jsonl line 70001: not JSON .*1 of 70010 rows are bad, 0\.0% are allow"):
+    with pytest.raises(InputError, match=r"big\.jsonl line 70001: not JSON .*1 of 70010 rows are bad, 0% are allow"):
         read(tmp_path / "big.jsonl", "jsonl")
     loaded = read(tmp_path / "big.jsonl", "jsonl", max_bad_share=0.001)
     assert len(loaded.rows) == 70_009 and loaded.sources["s"]["bad_rows"] == 1

@@ -5,7 +5,7 @@ import json
 
 import pyarrow
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemma4vec.data.rows import OVERLONG, Row, content_hash, read_rows, write_rows
@@ -23,6 +23,7 @@ rows = st.builds(
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
 def test_written_rows_are_read(tmp_path_factory, name):
+    @settings(deadline=None)
     @given(st.lists(rows, min_size=1, max_size=4))
     def check(written):
         path = tmp_path_factory.mktemp("rows") / name

@@ -14,6 +14,7 @@ from gemma4vec.data.rows import Row, content_hash, read_rows, write_rows
 from gemma4vec.data.sources import load_sources, read_source
 from gemma4vec.data.stamps import file_hash
 from gemma4vec.data.store import StoredRows, open_store, write_store
+from gemma4vec.data.text_key import text_key
 from gemma4vec.data.texts import TextsOnDisk, unique_texts
 from gemma4vec.errors import InputError
 from gemma4vec.model.given_tokens import GivenTokens
@@ -53,6 +54,9 @@ def test_what_goes_in_comes_out(rows: list[Row], tmp_path_factory: pytest.TempPa
     assert [row.task for row in store] == [row.task for row in rows]
     assert store.facts["content_hash"] == content_hash(rows)
     assert negative_counts(store).tolist() == [len(row.neg) for row in rows]
+    assert store.positive_counts().tolist() == [len(row.pos) for row in rows]
+    texts = [text for row in rows for text in (row.query, *row.pos, *row.neg)]
+    assert store.folded_keys().tolist() == list(map(text_key, texts))
     groups = group_numbers(store).tolist()
     assert [store.facts["group_names"][n] if n >= 0 else None for n in groups] == [row.group for row in rows]
     opened = open_store(folder, "k")
@@ -68,7 +72,7 @@ def test_groups_of_mixed_rows_agree_in_memory_and_on_disk(tmp_path: Path) -> Non
     assert group_numbers(mixed).tolist() == group_numbers(MixedRows([Part("all", rows)])).tolist()
 
 
-@pytest.mark.parametrize("name", ["texts.bin", "ends.bin", "first.bin", "store.json"])
+@pytest.mark.parametrize("name", ["texts.bin", "ends.bin", "first.bin", "folded.bin", "store.json"])
 def test_a_damaged_store_is_not_used(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "s"
     write_store(folder, [Row("q", [Document("p")])], {"key": "k"})

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gemma4vec.data.distinct import spread_duplicates
+from gemma4vec.data.distinct import Apart
 from gemma4vec.data.mixture import MixedRows, negative_counts
 from gemma4vec.data.order import Epoch, epoch_order
 from gemma4vec.data.rows import Row
@@ -69,14 +69,15 @@ def batches(
     """
     check_rows(rows, size=size, hard_negatives=hard_negatives)
     per_epoch = len(rows) // size
+    apart = Apart(rows) if distinct else None
     epoch_shown, order = -1, Epoch(np.empty(0, np.int64), np.empty(0, np.int64))
     step = start
     while True:
         epoch, within = divmod(step, per_epoch)
         if epoch != epoch_shown:
             order = epoch_order(rows, size=size, seed=seed, epoch=epoch, group_rows=group_rows)
-            if distinct:
-                order = spread_duplicates(order, rows, size)
+            if apart is not None:
+                order = apart.spread(order, size)
             epoch_shown = epoch
         here = slice(within * size, (within + 1) * size)
         yield _draw(rows, order.rows[here].tolist(), order.passes[here].tolist(), hard_negatives, seed, epoch)

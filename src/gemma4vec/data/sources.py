@@ -12,7 +12,7 @@ from gemma4vec.data.mixture import MixedRows, Part, shares_of
 from gemma4vec.data.pycode import load_or_build_pycode
 from gemma4vec.data.rows import Row, RowsRead, check_bad_share, content_hash, rows_of, shown_share
 from gemma4vec.data.stamps import file_hash
-from gemma4vec.data.store import StoredRows, open_store, write_store
+from gemma4vec.data.store import StoredRows, open_or_write, write_store
 from gemma4vec.data.tensor_rows import TensorRows, check_tensors, refuse_bad_tensors
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, home, sha256_text
@@ -192,21 +192,13 @@ def stored(source: Source, found: Input, say: Callable[[str], None]) -> StoredRo
     files = [*found.files, *([Path(source.drop).expanduser()] if source.drop else [])]
     key = sha256_text(reading, found.identity, *(file_hash(file) for file in files))
     folder = cache() / "rows" / sha256_text(found.where, reading)[:24]
-    store = open_store(folder, key)
-    if store is not None:
-        return store
-    from filelock import FileLock
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{folder.name}.lock"):
-        store = open_store(folder, key)
-        if store is not None:
-            return store
+    def write() -> StoredRows:
         say(f"{source.name}: reading {found.bytes / 2**20:,.0f} MiB once, into {folder}")
         noted = RowsRead()
         facts: dict[str, Any] = {"key": key, "where": found.where}
 
-        def rows() -> Any:
+        def rows() -> Iterator[Row]:
             good = 0
             for row in _kept(rows_of(found.records(), noted, plain=source.plain), source):
                 good += 1
@@ -216,6 +208,8 @@ def stored(source: Source, found: Input, say: Callable[[str], None]) -> StoredRo
             facts["counts"], facts["unknown_keys"] = dict(noted.counts), sorted(noted.unknown_keys)
 
         return write_store(folder, rows(), facts)
+
+    return open_or_write(folder, key, write)
 
 
 def _kept(rows: Iterator[Row], source: Source) -> Iterator[Row]:

@@ -3,8 +3,8 @@
 A store is a folder: the bytes of all texts one after the other (`texts.bin`), where each ends (`ends.bin`), the number
 of each row's first text (`first.bin`, one more than there are rows), how many positives it has (`positives.bin`),
 numbers of its group, its task and the teacher that scored it (`groups.bin`, `tasks.bin`, `teachers.bin`, -1: none), a
-hash of each text (`keys.bin`), the scores of scored rows (`scores.bin`) and where each row's begin (`scored.bin`, -1:
-it has none), and `store.json`.
+hash of each text (`keys.bin`), one that folds case and white space (`folded.bin`), the scores of scored rows
+(`scores.bin`) and where each row's begin (`scored.bin`, -1: it has none), and `store.json`.
 
 A text is UTF-8; with a title in front and a zero byte between; or, where tokens were given, a one byte, the prompt's
 length, the key, and the ids. Texts never hold either byte (`data.rows.CONTROL`).
@@ -13,8 +13,9 @@ length, the key, and the ids. Texts never hold either byte (`data.rows.CONTROL`)
 import hashlib
 import json
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ from gemma4vec.data.lazy_rows import LazyRows
 from gemma4vec.data.mapped import MappedFile
 from gemma4vec.data.rows import ContentHash, Row
 from gemma4vec.data.scores import Scores
+from gemma4vec.data.text_key import text_key
 from gemma4vec.files import atomic_folder, write_json
 from gemma4vec.model.given_tokens import GivenTokens
 from gemma4vec.model.prompts import Document
 
-FORMAT = 2
+FORMAT = 3
 TITLE, TOKENS = b"\x00", b"\x01"
 HEADER = struct.Struct("<iqi")  # prompt, key, whether there is a key
 # So many rows are read between two times that pages are given back: one touch may map 2 MiB around it.
@@ -41,6 +43,7 @@ ARRAYS = {
     "groups": np.int32,
     "tasks": np.int32,
     "keys": np.int64,
+    "folded": np.int64,
     "scores": np.float64,
     "scored": np.int64,
     "teachers": np.int32,
@@ -55,7 +58,7 @@ class StoredRows(LazyRows):
         size: how many of the rows there are; `first(n)` gives fewer.
     """
 
-    def __init__(self, folder: Path, size: int | None = None):
+    def __init__(self, folder: Path):
         self.folder = folder
         self.facts: dict[str, Any] = json.loads((folder / "store.json").read_text(encoding="utf-8"))
         self._texts = MappedFile(folder / "texts.bin", np.uint8)
@@ -63,7 +66,7 @@ class StoredRows(LazyRows):
         self._ends, self._first = self._files["ends"].array, self._files["first"].array
         self._positives = self._files["positives"].array
         self._groups, self._tasks = self._files["groups"].array, self._files["tasks"].array
-        self.size = min(size or len(self._positives), len(self._positives))
+        self.size = len(self._positives)
         self._read = 0
 
     def row(self, number: int) -> Row:
@@ -98,7 +101,15 @@ class StoredRows(LazyRows):
 
     def first(self, size: int | None) -> "StoredRows":
         """The first so many of the rows."""
-        return self if size is None or size >= self.size else StoredRows(self.folder, size)
+        if size is None or size >= self.size:
+            return self
+        fewer = copy(self)  # the files are mapped once
+        fewer.size = size
+        return fewer
+
+    def positive_counts(self) -> NDArray[np.int64]:
+        """How many positives each row has: `int64[R]`."""
+        return self._positives[: self.size].astype(np.int64)
 
     def negative_counts(self) -> NDArray[np.int64]:
         """How many negatives each row has: `int64[R]`."""
@@ -121,6 +132,10 @@ class StoredRows(LazyRows):
         """A hash of each text, queries first in their rows: `int64[T]`, and see `text`."""
         return self._files["keys"].array[: int(self._first[self.size])]
 
+    def folded_keys(self) -> NDArray[np.int64]:
+        """`data.text_key` of each text, in the same order: `int64[T]`."""
+        return self._files["folded"].array[: int(self._first[self.size])]
+
     def text_rows(self) -> NDArray[np.int64]:
         """Number of the first text of each row, and one more: `int64[R + 1]`."""
         return self._first[: self.size + 1]
@@ -130,12 +145,16 @@ class StoredRows(LazyRows):
         self._hold()
         return self._document(number)
 
+    def give_back(self) -> None:
+        """Let go of the pages that were read."""
+        self._texts.give_back()
+        for file in self._files.values():
+            file.give_back()
+
     def _hold(self) -> None:
         self._read += 1
         if self._read % ROWS_HELD == 0:
-            self._texts.give_back()
-            for file in self._files.values():
-                file.give_back()
+            self.give_back()
 
     def _document(self, number: int) -> Document:
         begin = int(self._ends[number - 1]) if number else 0
@@ -164,11 +183,13 @@ def write_store(folder: Path, rows: Iterable[Row], facts: dict[str, Any]) -> Sto
         largest = -1
         for row in rows:
             hashing.add(row)
-            raws = list(map(encoded, [Document(row.query), *row.pos, *row.neg]))
+            documents = [Document(row.query), *row.pos, *row.neg]
+            raws = list(map(encoded, documents))
             ends = end + np.cumsum([len(raw) for raw in raws], dtype=np.int64)
             streams["texts"].write(b"".join(raws))
             streams["ends"].write(ends.tobytes())
             streams["keys"].write(b"".join(hashlib.blake2b(raw, digest_size=8).digest() for raw in raws))
+            streams["folded"].write(struct.pack(f"<{len(raws)}q", *map(text_key, [row.query, *documents[1:]])))
             streams["first"].write(texts.to_bytes(8, "little"))
             streams["positives"].write(len(row.pos).to_bytes(4, "little"))
             values = () if row.scores is None else (*row.scores.pos, *row.scores.neg)
@@ -203,10 +224,22 @@ def open_store(folder: Path, key: str) -> StoredRows | None:
         return None
 
 
+def open_or_write(folder: Path, key: str, write: Callable[[], StoredRows]) -> StoredRows:
+    """The store in a folder, written now where there is none for this key; by one process of several that want it."""
+    store = open_store(folder, key)
+    if store is not None:
+        return store
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        return open_store(folder, key) or write()
+
+
 def _whole(store: StoredRows) -> bool:
     """Whether every file is as long as the store says: a copy may have been cut."""
     rows, texts = store.facts["rows"], store.facts["texts"]
-    lengths = {"ends": texts, "keys": texts, "first": rows + 1, "scores": store.facts["scores"]}
+    lengths = {"ends": texts, "keys": texts, "folded": texts, "first": rows + 1, "scores": store.facts["scores"]}
     arrays = all(len(file.array) == lengths.get(name, rows) for name, file in store._files.items())
     return arrays and (not texts or int(store._ends[-1]) == len(store._texts.array))
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gemma4vec.data.lazy_rows import LazyRows
 from gemma4vec.data.mapped import give_back_pages
 from gemma4vec.data.rows import Row, shown_share
+from gemma4vec.data.text_key import tokens_key
 from gemma4vec.data.token_files import open_tensors
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, write_json
@@ -18,6 +19,7 @@ from gemma4vec.model.given_tokens import GivenTokens
 from gemma4vec.model.prompts import Document
 
 BLOCK = 65_536
+KEYS_BLOCK = 8_192
 # So many rows are read between two times that pages are given back: one touch may map 2 MiB around it.
 ROWS_HELD = 64
 
@@ -57,6 +59,21 @@ class TensorRows(LazyRows):
             give_back_pages(self._ids)
             give_back_pages(self._mask)
         return Row(text, [Document(text)] if self.pair_with_itself else [])
+
+    def keys(self) -> NDArray[np.int64]:
+        """`data.text_key` of each row's tokens: `int64[R]`. Reads all of them."""
+        keys: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+        for start in range(0, self.size, KEYS_BLOCK):
+            end = min(start + KEYS_BLOCK, self.size)
+            chosen: Any = slice(start, end) if self._good is None else self._good[start:end]
+            ids, shown = self._ids[chosen], self._mask[chosen] != 0
+            raw = ids[shown].astype("<i4").tobytes()
+            ends = 4 * np.cumsum(shown.sum(axis=1))
+            spans = zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)
+            keys.append(np.array([tokens_key(raw[begin:end]) for begin, end in spans], dtype=np.int64))
+            give_back_pages(self._ids)
+            give_back_pages(self._mask)
+        return np.concatenate(keys)
 
     def first(self, size: int | None) -> "TensorRows":
         """The first so many of the rows."""

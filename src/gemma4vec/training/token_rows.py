@@ -12,13 +12,13 @@ from pathlib import Path
 
 from gemma4vec.data.mixture import MixedRows, Part
 from gemma4vec.data.rows import Row
-from gemma4vec.data.store import StoredRows, open_store, write_store
+from gemma4vec.data.store import StoredRows, open_or_write, write_store
 from gemma4vec.data.tensor_rows import TensorRows
+from gemma4vec.data.text_key import text_key
 from gemma4vec.files import cache, sha256_text
 from gemma4vec.model.given_tokens import GivenTokens
 from gemma4vec.model.prompts import Document, Prompted, Prompts
 from gemma4vec.model.tokens import Tokeniser
-from gemma4vec.training.text_keys import text_key
 
 BLOCK = 512
 
@@ -59,11 +59,12 @@ def tokenised_rows(
         words = json.dumps(prompts(part.name).as_dict(), sort_keys=True)
         key = sha256_text(identity, words, limits, hashes[part.name])
         folder = cache() / "tokens" / sha256_text(part.name, identity, words, limits)[:24]
-        store = open_store(folder, key)
-        if store is None:
+
+        def write(part: Part = part, folder: Path = folder, key: str = key) -> StoredRows:
             say(f"{part.name}: tokenising {len(part.rows):,} rows once, into {folder}")
-            store = _write(part, folder, key, tokeniser, prompts(part.name), query_tokens, document_tokens)
-        parts.append(replace(part, rows=store))
+            return _write(part, folder, key, tokeniser, prompts(part.name), query_tokens, document_tokens)
+
+        parts.append(replace(part, rows=open_or_write(folder, key, write)))
     return MixedRows(parts, rows.one_source_batches, rows.one_task_batches)
 
 
