@@ -1,23 +1,26 @@
 """How soon training data is there and how much memory it takes, for few rows and for millions.
 
 Files are generated below FOLDER: `tensors` (input_ids int32 and attention_mask bool, [N, 128], 4 to 40 tokens a row, as
-queries have) and `jsonl` (a query of 8 words, a positive of 60). Each is opened twice, each time in a process of its
-own, which then draws batches; the second time is what every run after the first one sees. Memory is the process's
-resident set above what it was when the libraries were loaded. Example:
+queries have) and `jsonl` (a query of 3 to 10 words, as web queries are, and a positive of 9 to 24, as titles and
+snippets are). Each is opened twice, each time in a process of its own, which then draws batches; the second time is
+what every run after the first one sees. A third process draws batches without equal texts (`batch.distinct`). Memory is
+the process's resident set above what it was when the libraries were loaded; `highest_mib` is the highest one ever, as
+the system notes it, libraries included. Example (seven million rows: 4.4 GB of disk as tensors, 3 GB as JSONL):
 
-    python benchmarks/data_memory.py /tmp/data_memory --tensors 100000 7129444 --jsonl 100000 1000000
+    python benchmarks/data_memory.py /tmp/data_memory --tensors 100000 7129444 --jsonl 100000 7129444
 """
 
 import argparse
 import json
 import os
-import random
+import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from record import as_program, say, write_result
 
@@ -43,17 +46,28 @@ def write_tensors(path: Path, rows: int) -> None:
 
 
 def write_jsonl(path: Path, rows: int) -> None:
-    """Rows of random words."""
-    chance = random.Random(0)
-    words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 9))) for _ in range(20_000)]
+    """Rows of words that are as frequent as a language's: halves of texts are made once and put together at random."""
+    chance = np.random.default_rng(0)
+    lengths = chance.integers(2, 11, 30_000)
+    words = ["".join(chance.choice(list("etaoinshrdlcumwfgypbvk"), length)) for length in lengths]
+    often = 1 / np.arange(2, len(words) + 2)
+    often /= often.sum()
+
+    def pool(least: int, most: int) -> list[str]:
+        """Parts of texts; two of them are one of some hundred millions of texts."""
+        counts = chance.integers(least, most + 1, 20_000)
+        drawn = iter(chance.choice(len(words), int(counts.sum()), p=often).tolist())
+        return [" ".join(words[next(drawn)] for _ in range(count)) for count in counts.tolist()]
+
+    parts = [pool(1, 5), pool(2, 5), pool(3, 8), pool(3, 8), pool(3, 8)]
     with path.open("w", encoding="utf-8") as stream:
-        for number in range(rows):
-            texts = chance.choices(words, k=68)
-            row = {"query": f"{number} {' '.join(texts[:8])}", "pos": [" ".join(texts[8:])]}
-            stream.write(json.dumps(row) + "\n")
+        for start in range(0, rows, 65_536):
+            count = min(65_536, rows - start)
+            a, b, c, d, e = (map(part.__getitem__, chance.integers(0, len(part), count).tolist()) for part in parts)
+            stream.writelines(map('{{"query": "{} {}", "pos": ["{} {} {}"]}}\n'.format, a, b, c, d, e))
 
 
-def child(kind: str, file: Path, batches: int) -> dict[str, Any]:
+def child(kind: str, file: Path, batches: int, distinct: bool) -> dict[str, Any]:
     """Open the file as training does and draw batches."""
     import torch  # noqa: F401  what every training has loaded
 
@@ -67,7 +81,7 @@ def child(kind: str, file: Path, batches: int) -> dict[str, Any]:
     started = time.perf_counter()
     rows = load_sources([source], say).rows
     opened = time.perf_counter()
-    drawn = draw(rows, size=BATCH, hard_negatives=0, seed=0)
+    drawn = draw(rows, size=BATCH, hard_negatives=0, seed=0, distinct=distinct)
     next(drawn)
     first = time.perf_counter()
     peak = process.memory_info().rss
@@ -83,23 +97,26 @@ def child(kind: str, file: Path, batches: int) -> dict[str, Any]:
         "libraries_mib": before / 2**20,
         "data_mib": (peak - before) / 2**20,
         "peak_mib": peak / 2**20,
+        "highest_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
     }
 
 
 def measure(kind: str, rows: int, folder: Path, batches: int) -> dict[str, Any]:
-    """One file, opened for the first and for the second time."""
+    """One file, opened for the first and for the second time, and once for batches without equal texts."""
     file = folder / f"{rows}.{'pt' if kind == 'tensors' else 'jsonl'}"
     if not file.exists():
         say(f"writing {file}")
         (write_tensors if kind == "tensors" else write_jsonl)(file, rows)
     environment = os.environ | {"GEMMA4VEC_CACHE": str(folder / "cache")}
     times = []
-    for which in ("first", "again"):
+    for which in ("first", "again", "distinct"):
         command = [sys.executable, __file__, str(folder), "--child", kind, str(file), "--batches", str(batches)]
+        command += ["--distinct"] if which == "distinct" else []
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
         times.append(json.loads(done.stdout))
         say(f"{kind} {rows:,} {which}: {times[-1]}")
-    return {"kind": kind, "rows": rows, "file_mib": file.stat().st_size / 2**20, "first": times[0], "again": times[1]}
+    named = dict(zip(("first", "again", "distinct"), times, strict=True))
+    return {"kind": kind, "rows": rows, "file_mib": file.stat().st_size / 2**20, **named}
 
 
 def main() -> int:
@@ -109,17 +126,17 @@ def main() -> int:
     parser.add_argument("--jsonl", type=int, nargs="*", default=[], help="numbers of rows")
     parser.add_argument("--batches", type=int, default=200, help=f"batches of {BATCH} rows that are drawn")
     parser.add_argument("--child", nargs=2, metavar=("KIND", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--distinct", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="folder of the result; by default benchmarks/results")
     given = parser.parse_args()
     if given.child:
-        print(json.dumps(child(given.child[0], Path(given.child[1]), given.batches)))
+        print(json.dumps(child(given.child[0], Path(given.child[1]), given.batches, given.distinct)))
         return 0
     given.folder.mkdir(parents=True, exist_ok=True)
     wanted = [("tensors", rows) for rows in given.tensors] + [("jsonl", rows) for rows in given.jsonl]
     found = [measure(kind, rows, given.folder, given.batches) for kind, rows in wanted]
-    write_result(
-        "data-memory", {"batch": BATCH, "batches": given.batches, "files": found}, *[given.out] if given.out else []
-    )
+    name = "data-memory" + ("" if given.tensors and given.jsonl else "-tensors" if given.tensors else "-jsonl")
+    write_result(name, {"batch": BATCH, "batches": given.batches, "files": found}, *[given.out] if given.out else [])
     return 0
 
 

@@ -110,18 +110,12 @@ def test_batches_of_one_source_stay_so_and_the_same_number_is_the_same_batch() -
 
 
 few = st.integers(0, 5)
-some_rows = st.lists(
-    st.tuples(few, st.lists(few, min_size=1, max_size=2), st.sampled_from("ab")), min_size=4, max_size=60
-)
+told_rows = st.tuples(few, st.lists(few, min_size=1, max_size=2), st.sampled_from("ab"))
+mixings = st.sampled_from(["plain", "source", "task", "both", "shares"])
 
 
 @settings(deadline=None)
-@given(
-    st.lists(told_rows, min_size=4, max_size=60),
-    st.integers(2, 6),
-    st.sampled_from(["plain", "source", "task", "both", "shares"]),
-    st.integers(1, 60),
-)
+@given(st.lists(told_rows, min_size=4, max_size=60), st.integers(2, 6), mixings, st.integers(1, 60))
 def test_hashes_and_kinds_give_what_a_look_at_every_text_gives(
     told: list[tuple[int, list[int], str]], size: int, mixing: str, window: int
 ) -> None:

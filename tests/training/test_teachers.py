@@ -20,6 +20,7 @@ from gemma4vec.objective.matching import embedding_matching, relational_matching
 from gemma4vec.objective.matryoshka import prefix
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import parse_recipe
+from gemma4vec.recipe.terms import Matching
 from gemma4vec.training import teachers
 from gemma4vec.training.loop import train_stage
 from gemma4vec.training.terms import Said, weighted_sum
@@ -255,3 +256,16 @@ stages:
     assert [weighted_sum(task, values, one).item() for one in said] == [6.0, 21.0, 21.0]
     with pytest.raises(InputError, match="all terms have weight 0 in batches of source 'a'"):
         parse_recipe(text.replace("{kind: nce}, ", "").replace("a: 0.5", "a: 0"), "my.yaml")
+
+
+def test_a_teacher_is_asked_for_every_text_a_portion_at_a_time() -> None:
+    some = [Row(f"q{n % 3}", [Document(f"p{n}"), Document("all")], [Document(f"n{n}")]) for n in range(10)]
+    term = Matching(kind="matching", vectors="v.jsonl", texts=("queries", "positives"))
+    portions = list(teachers.texts_of(term, some, "key", size=4))
+    assert [read for read, *_ in portions] == [3, 6, 9, 10]  # three rows have p0, p1, p2 and the text of all
+    assert all(len(set(texts)) == len(texts) <= 4 for _, *both in portions for texts in both)
+    assert {text for _, queries, _ in portions for text in queries} == {"q0", "q1", "q2"}
+    assert {document.text for *_, documents in portions for document in documents} == {
+        "all",
+        *(f"p{n}" for n in range(10)),
+    }

@@ -1,7 +1,7 @@
 """`gemma4vec data mine TRAIN --out FILE`: hard negatives by BM25, by a model, or both."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,7 @@ from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
     from gemma4vec.data.hard_negatives import Mined
+    from gemma4vec.data.rows import Row
     from gemma4vec.data.searchers import ModelSearcher
     from gemma4vec.model.embedder import AnyEmbedder
     from gemma4vec.model.prompts import Document
@@ -82,11 +83,11 @@ def mine_command(
 ) -> None:
     """Find documents that look as if they answered, and write them beside the rows with scores and origin."""
     import time
-    from dataclasses import replace
 
     from gemma4vec.cli.output import emit, notice
-    from gemma4vec.data.hard_negatives import Rules, corpus_of, mine
+    from gemma4vec.data.hard_negatives import Fresh, Rules, corpus_of, mine
     from gemma4vec.data.jsonl import write_lines
+    from gemma4vec.data.mixture import MixedRows, Part
     from gemma4vec.data.named import open_source, sources_named
     from gemma4vec.data.searchers import Bm25Searcher
 
@@ -102,16 +103,16 @@ def mine_command(
         relabel=relabel,
     )
     rules.check(model is not None)
-    # A wrong --corpus is said before anything is read or loaded.
+    # A wrong --corpus or --model is said before anything is read.
     documents = [document for file in corpus or [] for document in _documents(file)]
-    rows = [row for source in sources_named(train) for row in open_source(source, notice)[0]]
-    if fresh:
-        rows = [replace(row, neg=[], scores=None) for row in rows]
+    opened = _open(model) if model else None
+    rows: Sequence[Row] = MixedRows([Part(one.name, open_source(one, notice)[0]) for one in sources_named(train)])
+    rows = Fresh(rows) if fresh else rows
     made = corpus_of(rows, documents)
     notice(f"{len(rows):,} rows, {len(made.documents):,} documents")
     seconds: dict[str, float] = {}
     started = time.perf_counter()
-    embedded = _embed(model, made.documents) if model else None
+    embedded = _embed(opened, made.documents) if opened is not None else None
     seconds["embedding"] = time.perf_counter() - started
     started = time.perf_counter()
     words = Bm25Searcher(made.documents, code=code) if bm25 or (bm25 is None and not model) else None
@@ -143,14 +144,12 @@ def _ranks(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _embed(spec: str, documents: "list[Document]") -> "ModelSearcher":
-    """The model that `spec` means, and the corpus's vectors."""
+def _embed(model: "AnyEmbedder", documents: "list[Document]") -> "ModelSearcher":
+    """The model and the corpus's vectors."""
     from gemma4vec.cli.output import notice
     from gemma4vec.data.searchers import ModelSearcher
 
-    model = _open(spec)
-    report = _progress(notice, "documents embedded")
-    return ModelSearcher(model, documents, report)
+    return ModelSearcher(model, documents, _progress(notice, "documents embedded"))
 
 
 def _open(spec: str) -> "AnyEmbedder":

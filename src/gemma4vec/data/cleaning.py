@@ -46,13 +46,14 @@ def write_clean(folder: Path, reports: Sequence[SourceReport]) -> dict[str, int]
 
 
 def _entries(report: SourceReport) -> Iterator[dict[str, Any]]:
+    copies = {row_key(report.rows[number - 1]) for number, fault in report.faults.items() if fault.copy}
     first: dict[str, int] = {}
-    if any(fault.copy for fault in report.faults.values()):
-        for number, row in enumerate(report.rows, start=1):
-            first.setdefault(row_key(row), number)
+    for number, row in enumerate(report.rows if copies else (), start=1):
+        if (key := row_key(row)) in copies:
+            first.setdefault(key, number)
     for number, fault in sorted(report.faults.items()):
         key = row_key(report.rows[number - 1])
         # A copy in other letters, or with other negatives, has a key of its own: all rows of that key may go.
-        copies = fault.copy and not fault.whole and first.get(key) != number
-        drop = COPIES if copies else ROW if fault.whole or fault.copy else sorted(fault.negatives)
+        later = fault.copy and not fault.whole and first.get(key) != number
+        drop = COPIES if later else ROW if fault.whole or fault.copy else sorted(fault.negatives)
         yield {"source": report.name, "row": number, "key": key, "drop": drop, "reasons": fault.reasons}

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from gemma4vec.data.key_set import KeySet, short_hash
 from gemma4vec.data.language import UNDETERMINED, Detect
 from gemma4vec.data.rows import OVERLONG, Row
 from gemma4vec.data.spans import normalise
-from gemma4vec.files import sha256_text
 from gemma4vec.model.prompts import Document
 
 KINDS = {
@@ -52,8 +52,8 @@ class FlawFinder:
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     rows: int = 0
-    _rows_seen: set[int] = field(default_factory=set)
-    _queries_seen: set[int] = field(default_factory=set)
+    _rows_seen: KeySet = field(default_factory=KeySet)
+    _queries_seen: KeySet = field(default_factory=KeySet)
     _lengths: Counter[int] = field(default_factory=Counter)
     _unended: Counter[int] = field(default_factory=Counter)
 
@@ -109,20 +109,10 @@ class FlawFinder:
         return found
 
     def _repetition(self, query: str, positives: list[str]) -> list[tuple[str, tuple[int, ...]]]:
-        whole, asked = _short_hash(query, *sorted(positives)), _short_hash(query)
-        if whole in self._rows_seen:
+        if not self._rows_seen.add(short_hash(query, *sorted(positives))):
             return [("duplicate", ())]
-        self._rows_seen.add(whole)
-        if asked in self._queries_seen:
-            return [("repeated_query", ())]
-        self._queries_seen.add(asked)
-        return []
+        return [] if self._queries_seen.add(short_hash(query)) else [("repeated_query", ())]
 
 
 def _words(document: Document) -> str:
     return normalise(f"{document.title} {document.text}" if document.title else document.text)
-
-
-def _short_hash(*parts: str) -> int:
-    """64 bits: of seven million rows, two different ones are taken for one with probability 1e-6."""
-    return int(sha256_text(*parts)[:16], 16)

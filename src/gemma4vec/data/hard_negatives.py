@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gemma4vec.data.key_set import short_hash
+from gemma4vec.data.lazy_rows import LazyRows
 from gemma4vec.data.rows import Row
 from gemma4vec.data.scores import Scores
 from gemma4vec.data.searchers import Bm25Searcher, Floats, ModelSearcher
@@ -100,21 +102,36 @@ class Corpus:
 
     Attributes:
         documents: M of them.
-        place_of: normalised title and text -> place.
+        place_of: hash of the normalised title and text -> place.
     """
 
     documents: list[Document] = field(default_factory=list)
-    place_of: dict[str, int] = field(default_factory=dict)
+    place_of: dict[int, int] = field(default_factory=dict)
 
     def add(self, document: Document) -> int | None:
         """The document's place, new or old; None where it has no word."""
         key = _key(document)
-        if not key:
+        if key is None:
             return None
         if key not in self.place_of:
             self.place_of[key] = len(self.documents)
             self.documents.append(document)
         return self.place_of[key]
+
+    def place(self, document: Document) -> int | None:
+        """Where a document's text stands; None where it does not."""
+        key = _key(document)
+        return None if key is None else self.place_of.get(key)
+
+
+class Fresh(LazyRows):
+    """Rows without the negatives that they have."""
+
+    def __init__(self, rows: Sequence[Row]):
+        self.rows, self.size = rows, len(rows)
+
+    def row(self, number: int) -> Row:
+        return replace(self.rows[number], neg=[], scores=None)
 
 
 def corpus_of(rows: Sequence[Row], others: Sequence[Document] = ()) -> Corpus:
@@ -157,10 +174,9 @@ def mine(
     own_texts = _own_by_query(rows, corpus)
     for start in range(0, len(rows), BLOCK):
         block = [rows[place] for place in range(start, min(start + BLOCK, len(rows)))]
-        places = [[corpus.place_of.get(_key(document)) for document in row.pos] for row in block]
         own = [
-            sorted({*own_texts[normalise(row.query)], *_known(row.neg, corpus), *(p for p in at if p is not None)})
-            for row, at in zip(block, places, strict=True)
+            sorted({*own_texts[short_hash(normalise(row.query))], *_known(row.neg, corpus)})  # its positives are there
+            for row in block
         ]
         yield from _mine_block(block, own, corpus, rules, bm25, model)
         progress(start + len(block), len(rows))
@@ -269,21 +285,21 @@ def _share(score: float, share: float) -> float:
     return score - (1 - share) * abs(score)
 
 
-def _own_by_query(rows: Sequence[Row], corpus: Corpus) -> dict[str, set[int]]:
-    """Normalised query -> the positives of all rows that ask it."""
-    own: dict[str, set[int]] = {}
+def _own_by_query(rows: Sequence[Row], corpus: Corpus) -> dict[int, list[int]]:
+    """Hash of a normalised query -> the positives of all rows that ask it."""
+    own: dict[int, list[int]] = {}
     for row in rows:
-        own.setdefault(normalise(row.query), set()).update(_known(row.pos, corpus))
+        own.setdefault(short_hash(normalise(row.query)), []).extend(_known(row.pos, corpus))
     return own
 
 
 def _known(documents: Sequence[Document], corpus: Corpus) -> list[int]:
-    places = (corpus.place_of.get(_key(document)) for document in documents)
+    places = (corpus.place(document) for document in documents)
     return [place for place in places if place is not None]
 
 
 def _score_of(document: Document, scores: dict[int, float], corpus: Corpus) -> float:
-    place = corpus.place_of.get(_key(document))
+    place = corpus.place(document)
     return scores.get(place, -np.inf) if place is not None else -np.inf
 
 
@@ -292,5 +308,7 @@ def _scores_of(document: Document, known: dict[str, dict[int, float]], corpus: C
     return {name: score for name, score in found.items() if score != -np.inf}
 
 
-def _key(document: Document) -> str:
-    return normalise(f"{document.title} {document.text}" if document.title else document.text)
+def _key(document: Document) -> int | None:
+    """Hash of a document's words; None where it has none."""
+    words = normalise(f"{document.title} {document.text}" if document.title else document.text)
+    return short_hash(words) if words else None

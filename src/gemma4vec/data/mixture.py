@@ -110,6 +110,17 @@ def negative_counts(rows: Sequence[Row]) -> NDArray[np.int64]:
     return np.fromiter((len(row.neg) for row in rows), dtype=np.int64, count=len(rows))
 
 
+def positive_counts(rows: Sequence[Row]) -> NDArray[np.int64]:
+    """How many positives each row has, without making the rows of a store: `int64[R]`."""
+    if isinstance(rows, MixedRows):
+        return np.concatenate([positive_counts(part.rows) for part in rows.parts] or [np.empty(0, np.int64)])
+    if isinstance(rows, StoredRows):
+        return rows.positive_counts()
+    if isinstance(rows, TensorRows):
+        return np.full(len(rows), int(rows.pair_with_itself), dtype=np.int64)
+    return np.fromiter((len(row.pos) for row in rows), dtype=np.int64, count=len(rows))
+
+
 def scored(rows: Sequence[Row]) -> NDArray[np.bool_]:
     """Whether a row has a teacher's scores, without making the rows of a store: `bool[R]`."""
     if isinstance(rows, MixedRows):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma4vec.data.language import Detect
+from gemma4vec.data.mixture import negative_counts, positive_counts
 from gemma4vec.data.rows import Row
 from gemma4vec.data.spans import normalise
 from gemma4vec.model.prompts import Document, Prompts
@@ -125,12 +126,9 @@ def profile(
         code: the texts are code.
     """
     places = range(len(rows)) if len(rows) <= sample else np.linspace(0, len(rows) - 1, sample).astype(int).tolist()
-    taken, positives, negatives = _Sample(), 0, 0
-    wanted = set(places)
-    for place, row in enumerate(rows):
-        positives, negatives = positives + len(row.pos), negatives + len(row.neg)
-        if place in wanted:
-            _take(row, taken)
+    taken = _Sample()
+    for place in dict.fromkeys(places):
+        _take(rows[place], taken)
     texts = {"query": taken.queries, "positive": _plain(taken.positives), "negative": _plain(taken.negatives)}
     measure = count or (lambda many: [len(normalise(text).split()) for text in many])
     tokens = tokeniser([*texts["query"], *texts["positive"]], code=code)
@@ -140,8 +138,8 @@ def profile(
     return Profile(
         name=name,
         rows=len(rows),
-        positives=positives,
-        negatives=negatives,
+        positives=int(positive_counts(rows).sum()),
+        negatives=int(negative_counts(rows).sum()),
         sampled=len(taken.queries),
         unit="words" if count is None else "tokens",
         lengths={field: Spread.of(measure(texts[field])) for field in FIELDS},

@@ -3,7 +3,7 @@
 Shapes: N texts, E dimensions of a teacher.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from gemma4vec.training.distributed import World
 from gemma4vec.training.teacher_vectors import read_vectors
 
 Say = Callable[[str], None]
-# Texts that a teacher encodes between two writes to disk.
+# Texts that a teacher is asked for at once, between two writes to disk.
 _CHUNK = 4096
 
 
@@ -35,14 +35,14 @@ class ModelTeacher:
         self.embedder = CachedEmbedder(Embedder.load(name, notice=say))
         self.dimension = self.embedder.dimension
 
-    def learn(self, queries: Sequence[str], documents: Sequence[Document], say: Say) -> None:
-        """Encode what is not on disk yet."""
-        for texts, encode in ((queries, self.queries), (documents, self.documents)):
-            for start in range(0, len(texts), _CHUNK):
-                before = self.embedder.computed
-                encode(texts[start : start + _CHUNK])  # type: ignore[arg-type]  # each gets its own kind
-                if self.embedder.computed > before:
-                    say(f"teacher {self.name}: {min(start + _CHUNK, len(texts)):,} of {len(texts):,} texts")
+    def learn(self, queries: Sequence[str], documents: Sequence[Document]) -> bool:
+        """Encode what is not on disk yet; whether that was anything."""
+        before = self.embedder.computed
+        if queries:
+            self.queries(queries)
+        if documents:
+            self.documents(documents)
+        return self.embedder.computed > before
 
     def queries(self, texts: Sequence[str]) -> Tensor:
         """`[N, E]`."""
@@ -65,10 +65,11 @@ class FileTeacher:
         self.places, self.vectors = read_vectors(self.path, key)
         self.dimension = self.vectors.shape[1]
 
-    def learn(self, queries: Sequence[str], documents: Sequence[Document], say: Say) -> None:
+    def learn(self, queries: Sequence[str], documents: Sequence[Document]) -> bool:
         """See that every text has its vector."""
         self.queries(queries)
         self.documents(documents)
+        return False
 
     def queries(self, texts: Sequence[str]) -> Tensor:
         """`[N, E]`."""
@@ -122,7 +123,9 @@ def open_teachers(
             if isinstance(term, Matching):
                 key = f"{where}.terms.{number}"
                 teacher = open_teacher(term, dimension, key, say)
-                teacher.learn(*texts_of(term, rows, key), say)
+                for read, queries, documents in texts_of(term, rows, key):
+                    if teacher.learn(queries, documents):
+                        say(f"teacher {term.teacher}: {read:,} of {len(rows):,} rows")
                 found[term.label] = (term, teacher)
     return found
 
@@ -140,15 +143,19 @@ def taught(term: Matching, teacher: Teacher, drawn: RowBatch) -> dict[str, Tenso
     return wanted
 
 
-def texts_of(term: Matching, rows: Sequence[Row], key: str) -> tuple[list[str], list[Document]]:
-    """Every text of the rows that a teacher is asked for, once.
+def texts_of(
+    term: Matching, rows: Sequence[Row], key: str, size: int = _CHUNK
+) -> Iterator[tuple[int, list[str], list[Document]]]:
+    """How many rows have been read, and the texts of them that a teacher is asked for, about `size` at a time.
+
+    A text comes once in such a portion, and again in a later one that has it too: no list of all texts is kept.
 
     Raises:
         InputError: the rows are tokens, which only the model itself can read.
     """
     queries: dict[str, None] = {}
     documents: dict[Document, None] = {}
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
         if isinstance(row.query, GivenTokens):
             raise InputError(f"{key}: the data has token ids, a teacher reads texts; use batch.tokenise=each_time")
         if "queries" in term.texts:
@@ -157,4 +164,6 @@ def texts_of(term: Matching, rows: Sequence[Row], key: str) -> tuple[list[str], 
             documents |= dict.fromkeys(row.pos)
         if "negatives" in term.texts:
             documents |= dict.fromkeys(row.neg)
-    return list(queries), list(documents)
+        if max(len(queries), len(documents)) >= size or number == len(rows):
+            yield number, list(queries), list(documents)
+            queries, documents = {}, {}
