@@ -146,8 +146,8 @@ def _render(found: dict[str, Any]) -> Any:
     if all(row[-1] is None for row in rows):
         heading, rows = heading[:-1], [row[:-1] for row in rows]
     notes = [
-        "lengths: median, 95%, longest; shared: words of the query that its positive has; as near: negatives that "
-        f"have as many; languages by {found['languages_by']}"
+        "lengths: median, 95%, longest; shared: words of the query that its positive has, on average; as near: "
+        f"negatives that have as many; languages by {found['languages_by']}"
     ]
     if found["page"]:
         notes.append(f"page: {found['page']}")
@@ -164,10 +164,12 @@ def _percent(value: float | None) -> str | None:
 
 def _languages(by_field: dict[str, dict[str, int]]) -> str:
     """The two commonest languages of queries and positives."""
+    from gemma4vec.data.language import shown_language
+
     both: dict[str, int] = {}
     for field in ("query", "positive"):
         for code, count in by_field[field].items():
             both[code] = both.get(code, 0) + count
     total = sum(both.values()) or 1
     ordered = sorted(both.items(), key=lambda one: -one[1])[:2]
-    return ", ".join(f"{code} {count / total:.0%}" for code, count in ordered)
+    return ", ".join(f"{shown_language(code)} {count / total:.0%}" for code, count in ordered)

@@ -86,3 +86,8 @@ def _stop_words() -> dict[str, frozenset[str]]:
     from gemma4vec.retrieval.tokenise import STOP_WORDS
 
     return {CODES[name]: words for name, words in STOP_WORDS.items()}
+
+
+def shown_language(code: str) -> str:
+    """A language for people: its code, or that none is clear."""
+    return "unsure" if code == UNDETERMINED else code

@@ -36,12 +36,12 @@ class Repeats(NamedTuple):
     """Texts that stand in several rows (or twice in one), each with a number from 0, and who has them.
 
     Attributes:
-        count: how many such texts there are.
+        texts: how many such texts there are.
         rows_P: number of a row: `int64[P]`, ascending.
         texts_P: number of a text that it has: `int64[P]`.
     """
 
-    count: int
+    texts: int
     rows_P: NDArray[np.int64]
     texts_P: NDArray[np.int64]
 

@@ -189,7 +189,8 @@ def write_store(folder: Path, rows: Iterable[Row], facts: dict[str, Any]) -> Sto
             streams["texts"].write(b"".join(raws))
             streams["ends"].write(ends.tobytes())
             streams["keys"].write(b"".join(hashlib.blake2b(raw, digest_size=8).digest() for raw in raws))
-            streams["folded"].write(struct.pack(f"<{len(raws)}q", *map(text_key, [row.query, *documents[1:]])))
+            folded = [text_key(row.query), *map(text_key, documents[1:])]
+            streams["folded"].write(struct.pack(f"<{len(folded)}q", *folded))
             streams["first"].write(texts.to_bytes(8, "little"))
             streams["positives"].write(len(row.pos).to_bytes(4, "little"))
             values = () if row.scores is None else (*row.scores.pos, *row.scores.neg)

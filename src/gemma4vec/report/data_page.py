@@ -5,6 +5,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from gemma4vec.data.language import shown_language
 from gemma4vec.data.profile import Profile, Spread
 from gemma4vec.report.svg import Panel, Scale, line, path, picture, text
 from gemma4vec.report.templating import NARROW, WIDE, Chart, render_template, write_page
@@ -39,7 +40,7 @@ def languages(profile: Profile, field: str) -> str:
     """The commonest languages of a field's texts with their shares."""
     counts = profile.languages.get(field) or {}
     total = sum(counts.values())
-    shown = [f"{code} {count / total:.0%}" for code, count in list(counts.items())[:LANGUAGES]]
+    shown = [f"{shown_language(code)} {count / total:.0%}" for code, count in list(counts.items())[:LANGUAGES]]
     return ", ".join(shown) + (f" and {len(counts) - LANGUAGES} more" if len(counts) > LANGUAGES else "")
 
 
