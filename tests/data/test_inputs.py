@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 import torch
 
@@ -118,6 +119,13 @@ def cut(path: Path) -> Path:
     return path
 
 
+def other_encoding(path: Path) -> Path:
+    """A column of texts with bytes that are none, which Arrow does not look at before it must."""
+    raw = pyarrow.array([b"fine", "größe".encode("cp1252")], pyarrow.binary())
+    texts = pyarrow.Array.from_buffers(pyarrow.string(), 2, raw.buffers())
+    return write_parquet(path, {"query": ["a", "b"], "pos": texts})
+
+
 def bytes_of(content: bytes) -> Callable[[Path], Path]:
     def write(path: Path) -> Path:
         path.write_bytes(content)
@@ -139,6 +147,7 @@ def bytes_of(content: bytes) -> Callable[[Path], Path]:
             lambda path: write_parquet(path, {"query": ["q"], "pos": [5]}),
             r"w\.parquet, column 'pos': texts.*it has int64",
         ),
+        ("parquet", "o.parquet", other_encoding, r"o\.parquet row 2, field 'pos': not UTF-8 at byte 2 \(1 of 2 rows"),
         ("parquet", "x.parquet", bytes_of(b"nothing"), r"x\.parquet: cannot be read as Parquet"),
         ("parquet", "none", lambda path: path, r"none: no such file"),
         ("csv", "q.csv", bytes_of(b'query,pos\na,b\n"c,d\n'), r"q\.csv line 3: not CSV \(unexpected end of data\)"),

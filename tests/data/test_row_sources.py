@@ -50,6 +50,13 @@ def test_bad_rows_and_unknown_keys_are_said(tmp_path: Path) -> None:
     assert "mine: unknown keys in rows left out: negs" in said
 
 
+def test_negatives_of_code_are_said_to_mean_nothing_elsewhere(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", 2, "a")
+    said: list[str] = []
+    load_sources([Source(name="mine", path=str(file), negatives=2)], said.append)
+    assert said == ["mine: negatives=2 is for pycode; these rows keep the negatives that they have"]
+
+
 @pytest.mark.parametrize(
     ("extra", "expected"),
     [('{"query": "x"}', r"a\.jsonl line 3, field 'pos': is missing.*1 of 3 rows are bad"), ("{", r"a\.jsonl line 3")],

@@ -1,6 +1,8 @@
 """A store gives the rows that were put in, whoever reads them and however often; it is made again when it must be."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from gemma4vec.data.mixture import MixedRows, Part, group_numbers, negative_coun
 from gemma4vec.data.rows import Row, content_hash, read_rows, write_rows
 from gemma4vec.data.sources import load_sources, read_source
 from gemma4vec.data.stamps import file_hash
-from gemma4vec.data.store import StoredRows, open_store, write_store
+from gemma4vec.data.store import StoredRows, open_or_write, open_store, write_store
 from gemma4vec.data.text_key import text_key
 from gemma4vec.data.texts import TextsOnDisk, unique_texts
 from gemma4vec.errors import InputError
@@ -79,6 +81,26 @@ def test_a_damaged_store_is_not_used(tmp_path: Path, name: str) -> None:
     file = folder / name
     file.write_bytes(file.read_bytes()[:-3])
     assert open_store(folder, "k") is None
+
+
+def test_several_that_want_a_store_at_once_write_it_once(tmp_path: Path) -> None:
+    written = []
+
+    def write() -> StoredRows:
+        written.append(1)
+        time.sleep(0.2)
+        return write_store(tmp_path / "s", [Row("q", [Document("p")])], {"key": "k"})
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: open_or_write(tmp_path / "s", "k", write), range(4)))
+    assert len(written) == 1 and all(len(store) == 1 for store in found)
+
+
+def test_the_first_rows_share_the_mapped_files(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s", [Row(f"q{n}", [Document("p")]) for n in range(5)], {})
+    fewer = store.first(2)
+    assert fewer._texts is store._texts and len(fewer) == 2 and len(store) == 5
+    assert [row.query for row in fewer] == ["q0", "q1"] and fewer.first(9) is fewer
 
 
 def test_large_files_give_the_same_as_small_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

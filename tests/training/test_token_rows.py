@@ -70,6 +70,21 @@ def test_batches_and_loss_are_those_of_the_texts(base: Path, tmp_path: Path, rea
         assert once.loss(built, one).value.item() == each.loss(built, two).value.item()
 
 
+def test_distinct_batches_are_those_of_the_texts_whatever_their_letters(base: Path, tmp_path: Path) -> None:
+    words = ["Read a file", "read a  FILE", "sort it", "Sort it", "add", "drop", "join", "split"]
+    write_rows(
+        tmp_path / "rows.jsonl", [Row(word, [Document(f"text {n}")], [Document("no")]) for n, word in enumerate(words)]
+    )
+    built = model(base)
+
+    def queries(tokenise: str) -> list[list[int]]:
+        made = task(built, tmp_path / "rows.jsonl", [], tokenise=tokenise, batch={"rows": 4, "distinct": True})
+        return [batch.query_keys_N.tolist() for batch in islice(made.batches(), 6)]
+
+    assert queries("once") == queries("each_time")
+    assert all(len(set(keys)) == 4 for keys in queries("once")[::2])  # the last of an epoch may find no other row
+
+
 def test_kept_until_rows_prompts_limits_or_tokenizer_change(base: Path, tmp_path: Path) -> None:
     file, said = tmp_path / "rows.jsonl", []
     write_rows(file, ROWS)
