@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_run import make_stage, rows
+from tiny_run import RECIPE, make_stage, rows, write_rows_file
 
+from gemma4vec.cli.main import execute
 from gemma4vec.data.batches import RowBatch
 from gemma4vec.data.rows import Row
 from gemma4vec.errors import InputError
@@ -107,6 +108,40 @@ def test_a_teacher_of_other_dimensions_without_a_projection_is_refused(base: Pat
         InputError, match=r"task\.terms\.1\.form: the teacher has 5 dimensions, the model \d+; use form"
     ):
         make_stage(base, tmp_path, task=matching(file), negatives=2)
+
+
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "npy", "model", "run"])
+def test_such_a_teacher_is_refused_before_a_weight_is_loaded(
+    base: Path, tmp_path: Path, kind: str, dry: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vector = {"text": "a", "vector": [0.6, 0.8]}
+    (tmp_path / "v.jsonl").write_text(f"{json.dumps(vector)}\nno JSON: only the first vector is read")
+    pq.write_table(pa.Table.from_pylist([vector]), tmp_path / "v.parquet")
+    np.save(tmp_path / "v.npy", np.zeros((3, 2)))
+    words, length = f"vectors: {tmp_path / 'v'}.{kind}", 2
+    if kind in ("model", "run"):
+        teacher, length = tmp_path / "teacher", 5
+        settings = {"model": {"base": "x", "head": {"widths": [length]}}, "fingerprint": "1", "format": 2}
+        (teacher / "model").mkdir(parents=True)
+        (teacher / "model" / "gemma4vec.json").write_text(json.dumps(settings))
+        (teacher / "manifest.json").write_text("{}")
+        words = f"teacher: {teacher / 'model' if kind == 'model' else teacher}"
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", never)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.format(base=base, rows=write_rows_file(tmp_path / "rows.jsonl")))
+    terms = f"stages.0.task.terms=[{{kind: nce}}, {{kind: matching, {words}}}]"
+    out = ["--dry-run"] if dry else ["--out", str(tmp_path / "runs")]
+    assert execute(["train", str(recipe), terms, *out]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said == (
+        f"error: stages.0.task.terms.1.form: the teacher has {length} dimensions, the model 32; use form: projection, or "
+        "form: relational"
+    )
 
 
 @pytest.mark.parametrize(

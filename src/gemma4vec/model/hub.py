@@ -47,10 +47,13 @@ def fetch(name: str, *, notice: Callable[[str], None]) -> tuple[Path, str]:
     raise InputError(f"{name} cannot be had from the hub: {_why(fetched)}")
 
 
-def fetch_description(name: str, *, notice: Callable[[str], None]) -> tuple[Path, bool, int | None]:
+def fetch_description(
+    name: str, *, notice: Callable[[str], None], key: str = "model.base"
+) -> tuple[Path, bool, int | None]:
     """The folder with a hub model's config and tokenizer, whether its weights are there too, and their bytes.
 
-    Of a model that is not cached only the small files are downloaded. Bytes are None where the hub does not tell.
+    Of a model that is not cached only the small files are downloaded. Bytes are None where the hub does not tell. `key`
+    of the recipe names the model.
 
     Raises:
         InputError: as `fetch`.
@@ -63,8 +66,8 @@ def fetch_description(name: str, *, notice: Callable[[str], None]) -> tuple[Path
     state = ask_hub(_ANSWER_SECONDS)
     if not state.reachable:
         raise InputError(
-            f"model.base: {name} is not cached on this machine and the hub is out of reach ({state.reason}): a dry run "
-            "needs its config.json and tokenizer; give a local folder with them, or bundled:gemma-3-270m"
+            f"{key}: {name} is not cached on this machine and the hub is out of reach ({state.reason}), and its "
+            "config.json and tokenizer are needed; give a local folder with them, or bundled:gemma-3-270m"
         )
     notice(f"downloading config and tokenizer of {name}, not its weights")
     fetched = _snapshot(repository, revision or None, only_local=False, wanted=_DESCRIPTION)

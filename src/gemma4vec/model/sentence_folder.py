@@ -14,7 +14,7 @@ def transformer_folder(path: str | Path) -> Path:
         InputError: modules.json is damaged.
     """
     path = Path(path)
-    modules = _modules(path)
+    modules = modules_of(path)
     return path / modules[0].get("path", "") if modules else path
 
 
@@ -25,7 +25,7 @@ def left_behind(path: str | Path) -> str | None:
     """
     path = Path(path)
     sizes = []
-    for module in _modules(path):
+    for module in modules_of(path):
         config = path / module.get("path", "") / "config.json"
         if module.get("type", "").endswith("Dense") and config.is_file():
             dense = json.loads(config.read_text(encoding="utf-8"))
@@ -38,7 +38,12 @@ def left_behind(path: str | Path) -> str | None:
     )
 
 
-def _modules(path: Path) -> list[dict[str, Any]]:
+def modules_of(path: Path) -> list[dict[str, Any]]:
+    """What modules.json names, in its order; nothing where there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
     file = path / "modules.json"
     if not file.is_file():
         return []

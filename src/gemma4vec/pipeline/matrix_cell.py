@@ -97,7 +97,7 @@ def _steps(job: CellJob, run: RunFolder, say: Say) -> None:
 def _train(job: CellJob, run: RunFolder, recipe: Recipe, say: Say) -> Trainer:
     base = resolve_base(recipe.model.base, notice=say)
     loaded = [load_data(run, recipe, number, say) for number in range(len(recipe.stages))]
-    refuse_early(recipe, base.path, loaded)
+    refuse_early(recipe, base.path, loaded, say)
     trainer = Trainer(run, base, say)
     for number, stage in enumerate(recipe.stages):
         _note_cost(run, trainer, recipe, number, loaded[number])

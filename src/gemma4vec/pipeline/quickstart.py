@@ -77,7 +77,7 @@ def _steps(run: RunFolder, size: Size, say: Say) -> dict[str, Any]:
             base = resolve_base(recipe.model.base, notice=say)
         with clock.step("training data"):
             loaded = load_data(run, recipe, 0, say)
-            refuse_early(recipe, base.path, [loaded])
+            refuse_early(recipe, base.path, [loaded], say)
             suite = _test_suite(run, loaded, size)
         say(f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of packages never trained on")
         with clock.step("evaluating BM25"):

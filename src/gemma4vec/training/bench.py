@@ -75,7 +75,7 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
     settings = recipe.stages[number]
     base = resolve_base(recipe.model.base, notice=say)
     loaded = [load_sources(stage.data, say, stage.mixture) for stage in recipe.stages]
-    refuse_early(recipe, base.path, loaded)
+    refuse_early(recipe, base.path, loaded, say)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     choice = choose_dtype(device, recipe.model.dtype)
     built = build(recipe.model, base.path, dtype=choice.dtype, device=device, seed=recipe.seed)

@@ -133,8 +133,8 @@ def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
         config = text_config(base.path)
         choice = choose_dtype(device, recipe.model.dtype)
         model = _describe(recipe, config, base.path, choice.dtype, device)
-    loaded = [load_sources(stage.data, say, stage.mixture) for stage in recipe.stages]
-    refuse_early(recipe, base.path, loaded)
+        loaded = [load_sources(stage.data, say, stage.mixture) for stage in recipe.stages]
+        refuse_early(recipe, base.path, loaded, say)  # while the description is there
     stages = [_estimate_stage(model, number, data, say) for number, data in enumerate(loaded)]
     return Estimate(
         recipe=recipe,

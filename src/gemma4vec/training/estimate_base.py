@@ -29,8 +29,9 @@ class BaseFiles:
 
 
 @contextmanager
-def base_files(name: str, notice: Callable[[str], None]) -> Iterator[BaseFiles]:
-    """The description of a base; a folder that had to be made for it goes when this closes.
+def base_files(name: str, notice: Callable[[str], None], key: str = "model.base") -> Iterator[BaseFiles]:
+    """The description of a base, or of another model that `key` names; a folder that had to be made for it goes when
+    this closes.
 
     Raises:
         InputError: as `model.bases.resolve_base`.
@@ -45,7 +46,7 @@ def base_files(name: str, notice: Callable[[str], None]) -> Iterator[BaseFiles]:
         return
     folder_given = Path(name).expanduser()
     if bundled is None and not folder_given.exists() and is_hub_id(name):
-        path, ready, size = fetch_description(name, notice=notice)
+        path, ready, size = fetch_description(name, notice=notice, key=key)
         yield BaseFiles(path, ready, "cached" if ready else "not cached: a run downloads its weights", size)
         return
     if (folder_given / "config.json").is_file() and not _weights(folder_given):

@@ -1,6 +1,6 @@
 """What cannot be trained is refused before any weight is loaded, in a real run and in a dry one alike."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,26 +10,37 @@ from gemma4vec.data.order import check_batches
 from gemma4vec.data.sources import Loaded
 from gemma4vec.errors import InputError
 from gemma4vec.model.checks import check_recipe, read_config
+from gemma4vec.model.dimension import recipe_dimension
 from gemma4vec.model.families import text_config
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.tokens import load_tokeniser
 from gemma4vec.recipe import schema
+from gemma4vec.recipe.terms import Matching
 from gemma4vec.training.masked_next_token import mask_token_id
 from gemma4vec.training.tasks import plain_texts
+from gemma4vec.training.teachers import check_teacher
 from gemma4vec.training.terms import check_scores, check_terms
 
+Say = Callable[[str], None]
 
-def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[Loaded]) -> None:
-    """Check what can be known without weights: readout against base, rows against batches, the mask token.
+
+def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[Loaded], say: Say) -> None:
+    """Check what can be known without weights: readout against base, rows against batches, lengths of vectors against
+    prefixes and teachers, the mask token.
 
     Raises:
         InputError: one line that names the recipe's key.
     """
-    check_recipe(recipe.model, read_config(base))
+    config = read_config(base)
+    check_recipe(recipe.model, config)
+    dimension = recipe_dimension(recipe.model, config)
     for number, (stage, data) in enumerate(zip(recipe.stages, loaded, strict=True)):
         check_data(number, stage, data)
-        if isinstance(stage.task, schema.Contrast) and recipe.model.head is not None:
-            check_terms(stage.task, recipe.model.head.widths[-1], f"stages.{number}.task")
+        if isinstance(stage.task, schema.Contrast) and dimension is not None:
+            check_terms(stage.task, dimension, f"stages.{number}.task")
+            for place, term in enumerate(stage.task.terms):
+                if isinstance(term, Matching):
+                    check_teacher(term, dimension, f"stages.{number}.task.terms.{place}", say)
         check_given_tokens(recipe.model, base, number, stage, data)
     check_tokeniser(recipe.stages, base)
 

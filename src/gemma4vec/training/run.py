@@ -266,7 +266,7 @@ def train_run(run: RunFolder, say: Say) -> Path:
                 say(left)
             # All stages' rows at once: what does not fit the last stage is refused now, not after the first ones.
             loaded = [load_data(run, recipe, number, say) for number in range(len(recipe.stages))]
-        refuse_early(recipe, base.path, loaded)
+        refuse_early(recipe, base.path, loaded, say)
         trainer = Trainer(run, base, say)
         for number, data in enumerate(loaded):
             trainer.train(number, data)

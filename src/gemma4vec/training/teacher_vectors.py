@@ -56,6 +56,21 @@ def read_vectors(path: Path, key: str) -> tuple[dict[Key, int], NDArray[np.float
     return places, vectors
 
 
+def vector_length(path: Path, key: str) -> int:
+    """E, as the first vector of a file has it; the others are not read.
+
+    Raises:
+        InputError: as `read_vectors`, of what is read.
+    """
+    if path.suffix == ".npy":
+        return int(_array(path, key).shape[1])
+    first = next(_parquet(path, key) if path.suffix == ".parquet" else _jsonl(path, key), None)
+    if first is None:
+        raise InputError(f"{key}: {path} has no vector")
+    where, _, values = first
+    return len(_vector(values, where))
+
+
 def _vector(values: Any, where: str) -> NDArray[np.float32]:
     try:
         vector = np.array([float(value) for value in values], dtype=np.float32)
@@ -115,7 +130,7 @@ def _parquet(path: Path, key: str) -> Iterator[tuple[str, Key, Any]]:
         raise InputError(f"{key}: {path}: cannot be read as Parquet ({line}); copy or make the file again") from error
 
 
-def _npy(path: Path, key: str) -> tuple[dict[Key, int], NDArray[np.float32]]:
+def _array(path: Path, key: str) -> NDArray[np.float32]:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
@@ -126,6 +141,11 @@ def _npy(path: Path, key: str) -> tuple[dict[Key, int], NDArray[np.float32]]:
         raise InputError(
             f"{key}: {path}: floats [texts, dimensions] are needed, it has {vectors.dtype} {vectors.shape}"
         )
+    return vectors
+
+
+def _npy(path: Path, key: str) -> tuple[dict[Key, int], NDArray[np.float32]]:
+    vectors = _array(path, key)
     beside = path.with_suffix(".jsonl")
     places: dict[Key, int] = {}
     count = 0

@@ -14,13 +14,15 @@ from gemma4vec.data.batches import RowBatch
 from gemma4vec.data.rows import Row
 from gemma4vec.errors import InputError
 from gemma4vec.model.cached import CachedEmbedder
+from gemma4vec.model.dimension import folder_dimension
 from gemma4vec.model.embedder import Embedder
 from gemma4vec.model.given_tokens import GivenTokens
 from gemma4vec.model.prompts import Document
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Matching
 from gemma4vec.training.distributed import World
-from gemma4vec.training.teacher_vectors import read_vectors
+from gemma4vec.training.estimate_base import base_files
+from gemma4vec.training.teacher_vectors import read_vectors, vector_length
 
 Say = Callable[[str], None]
 # Texts that a teacher is asked for at once, between two writes to disk.
@@ -101,12 +103,43 @@ def open_teacher(term: Matching, dimension: int, key: str, say: Say) -> Teacher:
     else:
         assert term.teacher is not None  # the recipe has one of the two
         teacher = ModelTeacher(term.teacher, say)
-    if term.form == "direct" and teacher.dimension != dimension:
+    check_dimension(term, teacher.dimension, dimension, key)
+    return teacher
+
+
+def check_teacher(term: Matching, dimension: int, key: str, say: Say) -> None:
+    """Refuse a teacher of another dimension, as far as its small files tell: no weight is read, no vector but one.
+
+    Raises:
+        InputError: as `open_teacher`.
+    """
+    if term.form != "direct":
+        return
+    if term.vectors is not None:
+        length: int | None = vector_length(Path(term.vectors).expanduser(), f"{key}.vectors")
+    else:
+        assert term.teacher is not None  # the recipe has one of the two
+        folder = Path(term.teacher)
+        if folder.is_dir():
+            length = folder_dimension(folder)
+        else:
+            with base_files(term.teacher, say, f"{key}.teacher") as files:
+                length = folder_dimension(files.path)
+    if length is not None:
+        check_dimension(term, length, dimension, key)
+
+
+def check_dimension(term: Matching, teacher: int, model: int, key: str) -> None:
+    """Refuse a direct match of vectors of different lengths.
+
+    Raises:
+        InputError: the key, and both dimensions.
+    """
+    if term.form == "direct" and teacher != model:
         raise InputError(
-            f"{key}.form: the teacher has {teacher.dimension} dimensions, the model {dimension}; use form: projection, "
+            f"{key}.form: the teacher has {teacher} dimensions, the model {model}; use form: projection, "
             "or form: relational"
         )
-    return teacher
 
 
 def open_teachers(

@@ -70,10 +70,15 @@ class Readout(nn.Module):
         """Whether the prompt's tokens are part of what is pooled; where not, it matters at which token it ends."""
         return bool(getattr(settings, "pool_prompt", True))
 
+    @classmethod
+    def width(cls, settings: Any, hidden_size: int) -> int:
+        """Length of the pooled vectors on a base whose states are D = `hidden_size` wide; by default D."""
+        return hidden_size
+
     @property
     def dimension(self) -> int:
         """Length of the pooled vectors."""
-        return self.hidden_size
+        return self.width(self.settings, self.hidden_size)
 
     def prepare(
         self, tokens: Sequence[Tokens], texts: Sequence[Prompted], tokenizer: PreTrainedTokenizerFast

@@ -42,9 +42,9 @@ class ContextualToken(Readout):
         self.projection = nn.Sequential(nn.Linear(self.context.dimension, inner), nn.GELU(), nn.Linear(inner, entering))
         self.size = nn.Parameter(torch.tensor(base.embedding_size))
 
-    @property
-    def dimension(self) -> int:
-        return 2 * self.hidden_size
+    @classmethod
+    def width(cls, settings: Any, hidden_size: int) -> int:
+        return 2 * hidden_size
 
     def prepare(
         self, tokens: Sequence[Tokens], texts: Sequence[Prompted], tokenizer: PreTrainedTokenizerFast

@@ -37,9 +37,9 @@ class EchoDelta(Readout):
     def pools_prompt(cls, settings: Any) -> bool:
         return False
 
-    @property
-    def dimension(self) -> int:
-        return 2 * self.hidden_size if self.settings.join == "concat" else self.hidden_size
+    @classmethod
+    def width(cls, settings: Any, hidden_size: int) -> int:
+        return 2 * hidden_size if settings.join == "concat" else hidden_size
 
     def prepare(
         self, tokens: Sequence[Tokens], texts: Sequence[Prompted], tokenizer: PreTrainedTokenizerFast
