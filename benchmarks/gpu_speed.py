@@ -50,7 +50,7 @@ def recipe(base: Path, rows: Path, arguments: argparse.Namespace, batch_rows: in
         "stages": [
             {
                 "data": [{"name": "rows", "source": "jsonl", "path": str(rows)}],
-                "task": {"hard_negatives": arguments.hard_negatives},
+                "task": {"hard_negatives": arguments.hard_negatives, "terms": [{"kind": "nce", "hardness": 0}]},
                 "batch": {"rows": batch_rows},
                 "layout": {"kind": "packed", "compile": not arguments.smoke} | layout,
                 "budget": {"steps": 1000},

@@ -53,7 +53,7 @@ def settings(
         dropless: the model has no dropout, so that there is no second view of a text.
     """
     prefixes = [width, *(d for d in (256, SHORT) if d < width)]
-    nce: dict[str, Any] = {"kind": "nce"}
+    nce: dict[str, Any] = {"kind": "nce", "hardness": 0.0}
     found = {
         PLAIN: [nce],
         "hardness": [nce | {"hardness": True}],

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from peer_trainer import Peer, Precision
 
 QUICKSTART = Path(__file__).parents[1] / "src/gemma4vec/pipeline/quickstart.yaml"
+PLAIN = "stages.0.task.terms=[{kind: nce, hardness: 0}]"  # the peer's loss
 SEARCHED = 64  # batches in which one without duplicates is looked for
 
 
@@ -73,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """The recipe with what was asked for on the command line."""
-    overrides = [f"stages.0.task.hard_negatives={arguments.hard_negatives}"]
+    overrides = [f"stages.0.task.hard_negatives={arguments.hard_negatives}", PLAIN]
     if arguments.batch_rows:
         overrides.append(f"stages.0.batch.rows={arguments.batch_rows}")
     if arguments.base:

@@ -40,9 +40,23 @@ def test_terms_are_read_and_written_back() -> None:
     assert parse_recipe(dump_recipe(recipe), "dumped") == recipe
 
 
-def test_without_terms_the_loss_is_plain_nce_and_a_terms_name_is_no_method() -> None:
-    assert Contrast().terms == (Nce(),)
+def test_hardness_is_embedding_gemmas_where_rows_have_hard_negatives_and_written_down() -> None:
+    assert Contrast().terms == (Nce(hardness=0.0),)
+    assert Contrast(hard_negatives=2).terms == (Nce(hardness=5.0),)
     assert Nce(hardness=False).hardness == 0.0 and Nce(hardness=1).hardness == 1.0
+    text = TEXT.replace("hardness: true, ", "")
+    assert contrast(parse_recipe(text, "my.yaml")).terms == contrast(parse_recipe(TEXT, "my.yaml")).terms
+    assert "hardness: 5.0" in dump_recipe(parse_recipe(text, "my.yaml"))
+    zero = parse_recipe(text, "my.yaml", ["stages.0.task.terms.0.hardness=0"])
+    (first, *_) = contrast(zero).terms
+    assert isinstance(first, Nce) and first.hardness == 0.0 and parse_recipe(dump_recipe(zero), "dumped") == zero
+    assert contrast(parse_recipe(text, "my.yaml", ["stages.0.task.hard_negatives=0"])).terms == (
+        Nce(hardness=0.0, matryoshka=(768, 256)),
+        *contrast(zero).terms[1:],
+    )
+
+
+def test_a_terms_name_is_no_method() -> None:
     named = parse_recipe(TEXT, "my.yaml", ["stages.0.task.terms.1.name=spread"])
     assert contrast(named).terms[1].label == "spread"
     assert recipe_id(named) == recipe_id(parse_recipe(TEXT, "my.yaml"))

@@ -16,6 +16,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.model.build import Built, build
 from gemma4vec.model.prompts import Document
 from gemma4vec.recipe import schema
+from gemma4vec.recipe.terms import Nce
 from gemma4vec.training.contrast import ContrastTask
 from gemma4vec.training.layouts import shares_beginnings
 from gemma4vec.training.text_keys import text_keys
@@ -65,7 +66,7 @@ def task_of(
 ) -> ContrastTask:
     stage = schema.Stage(
         data=(schema.Source(name="a", path="a.jsonl"),),
-        task=schema.Contrast(temperature=0.2, hard_negatives=k, share_hard_negatives=share),
+        task=schema.Contrast(temperature=0.2, hard_negatives=k, share_hard_negatives=share, terms=(Nce(hardness=0.0),)),
         batch=schema.Batch(rows=len(ROWS), **batch),
         layout=schema.Layout(kind=kind, grouping=grouping, row_tokens=48, tokens_per_forward=100),
         budget=schema.Budget(steps=1),

@@ -41,9 +41,9 @@ def contrast(**task: Any) -> schema.Contrast:
     return schema.Contrast.model_validate({"temperature": 0.1, "hard_negatives": 2} | task)
 
 
-def test_a_recipe_without_terms_has_the_plain_loss_to_the_last_bit() -> None:
+def test_a_recipe_with_alpha_0_has_the_plain_loss_to_the_last_bit() -> None:
     for share in (True, False):
-        task = contrast(share_hard_negatives=share)
+        task = contrast(share_hard_negatives=share, terms=[{"kind": "nce", "hardness": 0}])
         mask = duplicate_mask(KEYS.queries_N, KEYS.positives_N, KEYS.negatives_NK)
         q, p, h = VECTORS.queries_ND, VECTORS.positives_ND, VECTORS.negatives_NKD
         plain = info_nce(q, p, h, temperature=0.1, share_hard_negatives=share, false_negative_NM=mask)
@@ -140,20 +140,25 @@ def test_terms_that_a_model_cannot_have_are_refused_with_key_and_limit(base: Pat
         ContrastTask(stage.settings.model_copy(update={"task": long}), rows(), stage.built, max_tokens=48, seed=0)
 
 
-def test_prefixes_longer_than_the_head_are_refused_before_weights_are_loaded(base: Path) -> None:
+@pytest.mark.parametrize(("head", "length"), [({"widths": [32, 6]}, 6), (None, 32)])
+def test_prefixes_longer_than_vectors_are_refused_before_weights_are_loaded(
+    base: Path, head: dict[str, Any] | None, length: int
+) -> None:
     recipe = schema.Recipe.model_validate(
         {
             "name": "long",
-            "model": {"base": str(base), "head": {"widths": [32, 6]}, "max_tokens": 48},
+            "model": {"base": str(base), "head": head, "max_tokens": 48},
             "stages": [
                 {
                     "data": [{"name": "a", "path": "a.jsonl"}],
                     "batch": {"rows": 4},
                     "budget": {"steps": 1},
-                    "task": {"terms": [{"kind": "nce", "matryoshka": [6, 7]}]},
+                    "task": {"terms": [{"kind": "nce", "matryoshka": [6, length + 1]}]},
                 }
             ],
         }
     )
-    with pytest.raises(InputError, match=r"stages\.0\.task\.terms\.0\.matryoshka: 7 is above the model's 6 dimensions"):
-        refuse_early(recipe, base, [Loaded(rows())])
+    with pytest.raises(
+        InputError, match=rf"terms\.0\.matryoshka: {length + 1} is above the model's {length} dimensions"
+    ):
+        refuse_early(recipe, base, [Loaded(rows())], lambda line: None)

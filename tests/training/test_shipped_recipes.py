@@ -106,3 +106,11 @@ def test_the_package_holds_the_repositorys_recipes() -> None:
     tracked = {str(file.relative_to(ROOT / "recipes")) for file in (ROOT / "recipes").glob("*/*.yaml")}
     assert tracked == {f"{name}.yaml" for name in shipped_recipes()} and len(tracked) >= 10
     assert SHIPPED.resolve() == (ROOT / "recipes").resolve()
+
+
+def test_recipes_of_other_papers_keep_plain_infonce() -> None:
+    """None of them weighs hard negatives, so none takes the default of `nce`, which is EmbeddingGemma's."""
+    for name in shipped_recipes():
+        for stage in load_recipe(name).stages:
+            for term in getattr(stage.task, "terms", ()):
+                assert term.hardness == 0.0, name

@@ -81,7 +81,7 @@ def nce(
     *,
     temperature: float | Tensor,
     share_hard_negatives: bool = True,
-    hardness: float = 0.0,
+    hardness: float = 5.0,
     query_query: bool = False,
     passage_passage: bool = False,
     symmetric: bool = False,
@@ -92,15 +92,16 @@ def nce(
 ) -> Tensor:
     """InfoNCE as EmbeddingGemma defines it (arXiv:2509.20354, section 2.2), in memory that does not grow with N * M.
 
-    With the other options at rest it is `info_nce` with the mask of `duplicate_mask`, and small batches (no more than
-    `elements` scores) go through that function, whole.
+    With `hardness` 0 and the other options at rest it is `info_nce` with the mask of `duplicate_mask`; small batches
+    (no more than `elements` scores) go through that function, whole.
 
     Args:
         queries_ND, positives_ND, negatives_NKD: unit vectors.
         temperature: similarities are divided by it; a scalar with a gradient is learned.
         share_hard_negatives: every row also sees the other rows' hard negatives.
         hardness: alpha. The row's own hard negatives weigh exp(alpha * similarity), the similarity without gradient
-            (Lan et al. 2025, arXiv:2503.04812, eq. 5; EmbeddingGemma has 5.0). 0: all weigh the same.
+            (Lan et al. 2025, arXiv:2503.04812, eq. 5; EmbeddingGemma has 5.0). 0: all weigh the same. Without hard
+            negatives it means nothing.
         query_query: other rows' queries are candidates of each query too, in the same softmax.
         passage_passage: other rows' passages are candidates of each row's positive too, in the same softmax (Li et al.
             2023, arXiv:2308.03281, section 3.3).
@@ -118,7 +119,7 @@ def nce(
     if negatives_NKD is None or not negatives_NKD.shape[1]:
         negatives_NKD = queries_ND.new_empty(rows, 0, queries_ND.shape[1])
     k = negatives_NKD.shape[1]
-    changed = hardness or query_query or passage_passage or symmetric or false_negative_margin is not None
+    changed = (hardness and k) or query_query or passage_passage or symmetric or false_negative_margin is not None
     if (
         not changed
         and row_weights_N is None

@@ -15,7 +15,7 @@ from gemma4vec.recipe.readouts import Readout as Readout
 from gemma4vec.recipe.sources import Mixture as Mixture
 from gemma4vec.recipe.sources import Source as Source
 from gemma4vec.recipe.sources import check_mixture
-from gemma4vec.recipe.terms import AnyTerm, LearnedTemperature, Nce, OnScores
+from gemma4vec.recipe.terms import HARDNESS, AnyTerm, LearnedTemperature, Nce, OnScores
 
 
 class Lora(Part):
@@ -98,6 +98,19 @@ class Contrast(Part):
     terms: tuple[AnyTerm, ...] = Field(
         (Nce(),), min_length=1, description="what the loss is the weighted sum of, see docs/objectives.md"
     )
+
+    @model_validator(mode="after")
+    def _hardness(self) -> "Contrast":
+        """Say what a term leaves open, so that the recipe in a run folder means the same whatever the default is."""
+        alpha = HARDNESS if self.hard_negatives else 0.0
+        open_terms = [isinstance(term, Nce) and term.hardness is None for term in self.terms]
+        if any(open_terms):
+            closed = (
+                term.model_copy(update={"hardness": alpha}) if is_open else term
+                for term, is_open in zip(self.terms, open_terms, strict=True)
+            )
+            object.__setattr__(self, "terms", tuple(closed))  # the part is being made, and immutable afterwards
+        return self
 
     @model_validator(mode="after")
     def _told_apart(self) -> "Contrast":

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gemma4vec.recipe.part import Part
 
-HARDNESS = 5.0  # EmbeddingGemma's alpha (arXiv:2509.20354, section 2.2)
+HARDNESS = 5.0  # EmbeddingGemma's alpha (arXiv:2509.20354, section 2.2), where rows have hard negatives
 
 
 class Term(Part):
@@ -57,8 +57,10 @@ class Nce(Term):
     kind: Literal["nce"] = "nce"
     temperature: float | None = Field(None, gt=0, description="null: the task's")
     share_hard_negatives: bool | None = Field(None, description="null: the task's")
-    hardness: float = Field(
-        0.0, ge=0, description="alpha: a row's own hard negatives weigh exp(alpha * similarity); true: 5.0"
+    hardness: float | None = Field(
+        None,
+        ge=0,
+        description="alpha: a row's own hard negatives weigh exp(alpha * similarity); null, true: 5.0; 0: plain",
     )
     query_query: bool = Field(False, description="other rows' queries are candidates too")
     passage_passage: bool = Field(False, description="other rows' passages are candidates of the positive too")

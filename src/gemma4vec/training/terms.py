@@ -278,7 +278,7 @@ def _value(
             negatives_NKd,
             temperature=temperature,
             share_hard_negatives=shared,
-            hardness=term.hardness,
+            hardness=term.hardness or 0.0,  # none is left open in a recipe
             query_query=term.query_query,
             passage_passage=term.passage_passage,
             symmetric=term.symmetric,
