@@ -13,12 +13,18 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from tiny_run import make_stage
+from tiny_run import make_stage, rows
 
 from float64_norms import use_float64_norms
+from gemma4vec.data.mixture import MixedRows, Part
+from gemma4vec.data.rows import Row
+from gemma4vec.data.scores import Scores
 from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.model.build import Built
 from gemma4vec.objective.gather import gather_rows
+from gemma4vec.recipe import schema
 from gemma4vec.training.checkpoint import latest_checkpoint, trained_weights
+from gemma4vec.training.contrast import ContrastTask
 from gemma4vec.training.distributed import FollowedRun, World
 from gemma4vec.training.loop import train_stage
 
@@ -59,11 +65,7 @@ def one_batch(base: Path, out: Path, dtype: torch.dtype, cached: bool) -> dict[s
     """The whole loss of a batch and the gradients that an update would use."""
     lora, layout = {"dropout": 0.1}, {"tokens_per_forward": 64, "grad_cache": cached}
     stage = make_stage(base, out, dtype=dtype, lora=lora, layout=layout, negatives=2, **PARTS)
-    generator = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for name, parameter in stage.built.trainable().items():
-            if "lora_B" in name:  # zero at first, which would leave half of the gradients zero
-                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    fill(stage.built)
     stage.built.encoder.eval()  # each process drops out other values, which is no business of this
     loss = stage.task.loss(stage.built, next(stage.task.batches()))
     loss.value.backward()
@@ -73,6 +75,43 @@ def one_batch(base: Path, out: Path, dtype: torch.dtype, cached: bool) -> dict[s
     terms = {name: float(value) for name, value in whole.terms.items()}
     facts = (whole.rows, whole.tokens, loss.rows)
     return {"loss": whole.value.item(), "gradients": gradients, "terms": terms, "facts": facts}
+
+
+def scored_batch(base: Path, out: Path, cached: bool) -> dict[str, Any]:
+    """The same of terms on scores and of rows that weigh by their source; those of one have no scores."""
+    layout = {"tokens_per_forward": 64, "grad_cache": cached}
+    stage = make_stage(base, out, dtype=torch.float64, layout=layout, negatives=2, batch={"rows": ROWS})
+    terms = [
+        {"kind": "nce", "source_weights": {"judged": 0.5, "plain": 2.0}},
+        {"kind": "kl", "source_weights": {"plain": 0.0}},
+        {"kind": "margin_mse", "teacher_scale": 0.1, "source_weights": {"plain": 0.0}},
+    ]
+    task = schema.Contrast.model_validate({"temperature": 0.1, "hard_negatives": 2, "terms": terms})
+    given = [
+        Row(row.query, row.pos, row.neg, scores=Scores((5.0,), (0.1 * n, 2.0 - n), "judge"))
+        for n, row in enumerate(rows(2))
+    ]
+    mixed = MixedRows([Part("judged", given[:12]), Part("plain", rows(2)[12:])])
+    settings = stage.settings.model_copy(update={"task": task})
+    contrast = ContrastTask(settings, mixed, stage.built, max_tokens=48, seed=0)
+    fill(stage.built)
+    batch = next(contrast.batches())
+    assert set(batch.texts.sources) == {"judged", "plain"}
+    loss = contrast.loss(stage.built, batch)
+    loss.value.backward()
+    stage.world.sum_gradients(stage.built.trainable().values())
+    whole = stage.world.whole(loss)
+    gradients = {name: p.grad for name, p in stage.built.trainable().items()}
+    return {"loss": whole.value.item(), "gradients": gradients, "terms": {n: float(v) for n, v in whole.terms.items()}}
+
+
+def fill(built: Built) -> None:
+    """Give the second adapter matrices values: zero at first, they would leave half of the gradients zero."""
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for name, parameter in built.trainable().items():
+            if "lora_B" in name:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
 
 
 def whole_run(base: Path, out: Path, stop_at: int | None) -> dict[str, Any]:
@@ -131,6 +170,9 @@ def main(base: Path, out: Path) -> None:
                 here = out / f"batch-{size}-{name}-{cached}"
                 work = in_world(size, here, lambda d=dtype, c=cached, h=here: one_batch(base, h, d, c))  # type: ignore[misc]
                 found[f"{size} {name} {cached}"] = work
+        for cached in (False, True):
+            here = out / f"scored-{size}-{cached}"
+            found[f"{size} scored {cached}"] = in_world(size, here, lambda c=cached, h=here: scored_batch(base, h, c))  # type: ignore[misc]
     for name, stop_at in (("straight", None), ("resumed", 2)):
         here = out / name
         found[name] = in_world(2, here, lambda h=here, s=stop_at: whole_run(base, h, s))  # type: ignore[misc]

@@ -67,6 +67,19 @@ def test_many_processes_have_the_loss_and_gradients_of_one(
             assert away < atol, key
 
 
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("size", [2, 4])
+def test_scores_and_weights_by_source_are_those_of_one_process(found: dict[str, Any], size: int, cached: bool) -> None:
+    (one,) = found["1 scored False"]
+    assert set(one["terms"]) == {"nce", "kl", "margin_mse"} and min(one["terms"].values()) > 1e-3
+    for process in found[f"{size} scored {cached}"]:
+        assert process["loss"] == pytest.approx(one["loss"], abs=1e-11)
+        assert process["terms"] == pytest.approx(one["terms"], abs=1e-11)
+        for key, gradient in one["gradients"].items():
+            assert gradient.abs().max() > 1e-5, key
+            assert (process["gradients"][key] - gradient).norm() / gradient.norm() < 1e-11, key
+
+
 def test_a_run_of_two_is_resumed_to_the_same_weights(found: dict[str, Any]) -> None:
     straight, resumed = found["straight"], found["resumed"]
     assert resumed[0]["losses"] == straight[0]["losses"] and len(straight[0]["losses"]) == 4

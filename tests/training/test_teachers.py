@@ -113,7 +113,12 @@ def test_a_teacher_of_other_dimensions_without_a_projection_is_refused(base: Pat
 @pytest.mark.parametrize("dry", [True, False])
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "npy", "model", "run"])
 def test_such_a_teacher_is_refused_before_a_weight_is_loaded(
-    base: Path, tmp_path: Path, kind: str, dry: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    base: Path,
+    tmp_path: Path,
+    kind: str,
+    dry: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     vector = {"text": "a", "vector": [0.6, 0.8]}
     (tmp_path / "v.jsonl").write_text(f"{json.dumps(vector)}\nno JSON: only the first vector is read")
@@ -139,8 +144,8 @@ def test_such_a_teacher_is_refused_before_a_weight_is_loaded(
     assert execute(["train", str(recipe), terms, *out]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said == (
-        f"error: stages.0.task.terms.1.form: the teacher has {length} dimensions, the model 32; use form: projection, or "
-        "form: relational"
+        f"error: stages.0.task.terms.1.form: the teacher has {length} dimensions, the model 32; use form: projection, "
+        "or form: relational"
     )
 
 
