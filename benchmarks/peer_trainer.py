@@ -18,7 +18,10 @@ from datasets import Dataset
 from peft import LoraConfig
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.sampler import DefaultBatchSampler
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MultipleNegativesRankingLoss,
+)
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
@@ -30,6 +33,7 @@ from gemma4vec.model.families import family_of, text_config
 from gemma4vec.model.prompts import Document
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.recipe.schema import Recipe
+from gemma4vec.recipe.terms import Nce
 
 # bf16: weights and adapters bf16. mixed: bf16 weights, fp32 adapters, autocast. fp32: all of it.
 Precision = Literal["bf16", "mixed", "fp32"]
@@ -40,7 +44,7 @@ class Peer:
     """A trainer that is ready to run, with its loss, its rows, and the real tokens of each of its batches."""
 
     trainer: SentenceTransformerTrainer
-    loss: MultipleNegativesRankingLoss
+    loss: MultipleNegativesRankingLoss | CachedMultipleNegativesRankingLoss
     dataset: Dataset
     tokens: list[int]
     _losses: list[torch.Tensor] = field(default_factory=list)
@@ -121,8 +125,11 @@ def build_peer(
     precision: Precision,
     max_steps: int,
     compiled: bool = False,
+    cached_rows: int | None = None,
 ) -> Peer:
     """The peer's trainer for the first stage of `recipe`, with initial adapters equal to those in `built`.
+
+    With `cached_rows` its loss is the one with GradCache, in micro-batches of so many texts.
 
     Raises:
         InputError: the recipe asks for something that the peer has no equal of.
@@ -130,7 +137,12 @@ def build_peer(
     _check_comparable(recipe)
     stage = recipe.stages[0]
     model = _model(recipe, base, built, folder, precision)
-    loss = MultipleNegativesRankingLoss(model, scale=1.0 / stage.task.temperature)
+    scale = 1.0 / stage.task.temperature
+    loss: MultipleNegativesRankingLoss | CachedMultipleNegativesRankingLoss
+    if cached_rows is None:
+        loss = MultipleNegativesRankingLoss(model, scale=scale)
+    else:
+        loss = CachedMultipleNegativesRankingLoss(model, scale=scale, mini_batch_size=cached_rows)
     dataset = Dataset.from_dict(_columns(built, drawn))
     optimiser = stage.optimiser
     arguments = SentenceTransformerTrainingArguments(
@@ -176,6 +188,7 @@ def _check_comparable(recipe: Recipe) -> None:
         "model.readout.pool_prompt must be true": not getattr(recipe.model.readout, "pool_prompt", True),
         "batch.accumulate must be 1": stage.batch.accumulate != 1,
         "task.share_hard_negatives must be true": not stage.task.share_hard_negatives,
+        "task.terms must be [{kind: nce, hardness: 0}]": stage.task.terms != (Nce(hardness=0.0),),
     }
     for reason, violated in unequal.items():
         if violated:
