@@ -47,6 +47,22 @@ def test_memory_in_a_container(tmp_path: Path, names: tuple[str, str]) -> None:
     assert memory_bytes(put(tmp_path, **{limit: "400000000", used: "100000000"})) == (400_000_000, 300_000_000)
 
 
+@pytest.mark.parametrize(
+    ("stat", "available"),
+    [("anon 1\ninactive_file 60000000\nactive_file 5\n", 360_000_000), ("inactive_file 900000000\n", 400_000_000)],
+)
+def test_files_that_were_read_leave_room(tmp_path: Path, stat: str, available: int) -> None:
+    folder = put(tmp_path, memory_DOT_max="400000000", memory_DOT_current="100000000", memory_DOT_stat=stat)
+    assert memory_bytes(folder) == (400_000_000, available)
+    old = put(
+        tmp_path / "v1",
+        memory__memory_DOT_limit_in_bytes="400000000",
+        memory__memory_DOT_usage_in_bytes="100000000",
+        memory__memory_DOT_stat=f"inactive_file 1\ntotal_{stat.removeprefix('anon 1' + chr(10))}",
+    )
+    assert memory_bytes(old) == (400_000_000, available)
+
+
 @pytest.mark.parametrize("limit", ["max", str(2**63 - 4096)])
 def test_memory_without_a_limit_is_the_machines(tmp_path: Path, limit: str) -> None:
     assert memory_bytes(put(tmp_path, memory_DOT_max=limit))[0] == psutil.virtual_memory().total

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gemma4vec.machine import doctor
+from gemma4vec.machine import compiler, doctor
 from gemma4vec.machine.doctor import examine
 from gemma4vec.machine.versions import TESTED
 
@@ -60,13 +60,18 @@ def test_threads(monkeypatch: pytest.MonkeyPatch, cores: int, state: str, advice
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
+    monkeypatch.setattr(compiler.shutil, "which", lambda _: None)
     assert doctor.check_compiler().state == "warn"
+    # torch asks for one program alone, and another one does not help until it is named.
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(compiler.shutil, "which", lambda name: "/usr/bin/clang++" if name == "clang++" else None)
+    monkeypatch.setattr(compiler, "_DEFAULT", "g++")
+    assert "CXX=clang++ uses it" in doctor.check_compiler().finding
 
 
 def test_no_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor.shutil, "which", lambda _: "/usr/bin/g++")
-    monkeypatch.setattr(doctor.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    monkeypatch.setattr(compiler.shutil, "which", lambda _: "/usr/bin/g++")
+    monkeypatch.setattr(compiler.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
     check = doctor.check_compiler()
     assert check.state == "warn" and "python3-dev" in check.advice
 

@@ -49,6 +49,18 @@ def test_what_is_asked_for_is_given(wanted: str | torch.dtype, chosen: torch.dty
     assert choose_dtype("cpu", wanted).dtype == chosen
 
 
+def test_bf16_that_is_asked_for_and_slow_is_given_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dtype, "cpu_flags", lambda: {"avx2"})
+    choice = choose_dtype("cpu", "bf16")
+    assert choice.dtype == torch.bfloat16
+    assert (
+        choice.reason.startswith("asked for; slow here, this CPU has no bf16 instructions") and "auto" in choice.reason
+    )
+    assert choose_dtype("cpu", "fp32").reason == "asked for"
+    monkeypatch.setattr(dtype, "cpu_flags", lambda: {"avx512_bf16"})
+    assert choose_dtype("cpu", "bf16").reason == "asked for"
+
+
 @pytest.mark.parametrize("wanted", ["fp16", "int8", "", torch.float16])
 def test_what_is_not_offered_is_refused(wanted: str | torch.dtype) -> None:
     with pytest.raises(InputError, match="use auto, bf16 or fp32"):

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from gemma4vec.errors import InputError
+from gemma4vec.machine import compiler as machine
+from gemma4vec.machine.device import DeviceChoice
 from gemma4vec.model import compilation
 from gemma4vec.model.compilation import choose_compile, use_compile_cache
 
@@ -19,7 +22,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Any:
     def pretend(there: bool) -> None:
         monkeypatch.delenv("CXX", raising=False)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        monkeypatch.setattr(compilation.shutil, "which", lambda name: f"/usr/bin/{name}" if there else None)
+        monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}" if there else None)
 
     return pretend
 
@@ -48,18 +51,37 @@ def test_without_a_compiler(compiler: Any) -> None:
     compiler(False)
     choice = choose_compile("auto", steps=100, minutes=None)
     assert not choice.on and "no C++ compiler" in choice.reason and "uncompiled" in choice.reason
-    with pytest.raises(InputError, match=r"layout\.compile=true, but there is no C\+\+ compiler; install one, or use"):
+    with pytest.raises(
+        InputError, match=r"layout\.compile=true, but there is no C\+\+ compiler .*; install what is missing"
+    ):
         choose_compile(True, steps=100, minutes=None)
     assert not choose_compile(False, steps=100, minutes=None).on
 
 
 def test_an_own_compiler_counts(compiler: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     compiler(False)
-    monkeypatch.setattr(compilation.shutil, "which", lambda name: name if name == "my-c++" else None)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: name if name == "my-c++" else None)
     monkeypatch.setenv("CXX", "my-c++")
     assert choose_compile("auto", steps=100, minutes=None).on
     monkeypatch.setenv("CXX", "missing-c++")
-    assert not choose_compile("auto", steps=100, minutes=None).on
+    choice = choose_compile("auto", steps=100, minutes=None)
+    assert not choice.on and choice.reason.startswith("CXX=missing-c++ is not there: layers run uncompiled")
+
+
+@pytest.mark.parametrize(("capability", "on"), [((6, 1), False), ((7, 0), True)])
+def test_on_a_gpu_its_age_and_a_c_compiler_decide(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], on: bool
+) -> None:
+    monkeypatch.setattr(compilation, "choose_device", lambda: DeviceChoice("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Example")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: name if name == "gcc" else None)
+    choice = choose_compile("auto", steps=100, minutes=None)
+    assert choice.on is on
+    assert on or choice.reason.startswith("Example has compute capability 6.1, torch.compile needs 7.0: layers run")
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    assert on is ("no C compiler" in choose_compile("auto", steps=100, minutes=None).reason)
 
 
 def test_kernels_are_kept_in_the_cache_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,3 +92,33 @@ def test_kernels_are_kept_in_the_cache_unless_told_otherwise(tmp_path: Path, mon
     use_compile_cache()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "cache" / "inductor")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "put back")  # so that the variable is gone after the test
+
+
+def test_a_broken_kernel_in_the_cache_is_made_again_and_nothing_else_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    kernel, other = tmp_path / "inductor/io/kernel.main.so", tmp_path / "other.so"
+    kernel.parent.mkdir(parents=True)
+    calls: list[str] = []
+
+    class Layers:
+        def compile_layers(self) -> None:
+            calls.append("compile")
+
+        def uncompile_layers(self) -> None:
+            calls.append("uncompile")
+
+    def work(file: Path) -> int:
+        if file.is_file():
+            raise TorchDynamoException(f"torch._inductor.exc.InductorError: ImportError: {file}: file too short\n")
+        return 7
+
+    kernel.touch()
+    assert compilation.compiled(Layers(), lambda: work(kernel)) == 7  # type: ignore[arg-type]
+    assert calls == ["compile", "uncompile", "compile"] and not kernel.exists()
+    other.touch()
+    with pytest.raises(TorchDynamoException, match="file too short"):
+        compilation.compiled(Layers(), lambda: work(other))  # type: ignore[arg-type]
+    assert other.exists() and calls[-1] == "uncompile"
+    assert not compilation.forget_broken_kernel(ValueError("something else"))

@@ -77,3 +77,18 @@ def test_bf16_stays_close_to_fp32(embedder: Embedder, tmp_path: Path) -> None:
     half = Embedder.load(save_tiny(tmp_path, "both-mean"), dtype="bf16")
     cosines = (half.encode_document(TEXTS[:30]) * embedder.encode_document(TEXTS[:30])).sum(1)
     assert cosines.mean() >= 0.999 and cosines.min() > 0.99
+
+
+def test_without_a_compiler_a_large_job_says_so_once_and_gives_the_same(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(embedder_module, "_CHARACTERS_WORTH_COMPILING", 1)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    said: list[str] = []
+    monkeypatch.setattr(embedder, "_compiled", None)
+    monkeypatch.setattr(embedder, "_notice", said.append)
+    vectors = [embedder.encode_query(TEXTS[:5]) for _ in range(2)]
+    assert len(said) == 1 and said[0].startswith("encoding with uncompiled layers: there is no C++ compiler")
+    monkeypatch.setattr(embedder, "_compiled", False)
+    np.testing.assert_array_equal(vectors[1], embedder.encode_query(TEXTS[:5]))

@@ -125,7 +125,7 @@ def test_memory_grows_and_shrinks_with_the_recipe(recipe_file: Path) -> None:
     plain = memory()
     assert memory("stages.0.layout.gradient_checkpointing=true").activations < 0.5 * plain.activations
     again = estimated(recipe_file, "stages.0.batch.rows=16", "stages.0.layout.grad_cache=true").stages[0]
-    assert again.cached and again.memory.activations < 0.5 * memory("stages.0.batch.rows=16").activations
+    assert again.fit.cached and again.memory.activations < 0.5 * memory("stages.0.batch.rows=16").activations
     assert memory("model.lora.last_layers=3").activations < 0.7 * plain.activations
     assert memory("model.lora.last_layers=3").optimiser == pytest.approx(plain.optimiser / 2)
     # fp32 parameters need no fp32 copies: two moments instead of three values.

@@ -77,9 +77,10 @@ def _stage(stage: "StageEstimate", settings: Any) -> dict[str, Any]:
         "layout": {
             "kind": layout.kind,
             "grouping": layout.grouping,
-            "tokens_per_forward": layout.tokens_per_forward,
+            "tokens_per_forward": stage.fit.tokens_per_forward,
             "gradient_checkpointing": layout.gradient_checkpointing,
-            "grad_cache": stage.cached,
+            "grad_cache": stage.fit.cached,
+            "memory_remark": stage.fit.remark,
             "compiled": stage.compile.on,
             "compile_reason": stage.compile.reason,
         },
@@ -194,6 +195,7 @@ def _stage_lines(number: int, stage: dict[str, Any]) -> list[str]:
             f"{stage['flops_per_step'] / 1e12:.2f} TFLOP), {stage['steps']:,} steps: {_duration(stage['seconds'])}",
         ),
         _line("memory", f"{memory['peak']:.2f} GB at the peak ({parts})"),
+        *([_line("", layout["memory_remark"])] if layout["memory_remark"] else []),
     ]
 
 

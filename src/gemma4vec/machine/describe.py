@@ -65,9 +65,20 @@ def memory_bytes(cgroup: Path = _CGROUP) -> tuple[int, int]:
     machine = psutil.virtual_memory()
     limit = _first_number(cgroup / "memory.max", cgroup / "memory/memory.limit_in_bytes")
     used = _first_number(cgroup / "memory.current", cgroup / "memory/memory.usage_in_bytes")
+    used = max(0, (used or 0) - _droppable(cgroup))
     if limit is None or limit >= min(_UNLIMITED, machine.total):
         return machine.total, machine.available
-    return limit, max(0, min(machine.available, limit - (used or 0)))
+    return limit, max(0, min(machine.available, limit - used))
+
+
+def _droppable(cgroup: Path) -> int:
+    """Bytes of files that the container has read and nobody needs now: they count as used, and go when asked."""
+    for file in (cgroup / "memory.stat", cgroup / "memory/memory.stat"):
+        words = _words(file)
+        for name in ("total_inactive_file", "inactive_file"):
+            if name in words[:-1] and (value := words[words.index(name) + 1]).isdigit():
+                return int(value)
+    return 0
 
 
 def _first_number(*paths: Path) -> int | None:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-import sysconfig
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gemma4vec import files
+from gemma4vec.machine.compiler import cxx_compiler, missing_compiler
 from gemma4vec.machine.describe import cpu_model, gpus, memory_bytes, usable_cores
 from gemma4vec.machine.network import ask_hub, is_offline_by_choice
 from gemma4vec.machine.versions import TESTED, installed_version
@@ -84,10 +84,11 @@ def check_dtype() -> Check:
     """Which float type is chosen here, with measured rates."""
     import torch
 
+    from gemma4vec.machine.device import choose_device
     from gemma4vec.machine.dtype import choose_dtype
     from gemma4vec.machine.rates import matmul_rate, memory_bandwidth
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device().name
     choice = choose_dtype(device)
     full, half = matmul_rate(torch.float32), matmul_rate(torch.bfloat16)
     finding = (
@@ -132,7 +133,11 @@ def check_gpu() -> Check:
     """CUDA devices that torch can use."""
     import torch
 
-    found = gpus()
+    from gemma4vec.machine.device import choose_device
+
+    found, unused = gpus(), choose_device().reason
+    if unused:
+        return Check("gpu", "warn", unused)
     if found:
         names = ", ".join(f"{gpu['name']} ({gpu['memory_gb']} GB, {gpu['capability']})" for gpu in found)
         return Check("gpu", "ok", names)
@@ -145,14 +150,12 @@ def check_gpu() -> Check:
 
 def check_compiler() -> Check:
     """Whether torch.compile can work on the CPU: it calls a C++ compiler and includes Python's headers."""
-    wanted = os.environ.get("CXX")
-    found = next((path for name in (wanted, "g++", "clang++", "c++") if name and (path := shutil.which(name))), None)
-    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    found, missing = cxx_compiler(), missing_compiler()
     slow = "training runs at about half speed without"
     if found is None:
-        return Check("c++ compiler", "warn", "none found", f"{slow}: install g++ (Debian: apt-get install g++)")
-    if not headers.is_file():
-        finding = f"{found}, but Python's headers are missing ({headers})"
+        return Check("c++ compiler", "warn", missing or "", f"{slow}: install g++ (Debian: apt-get install g++)")
+    if missing is not None:
+        finding = f"{found}, but {missing}"
         return Check("c++ compiler", "warn", finding, f"{slow}: install them (Debian: apt-get install python3-dev)")
     return Check("c++ compiler", "ok", f"{found}, with Python's headers: torch.compile can work")
 

@@ -42,10 +42,23 @@ def choose_dtype(device: "str | torch.device", wanted: "str | torch.dtype" = "au
     if wanted != "auto":
         if wanted not in _WANTED:
             raise InputError(f"dtype {wanted!r} is not offered: use auto, bf16 or fp32")
-        return DtypeChoice(_WANTED[wanted], "asked for")
-    kind = torch.device(device).type
+        return DtypeChoice(_WANTED[wanted], "asked for" + _though_slow(torch.device(device), _WANTED[wanted]))
+    return _choose_for(torch.device(device))
+
+
+def _though_slow(device: torch.device, asked: torch.dtype) -> str:
+    """What to add where bf16 is asked for and has to be emulated: correct, and slower than fp32."""
+    known = device.type == "cpu" or (device.type == "cuda" and torch.cuda.is_available())
+    if asked != torch.bfloat16 or not known:
+        return ""
+    fast = _choose_for(device)
+    return "" if fast.dtype == asked else f"; slow here, {fast.reason.removeprefix('fp32: ')}: auto takes fp32"
+
+
+def _choose_for(device: torch.device) -> DtypeChoice:
+    kind = device.type
     if kind == "cuda":
-        return _choose_for_cuda(torch.device(device))
+        return _choose_for_cuda(device)
     if kind == "cpu":
         return _choose_for_cpu()
     return DtypeChoice(torch.float32, f"fp32: bf16 is not known to be fast on {kind}")

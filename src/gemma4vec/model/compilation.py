@@ -1,15 +1,23 @@
 """Whether decoder layers are compiled, and why (not)."""
 
 import os
-import shutil
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache
+from gemma4vec.machine.compiler import missing_compiler
+from gemma4vec.machine.device import LEAST_FOR_COMPILING, choose_device
 
+if TYPE_CHECKING:
+    from gemma4vec.model.backbone import Backbone
+
+T = TypeVar("T")
 # Compiling costs 10 to 40 s once per machine and shape; below this many steps it does not pay.
 _STEPS_WORTH_IT = 30
 
@@ -30,10 +38,10 @@ def choose_compile(wanted: Literal["auto"] | bool, *, steps: int | None, minutes
     """
     if wanted is False:
         return CompileChoice(False, "the recipe says layout.compile=false")
-    missing = _missing_compiler()
+    missing = _missing()
     if wanted is True:
         if missing:
-            raise InputError(f"layout.compile=true, but {missing}; install one, or use layout.compile=auto")
+            raise InputError(f"layout.compile=true, but {missing}; install what is missing, or use layout.compile=auto")
         return CompileChoice(True, "the recipe says layout.compile=true")
     if missing:
         return CompileChoice(False, f"{missing}: layers run uncompiled, about a quarter slower")
@@ -47,15 +55,54 @@ def failed_to_compile(error: Exception) -> CompileChoice:
     return CompileChoice(False, f"compilation failed: {' '.join(str(error).split())[:200]}")
 
 
+def forget_broken_kernel(error: Exception) -> bool:
+    """Delete the compiled kernel in the cache that an error says cannot be loaded; true: compile once more.
+
+    A process that is killed while its compiler writes leaves an empty file, on which every later one would fail.
+    """
+    found = re.search(r"ImportError: (\S+\.so): ", str(error))
+    kept = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if found is None or not kept or not Path(found[1]).is_relative_to(Path(kept).absolute()):
+        return False
+    try:
+        Path(found[1]).unlink()
+    except OSError:  # gone already, and then it has been tried; or not ours to delete
+        return False
+    return True
+
+
+def compiled(
+    backbone: "Backbone", work: Callable[[], T], compile_layers: "Callable[[Backbone], None] | None" = None
+) -> T:
+    """What `work` gives on compiled layers, which it is the first to run; broken kernels on disk are made again.
+
+    Raises:
+        TorchDynamoException: the layers cannot be compiled, and are not any more.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # a second's import that a single query does not need
+
+    while True:
+        if compile_layers is None:
+            backbone.compile_layers()
+        else:
+            compile_layers(backbone)
+        try:
+            return work()
+        except TorchDynamoException as error:
+            backbone.uncompile_layers()
+            if not forget_broken_kernel(error):
+                raise
+
+
 def use_compile_cache() -> None:
     """Keep compiled kernels between runs. Must come before the first compilation; an own setting is respected."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "inductor"))
 
 
-def _missing_compiler() -> str | None:
-    if torch.cuda.is_available():
-        return None  # Triton brings its own
-    named = os.environ.get("CXX")
-    if named and shutil.which(named):
-        return None
-    return None if shutil.which("g++") or shutil.which("clang++") else "there is no C++ compiler"
+def _missing() -> str | None:
+    """What this machine lacks for it, in words."""
+    device = choose_device().name
+    if device == "cuda" and (capability := torch.cuda.get_device_capability()) < LEAST_FOR_COMPILING:
+        old, least = (f"{major}.{minor}" for major, minor in (capability, LEAST_FOR_COMPILING))
+        return f"{torch.cuda.get_device_name()} has compute capability {old}, torch.compile needs {least}"
+    return missing_compiler(device)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.build import Built
-from gemma4vec.model.compilation import choose_compile, use_compile_cache
+from gemma4vec.model.compilation import choose_compile, compiled, failed_to_compile, use_compile_cache
 from gemma4vec.model.packing import Tokens, packed
 from gemma4vec.model.probe import check
 from gemma4vec.model.prompts import Document, Prompted, Prompts
@@ -41,7 +41,14 @@ class Embedder:
     """
 
     def __init__(
-        self, built: Built, *, name: str, fingerprint: str, max_tokens: int, settings: dict[str, Any] | None = None
+        self,
+        built: Built,
+        *,
+        name: str,
+        fingerprint: str,
+        max_tokens: int,
+        settings: dict[str, Any] | None = None,
+        notice: Callable[[str], None] = lambda line: None,
     ):
         self.encoder = built.encoder
         self._read = built.read
@@ -52,6 +59,7 @@ class Embedder:
         self.max_tokens = max_tokens
         self._settings = settings or {}
         self._compiled: bool | None = None
+        self._notice = notice
         self.tokens_per_forward = _TOKENS_PER_FORWARD.get(self.encoder.backbone.device.type, 2048)
 
     @staticmethod
@@ -125,24 +133,28 @@ class Embedder:
         return vectors_ND
 
     def _compile_if_worth_it(self, texts: Sequence[Prompted]) -> None:
-        """Compile the layers for a large job, once; quietly go on without where that does not work."""
+        """Compile the layers for a large job, once; say why and go on without where that does not work."""
         backbone = self.encoder.backbone
         characters = sum(min(len(text.text), 5 * self.max_tokens) for text in texts)
         if self._compiled is not None or characters < _CHARACTERS_WORTH_COMPILING:
             return
         self._compiled = False
-        if backbone.compiled or not choose_compile("auto", steps=None, minutes=None).on:
+        choice = choose_compile("auto", steps=None, minutes=None)
+        if backbone.compiled:
+            return
+        if not choice.on:
+            self._notice(f"encoding with uncompiled layers: {choice.reason}")
             return
         from torch._dynamo.exc import TorchDynamoException  # a second's import that a single query does not need
 
         use_compile_cache()
-        backbone.compile_layers()
+        shape = max(2, self.tokens_per_forward // _ROW_TOKENS), _ROW_TOKENS
         try:
             with torch.inference_mode():
-                check(backbone, max(2, self.tokens_per_forward // _ROW_TOKENS), _ROW_TOKENS)
+                compiled(backbone, lambda: check(backbone, *shape))
             self._compiled = True
-        except TorchDynamoException:
-            backbone.uncompile_layers()
+        except TorchDynamoException as error:
+            self._notice(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
 
     def _forward(self, tokens: Sequence[Tokens]) -> Vectors:
         share = self.encoder.unshareable(training=False) is None

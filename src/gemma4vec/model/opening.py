@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
+from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.bases import resolve_base
 from gemma4vec.model.build import build
@@ -24,13 +25,16 @@ def open_embedder(
     name: str, *, device: str | None, dtype: str | None, max_tokens: int | None, notice: Callable[[str], None]
 ) -> AnyEmbedder:
     """See `Embedder.load`."""
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    found = choose_device()
+    where = device or found.name
+    if found.reason and device is None:
+        notice(f"device: {where} ({found.reason})")
     chosen = choose_dtype(where, dtype or "auto").dtype
     path = Path(name)
     if path.is_dir() and (path / "manifest.json").exists():
         path = _model_of_run(path)
     if (path / SETTINGS_FILE).exists():
-        return _open_own(path, where, chosen, max_tokens)
+        return _open_own(path, where, chosen, max_tokens, notice)
     if (path / "modules.json").exists():
         return _open_foreign(path, name, where, chosen, max_tokens)
     return _open_base(name, where, chosen, max_tokens, notice)
@@ -43,15 +47,19 @@ def _model_of_run(run: Path) -> Path:
     return model
 
 
-def _open_own(path: Path, device: str, dtype: torch.dtype, max_tokens: int | None) -> Embedder:
+def _open_own(
+    path: Path, device: str, dtype: torch.dtype, max_tokens: int | None, notice: Callable[[str], None]
+) -> Embedder:
     try:
-        return _open_whole(path, device, dtype, max_tokens)
+        return _open_whole(path, device, dtype, max_tokens, notice)
     except (ValidationError, OSError, SafetensorError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"the model in {path} is damaged ({reason}); export it again from its run") from error
 
 
-def _open_whole(path: Path, device: str, dtype: torch.dtype, max_tokens: int | None) -> Embedder:
+def _open_whole(
+    path: Path, device: str, dtype: torch.dtype, max_tokens: int | None, notice: Callable[[str], None]
+) -> Embedder:
     settings = read_settings(path)
     model = model_of(settings)
     limit = min(max_tokens or model.max_tokens, model.max_tokens)
@@ -61,6 +69,7 @@ def _open_whole(path: Path, device: str, dtype: torch.dtype, max_tokens: int | N
         fingerprint=sha256_text(settings["fingerprint"], str(limit), str(dtype))[:16],
         max_tokens=limit,
         settings={"base": model.base},
+        notice=notice,
     )
 
 
@@ -95,4 +104,5 @@ def _open_base(
         name=name.removeprefix("bundled:").replace("/", "--"),
         fingerprint=fingerprint,
         max_tokens=model.max_tokens,
+        notice=notice,
     )

@@ -106,6 +106,19 @@ def check(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Pr
     return probe
 
 
+def pass_back(backbone: Backbone, height: int, columns: int) -> None:
+    """A forward and a backward pass on random tokens, as training does them; gradients are dropped.
+
+    Whatever cannot be compiled fails here, where layers can still be left uncompiled, and not in the first step.
+    """
+    documents = [Tokens(ids.tolist()) for ids in _random_ids(backbone, height)]
+    states = backbone(lay_out(documents, [[row] for row in range(height)], max(columns, _LENGTH), 0))
+    if states.requires_grad:
+        states.float().square().mean().backward()
+    for parameter in backbone.parameters():
+        parameter.grad = None
+
+
 def _problem_of_sharing(backbone: Backbone, height: int, columns: int) -> str | None:
     """What is wrong with documents that stand behind a beginning which they share."""
     beginning, *ends = _random_ids(backbone, 1 + 2 * height, _LENGTH)

@@ -24,6 +24,7 @@ import torch
 from gemma4vec.data.sources import load_sources
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.machine.rates import matmul_rate, memory_bandwidth
 from gemma4vec.model.bases import resolve_base
@@ -76,7 +77,7 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
     base = resolve_base(recipe.model.base, notice=say)
     loaded = [load_sources(stage.data, say, stage.mixture) for stage in recipe.stages]
     refuse_early(recipe, base.path, loaded, say)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device().name
     choice = choose_dtype(device, recipe.model.dtype)
     built = build(recipe.model, base.path, dtype=choice.dtype, device=device, seed=recipe.seed)
     with tempfile.TemporaryDirectory(prefix="gemma4vec-bench-") as folder:

@@ -7,8 +7,9 @@ the compiled region around them, without the products that it calls.
 
 from collections.abc import Callable
 
-import torch
 from torch.profiler import ProfilerActivity, profile
+
+from gemma4vec.machine.device import choose_device
 
 # In this order: the first that fits a name decides. `bmm` stands only where attention is two products.
 KINDS = {
@@ -32,7 +33,7 @@ def split(work: Callable[[], float]) -> dict[str, float]:
 
     "rest" is what passed outside operators: Python, and on a GPU the gaps between kernels.
     """
-    on_gpu = torch.cuda.is_available()
+    on_gpu = choose_device().name == "cuda"
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
     with profile(activities=activities) as found:
         seconds = work()

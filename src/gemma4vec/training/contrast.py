@@ -3,7 +3,7 @@
 Shapes: N rows, K hard negatives a row, D dimensions.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,10 @@ from gemma4vec.model.prompts import Document, Prompted, Prompts
 from gemma4vec.objective.duplicates import Keys
 from gemma4vec.recipe import schema
 from gemma4vec.training.distributed import World
-from gemma4vec.training.grad_cache import encode_cached, wants_cache
+from gemma4vec.training.grad_cache import encode_cached
 from gemma4vec.training.layouts import lay_out_texts, shares_beginnings
 from gemma4vec.training.learned import Learned
+from gemma4vec.training.room import fit, needs_of, room_of
 from gemma4vec.training.task import Loss, OwnParameter
 from gemma4vec.training.teachers import open_teachers, taught
 from gemma4vec.training.terms import (
@@ -103,6 +104,7 @@ class ContrastTask:
         self.query_tokens = min(stage.batch.query_tokens or max_tokens, max_tokens)
         self.document_tokens = min(stage.batch.document_tokens or max_tokens, max_tokens)
         self.seed = seed
+        self.say = say
         self.cached = stage.layout.grad_cache is True
         self.world = World()
         self.teachers = open_teachers(stage.task, rows, built.encoder.dimension, self.world, say)
@@ -132,11 +134,28 @@ class ContrastTask:
         """A learned temperature, and projections to teachers."""
         return self.learned.own
 
-    def settle(self, built: Built) -> dict[str, Any]:
-        """Choose whether activations are kept or computed again, by the first batch."""
-        if self.stage.layout.grad_cache == "auto":
-            self.cached = wants_cache("auto", built.encoder, next(self.batches()).layouts)
-        return {"grad_cache": self.cached}
+    def settle(self, built: Built, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Choose by the first batch whether activations are kept or computed again, and micro-batches that fit."""
+        layout = self.stage.layout
+        if before is not None:  # a resumed run goes on with no more than it had
+            tokens = min(layout.tokens_per_forward, before.get("tokens_per_forward", layout.tokens_per_forward))
+            again = before.get("grad_cache") is True or layout.grad_cache
+            layout = layout.model_copy(update={"tokens_per_forward": tokens, "grad_cache": again})
+        found = fit(layout, needs_of(built, layout, self._layouts), room_of(built.encoder.backbone.device))
+        self.cached = found.cached
+        layout = layout.model_copy(update={"tokens_per_forward": found.tokens_per_forward})
+        self.stage = self.stage.model_copy(update={"layout": layout})
+        if found.remark:
+            self.say(found.remark)
+        return {"grad_cache": self.cached, "tokens_per_forward": found.tokens_per_forward}
+
+    def _layouts(self, layout: schema.Layout) -> list[Layout]:
+        """The first batch's, in other settings."""
+        stage, self.stage = self.stage, self.stage.model_copy(update={"layout": layout})
+        try:
+            return next(self.batches()).layouts
+        finally:
+            self.stage = stage
 
     def prepare(self, drawn: RowBatch) -> ContrastBatch:
         """Tokenise and lay out a batch of rows, or this process's share of it."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.machine.device import choose_device
 from gemma4vec.training.task import Loss
 
 T = TypeVar("T")
@@ -138,7 +139,7 @@ class FollowedRun(RunFolder):
 def join_world() -> World:
     """Meet the other processes where torchrun has started several; a process on its own is a world of one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        on_gpus = torch.cuda.is_available()
+        on_gpus = choose_device().name == "cuda"
         if on_gpus:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if on_gpus else "gloo", timeout=_PATIENCE)

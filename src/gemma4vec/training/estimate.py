@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from gemma4vec.data.sources import Loaded, load_sources
+from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
 from gemma4vec.model.build import Built, assemble, tokeniser_of
 from gemma4vec.model.checks import check_recipe, read_config
@@ -37,10 +38,10 @@ from gemma4vec.training.estimate_flops import step_flops
 from gemma4vec.training.estimate_layers import Costs, Measured, measure_layers, total
 from gemma4vec.training.estimate_memory import Memory, kept_bytes, memory_on_gpu, training_memory
 from gemma4vec.training.estimate_parameters import Parameters, count_parameters
-from gemma4vec.training.grad_cache import would_cache
 from gemma4vec.training.memory import keep_freed_memory, release_memory
 from gemma4vec.training.optimiser import MasterAdamW
 from gemma4vec.training.refusals import refuse_early
+from gemma4vec.training.room import Fit, Needs, Room, fit, room_of
 from gemma4vec.training.task import Task
 from gemma4vec.training.tasks import make_task
 
@@ -62,7 +63,7 @@ class StageEstimate:
     reading: Reading
     measured: Measured
     compile: CompileChoice
-    cached: bool  # by GradCache
+    fit: Fit
     memory: Memory
     gpu_memory: Memory
     flops: dict[str, float]
@@ -128,7 +129,7 @@ def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
     Raises:
         InputError: whatever a real run would refuse before it loads weights.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device().name
     with base_files(recipe.model.base, say) as base:
         config = text_config(base.path)
         choice = choose_dtype(device, recipe.model.dtype)
@@ -194,13 +195,14 @@ def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> Stage
     release_memory()
     framework = float(psutil.Process().memory_info().rss)
     memory, gpu_memory = _memory(model, stage, reading, measured, framework)
-    cached = would_cache(stage.layout.grad_cache, memory.activations)
-    if cached:
-        memory, gpu_memory = _memory(model, stage, one_micro_batch(reading), measured, framework)
+    found = _fit(model, stage, reading, memory)
+    if found.cached:
+        micro_batch = one_micro_batch(reading, found.tokens_per_forward)
+        memory, gpu_memory = _memory(model, stage, micro_batch, measured, framework)
     trainable = sum(model.parameters.trainable.values())
     update = measured.optimiser_seconds * trainable / max(1, measured.optimiser_parameters)
     accumulate = stage.batch.accumulate
-    passes = 1.0 + (_SECOND_FORWARD[model.recipe.model.train] if cached else 0.0)
+    passes = 1.0 + (_SECOND_FORWARD[model.recipe.model.train] if found.cached else 0.0)
     computing = passes * total(measured.seconds, model.kinds, reading.cells)
     seconds = accumulate * (computing + reading.seconds) + update
     flops = step_flops(
@@ -215,7 +217,7 @@ def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> Stage
         reading=reading,
         measured=measured,
         compile=measured.compile,
-        cached=cached,
+        fit=found,
         memory=memory,
         gpu_memory=gpu_memory,
         flops=dict(flops),
@@ -224,6 +226,21 @@ def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> Stage
         seconds_per_step=seconds,
         steps=steps_of(stage, tokens, seconds),
     )
+
+
+def _fit(model: _Model, stage: schema.Stage, reading: Reading, memory: Memory) -> Fit:
+    """What the run will do for want of memory, if it is as much as now."""
+    cells, parameters = sum(reading.largest_cells.values()), model.parameters
+    needs = Needs(
+        per_cell=memory.activations / cells,
+        cells=cells,
+        largest=float(reading.largest_layout),
+        row=min(stage.layout.row_tokens, reading.largest_layout),
+        fixed=float(parameters.trainable_bytes) + memory.optimiser,
+    )
+    room = room_of(torch.device(model.device))
+    left = Room(max(0.0, room.free - memory.weights), room.total)  # the weights are not there yet
+    return fit(stage.layout, needs, left, can_cache=isinstance(stage.task, schema.Contrast))
 
 
 def _measure(model: _Model, number: int, data: Loaded, reading: Reading, compiled: CompileChoice) -> Measured:

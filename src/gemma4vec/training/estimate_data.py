@@ -82,10 +82,11 @@ def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: in
     )
 
 
-def one_micro_batch(reading: Reading) -> Reading:
-    """The same batches where the largest micro-batch is all that is in memory at once."""
+def one_micro_batch(reading: Reading, budget: int | None = None) -> Reading:
+    """The same batches where the largest micro-batch, cut to `budget`, is all that is in memory at once."""
     compilable = reading.cells[True] >= reading.cells[False]
-    return replace(reading, largest_cells={compilable: float(reading.largest_layout), not compilable: 0.0})
+    cells = min(reading.largest_layout, budget or reading.largest_layout)
+    return replace(reading, largest_cells={compilable: float(cells), not compilable: 0.0})
 
 
 def cells_of(layouts: Sequence[Layout]) -> dict[bool, float]:

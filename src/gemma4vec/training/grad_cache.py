@@ -11,19 +11,15 @@ the order in which the plain path draws, so both have the same loss and the same
 Shapes: N documents, D dimensions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gemma4vec.machine.describe import memory_bytes
 from gemma4vec.model.encoder import TextEncoder
 from gemma4vec.model.packing import Layout
-
-# Share of the device's memory that activations may take before `auto` computes them again instead.
-_ROOM = 0.5
 
 
 def encode_cached(encoder: TextEncoder, layouts: Sequence[Layout]) -> Tensor:
@@ -55,27 +51,11 @@ class _Encoded(torch.autograd.Function):
         return None, None, None
 
 
-def wants_cache(wanted: Literal["auto"] | bool, encoder: TextEncoder, layouts: Sequence[Layout]) -> bool:
-    """Whether to encode these layouts by GradCache: as the recipe says, or where their activations would not fit.
+def kept_bytes(encoder: TextEncoder, layout: Layout, forward: Callable[[Layout], Tensor] | None = None) -> int:
+    """Bytes that encoding a layout keeps for its backward pass, parameters left out. Random state stays as it was.
 
-    `auto` runs the largest micro-batch once and counts what it keeps.
+    A task that does not read vectors gives its own `forward`.
     """
-    if wanted != "auto" or len(layouts) < 2:
-        return wanted is True
-    largest = max(layouts, key=lambda layout: layout.all_tokens)
-    cells = sum(layout.all_tokens for layout in layouts)
-    return would_cache(wanted, kept_bytes(encoder, largest) / largest.all_tokens * cells, encoder.backbone.device)
-
-
-def would_cache(wanted: Literal["auto"] | bool, activations: float, device: torch.device | None = None) -> bool:
-    """The same, where it is known how many bytes of activations a batch keeps; the device is the CPU by default."""
-    # All memory of the device: what is free at the moment would choose otherwise in a resumed run.
-    there = torch.cuda.mem_get_info(device)[1] if device is not None and device.type == "cuda" else memory_bytes()[0]
-    return wanted is True or (wanted == "auto" and activations > _ROOM * there)
-
-
-def kept_bytes(encoder: TextEncoder, layout: Layout) -> int:
-    """Bytes that encoding a layout keeps for its backward pass, parameters left out. Random state stays as it was."""
     seen = {parameter.untyped_storage().data_ptr() for parameter in encoder.parameters()}
     alive: list[Tensor] = []  # so that no address is used twice
 
@@ -87,7 +67,7 @@ def kept_bytes(encoder: TextEncoder, layout: Layout) -> int:
         return tensor
 
     with _as_it_was(_random_state(encoder), encoder), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        encoder([layout])
+        encoder([layout]) if forward is None else forward(layout)
     return sum(tensor.untyped_storage().nbytes() for tensor in alive)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -17,6 +16,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_write, sha256_file, sha256_text
 from gemma4vec.ledger.records import CHECKPOINT
 from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.bases import resolve_base
 from gemma4vec.model.build import build
@@ -87,7 +87,7 @@ def checkpoint_models(run: RunFolder, recipe: Recipe, kept: list[Kept], say: Say
     Raises:
         InputError: the weights are damaged, or belong to another recipe.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device().name
     dtype = choose_dtype(device, recipe.model.dtype).dtype
     base = resolve_base(recipe.model.base, notice=say)
     built = build(recipe.model, base.path, dtype=dtype, device=device, seed=recipe.seed)

@@ -22,7 +22,7 @@ from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.model import probe
 from gemma4vec.model.backbone import Backbone
 from gemma4vec.model.build import Built
-from gemma4vec.model.compilation import choose_compile, failed_to_compile, use_compile_cache
+from gemma4vec.model.compilation import choose_compile, compiled, failed_to_compile, use_compile_cache
 from gemma4vec.recipe import schema
 from gemma4vec.training.ahead import Ahead
 from gemma4vec.training.budget import StepBudget, step_budget
@@ -149,18 +149,24 @@ def prepare_model(stage: Stage) -> None:
     if choice.on and not backbone.compiled:
         use_compile_cache()
         stage.line.say("compiling the decoder layers (up to a minute on a new machine)")
-        compile_for_training(backbone)
         try:
-            found = probe.check(backbone, max(1, layout.tokens_per_forward // layout.row_tokens), layout.row_tokens)
+            found = compiled(backbone, lambda: _probe_compiled(backbone, layout), compile_for_training)
         except TorchDynamoException as error:  # slower, but the same result
-            backbone.uncompile_layers()
             choice = failed_to_compile(error)
     if not choice.on:
         stage.line.say(f"layers run uncompiled: {choice.reason}")
-    settled = stage.task.settle(stage.built)
+    begun = [event for event in stage.run.events("prepared") if event["stage"] == stage.number]
+    settled = stage.task.settle(stage.built, begun[-1] if begun else None)
     stage.run.event(
         "prepared", stage=stage.number, compile=choice.on, compile_reason=choice.reason, **settled, probe=vars(found)
     )
+
+
+def _probe_compiled(backbone: Backbone, layout: schema.Layout) -> probe.Probe:
+    """Run compiled layers for the first time: the probe in the shape that is trained, and a small backward pass."""
+    found = probe.check(backbone, max(1, layout.tokens_per_forward // layout.row_tokens), layout.row_tokens)
+    probe.pass_back(backbone, 2, layout.row_tokens)
+    return found
 
 
 def _step(

@@ -11,7 +11,7 @@ same adapters, while LLM2Vec merges them into the base and adds new ones.
 Shapes: T real tokens, M predicted tokens, D hidden size.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from gemma4vec.model.prompts import Prompted
 from gemma4vec.recipe import schema
 from gemma4vec.training.distributed import World
 from gemma4vec.training.layouts import lay_out_texts
+from gemma4vec.training.room import fit, needs_of, room_of
 from gemma4vec.training.task import Loss, OwnParameter
 
 
@@ -73,8 +74,10 @@ class MaskedNextTokenTask:
         *,
         max_tokens: int,
         seed: int,
+        say: Callable[[str], None] = lambda line: None,
     ):
         self.stage = stage
+        self.say = say
         self.objective = objective
         self.texts = texts
         self.tokeniser = built.tokeniser
@@ -111,9 +114,22 @@ class MaskedNextTokenTask:
         """None: it trains the model alone."""
         return {}
 
-    def settle(self, built: Built) -> dict[str, Any]:
-        """Nothing is left open here."""
+    def settle(self, built: Built, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Nothing is left open here; where a batch does not fit into memory, that is said."""
+        backbone = built.encoder.backbone
+        needs = needs_of(built, self.stage.layout, self._layouts, backbone)
+        found = fit(self.stage.layout, needs, room_of(backbone.device), can_cache=False)
+        if found.remark:
+            self.say(found.remark)
         return {}
+
+    def _layouts(self, layout: schema.Layout) -> list[Layout]:
+        """The first batch's, in other settings."""
+        stage, self.stage = self.stage, self.stage.model_copy(update={"layout": layout})
+        try:
+            return next(self.batches()).layouts
+        finally:
+            self.stage = stage
 
     def prepare(self, drawn: TextBatch, generator: np.random.Generator) -> MaskedBatch:
         """Tokenise, mask and lay out a batch of texts.

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gemma4vec.data.run_check import overlaps_known
 from gemma4vec.data.sample import sample_suite
 from gemma4vec.data.sources import Loaded, load_sources
@@ -21,6 +19,7 @@ from gemma4vec.ledger.environment import environment
 from gemma4vec.ledger.recording import record_run
 from gemma4vec.ledger.records import parents_of
 from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.bases import ResolvedBase, resolve_base
 from gemma4vec.model.build import Built, build
@@ -144,7 +143,10 @@ class Trainer:
         self.world = World()
         self.line = ProgressLine("train", None if self.world.first else io.StringIO())
         self.stages_done: list[Progress] = []
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        where = choose_device()
+        self.device = where.name
+        if where.reason:
+            say(f"device: {where.name} ({where.reason})")
         choice = choose_dtype(self.device, self.recipe.model.dtype)
         say(f"dtype: {str(choice.dtype).removeprefix('torch.')} ({choice.reason})")
         self.dtype = choice.dtype

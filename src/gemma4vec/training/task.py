@@ -54,8 +54,11 @@ class Task(Protocol):
         """What is trained beside the model, by names that begin with `objective.`."""
         ...
 
-    def settle(self, built: Built) -> dict[str, Any]:
-        """Make the choices that need the model as it will run, before the first step; gives them for the log."""
+    def settle(self, built: Built, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Make the choices that need the model as it will run, before the first step; gives them for the log.
+
+        `before` are those that a resumed run began with.
+        """
         ...
 
     def loss(self, built: Built, batch: Any) -> Loss:

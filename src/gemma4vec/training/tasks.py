@@ -28,8 +28,8 @@ def make_task(
 
     Where the stage tokenises once, that is done now, if `say` is there to be told; the texts are read otherwise.
     """
+    remark = say or (lambda line: None)
     if isinstance(stage.task, schema.Contrast):
-        remark = say or (lambda line: None)
         task = ContrastTask(stage, loaded.rows, built, max_tokens=max_tokens, seed=seed, say=remark)
         if stage.batch.tokenise == "once" and say is not None and isinstance(loaded.rows, MixedRows):
             reserved = built.encoder.readout.reserved
@@ -44,7 +44,7 @@ def make_task(
             )
         return task
     texts = plain_texts(loaded, stage.task)
-    return MaskedNextTokenTask(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed)
+    return MaskedNextTokenTask(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed, say=remark)
 
 
 def plain_texts(loaded: Loaded, task: schema.MaskedNextToken) -> Sequence[str]:

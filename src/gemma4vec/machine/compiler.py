@@ -1,0 +1,40 @@
+"""The compiler that torch.compile calls, and what of it is missing here."""
+
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+# Inductor writes C++ for a CPU and asks for one program alone: $CXX, else this.
+_DEFAULT = "clang++" if sys.platform == "darwin" else "g++"
+# Triton compiles each kernel's launcher with one of these, or $CC.
+_FOR_TRITON = ("gcc", "clang")
+
+
+def cxx_compiler() -> str | None:
+    """The C++ compiler that torch will use, with its path; None: it will find none."""
+    return shutil.which(os.environ.get("CXX") or _DEFAULT)
+
+
+def missing_compiler(device: str = "cpu") -> str | None:
+    """What torch.compile lacks on a device, in words; None: nothing that is known of.
+
+    Where a compiler is there under another name than torch asks for, the words say how to tell torch of it.
+    """
+    if device == "cuda":
+        named = os.environ.get("CC")
+        if not any(shutil.which(name) for name in ([named] if named else _FOR_TRITON)):
+            return "there is no C compiler (CC, gcc or clang)"
+    elif cxx_compiler() is None:
+        named, other = os.environ.get("CXX"), next(filter(shutil.which, ("g++", "clang++", "c++")), None)
+        wanted = f"CXX={named} is not there" if named else f"there is no C++ compiler ({_DEFAULT})"
+        return f"{wanted}, but {other} is: CXX={other} uses it" if other else wanted
+    if not python_header().is_file():
+        return f"Python's headers are missing ({python_header()})"
+    return None
+
+
+def python_header() -> Path:
+    """Where Python.h should be; both compilers' code includes it."""
+    return Path(sysconfig.get_paths()["include"]) / "Python.h"
