@@ -97,7 +97,7 @@ def fit(layout: schema.Layout, needs: Needs, room: Room, *, can_cache: bool = Tr
     if needs.at_once(needs.largest) <= usable:
         switched = f"memory: a batch's activations are about {needs.per_cell * needs.cells / GB:.1f} GB and {have}"
         return Fit(True, budget, f"{switched}: GradCache is on, for a second forward pass" if auto else "")
-    fitting = int((usable - needs.fixed) / (_WORKING * needs.per_cell) / needs.row)
+    fitting = int((usable - needs.fixed) / (_WORKING * max(1.0, needs.per_cell)) / needs.row)
     smaller = max(1, fitting) * needs.row
     said = (
         f"memory: {have}, micro-batches of {budget:,} tokens need about {needs.at_once(needs.largest) / GB:.1f} GB: "
