@@ -1,10 +1,13 @@
 """`recipe_id` changes with everything that defines the method, and with nothing else."""
 
+import json
+
 import pytest
 from pydantic import BaseModel
 
+from gemma4vec.files import sha256_text
 from gemma4vec.recipe.fingerprint import method, recipe_id
-from gemma4vec.recipe.load import parse_recipe
+from gemma4vec.recipe.load import load_recipe, parse_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.sources import BELONGS, Columns
 
@@ -231,3 +234,33 @@ def test_it_does_not_depend_on_how_the_recipe_is_written() -> None:
     assert recipe_id(parse_recipe(spelled_out, "text")) == PLAIN
     assert len(PLAIN) == 12 and int(PLAIN, 16) >= 0
     assert "seed" not in method(parse_recipe(TEXT, "text"))
+
+
+def test_a_key_that_came_later_counts_only_where_it_changes_something() -> None:
+    later = {
+        "model.max_tokens": 512,
+        "stages.*.batch.tokenise": "x",
+        "stages.*.data.*.weight": None,
+        "model.no.such": 1,
+    }
+
+    def named(*changes: str) -> str:
+        return recipe_id(parse_recipe(TEXT, "text", changes), later)
+
+    before = method(parse_recipe(TEXT, "text"))
+    del before["stages"][0]["data"][0]["weight"]
+    del before["model"]["max_tokens"]
+    assert named() == sha256_text(json.dumps(before, sort_keys=True))[:12] != PLAIN
+    assert len({named(), named("stages.0.data.0.weight=2"), named("model.max_tokens=100")}) == 3
+
+
+def test_a_method_keeps_its_name_in_later_releases() -> None:
+    """A failure here says that every frozen recipe and every family of seeds of older runs is lost.
+
+    Was a key added, and with its default everything stays as it was? Then it belongs into `ADDED_LATER`. Does a recipe
+    that says nothing more than before now do something else (a changed default)? Then it is another method: write down
+    its new name.
+    """
+    assert recipe_id(parse_recipe(TEXT, "text")) == "09b695a4e96e"
+    shipped = load_recipe("gemma4vec/causal_last_token_native_dim")
+    assert recipe_id(shipped) == "52621c164f68"

@@ -1,6 +1,13 @@
-"""`recipe_id`: a hash of what defines the method, so that the same method always has the same name."""
+"""`recipe_id`: a hash of what defines the method, so that the same method always has the same name.
+
+Freezes, looks at final suites and families of seeds are kept by this name, so a new release must not rename a method
+that it leaves as it was. Every value counts, also one that is only a default, since another default is another method.
+But a key that a later release adds, with a default under which nothing changes, goes into `ADDED_LATER`: it counts only
+where its value is another one.
+"""
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gemma4vec.files import sha256_text
@@ -10,6 +17,9 @@ from gemma4vec.recipe.schema import Recipe
 _NOT_METHOD = {"name", "seed", "hypothesis"}
 _NOT_METHOD_IN_STAGE = {"name", "evaluation"}
 _NOT_CHOOSING = {"checkpoint_seconds", "keep_at_shares", "keep_every_steps"}
+
+# Path of a key (`*` for every place of a list) -> its value where a recipe does what it did before the key existed.
+ADDED_LATER: dict[str, Any] = {}
 
 
 def method(recipe: Recipe) -> dict[str, Any]:
@@ -28,6 +38,24 @@ def method(recipe: Recipe) -> dict[str, Any]:
     return kept
 
 
-def recipe_id(recipe: Recipe) -> str:
-    """12 hexadecimal digits; equal for recipes that define the same method."""
-    return sha256_text(json.dumps(method(recipe), sort_keys=True))[:12]
+def recipe_id(recipe: Recipe, added_later: Mapping[str, Any] = ADDED_LATER) -> str:
+    """12 hexadecimal digits; equal for recipes that define the same method, in this release and in earlier ones."""
+    tree = method(recipe)
+    for path, value in added_later.items():
+        *above, key = path.split(".")
+        for part in _parts(tree, above):
+            if key in part and part[key] == value:
+                del part[key]
+    return sha256_text(json.dumps(tree, sort_keys=True))[:12]
+
+
+def _parts(tree: Any, path: list[str]) -> Iterator[dict[str, Any]]:
+    """The mappings at a path; none where the recipe has no such part."""
+    if not path:
+        if isinstance(tree, dict):
+            yield tree
+    elif path[0] == "*":
+        for part in tree if isinstance(tree, list) else ():
+            yield from _parts(part, path[1:])
+    elif isinstance(tree, dict) and path[0] in tree:
+        yield from _parts(tree[path[0]], path[1:])
