@@ -19,6 +19,7 @@ from gemma4vec.model.packing import Layout
 from gemma4vec.model.skeleton import empty_backbone, layer_kinds, one_of_each, shallow_config
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import load_recipe
+from gemma4vec.training import estimate as estimate_module
 from gemma4vec.training.estimate import Estimate, estimate, steps_of
 from gemma4vec.training.run import start_run, train_run
 from tiny_model import write_tiny
@@ -220,6 +221,26 @@ def test_two_stages_add_up(recipe_file: Path) -> None:
     assert [stage.steps for stage in found.stages] == [6, 2]
     assert found.largest.memory.peak == max(stage.memory.peak for stage in found.stages)
     assert replace(found, stages=found.stages[:1]).largest is found.stages[0]
+
+
+def test_a_stage_of_another_kind_before_it_leaves_a_stage_its_rows(
+    recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in training, where a contrast after an adaptation sees the rows that it would see alone."""
+    recipe = load_recipe(recipe_file, ["model.attention=bidirectional", "model.readout=mean"])
+    adaptation = recipe.stages[0].model_copy(
+        update={"name": "before", "task": schema.MaskedNextToken(kind="masked_next_token")}
+    )
+    seeds: dict[str, set[int]] = {"before": set(), recipe.stages[0].name: set()}
+    real = estimate_module.make_task
+
+    def make_task(stage: schema.Stage, *arguments: Any, seed: int, **more: Any) -> Any:
+        seeds[stage.name].add(seed)
+        return real(stage, *arguments, seed=seed, **more)
+
+    monkeypatch.setattr(estimate_module, "make_task", make_task)
+    estimate(recipe.model_copy(update={"stages": (adaptation, *2 * recipe.stages)}), lambda line: None)
+    assert seeds == {"before": {recipe.seed}, recipe.stages[0].name: {recipe.seed, recipe.seed + 1}}
 
 
 def test_a_readout_of_all_layers_is_measured_with_all_layers(recipe_file: Path) -> None:

@@ -30,7 +30,8 @@ from gemma4vec.statistics.stopping import should_stop
 from gemma4vec.training.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.loop import Evaluate
 from gemma4vec.training.refusals import refuse_early
-from gemma4vec.training.run import Trainer, data_seed, load_data, recipe_of, recorded
+from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
+from gemma4vec.training.tasks import data_seed
 
 Say = Callable[[str], None]
 STOPPED = "stopped"  # the event

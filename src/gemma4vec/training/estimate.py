@@ -43,7 +43,7 @@ from gemma4vec.training.optimiser import MasterAdamW
 from gemma4vec.training.refusals import refuse_early
 from gemma4vec.training.room import Fit, Needs, Room, fit, room_of
 from gemma4vec.training.task import Task
-from gemma4vec.training.tasks import make_task
+from gemma4vec.training.tasks import data_seed, make_task
 
 Say = Callable[[str], None]
 # Enough to keep all cores busy; more would only take longer.
@@ -265,7 +265,7 @@ def _measure(model: _Model, number: int, data: Loaded, reading: Reading, compile
 
 
 def _task(model: _Model, stage: schema.Stage, data: Loaded, number: int, built: Built) -> Task:
-    seed = model.recipe.seed + number
+    seed = data_seed(model.recipe, number)
     if isinstance(stage.task, schema.Contrast):  # teachers are not opened for this: what they add is small
         terms = tuple(term for term in stage.task.terms if term.kind != "matching")
         kept = stage.task.model_copy(update={"terms": terms or (Nce(),)})

@@ -36,7 +36,7 @@ from gemma4vec.training.loop import Evaluate, Stage, train_stage
 from gemma4vec.training.memory import peak_memory_bytes, release_memory
 from gemma4vec.training.progress import ProgressLine
 from gemma4vec.training.refusals import refuse_early
-from gemma4vec.training.tasks import make_task
+from gemma4vec.training.tasks import data_seed, make_task
 
 Say = Callable[[str], None]
 
@@ -67,13 +67,6 @@ def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
 def recipe_of(run: RunFolder) -> Recipe:
     """The recipe that a run was started with."""
     return parse_recipe(run.recipe_text, str(run.path / "recipe.yaml"))
-
-
-def data_seed(recipe: Recipe, number: int) -> int:
-    """Seed of the rows' order in a stage: it counts stages of its own kind alone, so that recipes with and without an
-    adaptation before their contrast see the same rows in the same order."""
-    kind = recipe.stages[number].task.kind
-    return recipe.seed + sum(stage.task.kind == kind for stage in recipe.stages[:number])
 
 
 def load_data(run: RunFolder, recipe: Recipe, number: int, say: Say) -> Loaded:

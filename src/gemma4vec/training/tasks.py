@@ -47,6 +47,13 @@ def make_task(
     return MaskedNextTokenTask(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed, say=remark)
 
 
+def data_seed(recipe: schema.Recipe, number: int) -> int:
+    """Seed of the rows' order in a stage: it counts stages of its own kind alone, so that recipes with and without an
+    adaptation before their contrast see the same rows in the same order."""
+    kind = recipe.stages[number].task.kind
+    return recipe.seed + sum(stage.task.kind == kind for stage in recipe.stages[:number])
+
+
 def plain_texts(loaded: Loaded, task: schema.MaskedNextToken) -> Sequence[str]:
     """Every text once, in the order of the data."""
     if isinstance(loaded.texts, PlainTexts) and isinstance(loaded.rows, MixedRows):
