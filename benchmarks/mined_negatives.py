@@ -14,14 +14,17 @@ overlap. Then each kind of negatives gets a file of the same rows with `--negati
 Every kind and seed is trained by the quickstart's recipe, changed as said (base, rows in a batch, steps), each in a
 child process, and evaluated on every suite. Only the negatives differ: same rows, order, base, steps. The result has
 every score and the paired comparison of each kind with `random`, over queries, of the seeds' mean scores.
+
+What is done stays in `--kept`; the same command goes on where it was stopped. With `--max-documents`, suites are fixed
+samples, which are easier than the whole.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -30,33 +33,37 @@ from record import RESULTS, as_program, say, write_result
 
 from gemma4vec.data.hard_negatives import corpus_of
 from gemma4vec.data.rows import Row, read_rows, write_rows
+from gemma4vec.data.sample import sample_suite
+from gemma4vec.data.stamps import file_hash
+from gemma4vec.data.suites import load_suite, write_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.compare import compare
 from gemma4vec.evaluation.compare_seeds import averaged
 from gemma4vec.evaluation.result import load_result
+from gemma4vec.files import home, sha256_text, write_json
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "src/gemma4vec/pipeline/quickstart.yaml"
 KINDS = ("random", "bm25", "bm25-draw", "model")
+DEPENDS_ON: tuple[str, ...] = ("train", "suite", "kinds", "base", "steps", "rows", "negatives", "learning_rate", "most")
+DEPENDS_ON += ("max_documents", "miner", "set")
 
 
 def main() -> int:
     arguments = parse_arguments()
     train = found(arguments.data, arguments.train, "train")
     suites = [found(arguments.data, name, "retrieval") for name in arguments.suite]
-    with tempfile.TemporaryDirectory(prefix="mined-negatives-") as name:
-        folder = Path(name)
-        files = prepare(train, suites, folder, arguments)
-        runs = {
-            kind: [train_one(kind, file, seed, suites, folder, arguments) for seed in arguments.seeds]
-            for kind, file in files.items()
-        }
-        outcome = compare_kinds(runs, suites)
-    report(outcome)
-    settings = {
-        key: getattr(arguments, key)
-        for key in ("train", "suite", "kinds", "base", "steps", "rows", "negatives", "learning_rate", "seeds", "miner")
+    settings = {key: getattr(arguments, key) for key in DEPENDS_ON}
+    folder = kept_folder(train, settings, arguments)
+    suites = [sampled(suite, folder, arguments.max_documents) for suite in suites]
+    files = prepare(train, suites, folder, arguments)
+    runs = {
+        kind: [train_one(kind, file, seed, suites, folder, arguments) for seed in arguments.seeds]
+        for kind, file in files.items()
     }
+    outcome = compare_kinds(runs, suites)
+    report(outcome)
+    settings["seeds"] = arguments.seeds
     write_result("mined_negatives", {"settings": settings, "runs": runs, "suites": outcome}, arguments.results)
     return 0
 
@@ -75,7 +82,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--most", type=int, help="train on so many of the rows, evenly spaced")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--max-documents", type=int, help="so many documents of each suite, the judged ones among them")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="further changes of the recipe")
+    parser.add_argument("--kept", type=Path, default=home() / "mined-negatives", help="folder of what is done")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     arguments = parser.parse_args()
     if "random" not in arguments.kinds or len(arguments.kinds) < 2:
@@ -93,8 +102,29 @@ def found(data: Path, name: str, below: str) -> Path:
     raise InputError(f"{name}: neither a path nor a name below {data / below}")
 
 
+def kept_folder(train: Path, settings: dict[str, Any], arguments: argparse.Namespace) -> Path:
+    """One for everything that the scores depend on, seeds aside."""
+    folder: Path = arguments.kept / sha256_text(json.dumps([settings, file_hash(train)], sort_keys=True))[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def sampled(suite: Path, folder: Path, documents: int | None) -> Path:
+    """The suite, or a folder with a fixed sample of it."""
+    if documents is None:
+        return suite
+    out = folder / "suites" / f"{suite.name}-{documents}"
+    if not out.is_dir():
+        write_suite(out, sample_suite(load_suite(suite), None, documents))
+    return out
+
+
 def prepare(train: Path, suites: list[Path], folder: Path, arguments: argparse.Namespace) -> dict[str, Path]:
     """A file of the same clean rows for each kind."""
+    files = {kind: folder / f"{kind}.jsonl" for kind in arguments.kinds}
+    if (folder / "prepared").is_file():
+        return files
+    shutil.rmtree(folder / "clean", ignore_errors=True)  # of a call that was stopped here
     against = [word for suite in suites for word in ("--against", str(suite))]
     checked = json.loads(gemma4vec("data", "check", str(train), *against, "--clean", str(folder / "clean"), "--json"))
     (kept,) = checked["clean"]["rows"].values()
@@ -105,9 +135,8 @@ def prepare(train: Path, suites: list[Path], folder: Path, arguments: argparse.N
         rows = [rows[place] for place in np.linspace(0, len(rows) - 1, arguments.most).astype(int).tolist()]
     plain = folder / "rows.jsonl"
     write_rows(plain, [Row(row.query, row.pos, [], row.task, row.group) for row in rows])
-    mined = {kind: folder / f"{kind}.jsonl" for kind in arguments.kinds}
     more = str(arguments.negatives)
-    for kind, out in mined.items():
+    for kind, out in files.items():
         if kind == "random":
             write_rows(out, with_random(read_rows(plain).rows, arguments.negatives))
             continue
@@ -115,7 +144,9 @@ def prepare(train: Path, suites: list[Path], folder: Path, arguments: argparse.N
         words += ["--choose", "draw"] if kind == "bm25-draw" else []
         words += ["--model", arguments.miner] if kind == "model" else []
         gemma4vec(*words, "--json")
-    return same_rows(mined, arguments.negatives)
+    same_rows(files, arguments.negatives)
+    (folder / "prepared").touch()
+    return files
 
 
 def with_random(rows: list[Row], count: int) -> list[Row]:
@@ -132,20 +163,23 @@ def with_random(rows: list[Row], count: int) -> list[Row]:
     return made
 
 
-def same_rows(files: dict[str, Path], count: int) -> dict[str, Path]:
+def same_rows(files: dict[str, Path], count: int) -> None:
     """Keep the rows that have enough negatives of every kind: all kinds train on the same ones."""
     every = {kind: read_rows(file).rows for kind, file in files.items()}
     enough = [all(len(row.neg) >= count for row in rows) for rows in zip(*every.values(), strict=True)]
     for kind, rows in every.items():
         write_rows(files[kind], [row for row, kept in zip(rows, enough, strict=True) if kept])
     say(f"{sum(enough):,} of {len(enough):,} rows have {count} negatives of every kind")
-    return files
 
 
 def train_one(
     kind: str, file: Path, seed: int, suites: list[Path], folder: Path, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Train one kind with one seed, and evaluate it."""
+    done = folder / f"{kind}-{seed}.json"
+    if done.is_file():
+        found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+        return found
     source = json.dumps([{"name": "rows", "source": "jsonl", "path": str(file)}])
     words = [
         str(QUICKSTART),
@@ -169,7 +203,11 @@ def train_one(
         result = json.loads(gemma4vec("eval", made["run"], "--suite", str(suite), "--json"))
         scores[suite.name] = {"ndcg@10": result["ndcg@10"], "folder": result["folder"]}
         say(f"{kind}, seed {seed}: {suite.name} nDCG@10 {result['ndcg@10']:.4f}")
-    return {"seed": seed, "tokens": made["tokens"], "seconds": made["seconds"], "scores": scores}
+    found = {"seed": seed, "tokens": made["tokens"], "seconds": made["seconds"], "scores": scores}
+    shutil.rmtree(Path(made["run"]) / "model")  # its scores are what is compared
+    shutil.rmtree(Path(made["run"]) / "checkpoints")
+    write_json(done, found)
+    return found
 
 
 def compare_kinds(runs: dict[str, list[dict[str, Any]]], suites: list[Path]) -> dict[str, Any]:
