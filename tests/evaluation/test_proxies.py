@@ -77,6 +77,20 @@ def test_runs_without_both_figures_do_not_count(runs: list[RunFolder]) -> None:
             judge(ledger, ["final"], "ndcg@10", only=["nothing"])
 
 
+def test_a_run_that_the_ledger_does_not_have_does_not_count(runs: list[RunFolder]) -> None:
+    """Its results were recorded here, its training elsewhere."""
+    guest = RunFolder.create(home(), "guest", "name: x\n", recipe_id="x", status="finished")
+    for run in [*runs, guest]:
+        for model, score in (("trained", 0.9), ("checkpoint-0-00000020", 0.8), ("checkpoint-0-00000040", 0.9)):
+            if model != "trained" or run is guest:
+                add(run, "final", {"ndcg@10": score}, model)
+                add(run, "compact", {"ndcg@10": score}, model)
+    with open_ledger(home()) as ledger:
+        assert judge(ledger, ["final"], "ndcg@10", only=["compact"])[0].found.runs == len(runs)
+        of_checkpoints = judge(ledger, ["final"], "ndcg@10", only=["compact"], checkpoints=True)
+    assert of_checkpoints[0].found.runs == 2 * len(runs)
+
+
 def test_losses_of_different_objectives_are_called_what_they_are(runs: list[RunFolder]) -> None:
     text = "name: r\nstages:\n- task: {temperature: 0.5}\n"
     (runs[0].path / "recipe.yaml").write_text(text, encoding="utf-8")

@@ -81,8 +81,8 @@ def judge(
     Raises:
         InputError: no such suite, fewer than 2 runs evaluated on it, no proxy.
     """
-    every = recorded_evaluations(ledger)
     runs = {run["run_id"]: run for run in all_runs(ledger)}
+    every = [row for row in recorded_evaluations(ledger) if row["run_id"] in runs]  # others say nothing of training
     if checkpoints:
         rows = [{**row, "run_id": f"{row['run_id']}:{row['model']}"} for row in every if _place(row["model"])]
         runs = {unit: runs[unit.split(":")[0]] for unit in sorted({row["run_id"] for row in rows})}
