@@ -1,5 +1,7 @@
 """GradCache is the plain path: loss and every gradient, with all that may stand beside it, in less memory."""
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +176,24 @@ def test_what_is_kept_does_not_grow_with_the_batch(base: Path, tmp_path: Path) -
     vectors = 2 * 24 * dimension * 4
     assert kept(24, True) - kept(8, True) < 8 * vectors  # copies of the vectors, and scores of this tiny batch
     assert kept(24, False) - kept(8, False) > 30 * vectors
+
+
+def test_counting_what_is_kept_keeps_nothing(base: Path, tmp_path: Path) -> None:
+    stage = stage_of(base, tmp_path, 8)
+    encoder, layouts = stage.built.encoder, next(stage.task.batches()).layouts
+    outputs: list[weakref.ref[Tensor]] = []
+    watched = [module for module in encoder.modules() if not any(module.children())]
+
+    def watch(_: Any, __: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            outputs.append(weakref.ref(output))
+
+    hooks = [module.register_forward_hook(watch) for module in watched]
+    kept_bytes(encoder, layouts[0])
+    for hook in hooks:
+        hook.remove()
+    gc.collect()
+    assert len(outputs) > 20 and not any(output() is not None for output in outputs)
 
 
 def test_counting_what_is_kept_draws_nothing(base: Path, tmp_path: Path) -> None:

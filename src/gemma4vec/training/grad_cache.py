@@ -64,7 +64,7 @@ def kept_bytes(encoder: TextEncoder, layout: Layout, forward: Callable[[Layout],
         if address not in seen:
             seen.add(address)
             alive.append(tensor.detach())
-        return tensor
+        return tensor.detach()  # itself, an output that is kept would hold the graph that holds it, for ever
 
     with _as_it_was(_random_state(encoder), encoder), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         encoder([layout]) if forward is None else forward(layout)

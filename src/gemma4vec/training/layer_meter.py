@@ -80,7 +80,7 @@ class LayerMeter:
                 alive.append(tensor.detach())
                 place = (None if address in self._shared else self.layer, self.compilable)
                 self.kept_bytes[place] += tensor.untyped_storage().nbytes()
-            return tensor
+            return tensor.detach()  # itself, an output that is kept would hold the graph that holds it
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             yield
