@@ -17,6 +17,9 @@ GPU_SIZES_GB = (16, 24, 40, 80)
 # CUDA's own context and libraries on a card (measured by others at 0.4 to 0.8 GB), and what fragmentation leaves over.
 _CUDA_CONTEXT = 0.6 * GB
 _USABLE = 0.95
+# What C's allocator holds beside the activations of a batch, since the batches before it had other shapes: 6 to 24% in
+# `benchmarks/dry_run.py`, part of which the shallow model shows (it is then in `working`).
+_FRAGMENTS = 0.10
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Memory:
         weights: base, adapters, readout and head.
         optimiser: fp32 copies of what is trained, and AdamW's moments.
         activations: what all micro-batches of a batch keep until the backward pass.
+        fragments: what the allocator holds between them.
         working: gradients, and the buffers of the layer that is at work.
         framework: the process itself: libraries, tokenizer, rows (measured).
     """
@@ -36,11 +40,12 @@ class Memory:
     activations: float
     working: float
     framework: float
+    fragments: float = 0.0
 
     @property
     def peak(self) -> float:
         """All parts."""
-        return self.weights + self.optimiser + self.activations + self.working + self.framework
+        return self.weights + self.optimiser + self.activations + self.fragments + self.working + self.framework
 
 
 def training_memory(
@@ -85,6 +90,7 @@ def training_memory(
         activations=activations,
         working=working,
         framework=framework,
+        fragments=_FRAGMENTS * activations,
     )
 
 
