@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from gemma4vec.data.fits import check_fits
 from gemma4vec.data.jsonl import read_lines
 from gemma4vec.errors import InputError
 from gemma4vec.machine.network import ask_hub
@@ -96,7 +97,7 @@ def read_table(folder: Path, config: str, split: str) -> list[dict[str, Any]]:
     """Rows of one split of one configuration; a configuration with one split only has that one.
 
     Raises:
-        InputError: no such configuration or split, or a file that cannot be read.
+        InputError: no such configuration or split, a file that cannot be read, or more than fits into memory.
     """
     files = _files_by_split(folder, config)
     if not files:
@@ -104,6 +105,7 @@ def read_table(folder: Path, config: str, split: str) -> list[dict[str, Any]]:
     chosen = files.get(split) or (next(iter(files.values())) if len(files) == 1 else None)
     if chosen is None:
         raise InputError(f"{folder}: {config} has no split {split!r}; it has {', '.join(sorted(files))}")
+    check_fits(chosen)
     return [row for file in chosen for row in _read(file)]
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
+from gemma4vec.data.fits import check_fits
 from gemma4vec.data.jsonl import kind_of, read_lines, write_lines
 from gemma4vec.data.rows import clean_text, clean_title
 from gemma4vec.data.suite_kinds import RETRIEVAL_KINDS, Kind, Role
@@ -31,8 +31,6 @@ OPTIONS: dict[str, tuple[object, ...] | type] = {
     "tokens": ("text", "code"),
     "unknown_ids": ("error", "drop"),
 }
-IN_MEMORY = 2.5  # bytes of memory for each of a corpus file: 1.3 to 3 as measured, more where texts are short
-PACKED = 4  # a gzipped corpus is about so many times larger
 
 
 @dataclass
@@ -92,7 +90,7 @@ def load_suite(path: Path) -> RetrievalSuite:
     options = read_options(path / "suite.yaml")
     if "suites" in options:
         raise InputError(f"{path / 'suite.yaml'} names several suites; open them with --suite {path}, not as one")
-    check_size(path)
+    check_fits([_file(path, "corpus.jsonl")])
     counts: Counter[str] = Counter(empty=0, overlong=0, control=0)
     corpus = _texts(_file(path, "corpus.jsonl"), counts, with_title=True)
     queries = _texts(_file(path, "queries.jsonl"), counts, with_title=False)
@@ -137,22 +135,6 @@ def make_suite(
         kind=options.get("kind", "retrieval"),
         metric=options.get("metric"),
     )
-
-
-def check_size(path: Path) -> None:
-    """Refuse a corpus whose texts alone would fill the memory that is free.
-
-    Raises:
-        InputError: says how large it is and how much is free.
-    """
-    file = _file(path, "corpus.jsonl")
-    size = file.stat().st_size * (1 if file.suffix == ".jsonl" else PACKED)
-    free = psutil.virtual_memory().available
-    if size * IN_MEMORY > free:
-        raise InputError(
-            f"{file}: a corpus of {size / 1e9:.1f} GB takes about {size * IN_MEMORY / 1e9:.1f} GB of memory, "
-            f"{free / 1e9:.1f} GB are free; use a machine with more, or a part of it"
-        )
 
 
 def write_suite(path: Path, suite: RetrievalSuite) -> None:

@@ -18,6 +18,7 @@ from gemma4vec.evaluation.mteb_suite import MtebSuite, score_mteb
 from gemma4vec.evaluation.ranking import Progress, Ranker, no_progress
 from gemma4vec.evaluation.result import Result, check_out, save_result
 from gemma4vec.evaluation.retrieve import EmbedderRanker, EmbeddingModel, Vectors
+from gemma4vec.evaluation.room import check_room
 from gemma4vec.evaluation.score_pairs import score_sts
 from gemma4vec.evaluation.score_retrieval import score_retrieval
 from gemma4vec.evaluation.score_rows import score_rows
@@ -60,11 +61,13 @@ def evaluate(
 
     Raises:
         InputError: an unknown metric, `out` holds something else, the suite is locked, or it asks for vectors and the
-            model has none, or a check's stamp is damaged.
+            model has none, or it would not fit into memory, or a check's stamp is damaged.
         WorkError: vectors that are not finite or not of unit length; a disk that is full.
     """
     if out is not None:
         check_out(out)
+    if documents_MD is None and not isinstance(suite, MtebSuite):
+        check_room(suite, model, depth)
     started = time.perf_counter()
     ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
     described = describe_suite(suite)

@@ -16,12 +16,13 @@ import numpy.typing as npt
 from gemma4vec.data.suites import RetrievalSuite
 from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.ranking import Progress, Ranking, no_progress
+from gemma4vec.evaluation.room import IN_MEMORY, dimension_of, plan_retrieval
 from gemma4vec.files import cache, disk_errors
+from gemma4vec.machine.describe import memory_bytes
 from gemma4vec.model.prompts import Document
 from gemma4vec.retrieval import exact
 from gemma4vec.retrieval.top_k import descending_id_rank
 
-IN_MEMORY = 262_144  # documents whose vectors are held in memory; those of a larger corpus go to a file
 UNIT_TOLERANCE = 0.01  # vectors normalised in bf16 are off by up to 0.004
 
 Vectors = npt.NDArray[np.float32]
@@ -61,7 +62,7 @@ class EmbedderRanker:
             WorkError: vectors that are not finite or not of unit length.
         """
         started = time.perf_counter()
-        documents_MD = self._documents(suite, progress)
+        documents_MD = self._documents(suite, depth, progress)
         documents_done = time.perf_counter()
         queries_ND = self.model.encode_query(suite.queries, progress=partial(progress, "queries"))
         check_unit(queries_ND, suite.query_ids, f"query vectors of {self.name} on {suite.name}")
@@ -81,11 +82,12 @@ class EmbedderRanker:
         }
         return Ranking(indices_NK, scores_NK, seconds)
 
-    def _documents(self, suite: RetrievalSuite, progress: Progress) -> Vectors:
+    def _documents(self, suite: RetrievalSuite, depth: int, progress: Progress) -> Vectors:
         """The corpus's vectors, checked."""
         documents_MD = self.documents_MD
-        if documents_MD is None and len(suite.corpus) > IN_MEMORY:
-            return self._encoded_to_file(suite, progress)
+        block = self._block(suite, depth)
+        if documents_MD is None and block < len(suite.corpus):
+            return self._encoded_to_file(suite, block, progress)
         if documents_MD is None:
             documents_MD = self.model.encode_document(suite.corpus, progress=partial(progress, "documents"))
         if len(documents_MD) != len(suite.corpus):
@@ -93,14 +95,21 @@ class EmbedderRanker:
         check_unit(documents_MD, suite.corpus_ids, f"document vectors of {self.name} on {suite.name}")
         return documents_MD
 
-    def _encoded_to_file(self, suite: RetrievalSuite, progress: Progress) -> Vectors:
+    def _block(self, suite: RetrievalSuite, depth: int) -> int:
+        """Documents that are encoded at a time; all of them where their vectors fit into memory."""
+        queries, documents, dimension = len(suite.queries), len(suite.corpus), dimension_of(self.model)
+        if dimension is None:
+            return min(documents, IN_MEMORY)
+        return plan_retrieval(queries, documents, dimension, depth, memory_bytes()[1], IN_MEMORY).block
+
+    def _encoded_to_file(self, suite: RetrievalSuite, block: int, progress: Progress) -> Vectors:
         """The vectors of a large corpus, in a file that is mapped and is gone with the array."""
         what, total = f"document vectors of {self.name} on {suite.name}", len(suite.corpus)
         cache().mkdir(parents=True, exist_ok=True)
         with disk_errors(cache()), tempfile.TemporaryFile(dir=cache()) as file:
             mapped_MD: Vectors | None = None
-            for start in range(0, total, IN_MEMORY):
-                part = slice(start, min(start + IN_MEMORY, total))
+            for start in range(0, total, block):
+                part = slice(start, min(start + block, total))
                 counted = partial(_of_part, progress, start, total)
                 vectors_BD = self.model.encode_document(suite.corpus[part], progress=counted)
                 check_unit(vectors_BD, suite.corpus_ids[part], what)

@@ -14,6 +14,7 @@ from gemma4vec.retrieval.top_k import NOT_A_NUMBER, Found, top_k
 
 Progress = Callable[[int, int], None]  # queries times documents: scores done, scores in all
 QUERIES_AT_ONCE = 256
+BLOCK = 16_384  # documents scored at once
 KEPT = 8_000_000  # places of a group of queries: its candidates take up to 28 bytes for each
 FIRST_BLOCK = 1_024
 
@@ -22,7 +23,7 @@ def search(
     queries_ND: np.ndarray,
     documents_MD: np.ndarray,
     k: int,
-    block: int = 16_384,
+    block: int = BLOCK,
     descending_id_rank: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> Found:
