@@ -10,6 +10,7 @@ from gemma4vec.recipe.fingerprint import method, recipe_id
 from gemma4vec.recipe.load import load_recipe, parse_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.sources import BELONGS, Columns
+from gemma4vec.recipe.stop_rule import StopRule
 
 TEXT = """
 name: small
@@ -31,6 +32,7 @@ SAME = [
     "stages.0.evaluation.checkpoint_seconds=1",
     "stages.0.evaluation.keep_at_shares=[0.5]",
     "stages.0.evaluation.keep_every_steps=7",
+    "stages.0.evaluation={every_steps: 5, beside: true}",
 ]
 
 DIFFERENT = [
@@ -176,6 +178,16 @@ DIFFERENT += [
     for term in (*(f"{'' if key == 'kind' else 'kind: nce, '}{key}: {TERMS[key]}" for key in TERMS), *_OTHER_TERMS)
 ]
 
+STOP = "reference: bm25, smallest_effect: 0.01, at_shares: [0.5]"
+STOPS = [STOP, STOP.replace("bm25", "other"), STOP.replace("0.01", "-0.01"), STOP.replace("0.5", "0.25, 0.5")]
+STOPS += [STOP.replace("at_shares: [0.5]", "at_steps: [4]"), f"{STOP}, metric: map", f"{STOP}, confidence: 0.9"]
+STOPS += [f"{STOP.replace('bm25', 'other')}, reference_at: same_place"]
+# What decides when training ends is of the method; so is what it looks at.
+DIFFERENT += [f"stages.0.evaluation.stop={{{stop}}}" for stop in STOPS]
+DIFFERENT += [
+    f"stages.0.evaluation={{stop: {{{STOP}}}, {key}}}" for key in ("suite: x", "max_queries: 3", "max_documents: 3")
+]
+
 COLUMNS = ["query: q, pos: p", "query: q, pos: x", "query: x, pos: p", "query: q, pos: p, neg: n", "text: q"]
 COLUMNS += [f"query: q, pos: p, {name}: x" for name in ("title", "task", "group")]
 DIFFERENT += [
@@ -222,6 +234,7 @@ def test_every_field_of_the_schema_is_tried_above() -> None:
     tried |= {f"stages.0.task.terms.0.{key}" for key in (*TERMS, "name")}  # the name: see test_terms
     tried |= {"model.head.bias", "model.readout.name", "stages.0.data.0.pair_with_itself"}  # with others of their part
     tried |= {f"stages.0.data.0.{key}" for key in BELONGS}
+    tried |= {f"stages.0.evaluation.stop.{key}" for key in StopRule.model_fields} | {"stages.0.evaluation.beside"}
     tried |= {f"stages.0.data.0.columns.{key}" for key in Columns.model_fields}
     tried |= {f"stages.0.task.learn_temperature.{key}" for key in ("minimum", "maximum", "learning_rate")}
     assert leaves(Recipe) - tried == {"stages.0.task.kind"}  # has one value only

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 from tiny_run import RECIPE, make_stage, write_rows_file
 
 from gemma4vec.cli.main import execute
@@ -107,6 +108,19 @@ def test_the_command_evaluates_all_of_them_and_the_page_shows_the_curve(
     assert "Checkpoints on words-dev" in page and "Best of 3 checkpoints" in page
     assert execute(["eval", str(trained), "--checkpoints", "--suite", str(dev)]) == 0
     assert "95% interval" in capsys.readouterr().out
+
+
+def test_what_a_task_trains_beside_the_model_is_no_part_of_a_kept_model(tmp_path: Path) -> None:
+    base = write_tiny(tmp_path / "base", "llama", layers=2)
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(base=base, rows=write_rows_file(tmp_path / "rows.jsonl")))
+    learned = "stages.0.task.learn_temperature={minimum: 0.01, maximum: 0.5}"
+    changes = [learned, "stages.0.evaluation.keep_every_steps=6"]
+    run = start_run(load_recipe(tmp_path / "recipe.yaml", changes), tmp_path)
+    train_run(run, lambda line: None)
+    kept = kept_checkpoints(run, recipe_of(run))
+    (embedder,) = [embedder for _, embedder in checkpoint_models(run, recipe_of(run), kept, print)]
+    assert "objective.temperature" in load_file(kept[0].file)
+    assert embedder.encode_query(["read the tree"]).shape == (1, embedder.dimension)
 
 
 def test_what_is_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,6 +62,7 @@ def as_dict(found: "Estimate") -> dict[str, Any]:
             {"source": name, "path": facts["path"], "rows": facts["rows"]} for name, facts in found.sources.items()
         ],
         "detectable": _detectable(recipe),
+        "stop_rules": found.stop_rules,
         "writes_gb": {
             "checkpoints": checkpoint_bytes(parameters, recipe.stages) / GB,
             "model": model_bytes(parameters) / GB,
@@ -164,6 +165,7 @@ def as_text(found: dict[str, Any]) -> str:
         _line("reads", f"{source['source']}: {source['rows']:,} rows, {source['path']}") for source in found["reads"]
     ]
     lines += [_line("can show", one["sentence"]) for one in found["detectable"]]
+    lines += [_line("gives up", sentence) for sentence in found["stop_rules"]]
     writes = ", ".join(f"{name} {size:.2f} GB" for name, size in found["writes_gb"].items())
     return "\n".join([*lines, _line("writes", writes)])
 

@@ -26,14 +26,14 @@ def evaluate_command(
         str, typer.Argument(help="bm25, a run folder or id, a sentence-transformers folder, a hub id, or bundled:NAME.")
     ],
     suite: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--suite",
             help="A name (nanobeir, nanobeir-compact, germandpr, germansts, pycode, mteb:TASK), a folder in BEIR "
             "layout, a YAML of several, sentence pairs (.tsv), rows (.jsonl, loss:FILE); may be given several times.",
             metavar="X",
         ),
-    ],
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Results go to OUT/<suite>.", metavar="DIR", show_default=False)
     ] = None,
@@ -43,7 +43,19 @@ def evaluate_command(
         typer.Option("--max-tokens", help="Cut texts at this many tokens instead of the model's limit.", min=1),
     ] = None,
     checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="Evaluate every checkpoint that the run kept, and name the best.")
+        bool,
+        typer.Option(
+            "--checkpoints",
+            help="Evaluate every checkpoint that the run kept (without --suite: on its dev suite); names the best.",
+        ),
+    ] = False,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            help="With --checkpoints: beside a running training, at low priority, as they appear. Stopped, the same "
+            "command goes on.",
+        ),
     ] = False,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Encode every text anew instead of taking known vectors from disk.")
@@ -75,13 +87,21 @@ def evaluate_command(
     chosen: Role | None = "dev" if role == "dev" else "final" if role == "final" else None
     if role is not None and chosen is None:
         raise InputError(f"--role {role}: use dev or final")
+    if not suite and not checkpoints:
+        raise InputError("--suite: say what to evaluate on, such as a folder in BEIR's layout (gemma4vec eval --help)")
+    if follow and not checkpoints:
+        raise InputError("--follow goes with --checkpoints: it evaluates what a training keeps, as it appears")
+    if follow:
+        from gemma4vec.machine.priority import lower_priority
+
+        lower_priority()  # before libraries start threads, which inherit it
     from gemma4vec.cli.output import emit, notice
     from gemma4vec.data.open_suite import open_suite
     from gemma4vec.data.suite_group import SuiteGroup, members_of
     from gemma4vec.evaluation.mteb_suite import MtebSuite, open_mteb
 
     suites: list[AnySuite | MtebSuite] = []
-    for spec in suite:
+    for spec in suite or []:
         task = spec.removeprefix("mteb:")
         opened = (
             open_suite(spec, role=chosen, mirror=mirror, notice=notice) if task == spec else open_mteb(task, chosen)
@@ -95,7 +115,8 @@ def evaluate_command(
     from gemma4vec.cli.eval_render import result_row, result_tables
     from gemma4vec.data.run_check import ensure_checked
     from gemma4vec.evaluation.evaluate import evaluate
-    from gemma4vec.evaluation.metrics import DEFAULT_METRICS
+    from gemma4vec.evaluation.metrics import DEFAULT_METRICS, DEPTH
+    from gemma4vec.evaluation.room import check_room
     from gemma4vec.ledger.final import check_final
 
     run = _owner(model)
@@ -110,12 +131,14 @@ def evaluate_command(
 
         if len(own) < len(suites):
             raise InputError("--checkpoints goes with suites of ours, not with tasks of mteb; leave mteb:TASK out")
-        evaluate_checkpoints(run, own, cached=not no_cache, look_again=look_again, as_json=as_json)
+        evaluate_checkpoints(run, own, cached=not no_cache, look_again=look_again, as_json=as_json, follow=follow)
         return
     loaded_model = _load_model(model, dtype, max_tokens, cached=not no_cache)
     for loaded in suites:
         for one in (loaded, *(loaded.members if isinstance(loaded, SuiteGroup) else [])):
             check_final(one.name, one.fingerprint, one.role, run, loaded_model.fingerprint, look_again)
+    for loaded in own:  # all before the first: the last one is reached after hours
+        check_room(loaded, loaded_model, DEPTH)
     if run is not None:
         ensure_checked(run, [one for loaded in own for one in members_of(loaded)], notice)
     rows = []

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -78,11 +78,14 @@ def train_command(
     if not first:
         return
     finished = run.events("finished")[-1]
-    result = {
+    result: dict[str, Any] = {
         "run": str(run.path),
         "run_id": run.run_id,
         "model": str(model),
         "tokens": finished["tokens"],
         "seconds": finished["seconds"],
+        "ended": run.manifest["ended"],
     }
-    emit(as_json, result, lambda _: f"model: {model}\nnext: gemma4vec eval {run.path} --suite DIR")
+    ended = result["ended"]
+    said = f"ended by the {ended['by']}{': ' + ended['reason'] if 'reason' in ended else ''}"
+    emit(as_json, result, lambda _: f"{said}\nmodel: {model}\nnext: gemma4vec eval {run.path} --suite DIR")

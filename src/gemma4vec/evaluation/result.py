@@ -188,6 +188,20 @@ def load_result(folder: Path) -> Result:
     return result
 
 
+def load_same(folder: Path, contents: str, model_fingerprint: str | None = None) -> Result | None:
+    """The result in `folder` where it is on these contents (a suite's fingerprint) and, if asked, of this model.
+
+    Raises:
+        InputError: there is one, and it is damaged.
+    """
+    if not (folder / METRICS_FILE).is_file():
+        return None
+    result = load_result(folder)
+    settings = result.settings
+    same = (settings.get("suite") or {}).get("fingerprint") == contents
+    return result if same and model_fingerprint in (None, settings.get("model_fingerprint")) else None
+
+
 def load_top(folder: Path, task: str | None = None) -> dict[str, list[tuple[str, float]]]:
     """The top ranks of each query as (document id, score), best first; empty where the result has none.
 

@@ -108,6 +108,15 @@ def decide(
     return record
 
 
+def drop_by_rule(run: RunFolder, reason: str) -> None:
+    """Record that a stop rule ended a training; a ledger that cannot be written is one warning, never a failure."""
+    known = {"run_id": run.run_id, "recipe_id": run.manifest.get("recipe_id"), "path": str(run.path.resolve())}
+    try:
+        decide(outputs_home(), known, "drop", f"stop rule: {reason}")
+    except (Gemma4VecError, OSError) as error:
+        _warn(f"that the stop rule ended {run.path.name}", error)
+
+
 def freeze(home: Path, recipe_id: str, run_id: str | None, words: str) -> Record:
     """Freeze a recipe: every suite's and metric's family of comparisons begins anew, and locked suites open for it."""
     body = {"recipe_id": recipe_id, "run_id": run_id, "words": words}

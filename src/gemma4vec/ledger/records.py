@@ -55,6 +55,7 @@ def run_record(run: RunFolder) -> Record:
         "results": {
             "exported": finished.get("exported"),
             "last_evaluation": {k: v for k, v in measured.items() if k not in ("event", "time")} or None,
+            **({"ended": manifest["ended"]} if "ended" in manifest else {}),
         },
         "recipe": run.recipe_text if (run.path / RECIPE).is_file() else None,
     }

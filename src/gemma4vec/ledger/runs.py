@@ -10,6 +10,7 @@ import math
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_write, disk_errors, write_json
 
 MANIFEST, RECIPE, EVENTS = "manifest.json", "recipe.yaml", "events.jsonl"
+_TRIES = 5  # to hold a folder that somebody only looks at
 
 
 class Events(list[dict[str, Any]]):
@@ -132,14 +134,30 @@ class RunFolder:
             InputError: another process holds it.
         """
         with (self.path / ".lock").open("w") as stream:
-            try:
-                # A POSIX lock goes with its process, however that ends, and no child inherits it.
-                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(
-                    f"{self.path} is being trained by another process; wait for it, or stop it first"
-                ) from error
+            for patience in reversed(range(_TRIES)):
+                try:
+                    # A POSIX lock goes with its process, however that ends, and no child inherits it.
+                    fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if not patience:
+                        raise InputError(
+                            f"{self.path} is being trained by another process; wait for it, or stop it first"
+                        ) from error
+                    time.sleep(0.05)  # it may be `is_held` of a process that only looks
             yield
+
+    def is_held(self) -> bool:
+        """Whether another process holds the folder. Never asked by the one that holds it: asking would let it go."""
+        try:
+            with (self.path / ".lock").open("r") as stream:
+                fcntl.lockf(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.lockf(stream, fcntl.LOCK_UN)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def event(self, name: str, **fields: Any) -> None:
         """Append one event as one line with one write: a kill leaves all of it or a torn last line, never a mixed one.

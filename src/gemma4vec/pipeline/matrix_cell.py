@@ -3,7 +3,6 @@
 Every step leaves its result in the run folder and is skipped where it is there already.
 """
 
-import contextlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,16 +16,14 @@ from gemma4vec.evaluation.evaluate import evaluate
 from gemma4vec.evaluation.locate import TRAINED
 from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.evaluation.retrieve import EmbeddingModel
-from gemma4vec.files import home
-from gemma4vec.ledger.recording import decide
+from gemma4vec.evaluation.stopping import judge
+from gemma4vec.ledger.recording import drop_by_rule
 from gemma4vec.ledger.records import SHARE
 from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.model.bases import resolve_base
 from gemma4vec.model.embedder import Embedder
 from gemma4vec.pipeline.matrix_cost import flops_per_token, rows_hash
-from gemma4vec.pipeline.matrix_pairs import paired_difference
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.statistics.stopping import should_stop
 from gemma4vec.training.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.loop import Evaluate
 from gemma4vec.training.refusals import refuse_early
@@ -154,8 +151,7 @@ def _too_far_below(job: CellJob, ours: list[Result], name: str) -> str | None:
     folders = [RunFolder(Path(job.control)).evaluation(name, result.suite) for result in ours]
     if not all((folder / "metrics.json").is_file() for folder in folders):
         return None
-    difference = paired_difference([ours], [[load_result(folder) for folder in folders]], job.metric)
-    rule = should_stop(difference.values_N, -job.margin, difference.strata)
+    rule = judge(ours, [load_result(folder) for folder in folders], job.metric, -job.margin)
     if not rule.stop:
         return None
     return (
@@ -167,9 +163,7 @@ def _too_far_below(job: CellJob, ours: list[Result], name: str) -> str | None:
 def _stopped(run: RunFolder, reason: str, **fields: Any) -> StoppedError:
     """Note that the rule ended a training, in the run and as a decision in the ledger."""
     run.event(STOPPED, reason=reason, **fields)
-    known = {"run_id": run.run_id, "recipe_id": run.manifest.get("recipe_id"), "path": str(run.path.resolve())}
-    with contextlib.suppress(WorkError):  # a ledger that cannot be written must not turn a stop into a failure
-        decide(home(), known, "drop", f"stop rule: {reason}")
+    drop_by_rule(run, reason)
     return StoppedError(reason)
 
 

@@ -49,6 +49,8 @@ class Variant:
             f"stages.*.budget={{rows: {rows}}}",
             "stages.*.evaluation.every_steps=null",
             "stages.*.evaluation.export=last",
+            "stages.*.evaluation.stop=null",  # the matrix has a rule of its own
+            "stages.*.evaluation.beside=false",
             f"stages.*.evaluation.at_shares={shares}",
         ]
         if rate is not None:

@@ -38,6 +38,7 @@ from gemma4vec.serving.documents import documents_of_suite
 from gemma4vec.serving.index import SearchIndex
 from gemma4vec.training.refusals import refuse_early
 from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
+from gemma4vec.training.stop_rule import ready_rules
 
 Say = Callable[[str], None]
 Vectors = NDArray[np.float32]
@@ -78,12 +79,13 @@ def _steps(run: RunFolder, size: Size, say: Say) -> dict[str, Any]:
         with clock.step("training data"):
             loaded = load_data(run, recipe, 0, say)
             refuse_early(recipe, base.path, [loaded], say)
+            rules = ready_rules(run, recipe, [loaded.dev_suite], say)
             suite = _test_suite(run, loaded, size)
         say(f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of packages never trained on")
         with clock.step("evaluating BM25"):
             _evaluate(run, "bm25", Bm25Model(), suite, say)
         with clock.step("loading the base"):
-            trainer = Trainer(run, base, say)
+            trainer = Trainer(run, base, say, rules)
         with clock.step("evaluating the untrained base"):
             _evaluate(run, "untrained", trainer.embedder("untrained"), suite, say)
         with clock.step("training"):

@@ -16,7 +16,9 @@ from gemma4vec.recipe.schema import Recipe
 # These say which run it is or how it is watched, not what it does.
 _NOT_METHOD = {"name", "seed", "hypothesis"}
 _NOT_METHOD_IN_STAGE = {"name", "evaluation"}
-_NOT_CHOOSING = {"checkpoint_seconds", "keep_at_shares", "keep_every_steps"}
+_NOT_CHOOSING = {"checkpoint_seconds", "keep_at_shares", "keep_every_steps", "stop", "beside"}
+# What a stop rule looks at decides when training ends, as the rule itself does.
+_LOOKED_AT = ("suite", "max_queries", "max_documents")
 
 # Path of a key (`*` for every place of a list) -> its value where a recipe does what it did before the key existed.
 ADDED_LATER: dict[str, Any] = {}
@@ -32,6 +34,10 @@ def method(recipe: Recipe) -> dict[str, Any]:
     for stage in kept["stages"]:
         for term in stage["task"].get("terms", ()):
             del term["name"]  # what the log calls it
+    for stage, whole in zip(kept["stages"], tree["stages"], strict=True):
+        watched = whole["evaluation"]
+        if watched["stop"] is not None:
+            stage["stop"] = watched["stop"] | {key: watched[key] for key in _LOOKED_AT}
     watched = tree["stages"][-1]["evaluation"]
     if watched["export"] == "best":  # then what is evaluated, and how often, chooses the model
         kept["stages"][-1]["evaluation"] = {key: value for key, value in watched.items() if key not in _NOT_CHOOSING}

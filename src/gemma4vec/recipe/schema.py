@@ -15,6 +15,7 @@ from gemma4vec.recipe.readouts import Readout as Readout
 from gemma4vec.recipe.sources import Mixture as Mixture
 from gemma4vec.recipe.sources import Source as Source
 from gemma4vec.recipe.sources import check_mixture
+from gemma4vec.recipe.stop_rule import StopRule as StopRule
 from gemma4vec.recipe.terms import HARDNESS, AnyTerm, LearnedTemperature, Nce, OnScores
 
 
@@ -253,11 +254,25 @@ class Evaluation(Part):
     max_documents: int | None = Field(1000, ge=1, description="judged documents first, then others in a fixed order")
     checkpoint_seconds: float = Field(60.0, ge=0, description="least time between two saves of the last checkpoint")
     export: Literal["last", "best"] = Field("last", description="which checkpoint of the last stage becomes the model")
+    stop: StopRule | None = Field(None, description="give the training up where it cannot be useful any more")
+    beside: bool = Field(
+        False, description="evaluate kept weights in a process of low priority beside the training, never inside it"
+    )
 
     @model_validator(mode="after")
     def _best_of_something(self) -> "Evaluation":
         if self.export == "best" and self.every_steps is None:
             raise ValueError("export: best needs every_steps; without evaluations there is no best checkpoint")
+        return self
+
+    @model_validator(mode="after")
+    def _something_beside(self) -> "Evaluation":
+        if not self.beside:
+            return self
+        if self.export == "best":
+            raise ValueError("beside: its scores come too late for export: best; evaluate inside, or export the last")
+        if not (self.at_shares or self.every_steps or self.keep_at_shares or self.keep_every_steps):
+            raise ValueError("beside: say when, by every_steps, at_shares, keep_every_steps or keep_at_shares")
         return self
 
 
@@ -303,6 +318,18 @@ class Stage(Part):
                 raise ValueError(
                     f"task.terms: all terms have weight 0 in batches of source {idle!r}; give one a weight"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _looks_before_the_end(self) -> "Stage":
+        rule, steps = self.evaluation.stop, self.budget.steps
+        if self.budget.rows is not None:
+            steps = max(1, round(self.budget.rows / (self.batch.rows * self.batch.accumulate)))
+        if rule is not None and steps is not None and rule.steps(steps)[-1] >= steps:
+            late = rule.grid[-1]
+            raise ValueError(
+                f"evaluation.stop: the look at {late:g} is not before the last of {steps} steps; leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from gemma4vec.evaluation.result import Result, load_result, load_top
 from gemma4vec.ledger.family import Family
 from gemma4vec.ledger.records import CHECKPOINT, decision_record
 from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.report.stop_looks import StopLooks, read_looks
 from gemma4vec.report.training_log import TrainingLog, read_training
 
 MODELS = {"bm25": "BM25", "untrained": "untrained base", "trained": "trained model"}
@@ -56,6 +57,8 @@ class RunData:
     """What was decided about the run last, and why."""
     checkpoints: CheckpointResults = field(default_factory=dict)
     """Suite -> (stage, step) -> result of that checkpoint."""
+    stop: StopLooks | None = None
+    """The stop rule and what it saw, where the recipe has one."""
 
     @property
     def hypothesis(self) -> str:
@@ -89,13 +92,17 @@ def read_run(path: Path, *, compared: bool = True) -> RunData:
         missing.append("No training step was recorded.")
     elif training.finished is None:
         missing.append(f"Training was stopped before its end: the last step recorded is {training.steps[-1].step:,}.")
+    ended = run.manifest.get("ended") or {}
+    if ended.get("by") == "stop rule":
+        missing.append(f"The rest of the budget: the stop rule ended the training after step {ended.get('step')}.")
     if training.skipped_losses:
         missing.append(f"{training.skipped_losses:,} step(s) have a loss that is not a finite number.")
     suites = _read_suites(path / "evals", missing, compared=compared)
     made = decision_record(path)
     decision = (str(made.body.get("decision")), str(made.body.get("words") or "")) if made else None
     checkpoints = _read_checkpoints(path / "evals", missing)
-    return RunData(path, run.manifest, recipe_text, training, suites, missing, decision, checkpoints)
+    stop = read_looks(events)
+    return RunData(path, run.manifest, recipe_text, training, suites, missing, decision, checkpoints, stop)
 
 
 def _read_checkpoints(evals: Path, missing: list[str]) -> CheckpointResults:

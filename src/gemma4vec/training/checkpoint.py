@@ -39,6 +39,8 @@ class Progress:
     seconds: float = 0.0  # spent on training steps
     best_score: float | None = None
     best_step: int | None = None
+    looks: int = 0  # of the stop rule
+    stopped: str | None = None  # why the stop rule ended this stage
 
 
 def random_state() -> dict[str, Any]:

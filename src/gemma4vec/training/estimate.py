@@ -42,6 +42,7 @@ from gemma4vec.training.memory import keep_freed_memory, release_memory
 from gemma4vec.training.optimiser import MasterAdamW
 from gemma4vec.training.refusals import refuse_early
 from gemma4vec.training.room import Fit, Needs, Room, fit, room_of
+from gemma4vec.training.stop_rule import check_rules
 from gemma4vec.training.task import Task
 from gemma4vec.training.tasks import data_seed, make_task
 
@@ -91,6 +92,7 @@ class Estimate:
     parameters: Parameters
     sources: dict[str, dict[str, Any]]
     stages: list[StageEstimate]
+    stop_rules: list[str]  # one sentence each
 
     @property
     def largest(self) -> StageEstimate:
@@ -136,6 +138,7 @@ def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
         model = _describe(recipe, config, base.path, choice.dtype, device)
         loaded = [load_sources(stage.data, say, stage.mixture) for stage in recipe.stages]
         refuse_early(recipe, base.path, loaded, say)  # while the description is there
+    rules = check_rules(recipe, [data.dev_suite for data in loaded])
     stages = [_estimate_stage(model, number, data, say) for number, data in enumerate(loaded)]
     return Estimate(
         recipe=recipe,
@@ -147,6 +150,7 @@ def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
         parameters=model.parameters,
         sources={name: facts for data in loaded for name, facts in data.sources.items()},
         stages=stages,
+        stop_rules=[sentence for sentence in rules if sentence],
     )
 
 

@@ -4,8 +4,9 @@
 a step, so that a whole curve can be measured after the training instead of during it.
 """
 
+import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,10 @@ from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.bases import resolve_base
-from gemma4vec.model.build import build
+from gemma4vec.model.build import Built, build
 from gemma4vec.model.embedder import Embedder
 from gemma4vec.recipe.schema import Evaluation, Recipe
-from gemma4vec.training.checkpoint import latest_checkpoint, read_progress
+from gemma4vec.training.checkpoint import BESIDE, latest_checkpoint, read_progress
 from gemma4vec.training.optimiser import MasterAdamW
 
 Say = Callable[[str], None]
@@ -41,14 +42,33 @@ class Kept:
     @property
     def name(self) -> str:
         """What its results are called."""
-        return f"{CHECKPOINT}-{self.stage}-{self.step:08d}"
+        return checkpoint_name(self.stage, self.step)
+
+
+def checkpoint_name(stage: int, step: int) -> str:
+    """What the results of a run are called that it had after a step."""
+    return f"{CHECKPOINT}-{stage}-{step:08d}"
+
+
+def checkpoint_identity(weights: str, recipe: Recipe, revision: str | None, dtype: torch.dtype) -> str:
+    """Fingerprint of a checkpoint as a model, from the SHA-256 of its weights as they are kept."""
+    return sha256_text("checkpoint", weights, recipe.model.model_dump_json(), str(revision), str(dtype))[:16]
 
 
 def keep_due(settings: Evaluation, step: int, total: int | None) -> bool:
-    """Whether the weights after this step are to be kept."""
+    """Whether the weights after this step are to be kept: for later, or for the process that evaluates beside."""
     if settings.keep_every_steps is not None and step % settings.keep_every_steps == 0:
         return True
-    return total is not None and step in {max(1, round(share * total)) for share in settings.keep_at_shares}
+    if total is not None and step in {max(1, round(share * total)) for share in settings.keep_at_shares}:
+        return True
+    return settings.beside and evaluation_due(settings, step, total)
+
+
+def evaluation_due(settings: Evaluation, step: int, total: int | None) -> bool:
+    """Whether the model is to be evaluated after this step."""
+    if total is not None and step in {max(1, round(share * total)) for share in settings.at_shares}:
+        return True
+    return settings.every_steps is not None and (step == total or step % settings.every_steps == 0)
 
 
 def keep_weights(folder: Path, step: int, optimiser: MasterAdamW) -> Path:
@@ -63,15 +83,23 @@ def keep_weights(folder: Path, step: int, optimiser: MasterAdamW) -> Path:
     return path
 
 
-def kept_checkpoints(run: RunFolder, recipe: Recipe) -> list[Kept]:
-    """All weights that a run still has, in the order of training: kept ones, the best and the last of each stage."""
+def hash_of_weights(optimiser: MasterAdamW) -> str:
+    """SHA-256 of the file that `keep_weights` would write."""
+    return hashlib.sha256(save(optimiser.weights())).hexdigest()
+
+
+def kept_checkpoints(run: RunFolder, recipe: Recipe, *, whole: bool = True) -> list[Kept]:
+    """All weights that a run still has, in the order of training: kept ones, the best and the last of each stage.
+
+    Without `whole` the kept ones alone: while a run trains, its best and its last are others from minute to minute.
+    """
     found: dict[tuple[int, int], Kept] = {}
     for number, stage in enumerate(recipe.stages):
         folder = run.checkpoints / f"{number}-{stage.name}"
-        for whole in (folder / "best", latest_checkpoint(folder)):
-            if whole is not None and (whole / "trained.safetensors").is_file():
-                step = read_progress(whole).step
-                found[number, step] = Kept(number, step, whole / "trained.safetensors")
+        for checkpoint in (folder / "best", latest_checkpoint(folder)) if whole else ():
+            if checkpoint is not None and (checkpoint / "trained.safetensors").is_file():
+                step = read_progress(checkpoint).step
+                found[number, step] = Kept(number, step, checkpoint / "trained.safetensors")
         for file in folder.glob(f"{KEPT}/*.safetensors"):
             named = _NAME.fullmatch(file.name)
             if named:
@@ -79,24 +107,28 @@ def kept_checkpoints(run: RunFolder, recipe: Recipe) -> list[Kept]:
     return [found[place] for place in sorted(found)]
 
 
-def checkpoint_models(run: RunFolder, recipe: Recipe, kept: list[Kept], say: Say) -> Iterator[tuple[Kept, Embedder]]:
+def checkpoint_models(
+    run: RunFolder, recipe: Recipe, kept: Iterable[Kept], say: Say
+) -> Iterator[tuple[Kept, Embedder]]:
     """Each checkpoint as an embedder: one base in memory, into which their weights are put one after the other.
 
-    An embedder is good until the next one is asked for.
+    An embedder is good until the next one is asked for. The base is loaded when the first checkpoint is there.
 
     Raises:
         InputError: the weights are damaged, or belong to another recipe.
     """
     device = choose_device().name
     dtype = choose_dtype(device, recipe.model.dtype).dtype
-    base = resolve_base(recipe.model.base, notice=say)
-    built = build(recipe.model, base.path, dtype=dtype, device=device, seed=recipe.seed)
-    limit, method = recipe.model.max_tokens, recipe.model.model_dump_json()
+    built: Built | None = None
+    limit = recipe.model.max_tokens
     for one in kept:
+        if built is None:
+            base = resolve_base(recipe.model.base, notice=say)
+            built = build(recipe.model, base.path, dtype=dtype, device=device, seed=recipe.seed)
         try:
-            weights = load_file(one.file)
+            weights = {name: value for name, value in load_file(one.file).items() if not name.startswith(BESIDE)}
         except (OSError, SafetensorError) as error:
             raise InputError(f"{one.file} is damaged ({error}); delete it to leave this checkpoint out") from error
         built.load_trained(weights)
-        identity = sha256_text("checkpoint", sha256_file(one.file), method, str(base.revision), str(dtype))[:16]
+        identity = checkpoint_identity(sha256_file(one.file), recipe, base.revision, dtype)
         yield one, Embedder(built, name=one.name, fingerprint=identity, max_tokens=limit)

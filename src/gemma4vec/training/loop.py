@@ -36,10 +36,11 @@ from gemma4vec.training.checkpoint import (
     trained_weights,
 )
 from gemma4vec.training.distributed import World
-from gemma4vec.training.kept import keep_due, keep_weights
+from gemma4vec.training.kept import evaluation_due, hash_of_weights, keep_due, keep_weights
 from gemma4vec.training.memory import keep_freed_memory, peak_memory_bytes
 from gemma4vec.training.optimiser import MasterAdamW, learning_rate
 from gemma4vec.training.progress import ProgressLine
+from gemma4vec.training.stop_rule import StageRule
 from gemma4vec.training.task import Loss, Task
 
 # Gives a score (higher is better) and the fields of its event.
@@ -60,6 +61,7 @@ class Stage:
     before: Path | None = None  # checkpoints of the stage before this one
     random: dict[str, Any] | None = None  # torch's generators as they were after the last whole step
     world: World = field(default_factory=World)  # the processes that train this together
+    rule: StageRule | None = None  # when this is given up
 
     @property
     def folder(self) -> Path:
@@ -88,18 +90,21 @@ def train_stage(stage: Stage, seed: int) -> Progress:
     ahead = Ahead(
         stage.task.batches(first), lambda: None if budget.total is None else budget.total * accumulate - first
     )
-    saved, pause = time.monotonic(), stage.settings.evaluation.checkpoint_seconds
+    settings = stage.settings.evaluation
+    saved, pause = time.monotonic(), settings.checkpoint_seconds
     try:
-        while budget.total is None or progress.step < budget.total:
+        _asked(stage, optimiser, progress, budget.total)  # a look that Ctrl-C cut off
+        while not _ended(progress, budget):
             rate = learning_rate(stage.settings.optimiser, progress.step, budget.total, budget.watched)
             waited = ahead.waited
             batches = [ahead.take() for _ in range(accumulate)]
             _step(stage, optimiser, batches, progress, budget, rate, ahead.waited - waited)
-            done = budget.total is not None and progress.step >= budget.total
-            if _evaluation_due(stage, progress, budget.total):
+            asked = _asked(stage, optimiser, progress, budget.total)
+            if not asked and stage.evaluate and evaluation_due(settings, progress.step, budget.total):
                 _evaluate(stage, optimiser, progress)
-            if stage.world.first and keep_due(stage.settings.evaluation, progress.step, budget.total):
+            if stage.world.first and keep_due(settings, progress.step, budget.total):
                 keep_weights(stage.folder, progress.step, optimiser)
+            done = _ended(progress, budget)
             if done or stage.world.from_first(lambda: time.monotonic() - saved >= pause):  # noqa: B023  # called at once
                 _save(stage, optimiser, progress)
                 saved = time.monotonic()
@@ -119,8 +124,15 @@ def train_stage(stage: Stage, seed: int) -> Progress:
         rows=progress.rows,
         texts=stage.built.tokeniser.counts.as_dict(),
         peak_memory_bytes=peak_memory_bytes(),
+        stopped=progress.stopped,
+        steps_of_budget=budget.total,
     )
     return progress
+
+
+def _ended(progress: Progress, budget: StepBudget) -> bool:
+    """Whether the budget is spent, or the stop rule has ended the stage."""
+    return progress.stopped is not None or (budget.total is not None and progress.step >= budget.total)
 
 
 def resume_command(run: RunFolder) -> str:
@@ -236,18 +248,28 @@ def _advance(stage: Stage, progress: Progress, batches: int, rows: int, tokens: 
     progress.step += 1
 
 
-def _evaluation_due(stage: Stage, progress: Progress, total: int | None) -> bool:
-    if stage.evaluate is None:
-        return False
-    settings = stage.settings.evaluation
-    if total is not None and progress.step in {max(1, round(share * total)) for share in settings.at_shares}:
-        return True
-    return settings.every_steps is not None and (progress.step == total or progress.step % settings.every_steps == 0)
-
-
 def _evaluate(stage: Stage, optimiser: MasterAdamW, progress: Progress) -> None:
     assert stage.evaluate is not None
     score, fields = stage.world.from_first(stage.evaluate)
+    _note_score(stage, optimiser, progress, score, fields)
+
+
+def _asked(stage: Stage, optimiser: MasterAdamW, progress: Progress, total: int | None) -> bool:
+    """Ask the stop rule where a look is due; its evaluation counts like any other. Gives whether it was."""
+    rule = stage.rule
+    number = rule.due(progress.step, total, progress.looks) if rule else None
+    if rule is None or number is None:
+        return False
+    seen = stage.world.from_first(lambda: rule.look(number, progress.step, hash_of_weights(optimiser)))
+    progress.looks, progress.stopped = number, seen.stopped
+    _note_score(stage, optimiser, progress, seen.score, seen.fields)
+    stage.run.event("look", stage=stage.number, step=progress.step, **seen.look)
+    stage.line.say(f"{seen.sentence}: {f'stopped, since {seen.stopped}' if seen.stopped else 'it goes on'}")
+    return True
+
+
+def _note_score(stage: Stage, optimiser: MasterAdamW, progress: Progress, score: float, fields: dict[str, Any]) -> None:
+    """Record what an evaluation found, and keep the checkpoint where it is the best so far."""
     stage.run.event("evaluation", stage=stage.number, step=progress.step, tokens=progress.tokens, **fields)
     stage.line.say(f"step {progress.step}: nDCG@10 {score:.4f} on {fields['suite']}")
     if progress.best_score is None or score > progress.best_score:

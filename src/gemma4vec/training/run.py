@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from gemma4vec.data.suites import load_suite
 from gemma4vec.errors import Gemma4VecError, InputError
 from gemma4vec.evaluation.evaluate import evaluate
 from gemma4vec.evaluation.forecast import forecast
+from gemma4vec.evaluation.metrics import DEPTH
+from gemma4vec.evaluation.room import check_room
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.environment import environment
-from gemma4vec.ledger.recording import record_run
+from gemma4vec.ledger.recording import drop_by_rule, record_run
 from gemma4vec.ledger.records import parents_of
 from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.machine.device import choose_device
@@ -30,12 +32,15 @@ from gemma4vec.model.sentence_folder import left_behind
 from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe, parse_recipe
 from gemma4vec.recipe.schema import Evaluation, Recipe
+from gemma4vec.training.beside import Beside, dev_suite_of, note_dev_suite
 from gemma4vec.training.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.distributed import FollowedRun, World, leave_world
+from gemma4vec.training.kept import checkpoint_identity
 from gemma4vec.training.loop import Evaluate, Stage, train_stage
 from gemma4vec.training.memory import peak_memory_bytes, release_memory
 from gemma4vec.training.progress import ProgressLine
 from gemma4vec.training.refusals import refuse_early
+from gemma4vec.training.stop_rule import ReadyRule, StageRule, ready_rules
 from gemma4vec.training.tasks import data_seed, make_task
 
 Say = Callable[[str], None]
@@ -57,7 +62,8 @@ def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
         seed=recipe.seed,
         hypothesis=recipe.hypothesis,
         status="started",
-        parents=parents_of(recipe.model_dump(mode="json")),
+        # What a stop rule compares with is nothing that this run builds on.
+        parents=parents_of(recipe.model_dump(mode="json", exclude={"stages": {"__all__": {"evaluation": {"stop"}}}})),
         environment=environment(),
     )
     record_run(run)
@@ -128,14 +134,16 @@ class Trainer:
     Making one loads the weights; base and data come before, so that a wrong name or bad rows are refused at once.
     """
 
-    def __init__(self, run: RunFolder, base: ResolvedBase, say: Say):
+    def __init__(self, run: RunFolder, base: ResolvedBase, say: Say, rules: Sequence[ReadyRule | None] | None = None):
         self.run = run
         self.base = base
         self.say = say
         self.recipe = recipe_of(run)
+        self.rules = rules or [None] * len(self.recipe.stages)
         self.world = World()
         self.line = ProgressLine("train", None if self.world.first else io.StringIO())
         self.stages_done: list[Progress] = []
+        self.beside: Beside | None = None
         where = choose_device()
         self.device = where.name
         if where.reason:
@@ -161,6 +169,11 @@ class Trainer:
         model = self.recipe.model
         return Embedder(self.built, name=name, fingerprint=identity, max_tokens=model.max_tokens)
 
+    @property
+    def stopped(self) -> Progress | None:
+        """Where the stop rule ended the training; None where none did."""
+        return next((progress for progress in self.stages_done if progress.stopped), None)
+
     def train(self, number: int, loaded: Loaded, evaluate: Evaluate | None = None) -> Progress:
         """Train one stage; `evaluate` is asked where the recipe says when, instead of the recipe's own suite."""
         settings = self.recipe.stages[number]
@@ -184,18 +197,32 @@ class Trainer:
             self.line,
             before=self._checkpoints(number - 1) if number else None,
             world=self.world,
+            rule=self._rule(number),
         )
-        progress = train_stage(stage, seed)
+        note_dev_suite(self.run, number, settings.evaluation, loaded.dev_suite)
+        if settings.evaluation.beside and self.world.first and self.beside is None:
+            dev_suite_of(self.run, number)  # refused here rather than in a log
+            self.beside = Beside(self.run, self.say)
+        try:
+            progress = train_stage(stage, seed)
+        except KeyboardInterrupt:
+            if self.beside:
+                self.beside.end()
+            raise
         self.stages_done.append(progress)
+        if progress.stopped and self.world.first and not self.run.events("stopped"):
+            drop_by_rule(self.run, progress.stopped)
+            self.run.event("stopped", stage=number, step=progress.step, reason=progress.stopped)
         return progress
 
     def save(self) -> Path:
         """Write the merged model and the adapter, from a checkpoint's full-precision weights.
 
-        The last checkpoint of the last stage, or its best one where `evaluation.export` asks for that.
+        The last checkpoint of the last stage that was trained, or its best one where `evaluation.export` asks for it.
         """
-        stage = self.recipe.stages[-1]
-        folder = self._checkpoints(len(self.recipe.stages) - 1)
+        stopped = self.stopped
+        number = stopped.stage if stopped else len(self.recipe.stages) - 1
+        stage, folder = self.recipe.stages[number], self._checkpoints(number)
         wants_best = stage.evaluation.export == "best"
         checkpoint = folder / "best" if wants_best else latest_checkpoint(folder)
         if checkpoint is None or not checkpoint.is_dir():
@@ -219,18 +246,34 @@ class Trainer:
             peak_memory_bytes=peak_memory_bytes(),
             exported={"checkpoint": stage.evaluation.export, "step": taken.step},
         )
+        ended: dict[str, Any] = {"by": "budget"}
+        if stopped:
+            ended = {"by": "stop rule", "stage": number, "step": stopped.step, "reason": stopped.stopped}
+        self.run.update_manifest(ended=ended)
         return self.run.model
+
+    def _rule(self, number: int) -> StageRule | None:
+        ready = self.rules[number]
+        if ready:
+            check_room(ready.suite, self.embedder("checkpoint"), DEPTH)
+        return StageRule(ready, number, self.run, self._checkpoint_embedder) if ready else None
+
+    def _checkpoint_embedder(self, name: str, weights: str) -> Embedder:
+        """The model as it is now, known as the kept checkpoint of these weights would be."""
+        identity = checkpoint_identity(weights, self.recipe, self.base.revision, self.dtype)
+        return Embedder(self.built, name=name, fingerprint=identity, max_tokens=self.recipe.model.max_tokens)
 
     def _checkpoints(self, number: int) -> Path:
         return self.run.checkpoints / f"{number}-{self.recipe.stages[number].name}"
 
     def _evaluator(self, settings: Evaluation, loaded: Loaded) -> Evaluate | None:
-        if settings.every_steps is None and not settings.at_shares:
+        if settings.beside or (settings.every_steps is None and not settings.at_shares):
             return None
         folder = Path(settings.suite) if settings.suite else loaded.dev_suite
         if folder is None:
             raise InputError("evaluation is asked for, but there is no suite; name one as evaluation.suite")
         suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
+        check_room(suite, self.embedder("checkpoint"), DEPTH)
         self.say(forecast(suite.name, suite.fingerprint, len(suite.queries)).sentence())
 
         def run_evaluation() -> tuple[float, dict[str, Any]]:
@@ -262,8 +305,15 @@ def train_run(run: RunFolder, say: Say) -> Path:
             # All stages' rows at once: what does not fit the last stage is refused now, not after the first ones.
             loaded = [load_data(run, recipe, number, say) for number in range(len(recipe.stages))]
         refuse_early(recipe, base.path, loaded, say)
-        trainer = Trainer(run, base, say)
+        with world.first_before_others():  # it evaluates the stop rules' references
+            rules = ready_rules(run, recipe, [data.dev_suite for data in loaded], say)
+        trainer = Trainer(run, base, say, rules)
         for number, data in enumerate(loaded):
             trainer.train(number, data)
+            if trainer.stopped:
+                break
         leave_world()  # what is left needs one process
-        return trainer.save() if world.first else run.model
+        model = trainer.save() if world.first else run.model
+    if trainer.beside:
+        trainer.beside.wait()
+    return model

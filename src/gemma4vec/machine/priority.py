@@ -1,0 +1,25 @@
+"""Work that must not stand in anybody's way."""
+
+import contextlib
+import os
+from pathlib import Path
+
+LOWEST = 19
+_AUTOGROUP = Path("/proc/self/autogroup")
+
+
+def lower_priority(autogroup: Path = _AUTOGROUP) -> None:
+    """Give this process, and the threads that it will start, the lowest priority that the system has.
+
+    On Linux that is SCHED_IDLE: such a process gets a core when nobody else wants it, and about 0.3% of one otherwise.
+    Where the kernel shares cores among sessions first (autogroup), a process in a session of its own would get a fair
+    share whatever its niceness, so that the session is made nice too. What the system does not allow is left as it is.
+    """
+    with contextlib.suppress(OSError):
+        os.nice(LOWEST)
+    if hasattr(os, "SCHED_IDLE"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    with contextlib.suppress(OSError):
+        if autogroup.exists():
+            autogroup.write_text(str(LOWEST), encoding="ascii")

@@ -1,0 +1,46 @@
+"""A process of low priority is one, and so are its threads."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gemma4vec.machine.priority import lower_priority
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+CHILD = """
+import os, threading
+from gemma4vec.machine.priority import lower_priority
+lower_priority()
+found = []
+thread = threading.Thread(target=lambda: found.append((os.sched_getscheduler(0), os.nice(0))))
+thread.start()
+thread.join()
+print(*found[0], os.SCHED_IDLE)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux has this class of priority")
+def test_threads_started_later_inherit_it() -> None:
+    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    done = subprocess.run([sys.executable, "-c", CHILD], env=environment, capture_output=True, text=True, check=True)
+    scheduler, nice, idle = done.stdout.split()
+    assert scheduler == idle and int(nice) == 19
+
+
+def test_the_session_is_made_nice_where_the_kernel_shares_by_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    for name in ("nice", "sched_setscheduler"):  # the tests themselves stay as they are
+        monkeypatch.setattr(os, name, refused, raising=False)
+    group = tmp_path / "autogroup"
+    lower_priority(group)  # nothing is there, nothing is allowed: nothing happens
+    assert not group.exists()
+    group.write_text("/autogroup-7 nice 0\n")
+    lower_priority(group)
+    assert group.read_text() == "19"
