@@ -116,7 +116,7 @@ def evaluate_command(
     from gemma4vec.data.run_check import ensure_checked
     from gemma4vec.evaluation.evaluate import evaluate
     from gemma4vec.evaluation.metrics import DEFAULT_METRICS, DEPTH
-    from gemma4vec.evaluation.room import check_room
+    from gemma4vec.evaluation.suite_room import check_room
     from gemma4vec.ledger.final import check_final
 
     run = _owner(model)

@@ -18,11 +18,11 @@ from gemma4vec.evaluation.mteb_suite import MtebSuite, score_mteb
 from gemma4vec.evaluation.ranking import Progress, Ranker, no_progress
 from gemma4vec.evaluation.result import Result, check_out, save_result
 from gemma4vec.evaluation.retrieve import EmbedderRanker, EmbeddingModel, Vectors
-from gemma4vec.evaluation.room import check_room
 from gemma4vec.evaluation.score_pairs import score_sts
 from gemma4vec.evaluation.score_retrieval import score_retrieval
 from gemma4vec.evaluation.score_rows import score_rows
 from gemma4vec.evaluation.scored import Scored
+from gemma4vec.evaluation.suite_room import check_room
 from gemma4vec.ledger.environment import versions
 from gemma4vec.ledger.ledger import new_id, now
 from gemma4vec.ledger.recording import check_lock, record_evaluation, record_look

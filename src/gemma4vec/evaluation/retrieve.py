@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gemma4vec.data.suites import RetrievalSuite
 from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.ranking import Progress, Ranking, no_progress
-from gemma4vec.evaluation.room import IN_MEMORY, dimension_of, plan_retrieval
+from gemma4vec.evaluation.suite_room import IN_MEMORY, dimension_of, plan_retrieval
 from gemma4vec.files import cache, disk_errors
 from gemma4vec.machine.describe import memory_bytes
 from gemma4vec.model.prompts import Document

@@ -15,7 +15,7 @@ from gemma4vec.errors import Gemma4VecError, InputError
 from gemma4vec.evaluation.evaluate import evaluate
 from gemma4vec.evaluation.forecast import forecast
 from gemma4vec.evaluation.metrics import DEPTH
-from gemma4vec.evaluation.room import check_room
+from gemma4vec.evaluation.suite_room import check_room
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.environment import environment
 from gemma4vec.ledger.recording import drop_by_rule, record_run

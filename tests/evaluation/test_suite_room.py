@@ -16,10 +16,10 @@ from gemma4vec.data.sts import make_sts
 from gemma4vec.data.suite_group import make_group
 from gemma4vec.data.suites import RetrievalSuite, load_suite, write_suite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation import retrieve, room
+from gemma4vec.evaluation import retrieve, suite_room
 from gemma4vec.evaluation.bm25_model import Bm25Model
 from gemma4vec.evaluation.evaluate import evaluate
-from gemma4vec.evaluation.room import check_room, plan_retrieval
+from gemma4vec.evaluation.suite_room import check_room, plan_retrieval
 from gemma4vec.model.prompts import Document
 from hashed_words import HashedWords
 
@@ -54,7 +54,7 @@ def retrieval(queries: int = 6, documents: int = 3000) -> RetrievalSuite:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, available: float) -> None:
     """A machine with so little memory free."""
-    for module in (room, retrieve):
+    for module in (suite_room, retrieve):
         monkeypatch.setattr(module, "memory_bytes", lambda: (int(4 * available), int(available)))
 
 
@@ -86,7 +86,7 @@ def test_in_little_memory_the_vectors_go_through_a_file_and_score_the_same(monke
     expected = evaluate(plain, retrieval())  # type: ignore[arg-type]
     # Three copies of the corpus's vectors, 2.3 MB, are more than half of what is free.
     pretend(monkeypatch, 4.5e6)
-    monkeypatch.setattr(room.exact, "BLOCK", 256)
+    monkeypatch.setattr(suite_room.exact, "BLOCK", 256)
     by_blocks = evaluate(slow, retrieval())  # type: ignore[arg-type]
     assert plain.asked == [3000] and len(slow.asked) > 1 and sum(slow.asked) == 3000
     assert by_blocks.per_query == expected.per_query
@@ -94,7 +94,7 @@ def test_in_little_memory_the_vectors_go_through_a_file_and_score_the_same(monke
 
 def test_a_full_disk_is_seen_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, 64 * GB)
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(suite_room.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match=r"take 1 MB of disk .* 0 MB are free in .*GEMMA4VEC_CACHE"):
         check_room(retrieval(), Vectors(), 1000, in_memory=1000)
 
