@@ -16,7 +16,7 @@ from gemma4vec.evaluation.evaluate import evaluate
 from gemma4vec.evaluation.locate import TRAINED
 from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.evaluation.retrieve import EmbeddingModel
-from gemma4vec.evaluation.stopping import judge
+from gemma4vec.evaluation.stop_judge import judge
 from gemma4vec.ledger.recording import drop_by_rule
 from gemma4vec.ledger.records import SHARE
 from gemma4vec.ledger.runs import RunFolder

@@ -36,9 +36,9 @@ from gemma4vec.report.page import write_report
 from gemma4vec.report.run_data import MODELS, read_run
 from gemma4vec.serving.documents import documents_of_suite
 from gemma4vec.serving.index import SearchIndex
+from gemma4vec.training.early_stop import ready_rules
 from gemma4vec.training.refusals import refuse_early
 from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
-from gemma4vec.training.stop_rule import ready_rules
 
 Say = Callable[[str], None]
 Vectors = NDArray[np.float32]

@@ -32,6 +32,7 @@ from gemma4vec.model.skeleton import (
 )
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
+from gemma4vec.training.early_stop import check_rules
 from gemma4vec.training.estimate_base import BaseFiles, base_files
 from gemma4vec.training.estimate_data import Reading, one_micro_batch, read_batches
 from gemma4vec.training.estimate_flops import step_flops
@@ -42,7 +43,6 @@ from gemma4vec.training.memory import keep_freed_memory, release_memory
 from gemma4vec.training.optimiser import MasterAdamW
 from gemma4vec.training.refusals import refuse_early
 from gemma4vec.training.room import Fit, Needs, Room, fit, room_of
-from gemma4vec.training.stop_rule import check_rules
 from gemma4vec.training.task import Task
 from gemma4vec.training.tasks import data_seed, make_task
 

@@ -36,11 +36,11 @@ from gemma4vec.training.checkpoint import (
     trained_weights,
 )
 from gemma4vec.training.distributed import World
+from gemma4vec.training.early_stop import StageRule
 from gemma4vec.training.kept import evaluation_due, hash_of_weights, keep_due, keep_weights
 from gemma4vec.training.memory import keep_freed_memory, peak_memory_bytes
 from gemma4vec.training.optimiser import MasterAdamW, learning_rate
 from gemma4vec.training.progress import ProgressLine
-from gemma4vec.training.stop_rule import StageRule
 from gemma4vec.training.task import Loss, Task
 
 # Gives a score (higher is better) and the fields of its event.

@@ -35,12 +35,12 @@ from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.beside import Beside, dev_suite_of, note_dev_suite
 from gemma4vec.training.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.distributed import FollowedRun, World, leave_world
+from gemma4vec.training.early_stop import ReadyRule, StageRule, ready_rules
 from gemma4vec.training.kept import checkpoint_identity
 from gemma4vec.training.loop import Evaluate, Stage, train_stage
 from gemma4vec.training.memory import peak_memory_bytes, release_memory
 from gemma4vec.training.progress import ProgressLine
 from gemma4vec.training.refusals import refuse_early
-from gemma4vec.training.stop_rule import ReadyRule, StageRule, ready_rules
 from gemma4vec.training.tasks import data_seed, make_task
 
 Say = Callable[[str], None]

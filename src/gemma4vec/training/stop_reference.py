@@ -13,7 +13,7 @@ from gemma4vec.evaluation.bm25_model import Bm25Model
 from gemma4vec.evaluation.evaluate import evaluate
 from gemma4vec.evaluation.locate import TRAINED, free_folder, results_by_suite
 from gemma4vec.evaluation.result import METRICS_FILE, Result, load_result, load_same
-from gemma4vec.evaluation.stopping import BM25
+from gemma4vec.evaluation.stop_judge import BM25
 from gemma4vec.files import home
 from gemma4vec.ledger.runs import RunFolder, find_run
 from gemma4vec.model.cached import CachedEmbedder

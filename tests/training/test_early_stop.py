@@ -20,8 +20,8 @@ from gemma4vec.recipe.stop_rule import StopRule
 from gemma4vec.report.page import write_report
 from gemma4vec.training import run as training_run
 from gemma4vec.training.checkpoint import latest_checkpoint, trained_weights
+from gemma4vec.training.early_stop import ReadyRule, StageRule
 from gemma4vec.training.run import recipe_of, start_run, train_run
-from gemma4vec.training.stop_rule import ReadyRule, StageRule
 from tiny_model import write_tiny
 
 METRICS = ("ndcg@10", "recall@100", "mrr@10", "map")

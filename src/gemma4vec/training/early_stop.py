@@ -16,7 +16,7 @@ from gemma4vec.data.suites import RetrievalSuite, load_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.evaluate import evaluate
 from gemma4vec.evaluation.result import Result, load_result, load_same, save_result
-from gemma4vec.evaluation.stopping import forecast_rule, judge
+from gemma4vec.evaluation.stop_judge import forecast_rule, judge
 from gemma4vec.files import write_json
 from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.model.embedder import Embedder

@@ -6,7 +6,7 @@ from scipy import stats
 
 from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.result import Result
-from gemma4vec.evaluation.stopping import forecast_rule, judge
+from gemma4vec.evaluation.stop_judge import forecast_rule, judge
 from gemma4vec.recipe.stop_rule import StopRule
 
 
