@@ -252,9 +252,22 @@ def test_a_run_without_a_dev_suite_is_refused_before_it_trains(
 ) -> None:
     changes = ["stages.0.evaluation={keep_every_steps: 2, beside: true}"]
     run = start_run(load_recipe(place / "recipe.yaml", changes), tmp_path)
-    with pytest.raises(InputError, match="names no dev suite"):
+    with pytest.raises(InputError, match=r"stages\.0\.evaluation\.beside: there is no dev suite"):
         train_run(run, lambda line: None)
     assert not children and not run.events("step")
+
+
+def test_a_final_suite_is_refused_before_it_trains(place: Path, tmp_path: Path, children: list[Any]) -> None:
+    run = started(place, tmp_path, "stages.0.evaluation.keep_every_steps=2", "stages.0.evaluation.beside=true")
+    options = place / "words" / "suite.yaml"
+    before = options.read_text()
+    options.write_text(before.replace("role: dev", "role: final"))
+    try:
+        with pytest.raises(InputError, match=r"evaluation\.beside: words-20x24 is a final suite"):
+            train_run(run, lambda line: None)
+    finally:
+        options.write_text(before)
+    assert not children
 
 
 def test_the_suite_is_the_one_that_evaluations_inside_see(place: Path, tmp_path: Path) -> None:

@@ -55,6 +55,20 @@ def dev_suite_of(run: RunFolder, number: int) -> RetrievalSuite:
     return sample_suite(load_suite(Path(noted["folder"])), noted["max_queries"], noted["max_documents"])
 
 
+def check_beside(run: RunFolder, number: int) -> None:
+    """Refuse what the process beside a stage would refuse, where nobody would see it.
+
+    Raises:
+        InputError: one line that names the recipe's key.
+    """
+    key = f"stages.{number}.evaluation"
+    if str(number) not in (run.manifest.get(SUITES) or {}):
+        raise InputError(f"{key}.beside: there is no dev suite to evaluate on; name one as {key}.suite")
+    suite = dev_suite_of(run, number)
+    if suite.role == "final":
+        raise InputError(f"{key}.beside: {suite.name} is a final suite, not for checkpoints; name a dev suite")
+
+
 @contextlib.contextmanager
 def only_one(run: RunFolder, say: Say) -> Iterator[None]:
     """Wait until no other process evaluates beside this run, and be that one."""

@@ -32,7 +32,7 @@ from gemma4vec.model.sentence_folder import left_behind
 from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe, parse_recipe
 from gemma4vec.recipe.schema import Evaluation, Recipe
-from gemma4vec.training.beside import Beside, dev_suite_of, note_dev_suite
+from gemma4vec.training.beside import Beside, check_beside, note_dev_suite
 from gemma4vec.training.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.distributed import FollowedRun, World, leave_world
 from gemma4vec.training.early_stop import ReadyRule, StageRule, ready_rules
@@ -201,7 +201,7 @@ class Trainer:
         )
         note_dev_suite(self.run, number, settings.evaluation, loaded.dev_suite)
         if settings.evaluation.beside and self.world.first and self.beside is None:
-            dev_suite_of(self.run, number)  # refused here rather than in a log
+            check_beside(self.run, number)  # here rather than in a log
             self.beside = Beside(self.run, self.say)
         try:
             progress = train_stage(stage, seed)
