@@ -233,7 +233,7 @@ def test_the_second_encoder_stays_frozen_and_in_evaluation_mode(folders: dict[st
 def test_compiled_layers_give_the_same(folders: dict[str, Path], name: str) -> None:
     built = made(folders, "llama", "causal", {"name": name})
     tokens = built.read(TEXTS * 2, LIMIT)
-    layouts = packed(tokens, 32, 32, 0)
+    layouts = packed(tokens, 32, 64, 0)
     assert any(layout.compilable for layout in layouts)
     expected, expected_gradients = outcome(built, lambda: built.encoder(layouts))
     built.encoder.backbone.compile_layers()

@@ -14,6 +14,7 @@ from gemma4vec.pipeline.matrix_plan import Plan, chosen, expected_cells, make_pl
 from gemma4vec.pipeline.matrix_state import Cell, Record
 from gemma4vec.recipe.matrix import load_matrix
 from gemma4vec.recipe.schema import Recipe
+from gemma4vec.training.checkpoint import Progress
 from gemma4vec.training.run import Trainer, load_data
 
 
@@ -183,10 +184,11 @@ def _drawn(recipe: Recipe, folder: Path) -> str:
 
     texts: list[str] = []
 
-    def watch(stage: Any, seed: int) -> Any:
+    def watch(stage: Any, seed: int) -> Progress:
         steps = round(stage.settings.budget.rows / stage.settings.batch.rows)
         for batch, _ in zip(stage.task.batches(0), range(steps), strict=False):
             texts.extend([*batch.texts.queries, *(document.text for document in batch.texts.positives)])
+        return Progress()
 
     run = run_module.start_run(recipe, folder)
     trainer = Trainer(RunFolder(run.path), resolve_base(recipe.model.base, notice=print), print)

@@ -231,10 +231,14 @@ def test_ctrl_c_ends_both_and_resuming_starts_it_again(
 ) -> None:
     monkeypatch.setenv("RANK", "0")
     run = started(place, tmp_path, "stages.0.evaluation.keep_every_steps=2", "stages.0.evaluation.beside=true")
-    with monkeypatch.context() as patch:
-        patch.setattr("gemma4vec.training.loop.keep_weights", lambda *_: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(KeyboardInterrupt):
+    # A shell's background jobs inherit that it is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("gemma4vec.training.loop.keep_weights", lambda *_: signal.raise_signal(signal.SIGINT))
             train_run(run, lambda line: None)
+    finally:
+        signal.signal(signal.SIGINT, before)
     (child,) = children
     assert child.ended and child.others["start_new_session"] and "RANK" not in child.others["env"]
     assert child.command[-4:] == ["eval", str(run.path.resolve()), "--checkpoints", "--follow"]
