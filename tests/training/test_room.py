@@ -1,5 +1,6 @@
 """What does not fit into memory is computed again, in smaller micro-batches: said, and with the same result."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gemma4vec.recipe import schema
 from gemma4vec.training import room, run
 from gemma4vec.training.contrast import ContrastTask
 from gemma4vec.training.loop import train_stage
-from gemma4vec.training.room import Needs, Room, fit, needs_of
+from gemma4vec.training.room import Needs, Room, first_layouts, fit, needs_of
 from tiny_model import write_tiny
 
 AUTO, ON, OFF = schema.Layout(), schema.Layout(grad_cache=True), schema.Layout(grad_cache=False)
@@ -84,7 +85,7 @@ def test_a_stage_without_room_trains_to_the_same_losses(
         said: list[str] = []
         task.say = said.append
         if pretended:
-            needs = needs_of(stage.built, task.stage.layout, task._layouts)
+            needs = needs_of(stage.built, task.stage.layout, partial(first_layouts, task))
             free = 1.01 * needs.at_once(needs.row) / 0.9
             monkeypatch.setattr(room, "memory_bytes", lambda: (int(1e12), int(free)))
             assert needs.largest > needs.row

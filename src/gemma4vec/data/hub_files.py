@@ -16,6 +16,7 @@ import yaml
 from gemma4vec.data.splits import files_of_split, readable
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, sha256_text, write_json
+from gemma4vec.machine.hub_refusals import why
 from gemma4vec.machine.network import ask_hub
 
 ANSWER_SECONDS = 4.0
@@ -61,7 +62,7 @@ def hub_files(name: str, subset: str | None, split: str, say: Callable[[str], No
     except InputError:
         raise
     except Exception as error:  # the hub's client raises whatever it likes
-        raise InputError(f"data: the data set {name} cannot be had from the hub: {_why(error)}") from error
+        raise InputError(f"data: the data set {name} cannot be had from the hub: {why(error, 'data set')}") from error
 
 
 def _known(note: Path) -> HubFiles | None:
@@ -165,15 +166,3 @@ def _splits(told: Any) -> dict[str, list[str]]:
 def _some(paths: Sequence[PurePosixPath]) -> str:
     parts = list(dict.fromkeys(path.parts[0].split(".")[0] for path in paths))
     return f"it has {', '.join(parts[:20])}"
-
-
-def _why(error: Exception) -> str:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    if isinstance(error, GatedRepoError):
-        return "access is restricted; accept its terms on its page and log in with `hf auth login`"
-    if isinstance(error, RepositoryNotFoundError):
-        return "there is no such data set, or it is private; check the spelling or log in with `hf auth login`"
-    if isinstance(error, RevisionNotFoundError):
-        return "it has no such revision"
-    return " ".join(str(error).split())[:300]

@@ -7,11 +7,12 @@ share the work (batch number n is the same rows everywhere; a process takes its 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal, overload
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gemma4vec.data.lazy_rows import LazyRows
 from gemma4vec.data.rows import Row
 from gemma4vec.data.store import StoredRows
 from gemma4vec.data.tensor_rows import TensorRows
@@ -26,7 +27,7 @@ class Part:
     share: float | None = None
 
 
-class MixedRows(Sequence[Row]):
+class MixedRows(LazyRows):
     """The rows of all parts, one after the other.
 
     Attributes:
@@ -41,6 +42,7 @@ class MixedRows(Sequence[Row]):
         self.one_source_batches = one_source_batches
         self.one_task_batches = one_task_batches
         self.starts = [0, *accumulate(len(part.rows) for part in self.parts)]
+        self.size = self.starts[-1]
 
     @property
     def mixed(self) -> bool:
@@ -51,19 +53,7 @@ class MixedRows(Sequence[Row]):
         """Number of the part that a row belongs to."""
         return int(np.searchsorted(self.starts, index, side="right")) - 1
 
-    def __len__(self) -> int:
-        return self.starts[-1]
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        number = index + len(self) if index < 0 else index
-        if not 0 <= number < len(self):
-            raise IndexError(f"row {index} of {len(self)}")
+    def row(self, number: int) -> Row:
         part = self.part_of(number)
         return self.parts[part].rows[number - self.starts[part]]
 

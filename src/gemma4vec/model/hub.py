@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gemma4vec.errors import InputError
+from gemma4vec.machine.hub_refusals import why
 from gemma4vec.machine.network import ask_hub
 
 # One file format is enough, and no weights of other frameworks: some repositories hold the same model five times.
@@ -44,7 +45,7 @@ def fetch(name: str, *, notice: Callable[[str], None]) -> tuple[Path, str]:
     fetched = _snapshot(repository, revision or None, only_local=False)
     if isinstance(fetched, Path):
         return fetched, fetched.name
-    raise InputError(f"{name} cannot be had from the hub: {_why(fetched)}")
+    raise InputError(f"{name} cannot be had from the hub: {why(fetched, 'model')}")
 
 
 def fetch_description(
@@ -73,7 +74,7 @@ def fetch_description(
     fetched = _snapshot(repository, revision or None, only_local=False, wanted=_DESCRIPTION)
     if isinstance(fetched, Path):
         return fetched, False, _weight_bytes(repository, revision or None)
-    raise InputError(f"{name} cannot be had from the hub: {_why(fetched)}")
+    raise InputError(f"{name} cannot be had from the hub: {why(fetched, 'model')}")
 
 
 def _weight_bytes(repository: str, revision: str | None) -> int | None:
@@ -111,15 +112,3 @@ def _snapshot(
 
 def _has_weights(folder: Path) -> bool:
     return any(next(folder.glob(pattern), None) for pattern in ("*.safetensors", "pytorch_model*.bin"))
-
-
-def _why(error: Exception) -> str:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    if isinstance(error, GatedRepoError):
-        return "access is restricted; accept its terms on its page and log in with `hf auth login`"
-    if isinstance(error, RepositoryNotFoundError):
-        return "there is no such model, or it is private; check the spelling or log in with `hf auth login`"
-    if isinstance(error, RevisionNotFoundError):
-        return "it has no such revision"
-    return " ".join(str(error).split())[:300]

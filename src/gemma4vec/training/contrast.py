@@ -5,6 +5,7 @@ Shapes: N rows, K hard negatives a row, D dimensions.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from gemma4vec.training.distributed import World
 from gemma4vec.training.grad_cache import encode_cached
 from gemma4vec.training.layouts import lay_out_texts, shares_beginnings
 from gemma4vec.training.learned import Learned
-from gemma4vec.training.room import fit, needs_of, room_of
+from gemma4vec.training.room import first_layouts, fit, needs_of, room_of
 from gemma4vec.training.task import Loss, OwnParameter
 from gemma4vec.training.teachers import open_teachers, taught
 from gemma4vec.training.terms import (
@@ -141,21 +142,15 @@ class ContrastTask:
             tokens = min(layout.tokens_per_forward, before.get("tokens_per_forward", layout.tokens_per_forward))
             again = before.get("grad_cache") is True or layout.grad_cache
             layout = layout.model_copy(update={"tokens_per_forward": tokens, "grad_cache": again})
-        found = fit(layout, needs_of(built, layout, self._layouts), room_of(built.encoder.backbone.device))
+        found = fit(
+            layout, needs_of(built, layout, partial(first_layouts, self)), room_of(built.encoder.backbone.device)
+        )
         self.cached = found.cached
         layout = layout.model_copy(update={"tokens_per_forward": found.tokens_per_forward})
         self.stage = self.stage.model_copy(update={"layout": layout})
         if found.remark:
             self.say(found.remark)
         return {"grad_cache": self.cached, "tokens_per_forward": found.tokens_per_forward}
-
-    def _layouts(self, layout: schema.Layout) -> list[Layout]:
-        """The first batch's, in other settings."""
-        stage, self.stage = self.stage, self.stage.model_copy(update={"layout": layout})
-        try:
-            return next(self.batches()).layouts
-        finally:
-            self.stage = stage
 
     def prepare(self, drawn: RowBatch) -> ContrastBatch:
         """Tokenise and lay out a batch of rows, or this process's share of it."""

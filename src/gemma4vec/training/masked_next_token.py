@@ -13,6 +13,7 @@ Shapes: T real tokens, M predicted tokens, D hidden size.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from gemma4vec.model.prompts import Prompted
 from gemma4vec.recipe import schema
 from gemma4vec.training.distributed import World
 from gemma4vec.training.layouts import lay_out_texts
-from gemma4vec.training.room import fit, needs_of, room_of
+from gemma4vec.training.room import first_layouts, fit, needs_of, room_of
 from gemma4vec.training.task import Loss, OwnParameter
 
 
@@ -117,19 +118,11 @@ class MaskedNextTokenTask:
     def settle(self, built: Built, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Nothing is left open here; where a batch does not fit into memory, that is said."""
         backbone = built.encoder.backbone
-        needs = needs_of(built, self.stage.layout, self._layouts, backbone)
+        needs = needs_of(built, self.stage.layout, partial(first_layouts, self), backbone)
         found = fit(self.stage.layout, needs, room_of(backbone.device), can_cache=False)
         if found.remark:
             self.say(found.remark)
         return {}
-
-    def _layouts(self, layout: schema.Layout) -> list[Layout]:
-        """The first batch's, in other settings."""
-        stage, self.stage = self.stage, self.stage.model_copy(update={"layout": layout})
-        try:
-            return next(self.batches()).layouts
-        finally:
-            self.stage = stage
 
     def prepare(self, drawn: TextBatch, generator: np.random.Generator) -> MaskedBatch:
         """Tokenise, mask and lay out a batch of texts.
