@@ -5,11 +5,13 @@
 For each setting a model is trained (`gemma4vec train`, same base, rows, order of rows and steps; only the terms differ)
 and encodes the suite once. Its vectors are then searched whole, cut to their first 128 values, with values rounded to
 int8 (a scale for each dimension, from the documents) and as their signs alone, both sides; nDCG@10 of each. Differences
-are to plain InfoNCE, query by query, with 95% t intervals; one seed, so they say what a query's luck may do, not what a
-seed's may.
+are to plain InfoNCE of the same seed, query by query, with 95% intervals over the queries of the seeds' means (over
+seeds too from 6 seeds on); the difference of each seed alone stands beside them, since another seed may move a result
+further than its interval is wide.
 
-Before it begins it says how long it will take, by a dry run of the first setting. After each setting the result file
-is written anew, and each query's scores are kept in `--kept`: a run that was stopped goes on with the next setting.
+Before it begins it says how long it will take, by a dry run of the first setting. All settings are trained with the
+first seed, then all with the next. After each training the result file is written anew, and each query's scores are
+kept in `--kept`: a run that was stopped goes on with the next training.
 """
 
 import argparse
@@ -34,11 +36,12 @@ from gemma4vec.files import home, sha256_text
 from gemma4vec.model.embedder import Embedder
 from gemma4vec.retrieval.exact import search
 from gemma4vec.retrieval.top_k import descending_id_rank
-from gemma4vec.statistics.student import t_interval
+from gemma4vec.statistics.seeds import seed_interval
 
 ROOT = Path(__file__).parents[1]
 PLAIN, METRIC, SHORT = "nce", "ndcg@10", 128
 Vectors = NDArray[np.float32]
+Scores = dict[str, NDArray[np.float64]]  # by view, a value for each query
 
 
 def settings(
@@ -57,6 +60,7 @@ def settings(
     found = {
         PLAIN: [nce],
         "hardness": [nce | {"hardness": True}],
+        "own hard negatives alone": [nce | {"share_hard_negatives": False}],
         "gor": [nce, {"kind": "gor"}],
         "gor spread_out": [nce, {"kind": "gor", "form": "spread_out"}],
         "matryoshka": [nce | {"matryoshka": prefixes}],
@@ -92,34 +96,35 @@ def main() -> None:
     if unknown:
         raise SystemExit(f"--settings: there is no {sorted(unknown)[0]!r}; there are {', '.join(every)}")
     chosen = [PLAIN, *(name for name in arguments.settings or every if name != PLAIN)]
-    files = {name: arguments.kept / f"{setting_key(every[name], suite, arguments)}.npz" for name in chosen}
-    left = [name for name in chosen if not files[name].is_file()]
+    trainings = [(name, seed) for seed in arguments.seeds for name in chosen]
+    files = {one: arguments.kept / f"{key(every[one[0]], one[1], suite, arguments)}.npz" for one in trainings}
+    left = [one for one in trainings if not files[one].is_file()]
     if left:
-        seconds = estimate(every[left[0]], arguments)
+        seconds = estimate(every[left[0][0]], arguments)
         each = f"about {seconds / 60:.1f} minutes of training each, and encoding the suite"
-        say(f"{len(left)} of {len(chosen)} settings to go, {each}")
-    scores: dict[str, dict[str, NDArray[np.float64]]] = {}
-    for name in chosen:
-        if name in left:
-            say(f"{name}: training")
+        say(f"{len(left)} of {len(trainings)} trainings to go, {each}")
+    scores: dict[str, dict[int, Scores]] = {}
+    for name, seed in trainings:
+        if (name, seed) in left:
+            say(f"{name}, seed {seed}: training")
             started = time.perf_counter()
-            keep(files[name], train_and_score(every[name], suite, arguments))
-            say(f"{name}: {time.perf_counter() - started:.0f} s")
-        with np.load(files[name]) as kept:
-            scores[name] = {view: kept[view] for view in VIEWS}
-        if name in left or name == chosen[-1]:  # what was kept does not shorten the file that has it already
+            keep(files[name, seed], train_and_score(every[name], seed, suite, arguments))
+            say(f"{name}, seed {seed}: {time.perf_counter() - started:.0f} s")
+        with np.load(files[name, seed]) as kept:
+            scores.setdefault(name, {})[seed] = {view: kept[view] for view in VIEWS}
+        if (name, seed) in left or (name, seed) == trainings[-1]:  # what was kept does not shorten the file
             write(scores, every, suite, arguments)
 
 
-def setting_key(terms: list[dict[str, Any]], suite: RetrievalSuite, arguments: argparse.Namespace) -> str:
-    """What a setting's scores depend on: recipe, contents of the rows, suite."""
-    recipe = recipe_of(terms, arguments)
+def key(terms: list[dict[str, Any]], seed: int, suite: RetrievalSuite, arguments: argparse.Namespace) -> str:
+    """What a training's scores depend on: recipe, contents of the rows, suite."""
+    recipe = recipe_of(terms, seed, arguments)
     described = json.dumps([recipe, arguments.overrides, suite.fingerprint, file_hash(arguments.rows)], sort_keys=True)
     return sha256_text(described)[:16]
 
 
-def keep(file: Path, scores: dict[str, NDArray[np.float64]]) -> None:
-    """Whole or not at all: what was half written would pass for a setting that is done."""
+def keep(file: Path, scores: Scores) -> None:
+    """Whole or not at all: what was half written would pass for a training that is done."""
     file.parent.mkdir(parents=True, exist_ok=True)
     half = file.with_suffix(".part")
     with half.open("wb") as stream:
@@ -128,28 +133,39 @@ def keep(file: Path, scores: dict[str, NDArray[np.float64]]) -> None:
 
 
 def write(
-    scores: dict[str, dict[str, NDArray[np.float64]]],
+    scores: dict[str, dict[int, Scores]],
     every: dict[str, list[dict[str, Any]]],
     suite: RetrievalSuite,
     arguments: argparse.Namespace,
 ) -> None:
-    """The result of the settings that are done."""
+    """The result of the trainings that are done."""
     measured = {
         name: {
             "terms": every[name],
-            "mean": {view: float(values.mean()) for view, values in scores[name].items()},
-            "difference": {
-                view: vars(t_interval(values - scores[PLAIN][view])) if name != PLAIN else None
-                for view, values in scores[name].items()
-            },
+            "seeds": list(of_seed),
+            "mean": {view: float(np.mean([found[view] for found in of_seed.values()])) for view in VIEWS},
+            "difference": {view: difference(of_seed, scores[PLAIN], view) if name != PLAIN else None for view in VIEWS},
         }
-        for name in scores
+        for name, of_seed in scores.items()
     }
     report(measured)
-    kept = ("base", "steps", "batch_rows", "negatives", "seed", "width", "overrides", "teacher")
-    about = {"suite": suite.name, "queries": len(suite.queries), "metric": METRIC}
+    kept = ("base", "steps", "batch_rows", "negatives", "seeds", "width", "overrides", "teacher")
+    about = {"suite": suite.name, "queries": len(suite.queries), "documents": len(suite.corpus), "metric": METRIC}
     shown = {key: getattr(arguments, key) for key in kept}
     write_result("objectives", {"settings": shown, **about, "measured": measured}, arguments.results)
+
+
+def difference(setting: dict[int, Scores], plain: dict[int, Scores], view: str) -> dict[str, Any]:
+    """A setting's scores minus plain InfoNCE's of the same seeds, with the interval and what each seed says."""
+    by_seed = {seed: found[view] - plain[seed][view] for seed, found in setting.items()}
+    found = seed_interval(np.stack(list(by_seed.values())))
+    return {
+        "mean": found.mean,
+        "low": found.low,
+        "high": found.high,
+        "by_seed": {str(seed): float(values.mean()) for seed, values in by_seed.items()},
+        "over_seeds": found.over_seeds,
+    }
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -161,7 +177,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch-rows", type=int, default=32)
     parser.add_argument("--negatives", type=int, default=1, help="hard negatives a row; 0 leaves out hardness")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--teacher", help="adds a setting with it, such as bundled:all-minilm-l6-v2")
     parser.add_argument(
         "--scores", action="store_true", help="the rows have a teacher's scores: adds kl and margin_mse"
@@ -169,7 +185,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--teacher-scale", type=float, default=1.0, help="of margin_mse")
     parser.add_argument("--settings", nargs="*", default=[], metavar="NAME", help="default: all")
     parser.add_argument("--set", dest="overrides", nargs="*", default=[], metavar="KEY=VALUE", help="of the recipe")
-    parser.add_argument("--kept", type=Path, default=home() / "objectives", help="folder of settings that are done")
+    parser.add_argument("--kept", type=Path, default=home() / "objectives", help="folder of trainings that are done")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     arguments = parser.parse_args()
     if arguments.negatives < 1:
@@ -177,11 +193,11 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def recipe_of(terms: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:
-    """The recipe of a setting."""
+def recipe_of(terms: list[dict[str, Any]], seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The recipe of a training."""
     return {
         "name": "objectives",
-        "seed": arguments.seed,
+        "seed": seed,
         "model": {"base": arguments.base, "attention": "causal", "readout": "last_token"},
         "stages": [
             {
@@ -195,15 +211,17 @@ def recipe_of(terms: list[dict[str, Any]], arguments: argparse.Namespace) -> dic
 
 
 def estimate(terms: list[dict[str, Any]], arguments: argparse.Namespace) -> float:
-    """Seconds of one setting's training, by a dry run."""
+    """Seconds of one training, by a dry run."""
     with tempfile.TemporaryDirectory(prefix="objectives-") as folder:
-        return float(command(terms, arguments, folder, "--dry-run")["seconds"])
+        return float(command(terms, arguments.seeds[0], arguments, folder, "--dry-run")["seconds"])
 
 
-def command(terms: list[dict[str, Any]], arguments: argparse.Namespace, folder: str, *words: str) -> dict[str, Any]:
-    """What `gemma4vec train --json` says of a setting."""
+def command(
+    terms: list[dict[str, Any]], seed: int, arguments: argparse.Namespace, folder: str, *words: str
+) -> dict[str, Any]:
+    """What `gemma4vec train --json` says of a training."""
     file = Path(folder) / "recipe.json"  # JSON is YAML
-    file.write_text(json.dumps(recipe_of(terms, arguments)), encoding="utf-8")
+    file.write_text(json.dumps(recipe_of(terms, seed, arguments)), encoding="utf-8")
     line = [sys.executable, "-m", "gemma4vec", "train", str(file), *arguments.overrides, "--json", "--out", folder]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run([*line, *words], env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -212,11 +230,11 @@ def command(terms: list[dict[str, Any]], arguments: argparse.Namespace, folder: 
 
 
 def train_and_score(
-    terms: list[dict[str, Any]], suite: RetrievalSuite, arguments: argparse.Namespace
-) -> dict[str, NDArray[np.float64]]:
+    terms: list[dict[str, Any]], seed: int, suite: RetrievalSuite, arguments: argparse.Namespace
+) -> Scores:
     """nDCG@10 of each query by view of the vectors."""
     with tempfile.TemporaryDirectory(prefix="objectives-") as folder:
-        model = Embedder.load(command(terms, arguments, folder)["run"])
+        model = Embedder.load(command(terms, seed, arguments, folder)["run"])
         queries_ND, documents_MD = model.encode_query(suite.queries), model.encode_document(suite.corpus)
     return {name: score(suite, *view(queries_ND, documents_MD)) for name, view in VIEWS.items()}
 

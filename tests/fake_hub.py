@@ -1,11 +1,13 @@
 """A model hub of one process: data sets in a folder, served with the answers that `huggingface_hub` asks for.
 
-`ROOT/owner/name/...` are the files of a data set at its only commit, `COMMIT`. Of `gated/...` every file is refused as
-the hub refuses what is gated, of anything else that is not there it says that there is no such repository.
+`ROOT/owner/name/...` are the files of a data set at its only commit: what `ROOT/commits.json` says by repository, or
+`COMMIT`. Of `gated/...` every file is refused as the hub refuses what is gated, of anything else that is not there it
+says that there is no such repository.
 """
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,8 @@ COMMIT = "c0ffee" + "0" * 34
 
 class Handler(BaseHTTPRequestHandler):
     """Answers for one folder of data sets."""
+
+    commit = COMMIT
 
     def __init__(self, root: Path, *given: Any):
         self.root = root
@@ -52,7 +56,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._refuse(403, "GatedRepo", "Access to this dataset is restricted")
         if not folder.is_dir():
             return self._refuse(401, "RepoNotFound", "Repository not found")
-        if len(rest) > 1 and rest[1] not in ("main", COMMIT):
+        self.commit = self._commit(f"{owner}/{name}")
+        if len(rest) > 1 and rest[1] not in ("main", self.commit):
             return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {rest[1]}")
         if not api:
             return self._file(folder / "/".join(rest[2:]))
@@ -64,13 +69,25 @@ class Handler(BaseHTTPRequestHandler):
             return self._json([self._entry(folder, file) for file in inside])
         return self._json(self._told(f"{owner}/{name}", folder, rest, body))
 
+    def _commit(self, repository: str) -> str:
+        file = self.root / "commits.json"
+        known: dict[str, str] = json.loads(file.read_text()) if file.is_file() else {}
+        return known.get(repository, COMMIT)
+
     def _told(self, repository: str, folder: Path, rest: list[str], body: bytes) -> Any:
         if rest[:1] == ["paths-info"]:
             asked = json.loads(body)["paths"]
             return [self._entry(folder, folder / path) for path in asked if (folder / path).exists()]
         files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
         siblings = [{"rfilename": str(file.relative_to(folder))} for file in files]
-        return {"id": repository, "sha": COMMIT, "siblings": siblings, "private": False, "gated": False, "tags": []}
+        return {
+            "id": repository,
+            "sha": self.commit,
+            "siblings": siblings,
+            "private": False,
+            "gated": False,
+            "tags": [],
+        }
 
     def _entry(self, folder: Path, file: Path) -> dict[str, Any]:
         path = str(file.relative_to(folder))
@@ -96,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for key, value in {"X-Repo-Commit": COMMIT, "Content-Length": str(len(body)), **(headers or {})}.items():
+        for key, value in {"X-Repo-Commit": self.commit, "Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -117,6 +134,19 @@ def serving(root: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
+
+
+def client_environment(address: str, folder: Path) -> dict[str, str]:
+    """What a process needs that asks this hub alone, and keeps what it gets in `folder`."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    return {
+        **kept,
+        "HF_ENDPOINT": address,
+        "HF_HOME": str(folder / "hf"),
+        "no_proxy": "127.0.0.1",
+        "GEMMA4VEC_CACHE": str(folder / "cache"),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """A hub's data sets, with the real client against a hub of our own: layouts, subsets, commits, refusals."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fake_hub import COMMIT, serving
+from fake_hub import COMMIT, client_environment, serving
 from gemma4vec.data.hub_files import chosen_files
 from gemma4vec.errors import InputError
 from tiny_sources import write_parquet
@@ -82,12 +81,14 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         asked[f"{again} offline"] = {**asked[again], "offline": True}
     asked["new offline"] = {"path": "acme/new", "offline": True}
     with serving(a_hub(folder / "files")) as address:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-        environment = {**kept, "HF_ENDPOINT": address, "HF_HOME": str(folder / "hf"), "no_proxy": "127.0.0.1"}
-        environment |= {"GEMMA4VEC_CACHE": str(folder / "cache"), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         lines = "".join(json.dumps(one) + "\n" for one in asked.values())
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM], input=lines, env=environment, capture_output=True, text=True, timeout=300
+            [sys.executable, "-c", PROGRAM],
+            input=lines,
+            env=client_environment(address, folder),
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
     assert done.returncode == 0, done.stderr
     return dict(zip(asked, map(json.loads, done.stdout.splitlines()), strict=True))

@@ -1,6 +1,9 @@
 """A training with a stop rule: it ends where the rule says, is finished then, and is otherwise the training it was."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +117,29 @@ def test_a_hopeless_training_ends_at_the_first_look(
     assert "Set before the run: ndcg@10 on words-dev" in page and "It ended the training" in page
     assert "the stop rule ended the training after step 2" in page
     assert execute(["train", "--resume", str(run.path)]) == 2  # it is finished
+
+
+def test_two_processes_look_once_and_end_together(place: Path, tmp_path: Path) -> None:
+    words = [str(place / "recipe.yaml"), *changes(place, place / "perfect"), "--out", str(tmp_path), "--json"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gemma4vec", "train"]
+    paths = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, *launch, *words],
+        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    told = json.loads(done.stdout)
+    assert (told["ended"]["by"], told["ended"]["step"]) == ("stop rule", 2)
+    run = RunFolder(Path(told["run"]))
+    assert run.manifest["status"] == "finished"
+    assert [len(run.events(name)) for name in ("look", "stopped", "stop_rule", "step")] == [1, 1, 1, 2]
+    with open_ledger(home()) as ledger:
+        assert [row["words"] for row in ledger.rows("SELECT words FROM decisions")] == [
+            f"stop rule: {told['ended']['reason']}"
+        ]
 
 
 def test_a_rule_that_stops_nothing_changes_nothing(place: Path, plain: RunFolder, tmp_path: Path) -> None:
