@@ -11,7 +11,7 @@ from synthetic_run import add_result, add_training, make_run, make_suite
 
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.compare import compare
-from gemma4vec.evaluation.result import load_result
+from gemma4vec.evaluation.result import Result, load_result, save_result
 from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.report.page import write_report
 
@@ -77,7 +77,8 @@ def test_a_whole_run_shows_what_was_measured(whole_run):
         result = load_result(whole_run / "evals" / model / "test")
         for metric in ("ndcg@10", "recall@100", "mrr@10", "map"):
             interval = result.interval(metric)
-            assert f"{interval.mean:.3f} {interval.low:.3f} to {interval.high:.3f}" in page.text
+            limits = f"{interval.low:.3f} to {interval.high:.3f}" if interval.high > interval.low else "no interval"
+            assert f"{interval.mean:.3f} {limits}" in page.text
     assert f"{comparison.wins:,} better" in page.text and f"{comparison.losses:,} worse" in page.text
     for words in (
         "60 queries over 120 documents",
@@ -225,3 +226,19 @@ def test_other_suites_and_models_are_shown_too(tmp_path):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError):
         write_report(tmp_path)
+
+
+def test_pairs_rows_and_a_single_query_have_a_section_each_and_no_invented_interval(tmp_path):
+    run = RunFolder.open(make_run(tmp_path, queries=12, steps=20))
+    pairs = {str(n): {"similarity": n / 10, "gold": float(n % 4)} for n in range(9)}
+    for kind, metric, items in (("sts", "spearman", pairs), ("loss", "loss", {"1": {"loss": 2.0}, "2": {"loss": 1.0}})):
+        for model in ("trained", "untrained"):
+            settings = {"kind": kind, "metric": metric, "suite": {"fingerprint": kind}, "model_fingerprint": model}
+            save_result(Result(model, kind, {kind: items}, settings), run.evaluation(model, kind), [])
+    one = {"q": {"ndcg@10": 0.5}}
+    settings = {"suite": {"fingerprint": "one", "documents": 3}}
+    save_result(Result("trained", "one", {"one": one}, settings), run.evaluation("trained", "one"), [])
+    page = page_of(run.path)
+    assert "9 pairs. Scores" in page.text and "2 rows. Scores" in page.text and "1 query over 3 documents" in page.text
+    assert "0.500 no interval" in page.text  # not "0.500 to 0.500", as if it were known exactly
+    assert "swapping the two models' ranks" in page.text

@@ -34,6 +34,15 @@ MAIN_METRIC: dict[str, str] = {
     "clustering": "v_measure",
     "pair-classification": "ap",
 }
+# What is scored one by one.
+ITEMS: dict[str, str] = {
+    "loss": "rows",
+    "local-rank": "rows",
+    "sts": "pairs",
+    "classification": "texts",
+    "clustering": "clusterings",
+    "pair-classification": "pairs",
+}
 LOWER_IS_BETTER = frozenset({"loss"})
 
 
@@ -46,3 +55,11 @@ def with_role(role: Role | None, asked: Role | None, where: str) -> Role | None:
     if role == "final" and asked == "dev":
         raise InputError(f"{where} is a final suite; what was looked at as dev cannot be one again: leave --role out")
     return asked or role
+
+
+def items_of(kind: str, count: int = 2) -> str:
+    """What a suite of this kind consists of, for people: "queries", "pairs", of one "row"."""
+    word = ITEMS.get(kind, "queries")
+    if count != 1:
+        return word
+    return "query" if word == "queries" else word.removesuffix("s")

@@ -132,14 +132,15 @@ def forest_row(comparison: Comparison, scale: Scale, model: str) -> Markup:
     parts = [
         *(line((scale(mark), 0), (scale(mark), height), "grid") for mark in scale.ticks(4)),
         line((scale(0), 0), (scale(0), height), "zero"),
-        interval(scale, height / 2, span.low, span.high, "interval trained"),
+        *([interval(scale, height / 2, span.low, span.high, "interval trained")] if span.high > span.low else []),
         marker((scale(span.mean), height / 2), f"mark {model}", SHAPES.get(model, "circle"), 5.0),
     ]
-    described = f"{span.mean:+.3f}, 95% interval {span.low:+.3f} to {span.high:+.3f}"
+    limits = f"95% interval {span.low:+.3f} to {span.high:+.3f}" if span.high > span.low else "no interval"
+    described = f"{span.mean:+.3f}, {limits}"
     return picture(scale.end + 18, height, f"{comparison.a} minus {comparison.b}", described, parts, "forest")
 
 
-def forest_axis(scale: Scale) -> Markup:
+def forest_axis(scale: Scale, metric: str) -> Markup:
     """The numbers under a forest plot."""
     marks = scale.ticks(4)
     parts = []
@@ -147,7 +148,7 @@ def forest_axis(scale: Scale) -> Markup:
         sign = "+" if mark > 0 else ""
         parts.append(text((scale(mark), 16), sign + tick_label(mark, marks), "tick", "middle"))
     return picture(
-        scale.end + 18, 20, "Axis", "difference in nDCG@10; right of zero the trained model is ahead", parts, "forest"
+        scale.end + 18, 20, "Axis", f"difference in {metric}; right of zero the trained model's is higher", parts, "forest"
     )
 
 

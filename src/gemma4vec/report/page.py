@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gemma4vec.data.suite_kinds import items_of
 from gemma4vec.report import charts
 from gemma4vec.report.checkpoint_charts import checkpoint_charts
 from gemma4vec.report.examples import find_examples
@@ -17,6 +18,7 @@ from gemma4vec.report.run_data import (
     as_text,
     columns_of,
     label,
+    method_words,
     primary_of,
     read_run,
 )
@@ -79,6 +81,8 @@ def _section(run: RunData, suite: SuiteResults) -> dict[str, Any]:
         "columns": columns,
         "metric": METRICS.get(primary_of(first), primary_of(first)),
         "queries": len(first.keys),
+        "item_word": items_of(first.kind, len(first.keys)),
+        "method": method_words(first.kind),
         "rows": [
             (model, {name: result.interval(name) for name in columns if name in result.metrics})
             for model, result in suite.results.items()
@@ -90,7 +94,7 @@ def _section(run: RunData, suite: SuiteResults) -> dict[str, Any]:
             (other, one, charts.forest_row(one, scale, "trained"))
             for other, one in sorted(comparisons.items(), key=_order)
         ],
-        "axis": charts.forest_axis(scale) if comparisons else None,
+        "axis": charts.forest_axis(scale, METRICS.get(primary_of(first), primary_of(first))) if comparisons else None,
         "differences": [
             (other, _differences(suite, other))
             for other in sorted(comparisons, key=lambda key: _order((key,)))

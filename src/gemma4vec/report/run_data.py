@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gemma4vec.data.suite_kinds import items_of
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.compare import Comparison, check_comparable
 from gemma4vec.evaluation.family import compare_pairs
 from gemma4vec.evaluation.result import Result, load_result, load_top
+from gemma4vec.evaluation.scored import PAIRED
 from gemma4vec.ledger.family import Family
 from gemma4vec.ledger.records import CHECKPOINT, decision_record
 from gemma4vec.ledger.runs import RunFolder
@@ -179,6 +181,13 @@ def columns_of(result: Result) -> dict[str, str]:
     return {name: title for name, title in METRICS.items() if name in result.metrics} or {
         name: name for name in result.metrics
     }
+
+
+def method_words(kind: str) -> str:
+    """How a comparison's interval and p come about, for the caption of its table."""
+    if kind in PAIRED:
+        return "Interval: 95%, bootstrap over pairs. p: test by swapping the two models' ranks"
+    return f"Interval: 95%, over {items_of(kind)}. p: paired sign-flip test"
 
 
 def label(model: str) -> str:

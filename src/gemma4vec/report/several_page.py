@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gemma4vec.data.suite_kinds import items_of
 from gemma4vec.errors import InputError
 from gemma4vec.report import charts, several_charts
 from gemma4vec.report.checkpoint_charts import checkpoint_charts
 from gemma4vec.report.examples import find_examples
-from gemma4vec.report.run_data import METRICS, PRIMARY, as_text, columns_of, shortened
+from gemma4vec.report.run_data import METRICS, PRIMARY, as_text, columns_of, method_words, shortened
 from gemma4vec.report.several import Group, Several, SuiteSection, read_several
 from gemma4vec.report.stamp import stamp_sentence
 from gemma4vec.report.templating import drawn, render_template, write_page
@@ -106,12 +107,15 @@ def _section(found: Several, section: SuiteSection, places: dict[str, int]) -> d
     by_task = several_charts.task_scale(section.tasks, FOREST_WIDTH) if section.tasks else None
     first, columns = found.groups[0].label, columns_of(section.rows[0].result)
     home = next(group for group in found.groups if group.label == section.results.names["trained"])
+    kind = section.rows[0].result.kind
     return {
         "name": section.name,
         "metric": METRICS.get(section.metric, section.metric),
         "counts": section.rows[0].result.settings.get("suite") or {},
         "columns": columns,
         "queries": len(section.rows[0].result.keys),
+        "item_word": items_of(kind, len(section.rows[0].result.keys)),
+        "method": method_words(kind),
         "rows": [
             (row, {name: row.result.interval(name) for name in columns if name in row.result.metrics})
             for row in section.rows

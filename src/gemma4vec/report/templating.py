@@ -41,6 +41,7 @@ def render_template(name: str, values: Mapping[str, Any]) -> str:
         finalize=_finalize,
     )
     environment.filters["p"] = p_text
+    environment.globals["span"] = span
     return environment.get_template(name).render(version=__version__, **values)
 
 
@@ -53,6 +54,11 @@ def write_page(path: Path, page: str) -> Path:
     with atomic_write(path) as stream:
         stream.write(page)
     return path
+
+
+def span(interval: Any, form: str) -> str:
+    """The limits of anything with `low` and `high`; of one without width (one query, nothing varies) there are none."""
+    return f"{form % interval.low} to {form % interval.high}" if interval.high > interval.low else "no interval"
 
 
 def _finalize(value: Any) -> Any:
