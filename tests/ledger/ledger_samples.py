@@ -33,9 +33,11 @@ def look(
     contents: str = "f" * 64,
     value: float = 0.5,
     run: RunFolder | None = None,
+    max_tokens: int | None = None,
 ) -> None:
     """What `evaluate` records of a result, with and without a folder."""
     settings = {
+        "model": {"max_tokens": max_tokens},
         "model_fingerprint": fingerprint,
         "suite": {"fingerprint": contents, "role": "dev"},
         "created": now(),

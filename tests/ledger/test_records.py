@@ -15,7 +15,7 @@ from gemma4vec.ledger.family import Family, family_of, looks_at_suites
 from gemma4vec.ledger.index import INDEX
 from gemma4vec.ledger.journal import JOURNAL
 from gemma4vec.ledger.ledger import open_ledger
-from gemma4vec.ledger.overview import all_runs, difference, find
+from gemma4vec.ledger.overview import all_runs, difference, evaluations_of, find
 from gemma4vec.ledger.rebuild import rebuild
 from gemma4vec.ledger.records import parents_of
 from gemma4vec.ledger.runs import RunFolder
@@ -251,7 +251,26 @@ def test_the_difference_of_two_runs() -> None:
         "code": {"versions.torch": ["2", "3"]},
         "machine": {},
         "scores": {"s": [0.5, 0.6]},
+        "metrics": {"s": "ndcg@10"},
+        "limits": {},
     }
+
+
+def test_a_look_at_cut_texts_is_not_a_runs_score() -> None:
+    a, b = make_run(home(), "a"), make_run(home(), "b")
+    for run, tokens, value in ((a, 64, 0.5), (a, 8, 0.1), (b, 64, 0.4), (b, 8, 0.2)):
+        look(run.evaluation(f"at-{tokens}", "s"), "trained", run.run_id, value=value, run=run, max_tokens=tokens)
+    with open_ledger(home()) as ledger:
+        assert [run["scores"] for run in all_runs(ledger)] == [{"s": 0.5}, {"s": 0.4}]
+        assert [(one["cut_at"], one["mean"]["ndcg@10"]) for one in evaluations_of(ledger, a.run_id)] == [
+            (None, 0.5),
+            (8, 0.1),
+        ]
+        assert difference(ledger, find(ledger, a.run_id), find(ledger, b.run_id))["scores"] == {"s": [0.5, 0.4]}
+    c = make_run(home(), "c")
+    look(c.evaluation("trained", "s"), "trained", c.run_id, value=0.3, run=c, max_tokens=32)
+    with open_ledger(home()) as ledger:
+        assert difference(ledger, find(ledger, a.run_id), find(ledger, c.run_id))["limits"] == {"s": [64, 32]}
 
 
 def test_finding_a_run() -> None:

@@ -51,12 +51,12 @@ def run_page(run: dict[str, Any]) -> Any:
         ["folder", run["path"]],
     ]
     parts: list[Any] = [table([run["run_id"], ""], pairs)]
-    if run["evaluations"]:
-        metrics = list(run["evaluations"][0]["mean"])
-        rows = [
-            [one["suite"], one["model"], *(one["mean"].get(metric) for metric in metrics)] for one in run["evaluations"]
-        ]
-        parts.append(table(["suite", "model", *metrics], rows))
+    by_metrics: dict[tuple[str, ...], list[list[object]]] = {}  # kinds of tasks have no column in common
+    for one in run["evaluations"]:
+        cut = f" (cut at {one['cut_at']:,} tokens)" if one["cut_at"] else ""
+        row = [f"{one['suite']}{cut}", one["model"], *one["mean"].values()]
+        by_metrics.setdefault(tuple(one["mean"]), []).append(row)
+    parts += [table(["suite", "model", *metrics], rows) for metrics, rows in by_metrics.items()]
     return Group(*parts)
 
 
@@ -67,17 +67,24 @@ def difference_page(found: dict[str, Any]) -> Any:
         rows = [[name, _plain(a), _plain(b)] for name, (a, b) in found[kind].items()]
         parts.append(table([kind, "A", "B"], rows) if rows else Text(f"{kind}: the same"))
     scores = [
-        [suite, a, b, f"{a - b:+.4f}" if a is not None and b is not None else None]
+        [suite, found["metrics"][suite], a, b, _less(a, b, found["limits"].get(suite))]
         for suite, (a, b) in found["scores"].items()
     ]
     if scores:
         parts += [
-            table(["nDCG@10", "A", "B", "A - B"], scores),
+            table(["suite", "metric", "A", "B", "A - B"], scores),
             Text(f"is it more than noise? gemma4vec compare {found['a']} {found['b']}"),
         ]
     else:
         parts.append(Text("scores: no suite that both were evaluated on"))
     return Group(*parts)
+
+
+def _less(a: float | None, b: float | None, limits: list[int | None] | None) -> str | None:
+    """A - B, or why there is none."""
+    if limits is not None:
+        return f"cut at {limits[0]} and {limits[1]} tokens"
+    return f"{a - b:+.4f}" if a is not None and b is not None else None
 
 
 def look_table(rows: list[dict[str, Any]]) -> Any:

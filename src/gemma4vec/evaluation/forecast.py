@@ -18,7 +18,7 @@ from gemma4vec.errors import Gemma4VecError
 from gemma4vec.evaluation.result import load_result
 from gemma4vec.files import home
 from gemma4vec.ledger.ledger import Ledger, open_ledger
-from gemma4vec.ledger.overview import recorded_evaluations
+from gemma4vec.ledger.overview import recorded_evaluations, uncut
 from gemma4vec.ledger.records import is_own_model
 from gemma4vec.statistics.power import forecast_detectable
 from gemma4vec.statistics.weights import precision, stratify
@@ -69,7 +69,7 @@ def forecast(suite: str, contents: str, queries: int, metric: str = "ndcg@10", *
         runs: seeds planned for each recipe.
     """
     with contextlib.suppress(Gemma4VecError), open_ledger(home(), tolerant=True) as ledger:
-        rows = [row for row in recorded_evaluations(ledger) if row["suite_fingerprint"] == contents]
+        rows = [row for row in uncut(recorded_evaluations(ledger)) if row["suite_fingerprint"] == contents]
         family = 1 + _tries(ledger, contents, metric)
         return _from(rows, suite, queries, metric, runs, family)
     return _from([], suite, queries, metric, runs, 1)

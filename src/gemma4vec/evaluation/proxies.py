@@ -14,7 +14,7 @@ from typing import Any
 
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.ledger import Ledger
-from gemma4vec.ledger.overview import all_runs, recorded_evaluations
+from gemma4vec.ledger.overview import all_runs, recorded_evaluations, uncut
 from gemma4vec.ledger.records import CHECKPOINT, is_own_model, recipe_tree
 from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.statistics.agreement import Agreement, Promotion, agreement, may_promote
@@ -82,7 +82,7 @@ def judge(
         InputError: no such suite, fewer than 2 runs evaluated on it, no proxy.
     """
     runs = {run["run_id"]: run for run in all_runs(ledger)}
-    every = [row for row in recorded_evaluations(ledger) if row["run_id"] in runs]  # others say nothing of training
+    every = [row for row in uncut(recorded_evaluations(ledger)) if row["run_id"] in runs]  # others are of no training
     if checkpoints:
         rows = [{**row, "run_id": f"{row['run_id']}:{row['model']}"} for row in every if _place(row["model"])]
         runs = {unit: runs[unit.split(":")[0]] for unit in sorted({row["run_id"] for row in rows})}

@@ -1,7 +1,7 @@
 """Runs as the ledger knows them, with their scores and decisions; and what differs between two of them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ MAIN_METRIC = "ndcg@10"
 def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
     """Every run as it was last recorded, oldest first, with "scores", "decision", "words" and whether it is "deleted".
 
-    "scores" is suite -> nDCG@10 of the run's own model, the newest evaluation of each suite.
+    "scores" is suite -> nDCG@10 of the run's own model, the newest evaluation of each suite whose texts were not cut
+    shorter than the model reads them.
     """
     runs = [
         json.loads(row["body"])
@@ -24,7 +25,7 @@ def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
     ]
     decisions = {row["run_id"]: row for row in ledger.rows("SELECT * FROM decisions ORDER BY time, seq")}
     scores: dict[str, dict[str, float]] = {}
-    for row in recorded_evaluations(ledger):
+    for row in uncut(recorded_evaluations(ledger)):
         if is_own_model(row["model"]) and MAIN_METRIC in row["mean"]:
             scores.setdefault(row["run_id"], {})[row["suite"]] = row["mean"][MAIN_METRIC]
     for run in runs:
@@ -57,19 +58,42 @@ def find(ledger: Ledger, spec: str) -> dict[str, Any]:
 
 def evaluations_of(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
     """The newest evaluation of each model and suite in a run: "model", "suite", "suite_fingerprint", "mean", "time",
-    "folder"."""
-    newest = {(row["model"], row["suite_fingerprint"]): row for row in recorded_evaluations(ledger, run_id)}
-    return sorted(newest.values(), key=lambda row: (row["suite"], row["model"]))
+    "folder", and "cut_at", tokens, where texts were cut shorter than the model reads them."""
+    rows = recorded_evaluations(ledger, run_id)
+    whole = {row["look"] for row in uncut(rows)}
+    for row in rows:
+        row["cut_at"] = None if row["look"] in whole else row["max_tokens"]
+    newest = {(row["model"], row["suite_fingerprint"], row["cut_at"]): row for row in rows}
+    return sorted(newest.values(), key=lambda row: (row["suite"], row["model"], row["cut_at"] or 0))
 
 
 def recorded_evaluations(ledger: Ledger, run_id: str | None = None) -> list[dict[str, Any]]:
-    """All evaluations of runs, or those of one, oldest first; columns as `evaluations_of`, and "run_id"."""
+    """All evaluations of runs, or those of one, oldest first; columns as `evaluations_of`, and "run_id", "look",
+    "metric" (the suite's own), "max_tokens" (texts were cut there; None where nothing cuts)."""
     query = (
-        "SELECT run_id, recipe_id, model, suite, suite_fingerprint, mean, time, folder FROM evaluations WHERE run_id "
+        "SELECT run_id, recipe_id, model, suite, suite_fingerprint, mean, time, folder, look, "
+        "json_extract(settings, '$.metric') AS metric, json_extract(settings, '$.model.max_tokens') AS max_tokens "
+        "FROM evaluations WHERE run_id "
     )
     where, parameters = ("= ?", [run_id]) if run_id else ("IS NOT NULL", [])
     rows = ledger.rows(f"{query}{where} ORDER BY time, seq", parameters)
     return [{**row, "mean": json.loads(row["mean"])} for row in rows]
+
+
+def uncut(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The evaluations without those that cut texts shorter than the same run's model reads them.
+
+    A run is evaluated with its own limit or a lower one, never a higher, so the highest is what stands for it: else a
+    look at 64 tokens would take the place of the run's score, only since it is newer.
+    """
+    longest: dict[tuple[str, str], int] = {}
+    for row in rows:
+        longest[_whose(row)] = max(longest.get(_whose(row), 0), row["max_tokens"] or 0)
+    return [row for row in rows if (row["max_tokens"] or 0) == longest[_whose(row)]]
+
+
+def _whose(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["run_id"], "" if is_own_model(row["model"]) else row["model"]
 
 
 def difference(ledger: Ledger, a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,24 +101,30 @@ def difference(ledger: Ledger, a: Mapping[str, Any], b: Mapping[str, Any]) -> di
 
     Returns:
         "recipe", "data", "code", "machine": dotted name -> [value of A, value of B], where they differ (None: absent);
-        "scores": suite -> [nDCG@10 of A, of B], of suites with the same contents.
+        "scores": suite -> [score of A, of B] by its own metric, of suites with the same contents; "metrics": suite ->
+        that metric; "limits": suite -> [tokens of A, of B], of suites where texts were cut at different lengths, so that
+        the two scores are no pair.
     """
     scores_a, scores_b = (
         {
             row["suite_fingerprint"]: row
-            for row in recorded_evaluations(ledger, run["run_id"])
+            for row in uncut(recorded_evaluations(ledger, run["run_id"]))
             if is_own_model(row["model"])
         }
         for run in (a, b)
     )
-    common = [(row, scores_b[key]) for key, row in scores_a.items() if key in scores_b]
+    common = [(row, scores_b[key], row["metric"] or MAIN_METRIC) for key, row in scores_a.items() if key in scores_b]
     return {
         "recipe": _differing(recipe_tree(a["recipe"]), recipe_tree(b["recipe"])),
         "data": _differing(_data(a), _data(b)),
         "code": _differing(a["code"], b["code"]),
         "machine": _differing(a["machine"], b["machine"]),
-        "scores": {
-            one["suite"]: [one["mean"].get(MAIN_METRIC), other["mean"].get(MAIN_METRIC)] for one, other in common
+        "scores": {one["suite"]: [one["mean"].get(name), other["mean"].get(name)] for one, other, name in common},
+        "metrics": {one["suite"]: name for one, _, name in common},
+        "limits": {
+            one["suite"]: [one["max_tokens"], other["max_tokens"]]
+            for one, other, _ in common
+            if one["max_tokens"] != other["max_tokens"]
         },
     }
 
