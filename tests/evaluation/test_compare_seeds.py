@@ -96,6 +96,22 @@ def test_sides_that_are_not_one_recipe_are_refused() -> None:
         compare_sides(Side([result("a", 0, 0.0), result("a", 1, 0.0, n=70)], [0, 1]), side("c", [0]))
 
 
+def test_runs_of_one_side_read_texts_to_one_length_and_none_stands_on_both() -> None:
+    a, b, control = result("a", 1, 0.1), result("a", 2, 0.1), result("b", 1, 0.0)
+    for one, tokens in ((a, 64), (b, 8)):
+        one.settings["model"] = {"max_tokens": tokens}
+    mixed, against = Side([a, b], [1, 2]), Side([control], [1])
+    with pytest.raises(InputError, match="max_tokens 64 and a-2 with 8"):
+        compare_sides(mixed, against)
+    compare_sides(mixed, against, allow_different_settings=True)
+    b.settings["model"] = {"max_tokens": 64}
+    compare_sides(mixed, against)
+    for number, one in enumerate((a, b)):
+        one.settings["look"] = f"look-{number}"
+    with pytest.raises(InputError, match="a-2 on s stands on both sides"):
+        compare_sides(mixed, Side([b], [2]))
+
+
 def test_no_worse_than_is_a_question_of_its_own() -> None:
     a, b = result("a", 1, 0.0, 0.0), result("b", 2, 0.0, 0.0)
     found, _ = compare_sides(Side([a], [1]), Side([b], [2]), no_worse_than=0.05)

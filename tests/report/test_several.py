@@ -114,6 +114,21 @@ def test_what_is_missing_is_named(suite: RetrievalSuite, tmp_path: Path) -> None
         read_several([alone.path, alone.path])
 
 
+def test_a_seed_that_was_asked_other_queries_or_read_less_is_left_out_and_named(
+    suite: RetrievalSuite, tmp_path: Path
+) -> None:
+    runs = [make(suite, "a", 0, 0.4), make(suite, "b", 0, 0.5), make(suite, "b", 1, 0.5)]
+    folder = runs[2].evaluation("trained", "test")
+    result = load_result(folder)
+    result.settings["model"] = {"max_tokens": 8}
+    save_result(result, folder, [])
+    shown = page(runs, tmp_path / "page.html")
+    assert f"{runs[2].run_id} is left out of b on test" in shown.text and "max_tokens" in shown.text
+    runs[2] = make(make_suite(home() / "other", 30), "b", 1, 0.5)
+    shown = page(runs, tmp_path / "page.html")
+    assert f"{runs[2].run_id} is left out of b on test" in shown.text and "different contents" in shown.text
+
+
 def test_the_command(suite: RetrievalSuite, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [make(suite, "a", 0, 0.4), make(suite, "b", 0, 0.4)]
     assert execute(["report", runs[0].run_id, "--json"]) == 0

@@ -244,7 +244,7 @@ def check_comparable(
     _check_same_suite(a, b)
     differing = differing_settings(a, b)
     if not allow_different_settings:
-        _check_limits(a, b, differing)
+        check_limits(a, b)
     for one in (a, b):
         if metric not in one.metrics:
             raise InputError(f"{one.model} on {one.suite} has no metric '{metric}'; it has {', '.join(one.metrics)}")
@@ -285,8 +285,13 @@ def _check_same_suite(a: Result, b: Result) -> None:
         )
 
 
-def _check_limits(a: Result, b: Result, differing: dict[str, tuple[Any, Any]]) -> None:
-    """Refuse results of models that were shown different amounts of each text."""
+def check_limits(a: Result, b: Result) -> None:
+    """Refuse results of models that were shown different amounts of each text.
+
+    Raises:
+        InputError: different truncation limits or depths.
+    """
+    differing = differing_settings(a, b)
     limits = [name for name in differing if any(word in name for word in LIMIT_WORDS)]
     if "depth" in differing or limits:
         name = limits[0] if limits else "depth"

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemma4vec.errors import InputError
+from gemma4vec.evaluation.compare import check_limits
 from gemma4vec.evaluation.family import Compared, Spread, compare_pairs, contents, family_of_results, fingerprint
 from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.evaluation.scored import PAIRED
@@ -79,7 +80,9 @@ def compare_sides(
     """
     metric = metric or pairs[0][0].results[0].metric
     for side in {id(side): side for pair in pairs for side in pair}.values():
-        _check_alike(side.results)
+        _check_alike(side.results, allow_different_settings)
+    for a, b in pairs:
+        _check_apart(a, b)
     means = [(averaged(a.results), averaged(b.results)) for a, b in pairs]
     size = family_of_results(means, metric).size
     return compare_pairs(
@@ -160,7 +163,7 @@ def _paired_seeds(a: Side, b: Side) -> list[tuple[int, int]]:
     return [(place, seeds_b.index(one)) for place, one in enumerate(seeds_a)]
 
 
-def _check_alike(results: Sequence[Result]) -> None:
+def _check_alike(results: Sequence[Result], allow_different_settings: bool) -> None:
     """Refuse runs of one side that are not runs of one thing."""
     first = results[0]
     recipes = {(one.settings.get("run") or {}).get("recipe_id") for one in results}
@@ -173,16 +176,29 @@ def _check_alike(results: Sequence[Result]) -> None:
     if len(set(prints)) < len(prints):
         raise InputError("a run is named twice on one side; name each once")
     for one in results[1:]:
-        if contents(one) != contents(first):
-            raise InputError(
-                f"the runs of one side were evaluated on different contents of {first.suite}; evaluate again"
-            )
-        if {task: set(queries) for task, queries in one.per_query.items()} != {
-            task: set(queries) for task, queries in first.per_query.items()
-        }:
-            raise InputError(
-                f"the runs of one side were evaluated on different queries of {first.suite}; evaluate again"
-            )
+        check_same_questions(first, one)
+        if not allow_different_settings:
+            check_limits(first, one)
+
+
+def check_same_questions(first: Result, one: Result) -> None:
+    """Refuse two runs of one side whose scores have no mean, query by query.
+
+    Raises:
+        InputError: other contents, or other queries.
+    """
+    if contents(one) != contents(first):
+        raise InputError(f"the runs of one side were evaluated on different contents of {first.suite}; evaluate again")
+    if one.keys != first.keys:
+        raise InputError(f"the runs of one side were evaluated on different queries of {first.suite}; evaluate again")
+
+
+def _check_apart(a: Side, b: Side) -> None:
+    """Refuse a result on both sides: its differences to itself are zeros, which would count as evidence."""
+    looks = {look for one in a.results if (look := one.settings.get("look"))}
+    both = next((one for one in b.results if one.settings.get("look") in looks), None)
+    if both is not None:
+        raise InputError(f"{both.model} on {both.suite} stands on both sides; compare it with another result")
 
 
 def _common_name(results: Sequence[Result]) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.compare import Comparison, check_comparable, compare
-from gemma4vec.evaluation.compare_seeds import Side, averaged, compare_sides
+from gemma4vec.evaluation.compare import Comparison, check_comparable, check_limits, compare
+from gemma4vec.evaluation.compare_seeds import Side, averaged, check_same_questions, compare_sides
 from gemma4vec.evaluation.family import contents
 from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.evaluation.scored import PAIRED
@@ -144,7 +144,7 @@ def _short(run: RunData, recipe: str) -> str:
 
 
 def _section(name: str, groups: Sequence[Group], correction: Correction, missing: list[str]) -> SuiteSection | None:
-    sides = {group.label: side for group in groups if (side := _side(group, name)) is not None}
+    sides = {group.label: side for group in groups if (side := _side(group, name, missing)) is not None}
     if not sides:
         return None
     first = next(iter(sides))
@@ -169,8 +169,18 @@ def _section(name: str, groups: Sequence[Group], correction: Correction, missing
     )
 
 
-def _side(group: Group, suite: str) -> Side | None:
-    found = [(run, one.results["trained"]) for run, one in _trained(group, suite)]
+def _side(group: Group, suite: str, missing: list[str]) -> Side | None:
+    found: list[tuple[RunData, Result]] = []
+    for run, results in _trained(group, suite):
+        one = results.results["trained"]
+        try:
+            if found:
+                check_same_questions(found[0][1], one)
+                check_limits(found[0][1], one)
+        except InputError as error:
+            missing.append(f"{run.run_id} is left out of {group.label} on {suite}: {error}.")
+            continue
+        found.append((run, one))
     if not found:
         return None
     if found[0][1].kind in PAIRED:
