@@ -6,7 +6,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import home
 from gemma4vec.ledger.final import check_final
 from gemma4vec.ledger.ledger import now
-from gemma4vec.ledger.recording import freeze, record_look
+from gemma4vec.ledger.recording import freeze, lock, record_look
 from gemma4vec.ledger.runs import RunFolder
 
 
@@ -59,6 +59,20 @@ def test_a_new_freeze_opens_it_again() -> None:
     look(one, "m")
     freeze(home(), "recipe", one.run_id, "")
     check(one, "trained further")
+
+
+def test_what_was_final_once_stays_it_without_anybody_saying_so() -> None:
+    one, other = run("one"), run("other", "another recipe")
+    check(other, role=None)
+    freeze(home(), "recipe", one.run_id, "")
+    look(one, "m")
+    for role in (None, "dev"):
+        with pytest.raises(InputError, match="final suite"):
+            check(other, role=role)
+        check(other, role=role, again="by mistake it was called final")
+    lock(home(), "suite", "locked contents", "")
+    with pytest.raises(InputError, match="final suite"):
+        check_final("suite", "locked contents", None, other, "m")
 
 
 def test_the_freeze_of_another_recipe_opens_nothing() -> None:

@@ -1,7 +1,7 @@
 """Several suites of one kind as one: a score for each, and one mean over them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gemma4vec.data.row_suites import RowSuite
@@ -68,6 +68,7 @@ def make_group(
         (role,) = roles
     if role == "dev" and "final" in roles:
         raise InputError(f"{name}: it holds a final suite, so it cannot be dev; leave that out or say role: final")
+    members = [replace(one, role=one.role or role) for one in members]  # seen alone later, it is what it was here
     counts: dict[str, int] = {}
     for one in members:
         for key, count in one.counts.items():
