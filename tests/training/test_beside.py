@@ -269,6 +269,10 @@ def test_a_final_suite_is_refused_before_it_trains(place: Path, tmp_path: Path, 
     try:
         with pytest.raises(InputError, match=r"evaluation\.beside: words-20x24 is a final suite"):
             train_run(run, lambda line: None)
+        inside = started(place, tmp_path, "stages.0.evaluation.every_steps=2")
+        with pytest.raises(InputError, match=r"stages\.0\.evaluation\.suite: words is a final suite"):
+            train_run(inside, lambda line: None)
+        assert not inside.events("step")
     finally:
         options.write_text(before)
     assert not children

@@ -8,6 +8,7 @@ import numpy as np
 from gemma4vec.data.mixture import negative_counts
 from gemma4vec.data.order import check_batches
 from gemma4vec.data.sources import Loaded
+from gemma4vec.data.suites import read_options
 from gemma4vec.errors import InputError
 from gemma4vec.model.checks import check_recipe, read_config
 from gemma4vec.model.dimension import recipe_dimension
@@ -35,6 +36,7 @@ def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[Loaded], sa
     check_recipe(recipe.model, config)
     dimension = recipe_dimension(recipe.model, config)
     for number, (stage, data) in enumerate(zip(recipe.stages, loaded, strict=True)):
+        check_dev_suite(stage.evaluation, data.dev_suite, f"stages.{number}.evaluation")
         check_data(number, stage, data)
         if isinstance(stage.task, schema.Contrast) and dimension is not None:
             check_terms(stage.task, dimension, f"stages.{number}.task")
@@ -43,6 +45,21 @@ def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[Loaded], sa
                     check_teacher(term, dimension, f"stages.{number}.task.terms.{place}", say)
         check_given_tokens(recipe.model, base, number, stage, data)
     check_tokeniser(recipe.stages, base)
+
+
+def check_dev_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> None:
+    """Refuse a final suite for evaluations during training: each is a look, and a checkpoint that it chose would have
+    no test left. The process beside a training and the stop rule refuse it themselves.
+
+    Raises:
+        InputError: the suite's own suite.yaml says that it is final.
+    """
+    folder = Path(settings.suite) if settings.suite else dev
+    inside = (settings.every_steps is not None or settings.at_shares) and not settings.beside
+    if inside and folder is not None and read_options(folder / "suite.yaml").get("role") == "final":
+        raise InputError(
+            f"{key}.suite: {folder.name} is a final suite, for finished models of frozen recipes; name a dev suite"
+        )
 
 
 def check_data(number: int, stage: schema.Stage, loaded: Loaded) -> None:
