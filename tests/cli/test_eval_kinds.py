@@ -6,6 +6,7 @@ import pytest
 
 from gemma4vec.cli import eval as eval_command
 from gemma4vec.cli.main import execute
+from gemma4vec.evaluation.result import Result, save_result
 from gemma4vec.files import home
 from gemma4vec.ledger.recording import record_run
 from gemma4vec.ledger.runs import RunFolder
@@ -109,3 +110,25 @@ def test_settings_keep_what_explains_a_score(place):
     settings = json.loads((home() / "evals" / "m" / "one" / "metrics.json").read_text())["settings"]
     assert settings["model"] == {"dtype": "fp32", "max_tokens": 8}
     assert {"kind", "metric", "suite", "ranking", "versions", "look", "run", "created"} < set(settings)
+
+
+def test_compare_invents_no_interval_for_one_query_and_names_the_test_of_pairs(tmp_path, capsys):
+    pairs = {str(n): {"similarity": float(n % 3), "gold": float(n)} for n in range(8)}
+    for model, score in (("a", 0.5), ("b", 0.3)):
+        for kind, metric, items in (
+            ("retrieval", "ndcg@10", {"q": {"ndcg@10": score}}),
+            (
+                "sts",
+                "spearman",
+                {key: {**pair, "similarity": pair["similarity"] * score} for key, pair in pairs.items()},
+            ),
+        ):
+            settings = {"kind": kind, "metric": metric, "suite": {"fingerprint": kind}, "model_fingerprint": model}
+            save_result(Result(model, kind, {kind: items}, settings), tmp_path / model / kind, [])
+    places = [str(tmp_path / model) for model in "ab"]
+    assert execute(["compare", *places, "--suite", "retrieval"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "retrieval, 1 query " in printed and "interval of A - B none" in printed and "inf" not in printed
+    assert execute(["compare", *places, "--suite", "sts"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "sts, 8 pairs" in printed and "p (rank swaps)" in printed and "sign-flip" not in printed

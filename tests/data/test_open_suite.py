@@ -92,6 +92,8 @@ def test_a_folder_may_hold_the_list(tmp_path):
         ("suites: [one, final]\n", r"dev and final are not one suite \(one is neither, final is final\)"),
         ("role: dev\nsuites: [final]\n", "it holds a final suite"),
         ("suites: [{suite: one, nmae: x}]\n", "unknown key 'suites.0.nmae'; did you mean 'name'"),
+        ("name: ../up\nsuites: [one]\n", "the name '../up' cannot be a folder's"),
+        ("suites: [{suite: one, name: a/b}]\n", "the name 'a/b' cannot be a folder's"),
         ("suites: one\n", "a list of suites under the key"),
         ("suites: [{suite: one, max_rows: 3}]\n", "one: max_rows means nothing for retrieval; leave it out"),
         ("suites: [{suite: s.tsv, max_queries: 3}]\n", "max_queries means nothing for sts"),

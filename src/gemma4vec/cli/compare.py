@@ -1,11 +1,13 @@
 """`gemma4vec compare A B`: is the difference between two evaluations more than noise?"""
 
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gemma4vec.data.suite_kinds import items_of
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,18 +104,21 @@ def _render(found: "Comparison", family: "Family", folder_a: str, folder_b: str)
     from rich.text import Text
 
     from gemma4vec.cli.output import table
+    from gemma4vec.evaluation.scored import PAIRED
     from gemma4vec.statistics.verdict import format_p
 
-    interval, test = found.interval, found.test
+    interval, test, items, detectable = found.interval, found.test, items_of(found.kind), found.smallest_detectable
+    has_width = interval.high > interval.low
+    higher = "A nearer to people, B nearer, equal" if found.kind in PAIRED else "A above, B above, equal"
     figures: list[list[object]] = [
         [f"A  {found.a}", found.mean_a],
         [f"B  {found.b}", found.mean_b],
         ["A - B", f"{interval.mean:+.4f}"],
-        ["95% interval of A - B", f"{interval.low:+.4f} to {interval.high:+.4f}"],
-        ["p (paired sign-flip), on its own", format_p(test.p)],
+        ["95% interval of A - B", f"{interval.low:+.4f} to {interval.high:+.4f}" if has_width else "none"],
+        [f"p ({'rank swaps' if found.kind in PAIRED else 'paired sign-flip'}), on its own", format_p(test.p)],
         ["comparisons it is one of", family.sentence()],
-        ["queries: A above, B above, equal", f"{found.wins}, {found.losses}, {found.ties}"],
-        ["smallest detectable difference", f"{found.smallest_detectable:.4f}"],
+        [f"{items}: {higher}", f"{found.wins}, {found.losses}, {found.ties}"],
+        ["smallest detectable difference", f"{detectable:.4f}" if has_width and isfinite(detectable) else "unknown"],
     ]
     lines = [
         Text(found.sentence(), style="bold"),
@@ -128,7 +133,7 @@ def _render(found: "Comparison", family: "Family", folder_a: str, folder_b: str)
         *_largest("B above A", found.largest_losses),
         Text(f"A: {folder_a}\nB: {folder_b}"),
     ]
-    return Group(table([f"{found.suite}, {test.n} queries", found.metric], figures), *lines)
+    return Group(table([f"{found.suite}, {test.n} {items_of(found.kind, test.n)}", found.metric], figures), *lines)
 
 
 def _no_worse(found: "Comparison") -> str:

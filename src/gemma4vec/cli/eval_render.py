@@ -98,6 +98,8 @@ def _warnings(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         if row.get("degenerate"):
             notes.append(f"warning: {row['suite']}: most scores are the same; the model tells nothing apart")
+        elif row[row["metric"]] == 0.0 and row["kind"] in ("retrieval", "compact-retrieval"):
+            notes.append(f"warning: {row['suite']}: every query scores 0; do corpus and judgments belong together?")
         if row["contamination"]:
             notes.append(f"{'* ' if row['touched_queries'] else ''}{row['suite']}: {row['contamination']}")
         if row["items"] == 1:

@@ -123,18 +123,25 @@ def _promotion(ledger: "Ledger", proxy: str, suites: list[str], decision: str) -
 
 @app.command("detectable")
 def detectable_command(
-    suite: Annotated[Path, typer.Argument(metavar="SUITE", help="Folder of the suite.")],
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Of retrieval: whatever eval --suite takes.")],
     metric: Annotated[str, typer.Option("--metric", help="Of which the spread is known or supposed.")] = "ndcg@10",
     seeds: Annotated[int, typer.Option("--seeds", help="Runs planned for each recipe.", min=1)] = 1,
     as_json: Json = False,
 ) -> None:
     """Before training: the smallest difference that a suite can show, alone and among the tries so far."""
-    from gemma4vec.cli.output import emit
-    from gemma4vec.data.suites import load_suite
+    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.data.open_suite import open_suite
+    from gemma4vec.data.suite_group import members_of
+    from gemma4vec.data.suites import RetrievalSuite
     from gemma4vec.evaluation.forecast import forecast
 
-    loaded = load_suite(suite)
-    found = forecast(loaded.name, loaded.fingerprint, len(loaded.queries), metric, runs=seeds)
+    loaded = open_suite(suite, notice=notice)
+    tasks = [one for one in members_of(loaded) if isinstance(one, RetrievalSuite)]
+    if not tasks:
+        raise InputError(
+            f"{suite} is {loaded.kind}; the spread that is supposed is that of retrieval: name such a suite"
+        )
+    found = forecast(loaded.name, loaded.fingerprint, sum(len(one.queries) for one in tasks), metric, runs=seeds)
     emit(as_json, {**vars(found), "sentence": found.sentence()}, lambda _: found.sentence())
 
 
@@ -156,18 +163,22 @@ def freeze_command(run: Run, words: Words = "", as_json: Json = False) -> None:
 
 @app.command("lock")
 def lock_command(
-    suite: Annotated[Path, typer.Argument(metavar="SUITE", help="Folder of the suite.")],
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Whatever eval --suite takes; of several each one.")],
     words: Words = "",
     as_json: Json = False,
 ) -> None:
     """Lock a final suite: nothing is evaluated on it until a recipe is frozen."""
-    from gemma4vec.data.suites import load_suite
+    from gemma4vec.cli.output import notice
+    from gemma4vec.data.open_suite import open_suite
+    from gemma4vec.data.suite_group import SuiteGroup
     from gemma4vec.files import home
     from gemma4vec.ledger.recording import lock
 
-    loaded = load_suite(suite)
+    loaded = open_suite(suite, notice=notice)
     if loaded.role == "dev":
         raise InputError(f"{suite} is a dev suite, which guides choices; only a final one can be locked (role: final)")
+    for one in loaded.members if isinstance(loaded, SuiteGroup) else []:  # else one alone would stay open
+        lock(home(), one.name, one.fingerprint, words)
     record = lock(home(), loaded.name, loaded.fingerprint, words)
     _done(as_json, record, f"locked: {loaded.name}, until a recipe is frozen with: gemma4vec runs freeze RUN")
 

@@ -23,7 +23,7 @@ from gemma4vec.data.sample import sample_suite
 from gemma4vec.data.sts import StsSuite, load_sts
 from gemma4vec.data.suite_group import AnySuite, OneSuite, SuiteGroup, make_group, members_of
 from gemma4vec.data.suite_kinds import ROW_KINDS, Kind, Role, with_role
-from gemma4vec.data.suites import RetrievalSuite, load_suite
+from gemma4vec.data.suites import RetrievalSuite, check_name, load_suite
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.load import validate
 from gemma4vec.recipe.part import Part
@@ -184,6 +184,8 @@ def open_several(path: Path, *, mirror: Path | None = None, notice: Say = lambda
         raise InputError(f"{file}: a list of suites under the key `suites` is needed; see docs/evaluation.md")
     named = [{"suite": one} if isinstance(one, str) else one for one in tree["suites"]]
     told = validate(Several, {**tree, "suites": named}, str(file))
+    for given in (told.name, *(member.name for member in told.suites)):
+        check_name(given, str(file))
     members: list[OneSuite] = []
     for member in told.suites:
         opened = _open(member, file.parent, mirror, notice)

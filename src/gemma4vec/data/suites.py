@@ -22,6 +22,10 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder, sha256_text
 from gemma4vec.model.prompts import Document
 
+# trec_eval counts the judgments of every grade in a table that is as long as the highest one; beyond 32 bits it scores
+# every query 0 without a word.
+HIGHEST_GRADE = 1_000_000
+
 OPTIONS: dict[str, tuple[object, ...] | type] = {
     "name": str,
     "role": ("dev", "final", None),
@@ -192,7 +196,18 @@ def read_options(path: Path) -> dict[str, Any]:
         if not (isinstance(value, allowed) if isinstance(allowed, type) else value in allowed):
             wanted = "a string" if isinstance(allowed, type) else " or ".join(str(one) for one in allowed)
             raise InputError(f"{path}: option {key!r} is {value!r}; {wanted} is needed")
+    check_name(read.get("name"), str(path))
     return read
+
+
+def check_name(name: str | None, where: str) -> None:
+    """Refuse a suite's name that would put its results elsewhere than in the folder of that name.
+
+    Raises:
+        InputError: it is empty, or has a slash, a control character, or nothing but dots.
+    """
+    if name is not None and (not name.strip(" .") or "/" in name or "\\" in name or not name.isprintable()):
+        raise InputError(f"{where}: the name {name!r} cannot be a folder's; use letters, digits, '-' and '_'")
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -260,6 +275,8 @@ def _grade(cell: str, where: str) -> int:
         grade = float("nan")
     if not grade.is_integer():
         raise InputError(f"{where}: score {cell!r} is not a whole number")
+    if abs(grade) > HIGHEST_GRADE:
+        raise InputError(f"{where}: score {cell!r} is beyond {HIGHEST_GRADE:,}; a grade such as 0, 1 or 2 is needed")
     return int(grade)
 
 

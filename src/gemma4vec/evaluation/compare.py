@@ -51,6 +51,7 @@ class Comparison:
         no_worse: the question "is A worse by less than this?" with its own p, where it was asked.
         seeds: interval over seeds and queries, where A or B are several runs.
         without_touched: the comparison without queries that either's training data touches, where there are any.
+        kind: of the suite's tasks.
         wins, losses, ties: queries where A is above, below, equal to B.
         largest_wins, largest_losses: queries with the largest differences.
         differing_settings: setting -> (A's value, B's value), where both have it and they differ.
@@ -75,6 +76,7 @@ class Comparison:
     equivalence: Equivalence | None = None
     no_worse: Equivalence | None = None
     lower_is_better: bool = False
+    kind: str = "retrieval"
     seeds: SeedInterval | None = None
     without_touched: WithoutTouched | None = None
 
@@ -178,6 +180,7 @@ def compare(
         equivalence=same,
         no_worse=found.no_worse,
         lower_is_better=lower,
+        kind=a.kind,
         seeds=seeds,
         without_touched=without_touched(a, b, metric, seed=seed),
     )

@@ -102,8 +102,8 @@ def difference(ledger: Ledger, a: Mapping[str, Any], b: Mapping[str, Any]) -> di
     Returns:
         "recipe", "data", "code", "machine": dotted name -> [value of A, value of B], where they differ (None: absent);
         "scores": suite -> [score of A, of B] by its own metric, of suites with the same contents; "metrics": suite ->
-        that metric; "limits": suite -> [tokens of A, of B], of suites where texts were cut at different lengths, so that
-        the two scores are no pair.
+        that metric; "limits": suite -> [tokens of A, of B], of suites where texts were cut at different lengths, so
+        that the two scores are no pair.
     """
     scores_a, scores_b = (
         {

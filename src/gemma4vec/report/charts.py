@@ -148,7 +148,12 @@ def forest_axis(scale: Scale, metric: str) -> Markup:
         sign = "+" if mark > 0 else ""
         parts.append(text((scale(mark), 16), sign + tick_label(mark, marks), "tick", "middle"))
     return picture(
-        scale.end + 18, 20, "Axis", f"difference in {metric}; right of zero the trained model's is higher", parts, "forest"
+        scale.end + 18,
+        20,
+        "Axis",
+        f"difference in {metric}; right of zero the trained model's is higher",
+        parts,
+        "forest",
     )
 
 
