@@ -115,6 +115,24 @@ def test_a_locked_suite_is_refused_until_a_recipe_is_frozen(tmp_path: Path, caps
     assert (rows[0]["looks"], rows[0]["locked"]) == (2, False)
 
 
+def test_a_list_is_locked_with_each_of_its_suites_and_other_kinds_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite(tmp_path / "words")
+    (tmp_path / "all.yaml").write_text("role: final\nsuites: [words]\n")
+    (tmp_path / "pairs.tsv").write_text(
+        "split\tscore\tsentence1\tsentence2\n" + "".join(f"test\t{n}\ta {n}\tb\n" for n in range(5))
+    )
+    for name in ("all.yaml", "pairs.tsv"):
+        assert execute(["runs", "lock", str(tmp_path / name)]) == 0
+    for name in ("words", "all.yaml"):
+        assert execute(["eval", "bm25", "--suite", str(tmp_path / name)]) == 2
+        assert "locked until a recipe is frozen" in capsys.readouterr().err
+    assert execute(["runs", "detectable", str(tmp_path / "all.yaml")]) == 0
+    assert execute(["runs", "detectable", str(tmp_path / "pairs.tsv")]) == 2
+    assert "is sts" in capsys.readouterr().err
+
+
 def test_a_dev_suite_is_not_locked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     suite(tmp_path / "dev", "dev")
     assert execute(["runs", "lock", str(tmp_path / "dev")]) == 2

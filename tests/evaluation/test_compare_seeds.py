@@ -121,6 +121,19 @@ def test_no_worse_than_is_a_question_of_its_own() -> None:
     assert narrow.no_worse is not None and not narrow.no_worse.shown
 
 
+def test_no_worse_than_and_equivalence_of_recipes_know_of_the_spread_between_seeds() -> None:
+    a, b = side("a", list(range(6))), side("b", list(range(10, 16)))
+    found, _ = compare_sides(a, b, no_worse_than=0.02, margin=0.02)
+    assert found.seeds is not None and found.seeds.over_seeds and found.no_worse and found.equivalence
+    alone = compare(averaged(a.results), averaged(b.results), no_worse_than=0.02, margin=0.02)
+    assert alone.no_worse and alone.equivalence
+    # Runs of a recipe differ by .02: its means over 6 are not known to .005, as queries alone would have it.
+    width = found.no_worse.interval.high - found.no_worse.interval.low
+    assert width > 1.5 * (alone.no_worse.interval.high - alone.no_worse.interval.low)
+    assert width == pytest.approx((found.interval.high - found.interval.low) * 0.85, rel=0.02)
+    assert found.equivalence.p > alone.equivalence.p
+
+
 def test_pairs_that_are_shown_together_are_corrected_together_and_recorded() -> None:
     control = result("c", 0, 0.0)
     pairs = [(result("a", 1, 0.012, 0.0), control), (result("b", 2, 0.012, 0.0), control)]

@@ -50,3 +50,8 @@ def test_earlier_pairs_and_seeds_give_the_spreads() -> None:
     assert seeds.run_sd == pytest.approx(np.std([row.mean() for row in rows], ddof=1))
     assert seeds.alone > found.alone and "two recipes with 6 seeds each" in seeds.sentence()
     assert forecast("s", "other contents", 40).sd == TYPICAL_SD
+
+
+def test_of_several_tasks_the_smallest_widens_the_whole() -> None:
+    alike, one, uneven = (forecast("s", "contents", 100, tasks=tasks).alone for tasks in ((50, 50), (), (98, 2)))
+    assert alike == pytest.approx(one) and uneven == pytest.approx(one * (100 * (1 / 98 + 1 / 2)) ** 0.5 / 2)

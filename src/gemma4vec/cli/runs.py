@@ -1,6 +1,5 @@
 """`gemma4vec runs`: what was run, seen, compared and decided."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -141,7 +140,8 @@ def detectable_command(
         raise InputError(
             f"{suite} is {loaded.kind}; the spread that is supposed is that of retrieval: name such a suite"
         )
-    found = forecast(loaded.name, loaded.fingerprint, sum(len(one.queries) for one in tasks), metric, runs=seeds)
+    sizes = [len(one.queries) for one in tasks]
+    found = forecast(loaded.name, loaded.fingerprint, sum(sizes), metric, runs=seeds, tasks=sizes)
     emit(as_json, {**vars(found), "sentence": found.sentence()}, lambda _: found.sentence())
 
 

@@ -59,7 +59,9 @@ class Forecast:
         )
 
 
-def forecast(suite: str, contents: str, queries: int, metric: str = "ndcg@10", *, runs: int = 1) -> Forecast:
+def forecast(
+    suite: str, contents: str, queries: int, metric: str = "ndcg@10", *, runs: int = 1, tasks: Sequence[int] = ()
+) -> Forecast:
     """Smallest detectable difference on a suite before training.
 
     Args:
@@ -67,18 +69,23 @@ def forecast(suite: str, contents: str, queries: int, metric: str = "ndcg@10", *
         contents: its fingerprint.
         queries: how many there are.
         runs: seeds planned for each recipe.
+        tasks: how many queries each of several tasks has; they count alike, so a small one widens the whole.
     """
+    usual = TYPICAL_SD * float(np.sqrt(queries * sum(1 / size for size in tasks))) / (len(tasks) or 1)
+    usual = usual if tasks else TYPICAL_SD
     with contextlib.suppress(Gemma4VecError), open_ledger(home(), tolerant=True) as ledger:
         rows = [row for row in uncut(recorded_evaluations(ledger)) if row["suite_fingerprint"] == contents]
         family = 1 + _tries(ledger, contents, metric)
-        return _from(rows, suite, queries, metric, runs, family)
-    return _from([], suite, queries, metric, runs, 1)
+        return _from(rows, suite, queries, metric, runs, family, usual)
+    return _from([], suite, queries, metric, runs, 1, usual)
 
 
-def _from(rows: Sequence[Mapping[str, Any]], suite: str, queries: int, metric: str, runs: int, family: int) -> Forecast:
+def _from(
+    rows: Sequence[Mapping[str, Any]], suite: str, queries: int, metric: str, runs: int, family: int, usual: float
+) -> Forecast:
     own = [row for row in rows if is_own_model(row["model"]) and metric in row["mean"]]
     spreads = _spreads(own, metric)
-    sd = median(spreads) if spreads else TYPICAL_SD
+    sd = median(spreads) if spreads else usual
     basis = (
         f"as {len(spreads)} earlier pairs here differ" if spreads else f"if queries differ as usual, by {TYPICAL_SD}"
     )
