@@ -71,10 +71,13 @@ def test_compare_says_better_and_undetermined(suite: Path, capsys: pytest.Captur
     printed = json.loads(capsys.readouterr().out)
     assert (printed["verdict"]["word"], printed["wins"], printed["losses"]) == ("better", 6, 0)
     assert printed["interval"]["mean"] == pytest.approx(0.5)
-    assert execute(["compare", "bm25", "bm25"]) == 0
+    save_result(Result("twin", "words", bm25.per_query, bm25.settings), home / "twin" / "words", [])
+    assert execute(["compare", "twin", "bm25"]) == 0
     assert "undetermined" in capsys.readouterr().out
-    assert execute(["compare", "bm25", "bm25", "--margin", "0.01"]) == 0
+    assert execute(["compare", "twin", "bm25", "--margin", "0.01"]) == 0
     assert "equivalent" in capsys.readouterr().out
+    assert execute(["compare", "bm25", "bm25", "--margin", "0.01"]) == 2
+    assert "stands on both sides" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -195,8 +195,8 @@ def check_same_questions(first: Result, one: Result) -> None:
 
 def _check_apart(a: Side, b: Side) -> None:
     """Refuse a result on both sides: its differences to itself are zeros, which would count as evidence."""
-    looks = {look for one in a.results if (look := one.settings.get("look"))}
-    both = next((one for one in b.results if one.settings.get("look") in looks), None)
+    seen = {(one.model, look) for one in a.results if (look := one.settings.get("look"))}
+    both = next((one for one in b.results if (one.model, one.settings.get("look")) in seen), None)
     if both is not None:
         raise InputError(f"{both.model} on {both.suite} stands on both sides; compare it with another result")
 
