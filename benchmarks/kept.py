@@ -1,7 +1,7 @@
 """Settings that a benchmark has measured already, so that one that was stopped goes on with the next.
 
 They lie beside other outputs (`$GEMMA4VEC_HOME/benchmarks`), and count only for the same machine, commit and `about`:
-whatever the program says that its numbers depend on.
+whatever the program says that its numbers depend on. Scores that took hours count for any commit.
 """
 
 import json
@@ -26,11 +26,20 @@ class Kept:
         about: what all settings depend on, as plain values.
         fresh: forget what is there.
         folder: where it is kept.
+        any_commit: what another commit measured counts too.
     """
 
-    def __init__(self, name: str, about: dict[str, Any], *, fresh: bool = False, folder: Path | None = None):
+    def __init__(
+        self,
+        name: str,
+        about: dict[str, Any],
+        *,
+        fresh: bool = False,
+        folder: Path | None = None,
+        any_commit: bool = False,
+    ):
         self.file = (folder or home() / "benchmarks") / f"{name}.json"
-        around = {"machine": machine_slug(describe()), "git": environment()["git"]}
+        around = {"machine": machine_slug(describe()), "git": None if any_commit else environment()["git"]}
         self.about = json.loads(json.dumps(around | about))
         self.settings: dict[str, Measured] = {}
         if not fresh and self.file.is_file():

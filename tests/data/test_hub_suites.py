@@ -1,4 +1,4 @@
-"""Named suites with the real client against a hub of our own: the pinned commit is asked for, cached, and stands with it.
+"""Named suites with the real client against a hub of our own: asked for at the pinned commit, cached, and kept with it.
 
 What a mirror on disk gives is tested in test_open_suite.py.
 """

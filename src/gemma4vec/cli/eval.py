@@ -12,7 +12,6 @@ from gemma4vec.data.suite_kinds import Role
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
-    from gemma4vec.data.suite_group import AnySuite
     from gemma4vec.evaluation.ranking import Progress, Ranker
     from gemma4vec.evaluation.retrieve import EmbeddingModel
     from gemma4vec.ledger.runs import RunFolder
@@ -96,17 +95,10 @@ def evaluate_command(
 
         lower_priority()  # before libraries start threads, which inherit it
     from gemma4vec.cli.output import emit, notice
-    from gemma4vec.data.open_suite import open_suite
     from gemma4vec.data.suite_group import SuiteGroup, members_of
-    from gemma4vec.evaluation.mteb_suite import MtebSuite, open_mteb
+    from gemma4vec.evaluation.mteb_suite import MtebSuite, open_any
 
-    suites: list[AnySuite | MtebSuite] = []
-    for spec in suite or []:
-        task = spec.removeprefix("mteb:")
-        opened = (
-            open_suite(spec, role=chosen, mirror=mirror, notice=notice) if task == spec else open_mteb(task, chosen)
-        )
-        suites.append(opened)
+    suites = [open_any(spec, chosen, mirror, notice) for spec in suite or []]
     names = [loaded.name for loaded in suites]
     for name in names:
         if names.count(name) > 1:

@@ -163,21 +163,24 @@ def freeze_command(run: Run, words: Words = "", as_json: Json = False) -> None:
 
 @app.command("lock")
 def lock_command(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Whatever eval --suite takes; of several each one.")],
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="What eval --suite takes: a name, a folder, a list.")],
     words: Words = "",
+    mirror: Annotated[
+        Path | None, typer.Option("--mirror", metavar="DIR", help="Folder with copies of hub data sets as OWNER/NAME.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Lock a final suite: nothing is evaluated on it until a recipe is frozen."""
+    """Lock a final suite: nothing is evaluated on it, or on a task of it, until a recipe is frozen."""
     from gemma4vec.cli.output import notice
-    from gemma4vec.data.open_suite import open_suite
     from gemma4vec.data.suite_group import SuiteGroup
+    from gemma4vec.evaluation.mteb_suite import open_any
     from gemma4vec.files import home
     from gemma4vec.ledger.recording import lock
 
-    loaded = open_suite(suite, notice=notice)
+    loaded = open_any(suite, mirror=mirror, notice=notice)
     if loaded.role == "dev":
         raise InputError(f"{suite} is a dev suite, which guides choices; only a final one can be locked (role: final)")
-    for one in loaded.members if isinstance(loaded, SuiteGroup) else []:  # else one alone would stay open
+    for one in loaded.members if isinstance(loaded, SuiteGroup) else []:  # else each would be open alone
         lock(home(), one.name, one.fingerprint, words)
     record = lock(home(), loaded.name, loaded.fingerprint, words)
     _done(as_json, record, f"locked: {loaded.name}, until a recipe is frozen with: gemma4vec runs freeze RUN")

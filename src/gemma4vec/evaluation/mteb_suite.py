@@ -8,7 +8,7 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from gemma4vec.data.open_suite import open_suite
+from gemma4vec.data.suite_group import AnySuite
 from gemma4vec.data.suite_kinds import Kind, Role
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.evaluation.mteb_predictions import classification_items, clustering_items, pair_items, retrieval_items
@@ -80,6 +82,14 @@ def open_mteb(spec: str, role: Role | None = None) -> MtebSuite:
     except KeyError as error:
         raise InputError(f"mteb has no task '{name}': {' '.join(str(error).split())[:200]}") from error
     return suite_of(task, split, role)
+
+
+def open_any(
+    spec: str, role: Role | None = None, mirror: Path | None = None, notice: Callable[[str], None] = lambda line: None
+) -> AnySuite | MtebSuite:
+    """What a person types after --suite: `mteb:TASK`, or what `open_suite` knows; arguments and errors as there."""
+    task = spec.removeprefix("mteb:")
+    return open_suite(spec, role=role, mirror=mirror, notice=notice) if task == spec else open_mteb(task, role)
 
 
 def suite_of(task: Any, split: str = "", role: Role | None = None) -> MtebSuite:
