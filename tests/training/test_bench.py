@@ -7,13 +7,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from torch import nn
 
 from gemma4vec.cli.main import execute
-from gemma4vec.model.build import build
-from gemma4vec.model.packing import Tokens, lay_out
-from gemma4vec.recipe.load import load_recipe
-from gemma4vec.training.bench import first_trained_layer, needed_operations
 from gemma4vec.training.bench_split import PARTS, kind_of, split
 from tiny_model import write_tiny
 
@@ -79,26 +74,6 @@ def test_one_screen(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_a_stage_that_is_not_there(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["bench", str(recipe_file), "--stage", "1"]) == 2
     assert "the recipe has 1 stages" in capsys.readouterr().err
-
-
-def test_needed_operations_are_those_of_the_formula(recipe_file: Path) -> None:
-    recipe = load_recipe(recipe_file, ["model.lora.last_layers=1"])
-    built = build(recipe.model, recipe.model.base, dtype=torch.float32)
-    assert first_trained_layer(built) == 2
-    lengths = [5, 11]
-    texts = [Tokens(list(range(3, 3 + length))) for length in lengths]
-    # Packed into one row with padding or a row each: what they need is the same.
-    layouts = [lay_out(texts, [[0, 1]], 24, 0), lay_out(texts, [[0], [1]], 16, 0)]
-    expected = 0.0
-    for number, layer in enumerate(built.encoder.backbone.layers):
-        for module in layer.modules():
-            if isinstance(module, nn.Linear):
-                passes = 1 + (number >= 2) + (number >= 2 and module.weight.requires_grad)
-                expected += 2.0 * module.weight.numel() * sum(lengths) * passes
-        heads, size = 4, 8
-        expected += sum(4.0 * length**2 * heads * size for length in lengths) * (1 + 2 * (number >= 2))
-    for layout in layouts:
-        assert needed_operations(built, [layout], 2) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ Nothing is kept.
 
 The roofline (Williams et al. 2009, doi 10.1145/1498765.1498785): a step takes at least its operations over the rate of
 a large matrix product on this machine, and at least its bytes over the rate of a large copy; the larger is the floor.
-Operations are those that real tokens need (`training.estimate_flops`: no padding, attention within the own document,
-nothing twice); bytes are the weights, read once forward and once backward in each micro-batch.
+Operations are those that the documents need (`training.needed_operations`: no padding, attention to what is seen,
+nothing twice); bytes are the weights, read in each micro-batch once forward and, as far as the gradient goes, backward.
 """
 
 import io
@@ -30,15 +30,14 @@ from gemma4vec.machine.rates import matmul_rate, memory_bandwidth
 from gemma4vec.model.bases import resolve_base
 from gemma4vec.model.build import Built, build
 from gemma4vec.model.language_model_head import load_head
-from gemma4vec.model.packing import Layout
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import dump_recipe
 from gemma4vec.training.ahead import Ahead
 from gemma4vec.training.bench_advice import Seen, advise
 from gemma4vec.training.bench_split import split
-from gemma4vec.training.estimate_flops import step_flops
 from gemma4vec.training.loop import Stage, prepare_model
 from gemma4vec.training.memory import peak_memory_bytes
+from gemma4vec.training.needed_operations import first_trained_layer, needed_operations, prediction_operations
 from gemma4vec.training.optimiser import MasterAdamW, learning_rate
 from gemma4vec.training.progress import ProgressLine
 from gemma4vec.training.refusals import refuse_early
@@ -137,12 +136,15 @@ class _Measurement:
         layouts = [layout for batch in batches for layout in batch.layouts]
         tokens = sum(loss.tokens for loss in losses)
         padding = sum(loss.padding_share * loss.tokens for loss in losses) / max(1, tokens)
+        operations = sum(needed_operations(self.stage.built, layouts).values())
+        operations += prediction_operations(self.stage.task, batches)
         return Step(
             taken + seconds,
             ahead.waited - waited,
             update,
             tokens,
-            needed_operations(self.stage.built, layouts, self.first_trained),
+            sum(needed_operations(self.stage.built, layouts).values())
+            + prediction_operations(self.stage.task, batches),
             len(layouts),
             padding,
         )
@@ -166,19 +168,11 @@ def _clock() -> float:
     return time.perf_counter()
 
 
-def first_trained_layer(built: Built) -> int:
-    """Number of the first decoder layer that holds something trainable: the backward pass ends there."""
-    layers = built.encoder.backbone.layers
-    trained = (i for i, layer in enumerate(layers) if any(p.requires_grad for p in layer.parameters()))
-    return next(trained, len(layers))
-
-
-def needed_operations(built: Built, layouts: Sequence[Layout], first_trained: int) -> float:
-    """Operations that these documents need: beginnings that they share once, no padding, own attention alone."""
-    lengths = torch.cat([layout.lengths_N for layout in layouts]).double()
-    columns = float((lengths**2).sum() / lengths.sum())
-    cells = sum(layout.computed_tokens for layout in layouts)
-    return sum(step_flops(built.encoder.backbone, cells, columns, first_trained).values())
+def layer_bytes(built: Built) -> float:
+    """Bytes of the layers' weights that a micro-batch reads: forward all, backward those from the lowest trained up."""
+    lowest = first_trained_layer(built)
+    sizes = [sum(p.nbytes for p in layer.parameters()) for layer in built.encoder.backbone.layers]
+    return float(sum(sizes) + sum(sizes[lowest:]))
 
 
 def _result(
@@ -189,10 +183,8 @@ def _result(
     speeds = sorted(step.tokens / step.seconds for step in steps)
     rate = matmul_rate(dtype, _MATRIX[device], 0.5, device) * 1e9
     bandwidth = memory_bandwidth(0.3, device) * 1e9
-    weights = sum(p.nbytes for layer in built.encoder.backbone.layers for p in layer.parameters())
-    floor = statistics.median(
-        max(step.floor_operations / rate, 2 * weights * step.micro_batches / bandwidth) for step in steps
-    )
+    read = layer_bytes(built)
+    floors = [max(step.floor_operations / rate, read * step.micro_batches / bandwidth) for step in steps]
     waited = sum(step.waited for step in steps) / sum(step.seconds for step in steps)
     work = {part: share * (1 - waited) for part, share in measured.shares.items()}
     task: Any = measured.stage.task
@@ -231,8 +223,8 @@ def _result(
             "matrix_products_tflops": rate / 1e12,
             "memory_gb_per_second": bandwidth / 1e9,
             "needed_tflop_per_step": statistics.median(step.floor_operations for step in steps) / 1e12,
-            "floor_seconds": floor,
-            "share": floor / seconds,
+            "floor_seconds": statistics.median(floors),
+            "share": statistics.median(floor / step.seconds for floor, step in zip(floors, steps, strict=True)),
         },
         "time": {**work, "data": waited},
         "update_share": sum(step.update for step in steps) / sum(step.seconds for step in steps),
