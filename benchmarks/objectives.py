@@ -1,6 +1,7 @@
 """What each term of the loss does to retrieval, whole, short and quantised, at equal budget on real data.
 
-    python benchmarks/objectives.py rows.jsonl SUITE --base bundled:smollm2-135m --steps 100 --negatives 4
+    python benchmarks/objectives.py rows.jsonl SUITE --steps 40 --negatives 2 \\
+        --set model.prompts=retrieval stages.0.optimiser.learning_rate=5e-4
 
 For each setting a model is trained (`gemma4vec train`, same base, rows, order of rows and steps; only the terms differ)
 and encodes the suite once. Its vectors are then searched whole, cut to their first 128 values, with values rounded to
@@ -8,6 +9,9 @@ int8 (a scale for each dimension, from the documents) and as their signs alone, 
 are to plain InfoNCE of the same seed, query by query, with 95% intervals over the queries of the seeds' means (over
 seeds too from 6 seeds on); the difference of each seed alone stands beside them, since another seed may move a result
 further than its interval is wide.
+
+A model that finds nothing compares nothing: where plain InfoNCE stays below `--least`, the program ends (exit code 1)
+after that first training, and says so. Give it more steps, another learning rate or another base.
 
 Before it begins it says how long it will take, by a dry run of the first setting. All settings are trained with the
 first seed, then all with the next. After each training the result file is written anew, and each query's scores are
@@ -31,6 +35,7 @@ from record import RESULTS, as_program, say, write_result
 
 from gemma4vec.data.stamps import file_hash
 from gemma4vec.data.suites import RetrievalSuite, load_suite
+from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.metrics import per_query
 from gemma4vec.files import home, sha256_text
 from gemma4vec.model.embedder import Embedder
@@ -112,6 +117,12 @@ def main() -> None:
             say(f"{name}, seed {seed}: {time.perf_counter() - started:.0f} s")
         with np.load(files[name, seed]) as kept:
             scores.setdefault(name, {})[seed] = {view: kept[view] for view in VIEWS}
+        found = float(scores[name][seed]["whole"].mean())
+        if name == PLAIN and found < arguments.least:
+            raise WorkError(
+                f"{name}, seed {seed}: {METRIC} {found:.4f}, less than --least {arguments.least:g}; models that find so "
+                "little cannot be compared: train longer, at another rate, or on another base"
+            )
         if (name, seed) in left or (name, seed) == trainings[-1]:  # what was kept does not shorten the file
             write(scores, every, suite, arguments)
 
@@ -172,8 +183,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", type=Path, help="JSONL of rows to train on")
     parser.add_argument("suite", type=Path, help="folder in BEIR layout")
-    parser.add_argument("--base", default="bundled:smollm2-135m")
-    parser.add_argument("--width", type=int, default=576, help="the base's dimension (gemma-3-270m: 640)")
+    parser.add_argument("--base", default="bundled:gemma-3-270m")
+    parser.add_argument("--width", type=int, default=640, help="the base's dimension (smollm2-135m: 576)")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch-rows", type=int, default=32)
     parser.add_argument("--negatives", type=int, default=1, help="hard negatives a row; 0 leaves out hardness")
@@ -185,6 +196,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--teacher-scale", type=float, default=1.0, help="of margin_mse")
     parser.add_argument("--settings", nargs="*", default=[], metavar="NAME", help="default: all")
     parser.add_argument("--set", dest="overrides", nargs="*", default=[], metavar="KEY=VALUE", help="of the recipe")
+    parser.add_argument("--least", type=float, default=0.2, help="nDCG@10 that plain InfoNCE must reach")
     parser.add_argument("--kept", type=Path, default=home() / "objectives", help="folder of trainings that are done")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     arguments = parser.parse_args()
