@@ -120,8 +120,8 @@ def main() -> None:
         found = float(scores[name][seed]["whole"].mean())
         if name == PLAIN and found < arguments.least:
             raise WorkError(
-                f"{name}, seed {seed}: {METRIC} {found:.4f}, less than --least {arguments.least:g}; models that find so "
-                "little cannot be compared: train longer, at another rate, or on another base"
+                f"{name}, seed {seed}: {METRIC} {found:.4f}, less than --least {arguments.least:g}; models that "
+                "find so little cannot be compared: train longer, at another rate, or on another base"
             )
         if (name, seed) in left or (name, seed) == trainings[-1]:  # what was kept does not shorten the file
             write(scores, every, suite, arguments)
