@@ -89,6 +89,7 @@ def test_a_folder_may_hold_the_list(tmp_path):
     [
         ("suites: [one, s.tsv]\n", "retrieval and sts mean different things"),
         ("suites: [one, one]\n", "two suites are named 'one'"),
+        ("suites: [one, {suite: one, name: x}]\n", "'one' and 'x' have the same contents"),
         ("suites: [one, final]\n", r"dev and final are not one suite \(one is neither, final is final\)"),
         ("role: dev\nsuites: [final]\n", "it holds a final suite"),
         ("suites: [{suite: one, nmae: x}]\n", "unknown key 'suites.0.nmae'; did you mean 'name'"),

@@ -1,5 +1,6 @@
 """`gemma4vec runs`: what was run, seen, compared and decided."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer

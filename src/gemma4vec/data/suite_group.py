@@ -49,7 +49,8 @@ def make_group(
     """A group, checked. Without a role of its own it has its members', if they have one.
 
     Raises:
-        InputError: no members, two of one name, of different kinds or roles, or a dev group with a final member.
+        InputError: no members, two of one name or of the same contents, of different kinds or roles, or a dev group
+            with a final member.
     """
     if not members:
         raise InputError(f"{name}: no suites; name at least one")
@@ -68,6 +69,11 @@ def make_group(
         (role,) = roles
     if role == "dev" and "final" in roles:
         raise InputError(f"{name}: it holds a final suite, so it cannot be dev; leave that out or say role: final")
+    places: dict[str, str] = {}
+    for one in members:
+        other = places.setdefault(one.fingerprint, one.name)
+        if other != one.name:  # its queries would count twice, and the interval would be too narrow
+            raise InputError(f"{name}: {other!r} and {one.name!r} have the same contents; leave one of them out")
     members = [replace(one, role=one.role or role) for one in members]  # seen alone later, it is what it was here
     counts: dict[str, int] = {}
     for one in members:

@@ -94,10 +94,12 @@ def decide(
     `promoted_by` says which proxy led to it and how far that one agrees with which suites.
 
     Raises:
-        InputError: not one of keep, drop, repeat. WorkError: it cannot be recorded.
+        InputError: not one of keep, drop, repeat, or no words. WorkError: it cannot be recorded.
     """
     if decision not in DECISIONS:
         raise InputError(f"decision '{decision}': use one of {', '.join(DECISIONS)}")
+    if not words.strip():
+        raise InputError(f"{decision}: say why, in words: gemma4vec runs decide {run['run_id']} {decision} 'WHY'")
     body = {"run_id": run["run_id"], "recipe_id": run["recipe_id"], "decision": decision, "words": words}
     body |= {"promoted_by": dict(promoted_by)} if promoted_by else {}
     record = Record(f"decision-{new_id()}", "decision", now(), body)
