@@ -4,12 +4,15 @@
 
 One process, whole encodings of the same documents in turn: ours, theirs, ours, theirs; in one process, because the two
 then meet the same neighbours and clock rates. Tokenising and pooling are included. The peer runs with its defaults
-(sorted by length, batches of 32) and with the fastest of a few batch sizes; the headline is the ratio to the fastest.
-The first encoding of each side (compilation, warm-up) is reported apart. Titles are left out: the peer's prompt has
-none. The program fails where the two do not read the same number of tokens.
+(sorted by length, batches of 32) and with the fastest of a few batch sizes, tried in turn several times; the headline
+is the ratio to the fastest. Where both dtypes are measured, the peer in fp32, as it opens our folders unasked, also
+meets us in bf16, which is how we do: `ratio_bf16_to_fp32`. The first encoding of each side (compilation, warm-up) is
+reported apart. Titles are left out: the peer's prompt has none. The program fails where the two do not read the same
+number of tokens.
 """
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from gemma4vec.model.embedder import Embedder
 
 TRIAL_DOCUMENTS = 128  # on which batch sizes are tried
+TRIAL_ROUNDS = 3
+Seconds = dict[str, float]
 
 
 def main() -> None:
@@ -38,8 +43,9 @@ def main() -> None:
 
     folder = model_folder(arguments.model)
     by_dtype = {}
-    for dtype in arguments.dtype:
-        by_dtype[dtype] = measure(folder, texts, dtype, arguments)
+    for dtype in sorted(arguments.dtype, reverse=True):  # fp32 first: its best batch size is asked for in bf16
+        in_fp32 = by_dtype["fp32"]["fastest_batch_size"] if dtype == "bf16" and "fp32" in by_dtype else None
+        by_dtype[dtype] = measure(folder, texts, dtype, arguments, in_fp32)
         report(dtype, by_dtype[dtype])
     measured = {
         "unit": "real tokens per second, tokenising and pooling included",
@@ -78,8 +84,10 @@ def documents_of(suite: Path | None, count: int) -> list[str]:
     return texts[:count]
 
 
-def measure(folder: Path, texts: list[str], dtype: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Both sides in one dtype."""
+def measure(
+    folder: Path, texts: list[str], dtype: str, arguments: argparse.Namespace, in_fp32: int | None = None
+) -> dict[str, Any]:
+    """Both sides in one dtype, and the peer in fp32 with batches of `in_fp32` too, where that is given."""
     from plain_model import PlainModel, cosines
 
     from gemma4vec.model.embedder import Embedder
@@ -91,26 +99,33 @@ def measure(folder: Path, texts: list[str], dtype: str, arguments: argparse.Name
     tokens = count_tokens(ours, peer, texts)
     say(f"{dtype}: {len(texts)} documents, {tokens:,} real tokens")
     trials = try_batch_sizes(peer, texts, [32, *arguments.batch_sizes])
-    best = min(trials, key=lambda size: trials[size])
+    best = min(trials, key=lambda size: statistics.median(trials[size]))
 
-    def theirs(batch_size: int) -> "Callable[[], Vectors]":
+    def theirs(peer: PlainModel, batch_size: int) -> "Callable[[], Vectors]":
         def encode() -> "Vectors":
             peer.batch_size = batch_size
             return peer.encode_document(texts)
 
         return encode
 
-    sides: dict[str, Callable[[], Vectors]] = {"ours": lambda: ours.encode_document(texts), "theirs": theirs(best)}
+    sides: dict[str, Callable[[], Vectors]] = {
+        "ours": lambda: ours.encode_document(texts),
+        "theirs": theirs(peer, best),
+    }
     if best != 32:
-        sides["theirs_default"] = theirs(32)
+        sides["theirs_default"] = theirs(peer, 32)
+    if in_fp32 is not None:
+        plain = PlainModel(folder, ours.prompts, dtype="fp32", device=arguments.device)
+        sides["theirs_in_fp32"] = theirs(plain, in_fp32)
     first, vectors, seconds = time_in_turn(sides, arguments.repeats)
     speeds = {name: [tokens / taken for taken in seconds[name]] for name in sides}
     speeds.setdefault("theirs_default", speeds["theirs"])
     parity_N = cosines(vectors["ours"], vectors["theirs"])
     return {
         "tokens": tokens,
-        "ratio": summary([a / b for a, b in zip(speeds["ours"], speeds["theirs"], strict=True)]),
-        "ratio_to_default": summary([a / b for a, b in zip(speeds["ours"], speeds["theirs_default"], strict=True)]),
+        "ratio": ratio(speeds, "theirs"),
+        "ratio_to_default": ratio(speeds, "theirs_default"),
+        **({"ratio_bf16_to_fp32": ratio(speeds, "theirs_in_fp32")} if in_fp32 is not None else {}),
         **{name: summary(values) for name, values in speeds.items()},
         "fastest_batch_size": best,
         "seconds_of_trial_by_batch_size": trials,
@@ -118,6 +133,11 @@ def measure(folder: Path, texts: list[str], dtype: str, arguments: argparse.Name
         "compiled": ours.encoder.backbone.compiled,
         "cosine": {"minimum": float(parity_N.min()), "mean": float(parity_N.mean())},
     }
+
+
+def ratio(speeds: dict[str, list[float]], side: str) -> dict[str, Any]:
+    """Ours over that side, round by round."""
+    return summary([a / b for a, b in zip(speeds["ours"], speeds[side], strict=True)])
 
 
 def count_tokens(ours: "Embedder", peer: "PlainModel", texts: list[str]) -> int:
@@ -135,24 +155,34 @@ def count_tokens(ours: "Embedder", peer: "PlainModel", texts: list[str]) -> int:
     return our_count
 
 
-def try_batch_sizes(peer: "PlainModel", texts: list[str], sizes: list[int]) -> dict[int, float]:
-    """Seconds of the peer on some documents by batch size."""
-    seconds = {}
-    for size in dict.fromkeys(sizes):
-        peer.batch_size = size
-        peer.encode_document(texts[: min(size, len(texts))])  # kernels for this shape are made once
-        started = time.perf_counter()
-        peer.encode_document(texts[:TRIAL_DOCUMENTS])
-        seconds[size] = time.perf_counter() - started
-        say(f"theirs with batches of {size}: {seconds[size]:.2f} s")
+def try_batch_sizes(peer: "PlainModel", texts: list[str], sizes: list[int]) -> dict[int, list[float]]:
+    """Seconds of the peer on some documents by batch size: in rounds, so that what slows one down meets all."""
+    seconds: dict[int, list[float]] = {size: [] for size in sizes}
+    for number in range(-1, TRIAL_ROUNDS):
+        for size in seconds:
+            peer.batch_size = size
+            if number < 0:
+                peer.encode_document(texts[:size])  # kernels for this shape are made once
+                continue
+            started = time.perf_counter()
+            peer.encode_document(texts[:TRIAL_DOCUMENTS])
+            seconds[size].append(time.perf_counter() - started)
+    for size, taken in seconds.items():
+        say(f"theirs with batches of {size}: {statistics.median(taken):.2f} s (median of {len(taken)})")
     return seconds
 
 
 def time_in_turn(
-    sides: "dict[str, Callable[[], Vectors]]", repeats: int
-) -> "tuple[dict[str, float], dict[str, Vectors], dict[str, list[float]]]":
-    """Seconds of each side's first encoding, its vectors, and seconds of each repeat. Encoding ends on the CPU."""
-    first, vectors = {}, {}
+    sides: "dict[str, Callable[[], Vectors]]",
+    repeats: int,
+    round_done: "Callable[[Seconds, dict[str, Vectors], dict[str, list[float]]], None]" = lambda *_: None,
+) -> "tuple[Seconds, dict[str, Vectors], dict[str, list[float]]]":
+    """Seconds of each side's first encoding, its vectors, and seconds of each repeat. Encoding ends on the CPU.
+
+    `round_done` is given the same after each round.
+    """
+    first: Seconds = {}
+    vectors: dict[str, Vectors] = {}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(-1, repeats):
         for name, encode in sides.items():
@@ -164,6 +194,7 @@ def time_in_turn(
             else:
                 seconds[name].append(taken)
             say(f"{'first' if repeat < 0 else f'repeat {repeat + 1}'}: {name} {taken:.2f} s")
+        round_done(first, vectors, seconds)
     if not all(np.isfinite(found).all() for found in vectors.values()):
         raise WorkError("vectors that are not finite; the model is broken in this dtype")
     return first, vectors, seconds
@@ -175,6 +206,8 @@ def report(dtype: str, found: dict[str, Any]) -> None:
     print(f"{dtype}  theirs  {shown(found['theirs'])} real tokens/s with batches of {found['fastest_batch_size']}")
     print(f"{dtype}  ratio   {shown(found['ratio'], 2)}; to its default batches of 32 "
           f"{shown(found['ratio_to_default'], 2)}")  # fmt: skip
+    if "ratio_bf16_to_fp32" in found:
+        print(f"bf16 over theirs in fp32: {shown(found['ratio_bf16_to_fp32'], 2)}")
     print(f"{dtype}  cosine of the two: minimum {found['cosine']['minimum']:.6f}, mean {found['cosine']['mean']:.6f}")
 
 

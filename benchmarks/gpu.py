@@ -1,39 +1,44 @@
 """Everything that needs a GPU, in one program: correctness, speed, quality. No network, 20 minutes on an H100.
 
     python benchmarks/gpu.py --data DIR                      # all parts
-    python benchmarks/gpu.py --base FOLDER --parts correctness training-270m
+    python benchmarks/gpu.py --base FOLDER --parts correctness training-270m --limits training-270m=300
 
 Each part is a process of its own with its own limit: one that fails, hangs or needs too much memory stops no other.
-Each writes `gpu-<part>-<GPU>.json` as soon as it is done. DIR holds `train/*.jsonl[.gz]` (rows, for real lengths and
-for the training) and `retrieval/NAME` (suites in BEIR layout); without it rows are made up and `quality` is left out.
+Each writes `gpu-<part>-<GPU>.json` as it goes on: what was measured before a part was stopped is there, with
+`finished: false`. DIR holds `train/*.jsonl[.gz]` (rows, for real lengths and for the training) and `retrieval/NAME`
+(suites in BEIR layout); without it rows are made up and `quality` is left out.
+
+The part quality looks at dev suites alone: those of `gpu_quality.DEV` that DIR has, or those that --suites names. It
+leaves out of the training data what any suite of DIR holds, and records every look in `gpu-quality/ledger.jsonl` beside
+the results (or in $GEMMA4VEC_HOME, where that is set).
+
 Where bundled:gemma-3-270m is not installed, name its folder with --base. `--smoke` runs everything on a CPU with models
 and sizes that mean nothing, to see that it runs.
 """
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-from record import RESULTS, as_program, say, write_result
+from gpu_found import STOPPED, Found
+from record import RESULTS, as_program, say
 
 from gemma4vec.errors import InputError, WorkError
 
-# Seconds that a part may take on an H100; with the training's minutes together under 20 minutes.
+# Seconds that a part may take on an H100; with the training's minutes 20 minutes together.
 LIMITS = {
-    "correctness": 240,
-    "training-270m": 180,
+    "correctness": 180,
+    "training-270m": 200,
     "encoding-270m": 90,
-    "training-e2b": 210,
+    "training-e2b": 240,
     "encoding-e2b": 110,
-    "quality": 110,  # and the minutes of training
+    "quality": 140,  # and the minutes of training
 }
-GRACE = 20  # seconds between asking a part to stop and killing it
+GRACE = 20  # seconds that a part has to end itself at its limit, before it is killed
 
 
 def main() -> int:
@@ -43,7 +48,8 @@ def main() -> int:
     wanted = arguments.parts or [part for part in LIMITS if part != "quality" or arguments.data]
     if "quality" in wanted and arguments.data is None:
         raise InputError("the part quality needs --data DIR with train/ and retrieval/")
-    outcomes = {part: start_part(part, arguments) for part in wanted}
+    with tempfile.TemporaryDirectory(prefix="gpu-") as work:
+        outcomes = {part: start_part(part, arguments, work) for part in wanted}
     print(f"{'part':<16}{'outcome':<34}{'seconds':>8}")
     for part, (outcome, seconds) in outcomes.items():
         print(f"{part:<16}{outcome:<34}{seconds:>8.0f}")
@@ -55,43 +61,59 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--base", default="bundled:gemma-3-270m", help="Gemma 3 270M: bundled:NAME or a folder")
     parser.add_argument("--data", type=Path, help="folder with train/ and retrieval/")
     parser.add_argument("--parts", nargs="+", choices=list(LIMITS), help="default: all")
+    parser.add_argument(
+        "--limits", nargs="+", default=[], type=limit_given, metavar="PART=SECONDS", help="instead of the usual ones"
+    )
     parser.add_argument("--minutes", type=float, default=4.0, help="of training in the part quality")
     parser.add_argument("--recipe", type=Path, help="for the part quality; its data and budget are replaced")
-    parser.add_argument("--suites", nargs="+", default=[], help="for the part quality; default: all of the folder")
+    parser.add_argument("--suites", nargs="+", default=[], help="dev suites of the folder, for the part quality")
     parser.add_argument("--hard-negatives", type=int, default=4)
     parser.add_argument("--rows", type=int, nargs=2, default=[64, 16], metavar=("270M", "E2B"), help="rows in a batch")
     parser.add_argument("--steps", type=int, default=4, help="optimiser steps in a timed block")
     parser.add_argument("--warm-up", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--documents", type=int, default=4000, help="that are encoded")
+    parser.add_argument(
+        "--documents", type=int, nargs=2, default=[4000, 600], metavar=("270M", "E2B"), help="that are encoded"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, for a CPU")
     parser.add_argument("--one", choices=list(LIMITS), help=argparse.SUPPRESS)  # this process is one part
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)  # what parts share
     arguments = parser.parse_args()
     if arguments.smoke:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        arguments.steps, arguments.warm_up, arguments.repeats, arguments.documents = 1, 1, 1, 12
+        arguments.steps, arguments.warm_up, arguments.repeats, arguments.documents = 1, 1, 1, [12, 12]
         arguments.rows, arguments.hard_negatives = [2, 2], 1
     return arguments
 
 
-def start_part(part: str, arguments: argparse.Namespace) -> tuple[str, float]:
+def limit_given(text: str) -> tuple[str, float]:
+    """`PART=SECONDS`."""
+    part, _, seconds = text.partition("=")
+    if part not in LIMITS or not seconds.isdecimal() or int(seconds) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no PART=SECONDS; parts are {', '.join(LIMITS)}")
+    return part, float(seconds)
+
+
+def limit_of(part: str, arguments: argparse.Namespace) -> float:
+    """Seconds that a part may take."""
+    usual = LIMITS[part] + (60 * arguments.minutes if part == "quality" and not arguments.smoke else 0)
+    return float(dict(arguments.limits).get(part, usual))
+
+
+def start_part(part: str, arguments: argparse.Namespace, work: str) -> tuple[str, float]:
     """Run one part in a process of its own; gives how it ended and its seconds."""
-    limit = LIMITS[part] + (60 * arguments.minutes if part == "quality" and not arguments.smoke else 0)
+    limit = limit_of(part, arguments)
     say(f"{part}: at most {limit:.0f} s")
     started = time.monotonic()
-    process = subprocess.Popen([sys.executable, __file__, *sys.argv[1:], "--one", part])
+    process = subprocess.Popen([sys.executable, __file__, *sys.argv[1:], "--one", part, "--work", work])
     try:
-        code = process.wait(limit)
-        outcome = "done" if code == 0 else f"failed with exit code {code}"
+        code = process.wait(limit + GRACE)
+        outcome = {0: "done", STOPPED: f"stopped after {limit:.0f} s"}.get(code, f"failed with exit code {code}")
     except subprocess.TimeoutExpired:
-        outcome = f"stopped after {limit:.0f} s"
-        process.terminate()  # it writes what it has
-        try:
-            process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        outcome = f"killed after {limit + GRACE:.0f} s"
+        process.kill()
+        process.wait()
     seconds = time.monotonic() - started
     say(f"{part}: {outcome}, {seconds:.0f} s")
     return outcome, seconds
@@ -99,46 +121,42 @@ def start_part(part: str, arguments: argparse.Namespace) -> tuple[str, float]:
 
 def run_part(arguments: argparse.Namespace) -> int:
     """This process's part, and its result file: also what was found by one that fails or is stopped."""
-    part, started = arguments.one, time.monotonic()
-    import torch
+    part = arguments.one
+    name = f"gpu-{part}" + ("-smoke" if arguments.smoke else "")
+    about = {"part": part, "smoke": arguments.smoke, "limit_seconds": limit_of(part, arguments)}
+    found = Found(name, about, arguments.results, limit_of(part, arguments))
+    from gemma4vec.machine.device import choose_device
 
-    if not arguments.smoke and not torch.cuda.is_available():
-        raise WorkError("torch sees no GPU here; --smoke runs the parts on a CPU with tiny sizes")
-    with tempfile.TemporaryDirectory(prefix="gpu-") as folder:
-        os.environ.setdefault("GEMMA4VEC_HOME", str(Path(folder) / "runs"))
-        signal.signal(signal.SIGTERM, stop)
-        found: dict[str, Any] = {}
-        failure = None
+    chosen = choose_device()
+    if not arguments.smoke and chosen.name != "cuda":
+        why = chosen.reason or "torch sees no GPU here"
+        raise WorkError(f"{why}; --smoke runs the parts on a CPU with tiny sizes")
+    with tempfile.TemporaryDirectory(prefix=f"{part}-", dir=arguments.work) as folder:
+        home = arguments.results / "gpu-quality" if part == "quality" else Path(folder) / "runs"
+        os.environ.setdefault("GEMMA4VEC_HOME", str(home))
         try:
-            measure(part, arguments, Path(folder), found)
+            measure(part, arguments, chosen.name, Path(folder), found)
         except Exception as error:
-            failure = error
-            found["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-    measured = {"part": part, "smoke": arguments.smoke, "seconds": time.monotonic() - started, **found}
-    write_result(f"gpu-{part}" + ("-smoke" if arguments.smoke else ""), measured, arguments.results)
-    if failure is not None:
-        raise failure
+            found.end(error=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+            raise
+    found.end()
     return 0
 
 
-def stop(*_: Any) -> None:
-    """The time is up."""
-    raise WorkError("stopped at its time limit; what it had measured by then is written")
-
-
-def measure(part: str, arguments: argparse.Namespace, folder: Path, found: dict[str, Any]) -> None:
+def measure(part: str, arguments: argparse.Namespace, device: str, folder: Path, found: Found) -> None:
     """Put what one part finds into `found`, bit by bit."""
-    from gpu_models import e2b_base, tiny_base, write_rows
+    from gpu_models import e2b_base, small_e2b_base, tiny_base, write_rows
 
     from gemma4vec.model.bases import resolve_base
 
-    device = "cpu" if arguments.smoke else "cuda"
     base = resolve_base(arguments.base, notice=say).path
     if part == "quality":
-        from gpu_quality import quality, quality_recipe, suites_of
+        from gpu_quality import clean_sources, dev_suites, quality, quality_recipe
 
-        recipe = quality_recipe(str(base), arguments.data, arguments.minutes, arguments.recipe, arguments.smoke)
-        return quality(recipe, suites_of(arguments.data, arguments.suites), folder / "quality", found)
+        suites = dev_suites(arguments.data, arguments.suites)
+        sources = clean_sources(arguments.data, folder / "clean", found)
+        recipe = quality_recipe(str(base), sources, arguments.minutes, arguments.recipe, arguments.smoke)
+        return quality(recipe, suites, folder / "quality", found)
     hard_negatives = 1 if part == "correctness" else arguments.hard_negatives
     count = 40 if arguments.smoke else 8 if part == "correctness" else 6000
     rows = write_rows(folder / "rows.jsonl", arguments.data, count, hard_negatives)
@@ -149,16 +167,18 @@ def measure(part: str, arguments: argparse.Namespace, folder: Path, found: dict[
         from gemma4vec.recipe.sources import Source
 
         loaded = list(load_sources((Source(name="rows", path=str(rows)),), say).rows)[:8]
-        bases = {"tiny": tiny_base(base, folder / "tiny")} | ({} if arguments.smoke else {"270m": base})
-        return correctness(bases, loaded, device, found, compiled=not arguments.smoke)
+        bases = {"tiny": tiny_base(base, folder / "tiny"), "gemma-4": small_e2b_base(base, folder / "gemma-4")}
+        return correctness(bases if arguments.smoke else bases | {"270m": base}, loaded, device, found)
     kind, size = part.split("-")
-    if size == "e2b":
-        base = e2b_base(base, folder / "e2b", device, small=arguments.smoke)
+    large = size == "e2b"
+    if large:
+        made = (arguments.work or folder) / "e2b"  # ten gigabytes: the first part that needs them makes them
+        base = small_e2b_base(base, made) if arguments.smoke else e2b_base(base, made, device)
     from gpu_speed import encoding, training
 
     if kind == "encoding":
-        return encoding(base, rows, arguments, folder, found)
-    return training(base, rows, arguments, arguments.rows[size == "e2b"], folder, found)
+        return encoding(base, rows, arguments, folder, found, large=large)
+    return training(base, rows, arguments, folder, found, large=large)
 
 
 if __name__ == "__main__":

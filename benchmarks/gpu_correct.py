@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_found import Found
 from record import say
 
 from gemma4vec.data.rows import Row
 from gemma4vec.errors import WorkError
 from gemma4vec.model.build import Built, build
-from gemma4vec.model.compilation import use_compile_cache
+from gemma4vec.model.compilation import choose_compile, use_compile_cache
 from gemma4vec.model.probe import check
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
@@ -19,6 +20,8 @@ from gemma4vec.training.loop import compile_for_training
 # Relative errors, ||found - expected|| / ||expected||, that rounding in fp32 explains. A wrong mask gives above .01.
 ALLOWED = {"vectors": 1e-4, "gradients": 1e-3}
 LEAST_COSINE_BF16 = 0.99
+COMPILED = ("gemma-4", "270m")  # of each family one: a compilation takes a minute
+SMOKE = "shared beginnings, compiled"  # what a CPU compiles
 LAYOUTS: dict[str, dict[str, Any]] = {
     "padded": {"kind": "padded"},
     "packed": {"kind": "packed", "share_beginnings": False},
@@ -27,54 +30,85 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "shared beginnings, compiled": {"kind": "packed", "share_beginnings": True, "compile": True},
     "checkpointed": {"kind": "packed", "gradient_checkpointing": True},
     "GradCache": {"kind": "packed", "grad_cache": True, "tokens_per_forward": 256},
+    "padded, compiled": {"kind": "padded", "compile": True},
+    "checkpointed, compiled": {"kind": "packed", "gradient_checkpointing": True, "compile": True},
+    "GradCache, compiled": {"kind": "packed", "grad_cache": True, "tokens_per_forward": 256, "compile": True},
 }
 
 
-def correctness(
-    bases: dict[str, Path], rows: list[Row], device: str, found: dict[str, Any], *, compiled: bool = True
-) -> None:
-    """Put the errors of each layout in both attention modes on each base into `found`.
+def correctness(bases: dict[str, Path], rows: list[Row], device: str, found: Found) -> None:
+    """Put the errors of each layout in both attention modes on each base into `found`; compiled layers come last.
+
+    Compiled ones are of `COMPILED`, under both modes; on a CPU, where this is but a smoke test, `SMOKE` alone.
 
     Raises:
         WorkError: one is larger than rounding explains, or is NaN.
     """
     torch.set_float32_matmul_precision("highest")  # TF32 would round every product to ten bits
-    found |= {"allowed": ALLOWED | {"cosine_bf16": LEAST_COSINE_BF16}, "by_model": {}}
-    wrong: list[str] = []
-    for name, base in bases.items():
-        for attention in ("causal", "bidirectional"):
-            errors = found["by_model"][f"{name}, {attention}"] = {}
-            compare(base, attention, rows, device, errors, compiled=compiled)
-            wrong += [f"{name}, {attention}, {layout}" for layout, one in errors.items() if not one["ok"]]
+    choice = choose_compile("auto", steps=None, minutes=None)
+    by_model: dict[str, dict[str, Any]] = {}
+    found.keep(allowed=ALLOWED | {"cosine_bf16": LEAST_COSINE_BF16}, compiled=vars(choice), by_model=by_model)
+    for compiled in (False, True) if choice.on else (False,):
+        for name, base in bases.items():
+            for attention in ("causal", "bidirectional"):
+                paths = paths_of(attention, compiled=compiled, smoke=device == "cpu")
+                if paths and (name in COMPILED or not compiled):
+                    errors = by_model.setdefault(f"{name}, {attention}", {})
+                    compare(base, attention, rows, device, paths, errors, found)
+    wrong = [f"{name}, {layout}" for name, errors in by_model.items() for layout, x in errors.items() if not x["ok"]]
     if wrong:
         raise WorkError(f"{len(wrong)} paths differ from the CPU's plain one, first: {wrong[0]}")
 
 
+def paths_of(attention: str, *, compiled: bool, smoke: bool) -> dict[str, dict[str, Any]]:
+    """Of `LAYOUTS` the plain or the compiled ones that this attention mode allows."""
+    return {
+        name: layout
+        for name, layout in LAYOUTS.items()
+        if layout.get("compile", False) == compiled
+        and (attention == "causal" or not layout.get("share_beginnings"))
+        and (name == SMOKE or not (compiled and smoke))
+    }
+
+
 def compare(
-    base: Path, attention: str, rows: list[Row], device: str, errors: dict[str, Any], *, compiled: bool
+    base: Path,
+    attention: str,
+    rows: list[Row],
+    device: str,
+    paths: dict[str, dict[str, Any]],
+    errors: dict[str, Any],
+    found: Found,
 ) -> None:
-    """Relative errors of each layout that this attention mode allows; compiled ones are compiled once a mode."""
+    """Relative errors of each of these layouts."""
     plain = recipe(base, attention, LAYOUTS["padded"] | {"compile": False}, len(rows))
     vectors_AD, gradients = run(plain, base, rows, "cpu", torch.float32)
-    for name, layout in LAYOUTS.items():
-        if layout.get("share_beginnings") and attention == "bidirectional":
-            continue
-        if layout.get("compile") and (not compiled or layout["share_beginnings"] != (attention == "causal")):
-            continue
+    for name, layout in paths.items():
         chosen = recipe(base, attention, {"compile": False} | layout, len(rows))
-        theirs_AD, their_gradients = run(chosen, base, rows, device, torch.float32)
-        one = {
-            "vectors": relative_error(theirs_AD, vectors_AD),
-            "gradients": relative_error(their_gradients, gradients),
-        }
-        errors[name] = one | {"ok": all(one[key] <= ALLOWED[key] for key in ALLOWED)}
-        say(f"  {base.name}, {attention}, {name}: vectors {one['vectors']:.1e}, gradients {one['gradients']:.1e}")
-    rounded_AD, _ = run(
-        recipe(base, attention, {"kind": "packed", "compile": False}, len(rows)), base, rows, device, torch.bfloat16
-    )
+        try:
+            theirs_AD, their_gradients = run(chosen, base, rows, device, torch.float32)
+        except Exception as error:  # the other paths are worth knowing too; this one fails the part at its end
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            errors[name] = {"ok": False, "error": reason}
+            say(f"  {base.name}, {attention}, {name}: {reason}")
+        else:
+            one = {
+                "vectors": relative_error(theirs_AD, vectors_AD),
+                "gradients": relative_error(their_gradients, gradients),
+            }
+            errors[name] = one | {"ok": all(one[key] <= ALLOWED[key] for key in ALLOWED)}
+            say(f"  {base.name}, {attention}, {name}: vectors {one['vectors']:.1e}, gradients {one['gradients']:.1e}")
+        found.keep()
+    compiled = any(layout.get("compile") for layout in paths.values())
+    if compiled and device == "cpu":
+        return
+    name = "packed, bf16" + (", compiled" if compiled else "")
+    layout = {"kind": "packed", "compile": compiled}
+    rounded_AD, _ = run(recipe(base, attention, layout, len(rows)), base, rows, device, torch.bfloat16)
     cosine = float(torch.nn.functional.cosine_similarity(rounded_AD, vectors_AD, dim=1).min())
-    errors["packed, bf16"] = {"least_cosine": cosine, "ok": cosine >= LEAST_COSINE_BF16}
-    say(f"  {base.name}, {attention}, packed in bf16: least cosine {cosine:.4f}")
+    errors[name] = {"least_cosine": cosine, "ok": cosine >= LEAST_COSINE_BF16}
+    found.keep()
+    say(f"  {base.name}, {attention}, {name}: least cosine {cosine:.4f}")
 
 
 def recipe(base: Path, attention: str, layout: dict[str, Any], rows: int) -> Recipe:

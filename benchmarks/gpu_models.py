@@ -13,6 +13,7 @@ import torch
 from record import say
 
 from gemma4vec.errors import InputError
+from gemma4vec.files import atomic_folder
 from gemma4vec.model.families import text_config
 from gemma4vec.model.skeleton import empty_backbone
 
@@ -35,20 +36,18 @@ E2B = {
     "final_logit_softcapping": 30.0,
     "layer_types": [("sliding_attention", "full_attention")[(i + 1) % 5 == 0] for i in range(35)],
 }
-# The same model, small: what `--smoke` measures.
+# The same model, small, with a layer of each kind that is there: sliding and global, with keys of its own and without.
 SMALL_E2B = E2B | {
-    "vocab_size": 512,
-    "vocab_size_per_layer_input": 512,
     "hidden_size": 32,
     "intermediate_size": 48,
-    "num_hidden_layers": 5,
+    "num_hidden_layers": 4,
     "num_attention_heads": 2,
     "head_dim": 8,
     "global_head_dim": 16,
     "hidden_size_per_layer_input": 8,
     "num_kv_shared_layers": 2,
     "sliding_window": 16,
-    "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
 }
 # Of a base's own config, what makes it tiny and keeps its kind; layers of both kinds of attention.
 TINY = {
@@ -65,17 +64,24 @@ TINY = {
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.gguf", "config.json", "generation_config.json")
 
 
-def e2b_base(tokenizer_of: Path, folder: Path, device: str, *, small: bool) -> Path:
+def e2b_base(tokenizer_of: Path, folder: Path, device: str) -> Path:
     """A Gemma 4 E2B in shape, with random weights in bf16 made on the device and the tokenizer of another base.
 
-    Gemma 3's tokenizer has as many tokens. With values of a standard deviation of .02 everything stays finite.
+    Gemma 3's tokenizer has as many tokens. With values of a standard deviation of .02 everything stays finite. A folder
+    that is there already is one that an earlier part made.
     """
+    from transformers import Gemma4TextConfig
+
+    return _random_base(Gemma4TextConfig(**E2B), tokenizer_of, folder, torch.bfloat16, device)
+
+
+def small_e2b_base(tokenizer_of: Path, folder: Path) -> Path:
+    """A Gemma 4 with four small layers and random weights in fp32, and the tokenizer of another base."""
     from transformers import Gemma4TextConfig
 
     vocabulary = int(text_config(tokenizer_of).vocab_size)
     words = {"vocab_size": vocabulary, "vocab_size_per_layer_input": vocabulary}
-    config = Gemma4TextConfig(**(SMALL_E2B | words if small else E2B))
-    return _random_base(config, tokenizer_of, folder, torch.bfloat16, device)
+    return _random_base(Gemma4TextConfig(**SMALL_E2B | words), tokenizer_of, folder, torch.float32, "cpu")
 
 
 def tiny_base(like: Path, folder: Path) -> Path:
@@ -87,18 +93,20 @@ def tiny_base(like: Path, folder: Path) -> Path:
 
 
 def _random_base(config: Any, tokenizer_of: Path, folder: Path, dtype: torch.dtype, device: str) -> Path:
+    if folder.is_dir():
+        return folder
     torch.manual_seed(0)
     backbone = empty_backbone(config, causal=True, dtype=dtype, device=device)
     with torch.no_grad():  # norms keep their ones
         for parameter in backbone.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(std=0.02)
-    folder.mkdir(parents=True)
-    backbone.save_pretrained(folder, dtype)
-    skipped = {file.name for pattern in WEIGHTS for file in tokenizer_of.glob(pattern)}
-    for file in tokenizer_of.iterdir():
-        if file.is_file() and file.name not in skipped:
-            shutil.copy(file, folder / file.name)
+    with atomic_folder(folder) as made:
+        backbone.save_pretrained(made, dtype)
+        skipped = {file.name for pattern in WEIGHTS for file in tokenizer_of.glob(pattern)}
+        for file in tokenizer_of.iterdir():
+            if file.is_file() and file.name not in skipped:
+                shutil.copy(file, made / file.name)
     parameters = sum(parameter.numel() for parameter in backbone.parameters())
     say(f"{config.model_type} with random weights: {parameters / 1e9:.2f} billion parameters")
     return folder

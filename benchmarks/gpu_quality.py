@@ -1,20 +1,37 @@
-"""The quality part of `gpu.py`: train on the rows of a folder for some minutes, and evaluate on its suites."""
+"""The quality part of `gpu.py`: train on the rows of a folder for some minutes, and evaluate on its dev suites.
+
+Final suites are not opened here: they are for frozen recipes (docs/ledger.md). Their texts are read all the same, to
+leave out of the training data what they hold; nothing is scored on them.
+"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpu_found import Found
 from gpu_models import train_files
 from record import say
 
-from gemma4vec.data.suites import load_suite
+from gemma4vec.data.check import check_sources, stamps
+from gemma4vec.data.check_stamp import write_stamp
+from gemma4vec.data.cleaning import write_clean
+from gemma4vec.data.named import suites_named
+from gemma4vec.data.open_suite import open_suite
+from gemma4vec.data.overlap import NEAR
+from gemma4vec.data.suite_group import AnySuite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.evaluate import evaluate
+from gemma4vec.files import home
+from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.model.embedder import Embedder
 from gemma4vec.recipe.load import load_recipe, parse_recipe
 from gemma4vec.recipe.schema import Recipe
+from gemma4vec.recipe.sources import Source
 from gemma4vec.training.run import start_run, train_run
 
+# The suites that guide choices; all others of a data folder are kept for the end.
+DEV = ("cranfield", "cosqa", "dbpedia_entity_5k")
 # What trained best on a CPU (see results/matrix-*), with the batch and the micro-batches that a GPU has room for.
 DEFAULT = {
     "name": "gpu-quality",
@@ -30,64 +47,96 @@ DEFAULT = {
 }
 
 
-def quality_recipe(base: str, data: Path, minutes: float, given: Path | None, smoke: bool) -> Recipe:
-    """The recipe given (its data and budget replaced), or `DEFAULT`, on all row files of the folder.
+def dev_suites(data: Path, named: list[str]) -> list[AnySuite]:
+    """Those of `data/retrieval` that are `named`, or those of `DEV` that are there; opened as dev suites.
 
     Raises:
-        InputError: the folder has no rows, or the recipe is wrong.
+        InputError: one is not there, none is, or one says itself that it is final.
+    """
+    there = _suites_of(data)
+    wanted = named or [name for name in DEV if name in there]
+    missing = [name for name in wanted if name not in there]
+    if missing or not wanted:
+        raise InputError(
+            f"{data}/retrieval holds {f'no suite {missing[0]}' if missing else 'none of the dev suites'}; it holds "
+            f"{', '.join(there) or 'none'}; name those with --suites that may guide choices: they are looked at"
+        )
+    return [open_suite(str(there[name]), role="dev", notice=say) for name in wanted]
+
+
+def _suites_of(data: Path) -> dict[str, Path]:
+    return {folder.parent.name: folder.parent for folder in sorted(data.glob("retrieval/*/corpus.jsonl*"))}
+
+
+def clean_sources(data: Path, folder: Path, found: Found) -> list[dict[str, Any]]:
+    """The folder's row files without what any of its suites holds, as `data check --clean` writes them."""
+    sources = [
+        Source(name=file.name.split(".")[0].replace("-", "_"), source="jsonl", path=str(file.resolve()))
+        for file in train_files(data)
+    ]
+    suites = suites_named([str(path) for path in _suites_of(data).values()], say)
+    reports = check_sources(sources, suites, say=say)
+    for stamp in stamps(reports, suites, NEAR):
+        write_stamp(stamp)
+    kept = write_clean(folder, reports)
+    rows = {report.name: {"rows": len(report.rows), "kept": kept[report.name]} for report in reports}
+    found.keep(sources=rows, checked_against=[suite.name for suite in suites])
+    return [{"name": name, "source": "jsonl", "path": str(folder / f"{name}.jsonl.gz")} for name in kept if kept[name]]
+
+
+def quality_recipe(
+    base: str, sources: Sequence[dict[str, Any]], minutes: float, given: Path | None, smoke: bool
+) -> Recipe:
+    """The recipe given (its data and budget replaced), or `DEFAULT`, on these sources.
+
+    Raises:
+        InputError: the recipe is wrong.
     """
     import yaml
 
-    sources = [
-        {"name": file.name.split(".")[0].replace("-", "_"), "source": "jsonl", "path": str(file.resolve())}
-        for file in train_files(data)
-    ]
     budget = {"steps": 2} if smoke else {"minutes": minutes}
     changes = [f"stages.0.data={json.dumps(sources)}", f"stages.0.budget={json.dumps(budget)}", f"model.base={base}"]
     if smoke:
         changes += ["stages.0.batch.rows=4", "stages.0.layout.tokens_per_forward=512", "stages.0.layout.compile=false"]
     if given is not None:
         return load_recipe(given, changes)
-    tree = {**DEFAULT, "stages": [{**DEFAULT["stages"][0], "data": sources, "budget": budget}]}  # type: ignore[dict-item, index]
+    stage: dict[str, Any] = DEFAULT["stages"][0]  # type: ignore[assignment, index]
+    tree = {**DEFAULT, "stages": [{**stage, "data": list(sources), "budget": budget}]}
     return parse_recipe(yaml.safe_dump(tree), "gpu_quality.py", changes)
 
 
-def suites_of(data: Path, named: list[str]) -> list[Path]:
-    """The suites of `data/retrieval`, all or those named.
-
-    Raises:
-        InputError: one is not there.
-    """
-    there = sorted(folder.parent for folder in data.glob("retrieval/*/corpus.jsonl*"))
-    names = [folder.name for folder in there]
-    missing = [name for name in named if name not in names]
-    if missing or not there:
-        raise InputError(
-            f"{data}/retrieval holds no suite {missing[0] if missing else ''}; it holds {', '.join(names)}"
-        )
-    return [folder for folder in there if not named or folder.name in named]
-
-
-def quality(recipe: Recipe, suites: list[Path], folder: Path, found: dict[str, Any]) -> None:
-    """Train, then evaluate each suite; everything goes into `found`."""
+def quality(recipe: Recipe, suites: Sequence[AnySuite], folder: Path, found: Found) -> None:
+    """Train, then evaluate each suite; everything goes into `found`. Looks go into the ledger of the outputs' home."""
     run = start_run(recipe, folder)
     model = train_run(run, say)
     finished = run.events("finished")[-1]
     steps = run.events("step")
     scores: dict[str, float] = {}
-    found |= {
-        "ndcg@10": scores,
-        "tokens": finished["tokens"],
-        "seconds": finished["seconds"],
-        "tokens_per_second": finished["tokens"] / max(1e-9, finished["seconds"]),
-        "peak_memory_gb": finished["peak_memory_bytes"] / 1e9,
-        "steps": len(steps),
-        "losses": [round(float(step["loss"]), 4) for step in steps][:: max(1, len(steps) // 50)],
-        "recipe": recipe.model_dump(mode="json")["model"] | {"base": Path(recipe.model.base).name},
-    }
+    found.keep(
+        training={
+            "tokens": finished["tokens"],
+            "seconds": finished["seconds"],
+            "tokens_per_second": finished["tokens"] / max(1e-9, finished["seconds"]),
+            "peak_memory_gb": finished["peak_memory_bytes"] / 1e9,
+            "steps": len(steps),
+            "losses": [round(float(step["loss"]), 4) for step in steps][:: max(1, len(steps) // 50)],
+            "prepared": [
+                {key: event[key] for key in ("compile", "compile_reason")} for event in run.events("prepared")
+            ],
+        },
+        recipe=recipe.model_dump(mode="json")["model"] | {"base": Path(recipe.model.base).name},
+        recipe_id=run.manifest["recipe_id"],
+    )
     embedder = Embedder.load(model, notice=say)
-    for path in suites:
-        suite = load_suite(path)
+    for suite in suites:
         scores[suite.name] = evaluate(embedder, suite, run=run).interval("ndcg@10").mean
         say(f"  {suite.name}: nDCG@10 {scores[suite.name]:.4f}")
-    found["mean"] = sum(scores.values()) / len(scores)
+        found.keep(**{"ndcg@10": scores, "mean": sum(scores.values()) / len(scores), "looks": looks_of(run.run_id)})
+
+
+def looks_of(run_id: str) -> list[dict[str, Any]]:
+    """What the ledger says that this run was looked at on."""
+    with open_ledger(home()) as ledger:
+        return ledger.rows(
+            "SELECT DISTINCT time, suite, suite_fingerprint, role FROM looks WHERE run_id = ?", (run_id,)
+        )

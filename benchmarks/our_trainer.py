@@ -1,12 +1,14 @@
 """Our side of `training_speed.py`: the parts that `gemma4vec train` is made of, stepped from outside.
 
-Nothing is left out of a step but what is written and shown after it (an event of one line).
+Nothing is left out of a step but what is written and shown after it (an event of one line). Batches are made ahead, in
+a thread, as there; a block begins and ends with as many batches ready, so that it makes as many as it uses.
 """
 
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ from record import say
 
 from gemma4vec.data.rows import Row
 from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.bases import ResolvedBase
 from gemma4vec.model.build import Built, build
 from gemma4vec.recipe.load import dump_recipe
 from gemma4vec.recipe.schema import Recipe
+from gemma4vec.training.ahead import DEPTH, Ahead
 from gemma4vec.training.contrast import ContrastBatch, ContrastTask
 from gemma4vec.training.loop import Stage, prepare_model
 from gemma4vec.training.optimiser import MasterAdamW, learning_rate
@@ -29,7 +33,13 @@ from gemma4vec.training.progress import ProgressLine
 
 @dataclass
 class Ours:
-    """The first stage of a recipe; `tokens`, `losses` and `padding_shares` have one entry a step done."""
+    """The first stage of a recipe; `tokens`, `losses` and `padding_shares` have one entry a step done.
+
+    Attributes:
+        first: the adapters' values before any training.
+        waited: seconds that batches were waited for in each call of `train`.
+        ready: batches that are made and not used yet, between two calls of `train`.
+    """
 
     stage: Stage
     batches: Iterator[ContrastBatch]
@@ -37,15 +47,23 @@ class Ours:
     dtype: torch.dtype
     device: str
     total_steps: int
+    first: dict[str, torch.Tensor]
     tokens: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     padding_shares: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+    ready: list[ContrastBatch] = field(default_factory=list)
     rotation: Any = None
 
     @property
     def built(self) -> Built:
         """The model."""
         return self.stage.built
+
+    @property
+    def compile_reason(self) -> str:
+        """Why layers are compiled, or not; known once they are prepared."""
+        return str(self.stage.run.events("prepared")[-1]["compile_reason"])
 
     def prepare(self) -> None:
         """Probe and, as the recipe says, compile."""
@@ -67,29 +85,59 @@ class Ours:
                 module.rotate_half = library  # type: ignore[attr-defined]
 
     def train(self, steps: int) -> float:
-        """Train some steps; gives seconds, making the batches included."""
-        settings = self.stage.settings.optimiser
+        """Train some steps; gives seconds, making as many batches included.
+
+        The clock starts with `DEPTH` batches ready, as a step of a long run finds them, and stops when as many are
+        ready again: none comes free, and none is made while somebody else's clock runs.
+        """
+        while len(self.ready) < DEPTH:
+            self.ready.append(next(self.batches))
         started = read_clock()
-        with self._own_rotation():
-            for _ in range(steps):
-                loss = self.stage.task.loss(self.built, next(self.batches))
-                loss.value.backward()
-                self.optimiser.step(learning_rate(settings, len(self.tokens), self.total_steps))
-                self.tokens.append(loss.tokens)
-                self.losses.append(float(loss.value.detach()))
-                self.padding_shares.append(loss.padding_share)
-        return read_clock() - started
+        ahead = Ahead(chain(self.ready, self.batches), lambda: DEPTH + steps)
+        try:
+            with self._own_rotation():
+                for _ in range(steps):
+                    self._step(ahead.take())
+            self.waited.append(ahead.waited)
+            self.ready = [ahead.take() for _ in range(DEPTH)]
+            return read_clock() - started
+        finally:
+            ahead.close()
+
+    def _step(self, batch: ContrastBatch) -> None:
+        loss = self.stage.task.loss(self.built, batch)
+        loss.value.backward()
+        self.optimiser.step(learning_rate(self.stage.settings.optimiser, len(self.tokens), self.total_steps))
+        self.tokens.append(loss.tokens)
+        self.losses.append(float(loss.value.detach()))
+        self.padding_shares.append(loss.padding_share)
 
 
-def build_ours(recipe: Recipe, base: ResolvedBase, rows: Sequence[Row], folder: Path, total_steps: int) -> Ours:
-    """Load the base and put everything together as `gemma4vec train` does; `folder` takes the run folder."""
+def build_ours(
+    recipe: Recipe, base: ResolvedBase, rows: Sequence[Row], folder: Path, total_steps: int, before: Ours | None = None
+) -> Ours:
+    """Load the base and put everything together as `gemma4vec train` does; `folder` takes the run folder.
+
+    Instead of loading it, the model can be that of `before`, compiled or not, with its first adapters put back; layout,
+    batches and optimiser are new. The two recipes must describe the same model.
+    """
     settings = recipe.stages[0]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device().name
     choice = choose_dtype(device, recipe.model.dtype)
     say(f"dtype: {choice.dtype} ({choice.reason})")
-    built = build(recipe.model, base.path, dtype=choice.dtype, device=device, seed=recipe.seed)
+    if before is None:
+        built = build(recipe.model, base.path, dtype=choice.dtype, device=device, seed=recipe.seed)
+        first = {name: parameter.detach().clone() for name, parameter in built.trainable().items()}
+    else:
+        built, first = before.built, before.first
+        with torch.no_grad():
+            for name, parameter in built.trainable().items():
+                parameter.copy_(first[name])
+                parameter.grad = None
     task = ContrastTask(settings, rows, built, max_tokens=recipe.model.max_tokens, seed=recipe.seed)
     run = RunFolder.create(folder / "runs", recipe.name, dump_recipe(recipe))
     stage = Stage(0, settings, task, built, run, None, ProgressLine("ours"))
     optimiser = MasterAdamW(built.trainable(), settings.optimiser)
-    return Ours(stage, task.batches(0), optimiser, choice.dtype, device, total_steps)
+    ours = Ours(stage, task.batches(0), optimiser, choice.dtype, device, total_steps, first)
+    ours.rotation = before.rotation if before is not None else None
+    return ours

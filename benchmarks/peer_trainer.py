@@ -1,8 +1,9 @@
 """The peer of `training_speed.py`: sentence-transformers' own trainer, set up to train the same thing.
 
 Same base and attention mode, same LoRA with the same initial values, same rows in the same order, same truncation.
-Everything else is its own: tokenising in its collator, padding to the longest text of a column, candidates of equal
-kind merged into one forward, its loss, its optimiser (fused AdamW), transformers' training loop.
+Everything else is its own: tokenising in its collator (on a GPU in loader processes), padding to the longest text of a
+column, candidates of equal kind merged into one forward, its loss, its optimiser (fused AdamW), transformers' training
+loop.
 """
 
 import copy
@@ -28,6 +29,8 @@ from transformers import TrainerCallback
 
 from gemma4vec.data.batches import RowBatch
 from gemma4vec.errors import InputError
+from gemma4vec.machine.describe import usable_cores
+from gemma4vec.machine.device import choose_device
 from gemma4vec.model.build import Built
 from gemma4vec.model.families import family_of, text_config
 from gemma4vec.model.prompts import Document
@@ -110,9 +113,14 @@ class BlockClock(TrainerCallback):
 
 def read_clock() -> float:
     """Seconds, after the GPU (where there is one) has done all that it was given."""
-    if torch.cuda.is_available():
+    if choose_device().name == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def loader_processes() -> int:
+    """Processes that make the peer's batches: none on a CPU, where they would compete with the training for cores."""
+    return min(4, usable_cores() // 4) if choose_device().name == "cuda" else 0
 
 
 def build_peer(
@@ -163,9 +171,9 @@ def build_peer(
         router_mapping={name: "query" if name == "query" else "document" for name in dataset.column_names},
         batch_sampler=_in_order,
         dataloader_drop_last=True,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=not torch.cuda.is_available(),
+        dataloader_num_workers=loader_processes(),
+        dataloader_pin_memory=choose_device().name == "cuda",
+        use_cpu=choose_device().name == "cpu",
         eval_strategy="no",
         save_strategy="no",
         logging_strategy="no",
@@ -214,7 +222,7 @@ def _model(recipe: Recipe, base: Path, built: Built, folder: Path, precision: Pr
     pooling = Pooling(
         built.encoder.backbone.hidden_size, pooling_mode=READOUTS[recipe.model.readout.name].sentence_transformers
     )
-    model = SentenceTransformer(modules=[transformer, pooling], device="cuda" if torch.cuda.is_available() else "cpu")
+    model = SentenceTransformer(modules=[transformer, pooling], device=choose_device().name)
     adapted = {_place(name).split(".lora_")[0] for name in built.trainable()}
     model.add_adapter(
         LoraConfig(

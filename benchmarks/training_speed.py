@@ -84,10 +84,12 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     return load_recipe(arguments.recipe, [*overrides, *arguments.set])
 
 
-def measure(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """Set up both sides, check that they do the same, and time them in turn."""
+def measure(
+    arguments: argparse.Namespace, recipe: Recipe, folder: Path, before: "Ours | None" = None
+) -> dict[str, Any]:
+    """Set up both sides, check that they do the same, and time them in turn; `before` as in `build_ours`."""
     from our_trainer import build_ours
-    from peer_trainer import build_peer
+    from peer_trainer import build_peer, loader_processes
     from transformers.training_args import OptimizerNames
 
     settings = recipe.stages[0]
@@ -96,22 +98,23 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> dict
     # One batch more than is trained: the peer's loader fetches one ahead.
     count = max(total + 1, SEARCHED)
     rows = chosen_rows(load_sources(settings.data, say).rows, recipe, count)
-    ours = build_ours(recipe, base, rows, folder, total)
+    ours = build_ours(recipe, base, rows, folder, total, before)
     if arguments.device and ours.device != arguments.device:
         raise InputError(f"--device {arguments.device}: torch sees none here")
     drawn = [batch.texts for batch in islice(ours.stage.task.batches(0), count)]
 
-    def peer_of(precision: "Precision", steps: int) -> "Peer":
+    def peer_of(precision: "Precision", steps: int, given: int) -> "Peer":
         compiled = arguments.peer_compile
+        few = drawn[:given]
         return build_peer(
-            recipe, base.path, ours.built, drawn, folder, precision=precision, max_steps=steps, compiled=compiled
+            recipe, base.path, ours.built, few, folder, precision=precision, max_steps=steps, compiled=compiled
         )
 
     trials: dict[Precision, float] = {}
     precision = arguments.peer_precision
     if precision == "auto":
         precision, trials = fastest_precision(peer_of, str(ours.dtype), arguments.warm_up)
-    peer = peer_of(precision, total)
+    peer = peer_of(precision, total, count)
     check = compare_first_batch(ours, peer, settings.task.temperature)
     timed = time_in_turn(ours, peer, arguments)
     if ours.tokens[:total] != peer.tokens[:total]:
@@ -121,12 +124,16 @@ def measure(arguments: argparse.Namespace, recipe: Recipe, folder: Path) -> dict
             "precision": precision,
             "seconds_per_step_in": trials,
             "compiled": arguments.peer_compile,
+            "loader_processes": loader_processes(),
+            "attention": "sdpa",
             "optimiser": OptimizerNames(peer.trainer.args.optim).value,
         },
         "first_batch_loss": check,
         "mean_loss": {"ours": float(np.mean(ours.losses)), "theirs": float(np.mean(peer.losses()))},
         "padding_share_of_ours": float(np.mean(ours.padding_shares)),
         "compiled": ours.built.encoder.backbone.compiled,
+        "compile_reason": ours.compile_reason,
+        "waited_for_batches": {"ours": sum(ours.waited[-arguments.repeats :])},
         "dtype": str(ours.dtype),
         "device": ours.device,
         "hard_negatives": settings.task.hard_negatives,
@@ -152,10 +159,12 @@ def chosen_rows(rows: Sequence[Row], recipe: Recipe, number_of_batches: int) -> 
 
 
 def fastest_precision(
-    peer_of: "Callable[[Precision, int], Peer]", our_dtype: str, steps: int
+    peer_of: "Callable[[Precision, int, int], Peer]", our_dtype: str, steps: int
 ) -> "tuple[Precision, dict[Precision, float]]":
     """The precision in which the peer is faster here, and the seconds of a step in each that is open to it."""
     from peer_trainer import BlockClock
+
+    from gemma4vec.training.memory import release_memory
 
     if our_dtype == "torch.float32":
         return "fp32", {}
@@ -163,7 +172,8 @@ def fastest_precision(
     candidates: tuple[Precision, ...] = ("bf16", "mixed")
     for precision in candidates:
         clock = BlockClock(1, steps, 1, lambda number: None)
-        peer_of(precision, 1 + steps).train(clock)
+        peer_of(precision, 1 + steps, 2 + steps).train(clock)  # its loader fetches one batch more
+        release_memory()  # its parts hold each other: nothing of it goes before they are looked for
         seconds[precision] = clock.seconds[0] / steps
         say(f"theirs in {precision}: {seconds[precision]:.2f} s a step")
     return min(seconds, key=lambda name: seconds[name]), seconds

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gemma4vec.machine.compiler import missing_compiler
 from tiny_model import write_tiny
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks/gpu.py"
@@ -56,14 +57,19 @@ def test_all_paths_are_compared(base: Path, tmp_path: Path) -> None:
     assert isinstance(found, dict)
     causal, both = found["tiny, causal"], found["tiny, bidirectional"]
     assert {"packed", "shared beginnings", "checkpointed", "GradCache"} < set(causal)
-    assert "shared beginnings" not in both and all(one["ok"] for one in (*causal.values(), *both.values()))
+    assert "shared beginnings" not in both
+    assert all(one["ok"] for errors in found.values() for one in errors.values())
+    assert ("shared beginnings, compiled" in found["gemma-4, causal"]) is (missing_compiler("cpu") is None)
 
 
 def test_training_is_compared_with_the_peer(base: Path, data: Path, tmp_path: Path) -> None:
     found = result_of("training-e2b", base, tmp_path, "--data", str(data))
     assert "peer_failed" not in found, found["peer_failed"]
     assert found["ratio"]["median"] > 0  # type: ignore[index]
-    assert 0 < found["fastest"]["model_flop_utilisation"] < 1  # type: ignore[index]
+    assert found["finished"] and not found["peer_compiled"]["tried"]  # type: ignore[index]
+    best = found["fastest"]
+    assert 0 < best["model_flop_utilisation"] < 1 and sum(best["time"].values()) == pytest.approx(1)  # type: ignore[index]
+    assert best["compiled"] is (missing_compiler("cpu") is None), best["compile_reason"]  # type: ignore[index]
 
 
 def test_encoding_gives_the_peers_vectors(base: Path, tmp_path: Path) -> None:
@@ -72,8 +78,18 @@ def test_encoding_gives_the_peers_vectors(base: Path, tmp_path: Path) -> None:
 
 
 def test_quality_trains_and_evaluates(base: Path, data: Path, tmp_path: Path) -> None:
-    found = result_of("quality", base, tmp_path, "--data", str(data))
-    assert set(found["ndcg@10"]) == {"files"} and found["steps"] == 2  # type: ignore[call-overload]
+    found = result_of("quality", base, tmp_path, "--data", str(data), "--suites", "files")
+    assert set(found["ndcg@10"]) == {"files"} and found["training"]["steps"] == 2  # type: ignore[call-overload, index]
+    assert found["sources"]["code"] == {"rows": 24, "kept": 18}  # type: ignore[index]
+    (look,) = found["looks"]  # type: ignore[misc]
+    assert (look["suite"], look["role"]) == ("files", "dev")
+    journal = (tmp_path / "gpu-quality/ledger.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [record["kind"] for record in map(json.loads, journal)].count("look") == 1
+
+
+def test_no_suite_is_opened_unasked(base: Path, data: Path, tmp_path: Path) -> None:
+    done = run("quality", base, tmp_path, "--data", str(data))
+    assert done.returncode == 2 and "--suites" in done.stderr and not (tmp_path / "gpu-quality").exists()
 
 
 def test_a_failing_part_writes_why_and_stops_no_other(base: Path, tmp_path: Path) -> None:

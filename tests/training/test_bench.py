@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from torch.autograd import DeviceType
 
 from gemma4vec.cli.main import execute
-from gemma4vec.training.bench_split import PARTS, kind_of, split
+from gemma4vec.training.bench_split import PARTS, kind_of, shares, split
 from tiny_model import write_tiny
 
 
@@ -48,7 +50,7 @@ def test_what_is_measured_adds_up(recipe_file: Path, capsys: pytest.CaptureFixtu
     found = bench_of(capsys, str(recipe_file))
     assert found["steps"] == 3 and not found["compiled"]
     assert sum(found["time"].values()) == pytest.approx(1.0)
-    assert set(found["time"]) == {*PARTS, "data"} and min(found["time"].values()) >= 0
+    assert set(found["time"]) == set(PARTS) and min(found["time"].values()) >= 0
     assert 0 < found["roofline"]["share"] < 1
     speed = found["tokens_per_second"]
     assert speed["least"] <= speed["median"] <= speed["most"]
@@ -87,10 +89,43 @@ def test_a_stage_that_is_not_there(recipe_file: Path, capsys: pytest.CaptureFixt
         ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"),
         ("aten::mul", "element-wise"),
         ("triton_poi_fused_gelu_mul_3", "element-wise"),
+        ("triton_poi_fused__scaled_dot_product_efficient_attention_mm_7", "element-wise"),
+        ("triton_red_fused__unsafe_view_add_mm_mul_pow_2", "element-wise"),
+        ("triton_tem_fused_mm_5", "matrix products"),
+        ("triton_tem_fused_flex_attention_0", "attention"),
+        ("fmha_cutlassF_bf16_aligned_64x128_rf_sm80", "attention"),
+        ("Memcpy HtoD (Pageable -> Device)", "data"),
+        ("Memcpy DtoD (Device -> Device)", "element-wise"),
+        ("Memset (Device)", "element-wise"),
     ],
 )
 def test_operators_are_told_apart(name: str, kind: str) -> None:
     assert kind_of(name) == kind
+
+
+def test_on_a_gpu_each_kernel_counts_once() -> None:
+    def event(key: str, device: DeviceType, micro: float, annotation: bool = False) -> SimpleNamespace:
+        return SimpleNamespace(
+            key=key,
+            device_type=device,
+            is_user_annotation=annotation,
+            self_device_time_total=micro,
+            self_cpu_time_total=7e6,  # of the processor meanwhile: no share of the GPU's time
+        )
+
+    cpu, gpu = DeviceType.CPU, DeviceType.CUDA
+    events = [
+        event("aten::mm", cpu, 400_000),  # what its kernel took
+        event("nvjet_hsh_128x256", gpu, 400_000),
+        event("aten::_scaled_dot_product_efficient_attention", cpu, 100_000),
+        event("fmha_cutlassF_bf16_aligned_64x128_rf_sm80", gpu, 100_000),
+        event("## Call CompiledFxGraph abc ##", cpu, 200_000),
+        event("## Call CompiledFxGraph abc ##", gpu, 200_000, annotation=True),
+        event("triton_poi_fused_mm_mul_1", gpu, 200_000),
+        event("Memcpy HtoD (Pinned -> Device)", gpu, 50_000),
+    ]
+    expected = {"matrix products": 0.4, "attention": 0.1, "element-wise": 0.2, "data": 0.05, "rest": 0.25}
+    assert shares(events, 1.0, on_gpu=True) == pytest.approx(expected)
 
 
 def test_products_dominate_where_there_is_nothing_else() -> None:
@@ -104,6 +139,6 @@ def test_products_dominate_where_there_is_nothing_else() -> None:
             left @ left
         return time.perf_counter() - started
 
-    shares = split(work)
-    assert sum(shares.values()) == pytest.approx(1.0)
-    assert shares["matrix products"] > shares["element-wise"] + shares["attention"]
+    found = split(work)
+    assert sum(found.values()) == pytest.approx(1.0)
+    assert found["matrix products"] > found["element-wise"] + found["attention"]

@@ -226,7 +226,7 @@ def _result(
             "floor_seconds": statistics.median(floors),
             "share": statistics.median(floor / step.seconds for floor, step in zip(floors, steps, strict=True)),
         },
-        "time": {**work, "data": waited},
+        "time": {**work, "data": work["data"] + waited},
         "update_share": sum(step.update for step in steps) / sum(step.seconds for step in steps),
         "advice": [asdict(one) for one in advise(recipe, number, built, seen)],
     }
