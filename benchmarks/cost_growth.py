@@ -98,8 +98,7 @@ class Trainer:
 
     def load(self) -> None:
         """Base and adapters as a recipe makes them."""
-        import torch
-
+        from gemma4vec.machine.device import choose_device
         from gemma4vec.machine.dtype import choose_dtype
         from gemma4vec.model.bases import resolve_base
         from gemma4vec.model.build import build
@@ -108,7 +107,7 @@ class Trainer:
         from gemma4vec.training.loop import compile_for_training
         from gemma4vec.training.memory import keep_freed_memory
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = choose_device().name
         base = resolve_base(self.arguments.base, notice=say)
         model = schema.Model(base=self.arguments.base, prompts="none", max_tokens=max(self.arguments.tokens))
         choice = choose_dtype(device, self.arguments.dtype)

@@ -188,7 +188,7 @@ def alone(
         "peak_memory_gb": peak,
         "padding_share": float(np.mean(ours.padding_shares)),
         "compiled": ours.built.encoder.backbone.compiled,
-        "compile_reason": ours.compile_reason,
+        "prepared": ours.prepared,
         "prepare_seconds": prepared,
         "waited_for_batches_seconds": ours.waited[1:],
         "speeds": summary(speeds),

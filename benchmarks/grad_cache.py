@@ -75,8 +75,8 @@ def in_own_process(arguments: argparse.Namespace, rows: int, cached: bool) -> di
 
 def one_step(arguments: argparse.Namespace) -> dict[str, Any]:
     """Peak memory, seconds and loss of one step."""
-    import torch
 
+    from gemma4vec.machine.device import choose_device
     from gemma4vec.machine.dtype import choose_dtype
     from gemma4vec.model.bases import resolve_base
     from gemma4vec.model.build import build
@@ -85,7 +85,7 @@ def one_step(arguments: argparse.Namespace) -> dict[str, Any]:
     from gemma4vec.training.memory import keep_freed_memory, peak_memory_bytes
     from gemma4vec.training.optimiser import MasterAdamW
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device().name
     base = resolve_base(arguments.base, notice=lambda line: None)
     lora = schema.Lora(last_layers=arguments.last_layers)
     model = schema.Model(base=arguments.base, lora=lora, prompts="none", max_tokens=TOKENS)

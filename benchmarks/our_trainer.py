@@ -61,9 +61,10 @@ class Ours:
         return self.stage.built
 
     @property
-    def compile_reason(self) -> str:
-        """Why layers are compiled, or not; known once they are prepared."""
-        return str(self.stage.run.events("prepared")[-1]["compile_reason"])
+    def prepared(self) -> dict[str, Any]:
+        """Why layers are compiled, or not, and what was settled about memory; known once they are prepared."""
+        event = self.stage.run.events("prepared")[-1]
+        return {key: event[key] for key in ("compile_reason", "grad_cache", "tokens_per_forward")}
 
     def prepare(self) -> None:
         """Probe and, as the recipe says, compile."""

@@ -132,8 +132,8 @@ def measure(
         "mean_loss": {"ours": float(np.mean(ours.losses)), "theirs": float(np.mean(peer.losses()))},
         "padding_share_of_ours": float(np.mean(ours.padding_shares)),
         "compiled": ours.built.encoder.backbone.compiled,
-        "compile_reason": ours.compile_reason,
-        "waited_for_batches": {"ours": sum(ours.waited[-arguments.repeats :])},
+        "prepared": ours.prepared,
+        "waited_for_batches_seconds": ours.waited[-arguments.repeats :],
         "dtype": str(ours.dtype),
         "device": ours.device,
         "hard_negatives": settings.task.hard_negatives,
@@ -161,7 +161,12 @@ def chosen_rows(rows: Sequence[Row], recipe: Recipe, number_of_batches: int) -> 
 def fastest_precision(
     peer_of: "Callable[[Precision, int, int], Peer]", our_dtype: str, steps: int
 ) -> "tuple[Precision, dict[Precision, float]]":
-    """The precision in which the peer is faster here, and the seconds of a step in each that is open to it."""
+    """The precision in which the peer is faster here, and the seconds of a step in each that is open to it.
+
+    Raises:
+        torch.OutOfMemoryError: a batch fits in neither.
+    """
+    import torch
     from peer_trainer import BlockClock
 
     from gemma4vec.training.memory import release_memory
@@ -172,10 +177,17 @@ def fastest_precision(
     candidates: tuple[Precision, ...] = ("bf16", "mixed")
     for precision in candidates:
         clock = BlockClock(1, steps, 1, lambda number: None)
-        peer_of(precision, 1 + steps, 2 + steps).train(clock)  # its loader fetches one batch more
+        fits = True
+        try:
+            peer_of(precision, 1 + steps, 2 + steps).train(clock)  # its loader fetches one batch more
+        except torch.OutOfMemoryError:
+            fits = False
         release_memory()  # its parts hold each other: nothing of it goes before they are looked for
-        seconds[precision] = clock.seconds[0] / steps
-        say(f"theirs in {precision}: {seconds[precision]:.2f} s a step")
+        if fits:
+            seconds[precision] = clock.seconds[0] / steps
+        say(f"theirs in {precision}: {f'{seconds[precision]:.2f} s a step' if fits else 'memory runs out'}")
+    if not seconds:
+        raise torch.OutOfMemoryError("a batch of the peer's fits in neither precision")
     return min(seconds, key=lambda name: seconds[name]), seconds
 
 

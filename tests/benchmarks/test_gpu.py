@@ -69,7 +69,7 @@ def test_training_is_compared_with_the_peer(base: Path, data: Path, tmp_path: Pa
     assert found["finished"] and not found["peer_compiled"]["tried"]  # type: ignore[index]
     best = found["fastest"]
     assert 0 < best["model_flop_utilisation"] < 1 and sum(best["time"].values()) == pytest.approx(1)  # type: ignore[index]
-    assert best["compiled"] is (missing_compiler("cpu") is None), best["compile_reason"]  # type: ignore[index]
+    assert best["compiled"] is (missing_compiler("cpu") is None), best["prepared"]  # type: ignore[index]
 
 
 def test_encoding_gives_the_peers_vectors(base: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,6 +84,35 @@ def test_fewer_rows_are_tried_where_memory_runs_out() -> None:
     with pytest.raises(WorkError, match="4 rows in a batch do not fit"):
         with_fewer_rows(16, work, no_room)
     assert no_room == [64, 32, 16, 8, 4]
+
+
+def test_a_precision_without_room_is_not_chosen_and_no_peer_outlives_its_trial() -> None:
+    from training_speed import fastest_precision
+
+    class Peer:
+        def __init__(self, precision: str):
+            self.precision, self.itself = precision, self
+
+        def train(self, clock: Any) -> None:
+            if self.precision in without_room:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            clock.seconds.append({"bf16": 4.0, "mixed": 2.0}[self.precision])
+
+    made: list[weakref.ref[Peer]] = []
+
+    def peer_of(precision: str, steps: int, given: int) -> Any:
+        assert not any(before() for before in made) and given > steps
+        peer = Peer(precision)
+        made.append(weakref.ref(peer))
+        return peer
+
+    without_room: list[str] = []
+    assert fastest_precision(peer_of, "torch.bfloat16", 2) == ("mixed", {"bf16": 2.0, "mixed": 1.0})
+    without_room = ["mixed"]
+    assert fastest_precision(peer_of, "torch.bfloat16", 2) == ("bf16", {"bf16": 2.0})
+    without_room = ["mixed", "bf16"]
+    with pytest.raises(torch.OutOfMemoryError):
+        fastest_precision(peer_of, "torch.bfloat16", 2)
 
 
 def test_rounds_so_far_give_the_ratio_of_the_fastest_sides() -> None:
