@@ -105,6 +105,11 @@ class Ours:
         finally:
             ahead.close()
 
+    def loss_of(self, batch: ContrastBatch) -> float:
+        """Loss of a batch with the weights as they are."""
+        with torch.no_grad(), self._own_rotation():
+            return float(self.stage.task.loss(self.built, batch).value)
+
     def _step(self, batch: ContrastBatch) -> None:
         loss = self.stage.task.loss(self.built, batch)
         loss.value.backward()

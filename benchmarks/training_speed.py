@@ -212,8 +212,7 @@ def compare_first_batch(ours: "Ours", peer: "Peer", temperature: float) -> dict[
     number, batch = next(plain, (None, None))
     if number is None:
         raise WorkError(f"each of the first {SEARCHED} batches has a text twice; use other rows or smaller batches")
-    with torch.no_grad():
-        our_loss = float(ours.stage.task.loss(ours.built, batch).value)
+    our_loss = ours.loss_of(batch)
     their_loss = peer.loss_of(number)
     tolerance = 5e-4 if ours.dtype == torch.float32 else 2**-8 / temperature
     line = f"loss of batch {number}: ours {our_loss:.4f}, theirs {their_loss:.4f}, allowed difference {tolerance:.4f}"
