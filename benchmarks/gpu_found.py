@@ -70,4 +70,5 @@ class Found(dict[str, Any]):
 
     def _write(self, *, finished: bool) -> None:
         seconds = time.monotonic() - self._started
-        write_result(self._name, {**self._about, "finished": finished, "seconds": seconds, **self._kept}, self._results)
+        measured = {**self._about, "finished": finished, "seconds": seconds, **self._kept}
+        write_result(self._name, measured, self._results, quiet=not finished)

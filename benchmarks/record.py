@@ -51,7 +51,7 @@ def shown(found: dict[str, Any], digits: int = 0) -> str:
     return f"{found['median']:,.{digits}f} [{low:,.{digits}f} to {high:,.{digits}f}, n={found['n']}]"
 
 
-def write_result(name: str, measured: dict[str, Any], folder: Path = RESULTS) -> Path:
+def write_result(name: str, measured: dict[str, Any], folder: Path = RESULTS, *, quiet: bool = False) -> Path:
     """Write `folder/<name>-<machine slug>.json`; what an earlier run on such a machine left there is replaced.
 
     Raises:
@@ -72,7 +72,8 @@ def write_result(name: str, measured: dict[str, Any], folder: Path = RESULTS) ->
             **measured,
         },
     )
-    say(f"written: {file}")
+    if not quiet:
+        say(f"written: {file}")
     return file
 
 
