@@ -13,7 +13,8 @@ leaves out of the training data what any suite of DIR holds, and records every l
 the results (or in $GEMMA4VEC_HOME, where that is set).
 
 Where bundled:gemma-3-270m is not installed, name its folder with --base. `--smoke` runs everything on a CPU with models
-and sizes that mean nothing, to see that it runs.
+and sizes that mean nothing, to see that it runs; of the models it compiles a small Gemma 4, which takes some minutes
+(`--eager` does without).
 """
 
 import argparse
@@ -38,6 +39,7 @@ LIMITS = {
     "encoding-e2b": 110,
     "quality": 140,  # and the minutes of training
 }
+SMOKE_LIMIT = 900  # of any part, with --smoke
 GRACE = 20  # seconds that a part has to end itself at its limit, before it is killed
 
 
@@ -77,6 +79,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, for a CPU")
+    parser.add_argument("--eager", action="store_true", help="compile nothing in correctness, training and quality")
     parser.add_argument("--one", choices=list(LIMITS), help=argparse.SUPPRESS)  # this process is one part
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)  # what parts share
     arguments = parser.parse_args()
@@ -97,8 +100,8 @@ def limit_given(text: str) -> tuple[str, float]:
 
 def limit_of(part: str, arguments: argparse.Namespace) -> float:
     """Seconds that a part may take."""
-    usual = LIMITS[part] + (60 * arguments.minutes if part == "quality" and not arguments.smoke else 0)
-    return float(dict(arguments.limits).get(part, usual))
+    usual = LIMITS[part] + (60 * arguments.minutes if part == "quality" else 0)
+    return float(dict(arguments.limits).get(part, SMOKE_LIMIT if arguments.smoke else usual))
 
 
 def start_part(part: str, arguments: argparse.Namespace, work: str) -> tuple[str, float]:
@@ -155,7 +158,11 @@ def measure(part: str, arguments: argparse.Namespace, device: str, folder: Path,
 
         suites = dev_suites(arguments.data, arguments.suites)
         sources = clean_sources(arguments.data, folder / "clean", found)
-        recipe = quality_recipe(str(base), sources, arguments.minutes, arguments.recipe, arguments.smoke)
+        changes = ["stages.0.layout.compile=false"] if arguments.smoke or arguments.eager else []
+        if arguments.smoke:
+            changes += ["stages.0.batch.rows=4", "stages.0.layout.tokens_per_forward=512"]
+        budget = {"steps": 2} if arguments.smoke else {"minutes": arguments.minutes}
+        recipe = quality_recipe(str(base), sources, budget, arguments.recipe, changes)
         return quality(recipe, suites, folder / "quality", found)
     hard_negatives = 1 if part == "correctness" else arguments.hard_negatives
     count = 40 if arguments.smoke else 8 if part == "correctness" else 6000
@@ -168,7 +175,8 @@ def measure(part: str, arguments: argparse.Namespace, device: str, folder: Path,
 
         loaded = list(load_sources((Source(name="rows", path=str(rows)),), say).rows)[:8]
         bases = {"tiny": tiny_base(base, folder / "tiny"), "gemma-4": small_e2b_base(base, folder / "gemma-4")}
-        return correctness(bases if arguments.smoke else bases | {"270m": base}, loaded, device, found)
+        bases |= {} if arguments.smoke else {"270m": base}
+        return correctness(bases, loaded, device, found, compiled=not arguments.eager)
     kind, size = part.split("-")
     large = size == "e2b"
     if large:

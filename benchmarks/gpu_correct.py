@@ -36,7 +36,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 
-def correctness(bases: dict[str, Path], rows: list[Row], device: str, found: Found) -> None:
+def correctness(bases: dict[str, Path], rows: list[Row], device: str, found: Found, *, compiled: bool = True) -> None:
     """Put the errors of each layout in both attention modes on each base into `found`; compiled layers come last.
 
     Compiled ones are of `COMPILED`, under both modes; on a CPU, where this is but a smoke test, `SMOKE` alone.
@@ -45,14 +45,14 @@ def correctness(bases: dict[str, Path], rows: list[Row], device: str, found: Fou
         WorkError: one is larger than rounding explains, or is NaN.
     """
     torch.set_float32_matmul_precision("highest")  # TF32 would round every product to ten bits
-    choice = choose_compile("auto", steps=None, minutes=None)
+    choice = choose_compile("auto" if compiled else False, steps=None, minutes=None)
     by_model: dict[str, dict[str, Any]] = {}
     found.keep(allowed=ALLOWED | {"cosine_bf16": LEAST_COSINE_BF16}, compiled=vars(choice), by_model=by_model)
-    for compiled in (False, True) if choice.on else (False,):
+    for kind in (False, True) if choice.on else (False,):
         for name, base in bases.items():
             for attention in ("causal", "bidirectional"):
-                paths = paths_of(attention, compiled=compiled, smoke=device == "cpu")
-                if paths and (name in COMPILED or not compiled):
+                paths = paths_of(attention, compiled=kind, smoke=device == "cpu")
+                if paths and (name in COMPILED or not kind):
                     errors = by_model.setdefault(f"{name}, {attention}", {})
                     compare(base, attention, rows, device, paths, errors, found)
     wrong = [f"{name}, {layout}" for name, errors in by_model.items() for layout, x in errors.items() if not x["ok"]]

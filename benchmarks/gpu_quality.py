@@ -85,19 +85,17 @@ def clean_sources(data: Path, folder: Path, found: Found) -> list[dict[str, Any]
 
 
 def quality_recipe(
-    base: str, sources: Sequence[dict[str, Any]], minutes: float, given: Path | None, smoke: bool
+    base: str, sources: Sequence[dict[str, Any]], budget: dict[str, float], given: Path | None, more: list[str]
 ) -> Recipe:
-    """The recipe given (its data and budget replaced), or `DEFAULT`, on these sources.
+    """The recipe given (its data and budget replaced), or `DEFAULT`, on these sources, with `more` changes.
 
     Raises:
         InputError: the recipe is wrong.
     """
     import yaml
 
-    budget = {"steps": 2} if smoke else {"minutes": minutes}
     changes = [f"stages.0.data={json.dumps(sources)}", f"stages.0.budget={json.dumps(budget)}", f"model.base={base}"]
-    if smoke:
-        changes += ["stages.0.batch.rows=4", "stages.0.layout.tokens_per_forward=512", "stages.0.layout.compile=false"]
+    changes += more
     if given is not None:
         return load_recipe(given, changes)
     stage: dict[str, Any] = DEFAULT["stages"][0]  # type: ignore[assignment, index]

@@ -71,14 +71,18 @@ def recipe(
                 "data": [{"name": "rows", "source": "jsonl", "path": str(rows)}],
                 "task": {"hard_negatives": arguments.hard_negatives, "terms": [{"kind": "nce", "hardness": 0}]},
                 "batch": {"rows": batch_rows},
-                # auto: without a compiler or Python's headers the layers run uncompiled, and the result says so. Of the
-                # two small models of a smoke test one is compiled.
-                "layout": {"kind": "packed", "compile": "auto" if large or not arguments.smoke else False} | layout,
+                # Without a compiler or Python's headers the layers run uncompiled, and the result says so.
+                "layout": {"kind": "packed", "compile": compile_or_not(arguments, large)} | layout,
                 "budget": {"steps": 1000},
             }
         ],
     }
     return parse_recipe(yaml.safe_dump(tree), "gpu_speed.py")
+
+
+def compile_or_not(arguments: argparse.Namespace, large: bool) -> str | bool:
+    """`layout.compile`: of the two small models of a smoke test one is compiled."""
+    return False if arguments.eager or (arguments.smoke and not large) else "auto"
 
 
 def rates(device: str, smoke: bool) -> dict[str, float]:
