@@ -32,10 +32,10 @@ from gemma4vec.errors import InputError, WorkError
 
 # Seconds that a part may take on an H100; with the training's minutes 20 minutes together.
 LIMITS = {
-    "correctness": 180,
-    "training-270m": 200,
-    "encoding-270m": 90,
-    "training-e2b": 240,
+    "correctness": 220,
+    "training-270m": 240,
+    "encoding-270m": 80,
+    "training-e2b": 230,
     "encoding-e2b": 110,
     "quality": 140,  # and the minutes of training
 }
@@ -66,7 +66,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--limits", nargs="+", default=[], type=limit_given, metavar="PART=SECONDS", help="instead of the usual ones"
     )
-    parser.add_argument("--minutes", type=float, default=4.0, help="of training in the part quality")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of training in the part quality")
     parser.add_argument("--recipe", type=Path, help="for the part quality; its data and budget are replaced")
     parser.add_argument("--suites", nargs="+", default=[], help="dev suites of the folder, for the part quality")
     parser.add_argument("--hard-negatives", type=int, default=4)

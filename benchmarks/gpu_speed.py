@@ -44,7 +44,7 @@ TRIALS = ((256, 8192), (256, 32_768), (512, 16_384))
 LARGE_TRIALS = ((256, 16_384),)  # its batch of 16 rows is one micro-batch anyway
 SMALL_TRIALS = ((128, 512),)
 LEAST_ROWS = 4  # in a batch, where memory runs out
-PEER_COMPILE_SECONDS = 60  # that must be left to try the peer compiled
+PEER_COMPILE_SECONDS = 100  # that must be left to try the peer compiled
 PEER_COMPILE_WARM_UP = 6  # its batches have new shapes, and kernels are made for some of them
 OUR_CELLS, LARGE_CELLS = (2048, 16_384, 65_536), (16_384, 65_536)  # of a micro-batch in encoding
 THEIR_BATCHES, LARGE_BATCHES = (32, 128, 512), (32, 128)
@@ -110,17 +110,23 @@ def training(base: Path, rows: Path, arguments: argparse.Namespace, folder: Path
             layout = {"row_tokens": row_tokens, "tokens_per_forward": tokens_per_forward}
             if ours is not None and not ours.built.encoder.backbone.compiled:
                 layout["compile"] = False  # it did not work the first time
-            one, ours = alone(chosen(batch_rows, layout), arguments, folder, machine, ours)
+            one: dict[str, Any] = {"out_of_memory": True}
+            try:
+                one, ours = alone(chosen(batch_rows, layout), arguments, folder, machine, ours)
+            except torch.OutOfMemoryError:
+                if ours is None:
+                    raise
             say(f"  rows of {row_tokens}, {tokens_per_forward:,} a forward: {one}")
             trials.append({"batch_rows": batch_rows, **layout, **one})
             found.keep()
-            trials[-1]["time"] = split(lambda ours=ours: ours.train(1))  # type: ignore[misc]
-            found.keep()
+            if "out_of_memory" not in one:
+                trials[-1]["time"] = time_split(ours)
+                found.keep()
         assert ours is not None
         return batch_rows, ours
 
     batch_rows, ours = with_fewer_rows(arguments.rows[large], in_all_layouts, no_room["alone"])
-    able = [trial for trial in trials if trial["batch_rows"] == batch_rows]
+    able = [trial for trial in trials if trial["batch_rows"] == batch_rows and "tokens_per_second" in trial]
     best = max(able, key=lambda trial: float(trial["tokens_per_second"]))
     found.keep(fastest=best)
     layout = {key: best[key] for key in ("row_tokens", "tokens_per_forward", "compile") if key in best}
@@ -199,6 +205,14 @@ def alone(
     }, ours
 
 
+def time_split(ours: "Ours") -> dict[str, Any]:
+    """Where the time of a step goes, or why the profiler does not say."""
+    try:
+        return dict(split(lambda: ours.train(1)))
+    except Exception as error:  # a machine may forbid it; the speed is known all the same
+        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+
+
 def start_peak() -> None:
     """Begin to watch the card's memory anew."""
     release_memory()
@@ -220,6 +234,7 @@ def against_peer(
     """
     from training_speed import measure
 
+    release_memory()
     usual = {"warm_up": arguments.warm_up, "peer_precision": "auto", "peer_compile": False}
     rest = {"steps": arguments.steps, "repeats": arguments.repeats, "device": None, "rows": True}
     measured = measure(argparse.Namespace(**{**rest, **usual, **settings}), chosen, folder / "peer", ours)

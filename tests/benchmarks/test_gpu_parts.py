@@ -124,6 +124,42 @@ def test_rounds_so_far_give_the_ratio_of_the_fastest_sides() -> None:
     assert found["model_flop_utilisation"] == pytest.approx(4e12 / 2.0 / 10e12)
 
 
+def test_the_peer_is_tried_compiled_where_there_is_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_speed
+    from gpu_found import Found
+
+    from gemma4vec.model.compilation import CompileChoice
+
+    asked: list[dict[str, Any]] = []
+
+    def meets(chosen: Any, arguments: Any, folder: Any, ours: Any, found: Found, **settings: Any) -> None:
+        asked.append(settings)
+        if isinstance(outcome, Exception):
+            raise outcome
+        found.keep(with_compiled_peer={"ratio": {"median": outcome}})
+
+    monkeypatch.setattr(gpu_speed, "against_peer", meets)
+    monkeypatch.setattr(gpu_speed, "choose_compile", lambda *_, **__: CompileChoice(True, ""))
+    nothing: Any = None
+
+    def fastest(limit: float | None) -> tuple[float, dict[str, Any]]:
+        found = Found("found", {}, tmp_path, limit)
+        found.keep(ratio={"median": 2.5}, peer={"precision": "mixed"})
+        gpu_speed.peer_compiled(nothing, argparse.Namespace(smoke=False), tmp_path, nothing, found)
+        found.end()
+        return found["ratio_to_fastest_peer"]["median"], found["peer_compiled"]
+
+    outcome: float | Exception = 2.0
+    assert fastest(None) == (2.0, {"tried": True, "finished": True})
+    assert asked[0]["peer_compile"] and asked[0]["peer_precision"] == "mixed"
+    outcome = 3.0
+    assert fastest(None)[0] == 2.5
+    outcome = RuntimeError("no shape fits")
+    assert fastest(None) == (2.5, {"tried": True, "finished": False, "error": "RuntimeError: no shape fits"})
+    ratio, told = fastest(30.0)
+    assert ratio == 2.5 and not told["tried"] and "were left" in told["reason"] and len(asked) == 3
+
+
 def test_the_peer_has_loader_processes_on_a_gpu_with_cores_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     import peer_trainer
 
