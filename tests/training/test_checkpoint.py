@@ -52,6 +52,27 @@ def test_everything_comes_back(tmp_path: Path) -> None:
         assert torch.equal(after.state()["state"][0][key], before.state()["state"][0][key])
 
 
+def test_a_checkpoint_of_gpus_goes_on_where_there_are_fewer_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = optimiser()
+    states = [torch.full((16,), number, dtype=torch.uint8) for number in range(3)]
+    with monkeypatch.context() as on_a_gpu:
+        on_a_gpu.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        random = [{"random": torch.get_rng_state(), "cuda": states}]
+        folder = save_checkpoint(tmp_path, Progress(step=1), before, random=random)
+    assert b"cuda:0" in (folder / "optimiser.pt").read_bytes()
+    after = optimiser(seed=9)
+    load_checkpoint(folder, after)
+    assert torch.equal(after.state()["state"][0]["exp_avg"], before.state()["state"][0]["exp_avg"])
+    restored: dict[int, int] = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.update({device: int(state[0])}))
+    load_checkpoint(folder, optimiser(seed=9))
+    assert restored == {0: 0, 1: 1}
+
+
 def test_only_the_latest_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 10):
         save_checkpoint(tmp_path, Progress(step=step), optimiser())

@@ -49,6 +49,14 @@ def random_state() -> dict[str, Any]:
     return {"random": torch.get_rng_state(), "cuda": cuda}
 
 
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put torch's generators back as `random_state` gave them, those of GPUs as far as there are any here."""
+    torch.set_rng_state(state["random"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        for number, generator in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+            torch.cuda.set_rng_state(generator, number)
+
+
 def save_checkpoint(
     folder: Path,
     progress: Progress,
@@ -118,6 +126,9 @@ def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 def load_checkpoint(checkpoint: Path, optimiser: MasterAdamW, rank: int = 0) -> None:
     """Put weights, moments and the random state of process `rank` back; one that was not there draws anew.
 
+    Where it was written does not matter: a GPU's checkpoint goes on without one, or with fewer; the random states of
+    GPUs that are not there are left out.
+
     Raises:
         InputError: the checkpoint is damaged, or belongs to another model.
     """
@@ -125,16 +136,14 @@ def load_checkpoint(checkpoint: Path, optimiser: MasterAdamW, rank: int = 0) -> 
     if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in optimiser.masters.items()}:
         raise InputError(f"{checkpoint} belongs to another model; start a new run instead of resuming this one")
     try:
-        state = torch.load(checkpoint / "optimiser.pt", weights_only=True)
+        state = torch.load(checkpoint / "optimiser.pt", map_location="cpu", weights_only=True)
     except Exception as error:  # whatever zip files, pickles and torch raise
         raise _damaged(checkpoint, error) from error
     optimiser.load_weights(weights)
     optimiser.load_state(state["optimiser"])
     random = [state, *state.get("others", ())]
     if rank < len(random):
-        torch.set_rng_state(random[rank]["random"])
-        if random[rank]["cuda"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(random[rank]["cuda"])
+        set_random_state(random[rank])
 
 
 def _damaged(checkpoint: Path, error: Exception) -> InputError:
