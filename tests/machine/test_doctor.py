@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gemma4vec.machine import compiler, doctor
+from gemma4vec.machine.device import DeviceChoice
 from gemma4vec.machine.doctor import examine
 from gemma4vec.machine.versions import TESTED
 
@@ -82,6 +83,33 @@ def test_no_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_allocator(monkeypatch: pytest.MonkeyPatch, preload: str, state: str) -> None:
     monkeypatch.setenv("LD_PRELOAD", preload)
     assert doctor.check_allocator().state == state
+
+
+def test_tcmalloc_is_offered_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    monkeypatch.setattr(doctor.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(doctor, "_TCMALLOC", (f"{str(tmp_path)[1:]}/*-linux-gnu/libtcmalloc.so*",))
+    plain = doctor.check_allocator()
+    assert "keep freed memory" in plain.finding and not plain.advice
+    library = tmp_path / "x86_64-linux-gnu" / "libtcmalloc.so.4"
+    library.parent.mkdir()
+    library.touch()
+    assert doctor.check_allocator().advice.endswith(f"LD_PRELOAD={library}")
+
+
+def test_on_a_gpu_its_allocator_and_its_compiler_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gemma4vec.machine.device.choose_device", lambda: DeviceChoice("cuda"))
+    for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "CC"):
+        monkeypatch.delenv(name, raising=False)
+    assert "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True" in doctor.check_allocator().advice
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "backend:cudaMallocAsync")
+    found = doctor.check_allocator()
+    assert "PYTORCH_ALLOC_CONF=backend:cudaMallocAsync" in found.finding and not found.advice
+    monkeypatch.setattr(compiler.shutil, "which", lambda name: "/usr/bin/g++" if name == "g++" else None)
+    assert "no C compiler" in doctor.check_compiler().finding and "install gcc" in doctor.check_compiler().advice
+    monkeypatch.setattr(compiler.shutil, "which", lambda name: "/usr/bin/clang" if name == "clang" else None)
+    monkeypatch.setattr(compiler, "python_header", lambda: Path(__file__))
+    assert doctor.check_compiler().state == "ok" and "/usr/bin/clang" in doctor.check_compiler().finding
 
 
 def test_bf16_that_is_not_faster_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 import time
 
+import pytest
 import torch
 
+from gemma4vec.machine import rates
 from gemma4vec.machine.rates import matmul_rate, memory_bandwidth
 
 
@@ -14,6 +16,22 @@ def test_a_rate_counts_two_operations_per_product_and_sum() -> None:
     # Warm-up and at least one measured product happened within `elapsed`.
     assert rate * 1e9 >= 2 * size**3 / elapsed
     assert rate < 1e6  # no CPU does 1,000 TFLOP/s
+
+
+def test_a_full_gpu_is_measured_with_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[int] = []
+
+    def ones(count: int, device: str) -> torch.Tensor:
+        copied.append(4 * count)
+        return torch.zeros(8)
+
+    monkeypatch.setattr(rates.torch, "ones", ones)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    for free in (400_000_000, 80_000_000_000):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 80_000_000_000))
+        assert memory_bandwidth(device="cuda") > 0
+    assert copied == [100_000_000, 2 << 30]
 
 
 def test_memory_is_measured() -> None:

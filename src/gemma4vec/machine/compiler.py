@@ -17,14 +17,21 @@ def cxx_compiler() -> str | None:
     return shutil.which(os.environ.get("CXX") or _DEFAULT)
 
 
+def compiler_of(device: str) -> str | None:
+    """The compiler that torch will use for a device, with its path; None: it will find none."""
+    if device != "cuda":
+        return cxx_compiler()
+    named = os.environ.get("CC")
+    return next(filter(None, map(shutil.which, [named] if named else _FOR_TRITON)), None)
+
+
 def missing_compiler(device: str = "cpu") -> str | None:
     """What torch.compile lacks on a device, in words; None: nothing that is known of.
 
     Where a compiler is there under another name than torch asks for, the words say how to tell torch of it.
     """
     if device == "cuda":
-        named = os.environ.get("CC")
-        if not any(shutil.which(name) for name in ([named] if named else _FOR_TRITON)):
+        if compiler_of(device) is None:
             return "there is no C compiler (CC, gcc or clang)"
     elif cxx_compiler() is None:
         named, other = os.environ.get("CXX"), next(filter(shutil.which, ("g++", "clang++", "c++")), None)

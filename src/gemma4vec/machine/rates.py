@@ -9,12 +9,15 @@ import torch
 _SIZE = 1024
 _REPEATS = 5
 _COPY_BYTES = {"cpu": 64 << 20, "cuda": 2 << 30}  # beyond any cache
+_SHARE_OF_FREE = 0.25  # of a GPU's memory, since others use it too: a quarter is read, as much is written
 
 
 def matmul_rate(
     dtype: torch.dtype, size: int = _SIZE, seconds: float = 0.2, device: torch.device | str = "cpu"
 ) -> float:
     """Median rate of square matrix products, in GFLOP/s (2 * size^3 operations each).
+
+    Five products are a burst: a GPU that computes for minutes has a lower clock.
 
     Args:
         size: rows and columns of the factors; a GPU is filled by 8192.
@@ -30,6 +33,9 @@ def matmul_rate(
 def memory_bandwidth(seconds: float = 0.15, device: torch.device | str = "cpu") -> float:
     """Median rate of a large copy in the device's memory, in GB/s; bytes read and bytes written both count."""
     size = _COPY_BYTES[torch.device(device).type]
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()  # what torch keeps for itself is free as well
+        size = min(size, int(_SHARE_OF_FREE * torch.cuda.mem_get_info(device)[0]) // 4 * 4)
     source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)
     elapsed = _median_seconds(lambda: target.copy_(source), seconds, device)

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from gemma4vec.machine.device import choose_device
+
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -41,16 +43,21 @@ def release_memory() -> None:
             trim(0)
 
 
+def _on_gpu() -> bool:
+    """Whether it is a GPU that trains and has begun to; one that is too old may be there, and may hold something."""
+    return choose_device().name == "cuda" and bool(torch.cuda.max_memory_allocated())
+
+
 def peak_memory_bytes() -> int:
     """Largest memory so far: of the GPU where one is used, else resident memory of the process."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+    if _on_gpu():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
 def start_peak() -> bool:
     """Begin to watch the peak of this process anew, or of its GPU; false where the system does not allow that."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+    if _on_gpu():
         torch.cuda.reset_peak_memory_stats()
         return True
     try:
@@ -63,7 +70,7 @@ def start_peak() -> bool:
 
 def peak_since_start() -> int:
     """Largest memory since `start_peak`, in bytes."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+    if _on_gpu():
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     lines = (line.split() for line in status.splitlines())
@@ -72,6 +79,6 @@ def peak_since_start() -> int:
 
 def memory_now() -> int:
     """What this process, or its GPU, holds at the moment, in bytes."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+    if _on_gpu():
         return torch.cuda.memory_allocated()
     return int(psutil.Process().memory_info().rss)
