@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from gemma4vec.model import last_layer
 from gemma4vec.model.build import Built, build
-from gemma4vec.model.packing import Tokens, packed, padded
+from gemma4vec.model.last_layer import ends_of_rows, take_ends
+from gemma4vec.model.packing import Layout, Tokens, packed, padded
 from gemma4vec.recipe.schema import Head, Model
 from tiny_model import write_tiny
 
@@ -47,6 +49,22 @@ def test_vectors_are_fp32_at_least(
 ) -> None:
     vectors = made(base, dtype, widths).encoder(padded(TEXTS, 64, 0))
     assert vectors.dtype == expected and torch.isfinite(vectors).all()
+
+
+def test_last_tokens_are_looked_up_before_a_layout_moves(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the numbers would be waited for."""
+    built = build(Model(base=str(base), lora=None, attention="causal", readout="last_token"), base, dtype=torch.float32)
+    encoder, seen = built.encoder.eval(), []
+    monkeypatch.setattr(encoder.backbone, "computes_ends", lambda layout: True)
+    monkeypatch.setattr(last_layer, "ends_of_rows", lambda layout: seen.append("ends") or ends_of_rows(layout))
+    monkeypatch.setattr(Layout, "to", lambda layout, device: seen.append("to") or layout)
+    take_ends(encoder.backbone.layers[-1])
+    layouts = packed(TEXTS, 32, 512, 0)
+    with torch.no_grad():
+        found = encoder(layouts)
+        assert len(layouts) == 1 and seen == ["ends", "to", "to"]
+        monkeypatch.setattr(encoder.backbone, "computes_ends", lambda layout: False)
+        torch.testing.assert_close(found, encoder(layouts), rtol=0, atol=1e-5)
 
 
 def test_trained_values_go_in_by_name_or_not_at_all(base: Path) -> None:

@@ -1,10 +1,13 @@
 """Layouts hold every token once, rows never overflow, and little is wasted."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemma4vec.model.last_layer import with_ends
 from gemma4vec.model.packing import Tokens, best_fit, lay_out, packed, padded, padding_share
 
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=60)
@@ -79,3 +82,23 @@ def test_padding_share_counts_cells() -> None:
     layout = lay_out(documents_of([3, 2]), [[0], [1]], 4, 0, height=3)
     assert padding_share([layout]) == pytest.approx(1 - 5 / 12)
     assert padding_share([]) == 0.0
+
+
+def test_to_a_gpu_everything_goes_from_pinned_memory_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = with_ends(lay_out(documents_of([3, 2]), [[0], [1]], 4, 0))
+    pinned: set[int] = set()
+    sent: list[bool] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.add(id(tensor))
+        return tensor
+
+    def to(tensor: torch.Tensor, device: str, *, non_blocking: bool) -> torch.Tensor:
+        sent.append(id(tensor) in pinned and device == "cuda" and non_blocking)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    moved = layout.to("cuda")
+    assert all(sent) and len(sent) == sum(isinstance(getattr(layout, f.name), torch.Tensor) for f in fields(layout)) + 2
+    assert moved.documents == layout.documents and moved.ends is not None

@@ -1,5 +1,6 @@
 """MasterAdamW is torch's AdamW at full precision, whatever the parameters' type; rates at every corner."""
 
+import copy
 import math
 
 import pytest
@@ -85,6 +86,25 @@ def test_weights_and_state_go_on_where_they_stood(dtype: torch.dtype) -> None:
     for name, value in straight.weights().items():
         assert torch.equal(after.weights()[name], value)
         assert torch.equal(second[name], whole[name])
+
+
+def test_moments_of_a_gpus_optimiser_go_on_in_the_way_of_this_device() -> None:
+    model = parameters(torch.bfloat16)
+    elsewhere = MasterAdamW(model, SETTINGS)
+    for group in elsewhere.adamw.param_groups:
+        group["fused"] = True  # as on a GPU; a CPU knows it too
+    for optimiser in (elsewhere, here := MasterAdamW(parameters(torch.bfloat16), SETTINGS)):
+        for name, gradient in gradients(1).items():
+            optimiser.parameters[name].grad = gradient.bfloat16()
+        optimiser.step(0.01)
+    here.load_state(copy.deepcopy(elsewhere.state()))
+    assert [group["fused"] for group in here.adamw.param_groups] == [None]
+    for optimiser in (elsewhere, here):
+        for name, gradient in gradients(2).items():
+            optimiser.parameters[name].grad = gradient.bfloat16()
+        optimiser.step(0.01)
+    for name, value in elsewhere.weights().items():
+        torch.testing.assert_close(here.weights()[name], value, rtol=0, atol=1e-6)
 
 
 def test_weights_are_copies() -> None:

@@ -28,7 +28,7 @@ from gemma4vec.model.families import (
     state_width,
     text_of,
 )
-from gemma4vec.model.last_layer import ends_of_rows, take_ends
+from gemma4vec.model.last_layer import take_ends, with_ends
 from gemma4vec.model.masks import attention_mask
 from gemma4vec.model.openable import openable
 from gemma4vec.model.packing import Layout
@@ -44,6 +44,8 @@ class Backbone(nn.Module):
     Attributes:
         causal: whether a token sees only what comes before it.
         reach: what a token sees in a layer with a sliding window; None: no layer has one.
+        compiled: whether its layers are compiled.
+        given_up: whether they could not be, and it is not to be tried again.
     """
 
     model: Any  # a transformers model; its attributes are not nn.Module's
@@ -59,6 +61,7 @@ class Backbone(nn.Module):
         # Where the library has no fused attention (it caps scores), ours takes our masks; the library's would add them.
         self.plain_attention = "sdpa" if library_attention(self.config) == "sdpa" else attention.NAME
         self.compiled = False
+        self.given_up = False
         self.checkpointed = False
 
     @property
@@ -127,7 +130,7 @@ class Backbone(nn.Module):
                 f"model.readout: it mixes layers, but the last states of a {self.config.model_type!r} are "
                 f"{self.hidden_size} wide and the others {self.input_size}; choose another readout or base"
             )
-        layout = layout.to(self.device)
+        layout = (with_ends(layout) if only_ends else layout).to(self.device)
         run_compiled = self.compiled and layout.compilable
         short = layout.input_ids_RC.shape[1] <= attention.LONGEST_ROW
         grouped = run_compiled and short and self.device.type == "cpu"
@@ -138,8 +141,8 @@ class Backbone(nn.Module):
                     last_RCD = self._states(layout, replaced)
                 every = [*between[:-1], last_RCD]
                 return torch.stack([x.flatten(0, 1).index_select(0, layout.cells_T) for x in every])
-            if only_ends:
-                ends_RM, places_N = ends_of_rows(layout)
+            if only_ends and layout.ends is not None:
+                ends_RM, places_N = layout.ends
                 return self._states(layout, replaced, ends_RM=ends_RM).flatten(0, 1).index_select(0, places_N)
             states_RCD = self._states(layout, replaced)
         return states_RCD.flatten(0, 1).index_select(0, layout.cells_T)

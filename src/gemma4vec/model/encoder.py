@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from gemma4vec.model.backbone import Backbone
 from gemma4vec.model.heads import Head
-from gemma4vec.model.packing import Layout
+from gemma4vec.model.last_layer import with_ends
+from gemma4vec.model.packing import Layout, sent
 from gemma4vec.model.readout import Readout
 
 
@@ -58,13 +59,15 @@ class TextEncoder(nn.Module):
 
     def pooled(self, layouts: Sequence[Layout]) -> Tensor:
         """What the readout gives, before head and unit length: `[N, P]`."""
-        pooled_NP = torch.cat([self._pool(layout.to(self.backbone.device)) for layout in layouts])
+        pooled_NP = torch.cat([self._pool(layout) for layout in layouts])
         numbers = torch.tensor([number for layout in layouts for number in layout.documents])
-        return pooled_NP.index_select(0, numbers.argsort().to(pooled_NP.device))
+        return pooled_NP.index_select(0, sent(numbers.argsort(), pooled_NP.device))
 
     def _pool(self, layout: Layout) -> Tensor:
+        only_ends = self.readout.only_ends and self.backbone.computes_ends(layout)
+        layout = (with_ends(layout) if only_ends else layout).to(self.backbone.device)
         settings = {"replaced": self.readout.replaced(layout), "all_layers": "all_layers" in self.readout.needs}
-        if self.readout.only_ends and self.backbone.computes_ends(layout):
+        if only_ends:
             vectors_NP = self.readout.pool(self.backbone(layout, only_ends=True, **settings), layout.of_ends())
         else:
             vectors_NP = self.readout.pool(self.backbone(layout, **settings), layout)

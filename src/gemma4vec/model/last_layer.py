@@ -11,6 +11,7 @@ would be, so it is for compiled layers alone. (Not for checkpointed ones either:
 Shapes: R rows, C columns, M last tokens of a row (the most that one has, and at least 2), D hidden size.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -65,6 +66,11 @@ def _pick(states_RCD: Tensor, columns_RM: Tensor) -> Tensor:
     first_R = torch.arange(0, rows * columns, columns, device=columns_RM.device)
     picked = states_RCD.flatten(0, 1).index_select(0, (columns_RM + first_R[:, None]).flatten())
     return picked.view(rows, -1, states_RCD.shape[2])
+
+
+def with_ends(layout: Layout) -> Layout:
+    """The layout with `ends_of_rows`, for one that is about to move: on a GPU these few numbers would be waited for."""
+    return layout if layout.ends is not None else replace(layout, ends=ends_of_rows(layout))
 
 
 def ends_of_rows(layout: Layout) -> tuple[Tensor, Tensor]:

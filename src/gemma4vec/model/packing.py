@@ -9,7 +9,7 @@ Beginnings that documents share stand once in each rectangle, first in its first
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -62,6 +62,7 @@ class Layout:
         documents: for each of the N documents, its number in the list that was laid out.
         beginnings_RC: number of the segment of row 0 with which a cell's document begins; -1: it stands whole.
         shared: how many cells, the first of row 0, may hold beginnings of documents.
+        ends: where last tokens stand (see `last_layer.with_ends`), if somebody asked before the layout was moved.
     """
 
     input_ids_RC: Tensor
@@ -75,6 +76,7 @@ class Layout:
     documents: tuple[int, ...]
     beginnings_RC: Tensor
     shared: int = 0
+    ends: tuple[Tensor, Tensor] | None = None
 
     @property
     def compilable(self) -> bool:
@@ -102,20 +104,21 @@ class Layout:
         return replace(self, cells_T=self.cells_T[ends_N], lengths_N=torch.ones_like(self.lengths_N))
 
     def to(self, device: torch.device | str) -> "Layout":
-        """The same layout on another device."""
-        return Layout(
-            self.input_ids_RC.to(device, non_blocking=True),
-            self.positions_RC.to(device, non_blocking=True),
-            self.segments_RC.to(device, non_blocking=True),
-            self.cells_T.to(device, non_blocking=True),
-            self.lengths_N.to(device, non_blocking=True),
-            self.prompts_N.to(device, non_blocking=True),
-            self.marks_N.to(device, non_blocking=True),
-            self.contexts,
-            self.documents,
-            self.beginnings_RC.to(device, non_blocking=True),
-            self.shared,
-        )
+        """The same layout on another device, without waiting for what that computes."""
+        moved = {
+            field.name: sent(value, device)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        ends = None if self.ends is None else (sent(self.ends[0], device), sent(self.ends[1], device))
+        return replace(self, **moved, ends=ends)
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on another device; a GPU fetches it from pinned memory, which alone need not be waited for."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def padding_share(layouts: Sequence[Layout]) -> float:

@@ -50,7 +50,7 @@ class Documents:
         """
         lengths_N = layout.lengths_N
         numbers_N = torch.arange(len(lengths_N), device=lengths_N.device)
-        document_T = torch.repeat_interleave(numbers_N, lengths_N)
+        document_T = torch.repeat_interleave(numbers_N, lengths_N, output_size=layout.real_tokens)
         position_T = torch.arange(len(document_T), device=lengths_N.device) - starts_of(layout)[document_T]
         if pool_prompt:
             return cls(document_T, position_T, None, len(lengths_N))
@@ -72,7 +72,7 @@ class Documents:
 
     def means(self, states_TD: Tensor) -> Tensor:
         """Mean of the pooled states: `[N, D]`."""
-        counts_N = torch.bincount(self.document_T, minlength=self.count)
+        counts_N = self.sums(torch.ones_like(self.document_T))  # bincount would have a GPU wait for its result
         return self.sums(states_TD) / counts_N[:, None]
 
     def softmax(self, scores_TH: Tensor) -> Tensor:
