@@ -42,6 +42,18 @@ def test_every_text_once_within_the_budget(lengths: list[int], budget: int) -> N
     assert [list(by_number[n].ids) for n in range(len(documents))] == [list(one.ids) for one in documents]
 
 
+@pytest.mark.parametrize("kind", ["padded", "packed"])
+def test_on_a_gpu_widths_are_multiples_of_eight(kind: str) -> None:
+    layout = schema.Layout.model_validate({"kind": kind, "row_tokens": 44, "tokens_per_forward": 100})
+    documents = texts([3, 9, 11, 11, 30, 31, 43])
+    wide, plain = (lay_out_texts(documents, layout, 0, device=device) for device in ("cuda", "cpu"))
+    assert all(one.input_ids_RC.shape[1] % 8 == 0 for one in wide)
+    assert any(one.input_ids_RC.shape[1] % 8 for one in plain)
+    for made in (wide, plain):
+        found = {n: one.ids for layout in made for n, one in zip(layout.documents, texts_of([layout]), strict=True)}
+        assert [found[n] for n in range(7)] == [one.ids for one in documents]
+
+
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(4, 40))
 def test_the_cuts_are_the_cheapest(lengths: list[int], budget: int) -> None:
     ordered = sorted(lengths, reverse=True)

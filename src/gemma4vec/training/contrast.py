@@ -93,6 +93,7 @@ class ContrastTask:
         check_dropout(stage.task, built.encoder)
         check_scores(stage.task, rows)
         self.share = shares_beginnings(stage.layout, built.encoder)
+        self.device = built.encoder.backbone.device.type
         self.stage = stage
         self.objective = stage.task
         self.rows = rows
@@ -167,10 +168,9 @@ class ContrastTask:
         own_negatives = flat_negatives[own.start * k : own.stop * k]
         negatives = self._documents(own_negatives, [prompts for prompts in prompts_N for _ in range(k)])
         groups = self._group(queries, positives, negatives, k)
-        layout, padding = self.stage.layout, self.tokeniser.padding_id
         again = {"queries": queries, "positives": positives}
         return ContrastBatch(
-            groups=[lay_out_texts(group, layout, padding, share=self.share) for group in groups],
+            groups=[self._lay_out(group) for group in groups],
             rows=len(drawn.queries),
             own_rows=len(queries),
             hard_negatives=k,
@@ -179,10 +179,7 @@ class ContrastTask:
             negative_keys_NK=text_keys(flat_negatives).view(len(drawn.queries), k),
             texts=drawn,
             teachers={label: taught(term, teacher, drawn) for label, (term, teacher) in self.teachers.items()},
-            views={
-                name: lay_out_texts(again[name], layout, padding, share=self.share)
-                for name in wanted_views(self.objective)
-            },
+            views={name: self._lay_out(again[name]) for name in wanted_views(self.objective)},
         )
 
     def loss(self, built: Built, batch: ContrastBatch) -> Loss:
@@ -218,6 +215,10 @@ class ContrastTask:
     def _encode(self, built: Built, layouts: Sequence[Layout]) -> Tensor:
         """Vectors of all documents of some layouts, in the order of their numbers."""
         return encode_cached(built.encoder, layouts) if self.cached else built.encoder(layouts)
+
+    def _lay_out(self, texts: Sequence[Tokens]) -> list[Layout]:
+        padding = self.tokeniser.padding_id
+        return lay_out_texts(texts, self.stage.layout, padding, share=self.share, device=self.device)
 
     def _group(
         self, queries: list[Tokens], positives: list[Tokens], negatives: list[Tokens], k: int

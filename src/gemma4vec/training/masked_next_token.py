@@ -24,7 +24,7 @@ from torch import Tensor
 from gemma4vec.errors import InputError
 from gemma4vec.model.build import Built
 from gemma4vec.model.language_model_head import LanguageModelHead
-from gemma4vec.model.packing import Layout, Tokens, padding_share
+from gemma4vec.model.packing import Layout, Tokens, padding_share, sent
 from gemma4vec.model.prompts import Prompted
 from gemma4vec.recipe import schema
 from gemma4vec.training.distributed import World
@@ -82,6 +82,7 @@ class MaskedNextTokenTask:
         self.objective = objective
         self.texts = texts
         self.tokeniser = built.tokeniser
+        self.device = built.encoder.backbone.device.type
         self.head = head
         self.limit = min(stage.batch.document_tokens or max_tokens, max_tokens)
         self.seed = seed
@@ -141,7 +142,7 @@ class MaskedNextTokenTask:
             raise InputError("data: a batch has no text of two tokens or more, so there is nothing to predict")
         own = self.world.share(len(whole))
         whole, masked, places = whole[own], masked[own], places[own]
-        layouts = lay_out_texts(masked, self.stage.layout, self.tokeniser.padding_id)
+        layouts = lay_out_texts(masked, self.stage.layout, self.tokeniser.padding_id, device=self.device)
         before, targets = [], []
         for layout in layouts:
             starts = (layout.lengths_N.cumsum(0) - layout.lengths_N).tolist()
@@ -157,9 +158,9 @@ class MaskedNextTokenTask:
         states = []
         for layout, before_M in zip(batch.layouts, batch.before, strict=True):
             states_TD = backbone(layout)
-            states.append(states_TD.index_select(0, before_M.to(states_TD.device)))
+            states.append(states_TD.index_select(0, sent(before_M, states_TD.device)))
         states_MD = torch.cat(states)
-        targets_M = torch.cat(batch.targets).to(states_MD.device)
+        targets_M = sent(torch.cat(batch.targets), states_MD.device)
         value = self.head.cross_entropy(states_MD, targets_M) if len(targets_M) else states_MD.sum()  # nothing: 0
         value = value * (len(targets_M) / batch.predicted)
         tokens = sum(layout.real_tokens for layout in batch.layouts)
