@@ -47,6 +47,20 @@ def test_with_a_compiler(
     assert choice.on is on and reason in choice.reason
 
 
+@pytest.mark.parametrize(
+    ("steps", "minutes", "cpu", "cuda"),
+    [(30, None, True, False), (200, None, True, True), (None, 1.0, True, False), (None, 3.0, True, True)],
+)
+def test_a_gpu_needs_more_ahead(
+    compiler: Any, monkeypatch: pytest.MonkeyPatch, steps: int | None, minutes: float | None, cpu: bool, cuda: bool
+) -> None:
+    compiler(True)
+    monkeypatch.setattr(compilation, "_missing", lambda: None)
+    for device, on in (("cpu", cpu), ("cuda", cuda)):
+        monkeypatch.setattr(compilation, "choose_device", lambda device=device: DeviceChoice(device))
+        assert choose_compile("auto", steps=steps, minutes=minutes).on is on
+
+
 def test_without_a_compiler(compiler: Any) -> None:
     compiler(False)
     choice = choose_compile("auto", steps=100, minutes=None)
@@ -77,11 +91,11 @@ def test_on_a_gpu_its_age_and_a_c_compiler_decide(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Example")
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(machine.shutil, "which", lambda name: name if name == "gcc" else None)
-    choice = choose_compile("auto", steps=100, minutes=None)
+    choice = choose_compile("auto", steps=1000, minutes=None)
     assert choice.on is on
     assert on or choice.reason.startswith("Example has compute capability 6.1, torch.compile needs 7.0: layers run")
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
-    assert on is ("no C compiler" in choose_compile("auto", steps=100, minutes=None).reason)
+    assert on is ("no C compiler" in choose_compile("auto", steps=1000, minutes=None).reason)
 
 
 def test_kernels_are_kept_in_the_cache_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,14 @@ from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.model import probe
 from gemma4vec.model.backbone import Backbone
 from gemma4vec.model.build import Built
-from gemma4vec.model.compilation import choose_compile, compiled, failed_to_compile, use_compile_cache
+from gemma4vec.model.compilation import (
+    CompileChoice,
+    choose_compile,
+    compiled,
+    failed_to_compile,
+    falling_back,
+    use_compile_cache,
+)
 from gemma4vec.recipe import schema
 from gemma4vec.training.ahead import Ahead
 from gemma4vec.training.budget import StepBudget, step_budget
@@ -33,6 +40,7 @@ from gemma4vec.training.checkpoint import (
     random_state,
     read_progress,
     save_checkpoint,
+    set_random_state,
     trained_weights,
 )
 from gemma4vec.training.distributed import World
@@ -42,6 +50,9 @@ from gemma4vec.training.memory import keep_freed_memory, peak_memory_bytes
 from gemma4vec.training.optimiser import MasterAdamW, learning_rate
 from gemma4vec.training.progress import ProgressLine
 from gemma4vec.training.task import Loss, Task
+
+# Cells in which compiled layers are first run: few, since memory is settled after it; one code serves all heights.
+_PROBED = 2048
 
 # Gives a score (higher is better) and the fields of its event.
 Evaluate = Callable[[], tuple[float, dict[str, Any]]]
@@ -150,7 +161,10 @@ def compile_for_training(backbone: Backbone) -> None:
 
 
 def prepare_model(stage: Stage) -> None:
-    """Checkpointing, compilation and the start-up probe, on the very layers and shape that will be trained."""
+    """Checkpointing, compilation and the start-up probe on the layers that are trained, then what fits into memory.
+
+    No micro-batch of the recipe's size is run before the task has settled what fits.
+    """
     backbone, layout, budget = stage.built.encoder.backbone, stage.settings.layout, stage.settings.budget
     stage.built.encoder.train()
     keep_freed_memory()
@@ -158,6 +172,8 @@ def prepare_model(stage: Stage) -> None:
     if layout.gradient_checkpointing:
         backbone.use_gradient_checkpointing()
     choice = choose_compile(layout.compile, steps=budget.steps, minutes=budget.minutes)
+    if choice.on and backbone.given_up:
+        choice = CompileChoice(False, "it failed before")
     if choice.on and not backbone.compiled:
         use_compile_cache()
         stage.line.say("compiling the decoder layers (up to a minute on a new machine)")
@@ -175,8 +191,9 @@ def prepare_model(stage: Stage) -> None:
 
 
 def _probe_compiled(backbone: Backbone, layout: schema.Layout) -> probe.Probe:
-    """Run compiled layers for the first time: the probe in the shape that is trained, and a small backward pass."""
-    found = probe.check(backbone, max(1, layout.tokens_per_forward // layout.row_tokens), layout.row_tokens)
+    """Run compiled layers for the first time: the probe in the width that is trained, and a small backward pass."""
+    rows = min(layout.tokens_per_forward // layout.row_tokens, max(2, _PROBED // layout.row_tokens))
+    found = probe.check(backbone, max(1, rows), layout.row_tokens)
     probe.pass_back(backbone, 2, layout.row_tokens)
     return found
 
@@ -195,13 +212,11 @@ def _step(
     `waited` are the seconds that the batches were waited for; they are not part of the step's.
     """
     started = time.perf_counter()
-    losses: list[Loss] = []
-    for batch in batches:
-        loss = stage.task.loss(stage.built, batch)
-        losses.append(stage.world.whole(loss))
-        if not torch.isfinite(losses[-1].value):
-            raise _not_finite(stage, progress, batch, losses[-1].value.item(), "loss")
-        (loss.value / len(batches)).backward()
+    losses = falling_back(
+        stage.built.encoder.backbone,
+        lambda: _passes(stage, batches, progress),
+        lambda reason: _begin_anew(stage, optimiser, progress, reason),
+    )
     stage.world.sum_gradients(optimiser.parameters.values())
     norm = optimiser.step(rate)
     if not math.isfinite(norm):
@@ -228,6 +243,36 @@ def _step(
         padding_share=sum(loss.padding_share * loss.tokens for loss in losses) / max(1, tokens),
     )
     stage.line.step(progress.step, budget.total, mean_loss, tokens / seconds, progress.seconds / max(1, progress.step))
+
+
+def _passes(stage: Stage, batches: list[Any], progress: Progress) -> list[Loss]:
+    """Forward and backward of each batch."""
+    losses: list[Loss] = []
+    for batch in batches:
+        loss = stage.task.loss(stage.built, batch)
+        losses.append(stage.world.whole(loss))
+        if not torch.isfinite(losses[-1].value):
+            raise _not_finite(stage, progress, batch, losses[-1].value.item(), "loss")
+        (loss.value / len(batches)).backward()
+    return losses
+
+
+def _begin_anew(stage: Stage, optimiser: MasterAdamW, progress: Progress, reason: str) -> None:
+    """After the compiler gave up in a step: as before it, without its gradients, with its random draws.
+
+    Raises:
+        WorkError: several processes train; the others are somewhere in the step and cannot be called back.
+    """
+    if stage.world.size > 1:
+        raise WorkError(
+            f"step {progress.step + 1}: {reason}; start again with stages.{stage.number}.layout.compile=false"
+        )
+    for parameter in optimiser.parameters.values():
+        parameter.grad = None
+    if stage.random is not None:
+        set_random_state(stage.random)
+    stage.run.event("uncompiled", stage=stage.number, step=progress.step + 1, reason=reason)
+    stage.line.say(f"layers run uncompiled from step {progress.step + 1} on: {reason}")
 
 
 def _terms(losses: list[Loss]) -> dict[str, Any]:
