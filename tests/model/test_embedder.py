@@ -1,14 +1,19 @@
 """Vectors depend on their text alone: not on order, neighbours or how many there are."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_saved import MAX_TOKENS, save_tiny
+from torch._dynamo.exc import TorchDynamoException
 
+from gemma4vec.errors import InputError
 from gemma4vec.model import embedder as embedder_module
 from gemma4vec.model.embedder import Embedder
-from gemma4vec.model.prompts import Document
+from gemma4vec.model.packing import Layout
+from gemma4vec.model.prompts import Document, Prompted
 from tiny_model import TEXTS
 
 # Of many lengths, so that packs of every shape come about.
@@ -82,7 +87,7 @@ def test_bf16_stays_close_to_fp32(embedder: Embedder, tmp_path: Path) -> None:
 def test_without_a_compiler_a_large_job_says_so_once_and_gives_the_same(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(embedder_module, "_CHARACTERS_WORTH_COMPILING", 1)
+    monkeypatch.setattr(embedder, "compiles_from", 1)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     said: list[str] = []
@@ -92,3 +97,78 @@ def test_without_a_compiler_a_large_job_says_so_once_and_gives_the_same(
     assert len(said) == 1 and said[0].startswith("encoding with uncompiled layers: there is no C++ compiler")
     monkeypatch.setattr(embedder, "_compiled", False)
     np.testing.assert_array_equal(vectors[1], embedder.encode_query(TEXTS[:5]))
+
+
+def test_a_window_that_cannot_be_compiled_is_encoded_uncompiled_and_said_once(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = embedder.encode_document(MIXED)
+    monkeypatch.setattr(embedder_module, "_WINDOW", 16)
+    backbone, pooled, calls, said = embedder.encoder.backbone, embedder.encoder.pooled, [], []
+
+    def give_up(layouts: list[Layout]) -> torch.Tensor:
+        calls.append(len(layouts))
+        if len(calls) == 2:
+            raise TorchDynamoException("no such shape")
+        return pooled(layouts)
+
+    monkeypatch.setattr(embedder.encoder, "pooled", give_up)
+    monkeypatch.setattr(embedder, "_notice", said.append)
+    monkeypatch.setattr(backbone, "given_up", False)
+    backbone.compiled = True
+    for _ in range(2):
+        np.testing.assert_allclose(embedder.encode_document(MIXED), plain, atol=2e-6)
+    assert said == ["encoding with uncompiled layers from here on: compilation failed: no such shape"]
+    assert not backbone.compiled and backbone.given_up
+
+
+def test_reading_ahead_changes_no_bit(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedder_module, "_WINDOW", 7)
+    ahead = embedder.encode_document(MIXED)
+    monkeypatch.setattr(embedder_module, "one_ahead", lambda items: items)
+    np.testing.assert_array_equal(embedder.encode_document(MIXED), ahead)
+
+
+def test_the_next_window_is_read_while_one_is_computed(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedder_module, "_WINDOW", 16)
+    pooled, lay_out, laid_out = embedder.encoder.pooled, embedder._lay_out, threading.Semaphore(0)
+    in_time: list[bool] = []
+
+    def note(texts: list[Prompted]) -> list[Layout]:
+        made = lay_out(texts)
+        laid_out.release()
+        return made
+
+    def wait(layouts: list[Layout]) -> torch.Tensor:
+        if not in_time:
+            in_time.append(laid_out.acquire(timeout=30.0))  # its own window; then each time the next one
+        in_time.append(laid_out.acquire(timeout=30.0 if len(in_time) < 3 else 0.1))
+        return pooled(layouts)
+
+    monkeypatch.setattr(embedder, "_lay_out", note)
+    monkeypatch.setattr(embedder.encoder, "pooled", wait)
+    embedder.encode_document(MIXED[:48])
+    assert in_time == [True, True, True, False]  # behind the last window there is none to read
+
+
+@pytest.mark.parametrize("error", [InputError("text 20 is bad"), KeyboardInterrupt()])
+@pytest.mark.parametrize("where", ["_lay_out", "_forward"])
+def test_what_goes_wrong_in_a_window_comes_out_as_it_is(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException
+) -> None:
+    monkeypatch.setattr(embedder_module, "_WINDOW", 16)
+    work, calls = getattr(embedder, where), []
+
+    def fail(given: object) -> object:
+        calls.append(given)
+        if len(calls) == 2:
+            raise error
+        return work(given)
+
+    monkeypatch.setattr(embedder, where, fail)
+    embedder.encoder.train()
+    with pytest.raises(type(error)) as caught:
+        embedder.encode_document(MIXED)
+    assert caught.value is error and embedder.encoder.training
+    embedder.encoder.eval()
+    assert not any(thread.name.startswith("reading ahead") for thread in threading.enumerate())

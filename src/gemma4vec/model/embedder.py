@@ -5,17 +5,27 @@ Shapes: N texts, D dimensions. Vectors are float32 rows of length one.
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gemma4vec.errors import InputError
+from gemma4vec.model.ahead import one_ahead
 from gemma4vec.model.build import Built
-from gemma4vec.model.compilation import choose_compile, compiled, failed_to_compile, use_compile_cache
-from gemma4vec.model.packing import Tokens, packed
+from gemma4vec.model.compilation import (
+    CHARACTERS_WORTH_IT,
+    choose_compile,
+    compiled,
+    failed_to_compile,
+    falling_back,
+    use_compile_cache,
+)
+from gemma4vec.model.packing import Layout, packed
 from gemma4vec.model.probe import check
 from gemma4vec.model.prompts import Document, Prompted, Prompts
 
@@ -27,8 +37,6 @@ _WINDOW = 1024
 _ROW_TOKENS = 256
 # Cells of a micro-batch. A processor's caches like few; a GPU is idle between the many small kernels of 2,048 tokens.
 _TOKENS_PER_FORWARD = {"cpu": 2048, "cuda": 16_384}
-# Compiling takes 5 to 20 s and halves the time of the rest; so many characters take about a minute.
-_CHARACTERS_WORTH_COMPILING = 400_000
 
 
 class Embedder:
@@ -38,6 +46,7 @@ class Embedder:
 
     Attributes:
         tokens_per_forward: cells of one micro-batch, which changes speed and memory alone.
+        compiles_from: characters of a job from which on layers are compiled for it, once.
     """
 
     def __init__(
@@ -60,7 +69,9 @@ class Embedder:
         self._settings = settings or {}
         self._compiled: bool | None = None
         self._notice = notice
-        self.tokens_per_forward = _TOKENS_PER_FORWARD.get(self.encoder.backbone.device.type, 2048)
+        device = self.encoder.backbone.device.type
+        self.tokens_per_forward = _TOKENS_PER_FORWARD.get(device, 2048)
+        self.compiles_from = CHARACTERS_WORTH_IT.get(device, CHARACTERS_WORTH_IT["cpu"])
 
     @staticmethod
     def load(
@@ -120,27 +131,43 @@ class Embedder:
         vectors_ND = np.zeros((len(texts), self.dimension), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda i: (-len(texts[i].text), i))
         self._compile_if_worth_it(texts)
+        windows = [order[start : start + _WINDOW] for start in range(0, len(order), _WINDOW)]
+        laid_out = (self._lay_out([texts[i] for i in window]) for window in windows)
+        done = 0
+
+        def fetch(window: list[int], found_ND: Tensor) -> None:
+            nonlocal done
+            vectors_ND[window] = found_ND.float().cpu().numpy()
+            done += len(window)
+            if progress:
+                progress(done, len(order))
+
         training = self.encoder.training
         self.encoder.eval()
-        with torch.inference_mode():
-            for start in range(0, len(order), _WINDOW):
-                window = order[start : start + _WINDOW]
-                tokens = self._read([texts[i] for i in window], self.max_tokens)
-                vectors_ND[window] = self._forward(tokens)
-                if progress:
-                    progress(min(start + _WINDOW, len(order)), len(order))
-        self.encoder.train(training)
+        try:
+            # A GPU computes a window while the next is read in a thread, and is asked for its vectors one window late.
+            with torch.inference_mode(), closing(one_ahead(laid_out) if len(windows) > 1 else laid_out) as ready:
+                late: tuple[list[int], Tensor] | None = None
+                for window, layouts in zip(windows, ready, strict=True):
+                    found_ND = self._forward(layouts)
+                    if late:
+                        fetch(*late)
+                    late = window, found_ND
+                if late:
+                    fetch(*late)
+        finally:
+            self.encoder.train(training)
         return vectors_ND
 
     def _compile_if_worth_it(self, texts: Sequence[Prompted]) -> None:
         """Compile the layers for a large job, once; say why and go on without where that does not work."""
         backbone = self.encoder.backbone
         characters = sum(min(len(text.text), 5 * self.max_tokens) for text in texts)
-        if self._compiled is not None or characters < _CHARACTERS_WORTH_COMPILING:
+        if self._compiled is not None or characters < self.compiles_from:
             return
         self._compiled = False
         choice = choose_compile("auto", steps=None, minutes=None)
-        if backbone.compiled:
+        if backbone.compiled or backbone.given_up:
             return
         if not choice.on:
             self._notice(f"encoding with uncompiled layers: {choice.reason}")
@@ -156,10 +183,17 @@ class Embedder:
         except TorchDynamoException as error:
             self._notice(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
 
-    def _forward(self, tokens: Sequence[Tokens]) -> Vectors:
+    def _lay_out(self, texts: Sequence[Prompted]) -> list[Layout]:
+        tokens = self._read(texts, self.max_tokens)
         share = self.encoder.unshareable(training=False) is None
-        layouts = packed(tokens, _ROW_TOKENS, self.tokens_per_forward, self.tokeniser.padding_id, share=share)
-        return self.encoder(layouts).float().cpu().numpy()
+        return packed(tokens, _ROW_TOKENS, self.tokens_per_forward, self.tokeniser.padding_id, share=share)
+
+    def _forward(self, layouts: Sequence[Layout]) -> Tensor:
+        vectors_ND: Tensor = falling_back(self.encoder.backbone, lambda: self.encoder(layouts), self._uncompiled)
+        return vectors_ND
+
+    def _uncompiled(self, reason: str) -> None:
+        self._notice(f"encoding with uncompiled layers from here on: {reason}")
 
 
 class SentenceTransformerEmbedder:
