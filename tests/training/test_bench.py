@@ -11,6 +11,9 @@ import yaml
 from torch.autograd import DeviceType
 
 from gemma4vec.cli.main import execute
+from gemma4vec.machine import dtype
+from gemma4vec.machine.device import DeviceChoice
+from gemma4vec.training import bench
 from gemma4vec.training.bench_split import PARTS, kind_of, shares, split
 from tiny_model import write_tiny
 
@@ -71,6 +74,24 @@ def test_one_screen(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> No
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 40 and max(map(len, lines)) <= 120
     assert any("roofline" in line for line in lines) and any("layout.kind=packed" in line for line in lines)
+
+
+def test_it_says_why_this_machine_does_not_do_more(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(bench, "choose_device", lambda: DeviceChoice("cpu", "Example is too old: the CPU is used"))
+    monkeypatch.setattr(dtype, "cpu_flags", lambda: {"avx2"})
+    changes = ["stages.0.layout.compile=auto", "stages.0.budget={steps: 5000}", "model.dtype=bf16"]
+    assert execute(["bench", str(recipe_file), *changes, "--seconds", "0"]) == 0
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert max(map(len, lines)) <= 120 and len(lines) <= 40
+    shown = " ".join(said.out.split())
+    assert "device Example is too old: the CPU is used" in shown
+    assert "dtype asked for; slow here, this CPU has no bf16" in shown
+    assert "layers there is no C++ compiler" in shown and "layers run uncompiled: there is no C++" in said.err
 
 
 def test_a_stage_that_is_not_there(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,11 +15,13 @@ from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.overview import all_runs
 from gemma4vec.ledger.records import run_around
 from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.machine.device import DeviceChoice
 from gemma4vec.model.embedder import Embedder
 from gemma4vec.model.prompts import Document
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.recipe.schema import Evaluation
 from gemma4vec.report.page import write_report
+from gemma4vec.training import kept as kept_module
 from gemma4vec.training.kept import checkpoint_models, keep_due, kept_checkpoints
 from gemma4vec.training.loop import train_stage
 from gemma4vec.training.run import recipe_of, start_run, train_run
@@ -33,7 +35,7 @@ def test_when_weights_are_kept() -> None:
     assert not keep_due(shares, 4, None) and not keep_due(Evaluation(), 4, 8)
 
 
-def test_a_kept_checkpoint_is_the_model_as_it_was_then(tmp_path: Path) -> None:
+def test_a_kept_checkpoint_is_the_model_as_it_was_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = write_tiny(tmp_path / "base", "llama", layers=2)
     seen: list[np.ndarray] = []
 
@@ -53,11 +55,13 @@ def test_a_kept_checkpoint_is_the_model_as_it_was_then(tmp_path: Path) -> None:
     kept = kept_checkpoints(stage.run, recipe)
     assert [(one.stage, one.step) for one in kept] == [(0, 2), (0, 4)]
     prints = set()
-    for then, (one, embedder) in zip(seen, checkpoint_models(stage.run, recipe, kept, print), strict=True):
+    monkeypatch.setattr(kept_module, "choose_device", lambda: DeviceChoice("cpu", "Example is too old"))
+    said: list[str] = []
+    for then, (one, embedder) in zip(seen, checkpoint_models(stage.run, recipe, kept, said.append), strict=True):
         assert embedder.name == f"checkpoint-0-{one.step:08d}"
         np.testing.assert_allclose(embedder.encode_query(["read the tree"]), then, atol=2e-6)
         prints.add(embedder.fingerprint)
-    assert len(prints) == 2
+    assert len(prints) == 2 and said.count("device: cpu (Example is too old)") == 1
 
 
 @pytest.fixture(scope="module")

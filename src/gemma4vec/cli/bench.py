@@ -1,5 +1,6 @@
 """`gemma4vec bench RECIPE`: how fast a recipe trains on this machine, how near its limit, and what would help."""
 
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,7 @@ def as_text(found: dict[str, Any]) -> str:
     lines = [
         f"bench of {found['recipe']}, stage {found['stage']}: {found['steps']} steps on {found['device']} in "
         f"{found['dtype']}, layers {compiled}",
+        *_why(found),
         _line(
             "speed",
             f"{speed['median']:,.0f} real tokens/s [{speed['least']:,.0f} to {speed['most']:,.0f}], "
@@ -62,6 +64,18 @@ def as_text(found: dict[str, Any]) -> str:
         lines.append(f"    {one['change']:<42}{factor:<18}")
         lines.append(f"      {one['why']}")
     return "\n".join(lines)
+
+
+def _why(found: dict[str, Any]) -> list[str]:
+    """Why device, dtype and layers are what they are, as far as a person might wonder."""
+    reasons = {"device": found["device_reason"], "dtype": found["dtype_reason"]}
+    if not found["compiled"]:
+        reasons["layers"] = found["compile_reason"]
+    lines = []
+    for label, reason in reasons.items():
+        wrapped = textwrap.wrap(reason, 104)
+        lines += [_line("" if i else label, line) for i, line in enumerate(wrapped)]
+    return lines
 
 
 def _line(label: str, text: str) -> str:

@@ -9,7 +9,6 @@ Operations are those that the documents need (`training.needed_operations`: no p
 nothing twice); bytes are the weights, read in each micro-batch once forward and, as far as the gradient goes, backward.
 """
 
-import io
 import statistics
 import tempfile
 import time
@@ -76,9 +75,9 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
     base = resolve_base(recipe.model.base, notice=say)
     loaded = [load_sources(stage.data, say, stage.mixture) for stage in recipe.stages]
     refuse_early(recipe, base.path, loaded, say)
-    device = choose_device().name
-    choice = choose_dtype(device, recipe.model.dtype)
-    built = build(recipe.model, base.path, dtype=choice.dtype, device=device, seed=recipe.seed)
+    where = choose_device()
+    choice = choose_dtype(where.name, recipe.model.dtype)
+    built = build(recipe.model, base.path, dtype=choice.dtype, device=where.name, seed=recipe.seed)
     with tempfile.TemporaryDirectory(prefix="gemma4vec-bench-") as folder:
         task = make_task(
             settings,
@@ -90,13 +89,15 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
             say=say,
         )
         run = RunFolder.create(Path(folder), recipe.name, dump_recipe(recipe))
-        stage = Stage(number, settings, task, built, run, None, ProgressLine("bench", io.StringIO()))
+        stage = Stage(number, settings, task, built, run, None, ProgressLine("bench"))
         say("preparing: the probe, and compilation where the recipe has it")
         started = time.perf_counter()
         prepare_model(stage)
         measured = _Measurement(stage, seconds, say)
         measured.run(time.perf_counter() - started)
-    return _result(recipe, number, measured, choice.dtype, device)
+        why_compiled = run.events("prepared")[-1]["compile_reason"]
+    reasons = {"device_reason": where.reason, "dtype_reason": choice.reason, "compile_reason": why_compiled}
+    return _result(recipe, number, measured, choice.dtype, where.name) | reasons
 
 
 class _Measurement:

@@ -26,6 +26,7 @@ from gemma4vec.model.embedder import Embedder
 from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.checkpoint import BESIDE, latest_checkpoint, read_progress
 from gemma4vec.training.optimiser import MasterAdamW
+from gemma4vec.training.progress import once
 
 Say = Callable[[str], None]
 KEPT = "kept"
@@ -118,7 +119,10 @@ def checkpoint_models(
     Raises:
         InputError: the weights are damaged, or belong to another recipe.
     """
-    device = choose_device().name
+    where = choose_device()
+    device, notice = where.name, once(say)
+    if where.reason:
+        say(f"device: {device} ({where.reason})")
     dtype = choose_dtype(device, recipe.model.dtype).dtype
     built: Built | None = None
     limit = recipe.model.max_tokens
@@ -132,4 +136,4 @@ def checkpoint_models(
             raise InputError(f"{one.file} is damaged ({error}); delete it to leave this checkpoint out") from error
         built.load_trained(weights)
         identity = checkpoint_identity(sha256_file(one.file), recipe, base.revision, dtype)
-        yield one, Embedder(built, name=one.name, fingerprint=identity, max_tokens=limit)
+        yield one, Embedder(built, name=one.name, fingerprint=identity, max_tokens=limit, notice=notice)

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TextIO
 
 _PLAIN_SECONDS = 10.0
@@ -47,6 +48,18 @@ class ProgressLine:
             self._width = 0
         self.stream.write(text + "\n")
         self.stream.flush()
+
+
+def once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Say each line the first time alone: for many short-lived speakers, such as the embedder of each evaluation."""
+    said: set[str] = set()
+
+    def say_if_new(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    return say_if_new
 
 
 def _clock(seconds: float) -> str:

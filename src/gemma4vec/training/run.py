@@ -39,7 +39,7 @@ from gemma4vec.training.early_stop import ReadyRule, StageRule, ready_rules
 from gemma4vec.training.kept import checkpoint_identity
 from gemma4vec.training.loop import Evaluate, Stage, train_stage
 from gemma4vec.training.memory import peak_memory_bytes, release_memory
-from gemma4vec.training.progress import ProgressLine
+from gemma4vec.training.progress import ProgressLine, once
 from gemma4vec.training.refusals import refuse_early
 from gemma4vec.training.tasks import data_seed, make_task
 
@@ -138,6 +138,7 @@ class Trainer:
         self.run = run
         self.base = base
         self.say = say
+        self.notice = once(say)
         self.recipe = recipe_of(run)
         self.rules = rules or [None] * len(self.recipe.stages)
         self.world = World()
@@ -167,7 +168,7 @@ class Trainer:
         """The model as it is now, as an embedder."""
         identity = sha256_text(self.run.run_id, name, str(id(self)))[:16]
         model = self.recipe.model
-        return Embedder(self.built, name=name, fingerprint=identity, max_tokens=model.max_tokens)
+        return Embedder(self.built, name=name, fingerprint=identity, max_tokens=model.max_tokens, notice=self.notice)
 
     @property
     def stopped(self) -> Progress | None:
@@ -261,7 +262,8 @@ class Trainer:
     def _checkpoint_embedder(self, name: str, weights: str) -> Embedder:
         """The model as it is now, known as the kept checkpoint of these weights would be."""
         identity = checkpoint_identity(weights, self.recipe, self.base.revision, self.dtype)
-        return Embedder(self.built, name=name, fingerprint=identity, max_tokens=self.recipe.model.max_tokens)
+        limit = self.recipe.model.max_tokens
+        return Embedder(self.built, name=name, fingerprint=identity, max_tokens=limit, notice=self.notice)
 
     def _checkpoints(self, number: int) -> Path:
         return self.run.checkpoints / f"{number}-{self.recipe.stages[number].name}"
