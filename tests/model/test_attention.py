@@ -56,8 +56,10 @@ def test_capped_scores_equal_the_librarys_own() -> None:
     assert not torch.allclose(ours, grouped_attention(module, query, key, value, mask, scaling=0.7)[0], atol=1e-3)
 
 
+# Gemma 4's layers share keys and values through a dictionary, have inputs of their own and heads of two sizes.
 @pytest.mark.parametrize("causal", [True, False])
-def test_compiled_layers_equal_plain_ones(tmp_path: Path, causal: bool) -> None:
+@pytest.mark.parametrize("family", ["gemma3", "gemma4"])
+def test_compiled_layers_equal_plain_ones(tmp_path: Path, family: str, causal: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     texts = [Tokens(torch.randint(4, 400, (n,), generator=generator).tolist()) for n in (9, 7, 16, 12, 3, 8, 5, 2, 4)]
     layouts = packed(texts, 16, 32, 0)
@@ -66,13 +68,13 @@ def test_compiled_layers_equal_plain_ones(tmp_path: Path, causal: bool) -> None:
     assert len({layout.input_ids_RC.shape for layout in layouts}) > 2
     found = []
     for compiled in (False, True):
-        backbone = load_backbone(write_tiny(tmp_path, "gemma3", layers=2), causal=causal, dtype=torch.float32)
+        backbone = load_backbone(write_tiny(tmp_path, family, layers=2), causal=causal, dtype=torch.float32)
         if compiled:
             backbone.compile_layers()
         states = [backbone(layout) for layout in layouts]
-        sum(state.square().sum() for state in states).backward()
+        sum(state.pow(3).sum() for state in states).backward()  # of squares, behind the last norm, none would depend
         found.append((states, [p.grad for p in backbone.parameters() if p.grad is not None]))
     for plain, fast in zip(*(states + gradients for states, gradients in found), strict=True):
-        torch.testing.assert_close(plain, fast, rtol=1e-4, atol=1e-4)
+        assert float((plain - fast).norm()) <= 1e-5 * float(plain.norm())
     backbone.uncompile_layers()
     torch.testing.assert_close(backbone(layouts[0]), found[0][0][0], rtol=0, atol=1e-6)

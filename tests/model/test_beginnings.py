@@ -75,11 +75,11 @@ def test_compiled_layers_take_shared_beginnings(tmp_path: Path, checkpointed: bo
         if compiled:
             backbone.compile_layers()
         states = states_by_document(backbone, packed(documents, 32, 96, 0, share=share))
-        torch.stack([x.square().sum() for x in states]).sum().backward()
+        torch.stack([x.pow(3).sum() for x in states]).sum().backward()
         found.append([*states, *(p.grad for p in backbone.parameters() if p.grad is not None)])
     for other in found[1:]:
         for one, two in zip(found[0], other, strict=True):
-            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+            assert float((one - two).norm()) <= 1e-5 * float(one.norm())
 
 
 sequences = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=12), min_size=1, max_size=12)

@@ -38,7 +38,7 @@ def test_states_and_gradients_are_those_of_whole_rows(tmp_path: Path, family: st
             assert backbone.computes_ends(layout) is compiled
             ends_N = layout.lengths_N.cumsum(0) - 1
             states.append(backbone(layout, only_ends=True) if compiled else backbone(layout)[ends_N])
-        sum(state.square().sum() for state in states).backward()
+        sum(state.pow(3).sum() for state in states).backward()  # of squares, behind the last norm, none would depend
         gradients = {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
         found.append((states, gradients))
     (plain_states, plain), (fast_states, fast) = found
@@ -46,7 +46,7 @@ def test_states_and_gradients_are_those_of_whole_rows(tmp_path: Path, family: st
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     assert plain.keys() == fast.keys()
     for name, gradient in plain.items():
-        torch.testing.assert_close(gradient, fast[name], rtol=1e-4, atol=1e-4)
+        assert float((gradient - fast[name]).norm()) <= 1e-5 * float(gradient.norm()), name
 
 
 def test_nothing_is_computed_that_leads_nowhere(tmp_path: Path) -> None:

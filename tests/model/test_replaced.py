@@ -79,7 +79,7 @@ def test_gradients_reach_the_vectors_through_compiled_and_checkpointed_layers(
         backbone.requires_grad_(False)
         states_KD = torch.randn(len(cells), 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
         states_TD = backbone(layout, replaced=Replaced(cells, states_KD))
-        states_TD.square().mean().backward()
+        states_TD.pow(3).sum().backward()
         found.append((states_TD, states_KD.grad))
     for plain, fast in zip(*found, strict=True):
-        torch.testing.assert_close(plain, fast, rtol=1e-4, atol=1e-4)
+        assert float((plain - fast).norm()) <= 1e-5 * float(plain.norm())
