@@ -75,6 +75,6 @@ def test_compiled_layers_equal_plain_ones(tmp_path: Path, family: str, causal: b
         sum(state.pow(3).sum() for state in states).backward()  # of squares, behind the last norm, none would depend
         found.append((states, [p.grad for p in backbone.parameters() if p.grad is not None]))
     for plain, fast in zip(*(states + gradients for states, gradients in found), strict=True):
-        assert float((plain - fast).norm()) <= 1e-5 * float(plain.norm())
+        assert float((plain - fast).detach().norm()) <= 1e-4 * float(plain.detach().norm())
     backbone.uncompile_layers()
     torch.testing.assert_close(backbone(layouts[0]), found[0][0][0], rtol=0, atol=1e-6)

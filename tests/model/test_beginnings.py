@@ -79,7 +79,7 @@ def test_compiled_layers_take_shared_beginnings(tmp_path: Path, checkpointed: bo
         found.append([*states, *(p.grad for p in backbone.parameters() if p.grad is not None)])
     for other in found[1:]:
         for one, two in zip(found[0], other, strict=True):
-            assert float((one - two).norm()) <= 1e-5 * float(one.norm())
+            assert float((one - two).detach().norm()) <= 1e-4 * float(one.detach().norm())
 
 
 sequences = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=12), min_size=1, max_size=12)

@@ -46,7 +46,7 @@ def test_states_and_gradients_are_those_of_whole_rows(tmp_path: Path, family: st
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     assert plain.keys() == fast.keys()
     for name, gradient in plain.items():
-        assert float((gradient - fast[name]).norm()) <= 1e-5 * float(gradient.norm()), name
+        assert float((gradient - fast[name]).norm()) <= 1e-4 * float(gradient.norm()), name
 
 
 def test_nothing_is_computed_that_leads_nowhere(tmp_path: Path) -> None:
