@@ -3,14 +3,14 @@
 (The batches of a training are read several ahead, with a count of how long they were waited for: `training.ahead`.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def one_ahead(items: Iterator[T]) -> Iterator[T]:
+def one_ahead(items: Iterator[T]) -> Generator[T, None, None]:
     """The same items in the same order; what goes wrong while one is made is raised, as it is, where it would come.
 
     Closing it waits for the item that is being made.
