@@ -58,8 +58,16 @@ def test_capped_scores_equal_the_librarys_own() -> None:
 
 # Gemma 4's layers share keys and values through a dictionary, have inputs of their own and heads of two sizes.
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("family", ["gemma3", "gemma4"])
-def test_compiled_layers_equal_plain_ones(tmp_path: Path, family: str, causal: bool) -> None:
+@pytest.mark.parametrize(
+    ("family", "backend"),
+    [("gemma3", "inductor"), ("gemma4", "aot_eager"), pytest.param("gemma4", "inductor", marks=pytest.mark.slow)],
+)
+def test_compiled_layers_equal_plain_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, backend: str, causal: bool
+) -> None:
+    """`aot_eager` traces layers, and their backward pass, as `inductor` does, and compiles nothing."""
+    compile_layer = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_layer(layer, backend=backend, **how))
     generator = torch.Generator().manual_seed(0)
     texts = [Tokens(torch.randint(4, 400, (n,), generator=generator).tolist()) for n in (9, 7, 16, 12, 3, 8, 5, 2, 4)]
     layouts = packed(texts, 16, 32, 0)
@@ -77,4 +85,4 @@ def test_compiled_layers_equal_plain_ones(tmp_path: Path, family: str, causal: b
     for plain, fast in zip(*(states + gradients for states, gradients in found), strict=True):
         assert float((plain - fast).detach().norm()) <= 1e-4 * float(plain.detach().norm())
     backbone.uncompile_layers()
-    torch.testing.assert_close(backbone(layouts[0]), found[0][0][0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(backbone(layouts[0]), found[0][0][0], rtol=0, atol=1e-5)

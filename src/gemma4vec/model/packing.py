@@ -10,7 +10,7 @@ Beginnings that documents share stand once in each rectangle, first in its first
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -107,7 +107,7 @@ class Layout:
 
     def to(self, device: torch.device | str) -> "Layout":
         """The same layout on another device, without waiting for what that computes."""
-        moved = {
+        moved: dict[str, Any] = {
             field.name: sent(value, device)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
