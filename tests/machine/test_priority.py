@@ -23,9 +23,11 @@ print(*found[0], os.SCHED_IDLE)
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux has this class of priority")
-def test_threads_started_later_inherit_it() -> None:
+@pytest.mark.parametrize("before", [0, 3])
+def test_threads_started_later_inherit_it(before: int) -> None:
     environment = os.environ | {"PYTHONPATH": str(SOURCE)}
-    done = subprocess.run([sys.executable, "-c", CHILD], env=environment, capture_output=True, text=True, check=True)
+    command = ["nice", "-n", str(before), sys.executable, "-c", CHILD]  # lowest is lowest, wherever one begins
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     scheduler, nice, idle = done.stdout.split()
     assert scheduler == idle and int(nice) == 19
 
@@ -36,7 +38,7 @@ def test_the_session_is_made_nice_where_the_kernel_shares_by_sessions(
     def refused(*_: object) -> None:
         raise PermissionError
 
-    for name in ("nice", "sched_setscheduler"):  # the tests themselves stay as they are
+    for name in ("setpriority", "sched_setscheduler"):  # the tests themselves stay as they are
         monkeypatch.setattr(os, name, refused, raising=False)
     group = tmp_path / "autogroup"
     lower_priority(group)  # nothing is there, nothing is allowed: nothing happens

@@ -16,7 +16,7 @@ def lower_priority(autogroup: Path = _AUTOGROUP) -> None:
     share whatever its niceness, so that the session is made nice too. What the system does not allow is left as it is.
     """
     with contextlib.suppress(OSError):
-        os.nice(LOWEST)
+        os.setpriority(os.PRIO_PROCESS, 0, LOWEST)  # not os.nice, which adds to what the process has
     if hasattr(os, "SCHED_IDLE"):
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
