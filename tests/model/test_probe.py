@@ -35,6 +35,16 @@ def test_the_training_shape_can_be_probed(folder: Path) -> None:
     assert check(load(folder, False), height=3, columns=64) == measure(load(folder, False), height=3, columns=64)
 
 
+def test_weights_that_are_not_finite_are_called_that(folder: Path) -> None:
+    broken = load(folder, True)
+    with torch.no_grad():
+        next(p for p in broken.layers[0].parameters() if p.ndim == 2)[0, 0] = float("nan")
+    with pytest.raises(
+        WorkError, match="states that are not finite: its weights hold NaN or infinity, or overflow in float32"
+    ):
+        check(broken)
+
+
 def test_a_silently_causal_model_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = backbone_module.attention_mask
     monkeypatch.setattr(backbone_module, "attention_mask", lambda *a, **k: whole(*a, **{**k, "causal": True}))

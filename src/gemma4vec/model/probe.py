@@ -12,6 +12,7 @@ whose documents see each other is as quiet. So these facts are measured on the l
 6. where documents may share a beginning, their states are those of whole documents.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,11 +82,17 @@ def check(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Pr
     """Measure, and stop loudly when the model does not attend as it was loaded to.
 
     Raises:
-        WorkError: attention is causal where it should be bidirectional, or the reverse, or leaks between documents.
+        WorkError: attention is causal where it should be bidirectional, or the reverse, or leaks between documents; or
+            states are not finite.
     """
     probe = measure(backbone, height, columns)
     wanted = "causal" if backbone.causal else "bidirectional"
     kind = getattr(backbone.config, "model_type", "model")
+    if not all(map(math.isfinite, vars(probe).values())):
+        raise WorkError(
+            f"this {kind} gives states that are not finite: its weights hold NaN or infinity, or overflow in "
+            f"{str(backbone.dtype).removeprefix('torch.')}; look at the file, or load it in fp32"
+        )
     problem = None
     if not probe.past_to_future > _MOVED:
         problem = f"an earlier token does not reach a later state (change {probe.past_to_future:.1e})"
