@@ -134,15 +134,12 @@ class Quality:
 
     def clean(self) -> Measured:
         """Rows left of each source, without what the suites hold."""
-        sources = [{"name": name, **self.plan["sources"].get(name, {})} for name in self.plan["weights"]]
-        for source in sources:
-            if source["name"] in self.files():
-                source["path"] = str(self.files()[source["name"]])
+        files = {name: {"path": str(path)} for name, path in self.files().items()}
+        sources = [{"name": name, **(files | self.plan["sources"])[name]} for name in self.plan["weights"]]
         recipe = self.recipe_file("clean", sources, {"steps": 1})
         against = ("--against", str(self.data / "retrieval"))
         found = self.command("data", "check", str(recipe), *against, "--clean", str(self.out / "clean"))
-        before = {source["source"] if "source" in source else source["name"]: source for source in found["sources"]}
-        return {"rows": found["clean"]["rows"], "before": {name: one.get("rows") for name, one in before.items()}}
+        return {"rows": found["clean"]["rows"], "before": {one["name"]: one["rows"] for one in found["sources"]}}
 
     def recipe_file(self, name: str, sources: list[Measured], budget: Measured) -> Path:
         """The plan's recipe with its data and budget, written down."""

@@ -71,8 +71,9 @@ def forecast(
         runs: seeds planned for each recipe.
         tasks: how many queries each of several tasks has; they count alike, so a small one widens the whole.
     """
-    usual = TYPICAL_SD * float(np.sqrt(queries * sum(1 / size for size in tasks))) / (len(tasks) or 1)
-    usual = usual if tasks else TYPICAL_SD
+    usual = TYPICAL_SD
+    if tasks:
+        usual *= float(np.sqrt(queries * sum(1 / size for size in tasks))) / len(tasks)
     with contextlib.suppress(Gemma4VecError), open_ledger(home(), tolerant=True) as ledger:
         rows = [row for row in uncut(recorded_evaluations(ledger)) if row["suite_fingerprint"] == contents]
         family = 1 + _tries(ledger, contents, metric)
