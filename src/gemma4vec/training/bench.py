@@ -144,8 +144,7 @@ class _Measurement:
             ahead.waited - waited,
             update,
             tokens,
-            sum(needed_operations(self.stage.built, layouts).values())
-            + prediction_operations(self.stage.task, batches),
+            operations,
             len(layouts),
             padding,
         )
