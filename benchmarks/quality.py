@@ -34,6 +34,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.compare import compare
 from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.files import sha256_text
+from gemma4vec.ledger.runs import RunFolder
 
 ROOT = Path(__file__).parents[1]
 METRIC = "ndcg@10"
@@ -158,9 +159,12 @@ class Quality:
         ]
         recipe = self.recipe_file(name, sources, {"minutes": minutes})
         runs = self.out / "runs" / f"{name}-{minutes:g}"
-        begun = sorted(runs.glob("*/checkpoints/*/last")) if runs.is_dir() else []
+        begun = sorted(runs.glob("*/checkpoints/*/step-*")) if runs.is_dir() else []
         if begun:
-            return self.command("train", "--resume", str(begun[-1].parents[2]))
+            run = RunFolder(begun[-1].parents[2])
+            if finished := run.events("finished"):
+                return finished[-1] | {"run": str(run.path)}
+            return self.command("train", "--resume", str(run.path))
         settings = [*self.plan["candidates"][name], *self.overrides, *changes]
         return self.command("train", str(recipe), *settings, "--out", str(runs))
 
