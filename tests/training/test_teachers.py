@@ -247,8 +247,9 @@ def test_a_model_encodes_every_text_once_whatever_the_steps_and_runs(
     monkeypatch.setattr(teachers, "Embedder", Counting)
     task = {"terms": [{"kind": "matching", "teacher": "any", "form": "relational", "texts": ["queries", "positives"]}]}
     stage = make_stage(base, tmp_path, task=task)
-    assert Counting.asked == 24 + 24  # each query and positive of the rows
+    assert Counting.asked == 0  # nothing is drawn yet
     batch = next(stage.task.batches())
+    assert Counting.asked == 24 + 24  # each query and positive of the rows, which the next batches draw
     term, teacher = stage.task.teachers["matching"]  # type: ignore[attr-defined]
     found = teachers.taught(term, teacher, batch.texts)
     by_hand = torch.tensor([vector_of(text, 7) for text in batch.texts.queries])

@@ -24,7 +24,7 @@ from gemma4vec.training.layouts import lay_out_texts, shares_beginnings
 from gemma4vec.training.learned import Learned
 from gemma4vec.training.room import first_layouts, fit, needs_of, room_of
 from gemma4vec.training.task import Loss, OwnParameter
-from gemma4vec.training.teachers import open_teachers, taught
+from gemma4vec.training.teachers import knowing, open_teachers, taught
 from gemma4vec.training.terms import (
     Said,
     Vectors,
@@ -121,7 +121,7 @@ class ContrastTask:
     def batches(self, start: int = 0) -> Iterator[ContrastBatch]:
         """Endless batches from number `start` on; the same number always gives the same batch."""
         stage = self.stage
-        for drawn in batches(
+        drawn_batches = batches(
             self.rows,
             size=stage.batch.rows,
             hard_negatives=self.objective.hard_negatives,
@@ -129,7 +129,8 @@ class ContrastTask:
             start=start,
             group_rows=stage.batch.group_rows,
             distinct=stage.batch.distinct,
-        ):
+        )
+        for drawn in knowing(self.teachers.values(), drawn_batches, stage.batch.rows):
             yield self.prepare(drawn)
 
     def own_parameters(self) -> dict[str, OwnParameter]:

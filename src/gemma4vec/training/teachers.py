@@ -3,7 +3,8 @@
 Shapes: N texts, E dimensions of a teacher.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +146,10 @@ def check_dimension(term: Matching, teacher: int, model: int, key: str) -> None:
 def open_teachers(
     task: schema.Contrast, rows: Sequence[Row], dimension: int, world: World, say: Say, where: str = "task"
 ) -> dict[str, tuple[Matching, Teacher]]:
-    """The teachers of a contrast by the names of their terms, with a vector on disk for every text of the rows.
+    """The teachers of a contrast by the names of their terms.
+
+    A file is looked through for every text of the rows. A model encodes what batches draw (`knowing`): a short training
+    never meets most of a large source. Of several processes the first encodes all rows here, and the others find that.
 
     Raises:
         InputError: as `open_teacher` and `texts_of`, or a file without a text of the rows.
@@ -156,11 +160,32 @@ def open_teachers(
             if isinstance(term, Matching):
                 key = f"{where}.terms.{number}"
                 teacher = open_teacher(term, dimension, key, say)
+                found[term.label] = (term, teacher)
+                if isinstance(teacher, ModelTeacher) and world.size == 1:
+                    next(texts_of(term, rows[:1], key), None)
+                    continue
                 for read, queries, documents in texts_of(term, rows, key):
                     if teacher.learn(queries, documents):
                         say(f"teacher {term.teacher}: {read:,} of {len(rows):,} rows")
-                found[term.label] = (term, teacher)
     return found
+
+
+def knowing(teachers: Iterable[tuple[Matching, Teacher]], drawn: Iterator[RowBatch], rows: int) -> Iterator[RowBatch]:
+    """The batches, of `rows` rows each, whose texts teachers have encoded: many batches at a time, since each time is a
+    file on disk."""
+    models = [(term, teacher) for term, teacher in teachers if isinstance(teacher, ModelTeacher)]
+    if not models:
+        yield from drawn
+    while portion := list(islice(drawn, max(1, _CHUNK // (2 * rows)))):
+        for term, teacher in models:
+            queries: dict[str, None] = {}
+            documents: dict[Document, None] = {}
+            for one in portion:
+                queries |= dict.fromkeys(one.queries if "queries" in term.texts else ())
+                documents |= dict.fromkeys(one.positives if "positives" in term.texts else ())
+                documents |= dict.fromkeys(chain.from_iterable(one.negatives) if "negatives" in term.texts else ())
+            teacher.learn(list(queries), list(documents))
+        yield from portion
 
 
 def taught(term: Matching, teacher: Teacher, drawn: RowBatch) -> dict[str, Tensor]:
