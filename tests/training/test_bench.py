@@ -163,3 +163,21 @@ def test_products_dominate_where_there_is_nothing_else() -> None:
     found = split(work)
     assert sum(found.values()) == pytest.approx(1.0)
     assert found["matrix products"] > found["element-wise"] + found["attention"]
+
+
+def test_a_compiler_that_gives_up_in_a_step_ends_nothing(
+    recipe_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def falls(backbone: Any, work: Any, given_up: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) == 4:  # the second of the steps that are measured
+            work()
+            given_up("too many shapes")
+        return work()
+
+    monkeypatch.setattr(bench, "falling_back", falls)
+    found = bench_of(capsys, str(recipe_file))
+    assert found["steps"] == 3 and found["compile_reason"] == "too many shapes"
+    assert len(calls) == 2 + 1 + 1 + 3 + 1  # warm-up, compiled, both, plain, the profiler's

@@ -28,6 +28,7 @@ from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.machine.rates import matmul_rate, memory_bandwidth
 from gemma4vec.model.bases import resolve_base
 from gemma4vec.model.build import Built, build
+from gemma4vec.model.compilation import falling_back
 from gemma4vec.model.language_model_head import load_head
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import dump_recipe
@@ -47,7 +48,7 @@ Say = Callable[[str], None]
 _WARM_UP = 2
 _LEAST_STEPS = 3
 _LOOKED_AT = 2  # batches whose layouts are tried otherwise for advice
-_MATRIX = {"cpu": 2048, "cuda": 8192}
+MATRIX = {"cpu": 2048, "cuda": 8192}
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
         prepare_model(stage)
         measured = _Measurement(stage, seconds, say)
         measured.run(time.perf_counter() - started)
-        why_compiled = run.events("prepared")[-1]["compile_reason"]
+        why_compiled = measured.gave_up or run.events("prepared")[-1]["compile_reason"]
     reasons = {"device_reason": where.reason, "dtype_reason": choice.reason, "compile_reason": why_compiled}
     return _result(recipe, number, measured, choice.dtype, where.name) | reasons
 
@@ -110,6 +111,7 @@ class _Measurement:
         self.steps: list[Step] = []
         self.first_step = self.prepare_seconds = 0.0
         self.shares: dict[str, float] = {}
+        self.gave_up: str | None = None
 
     def run(self, prepare_seconds: float) -> None:
         """Warm up, measure, profile."""
@@ -122,7 +124,13 @@ class _Measurement:
             self.say(f"measuring for {self.limit:g} s")
             started = time.perf_counter()
             while len(self.steps) < _LEAST_STEPS or time.perf_counter() - started < self.limit:
-                self.steps.append(self._step(ahead))
+                known = self.gave_up
+                step = self._step(ahead)
+                if self.gave_up == known:
+                    self.steps.append(step)
+                else:  # what was measured until then was of compiled layers, and this step of both
+                    self.steps.clear()
+                    started = time.perf_counter()
             self.say("one more step under the profiler")
             batches = [ahead.take() for _ in range(self.stage.settings.batch.accumulate)]
             self.shares = split(lambda: self._work(batches)[0])
@@ -151,15 +159,28 @@ class _Measurement:
 
     def _work(self, batches: Sequence[Any]) -> tuple[float, float, list[Loss]]:
         """Seconds of a step without its data, those of the update among them, and its losses."""
-        started, losses = _clock(), []
-        for batch in batches:
-            loss = self.stage.task.loss(self.stage.built, batch)
-            (loss.value / len(batches)).backward()
-            losses.append(loss)
+        started = _clock()
+        losses = falling_back(self.stage.built.encoder.backbone, lambda: self._passes(batches), self._given_up)
         before = _clock()
         self.optimiser.step(learning_rate(self.stage.settings.optimiser, len(self.steps), None))
         ended = _clock()
         return ended - started, ended - before, losses
+
+    def _passes(self, batches: Sequence[Any]) -> list[Loss]:
+        """Forward and backward of each batch."""
+        losses = []
+        for batch in batches:
+            loss = self.stage.task.loss(self.stage.built, batch)
+            (loss.value / len(batches)).backward()
+            losses.append(loss)
+        return losses
+
+    def _given_up(self, reason: str) -> None:
+        """The compiler gave up in a step."""
+        for parameter in self.optimiser.parameters.values():
+            parameter.grad = None
+        self.gave_up = reason
+        self.say(f"layers run uncompiled from here on: {reason}")
 
 
 def _clock() -> float:
@@ -181,7 +202,7 @@ def _result(
     built, steps, settings = measured.stage.built, measured.steps, recipe.stages[number]
     seconds = statistics.median(step.seconds for step in steps)
     speeds = sorted(step.tokens / step.seconds for step in steps)
-    rate = matmul_rate(dtype, _MATRIX[device], 0.5, device) * 1e9
+    rate = matmul_rate(dtype, MATRIX[device], 0.5, device) * 1e9
     bandwidth = memory_bandwidth(0.3, device) * 1e9
     read = layer_bytes(built)
     floors = [max(step.floor_operations / rate, read * step.micro_batches / bandwidth) for step in steps]
