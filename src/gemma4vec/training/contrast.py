@@ -130,7 +130,9 @@ class ContrastTask:
             group_rows=stage.batch.group_rows,
             distinct=stage.batch.distinct,
         )
-        for drawn in knowing(self.teachers.values(), drawn_batches, stage.batch.rows):
+        if self.world.size == 1:  # else all is known beforehand
+            drawn_batches = knowing(self.teachers.values(), drawn_batches, stage.batch.rows)
+        for drawn in drawn_batches:
             yield self.prepare(drawn)
 
     def own_parameters(self) -> dict[str, OwnParameter]:

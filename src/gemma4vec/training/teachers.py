@@ -3,6 +3,7 @@
 Shapes: N texts, E dimensions of a teacher.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -35,7 +36,10 @@ class ModelTeacher:
 
     def __init__(self, name: str, say: Say):
         self.name = name
-        self.embedder = CachedEmbedder(Embedder.load(name, notice=say))
+        model = Embedder.load(name, notice=say)
+        if isinstance(model, Embedder):
+            model.compiles_from = math.inf  # it works in a thread beside the training, and compilers have global state
+        self.embedder = CachedEmbedder(model)
         self.dimension = self.embedder.dimension
 
     def learn(self, queries: Sequence[str], documents: Sequence[Document]) -> bool:
@@ -171,8 +175,10 @@ def open_teachers(
 
 
 def knowing(teachers: Iterable[tuple[Matching, Teacher]], drawn: Iterator[RowBatch], rows: int) -> Iterator[RowBatch]:
-    """The batches, of `rows` rows each, whose texts teachers have encoded: many batches at a time, since each time is a
-    file on disk."""
+    """The batches, of `rows` rows each, whose texts teachers have encoded: many at a time, since each time is a file.
+
+    This happens where batches are made, beside the training: on a CPU it takes its part of the steps' seconds.
+    """
     models = [(term, teacher) for term, teacher in teachers if isinstance(teacher, ModelTeacher)]
     if not models:
         yield from drawn
