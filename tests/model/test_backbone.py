@@ -3,15 +3,20 @@
 The oracle for "alone" is the transformers model itself, called as its documentation shows, without our masks.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig
 from transformers.models.t5gemma import modeling_t5gemma
 
 from float64_norms import use_float64_norms
+from gemma4vec.model import backbone as module_of_backbone
 from gemma4vec.model.backbone import Backbone, load_backbone
 from gemma4vec.model.packing import Tokens, packed, padded
 from tiny_model import BUILDERS, MODES, tiny_tokenizer, write_tiny
@@ -178,13 +183,79 @@ def test_a_saved_model_reloads_with_the_same_attention(
 @EVERY_PAIR
 def test_gradient_checkpointing_changes_no_gradient(folders: dict[str, Path], family: str, causal: bool) -> None:
     gradients = []
-    for checkpointing in (False, True):
+    for checkpointing in (False, True, "selective"):
         backbone = load_backbone(folders[family], causal=causal, dtype=torch.float64).train()
         if checkpointing:
-            backbone.use_gradient_checkpointing()
+            backbone.use_gradient_checkpointing(checkpointing)
         sum(
             states.pow(3).sum() for states in states_by_document(backbone, packed(documents(), 32, 96, 0)).values()
         ).backward()
         gradients.append([p.grad for p in backbone.parameters() if p.grad is not None])
+    for plain, *others in zip(*gradients, strict=True):
+        for checkpointed in others:
+            torch.testing.assert_close(plain, checkpointed, rtol=0, atol=1e-12)
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products of the decoder's own size; an adapter's second one has its rank inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+        return func(*args, **(kwargs or {}))
+
+
+def bytes_alive_after(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
+    """What the CPU's allocator gave out in `work` and has not back, and what `work` gave."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        value = work()
+    return sum(event.self_cpu_memory_usage for event in found.key_averages()), value
+
+
+def test_selective_checkpointing_keeps_less_and_computes_no_large_product_again(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module_of_backbone, "_DEAR", 1)  # the tiny model's products are all small
+    alive, products = {}, {}
+    for how in (False, True, "selective"):
+        backbone = load_backbone(folders["gemma3"], causal=True, dtype=torch.float32).train()
+        backbone.use_gradient_checkpointing(how)
+        layout = packed(documents(), 32, 96, 0)[0]
+        with Products() as counted:
+            alive[how], value = bytes_alive_after(lambda b=backbone, x=layout: b(x).pow(3).sum())
+            value.backward()
+        products[how] = counted.count
+    assert products[False] == products["selective"] < products[True]
+    assert alive[True] < alive["selective"] < 0.8 * alive[False]
+
+
+def test_compiled_layers_keep_less_where_they_are_asked_to(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`aot_eager` plans what is kept as `inductor` does, and compiles nothing."""
+    compile_layer = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_layer(layer, backend="aot_eager", **how))
+    kept, gradients = [], []
+    for selective in (False, True):
+        torch._dynamo.reset()
+        backbone = load_backbone(folders["gemma3"], causal=True, dtype=torch.float64).train()
+        if selective:
+            backbone.use_gradient_checkpointing("selective")
+        backbone.compile_layers()
+        found: dict[int, int] = {}
+
+        def pack(x: Tensor, found: dict[int, int] = found) -> Tensor:
+            found[x.data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            value = backbone(packed(documents(), 32, 96, 0)[0]).pow(3).sum()
+        value.backward()
+        kept.append(sum(found.values()))
+        gradients.append([p.grad for p in backbone.parameters() if p.grad is not None])
+    assert kept[1] < 0.8 * kept[0]
     for plain, checkpointed in zip(*gradients, strict=True):
-        torch.testing.assert_close(plain, checkpointed, rtol=0, atol=1e-12)
+        torch.testing.assert_close(plain, checkpointed, rtol=0, atol=1e-10)

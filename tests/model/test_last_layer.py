@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from gemma4vec.model.backbone import load_backbone
@@ -81,6 +82,29 @@ def test_checkpointed_layers_compute_whole_rows(tmp_path: Path) -> None:
     backbone.use_gradient_checkpointing()
     backbone.compile_layers()
     assert not any(backbone.computes_ends(layout) for layout in layouts())
+
+
+def test_checkpointing_may_change_while_layers_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As between two stages. Selective checkpointing of compiled layers is the compiler's, and ends stay ends."""
+    compile_layer = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_layer(layer, backend="aot_eager", **how))
+    backbone = load_backbone(write_tiny(tmp_path, "gemma3", layers=2), causal=True, dtype=torch.float64).train()
+    layout = layouts()[0]
+    ends_N = layout.lengths_N.cumsum(0) - 1
+
+    def found(only_ends: bool) -> list[torch.Tensor]:
+        backbone.zero_grad()
+        states = backbone(layout, only_ends=True) if only_ends else backbone(layout)[ends_N]
+        states.pow(3).sum().backward()
+        return [states, *(p.grad.clone() for p in backbone.parameters() if p.grad is not None)]
+
+    plain = found(False)
+    backbone.compile_layers()
+    for how in (False, "selective", True, "selective", False):
+        backbone.use_gradient_checkpointing(how)
+        assert backbone.computes_ends(layout) == (how is not True)
+        for one, other in zip(plain, found(backbone.computes_ends(layout)), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)  # norms are in fp32
 
 
 @pytest.mark.parametrize("lay", ["packed", "shared", "padded"])

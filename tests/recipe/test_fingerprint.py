@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from gemma4vec.files import sha256_text
 from gemma4vec.recipe.fingerprint import method, recipe_id
 from gemma4vec.recipe.load import load_recipe, parse_recipe
-from gemma4vec.recipe.schema import Recipe
+from gemma4vec.recipe.schema import FastPaths, Recipe
 from gemma4vec.recipe.sources import BELONGS, Columns
 from gemma4vec.recipe.stop_rule import StopRule
 
@@ -131,6 +131,8 @@ DIFFERENT = [
     "stages.0.layout.tokens_per_forward=100",
     "stages.0.layout.compile=true",
     "stages.0.layout.gradient_checkpointing=true",
+    "stages.0.layout.gradient_checkpointing=selective",
+    *(f"stages.0.layout.fast_paths.{name}=false" for name in FastPaths.model_fields),
     "stages.0.layout.grad_cache=true",
     "stages.0.layout.share_beginnings=false",
     "stages.0.optimiser.learning_rate=1",

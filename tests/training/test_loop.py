@@ -108,11 +108,11 @@ def test_accumulated_gradients_are_the_mean_of_the_batches(
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_gradient_checkpointing_changes_no_loss(base: Path, tmp_path: Path, dropout: float) -> None:
     found = []
-    for on in (False, True):
+    for on in (False, True, "selective"):
         stage = make_stage(base, tmp_path, lora={"dropout": dropout}, layout={"gradient_checkpointing": on})
         train_stage(stage, seed=0)
         found.append(losses(stage))
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("layout", [{"kind": "padded"}, {"grouping": "separate"}])

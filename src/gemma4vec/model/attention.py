@@ -1,4 +1,4 @@
-"""Attention functions: the library's, where rows share beginnings, and one of ours for compiled layers on a CPU.
+"""Attention functions: the library's two, where rows share beginnings, and one of ours for compiled layers on a CPU.
 
 Ours is two matrix products and a softmax. On CPUs torch's fused attention runs its products far below the machine's
 rate (measured: an AMD EPYC with AVX512-BF16 trains Gemma 3 270M 14 to 35% faster this way, rows of 256 and 128 tokens).
@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "gemma4vec_grouped"
 SHARED = "gemma4vec_shared"
+FLEX = "gemma4vec_flex"
 # Longest row in tokens: scores are R * H * C * C values a layer, 2 million at 2048 tokens in rows of 256.
 LONGEST_ROW = 512
 
@@ -74,5 +77,36 @@ def shared_attention(
     return result
 
 
+def block_mask(mask_R1CC: Tensor) -> BlockMask:
+    """The same mask, and which blocks of it hold nothing, so that they are left out."""
+    rows, _, queries, seen = mask_R1CC.shape
+
+    def sees(row: Tensor, _: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return mask_R1CC[row, 0, query, key]
+
+    return create_block_mask(sees, rows, None, queries, seen, device=str(mask_R1CC.device))
+
+
+def flex_attention(
+    module: nn.Module,
+    query_RHCD: Tensor,
+    key_RKCD: Tensor,
+    value_RKCD: Tensor,
+    attention_mask: BlockMask,
+    **settings: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """torch's attention by blocks (Dong et al. 2024, arXiv:2412.05496), as the library calls it, by a `block_mask`.
+
+    For rows much longer than a block, which is 128 tokens. On a CPU torch has no backward pass for it.
+    """
+    shared = attention_mask.seq_lengths[1] - key_RKCD.shape[2]
+    keys, values = (with_beginnings(x, shared) for x in (key_RKCD, value_RKCD))
+    result: tuple[Tensor, Tensor | None] = flex_attention_forward(
+        module, query_RHCD, keys, values, attention_mask, **settings
+    )
+    return result
+
+
 ALL_ATTENTION_FUNCTIONS.register(NAME, grouped_attention)
+ALL_ATTENTION_FUNCTIONS.register(FLEX, flex_attention)
 ALL_ATTENTION_FUNCTIONS.register(SHARED, shared_attention)

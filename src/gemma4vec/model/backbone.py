@@ -5,13 +5,15 @@ Shapes: R rows, C columns, T real tokens, D hidden size, L layers.
 
 import logging
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 from transformers.utils import logging as transformers_logging
 
 from gemma4vec.errors import InputError
@@ -28,6 +30,7 @@ from gemma4vec.model.families import (
     state_width,
     text_of,
 )
+from gemma4vec.model.fast_paths import fast_paths
 from gemma4vec.model.last_layer import take_ends, with_ends
 from gemma4vec.model.masks import attention_mask
 from gemma4vec.model.openable import openable
@@ -37,6 +40,11 @@ from gemma4vec.model.replaced import Replaced
 from gemma4vec.model.rotary import use_own_half_turn
 from gemma4vec.model.sentence_folder import transformer_folder
 
+# Selective checkpointing: the share of their memory that compiled layers may keep; of others, matrix products (and
+# where their first factor stands) with an inner dimension of this at least.
+_BUDGET, _DEAR = 0.5, 256
+_PRODUCTS = {torch.ops.aten.mm.default: 0, torch.ops.aten.addmm.default: 1, torch.ops.aten.bmm.default: 0}
+
 
 class Backbone(nn.Module):
     """A text tower without its language-model head, driven by layouts.
@@ -45,6 +53,7 @@ class Backbone(nn.Module):
         causal: whether a token sees only what comes before it.
         reach: what a token sees in a layer with a sliding window; None: no layer has one.
         compiled: whether its layers are compiled.
+        fast: which of the faster ways to compute the same are taken; to be chosen before layers are compiled.
         given_up: whether they could not be, and it is not to be tried again.
     """
 
@@ -60,9 +69,13 @@ class Backbone(nn.Module):
             self.reach = Reach(window - 1, 0) if causal else family.reach(window)
         # Where the library has no fused attention (it caps scores), ours takes our masks; the library's would add them.
         self.plain_attention = "sdpa" if library_attention(self.config) == "sdpa" else attention.NAME
+        self.fast = fast_paths(self.device.type)
         self.compiled = False
         self.given_up = False
         self.checkpointed = False
+        self.selective = False
+        self._takes_ends = False
+        self._counted = False
 
     @property
     def config(self) -> Any:
@@ -101,7 +114,8 @@ class Backbone(nn.Module):
 
     def computes_ends(self, layout: Layout) -> bool:
         """Whether it can leave out of the last layer what `only_ends` does not need."""
-        return self.compiled and layout.compilable and self.family.caches_keys and not self.checkpointed
+        able = self._takes_ends and not self.checkpointed and not self.fast.flex_attention
+        return self.compiled and layout.compilable and self.fast.last_tokens_only and able
 
     def forward(
         self,
@@ -132,10 +146,17 @@ class Backbone(nn.Module):
             )
         layout = (with_ends(layout) if only_ends else layout).to(self.device)
         run_compiled = self.compiled and layout.compilable
-        short = layout.input_ids_RC.shape[1] <= attention.LONGEST_ROW
-        grouped = run_compiled and short and self.device.type == "cpu"
-        self.config._attn_implementation = attention.NAME if grouped else self._plain_attention(layout)
-        with torch.compiler.set_stance("force_eager") if self.compiled and not run_compiled else nullcontext():
+        self.config._attn_implementation = self._attention(layout, run_compiled)
+        layer: Any  # what the library writes into it is no module
+        if self.selective:
+            for layer in self.layers:  # a compiler plans for itself, and who counts wants to see what is kept
+                layer.gradient_checkpointing = not (run_compiled or self._counted)
+        budget = _BUDGET if self.selective else 1.0
+        with ExitStack() as stack:
+            if run_compiled:
+                stack.enter_context(torch._functorch.config.patch(activation_memory_budget=budget))
+            elif self.compiled:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
             if all_layers:
                 with recorded(self.layers) as between:
                     last_RCD = self._states(layout, replaced)
@@ -147,7 +168,13 @@ class Backbone(nn.Module):
             states_RCD = self._states(layout, replaced)
         return states_RCD.flatten(0, 1).index_select(0, layout.cells_T)
 
-    def _plain_attention(self, layout: Layout) -> str:
+    def _attention(self, layout: Layout, run_compiled: bool) -> str:
+        """Name of the attention function that the layers are to call."""
+        if self.fast.flex_attention and run_compiled == self.compiled:  # kept from compiling, it would hold all scores
+            return attention.FLEX
+        short = layout.input_ids_RC.shape[1] <= attention.LONGEST_ROW
+        if self.fast.grouped_attention and run_compiled and short:
+            return attention.NAME
         return attention.SHARED if layout.shared and self.plain_attention == "sdpa" else self.plain_attention
 
     def _states(self, layout: Layout, replaced: Replaced | None, **settings: Tensor) -> Tensor:
@@ -186,9 +213,11 @@ class Backbone(nn.Module):
         states: Tensor = self.model.get_input_embeddings()(input_ids.to(self.device))
         return states * self.input_size**0.5 if self.family.multiplies_input else states
 
-    def _masks(self, layout: Layout) -> Tensor | dict[str, Tensor]:
-        def mask(reach: Reach | None) -> Tensor:
-            return attention_mask(
+    def _masks(self, layout: Layout) -> Any:
+        """What the layers' attention takes: a mask, or one for each type of layer."""
+
+        def mask(reach: Reach | None) -> Any:
+            seen = attention_mask(
                 layout.positions_RC,
                 layout.segments_RC,
                 causal=self.causal,
@@ -196,6 +225,7 @@ class Backbone(nn.Module):
                 beginnings_RC=layout.beginnings_RC,
                 shared=layout.shared,
             )
+            return attention.block_mask(seen) if self.config._attn_implementation == attention.FLEX else seen
 
         full = mask(None)
         nearest = None if self.reach is None else self.reach.back if self.causal else min(self.reach)
@@ -212,11 +242,12 @@ class Backbone(nn.Module):
         torch._dynamo.config.recompile_limit = 64
         # An adapter's scale is a constant; as a variable, the layer could not be run twice in one graph.
         torch._dynamo.config.specialize_float = True
-        if self.device.type == "cpu":
+        if self.fast.sigmoid_gelu:
             use_sigmoid_gelu(self.layers)
-            use_own_half_turn(self.layers[0])
-        if self.family.caches_keys and not self.checkpointed:
+        use_own_half_turn(self.layers[0], self.fast.half_turn)
+        if self.family.caches_keys and not self.checkpointed and not self._takes_ends:
             take_ends(self.layers[-1])
+            self._takes_ends = True
         for layer in self.layers:
             layer.compile(dynamic=True, fullgraph=True)
         self.compiled = True
@@ -232,18 +263,45 @@ class Backbone(nn.Module):
         # The names as they are: the library would put back the prefix of the whole model that this was a part of.
         openable(self.model.to(dtype)).save_pretrained(folder, save_original_format=False)
 
-    def use_gradient_checkpointing(self) -> None:
+    def use_gradient_checkpointing(self, how: Literal["selective"] | bool = True) -> None:
         """Keep only each layer's input for the backward pass and compute the rest again; nothing of layers without one.
+
+        "selective" keeps the results of large matrix products and of attention too, so that what is computed again is
+        cheap (Korthikanti et al. 2022, arXiv:2205.05198, section 5). Where layers are compiled, the compiler plans it:
+        with half of the memory that it could use, by the cheapest choice of what to compute again. False: no more.
 
         Left alone, the library makes the embeddings need a gradient where there are adapters (reentrant checkpoints
         need that, these do not): the backward pass would run through all frozen layers below the first adapted one.
         """
-        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        selective = how == "selective"
+        if self.compiled and selective != self.selective:
+            torch._dynamo.reset()  # they are planned anew
+        self.selective, self.checkpointed = selective, how is True
+        layer: Any
+        if how is False:
+            for layer in self.layers:
+                layer.gradient_checkpointing = False
+            return
+        settings: dict[str, Any] = {"use_reentrant": False}
+        if selective:
+            settings["context_fn"] = partial(create_selective_checkpoint_contexts, _kept_in_selection)
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
         self.model.disable_input_require_grads()
-        self.checkpointed = True
-        layer: Any  # the library's checkpoint function is no module
         for layer in self.layers:
             layer._gradient_checkpointing_func = _where_needed(layer, layer._gradient_checkpointing_func)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """While this is open, nothing is kept where hooks for saved tensors do not see it.
+
+        Selective checkpointing of uncompiled layers keeps results in a store of its own. Without it more is kept: who
+        counts has an upper bound.
+        """
+        self._counted = True
+        try:
+            yield
+        finally:
+            self._counted = False
 
 
 def _where_needed(layer: nn.Module, checkpoint: Callable[..., Any]) -> Callable[..., Any]:
@@ -255,6 +313,18 @@ def _where_needed(layer: nn.Module, checkpoint: Callable[..., Any]) -> Callable[
         return checkpoint(call, *args) if needed else call(*args)
 
     return run
+
+
+def _kept_in_selection(_: Any, operator: Any, *args: Any, **__: Any) -> CheckpointPolicy:
+    """What selective checkpointing keeps: attention, and products that are dear for what they give.
+
+    A product costs as many operations a value as its inner dimension: an adapter's second one, of its rank, is made
+    again for little, and its result is as large as the layer's own.
+    """
+    place = _PRODUCTS.get(operator)
+    dear = place is not None and args[place].shape[-1] >= _DEAR
+    kept = dear or "scaled_dot_product" in str(operator)
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def _quiet() -> None:

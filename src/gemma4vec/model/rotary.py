@@ -6,6 +6,7 @@ slices, whose backward pass fills two arrays with zeros and adds them up; compil
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,15 +31,25 @@ def rotate_half(x: Tensor) -> Tensor:
     return turned
 
 
-def use_own_half_turn(model: nn.Module) -> bool:
+# What the library's modules had, by their names, where ours stands now.
+_LIBRARY: dict[str, Callable[[Tensor], Tensor]] = {}
+
+
+def use_own_half_turn(model: nn.Module, own: bool = True) -> bool:
     """Let the layers of `model` rotate with it; gives whether they turn in the same way, so that it could be done.
 
     The library calls it by a name of the model's module, so every model of that type in this process now rotates so:
-    the same values, and the same gradients.
+    the same values, and the same gradients. `own=False` puts the library's back.
     """
-    module = sys.modules[type(model).__module__]
+    module: Any = sys.modules[type(model).__module__]
+    if not own:
+        if module.__name__ in _LIBRARY:
+            module.rotate_half = _LIBRARY.pop(module.__name__)
+        return False
     x = torch.arange(8.0)
     if not hasattr(module, "rotate_half") or not torch.equal(module.rotate_half(x), rotate_half(x)):
         return False  # some models pair neighbours instead of halves
-    module.rotate_half = rotate_half  # type: ignore[attr-defined]
+    if module.rotate_half is not rotate_half:
+        _LIBRARY[module.__name__] = module.rotate_half
+        module.rotate_half = rotate_half
     return True

@@ -113,7 +113,7 @@ def _note_cost(run: RunFolder, trainer: Trainer, recipe: Recipe, number: int, lo
         stage=number,
         contrast=contrast,
         rows_hash=rows_hash(loaded.rows, stage, data_seed(recipe, number)) if contrast else None,
-        flops_per_token=flops_per_token(trainer.built.encoder, recomputed=stage.layout.gradient_checkpointing),
+        flops_per_token=flops_per_token(trainer.built.encoder, recomputed=stage.layout.gradient_checkpointing is True),
     )
 
 

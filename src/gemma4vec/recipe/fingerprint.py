@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gemma4vec.files import sha256_text
-from gemma4vec.recipe.schema import Recipe
+from gemma4vec.recipe.schema import FastPaths, Recipe
 
 # These say which run it is or how it is watched, not what it does.
 _NOT_METHOD = {"name", "seed", "hypothesis"}
@@ -21,7 +21,9 @@ _NOT_CHOOSING = {"checkpoint_seconds", "keep_at_shares", "keep_every_steps", "st
 _LOOKED_AT = ("suite", "max_queries", "max_documents")
 
 # Path of a key (`*` for every place of a list) -> its value where a recipe does what it did before the key existed.
-ADDED_LATER: dict[str, Any] = {}
+ADDED_LATER: dict[str, Any] = {
+    "stages.*.layout.fast_paths": FastPaths().model_dump(),
+}
 
 
 def method(recipe: Recipe) -> dict[str, Any]:

@@ -183,6 +183,21 @@ class Batch(Part):
     )
 
 
+Switch = Literal["auto"] | bool
+
+
+class FastPaths(Part):
+    """Faster ways to compute the same (`model.fast_paths` says what each is). auto: as measured on such a device."""
+
+    grouped_attention: Switch = Field("auto", description="compiled: attention as two matrix products, in short rows")
+    sigmoid_gelu: Switch = Field("auto", description="compiled: the tanh form of GELU by an exponential")
+    half_turn: Switch = Field("auto", description="compiled: rotary embeddings whose gradient is no sum of slices")
+    joined_adapters: Switch = Field("auto", description="compiled: a weight and its adapter as one matrix product")
+    last_tokens_only: Switch = Field("auto", description="compiled: the last layer for the states that are read alone")
+    flex_attention: Switch = Field("auto", description="leave out blocks between documents; GPU only, for long rows")
+    keep_freed_memory: Switch = Field("auto", description="the allocator keeps a step's memory for the next one")
+
+
 class Layout(Part):
     """How the texts of a batch become rectangles of tokens. Changes speed and memory, not the objective."""
 
@@ -191,7 +206,9 @@ class Layout(Part):
     row_tokens: int = Field(256, ge=8, description="length of a packed row; never less than the longest text")
     tokens_per_forward: int = Field(2048, ge=8, description="micro-batch: tokens, padding included, in one forward")
     compile: Literal["auto"] | bool = Field("auto", description="torch.compile for each decoder layer")
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Literal["selective"] | bool = Field(
+        False, description="compute layers again in the backward pass; selective: all but their matrix products"
+    )
     grad_cache: Literal["auto"] | bool = Field(
         "auto", description="GradCache: one micro-batch's activations at a time; auto: where all would not fit"
     )
@@ -199,6 +216,7 @@ class Layout(Part):
         "auto",
         description="packed and causal: compute what texts begin with alike (their prompt) once a micro-batch",
     )
+    fast_paths: FastPaths = FastPaths()
 
     @model_validator(mode="after")
     def _shared_where_packed(self) -> "Layout":
@@ -375,5 +393,15 @@ class Recipe(Part):
                 raise ValueError(
                     f"stages.{number}.task: masked_next_token teaches bidirectional attention, model.attention is "
                     "causal; set model.attention=bidirectional, or leave this stage out"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_once(self) -> "Recipe":
+        for number, stage in enumerate(self.stages):
+            if stage.layout.fast_paths != self.stages[0].layout.fast_paths:
+                raise ValueError(
+                    f"stages.{number}.layout.fast_paths: other than the first stage's; layers are made once for all "
+                    "stages, so write the same for each"
                 )
         return self

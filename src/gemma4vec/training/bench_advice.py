@@ -63,7 +63,7 @@ def advise(recipe: schema.Recipe, number: int, built: Built, seen: Seen) -> list
     if not seen.compiled and layout.compile is False:
         share = f"element-wise work takes {seen.element_wise:.0%}; compiled it is fused"
         found.append(Advice(f"{key}layout.compile=true", None, share))
-    if layout.gradient_checkpointing:
+    if layout.gradient_checkpointing is True:
         why = "the forward pass is computed twice; without, if the memory suffices (train --dry-run says)"
         found.append(Advice(f"{key}layout.gradient_checkpointing=false", 4 / 3, why))
     if layout.grad_cache is True:

@@ -20,6 +20,7 @@ from gemma4vec.model.build import Built, assemble, tokeniser_of
 from gemma4vec.model.checks import check_recipe, read_config
 from gemma4vec.model.compilation import CompileChoice, choose_compile, use_compile_cache
 from gemma4vec.model.families import text_config
+from gemma4vec.model.fast_paths import fast_paths
 from gemma4vec.model.language_model_head import LanguageModelHead
 from gemma4vec.model.skeleton import (
     Kind,
@@ -193,7 +194,7 @@ def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> Stage
     reading = read_batches(task, stage.layout)
     compiled = choose_compile(stage.layout.compile, steps=stage.budget.steps, minutes=stage.budget.minutes)
     use_compile_cache()
-    keep_freed_memory()
+    keep_freed_memory(fast_paths(model.device, stage.layout.fast_paths).keep_freed_memory)
     say(f"measuring layers of {model.config.model_type} on this machine" + (", compiled" if compiled.on else ""))
     measured = _measure(model, number, data, reading, compiled)
     release_memory()
@@ -255,6 +256,7 @@ def _measure(model: _Model, number: int, data: Loaded, reading: Reading, compile
     plain = stage.layout.model_copy(update={"grad_cache": False})  # what GradCache changes follows from that
     smaller = stage.model_copy(update={"batch": stage.batch.model_copy(update={"rows": rows}), "layout": plain})
     built, kinds = _shallow(model)
+    built.encoder.backbone.fast = fast_paths(model.device, stage.layout.fast_paths)
     measured = measure_layers(
         built,
         _task(model, smaller, data, number, built),
@@ -297,7 +299,7 @@ def _memory(
 ) -> tuple[Memory, Memory]:
     """On this machine, and on a GPU: there rows stay in main memory, and other kernels need other buffers."""
     inputs = float(model.config.hidden_size * torch.empty(0, dtype=model.dtype).element_size())
-    checkpointing = stage.layout.gradient_checkpointing
+    checkpointing = stage.layout.gradient_checkpointing is True
 
     def training(kept: Costs, buffers: float | None) -> Memory:
         return training_memory(

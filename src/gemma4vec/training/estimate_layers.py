@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from torch._dynamo.exc import TorchDynamoException
 
@@ -61,7 +61,7 @@ def measure_layers(
     kinds: Sequence[Kind],
     *,
     compile: CompileChoice,
-    checkpointing: bool,
+    checkpointing: Literal["selective"] | bool,
 ) -> Measured:
     """Train a shallow model on the task's first batches: to see what is kept, then against the clock."""
     backbone = built.encoder.backbone
@@ -81,6 +81,8 @@ def measure_layers(
 
     eager = kept()
     as_run = eager
+    if checkpointing == "selective":
+        backbone.use_gradient_checkpointing("selective")
     if compile.on:
         compile_for_training(backbone)
         try:
@@ -88,7 +90,7 @@ def measure_layers(
         except TorchDynamoException as error:  # as training does
             backbone.uncompile_layers()
             compile, as_run = failed_to_compile(error), kept()
-    if checkpointing:
+    if checkpointing is True:
         backbone.use_gradient_checkpointing()
     steps_cells: list[dict[bool, float]] = []
 

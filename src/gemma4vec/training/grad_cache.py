@@ -66,7 +66,8 @@ def kept_bytes(encoder: TextEncoder, layout: Layout, forward: Callable[[Layout],
             alive.append(tensor.detach())
         return tensor.detach()  # itself, an output that is kept would hold the graph that holds it, for ever
 
-    with _as_it_was(_random_state(encoder), encoder), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t)
+    with _as_it_was(_random_state(encoder), encoder), encoder.backbone.counted(), hooks:
         encoder([layout]) if forward is None else forward(layout)
     return sum(tensor.untyped_storage().nbytes() for tensor in alive)
 

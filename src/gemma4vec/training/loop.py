@@ -30,6 +30,7 @@ from gemma4vec.model.compilation import (
     falling_back,
     use_compile_cache,
 )
+from gemma4vec.model.fast_paths import fast_paths
 from gemma4vec.recipe import schema
 from gemma4vec.training.ahead import Ahead
 from gemma4vec.training.budget import StepBudget, step_budget
@@ -152,8 +153,8 @@ def resume_command(run: RunFolder) -> str:
 
 
 def compile_for_training(backbone: Backbone) -> None:
-    """Compile the layers with their adapters, which on a CPU are made one product with the weights first."""
-    if backbone.device.type == "cpu":
+    """Compile the layers with their adapters, each made one product with its weight where that is chosen."""
+    if backbone.fast.joined_adapters:
         from gemma4vec.model.lora_linear import join_adapters  # brings peft: here it is needed, for --help it is not
 
         join_adapters(backbone)
@@ -167,10 +168,10 @@ def prepare_model(stage: Stage) -> None:
     """
     backbone, layout, budget = stage.built.encoder.backbone, stage.settings.layout, stage.settings.budget
     stage.built.encoder.train()
-    keep_freed_memory()
+    backbone.fast = fast_paths(backbone.device.type, layout.fast_paths)
+    keep_freed_memory(backbone.fast.keep_freed_memory)
     found = probe.check(backbone)
-    if layout.gradient_checkpointing:
-        backbone.use_gradient_checkpointing()
+    backbone.use_gradient_checkpointing(layout.gradient_checkpointing)
     choice = choose_compile(layout.compile, steps=budget.steps, minutes=budget.minutes)
     if choice.on and backbone.given_up:
         choice = CompileChoice(False, "it failed before")

@@ -10,9 +10,11 @@ from gemma4vec.data.order import check_batches
 from gemma4vec.data.sources import Loaded
 from gemma4vec.data.suites import read_options
 from gemma4vec.errors import InputError
+from gemma4vec.machine.device import choose_device
 from gemma4vec.model.checks import check_recipe, read_config
 from gemma4vec.model.dimension import recipe_dimension
 from gemma4vec.model.families import text_config
+from gemma4vec.model.fast_paths import fast_paths
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.tokens import load_tokeniser
 from gemma4vec.recipe import schema
@@ -34,6 +36,7 @@ def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[Loaded], sa
     """
     config = read_config(base)
     check_recipe(recipe.model, config)
+    fast_paths(choose_device().name, recipe.stages[0].layout.fast_paths)
     dimension = recipe_dimension(recipe.model, config)
     for number, (stage, data) in enumerate(zip(recipe.stages, loaded, strict=True)):
         check_dev_suite(stage.evaluation, data.dev_suite, f"stages.{number}.evaluation")

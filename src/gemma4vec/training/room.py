@@ -113,7 +113,7 @@ def _advice(layout: schema.Layout, can_cache: bool) -> str:
     if can_cache:
         return "set layout.grad_cache=auto"
     return "use a smaller batch.rows with more batch.accumulate" + (
-        "" if layout.gradient_checkpointing else ", or layout.gradient_checkpointing=true"
+        "" if layout.gradient_checkpointing is True else ", or layout.gradient_checkpointing=true"
     )
 
 
