@@ -1,5 +1,6 @@
 """The correctness part of `gpu.py`: every fast path on the device against the plain padded one on the CPU, in fp32."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from gemma4vec.data.rows import Row
 from gemma4vec.errors import WorkError
 from gemma4vec.model.build import Built, build
 from gemma4vec.model.compilation import choose_compile, use_compile_cache
+from gemma4vec.model.fast_paths import DEFAULTS, fast_paths
 from gemma4vec.model.probe import check
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
@@ -22,6 +24,8 @@ ALLOWED = {"vectors": 1e-4, "gradients": 1e-3}
 LEAST_COSINE_BF16, TIMES_BF16 = 0.99, 3.0  # or so many times what bf16 costs the plain path
 COMPILED = ("gemma-4", "270m")  # of each family one: a compilation takes a minute
 SMOKE = "shared beginnings, compiled"  # what a CPU compiles
+FLEX = {"flex_attention": True}  # on a GPU alone
+OF_A_CPU = asdict(DEFAULTS["cpu"])
 LAYOUTS: dict[str, dict[str, Any]] = {
     "padded": {"kind": "padded"},
     "packed": {"kind": "packed", "share_beginnings": False},
@@ -29,9 +33,14 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "packed, compiled": {"kind": "packed", "share_beginnings": False, "compile": True},
     "shared beginnings, compiled": {"kind": "packed", "share_beginnings": True, "compile": True},
     "checkpointed": {"kind": "packed", "gradient_checkpointing": True},
+    "selective": {"kind": "packed", "gradient_checkpointing": "selective"},
+    "flex": {"kind": "packed", "row_tokens": 512, "fast_paths": FLEX},
     "GradCache": {"kind": "packed", "grad_cache": True, "tokens_per_forward": 256},
     "padded, compiled": {"kind": "padded", "compile": True},
     "checkpointed, compiled": {"kind": "packed", "gradient_checkpointing": True, "compile": True},
+    "selective, compiled": {"kind": "packed", "gradient_checkpointing": "selective", "compile": True},
+    "flex, compiled": {"kind": "packed", "row_tokens": 512, "fast_paths": FLEX, "compile": True},
+    "all of a CPU's fast paths, compiled": {"kind": "packed", "fast_paths": OF_A_CPU, "compile": True},
     "GradCache, compiled": {"kind": "packed", "grad_cache": True, "tokens_per_forward": 256, "compile": True},
 }
 
@@ -68,6 +77,7 @@ def paths_of(attention: str, *, compiled: bool, smoke: bool) -> dict[str, dict[s
         if layout.get("compile", False) == compiled
         and (attention == "causal" or not layout.get("share_beginnings"))
         and (name == SMOKE or not (compiled and smoke))
+        and not (smoke and layout.get("fast_paths") == FLEX)
     }
 
 
@@ -150,8 +160,8 @@ def run(
     built.encoder.train()
     task = ContrastTask(stage, rows, built, max_tokens=chosen.model.max_tokens, seed=0)
     backbone = built.encoder.backbone
-    if stage.layout.gradient_checkpointing:
-        backbone.use_gradient_checkpointing()
+    backbone.fast = fast_paths(device, stage.layout.fast_paths)
+    backbone.use_gradient_checkpointing(stage.layout.gradient_checkpointing)
     if stage.layout.compile is True:
         use_compile_cache()
         compile_for_training(backbone)

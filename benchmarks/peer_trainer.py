@@ -165,7 +165,7 @@ def build_peer(
         warmup_steps=optimiser.warmup_steps,
         lr_scheduler_type=optimiser.schedule,
         bf16=precision == "mixed",
-        gradient_checkpointing=stage.layout.gradient_checkpointing,
+        gradient_checkpointing=stage.layout.gradient_checkpointing is not False,
         torch_compile=compiled,
         # Routes columns to the limits of queries and documents; it does so without a Router module too.
         router_mapping={name: "query" if name == "query" else "document" for name in dataset.column_names},
