@@ -3,7 +3,7 @@
 Shapes: N texts, E dimensions of a teacher.
 """
 
-import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -38,7 +38,7 @@ class ModelTeacher:
         self.name = name
         model = Embedder.load(name, notice=say)
         if isinstance(model, Embedder):
-            model.compiles_from = math.inf  # it works in a thread beside the training, and compilers have global state
+            model.compiles_from = sys.maxsize  # never: it works in a thread, and compilers have global state
         self.embedder = CachedEmbedder(model)
         self.dimension = self.embedder.dimension
 
