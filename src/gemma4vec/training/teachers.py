@@ -182,6 +182,7 @@ def knowing(teachers: Iterable[tuple[Matching, Teacher]], drawn: Iterator[RowBat
     models = [(term, teacher) for term, teacher in teachers if isinstance(teacher, ModelTeacher)]
     if not models:
         yield from drawn
+        return
     while portion := list(islice(drawn, max(1, _CHUNK // (2 * rows)))):
         for term, teacher in models:
             queries: dict[str, None] = {}
