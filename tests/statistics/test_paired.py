@@ -98,6 +98,7 @@ def test_false_alarms_stay_near_five_percent() -> None:
 def test_the_smallest_reachable_p() -> None:
     assert [smallest_p(pairs) for pairs in (0, 1, 5, 6)] == [1.0, 1.0, 2 / 32, 2 / 64]
     assert sign_flip_test(np.ones(5)).p == smallest_p(5)
+    assert smallest_p(2000) == 0.0  # below the smallest float: no overflow on the way
 
 
 @pytest.mark.parametrize("bad", [[], [float("nan")], [[1.0, 2.0]]])

@@ -28,6 +28,10 @@ def test_a_clear_difference() -> None:
     assert verdict_of(-differences).word == "worse"
 
 
+def test_thousands_of_queries() -> None:
+    assert verdict_of(np.random.default_rng(4).normal(0.1, 0.3, 3000)).word == "better"
+
+
 def test_noise_is_undetermined_and_not_equal() -> None:
     verdict = verdict_of(np.random.default_rng(2).normal(0.0, 0.3, 60))
     assert verdict.word == "undetermined"

@@ -77,7 +77,7 @@ def sign_flip_test(
 
 def smallest_p(pairs: int) -> float:
     """Smallest two-sided p that a sign-flip test of this many non-zero pairs can give."""
-    return min(1.0, 2.0 / 2.0**pairs)
+    return min(1.0, 2.0 ** (1 - pairs))
 
 
 def _all_signs(m: int) -> Floats:
