@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.utils import counters
+from torch._functorch import config as functorch
+from torch._inductor.runtime import cache_dir_utils
 
 from gemma4vec.errors import InputError
 from gemma4vec.machine import compiler as machine
@@ -105,7 +108,42 @@ def test_kernels_are_kept_in_the_cache_unless_told_otherwise(tmp_path: Path, mon
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     use_compile_cache()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "cache" / "inductor")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setattr(cache_dir_utils, "default_cache_dir", lambda: str(tmp_path / "torchs"))
+    assert cache_dir_utils.cache_dir() == os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "torchs")
+    use_compile_cache()  # what torch's compiler writes there when it is imported is nobody's setting
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "cache" / "inductor")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "put back")  # so that the variable is gone after the test
+
+
+def test_plans_of_own_gradients_are_kept_by_what_these_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    monkeypatch.setattr(functorch, "autograd_cache_allow_custom_autograd_functions", False)
+    use_compile_cache()
+
+    def gradient(factor: float) -> tuple[float, int]:
+        """The gradient that is computed, and how many plans were found on disk."""
+
+        class Own(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+                return x * 2
+
+            @staticmethod
+            def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+                return grad * factor
+
+        torch._dynamo.reset()
+        counters.clear()
+        x = torch.ones(8, requires_grad=True)
+        own: Any = torch.compile(lambda x: Own.apply(x).sum(), fullgraph=True)
+        own(x).backward()
+        assert x.grad is not None
+        return float(x.grad[0]), counters["aot_autograd"]["autograd_cache_hit"]
+
+    assert gradient(3.0) == (3.0, 0)
+    assert gradient(3.0) == (3.0, 1)
+    assert gradient(5.0) == (5.0, 0)
 
 
 def test_a_broken_kernel_in_the_cache_is_made_again_and_nothing_else_is_touched(

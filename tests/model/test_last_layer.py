@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 from gemma4vec.model.backbone import load_backbone
 from gemma4vec.model.last_layer import ends_of_rows
 from gemma4vec.model.packing import Layout, Tokens, packed, padded
+from gemma4vec.model.probe import pass_back
 from tiny_model import write_tiny
 
 FAMILIES = ["gemma3", "llama", "mistral", "qwen3"]
@@ -48,6 +50,19 @@ def test_states_and_gradients_are_those_of_whole_rows(tmp_path: Path, family: st
     assert plain.keys() == fast.keys()
     for name, gradient in plain.items():
         assert float((gradient - fast[name]).norm()) <= 1e-4 * float(gradient.norm()), name
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_once_passed_back_training_finds_its_code_compiled(tmp_path: Path, share: bool) -> None:
+    backbone = load_backbone(write_tiny(tmp_path, "gemma3", layers=3), causal=True, dtype=torch.float32).train()
+    torch._dynamo.reset()
+    backbone.compile_layers()
+    pass_back(backbone, 32, share=share, only_ends=True)
+    made = counters["stats"]["unique_graphs"]
+    assert made > 0 and all(parameter.grad is None for parameter in backbone.parameters())
+    for layout in layouts(share):
+        backbone(layout, only_ends=True).sum().backward()
+    assert counters["stats"]["unique_graphs"] == made
 
 
 def test_nothing_is_computed_that_leads_nowhere(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ T = TypeVar("T")
 _STEPS_WORTH_IT = {"cpu": 30, "cuda": 200}
 _MINUTES_WORTH_IT = {"cpu": 1.0, "cuda": 3.0}
 CHARACTERS_WORTH_IT = {"cpu": 400_000, "cuda": 10_000_000}
+_OWN_GRADIENTS = "autograd_cache_allow_custom_autograd_functions"
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,19 @@ def falling_back(backbone: "Backbone", work: Callable[[], T], given_up: Callable
 
 
 def use_compile_cache() -> None:
-    """Keep compiled kernels between runs. Must come before the first compilation; an own setting is respected."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "inductor"))
+    """Keep compiled kernels between runs. Must come before the first compilation; an own setting is respected.
+
+    Importing torch's compiler writes its own default into the environment: a folder below /tmp, which is no setting.
+    """
+    from torch._functorch import config
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    if os.environ.get("TORCHINDUCTOR_CACHE_DIR") in (None, default_cache_dir()):
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache() / "inductor")
+    # Kernels are a half of it: without this, layers with gradients of our own are planned anew in each process. What
+    # these compute is part of the key under which a plan is kept.
+    if hasattr(config, _OWN_GRADIENTS):
+        setattr(config, _OWN_GRADIENTS, True)
 
 
 def _missing() -> str | None:

@@ -32,6 +32,10 @@ _MOVED = 2e-3
 # Root mean squares. bf16 rounds to some percent over all layers; without its beginning a document is another one.
 _UNCHANGED = 0.1
 _LENGTH = 12
+# Rows that are passed back. Numbers that are equal the first time are one number to the compiler, and it compiles again
+# as soon as they differ: so not 2, which is how many last tokens a row has at least, and an odd number of columns, which
+# no width of a model is.
+_PASSED_BACK = 3
 # Wider windows are not probed: a row as long as Mistral's 4096 takes seconds a layer.
 _LONGEST_WINDOW = 2048
 
@@ -113,13 +117,19 @@ def check(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Pr
     return probe
 
 
-def pass_back(backbone: Backbone, height: int, columns: int) -> None:
+def pass_back(backbone: Backbone, columns: int, *, share: bool = False, only_ends: bool = False) -> None:
     """A forward and a backward pass on random tokens, as training does them; gradients are dropped.
 
-    Whatever cannot be compiled fails here, where layers can still be left uncompiled, and not in the first step.
+    Whatever cannot be compiled fails here, where layers can still be left uncompiled, and not in the first step. With
+    `share` (the documents have a beginning in common) and `only_ends` (where the layers can give these alone) as
+    training has them, its steps find their code compiled.
     """
-    documents = [Tokens(ids.tolist()) for ids in _random_ids(backbone, height)]
-    states = backbone(lay_out(documents, [[row] for row in range(height)], max(columns, _LENGTH), 0))
+    beginning, *ends = _random_ids(backbone, 1 + _PASSED_BACK)
+    documents = [Tokens(torch.cat([beginning, end]).tolist()) for end in ends]
+    found = Beginnings((tuple(beginning.tolist()),), (0,) * len(documents)) if share else NONE
+    rows = [[row] for row in range(len(documents))]
+    layout = lay_out(documents, rows, max(columns - 1, 2 * _LENGTH) | 1, 0, beginnings=found)
+    states = backbone(layout, only_ends=only_ends and backbone.computes_ends(layout))
     if states.requires_grad:
         states.float().square().mean().backward()
     for parameter in backbone.parameters():

@@ -30,6 +30,7 @@ from gemma4vec.model.compilation import (
     falling_back,
     use_compile_cache,
 )
+from gemma4vec.model.encoder import TextEncoder
 from gemma4vec.model.fast_paths import fast_paths
 from gemma4vec.recipe import schema
 from gemma4vec.training.ahead import Ahead
@@ -47,6 +48,7 @@ from gemma4vec.training.checkpoint import (
 from gemma4vec.training.distributed import World
 from gemma4vec.training.early_stop import StageRule
 from gemma4vec.training.kept import evaluation_due, hash_of_weights, keep_due, keep_weights
+from gemma4vec.training.layouts import shares_beginnings
 from gemma4vec.training.memory import keep_freed_memory, peak_memory_bytes
 from gemma4vec.training.optimiser import MasterAdamW, learning_rate
 from gemma4vec.training.progress import ProgressLine
@@ -179,7 +181,7 @@ def prepare_model(stage: Stage) -> None:
         use_compile_cache()
         stage.line.say("compiling the decoder layers (up to a minute on a new machine)")
         try:
-            found = compiled(backbone, lambda: _probe_compiled(backbone, layout), compile_for_training)
+            found = compiled(backbone, lambda: _probe_compiled(stage.built.encoder, layout), compile_for_training)
         except TorchDynamoException as error:  # slower, but the same result
             choice = failed_to_compile(error)
     if not choice.on:
@@ -191,11 +193,12 @@ def prepare_model(stage: Stage) -> None:
     )
 
 
-def _probe_compiled(backbone: Backbone, layout: schema.Layout) -> probe.Probe:
+def _probe_compiled(encoder: TextEncoder, layout: schema.Layout) -> probe.Probe:
     """Run compiled layers for the first time: the probe in the width that is trained, and a small backward pass."""
+    backbone, shares = encoder.backbone, shares_beginnings(layout, encoder)
     rows = min(layout.tokens_per_forward // layout.row_tokens, max(2, _PROBED // layout.row_tokens))
     found = probe.check(backbone, max(1, rows), layout.row_tokens)
-    probe.pass_back(backbone, 2, layout.row_tokens)
+    probe.pass_back(backbone, layout.row_tokens, share=shares, only_ends=encoder.readout.only_ends)
     return found
 
 
