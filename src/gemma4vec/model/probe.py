@@ -33,8 +33,8 @@ _MOVED = 2e-3
 _UNCHANGED = 0.1
 _LENGTH = 12
 # Rows that are passed back. Numbers that are equal the first time are one number to the compiler, and it compiles again
-# as soon as they differ: so not 2, which is how many last tokens a row has at least, and an odd number of columns, which
-# no width of a model is.
+# as soon as they differ: so not 2, which is how many last tokens a row has at least, and an odd number of columns,
+# which no width of a model is.
 _PASSED_BACK = 3
 # Wider windows are not probed: a row as long as Mistral's 4096 takes seconds a layer.
 _LONGEST_WINDOW = 2048
