@@ -5,6 +5,7 @@
 The recipe as it is against the recipe with one switch the other way: both in one process, a block of steps each in
 turn. Both train the same batches; the program fails where their losses differ by more than rounding. A ratio above 1
 says that the default is the faster way. Where it lies below, the default should be the other one on such a machine.
+What was measured is kept; a run that was stopped goes on with what is left.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from kept import Kept
 from our_trainer import Ours, build_ours
 from record import RESULTS, as_program, say, shown, summary, write_result
 from training_speed import PLAIN, QUICKSTART, chosen_rows
@@ -51,16 +53,19 @@ def main() -> None:
     unknown = sorted(set(arguments.only or ()) - set(ways))
     if unknown:
         raise InputError(f"--only {unknown[0]}: there are {', '.join(ways)}")
+    recipe = recipe_of(arguments).model_dump(mode="json")
+    about = {name: getattr(arguments, name) for name in ("repeats", "steps", "warm_up")} | {"recipe": recipe}
+    kept = Kept("switches", about, fresh=arguments.fresh)
     found: dict[str, Any] = {}
     for name in arguments.only or ways:
-        found[name] = measure(arguments, ways[name])
+        found[name] = kept.take(name, lambda change=ways[name]: measure(arguments, change))  # type: ignore[misc]
         print(f"{name:<28} {shown(found[name]['ratio'], 2)}   ({ways[name]})", flush=True)
     measured = {
         "unit": "real tokens per second as the recipe is, over those with the switch the other way",
         "how": "blocks of steps in turn in one process, the same batches",
         "steps": arguments.steps,
         "switches": found,
-        "recipe": recipe_of(arguments).model_dump(mode="json"),
+        "recipe": recipe,
     }
     write_result("switches", measured, arguments.results)
 
@@ -73,6 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=1, help="optimiser steps in a block")
     parser.add_argument("--warm-up", type=int, default=2, help="steps of each side before the first block")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override in the recipe")
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     arguments = parser.parse_args()
     if min(arguments.steps, arguments.repeats, arguments.warm_up) < 1:
