@@ -52,7 +52,7 @@ def main() -> None:
     print(f"encoding: {speed:,.0f} real tokens/s, {share:.0%} of the roofline")
     print("  time        " + ", ".join(f"{part} {value:.0%}" for part, value in encoding["time"].items()))
     measured = {"training": training, "encoding": encoding, "recipe": recipe.model_dump(mode="json")}
-    write_result("roofline", measured, arguments.results)
+    write_result(f"roofline-{arguments.hard_negatives}-hard-negatives", measured, arguments.results)
 
 
 def parse_arguments() -> argparse.Namespace:
