@@ -72,7 +72,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--bm25", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--dimension", type=int, default=640, help="of the vectors that are searched")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--compile", action="store_true", help="compile the layers (half a minute once)")
+    parser.add_argument("--compile", action="store_true", help="compile the layers (a minute or more once)")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     return parser.parse_args()

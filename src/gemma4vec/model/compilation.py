@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from gemma4vec.model.backbone import Backbone
 
 T = TypeVar("T")
-# What must be ahead for compiling to pay, by device. A CPU takes 10 to 40 s for it, in which it trains some 10 steps or
-# encodes 200,000 characters; compiled it is about a quarter to a half faster (measured). A GPU takes 30 to 60 s for the
-# same code, in which it does ten times and more of that: there the figures are reckoned, not measured.
+# What must be ahead for compiling to pay, by device. A CPU takes 20 s for it from the cache and 90 s the first time, to
+# train Gemma 3 270M, which is 7 or 30 steps; to encode, 10 to 30 s, in which it encodes 200,000 characters; compiled it
+# is about a quarter to a half faster (measured). A GPU does ten times and more of that in the time: there the figures
+# are reckoned, not measured.
 _STEPS_WORTH_IT = {"cpu": 30, "cuda": 200}
 _MINUTES_WORTH_IT = {"cpu": 1.0, "cuda": 3.0}
 CHARACTERS_WORTH_IT = {"cpu": 400_000, "cuda": 10_000_000}

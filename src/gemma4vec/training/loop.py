@@ -179,7 +179,7 @@ def prepare_model(stage: Stage) -> None:
         choice = CompileChoice(False, "it failed before")
     if choice.on and not backbone.compiled:
         use_compile_cache()
-        stage.line.say("compiling the decoder layers (up to a minute on a new machine)")
+        stage.line.say("compiling the decoder layers (a minute or more, once on a machine)")
         try:
             found = compiled(backbone, lambda: _probe_compiled(stage.built.encoder, layout), compile_for_training)
         except TorchDynamoException as error:  # slower, but the same result
