@@ -162,7 +162,7 @@ def check_compiler() -> Check:
 
     device = choose_device().name
     found, missing = compiler_of(device), missing_compiler(device)
-    slow = "training runs about a quarter slower without"
+    slow = "training runs a quarter to two fifths slower without"
     if found is None:
         program = "gcc" if device == "cuda" else "g++"
         advice = f"{slow}: install {program} (Debian: apt-get install {program})"
