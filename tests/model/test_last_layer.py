@@ -56,6 +56,7 @@ def test_states_and_gradients_are_those_of_whole_rows(tmp_path: Path, family: st
 def test_once_passed_back_training_finds_its_code_compiled(tmp_path: Path, share: bool) -> None:
     backbone = load_backbone(write_tiny(tmp_path, "gemma3", layers=3), causal=True, dtype=torch.float32).train()
     torch._dynamo.reset()
+    counters.clear()
     backbone.compile_layers()
     pass_back(backbone, 32, share=share, only_ends=True)
     made = counters["stats"]["unique_graphs"]

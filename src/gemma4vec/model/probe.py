@@ -124,11 +124,9 @@ def pass_back(backbone: Backbone, columns: int, *, share: bool = False, only_end
     `share` (the documents have a beginning in common) and `only_ends` (where the layers can give these alone) as
     training has them, its steps find their code compiled.
     """
-    beginning, *ends = _random_ids(backbone, 1 + _PASSED_BACK)
-    documents = [Tokens(torch.cat([beginning, end]).tolist()) for end in ends]
-    found = Beginnings((tuple(beginning.tolist()),), (0,) * len(documents)) if share else NONE
-    rows = [[row] for row in range(len(documents))]
-    layout = lay_out(documents, rows, max(columns - 1, 2 * _LENGTH) | 1, 0, beginnings=found)
+    documents, found = _begun_alike(backbone, _PASSED_BACK)
+    rows = [[row] for row in range(_PASSED_BACK)]
+    layout = lay_out(documents, rows, max(columns - 1, 2 * _LENGTH) | 1, 0, beginnings=found if share else NONE)
     states = backbone(layout, only_ends=only_ends and backbone.computes_ends(layout))
     if states.requires_grad:
         states.float().square().mean().backward()
@@ -138,11 +136,9 @@ def pass_back(backbone: Backbone, columns: int, *, share: bool = False, only_end
 
 def _problem_of_sharing(backbone: Backbone, height: int, columns: int) -> str | None:
     """What is wrong with documents that stand behind a beginning which they share."""
-    beginning, *ends = _random_ids(backbone, 1 + 2 * height, _LENGTH)
-    documents = [Tokens(torch.cat([beginning, end]).tolist()) for end in ends]
+    documents, found = _begun_alike(backbone, 2 * height)
     columns = max(columns, 4 * _LENGTH)
     rows = [[2 * row, 2 * row + 1] for row in range(height)]
-    found = Beginnings((tuple(beginning.tolist()),), (0,) * len(documents))
     with _evaluating(backbone), torch.no_grad():
         whole, shared = (
             backbone(lay_out(documents, rows, columns, 0, beginnings=beginnings)).float()
@@ -199,6 +195,13 @@ def _problem_of_the_window(backbone: Backbone) -> str | None:
                 farthest = int((moved_C > _UNMOVED * inside).nonzero().max()) - block + 1
                 return f"a sliding window reaches {farthest} or more tokens {side}{where}, not {meant}"
     return None
+
+
+def _begun_alike(backbone: Backbone, count: int) -> tuple[list[Tokens], Beginnings]:
+    """Random documents that begin alike, and what they begin with."""
+    beginning, *ends = _random_ids(backbone, 1 + count)
+    documents = [Tokens(torch.cat([beginning, end]).tolist()) for end in ends]
+    return documents, Beginnings((tuple(beginning.tolist()),), (0,) * count)
 
 
 def _random_ids(backbone: Backbone, rows: int, length: int = _LENGTH) -> torch.Tensor:
