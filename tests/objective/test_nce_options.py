@@ -303,6 +303,6 @@ def test_blocks_of_duplicates_are_rows_of_the_whole_mask(seed: int, n: int, k: i
     keys = random_keys(n, k, seed, texts=6)
     whole = duplicate_mask(keys.queries_N, keys.positives_N, keys.negatives_NK)
     candidates = torch.cat([keys.positives_N, keys.negatives_NK.flatten()])
-    found = Duplicates(keys.queries_N, keys.positives_N, candidates)
+    found = Duplicates(keys.queries_N, keys.positives_N, candidates, torch.device("cpu"))
     rows = torch.cat([found.mask(start, min(start + size, n)) for start in range(0, n, size)])
     assert torch.equal(rows.fill_diagonal_(True), whole.fill_diagonal_(True))  # the own positive is known to itself

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gemma4vec.machine.transfer import sent
 from gemma4vec.model.backbone import Backbone
 from gemma4vec.model.heads import Head
 from gemma4vec.model.last_layer import with_ends
-from gemma4vec.model.packing import Layout, sent
+from gemma4vec.model.packing import Layout
 from gemma4vec.model.readout import Readout
 
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gemma4vec.machine.transfer import sent
 from gemma4vec.model.beginnings import NONE, Beginnings, common_beginnings
 
 # Widths that are tried for the last rectangle, in tokens.
@@ -64,6 +65,8 @@ class Layout:
         documents: for each of the N documents, its number in the list that was laid out.
         beginnings_RC: number of the segment of row 0 with which a cell's document begins; -1: it stands whole.
         shared: how many cells, the first of row 0, may hold beginnings of documents.
+        after_prompts: tokens behind the documents' prompts, all of a document that is nothing but its prompt. The sum
+            of what `lengths_N` and `prompts_N` say, for those who must not wait for a GPU to add it up.
         ends: where last tokens stand (see `last_layer.with_ends`), if somebody asked before the layout was moved.
     """
 
@@ -77,7 +80,8 @@ class Layout:
     contexts: tuple[str, ...]
     documents: tuple[int, ...]
     beginnings_RC: Tensor
-    shared: int = 0
+    shared: int
+    after_prompts: int
     ends: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -103,7 +107,8 @@ class Layout:
     def of_ends(self) -> "Layout":
         """The same documents as if each were its last token alone: for states of last tokens."""
         ends_N = self.lengths_N.cumsum(0) - 1
-        return replace(self, cells_T=self.cells_T[ends_N], lengths_N=torch.ones_like(self.lengths_N))
+        ones_N = torch.ones_like(self.lengths_N)
+        return replace(self, cells_T=self.cells_T[ends_N], lengths_N=ones_N, after_prompts=len(ends_N))
 
     def to(self, device: torch.device | str) -> "Layout":
         """The same layout on another device, without waiting for what that computes."""
@@ -114,13 +119,6 @@ class Layout:
         }
         ends = None if self.ends is None else (sent(self.ends[0], device), sent(self.ends[1], device))
         return replace(self, **moved, ends=ends)
-
-
-def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """A tensor on another device; a GPU fetches it from pinned memory, which alone need not be waited for."""
-    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 def padding_share(layouts: Sequence[Layout]) -> float:
@@ -216,6 +214,7 @@ def lay_out(
         tuple(order),
         torch.from_numpy(begun),
         _aligned(beginnings.size, columns),
+        sum(length - prompt if prompt < length else length for length, prompt in zip(lengths, prompts, strict=True)),
     )
 
 

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gemma4vec.machine.transfer import sent
+
 
 @dataclass(frozen=True)
 class Keys:
-    """Hashes of a batch's texts (64-bit integers): equal texts have equal keys."""
+    """Hashes of a batch's texts (64-bit integers): equal texts have equal keys.
+
+    Left on the CPU, what is known of them is counted there, and no GPU need be waited for.
+    """
 
     queries_N: Tensor
     positives_N: Tensor
@@ -19,7 +24,7 @@ class Keys:
 
     def to(self, device: torch.device) -> "Keys":
         """The same on another device."""
-        return Keys(self.queries_N.to(device), self.positives_N.to(device), self.negatives_NK.to(device))
+        return Keys(sent(self.queries_N, device), sent(self.positives_N, device), sent(self.negatives_NK, device))
 
 
 class Duplicates:
@@ -27,23 +32,24 @@ class Duplicates:
 
     With queries as asked and positives as answers these are the passages that are no negatives of a query: what
     EmbeddingGemma's indicator leaves out (arXiv:2509.20354, section 2.2), and all known answers of an equal query. With
-    the two exchanged, they are the queries that are no negatives of a passage.
+    the two exchanged, they are the queries that are no negatives of a passage. Masks are made on `device`.
     """
 
-    def __init__(self, asked_N: Tensor, answers_N: Tensor, candidates_M: Tensor):
+    def __init__(self, asked_N: Tensor, answers_N: Tensor, candidates_M: Tensor, device: torch.device):
         every = torch.cat([asked_N, answers_N, candidates_M])
         distinct, ids = torch.unique(every, return_inverse=True)
         self.texts = len(distinct)
-        self.asked_N, self.answers_N, self.candidates_M = ids.split([len(asked_N), len(answers_N), len(candidates_M)])
+        parts = sent(ids, device).split([len(asked_N), len(answers_N), len(candidates_M)])
+        self.asked_N, self.answers_N, self.candidates_M = parts
 
     def known(self, start: int, stop: int) -> Tensor:
         """`[R, V]`, true for each text that is no negative of rows `start` to `stop`."""
         asked_R = self.asked_N[start:stop]
-        known_RV = torch.zeros(len(asked_R), self.texts, dtype=torch.bool, device=asked_R.device)
-        rows, others = (asked_R[:, None] == self.asked_N[None, :]).nonzero(as_tuple=True)
-        known_RV[rows, self.answers_N[others]] = True
-        known_RV[torch.arange(len(asked_R), device=asked_R.device), asked_R] = True
-        return known_RV
+        same_RN = asked_R[:, None] == self.asked_N[None, :]
+        # Where it stands how often; for nonzero() a GPU would have to be waited for.
+        found_RV = torch.zeros(len(asked_R), self.texts, dtype=torch.int32, device=asked_R.device)
+        found_RV.index_add_(1, self.answers_N, same_RN.int())
+        return (found_RV > 0).scatter_(1, asked_R[:, None], True)
 
     def mask(self, start: int, stop: int) -> Tensor:
         """`[R, M]`, true for each candidate that is no negative of rows `start` to `stop`."""

@@ -126,7 +126,10 @@ def nce(
         and isinstance(temperature, float | int)
         and rows * rows * (1 + k) <= elements
     ):
-        mask_NM = duplicate_mask(keys.queries_N, keys.positives_N, keys.negatives_NK) if keys else None
+        mask_NM = None
+        if keys is not None:
+            here = keys.to(queries_ND.device)
+            mask_NM = duplicate_mask(here.queries_N, here.positives_N, here.negatives_NK)
         return info_nce(
             queries_ND,
             positives_ND,
@@ -135,7 +138,9 @@ def nce(
             share_hard_negatives=share_hard_negatives,
             false_negative_NM=mask_NM,
         )
-    inverse = 1.0 / torch.as_tensor(temperature, dtype=queries_ND.dtype, device=queries_ND.device)
+    if not isinstance(temperature, Tensor):
+        temperature = queries_ND.new_full((), temperature)
+    inverse = 1.0 / temperature.to(queries_ND)
     positive_N = (queries_ND * positives_ND).sum(-1)
     limit_N = None if false_negative_margin is None else positive_N.detach() + false_negative_margin
     shared = k if share_hard_negatives else 0
@@ -192,8 +197,8 @@ def _excluded(keys: Keys | None, rows: int, shared: int, device: torch.device) -
     passages = queries = None
     if keys is not None:
         candidates_M = torch.cat([keys.positives_N, keys.negatives_NK[:, :shared].flatten()])
-        passages = Duplicates(keys.queries_N, keys.positives_N, candidates_M)
-        queries = Duplicates(keys.positives_N, keys.queries_N, keys.queries_N)
+        passages = Duplicates(keys.queries_N, keys.positives_N, candidates_M, device)
+        queries = Duplicates(keys.positives_N, keys.queries_N, keys.queries_N, device)
 
     def no_passages(start: int, stop: int) -> Tensor:
         own_RM = _own_columns(start, stop, rows, shared, device)
@@ -222,7 +227,7 @@ def _own_excluded(own_NK: Tensor, limit_N: Tensor | None, keys: Keys | None, ele
     if limit_N is not None:
         excluded_NK |= own_NK.detach() > limit_N[:, None]
     if keys is not None and own_NK.shape[1]:
-        own = Duplicates(keys.queries_N, keys.positives_N, keys.negatives_NK.flatten())
+        own = Duplicates(keys.queries_N, keys.positives_N, keys.negatives_NK.flatten(), own_NK.device)
         ids_NK = own.candidates_M.view_as(keys.negatives_NK)
         for start, stop in blocks(len(own_NK), own.texts, elements):
             excluded_NK[start:stop] |= own.known(start, stop).gather(1, ids_NK[start:stop])

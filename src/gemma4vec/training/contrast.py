@@ -190,7 +190,7 @@ class ContrastTask:
         vectors_AD = self._vectors(built, batch)
         n, k = batch.own_rows, batch.hard_negatives
         queries_ND, positives_ND, negatives_MD = vectors_AD.split([n, n, n * k])
-        keys = Keys(batch.query_keys_N, batch.positive_keys_N, batch.negative_keys_NK).to(vectors_AD.device)
+        keys = Keys(batch.query_keys_N, batch.positive_keys_N, batch.negative_keys_NK)
         views = {name: self._encode(built, layouts) for name, layouts in batch.views.items()}
         vectors = Vectors(queries_ND, positives_ND, negatives_MD.view(n, k, -1) if k else None, views)
         if self.world.size > 1:

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gemma4vec.machine.transfer import sent
 from gemma4vec.model.encoder import TextEncoder
-from gemma4vec.model.packing import Layout, sent
+from gemma4vec.model.packing import Layout
 
 
 def encode_cached(encoder: TextEncoder, layouts: Sequence[Layout]) -> Tensor:

@@ -250,14 +250,15 @@ def _step(
 
 
 def _passes(stage: Stage, batches: list[Any], progress: Progress) -> list[Loss]:
-    """Forward and backward of each batch."""
+    """Forward and backward of each batch; only then are losses looked at, for which a GPU has to be waited for."""
     losses: list[Loss] = []
     for batch in batches:
         loss = stage.task.loss(stage.built, batch)
         losses.append(stage.world.whole(loss))
-        if not torch.isfinite(losses[-1].value):
-            raise _not_finite(stage, progress, batch, losses[-1].value.item(), "loss")
         (loss.value / len(batches)).backward()
+    for batch, loss in zip(batches, losses, strict=True):
+        if not torch.isfinite(loss.value):
+            raise _not_finite(stage, progress, batch, loss.value.item(), "loss")
     return losses
 
 

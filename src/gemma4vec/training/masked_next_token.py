@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gemma4vec.errors import InputError
+from gemma4vec.machine.transfer import sent
 from gemma4vec.model.build import Built
 from gemma4vec.model.language_model_head import LanguageModelHead
-from gemma4vec.model.packing import Layout, Tokens, padding_share, sent
+from gemma4vec.model.packing import Layout, Tokens, padding_share
 from gemma4vec.model.prompts import Prompted
 from gemma4vec.recipe import schema
 from gemma4vec.training.distributed import World

@@ -13,6 +13,7 @@ from torch import Tensor
 from gemma4vec.data.mixture import MixedRows, scored
 from gemma4vec.data.rows import Row
 from gemma4vec.errors import InputError
+from gemma4vec.machine.transfer import sent
 from gemma4vec.model.encoder import TextEncoder
 from gemma4vec.objective.duplicates import Keys
 from gemma4vec.objective.gather import gather_rows
@@ -102,7 +103,7 @@ def term_values(
     values = {}
     for term in task.terms:
         shares_N = said.weights(term)[1]
-        shares_N = None if shares_N is None else shares_N.to(vectors.queries_ND.device)
+        shares_N = None if shares_N is None else sent(shares_N, vectors.queries_ND.device)
         if isinstance(term, Matching):
             projection_ED = None if learned is None else learned.projection(term.label)
             values[term.label] = _matched(term, vectors, (teachers or {})[term.label], projection_ED, shares_N)
@@ -185,11 +186,12 @@ def _on_scores(
     negatives_NKD = vectors.negatives_NKD
     if scores_NC is None or negatives_NKD is None:  # no row of this batch has any, so the term's weight here is 0
         return vectors.queries_ND.new_zeros(())
-    teacher_NC = scores_NC.to(vectors.queries_ND)
-    none_N = teacher_NC.isnan().any(1)
+    device = vectors.queries_ND.device
+    teacher_NC = sent(scores_NC, device).to(vectors.queries_ND)
+    none_N = scores_NC.isnan().any(1)
     if none_N.any():
         shares_N = torch.ones_like(teacher_NC[:, 0]) if shares_N is None else shares_N
-        shares_N = shares_N.masked_fill(none_N, 0.0)
+        shares_N = shares_N.masked_fill(sent(none_N, device), 0.0)
         teacher_NC = teacher_NC.nan_to_num()
 
     def loss(queries_Nd: Tensor, positives_Nd: Tensor, negatives_NKd: Tensor) -> Tensor:
@@ -228,7 +230,8 @@ def _matched(
 
     In Matryoshka's prefixes a direct match is with the teacher's own prefix, a relational one with the whole teacher.
     """
-    pairs = [(own, teacher[texts]) for texts in term.texts if (own := vectors.of(texts)) is not None]
+    device = vectors.queries_ND.device
+    pairs = [(own, sent(teacher[texts], device)) for texts in term.texts if (own := vectors.of(texts)) is not None]
     if term.form == "relational":
         student_ND, teacher_NE = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         lengths = term.matryoshka or (student_ND.shape[1],)

@@ -50,13 +50,16 @@ class Documents:
         """
         lengths_N = layout.lengths_N
         numbers_N = torch.arange(len(lengths_N), device=lengths_N.device)
-        document_T = torch.repeat_interleave(numbers_N, lengths_N, output_size=layout.real_tokens)
-        position_T = torch.arange(len(document_T), device=lengths_N.device) - starts_of(layout)[document_T]
-        if pool_prompt:
-            return cls(document_T, position_T, None, len(lengths_N))
         skipped_N = torch.where(layout.prompts_N < lengths_N, layout.prompts_N, 0)
-        kept = torch.nonzero(position_T >= skipped_N[document_T]).squeeze(1)
-        return cls(document_T[kept], position_T[kept], kept, len(lengths_N))
+        if pool_prompt:
+            skipped_N = torch.zeros_like(skipped_N)
+        pooled_N = lengths_N - skipped_N
+        # With the number given, a GPU need not be waited for to know it.
+        tokens = layout.real_tokens if pool_prompt else layout.after_prompts
+        document_T = torch.repeat_interleave(numbers_N, pooled_N, output_size=tokens)
+        position_T = torch.arange(tokens, device=lengths_N.device) - (pooled_N.cumsum(0) - lengths_N)[document_T]
+        kept = None if pool_prompt else starts_of(layout)[document_T] + position_T
+        return cls(document_T, position_T, kept, len(lengths_N))
 
     def select(self, states_TD: Tensor) -> Tensor:
         """The states that are pooled, of the states of all tokens; at least fp32."""
