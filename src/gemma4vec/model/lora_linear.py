@@ -7,6 +7,10 @@ and read and write whole activations for it. Here `[W | B]` lies in one matrix, 
 
 are one product each. The sum happens inside the product, in fp32, and is rounded once.
 
+Layers that read the same input (query, key and value; gate and up) as one product of all was tried too: a layer's
+products and element-wise work took 91 ms instead of 84 (64 without adapters, 92 as peft has them; 2048 tokens, two
+cores of an AMD EPYC), since wider results fall out of the caches.
+
 Shapes: T tokens, I inputs, O outputs, R rank.
 """
 
