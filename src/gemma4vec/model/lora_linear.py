@@ -9,7 +9,7 @@ are one product each. The sum happens inside the product, in fp32, and is rounde
 
 Layers that read the same input (query, key and value; gate and up) as one product of all was tried too: a layer's
 products and element-wise work took 91 ms instead of 84 (64 without adapters, 92 as peft has them; 2048 tokens, two
-cores of an AMD EPYC), since wider results fall out of the caches.
+cores of an AMD EPYC): gate and up as one product of 4,096 outputs took 17 ms, as two 13.
 
 Shapes: T tokens, I inputs, O outputs, R rank.
 """
