@@ -75,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--warm-up", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
-        "--documents", type=int, nargs=2, default=[4000, 600], metavar=("270M", "E2B"), help="that are encoded"
+        "--documents", type=int, nargs=2, default=[2000, 600], metavar=("270M", "E2B"), help="that are encoded"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, for a CPU")

@@ -54,11 +54,13 @@ def correctness(bases: dict[str, Path], rows: list[Row], device: str, found: Fou
         WorkError: one is larger than rounding explains, or is NaN.
     """
     torch.set_float32_matmul_precision("highest")  # TF32 would round every product to ten bits
+    # All layouts of all models of a kind share their layers' code, and what was compiled of it counts up.
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 1024
     choice = choose_compile("auto" if compiled else False, steps=None, minutes=None)
     by_model: dict[str, dict[str, Any]] = {}
     found.keep(allowed=ALLOWED | {"cosine_bf16": LEAST_COSINE_BF16}, compiled=vars(choice), by_model=by_model)
     for kind in (False, True) if choice.on else (False,):
-        for name, base in bases.items():
+        for name, base in reversed(bases.items()) if kind else bases.items():  # compiled, the real one comes first
             for attention in ("causal", "bidirectional"):
                 paths = paths_of(attention, compiled=kind, smoke=device == "cpu")
                 if paths and (name in COMPILED or not kind):
@@ -98,9 +100,8 @@ def compare(
         try:
             theirs_AD, their_gradients = run(chosen, base, rows, device, torch.float32)
         except Exception as error:  # the other paths are worth knowing too; this one fails the part at its end
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-            errors[name] = {"ok": False, "error": reason}
-            say(f"  {base.name}, {attention}, {name}: {reason}")
+            errors[name] = {"ok": False, "error": said_of(error)}
+            say(f"  {base.name}, {attention}, {name}: {errors[name]['error']}")
         else:
             one = {
                 "vectors": relative_error(theirs_AD, vectors_AD),
@@ -114,13 +115,24 @@ def compare(
         return
     name = "packed, bf16" + (", compiled" if compiled else "")
     layout = {"kind": "packed", "compile": compiled}
-    rounded_AD, _ = run(recipe(base, attention, layout, len(rows)), base, rows, device, torch.bfloat16)
-    plainly_AD, _ = run(plain, base, rows, "cpu", torch.bfloat16)
+    try:
+        rounded_AD, _ = run(recipe(base, attention, layout, len(rows)), base, rows, device, torch.bfloat16)
+        plainly_AD, _ = run(plain, base, rows, "cpu", torch.bfloat16)
+    except Exception as error:
+        errors[name] = {"ok": False, "error": said_of(error)}
+        found.keep()
+        say(f"  {base.name}, {attention}, {name}: {errors[name]['error']}")
+        return
     cosine, plainly = least_cosine(rounded_AD, vectors_AD), least_cosine(plainly_AD, vectors_AD)
     allowed = max(1 - LEAST_COSINE_BF16, TIMES_BF16 * (1 - plainly))  # a model of random values rounds badly anywhere
     errors[name] = {"least_cosine": cosine, "of_the_plain_path": plainly, "ok": 1 - cosine <= allowed}
     found.keep()
     say(f"  {base.name}, {attention}, {name}: least cosine {cosine:.4f}, on the CPU's plain path {plainly:.4f}")
+
+
+def said_of(error: Exception) -> str:
+    """Its type and the beginning of what it says."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 def least_cosine(found_AD: torch.Tensor, expected_AD: torch.Tensor) -> float:

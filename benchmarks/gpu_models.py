@@ -42,8 +42,8 @@ SMALL_E2B = E2B | {
     "intermediate_size": 48,
     "num_hidden_layers": 4,
     "num_attention_heads": 2,
-    "head_dim": 8,
-    "global_head_dim": 16,
+    "head_dim": 16,  # the least that flex attention takes on a GPU
+    "global_head_dim": 32,
     "hidden_size_per_layer_input": 8,
     "num_kv_shared_layers": 2,
     "sliding_window": 16,
@@ -97,10 +97,16 @@ def _random_base(config: Any, tokenizer_of: Path, folder: Path, dtype: torch.dty
         return folder
     torch.manual_seed(0)
     backbone = empty_backbone(config, causal=True, dtype=dtype, device=device)
-    with torch.no_grad():  # norms keep their ones
+    # Norms keep their ones, but for Gemma 4's queries: with them attention's logits would have a standard deviation of
+    # sqrt(head size) and bf16's rounding would decide what a token sees; a trained model's are small.
+    with torch.no_grad():
         for parameter in backbone.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(std=0.02)
+        if config.model_type.startswith("gemma4"):
+            for name, parameter in backbone.named_parameters():
+                if name.endswith("self_attn.q_norm.weight"):
+                    parameter.fill_(parameter.numel() ** -0.5)
     with atomic_folder(folder) as made:
         backbone.save_pretrained(made, dtype)
         skipped = {file.name for pattern in WEIGHTS for file in tokenizer_of.glob(pattern)}

@@ -44,7 +44,7 @@ TRIALS = ((256, 8192), (256, 32_768), (512, 16_384))
 LARGE_TRIALS = ((256, 16_384),)  # its batch of 16 rows is one micro-batch anyway
 SMALL_TRIALS = ((128, 512),)
 LEAST_ROWS = 4  # in a batch, where memory runs out
-PEER_COMPILE_SECONDS = 100  # that must be left to try the peer compiled
+PEER_COMPILE_SECONDS = 200  # that must be left to try the peer compiled
 PEER_COMPILE_WARM_UP = 6  # its batches have new shapes, and kernels are made for some of them
 OUR_CELLS, LARGE_CELLS = (2048, 16_384, 65_536), (16_384, 65_536)  # of a micro-batch in encoding
 THEIR_BATCHES, LARGE_BATCHES = (32, 128, 512), (32, 128)
@@ -86,11 +86,15 @@ def compile_or_not(arguments: argparse.Namespace, large: bool) -> str | bool:
 
 
 def rates(device: str, smoke: bool) -> dict[str, float]:
-    """What the card itself does: bf16 products in TFLOP/s, copies in GB/s."""
+    """What the card itself does, bf16 products in TFLOP/s and copies in GB/s; and whether cuDNN's attention is on.
+
+    (`TORCH_CUDNN_SDPA_DEPRIORITIZED=1` keeps torch from it: it plans each new shape.)
+    """
     size = 256 if smoke else 8192
     return {
         "matmul_tflops": matmul_rate(torch.bfloat16, size, 0.5, device) / 1e3,
         "memory_gb_per_second": memory_bandwidth(0.2, device),
+        "cudnn_attention": float(torch.backends.cuda.cudnn_sdp_enabled()),
     }
 
 

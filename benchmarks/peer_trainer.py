@@ -153,6 +153,7 @@ def build_peer(
         loss = CachedMultipleNegativesRankingLoss(model, scale=scale, mini_batch_size=cached_rows)
     dataset = Dataset.from_dict(_columns(built, drawn))
     optimiser = stage.optimiser
+    precision_of_products = torch.backends.fp32_precision
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder / "trainer"),
         max_steps=max_steps,
@@ -181,6 +182,8 @@ def build_peer(
         disable_tqdm=True,
         seed=recipe.seed,
     )
+    # To compile it they turn TF32 on for the whole process, and our compiled layers would be compiled anew for that.
+    torch.backends.fp32_precision = precision_of_products
     trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=dataset, loss=loss)
     return Peer(trainer, loss, dataset, list(_tokens(trainer, dataset)))
 

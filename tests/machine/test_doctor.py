@@ -67,7 +67,8 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(compiler.shutil, "which", lambda name: "/usr/bin/clang++" if name == "clang++" else None)
     monkeypatch.setattr(compiler, "_DEFAULT", "g++")
-    assert "CXX=clang++ uses it" in doctor.check_compiler().finding
+    found = doctor.check_compiler()
+    assert "CXX=clang++ uses it" in found.finding and found.advice.endswith("set CXX=clang++")
 
 
 def test_no_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

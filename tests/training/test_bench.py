@@ -13,8 +13,14 @@ from torch.autograd import DeviceType
 from gemma4vec.cli.main import execute
 from gemma4vec.machine import dtype
 from gemma4vec.machine.device import DeviceChoice
+from gemma4vec.model.build import build
+from gemma4vec.model.packing import Tokens
+from gemma4vec.recipe.load import load_recipe
 from gemma4vec.training import bench
+from gemma4vec.training.bench_advice import Seen, advise
 from gemma4vec.training.bench_split import PARTS, kind_of, shares, split
+from gemma4vec.training.layouts import lay_out_texts
+from tiny_context import write_context
 from tiny_model import write_tiny
 
 
@@ -67,6 +73,52 @@ def test_advice_is_of_the_recipe_at_hand(recipe_file: Path, capsys: pytest.Captu
     packed = {one["change"].split("=")[0]: one for one in bench_of(capsys, str(recipe_file), *changes)["advice"]}
     assert "stages.0.layout.kind" not in packed and "model.lora.last_layers" not in packed
     assert packed["stages.0.layout.share_beginnings"]["factor"] > 1.03
+
+
+def advice(capsys: pytest.CaptureFixture[str], file: Path, *changes: str) -> dict[str, float | None]:
+    return {one["change"].split("=")[0]: one["factor"] for one in bench_of(capsys, str(file), *changes)["advice"]}
+
+
+def test_what_is_computed_twice_is_counted(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a backward pass of b forward ones: 1 + b, and 1 more for each second forward pass."""
+    checkpointed, cached = "stages.0.layout.gradient_checkpointing", "stages.0.layout.grad_cache"
+    every = advice(capsys, recipe_file, f"{checkpointed}=true", f"{cached}=true")
+    one = advice(capsys, recipe_file, f"{checkpointed}=true")[checkpointed]
+    upper = advice(capsys, recipe_file, f"{checkpointed}=true", "model.lora.last_layers=1")[checkpointed]
+    assert one is not None and upper is not None and 1.33 < one < 1.5
+    b = 1 / (one - 1) - 1
+    assert every[checkpointed] == every[cached] == pytest.approx((3 + b) / (2 + b))
+    assert upper == pytest.approx(1 + 1 / (3 + b), rel=0.05)  # a third of the layers, forward again and backward
+
+
+def test_nothing_is_advised_that_would_not_help_or_be_refused(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = write_context(tmp_path)
+    below = advice(capsys, recipe_file, f"model.readout={{name: contextual_token, encoder: {context}}}")
+    assert "model.lora.last_layers" not in below  # a trained vector enters below the first layer
+    apart = advice(capsys, recipe_file, "stages.0.layout.share_beginnings=false")
+    assert "stages.0.layout.kind" in advice(capsys, recipe_file) and "stages.0.layout.kind" not in apart
+    monkeypatch.setenv("CXX", "/nonexistent")
+    assert "stages.0.layout.compile" not in advice(capsys, recipe_file)
+
+
+@pytest.mark.parametrize(("most", "cut"), [(64, True), (2048, False)])
+def test_a_gpu_is_to_be_filled_where_batches_are_cut(recipe_file: Path, most: int, cut: bool) -> None:
+    recipe = load_recipe(recipe_file, [f"stages.0.layout.tokens_per_forward={most}", "stages.0.layout.kind=packed"])
+    base = Path(recipe.model.base)
+    built = build(recipe.model, base, dtype=torch.float32)
+    group = lay_out_texts([Tokens(list(range(4, 24)))] * 6, recipe.stages[0].layout, 0)
+    on_gpu = {"device": "cuda", "dtype": "bfloat16", "faster_dtype": "bfloat16", "waited": 0.0, "element_wise": 0.2}
+    seen = Seen(groups=[group], first_trained=0, compiled=True, shared=False, shareable=False, **on_gpu)
+    changes = [one.change for one in advise(recipe, 0, built, seen)]
+    assert ("stages.0.layout.tokens_per_forward=16384" in changes) == cut == (len(group) > 1)
+
+
+def test_a_training_that_breaks_has_no_speed(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["bench", str(recipe_file), "--seconds", "0", "stages.0.optimiser.learning_rate=1e30"]) == 1
+    said = capsys.readouterr().err
+    assert "error: contrast: loss or gradient is not finite in step" in said and "learning_rate" in said
 
 
 def test_one_screen(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

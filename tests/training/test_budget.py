@@ -8,7 +8,7 @@ import pytest
 
 from gemma4vec.recipe.schema import Budget, Optimiser, Source, Stage
 from gemma4vec.training import budget as budget_module
-from gemma4vec.training.budget import StepBudget, step_budget
+from gemma4vec.training.budget import StepBudget, known_steps, step_budget
 
 
 def stage(warmup: int = 5, **budget: float) -> Stage:
@@ -39,6 +39,12 @@ def test_it_watches_between_three_and_eight_steps(tmp_path: Path, warmup: int, w
     found = step_budget(stage(warmup, minutes=1), 32, tmp_path, None)
     assert found.total is None and found.watched == watched
     assert watch(found, [2.0] * watched, [10] * watched) == [False] * (watched - 1) + [True]
+
+
+def test_a_step_that_made_a_kernel_does_not_end_the_training_early(tmp_path: Path) -> None:
+    found = step_budget(stage(minutes=1), 32, tmp_path, None)
+    watch(found, [40.0, 1.0, 1.0, 30.0, 1.0], [10] * 5)  # the fourth met a new shape
+    assert found.total == 1 + 40  # it counts as three of the others: 60 s at 1.5 s a step
 
 
 def test_minutes_are_divided_by_the_mean_step_after_the_first(tmp_path: Path) -> None:
@@ -85,3 +91,10 @@ def test_a_resumed_run_uses_the_known_number(tmp_path: Path) -> None:
         assert (found.total, found.watched) == (77, 5)
         assert not found.seen(0, 99.0, 5) and found.total == 77
     assert step_budget(stage(steps=12), 32, tmp_path, None).total == 12
+
+
+@pytest.mark.parametrize(
+    ("budget", "steps"), [({"steps": 12}, 12), ({"rows": 1000}, 31), ({"minutes": 1}, None), ({"tokens": 10_000}, None)]
+)
+def test_steps_are_known_of_a_budget_in_steps_or_rows(budget: dict[str, int], steps: int | None) -> None:
+    assert known_steps(Budget.model_validate(budget), 32) == steps

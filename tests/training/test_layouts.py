@@ -83,6 +83,8 @@ def test_little_is_wasted_on_lengths_as_they_come() -> None:
     found = padding_by_layout([by_length], layout)
     assert found["padded"] == pytest.approx(padding_share(by_length))
     assert found["packed"] == pytest.approx(padding_share(packed(documents, 256, 4096, 0)), abs=0.01)
+    shared = padding_by_layout([by_length], layout, share=True)
+    assert shared["packed"] == pytest.approx(padding_share(lay_out_texts(documents, layout, 0, share=True)), abs=0.01)
 
 
 def test_vectors_and_gradients_are_those_of_the_order_drawn(tmp_path: Path) -> None:

@@ -30,6 +30,13 @@ def losses(stage: Stage) -> list[float]:
     return [event["loss"] for event in stage.run.events("step")]
 
 
+def test_a_short_budget_in_rows_is_not_compiled_either(base: Path, tmp_path: Path) -> None:
+    stage = make_stage(base, tmp_path, budget={"rows": 16}, layout={"compile": "auto"})
+    assert train_stage(stage, seed=0).step == 2
+    (prepared,) = stage.run.events("prepared")
+    assert not prepared["compile"] and "too short" in prepared["compile_reason"]
+
+
 def test_a_run_learns_and_writes_down_what_it_did(base: Path, tmp_path: Path) -> None:
     stage = make_stage(base, tmp_path, budget={"steps": 12}, lora={"dropout": 0.0})
     progress = train_stage(stage, seed=0)

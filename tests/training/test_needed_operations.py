@@ -107,6 +107,25 @@ def test_vectors_that_are_put_in_at_the_bottom_reach_all_layers(tmp_path: Path) 
     assert needed_operations(built, [layout])["backward"] > 2 * short["backward"]
 
 
+def test_where_tokens_are_predicted_the_last_layer_is_needed_for_all(tmp_path: Path) -> None:
+    last, mean = (built_of(tmp_path / name, "llama", readout={"name": name}) for name in ("last_token", "mean"))
+    layout = lay_out([Tokens(TEXTS[0])], [[0]], 16, 0)
+    assert needed_operations(last, [layout], predicts=True) == needed_operations(mean, [layout])
+    assert needed_operations(last, [layout])["forward"] < needed_operations(mean, [layout])["forward"]
+
+
+def test_a_gradient_of_embeddings_passes_the_lowest_layers_products(tmp_path: Path) -> None:
+    built = built_of(tmp_path, "llama")
+    layout = lay_out([Tokens(TEXTS[0])], [[0]], 16, 0)
+    frozen = needed_operations(built, [layout])["backward"]
+    built.encoder.backbone.model.get_input_embeddings().weight.requires_grad_()
+    attention = built.encoder.backbone.layers[0].self_attn
+    first = [x for part in (attention.q_proj, attention.k_proj, attention.v_proj) for x in (part.base_layer, part)]
+    weights = sum(x.in_features * x.out_features for x in first[::2])
+    adapters = sum(x.lora_A["default"].weight.numel() for x in first[1::2])
+    assert needed_operations(built, [layout])["backward"] - frozen == 2.0 * len(TEXTS[0]) * (weights + adapters)
+
+
 def test_predicted_tokens_cost_the_vocabulary() -> None:
     class Head:
         weight_VD = torch.zeros(100, 8)

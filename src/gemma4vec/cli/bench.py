@@ -61,7 +61,7 @@ def as_text(found: dict[str, Any]) -> str:
     lines.append(_line("faster", "by count, not measured; give one behind the recipe to measure it:"))
     for one in found["advice"]:
         factor = f"about {one['factor']:.2f} times" if one["factor"] else "to be measured"
-        lines.append(f"    {one['change']:<42}{factor:<18}")
+        lines.append(f"    {one['change']:<41} {factor}")
         lines.append(f"      {one['why']}")
     return "\n".join(lines)
 

@@ -25,6 +25,11 @@ def compiler_of(device: str) -> str | None:
     return next(filter(None, map(shutil.which, [named] if named else _FOR_TRITON)), None)
 
 
+def other_compiler() -> str | None:
+    """A C++ compiler that torch does not ask for here, but would use if CXX named it."""
+    return None if cxx_compiler() else next(filter(shutil.which, ("g++", "clang++", "c++")), None)
+
+
 def missing_compiler(device: str = "cpu") -> str | None:
     """What torch.compile lacks on a device, in words; None: nothing that is known of.
 
@@ -34,7 +39,7 @@ def missing_compiler(device: str = "cpu") -> str | None:
         if compiler_of(device) is None:
             return "there is no C compiler (CC, gcc or clang)"
     elif cxx_compiler() is None:
-        named, other = os.environ.get("CXX"), next(filter(shutil.which, ("g++", "clang++", "c++")), None)
+        named, other = os.environ.get("CXX"), other_compiler()
         wanted = f"CXX={named} is not there" if named else f"there is no C++ compiler ({_DEFAULT})"
         return f"{wanted}, but {other} is: CXX={other} uses it" if other else wanted
     if not python_header().is_file():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gemma4vec import files
-from gemma4vec.machine.compiler import compiler_of, missing_compiler
+from gemma4vec.machine.compiler import compiler_of, missing_compiler, other_compiler
 from gemma4vec.machine.describe import cpu_model, gpus, memory_bytes, usable_cores
 from gemma4vec.machine.network import ask_hub, is_offline_by_choice
 from gemma4vec.machine.versions import TESTED, installed_version
@@ -162,10 +162,12 @@ def check_compiler() -> Check:
 
     device = choose_device().name
     found, missing = compiler_of(device), missing_compiler(device)
-    slow = "training runs a quarter to two fifths slower without"
+    slow = "training runs a quarter to a half slower without"
     if found is None:
         program = "gcc" if device == "cuda" else "g++"
-        advice = f"{slow}: install {program} (Debian: apt-get install {program})"
+        other = None if device == "cuda" else other_compiler()
+        install = f"install {program} (Debian: apt-get install {program})"
+        advice = f"{slow}: {f'set CXX={other}' if other else install}"
         return Check("compiler", "warn", missing or "", advice)
     if missing is not None:
         finding = f"{found}, but {missing}"

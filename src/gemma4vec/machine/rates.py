@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 
 _SIZE = 1024
-_REPEATS = 5
+_REPEATS = {"cpu": 5, "cuda": 20}
+_WARM_UP = {"cpu": 0.0, "cuda": 0.3}  # seconds; an idle GPU has a low clock
 _COPY_BYTES = {"cpu": 64 << 20, "cuda": 2 << 30}  # beyond any cache
 _SHARE_OF_FREE = 0.25  # of a GPU's memory, since others use it too: a quarter is read, as much is written
 
@@ -17,7 +18,7 @@ def matmul_rate(
 ) -> float:
     """Median rate of square matrix products, in GFLOP/s (2 * size^3 operations each).
 
-    Five products are a burst: a GPU that computes for minutes has a lower clock.
+    A few products are a burst: a GPU that computes for minutes has a lower clock.
 
     Args:
         size: rows and columns of the factors; a GPU is filled by 8192.
@@ -43,18 +44,21 @@ def memory_bandwidth(seconds: float = 0.15, device: torch.device | str = "cpu") 
 
 
 def _median_seconds(work: Callable[[], object], budget: float, device: torch.device | str) -> float:
-    on_gpu = torch.device(device).type == "cuda"
+    kind = torch.device(device).type
 
     def seconds_of_one() -> float:
         started = time.perf_counter()
         work()
-        if on_gpu:
+        if kind == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - started
 
+    began = time.perf_counter()
     seconds_of_one()  # the first call allocates and picks a kernel
+    while time.perf_counter() - began < _WARM_UP[kind]:
+        seconds_of_one()
     times: list[float] = []
     started = time.perf_counter()
-    while len(times) < _REPEATS and (not times or time.perf_counter() - started < budget):
+    while len(times) < _REPEATS[kind] and (not times or time.perf_counter() - started < budget):
         times.append(seconds_of_one())
     return statistics.median(times)

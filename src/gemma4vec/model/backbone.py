@@ -239,7 +239,7 @@ class Backbone(nn.Module):
     def compile_layers(self) -> None:
         """Compile each decoder layer on its own, once for all heights and widths of a rectangle."""
         # Layer types, training and inference: the default of 8 variants is soon used up, and then it fails.
-        torch._dynamo.config.recompile_limit = 64
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
         # An adapter's scale is a constant; as a variable, the layer could not be run twice in one graph.
         torch._dynamo.config.specialize_float = True
         if self.fast.sigmoid_gelu:

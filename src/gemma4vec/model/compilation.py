@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # What must be ahead for compiling to pay, by device. A CPU takes 20 s for it from the cache and 90 s the first time, to
 # train Gemma 3 270M, which is 7 or 30 steps; to encode, 10 to 30 s, in which it encodes 200,000 characters; compiled it
-# trains 1.3 to 1.7 times as fast (measured). A GPU does ten times and more of that in the time: there the figures are
+# trains 1.3 to 1.9 times as fast (measured). A GPU does ten times and more of that in the time: there the figures are
 # reckoned, not measured.
 _STEPS_WORTH_IT = {"cpu": 30, "cuda": 200}
 _MINUTES_WORTH_IT = {"cpu": 1.0, "cuda": 3.0}
@@ -50,7 +50,7 @@ def choose_compile(wanted: Literal["auto"] | bool, *, steps: int | None, minutes
             raise InputError(f"layout.compile=true, but {missing}; install what is missing, or use layout.compile=auto")
         return CompileChoice(True, "the recipe says layout.compile=true")
     if missing:
-        return CompileChoice(False, f"{missing}: layers run uncompiled, a quarter to two fifths slower")
+        return CompileChoice(False, f"{missing}: layers run uncompiled, a quarter to a half slower")
     device = choose_device().name
     few = steps is not None and steps < _STEPS_WORTH_IT[device]
     if few or (minutes is not None and minutes < _MINUTES_WORTH_IT[device]):

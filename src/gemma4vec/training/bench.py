@@ -9,6 +9,7 @@ Operations are those that the documents need (`training.needed_operations`: no p
 nothing twice); bytes are the weights, read in each micro-batch once forward and, as far as the gradient goes, backward.
 """
 
+import math
 import statistics
 import tempfile
 import time
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 
 from gemma4vec.data.sources import load_sources
-from gemma4vec.errors import InputError
+from gemma4vec.errors import InputError, WorkError
 from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
@@ -36,7 +37,7 @@ from gemma4vec.training.ahead import Ahead
 from gemma4vec.training.bench_advice import Seen, advise
 from gemma4vec.training.bench_split import split
 from gemma4vec.training.loop import Stage, prepare_model
-from gemma4vec.training.memory import peak_memory_bytes
+from gemma4vec.training.memory import peak_memory_bytes, peak_since_start, start_peak
 from gemma4vec.training.needed_operations import first_trained_layer, needed_operations, prediction_operations
 from gemma4vec.training.optimiser import MasterAdamW, learning_rate
 from gemma4vec.training.progress import ProgressLine
@@ -69,6 +70,7 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
 
     Raises:
         InputError: there is no such stage, or whatever a run of the recipe would be refused for.
+        WorkError: a loss or gradient is not finite.
     """
     if number >= len(recipe.stages):
         raise InputError(f"--stage {number}: the recipe has {len(recipe.stages)} stages, counted from 0")
@@ -112,11 +114,14 @@ class _Measurement:
         self.first_step = self.prepare_seconds = 0.0
         self.shares: dict[str, float] = {}
         self.gave_up: str | None = None
+        self.done = 0
+        self.peak_memory = 0
 
     def run(self, prepare_seconds: float) -> None:
         """Warm up, measure, profile."""
         self.prepare_seconds = prepare_seconds
         ahead = Ahead(self.stage.task.batches(0), lambda: None)
+        watched = start_peak()  # loading the base, or unpacking it, is no part of it
         try:
             self.first_step = self._step(ahead).seconds
             for _ in range(_WARM_UP - 1):
@@ -131,6 +136,7 @@ class _Measurement:
                 else:  # what was measured until then was of compiled layers, and this step of both
                     self.steps.clear()
                     started = time.perf_counter()
+            self.peak_memory = peak_since_start() if watched else peak_memory_bytes()
             self.say("one more step under the profiler")
             batches = [ahead.take() for _ in range(self.stage.settings.batch.accumulate)]
             self.shares = split(lambda: self._work(batches)[0])
@@ -141,12 +147,18 @@ class _Measurement:
         waited, started = ahead.waited, _clock()
         batches = [ahead.take() for _ in range(self.stage.settings.batch.accumulate)]
         taken = _clock() - started
-        seconds, update, losses = self._work(batches)
+        seconds, update, losses, norm = self._work(batches)
+        if not (math.isfinite(norm) and all(torch.isfinite(loss.value) for loss in losses)):
+            raise WorkError(
+                f"{self.stage.settings.name}: loss or gradient is not finite in step {self.done + 1}, where a training "
+                "would end: its speed would say nothing; try a smaller optimiser.learning_rate"
+            )
+        self.done += 1
         layouts = [layout for batch in batches for layout in batch.layouts]
         tokens = sum(loss.tokens for loss in losses)
         padding = sum(loss.padding_share * loss.tokens for loss in losses) / max(1, tokens)
-        operations = sum(needed_operations(self.stage.built, layouts).values())
-        operations += prediction_operations(self.stage.task, batches)
+        predicted = prediction_operations(self.stage.task, batches)
+        operations = predicted + sum(needed_operations(self.stage.built, layouts, predicts=predicted > 0).values())
         return Step(
             taken + seconds,
             ahead.waited - waited,
@@ -157,14 +169,14 @@ class _Measurement:
             padding,
         )
 
-    def _work(self, batches: Sequence[Any]) -> tuple[float, float, list[Loss]]:
-        """Seconds of a step without its data, those of the update among them, and its losses."""
+    def _work(self, batches: Sequence[Any]) -> tuple[float, float, list[Loss], float]:
+        """Seconds of a step without its data, those of the update among them, its losses, and the gradient's norm."""
         started = _clock()
         losses = falling_back(self.stage.built.encoder.backbone, lambda: self._passes(batches), self._given_up)
         before = _clock()
-        self.optimiser.step(learning_rate(self.stage.settings.optimiser, len(self.steps), None))
+        norm = self.optimiser.step(learning_rate(self.stage.settings.optimiser, len(self.steps), None))
         ended = _clock()
-        return ended - started, ended - before, losses
+        return ended - started, ended - before, losses, norm
 
     def _passes(self, batches: Sequence[Any]) -> list[Loss]:
         """Forward and backward of each batch."""
@@ -239,7 +251,7 @@ def _result(
         "tokens_per_step": statistics.median(step.tokens for step in steps),
         "tokens_per_second": {"median": statistics.median(speeds), "least": speeds[0], "most": speeds[-1]},
         "padding_share": statistics.median(step.padding_share for step in steps),
-        "peak_memory_gb": peak_memory_bytes() / 1e9,
+        "peak_memory_gb": measured.peak_memory / 1e9,
         "roofline": {
             "matrix_products_tflops": rate / 1e12,
             "memory_gb_per_second": bandwidth / 1e9,

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gemma4vec.model.build import Built
+from gemma4vec.model.compilation import choose_compile
 from gemma4vec.model.packing import Layout
 from gemma4vec.recipe import schema
+from gemma4vec.recipe.terms import Matching
 from gemma4vec.training.estimate_flops import step_flops
 from gemma4vec.training.layouts import lay_out_texts, texts_of
+from gemma4vec.training.needed_operations import trains_inputs
 
 _WORTH_SAYING = 1.03
 _ROWS = (64, 128, 256, 512, 1024)
@@ -60,23 +63,40 @@ def advise(recipe: schema.Recipe, number: int, built: Built, seen: Seen) -> list
     found = _layouts(layout, key, built, seen, now)
     if seen.dtype != seen.faster_dtype:
         found.append(Advice("model.dtype=auto", None, f"this machine computes {seen.faster_dtype} faster"))
-    if not seen.compiled and layout.compile is False:
+    if not seen.compiled and layout.compile is False and choose_compile("auto", steps=None, minutes=None).on:
         share = f"element-wise work takes {seen.element_wise:.0%}; compiled it is fused"
         found.append(Advice(f"{key}layout.compile=true", None, share))
     if layout.gradient_checkpointing is True:
         why = "the forward pass is computed twice; without, if the memory suffices (train --dry-run says)"
-        found.append(Advice(f"{key}layout.gradient_checkpointing=false", 4 / 3, why))
+        factor = _again(layout, built, seen) / _again(layout, built, seen, gradient_checkpointing=False)
+        found.append(Advice(f"{key}layout.gradient_checkpointing=false", factor, why))
     if layout.grad_cache is True:
         why = "each text is encoded twice; auto does so only where memory demands it"
-        found.append(Advice(f"{key}layout.grad_cache=auto", 3 / 2, why))
-    if seen.waited > _WAITING and stage.batch.tokenise == "each_time" and stage.task.kind == "contrast":
+        factor = _again(layout, built, seen) / _again(layout, built, seen, grad_cache=False)
+        found.append(Advice(f"{key}layout.grad_cache=auto", factor, why))
+    if seen.waited > _WAITING and stage.batch.tokenise == "each_time" and _may_keep_tokens(stage):
         why = f"batches are waited for {seen.waited:.0%} of the time"
         found.append(Advice(f"{key}batch.tokenise=once", 1 / (1 - seen.waited), why))
-    if seen.device == "cuda" and layout.tokens_per_forward < _GPU_TOKENS:
+    cut = any(len(group) > 1 for group in seen.groups)
+    if seen.device == "cuda" and cut and layout.tokens_per_forward < _GPU_TOKENS:
         why = "a GPU is not filled by small micro-batches; as far as memory goes"
         found.append(Advice(f"{key}layout.tokens_per_forward={_GPU_TOKENS}", None, why))
     found += _upper_layers(recipe, built, seen, now)
     return sorted(found, key=lambda one: -(one.factor or 1.0))
+
+
+def _may_keep_tokens(stage: schema.Stage) -> bool:
+    """Whether the task can do with tokens in place of texts: a teacher reads texts."""
+    return isinstance(stage.task, schema.Contrast) and not any(isinstance(x, Matching) for x in stage.task.terms)
+
+
+def _again(layout: schema.Layout, built: Built, seen: Seen, **changes: bool) -> float:
+    """Operations with what the layout, changed so, computes a second time: a first pass, and checkpointed layers."""
+    changed = layout.model_copy(update=changes)
+    layers = len(built.encoder.backbone.layers)
+    upper = 1.0 if trains_inputs(built) else (layers - seen.first_trained) / layers
+    forward, step = (operations(built, seen.groups, first) for first in (layers, seen.first_trained))
+    return step + forward * ((changed.grad_cache is True) + upper * (changed.gradient_checkpointing is True))
 
 
 def operations(built: Built, groups: Sequence[Sequence[Layout]], first_trained: int) -> float:
@@ -102,7 +122,8 @@ def _layouts(layout: schema.Layout, key: str, built: Built, seen: Seen, now: flo
     able = [rows for rows in _ROWS if longest <= rows <= layout.tokens_per_forward]
     if layout.kind == "padded":
         able = able or [layout.row_tokens]
-        factors = {rows: factor(seen.shareable, kind="packed", row_tokens=rows) for rows in able}
+        share = seen.shareable and layout.share_beginnings is not False
+        factors = {rows: factor(share, kind="packed", row_tokens=rows) for rows in able}
         best = max(able, key=lambda rows: factors[rows])
         change = f"{key}layout.kind=packed {key}layout.row_tokens={best}"
         found = [Advice(change, factors[best], "less padding, and beginnings once where attention is causal")]
@@ -122,7 +143,7 @@ def _upper_layers(recipe: schema.Recipe, built: Built, seen: Seen, now: float) -
     """LoRA on the last third of the layers: the backward pass ends there. It changes what is learned."""
     layers = len(built.encoder.backbone.layers)
     last = max(1, layers // 3)
-    if recipe.model.lora is None or layers - seen.first_trained <= last:
+    if recipe.model.lora is None or layers - seen.first_trained <= last or trains_inputs(built):
         return []
     factor = now / operations(built, seen.groups, layers - last)
     why = "no backward pass below; this changes the model, so compare its quality"

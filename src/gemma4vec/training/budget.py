@@ -14,6 +14,7 @@ from gemma4vec.recipe import schema
 
 # The first step compiles and warms caches; it says nothing about the others.
 _SKIPPED = 1
+_OUTLIER = 3.0  # times the median: the most that one watched step counts
 
 
 @dataclass
@@ -49,8 +50,17 @@ class StepBudget:
             return round(self.budget.tokens / tokens_a_step)
         assert self.budget.minutes is not None
         # The mean, not the median: long batches take their time too. The budget's clock starts after the first step.
+        # But a step in which a kernel was made for a new shape says nothing about those that follow.
         timed = self._seconds[_SKIPPED:] or self._seconds
-        return _SKIPPED + round(self.budget.minutes * 60.0 / statistics.fmean(timed))
+        most = _OUTLIER * statistics.median(timed)
+        return _SKIPPED + round(self.budget.minutes * 60.0 / statistics.fmean(min(one, most) for one in timed))
+
+
+def known_steps(budget: schema.Budget, rows_per_step: int) -> int | None:
+    """Optimiser steps of a budget in steps or rows; None: time and tokens have to be seen going."""
+    if budget.steps is not None:
+        return budget.steps
+    return None if budget.rows is None else max(1, round(budget.rows / rows_per_step))
 
 
 def step_budget(
@@ -59,12 +69,8 @@ def step_budget(
     """The budget of a stage; `known` is what an interrupted run had written down, `folder` where to write."""
     budget = stage.budget
     watched = 0
-    total: int | None
-    if budget.steps is not None:
-        total = budget.steps
-    elif budget.rows is not None:
-        total = max(1, round(budget.rows / rows_per_step))
-    else:
+    total = known_steps(budget, rows_per_step)
+    if total is None:
         watched = max(3, min(8, stage.optimiser.warmup_steps))
         total = known["steps"] if known else None
     return StepBudget(budget, total, watched, folder / "budget.json" if folder else None)

@@ -33,6 +33,7 @@ from gemma4vec.model.skeleton import (
 )
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
+from gemma4vec.training.budget import known_steps
 from gemma4vec.training.early_stop import check_rules
 from gemma4vec.training.estimate_base import BaseFiles, base_files
 from gemma4vec.training.estimate_data import Reading, one_micro_batch, read_batches
@@ -192,7 +193,8 @@ def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> Stage
     stage = model.recipe.stages[number]
     task = _task(model, stage, data, number, model.whole)
     reading = read_batches(task, stage.layout)
-    compiled = choose_compile(stage.layout.compile, steps=stage.budget.steps, minutes=stage.budget.minutes)
+    steps = known_steps(stage.budget, task.rows_per_batch * stage.batch.accumulate)
+    compiled = choose_compile(stage.layout.compile, steps=steps, minutes=stage.budget.minutes)
     use_compile_cache()
     keep_freed_memory(fast_paths(model.device, stage.layout.fast_paths).keep_freed_memory)
     say(f"measuring layers of {model.config.model_type} on this machine" + (", compiled" if compiled.on else ""))

@@ -68,6 +68,8 @@ def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: in
     tokens = statistics.fmean(sum(layout.real_tokens for layout in layouts) for layouts in drawn)
     every = [layout for layouts in drawn for layout in layouts]
     all_cells = sum(layout.all_tokens for layout in every)
+    share = bool(getattr(task, "share", False))
+    by_layout = padding_by_layout(groups, layout, share=share) if layout is not None else {}
     return Reading(
         batches=len(drawn),
         tokens=tokens,
@@ -78,7 +80,7 @@ def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: in
         padding_share=padding_share(every),
         # The first batch shuffles the epoch and warms the tokenizer; a run does that once.
         seconds=statistics.fmean(seconds[1:]),
-        padding_by_layout=padding_by_layout(groups, layout) if layout is not None else {},
+        padding_by_layout=by_layout,
     )
 
 

@@ -95,13 +95,18 @@ def cuts(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
     return found[::-1]
 
 
-def padding_by_layout(groups: Sequence[Sequence[Layout]], layout: schema.Layout) -> dict[str, float]:
-    """What share of the cells would be padding in either layout, for texts that were laid out in these groups."""
+def padding_by_layout(
+    groups: Sequence[Sequence[Layout]], layout: schema.Layout, *, share: bool = False
+) -> dict[str, float]:
+    """What share of the cells would be padding in either layout, for texts that were laid out in these groups.
+
+    `share`: packed, beginnings stand once.
+    """
     texts = [texts_of(group) for group in groups]
     shares = {}
     for kind in ("packed", "padded"):
         settings = layout.model_copy(update={"kind": kind})
-        shares[kind] = padding_share([one for group in texts for one in lay_out_texts(group, settings, 0)])
+        shares[kind] = padding_share([one for group in texts for one in lay_out_texts(group, settings, 0, share=share)])
     return shares
 
 

@@ -34,7 +34,7 @@ from gemma4vec.model.encoder import TextEncoder
 from gemma4vec.model.fast_paths import fast_paths
 from gemma4vec.recipe import schema
 from gemma4vec.training.ahead import Ahead
-from gemma4vec.training.budget import StepBudget, step_budget
+from gemma4vec.training.budget import StepBudget, known_steps, step_budget
 from gemma4vec.training.checkpoint import (
     Progress,
     latest_checkpoint,
@@ -174,7 +174,8 @@ def prepare_model(stage: Stage) -> None:
     keep_freed_memory(backbone.fast.keep_freed_memory)
     found = probe.check(backbone)
     backbone.use_gradient_checkpointing(layout.gradient_checkpointing)
-    choice = choose_compile(layout.compile, steps=budget.steps, minutes=budget.minutes)
+    steps = known_steps(budget, stage.task.rows_per_batch * stage.settings.batch.accumulate)
+    choice = choose_compile(layout.compile, steps=steps, minutes=budget.minutes)
     if choice.on and backbone.given_up:
         choice = CompileChoice(False, "it failed before")
     if choice.on and not backbone.compiled:

@@ -40,17 +40,20 @@ class _Pairs:
     window: float
 
 
-def needed_operations(built: Built, layouts: Sequence[Layout]) -> Mapping[str, float]:
-    """Operations of the decoder layers for these documents, `forward` and `backward`."""
+def needed_operations(built: Built, layouts: Sequence[Layout], *, predicts: bool = False) -> Mapping[str, float]:
+    """Operations of the decoder layers for these documents, `forward` and `backward`.
+
+    `predicts`: tokens are predicted from states anywhere, whatever the readout reads.
+    """
     backbone, readout = built.encoder.backbone, built.encoder.readout
     tokens = float(sum(layout.computed_tokens for layout in layouts))
     pairs = _pairs(backbone, layouts, of_ends=False)
     ends = float(sum(len(layout.lengths_N) for layout in layouts))
     end_pairs = _pairs(backbone, layouts, of_ends=True)
-    lowest, from_below = first_trained_layer(built), _trained_inputs(readout)
+    lowest, from_below = first_trained_layer(built), trains_inputs(built)
     forward = backward = 0.0
     for number, layer in enumerate(backbone.layers):
-        last = readout.only_ends and number == len(backbone.layers) - 1
+        last = readout.only_ends and not predicts and number == len(backbone.layers) - 1
         reached = from_below or number >= lowest
         for name, module in layer.named_modules():
             if not isinstance(module, nn.Linear):
@@ -85,9 +88,11 @@ def first_trained_layer(built: Built) -> int:
     return next(trained, len(layers))
 
 
-def _trained_inputs(readout: Readout) -> bool:
-    """Whether the readout puts trained vectors in the place of input embeddings."""
-    return type(readout).replaced is not Readout.replaced and bool(readout.trained())
+def trains_inputs(built: Built) -> bool:
+    """Whether input embeddings are trained, or the readout puts trained vectors in their place."""
+    readout = built.encoder.readout
+    replaces = type(readout).replaced is not Readout.replaced and bool(readout.trained())
+    return replaces or bool(built.encoder.backbone.model.get_input_embeddings().weight.requires_grad)
 
 
 def _of_a_pair(backbone: Backbone, layer: nn.Module) -> float:
