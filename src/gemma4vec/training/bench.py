@@ -97,7 +97,10 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
         started = time.perf_counter()
         prepare_model(stage)
         measured = _Measurement(stage, seconds, say)
-        measured.run(time.perf_counter() - started)
+        try:
+            measured.run(time.perf_counter() - started)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("bench was stopped before it had measured enough; it keeps nothing") from None
         why_compiled = measured.gave_up or run.events("prepared")[-1]["compile_reason"]
     reasons = {"device_reason": where.reason, "dtype_reason": choice.reason, "compile_reason": why_compiled}
     return _result(recipe, number, measured, choice.dtype, where.name) | reasons

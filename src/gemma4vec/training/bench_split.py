@@ -5,6 +5,7 @@ kernel. Both are told apart by name. Compiled loops have no operator of their ow
 compiled region around them, without the products that it calls.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -40,6 +41,7 @@ def split(work: Callable[[], float]) -> dict[str, float]:
     between kernels.
     """
     on_gpu = choose_device().name == "cuda"
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it writes of its starts and stops
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
     with profile(activities=activities) as found:
         seconds = work()

@@ -38,13 +38,15 @@ class LayerMeter:
         self.cells: defaultdict[bool, int] = defaultdict(int)
         self._began: dict[int, float] = {}
         self._anchor = torch.zeros((), device=backbone.device, requires_grad=True)
-        self._shared: set[int] = set()  # storages that come from outside the layers: masks, rotary tables
+        # What comes from outside the layers (masks, rotary tables), by address; alive, so that none is used twice.
+        self._shared: dict[int, Tensor] = {}
 
     def clear(self) -> None:
         """Forget what was counted."""
         self.seconds.clear()
         self.kept_bytes.clear()
         self.cells.clear()
+        self._shared.clear()
 
     def now(self) -> float:
         """The clock, when all work before it is done."""
@@ -99,7 +101,7 @@ class LayerMeter:
 
     def _around(self, number: int, call: Callable[..., Any]) -> Callable[..., Any]:
         def measured(states: Tensor, *others: Any, **named: Any) -> Any:
-            self._shared |= {t.untyped_storage().data_ptr() for t in _tensors((others, named))}
+            self._shared |= {t.untyped_storage().data_ptr(): t.detach() for t in _tensors((others, named))}
             if self.trained[number]:
                 states = _Boundary.apply(states, self._anchor, self, number, False)
             started = self.now()
