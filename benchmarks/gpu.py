@@ -25,7 +25,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from gpu_found import STOPPED, Found
+from gpu_found import STOPPED, Found, said_of
 from record import RESULTS, as_program, say
 
 from gemma4vec.errors import InputError, WorkError
@@ -128,19 +128,23 @@ def run_part(arguments: argparse.Namespace) -> int:
     name = f"gpu-{part}" + ("-smoke" if arguments.smoke else "")
     about = {"part": part, "smoke": arguments.smoke, "limit_seconds": limit_of(part, arguments)}
     found = Found(name, about, arguments.results, limit_of(part, arguments))
+    import torch
+
     from gemma4vec.machine.device import choose_device
 
     chosen = choose_device()
     if not arguments.smoke and chosen.name != "cuda":
         why = chosen.reason or "torch sees no GPU here"
         raise WorkError(f"{why}; --smoke runs the parts on a CPU with tiny sizes")
+    # TORCH_CUDNN_SDPA_DEPRIORITIZED=1 keeps torch from cuDNN's attention, which plans each new shape.
+    found["cudnn_attention"] = torch.backends.cuda.cudnn_sdp_enabled()
     with tempfile.TemporaryDirectory(prefix=f"{part}-", dir=arguments.work) as folder:
         home = arguments.results / "gpu-quality" if part == "quality" else Path(folder) / "runs"
         os.environ.setdefault("GEMMA4VEC_HOME", str(home))
         try:
             measure(part, arguments, chosen.name, Path(folder), found)
         except Exception as error:
-            found.end(error=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+            found.end(error=said_of(error, 500))
             raise
     found.end()
     return 0

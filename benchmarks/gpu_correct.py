@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_found import Found
+from gpu_found import Found, said_of
 from record import say
 
 from gemma4vec.data.rows import Row
@@ -93,23 +93,29 @@ def compare(
     found: Found,
 ) -> None:
     """Relative errors of each of these layouts."""
+
+    def failed(name: str, error: Exception) -> None:
+        """The other paths are worth knowing too; this one fails the part at its end."""
+        errors[name] = {"ok": False, "error": said_of(error, 500)}
+        found.keep()
+        say(f"  {base.name}, {attention}, {name}: {errors[name]['error']}")
+
     plain = recipe(base, attention, LAYOUTS["padded"] | {"compile": False}, len(rows))
     vectors_AD, gradients = run(plain, base, rows, "cpu", torch.float32)
     for name, layout in paths.items():
         chosen = recipe(base, attention, {"compile": False} | layout, len(rows))
         try:
             theirs_AD, their_gradients = run(chosen, base, rows, device, torch.float32)
-        except Exception as error:  # the other paths are worth knowing too; this one fails the part at its end
-            errors[name] = {"ok": False, "error": said_of(error)}
-            say(f"  {base.name}, {attention}, {name}: {errors[name]['error']}")
-        else:
-            one = {
-                "vectors": relative_error(theirs_AD, vectors_AD),
-                "gradients": relative_error(their_gradients, gradients),
-            }
-            errors[name] = one | {"ok": all(one[key] <= ALLOWED[key] for key in ALLOWED)}
-            say(f"  {base.name}, {attention}, {name}: vectors {one['vectors']:.1e}, gradients {one['gradients']:.1e}")
+        except Exception as error:
+            failed(name, error)
+            continue
+        one = {
+            "vectors": relative_error(theirs_AD, vectors_AD),
+            "gradients": relative_error(their_gradients, gradients),
+        }
+        errors[name] = one | {"ok": all(one[key] <= ALLOWED[key] for key in ALLOWED)}
         found.keep()
+        say(f"  {base.name}, {attention}, {name}: vectors {one['vectors']:.1e}, gradients {one['gradients']:.1e}")
     compiled = any(layout.get("compile") for layout in paths.values())
     if compiled and device == "cpu":
         return
@@ -119,20 +125,12 @@ def compare(
         rounded_AD, _ = run(recipe(base, attention, layout, len(rows)), base, rows, device, torch.bfloat16)
         plainly_AD, _ = run(plain, base, rows, "cpu", torch.bfloat16)
     except Exception as error:
-        errors[name] = {"ok": False, "error": said_of(error)}
-        found.keep()
-        say(f"  {base.name}, {attention}, {name}: {errors[name]['error']}")
-        return
+        return failed(name, error)
     cosine, plainly = least_cosine(rounded_AD, vectors_AD), least_cosine(plainly_AD, vectors_AD)
     allowed = max(1 - LEAST_COSINE_BF16, TIMES_BF16 * (1 - plainly))  # a model of random values rounds badly anywhere
     errors[name] = {"least_cosine": cosine, "of_the_plain_path": plainly, "ok": 1 - cosine <= allowed}
     found.keep()
     say(f"  {base.name}, {attention}, {name}: least cosine {cosine:.4f}, on the CPU's plain path {plainly:.4f}")
-
-
-def said_of(error: Exception) -> str:
-    """Its type and the beginning of what it says."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 def least_cosine(found_AD: torch.Tensor, expected_AD: torch.Tensor) -> float:

@@ -17,6 +17,11 @@ from record import say, write_result
 STOPPED = 3  # exit code of a part that its limit ended
 
 
+def said_of(error: Exception, longest: int = 300) -> str:
+    """An error's type and the beginning of what it says."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:longest]}"
+
+
 class Found(dict[str, Any]):
     """The findings of one part. `keep` writes them; what a part puts in without it is written with the next ones.
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from gpu_found import Found
+from gpu_found import Found, said_of
 from record import say, shown, summary
 
 from gemma4vec.errors import WorkError
@@ -86,15 +86,11 @@ def compile_or_not(arguments: argparse.Namespace, large: bool) -> str | bool:
 
 
 def rates(device: str, smoke: bool) -> dict[str, float]:
-    """What the card itself does, bf16 products in TFLOP/s and copies in GB/s; and whether cuDNN's attention is on.
-
-    (`TORCH_CUDNN_SDPA_DEPRIORITIZED=1` keeps torch from it: it plans each new shape.)
-    """
+    """What the card itself does: bf16 products in TFLOP/s, copies in GB/s."""
     size = 256 if smoke else 8192
     return {
         "matmul_tflops": matmul_rate(torch.bfloat16, size, 0.5, device) / 1e3,
         "memory_gb_per_second": memory_bandwidth(0.2, device),
-        "cudnn_attention": float(torch.backends.cuda.cudnn_sdp_enabled()),
     }
 
 
@@ -143,7 +139,7 @@ def training(base: Path, rows: Path, arguments: argparse.Namespace, folder: Path
         with_fewer_rows(batch_rows, beside_peer, no_room["beside the peer"])
         peer_compiled(chosen(found["batch_rows"], layout), arguments, folder, ours, found)
     except Exception as error:  # what we measured alone is worth writing whatever becomes of the peer
-        found.keep(peer_failed=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        found.keep(peer_failed=said_of(error))
         say(f"  against the peer: {found['peer_failed']}")
 
 
@@ -214,7 +210,7 @@ def time_split(ours: "Ours") -> dict[str, Any]:
     try:
         return dict(split(lambda: ours.train(1)))
     except Exception as error:  # a machine may forbid it; the speed is known all the same
-        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        return {"error": said_of(error)}
 
 
 def start_peak() -> None:
@@ -266,7 +262,7 @@ def peer_compiled(chosen: Recipe, arguments: argparse.Namespace, folder: Path, o
     try:
         against_peer(chosen, arguments, folder, ours, found, **settings)
     except Exception as error:  # the peer runs as delivered then
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        reason = said_of(error)
         found.keep(peer_compiled={"tried": True, "finished": False, "error": reason})
         return
     ratios = [found["ratio"], found["with_compiled_peer"]["ratio"]]

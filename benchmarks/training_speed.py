@@ -209,27 +209,25 @@ def compare_losses(ours: "Ours", peer: "Peer", temperature: float) -> dict[str, 
 
     exact = ours.dtype == torch.float32
     tolerance = 5e-4 if exact else 2**-8 / temperature
-    numbers: list[int] = []
-    losses: list[tuple[float, float]] = []
-    line = f"each of the first {SEARCHED} batches has a text twice; use other rows or smaller batches"
+    losses: dict[int, tuple[float, float]] = {}
+    line = ""
     for number, batch in enumerate(islice(ours.stage.task.batches(0), SEARCHED)):
         if duplicate_mask(batch.query_keys_N, batch.positive_keys_N, batch.negative_keys_NK).any():
             continue
-        numbers.append(number)
-        losses.append((ours.loss_of(batch), peer.loss_of(number)))
-        our_loss, their_loss = (float(value) for value in np.mean(losses, axis=0))
+        losses[number] = (ours.loss_of(batch), peer.loss_of(number))
+        our_loss, their_loss = (float(value) for value in np.mean(list(losses.values()), axis=0))
         line = (
             f"loss of {len(losses)} batches: ours {our_loss:.4f}, theirs {their_loss:.4f}, "
             f"allowed difference {tolerance:.4f}"
         )
         say(line)
         if abs(our_loss - their_loss) <= tolerance:
-            return {"batches": numbers, "ours": our_loss, "theirs": their_loss, "allowed_difference": tolerance}
+            return {"batches": list(losses), "ours": our_loss, "theirs": their_loss, "allowed_difference": tolerance}
         if exact or len(losses) == COMPARED:
             break
-    if losses:
-        line += "; the two do not compute the same thing, so their speeds must not be compared"
-    raise WorkError(line)
+    if not losses:
+        raise WorkError(f"each of the first {SEARCHED} batches has a text twice; use other rows or smaller batches")
+    raise WorkError(f"{line}; the two do not compute the same thing, so their speeds must not be compared")
 
 
 def time_in_turn(ours: "Ours", peer: "Peer", arguments: argparse.Namespace) -> dict[str, Any]:

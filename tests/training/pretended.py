@@ -69,7 +69,7 @@ QUERIES = ["read the file", "sort the tree", "close the list at the end of the g
 
 
 def write_inputs(folder: Path) -> None:
-    """Bases, rows (the half with scores), texts, a teacher's vectors and a small encoder."""
+    """Bases, rows with scores and without, texts, a teacher's vectors and a small encoder."""
     for family in sorted({family for family, _, _ in CASES.values()}):
         write_tiny(folder / family, family, layers=2)
     write_context(folder / "context")

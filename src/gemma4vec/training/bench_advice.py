@@ -66,14 +66,7 @@ def advise(recipe: schema.Recipe, number: int, built: Built, seen: Seen) -> list
     if not seen.compiled and layout.compile is False and choose_compile("auto", steps=None, minutes=None).on:
         share = f"element-wise work takes {seen.element_wise:.0%}; compiled it is fused"
         found.append(Advice(f"{key}layout.compile=true", None, share))
-    if layout.gradient_checkpointing is True:
-        why = "the forward pass is computed twice; without, if the memory suffices (train --dry-run says)"
-        factor = _again(layout, built, seen) / _again(layout, built, seen, gradient_checkpointing=False)
-        found.append(Advice(f"{key}layout.gradient_checkpointing=false", factor, why))
-    if layout.grad_cache is True:
-        why = "each text is encoded twice; auto does so only where memory demands it"
-        factor = _again(layout, built, seen) / _again(layout, built, seen, grad_cache=False)
-        found.append(Advice(f"{key}layout.grad_cache=auto", factor, why))
+    found += _second_passes(layout, key, built, seen, now)
     if seen.waited > _WAITING and stage.batch.tokenise == "each_time" and _may_keep_tokens(stage):
         why = f"batches are waited for {seen.waited:.0%} of the time"
         found.append(Advice(f"{key}batch.tokenise=once", 1 / (1 - seen.waited), why))
@@ -90,13 +83,19 @@ def _may_keep_tokens(stage: schema.Stage) -> bool:
     return isinstance(stage.task, schema.Contrast) and not any(isinstance(x, Matching) for x in stage.task.terms)
 
 
-def _again(layout: schema.Layout, built: Built, seen: Seen, **changes: bool) -> float:
-    """Operations with what the layout, changed so, computes a second time: a first pass, and checkpointed layers."""
-    changed = layout.model_copy(update=changes)
+def _second_passes(layout: schema.Layout, key: str, built: Built, seen: Seen, now: float) -> list[Advice]:
+    """What is computed a second time: checkpointed layers, and with GradCache the whole forward pass."""
     layers = len(built.encoder.backbone.layers)
-    upper = 1.0 if trains_inputs(built) else (layers - seen.first_trained) / layers
-    forward, step = (operations(built, seen.groups, first) for first in (layers, seen.first_trained))
-    return step + forward * ((changed.grad_cache is True) + upper * (changed.gradient_checkpointing is True))
+    forward = operations(built, seen.groups, layers)
+    again = {}
+    if layout.gradient_checkpointing is True:
+        upper = 1.0 if trains_inputs(built) else (layers - seen.first_trained) / layers
+        why = "the forward pass is computed twice; without, if the memory suffices (train --dry-run says)"
+        again["gradient_checkpointing=false"] = (forward * upper, why)
+    if layout.grad_cache is True:
+        again["grad_cache=auto"] = (forward, "each text is encoded twice; auto does so only where memory demands it")
+    spent = now + sum(saved for saved, _ in again.values())
+    return [Advice(f"{key}layout.{change}", spent / (spent - saved), why) for change, (saved, why) in again.items()]
 
 
 def operations(built: Built, groups: Sequence[Sequence[Layout]], first_trained: int) -> float:

@@ -50,10 +50,9 @@ class Documents:
         """
         lengths_N = layout.lengths_N
         numbers_N = torch.arange(len(lengths_N), device=lengths_N.device)
-        skipped_N = torch.where(layout.prompts_N < lengths_N, layout.prompts_N, 0)
-        if pool_prompt:
-            skipped_N = torch.zeros_like(skipped_N)
-        pooled_N = lengths_N - skipped_N
+        pooled_N = lengths_N
+        if not pool_prompt:
+            pooled_N = lengths_N - torch.where(layout.prompts_N < lengths_N, layout.prompts_N, 0)
         # With the number given, a GPU need not be waited for to know it.
         tokens = layout.real_tokens if pool_prompt else layout.after_prompts
         document_T = torch.repeat_interleave(numbers_N, pooled_N, output_size=tokens)
