@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gemma4vec.errors import InputError
 from gemma4vec.retrieval.bm25 import BM25Index, default_parameters
-from gemma4vec.retrieval.tokenise import code_tokens, text_tokens
+from gemma4vec.retrieval.tokenize import code_tokens, text_tokens
 from gemma4vec.retrieval.top_k import descending_id_rank
 
 words = st.lists(st.sampled_from("abcdef"), max_size=8).map(" ".join)

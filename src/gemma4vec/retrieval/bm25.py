@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gemma4vec.errors import InputError
-from gemma4vec.retrieval.tokenise import Tokens, code_tokens, fielded_code_tokens, text_tokens
+from gemma4vec.retrieval.tokenize import Tokens, code_tokens, fielded_code_tokens, text_tokens
 from gemma4vec.retrieval.top_k import Found, top_of_row
 
 PROSE, CODE = (0.9, 0.4), (1.2, 0.9)  # k1, b
