@@ -73,7 +73,8 @@ class Ours:
 
     @contextmanager
     def _own_rotation(self) -> Iterator[None]:
-        """Compiled layers change a function of the library's module (`model.backbone.rotary`); the peer must have its own."""
+        """Compiled layers change a function of the library's module (`model.backbone.rotary`); the peer must have
+        its own."""
         module = sys.modules[type(self.built.encoder.backbone.model).__module__]
         library = getattr(module, "rotate_half", None)
         if self.rotation is not None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_export import write_recipe
+from export_recipe import write_recipe
 
 from gemma4vec.cli.main import execute
 from gemma4vec.data.rows.rows import read_rows

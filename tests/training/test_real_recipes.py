@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_shipped_recipes import SIX
+from shipped_names import SIX
 from tiny_run import rows
 
 from gemma4vec.data.rows.rows import write_rows

@@ -130,7 +130,8 @@ def test_the_limit_holds_and_the_model_used_longest_ago_goes_first(monkeypatch: 
 
 def test_processes_may_write_at_a_time(tmp_path: Path) -> None:
     program = (
-        "import sys, numpy as np; from pathlib import Path; from gemma4vec.model.inference.vector_store import VectorStore\n"
+        "import sys, numpy as np; from pathlib import Path\n"
+        "from gemma4vec.model.inference.vector_store import VectorStore\n"
         "store = VectorStore(Path(sys.argv[1]), 'm', 4, {})\n"
         "for row in range(20):\n"
         "    key = (int(sys.argv[2]) * 1000 + row).to_bytes(16, 'little')\n"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_tokens import gemma_tokenizer
+from gemma_tokenizer import gemma_tokenizer
 from tiny_model import TEXTS, tiny_tokenizer
 from tiny_saved import save_tiny
 from transformers import AutoTokenizer, PreTrainedTokenizerFast

@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from gemma_tokenizer import gemma_tokenizer
 from tiny_model import TEXTS, tiny_tokenizer
-from transformers import AutoTokenizer, GemmaTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.tokenize.tokenizer import Tokeniser, load_saved_tokeniser, load_tokeniser
@@ -92,19 +93,6 @@ def test_the_saved_tokenizer_does_the_same_everywhere(tmp_path: Path, append_eos
             assert expected[0] == BOS and (expected[-1] == EOS) == append_eos
             assert theirs(text, truncation=True, max_length=limit)["input_ids"] == expected
             assert ids_of(own, text, limit) == expected
-
-
-def gemma_tokenizer(says_so: bool) -> GemmaTokenizer:
-    """Gemma's own class with single characters as its words; a base may say in its config that it adds BOS."""
-    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
-    words += [chr(code) for code in range(33, 127)]
-    vocabulary = {word: number for number, word in enumerate(dict.fromkeys(words))}
-    tokenizer = GemmaTokenizer(vocab=vocabulary, merges=[], **({"add_bos_token": True} if says_so else {}))
-    if not says_so:
-        from tokenizers.processors import TemplateProcessing
-
-        tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<bos> $A", special_tokens=[("<bos>", BOS)])
-    return tokenizer
 
 
 def test_a_base_without_bos_gets_none(tmp_path: Path) -> None:

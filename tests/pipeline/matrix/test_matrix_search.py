@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_matrix import half_trained, matrix, row
+from matrix_plans import half_trained, matrix, row
 from tiny_matrix import write_matrix, write_place
 
 from gemma4vec.cli.main import execute

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hostile_page import HOSTILE, Page
 from synthetic_run import add_result, add_training, make_suite
-from test_page import HOSTILE, Page
 
 from gemma4vec.cli.main import execute
 from gemma4vec.data.suites.retrieval import RetrievalSuite

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from hostile_page import HOSTILE, Page
 from synthetic_run import add_training, make_run
-from test_page import HOSTILE, Page
 
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.report.content.stop_looks import read_looks

@@ -1,6 +1,5 @@
 """SearchIndex: what is built is what is found, and a killed build goes on to the same bytes."""
 
-import hashlib
 import json
 import os
 import signal
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_embedder import FakeEmbedder, functions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,38 +17,6 @@ import gemma4vec
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.serving.search.documents import IndexedDocument
 from gemma4vec.serving.search.index import SearchIndex
-
-
-class FakeEmbedder:
-    """Vectors from hashes; depends on the position in the batch, as bf16 does."""
-
-    name = "fake"
-    dimension = 8
-
-    def __init__(self, fingerprint: str = "f" * 64, fail_after: int | None = None) -> None:
-        self.fingerprint = fingerprint
-        self.fail_after = fail_after
-        self.encoded = 0
-
-    def encode_document(self, texts):
-        if self.fail_after is not None and self.encoded + len(texts) > self.fail_after:
-            raise KeyboardInterrupt
-        self.encoded += len(texts)
-        return self._vectors([f"{place}{text.text}" for place, text in enumerate(texts)])
-
-    def encode_query(self, texts):
-        return self._vectors(texts)
-
-    def _vectors(self, texts):
-        rows = [np.frombuffer(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:8], np.uint8) for text in texts]
-        vectors = np.stack(rows).astype(np.float32) - 127.5
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def functions(count: int) -> list[IndexedDocument]:
-    return [
-        IndexedDocument(f"p/m.py:f{i}", f"def f{i}():\n    return {i}", path="p/m.py", line=i + 1) for i in range(count)
-    ]
 
 
 def test_search_finds_what_brute_force_finds(tmp_path):
@@ -91,7 +59,7 @@ def test_a_killed_build_loses_at_most_one_chunk(tmp_path):
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_index import FakeEmbedder, functions
+from fake_embedder import FakeEmbedder, functions
 from gemma4vec.serving.search.index import SearchIndex
 
 class Killed(FakeEmbedder):
@@ -103,7 +71,7 @@ class Killed(FakeEmbedder):
 SearchIndex.build(Path(sys.argv[1]), functions(100), Killed(), chunk=16)
 """
     source = Path(gemma4vec.__file__).parents[2]
-    words = [sys.executable, "-c", script, str(tmp_path / "index"), str(Path(__file__).parent)]
+    words = [sys.executable, "-c", script, str(tmp_path / "index"), str(Path(__file__).parents[2] / "helpers")]
     killed = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(source)}, check=False)
     assert killed.returncode == -signal.SIGKILL
     embedder = FakeEmbedder()

@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 import pytest
+from fake_embedder import FakeEmbedder, functions
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from test_index import FakeEmbedder, functions
 
 from gemma4vec.errors import InputError
 from gemma4vec.serving.search import session as session_module

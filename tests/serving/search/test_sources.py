@@ -4,8 +4,8 @@ import io
 import json
 
 import pytest
+from fake_embedder import FakeEmbedder, functions
 from rich.console import Console
-from test_index import FakeEmbedder, functions
 
 from gemma4vec.cli.main import execute
 from gemma4vec.data.suites.retrieval import RetrievalSuite

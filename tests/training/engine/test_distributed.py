@@ -17,12 +17,13 @@ from gemma4vec.errors import InputError
 from gemma4vec.ledger.run_folder import RunFolder, list_runs
 from gemma4vec.training.engine.distributed import FollowedRun, World
 
-HERE = Path(__file__).parent
-SOURCE = HERE.parents[2] / "src"
+TESTS = Path(__file__).resolve().parents[2]
+SOURCE = TESTS.parent / "src"
+WORLD = TESTS / "helpers" / "training" / "gloo_world.py"
 
 
 def environment() -> dict[str, str]:
-    paths = [str(SOURCE), str(HERE), str(HERE.parent)]
+    paths = [str(SOURCE), str(WORLD.parent), str(WORLD.parents[1] / "models")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 
@@ -34,7 +35,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("worlds")
-    subprocess.run([sys.executable, str(HERE / "gloo_world.py"), str(base), str(out)], env=environment(), check=True)
+    subprocess.run([sys.executable, str(WORLD), str(base), str(out)], env=environment(), check=True)
     made: dict[str, Any] = torch.load(out / "found.pt", weights_only=False)
     return made
 

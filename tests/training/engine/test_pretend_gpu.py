@@ -13,24 +13,24 @@ from typing import Any
 import pretended
 import pytest
 
-TESTS = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parents[2]
 # What a step may wait for: once all backward passes are on their way, each batch's loss, and the gradient's norm.
 READ = "aten._local_scalar_dense.default"
 ALLOWED = {
     f"training.loop._passes: {READ}": 2 * 2,
     f"training.loop._step.<locals>.<genexpr>: {READ}": 2 * 2,
-    f"training.optimiser.MasterAdamW.step: {READ}": 2,
+    f"training.engine.optimizer.MasterAdamW.step: {READ}": 2,
 }
 # Read once for each term, and the temperature: what the log shows of them.
 OF_TERMS = "training.loop._terms."
 # The small encoder is another library's: it looks into its own inputs.
-OF_CONTEXT = "model.context.ContextEncoder.forward:"
+OF_CONTEXT = "model.readout.context_encoder.ContextEncoder.forward:"
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("pretended")
-    paths = [TESTS.parent / "src", TESTS, TESTS / "training"]
+    paths = [TESTS.parent / "src", *(TESTS / "helpers" / name for name in ("models", "training"))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
     environment |= {"GEMMA4VEC_CACHE": str(folder / "cache"), "GEMMA4VEC_HOME": str(folder / "home")}
     command = [sys.executable, pretended.__file__, str(folder)]

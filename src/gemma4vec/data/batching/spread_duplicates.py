@@ -2,8 +2,9 @@
 
 A duplicate is no negative, so it is left out of its batch's softmax anyway; where it stands, a negative is missing.
 
-Rows are not read for this, whatever their number: texts are told by hashes (`data.batching.row_hashes`), and rows with the same
-repeated texts are of one *kind*, so that whether a later place is free to change with is one look into an array.
+Rows are not read for this, whatever their number: texts are told by hashes (`data.batching.row_hashes`), and rows with
+the same repeated texts are of one *kind*, so that whether a later place is free to change with is one look into an
+array.
 
 Shapes: R rows, E places of an epoch, K kinds, T repeated texts, P pairs of a row and a repeated text that it has.
 """

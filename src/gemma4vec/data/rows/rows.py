@@ -1,8 +1,8 @@
 """Rows: what a contrastive model is trained on, on disk and in memory.
 
 On disk one JSON object a line: `{"query", "pos": [...], "neg": [...]?, "task"?, "group"?, "scores"?}`; a text is a
-string or `{"text", "title"?}` or, tokenised already, `{"input_ids"}`; `scores` are described in `data.rows.scores`. Other
-keys are kept out and counted, so that a misspelt `negs` does not vanish silently.
+string or `{"text", "title"?}` or, tokenised already, `{"input_ids"}`; `scores` are described in `data.rows.scores`.
+Other keys are kept out and counted, so that a misspelt `negs` does not vanish silently.
 """
 
 import hashlib

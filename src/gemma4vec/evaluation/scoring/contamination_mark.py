@@ -1,8 +1,9 @@
 """The mark on scores of a run whose training data overlaps with what it is tested on.
 
-A query is touched where it stands in the training data itself or one of its right documents does (`data.quality.contamination`
-says by which rules). The mark comes from stamps that `gemma4vec data check` left (`data.quality.contamination_record`); it is stored
-with the result as `settings["contamination"]`, and whoever shows the scores shows it.
+A query is touched where it stands in the training data itself or one of its right documents does
+(`data.quality.contamination` says by which rules). The mark comes from stamps that `gemma4vec data check` left
+(`data.quality.contamination_record`); it is stored with the result as `settings["contamination"]`, and whoever shows
+the scores shows it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -99,7 +99,8 @@ class Backbone(nn.Module):
 
     @property
     def may_share_beginnings(self) -> bool:
-        """Whether layouts may hold a beginning once for all documents that have it (see `model.packing.shared_prefix`)."""
+        """Whether layouts may hold a beginning once for all documents that have it (see
+        `model.packing.shared_prefix`)."""
         return self.causal and self.family.may_share_beginnings
 
     @property
@@ -132,7 +133,8 @@ class Backbone(nn.Module):
             all_layers: give `[L + 1, T, D]` instead: the input embeddings, then the states after each layer. The last
                 entry is taken after the final norm, so it equals the plain result. Costs (L + 1) * T * D values, twice
                 over while they are gathered; gradient checkpointing does not save them.
-            only_ends: give the state of each document's last token alone, `[N, D]` (see `model.backbone.last_token_layer`); only where
+            only_ends: give the state of each document's last token alone, `[N, D]` (see
+            `model.backbone.last_token_layer`); only where
                 `computes_ends` says so.
             replaced: input embeddings that stand in for those of some cells.
 

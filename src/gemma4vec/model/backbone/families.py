@@ -39,7 +39,8 @@ class Family:
         width: key of the config with the width of the states that leave the model.
         unverified: keys of the config that, when true, switch on something that no test covers.
         may_share_beginnings: whether a token's state, when causal, depends on other tokens by attention alone.
-        caches_keys: whether each layer hands its keys and values to the library's cache (see `model.backbone.last_token_layer`).
+        caches_keys: whether each layer hands its keys and values to the library's cache (see
+        `model.backbone.last_token_layer`).
     """
 
     bidirectional: Mapping[str, Any]

@@ -15,7 +15,8 @@ class FastPaths:
     """What is on.
 
     Attributes:
-        grouped_attention: attention as two matrix products (`model.backbone.attention`), in rows up to its longest. Families
+        grouped_attention: attention as two matrix products (`model.backbone.attention`), in rows up to its longest.
+        Families
             that cap scores have it whatever is chosen: the library has no fused attention for them.
         sigmoid_gelu: GELU's tanh form by way of the exponential (`model.backbone.gelu`).
         half_turn: rotary embeddings with a gradient that is a half turn again (`model.backbone.rotary`).

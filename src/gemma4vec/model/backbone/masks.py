@@ -25,8 +25,9 @@ def attention_mask(
     """Boolean mask `[R, 1, C, C]`, true where the row's token may look at the column's.
 
     `reach` is a sliding window's. Padding cells see only themselves: a row of the mask without any true cell would give
-    NaN in softmax attention. With `shared` beginnings (see `model.packing.shared_prefix`) the mask is `[R, 1, C, shared + C]`:
-    first stand the cells of row 0 that hold them, which a document in any row sees as its own first tokens.
+    NaN in softmax attention. With `shared` beginnings (see `model.packing.shared_prefix`) the mask is `[R, 1, C,
+    shared + C]`: first stand the cells of row 0 that hold them, which a document in any row sees as its own first
+    tokens.
     """
     same_RCC = segments_RC[:, :, None] == segments_RC[:, None, :]
     real_RC = segments_RC >= 0

@@ -100,7 +100,8 @@ def build(
     A `tokeniser` that is given is used instead of the base's own.
 
     Raises:
-        InputError: what the recipe asks for does not fit the base (see `model.encoder.check_config`); no weight was loaded.
+        InputError: what the recipe asks for does not fit the base (see `model.encoder.check_config`); no weight was
+        loaded.
     """
     check_recipe(model, read_config(path), folder=Path(path))
     tokeniser = tokeniser or tokeniser_of(model, path)
@@ -122,7 +123,8 @@ def assemble(
     """Put readout, head and adapters on a backbone, wherever its weights are: the meta device counts parameters.
 
     `folder` is where the backbone was loaded from: a saved model has its readout's second encoder there. `layers` is
-    how many the readout is told of, where that is not the backbone's own number (`model.backbone.meta_model.give_as_many_states`).
+    how many the readout is told of, where that is not the backbone's own number
+    (`model.backbone.meta_model.give_as_many_states`).
     """
     dtype, device = backbone.dtype, backbone.device
     adapters = None

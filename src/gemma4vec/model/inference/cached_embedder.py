@@ -113,6 +113,7 @@ def _key(*parts: str) -> bytes:
 
 @cache
 def _code() -> str:
-    """Hash of this room's source: a change to a readout changes vectors and no fingerprint."""
-    folder = Path(__file__).parent
-    return sha256_text(*(path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.py"))))
+    """Hash of the source of model/ and text/: a change to a readout changes vectors and no fingerprint."""
+    package = Path(__file__).parents[2]
+    files = sorted(path for room in ("model", "text") for path in (package / room).rglob("*.py"))
+    return sha256_text(*(path.read_text(encoding="utf-8") for path in files))

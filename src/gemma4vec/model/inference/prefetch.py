@@ -1,6 +1,7 @@
 """Each item of an iterator is made in a thread while the one before it is used.
 
-(The batches of a training are read several ahead, with a count of how long they were waited for: `training.engine.prefetch`.)
+(The batches of a training are read several ahead, with a count of how long they were waited for:
+`training.engine.prefetch`.)
 """
 
 from collections.abc import Generator, Iterator

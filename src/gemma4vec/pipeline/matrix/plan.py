@@ -19,7 +19,7 @@ from gemma4vec.recipe.load import dump_recipe, read_text, read_tree, validate
 from gemma4vec.recipe.matrix import Entry, Matrix
 from gemma4vec.recipe.schema import Recipe
 
-SHIPPED = Path(__file__).resolve().parents[3] / "recipes"
+SHIPPED = Path(__file__).resolve().parents[4] / "recipes"
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,8 @@ def _control_of(variant: Variant, variants: Sequence[Variant], control: str) -> 
 
 
 def rows_settings(recipe: Recipe) -> list[dict[str, Any]]:
-    """What decides, besides the seed, which rows a recipe sees in which order, by contrast stage (`data.batching.batches`)."""
+    """What decides, besides the seed, which rows a recipe sees in which order, by contrast stage
+    (`data.batching.batches`)."""
     return [
         {
             "data": [source.model_dump(mode="json") for source in stage.data],

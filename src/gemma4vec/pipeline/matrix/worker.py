@@ -74,7 +74,7 @@ class Worker:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._server is None:
             self.log.parent.mkdir(parents=True, exist_ok=True)
-            source = str(Path(__file__).resolve().parents[2])
+            source = str(Path(__file__).resolve().parents[3])
             paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
             with self.log.open("ab") as stderr:
                 self._server = subprocess.Popen(

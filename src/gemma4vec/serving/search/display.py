@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gemma4vec.serving.search.documents import IndexedDocument
+from gemma4vec.text.sanitize import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -11,27 +12,6 @@ if TYPE_CHECKING:
     from gemma4vec.serving.search.index import Hit
 
 LINE_CHARACTERS = 400
-
-# C0, DEL and C1 move the cursor, ring and recolour; bidi controls show code in another order than it runs
-# ("Trojan Source", Boucher & Anderson 2021); lone surrogates cannot be encoded.
-_HARMFUL = [
-    *(code for code in range(0x20) if chr(code) not in "\n\t"),
-    *range(0x7F, 0xA0),
-    *range(0x202A, 0x202F),
-    *range(0x2066, 0x206A),
-    0x200E,
-    0x200F,
-    0x2028,
-    0x2029,
-    0xFEFF,
-    *range(0xD800, 0xE000),
-]
-_REPLACED = dict.fromkeys(_HARMFUL, "\N{REPLACEMENT CHARACTER}")
-
-
-def harmless(text: str) -> str:
-    """The text with control characters, bidi controls and lone surrogates replaced by U+FFFD; line ends become \\n."""
-    return text.replace("\r\n", "\n").translate(_REPLACED)
 
 
 def one_line(text: str, width: int) -> str:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma4vec.errors import InputError
-from gemma4vec.serving.search.display import harmless, one_line, print_hits, print_text
+from gemma4vec.serving.search.display import one_line, print_hits, print_text
 from gemma4vec.serving.search.index import Hit, SearchIndex
+from gemma4vec.text.sanitize import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console

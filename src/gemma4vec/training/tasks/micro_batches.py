@@ -1,7 +1,7 @@
 """The texts of a batch as micro-batches that fill a token budget with little waste.
 
-Packed: see `model.packing.packed_batch`. Padded: texts of like length share a rectangle, so that little of it is padding; in the
-order in which they were drawn, a rectangle would be as wide as the longest of whatever fell together.
+Packed: see `model.packing.packed_batch`. Padded: texts of like length share a rectangle, so that little of it is
+padding; in the order in which they were drawn, a rectangle would be as wide as the longest of whatever fell together.
 """
 
 from collections.abc import Sequence
