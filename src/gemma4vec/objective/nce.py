@@ -110,7 +110,7 @@ def nce(
         symmetric: the mean of this and of the loss that looks for each positive's query among all queries.
         false_negative_margin: a candidate whose similarity is above that of query and positive by more than this does
             not count.
-        text_hashes: hashes of the texts; a candidate known to be a false negative does not count (see `FalseNegatives`).
+        text_hashes: hashes of the texts; a candidate known as a false negative does not count (see `FalseNegatives`).
         row_weights_N: factor of each row's loss; every row stays a candidate of the others. None: 1 each.
         max_scores: scores that are in memory at once.
 
@@ -178,8 +178,8 @@ def self_contrast(
     """Two views of one text find each other among the batch's, both ways; the views differ by dropout alone.
 
     SimCSE (Gao et al. 2021, arXiv:2104.08821, section 3) and Gemma-Embed's first phase. `text_hashes_N` are the
-    hashes of the texts, `row_weights_N` the weights of their losses. Paraphrase triplets, its second phase, are `nce` with one hard
-    negative a row.
+    hashes of the texts, `row_weights_N` the weights of their losses. Its second phase, paraphrase triplets, is `nce`
+    with one hard negative a row.
     """
     both = None
     if text_hashes_N is not None:
