@@ -40,7 +40,7 @@ def rooms_in_order() -> list[str]:
 
 @cache
 def modules() -> dict[str, Path]:
-    """`model.bases` -> its file."""
+    """`model.bases.resolve` -> its file."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -65,7 +65,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def resolve(name: str) -> str:
-    """The longest leading part of a dotted name that is a module: `model.bases.resolve_base` -> `model.bases`."""
+    """The longest leading part of a dotted name that is a module: `model.bases.resolve.resolve_base` -> `model.bases.resolve`."""
     known = modules()
     parts = name.split(".")
     while parts and ".".join(parts) not in known:

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_model import write_tiny
 from tiny_run import RECIPE, write_rows_file
 
 from gemma4vec.errors import InputError
-from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.training import run as training_run
-from gemma4vec.training.checkpoint import trained_weights
+from gemma4vec.training.engine.checkpoint import trained_weights
 from gemma4vec.training.run import start_run, train_run
-from tiny_model import write_tiny
 
 SECOND_STAGE = """
   - name: second
