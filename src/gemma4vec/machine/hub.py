@@ -1,0 +1,114 @@
+"""Models from a hub: what is cached is used as it is; the network is asked only for what is not, and never for long."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from gemma4vec.errors import InputError
+from gemma4vec.machine.hub_errors import explain_hub_error
+from gemma4vec.machine.network import ping_hub
+
+# One file format is enough, and no weights of other frameworks: some repositories hold the same model five times.
+_WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py", "README.md"]
+_DESCRIPTION = ["*.json", "*.model", "*.txt", "*.jinja"]
+_UNWANTED = ["original/*", "onnx/*", "openvino/*", "*.gguf"]
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?")
+_ANSWER_SECONDS = 4.0
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form `owner/model` or `model`, with `@revision` behind it if wanted."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
+def fetch(name: str, *, notice: Callable[[str], None]) -> tuple[Path, str]:
+    """The folder of a hub model on this machine and its commit; downloads what is not cached.
+
+    Args:
+        name: `owner/model` or `owner/model@revision`.
+        notice: shows one line to the person before a download.
+
+    Raises:
+        InputError: not cached and the hub cannot be reached, or no such model, or access is restricted.
+    """
+    repository, _, revision = name.partition("@")
+    cached = _snapshot(repository, revision or None, only_local=True)
+    if isinstance(cached, Path) and _has_weights(cached):
+        return cached, cached.name
+    state = ping_hub(_ANSWER_SECONDS)
+    if not state.reachable:
+        raise InputError(
+            f"{name} is not cached on this machine and the hub is out of reach: {state.reason}; "
+            "without a hub use bundled:gemma-3-270m or bundled:smollm2-135m, or a local folder"
+        )
+    notice(f"downloading {name}")
+    fetched = _snapshot(repository, revision or None, only_local=False)
+    if isinstance(fetched, Path):
+        return fetched, fetched.name
+    raise InputError(f"{name} cannot be had from the hub: {explain_hub_error(fetched, 'model')}")
+
+
+def fetch_description(
+    name: str, *, notice: Callable[[str], None], key: str = "model.base"
+) -> tuple[Path, bool, int | None]:
+    """The folder with a hub model's config and tokenizer, whether its weights are there too, and their bytes.
+
+    Of a model that is not cached only the small files are downloaded. Bytes are None where the hub does not tell. `key`
+    of the recipe names the model.
+
+    Raises:
+        InputError: as `fetch`.
+    """
+    repository, _, revision = name.partition("@")
+    cached = _snapshot(repository, revision or None, only_local=True)
+    if isinstance(cached, Path) and (_has_weights(cached) or (cached / "config.json").is_file()):
+        size = sum(file.stat().st_size for file in cached.glob("*.safetensors"))
+        return cached, _has_weights(cached), size or None
+    state = ping_hub(_ANSWER_SECONDS)
+    if not state.reachable:
+        raise InputError(
+            f"{key}: {name} is not cached on this machine and the hub is out of reach ({state.reason}), and its "
+            "config.json and tokenizer are needed; give a local folder with them, or bundled:gemma-3-270m"
+        )
+    notice(f"downloading config and tokenizer of {name}, not its weights")
+    fetched = _snapshot(repository, revision or None, only_local=False, wanted=_DESCRIPTION)
+    if isinstance(fetched, Path):
+        return fetched, False, _weight_bytes(repository, revision or None)
+    raise InputError(f"{name} cannot be had from the hub: {explain_hub_error(fetched, 'model')}")
+
+
+def _weight_bytes(repository: str, revision: str | None) -> int | None:
+    """What a download of the weights would be, as the hub says."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        files = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=_ANSWER_SECONDS).siblings
+    except (HfHubHTTPError, OSError):
+        return None
+    return sum(file.size or 0 for file in files or [] if file.rfilename.endswith(".safetensors")) or None
+
+
+def _snapshot(
+    repository: str, revision: str | None, *, only_local: bool, wanted: list[str] = _WANTED
+) -> Path | Exception:
+    """The folder, or what prevented it."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, RevisionResolutionError
+
+    try:
+        folder = snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=wanted,
+            ignore_patterns=_UNWANTED,
+            local_files_only=only_local,
+            etag_timeout=_ANSWER_SECONDS,
+        )
+        return Path(folder)
+    except (EntryNotFoundError, HfHubHTTPError, HFValidationError, RevisionResolutionError, OSError) as error:
+        return error
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(next(folder.glob(pattern), None) for pattern in ("*.safetensors", "pytorch_model*.bin"))
