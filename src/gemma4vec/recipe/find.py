@@ -30,13 +30,13 @@ def find_matrix(name: str | Path) -> Path:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Map the name (`folder/file` without its ending) to the file, for every recipe that comes with the package."""
+    """Map the name (`folder/file` without its ending) to the file, for every shipped recipe."""
     files = sorted(file for file in SHIPPED.glob("*/*.yaml") if file.parent.name != MATRIX_PLANS)
     return {f"{file.parent.name}/{file.stem}": file for file in files}
 
 
 def shipped_matrices() -> dict[str, Path]:
-    """Map the name (`matrix/file` without its ending) to the file, for every matrix plan that comes with the package."""
+    """Map the name (`matrix/file` without its ending) to the file, for every shipped matrix plan."""
     return {f"{MATRIX_PLANS}/{file.stem}": file for file in sorted((SHIPPED / MATRIX_PLANS).glob("*.yaml"))}
 
 
