@@ -208,6 +208,16 @@ def test_every_imported_package_is_a_declared_dependency() -> None:
     assert missing == set()
 
 
+def test_every_dependency_is_imported() -> None:
+    """What only an extra needs is declared there; what only another dependency needs comes with that one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    providers = packages_distributions()
+    roots = {root for path in modules().values() for root in foreign_roots(path)}
+    imported = {canonicalize_name(name) for root in roots for name in providers.get(root, [])}
+    assert declared - imported == set()
+
+
 def foreign_roots(path: Path) -> set[str]:
     """Top-level packages that a file imports, other than Python's own and ours."""
     found = set()
