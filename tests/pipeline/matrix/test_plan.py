@@ -129,7 +129,7 @@ def test_changes_for_every_contrast_stage(place: Path) -> None:
         ({"recipies": ["mean"]}, "unknown key 'recipies'; did you mean 'recipes'?"),
         ({"budget": {"minutes": 5}}, "unknown key 'budget.minutes'"),
         ({"control": "other"}, "control: 'other' is none of mean, last"),
-        ({"recipes": ["mean", "absent"]}, "there is no recipe 'absent'"),
+        ({"recipes": ["mean", "absent"]}, "recipes: no recipe 'absent': neither a file nor one that comes"),
         ({"recipes": ["mean", "mean"]}, "two are called 'mean'"),
         ({"overrides": ["stages.*.batch.rowz=4"]}, "unknown key 'stages.0.batch.rowz'; did you mean 'rows'?"),
         ({"dev": [{"suite": "${suits}/tune"}]}, "${suits} is none of its variables (suites)"),
