@@ -114,18 +114,18 @@ def test_a_window_that_cannot_be_compiled_is_encoded_uncompiled_and_said_once(
 
     monkeypatch.setattr(embedder.encoder, "pooled", give_up)
     monkeypatch.setattr(embedder, "_notice", said.append)
-    monkeypatch.setattr(backbone, "given_up", False)
+    monkeypatch.setattr(backbone, "compile_failed", False)
     backbone.compiled = True
     for _ in range(2):
         np.testing.assert_allclose(embedder.encode_document(MIXED), plain, atol=2e-6)
     assert said == ["encoding with uncompiled layers from here on: compilation failed: no such shape"]
-    assert not backbone.compiled and backbone.given_up
+    assert not backbone.compiled and backbone.compile_failed
 
 
 def test_reading_ahead_changes_no_bit(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedder_module, "_WINDOW", 7)
     ahead = embedder.encode_document(MIXED)
-    monkeypatch.setattr(embedder_module, "one_ahead", lambda items: items)
+    monkeypatch.setattr(embedder_module, "prefetch_one", lambda items: items)
     np.testing.assert_array_equal(embedder.encode_document(MIXED), ahead)
 
 

@@ -13,8 +13,8 @@ from tiny_model import write_tiny
 from tiny_run import RECIPE, write_rows_file
 
 from gemma4vec.cli.main import execute
+from gemma4vec.model.backbone.architectures import text_config
 from gemma4vec.model.backbone.backbone import Backbone
-from gemma4vec.model.backbone.families import text_config
 from gemma4vec.model.backbone.meta_model import empty_backbone, layer_kinds, one_of_each, shallow_config
 from gemma4vec.model.encoder.build import build
 from gemma4vec.model.packing.packed_batch import PackedBatch
@@ -288,9 +288,9 @@ def test_a_compiled_readout_of_last_tokens_is_measured_on_whole_layers(
     asked = []
     plain = Backbone.forward
 
-    def forward(self: Backbone, layout: PackedBatch, *, only_ends: bool = False, **settings: Any) -> torch.Tensor:
-        asked.append(only_ends)
-        return plain(self, layout, only_ends=only_ends, **settings)
+    def forward(self: Backbone, layout: PackedBatch, *, last_token_only: bool = False, **settings: Any) -> torch.Tensor:
+        asked.append(last_token_only)
+        return plain(self, layout, last_token_only=last_token_only, **settings)
 
     monkeypatch.setattr(Backbone, "forward", forward)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda layer, **_: None)  # what is compiled is the same code

@@ -50,7 +50,7 @@ class _JoinedProduct(torch.autograd.Function):
         return grad_x, (grad_h.T @ x_TI) * ctx.scale, (h_TR.T @ grad_TO).T, None, None
 
 
-class JoinedLinear(Linear):
+class FusedLoraLinear(Linear):
     """peft's LoRA layer with another forward; adapters, merging and saving are peft's own."""
 
     joined: Tensor
@@ -64,7 +64,7 @@ class JoinedLinear(Linear):
         return y if self.base_layer.bias is None else y + self.base_layer.bias
 
 
-def join_adapters(backbone: Backbone) -> int:
+def fuse_lora(backbone: Backbone) -> int:
     """Make every plain LoRA layer one product (see the module); gives how many were changed.
 
     Layers with dropout on the adapter's input, of another kind (DoRA), or with several adapters stay as they are.
@@ -79,7 +79,7 @@ def join_adapters(backbone: Backbone) -> int:
             joined = torch.cat([weight.detach(), b_OR.detach()], dim=1)
             weight.data, b_OR.data = joined[:, : weight.shape[1]], joined[:, weight.shape[1] :]
             layer.register_buffer("joined", joined, persistent=False)
-            layer.__class__ = JoinedLinear
+            layer.__class__ = FusedLoraLinear
             changed += 1
     return changed
 

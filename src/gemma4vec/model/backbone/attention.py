@@ -45,7 +45,7 @@ def grouped_attention(
     groups = heads // key_RKCD.shape[1]
     scaling = size**-0.5 if scaling is None else scaling
     seen = attention_mask.shape[3]
-    key_RKCD, value_RKCD = (with_beginnings(x, seen) for x in (key_RKCD, value_RKCD))
+    key_RKCD, value_RKCD = (prepend_shared(x, seen) for x in (key_RKCD, value_RKCD))
     query = query_RHCD.reshape(rows, -1, groups * queries, size)
     scores = torch.matmul(query, key_RKCD.transpose(2, 3)).view(rows, -1, groups, queries, seen)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * scaling
@@ -58,7 +58,7 @@ def grouped_attention(
     return mixed.view(rows, heads, queries, size).transpose(1, 2).contiguous(), None
 
 
-def with_beginnings(states_RKCD: Tensor, seen: int) -> Tensor:
+def prepend_shared(states_RKCD: Tensor, seen: int) -> Tensor:
     """Keys or values `[R, K, S + C, D]` that each row sees, `seen` in all: the first S of row 0, then the row's own."""
     shared = seen - states_RKCD.shape[2]
     if not shared:
@@ -71,7 +71,7 @@ def shared_attention(
     module: nn.Module, query_RHCD: Tensor, key_RKCD: Tensor, value_RKCD: Tensor, attention_mask: Tensor, **settings: Any
 ) -> tuple[Tensor, None]:
     """torch's fused attention, as the library calls it, where rows share beginnings: the mask is `[R, 1, C, S + C]`."""
-    keys, values = (with_beginnings(x, attention_mask.shape[3]) for x in (key_RKCD, value_RKCD))
+    keys, values = (prepend_shared(x, attention_mask.shape[3]) for x in (key_RKCD, value_RKCD))
     result: tuple[Tensor, None] = sdpa_attention_forward(module, query_RHCD, keys, values, attention_mask, **settings)
     return result
 
@@ -98,7 +98,7 @@ def flex_attention(
 
     For rows much longer than a block, which is 128 tokens. On a CPU torch has no backward pass for it.
     """
-    keys, values = (with_beginnings(x, attention_mask.seq_lengths[1]) for x in (key_RKCD, value_RKCD))
+    keys, values = (prepend_shared(x, attention_mask.seq_lengths[1]) for x in (key_RKCD, value_RKCD))
     result: tuple[Tensor, Tensor | None] = flex_attention_forward(
         module, query_RHCD, keys, values, attention_mask, **settings
     )

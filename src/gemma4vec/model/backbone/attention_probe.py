@@ -21,9 +21,9 @@ import torch
 
 from gemma4vec.errors import WorkError
 from gemma4vec.model.backbone.backbone import Backbone
-from gemma4vec.model.backbone.layer_hooks import moved_by
+from gemma4vec.model.backbone.layer_hooks import measure_shift
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, lay_out
-from gemma4vec.model.packing.shared_prefix import NONE, SharedPrefix
+from gemma4vec.model.packing.shared_prefix import NONE, SharedPrefixes
 
 # Relative changes. In one and the same shape an unseen token changes nothing at all, so the first bound only leaves
 # room for kernels that sum in another order; a seen one moves states by percents, even in bf16.
@@ -106,7 +106,7 @@ def check(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Pr
         problem = f"a later token does not move an earlier state (change {probe.future_to_past:.1e}): it is causal"
     elif not probe.neighbour < _UNMOVED:
         problem = f"documents packed into one row see each other (change {probe.neighbour:.1e})"
-    if problem is None and backbone.may_share_beginnings:
+    if problem is None and backbone.may_share_prefixes:
         problem = _problem_of_sharing(backbone, height, columns)
     if problem is None and not backbone.compiled:  # compiled layers were loaded, and probed, uncompiled
         problem = _problem_of_the_library(backbone) or _problem_of_the_window(backbone)
@@ -117,17 +117,17 @@ def check(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Pr
     return probe
 
 
-def pass_back(backbone: Backbone, columns: int, *, share: bool = False, only_ends: bool = False) -> None:
+def warm_up_backward(backbone: Backbone, columns: int, *, share: bool = False, last_token_only: bool = False) -> None:
     """A forward and a backward pass on random tokens, as training does them; gradients are dropped.
 
     Whatever cannot be compiled fails here, where layers can still be left uncompiled, and not in the first step. With
-    `share` (the documents have a beginning in common) and `only_ends` (where the layers can give these alone) as
+    `share` (the documents have a beginning in common) and `last_token_only` (where the layers can give these alone) as
     training has them, its steps find their code compiled.
     """
-    documents, found = _begun_alike(backbone, _PASSED_BACK)
+    documents, found = _with_common_prefix(backbone, _PASSED_BACK)
     rows = [[row] for row in range(_PASSED_BACK)]
-    layout = lay_out(documents, rows, max(columns - 1, 2 * _LENGTH) | 1, 0, beginnings=found if share else NONE)
-    states = backbone(layout, only_ends=only_ends and backbone.computes_ends(layout))
+    layout = lay_out(documents, rows, max(columns - 1, 2 * _LENGTH) | 1, 0, prefixes=found if share else NONE)
+    states = backbone(layout, last_token_only=last_token_only and backbone.supports_last_token_only(layout))
     if states.requires_grad:
         states.float().square().mean().backward()
     for parameter in backbone.parameters():
@@ -136,13 +136,12 @@ def pass_back(backbone: Backbone, columns: int, *, share: bool = False, only_end
 
 def _problem_of_sharing(backbone: Backbone, height: int, columns: int) -> str | None:
     """What is wrong with documents that stand behind a beginning which they share."""
-    documents, found = _begun_alike(backbone, 2 * height)
+    documents, found = _with_common_prefix(backbone, 2 * height)
     columns = max(columns, 4 * _LENGTH)
     rows = [[2 * row, 2 * row + 1] for row in range(height)]
     with _evaluating(backbone), torch.no_grad():
         whole, shared = (
-            backbone(lay_out(documents, rows, columns, 0, beginnings=beginnings)).float()
-            for beginnings in (NONE, found)
+            backbone(lay_out(documents, rows, columns, 0, prefixes=prefixes)).float() for prefixes in (NONE, found)
         )
     change = float((whole - shared).square().mean().sqrt() / whole.square().mean().sqrt().clamp_min(1e-12))
     if not change < _UNCHANGED:
@@ -174,7 +173,7 @@ def _problem_of_the_window(backbone: Backbone) -> str | None:
     reach = backbone.reach
     if reach is None or max(reach) > _LONGEST_WINDOW:
         return None
-    types = backbone.config.layer_types if backbone.family.masks_by_layer_type else ["sliding_attention"]
+    types = backbone.config.layer_types if backbone.architecture.masks_by_layer_type else ["sliding_attention"]
     layer = backbone.layers[types.index("sliding_attention")]
     block = max(1, (reach.back if backbone.causal else min(reach)) // 4)
     length = max(reach) + block + 1
@@ -183,9 +182,9 @@ def _problem_of_the_window(backbone: Backbone) -> str | None:
     ways = {"": lambda: backbone(layout), " in the transformers library": lambda: backbone.library_states(ids[None])}
     for where, run in ways.items():
         with _evaluating(backbone), torch.no_grad():
-            moved = {"back": moved_by(run, layer, slice(0, block))}
+            moved = {"back": measure_shift(run, layer, slice(0, block))}
             if not backbone.causal:
-                moved["ahead"] = moved_by(run, layer, slice(length - block, length)).flip(0)
+                moved["ahead"] = measure_shift(run, layer, slice(length - block, length)).flip(0)
         for side, moved_C in moved.items():
             meant = getattr(reach, side)
             inside, outside = float(moved_C[meant]), float(moved_C[meant + block :].max())
@@ -197,11 +196,11 @@ def _problem_of_the_window(backbone: Backbone) -> str | None:
     return None
 
 
-def _begun_alike(backbone: Backbone, count: int) -> tuple[list[Tokens], SharedPrefix]:
+def _with_common_prefix(backbone: Backbone, count: int) -> tuple[list[Tokens], SharedPrefixes]:
     """Random documents that begin alike, and what they begin with."""
-    beginning, *ends = _random_ids(backbone, 1 + count)
-    documents = [Tokens(torch.cat([beginning, end]).tolist()) for end in ends]
-    return documents, SharedPrefix((tuple(beginning.tolist()),), (0,) * count)
+    prefix, *ends = _random_ids(backbone, 1 + count)
+    documents = [Tokens(torch.cat([prefix, end]).tolist()) for end in ends]
+    return documents, SharedPrefixes((tuple(prefix.tolist()),), (0,) * count)
 
 
 def _random_ids(backbone: Backbone, rows: int, length: int = _LENGTH) -> torch.Tensor:

@@ -18,24 +18,24 @@ from transformers.utils import logging as transformers_logging
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone import attention
-from gemma4vec.model.backbone.families import (
-    WHOLES,
-    Family,
+from gemma4vec.model.backbone.architectures import (
+    ENCLOSING_MODELS,
+    Architecture,
     Reach,
-    attending,
     library_attention,
     model_class,
     read_config,
+    set_attention_mode,
     state_width,
-    text_of,
+    tower_config,
 )
+from gemma4vec.model.backbone.export_wrapper import wrap_for_export
 from gemma4vec.model.backbone.gelu import use_sigmoid_gelu
 from gemma4vec.model.backbone.kernel_options import fast_paths
-from gemma4vec.model.backbone.last_token_layer import take_ends, with_ends
-from gemma4vec.model.backbone.layer_hooks import recorded
+from gemma4vec.model.backbone.last_token_layer import add_last_tokens, enable_last_token_only
+from gemma4vec.model.backbone.layer_hooks import record_states
 from gemma4vec.model.backbone.masks import attention_mask
-from gemma4vec.model.backbone.openable_tower import openable
-from gemma4vec.model.backbone.rotary import use_own_half_turn
+from gemma4vec.model.backbone.rotary import use_fused_rotary
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.packing.embedding_overrides import EmbeddingOverrides
 from gemma4vec.model.packing.packed_batch import PackedBatch
@@ -54,28 +54,28 @@ class Backbone(nn.Module):
         reach: what a token sees in a layer with a sliding window; None: no layer has one.
         compiled: whether its layers are compiled.
         fast: which of the faster ways to compute the same are taken; to be chosen before layers are compiled.
-        given_up: whether they could not be, and it is not to be tried again.
+        compile_failed: whether compilation failed; it is not tried again.
     """
 
     model: Any  # a transformers model; its attributes are not nn.Module's
 
-    def __init__(self, model: nn.Module, *, causal: bool, family: Family, window: int | None):
+    def __init__(self, model: nn.Module, *, causal: bool, architecture: Architecture, window: int | None):
         super().__init__()
         self.model = model
         self.causal = causal
-        self.family = family
+        self.architecture = architecture
         self.reach: Reach | None = None
         if window is not None:
-            self.reach = Reach(window - 1, 0) if causal else family.reach(window)
+            self.reach = Reach(window - 1, 0) if causal else architecture.reach(window)
         # Where the library has no fused attention (it caps scores), ours takes our masks; the library's would add them.
         self.plain_attention = "sdpa" if library_attention(self.config) == "sdpa" else attention.NAME
         self.fast = fast_paths(self.device.type)
         self.compiled = False
-        self.given_up = False
+        self.compile_failed = False
         self.checkpointed = False
         self.selective = False
         self._takes_ends = False
-        self._counted = False
+        self._exposes_saved_tensors = False
 
     @property
     def config(self) -> Any:
@@ -98,10 +98,10 @@ class Backbone(nn.Module):
         return int(self.config.hidden_size)
 
     @property
-    def may_share_beginnings(self) -> bool:
+    def may_share_prefixes(self) -> bool:
         """Whether layouts may hold a beginning once for all documents that have it (see
         `model.packing.shared_prefix`)."""
-        return self.causal and self.family.may_share_beginnings
+        return self.causal and self.architecture.may_share_prefixes
 
     @property
     def dtype(self) -> torch.dtype:
@@ -113,8 +113,8 @@ class Backbone(nn.Module):
         """Where the base's weights are."""
         return next(self.model.parameters()).device
 
-    def computes_ends(self, layout: PackedBatch) -> bool:
-        """Whether it can leave out of the last layer what `only_ends` does not need."""
+    def supports_last_token_only(self, layout: PackedBatch) -> bool:
+        """Whether it can leave out of the last layer what `last_token_only` does not need."""
         able = self._takes_ends and not self.checkpointed and not self.fast.flex_attention
         return self.compiled and layout.compilable and self.fast.last_tokens_only and able
 
@@ -123,8 +123,8 @@ class Backbone(nn.Module):
         layout: PackedBatch,
         *,
         all_layers: bool = False,
-        only_ends: bool = False,
-        replaced: EmbeddingOverrides | None = None,
+        last_token_only: bool = False,
+        overrides: EmbeddingOverrides | None = None,
     ) -> Tensor:
         """States after the last layer's norm for the real tokens, document after document: `[T, D]`.
 
@@ -133,10 +133,10 @@ class Backbone(nn.Module):
             all_layers: give `[L + 1, T, D]` instead: the input embeddings, then the states after each layer. The last
                 entry is taken after the final norm, so it equals the plain result. Costs (L + 1) * T * D values, twice
                 over while they are gathered; gradient checkpointing does not save them.
-            only_ends: give the state of each document's last token alone, `[N, D]` (see
+            last_token_only: return the state of each document's last token alone, `[N, D]` (see
             `model.backbone.last_token_layer`); only where
-                `computes_ends` says so.
-            replaced: input embeddings that stand in for those of some cells.
+                `supports_last_token_only` says so.
+            overrides: input embeddings that stand in for those of some cells.
 
         Raises:
             InputError: all layers are asked of a base whose last states are wider than the others (EmbeddingGemma 2).
@@ -146,42 +146,42 @@ class Backbone(nn.Module):
                 f"model.readout: it mixes layers, but the last states of a {self.config.model_type!r} are "
                 f"{self.hidden_size} wide and the others {self.input_size}; choose another readout or base"
             )
-        layout = (with_ends(layout) if only_ends else layout).to(self.device)
-        run_compiled = self.compiled and layout.compilable
-        self.config._attn_implementation = self._attention(layout, run_compiled)
+        layout = (add_last_tokens(layout) if last_token_only else layout).to(self.device)
+        use_compiled = self.compiled and layout.compilable
+        self.config._attn_implementation = self._attention(layout, use_compiled)
         layer: Any  # what the library writes into it is no module
         if self.selective:
             for layer in self.layers:  # a compiler plans for itself, and who counts wants to see what is kept
-                layer.gradient_checkpointing = not (run_compiled or self._counted)
+                layer.gradient_checkpointing = not (use_compiled or self._exposes_saved_tensors)
         budget = _BUDGET if self.selective else 1.0
         with ExitStack() as stack:
-            if run_compiled:
+            if use_compiled:
                 stack.enter_context(torch._functorch.config.patch(activation_memory_budget=budget))
             elif self.compiled:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             if all_layers:
-                with recorded(self.layers) as between:
-                    last_RCD = self._states(layout, replaced)
+                with record_states(self.layers) as between:
+                    last_RCD = self._states(layout, overrides)
                 every = [*between[:-1], last_RCD]
                 return torch.stack([x.flatten(0, 1).index_select(0, layout.cells_T) for x in every])
-            if only_ends and layout.ends is not None:
-                ends_RM, places_N = layout.ends
-                return self._states(layout, replaced, ends_RM=ends_RM).flatten(0, 1).index_select(0, places_N)
-            states_RCD = self._states(layout, replaced)
+            if last_token_only and layout.last_tokens is not None:
+                last_RM, places_N = layout.last_tokens
+                return self._states(layout, overrides, last_RM=last_RM).flatten(0, 1).index_select(0, places_N)
+            states_RCD = self._states(layout, overrides)
         return states_RCD.flatten(0, 1).index_select(0, layout.cells_T)
 
-    def _attention(self, layout: PackedBatch, run_compiled: bool) -> str:
+    def _attention(self, layout: PackedBatch, use_compiled: bool) -> str:
         """Name of the attention function that the layers are to call."""
-        if self.fast.flex_attention and run_compiled == self.compiled:  # kept from compiling, it would hold all scores
+        if self.fast.flex_attention and use_compiled == self.compiled:  # kept from compiling, it would hold all scores
             return attention.FLEX
         short = layout.input_ids_RC.shape[1] <= attention.LONGEST_ROW
-        if self.fast.grouped_attention and run_compiled and short:
+        if self.fast.grouped_attention and use_compiled and short:
             return attention.NAME
         return attention.SHARED if layout.shared and self.plain_attention == "sdpa" else self.plain_attention
 
-    def _states(self, layout: PackedBatch, replaced: EmbeddingOverrides | None, **settings: Tensor) -> Tensor:
+    def _states(self, layout: PackedBatch, overrides: EmbeddingOverrides | None, **settings: Tensor) -> Tensor:
         states_RCD: Tensor = self.model(
-            **self._inputs(layout, replaced),
+            **self._inputs(layout, overrides),
             position_ids=layout.positions_RC,
             attention_mask=self._masks(layout),
             use_cache=False,
@@ -199,11 +199,11 @@ class Backbone(nn.Module):
             states_RCD: Tensor = self.model(input_ids=input_ids_RC.to(self.device), use_cache=False).last_hidden_state
         return states_RCD
 
-    def _inputs(self, layout: PackedBatch, replaced: EmbeddingOverrides | None) -> dict[str, Tensor]:
-        if replaced is None:
+    def _inputs(self, layout: PackedBatch, overrides: EmbeddingOverrides | None) -> dict[str, Tensor]:
+        if overrides is None:
             return {"input_ids": layout.input_ids_RC}
-        embeddings_RCD = replaced.put_into(self.input_states(layout.input_ids_RC))
-        if self.family.multiplies_input:
+        embeddings_RCD = overrides.put_into(self.input_states(layout.input_ids_RC))
+        if self.architecture.multiplies_input:
             embeddings_RCD = embeddings_RCD / self.input_size**0.5
         inputs = {"inputs_embeds": embeddings_RCD}
         if getattr(self.model, "hidden_size_per_layer_input", 0):  # Gemma 4 cannot tell tokens from embeddings
@@ -213,7 +213,7 @@ class Backbone(nn.Module):
     def input_states(self, input_ids: Tensor) -> Tensor:
         """The embeddings of token ids as they enter the first layer: a dimension of `input_size` is added behind."""
         states: Tensor = self.model.get_input_embeddings()(input_ids.to(self.device))
-        return states * self.input_size**0.5 if self.family.multiplies_input else states
+        return states * self.input_size**0.5 if self.architecture.multiplies_input else states
 
     def _masks(self, layout: PackedBatch) -> Any:
         """What the layers' attention takes: a mask, or one for each type of layer."""
@@ -224,7 +224,7 @@ class Backbone(nn.Module):
                 layout.segments_RC,
                 causal=self.causal,
                 reach=reach,
-                beginnings_RC=layout.beginnings_RC,
+                prefix_RC=layout.prefix_RC,
                 shared=layout.shared,
             )
             return attention.block_mask(seen) if self.config._attn_implementation == attention.FLEX else seen
@@ -234,7 +234,7 @@ class Backbone(nn.Module):
         # Where no two tokens of a document can be far enough apart, the window does not matter.
         near = nearest is None or layout.shared + layout.input_ids_RC.shape[1] <= nearest + 1
         sliding = full if near else mask(self.reach)
-        if not self.family.masks_by_layer_type:
+        if not self.architecture.masks_by_layer_type:
             return sliding
         return {"full_attention": full, "sliding_attention": sliding}
 
@@ -246,9 +246,9 @@ class Backbone(nn.Module):
         torch._dynamo.config.specialize_float = True
         if self.fast.sigmoid_gelu:
             use_sigmoid_gelu(self.layers)
-        use_own_half_turn(self.layers[0], self.fast.half_turn)
-        if self.family.caches_keys and not self.checkpointed and not self._takes_ends:
-            take_ends(self.layers[-1])
+        use_fused_rotary(self.layers[0], self.fast.half_turn)
+        if self.architecture.caches_keys and not self.checkpointed and not self._takes_ends:
+            enable_last_token_only(self.layers[-1])
             self._takes_ends = True
         for layer in self.layers:
             layer.compile(dynamic=True, fullgraph=True)
@@ -263,7 +263,7 @@ class Backbone(nn.Module):
     def save_pretrained(self, folder: Path, dtype: torch.dtype) -> None:
         """Write the weights in `dtype` and the config so that AutoModel and sentence-transformers open them."""
         # The names as they are: the library would put back the prefix of the whole model that this was a part of.
-        openable(self.model.to(dtype)).save_pretrained(folder, save_original_format=False)
+        wrap_for_export(self.model.to(dtype)).save_pretrained(folder, save_original_format=False)
 
     def use_gradient_checkpointing(self, how: Literal["selective"] | bool = True) -> None:
         """Keep only each layer's input for the backward pass and compute the rest again; nothing of layers without one.
@@ -293,17 +293,17 @@ class Backbone(nn.Module):
             layer._gradient_checkpointing_func = _where_needed(layer, layer._gradient_checkpointing_func)
 
     @contextmanager
-    def counted(self) -> Iterator[None]:
+    def expose_saved_tensors(self) -> Iterator[None]:
         """While this is open, nothing is kept where hooks for saved tensors do not see it.
 
         Selective checkpointing of uncompiled layers keeps results in a store of its own. Without it more is kept: who
         counts has an upper bound.
         """
-        self._counted = True
+        self._exposes_saved_tensors = True
         try:
             yield
         finally:
-            self._counted = False
+            self._exposes_saved_tensors = False
 
 
 def _where_needed(layer: nn.Module, checkpoint: Callable[..., Any]) -> Callable[..., Any]:
@@ -356,8 +356,10 @@ def load_backbone(
     """
     _quiet()
     whole_config = read_config(path)
-    config, family, window = attending(text_of(whole_config), causal=causal, allow_untested=allow_untested)
-    whole = WHOLES.get(whole_config.model_type)
+    config, architecture, window = set_attention_mode(
+        tower_config(whole_config), causal=causal, allow_untested=allow_untested
+    )
+    whole = ENCLOSING_MODELS.get(whole_config.model_type)
     model, loaded = model_class(config).from_pretrained(
         transformer_folder(path),
         config=config,
@@ -374,4 +376,4 @@ def load_backbone(
             f"first {first!r}; is the download complete?"
         )
     model.config.use_cache = False
-    return Backbone(model.to(device), causal=causal, family=family, window=window)
+    return Backbone(model.to(device), causal=causal, architecture=architecture, window=window)

@@ -79,7 +79,7 @@ def forget_broken_kernel(error: Exception) -> bool:
     return True
 
 
-def compiled(
+def run_compiled(
     backbone: "Backbone", work: Callable[[], T], compile_layers: "Callable[[Backbone], None] | None" = None
 ) -> T:
     """What `work` gives on compiled layers, which it is the first to run; broken kernels on disk are made again.
@@ -99,14 +99,14 @@ def compiled(
         except TorchDynamoException as error:
             backbone.uncompile_layers()
             if not forget_broken_kernel(error):
-                backbone.given_up = True
+                backbone.compile_failed = True
                 raise
 
 
-def run_with_eager_fallback(backbone: "Backbone", work: Callable[[], T], given_up: Callable[[str], None]) -> T:
+def run_with_eager_fallback(backbone: "Backbone", work: Callable[[], T], on_fallback: Callable[[str], None]) -> T:
     """What `work` gives; where the compiler gives up in it (on a shape that is new to it), again on uncompiled layers.
 
-    `given_up` is told the reason before the second try; layers stay uncompiled from then on.
+    `on_fallback` is told the reason before the second try; layers stay uncompiled from then on.
     """
     if not backbone.compiled:
         return work()
@@ -116,9 +116,9 @@ def run_with_eager_fallback(backbone: "Backbone", work: Callable[[], T], given_u
         return work()
     except (TorchDynamoException, FailOnRecompileLimitHit) as error:
         backbone.uncompile_layers()
-        backbone.given_up = True
+        backbone.compile_failed = True
         reason = failed_to_compile(error).reason
-    given_up(reason)  # behind the handler, so that what the failed work kept in memory is free
+    on_fallback(reason)  # behind the handler, so that what the failed work kept in memory is free
     return work()
 
 

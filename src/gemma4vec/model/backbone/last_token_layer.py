@@ -33,8 +33,8 @@ class _WholeRows:
         return self.kept
 
 
-def take_ends(layer: nn.Module) -> None:
-    """Make the layer take `ends_RM`, columns of the tokens wanted in each row; it gives their states `[R, M, D]`."""
+def enable_last_token_only(layer: nn.Module) -> None:
+    """Make the layer take `last_RM`, columns of the tokens wanted in each row; it gives their states `[R, M, D]`."""
     whole: Any = layer.forward
 
     def forward(
@@ -42,20 +42,20 @@ def take_ends(layer: nn.Module) -> None:
         *,
         attention_mask: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
-        ends_RM: Tensor | None = None,
+        last_RM: Tensor | None = None,
         **settings: Any,
     ) -> Tensor:
         named: dict[str, Any] = settings | {
             "attention_mask": attention_mask,
             "position_embeddings": position_embeddings,
         }
-        if ends_RM is None:
+        if last_RM is None:
             return whole(hidden_states, **named)  # type: ignore[no-any-return]
         named["past_key_values"] = _WholeRows()
         whole(hidden_states, **named)
-        named["attention_mask"] = _pick(attention_mask.squeeze(1), ends_RM).unsqueeze(1)
-        named["position_embeddings"] = tuple(_pick(x, ends_RM) for x in position_embeddings)
-        return whole(_pick(hidden_states, ends_RM), **named)  # type: ignore[no-any-return]
+        named["attention_mask"] = _pick(attention_mask.squeeze(1), last_RM).unsqueeze(1)
+        named["position_embeddings"] = tuple(_pick(x, last_RM) for x in position_embeddings)
+        return whole(_pick(hidden_states, last_RM), **named)  # type: ignore[no-any-return]
 
     layer.forward = forward
 
@@ -68,12 +68,12 @@ def _pick(states_RCD: Tensor, columns_RM: Tensor) -> Tensor:
     return picked.view(rows, -1, states_RCD.shape[2])
 
 
-def with_ends(layout: PackedBatch) -> PackedBatch:
-    """The layout with `ends_of_rows`, for one that is about to move: on a GPU these few numbers would be waited for."""
-    return layout if layout.ends is not None else replace(layout, ends=ends_of_rows(layout))
+def add_last_tokens(layout: PackedBatch) -> PackedBatch:
+    """Store `find_last_tokens` in a layout before it moves to a GPU, where computing it would force a sync."""
+    return layout if layout.last_tokens is not None else replace(layout, last_tokens=find_last_tokens(layout))
 
 
-def ends_of_rows(layout: PackedBatch) -> tuple[Tensor, Tensor]:
+def find_last_tokens(layout: PackedBatch) -> tuple[Tensor, Tensor]:
     """Columns of the last tokens in each row `[R, M]`, and where each document's stands in that, flattened: `[N]`."""
     rows, columns = layout.input_ids_RC.shape
     cells_N = layout.cells_T[layout.lengths_N.cumsum(0) - 1]
@@ -84,6 +84,6 @@ def ends_of_rows(layout: PackedBatch) -> tuple[Tensor, Tensor]:
     starts_R = counts_R.cumsum(0) - counts_R
     place_N[order_N] = torch.arange(len(row_N), device=row_N.device) - starts_R[row_N[order_N]]
     most = max(2, int(counts_R.max()))  # compiled layers serve all numbers but one
-    ends_RM = torch.zeros(rows, most, dtype=torch.long, device=row_N.device)
-    ends_RM[row_N, place_N] = cells_N % columns
-    return ends_RM, row_N * most + place_N
+    last_RM = torch.zeros(rows, most, dtype=torch.long, device=row_N.device)
+    last_RM[row_N, place_N] = cells_N % columns
+    return last_RM, row_N * most + place_N

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def recorded(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+def record_states(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """While this is open, a forward fills the list: what enters the first layer, then what leaves each layer."""
     states: list[Tensor] = []
     calls = [layer._compiled_call_impl for layer in layers]
@@ -36,7 +36,7 @@ def recorded(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
             layer._compiled_call_impl = call
 
 
-def moved_by(run: Callable[[], Any], layer: nn.Module, columns: slice) -> Tensor:
+def measure_shift(run: Callable[[], Any], layer: nn.Module, columns: slice) -> Tensor:
     """How far the states that leave `layer` move, `[C]`, when those that enter it are negated in some columns.
 
     `run` is a forward of one row. It is cut off behind the layer: nothing after it is computed.

@@ -56,7 +56,7 @@ def load_head(backbone: Backbone, path: str | Path) -> LanguageModelHead:
     Raises:
         InputError: the base is an encoder, or says that its head is a matrix of its own, and there is none.
     """
-    if backbone.family.causal is None:
+    if backbone.architecture.causal is None:
         raise InputError(
             "model.base: masked_next_token turns decoders into encoders, and this base is an encoder already; "
             "leave the stage out"

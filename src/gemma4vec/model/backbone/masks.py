@@ -4,13 +4,13 @@ Left alone, most models let the documents of a packed row see each other (see do
 mask is always given. Two tokens see each other when they stand in the same document, in the order that the attention
 mode allows, within the layer's sliding window.
 
-How far a sliding window reaches differs between model types: see `families.Reach`.
+How far a sliding window reaches differs between model types: see `architectures.Reach`.
 """
 
 import torch
 from torch import Tensor
 
-from gemma4vec.model.backbone.families import Reach
+from gemma4vec.model.backbone.architectures import Reach
 
 
 def attention_mask(
@@ -19,7 +19,7 @@ def attention_mask(
     *,
     causal: bool,
     reach: Reach | None = None,
-    beginnings_RC: Tensor | None = None,
+    prefix_RC: Tensor | None = None,
     shared: int = 0,
 ) -> Tensor:
     """Boolean mask `[R, 1, C, C]`, true where the row's token may look at the column's.
@@ -41,9 +41,9 @@ def attention_mask(
     itself_CC = torch.eye(columns, dtype=torch.bool, device=positions_RC.device)
     mask_RCC = seen_RCC | (itself_CC & ~real_RC[:, :, None])
     if shared:
-        if not causal or beginnings_RC is None:
+        if not causal or prefix_RC is None:
             raise ValueError("a beginning is only shared where no token sees what follows: attention is not causal")
-        begun_RCS = (beginnings_RC[:, :, None] == segments_RC[0, :shared]) & (beginnings_RC >= 0)[:, :, None]
+        begun_RCS = (prefix_RC[:, :, None] == segments_RC[0, :shared]) & (prefix_RC >= 0)[:, :, None]
         if reach is not None:
             begun_RCS &= positions_RC[:, :, None] - positions_RC[0, :shared] <= reach.back
         mask_RCC = torch.cat([begun_RCS, mask_RCC], dim=2)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gemma4vec.model.backbone.architectures import library_attention, model_class, set_attention_mode
 from gemma4vec.model.backbone.backbone import Backbone
-from gemma4vec.model.backbone.families import attending, library_attention, model_class
 from gemma4vec.model.packing.packed_batch import PackedBatch
 
 # Rows of a shallow model's embedding: gathering from a large one costs no more, and holding it costs a gigabyte.
@@ -31,14 +31,14 @@ def empty_backbone(
         InputError: a model type that was never verified, or cannot attend as asked.
     """
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.* is deprecated", category=FutureWarning)
-    config, family, window = attending(config, causal=causal, allow_untested=allow_untested)
+    config, architecture, window = set_attention_mode(config, causal=causal, allow_untested=allow_untested)
     with torch.device(device):
         model: Any = model_class(config)._from_config(
             config, dtype=dtype, attn_implementation=library_attention(config)
         )
     model.config.use_cache = False
     # Its last layer stands for others of its kind, so it must not leave out what only last tokens need.
-    return Backbone(model, causal=causal, family=replace(family, caches_keys=False), window=window)
+    return Backbone(model, causal=causal, architecture=replace(architecture, caches_keys=False), window=window)
 
 
 def layer_kinds(config: Any, first_trained: int) -> list[Kind]:

@@ -14,18 +14,18 @@ def transformer_folder(path: str | Path) -> Path:
         InputError: modules.json is damaged.
     """
     path = Path(path)
-    modules = modules_of(path)
+    modules = read_modules(path)
     return path / modules[0].get("path", "") if modules else path
 
 
-def left_behind(path: str | Path) -> str | None:
+def describe_ignored_layers(path: str | Path) -> str | None:
     """One line about what a sentence-transformers folder has and a base is not: dense layers; None: there are none.
 
     Pooling and prompts are the recipe's to say, so they are not worth a line.
     """
     path = Path(path)
     sizes = []
-    for module in modules_of(path):
+    for module in read_modules(path):
         config = path / module.get("path", "") / "config.json"
         if module.get("type", "").endswith("Dense") and config.is_file():
             dense = json.loads(config.read_text(encoding="utf-8"))
@@ -38,7 +38,7 @@ def left_behind(path: str | Path) -> str | None:
     )
 
 
-def modules_of(path: Path) -> list[dict[str, Any]]:
+def read_modules(path: Path) -> list[dict[str, Any]]:
     """What modules.json names, in its order; nothing where there is none.
 
     Raises:

@@ -15,8 +15,8 @@ from gemma4vec.model.encoder.check_config import check_recipe, read_config
 from gemma4vec.model.encoder.encoder import TextEncoder
 from gemma4vec.model.encoder.projection_head import Head
 from gemma4vec.model.packing.packed_batch import Tokens
-from gemma4vec.model.readout import READOUTS, Base
-from gemma4vec.model.tokenize.tokenizer import Tokeniser, load_tokeniser
+from gemma4vec.model.readout import READOUTS, BaseInfo
+from gemma4vec.model.tokenize.tokenizer import TextTokenizer, load_tokenizer
 from gemma4vec.recipe.schema import Model
 from gemma4vec.recipe.sources import PromptWords
 from gemma4vec.text.prompts import BY_NAME, Prompted, Prompts
@@ -30,7 +30,7 @@ class EmbeddingModel:
     """An encoder with what belongs to it."""
 
     encoder: TextEncoder
-    tokeniser: Tokeniser
+    tokenizer: TextTokenizer
     prompts: Prompts
     adapters: "PeftModel | None"
 
@@ -40,8 +40,8 @@ class EmbeddingModel:
         `max_tokens` limits one copy of a text with its prompt and special tokens.
         """
         readout = self.encoder.readout
-        tokens = self.tokeniser.encode(texts, max(1, max_tokens - readout.reserved))
-        return readout.prepare(tokens, texts, self.tokeniser.tokenizer)
+        tokens = self.tokenizer.encode(texts, max(1, max_tokens - readout.reserved))
+        return readout.prepare(tokens, texts, self.tokenizer.hf_tokenizer)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes, by name."""
@@ -62,27 +62,27 @@ class EmbeddingModel:
                 parameter.copy_(values[name])
 
 
-def prompts_of(model: Model) -> Prompts:
+def recipe_prompts(model: Model) -> Prompts:
     """The prompts of a recipe's model."""
-    return prompts_named(model.prompts)
+    return resolve_prompts(model.prompts)
 
 
-def prompts_named(words: PromptWords) -> Prompts:
+def resolve_prompts(words: PromptWords) -> Prompts:
     """The prompts that a recipe names or spells out, for its model or for one of its sources."""
     if isinstance(words, str):
         return BY_NAME[words]
     return Prompts(words.get("query", ""), words.get("document", ""))
 
 
-def tokeniser_of(model: Model, path: str | Path) -> Tokeniser:
+def load_recipe_tokenizer(model: Model, path: str | Path) -> TextTokenizer:
     """The tokenizer of the base at `path`, as the readout wants it: with EOS or not, the prompt to be left out or not.
 
     Raises:
         InputError: there is none, or it lacks a token that is needed.
     """
     readout_class = READOUTS[model.readout.name]
-    apart = None if readout_class.pools_prompt(model.readout) else prompts_of(model)
-    return load_tokeniser(path, append_eos="eos" in readout_class.needs, apart=apart)
+    apart = None if readout_class.pools_prompt(model.readout) else recipe_prompts(model)
+    return load_tokenizer(path, append_eos="eos" in readout_class.needs, apart=apart)
 
 
 def build(
@@ -92,29 +92,29 @@ def build(
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
     seed: int = 0,
-    tokeniser: Tokeniser | None = None,
+    tokenizer: TextTokenizer | None = None,
 ) -> EmbeddingModel:
     """Load the base at `path` and put readout, head and adapters on it as `model` says.
 
     The base is in `dtype`, readout and head in fp32 (float64 where the base is). New parameters depend on `seed` alone.
-    A `tokeniser` that is given is used instead of the base's own.
+    A `tokenizer` that is given is used instead of the base's own.
 
     Raises:
         InputError: what the recipe asks for does not fit the base (see `model.encoder.check_config`); no weight was
         loaded.
     """
     check_recipe(model, read_config(path), folder=Path(path))
-    tokeniser = tokeniser or tokeniser_of(model, path)
+    tokenizer = tokenizer or load_recipe_tokenizer(model, path)
     backbone = load_backbone(
         path, causal=model.attention == "causal", dtype=dtype, device=device, allow_untested=model.allow_untested
     )
-    return assemble(model, backbone, tokeniser, seed=seed, folder=Path(path))
+    return assemble(model, backbone, tokenizer, seed=seed, folder=Path(path))
 
 
 def assemble(
     model: Model,
     backbone: Backbone,
-    tokeniser: Tokeniser,
+    tokenizer: TextTokenizer,
     *,
     seed: int = 0,
     folder: Path | None = None,
@@ -139,14 +139,14 @@ def assemble(
         else:
             train_base(backbone, full=model.train == "full", embeddings=model.train_embeddings)
         count = layers or len(backbone.layers)
-        base = Base(backbone.hidden_size, count, _embedding_size(backbone), folder, backbone.input_size)
+        base = BaseInfo(backbone.hidden_size, count, _embedding_size(backbone), folder, backbone.input_size)
         readout = READOUTS[model.readout.name](model.readout, base)
         head = Head(readout.dimension, model.head) if model.head is not None else None
     encoder = TextEncoder(backbone, readout, head)
     for part in (readout, head):
         if part is not None:
             part.to(device, torch.float64 if dtype == torch.float64 else torch.float32)
-    return EmbeddingModel(encoder, tokeniser, prompts_of(model), adapters)
+    return EmbeddingModel(encoder, tokenizer, recipe_prompts(model), adapters)
 
 
 def _embedding_size(backbone: Backbone) -> float:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.errors import InputError
-from gemma4vec.model.backbone.families import state_width, text_config
+from gemma4vec.model.backbone.architectures import state_width, text_config
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.readout.context_encoder import find_encoder
 from gemma4vec.recipe import schema

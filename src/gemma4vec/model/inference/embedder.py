@@ -19,14 +19,14 @@ from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.backbone.compilation import (
     CHARACTERS_WORTH_IT,
     choose_compile,
-    compiled,
     failed_to_compile,
+    run_compiled,
     run_with_eager_fallback,
     use_compile_cache,
 )
 from gemma4vec.model.encoder.build import EmbeddingModel
-from gemma4vec.model.inference.prefetch import one_ahead
-from gemma4vec.model.packing.packed_batch import PackedBatch, packed
+from gemma4vec.model.inference.prefetch import prefetch_one
+from gemma4vec.model.packing.packed_batch import PackedBatch, pack
 from gemma4vec.text.prompts import Document, Prompted, Prompts
 
 Vectors = NDArray[np.float32]
@@ -61,7 +61,7 @@ class Embedder:
     ):
         self.encoder = built.encoder
         self._read = built.read
-        self.tokeniser = built.tokeniser
+        self.tokenizer = built.tokenizer
         self.prompts: Prompts = built.prompts
         self.name = name
         self.fingerprint = fingerprint
@@ -146,7 +146,7 @@ class Embedder:
         self.encoder.eval()
         try:
             # A GPU computes a window while the next is read in a thread, and is asked for its vectors one window late.
-            with torch.inference_mode(), closing(one_ahead(laid_out) if len(windows) > 1 else laid_out) as ready:
+            with torch.inference_mode(), closing(prefetch_one(laid_out) if len(windows) > 1 else laid_out) as ready:
                 late: tuple[list[int], Tensor] | None = None
                 for window, layouts in zip(windows, ready, strict=True):
                     found_ND = self._forward(layouts)
@@ -167,7 +167,7 @@ class Embedder:
             return
         self._compiled = False
         choice = choose_compile("auto", steps=None, minutes=None)
-        if backbone.compiled or backbone.given_up:
+        if backbone.compiled or backbone.compile_failed:
             return
         if not choice.on:
             self._notice(f"encoding with uncompiled layers: {choice.reason}")
@@ -178,15 +178,15 @@ class Embedder:
         shape = max(2, self.tokens_per_forward // _ROW_TOKENS), _ROW_TOKENS
         try:
             with torch.inference_mode():
-                compiled(backbone, lambda: check(backbone, *shape))
+                run_compiled(backbone, lambda: check(backbone, *shape))
             self._compiled = True
         except TorchDynamoException as error:
             self._notice(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
 
     def _lay_out(self, texts: Sequence[Prompted]) -> list[PackedBatch]:
         tokens = self._read(texts, self.max_tokens)
-        share = self.encoder.unshareable(training=False) is None
-        return packed(tokens, _ROW_TOKENS, self.tokens_per_forward, self.tokeniser.padding_id, share=share)
+        share = self.encoder.reason_not_to_share(training=False) is None
+        return pack(tokens, _ROW_TOKENS, self.tokens_per_forward, self.tokenizer.padding_id, share=share)
 
     def _forward(self, layouts: Sequence[PackedBatch]) -> Tensor:
         vectors_ND: Tensor = run_with_eager_fallback(

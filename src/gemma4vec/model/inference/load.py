@@ -15,7 +15,7 @@ from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.encoder.build import build
 from gemma4vec.model.inference.embedder import AnyEmbedder, Embedder, SentenceTransformerEmbedder
-from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, open_built, read_settings
+from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, open_saved_model, read_settings
 from gemma4vec.recipe.schema import Model
 
 SMALL_FILE = 1_000_000  # bytes; above it stand vocabularies
@@ -64,7 +64,7 @@ def _open_whole(
     model = model_of(settings)
     limit = min(max_tokens or model.max_tokens, model.max_tokens)
     return Embedder(
-        open_built(path, model, dtype=dtype, device=device),
+        open_saved_model(path, model, dtype=dtype, device=device),
         name=settings.get("name", path.name),
         fingerprint=sha256_text(settings["fingerprint"], str(limit), str(dtype))[:16],
         max_tokens=limit,

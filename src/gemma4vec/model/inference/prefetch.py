@@ -11,7 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def one_ahead(items: Iterator[T]) -> Generator[T, None, None]:
+def prefetch_one(items: Iterator[T]) -> Generator[T, None, None]:
     """The same items in the same order; what goes wrong while one is made is raised, as it is, where it would come.
 
     Closing it waits for the item that is being made.

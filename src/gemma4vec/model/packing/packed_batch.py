@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gemma4vec.machine.transfer import to_device
-from gemma4vec.model.packing.shared_prefix import NONE, SharedPrefix, common_beginnings
+from gemma4vec.model.packing.shared_prefix import NONE, SharedPrefixes, find_shared_prefixes
 
 # Widths that are tried for the last rectangle, in tokens.
 _WIDTH_STEP = 8
@@ -67,7 +67,7 @@ class PackedBatch:
         shared: how many cells, the first of row 0, may hold beginnings of documents.
         after_prompts: tokens behind the documents' prompts, all of a document that is nothing but its prompt. The sum
             of what `lengths_N` and `prompts_N` say, for those who must not wait for a GPU to add it up.
-        ends: where last tokens stand (see `last_layer.with_ends`), if somebody asked before the layout was moved.
+        last_tokens: result of `last_token_layer.find_last_tokens`, if computed before the layout was moved.
     """
 
     input_ids_RC: Tensor
@@ -79,10 +79,10 @@ class PackedBatch:
     marks_N: Tensor
     contexts: tuple[str, ...]
     documents: tuple[int, ...]
-    beginnings_RC: Tensor
+    prefix_RC: Tensor
     shared: int
     after_prompts: int
-    ends: tuple[Tensor, Tensor] | None = None
+    last_tokens: tuple[Tensor, Tensor] | None = None
 
     @property
     def compilable(self) -> bool:
@@ -104,7 +104,7 @@ class PackedBatch:
         """Cells of the rectangle, padding included."""
         return self.input_ids_RC.numel()
 
-    def of_ends(self) -> "PackedBatch":
+    def keep_last_tokens(self) -> "PackedBatch":
         """The same documents as if each were its last token alone: for states of last tokens."""
         ends_N = self.lengths_N.cumsum(0) - 1
         ones_N = torch.ones_like(self.lengths_N)
@@ -117,8 +117,12 @@ class PackedBatch:
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
-        ends = None if self.ends is None else (to_device(self.ends[0], device), to_device(self.ends[1], device))
-        return replace(self, **moved, ends=ends)
+        last_tokens = (
+            None
+            if self.last_tokens is None
+            else (to_device(self.last_tokens[0], device), to_device(self.last_tokens[1], device))
+        )
+        return replace(self, **moved, last_tokens=last_tokens)
 
 
 def padding_share(layouts: Sequence[PackedBatch]) -> float:
@@ -163,11 +167,11 @@ def lay_out(
     padding_id: int,
     *,
     height: int | None = None,
-    beginnings: SharedPrefix = NONE,
+    prefixes: SharedPrefixes = NONE,
 ) -> PackedBatch:
     """Build the rectangle for `rows` (document numbers in each row); `height` adds empty rows below.
 
-    With `beginnings`, the first row holds these and then its documents; of a document stands what comes behind.
+    With `prefixes`, the first row holds these and then its documents; of a document stands what comes behind.
     """
     shape = (height or len(rows), columns)
     # In numpy, whose small operations take a fifth of the time of torch's: there are several to each document.
@@ -184,17 +188,17 @@ def lay_out(
         return np.arange(row * columns + column, row * columns + end, dtype=np.int64)
 
     shared: list[NDArray[np.int64]] = []
-    for segment, ids in enumerate(beginnings.tokens):
+    for segment, ids in enumerate(prefixes.tokens):
         shared.append(put(ids, 0, sum(map(len, shared)), segment, 0))
     cells: list[NDArray[np.int64]] = []
     order: list[int] = []
     for r, row in enumerate(rows):
-        start, before = (beginnings.size, len(shared)) if r == 0 else (0, 0)
+        start, before = (prefixes.size, len(shared)) if r == 0 else (0, 0)
         for segment, document in enumerate(row, before):
-            beginning = beginnings.of(document)
-            first = shared[beginning] if beginning >= 0 else _NO_CELLS
+            prefix = prefixes.of(document)
+            first = shared[prefix] if prefix >= 0 else _NO_CELLS
             rest = put(documents[document].ids[len(first) :], r, start, segment, len(first))
-            begun[r, start : start + len(rest)] = beginning
+            begun[r, start : start + len(rest)] = prefix
             cells += [first, rest]
             order.append(document)
             start += len(rest)
@@ -213,7 +217,7 @@ def lay_out(
         contexts,
         tuple(order),
         torch.from_numpy(begun),
-        _aligned(beginnings.size, columns),
+        _aligned(prefixes.size, columns),
         sum(length - prompt if prompt < length else length for length, prompt in zip(lengths, prompts, strict=True)),
     )
 
@@ -223,7 +227,7 @@ def _aligned(shared: int, columns: int) -> int:
     return min(columns, shared + -(shared + columns) % _ALIGNED) if shared else 0
 
 
-def packed(
+def pack(
     documents: Sequence[Tokens], row_tokens: int, tokens_per_forward: int, padding_id: int, *, share: bool = False
 ) -> list[PackedBatch]:
     """Pack documents into micro-batches of at most `tokens_per_forward` cells.
@@ -232,24 +236,24 @@ def packed(
     documents allow, so that little is wasted however small the batch. With `share`, beginnings that documents have in
     common stand once in each micro-batch: only for causal attention, where they do not depend on what follows.
     """
-    beginnings = common_beginnings([tokens.ids for tokens in documents], row_tokens // 4) if share else NONE
-    lengths = [tokens.length - beginnings.length(number) for number, tokens in enumerate(documents)]
+    prefixes = find_shared_prefixes([tokens.ids for tokens in documents], row_tokens // 4) if share else NONE
+    lengths = [tokens.length - prefixes.length(number) for number, tokens in enumerate(documents)]
     columns = row_tokens
     while columns < max(lengths, default=1):
         columns *= 2
     # Texts that are cut at the row's length are now shorter by their beginning.
-    narrower = range(columns, max([columns - beginnings.longest, *lengths]) - 1, -1)
-    tried = [(width, _micro_batches(lengths, width, tokens_per_forward, beginnings.size)) for width in narrower]
+    narrower = range(columns, max([columns - prefixes.longest, *lengths]) - 1, -1)
+    tried = [(width, _micro_batches(lengths, width, tokens_per_forward, prefixes.size)) for width in narrower]
     columns, batches = min(tried, key=lambda one: one[0] * sum(map(len, one[1])))
     layouts = []
     for part in batches:
         width = columns
         if part is batches[-1]:
             members = [document for row in part for document in row]
-            narrow, width = _narrowest([lengths[document] for document in members], columns, beginnings.size)
+            narrow, width = _narrowest([lengths[document] for document in members], columns, prefixes.size)
             part = [[members[i] for i in row] for row in narrow]
-        needed = beginnings.only_of([document for row in part for document in row])
-        layouts.append(lay_out(documents, part, width, padding_id, beginnings=needed))
+        needed = prefixes.only_of([document for row in part for document in row])
+        layouts.append(lay_out(documents, part, width, padding_id, prefixes=needed))
     return layouts
 
 
@@ -283,7 +287,7 @@ def _narrowest(lengths: Sequence[int], columns: int, first: int) -> tuple[list[l
     return best[1], best[2]
 
 
-def padded(documents: Sequence[Tokens], tokens_per_forward: int, padding_id: int) -> list[PackedBatch]:
+def pad(documents: Sequence[Tokens], tokens_per_forward: int, padding_id: int) -> list[PackedBatch]:
     """One document a row, in the given order, cut into micro-batches of at most `tokens_per_forward` cells."""
     columns = max((tokens.length for tokens in documents), default=1)
     height = max(1, tokens_per_forward // columns)

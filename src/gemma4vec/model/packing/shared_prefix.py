@@ -19,7 +19,7 @@ _LONGEST = 128
 
 
 @dataclass(frozen=True)
-class SharedPrefix:
+class SharedPrefixes:
     """What documents begin with.
 
     Attributes:
@@ -49,18 +49,18 @@ class SharedPrefix:
         number = self.of(document)
         return len(self.tokens[number]) if number >= 0 else 0
 
-    def only_of(self, documents: Sequence[int]) -> "SharedPrefix":
+    def only_of(self, documents: Sequence[int]) -> "SharedPrefixes":
         """Without the beginnings that none of these documents has."""
         kept = sorted({self.of(document) for document in documents} - {-1})
         numbers = {-1: -1} | {old: new for new, old in enumerate(kept)}
         of_N = tuple(numbers.get(number, -1) for number in self.of_N)
-        return SharedPrefix(tuple(self.tokens[number] for number in kept), of_N)
+        return SharedPrefixes(tuple(self.tokens[number] for number in kept), of_N)
 
 
-NONE = SharedPrefix()
+NONE = SharedPrefixes()
 
 
-def common_beginnings(documents: Sequence[Sequence[int]], most: int) -> SharedPrefix:
+def find_shared_prefixes(documents: Sequence[Sequence[int]], most: int) -> SharedPrefixes:
     """Find beginnings that save the most tokens, of at most `most` tokens together.
 
     Documents with the same first tokens make a group; it shares the longest beginning that all of them have. The last
@@ -76,12 +76,12 @@ def common_beginnings(documents: Sequence[Sequence[int]], most: int) -> SharedPr
     found.sort(key=lambda one: (-(len(one[0]) - 1) * len(one[1]), one[1]))
     tokens: list[tuple[int, ...]] = []
     of_N = [-1] * len(documents)
-    for members, beginning in found:
-        if sum(map(len, tokens)) + len(beginning) <= most:
+    for members, prefix in found:
+        if sum(map(len, tokens)) + len(prefix) <= most:
             for member in members:
                 of_N[member] = len(tokens)
-            tokens.append(beginning)
-    return SharedPrefix(tuple(tokens), tuple(of_N)) if tokens else NONE
+            tokens.append(prefix)
+    return SharedPrefixes(tuple(tokens), tuple(of_N)) if tokens else NONE
 
 
 def _common(documents: Sequence[Sequence[int]], members: Sequence[int]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gemma4vec.model.packing.packed_batch import PackedBatch
-from gemma4vec.model.readout.base import Base, Readout
+from gemma4vec.model.readout.base import BaseInfo, Readout
 from gemma4vec.model.readout.documents import Documents
 
 
@@ -25,7 +25,7 @@ class Attention(Readout):
 
     name = "attention"
 
-    def __init__(self, settings: Any, base: Base):
+    def __init__(self, settings: Any, base: BaseInfo):
         super().__init__(settings, base)
         self.query_D = nn.Parameter(torch.zeros(self.hidden_size))
 

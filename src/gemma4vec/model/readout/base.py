@@ -17,7 +17,7 @@ from gemma4vec.text.prompts import Prompted
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseInfo:
     """What a readout has to know of the base that it stands on.
 
     Attributes:
@@ -47,7 +47,7 @@ class Readout(nn.Module):
         needs: what it asks of the parts around it: "eos" (an EOS token, exactly once, also after truncation),
             "all_layers" (states of all layers), "twice" (reads each text twice), "context" (a second, frozen encoder),
             "bidirectional" (says nothing of a text that is read causally).
-        only_ends: whether it reads the state of each document's last token and nothing else.
+        last_token_only: whether it reads the state of each document's last token and nothing else.
         reserved: tokens of the limit that the readout takes for itself.
         sentence_transformers: the pooling mode of the same meaning there, so that a saved model opens without us; None
             where there is none.
@@ -55,11 +55,11 @@ class Readout(nn.Module):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
-    only_ends: ClassVar[bool] = False
+    last_token_only: ClassVar[bool] = False
     reserved: ClassVar[int] = 0
     sentence_transformers: ClassVar[str | None] = None
 
-    def __init__(self, settings: Any, base: Base):
+    def __init__(self, settings: Any, base: BaseInfo):
         super().__init__()
         self.settings = settings
         self.hidden_size = base.hidden_size
@@ -86,7 +86,7 @@ class Readout(nn.Module):
         """What the backbone reads of each text; by default its tokens as they are."""
         return list(tokens)
 
-    def replaced(self, layout: PackedBatch) -> EmbeddingOverrides | None:
+    def override_embeddings(self, layout: PackedBatch) -> EmbeddingOverrides | None:
         """Vectors that stand in for the input embeddings of some tokens; by default none."""
         return None
 
@@ -97,6 +97,6 @@ class Readout(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} defines no pool()")
 
-    def trained(self) -> dict[str, nn.Parameter]:
+    def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that training changes, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}

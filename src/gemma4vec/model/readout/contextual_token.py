@@ -16,9 +16,9 @@ from transformers import PreTrainedTokenizerFast
 
 from gemma4vec.model.packing.embedding_overrides import EmbeddingOverrides
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens
-from gemma4vec.model.readout.base import Base, Readout
+from gemma4vec.model.readout.base import BaseInfo, Readout
 from gemma4vec.model.readout.context_encoder import ContextEncoder, find_encoder
-from gemma4vec.model.readout.documents import ends_of, starts_of
+from gemma4vec.model.readout.documents import first_token_indices, last_token_indices
 from gemma4vec.text.prompts import Prompted
 
 
@@ -34,7 +34,7 @@ class ContextualToken(Readout):
     needs = frozenset({"eos", "context"})
     reserved = 1
 
-    def __init__(self, settings: Any, base: Base):
+    def __init__(self, settings: Any, base: BaseInfo):
         super().__init__(settings, base)
         self.context = ContextEncoder(find_encoder(settings.encoder, saved_with=base.folder))
         entering = base.input_size or base.hidden_size
@@ -57,7 +57,7 @@ class ContextualToken(Readout):
             prepared.append(Tokens(ids, text.prompt + (text.prompt > 0), mark=at, context=prompted.text))
         return prepared
 
-    def replaced(self, layout: PackedBatch) -> EmbeddingOverrides:
+    def override_embeddings(self, layout: PackedBatch) -> EmbeddingOverrides:
         weight = self.projection[0].weight
         vectors_NE = self.context(layout.contexts).to(weight.device, weight.dtype)
         projected_ND = self.projection(vectors_NE)
@@ -65,7 +65,7 @@ class ContextualToken(Readout):
         return EmbeddingOverrides(layout.cells_T[self._tokens(layout)], self.size * unit_ND)
 
     def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
-        return torch.cat([states[self._tokens(layout)], states[ends_of(layout)]], dim=1)
+        return torch.cat([states[self._tokens(layout)], states[last_token_indices(layout)]], dim=1)
 
     def _tokens(self, layout: PackedBatch) -> Tensor:
-        return starts_of(layout) + layout.marks_N
+        return first_token_indices(layout) + layout.marks_N

@@ -16,12 +16,12 @@ def at_least_fp32(states: Tensor) -> Tensor:
     return states if states.dtype == torch.float64 else states.float()
 
 
-def starts_of(layout: PackedBatch) -> Tensor:
+def first_token_indices(layout: PackedBatch) -> Tensor:
     """Index of each document's first token among all tokens: `[N]`."""
     return layout.lengths_N.cumsum(0) - layout.lengths_N
 
 
-def ends_of(layout: PackedBatch) -> Tensor:
+def last_token_indices(layout: PackedBatch) -> Tensor:
     """Index of each document's last token among all tokens: `[N]`."""
     return layout.lengths_N.cumsum(0) - 1
 
@@ -57,7 +57,7 @@ class Documents:
         tokens = layout.real_tokens if pool_prompt else layout.after_prompts
         document_T = torch.repeat_interleave(numbers_N, pooled_N, output_size=tokens)
         position_T = torch.arange(tokens, device=lengths_N.device) - (pooled_N.cumsum(0) - lengths_N)[document_T]
-        kept = None if pool_prompt else starts_of(layout)[document_T] + position_T
+        kept = None if pool_prompt else first_token_indices(layout)[document_T] + position_T
         return cls(document_T, position_T, kept, len(lengths_N))
 
     def select(self, states_TD: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens
-from gemma4vec.model.readout.base import Base, Readout
+from gemma4vec.model.readout.base import BaseInfo, Readout
 from gemma4vec.model.readout.documents import Documents, at_least_fp32
 from gemma4vec.text.prompts import Prompted
 
@@ -29,7 +29,7 @@ class EchoDelta(Readout):
     name = "echo_delta"
     needs = frozenset({"twice"})
 
-    def __init__(self, settings: Any, base: Base):
+    def __init__(self, settings: Any, base: BaseInfo):
         super().__init__(settings, base)
         self.delta = nn.Parameter(torch.tensor(float(settings.delta)))
 

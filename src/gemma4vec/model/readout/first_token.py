@@ -4,7 +4,7 @@ from torch import Tensor
 
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.readout.base import Readout
-from gemma4vec.model.readout.documents import starts_of
+from gemma4vec.model.readout.documents import first_token_indices
 
 
 class FirstToken(Readout):
@@ -15,4 +15,4 @@ class FirstToken(Readout):
     sentence_transformers = "cls"
 
     def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
-        return states.index_select(0, starts_of(layout))
+        return states.index_select(0, first_token_indices(layout))

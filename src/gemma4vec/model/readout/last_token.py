@@ -4,7 +4,7 @@ from torch import Tensor
 
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.readout.base import Readout
-from gemma4vec.model.readout.documents import ends_of
+from gemma4vec.model.readout.documents import last_token_indices
 
 
 class LastToken(Readout):
@@ -12,8 +12,8 @@ class LastToken(Readout):
 
     name = "last_token"
     needs = frozenset({"eos"})
-    only_ends = True
+    last_token_only = True
     sentence_transformers = "lasttoken"
 
     def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
-        return states.index_select(0, ends_of(layout))
+        return states.index_select(0, last_token_indices(layout))

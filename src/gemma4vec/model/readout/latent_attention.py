@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gemma4vec.model.packing.packed_batch import PackedBatch
-from gemma4vec.model.readout.base import Base, Readout
+from gemma4vec.model.readout.base import BaseInfo, Readout
 from gemma4vec.model.readout.documents import Documents
 
 
@@ -37,7 +37,7 @@ class LatentAttention(Readout):
 
     name = "latent_attention"
 
-    def __init__(self, settings: Any, base: Base):
+    def __init__(self, settings: Any, base: BaseInfo):
         super().__init__(settings, base)
         width = self.hidden_size
         inner = settings.hidden_size or width

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gemma4vec.model.packing.packed_batch import PackedBatch
-from gemma4vec.model.readout.base import Base, Readout
+from gemma4vec.model.readout.base import BaseInfo, Readout
 from gemma4vec.model.readout.documents import at_least_fp32, mean_of
 
 
@@ -25,7 +25,7 @@ class LayerMix(Readout):
     name = "layer_mix"
     needs = frozenset({"all_layers"})
 
-    def __init__(self, settings: Any, base: Base):
+    def __init__(self, settings: Any, base: BaseInfo):
         super().__init__(settings, base)
         self.weights_L = nn.Parameter(torch.zeros(base.layers + 1))
         self.scale = nn.Parameter(torch.ones(())) if settings.scale else None

@@ -15,9 +15,9 @@ from sentence_transformers.base.modules import InputModule
 
 from gemma4vec.files import write_json
 from gemma4vec.model.encoder.build import EmbeddingModel
-from gemma4vec.model.packing.packed_batch import padded
+from gemma4vec.model.packing.packed_batch import pad
 from gemma4vec.model.readout.contextual_token import ContextualToken
-from gemma4vec.model.save.read_model import READOUT_FILE, SETTINGS_FILE, model_of, open_built, read_settings
+from gemma4vec.model.save.read_model import READOUT_FILE, SETTINGS_FILE, model_of, open_saved_model, read_settings
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
 from gemma4vec.text.prompts import Prompted
 
@@ -40,7 +40,7 @@ class Gemma4VecEncoder(InputModule):
         self.encoder = built.encoder
         self.settings = settings
         self.max_seq_length = max_seq_length
-        self.tokenizer = built.tokeniser.tokenizer
+        self.tokenizer = built.tokenizer.hf_tokenizer
         self._built = built
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Any]:
@@ -48,12 +48,12 @@ class Gemma4VecEncoder(InputModule):
         texts = [Prompted(prompt or "", str(text)) for text in inputs]
         tokens = self._built.read(texts, self.max_seq_length)
         longest = max(text.length for text in tokens)
-        (layout,) = padded(tokens, longest * len(tokens), self._built.tokeniser.padding_id)
+        (layout,) = pad(tokens, longest * len(tokens), self._built.tokenizer.padding_id)
         return {"input_ids": layout.input_ids_RC, "attention_mask": (layout.segments_RC >= 0).long(), "layout": layout}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Adds `sentence_embedding` `[N, dimension]`."""
-        features["sentence_embedding"] = self.encoder.pooled([features["layout"]])
+        features["sentence_embedding"] = self.encoder.pool([features["layout"]])
         return features
 
     def get_embedding_dimension(self) -> int:
@@ -65,8 +65,8 @@ class Gemma4VecEncoder(InputModule):
         folder = Path(output_path)
         readout = self.encoder.readout
         self.encoder.backbone.save_pretrained(folder, self.encoder.backbone.dtype)
-        save_tokenizer(self._built.tokeniser.tokenizer, folder, as_it_is=not readout.pool_prompt)
-        trained = {name: value.detach().cpu().contiguous() for name, value in readout.trained().items()}
+        save_tokenizer(self._built.tokenizer.hf_tokenizer, folder, as_it_is=not readout.pool_prompt)
+        trained = {name: value.detach().cpu().contiguous() for name, value in readout.trainable().items()}
         if trained:
             save_file(trained, folder / READOUT_FILE)
         if isinstance(readout, ContextualToken):
@@ -101,7 +101,7 @@ class Gemma4VecEncoder(InputModule):
         model = model_of(saved)
         asked = kwargs.get("model_kwargs") or {}
         dtype = _dtype(asked.get("dtype") or asked.get("torch_dtype"), saved)
-        return cls(open_built(folder, model, dtype=dtype, device="cpu"), saved, model.max_tokens)
+        return cls(open_saved_model(folder, model, dtype=dtype, device="cpu"), saved, model.max_tokens)
 
 
 def _dtype(asked: Any, saved: dict[str, Any]) -> torch.dtype:

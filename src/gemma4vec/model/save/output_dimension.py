@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gemma4vec.errors import InputError
-from gemma4vec.model.bases.sentence_transformers_folder import modules_of
+from gemma4vec.model.bases.sentence_transformers_folder import read_modules
 from gemma4vec.model.encoder.check_config import read_config
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, read_settings
@@ -43,7 +43,7 @@ def folder_dimension(folder: Path) -> int | None:
 
 def _of_modules(folder: Path) -> int | None:
     """As SentenceTransformer.get_embedding_dimension: the last module that says how long its output is."""
-    for module in reversed(modules_of(folder)):
+    for module in reversed(read_modules(folder)):
         kind, inside = module["type"].rsplit(".", 1)[-1], folder / module.get("path", "")
         if kind == "Dense":
             return int(json.loads((inside / "config.json").read_text(encoding="utf-8"))["out_features"])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.encoder.build import EmbeddingModel, build
-from gemma4vec.model.tokenize.tokenizer import load_saved_tokeniser
+from gemma4vec.model.tokenize.tokenizer import load_saved_tokenizer
 from gemma4vec.recipe.schema import Model
 
 SETTINGS_FILE = "gemma4vec.json"
@@ -45,13 +45,13 @@ def model_of(settings: dict[str, Any]) -> Model:
     return Model.model_validate(tree).model_copy(update={"lora": None})
 
 
-def open_built(path: Path, model: Model, *, dtype: torch.dtype, device: torch.device | str) -> EmbeddingModel:
+def open_saved_model(path: Path, model: Model, *, dtype: torch.dtype, device: torch.device | str) -> EmbeddingModel:
     """The encoder in a saved model's folder, its attention probed.
 
     Raises:
         InputError: a file is missing or damaged. WorkError: it does not attend as it says.
     """
-    built = build(model, path, dtype=dtype, device=device, tokeniser=load_saved_tokeniser(path))
+    built = build(model, path, dtype=dtype, device=device, tokenizer=load_saved_tokenizer(path))
     for part, weights in ((built.encoder.readout, _readout_weights), (built.encoder.head, _head_weights)):
         if part is not None:
             _load(part, weights(path))

@@ -20,7 +20,7 @@ from torch import Tensor
 from gemma4vec.errors import WorkError
 from gemma4vec.files import atomic_folder, disk_errors, sha256_file, sha256_text, write_json
 from gemma4vec.model.bases.resolve import ResolvedBase
-from gemma4vec.model.encoder.build import EmbeddingModel, build, prompts_of
+from gemma4vec.model.encoder.build import EmbeddingModel, build, recipe_prompts
 from gemma4vec.model.save.model_card import model_card
 from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
@@ -93,7 +93,7 @@ def _write(
     first = _standard_modules(folder, recipe, built, dtype) if standard else _own_modules(recipe, built, settings)
     model = SentenceTransformer(
         modules=[*first, *head, Normalize()],
-        prompts=_plain_prompts(prompts_of(recipe.model)),
+        prompts=_plain_prompts(recipe_prompts(recipe.model)),
         similarity_fn_name="cosine",
         device="cpu",
     )
@@ -118,7 +118,7 @@ def _standard_modules(folder: Path, recipe: Recipe, built: EmbeddingModel, dtype
     encoder, readout = built.encoder, built.encoder.readout
     with _full_disks(folder):
         encoder.backbone.save_pretrained(folder / _TRANSFORMER, dtype)
-        save_tokenizer(built.tokeniser.tokenizer, folder / _TRANSFORMER, as_it_is=not readout.pool_prompt)
+        save_tokenizer(built.tokenizer.hf_tokenizer, folder / _TRANSFORMER, as_it_is=not readout.pool_prompt)
     encoder.backbone.model = None  # sentence-transformers loads it again; two copies are enough
     return [
         Transformer(

@@ -38,17 +38,17 @@ class Counts:
 
 
 @dataclass
-class Tokeniser:
+class TextTokenizer:
     """Tokenises prompts and texts for one model.
 
     Attributes:
-        tokenizer: the transformers tokenizer, with its post-processor set.
+        hf_tokenizer: the transformers tokenizer, with its post-processor set.
         counts: what was unusual so far.
         prompt_lengths: tokens of prompts seen lately; a prompt with a title in it is one of thousands.
         lock: the tokenizer keeps its truncation as a state, and batches are read ahead in a thread of their own.
     """
 
-    tokenizer: PreTrainedTokenizerFast
+    hf_tokenizer: PreTrainedTokenizerFast
     counts: Counts = field(default_factory=Counts)
     prompt_lengths: dict[str, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
@@ -56,7 +56,7 @@ class Tokeniser:
     @property
     def padding_id(self) -> int:
         """Token of padding cells; never seen by a document."""
-        return int(self.tokenizer.pad_token_id or 0)
+        return int(self.hf_tokenizer.pad_token_id or 0)
 
     def encode(self, texts: Sequence[Prompted], max_tokens: int) -> list[Tokens]:
         """Tokens of texts with their prompts, at most `max_tokens` each, special tokens included.
@@ -74,7 +74,7 @@ class Tokeniser:
             for prompted in texts:
                 self.counts.empty += not prompted.text.strip()
                 if isinstance(prompted.text, PretokenizedText):
-                    ids = prompted.text.cut(max_tokens, self.tokenizer.eos_token_id)
+                    ids = prompted.text.cut(max_tokens, self.hf_tokenizer.eos_token_id)
                     result.append(Tokens(ids, min(prompted.text.prompt, len(ids))))
                 else:
                     ids = next(encoded)
@@ -89,7 +89,7 @@ class Tokeniser:
     def _ids(self, texts: list[str], max_tokens: int) -> list[list[int]]:
         if not texts:
             return []
-        found = self.tokenizer(texts, truncation=True, max_length=max_tokens, return_attention_mask=False)
+        found = self.hf_tokenizer(texts, truncation=True, max_length=max_tokens, return_attention_mask=False)
         ids: list[list[int]] = found["input_ids"]
         return ids
 
@@ -98,16 +98,16 @@ class Tokeniser:
         if len(self.prompt_lengths) > _PROMPTS_KEPT:
             self.prompt_lengths.clear()
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.prompt_lengths]
-        encodings = self.tokenizer([_encodable(prompt) for prompt in new])["input_ids"] if new else []
+        encodings = self.hf_tokenizer([_encodable(prompt) for prompt in new])["input_ids"] if new else []
         for prompt, ids in zip(new, encodings, strict=True):
-            closing = bool(ids) and ids[-1] == self.tokenizer.eos_token_id
+            closing = bool(ids) and ids[-1] == self.hf_tokenizer.eos_token_id
             self.prompt_lengths[prompt] = len(ids) - closing if prompt else 0
 
 
-def load_saved_tokeniser(path: Path) -> Tokeniser:
+def load_saved_tokenizer(path: Path) -> TextTokenizer:
     """The tokenizer of a model folder that we wrote: its post-processor is set already.
 
-    A third of `load_tokeniser`'s time, which a person who searches waits for: AutoTokenizer reads and rebuilds a large
+    A third of `load_tokenizer`'s time, which a person who searches waits for: AutoTokenizer reads and rebuilds a large
     vocabulary several times.
 
     Raises:
@@ -126,10 +126,10 @@ def load_saved_tokeniser(path: Path) -> Tokeniser:
         raise InputError(
             f"the tokenizer in {path} is damaged ({error}); export the model again from its run"
         ) from error
-    return Tokeniser(tokenizer)
+    return TextTokenizer(tokenizer)
 
 
-def load_tokeniser(path: str | Path, *, append_eos: bool, apart: Prompts | None = None) -> Tokeniser:
+def load_tokenizer(path: str | Path, *, append_eos: bool, apart: Prompts | None = None) -> TextTokenizer:
     """The tokenizer at `path`, set to put BOS in front (where the base does) and EOS behind (where asked).
 
     `apart` are the prompts of a readout that leaves them out (see `model.tokenize.prompt_boundary`).
@@ -161,7 +161,7 @@ def load_tokeniser(path: str | Path, *, append_eos: bool, apart: Prompts | None 
     # A multimodal base's tokenizer names its processor; saved with a text model, nobody could open it.
     tokenizer._processor_class = None
     tokenizer.init_kwargs.pop("processor_class", None)
-    return Tokeniser(tokenizer)
+    return TextTokenizer(tokenizer)
 
 
 def _set_special_tokens(tokenizer: PreTrainedTokenizerFast, append_eos: bool) -> None:

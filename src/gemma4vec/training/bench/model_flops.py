@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gemma4vec.model.backbone.architectures import Reach
 from gemma4vec.model.backbone.backbone import Backbone
-from gemma4vec.model.backbone.families import Reach
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.readout.base import Readout
@@ -55,7 +55,7 @@ def needed_operations(
     lowest, from_below = first_trained_layer(built), trains_inputs(built)
     forward = backward = 0.0
     for number, layer in enumerate(backbone.layers):
-        last = readout.only_ends and not predicts and number == len(backbone.layers) - 1
+        last = readout.last_token_only and not predicts and number == len(backbone.layers) - 1
         reached = from_below or number >= lowest
         for name, module in layer.named_modules():
             if not isinstance(module, nn.Linear):
@@ -93,7 +93,7 @@ def first_trained_layer(built: EmbeddingModel) -> int:
 def trains_inputs(built: EmbeddingModel) -> bool:
     """Whether input embeddings are trained, or the readout puts trained vectors in their place."""
     readout = built.encoder.readout
-    replaces = type(readout).replaced is not Readout.replaced and bool(readout.trained())
+    replaces = type(readout).override_embeddings is not Readout.override_embeddings and bool(readout.trainable())
     return replaces or bool(built.encoder.backbone.model.get_input_embeddings().weight.requires_grad)
 
 

@@ -16,8 +16,8 @@ import torch
 from gemma4vec.data.loading.load_rows import TrainingData, load_sources
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
+from gemma4vec.model.backbone.architectures import text_config
 from gemma4vec.model.backbone.compilation import CompileChoice, choose_compile, use_compile_cache
-from gemma4vec.model.backbone.families import text_config
 from gemma4vec.model.backbone.kernel_options import fast_paths
 from gemma4vec.model.backbone.lm_head import LanguageModelHead
 from gemma4vec.model.backbone.meta_model import (
@@ -29,7 +29,7 @@ from gemma4vec.model.backbone.meta_model import (
     one_of_each,
     shallow_config,
 )
-from gemma4vec.model.encoder.build import EmbeddingModel, assemble, tokeniser_of
+from gemma4vec.model.encoder.build import EmbeddingModel, assemble, load_recipe_tokenizer
 from gemma4vec.model.encoder.check_config import check_recipe, read_config
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
@@ -159,11 +159,11 @@ def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
 def _describe(recipe: schema.Recipe, config: Any, path: Path, dtype: torch.dtype, device: str) -> _Model:
     settings = recipe.model
     check_recipe(settings, read_config(path))
-    tokeniser = tokeniser_of(settings, path)
+    tokenizer = load_recipe_tokenizer(settings, path)
     empty = empty_backbone(
         config, causal=settings.attention == "causal", dtype=dtype, allow_untested=settings.allow_untested
     )
-    whole = assemble(settings, empty, tokeniser)
+    whole = assemble(settings, empty, tokenizer)
     parameters = count_parameters(whole)
     return _Model(recipe, config, dtype, device, whole, parameters, layer_kinds(config, parameters.first_trained))
 
@@ -185,7 +185,7 @@ def _shallow(model: _Model) -> tuple[EmbeddingModel, list[Kind]]:
     if settings.lora is not None and settings.lora.last_layers is not None:
         trained = sum(kind[-1] for kind in kinds)
         settings = settings.model_copy(update={"lora": settings.lora.model_copy(update={"last_layers": trained})})
-    built = assemble(settings, backbone, model.whole.tokeniser, seed=model.recipe.seed, layers=len(model.kinds))
+    built = assemble(settings, backbone, model.whole.tokenizer, seed=model.recipe.seed, layers=len(model.kinds))
     return built, kinds
 
 

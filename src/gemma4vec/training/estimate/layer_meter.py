@@ -84,7 +84,10 @@ class LayerMeter:
                 self.kept_bytes[place] += tensor.untyped_storage().nbytes()
             return tensor.detach()  # itself, an output that is kept would hold the graph that holds it
 
-        with self.backbone.counted(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with (
+            self.backbone.expose_saved_tensors(),
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        ):
             yield
 
     def gradient(self, layer: int, compilable: bool, begins: bool) -> None:

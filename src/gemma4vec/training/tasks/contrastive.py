@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gemma4vec.data.batching.batches import RowBatch, batches
 from gemma4vec.data.rows.rows import Row
-from gemma4vec.model.encoder.build import EmbeddingModel, prompts_named
+from gemma4vec.model.encoder.build import EmbeddingModel, resolve_prompts
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_share
 from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.recipe import schema
@@ -97,11 +97,11 @@ class ContrastTask:
         self.stage = stage
         self.objective = stage.task
         self.rows = rows
-        self.tokeniser = built.tokeniser
+        self.tokenizer = built.tokenizer
         self.read = built.read
         self.prompts = built.prompts
         self.source_prompts = {
-            source.name: prompts_named(source.prompts) for source in stage.data if source.prompts is not None
+            source.name: resolve_prompts(source.prompts) for source in stage.data if source.prompts is not None
         }
         self.query_tokens = min(stage.batch.query_tokens or max_tokens, max_tokens)
         self.document_tokens = min(stage.batch.document_tokens or max_tokens, max_tokens)
@@ -220,7 +220,7 @@ class ContrastTask:
         return encode_cached(built.encoder, layouts) if self.cached else built.encoder(layouts)
 
     def _lay_out(self, texts: Sequence[Tokens]) -> list[PackedBatch]:
-        padding = self.tokeniser.padding_id
+        padding = self.tokenizer.padding_id
         return lay_out_texts(texts, self.stage.layout, padding, share=self.share, device=self.device)
 
     def _group(

@@ -70,7 +70,7 @@ def kept_bytes(
         return tensor.detach()  # itself, an output that is kept would hold the graph that holds it, for ever
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t)
-    with _as_it_was(_random_state(encoder), encoder), encoder.backbone.counted(), hooks:
+    with _as_it_was(_random_state(encoder), encoder), encoder.backbone.expose_saved_tensors(), hooks:
         encoder([layout]) if forward is None else forward(layout)
     return sum(tensor.untyped_storage().nbytes() for tensor in alive)
 

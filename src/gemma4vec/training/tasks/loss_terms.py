@@ -144,7 +144,7 @@ def check_dropout(task: schema.Contrast, encoder: TextEncoder, where: str = "tas
         InputError: nothing in the model drops anything.
     """
     number = next((n for n, term in enumerate(task.terms) if term.kind == "self_contrast"), None)
-    if number is not None and not encoder.drops:
+    if number is not None and not encoder.has_dropout:
         raise InputError(
             f"{where}.terms.{number}: self_contrast compares two dropout views of a text, and this model has no "
             "dropout; set model.lora.dropout=0.1"

@@ -36,7 +36,7 @@ def make_task(
             task.rows = tokenised_rows(
                 loaded.rows,
                 {name: facts["content_hash"] for name, facts in loaded.sources.items()},
-                built.tokeniser,
+                built.tokenizer,
                 lambda name: task.source_prompts.get(name, task.prompts),
                 query_tokens=max(1, task.query_tokens - reserved),
                 document_tokens=max(1, task.document_tokens - reserved),

@@ -82,14 +82,14 @@ class MaskedNextTokenTask:
         self.say = say
         self.objective = objective
         self.texts = texts
-        self.tokeniser = built.tokeniser
+        self.tokenizer = built.tokenizer
         self.device = built.encoder.backbone.device.type
         self.head = head
         self.limit = min(stage.batch.document_tokens or max_tokens, max_tokens)
         self.seed = seed
         self.world = World()
-        self.mask_id = mask_token_id(built.tokeniser.tokenizer.get_vocab(), objective.mask_token)
-        self.special = np.array(sorted(set(built.tokeniser.tokenizer.all_special_ids)), dtype=np.int64)
+        self.mask_id = mask_token_id(built.tokenizer.hf_tokenizer.get_vocab(), objective.mask_token)
+        self.special = np.array(sorted(set(built.tokenizer.hf_tokenizer.all_special_ids)), dtype=np.int64)
 
     @property
     def rows_per_batch(self) -> int:
@@ -132,7 +132,7 @@ class MaskedNextTokenTask:
         Raises:
             InputError: no text has a token that could be predicted.
         """
-        whole = self.tokeniser.encode([Prompted("", text) for text in drawn.texts], self.limit)
+        whole = self.tokenizer.encode([Prompted("", text) for text in drawn.texts], self.limit)
         masked, places = [], []
         for tokens in whole:
             shown, predicted = self._mask(np.asarray(tokens.ids, dtype=np.int64), generator)
@@ -143,7 +143,7 @@ class MaskedNextTokenTask:
             raise InputError("data: a batch has no text of two tokens or more, so there is nothing to predict")
         own = self.world.share(len(whole))
         whole, masked, places = whole[own], masked[own], places[own]
-        layouts = lay_out_texts(masked, self.stage.layout, self.tokeniser.padding_id, device=self.device)
+        layouts = lay_out_texts(masked, self.stage.layout, self.tokenizer.padding_id, device=self.device)
         before, targets = [], []
         for layout in layouts:
             starts = (layout.lengths_N.cumsum(0) - layout.lengths_N).tolist()
@@ -186,7 +186,7 @@ class MaskedNextTokenTask:
         shown[predicted[kind >= random_share + kept_share]] = self.mask_id
         random_places = predicted[kind < random_share]
         vocabulary = self.head.weight_VD.shape[0]
-        shown[random_places] = (draws[2, random_places] * min(vocabulary, len(self.tokeniser.tokenizer))).astype(
+        shown[random_places] = (draws[2, random_places] * min(vocabulary, len(self.tokenizer.hf_tokenizer))).astype(
             np.int64
         )
         return shown, predicted

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-def openable(tower: Any) -> Any:
+def wrap_for_export(tower: Any) -> Any:
     """The tower itself, or around it the class in which `AutoModel` or sentence-transformers expects it."""
     kind = tower.config.model_type
     if kind == "t5_gemma_module":

@@ -25,7 +25,7 @@ class Reach(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Family:
+class Architecture:
     """How a text tower of the transformers library is driven.
 
     Attributes:
@@ -34,7 +34,7 @@ class Family:
         reach: what a token sees in a layer with a window of so many tokens (as the config file has it) when attention
             is bidirectional. Causal, it is always itself and the `window - 1` tokens before it.
         masks_by_layer_type: whether it takes one mask for each of its layer types.
-        architecture: `module:class` of the tower below `transformers.models`, where AutoModel does not know it.
+        tower_class: `module:class` of the tower below `transformers.models`, where AutoModel does not know it.
         multiplies_input: whether its forward multiplies input embeddings by sqrt(D) itself.
         width: key of the config with the width of the states that leave the model.
         unverified: keys of the config that, when true, switch on something that no test covers.
@@ -47,11 +47,11 @@ class Family:
     causal: Mapping[str, Any] | None
     reach: Callable[[int], Reach]
     masks_by_layer_type: bool = True
-    architecture: str | None = None
+    tower_class: str | None = None
     multiplies_input: bool = False
     width: str = "hidden_size"
     unverified: tuple[str, ...] = ()
-    may_share_beginnings: bool = True
+    may_share_prefixes: bool = True
     caches_keys: bool = False
 
 
@@ -75,34 +75,34 @@ def _shared_out(window: int) -> Reach:
     return Reach((window + 1) // 2 - 1, window // 2)
 
 
-_GEMMA4 = Family(
+_GEMMA4 = Architecture(
     {"use_bidirectional_attention": "all", "is_causal": False},
     {"use_bidirectional_attention": None, "is_causal": True},
     _halved_radius,
     unverified=("enable_moe_block",),
 )
 _FLAG = ({"is_causal": False}, {"is_causal": True})
-FAMILIES = {
-    "embedding_gemma2_text": Family({}, None, _radius, width="embedding_dim"),
-    "gemma3_text": Family(
+ARCHITECTURES = {
+    "embedding_gemma2_text": Architecture({}, None, _radius, width="embedding_dim"),
+    "gemma3_text": Architecture(
         {"use_bidirectional_attention": True}, {"use_bidirectional_attention": False}, _halved, caches_keys=True
     ),
     "gemma4_text": _GEMMA4,
     "gemma4_unified_text": _GEMMA4,
-    "llama": Family(*_FLAG, _radius, masks_by_layer_type=False, caches_keys=True),
-    "mistral": Family(*_FLAG, _radius, masks_by_layer_type=False, caches_keys=True),
-    "qwen3": Family(*_FLAG, _radius, caches_keys=True),
-    "t5_gemma_module": Family(
-        {}, None, _radius, architecture="t5gemma.modeling_t5gemma:T5GemmaEncoder", multiplies_input=True
+    "llama": Architecture(*_FLAG, _radius, masks_by_layer_type=False, caches_keys=True),
+    "mistral": Architecture(*_FLAG, _radius, masks_by_layer_type=False, caches_keys=True),
+    "qwen3": Architecture(*_FLAG, _radius, caches_keys=True),
+    "t5_gemma_module": Architecture(
+        {}, None, _radius, tower_class="t5gemma.modeling_t5gemma:T5GemmaEncoder", multiplies_input=True
     ),
-    "t5gemma2_text": Family({}, None, _shared_out, architecture="t5gemma2.modeling_t5gemma2:T5Gemma2TextEncoder"),
+    "t5gemma2_text": Architecture({}, None, _shared_out, tower_class="t5gemma2.modeling_t5gemma2:T5Gemma2TextEncoder"),
 }
 # What any decoder is taken for that the user wants in spite of everything.
-_UNTESTED = Family(*_FLAG, _radius, masks_by_layer_type=False, may_share_beginnings=False)
+_UNTESTED = Architecture(*_FLAG, _radius, masks_by_layer_type=False, may_share_prefixes=False)
 
 
 @dataclass(frozen=True)
-class Whole:
+class EnclosingModel:
     """A model of which only the text tower is wanted.
 
     Attributes:
@@ -114,15 +114,15 @@ class Whole:
     prefix: str
 
 
-WHOLES = {
-    "embedding_gemma2": Whole(("text_config",), r"^(model\.)?language_model\."),
+ENCLOSING_MODELS = {
+    "embedding_gemma2": EnclosingModel(("text_config",), r"^(model\.)?language_model\."),
     # Older checkpoints hold a whole language model inside, with its own "model.".
-    "gemma3": Whole(("text_config",), r"^(model\.)?language_model\.(model\.)?"),
-    "gemma4": Whole(("text_config",), r"^(model\.)?language_model\."),
-    "gemma4_unified": Whole(("text_config",), r"^(model\.)?language_model\."),
-    "t5gemma": Whole(("encoder",), r"^(model\.)?encoder\."),
-    "t5gemma2": Whole(("encoder", "text_config"), r"^(model\.)?encoder\.(text_model\.)?"),
-    "t5gemma2_encoder": Whole(("text_config",), r"^(model\.)?(text_model\.)?"),
+    "gemma3": EnclosingModel(("text_config",), r"^(model\.)?language_model\.(model\.)?"),
+    "gemma4": EnclosingModel(("text_config",), r"^(model\.)?language_model\."),
+    "gemma4_unified": EnclosingModel(("text_config",), r"^(model\.)?language_model\."),
+    "t5gemma": EnclosingModel(("encoder",), r"^(model\.)?encoder\."),
+    "t5gemma2": EnclosingModel(("encoder", "text_config"), r"^(model\.)?encoder\.(text_model\.)?"),
+    "t5gemma2_encoder": EnclosingModel(("text_config",), r"^(model\.)?(text_model\.)?"),
 }
 
 
@@ -138,9 +138,9 @@ def read_config(path: str | Path) -> Any:
         raise InputError(f"model.base: cannot read {path}/config.json: {' '.join(str(error).split())[:200]}") from error
 
 
-def text_of(config: Any) -> Any:
+def tower_config(config: Any) -> Any:
     """The part of a config that belongs to the text tower."""
-    whole = WHOLES.get(config.model_type)
+    whole = ENCLOSING_MODELS.get(config.model_type)
     for key in whole.text if whole else ():
         config = getattr(config, key)
     return config
@@ -152,13 +152,13 @@ def text_config(path: str | Path) -> Any:
     Raises:
         InputError: as `read_config`.
     """
-    return text_of(read_config(path))
+    return tower_config(read_config(path))
 
 
 def state_width(config: Any) -> int:
     """D of the states that a text tower with this config gives."""
-    family = FAMILIES.get(config.model_type, _UNTESTED)
-    return int(getattr(config, family.width))
+    architecture = ARCHITECTURES.get(config.model_type, _UNTESTED)
+    return int(getattr(config, architecture.width))
 
 
 def model_class(config: Any) -> Any:
@@ -167,16 +167,16 @@ def model_class(config: Any) -> Any:
     Raises:
         InputError: the library has no model for it.
     """
-    architecture = FAMILIES.get(config.model_type, _UNTESTED).architecture
-    if architecture is not None:
-        module, name = architecture.split(":")
+    tower_class = ARCHITECTURES.get(config.model_type, _UNTESTED).tower_class
+    if tower_class is not None:
+        module, name = tower_class.split(":")
         return getattr(importlib.import_module(f"transformers.models.{module}"), name)
     if type(config) not in MODEL_MAPPING:
         raise InputError(f"model.base: the transformers library has no text model for type {config.model_type!r}")
     return MODEL_MAPPING[type(config)]
 
 
-def family_of(config: Any, *, causal: bool, allow_untested: bool = False) -> Family:
+def find_architecture(config: Any, *, causal: bool, allow_untested: bool = False) -> Architecture:
     """How to drive the text tower with this config (as `text_config` gives it).
 
     Raises:
@@ -184,28 +184,30 @@ def family_of(config: Any, *, causal: bool, allow_untested: bool = False) -> Fam
             `allow_untested` does not say to use it all the same.
     """
     kind = config.model_type
-    family = FAMILIES.get(kind)
-    if family is None:
+    architecture = ARCHITECTURES.get(kind)
+    if architecture is None:
         _check_is_decoder(config)
         if not allow_untested:
             raise InputError(
                 f"model.base: model type {kind!r} was never verified for packed and bidirectional attention; "
-                f"verified: {', '.join(verified())}; set model.allow_untested=true to use it all the same"
+                f"verified: {', '.join(verified_model_types())}; set model.allow_untested=true to use it all the same"
             )
-        family = _UNTESTED
-    if causal and family.causal is None:
+        architecture = _UNTESTED
+    if causal and architecture.causal is None:
         raise InputError(
             f"model.attention: {kind!r} is an encoder, it only attends both ways; set model.attention=bidirectional"
         )
-    for key in family.unverified:
+    for key in architecture.unverified:
         if getattr(config, key, False) and not allow_untested:
             raise InputError(
                 f"model.base: {kind!r} with {key} was never verified; set model.allow_untested=true to use it"
             )
-    return family
+    return architecture
 
 
-def attending(config: Any, *, causal: bool, allow_untested: bool = False) -> tuple[Any, Family, int | None]:
+def set_attention_mode(
+    config: Any, *, causal: bool, allow_untested: bool = False
+) -> tuple[Any, Architecture, int | None]:
     """A text tower's config with the attention mode set, its family, and its sliding window in tokens (None: it has
     none) as the config file has it.
 
@@ -213,15 +215,15 @@ def attending(config: Any, *, causal: bool, allow_untested: bool = False) -> tup
     too late to halve the window.
 
     Raises:
-        InputError: as `family_of`.
+        InputError: as `find_architecture`.
     """
-    family = family_of(config, causal=causal, allow_untested=allow_untested)
+    architecture = find_architecture(config, causal=causal, allow_untested=allow_untested)
     stored = config.to_dict()
-    mode = family.causal if causal else family.bidirectional
+    mode = architecture.causal if causal else architecture.bidirectional
     types = stored.get("layer_types")
-    slides = "sliding_attention" in types if types and family.masks_by_layer_type else True
+    slides = "sliding_attention" in types if types and architecture.masks_by_layer_type else True
     window = stored.get("sliding_window") if slides else None
-    return type(config).from_dict(stored | dict(mode)) if mode else config, family, window
+    return type(config).from_dict(stored | dict(mode)) if mode else config, architecture, window
 
 
 def library_attention(config: Any) -> str:
@@ -229,10 +231,10 @@ def library_attention(config: Any) -> str:
     return "sdpa" if model_class(config)._supports_sdpa else "eager"
 
 
-def verified() -> list[str]:
+def verified_model_types() -> list[str]:
     """Model types as a checkpoint's config.json names them."""
     parts = {"t5_gemma_module", "t5gemma2_text"}  # never a checkpoint of their own
-    return sorted((set(FAMILIES) - parts) | set(WHOLES))
+    return sorted((set(ARCHITECTURES) - parts) | set(ENCLOSING_MODELS))
 
 
 def _check_is_decoder(config: Any) -> None:
