@@ -247,11 +247,11 @@ def test_compiled_layers_keep_less_where_they_are_asked_to(
         backbone.compile_layers()
         found: dict[int, int] = {}
 
-        def pack(x: Tensor, found: dict[int, int] = found) -> Tensor:
+        def keep(x: Tensor, found: dict[int, int] = found) -> Tensor:
             found[x.data_ptr()] = x.untyped_storage().nbytes()
             return x
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             value = backbone(pack(documents(), 32, 96, 0)[0]).pow(3).sum()
         value.backward()
         kept.append(sum(found.values()))
