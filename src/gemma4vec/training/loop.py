@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
 from gemma4vec.errors import WorkError
 from gemma4vec.files import write_json
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.model import upstream
 from gemma4vec.model.backbone import attention_probe as probe
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.compilation import (
@@ -185,7 +185,7 @@ def prepare_model(stage: Stage) -> None:
         stage.line.say("compiling the decoder layers (a minute or more, once on a machine)")
         try:
             found = run_compiled(backbone, lambda: _probe_compiled(stage.built.encoder, layout), compile_for_training)
-        except TorchDynamoException as error:  # slower, but the same result
+        except upstream.compiler_errors() as error:  # slower, but the same result
             choice = failed_to_compile(error)
     if not choice.on:
         stage.line.say(f"layers run uncompiled: {choice.reason}")

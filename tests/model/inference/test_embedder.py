@@ -112,7 +112,7 @@ def test_a_window_that_cannot_be_compiled_is_encoded_uncompiled_and_said_once(
             raise TorchDynamoException("no such shape")
         return pooled(layouts)
 
-    monkeypatch.setattr(embedder.encoder, "pooled", give_up)
+    monkeypatch.setattr(embedder.encoder, "pool", give_up)
     monkeypatch.setattr(embedder, "_notice", said.append)
     monkeypatch.setattr(backbone, "compile_failed", False)
     backbone.compiled = True
@@ -146,7 +146,7 @@ def test_the_next_window_is_read_while_one_is_computed(embedder: Embedder, monke
         return pooled(layouts)
 
     monkeypatch.setattr(embedder, "_lay_out", note)
-    monkeypatch.setattr(embedder.encoder, "pooled", wait)
+    monkeypatch.setattr(embedder.encoder, "pool", wait)
     embedder.encode_document(MIXED[:48])
     assert in_time == [True, True, True, False]  # behind the last window there is none to read
 

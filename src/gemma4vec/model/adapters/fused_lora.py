@@ -20,6 +20,7 @@ import torch
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
+from gemma4vec.model import upstream
 from gemma4vec.model.backbone.backbone import Backbone
 
 
@@ -79,7 +80,7 @@ def fuse_lora(backbone: Backbone) -> int:
             joined = torch.cat([weight.detach(), b_OR.detach()], dim=1)
             weight.data, b_OR.data = joined[:, : weight.shape[1]], joined[:, weight.shape[1] :]
             layer.register_buffer("joined", joined, persistent=False)
-            layer.__class__ = FusedLoraLinear
+            upstream.change_class(layer, FusedLoraLinear)
             changed += 1
     return changed
 

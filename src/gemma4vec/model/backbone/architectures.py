@@ -4,16 +4,15 @@ Only model types whose every attention mode and layout is verified by tests/mode
 docs/architecture.md, "A new model type". Nothing here reads a weight.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers import AutoConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_MAPPING
 
 from gemma4vec.errors import InputError
+from gemma4vec.model import upstream
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 
 
@@ -169,11 +168,11 @@ def model_class(config: Any) -> Any:
     """
     tower_class = ARCHITECTURES.get(config.model_type, _UNTESTED).tower_class
     if tower_class is not None:
-        module, name = tower_class.split(":")
-        return getattr(importlib.import_module(f"transformers.models.{module}"), name)
-    if type(config) not in MODEL_MAPPING:
+        return upstream.library_class(tower_class)
+    found = upstream.text_model_class(config)
+    if found is None:
         raise InputError(f"model.base: the transformers library has no text model for type {config.model_type!r}")
-    return MODEL_MAPPING[type(config)]
+    return found
 
 
 def find_architecture(config: Any, *, causal: bool, allow_untested: bool = False) -> Architecture:
@@ -228,7 +227,7 @@ def set_attention_mode(
 
 def library_attention(config: Any) -> str:
     """The library's attention in which a tower with this config runs without us."""
-    return "sdpa" if model_class(config)._supports_sdpa else "eager"
+    return "sdpa" if upstream.supports_sdpa(model_class(config)) else "eager"
 
 
 def verified_model_types() -> list[str]:
@@ -245,7 +244,7 @@ def _check_is_decoder(config: Any) -> None:
             f"model.base: {kind!r} is an encoder-decoder that gemma4vec does not know; "
             "a base is a decoder, or an encoder of t5gemma or t5gemma2"
         )
-    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+    if upstream.is_masked_language_model(kind):
         raise InputError(
             f"model.base: {kind!r} is an encoder (a masked language model), not a decoder; "
             "use it as it is with sentence-transformers, or choose a decoder"

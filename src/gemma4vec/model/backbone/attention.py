@@ -13,15 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
-from transformers.integrations.flex_attention import flex_attention_forward
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers import AttentionInterface
+
+from gemma4vec.model import upstream
 
 NAME = "gemma4vec_grouped"
 SHARED = "gemma4vec_shared"
 FLEX = "gemma4vec_flex"
 # Longest row in tokens: scores are R * H * C * C values a layer, 2 million at 2048 tokens in rows of 256.
 LONGEST_ROW = 512
+_LIBRARY_SDPA, _LIBRARY_FLEX = upstream.sdpa_attention(), upstream.flex_attention()
 
 
 def grouped_attention(
@@ -72,8 +73,7 @@ def shared_attention(
 ) -> tuple[Tensor, None]:
     """torch's fused attention, as the library calls it, where rows share beginnings: the mask is `[R, 1, C, S + C]`."""
     keys, values = (prepend_shared(x, attention_mask.shape[3]) for x in (key_RKCD, value_RKCD))
-    result: tuple[Tensor, None] = sdpa_attention_forward(module, query_RHCD, keys, values, attention_mask, **settings)
-    return result
+    return _LIBRARY_SDPA(module, query_RHCD, keys, values, attention_mask, **settings)
 
 
 def block_mask(mask_R1CC: Tensor) -> BlockMask:
@@ -99,12 +99,9 @@ def flex_attention(
     For rows much longer than a block, which is 128 tokens. On a CPU torch has no backward pass for it.
     """
     keys, values = (prepend_shared(x, attention_mask.seq_lengths[1]) for x in (key_RKCD, value_RKCD))
-    result: tuple[Tensor, Tensor | None] = flex_attention_forward(
-        module, query_RHCD, keys, values, attention_mask, **settings
-    )
-    return result
+    return _LIBRARY_FLEX(module, query_RHCD, keys, values, attention_mask, **settings)
 
 
-ALL_ATTENTION_FUNCTIONS.register(NAME, grouped_attention)
-ALL_ATTENTION_FUNCTIONS.register(FLEX, flex_attention)
-ALL_ATTENTION_FUNCTIONS.register(SHARED, shared_attention)
+AttentionInterface.register(NAME, grouped_attention)
+AttentionInterface.register(FLEX, flex_attention)
+AttentionInterface.register(SHARED, shared_attention)

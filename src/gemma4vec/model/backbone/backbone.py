@@ -17,6 +17,7 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from gemma4vec.errors import InputError
+from gemma4vec.model import upstream
 from gemma4vec.model.backbone import attention
 from gemma4vec.model.backbone.architectures import (
     ENCLOSING_MODELS,
@@ -148,7 +149,7 @@ class Backbone(nn.Module):
             )
         layout = (add_last_tokens(layout) if last_token_only else layout).to(self.device)
         use_compiled = self.compiled and layout.compilable
-        self.config._attn_implementation = self._attention(layout, use_compiled)
+        upstream.set_attention_function(self.config, self._attention(layout, use_compiled))
         layer: Any  # what the library writes into it is no module
         if self.selective:
             for layer in self.layers:  # a compiler plans for itself, and who counts wants to see what is kept
@@ -156,7 +157,7 @@ class Backbone(nn.Module):
         budget = _BUDGET if self.selective else 1.0
         with ExitStack() as stack:
             if use_compiled:
-                stack.enter_context(torch._functorch.config.patch(activation_memory_budget=budget))
+                stack.enter_context(upstream.activation_memory_budget(budget))
             elif self.compiled:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             if all_layers:
@@ -194,7 +195,7 @@ class Backbone(nn.Module):
 
         Not for use: it is what other programs that open the saved model will see, for the probe to look at.
         """
-        self.config._attn_implementation = library_attention(self.config)
+        upstream.set_attention_function(self.config, library_attention(self.config))
         with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
             states_RCD: Tensor = self.model(input_ids=input_ids_RC.to(self.device), use_cache=False).last_hidden_state
         return states_RCD
@@ -218,6 +219,8 @@ class Backbone(nn.Module):
     def _masks(self, layout: PackedBatch) -> Any:
         """What the layers' attention takes: a mask, or one for each type of layer."""
 
+        flex = upstream.attention_function_name(self.config) == attention.FLEX
+
         def mask(reach: Reach | None) -> Any:
             seen = attention_mask(
                 layout.positions_RC,
@@ -227,7 +230,7 @@ class Backbone(nn.Module):
                 prefix_RC=layout.prefix_RC,
                 shared=layout.shared,
             )
-            return attention.block_mask(seen) if self.config._attn_implementation == attention.FLEX else seen
+            return attention.block_mask(seen) if flex else seen
 
         full = mask(None)
         nearest = None if self.reach is None else self.reach.back if self.causal else min(self.reach)
@@ -241,9 +244,8 @@ class Backbone(nn.Module):
     def compile_layers(self) -> None:
         """Compile each decoder layer on its own, once for all heights and widths of a rectangle."""
         # Layer types, training and inference: the default of 8 variants is soon used up, and then it fails.
-        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-        # An adapter's scale is a constant; as a variable, the layer could not be run twice in one graph.
-        torch._dynamo.config.specialize_float = True
+        # An adapter's scale must be a constant: as a variable, the layer could not run twice in one graph.
+        upstream.set_compiler_limits(recompile_limit=64)
         if self.fast.sigmoid_gelu:
             use_sigmoid_gelu(self.layers)
         use_fused_rotary(self.layers[0], self.fast.half_turn)
@@ -257,7 +259,7 @@ class Backbone(nn.Module):
     def uncompile_layers(self) -> None:
         """Run the layers as they are again."""
         for layer in self.layers:
-            layer._compiled_call_impl = None
+            upstream.drop_compiled_call(layer)
         self.compiled = False
 
     def save_pretrained(self, folder: Path, dtype: torch.dtype) -> None:
@@ -277,7 +279,7 @@ class Backbone(nn.Module):
         """
         selective = how == "selective"
         if self.compiled and selective != self.selective:
-            torch._dynamo.reset()  # they are planned anew
+            torch.compiler.reset()  # they are planned anew
         self.selective, self.checkpointed = selective, how is True
         layer: Any
         if how is False:
@@ -290,7 +292,7 @@ class Backbone(nn.Module):
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
         self.model.disable_input_require_grads()
         for layer in self.layers:
-            layer._gradient_checkpointing_func = _where_needed(layer, layer._gradient_checkpointing_func)
+            upstream.wrap_checkpointing(layer, partial(_where_needed, layer))
 
     @contextmanager
     def expose_saved_tensors(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import cache
 from gemma4vec.machine.compiler import missing_for_compile
 from gemma4vec.machine.device import MIN_COMPILE_CAPABILITY, choose_device
+from gemma4vec.model import upstream
 
 if TYPE_CHECKING:
     from gemma4vec.model.backbone.backbone import Backbone
@@ -25,7 +26,6 @@ T = TypeVar("T")
 _STEPS_WORTH_IT = {"cpu": 30, "cuda": 200}
 _MINUTES_WORTH_IT = {"cpu": 1.0, "cuda": 3.0}
 CHARACTERS_WORTH_IT = {"cpu": 400_000, "cuda": 10_000_000}
-_OWN_GRADIENTS = "autograd_cache_allow_custom_autograd_functions"
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,6 @@ def run_compiled(
     Raises:
         TorchDynamoException: the layers cannot be compiled, and are not any more.
     """
-    from torch._dynamo.exc import TorchDynamoException  # a second's import that a single query does not need
-
     while True:
         if compile_layers is None:
             backbone.compile_layers()
@@ -96,7 +94,7 @@ def run_compiled(
             compile_layers(backbone)
         try:
             return work()
-        except TorchDynamoException as error:
+        except upstream.compiler_errors() as error:
             backbone.uncompile_layers()
             if not forget_broken_kernel(error):
                 backbone.compile_failed = True
@@ -110,11 +108,9 @@ def run_with_eager_fallback(backbone: "Backbone", work: Callable[[], T], on_fall
     """
     if not backbone.compiled:
         return work()
-    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
-
     try:
         return work()
-    except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+    except upstream.recompile_errors() as error:
         backbone.uncompile_layers()
         backbone.compile_failed = True
         reason = failed_to_compile(error).reason
@@ -127,15 +123,11 @@ def use_compile_cache() -> None:
 
     Importing torch's compiler writes its own default into the environment: a folder below /tmp, which is no setting.
     """
-    from torch._functorch import config
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-
-    if os.environ.get("TORCHINDUCTOR_CACHE_DIR") in (None, default_cache_dir()):
+    if os.environ.get("TORCHINDUCTOR_CACHE_DIR") in (None, upstream.default_compile_cache()):
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache() / "inductor")
     # Kernels are a half of it: without this, layers with gradients of our own are planned anew in each process. What
     # these compute is part of the key under which a plan is kept.
-    if hasattr(config, _OWN_GRADIENTS):
-        setattr(config, _OWN_GRADIENTS, True)
+    upstream.cache_custom_gradients()
 
 
 def _missing() -> str | None:

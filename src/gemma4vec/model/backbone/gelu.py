@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import GELUTanh
+
+from gemma4vec.model import upstream
 
 _TWICE_ROOT = 2.0 * math.sqrt(2.0 / math.pi)
 _CUBIC = 0.044715
@@ -31,5 +32,5 @@ def use_sigmoid_gelu(layers: Iterable[nn.Module]) -> None:
     for layer in layers:
         for module in list(layer.modules()):
             for name, child in module.named_children():
-                if isinstance(child, GELUTanh):
+                if upstream.is_tanh_gelu(child):
                     setattr(module, name, SigmoidGelu())

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gemma4vec.model import upstream
 from gemma4vec.model.packing.packed_batch import PackedBatch
 
 
@@ -35,7 +36,6 @@ class _WholeRows:
 
 def enable_last_token_only(layer: nn.Module) -> None:
     """Make the layer take `last_RM`, columns of the tokens wanted in each row; it gives their states `[R, M, D]`."""
-    whole: Any = layer.forward
 
     def forward(
         hidden_states: Tensor,
@@ -57,7 +57,7 @@ def enable_last_token_only(layer: nn.Module) -> None:
         named["position_embeddings"] = tuple(_pick(x, last_RM) for x in position_embeddings)
         return whole(_pick(hidden_states, last_RM), **named)  # type: ignore[no-any-return]
 
-    layer.forward = forward
+    whole = upstream.replace_forward(layer, forward)
 
 
 def _pick(states_RCD: Tensor, columns_RM: Tensor) -> Tensor:

@@ -5,19 +5,20 @@ Here each layer's call is wrapped from the outside, and unwrapped again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from torch import Tensor, nn
+
+from gemma4vec.model import upstream
 
 
 @contextmanager
 def record_states(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """While this is open, a forward fills the list: what enters the first layer, then what leaves each layer."""
     states: list[Tensor] = []
-    calls = [layer._compiled_call_impl for layer in layers]
 
-    def around(call: Callable[..., Any]) -> Callable[..., Any]:
+    def around(_: int, call: Callable[..., Any]) -> Callable[..., Any]:
         def record(*arguments: Any, **named: Any) -> Any:
             if not states:
                 states.append(arguments[0] if arguments else named["hidden_states"])
@@ -27,13 +28,8 @@ def record_states(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
         return record
 
-    for layer, call in zip(layers, calls, strict=True):
-        layer._compiled_call_impl = around(call or layer._call_impl)
-    try:
+    with upstream.wrapped_calls(layers, around):
         yield states
-    finally:
-        for layer, call in zip(layers, calls, strict=True):
-            layer._compiled_call_impl = call
 
 
 def measure_shift(run: Callable[[], Any], layer: nn.Module, columns: slice) -> Tensor:
@@ -42,24 +38,20 @@ def measure_shift(run: Callable[[], Any], layer: nn.Module, columns: slice) -> T
     `run` is a forward of one row. It is cut off behind the layer: nothing after it is computed.
     """
     found: list[Tensor] = []
-    compiled = layer._compiled_call_impl
-    call: Callable[..., Any] = compiled or layer._call_impl
 
-    def twice(states_RCD: Tensor, *arguments: Any, **named: Any) -> Any:
-        other_RCD = states_RCD.clone()
-        other_RCD[:, columns].neg_()
-        outputs = [call(x, *arguments, **named) for x in (states_RCD, other_RCD)]
-        plain, moved = (x[0] if isinstance(x, tuple) else x for x in outputs)
-        found.append((moved - plain).detach().float().abs().amax((0, 2)))
-        raise _EnoughError
+    def around(_: int, call: Callable[..., Any]) -> Callable[..., Any]:
+        def twice(states_RCD: Tensor, *arguments: Any, **named: Any) -> Any:
+            other_RCD = states_RCD.clone()
+            other_RCD[:, columns].neg_()
+            outputs = [call(x, *arguments, **named) for x in (states_RCD, other_RCD)]
+            plain, moved = (x[0] if isinstance(x, tuple) else x for x in outputs)
+            found.append((moved - plain).detach().float().abs().amax((0, 2)))
+            raise _EnoughError
 
-    layer._compiled_call_impl = twice
-    try:
+        return twice
+
+    with upstream.wrapped_calls([layer], around), suppress(_EnoughError):
         run()
-    except _EnoughError:
-        pass
-    finally:
-        layer._compiled_call_impl = compiled
     return found[0]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gemma4vec.model import upstream
 from gemma4vec.model.backbone.architectures import library_attention, model_class, set_attention_mode
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.packing.packed_batch import PackedBatch
@@ -33,8 +34,8 @@ def empty_backbone(
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.* is deprecated", category=FutureWarning)
     config, architecture, window = set_attention_mode(config, causal=causal, allow_untested=allow_untested)
     with torch.device(device):
-        model: Any = model_class(config)._from_config(
-            config, dtype=dtype, attn_implementation=library_attention(config)
+        model = upstream.model_from_config(
+            model_class(config), config, dtype=dtype, attention=library_attention(config)
         )
     model.config.use_cache = False
     # Its last layer stands for others of its kind, so it must not leave out what only last tokens need.

@@ -5,12 +5,13 @@ slices, whose backward pass fills two arrays with zeros and adds them up; compil
 (measured on an AMD EPYC with AVX512: 3% of a training step). The gradient of a half turn is the half turn back.
 """
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from gemma4vec.model import upstream
 
 
 class _HalfTurn(torch.autograd.Function):
@@ -31,25 +32,26 @@ def rotate_half(x: Tensor) -> Tensor:
     return turned
 
 
-# What the library's modules had, by their names, where ours stands now.
-_LIBRARY: dict[str, Callable[[Tensor], Tensor]] = {}
+# The library's own function of each modeling file in which ours replaces it.
+_REPLACED: dict[str, Callable[[Tensor], Tensor]] = {}
 
 
 def use_fused_rotary(model: nn.Module, own: bool = True) -> bool:
-    """Let the layers of `model` rotate with it; gives whether they turn in the same way, so that it could be done.
+    """Let the layers of `model` call our `rotate_half`; returns whether they do.
 
-    The library calls it by a name of the model's module, so every model of that type in this process now rotates so:
-    the same values, and the same gradients. `own=False` puts the library's back.
+    The library looks the function up in the model's module, so this changes every model of that type in this process:
+    values and gradients stay the same. `own=False` restores the library's function.
     """
-    module: Any = sys.modules[type(model).__module__]
+    file = type(model).__module__
     if not own:
-        if module.__name__ in _LIBRARY:
-            module.rotate_half = _LIBRARY.pop(module.__name__)
+        if file in _REPLACED:
+            upstream.set_rotate_half(model, _REPLACED.pop(file))
         return False
+    library = upstream.rotate_half_of(model)
     x = torch.arange(8.0)
-    if not hasattr(module, "rotate_half") or not torch.equal(module.rotate_half(x), rotate_half(x)):
-        return False  # some models pair neighbours instead of halves
-    if module.rotate_half is not rotate_half:
-        _LIBRARY[module.__name__] = module.rotate_half
-        module.rotate_half = rotate_half
+    if library is None or not torch.equal(library(x), rotate_half(x)):
+        return False  # some models pair neighbors instead of halves
+    if library is not rotate_half:
+        _REPLACED[file] = library
+        upstream.set_rotate_half(model, rotate_half)
     return True

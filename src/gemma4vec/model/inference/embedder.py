@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gemma4vec.errors import InputError
+from gemma4vec.model import upstream
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.backbone.compilation import (
     CHARACTERS_WORTH_IT,
@@ -172,15 +173,13 @@ class Embedder:
         if not choice.on:
             self._notice(f"encoding with uncompiled layers: {choice.reason}")
             return
-        from torch._dynamo.exc import TorchDynamoException  # a second's import that a single query does not need
-
         use_compile_cache()
         shape = max(2, self.tokens_per_forward // _ROW_TOKENS), _ROW_TOKENS
         try:
             with torch.inference_mode():
                 run_compiled(backbone, lambda: check(backbone, *shape))
             self._compiled = True
-        except TorchDynamoException as error:
+        except upstream.compiler_errors() as error:
             self._notice(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
 
     def _lay_out(self, texts: Sequence[Prompted]) -> list[PackedBatch]:

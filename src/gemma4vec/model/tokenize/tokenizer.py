@@ -14,6 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gemma4vec.errors import InputError
+from gemma4vec.model import upstream
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.packing.packed_batch import Tokens
 from gemma4vec.model.tokenize.prompt_boundary import count_prompts_without_closing_space
@@ -159,8 +160,7 @@ def load_tokenizer(path: str | Path, *, append_eos: bool, apart: Prompts | None 
         count_prompts_without_closing_space(tokenizer, apart)
     tokenizer.padding_side = "right"
     # A multimodal base's tokenizer names its processor; saved with a text model, nobody could open it.
-    tokenizer._processor_class = None
-    tokenizer.init_kwargs.pop("processor_class", None)
+    upstream.forget_processor(tokenizer)
     return TextTokenizer(tokenizer)
 
 

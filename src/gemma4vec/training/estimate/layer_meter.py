@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gemma4vec.model import upstream
 from gemma4vec.model.backbone.backbone import Backbone
 
 # Layer (None: everything else), and whether compiled layers take the layout.
@@ -57,17 +58,12 @@ class LayerMeter:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Measure while this is open."""
-        layers: list[Any] = self.backbone.layers
-        calls = [layer._compiled_call_impl for layer in layers]
         watch = self.backbone.register_forward_pre_hook(self._note_layout)
-        for number, (layer, call) in enumerate(zip(layers, calls, strict=True)):
-            layer._compiled_call_impl = self._around(number, call or layer._call_impl)
         try:
-            yield
+            with upstream.wrapped_calls(self.backbone.layers, self._around):
+                yield
         finally:
             watch.remove()
-            for layer, call in zip(layers, calls, strict=True):
-                layer._compiled_call_impl = call
 
     @contextmanager
     def keeping_count(self) -> Iterator[None]:
