@@ -37,8 +37,7 @@ from gemma4vec.data.sample import sample_suite
 from gemma4vec.data.stamps import file_hash
 from gemma4vec.data.suites import load_suite, write_suite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.compare import compare
-from gemma4vec.evaluation.compare_seeds import averaged
+from gemma4vec.evaluation.compare_seeds import averaged, compare
 from gemma4vec.evaluation.result import load_result
 from gemma4vec.files import home, sha256_text, write_json
 

@@ -31,7 +31,7 @@ from record import RESULTS, as_program, say, write_result
 
 from gemma4vec.data.stamps import file_hash
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.compare import compare
+from gemma4vec.evaluation.compare_seeds import compare
 from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.files import sha256_text
 from gemma4vec.ledger.runs import RunFolder

@@ -18,7 +18,7 @@ import pytest
 from tiny_matrix import write_matrix, write_place
 
 from gemma4vec.cli.main import execute
-from gemma4vec.evaluation.compare import compare
+from gemma4vec.evaluation.compare_seeds import compare
 from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.ledger.runs import RunFolder, list_runs
 from gemma4vec.statistics.bootstrap import mean_interval

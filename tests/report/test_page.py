@@ -10,7 +10,7 @@ import pytest
 from synthetic_run import add_result, add_training, make_run, make_suite
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.compare import compare
+from gemma4vec.evaluation.compare_seeds import compare
 from gemma4vec.evaluation.result import Result, load_result, save_result
 from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.report.page import write_report

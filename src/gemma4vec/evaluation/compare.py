@@ -1,7 +1,10 @@
-"""Compare two results query by query: how large is the difference A - B, and is it more than noise?"""
+"""The paired comparison of two results, query by query: how large is the difference A - B, and is it more than noise?
+
+`_compare_uncorrected` knows nothing of other comparisons, so it is private to this room; everybody else calls the
+functions that take the family's size from the ledger.
+"""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +15,8 @@ from gemma4vec.data.suite_kinds import LOWER_IS_BETTER
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.compare_figures import compare_figures, figure_of
 from gemma4vec.evaluation.contamination import WithoutTouched, without_touched
-from gemma4vec.evaluation.result import Result, load_result
+from gemma4vec.evaluation.result import Result
+from gemma4vec.ledger.family import Family
 from gemma4vec.statistics.bootstrap import Interval
 from gemma4vec.statistics.equivalence import Equivalence, equivalence, non_inferiority, of_estimate
 from gemma4vec.statistics.multiplicity import adjust
@@ -56,6 +60,7 @@ class Comparison:
         wins, losses, ties: queries where A is above, below, equal to B.
         largest_wins, largest_losses: queries with the largest differences.
         differing_settings: setting -> (A's value, B's value), where both have it and they differ.
+        family: what the family's size was counted from in the ledger; None where it was not asked.
     """
 
     a: str
@@ -80,6 +85,7 @@ class Comparison:
     kind: str = "retrieval"
     seeds: SeedInterval | None = None
     without_touched: WithoutTouched | None = None
+    family: Family | None = None
 
     @property
     def difference(self) -> float:
@@ -107,9 +113,9 @@ class Comparison:
         return plain
 
 
-def compare(
-    a: Result | Path,
-    b: Result | Path,
+def _compare_uncorrected(
+    a: Result,
+    b: Result,
     metric: str | None = None,
     *,
     resamples: int = 10_000,
@@ -124,7 +130,7 @@ def compare(
     """Compare two results on the same suite; the difference is A - B.
 
     Args:
-        a, b: results, or folders that `load_result` reads.
+        a, b: results.
         metric: a metric that both have; None is the suite's own. Of a loss less is better. A figure of all pairs
             together (Spearman, average precision) is compared by bootstrap and rank swaps (`compare_figures`).
         resamples: random sign flips.
@@ -141,8 +147,6 @@ def compare(
     Raises:
         InputError: different suites or queries, a metric that one lacks, different truncation limits.
     """
-    a = a if isinstance(a, Result) else load_result(a)
-    b = b if isinstance(b, Result) else load_result(b)
     metric = metric or a.metric
     differing = check_comparable(a, b, metric, allow_different_settings=allow_different_settings)
     keys, lower = a.keys, metric in LOWER_IS_BETTER
@@ -185,6 +189,26 @@ def compare(
         seeds=seeds,
         without_touched=without_touched(a, b, metric, seed=seed),
     )
+
+
+class LargestDifferences(NamedTuple):
+    """The queries with the largest differences A - B, largest first."""
+
+    largest_wins: list[QueryDifference]
+    largest_losses: list[QueryDifference]
+
+
+def largest_differences(a: Result, b: Result, metric: str) -> LargestDifferences:
+    """Queries to look at: no verdict, so no comparison that the ledger would count.
+
+    Args:
+        metric: one whose score is a mean over queries.
+
+    Raises:
+        InputError: as `check_comparable`.
+    """
+    check_comparable(a, b, metric)
+    return LargestDifferences(*_largest(a.keys, a.values(metric)[1], b.values(metric)[1]))
 
 
 class _Asked(NamedTuple):
@@ -256,7 +280,7 @@ def check_comparable(
     """Refuse two results whose comparison would not be fair; gives the settings that differ all the same.
 
     Raises:
-        InputError: as `compare`.
+        InputError: different suites or queries, a metric that one lacks, different truncation limits.
     """
     _check_same_suite(a, b)
     differing = differing_settings(a, b)

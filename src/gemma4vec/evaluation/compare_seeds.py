@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.compare import check_limits
+from gemma4vec.evaluation.compare import Comparison, check_limits
 from gemma4vec.evaluation.family import Compared, Spread, compare_pairs, contents, family_of_results, fingerprint
 from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.evaluation.scored import PAIRED
@@ -47,15 +47,71 @@ class Side:
         return len(self.results) == 1 and not (self.results[0].settings.get("run") or {}).get("recipe_id")
 
 
-def side_of(folders: Sequence[Path]) -> Side:
-    """The results in these folders with the seeds of their runs.
+Results = Result | Path | Sequence[Result | Path]
+"""One result or several, each with the folder that `load_result` reads in its place."""
+
+
+def compare(
+    a: Results,
+    b: Results,
+    metric: str | None = None,
+    *,
+    seed: int = 0,
+    margin: float | None = None,
+    no_worse_than: float | None = None,
+    allow_different_settings: bool = False,
+) -> Comparison:
+    """Compare two evaluations query by query; the difference is A - B. The same as `gemma4vec compare`.
+
+    The p-value is corrected for the family that the ledger counts on this suite and metric since the last freeze, and
+    the ledger records the comparison (docs/ledger.md).
+
+    Args:
+        a, b: a result or its folder; several of one recipe's runs are averaged query by query. Seeds are paired where
+            folders inside runs are given.
+        metric: one that both have; None is the suite's own.
+        seed: of the random sign flips.
+        margin: differences below it do not matter; only with it can the verdict be "equivalent".
+        no_worse_than: asks too whether A is worse than B by less than this.
+        allow_different_settings: compare even where the models cut texts at different lengths.
+
+    Returns:
+        The comparison, whose `verdict.p` is corrected (`test.p` is not) and whose `family` says what for.
+
+    Raises:
+        InputError: as `compare_sides`; a margin that is not above zero; a side without results.
+    """
+    for name, value in (("margin", margin), ("no_worse_than", no_worse_than)):
+        if value is not None and not value > 0:
+            raise InputError(f"{name} {value}: give a number above zero, such as 0.01")
+    (found,), _ = compare_sides(
+        [(side_of(_listed(a)), side_of(_listed(b)))],
+        metric,
+        seed=seed,
+        margin=margin,
+        no_worse_than=no_worse_than,
+        allow_different_settings=allow_different_settings,
+    )
+    return found
+
+
+def _listed(side: Results) -> Sequence[Result | Path]:
+    found = [side] if isinstance(side, Result | Path) else list(side)
+    if not found:
+        raise InputError("a side without results; give a result, its folder, or several of one recipe's runs")
+    return found
+
+
+def side_of(results: Sequence[Result | Path]) -> Side:
+    """Results, or those in these folders with the seeds of their runs.
 
     Raises:
         InputError: as `result.load_result`.
     """
-    runs = [run_around(folder) for folder in folders]
+    runs = [run_around(one) if isinstance(one, Path) else None for one in results]
     return Side(
-        [load_result(folder) for folder in folders], [run.manifest.get("seed") if run else None for run in runs]
+        [load_result(one) if isinstance(one, Path) else one for one in results],
+        [run.manifest.get("seed") if run else None for run in runs],
     )
 
 
@@ -76,7 +132,7 @@ def compare_sides(
         correction: "holm" for claims, "benjamini-hochberg" for exploration.
 
     Raises:
-        InputError: as `compare.compare`; runs of one side that differ in recipe, queries or settings that matter.
+        InputError: as `compare_pairs`; runs of one side that differ in recipe, queries or settings that matter.
     """
     metric = metric or pairs[0][0].results[0].metric
     for side in {id(side): side for pair in pairs for side in pair}.values():
@@ -130,7 +186,7 @@ def _over_seeds(a: Side, b: Side, metric: str, seed: int, family: int) -> Spread
     rows_a, rows_b = _rows(a, metric), _rows(b, metric)
     tasks = [task for task, _ in a.results[0].values(metric)[0]]
     if rows_a.shape[1] != rows_b.shape[1]:
-        return Spread()  # `compare` says which queries differ
+        return Spread()  # `compare_pairs` says which queries differ
     paired = _paired_seeds(a, b)
     if paired:
         rows = np.stack([rows_a[i] - rows_b[j] for i, j in paired])

@@ -158,7 +158,7 @@ def _documents(batch: dict[str, Any]) -> list[Document]:
     return [Document(body, title or None) for body, title in zip(bodies, titles or [None] * len(bodies), strict=True)]
 
 
-def score_mteb(
+def _score_mteb(
     model: EmbeddingModel, suite: MtebSuite, *, metrics: Sequence[str], progress: Progress
 ) -> dict[str, Scored]:
     """Scores of every item, by subset.

@@ -16,7 +16,7 @@ from gemma4vec.evaluation.retrieve import EmbeddingModel, check_unit
 from gemma4vec.evaluation.scored import Scored
 
 
-def score_sts(model: EmbeddingModel, suite: StsSuite, *, progress: Progress) -> Scored:
+def _score_sts(model: EmbeddingModel, suite: StsSuite, *, progress: Progress) -> Scored:
     """Cosine of every pair as fp32, computed in double precision so that pairs of equal sentences tie at 1.
 
     Raises:

@@ -13,7 +13,7 @@ from gemma4vec.evaluation.scored import Scored
 TOP = 10  # ranks kept with their scores, for reports
 
 
-def score_retrieval(
+def _score_retrieval(
     ranker: Ranker, suite: RetrievalSuite, *, metrics: Sequence[str], depth: int, progress: Progress
 ) -> Scored:
     """Every metric of every query.

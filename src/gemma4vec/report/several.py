@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.compare import Comparison, check_comparable, check_limits, compare
+from gemma4vec.evaluation.compare import Comparison, check_comparable, check_limits, largest_differences
 from gemma4vec.evaluation.compare_seeds import Side, averaged, check_same_questions, compare_sides
 from gemma4vec.evaluation.family import contents
 from gemma4vec.evaluation.result import Result, load_result
@@ -272,7 +272,7 @@ def _examples(
     found.names = {"trained": best, "other": other}
     if len(found.results) == 2 and metric == PRIMARY:
         with contextlib.suppress(InputError):  # why they cannot be compared stands among the notes
-            found.comparisons["other"] = compare(found.results["trained"], found.results["other"], metric)
+            found.largest["other"] = largest_differences(found.results["trained"], found.results["other"], metric)
     return found
 
 
