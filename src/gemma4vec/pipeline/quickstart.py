@@ -21,6 +21,7 @@ from gemma4vec.data.suites import RetrievalSuite, load_suite, write_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.bm25_model import Bm25Model
 from gemma4vec.evaluation.evaluate import evaluate
+from gemma4vec.evaluation.guards import check_allowed
 from gemma4vec.evaluation.ranking import Ranker
 from gemma4vec.evaluation.result import Result, load_result
 from gemma4vec.evaluation.retrieve import EmbeddingModel
@@ -178,6 +179,7 @@ def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite, say: Say) -> None
     if (run.evaluation("trained", suite.name) / "metrics.json").exists() and (index / "meta.json").exists():
         return
     embedder = Embedder.load(run.path, notice=say)
+    check_allowed(embedder, [suite], notice=say)  # before the texts are embedded
     report = _spoken(say)
     vectors_MD = embedder.encode_document(suite.corpus, progress=lambda done, total: report("documents", done, total))
     folder = run.evaluation("trained", suite.name)
