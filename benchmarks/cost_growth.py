@@ -219,13 +219,13 @@ def searched(count: int, dimension: int, repeats: int) -> Point:
 def ranked(count: int, repeats: int) -> Point:
     """BM25 of random texts of 60 words; queries have 8 of a document's."""
     from gemma4vec.retrieval.bm25 import BM25Index
-    from gemma4vec.retrieval.tokenise import text_tokens
+    from gemma4vec.retrieval.tokenize import tokenize_text
 
     texts = made_texts(count, 60)
     chance = random.Random(1)
     queries = [" ".join(chance.sample(chance.choice(texts).split(), 8)) for _ in range(QUERIES)]
     started = time.perf_counter()
-    index = BM25Index.build(texts, tokens=text_tokens)
+    index = BM25Index.build(texts, tokenize=tokenize_text)
     built = time.perf_counter() - started
     seconds = timed(lambda: index.search(queries, min(100, count)), repeats)
     return {

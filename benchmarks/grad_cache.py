@@ -144,7 +144,7 @@ def loss_seconds(task: Any, rows: int, width: int, device: str) -> float:
     import torch
     from torch.nn import functional
 
-    from gemma4vec.objective.duplicates import Keys
+    from gemma4vec.objective.false_negatives import TextHashes
     from gemma4vec.training.terms import Vectors, term_values, weighted_sum
 
     def unit(*shape: int) -> torch.Tensor:
@@ -152,7 +152,7 @@ def loss_seconds(task: Any, rows: int, width: int, device: str) -> float:
 
     keys = torch.arange(rows * (2 + NEGATIVES), device=device)
     vectors = Vectors(unit(rows), unit(rows), unit(rows, NEGATIVES), {})
-    known = Keys(keys[:rows], keys[rows : 2 * rows], keys[2 * rows :].view(rows, NEGATIVES))
+    known = TextHashes(keys[:rows], keys[rows : 2 * rows], keys[2 * rows :].view(rows, NEGATIVES))
     started = time.perf_counter()
     weighted_sum(task.objective, term_values(task.objective, vectors, known)).backward()  # type: ignore[no-untyped-call]
     if device == "cuda":

@@ -13,7 +13,7 @@ from record import machine_slug, say
 
 from gemma4vec.files import home, write_json
 from gemma4vec.ledger.environment import environment
-from gemma4vec.machine.describe import describe
+from gemma4vec.machine.describe import describe_machine
 
 Measured = dict[str, Any]
 
@@ -39,7 +39,7 @@ class Kept:
         any_commit: bool = False,
     ):
         self.file = (folder or home() / "benchmarks") / f"{name}.json"
-        around = {"machine": machine_slug(describe()), "git": None if any_commit else environment()["git"]}
+        around = {"machine": machine_slug(describe_machine()), "git": None if any_commit else environment()["git"]}
         self.about = json.loads(json.dumps(around | about))
         self.settings: dict[str, Measured] = {}
         if not fresh and self.file.is_file():

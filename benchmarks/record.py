@@ -11,7 +11,7 @@ from typing import Any
 from gemma4vec.errors import Gemma4VecError
 from gemma4vec.files import write_json
 from gemma4vec.ledger.environment import environment
-from gemma4vec.machine.describe import describe
+from gemma4vec.machine.describe import describe_machine
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -57,7 +57,7 @@ def write_result(name: str, measured: dict[str, Any], folder: Path = RESULTS, *,
     Raises:
         WorkError: the folder cannot be written.
     """
-    machine = describe()
+    machine = describe_machine()
     file = folder / f"{name}-{machine_slug(machine)}.json"
     around = environment()
     write_json(

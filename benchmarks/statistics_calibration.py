@@ -21,7 +21,7 @@ from scipy import stats
 from gemma4vec.errors import WorkError
 from gemma4vec.statistics.agreement import agreement
 from gemma4vec.statistics.bootstrap import mean_interval
-from gemma4vec.statistics.equivalence import non_inferiority
+from gemma4vec.statistics.equivalence import non_inferiority_test
 from gemma4vec.statistics.multiplicity import benjamini_hochberg, holm
 from gemma4vec.statistics.paired import sign_flip_test
 from gemma4vec.statistics.seeds import seed_interval
@@ -193,7 +193,7 @@ def at_the_margin(arguments: argparse.Namespace) -> dict[str, Any]:
         kind, margin = KINDS[name], 0.05
         drawn = kind.draw(np.random.default_rng([arguments.seed, 100 + number]), arguments.trials, SIZES[0])
         strata = kind.strata(SIZES[0]) if kind.strata else None
-        found[name] = share(np.array([non_inferiority(row - margin, margin, strata).shown for row in drawn]))
+        found[name] = share(np.array([non_inferiority_test(row - margin, margin, strata).shown for row in drawn]))
     return found
 
 

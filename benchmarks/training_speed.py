@@ -27,7 +27,7 @@ from gemma4vec.errors import InputError, WorkError
 from gemma4vec.model.bases import resolve_base
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.retrieval.tokenise import code_tokens, text_tokens
+from gemma4vec.retrieval.tokenize import tokenize_code, tokenize_text
 
 if TYPE_CHECKING:
     from our_trainer import Ours
@@ -154,7 +154,7 @@ def chosen_rows(rows: Sequence[Row], recipe: Recipe, number_of_batches: int) -> 
         say(f"mining up to {missing} more hard negatives a row")
         code = any(source.source == "pycode" for source in stage.data)
         corpus = [document for row in rows for document in row.pos]
-        mined = mine_bm25(chosen, corpus, missing, tokens=code_tokens if code else text_tokens)
+        mined = mine_bm25(chosen, corpus, missing, tokens=tokenize_code if code else tokenize_text)
         chosen = [row for row in mined if len(row.neg) >= wanted]
     return chosen
 
@@ -205,14 +205,14 @@ def compare_losses(ours: "Ours", peer: "Peer", temperature: float) -> dict[str, 
     """
     import torch
 
-    from gemma4vec.objective.nce import duplicate_mask
+    from gemma4vec.objective.nce import false_negative_mask
 
     exact = ours.dtype == torch.float32
     tolerance = 5e-4 if exact else 2**-8 / temperature
     losses: dict[int, tuple[float, float]] = {}
     line = ""
     for number, batch in enumerate(islice(ours.stage.task.batches(0), SEARCHED)):
-        if duplicate_mask(batch.query_keys_N, batch.positive_keys_N, batch.negative_keys_NK).any():
+        if false_negative_mask(batch.query_keys_N, batch.positive_keys_N, batch.negative_keys_NK).any():
             continue
         losses[number] = (ours.loss_of(batch), peer.loss_of(number))
         our_loss, their_loss = (float(value) for value in np.mean(list(losses.values()), axis=0))

@@ -134,7 +134,7 @@ def write_json(path: Path, value: Any) -> None:
         stream.write("\n")
 
 
-def tree_bytes(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
     """What the files below a folder take; those that go away meanwhile count nothing."""
     total = 0
     for path in folder.rglob("*"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gemma4vec.machine.compiler import missing_compiler
+from gemma4vec.machine.compiler import missing_for_compile
 from tiny_model import write_tiny
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks/gpu.py"
@@ -62,7 +62,7 @@ def test_all_paths_are_compared(base: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(missing_compiler("cpu") is not None, reason="torch.compile needs a compiler")
+@pytest.mark.skipif(missing_for_compile("cpu") is not None, reason="torch.compile needs a compiler")
 def test_a_small_gemma_4_is_compiled(base: Path, data: Path, tmp_path: Path) -> None:
     compared = result_of("correctness", base, tmp_path)["by_model"]["gemma-4, causal"]  # type: ignore[index]
     assert compared["shared beginnings, compiled"]["ok"], compared

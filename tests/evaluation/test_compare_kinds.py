@@ -11,7 +11,7 @@ from gemma4vec.evaluation.compare import _compare_uncorrected
 from gemma4vec.evaluation.compare_seeds import Side, compare_sides
 from gemma4vec.evaluation.result import Result
 from gemma4vec.evaluation.scored import task_scores
-from gemma4vec.statistics.correlation import figure_difference, figure_interval, spearman_difference
+from gemma4vec.statistics.correlation import pair_metric_difference, pair_metric_interval, spearman_difference
 
 SETTINGS = {"suite": {"fingerprint": "x"}, "model": {}}
 
@@ -105,9 +105,9 @@ def test_under_the_null_figures_reject_as_often_as_they_say():
     for _ in range(trials):
         gold = generator.integers(0, 2, 40).astype(float)
         a, b = (gold + generator.normal(0, 1.5, 40) for _ in range(2))
-        rejected += figure_difference("ap", [(a, b, gold)], resamples=200).p < 0.05
+        rejected += pair_metric_difference("ap", [(a, b, gold)], resamples=200).p < 0.05
     assert rejected / trials < 0.09
 
 
 def test_an_interval_of_equal_similarities_says_nothing():
-    assert figure_interval("spearman", [(np.ones(8), np.arange(8.0))]).method == "degenerate"
+    assert pair_metric_interval("spearman", [(np.ones(8), np.arange(8.0))]).method == "degenerate"

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gemma4vec.machine.describe import cpu_model, describe, memory_bytes, usable_cores
+from gemma4vec.machine.describe import cpu_model, describe_machine, memory_bytes, usable_cores
 
 ALL_CORES = len(os.sched_getaffinity(0))
 
@@ -76,7 +76,7 @@ def test_cpu_model(tmp_path: Path) -> None:
 
 
 def test_the_record_is_plain_json_and_names_no_host_or_user() -> None:
-    record = describe()
+    record = describe_machine()
     text = json.dumps(record)
     assert record["cores"] == usable_cores()
     assert os.uname().nodename not in text

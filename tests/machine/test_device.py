@@ -42,7 +42,7 @@ def test_a_gpu_without_kernels_is_left_and_said_why(
 
 def test_doctor_warns_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, (6, 1), ["sm_75"])
-    monkeypatch.setattr(doctor, "gpus", lambda: [{"name": "Example", "memory_gb": 8.0, "capability": "6.1"}])
+    monkeypatch.setattr(doctor, "list_gpus", lambda: [{"name": "Example", "memory_gb": 8.0, "capability": "6.1"}])
     check = doctor.check_gpu()
     assert check.state == "warn" and "kernels from 7.5 on" in check.finding
 

@@ -9,14 +9,14 @@ import torch
 
 from gemma4vec.machine import compiler, doctor
 from gemma4vec.machine.device import DeviceChoice
-from gemma4vec.machine.doctor import examine
+from gemma4vec.machine.doctor import run_checks
 from gemma4vec.machine.versions import TESTED
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_this_machine() -> None:
-    checks = {check.name: check for check in examine()}
+    checks = {check.name: check for check in run_checks()}
     assert len(checks) == 12
     assert checks["versions"].state == "ok", checks["versions"].finding
     assert checks["model hub"].state == "ok"  # offline by choice, in tests

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from gemma4vec.machine import network
-from gemma4vec.machine.network import ask_hub
+from gemma4vec.machine.network import ping_hub
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def server() -> Iterator[str]:
 @pytest.mark.parametrize("path", ["", "/forbidden"])
 def test_an_answer_of_any_status_is_an_answer(server: str, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     monkeypatch.setenv("HF_ENDPOINT", server + path)
-    state = ask_hub(5)
+    state = ping_hub(5)
     assert state.reachable and server in state.reason
 
 
@@ -47,7 +47,7 @@ def test_a_refused_connection_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
-        state = ask_hub(5)
+        state = ping_hub(5)
     assert not state.reachable and "cannot be reached" in state.reason
 
 
@@ -57,7 +57,7 @@ def test_silence_ends_at_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None
         silent.listen()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         before = time.monotonic()
-        state = ask_hub(0.3)
+        state = ping_hub(0.3)
     assert not state.reachable
     assert time.monotonic() - before < 3
 
@@ -66,7 +66,7 @@ def test_a_name_lookup_that_hangs_ends_at_the_time_limit(monkeypatch: pytest.Mon
     release = threading.Event()
     monkeypatch.setattr(network, "_ask", lambda _: release.wait(30))
     before = time.monotonic()
-    state = ask_hub(0.2)
+    state = ping_hub(0.2)
     assert not state.reachable and "within 0.2 s" in state.reason
     assert time.monotonic() - before < 3
     release.set()
@@ -76,4 +76,4 @@ def test_a_name_lookup_that_hangs_ends_at_the_time_limit(monkeypatch: pytest.Mon
 def test_offline_by_choice_asks_nobody(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
     monkeypatch.setattr(network, "_ask", lambda _: pytest.fail("asked"))
-    assert not ask_hub(1).reachable
+    assert not ping_hub(1).reachable

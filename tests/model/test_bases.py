@@ -288,7 +288,7 @@ def test_what_the_hub_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert issubclass(GatedRepoError, HfHubHTTPError)
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    monkeypatch.setattr(hub, "ask_hub", lambda _: network.HubState(True, "answers"))
+    monkeypatch.setattr(hub, "ping_hub", lambda _: network.HubState(True, "answers"))
     with pytest.raises(InputError, match="access is restricted"):
         resolve_base("google/gemma-3-1b-pt", notice=silent)
 

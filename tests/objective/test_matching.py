@@ -12,7 +12,7 @@ from gemma4vec.objective.matching import (
     embedding_matching,
     margin_mse,
     relational_matching,
-    row_scores,
+    score_candidates,
     score_distillation,
 )
 
@@ -58,12 +58,12 @@ def test_relational_matching_is_the_double_sum_in_any_block(elements: int) -> No
     student, teacher = unit(7, 5, seed=1), unit(7, 3, seed=2)
     pairs = [(i, j) for i in range(7) for j in range(7) if i != j]
     expected = torch.stack([(student[i] @ student[j] - teacher[i] @ teacher[j]) ** 2 for i, j in pairs]).mean()
-    found = relational_matching(student, teacher, elements=elements)
+    found = relational_matching(student, teacher, max_scores=elements)
     assert (found - expected).item() == pytest.approx(0.0, abs=1e-12)
     wanted, unused = torch.autograd.grad(expected, [student, teacher])
     assert unused.abs().max() > 0
     torch.testing.assert_close(torch.autograd.grad(found, student)[0], wanted, rtol=0, atol=1e-12)
-    assert torch.autograd.gradcheck(lambda s: 3 * relational_matching(s, teacher, elements=elements), student)
+    assert torch.autograd.gradcheck(lambda s: 3 * relational_matching(s, teacher, max_scores=elements), student)
     turned = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
     assert relational_matching(student, student @ turned).item() == pytest.approx(0.0, abs=1e-12)
 
@@ -76,7 +76,7 @@ def columns(k: int) -> list[Tensor]:
 def test_score_losses_are_those_of_sentence_transformers(k: int) -> None:
     vectors = columns(k)
     teacher = 3 * torch.randn(4, 1 + k, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
-    scores = row_scores(vectors[0], vectors[1], torch.stack(vectors[2:], dim=1))
+    scores = score_candidates(vectors[0], vectors[1], torch.stack(vectors[2:], dim=1))
     for ours, theirs in (
         (margin_mse(scores, teacher), MarginMSELoss(nn.Identity())),  # type: ignore[arg-type]
         (

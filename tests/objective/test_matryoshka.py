@@ -38,7 +38,7 @@ def test_equals_sentence_transformers_in_value_and_gradient(weights: list[float]
     expected = wrapped([{"vectors": column} for column in columns], torch.empty(0))
 
     def loss(queries: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        return nce(queries, positives, negatives, temperature=0.1, hardness=5.0, elements=20)
+        return nce(queries, positives, negatives, temperature=0.1, hardness=5.0, max_scores=20)
 
     found = matryoshka(loss, inputs, [8, 4, 2], weights)
     assert found.item() == pytest.approx(expected.item(), abs=1e-12)

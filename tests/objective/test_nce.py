@@ -10,7 +10,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gemma4vec.objective.nce import duplicate_mask, info_nce
+from gemma4vec.objective.nce import false_negative_mask, info_nce
 
 
 def unit(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -143,7 +143,7 @@ def test_duplicate_mask_equals_a_double_loop(data: st.DataObject, n: int, k: int
         known = {positives[j] for j in range(n) if queries[j] == queries[i]} | {queries[i]}
         for c, candidate in enumerate(candidates):
             expected[i, c] = c != i and candidate in known
-    found = duplicate_mask(torch.tensor(queries), torch.tensor(positives), torch.tensor(negatives).view(n, k))
+    found = false_negative_mask(torch.tensor(queries), torch.tensor(positives), torch.tensor(negatives).view(n, k))
     assert torch.equal(found, expected)
     if k == 0:
-        assert torch.equal(duplicate_mask(torch.tensor(queries), torch.tensor(positives)), expected)
+        assert torch.equal(false_negative_mask(torch.tensor(queries), torch.tensor(positives)), expected)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gemma4vec.objective.duplicates import Duplicates, Keys
-from gemma4vec.objective.nce import duplicate_mask, info_nce, nce, self_contrast
+from gemma4vec.objective.false_negatives import FalseNegatives, TextHashes
+from gemma4vec.objective.nce import false_negative_mask, info_nce, nce, self_contrast
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -48,20 +48,20 @@ def batch(n: int, k: int, seed: int, dimensions: int = 5) -> tuple[Tensor, Tenso
     )
 
 
-def random_keys(n: int, k: int, seed: int, texts: int = 8) -> Keys:
+def random_keys(n: int, k: int, seed: int, texts: int = 8) -> TextHashes:
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
         return torch.randint(texts, shape, generator=generator) * 7919 - 2**62
 
-    return Keys(draw(n), draw(n), draw(n, k))
+    return TextHashes(draw(n), draw(n), draw(n, k))
 
 
 def slow(
     queries: Tensor,
     positives: Tensor,
     negatives: Tensor,
-    keys: Keys | None,
+    keys: TextHashes | None,
     temperature: Tensor,
     *,
     share_hard_negatives: bool = True,
@@ -124,7 +124,7 @@ def test_values_and_gradients_are_those_of_the_definition(options: dict[str, Any
         expected = slow(*inputs, keys, temperature, **options)
         wanted = torch.autograd.grad(expected, [*inputs, temperature], allow_unused=True, materialize_grads=True)
         for elements in (1, 17, 10**6):
-            found = nce(*inputs, temperature=temperature, keys=keys, elements=elements, **options)
+            found = nce(*inputs, temperature=temperature, text_hashes=keys, max_scores=elements, **options)
             assert (found - expected).item() == pytest.approx(0.0, abs=1e-12)
             got = torch.autograd.grad(found, [*inputs, temperature], allow_unused=True, materialize_grads=True)
             for ours, theirs in zip(got, wanted, strict=True):
@@ -134,11 +134,13 @@ def test_values_and_gradients_are_those_of_the_definition(options: dict[str, Any
 @pytest.mark.parametrize("share", [True, False])
 def test_with_alpha_0_and_at_rest_it_is_plain_nce_whole_and_in_blocks(share: bool) -> None:
     inputs, keys = batch(9, 3, 1), random_keys(9, 3, 5, texts=20)
-    mask = duplicate_mask(keys.queries_N, keys.positives_N, keys.negatives_NK)
+    mask = false_negative_mask(keys.queries_N, keys.positives_N, keys.negatives_NK)
     plain = info_nce(*inputs, temperature=0.05, share_hard_negatives=share, false_negative_NM=mask)
-    whole = nce(*inputs, temperature=0.05, hardness=0.0, share_hard_negatives=share, keys=keys)
+    whole = nce(*inputs, temperature=0.05, hardness=0.0, share_hard_negatives=share, text_hashes=keys)
     assert torch.equal(whole, plain)  # to the last bit: recipes from before the options train as they did
-    in_blocks = nce(*inputs, temperature=0.05, hardness=0.0, share_hard_negatives=share, keys=keys, elements=40)
+    in_blocks = nce(
+        *inputs, temperature=0.05, hardness=0.0, share_hard_negatives=share, text_hashes=keys, max_scores=40
+    )
     assert (in_blocks - plain).item() == pytest.approx(0.0, abs=1e-12)
     for ours, theirs in zip(torch.autograd.grad(in_blocks, inputs), torch.autograd.grad(plain, inputs), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
@@ -177,7 +179,7 @@ def across(gradient: Tensor, vector: Tensor) -> Tensor:
 )
 def test_options_are_those_of_sentence_transformers(k: int, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     inputs = batch(6, k, 3)
-    found = nce(*inputs, temperature=0.1, elements=50, **({"hardness": 0.0} | ours))
+    found = nce(*inputs, temperature=0.1, max_scores=50, **({"hardness": 0.0} | ours))
     loss = MultipleNegativesRankingLoss(GivenEmbeddings(), scale=10.0, **theirs)  # type: ignore[arg-type]
     columns = [inputs[0], inputs[1], *(inputs[2][:, column] for column in range(k))]
     expected = loss([{"vectors": column} for column in columns], torch.empty(0))
@@ -194,7 +196,7 @@ def test_gradients_pass_finite_differences(options: dict[str, Any]) -> None:
     keys = random_keys(4, 2, 1, texts=12)
 
     def loss(queries: Tensor, positives: Tensor, negatives: Tensor, temperature: Tensor) -> Tensor:
-        return nce(queries, positives, negatives, temperature=temperature, keys=keys, elements=10, **options)
+        return nce(queries, positives, negatives, temperature=temperature, text_hashes=keys, max_scores=10, **options)
 
     assert torch.autograd.gradcheck(loss, (*batch(4, 2, 1, dimensions=3), temperature))
 
@@ -204,9 +206,9 @@ def test_gradients_pass_finite_differences(options: dict[str, Any]) -> None:
 def test_the_order_of_rows_does_not_matter(seed: int, n: int, k: int, options: dict[str, Any], elements: int) -> None:
     inputs, keys = batch(n, k, seed), random_keys(n, k, seed)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    shuffled = Keys(keys.queries_N[order], keys.positives_N[order], keys.negatives_NK[order])
-    one = nce(*inputs, temperature=0.1, keys=keys, elements=elements, **options)
-    two = nce(*(part[order] for part in inputs), temperature=0.1, keys=shuffled, elements=elements, **options)
+    shuffled = TextHashes(keys.queries_N[order], keys.positives_N[order], keys.negatives_NK[order])
+    one = nce(*inputs, temperature=0.1, text_hashes=keys, max_scores=elements, **options)
+    two = nce(*(part[order] for part in inputs), temperature=0.1, text_hashes=shuffled, max_scores=elements, **options)
     assert (one - two).item() == pytest.approx(0.0, abs=1e-12)
 
 
@@ -215,15 +217,15 @@ def test_the_order_of_rows_does_not_matter(seed: int, n: int, k: int, options: d
 def test_a_candidate_that_does_not_count_gets_exactly_no_gradient(elements: int, share: bool) -> None:
     queries, positives, negatives = batch(3, 2, 4)
     loss = nce(
-        queries, positives, negatives, temperature=0.1, elements=elements, hardness=5.0, false_negative_margin=-3.0
+        queries, positives, negatives, temperature=0.1, max_scores=elements, hardness=5.0, false_negative_margin=-3.0
     )  # every candidate is above that, so none counts
     assert loss.item() == 0.0
     for gradient in torch.autograd.grad(loss, [queries, positives, negatives]):
         assert gradient.abs().max() == 0.0
     # The first and third row ask the same; their answers, 11 and 13, also stand among the hard negatives.
-    keys = Keys(torch.tensor([1, 2, 1]), torch.tensor([11, 12, 13]), torch.tensor([[21, 11], [13, 11], [11, 22]]))
+    keys = TextHashes(torch.tensor([1, 2, 1]), torch.tensor([11, 12, 13]), torch.tensor([[21, 11], [13, 11], [11, 22]]))
     options: dict[str, Any] = {"hardness": 5.0, "share_hard_negatives": share}
-    loss = nce(queries, positives, negatives, temperature=0.1, keys=keys, elements=elements, **options)
+    loss = nce(queries, positives, negatives, temperature=0.1, text_hashes=keys, max_scores=elements, **options)
     to_queries, to_positives, to_negatives = torch.autograd.grad(loss, [queries, positives, negatives])
     counted = torch.zeros(3, 2, dtype=torch.bool)
     for row in range(3):
@@ -237,7 +239,7 @@ def test_a_candidate_that_does_not_count_gets_exactly_no_gradient(elements: int,
 
 def test_a_harder_own_negative_is_pushed_more_and_only_the_row_s_own() -> None:
     queries, positives, negatives = batch(5, 2, 7)
-    alone = nce(queries, positives, negatives, temperature=0.2, elements=1, hardness=0.0)
+    alone = nce(queries, positives, negatives, temperature=0.2, max_scores=1, hardness=0.0)
     weighted = nce(queries, positives, negatives, temperature=0.2)  # 5.0, as the paper has it
     plain, heavy = (torch.autograd.grad(loss, negatives)[0] for loss in (alone, weighted))
     own = (queries[:, None] * negatives).sum(-1)
@@ -264,7 +266,7 @@ def test_self_contrast_is_the_symmetric_loss_of_two_views() -> None:
     mask[4, 5] = mask[5, 4] = True
     there = info_nce(views, others, temperature=0.1, false_negative_NM=mask)
     back = info_nce(others, views, temperature=0.1, false_negative_NM=mask)
-    twice = self_contrast(views, others, temperature=0.1, keys=torch.tensor([1, 2, 3, 4, 5, 5]))
+    twice = self_contrast(views, others, temperature=0.1, text_hashes_N=torch.tensor([1, 2, 3, 4, 5, 5]))
     assert (twice - (there + back) / 2).item() == pytest.approx(0.0, abs=1e-12)
 
 
@@ -285,14 +287,14 @@ def test_the_score_matrix_is_never_whole(options: dict[str, Any]) -> None:
     n, k = 64, 4
     inputs, keys = batch(n, k, 1), random_keys(n, k, 1, texts=10**6)
     with LargestTensor() as seen:
-        loss = nce(*inputs, temperature=0.1, keys=keys, elements=2000, **options)
+        loss = nce(*inputs, temperature=0.1, text_hashes=keys, max_scores=2000, **options)
         torch.autograd.grad(loss, inputs)
     assert 1000 < seen.largest < n * n  # of n * n * (1 + k)
 
 
 def test_fp32_at_a_low_temperature_stays_finite() -> None:
     vectors = unit(8, 4, seed=1, dtype=torch.float32)
-    loss = nce(vectors, -vectors, temperature=0.001, elements=9, symmetric=True, hardness=5.0)
+    loss = nce(vectors, -vectors, temperature=0.001, max_scores=9, symmetric=True, hardness=5.0)
     loss.backward()
     assert torch.isfinite(loss) and vectors.grad is not None and torch.isfinite(vectors.grad).all()
 
@@ -301,8 +303,8 @@ def test_fp32_at_a_low_temperature_stays_finite() -> None:
 @given(st.integers(0, 10**6), st.integers(1, 7), st.integers(0, 3), st.integers(1, 9))
 def test_blocks_of_duplicates_are_rows_of_the_whole_mask(seed: int, n: int, k: int, size: int) -> None:
     keys = random_keys(n, k, seed, texts=6)
-    whole = duplicate_mask(keys.queries_N, keys.positives_N, keys.negatives_NK)
+    whole = false_negative_mask(keys.queries_N, keys.positives_N, keys.negatives_NK)
     candidates = torch.cat([keys.positives_N, keys.negatives_NK.flatten()])
-    found = Duplicates(keys.queries_N, keys.positives_N, candidates, torch.device("cpu"))
+    found = FalseNegatives(keys.queries_N, keys.positives_N, candidates, torch.device("cpu"))
     rows = torch.cat([found.mask(start, min(start + size, n)) for start in range(0, n, size)])
     assert torch.equal(rows.fill_diagonal_(True), whole.fill_diagonal_(True))  # the own positive is known to itself

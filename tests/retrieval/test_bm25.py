@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gemma4vec.errors import InputError
 from gemma4vec.retrieval.bm25 import BM25Index, default_parameters
-from gemma4vec.retrieval.tokenise import code_tokens, text_tokens
+from gemma4vec.retrieval.tokenize import tokenize_code, tokenize_text
 from gemma4vec.retrieval.top_k import descending_id_rank
 
 words = st.lists(st.sampled_from("abcdef"), max_size=8).map(" ".join)
@@ -59,10 +59,10 @@ def test_ties_follow_descending_ids():
 
 def test_code_and_prose_have_their_own_parameters():
     texts = ["def f(): return value " + "other " * 30, "value of it all", "nothing here to see"]
-    assert default_parameters(code_tokens) == (1.2, 0.9) and default_parameters(text_tokens) == (0.9, 0.4)
-    by_default = BM25Index.build(texts, code_tokens).scores("value")
-    np.testing.assert_array_equal(by_default, BM25Index.build(texts, code_tokens, 1.2, 0.9).scores("value"))
-    assert not np.array_equal(by_default, BM25Index.build(texts, code_tokens, 0.9, 0.4).scores("value"))
+    assert default_parameters(tokenize_code) == (1.2, 0.9) and default_parameters(tokenize_text) == (0.9, 0.4)
+    by_default = BM25Index.build(texts, tokenize_code).scores("value")
+    np.testing.assert_array_equal(by_default, BM25Index.build(texts, tokenize_code, 1.2, 0.9).scores("value"))
+    assert not np.array_equal(by_default, BM25Index.build(texts, tokenize_code, 0.9, 0.4).scores("value"))
 
 
 def test_no_corpus_and_no_tokens():

@@ -12,7 +12,7 @@ from gemma4vec.retrieval import exact
 def test_blocks_and_groups_equal_a_full_sort_with_ties(monkeypatch, k, levels):
     monkeypatch.setattr(exact, "QUERIES_AT_ONCE", 4)
     monkeypatch.setattr(exact, "FIRST_BLOCK", 2)
-    monkeypatch.setattr(exact, "KEPT", 6 * k)
+    monkeypatch.setattr(exact, "CANDIDATES_PER_GROUP", 6 * k)
     generator = np.random.default_rng(levels)
     queries, documents = (generator.integers(0, levels, (n, 2)).astype(np.float32) for n in (11, 50))
     rank = generator.permutation(50)

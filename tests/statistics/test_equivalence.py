@@ -4,22 +4,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gemma4vec.statistics.equivalence import equivalence, non_inferiority
+from gemma4vec.statistics.equivalence import equivalence_test, non_inferiority_test
 
 
 def test_p_values_equal_scipys_one_sided_t_tests() -> None:
     d = np.random.default_rng(1).normal(0.01, 0.1, 60)
     above = stats.ttest_1samp(d, -0.03, alternative="greater").pvalue
     below = stats.ttest_1samp(d, 0.03, alternative="less").pvalue
-    assert non_inferiority(d, 0.03).p == pytest.approx(above)
-    assert equivalence(d, 0.03).p == pytest.approx(max(above, below))
+    assert non_inferiority_test(d, 0.03).p == pytest.approx(above)
+    assert equivalence_test(d, 0.03).p == pytest.approx(max(above, below))
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_p_and_interval_say_the_same(seed: int) -> None:
     d = np.random.default_rng(seed).normal(0.0, 0.1, 40)
     tasks = ["a"] * 10 + ["b"] * 30
-    no_worse, same = non_inferiority(d, 0.03, tasks), equivalence(d, 0.03, tasks)
+    no_worse, same = non_inferiority_test(d, 0.03, tasks), equivalence_test(d, 0.03, tasks)
     assert no_worse.shown == (no_worse.interval.low > -0.03)
     assert same.shown == (same.interval.low > -0.03 and same.interval.high < 0.03)
     assert same.interval.confidence == pytest.approx(0.9)
@@ -28,38 +28,38 @@ def test_p_and_interval_say_the_same(seed: int) -> None:
 def test_no_significant_difference_is_not_equivalence() -> None:
     d = np.random.default_rng(2).normal(0.0, 0.3, 10)
     assert stats.ttest_1samp(d, 0.0).pvalue > 0.05
-    found = equivalence(d, 0.02)
+    found = equivalence_test(d, 0.02)
     assert not found.shown
     assert found.reason.startswith("not shown that A and B differ by less than 0.02")
 
 
 def test_better_is_no_worse_but_not_the_same() -> None:
     d = np.random.default_rng(3).normal(0.2, 0.1, 50)
-    assert non_inferiority(d, 0.02).shown
-    assert not equivalence(d, 0.02).shown
-    assert not non_inferiority(-d, 0.02).shown
+    assert non_inferiority_test(d, 0.02).shown
+    assert not equivalence_test(d, 0.02).shown
+    assert not non_inferiority_test(-d, 0.02).shown
 
 
 def test_at_the_margin_it_errs_as_often_as_alpha() -> None:
     generator = np.random.default_rng(4)
     trials = 2000
-    shown = sum(non_inferiority(generator.normal(-0.05, 0.2, 30), 0.05).shown for _ in range(trials))
+    shown = sum(non_inferiority_test(generator.normal(-0.05, 0.2, 30), 0.05).shown for _ in range(trials))
     low, high = stats.binom.interval(0.999, trials, 0.05)
     assert low <= shown <= high
 
 
 def test_where_nothing_varies_there_is_no_test() -> None:
-    same = equivalence(np.zeros(50), 0.01)
+    same = equivalence_test(np.zeros(50), 0.01)
     assert (same.p, same.shown) == (1.0, False)
     # rule of three: 1 - .05^(1/50)
     assert "up to 5.8% of all queries" in same.note
-    assert "do not vary" in non_inferiority(np.full(20, 0.1), 0.01).note
+    assert "do not vary" in non_inferiority_test(np.full(20, 0.1), 0.01).note
 
 
 def test_few_differing_queries_are_confessed() -> None:
     d = np.zeros(200)
     d[:3] = [0.1, -0.2, 0.1]
-    found = equivalence(d, 0.02)
+    found = equivalence_test(d, 0.02)
     assert found.shown
     assert "only 3 of 200 queries differ" in found.note
 
@@ -67,4 +67,4 @@ def test_few_differing_queries_are_confessed() -> None:
 @pytest.mark.parametrize(("margin", "alpha"), [(0.0, 0.05), (-1.0, 0.05), (float("nan"), 0.05), (0.1, 0.5), (0.1, 0.0)])
 def test_unusable_input_is_refused(margin: float, alpha: float) -> None:
     with pytest.raises(ValueError):
-        non_inferiority([0.1, 0.2], margin, alpha=alpha)
+        non_inferiority_test([0.1, 0.2], margin, alpha=alpha)

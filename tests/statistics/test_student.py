@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from gemma4vec.statistics.stratified import stratify
 from gemma4vec.statistics.student import one_sided_p, t_interval
-from gemma4vec.statistics.weights import stratify
 
 
 def test_one_stratum_equals_scipys_t_test() -> None:

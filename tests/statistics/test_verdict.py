@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gemma4vec.statistics.bootstrap import Interval, Method, mean_interval
-from gemma4vec.statistics.equivalence import equivalence, non_inferiority
+from gemma4vec.statistics.equivalence import equivalence_test, non_inferiority_test
 from gemma4vec.statistics.multiplicity import adjust
 from gemma4vec.statistics.paired import SignFlip, sign_flip_test
 from gemma4vec.statistics.student import t_interval
@@ -109,7 +109,7 @@ def drawn(seed: int, mean: float, sd: float) -> np.ndarray:
 def of_family(differences: np.ndarray, family: int, margin: float | None = None) -> Verdict:
     test = sign_flip_test(differences)
     (adjusted,) = adjust([test.p], "holm", family)
-    same = None if margin is None else equivalence(differences, margin)
+    same = None if margin is None else equivalence_test(differences, margin)
     return decide(test, t_interval(differences), equivalence=same, adjusted=adjusted, smallest_detectable=0.03)
 
 
@@ -149,8 +149,8 @@ def test_what_does_not_belong_together_is_refused() -> None:
     for keywords in (
         {"adjusted": other},
         {"adjusted": family, "margin": 0.1},
-        {"equivalence": non_inferiority(differences, 0.1)},
-        {"equivalence": equivalence(differences, 0.1), "margin": 0.2},
+        {"equivalence": non_inferiority_test(differences, 0.1)},
+        {"equivalence": equivalence_test(differences, 0.1), "margin": 0.2},
     ):
         with pytest.raises(ValueError):
             decide(test, interval, **keywords)

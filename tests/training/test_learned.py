@@ -45,7 +45,7 @@ def test_its_gradient_is_that_of_the_formula() -> None:
     q, p = (functional.normalize(torch.randn(5, 4, generator=generator, dtype=torch.float64), dim=1) for _ in range(2))
 
     def loss(temperature: torch.Tensor) -> torch.Tensor:
-        return nce(q, p, temperature=temperature, elements=7)
+        return nce(q, p, temperature=temperature, max_scores=7)
 
     assert torch.autograd.gradcheck(loss, torch.tensor(0.2, dtype=torch.float64, requires_grad=True))
     by_hand = functional.cross_entropy(q @ p.T / 0.2, torch.arange(5))

@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from gemma4vec.data.sources import Loaded
 from gemma4vec.errors import InputError
-from gemma4vec.objective.duplicates import Keys
+from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.objective.gor import gor
 from gemma4vec.objective.matryoshka import prefix
-from gemma4vec.objective.nce import duplicate_mask, info_nce, nce, self_contrast
+from gemma4vec.objective.nce import false_negative_mask, info_nce, nce, self_contrast
 from gemma4vec.recipe import schema
 from gemma4vec.training.contrast import ContrastTask
 from gemma4vec.training.loop import train_stage
@@ -34,7 +34,7 @@ def unit(*shape: int, seed: int) -> Tensor:
 
 
 VECTORS = Vectors(unit(6, 8, seed=1), unit(6, 8, seed=2), unit(6, 2, 8, seed=3), {"positives": unit(6, 8, seed=4)})
-KEYS = Keys(torch.tensor([1, 2, 3, 1, 4, 5]), torch.arange(10, 16), torch.arange(20, 32).view(6, 2))
+KEYS = TextHashes(torch.tensor([1, 2, 3, 1, 4, 5]), torch.arange(10, 16), torch.arange(20, 32).view(6, 2))
 
 
 def contrast(**task: Any) -> schema.Contrast:
@@ -44,7 +44,7 @@ def contrast(**task: Any) -> schema.Contrast:
 def test_a_recipe_with_alpha_0_has_the_plain_loss_to_the_last_bit() -> None:
     for share in (True, False):
         task = contrast(share_hard_negatives=share, terms=[{"kind": "nce", "hardness": 0}])
-        mask = duplicate_mask(KEYS.queries_N, KEYS.positives_N, KEYS.negatives_NK)
+        mask = false_negative_mask(KEYS.queries_N, KEYS.positives_N, KEYS.negatives_NK)
         q, p, h = VECTORS.queries_ND, VECTORS.positives_ND, VECTORS.negatives_NKD
         plain = info_nce(q, p, h, temperature=0.1, share_hard_negatives=share, false_negative_NM=mask)
         values = term_values(task, VECTORS, KEYS)
@@ -74,16 +74,16 @@ def test_each_term_is_its_function_and_the_loss_their_weighted_sum() -> None:
                 prefix(p, d),
                 prefix(h, d),
                 temperature=0.1,
-                keys=KEYS,
+                text_hashes=KEYS,
                 hardness=5.0,
                 share_hard_negatives=False,
             )
             for d in (8, 4)
         ),
-        "wide": nce(q, p, h, temperature=0.3, keys=KEYS, **options),  # type: ignore[arg-type]
+        "wide": nce(q, p, h, temperature=0.3, text_hashes=KEYS, **options),  # type: ignore[arg-type]
         "gor": sum(w * (gor(prefix(q, d)) + gor(prefix(p, d))) for d, w in ((4, 1.0), (2, 0.25))),
         "spread": gor(q, "spread_out") + gor(p, "spread_out"),
-        "self_contrast": self_contrast(p, VECTORS.views["positives"], temperature=0.2, keys=KEYS.positives_N),
+        "self_contrast": self_contrast(p, VECTORS.views["positives"], temperature=0.2, text_hashes_N=KEYS.positives_N),
     }
     values = term_values(task, VECTORS, KEYS)
     assert list(values) == list(expected)

@@ -15,7 +15,7 @@ from gemma4vec.data.rows import Row
 from gemma4vec.data.scores import Scores
 from gemma4vec.data.sources import Loaded
 from gemma4vec.errors import InputError
-from gemma4vec.objective.duplicates import Keys
+from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.training.contrast import ContrastTask
@@ -25,7 +25,7 @@ from gemma4vec.training.terms import Said, Vectors, term_values, weighted_sum
 from tiny_model import write_tiny
 
 N, K, D = 6, 2, 8
-KEYS = Keys(torch.arange(N), 100 + torch.arange(N), 200 + torch.arange(N * K).view(N, K))
+KEYS = TextHashes(torch.arange(N), 100 + torch.arange(N), 200 + torch.arange(N * K).view(N, K))
 SOURCES = ["a", "a", "b", "c", "b", "a"]
 WEIGHTS = {"a": 0.5, "b": 3.0, "c": 0.0}
 

@@ -9,7 +9,7 @@ from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
     from gemma4vec.evaluation.proxies import Judged
-    from gemma4vec.statistics.agreement import Decisions
+    from gemma4vec.statistics.agreement import ProxyDecisions
 
 
 def agreement_command(
@@ -114,5 +114,5 @@ def _estimate(value: float, low: float, high: float) -> str:
     return "-" if value != value else f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def _denied(found: "Decisions") -> str:
+def _denied(found: "ProxyDecisions") -> str:
     return f"{found.denied} of {found.proxy_yes}" + (f" ({found.denied_share:.0%})" if found.proxy_yes else "")

@@ -88,11 +88,11 @@ def _models() -> list[dict[str, Any]]:
 
 def _others() -> list[dict[str, Any]]:
     """One entry for each other folder that there is."""
-    from gemma4vec.files import cache, tree_bytes
+    from gemma4vec.files import cache, folder_bytes
 
     folders = {name: cache() / name for name in OTHERS}
     return [
-        {"name": name, "what": OTHERS[name], "bytes": tree_bytes(folder), "folder": str(folder)}
+        {"name": name, "what": OTHERS[name], "bytes": folder_bytes(folder), "folder": str(folder)}
         for name, folder in folders.items()
         if folder.is_dir()
     ]

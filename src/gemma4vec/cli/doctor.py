@@ -17,12 +17,12 @@ def doctor_command(
 ) -> None:
     """Say what this machine can do and what is missing. Warnings do not fail: the exit code is 0."""
     from gemma4vec.cli.output import emit
-    from gemma4vec.machine.describe import describe
-    from gemma4vec.machine.doctor import examine
+    from gemma4vec.machine.describe import describe_machine
+    from gemma4vec.machine.doctor import run_checks
 
-    checks = [*examine(), *_check_bases()]
+    checks = [*run_checks(), *_check_bases()]
     if as_json:
-        emit(True, {"machine": describe(), "checks": [check.as_dict() for check in checks]}, str)
+        emit(True, {"machine": describe_machine(), "checks": [check.as_dict() for check in checks]}, str)
     else:
         emit(False, checks, _render)
 

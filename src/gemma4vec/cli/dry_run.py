@@ -26,7 +26,7 @@ def show_dry_run(recipe: "Recipe", as_json: bool) -> None:
 
 def as_dict(found: "Estimate") -> dict[str, Any]:
     """Everything as plain values; memory in GB (1e9 bytes), time in seconds."""
-    from gemma4vec.machine.describe import gpus, memory_bytes
+    from gemma4vec.machine.describe import list_gpus, memory_bytes
     from gemma4vec.training.estimate import checkpoint_bytes, model_bytes
 
     recipe, parameters = found.recipe, found.parameters
@@ -57,7 +57,7 @@ def as_dict(found: "Estimate") -> dict[str, Any]:
         "seconds": sum(stage.seconds for stage in found.stages),
         "peak_memory_gb": found.peak_bytes / GB,
         "export_memory_gb": found.export_bytes / GB,
-        "fits": _fits(found, total, available, gpus()),
+        "fits": _fits(found, total, available, list_gpus()),
         "reads": [
             {"source": name, "path": facts["path"], "rows": facts["rows"]} for name, facts in found.sources.items()
         ],

@@ -21,7 +21,7 @@ from gemma4vec.data.searchers import Bm25Searcher, Floats, ModelSearcher
 from gemma4vec.data.spans import normalise
 from gemma4vec.errors import InputError
 from gemma4vec.model.prompts import Document
-from gemma4vec.retrieval.top_k import Found
+from gemma4vec.retrieval.top_k import TopK
 
 BLOCK = 1_024
 
@@ -191,7 +191,7 @@ def _mine_block(
     model: ModelSearcher | None,
 ) -> Iterator[Mined]:
     queries, depth = [row.query for row in block], rules.window[1]
-    found: dict[str, Found] = {}
+    found: dict[str, TopK] = {}
     own_scores: dict[str, list[Floats]] = {}
     vectors_ND = model.encode(queries) if model is not None else None
     if model is not None and vectors_ND is not None:
@@ -211,7 +211,7 @@ def _mine_block(
         yield _choose(row, candidates, known, judge, corpus, rules)
 
 
-def _candidates(number: int, found: dict[str, Found], rules: Rules) -> dict[int, Origin]:
+def _candidates(number: int, found: dict[str, TopK], rules: Rules) -> dict[int, Origin]:
     """Place -> origin of all searchers' candidates for one row, taking turns rank by rank."""
     low, high = rules.window
     candidates: dict[int, Origin] = {}

@@ -16,8 +16,8 @@ import yaml
 from gemma4vec.data.splits import files_of_split, readable
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, sha256_text, write_json
-from gemma4vec.machine.hub_refusals import why
-from gemma4vec.machine.network import ask_hub
+from gemma4vec.machine.hub_errors import explain_hub_error
+from gemma4vec.machine.network import ping_hub
 
 ANSWER_SECONDS = 4.0
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -48,7 +48,7 @@ def hub_files(name: str, subset: str | None, split: str, say: Callable[[str], No
     known = _known(note)
     if known is not None and COMMIT.fullmatch(revision):
         return known
-    state = ask_hub(ANSWER_SECONDS)
+    state = ping_hub(ANSWER_SECONDS)
     if not state.reachable:
         if known is None:
             raise InputError(
@@ -62,7 +62,9 @@ def hub_files(name: str, subset: str | None, split: str, say: Callable[[str], No
     except InputError:
         raise
     except Exception as error:  # the hub's client raises whatever it likes
-        raise InputError(f"data: the data set {name} cannot be had from the hub: {why(error, 'data set')}") from error
+        raise InputError(
+            f"data: the data set {name} cannot be had from the hub: {explain_hub_error(error, 'data set')}"
+        ) from error
 
 
 def _known(note: Path) -> HubFiles | None:

@@ -14,7 +14,7 @@ import yaml
 from gemma4vec.data.fits import check_fits
 from gemma4vec.data.jsonl import read_lines
 from gemma4vec.errors import InputError
-from gemma4vec.machine.network import ask_hub
+from gemma4vec.machine.network import ping_hub
 
 MIRROR = "GEMMA4VEC_MIRROR"
 _ANSWER_SECONDS = 4.0
@@ -56,7 +56,7 @@ def dataset_folder(
     cached = _snapshot(repository, revision, patterns, only_local=True)
     if isinstance(cached, Path) and all(has_config(cached, config) for config in configs):
         return DatasetFolder(cached, cached.name)
-    state = ask_hub(_ANSWER_SECONDS)
+    state = ping_hub(_ANSWER_SECONDS)
     if not state.reachable:
         raise InputError(
             f"the data set {repository} is not cached on this machine and the hub is out of reach ({state.reason}); "

@@ -83,7 +83,7 @@ def _enough(text: str) -> bool:
 
 @functools.cache
 def _stop_words() -> dict[str, frozenset[str]]:
-    from gemma4vec.retrieval.tokenise import STOP_WORDS
+    from gemma4vec.retrieval.tokenize import STOP_WORDS
 
     return {CODES[name]: words for name, words in STOP_WORDS.items()}
 

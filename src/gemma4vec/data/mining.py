@@ -9,7 +9,7 @@ import numpy as np
 from gemma4vec.data.rows import Row
 from gemma4vec.model.prompts import Document
 from gemma4vec.retrieval.bm25 import BM25Index
-from gemma4vec.retrieval.tokenise import Tokens, text_tokens
+from gemma4vec.retrieval.tokenize import WordTokenizer, tokenize_text
 
 BLOCK = 1_000
 
@@ -19,7 +19,7 @@ def mine_bm25(
     corpus: Sequence[Document],
     n: int,
     rank_window: tuple[int, int] = (0, 30),
-    tokens: Tokens = text_tokens,
+    tokens: WordTokenizer = tokenize_text,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
     """The rows, each with up to `n` mined negatives behind those that it has.

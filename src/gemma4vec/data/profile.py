@@ -13,7 +13,7 @@ from gemma4vec.data.mixture import negative_counts, positive_counts
 from gemma4vec.data.rows import Row
 from gemma4vec.data.spans import normalise
 from gemma4vec.model.prompts import Document, Prompts
-from gemma4vec.retrieval.tokenise import Tokens, tokeniser
+from gemma4vec.retrieval.tokenize import WordTokenizer, choose_tokenizer
 
 CountTokens = Callable[[list[str]], list[int]]
 Similarity = Callable[[list[str], list[Document]], NDArray[np.float32]]
@@ -131,7 +131,7 @@ def profile(
         _take(rows[place], taken)
     texts = {"query": taken.queries, "positive": _plain(taken.positives), "negative": _plain(taken.negatives)}
     measure = count or (lambda many: [len(normalise(text).split()) for text in many])
-    tokens = tokeniser([*texts["query"], *texts["positive"]], code=code)
+    tokens = choose_tokenizer([*texts["query"], *texts["positive"]], code=code)
     shared = _shared(tokens, taken.queries, texts["positive"], taken.positive_row)
     other = _shared(tokens, taken.queries, texts["negative"], taken.negative_row)
     cosines, others = _cosines(similarity, taken)
@@ -167,7 +167,7 @@ def _plain(documents: Sequence[Document]) -> list[str]:
     return [plain.for_document(document).text for document in documents]
 
 
-def _shared(tokens: Tokens, queries: Sequence[str], texts: Sequence[str], row_of: Sequence[int]) -> list[float]:
+def _shared(tokens: WordTokenizer, queries: Sequence[str], texts: Sequence[str], row_of: Sequence[int]) -> list[float]:
     """For each text the share of its query's words that it has; 0 where the query has none."""
     words = [set(tokens(query)) for query in queries]
     return [

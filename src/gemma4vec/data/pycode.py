@@ -29,7 +29,7 @@ from gemma4vec.data.suites import RetrievalSuite, write_suite
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder, home, sha256_text, write_json
 from gemma4vec.model.prompts import Document
-from gemma4vec.retrieval.tokenise import code_tokens
+from gemma4vec.retrieval.tokenize import tokenize_code
 
 TEST_QUERIES, FEW_TEST_QUERIES = 1_000, 200
 DEV_QUERIES, DEV_DOCUMENTS = 200, 600
@@ -180,7 +180,7 @@ def _build(
         )
     asked = [function for function in split.train if function.query]
     rows = [Row(function.query or "", [Document(function.source)], group=function.package) for function in asked]
-    rows = mine_bm25(rows, [row.pos[0] for row in rows], negatives, tokens=code_tokens, progress=progress)
+    rows = mine_bm25(rows, [row.pos[0] for row in rows], negatives, tokens=tokenize_code, progress=progress)
     clock.lap("mine")
     manifest = _manifest(extracted, split, test, dev, rows, held_out, folder)
     progress("writing")

@@ -13,7 +13,7 @@ import numpy as np
 
 from gemma4vec.data.duplicates import function_tokens, keep_first, near_pairs
 from gemma4vec.data.pycode_extract import Function
-from gemma4vec.retrieval.tokenise import code_tokens
+from gemma4vec.retrieval.tokenize import tokenize_code
 
 HELD_OUT = ("networkx", "huggingface_hub", "rich", "pydantic", "jinja2")
 TEST_SHARE, DEV_SHARE = 0.2, 0.05
@@ -114,7 +114,7 @@ def _without_duplicates(functions: list[Function], split: Split) -> list[Functio
 def _with_unique_queries(functions: list[Function], split: Split) -> list[Function]:
     """Each query once: a function whose sentence repeats, or nearly repeats, an earlier one's stays as a document."""
     asked = [place for place, function in enumerate(functions) if function.query]
-    words = [code_tokens(functions[place].query or "") for place in asked]
+    words = [tokenize_code(functions[place].query or "") for place in asked]
     pairs = near_pairs(words)
     kept = keep_first(pairs, len(asked)) & np.array([bool(tokens) for tokens in words], dtype=bool)
     split.reasons["near-duplicate or wordless query"] += int((~kept).sum())

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from gemma4vec.model.prompts import Document, Prompts
 from gemma4vec.retrieval import exact
 from gemma4vec.retrieval.bm25 import BM25Index
-from gemma4vec.retrieval.tokenise import tokeniser
-from gemma4vec.retrieval.top_k import Found
+from gemma4vec.retrieval.tokenize import choose_tokenizer
+from gemma4vec.retrieval.top_k import TopK
 
 Floats = NDArray[np.float32]
 
@@ -35,9 +35,9 @@ class Bm25Searcher:
     def __init__(self, corpus: Sequence[Document], *, code: bool = False) -> None:
         plain = Prompts()
         texts = [plain.for_document(document).text for document in corpus]
-        self.index = BM25Index.build(texts, tokeniser(texts, code=code))
+        self.index = BM25Index.build(texts, choose_tokenizer(texts, code=code))
 
-    def search(self, queries: Sequence[str], k: int, own: Sequence[Sequence[int]]) -> tuple[Found, list[Floats]]:
+    def search(self, queries: Sequence[str], k: int, own: Sequence[Sequence[int]]) -> tuple[TopK, list[Floats]]:
         """The k best documents of each query that are not its own, and the scores of its own ones.
 
         Args:
@@ -52,7 +52,7 @@ class Bm25Searcher:
             scores_M[list(places)] = 0.0
             found.append(self.index.best(scores_M, k))
         indices, scores = zip(*found, strict=True)
-        return Found(np.stack(indices), np.stack(scores)), own_scores
+        return TopK(np.stack(indices), np.stack(scores)), own_scores
 
 
 class ModelSearcher:
@@ -67,11 +67,11 @@ class ModelSearcher:
         self.model, self.name = model, model.name
         self.documents_MD = model.encode_document(corpus, progress=progress)
 
-    def search(self, queries: Sequence[str], k: int, own: Sequence[Sequence[int]]) -> tuple[Found, list[Floats]]:
+    def search(self, queries: Sequence[str], k: int, own: Sequence[Sequence[int]]) -> tuple[TopK, list[Floats]]:
         """As `Bm25Searcher.search`; every document has a score."""
         return self.search_vectors(self.encode(queries), k, own)
 
-    def search_vectors(self, queries_ND: Floats, k: int, own: Sequence[Sequence[int]]) -> tuple[Found, list[Floats]]:
+    def search_vectors(self, queries_ND: Floats, k: int, own: Sequence[Sequence[int]]) -> tuple[TopK, list[Floats]]:
         """As `search`, for queries that are encoded already."""
         most = max(map(len, own), default=0)
         found = exact.search(queries_ND, self.documents_MD, k + most)
@@ -88,7 +88,7 @@ class ModelSearcher:
         return vectors @ query_D
 
 
-def _without_own(found: Found, k: int, own: Sequence[Sequence[int]]) -> Found:
+def _without_own(found: TopK, k: int, own: Sequence[Sequence[int]]) -> TopK:
     """The first k of each row that are not the row's own, in order."""
     indices = np.full((len(own), k), -1, dtype=np.int64)
     scores = np.full((len(own), k), -np.inf, dtype=np.float32)
@@ -96,4 +96,4 @@ def _without_own(found: Found, k: int, own: Sequence[Sequence[int]]) -> Found:
         kept = np.flatnonzero((found.indices[row] >= 0) & ~np.isin(found.indices[row], list(places)))[:k]
         indices[row, : len(kept)] = found.indices[row, kept]
         scores[row, : len(kept)] = found.scores[row, kept]
-    return Found(indices, scores)
+    return TopK(indices, scores)

@@ -47,7 +47,7 @@ class RetrievalSuite:
         qrels: query id -> document id -> grade; judged zeros are kept.
         exclude_identical_ids: a document whose id equals the query's is not a candidate (CQADupStack, ArguAna).
         role: `dev` suites guide choices, a `final` one is opened once per frozen recipe.
-        code: BM25 reads it with `code_tokens`.
+        code: BM25 reads it with `tokenize_code`.
         fingerprint: SHA-256 of the contents, not of the files' bytes.
         counts: documents, queries, judgments, and what was unusual: `empty`, `overlong`, `control` texts, queries
             without a judgment or without a positive one, judgments dropped for unknown ids.

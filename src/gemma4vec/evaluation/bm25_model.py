@@ -6,7 +6,7 @@ from typing import Any
 from gemma4vec.data.suites import RetrievalSuite
 from gemma4vec.evaluation.ranking import Progress, Ranking, no_progress
 from gemma4vec.retrieval.bm25 import BM25Index
-from gemma4vec.retrieval.tokenise import tokeniser
+from gemma4vec.retrieval.tokenize import choose_tokenizer
 from gemma4vec.retrieval.top_k import descending_id_rank
 
 
@@ -30,7 +30,7 @@ class Bm25Model:
         """The best `depth` documents that share a token with each query."""
         started = time.perf_counter()
         texts = [f"{title} {text}" if title else text for text, title in suite.corpus]
-        index = BM25Index.build(texts, tokens=tokeniser(texts, code=suite.code))
+        index = BM25Index.build(texts, tokenize=choose_tokenizer(texts, code=suite.code))
         progress("documents", len(texts), len(texts))
         built = time.perf_counter()
         indices_NK, scores_NK = index.search(

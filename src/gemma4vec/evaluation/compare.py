@@ -18,7 +18,12 @@ from gemma4vec.evaluation.contamination import WithoutTouched, without_touched
 from gemma4vec.evaluation.result import Result
 from gemma4vec.ledger.family import Family
 from gemma4vec.statistics.bootstrap import Interval
-from gemma4vec.statistics.equivalence import Equivalence, equivalence, non_inferiority, of_estimate
+from gemma4vec.statistics.equivalence import (
+    Equivalence,
+    equivalence_of_estimate,
+    equivalence_test,
+    non_inferiority_test,
+)
 from gemma4vec.statistics.multiplicity import adjust
 from gemma4vec.statistics.paired import SignFlip, sign_flip_test
 from gemma4vec.statistics.power import smallest_detectable
@@ -243,8 +248,8 @@ def _of_means(a: Result, b: Result, asked: _Asked, seeds: SeedInterval | None) -
         interval = Interval(seeds.mean, seeds.low, seeds.high, seeds.confidence, "percentile", interval.n)
     test = sign_flip_test(difference_N, tasks, flips=asked.resamples, seed=asked.seed)
     gain_N = -difference_N if asked.metric in LOWER_IS_BETTER else difference_N
-    same = None if asked.margin is None else equivalence(difference_N, asked.margin, tasks)
-    no_worse = None if asked.no_worse_than is None else non_inferiority(gain_N, asked.no_worse_than, tasks)
+    same = None if asked.margin is None else equivalence_test(difference_N, asked.margin, tasks)
+    no_worse = None if asked.no_worse_than is None else non_inferiority_test(gain_N, asked.no_worse_than, tasks)
     if seeds is not None and seeds.over_seeds:  # of recipes then, not of these runs
         same = same and _over_seeds(same, seeds, interval.n, lower=False)
         no_worse = no_worse and _over_seeds(no_worse, seeds, interval.n, lower=asked.metric in LOWER_IS_BETTER)
@@ -259,7 +264,7 @@ def _over_seeds(asked: Equivalence, seeds: SeedInterval, n: int, *, lower: bool)
     on the careful side.
     """
     error = (seeds.high - seeds.low) / 2.0 / float(stats.norm.ppf(0.5 + seeds.confidence / 2.0))
-    return of_estimate(asked.question, -seeds.mean if lower else seeds.mean, error, n, asked.margin)
+    return equivalence_of_estimate(asked.question, -seeds.mean if lower else seeds.mean, error, n, asked.margin)
 
 
 def _of_figure(a: Result, b: Result, asked: _Asked) -> _Found:
@@ -268,9 +273,9 @@ def _of_figure(a: Result, b: Result, asked: _Asked) -> _Found:
     assert figure is not None
     done = compare_figures(a.per_query, b.per_query, a.keys, figure, seed=asked.seed, family=asked.family)
     mean, error, n = done.test.mean, done.found.error, done.test.n
-    same = None if asked.margin is None else of_estimate("equivalence", mean, error, n, asked.margin)
+    same = None if asked.margin is None else equivalence_of_estimate("equivalence", mean, error, n, asked.margin)
     asked_worse = asked.no_worse_than
-    no_worse = None if asked_worse is None else of_estimate("non-inferiority", mean, error, n, asked_worse)
+    no_worse = None if asked_worse is None else equivalence_of_estimate("non-inferiority", mean, error, n, asked_worse)
     return _Found(done.values_a, done.values_b, done.interval, done.test, same, no_worse, done.detectable)
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 
 from gemma4vec.evaluation.scored import PAIRED, Items, pair_values
 from gemma4vec.statistics.bootstrap import Interval, Method
-from gemma4vec.statistics.correlation import CorrelationDifference, Figure, figure_difference
+from gemma4vec.statistics.correlation import CorrelationDifference, PairMetric, pair_metric_difference
 from gemma4vec.statistics.paired import SignFlip
 from gemma4vec.statistics.power import forecast_detectable
 
@@ -42,13 +42,13 @@ class Figured(NamedTuple):
     values_b: Doubles
 
 
-def figure_of(kind: str, metric: str) -> Figure | None:
+def figure_of(kind: str, metric: str) -> PairMetric | None:
     """The metric as a figure of all pairs, where it is one."""
     return next((figure for figure in PAIRED.get(kind, ()) if figure == metric), None)
 
 
 def compare_figures(
-    a: Tasks, b: Tasks, keys: Sequence[tuple[str, str]], figure: Figure, *, seed: int, family: int
+    a: Tasks, b: Tasks, keys: Sequence[tuple[str, str]], figure: PairMetric, *, seed: int, family: int
 ) -> Figured:
     """Two models on the same pairs, by task.
 
@@ -60,7 +60,7 @@ def compare_figures(
         similarity_a, gold_N = pair_values({pair: a[task][pair] for pair in a[task]})
         similarity_b, _ = pair_values({pair: b[task][pair] for pair in a[task]})
         tasks.append((similarity_a, similarity_b, gold_N))
-    found = figure_difference(figure, tasks, resamples=SWAPS, seed=seed)
+    found = pair_metric_difference(figure, tasks, resamples=SWAPS, seed=seed)
     near = [{key: value for task in side for key, value in _nearness(task, side[task]).items()} for side in (a, b)]
     values_a, values_b = (np.array([one[key] for key in keys]) for one in near)
     differing = int(np.count_nonzero(values_a != values_b))

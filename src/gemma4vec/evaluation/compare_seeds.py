@@ -24,7 +24,7 @@ from gemma4vec.ledger.records import run_around
 from gemma4vec.statistics.multiplicity import Correction
 from gemma4vec.statistics.power import forecast_detectable
 from gemma4vec.statistics.seeds import seed_interval
-from gemma4vec.statistics.weights import precision, stratify
+from gemma4vec.statistics.stratified import standard_error, stratify
 
 Floats = npt.NDArray[np.float64]
 
@@ -198,7 +198,7 @@ def _over_seeds(a: Side, b: Side, metric: str, seed: int, family: int) -> Spread
     if not found.over_seeds:
         return Spread(found)
     difference_N = rows_a.mean(axis=0) - rows_b.mean(axis=0)
-    error, _ = precision(stratify(difference_N, tasks))
+    error, _ = standard_error(stratify(difference_N, tasks))
     # `forecast_detectable` counts the spread of runs twice, once for each recipe; one row of differences has it once.
     run_sd = float(np.sqrt(np.mean(np.square(found.run_sds)) * len(found.runs) / 2.0))
     n = difference_N.size

@@ -21,7 +21,7 @@ from gemma4vec.ledger.ledger import Ledger, open_ledger
 from gemma4vec.ledger.overview import recorded_evaluations, uncut
 from gemma4vec.ledger.records import is_own_model
 from gemma4vec.statistics.power import forecast_detectable
-from gemma4vec.statistics.weights import precision, stratify
+from gemma4vec.statistics.stratified import standard_error, stratify
 
 TYPICAL_SD = 0.1  # nDCG@10 of two variants of a recipe: .08 to .1 (docs/statistics.md)
 NEWEST = 4  # results whose pairs tell the spread
@@ -111,7 +111,7 @@ def _spreads(rows: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
         keys, values_N = one.values(metric)
         keys_other, others_N = other.values(metric)
         if keys == keys_other:
-            error, _ = precision(stratify(values_N - others_N, [task for task, _ in keys]))
+            error, _ = standard_error(stratify(values_N - others_N, [task for task, _ in keys]))
             spreads.append(error * len(keys) ** 0.5)
     return [spread for spread in spreads if spread > 0.0]
 

@@ -21,7 +21,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.scored import PAIRED, pair_values, task_scores
 from gemma4vec.files import atomic_folder, write_json
 from gemma4vec.statistics.bootstrap import Interval, mean_interval
-from gemma4vec.statistics.correlation import figure_interval
+from gemma4vec.statistics.correlation import pair_metric_interval
 
 METRICS_FILE, PER_QUERY_FILE, TOP_FILE = "metrics.json", "per_query.parquet", "top.parquet"
 FILES = {METRICS_FILE, PER_QUERY_FILE, TOP_FILE}
@@ -110,7 +110,9 @@ class Result:
         metric = metric or self.metric
         for figure in PAIRED.get(self.kind, ()):
             if figure == metric:
-                return figure_interval(figure, [pair_values(items) for items in self.per_query.values()], seed=seed)
+                return pair_metric_interval(
+                    figure, [pair_values(items) for items in self.per_query.values()], seed=seed
+                )
         keys, values_N = self.values(metric)
         return mean_interval(values_N, [task for task, _ in keys], seed=seed)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gemma4vec.statistics.correlation import FIGURES, Figure
+from gemma4vec.statistics.correlation import PAIR_METRICS, PairMetric
 
 Items = Mapping[str, Mapping[str, float]]
 """Item id (a query, a pair, a row) -> what was measured of it."""
@@ -49,10 +49,10 @@ def pair_values(items: Items) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.f
     return similarity_N, gold_N
 
 
-def _figure(name: Figure, values_N: npt.NDArray[np.float64], gold_N: npt.NDArray[np.float64]) -> float:
-    value = float(FIGURES[name](values_N[None], gold_N[None])[0])
+def _figure(name: PairMetric, values_N: npt.NDArray[np.float64], gold_N: npt.NDArray[np.float64]) -> float:
+    value = float(PAIR_METRICS[name](values_N[None], gold_N[None])[0])
     return value if np.isfinite(value) else 0.0
 
 
 # Kinds whose score is one figure of all items together, the main one first.
-PAIRED: dict[str, tuple[Figure, ...]] = {"sts": ("spearman", "pearson"), "pair-classification": ("ap",)}
+PAIRED: dict[str, tuple[PairMetric, ...]] = {"sts": ("spearman", "pearson"), "pair-classification": ("ap",)}

@@ -8,7 +8,7 @@ from gemma4vec.evaluation.forecast import forecast
 from gemma4vec.evaluation.result import Result
 from gemma4vec.recipe.stop_rule import StopRule
 from gemma4vec.statistics.power import forecast_detectable
-from gemma4vec.statistics.stopping import Stop, should_stop
+from gemma4vec.statistics.stopping import StopDecision, should_stop
 
 BM25 = "bm25"
 BM25_SD = 0.3  # nDCG@10 of a trained model less BM25's, query by query: .15 to .35 on five suites (docs/statistics.md)
@@ -22,7 +22,7 @@ def judge(
     *,
     looks: int = 1,
     confidence: float = 0.95,
-) -> Stop:
+) -> StopDecision:
     """Ask the rule about the paired differences of two models, stratified by suite and task.
 
     Args:

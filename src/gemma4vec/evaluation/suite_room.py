@@ -86,7 +86,7 @@ def plan_retrieval(
     vector, places = 4 * dimension, queries * min(depth, documents)
     rest = Room(
         queries=VECTORS_AT_ONCE * vector * queries,
-        search=2 * CANDIDATE * min(places, exact.KEPT)
+        search=2 * CANDIDATE * min(places, exact.CANDIDATES_PER_GROUP)
         + min(exact.BLOCK, documents) * (vector + 4 * exact.QUERIES_AT_ONCE),
         rankings=RANKINGS_AT_ONCE * PLACE * places,
         scores=_of_scores(queries, min(depth, documents)),

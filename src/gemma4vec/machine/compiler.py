@@ -12,34 +12,34 @@ _DEFAULT = "clang++" if sys.platform == "darwin" else "g++"
 _FOR_TRITON = ("gcc", "clang")
 
 
-def cxx_compiler() -> str | None:
+def find_cxx_compiler() -> str | None:
     """The C++ compiler that torch will use, with its path; None: it will find none."""
     return shutil.which(os.environ.get("CXX") or _DEFAULT)
 
 
-def compiler_of(device: str) -> str | None:
+def find_compiler(device: str) -> str | None:
     """The compiler that torch will use for a device, with its path; None: it will find none."""
     if device != "cuda":
-        return cxx_compiler()
+        return find_cxx_compiler()
     named = os.environ.get("CC")
     return next(filter(None, map(shutil.which, [named] if named else _FOR_TRITON)), None)
 
 
-def other_compiler() -> str | None:
+def find_other_cxx_compiler() -> str | None:
     """A C++ compiler that torch does not ask for here, but would use if CXX named it."""
-    return None if cxx_compiler() else next(filter(shutil.which, ("g++", "clang++", "c++")), None)
+    return None if find_cxx_compiler() else next(filter(shutil.which, ("g++", "clang++", "c++")), None)
 
 
-def missing_compiler(device: str = "cpu") -> str | None:
+def missing_for_compile(device: str = "cpu") -> str | None:
     """What torch.compile lacks on a device, in words; None: nothing that is known of.
 
     Where a compiler is there under another name than torch asks for, the words say how to tell torch of it.
     """
     if device == "cuda":
-        if compiler_of(device) is None:
+        if find_compiler(device) is None:
             return "there is no C compiler (CC, gcc or clang)"
-    elif cxx_compiler() is None:
-        named, other = os.environ.get("CXX"), other_compiler()
+    elif find_cxx_compiler() is None:
+        named, other = os.environ.get("CXX"), find_other_cxx_compiler()
         wanted = f"CXX={named} is not there" if named else f"there is no C++ compiler ({_DEFAULT})"
         return f"{wanted}, but {other} is: CXX={other} uses it" if other else wanted
     if not python_header().is_file():

@@ -10,7 +10,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60  # cgroup v1 writes a huge number for "no limit"
 
 
-def describe() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """A record of the machine for manifests and reports: plain values, no private names.
 
     Keys: `system`, `cpu`, `cores`, `memory_total_gb`, `memory_available_gb`, `torch_threads`, `gpus`.
@@ -25,7 +25,7 @@ def describe() -> dict[str, Any]:
         "memory_total_gb": round(total / 1e9, 1),
         "memory_available_gb": round(available / 1e9, 1),
         "torch_threads": torch.get_num_threads(),
-        "gpus": gpus(),
+        "gpus": list_gpus(),
     }
 
 
@@ -96,7 +96,7 @@ def _words(path: Path) -> list[str]:
         return []
 
 
-def gpus() -> list[dict[str, Any]]:
+def list_gpus() -> list[dict[str, Any]]:
     """Name, memory in GB and compute capability of each CUDA device that torch can use."""
     import torch
 

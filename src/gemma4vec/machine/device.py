@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 # Below it there is no compiler for torch.compile (Triton).
-LEAST_FOR_COMPILING = (7, 0)
+MIN_COMPILE_CAPABILITY = (7, 0)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gemma4vec import files
-from gemma4vec.machine.compiler import compiler_of, missing_compiler, other_compiler
-from gemma4vec.machine.describe import cpu_model, gpus, memory_bytes, usable_cores
-from gemma4vec.machine.network import ask_hub, is_offline_by_choice
+from gemma4vec.machine.compiler import find_compiler, find_other_cxx_compiler, missing_for_compile
+from gemma4vec.machine.describe import cpu_model, list_gpus, memory_bytes, usable_cores
+from gemma4vec.machine.network import is_offline_by_choice, ping_hub
 from gemma4vec.machine.versions import TESTED, installed_version
 
 State = Literal["ok", "warn", "missing"]
@@ -49,7 +49,7 @@ class Check:
         return asdict(self)
 
 
-def examine() -> list[Check]:
+def run_checks() -> list[Check]:
     """Every check, in the order in which they are shown; under 5 s, most of it importing torch."""
     checks: list[Callable[[], Check]] = [
         check_python,
@@ -143,7 +143,7 @@ def check_gpu() -> Check:
 
     from gemma4vec.machine.device import choose_device
 
-    found, unused = gpus(), choose_device().reason
+    found, unused = list_gpus(), choose_device().reason
     if unused:
         return Check("gpu", "warn", unused)
     if found:
@@ -161,11 +161,11 @@ def check_compiler() -> Check:
     from gemma4vec.machine.device import choose_device
 
     device = choose_device().name
-    found, missing = compiler_of(device), missing_compiler(device)
+    found, missing = find_compiler(device), missing_for_compile(device)
     slow = "training runs a quarter to a half slower without"
     if found is None:
         program = "gcc" if device == "cuda" else "g++"
-        other = None if device == "cuda" else other_compiler()
+        other = None if device == "cuda" else find_other_cxx_compiler()
         install = f"install {program} (Debian: apt-get install {program})"
         advice = f"{slow}: {f'set CXX={other}' if other else install}"
         return Check("compiler", "warn", missing or "", advice)
@@ -212,7 +212,7 @@ def check_hub(timeout_s: float = 1.0) -> Check:
     """Whether the model hub can be asked. Not needed for the bundled bases, so never an error."""
     if is_offline_by_choice():
         return Check("model hub", "ok", "not asked: HF_HUB_OFFLINE is set; bundled bases and cached models work")
-    state = ask_hub(timeout_s)
+    state = ping_hub(timeout_s)
     if state.reachable:
         return Check("model hub", "ok", state.reason)
     return Check(

@@ -28,7 +28,7 @@ def is_offline_by_choice() -> bool:
     return chosen.upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def ask_hub(timeout_s: float) -> HubState:
+def ping_hub(timeout_s: float) -> HubState:
     """Whether the hub answers within `timeout_s` seconds, name lookup included; never takes longer."""
     if is_offline_by_choice():
         return HubState(False, "HF_HUB_OFFLINE forbids it")

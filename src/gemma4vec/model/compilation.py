@@ -11,8 +11,8 @@ import torch
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache
-from gemma4vec.machine.compiler import missing_compiler
-from gemma4vec.machine.device import LEAST_FOR_COMPILING, choose_device
+from gemma4vec.machine.compiler import missing_for_compile
+from gemma4vec.machine.device import MIN_COMPILE_CAPABILITY, choose_device
 
 if TYPE_CHECKING:
     from gemma4vec.model.backbone import Backbone
@@ -141,7 +141,7 @@ def use_compile_cache() -> None:
 def _missing() -> str | None:
     """What this machine lacks for it, in words."""
     device = choose_device().name
-    if device == "cuda" and (capability := torch.cuda.get_device_capability()) < LEAST_FOR_COMPILING:
-        old, least = (f"{major}.{minor}" for major, minor in (capability, LEAST_FOR_COMPILING))
+    if device == "cuda" and (capability := torch.cuda.get_device_capability()) < MIN_COMPILE_CAPABILITY:
+        old, least = (f"{major}.{minor}" for major, minor in (capability, MIN_COMPILE_CAPABILITY))
         return f"{torch.cuda.get_device_name()} has compute capability {old}, torch.compile needs {least}"
-    return missing_compiler(device)
+    return missing_for_compile(device)

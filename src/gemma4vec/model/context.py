@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
-from gemma4vec.machine.transfer import sent
+from gemma4vec.machine.transfer import to_device
 from gemma4vec.model.bases import resolve_base
 
 # A saved model carries its small encoder in this folder.
@@ -74,7 +74,7 @@ class ContextEncoder(nn.Module):
             features = self.model.preprocess(list(texts))
             device = next(self.model.parameters()).device
             features = {
-                key: sent(value, device) if isinstance(value, Tensor) else value for key, value in features.items()
+                key: to_device(value, device) if isinstance(value, Tensor) else value for key, value in features.items()
             }
             vectors_NE: Tensor = self.model(features)["sentence_embedding"]
         return vectors_NE.detach()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gemma4vec.machine.transfer import sent
+from gemma4vec.machine.transfer import to_device
 from gemma4vec.model.backbone import Backbone
 from gemma4vec.model.heads import Head
 from gemma4vec.model.last_layer import with_ends
@@ -62,7 +62,7 @@ class TextEncoder(nn.Module):
         """What the readout gives, before head and unit length: `[N, P]`."""
         pooled_NP = torch.cat([self._pool(layout) for layout in layouts])
         numbers = torch.tensor([number for layout in layouts for number in layout.documents])
-        return pooled_NP.index_select(0, sent(numbers.argsort(), pooled_NP.device))
+        return pooled_NP.index_select(0, to_device(numbers.argsort(), pooled_NP.device))
 
     def _pool(self, layout: Layout) -> Tensor:
         only_ends = self.readout.only_ends and self.backbone.computes_ends(layout)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gemma4vec.errors import InputError
-from gemma4vec.machine.hub_refusals import why
-from gemma4vec.machine.network import ask_hub
+from gemma4vec.machine.hub_errors import explain_hub_error
+from gemma4vec.machine.network import ping_hub
 
 # One file format is enough, and no weights of other frameworks: some repositories hold the same model five times.
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py", "README.md"]
@@ -35,7 +35,7 @@ def fetch(name: str, *, notice: Callable[[str], None]) -> tuple[Path, str]:
     cached = _snapshot(repository, revision or None, only_local=True)
     if isinstance(cached, Path) and _has_weights(cached):
         return cached, cached.name
-    state = ask_hub(_ANSWER_SECONDS)
+    state = ping_hub(_ANSWER_SECONDS)
     if not state.reachable:
         raise InputError(
             f"{name} is not cached on this machine and the hub is out of reach: {state.reason}; "
@@ -45,7 +45,7 @@ def fetch(name: str, *, notice: Callable[[str], None]) -> tuple[Path, str]:
     fetched = _snapshot(repository, revision or None, only_local=False)
     if isinstance(fetched, Path):
         return fetched, fetched.name
-    raise InputError(f"{name} cannot be had from the hub: {why(fetched, 'model')}")
+    raise InputError(f"{name} cannot be had from the hub: {explain_hub_error(fetched, 'model')}")
 
 
 def fetch_description(
@@ -64,7 +64,7 @@ def fetch_description(
     if isinstance(cached, Path) and (_has_weights(cached) or (cached / "config.json").is_file()):
         size = sum(file.stat().st_size for file in cached.glob("*.safetensors"))
         return cached, _has_weights(cached), size or None
-    state = ask_hub(_ANSWER_SECONDS)
+    state = ping_hub(_ANSWER_SECONDS)
     if not state.reachable:
         raise InputError(
             f"{key}: {name} is not cached on this machine and the hub is out of reach ({state.reason}), and its "
@@ -74,7 +74,7 @@ def fetch_description(
     fetched = _snapshot(repository, revision or None, only_local=False, wanted=_DESCRIPTION)
     if isinstance(fetched, Path):
         return fetched, False, _weight_bytes(repository, revision or None)
-    raise InputError(f"{name} cannot be had from the hub: {why(fetched, 'model')}")
+    raise InputError(f"{name} cannot be had from the hub: {explain_hub_error(fetched, 'model')}")
 
 
 def _weight_bytes(repository: str, revision: str | None) -> int | None:

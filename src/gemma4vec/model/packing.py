@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gemma4vec.machine.transfer import sent
+from gemma4vec.machine.transfer import to_device
 from gemma4vec.model.beginnings import NONE, Beginnings, common_beginnings
 
 # Widths that are tried for the last rectangle, in tokens.
@@ -113,11 +113,11 @@ class Layout:
     def to(self, device: torch.device | str) -> "Layout":
         """The same layout on another device, without waiting for what that computes."""
         moved: dict[str, Any] = {
-            field.name: sent(value, device)
+            field.name: to_device(value, device)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
-        ends = None if self.ends is None else (sent(self.ends[0], device), sent(self.ends[1], device))
+        ends = None if self.ends is None else (to_device(self.ends[0], device), to_device(self.ends[1], device))
         return replace(self, **moved, ends=ends)
 
 

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from gemma4vec.errors import InputError
-from gemma4vec.objective.log_partition import ELEMENTS, blocks
+from gemma4vec.objective.log_partition import MAX_SCORES, row_blocks
 from gemma4vec.objective.row_mean import row_mean
 
 Distance = Literal["squared", "l2", "cosine"]
@@ -41,7 +41,7 @@ def embedding_matching(
         InputError: the dimensions differ and there is no projection, or the projection is of others.
     """
     teacher_NE = teacher_NE.detach().to(student_ND)
-    check_teacher(student_ND.shape[-1], teacher_NE.shape[-1], projection_ED)
+    check_teacher_dimension(student_ND.shape[-1], teacher_NE.shape[-1], projection_ED)
     projected_NE = student_ND if projection_ED is None else student_ND @ projection_ED.T
     if distance == "cosine":
         return row_mean(1 - functional.cosine_similarity(projected_NE, teacher_NE, dim=-1), row_weights_N)
@@ -51,7 +51,7 @@ def embedding_matching(
     return row_mean(difference_NE.square().sum(-1), row_weights_N)
 
 
-def check_teacher(student: int, teacher: int, projection_ED: Tensor | None) -> None:
+def check_teacher_dimension(student: int, teacher: int, projection_ED: Tensor | None) -> None:
     """Refuse a teacher whose vectors cannot be compared with the student's.
 
     Raises:
@@ -66,13 +66,13 @@ def check_teacher(student: int, teacher: int, projection_ED: Tensor | None) -> N
         raise InputError(f"the projection leads from {columns} to {rows} dimensions; {student} to {teacher} are needed")
 
 
-def relational_matching(student_ND: Tensor, teacher_NE: Tensor, *, elements: int = ELEMENTS) -> Tensor:
+def relational_matching(student_ND: Tensor, teacher_NE: Tensor, *, max_scores: int = MAX_SCORES) -> Tensor:
     """Mean squared difference of similarities between different texts, the student's and the teacher's.
 
     The Gram form, for teachers of any dimension (Park et al. 2019, arXiv:1904.05068; Tung and Mori 2019,
-    arXiv:1907.09682). No more than `elements` similarities are in memory at once.
+    arXiv:1907.09682). No more than `max_scores` similarities are in memory at once.
     """
-    value: Tensor = _Relations.apply(student_ND, teacher_NE.detach().to(student_ND), elements)
+    value: Tensor = _Relations.apply(student_ND, teacher_NE.detach().to(student_ND), max_scores)
     return value
 
 
@@ -80,12 +80,12 @@ class _Relations(torch.autograd.Function):
     """Takes the gradient while a block's differences are there: of a scalar, it is only scaled later."""
 
     @staticmethod
-    def forward(ctx: Any, student_ND: Tensor, teacher_NE: Tensor, elements: int) -> Tensor:
+    def forward(ctx: Any, student_ND: Tensor, teacher_NE: Tensor, max_scores: int) -> Tensor:
         n = len(student_ND)
         pairs = max(1, n * (n - 1))
         total = student_ND.new_zeros(())
         gradient_ND = torch.empty_like(student_ND)
-        for start, stop in blocks(n, n, elements):
+        for start, stop in row_blocks(n, n, max_scores):
             difference_RN = student_ND[start:stop] @ student_ND.T - teacher_NE[start:stop] @ teacher_NE.T
             difference_RN.diagonal(start).zero_()
             total += difference_RN.square().sum()
@@ -100,7 +100,7 @@ class _Relations(torch.autograd.Function):
         return gradient_ND * gradient, None, None
 
 
-def row_scores(queries_ND: Tensor, positives_ND: Tensor, negatives_NKD: Tensor) -> Tensor:
+def score_candidates(queries_ND: Tensor, positives_ND: Tensor, negatives_NKD: Tensor) -> Tensor:
     """`[N, C]`: similarities of each query with its own positive, then with its own hard negatives."""
     candidates_NCD = torch.cat([positives_ND[:, None], negatives_NKD], dim=1)
     return torch.einsum("nd,ncd->nc", queries_ND, candidates_NCD)

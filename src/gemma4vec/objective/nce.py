@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gemma4vec.objective.duplicates import Duplicates, Keys
-from gemma4vec.objective.log_partition import ELEMENTS, Excluded, blocks, log_partition
+from gemma4vec.objective.false_negatives import FalseNegatives, TextHashes
+from gemma4vec.objective.log_partition import MAX_SCORES, ExclusionMask, log_partition, row_blocks
 from gemma4vec.objective.row_mean import row_mean
 
 
@@ -57,19 +57,21 @@ def info_nce(
     return functional.cross_entropy(logits_NM.masked_fill(excluded_NM, float("-inf")), own_N)
 
 
-def duplicate_mask(query_keys_N: Tensor, positive_keys_N: Tensor, negative_keys_NK: Tensor | None = None) -> Tensor:
+def false_negative_mask(
+    query_hashes_N: Tensor, positive_hashes_N: Tensor, negative_hashes_NK: Tensor | None = None
+) -> Tensor:
     """`[N, M]`, true where a candidate is known to be no negative, by hash of its text.
 
     A candidate is excluded for a query when its text is that of a positive of a row with the same query (the own row
     included), also where it stands as a hard negative, or when it is the query's own text.
     """
-    same_query_NN = query_keys_N[:, None] == query_keys_N[None, :]
-    candidate_keys_M = positive_keys_N
-    if negative_keys_NK is not None and negative_keys_NK.shape[1]:
-        candidate_keys_M = torch.cat([positive_keys_N, negative_keys_NK.flatten()])
-    same_text_NM = positive_keys_N[:, None] == candidate_keys_M[None, :]
+    same_query_NN = query_hashes_N[:, None] == query_hashes_N[None, :]
+    candidate_hashes_M = positive_hashes_N
+    if negative_hashes_NK is not None and negative_hashes_NK.shape[1]:
+        candidate_hashes_M = torch.cat([positive_hashes_N, negative_hashes_NK.flatten()])
+    same_text_NM = positive_hashes_N[:, None] == candidate_hashes_M[None, :]
     answers_NM = (same_query_NN.float() @ same_text_NM.float()) > 0
-    mask_NM = answers_NM | (candidate_keys_M[None, :] == query_keys_N[:, None])
+    mask_NM = answers_NM | (candidate_hashes_M[None, :] == query_hashes_N[:, None])
     mask_NM.fill_diagonal_(False)
     return mask_NM
 
@@ -86,14 +88,14 @@ def nce(
     passage_passage: bool = False,
     symmetric: bool = False,
     false_negative_margin: float | None = None,
-    keys: Keys | None = None,
+    text_hashes: TextHashes | None = None,
     row_weights_N: Tensor | None = None,
-    elements: int = ELEMENTS,
+    max_scores: int = MAX_SCORES,
 ) -> Tensor:
     """InfoNCE as EmbeddingGemma defines it (arXiv:2509.20354, section 2.2), in memory that does not grow with N * M.
 
-    With `hardness` 0 and the other options at rest it is `info_nce` with the mask of `duplicate_mask`; small batches
-    (no more than `elements` scores) go through that function, whole.
+    With `hardness` 0 and all other options off it equals `info_nce` with `false_negative_mask`; small batches
+    (no more than `max_scores` scores) go through that function, whole.
 
     Args:
         queries_ND, positives_ND, negatives_NKD: unit vectors.
@@ -108,9 +110,9 @@ def nce(
         symmetric: the mean of this and of the loss that looks for each positive's query among all queries.
         false_negative_margin: a candidate whose similarity is above that of query and positive by more than this does
             not count.
-        keys: hashes of the texts; a candidate whose text is known to be no negative does not count (see `Duplicates`).
+        text_hashes: hashes of the texts; a candidate known as a false negative does not count (see `FalseNegatives`).
         row_weights_N: factor of each row's loss; every row stays a candidate of the others. None: 1 each.
-        elements: scores that are in memory at once.
+        max_scores: scores that are in memory at once.
 
     Returns:
         A scalar, the mean over rows. Candidates that do not count have exactly no gradient from that row.
@@ -124,12 +126,12 @@ def nce(
         not changed
         and row_weights_N is None
         and isinstance(temperature, float | int)
-        and rows * rows * (1 + k) <= elements
+        and rows * rows * (1 + k) <= max_scores
     ):
         mask_NM = None
-        if keys is not None:
-            here = keys.to(queries_ND.device)
-            mask_NM = duplicate_mask(here.queries_N, here.positives_N, here.negatives_NK)
+        if text_hashes is not None:
+            here = text_hashes.to(queries_ND.device)
+            mask_NM = false_negative_mask(here.queries_N, here.positives_N, here.negatives_NK)
         return info_nce(
             queries_ND,
             positives_ND,
@@ -142,15 +144,17 @@ def nce(
         temperature = queries_ND.new_full((), temperature)
     inverse = 1.0 / temperature.to(queries_ND)
     positive_N = (queries_ND * positives_ND).sum(-1)
-    limit_N = None if false_negative_margin is None else positive_N.detach() + false_negative_margin
+    max_similarity_N = None if false_negative_margin is None else positive_N.detach() + false_negative_margin
     shared = k if share_hard_negatives else 0
     candidates_MD = torch.cat([positives_ND, negatives_NKD[:, :shared].flatten(0, 1)])
-    no_passages, no_queries = _excluded(keys, rows, shared, queries_ND.device)
+    no_passages, no_queries = _excluded(text_hashes, rows, shared, queries_ND.device)
 
     own_NK = torch.einsum("nd,nkd->nk", queries_ND, negatives_NKD)
     own_logits_NK = own_NK * inverse + hardness * own_NK.detach()
-    own_logits_NK = own_logits_NK.masked_fill(_own_excluded(own_NK, limit_N, keys, elements), float("-inf"))
-    among: dict[str, Any] = {"limit_N": limit_N, "elements": elements}
+    own_logits_NK = own_logits_NK.masked_fill(
+        _own_excluded(own_NK, max_similarity_N, text_hashes, max_scores), float("-inf")
+    )
+    among: dict[str, Any] = {"max_similarity_N": max_similarity_N, "max_scores": max_scores}
     parts = [log_partition(queries_ND, candidates_MD, inverse, excluded=no_passages, **among)]
     if query_query:
         parts.append(log_partition(queries_ND, queries_ND, inverse, excluded=no_queries, **among))
@@ -168,18 +172,20 @@ def self_contrast(
     other_views_ND: Tensor,
     *,
     temperature: float | Tensor,
-    keys: Tensor | None = None,
+    text_hashes_N: Tensor | None = None,
     row_weights_N: Tensor | None = None,
 ) -> Tensor:
     """Two views of one text find each other among the batch's, both ways; the views differ by dropout alone.
 
-    SimCSE (Gao et al. 2021, arXiv:2104.08821, section 3) and Gemma-Embed's first phase. `keys` are `[N]` hashes of the
-    texts, `row_weights_N` factors of their losses. Paraphrase triplets, its second phase, are `nce` with one hard
-    negative a row.
+    SimCSE (Gao et al. 2021, arXiv:2104.08821, section 3) and Gemma-Embed's first phase. `text_hashes_N` are the
+    hashes of the texts, `row_weights_N` the weights of their losses. Its second phase, paraphrase triplets, is `nce`
+    with one hard negative a row.
     """
-    both = None if keys is None else Keys(keys, keys, keys.new_empty(len(keys), 0))
+    both = None
+    if text_hashes_N is not None:
+        both = TextHashes(text_hashes_N, text_hashes_N, text_hashes_N.new_empty(len(text_hashes_N), 0))
     return nce(
-        views_ND, other_views_ND, temperature=temperature, symmetric=True, keys=both, row_weights_N=row_weights_N
+        views_ND, other_views_ND, temperature=temperature, symmetric=True, text_hashes=both, row_weights_N=row_weights_N
     )
 
 
@@ -189,16 +195,18 @@ def _first_of(first_N: Tensor, others_NC: Tensor) -> Tensor:
     return functional.cross_entropy(logits_NC, first_N.new_zeros(len(first_N), dtype=torch.long), reduction="none")
 
 
-def _excluded(keys: Keys | None, rows: int, shared: int, device: torch.device) -> tuple[Excluded, Excluded]:
+def _excluded(
+    text_hashes: TextHashes | None, rows: int, shared: int, device: torch.device
+) -> tuple[ExclusionMask, ExclusionMask]:
     """What does not count among all passages, and among all queries: the row's own, and what is no negative.
 
     The row's own positive and hard negatives are in the softmax already, outside these blocks.
     """
     passages = queries = None
-    if keys is not None:
-        candidates_M = torch.cat([keys.positives_N, keys.negatives_NK[:, :shared].flatten()])
-        passages = Duplicates(keys.queries_N, keys.positives_N, candidates_M, device)
-        queries = Duplicates(keys.positives_N, keys.queries_N, keys.queries_N, device)
+    if text_hashes is not None:
+        candidates_M = torch.cat([text_hashes.positives_N, text_hashes.negatives_NK[:, :shared].flatten()])
+        passages = FalseNegatives(text_hashes.queries_N, text_hashes.positives_N, candidates_M, device)
+        queries = FalseNegatives(text_hashes.positives_N, text_hashes.queries_N, text_hashes.queries_N, device)
 
     def no_passages(start: int, stop: int) -> Tensor:
         own_RM = _own_columns(start, stop, rows, shared, device)
@@ -221,14 +229,18 @@ def _own_columns(start: int, stop: int, rows: int, shared: int, device: torch.de
     return own_RM
 
 
-def _own_excluded(own_NK: Tensor, limit_N: Tensor | None, keys: Keys | None, elements: int) -> Tensor:
+def _own_excluded(
+    own_NK: Tensor, max_similarity_N: Tensor | None, text_hashes: TextHashes | None, max_scores: int
+) -> Tensor:
     """Which of the row's own hard negatives do not count."""
     excluded_NK = torch.zeros_like(own_NK, dtype=torch.bool)
-    if limit_N is not None:
-        excluded_NK |= own_NK.detach() > limit_N[:, None]
-    if keys is not None and own_NK.shape[1]:
-        own = Duplicates(keys.queries_N, keys.positives_N, keys.negatives_NK.flatten(), own_NK.device)
-        ids_NK = own.candidates_M.view_as(keys.negatives_NK)
-        for start, stop in blocks(len(own_NK), own.texts, elements):
+    if max_similarity_N is not None:
+        excluded_NK |= own_NK.detach() > max_similarity_N[:, None]
+    if text_hashes is not None and own_NK.shape[1]:
+        own = FalseNegatives(
+            text_hashes.queries_N, text_hashes.positives_N, text_hashes.negatives_NK.flatten(), own_NK.device
+        )
+        ids_NK = own.candidates_M.view_as(text_hashes.negatives_NK)
+        for start, stop in row_blocks(len(own_NK), own.texts, max_scores):
             excluded_NK[start:stop] |= own.known(start, stop).gather(1, ids_NK[start:stop])
     return excluded_NK

@@ -14,10 +14,10 @@ from gemma4vec.pipeline.matrix_pairs import paired_difference, query_scores
 from gemma4vec.pipeline.matrix_plan import Job, Plan, chosen
 from gemma4vec.pipeline.matrix_references import reference_rows, seconds_of
 from gemma4vec.pipeline.matrix_state import MatrixFolder, Record
-from gemma4vec.statistics.equivalence import equivalence
+from gemma4vec.statistics.equivalence import equivalence_test
 from gemma4vec.statistics.multiplicity import adjust
 from gemma4vec.statistics.power import smallest_detectable
-from gemma4vec.statistics.seeds import LEAST_RUNS
+from gemma4vec.statistics.seeds import MIN_RUNS
 from gemma4vec.statistics.verdict import decide
 
 
@@ -173,7 +173,7 @@ def _differences(plan: Plan, runs: Mapping[str, list[_Run]], metric: str) -> dic
     found = {}
     for (name, (seeds, difference)), adjusted in zip(pairs.items(), corrected, strict=True):
         interval = difference.interval
-        same = None if margin is None else equivalence(difference.values_N, margin, difference.strata)
+        same = None if margin is None else equivalence_test(difference.values_N, margin, difference.strata)
         detectable = smallest_detectable(difference.values_N, difference.strata, family=family)
         verdict = decide(difference.test, interval, equivalence=same, adjusted=adjusted, smallest_detectable=detectable)
         found[name] = {
@@ -248,11 +248,11 @@ def _notes(plan: Plan, runs: Mapping[str, list[_Run]], rows: Sequence[Mapping[st
         "over queries; each suite counts the same."
     ]
     seeds = [len(found) for found in runs.values() if found]
-    if seeds and min(seeds) < LEAST_RUNS:
+    if seeds and min(seeds) < MIN_RUNS:
         span = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
         notes.append(
             f"Seeds a recipe: {span}. The table speaks of these runs only, not of what other seeds would give: a "
-            f"sign-flip test over fewer than {LEAST_RUNS} seeds cannot reach p < .05."
+            f"sign-flip test over fewer than {MIN_RUNS} seeds cannot reach p < .05."
         )
     for row in rows:
         if row["status"] == "done" and not row["grid_complete"]:

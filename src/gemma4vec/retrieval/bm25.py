@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from gemma4vec.errors import InputError
-from gemma4vec.retrieval.tokenise import Tokens, code_tokens, fielded_code_tokens, text_tokens
-from gemma4vec.retrieval.top_k import Found, top_of_row
+from gemma4vec.retrieval.tokenize import WordTokenizer, tokenize_code, tokenize_code_fields, tokenize_text
+from gemma4vec.retrieval.top_k import TopK, top_k_of_row
 
 PROSE, CODE = (0.9, 0.4), (1.2, 0.9)  # k1, b
 
@@ -22,17 +22,23 @@ class BM25Index:
     Build one with `BM25Index.build`. The scores of a token's documents stand side by side: searching adds up columns.
     """
 
-    def __init__(self, tokens: Tokens, vocabulary: dict[str, int], columns: dict[str, np.ndarray], documents: int):
-        self.tokens = tokens
+    def __init__(
+        self, tokenize: WordTokenizer, vocabulary: dict[str, int], columns: dict[str, np.ndarray], documents: int
+    ):
+        self.tokenize = tokenize
         self.vocabulary = vocabulary
         self.documents = documents
         self._columns = columns
 
     @classmethod
     def build(
-        cls, texts: Sequence[str], tokens: Tokens = text_tokens, k1: float | None = None, b: float | None = None
+        cls,
+        texts: Sequence[str],
+        tokenize: WordTokenizer = tokenize_text,
+        k1: float | None = None,
+        b: float | None = None,
     ) -> "BM25Index":
-        """Index `texts`; `tokens` cuts both them and the queries, and decides `k1` and `b` where they are not given.
+        """Index `texts`; `tokenize` splits texts and queries and sets the defaults of `k1` and `b`.
 
         Raises:
             InputError: there is no text.
@@ -40,12 +46,12 @@ class BM25Index:
         if not texts:
             raise InputError("BM25: the corpus is empty; give at least one document")
         vocabulary: dict[str, int] = {}
-        token_ids = [[vocabulary.setdefault(token, len(vocabulary)) for token in tokens(text)] for text in texts]
+        token_ids = [[vocabulary.setdefault(token, len(vocabulary)) for token in tokenize(text)] for text in texts]
         if not vocabulary:
-            return cls(tokens, {}, {}, len(texts))
-        default_k1, default_b = default_parameters(tokens)
+            return cls(tokenize, {}, {}, len(texts))
+        default_k1, default_b = default_parameters(tokenize)
         k1, b = default_k1 if k1 is None else k1, default_b if b is None else b
-        return cls(tokens, vocabulary, _columns(token_ids, vocabulary, k1, b), len(texts))
+        return cls(tokenize, vocabulary, _columns(token_ids, vocabulary, k1, b), len(texts))
 
     def search(
         self,
@@ -53,7 +59,7 @@ class BM25Index:
         k: int,
         exclude: Sequence[set[int]] | None = None,
         descending_id_rank: np.ndarray | None = None,
-    ) -> Found:
+    ) -> TopK:
         """The k best documents of each query that share at least one token with it.
 
         Args:
@@ -69,21 +75,21 @@ class BM25Index:
                 scores_M[list(exclude[row])] = 0.0
             found.append(self.best(scores_M, k, descending_id_rank))
         if not found:
-            return Found(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
+            return TopK(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
         indices, scores = (np.stack(parts) for parts in zip(*found, strict=True))
-        return Found(indices, scores)
+        return TopK(indices, scores)
 
-    def best(self, scores_M: np.ndarray, k: int, descending_id_rank: np.ndarray | None = None) -> Found:
+    def best(self, scores_M: np.ndarray, k: int, descending_id_rank: np.ndarray | None = None) -> TopK:
         """The k documents with the highest of such scores as `scores` gives, int64[k] and float32[k]; none with 0."""
         sharing = np.flatnonzero(scores_M > 0)  # most documents share no token with a short query
         rank = None if descending_id_rank is None else descending_id_rank[sharing]
-        indices, scores = top_of_row(scores_M[sharing], k, rank)
-        return Found(np.where(indices < 0, -1, sharing[indices] if len(sharing) else -1), scores)
+        indices, scores = top_k_of_row(scores_M[sharing], k, rank)
+        return TopK(np.where(indices < 0, -1, sharing[indices] if len(sharing) else -1), scores)
 
     def scores(self, query: str) -> np.ndarray:
         """float32[M]: every document's BM25 score, 0 where it shares no token; a token asked twice counts twice."""
         scores_M = np.zeros(self.documents, dtype=np.float32)
-        for token in self.tokens(query):
+        for token in self.tokenize(query):
             column = self.vocabulary.get(token)
             if column is not None:
                 start, end = self._columns["indptr"][column : column + 2]
@@ -91,9 +97,9 @@ class BM25Index:
         return scores_M
 
 
-def default_parameters(tokens: Tokens) -> tuple[float, float]:
-    """k1 and b for what a tokeniser reads: code or prose."""
-    return CODE if tokens in (code_tokens, fielded_code_tokens) else PROSE
+def default_parameters(tokenize: WordTokenizer) -> tuple[float, float]:
+    """k1 and b for what a tokenizer reads: code or prose."""
+    return CODE if tokenize in (tokenize_code, tokenize_code_fields) else PROSE
 
 
 def _columns(token_ids: list[list[int]], vocabulary: dict[str, int], k1: float, b: float) -> dict[str, np.ndarray]:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 import numpy as np
 
 from gemma4vec.errors import InputError, WorkError
-from gemma4vec.retrieval.top_k import NOT_A_NUMBER, Found, top_k
+from gemma4vec.retrieval.top_k import NAN_SCORE, TopK, top_k
 
 Progress = Callable[[int, int], None]  # queries times documents: scores done, scores in all
 QUERIES_AT_ONCE = 256
 BLOCK = 16_384  # documents scored at once
-KEPT = 8_000_000  # places of a group of queries: its candidates take up to 28 bytes for each
+CANDIDATES_PER_GROUP = 8_000_000  # places of a group of queries: its candidates take up to 28 bytes for each
 FIRST_BLOCK = 1_024
 
 
@@ -26,7 +26,7 @@ def search(
     block: int = BLOCK,
     descending_id_rank: np.ndarray | None = None,
     progress: Progress | None = None,
-) -> Found:
+) -> TopK:
     """The k documents with the highest inner product with each query, in fp32.
 
     Args:
@@ -51,9 +51,9 @@ def search(
         )
     count = len(documents_MD)
     rank = np.arange(count, dtype=np.int64) if descending_id_rank is None else np.asarray(descending_id_rank, np.int64)
-    group = max(QUERIES_AT_ONCE, KEPT // k)
+    group = max(QUERIES_AT_ONCE, CANDIDATES_PER_GROUP // k)
     total, done = len(queries_ND) * count, 0
-    parts: list[Found] = []
+    parts: list[TopK] = []
     for first in range(0, len(queries_ND), group):
         queries_RD = np.ascontiguousarray(queries_ND[first : first + group], dtype=np.float32)
         tiles = [queries_RD[start : start + QUERIES_AT_ONCE] for start in range(0, len(queries_RD), QUERIES_AT_ONCE)]
@@ -71,8 +71,8 @@ def search(
             start = end
         parts += [best.found() for best in bests]
     if not parts:
-        return Found(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
-    return Found(np.concatenate([part.indices for part in parts]), np.concatenate([part.scores for part in parts]))
+        return TopK(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
+    return TopK(np.concatenate([part.indices for part in parts]), np.concatenate([part.scores for part in parts]))
 
 
 class _Best:
@@ -92,7 +92,7 @@ class _Best:
     def add(self, scores_NB: np.ndarray, start: int) -> None:
         """Let the documents from `start` on compete, with their scores."""
         if np.isnan(scores_NB.min()):
-            raise WorkError(NOT_A_NUMBER)
+            raise WorkError(NAN_SCORE)
         flat_C = np.flatnonzero(scores_NB >= self.least_N[:, None])
         row_C, column_C = np.divmod(flat_C, scores_NB.shape[1])
         self.row_C = np.concatenate([self.row_C, row_C.astype(np.uint16)])
@@ -101,7 +101,7 @@ class _Best:
         if len(self.row_C) > 2 * self.k * self.rows:
             self._raise_the_bar()
 
-    def found(self) -> Found:
+    def found(self) -> TopK:
         """The best k in order; -1 and -inf where there are fewer."""
         column_C = self._group()
         places_NC = self._padded(column_C, self.place_C, -1)
@@ -112,7 +112,7 @@ class _Best:
         if places_NC.shape[1] == 0:
             return found
         indices = np.take_along_axis(places_NC, np.maximum(found.indices, 0), axis=1)
-        return Found(np.where(found.indices < 0, -1, indices), found.scores)
+        return TopK(np.where(found.indices < 0, -1, indices), found.scores)
 
     def _raise_the_bar(self) -> None:
         """Leave out what is below the k-th best score; what ties with it may still win at the end."""

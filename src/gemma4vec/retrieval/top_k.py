@@ -9,10 +9,10 @@ import numpy as np
 
 from gemma4vec.errors import WorkError
 
-NOT_A_NUMBER = "a retrieval score is not a number: the model gives vectors that are not finite; check its weights"
+NAN_SCORE = "a retrieval score is not a number: the model gives vectors that are not finite; check its weights"
 
 
-class Found(NamedTuple):
+class TopK(NamedTuple):
     """Positions of documents, int64[N, k], and scores, float32[N, k], best first; -1 and -inf where there are fewer."""
 
     indices: np.ndarray
@@ -30,7 +30,7 @@ def sort_keys(scores_NM: np.ndarray, rank_M: np.ndarray) -> np.ndarray:
     return (ordered.astype(np.int64) << 32) | (np.int64(0xFFFFFFFF) - rank_M)
 
 
-def top_k(scores_NM: np.ndarray, k: int, rank: np.ndarray | None = None) -> Found:
+def top_k(scores_NM: np.ndarray, k: int, rank: np.ndarray | None = None) -> TopK:
     """The k highest scores of each row; of equal scores the lower `rank` comes first.
 
     Args:
@@ -44,12 +44,12 @@ def top_k(scores_NM: np.ndarray, k: int, rank: np.ndarray | None = None) -> Foun
     scores_NM = np.ascontiguousarray(scores_NM, dtype=np.float32)
     rows, columns = scores_NM.shape
     if np.isnan(scores_NM).any():
-        raise WorkError(NOT_A_NUMBER)
+        raise WorkError(NAN_SCORE)
     indices = np.full((rows, k), -1, dtype=np.int64)
     best = np.full((rows, k), -np.inf, dtype=np.float32)
     kept = min(k, columns)
     if kept == 0 or rows == 0:
-        return Found(indices, best)
+        return TopK(indices, best)
     keys = sort_keys(scores_NM, np.arange(columns, dtype=np.int64) if rank is None else rank)
     if kept < columns:
         places = np.argpartition(keys, columns - kept, axis=1)[:, columns - kept :]
@@ -61,10 +61,10 @@ def top_k(scores_NM: np.ndarray, k: int, rank: np.ndarray | None = None) -> Foun
     values = np.take_along_axis(scores_NM, places, axis=1)
     indices[:, :kept] = np.where(np.isneginf(values), -1, places)
     best[:, :kept] = values
-    return Found(indices, best)
+    return TopK(indices, best)
 
 
-def top_of_row(scores_M: np.ndarray, k: int, rank_M: np.ndarray | None = None) -> Found:
+def top_k_of_row(scores_M: np.ndarray, k: int, rank_M: np.ndarray | None = None) -> TopK:
     """`top_k` of one long row, quicker: what cannot be among the k best is left out before anything is ordered.
 
     Args:
@@ -84,7 +84,7 @@ def top_of_row(scores_M: np.ndarray, k: int, rank_M: np.ndarray | None = None) -
         places = np.flatnonzero(~(scores_M < least))
     found = top_k(scores_M[places][None], k, places if rank_M is None else rank_M[places])
     kept = np.where(found.indices[0] < 0, -1, places[found.indices[0]] if len(places) else -1)
-    return Found(kept, found.scores[0])
+    return TopK(kept, found.scores[0])
 
 
 def descending_id_rank(ids: list[str]) -> np.ndarray:

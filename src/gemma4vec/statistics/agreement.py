@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from gemma4vec.statistics.weights import Floats
+from gemma4vec.statistics.stratified import Floats
 
-LEAST_RUNS = 5  # of 4 runs, even the same order in both is met by chance once in 12 times (two-sided)
+MIN_RUNS = 5  # of 4 runs, even the same order in both is met by chance once in 12 times (two-sided)
 RESAMPLES_PER_BLOCK = 1024
 
 
@@ -36,7 +36,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Decisions:
+class ProxyDecisions:
     """What the suite said where the proxy said yes.
 
     Attributes:
@@ -71,8 +71,8 @@ class Agreement:
     confidence: float
     tau: Estimate
     signs: Estimate
-    pairs: Decisions
-    against_control: Decisions | None
+    pairs: ProxyDecisions
+    against_control: ProxyDecisions | None
     note: str
 
 
@@ -215,7 +215,7 @@ def _tau_b(x_RR: Floats, y_RR: Floats, weights_BR: Floats) -> Floats:
 def _estimate(values_B: Floats, runs: int, confidence: float, lowest: float) -> Estimate:
     """The first value with the interval that the others give."""
     value, resampled = float(values_B[0]), values_B[1:][~np.isnan(values_B[1:])]
-    if math.isnan(value) or runs < LEAST_RUNS:
+    if math.isnan(value) or runs < MIN_RUNS:
         return Estimate(value, lowest, 1.0)
     tail = (1.0 - confidence) / 2.0
     low, high = (float(limit) for limit in np.quantile(resampled, [tail, 1.0 - tail]))
@@ -234,17 +234,17 @@ def _fieller(runs: int, confidence: float, sign: float) -> tuple[float, float]:
     return (inner, 1.0) if sign > 0.0 else (-1.0, -inner)
 
 
-def _decisions(proxy: npt.NDArray[np.float64], suite: npt.NDArray[np.float64]) -> Decisions:
+def _decisions(proxy: npt.NDArray[np.float64], suite: npt.NDArray[np.float64]) -> ProxyDecisions:
     """Count ordered pairs in which the proxy says yes: of (i, j) and (j, i) at most one does."""
     said = suite[proxy > 0.0]
-    return Decisions(said.size, int((said > 0).sum()), int((said < 0).sum()), int((said == 0).sum()))
+    return ProxyDecisions(said.size, int((said > 0).sum()), int((said < 0).sum()), int((said == 0).sum()))
 
 
 def _note(runs: int, tau: float) -> str:
     if math.isnan(tau):
         return f"all {runs} runs have the same value on one side, so there is no order to agree on"
-    if runs < LEAST_RUNS:
+    if runs < MIN_RUNS:
         return (
-            f"{runs} runs are too few for an interval: with fewer than {LEAST_RUNS}, even a perfect order may be chance"
+            f"{runs} runs are too few for an interval: with fewer than {MIN_RUNS}, even a perfect order may be chance"
         )
     return ""

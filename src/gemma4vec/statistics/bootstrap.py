@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from gemma4vec.statistics.weights import Floats, Stratified, missing_spread, stratify
+from gemma4vec.statistics.stratified import Floats, StratifiedSample, singleton_note, stratify
 
 VALUES_PER_BLOCK = 2_000_000  # drawn values held at a time: bounds memory to some tens of MB
 
@@ -74,10 +74,10 @@ def mean_interval(
     if levels is None:
         levels, method = np.array([tail, 1.0 - tail]), "percentile"
     low, high = np.quantile(means_B, levels)
-    return Interval(mean, float(low), float(high), confidence, method, n, missing_spread(sample))
+    return Interval(mean, float(low), float(high), confidence, method, n, singleton_note(sample))
 
 
-def _resampled_means(sample: Stratified, resamples: int, generator: np.random.Generator) -> Floats:
+def _resampled_means(sample: StratifiedSample, resamples: int, generator: np.random.Generator) -> Floats:
     """Statistic of each bootstrap resample, [resamples]."""
     means_B = np.zeros(resamples)
     for members in sample.members:
@@ -90,7 +90,7 @@ def _resampled_means(sample: Stratified, resamples: int, generator: np.random.Ge
     return means_B
 
 
-def _bca_levels(sample: Stratified, means_B: Floats, levels: Floats) -> Floats | None:
+def _bca_levels(sample: StratifiedSample, means_B: Floats, levels: Floats) -> Floats | None:
     """Percentiles of the bootstrap distribution to read instead of `levels`, or None where they are undefined.
 
     Efron & Tibshirani 1993, "An Introduction to the Bootstrap", eq. 14.10 and 14.14.
@@ -110,7 +110,7 @@ def _bca_levels(sample: Stratified, means_B: Floats, levels: Floats) -> Floats |
     return np.asarray(ndtr(bias + shifted / stretch))
 
 
-def _acceleration(sample: Stratified) -> float:
+def _acceleration(sample: StratifiedSample) -> float:
     """Skewness of the statistic's empirical influence over six.
 
     For a mean of means the jackknife (Efron & Tibshirani 1993, eq. 14.15) has a closed form: the influence of a value

@@ -19,9 +19,9 @@ from scipy import stats
 from scipy.special import ndtri
 
 from gemma4vec.statistics.bootstrap import Interval
-from gemma4vec.statistics.weights import Floats
+from gemma4vec.statistics.stratified import Floats
 
-Figure = Literal["spearman", "pearson", "ap"]
+PairMetric = Literal["spearman", "pearson", "ap"]
 
 RESAMPLES_PER_BLOCK = 64
 
@@ -97,7 +97,7 @@ def spearman_difference(
     Raises:
         ValueError: as `spearman`, or fewer than 100 resamples.
     """
-    return figure_difference(
+    return pair_metric_difference(
         "spearman",
         [(similarities_a, similarities_b, gold)],
         confidence=confidence,
@@ -106,8 +106,8 @@ def spearman_difference(
     )
 
 
-def figure_difference(
-    figure: Figure,
+def pair_metric_difference(
+    figure: PairMetric,
     tasks: Sequence[tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]],
     *,
     confidence: float = 0.95,
@@ -129,7 +129,7 @@ def figure_difference(
     """
     if not 0.0 < confidence < 1.0 or resamples < 100:
         raise ValueError(f"confidence must be in (0, 1) and resamples at least 100, got {confidence} and {resamples}")
-    compute = FIGURES[figure]
+    compute = PAIR_METRICS[figure]
     scale = _standardised if figure == "pearson" else stats.rankdata
     prepared = [
         tuple(scale(_checked(side, gold)[0]) for side in (a, b)) + _checked(a, gold)[1:] for a, b, gold in tasks
@@ -159,8 +159,8 @@ def figure_difference(
     return CorrelationDifference(a, b, a - b, float(low), float(high), p, confidence, n, error)
 
 
-def figure_interval(
-    figure: Figure,
+def pair_metric_interval(
+    figure: PairMetric,
     tasks: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]],
     *,
     confidence: float = 0.95,
@@ -175,7 +175,7 @@ def figure_interval(
     Raises:
         ValueError: as `spearman`.
     """
-    compute = FIGURES[figure]
+    compute = PAIR_METRICS[figure]
     prepared = [_checked(values, gold) for values, gold in tasks]
     generator = np.random.default_rng(seed)
     value = float(np.mean([compute(values_N[None], gold_N[None])[0] for values_N, gold_N in prepared]))
@@ -271,7 +271,7 @@ def average_precision_rows(values_BN: Floats, gold_BN: Floats, *, ranked: bool =
     return np.divide(summed_B, total_B, out=np.full(total_B.shape, np.nan), where=total_B > 0)
 
 
-FIGURES: dict[Figure, Callable[..., Floats]] = {
+PAIR_METRICS: dict[PairMetric, Callable[..., Floats]] = {
     "spearman": spearman_rows,
     "pearson": pearson_rows,
     "ap": average_precision_rows,

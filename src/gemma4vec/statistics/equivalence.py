@@ -17,10 +17,10 @@ import numpy.typing as npt
 from scipy import stats
 
 from gemma4vec.statistics.bootstrap import Interval
+from gemma4vec.statistics.stratified import stratify
 from gemma4vec.statistics.student import one_sided_p, t_interval
-from gemma4vec.statistics.weights import stratify
 
-FEW = 10  # queries that differ, below which a spread estimated from them is a guess
+MIN_DIFFERING = 10  # queries that differ, below which a spread estimated from them is a guess
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Equivalence:
     note: str
 
 
-def non_inferiority(
+def non_inferiority_test(
     differences: npt.ArrayLike, margin: float, strata: Sequence[str] | None = None, *, alpha: float = 0.05
 ) -> Equivalence:
     """Is A worse than B by less than `margin`? One-sided t-test against a mean difference of -margin.
@@ -67,14 +67,16 @@ def non_inferiority(
     return _test("non-inferiority", differences, margin, strata, alpha)
 
 
-def equivalence(
+def equivalence_test(
     differences: npt.ArrayLike, margin: float, strata: Sequence[str] | None = None, *, alpha: float = 0.05
 ) -> Equivalence:
-    """Do A and B differ by less than `margin` either way? Two one-sided t-tests; arguments as `non_inferiority`."""
+    """Do A and B differ by less than `margin` either way? Two one-sided t-tests, same arguments."""
     return _test("equivalence", differences, margin, strata, alpha)
 
 
-def of_estimate(question: str, mean: float, error: float, n: int, margin: float, *, alpha: float = 0.05) -> Equivalence:
+def equivalence_of_estimate(
+    question: str, mean: float, error: float, n: int, margin: float, *, alpha: float = 0.05
+) -> Equivalence:
     """The same two questions of a difference that is no mean over queries, by its standard error.
 
     Args:
@@ -132,6 +134,6 @@ def _note(n: int, differing: int, interval: Interval) -> str:
         if differing == 0:
             return f"no query differs here, which leaves up to {unseen:.1%} of all queries that could: there is no test"
         return "the differences do not vary, so their spread is unknown: there is no test"
-    if differing < FEW:
+    if differing < MIN_DIFFERING:
         return f"only {differing} of {n} queries differ: too few to know their spread, so p is a rough guide"
     return interval.note

@@ -19,13 +19,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from gemma4vec.statistics.weights import Floats
+from gemma4vec.statistics.stratified import Floats
 
 Correction = Literal["none", "holm", "benjamini-hochberg"]
 
 
 @dataclass(frozen=True)
-class Adjusted:
+class AdjustedP:
     """One p-value and what it became.
 
     Attributes:
@@ -78,7 +78,7 @@ def benjamini_hochberg(p_values: npt.ArrayLike, family: int | None = None) -> Fl
     return _back(np.minimum(stepped, 1.0), order)
 
 
-def adjust(p_values: npt.ArrayLike, correction: Correction, family: int | None = None) -> list[Adjusted]:
+def adjust(p_values: npt.ArrayLike, correction: Correction, family: int | None = None) -> list[AdjustedP]:
     """Each p-value with its adjusted one and the family that it was adjusted for, as a verdict stores it.
 
     Raises:
@@ -93,7 +93,7 @@ def adjust(p_values: npt.ArrayLike, correction: Correction, family: int | None =
         adjusted_K = p_K
     else:
         raise ValueError(f"a family of {m} needs 'holm' or 'benjamini-hochberg', got '{correction}'")
-    return [Adjusted(float(p), float(q), m, correction) for p, q in zip(p_K, adjusted_K, strict=True)]
+    return [AdjustedP(float(p), float(q), m, correction) for p, q in zip(p_K, adjusted_K, strict=True)]
 
 
 def _checked(p_values: npt.ArrayLike, family: int | None) -> tuple[Floats, int]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gemma4vec.statistics.weights import Floats, stratify
+from gemma4vec.statistics.stratified import Floats, stratify
 
 EXACT_UP_TO = 14  # 2^14 = 16,384 sign patterns: as cheap as the default number of random flips, and exact
 FLIPS_PER_BLOCK = 1024  # part of the definition of a seeded result: random bits are drawn block by block

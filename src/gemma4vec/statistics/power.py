@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import stats
 from scipy.optimize import brentq
 
-from gemma4vec.statistics.weights import precision, stratify
+from gemma4vec.statistics.stratified import standard_error, stratify
 
 
 def smallest_detectable_difference(sd: float, n: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
@@ -68,7 +68,7 @@ def smallest_detectable(
     planned = n if queries is None else queries
     if planned < 1 or family < 1 or not 0.0 < alpha < power < 1.0:
         raise ValueError(f"expected queries, family >= 1 and alpha < power, got {planned}, {family}, {alpha}, {power}")
-    error, freedom = precision(sample)
+    error, freedom = standard_error(sample)
     if freedom == 0.0:
         return math.inf
     scale = planned / n

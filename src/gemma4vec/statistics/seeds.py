@@ -24,9 +24,9 @@ import numpy.typing as npt
 from scipy import stats
 from scipy.special import ndtr
 
-from gemma4vec.statistics.weights import Floats, precision, stratify
+from gemma4vec.statistics.stratified import Floats, standard_error, stratify
 
-LEAST_RUNS = 6  # 2 / 2^6 < .05 < 2 / 2^5
+MIN_RUNS = 6  # 2 / 2^6 < .05 < 2 / 2^5
 RESAMPLES_PER_BLOCK = 1000
 
 
@@ -100,7 +100,7 @@ def seed_interval(
             raise ValueError("A and B have scores of different numbers of queries")
     query_N = sides[0].query_means_N - sides[1].query_means_N if len(sides) == 2 else sides[0].query_means_N
     runs = tuple(side.run_means_R.size for side in sides)
-    over_seeds = min(runs) >= LEAST_RUNS
+    over_seeds = min(runs) >= MIN_RUNS
     mean = sides[0].mean - (sides[1].mean if len(sides) == 2 else 0.0)
 
     generator = np.random.default_rng(seed)
@@ -152,7 +152,7 @@ def _query_deviations(
 ) -> tuple[Floats, float, float]:
     """Deviations of the resampled mean over queries, [resamples], their variance and its degrees of freedom."""
     sample = stratify(query_N, strata)
-    error, freedom = precision(sample)
+    error, freedom = standard_error(sample)
     deviations_B = np.zeros(resamples)
     for members in sample.members:
         if members.size > 1:
@@ -205,6 +205,6 @@ def _statement(runs: tuple[int, ...], run_sds: tuple[float, ...], over_seeds: bo
     known = f" (their means have a standard deviation of {spread})" if max(runs) > 1 else ""
     word = "run" if runs == (1,) else "runs"
     return (
-        f"{count} {word}{known}: with fewer than {LEAST_RUNS} seeds this speaks only of these runs; another seed may "
+        f"{count} {word}{known}: with fewer than {MIN_RUNS} seeds this speaks only of these runs; another seed may "
         "move the result further than the interval is wide"
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gemma4vec.statistics.weights import Floats, stratify
+from gemma4vec.statistics.stratified import Floats, stratify
 
 SPLITS = 500
 

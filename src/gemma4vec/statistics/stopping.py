@@ -10,7 +10,7 @@ from gemma4vec.statistics.student import t_interval
 
 
 @dataclass(frozen=True)
-class Stop:
+class StopDecision:
     """Whether a branch should stop, and why, in one sentence for the ledger.
 
     Attributes:
@@ -35,7 +35,7 @@ def should_stop(
     *,
     looks: int = 1,
     confidence: float = 0.95,
-) -> Stop:
+) -> StopDecision:
     """Stop when even the upper end of the interval of (branch - reference) is below the smallest useful effect.
 
     A branch is asked at each of `looks` planned checkpoints, and each time may stop by bad luck. The error is shared
@@ -57,7 +57,7 @@ def should_stop(
     interval = t_interval(differences, strata, confidence=1.0 - (1.0 - confidence) / looks)
     if interval.method == "degenerate":
         reason = f"the {interval.n} differences do not vary, so there is no interval to judge by"
-        return Stop(False, least_useful, interval, looks, reason)
+        return StopDecision(False, least_useful, interval, looks, reason)
     stop = interval.high < least_useful
     side = "below" if stop else "not below"
     share = "" if looks == 1 else f" ({interval.confidence:.2%} for each of {looks} looks)"
@@ -65,4 +65,4 @@ def should_stop(
         f"the interval{share} of the difference, {interval.low:+.4f} to {interval.high:+.4f}, ends {side} the smallest "
         f"useful effect of {least_useful:+g}"
     )
-    return Stop(stop, least_useful, interval, looks, reason)
+    return StopDecision(stop, least_useful, interval, looks, reason)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from gemma4vec.statistics.bootstrap import Interval
-from gemma4vec.statistics.weights import Stratified, missing_spread, precision, stratify
+from gemma4vec.statistics.stratified import StratifiedSample, singleton_note, standard_error, stratify
 
 Side = Literal["greater", "less"]
 
@@ -35,16 +35,16 @@ def t_interval(values: npt.ArrayLike, strata: Sequence[str] | None = None, *, co
         raise ValueError(f"confidence must be in (0, 1), got {confidence}")
     sample = stratify(values, strata)
     mean, n = sample.mean, sample.values.size
-    error, freedom = precision(sample)
+    error, freedom = standard_error(sample)
     if error == 0.0:
-        return Interval(mean, mean, mean, confidence, "degenerate", n, missing_spread(sample))
+        return Interval(mean, mean, mean, confidence, "degenerate", n, singleton_note(sample))
     half = float(stats.t.ppf(0.5 + confidence / 2.0, freedom)) * error
-    return Interval(mean, mean - half, mean + half, confidence, "t", n, missing_spread(sample))
+    return Interval(mean, mean - half, mean + half, confidence, "t", n, singleton_note(sample))
 
 
-def one_sided_p(sample: Stratified, bound: float, side: Side) -> float:
+def one_sided_p(sample: StratifiedSample, bound: float, side: Side) -> float:
     """p of a one-sided t-test: small where the mean is clearly on that side of `bound`; 1 where nothing varies."""
-    error, freedom = precision(sample)
+    error, freedom = standard_error(sample)
     if error == 0.0:
         return 1.0
     distance = sample.mean - bound if side == "greater" else bound - sample.mean

@@ -5,7 +5,7 @@ from typing import Literal
 
 from gemma4vec.statistics.bootstrap import Interval
 from gemma4vec.statistics.equivalence import Equivalence
-from gemma4vec.statistics.multiplicity import Adjusted, Correction
+from gemma4vec.statistics.multiplicity import AdjustedP, Correction
 from gemma4vec.statistics.paired import SignFlip, smallest_p
 
 Word = Literal["better", "worse", "equivalent", "undetermined"]
@@ -39,7 +39,7 @@ def decide(
     *,
     margin: float | None = None,
     equivalence: Equivalence | None = None,
-    adjusted: Adjusted | None = None,
+    adjusted: AdjustedP | None = None,
     smallest_detectable: float | None = None,
     lower_is_better: bool = False,
     alpha: float = 0.05,
@@ -54,7 +54,7 @@ def decide(
 
     Args:
         margin: differences below it do not matter; `equivalence` brings its own.
-        equivalence: `equivalence.equivalence` of the same differences.
+        equivalence: `equivalence.equivalence_test` of the same differences.
         adjusted: `test.p` corrected for the family that the comparison belongs to; None for a comparison on its own.
         smallest_detectable: stored with the verdict.
         lower_is_better: of a loss, where a negative A - B is "better".
@@ -69,7 +69,7 @@ def decide(
         margin = equivalence.margin
     if margin is not None and not margin > 0.0:
         raise ValueError(f"the margin must be above zero, got {margin}")
-    adjusted = adjusted or Adjusted(test.p, test.p, 1, "none")
+    adjusted = adjusted or AdjustedP(test.p, test.p, 1, "none")
     if adjusted.p != test.p:
         raise ValueError(f"the adjusted p-value is of p = {adjusted.p}, the test's is {test.p}")
     if margin is not None and equivalence is None and adjusted.family > 1:
@@ -85,7 +85,7 @@ def _word(
     interval: Interval,
     margin: float | None,
     equivalence: Equivalence | None,
-    adjusted: Adjusted,
+    adjusted: AdjustedP,
     alpha: float,
 ) -> tuple[Word, str]:
     """The verdict's word and its reason."""

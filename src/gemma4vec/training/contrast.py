@@ -16,7 +16,7 @@ from gemma4vec.data.rows import Row
 from gemma4vec.model.build import Built, prompts_named
 from gemma4vec.model.packing import Layout, Tokens, padding_share
 from gemma4vec.model.prompts import Document, Prompted, Prompts
-from gemma4vec.objective.duplicates import Keys
+from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.recipe import schema
 from gemma4vec.training.distributed import World
 from gemma4vec.training.grad_cache import encode_cached
@@ -190,7 +190,7 @@ class ContrastTask:
         vectors_AD = self._vectors(built, batch)
         n, k = batch.own_rows, batch.hard_negatives
         queries_ND, positives_ND, negatives_MD = vectors_AD.split([n, n, n * k])
-        keys = Keys(batch.query_keys_N, batch.positive_keys_N, batch.negative_keys_NK)
+        keys = TextHashes(batch.query_keys_N, batch.positive_keys_N, batch.negative_keys_NK)
         views = {name: self._encode(built, layouts) for name, layouts in batch.views.items()}
         vectors = Vectors(queries_ND, positives_ND, negatives_MD.view(n, k, -1) if k else None, views)
         if self.world.size > 1:

@@ -23,7 +23,7 @@ from gemma4vec.ledger.runs import RunFolder
 from gemma4vec.model.embedder import Embedder
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.stop_rule import StopRule
-from gemma4vec.statistics.stopping import Stop
+from gemma4vec.statistics.stopping import StopDecision
 from gemma4vec.training.kept import checkpoint_name
 from gemma4vec.training.stop_reference import check_reference, reference_results
 
@@ -86,13 +86,15 @@ class ReadyRule:
         )
         return Seen(interval.mean, fields, self._event(asked, number, mine, theirs, reason), reason, seen)
 
-    def _reason(self, asked: Stop, number: int, step: int) -> str:
+    def _reason(self, asked: StopDecision, number: int, step: int) -> str:
         return (
             f"{self.settings.metric} on {self.suite.name} at step {step} (look {number} of {asked.looks}) is "
             f"{asked.interval.mean:+.4f} from {self.settings.reference}: {asked.reason}"
         )
 
-    def _event(self, asked: Stop, number: int, mine: float, theirs: float, reason: str | None) -> dict[str, Any]:
+    def _event(
+        self, asked: StopDecision, number: int, mine: float, theirs: float, reason: str | None
+    ) -> dict[str, Any]:
         return {
             "look": number,
             "looks": asked.looks,

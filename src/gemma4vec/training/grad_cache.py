@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gemma4vec.machine.transfer import sent
+from gemma4vec.machine.transfer import to_device
 from gemma4vec.model.encoder import TextEncoder
 from gemma4vec.model.packing import Layout
 
@@ -31,7 +31,7 @@ def encode_cached(encoder: TextEncoder, layouts: Sequence[Layout]) -> Tensor:
     anchor = torch.zeros((), requires_grad=True)  # what makes autograd call the backward of a function of no tensor
     vectors_ND = torch.cat([_Encoded.apply(anchor, encoder, layout) for layout in layouts])
     numbers = torch.tensor([number for layout in layouts for number in sorted(layout.documents)])
-    return vectors_ND.index_select(0, sent(numbers.argsort(), vectors_ND.device))
+    return vectors_ND.index_select(0, to_device(numbers.argsort(), vectors_ND.device))
 
 
 class _Encoded(torch.autograd.Function):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gemma4vec.errors import InputError
-from gemma4vec.machine.transfer import sent
+from gemma4vec.machine.transfer import to_device
 from gemma4vec.model.build import Built
 from gemma4vec.model.language_model_head import LanguageModelHead
 from gemma4vec.model.packing import Layout, Tokens, padding_share
@@ -159,9 +159,9 @@ class MaskedNextTokenTask:
         states = []
         for layout, before_M in zip(batch.layouts, batch.before, strict=True):
             states_TD = backbone(layout)
-            states.append(states_TD.index_select(0, sent(before_M, states_TD.device)))
+            states.append(states_TD.index_select(0, to_device(before_M, states_TD.device)))
         states_MD = torch.cat(states)
-        targets_M = sent(torch.cat(batch.targets), states_MD.device)
+        targets_M = to_device(torch.cat(batch.targets), states_MD.device)
         value = self.head.cross_entropy(states_MD, targets_M) if len(targets_M) else states_MD.sum()  # nothing: 0
         value = value * (len(targets_M) / batch.predicted)
         tokens = sum(layout.real_tokens for layout in batch.layouts)

@@ -13,16 +13,16 @@ from torch import Tensor
 from gemma4vec.data.mixture import MixedRows, scored
 from gemma4vec.data.rows import Row
 from gemma4vec.errors import InputError
-from gemma4vec.machine.transfer import sent
+from gemma4vec.machine.transfer import to_device
 from gemma4vec.model.encoder import TextEncoder
-from gemma4vec.objective.duplicates import Keys
+from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.objective.gather import gather_rows
 from gemma4vec.objective.gor import gor
 from gemma4vec.objective.matching import (
     embedding_matching,
     margin_mse,
     relational_matching,
-    row_scores,
+    score_candidates,
     score_distillation,
 )
 from gemma4vec.objective.matryoshka import check_dimensions, matryoshka
@@ -91,7 +91,7 @@ def gathered(own: Vectors, counts: Sequence[int]) -> Vectors:
 def term_values(
     task: schema.Contrast,
     vectors: Vectors,
-    keys: Keys,
+    keys: TextHashes,
     learned: Learned | None = None,
     teachers: Teachers | None = None,
     said: Said = Said(),
@@ -103,7 +103,7 @@ def term_values(
     values = {}
     for term in task.terms:
         shares_N = said.weights(term)[1]
-        shares_N = None if shares_N is None else sent(shares_N, vectors.queries_ND.device)
+        shares_N = None if shares_N is None else to_device(shares_N, vectors.queries_ND.device)
         if isinstance(term, Matching):
             projection_ED = None if learned is None else learned.projection(term.label)
             values[term.label] = _matched(term, vectors, (teachers or {})[term.label], projection_ED, shares_N)
@@ -187,15 +187,15 @@ def _on_scores(
     if scores_NC is None or negatives_NKD is None:  # no row of this batch has any, so the term's weight here is 0
         return vectors.queries_ND.new_zeros(())
     device = vectors.queries_ND.device
-    teacher_NC = sent(scores_NC, device).to(vectors.queries_ND)
+    teacher_NC = to_device(scores_NC, device).to(vectors.queries_ND)
     none_N = scores_NC.isnan().any(1)
     if none_N.any():
         shares_N = torch.ones_like(teacher_NC[:, 0]) if shares_N is None else shares_N
-        shares_N = shares_N.masked_fill(sent(none_N, device), 0.0)
+        shares_N = shares_N.masked_fill(to_device(none_N, device), 0.0)
         teacher_NC = teacher_NC.nan_to_num()
 
     def loss(queries_Nd: Tensor, positives_Nd: Tensor, negatives_NKd: Tensor) -> Tensor:
-        student_NC = row_scores(queries_Nd, positives_Nd, negatives_NKd)
+        student_NC = score_candidates(queries_Nd, positives_Nd, negatives_NKd)
         if isinstance(term, MarginMse):
             return margin_mse(student_NC, teacher_NC * term.teacher_scale, row_weights_N=shares_N)
         return score_distillation(
@@ -231,7 +231,7 @@ def _matched(
     In Matryoshka's prefixes a direct match is with the teacher's own prefix, a relational one with the whole teacher.
     """
     device = vectors.queries_ND.device
-    pairs = [(own, sent(teacher[texts], device)) for texts in term.texts if (own := vectors.of(texts)) is not None]
+    pairs = [(own, to_device(teacher[texts], device)) for texts in term.texts if (own := vectors.of(texts)) is not None]
     if term.form == "relational":
         student_ND, teacher_NE = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         lengths = term.matryoshka or (student_ND.shape[1],)
@@ -254,7 +254,7 @@ def _value(
     term: Nce | Gor | SelfContrast,
     task: schema.Contrast,
     vectors: Vectors,
-    keys: Keys,
+    keys: TextHashes,
     learned: Learned | None,
     shares_N: Tensor | None,
 ) -> Tensor:
@@ -273,7 +273,9 @@ def _value(
         temperature = _temperature(term.temperature, task, learned)
         if not isinstance(term, Nce):
             texts_N = keys.queries_N if term.texts == "queries" else keys.positives_N
-            return self_contrast(first_Nd, second_Nd, temperature=temperature, keys=texts_N, row_weights_N=shares_N)
+            return self_contrast(
+                first_Nd, second_Nd, temperature=temperature, text_hashes_N=texts_N, row_weights_N=shares_N
+            )
         shared = task.share_hard_negatives if term.share_hard_negatives is None else term.share_hard_negatives
         return nce(
             first_Nd,
@@ -286,7 +288,7 @@ def _value(
             passage_passage=term.passage_passage,
             symmetric=term.symmetric,
             false_negative_margin=term.false_negative_margin,
-            keys=keys,
+            text_hashes=keys,
             row_weights_N=shares_N,
         )
 

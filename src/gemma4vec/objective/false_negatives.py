@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gemma4vec.machine.transfer import sent
+from gemma4vec.machine.transfer import to_device
 
 
 @dataclass(frozen=True)
-class Keys:
+class TextHashes:
     """Hashes of a batch's texts (64-bit integers): equal texts have equal keys.
 
     Left on the CPU, what is known of them is counted there, and no GPU need be waited for.
@@ -22,12 +22,14 @@ class Keys:
     positives_N: Tensor
     negatives_NK: Tensor
 
-    def to(self, device: torch.device) -> "Keys":
+    def to(self, device: torch.device) -> "TextHashes":
         """The same on another device."""
-        return Keys(sent(self.queries_N, device), sent(self.positives_N, device), sent(self.negatives_NK, device))
+        return TextHashes(
+            to_device(self.queries_N, device), to_device(self.positives_N, device), to_device(self.negatives_NK, device)
+        )
 
 
-class Duplicates:
+class FalseNegatives:
     """For row n: texts equal to its own `asked`, and to an `answer` of any row that asks the same.
 
     With queries as asked and positives as answers these are the passages that are no negatives of a query: what
@@ -39,7 +41,7 @@ class Duplicates:
         every = torch.cat([asked_N, answers_N, candidates_M])
         distinct, ids = torch.unique(every, return_inverse=True)
         self.texts = len(distinct)
-        parts = sent(ids, device).split([len(asked_N), len(answers_N), len(candidates_M)])
+        parts = to_device(ids, device).split([len(asked_N), len(answers_N), len(candidates_M)])
         self.asked_N, self.answers_N, self.candidates_M = parts
 
     def known(self, start: int, stop: int) -> Tensor:

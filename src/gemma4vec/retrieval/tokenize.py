@@ -1,6 +1,6 @@
 """Texts as tokens for BM25: natural language by language, and code with its identifiers split.
 
-`text_tokens` is what the BM25 rows of BEIR-like tables are usually computed with: words of two or more characters,
+`tokenize_text` is what the BM25 rows of BEIR-like tables are usually computed with: words of two or more characters,
 lower case, stop words removed, Snowball stems (Porter, 2001). bm25s and Lucene's analyzers do the same.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import bm25s.stopwords as stopwords
 import Stemmer
 
-Tokens = Callable[[str], list[str]]
+WordTokenizer = Callable[[str], list[str]]
 
 WORD = re.compile(r"\w\w+")
 CODE_WORD = re.compile(r"\w+")
@@ -37,8 +37,8 @@ STOP_WORDS: dict[str, frozenset[str]] = {
 
 
 @functools.cache
-def language_tokens(language: str) -> Tokens:
-    """The tokeniser of a language in `STOP_WORDS`."""
+def language_tokenizer(language: str) -> WordTokenizer:
+    """The tokenizer of a language in `STOP_WORDS`."""
     stop_words = STOP_WORDS[language]
     stemmer = Stemmer.Stemmer(language)
 
@@ -48,9 +48,9 @@ def language_tokens(language: str) -> Tokens:
     return tokens
 
 
-def text_tokens(text: str) -> list[str]:
+def tokenize_text(text: str) -> list[str]:
     """English words of two or more characters, lower case, without stop words, stemmed (Snowball English)."""
-    return language_tokens("english")(text)
+    return language_tokenizer("english")(text)
 
 
 def split_identifier(word: str) -> list[str]:
@@ -58,7 +58,7 @@ def split_identifier(word: str) -> list[str]:
     return [part.lower() for part in PART.findall(word)]
 
 
-def code_tokens(text: str) -> list[str]:
+def tokenize_code(text: str) -> list[str]:
     """Words of code and of questions about code: identifiers in parts and whole, stemmed, without English stop words.
 
     Unsplit identifiers make BM25 a straw man on code: `topological_sort` would not be found by "topological sort".
@@ -69,14 +69,14 @@ def code_tokens(text: str) -> list[str]:
     return tokens
 
 
-def fielded_code_tokens(text: str) -> list[str]:
-    """`code_tokens` with the words of defined names counted `NAME_WEIGHT` times, as BM25F weighs a field.
+def tokenize_code_fields(text: str) -> list[str]:
+    """`tokenize_code` with the words of defined names counted `NAME_WEIGHT` times, as BM25F weighs a field.
 
     A field is weighed by scaling its term frequencies before BM25 saturates them, not by adding scores (Robertson,
     Zaragoza and Taylor, 2004); repeating its tokens does that.
     """
     names = DEFINED_NAME.findall(text)
-    return code_tokens(text) + code_tokens(" ".join(names)) * (NAME_WEIGHT - 1)
+    return tokenize_code(text) + tokenize_code(" ".join(names)) * (NAME_WEIGHT - 1)
 
 
 @functools.lru_cache(maxsize=200_000)
@@ -101,6 +101,6 @@ def guess_language(texts: Sequence[str], sample: int = 500) -> str:
     return best if coverage[best] > 1.2 * coverage["english"] else "english"
 
 
-def tokeniser(texts: Sequence[str], code: bool = False) -> Tokens:
-    """The tokeniser that suits a corpus: `code_tokens` for code, else that of the language in which it is written."""
-    return code_tokens if code else language_tokens(guess_language(texts))
+def choose_tokenizer(texts: Sequence[str], code: bool = False) -> WordTokenizer:
+    """The tokenizer that suits a corpus: `tokenize_code` for code, else that of the language in which it is written."""
+    return tokenize_code if code else language_tokenizer(guess_language(texts))

@@ -1,7 +1,7 @@
 """What the hub's refusals mean, in words for people."""
 
 
-def why(error: Exception, what: str) -> str:
+def explain_hub_error(error: Exception, what: str) -> str:
     """Why something cannot be had from the hub; `what` it is, such as `model`."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 

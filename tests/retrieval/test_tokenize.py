@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemma4vec.retrieval.tokenise import (
+from gemma4vec.retrieval.tokenize import (
     NAME_WEIGHT,
-    code_tokens,
-    fielded_code_tokens,
+    choose_tokenizer,
     guess_language,
     split_identifier,
-    text_tokens,
-    tokeniser,
+    tokenize_code,
+    tokenize_code_fields,
+    tokenize_text,
 )
 
 
@@ -39,19 +39,19 @@ def test_splitting_loses_no_character_but_underscores(word):
 
 
 def test_text_tokens_are_stems_without_stop_words():
-    assert text_tokens("The runners were running to a hospital's X-ray") == ["runner", "were", "run", "hospit", "ray"]
+    assert tokenize_text("The runners were running to a hospital's X-ray") == ["runner", "were", "run", "hospit", "ray"]
 
 
 def test_code_and_question_meet():
-    assert set(code_tokens("topological sorting")) <= set(code_tokens("x = topologicalSort(g)"))
-    assert "topologicalsort" in code_tokens("topologicalSort")
+    assert set(tokenize_code("topological sorting")) <= set(tokenize_code("x = topologicalSort(g)"))
+    assert "topologicalsort" in tokenize_code("topologicalSort")
 
 
 def test_names_count_several_times_where_they_are_a_field():
-    plain, fielded = code_tokens("def find_cycle(G): return G"), fielded_code_tokens("def find_cycle(G): return G")
+    plain, fielded = tokenize_code("def find_cycle(G): return G"), tokenize_code_fields("def find_cycle(G): return G")
     assert plain.count("cycl") == 1 and fielded.count("cycl") == NAME_WEIGHT
     assert fielded.count("g") == plain.count("g")
-    assert fielded_code_tokens("find a cycle") == code_tokens("find a cycle")
+    assert tokenize_code_fields("find a cycle") == tokenize_code("find a cycle")
 
 
 def test_the_corpus_decides_the_language():
@@ -59,5 +59,5 @@ def test_the_corpus_decides_the_language():
     english = ["The panthers gave up just a few points and ranked sixth in the league."] * 3
     assert guess_language(german) == "german" and guess_language(english) == "english"
     assert guess_language([]) == guess_language(["", "12 34"]) == "english"
-    assert tokeniser(german)("Punkten") == tokeniser(german)("Punkte")
-    assert tokeniser(english, code=True) is code_tokens
+    assert choose_tokenizer(german)("Punkten") == choose_tokenizer(german)("Punkte")
+    assert choose_tokenizer(english, code=True) is tokenize_code

@@ -18,7 +18,7 @@ ROUNDING = 1e-12  # values this close, relative to the largest, are equal
 
 
 @dataclass(frozen=True)
-class Stratified:
+class StratifiedSample:
     """Values with the weight of each in the mean over strata of the strata's means.
 
     Attributes:
@@ -37,7 +37,7 @@ class Stratified:
         return float(np.mean([self.values[members].mean() for members in self.members]))
 
 
-def stratify(values: npt.ArrayLike, strata: Sequence[str] | None = None) -> Stratified:
+def stratify(values: npt.ArrayLike, strata: Sequence[str] | None = None) -> StratifiedSample:
     """Check `values` (one-dimensional, finite, not empty) and weigh them by stratum.
 
     Raises:
@@ -49,22 +49,22 @@ def stratify(values: npt.ArrayLike, strata: Sequence[str] | None = None) -> Stra
     if not np.isfinite(values_N).all():
         raise ValueError(f"{int((~np.isfinite(values_N)).sum())} of {values_N.size} values are not finite")
     if strata is None:
-        return Stratified(values_N, np.full(values_N.size, 1.0 / values_N.size), [np.arange(values_N.size)])
+        return StratifiedSample(values_N, np.full(values_N.size, 1.0 / values_N.size), [np.arange(values_N.size)])
     if len(strata) != values_N.size:
         raise ValueError(f"{values_N.size} values but {len(strata)} strata labels")
     _, stratum_N, sizes = np.unique(np.asarray(strata), return_inverse=True, return_counts=True)
     members = [np.flatnonzero(stratum_N == index) for index in range(len(sizes))]
-    return Stratified(values_N, 1.0 / (len(sizes) * sizes[stratum_N]), members)
+    return StratifiedSample(values_N, 1.0 / (len(sizes) * sizes[stratum_N]), members)
 
 
-class Precision(NamedTuple):
+class StandardError(NamedTuple):
     """How precisely a mean of means is known: its standard error, and the degrees of freedom behind that figure."""
 
     standard_error: float
     freedom: float
 
 
-def precision(sample: Stratified) -> Precision:
+def standard_error(sample: StratifiedSample) -> StandardError:
     """Standard error of the mean over strata of the strata's means: the root of sum_h s_h^2 / n_h, over the strata.
 
     The degrees of freedom are Satterthwaite's (1946, "An Approximate Distribution of Estimates of Variance
@@ -76,10 +76,10 @@ def precision(sample: Stratified) -> Precision:
     parts_H = np.array([_variance(sample.values[members]) / members.size for members in larger])
     total = float(parts_H.sum())
     if total == 0.0:
-        return Precision(0.0, float(sum(members.size - 1 for members in larger)))
+        return StandardError(0.0, float(sum(members.size - 1 for members in larger)))
     freedom_H = np.array([members.size - 1 for members in larger])
     shares_H = parts_H / total
-    return Precision(math.sqrt(total) / len(sample.members), float(1.0 / (shares_H**2 / freedom_H).sum()))
+    return StandardError(math.sqrt(total) / len(sample.members), float(1.0 / (shares_H**2 / freedom_H).sum()))
 
 
 def _variance(values: Floats) -> float:
@@ -89,7 +89,7 @@ def _variance(values: Floats) -> float:
     return float(values.var(ddof=1))
 
 
-def missing_spread(sample: Stratified) -> str:
+def singleton_note(sample: StratifiedSample) -> str:
     """What an interval has to confess where strata have one value each, or nothing."""
     single = sum(members.size == 1 for members in sample.members)
     if single == 0 or sample.values.size == 1:
