@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 
 from gemma4vec.cli.main import execute
-from gemma4vec.data.check_stamp import read_stamp
-from gemma4vec.data.rows import Row, content_hash, write_rows
-from gemma4vec.data.suite_group import make_group
-from gemma4vec.data.suites import RetrievalSuite, write_suite
+from gemma4vec.data.quality.contamination_record import read_stamp
+from gemma4vec.data.rows.rows import Row, content_hash, write_rows
+from gemma4vec.data.suites.group import make_group
+from gemma4vec.data.suites.retrieval import RetrievalSuite, write_suite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.bm25_model import Bm25Model
-from gemma4vec.evaluation.compare_seeds import compare
-from gemma4vec.evaluation.evaluate import evaluate
-from gemma4vec.evaluation.guards import check_allowed, owner_of
-from gemma4vec.evaluation.ranking import Ranking
+from gemma4vec.evaluation.comparison.compare import compare
+from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
+from gemma4vec.evaluation.scoring.evaluate import evaluate
+from gemma4vec.evaluation.scoring.guards import check_allowed, owner_of
+from gemma4vec.evaluation.scoring.ranking import Ranking
 from gemma4vec.files import home
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.recording import freeze, lock
-from gemma4vec.ledger.runs import RunFolder
-from gemma4vec.model.prompts import Document
+from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.text.prompts import Document
 
 QUERIES = 40
 
@@ -137,7 +137,7 @@ def test_all_suites_are_refused_before_the_first_is_scored() -> None:
 def test_the_line_is_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     run, model = new_run(), Model("m", 30)
     write_suite(tmp_path / "words", suite())
-    monkeypatch.setattr("gemma4vec.cli.eval._load_model", lambda *words, **named: model)
+    monkeypatch.setattr("gemma4vec.cli.eval.eval._load_model", lambda *words, **named: model)
     assert execute(["eval", run.run_id, "--suite", str(tmp_path / "words")]) == 2
     line = capsys.readouterr().err.strip()
     with pytest.raises(InputError) as refused:

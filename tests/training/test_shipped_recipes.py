@@ -6,27 +6,22 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from tiny_run import rows
-
-from gemma4vec.data.rows import Row, write_rows
-from gemma4vec.errors import InputError
-from gemma4vec.model.embedder import Embedder
-from gemma4vec.recipe.find import SHIPPED, find_recipe, shipped_recipes
-from gemma4vec.recipe.load import load_recipe, parse_recipe
-from gemma4vec.recipe.schema import Recipe
-from gemma4vec.training.run import start_run, train_run
+from shipped_names import SIX
 from tiny_context import write_context
 from tiny_model import write_tiny
+from tiny_run import rows
+
+from gemma4vec.data.rows.rows import Row, write_rows
+from gemma4vec.errors import InputError
+from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.pipeline.matrix.plan import make_plan
+from gemma4vec.recipe.find import SHIPPED, find_matrix, find_recipe, shipped_matrices, shipped_recipes
+from gemma4vec.recipe.load import load_recipe, parse_recipe
+from gemma4vec.recipe.matrix import load_matrix
+from gemma4vec.recipe.schema import Recipe
+from gemma4vec.training.run import start_run, train_run
 
 ROOT = Path(__file__).resolve().parents[2]
-SIX = (
-    "causal_last_token_native_dim",
-    "llm2vec_bidirectional_mean",
-    "nv_embed_bidirectional_latent_cross_attention",
-    "causal2vec_contextual_token",
-    "multi_layer_trainable_pooling_bidirectional",
-    "echo_delta_causal",
-)
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +99,23 @@ def test_a_recipe_is_found_by_file_or_by_name(tmp_path: Path, monkeypatch: pytes
 
 def test_the_package_holds_the_repositorys_recipes() -> None:
     tracked = {str(file.relative_to(ROOT / "recipes")) for file in (ROOT / "recipes").glob("*/*.yaml")}
-    assert tracked == {f"{name}.yaml" for name in shipped_recipes()} and len(tracked) >= 10
-    assert SHIPPED.resolve() == (ROOT / "recipes").resolve()
+    assert tracked == {f"{name}.yaml" for name in (*shipped_recipes(), *shipped_matrices())} and len(tracked) >= 11
+    assert SHIPPED.resolve() == (ROOT / "recipes").resolve() and not SHIPPED.is_symlink()
+
+
+def test_a_matrix_plan_is_found_by_name_and_plans_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = find_matrix("recipes_270m")
+    assert file == find_matrix("matrix/recipes_270m") == SHIPPED / "matrix" / "recipes_270m.yaml"
+    plan = make_plan(load_matrix(file, ["variables.suites=/suites"]), file.parent)
+    assert set(plan.variants) == set(SIX)
+    assert all(variant.file.is_relative_to(SHIPPED.resolve()) for variant in plan.variants.values())
+    # A plan is no recipe, and a recipe is no plan.
+    assert not any("270m" in name for name in shipped_recipes())
+    with pytest.raises(InputError, match=r"^no matrix plan 'recipes_270': .*did you mean 'recipes_270m'\?"):
+        find_matrix("recipes_270")
+    with pytest.raises(InputError, match=r"^no matrix plan 'echo_delta_causal'"):
+        find_matrix("echo_delta_causal")
 
 
 def test_recipes_of_other_papers_keep_plain_infonce() -> None:

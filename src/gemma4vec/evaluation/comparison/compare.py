@@ -1,0 +1,63 @@
+"""Compare two evaluations: corrected for the tries that the ledger counts, and recorded there, whoever asks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gemma4vec.errors import InputError
+from gemma4vec.evaluation.comparison.compare_seeds import compare_sides, side_of
+from gemma4vec.evaluation.comparison.paired import Comparison
+from gemma4vec.evaluation.results.result import Result
+
+Results = Result | Path | Sequence[Result | Path]
+"""One result or several, each with the folder that `load_result` reads in its place."""
+
+
+def compare(
+    a: Results,
+    b: Results,
+    metric: str | None = None,
+    *,
+    seed: int = 0,
+    margin: float | None = None,
+    no_worse_than: float | None = None,
+    allow_different_settings: bool = False,
+) -> Comparison:
+    """Compare two evaluations query by query; the difference is A - B. The same as `gemma4vec compare`.
+
+    The p-value is corrected for the family that the ledger counts on this suite and metric since the last freeze, and
+    the ledger records the comparison (docs/ledger.md).
+
+    Args:
+        a, b: a result or its folder; several of one recipe's runs are averaged query by query. Seeds are paired where
+            folders inside runs are given.
+        metric: one that both have; None is the suite's own.
+        seed: of the random sign flips.
+        margin: differences below it do not matter; only with it can the verdict be "equivalent".
+        no_worse_than: asks too whether A is worse than B by less than this.
+        allow_different_settings: compare even where the models cut texts at different lengths.
+
+    Returns:
+        The comparison, whose `verdict.p` is corrected (`test.p` is not) and whose `family` says what for.
+
+    Raises:
+        InputError: as `compare_sides`; a margin that is not above zero; a side without results.
+    """
+    for name, value in (("margin", margin), ("no_worse_than", no_worse_than)):
+        if value is not None and not value > 0:
+            raise InputError(f"{name} {value}: give a number above zero, such as 0.01")
+    (found,), _ = compare_sides(
+        [(side_of(_listed(a)), side_of(_listed(b)))],
+        metric,
+        seed=seed,
+        margin=margin,
+        no_worse_than=no_worse_than,
+        allow_different_settings=allow_different_settings,
+    )
+    return found
+
+
+def _listed(side: Results) -> Sequence[Result | Path]:
+    found = [side] if isinstance(side, Result | Path) else list(side)
+    if not found:
+        raise InputError("a side without results; give a result, its folder, or several of one recipe's runs")
+    return found
