@@ -18,7 +18,7 @@ from gemma4vec.evaluation.scoring.memory_check import check_room
 from gemma4vec.evaluation.scoring.metrics import DEPTH
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.environment import environment
-from gemma4vec.ledger.final import is_final
+from gemma4vec.ledger.final_suites import is_final
 from gemma4vec.ledger.recording import drop_by_rule, record_run
 from gemma4vec.ledger.records import parents_of
 from gemma4vec.ledger.run_folder import RunFolder
