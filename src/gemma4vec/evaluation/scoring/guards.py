@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from gemma4vec.data.quality.check_run import ensure_checked
 from gemma4vec.data.suites.group import AnySuite, SuiteGroup, members_of
-from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel
-from gemma4vec.evaluation.scoring.memory_check import check_room
+from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
+from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
 from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite
 from gemma4vec.evaluation.scoring.ranking import Ranker
@@ -42,7 +42,7 @@ class Owner(NamedTuple):
 
 
 def owner_of(
-    model: EmbeddingModel | Ranker, *, name: str | None = None, run: RunFolder | None = None, out: Path | None = None
+    model: EmbedderLike | Ranker, *, name: str | None = None, run: RunFolder | None = None, out: Path | None = None
 ) -> Owner:
     """Find where a model comes from.
 
@@ -60,7 +60,7 @@ def owner_of(
 
 
 def check_allowed(
-    model: EmbeddingModel | Ranker,
+    model: EmbedderLike | Ranker,
     suites: Sequence[AnySuite | MtebSuite],
     *,
     owner: Owner | None = None,
@@ -90,6 +90,6 @@ def check_allowed(
     own = [suite for suite in suites if not isinstance(suite, MtebSuite)]
     if not fits:
         for suite in own:
-            check_room(suite, model, depth)
+            check_suite_memory(suite, model, depth)
     if owner.run is not None and owner.ids["recipe_id"] is not None:
         ensure_checked(owner.run, [one for suite in own for one in members_of(suite)], notice)
