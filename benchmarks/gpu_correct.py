@@ -13,7 +13,7 @@ from gemma4vec.errors import WorkError
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.backbone.compilation import choose_compile, use_compile_cache
 from gemma4vec.model.backbone.kernel_options import DEFAULTS, fast_paths
-from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.loop import compile_for_training
@@ -184,7 +184,7 @@ def run(
     return vectors_AD, torch.cat([gradient.float().flatten().cpu() for gradient in gradients if gradient is not None])
 
 
-def fill_adapters(built: Built) -> None:
+def fill_adapters(built: EmbeddingModel) -> None:
     """Give the factors that begin at zero some values: else half of the gradients would be zero."""
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -21,11 +21,11 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.bases.resolve import ResolvedBase
-from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe.load import dump_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
-from gemma4vec.training.engine.prefetch import DEPTH, Ahead
+from gemma4vec.training.engine.prefetch import DEPTH, Prefetcher
 from gemma4vec.training.engine.progress_line import ProgressLine
 from gemma4vec.training.loop import Stage, prepare_model
 from gemma4vec.training.tasks.contrastive import ContrastBatch, ContrastTask
@@ -56,7 +56,7 @@ class Ours:
     rotation: Any = None
 
     @property
-    def built(self) -> Built:
+    def built(self) -> EmbeddingModel:
         """The model."""
         return self.stage.built
 
@@ -95,7 +95,7 @@ class Ours:
         while len(self.ready) < DEPTH:
             self.ready.append(next(self.batches))
         started = read_clock()
-        ahead = Ahead(chain(self.ready, self.batches), lambda: DEPTH + steps)
+        ahead = Prefetcher(chain(self.ready, self.batches), lambda: DEPTH + steps)
         try:
             with self._own_rotation():
                 for _ in range(steps):

@@ -32,7 +32,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.machine.describe import usable_cores
 from gemma4vec.machine.device import choose_device
 from gemma4vec.model.backbone.families import family_of, text_config
-from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.terms import Nce
@@ -126,7 +126,7 @@ def loader_processes() -> int:
 def build_peer(
     recipe: Recipe,
     base: Path,
-    built: Built,
+    built: EmbeddingModel,
     drawn: Sequence[RowBatch],
     folder: Path,
     *,
@@ -206,7 +206,9 @@ def _check_comparable(recipe: Recipe) -> None:
             raise InputError(f"training_speed compares like with like only: {reason}; change it with --set")
 
 
-def _model(recipe: Recipe, base: Path, built: Built, folder: Path, precision: Precision) -> SentenceTransformer:
+def _model(
+    recipe: Recipe, base: Path, built: EmbeddingModel, folder: Path, precision: Precision
+) -> SentenceTransformer:
     """Base, pooling and adapters as sentence-transformers and peft put them together."""
     stage, lora = recipe.stages[0], recipe.model.lora
     assert lora is not None
@@ -256,7 +258,7 @@ def _with_attention(base: Path, recipe: Recipe, folder: Path) -> Path:
     return changed
 
 
-def _copy_adapters(built: Built, model: SentenceTransformer, dtype: torch.dtype) -> None:
+def _copy_adapters(built: EmbeddingModel, model: SentenceTransformer, dtype: torch.dtype) -> None:
     """Give the peer our initial adapters: the two then start from the same point.
 
     Raises:
@@ -276,7 +278,7 @@ def _place(name: str) -> str:
     return name[name.index("layers.") :]
 
 
-def _columns(built: Built, drawn: Sequence[RowBatch]) -> Mapping[str, list[str]]:
+def _columns(built: EmbeddingModel, drawn: Sequence[RowBatch]) -> Mapping[str, list[str]]:
     """Columns as the loss wants them, prompts in front already: it is spared that work."""
     prompts = built.prompts
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from kept import Kept
 from our_trainer import Ours, build_ours
 from record import RESULTS, as_program, say, shown, summary, write_result
+from saved_measurements import SavedMeasurements
 from training_speed import PLAIN, QUICKSTART, chosen_rows
 
 from gemma4vec.data.loading.load_rows import load_sources
@@ -56,7 +56,7 @@ def main() -> None:
         raise InputError(f"--only {unknown[0]}: there are {', '.join(ways)}")
     recipe = recipe_of(arguments).model_dump(mode="json")
     about = {name: getattr(arguments, name) for name in ("repeats", "steps", "warm_up")} | {"recipe": recipe}
-    kept = Kept("switches", about, fresh=arguments.fresh)
+    kept = SavedMeasurements("switches", about, fresh=arguments.fresh)
     found: dict[str, Any] = {}
     for name in arguments.only or ways:
         found[name] = kept.take(name, lambda change=ways[name]: measure(arguments, change))  # type: ignore[misc]

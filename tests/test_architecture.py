@@ -88,7 +88,7 @@ def resolve(name: str) -> str:
     return ".".join(parts) or "__init__"
 
 
-def room_of(module: str) -> str:
+def device_memory(module: str) -> str:
     return module.split(".")[0]
 
 
@@ -101,11 +101,11 @@ def test_imports_go_down_only() -> None:
     order = {room: height for height, room in enumerate(rooms_in_order())}
     wrong = []
     for module, path in modules().items():
-        room = room_of(module)
+        room = device_memory(module)
         if room in ENTRIES:
             continue
         for line, target in imported(path):
-            other = room_of(target)
+            other = device_memory(target)
             if other in GROUND_FLOOR | ENTRIES or other == room:
                 continue
             if room in GROUND_FLOOR or order[other] > order[room]:
@@ -137,11 +137,11 @@ def test_imports_between_subrooms_go_down_only() -> None:
     places = {room.removesuffix("/"): {name: place for place, name in enumerate(entries)} for room, entries in tree()}
     wrong = []
     for module, path in modules().items():
-        room = room_of(module)
+        room = device_memory(module)
         if not places.get(room) or "." not in module:
             continue
         for line, target in imported(path):
-            if room_of(target) != room or "." not in target:
+            if device_memory(target) != room or "." not in target:
                 continue
             own, other = entry_of(module), entry_of(target)
             # Files that share a line of the tree may import each other; circles are another test's.
@@ -206,6 +206,16 @@ def test_every_imported_package_is_a_declared_dependency() -> None:
             if not declared & {canonicalize_name(name) for name in names}:
                 missing.add(f"{path.relative_to(ROOT)} imports {root}")
     assert missing == set()
+
+
+def test_every_dependency_is_imported() -> None:
+    """What only an extra needs is declared there; what only another dependency needs comes with that one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    providers = packages_distributions()
+    roots = {root for path in modules().values() for root in foreign_roots(path)}
+    imported = {canonicalize_name(name) for root in roots for name in providers.get(root, [])}
+    assert declared - imported == set()
 
 
 def foreign_roots(path: Path) -> set[str]:

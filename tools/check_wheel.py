@@ -60,10 +60,14 @@ def run(words: list[str], *, where: Path, environment: dict[str, str] | None = N
 
 
 def package_files() -> set[str]:
-    """Files of the package that git tracks, or would track, relative to src/."""
-    listed = run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "src"], where=ROOT)
-    files = {name.removeprefix("src/") for name in listed.splitlines() if (ROOT / name).is_file()}
-    return {name for name in files if Path(name).suffix not in NOT_IN_WHEEL}
+    """Files of the package, relative to src/: those that git does not ignore; in an unpacked sdist all but bytecode."""
+    if (ROOT / ".git").exists():
+        listed = run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "src"], where=ROOT).splitlines()
+        paths = [ROOT / name for name in listed]
+    else:
+        paths = [path for path in (ROOT / "src" / "gemma4vec").rglob("*") if path.suffix != ".pyc"]
+    files = [path.relative_to(ROOT / "src") for path in paths if path.is_file()]
+    return {file.as_posix() for file in files if file.suffix not in NOT_IN_WHEEL}
 
 
 def build(made: Path) -> Path:

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma4vec.data.loading.load_rows import Loaded
+from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.pycode.build import load_or_build_pycode, read_functions
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite, write_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
-from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel
+from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.files import home
@@ -146,7 +146,7 @@ class _Clock:
             self.run.event("quickstart_step", what=self._name, seconds=time.perf_counter() - self._started)
 
 
-def _test_suite(run: RunFolder, loaded: Loaded, size: Size) -> RetrievalSuite:
+def _test_suite(run: RunFolder, loaded: TrainingData, size: Size) -> RetrievalSuite:
     """The sampled test suite, kept in the run folder with its texts."""
     if (run.path / "suite" / "corpus.jsonl").exists():
         return load_suite(_suite_folder(run))
@@ -163,7 +163,7 @@ def _suite_folder(run: RunFolder) -> Path:
     return run.path / "suite"
 
 
-def _evaluate(run: RunFolder, name: str, model: EmbeddingModel | Ranker, suite: RetrievalSuite, say: Say) -> Result:
+def _evaluate(run: RunFolder, name: str, model: EmbedderLike | Ranker, suite: RetrievalSuite, say: Say) -> Result:
     folder = run.evaluation(name, suite.name)
     if (folder / "metrics.json").exists():
         return load_result(folder)

@@ -26,11 +26,11 @@ from gemma4vec.model.backbone.compilation import (
     choose_compile,
     compiled,
     failed_to_compile,
-    falling_back,
+    run_with_eager_fallback,
     use_compile_cache,
 )
 from gemma4vec.model.backbone.kernel_options import fast_paths
-from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.encoder.encoder import TextEncoder
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.checkpoint import (
@@ -45,13 +45,13 @@ from gemma4vec.training.engine.checkpoint import (
 )
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
-from gemma4vec.training.engine.prefetch import Ahead
+from gemma4vec.training.engine.prefetch import Prefetcher
 from gemma4vec.training.engine.process_memory import keep_freed_memory, peak_memory_bytes
 from gemma4vec.training.engine.progress_line import ProgressLine
 from gemma4vec.training.engine.step_budget import StepBudget, known_steps, step_budget
 from gemma4vec.training.engine.task import Loss, Task
 from gemma4vec.training.monitoring.stop_rule import StageRule
-from gemma4vec.training.monitoring.weight_snapshots import evaluation_due, hash_of_weights, keep_due, keep_weights
+from gemma4vec.training.monitoring.weight_snapshots import evaluation_due, hash_of_weights, save_snapshot, snapshot_due
 from gemma4vec.training.tasks.micro_batches import shares_beginnings
 
 # Cells in which compiled layers are first run: few, since memory is settled after it; one code serves all heights.
@@ -68,7 +68,7 @@ class Stage:
     number: int
     settings: schema.Stage
     task: Task
-    built: Built
+    built: EmbeddingModel
     run: RunFolder
     evaluate: Evaluate | None
     line: ProgressLine
@@ -93,7 +93,7 @@ def train_stage(stage: Stage, seed: int) -> Progress:
     if finished is not None:
         return finished
     prepare_model(stage)
-    optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser, stage.task.own_parameters())
+    optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser, stage.task.extra_parameters())
     torch.manual_seed(stage.world.seed(seed))
     progress = _resume(stage, optimiser)
     stage.random = random_state()
@@ -101,7 +101,7 @@ def train_stage(stage: Stage, seed: int) -> Progress:
     written = stage.folder if stage.world.first else None
     budget = step_budget(stage.settings, stage.task.rows_per_batch * accumulate, written, _known_budget(stage.folder))
     first = progress.batch
-    ahead = Ahead(
+    ahead = Prefetcher(
         stage.task.batches(first), lambda: None if budget.total is None else budget.total * accumulate - first
     )
     settings = stage.settings.evaluation
@@ -116,8 +116,8 @@ def train_stage(stage: Stage, seed: int) -> Progress:
             asked = _asked(stage, optimiser, progress, budget.total)
             if not asked and stage.evaluate and evaluation_due(settings, progress.step, budget.total):
                 _evaluate(stage, optimiser, progress)
-            if stage.world.first and keep_due(settings, progress.step, budget.total):
-                keep_weights(stage.folder, progress.step, optimiser)
+            if stage.world.first and snapshot_due(settings, progress.step, budget.total):
+                save_snapshot(stage.folder, progress.step, optimiser)
             done = _ended(progress, budget)
             if done or stage.world.from_first(lambda: time.monotonic() - saved >= pause):  # noqa: B023  # called at once
                 _save(stage, optimiser, progress)
@@ -190,7 +190,7 @@ def prepare_model(stage: Stage) -> None:
     if not choice.on:
         stage.line.say(f"layers run uncompiled: {choice.reason}")
     begun = [event for event in stage.run.events("prepared") if event["stage"] == stage.number]
-    settled = stage.task.settle(stage.built, begun[-1] if begun else None)
+    settled = stage.task.plan_memory(stage.built, begun[-1] if begun else None)
     stage.run.event(
         "prepared", stage=stage.number, compile=choice.on, compile_reason=choice.reason, **settled, probe=vars(found)
     )
@@ -219,7 +219,7 @@ def _step(
     `waited` are the seconds that the batches were waited for; they are not part of the step's.
     """
     started = time.perf_counter()
-    losses = falling_back(
+    losses = run_with_eager_fallback(
         stage.built.encoder.backbone,
         lambda: _passes(stage, batches, progress),
         lambda reason: _begin_anew(stage, optimiser, progress, reason),

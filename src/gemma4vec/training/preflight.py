@@ -7,7 +7,7 @@ import numpy as np
 
 from gemma4vec.data.batching.epoch_order import check_batches
 from gemma4vec.data.batching.mixture import negative_counts
-from gemma4vec.data.loading.load_rows import Loaded
+from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.suites.retrieval import read_options
 from gemma4vec.errors import InputError
 from gemma4vec.machine.device import choose_device
@@ -27,7 +27,7 @@ from gemma4vec.training.tasks.teachers import check_teacher
 Say = Callable[[str], None]
 
 
-def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[Loaded], say: Say) -> None:
+def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingData], say: Say) -> None:
     """Check what can be known without weights: readout against base, rows against batches, lengths of vectors against
     prefixes and teachers, the mask token.
 
@@ -65,7 +65,7 @@ def check_dev_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> 
         )
 
 
-def check_data(number: int, stage: schema.Stage, loaded: Loaded) -> None:
+def check_data(number: int, stage: schema.Stage, loaded: TrainingData) -> None:
     """Refuse data that the task of stage `number` cannot be trained on.
 
     Raises:
@@ -97,7 +97,7 @@ def check_data(number: int, stage: schema.Stage, loaded: Loaded) -> None:
         )
 
 
-def check_given_tokens(model: schema.Model, base: Path, number: int, stage: schema.Stage, loaded: Loaded) -> None:
+def check_given_tokens(model: schema.Model, base: Path, number: int, stage: schema.Stage, loaded: TrainingData) -> None:
     """Refuse tokens in place of texts where the model has no such ids, or its readout reads the texts themselves.
 
     Raises:

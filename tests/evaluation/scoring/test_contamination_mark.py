@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from gemma4vec.data.quality.contamination_record import Stamp, write_stamp
+from gemma4vec.data.quality.contamination_record import ContaminationRecord, write_stamp
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.compare import compare
@@ -30,7 +30,7 @@ DATA = {"0-contrast": {"rows": {"content_hash": "a" * 64, "path": "rows.jsonl", 
 
 
 def stamp(touched, documents=2):
-    return Stamp(
+    return ContaminationRecord(
         source="rows",
         content_hash="a" * 64,
         rows=9,

@@ -18,7 +18,7 @@ from gemma4vec.model.backbone import attention
 from gemma4vec.model.backbone.backbone import Backbone, load_backbone
 from gemma4vec.model.backbone.gelu import SigmoidGelu
 from gemma4vec.model.backbone.kernel_options import DEFAULTS, fast_paths
-from gemma4vec.model.packing.packed_batch import Layout, Tokens, packed
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, packed
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import FastPaths
 
@@ -95,7 +95,7 @@ def test_attention_by_blocks_equals_the_plain_one_in_values_and_gradients(
         assert float((plain - blocks).detach().norm()) <= 1e-5 * float(plain.detach().norm())
 
 
-def values_and_gradients(backbone: Backbone, layouts: list[Layout]) -> list[Any]:
+def values_and_gradients(backbone: Backbone, layouts: list[PackedBatch]) -> list[Any]:
     states = [backbone(layout) for layout in layouts]
     sum(state.pow(3).sum() for state in states).backward()
     return states + [p.grad for p in backbone.parameters() if p.grad is not None]

@@ -11,7 +11,7 @@ from tiny_model import BUILDERS, MODES, write_tiny
 
 from gemma4vec.model.backbone.backbone import Backbone, load_backbone
 from gemma4vec.model.backbone.masks import attention_mask
-from gemma4vec.model.packing.packed_batch import Layout, Tokens, packed, padding_share
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, packed, padding_share
 from gemma4vec.model.packing.shared_prefix import common_beginnings
 
 CAUSAL = [family for family, causal in MODES if causal]
@@ -29,7 +29,7 @@ def texts(generator: torch.Generator, queries: int = 6, documents: int = 9) -> l
     return [*some(QUERY, queries, 1, 6), *some([], 1, 9, 10), *some(DOCUMENT, documents, 3, 25)]
 
 
-def states_by_document(backbone: Backbone, layouts: list[Layout]) -> list[torch.Tensor]:
+def states_by_document(backbone: Backbone, layouts: list[PackedBatch]) -> list[torch.Tensor]:
     found = {}
     for layout in layouts:
         found |= dict(zip(layout.documents, backbone(layout).split(layout.lengths_N.tolist()), strict=True))

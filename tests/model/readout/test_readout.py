@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gemma4vec.model.packing.packed_batch import Layout, Tokens, packed
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, packed
 from gemma4vec.model.readout import READOUTS, Base, Readout
 from gemma4vec.recipe import readouts as words
 
@@ -34,7 +34,7 @@ def made(settings: Any) -> Readout:
     return readout
 
 
-def laid_out(shapes: list[tuple[int, int]], layers: int | None = None) -> tuple[Layout, Tensor]:
+def laid_out(shapes: list[tuple[int, int]], layers: int | None = None) -> tuple[PackedBatch, Tensor]:
     """A packed layout of documents of (length, prompt length), and random states for its tokens."""
     tokens = [Tokens(list(range(1, length + 1)), min(prompt, length)) for length, prompt in shapes]
     (layout,) = packed(tokens, 16, 1000, 0)
@@ -42,7 +42,7 @@ def laid_out(shapes: list[tuple[int, int]], layers: int | None = None) -> tuple[
     return layout, torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-def one_by_one(states: Tensor, layout: Layout) -> list[tuple[Tensor, int]]:
+def one_by_one(states: Tensor, layout: PackedBatch) -> list[tuple[Tensor, int]]:
     parts = states.split(layout.lengths_N.tolist(), dim=-2)
     return list(zip(parts, layout.prompts_N.tolist(), strict=True))
 

@@ -229,7 +229,7 @@ def test_a_compiler_that_gives_up_in_a_step_ends_nothing(
             given_up("too many shapes")
         return work()
 
-    monkeypatch.setattr(bench, "falling_back", falls)
+    monkeypatch.setattr(bench, "run_with_eager_fallback", falls)
     found = bench_of(capsys, str(recipe_file))
     assert found["steps"] == 3 and found["compile_reason"] == "too many shapes"
     assert len(calls) == 2 + 1 + 1 + 3 + 1  # warm-up, compiled, both, plain, the profiler's

@@ -39,8 +39,8 @@ def test_no_whole_micro_batch_is_run_before_memory_is_settled(
         Backbone, "forward", lambda self, layout, **how: seen.append(layout.all_tokens) or forward(self, layout, **how)
     )
     before: list[int] = []
-    settle = stage.task.settle
-    monkeypatch.setattr(stage.task, "settle", lambda *given: before.extend(seen) or settle(*given))
+    plan_memory = stage.task.plan_memory
+    monkeypatch.setattr(stage.task, "plan_memory", lambda *given: before.extend(seen) or plan_memory(*given))
     prepare_model(stage)
     assert before and max(before) <= 2048
 

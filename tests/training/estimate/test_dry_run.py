@@ -17,7 +17,7 @@ from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.families import text_config
 from gemma4vec.model.backbone.meta_model import empty_backbone, layer_kinds, one_of_each, shallow_config
 from gemma4vec.model.encoder.build import build
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.training.estimate import dry_run as estimate_module
@@ -288,7 +288,7 @@ def test_a_compiled_readout_of_last_tokens_is_measured_on_whole_layers(
     asked = []
     plain = Backbone.forward
 
-    def forward(self: Backbone, layout: Layout, *, only_ends: bool = False, **settings: Any) -> torch.Tensor:
+    def forward(self: Backbone, layout: PackedBatch, *, only_ends: bool = False, **settings: Any) -> torch.Tensor:
         asked.append(only_ends)
         return plain(self, layout, only_ends=only_ends, **settings)
 

@@ -235,7 +235,7 @@ def test_ctrl_c_ends_both_and_resuming_starts_it_again(
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr("gemma4vec.training.loop.keep_weights", lambda *_: signal.raise_signal(signal.SIGINT))
+            patch.setattr("gemma4vec.training.loop.save_snapshot", lambda *_: signal.raise_signal(signal.SIGINT))
             train_run(run, lambda line: None)
     finally:
         signal.signal(signal.SIGINT, before)

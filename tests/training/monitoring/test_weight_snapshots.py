@@ -24,15 +24,15 @@ from gemma4vec.report.run_page import write_report
 from gemma4vec.text.prompts import Document
 from gemma4vec.training.loop import train_stage
 from gemma4vec.training.monitoring import weight_snapshots as kept_module
-from gemma4vec.training.monitoring.weight_snapshots import checkpoint_models, keep_due, kept_checkpoints
+from gemma4vec.training.monitoring.weight_snapshots import checkpoint_models, kept_checkpoints, snapshot_due
 from gemma4vec.training.run import recipe_of, start_run, train_run
 
 
 def test_when_weights_are_kept() -> None:
     every, shares = Evaluation(keep_every_steps=3), Evaluation(keep_at_shares=(0.5, 1.0))
-    assert [step for step in range(1, 9) if keep_due(every, step, 8)] == [3, 6]
-    assert [step for step in range(1, 9) if keep_due(shares, step, 8)] == [4, 8]
-    assert not keep_due(shares, 4, None) and not keep_due(Evaluation(), 4, 8)
+    assert [step for step in range(1, 9) if snapshot_due(every, step, 8)] == [3, 6]
+    assert [step for step in range(1, 9) if snapshot_due(shares, step, 8)] == [4, 8]
+    assert not snapshot_due(shares, 4, None) and not snapshot_due(Evaluation(), 4, 8)
 
 
 def test_a_kept_checkpoint_is_the_model_as_it_was_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.data.rows.rows import Row, write_rows
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.run_folder import find_run
-from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe import schema
-from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document, Prompted
 from gemma4vec.training.preflight import check_given_tokens
 from gemma4vec.training.tasks.contrastive import ContrastTask
@@ -32,12 +32,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("base"))
 
 
-def model(base: Path, **parts: Any) -> Built:
+def model(base: Path, **parts: Any) -> EmbeddingModel:
     settings = {"base": str(base), "lora": {"rank": 4}, "max_tokens": 24, **parts}
     return build(schema.Model.model_validate(settings), base, dtype=torch.float32)
 
 
-def task(built: Built, rows: Path, said: list[str], tokenise: str = "once", **parts: Any) -> ContrastTask:
+def task(built: EmbeddingModel, rows: Path, said: list[str], tokenise: str = "once", **parts: Any) -> ContrastTask:
     stage = schema.Stage.model_validate(
         {
             "data": [{"name": "rows", "path": str(rows), **parts.pop("source", {})}],
@@ -59,7 +59,7 @@ def test_batches_and_loss_are_those_of_the_texts(base: Path, tmp_path: Path, rea
     built = model(base, readout=readout)
     once = task(built, tmp_path / "rows.jsonl", [])
     each = task(built, tmp_path / "rows.jsonl", [], tokenise="each_time")
-    assert isinstance(once.rows[0].query, GivenTokens) and not isinstance(each.rows[0].query, GivenTokens)
+    assert isinstance(once.rows[0].query, PretokenizedText) and not isinstance(each.rows[0].query, PretokenizedText)
     for one, two in islice(zip(once.batches(), each.batches(), strict=True), 5):
         for first, second in zip(one.layouts, two.layouts, strict=True):
             assert torch.equal(first.input_ids_RC, second.input_ids_RC)
@@ -111,7 +111,7 @@ def test_kept_until_rows_prompts_limits_or_tokenizer_change(base: Path, tmp_path
 def test_tokens_are_read_as_they_are_and_cut_before_a_closing_eos(base: Path) -> None:
     built = model(base, readout="last_token")
     (plain,) = built.tokeniser.encode([Prompted("query: ", "sort the tree by size and by name")], 100)
-    given = GivenTokens(plain.ids, plain.prompt)
+    given = PretokenizedText(plain.ids, plain.prompt)
     (same,) = built.tokeniser.encode([Prompted("ignored: ", given)], 100)
     assert same == plain
     (cut,) = built.tokeniser.encode([Prompted("", given)], 6)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gemma4vec.evaluation.results.result import Result
     from gemma4vec.ledger.run_folder import RunFolder
     from gemma4vec.recipe.schema import Recipe
-    from gemma4vec.training.monitoring.weight_snapshots import Kept
+    from gemma4vec.training.monitoring.weight_snapshots import WeightSnapshot
 
 
 def evaluate_checkpoints(
@@ -77,7 +77,7 @@ def _refuse_final(suites: "Sequence[AnySuite]", look_again: str) -> None:
 def _evaluate(
     run: "RunFolder",
     recipe: "Recipe",
-    checkpoints: "Iterable[Kept]",
+    checkpoints: "Iterable[WeightSnapshot]",
     suites_of: "Callable[[int], Sequence[AnySuite]]",
     *,
     cached: bool,

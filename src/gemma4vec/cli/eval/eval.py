@@ -12,7 +12,7 @@ from gemma4vec.data.suites.kinds import Role
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
-    from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel
+    from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
     from gemma4vec.evaluation.scoring.ranking import Progress, Ranker
     from gemma4vec.ledger.run_folder import RunFolder
 
@@ -107,7 +107,7 @@ def evaluate_command(
     from gemma4vec.cli.eval.eval_table import result_row, result_tables
     from gemma4vec.data.quality.check_run import ensure_checked
     from gemma4vec.evaluation.scoring.evaluate import evaluate
-    from gemma4vec.evaluation.scoring.memory_check import check_room
+    from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
     from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS, DEPTH
     from gemma4vec.ledger.final_suites import check_final
 
@@ -130,7 +130,7 @@ def evaluate_command(
         for one in (loaded, *(loaded.members if isinstance(loaded, SuiteGroup) else [])):
             check_final(one.name, one.fingerprint, one.role, run, loaded_model.fingerprint, look_again)
     for loaded in own:  # all before the first: the last one is reached after hours
-        check_room(loaded, loaded_model, DEPTH)
+        check_suite_memory(loaded, loaded_model, DEPTH)
     if run is not None:
         ensure_checked(run, [one for loaded in own for one in members_of(loaded)], notice)
     rows = []
@@ -162,7 +162,7 @@ def _owner(spec: str) -> "RunFolder | None":
     return run_around(Path(spec)) if Path(spec).is_dir() else None
 
 
-def _say_what_was_known(model: "EmbeddingModel | Ranker") -> None:
+def _say_what_was_known(model: "EmbedderLike | Ranker") -> None:
     """Seconds of an evaluation mean little where vectors came from disk; so it is said."""
     from gemma4vec.cli.output import notice
 
@@ -171,7 +171,7 @@ def _say_what_was_known(model: "EmbeddingModel | Ranker") -> None:
         notice(f"vectors: {found:,} were known, {computed:,} computed (--no-cache computes all)")
 
 
-def _load_model(spec: str, dtype: str, max_tokens: int | None, *, cached: bool) -> "EmbeddingModel | Ranker":
+def _load_model(spec: str, dtype: str, max_tokens: int | None, *, cached: bool) -> "EmbedderLike | Ranker":
     """The model that `spec` means, ready to rank or to encode."""
     if spec == "bm25":
         from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
@@ -205,7 +205,7 @@ def _run_of(spec: str) -> Path | None:
         return None  # not a run: the embedder says what else it could have been
 
 
-def _result_folder(spec: str, model: "EmbeddingModel | Ranker", suite: str, out: Path | None) -> Path:
+def _result_folder(spec: str, model: "EmbedderLike | Ranker", suite: str, out: Path | None) -> Path:
     """Where the result goes: OUT/<suite>, RUN/evals/trained/<suite> or HOME/evals/<model>/<suite>.
 
     A result of a differently set model (dtype, limits, weights) is never replaced under the same name.

@@ -7,7 +7,7 @@ import numpy as np
 
 from gemma4vec.data.batching.epoch_order import Epoch, epoch_order
 from gemma4vec.data.batching.mixture import MixedRows, negative_counts
-from gemma4vec.data.batching.spread_duplicates import Apart
+from gemma4vec.data.batching.spread_duplicates import DuplicateSpreader
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.errors import InputError
 from gemma4vec.text.prompts import Document
@@ -69,7 +69,7 @@ def batches(
     """
     check_rows(rows, size=size, hard_negatives=hard_negatives)
     per_epoch = len(rows) // size
-    apart = Apart(rows) if distinct else None
+    apart = DuplicateSpreader(rows) if distinct else None
     epoch_shown, order = -1, Epoch(np.empty(0, np.int64), np.empty(0, np.int64))
     step = start
     while True:

@@ -6,10 +6,10 @@ from pathlib import Path
 from gemma4vec.data.loading.resolve_names import sources_of_run
 from gemma4vec.data.quality.check import check_sources, stamps
 from gemma4vec.data.quality.contamination_record import (
-    Stamp,
+    ContaminationRecord,
+    contamination_of_data,
     read_stamp,
     sources_of_manifest,
-    stamps_of_data,
     write_stamp,
 )
 from gemma4vec.data.quality.overlap import NEAR
@@ -53,10 +53,10 @@ def _small(source: Source) -> bool:
     return source.path is not None and path.is_file() and path.stat().st_size <= SMALL_BYTES
 
 
-def overlaps_known(content_hashes: Sequence[str]) -> list[Stamp]:
+def overlaps_known(content_hashes: Sequence[str]) -> list[ContaminationRecord]:
     """Every stamp of these data that found something, by suite.
 
     Raises:
         InputError: a damaged stamp.
     """
-    return [stamp for key in content_hashes for stamp in stamps_of_data(key) if stamp.overlaps]
+    return [stamp for key in content_hashes for stamp in contamination_of_data(key) if stamp.overlaps]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from gemma4vec.data.ngrams.hash_set import KeySet, short_hash
+from gemma4vec.data.ngrams.hash_set import HashSet, short_hash
 from gemma4vec.data.ngrams.language import UNDETERMINED, Detect
 from gemma4vec.data.ngrams.word_ngrams import normalise
 from gemma4vec.data.rows.rows import OVERLONG, Row
@@ -52,8 +52,8 @@ class FlawFinder:
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     rows: int = 0
-    _rows_seen: KeySet = field(default_factory=KeySet)
-    _queries_seen: KeySet = field(default_factory=KeySet)
+    _rows_seen: HashSet = field(default_factory=HashSet)
+    _queries_seen: HashSet = field(default_factory=HashSet)
     _lengths: Counter[int] = field(default_factory=Counter)
     _unended: Counter[int] = field(default_factory=Counter)
 

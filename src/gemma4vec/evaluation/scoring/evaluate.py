@@ -13,10 +13,10 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.data.suites.sts import StsSuite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.results.result import Result, check_out, save_result
-from gemma4vec.evaluation.results.task_scores import Scored
+from gemma4vec.evaluation.results.task_scores import TaskScores
 from gemma4vec.evaluation.scoring.contamination_mark import mark_of, mean_without_touched
-from gemma4vec.evaluation.scoring.dense_ranker import EmbedderRanker, EmbeddingModel, Vectors
-from gemma4vec.evaluation.scoring.memory_check import check_room
+from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike, EmbedderRanker, Vectors
+from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS, DEPTH
 from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, score_mteb
 from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, no_progress
@@ -31,7 +31,7 @@ from gemma4vec.ledger.run_folder import RunFolder
 
 
 def evaluate(
-    model: EmbeddingModel | Ranker,
+    model: EmbedderLike | Ranker,
     suite: AnySuite | MtebSuite,
     out: Path | None = None,
     *,
@@ -67,7 +67,7 @@ def evaluate(
     if out is not None:
         check_out(out)
     if documents_MD is None and not isinstance(suite, MtebSuite):
-        check_room(suite, model, depth)
+        check_suite_memory(suite, model, depth)
     started = time.perf_counter()
     ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
     described = describe_suite(suite)
@@ -110,12 +110,12 @@ def evaluate(
 
 def _score_all(
     ranker: Ranker,
-    model: EmbeddingModel | Ranker,
+    model: EmbedderLike | Ranker,
     suite: AnySuite | MtebSuite,
     metrics: Sequence[str],
     depth: int,
     progress: Progress,
-) -> dict[str, Scored]:
+) -> dict[str, TaskScores]:
     """Every task of the suite."""
     if isinstance(suite, MtebSuite):
         if isinstance(model, Ranker):
@@ -124,7 +124,7 @@ def _score_all(
             )
         return score_mteb(model, suite, metrics=metrics, progress=progress)
     several = isinstance(suite, SuiteGroup)
-    scored: dict[str, Scored] = {}
+    scored: dict[str, TaskScores] = {}
     for task in members_of(suite):
         stages = partial(_of_task, progress, task.name) if several else progress
         scored[task.name] = _score(ranker, model, task, metrics, depth, stages)
@@ -133,12 +133,12 @@ def _score_all(
 
 def _score(
     ranker: Ranker,
-    model: EmbeddingModel | Ranker,
+    model: EmbedderLike | Ranker,
     task: OneSuite,
     metrics: Sequence[str],
     depth: int,
     progress: Progress,
-) -> Scored:
+) -> TaskScores:
     """One task by what it is."""
     if isinstance(task, RetrievalSuite):
         wanted = list(dict.fromkeys([*metrics, *([task.metric] if task.metric else [])]))

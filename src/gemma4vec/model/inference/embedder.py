@@ -21,12 +21,12 @@ from gemma4vec.model.backbone.compilation import (
     choose_compile,
     compiled,
     failed_to_compile,
-    falling_back,
+    run_with_eager_fallback,
     use_compile_cache,
 )
-from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.inference.prefetch import one_ahead
-from gemma4vec.model.packing.packed_batch import Layout, packed
+from gemma4vec.model.packing.packed_batch import PackedBatch, packed
 from gemma4vec.text.prompts import Document, Prompted, Prompts
 
 Vectors = NDArray[np.float32]
@@ -51,7 +51,7 @@ class Embedder:
 
     def __init__(
         self,
-        built: Built,
+        built: EmbeddingModel,
         *,
         name: str,
         fingerprint: str,
@@ -183,13 +183,15 @@ class Embedder:
         except TorchDynamoException as error:
             self._notice(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
 
-    def _lay_out(self, texts: Sequence[Prompted]) -> list[Layout]:
+    def _lay_out(self, texts: Sequence[Prompted]) -> list[PackedBatch]:
         tokens = self._read(texts, self.max_tokens)
         share = self.encoder.unshareable(training=False) is None
         return packed(tokens, _ROW_TOKENS, self.tokens_per_forward, self.tokeniser.padding_id, share=share)
 
-    def _forward(self, layouts: Sequence[Layout]) -> Tensor:
-        vectors_ND: Tensor = falling_back(self.encoder.backbone, lambda: self.encoder(layouts), self._uncompiled)
+    def _forward(self, layouts: Sequence[PackedBatch]) -> Tensor:
+        vectors_ND: Tensor = run_with_eager_fallback(
+            self.encoder.backbone, lambda: self.encoder(layouts), self._uncompiled
+        )
         return vectors_ND
 
     def _uncompiled(self, reason: str) -> None:

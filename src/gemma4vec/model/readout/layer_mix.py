@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.readout.base import Base, Readout
 from gemma4vec.model.readout.documents import at_least_fp32, mean_of
 
@@ -30,7 +30,7 @@ class LayerMix(Readout):
         self.weights_L = nn.Parameter(torch.zeros(base.layers + 1))
         self.scale = nn.Parameter(torch.ones(())) if settings.scale else None
 
-    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+    def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
         shares_L = torch.softmax(self.weights_L, dim=0)
         mixed_TD: Tensor = sum(  # type: ignore[assignment]  # one layer at a time: no fp32 copy of all of them
             share * self._comparable(at_least_fp32(states_TD))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone.attention_probe import check
-from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.tokenize.tokenizer import load_saved_tokeniser
 from gemma4vec.recipe.schema import Model
 
@@ -45,7 +45,7 @@ def model_of(settings: dict[str, Any]) -> Model:
     return Model.model_validate(tree).model_copy(update={"lora": None})
 
 
-def open_built(path: Path, model: Model, *, dtype: torch.dtype, device: torch.device | str) -> Built:
+def open_built(path: Path, model: Model, *, dtype: torch.dtype, device: torch.device | str) -> EmbeddingModel:
     """The encoder in a saved model's folder, its attention probed.
 
     Raises:

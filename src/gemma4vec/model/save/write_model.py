@@ -20,7 +20,7 @@ from torch import Tensor
 from gemma4vec.errors import WorkError
 from gemma4vec.files import atomic_folder, disk_errors, sha256_file, sha256_text, write_json
 from gemma4vec.model.bases.resolve import ResolvedBase
-from gemma4vec.model.encoder.build import Built, build, prompts_of
+from gemma4vec.model.encoder.build import EmbeddingModel, build, prompts_of
 from gemma4vec.model.save.model_card import model_card
 from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
@@ -71,7 +71,7 @@ def _write(
     folder: Path,
     recipe: Recipe,
     base: ResolvedBase,
-    built: Built,
+    built: EmbeddingModel,
     dtype: torch.dtype,
     data: Mapping[str, Any],
     name: str,
@@ -111,7 +111,7 @@ def _write(
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _standard_modules(folder: Path, recipe: Recipe, built: Built, dtype: torch.dtype) -> list[torch.nn.Module]:
+def _standard_modules(folder: Path, recipe: Recipe, built: EmbeddingModel, dtype: torch.dtype) -> list[torch.nn.Module]:
     """Backbone and readout as sentence-transformers' own modules."""
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
@@ -130,14 +130,14 @@ def _standard_modules(folder: Path, recipe: Recipe, built: Built, dtype: torch.d
     ]
 
 
-def _own_modules(recipe: Recipe, built: Built, settings: dict[str, Any]) -> list[torch.nn.Module]:
+def _own_modules(recipe: Recipe, built: EmbeddingModel, settings: dict[str, Any]) -> list[torch.nn.Module]:
     """Backbone and readout as one module of ours."""
     from gemma4vec.model.save.encoder_module import Gemma4VecEncoder
 
     return [Gemma4VecEncoder(built, settings, recipe.model.max_tokens)]
 
 
-def _head_modules(built: Built) -> list[torch.nn.Module]:
+def _head_modules(built: EmbeddingModel) -> list[torch.nn.Module]:
     from sentence_transformers.sentence_transformer.modules import Dense
 
     modules: list[torch.nn.Module] = []

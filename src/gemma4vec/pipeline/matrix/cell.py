@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.loading.load_rows import Loaded
+from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.comparison.find_results import TRAINED
 from gemma4vec.evaluation.planning.stop_judge import judge
 from gemma4vec.evaluation.results.result import Result, load_result
-from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel
+from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.ledger.recording import drop_by_rule
 from gemma4vec.ledger.records import SHARE
@@ -105,7 +105,7 @@ def _train(job: CellJob, run: RunFolder, recipe: Recipe, say: Say) -> Trainer:
     return trainer
 
 
-def _note_cost(run: RunFolder, trainer: Trainer, recipe: Recipe, number: int, loaded: Loaded) -> None:
+def _note_cost(run: RunFolder, trainer: Trainer, recipe: Recipe, number: int, loaded: TrainingData) -> None:
     stage = recipe.stages[number]
     contrast = stage.task.kind == "contrast"
     run.event(
@@ -192,7 +192,7 @@ def _missing(run: RunFolder, suites: Sequence[str]) -> bool:
 
 
 def _evaluate_all(
-    run: RunFolder, model: EmbeddingModel, suites: Sequence[str], say: Say, name: str = TRAINED
+    run: RunFolder, model: EmbedderLike, suites: Sequence[str], say: Say, name: str = TRAINED
 ) -> list[Result]:
     results = []
     for path in suites:

@@ -14,7 +14,7 @@ from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.evaluation.comparison.find_results import results_by_suite
 from gemma4vec.evaluation.results.result import METRICS_FILE, Result, load_result
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
-from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel
+from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.ledger.run_folder import slug
@@ -60,7 +60,7 @@ def run_reference(job: ReferenceJob, say: Callable[[str], None]) -> None:
     Raises:
         InputError, WorkError: as opening and evaluating a model.
     """
-    model: EmbeddingModel | Ranker = Bm25Model()
+    model: EmbedderLike | Ranker = Bm25Model()
     if job.base is not None:
         model = Embedder.load(job.base, max_tokens=job.max_tokens, notice=say)
     for path in job.suites:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from gemma4vec.data.loading.load_rows import Loaded, load_sources
+from gemma4vec.data.loading.load_rows import TrainingData, load_sources
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite, write_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
@@ -37,9 +37,9 @@ def freeze_suites(plan: Plan, folder: MatrixFolder, say: Callable[[str], None]) 
     Raises:
         InputError: a suite is missing or malformed, two have one name, or one is both dev and final.
     """
-    loaded: list[Loaded] = []
+    loaded: list[TrainingData] = []
 
-    def source() -> Loaded:
+    def source() -> TrainingData:
         if not loaded:
             control = next(iter(plan.controls.values()))
             recipe = plan.recipe(plan.grid(control)[0])
@@ -67,7 +67,7 @@ def freeze_suites(plan: Plan, folder: MatrixFolder, say: Callable[[str], None]) 
     return dev, final
 
 
-def _freeze(sample: SuiteSample, folder: Path, role: str, source: Callable[[], Loaded]) -> Path:
+def _freeze(sample: SuiteSample, folder: Path, role: str, source: Callable[[], TrainingData]) -> Path:
     if not (folder / "corpus.jsonl").exists():
         whole = _load(sample.suite, source)
         found = sample_suite(whole, sample.max_queries, sample.max_documents, keep=sample.keep, seed=sample.seed)
@@ -75,7 +75,7 @@ def _freeze(sample: SuiteSample, folder: Path, role: str, source: Callable[[], L
     return folder
 
 
-def _load(spec: str, source: Callable[[], Loaded]) -> RetrievalSuite:
+def _load(spec: str, source: Callable[[], TrainingData]) -> RetrievalSuite:
     if not spec.startswith(SOURCE):
         return load_suite(Path(spec).expanduser())
     which = source().dev_suite if spec == "source:dev" else source().test_suite

@@ -96,7 +96,7 @@ class SuiteSection:
 
 
 @dataclass
-class Several:
+class RunComparison:
     """All that the page about several runs shows."""
 
     groups: list[Group]
@@ -105,7 +105,7 @@ class Several:
     missing: list[str] = field(default_factory=list)
 
 
-def read_several(folders: Sequence[Path], correction: Correction = "holm") -> Several:
+def read_comparison(folders: Sequence[Path], correction: Correction = "holm") -> RunComparison:
     """Read runs and compare every recipe with the first one's, on every suite that both were evaluated on.
 
     Raises:
@@ -123,7 +123,7 @@ def read_several(folders: Sequence[Path], correction: Correction = "holm") -> Se
     suites = [section for name in names if (section := _section(name, groups, correction, missing)) is not None]
     if not suites:
         missing.append("None of these runs has a result of its trained model; make some with: gemma4vec eval RUN")
-    return Several(groups, suites, _differing(groups), missing)
+    return RunComparison(groups, suites, _differing(groups), missing)
 
 
 def _grouped(runs: Sequence[RunData]) -> list[Group]:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gemma4vec.model.backbone.compilation import choose_compile
-from gemma4vec.model.encoder.build import Built
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.encoder.build import EmbeddingModel
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Matching
 from gemma4vec.training.bench.model_flops import trains_inputs
@@ -43,7 +43,7 @@ class Seen:
         element_wise: share of element-wise work.
     """
 
-    groups: Sequence[Sequence[Layout]]
+    groups: Sequence[Sequence[PackedBatch]]
     first_trained: int
     compiled: bool
     shared: bool
@@ -55,7 +55,7 @@ class Seen:
     faster_dtype: str
 
 
-def advise(recipe: schema.Recipe, number: int, built: Built, seen: Seen) -> list[Advice]:
+def advise(recipe: schema.Recipe, number: int, built: EmbeddingModel, seen: Seen) -> list[Advice]:
     """Switches that are worth trying, the largest promised factor first."""
     stage, key = recipe.stages[number], f"stages.{number}."
     layout = stage.layout
@@ -83,7 +83,7 @@ def _may_keep_tokens(stage: schema.Stage) -> bool:
     return isinstance(stage.task, schema.Contrast) and not any(isinstance(x, Matching) for x in stage.task.terms)
 
 
-def _second_passes(layout: schema.Layout, key: str, built: Built, seen: Seen, now: float) -> list[Advice]:
+def _second_passes(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Seen, now: float) -> list[Advice]:
     """What is computed a second time: checkpointed layers, and with GradCache the whole forward pass."""
     layers = len(built.encoder.backbone.layers)
     forward = operations(built, seen.groups, layers)
@@ -98,7 +98,7 @@ def _second_passes(layout: schema.Layout, key: str, built: Built, seen: Seen, no
     return [Advice(f"{key}layout.{change}", spent / (spent - saved), why) for change, (saved, why) in again.items()]
 
 
-def operations(built: Built, groups: Sequence[Sequence[Layout]], first_trained: int) -> float:
+def operations(built: EmbeddingModel, groups: Sequence[Sequence[PackedBatch]], first_trained: int) -> float:
     """Operations of these layouts as they are computed: padding, and attention over whole rows, included."""
     backbone = built.encoder.backbone
     total = 0.0
@@ -108,7 +108,7 @@ def operations(built: Built, groups: Sequence[Sequence[Layout]], first_trained: 
     return total
 
 
-def _layouts(layout: schema.Layout, key: str, built: Built, seen: Seen, now: float) -> list[Advice]:
+def _layouts(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Seen, now: float) -> list[Advice]:
     """The same texts in other layouts."""
     texts = [texts_of(group) for group in seen.groups]
 
@@ -138,7 +138,7 @@ def _layouts(layout: schema.Layout, key: str, built: Built, seen: Seen, now: flo
     return [one for one in found if one.factor is not None and one.factor >= _WORTH_SAYING]
 
 
-def _upper_layers(recipe: schema.Recipe, built: Built, seen: Seen, now: float) -> list[Advice]:
+def _upper_layers(recipe: schema.Recipe, built: EmbeddingModel, seen: Seen, now: float) -> list[Advice]:
     """LoRA on the last third of the layers: the backward pass ends there. It changes what is learned."""
     layers = len(built.encoder.backbone.layers)
     last = max(1, layers // 3)

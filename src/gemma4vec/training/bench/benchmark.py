@@ -27,17 +27,17 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.machine.rates import matmul_rate, memory_bandwidth
-from gemma4vec.model.backbone.compilation import falling_back
+from gemma4vec.model.backbone.compilation import run_with_eager_fallback
 from gemma4vec.model.backbone.lm_head import load_head
 from gemma4vec.model.bases.resolve import resolve_base
-from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import dump_recipe
 from gemma4vec.training.bench.advice import Seen, advise
 from gemma4vec.training.bench.model_flops import first_trained_layer, needed_operations, prediction_operations
 from gemma4vec.training.bench.time_split import split
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
-from gemma4vec.training.engine.prefetch import Ahead
+from gemma4vec.training.engine.prefetch import Prefetcher
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, peak_since_start, start_peak
 from gemma4vec.training.engine.progress_line import ProgressLine
 from gemma4vec.training.engine.task import Loss
@@ -112,7 +112,7 @@ class _Measurement:
     def __init__(self, stage: Stage, seconds: float, say: Say):
         self.stage, self.limit, self.say = stage, seconds, say
         self.first_trained = first_trained_layer(stage.built)
-        self.optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser, stage.task.own_parameters())
+        self.optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser, stage.task.extra_parameters())
         self.steps: list[Step] = []
         self.first_step = self.prepare_seconds = 0.0
         self.shares: dict[str, float] = {}
@@ -123,7 +123,7 @@ class _Measurement:
     def run(self, prepare_seconds: float) -> None:
         """Warm up, measure, profile."""
         self.prepare_seconds = prepare_seconds
-        ahead = Ahead(self.stage.task.batches(0), lambda: None)
+        ahead = Prefetcher(self.stage.task.batches(0), lambda: None)
         watched = start_peak()  # loading the base, or unpacking it, is no part of it
         try:
             self.first_step = self._step(ahead).seconds
@@ -146,7 +146,7 @@ class _Measurement:
         finally:
             ahead.close()
 
-    def _step(self, ahead: Ahead) -> Step:
+    def _step(self, ahead: Prefetcher) -> Step:
         waited, started = ahead.waited, _clock()
         batches = [ahead.take() for _ in range(self.stage.settings.batch.accumulate)]
         taken = _clock() - started
@@ -175,7 +175,9 @@ class _Measurement:
     def _work(self, batches: Sequence[Any]) -> tuple[float, float, list[Loss], float]:
         """Seconds of a step without its data, those of the update among them, its losses, and the gradient's norm."""
         started = _clock()
-        losses = falling_back(self.stage.built.encoder.backbone, lambda: self._passes(batches), self._given_up)
+        losses = run_with_eager_fallback(
+            self.stage.built.encoder.backbone, lambda: self._passes(batches), self._given_up
+        )
         before = _clock()
         norm = self.optimiser.step(learning_rate(self.stage.settings.optimiser, len(self.steps), None))
         ended = _clock()
@@ -204,7 +206,7 @@ def _clock() -> float:
     return time.perf_counter()
 
 
-def layer_bytes(built: Built) -> float:
+def layer_bytes(built: EmbeddingModel) -> float:
     """Bytes of the layers' weights that a micro-batch reads: forward all, backward those from the lowest trained up."""
     lowest = first_trained_layer(built)
     sizes = [sum(p.nbytes for p in layer.parameters()) for layer in built.encoder.backbone.layers]

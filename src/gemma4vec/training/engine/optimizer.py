@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
 from gemma4vec.recipe import schema
-from gemma4vec.training.engine.task import OwnParameter
+from gemma4vec.training.engine.task import ExtraParameter
 
 # Of a group's settings those that say how the update is computed, not what it is.
 _MANNER = ("fused", "foreach", "capturable")
@@ -27,7 +27,7 @@ class MasterAdamW:
         self,
         parameters: Mapping[str, nn.Parameter],
         settings: schema.Optimiser,
-        beside: Mapping[str, OwnParameter] | None = None,
+        beside: Mapping[str, ExtraParameter] | None = None,
     ):
         if not parameters:
             raise InputError("model: nothing is trained; set model.lora, or model.train=full")

@@ -15,7 +15,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from gemma4vec.model.backbone.compilation import CompileChoice, failed_to_compile
 from gemma4vec.model.backbone.meta_model import Kind
-from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.training.engine.optimizer import MasterAdamW
 from gemma4vec.training.engine.process_memory import memory_now, peak_since_start, release_memory, start_peak
 from gemma4vec.training.engine.task import Task
@@ -55,7 +55,7 @@ class Measured:
 
 
 def measure_layers(
-    built: Built,
+    built: EmbeddingModel,
     task: Task,
     optimiser: MasterAdamW,
     kinds: Sequence[Kind],

@@ -20,7 +20,7 @@ from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.recipe.schema import Evaluation, Recipe
-from gemma4vec.training.monitoring.weight_snapshots import Kept, kept_checkpoints
+from gemma4vec.training.monitoring.weight_snapshots import WeightSnapshot, kept_checkpoints
 
 Say = Callable[[str], None]
 LOG, LOCK, SUITES = "beside.log", ".beside.lock", "dev_suites"
@@ -89,7 +89,7 @@ def follow(
     poll: float = POLL_SECONDS,
     patience: float = PATIENCE_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Kept]:
+) -> Iterator[WeightSnapshot]:
     """Kept weights of a run as they appear, each once, until it is finished; then also the last and the best.
 
     Ends too where nobody has trained the run for `patience` seconds: it was killed or interrupted, and the weights that
@@ -112,7 +112,7 @@ def follow(
         sleep(poll)
 
 
-class Beside:
+class BackgroundEvaluation:
     """The process that a trainer has started."""
 
     def __init__(self, run: RunFolder, say: Say):

@@ -18,7 +18,7 @@ from gemma4vec.machine.describe import describe_machine
 Measured = dict[str, Any]
 
 
-class Kept:
+class SavedMeasurements:
     """What is measured, by the setting's name.
 
     Args:
