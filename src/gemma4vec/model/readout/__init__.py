@@ -1,4 +1,4 @@
-"""Readouts by name. A new one is one file beside this and one line below."""
+"""Readouts by name. A new one is a file in this folder and a line below (see model/README.md)."""
 
 from gemma4vec.model.readout.attention_pooling import Attention
 from gemma4vec.model.readout.base import BaseInfo, Readout

@@ -1,8 +1,7 @@
-"""A small frozen encoder's vector of the text is read as one more token (Causal2Vec, Lin et al. 2025).
+"""Contextual token: the decoder reads a small encoder's vector of the text as one more token.
 
-arXiv:2507.23386; docs/readouts.md says where we follow it and where not.
-
-Every later token sees it, so that also a causal model's first tokens know what the text is about.
+Causal2Vec (Lin et al. 2025, arXiv:2507.23386); docs/readouts.md lists the differences. All later tokens see this token,
+so even the first tokens of a causal model know what the text is about.
 
 Shapes: T tokens, N documents, E width of the small encoder, D width of the base.
 """
@@ -23,11 +22,16 @@ from gemma4vec.text.prompts import Prompted
 
 
 class ContextualToken(Readout):
-    """The final states of the contextual token and of EOS, side by side.
+    """The final states of the contextual token and of EOS, concatenated: `[N, 2 D]`.
 
-    The token stands behind BOS and in front of the prompt. The small encoder reads the text without its prompt. What is
-    put in has the size of the base's own token embeddings at first: `size` is a trained factor on a vector of unit root
-    mean square, since a vector a hundred times smaller than its neighbours would be lost in the residual stream.
+    The token follows BOS and precedes the prompt. The small encoder reads the text without its prompt. `size` is a
+    trained factor on a vector of unit root mean square, which starts at the size of the base's token embeddings: a
+    vector a hundred times smaller than its neighbors would be lost in the residual stream.
+
+    Raises:
+        InputError: the small encoder does not exist or cannot be opened.
+
+    Example: `model.readout: {name: contextual_token, encoder: "bundled:all-minilm-l6-v2"}`.
     """
 
     name = "contextual_token"

@@ -1,4 +1,4 @@
-"""State of the first token, BOS where the base has one, as BERT's [CLS] (Devlin et al. 2019, arXiv:1810.04805)."""
+"""First-token pooling, as BERT's [CLS] (Devlin et al. 2019, arXiv:1810.04805)."""
 
 from torch import Tensor
 
@@ -8,7 +8,12 @@ from gemma4vec.model.readout.documents import first_token_indices
 
 
 class FirstToken(Readout):
-    """The state of a document's first token. In a causal model it has seen nothing but itself, so that is refused."""
+    """The state of a document's first token, `[N, D]`; BOS if the base has one.
+
+    Refused on a causal model, whose first token sees nothing but itself.
+
+    Example: `model.readout: first_token` with `model.attention: bidirectional`.
+    """
 
     name = "first_token"
     needs = frozenset({"bidirectional"})

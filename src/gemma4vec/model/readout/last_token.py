@@ -1,4 +1,4 @@
-"""State of the last token, an appended EOS (Neelakantan 2022, arXiv:2201.10005; Wang 2023, arXiv:2401.00368)."""
+"""Last-token pooling (Neelakantan et al. 2022, arXiv:2201.10005; Wang et al. 2023, arXiv:2401.00368)."""
 
 from torch import Tensor
 
@@ -8,7 +8,12 @@ from gemma4vec.model.readout.documents import last_token_indices
 
 
 class LastToken(Readout):
-    """The state of a document's last token. In a causal model it is the only one that has seen the whole text."""
+    """The state of a document's last token, an appended EOS: `[N, D]`.
+
+    In a causal model it is the only token that sees the whole text.
+
+    Example: `model.readout: last_token`.
+    """
 
     name = "last_token"
     needs = frozenset({"eos"})
