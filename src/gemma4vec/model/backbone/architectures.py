@@ -1,7 +1,7 @@
-"""What a model type needs: where its text tower is, how it is told to attend both ways, how far its windows reach.
+"""Model types: where the text tower is, which config keys set the attention mode, how far sliding windows reach.
 
-Only model types whose every attention mode and layout is verified by tests/model/test_backbone.py stand here; see
-docs/architecture.md, "A new model type". Nothing here reads a weight.
+Every model type listed here is verified in each attention mode and layout by tests/model/backbone/test_backbone.py; see
+model/README.md, "A new model type". Nothing here reads a weight.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from gemma4vec.model.bases.sentence_transformers_folder import transformer_folde
 
 
 class Reach(NamedTuple):
-    """How many tokens before and behind itself a token sees in a layer with a sliding window."""
+    """Number of tokens before and after itself that a token sees in a layer with a sliding window."""
 
     back: int
     ahead: int
@@ -25,21 +25,21 @@ class Reach(NamedTuple):
 
 @dataclass(frozen=True)
 class Architecture:
-    """How a text tower of the transformers library is driven.
+    """How to drive a text tower of the transformers library.
 
     Attributes:
-        bidirectional: keys of its config that make it attend both ways.
-        causal: keys that make it causal; None: it is an encoder, which only attends both ways.
-        reach: what a token sees in a layer with a window of so many tokens (as the config file has it) when attention
-            is bidirectional. Causal, it is always itself and the `window - 1` tokens before it.
+        bidirectional: config keys that make attention bidirectional.
+        causal: config keys that make it causal; None: an encoder, which is always bidirectional.
+        reach: what a token sees with bidirectional attention in a layer with a window of that many tokens (the config
+            file's value). With causal attention it sees itself and the `window - 1` tokens before it.
         masks_by_layer_type: whether it takes one mask for each of its layer types.
-        tower_class: `module:class` of the tower below `transformers.models`, where AutoModel does not know it.
-        multiplies_input: whether its forward multiplies input embeddings by sqrt(D) itself.
-        width: key of the config with the width of the states that leave the model.
-        unverified: keys of the config that, when true, switch on something that no test covers.
-        may_share_beginnings: whether a token's state, when causal, depends on other tokens by attention alone.
-        caches_keys: whether each layer hands its keys and values to the library's cache (see
-        `model.backbone.last_token_layer`).
+        tower_class: `module:class` of the tower below `transformers.models`, if AutoModel does not know it.
+        multiplies_input: whether its forward pass multiplies input embeddings by sqrt(D).
+        width: config key with the width of the final states.
+        unverified: config keys that, when true, switch on a feature that no test covers.
+        may_share_prefixes: whether, with causal attention, tokens influence each other by attention alone.
+        caches_keys: whether each layer passes its keys and values to the library's cache, as
+            `model.backbone.last_token_layer` requires.
     """
 
     bidirectional: Mapping[str, Any]
@@ -55,22 +55,22 @@ class Architecture:
 
 
 def _radius(window: int) -> Reach:
-    """The library's bidirectional window, inclusive."""
+    """The library's usual bidirectional window, inclusive."""
     return Reach(window, window)
 
 
 def _halved(window: int) -> Reach:
-    """Gemma 3: halved when the config is built, one added, and then exclusive."""
+    """Gemma 3: the config halves the window and adds one; the mask is exclusive."""
     return Reach(window // 2, window // 2)
 
 
 def _halved_radius(window: int) -> Reach:
-    """Gemma 4: halved as Gemma 3's is, but then used as a radius, so one token more on either side."""
+    """Gemma 4: halved as in Gemma 3, but the mask is inclusive, so one token more on either side."""
     return Reach(window // 2 + 1, window // 2 + 1)
 
 
 def _shared_out(window: int) -> Reach:
-    """T5Gemma 2: `window` tokens in all, itself among them; an even one has the odd token ahead."""
+    """T5Gemma 2: `window` tokens in total, itself included; if `window` is even, the extra token comes after."""
     return Reach((window + 1) // 2 - 1, window // 2)
 
 
@@ -96,17 +96,17 @@ ARCHITECTURES = {
     ),
     "t5gemma2_text": Architecture({}, None, _shared_out, tower_class="t5gemma2.modeling_t5gemma2:T5Gemma2TextEncoder"),
 }
-# What any decoder is taken for that the user wants in spite of everything.
+# Assumed of a decoder that is not listed, if the user sets `model.allow_untested`.
 _UNTESTED = Architecture(*_FLAG, _radius, masks_by_layer_type=False, may_share_prefixes=False)
 
 
 @dataclass(frozen=True)
 class EnclosingModel:
-    """A model of which only the text tower is wanted.
+    """A larger model that contains the text tower.
 
     Attributes:
-        text: where the tower's config stands in the whole config.
-        prefix: regular expression for what stands before the tower's names in a checkpoint.
+        text: path of the tower's config in the whole config.
+        prefix: regular expression for the prefix of the tower's parameter names in a checkpoint.
     """
 
     text: tuple[str, ...]
@@ -115,7 +115,7 @@ class EnclosingModel:
 
 ENCLOSING_MODELS = {
     "embedding_gemma2": EnclosingModel(("text_config",), r"^(model\.)?language_model\."),
-    # Older checkpoints hold a whole language model inside, with its own "model.".
+    # Older checkpoints contain a whole language model, with its own "model.".
     "gemma3": EnclosingModel(("text_config",), r"^(model\.)?language_model\.(model\.)?"),
     "gemma4": EnclosingModel(("text_config",), r"^(model\.)?language_model\."),
     "gemma4_unified": EnclosingModel(("text_config",), r"^(model\.)?language_model\."),
@@ -126,10 +126,10 @@ ENCLOSING_MODELS = {
 
 
 def read_config(path: str | Path) -> Any:
-    """The config of the whole model at `path` (a sentence-transformers folder: of its transformer).
+    """Config of the whole model at `path`; of the transformer, if it is a sentence-transformers folder.
 
     Raises:
-        InputError: there is none, or none that this version of the library knows.
+        InputError: there is no config, or the installed transformers does not know its model type.
     """
     try:
         return AutoConfig.from_pretrained(transformer_folder(path), local_files_only=True)
@@ -138,7 +138,7 @@ def read_config(path: str | Path) -> Any:
 
 
 def tower_config(config: Any) -> Any:
-    """The part of a config that belongs to the text tower."""
+    """The text tower's part of a config."""
     whole = ENCLOSING_MODELS.get(config.model_type)
     for key in whole.text if whole else ():
         config = getattr(config, key)
@@ -155,7 +155,7 @@ def text_config(path: str | Path) -> Any:
 
 
 def state_width(config: Any) -> int:
-    """D of the states that a text tower with this config gives."""
+    """Width of the final states of a text tower with this config."""
     architecture = ARCHITECTURES.get(config.model_type, _UNTESTED)
     return int(getattr(config, architecture.width))
 
@@ -164,7 +164,7 @@ def model_class(config: Any) -> Any:
     """Class of the text tower with this config.
 
     Raises:
-        InputError: the library has no model for it.
+        InputError: the library has no model of this type.
     """
     tower_class = ARCHITECTURES.get(config.model_type, _UNTESTED).tower_class
     if tower_class is not None:
@@ -176,11 +176,11 @@ def model_class(config: Any) -> Any:
 
 
 def find_architecture(config: Any, *, causal: bool, allow_untested: bool = False) -> Architecture:
-    """How to drive the text tower with this config (as `text_config` gives it).
+    """How to drive the text tower with this config, a result of `text_config`.
 
     Raises:
-        InputError: it is an encoder of another kind; or cannot attend as asked; or was never verified, and
-            `allow_untested` does not say to use it all the same.
+        InputError: it is an encoder of another kind; or it cannot attend as requested; or it was never verified and
+            `allow_untested` is false.
     """
     kind = config.model_type
     architecture = ARCHITECTURES.get(kind)
@@ -189,12 +189,12 @@ def find_architecture(config: Any, *, causal: bool, allow_untested: bool = False
         if not allow_untested:
             raise InputError(
                 f"model.base: model type {kind!r} was never verified for packed and bidirectional attention; "
-                f"verified: {', '.join(verified_model_types())}; set model.allow_untested=true to use it all the same"
+                f"verified: {', '.join(verified_model_types())}; set model.allow_untested=true to use it anyway"
             )
         architecture = _UNTESTED
     if causal and architecture.causal is None:
         raise InputError(
-            f"model.attention: {kind!r} is an encoder, it only attends both ways; set model.attention=bidirectional"
+            f"model.attention: {kind!r} is an encoder, which is always bidirectional; set model.attention=bidirectional"
         )
     for key in architecture.unverified:
         if getattr(config, key, False) and not allow_untested:
@@ -207,11 +207,13 @@ def find_architecture(config: Any, *, causal: bool, allow_untested: bool = False
 def set_attention_mode(
     config: Any, *, causal: bool, allow_untested: bool = False
 ) -> tuple[Any, Architecture, int | None]:
-    """A text tower's config with the attention mode set, its family, and its sliding window in tokens (None: it has
-    none) as the config file has it.
+    """Set the attention mode of a text tower.
 
-    The config is built anew from its dictionary: set on a built one, or given to from_pretrained, the mode would come
-    too late to halve the window.
+    The config is rebuilt from its dictionary: a mode that is set later, or passed to from_pretrained, would not halve
+    the window.
+
+    Returns:
+        The new config, the architecture, and the sliding window in tokens as in the config file (None: no window).
 
     Raises:
         InputError: as `find_architecture`.
@@ -226,28 +228,28 @@ def set_attention_mode(
 
 
 def library_attention(config: Any) -> str:
-    """The library's attention in which a tower with this config runs without us."""
+    """The attention implementation with which the library runs a tower with this config."""
     return "sdpa" if upstream.supports_sdpa(model_class(config)) else "eager"
 
 
 def verified_model_types() -> list[str]:
-    """Model types as a checkpoint's config.json names them."""
-    parts = {"t5_gemma_module", "t5gemma2_text"}  # never a checkpoint of their own
+    """Verified model types, as a checkpoint's config.json names them."""
+    parts = {"t5_gemma_module", "t5gemma2_text"}  # these have no checkpoints of their own
     return sorted((set(ARCHITECTURES) - parts) | set(ENCLOSING_MODELS))
 
 
 def _check_is_decoder(config: Any) -> None:
-    """Refuse what no mask can make a decoder with a settable direction of."""
+    """Refuse models whose attention mode cannot be set by a mask."""
     kind = config.model_type
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(
-            f"model.base: {kind!r} is an encoder-decoder that gemma4vec does not know; "
-            "a base is a decoder, or an encoder of t5gemma or t5gemma2"
+            f"model.base: gemma4vec does not support the encoder-decoder {kind!r}; "
+            "choose a decoder, or an encoder of t5gemma or t5gemma2"
         )
     if upstream.is_masked_language_model(kind):
         raise InputError(
             f"model.base: {kind!r} is an encoder (a masked language model), not a decoder; "
-            "use it as it is with sentence-transformers, or choose a decoder"
+            "use it with sentence-transformers, or choose a decoder"
         )
     layers = set(getattr(config, "layer_types", None) or ())
     other = sorted(layers - {"full_attention", "sliding_attention"})

@@ -1,7 +1,7 @@
-"""Faster ways to compute the same, each a switch, and which of them a device takes unasked.
+"""Optional faster kernels, and their defaults for each device.
 
-Most are for compiled layers. Each is proven equal to the library's way, in values and gradients;
-what each is worth here is measured by `benchmarks/switches.py`.
+Most apply to compiled layers. Tests prove that each has the library's values and gradients; `benchmarks/switches.py`
+measures what each saves.
 """
 
 from dataclasses import dataclass, replace

@@ -1,7 +1,9 @@
-"""The states between the layers of a model while it runs, compiled or not; and what a change of them does.
+"""Record the states between the layers of a model, compiled or not, and measure the effect of changing them.
 
-The library's own recording (`output_hidden_states`) hangs hooks into the layers, which a compiled layer cannot trace.
-Here each layer's call is wrapped from the outside, and unwrapped again.
+The library's own recording (`output_hidden_states`) adds hooks to the layers, which a compiled layer cannot trace. Here
+each layer's call is wrapped from outside.
+
+Shapes: R rows, C columns, D hidden size.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +17,7 @@ from gemma4vec.model import upstream
 
 @contextmanager
 def record_states(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """While this is open, a forward fills the list: what enters the first layer, then what leaves each layer."""
+    """While open, a forward pass fills the list: the first layer's input, then each layer's output, `[R, C, D]`."""
     states: list[Tensor] = []
 
     def around(_: int, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,9 +35,9 @@ def record_states(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 
 def measure_shift(run: Callable[[], Any], layer: nn.Module, columns: slice) -> Tensor:
-    """How far the states that leave `layer` move, `[C]`, when those that enter it are negated in some columns.
+    """Largest change of each output state of `layer`, `[C]`, when its inputs in `columns` are negated.
 
-    `run` is a forward of one row. It is cut off behind the layer: nothing after it is computed.
+    `run` is a forward pass of one row; it is aborted after the layer.
     """
     found: list[Tensor] = []
 
@@ -56,4 +58,4 @@ def measure_shift(run: Callable[[], Any], layer: nn.Module, columns: slice) -> T
 
 
 class _EnoughError(Exception):
-    """Ends a forward whose rest nobody needs."""
+    """Aborts a forward pass after the layer of interest."""
