@@ -40,7 +40,7 @@ def test_weights_that_are_not_finite_are_called_that(folder: Path) -> None:
     with torch.no_grad():
         next(p for p in broken.layers[0].parameters() if p.ndim == 2)[0, 0] = float("nan")
     with pytest.raises(
-        WorkError, match="states that are not finite: its weights hold NaN or infinity, or overflow in float32"
+        WorkError, match="states that are not finite: its weights contain NaN or infinity, or overflow in float32"
     ):
         check(broken)
 
@@ -161,5 +161,5 @@ def test_a_shared_beginning_that_is_not_seen_is_caught(folder: Path, monkeypatch
 
     assert check(load(folder, causal=True))
     monkeypatch.setattr(backbone_module, "attention_mask", blind)
-    with pytest.raises(WorkError, match="share a beginning get other states than whole ones"):
+    with pytest.raises(WorkError, match="share a prefix get other states than whole ones"):
         check(load(folder, causal=True))

@@ -1,15 +1,14 @@
-"""The start-up probe: does attention reach where it should, and nowhere else?
+"""The attention probe: measure which tokens see each other.
 
-A "bidirectional" model that is silently causal trains, runs and scores badly without one error message; a packed row
-whose documents see each other is as quiet. So these facts are measured on the loaded model, not read off its config:
+A "bidirectional" model that is silently causal trains and runs without an error, and scores badly; so does a packed row
+whose documents see each other. The probe measures the loaded model rather than trusting its config:
 
-1. a later token of the same document moves an earlier state (bidirectional) or does not (causal);
-2. an earlier token moves a later state;
-3. a neighbour in the same packed row moves nothing, neither the one before nor the one behind;
-4. a layer with a sliding window sees as far as its family says, and no token farther;
-5. the library's own forward, with its own masks, does the same: the mode stands in the config, so that a saved model
-   attends elsewhere as it did here;
-6. where documents may share a beginning, their states are those of whole documents.
+1. a later token of the same document changes an earlier state (bidirectional) or does not (causal);
+2. an earlier token changes a later state;
+3. neighbors in the same packed row change nothing, whether before or after;
+4. a layer with a sliding window sees exactly as far as `architectures.Reach` says;
+5. the library's own forward pass, with its own masks, agrees: the config holds the attention mode for other programs;
+6. documents that share a prefix have the states of whole documents.
 """
 
 import math
@@ -25,16 +24,16 @@ from gemma4vec.model.backbone.layer_hooks import measure_shift
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, lay_out
 from gemma4vec.model.packing.shared_prefix import NONE, SharedPrefixes
 
-# Relative changes. In one and the same shape an unseen token changes nothing at all, so the first bound only leaves
-# room for kernels that sum in another order; a seen one moves states by percents, even in bf16.
+# Relative changes. An unseen token changes nothing in the same shape; the first bound allows for kernels that sum in
+# another order. A visible token changes states by percents, even in bf16.
 _UNMOVED = 1e-3
 _MOVED = 2e-3
-# Root mean squares. bf16 rounds to some percent over all layers; without its beginning a document is another one.
+# Relative root mean square. bf16 rounding reaches a few percent over all layers; a missing prefix changes far more.
 _UNCHANGED = 0.1
 _LENGTH = 12
-# Rows that are passed back. Numbers that are equal the first time are one number to the compiler, and it compiles again
-# as soon as they differ: so not 2, which is how many last tokens a row has at least, and an odd number of columns,
-# which no width of a model is.
+# Rows of the warm-up backward pass. torch.compile merges sizes that are equal on the first call and recompiles when
+# they differ. So avoid 2, the minimum number of last tokens in a row, and use an odd number of columns, unlike model
+# widths.
 _PASSED_BACK = 3
 # Wider windows are not probed: a row as long as Mistral's 4096 takes seconds a layer.
 _LONGEST_WINDOW = 2048
@@ -42,7 +41,7 @@ _LONGEST_WINDOW = 2048
 
 @dataclass(frozen=True)
 class Probe:
-    """Relative changes of states, each the largest change over the root mean square of the states."""
+    """Relative changes of states: the largest change divided by the root mean square of the states."""
 
     future_to_past: float
     past_to_future: float
@@ -50,7 +49,7 @@ class Probe:
 
 
 def measure(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Probe:
-    """Measure on a layout of `height` rows and `columns` columns (give the training shape for compiled layers)."""
+    """Measure on `height` rows of `columns` columns; use the training shape for compiled layers."""
     vocabulary = int(backbone.config.vocab_size)
     generator = torch.Generator().manual_seed(0)
     first, second = torch.randint(min(10, vocabulary // 2), vocabulary, (2, _LENGTH), generator=generator)
@@ -83,19 +82,19 @@ def measure(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> 
 
 
 def check(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Probe:
-    """Measure, and stop loudly when the model does not attend as it was loaded to.
+    """Measure, and raise an error if attention differs from the mode in which the model was loaded.
 
     Raises:
-        WorkError: attention is causal where it should be bidirectional, or the reverse, or leaks between documents; or
-            states are not finite.
+        WorkError: attention is causal instead of bidirectional, or the reverse; it leaks between documents; a window is
+            too wide or too narrow; or states are not finite.
     """
     probe = measure(backbone, height, columns)
     wanted = "causal" if backbone.causal else "bidirectional"
     kind = getattr(backbone.config, "model_type", "model")
     if not all(map(math.isfinite, vars(probe).values())):
         raise WorkError(
-            f"this {kind} gives states that are not finite: its weights hold NaN or infinity, or overflow in "
-            f"{str(backbone.dtype).removeprefix('torch.')}; look at the file, or load it in fp32"
+            f"this {kind} returns states that are not finite: its weights contain NaN or infinity, or overflow in "
+            f"{str(backbone.dtype).removeprefix('torch.')}; check the file, or load it in fp32"
         )
     problem = None
     if not probe.past_to_future > _MOVED:
@@ -108,7 +107,7 @@ def check(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Pr
         problem = f"documents packed into one row see each other (change {probe.neighbour:.1e})"
     if problem is None and backbone.may_share_prefixes:
         problem = _problem_of_sharing(backbone, height, columns)
-    if problem is None and not backbone.compiled:  # compiled layers were loaded, and probed, uncompiled
+    if problem is None and not backbone.compiled:  # compiled layers were probed before
         problem = _problem_of_the_library(backbone) or _problem_of_the_window(backbone)
     if problem:
         raise WorkError(
@@ -118,11 +117,15 @@ def check(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Pr
 
 
 def warm_up_backward(backbone: Backbone, columns: int, *, share: bool = False, last_token_only: bool = False) -> None:
-    """A forward and a backward pass on random tokens, as training does them; gradients are dropped.
+    """Run one forward and one backward pass on random tokens, as in training; gradients are dropped.
 
-    Whatever cannot be compiled fails here, where layers can still be left uncompiled, and not in the first step. With
-    `share` (the documents have a beginning in common) and `last_token_only` (where the layers can give these alone) as
-    training has them, its steps find their code compiled.
+    A layer that cannot be compiled fails here, where layers can still stay uncompiled, and not in the first step.
+
+    Args:
+        backbone: with compiled layers.
+        columns: width of the rows in training.
+        share: documents share a prefix, as in training.
+        last_token_only: compute the last layer for last tokens alone if possible, as in training.
     """
     documents, found = _with_common_prefix(backbone, _PASSED_BACK)
     rows = [[row] for row in range(_PASSED_BACK)]
@@ -135,7 +138,7 @@ def warm_up_backward(backbone: Backbone, columns: int, *, share: bool = False, l
 
 
 def _problem_of_sharing(backbone: Backbone, height: int, columns: int) -> str | None:
-    """What is wrong with documents that stand behind a beginning which they share."""
+    """The error, if documents with a shared prefix have other states than whole documents."""
     documents, found = _with_common_prefix(backbone, 2 * height)
     columns = max(columns, 4 * _LENGTH)
     rows = [[2 * row, 2 * row + 1] for row in range(height)]
@@ -145,12 +148,12 @@ def _problem_of_sharing(backbone: Backbone, height: int, columns: int) -> str | 
         )
     change = float((whole - shared).square().mean().sqrt() / whole.square().mean().sqrt().clamp_min(1e-12))
     if not change < _UNCHANGED:
-        return f"documents that share a beginning get other states than whole ones (change {change:.1e})"
+        return f"documents that share a prefix get other states than whole ones (change {change:.1e})"
     return None
 
 
 def _problem_of_the_library(backbone: Backbone) -> str | None:
-    """What is wrong with the direction in which the library itself would run this model."""
+    """The error, if the library itself would run this model in another attention mode."""
     first, other = _random_ids(backbone, 2)
     changed = first.clone()
     changed[-1] = other[-1]
@@ -165,10 +168,10 @@ def _problem_of_the_library(backbone: Backbone) -> str | None:
 
 
 def _problem_of_the_window(backbone: Backbone) -> str | None:
-    """What is wrong with the first layer that has a sliding window, in our masks or in the library's.
+    """The error, if the first layer with a sliding window sees too far or not far enough, with our or its own masks.
 
-    A block of tokens at one end is changed. The last token that is meant to see all of it must move, and the first that
-    is meant to see none of it must not.
+    A block of tokens at one end is changed. The last token that should see all of it must change, and the first token
+    that should see none of it must not.
     """
     reach = backbone.reach
     if reach is None or max(reach) > _LONGEST_WINDOW:
@@ -197,7 +200,7 @@ def _problem_of_the_window(backbone: Backbone) -> str | None:
 
 
 def _with_common_prefix(backbone: Backbone, count: int) -> tuple[list[Tokens], SharedPrefixes]:
-    """Random documents that begin alike, and what they begin with."""
+    """Random documents with a common prefix, and that prefix."""
     prefix, *ends = _random_ids(backbone, 1 + count)
     documents = [Tokens(torch.cat([prefix, end]).tolist()) for end in ends]
     return documents, SharedPrefixes((tuple(prefix.tolist()),), (0,) * count)
