@@ -123,7 +123,7 @@ def test_fresh_adapters_change_nothing_and_merged_equals_unmerged(folder: Path) 
 def test_wrong_names_and_too_many_layers_say_what_there_is(folder: Path) -> None:
     with pytest.raises(InputError, match=r"^model\.lora\.modules: the base has no 'query'; it has down_proj, "):
         add_lora(load(folder), Lora(modules=("q_proj", "query")))
-    with pytest.raises(InputError, match=r"^model\.lora\.last_layers: 5 asked for, the base has 4 layers"):
+    with pytest.raises(InputError, match=r"^model\.lora\.last_layers: 5 requested, the base has 4 layers"):
         add_lora(load(folder), Lora(last_layers=5))
     with pytest.raises(InputError, match=r"^model\.lora\.modules: "):
         add_lora(load(folder), Lora(modules=()))

@@ -143,7 +143,7 @@ def test_memory_grows_and_shrinks_with_the_recipe(recipe_file: Path) -> None:
         ("stages.0.batch.rows=500", "error: stages.0.batch.rows: 500 rows asked for, the data has 24"),
         ("model.base=google/gemma-4-E2B-it", "error: model.base: google/gemma-4-E2B-it is not cached on this machine"),
         ("model.base=/nowhere/model", "error: no model at '/nowhere/model'"),
-        ("model.lora.last_layers=7", "error: model.lora.last_layers: 7 asked for, the base has 6 layers"),
+        ("model.lora.last_layers=7", "error: model.lora.last_layers: 7 requested, the base has 6 layers"),
         ("model.lora.modules=[w]", "error: model.lora.modules: the base has no 'w'"),
     ],
 )

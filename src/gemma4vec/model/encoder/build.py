@@ -1,4 +1,4 @@
-"""From a recipe's `model` part to a trainable encoder."""
+"""Build a trainable encoder from a recipe's `model` part."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class EmbeddingModel:
-    """An encoder with what belongs to it."""
+    """An encoder with its tokenizer, prompts and adapters.
+
+    Attributes:
+        encoder: backbone, readout and head.
+        tokenizer: its tokenizer.
+        prompts: its prompts for queries and documents.
+        adapters: peft's model around the backbone, if LoRA is trained.
+    """
 
     encoder: TextEncoder
     tokenizer: TextTokenizer
@@ -35,7 +42,7 @@ class EmbeddingModel:
     adapters: "PeftModel | None"
 
     def read(self, texts: Sequence[Prompted], max_tokens: int) -> list[Tokens]:
-        """What the backbone reads of texts with their prompts: tokens, as the readout prepares them.
+        """Tokens of texts with their prompts, as the readout prepares them for the backbone.
 
         `max_tokens` limits one copy of a text with its prompt and special tokens.
         """
@@ -44,14 +51,14 @@ class EmbeddingModel:
         return readout.prepare(tokens, texts, self.tokenizer.hf_tokenizer)
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes, by name."""
+        """The trained parameters, by name."""
         return {name: p for name, p in self.encoder.named_parameters() if p.requires_grad}
 
     def load_trained(self, values: Mapping[str, Tensor]) -> None:
-        """Put trained values into the trainable parameters.
+        """Copy trained values into the trainable parameters.
 
         Raises:
-            InputError: the names do not fit; the values belong to another recipe.
+            InputError: the names differ: the values belong to another recipe.
         """
         parameters = self.trainable()
         if set(parameters) != set(values):
@@ -63,22 +70,22 @@ class EmbeddingModel:
 
 
 def recipe_prompts(model: Model) -> Prompts:
-    """The prompts of a recipe's model."""
+    """The prompts of a recipe's model part."""
     return resolve_prompts(model.prompts)
 
 
 def resolve_prompts(words: PromptWords) -> Prompts:
-    """The prompts that a recipe names or spells out, for its model or for one of its sources."""
+    """The prompts that a recipe names or writes out, for its model or one of its sources."""
     if isinstance(words, str):
         return BY_NAME[words]
     return Prompts(words.get("query", ""), words.get("document", ""))
 
 
 def load_recipe_tokenizer(model: Model, path: str | Path) -> TextTokenizer:
-    """The tokenizer of the base at `path`, as the readout wants it: with EOS or not, the prompt to be left out or not.
+    """Load the tokenizer of the base at `path`, with EOS and prompt boundaries as the readout needs them.
 
     Raises:
-        InputError: there is none, or it lacks a token that is needed.
+        InputError: there is no tokenizer, or it lacks a required token.
     """
     readout_class = READOUTS[model.readout.name]
     apart = None if readout_class.pools_prompt(model.readout) else recipe_prompts(model)
@@ -94,14 +101,18 @@ def build(
     seed: int = 0,
     tokenizer: TextTokenizer | None = None,
 ) -> EmbeddingModel:
-    """Load the base at `path` and put readout, head and adapters on it as `model` says.
+    """Load a base and add the recipe's adapters, readout and head.
 
-    The base is in `dtype`, readout and head in fp32 (float64 where the base is). New parameters depend on `seed` alone.
-    A `tokenizer` that is given is used instead of the base's own.
+    Args:
+        model: the recipe's model part.
+        path: folder of the base.
+        dtype: dtype of the base. Readout and head are fp32, or float64 like the base.
+        device: device of all weights.
+        seed: initial values of new parameters depend on it alone.
+        tokenizer: replaces the base's own.
 
     Raises:
-        InputError: what the recipe asks for does not fit the base (see `model.encoder.check_config`); no weight was
-        loaded.
+        InputError: the recipe does not fit the base (see `model.encoder.check_config`); no weight was loaded.
     """
     check_recipe(model, read_config(path), folder=Path(path))
     tokenizer = tokenizer or load_recipe_tokenizer(model, path)
@@ -120,11 +131,16 @@ def assemble(
     folder: Path | None = None,
     layers: int | None = None,
 ) -> EmbeddingModel:
-    """Put readout, head and adapters on a backbone, wherever its weights are: the meta device counts parameters.
+    """Add the recipe's adapters, readout and head to a backbone, which may be on the meta device to count parameters.
 
-    `folder` is where the backbone was loaded from: a saved model has its readout's second encoder there. `layers` is
-    how many the readout is told of, where that is not the backbone's own number
-    (`model.backbone.meta_model.give_as_many_states`).
+    Args:
+        model: the recipe's model part.
+        backbone: its weights decide dtype and device.
+        tokenizer: the tokenizer of the result.
+        seed: initial values of new parameters depend on it alone.
+        folder: where the backbone was loaded from; a saved model has its readout's second encoder there.
+        layers: number of layers for the readout, if it is not the backbone's own
+            (`model.backbone.meta_model.give_as_many_states`).
     """
     dtype, device = backbone.dtype, backbone.device
     adapters = None
@@ -150,7 +166,7 @@ def assemble(
 
 
 def _embedding_size(backbone: Backbone) -> float:
-    """Root mean square of token embeddings, over a thousand tokens of the vocabulary; 1 where there are no values."""
+    """Root mean square of about a thousand token embeddings; 1 on the meta device, which has no values."""
     if backbone.device.type == "meta":
         return 1.0
     vocabulary = int(backbone.config.vocab_size)

@@ -1,4 +1,4 @@
-"""The trainable whole: backbone, readout, optional head, unit length.
+"""The trainable encoder: backbone, readout, optional head, normalization to unit length.
 
 Shapes: T real tokens, N documents, P width of a pooled vector, D output dimension.
 """
@@ -18,7 +18,7 @@ from gemma4vec.model.readout import Readout
 
 
 class TextEncoder(nn.Module):
-    """Layouts in, unit vectors out, fp32 from the readout on (float64 stays float64)."""
+    """Maps layouts to unit vectors, in fp32 from the readout on (float64 stays float64)."""
 
     def __init__(self, backbone: Backbone, readout: Readout, head: Head | None = None):
         super().__init__()
@@ -32,34 +32,31 @@ class TextEncoder(nn.Module):
         return self.head.dimension if self.head is not None else self.readout.dimension
 
     def reason_not_to_share(self, *, training: bool) -> str | None:
-        """Why layouts must hold each document whole, not its beginning once for all; None: they need not.
-
-        See `model.packing.shared_prefix`.
-        """
+        """Why layouts must not store shared prefixes once (`model.packing.shared_prefix`); None: they may."""
         if not self.backbone.causal:
-            return "attention is bidirectional: the states of a beginning depend on what follows"
+            return "attention is bidirectional: the states of a prefix depend on what follows"
         if not self.backbone.may_share_prefixes:
             return "the model type was never verified with it"
         if "context" in self.readout.needs:
-            return f"readout {self.readout.name} puts a vector of each text's own before it"
+            return f"readout {self.readout.name} puts a different vector before each text"
         if training and self.has_dropout:
-            return "dropout would be the same in all documents that share a beginning"
+            return "dropout would be the same in all documents that share a prefix"
         return None
 
     @property
     def has_dropout(self) -> bool:
-        """Whether anything in it has dropout."""
+        """Whether any module has dropout."""
         return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.modules())
 
     def forward(self, layouts: Sequence[PackedBatch]) -> Tensor:
-        """Unit vectors `[N, D]` of all documents of all layouts, in the order of their numbers."""
+        """Unit vectors `[N, D]` of the documents of all layouts, in the order of `PackedBatch.documents`."""
         vectors = self.pool(layouts)
         if self.head is not None:
             vectors = self.head(vectors)
         return functional.normalize(vectors, dim=-1)
 
     def pool(self, layouts: Sequence[PackedBatch]) -> Tensor:
-        """What the readout gives, before head and unit length: `[N, P]`."""
+        """Pooled vectors before head and normalization: `[N, P]`, in the order of `PackedBatch.documents`."""
         pooled_NP = torch.cat([self._pool(layout) for layout in layouts])
         numbers = torch.tensor([number for layout in layouts for number in layout.documents])
         return pooled_NP.index_select(0, to_device(numbers.argsort(), pooled_NP.device))
