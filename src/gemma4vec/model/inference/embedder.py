@@ -1,4 +1,4 @@
-"""Texts in, unit vectors out: the finished model as its users see it.
+"""The finished model as its users see it: texts to unit vectors.
 
 Shapes: N texts, D dimensions. Vectors are float32 rows of length one.
 """
@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]  # texts done, texts in all
 # Texts are sorted by length and encoded in windows of this many: enough for dense packing, little to hold at once.
 _WINDOW = 1024
 _ROW_TOKENS = 256
-# Cells of a micro-batch. A processor's caches like few; a GPU is idle between the many small kernels of 2,048 tokens.
+# Cells of a micro-batch. Few cells suit a processor's caches; a GPU needs more, or it idles between small kernels.
 _TOKENS_PER_FORWARD = {"cpu": 2048, "cuda": 16_384}
 
 
@@ -46,9 +46,9 @@ class Embedder:
     `Embedder.load` opens a run folder, a sentence-transformers folder, a hub id or `bundled:NAME`.
 
     Attributes:
-        tokens_per_forward: cells of one micro-batch, which changes speed and memory alone.
-        compiles_from: characters of a job from which on layers are compiled for it, once.
-        folder: that the model was opened from; None for a base and for one that is being trained.
+        tokens_per_forward: cells of one micro-batch; it affects speed and memory alone.
+        compiles_from: number of characters of a job from which layers are compiled, once.
+        folder: the folder that the model was opened from; None for a base and during training.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Embedder:
 
         Raises:
             InputError: there is no such model, or the folder belongs to another tool.
-            WorkError: the model does not attend as it says (see `model.backbone.attention_probe`).
+            WorkError: attention differs from the saved mode (see `model.backbone.attention_probe`).
         """
         from gemma4vec.model.inference.load import open_embedder
 
@@ -114,7 +114,7 @@ class Embedder:
         return self._encode([Prompted(prompt, text) for text in texts], progress)
 
     def describe(self) -> dict[str, Any]:
-        """What explains a score: stored beside each one."""
+        """Settings that explain a score; stored with each one."""
         backbone = self.encoder.backbone
         return {
             "kind": "gemma4vec",
@@ -149,7 +149,7 @@ class Embedder:
         training = self.encoder.training
         self.encoder.eval()
         try:
-            # A GPU computes a window while the next is read in a thread, and is asked for its vectors one window late.
+            # A GPU computes one window while a thread prepares the next; vectors are fetched one window late.
             with torch.inference_mode(), closing(prefetch_one(laid_out) if len(windows) > 1 else laid_out) as ready:
                 late: tuple[list[int], Tensor] | None = None
                 for window, layouts in zip(windows, ready, strict=True):
@@ -164,7 +164,7 @@ class Embedder:
         return vectors_ND
 
     def _compile_if_worth_it(self, texts: Sequence[Prompted]) -> None:
-        """Compile the layers for a large job, once; say why and go on without where that does not work."""
+        """Compile the layers for a large job, once. If that fails, report why and continue uncompiled."""
         backbone = self.encoder.backbone
         characters = sum(min(len(text.text), 5 * self.max_tokens) for text in texts)
         if self._compiled is not None or characters < self.compiles_from:
@@ -201,7 +201,7 @@ class Embedder:
 
 
 class SentenceTransformerEmbedder:
-    """A model of another origin, run by sentence-transformers, with its own prompts and limits."""
+    """A model that gemma4vec did not train, run by sentence-transformers with its own prompts and limits."""
 
     def __init__(self, path: str, *, name: str, fingerprint: str, device: str, dtype: torch.dtype, limit: int | None):
         from sentence_transformers import SentenceTransformer
@@ -210,7 +210,7 @@ class SentenceTransformerEmbedder:
             self.model = SentenceTransformer(path, device=device, model_kwargs={"dtype": dtype}, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{path} is not a model that sentence-transformers can open: {reason}") from error
+            raise InputError(f"sentence-transformers cannot open {path}: {reason}") from error
         if limit is not None:
             self.model.max_seq_length = limit
         self.name = name
@@ -228,7 +228,7 @@ class SentenceTransformerEmbedder:
         return self._encode(list(queries), "query", progress)
 
     def encode_document(self, documents: Sequence[str | Document], *, progress: Progress | None = None) -> Vectors:
-        """`[N, D]` vectors of documents: title, a space, text, as BEIR does, after the model's document prompt."""
+        """`[N, D]` vectors of documents: title, space, text, as in BEIR, after the model's document prompt."""
         prompts = Prompts()
         return self._encode([prompts.for_document(document).text for document in documents], "document", progress)
 
@@ -237,7 +237,7 @@ class SentenceTransformerEmbedder:
         return self._encode([prompt + text for text in texts], None, progress)
 
     def describe(self) -> dict[str, Any]:
-        """What explains a score: stored beside each one."""
+        """Settings that explain a score; stored with each one."""
         return {
             "kind": "sentence-transformers",
             "dtype": str(self.dtype).removeprefix("torch."),

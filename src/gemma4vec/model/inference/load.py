@@ -1,4 +1,4 @@
-"""Which of the ways to open a model a name asks for."""
+"""Open a model by name: a run, a saved model, a foreign sentence-transformers model, or an untrained base."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +18,13 @@ from gemma4vec.model.inference.embedder import AnyEmbedder, Embedder, SentenceTr
 from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, open_saved_model, read_settings
 from gemma4vec.recipe.schema import Model
 
-SMALL_FILE = 1_000_000  # bytes; above it stand vocabularies
+SMALL_FILE = 1_000_000  # bytes; larger files are vocabularies
 
 
 def open_embedder(
     name: str, *, device: str | None, dtype: str | None, max_tokens: int | None, notice: Callable[[str], None]
 ) -> AnyEmbedder:
-    """See `Embedder.load`."""
+    """Open a model for encoding; see `Embedder.load`."""
     found = choose_device()
     where = device or found.name
     if found.reason and device is None:
@@ -79,7 +79,7 @@ def _open_foreign(path: Path, name: str, device: str, dtype: torch.dtype, limit:
     if not weights:
         raise InputError(f"{path} has modules.json but no weights (*.safetensors); is the download complete?")
     sizes = [f"{file.relative_to(path)}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in weights]
-    # Pooling, prompts and limits stand in small files, some of which are edited by hand.
+    # Small files contain pooling, prompts and limits, and people edit some of them.
     small = [file for file in sorted(path.rglob("*.json")) if file.stat().st_size < SMALL_FILE]
     settings = [part for file in small for part in (str(file.relative_to(path)), file.read_text("utf-8", "replace"))]
     fingerprint = sha256_text(*settings, *sizes, str(limit), str(dtype))[:16]
@@ -92,7 +92,7 @@ def _open_foreign(path: Path, name: str, device: str, dtype: torch.dtype, limit:
 def _open_base(
     name: str, device: str, dtype: torch.dtype, max_tokens: int | None, notice: Callable[[str], None]
 ) -> AnyEmbedder:
-    """A base that nobody trained: mean of its causal states, no prompts. A yardstick, not a recommendation."""
+    """An untrained base: the mean of its causal states, without prompts. A baseline, not a recommendation."""
     base = resolve_base(name, notice=notice)
     if (Path(base.path) / "modules.json").exists():
         return _open_foreign(Path(base.path), name, device, dtype, max_tokens)

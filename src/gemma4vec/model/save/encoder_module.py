@@ -1,8 +1,8 @@
-"""Readouts that sentence-transformers lacks, as its first module: backbone and readout in one.
+"""A sentence-transformers module with backbone and readout, for readouts that the library lacks.
 
-`SentenceTransformer(folder, trust_remote_code=True)` imports this class by its name, which stands in the folder's
-modules.json, where gemma4vec is installed. No code is taken from the folder; that library asks for the switch before it
-imports any class that is not its own. Heads and unit length behind it are the library's own modules.
+`SentenceTransformer(folder, trust_remote_code=True)` imports this class by the name in the folder's modules.json, so
+gemma4vec must be installed. No code comes from the folder; the library requires the switch before it imports any class
+that is not its own. Head and normalization are the library's own modules.
 """
 
 from collections.abc import Sequence
@@ -23,15 +23,17 @@ from gemma4vec.text.prompts import Prompted
 
 
 class Gemma4VecEncoder(InputModule):
-    """Texts to pooled vectors, in padded layouts.
+    """Maps texts to pooled vectors, in padded layouts.
 
     Args:
-        built: the encoder; a head that it has is not used here.
-        settings: what `gemma4vec.json` says.
-        max_seq_length: longest text in tokens, prompt and special tokens included (of one copy, where a readout reads
-            it twice).
+        built: the encoder; its head is removed, because the library applies it.
+        settings: contents of `gemma4vec.json`.
+        max_seq_length: token limit of a text with prompt and special tokens; of one copy, if the readout reads it
+            twice.
     """
 
+    # sentence-transformers writes this path into modules.json; unlike that of this file, it never changes.
+    __module__ = "gemma4vec.model.sentence_transformers_module"
     save_in_root = True
 
     def __init__(self, built: EmbeddingModel, settings: dict[str, Any], max_seq_length: int):
@@ -52,7 +54,7 @@ class Gemma4VecEncoder(InputModule):
         return {"input_ids": layout.input_ids_RC, "attention_mask": (layout.segments_RC >= 0).long(), "layout": layout}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Adds `sentence_embedding` `[N, dimension]`."""
+        """Add `sentence_embedding`, `[N, dimension]`."""
         features["sentence_embedding"] = self.encoder.pool([features["layout"]])
         return features
 
@@ -85,7 +87,7 @@ class Gemma4VecEncoder(InputModule):
         init_defaults: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Open it; `model_kwargs={"dtype": ...}` is obeyed, else the type in which it was saved."""
+        """Open a saved module, in the dtype of `model_kwargs={"dtype": ...}` or else the one that it was saved in."""
         folder = Path(model_name_or_path)
         if not folder.is_dir():
             found = cls.load_dir_path(

@@ -1,9 +1,8 @@
-"""Saving: a merged model in sentence-transformers' own format, and the adapter in peft's.
+"""Save a trained model: merged in sentence-transformers' format, and the adapter in peft's.
 
-The merge happens in fp32 from a freshly loaded base and the optimiser's fp32 weights, so that nothing of what was
-learned is lost to bf16. Where a recipe needs only standard parts, the folder names only sentence-transformers' own
-modules and opens without gemma4vec. Where its readout is one that they lack, backbone and readout are one module of
-ours (`model.save.encoder_module`).
+Adapters are merged in fp32, from a freshly loaded base and the optimizer's fp32 weights, so that bf16 loses nothing.
+With a standard readout, the folder contains only sentence-transformers' own modules and opens without gemma4vec.
+Otherwise backbone and readout form one module of ours (`model.save.encoder_module`).
 """
 
 import contextlib
@@ -27,9 +26,9 @@ from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.prompts import Prompts
 
-# Where the backbone stands for a moment, until sentence-transformers has written it again.
+# Temporary folder of the backbone, until sentence-transformers has written it again.
 _TRANSFORMER = "transformer"
-# Both ways to write sentence-transformers' pooling config: servers read one or the other.
+# Older keys of sentence-transformers' pooling config. We write both formats, because servers read one or the other.
 _LEGACY_POOLING = {
     "cls": "pooling_mode_cls_token",
     "mean": "pooling_mode_mean_tokens",
@@ -51,10 +50,21 @@ def save_model(
     dtype: torch.dtype = torch.float32,
     checkpoint: str = "",
 ) -> None:
-    """Write `folder` (merged, opens in `SentenceTransformer`) and, beside it, `adapter/` (peft), each all or nothing.
+    """Write `folder` (merged, for `SentenceTransformer`) and `adapter/` next to it (peft), each whole or not at all.
+
+    Args:
+        folder: the model's folder.
+        recipe: the run's recipe.
+        base: the base, resolved.
+        trained: fp32 values of the trained parameters, by name.
+        data: stage -> source -> its facts, for the model card.
+        name: the model's name.
+        dtype: dtype of the saved weights.
+        checkpoint: the exported checkpoint, in words.
 
     Raises:
-        InputError: the trained weights belong to another recipe. WorkError: the disk is full.
+        InputError: the trained weights belong to another recipe.
+        WorkError: the disk is full.
     """
     built = build(recipe.model, base.path, dtype=torch.float32, seed=recipe.seed)
     built.load_trained({key: value.float() for key, value in trained.items()})
@@ -101,7 +111,7 @@ def _write(
         model.save(str(folder), create_model_card=False)
         shutil.rmtree(folder / _TRANSFORMER, ignore_errors=True)
         for file in folder.rglob("*.safetensors"):
-            file.chmod(0o644)  # safetensors makes them readable for their owner alone
+            file.chmod(0o644)  # safetensors lets only the owner read them
     if standard:
         _write_both_pooling_schemas(folder / "1_Pooling" / "config.json")
     weights = [f"{file.relative_to(folder)} {sha256_file(file)}" for file in sorted(folder.rglob("*.safetensors"))]
@@ -119,7 +129,7 @@ def _standard_modules(folder: Path, recipe: Recipe, built: EmbeddingModel, dtype
     with _full_disks(folder):
         encoder.backbone.save_pretrained(folder / _TRANSFORMER, dtype)
         save_tokenizer(built.tokenizer.hf_tokenizer, folder / _TRANSFORMER, as_it_is=not readout.pool_prompt)
-    encoder.backbone.model = None  # sentence-transformers loads it again; two copies are enough
+    encoder.backbone.model = None  # sentence-transformers loads it again; avoid a third copy
     return [
         Transformer(
             str(folder / _TRANSFORMER),
@@ -151,7 +161,7 @@ def _head_modules(built: EmbeddingModel) -> list[torch.nn.Module]:
 
 @contextlib.contextmanager
 def _full_disks(folder: Path) -> Iterator[None]:
-    """The libraries' own ways to say that the disk is full, as one line."""
+    """Report a full disk, for which each library has its own error, in one line."""
     try:
         with disk_errors(folder):
             yield
@@ -161,7 +171,7 @@ def _full_disks(folder: Path) -> Iterator[None]:
 
 
 def _plain_prompts(prompts: Prompts) -> dict[str, str]:
-    """As sentence-transformers keeps them: fixed texts. There a document has no title, so its place says "none"."""
+    """Prompts as fixed texts for sentence-transformers, whose documents have no title: it is "none"."""
     return {"query": prompts.query, "document": prompts.for_document("").prompt}
 
 
