@@ -7,16 +7,17 @@ where its value is another one.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from gemma4vec.files import sha256_text
+from gemma4vec.recipe.renamed import first_names, mappings_at
 from gemma4vec.recipe.schema import FastPaths, Recipe
 
 # These say which run it is or how it is watched, not what it does.
 _NOT_METHOD = {"name", "seed", "hypothesis"}
 _NOT_METHOD_IN_STAGE = {"name", "evaluation"}
-_NOT_CHOOSING = {"checkpoint_seconds", "keep_at_shares", "keep_every_steps", "stop", "beside"}
+_NOT_CHOOSING = {"checkpoint_seconds", "snapshot_at_shares", "snapshot_every_steps", "stop", "background"}
 # What a stop rule looks at decides when training ends, as the rule itself does.
 _LOOKED_AT = ("suite", "max_queries", "max_documents")
 
@@ -51,19 +52,7 @@ def recipe_id(recipe: Recipe, added_later: Mapping[str, Any] = ADDED_LATER) -> s
     tree = method(recipe)
     for path, value in added_later.items():
         *above, key = path.split(".")
-        for part in _parts(tree, above):
+        for _, part in mappings_at(tree, above):
             if key in part and part[key] == value:
                 del part[key]
-    return sha256_text(json.dumps(tree, sort_keys=True))[:12]
-
-
-def _parts(tree: Any, path: list[str]) -> Iterator[dict[str, Any]]:
-    """The mappings at a path; none where the recipe has no such part."""
-    if not path:
-        if isinstance(tree, dict):
-            yield tree
-    elif path[0] == "*":
-        for part in tree if isinstance(tree, list) else ():
-            yield from _parts(part, path[1:])
-    elif isinstance(tree, dict) and path[0] in tree:
-        yield from _parts(tree[path[0]], path[1:])
+    return sha256_text(json.dumps(first_names(tree), sort_keys=True))[:12]
