@@ -86,7 +86,7 @@ def test_compile_takes_yaml_booleans_and_auto(value: str, meaning: bool | str) -
         ("model.head={width: [3]}", "unknown key 'model.head.width'; did you mean 'widths'?"),
         ("model.lora.r=3", "unknown key 'model.lora.r'; known here: rank, alpha, dropout, modules, last_layers"),
         ("stages.0.data.0.file=x", "unknown key 'stages.0.data.0.file'"),
-        ("stages.0.optimizer.clip=1", "unknown key 'stages.0.optimizer'; did you mean 'optimizer'?"),
+        ("stages.0.optimiezr.clip=1", "unknown key 'stages.0.optimiezr'; did you mean 'optimizer'?"),
         ("sede=3", "unknown key 'sede'; did you mean 'seed'?"),
     ],
 )

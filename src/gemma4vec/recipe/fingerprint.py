@@ -21,14 +21,14 @@ _NOT_CHOOSING = {"checkpoint_seconds", "snapshot_at_shares", "snapshot_every_ste
 # What a stop rule looks at decides when training ends, as the rule itself does.
 _LOOKED_AT = ("suite", "max_queries", "max_documents")
 
-# Path of a key (`*` for every place of a list) -> its value where a recipe does what it did before the key existed.
+# Path of a key under its first name (`*` for any item of a list) -> the value that does what was done before the key.
 ADDED_LATER: dict[str, Any] = {
-    "stages.*.layout.fast_paths": FastPaths().model_dump(),
+    "stages.*.layout.fast_paths": first_names(FastPaths().model_dump(), "stages.*.layout.fast_paths"),
 }
 
 
 def method(recipe: Recipe) -> dict[str, Any]:
-    """The part of the recipe that defines the method."""
+    """Return the part of the recipe that defines the method, under the first name of each key (`recipe.renamed`)."""
     tree = recipe.model_dump(mode="json")
     kept = {key: value for key, value in tree.items() if key not in _NOT_METHOD}
     kept["stages"] = [
@@ -44,7 +44,7 @@ def method(recipe: Recipe) -> dict[str, Any]:
     watched = tree["stages"][-1]["evaluation"]
     if watched["export"] == "best":  # then what is evaluated, and how often, chooses the model
         kept["stages"][-1]["evaluation"] = {key: value for key, value in watched.items() if key not in _NOT_CHOOSING}
-    return kept
+    return first_names(kept)
 
 
 def recipe_id(recipe: Recipe, added_later: Mapping[str, Any] = ADDED_LATER) -> str:
@@ -55,4 +55,4 @@ def recipe_id(recipe: Recipe, added_later: Mapping[str, Any] = ADDED_LATER) -> s
         for _, part in mappings_at(tree, above):
             if key in part and part[key] == value:
                 del part[key]
-    return sha256_text(json.dumps(first_names(tree), sort_keys=True))[:12]
+    return sha256_text(json.dumps(tree, sort_keys=True))[:12]

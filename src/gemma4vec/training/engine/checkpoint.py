@@ -140,7 +140,7 @@ def load_checkpoint(checkpoint: Path, optimizer: MasterAdamW, rank: int = 0) -> 
     except Exception as error:  # whatever zip files, pickles and torch raise
         raise _damaged(checkpoint, error) from error
     optimizer.load_weights(weights)
-    optimizer.load_state(state["optimizer"])
+    optimizer.load_state(state["optimiser"])
     random = [state, *state.get("others", ())]
     if rank < len(random):
         set_random_state(random[rank])

@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic_core import to_json
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -56,7 +57,8 @@ def checkpoint_name(stage: int, step: int) -> str:
 
 def checkpoint_identity(weights: str, recipe: Recipe, revision: str | None, dtype: torch.dtype) -> str:
     """Fingerprint of a checkpoint as a model, from the SHA-256 of its weights as they are kept."""
-    model = to_json(first_names(recipe.model.model_dump(mode="json"), "model")).decode()
+    tree = first_names(recipe.model.model_dump(mode="json"), "model")
+    model = TypeAdapter(dict[str, Any]).dump_json(tree).decode()
     return sha256_text("checkpoint", weights, model, str(revision), str(dtype))[:16]
 
 
