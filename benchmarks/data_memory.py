@@ -5,7 +5,8 @@ queries have) and `jsonl` (a query of 3 to 10 words, as web queries are, and a p
 snippets are). Each is opened twice, each time in a process of its own, which then draws batches; the second time is
 what every run after the first one sees. A third process draws batches without equal texts
 (`batch.no_duplicates`). Memory is the process's resident set above what it was when the libraries were loaded;
-`highest_mib` is the highest one ever, as the system notes it, libraries included. Example (seven million rows: 4.4 GB of disk as tensors, 3 GB as JSONL):
+`highest_mib` is the highest one ever, as the system notes it, libraries included.
+Example (seven million rows: 4.4 GB of disk as tensors, 3 GB as JSONL):
 
     python benchmarks/data_memory.py /tmp/data_memory --tensors 100000 7129444 --jsonl 100000 7129444
 """

@@ -229,6 +229,42 @@ def foreign_roots(path: Path) -> set[str]:
     return found - sys.stdlib_module_names - {"gemma4vec", "compression"}  # compression: Python's own from 3.14
 
 
+def private_imports(path: Path) -> Iterator[str]:
+    """Names with a leading underscore that a file takes from `evaluation/`, imported or as an attribute."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    modules_by_name: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gemma4vec.evaluation"):
+            yield from (f"{node.lineno}: {alias.name}" for alias in node.names if alias.name.startswith("_"))
+            modules_by_name |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            modules_by_name |= {a.asname or a.name for a in node.names if a.name.startswith("gemma4vec.evaluation")}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and ast.unparse(node.value) in modules_by_name:
+            yield f"{node.lineno}: {node.attr}"
+
+
+def test_only_evaluation_uses_its_unguarded_functions() -> None:
+    """Scores without the rules for final suites, and p-values without the ledger's family, are private to the room."""
+    others = [path for module, path in modules().items() if module.split(".")[0] != "evaluation"]
+    others += sorted((ROOT / "benchmarks").rglob("*.py"))
+    wrong = [f"{path.relative_to(ROOT)}:{found}" for path in others for found in private_imports(path)]
+    assert wrong == []
+
+
+def test_an_unguarded_import_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "caller.py"
+    lines = [
+        "from gemma4vec.evaluation.compare import Comparison, _compare_uncorrected",
+        "from gemma4vec.evaluation import score_rows",
+        "import gemma4vec.evaluation.compare as raw",
+        "score_rows._score_rows",
+        "raw._compare_uncorrected",
+    ]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    assert list(private_imports(file)) == ["1: _compare_uncorrected", "4: _score_rows", "5: _compare_uncorrected"]
+
+
 def test_every_door_is_in_use() -> None:
     for module, target in DOORS:
         assert target in {name for _, name in imported(modules()[module])}, (

@@ -1,4 +1,4 @@
-"""Old names of keys are read wherever a recipe is, with one line in the log, and no id depends on which name is used."""
+"""Old names of keys are read wherever a recipe is, with one line in the log; no id depends on which name is used."""
 
 import logging
 import uuid
