@@ -79,7 +79,7 @@ def test_a_dump_of_an_earlier_release_is_read_without_a_word(caplog: pytest.LogC
     [
         ("stages.1.optimiser.learning_rate=2", "stages.1.optimizer.learning_rate=2"),
         ("stages.1.optimiser={clip: 3}", "stages.1.optimizer={clip: 3}"),
-        ("stages.1.layout={share_beginnings: auto}", "stages.1.layout={share_prefixes: auto}"),
+        ("stages.1.batch={distinct: false, rows: 4}", "stages.1.batch={no_duplicates: false, rows: 4}"),
         ("model.readout.normalise=true", "model.readout.normalize=true"),
         ("stages.0.task.kept_share=0.3", "stages.0.task.unchanged_share=0.3"),
     ],

@@ -38,7 +38,7 @@ class Family:
         multiplies_input: whether its forward multiplies input embeddings by sqrt(D) itself.
         width: key of the config with the width of the states that leave the model.
         unverified: keys of the config that, when true, switch on something that no test covers.
-        may_share_beginnings: whether a token's state, when causal, depends on other tokens by attention alone.
+        may_share_prefixes: whether a token's state, when causal, depends on other tokens by attention alone.
         caches_keys: whether each layer hands its keys and values to the library's cache (see
         `model.backbone.last_token_layer`).
     """
