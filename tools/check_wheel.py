@@ -162,7 +162,9 @@ def use(programs: Path, made: Path) -> None:
     ]
     (where / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     data = "stages.0.data=[{name: rows, source: jsonl, path: rows.jsonl}]"
-    small = ["model.base=bundled:gemma-3-270m", data, "stages.0.layout.compile=false"]
+    # Layers are measured at these sizes.
+    sizes = ["batch.rows=4", "layout.tokens_per_forward=512", "layout.row_tokens=256", "layout.compile=false"]
+    small = ["model.base=bundled:gemma-3-270m", data, *(f"stages.0.{size}" for size in sizes)]
     plan = json.loads(gemma4vec("train", RECIPE, *small, "--dry-run", "--json"))
     expect(plan["recipe"] == RECIPE and plan["parameters"]["trainable"] > 0, f"the dry run of {RECIPE} says {plan}")
     # As issued, the recipe wants a base from the hub, which is out of reach here: one line, which names the way out.

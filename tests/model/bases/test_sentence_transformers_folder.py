@@ -36,7 +36,7 @@ def test_its_transformer_is_the_base_and_its_dense_layers_are_named(tmp_path: Pa
     assert load_tokenizer(tmp_path, append_eos=False).padding_id == 0
     line = describe_ignored_layers(tmp_path)
     assert line is not None and "\n" not in line
-    assert "2 dense layer(s) (32 to 128, 128 to 32) are not taken over" in line
+    assert "2 dense layer(s) (32 to 128, 128 to 32) are ignored" in line
 
 
 def test_a_plain_folder_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ LONGEST_ROW = 512
 _LIBRARY_SDPA, _LIBRARY_FLEX = upstream.sdpa_attention(), upstream.flex_attention()
 
 
-def grouped_attention(
+def matmul_attention(
     module: nn.Module,
     query_RHCD: Tensor,
     key_RKCD: Tensor,
@@ -114,6 +114,6 @@ def flex_attention(
     return _LIBRARY_FLEX(module, query_RHCD, keys, values, attention_mask, **settings)
 
 
-AttentionInterface.register(NAME, grouped_attention)
+AttentionInterface.register(NAME, matmul_attention)
 AttentionInterface.register(FLEX, flex_attention)
 AttentionInterface.register(SHARED, shared_attention)

@@ -116,7 +116,7 @@ class Backbone(nn.Module):
     def supports_last_token_only(self, layout: PackedBatch) -> bool:
         """Whether `forward` supports `last_token_only` for this layout."""
         able = self._takes_ends and not self.checkpointed and not self.fast.flex_attention
-        return self.compiled and layout.compilable and self.fast.last_tokens_only and able
+        return self.compiled and layout.compilable and self.fast.last_token_layer and able
 
     def forward(
         self,
@@ -175,7 +175,7 @@ class Backbone(nn.Module):
         if self.fast.flex_attention and use_compiled == self.compiled:
             return attention.FLEX
         short = layout.input_ids_RC.shape[1] <= attention.LONGEST_ROW
-        if self.fast.grouped_attention and use_compiled and short:
+        if self.fast.matmul_attention and use_compiled and short:
             return attention.NAME
         return attention.SHARED if layout.shared and self.plain_attention == "sdpa" else self.plain_attention
 
@@ -247,7 +247,7 @@ class Backbone(nn.Module):
         upstream.set_compiler_limits(recompile_limit=64)
         if self.fast.sigmoid_gelu:
             use_sigmoid_gelu(self.layers)
-        use_fused_rotary(self.layers[0], self.fast.half_turn)
+        use_fused_rotary(self.layers[0], self.fast.fused_rotary)
         if self.architecture.caches_keys and not self.checkpointed and not self._takes_ends:
             enable_last_token_only(self.layers[-1])
             self._takes_ends = True

@@ -28,6 +28,7 @@ from gemma4vec.model.backbone.compilation import (
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.inference.prefetch import prefetch_one
 from gemma4vec.model.packing.packed_batch import PackedBatch, pack
+from gemma4vec.recipe.renamed import first_names
 from gemma4vec.text.prompts import Document, Prompted, Prompts
 
 Vectors = NDArray[np.float32]
@@ -125,7 +126,9 @@ class Embedder:
             "layout": "packed",
             "readout": self.encoder.readout.name,
             "pool_prompt": self.encoder.readout.pool_prompt,
-            "readout_settings": self.encoder.readout.settings.model_dump(mode="json", exclude={"name"}),
+            "readout_settings": first_names(
+                self.encoder.readout.settings.model_dump(mode="json", exclude={"name"}), "model.readout"
+            ),
             "dimension": self.dimension,
             "max_tokens": self.max_tokens,
             "prompts": self.prompts.as_dict(),

@@ -19,10 +19,14 @@ from gemma4vec.model.readout.documents import at_least_fp32, mean_of
 class LayerMix(Readout):
     """Mean over tokens of gamma * sum over layers l of softmax(w)_l h_l: `[N, D]`.
 
-    Layer 0 is the input embeddings. All layers have equal weights at first. States of deep layers can be a hundred
-    times larger than those of the first; `normalise` scales each layer's states to unit root mean square.
+    <<<<<<< HEAD
+        Layer 0 is the input embeddings. All layers have equal weights at first. States of deep layers can be a hundred
+        times larger than those of the first; `normalize` scales each layer's states to unit root mean square.
 
-    Example: `model.readout: {name: layer_mix, normalise: true}`.
+        Example: `model.readout: {name: layer_mix, normalize: true}`.
+    =======
+        States of deep layers can be a hundred times as large as those of the first; `normalize` makes them comparable.
+    >>>>>>> main
     """
 
     name = "layer_mix"
@@ -44,6 +48,6 @@ class LayerMix(Readout):
         return mean_of(mixed_TD, layout, self.pool_prompt)
 
     def _comparable(self, states_TD: Tensor) -> Tensor:
-        if not self.settings.normalise:
+        if not self.settings.normalize:
             return states_TD
         return states_TD * torch.rsqrt(states_TD.square().mean(-1, keepdim=True) + 1e-6)

@@ -23,6 +23,7 @@ from gemma4vec.model.encoder.build import EmbeddingModel, build, recipe_prompts
 from gemma4vec.model.save.model_card import model_card
 from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
+from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.prompts import Prompts
 
@@ -95,7 +96,8 @@ def _write(
         "format": FORMAT,
         "name": name,
         "dtype": str(dtype).removeprefix("torch."),
-        "model": recipe.model.model_dump(mode="json"),
+        # The first names of its keys, so that earlier versions open the folder too.
+        "model": first_names(recipe.model.model_dump(mode="json"), "model"),
         "licence": base.licence,
     }
     built.encoder.backbone.model.to(dtype)

@@ -5,7 +5,7 @@ Matrix products alone, 2 operations a multiplication and addition (Kaplan et al.
 Attention: 4 * head size for each head and each pair of a token and one that it may see, twice that backward. A share
 of a machine's rate that is counted so cannot pass 100%:
 
-- Padding, attention between documents and recomputation count nothing, and beginnings that documents share count once.
+- Padding, attention between documents and recomputation count nothing, and prefixes that documents share count once.
 - A token sees what is before it where attention is causal, and what the window holds in a layer that has one.
 - Where the readout is one state of each document, the last layer needs keys and values of all tokens, but queries,
   attention and feed-forward of these alone.
@@ -122,7 +122,7 @@ def _pairs(backbone: Backbone, layouts: Sequence[PackedBatch], *, of_ends: bool)
 
 def _tokens(layout: PackedBatch, causal: bool) -> tuple[Tensor, Tensor]:
     """Place of each token that is computed in its document, and how long that is, as far as anybody sees it."""
-    if causal:  # shared beginnings stand once
+    if causal:  # shared prefixes count once
         positions = layout.positions_RC[layout.segments_RC >= 0]
         return positions, positions + 1
     lengths_T = layout.lengths_N.repeat_interleave(layout.lengths_N)
