@@ -1,7 +1,7 @@
 """Contextual token: the decoder reads a small encoder's vector of the text as one more token.
 
-Causal2Vec (Lin et al. 2025, arXiv:2507.23386); docs/guides/readouts.md lists the differences. All later tokens see this token,
-so even the first tokens of a causal model know what the text is about.
+Causal2Vec (Lin et al. 2025, arXiv:2507.23386); docs/guides/readouts.md lists the differences. All later tokens see this
+token, so even the first tokens of a causal model know what the text is about.
 
 Shapes: T tokens, N documents, E width of the small encoder, D width of the base.
 """

@@ -1,8 +1,8 @@
 """Latent attention: token states attend to trained latents, then an MLP, then the mean.
 
 NV-Embed (Lee et al. 2024, arXiv:2405.17428), as in its released model code: layer norms before queries, latents and
-MLP, projections without bias, a gated GELU as the MLP, residual connections around both. docs/guides/readouts.md lists the
-differences.
+MLP, projections without bias, a gated GELU as the MLP, residual connections around both. docs/guides/readouts.md lists
+the differences.
 
 Shapes: T tokens, R latents, H heads, d head size, W = H * d, D width of the base.
 """
