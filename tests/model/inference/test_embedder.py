@@ -104,7 +104,7 @@ def test_a_window_that_cannot_be_compiled_is_encoded_uncompiled_and_said_once(
 ) -> None:
     plain = embedder.encode_document(MIXED)
     monkeypatch.setattr(embedder_module, "_WINDOW", 16)
-    backbone, pooled, calls, said = embedder.encoder.backbone, embedder.encoder.pooled, [], []
+    backbone, pooled, calls, said = embedder.encoder.backbone, embedder.encoder.pool, [], []
 
     def give_up(layouts: list[PackedBatch]) -> torch.Tensor:
         calls.append(len(layouts))
@@ -131,7 +131,7 @@ def test_reading_ahead_changes_no_bit(embedder: Embedder, monkeypatch: pytest.Mo
 
 def test_the_next_window_is_read_while_one_is_computed(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedder_module, "_WINDOW", 16)
-    pooled, lay_out, laid_out = embedder.encoder.pooled, embedder._lay_out, threading.Semaphore(0)
+    pooled, lay_out, laid_out = embedder.encoder.pool, embedder._lay_out, threading.Semaphore(0)
     in_time: list[bool] = []
 
     def note(texts: list[Prompted]) -> list[PackedBatch]:
