@@ -54,7 +54,7 @@ class Embedder:
 
     def __init__(
         self,
-        built: EmbeddingModel,
+        embedding_model: EmbeddingModel,
         *,
         name: str,
         fingerprint: str,
@@ -63,10 +63,10 @@ class Embedder:
         folder: Path | None = None,
         notice: Callable[[str], None] = lambda line: None,
     ):
-        self.encoder = built.encoder
-        self._read = built.read
-        self.tokenizer = built.tokenizer
-        self.prompts: Prompts = built.prompts
+        self.encoder = embedding_model.encoder
+        self._read = embedding_model.read
+        self.tokenizer = embedding_model.tokenizer
+        self.prompts: Prompts = embedding_model.prompts
         self.name = name
         self.fingerprint = fingerprint
         self.max_tokens = max_tokens

@@ -97,11 +97,11 @@ def _open_base(
     if (Path(base.path) / "modules.json").exists():
         return _open_foreign(Path(base.path), name, device, dtype, max_tokens)
     model = Model(base=name, attention="causal", lora=None, prompts="none", max_tokens=max_tokens or 512)
-    built = build(model, base.path, dtype=dtype, device=device)
-    check(built.encoder.backbone)
+    embedding_model = build(model, base.path, dtype=dtype, device=device)
+    check(embedding_model.encoder.backbone)
     fingerprint = sha256_text("base", base.name, str(base.revision), str(max_tokens), str(dtype))[:16]
     return Embedder(
-        built,
+        embedding_model,
         name=name.removeprefix("bundled:").replace("/", "--"),
         fingerprint=fingerprint,
         max_tokens=model.max_tokens,

@@ -26,7 +26,7 @@ class Gemma4VecEncoder(InputModule):
     """Maps texts to pooled vectors, in padded layouts.
 
     Args:
-        built: the encoder; its head is removed, because the library applies it.
+        embedding_model: the encoder; its head is removed, because the library applies it.
         settings: contents of `gemma4vec.json`.
         max_seq_length: token limit of a text with prompt and special tokens; of one copy, if the readout reads it
             twice.
@@ -36,21 +36,21 @@ class Gemma4VecEncoder(InputModule):
     __module__ = "gemma4vec.model.sentence_transformers_module"
     save_in_root = True
 
-    def __init__(self, built: EmbeddingModel, settings: dict[str, Any], max_seq_length: int):
+    def __init__(self, embedding_model: EmbeddingModel, settings: dict[str, Any], max_seq_length: int):
         super().__init__()
-        built.encoder.head = None
-        self.encoder = built.encoder
+        embedding_model.encoder.head = None
+        self.encoder = embedding_model.encoder
         self.settings = settings
         self.max_seq_length = max_seq_length
-        self.tokenizer = built.tokenizer.hf_tokenizer
-        self._built = built
+        self.tokenizer = embedding_model.tokenizer.hf_tokenizer
+        self._embedding_model = embedding_model
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Any]:
         """Tokens of texts, as the readout prepares them."""
         texts = [Prompted(prompt or "", str(text)) for text in inputs]
-        tokens = self._built.read(texts, self.max_seq_length)
+        tokens = self._embedding_model.read(texts, self.max_seq_length)
         longest = max(text.length for text in tokens)
-        (layout,) = pad(tokens, longest * len(tokens), self._built.tokenizer.padding_id)
+        (layout,) = pad(tokens, longest * len(tokens), self._embedding_model.tokenizer.padding_id)
         return {"input_ids": layout.input_ids_RC, "attention_mask": (layout.segments_RC >= 0).long(), "layout": layout}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Gemma4VecEncoder(InputModule):
         folder = Path(output_path)
         readout = self.encoder.readout
         self.encoder.backbone.save_pretrained(folder, self.encoder.backbone.dtype)
-        save_tokenizer(self._built.tokenizer.hf_tokenizer, folder, as_it_is=not readout.pool_prompt)
+        save_tokenizer(self._embedding_model.tokenizer.hf_tokenizer, folder, as_it_is=not readout.pool_prompt)
         trained = {name: value.detach().cpu().contiguous() for name, value in readout.trainable().items()}
         if trained:
             save_file(trained, folder / READOUT_FILE)

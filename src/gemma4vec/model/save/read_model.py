@@ -53,12 +53,15 @@ def open_saved_model(path: Path, model: Model, *, dtype: torch.dtype, device: to
         InputError: a file is missing or damaged.
         WorkError: attention differs from the saved mode.
     """
-    built = build(model, path, dtype=dtype, device=device, tokenizer=load_saved_tokenizer(path))
-    for part, weights in ((built.encoder.readout, _readout_weights), (built.encoder.head, _head_weights)):
+    embedding_model = build(model, path, dtype=dtype, device=device, tokenizer=load_saved_tokenizer(path))
+    for part, weights in (
+        (embedding_model.encoder.readout, _readout_weights),
+        (embedding_model.encoder.head, _head_weights),
+    ):
         if part is not None:
             _load(part, weights(path))
-    check(built.encoder.backbone)
-    return built
+    check(embedding_model.encoder.backbone)
+    return embedding_model
 
 
 def _load(part: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -67,22 +67,22 @@ def save_model(
         InputError: the trained weights belong to another recipe.
         WorkError: the disk is full.
     """
-    built = build(recipe.model, base.path, dtype=torch.float32, seed=recipe.seed)
-    built.load_trained({key: value.float() for key, value in trained.items()})
-    if built.adapters is not None:
+    embedding_model = build(recipe.model, base.path, dtype=torch.float32, seed=recipe.seed)
+    embedding_model.load_trained({key: value.float() for key, value in trained.items()})
+    if embedding_model.adapters is not None:
         with atomic_folder(folder.parent / "adapter") as temporary:
-            built.adapters.peft_config["default"].base_model_name_or_path = base.name
-            built.adapters.save_pretrained(str(temporary), save_embedding_layers=False)
-        built.encoder.backbone.model = built.adapters.merge_and_unload()
+            embedding_model.adapters.peft_config["default"].base_model_name_or_path = base.name
+            embedding_model.adapters.save_pretrained(str(temporary), save_embedding_layers=False)
+        embedding_model.encoder.backbone.model = embedding_model.adapters.merge_and_unload()
     with atomic_folder(folder) as temporary:
-        _write(temporary, recipe, base, built, dtype, data, name, checkpoint)
+        _write(temporary, recipe, base, embedding_model, dtype, data, name, checkpoint)
 
 
 def _write(
     folder: Path,
     recipe: Recipe,
     base: ResolvedBase,
-    built: EmbeddingModel,
+    embedding_model: EmbeddingModel,
     dtype: torch.dtype,
     data: Mapping[str, Any],
     name: str,
@@ -91,7 +91,10 @@ def _write(
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize
 
-    dimension, standard = built.encoder.dimension, built.encoder.readout.sentence_transformers is not None
+    dimension, standard = (
+        embedding_model.encoder.dimension,
+        embedding_model.encoder.readout.sentence_transformers is not None,
+    )
     settings: dict[str, Any] = {
         "format": FORMAT,
         "name": name,
@@ -100,9 +103,13 @@ def _write(
         "model": first_names(recipe.model.model_dump(mode="json"), "model"),
         "licence": base.licence,
     }
-    built.encoder.backbone.model.to(dtype)
-    head = _head_modules(built)
-    first = _standard_modules(folder, recipe, built, dtype) if standard else _own_modules(recipe, built, settings)
+    embedding_model.encoder.backbone.model.to(dtype)
+    head = _head_modules(embedding_model)
+    first = (
+        _standard_modules(folder, recipe, embedding_model, dtype)
+        if standard
+        else _own_modules(recipe, embedding_model, settings)
+    )
     model = SentenceTransformer(
         modules=[*first, *head, Normalize()],
         prompts=_plain_prompts(recipe_prompts(recipe.model)),
@@ -123,14 +130,16 @@ def _write(
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _standard_modules(folder: Path, recipe: Recipe, built: EmbeddingModel, dtype: torch.dtype) -> list[torch.nn.Module]:
+def _standard_modules(
+    folder: Path, recipe: Recipe, embedding_model: EmbeddingModel, dtype: torch.dtype
+) -> list[torch.nn.Module]:
     """Backbone and readout as sentence-transformers' own modules."""
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-    encoder, readout = built.encoder, built.encoder.readout
+    encoder, readout = embedding_model.encoder, embedding_model.encoder.readout
     with _full_disks(folder):
         encoder.backbone.save_pretrained(folder / _TRANSFORMER, dtype)
-        save_tokenizer(built.tokenizer.hf_tokenizer, folder / _TRANSFORMER, as_it_is=not readout.pool_prompt)
+        save_tokenizer(embedding_model.tokenizer.hf_tokenizer, folder / _TRANSFORMER, as_it_is=not readout.pool_prompt)
     encoder.backbone.model = None  # sentence-transformers loads it again; avoid a third copy
     return [
         Transformer(
@@ -142,18 +151,18 @@ def _standard_modules(folder: Path, recipe: Recipe, built: EmbeddingModel, dtype
     ]
 
 
-def _own_modules(recipe: Recipe, built: EmbeddingModel, settings: dict[str, Any]) -> list[torch.nn.Module]:
+def _own_modules(recipe: Recipe, embedding_model: EmbeddingModel, settings: dict[str, Any]) -> list[torch.nn.Module]:
     """Backbone and readout as one module of ours."""
     from gemma4vec.model.save.encoder_module import Gemma4VecEncoder
 
-    return [Gemma4VecEncoder(built, settings, recipe.model.max_tokens)]
+    return [Gemma4VecEncoder(embedding_model, settings, recipe.model.max_tokens)]
 
 
-def _head_modules(built: EmbeddingModel) -> list[torch.nn.Module]:
+def _head_modules(embedding_model: EmbeddingModel) -> list[torch.nn.Module]:
     from sentence_transformers.sentence_transformer.modules import Dense
 
     modules: list[torch.nn.Module] = []
-    for linear in built.encoder.head.layers if built.encoder.head is not None else ():
+    for linear in embedding_model.encoder.head.layers if embedding_model.encoder.head is not None else ():
         bias = linear.bias is not None
         dense = Dense(linear.in_features, linear.out_features, bias=bias, activation_function=None)
         dense.linear.load_state_dict(linear.state_dict())
