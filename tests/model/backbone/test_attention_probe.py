@@ -28,7 +28,7 @@ def load(folder: Path, causal: bool, dtype: torch.dtype = torch.float32) -> Back
 def test_sound_models_pass(tmp_path: Path, architecture: str, causal: bool, dtype: torch.dtype) -> None:
     probe = check(load(write_tiny(tmp_path, architecture), causal, dtype))
     assert (probe.future_to_past == 0.0) == causal
-    assert probe.neighbour == 0.0
+    assert probe.neighbor == 0.0
 
 
 def test_the_training_shape_can_be_probed(folder: Path) -> None:

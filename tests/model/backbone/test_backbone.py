@@ -1,4 +1,4 @@
-"""Packed equals padded equals alone, in values and gradients, and no document sees its neighbours.
+"""Packed equals padded equals alone, in values and gradients, and no document sees its neighbors.
 
 The oracle for "alone" is the transformers model itself, called as its documentation shows, without our masks.
 """
@@ -110,7 +110,7 @@ def test_gradients_of_packed_and_padded_equal_those_of_the_plain_model(
 
 
 @EVERY_PAIR
-def test_a_document_does_not_depend_on_its_neighbours_in_float32(
+def test_a_document_does_not_depend_on_its_neighbors_in_float32(
     folders: dict[str, Path], architecture: str, causal: bool
 ) -> None:
     backbone = load_backbone(folders[architecture], causal=causal, dtype=torch.float32).eval()
@@ -129,9 +129,9 @@ def test_a_window_longer_than_the_probe_looks(tmp_path: Path, architecture: str,
     folder = write_tiny(tmp_path, architecture, layers=1, window=2100)
     backbone = load_backbone(folder, causal=causal, dtype=torch.float64).eval()
     generator = torch.Generator().manual_seed(2)
-    text, neighbour = (Tokens(torch.randint(4, 390, (n,), generator=generator).tolist()) for n in (2300, 40))
+    text, neighbor = (Tokens(torch.randint(4, 390, (n,), generator=generator).tolist()) for n in (2300, 40))
     with torch.no_grad():
-        found = states_by_document(backbone, pack([text, neighbour], 2340, 2340, 0))[0]
+        found = states_by_document(backbone, pack([text, neighbor], 2340, 2340, 0))[0]
         torch.testing.assert_close(found, alone(backbone, text), rtol=0, atol=1e-9)
         # The window does cut: without it the last token's state is another.
         backbone.reach = None
@@ -218,7 +218,7 @@ def bytes_alive_after(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
 def test_selective_checkpointing_keeps_less_and_computes_no_large_product_again(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module_of_backbone, "_DEAR", 1)  # the tiny model's products are all small
+    monkeypatch.setattr(module_of_backbone, "_MIN_INNER_SIZE", 1)  # the tiny model's products are all small
     alive, products = {}, {}
     for how in (False, True, "selective"):
         backbone = load_backbone(folders["gemma3"], causal=True, dtype=torch.float32).train()

@@ -41,10 +41,10 @@ def test_a_model_that_turns_otherwise_or_not_at_all_is_left_alone(
 ) -> None:
     assert not rotary.use_fused_rotary(torch.nn.Linear(2, 2))
 
-    def neighbours(x: torch.Tensor) -> torch.Tensor:
+    def neighbors(x: torch.Tensor) -> torch.Tensor:
         return torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
 
-    monkeypatch.setattr(modeling_llama, "rotate_half", neighbours)
+    monkeypatch.setattr(modeling_llama, "rotate_half", neighbors)
     backbone = load_backbone(write_tiny(tmp_path, "llama"), causal=True, dtype=torch.float64)
     assert not rotary.use_fused_rotary(backbone.model)
-    assert modeling_llama.rotate_half is neighbours
+    assert modeling_llama.rotate_half is neighbors

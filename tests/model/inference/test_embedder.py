@@ -1,4 +1,4 @@
-"""Vectors depend on their text alone: not on order, neighbours or how many there are."""
+"""Vectors depend on their text alone: not on order, neighbors or how many there are."""
 
 import threading
 from pathlib import Path

@@ -18,7 +18,7 @@ TITLE = 'A "title" | (with) \\odd\n{title} marks'
 
 def loaded(folder: Path, tokenizer: PreTrainedTokenizerFast, prompts: Prompts | None) -> TextTokenizer:
     tokenizer.save_pretrained(folder)
-    return load_tokenizer(folder, append_eos=False, apart=prompts)
+    return load_tokenizer(folder, append_eos=False, unpooled_prompts=prompts)
 
 
 @pytest.mark.parametrize("make", [tiny_tokenizer, lambda: gemma_tokenizer(says_so=True)], ids=["bytes", "gemma"])
@@ -68,7 +68,7 @@ def test_a_prompt_without_a_closing_space_needs_no_rule(tmp_path: Path, prompts:
 @pytest.mark.parametrize("make", [tiny_tokenizer, lambda: gemma_tokenizer(says_so=True)], ids=["bytes", "gemma"])
 def test_everybody_who_opens_the_saved_tokenizer_counts_the_same(tmp_path: Path, make: object) -> None:
     ours = loaded(tmp_path / "base", make(), RETRIEVAL)  # type: ignore[operator]
-    save_tokenizer(ours.hf_tokenizer, tmp_path / "saved", as_it_is=True)
+    save_tokenizer(ours.hf_tokenizer, tmp_path / "saved", keep_normalizer=True)
     theirs, again = AutoTokenizer.from_pretrained(tmp_path / "saved"), load_saved_tokenizer(tmp_path / "saved")
     prompt = RETRIEVAL.query
     for text in (prompt, prompt + "sort", prompt + " ", "a  b ", "\n x", RETRIEVAL.for_document("").prompt, "<eos> a"):

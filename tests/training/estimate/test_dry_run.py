@@ -15,7 +15,7 @@ from tiny_run import RECIPE, write_rows_file
 from gemma4vec.cli.main import execute
 from gemma4vec.model.backbone.architectures import text_config
 from gemma4vec.model.backbone.backbone import Backbone
-from gemma4vec.model.backbone.meta_model import empty_backbone, layer_kinds, one_of_each, shallow_config
+from gemma4vec.model.backbone.meta_model import empty_backbone, layer_kinds, representative_layers, shallow_config
 from gemma4vec.model.encoder.build import build
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
@@ -191,7 +191,7 @@ def test_a_shallow_model_has_every_kind_of_layer() -> None:
         pad_token_id=0,
     )
     kinds = layer_kinds(config, first_trained=7)
-    chosen = one_of_each(kinds)
+    chosen = representative_layers(kinds)
     assert {kinds[i] for i in chosen} == set(kinds)
     shallow = shallow_config(config, chosen)
     assert layer_kinds(shallow, first_trained=sum(i < 7 for i in chosen)) == [kinds[i] for i in chosen]

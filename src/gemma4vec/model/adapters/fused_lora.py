@@ -24,7 +24,7 @@ from gemma4vec.model import upstream
 from gemma4vec.model.backbone.backbone import Backbone
 
 
-class _JoinedProduct(torch.autograd.Function):
+class _FusedProduct(torch.autograd.Function):
     """`x W^T + scale (x A^T) B^T`. B is an argument for its gradient alone; its values come from `joined`."""
 
     @staticmethod
@@ -60,7 +60,7 @@ class FusedLoraLinear(Linear):
         """`[..., I]` to `[..., O]`."""
         (name,) = self.active_adapters
         a_RI, b_OR = self.lora_A[name].weight, self.lora_B[name].weight
-        y_TO = _JoinedProduct.apply(x.flatten(0, -2), a_RI, b_OR, self.joined, self.scaling[name])
+        y_TO = _FusedProduct.apply(x.flatten(0, -2), a_RI, b_OR, self.joined, self.scaling[name])
         y = y_TO.unflatten(0, x.shape[:-1])
         return y if self.base_layer.bias is None else y + self.base_layer.bias
 

@@ -26,15 +26,15 @@ from gemma4vec.model.packing.shared_prefix import NONE, SharedPrefixes
 
 # Relative changes. An unseen token changes nothing in the same shape; the first bound allows for kernels that sum in
 # another order. A visible token changes states by percents, even in bf16.
-_UNMOVED = 1e-3
-_MOVED = 2e-3
+_MAX_UNSEEN_CHANGE = 1e-3
+_MIN_SEEN_CHANGE = 2e-3
 # Relative root mean square. bf16 rounding reaches a few percent over all layers; a missing prefix changes far more.
-_UNCHANGED = 0.1
+_MAX_PREFIX_CHANGE = 0.1
 _LENGTH = 12
 # Rows of the warm-up backward pass. torch.compile merges sizes that are equal on the first call and recompiles when
 # they differ. So avoid 2, the minimum number of last tokens in a row, and use an odd number of columns, unlike model
 # widths.
-_PASSED_BACK = 3
+_BACKWARD_ROWS = 3
 # Wider windows are not probed: a row as long as Mistral's 4096 takes seconds a layer.
 _LONGEST_WINDOW = 2048
 
@@ -45,7 +45,7 @@ class Probe:
 
     future_to_past: float
     past_to_future: float
-    neighbour: float
+    neighbor: float
 
 
 def measure(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Probe:
@@ -55,8 +55,8 @@ def measure(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> 
     first, second = torch.randint(min(10, vocabulary // 2), vocabulary, (2, _LENGTH), generator=generator)
     other = torch.randint(min(10, vocabulary // 2), vocabulary, (_LENGTH,), generator=generator)
 
-    def states(document: torch.Tensor, neighbour: torch.Tensor) -> torch.Tensor:
-        documents = [Tokens(document.tolist()), Tokens(neighbour.tolist())]
+    def states(document: torch.Tensor, neighbor: torch.Tensor) -> torch.Tensor:
+        documents = [Tokens(document.tolist()), Tokens(neighbor.tolist())]
         layout: PackedBatch = lay_out(documents, [[0, 1]], max(columns, 2 * _LENGTH), 0, height=height)
         with torch.no_grad():
             return backbone(layout).float()
@@ -69,13 +69,13 @@ def measure(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> 
     changed_first = first.clone()
     changed_first[0] = other[0]
     scale = plain.square().mean().sqrt().clamp_min(1e-12)
-    own, neighbours = slice(0, _LENGTH), slice(_LENGTH, None)
+    own, neighbors = slice(0, _LENGTH), slice(_LENGTH, None)
     last_moved, first_moved = states(changed_last, second) - plain, states(changed_first, second) - plain
     behind = (states(first, other) - plain)[own]
     probe = Probe(
-        future_to_past=_largest(last_moved[own][:-1], scale),
-        past_to_future=_largest(first_moved[own][1:], scale),
-        neighbour=_largest(torch.cat([first_moved[neighbours], last_moved[neighbours], behind]), scale),
+        future_to_past=_relative_change(last_moved[own][:-1], scale),
+        past_to_future=_relative_change(first_moved[own][1:], scale),
+        neighbor=_relative_change(torch.cat([first_moved[neighbors], last_moved[neighbors], behind]), scale),
     )
     backbone.train(training)
     return probe
@@ -97,18 +97,18 @@ def check(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Pr
             f"{str(backbone.dtype).removeprefix('torch.')}; check the file, or load it in fp32"
         )
     problem = None
-    if not probe.past_to_future > _MOVED:
+    if not probe.past_to_future > _MIN_SEEN_CHANGE:
         problem = f"an earlier token does not reach a later state (change {probe.past_to_future:.1e})"
-    elif backbone.causal and not probe.future_to_past < _UNMOVED:
+    elif backbone.causal and not probe.future_to_past < _MAX_UNSEEN_CHANGE:
         problem = f"a later token moves an earlier state (change {probe.future_to_past:.1e})"
-    elif not backbone.causal and not probe.future_to_past > _MOVED:
+    elif not backbone.causal and not probe.future_to_past > _MIN_SEEN_CHANGE:
         problem = f"a later token does not move an earlier state (change {probe.future_to_past:.1e}): it is causal"
-    elif not probe.neighbour < _UNMOVED:
-        problem = f"documents packed into one row see each other (change {probe.neighbour:.1e})"
+    elif not probe.neighbor < _MAX_UNSEEN_CHANGE:
+        problem = f"documents packed into one row see each other (change {probe.neighbor:.1e})"
     if problem is None and backbone.may_share_prefixes:
-        problem = _problem_of_sharing(backbone, height, columns)
+        problem = _prefix_problem(backbone, height, columns)
     if problem is None and not backbone.compiled:  # compiled layers were probed before
-        problem = _problem_of_the_library(backbone) or _problem_of_the_window(backbone)
+        problem = _library_problem(backbone) or _window_problem(backbone)
     if problem:
         raise WorkError(
             f"attention probe: this {kind} was loaded as {wanted}, but {problem}; its vectors would be wrong"
@@ -127,8 +127,8 @@ def warm_up_backward(backbone: Backbone, columns: int, *, share: bool = False, l
         share: documents share a prefix, as in training.
         last_token_only: compute the last layer for last tokens alone if possible, as in training.
     """
-    documents, found = _with_common_prefix(backbone, _PASSED_BACK)
-    rows = [[row] for row in range(_PASSED_BACK)]
+    documents, found = _with_common_prefix(backbone, _BACKWARD_ROWS)
+    rows = [[row] for row in range(_BACKWARD_ROWS)]
     layout = lay_out(documents, rows, max(columns - 1, 2 * _LENGTH) | 1, 0, prefixes=found if share else NONE)
     states = backbone(layout, last_token_only=last_token_only and backbone.supports_last_token_only(layout))
     if states.requires_grad:
@@ -137,37 +137,37 @@ def warm_up_backward(backbone: Backbone, columns: int, *, share: bool = False, l
         parameter.grad = None
 
 
-def _problem_of_sharing(backbone: Backbone, height: int, columns: int) -> str | None:
+def _prefix_problem(backbone: Backbone, height: int, columns: int) -> str | None:
     """The error, if documents with a shared prefix have other states than whole documents."""
     documents, found = _with_common_prefix(backbone, 2 * height)
     columns = max(columns, 4 * _LENGTH)
     rows = [[2 * row, 2 * row + 1] for row in range(height)]
-    with _evaluating(backbone), torch.no_grad():
+    with _eval_mode(backbone), torch.no_grad():
         whole, shared = (
             backbone(lay_out(documents, rows, columns, 0, prefixes=prefixes)).float() for prefixes in (NONE, found)
         )
     change = float((whole - shared).square().mean().sqrt() / whole.square().mean().sqrt().clamp_min(1e-12))
-    if not change < _UNCHANGED:
+    if not change < _MAX_PREFIX_CHANGE:
         return f"documents that share a prefix get other states than whole ones (change {change:.1e})"
     return None
 
 
-def _problem_of_the_library(backbone: Backbone) -> str | None:
+def _library_problem(backbone: Backbone) -> str | None:
     """The error, if the library itself would run this model in another attention mode."""
     first, other = _random_ids(backbone, 2)
     changed = first.clone()
     changed[-1] = other[-1]
-    with _evaluating(backbone), torch.no_grad():
+    with _eval_mode(backbone), torch.no_grad():
         plain, moved = (backbone.library_states(ids[None]).float()[0, :-1] for ids in (first, changed))
-    change = _largest(moved - plain, plain.square().mean().sqrt().clamp_min(1e-12))
-    if backbone.causal and not change < _UNMOVED:
+    change = _relative_change(moved - plain, plain.square().mean().sqrt().clamp_min(1e-12))
+    if backbone.causal and not change < _MAX_UNSEEN_CHANGE:
         return f"its config lets the transformers library run it both ways (change {change:.1e})"
-    if not backbone.causal and not change > _MOVED:
+    if not backbone.causal and not change > _MIN_SEEN_CHANGE:
         return f"its config lets the transformers library run it as causal (change {change:.1e})"
     return None
 
 
-def _problem_of_the_window(backbone: Backbone) -> str | None:
+def _window_problem(backbone: Backbone) -> str | None:
     """The error, if the first layer with a sliding window sees too far or not far enough, with our or its own masks.
 
     A block of tokens at one end is changed. The last token that should see all of it must change, and the first token
@@ -184,7 +184,7 @@ def _problem_of_the_window(backbone: Backbone) -> str | None:
     layout = lay_out([Tokens(ids.tolist())], [[0]], length, 0)
     ways = {"": lambda: backbone(layout), " in the transformers library": lambda: backbone.library_states(ids[None])}
     for where, run in ways.items():
-        with _evaluating(backbone), torch.no_grad():
+        with _eval_mode(backbone), torch.no_grad():
             moved = {"back": measure_shift(run, layer, slice(0, block))}
             if not backbone.causal:
                 moved["ahead"] = measure_shift(run, layer, slice(length - block, length)).flip(0)
@@ -193,8 +193,8 @@ def _problem_of_the_window(backbone: Backbone) -> str | None:
             inside, outside = float(moved_C[meant]), float(moved_C[meant + block :].max())
             if not inside > 0:
                 return f"a sliding window reaches less than {meant} tokens {side}{where}"
-            if not outside < _UNMOVED * inside:
-                farthest = int((moved_C > _UNMOVED * inside).nonzero().max()) - block + 1
+            if not outside < _MAX_UNSEEN_CHANGE * inside:
+                farthest = int((moved_C > _MAX_UNSEEN_CHANGE * inside).nonzero().max()) - block + 1
                 return f"a sliding window reaches {farthest} or more tokens {side}{where}, not {meant}"
     return None
 
@@ -213,7 +213,7 @@ def _random_ids(backbone: Backbone, rows: int, length: int = _LENGTH) -> torch.T
 
 
 @contextmanager
-def _evaluating(backbone: Backbone) -> Iterator[None]:
+def _eval_mode(backbone: Backbone) -> Iterator[None]:
     """Without dropout."""
     training = backbone.training
     backbone.eval()
@@ -223,5 +223,5 @@ def _evaluating(backbone: Backbone) -> Iterator[None]:
         backbone.train(training)
 
 
-def _largest(difference: torch.Tensor, scale: torch.Tensor) -> float:
+def _relative_change(difference: torch.Tensor, scale: torch.Tensor) -> float:
     return float(difference.abs().max() / scale)

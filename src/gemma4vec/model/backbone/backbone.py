@@ -43,7 +43,7 @@ from gemma4vec.model.packing.packed_batch import PackedBatch
 
 # Selective checkpointing. Compiled layers keep this fraction of their activations. Others keep matrix products with at
 # least this inner dimension (values: the index of the first operand).
-_BUDGET, _DEAR = 0.5, 256
+_KEPT_FRACTION, _MIN_INNER_SIZE = 0.5, 256
 _PRODUCTS = {torch.ops.aten.mm.default: 0, torch.ops.aten.addmm.default: 1, torch.ops.aten.bmm.default: 0}
 
 
@@ -75,7 +75,7 @@ class Backbone(nn.Module):
         self.compile_failed = False
         self.checkpointed = False
         self.selective = False
-        self._takes_ends = False
+        self._has_last_token_layer = False
         self._exposes_saved_tensors = False
 
     @property
@@ -115,7 +115,7 @@ class Backbone(nn.Module):
 
     def supports_last_token_only(self, layout: PackedBatch) -> bool:
         """Whether `forward` supports `last_token_only` for this layout."""
-        able = self._takes_ends and not self.checkpointed and not self.fast.flex_attention
+        able = self._has_last_token_layer and not self.checkpointed and not self.fast.flex_attention
         return self.compiled and layout.compilable and self.fast.last_token_layer and able
 
     def forward(
@@ -152,7 +152,7 @@ class Backbone(nn.Module):
         if self.selective:
             for layer in self.layers:  # the compiler does its own planning, and hooks must see all saved tensors
                 layer.gradient_checkpointing = not (use_compiled or self._exposes_saved_tensors)
-        budget = _BUDGET if self.selective else 1.0
+        budget = _KEPT_FRACTION if self.selective else 1.0
         with ExitStack() as stack:
             if use_compiled:
                 stack.enter_context(upstream.activation_memory_budget(budget))
@@ -248,9 +248,9 @@ class Backbone(nn.Module):
         if self.fast.sigmoid_gelu:
             use_sigmoid_gelu(self.layers)
         use_fused_rotary(self.layers[0], self.fast.fused_rotary)
-        if self.architecture.caches_keys and not self.checkpointed and not self._takes_ends:
+        if self.architecture.caches_keys and not self.checkpointed and not self._has_last_token_layer:
             enable_last_token_only(self.layers[-1])
-            self._takes_ends = True
+            self._has_last_token_layer = True
         for layer in self.layers:
             layer.compile(dynamic=True, fullgraph=True)
         self.compiled = True
@@ -289,11 +289,11 @@ class Backbone(nn.Module):
             return
         settings: dict[str, Any] = {"use_reentrant": False}
         if selective:
-            settings["context_fn"] = partial(create_selective_checkpoint_contexts, _kept_in_selection)
+            settings["context_fn"] = partial(create_selective_checkpoint_contexts, _selective_policy)
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
         self.model.disable_input_require_grads()
         for layer in self.layers:
-            upstream.wrap_checkpointing(layer, partial(_where_needed, layer))
+            upstream.wrap_checkpointing(layer, partial(_checkpoint_if_needed, layer))
 
     @contextmanager
     def expose_saved_tensors(self) -> Iterator[None]:
@@ -309,7 +309,7 @@ class Backbone(nn.Module):
             self._exposes_saved_tensors = False
 
 
-def _where_needed(layer: nn.Module, checkpoint: Callable[..., Any]) -> Callable[..., Any]:
+def _checkpoint_if_needed(layer: nn.Module, checkpoint: Callable[..., Any]) -> Callable[..., Any]:
     """Checkpoint a layer only if its weights or its inputs require a gradient."""
     trained = any(parameter.requires_grad for parameter in layer.parameters())
 
@@ -320,15 +320,15 @@ def _where_needed(layer: nn.Module, checkpoint: Callable[..., Any]) -> Callable[
     return run
 
 
-def _kept_in_selection(_: Any, operator: Any, *args: Any, **__: Any) -> CheckpointPolicy:
+def _selective_policy(_: Any, operator: Any, *args: Any, **__: Any) -> CheckpointPolicy:
     """Selective checkpointing keeps attention, and products with a large inner dimension.
 
     The cost of each value of a product is its inner dimension. An adapter's second product, whose inner dimension is
     the rank, is cheap to recompute, and its result is as large as the layer's own.
     """
     place = _PRODUCTS.get(operator)
-    dear = place is not None and args[place].shape[-1] >= _DEAR
-    kept = dear or "scaled_dot_product" in str(operator)
+    is_large = place is not None and args[place].shape[-1] >= _MIN_INNER_SIZE
+    kept = is_large or "scaled_dot_product" in str(operator)
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 

@@ -21,7 +21,7 @@ from gemma4vec.model import upstream
 from gemma4vec.model.packing.packed_batch import PackedBatch
 
 
-class _WholeRows:
+class _StoredKeys:
     """In the role of the library's cache: stores keys and values of the first run and returns them in the second."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ def enable_last_token_only(layer: nn.Module) -> None:
         }
         if last_RM is None:
             return whole(hidden_states, **named)  # type: ignore[no-any-return]
-        named["past_key_values"] = _WholeRows()
+        named["past_key_values"] = _StoredKeys()
         whole(hidden_states, **named)
         named["attention_mask"] = _pick(attention_mask.squeeze(1), last_RM).unsqueeze(1)
         named["position_embeddings"] = tuple(_pick(x, last_RM) for x in position_embeddings)

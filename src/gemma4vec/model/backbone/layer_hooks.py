@@ -48,14 +48,14 @@ def measure_shift(run: Callable[[], Any], layer: nn.Module, columns: slice) -> T
             outputs = [call(x, *arguments, **named) for x in (states_RCD, other_RCD)]
             plain, moved = (x[0] if isinstance(x, tuple) else x for x in outputs)
             found.append((moved - plain).detach().float().abs().amax((0, 2)))
-            raise _EnoughError
+            raise _StopForwardError
 
         return twice
 
-    with upstream.wrapped_calls([layer], around), suppress(_EnoughError):
+    with upstream.wrapped_calls([layer], around), suppress(_StopForwardError):
         run()
     return found[0]
 
 
-class _EnoughError(Exception):
+class _StopForwardError(Exception):
     """Aborts a forward pass after the layer of interest."""

@@ -53,7 +53,7 @@ def layer_kinds(config: Any, first_trained: int) -> list[Kind]:
     ]
 
 
-def one_of_each(kinds: Sequence[Kind], at_least: int = 2) -> list[int]:
+def representative_layers(kinds: Sequence[Kind], at_least: int = 2) -> list[int]:
     """Numbers of layers that represent every kind once, plus others up to `at_least` layers.
 
     It takes the last layer of each kind, thus also the model's last one, whose type Gemma 4 checks.
@@ -84,7 +84,7 @@ def shallow_config(config: Any, layers: Sequence[int]) -> Any:
     return type(config).from_dict(values)
 
 
-def give_as_many_states(backbone: Backbone, layers: int) -> None:
+def repeat_states(backbone: Backbone, layers: int) -> None:
     """Let a shallow backbone return the states of `layers` layers by repeating its own.
 
     The cost of a readout that mixes all layers grows with their number and must be part of the measurement.

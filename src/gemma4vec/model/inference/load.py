@@ -34,9 +34,9 @@ def open_embedder(
     if path.is_dir() and (path / "manifest.json").exists():
         path = _model_of_run(path)
     if (path / SETTINGS_FILE).exists():
-        return _open_own(path, where, chosen, max_tokens, notice)
+        return _open_saved(path, where, chosen, max_tokens, notice)
     if (path / "modules.json").exists():
-        return _open_foreign(path, name, where, chosen, max_tokens)
+        return _open_sentence_transformers(path, name, where, chosen, max_tokens)
     return _open_base(name, where, chosen, max_tokens, notice)
 
 
@@ -47,17 +47,17 @@ def _model_of_run(run: Path) -> Path:
     return model
 
 
-def _open_own(
+def _open_saved(
     path: Path, device: str, dtype: torch.dtype, max_tokens: int | None, notice: Callable[[str], None]
 ) -> Embedder:
     try:
-        return _open_whole(path, device, dtype, max_tokens, notice)
+        return _load_saved(path, device, dtype, max_tokens, notice)
     except (ValidationError, OSError, SafetensorError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"the model in {path} is damaged ({reason}); export it again from its run") from error
 
 
-def _open_whole(
+def _load_saved(
     path: Path, device: str, dtype: torch.dtype, max_tokens: int | None, notice: Callable[[str], None]
 ) -> Embedder:
     settings = read_settings(path)
@@ -74,7 +74,9 @@ def _open_whole(
     )
 
 
-def _open_foreign(path: Path, name: str, device: str, dtype: torch.dtype, limit: int | None) -> AnyEmbedder:
+def _open_sentence_transformers(
+    path: Path, name: str, device: str, dtype: torch.dtype, limit: int | None
+) -> AnyEmbedder:
     weights = sorted(path.rglob("*.safetensors")) + sorted(path.rglob("*.bin"))
     if not weights:
         raise InputError(f"{path} has modules.json but no weights (*.safetensors); is the download complete?")
@@ -95,7 +97,7 @@ def _open_base(
     """An untrained base: the mean of its causal states, without prompts. A baseline, not a recommendation."""
     base = resolve_base(name, notice=notice)
     if (Path(base.path) / "modules.json").exists():
-        return _open_foreign(Path(base.path), name, device, dtype, max_tokens)
+        return _open_sentence_transformers(Path(base.path), name, device, dtype, max_tokens)
     model = Model(base=name, attention="causal", lora=None, prompts="none", max_tokens=max_tokens or 512)
     embedding_model = build(model, base.path, dtype=dtype, device=device)
     check(embedding_model.encoder.backbone)

@@ -33,13 +33,13 @@ class Documents:
     Attributes:
         document_T: document number of each pooled token.
         position_T: position of each pooled token in its document, from 0.
-        kept: indices of the pooled tokens among all tokens; None: all are pooled.
+        indices: indices of the pooled tokens among all tokens; None: all are pooled.
         count: N.
     """
 
     document_T: Tensor
     position_T: Tensor
-    kept: Tensor | None
+    indices: Tensor | None
     count: int
 
     @classmethod
@@ -57,12 +57,12 @@ class Documents:
         tokens = layout.real_tokens if pool_prompt else layout.after_prompts
         document_T = torch.repeat_interleave(numbers_N, pooled_N, output_size=tokens)
         position_T = torch.arange(tokens, device=lengths_N.device) - (pooled_N.cumsum(0) - lengths_N)[document_T]
-        kept = None if pool_prompt else first_token_indices(layout)[document_T] + position_T
-        return cls(document_T, position_T, kept, len(lengths_N))
+        indices = None if pool_prompt else first_token_indices(layout)[document_T] + position_T
+        return cls(document_T, position_T, indices, len(lengths_N))
 
     def select(self, states_TD: Tensor) -> Tensor:
         """States of the pooled tokens, at least fp32, from the states of all tokens."""
-        return at_least_fp32(states_TD if self.kept is None else states_TD.index_select(0, self.kept))
+        return at_least_fp32(states_TD if self.indices is None else states_TD.index_select(0, self.indices))
 
     def sums(self, values_TD: Tensor) -> Tensor:
         """Sum over the pooled tokens of each document: `[N, ...]`."""

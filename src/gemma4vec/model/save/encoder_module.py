@@ -67,7 +67,7 @@ class Gemma4VecEncoder(InputModule):
         folder = Path(output_path)
         readout = self.encoder.readout
         self.encoder.backbone.save_pretrained(folder, self.encoder.backbone.dtype)
-        save_tokenizer(self._embedding_model.tokenizer.hf_tokenizer, folder, as_it_is=not readout.pool_prompt)
+        save_tokenizer(self._embedding_model.tokenizer.hf_tokenizer, folder, keep_normalizer=not readout.pool_prompt)
         trained = {name: value.detach().cpu().contiguous() for name, value in readout.trainable().items()}
         if trained:
             save_file(trained, folder / READOUT_FILE)

@@ -139,7 +139,9 @@ def _standard_modules(
     encoder, readout = embedding_model.encoder, embedding_model.encoder.readout
     with _full_disks(folder):
         encoder.backbone.save_pretrained(folder / _TRANSFORMER, dtype)
-        save_tokenizer(embedding_model.tokenizer.hf_tokenizer, folder / _TRANSFORMER, as_it_is=not readout.pool_prompt)
+        save_tokenizer(
+            embedding_model.tokenizer.hf_tokenizer, folder / _TRANSFORMER, keep_normalizer=not readout.pool_prompt
+        )
     encoder.backbone.model = None  # sentence-transformers loads it again; avoid a third copy
     return [
         Transformer(

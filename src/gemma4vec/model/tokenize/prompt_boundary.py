@@ -19,7 +19,7 @@ from gemma4vec.text.prompts import Prompts
 _PLAIN_CLASS = "PreTrainedTokenizerFast"
 
 
-def count_prompts_without_closing_space(tokenizer: PreTrainedTokenizerFast, prompts: Prompts) -> None:
+def strip_final_prompt_space(tokenizer: PreTrainedTokenizerFast, prompts: Prompts) -> None:
     """Let `tokenizer` remove the final spaces of a text that consists of one of `prompts` alone.
 
     Line breaks and tabs at the end of a prompt stay: they are separate tokens in every tokenizer we know.
@@ -32,10 +32,10 @@ def count_prompts_without_closing_space(tokenizer: PreTrainedTokenizerFast, prom
     tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([rule] if own is None else [rule, own])
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, *, as_it_is: bool) -> None:
-    """Write a tokenizer to `folder`; with `as_it_is`, other programs that open it keep our rule for prompts."""
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, *, keep_normalizer: bool) -> None:
+    """Write a tokenizer to `folder`; with `keep_normalizer`, other programs that open it keep our rule for prompts."""
     tokenizer.save_pretrained(folder)
-    if as_it_is:
+    if keep_normalizer:
         file = folder / "tokenizer_config.json"
         settings = json.loads(file.read_text(encoding="utf-8"))
         settings["tokenizer_class"] = _PLAIN_CLASS

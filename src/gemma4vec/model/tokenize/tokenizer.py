@@ -17,7 +17,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.model import upstream
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.packing.packed_batch import Tokens
-from gemma4vec.model.tokenize.prompt_boundary import count_prompts_without_closing_space
+from gemma4vec.model.tokenize.prompt_boundary import strip_final_prompt_space
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Prompted, Prompts
 
@@ -130,7 +130,7 @@ def load_saved_tokenizer(path: Path) -> TextTokenizer:
     return TextTokenizer(tokenizer)
 
 
-def load_tokenizer(path: str | Path, *, append_eos: bool, apart: Prompts | None = None) -> TextTokenizer:
+def load_tokenizer(path: str | Path, *, append_eos: bool, unpooled_prompts: Prompts | None = None) -> TextTokenizer:
     """Load the tokenizer of a base.
 
     Args:
@@ -159,8 +159,8 @@ def load_tokenizer(path: str | Path, *, append_eos: bool, apart: Prompts | None 
             raise InputError(f"model.base: the tokenizer at {path} has neither a padding nor an EOS token")
         tokenizer.pad_token = tokenizer.eos_token
     _set_special_tokens(tokenizer, append_eos)
-    if apart is not None:
-        count_prompts_without_closing_space(tokenizer, apart)
+    if unpooled_prompts is not None:
+        strip_final_prompt_space(tokenizer, unpooled_prompts)
     tokenizer.padding_side = "right"
     # A multimodal base's tokenizer names an image processor, without which the saved text model could not be opened.
     upstream.forget_processor(tokenizer)

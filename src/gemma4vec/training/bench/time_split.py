@@ -20,7 +20,7 @@ KINDS = {
     "element-wise": ("triton_poi", "triton_red", "triton_per", "triton_for"),
     "data": ("memcpy htod", "memcpy dtoh"),
     "attention": ("scaled_dot_product", "flash", "fmha", "attention", "bmm", "mem_eff"),
-    "matrix products": ("mm", "linear", "matmul", "gemm", "cutlass", "nvjet", "xmma", "cublas", "_JoinedProduct"),
+    "matrix products": ("mm", "linear", "matmul", "gemm", "cutlass", "nvjet", "xmma", "cublas", "_FusedProduct"),
 }
 PARTS = ("matrix products", "attention", "element-wise", "data", "rest")
 

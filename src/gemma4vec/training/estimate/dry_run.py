@@ -24,9 +24,9 @@ from gemma4vec.model.backbone.meta_model import (
     Kind,
     empty_backbone,
     fold_token_ids,
-    give_as_many_states,
     layer_kinds,
-    one_of_each,
+    repeat_states,
+    representative_layers,
     shallow_config,
 )
 from gemma4vec.model.encoder.build import EmbeddingModel, assemble, load_recipe_tokenizer
@@ -170,7 +170,7 @@ def _describe(recipe: schema.Recipe, config: Any, path: Path, dtype: torch.dtype
 
 def _shallow(model: _Model) -> tuple[EmbeddingModel, list[Kind]]:
     """A model of few layers with random weights, and the kinds of its layers."""
-    chosen = one_of_each(model.kinds)
+    chosen = representative_layers(model.kinds)
     kinds = [model.kinds[i] for i in chosen]
     settings = model.recipe.model
     backbone = empty_backbone(
@@ -181,7 +181,7 @@ def _shallow(model: _Model) -> tuple[EmbeddingModel, list[Kind]]:
         allow_untested=settings.allow_untested,
     )
     fold_token_ids(backbone.model)
-    give_as_many_states(backbone, len(model.kinds))
+    repeat_states(backbone, len(model.kinds))
     if settings.lora is not None and settings.lora.last_layers is not None:
         trained = sum(kind[-1] for kind in kinds)
         settings = settings.model_copy(update={"lora": settings.lora.model_copy(update={"last_layers": trained})})
