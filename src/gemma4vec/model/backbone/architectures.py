@@ -243,7 +243,7 @@ def _check_is_decoder(config: Any) -> None:
     kind = config.model_type
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(
-            f"model.base: gemma4vec does not support the encoder-decoder {kind!r}; "
+            f"model.base: {kind!r} is an encoder-decoder that gemma4vec does not support; "
             "choose a decoder, or an encoder of t5gemma or t5gemma2"
         )
     if upstream.is_masked_language_model(kind):
