@@ -13,10 +13,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+# The call or the forward pass of a layer, whose arguments depend on the model type.
+LayerCall = Callable[..., Any]
 
 # Oldest and newest minor version of each library: the lower bound of pyproject.toml and the pin of constraints.txt.
 TESTED_VERSIONS: Mapping[str, tuple[str, str]] = {
@@ -238,9 +244,7 @@ def copy_tensors(targets: list[Tensor], sources: list[Tensor]) -> None:
 
 
 @contextmanager
-def wrapped_calls(
-    layers: Sequence[nn.Module], wrap: Callable[[int, Callable[..., Any]], Callable[..., Any]]
-) -> Iterator[None]:
+def wrapped_calls(layers: Sequence[nn.Module], wrap: Callable[[int, LayerCall], LayerCall]) -> Iterator[None]:
     """While open, calling layer i runs `wrap(i, call)`, where `call` is its own call, compiled or not."""
     unwrapped: list[Any] = [layer._compiled_call_impl for layer in layers]
     for number, (layer, call) in enumerate(zip(layers, unwrapped, strict=True)):
@@ -257,19 +261,19 @@ def drop_compiled_call(layer: nn.Module) -> None:
     _set_compiled_call(layer, None)
 
 
-def _set_compiled_call(layer: Any, call: Callable[..., Any] | None) -> None:
+def _set_compiled_call(layer: Any, call: LayerCall | None) -> None:
     layer._compiled_call_impl = call
 
 
 # transformers: models
 
 
-def set_attention_function(config: Any, name: str) -> None:
+def set_attention_function(config: "PreTrainedConfig", name: str) -> None:
     """Let the layers of the model with this config call the attention function registered as `name`."""
     config._attn_implementation = name
 
 
-def attention_function_name(config: Any) -> str:
+def attention_function_name(config: "PreTrainedConfig") -> str:
     """Name of the attention function that the layers call."""
     return str(config._attn_implementation)
 
@@ -290,16 +294,16 @@ def flex_attention() -> Callable[..., tuple[Tensor, Tensor | None]]:
     return function
 
 
-def supports_sdpa(model_class: Any) -> bool:
+def supports_sdpa(model_class: "type[PreTrainedModel]") -> bool:
     """Whether models of this class run with the library's fused attention."""
     return bool(model_class._supports_sdpa)
 
 
-def text_model_class(config: Any) -> Any | None:
+def text_model_class(config: "PreTrainedConfig") -> "type[PreTrainedModel] | None":
     """The class that AutoModel would use for this config; None: it knows none."""
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-    return MODEL_MAPPING.get(type(config), None)
+    return cast("type[PreTrainedModel] | None", MODEL_MAPPING.get(type(config), None))
 
 
 def is_masked_language_model(model_type: str) -> bool:
@@ -309,18 +313,21 @@ def is_masked_language_model(model_type: str) -> bool:
     return model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
-def library_class(path: str) -> Any:
+def library_class(path: str) -> "type[PreTrainedModel]":
     """A class below `transformers.models`, by `module:class`."""
     module, name = path.split(":")
-    return getattr(importlib.import_module(f"transformers.models.{module}"), name)
+    found: type[PreTrainedModel] = getattr(importlib.import_module(f"transformers.models.{module}"), name)
+    return found
 
 
-def model_from_config(model_class: Any, config: Any, *, dtype: torch.dtype, attention: str) -> Any:
+def model_from_config(
+    model_class: "type[PreTrainedModel]", config: "PreTrainedConfig", *, dtype: torch.dtype, attention: str
+) -> "PreTrainedModel":
     """A model with random weights, on the device of the surrounding `torch.device` context."""
     return model_class._from_config(config, dtype=dtype, attn_implementation=attention)
 
 
-def wrap_checkpointing(layer: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+def wrap_checkpointing(layer: Any, wrap: Callable[[LayerCall], LayerCall]) -> None:
     """Replace the function that checkpoints a layer, which `gradient_checkpointing_enable` must have set."""
     layer._gradient_checkpointing_func = wrap(layer._gradient_checkpointing_func)
 
@@ -347,14 +354,14 @@ def is_tanh_gelu(module: nn.Module) -> bool:
     return isinstance(module, GELUTanh)
 
 
-def replace_forward(layer: Any, forward: Callable[..., Any]) -> Callable[..., Any]:
+def replace_forward(layer: Any, forward: LayerCall) -> LayerCall:
     """Give one decoder layer another forward; returns its own."""
-    own: Callable[..., Any] = layer.forward
+    own: LayerCall = layer.forward
     layer.forward = forward
     return own
 
 
-def forget_processor(tokenizer: Any) -> None:
+def forget_processor(tokenizer: "PreTrainedTokenizerFast") -> None:
     """Save the tokenizer of a multimodal model as one of its own, without the image processor."""
     tokenizer._processor_class = None
     tokenizer.init_kwargs.pop("processor_class", None)

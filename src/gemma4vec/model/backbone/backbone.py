@@ -5,7 +5,7 @@ Shapes: R rows, C columns, T real tokens, D hidden size, L layers.
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -309,11 +309,11 @@ class Backbone(nn.Module):
             self._exposes_saved_tensors = False
 
 
-def _checkpoint_if_needed(layer: nn.Module, checkpoint: Callable[..., Any]) -> Callable[..., Any]:
+def _checkpoint_if_needed(layer: nn.Module, checkpoint: upstream.LayerCall) -> upstream.LayerCall:
     """Checkpoint a layer only if its weights or its inputs require a gradient."""
     trained = any(parameter.requires_grad for parameter in layer.parameters())
 
-    def run(call: Callable[..., Any], *args: Any) -> Any:
+    def run(call: upstream.LayerCall, *args: Any) -> Any:
         needed = trained or any(isinstance(value, Tensor) and value.requires_grad for value in args)
         return checkpoint(call, *args) if needed else call(*args)
 

@@ -20,7 +20,7 @@ def record_states(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """While open, a forward pass fills the list: the first layer's input, then each layer's output, `[R, C, D]`."""
     states: list[Tensor] = []
 
-    def around(_: int, call: Callable[..., Any]) -> Callable[..., Any]:
+    def around(_: int, call: upstream.LayerCall) -> upstream.LayerCall:
         def record(*arguments: Any, **named: Any) -> Any:
             if not states:
                 states.append(arguments[0] if arguments else named["hidden_states"])
@@ -41,7 +41,7 @@ def measure_shift(run: Callable[[], Any], layer: nn.Module, columns: slice) -> T
     """
     found: list[Tensor] = []
 
-    def around(_: int, call: Callable[..., Any]) -> Callable[..., Any]:
+    def around(_: int, call: upstream.LayerCall) -> upstream.LayerCall:
         def twice(states_RCD: Tensor, *arguments: Any, **named: Any) -> Any:
             other_RCD = states_RCD.clone()
             other_RCD[:, columns].neg_()

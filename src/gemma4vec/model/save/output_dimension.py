@@ -18,8 +18,7 @@ _KEEPS = {"Normalize", "Dropout"}
 
 
 def recipe_dimension(model: schema.Model, config: dict[str, Any]) -> int | None:
-    """D of the model that a recipe makes on a base; `config` as `model.encoder.check_config.read_config` gives it.
-    None: unknown."""
+    """D of a recipe's model; None: unknown. `config` is a result of `model.encoder.check_config.read_config`."""
     if model.head is not None:
         return model.head.widths[-1]
     width = config.get("state_width")

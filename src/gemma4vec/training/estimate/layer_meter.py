@@ -6,7 +6,7 @@ layer is told from that of the next, compiled or not, checkpointed or not.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -98,7 +98,7 @@ class LayerMeter:
         self.compilable = arguments[0].compilable
         self.cells[self.compilable] += arguments[0].all_tokens
 
-    def _around(self, number: int, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _around(self, number: int, call: upstream.LayerCall) -> upstream.LayerCall:
         def measured(states: Tensor, *others: Any, **named: Any) -> Any:
             self._shared |= {t.untyped_storage().data_ptr(): t.detach() for t in _tensors((others, named))}
             if self.trained[number]:
