@@ -27,7 +27,7 @@ LayerCall = Callable[..., Any]
 # Oldest and newest minor version of each library: the lower bound of pyproject.toml and the pin of constraints.txt.
 TESTED_VERSIONS: Mapping[str, tuple[str, str]] = {
     "torch": ("2.11", "2.13"),
-    "transformers": ("5.20", "5.23"),
+    "transformers": ("5.23", "5.23"),
     "peft": ("0.19", "0.21"),
     "sentence-transformers": ("6.0", "6.2"),
 }

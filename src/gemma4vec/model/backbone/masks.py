@@ -51,7 +51,7 @@ def attention_mask(
     mask_RCC = seen_RCC | (itself_CC & ~real_RC[:, :, None])
     if shared:
         if not causal or prefix_RC is None:
-            raise ValueError("shared prefixes need causal attention, in which no token sees a later one")
+            raise ValueError("prefixes cannot be shared: attention is not causal")
         begun_RCS = (prefix_RC[:, :, None] == segments_RC[0, :shared]) & (prefix_RC >= 0)[:, :, None]
         if reach is not None:
             begun_RCS &= positions_RC[:, :, None] - positions_RC[0, :shared] <= reach.back
