@@ -276,8 +276,6 @@ class Backbone(nn.Module):
                 cheap (Korthikanti et al. 2022, arXiv:2205.05198, section 5). For compiled layers, the compiler chooses
                 what to keep within half of the memory. False switches checkpointing off.
         """
-        # With adapters, the library by default makes the embeddings require a gradient, which reentrant checkpoints
-        # need. Ours do not, and the backward pass would run through all frozen layers below the first adapted one.
         selective = how == "selective"
         if self.compiled and selective != self.selective:
             torch.compiler.reset()  # layers are planned again
@@ -291,6 +289,8 @@ class Backbone(nn.Module):
         if selective:
             settings["context_fn"] = partial(create_selective_checkpoint_contexts, _selective_policy)
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
+        # With adapters, the library by default makes the embeddings require a gradient, which reentrant checkpoints
+        # need. Ours do not, and the backward pass would run through all frozen layers below the first adapted one.
         self.model.disable_input_require_grads()
         for layer in self.layers:
             upstream.wrap_checkpointing(layer, partial(_checkpoint_if_needed, layer))
