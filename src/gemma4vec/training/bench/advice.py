@@ -11,10 +11,10 @@ from gemma4vec.model.backbone.compilation import choose_compile
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
-from gemma4vec.recipe.terms import Matching
 from gemma4vec.training.bench.model_flops import trains_inputs
 from gemma4vec.training.estimate.flops import step_flops
 from gemma4vec.training.tasks.micro_batches import lay_out_texts, texts_of
+from gemma4vec.training.terms.teachers import teachers_of
 
 _WORTH_SAYING = 1.03
 _ROWS = (64, 128, 256, 512, 1024)
@@ -80,7 +80,7 @@ def advise(recipe: schema.Recipe, number: int, built: EmbeddingModel, seen: Seen
 
 def _may_keep_tokens(stage: schema.Stage) -> bool:
     """Whether the task can do with tokens in place of texts: a teacher reads texts."""
-    return isinstance(stage.task, schema.Contrast) and not any(isinstance(x, Matching) for x in stage.task.terms)
+    return isinstance(stage.task, schema.Contrast) and not any(teachers_of(stage.task))
 
 
 def _second_passes(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Seen, now: float) -> list[Advice]:

@@ -23,7 +23,7 @@ from gemma4vec.training.engine.optimizer import MasterAdamW
 _NAME = re.compile(r"step-(\d{8})")
 
 
-# What the names of parameters begin with that a task trains beside the model (see `training.tasks.learned_parameters`).
+# What the names of parameters begin with that a task trains beside the model (see `training.terms`).
 BESIDE = "objective."
 
 

@@ -47,6 +47,7 @@ from gemma4vec.training.monitoring.stop_rule import check_rules
 from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.tasks.fit_memory import BatchMemory, DeviceMemory, Fit, device_memory, fit
 from gemma4vec.training.tasks.make_task import data_seed, make_task
+from gemma4vec.training.terms import TERMS
 
 Say = Callable[[str], None]
 # Enough to keep all cores busy; more would only take longer.
@@ -275,7 +276,7 @@ def _measure(model: _Model, number: int, data: TrainingData, reading: Reading, c
 def _task(model: _Model, stage: schema.Stage, data: TrainingData, number: int, built: EmbeddingModel) -> Task:
     seed = data_seed(model.recipe, number)
     if isinstance(stage.task, schema.Contrast):  # teachers are not opened for this: what they add is small
-        terms = tuple(term for term in stage.task.terms if term.kind != "matching")
+        terms = tuple(term for term in stage.task.terms if TERMS[term.kind].teacher(term) is None)
         kept = stage.task.model_copy(update={"terms": terms or (Nce(),)})
         stage = stage.model_copy(update={"task": kept})
     return make_task(

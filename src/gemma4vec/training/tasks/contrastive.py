@@ -22,21 +22,12 @@ from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import ExtraParameter, Loss
 from gemma4vec.training.tasks.fit_memory import device_memory, first_layouts, fit, needs_of
 from gemma4vec.training.tasks.grad_cache import encode_cached
-from gemma4vec.training.tasks.learned_parameters import ObjectiveParameters
-from gemma4vec.training.tasks.loss_terms import (
-    RowContext,
-    Vectors,
-    check_dropout,
-    check_scores,
-    check_terms,
-    gathered,
-    term_values,
-    wanted_views,
-    weighted_sum,
-)
 from gemma4vec.training.tasks.micro_batches import lay_out_texts, shares_beginnings
-from gemma4vec.training.tasks.teachers import knowing, open_teachers, taught
 from gemma4vec.training.tasks.text_hashes import text_keys
+from gemma4vec.training.terms.base import Vectors
+from gemma4vec.training.terms.checks import check_dropout, check_scores, check_terms, second_views
+from gemma4vec.training.terms.contrast_loss import ContrastLoss, RowContext, gather_vectors
+from gemma4vec.training.terms.teachers import encode_ahead, open_teachers
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,7 @@ class ContrastBatch:
     teachers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
-    def said(self) -> RowContext:
+    def row_context(self) -> RowContext:
         """Sources and scores of all rows."""
         return RowContext.of(self.texts.sources, self.texts.scores, self.hard_negatives)
 
@@ -95,7 +86,7 @@ class ContrastTask:
         self.share = shares_beginnings(stage.layout, built.encoder)
         self.device = built.encoder.backbone.device.type
         self.stage = stage
-        self.objective = stage.task
+        self.settings = stage.task
         self.rows = rows
         self.tokeniser = built.tokeniser
         self.read = built.read
@@ -110,8 +101,8 @@ class ContrastTask:
         self.cached = stage.layout.grad_cache is True
         self.world = World()
         self.teachers = open_teachers(stage.task, rows, built.encoder.dimension, self.world, say)
-        sizes = {label: teacher.dimension for label, (_, teacher) in self.teachers.items()}
-        self.learned = ObjectiveParameters(stage.task, built.encoder.dimension, sizes, built.encoder.backbone.device)
+        sizes = {label: teacher.model.dimension for label, teacher in self.teachers.items()}
+        self.objective = ContrastLoss(stage.task, built.encoder.dimension, sizes, built.encoder.backbone.device)
 
     @property
     def rows_per_batch(self) -> int:
@@ -124,20 +115,20 @@ class ContrastTask:
         drawn_batches = batches(
             self.rows,
             size=stage.batch.rows,
-            hard_negatives=self.objective.hard_negatives,
+            hard_negatives=self.settings.hard_negatives,
             seed=self.seed,
             start=start,
             group_rows=stage.batch.group_rows,
             distinct=stage.batch.distinct,
         )
         if self.world.size == 1:  # else all is known beforehand
-            drawn_batches = knowing(self.teachers.values(), drawn_batches, stage.batch.rows)
+            drawn_batches = encode_ahead(self.teachers.values(), drawn_batches, stage.batch.rows)
         for drawn in drawn_batches:
             yield self.prepare(drawn)
 
     def extra_parameters(self) -> dict[str, ExtraParameter]:
         """A learned temperature, and projections to teachers."""
-        return self.learned.own
+        return self.objective.extra_parameters()
 
     def plan_memory(self, built: EmbeddingModel, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Choose by the first batch whether activations are kept or computed again, and micro-batches that fit."""
@@ -158,7 +149,7 @@ class ContrastTask:
 
     def prepare(self, drawn: RowBatch) -> ContrastBatch:
         """Tokenise and lay out a batch of rows, or this process's share of it."""
-        n, k = len(drawn.queries), self.objective.hard_negatives
+        n, k = len(drawn.queries), self.settings.hard_negatives
         flat_negatives = [document for documents in drawn.negatives for document in documents]
         own = self.world.share(n)
         prompts_N = [self.source_prompts.get(name, self.prompts) for name in drawn.sources] or [self.prompts] * n
@@ -181,8 +172,8 @@ class ContrastTask:
             positive_keys_N=text_keys(drawn.positives),
             negative_keys_NK=text_keys(flat_negatives).view(len(drawn.queries), k),
             texts=drawn,
-            teachers={label: taught(term, teacher, drawn) for label, (term, teacher) in self.teachers.items()},
-            views={name: self._lay_out(again[name]) for name in wanted_views(self.objective)},
+            teachers={label: teacher.vectors(drawn) for label, teacher in self.teachers.items()},
+            views={name: self._lay_out(again[name]) for name in second_views(self.settings)},
         )
 
     def loss(self, built: EmbeddingModel, batch: ContrastBatch) -> Loss:
@@ -194,12 +185,12 @@ class ContrastTask:
         views = {name: self._encode(built, layouts) for name, layouts in batch.views.items()}
         vectors = Vectors(queries_ND, positives_ND, negatives_MD.view(n, k, -1) if k else None, views)
         if self.world.size > 1:
-            vectors = gathered(vectors, self.world.counts(batch.rows))
-        values = term_values(self.objective, vectors, keys, self.learned, batch.teachers, batch.said)
+            vectors = gather_vectors(vectors, self.world.counts(batch.rows))
+        values = self.objective.values(vectors, keys, batch.teachers, batch.row_context)
         layouts, part = batch.layouts, 1.0 / self.world.size
-        temperature = self.learned.temperature()
+        temperature = self.objective.temperature.now()
         return Loss(
-            weighted_sum(self.objective, values, batch.said) * part,
+            self.objective.weighted_sum(values, batch.row_context) * part,
             tokens=sum(layout.real_tokens for layout in layouts),
             rows=n,
             padding_share=padding_share(layouts),
