@@ -113,7 +113,7 @@ def one_step(arguments: argparse.Namespace) -> dict[str, Any]:
             "budget": {"steps": 1},
         }
     )
-    task = ContrastTask(stage, made_rows(arguments.rows), built, max_tokens=TOKENS, seed=0)
+    task = ContrastTask.make(stage, made_rows(arguments.rows), built, max_tokens=TOKENS, seed=0)
     optimiser = MasterAdamW(built.trainable(), stage.optimiser)
     built.encoder.train()
     keep_freed_memory()

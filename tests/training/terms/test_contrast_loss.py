@@ -150,7 +150,7 @@ def test_terms_that_a_model_cannot_have_are_refused_with_key_and_limit(base: Pat
     long = schema.Contrast.model_validate({"terms": [{"kind": "gor", "matryoshka": [dimension, dimension + 1]}]})
     wanted = rf"task\.terms\.0\.matryoshka: {dimension + 1} is above the model's {dimension} dimensions"
     with pytest.raises(InputError, match=wanted):
-        ContrastTask(stage.settings.model_copy(update={"task": long}), rows(), stage.built, max_tokens=48, seed=0)
+        ContrastTask.make(stage.settings.model_copy(update={"task": long}), rows(), stage.built, max_tokens=48, seed=0)
 
 
 @pytest.mark.parametrize(("head", "length"), [({"widths": [32, 6]}, 6), (None, 32)])

@@ -152,7 +152,7 @@ def test_a_stage_learns_from_scores_and_refuses_rows_without_them(base: Path, tm
     task = schema.Contrast.model_validate({"terms": terms, "hard_negatives": 2, "temperature": 0.1})
     settings = plain.settings.model_copy(update={"task": task})
     with pytest.raises(InputError, match=r"task\.terms\.0: kl learns from the rows' `scores`, and 1 of 24 rows have"):
-        ContrastTask(settings, scored_rows(), plain.built, max_tokens=48, seed=0)
+        ContrastTask.make(settings, scored_rows(), plain.built, max_tokens=48, seed=0)
     with pytest.raises(InputError, match=r"stages\.2\.task\.terms\.0: .* first row 8 \('.*'\); add them \(gemma4vec"):
         check_data(2, settings, TrainingData(scored_rows()))
     some = scored_rows()
@@ -160,7 +160,7 @@ def test_a_stage_learns_from_scores_and_refuses_rows_without_them(base: Path, tm
     weighed = [term | {"source_weights": {"without": 0}} for term in terms]
     task = schema.Contrast.model_validate({"terms": weighed, "hard_negatives": 2, "temperature": 0.1})
     settings = plain.settings.model_copy(update={"task": task})
-    plain.task = ContrastTask(settings, parts, plain.built, max_tokens=48, seed=0)
+    plain.task = ContrastTask.make(settings, parts, plain.built, max_tokens=48, seed=0)
     check_data(0, settings, TrainingData(parts))
     train_stage(plain, seed=0)
     events = list(plain.run.events("step"))

@@ -11,8 +11,7 @@ from gemma4vec.model.backbone.compilation import choose_compile
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
-from gemma4vec.training.bench.model_flops import trains_inputs
-from gemma4vec.training.estimate.flops import step_flops
+from gemma4vec.training.engine.flops import layout_flops, trains_inputs
 from gemma4vec.training.tasks.micro_batches import lay_out_texts, texts_of
 from gemma4vec.training.terms.teachers import teachers_of
 
@@ -104,7 +103,7 @@ def operations(built: EmbeddingModel, groups: Sequence[Sequence[PackedBatch]], f
     total = 0.0
     for one in (layout for group in groups for layout in group):
         rows, columns = one.input_ids_RC.shape
-        total += sum(step_flops(backbone, rows * columns, columns + one.shared, first_trained).values())
+        total += layout_flops(backbone, rows * columns, columns + one.shared, first_trained).total
     return total
 
 

@@ -5,7 +5,7 @@ Nothing is kept.
 
 The roofline (Williams et al. 2009, doi 10.1145/1498765.1498785): a step takes at least its operations over the rate of
 a large matrix product on this machine, and at least its bytes over the rate of a large copy; the larger is the floor.
-Operations are those that the documents need (`training.bench.model_flops`: no padding, attention to what is seen,
+Operations are those that the documents need (`training.engine.flops`: no padding, attention to what is seen,
 nothing twice); bytes are the weights, read in each micro-batch once forward and, as far as the gradient goes, backward.
 """
 
@@ -34,13 +34,13 @@ from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import dump_recipe
 from gemma4vec.training.bench.advice import Seen, advise
-from gemma4vec.training.bench.model_flops import first_trained_layer, needed_operations, prediction_operations
 from gemma4vec.training.bench.time_split import split
+from gemma4vec.training.engine.flops import document_flops, first_trained_layer, prediction_flops
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
 from gemma4vec.training.engine.prefetch import Prefetcher
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, peak_since_start, start_peak
 from gemma4vec.training.engine.progress_line import ProgressLine
-from gemma4vec.training.engine.task import Loss
+from gemma4vec.training.engine.task import Loss, MemoryPlan
 from gemma4vec.training.loop import Stage, prepare_model
 from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.tasks.make_task import make_task
@@ -95,8 +95,8 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
         stage = Stage(number, settings, task, built, run, None, ProgressLine("bench"))
         say("preparing: the probe, and compilation where the recipe has it")
         started = time.perf_counter()
-        prepare_model(stage)
-        measured = _Measurement(stage, seconds, say)
+        plan = prepare_model(stage)
+        measured = _Measurement(stage, plan, seconds, say)
         try:
             measured.run(time.perf_counter() - started)
         except KeyboardInterrupt:
@@ -109,8 +109,8 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
 class _Measurement:
     """The steps of one stage, timed one by one, and one more under the profiler."""
 
-    def __init__(self, stage: Stage, seconds: float, say: Say):
-        self.stage, self.limit, self.say = stage, seconds, say
+    def __init__(self, stage: Stage, plan: MemoryPlan, seconds: float, say: Say):
+        self.stage, self.plan, self.limit, self.say = stage, plan, seconds, say
         self.first_trained = first_trained_layer(stage.built)
         self.optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser, stage.task.extra_parameters())
         self.steps: list[Step] = []
@@ -123,7 +123,7 @@ class _Measurement:
     def run(self, prepare_seconds: float) -> None:
         """Warm up, measure, profile."""
         self.prepare_seconds = prepare_seconds
-        ahead = Prefetcher(self.stage.task.batches(0), lambda: None)
+        ahead = Prefetcher(self.stage.task.batches(0, self.plan), lambda: None)
         watched = start_peak()  # loading the base, or unpacking it, is no part of it
         try:
             self.first_step = self._step(ahead).seconds
@@ -160,8 +160,8 @@ class _Measurement:
         layouts = [layout for batch in batches for layout in batch.layouts]
         tokens = sum(loss.tokens for loss in losses)
         padding = sum(loss.padding_share * loss.tokens for loss in losses) / max(1, tokens)
-        predicted = prediction_operations(self.stage.task, batches)
-        operations = predicted + sum(needed_operations(self.stage.built, layouts, predicts=predicted > 0).values())
+        predicted = _prediction_flops(self.stage.task, batches)
+        operations = predicted + document_flops(self.stage.built, layouts, predicts=predicted > 0).total
         return Step(
             taken + seconds,
             ahead.waited - waited,
@@ -200,6 +200,14 @@ class _Measurement:
         self.say(f"layers run uncompiled from here on: {reason}")
 
 
+def _prediction_flops(task: Any, batches: Sequence[Any]) -> float:
+    """Operations of a vocabulary's products, in a task that predicts tokens."""
+    head = getattr(task, "head", None)
+    if head is None:
+        return 0.0
+    return prediction_flops(head.weight_VD, sum(len(targets) for batch in batches for targets in batch.targets))
+
+
 def _clock() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -228,12 +236,12 @@ def _result(
     task: Any = measured.stage.task
     backbone = built.encoder.backbone
     faster = "bfloat16" if choose_dtype(device, "auto").dtype == torch.bfloat16 else "float32"
-    groups = [getattr(b, "groups", [b.layouts]) for b in islice(task.batches(0), _LOOKED_AT)]
+    groups = [getattr(b, "groups", [b.layouts]) for b in islice(task.batches(0, measured.plan), _LOOKED_AT)]
     seen = Seen(
         groups=[group for batch in groups for group in batch],
         first_trained=measured.first_trained,
         compiled=backbone.compiled,
-        shared=bool(getattr(task, "share", False)),
+        shared=bool(getattr(task, "shares_prefix", False)),
         shareable=built.encoder.unshareable(training=True) is None,
         waited=waited,
         element_wise=work["element-wise"],

@@ -68,7 +68,7 @@ def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: in
     tokens = statistics.fmean(sum(layout.real_tokens for layout in layouts) for layouts in drawn)
     every = [layout for layouts in drawn for layout in layouts]
     all_cells = sum(layout.all_tokens for layout in every)
-    share = bool(getattr(task, "share", False))
+    share = bool(getattr(task, "shares_prefix", False))
     by_layout = padding_by_layout(groups, layout, share=share) if layout is not None else {}
     return Reading(
         batches=len(drawn),

@@ -34,13 +34,13 @@ from gemma4vec.model.encoder.check_config import check_recipe, read_config
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
 from gemma4vec.training.engine.base_files import BaseFiles, base_files
+from gemma4vec.training.engine.flops import Flops, layout_flops, trains_inputs
 from gemma4vec.training.engine.optimizer import MasterAdamW
 from gemma4vec.training.engine.parameter_count import Parameters, count_parameters
 from gemma4vec.training.engine.process_memory import keep_freed_memory, release_memory
 from gemma4vec.training.engine.step_budget import known_steps
 from gemma4vec.training.engine.task import Task
 from gemma4vec.training.estimate.data import Reading, one_micro_batch, read_batches
-from gemma4vec.training.estimate.flops import step_flops
 from gemma4vec.training.estimate.layers import Costs, Measured, measure_layers, total
 from gemma4vec.training.estimate.memory import Memory, kept_bytes, memory_on_gpu, training_memory
 from gemma4vec.training.monitoring.stop_rule import check_rules
@@ -70,7 +70,7 @@ class StageEstimate:
     fit: Fit
     memory: Memory
     gpu_memory: Memory
-    flops: dict[str, float]
+    flops: Flops
     batches_per_step: int
     tokens_per_step: float
     seconds_per_step: float
@@ -213,11 +213,12 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData, say: Say) ->
     passes = 1.0 + (_SECOND_FORWARD[model.recipe.model.train] if found.cached else 0.0)
     computing = passes * total(measured.seconds, model.kinds, reading.cells)
     seconds = accumulate * (computing + reading.seconds) + update
-    flops = step_flops(
+    flops = layout_flops(
         model.whole.encoder.backbone,
         reading.all_cells * accumulate,
         reading.columns,
         model.parameters.first_trained,
+        trains_below=trains_inputs(model.whole),
     )
     tokens = accumulate * reading.tokens
     return StageEstimate(
@@ -228,7 +229,7 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData, say: Say) ->
         fit=found,
         memory=memory,
         gpu_memory=gpu_memory,
-        flops=dict(flops),
+        flops=flops,
         batches_per_step=accumulate,
         tokens_per_step=tokens,
         seconds_per_step=seconds,
@@ -280,7 +281,13 @@ def _task(model: _Model, stage: schema.Stage, data: TrainingData, number: int, b
         kept = stage.task.model_copy(update={"terms": terms or (Nce(),)})
         stage = stage.model_copy(update={"task": kept})
     return make_task(
-        stage, data, built, lambda: _head(model, built), max_tokens=model.recipe.model.max_tokens, seed=seed
+        stage,
+        data,
+        built,
+        lambda: _head(model, built),
+        max_tokens=model.recipe.model.max_tokens,
+        seed=seed,
+        pretokenize=False,
     )
 
 

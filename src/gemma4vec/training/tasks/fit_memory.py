@@ -7,7 +7,6 @@ GradCache has the plain path's gradients, and the token budget only says where a
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,15 +114,6 @@ def _advice(layout: schema.Layout, can_cache: bool) -> str:
     return "use a smaller batch.rows with more batch.accumulate" + (
         "" if layout.gradient_checkpointing is True else ", or layout.gradient_checkpointing=true"
     )
-
-
-def first_layouts(task: Any, layout: schema.Layout) -> list[PackedBatch]:
-    """The layouts of the first batch of a task (one with a `stage`), as they would be in other settings."""
-    stage, task.stage = task.stage, task.stage.model_copy(update={"layout": layout})
-    try:
-        return list(next(task.batches()).layouts)
-    finally:
-        task.stage = stage
 
 
 def needs_of(
