@@ -13,16 +13,16 @@ from tiny_run import RECIPE, make_stage, write_rows_file
 from gemma4vec.cli.main import execute
 from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.ledger.run_folder import list_runs
-from gemma4vec.machine import dtype
+from gemma4vec.machine import dtype, memory
 from gemma4vec.machine.device import DeviceChoice
+from gemma4vec.machine.memory import DeviceMemory
 from gemma4vec.model.backbone.lm_head import load_head
 from gemma4vec.recipe import schema
 from gemma4vec.training import run
 from gemma4vec.training.engine.task import MemoryPlan
 from gemma4vec.training.loop import train_stage
-from gemma4vec.training.tasks import fit_memory as room
 from gemma4vec.training.tasks.contrastive import ContrastTask
-from gemma4vec.training.tasks.fit_memory import BatchMemory, DeviceMemory, fit, needs_of
+from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit, needs_of
 from gemma4vec.training.tasks.make_task import make_task
 
 AUTO, ON, OFF = schema.Layout(), schema.Layout(grad_cache=True), schema.Layout(grad_cache=False)
@@ -31,15 +31,15 @@ LARGE = 200e9
 
 
 def test_what_fits_is_left_as_it_is() -> None:
-    assert fit(AUTO, NEEDS, DeviceMemory(30e9, LARGE)) == room.Fit(False, 2048)
-    assert fit(OFF, NEEDS, DeviceMemory(30e9, 31e9)) == room.Fit(False, 2048)
-    assert fit(ON, NEEDS, DeviceMemory(30e9, LARGE)) == room.Fit(True, 2048)
-    assert fit(ON, NEEDS, DeviceMemory(30e9, LARGE), can_cache=False) == room.Fit(False, 2048)
+    assert fit(AUTO, NEEDS, DeviceMemory(30e9, LARGE)) == Fit(False, 2048)
+    assert fit(OFF, NEEDS, DeviceMemory(30e9, 31e9)) == Fit(False, 2048)
+    assert fit(ON, NEEDS, DeviceMemory(30e9, LARGE)) == Fit(True, 2048)
+    assert fit(ON, NEEDS, DeviceMemory(30e9, LARGE), can_cache=False) == Fit(False, 2048)
 
 
 def test_auto_computes_again_what_is_half_of_all_memory_or_more_than_is_free() -> None:
-    for given_room in (DeviceMemory(30e9, 35e9), DeviceMemory(10e9, LARGE)):
-        found = fit(AUTO, NEEDS, given_room)
+    for given_memory in (DeviceMemory(30e9, 35e9), DeviceMemory(10e9, LARGE)):
+        found = fit(AUTO, NEEDS, given_memory)
         assert found.cached and found.tokens_per_forward == 2048 and "GradCache is on" in found.remark
     # One micro-batch of half the memory is kept as it is: computing it again would save nothing.
     assert not fit(AUTO, BatchMemory(1e6, 2048.0, 2048.0, 256, 0.0), DeviceMemory(4e9, 4e9)).cached
@@ -93,7 +93,7 @@ def test_a_stage_without_room_trains_to_the_same_losses(
                 stage.built, task.stage.layout, lambda other: task.lay_out_batch(rows, MemoryPlan(other)).layouts
             )
             free = 1.01 * needs.at_once(needs.row) / 0.9
-            monkeypatch.setattr(room, "memory_bytes", lambda: (int(1e12), int(free)))
+            monkeypatch.setattr(memory, "memory_bytes", lambda: (int(1e12), int(free)))
             assert needs.largest > needs.row
         train_stage(stage, seed=0)
         lines = stage.line.stream.getvalue().splitlines()  # type: ignore[attr-defined]
@@ -110,7 +110,7 @@ def test_a_stage_without_room_trains_to_the_same_losses(
     assert before["tokens_per_forward"] == 128 and before["grad_cache"] is False
     assert prepared["tokens_per_forward"] < 128 and prepared["grad_cache"] is True
     # A run that goes on where there is room again keeps what it began with.
-    monkeypatch.setattr(room, "memory_bytes", lambda: (int(1e12), int(1e12)))
+    monkeypatch.setattr(memory, "memory_bytes", lambda: (int(1e12), int(1e12)))
     stage = make_stage(base, tmp_path, batch={"rows": 16})
     kept = {name: prepared[name] for name in ("grad_cache", "tokens_per_forward")}
     assert stage.task.plan_memory(stage.built, prepared).fields() == kept
@@ -158,7 +158,7 @@ def test_a_run_on_a_poor_machine_says_why_once_and_trains_as_elsewhere(
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(dtype, "cpu_flags", lambda: {"avx2"})
     monkeypatch.setattr(run, "choose_device", lambda: DeviceChoice("cpu", "Example is too old: the CPU is used"))
-    monkeypatch.setattr(room, "memory_bytes", lambda: (int(1e12), 1))
+    monkeypatch.setattr(memory, "memory_bytes", lambda: (int(1e12), 1))
     found = losses(tmp_path / "poor", "stages.0.layout.compile=auto")
     lines = capsys.readouterr().err.splitlines()
     assert found == pytest.approx(usual, abs=1e-4)

@@ -18,7 +18,8 @@ from gemma4vec.model.backbone.compilation import choose_compile
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.training.loop import Stage, compile_for_training, train_stage
 from gemma4vec.training.tasks.contrastive import ContrastTask
-from gemma4vec.training.tasks.grad_cache import encode_cached, kept_bytes
+from gemma4vec.training.tasks.fit_memory import kept_bytes
+from gemma4vec.training.tasks.grad_cache import encode_cached
 
 TERMS = [
     {"kind": "nce", "matryoshka": [16, 8], "query_query": True, "symmetric": True},

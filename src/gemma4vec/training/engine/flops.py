@@ -76,10 +76,10 @@ def document_flops(built: EmbeddingModel, layouts: Sequence[PackedBatch], *, pre
     """Operations of the decoder layers that these documents need.
 
     No padding, no attention between documents and no recomputation; prefixes that documents share count once. A token
-    sees the tokens before it where attention is causal, and the window in a layer that has one. Where the readout is one
-    state of each document, the last layer needs keys and values of all tokens, but queries, attention and feed-forward
-    of these alone. A share of a machine's rate that is counted so cannot pass 100%. The second encoder of a readout
-    (`context`) is not counted.
+    sees the tokens before it where attention is causal, and the window in a layer that has one. Where the readout is
+    one state of each document, the last layer needs keys and values of all tokens, but queries, attention and
+    feed-forward of these alone. A share of a machine's rate that is counted so cannot pass 100%. The second encoder of
+    a readout (`context`) is not counted.
 
     Args:
         built: the model.

@@ -16,6 +16,7 @@ import torch
 from gemma4vec.data.loading.load_rows import TrainingData, load_sources
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
+from gemma4vec.machine.memory import DeviceMemory, device_memory
 from gemma4vec.model.backbone.compilation import CompileChoice, choose_compile, use_compile_cache
 from gemma4vec.model.backbone.families import text_config
 from gemma4vec.model.backbone.kernel_options import fast_paths
@@ -42,10 +43,10 @@ from gemma4vec.training.engine.step_budget import known_steps
 from gemma4vec.training.engine.task import Task
 from gemma4vec.training.estimate.data import Reading, one_micro_batch, read_batches
 from gemma4vec.training.estimate.layers import Costs, Measured, measure_layers, total
-from gemma4vec.training.estimate.memory import Memory, kept_bytes, memory_on_gpu, training_memory
+from gemma4vec.training.estimate.memory import Memory, activation_bytes, memory_on_gpu, training_memory
 from gemma4vec.training.monitoring.stop_rule import check_rules
 from gemma4vec.training.preflight import refuse_early
-from gemma4vec.training.tasks.fit_memory import BatchMemory, DeviceMemory, Fit, device_memory, fit
+from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit
 from gemma4vec.training.tasks.make_task import data_seed, make_task
 from gemma4vec.training.terms import TERMS
 
@@ -238,7 +239,7 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData, say: Say) ->
 
 
 def _fit(model: _Model, stage: schema.Stage, reading: Reading, memory: Memory) -> Fit:
-    """What the run will do for want of memory, if it is as much as now."""
+    """What the run will do about memory, if as much is free as now."""
     cells, parameters = sum(reading.largest_cells.values()), model.parameters
     needs = BatchMemory(
         per_cell=memory.activations / cells,
@@ -247,8 +248,8 @@ def _fit(model: _Model, stage: schema.Stage, reading: Reading, memory: Memory) -
         row=min(stage.layout.row_tokens, reading.largest_layout),
         fixed=float(parameters.trainable_bytes) + memory.optimiser,
     )
-    room = device_memory(torch.device(model.device))
-    left = DeviceMemory(max(0.0, room.free - memory.weights), room.total)  # the weights are not there yet
+    device = device_memory(torch.device(model.device))
+    left = DeviceMemory(max(0.0, device.free - memory.weights), device.total)  # the weights are not loaded yet
     return fit(stage.layout, needs, left, can_cache=isinstance(stage.task, schema.Contrast))
 
 
@@ -326,7 +327,7 @@ def _memory(
 
     buffers = None
     if measured.peak_bytes is not None:
-        shallow = kept_bytes(measured.kept_bytes, measured.kinds, measured.peak_cells, inputs, checkpointing)
+        shallow = activation_bytes(measured.kept_bytes, measured.kinds, measured.peak_cells, inputs, checkpointing)
         buffers = max(0.0, measured.peak_bytes - shallow)
     here, gpu = training(measured.kept_bytes, buffers), training(measured.eager_kept_bytes, None)
     return here, memory_on_gpu(gpu, min(here.activations, gpu.activations))

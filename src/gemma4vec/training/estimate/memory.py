@@ -7,12 +7,12 @@ checkpointing only the layers' inputs do, and one layer at a time is computed ag
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gemma4vec.machine.memory import GB
 from gemma4vec.model.backbone.meta_model import Kind
 from gemma4vec.training.engine.parameter_count import Parameters
 from gemma4vec.training.estimate.data import Reading, one_micro_batch
 from gemma4vec.training.estimate.layers import Costs, total
 
-GB = 1e9
 GPU_SIZES_GB = (16, 24, 40, 80)
 # CUDA's own context and libraries on a card (measured by others at 0.4 to 0.8 GB), and what fragmentation leaves over.
 _CUDA_CONTEXT = 0.6 * GB
@@ -74,7 +74,7 @@ def training_memory(
         accumulate: batches in an optimiser step.
         framework: bytes of the process without all this.
     """
-    activations = kept_bytes(kept, kinds, reading.largest_cells, input_bytes, checkpointing)
+    activations = activation_bytes(kept, kinds, reading.largest_cells, input_bytes, checkpointing)
     if buffers is None:
         cells = one_micro_batch(reading).largest_cells
         none = total(kept, [], cells)
@@ -94,7 +94,7 @@ def training_memory(
     )
 
 
-def kept_bytes(
+def activation_bytes(
     kept: Costs, kinds: Sequence[Kind], cells: dict[bool, float], input_bytes: float, checkpointing: bool
 ) -> float:
     """What layers of these kinds, and all else, keep until the backward pass."""

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from gemma4vec.data.batching.batches import RowBatch, batches
 from gemma4vec.data.rows.rows import Row
+from gemma4vec.machine.memory import device_memory
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_share
 from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import ExtraParameter, Loss, MemoryPlan
-from gemma4vec.training.tasks.fit_memory import device_memory, fit, needs_of
+from gemma4vec.training.tasks.fit_memory import fit, needs_of
 from gemma4vec.training.tasks.grad_cache import encode_cached
 from gemma4vec.training.tasks.micro_batches import lay_out_texts, shares_beginnings
 from gemma4vec.training.tasks.row_reader import RowReader

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gemma4vec.errors import InputError
+from gemma4vec.machine.memory import device_memory
 from gemma4vec.machine.transfer import to_device
 from gemma4vec.model.backbone.lm_head import LanguageModelHead
 from gemma4vec.model.encoder.build import EmbeddingModel
@@ -31,7 +32,7 @@ from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Prompted
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import ExtraParameter, Loss, MemoryPlan
-from gemma4vec.training.tasks.fit_memory import device_memory, fit, needs_of
+from gemma4vec.training.tasks.fit_memory import fit, needs_of
 from gemma4vec.training.tasks.micro_batches import lay_out_texts
 
 
