@@ -23,6 +23,7 @@ from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
 from gemma4vec.evaluation.scoring.evaluate import evaluate
+from gemma4vec.evaluation.scoring.guards import check_allowed
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder
@@ -178,6 +179,7 @@ def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite, say: Say) -> None
     if (run.evaluation("trained", suite.name) / "metrics.json").exists() and (index / "meta.json").exists():
         return
     embedder = Embedder.load(run.path, notice=say)
+    check_allowed(embedder, [suite], notice=say)  # before the texts are embedded
     report = _spoken(say)
     vectors_MD = embedder.encode_document(suite.corpus, progress=lambda done, total: report("documents", done, total))
     folder = run.evaluation("trained", suite.name)

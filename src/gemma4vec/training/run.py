@@ -18,6 +18,7 @@ from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.environment import environment
+from gemma4vec.ledger.final_suites import is_final
 from gemma4vec.ledger.recording import drop_by_rule, record_run
 from gemma4vec.ledger.records import parents_of
 from gemma4vec.ledger.run_folder import RunFolder
@@ -275,6 +276,8 @@ class Trainer:
         if folder is None:
             raise InputError("evaluation is asked for, but there is no suite; name one as evaluation.suite")
         suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
+        if is_final(suite.fingerprint, suite.role):
+            raise InputError(f"evaluation.suite: {suite.name} is a final suite, not for checkpoints; name a dev suite")
         check_suite_memory(suite, self.embedder("checkpoint"), DEPTH)
         self.say(forecast(suite.name, suite.fingerprint, len(suite.queries)).sentence())
 

@@ -98,7 +98,7 @@ def _evaluate(
             out = run.evaluation(one.name, suite.name)
             result = None if again else load_same(out, suite.fingerprint, model.fingerprint)
             if result is None:
-                result = evaluate(model, suite, out, name=one.name, run=run, look_again=look_again)
+                result = evaluate(model, suite, out, name=one.name, run=run, look_again=look_again, notice=notice)
             found.setdefault(suite.name, {})[one.stage, one.step] = result
             notice(f"{one.name} on {suite.name}: {result.metric} {result.mean[result.metric]:.4f}")
     return found

@@ -47,6 +47,7 @@ class Embedder:
     Attributes:
         tokens_per_forward: cells of one micro-batch, which changes speed and memory alone.
         compiles_from: characters of a job from which on layers are compiled for it, once.
+        folder: that the model was opened from; None for a base and for one that is being trained.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Embedder:
         fingerprint: str,
         max_tokens: int,
         settings: dict[str, Any] | None = None,
+        folder: Path | None = None,
         notice: Callable[[str], None] = lambda line: None,
     ):
         self.encoder = built.encoder
@@ -66,6 +68,7 @@ class Embedder:
         self.name = name
         self.fingerprint = fingerprint
         self.max_tokens = max_tokens
+        self.folder = folder
         self._settings = settings or {}
         self._compiled: bool | None = None
         self._notice = notice
@@ -213,6 +216,7 @@ class SentenceTransformerEmbedder:
             self.model.max_seq_length = limit
         self.name = name
         self.fingerprint = fingerprint
+        self.folder = Path(path)
         self.dtype = dtype
 
     @property

@@ -4,8 +4,8 @@ Every step leaves its result in the run folder and is skipped where it is there 
 """
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class CellJob:
         control: the control's run folder, for the stop rule.
         at_end: the rule looks at the end of training, not during it.
         save: write the merged model, and evaluate it on the final suites.
+        look_again: why an unfrozen recipe may be scored on a final suite, by the suite's folder.
     """
 
     run: str
@@ -61,6 +62,7 @@ class CellJob:
     control: str | None = None
     at_end: bool = False
     save: bool = False
+    look_again: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_cell(job: CellJob, say: Say) -> None:
@@ -83,14 +85,14 @@ def _steps(job: CellJob, run: RunFolder, say: Say) -> None:
         trainer = _train(job, run, recipe, say)
     if _missing(run, job.dev) or (_missing(run, job.final) and not job.save):
         trainer = trainer or _reopened(run, recipe, say)
-        _evaluate_all(run, trainer.embedder(TRAINED), job.dev if job.save else [*job.dev, *job.final], say)
+        _evaluate_all(job, run, trainer.embedder(TRAINED), job.dev if job.save else [*job.dev, *job.final], say)
     if job.at_end:
         _end_where_too_far_below(job, run)
     if job.save and job.final and _missing(run, job.final):
         if not (run.model / "gemma4vec.json").exists():
             (trainer or Trainer(run, resolve_base(recipe.model.base, notice=say), say)).save()
         del trainer
-        _evaluate_all(run, Embedder.load(run.path, notice=say), job.final, say)
+        _evaluate_all(job, run, Embedder.load(run.path, notice=say), job.final, say)
 
 
 def _train(job: CellJob, run: RunFolder, recipe: Recipe, say: Say) -> Trainer:
@@ -124,7 +126,7 @@ def _rule(job: CellJob, run: RunFolder, trainer: Trainer, shares: Sequence[float
         return None
 
     def look() -> tuple[float, dict[str, Any]]:
-        results = _evaluate_all(run, trainer.embedder(SHARE), job.dev, print, name=SHARE)
+        results = _evaluate_all(job, run, trainer.embedder(SHARE), job.dev, print, name=SHARE)
         score = sum(result.mean[job.metric] for result in results) / len(results)
         fields: dict[str, Any] = {"suite": results[0].suite, job.metric: score}
         reason = _too_far_below(job, results, SHARE)
@@ -193,14 +195,15 @@ def _missing(run: RunFolder, suites: Sequence[str]) -> bool:
 
 
 def _evaluate_all(
-    run: RunFolder, model: EmbedderLike, suites: Sequence[str], say: Say, name: str = TRAINED
+    job: CellJob, run: RunFolder, model: EmbedderLike, suites: Sequence[str], say: Say, name: str = TRAINED
 ) -> list[Result]:
     results = []
     for path in suites:
         suite = load_suite(Path(path))
         folder = run.evaluation(name, suite.name)
         if not (folder / "metrics.json").exists() or name == SHARE:
-            result = evaluate(model, suite, folder, name=name)
+            words = job.look_again.get(path, "")
+            result = evaluate(model, suite, folder, name=name, run=run, look_again=words, notice=say)
             say(f"{suite.name}: nDCG@10 {result.mean['ndcg@10']:.4f}")
         results.append(load_result(folder))
     return results
