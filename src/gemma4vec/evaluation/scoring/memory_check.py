@@ -181,8 +181,8 @@ def _check_disk(name: str, plan: Plan) -> None:
     if plan.on_disk > free:
         raise InputError(
             f"{name}: its document vectors take {format_bytes(plan.on_disk)} of disk while it is evaluated, "
-            f"{format_bytes(free)} are free in {cache()}; free some, set GEMMA4VEC_CACHE to another disk, or use a part of the suite "
-            "(max_documents in a list of suites, docs/evaluation.md)"
+            f"{format_bytes(free)} are free in {cache()}; free some, set GEMMA4VEC_CACHE to another disk, or use "
+            "a part of the suite (max_documents in a list of suites, docs/evaluation.md)"
         )
 
 
