@@ -52,7 +52,7 @@ from gemma4vec.training.engine.step_budget import StepBudget, known_steps, step_
 from gemma4vec.training.engine.task import Loss, MemoryPlan, Task
 from gemma4vec.training.monitoring.stop_rule import StageRule
 from gemma4vec.training.monitoring.weight_snapshots import evaluation_due, hash_of_weights, save_snapshot, snapshot_due
-from gemma4vec.training.tasks.micro_batches import shares_beginnings
+from gemma4vec.training.tasks.micro_batches import can_share_prefix
 
 # Tokens in the first compiled forward. Few, because memory is planned only afterwards; one graph serves any height.
 _PROBED = 2048
@@ -200,7 +200,7 @@ def prepare_model(stage: Stage) -> MemoryPlan:
 
 def _probe_compiled(encoder: TextEncoder, layout: schema.Layout) -> probe.Probe:
     """Run compiled layers for the first time: the probe in the width that is trained, and a small backward pass."""
-    backbone, shares = encoder.backbone, shares_beginnings(layout, encoder)
+    backbone, shares = encoder.backbone, can_share_prefix(layout, encoder)
     rows = min(layout.tokens_per_forward // layout.row_tokens, max(2, _PROBED // layout.row_tokens))
     found = probe.check(backbone, max(1, rows), layout.row_tokens)
     probe.pass_back(backbone, layout.row_tokens, share=shares, only_ends=encoder.readout.only_ends)

@@ -16,7 +16,7 @@ from gemma4vec.model.packing.packed_batch import Tokens, packed, padded, padding
 from gemma4vec.recipe import schema
 from gemma4vec.training.tasks.micro_batches import (
     RECTANGLE_COST,
-    cuts,
+    cut_rectangles,
     lay_out_texts,
     padded_by_length,
     padding_by_layout,
@@ -68,7 +68,7 @@ def test_the_cuts_are_the_cheapest(lengths: list[int], budget: int) -> None:
         return total
 
     every = [list(places) for n in range(len(between) + 1) for places in itertools.combinations(between, n)]
-    found = cuts(ordered, budget)
+    found = cut_rectangles(ordered, budget)
     assert [at for one in found for at in range(*one)] == list(range(len(ordered)))
     computed = sum((end - start) * ordered[start] + budget / RECTANGLE_COST for start, end in found)
     assert computed <= min(map(cost, every)) + 1e-9  # less where a full rectangle is followed by a narrower one

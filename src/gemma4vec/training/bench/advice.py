@@ -1,7 +1,7 @@
-"""What would make a recipe train faster: switches of the recipe, with what each would save by count.
+"""Switches of a recipe that would make it train faster, with the factor that each promises.
 
-Factors are counted, not measured: cells and operations of the same batches laid out another way. A factor of 1.2 means
-a fifth more tokens a second, if time goes with operations.
+Factors are counted, not measured: operations of the same batches laid out in another way. A factor of 1.2 means a fifth
+more tokens a second, if time is proportional to operations.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _GPU_TOKENS = 16_384
 
 @dataclass(frozen=True)
 class Advice:
-    """One switch: what to write, the factor that it promises (None: it cannot be counted), and why."""
+    """One switch: what to write, the promised factor (None: it cannot be counted), and why."""
 
     change: str
     factor: float | None
@@ -32,14 +32,19 @@ class Advice:
 
 @dataclass(frozen=True)
 class Seen:
-    """What was measured of the recipe as it is.
+    """Measurements of the recipe as it is.
 
     Attributes:
-        groups: layouts of some batches, each list texts that share a forward.
-        shared: whether beginnings are held once.
-        shareable: whether they might be.
-        waited: share of the time in which batches were waited for.
-        element_wise: share of element-wise work.
+        groups: layouts of some batches; each list has the texts of one group.
+        first_trained: number of the lowest trained layer.
+        compiled: whether layers ran compiled.
+        shared: whether prefixes that texts share are computed once.
+        shareable: whether they could be.
+        waited: share of the time spent waiting for batches.
+        element_wise: share of the time spent on element-wise work.
+        device: kind of device.
+        dtype: of the base.
+        faster_dtype: the dtype that this machine computes fastest.
     """
 
     groups: Sequence[Sequence[PackedBatch]]
@@ -55,7 +60,7 @@ class Seen:
 
 
 def advise(recipe: schema.Recipe, number: int, built: EmbeddingModel, seen: Seen) -> list[Advice]:
-    """Switches that are worth trying, the largest promised factor first."""
+    """Switches worth trying, the largest promised factor first."""
     stage, key = recipe.stages[number], f"stages.{number}."
     layout = stage.layout
     now = operations(built, seen.groups, seen.first_trained)
@@ -66,7 +71,7 @@ def advise(recipe: schema.Recipe, number: int, built: EmbeddingModel, seen: Seen
         share = f"element-wise work takes {seen.element_wise:.0%}; compiled it is fused"
         found.append(Advice(f"{key}layout.compile=true", None, share))
     found += _second_passes(layout, key, built, seen, now)
-    if seen.waited > _WAITING and stage.batch.tokenise == "each_time" and _may_keep_tokens(stage):
+    if seen.waited > _WAITING and stage.batch.tokenise == "each_time" and _can_pretokenize(stage):
         why = f"batches are waited for {seen.waited:.0%} of the time"
         found.append(Advice(f"{key}batch.tokenise=once", 1 / (1 - seen.waited), why))
     cut = any(len(group) > 1 for group in seen.groups)
@@ -77,13 +82,13 @@ def advise(recipe: schema.Recipe, number: int, built: EmbeddingModel, seen: Seen
     return sorted(found, key=lambda one: -(one.factor or 1.0))
 
 
-def _may_keep_tokens(stage: schema.Stage) -> bool:
-    """Whether the task can do with tokens in place of texts: a teacher reads texts."""
+def _can_pretokenize(stage: schema.Stage) -> bool:
+    """Whether rows can be stored as tokens: a teacher needs their texts."""
     return isinstance(stage.task, schema.Contrast) and not any(teachers_of(stage.task))
 
 
 def _second_passes(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Seen, now: float) -> list[Advice]:
-    """What is computed a second time: checkpointed layers, and with GradCache the whole forward pass."""
+    """Switches that avoid a second computation: of checkpointed layers, or of the whole forward pass (GradCache)."""
     layers = len(built.encoder.backbone.layers)
     forward = operations(built, seen.groups, layers)
     again = {}
@@ -98,7 +103,7 @@ def _second_passes(layout: schema.Layout, key: str, built: EmbeddingModel, seen:
 
 
 def operations(built: EmbeddingModel, groups: Sequence[Sequence[PackedBatch]], first_trained: int) -> float:
-    """Operations of these layouts as they are computed: padding, and attention over whole rows, included."""
+    """Operations of layouts as they are computed: with padding, and attention over whole rows."""
     backbone = built.encoder.backbone
     total = 0.0
     for one in (layout for group in groups for layout in group):
@@ -138,7 +143,7 @@ def _layouts(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Seen,
 
 
 def _upper_layers(recipe: schema.Recipe, built: EmbeddingModel, seen: Seen, now: float) -> list[Advice]:
-    """LoRA on the last third of the layers: the backward pass ends there. It changes what is learned."""
+    """LoRA on the last third of the layers only, where the backward pass then ends. It changes what is learned."""
     layers = len(built.encoder.backbone.layers)
     last = max(1, layers // 3)
     if recipe.model.lora is None or layers - seen.first_trained <= last or trains_inputs(built):

@@ -1,12 +1,12 @@
-"""How fast a stage of a recipe trains on this machine, and how near that is to what the machine can do.
+"""Speed of a stage of a recipe on this machine, and its share of what the machine can do.
 
-The steps are those of a real run: its batches, made ahead in a thread; its layouts, compilation, loss and optimiser.
-Nothing is kept.
+The steps are those of a real run: batches prefetched by a thread, layouts, compilation, loss and optimizer. Nothing is
+saved.
 
 The roofline (Williams et al. 2009, doi 10.1145/1498765.1498785): a step takes at least its operations over the rate of
 a large matrix product on this machine, and at least its bytes over the rate of a large copy; the larger is the floor.
-Operations are those that the documents need (`training.engine.flops`: no padding, attention to what is seen,
-nothing twice); bytes are the weights, read in each micro-batch once forward and, as far as the gradient goes, backward.
+Operations are those that the documents need (`training.engine.flops.document_flops`). Bytes are the weights: each
+micro-batch reads all layers once forward, and those that a gradient reaches once backward.
 """
 
 import math
@@ -48,7 +48,7 @@ from gemma4vec.training.tasks.make_task import make_task
 Say = Callable[[str], None]
 _WARM_UP = 2
 _LEAST_STEPS = 3
-_LOOKED_AT = 2  # batches whose layouts are tried otherwise for advice
+_ADVISED = 2  # batches that are laid out in other ways for advice
 MATRIX = {"cpu": 2048, "cuda": 8192}
 
 
@@ -66,10 +66,10 @@ class Step:
 
 
 def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[str, Any]:
-    """Train stage `number` for about so many seconds after a warm-up; gives plain values (docs/speed.md).
+    """Train stage `number` for about `seconds` after a warm-up; returns plain values (docs/speed.md).
 
     Raises:
-        InputError: there is no such stage, or whatever a run of the recipe would be refused for.
+        InputError: there is no such stage, or a run of the recipe would be refused.
         WorkError: a loss or gradient is not finite.
     """
     if number >= len(recipe.stages):
@@ -124,7 +124,7 @@ class _Measurement:
         """Warm up, measure, profile."""
         self.prepare_seconds = prepare_seconds
         ahead = Prefetcher(self.stage.task.batches(0, self.plan), lambda: None)
-        watched = start_peak()  # loading the base, or unpacking it, is no part of it
+        watched = start_peak()  # the peak of loading or unpacking the base does not count
         try:
             self.first_step = self._step(ahead).seconds
             for _ in range(_WARM_UP - 1):
@@ -136,7 +136,7 @@ class _Measurement:
                 step = self._step(ahead)
                 if self.gave_up == known:
                     self.steps.append(step)
-                else:  # what was measured until then was of compiled layers, and this step of both
+                else:  # earlier steps were compiled, and this one was both
                     self.steps.clear()
                     started = time.perf_counter()
             self.peak_memory = peak_since_start() if watched else peak_memory_bytes()
@@ -173,7 +173,7 @@ class _Measurement:
         )
 
     def _work(self, batches: Sequence[Any]) -> tuple[float, float, list[Loss], float]:
-        """Seconds of a step without its data, those of the update among them, its losses, and the gradient's norm."""
+        """(seconds of a step without its data, seconds of the update, losses, gradient norm)."""
         started = _clock()
         losses = run_with_eager_fallback(
             self.stage.built.encoder.backbone, lambda: self._passes(batches), self._given_up
@@ -193,7 +193,7 @@ class _Measurement:
         return losses
 
     def _given_up(self, reason: str) -> None:
-        """The compiler gave up in a step."""
+        """Drop the gradients of a step in which the compiler gave up."""
         for parameter in self.optimiser.parameters.values():
             parameter.grad = None
         self.gave_up = reason
@@ -215,7 +215,7 @@ def _clock() -> float:
 
 
 def layer_bytes(built: EmbeddingModel) -> float:
-    """Bytes of the layers' weights that a micro-batch reads: forward all, backward those from the lowest trained up."""
+    """Bytes of weights that a micro-batch reads: all layers forward, those from the lowest trained one up backward."""
     lowest = first_trained_layer(built)
     sizes = [sum(p.nbytes for p in layer.parameters()) for layer in built.encoder.backbone.layers]
     return float(sum(sizes) + sum(sizes[lowest:]))
@@ -236,7 +236,7 @@ def _result(
     task: Any = measured.stage.task
     backbone = built.encoder.backbone
     faster = "bfloat16" if choose_dtype(device, "auto").dtype == torch.bfloat16 else "float32"
-    groups = [getattr(b, "groups", [b.layouts]) for b in islice(task.batches(0, measured.plan), _LOOKED_AT)]
+    groups = [getattr(b, "groups", [b.layouts]) for b in islice(task.batches(0, measured.plan), _ADVISED)]
     seen = Seen(
         groups=[group for batch in groups for group in batch],
         first_trained=measured.first_trained,

@@ -21,7 +21,7 @@ from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import ExtraParameter, Loss, MemoryPlan
 from gemma4vec.training.tasks.fit_memory import fit, needs_of
 from gemma4vec.training.tasks.grad_cache import encode_cached
-from gemma4vec.training.tasks.micro_batches import lay_out_texts, shares_beginnings
+from gemma4vec.training.tasks.micro_batches import can_share_prefix, lay_out_texts
 from gemma4vec.training.tasks.row_reader import RowReader
 from gemma4vec.training.tasks.text_hashes import text_hashes
 from gemma4vec.training.terms.base import Vectors
@@ -122,7 +122,7 @@ class ContrastTask:
         check_terms(task, encoder.dimension)
         check_dropout(task, encoder)
         check_scores(task, rows)
-        shares_prefix = shares_beginnings(stage.layout, encoder)
+        shares_prefix = can_share_prefix(stage.layout, encoder)
         teachers = open_teachers(task, rows, encoder.dimension, world, say)
         sizes = {label: teacher.model.dimension for label, teacher in teachers.items()}
         return cls(
