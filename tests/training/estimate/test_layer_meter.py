@@ -16,7 +16,7 @@ from gemma4vec.training.engine.optimizer import MasterAdamW
 from gemma4vec.training.engine.parameter_count import count_parameters
 from gemma4vec.training.estimate.data import cells_of, read_batches
 from gemma4vec.training.estimate.layer_meter import LayerMeter
-from gemma4vec.training.estimate.layers import Measured, measure_layers, total
+from gemma4vec.training.estimate.layers import LayerCosts, measure_layers, total_cost
 from gemma4vec.training.loop import Stage
 
 
@@ -71,7 +71,7 @@ def kept_in_all(stage: Stage) -> int:
     return sum(storage.nbytes() for address, storage in found.items() if address not in parameters)
 
 
-def measured(built: EmbeddingModel, stage: Stage, first_trained: int) -> Measured:
+def measured(built: EmbeddingModel, stage: Stage, first_trained: int) -> LayerCosts:
     kinds = layer_kinds(built.encoder.backbone.config, first_trained)
     optimiser = MasterAdamW(built.trainable(), stage.settings.optimiser)
     return measure_layers(built, stage.task, optimiser, kinds, compile=CompileChoice(False, ""), checkpointing=False)
@@ -87,7 +87,7 @@ def test_few_layers_tell_what_many_keep(tmp_path: Path, family: str, last: int |
     cells = cells_of(next(iter(many.task.batches(0))).layouts)
     kinds = layer_kinds(many.built.encoder.backbone.config, first)
     many.built.encoder.train()
-    assert total(found.kept_bytes, kinds, cells) == pytest.approx(kept_in_all(many), rel=0.03)
+    assert total_cost(found.kept_bytes, kinds, cells) == pytest.approx(kept_in_all(many), rel=0.03)
 
 
 def test_a_reading_is_what_the_batches_hold(tmp_path: Path) -> None:

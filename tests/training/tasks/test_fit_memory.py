@@ -22,7 +22,7 @@ from gemma4vec.training import run
 from gemma4vec.training.engine.task import MemoryPlan
 from gemma4vec.training.loop import train_stage
 from gemma4vec.training.tasks.contrastive import ContrastTask
-from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit, needs_of
+from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit, measure_needs
 from gemma4vec.training.tasks.make_task import make_task
 
 AUTO, ON, OFF = schema.Layout(), schema.Layout(grad_cache=True), schema.Layout(grad_cache=False)
@@ -89,7 +89,7 @@ def test_a_stage_without_room_trains_to_the_same_losses(
         assert isinstance(task, ContrastTask)
         if pretended:
             rows = next(task.draw())
-            needs = needs_of(
+            needs = measure_needs(
                 stage.built, task.stage.layout, lambda other: task.lay_out_batch(rows, MemoryPlan(other)).layouts
             )
             free = 1.01 * needs.at_once(needs.row) / 0.9

@@ -31,7 +31,7 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observations:
     """Measurements of the recipe as it is.
 
     Attributes:
@@ -59,7 +59,7 @@ class Seen:
     faster_dtype: str
 
 
-def advise(recipe: schema.Recipe, number: int, built: EmbeddingModel, seen: Seen) -> list[Advice]:
+def advise(recipe: schema.Recipe, number: int, built: EmbeddingModel, seen: Observations) -> list[Advice]:
     """Switches worth trying, the largest promised factor first."""
     stage, key = recipe.stages[number], f"stages.{number}."
     layout = stage.layout
@@ -87,7 +87,9 @@ def _can_pretokenize(stage: schema.Stage) -> bool:
     return isinstance(stage.task, schema.Contrast) and not any(teachers_of(stage.task))
 
 
-def _second_passes(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Seen, now: float) -> list[Advice]:
+def _second_passes(
+    layout: schema.Layout, key: str, built: EmbeddingModel, seen: Observations, now: float
+) -> list[Advice]:
     """Switches that avoid a second computation: of checkpointed layers, or of the whole forward pass (GradCache)."""
     layers = len(built.encoder.backbone.layers)
     forward = operations(built, seen.groups, layers)
@@ -112,7 +114,7 @@ def operations(built: EmbeddingModel, groups: Sequence[Sequence[PackedBatch]], f
     return total
 
 
-def _layouts(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Seen, now: float) -> list[Advice]:
+def _layouts(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Observations, now: float) -> list[Advice]:
     """The same texts in other layouts."""
     texts = [texts_of(group) for group in seen.groups]
 
@@ -142,7 +144,7 @@ def _layouts(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Seen,
     return [one for one in found if one.factor is not None and one.factor >= _WORTH_SAYING]
 
 
-def _upper_layers(recipe: schema.Recipe, built: EmbeddingModel, seen: Seen, now: float) -> list[Advice]:
+def _upper_layers(recipe: schema.Recipe, built: EmbeddingModel, seen: Observations, now: float) -> list[Advice]:
     """LoRA on the last third of the layers only, where the backward pass then ends. It changes what is learned."""
     layers = len(built.encoder.backbone.layers)
     last = max(1, layers // 3)

@@ -33,7 +33,7 @@ from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import dump_recipe
-from gemma4vec.training.bench.advice import Seen, advise
+from gemma4vec.training.bench.advice import Observations, advise
 from gemma4vec.training.bench.time_split import split
 from gemma4vec.training.engine.flops import document_flops, first_trained_layer, prediction_flops
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
@@ -237,7 +237,7 @@ def _result(
     backbone = built.encoder.backbone
     faster = "bfloat16" if choose_dtype(device, "auto").dtype == torch.bfloat16 else "float32"
     groups = [getattr(b, "groups", [b.layouts]) for b in islice(task.batches(0, measured.plan), _ADVISED)]
-    seen = Seen(
+    seen = Observations(
         groups=[group for batch in groups for group in batch],
         first_trained=measured.first_trained,
         compiled=backbone.compiled,

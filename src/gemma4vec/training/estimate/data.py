@@ -17,7 +17,7 @@ _SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Reading:
+class BatchStatistics:
     """Means over the drawn batches, and the largest of them.
 
     Attributes:
@@ -48,7 +48,7 @@ class Reading:
         return sum(self.cells.values())
 
 
-def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: int = _BATCHES) -> Reading:
+def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: int = _BATCHES) -> BatchStatistics:
     """Draw the first batches of a task, at least two, for about ten seconds at most.
 
     With the stage's `layout`, its texts are also laid out packed and padded, for comparison.
@@ -70,7 +70,7 @@ def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: in
     all_cells = sum(layout.all_tokens for layout in every)
     share = bool(getattr(task, "shares_prefix", False))
     by_layout = padding_by_layout(groups, layout, share=share) if layout is not None else {}
-    return Reading(
+    return BatchStatistics(
         batches=len(drawn),
         tokens=tokens,
         cells=cells,
@@ -84,7 +84,7 @@ def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: in
     )
 
 
-def one_micro_batch(reading: Reading, budget: int | None = None) -> Reading:
+def one_micro_batch(reading: BatchStatistics, budget: int | None = None) -> BatchStatistics:
     """The same batches with only the largest micro-batch, cut to `budget`, in memory at a time."""
     compilable = reading.cells[True] >= reading.cells[False]
     cells = min(reading.largest_layout, budget or reading.largest_layout)

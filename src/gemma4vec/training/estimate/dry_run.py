@@ -41,8 +41,8 @@ from gemma4vec.training.engine.parameter_count import Parameters, count_paramete
 from gemma4vec.training.engine.process_memory import keep_freed_memory, release_memory
 from gemma4vec.training.engine.step_budget import known_steps
 from gemma4vec.training.engine.task import Task
-from gemma4vec.training.estimate.data import Reading, one_micro_batch, read_batches
-from gemma4vec.training.estimate.layers import Costs, Measured, measure_layers, total
+from gemma4vec.training.estimate.data import BatchStatistics, one_micro_batch, read_batches
+from gemma4vec.training.estimate.layers import Costs, LayerCosts, measure_layers, total_cost
 from gemma4vec.training.estimate.memory import Memory, activation_bytes, memory_on_gpu, training_memory
 from gemma4vec.training.monitoring.stop_rule import check_rules
 from gemma4vec.training.preflight import refuse_early
@@ -62,11 +62,11 @@ _SECOND_FORWARD = {"frozen": 1 / 2, "full": 1 / 3}
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """Estimate of one stage; see `Reading`, `Memory` and `Measured` for the parts."""
+    """Estimate of one stage; see `BatchStatistics`, `Memory` and `LayerCosts` for the parts."""
 
     name: str
-    reading: Reading
-    measured: Measured
+    reading: BatchStatistics
+    measured: LayerCosts
     compile: CompileChoice
     fit: Fit
     memory: Memory
@@ -212,7 +212,7 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData, say: Say) ->
     update = measured.optimiser_seconds * trainable / max(1, measured.optimiser_parameters)
     accumulate = stage.batch.accumulate
     passes = 1.0 + (_SECOND_FORWARD[model.recipe.model.train] if found.cached else 0.0)
-    computing = passes * total(measured.seconds, model.kinds, reading.cells)
+    computing = passes * total_cost(measured.seconds, model.kinds, reading.cells)
     seconds = accumulate * (computing + reading.seconds) + update
     flops = layout_flops(
         model.whole.encoder.backbone,
@@ -238,7 +238,7 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData, say: Say) ->
     )
 
 
-def _fit(model: _Model, stage: schema.Stage, reading: Reading, memory: Memory) -> Fit:
+def _fit(model: _Model, stage: schema.Stage, reading: BatchStatistics, memory: Memory) -> Fit:
     """What the run will do about memory, if as much is free as now."""
     cells, parameters = sum(reading.largest_cells.values()), model.parameters
     needs = BatchMemory(
@@ -253,7 +253,9 @@ def _fit(model: _Model, stage: schema.Stage, reading: Reading, memory: Memory) -
     return fit(stage.layout, needs, left, can_cache=isinstance(stage.task, schema.Contrast))
 
 
-def _measure(model: _Model, number: int, data: TrainingData, reading: Reading, compiled: CompileChoice) -> Measured:
+def _measure(
+    model: _Model, number: int, data: TrainingData, reading: BatchStatistics, compiled: CompileChoice
+) -> LayerCosts:
     """Train the shallow model on as many rows as fill `_MEASURED_CELLS`."""
     stage = model.recipe.stages[number]
     share = min(1.0, _MEASURED_CELLS / reading.all_cells)
@@ -306,7 +308,7 @@ def _head(model: _Model, built: EmbeddingModel) -> LanguageModelHead:
 
 
 def _memory(
-    model: _Model, stage: schema.Stage, reading: Reading, measured: Measured, framework: float
+    model: _Model, stage: schema.Stage, reading: BatchStatistics, measured: LayerCosts, framework: float
 ) -> tuple[Memory, Memory]:
     """Memory on this machine and on a GPU, where rows stay in main memory and other kernels need other buffers."""
     inputs = float(model.config.hidden_size * torch.empty(0, dtype=model.dtype).element_size())

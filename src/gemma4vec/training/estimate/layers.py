@@ -28,7 +28,7 @@ Costs = dict[tuple[Kind | None, bool], float]
 
 
 @dataclass(frozen=True)
-class Measured:
+class LayerCosts:
     """Costs by kind of layer (None: outside layers) and whether compiled layers accept the layout.
 
     A cell is a place for one token.
@@ -64,7 +64,7 @@ def measure_layers(
     *,
     compile: CompileChoice,
     checkpointing: Literal["selective"] | bool,
-) -> Measured:
+) -> LayerCosts:
     """Train a shallow model on the task's first batches: first to count kept bytes, then to measure time."""
     backbone = built.encoder.backbone
     built.encoder.train()
@@ -115,7 +115,7 @@ def measure_layers(
         updates.append(meter.now() - before_update)
         _add_the_rest(meter, before_update - started)
         passes.append(_by_kind(meter.seconds, meter.cells, kinds))
-    return Measured(
+    return LayerCosts(
         compile=compile,
         seconds={place: statistics.median(each[place] for each in passes) for place in passes[-1]},
         kept_bytes=as_run,
@@ -161,7 +161,7 @@ def _by_kind(counted: Mapping[Place, float], cells: Mapping[bool, int], kinds: S
     return {place: statistics.fmean(values) for place, values in found.items()}
 
 
-def total(costs: Costs, kinds: Sequence[Kind], cells: dict[bool, float]) -> float:
+def total_cost(costs: Costs, kinds: Sequence[Kind], cells: dict[bool, float]) -> float:
     """The cost of layers of these kinds and of everything else; a layout not measured costs as the other kind."""
     return sum(
         count * costs.get((kind, compilable), costs.get((kind, not compilable), 0.0))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from gemma4vec.machine.memory import GB
 from gemma4vec.model.backbone.meta_model import Kind
 from gemma4vec.training.engine.parameter_count import Parameters
-from gemma4vec.training.estimate.data import Reading, one_micro_batch
-from gemma4vec.training.estimate.layers import Costs, total
+from gemma4vec.training.estimate.data import BatchStatistics, one_micro_batch
+from gemma4vec.training.estimate.layers import Costs, total_cost
 
 GPU_SIZES_GB = (16, 24, 40, 80)
 # CUDA's context and libraries on a GPU (others measured 0.4 to 0.8 GB), and the share that fragmentation leaves usable.
@@ -52,7 +52,7 @@ def training_memory(
     parameters: Parameters,
     kept: Costs,
     kinds: Sequence[Kind],
-    reading: Reading,
+    reading: BatchStatistics,
     *,
     buffers: float | None,
     input_bytes: float,
@@ -77,8 +77,8 @@ def training_memory(
     activations = activation_bytes(kept, kinds, reading.largest_cells, input_bytes, checkpointing)
     if buffers is None:
         cells = one_micro_batch(reading).largest_cells
-        none = total(kept, [], cells)
-        one_layer = max((total(kept, [kind], cells) - none for kind in kinds), default=0.0)
+        none = total_cost(kept, [], cells)
+        one_layer = max((total_cost(kept, [kind], cells) - none for kind in kinds), default=0.0)
         buffers = 2 * one_layer if checkpointing else one_layer
     gradients = float(parameters.trainable_bytes)
     update = gradients + (parameters.master_bytes or 0)  # gradients are cast to fp32 where weights have fp32 copies
@@ -99,8 +99,8 @@ def activation_bytes(
 ) -> float:
     """Bytes that layers of these kinds, and everything outside layers, keep until the backward pass."""
     if not checkpointing:
-        return total(kept, kinds, cells)
-    return total(kept, [], cells) + sum(kind[-1] for kind in kinds) * input_bytes * sum(cells.values())
+        return total_cost(kept, kinds, cells)
+    return total_cost(kept, [], cells) + sum(kind[-1] for kind in kinds) * input_bytes * sum(cells.values())
 
 
 def gpu_table(on_gpu: Memory, sizes_gb: Sequence[float] = GPU_SIZES_GB) -> list[dict[str, float | bool]]:

@@ -19,7 +19,7 @@ from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import ExtraParameter, Loss, MemoryPlan
-from gemma4vec.training.tasks.fit_memory import fit, needs_of
+from gemma4vec.training.tasks.fit_memory import fit, measure_needs
 from gemma4vec.training.tasks.grad_cache import encode_cached
 from gemma4vec.training.tasks.micro_batches import can_share_prefix, lay_out_texts
 from gemma4vec.training.tasks.row_reader import RowReader
@@ -181,7 +181,7 @@ class ContrastTask:
             again = before.get("grad_cache") is True or layout.grad_cache
             layout = layout.model_copy(update={"tokens_per_forward": tokens, "grad_cache": again})
         rows = next(self.draw())
-        needs = needs_of(built, layout, lambda other: self.lay_out_batch(rows, MemoryPlan(other)).layouts)
+        needs = measure_needs(built, layout, lambda other: self.lay_out_batch(rows, MemoryPlan(other)).layouts)
         found = fit(layout, needs, device_memory(built.encoder.backbone.device))
         layout = layout.model_copy(update={"tokens_per_forward": found.tokens_per_forward})
         return MemoryPlan(layout, found.cached, found.remark)

@@ -98,7 +98,7 @@ def _advice(layout: schema.Layout, can_cache: bool) -> str:
     )
 
 
-def needs_of(
+def measure_needs(
     built: EmbeddingModel,
     layout: schema.Layout,
     lay_out: Callable[[schema.Layout], Sequence[PackedBatch]],

@@ -32,7 +32,7 @@ from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Prompted
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import ExtraParameter, Loss, MemoryPlan
-from gemma4vec.training.tasks.fit_memory import fit, needs_of
+from gemma4vec.training.tasks.fit_memory import fit, measure_needs
 from gemma4vec.training.tasks.micro_batches import lay_out_texts
 
 
@@ -171,7 +171,9 @@ class MaskedNextTokenTask:
         """Nothing to choose; only warns if a batch may not fit."""
         layout, backbone = self.stage.layout, built.encoder.backbone
         texts = next(self.draw())
-        needs = needs_of(built, layout, lambda other: self.lay_out_batch(texts, MemoryPlan(other)).layouts, backbone)
+        needs = measure_needs(
+            built, layout, lambda other: self.lay_out_batch(texts, MemoryPlan(other)).layouts, backbone
+        )
         return MemoryPlan(layout, remark=fit(layout, needs, device_memory(backbone.device), can_cache=False).remark)
 
     def lay_out_batch(self, drawn: DrawnTexts, plan: MemoryPlan) -> MaskedBatch:

@@ -33,7 +33,7 @@ def lay_out_texts(
     """
     step = _GPU_WIDTH_STEP if device == "cuda" else 1
     if layout.kind == "padded":
-        return padded_by_length(texts, layout.tokens_per_forward, padding_id, step)
+        return pad_by_length(texts, layout.tokens_per_forward, padding_id, step)
     return packed(texts, _round_up(layout.row_tokens, step), layout.tokens_per_forward, padding_id, share=share)
 
 
@@ -51,7 +51,7 @@ def can_share_prefix(layout: schema.Layout, encoder: TextEncoder) -> bool:
     return reason is None
 
 
-def padded_by_length(
+def pad_by_length(
     texts: Sequence[Tokens], tokens_per_forward: int, padding_id: int, width_step: int = 1
 ) -> list[PackedBatch]:
     """Rectangles of one text a row, long texts first, cut where that costs the fewest cells (see `cut_rectangles`).
