@@ -211,14 +211,14 @@ def test_beginnings_are_shared_where_that_changes_nothing_else(built: EmbeddingM
 
 
 def test_sharing_that_a_model_does_not_allow_is_refused_by_key(built: EmbeddingModel) -> None:
-    layout = schema.Layout(share_beginnings=True)
+    layout = schema.Layout(share_prefixes=True)
     if built.encoder.backbone.causal:
         assert can_share_prefix(layout, built.encoder)
         built.encoder.readout.dropout = torch.nn.Dropout(0.1)
-        with pytest.raises(InputError, match=r"layout\.share_beginnings: dropout would be the same"):
+        with pytest.raises(InputError, match=r"layout\.share_prefixes: dropout would be the same"):
             can_share_prefix(layout, built.encoder)
         assert not can_share_prefix(schema.Layout(), built.encoder)
         del built.encoder.readout.dropout
     else:
-        with pytest.raises(InputError, match=r"layout\.share_beginnings: attention is bidirectional"):
+        with pytest.raises(InputError, match=r"layout\.share_prefixes: attention is bidirectional"):
             can_share_prefix(layout, built.encoder)

@@ -107,7 +107,7 @@ class Estimate:
     def export_bytes(self) -> float:
         """Main memory at the peak of the export; the trained model is still in memory then (see `Memory`)."""
         last = self.stages[-1].memory
-        here = last.weights + last.optimiser if self.device == "cpu" else 0.0
+        here = last.weights + last.optimizer if self.device == "cpu" else 0.0
         return last.framework + here + _EXPORT_COPIES * model_bytes(self.parameters)
 
     @property
@@ -209,7 +209,7 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData, say: Say) ->
         micro_batch = one_micro_batch(reading, found.tokens_per_forward)
         memory, gpu_memory = _memory(model, stage, micro_batch, measured, framework)
     trainable = sum(model.parameters.trainable.values())
-    update = measured.optimiser_seconds * trainable / max(1, measured.optimiser_parameters)
+    update = measured.optimizer_seconds * trainable / max(1, measured.optimizer_parameters)
     accumulate = stage.batch.accumulate
     passes = 1.0 + (_SECOND_FORWARD[model.recipe.model.train] if found.cached else 0.0)
     computing = passes * total_cost(measured.seconds, model.kinds, reading.cells)
@@ -246,7 +246,7 @@ def _fit(model: _Model, stage: schema.Stage, reading: BatchStatistics, memory: M
         cells=cells,
         largest=float(reading.largest_layout),
         row=min(stage.layout.row_tokens, reading.largest_layout),
-        fixed=float(parameters.trainable_bytes) + memory.optimiser,
+        fixed=float(parameters.trainable_bytes) + memory.optimizer,
     )
     device = device_memory(torch.device(model.device))
     left = DeviceMemory(max(0.0, device.free - memory.weights), device.total)  # the weights are not loaded yet
@@ -267,7 +267,7 @@ def _measure(
     measured = measure_layers(
         built,
         _task(model, smaller, data, number, built),
-        MasterAdamW(built.trainable(), stage.optimiser),
+        MasterAdamW(built.trainable(), stage.optimizer),
         kinds,
         compile=compiled,
         checkpointing=stage.layout.gradient_checkpointing,

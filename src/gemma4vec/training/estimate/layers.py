@@ -38,8 +38,8 @@ class LayerCosts:
         seconds: time of forward and backward of a cell in one layer.
         kept_bytes: bytes that a cell keeps in one layer until its backward, without gradient checkpointing.
         eager_kept_bytes: the same without compilation (an upper bound for a GPU).
-        optimiser_seconds: time of one update.
-        optimiser_parameters: number of parameters it updated.
+        optimizer_seconds: time of one update.
+        optimizer_parameters: number of parameters it updated.
         peak_bytes: rise of memory in such steps; None where the system does not report it.
         peak_cells: cells of the largest batch among these steps.
         kinds: the kind of each layer of the shallow model.
@@ -49,8 +49,8 @@ class LayerCosts:
     seconds: Costs
     kept_bytes: Costs
     eager_kept_bytes: Costs
-    optimiser_seconds: float
-    optimiser_parameters: int
+    optimizer_seconds: float
+    optimizer_parameters: int
     peak_bytes: int | None
     peak_cells: dict[bool, float]
     kinds: Sequence[Kind]
@@ -59,7 +59,7 @@ class LayerCosts:
 def measure_layers(
     built: EmbeddingModel,
     task: Task,
-    optimiser: MasterAdamW,
+    optimizer: MasterAdamW,
     kinds: Sequence[Kind],
     *,
     compile: CompileChoice,
@@ -78,7 +78,7 @@ def measure_layers(
             with meter.keeping_count():
                 loss = task.loss(built, batch).value
             loss.backward()
-        optimiser.step(0.0)
+        optimizer.step(0.0)
         return _by_kind(meter.kept_bytes, meter.cells, kinds)
 
     eager = kept()
@@ -100,7 +100,7 @@ def measure_layers(
         meter.clear()
         with meter.attached():
             task.loss(built, one).value.backward()
-        optimiser.step(0.0)
+        optimizer.step(0.0)
         steps_cells.append({compilable: float(count) for compilable, count in meter.cells.items()})
 
     peak_bytes = _rise(step, batches)
@@ -111,7 +111,7 @@ def measure_layers(
             started = meter.now()
             task.loss(built, batch).value.backward()
             before_update = meter.now()
-        optimiser.step(0.0)
+        optimizer.step(0.0)
         updates.append(meter.now() - before_update)
         _add_the_rest(meter, before_update - started)
         passes.append(_by_kind(meter.seconds, meter.cells, kinds))
@@ -120,8 +120,8 @@ def measure_layers(
         seconds={place: statistics.median(each[place] for each in passes) for place in passes[-1]},
         kept_bytes=as_run,
         eager_kept_bytes=eager,
-        optimiser_seconds=statistics.median(updates),
-        optimiser_parameters=sum(p.numel() for p in built.trainable().values()),
+        optimizer_seconds=statistics.median(updates),
+        optimizer_parameters=sum(p.numel() for p in built.trainable().values()),
         peak_bytes=peak_bytes,
         peak_cells=max(steps_cells, key=lambda cells: sum(cells.values())),
         kinds=kinds,

@@ -159,7 +159,7 @@ class ContrastTask:
             seed=self.seed,
             start=start,
             group_rows=settings.group_rows,
-            distinct=settings.distinct,
+            no_duplicates=settings.no_duplicates,
         )
         if self.world.size > 1:  # teachers have encoded all rows already
             return drawn

@@ -35,7 +35,7 @@ def make_task(
         head: loads the base's language-model head, for a task that needs it.
         max_tokens: the model's limit.
         seed: of the rows' order.
-        pretokenize: whether rows are tokenized here, where the stage says so (`batch.tokenise`); else a text is
+        pretokenize: whether rows are tokenized here, where the stage says so (`batch.tokenize`); else a text is
             tokenized whenever it is drawn.
         say: receives lines for people.
     """
@@ -43,7 +43,7 @@ def make_task(
         texts = plain_texts(loaded, stage.task)
         return MaskedNextTokenTask.make(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed)
     rows = loaded.rows
-    if pretokenize and stage.batch.tokenise == "once" and isinstance(rows, MixedRows):
+    if pretokenize and stage.batch.tokenize == "once" and isinstance(rows, MixedRows):
         reader, reserved = RowReader.of(stage, built, max_tokens), built.encoder.readout.reserved
         rows = pretokenize_rows(
             rows,

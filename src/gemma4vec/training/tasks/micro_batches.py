@@ -43,11 +43,11 @@ def can_share_prefix(layout: schema.Layout, encoder: TextEncoder) -> bool:
     Raises:
         InputError: the recipe demands it and this model does not allow it.
     """
-    if layout.share_beginnings is False or layout.kind == "padded":
+    if layout.share_prefixes is False or layout.kind == "padded":
         return False
     reason = encoder.unshareable(training=True)
-    if reason and layout.share_beginnings is True:
-        raise InputError(f"layout.share_beginnings: {reason}; set it to auto or false")
+    if reason and layout.share_prefixes is True:
+        raise InputError(f"layout.share_prefixes: {reason}; set it to auto or false")
     return reason is None
 
 
