@@ -14,7 +14,7 @@ from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.objective.gather import gather_rows
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import AnyTerm
-from gemma4vec.training.engine.checkpoint import BESIDE
+from gemma4vec.training.engine.checkpoint import OBJECTIVE_PREFIX
 from gemma4vec.training.engine.task import ExtraParameter
 from gemma4vec.training.terms import TERMS
 from gemma4vec.training.terms.base import LossTerm, TermBatch, TermContext, Vectors
@@ -81,9 +81,13 @@ class ContrastLoss:
 
     def extra_parameters(self) -> dict[str, ExtraParameter]:
         """A learned temperature, and what the terms train, by their names in checkpoints."""
-        found = {} if self.temperature.parameter is None else {f"{BESIDE}temperature": self.temperature.parameter}
+        found = (
+            {} if self.temperature.parameter is None else {f"{OBJECTIVE_PREFIX}temperature": self.temperature.parameter}
+        )
         for label, term in self.terms.items():
-            found |= {f"{BESIDE}{label}.{name}": parameter for name, parameter in term.extra_parameters().items()}
+            found |= {
+                f"{OBJECTIVE_PREFIX}{label}.{name}": parameter for name, parameter in term.extra_parameters().items()
+            }
         return found
 
     def values(
