@@ -122,7 +122,7 @@ def check_suite_memory(suite: AnySuite, model: Any, depth: int, in_memory: int =
             f"{one.name}: evaluating {_size_of(one)} {how}",
             need.total,
             available,
-            f"use a part of it ({_limits(one)}, docs/evaluation.md), {smaller}or a machine with more",
+            f"use a part of it ({_limits(one)}, docs/guides/evaluation.md), {smaller}or a machine with more",
             parts=need.sentence(),
         )
 
@@ -182,7 +182,7 @@ def _check_disk(name: str, plan: Plan) -> None:
         raise InputError(
             f"{name}: its document vectors take {format_bytes(plan.on_disk)} of disk while it is evaluated, "
             f"{format_bytes(free)} are free in {cache()}; free some, set GEMMA4VEC_CACHE to another disk, or use "
-            "a part of the suite (max_documents in a list of suites, docs/evaluation.md)"
+            "a part of the suite (max_documents in a list of suites, docs/guides/evaluation.md)"
         )
 
 

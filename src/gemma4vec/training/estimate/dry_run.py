@@ -54,7 +54,7 @@ Say = Callable[[str], None]
 # Cells of a measured step: enough to keep all cores busy.
 _MEASURED_CELLS = 8192
 # Memory of the export as a multiple of the merged fp32 model: merging, writing and opening it again (measured: 2.9 for
-# Gemma 3 270M; see docs/dry-run.md).
+# Gemma 3 270M; see docs/guides/dry-run.md).
 _EXPORT_COPIES = 3
 # GradCache's second forward as a share of forward and backward: with frozen weights a backward is as long as a forward.
 _SECOND_FORWARD = {"frozen": 1 / 2, "full": 1 / 3}
