@@ -166,10 +166,7 @@ def compile_for_training(backbone: Backbone) -> None:
 
 
 def prepare_model(stage: Stage) -> MemoryPlan:
-    """Checkpointing, compilation and the start-up probe on the layers that are trained, then what fits into memory.
-
-    No micro-batch of the recipe's size runs before the task has planned its memory.
-    """
+    """Checkpointing, compilation and the start-up probe; then the memory plan, before any full micro-batch runs."""
     backbone, layout, budget = stage.built.encoder.backbone, stage.settings.layout, stage.settings.budget
     stage.built.encoder.train()
     backbone.fast = fast_paths(backbone.device.type, layout.fast_paths)

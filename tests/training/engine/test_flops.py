@@ -140,7 +140,7 @@ def test_predicted_tokens_cost_the_vocabulary() -> None:
 
 def test_the_three_counts_agree_where_they_count_the_same(tmp_path: Path) -> None:
     """A text alone without padding, all of whose states are read."""
-    built = built_of(tmp_path, "llama", readout={"name": "mean"}, lora={"last_layers": 2})
+    built = built_of(tmp_path, "llama", attention="causal", readout={"name": "mean"}, lora={"last_layers": 2})
     layout = lay_out([Tokens(TEXTS[1])], [[0]], len(TEXTS[1]), 0)
     backbone, n = built.encoder.backbone, len(TEXTS[1])
     needed = document_flops(built, [layout])
