@@ -18,11 +18,12 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 COMPILED := torch, torch._inductor.compile_fx, transformers.models.gemma3.modeling_gemma3, sentence_transformers, peft, \
   datasets, scipy.stats, pyarrow.parquet, bm25s, rich.live, jinja2, pydantic
 
-.PHONY: help quickstart test lint format type pytest slow clean
+.PHONY: help quickstart test lint format type pytest slow same-loss clean
 
 help:
 	@echo "make quickstart  install, then train, evaluate and report on this machine (about 15 minutes)"
 	@echo "make test        install, then lint, type check and tests"
+	@echo "make same-loss   train tiny recipes; every loss is to be the one of an earlier commit, bit by bit (20 s)"
 	@echo "make lint | format | type | pytest | slow | clean"
 	@echo "variables: PYTHON, TORCH_INDEX (URL of PyTorch's CPU index), ARGS; see the top of the Makefile"
 
@@ -32,12 +33,12 @@ quickstart: $(VENV)/.installed
 test: lint type pytest
 
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check src tests benchmarks tools
 
 format: $(VENV)/.installed-dev
-	$(BIN)/ruff check --fix src tests benchmarks
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks tools
+	$(BIN)/ruff format src tests benchmarks tools
 
 type: $(VENV)/.installed-dev
 	$(BIN)/mypy
@@ -47,6 +48,10 @@ pytest: $(VENV)/.installed-dev
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+# ARGS="--base COMMIT" compares with another commit, ARGS="--keep" stores the values of HEAD (see CONTRIBUTING.md).
+same-loss: $(VENV)/.installed-dev
+	$(BIN)/python tools/same_loss.py $(ARGS)
 
 # torch comes first and alone: any later request then finds it installed and does not fetch the build with CUDA.
 $(VENV)/.installed: pyproject.toml constraints.txt

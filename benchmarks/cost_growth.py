@@ -100,12 +100,12 @@ class Trainer:
         """Base and adapters as a recipe makes them."""
         from gemma4vec.machine.device import choose_device
         from gemma4vec.machine.dtype import choose_dtype
-        from gemma4vec.model.bases import resolve_base
-        from gemma4vec.model.build import build
-        from gemma4vec.model.compilation import use_compile_cache
+        from gemma4vec.model.backbone.compilation import use_compile_cache
+        from gemma4vec.model.bases.resolve import resolve_base
+        from gemma4vec.model.encoder.build import build
         from gemma4vec.recipe import schema
+        from gemma4vec.training.engine.process_memory import keep_freed_memory
         from gemma4vec.training.loop import compile_for_training
-        from gemma4vec.training.memory import keep_freed_memory
 
         device = choose_device().name
         base = resolve_base(self.arguments.base, notice=say)
@@ -122,8 +122,8 @@ class Trainer:
     def step(self, rows: int = ROWS, negatives: int = 0, tokens: int = TOKENS) -> Point:
         """Seconds of a step on texts of `tokens` random tokens each."""
         from gemma4vec.recipe import schema
-        from gemma4vec.training.contrast import ContrastTask
-        from gemma4vec.training.optimiser import MasterAdamW
+        from gemma4vec.training.engine.optimizer import MasterAdamW
+        from gemma4vec.training.tasks.contrastive import ContrastTask
 
         if self.built is None:
             self.load()
@@ -158,9 +158,9 @@ class Trainer:
 
 def random_rows(count: int, negatives: int, tokens: int, vocabulary: int) -> list[Any]:
     """Rows of texts of so many random tokens."""
-    from gemma4vec.data.rows import Row
-    from gemma4vec.model.given_tokens import GivenTokens
-    from gemma4vec.model.prompts import Document
+    from gemma4vec.data.rows.rows import Row
+    from gemma4vec.text.pretokenized import GivenTokens
+    from gemma4vec.text.prompts import Document
 
     ids = np.random.default_rng(0).integers(10, vocabulary - 10, (count, 2 + negatives, tokens))
     return [
@@ -182,11 +182,11 @@ def made_texts(count: int, words: int) -> list[str]:
 
 def opened(count: int, repeats: int) -> Point:
     """A JSONL of queries of 8 words and positives of 60, opened as training does, and an epoch of it drawn."""
-    from gemma4vec.data.batches import batches
-    from gemma4vec.data.rows import Row, write_rows
-    from gemma4vec.data.sources import load_sources
-    from gemma4vec.model.prompts import Document
+    from gemma4vec.data.batching.batches import batches
+    from gemma4vec.data.loading.load_rows import load_sources
+    from gemma4vec.data.rows.rows import Row, write_rows
     from gemma4vec.recipe.sources import Source
+    from gemma4vec.text.prompts import Document
 
     texts = made_texts(count, 68)
     with tempfile.TemporaryDirectory(prefix="cost-growth-") as folder:

@@ -14,9 +14,9 @@ from typing import Any
 
 from record import RESULTS, as_program, say, write_result
 
-from gemma4vec.data.check import check_sources, rules
-from gemma4vec.data.named import sources_named, suites_named
-from gemma4vec.data.overlap import NEAR
+from gemma4vec.data.loading.resolve_names import sources_named, suites_named
+from gemma4vec.data.quality.check import check_sources, rules
+from gemma4vec.data.quality.overlap import NEAR
 
 
 def main() -> int:

@@ -71,8 +71,8 @@ def child(kind: str, file: Path, batches: int, distinct: bool) -> dict[str, Any]
     """Open the file as training does and draw batches."""
     import torch  # noqa: F401  what every training has loaded
 
-    from gemma4vec.data.batches import batches as draw
-    from gemma4vec.data.sources import load_sources
+    from gemma4vec.data.batching.batches import batches as draw
+    from gemma4vec.data.loading.load_rows import load_sources
     from gemma4vec.recipe.sources import Source
 
     process = psutil.Process()

@@ -16,13 +16,13 @@ from typing import Any
 
 from record import as_program, say, summary, write_result
 
-from gemma4vec.data.sources import load_sources
+from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.machine.dtype import choose_dtype
-from gemma4vec.model.bases import resolve_base
-from gemma4vec.model.build import build
+from gemma4vec.model.bases.resolve import resolve_base
+from gemma4vec.model.encoder.build import build
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.training.run import recipe_of, start_run, train_run
-from gemma4vec.training.tasks import make_task
+from gemma4vec.training.tasks.make_task import make_task
 
 SKIPPED = 3
 

@@ -26,7 +26,7 @@ from typing import Any
 from record import RESULTS, as_program, say, write_result
 
 from gemma4vec.files import write_json
-from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.ledger.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "src/gemma4vec/pipeline/quickstart.yaml"

@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from record import RESULTS, as_program, say, shown, summary, write_result
 
-from gemma4vec.data.sample import sample_suite
-from gemma4vec.data.suites import load_suite
+from gemma4vec.data.suites.retrieval import load_suite
+from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.files import home
 
 if TYPE_CHECKING:
     from plain_model import PlainModel, Vectors
 
-    from gemma4vec.model.embedder import Embedder
+    from gemma4vec.model.inference.embedder import Embedder
 
 TRIAL_DOCUMENTS = 128  # on which batch sizes are tried
 TRIAL_ROUNDS = 3
@@ -78,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
 def documents_of(suite: Path | None, count: int) -> list[str]:
     """A fixed sample of a suite's documents, without titles."""
     if suite is None:
-        from gemma4vec.data.pycode import load_or_build_pycode
+        from gemma4vec.data.pycode.build import load_or_build_pycode
 
         suite = load_or_build_pycode(home() / "data", progress=say).test
     sampled = sample_suite(load_suite(suite), 1, count)
@@ -92,7 +92,7 @@ def measure(
     """Both sides in one dtype, and the peer in fp32 with batches of `in_fp32` too, where that is given."""
     from plain_model import PlainModel, cosines
 
-    from gemma4vec.model.embedder import Embedder
+    from gemma4vec.model.inference.embedder import Embedder
 
     ours = Embedder.load(folder, device=arguments.device, dtype=dtype, notice=say)
     if not isinstance(ours, Embedder):

@@ -22,10 +22,10 @@ from typing import Any
 
 from record import RESULTS, as_program, say, write_result
 
-from gemma4vec.data.suites import RetrievalSuite, load_suite
+from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.bm25_model import Bm25Model
-from gemma4vec.evaluation.evaluate import evaluate
+from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
+from gemma4vec.evaluation.scoring.evaluate import evaluate
 
 BM25_SECONDS = 120.0
 MORE_THAN_ENCODING = 1.10
@@ -83,7 +83,7 @@ def bm25(folders: list[Path]) -> dict[str, Any]:
 
 def model_against_plain(name: str, dtype: str, folders: list[Path]) -> dict[str, Any]:
     """Our evaluation and plain encoding, suite by suite in turn, so that a neighbour's load hits both alike."""
-    from gemma4vec.model.embedder import Embedder, SentenceTransformerEmbedder
+    from gemma4vec.model.inference.embedder import Embedder, SentenceTransformerEmbedder
 
     model = Embedder.load(name, dtype=dtype, notice=say)
     if not isinstance(model, SentenceTransformerEmbedder):

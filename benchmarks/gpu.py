@@ -154,7 +154,7 @@ def measure(part: str, arguments: argparse.Namespace, device: str, folder: Path,
     """Put what one part finds into `found`, bit by bit."""
     from gpu_models import e2b_base, small_e2b_base, tiny_base, write_rows
 
-    from gemma4vec.model.bases import resolve_base
+    from gemma4vec.model.bases.resolve import resolve_base
 
     base = resolve_base(arguments.base, notice=say).path
     if part == "quality":
@@ -174,7 +174,7 @@ def measure(part: str, arguments: argparse.Namespace, device: str, folder: Path,
     if part == "correctness":
         from gpu_correct import correctness
 
-        from gemma4vec.data.sources import load_sources
+        from gemma4vec.data.loading.load_rows import load_sources
         from gemma4vec.recipe.sources import Source
 
         loaded = list(load_sources((Source(name="rows", path=str(rows)),), say).rows)[:8]

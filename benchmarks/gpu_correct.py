@@ -8,16 +8,16 @@ import torch
 from gpu_found import Found, said_of
 from record import say
 
-from gemma4vec.data.rows import Row
+from gemma4vec.data.rows.rows import Row
 from gemma4vec.errors import WorkError
-from gemma4vec.model.build import Built, build
-from gemma4vec.model.compilation import choose_compile, use_compile_cache
-from gemma4vec.model.fast_paths import DEFAULTS, fast_paths
-from gemma4vec.model.probe import check
+from gemma4vec.model.backbone.attention_probe import check
+from gemma4vec.model.backbone.compilation import choose_compile, use_compile_cache
+from gemma4vec.model.backbone.kernel_options import DEFAULTS, fast_paths
+from gemma4vec.model.encoder.build import Built, build
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.training.contrast import ContrastTask
 from gemma4vec.training.loop import compile_for_training
+from gemma4vec.training.tasks.contrastive import ContrastTask
 
 # Relative errors, ||found - expected|| / ||expected||, that rounding in fp32 explains. A wrong mask gives above .01.
 ALLOWED = {"vectors": 1e-4, "gradients": 1e-3}

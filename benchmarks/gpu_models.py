@@ -14,8 +14,8 @@ from record import say
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder
-from gemma4vec.model.families import text_config
-from gemma4vec.model.skeleton import empty_backbone
+from gemma4vec.model.backbone.families import text_config
+from gemma4vec.model.backbone.meta_model import empty_backbone
 
 # The text part of google/gemma-4-E2B-it: 35 layers, every fifth global, the last 20 share keys and values.
 E2B = {

@@ -13,18 +13,18 @@ from gpu_found import Found
 from gpu_models import train_files
 from record import say
 
-from gemma4vec.data.check import check_sources, stamps
-from gemma4vec.data.check_stamp import write_stamp
-from gemma4vec.data.cleaning import write_clean
-from gemma4vec.data.named import suites_named
-from gemma4vec.data.open_suite import open_suite
-from gemma4vec.data.overlap import NEAR
-from gemma4vec.data.suite_group import AnySuite
+from gemma4vec.data.loading.open_suite import open_suite
+from gemma4vec.data.loading.resolve_names import suites_named
+from gemma4vec.data.quality.check import check_sources, stamps
+from gemma4vec.data.quality.cleaning import write_clean
+from gemma4vec.data.quality.contamination_record import write_stamp
+from gemma4vec.data.quality.overlap import NEAR
+from gemma4vec.data.suites.group import AnySuite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.evaluate import evaluate
+from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.files import home
 from gemma4vec.ledger.ledger import open_ledger
-from gemma4vec.model.embedder import Embedder
+from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe.load import load_recipe, parse_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.sources import Source

@@ -1,6 +1,6 @@
 """The speed parts of `gpu.py`: training and encoding in bf16, model FLOP utilisation, peak memory, against the peer.
 
-Model FLOPs are what `gemma4vec bench` counts (`training.needed_operations`): what the documents need in the
+Model FLOPs are what `gemma4vec bench` counts (`training.bench.model_flops`): what the documents need in the
 layout that was computed, a prompt that they share once, padding and recomputation never. Utilisation is their rate over
 the rate of a large matrix product measured on the same card in the same run.
 
@@ -23,17 +23,17 @@ from record import say, shown, summary
 from gemma4vec.errors import WorkError
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.rates import matmul_rate, memory_bandwidth
-from gemma4vec.model.bases import resolve_base
-from gemma4vec.model.build import Built, build
-from gemma4vec.model.compilation import choose_compile, compiled, failed_to_compile, use_compile_cache
-from gemma4vec.model.embedder import Embedder
-from gemma4vec.model.packing import Layout
-from gemma4vec.model.probe import check
+from gemma4vec.model.backbone.attention_probe import check
+from gemma4vec.model.backbone.compilation import choose_compile, compiled, failed_to_compile, use_compile_cache
+from gemma4vec.model.bases.resolve import resolve_base
+from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.model.packing.packed_batch import Layout
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.training.bench_split import split
-from gemma4vec.training.memory import release_memory
-from gemma4vec.training.needed_operations import needed_operations
+from gemma4vec.training.bench.model_flops import needed_operations
+from gemma4vec.training.bench.time_split import split
+from gemma4vec.training.engine.process_memory import release_memory
 
 if TYPE_CHECKING:
     from our_trainer import Ours
@@ -171,7 +171,7 @@ def alone(
     """Our trainer with the card to itself: speed, utilisation, peak memory; one more step is left to profile."""
     from our_trainer import build_ours
 
-    from gemma4vec.data.sources import load_sources
+    from gemma4vec.data.loading.load_rows import load_sources
 
     base = resolve_base(chosen.model.base, notice=say)
     loaded = load_sources(chosen.stages[0].data, say).rows
@@ -279,7 +279,7 @@ def encoding(base: Path, rows: Path, arguments: argparse.Namespace, folder: Path
     from encoding_speed import time_in_turn
     from plain_model import cosines
 
-    from gemma4vec.model.prompts import Document
+    from gemma4vec.text.prompts import Document
 
     device = choose_device().name
     machine = rates(device, arguments.smoke)

@@ -78,12 +78,12 @@ def one_step(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from gemma4vec.machine.device import choose_device
     from gemma4vec.machine.dtype import choose_dtype
-    from gemma4vec.model.bases import resolve_base
-    from gemma4vec.model.build import build
+    from gemma4vec.model.bases.resolve import resolve_base
+    from gemma4vec.model.encoder.build import build
     from gemma4vec.recipe import schema
-    from gemma4vec.training.contrast import ContrastTask
-    from gemma4vec.training.memory import keep_freed_memory, peak_memory_bytes
-    from gemma4vec.training.optimiser import MasterAdamW
+    from gemma4vec.training.engine.optimizer import MasterAdamW
+    from gemma4vec.training.engine.process_memory import keep_freed_memory, peak_memory_bytes
+    from gemma4vec.training.tasks.contrastive import ContrastTask
 
     device = choose_device().name
     base = resolve_base(arguments.base, notice=lambda line: None)
@@ -145,7 +145,7 @@ def loss_seconds(task: Any, rows: int, width: int, device: str) -> float:
     from torch.nn import functional
 
     from gemma4vec.objective.false_negatives import TextHashes
-    from gemma4vec.training.terms import Vectors, term_values, weighted_sum
+    from gemma4vec.training.tasks.loss_terms import Vectors, term_values, weighted_sum
 
     def unit(*shape: int) -> torch.Tensor:
         return functional.normalize(torch.randn(*shape, width, device=device), dim=-1).requires_grad_()
@@ -162,8 +162,8 @@ def loss_seconds(task: Any, rows: int, width: int, device: str) -> float:
 
 def made_rows(count: int) -> list[Any]:
     """Rows of three words each; no two of the first 125,000 texts are the same."""
-    from gemma4vec.data.rows import Row
-    from gemma4vec.model.prompts import Document
+    from gemma4vec.data.rows.rows import Row
+    from gemma4vec.text.prompts import Document
 
     words = WORDS.split()
 

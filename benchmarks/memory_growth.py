@@ -24,8 +24,8 @@ from kept import Kept
 from record import RESULTS, as_program, say, write_result
 from training_speed import PLAIN, QUICKSTART, chosen_rows
 
-from gemma4vec.data.sources import load_sources
-from gemma4vec.model.bases import resolve_base
+from gemma4vec.data.loading.load_rows import load_sources
+from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.recipe.schema import Recipe
 
@@ -116,7 +116,7 @@ def one_setting(side: str, rows: int, micro: int | None, arguments: argparse.Nam
     from our_trainer import build_ours
     from peer_trainer import BlockClock, build_peer
 
-    from gemma4vec.training.memory import memory_now, peak_since_start, release_memory, start_peak
+    from gemma4vec.training.engine.process_memory import memory_now, peak_since_start, release_memory, start_peak
 
     recipe = recipe_of(arguments, rows, micro)
     base = resolve_base(recipe.model.base, notice=say)

@@ -31,15 +31,15 @@ from typing import Any
 import numpy as np
 from record import RESULTS, as_program, say, write_result
 
-from gemma4vec.data.hard_negatives import corpus_of
-from gemma4vec.data.rows import Row, read_rows, write_rows
-from gemma4vec.data.sample import sample_suite
-from gemma4vec.data.stamps import file_hash
-from gemma4vec.data.suites import load_suite, write_suite
+from gemma4vec.data.mining.hard_negatives import corpus_of
+from gemma4vec.data.rows.file_hashes import file_hash
+from gemma4vec.data.rows.rows import Row, read_rows, write_rows
+from gemma4vec.data.suites.retrieval import load_suite, write_suite
+from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.compare import compare
-from gemma4vec.evaluation.compare_seeds import averaged
-from gemma4vec.evaluation.result import load_result
+from gemma4vec.evaluation.comparison.compare import compare
+from gemma4vec.evaluation.comparison.compare_seeds import averaged
+from gemma4vec.evaluation.results.result import load_result
 from gemma4vec.files import home, sha256_text, write_json
 
 ROOT = Path(__file__).parents[1]

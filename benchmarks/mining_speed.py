@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from record import RESULTS, as_program, say, shown, summary, write_result
 
-from gemma4vec.data.hard_negatives import Rules, corpus_of, mine
-from gemma4vec.data.named import open_source, sources_named
-from gemma4vec.data.searchers import Bm25Searcher
+from gemma4vec.data.loading.resolve_names import open_source, sources_named
+from gemma4vec.data.mining.hard_negatives import Rules, corpus_of, mine
+from gemma4vec.data.mining.searchers import Bm25Searcher
 from gemma4vec.retrieval.exact import search
 
 BM25_SECONDS, SEARCH_RATIO = 180.0, 1.5

@@ -16,19 +16,19 @@ import torch
 from peer_trainer import read_clock
 from record import say
 
-from gemma4vec.data.rows import Row
-from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.data.rows.rows import Row
+from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
-from gemma4vec.model.bases import ResolvedBase
-from gemma4vec.model.build import Built, build
+from gemma4vec.model.bases.resolve import ResolvedBase
+from gemma4vec.model.encoder.build import Built, build
 from gemma4vec.recipe.load import dump_recipe
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.training.ahead import DEPTH, Ahead
-from gemma4vec.training.contrast import ContrastBatch, ContrastTask
+from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
+from gemma4vec.training.engine.prefetch import DEPTH, Ahead
+from gemma4vec.training.engine.progress_line import ProgressLine
 from gemma4vec.training.loop import Stage, prepare_model
-from gemma4vec.training.optimiser import MasterAdamW, learning_rate
-from gemma4vec.training.progress import ProgressLine
+from gemma4vec.training.tasks.contrastive import ContrastBatch, ContrastTask
 
 
 @dataclass
@@ -73,7 +73,8 @@ class Ours:
 
     @contextmanager
     def _own_rotation(self) -> Iterator[None]:
-        """Compiled layers change a function of the library's module (`model.rotary`); the peer must have its own."""
+        """Compiled layers change a function of the library's module (`model.backbone.rotary`); the peer must have
+        its own."""
         module = sys.modules[type(self.built.encoder.backbone.model).__module__]
         library = getattr(module, "rotate_half", None)
         if self.rotation is not None:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from record import RESULTS, as_program, say, write_result
 
-from gemma4vec.data.sample import sample_suite
-from gemma4vec.data.suites import RetrievalSuite, load_suite
+from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
+from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
     from plain_model import Vectors
 
-    from gemma4vec.evaluation.retrieve import EmbeddingModel
+    from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel
 
 FP32_MINIMUM = 0.99999
 BF16_MEAN = 0.999
@@ -67,7 +67,7 @@ def compare(folder: Path, suite: RetrievalSuite, dtype: str, device: str | None)
     """Cosines and scores of both in one dtype."""
     from plain_model import PlainModel, cosines
 
-    from gemma4vec.model.embedder import Embedder
+    from gemma4vec.model.inference.embedder import Embedder
 
     ours = Embedder.load(folder, device=device, dtype=dtype, notice=say)
     if not isinstance(ours, Embedder):
@@ -87,7 +87,7 @@ def compare(folder: Path, suite: RetrievalSuite, dtype: str, device: str | None)
 
 def vectors_and_score(model: "EmbeddingModel", suite: RetrievalSuite, what: str) -> "tuple[Vectors, Vectors, float]":
     """Query vectors, document vectors and nDCG@10 by gemma4vec's evaluation: only the encoder differs."""
-    from gemma4vec.evaluation.evaluate import evaluate
+    from gemma4vec.evaluation.scoring.evaluate import evaluate
 
     say(f"{what}: encoding")
     queries_ND, documents_MD = model.encode_query(suite.queries), model.encode_document(suite.corpus)

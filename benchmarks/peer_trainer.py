@@ -27,16 +27,16 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
 
-from gemma4vec.data.batches import RowBatch
+from gemma4vec.data.batching.batches import RowBatch
 from gemma4vec.errors import InputError
 from gemma4vec.machine.describe import usable_cores
 from gemma4vec.machine.device import choose_device
-from gemma4vec.model.build import Built
-from gemma4vec.model.families import family_of, text_config
-from gemma4vec.model.prompts import Document
+from gemma4vec.model.backbone.families import family_of, text_config
+from gemma4vec.model.encoder.build import Built
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.terms import Nce
+from gemma4vec.text.prompts import Document
 
 # bf16: weights and adapters bf16. mixed: bf16 weights, fp32 adapters, autocast. fp32: all of it.
 Precision = Literal["bf16", "mixed", "fp32"]

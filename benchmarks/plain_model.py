@@ -14,7 +14,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from gemma4vec.errors import InputError
-from gemma4vec.model.prompts import Document, Prompted, Prompts
+from gemma4vec.text.prompts import Document, Prompted, Prompts
 
 Vectors = npt.NDArray[np.float32]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -4,7 +4,7 @@
 
 Training is `gemma4vec bench` on the recipe's first stage, encoding is an `Embedder` of its base on the texts of its
 source. Both are held against the rate of a large matrix product here and the rate of a large copy; operations are those
-that the documents need (`training.needed_operations`). A share of 50% means that the same work at the rate of the
+that the documents need (`training.bench.model_flops`). A share of 50% means that the same work at the rate of the
 products alone would take half the time.
 """
 
@@ -19,19 +19,19 @@ from record import RESULTS, as_program, say, summary, write_result
 from training_speed import PLAIN, QUICKSTART
 
 from gemma4vec.cli.bench import as_text
-from gemma4vec.data.sources import load_sources
+from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.machine.rates import matmul_rate
-from gemma4vec.model.bases import resolve_base
-from gemma4vec.model.build import build
-from gemma4vec.model.embedder import Embedder
-from gemma4vec.model.packing import Layout
+from gemma4vec.model.bases.resolve import resolve_base
+from gemma4vec.model.encoder.build import build
+from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.model.packing.packed_batch import Layout
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.training.bench import MATRIX, bench
-from gemma4vec.training.bench_split import split
-from gemma4vec.training.needed_operations import needed_operations
+from gemma4vec.training.bench.benchmark import MATRIX, bench
+from gemma4vec.training.bench.model_flops import needed_operations
+from gemma4vec.training.bench.time_split import split
 
 
 def main() -> None:

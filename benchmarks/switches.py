@@ -22,14 +22,14 @@ from our_trainer import Ours, build_ours
 from record import RESULTS, as_program, say, shown, summary, write_result
 from training_speed import PLAIN, QUICKSTART, chosen_rows
 
-from gemma4vec.data.sources import load_sources
+from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.machine.device import choose_device
-from gemma4vec.model.bases import resolve_base
-from gemma4vec.model.fast_paths import DEFAULTS
+from gemma4vec.model.backbone.kernel_options import DEFAULTS
+from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.recipe.load import dump_recipe, load_recipe
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.training.memory import keep_freed_memory, release_memory
+from gemma4vec.training.engine.process_memory import keep_freed_memory, release_memory
 
 LAYOUT = "stages.0.layout"
 # Switches of the layout, each with the value that is not the recipe's.

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from record import RESULTS, as_program, say, shown, summary, write_result
 
-from gemma4vec.data.mining import mine_bm25
-from gemma4vec.data.rows import Row
-from gemma4vec.data.sources import load_sources
+from gemma4vec.data.loading.load_rows import load_sources
+from gemma4vec.data.mining.bm25_negatives import mine_bm25
+from gemma4vec.data.rows.rows import Row
 from gemma4vec.errors import InputError, WorkError
-from gemma4vec.model.bases import resolve_base
+from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.retrieval.tokenize import tokenize_code, tokenize_text
@@ -170,7 +170,7 @@ def fastest_precision(
     import torch
     from peer_trainer import BlockClock
 
-    from gemma4vec.training.memory import release_memory
+    from gemma4vec.training.engine.process_memory import release_memory
 
     if our_dtype == "torch.float32":
         return "fp32", {}

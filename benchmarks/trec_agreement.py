@@ -22,10 +22,10 @@ import pytrec_eval
 import yaml
 from record import RESULTS, as_program, say, write_result
 
-from gemma4vec.data.suites import RetrievalSuite, load_suite
+from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.evaluate import evaluate
-from gemma4vec.evaluation.ranking import Progress, Ranker, Ranking
+from gemma4vec.evaluation.scoring.evaluate import evaluate
+from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, Ranking
 
 LIMIT = 1e-9
 DEPTH = 1000
@@ -84,12 +84,12 @@ def suite_folders(named: Sequence[Path]) -> list[Path]:
 
 def rankers(arguments: argparse.Namespace) -> Iterator[Ranker]:
     """BM25, and the model that was named."""
-    from gemma4vec.evaluation.bm25_model import Bm25Model
+    from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 
     yield Bm25Model()
     if arguments.model:
-        from gemma4vec.evaluation.retrieve import EmbedderRanker
-        from gemma4vec.model.embedder import Embedder
+        from gemma4vec.evaluation.scoring.dense_ranker import EmbedderRanker
+        from gemma4vec.model.inference.embedder import Embedder
 
         yield EmbedderRanker(Embedder.load(arguments.model, device=arguments.device, dtype=arguments.dtype, notice=say))
 

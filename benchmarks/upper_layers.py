@@ -2,12 +2,12 @@
 
     python benchmarks/upper_layers.py ROWS.jsonl SUITE --base bundled:gemma-3-270m --steps 40 --layers all 12 6
 
-Speed: `model.lora.last_layers` as given, each variant's model loaded beside the others in one process, blocks of steps
-in turn (all, 12, 6, all, 12, 6); seconds a step, and the ratio to the first variant within each round. Quality: each
-variant trained by `gemma4vec train` on the same rows in the same order for the same steps, with each seed; nDCG@10 on a
-dev suite (a sample of it with `--queries`, `--documents`), and the difference to the first variant query by query, its
-seeds averaged, with a 95% t interval. The interval says what a query's luck may do; several `--seeds` say what a
-seed's does. What was measured is kept; a run that was stopped goes on with what is left.
+Speed: `model.adapters.lora.last_layers` as given, each variant's model loaded beside the others in one process, blocks
+of steps in turn (all, 12, 6, all, 12, 6); seconds a step, and the ratio to the first variant within each round.
+Quality: each variant trained by `gemma4vec train` on the same rows in the same order for the same steps, with each
+seed; nDCG@10 on a dev suite (a sample of it with `--queries`, `--documents`), and the difference to the first variant
+query by query, its seeds averaged, with a 95% t interval. The interval says what a query's luck may do; several
+`--seeds` say what a seed's does. What was measured is kept; a run that was stopped goes on with what is left.
 """
 
 import argparse
@@ -25,12 +25,12 @@ from kept import Kept
 from objectives import METRIC, score
 from record import RESULTS, as_program, say, shown, summary, write_result
 
-from gemma4vec.data.sample import sample_suite
-from gemma4vec.data.sources import load_sources
-from gemma4vec.data.stamps import file_hash
-from gemma4vec.data.suites import RetrievalSuite, load_suite
-from gemma4vec.model.bases import resolve_base
-from gemma4vec.model.embedder import Embedder
+from gemma4vec.data.loading.load_rows import load_sources
+from gemma4vec.data.rows.file_hashes import file_hash
+from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
+from gemma4vec.data.suites.sample import sample_suite
+from gemma4vec.model.bases.resolve import resolve_base
+from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe.load import dump_recipe, load_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.statistics.student import t_interval

@@ -24,23 +24,37 @@ LONGEST_FILE = 400
 # Calls inside a function that go back up, each with its reason. Keep it short.
 DOORS = {
     (
-        "model.embedder",
-        "model.opening",
+        "model.inference.embedder",
+        "model.inference.load",
     ): "Embedder.load(x) is how everybody opens a model; what x may be is a file of its own",
 }
+MOST_FILES = 16
+MOST_OF_A_PREFIX = 3
+# Saved models name this path for ever; it hands on what another file holds.
+PATHS_TO_KEEP = {"model/sentence_transformers_module.py"}
 HEAVY = {"torch", "transformers", "scipy", "pyarrow", "datasets", "sentence_transformers", "peft"}
 
 
-def rooms_in_order() -> list[str]:
-    """The rooms of the table in docs/architecture.md, from the ground up."""
+def tree() -> list[tuple[str, list[str]]]:
+    """(room, its entries in order) of the tree in docs/architecture.md, from the ground up."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    table = text.split("| room |", 1)[1].split("\n\n", 1)[0]
-    return re.findall(r"^\| `(\w+)/`", table, flags=re.MULTILINE)
+    found: list[tuple[str, list[str]]] = []
+    for line in text.split("```text\nsrc/gemma4vec/\n", 1)[1].split("\n```", 1)[0].split("\n"):
+        names = re.split(r"\s{2,}", line.strip())[0].split()
+        if line.startswith("    "):
+            found[-1][1].extend(names)
+        else:
+            found.extend((name, []) for name in names)
+    return found
+
+
+def rooms_in_order() -> list[str]:
+    return [name.removesuffix("/") for name, _ in tree() if name.endswith("/")]
 
 
 @cache
 def modules() -> dict[str, Path]:
-    """`model.bases` -> its file."""
+    """`model.bases.resolve` -> its file."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -65,7 +79,8 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def resolve(name: str) -> str:
-    """The longest leading part of a dotted name that is a module: `model.bases.resolve_base` -> `model.bases`."""
+    """The longest leading part of a dotted name that is a module: `model.bases.resolve.resolve_base` ->
+    `model.bases.resolve`."""
     known = modules()
     parts = name.split(".")
     while parts and ".".join(parts) not in known:
@@ -96,6 +111,74 @@ def test_imports_go_down_only() -> None:
             if room in GROUND_FLOOR or order[other] > order[room]:
                 wrong.append(f"{path.relative_to(ROOT)}:{line}: {room} imports {target}")
     assert wrong == []
+
+
+def test_the_tree_names_every_subroom() -> None:
+    """In a room with sub-rooms every folder and file has its place in the tree; other rooms' files need none."""
+    for room, entries in tree():
+        folder = PACKAGE / room
+        if folder.is_file():
+            continue
+        inside = {f"{path.name}/" for path in folder.iterdir() if path.is_dir() and any(path.rglob("*.py"))}
+        if inside:
+            inside |= {path.name for path in folder.glob("*.py") if path.name != "__init__.py"}
+        assert inside == set(entries), room
+        assert len(entries) == len(set(entries)), room
+
+
+def entry_of(module: str) -> str:
+    """`model.bases.resolve` -> `bases/`; `training.loop` -> `loop.py`."""
+    parts = module.split(".")
+    is_folder = (PACKAGE / parts[0] / parts[1]).is_dir() and (len(parts) > 2 or modules()[module].name == "__init__.py")
+    return f"{parts[1]}/" if is_folder else f"{parts[1]}.py"
+
+
+def test_imports_between_subrooms_go_down_only() -> None:
+    places = {room.removesuffix("/"): {name: place for place, name in enumerate(entries)} for room, entries in tree()}
+    wrong = []
+    for module, path in modules().items():
+        room = room_of(module)
+        if not places.get(room) or "." not in module:
+            continue
+        for line, target in imported(path):
+            if room_of(target) != room or "." not in target:
+                continue
+            own, other = entry_of(module), entry_of(target)
+            # Files that share a line of the tree may import each other; circles are another test's.
+            if own.endswith("/") and places[room][other] > places[room][own]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {own} imports {other}")
+    assert wrong == []
+
+
+def folders() -> list[Path]:
+    return [PACKAGE, *(path for path in PACKAGE.rglob("*") if path.is_dir() and any(path.glob("*.py")))]
+
+
+def test_folders_are_small() -> None:
+    sizes = {str(path.relative_to(ROOT)): len(list(path.glob("*.py"))) for path in folders()}
+    assert {name: size for name, size in sizes.items() if size > MOST_FILES} == {}
+
+
+def test_no_prefix_stands_for_a_folder() -> None:
+    """Four files with one prefix are a folder that nobody made."""
+    wrong = {}
+    for folder in folders():
+        stems = [path.stem for path in folder.glob("*.py") if path.stem != "__init__"]
+        for prefix in {stem.split("_")[0] for stem in stems}:
+            sharing = [stem for stem in stems if stem == prefix or stem.startswith(f"{prefix}_")]
+            if len(sharing) > MOST_OF_A_PREFIX:
+                wrong[str(folder.relative_to(ROOT))] = sorted(sharing)
+    assert wrong == {}
+
+
+def test_base_names_are_unique_in_a_room() -> None:
+    for room in rooms_in_order():
+        names: dict[str, list[str]] = {}
+        for path in (PACKAGE / room).rglob("*.py"):
+            place = path.relative_to(PACKAGE).as_posix()
+            if path.name != "__init__.py" and place not in PATHS_TO_KEEP:
+                names.setdefault(path.name, []).append(place)
+        assert {name: places for name, places in names.items() if len(places) > 1} == {}, room
 
 
 def test_no_circles_between_modules() -> None:

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_model import write_tiny
 
 from gemma4vec.machine.compiler import missing_for_compile
-from tiny_model import write_tiny
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks/gpu.py"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}

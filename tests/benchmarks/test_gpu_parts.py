@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_model import write_tiny
 
-from gemma4vec.data.rows import Row
+from gemma4vec.data.rows.rows import Row
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.machine.device import DeviceChoice
-from gemma4vec.model.prompts import Document
-from tiny_model import write_tiny
+from gemma4vec.text.prompts import Document
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 STUCK = """
@@ -128,7 +128,7 @@ def test_the_peer_is_tried_compiled_where_there_is_time(tmp_path: Path, monkeypa
     import gpu_speed
     from gpu_found import Found
 
-    from gemma4vec.model.compilation import CompileChoice
+    from gemma4vec.model.backbone.compilation import CompileChoice
 
     asked: list[dict[str, Any]] = []
 
@@ -206,8 +206,8 @@ def test_a_block_makes_as_many_batches_as_it_uses(tmp_path: Path, monkeypatch: p
     import our_trainer
     from gpu_speed import recipe
 
-    from gemma4vec.model.bases import resolve_base
-    from gemma4vec.training.ahead import DEPTH
+    from gemma4vec.model.bases.resolve import resolve_base
+    from gemma4vec.training.engine.prefetch import DEPTH
 
     base = write_tiny(tmp_path / "base")
     arguments = argparse.Namespace(hard_negatives=1, smoke=True, eager=True)

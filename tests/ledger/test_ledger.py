@@ -36,7 +36,7 @@ def ids(home: Path) -> list[str]:
 
 def writer(home: Path, name: str, count: int) -> "subprocess.Popen[str]":
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(HERE / "writers.py"), str(home), name, str(count)]
+    command = [sys.executable, str(HERE.parent / "helpers" / "writers.py"), str(home), name, str(count)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 

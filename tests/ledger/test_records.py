@@ -11,14 +11,14 @@ from ledger_samples import RECIPE, look, make_run
 from gemma4vec.errors import InputError
 from gemma4vec.files import home
 from gemma4vec.ledger import recording
-from gemma4vec.ledger.family import Family, family_of, looks_at_suites
+from gemma4vec.ledger.comparison_count import Family, family_of, looks_at_suites
 from gemma4vec.ledger.index import INDEX
 from gemma4vec.ledger.journal import JOURNAL
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.overview import all_runs, difference, evaluations_of, find
 from gemma4vec.ledger.rebuild import rebuild
 from gemma4vec.ledger.records import parents_of
-from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.ledger.run_folder import RunFolder
 
 CONTENTS = "f" * 64
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_code import write_code
+from tiny_model import write_tiny
 
 from gemma4vec.cli.main import execute
 from gemma4vec.cli.quickstart import _changes
-from gemma4vec.evaluation.result import load_result
-from gemma4vec.ledger.runs import RunFolder
-from gemma4vec.model.embedder import Embedder
+from gemma4vec.evaluation.results.result import load_result
+from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.pipeline.quickstart import quickstart_recipe
 from gemma4vec.training.run import recipe_of
-from tiny_code import write_code
-from tiny_model import write_tiny
 
 SMALL = [
     "stages.0.budget={steps: 3}",

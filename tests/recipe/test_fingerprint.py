@@ -202,7 +202,7 @@ PLAIN = recipe_id(parse_recipe(TEXT, "text"))
 
 
 def leaves(part: type[BaseModel], path: str = "") -> set[str]:
-    """`model.lora.rank` and so on: every value that a recipe can hold (index 0 of its lists)."""
+    """`model.adapters.lora.rank` and so on: every value that a recipe can hold (index 0 of its lists)."""
     found: set[str] = set()
     for name, field in part.model_fields.items():
         here = f"{path}{name}"

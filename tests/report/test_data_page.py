@@ -5,10 +5,10 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from gemma4vec.data.profile import profile
-from gemma4vec.data.rows import Row
-from gemma4vec.model.prompts import Document
+from gemma4vec.data.quality.profile import profile
+from gemma4vec.data.rows.rows import Row
 from gemma4vec.report.data_page import languages, render_data, write_data_page
+from gemma4vec.text.prompts import Document
 
 
 @pytest.fixture

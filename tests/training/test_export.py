@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import RECIPE, write_rows_file
+from export_recipe import write_recipe
+from tiny_run import RECIPE
 
 from gemma4vec.errors import InputError
-from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.training import run as training_run
-from gemma4vec.training.checkpoint import trained_weights
+from gemma4vec.training.engine.checkpoint import trained_weights
 from gemma4vec.training.run import start_run, train_run
-from tiny_model import write_tiny
 
 SECOND_STAGE = """
   - name: second
@@ -22,13 +22,6 @@ SECOND_STAGE = """
     budget: {{steps: 3}}
     evaluation: {{checkpoint_seconds: 0}}
 """
-
-
-def write_recipe(folder: Path, text: str = RECIPE) -> Path:
-    base = write_tiny(folder / "base", "llama", layers=2)
-    file = folder / "recipe.yaml"
-    file.write_text(text.format(base=base, rows=write_rows_file(folder / "rows.jsonl")))
-    return file
 
 
 @pytest.mark.parametrize("export", ["last", "best"])

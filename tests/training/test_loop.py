@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_model import write_tiny
 from tiny_run import make_stage
 
 from gemma4vec.errors import WorkError
 from gemma4vec.training import loop
-from gemma4vec.training.checkpoint import latest_checkpoint, read_progress, trained_weights
+from gemma4vec.training.engine.checkpoint import latest_checkpoint, read_progress, trained_weights
+from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
+from gemma4vec.training.engine.task import Loss
 from gemma4vec.training.loop import Stage, train_stage
-from gemma4vec.training.optimiser import MasterAdamW, learning_rate
-from gemma4vec.training.task import Loss
-from tiny_model import write_tiny
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +226,7 @@ def test_evaluation_changes_no_later_loss(base: Path, tmp_path: Path) -> None:
     train_stage(plain, seed=0)
 
     def evaluate() -> tuple[float, dict[str, Any]]:
-        from gemma4vec.model.embedder import Embedder
+        from gemma4vec.model.inference.embedder import Embedder
 
         embedder = Embedder(watched.built, name="x", fingerprint="x", max_tokens=48)
         return float(embedder.encode_query(["sort the tree"])[0, 0]), {"suite": "made"}
@@ -239,7 +239,7 @@ def test_evaluation_changes_no_later_loss(base: Path, tmp_path: Path) -> None:
 def test_a_failing_probe_stops_before_the_first_step(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gemma4vec.model import backbone
+    from gemma4vec.model.backbone import backbone
 
     whole = backbone.attention_mask
     monkeypatch.setattr(backbone, "attention_mask", lambda *a, **k: whole(*a, **{**k, "causal": True}))

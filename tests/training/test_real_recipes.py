@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_shipped_recipes import SIX
+from shipped_names import SIX
 from tiny_run import rows
 
-from gemma4vec.data.rows import write_rows
-from gemma4vec.model.embedder import Embedder
+from gemma4vec.data.rows.rows import write_rows
+from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.training.run import start_run, train_run
 

@@ -12,10 +12,10 @@ import killed_runs
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_model import write_tiny
 from tiny_run import RECIPE, write_rows_file
 
-from gemma4vec.ledger.runs import RunFolder
-from tiny_model import write_tiny
+from gemma4vec.ledger.run_folder import RunFolder
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 

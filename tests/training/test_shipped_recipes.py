@@ -6,27 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from shipped_names import SIX
+from tiny_context import write_context
+from tiny_model import write_tiny
 from tiny_run import rows
 
-from gemma4vec.data.rows import Row, write_rows
+from gemma4vec.data.rows.rows import Row, write_rows
 from gemma4vec.errors import InputError
-from gemma4vec.model.embedder import Embedder
+from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe.find import SHIPPED, find_recipe, shipped_recipes
 from gemma4vec.recipe.load import load_recipe, parse_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.run import start_run, train_run
-from tiny_context import write_context
-from tiny_model import write_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-SIX = (
-    "causal_last_token_native_dim",
-    "llm2vec_bidirectional_mean",
-    "nv_embed_bidirectional_latent_cross_attention",
-    "causal2vec_contextual_token",
-    "multi_layer_trainable_pooling_bidirectional",
-    "echo_delta_causal",
-)
 
 
 @pytest.fixture(scope="module")

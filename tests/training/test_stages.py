@@ -12,14 +12,14 @@ import killed_stages
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_model import TEXTS, write_tiny
 from tiny_run import write_rows_file
 
 from gemma4vec.errors import InputError
-from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.training import run as run_module
 from gemma4vec.training.run import start_run, train_run
-from tiny_model import TEXTS, write_tiny
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 RECIPE = """

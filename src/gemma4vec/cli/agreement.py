@@ -8,7 +8,7 @@ import typer
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
-    from gemma4vec.evaluation.proxies import Judged
+    from gemma4vec.evaluation.planning.proxies import Judged
     from gemma4vec.statistics.agreement import ProxyDecisions
 
 
@@ -46,7 +46,7 @@ def agreement_command(
     if not 0.0 < least_tau <= 1.0:
         raise InputError(f"--least-tau {least_tau}: give a number above 0 and at most 1, such as 0.5")
     from gemma4vec.cli.output import emit
-    from gemma4vec.evaluation.proxies import judge, known_suites
+    from gemma4vec.evaluation.planning.proxies import judge, known_suites
     from gemma4vec.files import home
     from gemma4vec.ledger.ledger import open_ledger
     from gemma4vec.ledger.overview import find

@@ -22,7 +22,7 @@ def bench_command(
     from gemma4vec.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    from gemma4vec.training.bench import bench
+    from gemma4vec.training.bench.benchmark import bench
 
     emit(as_json, bench(loaded, stage, seconds, notice), as_text)
 

@@ -26,7 +26,7 @@ def list_command(ctx: typer.Context, as_json: Json = False) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from gemma4vec.cli.output import emit
-    from gemma4vec.model.vector_store import limit_bytes, vectors_folder
+    from gemma4vec.model.inference.vector_store import limit_bytes, vectors_folder
 
     models, others = _models(), _others()
     plain = {"folder": str(vectors_folder()), "limit_bytes": limit_bytes(), "models": models, "others": others}
@@ -49,7 +49,7 @@ def clear_command(
     from gemma4vec.cli.output import emit
     from gemma4vec.errors import InputError
     from gemma4vec.files import disk_errors
-    from gemma4vec.model.vector_store import vectors_folder
+    from gemma4vec.model.inference.vector_store import vectors_folder
 
     if folder is not None and (folder not in OTHERS or model is not None):
         raise InputError(f"--folder {folder}: use one of {', '.join(OTHERS)}, without --model")
@@ -71,7 +71,7 @@ def _models() -> list[dict[str, Any]]:
     """One entry for each model whose vectors are kept, the largest first."""
     import json
 
-    from gemma4vec.model.vector_store import META, folder_bytes, last_used, vectors_folder
+    from gemma4vec.model.inference.vector_store import META, folder_bytes, last_used, vectors_folder
 
     found = []
     root = vectors_folder()

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemma4vec.data.suite_kinds import items_of
+from gemma4vec.data.suites.kinds import items_of
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
-    from gemma4vec.evaluation.compare import Comparison, QueryDifference
-    from gemma4vec.ledger.family import Family
+    from gemma4vec.evaluation.comparison.compare import Comparison, QueryDifference
+    from gemma4vec.ledger.comparison_count import Family
 
 SHOWN = 5  # largest differences printed on either side; --json has more
 
@@ -59,8 +59,8 @@ def compare_command(
         if value is not None and not value > 0:
             raise InputError(f"{option} {value}: give a number above zero, such as 0.01")
     from gemma4vec.cli.output import emit
-    from gemma4vec.evaluation.compare_seeds import compare_sides, side_of
-    from gemma4vec.evaluation.locate import locate_all
+    from gemma4vec.evaluation.comparison.compare_seeds import compare_sides, side_of
+    from gemma4vec.evaluation.comparison.find_results import locate_all
     from gemma4vec.files import home
 
     specs_a, specs_b = _specs(a), _specs(b)
@@ -81,7 +81,7 @@ def compare_command(
 
 def _specs(text: str) -> list[str]:
     """The runs or results that one argument names."""
-    from gemma4vec.evaluation.locate import runs_of_recipe
+    from gemma4vec.evaluation.comparison.find_results import runs_of_recipe
     from gemma4vec.files import home
 
     if Path(text).exists():
@@ -104,7 +104,7 @@ def _render(found: "Comparison", family: "Family", folder_a: str, folder_b: str)
     from rich.text import Text
 
     from gemma4vec.cli.output import table
-    from gemma4vec.evaluation.scored import PAIRED
+    from gemma4vec.evaluation.results.task_scores import PAIRED
     from gemma4vec.statistics.verdict import format_p
 
     interval, test, items, detectable = found.interval, found.test, items_of(found.kind), found.smallest_detectable

@@ -30,7 +30,7 @@ def doctor_command(
 def _check_bases() -> "list[Check]":
     """One finding per bundled base. They live in `model/`, which `machine/` must not import."""
     from gemma4vec.machine.doctor import Check
-    from gemma4vec.model.bases import list_bundled
+    from gemma4vec.model.bases.resolve import list_bundled
 
     found = []
     for base in list_bundled():

@@ -6,8 +6,8 @@ from gemma4vec.cli.output import emit, notice
 
 if TYPE_CHECKING:
     from gemma4vec.recipe.schema import Recipe
-    from gemma4vec.training.estimate import Estimate, StageEstimate
-    from gemma4vec.training.estimate_memory import Memory
+    from gemma4vec.training.estimate.dry_run import Estimate, StageEstimate
+    from gemma4vec.training.estimate.memory import Memory
 
 GB = 1e9
 
@@ -18,7 +18,7 @@ def show_dry_run(recipe: "Recipe", as_json: bool) -> None:
     Raises:
         InputError: whatever the run itself would be refused for.
     """
-    from gemma4vec.training.estimate import estimate
+    from gemma4vec.training.estimate.dry_run import estimate
 
     found = as_dict(estimate(recipe, notice))
     emit(as_json, found, as_text)
@@ -27,7 +27,7 @@ def show_dry_run(recipe: "Recipe", as_json: bool) -> None:
 def as_dict(found: "Estimate") -> dict[str, Any]:
     """Everything as plain values; memory in GB (1e9 bytes), time in seconds."""
     from gemma4vec.machine.describe import list_gpus, memory_bytes
-    from gemma4vec.training.estimate import checkpoint_bytes, model_bytes
+    from gemma4vec.training.estimate.dry_run import checkpoint_bytes, model_bytes
 
     recipe, parameters = found.recipe, found.parameters
     total, available = memory_bytes()
@@ -104,9 +104,9 @@ def _detectable(recipe: "Recipe") -> list[dict[str, Any]]:
     """What the evaluations during training will be able to show, for each stage that names its suite."""
     from pathlib import Path
 
-    from gemma4vec.data.sample import sample_suite
-    from gemma4vec.data.suites import load_suite
-    from gemma4vec.evaluation.forecast import forecast
+    from gemma4vec.data.suites.retrieval import load_suite
+    from gemma4vec.data.suites.sample import sample_suite
+    from gemma4vec.evaluation.planning.power_forecast import forecast
 
     found = []
     for stage in recipe.stages:
@@ -124,7 +124,7 @@ def _memory(memory: "Memory") -> dict[str, float]:
 
 def _fits(found: "Estimate", total: int, available: int, cards: list[dict[str, Any]]) -> dict[str, Any]:
     """Whether the largest stage fits this machine, each GPU in it, and GPUs of common sizes."""
-    from gemma4vec.training.estimate_memory import gpu_table
+    from gemma4vec.training.estimate.memory import gpu_table
 
     needed = found.peak_bytes
     gpu = max((stage.gpu_memory for stage in found.stages), key=lambda memory: memory.peak)

@@ -35,7 +35,7 @@ def quickstart_command(
     """Train a code-search model on the Python code of this machine, and say with statistics how good it is."""
     from gemma4vec.cli.output import emit, notice
     from gemma4vec.files import home
-    from gemma4vec.ledger.runs import find_run
+    from gemma4vec.ledger.run_folder import find_run
 
     if folder is not None and not folder.is_dir():
         raise InputError(f"--folder {folder}: no such folder")

@@ -50,9 +50,9 @@ def report_command(
 
 def _folders(spec: str) -> list[Path]:
     """The run folders that one argument means."""
-    from gemma4vec.evaluation.locate import runs_of_recipe
+    from gemma4vec.evaluation.comparison.find_results import runs_of_recipe
     from gemma4vec.files import home
-    from gemma4vec.ledger.runs import find_run
+    from gemma4vec.ledger.run_folder import find_run
 
     if spec.startswith("recipe:"):
         return [Path(path) for path in runs_of_recipe(spec.removeprefix("recipe:"), home())]
@@ -60,7 +60,7 @@ def _folders(spec: str) -> list[Path]:
 
 
 def _one(folder: Path, out: Path | None) -> Path:
-    from gemma4vec.report.page import write_report
+    from gemma4vec.report.run_page import write_report
 
     if out is not None and out.is_dir():
         raise InputError(f"{out} is a folder; give --out the name of a file, such as {out / 'report.html'}")
@@ -69,8 +69,8 @@ def _one(folder: Path, out: Path | None) -> Path:
 
 def _several(folders: list[Path], out: Path | None, correction: "Correction") -> Path:
     from gemma4vec.files import home, sha256_text
-    from gemma4vec.ledger.runs import slug
-    from gemma4vec.report.several_page import write_several
+    from gemma4vec.ledger.run_folder import slug
+    from gemma4vec.report.comparison_page import write_several
 
     if out is None:
         mark = sha256_text(*map(str, folders))[:6]

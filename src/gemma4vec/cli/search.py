@@ -32,7 +32,7 @@ def search_command(
 
     from gemma4vec.cli.output import console, notice, results
     from gemma4vec.files import cache
-    from gemma4vec.serving.sources import check_source, find_searchable_run, open_index
+    from gemma4vec.serving.search.sources import check_source, find_searchable_run, open_index
 
     if everything and folder is not None:
         raise InputError("--all and --folder exclude each other; give one of them")
@@ -42,8 +42,8 @@ def search_command(
     # Mistakes are said before the model is loaded, which takes seconds.
     check_source(run_folder, everything, folder)
 
-    from gemma4vec.model.embedder import Embedder
-    from gemma4vec.serving.session import Answer, SearchSession, print_answer, stdin_lines
+    from gemma4vec.model.inference.embedder import Embedder
+    from gemma4vec.serving.search.session import Answer, SearchSession, print_answer, stdin_lines
 
     embedder = Embedder.load(run_folder, notice=notice)
     session = SearchSession(embedder, open_index(run_folder, embedder, everything, folder, console, notice), k)

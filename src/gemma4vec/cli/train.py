@@ -40,14 +40,14 @@ def train_command(
     """
     from gemma4vec.cli.output import emit, notice
     from gemma4vec.files import home
-    from gemma4vec.ledger.runs import find_run
+    from gemma4vec.ledger.run_folder import find_run
     from gemma4vec.recipe.load import load_recipe
 
     if (recipe is None) == (resume is None):
         raise InputError("give a recipe to start, or --resume RUN to go on, not both and not neither")
     first = True
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dry_run:
-        from gemma4vec.training.distributed import join_world
+        from gemma4vec.training.engine.distributed import join_world
 
         first = join_world().first
     if resume is not None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from gemma4vec.errors import WorkError
 from gemma4vec.files import disk_errors
-from gemma4vec.ledger.runs import finite
+from gemma4vec.ledger.run_folder import finite
 
 JOURNAL = "ledger.jsonl"
 PATIENCE_SECONDS = 30.0  # a writer holds the lock for milliseconds; longer means that one was stopped, not that it died

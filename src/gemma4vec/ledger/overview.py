@@ -8,7 +8,7 @@ from typing import Any
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.ledger import Ledger
 from gemma4vec.ledger.records import is_own_model, recipe_tree
-from gemma4vec.ledger.runs import MANIFEST
+from gemma4vec.ledger.run_folder import MANIFEST
 
 MAIN_METRIC = "ndcg@10"
 

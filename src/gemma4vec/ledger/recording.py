@@ -11,7 +11,7 @@ from gemma4vec.files import write_json
 from gemma4vec.ledger.journal import Record
 from gemma4vec.ledger.ledger import add, new_id, now, open_ledger
 from gemma4vec.ledger.records import DECISION, evaluation_record, look_record, run_record
-from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.ledger.run_folder import RunFolder
 
 DECISIONS = ("keep", "drop", "repeat")
 _said: set[str] = set()

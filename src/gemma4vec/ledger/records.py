@@ -17,7 +17,7 @@ import yaml
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 from gemma4vec.ledger.journal import Record
-from gemma4vec.ledger.runs import MANIFEST, RECIPE, RunFolder, finite
+from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder, finite
 
 METRICS, DECISION = "metrics.json", "decision.json"
 BASELINES = {"bm25", "untrained"}  # evaluated beside a run's model, but not made by its recipe

@@ -14,30 +14,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma4vec.data.pycode import load_or_build_pycode, read_functions
-from gemma4vec.data.sample import sample_suite
-from gemma4vec.data.sources import Loaded
-from gemma4vec.data.suites import RetrievalSuite, load_suite, write_suite
+from gemma4vec.data.loading.load_rows import Loaded
+from gemma4vec.data.pycode.build import load_or_build_pycode, read_functions
+from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite, write_suite
+from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.bm25_model import Bm25Model
-from gemma4vec.evaluation.evaluate import evaluate
-from gemma4vec.evaluation.ranking import Ranker
-from gemma4vec.evaluation.result import Result, load_result
-from gemma4vec.evaluation.retrieve import EmbeddingModel
+from gemma4vec.evaluation.results.result import Result, load_result
+from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
+from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel
+from gemma4vec.evaluation.scoring.evaluate import evaluate
+from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.files import home
-from gemma4vec.ledger.runs import RunFolder
-from gemma4vec.model.bases import resolve_base
-from gemma4vec.model.card import add_scores
-from gemma4vec.model.embedder import Embedder
+from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.model.bases.resolve import resolve_base
+from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.model.save.model_card import add_scores
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.report.headline import headline
-from gemma4vec.report.page import write_report
-from gemma4vec.report.run_data import MODELS, read_run
-from gemma4vec.serving.documents import documents_of_suite
-from gemma4vec.serving.index import SearchIndex
-from gemma4vec.training.early_stop import ready_rules
-from gemma4vec.training.refusals import refuse_early
+from gemma4vec.report.content.headline import headline
+from gemma4vec.report.content.run_data import MODELS, read_run
+from gemma4vec.report.run_page import write_report
+from gemma4vec.serving.search.documents import documents_of_suite
+from gemma4vec.serving.search.index import SearchIndex
+from gemma4vec.training.monitoring.stop_rule import ready_rules
+from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
 
 Say = Callable[[str], None]

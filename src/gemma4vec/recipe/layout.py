@@ -10,7 +10,8 @@ Switch = Literal["auto"] | bool
 
 
 class FastPaths(Part):
-    """Faster ways to compute the same (`model.fast_paths` says what each is). auto: as measured on such a device."""
+    """Faster ways to compute the same (`model.backbone.kernel_options` says what each is). auto: as measured on such
+    a device."""
 
     grouped_attention: Switch = Field("auto", description="compiled: attention as two matrix products, in short rows")
     sigmoid_gelu: Switch = Field("auto", description="compiled: the tanh form of GELU by an exponential")

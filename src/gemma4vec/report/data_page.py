@@ -5,9 +5,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from gemma4vec.data.language import shown_language
-from gemma4vec.data.profile import Profile, Spread
-from gemma4vec.report.svg import Panel, Scale, line, path, picture, text
+from gemma4vec.data.ngrams.language import shown_language
+from gemma4vec.data.quality.profile import Profile, Spread
+from gemma4vec.report.charts.svg import Panel, Scale, line, path, picture, text
 from gemma4vec.report.templating import NARROW, WIDE, Chart, render_template, write_page
 
 TOP, BOTTOM, LEFT, RIGHT = 28.0, 132.0, 44.0, 16.0

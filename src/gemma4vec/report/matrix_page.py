@@ -6,16 +6,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gemma4vec.report.run_data import METRICS
-from gemma4vec.report.several_charts import SHAPES, css_of, difference_axis
-from gemma4vec.report.svg import Panel, Scale, interval, line, marker, padded, picture
+from gemma4vec.report.charts.comparison_charts import SHAPES, css_of, difference_axis
+from gemma4vec.report.charts.svg import Panel, Scale, interval, line, marker, padded, picture
+from gemma4vec.report.content.run_data import METRICS
 from gemma4vec.report.templating import drawn, render_template, write_page
 
 WIDTH, LEFT, RIGHT = 290.0, 44.0, 20.0
 
 
 def write_matrix_page(results: Mapping[str, Any], out: Path) -> Path:
-    """Write the page about what `pipeline.matrix_table.summarise` gave.
+    """Write the page about what `pipeline.matrix.table.summarise` gave.
 
     Raises:
         WorkError: the file cannot be written.

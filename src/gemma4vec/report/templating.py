@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from gemma4vec import __version__
 from gemma4vec.files import atomic_write
-from gemma4vec.report.headline import p_text
-from gemma4vec.serving.display import harmless
+from gemma4vec.report.content.headline import p_text
+from gemma4vec.text.sanitize import harmless
 
 WIDE, NARROW, FOREST = 744.0, 350.0, 340.0
 

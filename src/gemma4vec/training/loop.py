@@ -1,4 +1,4 @@
-"""The training loop: the only one. It trains any task that gives batches and a loss (see `training.task`).
+"""The training loop: the only one. It trains any task that gives batches and a loss (see `training.engine.task`).
 
 Read top to bottom: a stage is optimiser steps until its budget is spent; every step is `accumulate` batches; between
 steps it evaluates and saves. A run that is killed goes on from the last checkpoint to the same result, because batches,
@@ -18,11 +18,10 @@ from torch._dynamo.exc import TorchDynamoException
 
 from gemma4vec.errors import WorkError
 from gemma4vec.files import write_json
-from gemma4vec.ledger.runs import RunFolder
-from gemma4vec.model import probe
-from gemma4vec.model.backbone import Backbone
-from gemma4vec.model.build import Built
-from gemma4vec.model.compilation import (
+from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.model.backbone import attention_probe as probe
+from gemma4vec.model.backbone.backbone import Backbone
+from gemma4vec.model.backbone.compilation import (
     CompileChoice,
     choose_compile,
     compiled,
@@ -30,12 +29,11 @@ from gemma4vec.model.compilation import (
     falling_back,
     use_compile_cache,
 )
-from gemma4vec.model.encoder import TextEncoder
-from gemma4vec.model.fast_paths import fast_paths
+from gemma4vec.model.backbone.kernel_options import fast_paths
+from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.encoder.encoder import TextEncoder
 from gemma4vec.recipe import schema
-from gemma4vec.training.ahead import Ahead
-from gemma4vec.training.budget import StepBudget, known_steps, step_budget
-from gemma4vec.training.checkpoint import (
+from gemma4vec.training.engine.checkpoint import (
     Progress,
     latest_checkpoint,
     load_checkpoint,
@@ -45,14 +43,16 @@ from gemma4vec.training.checkpoint import (
     set_random_state,
     trained_weights,
 )
-from gemma4vec.training.distributed import World
-from gemma4vec.training.early_stop import StageRule
-from gemma4vec.training.kept import evaluation_due, hash_of_weights, keep_due, keep_weights
-from gemma4vec.training.layouts import shares_beginnings
-from gemma4vec.training.memory import keep_freed_memory, peak_memory_bytes
-from gemma4vec.training.optimiser import MasterAdamW, learning_rate
-from gemma4vec.training.progress import ProgressLine
-from gemma4vec.training.task import Loss, Task
+from gemma4vec.training.engine.distributed import World
+from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
+from gemma4vec.training.engine.prefetch import Ahead
+from gemma4vec.training.engine.process_memory import keep_freed_memory, peak_memory_bytes
+from gemma4vec.training.engine.progress_line import ProgressLine
+from gemma4vec.training.engine.step_budget import StepBudget, known_steps, step_budget
+from gemma4vec.training.engine.task import Loss, Task
+from gemma4vec.training.monitoring.stop_rule import StageRule
+from gemma4vec.training.monitoring.weight_snapshots import evaluation_due, hash_of_weights, keep_due, keep_weights
+from gemma4vec.training.tasks.micro_batches import shares_beginnings
 
 # Cells in which compiled layers are first run: few, since memory is settled after it; one code serves all heights.
 _PROBED = 2048
@@ -157,7 +157,9 @@ def resume_command(run: RunFolder) -> str:
 def compile_for_training(backbone: Backbone) -> None:
     """Compile the layers with their adapters, each made one product with its weight where that is chosen."""
     if backbone.fast.joined_adapters:
-        from gemma4vec.model.lora_linear import join_adapters  # brings peft: here it is needed, for --help it is not
+        from gemma4vec.model.adapters.fused_lora import (
+            join_adapters,  # brings peft: here it is needed, for --help it is not
+        )
 
         join_adapters(backbone)
     backbone.compile_layers()

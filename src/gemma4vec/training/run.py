@@ -7,41 +7,41 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.run_check import overlaps_known
-from gemma4vec.data.sample import sample_suite
-from gemma4vec.data.sources import Loaded, load_sources
-from gemma4vec.data.suites import load_suite
+from gemma4vec.data.loading.load_rows import Loaded, load_sources
+from gemma4vec.data.quality.check_run import overlaps_known
+from gemma4vec.data.suites.retrieval import load_suite
+from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import Gemma4VecError, InputError
-from gemma4vec.evaluation.evaluate import evaluate
-from gemma4vec.evaluation.forecast import forecast
-from gemma4vec.evaluation.metrics import DEPTH
-from gemma4vec.evaluation.suite_room import check_room
+from gemma4vec.evaluation.planning.power_forecast import forecast
+from gemma4vec.evaluation.scoring.evaluate import evaluate
+from gemma4vec.evaluation.scoring.memory_check import check_room
+from gemma4vec.evaluation.scoring.metrics import DEPTH
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.environment import environment
 from gemma4vec.ledger.recording import drop_by_rule, record_run
 from gemma4vec.ledger.records import parents_of
-from gemma4vec.ledger.runs import RunFolder
+from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
-from gemma4vec.model.bases import ResolvedBase, resolve_base
-from gemma4vec.model.build import Built, build
-from gemma4vec.model.embedder import Embedder
-from gemma4vec.model.language_model_head import load_head
-from gemma4vec.model.saving import save_model
-from gemma4vec.model.sentence_folder import left_behind
+from gemma4vec.model.backbone.lm_head import load_head
+from gemma4vec.model.bases.resolve import ResolvedBase, resolve_base
+from gemma4vec.model.bases.sentence_transformers_folder import left_behind
+from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.model.save.write_model import save_model
 from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe, parse_recipe
 from gemma4vec.recipe.schema import Evaluation, Recipe
-from gemma4vec.training.beside import Beside, check_beside, note_dev_suite
-from gemma4vec.training.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
-from gemma4vec.training.distributed import FollowedRun, World, leave_world
-from gemma4vec.training.early_stop import ReadyRule, StageRule, ready_rules
-from gemma4vec.training.kept import checkpoint_identity
+from gemma4vec.training.engine.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
+from gemma4vec.training.engine.distributed import FollowedRun, World, leave_world
+from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_memory
+from gemma4vec.training.engine.progress_line import ProgressLine, once
 from gemma4vec.training.loop import Evaluate, Stage, train_stage
-from gemma4vec.training.memory import peak_memory_bytes, release_memory
-from gemma4vec.training.progress import ProgressLine, once
-from gemma4vec.training.refusals import refuse_early
-from gemma4vec.training.tasks import data_seed, make_task
+from gemma4vec.training.monitoring.background_eval import Beside, check_beside, note_dev_suite
+from gemma4vec.training.monitoring.stop_rule import ReadyRule, StageRule, ready_rules
+from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity
+from gemma4vec.training.preflight import refuse_early
+from gemma4vec.training.tasks.make_task import data_seed, make_task
 
 Say = Callable[[str], None]
 
@@ -79,7 +79,7 @@ def load_data(run: RunFolder, recipe: Recipe, number: int, say: Say) -> Loaded:
     """Rows of a stage, noted in the manifest.
 
     Raises:
-        InputError: as `data.sources.load_sources`.
+        InputError: as `data.loading.load_rows.load_sources`.
     """
     stage = recipe.stages[number]
     loaded = load_sources(stage.data, say, stage.mixture)
@@ -290,7 +290,7 @@ class Trainer:
 def train_run(run: RunFolder, say: Say) -> Path:
     """Train all stages of a run, from wherever it stands, and write its model; gives the model's folder.
 
-    Where several processes train (`training.distributed`), the first one writes, and this is the same for all.
+    Where several processes train (`training.engine.distributed`), the first one writes, and this is the same for all.
 
     Raises:
         InputError: bad recipe or data. WorkError: the work failed; what was finished is kept.

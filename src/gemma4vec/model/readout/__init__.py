@@ -1,6 +1,6 @@
 """Readouts by name. A new one is one file beside this and one line below."""
 
-from gemma4vec.model.readout.attention import Attention
+from gemma4vec.model.readout.attention_pooling import Attention
 from gemma4vec.model.readout.base import Base, Readout
 from gemma4vec.model.readout.contextual_token import ContextualToken
 from gemma4vec.model.readout.echo_delta import EchoDelta

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from gemma4vec.model.packing import Layout, Tokens
-from gemma4vec.model.prompts import Prompted
-from gemma4vec.model.replaced import Replaced
+from gemma4vec.model.packing.embedding_overrides import Replaced
+from gemma4vec.model.packing.packed_batch import Layout, Tokens
+from gemma4vec.text.prompts import Prompted
 
 
 @dataclass(frozen=True)

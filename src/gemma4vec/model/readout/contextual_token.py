@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from gemma4vec.model.context import ContextEncoder, find_encoder
-from gemma4vec.model.packing import Layout, Tokens
-from gemma4vec.model.prompts import Prompted
+from gemma4vec.model.packing.embedding_overrides import Replaced
+from gemma4vec.model.packing.packed_batch import Layout, Tokens
 from gemma4vec.model.readout.base import Base, Readout
+from gemma4vec.model.readout.context_encoder import ContextEncoder, find_encoder
 from gemma4vec.model.readout.documents import ends_of, starts_of
-from gemma4vec.model.replaced import Replaced
+from gemma4vec.text.prompts import Prompted
 
 
 class ContextualToken(Readout):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gemma4vec.model.packing import Layout
+from gemma4vec.model.packing.packed_batch import Layout
 
 
 def at_least_fp32(states: Tensor) -> Tensor:

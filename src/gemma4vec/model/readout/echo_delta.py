@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from gemma4vec.model.packing import Layout, Tokens
-from gemma4vec.model.prompts import Prompted
+from gemma4vec.model.packing.packed_batch import Layout, Tokens
 from gemma4vec.model.readout.base import Base, Readout
 from gemma4vec.model.readout.documents import Documents, at_least_fp32
+from gemma4vec.text.prompts import Prompted
 
 
 class EchoDelta(Readout):

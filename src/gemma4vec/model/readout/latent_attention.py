@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gemma4vec.model.packing import Layout
+from gemma4vec.model.packing.packed_batch import Layout
 from gemma4vec.model.readout.base import Base, Readout
 from gemma4vec.model.readout.documents import Documents
 

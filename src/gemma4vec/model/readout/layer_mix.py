@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gemma4vec.model.packing import Layout
+from gemma4vec.model.packing.packed_batch import Layout
 from gemma4vec.model.readout.base import Base, Readout
 from gemma4vec.model.readout.documents import at_least_fp32, mean_of
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from gemma4vec.model.packing import Layout
+from gemma4vec.model.packing.packed_batch import Layout
 from gemma4vec.model.readout.base import Readout
 from gemma4vec.model.readout.documents import mean_of
 

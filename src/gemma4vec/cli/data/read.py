@@ -1,0 +1,113 @@
+"""`gemma4vec data read`: try a recipe's sources, or one of any kind, see what is in them, write them as rows."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+
+from gemma4vec.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gemma4vec.recipe.schema import Mixture, Source
+
+
+def read_command(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Recipe whose data is read, by file or name; or give --source.", show_default=False),
+    ] = None,
+    stage: Annotated[int, typer.Option(min=0, help="Which of the recipe's stages, from 0.")] = 0,
+    source: Annotated[
+        str | None, typer.Option(help="Kind of a single source: jsonl, parquet, csv, debian ... (docs/data.md).")
+    ] = None,
+    path: Annotated[str | None, typer.Option(help="The single source's file, folder or hub id.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a key of the recipe, or of the single source, such as language=de."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write all rows as JSONL (.gz by suffix), or plain texts one a line."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="What was found as JSON on stdout.")] = False,
+) -> None:
+    """Read training data as training would: check it, count it, show a row, prepare what is kept on disk."""
+    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.data.loading.load_rows import load_sources
+
+    sources, mixture = _asked(recipe, stage, source, path, overrides or [])
+    loaded = load_sources(sources, notice, mixture)
+    shares = {part.name: part.share for part in getattr(loaded.rows, "parts", ())}
+    found: dict[str, Any] = {
+        "rows": len(loaded.rows),
+        "texts": len(loaded.texts),
+        "sources": [{"name": name, **facts, "share": shares.get(name)} for name, facts in loaded.sources.items()],
+        "first": _first(loaded),
+    }
+    if out is not None:
+        _write(loaded, out)
+        found["written"] = str(out)
+        notice(f"written: {out}")
+    emit(as_json, found, _table)
+    if not as_json:
+        for name, text in found["first"].items():
+            notice(f"{name}: {text if len(text) <= 200 else text[:200] + ' ...'}")
+
+
+def _asked(
+    recipe: str | None, stage: int, kind: str | None, path: str | None, overrides: list[str]
+) -> "tuple[tuple[Source, ...], Mixture]":
+    from gemma4vec.recipe.load import load_recipe, read_tree, validate
+    from gemma4vec.recipe.schema import Mixture, Source
+
+    if (recipe is None) == (kind is None):
+        raise InputError("give a recipe, or --source KIND (with --path) for a single source, not both and not neither")
+    if recipe is not None:
+        stages = load_recipe(recipe, overrides).stages
+        if stage >= len(stages):
+            raise InputError(f"--stage {stage}: {recipe} has {len(stages)} stages, from 0")
+        return stages[stage].data, stages[stage].mixture
+    tree = {"name": kind, "source": kind} | ({"path": path} if path else {})
+    text = yaml.safe_dump(tree)
+    return (validate(Source, read_tree(text, "--source", overrides), "--source"),), Mixture()
+
+
+def _first(loaded: Any) -> dict[str, str]:
+    """The first row (or plain text), field by field."""
+    if not len(loaded.rows):
+        return {"text": loaded.texts[0]}
+    row = loaded.rows[0]
+    fields = {"query": row.query, "pos": row.pos[0].text, "title": row.pos[0].title}
+    return {name: text for name, text in (fields | {"neg": row.neg[0].text if row.neg else None}).items() if text}
+
+
+def _write(loaded: Any, out: Path) -> None:
+    from gemma4vec.data.rows.rows import write_rows
+    from gemma4vec.files import atomic_write
+
+    if len(loaded.rows):
+        write_rows(out, loaded.rows)
+        return
+    with atomic_write(out) as stream:
+        stream.writelines(" ".join(text.split()) + "\n" for text in loaded.texts)
+
+
+def _table(found: dict[str, Any]) -> "Table":
+    from gemma4vec.cli.output import table
+
+    total = found["rows"]
+    rows = [
+        (
+            one["name"],
+            one["source"],
+            one["rows"],
+            one["bad_rows"],
+            "-" if not total else f"{one['share'] if one['share'] is not None else one['rows'] / total:.1%}",
+            one["content_hash"][:12],
+        )
+        for one in found["sources"]
+    ]
+    return table(("source", "kind", "rows", "bad", "share of training", "contents"), rows)

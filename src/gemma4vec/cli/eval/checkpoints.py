@@ -1,0 +1,141 @@
+"""`gemma4vec eval RUN --checkpoints`: a curve over what a run kept on its way, and which moment was the best."""
+
+from typing import TYPE_CHECKING, Any
+
+from gemma4vec.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from gemma4vec.data.suites.group import AnySuite
+    from gemma4vec.evaluation.planning.checkpoint_choice import Place
+    from gemma4vec.evaluation.results.result import Result
+    from gemma4vec.ledger.run_folder import RunFolder
+    from gemma4vec.recipe.schema import Recipe
+    from gemma4vec.training.monitoring.weight_snapshots import Kept
+
+
+def evaluate_checkpoints(
+    run: "RunFolder | None",
+    suites: "Sequence[AnySuite]",
+    *,
+    cached: bool,
+    look_again: str,
+    as_json: bool,
+    follow: bool = False,
+) -> None:
+    """Evaluate every kept checkpoint on every suite, print the curve, and say what choosing the best costs.
+
+    Args:
+        suites: none: each stage's own dev suite, as its training noted it.
+        follow: also those that a running training still will keep; results that are there are not made again.
+
+    Raises:
+        InputError: not a run, one without checkpoints, or a final suite without a reason.
+    """
+    if run is None:
+        raise InputError("--checkpoints needs a run: give its id or folder; list them with: gemma4vec runs")
+    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.training.monitoring import background_eval as beside
+    from gemma4vec.training.monitoring.weight_snapshots import kept_checkpoints
+    from gemma4vec.training.run import recipe_of
+
+    recipe = recipe_of(run)
+    own: dict[int, list[AnySuite]] = {}
+
+    def suites_of(stage: int) -> "Sequence[AnySuite]":
+        """Asked when the stage has kept something: a training that has just begun has noted no suite yet."""
+        if stage not in own:
+            own[stage] = list(suites) or [beside.dev_suite_of(run, stage)]
+            _refuse_final(own[stage], look_again)
+        return own[stage]
+
+    _refuse_final(suites, look_again)
+    if follow:
+        with beside.only_one(run, notice):
+            checkpoints = beside.follow(run, recipe, notice)
+            found = _evaluate(run, recipe, checkpoints, suites_of, cached=cached, look_again=look_again, again=False)
+    else:
+        kept = kept_checkpoints(run, recipe)
+        found = _evaluate(run, recipe, kept, suites_of, cached=cached, look_again=look_again, again=True)
+    if not found:
+        raise InputError(f"{run.path} has no checkpoints; keep some with stages.N.evaluation.keep_at_shares=[0.5,1.0]")
+    plain = [_plain(suite, results) for suite, results in found.items()]
+    emit(as_json, plain if len(plain) > 1 else plain[0], lambda _: _render(plain))
+
+
+def _refuse_final(suites: "Sequence[AnySuite]", look_again: str) -> None:
+    """A final suite is not for choosing a checkpoint."""
+    final = next((suite.name for suite in suites if suite.role == "final"), None)
+    if final is not None and not look_again:
+        raise InputError(
+            f"{final} is a final suite; a checkpoint that it chose would have no test left: use a dev suite, or say "
+            "why with --look-again WORDS"
+        )
+
+
+def _evaluate(
+    run: "RunFolder",
+    recipe: "Recipe",
+    checkpoints: "Iterable[Kept]",
+    suites_of: "Callable[[int], Sequence[AnySuite]]",
+    *,
+    cached: bool,
+    look_again: str,
+    again: bool,
+) -> "dict[str, dict[Place, Result]]":
+    """Results by suite and place; without `again` those that are there of the same weights are taken as they are."""
+    from gemma4vec.cli.output import notice
+    from gemma4vec.evaluation.results.result import load_same
+    from gemma4vec.evaluation.scoring.evaluate import evaluate
+    from gemma4vec.model.inference.cached_embedder import CachedEmbedder
+    from gemma4vec.training.monitoring.weight_snapshots import checkpoint_models
+
+    found: dict[str, dict[Place, Result]] = {}
+    for one, embedder in checkpoint_models(run, recipe, checkpoints, notice):
+        model = CachedEmbedder(embedder) if cached else embedder
+        for suite in suites_of(one.stage):
+            out = run.evaluation(one.name, suite.name)
+            result = None if again else load_same(out, suite.fingerprint, model.fingerprint)
+            if result is None:
+                result = evaluate(model, suite, out, name=one.name, run=run, look_again=look_again)
+            found.setdefault(suite.name, {})[one.stage, one.step] = result
+            notice(f"{one.name} on {suite.name}: {result.metric} {result.mean[result.metric]:.4f}")
+    return found
+
+
+def _plain(suite: str, results: "dict[Place, Result]") -> dict[str, Any]:
+    """The curve on one suite, and the best of it where its items have scores of their own."""
+    from gemma4vec.evaluation.planning.checkpoint_choice import choice_sentence, choose
+    from gemma4vec.evaluation.results.task_scores import PAIRED
+
+    first = next(iter(results.values()))
+    metric = first.metric
+    rows = []
+    for (stage, step), result in results.items():
+        interval = result.interval(metric)
+        rows.append({"stage": stage, "step": step, metric: interval.mean, "low": interval.low, "high": interval.high})
+    best = None
+    if len(results) > 1 and first.kind not in PAIRED:
+        place, selection = choose(results, metric)
+        role = (first.settings.get("suite") or {}).get("role")
+        best = {"stage": place[0], "step": place[1], **vars(selection)}
+        best["sentence"] = choice_sentence(place, selection, suite, role)
+    return {"suite": suite, "metric": metric, "checkpoints": rows, "best": best}
+
+
+def _render(plain: list[dict[str, Any]]) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    from gemma4vec.cli.output import table
+
+    parts: list[Any] = []
+    for one in plain:
+        cells = [
+            [row["stage"], row["step"], row[one["metric"]], f"{row['low']:.3f}-{row['high']:.3f}"]
+            for row in one["checkpoints"]
+        ]
+        parts.append(table(["stage", "step", one["metric"], "95% interval"], cells, title=one["suite"]))
+        parts += [Text(one["best"]["sentence"])] if one["best"] else []
+    return Group(*parts)

@@ -1,0 +1,253 @@
+"""`gemma4vec eval MODEL --suite X`: score a model on suites of any kind."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gemma4vec.data.suites.kinds import Role
+from gemma4vec.errors import InputError
+
+if TYPE_CHECKING:
+    from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel
+    from gemma4vec.evaluation.scoring.ranking import Progress, Ranker
+    from gemma4vec.ledger.run_folder import RunFolder
+
+DTYPES = ("auto", "fp32", "bf16")
+SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal to redraw a bar on
+
+
+def evaluate_command(
+    model: Annotated[
+        str, typer.Argument(help="bm25, a run folder or id, a sentence-transformers folder, a hub id, or bundled:NAME.")
+    ],
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--suite",
+            help="A name (nanobeir, nanobeir-compact, germandpr, germansts, pycode, mteb:TASK), a folder in BEIR "
+            "layout, a YAML of several, sentence pairs (.tsv), rows (.jsonl, loss:FILE); may be given several times.",
+            metavar="X",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Results go to OUT/<suite>.", metavar="DIR", show_default=False)
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="auto (what is fast here), fp32 or bf16.")] = "auto",
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", help="Cut texts at this many tokens instead of the model's limit.", min=1),
+    ] = None,
+    checkpoints: Annotated[
+        bool,
+        typer.Option(
+            "--checkpoints",
+            help="Evaluate every checkpoint that the run kept (without --suite: on its dev suite); names the best.",
+        ),
+    ] = False,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            help="With --checkpoints: beside a running training, at low priority, as they appear. Stopped, the same "
+            "command goes on.",
+        ),
+    ] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Encode every text anew instead of taking known vectors from disk.")
+    ] = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric", help="One more of retrieval, such as ndcg_binary@10 or recall@10; repeatable.", metavar="M"
+        ),
+    ] = None,
+    role: Annotated[
+        str | None,
+        typer.Option("--role", help="dev or final, for suites that do not say so themselves.", show_default=False),
+    ] = None,
+    mirror: Annotated[
+        Path | None,
+        typer.Option("--mirror", help="Folder with copies of hub data sets as OWNER/NAME.", metavar="DIR"),
+    ] = None,
+    look_again: Annotated[
+        str,
+        typer.Option("--look-again", help="Why a final suite is opened once more; stored.", metavar="WORDS"),
+    ] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap interval.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
+) -> None:
+    """Evaluate a model on suites: scores with 95% intervals, each kind in a table of its own."""
+    if dtype not in DTYPES:
+        raise InputError(f"--dtype {dtype}: use one of {', '.join(DTYPES)}")
+    chosen: Role | None = "dev" if role == "dev" else "final" if role == "final" else None
+    if role is not None and chosen is None:
+        raise InputError(f"--role {role}: use dev or final")
+    if not suite and not checkpoints:
+        raise InputError("--suite: say what to evaluate on, such as a folder in BEIR's layout (gemma4vec eval --help)")
+    if follow and not checkpoints:
+        raise InputError("--follow goes with --checkpoints: it evaluates what a training keeps, as it appears")
+    if follow:
+        from gemma4vec.machine.priority import lower_priority
+
+        lower_priority()  # before libraries start threads, which inherit it
+    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.data.suites.group import SuiteGroup, members_of
+    from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, open_any
+
+    suites = [open_any(spec, chosen, mirror, notice) for spec in suite or []]
+    names = [loaded.name for loaded in suites]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two suites are named '{name}'; rename one folder or set 'name' in its suite.yaml")
+
+    from gemma4vec.cli.eval.eval_table import result_row, result_tables
+    from gemma4vec.data.quality.check_run import ensure_checked
+    from gemma4vec.evaluation.scoring.evaluate import evaluate
+    from gemma4vec.evaluation.scoring.memory_check import check_room
+    from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS, DEPTH
+    from gemma4vec.ledger.final_suites import check_final
+
+    run = _owner(model)
+    own = [loaded for loaded in suites if not isinstance(loaded, MtebSuite)]
+    if checkpoints:
+        if out is not None or max_tokens is not None or dtype != "auto" or metric:
+            raise InputError(
+                "--checkpoints evaluates as the run was trained, by the suite's own metric; leave out --out, "
+                "--max-tokens, --dtype, --metric"
+            )
+        from gemma4vec.cli.eval.checkpoints import evaluate_checkpoints
+
+        if len(own) < len(suites):
+            raise InputError("--checkpoints goes with suites of ours, not with tasks of mteb; leave mteb:TASK out")
+        evaluate_checkpoints(run, own, cached=not no_cache, look_again=look_again, as_json=as_json, follow=follow)
+        return
+    loaded_model = _load_model(model, dtype, max_tokens, cached=not no_cache)
+    for loaded in suites:
+        for one in (loaded, *(loaded.members if isinstance(loaded, SuiteGroup) else [])):
+            check_final(one.name, one.fingerprint, one.role, run, loaded_model.fingerprint, look_again)
+    for loaded in own:  # all before the first: the last one is reached after hours
+        check_room(loaded, loaded_model, DEPTH)
+    if run is not None:
+        ensure_checked(run, [one for loaded in own for one in members_of(loaded)], notice)
+    rows = []
+    for loaded in suites:
+        folder = _result_folder(model, loaded_model, loaded.name, out)
+        with _progress(loaded.name) as report:
+            result = evaluate(
+                loaded_model,
+                loaded,
+                folder,
+                metrics=[*DEFAULT_METRICS, *(metric or [])],
+                progress=report,
+                run=run,
+                look_again=look_again,
+            )
+        rows.append(result_row(result, folder, seed))
+    _say_what_was_known(loaded_model)
+    emit(as_json, rows if len(rows) > 1 else rows[0], lambda _: result_tables(rows))
+
+
+def _owner(spec: str) -> "RunFolder | None":
+    """The run that a model comes from, also where its model folder is named instead of the run."""
+    from gemma4vec.ledger.records import run_around
+    from gemma4vec.ledger.run_folder import RunFolder
+
+    found = _run_of(spec)
+    if found is not None:
+        return RunFolder.open(found)
+    return run_around(Path(spec)) if Path(spec).is_dir() else None
+
+
+def _say_what_was_known(model: "EmbeddingModel | Ranker") -> None:
+    """Seconds of an evaluation mean little where vectors came from disk; so it is said."""
+    from gemma4vec.cli.output import notice
+
+    found, computed = getattr(model, "found", 0), getattr(model, "computed", 0)
+    if found:
+        notice(f"vectors: {found:,} were known, {computed:,} computed (--no-cache computes all)")
+
+
+def _load_model(spec: str, dtype: str, max_tokens: int | None, *, cached: bool) -> "EmbeddingModel | Ranker":
+    """The model that `spec` means, ready to rank or to encode."""
+    if spec == "bm25":
+        from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
+
+        if max_tokens is not None:
+            raise InputError("--max-tokens does not apply to bm25, which reads whole texts; leave it out")
+        return Bm25Model()
+    from gemma4vec.cli.output import notice
+    from gemma4vec.model.inference.cached_embedder import CachedEmbedder
+    from gemma4vec.model.inference.embedder import Embedder
+
+    run = _run_of(spec)
+    found = Embedder.load(
+        str(run) if run else spec, dtype=None if dtype == "auto" else dtype, max_tokens=max_tokens, notice=notice
+    )
+    return CachedEmbedder(found) if cached else found
+
+
+def _run_of(spec: str) -> Path | None:
+    """The run folder that `spec` is or, below the outputs' home, names; None where it is another kind of model."""
+    from gemma4vec.files import home
+    from gemma4vec.ledger.run_folder import MANIFEST, find_run
+
+    if Path(spec).exists():
+        return Path(spec) if (Path(spec) / MANIFEST).is_file() else None
+    if ":" in spec or "/" in spec:
+        return None
+    try:
+        return find_run(spec, home()).path
+    except InputError:
+        return None  # not a run: the embedder says what else it could have been
+
+
+def _result_folder(spec: str, model: "EmbeddingModel | Ranker", suite: str, out: Path | None) -> Path:
+    """Where the result goes: OUT/<suite>, RUN/evals/trained/<suite> or HOME/evals/<model>/<suite>.
+
+    A result of a differently set model (dtype, limits, weights) is never replaced under the same name.
+    """
+    from gemma4vec.evaluation.comparison.find_results import TRAINED, free_folder
+    from gemma4vec.files import home
+    from gemma4vec.ledger.run_folder import slug
+
+    if out is not None:
+        return out / suite
+    run = _run_of(spec)
+    if run is not None:
+        return free_folder(run / "evals" / TRAINED, suite, model, replaces_other_weights=True)
+    return free_folder(home() / "evals" / slug(model.name), suite, model)
+
+
+@contextlib.contextmanager
+def _progress(suite: str) -> "Iterator[Progress]":
+    """A progress bar on a terminal, a plain line now and then elsewhere, both on stderr."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    from gemma4vec.cli.output import console, notice
+
+    if not console.is_terminal:
+        started = last = time.monotonic()
+
+        def line(stage: str, done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+                last = time.monotonic()
+                notice(f"{suite}: {done:,} of {total:,} {stage}, {last - started:.0f} s")
+
+        yield line
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Bars(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def bar(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(f"{suite}: {stage}", total=total)
+            bars.update(tasks[stage], completed=done)
+
+        yield bar

@@ -1,0 +1,150 @@
+"""`gemma4vec matrix FILE`: many recipes under one trainer, on the same rows, compared with statistics."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gemma4vec.errors import WorkError
+
+if TYPE_CHECKING:
+    from gemma4vec.pipeline.matrix.plan import Plan
+
+
+def matrix_command(
+    file: Annotated[Path, typer.Argument(help="Matrix file (YAML).", metavar="FILE")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Its folder; default $GEMMA4VEC_HOME/matrix/NAME.", metavar="DIR", show_default=False
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Change the file, such as budget.rows=320.", metavar="KEY=VALUE", show_default=False
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and their order; run nothing.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run failed cells again.")] = False,
+    table_only: Annotated[
+        bool, typer.Option("--table", help="Write the table of what is finished; run nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
+) -> None:
+    """Train and evaluate every recipe of a matrix at equal budget, and compare all with one control.
+
+    The same command goes on where an earlier one stopped; finished cells are never done again.
+    """
+    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.files import home
+    from gemma4vec.recipe.matrix import load_matrix
+
+    matrix = load_matrix(file, overrides or [])
+    from gemma4vec.pipeline.matrix.plan import make_plan
+    from gemma4vec.pipeline.matrix.suites import check_suites
+
+    plan = make_plan(matrix, file.resolve().parent)
+    check_suites(plan)
+    folder = out or home() / "matrix" / matrix.name
+    if dry_run:
+        emit(as_json, _dry(plan, folder), _dry_table)
+        return
+    notice("loading libraries")
+    from gemma4vec.cli.matrix.screen import Screen
+    from gemma4vec.pipeline.matrix.run import run_matrix
+
+    notice(f"matrix folder: {folder}")
+    try:
+        with Screen() as screen:
+            results = run_matrix(plan, folder, screen, retry=retry, table_only=table_only)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; the same command goes on where it was") from None
+    emit(as_json, results, _tables)
+    if results["failed"]:
+        first = results["failed"][0]
+        raise WorkError(
+            f"{len(results['failed'])} of the cells failed, the first: {first['cell']}: {first['reason']}; "
+            f"the table is in {folder / 'results.md'}; --retry runs them again"
+        )
+
+
+def _dry(plan: "Plan", folder: Path) -> dict[str, Any]:
+    """The plan as JSON values."""
+    from gemma4vec.pipeline.matrix.plan import expected_cells
+    from gemma4vec.pipeline.matrix.state import MatrixFolder
+
+    records = MatrixFolder(folder).records()
+    rows = [
+        {
+            "cell": key,
+            "variant": variant,
+            "learning_rate": rate,
+            "seed": seed,
+            "why": why,
+            "status": records[key].status if key in records else "waiting",
+        }
+        for key, variant, rate, seed, why in expected_cells(plan, records)
+    ]
+    matrix = plan.matrix
+    return {
+        "matrix": matrix.name,
+        "folder": str(folder),
+        "variants": list(plan.variants),
+        "control": sorted(set(plan.controls.values())),
+        "rows_per_cell": matrix.budget.rows,
+        "rows_of_the_search": matrix.search.rows if plan.searching and matrix.search else None,
+        "cells": rows,
+        "count": len(rows),
+        "dev": [sample.suite for sample in matrix.dev],
+        "final": [sample.suite for sample in matrix.final],
+    }
+
+
+def _dry_table(plan: dict[str, Any]) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    from gemma4vec.cli.output import table
+
+    columns = ["", "variant", "learning rate", "seed", "why", "status"]
+    rows = [
+        [
+            str(n),
+            row["variant"],
+            "-" if row["learning_rate"] is None else f"{row['learning_rate']:g}",
+            str(row["seed"]),
+            row["why"],
+            row["status"],
+        ]
+        for n, row in enumerate(plan["cells"], start=1)
+    ]
+    lines = [
+        f"{plan['count']} cells of {plan['rows_per_cell']:,} rows"
+        + (f" (learning rates: {plan['rows_of_the_search']:,})" if plan["rows_of_the_search"] else "")
+        + f"; control: {', '.join(plan['control'])}",
+        f"dev: {', '.join(plan['dev'])}",
+        f"final: {', '.join(plan['final'])}",
+        f"folder: {plan['folder']}",
+    ]
+    return Group(table(columns, rows, plan["matrix"]), Text("\n".join(lines)))
+
+
+def _tables(results: dict[str, Any]) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    from gemma4vec.cli.output import table
+    from gemma4vec.pipeline.matrix import write as matrix_write
+
+    parts = [
+        table(*matrix_write.scores_table(results), title=f"{results['matrix']}: {results['metric']}"),
+        table(*matrix_write.difference_table(results), title=f"against {results['control']}, all final suites"),
+        table(*matrix_write.cost_table(results), title="cost of one training"),
+        table(*matrix_write.grid_table(results), title="learning rates: dev score"),
+    ]
+    lines = [f"note: {note}" for note in results["notes"]]
+    for key, word in (("failed", "failed"), ("stopped", "stopped by the rule"), ("not_run", "not run")):
+        lines += [f"{word}: {one['cell']}: {one['reason']}" for one in results[key]]
+    lines.append(f"tables: {results['folder']}/results.md, results.csv, results.json")
+    return Group(*parts, Text("\n".join(lines)))

@@ -1,0 +1,245 @@
+"""`gemma4vec runs`: what was run, seen, compared and decided."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gemma4vec.errors import InputError
+
+if TYPE_CHECKING:
+    from gemma4vec.ledger.journal import Record
+    from gemma4vec.ledger.ledger import Ledger
+
+app = typer.Typer(help="What was run, seen and decided: the ledger.")
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Run id, its beginning or end, its folder, or latest.")]
+Words = Annotated[str, typer.Argument(metavar="[WORDS]", help="Why, in words.", show_default=False)]
+
+
+@app.callback(invoke_without_command=True)
+def list_command(ctx: typer.Context, as_json: Json = False) -> None:
+    """List all runs; the subcommands show, compare, judge and count."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from gemma4vec.cli.output import emit
+    from gemma4vec.cli.runs.runs_table import run_table
+    from gemma4vec.files import home
+    from gemma4vec.ledger.ledger import open_ledger
+    from gemma4vec.ledger.overview import all_runs
+
+    with open_ledger(home()) as ledger:
+        runs = all_runs(ledger)
+    emit(as_json, [_brief(run) for run in runs], run_table)
+
+
+@app.command("show")
+def show_command(run: Run, as_json: Json = False) -> None:
+    """One run: recipe, parents, data, code, machine, cost, hypothesis, scores, decisions."""
+    from gemma4vec.cli.output import emit
+    from gemma4vec.cli.runs.runs_table import run_page
+    from gemma4vec.files import home
+    from gemma4vec.ledger.ledger import open_ledger
+    from gemma4vec.ledger.overview import evaluations_of, find
+
+    with open_ledger(home()) as ledger:
+        found = find(ledger, run)
+        found["evaluations"] = evaluations_of(ledger, found["run_id"])
+        found["decisions"] = ledger.rows(
+            "SELECT time, decision, words FROM decisions WHERE run_id = ? ORDER BY time, seq", (found["run_id"],)
+        )
+    emit(as_json, found, run_page)
+
+
+@app.command("diff")
+def diff_command(
+    a: Annotated[str, typer.Argument(metavar="A", help="A run.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    as_json: Json = False,
+) -> None:
+    """What differs between two runs: recipe, data, code, machine; then scores."""
+    from gemma4vec.cli.output import emit
+    from gemma4vec.cli.runs.runs_table import difference_page
+    from gemma4vec.files import home
+    from gemma4vec.ledger.ledger import open_ledger
+    from gemma4vec.ledger.overview import difference, find
+
+    with open_ledger(home()) as ledger:
+        run_a, run_b = find(ledger, a), find(ledger, b)
+        found = {"a": run_a["run_id"], "b": run_b["run_id"], **difference(ledger, run_a, run_b)}
+    emit(as_json, found, difference_page)
+
+
+@app.command("decide")
+def decide_command(
+    run: Run,
+    decision: Annotated[str, typer.Argument(metavar="keep|drop|repeat", help="What becomes of it.")],
+    words: Words = "",
+    by: Annotated[
+        str | None,
+        typer.Option("--by", help="The proxy that led to it (see gemma4vec agreement).", show_default=False),
+    ] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", help="With --by: the suite that the proxy stands in for.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Record what is decided about a run, and why; a later decision stands beside an earlier one.
+
+    A run that is kept because of a proxy (--by) is refused where that proxy has not earned it on the suite (--on).
+    """
+    from gemma4vec.files import home
+    from gemma4vec.ledger.ledger import open_ledger
+    from gemma4vec.ledger.overview import find
+    from gemma4vec.ledger.recording import decide
+
+    if (by is None) != (not on):
+        raise InputError("--by PROXY and --on SUITE belong together: a proxy stands in for a suite")
+    with open_ledger(home()) as ledger:
+        found = find(ledger, run)
+        promoted = _promotion(ledger, by, on, decision) if by and on else None
+    record = decide(home(), found, decision, words, promoted)
+    _done(as_json, record, f"{found['run_id']}: {decision}")
+
+
+def _promotion(ledger: "Ledger", proxy: str, suites: list[str], decision: str) -> dict[str, Any]:
+    """How far the proxy agrees with the suites.
+
+    Raises:
+        InputError: a proxy under the threshold cannot promote a recipe.
+    """
+    from gemma4vec.evaluation.planning.proxies import judge
+
+    judged = judge(ledger, suites, "ndcg@10", only=[proxy])
+    if len(judged) > 1:
+        raise InputError(f"'{proxy}' fits {', '.join(one.proxy.name for one in judged)}; say more of it")
+    tau, verdict = judged[0].found.tau, judged[0].promotion
+    if decision == "keep" and not verdict.allowed:
+        raise InputError(f"{judged[0].proxy.name} {verdict.reason}; evaluate the run on {' and '.join(suites)} instead")
+    return {"proxy": judged[0].proxy.name, "suites": suites, "tau": tau.value, "low": tau.low, "high": tau.high}
+
+
+@app.command("detectable")
+def detectable_command(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Of retrieval: whatever eval --suite takes.")],
+    metric: Annotated[str, typer.Option("--metric", help="Of which the spread is known or supposed.")] = "ndcg@10",
+    seeds: Annotated[int, typer.Option("--seeds", help="Runs planned for each recipe.", min=1)] = 1,
+    as_json: Json = False,
+) -> None:
+    """Before training: the smallest difference that a suite can show, alone and among the tries so far."""
+    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.data.loading.open_suite import open_suite
+    from gemma4vec.data.suites.group import members_of
+    from gemma4vec.data.suites.retrieval import RetrievalSuite
+    from gemma4vec.evaluation.planning.power_forecast import forecast
+
+    loaded = open_suite(suite, notice=notice)
+    tasks = [one for one in members_of(loaded) if isinstance(one, RetrievalSuite)]
+    if not tasks:
+        raise InputError(
+            f"{suite} is {loaded.kind}; the spread that is supposed is that of retrieval: name such a suite"
+        )
+    sizes = [len(one.queries) for one in tasks]
+    found = forecast(loaded.name, loaded.fingerprint, sum(sizes), metric, runs=seeds, tasks=sizes)
+    emit(as_json, {**vars(found), "sentence": found.sentence()}, lambda _: found.sentence())
+
+
+@app.command("freeze")
+def freeze_command(run: Run, words: Words = "", as_json: Json = False) -> None:
+    """Freeze a run's recipe: comparisons are counted anew from now on, and locked suites open for it."""
+    from gemma4vec.files import home
+    from gemma4vec.ledger.ledger import open_ledger
+    from gemma4vec.ledger.overview import find
+    from gemma4vec.ledger.recording import freeze
+
+    with open_ledger(home()) as ledger:
+        found = find(ledger, run)
+    if not found["recipe_id"]:
+        raise InputError(f"the run {found['run_id']} has no recipe id; only a recipe can be frozen")
+    record = freeze(home(), found["recipe_id"], found["run_id"], words)
+    _done(as_json, record, f"frozen: recipe {found['recipe_id']} of {found['run_id']}; a new family begins")
+
+
+@app.command("lock")
+def lock_command(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="What eval --suite takes: a name, a folder, a list.")],
+    words: Words = "",
+    mirror: Annotated[
+        Path | None, typer.Option("--mirror", metavar="DIR", help="Folder with copies of hub data sets as OWNER/NAME.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Lock a final suite: nothing is evaluated on it, or on a task of it, until a recipe is frozen."""
+    from gemma4vec.cli.output import notice
+    from gemma4vec.data.suites.group import SuiteGroup
+    from gemma4vec.evaluation.scoring.mteb_suite import open_any
+    from gemma4vec.files import home
+    from gemma4vec.ledger.recording import lock
+
+    loaded = open_any(suite, mirror=mirror, notice=notice)
+    if loaded.role == "dev":
+        raise InputError(f"{suite} is a dev suite, which guides choices; only a final one can be locked (role: final)")
+    for one in loaded.members if isinstance(loaded, SuiteGroup) else []:  # else each would be open alone
+        lock(home(), one.name, one.fingerprint, words)
+    record = lock(home(), loaded.name, loaded.fingerprint, words)
+    _done(as_json, record, f"locked: {loaded.name}, until a recipe is frozen with: gemma4vec runs freeze RUN")
+
+
+@app.command("looks")
+def looks_command(as_json: Json = False) -> None:
+    """How often each suite has been looked at, by how many models, and since the last freeze."""
+    from gemma4vec.cli.output import emit
+    from gemma4vec.cli.runs.runs_table import look_table
+    from gemma4vec.files import home
+    from gemma4vec.ledger.comparison_count import looks_at_suites
+    from gemma4vec.ledger.ledger import open_ledger
+
+    with open_ledger(home()) as ledger:
+        rows = looks_at_suites(ledger)
+    emit(as_json, rows, look_table)
+
+
+@app.command("sql")
+def sql_command(
+    query: Annotated[str, typer.Argument(metavar="SELECT", help="One query; docs/ledger.md lists the views.")],
+    as_json: Json = False,
+) -> None:
+    """Ask the ledger in SQL; nothing but reading is possible."""
+    from gemma4vec.cli.output import emit, table
+    from gemma4vec.files import home
+    from gemma4vec.ledger.ledger import open_ledger
+
+    with open_ledger(home()) as ledger:
+        columns, rows = ledger.select(query)
+    emit(as_json, [dict(zip(columns, row, strict=True)) for row in rows], lambda _: table(columns, rows))
+
+
+@app.command("rebuild")
+def rebuild_command(as_json: Json = False) -> None:
+    """Make the index again from the journal, run folders and evaluations; no count of looks gets smaller."""
+    from dataclasses import asdict
+
+    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.files import home
+    from gemma4vec.ledger.rebuild import rebuild
+
+    done = rebuild(home())
+    for line in done.damaged:
+        notice(f"warning: {line}")
+    said = f"{done.records:,} records; {done.from_index:,} only the old index had, {done.from_folders:,} only folders"
+    aside = f"\nthe damaged index is kept as {done.kept_aside}" if done.kept_aside else ""
+    emit(as_json, asdict(done), lambda _: said + aside)
+
+
+def _brief(run: dict[str, Any]) -> dict[str, Any]:
+    """What the list says of a run."""
+    names = ("run_id", "name", "created", "recipe_id", "status", "hypothesis", "scores", "decision", "words", "path")
+    return {name: run[name] for name in names} | {"deleted": run["deleted"]}
+
+
+def _done(as_json: bool, record: "Record", line: str) -> None:
+    from gemma4vec.cli.output import emit
+
+    emit(as_json, {"id": record.id, "kind": record.kind, "time": record.time, **record.body}, lambda _: line)

@@ -1,0 +1,256 @@
+"""Sources of training rows by name, as a recipe's `data` part gives them."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.data.batching.mixture import MixedRows, Part, shares_of
+from gemma4vec.data.pycode.build import load_or_build_pycode
+from gemma4vec.data.rows.file_hashes import file_hash
+from gemma4vec.data.rows.row_store import StoredRows, open_or_write, write_store
+from gemma4vec.data.rows.rows import Row, RowsRead, check_bad_share, content_hash, rows_of, shown_share
+from gemma4vec.data.sources.drops import apply_drops, read_drops
+from gemma4vec.data.sources.open_source import Input, open_input
+from gemma4vec.data.sources.tensor_rows import TensorRows, check_tensors, refuse_bad_tensors
+from gemma4vec.errors import InputError
+from gemma4vec.files import cache, home, sha256_text
+from gemma4vec.recipe.sources import Mixture, Source, check_mixture
+from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.prompts import Document
+
+# Sources of larger files are kept on disk in a form that is mapped, not read (`data.rows.row_store`).
+LARGE_BYTES = 64 * 2**20
+# What of a source decides which rows its files give.
+READING = ("source", "columns", "split", "subset", "table", "language", "encoding", "drop")
+
+
+@dataclass
+class Loaded:
+    """The rows and plain texts of a stage's sources, one after the other.
+
+    Attributes:
+        rows: all rows.
+        texts: all plain texts, which belong to no row.
+        sources: name -> {"source", "path", "rows", "bad_rows", "content_hash", "counts", ...}; goes into the manifest.
+        dev_suite: folder of the first dev suite that a source brings, if any.
+        test_suite: folder of the first test suite that a source brings, if any.
+    """
+
+    rows: Sequence[Row] = field(default_factory=list)
+    texts: Sequence[str] = field(default_factory=list)
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    dev_suite: Path | None = None
+    test_suite: Path | None = None
+
+
+@dataclass
+class Read:
+    """The rows of one source; a plain text is a row without a positive."""
+
+    rows: Sequence[Row]
+    bad: int = 0
+    first_bad: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+    unknown_keys: list[str] = field(default_factory=list)
+    content_hash: str = ""
+    largest_token: int = -1
+    revision: str = ""
+
+
+def load_sources(sources: Sequence[Source], say: Callable[[str], None], mixture: Mixture | None = None) -> Loaded:
+    """Read every source of a stage.
+
+    Raises:
+        InputError: two sources of one name, a file that cannot be read, more bad rows than allowed.
+    """
+    try:
+        check_mixture(tuple(sources), mixture or Mixture())
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    loaded = Loaded()
+    rows: list[tuple[Source, Sequence[Row]]] = []
+    texts: list[Part] = []
+    for source in sources:
+        path = source.path
+        if source.source == "pycode":
+            folder = Path(source.path).expanduser() if source.path else None
+            built = load_or_build_pycode(home() / "data", folder=folder, negatives=source.negatives, progress=say)
+            loaded.dev_suite = loaded.dev_suite or built.dev
+            loaded.test_suite = loaded.test_suite or built.test
+            path = str(built.train)
+            read = read_source(source.model_copy(update={"source": "jsonl", "path": path}), say)
+        else:
+            read = read_source(source, say)
+        if source.plain and not source.pair_with_itself:
+            texts.append(Part(source.name, read.rows))
+        else:
+            rows.append((source, read.rows))
+        loaded.sources[source.name] = _facts(source, path, read)
+        _tell(source, read, say)
+    mixture = mixture or Mixture()
+    shares = shares_of([len(found) for _, found in rows], [source.weight for source, _ in rows], mixture.temperature)
+    parts = [Part(source.name, found, share) for (source, found), share in zip(rows, shares, strict=True)]
+    loaded.rows = MixedRows(parts, mixture.one_source_batches, mixture.one_task_batches)
+    loaded.texts = PlainTexts(MixedRows(texts))
+    return loaded
+
+
+class PlainTexts(Sequence[str]):
+    """The texts of rows without positives.
+
+    Attributes:
+        rows: the rows.
+    """
+
+    def __init__(self, rows: MixedRows):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self.rows[index]
+        return [row.query for row in found] if isinstance(found, list) else found.query
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def read_source(source: Source, say: Callable[[str], None]) -> Read:
+    """Read one source: into memory, or, where its files are large, into a store that is used again until they change.
+
+    Tensors are read where they stand.
+
+    Raises:
+        InputError: it cannot be read, has no row, or more bad rows than allowed.
+    """
+    if source.source == "tensors":
+        return _read_tensors(source)
+    found = open_input(source, say)
+    if found.bytes < LARGE_BYTES:
+        noted = RowsRead()
+        rows = [
+            _itself(row) if source.pair_with_itself else row
+            for row in _kept(rows_of(found.records(), noted, plain=source.plain), source)
+        ]
+        check_bad_share(noted, len(rows), source.max_bad_share, found.where, _unit(source))
+        rows = rows[: source.max_rows]
+        return Read(
+            rows,
+            len(noted.bad),
+            str(noted.bad[0]) if noted.bad else "",
+            dict(noted.counts),
+            sorted(noted.unknown_keys),
+            content_hash(rows),
+            max((max(text.ids) for row in rows for text in _texts(row) if isinstance(text, GivenTokens)), default=-1),
+            found.revision,
+        )
+    store = stored(source, found, say)
+    bad = store.facts["bad"]
+    if bad > source.max_bad_share * (bad + len(store)):
+        raise InputError(
+            f"{store.facts['first_bad']} ({bad} of {bad + len(store)} {_unit(source)} are bad, "
+            f"{shown_share(source.max_bad_share)} are allowed); mend them or allow a larger share (max_bad_share)"
+        )
+    facts = store.facts
+    content = facts["content_hash"] if source.max_rows is None else f"{facts['content_hash']}:{source.max_rows}"
+    return Read(
+        store.first(source.max_rows),
+        bad,
+        facts["first_bad"],
+        facts["counts"],
+        facts["unknown_keys"],
+        content,
+        facts["largest_token"],
+        found.revision,
+    )
+
+
+def _read_tensors(source: Source) -> Read:
+    assert source.path is not None
+    path = Path(source.path).expanduser()
+    content = file_hash(path)
+    checked = check_tensors(path, content)
+    first_bad = refuse_bad_tensors(path, checked, source.max_bad_share)
+    rows = TensorRows(path, checked, pair_with_itself=source.pair_with_itself).first(source.max_rows)
+    content = content if len(rows) == checked.rows else f"{content}:{len(rows)}"
+    return Read(rows, len(checked.bad), first_bad, content_hash=content, largest_token=checked.largest_token)
+
+
+def stored(source: Source, found: Input, say: Callable[[str], None]) -> StoredRows:
+    """The store of a source, written now where there is none or its files or settings have changed.
+
+    Raises:
+        InputError: a file cannot be read, no row is good, or more are bad than allowed.
+    """
+    settings = source.model_dump(mode="json", include={*READING, "pair_with_itself"})
+    reading = json.dumps(settings, sort_keys=True)
+    files = [*found.files, *([Path(source.drop).expanduser()] if source.drop else [])]
+    key = sha256_text(reading, found.identity, *(file_hash(file) for file in files))
+    folder = cache() / "rows" / sha256_text(found.where, reading)[:24]
+
+    def write() -> StoredRows:
+        say(f"{source.name}: reading {found.bytes / 2**20:,.0f} MiB once, into {folder}")
+        noted = RowsRead()
+        facts: dict[str, Any] = {"key": key, "where": found.where}
+
+        def rows() -> Iterator[Row]:
+            good = 0
+            for row in _kept(rows_of(found.records(), noted, plain=source.plain), source):
+                good += 1
+                yield _itself(row) if source.pair_with_itself else row
+            check_bad_share(noted, good, source.max_bad_share, found.where, _unit(source))
+            facts["bad"], facts["first_bad"] = len(noted.bad), str(noted.bad[0]) if noted.bad else ""
+            facts["counts"], facts["unknown_keys"] = dict(noted.counts), sorted(noted.unknown_keys)
+
+        return write_store(folder, rows(), facts)
+
+    return open_or_write(folder, key, write)
+
+
+def _kept(rows: Iterator[Row], source: Source) -> Iterator[Row]:
+    """The rows without what the source's list of drops names."""
+    return apply_drops(rows, read_drops(Path(source.drop).expanduser())) if source.drop else rows
+
+
+def _itself(row: Row) -> Row:
+    """A plain text as its own positive."""
+    return Row(row.query, [Document(row.query)])
+
+
+def _texts(row: Row) -> list[str]:
+    return [row.query, *(document.text for document in (*row.pos, *row.neg))]
+
+
+def _unit(source: Source) -> str:
+    return "lines" if source.source == "text" else "rows"
+
+
+def _facts(source: Source, path: str | None, read: Read) -> dict[str, Any]:
+    facts = {
+        "source": source.source,
+        "path": path,
+        "rows": len(read.rows),
+        "bad_rows": read.bad,
+        "content_hash": read.content_hash,
+        "counts": read.counts,
+    }
+    if read.largest_token >= 0:
+        facts["largest_token"] = read.largest_token
+    if read.revision:
+        facts["revision"] = read.revision
+    return facts
+
+
+def _tell(source: Source, read: Read, say: Callable[[str], None]) -> None:
+    if source.source != "pycode" and source.negatives != Source.model_fields["negatives"].default:
+        # No error: a shipped recipe of pycode is often tried on a file of rows with source=jsonl alone.
+        say(f"{source.name}: negatives={source.negatives} is for pycode; these rows keep the negatives that they have")
+    if read.bad:
+        say(f"{source.name}: {read.bad} bad rows left out, the first: {read.first_bad}")
+    if read.unknown_keys:
+        say(f"{source.name}: unknown keys in rows left out: {', '.join(read.unknown_keys)}")

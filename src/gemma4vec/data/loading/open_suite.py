@@ -1,0 +1,196 @@
+"""From what a person types after `--suite` to a suite.
+
+A name (`nanobeir`, `germandpr`, `pycode`; `data.suites.catalog`), a folder in BEIR's layout, a YAML file (or a folder's
+suite.yaml) that names several, a TSV of sentence pairs (`file.tsv@split`), or rows: `rows.jsonl` and
+`local-rank:rows.jsonl` are a local rank test, `loss:rows.jsonl` is validation loss.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field
+
+from gemma4vec.data.pycode.build import load_or_build_pycode
+from gemma4vec.data.suites.catalog import KNOWN
+from gemma4vec.data.suites.group import AnySuite, OneSuite, SuiteGroup, make_group, members_of
+from gemma4vec.data.suites.held_out_rows import BLOCK, TEMPERATURE, RowSuite, load_row_suite
+from gemma4vec.data.suites.hub import open_known
+from gemma4vec.data.suites.hub_tables import mirror_folder
+from gemma4vec.data.suites.kinds import ROW_KINDS, Kind, Role, with_role
+from gemma4vec.data.suites.retrieval import RetrievalSuite, check_name, load_suite
+from gemma4vec.data.suites.sample import sample_suite
+from gemma4vec.data.suites.sts import StsSuite, load_sts
+from gemma4vec.errors import InputError
+from gemma4vec.recipe.load import validate
+from gemma4vec.recipe.part import Part
+
+Say = Callable[[str], None]
+OWN_NAMES = ("pycode", "pycode-dev")
+# What a list may say about a suite, by what the suite is.
+ALWAYS = {"suite", "name", "role", "metric"}
+APPLIES: dict[type, set[str]] = {
+    RetrievalSuite: {*ALWAYS, "kind", "max_queries", "max_documents"},
+    StsSuite: {*ALWAYS, "split"},
+    RowSuite: {*ALWAYS, "kind", "max_rows", "temperature", "block"},
+    SuiteGroup: {"suite", "role"},
+}
+
+
+class Member(Part):
+    """One suite of several."""
+
+    suite: str = Field(description="anything that --suite takes; a path is looked for beside the file")
+    name: str | None = None
+    role: Role | None = None
+    kind: Kind | None = Field(None, description="of rows: local-rank or loss; of a folder: compact-retrieval")
+    metric: str | None = None
+    split: str | None = Field(None, description="of a TSV of sentence pairs")
+    max_queries: int | None = Field(None, ge=1)
+    max_documents: int | None = Field(None, ge=1)
+    max_rows: int | None = Field(None, ge=1)
+    temperature: float = Field(TEMPERATURE, gt=0)
+    block: int = Field(BLOCK, ge=2)
+
+
+class Several(Part):
+    """A YAML file that names several suites."""
+
+    name: str | None = None
+    role: Role | None = None
+    metric: str | None = None
+    suites: Annotated[tuple[Member, ...], Field(min_length=1)]
+
+
+def open_suite(
+    spec: str, *, role: Role | None = None, mirror: Path | None = None, notice: Say = lambda line: None
+) -> AnySuite:
+    """The suite that `spec` means.
+
+    Args:
+        spec: see the module.
+        role: what the suite is to count as, where it does not say so itself.
+        mirror: folder of hub data sets on this disk; by default `$GEMMA4VEC_MIRROR`.
+        notice: shows one line to the person, such as before a download.
+
+    Raises:
+        InputError: no such suite, or one that is not as it should be.
+    """
+    suite = _open(Member(suite=spec), Path(), mirror, notice)
+    return replace(suite, role=with_role(suite.role, role, suite.name))
+
+
+def _open(member: Member, beside: Path, mirror: Path | None, notice: Say) -> AnySuite:
+    """What a member of a list, or a whole argument, means; paths are seen from `beside`."""
+    kind, spec = _kind_and_rest(member.suite)
+    if spec.startswith("mteb:"):
+        raise InputError(f"{spec}: a task of mteb stands alone (gemma4vec eval MODEL --suite {spec}), in no list")
+    path = beside / Path(spec).expanduser()
+    if kind is not None or spec.removesuffix(".gz").removesuffix(".zst").endswith(".jsonl"):
+        return _rows(member, kind, path)
+    where, _, split = spec.rpartition("@")
+    if where and not path.exists():
+        path, member = beside / Path(where).expanduser(), member.model_copy(update={"split": split})
+    if path.name.removesuffix(".gz").endswith(".tsv"):
+        return _pairs(member, path)
+    if path.suffix in (".yaml", ".yml") or _names_several(path):
+        return open_several(path, mirror=mirror, notice=notice)
+    if path.is_dir():
+        return _adjusted(load_suite(path), member)
+    return _adjusted(_named(spec, mirror, notice), member)
+
+
+def _kind_and_rest(spec: str) -> tuple[Kind | None, str]:
+    """`loss:rows.jsonl` -> (loss, rows.jsonl)."""
+    start, colon, rest = spec.partition(":")
+    return next(((kind, rest) for kind in ROW_KINDS if colon and start == kind), (None, spec))
+
+
+def _rows(member: Member, kind: Kind | None, path: Path) -> AnySuite:
+    chosen = kind or member.kind or "local-rank"
+    if chosen not in ROW_KINDS:
+        raise InputError(f"{path}: rows are evaluated as {' or '.join(ROW_KINDS)}, not as {chosen}")
+    suite = load_row_suite(path, chosen, temperature=member.temperature, block=member.block, max_rows=member.max_rows)
+    return _adjusted(suite, member)
+
+
+def _pairs(member: Member, path: Path) -> StsSuite:
+    return _adjusted(load_sts(path, member.split), member)
+
+
+def _named(spec: str, mirror: Path | None, notice: Say) -> AnySuite:
+    """A suite of the catalogue, or made of this machine's code."""
+    if spec in KNOWN:
+        return open_known(KNOWN[spec], mirror=mirror_folder(mirror), notice=notice)
+    if spec in OWN_NAMES:
+        built = load_or_build_pycode(progress=notice)
+        folder = built.test if spec == "pycode" else built.dev
+        if folder is None:
+            raise InputError("pycode-dev: too little code on this machine for a dev suite; use pycode")
+        return load_suite(folder)
+    names = [*KNOWN, *OWN_NAMES]
+    close = difflib.get_close_matches(spec, names, n=1, cutoff=0.6)
+    hint = f"did you mean {close[0]}?" if close else f"names are {', '.join(names)}, and mteb:TASK"
+    raise InputError(f"no suite '{spec}': it is no folder in BEIR's layout, no .tsv, .jsonl or .yaml file; {hint}")
+
+
+def _adjusted(suite: Any, member: Member) -> Any:
+    """A suite with what a list says about it."""
+    if isinstance(suite, RetrievalSuite):
+        if member.max_queries is not None or member.max_documents is not None:
+            suite = sample_suite(suite, member.max_queries, member.max_documents)
+        if member.kind == "compact-retrieval":
+            suite = replace(suite, kind="compact-retrieval")
+    return replace(
+        suite,
+        name=member.name or suite.name,
+        role=with_role(suite.role, member.role, suite.name),
+        metric=member.metric or suite.metric,
+    )
+
+
+def _refuse_idle(member: Member, opened: AnySuite, where: str) -> None:
+    """Refuse what a list says about a suite that has no such thing, instead of leaving it out."""
+    idle = next((key for key in Member.model_fields if key in member.model_fields_set - APPLIES[type(opened)]), None)
+    if idle is not None:
+        what = "a list of suites" if isinstance(opened, SuiteGroup) else opened.kind
+        raise InputError(f"{where}: {idle} means nothing for {what}; leave it out")
+    if member.kind is not None and member.kind != opened.kind:
+        raise InputError(f"{where}: it is {opened.kind}, not {member.kind}; leave kind out")
+
+
+def _names_several(path: Path) -> bool:
+    file = path / "suite.yaml"
+    return file.is_file() and not (path / "corpus.jsonl").exists() and not (path / "corpus.jsonl.gz").exists()
+
+
+def open_several(path: Path, *, mirror: Path | None = None, notice: Say = lambda line: None) -> SuiteGroup:
+    """The suites that a YAML file (or a folder's suite.yaml) names, as one.
+
+    Raises:
+        InputError: not such a file, or a member that cannot be opened or does not go with the others.
+    """
+    file = path / "suite.yaml" if path.is_dir() else path
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: no such file; check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{file}: not YAML ({' '.join(str(error).split())}); mend it") from error
+    if not isinstance(tree, dict) or not isinstance(tree.get("suites"), list):
+        raise InputError(f"{file}: a list of suites under the key `suites` is needed; see docs/evaluation.md")
+    named = [{"suite": one} if isinstance(one, str) else one for one in tree["suites"]]
+    told = validate(Several, {**tree, "suites": named}, str(file))
+    for given in (told.name, *(member.name for member in told.suites)):
+        check_name(given, str(file))
+    members: list[OneSuite] = []
+    for member in told.suites:
+        opened = _open(member, file.parent, mirror, notice)
+        _refuse_idle(member, opened, f"{file}: {member.suite}")
+        role = member.role or opened.role  # a final suite stays one, also within another list
+        members += [replace(one, role=with_role(one.role, role, one.name)) for one in members_of(opened)]
+    name = told.name or (path.resolve().name if path.is_dir() else file.stem)
+    return make_group(name, members, told.role, told.metric)

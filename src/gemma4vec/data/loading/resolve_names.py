@@ -1,0 +1,132 @@
+"""From what a person types to training sources and suites: files, recipes, runs, folders."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from gemma4vec.data.loading.load_rows import PlainTexts, load_sources
+from gemma4vec.data.loading.open_suite import open_suite
+from gemma4vec.data.rows.rows import Row
+from gemma4vec.data.sources.splits import kind_of_file
+from gemma4vec.data.suites.group import members_of
+from gemma4vec.data.suites.texts import SuiteTexts, suite_texts
+from gemma4vec.errors import InputError
+from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder
+from gemma4vec.recipe.load import load_recipe, parse_recipe
+from gemma4vec.recipe.schema import Recipe, Source
+from gemma4vec.text.pretokenized import GivenTokens
+
+RECIPES = (".yaml", ".yml")
+
+
+def sources_named(specs: Sequence[str]) -> list[Source]:
+    """The sources of rows that `specs` mean, each with its own name.
+
+    Each is a file or folder of rows, a recipe (all sources of all its stages), a run folder, or one of the words
+    `pycode`, `debian` and `debian:LANGUAGE`.
+
+    Raises:
+        InputError: there is no such file, or a recipe that cannot be read.
+    """
+    return _renamed([source for spec in specs for source in _sources(spec)])
+
+
+def open_source(source: Source, say: Callable[[str], None]) -> tuple[Sequence[Row], dict[str, Any]]:
+    """The rows of one source (plain texts are rows without positives) and its facts, as a manifest has them.
+
+    Raises:
+        InputError: it cannot be read, has no row, or has token ids instead of texts.
+    """
+    loaded = load_sources([source.model_copy(update={"weight": None})], say)
+    rows = loaded.rows if len(loaded.rows) else cast(PlainTexts, loaded.texts).rows
+    if isinstance(rows[0].query, GivenTokens) or (rows[0].pos and isinstance(rows[0].pos[0].text, GivenTokens)):
+        raise InputError(f"{source.name}: its texts are token ids, which say nothing here; give the texts themselves")
+    return rows, loaded.sources[source.name]
+
+
+def sources_of_run(run: RunFolder) -> list[Source]:
+    """The sources that a run was trained on; code is read as the rows that were made of it then.
+
+    Raises:
+        InputError: the run's recipe or manifest is damaged.
+    """
+    made = {name: told for stage in (run.manifest.get("data") or {}).values() for name, told in stage.items()}
+    unset = Source.model_fields["negatives"].default
+    sources = _sources_of_recipe(parse_recipe(run.recipe_text, str(run.path / RECIPE)))
+    return [
+        source.model_copy(update={"source": "jsonl", "path": made[source.name]["path"], "negatives": unset})
+        if source.source == "pycode" and source.name in made
+        else source
+        for source in sources
+    ]
+
+
+def suites_named(specs: Sequence[str], say: Callable[[str], None]) -> list[SuiteTexts]:
+    """The texts of the suites that `specs` mean: each is what `open_suite` opens, or a folder with suites in it.
+
+    Raises:
+        InputError: a folder without a suite, a suite that cannot be read, two suites of one name.
+    """
+    opened = [open_suite(inside, notice=say) for spec in specs for inside in _suites_in(spec)]
+    suites = [suite_texts(one) for suite in opened for one in members_of(suite)]
+    names = [suite.name for suite in suites]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two suites are named '{name}'; rename one folder or set 'name' in its suite.yaml")
+    return suites
+
+
+def _sources(spec: str) -> list[Source]:
+    path = Path(spec).expanduser()
+    word, _, language = spec.partition(":")
+    if word in ("pycode", "debian") and not path.exists():
+        kind: Literal["pycode", "debian"] = "pycode" if word == "pycode" else "debian"
+        return [Source(name=spec.replace(":", "-"), source=kind, language=language or "en")]
+    if path.is_dir() and (path / MANIFEST).is_file() and (path / RECIPE).is_file():
+        return sources_of_run(RunFolder.open(path))
+    if path.suffix in RECIPES:
+        return _sources_of_recipe(load_recipe(path))
+    if not path.exists():
+        raise InputError(f"{spec}: no such file; name a file of rows, a recipe (.yaml) or a run folder")
+    name = path.name.split(".")[0] or path.resolve().name
+    return [Source(name=name, source=_kind(path), path=str(path))]
+
+
+def _kind(path: Path) -> Any:
+    """How a file or folder is read, by its name and contents."""
+    if path.is_dir():
+        return "beir" if (path / "qrels").is_dir() else "datasets"
+    return kind_of_file(path.name) or "jsonl"
+
+
+def _sources_of_recipe(recipe: Recipe) -> list[Source]:
+    """Each source of all stages, once."""
+    found = [source for stage in recipe.stages for source in stage.data]
+    return [source for place, source in enumerate(found) if source not in found[:place]]
+
+
+def _renamed(sources: list[Source]) -> list[Source]:
+    """The same sources; of those of one name all but the first get a number."""
+    taken: set[str] = set()
+    renamed = []
+    for source in sources:
+        name, number = source.name, 1
+        while name in taken:
+            number += 1
+            name = f"{source.name}-{number}"
+        taken.add(name)
+        renamed.append(source if name == source.name else source.model_copy(update={"name": name}))
+    return renamed
+
+
+def _suites_in(spec: str) -> list[str]:
+    """`spec` itself, or the folders in BEIR's layout that stand in it side by side."""
+    folder = Path(spec).expanduser()
+    if not folder.is_dir() or (folder / "suite.yaml").is_file() or _is_suite(folder):
+        return [spec]
+    inside = sorted(one for one in folder.iterdir() if one.is_dir() and _is_suite(one))
+    return [str(one) for one in inside] or [spec]
+
+
+def _is_suite(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))

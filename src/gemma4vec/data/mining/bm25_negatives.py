@@ -1,0 +1,64 @@
+"""Hard negatives by BM25: documents that share a row's words and do not answer it (Karpukhin et al., 2020)."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from gemma4vec.data.rows.rows import Row
+from gemma4vec.retrieval.bm25 import BM25Index
+from gemma4vec.retrieval.tokenize import WordTokenizer, tokenize_text
+from gemma4vec.text.prompts import Document
+
+BLOCK = 1_000
+
+
+def mine_bm25(
+    rows: Sequence[Row],
+    corpus: Sequence[Document],
+    n: int,
+    rank_window: tuple[int, int] = (0, 30),
+    tokens: WordTokenizer = tokenize_text,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[Row]:
+    """The rows, each with up to `n` mined negatives behind those that it has.
+
+    From the documents that BM25 ranks in the window for the query, `n` are drawn, seeded by the query, so that a row's
+    negatives do not depend on its neighbours; they stand in rank order. A text of the row itself is never a negative.
+    Near-duplicates of a positive are the caller's to keep out of the corpus (`duplicates.near_pairs`).
+
+    Args:
+        rows: what needs negatives.
+        corpus: where they come from.
+        n: how many for each row; fewer where the window holds fewer.
+        rank_window: first rank (from 0) and the rank after the last; a higher start avoids unjudged positives.
+        tokens: how texts are cut.
+        progress: called with one line now and then.
+    """
+    if n < 1 or not rows:
+        return list(rows)
+    low, high = rank_window
+    index = BM25Index.build([" ".join(filter(None, (title, text))) for text, title in corpus], tokens)
+    places: dict[str, set[int]] = {}
+    for place, document in enumerate(corpus):
+        places.setdefault(document.text, set()).add(place)
+    mined: list[Row] = []
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        own = [set().union(*(places.get(text, ()) for text, _ in (*row.pos, *row.neg))) for row in block]
+        found = index.search([row.query for row in block], high, exclude=own)
+        for row, ranked in zip(block, found.indices[:, low:], strict=True):
+            chosen = _draw(row.query, ranked[ranked >= 0], n)
+            # A teacher that scored the row has not seen its new negatives.
+            mined.append(replace(row, neg=[*row.neg, *(corpus[place] for place in chosen)], scores=None))
+        progress(f"mining hard negatives: {len(mined)} of {len(rows)}")
+    return mined
+
+
+def _draw(query: str, ranked: np.ndarray, n: int) -> np.ndarray:
+    """n of the candidates without replacement, in rank order."""
+    if len(ranked) <= n:
+        return ranked
+    seed = int.from_bytes(hashlib.sha256(query.encode("utf-8", errors="surrogatepass")).digest()[:8], "little")
+    return ranked[np.sort(np.random.default_rng(seed).choice(len(ranked), n, replace=False))]

@@ -1,0 +1,305 @@
+"""The data source `pycode`: real pairs from the Python code on this machine, split so that a test is a test.
+
+A pair is a docstring's first sentence and its function with the docstring removed, the construction of CodeSearchNet
+(Husain et al., 2019). The folder that is written holds
+
+    train.jsonl.gz       rows with BM25-mined hard negatives
+    test/, dev/          suites (dev is left out where a folder has too little code)
+    functions.jsonl.gz   every kept function, to search over: id, package, path, line, name, source, query
+    manifest.json        counts, reasons, versions, the split and its rules, content_hash
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.data.mining.bm25_negatives import mine_bm25
+from gemma4vec.data.pycode.extract import Extracted, Function
+from gemma4vec.data.pycode.rules import FORMAT, RULES
+from gemma4vec.data.pycode.split import HELD_OUT, Split, split_environment, split_folder, stable_order
+from gemma4vec.data.pycode.walk import SourceFile, environment_files, files_key, folder_files, installed_versions
+from gemma4vec.data.pycode.worker import extract_files
+from gemma4vec.data.rows.jsonl import read_lines, write_lines
+from gemma4vec.data.rows.rows import Row, content_hash, write_rows
+from gemma4vec.data.suites.retrieval import RetrievalSuite, write_suite
+from gemma4vec.errors import InputError
+from gemma4vec.files import atomic_folder, home, sha256_text, write_json
+from gemma4vec.retrieval.tokenize import tokenize_code
+from gemma4vec.text.prompts import Document
+
+TEST_QUERIES, FEW_TEST_QUERIES = 1_000, 200
+DEV_QUERIES, DEV_DOCUMENTS = 200, 600
+COMPRESSION = 1  # of gzip: higher levels cost seconds and save a fifth
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PyCode:
+    """A built folder; `manifest` is its manifest.json."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def train(self) -> Path:
+        """Rows to train on (`rows.read_rows`)."""
+        return self.path / "train.jsonl.gz"
+
+    @property
+    def test(self) -> Path:
+        """The suite of held-out code (`suites.load_suite`)."""
+        return self.path / "test"
+
+    @property
+    def dev(self) -> Path | None:
+        """The small suite for evaluation during training; None where there was too little code."""
+        return self.path / "dev" if self.manifest["counts"]["dev_queries"] else None
+
+    @property
+    def functions(self) -> Path:
+        """All kept functions (`read_functions`)."""
+        return self.path / "functions.jsonl.gz"
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of rows, suites and functions: the same wherever and whenever the same packages are read."""
+        return str(self.manifest["content_hash"])
+
+
+def read_functions(path: Path) -> list[Function]:
+    """The functions of a `functions.jsonl.gz`.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    functions = []
+    for number, value, reason in read_lines(path):
+        if value is None or set(value) != set(Function._fields):
+            raise InputError(f"{path} line {number}: {reason or 'no function'}; build the data again")
+        functions.append(Function(**value))
+    return functions
+
+
+def build_pycode(
+    out: Path,
+    *,
+    folder: Path | None = None,
+    held_out: Sequence[str] | None = None,
+    negatives: int = 4,
+    processes: int | None = None,
+    progress: Progress = lambda line: None,
+) -> PyCode:
+    """Extract, split, mine and write, replacing `out` only when all of it is there.
+
+    Args:
+        out: the folder to write.
+        folder: code to read; by default that of the running environment (standard library and installed packages).
+        held_out: packages to test on; by default `HELD_OUT` for the environment and a fifth of a folder's pairs.
+        negatives: hard negatives per training row.
+        processes: how many read files at once; the result does not depend on it.
+        progress: called with one line now and then.
+
+    Raises:
+        InputError: no Python file, or no function that can be asked for.
+        WorkError: the disk is full, or a worker died.
+    """
+    files = environment_files() if folder is None else folder_files(Path(folder))
+    return _build(Path(out), files, folder, held_out, negatives, processes, progress)
+
+
+def load_or_build_pycode(
+    data: Path | None = None,
+    *,
+    folder: Path | None = None,
+    held_out: Sequence[str] | None = None,
+    negatives: int = 4,
+    progress: Progress = lambda line: None,
+) -> PyCode:
+    """The built folder for the code as it is now, below `data` (by default `HOME/data`); built where there is none.
+
+    The folder's name holds a hash of the files' names, sizes and times and of the installed versions: a package that
+    was installed, updated or edited gives another folder.
+
+    Raises:
+        InputError, WorkError: as `build_pycode`.
+    """
+    data = home() / "data" if data is None else Path(data)
+    files = environment_files() if folder is None else folder_files(Path(folder))
+    settings = json.dumps([FORMAT, held_out, negatives, str(folder and Path(folder).resolve())])
+    versions = json.dumps(installed_versions()) if folder is None else ""
+    out = data / f"pycode-{files_key(files, settings, versions)[:16]}"
+    if (out / "manifest.json").is_file():
+        return load_pycode(out)
+    return _build(out, files, folder, held_out, negatives, None, progress)
+
+
+def load_pycode(path: Path) -> PyCode:
+    """A folder that `build_pycode` wrote.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        manifest = json.loads((Path(path) / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no folder that `gemma4vec data pycode` wrote ({error}); build it again") from error
+    return PyCode(Path(path), manifest)
+
+
+def _build(
+    out: Path,
+    files: list[SourceFile],
+    folder: Path | None,
+    held_out: Sequence[str] | None,
+    negatives: int,
+    processes: int | None,
+    progress: Progress,
+) -> PyCode:
+    clock = _Clock()
+    progress(f"reading Python files: {len(files)}")
+    extracted = extract_files(files, processes, progress)
+    clock.lap("extract")
+    progress(f"finding near-duplicates among {len(extracted.functions)} functions")
+    if folder is None:
+        split = split_environment(extracted.functions, HELD_OUT if held_out is None else held_out)
+    else:
+        split = split_folder(extracted.functions, held_out)
+    clock.lap("split")
+    test = _suite("pycode-test", split.test, split.answers, TEST_QUERIES, None)
+    dev = _suite("pycode-dev", split.dev, split.answers, DEV_QUERIES, DEV_DOCUMENTS)
+    if not test.queries:
+        where = "the running environment" if folder is None else str(folder)
+        raise InputError(
+            f"{where}: no held-out function has a docstring sentence to ask with; "
+            f"hold out other packages than {', '.join(split.test_units) or 'none'}, or give a folder with more code"
+        )
+    asked = [function for function in split.train if function.query]
+    rows = [Row(function.query or "", [Document(function.source)], group=function.package) for function in asked]
+    rows = mine_bm25(rows, [row.pos[0] for row in rows], negatives, tokens=tokenize_code, progress=progress)
+    clock.lap("mine")
+    manifest = _manifest(extracted, split, test, dev, rows, held_out, folder)
+    progress("writing")
+    with atomic_folder(out) as made:
+        write_rows(made / "train.jsonl.gz", rows, COMPRESSION)
+        write_suite(made / "test", test)
+        if dev.queries:
+            write_suite(made / "dev", dev)
+        kept = sorted([*split.test, *split.dev, *split.train], key=lambda function: function.id)
+        write_lines(made / "functions.jsonl.gz", (function._asdict() for function in kept), COMPRESSION)
+        clock.lap("write")
+        manifest["seconds"] = clock.laps
+        write_json(made / "manifest.json", manifest)
+    return load_pycode(out)
+
+
+class _Clock:
+    """Wall seconds of named stretches."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name] = round(now - self._last, 2)
+        self._last = now
+
+
+def _suite(
+    name: str, functions: list[Function], answers: dict[str, list[str]], queries: int, documents: int | None
+) -> RetrievalSuite:
+    """A suite: up to so many queries, drawn by hash; all functions as documents, or the answers and a drawn rest."""
+    sentences = {function.id: function.query for function in functions if function.query}
+    known = {function.id for function in functions}
+    drawn = sorted(stable_order(sentences)[:queries])
+    qrels = {
+        key: dict.fromkeys([key, *(other for other in answers.get(key, ()) if other in known)], 1) for key in drawn
+    }
+    if documents is not None:
+        needed = dict.fromkeys(found for judged in qrels.values() for found in judged)
+        known = set(list(needed | dict.fromkeys(stable_order(known)))[: max(documents, len(needed))])
+    corpus = sorted((function for function in functions if function.id in known), key=lambda function: function.id)
+    return RetrievalSuite(
+        name=name,
+        corpus_ids=[function.id for function in corpus],
+        corpus=[Document(function.source) for function in corpus],
+        query_ids=drawn,
+        queries=[sentences[key] or "" for key in drawn],
+        qrels=qrels,
+        role="dev",
+        code=True,
+    )
+
+
+def _manifest(
+    extracted: Extracted,
+    split: Split,
+    test: RetrievalSuite,
+    dev: RetrievalSuite,
+    rows: list[Row],
+    held_out: Sequence[str] | None,
+    folder: Path | None,
+) -> dict[str, Any]:
+    counts = {
+        "files": extracted.reasons["files"],
+        "functions": extracted.reasons["functions"],
+        "kept_functions": len(split.test) + len(split.dev) + len(split.train),
+        "pairs": sum(function.query is not None for part in (split.test, split.dev, split.train) for function in part),
+        "train_rows": len(rows),
+        "train_negatives": sum(len(row.neg) for row in rows),
+        "test_documents": len(test.corpus),
+        "test_queries": len(test.queries),
+        "dev_documents": len(dev.corpus),
+        "dev_queries": len(dev.queries),
+    }
+    reasons = Counter({name: n for name, n in extracted.reasons.items() if name not in ("files", "functions")})
+    return {
+        "format": FORMAT,
+        "content_hash": _content_hash(split, test, dev, rows),
+        "source": "environment" if folder is None else "folder",
+        "counts": counts,
+        "warnings": _warnings(split, test, dev, held_out, folder),
+        "left_out": dict(sorted((reasons + split.reasons).items())),
+        "split": {"unit": split.unit, "test": split.test_units, "dev": split.dev_units},
+        "packages": _packages(split),
+        "rules": RULES,
+        "versions": installed_versions() if folder is None else {},
+    }
+
+
+def _content_hash(split: Split, test: RetrievalSuite, dev: RetrievalSuite, rows: list[Row]) -> str:
+    kept = sorted([*split.test, *split.dev, *split.train], key=lambda function: function.id)
+    functions = sha256_text(*(str(value) for function in kept for value in function))
+    return sha256_text(content_hash(rows), test.fingerprint, dev.fingerprint, functions)
+
+
+def _warnings(
+    split: Split, test: RetrievalSuite, dev: RetrievalSuite, held_out: Sequence[str] | None, folder: Path | None
+) -> list[str]:
+    warnings = []
+    missing = sorted(set(HELD_OUT if held_out is None else held_out) - {function.package for function in split.test})
+    if missing and (folder is None or held_out is not None):
+        warnings.append(f"held-out packages that are not there: {', '.join(missing)}")
+    if len(test.queries) < FEW_TEST_QUERIES:
+        warnings.append(f"only {len(test.queries)} test queries: differences of several points can be chance")
+    if not dev.queries:
+        warnings.append("no dev suite: too little code to set some aside")
+    return warnings
+
+
+def _packages(split: Split) -> dict[str, dict[str, Any]]:
+    """Package -> kept functions, pairs and part (or parts, where files are split)."""
+    packages: dict[str, dict[str, Any]] = {}
+    for part, functions in (("test", split.test), ("dev", split.dev), ("train", split.train)):
+        for function in functions:
+            entry = packages.setdefault(function.package, {"functions": 0, "pairs": 0, "parts": []})
+            entry["functions"] += 1
+            entry["pairs"] += function.query is not None
+            if part not in entry["parts"]:
+                entry["parts"].append(part)
+    return dict(sorted(packages.items()))

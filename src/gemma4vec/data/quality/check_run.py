@@ -1,0 +1,62 @@
+"""Checks of a run's training data without being asked: what is small is checked before its scores are shown."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gemma4vec.data.loading.resolve_names import sources_of_run
+from gemma4vec.data.quality.check import check_sources, stamps
+from gemma4vec.data.quality.contamination_record import (
+    Stamp,
+    read_stamp,
+    sources_of_manifest,
+    stamps_of_data,
+    write_stamp,
+)
+from gemma4vec.data.quality.overlap import NEAR
+from gemma4vec.data.suites.group import OneSuite
+from gemma4vec.data.suites.texts import suite_texts
+from gemma4vec.errors import Gemma4VecError
+from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.recipe.schema import Source
+
+SMALL_BYTES = 64_000_000  # of compressed files: some hundred thousand rows, half a minute
+
+
+def ensure_checked(run: RunFolder, suites: Sequence[OneSuite], say: Callable[[str], None]) -> None:
+    """Check the run's sources against those suites for which there is no stamp, where their files are small.
+
+    Data that is gone, large or not readable stays unchecked, and so the mark on the scores says.
+    """
+    hashes = {str(source["name"]): key for key, source in sources_of_manifest(run.manifest).items()}
+    texts = [suite_texts(suite) for suite in suites]
+    try:
+        sources = sources_of_run(run)
+    except Gemma4VecError as error:
+        return say(f"training data not checked: {error}")
+    for source in sources:
+        key = hashes.get(source.name)
+        if key is None or not _small(source):
+            continue
+        missing = [suite for suite in texts if read_stamp(key, suite.fingerprint) is None]
+        if not missing:
+            continue
+        try:
+            for stamp in stamps(check_sources([source], missing, say=say), missing, NEAR):
+                write_stamp(stamp)
+        except Gemma4VecError as error:
+            say(f"{source.name}: not checked against {', '.join(suite.name for suite in missing)}: {error}")
+
+
+def _small(source: Source) -> bool:
+    """Whether a source's file is there and soon read; what has to be searched for or downloaded is not."""
+    path = Path(source.path or "").expanduser()
+    return source.path is not None and path.is_file() and path.stat().st_size <= SMALL_BYTES
+
+
+def overlaps_known(content_hashes: Sequence[str]) -> list[Stamp]:
+    """Every stamp of these data that found something, by suite.
+
+    Raises:
+        InputError: a damaged stamp.
+    """
+    return [stamp for key in content_hashes for stamp in stamps_of_data(key) if stamp.overlaps]

@@ -1,0 +1,59 @@
+"""What a check found at fault, left out: as a list for training, or as cleaned copies."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.data.quality.check import Fault, SourceReport
+from gemma4vec.data.rows.jsonl import write_lines
+from gemma4vec.data.rows.rows import Row, write_rows
+from gemma4vec.data.sources.drops import COPIES, ROW, row_key, without_negatives
+
+
+def write_drops(path: Path, reports: Sequence[SourceReport]) -> int:
+    """Write the list of all sources' faults; gives how many rows it names.
+
+    Raises:
+        WorkError: the disk is full or the folder cannot be written.
+    """
+    entries = [entry for report in reports for entry in _entries(report)]
+    write_lines(path, entries)
+    return len(entries)
+
+
+def without_faults(rows: Iterable[Row], faults: Mapping[int, Fault]) -> Iterator[Row]:
+    """The rows (counted from 1) without those at fault and without the negatives at fault."""
+    for number, row in enumerate(rows, start=1):
+        fault = faults.get(number)
+        if fault is None:
+            yield row
+        elif not (fault.whole or fault.copy):
+            yield without_negatives(row, fault.negatives)
+
+
+def write_clean(folder: Path, reports: Sequence[SourceReport]) -> dict[str, int]:
+    """Write each source without its faults as `folder/<name>.jsonl.gz`; gives how many rows each has left.
+
+    Raises:
+        WorkError: the disk is full or the folder cannot be written.
+    """
+    kept = {}
+    for report in reports:
+        whole = sum(fault.whole or fault.copy for fault in report.faults.values())
+        kept[report.name] = len(report.rows) - whole
+        write_rows(folder / f"{report.name}.jsonl.gz", without_faults(report.rows, report.faults))
+    return kept
+
+
+def _entries(report: SourceReport) -> Iterator[dict[str, Any]]:
+    copies = {row_key(report.rows[number - 1]) for number, fault in report.faults.items() if fault.copy}
+    first: dict[str, int] = {}
+    for number, row in enumerate(report.rows if copies else (), start=1):
+        if (key := row_key(row)) in copies:
+            first.setdefault(key, number)
+    for number, fault in sorted(report.faults.items()):
+        key = row_key(report.rows[number - 1])
+        # A copy in other letters, or with other negatives, has a key of its own: all rows of that key may go.
+        later = fault.copy and not fault.whole and first.get(key) != number
+        drop = COPIES if later else ROW if fault.whole or fault.copy else sorted(fault.negatives)
+        yield {"source": report.name, "row": number, "key": key, "drop": drop, "reasons": fault.reasons}

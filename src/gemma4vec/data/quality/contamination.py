@@ -1,0 +1,176 @@
+"""Which texts of a suite stand in training data, by which rule, and which of the suite's queries that touches."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+from gemma4vec.data.ngrams.word_ngrams import normalise
+from gemma4vec.data.quality.overlap import CONTAINED_WORDS, KINDS, NEAR, Kind, OverlapIndex
+from gemma4vec.data.rows.rows import Row
+from gemma4vec.data.suites.texts import SuiteTexts
+from gemma4vec.text.prompts import Document
+
+Field = Literal["query", "positive", "negative"]
+Side = Literal["query", "document"]
+FIELDS: tuple[Field, ...] = ("query", "positive", "negative")
+SIDES: tuple[Side, ...] = ("query", "document")
+BLOCK = 5_000
+EXAMPLES = 3
+SHOWN = 300
+
+
+class Item(NamedTuple):
+    """A text of a suite (by its place in the list of suites)."""
+
+    suite: int
+    side: Side
+    id: str
+    text: str
+    untitled: str
+
+
+class Hit(NamedTuple):
+    """Row `row` (from 1) has a text, a negative at `place` where it is one, that overlaps with an item of a suite."""
+
+    row: int
+    field: Field
+    place: int
+    item: Item
+    kind: Kind
+    similarity: float
+    text: str
+
+
+@dataclass
+class Found:
+    """What one source has in common with one suite.
+
+    Attributes:
+        items: (field, side) -> id -> the strongest rule by which it was found.
+        rows: (field, side) -> rule -> how many rows, each counted at its strongest rule.
+        examples: a few of each field, side and rule.
+    """
+
+    items: dict[tuple[Field, Side], dict[str, Kind]] = field(default_factory=dict)
+    rows: dict[tuple[Field, Side], dict[Kind, int]] = field(default_factory=dict)
+    examples: list[dict[str, Any]] = field(default_factory=list)
+
+    def ids(self, side: Side) -> set[str]:
+        """Ids of the suite's queries or documents that any training text overlaps with."""
+        return {key for (_, found), items in self.items.items() if found == side for key in items}
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row for each training field and side of the suite: how many items and rows, by rule."""
+        return [
+            {
+                "field": name,
+                "side": side,
+                "items": {kind: sum(one == kind for one in self.items[name, side].values()) for kind in KINDS},
+                "rows": {kind: self.rows[name, side].get(kind, 0) for kind in KINDS},
+            }
+            for name in FIELDS
+            for side in SIDES
+            if (name, side) in self.items
+        ]
+
+
+class ContaminationIndex:
+    """The texts of suites, ready to be found in training rows.
+
+    Args:
+        suites: what is looked for.
+        near: least Jaccard similarity of a near match.
+    """
+
+    def __init__(self, suites: Sequence[SuiteTexts], near: float = NEAR) -> None:
+        self.suites = list(suites)
+        self._items = [item for number, suite in enumerate(suites) for item in _items(number, suite)]
+        texts = [item.text for item in self._items]
+        # A short text without its title is not found by containment: it is an entry of its own.
+        short = [item for item in self._items if item.untitled and len(item.untitled.split()) < CONTAINED_WORDS]
+        self._entries = [*self._items, *short]
+        self._index = OverlapIndex([*texts, *(item.untitled for item in short)], near)
+
+    def hits(self, rows: Iterable[Row]) -> Iterator[Hit]:
+        """Every overlap of the rows with the suites, block after block; a text and an item meet at most once."""
+        numbered = enumerate(rows, start=1)
+        while block := list(islice(numbered, BLOCK)):
+            texts = [(number, *part) for number, row in block for part in _texts(row)]
+            seen: set[tuple[int, int]] = set()
+            for match in self._index.match([text for *_, text in texts]):
+                item = self._entries[match.entry]
+                if (match.text, id(item)) in seen:
+                    continue
+                seen.add((match.text, id(item)))
+                number, name, place, text = texts[match.text]
+                kind, similarity = match.kind, match.similarity
+                if kind == "contained" and item.untitled and normalise(text) == item.untitled:
+                    kind, similarity = "exact", 1.0
+                yield Hit(number, name, place, item, kind, similarity, text)
+
+    def touched(self, suite: int, found: Found) -> list[str]:
+        """Ids of the suite's queries that are touched: found themselves, or one of their right documents was."""
+        queries, documents = found.ids("query"), found.ids("document")
+        right = self.suites[suite].right
+        return sorted(
+            key for key in self.suites[suite].query_ids if key in queries or right.get(key, set()) & documents
+        )
+
+
+def collect(hits: Iterable[Hit], suites: int, source: str) -> list[Found]:
+    """The hits of one source, added up for each suite."""
+    found = [Found() for _ in range(suites)]
+    strongest: dict[tuple[int, int, Field, Side], Kind] = {}
+    for hit in hits:
+        own, cell = found[hit.item.suite], (hit.field, hit.item.side)
+        items = own.items.setdefault(cell, {})
+        items[hit.item.id] = _stronger(items.get(hit.item.id), hit.kind)
+        row = (hit.row, hit.item.suite, *cell)
+        strongest[row] = _stronger(strongest.get(row), hit.kind)
+        of_kind = sum(
+            (one["field"], one["side"], one["kind"]) == (hit.field, hit.item.side, hit.kind) for one in own.examples
+        )
+        if of_kind < EXAMPLES:
+            own.examples.append(_example(hit, source))
+    for (_, suite, name, side), kind in strongest.items():
+        counts = found[suite].rows.setdefault((name, side), {})
+        counts[kind] = counts.get(kind, 0) + 1
+    return found
+
+
+def _stronger(one: Kind | None, other: Kind) -> Kind:
+    return other if one is None else min(one, other, key=KINDS.index)
+
+
+def _example(hit: Hit, source: str) -> dict[str, Any]:
+    return {
+        "field": hit.field,
+        "side": hit.item.side,
+        "kind": hit.kind,
+        "similarity": round(hit.similarity, 4),
+        "source": source,
+        "row": hit.row,
+        "id": hit.item.id,
+        "training_text": hit.text[:SHOWN],
+        "suite_text": hit.item.text[:SHOWN],
+    }
+
+
+def _items(number: int, suite: SuiteTexts) -> Iterator[Item]:
+    for key, query in suite.queries:
+        yield Item(number, "query", key, query, "")
+    for key, document in suite.documents:
+        yield Item(number, "document", key, _whole(document), normalise(document.text) if document.title else "")
+
+
+def _texts(row: Row) -> Iterator[tuple[Field, int, str]]:
+    yield "query", 0, row.query
+    for place, document in enumerate(row.pos):
+        yield "positive", place, _whole(document)
+    for place, document in enumerate(row.neg):
+        yield "negative", place, _whole(document)
+
+
+def _whole(document: Document) -> str:
+    return f"{document.title} {document.text}" if document.title else document.text

@@ -1,0 +1,57 @@
+"""What every source gives: one record after the other, each with its place, so that a bad one can be named."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gemma4vec.data.rows.jsonl import raw_lines, read_lines
+
+
+class RejectError(Exception):
+    """A field that makes its row unusable, and why; `data.rows.rows.rows_of` notes it with the row's place."""
+
+
+class Record(NamedTuple):
+    """One record of a file.
+
+    Attributes:
+        file: where it stands.
+        number: which one it is, from 1.
+        value: its fields, named as in a row (`query`, `pos`, `neg`, `task`, `group`, `scores`) or `text`; None: there
+            is none.
+        reason: why there is no value.
+        field: which field is to blame, if one is.
+        unit: what `number` counts.
+    """
+
+    file: str
+    number: int
+    value: dict[str, Any] | None
+    reason: str = ""
+    field: str = ""
+    unit: str = "line"
+
+
+def jsonl_records(path: Path) -> Iterator[Record]:
+    """The lines of a JSONL file (.gz and .zst by suffix).
+
+    Raises:
+        InputError: as `data.rows.jsonl.read_lines`.
+    """
+    for number, value, reason in read_lines(path):
+        yield Record(str(path), number, value, reason)
+
+
+def text_records(path: Path) -> Iterator[Record]:
+    """The lines of a text file (.gz and .zst by suffix), blank ones left out.
+
+    Raises:
+        InputError: as `data.rows.jsonl.raw_lines`.
+    """
+    for number, raw in raw_lines(path):
+        try:
+            text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            yield Record(str(path), number, None, f"not UTF-8 at byte {error.start}")
+            continue
+        yield Record(str(path), number, {"text": text.rstrip("\r\n")})

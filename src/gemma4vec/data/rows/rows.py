@@ -1,0 +1,287 @@
+"""Rows: what a contrastive model is trained on, on disk and in memory.
+
+On disk one JSON object a line: `{"query", "pos": [...], "neg": [...]?, "task"?, "group"?, "scores"?}`; a text is a
+string or `{"text", "title"?}` or, tokenised already, `{"input_ids"}`; `scores` are described in `data.rows.scores`.
+Other keys are kept out and counted, so that a misspelt `negs` does not vanish silently.
+"""
+
+import hashlib
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gemma4vec.data.rows.jsonl import kind_of, write_lines
+from gemma4vec.data.rows.records import Record, RejectError, jsonl_records
+from gemma4vec.data.rows.scores import Scores, read_scores
+from gemma4vec.errors import InputError
+from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.prompts import Document
+
+OVERLONG = 50_000
+# C0 controls except tab and newline (a lone carriage return too), DEL, and lone surrogates from "\ud800" escapes.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+KEYS = ("query", "pos", "neg", "task", "group", "scores")
+NOTES = ("mined",)  # what mining says about a row: read past without a word
+
+
+@dataclass(frozen=True)
+class Row:
+    """A query, the documents that answer it, documents that look as if they did, and the name of its task.
+
+    `group` names what the row is about (a package, a topic): rows of one group make hard negatives for each other.
+    `scores` are a teacher's, as many as there are positives and negatives.
+    """
+
+    query: str
+    pos: list[Document]
+    neg: list[Document] = field(default_factory=list)
+    task: str | None = None
+    group: str | None = None
+    scores: Scores | None = None
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be used: where it stands (line from 1, or whatever `unit` counts) and why."""
+
+    file: str
+    line: int
+    field: str
+    reason: str
+    unit: str = "line"
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.unit} {self.line}{f', field {self.field!r}' if self.field else ''}: {self.reason}"
+
+
+@dataclass
+class RowsRead:
+    """What a file gave.
+
+    `counts`: texts that were `empty`, `overlong` (above 50,000 characters; kept whole) or had `control` characters
+    (replaced by spaces). `unknown_keys`: how often each key occurred that a row does not have.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    bad: list[BadRow] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=lambda: Counter(empty=0, overlong=0, control=0))
+    unknown_keys: Counter[str] = field(default_factory=Counter)
+
+
+def clean_text(text: str, counts: Counter[str]) -> str:
+    """The text with control characters and lone surrogates as spaces; counts what is unusual about it."""
+    text = text.replace("\r\n", "\n")
+    cleaned = CONTROL.sub(" ", text)
+    counts["control"] += cleaned != text
+    counts["overlong"] += len(cleaned) > OVERLONG
+    counts["empty"] += not cleaned.strip()
+    return cleaned
+
+
+def clean_title(title: str | None) -> str | None:
+    """The title without control characters and outer blanks; None where nothing is left."""
+    return CONTROL.sub(" ", title).strip() or None if title else None
+
+
+def read_rows(path: Path, max_bad_share: float = 0.0) -> RowsRead:
+    """Read and validate a JSONL file of rows (.gz and .zst by suffix).
+
+    Args:
+        path: the file.
+        max_bad_share: the share of rows, 0 to 1, that may be bad before reading fails.
+
+    Raises:
+        InputError: the file cannot be read, has no row, or more bad rows than allowed (names the first).
+    """
+    path = Path(path)
+    read = RowsRead()
+    read.rows.extend(rows_of(jsonl_records(path), read))
+    check_bad_share(read, len(read.rows), max_bad_share, str(path))
+    return read
+
+
+def rows_of(records: Iterable[Record], read: RowsRead, *, plain: bool = False) -> Iterator[Row]:
+    """The good rows of records, one by one; what is unusual or bad about others is noted in `read`.
+
+    With `plain`, a record is one text and its row has no positive; blank texts are left out.
+    """
+    for record in records:
+        try:
+            if record.value is None:
+                raise RejectError(record.field, record.reason)
+            row = _plain(record.value, read) if plain else _row(record.value, read)
+        except RejectError as reject:
+            name, reason = reject.args
+            read.bad.append(BadRow(record.file, record.number, name, reason, record.unit))
+            continue
+        if row is not None:
+            yield row
+
+
+def check_bad_share(read: RowsRead, good: int, max_bad_share: float, where: str, what: str = "rows") -> None:
+    """Refuse data without a row and data of which too much is bad.
+
+    Raises:
+        InputError: names the first bad row.
+    """
+    total = good + len(read.bad)
+    if total == 0:
+        raise InputError(f"{where}: the file is empty; at least one of its {what} is needed")
+    if len(read.bad) > max_bad_share * total or not good:
+        raise InputError(
+            f"{read.bad[0]} ({len(read.bad)} of {total} {what} are bad, {shown_share(max_bad_share)} are allowed); "
+            f"mend the {what} or allow a larger share (max_bad_share)"
+        )
+
+
+def shown_share(share: float) -> str:
+    """A share in per cent, however small."""
+    return f"{100 * share:.4g}%"
+
+
+def _plain(value: dict[str, Any], read: RowsRead) -> Row | None:
+    text = value.get("text")
+    if isinstance(text, GivenTokens):
+        return Row(text, [])
+    if isinstance(text, dict) and "input_ids" in text:
+        return Row(given_tokens("text", text["input_ids"]), [])
+    if not isinstance(text, str):
+        raise RejectError("text", f"a string is needed, not {kind_of(text)}")
+    cleaned = clean_text(text, read.counts)
+    return Row(cleaned, []) if cleaned.strip() else None
+
+
+def _row(value: dict[str, Any], read: RowsRead) -> Row:
+    read.unknown_keys.update(key for key in value if key not in KEYS + NOTES)
+    if "query" not in value or "pos" not in value:
+        missing = "query" if "query" not in value else "pos"
+        raise RejectError(missing, f"is missing; the row has {', '.join(map(repr, sorted(value))) or 'no keys'}")
+    query = _query(value["query"], read.counts)
+    pos = _texts("pos", value["pos"], read.counts)
+    if not pos:
+        raise RejectError("pos", "is empty; at least one positive text is needed")
+    if any(not document.text.strip() for document in pos):
+        raise RejectError("pos", "has an empty text")
+    negatives = _texts("neg", value.get("neg") or [], read.counts)
+    blank = [place for place, document in enumerate(negatives) if not document.text.strip()]
+    neg = [document for document in negatives if document.text.strip()]
+    for name in ("task", "group"):
+        if not isinstance(value.get(name), str | None):
+            raise RejectError(name, f"a string is needed, not {kind_of(value[name])}")
+    scores = read_scores(value.get("scores"), len(pos), len(negatives))
+    scores = scores.without(blank) if scores is not None and blank else scores
+    return Row(query, pos, neg, value.get("task"), value.get("group"), scores)
+
+
+def _query(value: Any, counts: Counter[str]) -> str:
+    if isinstance(value, dict) and "input_ids" in value:
+        return given_tokens("query", value["input_ids"])
+    if not isinstance(value, str):
+        raise RejectError("query", f"a string is needed, not {kind_of(value)}")
+    query = clean_text(value, counts)
+    if not query.strip():
+        raise RejectError("query", "is empty")
+    return query
+
+
+def given_tokens(name: str, ids: Any) -> GivenTokens:
+    if not isinstance(ids, list) or not ids:
+        raise RejectError(
+            f"{name}.input_ids", "a list of token ids is needed, at least one of them unmasked, and a mask as long"
+        )
+    wrong = next((one for one in ids if type(one) is not int or not 0 <= one < 2**31), None)
+    if wrong is not None:
+        raise RejectError(f"{name}.input_ids", f"{wrong!r} is no token id; whole numbers from 0 are needed")
+    return GivenTokens(ids)
+
+
+def _texts(name: str, value: Any, counts: Counter[str]) -> list[Document]:
+    if not isinstance(value, list):
+        raise RejectError(name, f"a list of texts is needed, not {kind_of(value)}")
+    return [_text(f"{name}[{place}]", item, counts) for place, item in enumerate(value)]
+
+
+def _text(name: str, value: Any, counts: Counter[str]) -> Document:
+    if isinstance(value, str):
+        return Document(clean_text(value, counts))
+    if isinstance(value, dict) and "input_ids" in value:
+        return Document(given_tokens(name, value["input_ids"]))
+    if not isinstance(value, dict) or "text" not in value:
+        raise RejectError(name, f'a string or {{"text", "title"?}} is needed, not {kind_of(value)}')
+    text, title = value["text"], value.get("title")
+    if not isinstance(text, str) or not isinstance(title, str | None):
+        wrong = "text" if not isinstance(text, str) else "title"
+        raise RejectError(f"{name}.{wrong}", f"a string is needed, not {kind_of(value[wrong])}")
+    return Document(clean_text(text, counts), clean_title(title))
+
+
+def write_rows(path: Path, rows: Iterable[Row], level: int = 6) -> None:
+    """Write rows as JSONL, atomically, gzipped (at this level) where the name ends in .gz.
+
+    Raises:
+        WorkError: the disk is full or the folder cannot be written.
+    """
+    write_lines(Path(path), (as_object(row) for row in rows), level)
+
+
+def as_object(row: Row) -> dict[str, Any]:
+    """The row as its JSON object."""
+    made: dict[str, Any] = {
+        "query": _as_value(Document(row.query)),
+        "pos": [_as_value(document) for document in row.pos],
+    }
+    if row.neg:
+        made["neg"] = [_as_value(document) for document in row.neg]
+    if row.task is not None:
+        made["task"] = row.task
+    if row.group is not None:
+        made["group"] = row.group
+    if row.scores is not None:
+        made["scores"] = row.scores.as_object()
+    return made
+
+
+def _as_value(document: Document) -> str | dict[str, Any]:
+    if isinstance(document.text, GivenTokens):
+        return {"input_ids": list(map(int, document.text.ids))}
+    return document.text if not document.title else {"text": document.text, "title": document.title}
+
+
+def content_hash(rows: Iterable[Row]) -> str:
+    """Hexadecimal SHA-256 of the rows' contents in their order; the boundaries between texts and fields count."""
+    hashing = ContentHash()
+    for row in rows:
+        hashing.add(row)
+    return hashing.hexdigest()
+
+
+class ContentHash:
+    """`content_hash` of rows that come one by one."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, row: Row) -> None:
+        """Count one more row in."""
+        self._digest.update(len(row.pos).to_bytes(8, "little") + len(row.neg).to_bytes(8, "little"))
+        self._text(row.query)
+        self._text(row.task)
+        self._text(row.group)
+        for document in (*row.pos, *row.neg):
+            self._text(document.text)
+            self._text(document.title)
+        if row.scores is not None:
+            values = (*row.scores.pos, *row.scores.neg)
+            self._digest.update(b"scores" + struct.pack(f"<{len(values)}d", *values))
+            self._text(row.scores.teacher)
+
+    def hexdigest(self) -> str:
+        """The hash of the rows so far."""
+        return self._digest.hexdigest()
+
+    def _text(self, text: str | None) -> None:
+        encoded = b"" if text is None else text.encode("utf-8", errors="surrogatepass")
+        self._digest.update((-1 if text is None else len(encoded)).to_bytes(8, "little", signed=True) + encoded)

@@ -1,0 +1,89 @@
+"""Training rows from a folder in BEIR's layout: its judgments of queries and documents (Thakur et al., 2021)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.data.rows.jsonl import raw_lines, read_lines
+from gemma4vec.data.rows.records import Record
+from gemma4vec.errors import InputError
+
+
+def beir_files(folder: Path, split: str) -> tuple[Path, Path, Path]:
+    """Corpus, queries and judgments of a folder.
+
+    Raises:
+        InputError: one of them is missing.
+    """
+    found = []
+    for name in ("corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv"):
+        file = next((file for file in (folder / name, folder / f"{name}.gz") if file.is_file()), None)
+        if file is None:
+            splits = sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
+            there = f"; the folder has judgments of {', '.join(splits)}: set the source's split" if splits else ""
+            raise InputError(f"{folder / name}: missing{there if name.startswith('qrels') else ''}")
+        found.append(file)
+    corpus, queries, qrels = found
+    return corpus, queries, qrels
+
+
+def beir_records(folder: Path, split: str) -> Iterator[Record]:
+    """One record a query, in the order of the judgments: documents judged 1 or more are its positives, those judged 0
+    its negatives. Only documents that are judged are kept in memory.
+
+    Raises:
+        InputError: a file is missing or malformed.
+    """
+    corpus, queries, qrels = beir_files(folder, split)
+    judged = _judgments(qrels)
+    documents = _texts(corpus, {key for _, grades in judged.values() for key in grades})
+    questions = _texts(queries, set(judged))
+    for query, (line, grades) in judged.items():
+        positive = [key for key, grade in grades.items() if grade >= 1]
+        if not positive:
+            continue
+        unknown = next((key for key in grades if key not in documents), None)
+        if query not in questions or unknown is not None:
+            where, key = (queries.name, query) if query not in questions else (corpus.name, unknown)
+            yield Record(str(qrels), line, None, f"names {key!r}, which {where} does not have")
+            continue
+        yield Record(
+            str(qrels),
+            line,
+            {
+                "query": questions[query]["text"],
+                "pos": [documents[key] for key in positive],
+                "neg": [documents[key] for key, grade in grades.items() if grade < 1],
+            },
+        )
+
+
+def _judgments(path: Path) -> dict[str, tuple[int, dict[str, float]]]:
+    """Query -> the line of its first judgment, and document -> grade."""
+    judged: dict[str, tuple[int, dict[str, float]]] = {}
+    for number, raw in raw_lines(path):
+        cells = raw.decode("utf-8-sig", errors="replace").rstrip("\r\n").split("\t")
+        try:
+            query, document, grade = cells[0], cells[1], float(cells[2])
+        except (ValueError, IndexError):
+            if number == 1:
+                continue  # the header
+            raise InputError(
+                f"{path} line {number}: query-id, corpus-id and score separated by tabs are needed"
+            ) from None
+        judged.setdefault(query, (number, {}))[1][document] = grade
+    if not judged:
+        raise InputError(f"{path}: no judgments; a header line and at least one judgment are needed")
+    return judged
+
+
+def _texts(path: Path, wanted: set[str]) -> dict[str, dict[str, Any]]:
+    """Id -> text and title, of those that are wanted."""
+    found: dict[str, dict[str, Any]] = {}
+    for number, value, reason in read_lines(path):
+        if value is None:
+            raise InputError(f"{path} line {number}: {reason}")
+        key = str(value.get("_id"))
+        if key in wanted:
+            found[key] = {"text": value.get("text"), "title": value.get("title") or None}
+    return found

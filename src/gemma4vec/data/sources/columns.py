@@ -1,0 +1,171 @@
+"""Tables as rows: which column holds the query, which ones the positives and negatives.
+
+Recognised by name: our own rows, sentence-transformers' pairs, triplets and n-tuples (anchor, positive, negative,
+negative_2, ...), F2LLM's (query, passage, negative_1 to negative_24, as texts or as `..._input_ids`), and Gemma-Embed's
+triplets (a, p, n, as texts or as token ids and masks).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gemma4vec.data.rows.scores import scores_of_cells
+from gemma4vec.errors import InputError
+from gemma4vec.recipe.sources import Columns
+
+QUERIES = ("query", "anchor", "question", "a", "sentence1", "sentence_A")
+POSITIVES = ("pos", "positive", "passage", "answer", "document", "p", "sentence2", "sentence_B")
+NEGATIVES = ("neg", "negative", "negatives", "n")
+TEXTS = ("text", "sentence", "texts")
+TOKENS = ("", "_input_ids", "_ids")
+# A pair with one of these may be a bad pair: nobody should train on it unseen.
+JUDGED = ("label", "score", "similarity_score")
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Columns of a table by what they hold. `text` is set for plain texts, the others for rows."""
+
+    query: str = ""
+    pos: tuple[str, ...] = ()
+    neg: tuple[str, ...] = ()
+    title: str | None = None
+    task: str | None = None
+    group: str | None = None
+    text: str | None = None
+    scores: tuple[str, ...] = ()
+
+    @property
+    def used(self) -> list[str]:
+        """Names of the columns that are read, masks left out."""
+        single = (self.query, *self.pos, *self.neg, self.title, self.task, self.group, self.text, *self.scores)
+        return [name for name in single if name]
+
+    def record(self, cells: Mapping[str, Any]) -> dict[str, Any]:
+        """A table's row as a record's value (`data.rows.records`)."""
+        if self.text is not None:
+            return {"text": _text(self.text, cells)}
+        pos, negatives = _all(self.pos, cells), _all(self.neg, cells)
+        kept = [text not in (None, "") for text in negatives]
+        neg = [text for text, keep in zip(negatives, kept, strict=True) if keep]
+        title = cells.get(self.title) if self.title else None
+        if title and len(pos) == 1 and isinstance(pos[0], str):
+            pos = [{"text": pos[0], "title": title}]
+        value = {"query": _text(self.query, cells), "pos": pos, "neg": neg}
+        for key, column in (("task", self.task), ("group", self.group)):
+            if column is not None:
+                value[key] = cells.get(column)
+        if self.scores:
+            found = [cells.get(column) for column in self.scores]
+            value["scores"] = scores_of_cells(found, self.scores[0], len(pos), kept)
+        return value
+
+
+def map_columns(names: Sequence[str], wanted: Columns | None, where: str, *, plain: bool = False) -> Mapped:
+    """Which of a table's columns hold what, as the recipe says or as their names do.
+
+    Raises:
+        InputError: a column that the recipe names is not there, or none of the known layouts fits.
+    """
+    if wanted is not None:
+        mapped = Mapped(
+            wanted.query or "",
+            _many(wanted.pos),
+            _many(wanted.neg),
+            wanted.title,
+            wanted.task,
+            wanted.group,
+            wanted.text,
+            _many(wanted.scores),
+        )
+        missing = next((name for name in mapped.used if name not in names), None)
+        if missing is not None:
+            raise InputError(f"{where}: there is no column {missing!r}; it has {_shown(names)}")
+        return mapped
+    found = _plain(names) if plain else _rows(names)
+    if found is None:
+        example = "{text: ...}" if plain else "{query: ..., pos: ...}"
+        judged = next((name for name in JUDGED if name in names), None)
+        why = f"column {judged!r} says that not every pair is a good one" if judged else "no known layout has these"
+        raise InputError(
+            f"{where}: columns {_shown(names)}: {why}; say which ones to read, such as columns: {example} in the source"
+        )
+    return found
+
+
+def _rows(names: Sequence[str]) -> Mapped | None:
+    if any(name in names for name in JUDGED):
+        return None
+    for ending in TOKENS:
+        query = next((name + ending for name in QUERIES if name + ending in names), None)
+        pos = next((name + ending for name in POSITIVES if name + ending in names), None)
+        if query is None or pos is None:
+            continue
+        neg = [name for name in names if _is_negative(name, ending)]
+        optional = {name: name for name in ("task", "group") if name in names}
+        title = "title" if "title" in names and not ending else None
+        scores = ("scores",) if "scores" in names else ()
+        return Mapped(query, (pos,), tuple(sorted(neg, key=_number)), title, **optional, scores=scores)
+    return None
+
+
+def _is_negative(name: str, ending: str) -> bool:
+    bare = name.removesuffix(ending)
+    return name.endswith(ending) and (bare in NEGATIVES or re.fullmatch(r"neg(ative)?_\d+", bare) is not None)
+
+
+def _number(name: str) -> int:
+    found = re.search(r"\d+", name)
+    return int(found.group()) if found else 0
+
+
+def _plain(names: Sequence[str]) -> Mapped | None:
+    """The only column, or the one whose name says that it has texts or queries."""
+    named = [name for name in (*TEXTS, *QUERIES, "queries") if name in names]
+    chosen = named[0] if named else names[0] if len(names) == 1 else None
+    return None if chosen is None else Mapped(text=chosen)
+
+
+def _many(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
+
+
+def _all(columns: Sequence[str], cells: Mapping[str, Any]) -> list[Any]:
+    texts: list[Any] = []
+    for column in columns:
+        value = _text(column, cells)
+        texts += value if isinstance(value, list) else [value]
+    return texts
+
+
+def _text(column: str, cells: Mapping[str, Any]) -> Any:
+    """A cell's text, or its tokens without those that the mask beside it leaves out."""
+    value = cells.get(column)
+    tokens = column.endswith(("_ids", "_input_ids")) or column == "input_ids"
+    if isinstance(value, str) and value and tokens:
+        value = _numbers(value)
+        if value is None:
+            return {"input_ids": None}  # what is no list of ids is refused, with its place, where rows are checked
+    if not isinstance(value, list) or not value or not isinstance(value[0], int):
+        return {"input_ids": value} if tokens and isinstance(value, list) else value
+    mask = cells.get(re.sub(r"(_input)?_ids$", "_mask", column))
+    if mask is None:
+        return {"input_ids": value}
+    kept = _numbers(mask) if isinstance(mask, str) else mask
+    if not isinstance(kept, list) or len(kept) != len(value):
+        return {"input_ids": None}
+    return {"input_ids": [one for one, keep in zip(value, kept, strict=True) if keep]}
+
+
+def _numbers(cell: str) -> list[int] | None:
+    """`[2, 651, 603]`, `2 651 603` or `2,651,603`."""
+    bare = cell.strip().strip("[]()")
+    if not re.fullmatch(r"\s*\d+(?:[\s,]+\d+)*[\s,]*", bare):
+        return None
+    return [int(one) for one in re.findall(r"\d+", bare)]
+
+
+def _shown(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:12]))
+    return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown or "none"

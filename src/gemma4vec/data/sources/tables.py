@@ -1,0 +1,213 @@
+"""Parquet, CSV, TSV and `datasets` as records, read in blocks: a file's size is not its memory."""
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gemma4vec.data.rows.jsonl import raw_lines
+from gemma4vec.data.rows.records import Record, RejectError
+from gemma4vec.data.sources.columns import Mapped, map_columns
+from gemma4vec.errors import InputError
+from gemma4vec.recipe.sources import Source
+
+if TYPE_CHECKING:
+    import pyarrow
+
+BLOCK = 1_000
+LARGEST_CELL = 2**27
+
+
+def parquet_records(path: Path, source: Source) -> Iterator[Record]:
+    """Rows of a Parquet file.
+
+    Raises:
+        InputError: no Parquet, no known columns, a column of another type than texts or token ids.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        mapped = map_columns(file.schema_arrow.names, source.columns, str(path), plain=source.plain)
+        check_types(file.schema_arrow, mapped, str(path))
+        names = set(mapped.used) | {name for name in file.schema_arrow.names if name.endswith("_mask")}
+        blocks = file.iter_batches(BLOCK, columns=[name for name in file.schema_arrow.names if name in names])
+        yield from _arrow_records(blocks, mapped, str(path))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; check the path") from error
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path}: cannot be read as Parquet ({_line(error)}); copy or make the file again") from error
+
+
+def dataset_records(dataset: Any, source: Source) -> Iterator[Record]:
+    """Rows of a `datasets.Dataset`.
+
+    Raises:
+        InputError: no known columns, or one of a wrong type.
+    """
+    where = f"{source.path} ({source.split})"
+    mapped = map_columns(dataset.column_names, source.columns, where, plain=source.plain)
+    arrow = dataset.with_format("arrow")
+    check_types(arrow.data.schema, mapped, where)
+    yield from _arrow_records((block for block in arrow.iter(BLOCK)), mapped, where)
+
+
+def saved_dataset(folder: Path) -> bool:
+    """Whether a folder is what `save_to_disk` of the `datasets` library wrote."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def open_dataset(name: str, subset: str | None, split: str) -> Any:
+    """The `datasets.Dataset` of a folder that `save_to_disk` wrote, or of the hub (`owner/name@revision`).
+
+    Raises:
+        InputError: it cannot be loaded or has no such split.
+    """
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    import datasets
+
+    folder = Path(name).expanduser()
+    try:
+        if saved_dataset(folder):
+            found = datasets.load_from_disk(str(folder))
+            if isinstance(found, datasets.DatasetDict):
+                if split not in found:
+                    raise InputError(f"{folder}: no split {split!r}; it has {', '.join(found)}")
+                found = found[split]
+            return found
+        repository, _, revision = name.partition("@")
+        return datasets.load_dataset(repository, subset, split=split, revision=revision or None)
+    except InputError:
+        raise
+    except Exception as error:  # the library and the hub's client raise whatever they like
+        raise InputError(
+            f"data: cannot load the data set {name!r}, split {split!r} ({_line(error)}); check the id, split and "
+            "subset, and the network"
+        ) from error
+
+
+def check_types(schema: "pyarrow.Schema", mapped: Mapped, where: str) -> None:
+    """Refuse columns that hold neither texts, nor lists of them, nor token ids.
+
+    Raises:
+        InputError: names the column and its type.
+    """
+    from pyarrow import types
+
+    def text(kind: Any) -> bool:
+        # null: a column in which every cell is empty, such as a last negative
+        return any(known(kind) for known in (types.is_string, types.is_large_string, types.is_struct, types.is_null))
+
+    def fits(kind: Any) -> bool:
+        if types.is_dictionary(kind):
+            kind = kind.value_type
+        if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+            return text(kind.value_type) or types.is_integer(kind.value_type)
+        return text(kind)
+
+    def number(kind: Any) -> bool:
+        listed = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+        kind = kind.value_type if listed else kind
+        return bool(types.is_floating(kind) or types.is_integer(kind))
+
+    for name in mapped.used:
+        kind = schema.field(name).type
+        if name in mapped.scores and not (number(kind) or text(kind)):
+            raise InputError(f"{where}, column {name!r}: scores are numbers, lists of them or objects, it has {kind}")
+        if name not in mapped.scores and not fits(kind):
+            raise InputError(
+                f"{where}, column {name!r}: texts, lists of texts or lists of token ids are needed, it has {kind}; "
+                "convert it, or name another column in the source's `columns`"
+            )
+
+
+def _arrow_records(blocks: Any, mapped: Mapped, where: str) -> Iterator[Record]:
+    number = 0
+    for block in blocks:
+        for cells in _cells(block):
+            number += 1
+            if isinstance(cells, RejectError):
+                name, reason = cells.args
+                yield Record(where, number, None, reason, name, "row")
+            else:
+                yield _record(where, number, mapped, cells, "row")
+
+
+def _cells(block: Any) -> Iterator[dict[str, Any] | RejectError]:
+    """The rows of a block; in place of one whose bytes are no text, what is wrong with it."""
+    try:
+        yield from block.to_pylist()
+        return
+    except UnicodeDecodeError:
+        pass  # Arrow does not look at the bytes before they are asked for
+    for place in range(block.num_rows):
+        row: dict[str, Any] = {}
+        try:
+            for name in block.schema.names:
+                row[name] = block.column(name)[place].as_py()
+            yield row
+        except UnicodeDecodeError as error:
+            yield RejectError(name, f"not UTF-8 at byte {error.start}")
+
+
+def _record(where: str, number: int, mapped: Mapped, cells: dict[str, Any], unit: str) -> Record:
+    try:
+        return Record(where, number, mapped.record(cells), unit=unit)
+    except RejectError as reject:
+        name, reason = reject.args
+        return Record(where, number, None, reason, name, unit)
+
+
+def csv_records(path: Path, source: Source) -> Iterator[Record]:
+    """Rows of a CSV or TSV file with a header (.gz and .zst by suffix). Quotes mean something in CSV alone.
+
+    Raises:
+        InputError: the file cannot be read, an unclosed quote, no known columns.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
+    tabs = source.source == "tsv"
+    lines = _decoded(path, source.encoding)
+    reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(lines, strict=True)
+    started = 1
+    try:
+        names = next(reader, [])
+        if not names:
+            raise InputError(f"{path}: the file is empty; a header line with the columns' names is needed")
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{path} line 1: two columns are called {twice!r}; give each its own name")
+        mapped = map_columns(names, source.columns, str(path), plain=source.plain)
+        started = reader.line_num + 1
+        for cells in reader:
+            yield _csv_record(path, started, names, cells, mapped)
+            started = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{path} line {started}: not CSV ({error}); mend the line's quotes") from error
+
+
+def _decoded(path: Path, encoding: str) -> Iterator[str]:
+    """Text lines; bytes that are no text in this encoding become lone surrogates, which `_csv_record` looks for."""
+    first = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    try:
+        for number, raw in raw_lines(path, blank=True):
+            yield raw.decode(first if number == 1 else encoding, errors="surrogateescape")
+    except LookupError as error:
+        raise InputError(
+            f"{path}: there is no encoding {encoding!r}; use utf-8, cp1252 or another of Python's"
+        ) from error
+
+
+def _csv_record(path: Path, line: int, names: list[str], cells: list[str], mapped: Mapped) -> Record:
+    if len(cells) != len(names):
+        return Record(str(path), line, None, f"has {len(cells)} cells, the header has {len(names)}")
+    row = dict(zip(names, cells, strict=True))
+    for name in mapped.used:
+        if any("\udc80" <= letter <= "\udcff" for letter in row[name]):
+            return Record(str(path), line, None, "is not text in the file's encoding", name)
+    return _record(str(path), line, mapped, row, "line")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

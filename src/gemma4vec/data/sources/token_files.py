@@ -1,0 +1,93 @@
+"""Files of queries and of ready tokens, as Gemma-Embed keeps them: SQLite tables and pairs of torch tensors."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gemma4vec.data.rows.records import Record
+from gemma4vec.data.sources.columns import map_columns
+from gemma4vec.errors import InputError
+from gemma4vec.recipe.sources import Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def sqlite_records(path: Path, source: Source) -> Iterator[Record]:
+    """Texts of one column of a SQLite table, in the order in which they were put in.
+
+    Raises:
+        InputError: no SQLite file, several tables and none named, no such table or column.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the path")
+    try:
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+            connection.text_factory = bytes
+            table = _table(connection, path, source.table)
+            names = [row[1].decode() for row in connection.execute(f"PRAGMA table_info({_quoted(table)})")]
+            column = map_columns(names, source.columns, f"{path}, table {table!r}", plain=True).text
+            assert column is not None
+            found = connection.execute(f"SELECT {_quoted(column)} FROM {_quoted(table)}")
+            for number, (value,) in enumerate(found, start=1):
+                yield _sqlite_record(f"{path}, table {table!r}", number, column, value)
+    except sqlite3.Error as error:
+        raise InputError(f"{path}: cannot be read as SQLite ({error}); check the file") from error
+
+
+def _sqlite_record(where: str, number: int, column: str, value: Any) -> Record:
+    if not isinstance(value, bytes):
+        return Record(where, number, None, f"a text is needed, not {type(value).__name__}", column, "row")
+    try:
+        return Record(where, number, {"text": value.decode("utf-8")}, unit="row")
+    except UnicodeDecodeError as error:
+        return Record(where, number, None, f"not UTF-8 at byte {error.start}", column, "row")
+
+
+def _table(connection: sqlite3.Connection, path: Path, wanted: str | None) -> str:
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    tables = sorted(name.decode() for (name,) in rows)
+    if wanted is not None and wanted in tables:
+        return wanted
+    if wanted is None and len(tables) == 1:
+        return tables[0]
+    raise InputError(
+        f"{path}: {f'no table {wanted!r}' if wanted else f'{len(tables)} tables'}; "
+        f"name one of {', '.join(tables) or 'none'} as the source's table"
+    )
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def open_tensors(path: Path) -> "tuple[Tensor, Tensor]":
+    """`input_ids` and `attention_mask` of a file, mapped into memory.
+
+    Raises:
+        InputError: no such file, no such tensors, or of shapes or types that do not fit.
+    """
+    import torch
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the path")
+    try:
+        found = torch.load(path, mmap=True, weights_only=True, map_location="cpu")
+    except Exception as error:  # whatever zip files, pickles and torch raise
+        raise InputError(
+            f"{path}: cannot be read as a file of torch.save ({' '.join(str(error).split())[:120]}); "
+            "copy or make it again"
+        ) from error
+    names = ("input_ids", "attention_mask")
+    if not isinstance(found, dict) or any(not isinstance(found.get(name), torch.Tensor) for name in names):
+        has = ", ".join(map(repr, found)) if isinstance(found, dict) else type(found).__name__
+        raise InputError(f"{path}: tensors 'input_ids' and 'attention_mask' are needed, it has {has}")
+    ids, mask = found["input_ids"], found["attention_mask"]
+    if ids.ndim != 2 or ids.shape != mask.shape:
+        raise InputError(
+            f"{path}: input_ids {tuple(ids.shape)} and attention_mask {tuple(mask.shape)} must be [rows, tokens] both"
+        )
+    if ids.is_floating_point() or ids.is_complex():
+        raise InputError(f"{path}, field 'input_ids': whole numbers are needed, not {ids.dtype}")
+    return ids, mask

@@ -1,0 +1,85 @@
+"""Rows as a suite: what a model is trained on, held out. Two kinds: local rank tests and validation loss.
+
+A local rank test asks whether a row's positive stands above its own negatives; rows without negatives ask nothing and
+are left out. Validation loss is InfoNCE over blocks of rows in their order, with temperature and block stored.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.data.rows.rows import Row, content_hash, read_rows
+from gemma4vec.data.suites.kinds import Kind, Role
+from gemma4vec.errors import InputError
+from gemma4vec.files import sha256_text
+
+TEMPERATURE = 0.05
+BLOCK = 64
+
+
+@dataclass
+class RowSuite:
+    """Held-out rows.
+
+    Attributes:
+        ids: one per row: its place in the file, from 1.
+        temperature, block: of the loss; a row's negatives are the positives of its block and its own negatives.
+        kind, role, source, counts, metric: as a `RetrievalSuite` has them.
+    """
+
+    name: str
+    kind: Kind
+    ids: list[str]
+    rows: list[Row]
+    role: Role | None = None
+    source: dict[str, Any] | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    metric: str | None = None
+    temperature: float = TEMPERATURE
+    block: int = BLOCK
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over kind and rows in their order, and for the loss what it is computed with."""
+        loss = [repr(self.temperature), str(self.block)] if self.kind == "loss" else []
+        return sha256_text(self.kind, content_hash(self.rows), *loss)
+
+
+def load_row_suite(
+    path: Path,
+    kind: Kind,
+    role: Role | None = None,
+    *,
+    temperature: float = TEMPERATURE,
+    block: int = BLOCK,
+    max_rows: int | None = None,
+) -> RowSuite:
+    """Read a JSONL file of rows as a suite of one of the two kinds; `max_rows` keeps the first ones.
+
+    Raises:
+        InputError: as `read_rows`; no row has a negative; fewer than two rows for a loss; a temperature or a block
+            that means nothing.
+    """
+    if not temperature > 0.0 or block < 2:
+        raise InputError(f"{path}: temperature {temperature} and block {block}; above 0 and at least 2 are needed")
+    read = read_rows(path)
+    numbered = [(str(number), row) for number, row in enumerate(read.rows, start=1)]
+    kept = [(key, row) for key, row in numbered if row.neg] if kind == "local-rank" else numbered
+    left_out = len(numbered) - len(kept)
+    if not kept:
+        raise InputError(f"{path}: no row has a negative; a local rank test needs `neg`, or evaluate loss:{path}")
+    kept = kept[:max_rows]
+    if kind == "loss" and len(kept) < 2:
+        raise InputError(f"{path}: one row alone has no other's positive to be told from; give at least two")
+    counts = {**read.counts, "rows": len(kept), "rows_without_negatives": left_out}
+    name = path.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl")
+    return RowSuite(
+        name=f"{name}-{kind}",
+        kind=kind,
+        ids=[key for key, _ in kept],
+        rows=[row for _, row in kept],
+        role=role,
+        counts=counts,
+        temperature=temperature,
+        block=block,
+    )

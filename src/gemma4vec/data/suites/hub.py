@@ -1,0 +1,111 @@
+"""A named suite from the hub's tables: the same checks as for a folder, and where it comes from kept with it."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.data.rows.rows import clean_text, clean_title
+from gemma4vec.data.suites.catalog import HubTask, KnownSuite
+from gemma4vec.data.suites.group import AnySuite, OneSuite, make_group
+from gemma4vec.data.suites.hub_tables import DatasetFolder, dataset_folder, read_table
+from gemma4vec.data.suites.retrieval import RetrievalSuite, make_suite
+from gemma4vec.data.suites.sample import sample_suite
+from gemma4vec.data.suites.sts import StsSuite, make_sts
+from gemma4vec.errors import InputError
+from gemma4vec.text.prompts import Document
+
+
+def open_known(known: KnownSuite, *, mirror: Path | None, notice: Callable[[str], None]) -> AnySuite:
+    """The tasks of a named suite, as a group where there are several.
+
+    Raises:
+        InputError: a data set that cannot be had, or one that is not as its layout promises.
+    """
+    members = [replace(_open(task, mirror, notice), role=known.role) for task in known.tasks]
+    if len(members) == 1:
+        return replace(members[0], name=known.name)
+    return make_group(known.name, members)
+
+
+def _open(task: HubTask, mirror: Path | None, notice: Callable[[str], None]) -> OneSuite:
+    prefix = f"{task.language}-" if task.language else ""
+    configs = ["default"] if task.layout == "sts" else [f"{prefix}{table}" for table in ("corpus", "queries")]
+    folder = dataset_folder(task.repository, task.revision, configs, mirror=mirror, notice=notice)
+    source = {
+        "dataset": task.repository,
+        "revision": task.revision,
+        "resolved_revision": folder.revision,
+        "split": task.split,
+    }
+    suite = _sts(task, folder) if task.layout == "sts" else _retrieval(task, folder, prefix)
+    return replace(suite, source=source)
+
+
+def _sts(task: HubTask, folder: DatasetFolder) -> StsSuite:
+    rows = read_table(folder.path, "default", task.split)
+    _need(rows, {"sentence1", "sentence2", "score"}, folder)
+    return make_sts(
+        task.name,
+        [f"{task.split}-{number}" for number in range(1, len(rows) + 1)],
+        [(str(row["sentence1"]), str(row["sentence2"])) for row in rows],
+        [float(row["score"]) for row in rows],
+        str(folder.path),
+    )
+
+
+def _retrieval(task: HubTask, folder: DatasetFolder, prefix: str) -> RetrievalSuite:
+    counts: Counter[str] = Counter(empty=0, overlong=0, control=0)
+    corpus = _texts(read_table(folder.path, f"{prefix}corpus", task.split), folder, counts)
+    queries = _texts(read_table(folder.path, f"{prefix}queries", task.split), folder, counts)
+    qrels: dict[str, dict[str, int]] = {}
+    for row in _judgments(task, folder, prefix):
+        several = row["corpus-id"]
+        for document in several if isinstance(several, list) else [several]:
+            judged = qrels.setdefault(str(row["query-id"]), {})
+            if str(document) in judged:
+                raise InputError(f"{folder.path}: {row['query-id']!r} and {document!r} are judged twice")
+            judged[str(document)] = int(row.get("score", 1))
+    suite = make_suite(task.name, corpus, queries, qrels, {}, counts, str(folder.path))
+    if task.queries is None and task.documents is None:
+        return suite
+    return replace(sample_suite(suite, task.queries, task.documents), kind="compact-retrieval")
+
+
+def _judgments(task: HubTask, folder: DatasetFolder, prefix: str) -> list[dict[str, Any]]:
+    """The table of judgments: `qrels`, or the default one as in mteb's own data sets."""
+    names = [f"{prefix}qrels"] if prefix else ["qrels", "default"]
+    for name in names[:-1]:
+        try:
+            rows = read_table(folder.path, name, task.split)
+            break
+        except InputError:
+            continue
+    else:
+        rows = read_table(folder.path, names[-1], task.split)
+    _need(rows, {"query-id", "corpus-id"}, folder)
+    return rows
+
+
+def _texts(rows: list[dict[str, Any]], folder: DatasetFolder, counts: Counter[str]) -> dict[str, Document]:
+    """Id -> document; the id is called `_id` or `id`."""
+    key = "_id" if rows and "_id" in rows[0] else "id"
+    _need(rows, {key, "text"}, folder)
+    read: dict[str, Document] = {}
+    for row in rows:
+        name = str(row[key])
+        if name in read:
+            raise InputError(f"{folder.path}: the id {name!r} occurs twice; ids must be unique")
+        read[name] = Document(clean_text(row["text"] or "", counts), clean_title(row.get("title")))
+    return read
+
+
+def _need(rows: list[dict[str, Any]], columns: set[str], folder: DatasetFolder) -> None:
+    """Refuse a table that is empty or lacks a column."""
+    missing = columns - set(rows[0] if rows else [])
+    if missing:
+        raise InputError(
+            f"{folder.path}: a table {'is empty' if not rows else 'lacks ' + ', '.join(sorted(missing))}; "
+            "is this the data set that was meant?"
+        )

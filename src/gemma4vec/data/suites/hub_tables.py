@@ -1,0 +1,204 @@
+"""Tables of a hub's data set, at one revision: from the hub's cache, from the hub, or from a mirror on disk.
+
+A mirror is a folder with `owner/name` folders as `hf download --repo-type dataset owner/name --local-dir ...` makes
+them. What a data set's README says about its configurations is followed; without one, the usual layouts are tried.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from gemma4vec.data.rows.jsonl import read_lines
+from gemma4vec.data.suites.memory_check import check_fits
+from gemma4vec.errors import InputError
+from gemma4vec.machine.network import ping_hub
+
+MIRROR = "GEMMA4VEC_MIRROR"
+_ANSWER_SECONDS = 4.0
+_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
+
+
+class DatasetFolder(NamedTuple):
+    """A data set on this disk. `revision` is the commit that it is known to be, None where nothing says so."""
+
+    path: Path
+    revision: str | None
+
+
+def mirror_folder(named: Path | None) -> Path | None:
+    """The mirror that a person names, or that `$GEMMA4VEC_MIRROR` does.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    chosen = named or (Path(os.environ[MIRROR]) if os.environ.get(MIRROR) else None)
+    if chosen is not None and not chosen.is_dir():
+        raise InputError(f"the mirror {chosen} is no folder; mend --mirror or {MIRROR}")
+    return chosen
+
+
+def dataset_folder(
+    repository: str, revision: str, configs: Sequence[str], *, mirror: Path | None, notice: Callable[[str], None]
+) -> DatasetFolder:
+    """The folder that holds these configurations of a data set at this revision; downloads what is not cached.
+
+    Raises:
+        InputError: neither mirrored nor cached and the hub out of reach, or a mirror of another revision.
+    """
+    if mirror is not None:
+        found = _mirrored(repository, revision, mirror)
+        if found is not None:
+            return found
+    patterns = ["README.md", *(f"{config}/*" for config in configs), "data/*", *(f"*{end}" for end in _SUFFIXES)]
+    cached = _snapshot(repository, revision, patterns, only_local=True)
+    if isinstance(cached, Path) and all(has_config(cached, config) for config in configs):
+        return DatasetFolder(cached, cached.name)
+    state = ping_hub(_ANSWER_SECONDS)
+    if not state.reachable:
+        raise InputError(
+            f"the data set {repository} is not cached on this machine and the hub is out of reach ({state.reason}); "
+            f"put a copy into a folder as OWNER/NAME and name that folder with --mirror or {MIRROR}"
+        )
+    notice(f"downloading the data set {repository}")
+    fetched = _snapshot(repository, revision, patterns, only_local=False)
+    if isinstance(fetched, Path):
+        # Files that stand where only the README says: fetched by their names there.
+        told = [path for config in configs if not has_config(fetched, config) for path in _told_paths(fetched, config)]
+        fetched = _snapshot(repository, revision, ["README.md", *told], only_local=False) if told else fetched
+    if isinstance(fetched, Path):
+        return DatasetFolder(fetched, fetched.name)
+    raise InputError(f"the data set {repository} cannot be had from the hub: {' '.join(str(fetched).split())[:300]}")
+
+
+def _mirrored(repository: str, revision: str, mirror: Path) -> DatasetFolder | None:
+    """What the mirror has of a data set, if its revision is the wanted one or unknown."""
+    folder = mirror / repository
+    if not folder.is_dir():
+        return None
+    notes = sorted((folder / ".cache" / "huggingface" / "download").rglob("*.metadata"))
+    known = {lines[0].strip() for note in notes if (lines := note.read_text(encoding="utf-8").splitlines())}
+    if known - {revision}:
+        raise InputError(
+            f"{folder} was downloaded at revision {sorted(known - {revision})[0][:12]}, {revision[:12]} is needed; "
+            f"hf download --repo-type dataset {repository} --revision {revision} --local-dir {folder}"
+        )
+    return DatasetFolder(folder, revision if known else None)
+
+
+def has_config(folder: Path, config: str) -> bool:
+    """Whether the folder has files of a configuration."""
+    return bool(_files_by_split(folder, config))
+
+
+def read_table(folder: Path, config: str, split: str) -> list[dict[str, Any]]:
+    """Rows of one split of one configuration; a configuration with one split only has that one.
+
+    Raises:
+        InputError: no such configuration or split, a file that cannot be read, or more than fits into memory.
+    """
+    files = _files_by_split(folder, config)
+    if not files:
+        raise InputError(f"{folder}: no table {config!r}; {config}/{split}*.parquet is needed")
+    chosen = files.get(split) or (next(iter(files.values())) if len(files) == 1 else None)
+    if chosen is None:
+        raise InputError(f"{folder}: {config} has no split {split!r}; it has {', '.join(sorted(files))}")
+    check_fits(chosen)
+    return [row for file in chosen for row in _read(file)]
+
+
+def _files_by_split(folder: Path, config: str) -> dict[str, list[Path]]:
+    """Split -> files of a configuration."""
+    told = _from_readme(folder, config)
+    if told:
+        return told
+    places = [folder / config, *([folder / "data", folder] if config == "default" else [])]
+    for place in places:
+        found: dict[str, list[Path]] = {}
+        for file in sorted(place.glob("*")) if place.is_dir() else []:
+            if file.name.endswith(_SUFFIXES):
+                found.setdefault(_split_of(file), []).append(file)
+        if found:
+            return found
+    single = [folder / f"{config}{suffix}" for suffix in _SUFFIXES]
+    return next(({"all": [file]} for file in single if file.is_file()), {})
+
+
+def _split_of(file: Path) -> str:
+    """`train-00000-of-00001.parquet` -> `train`."""
+    stem = next(file.name.removesuffix(suffix) for suffix in _SUFFIXES if file.name.endswith(suffix))
+    return stem.split("-00")[0]
+
+
+def _from_readme(folder: Path, config: str) -> dict[str, list[Path]]:
+    """Split -> files as README.md's front matter names them; empty where it names none that is there."""
+    named = {split: _globbed(folder, paths) for split, paths in _told(folder, config).items()}
+    return {split: files for split, files in named.items() if files}
+
+
+def _told(folder: Path, config: str) -> dict[str, list[str]]:
+    """Split -> paths that README.md's front matter gives to a configuration; they may be patterns."""
+    readme = folder / "README.md"
+    parts = readme.read_text(encoding="utf-8").split("---", 2) if readme.is_file() else []
+    try:
+        front = yaml.safe_load(parts[1]) if len(parts) == 3 else None
+    except yaml.YAMLError:
+        return {}
+    configs = front.get("configs") if isinstance(front, dict) else None
+    for one in configs if isinstance(configs, list) else []:
+        if isinstance(one, dict) and one.get("config_name") == config:
+            data = one.get("data_files") or []
+            entries = [{"split": "all", "path": data}] if isinstance(data, str) else data
+            told = [entry for entry in entries if isinstance(entry, dict) and "split" in entry and "path" in entry]
+            return {
+                str(entry["split"]): [entry["path"]] if isinstance(entry["path"], str) else list(entry["path"])
+                for entry in told
+            }
+    return {}
+
+
+def _told_paths(folder: Path, config: str) -> list[str]:
+    return [path for paths in _told(folder, config).values() for path in paths]
+
+
+def _globbed(folder: Path, paths: list[str]) -> list[Path]:
+    return [file for path in paths for file in sorted(folder.glob(path))]
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    if file.suffix != ".parquet":
+        rows = []
+        for number, value, reason in read_lines(file):
+            if value is None:
+                raise InputError(f"{file} line {number}: {reason}")
+            rows.append(value)
+        return rows
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(file).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file} is damaged ({' '.join(str(error).split())[:200]}); download it again") from error
+
+
+def _snapshot(repository: str, revision: str, patterns: list[str], *, only_local: bool) -> Path | Exception:
+    """The hub's folder, or what prevented it."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, RevisionResolutionError
+
+    try:
+        return Path(
+            snapshot_download(
+                repository,
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=patterns,
+                local_files_only=only_local,
+                etag_timeout=_ANSWER_SECONDS,
+            )
+        )
+    except (EntryNotFoundError, HfHubHTTPError, HFValidationError, RevisionResolutionError, OSError) as error:
+        return error

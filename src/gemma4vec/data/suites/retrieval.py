@@ -1,0 +1,310 @@
+"""Suites: retrieval benchmarks as folders in BEIR's layout (Thakur et al., 2021).
+
+`corpus.jsonl` {_id, title, text}, `queries.jsonl` {_id, text}, `qrels/test.tsv` (header; query-id, corpus-id, score),
+and an optional `suite.yaml` beside them with `name`, `role` (dev or final), `kind` (retrieval or compact-retrieval),
+`metric` (the one that stands for the suite), `exclude_identical_ids`, `tokens` (text or code) and `unknown_ids` (error
+or drop). The JSONL files may be gzipped.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gemma4vec.data.rows.jsonl import kind_of, read_lines, write_lines
+from gemma4vec.data.rows.rows import clean_text, clean_title
+from gemma4vec.data.suites.kinds import RETRIEVAL_KINDS, Kind, Role
+from gemma4vec.data.suites.memory_check import check_fits
+from gemma4vec.errors import InputError
+from gemma4vec.files import atomic_folder, sha256_text
+from gemma4vec.text.prompts import Document
+
+# trec_eval counts the judgments of every grade in a table that is as long as the highest one; beyond 32 bits it scores
+# every query 0 without a word.
+HIGHEST_GRADE = 1_000_000
+
+OPTIONS: dict[str, tuple[object, ...] | type] = {
+    "name": str,
+    "role": ("dev", "final", None),
+    "kind": RETRIEVAL_KINDS,
+    "metric": str,
+    "exclude_identical_ids": (True, False),
+    "tokens": ("text", "code"),
+    "unknown_ids": ("error", "drop"),
+}
+
+
+@dataclass
+class RetrievalSuite:
+    """A corpus, queries and judgments.
+
+    Attributes:
+        corpus_ids: one per document of `corpus`, unique.
+        query_ids: one per query of `queries`, unique; only queries with at least one judgment of 1 or more.
+        qrels: query id -> document id -> grade; judged zeros are kept.
+        exclude_identical_ids: a document whose id equals the query's is not a candidate (CQADupStack, ArguAna).
+        role: `dev` suites guide choices, a `final` one is opened once per frozen recipe.
+        code: BM25 reads it with `tokenize_code`.
+        fingerprint: SHA-256 of the contents, not of the files' bytes.
+        counts: documents, queries, judgments, and what was unusual: `empty`, `overlong`, `control` texts, queries
+            without a judgment or without a positive one, judgments dropped for unknown ids.
+        kind: `compact-retrieval` where it is a part of a larger suite.
+        metric: the one that stands for the suite; None is nDCG@10.
+        source: where it comes from, as JSON values: dataset and revision of a hub's, None of a folder's.
+    """
+
+    name: str
+    corpus_ids: list[str]
+    corpus: list[Document]
+    query_ids: list[str]
+    queries: list[str]
+    qrels: dict[str, dict[str, int]]
+    exclude_identical_ids: bool = False
+    role: Role | None = None
+    code: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
+    kind: Kind = "retrieval"
+    metric: str | None = None
+    source: dict[str, Any] | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over ids, texts, judgments and the exclusion rule; orders do not count."""
+        documents = sorted(zip(self.corpus_ids, self.corpus, strict=True))
+        parts = [part for key, (text, title) in documents for part in (key, title or "", text)]
+        for key, query in sorted(zip(self.query_ids, self.queries, strict=True)):
+            parts += [key, query]
+            parts += [part for found, grade in sorted(self.qrels[key].items()) for part in (found, str(grade))]
+        return sha256_text(str(self.exclude_identical_ids), *parts)
+
+
+def load_suite(path: Path) -> RetrievalSuite:
+    """Read a suite folder.
+
+    Raises:
+        InputError: a file is missing or malformed, ids repeat or are unknown, the corpus is empty, or no query has a
+            positive judgment. One line: what, where, what to do.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(f"{path}: no such suite folder; it must hold corpus.jsonl, queries.jsonl and qrels/test.tsv")
+    options = read_options(path / "suite.yaml")
+    if "suites" in options:
+        raise InputError(f"{path / 'suite.yaml'} names several suites; open them with --suite {path}, not as one")
+    check_fits([_file(path, "corpus.jsonl")])
+    counts: Counter[str] = Counter(empty=0, overlong=0, control=0)
+    corpus = _texts(_file(path, "corpus.jsonl"), counts, with_title=True)
+    queries = _texts(_file(path, "queries.jsonl"), counts, with_title=False)
+    qrels = _qrels(path / "qrels" / "test.tsv")
+    judgments = str(path / "qrels" / "test.tsv")
+    return make_suite(options.get("name") or path.resolve().name, corpus, queries, qrels, options, counts, judgments)
+
+
+def make_suite(
+    name: str,
+    corpus: dict[str, Document],
+    queries: dict[str, Document],
+    qrels: dict[str, dict[str, int]],
+    options: dict[str, Any],
+    counts: Counter[str],
+    where: str,
+) -> RetrievalSuite:
+    """A suite from what was read, wherever it was read; `where` names the judgments for whoever has to mend them.
+
+    Raises:
+        InputError: judgments name unknown ids, or no query has a positive one.
+    """
+    qrels = _known(qrels, corpus, queries, options.get("unknown_ids") == "drop", where, counts)
+    judged = [key for key in queries if max(qrels.get(key, {}).values(), default=0) >= 1]
+    counts["queries_without_judgment"] = sum(key not in qrels for key in queries)
+    counts["queries_without_positive"] = sum(key in qrels for key in queries) - len(judged)
+    if not judged:
+        raise InputError(f"{where}: no query has a judgment of 1 or more; nothing can be measured")
+    qrels = {key: qrels[key] for key in judged}
+    counts.update(documents=len(corpus), queries=len(judged), judgments=sum(map(len, qrels.values())))
+    return RetrievalSuite(
+        name=name,
+        corpus_ids=list(corpus),
+        corpus=list(corpus.values()),
+        query_ids=judged,
+        queries=[queries[key].text for key in judged],
+        qrels=qrels,
+        exclude_identical_ids=options.get("exclude_identical_ids", False),
+        role=options.get("role"),
+        code=options.get("tokens") == "code",
+        counts=dict(counts),
+        kind=options.get("kind", "retrieval"),
+        metric=options.get("metric"),
+    )
+
+
+def write_suite(path: Path, suite: RetrievalSuite) -> None:
+    """Write a suite as a folder that `load_suite` reads, replacing `path` only when all of it is written.
+
+    Raises:
+        WorkError: the disk is full or the folder cannot be written.
+    """
+    with atomic_folder(Path(path)) as folder:
+        documents = zip(suite.corpus_ids, suite.corpus, strict=True)
+        write_lines(
+            folder / "corpus.jsonl",
+            ({"_id": key, "title": title or "", "text": text} for key, (text, title) in documents),
+        )
+        queries = zip(suite.query_ids, suite.queries, strict=True)
+        write_lines(folder / "queries.jsonl", ({"_id": key, "text": text} for key, text in queries))
+        (folder / "qrels").mkdir()
+        judgments = ((query, key, grade) for query, judged in suite.qrels.items() for key, grade in judged.items())
+        lines = ["query-id\tcorpus-id\tscore", *(f"{query}\t{key}\t{grade}" for query, key, grade in judgments)]
+        (folder / "qrels" / "test.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        options: dict[str, Any] = {"name": suite.name, "tokens": "code" if suite.code else "text"}
+        if suite.role:
+            options["role"] = suite.role
+        if suite.exclude_identical_ids:
+            options["exclude_identical_ids"] = True
+        if suite.kind != "retrieval":
+            options["kind"] = suite.kind
+        if suite.metric:
+            options["metric"] = suite.metric
+        (folder / "suite.yaml").write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """What a `suite.yaml` says, checked; empty where there is none. One that names `suites` is not checked here.
+
+    Raises:
+        InputError: not YAML, an unknown option, or a value that it cannot have.
+    """
+    if not path.exists():
+        return {}
+    try:
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())}); mend or remove it") from error
+    if read is None:
+        return {}
+    if not isinstance(read, dict):
+        raise InputError(f"{path}: options as `name: value` lines are needed, not {kind_of(read)}")
+    if "suites" in read:
+        return read
+    for key, value in read.items():
+        if key not in OPTIONS:
+            raise InputError(f"{path}: unknown option {key!r}; known are {', '.join(OPTIONS)}")
+        allowed = OPTIONS[key]
+        if not (isinstance(value, allowed) if isinstance(allowed, type) else value in allowed):
+            wanted = "a string" if isinstance(allowed, type) else " or ".join(str(one) for one in allowed)
+            raise InputError(f"{path}: option {key!r} is {value!r}; {wanted} is needed")
+    check_name(read.get("name"), str(path))
+    return read
+
+
+def check_name(name: str | None, where: str) -> None:
+    """Refuse a suite's name that would put its results elsewhere than in the folder of that name.
+
+    Raises:
+        InputError: it is empty, or has a slash, a control character, or nothing but dots.
+    """
+    if name is not None and (not name.strip(" .") or "/" in name or "\\" in name or not name.isprintable()):
+        raise InputError(f"{where}: the name {name!r} cannot be a folder's; use letters, digits, '-' and '_'")
+
+
+def _file(folder: Path, name: str) -> Path:
+    for found in (folder / name, folder / f"{name}.gz"):
+        if found.is_file():
+            return found
+    raise InputError(f"{folder / name}: missing; a suite folder holds corpus.jsonl, queries.jsonl and qrels/test.tsv")
+
+
+def _texts(path: Path, counts: Counter[str], with_title: bool) -> dict[str, Document]:
+    """Id -> document, in the file's order. An empty text is kept (its document can still be retrieved) and counted."""
+    read: dict[str, Document] = {}
+    for number, value, reason in read_lines(path):
+        where = f"{path} line {number}"
+        if value is None:
+            raise InputError(f"{where}: {reason}")
+        key, text, title = value.get("_id"), value.get("text"), value.get("title") if with_title else None
+        if isinstance(key, int) and not isinstance(key, bool):
+            key = str(key)
+        if not isinstance(key, str) or not key:
+            raise InputError(f"{where}, field '_id': a string is needed, not {kind_of(key)}")
+        if not isinstance(text, str):
+            raise InputError(f"{where}, field 'text': a string is needed, not {kind_of(text)}")
+        if not isinstance(title, str | None):
+            raise InputError(f"{where}, field 'title': a string is needed, not {kind_of(title)}")
+        if key in read:
+            raise InputError(f"{where}, field '_id': {key!r} occurs twice; ids must be unique")
+        read[key] = Document(clean_text(text, counts), clean_title(title))
+    if not read:
+        raise InputError(f"{path}: the file is empty; at least one line is needed")
+    return read
+
+
+def _qrels(path: Path) -> dict[str, dict[str, int]]:
+    if not path.is_file():
+        raise InputError(
+            f"{path}: missing; judgments as `query-id<TAB>corpus-id<TAB>score` lines with a header are needed"
+        )
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); UTF-8 text is needed") from error
+    if re.search(r"\t[\d.]+\s*$", lines[0]):
+        raise InputError(f"{path} line 1: the header (query-id, corpus-id, score) is missing; put it there")
+    qrels: dict[str, dict[str, int]] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        cells = line.rstrip("\r").split("\t")
+        if len(cells) != 3:
+            raise InputError(f"{path} line {number}: query-id, corpus-id and score separated by tabs are needed")
+        judged = qrels.setdefault(cells[0], {})
+        if cells[1] in judged:
+            raise InputError(f"{path} line {number}: query {cells[0]!r} and document {cells[1]!r} are judged twice")
+        judged[cells[1]] = _grade(cells[2], f"{path} line {number}")
+    if not qrels:
+        raise InputError(f"{path}: no judgments; a header line and at least one judgment are needed")
+    return qrels
+
+
+def _grade(cell: str, where: str) -> int:
+    try:
+        grade = float(cell)
+    except ValueError:
+        grade = float("nan")
+    if not grade.is_integer():
+        raise InputError(f"{where}: score {cell!r} is not a whole number")
+    if abs(grade) > HIGHEST_GRADE:
+        raise InputError(f"{where}: score {cell!r} is beyond {HIGHEST_GRADE:,}; a grade such as 0, 1 or 2 is needed")
+    return int(grade)
+
+
+def _known(
+    qrels: dict[str, dict[str, int]],
+    corpus: dict[str, Document],
+    queries: dict[str, Document],
+    drop: bool,
+    where: str,
+    counts: Counter[str],
+) -> dict[str, dict[str, int]]:
+    """Judgments whose query and document exist; others are an error or, with `drop`, counted."""
+    unknown = [
+        ("query", query) if query not in queries else ("document", document)
+        for query, judged in qrels.items()
+        for document in judged
+        if query not in queries or document not in corpus
+    ]
+    counts["judgments_dropped"] = len(unknown)
+    if unknown and not drop:
+        kind, first = unknown[0]
+        raise InputError(
+            f"{where}: {len(unknown)} judgments name unknown ids, first {kind} {first!r}; "
+            "mend the file or write `unknown_ids: drop` into suite.yaml"
+        )
+    kept = {
+        query: {document: grade for document, grade in judged.items() if document in corpus}
+        for query, judged in qrels.items()
+        if query in queries
+    }
+    return {query: judged for query, judged in kept.items() if judged}

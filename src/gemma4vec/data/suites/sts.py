@@ -1,0 +1,128 @@
+"""Sentence similarity: pairs of sentences with a person's judgment of how alike they are.
+
+On disk a TSV with the header `split, score, sentence1, sentence2`, without quoting, possibly gzipped.
+"""
+
+import csv
+import gzip
+import io
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.data.rows.rows import clean_text
+from gemma4vec.data.suites.kinds import Kind, Role
+from gemma4vec.errors import InputError
+from gemma4vec.files import sha256_text
+
+COLUMNS = ("split", "score", "sentence1", "sentence2")
+LEAST_PAIRS = 4  # fewer have no correlation worth the name
+
+
+@dataclass
+class StsSuite:
+    """Pairs and their judgments.
+
+    Attributes:
+        ids: one per pair, unique: its split and its line.
+        first, second: the two sentences of each pair.
+        gold: a person's similarity of each pair; its scale does not matter.
+        role, source, counts, metric: as a `RetrievalSuite` has them.
+    """
+
+    name: str
+    ids: list[str]
+    first: list[str]
+    second: list[str]
+    gold: list[float]
+    role: Role | None = None
+    source: dict[str, Any] | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    metric: str | None = None
+    kind: Kind = "sts"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over sentences and judgments; their order does not count."""
+        pairs = sorted(zip(self.first, self.second, map(repr, self.gold), strict=True))
+        return sha256_text("sts", *(part for pair in pairs for part in pair))
+
+
+def load_sts(path: Path, split: str | None = None, role: Role | None = None) -> StsSuite:
+    """Read one split of a TSV file; without a name `test` where there is one, else all of them as one.
+
+    Raises:
+        InputError: no such file or split, a line that is none, fewer than four pairs, or judgments that are all equal.
+    """
+    path = Path(path)
+    rows = _rows(path)
+    splits = sorted({row[0] for _, row in rows})
+    wanted = split or ("test" if "test" in splits else None)
+    if wanted is not None and wanted not in splits:
+        raise InputError(f"{path}: no split {wanted!r}; it has {', '.join(splits)}")
+    kept = [(f"{row[0]}-{line}", row) for line, row in rows if wanted is None or row[0] == wanted]
+    name = path.name.removesuffix(".gz").removesuffix(".tsv")
+    return make_sts(
+        name if split is None else f"{name}-{split}",
+        [key for key, _ in kept],
+        [(row[2], row[3]) for _, row in kept],
+        [_number(row[1], f"{path} line {key.rpartition('-')[2]}") for key, row in kept],
+        str(path),
+        role,
+    )
+
+
+def make_sts(
+    name: str,
+    ids: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    gold: Sequence[float],
+    where: str,
+    role: Role | None = None,
+) -> StsSuite:
+    """A suite from pairs, wherever they were read.
+
+    Raises:
+        InputError: fewer than four pairs, or judgments that are all equal.
+    """
+    if len(pairs) < LEAST_PAIRS:
+        raise InputError(f"{where}: {len(pairs)} pairs; at least {LEAST_PAIRS} are needed for a correlation")
+    if min(gold) == max(gold):
+        raise InputError(f"{where}: all {len(gold)} judgments are {gold[0]:g}; there is nothing to correlate with")
+    counts: Counter[str] = Counter(empty=0, overlong=0, control=0)
+    first = [clean_text(one, counts) for one, _ in pairs]
+    second = [clean_text(other, counts) for _, other in pairs]
+    counts["pairs"] = len(pairs)
+    return StsSuite(name, list(ids), first, second, list(gold), role, None, dict(counts))
+
+
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Line number, from 1, and cells of every line behind the header."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a TSV with {', '.join(COLUMNS)} is needed")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
+            stream = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+            lines = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); UTF-8 text is needed") from error
+    if not lines or tuple(lines[0]) != COLUMNS:
+        raise InputError(f"{path} line 1: the header must be {', '.join(COLUMNS)}, separated by tabs")
+    rows = [(number, cells) for number, cells in enumerate(lines[1:], start=2) if cells]
+    for number, cells in rows:
+        if len(cells) != len(COLUMNS):
+            raise InputError(f"{path} line {number}: {len(cells)} cells; {', '.join(COLUMNS)} are needed")
+    return rows
+
+
+def _number(cell: str, where: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{where}: score {cell!r} is not a number")
+    return value

@@ -1,0 +1,79 @@
+"""Compare two results by a figure of all pairs together (Spearman, average precision): what stands in for a mean.
+
+Legend: N pairs.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from gemma4vec.evaluation.results.task_scores import PAIRED, Items, pair_values
+from gemma4vec.statistics.bootstrap import Interval, Method
+from gemma4vec.statistics.correlation import CorrelationDifference, PairMetric, pair_metric_difference
+from gemma4vec.statistics.paired import SignFlip
+from gemma4vec.statistics.power import forecast_detectable
+
+SWAPS = 2_000
+Tasks = Mapping[str, Items]
+Doubles = npt.NDArray[np.float64]
+
+
+class Figured(NamedTuple):
+    """The difference A - B of a figure, in the terms of a mean difference.
+
+    Attributes:
+        found: the figure of both, bootstrap interval, swap test.
+        test: the same test as a comparison of means has it: p of swapping the two models' ranks on random pairs.
+        interval: the percentile bootstrap's.
+        detectable: smallest difference that these pairs find four times out of five.
+        values_a, values_b: [N], 1 less the distance between the pair's rank by the model and by people, over N: where
+            A orders better than B. They explain the difference; they do not add up to it.
+    """
+
+    found: CorrelationDifference
+    test: SignFlip
+    interval: Interval
+    detectable: float
+    values_a: Doubles
+    values_b: Doubles
+
+
+def figure_of(kind: str, metric: str) -> PairMetric | None:
+    """The metric as a figure of all pairs, where it is one."""
+    return next((figure for figure in PAIRED.get(kind, ()) if figure == metric), None)
+
+
+def compare_figures(
+    a: Tasks, b: Tasks, keys: Sequence[tuple[str, str]], figure: PairMetric, *, seed: int, family: int
+) -> Figured:
+    """Two models on the same pairs, by task.
+
+    Args:
+        keys: (task, pair) in the order in which values are given.
+    """
+    tasks = []
+    for task in a:
+        similarity_a, gold_N = pair_values({pair: a[task][pair] for pair in a[task]})
+        similarity_b, _ = pair_values({pair: b[task][pair] for pair in a[task]})
+        tasks.append((similarity_a, similarity_b, gold_N))
+    found = pair_metric_difference(figure, tasks, resamples=SWAPS, seed=seed)
+    near = [{key: value for task in side for key, value in _nearness(task, side[task]).items()} for side in (a, b)]
+    values_a, values_b = (np.array([one[key] for key in keys]) for one in near)
+    differing = int(np.count_nonzero(values_a != values_b))
+    n = len(keys)
+    method: Method = "percentile" if found.high > found.low else "degenerate"
+    interval = Interval(found.difference, found.low, found.high, found.confidence, method, n)
+    test = SignFlip(found.difference, found.p, n, differing, SWAPS + 1, False)
+    detectable = forecast_detectable(found.error * sqrt(n), n, family=family)
+    return Figured(found, test, interval, detectable, values_a, values_b)
+
+
+def _nearness(task: str, items: Items) -> dict[tuple[str, str], float]:
+    """How near each pair's rank by the model is to its rank by people, 0 to 1."""
+    similarity_N, gold_N = pair_values(items)
+    distance_N = np.abs(stats.rankdata(similarity_N) - stats.rankdata(gold_N)) / len(gold_N)
+    return {(task, pair): 1.0 - float(distance) for pair, distance in zip(items, distance_N, strict=True)}

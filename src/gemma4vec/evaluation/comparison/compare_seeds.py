@@ -1,0 +1,212 @@
+"""Compare two recipes by several runs of each: does the recipe win, or did these runs of it?
+
+Scores are averaged over runs query by query; the sign-flip test is on these means. The interval is over seeds and
+queries (`statistics.seeds`) as soon as there are 6 runs of whatever was trained, and says what it speaks of. Two
+runs of one seed, one on each side, are a pair. A model that is no run (bm25, a published one) has no seeds: it is
+held fixed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import numpy.typing as npt
+
+from gemma4vec.errors import InputError
+from gemma4vec.evaluation.comparison.compare import check_limits
+from gemma4vec.evaluation.comparison.comparison_count import (
+    Compared,
+    Spread,
+    compare_pairs,
+    contents,
+    family_of_results,
+    fingerprint,
+)
+from gemma4vec.evaluation.results.result import Result, load_result
+from gemma4vec.evaluation.results.task_scores import PAIRED
+from gemma4vec.files import sha256_text
+from gemma4vec.ledger.records import run_around
+from gemma4vec.statistics.multiplicity import Correction
+from gemma4vec.statistics.power import forecast_detectable
+from gemma4vec.statistics.seeds import seed_interval
+from gemma4vec.statistics.stratified import standard_error, stratify
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Side:
+    """The runs of one recipe, or one model that is no run.
+
+    Attributes:
+        results: one for each run, all on the same queries.
+        seeds: of the runs, in the same order; None where a result is of no run or its seed is unknown.
+    """
+
+    results: Sequence[Result]
+    seeds: Sequence[int | None]
+
+    @property
+    def fixed(self) -> bool:
+        """Whether there is no chance in training to speak of."""
+        return len(self.results) == 1 and not (self.results[0].settings.get("run") or {}).get("recipe_id")
+
+
+def side_of(folders: Sequence[Path]) -> Side:
+    """The results in these folders with the seeds of their runs.
+
+    Raises:
+        InputError: as `result.load_result`.
+    """
+    runs = [run_around(folder) for folder in folders]
+    return Side(
+        [load_result(folder) for folder in folders], [run.manifest.get("seed") if run else None for run in runs]
+    )
+
+
+def compare_sides(
+    pairs: Sequence[tuple[Side, Side]],
+    metric: str | None = None,
+    *,
+    seed: int = 0,
+    margin: float | None = None,
+    no_worse_than: float | None = None,
+    correction: Correction = "holm",
+    allow_different_settings: bool = False,
+) -> Compared:
+    """Compare pairs of sides, each one run or several, in the family that the ledger counts; the ledger is told.
+
+    Args:
+        pairs: (A, B); the differences are A - B. Several are corrected together.
+        correction: "holm" for claims, "benjamini-hochberg" for exploration.
+
+    Raises:
+        InputError: as `compare.compare`; runs of one side that differ in recipe, queries or settings that matter.
+    """
+    metric = metric or pairs[0][0].results[0].metric
+    for side in {id(side): side for pair in pairs for side in pair}.values():
+        _check_alike(side.results, allow_different_settings)
+    for a, b in pairs:
+        _check_apart(a, b)
+    means = [(averaged(a.results), averaged(b.results)) for a, b in pairs]
+    size = family_of_results(means, metric).size
+    return compare_pairs(
+        means,
+        metric,
+        seed=seed,
+        margin=margin,
+        no_worse_than=no_worse_than,
+        correction=correction,
+        spreads=[_over_seeds(a, b, metric, seed, size) for a, b in pairs],
+        allow_different_settings=allow_different_settings,
+    )
+
+
+def averaged(results: Sequence[Result]) -> Result:
+    """One result with the mean over runs of each query's scores; one run stays as it is.
+
+    Raises:
+        InputError: runs on other queries, or a figure of all pairs together.
+    """
+    first = results[0]
+    if len(results) == 1:
+        return first
+    if first.kind in PAIRED:
+        raise InputError(
+            f"{first.metric} on {first.suite} is one figure of all pairs, which several runs have no mean of; "
+            "compare one run with one"
+        )
+    metrics = [name for name in first.metrics if all(name in one.metrics for one in results)]
+    per_query = {
+        task: {query: {name: fmean(one.per_query[task][query][name] for one in results) for name in metrics}
+               for query in queries}
+        for task, queries in first.per_query.items()
+    }  # fmt: skip
+    prints = sorted(fingerprint(one) for one in results)
+    created = max(str(one.settings.get("created") or "") for one in results)
+    settings = {**first.settings, "model_fingerprint": sha256_text(*prints)[:16], "created": created or None}
+    return Result(f"{len(results)} runs of {_common_name(results)}", first.suite, per_query, settings)
+
+
+def _over_seeds(a: Side, b: Side, metric: str, seed: int, family: int) -> Spread:
+    """What these runs tell of seeds; nothing where there is one on either side."""
+    if len(a.results) == len(b.results) == 1:
+        return Spread()
+    rows_a, rows_b = _rows(a, metric), _rows(b, metric)
+    tasks = [task for task, _ in a.results[0].values(metric)[0]]
+    if rows_a.shape[1] != rows_b.shape[1]:
+        return Spread()  # `compare` says which queries differ
+    paired = _paired_seeds(a, b)
+    if paired:
+        rows = np.stack([rows_a[i] - rows_b[j] for i, j in paired])
+        found = seed_interval(rows, strata=tasks, seed=seed)
+    elif b.fixed or a.fixed:
+        found = seed_interval(rows_a - rows_b, strata=tasks, seed=seed)
+    else:
+        found = seed_interval(rows_a, rows_b, tasks, seed=seed)
+    if not found.over_seeds:
+        return Spread(found)
+    difference_N = rows_a.mean(axis=0) - rows_b.mean(axis=0)
+    error, _ = standard_error(stratify(difference_N, tasks))
+    # `forecast_detectable` counts the spread of runs twice, once for each recipe; one row of differences has it once.
+    run_sd = float(np.sqrt(np.mean(np.square(found.run_sds)) * len(found.runs) / 2.0))
+    n = difference_N.size
+    detectable = forecast_detectable(error * float(np.sqrt(n)), n, runs=min(found.runs), run_sd=run_sd, family=family)
+    return Spread(found, detectable)
+
+
+def _rows(side: Side, metric: str) -> Floats:
+    return np.stack([result.values(metric)[1] for result in side.results])
+
+
+def _paired_seeds(a: Side, b: Side) -> list[tuple[int, int]]:
+    """Positions of runs of the same seed, where every run on either side has exactly one partner."""
+    seeds_a, seeds_b = list(a.seeds), list(b.seeds)
+    known = None not in seeds_a and len(set(seeds_a)) == len(seeds_a) > 1
+    if not known or set(seeds_a) != set(seeds_b) or len(seeds_a) != len(seeds_b):
+        return []
+    return [(place, seeds_b.index(one)) for place, one in enumerate(seeds_a)]
+
+
+def _check_alike(results: Sequence[Result], allow_different_settings: bool) -> None:
+    """Refuse runs of one side that are not runs of one thing."""
+    first = results[0]
+    recipes = {(one.settings.get("run") or {}).get("recipe_id") for one in results}
+    if len(results) > 1 and (len(recipes) > 1 or None in recipes):
+        raise InputError(
+            f"the runs of one side must be of one recipe, found {', '.join(sorted(map(str, recipes)))}; "
+            "compare recipes with each other: gemma4vec compare A1,A2 B1,B2"
+        )
+    prints = [fingerprint(one) for one in results]
+    if len(set(prints)) < len(prints):
+        raise InputError("a run is named twice on one side; name each once")
+    for one in results[1:]:
+        check_same_questions(first, one)
+        if not allow_different_settings:
+            check_limits(first, one)
+
+
+def check_same_questions(first: Result, one: Result) -> None:
+    """Refuse two runs of one side whose scores have no mean, query by query.
+
+    Raises:
+        InputError: other contents, or other queries.
+    """
+    if contents(one) != contents(first):
+        raise InputError(f"the runs of one side were evaluated on different contents of {first.suite}; evaluate again")
+    if one.keys != first.keys:
+        raise InputError(f"the runs of one side were evaluated on different queries of {first.suite}; evaluate again")
+
+
+def _check_apart(a: Side, b: Side) -> None:
+    """Refuse a result on both sides: its differences to itself are zeros, which would count as evidence."""
+    seen = {(one.model, look) for one in a.results if (look := one.settings.get("look"))}
+    both = next((one for one in b.results if (one.model, one.settings.get("look")) in seen), None)
+    if both is not None:
+        raise InputError(f"{both.model} on {both.suite} stands on both sides; compare it with another result")
+
+
+def _common_name(results: Sequence[Result]) -> str:
+    return str((results[0].settings.get("run") or {}).get("recipe_id") or results[0].model)

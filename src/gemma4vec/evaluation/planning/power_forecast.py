@@ -1,0 +1,139 @@
+"""What a suite will be able to show, said before anything is trained.
+
+The spread of per-query differences is that of earlier pairs of models on the same contents, where the ledger knows
+some, and the spread between runs that of earlier seeds. Else the spread is a typical one.
+"""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from gemma4vec.errors import Gemma4VecError
+from gemma4vec.evaluation.results.result import load_result
+from gemma4vec.files import home
+from gemma4vec.ledger.ledger import Ledger, open_ledger
+from gemma4vec.ledger.overview import recorded_evaluations, uncut
+from gemma4vec.ledger.records import is_own_model
+from gemma4vec.statistics.power import forecast_detectable
+from gemma4vec.statistics.stratified import standard_error, stratify
+
+TYPICAL_SD = 0.1  # nDCG@10 of two variants of a recipe: .08 to .1 (docs/statistics.md)
+NEWEST = 4  # results whose pairs tell the spread
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The smallest difference that an evaluation will find four times out of five.
+
+    Attributes:
+        alone: as the only comparison.
+        in_family: with the comparisons that the ledger counts and this one more.
+        sd: spread of per-query differences that this supposes, scaled as of one task.
+        run_sd: spread of run means between seeds; None where unknown, and then it is left out.
+        basis: where the spreads come from.
+    """
+
+    suite: str
+    queries: int
+    runs: int
+    alone: float
+    in_family: float
+    family: int
+    sd: float
+    run_sd: float | None
+    basis: str
+
+    def sentence(self) -> str:
+        """For a person, before training."""
+        family = f", {self.in_family:.3f} as one of {self.family} comparisons" if self.family > 1 else ""
+        subject = "two trained models" if self.run_sd is None else f"two recipes with {self.runs} seeds each"
+        return (
+            f"{self.suite}, {self.queries:,} queries: differences under {self.alone:.3f}{family} will mostly go unseen "
+            f"between {subject} ({self.basis})"
+        )
+
+
+def forecast(
+    suite: str, contents: str, queries: int, metric: str = "ndcg@10", *, runs: int = 1, tasks: Sequence[int] = ()
+) -> Forecast:
+    """Smallest detectable difference on a suite before training.
+
+    Args:
+        suite: its name.
+        contents: its fingerprint.
+        queries: how many there are.
+        runs: seeds planned for each recipe.
+        tasks: how many queries each of several tasks has; they count alike, so a small one widens the whole.
+    """
+    usual = TYPICAL_SD
+    if tasks:
+        usual *= float(np.sqrt(queries * sum(1 / size for size in tasks))) / len(tasks)
+    with contextlib.suppress(Gemma4VecError), open_ledger(home(), tolerant=True) as ledger:
+        rows = [row for row in uncut(recorded_evaluations(ledger)) if row["suite_fingerprint"] == contents]
+        family = 1 + _tries(ledger, contents, metric)
+        return _from(rows, suite, queries, metric, runs, family, usual)
+    return _from([], suite, queries, metric, runs, 1, usual)
+
+
+def _from(
+    rows: Sequence[Mapping[str, Any]], suite: str, queries: int, metric: str, runs: int, family: int, usual: float
+) -> Forecast:
+    own = [row for row in rows if is_own_model(row["model"]) and metric in row["mean"]]
+    spreads = _spreads(own, metric)
+    sd = median(spreads) if spreads else usual
+    basis = (
+        f"as {len(spreads)} earlier pairs here differ" if spreads else f"if queries differ as usual, by {TYPICAL_SD}"
+    )
+    run_sd = _run_sd(own, metric) if runs > 1 else None
+
+    def found(size: int) -> float:
+        return forecast_detectable(sd, queries, runs=runs, run_sd=run_sd or 0.0, family=size)
+
+    return Forecast(suite, queries, runs, found(1), found(family), family, sd, run_sd, basis)
+
+
+def _spreads(rows: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
+    """Standard deviation of per-query differences of each pair of the newest results that are still on disk."""
+    results = []
+    for row in reversed(rows):
+        with contextlib.suppress(Gemma4VecError):
+            results.append(load_result(Path(row["folder"])))
+        if len(results) == NEWEST:
+            break
+    spreads = []
+    for one, other in combinations(results, 2):
+        keys, values_N = one.values(metric)
+        keys_other, others_N = other.values(metric)
+        if keys == keys_other:
+            error, _ = standard_error(stratify(values_N - others_N, [task for task, _ in keys]))
+            spreads.append(error * len(keys) ** 0.5)
+    return [spread for spread in spreads if spread > 0.0]
+
+
+def _run_sd(rows: Sequence[Mapping[str, Any]], metric: str) -> float | None:
+    """Spread of runs' means between runs of one recipe, pooled over recipes."""
+    by_recipe: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["recipe_id"]:
+            by_recipe.setdefault(row["recipe_id"], {})[row["run_id"]] = row["mean"][metric]
+    several = [list(scores.values()) for scores in by_recipe.values() if len(scores) > 1]
+    freedom = sum(len(scores) - 1 for scores in several)
+    if not freedom:
+        return None
+    return float(np.sqrt(sum(np.var(scores, ddof=1) * (len(scores) - 1) for scores in several) / freedom))
+
+
+def _tries(ledger: Ledger, contents: str, metric: str) -> int:
+    """Comparisons that the ledger counts on these contents since the last freeze, before this one."""
+    since = ledger.value("SELECT max(time) FROM freezes") or ""
+    where = "WHERE suite_fingerprint = ? AND metric = ? AND time > ?"
+    models = ledger.value(f"SELECT count(DISTINCT model_fingerprint) FROM looks {where}", (contents, metric, since))
+    sides = "min(fingerprint_a, fingerprint_b), max(fingerprint_a, fingerprint_b)"
+    pairs = ledger.rows(f"SELECT DISTINCT {sides} FROM comparisons {where}", (contents, metric, since))
+    return max(models - 1, len(pairs), 0)

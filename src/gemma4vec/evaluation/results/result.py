@@ -1,0 +1,220 @@
+"""A result on disk: `metrics.json`, `per_query.parquet` and `top.parquet` in one folder.
+
+`metrics.json` is {"model", "suite", "tasks": {task: {metric: value}}, "mean": {metric: value}, "settings"};
+`per_query.parquet` has the columns task, query_id, metric, value; `top.parquet` has task, query_id, rank (from 1),
+doc_id, score. A query_id is the id of whatever the kind of task scores: a query, a pair of sentences, a row.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gemma4vec.data.suites.kinds import MAIN_METRIC
+from gemma4vec.errors import InputError
+from gemma4vec.evaluation.results.task_scores import PAIRED, pair_values, task_scores
+from gemma4vec.files import atomic_folder, write_json
+from gemma4vec.statistics.bootstrap import Interval, mean_interval
+from gemma4vec.statistics.correlation import pair_metric_interval
+
+METRICS_FILE, PER_QUERY_FILE, TOP_FILE = "metrics.json", "per_query.parquet", "top.parquet"
+FILES = {METRICS_FILE, PER_QUERY_FILE, TOP_FILE}
+
+QueryScores = Mapping[str, Mapping[str, float]]
+"""Query id -> metric -> value, for one task."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores of one model on one suite.
+
+    Attributes:
+        model: the model's name.
+        suite: the suite's name.
+        per_query: task -> query id -> metric -> value. A plain suite is one task of the suite's name.
+        settings: what the scores depend on: "model" (its `describe()`), "model_fingerprint", "kind" and "metric" (the
+            main one), "suite" (fingerprint and counts), "ranking" or "quality" (depth, ties, judged share), "seconds",
+            "versions", "created", "look" (its id in the ledger), "run" (ids of the run and the recipe that the model
+            comes from), "contamination" (what is known about the run's training data and the suite, see
+            `contamination.mark_of`; null where nothing is).
+    """
+
+    model: str
+    suite: str
+    per_query: Mapping[str, QueryScores]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The kind of its tasks; results from before there were several are of retrieval."""
+        return str(self.settings.get("kind") or "retrieval")
+
+    @property
+    def metric(self) -> str:
+        """The metric that stands for the suite."""
+        return str(self.settings.get("metric") or MAIN_METRIC.get(self.kind) or self.metrics[0])
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the figures that every task has."""
+        if self.kind in PAIRED:
+            return list(PAIRED[self.kind])
+        first_task = next(iter(self.per_query.values()))
+        return list(next(iter(first_task.values())))
+
+    @property
+    def tasks(self) -> dict[str, dict[str, float]]:
+        """Every figure by task: means over queries, or one figure of all pairs together."""
+        return {task: task_scores(self.kind, items) for task, items in self.per_query.items()}
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """Mean over tasks of every figure."""
+        tasks = self.tasks.values()
+        return {metric: float(np.mean([task[metric] for task in tasks])) for metric in self.metrics}
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """The (task, query id) pairs, sorted."""
+        return sorted((task, query_id) for task, queries in self.per_query.items() for query_id in queries)
+
+    def values(self, metric: str) -> tuple[list[tuple[str, str]], npt.NDArray[np.float64]]:
+        """The (task, query id) pairs, sorted, and their values of `metric`, float64[N].
+
+        Raises:
+            InputError: the result does not have this metric, or it is one figure of all items together.
+        """
+        if metric not in self.metrics:
+            raise InputError(f"{self.model} on {self.suite} has no metric '{metric}'; it has {', '.join(self.metrics)}")
+        if self.kind in PAIRED:
+            raise InputError(f"{metric} on {self.suite} is one figure of all pairs; no single pair has a value of it")
+        keys = self.keys
+        return keys, np.array([self.per_query[task][query_id][metric] for task, query_id in keys])
+
+    def without(self, items: Collection[tuple[str, str]]) -> "Result":
+        """The same scores without these (task, query id); a task that has no others is left out."""
+        kept = {
+            task: {key: values for key, values in scores.items() if (task, key) not in items}
+            for task, scores in self.per_query.items()
+        }
+        return replace(self, per_query={task: scores for task, scores in kept.items() if scores})
+
+    def interval(self, metric: str | None = None, *, seed: int = 0) -> Interval:
+        """95% bootstrap interval over queries (or pairs) of the tasks' mean of `metric`, by default the main one."""
+        metric = metric or self.metric
+        for figure in PAIRED.get(self.kind, ()):
+            if figure == metric:
+                return pair_metric_interval(
+                    figure, [pair_values(items) for items in self.per_query.values()], seed=seed
+                )
+        keys, values_N = self.values(metric)
+        return mean_interval(values_N, [task for task, _ in keys], seed=seed)
+
+
+def save_result(result: Result, out: Path, top: list[dict[str, Any]], rest: Mapping[str, float] | None = None) -> None:
+    """Write `result` and the top ranks (rows as in top.parquet) as the folder `out`, all or nothing.
+
+    `rest` are the figures without queries that training data touches, which stand beside `mean`.
+
+    Raises:
+        InputError: `out` holds something else than an earlier result.
+        WorkError: the disk is full or the folder cannot be written.
+    """
+    check_out(out)
+    rows = [
+        (task, query_id, metric, value)
+        for task, queries in result.per_query.items()
+        for query_id, scores in queries.items()
+        for metric, value in scores.items()
+    ]
+    task, query_id, metric, value = zip(*rows, strict=True)
+    per_query = pa.table({"task": task, "query_id": query_id, "metric": metric, "value": pa.array(value, pa.float64())})
+    top_schema = pa.schema(
+        [
+            ("task", pa.string()),
+            ("query_id", pa.string()),
+            ("rank", pa.int32()),
+            ("doc_id", pa.string()),
+            ("score", pa.float32()),
+        ]
+    )
+    with atomic_folder(out) as folder:
+        pq.write_table(per_query, folder / PER_QUERY_FILE, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(top, schema=top_schema), folder / TOP_FILE, compression="zstd")
+        summary = {"model": result.model, "suite": result.suite, "tasks": result.tasks, "mean": result.mean}
+        summary |= {"mean_without_touched_queries": dict(rest)} if rest else {}
+        write_json(folder / METRICS_FILE, {**summary, "settings": result.settings})
+
+
+def check_out(out: Path) -> None:
+    """Refuse to replace a folder that is not an earlier result.
+
+    Raises:
+        InputError: `out` is a file, or a folder with other files in it.
+    """
+    if not out.exists():
+        return
+    others = {path.name for path in out.iterdir()} - FILES if out.is_dir() else {out.name}
+    if others:
+        raise InputError(f"{out} holds something else than a result ({sorted(others)[0]}); choose another --out")
+
+
+def load_result(folder: Path) -> Result:
+    """Read back what `save_result` wrote.
+
+    Raises:
+        InputError: no result there, or one that is damaged.
+    """
+    if not (folder / METRICS_FILE).is_file():
+        raise InputError(
+            f"{folder} is not an evaluation result: it has no {METRICS_FILE}; make one with gemma4vec eval"
+        )
+    try:
+        summary = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        columns = pq.read_table(folder / PER_QUERY_FILE, columns=["task", "query_id", "metric", "value"]).to_pydict()
+        per_query: dict[str, dict[str, dict[str, float]]] = {}
+        for task, query_id, metric, value in zip(*columns.values(), strict=True):
+            per_query.setdefault(task, {}).setdefault(query_id, {})[metric] = float(value)
+        result = Result(str(summary["model"]), str(summary["suite"]), per_query, dict(summary.get("settings") or {}))
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"the result in {folder} is damaged ({reason}); evaluate again") from error
+    if not per_query:
+        raise InputError(f"the result in {folder} has no queries; evaluate again")
+    return result
+
+
+def load_same(folder: Path, contents: str, model_fingerprint: str | None = None) -> Result | None:
+    """The result in `folder` where it is on these contents (a suite's fingerprint) and, if asked, of this model.
+
+    Raises:
+        InputError: there is one, and it is damaged.
+    """
+    if not (folder / METRICS_FILE).is_file():
+        return None
+    result = load_result(folder)
+    settings = result.settings
+    same = (settings.get("suite") or {}).get("fingerprint") == contents
+    return result if same and model_fingerprint in (None, settings.get("model_fingerprint")) else None
+
+
+def load_top(folder: Path, task: str | None = None) -> dict[str, list[tuple[str, float]]]:
+    """The top ranks of each query as (document id, score), best first; empty where the result has none.
+
+    Of several tasks, whose queries may have the same ids, `task` chooses one; without it one of them is taken.
+    """
+    if not (folder / TOP_FILE).is_file():
+        return {}
+    top: dict[str, list[tuple[str, float]]] = {}
+    rows = pq.read_table(folder / TOP_FILE).sort_by([("query_id", "ascending"), ("rank", "ascending")]).to_pylist()
+    chosen = task if task is not None else next((row.get("task") for row in rows), None)
+    for row in rows:
+        if row.get("task") in (chosen, None):
+            top.setdefault(row["query_id"], []).append((row["doc_id"], row["score"]))
+    return top

@@ -1,0 +1,142 @@
+"""The mark on scores of a run whose training data overlaps with what it is tested on.
+
+A query is touched where it stands in the training data itself or one of its right documents does
+(`data.quality.contamination` says by which rules). The mark comes from stamps that `gemma4vec data check` left
+(`data.quality.contamination_record`); it is stored with the result as `settings["contamination"]`, and whoever shows
+the scores shows it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gemma4vec.data.quality.contamination_record import Stamp, read_stamp, sources_of_manifest
+from gemma4vec.data.suites.group import OneSuite
+from gemma4vec.evaluation.results.result import Result
+from gemma4vec.evaluation.results.task_scores import PAIRED
+from gemma4vec.statistics.bootstrap import Interval
+from gemma4vec.statistics.paired import sign_flip_test
+from gemma4vec.statistics.student import t_interval
+
+
+@dataclass(frozen=True)
+class WithoutTouched:
+    """A comparison on the queries that no training data of either side touches.
+
+    Attributes:
+        touched: queries that are left out; `queries` those that are left.
+        mean_a, mean_b, interval, p: as of `compare.Comparison`, p uncorrected; None where nothing is left.
+    """
+
+    touched: int
+    queries: int
+    mean_a: float | None
+    mean_b: float | None
+    interval: Interval | None
+    p: float | None
+
+    def sentence(self) -> str:
+        """What is left of the difference, in one sentence."""
+        marked = f"training data touches {self.touched:,} queries"
+        if self.interval is None:
+            return f"{marked}, which is all: nothing is left to compare"
+        return (
+            f"{marked}; on the other {self.queries:,}: {self.mean_a:.4f} against {self.mean_b:.4f}, difference "
+            f"{self.interval.mean:+.4f} ({self.interval.low:+.4f} to {self.interval.high:+.4f})"
+        )
+
+
+def mark_of(manifest: Mapping[str, Any], tasks: Sequence[OneSuite] | None) -> dict[str, Any] | None:
+    """What is known about a run's training data and the tasks of a suite; None where the run names no data.
+
+    Returns:
+        {"sources": summaries of the stamps, "unchecked": names of sources without one for some task,
+        "touched_queries": task -> ids}.
+
+    Raises:
+        InputError: a damaged stamp.
+    """
+    sources = sources_of_manifest(manifest)
+    if not sources:
+        return None
+    stamps: list[Stamp] = []
+    # Of texts that we do not hold ourselves (a task of mteb) nothing was checked.
+    unchecked = {str(source["name"]) for source in sources.values()} if tasks is None else set[str]()
+    touched: dict[str, list[str]] = {}
+    for task in tasks or ():
+        found = {key: read_stamp(key, task.fingerprint) for key in sources}
+        unchecked.update(str(sources[key]["name"]) for key, stamp in found.items() if stamp is None)
+        of_task = [stamp for stamp in found.values() if stamp is not None]
+        stamps += of_task
+        if ids := {key for stamp in of_task for key in stamp.touched_queries}:
+            touched[task.name] = sorted(ids)
+    return {
+        "sources": [stamp.summary() for stamp in stamps],
+        "unchecked": sorted(unchecked),
+        "touched_queries": touched,
+    }
+
+
+def touched_queries(result: Result) -> set[tuple[str, str]]:
+    """(task, id) of the result's queries that its model's training data touches, as far as that was checked."""
+    touched = (result.settings.get("contamination") or {}).get("touched_queries") or {}
+    return {(task, key) for task, ids in touched.items() for key in ids} & set(result.keys)
+
+
+def mean_without_touched(result: Result) -> dict[str, float] | None:
+    """The figures without the touched queries; None where none is touched, or nothing is left."""
+    touched = touched_queries(result)
+    rest = result.without(touched)
+    return rest.mean if touched and rest.per_query else None
+
+
+def without_touched(a: Result, b: Result, metric: str, *, seed: int = 0) -> WithoutTouched | None:
+    """The comparison A - B without the touched queries of either.
+
+    None where none is touched, and for figures of all pairs together, which are no means over queries.
+    """
+    touched = touched_queries(a) | touched_queries(b)
+    if not touched or a.kind in PAIRED:
+        return None
+    keys, values_a = a.values(metric)
+    _, values_b = b.values(metric)
+    left = [place for place, key in enumerate(keys) if key not in touched]
+    gone = len(keys) - len(left)
+    if not left:
+        return WithoutTouched(gone, 0, None, None, None, None)
+    tasks = [keys[place][0] for place in left]
+    difference_N = values_a[left] - values_b[left]
+    mean_a, mean_b = (one.without(touched).mean[metric] for one in (a, b))
+    test = sign_flip_test(difference_N, tasks, seed=seed)
+    return WithoutTouched(gone, len(left), mean_a, mean_b, t_interval(difference_N, tasks), test.p)
+
+
+def mark_sentence(result: Result, *, unchecked: bool = True) -> str | None:
+    """The mark in one sentence for a person; None where the result has none or its data is clean.
+
+    Args:
+        result: with its settings.
+        unchecked: say also which data was not checked.
+    """
+    mark = result.settings.get("contamination")
+    if not mark:
+        return None
+    touched, queries, metric = touched_queries(result), result.keys, result.metric
+    parts = []
+    if touched:
+        rest = result.without(touched)
+        remaining = len(queries) - len(touched)
+        score = (
+            f"{metric} {rest.mean[metric]:.4f} on the other {remaining:,}" if rest.per_query else "no others are left"
+        )
+        parts.append(f"training data touches {len(touched):,} of {len(queries):,} queries; {score}")
+    elif documents := sum(source["found_documents"] for source in mark["sources"]):
+        parts.append(f"training data holds {documents:,} of its documents, none of them right for a query")
+    if mark["unchecked"] and unchecked:
+        parts.append(f"not checked against this suite: {_names(mark['unchecked'])} (gemma4vec data check)")
+    return "; ".join(parts) or None
+
+
+def _names(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

@@ -1,0 +1,155 @@
+"""An embedding model as a ranker: encode, check the vectors, search exactly.
+
+Legend: N queries, M documents, D dimensions.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gemma4vec.data.suites.retrieval import RetrievalSuite
+from gemma4vec.errors import WorkError
+from gemma4vec.evaluation.scoring.memory_check import IN_MEMORY, dimension_of, plan_retrieval
+from gemma4vec.evaluation.scoring.ranking import Progress, Ranking, no_progress
+from gemma4vec.files import cache, disk_errors
+from gemma4vec.machine.describe import memory_bytes
+from gemma4vec.retrieval import exact
+from gemma4vec.retrieval.top_k import descending_id_rank
+from gemma4vec.text.prompts import Document
+
+UNIT_TOLERANCE = 0.01  # vectors normalised in bf16 are off by up to 0.004
+
+Vectors = npt.NDArray[np.float32]
+Counted = Callable[[int, int], None]  # texts done, texts in all
+
+
+class EmbeddingModel(Protocol):
+    """What evaluation needs of an embedder; `model.inference.embedder.Embedder` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def describe(self) -> dict[str, Any]: ...
+    def encode_query(self, queries: Sequence[str], /, *, progress: Counted | None = None) -> Vectors: ...
+    def encode_document(self, documents: Sequence[Document], /, *, progress: Counted | None = None) -> Vectors: ...
+
+
+class EmbedderRanker:
+    """Ranks a suite's documents by the inner product of unit vectors.
+
+    `documents_MD` are the corpus's vectors where the caller has them already (an index that was just built).
+    """
+
+    def __init__(self, model: EmbeddingModel, documents_MD: Vectors | None = None) -> None:
+        self.model, self.documents_MD = model, documents_MD
+        self.name, self.fingerprint = model.name, model.fingerprint
+
+    def describe(self) -> dict[str, Any]:
+        """The model's settings."""
+        return self.model.describe()
+
+    def rank(self, suite: RetrievalSuite, depth: int, progress: Progress = no_progress) -> Ranking:
+        """The best `depth` documents for each query.
+
+        Raises:
+            WorkError: vectors that are not finite or not of unit length.
+        """
+        started = time.perf_counter()
+        documents_MD = self._documents(suite, depth, progress)
+        documents_done = time.perf_counter()
+        queries_ND = self.model.encode_query(suite.queries, progress=partial(progress, "queries"))
+        check_unit(queries_ND, suite.query_ids, f"query vectors of {self.name} on {suite.name}")
+        queries_done = time.perf_counter()
+        indices_NK, scores_NK = exact.search(
+            queries_ND,
+            documents_MD,
+            min(depth, len(suite.corpus)),
+            descending_id_rank=descending_id_rank(suite.corpus_ids),
+            progress=partial(_of_queries, progress, len(suite.queries)),
+        )
+        progress("search", len(suite.queries), len(suite.queries))
+        seconds = {
+            "encode_documents": documents_done - started,
+            "encode_queries": queries_done - documents_done,
+            "search": time.perf_counter() - queries_done,
+        }
+        return Ranking(indices_NK, scores_NK, seconds)
+
+    def _documents(self, suite: RetrievalSuite, depth: int, progress: Progress) -> Vectors:
+        """The corpus's vectors, checked."""
+        documents_MD = self.documents_MD
+        block = self._block(suite, depth)
+        if documents_MD is None and block < len(suite.corpus):
+            return self._encoded_to_file(suite, block, progress)
+        if documents_MD is None:
+            documents_MD = self.model.encode_document(suite.corpus, progress=partial(progress, "documents"))
+        if len(documents_MD) != len(suite.corpus):
+            raise ValueError(f"{len(documents_MD)} document vectors for a corpus of {len(suite.corpus)}")
+        check_unit(documents_MD, suite.corpus_ids, f"document vectors of {self.name} on {suite.name}")
+        return documents_MD
+
+    def _block(self, suite: RetrievalSuite, depth: int) -> int:
+        """Documents that are encoded at a time; all of them where their vectors fit into memory."""
+        queries, documents, dimension = len(suite.queries), len(suite.corpus), dimension_of(self.model)
+        if dimension is None:
+            return min(documents, IN_MEMORY)
+        return plan_retrieval(queries, documents, dimension, depth, memory_bytes()[1], IN_MEMORY).block
+
+    def _encoded_to_file(self, suite: RetrievalSuite, block: int, progress: Progress) -> Vectors:
+        """The vectors of a large corpus, in a file that is mapped and is gone with the array."""
+        what, total = f"document vectors of {self.name} on {suite.name}", len(suite.corpus)
+        cache().mkdir(parents=True, exist_ok=True)
+        with disk_errors(cache()), tempfile.TemporaryFile(dir=cache()) as file:
+            mapped_MD: Vectors | None = None
+            for start in range(0, total, block):
+                part = slice(start, min(start + block, total))
+                counted = partial(_of_part, progress, start, total)
+                vectors_BD = self.model.encode_document(suite.corpus[part], progress=counted)
+                check_unit(vectors_BD, suite.corpus_ids[part], what)
+                if mapped_MD is None:
+                    # The disk is asked for all of it now: a full one is an error here, later it would be a crash.
+                    os.posix_fallocate(file.fileno(), 0, total * vectors_BD.shape[1] * 4)
+                    mapped_MD = np.memmap(file, dtype=np.float32, mode="r+", shape=(total, vectors_BD.shape[1]))
+                mapped_MD[part] = vectors_BD
+        assert mapped_MD is not None
+        return mapped_MD
+
+
+def _of_queries(progress: Progress, queries: int, done: int, total: int) -> None:
+    """The search's progress in queries."""
+    progress("search", queries * done // total, queries)
+
+
+def _of_part(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    """The encoder's progress within the whole corpus."""
+    progress("documents", before + done, total)
+
+
+def check_unit(vectors_ND: Vectors, ids: Sequence[str], what: str) -> None:
+    """Refuse vectors whose scores would be meaningless.
+
+    Raises:
+        WorkError: naming how many vectors are not finite, or zero or not of unit length, and the first one's id.
+    """
+    finite_N = np.isfinite(vectors_ND).all(axis=1)
+    if not finite_N.all():
+        first = ids[int(np.argmin(finite_N))]
+        raise WorkError(
+            f"{int((~finite_N).sum())} of {len(ids)} {what} are not finite (first: id '{first}'); "
+            "try --dtype fp32, and if it stays so the model's weights are broken"
+        )
+    lengths_N = np.linalg.norm(vectors_ND, axis=1)
+    unit_N = np.abs(lengths_N - 1.0) <= UNIT_TOLERANCE
+    if not unit_N.all():
+        first_index = int(np.argmin(unit_N))
+        raise WorkError(
+            f"{int((~unit_N).sum())} of {len(ids)} {what} are not of unit length (first: id '{ids[first_index]}', "
+            f"length {lengths_N[first_index]:.3g}); the model must normalise its vectors"
+        )

@@ -1,0 +1,211 @@
+"""Evaluate one model on one suite, of whatever kind."""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.data.suites.group import AnySuite, OneSuite, SuiteGroup, members_of
+from gemma4vec.data.suites.held_out_rows import RowSuite
+from gemma4vec.data.suites.kinds import MAIN_METRIC
+from gemma4vec.data.suites.retrieval import RetrievalSuite
+from gemma4vec.data.suites.sts import StsSuite
+from gemma4vec.errors import InputError
+from gemma4vec.evaluation.results.result import Result, check_out, save_result
+from gemma4vec.evaluation.results.task_scores import Scored
+from gemma4vec.evaluation.scoring.contamination_mark import mark_of, mean_without_touched
+from gemma4vec.evaluation.scoring.dense_ranker import EmbedderRanker, EmbeddingModel, Vectors
+from gemma4vec.evaluation.scoring.memory_check import check_room
+from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS, DEPTH
+from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, score_mteb
+from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, no_progress
+from gemma4vec.evaluation.scoring.score_pairs import score_sts
+from gemma4vec.evaluation.scoring.score_retrieval import score_retrieval
+from gemma4vec.evaluation.scoring.score_rows import score_rows
+from gemma4vec.ledger.environment import versions
+from gemma4vec.ledger.ledger import new_id, now
+from gemma4vec.ledger.recording import check_lock, record_evaluation, record_look
+from gemma4vec.ledger.records import belongs, run_around
+from gemma4vec.ledger.run_folder import RunFolder
+
+
+def evaluate(
+    model: EmbeddingModel | Ranker,
+    suite: AnySuite | MtebSuite,
+    out: Path | None = None,
+    *,
+    name: str | None = None,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    depth: int = DEPTH,
+    documents_MD: Vectors | None = None,
+    progress: Progress = no_progress,
+    run: RunFolder | None = None,
+    look_again: str = "",
+) -> Result:
+    """Score a model on every task of a suite, and write the result to `out`.
+
+    The ledger is told of every look, also where nothing is written (docs/ledger.md).
+
+    Args:
+        model: an embedder, or anything with `rank` such as `Bm25Model`.
+        suite: one of any kind, a group of one kind, or a task of mteb.
+        out: folder for metrics.json, per_query.parquet and top.parquet; None writes nothing.
+        name: what the result calls the model, such as "trained"; None takes the model's own name.
+        metrics: of retrieval, names that `evaluation.scoring.metrics` knows; the suite's own one is added.
+        depth: documents per query that count.
+        documents_MD: the vectors of the only task's corpus, where the caller has them already.
+        progress: called as `progress(stage, done, total)`; in a group the stage begins with the task's name.
+        run: that the model comes from; by default the one that `out` lies in.
+        look_again: why a final suite is opened once more, stored with the scores.
+
+    Raises:
+        InputError: an unknown metric, `out` holds something else, the suite is locked, or it asks for vectors and the
+            model has none, or it would not fit into memory, or a check's stamp is damaged.
+        WorkError: vectors that are not finite or not of unit length; a disk that is full.
+    """
+    if out is not None:
+        check_out(out)
+    if documents_MD is None and not isinstance(suite, MtebSuite):
+        check_room(suite, model, depth)
+    started = time.perf_counter()
+    ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
+    described = describe_suite(suite)
+    source = run or (run_around(out) if out is not None else None)
+    owner = belongs(name or ranker.name, source)
+    for one in (suite, *(suite.members if isinstance(suite, SuiteGroup) else [])):
+        check_lock(one.name, one.fingerprint, owner["recipe_id"])
+    tasks = None if isinstance(suite, MtebSuite) else members_of(suite)  # mteb's texts are not compared with rows
+    mark = mark_of(source.manifest, tasks) if source is not None and owner["recipe_id"] else None
+    scored = _score_all(ranker, model, suite, metrics, depth, progress)
+    settings = {
+        "model": ranker.describe(),
+        "model_fingerprint": ranker.fingerprint,
+        "kind": suite.kind,
+        "metric": described["metric"],
+        "suite": described,
+        **describe_quality(suite.kind, {task: one.quality for task, one in scored.items()}),
+        "seconds": {**_summed([one.seconds for one in scored.values()]), "total": time.perf_counter() - started},
+        "versions": versions(),
+        "created": now(),
+        "look": new_id(),
+        "run": owner,
+        "contamination": mark,
+        **({"look_again": look_again} if look_again else {}),
+    }
+    result = Result(name or ranker.name, suite.name, {task: one.items for task, one in scored.items()}, settings)
+    record_look(result.model, result.suite, settings, result.metrics)
+    for task, contents in described.get("tasks", {}).items():  # who sees a group's scores has seen each task's
+        record_look(result.model, task, {**settings, "suite": contents, "look": new_id()}, result.metrics)
+    if out is not None:
+        save_result(
+            result,
+            out,
+            rest=mean_without_touched(result),
+            top=[{"task": task, **row} for task, one in scored.items() for row in one.top],
+        )
+        record_evaluation(out)
+    return result
+
+
+def _score_all(
+    ranker: Ranker,
+    model: EmbeddingModel | Ranker,
+    suite: AnySuite | MtebSuite,
+    metrics: Sequence[str],
+    depth: int,
+    progress: Progress,
+) -> dict[str, Scored]:
+    """Every task of the suite."""
+    if isinstance(suite, MtebSuite):
+        if isinstance(model, Ranker):
+            raise InputError(
+                f"{suite.name} needs vectors, {model.name} has none; it can be evaluated on suites of ours"
+            )
+        return score_mteb(model, suite, metrics=metrics, progress=progress)
+    several = isinstance(suite, SuiteGroup)
+    scored: dict[str, Scored] = {}
+    for task in members_of(suite):
+        stages = partial(_of_task, progress, task.name) if several else progress
+        scored[task.name] = _score(ranker, model, task, metrics, depth, stages)
+    return scored
+
+
+def _score(
+    ranker: Ranker,
+    model: EmbeddingModel | Ranker,
+    task: OneSuite,
+    metrics: Sequence[str],
+    depth: int,
+    progress: Progress,
+) -> Scored:
+    """One task by what it is."""
+    if isinstance(task, RetrievalSuite):
+        wanted = list(dict.fromkeys([*metrics, *([task.metric] if task.metric else [])]))
+        return score_retrieval(ranker, task, metrics=wanted, depth=depth, progress=progress)
+    if isinstance(model, Ranker):
+        raise InputError(
+            f"{task.name} ({task.kind}) needs vectors, {model.name} has none; it can be evaluated on retrieval"
+        )
+    if isinstance(task, StsSuite):
+        return score_sts(model, task, progress=progress)
+    assert isinstance(task, RowSuite)
+    return score_rows(model, task, progress=progress)
+
+
+def _of_task(progress: Progress, task: str, stage: str, done: int, total: int) -> None:
+    progress(f"{task} {stage}", done, total)
+
+
+def describe_suite(suite: AnySuite | MtebSuite) -> dict[str, Any]:
+    """What identifies the suite's contents, and its size; of a group also of each task."""
+    described = {
+        "fingerprint": suite.fingerprint,
+        "role": suite.role,
+        "kind": suite.kind,
+        "metric": suite.metric or MAIN_METRIC[suite.kind],
+        "source": suite.source,
+        **suite.counts,
+    }
+    if isinstance(suite, RetrievalSuite):
+        described |= {
+            "tokens": "code" if suite.code else "text",
+            "exclude_identical_ids": suite.exclude_identical_ids,
+            "documents": len(suite.corpus),
+            "queries": len(suite.queries),
+        }
+    if isinstance(suite, SuiteGroup):
+        described["tasks"] = {one.name: describe_suite(one) for one in suite.members}
+    return described
+
+
+def describe_quality(kind: str, by_task: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """How far the scores can be trusted: `ranking` of retrieval, `quality` of other kinds; of a group each task's too.
+
+    Of several tasks rates are averaged and counts summed; one degenerate task marks the whole.
+    """
+    name = "ranking" if kind in ("retrieval", "compact-retrieval") else "quality"
+    if len(by_task) == 1:
+        return {name: next(iter(by_task.values()))}
+    every = list(by_task.values())
+    whole: dict[str, Any] = {}
+    for key, value in every[0].items():
+        values = [one[key] for one in every]
+        if isinstance(value, bool):
+            whole[key] = any(values)
+        elif isinstance(value, float):
+            whole[key] = sum(values) / len(values)
+        elif isinstance(value, int) and key.startswith("queries_"):
+            whole[key] = sum(values)
+        else:
+            whole[key] = value if all(one == value for one in values) else None
+    return {name: {**whole, "tasks": by_task}}
+
+
+def _summed(every: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Seconds of all tasks by stage."""
+    summed: dict[str, float] = {}
+    for one in every:
+        for stage, seconds in one.items():
+            summed[stage] = summed.get(stage, 0.0) + seconds
+    return summed

@@ -1,0 +1,77 @@
+"""Rankings: what a model returns for a suite.
+
+Legend: N queries, K ranks, M documents.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from gemma4vec.data.suites.retrieval import RetrievalSuite
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+Progress = Callable[[str, int, int], None]
+"""Called as `progress(stage, done, total)`; stages are "documents", "queries" and "search"."""
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """The progress callback that shows nothing."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best documents of each query, in trec_eval's order: by falling score, equal scores by descending document id.
+
+    Attributes:
+        indices: positions in the suite's corpus, [N, K], -1 where fewer than K were found.
+        scores: their scores as 32-bit floats.
+        seconds: wall time by stage, e.g. {"encode_documents": 12.1, "encode_queries": 0.4, "search": 0.1}.
+    """
+
+    indices: Ints
+    scores: Floats
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Ranker(Protocol):
+    """Anything that can be evaluated on a retrieval suite."""
+
+    name: str
+    fingerprint: str
+
+    def describe(self) -> dict[str, Any]:
+        """Settings that the scores depend on, as JSON values."""
+        ...
+
+    def rank(self, suite: RetrievalSuite, depth: int, progress: Progress) -> Ranking:
+        """The best `depth` documents for each of the suite's queries, in trec_eval's order."""
+        ...
+
+
+def without_own_document(
+    ranking: Ranking, query_ids: Sequence[str], document_ids: Sequence[str], depth: int
+) -> Ranking:
+    """Drop from each query's ranking the document that has the query's id, and keep the best `depth` of the rest."""
+    index_of = {document_id: index for index, document_id in enumerate(document_ids)}
+    own_N = np.array([index_of.get(query_id, -2) for query_id in query_ids], dtype=np.int64)
+    is_own_NK = ranking.indices == own_N[:, None]
+    order_NK = np.argsort(is_own_NK, axis=1, kind="stable")
+    indices_NK = np.take_along_axis(np.where(is_own_NK, -1, ranking.indices), order_NK, axis=1)
+    scores_NK = np.take_along_axis(np.where(is_own_NK, -np.inf, ranking.scores), order_NK, axis=1)
+    return Ranking(indices_NK[:, :depth], scores_NK[:, :depth].astype(np.float32), ranking.seconds)
+
+
+def count_constant(ranking: Ranking) -> int:
+    """Queries for which all of at least two retrieved documents have the same score, up to 32-bit rounding."""
+    found_NK = ranking.indices >= 0
+    high_N = np.where(found_NK, ranking.scores, -np.inf).max(axis=1, initial=-np.inf)
+    low_N = np.where(found_NK, ranking.scores, np.inf).min(axis=1, initial=np.inf)
+    several_N = found_NK.sum(axis=1) >= 2
+    high_N, low_N = high_N[several_N], low_N[several_N]
+    return int(np.count_nonzero(high_N - low_N <= 1e-6 * np.maximum(np.abs(high_N), np.abs(low_N))))

@@ -1,0 +1,44 @@
+"""Sentence similarity: the cosine of each pair's sentences, against a person's judgment.
+
+Both sentences are read as queries, whatever prompt the model gives those: neither is the other's document.
+
+Legend: N pairs, S different sentences, D dimensions.
+"""
+
+import time
+from functools import partial
+
+import numpy as np
+
+from gemma4vec.data.suites.sts import StsSuite
+from gemma4vec.evaluation.results.task_scores import Scored
+from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel, check_unit
+from gemma4vec.evaluation.scoring.ranking import Progress
+
+
+def score_sts(model: EmbeddingModel, suite: StsSuite, *, progress: Progress) -> Scored:
+    """Cosine of every pair as fp32, computed in double precision so that pairs of equal sentences tie at 1.
+
+    Raises:
+        WorkError: vectors that are not finite or not of unit length.
+    """
+    started = time.perf_counter()
+    place = {text: number for number, text in enumerate(dict.fromkeys([*suite.first, *suite.second]))}
+    vectors_SD = model.encode_query(list(place), progress=partial(progress, "sentences"))
+    check_unit(vectors_SD, list(place), f"sentence vectors of {model.name} on {suite.name}")
+    first_ND, second_ND = (
+        vectors_SD[[place[text] for text in side]].astype(np.float64) for side in (suite.first, suite.second)
+    )
+    lengths_N = np.linalg.norm(first_ND, axis=1) * np.linalg.norm(second_ND, axis=1)
+    similarity_N = (np.einsum("nd,nd->n", first_ND, second_ND) / lengths_N).astype(np.float32)
+    # What two vectors' last bits differ by is no similarity: a collapsed model must not score on rounding.
+    degenerate = bool(np.ptp(similarity_N) <= 1e-6)
+    if degenerate:
+        similarity_N = np.full_like(similarity_N, similarity_N.mean())
+    items = {
+        key: {"similarity": float(similarity), "gold": float(gold)}
+        for key, similarity, gold in zip(suite.ids, similarity_N, suite.gold, strict=True)
+    }
+    ties = 1.0 - len(np.unique(similarity_N)) / len(similarity_N)
+    quality = {"tie_rate": ties, "texts_as": "queries", "degenerate": degenerate}
+    return Scored(items, quality, {"encode_sentences": time.perf_counter() - started})

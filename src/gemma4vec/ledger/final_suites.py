@@ -1,0 +1,61 @@
+"""A final suite is opened once per frozen recipe. Every look is recorded, and one more has to say why."""
+
+from gemma4vec.errors import Gemma4VecError, InputError
+from gemma4vec.files import home as outputs_home
+from gemma4vec.ledger.ledger import Ledger, open_ledger
+from gemma4vec.ledger.run_folder import RunFolder
+
+
+def check_final(
+    suite: str, fingerprint: str, role: str | None, run: RunFolder | None, model_fingerprint: str, again: str = ""
+) -> None:
+    """Refuse to look at a final suite before the run's recipe is frozen, or a second time since.
+
+    Models of no recipe (bm25, published ones) are yardsticks and may always be looked at. Each run of a frozen recipe,
+    that is each of its seeds, may be looked at once; the very same model again tells nothing new and passes.
+
+    Args:
+        suite, fingerprint, role: of the suite. What the ledger knows as final, from an earlier look or from a lock, is
+            final also where nobody says so this time.
+        run: that the model comes from; None for a yardstick.
+        model_fingerprint: of the model as it will be evaluated: another dtype or limit is another model.
+        again: why to look all the same; anything here lets it pass, and is stored with the scores.
+
+    Raises:
+        InputError: as said.
+    """
+    recipe = run.manifest.get("recipe_id") if run is not None else None
+    if run is None or recipe is None or again.strip():
+        return
+    try:
+        with open_ledger(outputs_home(), tolerant=True) as ledger:
+            if role != "final" and not _known_final(ledger, fingerprint):
+                return
+            frozen = ledger.value("SELECT max(time) FROM freezes WHERE recipe_id = ?", (recipe,))
+            seen = ledger.value(
+                "SELECT max(time) FROM looks WHERE suite_fingerprint = ? AND run_id = ? AND recipe_id = ? AND time > ? "
+                "AND model_fingerprint != ?",
+                (fingerprint, run.run_id, recipe, frozen or "", model_fingerprint),
+            )
+    except (Gemma4VecError, OSError) as error:
+        if role != "final":
+            return  # as far as anybody knows; that the look is not recorded is said when it is
+        raise InputError(f"{suite} is a final suite and the ledger cannot say who looked at it: {error}") from error
+    advice = 'or say why you look all the same: --look-again "WORDS"'
+    if frozen is None:
+        raise InputError(
+            f"{suite} is a final suite, for frozen recipes only; first: gemma4vec runs freeze {run.run_id} ({advice})"
+        )
+    if seen is not None:
+        raise InputError(
+            f"{suite} is a final suite and {run.run_id} was looked at on it on {seen[:10]}, after its recipe was "
+            f"frozen; a final score is taken once: {advice}"
+        )
+
+
+def _known_final(ledger: Ledger, fingerprint: str) -> bool:
+    """Whether these contents were ever looked at as final, or locked."""
+    for view, where in (("looks", "role = 'final'"), ("locks", "1")):
+        if ledger.value(f"SELECT 1 FROM {view} WHERE suite_fingerprint = ? AND {where} LIMIT 1", (fingerprint,)):
+            return True
+    return False

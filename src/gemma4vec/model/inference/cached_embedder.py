@@ -1,0 +1,119 @@
+"""An embedder that remembers: vectors by model fingerprint and text hash, on disk.
+
+What a vector depends on is the key: the model (its fingerprint and everything that `describe()` says), the text with
+its title and role, the versions of what computes, and the code of this room itself. A change of metric changes none
+of them, so a second evaluation computes no vector.
+
+A model whose weights can change under one fingerprint (one that is being trained) must not be wrapped.
+Shapes: N texts, D dimensions.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma4vec.files import sha256_text
+from gemma4vec.machine.versions import installed_version
+from gemma4vec.model.inference.embedder import AnyEmbedder
+from gemma4vec.model.inference.vector_store import KEY_BYTES, VectorStore, vectors_folder
+from gemma4vec.text.prompts import Document, as_document
+
+Vectors = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+COMPUTES = ("torch", "transformers", "sentence-transformers")
+
+
+class CachedEmbedder:
+    """Wraps an embedder; what it has encoded before, in whatever process, comes from disk.
+
+    Attributes:
+        found: texts whose vectors came from disk.
+        computed: texts that the model encoded.
+    """
+
+    def __init__(self, model: AnyEmbedder, folder: Path | None = None):
+        self.model = model
+        self.found = self.computed = 0
+        described = model.describe()
+        identity = sha256_text(
+            model.fingerprint,
+            json.dumps(described, sort_keys=True, default=str),
+            *(f"{package} {installed_version(package)}" for package in COMPUTES),
+            _code(),
+        )
+        about = {"model": model.name, "fingerprint": model.fingerprint, "dimension": model.dimension, **described}
+        self._store = VectorStore(folder or vectors_folder(), identity[:24], model.dimension, about)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.model.name
+
+    @property
+    def fingerprint(self) -> str:
+        """The model's fingerprint."""
+        return self.model.fingerprint
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of a vector."""
+        return self.model.dimension
+
+    def describe(self) -> dict[str, Any]:
+        """What explains a score; the same as without a cache."""
+        return self.model.describe()
+
+    def encode_query(self, queries: Sequence[str], *, progress: Progress | None = None) -> Vectors:
+        """`[N, D]` vectors of queries, with the model's query prompt."""
+        keys = [_key("query", query) for query in queries]
+        return self._encode(keys, queries, lambda left: self.model.encode_query(left, progress=progress), progress)
+
+    def encode_document(self, documents: Sequence[str | Document], *, progress: Progress | None = None) -> Vectors:
+        """`[N, D]` vectors of documents, with the model's document prompt and their titles."""
+        keys = [_key("document", text, title or "") for text, title in map(as_document, documents)]
+        return self._encode(keys, documents, lambda left: self.model.encode_document(left, progress=progress), progress)
+
+    def encode(self, texts: Sequence[str], prompt: str = "", *, progress: Progress | None = None) -> Vectors:
+        """`[N, D]` vectors of texts with `prompt` put before each."""
+        keys = [_key("text", text, prompt) for text in texts]
+        return self._encode(keys, texts, lambda left: self.model.encode(left, prompt, progress=progress), progress)
+
+    def _encode(
+        self, keys: list[bytes], texts: Sequence[Any], encode: Callable[[list[Any]], Vectors], progress: Progress | None
+    ) -> Vectors:
+        """Vectors from disk, and the others in one go, so that a first evaluation is what it is without a cache."""
+        vectors_ND, missing = self._store.get(keys)
+        self.found += len(keys) - len(missing)
+        self.computed += len(missing)
+        if missing:
+            new_ND = encode([texts[row] for row in missing])
+            vectors_ND[missing] = new_ND
+            if np.isfinite(new_ND).all():  # a broken vector is for its user to see, not to be kept
+                self._store.put([keys[row] for row in missing], new_ND)
+        elif progress:
+            progress(len(keys), len(keys))
+        return vectors_ND
+
+
+def _key(*parts: str) -> bytes:
+    """What a text with its role is known by; the boundaries between the parts count."""
+    digest = hashlib.blake2b(digest_size=KEY_BYTES)
+    for part in parts:
+        encoded = part.encode("utf-8", errors="surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little"))
+        digest.update(encoded)
+    return digest.digest()
+
+
+@cache
+def _code() -> str:
+    """Hash of the source of model/ and text/: a change to a readout changes vectors and no fingerprint."""
+    package = Path(__file__).parents[2]
+    files = sorted(path for room in ("model", "text") for path in (package / room).rglob("*.py"))
+    return sha256_text(*(path.read_text(encoding="utf-8") for path in files))

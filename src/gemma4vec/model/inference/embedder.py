@@ -1,0 +1,261 @@
+"""Texts in, unit vectors out: the finished model as its users see it.
+
+Shapes: N texts, D dimensions. Vectors are float32 rows of length one.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gemma4vec.errors import InputError
+from gemma4vec.model.backbone.attention_probe import check
+from gemma4vec.model.backbone.compilation import (
+    CHARACTERS_WORTH_IT,
+    choose_compile,
+    compiled,
+    failed_to_compile,
+    falling_back,
+    use_compile_cache,
+)
+from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.inference.prefetch import one_ahead
+from gemma4vec.model.packing.packed_batch import Layout, packed
+from gemma4vec.text.prompts import Document, Prompted, Prompts
+
+Vectors = NDArray[np.float32]
+Progress = Callable[[int, int], None]  # texts done, texts in all
+
+# Texts are sorted by length and encoded in windows of this many: enough for dense packing, little to hold at once.
+_WINDOW = 1024
+_ROW_TOKENS = 256
+# Cells of a micro-batch. A processor's caches like few; a GPU is idle between the many small kernels of 2,048 tokens.
+_TOKENS_PER_FORWARD = {"cpu": 2048, "cuda": 16_384}
+
+
+class Embedder:
+    """Encodes queries and documents with their prompts.
+
+    `Embedder.load` opens a run folder, a sentence-transformers folder, a hub id or `bundled:NAME`.
+
+    Attributes:
+        tokens_per_forward: cells of one micro-batch, which changes speed and memory alone.
+        compiles_from: characters of a job from which on layers are compiled for it, once.
+    """
+
+    def __init__(
+        self,
+        built: Built,
+        *,
+        name: str,
+        fingerprint: str,
+        max_tokens: int,
+        settings: dict[str, Any] | None = None,
+        notice: Callable[[str], None] = lambda line: None,
+    ):
+        self.encoder = built.encoder
+        self._read = built.read
+        self.tokeniser = built.tokeniser
+        self.prompts: Prompts = built.prompts
+        self.name = name
+        self.fingerprint = fingerprint
+        self.max_tokens = max_tokens
+        self._settings = settings or {}
+        self._compiled: bool | None = None
+        self._notice = notice
+        device = self.encoder.backbone.device.type
+        self.tokens_per_forward = _TOKENS_PER_FORWARD.get(device, 2048)
+        self.compiles_from = CHARACTERS_WORTH_IT.get(device, CHARACTERS_WORTH_IT["cpu"])
+
+    @staticmethod
+    def load(
+        model: str | Path,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_tokens: int | None = None,
+        notice: Callable[[str], None] = print,
+    ) -> "AnyEmbedder":
+        """Open a model for encoding; `dtype` is "fp32", "bf16" or None for what is fast here.
+
+        Raises:
+            InputError: there is no such model, or the folder belongs to another tool.
+            WorkError: the model does not attend as it says (see `model.backbone.attention_probe`).
+        """
+        from gemma4vec.model.inference.load import open_embedder
+
+        return open_embedder(str(model), device=device, dtype=dtype, max_tokens=max_tokens, notice=notice)
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of a vector."""
+        return self.encoder.dimension
+
+    def encode_query(self, queries: Sequence[str], *, progress: Progress | None = None) -> Vectors:
+        """`[N, D]` vectors of queries, with the model's query prompt."""
+        return self._encode([self.prompts.for_query(query) for query in queries], progress)
+
+    def encode_document(self, documents: Sequence[str | Document], *, progress: Progress | None = None) -> Vectors:
+        """`[N, D]` vectors of documents, with the model's document prompt and their titles."""
+        return self._encode([self.prompts.for_document(document) for document in documents], progress)
+
+    def encode(self, texts: Sequence[str], prompt: str = "", *, progress: Progress | None = None) -> Vectors:
+        """`[N, D]` vectors of texts with `prompt` put before each."""
+        return self._encode([Prompted(prompt, text) for text in texts], progress)
+
+    def describe(self) -> dict[str, Any]:
+        """What explains a score: stored beside each one."""
+        backbone = self.encoder.backbone
+        return {
+            "kind": "gemma4vec",
+            "dtype": str(backbone.dtype).removeprefix("torch."),
+            "device": str(backbone.device),
+            "attention": "causal" if backbone.causal else "bidirectional",
+            "attention_backend": "sdpa",
+            "layout": "packed",
+            "readout": self.encoder.readout.name,
+            "pool_prompt": self.encoder.readout.pool_prompt,
+            "readout_settings": self.encoder.readout.settings.model_dump(mode="json", exclude={"name"}),
+            "dimension": self.dimension,
+            "max_tokens": self.max_tokens,
+            "prompts": self.prompts.as_dict(),
+        } | self._settings
+
+    def _encode(self, texts: Sequence[Prompted], progress: Progress | None) -> Vectors:
+        vectors_ND = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        order = sorted(range(len(texts)), key=lambda i: (-len(texts[i].text), i))
+        self._compile_if_worth_it(texts)
+        windows = [order[start : start + _WINDOW] for start in range(0, len(order), _WINDOW)]
+        laid_out = (self._lay_out([texts[i] for i in window]) for window in windows)
+        done = 0
+
+        def fetch(window: list[int], found_ND: Tensor) -> None:
+            nonlocal done
+            vectors_ND[window] = found_ND.float().cpu().numpy()
+            done += len(window)
+            if progress:
+                progress(done, len(order))
+
+        training = self.encoder.training
+        self.encoder.eval()
+        try:
+            # A GPU computes a window while the next is read in a thread, and is asked for its vectors one window late.
+            with torch.inference_mode(), closing(one_ahead(laid_out) if len(windows) > 1 else laid_out) as ready:
+                late: tuple[list[int], Tensor] | None = None
+                for window, layouts in zip(windows, ready, strict=True):
+                    found_ND = self._forward(layouts)
+                    if late:
+                        fetch(*late)
+                    late = window, found_ND
+                if late:
+                    fetch(*late)
+        finally:
+            self.encoder.train(training)
+        return vectors_ND
+
+    def _compile_if_worth_it(self, texts: Sequence[Prompted]) -> None:
+        """Compile the layers for a large job, once; say why and go on without where that does not work."""
+        backbone = self.encoder.backbone
+        characters = sum(min(len(text.text), 5 * self.max_tokens) for text in texts)
+        if self._compiled is not None or characters < self.compiles_from:
+            return
+        self._compiled = False
+        choice = choose_compile("auto", steps=None, minutes=None)
+        if backbone.compiled or backbone.given_up:
+            return
+        if not choice.on:
+            self._notice(f"encoding with uncompiled layers: {choice.reason}")
+            return
+        from torch._dynamo.exc import TorchDynamoException  # a second's import that a single query does not need
+
+        use_compile_cache()
+        shape = max(2, self.tokens_per_forward // _ROW_TOKENS), _ROW_TOKENS
+        try:
+            with torch.inference_mode():
+                compiled(backbone, lambda: check(backbone, *shape))
+            self._compiled = True
+        except TorchDynamoException as error:
+            self._notice(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
+
+    def _lay_out(self, texts: Sequence[Prompted]) -> list[Layout]:
+        tokens = self._read(texts, self.max_tokens)
+        share = self.encoder.unshareable(training=False) is None
+        return packed(tokens, _ROW_TOKENS, self.tokens_per_forward, self.tokeniser.padding_id, share=share)
+
+    def _forward(self, layouts: Sequence[Layout]) -> Tensor:
+        vectors_ND: Tensor = falling_back(self.encoder.backbone, lambda: self.encoder(layouts), self._uncompiled)
+        return vectors_ND
+
+    def _uncompiled(self, reason: str) -> None:
+        self._notice(f"encoding with uncompiled layers from here on: {reason}")
+
+
+class SentenceTransformerEmbedder:
+    """A model of another origin, run by sentence-transformers, with its own prompts and limits."""
+
+    def __init__(self, path: str, *, name: str, fingerprint: str, device: str, dtype: torch.dtype, limit: int | None):
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            self.model = SentenceTransformer(path, device=device, model_kwargs={"dtype": dtype}, local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{path} is not a model that sentence-transformers can open: {reason}") from error
+        if limit is not None:
+            self.model.max_seq_length = limit
+        self.name = name
+        self.fingerprint = fingerprint
+        self.dtype = dtype
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of a vector."""
+        return int(self.model.get_embedding_dimension() or 0)
+
+    def encode_query(self, queries: Sequence[str], *, progress: Progress | None = None) -> Vectors:
+        """`[N, D]` vectors of queries, with the model's query prompt, if it has one."""
+        return self._encode(list(queries), "query", progress)
+
+    def encode_document(self, documents: Sequence[str | Document], *, progress: Progress | None = None) -> Vectors:
+        """`[N, D]` vectors of documents: title, a space, text, as BEIR does, after the model's document prompt."""
+        prompts = Prompts()
+        return self._encode([prompts.for_document(document).text for document in documents], "document", progress)
+
+    def encode(self, texts: Sequence[str], prompt: str = "", *, progress: Progress | None = None) -> Vectors:
+        """`[N, D]` vectors of texts with `prompt` put before each."""
+        return self._encode([prompt + text for text in texts], None, progress)
+
+    def describe(self) -> dict[str, Any]:
+        """What explains a score: stored beside each one."""
+        return {
+            "kind": "sentence-transformers",
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.model.device),
+            "dimension": self.dimension,
+            "max_tokens": self.model.max_seq_length,
+            "prompts": dict(self.model.prompts),
+        }
+
+    def _encode(self, texts: list[str], task: str | None, progress: Progress | None) -> Vectors:
+        encode = {"query": self.model.encode_query, "document": self.model.encode_document}.get(
+            task or "", self.model.encode
+        )
+        order = sorted(range(len(texts)), key=lambda i: (-len(texts[i]), i))
+        vectors_ND = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        for start in range(0, len(order), _WINDOW):
+            window = order[start : start + _WINDOW]
+            vectors_ND[window] = encode(
+                [texts[i] for i in window], normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
+            )
+            if progress:
+                progress(min(start + _WINDOW, len(order)), len(order))
+        return vectors_ND
+
+
+AnyEmbedder = Embedder | SentenceTransformerEmbedder

@@ -1,0 +1,295 @@
+"""Texts as rectangles of tokens: several documents in one row (packed) or one document a row (padded).
+
+Shapes: R rows, C columns (tokens of a row), T real tokens of all documents, N documents.
+
+Packing is best-fit decreasing (Johnson 1974): documents from long to short, each into the fullest row that still has
+room. A document never crosses a row, so attention inside a row with a block mask is all that isolation needs.
+Beginnings that documents share stand once in each rectangle, first in its first row: see `model.packing.shared_prefix`.
+"""
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gemma4vec.machine.transfer import to_device
+from gemma4vec.model.packing.shared_prefix import NONE, Beginnings, common_beginnings
+
+# Widths that are tried for the last rectangle, in tokens.
+_WIDTH_STEP = 8
+# Keys that attention sees are a multiple of this where beginnings are shared (3% of a training step on a CPU).
+_ALIGNED = 16
+_NO_CELLS = np.zeros(0, dtype=np.int64)
+
+
+class Tokens(NamedTuple):
+    """A tokenised text.
+
+    Attributes:
+        ids: token ids.
+        prompt: how many of the first ones are the prompt's (BOS included).
+        mark: number of a token that the readout marked, such as the first one of the text's second copy.
+        context: what a second encoder reads of the text, where the readout has one.
+    """
+
+    ids: Sequence[int]
+    prompt: int = 0
+    mark: int = 0
+    context: str = ""
+
+    @property
+    def length(self) -> int:
+        """Number of tokens, prompt and special tokens included."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One rectangle of tokens for one forward pass.
+
+    Attributes:
+        input_ids_RC: token ids; padding cells hold `padding_id`.
+        positions_RC: position of each token in its own document, from 0; 0 in padding cells.
+        segments_RC: number of the document in its row, from 0; -1 in padding cells.
+        cells_T: flat index (row * C + column) of every real token, document after document; cells of a shared
+            beginning are named in each of its documents.
+        lengths_N: tokens of each document, in the order of `cells_T`.
+        prompts_N: how many of them, from the first, belong to the prompt (0 where nobody asked).
+        marks_N: number of the token that the readout marked, in its document (see `Tokens`).
+        contexts: for each of the N documents, what a second encoder reads.
+        documents: for each of the N documents, its number in the list that was laid out.
+        beginnings_RC: number of the segment of row 0 with which a cell's document begins; -1: it stands whole.
+        shared: how many cells, the first of row 0, may hold beginnings of documents.
+        after_prompts: tokens behind the documents' prompts, all of a document that is nothing but its prompt. The sum
+            of what `lengths_N` and `prompts_N` say, for those who must not wait for a GPU to add it up.
+        ends: where last tokens stand (see `last_layer.with_ends`), if somebody asked before the layout was moved.
+    """
+
+    input_ids_RC: Tensor
+    positions_RC: Tensor
+    segments_RC: Tensor
+    cells_T: Tensor
+    lengths_N: Tensor
+    prompts_N: Tensor
+    marks_N: Tensor
+    contexts: tuple[str, ...]
+    documents: tuple[int, ...]
+    beginnings_RC: Tensor
+    shared: int
+    after_prompts: int
+    ends: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def compilable(self) -> bool:
+        """Whether compiled layers take it: they serve all heights and widths but one, which would need its own code."""
+        return min(self.input_ids_RC.shape) > 1
+
+    @property
+    def real_tokens(self) -> int:
+        """Tokens of the documents, as if each stood alone."""
+        return self.cells_T.numel()
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that are computed: beginnings that documents share count once."""
+        return int((self.segments_RC >= 0).sum())
+
+    @property
+    def all_tokens(self) -> int:
+        """Cells of the rectangle, padding included."""
+        return self.input_ids_RC.numel()
+
+    def of_ends(self) -> "Layout":
+        """The same documents as if each were its last token alone: for states of last tokens."""
+        ends_N = self.lengths_N.cumsum(0) - 1
+        ones_N = torch.ones_like(self.lengths_N)
+        return replace(self, cells_T=self.cells_T[ends_N], lengths_N=ones_N, after_prompts=len(ends_N))
+
+    def to(self, device: torch.device | str) -> "Layout":
+        """The same layout on another device, without waiting for what that computes."""
+        moved: dict[str, Any] = {
+            field.name: to_device(value, device)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        ends = None if self.ends is None else (to_device(self.ends[0], device), to_device(self.ends[1], device))
+        return replace(self, **moved, ends=ends)
+
+
+def padding_share(layouts: Sequence[Layout]) -> float:
+    """Share of computed cells that hold no real token."""
+    cells = sum(layout.all_tokens for layout in layouts)
+    return 1.0 - sum(layout.computed_tokens for layout in layouts) / cells if cells else 0.0
+
+
+def best_fit(lengths: Sequence[int], capacity: int, filled: Sequence[int] = ()) -> list[list[int]]:
+    """Put documents into rows of at most `capacity` tokens; gives the documents of each row, long ones first.
+
+    The first rows are those that have so many tokens `filled` already, even if no document fits behind them.
+
+    Raises:
+        ValueError: a document is longer than `capacity`.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    rows: list[list[int]] = [[] for _ in filled]
+    # (room left, row), sorted: the first that fits is the fullest
+    open_rows = sorted((capacity - taken, row) for row, taken in enumerate(filled) if taken < capacity)
+    for document in order:
+        length = lengths[document]
+        if length > capacity:
+            raise ValueError(f"document {document} has {length} tokens, a row holds {capacity}")
+        at = bisect.bisect_left(open_rows, (length, -1))
+        if at == len(open_rows):
+            rows.append([document])
+            room, row = capacity - length, len(rows) - 1
+        else:
+            room, row = open_rows.pop(at)
+            rows[row].append(document)
+            room -= length
+        if room:
+            bisect.insort(open_rows, (room, row))
+    return rows
+
+
+def lay_out(
+    documents: Sequence[Tokens],
+    rows: Sequence[Sequence[int]],
+    columns: int,
+    padding_id: int,
+    *,
+    height: int | None = None,
+    beginnings: Beginnings = NONE,
+) -> Layout:
+    """Build the rectangle for `rows` (document numbers in each row); `height` adds empty rows below.
+
+    With `beginnings`, the first row holds these and then its documents; of a document stands what comes behind.
+    """
+    shape = (height or len(rows), columns)
+    # In numpy, whose small operations take a fifth of the time of torch's: there are several to each document.
+    input_ids = np.full(shape, padding_id, dtype=np.int64)
+    positions = np.zeros(shape, dtype=np.int64)
+    segments = np.full(shape, -1, dtype=np.int64)
+    begun = np.full(shape, -1, dtype=np.int64)
+
+    def put(ids: Sequence[int], row: int, column: int, segment: int, position: int) -> NDArray[np.int64]:
+        end = column + len(ids)
+        input_ids[row, column:end] = ids
+        positions[row, column:end] = np.arange(position, position + len(ids))
+        segments[row, column:end] = segment
+        return np.arange(row * columns + column, row * columns + end, dtype=np.int64)
+
+    shared: list[NDArray[np.int64]] = []
+    for segment, ids in enumerate(beginnings.tokens):
+        shared.append(put(ids, 0, sum(map(len, shared)), segment, 0))
+    cells: list[NDArray[np.int64]] = []
+    order: list[int] = []
+    for r, row in enumerate(rows):
+        start, before = (beginnings.size, len(shared)) if r == 0 else (0, 0)
+        for segment, document in enumerate(row, before):
+            beginning = beginnings.of(document)
+            first = shared[beginning] if beginning >= 0 else _NO_CELLS
+            rest = put(documents[document].ids[len(first) :], r, start, segment, len(first))
+            begun[r, start : start + len(rest)] = beginning
+            cells += [first, rest]
+            order.append(document)
+            start += len(rest)
+    cells_T = np.concatenate(cells) if cells else _NO_CELLS
+    lengths, prompts, marks = ([getattr(documents[i], name) for i in order] for name in ("length", "prompt", "mark"))
+    lengths_N, prompts_N, marks_N = (torch.tensor(values, dtype=torch.long) for values in (lengths, prompts, marks))
+    contexts = tuple(documents[i].context for i in order)
+    return Layout(
+        torch.from_numpy(input_ids),
+        torch.from_numpy(positions),
+        torch.from_numpy(segments),
+        torch.from_numpy(cells_T),
+        lengths_N,
+        prompts_N,
+        marks_N,
+        contexts,
+        tuple(order),
+        torch.from_numpy(begun),
+        _aligned(beginnings.size, columns),
+        sum(length - prompt if prompt < length else length for length, prompt in zip(lengths, prompts, strict=True)),
+    )
+
+
+def _aligned(shared: int, columns: int) -> int:
+    """Cells of row 0 that all rows look at: some more, unseen, where the attention's products are then faster."""
+    return min(columns, shared + -(shared + columns) % _ALIGNED) if shared else 0
+
+
+def packed(
+    documents: Sequence[Tokens], row_tokens: int, tokens_per_forward: int, padding_id: int, *, share: bool = False
+) -> list[Layout]:
+    """Pack documents into micro-batches of at most `tokens_per_forward` cells.
+
+    They are of nearly the same height, so that none is too small to be computed well. The last is made as narrow as its
+    documents allow, so that little is wasted however small the batch. With `share`, beginnings that documents have in
+    common stand once in each micro-batch: only for causal attention, where they do not depend on what follows.
+    """
+    beginnings = common_beginnings([tokens.ids for tokens in documents], row_tokens // 4) if share else NONE
+    lengths = [tokens.length - beginnings.length(number) for number, tokens in enumerate(documents)]
+    columns = row_tokens
+    while columns < max(lengths, default=1):
+        columns *= 2
+    # Texts that are cut at the row's length are now shorter by their beginning.
+    narrower = range(columns, max([columns - beginnings.longest, *lengths]) - 1, -1)
+    tried = [(width, _micro_batches(lengths, width, tokens_per_forward, beginnings.size)) for width in narrower]
+    columns, batches = min(tried, key=lambda one: one[0] * sum(map(len, one[1])))
+    layouts = []
+    for part in batches:
+        width = columns
+        if part is batches[-1]:
+            members = [document for row in part for document in row]
+            narrow, width = _narrowest([lengths[document] for document in members], columns, beginnings.size)
+            part = [[members[i] for i in row] for row in narrow]
+        needed = beginnings.only_of([document for row in part for document in row])
+        layouts.append(lay_out(documents, part, width, padding_id, beginnings=needed))
+    return layouts
+
+
+def _micro_batches(lengths: Sequence[int], columns: int, most: int, first: int) -> list[list[list[int]]]:
+    """Rows of each micro-batch of at most `most` cells; the first row of each has room for `first` tokens more."""
+    height = max(1, most // columns)
+    count, needed = 0, 1
+    while needed > count:
+        count = needed
+        rows = best_fit(lengths, columns, [first] * count if first else [])
+        needed = -(-len(rows) // height)
+    if not first:
+        return [rows[i * len(rows) // count : (i + 1) * len(rows) // count] for i in range(count)]
+    begun, others = rows[:count], rows[count:]
+    parts = [[begun[i], *others[i * len(others) // count : (i + 1) * len(others) // count]] for i in range(count)]
+    return [part for part in parts if any(part)]
+
+
+def _narrowest(lengths: Sequence[int], columns: int, first: int) -> tuple[list[list[int]], int]:
+    """Rows of the rectangle with the fewest cells that holds the documents, at most `columns` wide, and its width."""
+    filled = [first] if first else []
+    fewest = len(best_fit(lengths, columns, filled))
+    best: tuple[int, list[list[int]], int] | None = None
+    start = max(*lengths, first, -(-(sum(lengths) + first) // (fewest + 1)))
+    for width in range(-(-start // _WIDTH_STEP) * _WIDTH_STEP, columns + _WIDTH_STEP, _WIDTH_STEP):
+        width = min(width, columns)
+        rows = best_fit(lengths, width, filled)
+        if best is None or len(rows) * width < best[0]:
+            best = (len(rows) * width, rows, width)
+    assert best is not None
+    return best[1], best[2]
+
+
+def padded(documents: Sequence[Tokens], tokens_per_forward: int, padding_id: int) -> list[Layout]:
+    """One document a row, in the given order, cut into micro-batches of at most `tokens_per_forward` cells."""
+    columns = max((tokens.length for tokens in documents), default=1)
+    height = max(1, tokens_per_forward // columns)
+    layouts = []
+    for start in range(0, len(documents), height):
+        chunk = range(start, min(start + height, len(documents)))
+        width = max(documents[i].length for i in chunk)
+        layouts.append(lay_out(documents, [[i] for i in chunk], width, padding_id))
+    return layouts

@@ -1,0 +1,39 @@
+"""A learned query attends to the token states: attention pooling as an alternative to the mean.
+
+Compared with mean, first and last token by Suganthan et al. 2025 (arXiv:2503.02656) and by EmbeddingGemma
+(arXiv:2509.20354), who find the mean as good. Ours is the plain form: no key or value projections.
+
+Shapes: T tokens, N documents, D width, H heads.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.readout.base import Base, Readout
+from gemma4vec.model.readout.documents import Documents
+
+
+class Attention(Readout):
+    """sum of a_i h_i with a = softmax(q h / sqrt(D / H)), for each of H slices of the state on its own.
+
+    The query is zero at first: training starts from the mean.
+    """
+
+    name = "attention"
+
+    def __init__(self, settings: Any, base: Base):
+        super().__init__(settings, base)
+        self.query_D = nn.Parameter(torch.zeros(self.hidden_size))
+
+    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+        documents = Documents.of(layout, self.pool_prompt)
+        heads = self.settings.heads
+        states_THd = documents.select(states).unflatten(1, (heads, -1))
+        query_Hd = self.query_D.view(heads, -1)
+        scores_TH = torch.einsum("thd,hd->th", states_THd, query_Hd) / math.sqrt(query_Hd.shape[1])
+        weights_TH = documents.softmax(scores_TH)
+        return documents.sums((states_THd * weights_TH[:, :, None]).flatten(1))

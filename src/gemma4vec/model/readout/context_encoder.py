@@ -1,0 +1,84 @@
+"""A small frozen encoder that reads a text before the decoder does: any sentence-transformers model.
+
+Shapes: N texts, E width of its vectors.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gemma4vec.errors import InputError
+from gemma4vec.machine.transfer import to_device
+from gemma4vec.model.bases.resolve import resolve_base
+
+# A saved model carries its small encoder in this folder.
+SAVED_FOLDER = "context_encoder"
+
+
+def find_encoder(name: str, saved_with: Path | None = None) -> Path:
+    """Folder of the small encoder: the saved model's own where it has one, else what `name` means.
+
+    Raises:
+        InputError: there is no such model, or it is not one of sentence-transformers'.
+    """
+    if saved_with is not None and (saved_with / SAVED_FOLDER / "modules.json").is_file():
+        return saved_with / SAVED_FOLDER
+    try:
+        path = Path(resolve_base(name, notice=lambda _: None).path)
+    except InputError as error:
+        raise InputError(f"model.readout.encoder: {error}") from error
+    if not (path / "modules.json").is_file():
+        raise InputError(
+            f"model.readout.encoder: {name} is no sentence-transformers model (modules.json is missing); "
+            "use bundled:all-minilm-l6-v2 or another one"
+        )
+    return path
+
+
+class ContextEncoder(nn.Module):
+    """Vectors of texts, without gradient, in the encoder's own limits and without its prompts."""
+
+    model: Any
+
+    def __init__(self, path: Path):
+        super().__init__()
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        try:
+            self.model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"model.readout.encoder: {path} is not a model that sentence-transformers can open: {reason}"
+            ) from error
+        self.model.requires_grad_(False)
+        self.model.eval()
+
+    @property
+    def dimension(self) -> int:
+        """E."""
+        return int(self.model.get_embedding_dimension())
+
+    def train(self, mode: bool = True) -> "ContextEncoder":
+        """Frozen: always in evaluation mode, since dropout would make its vectors of one text differ."""
+        return super().train(False)
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """`[N, E]`."""
+        with torch.no_grad():
+            features = self.model.preprocess(list(texts))
+            device = next(self.model.parameters()).device
+            features = {
+                key: to_device(value, device) if isinstance(value, Tensor) else value for key, value in features.items()
+            }
+            vectors_NE: Tensor = self.model(features)["sentence_embedding"]
+        return vectors_NE.detach()
+
+    def save(self, folder: Path) -> None:
+        """Write it into a saved model's folder."""
+        self.model.save(str(folder / SAVED_FOLDER), create_model_card=False)

@@ -1,0 +1,89 @@
+"""The model card: what a saved model is, what it was trained on, and whose terms it carries."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gemma4vec.files import atomic_write
+from gemma4vec.model.bases.resolve import ResolvedBase
+from gemma4vec.recipe.schema import Recipe
+
+_SCORES_HEADING = "## Scores"
+_NEEDS_US = (
+    "Its readout is not one of sentence-transformers' own, so gemma4vec must be installed where it is opened. "
+    "`trust_remote_code=True` allows that library to import the class; this folder brings no code."
+)
+
+
+def model_card(
+    recipe: Recipe,
+    base: ResolvedBase,
+    data: Mapping[str, Any],
+    dimension: int,
+    checkpoint: str = "",
+    *,
+    standard: bool = True,
+) -> str:
+    """The README.md of a model folder.
+
+    `checkpoint` says in words which one it was made from; `standard` where it opens without gemma4vec.
+    """
+    model = recipe.model
+    front_matter = {
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "sentence-similarity",
+        "tags": ["sentence-transformers", "feature-extraction", "sentence-similarity", "gemma4vec"],
+        "base_model": base.name,
+        "license": base.licence or "other",
+    }
+    parts = [
+        "---\n" + yaml.safe_dump(front_matter, sort_keys=False) + "---",
+        f"# {recipe.name}",
+        f"A text-embedding model made from `{base.name}` with gemma4vec: {dimension} dimensions, {model.attention} "
+        f"attention, {model.readout.name.replace('_', ' ')} readout, up to {model.max_tokens} tokens.",
+        *([] if standard else [_NEEDS_US]),
+        "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
+        f'model = SentenceTransformer("path/to/this/folder"{"" if standard else ", trust_remote_code=True"})\n'
+        'queries = model.encode_query(["how do I ..."])\n'
+        'documents = model.encode_document(["..."])\n'
+        "scores = model.similarity(queries, documents)\n```",
+        "## Training data\n\n" + "\n".join(_data_lines(data)),
+        f"## Recipe\n\nSee `recipe.yaml` of the run. Seed {recipe.seed}."
+        + (f" Exported: {checkpoint}." if checkpoint else "")
+        + (f"\n\nHypothesis: {recipe.hypothesis}" if recipe.hypothesis else ""),
+        f"## Licence and terms\n\n{_terms(base)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def add_scores(folder: Path, lines: Sequence[str]) -> None:
+    """Put a Scores section (Markdown lines) into the card of a model folder, replacing an earlier one."""
+    file = folder / "README.md"
+    card = file.read_text(encoding="utf-8")
+    head, _, rest = card.partition(_SCORES_HEADING)
+    tail = rest[rest.index("\n## ") + 1 :] if "\n## " in rest else ""
+    if not rest:
+        at = card.index("## Training data")
+        head, tail = card[:at], card[at:]
+    with atomic_write(file) as stream:
+        stream.write(f"{head}{_SCORES_HEADING}\n\n" + "\n".join(lines) + f"\n\n{tail}")
+
+
+def _data_lines(data: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for stage, sources in data.items():
+        for name, facts in sources.items():
+            lines.append(
+                f"- stage {stage}, source `{name}` ({facts['source']}): {facts['rows']:,} rows, "
+                f"content hash `{facts['content_hash'][:16]}`"
+            )
+    return lines or ["Not recorded."]
+
+
+def _terms(base: ResolvedBase) -> str:
+    if base.terms:
+        return f"{base.terms}" + (f" {base.terms_url}" if base.terms_url and base.terms_url not in base.terms else "")
+    licence = base.licence or "not stated by the base model"
+    return f"Derived from `{base.name}`; licence of the base: {licence}. Its terms apply to this model."

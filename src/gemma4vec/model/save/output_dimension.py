@@ -1,0 +1,61 @@
+"""How long a model's vectors are, as far as its small files tell: no weight is read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gemma4vec.errors import InputError
+from gemma4vec.model.bases.sentence_transformers_folder import modules_of
+from gemma4vec.model.encoder.check_config import read_config
+from gemma4vec.model.readout import READOUTS
+from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, read_settings
+from gemma4vec.recipe import schema
+
+# Modules of sentence-transformers that leave a vector as long as it was.
+_KEEPS = {"Normalize", "Dropout"}
+
+
+def recipe_dimension(model: schema.Model, config: dict[str, Any]) -> int | None:
+    """D of the model that a recipe makes on a base; `config` as `model.encoder.check_config.read_config` gives it.
+    None: unknown."""
+    if model.head is not None:
+        return model.head.widths[-1]
+    width = config.get("state_width")
+    return None if width is None else READOUTS[model.readout.name].width(model.readout, int(width))
+
+
+def folder_dimension(folder: Path) -> int | None:
+    """D of the vectors that `Embedder.load(folder)` gives; None: the files do not tell, opening it will."""
+    if (folder / "manifest.json").is_file() and (folder / "model" / SETTINGS_FILE).is_file():
+        folder = folder / "model"
+    try:
+        if (folder / SETTINGS_FILE).is_file():
+            return recipe_dimension(model_of(read_settings(folder)), read_config(folder))
+        if (folder / "modules.json").is_file():
+            return _of_modules(folder)
+    except (InputError, ValidationError, OSError, ValueError, KeyError, TypeError):
+        return None  # damaged, which is for opening to say
+    width = read_config(folder).get("state_width")  # a base: the mean of its states
+    return None if width is None else int(width)
+
+
+def _of_modules(folder: Path) -> int | None:
+    """As SentenceTransformer.get_embedding_dimension: the last module that says how long its output is."""
+    for module in reversed(modules_of(folder)):
+        kind, inside = module["type"].rsplit(".", 1)[-1], folder / module.get("path", "")
+        if kind == "Dense":
+            return int(json.loads((inside / "config.json").read_text(encoding="utf-8"))["out_features"])
+        if kind == "Pooling":
+            return _pooled(inside)
+        if kind not in _KEEPS:
+            return None
+    return None
+
+
+def _pooled(folder: Path) -> int:
+    """A pooling's config has two spellings, and several modes stand side by side: the library reads them."""
+    from sentence_transformers.sentence_transformer.modules import Pooling  # a second's import
+
+    return int(Pooling.load(str(folder)).get_embedding_dimension())

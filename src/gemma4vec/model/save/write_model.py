@@ -1,0 +1,173 @@
+"""Saving: a merged model in sentence-transformers' own format, and the adapter in peft's.
+
+The merge happens in fp32 from a freshly loaded base and the optimiser's fp32 weights, so that nothing of what was
+learned is lost to bf16. Where a recipe needs only standard parts, the folder names only sentence-transformers' own
+modules and opens without gemma4vec. Where its readout is one that they lack, backbone and readout are one module of
+ours (`model.save.encoder_module`).
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from gemma4vec.errors import WorkError
+from gemma4vec.files import atomic_folder, disk_errors, sha256_file, sha256_text, write_json
+from gemma4vec.model.bases.resolve import ResolvedBase
+from gemma4vec.model.encoder.build import Built, build, prompts_of
+from gemma4vec.model.save.model_card import model_card
+from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE
+from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
+from gemma4vec.recipe.schema import Recipe
+from gemma4vec.text.prompts import Prompts
+
+# Where the backbone stands for a moment, until sentence-transformers has written it again.
+_TRANSFORMER = "transformer"
+# Both ways to write sentence-transformers' pooling config: servers read one or the other.
+_LEGACY_POOLING = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
+
+def save_model(
+    folder: Path,
+    recipe: Recipe,
+    base: ResolvedBase,
+    trained: Mapping[str, Tensor],
+    *,
+    data: Mapping[str, Any],
+    name: str,
+    dtype: torch.dtype = torch.float32,
+    checkpoint: str = "",
+) -> None:
+    """Write `folder` (merged, opens in `SentenceTransformer`) and, beside it, `adapter/` (peft), each all or nothing.
+
+    Raises:
+        InputError: the trained weights belong to another recipe. WorkError: the disk is full.
+    """
+    built = build(recipe.model, base.path, dtype=torch.float32, seed=recipe.seed)
+    built.load_trained({key: value.float() for key, value in trained.items()})
+    if built.adapters is not None:
+        with atomic_folder(folder.parent / "adapter") as temporary:
+            built.adapters.peft_config["default"].base_model_name_or_path = base.name
+            built.adapters.save_pretrained(str(temporary), save_embedding_layers=False)
+        built.encoder.backbone.model = built.adapters.merge_and_unload()
+    with atomic_folder(folder) as temporary:
+        _write(temporary, recipe, base, built, dtype, data, name, checkpoint)
+
+
+def _write(
+    folder: Path,
+    recipe: Recipe,
+    base: ResolvedBase,
+    built: Built,
+    dtype: torch.dtype,
+    data: Mapping[str, Any],
+    name: str,
+    checkpoint: str,
+) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    dimension, standard = built.encoder.dimension, built.encoder.readout.sentence_transformers is not None
+    settings: dict[str, Any] = {
+        "format": FORMAT,
+        "name": name,
+        "dtype": str(dtype).removeprefix("torch."),
+        "model": recipe.model.model_dump(mode="json"),
+        "licence": base.licence,
+    }
+    built.encoder.backbone.model.to(dtype)
+    head = _head_modules(built)
+    first = _standard_modules(folder, recipe, built, dtype) if standard else _own_modules(recipe, built, settings)
+    model = SentenceTransformer(
+        modules=[*first, *head, Normalize()],
+        prompts=_plain_prompts(prompts_of(recipe.model)),
+        similarity_fn_name="cosine",
+        device="cpu",
+    )
+    with _full_disks(folder):
+        model.save(str(folder), create_model_card=False)
+        shutil.rmtree(folder / _TRANSFORMER, ignore_errors=True)
+        for file in folder.rglob("*.safetensors"):
+            file.chmod(0o644)  # safetensors makes them readable for their owner alone
+    if standard:
+        _write_both_pooling_schemas(folder / "1_Pooling" / "config.json")
+    weights = [f"{file.relative_to(folder)} {sha256_file(file)}" for file in sorted(folder.rglob("*.safetensors"))]
+    settings["fingerprint"] = sha256_text(*weights, json.dumps(settings["model"], sort_keys=True))
+    write_json(folder / SETTINGS_FILE, settings)
+    card = model_card(recipe, base, data, dimension, checkpoint, standard=standard)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _standard_modules(folder: Path, recipe: Recipe, built: Built, dtype: torch.dtype) -> list[torch.nn.Module]:
+    """Backbone and readout as sentence-transformers' own modules."""
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    encoder, readout = built.encoder, built.encoder.readout
+    with _full_disks(folder):
+        encoder.backbone.save_pretrained(folder / _TRANSFORMER, dtype)
+        save_tokenizer(built.tokeniser.tokenizer, folder / _TRANSFORMER, as_it_is=not readout.pool_prompt)
+    encoder.backbone.model = None  # sentence-transformers loads it again; two copies are enough
+    return [
+        Transformer(
+            str(folder / _TRANSFORMER),
+            max_seq_length=recipe.model.max_tokens,
+            model_kwargs={"dtype": dtype},
+        ),
+        Pooling(readout.dimension, pooling_mode=readout.sentence_transformers, include_prompt=readout.pool_prompt),
+    ]
+
+
+def _own_modules(recipe: Recipe, built: Built, settings: dict[str, Any]) -> list[torch.nn.Module]:
+    """Backbone and readout as one module of ours."""
+    from gemma4vec.model.save.encoder_module import Gemma4VecEncoder
+
+    return [Gemma4VecEncoder(built, settings, recipe.model.max_tokens)]
+
+
+def _head_modules(built: Built) -> list[torch.nn.Module]:
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    modules: list[torch.nn.Module] = []
+    for linear in built.encoder.head.layers if built.encoder.head is not None else ():
+        bias = linear.bias is not None
+        dense = Dense(linear.in_features, linear.out_features, bias=bias, activation_function=None)
+        dense.linear.load_state_dict(linear.state_dict())
+        modules.append(dense)
+    return modules
+
+
+@contextlib.contextmanager
+def _full_disks(folder: Path) -> Iterator[None]:
+    """The libraries' own ways to say that the disk is full, as one line."""
+    try:
+        with disk_errors(folder):
+            yield
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise WorkError(f"could not write {folder}: {reason}; is the disk full? free space and resume") from error
+
+
+def _plain_prompts(prompts: Prompts) -> dict[str, str]:
+    """As sentence-transformers keeps them: fixed texts. There a document has no title, so its place says "none"."""
+    return {"query": prompts.query, "document": prompts.for_document("").prompt}
+
+
+def _write_both_pooling_schemas(file: Path) -> None:
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["word_embedding_dimension"] = config["embedding_dimension"]
+    for mode, key in _LEGACY_POOLING.items():
+        config[key] = mode == config["pooling_mode"]
+    write_json(file, config)

@@ -1,0 +1,182 @@
+"""Texts to tokens: BOS as the base expects it, EOS exactly once where the readout wants it, also after truncation.
+
+The rule is set in the tokenizer itself (its post-processor), not around it, so that the saved tokenizer does the same
+in every other program. Asking for `add_eos_token=True` instead would drop BOS on Gemma's tokenizer.
+"""
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from gemma4vec.errors import InputError
+from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
+from gemma4vec.model.packing.packed_batch import Tokens
+from gemma4vec.model.tokenize.prompt_boundary import count_prompts_without_closing_space
+from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.prompts import Prompted, Prompts
+
+_PROMPTS_KEPT = 1024
+
+
+@dataclass
+class Counts:
+    """What was unusual among the texts read so far."""
+
+    texts: int = 0
+    tokens: int = 0
+    empty: int = 0
+    at_limit: int = 0  # as long as the limit: cut, or just fitting
+
+    def as_dict(self) -> dict[str, int]:
+        """For reports."""
+        return dict(vars(self))
+
+
+@dataclass
+class Tokeniser:
+    """Tokenises prompts and texts for one model.
+
+    Attributes:
+        tokenizer: the transformers tokenizer, with its post-processor set.
+        counts: what was unusual so far.
+        prompt_lengths: tokens of prompts seen lately; a prompt with a title in it is one of thousands.
+        lock: the tokenizer keeps its truncation as a state, and batches are read ahead in a thread of their own.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    counts: Counts = field(default_factory=Counts)
+    prompt_lengths: dict[str, int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @property
+    def padding_id(self) -> int:
+        """Token of padding cells; never seen by a document."""
+        return int(self.tokenizer.pad_token_id or 0)
+
+    def encode(self, texts: Sequence[Prompted], max_tokens: int) -> list[Tokens]:
+        """Tokens of texts with their prompts, at most `max_tokens` each, special tokens included.
+
+        A prompt's tokens are counted as sentence-transformers does: the prompt tokenised alone, without a closing EOS.
+        """
+        if not texts:
+            return []
+        with self.lock:
+            plain = [prompted for prompted in texts if not isinstance(prompted.text, GivenTokens)]
+            whole = [_encodable(prompted.prompt + prompted.text) for prompted in plain]
+            self._count_prompts([prompted.prompt for prompted in plain])
+            encoded = iter(self._ids(whole, max_tokens))
+            result = []
+            for prompted in texts:
+                self.counts.empty += not prompted.text.strip()
+                if isinstance(prompted.text, GivenTokens):
+                    ids = prompted.text.cut(max_tokens, self.tokenizer.eos_token_id)
+                    result.append(Tokens(ids, min(prompted.text.prompt, len(ids))))
+                else:
+                    ids = next(encoded)
+                    # A model without BOS gives no token at all for an empty text; one padding token stands for it.
+                    length = self.prompt_lengths[prompted.prompt]
+                    result.append(Tokens(ids or [self.padding_id], min(length, len(ids))))
+                self.counts.at_limit += len(ids) >= max_tokens
+            self.counts.texts += len(result)
+            self.counts.tokens += sum(tokens.length for tokens in result)
+            return result
+
+    def _ids(self, texts: list[str], max_tokens: int) -> list[list[int]]:
+        if not texts:
+            return []
+        found = self.tokenizer(texts, truncation=True, max_length=max_tokens, return_attention_mask=False)
+        ids: list[list[int]] = found["input_ids"]
+        return ids
+
+    def _count_prompts(self, prompts: Sequence[str]) -> None:
+        """Put the lengths of `prompts` into `prompt_lengths`, which never holds many more than these."""
+        if len(self.prompt_lengths) > _PROMPTS_KEPT:
+            self.prompt_lengths.clear()
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.prompt_lengths]
+        encodings = self.tokenizer([_encodable(prompt) for prompt in new])["input_ids"] if new else []
+        for prompt, ids in zip(new, encodings, strict=True):
+            closing = bool(ids) and ids[-1] == self.tokenizer.eos_token_id
+            self.prompt_lengths[prompt] = len(ids) - closing if prompt else 0
+
+
+def load_saved_tokeniser(path: Path) -> Tokeniser:
+    """The tokenizer of a model folder that we wrote: its post-processor is set already.
+
+    A third of `load_tokeniser`'s time, which a person who searches waits for: AutoTokenizer reads and rebuilds a large
+    vocabulary several times.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    try:
+        settings = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        special = {
+            key: settings[key] for key in ("bos_token", "eos_token", "unk_token", "pad_token") if key in settings
+        }
+        # By file, not by object: an object would be copied, which takes longer than reading it.
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_file=str(path / "tokenizer.json"), padding_side="right", **special
+        )
+    except Exception as error:  # tokenizers raises plain Exception
+        raise InputError(
+            f"the tokenizer in {path} is damaged ({error}); export the model again from its run"
+        ) from error
+    return Tokeniser(tokenizer)
+
+
+def load_tokeniser(path: str | Path, *, append_eos: bool, apart: Prompts | None = None) -> Tokeniser:
+    """The tokenizer at `path`, set to put BOS in front (where the base does) and EOS behind (where asked).
+
+    `apart` are the prompts of a readout that leaves them out (see `model.tokenize.prompt_boundary`).
+
+    Raises:
+        InputError: there is no fast tokenizer, or no EOS or padding token where one is needed.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(transformer_folder(path), local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"model.base: cannot read a tokenizer at {path}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise InputError(f"model.base: the tokenizer at {path} is not a fast one (tokenizer.json is missing)")
+    if append_eos and tokenizer.eos_token_id is None:
+        raise InputError(
+            f"model.readout: it needs an EOS token, and the tokenizer at {path} has none; "
+            "choose one that needs none, such as mean"
+        )
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise InputError(f"model.base: the tokenizer at {path} has neither a padding nor an EOS token")
+        tokenizer.pad_token = tokenizer.eos_token
+    _set_special_tokens(tokenizer, append_eos)
+    if apart is not None:
+        count_prompts_without_closing_space(tokenizer, apart)
+    tokenizer.padding_side = "right"
+    # A multimodal base's tokenizer names its processor; saved with a text model, nobody could open it.
+    tokenizer._processor_class = None
+    tokenizer.init_kwargs.pop("processor_class", None)
+    return Tokeniser(tokenizer)
+
+
+def _set_special_tokens(tokenizer: PreTrainedTokenizerFast, append_eos: bool) -> None:
+    ids = tokenizer("a")["input_ids"]
+    bos = tokenizer.bos_token if ids and ids[0] == tokenizer.bos_token_id else None
+    eos = tokenizer.eos_token if append_eos else None
+    template = " ".join(part for part in (bos, "$A", eos) if part)
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in (bos, eos) if token]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=special)
+
+
+def _encodable(text: str) -> str:
+    """Lone surrogates cannot be UTF-8; they become question marks."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", errors="replace").decode("utf-8")
+    return text

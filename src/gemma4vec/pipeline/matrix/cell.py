@@ -1,0 +1,205 @@
+"""One cell of a matrix, in a process of its own: train, score on dev, score on the final suites.
+
+Every step leaves its result in the run folder and is skipped where it is there already.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.data.loading.load_rows import Loaded
+from gemma4vec.data.suites.retrieval import load_suite
+from gemma4vec.errors import WorkError
+from gemma4vec.evaluation.comparison.find_results import TRAINED
+from gemma4vec.evaluation.planning.stop_judge import judge
+from gemma4vec.evaluation.results.result import Result, load_result
+from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel
+from gemma4vec.evaluation.scoring.evaluate import evaluate
+from gemma4vec.ledger.recording import drop_by_rule
+from gemma4vec.ledger.records import SHARE
+from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.model.bases.resolve import resolve_base
+from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.pipeline.matrix.cost import flops_per_token, rows_hash
+from gemma4vec.recipe.schema import Recipe
+from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
+from gemma4vec.training.loop import Evaluate
+from gemma4vec.training.preflight import refuse_early
+from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
+from gemma4vec.training.tasks.make_task import data_seed
+
+Say = Callable[[str], None]
+STOPPED = "stopped"  # the event
+
+
+class StoppedError(WorkError):
+    """The rule that was given beforehand ends this training."""
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """What a cell's process is to do.
+
+    Attributes:
+        run: the run folder.
+        dev, final: folders of suites; `final` is empty where only the dev score is wanted.
+        metric: what the stop rule compares.
+        margin: how far below the control the stop rule lets a cell be; None: no rule.
+        control: the control's run folder, for the stop rule.
+        at_end: the rule looks at the end of training, not during it.
+        save: write the merged model, and evaluate it on the final suites.
+    """
+
+    run: str
+    dev: list[str]
+    final: list[str]
+    metric: str
+    margin: float | None = None
+    control: str | None = None
+    at_end: bool = False
+    save: bool = False
+
+
+def run_cell(job: CellJob, say: Say) -> None:
+    """Take all steps of `job` that its run has not taken yet.
+
+    Raises:
+        StoppedError: by the rule; noted as an event. InputError, WorkError: as training and evaluation.
+    """
+    run = RunFolder.open(Path(job.run))
+    if run.events(STOPPED):
+        raise StoppedError(str(run.events(STOPPED)[-1]["reason"]))
+    with recorded(run):
+        _steps(job, run, say)
+
+
+def _steps(job: CellJob, run: RunFolder, say: Say) -> None:
+    recipe = recipe_of(run)
+    trainer: Trainer | None = None
+    if not _trained(run, recipe):
+        trainer = _train(job, run, recipe, say)
+    if _missing(run, job.dev) or (_missing(run, job.final) and not job.save):
+        trainer = trainer or _reopened(run, recipe, say)
+        _evaluate_all(run, trainer.embedder(TRAINED), job.dev if job.save else [*job.dev, *job.final], say)
+    if job.at_end:
+        _end_where_too_far_below(job, run)
+    if job.save and job.final and _missing(run, job.final):
+        if not (run.model / "gemma4vec.json").exists():
+            (trainer or Trainer(run, resolve_base(recipe.model.base, notice=say), say)).save()
+        del trainer
+        _evaluate_all(run, Embedder.load(run.path, notice=say), job.final, say)
+
+
+def _train(job: CellJob, run: RunFolder, recipe: Recipe, say: Say) -> Trainer:
+    base = resolve_base(recipe.model.base, notice=say)
+    loaded = [load_data(run, recipe, number, say) for number in range(len(recipe.stages))]
+    refuse_early(recipe, base.path, loaded, say)
+    trainer = Trainer(run, base, say)
+    for number, stage in enumerate(recipe.stages):
+        _note_cost(run, trainer, recipe, number, loaded[number])
+        trainer.train(number, loaded[number], _rule(job, run, trainer, stage.evaluation.at_shares))
+        # What a checkpoint was kept for beside the last one: a best score, which this matrix does not look for.
+        shutil.rmtree(run.checkpoints / f"{number}-{stage.name}" / "best", ignore_errors=True)
+    return trainer
+
+
+def _note_cost(run: RunFolder, trainer: Trainer, recipe: Recipe, number: int, loaded: Loaded) -> None:
+    stage = recipe.stages[number]
+    contrast = stage.task.kind == "contrast"
+    run.event(
+        "cell",
+        stage=number,
+        contrast=contrast,
+        rows_hash=rows_hash(loaded.rows, stage, data_seed(recipe, number)) if contrast else None,
+        flops_per_token=flops_per_token(trainer.built.encoder, recomputed=stage.layout.gradient_checkpointing is True),
+    )
+
+
+def _rule(job: CellJob, run: RunFolder, trainer: Trainer, shares: Sequence[float]) -> Evaluate | None:
+    """What the loop asks at the rule's share of the budget: scores on dev, and stops where the control is far above."""
+    if not shares:
+        return None
+
+    def look() -> tuple[float, dict[str, Any]]:
+        results = _evaluate_all(run, trainer.embedder(SHARE), job.dev, print, name=SHARE)
+        score = sum(result.mean[job.metric] for result in results) / len(results)
+        fields: dict[str, Any] = {"suite": results[0].suite, job.metric: score}
+        reason = _too_far_below(job, results, SHARE)
+        if reason:
+            raise _stopped(run, reason, **fields)
+        return score, fields
+
+    return look
+
+
+def _end_where_too_far_below(job: CellJob, run: RunFolder) -> None:
+    results = [load_result(run.evaluation(TRAINED, load_suite(Path(path)).name)) for path in job.dev]
+    reason = _too_far_below(job, results, TRAINED)
+    if reason:
+        raise _stopped(run, reason)
+
+
+def _too_far_below(job: CellJob, ours: list[Result], name: str) -> str | None:
+    """Why the rule ends this recipe's rate; None where it does not, or where the control has no such scores.
+
+    `name`: in the control's `evals/`, the scores at the same share of the budget.
+    """
+    if job.control is None or job.margin is None:
+        return None
+    folders = [RunFolder(Path(job.control)).evaluation(name, result.suite) for result in ours]
+    if not all((folder / "metrics.json").is_file() for folder in folders):
+        return None
+    rule = judge(ours, [load_result(folder) for folder in folders], job.metric, -job.margin)
+    if not rule.stop:
+        return None
+    return (
+        f"{job.metric} on dev is {rule.interval.mean:+.4f} from the control at the same share of the budget, and "
+        f"the upper end of its 95% interval, {rule.interval.high:+.4f}, is below -{job.margin:g}"
+    )
+
+
+def _stopped(run: RunFolder, reason: str, **fields: Any) -> StoppedError:
+    """Note that the rule ended a training, in the run and as a decision in the ledger."""
+    run.event(STOPPED, reason=reason, **fields)
+    drop_by_rule(run, reason)
+    return StoppedError(reason)
+
+
+def _trained(run: RunFolder, recipe: Recipe) -> bool:
+    finished = {event["stage"] for event in run.events("stage_finished")}
+    return finished >= set(range(len(recipe.stages)))
+
+
+def _reopened(run: RunFolder, recipe: Recipe, say: Say) -> Trainer:
+    """The trained model again, from the last checkpoint: the very weights that training ended with."""
+    trainer = Trainer(run, resolve_base(recipe.model.base, notice=say), say)
+    trainer.built.load_trained(trained_weights(_last_checkpoint(run, recipe)))
+    return trainer
+
+
+def _last_checkpoint(run: RunFolder, recipe: Recipe) -> Path:
+    number = len(recipe.stages) - 1
+    checkpoint = latest_checkpoint(run.checkpoints / f"{number}-{recipe.stages[number].name}")
+    if checkpoint is None:
+        raise WorkError(f"{run.path} is trained but its checkpoint is gone; delete the folder to train it again")
+    return checkpoint
+
+
+def _missing(run: RunFolder, suites: Sequence[str]) -> bool:
+    return any(not (run.evaluation(TRAINED, load_suite(Path(path)).name) / "metrics.json").exists() for path in suites)
+
+
+def _evaluate_all(
+    run: RunFolder, model: EmbeddingModel, suites: Sequence[str], say: Say, name: str = TRAINED
+) -> list[Result]:
+    results = []
+    for path in suites:
+        suite = load_suite(Path(path))
+        folder = run.evaluation(name, suite.name)
+        if not (folder / "metrics.json").exists() or name == SHARE:
+            result = evaluate(model, suite, folder, name=name)
+            say(f"{suite.name}: nDCG@10 {result.mean['ndcg@10']:.4f}")
+        results.append(load_result(folder))
+    return results

@@ -1,0 +1,308 @@
+"""From a matrix file to its cells, and from what is done to what comes next.
+
+A *variant* is a recipe with a base and one label of each axis. A *cell* is a variant with a learning rate and a seed:
+one run folder. What comes next is a pure function of the plan and of what is on disk, so a matrix that was killed goes
+on by asking again.
+"""
+
+import itertools
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.errors import InputError
+from gemma4vec.ledger.run_folder import slug
+from gemma4vec.pipeline.matrix.state import Cell, Record
+from gemma4vec.recipe.load import dump_recipe, read_text, read_tree, validate
+from gemma4vec.recipe.matrix import Entry, Matrix
+from gemma4vec.recipe.schema import Recipe
+
+SHIPPED = Path(__file__).resolve().parents[4] / "recipes"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A recipe with a base and one label of each axis; `overrides` are all changes to the recipe's file."""
+
+    name: str
+    recipe: str
+    base: str | None
+    axes: dict[str, str]
+    file: Path
+    overrides: tuple[str, ...]
+
+    def build(self, matrix: Matrix, rate: float | None, seed: int, *, search: bool = False) -> Recipe:
+        """The recipe of a cell; `search`: with the rows of the search of learning rates.
+
+        Raises:
+            InputError: an unknown key or a wrong value.
+        """
+        text, where = read_text(self.file, "recipe"), f"recipe {self.name} ({self.file})"
+        rows = matrix.search.rows if search and matrix.search else matrix.budget.rows
+        shares = [matrix.stop.after_share] if matrix.stop and matrix.stop.after_share else []
+        changes = [
+            *self.overrides,
+            f"name={json.dumps(slug(self.name))}",
+            f"seed={seed}",
+            f"stages.*.budget={{rows: {rows}}}",
+            "stages.*.evaluation.every_steps=null",
+            "stages.*.evaluation.export=last",
+            "stages.*.evaluation.stop=null",  # the matrix has a rule of its own
+            "stages.*.evaluation.beside=false",
+            f"stages.*.evaluation.at_shares={shares}",
+        ]
+        if rate is not None:
+            changes.append(f"stages.*.optimiser.learning_rate={rate!r}")
+        stages = _contrast_stages(read_tree(text, where))
+        spelled_out = [one for change in changes for one in _at_each_stage(change, stages)]
+        return validate(Recipe, read_tree(text, where, spelled_out), where)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do next: train a cell and score it on dev, and on the final suites where `final`."""
+
+    cell: Cell
+    final: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a matrix consists of; `controls` names each variant's control."""
+
+    matrix: Matrix
+    variants: dict[str, Variant]
+    controls: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rates(self) -> tuple[float | None, ...]:
+        """The learning rates that each variant is given."""
+        return self.matrix.learning_rates or (None,)
+
+    @property
+    def searching(self) -> bool:
+        """Whether learning rates are chosen by cells of their own, at part of the budget."""
+        return self.matrix.search is not None and len(self.rates) > 1
+
+    def grid(self, variant: str) -> list[Cell]:
+        """The cells among which a variant's learning rate is chosen."""
+        return [Cell(variant, rate, self.matrix.seeds[0], self.searching) for rate in self.rates]
+
+    def recipe(self, cell: Cell) -> Recipe:
+        """The recipe of a cell."""
+        return self.variants[cell.variant].build(self.matrix, cell.rate, cell.seed, search=cell.search)
+
+
+def make_plan(matrix: Matrix, beside: Path) -> Plan:
+    """Read every recipe of a matrix; relative files are looked for in the folder `beside` first.
+
+    Raises:
+        InputError: a recipe is missing or wrong, the control is none of them, or recipes would see different rows.
+    """
+    found = [variant for entry in matrix.recipes for variant in _variants(matrix, entry, beside)]
+    controls = {variant.name: _control_of(variant, found, matrix.control) for variant in found}
+    # Controls first: the stop rule compares with them.
+    ordered = sorted(found, key=lambda variant: variant.name not in controls.values())
+    plan = Plan(matrix, {variant.name: variant for variant in ordered}, controls)
+    for name in plan.variants:
+        recipe = plan.recipe(plan.grid(name)[0])
+        if not any(stage.task.kind == "contrast" for stage in recipe.stages):
+            raise InputError(f"recipe {name} has no contrast stage, so there is nothing to compare")
+        if matrix.equal_rows:
+            _check_equal_rows(recipe, plan.recipe(plan.grid(controls[name])[0]), name, controls[name])
+    return plan
+
+
+def chosen(plan: Plan, variant: str, records: Mapping[str, Record]) -> Cell | None:
+    """The cell that stands for a variant: the first seed at the rate with the best dev score; None where none is."""
+    best = best_of_grid(plan, variant, records)
+    return None if best is None else replace(best, search=False)
+
+
+def best_of_grid(plan: Plan, variant: str, records: Mapping[str, Record]) -> Cell | None:
+    """The cell with the best dev score of a variant's grid; None while or where there is none."""
+    scored = [cell for cell in plan.grid(variant) if _usable(records.get(cell.key))]
+    return max(scored, key=lambda cell: records[cell.key].dev or 0.0, default=None)
+
+
+def next_job(plan: Plan, records: Mapping[str, Record], left_out: Collection[str] = ()) -> Job | None:
+    """What comes next; `left_out` are keys of cells that are not to be run now. None: all is done."""
+    return next((job for job in open_jobs(plan, records) if job.cell.key not in left_out), None)
+
+
+def open_jobs(plan: Plan, records: Mapping[str, Record]) -> Iterator[Job]:
+    """Everything that is not done, as far as it is known now: what the best are is known later."""
+    for job in _jobs(plan, records):
+        record = records.get(job.cell.key)
+        if record is None or not (record.ended or (record.trained and not job.final)):
+            yield job
+
+
+def expected_cells(plan: Plan, records: Mapping[str, Record]) -> list[tuple[str, str, float | None, int, str]]:
+    """(key, variant, rate, seed, why) of every cell in its order, as far as it is known; where the choice of a learning
+    rate or of the best recipes is still open, placeholders stand for it."""
+    found = {job.cell.key: (job.cell.variant, job.cell.rate, job.cell.seed, job.why) for job in _jobs(plan, records)}
+    undecided = [variant for variant in plan.variants if not _complete(plan, variant, records)]
+    if plan.searching:
+        for variant in undecided:
+            found[f"{variant}, whole budget"] = (variant, None, plan.matrix.seeds[0], "whole budget, at the best rate")
+    for seed in plan.matrix.seeds[1:]:
+        for variant in undecided:
+            if chosen(plan, variant, records) is None:
+                found[f"{variant}, seed {seed}"] = (variant, None, seed, "seed, at the chosen rate")
+    top = plan.matrix.top
+    if top is not None and undecided:
+        controls = [name for name in dict.fromkeys(plan.controls.values()) if not chosen(plan, name, records)]
+        for seed in [seed for seed in top.seeds if seed not in plan.matrix.seeds]:
+            for place in range(1, top.count + 1):
+                found[f"top {place}, seed {seed}"] = (f"top {place}", None, seed, "seed of the top")
+            for control in controls:
+                found[f"{control}, seed {seed}"] = (control, None, seed, "control, unless it is one of the top")
+    return [(key, *cell) for key, cell in found.items()]
+
+
+def _jobs(plan: Plan, records: Mapping[str, Record]) -> Iterator[Job]:
+    """Every job in its order. Each variant's grid is followed by its final evaluation, so that a matrix which is cut
+    short has whole rows; then come the further seeds of all, then those of the best."""
+    single = len(plan.rates) == 1
+    for variant in plan.variants:
+        for cell in plan.grid(variant):
+            yield Job(cell, single, "train" if single else "learning rate")
+        best = chosen(plan, variant, records)
+        if not single and best is not None and _complete(plan, variant, records):
+            yield Job(best, True, "whole budget" if plan.searching else "final")
+    for seed in plan.matrix.seeds[1:]:
+        for variant in plan.variants:
+            yield from _more(plan, variant, seed, records, "seed")
+    if plan.matrix.top is not None:
+        names = top_variants(plan, records)
+        for seed in plan.matrix.top.seeds:
+            for variant in names:
+                yield from _more(plan, variant, seed, records, "seed of the top")
+
+
+def top_variants(plan: Plan, records: Mapping[str, Record]) -> list[str]:
+    """The best variants by the dev score of their chosen cells, and the controls, in the plan's order."""
+    assert plan.matrix.top is not None
+    scores = {}
+    for variant in plan.variants:
+        cell = chosen(plan, variant, records)
+        if cell is not None and _usable(records.get(cell.key)):
+            scores[variant] = records[cell.key].dev or 0.0
+    best = sorted(scores, key=lambda variant: -scores[variant])
+    wanted = {*best[: plan.matrix.top.count], *plan.controls.values()}
+    return [variant for variant in plan.variants if variant in wanted]
+
+
+def _more(plan: Plan, variant: str, seed: int, records: Mapping[str, Record], why: str) -> Iterator[Job]:
+    best = chosen(plan, variant, records)
+    if best is not None:
+        yield Job(Cell(variant, best.rate, seed), True, why)
+
+
+def _complete(plan: Plan, variant: str, records: Mapping[str, Record]) -> bool:
+    """Whether no cell of the grid can still change which is the best."""
+    return all((record := records.get(cell.key)) and (record.ended or record.trained) for cell in plan.grid(variant))
+
+
+def _usable(record: Record | None) -> bool:
+    return record is not None and record.dev is not None and record.status != "stopped"
+
+
+def _variants(matrix: Matrix, entry: Entry, beside: Path) -> list[Variant]:
+    axes = {name: axis for name, axis in matrix.axes.items() if axis.recipes is None or entry.name in axis.recipes}
+    file = _find(entry.recipe, beside)
+    found = []
+    for base in matrix.bases:
+        for labels in itertools.product(*(axis.values for axis in axes.values())):
+            picked = dict(zip(axes, labels, strict=True))
+            name = " ".join([entry.name, *(f"{axis}={label}" for axis, label in picked.items())])
+            if len(matrix.bases) > 1:
+                name += f" @{Path(base).name if base else 'own base'}"
+            changes = [*matrix.overrides, *entry.overrides]
+            changes += [change for axis, label in picked.items() for change in axes[axis].values[label]]
+            changes += [f"model.base={json.dumps(base, ensure_ascii=False)}"] if base else []
+            found.append(Variant(name, entry.name, base, picked, file, tuple(changes)))
+    return found
+
+
+def _find(spec: str, beside: Path) -> Path:
+    """A recipe's file."""
+    names = [spec] if spec.endswith((".yaml", ".yml")) else [spec, f"{spec}.yaml"]
+    for folder in (beside, Path(), SHIPPED):
+        for name in names:
+            if (folder / name).is_file():
+                return (folder / name).resolve()
+    raise InputError(
+        f"recipes: there is no recipe {spec!r}: neither beside the matrix file, nor here, nor in {SHIPPED}"
+    )
+
+
+def _control_of(variant: Variant, variants: Sequence[Variant], control: str) -> str:
+    """The variant that `variant` is compared with: the one named, or the named recipe on the same base."""
+    named = [one for one in variants if one.name == control] or [one for one in variants if one.recipe == control]
+    named = [one for one in named if one.base == variant.base] or named
+    if len(named) == 1:
+        return named[0].name
+    if not named:
+        raise InputError(f"control: {control!r} is none of {', '.join(one.name for one in variants)}")
+    raise InputError(
+        f"control: {control!r} has {len(named)} variants; name one: {', '.join(one.name for one in named)}"
+    )
+
+
+def rows_settings(recipe: Recipe) -> list[dict[str, Any]]:
+    """What decides, besides the seed, which rows a recipe sees in which order, by contrast stage
+    (`data.batching.batches`)."""
+    return [
+        {
+            "data": [source.model_dump(mode="json") for source in stage.data],
+            "batch.rows": stage.batch.rows,
+            "batch.accumulate": stage.batch.accumulate,
+            "batch.group_rows": stage.batch.group_rows,
+            "budget": stage.budget.model_dump(mode="json"),
+        }
+        for stage in recipe.stages
+        if stage.task.kind == "contrast"
+    ]
+
+
+def _check_equal_rows(recipe: Recipe, control: Recipe, name: str, control_name: str) -> None:
+    ours, theirs = rows_settings(recipe), rows_settings(control)
+    if len(ours) != len(theirs):
+        raise InputError(f"recipe {name} has {len(ours)} contrast stages and {control_name} {len(theirs)}: " + _UNEQUAL)
+    for mine, other in zip(ours, theirs, strict=True):
+        for key in mine:
+            if mine[key] != other[key]:
+                raise InputError(
+                    f"recipe {name} has {key} {json.dumps(mine[key])[:120]} and the control {control_name} "
+                    f"{json.dumps(other[key])[:120]}: {_UNEQUAL}"
+                )
+
+
+_UNEQUAL = "not the same rows; set it for all in overrides (stages.*.KEY=VALUE), or say equal_rows: false"
+
+
+def _contrast_stages(tree: Mapping[str, Any]) -> list[int]:
+    """Numbers of the contrast stages of a recipe that is not validated yet."""
+    stages = tree.get("stages")
+    kinds = [
+        ((stage.get("task") or {}).get("kind", "contrast") if isinstance(stage, dict) else "contrast")
+        for stage in (stages if isinstance(stages, list) else [])
+    ]
+    return [number for number, kind in enumerate(kinds) if kind == "contrast"]
+
+
+def _at_each_stage(change: str, stages: Sequence[int]) -> list[str]:
+    """`stages.*.KEY=VALUE` for each contrast stage; other changes as they are."""
+    if not change.startswith("stages.*."):
+        return [change]
+    return [change.replace("stages.*.", f"stages.{number}.", 1) for number in stages]
+
+
+def variant_texts(plan: Plan) -> dict[str, str]:
+    """Each variant's recipe as YAML, without its learning rates: what must not change while a matrix goes on."""
+    return {name: dump_recipe(variant.build(plan.matrix, None, 0)) for name, variant in plan.variants.items()}

@@ -1,0 +1,313 @@
+"""Run a matrix: one cell after the other, each in a process of its own, until all that was planned is done.
+
+Two runs never train at the same time: on one processor they would only make each other's minutes meaningless.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from gemma4vec.data.suites.retrieval import load_suite
+from gemma4vec.errors import InputError
+from gemma4vec.evaluation.comparison.find_results import TRAINED
+from gemma4vec.evaluation.results.result import METRICS_FILE
+from gemma4vec.ledger.run_folder import EVENTS, RunFolder
+from gemma4vec.pipeline.matrix.cell import STOPPED, CellJob
+from gemma4vec.pipeline.matrix.plan import Job, Plan, best_of_grid, next_job, open_jobs, variant_texts
+from gemma4vec.pipeline.matrix.references import open_references, seconds_of
+from gemma4vec.pipeline.matrix.state import Cell, MatrixFolder, Record
+from gemma4vec.pipeline.matrix.suites import freeze_suites
+from gemma4vec.pipeline.matrix.table import summarise
+from gemma4vec.pipeline.matrix.worker import INTERRUPTED_CODE, STOPPED_CODE, Worker, explain_code
+from gemma4vec.pipeline.matrix.write import write_results
+from gemma4vec.training.run import start_run
+
+_TAIL_BYTES = 16_384  # enough of a run's events for its last step
+_KEEP_SECONDS = 10.0  # between two notes of the time that a running cell has taken
+
+
+@dataclass(frozen=True)
+class View:
+    """What a person sees of a cell."""
+
+    cell: Cell
+    state: str
+    why: str = ""
+    step: int | None = None
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    dev: float | None = None
+    minutes: float = 0.0
+
+
+class Watch(Protocol):
+    """Shows a matrix while it runs."""
+
+    def show(self, views: list[View]) -> None:
+        """All cells that are known, in the plan's order; called about once a second."""
+
+    def say(self, text: str) -> None:
+        """A remark."""
+
+
+@dataclass
+class _Going:
+    """A matrix that is under way."""
+
+    plan: Plan
+    folder: MatrixFolder
+    records: dict[str, Record]
+    watch: Watch
+    dev: list[Path]
+    final: list[Path]
+    worker: Worker
+    left_out: dict[str, str] = field(default_factory=dict)  # cell key -> why it is not run now
+
+
+def run_matrix(plan: Plan, out: Path, watch: Watch, *, retry: bool = False, table_only: bool = False) -> dict[str, Any]:
+    """Do what is not done yet, and write results.json, results.md and results.csv to `out`; gives the results.
+
+    Args:
+        plan: of `make_plan`.
+        out: the matrix's folder; what is finished there is kept.
+        watch: shows how it goes.
+        retry: run failed cells again.
+        table_only: run nothing, write the table of what is there.
+
+    Raises:
+        InputError: `out` belongs to another matrix, or to one that is running; a suite is malformed.
+    """
+    folder = MatrixFolder(out.resolve())
+    with _alone(folder):
+        new = folder.agree(plan.matrix, variant_texts(plan))
+        if new:
+            watch.say(f"new in this matrix: {', '.join(new)}")
+        records = folder.records()
+        if retry:
+            for key in [key for key, record in records.items() if record.status == "failed"]:
+                _try_again(folder, records, key)
+        dev, final = freeze_suites(plan, folder, watch.say)
+        going = _Going(plan, folder, records, watch, dev, final, Worker(folder.path / "logs" / "worker.log"))
+        try:
+            if not table_only:
+                _run_references(going)
+            while not table_only and (job := next_job(plan, records, going.left_out)):
+                reason = _does_not_fit(going, job)
+                if reason:
+                    going.left_out[job.cell.key] = reason
+                else:
+                    _run(going, job)
+        finally:
+            going.worker.close()
+        waiting = [(job, going.left_out.get(job.cell.key, "not run yet")) for job in open_jobs(plan, records)]
+        results = summarise(plan, folder, records, waiting)
+        write_results(results, folder.path)
+        return results
+
+
+@contextlib.contextmanager
+def _alone(folder: MatrixFolder) -> Iterator[None]:
+    """Hold the folder: a second matrix in it would train the same cells."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.path / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(f"{folder.path} is in use by a matrix that is running; wait for it, or use --out") from error
+
+
+def _try_again(folder: MatrixFolder, records: dict[str, Record], key: str) -> None:
+    """A failed cell goes on where it failed; its run folder resumes."""
+    record = records[key]
+    record.status, record.reason = ("running" if record.dev is None else "trained"), ""
+    folder.write(key, record)
+
+
+def _does_not_fit(going: _Going, job: Job) -> str | None:
+    """Why a job is left out, where the matrix has a limit; None where it fits or none like it was timed yet."""
+    limit = going.plan.matrix.minutes
+    if limit is None:
+        return None
+    spent = (sum(record.seconds for record in going.records.values()) + seconds_of(going.folder)) / 60.0
+    alike = [
+        (record.variant == job.cell.variant, seconds)
+        for record in going.records.values()
+        for final, seconds in record.jobs
+        if final == _key_of(job)
+    ]
+    own = [seconds for same, seconds in alike if same] or [seconds for _, seconds in alike]
+    expected = fmean(own) / 60.0 if own else 0.0
+    if spent < limit and spent + expected <= limit:
+        return None
+    return f"{spent:.1f} of {limit:g} minutes are spent and it would take about {expected:.1f}"
+
+
+def _key_of(job: Job) -> str:
+    """Which jobs take about the same time."""
+    if job.cell.search or job.why == "final":
+        return "search" if job.cell.search else "final"
+    return f"train{' and final' if job.final else ''}"
+
+
+def _run(going: _Going, job: Job) -> None:
+    """One job from its start to its record."""
+    key = job.cell.key
+    record = going.records.get(key) or _begin(going, job.cell)
+    run = RunFolder(going.folder.path / record.run)
+    before, started, kept = record.seconds, time.monotonic(), time.monotonic()
+
+    def look() -> None:
+        nonlocal kept
+        record.seconds = before + time.monotonic() - started
+        if time.monotonic() - kept > _KEEP_SECONDS:
+            kept = time.monotonic()
+            going.folder.write(key, record)
+        going.watch.show(views(going.plan, going.folder, going.records, job))
+
+    going.worker.start(_cell_job(going, job, run), going.folder.log(key))
+    code = _wait(going.worker, look)
+    record.seconds = before + time.monotonic() - started
+    _note(going, job, record, run, code, time.monotonic() - started)
+    going.watch.show(views(going.plan, going.folder, going.records, None))
+
+
+def _wait(worker: Worker, look: Callable[[], None]) -> int:
+    """The exit code of the worker's job; `look` is called about once a second meanwhile.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, here or in the job, which has kept its last step then.
+    """
+    try:
+        while (code := worker.poll(1.0)) is None:
+            look()
+    except KeyboardInterrupt:
+        worker.interrupt()
+        raise
+    if code == INTERRUPTED_CODE:
+        raise KeyboardInterrupt
+    return code
+
+
+def _run_references(going: _Going) -> None:
+    """The rows that recipes are read against, as far as they are not there yet; a failure is a remark."""
+    for job in open_references(going.plan, going.folder, [*going.dev, *going.final]):
+        going.watch.say(f"reference {job.name}")
+        log = going.folder.log(f"reference-{Path(job.out).name}")
+        going.worker.start(job, log)
+        code = _wait(going.worker, lambda: None)
+        if code:
+            going.watch.say(f"reference {job.name} failed: {explain_code(code, log)}")
+
+
+def _begin(going: _Going, cell: Cell) -> Record:
+    run = start_run(going.plan.recipe(cell), going.folder.runs)
+    record = Record(
+        cell.variant, cell.rate, cell.seed, str(run.path.relative_to(going.folder.path)), search=cell.search
+    )
+    going.records[cell.key] = record
+    going.folder.write(cell.key, record)
+    return record
+
+
+def _cell_job(going: _Going, job: Job, run: RunFolder) -> CellJob:
+    matrix = going.plan.matrix
+    control = _stop_control(going, job) if matrix.stop else None
+    return CellJob(
+        run=str(run.path),
+        dev=[str(path) for path in going.dev],
+        final=[str(path) for path in going.final] if job.final else [],
+        metric=matrix.metric,
+        margin=(matrix.stop.margin or matrix.smallest_effect) if control and matrix.stop else None,
+        control=control,
+        at_end=job.cell.search,
+        save=matrix.save_models,
+    )
+
+
+def _stop_control(going: _Going, job: Job) -> str | None:
+    """Run folder of the control's chosen cell, where the stop rule applies: in the grid, and not to controls.
+
+    Later seeds of a recipe are never stopped: a table that lost a recipe's worst seeds would flatter it.
+    """
+    plan = going.plan
+    if job.cell.variant in plan.controls.values() or job.cell not in plan.grid(job.cell.variant):
+        return None
+    cell = best_of_grid(plan, plan.controls[job.cell.variant], going.records)
+    return None if cell is None else str(going.folder.path / going.records[cell.key].run)
+
+
+def _note(going: _Going, job: Job, record: Record, run: RunFolder, code: int, seconds: float) -> None:
+    """Keep how a job ended."""
+    record.jobs.append([_key_of(job), seconds])
+    if code == 0:
+        record.dev = fmean(_score(run, path, going.plan.matrix.metric) for path in going.dev)
+        record.status = "done" if job.final else "trained"
+    elif code == STOPPED_CODE:
+        record.status, record.reason = "stopped", str(run.events(STOPPED)[-1]["reason"])
+        if record.search:  # trained to its end
+            record.dev = fmean(_score(run, path, going.plan.matrix.metric) for path in going.dev)
+    else:
+        record.status, record.reason = "failed", explain_code(code, going.folder.log(job.cell.key))
+    going.folder.write(job.cell.key, record)
+
+
+def _score(run: RunFolder, suite: Path, metric: str) -> float:
+    file = run.evaluation(TRAINED, load_suite(suite).name) / METRICS_FILE
+    return float(json.loads(file.read_text(encoding="utf-8"))["mean"][metric])
+
+
+def views(plan: Plan, folder: MatrixFolder, records: dict[str, Record], running: Job | None) -> list[View]:
+    """How every known cell stands, in the plan's order."""
+    cells = {cell.key: cell for variant in plan.variants for cell in plan.grid(variant)}
+    cells |= {job.cell.key: job.cell for job in open_jobs(plan, records)}
+    for key, record in records.items():
+        cells.setdefault(key, record.cell)
+    found = []
+    for key, cell in cells.items():
+        known = records.get(key)
+        if known is None:
+            found.append(View(cell, "waiting"))
+            continue
+        now = running is not None and running.cell.key == key
+        state = (
+            (running.why if running and now else "interrupted") if known.status == "running" or now else known.status
+        )
+        step = last_step(folder.path / known.run) if now else {}
+        found.append(
+            View(
+                cell,
+                state,
+                known.reason,
+                step.get("step"),
+                step.get("loss"),
+                step.get("tokens_per_second"),
+                known.dev,
+                known.seconds / 60.0,
+            )
+        )
+    return found
+
+
+def last_step(run: Path) -> dict[str, Any]:
+    """The last step event of a run, read from the end of its events; empty where there is none."""
+    file = run / EVENTS
+    if not file.is_file():
+        return {}
+    with file.open("rb") as stream:
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL_BYTES))
+        lines = stream.read().split(b"\n")
+    for line in reversed(lines):
+        if b'"event": "step"' in line:
+            try:
+                return dict(json.loads(line))
+            except ValueError:
+                continue  # being written, or cut by where the tail begins
+    return {}

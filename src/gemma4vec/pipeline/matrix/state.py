@@ -1,0 +1,183 @@
+"""A matrix on disk: `matrix.yaml`, one record a cell in `cells/`, run folders in `runs/`, frozen suites in `suites/`.
+
+Records are small and written atomically, so that a matrix killed at any moment knows what was finished.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from gemma4vec.errors import InputError
+from gemma4vec.files import atomic_write, sha256_text, write_json
+from gemma4vec.ledger.run_folder import slug
+from gemma4vec.recipe.matrix import Matrix, dump_matrix
+
+Status = Literal["running", "trained", "done", "failed", "stopped"]
+
+# What may change while a matrix goes on: more of it, never what the finished cells were measured by.
+MAY_CHANGE = {
+    "hypothesis",
+    "recipes",
+    "bases",
+    "axes",
+    "learning_rates",
+    "seeds",
+    "top",
+    "minutes",
+    "variables",
+    "references",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a variant, a learning rate (None: the recipe's own) and a seed; `search`: to choose the rate alone."""
+
+    variant: str
+    rate: float | None
+    seed: int
+    search: bool = False
+
+    @property
+    def key(self) -> str:
+        """A file name of its own."""
+        marks = (self.variant, repr(self.rate), str(self.seed), *(["search"] if self.search else []))
+        rate = "" if self.rate is None else f"-lr{self.rate:g}"
+        word = "-search" if self.search else ""
+        return f"{slug(self.variant)}{rate}{word}-seed{self.seed}-{sha256_text(*marks)[:6]}"
+
+
+@dataclass
+class Record:
+    """What is known about a cell.
+
+    Attributes:
+        run: its run folder, relative to the matrix's.
+        dev: mean dev score of the trained model; None before it is known.
+        seconds: wall seconds spent in all; `jobs` has those of each job, as [final, seconds].
+        reason: why it failed or was stopped, in one line.
+        search: trained with the rows of the search alone.
+    """
+
+    variant: str
+    rate: float | None
+    seed: int
+    run: str
+    status: Status = "running"
+    dev: float | None = None
+    seconds: float = 0.0
+    jobs: list[list[Any]] = field(default_factory=list)
+    reason: str = ""
+    search: bool = False
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that it is about."""
+        return Cell(self.variant, self.rate, self.seed, self.search)
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more is to be done: finished, failed, or stopped by the rule."""
+        return self.status in ("done", "failed", "stopped")
+
+    @property
+    def trained(self) -> bool:
+        """Trained and scored on dev."""
+        return self.dev is not None and self.status in ("trained", "done")
+
+
+@dataclass(frozen=True)
+class MatrixFolder:
+    """Where a matrix stands."""
+
+    path: Path
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the run folders."""
+        return self.path / "runs"
+
+    @property
+    def suites(self) -> Path:
+        """Folder of the frozen suites."""
+        return self.path / "suites"
+
+    def log(self, key: str) -> Path:
+        """What a cell's process printed."""
+        return self.path / "logs" / f"{key}.log"
+
+    def records(self) -> dict[str, Record]:
+        """Records of all cells that were ever begun, by key.
+
+        Raises:
+            InputError: one is damaged.
+        """
+        found = {}
+        for file in sorted((self.path / "cells").glob("*.json")):
+            try:
+                found[file.stem] = Record(**json.loads(file.read_text(encoding="utf-8")))
+            except (ValueError, TypeError) as error:
+                raise InputError(f"{file} is damaged ({error}); delete it to run this cell again") from error
+        return found
+
+    def write(self, key: str, record: Record) -> None:
+        """Keep a cell's record."""
+        write_json(self.path / "cells" / f"{key}.json", asdict(record))
+
+    def suite_list(self, role: str) -> list[dict[str, Any]]:
+        """Name, folder and sizes of the frozen dev or final suites."""
+        every = json.loads((self.path / "suites.json").read_text(encoding="utf-8"))
+        return [{"name": name, **suite} for name, suite in every.items() if suite["role"] == role]
+
+    def agree(self, matrix: Matrix, variants: dict[str, str]) -> list[str]:
+        """Refuse a matrix that contradicts the one this folder was started with, else keep it; names what is new.
+
+        Raises:
+            InputError: something changed that finished cells depend on.
+        """
+        new = []
+        if (self.path / "matrix.yaml").is_file():
+            before = yaml.safe_load((self.path / "matrix.yaml").read_text(encoding="utf-8"))
+            now = yaml.safe_load(dump_matrix(matrix))
+            for key in now:
+                if key not in MAY_CHANGE and now[key] != before.get(key):
+                    raise InputError(
+                        f"{key} was {_short(before.get(key))} when {self.path} was started and is now "
+                        f"{_short(now[key])}; put it back, or use another --out"
+                    )
+            old = json.loads((self.path / "variants.json").read_text(encoding="utf-8"))
+            for name, text in variants.items():
+                if name not in old:
+                    new.append(name)
+                elif old[name] != text:
+                    raise InputError(
+                        f"recipe {name} changed since {self.path} was started ({_first_difference(old[name], text)}); "
+                        "put it back, give it another name, or use another --out"
+                    )
+            variants = old | variants
+        write_json(self.path / "variants.json", variants)
+        with atomic_write(self.path / "matrix.yaml") as stream:
+            stream.write(dump_matrix(matrix))
+        return new
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _first_difference(before: str, now: str) -> str:
+    old, new = _flat(yaml.safe_load(before)), _flat(yaml.safe_load(now))
+    key = next(key for key in [*new, *old] if old.get(key) != new.get(key))
+    return f"{key}: {_short(old.get(key))} before, {_short(new.get(key))} now"
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one mapping with dotted names."""
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key: leaf for name, item in items for key, leaf in _flat(item, f"{prefix}.{name}").items()}
+    return {prefix.removeprefix("."): value}

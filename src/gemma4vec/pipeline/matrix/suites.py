@@ -1,0 +1,87 @@
+"""The suites of a matrix, sampled once and frozen in its folder: every cell is measured on the same texts."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from gemma4vec.data.loading.load_rows import Loaded, load_sources
+from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite, write_suite
+from gemma4vec.data.suites.sample import sample_suite
+from gemma4vec.errors import InputError
+from gemma4vec.files import write_json
+from gemma4vec.pipeline.matrix.plan import Plan
+from gemma4vec.pipeline.matrix.state import MatrixFolder
+from gemma4vec.recipe.matrix import SuiteSample
+
+SOURCE = "source:"  # "source:dev" and "source:test" are those of the training data
+
+
+def check_suites(plan: Plan) -> None:
+    """Refuse a suite folder that is missing, before anything is built or loaded.
+
+    Raises:
+        InputError: no such folder.
+    """
+    for where, samples in (("dev", plan.matrix.dev), ("final", plan.matrix.final)):
+        for sample in samples:
+            if sample.suite.startswith(SOURCE):
+                if sample.suite not in ("source:dev", "source:test"):
+                    raise InputError(f"{where}: {sample.suite!r} is unknown; use source:dev, source:test or a folder")
+            elif not Path(sample.suite).expanduser().is_dir():
+                raise InputError(f"{where}: no suite folder {sample.suite}")
+
+
+def freeze_suites(plan: Plan, folder: MatrixFolder, say: Callable[[str], None]) -> tuple[list[Path], list[Path]]:
+    """Folders of the dev and of the final suites, made where they are not there yet.
+
+    Raises:
+        InputError: a suite is missing or malformed, two have one name, or one is both dev and final.
+    """
+    loaded: list[Loaded] = []
+
+    def source() -> Loaded:
+        if not loaded:
+            control = next(iter(plan.controls.values()))
+            recipe = plan.recipe(plan.grid(control)[0])
+            stage = next(stage for stage in recipe.stages if stage.task.kind == "contrast")
+            loaded.append(load_sources(stage.data, say, stage.mixture))
+        return loaded[0]
+
+    dev = [_freeze(sample, folder.suites / f"dev-{n}", "dev", source) for n, sample in enumerate(plan.matrix.dev)]
+    final = [
+        _freeze(sample, folder.suites / f"final-{n}", "final", source) for n, sample in enumerate(plan.matrix.final)
+    ]
+    suites = {path: load_suite(path) for path in [*dev, *final]}
+    names = [suite.name for suite in suites.values()]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise InputError(f"dev, final: two suites are called {twice!r}; a final suite must not guide choices")
+    write_json(
+        folder.path / "suites.json",
+        {
+            suite.name: {"folder": path.name, "fingerprint": suite.fingerprint, "role": suite.role}
+            | {"queries": len(suite.queries), "documents": len(suite.corpus)}
+            for path, suite in suites.items()
+        },
+    )
+    return dev, final
+
+
+def _freeze(sample: SuiteSample, folder: Path, role: str, source: Callable[[], Loaded]) -> Path:
+    if not (folder / "corpus.jsonl").exists():
+        whole = _load(sample.suite, source)
+        found = sample_suite(whole, sample.max_queries, sample.max_documents, keep=sample.keep, seed=sample.seed)
+        write_suite(folder, replace(found, role="dev" if role == "dev" else "final"))
+    return folder
+
+
+def _load(spec: str, source: Callable[[], Loaded]) -> RetrievalSuite:
+    if not spec.startswith(SOURCE):
+        return load_suite(Path(spec).expanduser())
+    which = source().dev_suite if spec == "source:dev" else source().test_suite
+    if which is None:
+        raise InputError(f"{spec}: the training data brings no such suite; name a folder instead")
+    suite = load_suite(which)
+    # "dev" and "test" say little in a table of several suites.
+    name = suite.name if suite.name not in ("dev", "test") else f"pycode-{suite.name}"
+    return replace(suite, name=name)

@@ -1,0 +1,207 @@
+"""Runs cells in processes of their own: a small server that has imported everything once and forks a child for each.
+
+The libraries take seconds to import; a fork has them at once, and what happens in it (a crash, no memory, a kill)
+does not touch the others. The server never computes and touches no GPU, so it can be forked safely. It reads jobs from
+its standard input, one JSON object a line, and answers with a line when the child starts and one when it ends. When the
+input closes (the matrix was killed) child and server end at once, so that nothing goes on training behind its back.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gemma4vec.pipeline.matrix.cell import CellJob
+    from gemma4vec.pipeline.matrix.references import ReferenceJob
+
+STOPPED_CODE, INTERRUPTED_CODE, LOST_CODE = 3, 130, 98
+_PATIENCE_SECONDS = 120.0  # for an interrupted child to keep its last step
+
+
+class Worker:
+    """The matrix's side: `start` a job, then `poll` until it gives an exit code."""
+
+    def __init__(self, log: Path):
+        self.log = log
+        self._server: subprocess.Popen[bytes] | None = None
+        self._child: int | None = None
+
+    def start(self, job: "CellJob | ReferenceJob", log: Path) -> None:
+        """Begin a job; what its process prints goes to the end of the file `log`."""
+        server = self._started()
+        assert server.stdin is not None
+        self._child = None
+        try:
+            order = {"kind": type(job).__name__, "job": asdict(job), "log": str(log)}
+            server.stdin.write(json.dumps(order).encode() + b"\n")
+        except BrokenPipeError:
+            return  # `poll` says that the server is gone
+
+    def poll(self, seconds: float) -> int | None:
+        """The job's exit code, or None where it still runs after `seconds`. A negative one is a signal's number."""
+        answer = self._answer(seconds)
+        if answer and "pid" in answer:
+            self._child = int(answer["pid"])
+            return None
+        return None if answer is None else int(answer["code"])
+
+    def interrupt(self) -> None:
+        """Pass Ctrl-C on to the job, and wait until it has kept its last step."""
+        if self._child is not None:
+            os.kill(self._child, signal.SIGINT)
+            self.poll(_PATIENCE_SECONDS)
+
+    def close(self) -> None:
+        """End the server, and a job that still runs."""
+        if self._server is not None:
+            assert self._server.stdin is not None and self._server.stdout is not None
+            self._server.stdin.close()
+            self._server.wait()
+            self._server.stdout.close()
+            self._server = None
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._server is None:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            source = str(Path(__file__).resolve().parents[3])
+            paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
+            with self.log.open("ab") as stderr:
+                self._server = subprocess.Popen(
+                    [sys.executable, "-m", "gemma4vec.pipeline.matrix.worker"],
+                    bufsize=0,  # `select` must see what is left to read
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                    start_new_session=True,  # the terminal's Ctrl-C comes to the matrix alone, which passes it on once
+                )
+        return self._server
+
+    def _answer(self, seconds: float) -> dict[str, int] | None:
+        """The server's next line, None after `seconds` without one."""
+        assert self._server is not None and self._server.stdout is not None
+        ready, _, _ = select.select([self._server.stdout], [], [], seconds)
+        if not ready:
+            return None
+        line = self._server.stdout.readline()
+        if not line:
+            self.close()
+            return {"code": LOST_CODE}
+        answer: dict[str, int] = json.loads(line)
+        return answer
+
+
+def explain_code(code: int, log: Path) -> str:
+    """Why a job failed, in one line."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"its process was killed by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
+    if code == LOST_CODE:
+        return f"its process could not be started; see {log.parent / 'worker.log'}"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return errors[-1] if errors else f"it ended with exit code {code}; see {log}"
+
+
+def serve() -> None:
+    """The server: see the module."""
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints is no reply
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import peft  # noqa: F401  # every import that a cell needs, once
+    import sentence_transformers  # noqa: F401
+
+    from gemma4vec.pipeline.matrix.cell import CellJob, run_cell
+    from gemma4vec.pipeline.matrix.references import ReferenceJob, run_reference
+
+    kinds: dict[str, Callable[[dict[str, Any]], None]] = {
+        "CellJob": lambda fields: run_cell(CellJob(**fields), _say),
+        "ReferenceJob": lambda fields: run_reference(ReferenceJob(**fields), _say),
+    }
+    with os.fdopen(0, "rb", buffering=0, closefd=False) as jobs:
+        while line := jobs.readline():
+            order = json.loads(line)
+            child = _fork(partial(kinds[order["kind"]], order["job"]), Path(order["log"]))
+            replies.write(json.dumps({"pid": child}) + "\n")
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            try:
+                replies.write(json.dumps({"code": code}) + "\n")
+            except BrokenPipeError:
+                os._exit(1)  # the matrix is gone; there is nobody to tell
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _fork(work: Callable[[], None], log: Path) -> int:
+    """Run `work` in a child, its output at the end of `log`; gives the child's process id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        threading.Thread(target=_end_with_the_matrix, daemon=True).start()
+        code = _run(work)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _run(work: Callable[[], None]) -> int:
+    """Do it; how it ended as an exit code, and why as the last line of the log."""
+    from gemma4vec.errors import Gemma4VecError
+    from gemma4vec.pipeline.matrix.cell import StoppedError
+
+    try:
+        work()
+        return 0
+    except StoppedError:
+        return STOPPED_CODE
+    except KeyboardInterrupt as error:
+        _say(f"interrupted: {error}")
+        return INTERRUPTED_CODE
+    except Gemma4VecError as error:
+        _say(f"error: {_one_line(error)}")
+        return error.exit_code
+    except MemoryError:
+        _say("error: out of memory; use fewer layout.tokens_per_forward or gradient checkpointing")
+        return 1
+    except BaseException as error:
+        traceback.print_exc()
+        _say(f"error: {type(error).__name__}: {_one_line(error)}"[:300])
+        return 1
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _end_with_the_matrix() -> None:
+    """End this process when the matrix's end of our standard input is gone, however it went."""
+    poll: Any = select.poll()
+    poll.register(0, 0)  # hang-ups are reported without being asked for, and nothing is read
+    while not any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll()):
+        time.sleep(0.1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    serve()

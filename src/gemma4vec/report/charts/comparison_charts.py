@@ -1,0 +1,126 @@
+"""Pictures about several runs: curves over each other, differences by task, cost against quality."""
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from gemma4vec.report.charts.svg import Panel, Scale, interval, line, marker, padded, path, picture, text, tick_label
+from gemma4vec.report.content.comparison_data import Group, SuiteSection, TaskDifference
+from gemma4vec.report.content.run_data import METRICS
+from gemma4vec.report.content.training_log import TrainingLog
+
+COLOURS = 6
+SHAPES = ("circle", "square", "diamond")
+LEFT, RIGHT = 44.0, 20.0
+
+
+def css_of(place: int) -> str:
+    """The class that gives the recipe at `place` its colour and dashes."""
+    return f"s{place % COLOURS}{' dashed' if place >= COLOURS else ''}"
+
+
+def loss_curves(groups: Sequence[Group], width: float) -> Markup | None:
+    """Smoothed training loss of every run over tokens."""
+    rows = [(place, log.smoothed_loss()) for place, log in _logs(groups) if len(log.steps) > 1]
+    points = [point for _, smooth in rows for point in smooth]
+    if not points:
+        return None
+    ends = [smooth[-1][1] for _, smooth in rows if smooth]
+    starts = sorted(loss for _, loss in points)
+    # The first steps of a run may stand far above all others and would flatten them.
+    low, high = padded([min(ends), starts[int(0.98 * (len(starts) - 1))], max(ends)])
+    panel = Panel(Scale(0.0, max(x for x, _ in points) or 1.0, LEFT, width - RIGHT), Scale(low, high, 190.0, 30.0))
+    parts = [panel.axes("tokens trained", "training loss", x_ticks=_ticks(width))]
+    for place, smooth in rows:
+        inside = [(x, min(max(y, low), high)) for x, y in smooth]
+        parts.append(path(panel.points(inside), f"line {css_of(place)}"))
+    return picture(width, 232, "Training loss", f"Smoothed loss of {len(rows)} runs.", parts)
+
+
+def dev_curves(groups: Sequence[Group], width: float) -> Markup | None:
+    """nDCG@10 at each evaluation during training, of every run on the suite that most were evaluated on."""
+    logs = _logs(groups)
+    suites = [row.suite for _, log in logs for row in log.evaluations]
+    if not suites:
+        return None
+    suite = max(sorted(set(suites)), key=suites.count)
+    rows = [(place, [one for one in log.evaluations if one.suite == suite]) for place, log in logs]
+    rows = [(place, own) for place, own in rows if own]
+    values = [one.value for _, own in rows for one in own if math.isfinite(one.value)]
+    low, high = padded(values)
+    last = max(one.tokens for _, own in rows for one in own) or 1.0
+    panel = Panel(Scale(0.0, last, LEFT, width - RIGHT), Scale(max(low, 0.0), min(high, 1.0), 170.0, 30.0))
+    parts = [panel.axes("tokens trained", f"nDCG@10 on {suite}", x_ticks=_ticks(width))]
+    for place, own in rows:
+        points = panel.points([(one.tokens, one.value) for one in own])
+        parts.append(path(points, f"line {css_of(place)}"))
+        parts += [marker(at, f"mark {css_of(place)}", SHAPES[place % 3]) for at in points]
+    return picture(width, 212, "Scores during training", f"nDCG@10 of {len(rows)} runs on {suite}.", parts)
+
+
+def cost_against_quality(groups: Sequence[Group], section: SuiteSection, width: float) -> Markup | None:
+    """Score with its interval over minutes of training, one mark a recipe."""
+    seconds = {group.label: group.cost()["seconds"] for group in groups}
+    rows = [
+        (place, label, minutes / 60, row.result.interval(section.metric))
+        for place, label in enumerate(group.label for group in groups)
+        for row in section.rows
+        if row.label == label and (minutes := seconds[label])
+    ]
+    if len(rows) < 2:
+        return None
+    low, high = padded([edge for _, _, _, one in rows for edge in (one.low, one.high)])
+    longest = max(minutes for _, _, minutes, _ in rows)
+    panel = Panel(Scale(0.0, longest * 1.15, LEFT, width - RIGHT), Scale(max(low, 0.0), min(high, 1.0), 190.0, 30.0))
+    parts = [
+        panel.axes(
+            "minutes of training",
+            f"{METRICS.get(section.metric, section.metric)} on {section.name}",
+            x_ticks=_ticks(width),
+        )
+    ]
+    for place, _, minutes, one in rows:
+        x, css = panel.x(minutes), css_of(place)
+        parts.append(line((x, panel.y(one.low)), (x, panel.y(one.high)), f"interval {css}"))
+        parts.append(marker((x, panel.y(one.mean)), f"mark {css}", SHAPES[place % 3], 5.0))
+    described = "; ".join(f"{label}: {minutes:.1f} min, {one.mean:.3f}" for _, label, minutes, one in rows)
+    return picture(width, 232, "Cost against quality", described, parts)
+
+
+def task_scale(rows: Sequence[TaskDifference], width: float) -> Scale:
+    """One scale for all tasks' differences, with zero on it."""
+    low, high = padded([edge for row in rows for edge in (row.low, row.high)], 0.1, include=[0.0])
+    return Scale(low, high, 18.0, width - 18.0)
+
+
+def task_row(row: TaskDifference, scale: Scale, place: int, first: str) -> Markup:
+    """One recipe's difference to the first on one task."""
+    height, css = 30.0, css_of(place)
+    parts = [
+        *(line((scale(mark), 0), (scale(mark), height), "grid") for mark in scale.ticks(4)),
+        line((scale(0), 0), (scale(0), height), "zero"),
+        interval(scale, height / 2, row.low, row.high, f"interval {css}"),
+        marker((scale(row.mean), height / 2), f"mark {css}", SHAPES[place % 3], 4.5),
+    ]
+    described = f"{row.mean:+.3f}, 95% interval {row.low:+.3f} to {row.high:+.3f}"
+    return picture(scale.end + 18, height, f"{row.label} minus {first} on {row.task}", described, parts, "forest")
+
+
+def difference_axis(scale: Scale, metric: str) -> Markup:
+    """The numbers under a forest plot."""
+    marks = scale.ticks(4)
+    signs = ["+" if mark > 0 else "" for mark in marks]
+    parts = [
+        text((scale(mark), 16), sign + tick_label(mark, marks), "tick", "middle")
+        for mark, sign in zip(marks, signs, strict=True)
+    ]
+    return picture(scale.end + 18, 20, "Axis", f"difference in {metric}", parts, "forest")
+
+
+def _logs(groups: Sequence[Group]) -> list[tuple[int, TrainingLog]]:
+    return [(place, run.training) for place, group in enumerate(groups) for run in group.runs]
+
+
+def _ticks(width: float) -> int:
+    return 4 if width < 500 else 7

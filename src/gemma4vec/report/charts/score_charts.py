@@ -1,0 +1,194 @@
+"""The report's pictures. Each is drawn for a given width, so that a phone gets its own and not a shrunken one."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from gemma4vec.evaluation.comparison.compare import Comparison
+from gemma4vec.report.charts.svg import Panel, Scale, interval, line, marker, padded, path, picture, text, tick_label
+from gemma4vec.report.content.training_log import Evaluation, TrainingLog
+
+SHAPES = {"bm25": "square", "untrained": "diamond", "trained": "circle"}
+DASHES = ("", "dashed", "dotted")
+MOST_POINTS = 1200  # more than this many would be finer than a pixel
+LEFT, RIGHT = 44.0, 20.0
+
+
+def learning_curve(log: TrainingLog, width: float) -> Markup:
+    """Training loss over tokens, and nDCG@10 at each evaluation below it on the same axis."""
+    evaluations = [row for row in log.evaluations if math.isfinite(row.value)]
+    panels = [_loss_panel(log, width, 30.0, 190.0)]
+    bottom = 190.0
+    if evaluations:
+        panels.append(_evaluation_panel(log, evaluations, width, 250.0, 380.0))
+        bottom = 380.0
+    panels.append(_minutes(log, width, bottom))
+    last = log.smoothed_loss()[-1][1] if log.smoothed_loss() else math.nan
+    description = (
+        f"Smoothed training loss at the end: {last:.3f} after {log.steps[-1].tokens:,.0f} tokens. "
+        + "; ".join(f"{row.suite} at step {row.step}: {row.value:.3f}" for row in evaluations[-5:])
+    )
+    return picture(width, bottom + 62, "Learning curve", description, panels)
+
+
+def _token_scale(log: TrainingLog, width: float) -> Scale:
+    return Scale(0.0, max((step.tokens for step in log.steps), default=1.0) or 1.0, LEFT, width - RIGHT)
+
+
+def _loss_panel(log: TrainingLog, width: float, top: float, bottom: float) -> Markup:
+    smooth = log.smoothed_loss()
+    raw = [(step.tokens, step.loss) for step in log.steps if math.isfinite(step.loss)]
+    # A first step far above all others would flatten the rest: the axis covers all but the wildest hundredth.
+    losses = np.array([loss for _, loss in raw] or [0.0])
+    low, high = padded([float(np.quantile(losses, 0.002)), float(np.quantile(losses, 0.998)), *(y for _, y in smooth)])
+    panel = Panel(_token_scale(log, width), Scale(low, high, bottom, top))
+    inside = [(x, min(max(y, low), high)) for x, y in _thinned(raw)]
+    axes = panel.axes("", "training loss", x_ticks=_x_ticks(width), x_numbers=not log.evaluations)
+    return axes + path(panel.points(inside), "line raw") + path(panel.points(_thinned(smooth)), "line trained")
+
+
+def _evaluation_panel(log: TrainingLog, rows: Sequence[Evaluation], width: float, top: float, bottom: float) -> Markup:
+    edges = [edge for row in rows for edge in (row.low, row.high, row.value) if edge is not None]
+    low, high = padded(edges, include=[0.0] if min(edges) < 0.25 else [])
+    panel = Panel(_token_scale(log, width), Scale(max(low, 0.0), min(high, 1.0), bottom, top))
+    parts = [panel.axes("", "nDCG@10", x_ticks=_x_ticks(width))]
+    for number, suite in enumerate(sorted({row.suite for row in rows})):
+        own = [row for row in rows if row.suite == suite]
+        parts.append(path(panel.points([(row.tokens, row.value) for row in own]), f"line trained {DASHES[number % 3]}"))
+        for row in own:
+            x, y = panel.x(row.tokens), panel.y(row.value)
+            if row.low is not None and row.high is not None:
+                parts.append(line((x, panel.y(row.low)), (x, panel.y(row.high)), "interval trained"))
+            parts.append(marker((x, y), "mark trained", ("circle", "square", "diamond")[number % 3]))
+        x, y = panel.x(own[-1].tokens), panel.y(own[-1].value)
+        parts.append(text((x - 8, y - 9), f"{suite} {own[-1].value:.3f}", "label value", "end"))
+    return Markup("").join(parts)
+
+
+def _minutes(log: TrainingLog, width: float, bottom: float) -> Markup:
+    """Under the tokens' numbers: the minutes at which they were reached."""
+    scale = _token_scale(log, width)
+    known = [(step.tokens, step.seconds / 60) for step in log.steps]
+    marks = scale.ticks(_x_ticks(width))
+    timed = any(minutes > 0 for _, minutes in known)
+    parts = [
+        text((scale(mark), bottom + 32), _minute_label(mark, known), "tick faint", "middle")
+        for mark in marks
+        if timed and mark > 0
+    ]
+    words = "tokens trained; below them: minutes" if timed else "tokens trained"
+    return Markup("").join([*parts, text((width - RIGHT, bottom + 52), words, "label", "end")])
+
+
+def _minute_label(tokens: float, known: Sequence[tuple[float, float]]) -> str:
+    minutes = float(np.interp(tokens, [0.0, *(x for x, _ in known)], [0.0, *(y for _, y in known)]))
+    return f"{minutes:.1f} min" if minutes < 10 else f"{minutes:,.0f} min"
+
+
+def _x_ticks(width: float) -> int:
+    return 4 if width < 500 else 7
+
+
+def throughput(log: TrainingLog, width: float) -> Markup | None:
+    """Tokens per second over the training; None where they were not recorded."""
+    rates = [(step.tokens, step.rate) for step in log.steps if step.rate is not None]
+    if len(rates) < 2:
+        return None
+    median = float(np.median([rate for _, rate in rates]))
+    top = max(rate for _, rate in rates) * 1.08
+    panel = Panel(_token_scale(log, width), Scale(0.0, top, 130.0, 30.0))
+    parts = [
+        panel.axes("tokens trained", "tokens per second", x_ticks=_x_ticks(width), y_ticks=3),
+        path(panel.points(_thinned(rates)), "line raw"),
+        line((panel.x.start, panel.y(median)), (panel.x.end, panel.y(median)), "line trained dashed"),
+        text((panel.x.end, 18), f"median {median:,.0f}", "label value", "end"),
+    ]
+    return picture(width, 172, "Throughput", f"Median of {median:,.0f} tokens per second.", parts)
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most `MOST_POINTS` points: the extremes of each stretch, so that spikes stay."""
+    if len(points) <= MOST_POINTS:
+        return list(points)
+    kept: list[tuple[float, float]] = []
+    for stretch in np.array_split(np.arange(len(points)), MOST_POINTS // 2):
+        ends = {min(stretch, key=lambda row: points[row][1]), max(stretch, key=lambda row: points[row][1])}
+        kept.extend(points[row] for row in sorted(ends))
+    return kept
+
+
+def forest_scale(comparisons: Sequence[Comparison], width: float) -> Scale:
+    """One scale for all rows of a forest plot, with zero on it."""
+    edges = [edge for one in comparisons for edge in (one.interval.low, one.interval.high)]
+    low, high = padded(edges, 0.1, include=[0.0])
+    return Scale(low, high, 18.0, width - 18.0)
+
+
+def forest_row(comparison: Comparison, scale: Scale, model: str) -> Markup:
+    """One paired difference with its interval against the line of no difference."""
+    span, height = comparison.interval, 34.0
+    parts = [
+        *(line((scale(mark), 0), (scale(mark), height), "grid") for mark in scale.ticks(4)),
+        line((scale(0), 0), (scale(0), height), "zero"),
+        *([interval(scale, height / 2, span.low, span.high, "interval trained")] if span.high > span.low else []),
+        marker((scale(span.mean), height / 2), f"mark {model}", SHAPES.get(model, "circle"), 5.0),
+    ]
+    limits = f"95% interval {span.low:+.3f} to {span.high:+.3f}" if span.high > span.low else "no interval"
+    described = f"{span.mean:+.3f}, {limits}"
+    return picture(scale.end + 18, height, f"{comparison.a} minus {comparison.b}", described, parts, "forest")
+
+
+def forest_axis(scale: Scale, metric: str) -> Markup:
+    """The numbers under a forest plot."""
+    marks = scale.ticks(4)
+    parts = []
+    for mark in marks:
+        sign = "+" if mark > 0 else ""
+        parts.append(text((scale(mark), 16), sign + tick_label(mark, marks), "tick", "middle"))
+    return picture(
+        scale.end + 18,
+        20,
+        "Axis",
+        f"difference in {metric}; right of zero the trained model's is higher",
+        parts,
+        "forest",
+    )
+
+
+def differences(values: Sequence[float], other: str, width: float) -> Markup:
+    """Per-query differences, sorted: how many queries gain, how many lose, and how much."""
+    ordered = np.sort(np.asarray(values, dtype=float))[::-1]
+    count = len(ordered)
+    panel = Panel(Scale(0.0, float(count), LEFT, width - RIGHT), Scale(-1.0, 1.0, 190.0, 30.0))
+    wins, losses = int((ordered > 0).sum()), int((ordered < 0).sum())
+    parts = [panel.axes("queries, best for the trained model first", "difference in nDCG@10", x_ticks=_x_ticks(width))]
+    for start, end, css in ((0, wins, "area trained"), (count - losses, count, "area other")):
+        if end > start:
+            parts.append(path(_skyline(panel, ordered, start, end), css, closed=True))
+    parts.append(line((panel.x.start, panel.y(0)), (panel.x.end, panel.y(0)), "zero"))
+    # Each label stands on the side of the zero line that its bars leave empty, and clear of the other bars.
+    if wins:
+        parts.append(text((panel.x.start + 6, panel.y(-0.2)), f"{wins:,} better", "label trained-text"))
+    if losses:
+        clear = wins < 0.75 * count
+        right, beside = (panel.x.end - 4, 0.12) if clear else (panel.x(count - losses) - 8, -0.35)
+        parts.append(text((right, panel.y(beside)), f"{losses:,} worse", "label other-text", "end"))
+    ties = count - wins - losses
+    summary = f"{wins} queries better than {other}, {ties} equal, {losses} worse."
+    return picture(width, 232, f"Per-query differences to {other}", summary, parts)
+
+
+def _skyline(panel: Panel, ordered: np.ndarray, start: int, end: int) -> list[tuple[float, float]]:
+    """The outline of the bars from `start` to `end`; equal neighbours are one step."""
+    outline = [(panel.x(start), panel.y(0.0))]
+    row = start
+    while row < end:
+        last = row
+        while last + 1 < end and ordered[last + 1] == ordered[row]:
+            last += 1
+        y = panel.y(float(ordered[row]))
+        outline += [(panel.x(row), y), (panel.x(last + 1), y)]
+        row = last + 1
+    return [*outline, (panel.x(end), panel.y(0.0))]

@@ -1,0 +1,29 @@
+"""The contamination stamp of a result, in one sentence: does the training data overlap with what was tested?"""
+
+from gemma4vec.evaluation.results.result import Result
+from gemma4vec.evaluation.scoring.contamination_mark import mark_sentence, touched_queries
+
+
+def stamp_sentence(result: Result) -> str:
+    """What is known about training data and this suite; empty for a model that was not trained here.
+
+    The stamp is `settings["contamination"]`: {"sources": [...], "unchecked": names, "touched_queries": task -> ids}.
+    """
+    mark = result.settings.get("contamination")
+    if not isinstance(mark, dict):
+        trained = (result.settings.get("run") or {}).get("recipe_id")
+        return "not checked: whether its training data overlaps with this suite is unknown" if trained else ""
+    unchecked = [str(name) for name in mark.get("unchecked") or []]
+    parts = []
+    if mark.get("sources"):
+        documents = sum(int(source.get("found_documents") or 0) for source in mark["sources"])
+        if touched_queries(result):
+            parts.append(mark_sentence(result, unchecked=False) or "")
+        else:
+            inside = f"; {documents:,} documents stand in it, none right for a query" if documents else ""
+            parts.append(f"checked: training data touches no query{inside}")
+    if unchecked:
+        parts.append(
+            f"not checked against this suite: {', '.join(unchecked[:3])}{' ...' if len(unchecked) > 3 else ''}"
+        )
+    return "; ".join(parts)

@@ -1,0 +1,221 @@
+"""What a run folder holds, read for the report. A part that is missing or damaged is named, not fatal."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.data.suites.kinds import items_of
+from gemma4vec.errors import InputError
+from gemma4vec.evaluation.comparison.compare import Comparison, check_comparable
+from gemma4vec.evaluation.comparison.comparison_count import compare_pairs
+from gemma4vec.evaluation.results.result import Result, load_result, load_top
+from gemma4vec.evaluation.results.task_scores import PAIRED
+from gemma4vec.ledger.comparison_count import Family
+from gemma4vec.ledger.records import CHECKPOINT, decision_record
+from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.report.content.stop_looks import StopLooks, read_looks
+from gemma4vec.report.content.training_log import TrainingLog, read_training
+
+MODELS = {"bm25": "BM25", "untrained": "untrained base", "trained": "trained model"}
+METRICS = {"ndcg@10": "nDCG@10", "recall@100": "Recall@100", "mrr@10": "MRR@10", "map": "MAP"}
+PRIMARY = "ndcg@10"
+VALUE_CHARACTERS = 2000
+
+CheckpointResults = dict[str, dict[tuple[int, int], Result]]
+
+Top = Mapping[str, list[tuple[str, float]]]
+"""Query id -> (document id, score), best first."""
+
+
+@dataclass
+class SuiteResults:
+    """The results of all models on one suite, in the order of `MODELS`, then by name."""
+
+    name: str
+    results: dict[str, Result]
+    tops: dict[str, Top]
+    comparisons: dict[str, Comparison] = field(default_factory=dict)
+    """The trained model minus each of the others on nDCG@10, by the other's name."""
+    names: dict[str, str] = field(default_factory=dict)
+    """What the models are called on the page, where not by `label`."""
+    family: Family | None = None
+    """The ledger's family that these comparisons are corrected for."""
+
+
+@dataclass
+class RunData:
+    """All that the report shows."""
+
+    path: Path
+    manifest: dict[str, Any]
+    recipe_text: str
+    training: TrainingLog
+    suites: list[SuiteResults]
+    missing: list[str]
+    """One sentence for each part that is not there."""
+    decision: tuple[str, str] | None = None
+    """What was decided about the run last, and why."""
+    checkpoints: CheckpointResults = field(default_factory=dict)
+    """Suite -> (stage, step) -> result of that checkpoint."""
+    stop: StopLooks | None = None
+    """The stop rule and what it saw, where the recipe has one."""
+
+    @property
+    def hypothesis(self) -> str:
+        """What should move, as the recipe said before."""
+        return str(self.manifest.get("hypothesis") or "")
+
+    @property
+    def run_id(self) -> str:
+        """The run's unique name."""
+        return str(self.manifest["run_id"])
+
+
+def read_run(path: Path, *, compared: bool = True) -> RunData:
+    """Read a run folder; `compared` compares its models, which the ledger then knows of.
+
+    Raises:
+        InputError: `path` is no run folder.
+    """
+    run = RunFolder.open(path)
+    missing: list[str] = []
+    try:
+        recipe_text = run.recipe_text
+    except (OSError, UnicodeDecodeError) as error:
+        recipe_text = ""
+        missing.append(f"The recipe cannot be read ({type(error).__name__}).")
+    events = run.events()
+    if events.torn:
+        missing.append(f"{len(events.torn)} line(s) of events.jsonl are torn, as a killed process leaves them.")
+    training = read_training(events)
+    if not training.steps:
+        missing.append("No training step was recorded.")
+    elif training.finished is None:
+        missing.append(f"Training was stopped before its end: the last step recorded is {training.steps[-1].step:,}.")
+    ended = run.manifest.get("ended") or {}
+    if ended.get("by") == "stop rule":
+        missing.append(f"The rest of the budget: the stop rule ended the training after step {ended.get('step')}.")
+    if training.skipped_losses:
+        missing.append(f"{training.skipped_losses:,} step(s) have a loss that is not a finite number.")
+    suites = _read_suites(path / "evals", missing, compared=compared)
+    made = decision_record(path)
+    decision = (str(made.body.get("decision")), str(made.body.get("words") or "")) if made else None
+    checkpoints = _read_checkpoints(path / "evals", missing)
+    stop = read_looks(events)
+    return RunData(path, run.manifest, recipe_text, training, suites, missing, decision, checkpoints, stop)
+
+
+def _read_checkpoints(evals: Path, missing: list[str]) -> CheckpointResults:
+    """Results of the run's checkpoints, by suite and by where in the training they stand."""
+    found: CheckpointResults = {}
+    for metrics in sorted(evals.glob(f"{CHECKPOINT}-*/*/metrics.json")):
+        try:
+            _, stage, step = metrics.parent.parent.name.split("-")
+            place, result = (int(stage), int(step)), load_result(metrics.parent)
+        except (InputError, OSError, ValueError) as error:
+            missing.append(f"The result of a checkpoint cannot be read: {error}.")
+            continue
+        found.setdefault(result.suite, {})[place] = result
+    return found
+
+
+def _read_suites(evals: Path, missing: list[str], *, compared: bool) -> list[SuiteResults]:
+    """Results grouped by suite, with the comparisons that they allow."""
+    found: dict[str, dict[str, Path]] = {}
+    for metrics in sorted(evals.glob("*/*/metrics.json")):
+        if not metrics.parent.parent.name.startswith(CHECKPOINT):
+            found.setdefault(metrics.parent.name, {})[metrics.parent.parent.name] = metrics.parent
+    if not found:
+        missing.append("No evaluation of this run was found.")
+    suites = []
+    for name, folders in sorted(found.items()):
+        suite = SuiteResults(name, {}, {})
+        for model in sorted(folders, key=lambda model: (_place(model), model)):
+            try:
+                suite.results[model] = load_result(folders[model])
+                suite.tops[model] = load_top(folders[model])
+            except (InputError, OSError, ValueError, KeyError) as error:
+                missing.append(f"The result of {label(model)} on {name} cannot be read: {error}.")
+        absent = [label(model) for model in MODELS if model not in suite.results]
+        if absent and compared:
+            missing.append(f"Not evaluated on {name}: {', '.join(absent)}.")
+        if compared:
+            _compare_all(suite, missing)
+        if suite.results:
+            suites.append(suite)
+    return suites
+
+
+def _place(model: str) -> int:
+    return list(MODELS).index(model) if model in MODELS else len(MODELS)
+
+
+def _compare_all(suite: SuiteResults, missing: list[str]) -> None:
+    """The trained model against every other; a comparison that would not be fair is named instead."""
+    trained = suite.results.get("trained")
+    if trained is None:
+        return
+    others = {}
+    for model, result in suite.results.items():
+        if model == "trained":
+            continue
+        try:
+            check_comparable(trained, result, primary_of(trained))
+            others[model] = result
+        except InputError as error:
+            missing.append(f"The trained model is not compared with {label(model)} on {suite.name}: {error}.")
+    if others:
+        compared, suite.family = compare_pairs([(trained, result) for result in others.values()], primary_of(trained))
+        suite.comparisons = dict(zip(others, compared, strict=True))
+
+
+def primary_of(result: Result) -> str:
+    """The metric that stands for a result: nDCG@10 of retrieval, else its suite's own."""
+    return PRIMARY if PRIMARY in result.metrics else result.metric
+
+
+def columns_of(result: Result) -> dict[str, str]:
+    """The metrics of a table about results like this one, with the names that people know."""
+    return {name: title for name, title in METRICS.items() if name in result.metrics} or {
+        name: name for name in result.metrics
+    }
+
+
+def method_words(kind: str) -> str:
+    """How a comparison's interval and p come about, for the caption of its table."""
+    if kind in PAIRED:
+        return "Interval: 95%, bootstrap over pairs. p: test by swapping the two models' ranks"
+    return f"Interval: 95%, over {items_of(kind)}. p: paired sign-flip test"
+
+
+def label(model: str) -> str:
+    """A model's name for people."""
+    return MODELS.get(model, model)
+
+
+def suite_folder(run: RunData, name: str) -> Path | None:
+    """Where the suite's texts stand, if the manifest says so."""
+    suites = run.manifest.get("suites")
+    entry = suites.get(name) if isinstance(suites, dict) else None
+    place = entry.get("path") if isinstance(entry, dict) else None
+    if not isinstance(place, str):
+        return None
+    return Path(place) if Path(place).is_absolute() or Path(place).exists() else run.path / place
+
+
+def shortened(text: str, characters: int) -> str:
+    """The text, cut with an ellipsis where it is longer than `characters`."""
+    return text if len(text) <= characters else text[: characters - 3] + "..."
+
+
+def as_text(value: Any) -> str:
+    """A JSON value for a table cell: strings as they are, what is long shortened."""
+    if isinstance(value, str):
+        return shortened(value, VALUE_CHARACTERS)
+    if isinstance(value, list) and len(value) > 12:
+        return f"{as_text(value[:12])} and {len(value) - 12:,} more"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return shortened(json.dumps(value, ensure_ascii=False), VALUE_CHARACTERS)

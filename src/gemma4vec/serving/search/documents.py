@@ -1,0 +1,115 @@
+"""The documents of a search index, on disk as JSON lines with a table of offsets.
+
+A hit needs one line of the file, so opening an index reads no texts at all: that keeps a cold search short however
+many documents there are.
+"""
+
+import hashlib
+import json
+import mmap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, overload
+
+import numpy as np
+
+from gemma4vec.data.pycode.extract import Function
+from gemma4vec.data.suites.retrieval import RetrievalSuite
+from gemma4vec.files import atomic_write
+from gemma4vec.text.prompts import Document
+
+DOCUMENTS = "documents.jsonl"
+OFFSETS = "offsets.npy"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedDocument:
+    """A text that can be found. `path` and `line` (from 1) say where it stands, if it stands in a file."""
+
+    id: str
+    text: str
+    title: str | None = None
+    path: str | None = None
+    line: int | None = None
+
+    def as_document(self) -> Document:
+        """What the embedder reads."""
+        return Document(self.text, self.title)
+
+
+def documents_of_functions(functions: Iterable[Function]) -> list[IndexedDocument]:
+    """Functions that the `pycode` source found, each with its file and line."""
+    return [
+        IndexedDocument(function.id, function.source, path=function.path, line=function.line) for function in functions
+    ]
+
+
+def documents_of_suite(suite: RetrievalSuite, functions: Iterable[Function] = ()) -> list[IndexedDocument]:
+    """A suite's corpus in its order; file and line come from those `functions` that are documents of it."""
+    places = {function.id: (function.path, function.line) for function in functions}
+    return [
+        IndexedDocument(key, text, title, *places.get(key, (None, None)))
+        for key, (text, title) in zip(suite.corpus_ids, suite.corpus, strict=True)
+    ]
+
+
+def write_documents(folder: Path, documents: Sequence[IndexedDocument]) -> None:
+    """Write `documents.jsonl` and `offsets.npy` (int64, one more than documents: where each line starts and ends)."""
+    offsets = np.zeros(len(documents) + 1, dtype=np.int64)
+    with atomic_write(folder / DOCUMENTS, "wb") as stream:
+        for row, document in enumerate(documents):
+            # ASCII escapes keep lone surrogates and control characters writable.
+            stream.write(json.dumps(asdict(document)).encode("ascii") + b"\n")
+            offsets[row + 1] = stream.tell()
+    with atomic_write(folder / OFFSETS, "wb") as stream:
+        np.save(stream, offsets)
+
+
+def corpus_hash(documents: Sequence[IndexedDocument]) -> str:
+    """Hexadecimal SHA-256 of the documents and their order: where it is equal, vectors can be used again."""
+    digest = hashlib.sha256()
+    for document in documents:
+        fields = (document.id, document.text, document.title, document.path, document.line)
+        digest.update(json.dumps(fields).encode("ascii"))
+    return digest.hexdigest()
+
+
+class DocumentStore(Sequence[IndexedDocument]):
+    """Random access to the documents of an index folder, without reading the others."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the store.
+
+        Raises:
+            ValueError: the files disagree.
+            OSError: a file is missing.
+        """
+        self._offsets = np.load(folder / OFFSETS, allow_pickle=False)
+        size = (folder / DOCUMENTS).stat().st_size
+        if self._offsets.ndim != 1 or len(self._offsets) < 1 or int(self._offsets[-1]) != size:
+            raise ValueError(f"{DOCUMENTS} has {size} bytes, which is not what {OFFSETS} says")
+        stream: IO[Any]
+        with (folder / DOCUMENTS).open("rb") as stream:
+            # An empty file cannot be mapped.
+            self._bytes: mmap.mmap | bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, row: int) -> IndexedDocument: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[IndexedDocument]: ...
+
+    def __getitem__(self, row: int | slice) -> IndexedDocument | list[IndexedDocument]:
+        if isinstance(row, slice):
+            return [self[index] for index in range(*row.indices(len(self)))]
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        row %= len(self)
+        return IndexedDocument(**json.loads(self._bytes[int(self._offsets[row]) : int(self._offsets[row + 1])]))
+
+    def __iter__(self) -> Iterator[IndexedDocument]:
+        return (self[row] for row in range(len(self)))

@@ -1,0 +1,131 @@
+"""A search index: open a folder of vectors and documents, and answer queries from it.
+
+Legend of shapes: N queries, M documents, D dimension, K hits of a query.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma4vec.errors import InputError
+from gemma4vec.files import atomic_folder
+from gemma4vec.serving.search.build_index import DocumentEmbedder, build_index
+from gemma4vec.serving.search.documents import IndexedDocument, corpus_hash, write_documents
+from gemma4vec.serving.search.storage import VECTORS, IndexMeta, check_unit_rows, read_index, vectors_header
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One answer. `rank` counts from 1, `score` is the cosine."""
+
+    rank: int
+    score: float
+    document: IndexedDocument
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: rank, score and the document's fields that are set."""
+        fields = {name: value for name, value in asdict(self.document).items() if value is not None}
+        return {"rank": self.rank, "score": round(self.score, 6), **fields}
+
+
+class SearchIndex:
+    """Documents that can be searched by vector."""
+
+    def __init__(
+        self, folder: Path, meta: IndexMeta, vectors_MD: NDArray[np.float32], documents: Sequence[IndexedDocument]
+    ) -> None:
+        self.folder = folder
+        self.meta = meta
+        self.vectors_MD = vectors_MD
+        self.documents = documents
+
+    @classmethod
+    def open(cls, folder: Path, fingerprint: str | None = None) -> "SearchIndex":
+        """Open the index in `folder`; with `fingerprint`, only if that model made it.
+
+        Raises:
+            InputError: not an index, a damaged one, or one of another model.
+        """
+        meta, vectors_MD, documents = read_index(folder)
+        if fingerprint is not None and meta.fingerprint != fingerprint:
+            raise InputError(
+                f"the search index {folder} was made by another model ({meta.model}, {meta.fingerprint[:12]}, "
+                f"not {fingerprint[:12]}); delete {folder} and build it again"
+            )
+        return cls(folder, meta, vectors_MD, documents)
+
+    @classmethod
+    def build(
+        cls,
+        folder: Path,
+        documents: Sequence[IndexedDocument],
+        embedder: DocumentEmbedder,
+        *,
+        source: str | None = None,
+        chunk: int = 512,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        say: Callable[[str], None] = lambda message: None,
+    ) -> "SearchIndex":
+        """Embed `documents` into `folder`, or go on where a killed call stopped; see `build.build_index`."""
+        build_index(folder, documents, embedder, source=source, chunk=chunk, progress=progress, say=say)
+        return cls.open(folder)
+
+    @classmethod
+    def save(
+        cls,
+        folder: Path,
+        documents: Sequence[IndexedDocument],
+        vectors_MD: NDArray[np.float32],
+        *,
+        model: str,
+        fingerprint: str,
+        source: str | None = None,
+    ) -> "SearchIndex":
+        """Write an index of vectors that exist already (an evaluation's), atomically, and open it.
+
+        Raises:
+            WorkError: a vector is not finite or not of unit length, or the disk is full.
+        """
+        vectors_MD = np.ascontiguousarray(vectors_MD, dtype=np.float32)
+        if vectors_MD.ndim != 2 or len(vectors_MD) != len(documents):
+            raise ValueError(f"{len(documents)} documents, but vectors of shape {vectors_MD.shape}")
+        check_unit_rows(vectors_MD, documents)
+        meta = IndexMeta(model, fingerprint, vectors_MD.shape[1], len(documents), corpus_hash(documents), source)
+        with atomic_folder(folder) as part:
+            meta.write(part)
+            write_documents(part, documents)
+            with (part / VECTORS).open("wb") as stream:
+                stream.write(vectors_header(meta))
+                vectors_MD.tofile(stream)
+        return cls.open(folder)
+
+    def search(self, queries_ND: NDArray[np.float32], k: int) -> list[list[Hit]]:
+        """The `k` nearest documents of each query by inner product, best first.
+
+        Raises:
+            InputError: `k` is below 1, or the vectors have another dimension.
+        """
+        from gemma4vec.retrieval.exact import search
+
+        if k < 1:
+            raise InputError(f"k is {k}; ask for at least 1 document")
+        if queries_ND.ndim != 2 or queries_ND.shape[1] != self.meta.dimension:
+            raise InputError(
+                f"query vectors of shape {list(queries_ND.shape)} do not fit {self.folder}, whose vectors have "
+                f"dimension {self.meta.dimension}; use the model that made it ({self.meta.model})"
+            )
+        if not self.meta.count:
+            return [[] for _ in queries_ND]
+        indices_NK, scores_NK = search(queries_ND, self.vectors_MD, min(k, self.meta.count))
+        return [
+            [
+                Hit(place + 1, float(score), self.documents[int(row)])
+                for place, (row, score) in enumerate(zip(rows, scores, strict=True))
+                if row >= 0
+            ]
+            for rows, scores in zip(indices_NK, scores_NK, strict=True)
+        ]

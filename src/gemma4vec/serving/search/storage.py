@@ -1,0 +1,118 @@
+"""What an index folder holds and whether it is whole.
+
+vectors.npy       float32[M, D], unit rows, memory-mapped
+documents.jsonl   id, text, title, path, line
+offsets.npy       where each document's line starts
+meta.json         which model made the vectors, of which documents
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from gemma4vec.errors import InputError, WorkError
+from gemma4vec.files import write_json
+from gemma4vec.serving.search.documents import DocumentStore, IndexedDocument
+
+VECTORS = "vectors.npy"
+META = "meta.json"
+FORMAT = 1
+UNIT_TOLERANCE = 1e-2  # bf16 vectors that were normalised before they became fp32 are off by up to 4e-3
+
+
+@dataclass(frozen=True)
+class IndexMeta:
+    """What an index holds. `corpus` is the hash of its documents, `source` the hash of what they were taken from."""
+
+    model: str
+    fingerprint: str
+    dimension: int
+    count: int
+    corpus: str
+    source: str | None = None
+    format: int = FORMAT
+
+    def write(self, folder: Path) -> None:
+        """Write `meta.json`."""
+        write_json(folder / META, asdict(self))
+
+    @staticmethod
+    def read(folder: Path) -> "IndexMeta":
+        """Read `meta.json`.
+
+        Raises:
+            OSError, ValueError, TypeError, KeyError: missing or not such a file.
+        """
+        value = json.loads((folder / META).read_text(encoding="utf-8"))
+        if value["format"] != FORMAT:
+            raise ValueError(f"format {value['format']}, this version reads {FORMAT}")
+        return IndexMeta(**value)
+
+
+def read_index(folder: Path) -> tuple[IndexMeta, NDArray[np.float32], DocumentStore]:
+    """The parts of an index: description, memory-mapped vectors [M, D], documents.
+
+    Raises:
+        InputError: not an index, or a damaged one.
+    """
+    remedy = f"delete {folder} and build it again"
+    if not (folder / META).is_file():
+        raise InputError(f"{folder} is no search index (no {META}); make one with `gemma4vec search RUN --all`")
+    try:
+        meta = IndexMeta.read(folder)
+        vectors_MD = _map_vectors(folder / VECTORS, meta)
+        documents = DocumentStore(folder)
+    except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+        raise InputError(f"the search index {folder} is damaged ({error}); {remedy}") from error
+    if len(documents) != meta.count:
+        raise InputError(
+            f"the search index {folder} is damaged ({len(documents)} documents, {META} says {meta.count}); {remedy}"
+        )
+    return meta, vectors_MD, documents
+
+
+def vectors_header(meta: IndexMeta) -> bytes:
+    """The first bytes of `vectors.npy`. Comparing them is safer than parsing what a damaged file holds."""
+    stream = io.BytesIO()
+    shape = (meta.count, meta.dimension)
+    npy.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+def _map_vectors(path: Path, meta: IndexMeta) -> NDArray[np.float32]:
+    """The rows of `vectors.npy` [M, D], memory-mapped; ValueError where the file is not what `meta` says."""
+    header = vectors_header(meta)
+    with path.open("rb") as stream:
+        same = stream.read(len(header)) == header
+    size = path.stat().st_size
+    if not same or size != len(header) + 4 * meta.count * meta.dimension:
+        raise ValueError(f"{VECTORS} does not hold {meta.count} vectors of dimension {meta.dimension}")
+    return np.memmap(path, dtype="<f4", mode="r", offset=len(header), shape=(meta.count, meta.dimension))
+
+
+def unit_rows(vectors_MD: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which rows are finite and of unit length, bool[M]."""
+    good_M: NDArray[np.bool_] = np.abs(np.linalg.norm(vectors_MD, axis=1) - 1) <= UNIT_TOLERANCE
+    return good_M
+
+
+def check_unit_rows(vectors_MD: NDArray[np.float32], documents: Sequence[IndexedDocument]) -> None:
+    """Demand finite rows of unit length.
+
+    Raises:
+        WorkError: names the count and the first document.
+    """
+    bad = np.flatnonzero(~unit_rows(vectors_MD))
+    if len(bad):
+        first = int(bad[0])
+        raise WorkError(
+            f"{len(bad)} of {len(vectors_MD)} document vectors are not finite or not of unit length (first: "
+            f"{documents[first].id!r}, length {np.linalg.norm(vectors_MD[first]):.3g}); the model or its dtype is "
+            f"broken, check it with `gemma4vec doctor`"
+        )

@@ -1,0 +1,26 @@
+"""A 64-bit hash that tells equal texts."""
+
+import hashlib
+
+import numpy as np
+
+from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.prompts import Document
+
+
+def text_key(text: str | Document) -> int:
+    """Hash of a text, case and white space folded, its title included; of given tokens the one they bring, if any."""
+    given = text.text if isinstance(text, Document) else text
+    if isinstance(given, GivenTokens):
+        return tokens_key(np.asarray(given.ids, dtype="<i4").tobytes()) if given.key is None else given.key
+    whole = text if isinstance(text, str) else f"{text.title or ''}\n{text.text}"
+    return _hash(" ".join(whole.lower().split()).encode("utf-8", "replace"))
+
+
+def tokens_key(ids: bytes) -> int:
+    """Hash of token ids, given as little-endian int32."""
+    return _hash(b"\x00" + ids)
+
+
+def _hash(raw: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little", signed=True)

@@ -1,0 +1,149 @@
+"""What would make a recipe train faster: switches of the recipe, with what each would save by count.
+
+Factors are counted, not measured: cells and operations of the same batches laid out another way. A factor of 1.2 means
+a fifth more tokens a second, if time goes with operations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gemma4vec.model.backbone.compilation import choose_compile
+from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.recipe import schema
+from gemma4vec.recipe.terms import Matching
+from gemma4vec.training.bench.model_flops import trains_inputs
+from gemma4vec.training.estimate.flops import step_flops
+from gemma4vec.training.tasks.micro_batches import lay_out_texts, texts_of
+
+_WORTH_SAYING = 1.03
+_ROWS = (64, 128, 256, 512, 1024)
+_WAITING = 0.05
+_GPU_TOKENS = 16_384
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One switch: what to write, the factor that it promises (None: it cannot be counted), and why."""
+
+    change: str
+    factor: float | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was measured of the recipe as it is.
+
+    Attributes:
+        groups: layouts of some batches, each list texts that share a forward.
+        shared: whether beginnings are held once.
+        shareable: whether they might be.
+        waited: share of the time in which batches were waited for.
+        element_wise: share of element-wise work.
+    """
+
+    groups: Sequence[Sequence[Layout]]
+    first_trained: int
+    compiled: bool
+    shared: bool
+    shareable: bool
+    waited: float
+    element_wise: float
+    device: str
+    dtype: str
+    faster_dtype: str
+
+
+def advise(recipe: schema.Recipe, number: int, built: Built, seen: Seen) -> list[Advice]:
+    """Switches that are worth trying, the largest promised factor first."""
+    stage, key = recipe.stages[number], f"stages.{number}."
+    layout = stage.layout
+    now = operations(built, seen.groups, seen.first_trained)
+    found = _layouts(layout, key, built, seen, now)
+    if seen.dtype != seen.faster_dtype:
+        found.append(Advice("model.dtype=auto", None, f"this machine computes {seen.faster_dtype} faster"))
+    if not seen.compiled and layout.compile is False and choose_compile("auto", steps=None, minutes=None).on:
+        share = f"element-wise work takes {seen.element_wise:.0%}; compiled it is fused"
+        found.append(Advice(f"{key}layout.compile=true", None, share))
+    found += _second_passes(layout, key, built, seen, now)
+    if seen.waited > _WAITING and stage.batch.tokenise == "each_time" and _may_keep_tokens(stage):
+        why = f"batches are waited for {seen.waited:.0%} of the time"
+        found.append(Advice(f"{key}batch.tokenise=once", 1 / (1 - seen.waited), why))
+    cut = any(len(group) > 1 for group in seen.groups)
+    if seen.device == "cuda" and cut and layout.tokens_per_forward < _GPU_TOKENS:
+        why = "a GPU is not filled by small micro-batches; as far as memory goes"
+        found.append(Advice(f"{key}layout.tokens_per_forward={_GPU_TOKENS}", None, why))
+    found += _upper_layers(recipe, built, seen, now)
+    return sorted(found, key=lambda one: -(one.factor or 1.0))
+
+
+def _may_keep_tokens(stage: schema.Stage) -> bool:
+    """Whether the task can do with tokens in place of texts: a teacher reads texts."""
+    return isinstance(stage.task, schema.Contrast) and not any(isinstance(x, Matching) for x in stage.task.terms)
+
+
+def _second_passes(layout: schema.Layout, key: str, built: Built, seen: Seen, now: float) -> list[Advice]:
+    """What is computed a second time: checkpointed layers, and with GradCache the whole forward pass."""
+    layers = len(built.encoder.backbone.layers)
+    forward = operations(built, seen.groups, layers)
+    again = {}
+    if layout.gradient_checkpointing is True:
+        upper = 1.0 if trains_inputs(built) else (layers - seen.first_trained) / layers
+        why = "the forward pass is computed twice; without, if the memory suffices (train --dry-run says)"
+        again["gradient_checkpointing=false"] = (forward * upper, why)
+    if layout.grad_cache is True:
+        again["grad_cache=auto"] = (forward, "each text is encoded twice; auto does so only where memory demands it")
+    spent = now + sum(saved for saved, _ in again.values())
+    return [Advice(f"{key}layout.{change}", spent / (spent - saved), why) for change, (saved, why) in again.items()]
+
+
+def operations(built: Built, groups: Sequence[Sequence[Layout]], first_trained: int) -> float:
+    """Operations of these layouts as they are computed: padding, and attention over whole rows, included."""
+    backbone = built.encoder.backbone
+    total = 0.0
+    for one in (layout for group in groups for layout in group):
+        rows, columns = one.input_ids_RC.shape
+        total += sum(step_flops(backbone, rows * columns, columns + one.shared, first_trained).values())
+    return total
+
+
+def _layouts(layout: schema.Layout, key: str, built: Built, seen: Seen, now: float) -> list[Advice]:
+    """The same texts in other layouts."""
+    texts = [texts_of(group) for group in seen.groups]
+
+    def factor(share: bool, **changes: object) -> float:
+        other = layout.model_copy(update=changes)
+        groups = [lay_out_texts(group, other, 0, share=share) for group in texts]
+        return now / operations(built, groups, seen.first_trained)
+
+    longest = max(text.length for group in texts for text in group)
+    able = [rows for rows in _ROWS if longest <= rows <= layout.tokens_per_forward]
+    if layout.kind == "padded":
+        able = able or [layout.row_tokens]
+        share = seen.shareable and layout.share_beginnings is not False
+        factors = {rows: factor(share, kind="packed", row_tokens=rows) for rows in able}
+        best = max(able, key=lambda rows: factors[rows])
+        change = f"{key}layout.kind=packed {key}layout.row_tokens={best}"
+        found = [Advice(change, factors[best], "less padding, and beginnings once where attention is causal")]
+    else:
+        found = []
+        if not seen.shared and seen.shareable:
+            why = "what texts begin with alike, such as the prompt, is computed once a micro-batch"
+            found.append(Advice(f"{key}layout.share_beginnings=auto", factor(True), why))
+        factors = {rows: factor(seen.shared, row_tokens=rows) for rows in able if rows != layout.row_tokens}
+        if factors:
+            best = max(factors, key=lambda rows: factors[rows])
+            found.append(Advice(f"{key}layout.row_tokens={best}", factors[best], "fewer empty cells, less attention"))
+    return [one for one in found if one.factor is not None and one.factor >= _WORTH_SAYING]
+
+
+def _upper_layers(recipe: schema.Recipe, built: Built, seen: Seen, now: float) -> list[Advice]:
+    """LoRA on the last third of the layers: the backward pass ends there. It changes what is learned."""
+    layers = len(built.encoder.backbone.layers)
+    last = max(1, layers // 3)
+    if recipe.model.lora is None or layers - seen.first_trained <= last or trains_inputs(built):
+        return []
+    factor = now / operations(built, seen.groups, layers - last)
+    why = "no backward pass below; this changes the model, so compare its quality"
+    return [Advice(f"model.lora.last_layers={last}", factor, why)]

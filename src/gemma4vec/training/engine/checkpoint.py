@@ -1,0 +1,151 @@
+"""Checkpoints: everything that a killed run needs to go on as if nothing had happened.
+
+One folder a checkpoint, `step-00000120`, renamed into place when it is whole; older ones go after that. So there is a
+whole one at any moment, `kill -9` included.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from gemma4vec.errors import InputError
+from gemma4vec.files import atomic_folder
+from gemma4vec.training.engine.optimizer import MasterAdamW
+
+_NAME = re.compile(r"step-(\d{8})")
+
+
+# What the names of parameters begin with that a task trains beside the model (see `training.tasks.learned_parameters`).
+BESIDE = "objective."
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    stage: int = 0
+    step: int = 0  # optimiser steps done in this stage
+    batch: int = 0  # batches drawn in this stage
+    rows: int = 0
+    tokens: int = 0
+    seconds: float = 0.0  # spent on training steps
+    best_score: float | None = None
+    best_step: int | None = None
+    looks: int = 0  # of the stop rule
+    stopped: str | None = None  # why the stop rule ended this stage
+
+
+def random_state() -> dict[str, Any]:
+    """State of torch's generators, which dropout draws from."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    return {"random": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put torch's generators back as `random_state` gave them, those of GPUs as far as there are any here."""
+    torch.set_rng_state(state["random"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        for number, generator in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+            torch.cuda.set_rng_state(generator, number)
+
+
+def save_checkpoint(
+    folder: Path,
+    progress: Progress,
+    optimiser: MasterAdamW,
+    keep_as: str | None = None,
+    random: Sequence[dict[str, Any]] = (),
+) -> Path:
+    """Write a checkpoint below `folder`, and drop older ones; `keep_as` names one that is kept aside ("best").
+
+    `random` has the `random_state` of each process that trains; by default that of this one, now.
+
+    Raises:
+        WorkError: the disk is full; the last whole checkpoint is still there.
+    """
+    name = keep_as or f"step-{progress.step:08d}"
+    with atomic_folder(folder / name) as temporary:
+        own, *others = random or [random_state()]
+        state = {"optimiser": optimiser.state(), **own, "others": others}
+        try:
+            save_file(optimiser.weights(), temporary / "trained.safetensors")
+            torch.save(state, temporary / "optimiser.pt")
+        except (SafetensorError, RuntimeError) as error:  # their ways to say that the disk is full
+            raise OSError(None, f"{' '.join(str(error).split())[:120]} (is the disk full?)") from error
+        (temporary / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+    if keep_as is None:
+        for older in folder.glob("step-*"):
+            if older.name != name and _NAME.fullmatch(older.name):
+                shutil.rmtree(older)
+    return folder / name
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most steps, if there is one."""
+    found = sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+    return found[-1] if found else None
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """Where the run stood.
+
+    Raises:
+        InputError: the checkpoint is damaged.
+    """
+    try:
+        values: dict[str, Any] = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
+        return Progress(**values)
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(checkpoint, error) from error
+
+
+def trained_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The model's trained values at full precision, by name, without what a task trained beside it.
+
+    Raises:
+        InputError: the checkpoint is damaged.
+    """
+    return {name: value for name, value in _weights(checkpoint).items() if not name.startswith(BESIDE)}
+
+
+def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(checkpoint / "trained.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise _damaged(checkpoint, error) from error
+
+
+def load_checkpoint(checkpoint: Path, optimiser: MasterAdamW, rank: int = 0) -> None:
+    """Put weights, moments and the random state of process `rank` back; one that was not there draws anew.
+
+    Where it was written does not matter: a GPU's checkpoint goes on without one, or with fewer; the random states of
+    GPUs that are not there are left out.
+
+    Raises:
+        InputError: the checkpoint is damaged, or belongs to another model.
+    """
+    weights = _weights(checkpoint)
+    if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in optimiser.masters.items()}:
+        raise InputError(f"{checkpoint} belongs to another model; start a new run instead of resuming this one")
+    try:
+        state = torch.load(checkpoint / "optimiser.pt", map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever zip files, pickles and torch raise
+        raise _damaged(checkpoint, error) from error
+    optimiser.load_weights(weights)
+    optimiser.load_state(state["optimiser"])
+    random = [state, *state.get("others", ())]
+    if rank < len(random):
+        set_random_state(random[rank])
+
+
+def _damaged(checkpoint: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    return InputError(f"{checkpoint} is damaged ({reason}); delete it to train this stage again from its start")

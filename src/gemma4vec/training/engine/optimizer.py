@@ -1,0 +1,127 @@
+"""AdamW on fp32 copies of the trained parameters, and the learning-rate schedule.
+
+Adapters live in the base's own dtype (bf16), which is fast; an update far smaller than the weight would be lost there,
+so the optimiser keeps an fp32 copy of each, updates that, and copies it back rounded (Micikevicius et al. 2018,
+arXiv:1710.03740). Where a parameter is fp32 or wider already, the copy is the parameter itself.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gemma4vec.errors import InputError
+from gemma4vec.recipe import schema
+from gemma4vec.training.engine.task import OwnParameter
+
+# Of a group's settings those that say how the update is computed, not what it is.
+_MANNER = ("fused", "foreach", "capturable")
+
+
+class MasterAdamW:
+    """AdamW whose state and weights are at least fp32."""
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        settings: schema.Optimiser,
+        beside: Mapping[str, OwnParameter] | None = None,
+    ):
+        if not parameters:
+            raise InputError("model: nothing is trained; set model.lora, or model.train=full")
+        beside = beside or {}
+        self.parameters = {**parameters, **{name: own.parameter for name, own in beside.items()}}
+        self.settings = settings
+        self.masters = {
+            name: p if p.dtype in (torch.float32, torch.float64) else nn.Parameter(p.detach().float().clone())
+            for name, p in self.parameters.items()
+        }
+        own = settings.readout_learning_rate
+        # Weights of a readout start from nothing, or as factors of about one; adapters are small changes to a base.
+        readout = [p for name, p in self.masters.items() if own is not None and name.startswith("readout.")]
+        rest = [p for name, p in self.masters.items() if own is None or not name.startswith("readout.")]
+        rest = [p for p in rest if not any(p is found.parameter for found in beside.values())]
+        groups: list[tuple[list[nn.Parameter], float, dict[str, float]]] = [
+            (rest, 1.0, {}),
+            (readout, (own or 0.0) / settings.learning_rate, {}),
+        ]
+        # No decay: a temperature of no weight is a temperature, and not a neutral one.
+        groups += [
+            ([self.masters[name]], found.learning_rate / settings.learning_rate, {"weight_decay": 0.0})
+            for name, found in beside.items()
+        ]
+        self._factors = [factor for part, factor, _ in groups if part]
+        self.adamw = torch.optim.AdamW(
+            [{"params": part, **options} for part, _, options in groups if part],
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            # On a GPU one kernel for all parameters; on a CPU the order of operations stays what it always was.
+            fused=all(master.device.type == "cuda" for master in self.masters.values()) or None,
+        )
+
+    def step(self, learning_rate: float) -> float:
+        """Clip, update, copy back, and forget the gradients; gives the gradient's norm before clipping.
+
+        A gradient that is not finite updates nothing: one such step would make every later value NaN.
+        """
+        copied = [(p, self.masters[name]) for name, p in self.parameters.items() if self.masters[name] is not p]
+        gradients = [parameter.grad for parameter, _ in copied if parameter.grad is not None]
+        for parameter, master in copied:
+            master.grad = None if parameter.grad is None else torch.empty_like(master)
+        if gradients:  # at once: on a GPU hundreds of small copies would take longer than the update
+            torch._foreach_copy_([master.grad for _, master in copied if master.grad is not None], gradients)
+        limit = self.settings.clip if self.settings.clip is not None else math.inf
+        norm = float(nn.utils.clip_grad_norm_(list(self.masters.values()), limit))
+        for group, factor in zip(self.adamw.param_groups, self._factors, strict=True):
+            group["lr"] = learning_rate * factor
+        if math.isfinite(norm):
+            self.adamw.step()
+        with torch.no_grad():
+            if copied:
+                torch._foreach_copy_([parameter for parameter, _ in copied], [master for _, master in copied])
+            for name, parameter in self.parameters.items():
+                self.masters[name].grad = parameter.grad = None
+        return norm
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained values by name, at full precision."""
+        return {name: master.detach().clone().cpu() for name, master in self.masters.items()}
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Put trained values back, into copies and parameters."""
+        with torch.no_grad():
+            for name, value in weights.items():
+                self.masters[name].copy_(value)
+                self.parameters[name].copy_(self.masters[name])
+
+    def state(self) -> dict[str, Any]:
+        """Moments and counters."""
+        return self.adamw.state_dict()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Put moments and counters back, also where they were another device's: how they are updated is our own."""
+        own = [{name: group[name] for name in _MANNER} for group in self.adamw.param_groups]
+        groups = [saved | mine for saved, mine in zip(state["param_groups"], own, strict=True)]
+        self.adamw.load_state_dict({**state, "param_groups": groups})
+
+
+def learning_rate(settings: schema.Optimiser, step: int, total: int | None, flat_until: int = 0) -> float:
+    """Rate of optimiser step `step` (from 0) of `total`.
+
+    Linear warm-up over `warmup_steps`, then the schedule down to zero at the end. While the total is not known (a
+    budget in minutes or tokens, in its first `flat_until` steps) there is no decay, and the decay later starts after
+    them, so that a resumed run has the same rates.
+    """
+    peak = settings.learning_rate
+    if step < settings.warmup_steps:
+        return peak * (step + 1) / settings.warmup_steps
+    start = max(settings.warmup_steps, flat_until)
+    if settings.schedule == "constant" or total is None or step < start:
+        return peak
+    progress = min(1.0, (step - start) / max(1, total - start))
+    if settings.schedule == "linear":
+        return peak * (1.0 - progress)
+    return peak * 0.5 * (1.0 + math.cos(math.pi * progress))

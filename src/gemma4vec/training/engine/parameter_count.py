@@ -1,0 +1,71 @@
+"""Parameters by part, counted on the meta device: no weight is loaded, however large the base."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+
+from gemma4vec.model.encoder.build import Built
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Counts by part (`base`, `adapters`, `readout`, `head`), and what they mean in bytes.
+
+    Attributes:
+        total: part -> all parameters of it.
+        trainable: part -> those that training changes.
+        weight_bytes: all parameters and buffers in the types that they are held in.
+        trainable_bytes: the trained ones, in the types that they are held in: also the size of their gradients.
+        master_bytes: fp32 copies of trained parameters of a narrower type.
+        moment_bytes: AdamW's two moments.
+        first_trained: the first layer that a gradient reaches; the number of layers where none does.
+    """
+
+    total: dict[str, int]
+    trainable: dict[str, int]
+    weight_bytes: int
+    trainable_bytes: int
+    master_bytes: int
+    moment_bytes: int
+    first_trained: int
+
+
+def count_parameters(built: Built) -> Parameters:
+    """Count what a built encoder holds; its tensors may be on the meta device."""
+    total: Counter[str] = Counter()
+    trainable: Counter[str] = Counter()
+    trained, masters, moments = 0, 0, 0
+    for name, parameter in built.encoder.named_parameters():
+        part = _part(name)
+        total[part] += parameter.numel()
+        if parameter.requires_grad:
+            trainable[part] += parameter.numel()
+            trained += parameter.nbytes
+            wide = parameter.dtype in (torch.float32, torch.float64)
+            masters += 0 if wide else 4 * parameter.numel()
+            moments += 2 * (parameter.element_size() if wide else 4) * parameter.numel()
+    tensors = [*built.encoder.parameters(), *built.encoder.buffers()]
+    return Parameters(
+        total=dict(total),
+        trainable=dict(trainable),
+        weight_bytes=sum(tensor.nbytes for tensor in tensors),
+        trainable_bytes=trained,
+        master_bytes=masters,
+        moment_bytes=moments,
+        first_trained=_first_trained(built),
+    )
+
+
+def _part(name: str) -> str:
+    if not name.startswith("backbone."):
+        return "readout" if name.startswith("readout.") else "head"
+    return "adapters" if ".lora_" in name else "base"
+
+
+def _first_trained(built: Built) -> int:
+    backbone = built.encoder.backbone
+    inside = {id(p): i for i, layer in enumerate(backbone.layers) for p in layer.parameters()}
+    # What is trained and in no layer (an embedding, say) stands before the first one.
+    numbers = [inside.get(id(p), 0) for p in backbone.parameters() if p.requires_grad]
+    return min(numbers, default=len(backbone.layers))

@@ -1,0 +1,99 @@
+"""What the steps of a stage will read: some batches are really drawn, tokenised and laid out."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+from gemma4vec.model.packing.packed_batch import Layout, padding_share
+from gemma4vec.recipe import schema
+from gemma4vec.training.engine.task import Task
+from gemma4vec.training.tasks.micro_batches import padding_by_layout
+
+_BATCHES = 16
+_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Means over batches that were drawn, and the largest of them.
+
+    Attributes:
+        batches: how many were drawn.
+        tokens: real tokens of a batch.
+        cells: cells of a batch, padding included, by whether compiled layers take their layout.
+        largest_cells: the same of the batch with the most cells.
+        largest_layout: cells of the largest micro-batch.
+        columns: columns of a layout, weighted by its cells.
+        padding_share: share of computed cells that hold no real token.
+        seconds: to draw, tokenise and lay out a batch.
+        padding_by_layout: what `padding_share` would be, packed and padded; empty where nobody asked.
+    """
+
+    batches: int
+    tokens: float
+    cells: dict[bool, float]
+    largest_cells: dict[bool, float]
+    largest_layout: int
+    columns: float
+    padding_share: float
+    seconds: float
+    padding_by_layout: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def all_cells(self) -> float:
+        """Cells of a batch, whatever their shape."""
+        return sum(self.cells.values())
+
+
+def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: int = _BATCHES) -> Reading:
+    """Draw the first batches of a task, for at most some seconds (and at least two batches).
+
+    With the stage's `layout`, its texts are laid out in both ways, to compare.
+    """
+    groups: list[Sequence[Layout]] = []
+    drawn: list[list[Layout]] = []
+    seconds: list[float] = []
+    endless = islice(task.batches(0), batches)
+    while len(drawn) < batches and (len(drawn) < 2 or sum(seconds) < _SECONDS):
+        started = time.perf_counter()
+        batch: Any = next(endless)
+        seconds.append(time.perf_counter() - started)
+        drawn.append(list(batch.layouts))
+        groups += getattr(batch, "groups", [batch.layouts])
+    each = [cells_of(layouts) for layouts in drawn]
+    cells = {compilable: statistics.fmean(found[compilable] for found in each) for compilable in (True, False)}
+    tokens = statistics.fmean(sum(layout.real_tokens for layout in layouts) for layouts in drawn)
+    every = [layout for layouts in drawn for layout in layouts]
+    all_cells = sum(layout.all_tokens for layout in every)
+    share = bool(getattr(task, "share", False))
+    by_layout = padding_by_layout(groups, layout, share=share) if layout is not None else {}
+    return Reading(
+        batches=len(drawn),
+        tokens=tokens,
+        cells=cells,
+        largest_cells=max(each, key=lambda found: sum(found.values())),
+        largest_layout=max(layout.all_tokens for layout in every),
+        columns=sum(layout.all_tokens * layout.input_ids_RC.shape[1] for layout in every) / all_cells,
+        padding_share=padding_share(every),
+        # The first batch shuffles the epoch and warms the tokenizer; a run does that once.
+        seconds=statistics.fmean(seconds[1:]),
+        padding_by_layout=by_layout,
+    )
+
+
+def one_micro_batch(reading: Reading, budget: int | None = None) -> Reading:
+    """The same batches where the largest micro-batch, cut to `budget`, is all that is in memory at once."""
+    compilable = reading.cells[True] >= reading.cells[False]
+    cells = min(reading.largest_layout, budget or reading.largest_layout)
+    return replace(reading, largest_cells={compilable: float(cells), not compilable: 0.0})
+
+
+def cells_of(layouts: Sequence[Layout]) -> dict[bool, float]:
+    """Cells of layouts by whether compiled layers take them."""
+    return {
+        compilable: float(sum(layout.all_tokens for layout in layouts if layout.compilable is compilable))
+        for compilable in (True, False)
+    }

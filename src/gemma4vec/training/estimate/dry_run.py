@@ -1,0 +1,348 @@
+"""A dry run: what a training would take, without loading a weight.
+
+Parameters are counted on the meta device; tokens come from batches that are really drawn; seconds and activations from
+a shallow model of the same layers with random weights, trained a little on this machine.
+"""
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from gemma4vec.data.loading.load_rows import Loaded, load_sources
+from gemma4vec.machine.device import choose_device
+from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
+from gemma4vec.model.backbone.compilation import CompileChoice, choose_compile, use_compile_cache
+from gemma4vec.model.backbone.families import text_config
+from gemma4vec.model.backbone.kernel_options import fast_paths
+from gemma4vec.model.backbone.lm_head import LanguageModelHead
+from gemma4vec.model.backbone.meta_model import (
+    Kind,
+    empty_backbone,
+    fold_token_ids,
+    give_as_many_states,
+    layer_kinds,
+    one_of_each,
+    shallow_config,
+)
+from gemma4vec.model.encoder.build import Built, assemble, tokeniser_of
+from gemma4vec.model.encoder.check_config import check_recipe, read_config
+from gemma4vec.recipe import schema
+from gemma4vec.recipe.terms import Nce
+from gemma4vec.training.engine.base_files import BaseFiles, base_files
+from gemma4vec.training.engine.optimizer import MasterAdamW
+from gemma4vec.training.engine.parameter_count import Parameters, count_parameters
+from gemma4vec.training.engine.process_memory import keep_freed_memory, release_memory
+from gemma4vec.training.engine.step_budget import known_steps
+from gemma4vec.training.engine.task import Task
+from gemma4vec.training.estimate.data import Reading, one_micro_batch, read_batches
+from gemma4vec.training.estimate.flops import step_flops
+from gemma4vec.training.estimate.layers import Costs, Measured, measure_layers, total
+from gemma4vec.training.estimate.memory import Memory, kept_bytes, memory_on_gpu, training_memory
+from gemma4vec.training.monitoring.stop_rule import check_rules
+from gemma4vec.training.preflight import refuse_early
+from gemma4vec.training.tasks.fit_memory import Fit, Needs, Room, fit, room_of
+from gemma4vec.training.tasks.make_task import data_seed, make_task
+
+Say = Callable[[str], None]
+# Enough to keep all cores busy; more would only take longer.
+_MEASURED_CELLS = 8192
+# Of the merged model in fp32: the one that is merged, and what writing and opening it again for its format takes
+# (measured: 2.9 for Gemma 3 270M; see docs/dry-run.md).
+_EXPORT_COPIES = 3
+# GradCache's, as a share of forward and backward: without gradients of weights a backward is as long as a forward.
+_SECOND_FORWARD = {"frozen": 1 / 2, "full": 1 / 3}
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    """One stage; see `Reading`, `Memory` and `Measured` for the parts."""
+
+    name: str
+    reading: Reading
+    measured: Measured
+    compile: CompileChoice
+    fit: Fit
+    memory: Memory
+    gpu_memory: Memory
+    flops: dict[str, float]
+    batches_per_step: int
+    tokens_per_step: float
+    seconds_per_step: float
+    steps: int
+
+    @property
+    def seconds(self) -> float:
+        """All steps."""
+        return self.steps * self.seconds_per_step
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A whole run."""
+
+    recipe: schema.Recipe
+    base: BaseFiles
+    model_type: str
+    layers: int
+    device: str
+    dtype: DtypeChoice
+    parameters: Parameters
+    sources: dict[str, dict[str, Any]]
+    stages: list[StageEstimate]
+    stop_rules: list[str]  # one sentence each
+
+    @property
+    def largest(self) -> StageEstimate:
+        """The stage that needs most memory."""
+        return max(self.stages, key=lambda stage: stage.memory.peak)
+
+    @property
+    def export_bytes(self) -> float:
+        """Main memory at the peak of the export, which comes while the trained model is still there (see `Memory`)."""
+        last = self.stages[-1].memory
+        here = last.weights + last.optimiser if self.device == "cpu" else 0.0
+        return last.framework + here + _EXPORT_COPIES * model_bytes(self.parameters)
+
+    @property
+    def peak_bytes(self) -> float:
+        """Main memory at the peak of the whole run on a CPU; beside a GPU, of the export."""
+        return max(self.largest.memory.peak if self.device == "cpu" else 0.0, self.export_bytes)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What all stages share."""
+
+    recipe: schema.Recipe
+    config: Any
+    dtype: torch.dtype
+    device: str
+    whole: Built  # on the meta device
+    parameters: Parameters
+    kinds: list[Kind]
+
+
+def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
+    """Estimate a run of `recipe` on this machine.
+
+    Raises:
+        InputError: whatever a real run would refuse before it loads weights.
+    """
+    device = choose_device().name
+    with base_files(recipe.model.base, say) as base:
+        config = text_config(base.path)
+        choice = choose_dtype(device, recipe.model.dtype)
+        model = _describe(recipe, config, base.path, choice.dtype, device)
+        loaded = [load_sources(stage.data, say, stage.mixture) for stage in recipe.stages]
+        refuse_early(recipe, base.path, loaded, say)  # while the description is there
+    rules = check_rules(recipe, [data.dev_suite for data in loaded])
+    stages = [_estimate_stage(model, number, data, say) for number, data in enumerate(loaded)]
+    return Estimate(
+        recipe=recipe,
+        base=base,
+        model_type=str(config.model_type),
+        layers=len(model.kinds),
+        device=device,
+        dtype=choice,
+        parameters=model.parameters,
+        sources={name: facts for data in loaded for name, facts in data.sources.items()},
+        stages=stages,
+        stop_rules=[sentence for sentence in rules if sentence],
+    )
+
+
+def _describe(recipe: schema.Recipe, config: Any, path: Path, dtype: torch.dtype, device: str) -> _Model:
+    settings = recipe.model
+    check_recipe(settings, read_config(path))
+    tokeniser = tokeniser_of(settings, path)
+    empty = empty_backbone(
+        config, causal=settings.attention == "causal", dtype=dtype, allow_untested=settings.allow_untested
+    )
+    whole = assemble(settings, empty, tokeniser)
+    parameters = count_parameters(whole)
+    return _Model(recipe, config, dtype, device, whole, parameters, layer_kinds(config, parameters.first_trained))
+
+
+def _shallow(model: _Model) -> tuple[Built, list[Kind]]:
+    """A model of few layers with random weights, and the kinds of its layers."""
+    chosen = one_of_each(model.kinds)
+    kinds = [model.kinds[i] for i in chosen]
+    settings = model.recipe.model
+    backbone = empty_backbone(
+        shallow_config(model.config, chosen),
+        causal=settings.attention == "causal",
+        dtype=model.dtype,
+        device=model.device,
+        allow_untested=settings.allow_untested,
+    )
+    fold_token_ids(backbone.model)
+    give_as_many_states(backbone, len(model.kinds))
+    if settings.lora is not None and settings.lora.last_layers is not None:
+        trained = sum(kind[-1] for kind in kinds)
+        settings = settings.model_copy(update={"lora": settings.lora.model_copy(update={"last_layers": trained})})
+    built = assemble(settings, backbone, model.whole.tokeniser, seed=model.recipe.seed, layers=len(model.kinds))
+    return built, kinds
+
+
+def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> StageEstimate:
+    stage = model.recipe.stages[number]
+    task = _task(model, stage, data, number, model.whole)
+    reading = read_batches(task, stage.layout)
+    steps = known_steps(stage.budget, task.rows_per_batch * stage.batch.accumulate)
+    compiled = choose_compile(stage.layout.compile, steps=steps, minutes=stage.budget.minutes)
+    use_compile_cache()
+    keep_freed_memory(fast_paths(model.device, stage.layout.fast_paths).keep_freed_memory)
+    say(f"measuring layers of {model.config.model_type} on this machine" + (", compiled" if compiled.on else ""))
+    measured = _measure(model, number, data, reading, compiled)
+    release_memory()
+    framework = float(psutil.Process().memory_info().rss)
+    memory, gpu_memory = _memory(model, stage, reading, measured, framework)
+    found = _fit(model, stage, reading, memory)
+    if found.cached:
+        micro_batch = one_micro_batch(reading, found.tokens_per_forward)
+        memory, gpu_memory = _memory(model, stage, micro_batch, measured, framework)
+    trainable = sum(model.parameters.trainable.values())
+    update = measured.optimiser_seconds * trainable / max(1, measured.optimiser_parameters)
+    accumulate = stage.batch.accumulate
+    passes = 1.0 + (_SECOND_FORWARD[model.recipe.model.train] if found.cached else 0.0)
+    computing = passes * total(measured.seconds, model.kinds, reading.cells)
+    seconds = accumulate * (computing + reading.seconds) + update
+    flops = step_flops(
+        model.whole.encoder.backbone,
+        reading.all_cells * accumulate,
+        reading.columns,
+        model.parameters.first_trained,
+    )
+    tokens = accumulate * reading.tokens
+    return StageEstimate(
+        name=stage.name,
+        reading=reading,
+        measured=measured,
+        compile=measured.compile,
+        fit=found,
+        memory=memory,
+        gpu_memory=gpu_memory,
+        flops=dict(flops),
+        batches_per_step=accumulate,
+        tokens_per_step=tokens,
+        seconds_per_step=seconds,
+        steps=steps_of(stage, tokens, seconds),
+    )
+
+
+def _fit(model: _Model, stage: schema.Stage, reading: Reading, memory: Memory) -> Fit:
+    """What the run will do for want of memory, if it is as much as now."""
+    cells, parameters = sum(reading.largest_cells.values()), model.parameters
+    needs = Needs(
+        per_cell=memory.activations / cells,
+        cells=cells,
+        largest=float(reading.largest_layout),
+        row=min(stage.layout.row_tokens, reading.largest_layout),
+        fixed=float(parameters.trainable_bytes) + memory.optimiser,
+    )
+    room = room_of(torch.device(model.device))
+    left = Room(max(0.0, room.free - memory.weights), room.total)  # the weights are not there yet
+    return fit(stage.layout, needs, left, can_cache=isinstance(stage.task, schema.Contrast))
+
+
+def _measure(model: _Model, number: int, data: Loaded, reading: Reading, compiled: CompileChoice) -> Measured:
+    """Train the shallow model, on as many rows as make up the cells that are worth measuring."""
+    stage = model.recipe.stages[number]
+    share = min(1.0, _MEASURED_CELLS / reading.all_cells)
+    rows = max(2, round(stage.batch.rows * share))
+    plain = stage.layout.model_copy(update={"grad_cache": False})  # what GradCache changes follows from that
+    smaller = stage.model_copy(update={"batch": stage.batch.model_copy(update={"rows": rows}), "layout": plain})
+    built, kinds = _shallow(model)
+    built.encoder.backbone.fast = fast_paths(model.device, stage.layout.fast_paths)
+    measured = measure_layers(
+        built,
+        _task(model, smaller, data, number, built),
+        MasterAdamW(built.trainable(), stage.optimiser),
+        kinds,
+        compile=compiled,
+        checkpointing=stage.layout.gradient_checkpointing,
+    )
+    del built
+    gc.collect()
+    return measured
+
+
+def _task(model: _Model, stage: schema.Stage, data: Loaded, number: int, built: Built) -> Task:
+    seed = data_seed(model.recipe, number)
+    if isinstance(stage.task, schema.Contrast):  # teachers are not opened for this: what they add is small
+        terms = tuple(term for term in stage.task.terms if term.kind != "matching")
+        kept = stage.task.model_copy(update={"terms": terms or (Nce(),)})
+        stage = stage.model_copy(update={"task": kept})
+    return make_task(
+        stage, data, built, lambda: _head(model, built), max_tokens=model.recipe.model.max_tokens, seed=seed
+    )
+
+
+def _head(model: _Model, built: Built) -> LanguageModelHead:
+    """As many scores as the real head gives: from a matrix of its size where layers are measured, since reading it is
+    what takes the time, and from one that takes no memory where nothing is computed."""
+    backbone = built.encoder.backbone
+    rows, softcap = int(model.config.vocab_size), getattr(model.config, "final_logit_softcapping", None)
+    if built is model.whole:
+        row_1D = torch.zeros(1, backbone.hidden_size, dtype=model.dtype, device=backbone.device)
+        return LanguageModelHead(row_1D.expand(rows, -1), softcap)
+    return LanguageModelHead(
+        torch.full((rows, backbone.hidden_size), 0.01, dtype=model.dtype, device=backbone.device), softcap
+    )
+
+
+def _memory(
+    model: _Model, stage: schema.Stage, reading: Reading, measured: Measured, framework: float
+) -> tuple[Memory, Memory]:
+    """On this machine, and on a GPU: there rows stay in main memory, and other kernels need other buffers."""
+    inputs = float(model.config.hidden_size * torch.empty(0, dtype=model.dtype).element_size())
+    checkpointing = stage.layout.gradient_checkpointing is True
+
+    def training(kept: Costs, buffers: float | None) -> Memory:
+        return training_memory(
+            model.parameters,
+            kept,
+            model.kinds,
+            reading,
+            buffers=buffers,
+            input_bytes=inputs,
+            checkpointing=checkpointing,
+            accumulate=stage.batch.accumulate,
+            framework=framework,
+        )
+
+    buffers = None
+    if measured.peak_bytes is not None:
+        shallow = kept_bytes(measured.kept_bytes, measured.kinds, measured.peak_cells, inputs, checkpointing)
+        buffers = max(0.0, measured.peak_bytes - shallow)
+    here, gpu = training(measured.kept_bytes, buffers), training(measured.eager_kept_bytes, None)
+    return here, memory_on_gpu(gpu, min(here.activations, gpu.activations))
+
+
+def steps_of(stage: schema.Stage, tokens_per_step: float, seconds_per_step: float) -> int:
+    """Optimiser steps of a stage's budget, as `training.engine.step_budget` will count them."""
+    budget = stage.budget
+    if budget.steps is not None:
+        return budget.steps
+    if budget.rows is not None:
+        return max(1, round(budget.rows / (stage.batch.rows * stage.batch.accumulate)))
+    if budget.tokens is not None:
+        return max(1, round(budget.tokens / tokens_per_step))
+    assert budget.minutes is not None
+    return 1 + round(budget.minutes * 60.0 / seconds_per_step)
+
+
+def checkpoint_bytes(parameters: Parameters, stages: Sequence[schema.Stage]) -> int:
+    """The largest that the checkpoints of a run are at a time: weights and two moments, in fp32, of each copy."""
+    one = 12 * sum(parameters.trainable.values())
+    return one * sum(2 if stage.evaluation.every_steps is not None else 1 for stage in stages)
+
+
+def model_bytes(parameters: Parameters) -> int:
+    """Size of the exported model: merged, fp32."""
+    return 4 * (sum(parameters.total.values()) - parameters.total.get("adapters", 0))

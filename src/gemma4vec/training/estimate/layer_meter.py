@@ -1,0 +1,145 @@
+"""Seconds and kept bytes of each decoder layer while a model trains: stopwatches around the layers, nothing inside.
+
+The way in and out of a layer passes through an identity whose backward stops the clock, so that the backward of one
+layer is told from that of the next, compiled or not, checkpointed or not.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gemma4vec.model.backbone.backbone import Backbone
+
+# Layer (None: everything else), and whether compiled layers take the layout.
+Place = tuple[int | None, bool]
+
+
+class LayerMeter:
+    """Counts by place.
+
+    Attributes:
+        seconds: forward and backward of layers; None: of the whole step.
+        kept_bytes: memory of tensors that are kept for the backward pass, parameters left out; each counted once.
+        cells: cells that went through.
+    """
+
+    def __init__(self, backbone: Backbone, trained: Sequence[bool]):
+        self.backbone = backbone
+        self.trained = list(trained)
+        self.compilable = False
+        self.layer: int | None = None
+        self.seconds: defaultdict[Place, float] = defaultdict(float)
+        self.kept_bytes: defaultdict[Place, float] = defaultdict(float)
+        self.cells: defaultdict[bool, int] = defaultdict(int)
+        self._began: dict[int, float] = {}
+        self._anchor = torch.zeros((), device=backbone.device, requires_grad=True)
+        # What comes from outside the layers (masks, rotary tables), by address; alive, so that none is used twice.
+        self._shared: dict[int, Tensor] = {}
+
+    def clear(self) -> None:
+        """Forget what was counted."""
+        self.seconds.clear()
+        self.kept_bytes.clear()
+        self.cells.clear()
+        self._shared.clear()
+
+    def now(self) -> float:
+        """The clock, when all work before it is done."""
+        if self.backbone.device.type == "cuda":
+            torch.cuda.synchronize(self.backbone.device)
+        return time.perf_counter()
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Measure while this is open."""
+        layers: list[Any] = self.backbone.layers
+        calls = [layer._compiled_call_impl for layer in layers]
+        watch = self.backbone.register_forward_pre_hook(self._note_layout)
+        for number, (layer, call) in enumerate(zip(layers, calls, strict=True)):
+            layer._compiled_call_impl = self._around(number, call or layer._call_impl)
+        try:
+            yield
+        finally:
+            watch.remove()
+            for layer, call in zip(layers, calls, strict=True):
+                layer._compiled_call_impl = call
+
+    @contextmanager
+    def keeping_count(self) -> Iterator[None]:
+        """While this is open, note what is kept for the backward pass."""
+        seen = {tensor.untyped_storage().data_ptr() for tensor in self.backbone.parameters()}
+        alive: list[Tensor] = []  # so that no address is used twice
+
+        def keep(tensor: Tensor) -> Tensor:
+            address = tensor.untyped_storage().data_ptr()
+            if address and address not in seen:
+                seen.add(address)
+                alive.append(tensor.detach())
+                place = (None if address in self._shared else self.layer, self.compilable)
+                self.kept_bytes[place] += tensor.untyped_storage().nbytes()
+            return tensor.detach()  # itself, an output that is kept would hold the graph that holds it
+
+        with self.backbone.counted(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            yield
+
+    def gradient(self, layer: int, compilable: bool, begins: bool) -> None:
+        """The gradient enters a layer from above, or leaves it below."""
+        now = self.now()
+        if begins:
+            self._began[layer] = now
+        else:
+            self.seconds[layer, compilable] += now - self._began[layer]
+
+    def _note_layout(self, _: Any, arguments: tuple[Any, ...]) -> None:
+        self.compilable = arguments[0].compilable
+        self.cells[self.compilable] += arguments[0].all_tokens
+
+    def _around(self, number: int, call: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(states: Tensor, *others: Any, **named: Any) -> Any:
+            self._shared |= {t.untyped_storage().data_ptr(): t.detach() for t in _tensors((others, named))}
+            if self.trained[number]:
+                states = _Boundary.apply(states, self._anchor, self, number, False)
+            started = self.now()
+            self.layer = number
+            output = call(states, *others, **named)
+            self.layer = None
+            self.seconds[number, self.compilable] += self.now() - started
+            if not self.trained[number]:
+                return output
+            if isinstance(output, tuple):
+                return (_Boundary.apply(output[0], self._anchor, self, number, True), *output[1:])
+            return _Boundary.apply(output, self._anchor, self, number, True)
+
+        return measured
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples, lists and dictionaries."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)
+
+
+class _Boundary(torch.autograd.Function):
+    """The identity; its backward tells the meter. The anchor makes it run where the states need no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, anchor: Tensor, meter: LayerMeter, layer: int, begins: bool) -> Tensor:
+        ctx.note = (meter, layer, meter.compilable, begins)
+        return states.view_as(states)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]  # torch types it for any number
+        meter, layer, compilable, begins = ctx.note
+        meter.gradient(layer, compilable, begins)
+        return gradient, None, None, None, None

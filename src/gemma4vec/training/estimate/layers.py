@@ -1,0 +1,168 @@
+"""What a layer of each kind costs on this machine: a shallow model with random weights is trained a little.
+
+It runs the very code of a real step (encoder, readout, loss, backward, optimiser; compiled, checkpointed and laid out
+as the recipe says) on real batches, so no efficiency is assumed. What is measured grows with cells and layers: at these
+sizes a step is linear in both to a few percent.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+from torch._dynamo.exc import TorchDynamoException
+
+from gemma4vec.model.backbone.compilation import CompileChoice, failed_to_compile
+from gemma4vec.model.backbone.meta_model import Kind
+from gemma4vec.model.encoder.build import Built
+from gemma4vec.training.engine.optimizer import MasterAdamW
+from gemma4vec.training.engine.process_memory import memory_now, peak_since_start, release_memory, start_peak
+from gemma4vec.training.engine.task import Task
+from gemma4vec.training.estimate.layer_meter import LayerMeter, Place
+from gemma4vec.training.loop import compile_for_training
+
+_REPEATS = 3
+_BATCHES_OF_THE_PEAK = 4
+Costs = dict[tuple[Kind | None, bool], float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Costs by kind of layer (None: outside layers) and whether compiled layers take a layout; a cell holds a token.
+
+    Attributes:
+        compile: whether the layers were compiled, as a run would have them: not where the compiler gives up.
+        seconds: forward and backward of a cell in one layer.
+        kept_bytes: what a cell keeps in one layer until its backward, without gradient checkpointing.
+        eager_kept_bytes: the same where the layers are not compiled (what a GPU keeps at most).
+        optimiser_seconds: of one update.
+        optimiser_parameters: how many it updated.
+        peak_bytes: by how much memory rose in such steps; None where the system does not say.
+        peak_cells: of the largest batch among these steps.
+        kinds: of the layers that were trained.
+    """
+
+    compile: CompileChoice
+    seconds: Costs
+    kept_bytes: Costs
+    eager_kept_bytes: Costs
+    optimiser_seconds: float
+    optimiser_parameters: int
+    peak_bytes: int | None
+    peak_cells: dict[bool, float]
+    kinds: Sequence[Kind]
+
+
+def measure_layers(
+    built: Built,
+    task: Task,
+    optimiser: MasterAdamW,
+    kinds: Sequence[Kind],
+    *,
+    compile: CompileChoice,
+    checkpointing: Literal["selective"] | bool,
+) -> Measured:
+    """Train a shallow model on the task's first batches: to see what is kept, then against the clock."""
+    backbone = built.encoder.backbone
+    built.encoder.train()
+    meter = LayerMeter(backbone, [kind[-1] for kind in kinds])
+    batches = list(islice(task.batches(0), _BATCHES_OF_THE_PEAK))
+    batch = batches[0]
+
+    def kept() -> Costs:
+        meter.clear()
+        with meter.attached():
+            with meter.keeping_count():
+                loss = task.loss(built, batch).value
+            loss.backward()
+        optimiser.step(0.0)
+        return _by_kind(meter.kept_bytes, meter.cells, kinds)
+
+    eager = kept()
+    as_run = eager
+    if checkpointing == "selective":
+        backbone.use_gradient_checkpointing("selective")
+    if compile.on:
+        compile_for_training(backbone)
+        try:
+            as_run = kept()
+        except TorchDynamoException as error:  # as training does
+            backbone.uncompile_layers()
+            compile, as_run = failed_to_compile(error), kept()
+    if checkpointing is True:
+        backbone.use_gradient_checkpointing()
+    steps_cells: list[dict[bool, float]] = []
+
+    def step(one: Any) -> None:
+        meter.clear()
+        with meter.attached():
+            task.loss(built, one).value.backward()
+        optimiser.step(0.0)
+        steps_cells.append({compilable: float(count) for compilable, count in meter.cells.items()})
+
+    peak_bytes = _rise(step, batches)
+    passes, updates = [], []
+    for _ in range(_REPEATS):
+        meter.clear()
+        with meter.attached():
+            started = meter.now()
+            task.loss(built, batch).value.backward()
+            before_update = meter.now()
+        optimiser.step(0.0)
+        updates.append(meter.now() - before_update)
+        _add_the_rest(meter, before_update - started)
+        passes.append(_by_kind(meter.seconds, meter.cells, kinds))
+    return Measured(
+        compile=compile,
+        seconds={place: statistics.median(each[place] for each in passes) for place in passes[-1]},
+        kept_bytes=as_run,
+        eager_kept_bytes=eager,
+        optimiser_seconds=statistics.median(updates),
+        optimiser_parameters=sum(p.numel() for p in built.trainable().values()),
+        peak_bytes=peak_bytes,
+        peak_cells=max(steps_cells, key=lambda cells: sum(cells.values())),
+        kinds=kinds,
+    )
+
+
+def _rise(step: Callable[[Any], None], batches: Sequence[Any]) -> int | None:
+    """By how many bytes memory rises over steps, fragments and libraries' buffers included.
+
+    The first batch runs once before: what it allocates for good (code for new shapes, say) belongs to the process. Of
+    several batches, whose shapes differ, the allocator keeps pieces that fit the next one badly: one would not show it.
+    """
+    step(batches[0])
+    release_memory()
+    before = memory_now()
+    watched = start_peak()
+    for batch in batches:
+        step(batch)
+    return max(0, peak_since_start() - before) if watched else None
+
+
+def _add_the_rest(meter: LayerMeter, whole: float) -> None:
+    """What a step spends outside its layers, shared out over its cells."""
+    rest = max(0.0, whole - sum(meter.seconds.values()))
+    cells = sum(meter.cells.values())
+    for compilable, count in meter.cells.items():
+        meter.seconds[None, compilable] = rest * count / cells
+
+
+def _by_kind(counted: Mapping[Place, float], cells: Mapping[bool, int], kinds: Sequence[Kind]) -> Costs:
+    """Means over the layers of a kind, for one cell."""
+    found: dict[tuple[Kind | None, bool], list[float]] = {}
+    for compilable, count in cells.items():
+        for layer in [None, *range(len(kinds))]:
+            kind = None if layer is None else kinds[layer]
+            found.setdefault((kind, compilable), []).append(counted.get((layer, compilable), 0.0) / count)
+    return {place: statistics.fmean(values) for place, values in found.items()}
+
+
+def total(costs: Costs, kinds: Sequence[Kind], cells: dict[bool, float]) -> float:
+    """What layers of these kinds and all else cost for so many cells; a shape never measured costs as the other."""
+    return sum(
+        count * costs.get((kind, compilable), costs.get((kind, not compilable), 0.0))
+        for kind in [None, *kinds]
+        for compilable, count in cells.items()
+    )

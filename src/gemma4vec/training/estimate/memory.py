@@ -1,0 +1,114 @@
+"""The memory of a training at its peak, part by part, and which GPUs hold it.
+
+The forward passes of all micro-batches of a batch come before its backward, so their activations add up; with gradient
+checkpointing only the layers' inputs do, and one layer at a time is computed again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gemma4vec.model.backbone.meta_model import Kind
+from gemma4vec.training.engine.parameter_count import Parameters
+from gemma4vec.training.estimate.data import Reading, one_micro_batch
+from gemma4vec.training.estimate.layers import Costs, total
+
+GB = 1e9
+GPU_SIZES_GB = (16, 24, 40, 80)
+# CUDA's own context and libraries on a card (measured by others at 0.4 to 0.8 GB), and what fragmentation leaves over.
+_CUDA_CONTEXT = 0.6 * GB
+_USABLE = 0.95
+# What C's allocator holds beside the activations of a batch, since the batches before it had other shapes: 6 to 24% in
+# `benchmarks/dry_run.py`, part of which the shallow model shows (it is then in `working`).
+_FRAGMENTS = 0.10
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the peak of training, by part.
+
+    Attributes:
+        weights: base, adapters, readout and head.
+        optimiser: fp32 copies of what is trained, and AdamW's moments.
+        activations: what all micro-batches of a batch keep until the backward pass.
+        fragments: what the allocator holds between them.
+        working: gradients, and the buffers of the layer that is at work.
+        framework: the process itself: libraries, tokenizer, rows (measured).
+    """
+
+    weights: float
+    optimiser: float
+    activations: float
+    working: float
+    framework: float
+    fragments: float = 0.0
+
+    @property
+    def peak(self) -> float:
+        """All parts."""
+        return self.weights + self.optimiser + self.activations + self.fragments + self.working + self.framework
+
+
+def training_memory(
+    parameters: Parameters,
+    kept: Costs,
+    kinds: Sequence[Kind],
+    reading: Reading,
+    *,
+    buffers: float | None,
+    input_bytes: float,
+    checkpointing: bool,
+    accumulate: int,
+    framework: float,
+) -> Memory:
+    """The peak of a stage.
+
+    Args:
+        parameters: counts.
+        kept: bytes that a cell keeps in a layer of each kind.
+        kinds: of all layers.
+        buffers: bytes that a step needs besides what is kept; None: as much as a layer keeps (twice where layers are
+            computed again).
+        reading: the batches.
+        input_bytes: of one cell as it enters a layer.
+        checkpointing: whether layers keep their input alone.
+        accumulate: batches in an optimiser step.
+        framework: bytes of the process without all this.
+    """
+    activations = kept_bytes(kept, kinds, reading.largest_cells, input_bytes, checkpointing)
+    if buffers is None:
+        cells = one_micro_batch(reading).largest_cells
+        none = total(kept, [], cells)
+        one_layer = max((total(kept, [kind], cells) - none for kind in kinds), default=0.0)
+        buffers = 2 * one_layer if checkpointing else one_layer
+    gradients = float(parameters.trainable_bytes)
+    update = gradients + (parameters.master_bytes or 0)  # gradients are cast to fp32 where weights have fp32 copies
+    # Either everything is kept and the backward begins, or the gradients are whole and the update begins.
+    working = max(buffers + (gradients if accumulate > 1 else 0.0), update - activations)
+    return Memory(
+        weights=float(parameters.weight_bytes),
+        optimiser=float(parameters.master_bytes + parameters.moment_bytes),
+        activations=activations,
+        working=working,
+        framework=framework,
+        fragments=_FRAGMENTS * activations,
+    )
+
+
+def kept_bytes(
+    kept: Costs, kinds: Sequence[Kind], cells: dict[bool, float], input_bytes: float, checkpointing: bool
+) -> float:
+    """What layers of these kinds, and all else, keep until the backward pass."""
+    if not checkpointing:
+        return total(kept, kinds, cells)
+    return total(kept, [], cells) + sum(kind[-1] for kind in kinds) * input_bytes * sum(cells.values())
+
+
+def gpu_table(on_gpu: Memory, sizes_gb: Sequence[float] = GPU_SIZES_GB) -> list[dict[str, float | bool]]:
+    """For each size of GPU memory in GB, whether the training fits."""
+    needed = on_gpu.peak
+    return [{"memory_gb": size, "needed_gb": needed / GB, "fits": needed <= _USABLE * size * GB} for size in sizes_gb]
+
+
+def memory_on_gpu(memory: Memory, activations: float) -> Memory:
+    """The same training on a GPU: libraries and rows stay in main memory, CUDA's context comes in."""
+    return Memory(memory.weights, memory.optimiser, activations, memory.working, _CUDA_CONTEXT)

@@ -1,0 +1,44 @@
+"""The model of a run that is still being trained, as it was at its newest checkpoint."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from gemma4vec.errors import InputError
+from gemma4vec.files import cache
+from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.model.bases.resolve import resolve_base
+from gemma4vec.model.save.write_model import save_model
+from gemma4vec.training.engine.checkpoint import latest_checkpoint, read_progress, trained_weights
+from gemma4vec.training.run import recipe_of
+
+
+def snapshot(run: RunFolder, say: Callable[[str], None]) -> Path:
+    """Folder of a merged model below the cache, made of the run's newest checkpoint; made once for each step.
+
+    Raises:
+        InputError: the run has no checkpoint yet, or it was replaced while it was read.
+    """
+    recipe = recipe_of(run)
+    for number, stage in reversed(list(enumerate(recipe.stages))):
+        checkpoint = latest_checkpoint(run.checkpoints / f"{number}-{stage.name}")
+        if checkpoint is not None:
+            break
+    else:
+        raise InputError(f"{run.path} has no checkpoint yet; wait for its first, or name a finished run")
+    step = read_progress(checkpoint).step
+    folder = cache() / "snapshots" / f"{run.run_id}-{number}-{step}"
+    if not (folder / "model").is_dir():
+        say(f"{run.run_id} is not finished: its model of stage {stage.name}, step {step}, is taken")
+        weights = trained_weights(checkpoint)
+        base = resolve_base(recipe.model.base, notice=say)
+        told = f"a snapshot of step {step} of stage {stage.name}, made while the run was not finished"
+        save_model(
+            folder / "model",
+            recipe,
+            base,
+            weights,
+            data=run.manifest.get("data", {}),
+            name=f"{run.run_id}-step-{step}",
+            checkpoint=told,
+        )
+    return folder / "model"

@@ -1,0 +1,243 @@
+"""The stop rule of a stage while it trains: what it needs is settled before weights are loaded, then it is asked.
+
+The rule, its suite and its reference are written beside the stage's checkpoints the first time. A run that goes on
+later finds them there, so that nobody who evaluates the reference again, or deletes it, changes a rule half-way.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
+from gemma4vec.data.suites.sample import sample_suite
+from gemma4vec.errors import InputError
+from gemma4vec.evaluation.planning.stop_judge import forecast_rule, judge
+from gemma4vec.evaluation.results.result import Result, load_result, load_same, save_result
+from gemma4vec.evaluation.scoring.evaluate import evaluate
+from gemma4vec.files import write_json
+from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.recipe import schema
+from gemma4vec.recipe.stop_rule import StopRule
+from gemma4vec.statistics.stopping import StopDecision
+from gemma4vec.training.monitoring.stop_reference import check_reference, reference_results
+from gemma4vec.training.monitoring.weight_snapshots import checkpoint_name
+
+Say = Callable[[str], None]
+REFERENCE, RULE = "reference", "stop-rule.json"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One look at a training.
+
+    Attributes:
+        score, fields: as every evaluation during training gives them (nDCG@10; its event's fields).
+        look: the fields of the look's own event.
+        stopped: why the training ends here; None: it goes on.
+        sentence: for a person.
+    """
+
+    score: float
+    fields: dict[str, Any]
+    look: dict[str, Any]
+    stopped: str | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class ReadyRule:
+    """A rule that can be asked.
+
+    Attributes:
+        references: one result, or one for each look.
+    """
+
+    settings: StopRule
+    suite: RetrievalSuite
+    references: Sequence[Result]
+
+    def due(self, step: int, total: int | None, taken: int) -> int | None:
+        """The number (from 1) of the look that is to be taken after `step`, where `taken` were before; None: none is.
+
+        Where the budget's length becomes known behind a look's place (minutes, tokens), it is taken then.
+        """
+        if total is None and self.settings.at_shares:
+            return None
+        passed = sum(place <= step for place in self.settings.steps(total or step))
+        return passed if passed > taken and step != total else None
+
+    def ask(self, number: int, step: int, result: Result) -> Seen:
+        """What the rule says to the result of look `number` (from 1)."""
+        reference = self.references[number - 1 if len(self.references) > 1 else 0]
+        rule, looks = self.settings, len(self.settings.grid)
+        asked = judge([result], [reference], rule.metric, rule.smallest_effect, looks=looks, confidence=rule.confidence)
+        mine, theirs = result.mean[rule.metric], reference.mean[rule.metric]
+        interval = result.interval("ndcg@10")
+        fields = {"suite": self.suite.name, "ndcg@10": interval.mean, "low": interval.low, "high": interval.high}
+        reason = self._reason(asked, number, step) if asked.stop else None
+        seen = (
+            f"look {number} of {looks}: {rule.metric} {mine:.4f}, {reference.model} {theirs:.4f}, difference "
+            f"{asked.interval.mean:+.4f} ({asked.interval.low:+.4f} to {asked.interval.high:+.4f})"
+        )
+        return Seen(interval.mean, fields, self._event(asked, number, mine, theirs, reason), reason, seen)
+
+    def _reason(self, asked: StopDecision, number: int, step: int) -> str:
+        return (
+            f"{self.settings.metric} on {self.suite.name} at step {step} (look {number} of {asked.looks}) is "
+            f"{asked.interval.mean:+.4f} from {self.settings.reference}: {asked.reason}"
+        )
+
+    def _event(
+        self, asked: StopDecision, number: int, mine: float, theirs: float, reason: str | None
+    ) -> dict[str, Any]:
+        return {
+            "look": number,
+            "looks": asked.looks,
+            "suite": self.suite.name,
+            "metric": self.settings.metric,
+            "score": mine,
+            "reference": theirs,
+            "difference": asked.interval.mean,
+            "low": asked.interval.low,
+            "high": asked.interval.high,
+            "confidence": asked.interval.confidence,
+            "smallest_effect": self.settings.smallest_effect,
+            "stopped": reason is not None,
+            "reason": reason or asked.reason,
+        }
+
+
+@dataclass(frozen=True)
+class StageRule:
+    """A ready rule, and the training that it is asked about.
+
+    Attributes:
+        embedder: from a name and the SHA-256 of the weights to the model as it is now.
+    """
+
+    ready: ReadyRule
+    stage: int
+    run: RunFolder
+    embedder: Callable[[str, str], Embedder]
+
+    def due(self, step: int, total: int | None, taken: int) -> int | None:
+        """As `ReadyRule.due`."""
+        return self.ready.due(step, total, taken)
+
+    def look(self, number: int, step: int, weights: str) -> Seen:
+        """Evaluate the model as it is now, and ask.
+
+        The result is that of a kept checkpoint. One that is there already, of these very weights, is not made again.
+        """
+        name, suite = checkpoint_name(self.stage, step), self.ready.suite
+        model, out = self.embedder(name, weights), self.run.evaluation(name, suite.name)
+        result = load_same(out, suite.fingerprint, model.fingerprint) or evaluate(
+            model, suite, out, name=name, run=self.run
+        )
+        return self.ready.ask(number, step, result)
+
+
+def check_rules(recipe: schema.Recipe, dev_suites: Sequence[Path | None]) -> list[str | None]:
+    """Refuse rules that cannot be asked, without evaluating anything; gives each stage's rule in one sentence.
+
+    Args:
+        dev_suites: of each stage's sources.
+
+    Raises:
+        InputError: one line that names the recipe's key.
+    """
+    said: list[str | None] = []
+    for number, (stage, dev) in enumerate(zip(recipe.stages, dev_suites, strict=True)):
+        rule, key = stage.evaluation.stop, _key(number)
+        if rule is None:
+            said.append(None)
+            continue
+        suite = rule_suite(stage.evaluation, dev, key)
+        check_reference(rule, number, suite, key)
+        said.append(forecast_rule(rule, suite.name, suite.fingerprint, len(suite.queries)).sentence())
+    return said
+
+
+def rule_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> RetrievalSuite:
+    """The dev suite that the rule looks at: what evaluations during training see.
+
+    Raises:
+        InputError: there is none, it is a final one, or its files are not as they should be.
+    """
+    folder = Path(settings.suite) if settings.suite else dev
+    if folder is None:
+        raise InputError(f"{key}: there is no suite to look at; name a dev suite as {key.removesuffix('.stop')}.suite")
+    suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
+    if suite.role == "final":
+        raise InputError(
+            f"{key}: {suite.name} is a final suite; a training that it ended would have no test left: use a dev suite"
+        )
+    return suite
+
+
+def ready_rules(
+    run: RunFolder, recipe: schema.Recipe, dev_suites: Sequence[Path | None], say: Say
+) -> list[ReadyRule | None]:
+    """The rules of all stages, with their references evaluated; before any weight of this run is loaded.
+
+    Raises:
+        InputError: one line that names the recipe's key; or the suite is no longer the one that the rule was set for.
+    """
+    known = [(_folder(run, recipe, number) / RULE).is_file() for number in range(len(recipe.stages))]
+    if not all(one or stage.evaluation.stop is None for one, stage in zip(known, recipe.stages, strict=True)):
+        for sentence in check_rules(recipe, dev_suites):
+            if sentence:
+                say(sentence)
+    return [_ready(run, recipe, number, dev, say) for number, dev in enumerate(dev_suites)]
+
+
+def _ready(run: RunFolder, recipe: schema.Recipe, number: int, dev: Path | None, say: Say) -> ReadyRule | None:
+    settings = recipe.stages[number].evaluation
+    rule, key, folder = settings.stop, _key(number), _folder(run, recipe, number)
+    if rule is None:
+        return None
+    suite = rule_suite(settings, dev, key)
+    if not (folder / RULE).is_file():
+        found = reference_results(rule, number, suite, key, say)
+        _write(folder, rule, suite, found)
+        run.event("stop_rule", stage=number, suite=suite.name, **rule.model_dump(mode="json"))
+    if json.loads((folder / RULE).read_text(encoding="utf-8"))["rule"] != rule.model_dump(mode="json"):
+        raise InputError(
+            f"{key}: it is not the rule any more that was set before the run ({folder / RULE}); put it back, or start "
+            "a new run"
+        )
+    references = [load_result(path) for path in sorted((folder / REFERENCE).iterdir())]
+    if any(_contents(one) != suite.fingerprint for one in references):
+        raise InputError(
+            f"{key}: {suite.name} is not the suite any more that the rule was set for; put its files back, or start a "
+            "new run"
+        )
+    return ReadyRule(rule, suite, references)
+
+
+def _write(folder: Path, rule: StopRule, suite: RetrievalSuite, references: Sequence[Result]) -> None:
+    """The references first: the file that says that all is there comes last."""
+    shutil.rmtree(folder / REFERENCE, ignore_errors=True)
+    for place, one in enumerate(references):
+        save_result(one, folder / REFERENCE / f"{place:03d}", top=[])
+    about = [{"model": one.model, "fingerprint": one.settings.get("model_fingerprint")} for one in references]
+    write_json(
+        folder / RULE,
+        {"rule": rule.model_dump(mode="json"), "suite": suite.name, "contents": suite.fingerprint, "references": about},
+    )
+
+
+def _contents(result: Result) -> str | None:
+    return (result.settings.get("suite") or {}).get("fingerprint")
+
+
+def _folder(run: RunFolder, recipe: schema.Recipe, number: int) -> Path:
+    return run.checkpoints / f"{number}-{recipe.stages[number].name}"
+
+
+def _key(number: int) -> str:
+    return f"stages.{number}.evaluation.stop"

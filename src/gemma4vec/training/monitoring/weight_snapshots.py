@@ -1,0 +1,139 @@
+"""Checkpoints that are kept for looking at later: the trained weights alone, without what resuming needs.
+
+`checkpoints/<n>-<name>/kept/step-00000120.safetensors`. With adapters that is some megabytes, written in the time of
+a step, so that a whole curve can be measured after the training instead of during it.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from gemma4vec.errors import InputError
+from gemma4vec.files import atomic_write, sha256_file, sha256_text
+from gemma4vec.ledger.records import CHECKPOINT
+from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.machine.device import choose_device
+from gemma4vec.machine.dtype import choose_dtype
+from gemma4vec.model.bases.resolve import resolve_base
+from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.recipe.schema import Evaluation, Recipe
+from gemma4vec.training.engine.checkpoint import BESIDE, latest_checkpoint, read_progress
+from gemma4vec.training.engine.optimizer import MasterAdamW
+from gemma4vec.training.engine.progress_line import once
+
+Say = Callable[[str], None]
+KEPT = "kept"
+_NAME = re.compile(r"step-(\d{8})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Trained weights of one moment of a run."""
+
+    stage: int
+    step: int
+    file: Path
+
+    @property
+    def name(self) -> str:
+        """What its results are called."""
+        return checkpoint_name(self.stage, self.step)
+
+
+def checkpoint_name(stage: int, step: int) -> str:
+    """What the results of a run are called that it had after a step."""
+    return f"{CHECKPOINT}-{stage}-{step:08d}"
+
+
+def checkpoint_identity(weights: str, recipe: Recipe, revision: str | None, dtype: torch.dtype) -> str:
+    """Fingerprint of a checkpoint as a model, from the SHA-256 of its weights as they are kept."""
+    return sha256_text("checkpoint", weights, recipe.model.model_dump_json(), str(revision), str(dtype))[:16]
+
+
+def keep_due(settings: Evaluation, step: int, total: int | None) -> bool:
+    """Whether the weights after this step are to be kept: for later, or for the process that evaluates beside."""
+    if settings.keep_every_steps is not None and step % settings.keep_every_steps == 0:
+        return True
+    if total is not None and step in {max(1, round(share * total)) for share in settings.keep_at_shares}:
+        return True
+    return settings.beside and evaluation_due(settings, step, total)
+
+
+def evaluation_due(settings: Evaluation, step: int, total: int | None) -> bool:
+    """Whether the model is to be evaluated after this step."""
+    if total is not None and step in {max(1, round(share * total)) for share in settings.at_shares}:
+        return True
+    return settings.every_steps is not None and (step == total or step % settings.every_steps == 0)
+
+
+def keep_weights(folder: Path, step: int, optimiser: MasterAdamW) -> Path:
+    """Write the trained weights at full precision to `folder/kept`.
+
+    Raises:
+        WorkError: the disk is full.
+    """
+    path = folder / KEPT / f"step-{step:08d}.safetensors"
+    with atomic_write(path, "wb") as stream:
+        stream.write(save(optimiser.weights()))
+    return path
+
+
+def hash_of_weights(optimiser: MasterAdamW) -> str:
+    """SHA-256 of the file that `keep_weights` would write."""
+    return hashlib.sha256(save(optimiser.weights())).hexdigest()
+
+
+def kept_checkpoints(run: RunFolder, recipe: Recipe, *, whole: bool = True) -> list[Kept]:
+    """All weights that a run still has, in the order of training: kept ones, the best and the last of each stage.
+
+    Without `whole` the kept ones alone: while a run trains, its best and its last are others from minute to minute.
+    """
+    found: dict[tuple[int, int], Kept] = {}
+    for number, stage in enumerate(recipe.stages):
+        folder = run.checkpoints / f"{number}-{stage.name}"
+        for checkpoint in (folder / "best", latest_checkpoint(folder)) if whole else ():
+            if checkpoint is not None and (checkpoint / "trained.safetensors").is_file():
+                step = read_progress(checkpoint).step
+                found[number, step] = Kept(number, step, checkpoint / "trained.safetensors")
+        for file in folder.glob(f"{KEPT}/*.safetensors"):
+            named = _NAME.fullmatch(file.name)
+            if named:
+                found[number, int(named[1])] = Kept(number, int(named[1]), file)
+    return [found[place] for place in sorted(found)]
+
+
+def checkpoint_models(
+    run: RunFolder, recipe: Recipe, kept: Iterable[Kept], say: Say
+) -> Iterator[tuple[Kept, Embedder]]:
+    """Each checkpoint as an embedder: one base in memory, into which their weights are put one after the other.
+
+    An embedder is good until the next one is asked for. The base is loaded when the first checkpoint is there.
+
+    Raises:
+        InputError: the weights are damaged, or belong to another recipe.
+    """
+    where = choose_device()
+    device, notice = where.name, once(say)
+    if where.reason:
+        say(f"device: {device} ({where.reason})")
+    dtype = choose_dtype(device, recipe.model.dtype).dtype
+    built: Built | None = None
+    limit = recipe.model.max_tokens
+    for one in kept:
+        if built is None:
+            base = resolve_base(recipe.model.base, notice=say)
+            built = build(recipe.model, base.path, dtype=dtype, device=device, seed=recipe.seed)
+        try:
+            weights = {name: value for name, value in load_file(one.file).items() if not name.startswith(BESIDE)}
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{one.file} is damaged ({error}); delete it to leave this checkpoint out") from error
+        built.load_trained(weights)
+        identity = checkpoint_identity(sha256_file(one.file), recipe, base.revision, dtype)
+        yield one, Embedder(built, name=one.name, fingerprint=identity, max_tokens=limit, notice=notice)

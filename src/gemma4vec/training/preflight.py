@@ -1,0 +1,131 @@
+"""What cannot be trained is refused before any weight is loaded, in a real run and in a dry one alike."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gemma4vec.data.batching.epoch_order import check_batches
+from gemma4vec.data.batching.mixture import negative_counts
+from gemma4vec.data.loading.load_rows import Loaded
+from gemma4vec.data.suites.retrieval import read_options
+from gemma4vec.errors import InputError
+from gemma4vec.machine.device import choose_device
+from gemma4vec.model.backbone.families import text_config
+from gemma4vec.model.backbone.kernel_options import fast_paths
+from gemma4vec.model.encoder.check_config import check_recipe, read_config
+from gemma4vec.model.readout import READOUTS
+from gemma4vec.model.save.output_dimension import recipe_dimension
+from gemma4vec.model.tokenize.tokenizer import load_tokeniser
+from gemma4vec.recipe import schema
+from gemma4vec.recipe.terms import Matching
+from gemma4vec.training.tasks.loss_terms import check_scores, check_terms
+from gemma4vec.training.tasks.make_task import plain_texts
+from gemma4vec.training.tasks.masked_next_token import mask_token_id
+from gemma4vec.training.tasks.teachers import check_teacher
+
+Say = Callable[[str], None]
+
+
+def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[Loaded], say: Say) -> None:
+    """Check what can be known without weights: readout against base, rows against batches, lengths of vectors against
+    prefixes and teachers, the mask token.
+
+    Raises:
+        InputError: one line that names the recipe's key.
+    """
+    config = read_config(base)
+    check_recipe(recipe.model, config)
+    fast_paths(choose_device().name, recipe.stages[0].layout.fast_paths)
+    dimension = recipe_dimension(recipe.model, config)
+    for number, (stage, data) in enumerate(zip(recipe.stages, loaded, strict=True)):
+        check_dev_suite(stage.evaluation, data.dev_suite, f"stages.{number}.evaluation")
+        check_data(number, stage, data)
+        if isinstance(stage.task, schema.Contrast) and dimension is not None:
+            check_terms(stage.task, dimension, f"stages.{number}.task")
+            for place, term in enumerate(stage.task.terms):
+                if isinstance(term, Matching):
+                    check_teacher(term, dimension, f"stages.{number}.task.terms.{place}", say)
+        check_given_tokens(recipe.model, base, number, stage, data)
+    check_tokeniser(recipe.stages, base)
+
+
+def check_dev_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> None:
+    """Refuse a final suite for evaluations during training: each is a look, and a checkpoint that it chose would have
+    no test left. The process beside a training and the stop rule refuse it themselves.
+
+    Raises:
+        InputError: the suite's own suite.yaml says that it is final.
+    """
+    folder = Path(settings.suite) if settings.suite else dev
+    inside = (settings.every_steps is not None or settings.at_shares) and not settings.beside
+    if inside and folder is not None and read_options(folder / "suite.yaml").get("role") == "final":
+        raise InputError(
+            f"{key}.suite: {folder.name} is a final suite, for finished models of frozen recipes; name a dev suite"
+        )
+
+
+def check_data(number: int, stage: schema.Stage, loaded: Loaded) -> None:
+    """Refuse data that the task of stage `number` cannot be trained on.
+
+    Raises:
+        InputError: fewer rows or texts than a batch, or rows with fewer hard negatives than asked for.
+    """
+    where = f"stages.{number}"
+    if isinstance(stage.task, schema.MaskedNextToken):
+        texts = len(plain_texts(loaded, stage.task))
+        if texts < stage.batch.rows:
+            raise InputError(f"{where}.batch.rows: {stage.batch.rows} texts asked for, the data has {texts}")
+        return
+    rows, wanted = loaded.rows, stage.task.hard_negatives
+    if len(rows) < stage.batch.rows:
+        raise InputError(
+            f"{where}.batch.rows: {stage.batch.rows} rows asked for, the data has {len(rows)}; use a smaller batch"
+        )
+    check_batches(rows, stage.batch.rows, f"{where}.mixture")
+    check_scores(stage.task, rows, f"{where}.task")
+    if not wanted:
+        return
+    counts = negative_counts(rows)
+    fewer = np.flatnonzero(counts < wanted)
+    if len(fewer):
+        first = rows[int(fewer[0])]
+        raise InputError(
+            f"{where}.task.hard_negatives: {wanted} asked for, {len(fewer):,} of {len(rows):,} rows have fewer, "
+            f"first row {fewer[0] + 1} ({first.query[:40]!r}) with {len(first.neg)}; every row has {counts.min()}: "
+            "use at most that, or mine more"
+        )
+
+
+def check_given_tokens(model: schema.Model, base: Path, number: int, stage: schema.Stage, loaded: Loaded) -> None:
+    """Refuse tokens in place of texts where the model has no such ids, or its readout reads the texts themselves.
+
+    Raises:
+        InputError: the source, and the highest id that it has.
+    """
+    given = {name: facts["largest_token"] for name, facts in loaded.sources.items() if "largest_token" in facts}
+    needs_texts = "context" in READOUTS[model.readout.name].needs
+    if needs_texts and (given or stage.batch.tokenise == "once"):
+        what = f"source {next(iter(given))!r} has tokens" if given else "batch.tokenise: once keeps tokens"
+        raise InputError(f"stages.{number}: {what}, and model.readout {model.readout.name} reads texts; use another")
+    vocabulary = int(text_config(base).vocab_size) if given else 0
+    for name, largest in given.items():
+        if largest >= vocabulary:
+            raise InputError(
+                f"stages.{number}.data: source {name!r} has token id {largest}, the vocabulary of {model.base} ends at "
+                f"{vocabulary - 1}; its tokens were made for another base"
+            )
+
+
+def check_tokeniser(stages: Sequence[schema.Stage], base: Path) -> None:
+    """Refuse a mask token that the base's tokenizer does not have.
+
+    Raises:
+        InputError: the key, the token, and what there is instead.
+    """
+    wanted = {n: stage.task for n, stage in enumerate(stages) if isinstance(stage.task, schema.MaskedNextToken)}
+    if not wanted:
+        return
+    vocabulary = load_tokeniser(base, append_eos=False).tokenizer.get_vocab()
+    for number, task in wanted.items():
+        mask_token_id(vocabulary, task.mask_token, f"stages.{number}.task.mask_token")

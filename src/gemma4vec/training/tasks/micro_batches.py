@@ -1,0 +1,119 @@
+"""The texts of a batch as micro-batches that fill a token budget with little waste.
+
+Packed: see `model.packing.packed_batch`. Padded: texts of like length share a rectangle, so that little of it is
+padding; in the order in which they were drawn, a rectangle would be as wide as the longest of whatever fell together.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gemma4vec.errors import InputError
+from gemma4vec.model.encoder.encoder import TextEncoder
+from gemma4vec.model.packing.packed_batch import Layout, Tokens, lay_out, packed, padding_share
+from gemma4vec.recipe import schema
+
+# The GPU's fused attention wants masks whose rows begin at multiples of 16 bytes: 8 keys in bf16.
+_GPU_WIDTH_STEP = 8
+# A rectangle costs the budget's cells divided by this, beside its own.
+RECTANGLE_COST = 16
+
+
+def lay_out_texts(
+    texts: Sequence[Tokens], layout: schema.Layout, padding_id: int, *, share: bool = False, device: str = "cpu"
+) -> list[Layout]:
+    """The micro-batches of texts, each of at most `tokens_per_forward` cells (one text, if it alone has more).
+
+    With `share` (see `shares_beginnings`), packed ones hold what texts begin with alike once. `device` is the kind of
+    device that computes them: on a GPU all widths are multiples of 8.
+    """
+    step = _GPU_WIDTH_STEP if device == "cuda" else 1
+    if layout.kind == "padded":
+        return padded_by_length(texts, layout.tokens_per_forward, padding_id, step)
+    return packed(texts, _upto(layout.row_tokens, step), layout.tokens_per_forward, padding_id, share=share)
+
+
+def shares_beginnings(layout: schema.Layout, encoder: TextEncoder) -> bool:
+    """Whether packed layouts hold the beginning that documents share, such as their prompt, once.
+
+    Raises:
+        InputError: the recipe demands it and this model does not allow it.
+    """
+    if layout.share_beginnings is False or layout.kind == "padded":
+        return False
+    reason = encoder.unshareable(training=True)
+    if reason and layout.share_beginnings is True:
+        raise InputError(f"layout.share_beginnings: {reason}; set it to auto or false")
+    return reason is None
+
+
+def padded_by_length(
+    texts: Sequence[Tokens], tokens_per_forward: int, padding_id: int, width_step: int = 1
+) -> list[Layout]:
+    """One text a row, long ones first, cut where it costs the fewest cells within the budget (see `cuts`).
+
+    Widths are multiples of `width_step`.
+    """
+    order = sorted(range(len(texts)), key=lambda i: (-texts[i].length, i))
+    widths = [_upto(texts[i].length, width_step) for i in order]
+    layouts = []
+    for start, end in cuts(widths, tokens_per_forward):
+        layouts.append(lay_out(texts, [[i] for i in order[start:end]], widths[start], padding_id))
+    return layouts
+
+
+def _upto(length: int, step: int) -> int:
+    """The least multiple of `step` that is not below `length`."""
+    return -(-length // step) * step
+
+
+def cuts(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
+    """Where to cut texts, sorted from long to short, into rectangles of at most `budget` cells (or one text).
+
+    Cells are weighed against rectangles: one more costs as much as a sixteenth of the budget in cells, since a small
+    rectangle is computed less well than its cells say. Of all ways to cut between texts of different length (and, where
+    a rectangle is full, in between) the cheapest is taken, by dynamic programming.
+    """
+    widths, starts = np.unique(-np.asarray(lengths, dtype=np.int64), return_index=True)
+    widths, bounds = -widths, np.append(starts, len(lengths))
+    heights = np.maximum(1, budget // np.maximum(1, widths))
+    cost = np.zeros(len(bounds))
+    cheapest = np.zeros(len(bounds), dtype=np.int64)
+    for end in range(1, len(bounds)):
+        counts = bounds[end] - bounds[:end]
+        rectangles = -(-counts // heights[:end])
+        whole = cost[:end] + counts * widths[:end] + rectangles * (budget / RECTANGLE_COST)
+        cheapest[end] = int(whole.argmin())
+        cost[end] = whole[cheapest[end]]
+    found: list[tuple[int, int]] = []
+    end = len(bounds) - 1
+    while end > 0:
+        begin = int(cheapest[end])
+        first, last, height = int(bounds[begin]), int(bounds[end]), int(heights[begin])
+        found += [(at, min(at + height, last)) for at in range(first, last, height)][::-1]
+        end = begin
+    return found[::-1]
+
+
+def padding_by_layout(
+    groups: Sequence[Sequence[Layout]], layout: schema.Layout, *, share: bool = False
+) -> dict[str, float]:
+    """What share of the cells would be padding in either layout, for texts that were laid out in these groups.
+
+    `share`: packed, beginnings stand once.
+    """
+    texts = [texts_of(group) for group in groups]
+    shares = {}
+    for kind in ("packed", "padded"):
+        settings = layout.model_copy(update={"kind": kind})
+        shares[kind] = padding_share([one for group in texts for one in lay_out_texts(group, settings, 0, share=share)])
+    return shares
+
+
+def texts_of(layouts: Sequence[Layout]) -> list[Tokens]:
+    """The tokens of the texts in layouts, without prompts and marks."""
+    found = []
+    for layout in layouts:
+        ids_T = layout.input_ids_RC.reshape(-1)[layout.cells_T]
+        found += [Tokens(ids_L.tolist()) for ids_L in ids_T.split(layout.lengths_N.tolist())]
+    return found

@@ -1,0 +1,102 @@
+"""Rows whose texts are tokenised once and kept on disk, mapped: a run of millions of rows starts within seconds.
+
+What is kept belongs to the rows' contents, the tokenizer, the prompts and the limits: with another of these it is made
+again. The tokens, and the hashes that tell equal texts, are those that training would have made of the texts itself.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from gemma4vec.data.batching.mixture import MixedRows, Part
+from gemma4vec.data.rows.row_store import StoredRows, open_or_write, write_store
+from gemma4vec.data.rows.rows import Row
+from gemma4vec.data.sources.tensor_rows import TensorRows
+from gemma4vec.files import cache, sha256_text
+from gemma4vec.model.tokenize.tokenizer import Tokeniser
+from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.prompts import Document, Prompted, Prompts
+from gemma4vec.text.text_hash import text_key
+
+BLOCK = 512
+
+Say = Callable[[str], None]
+
+
+def tokenised_rows(
+    rows: MixedRows,
+    hashes: dict[str, str],
+    tokeniser: Tokeniser,
+    prompts: Callable[[str], Prompts],
+    *,
+    query_tokens: int,
+    document_tokens: int,
+    say: Say,
+) -> MixedRows:
+    """The same rows with tokens in place of texts, source by source.
+
+    Args:
+        rows: rows of one or several sources.
+        hashes: source name -> hash of its rows' contents.
+        tokeniser: what makes tokens.
+        prompts: source name -> its prompts.
+        query_tokens: longest query, prompt and special tokens included.
+        document_tokens: longest document.
+        say: told when a source is tokenised, which takes a while.
+
+    Raises:
+        WorkError: the disk is full or the cache cannot be written.
+    """
+    identity = tokeniser_hash(tokeniser)
+    limits = f"{query_tokens} {document_tokens}"
+    parts: list[Part] = []
+    for part in rows.parts:
+        if isinstance(part.rows, TensorRows):
+            parts.append(part)  # tokens already, and where they are is as good a place
+            continue
+        words = json.dumps(prompts(part.name).as_dict(), sort_keys=True)
+        key = sha256_text(identity, words, limits, hashes[part.name])
+        folder = cache() / "tokens" / sha256_text(part.name, identity, words, limits)[:24]
+
+        def write(part: Part = part, folder: Path = folder, key: str = key) -> StoredRows:
+            say(f"{part.name}: tokenising {len(part.rows):,} rows once, into {folder}")
+            return _write(part, folder, key, tokeniser, prompts(part.name), query_tokens, document_tokens)
+
+        parts.append(replace(part, rows=open_or_write(folder, key, write)))
+    return MixedRows(parts, rows.one_source_batches, rows.one_task_batches)
+
+
+def tokeniser_hash(tokeniser: Tokeniser) -> str:
+    """SHA-256 of all that a tokenizer is: vocabulary, merges, normaliser, special tokens, post-processor."""
+    backend = tokeniser.tokenizer.backend_tokenizer
+    # The library keeps the last call's truncation and padding in the tokenizer; they say nothing about it.
+    described = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+    return sha256_text(json.dumps(described, sort_keys=True, ensure_ascii=False), str(tokeniser.tokenizer.eos_token_id))
+
+
+def _write(
+    part: Part, folder: Path, key: str, tokeniser: Tokeniser, prompts: Prompts, query: int, document: int
+) -> StoredRows:
+    own = replace(tokeniser, counts=type(tokeniser.counts)())  # what is counted is what training reads
+
+    def rows() -> Iterator[Row]:
+        every = iter(part.rows)
+        while block := list(islice(every, BLOCK)):
+            asked = [row.query for row in block]
+            queries = iter(_given(own, [prompts.for_query(text) for text in asked], asked, query))
+            texts = [text for row in block for text in (*row.pos, *row.neg)]
+            documents = iter(_given(own, [prompts.for_document(text) for text in texts], texts, document))
+            for row in block:
+                pos = [Document(next(documents)) for _ in row.pos]
+                yield replace(row, query=next(queries), pos=pos, neg=[Document(next(documents)) for _ in row.neg])
+
+    return write_store(folder, rows(), {"key": key, "where": part.name})
+
+
+def _given(
+    tokeniser: Tokeniser, prompted: Sequence[Prompted], texts: Sequence[str | Document], limit: int
+) -> list[GivenTokens]:
+    tokens = tokeniser.encode(prompted, limit)
+    return [GivenTokens(one.ids, one.prompt, text_key(text)) for one, text in zip(tokens, texts, strict=True)]

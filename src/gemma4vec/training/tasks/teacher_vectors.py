@@ -1,0 +1,158 @@
+"""Vectors that somebody has computed, from a file: JSON lines, Parquet, or .npy with the texts beside it.
+
+Shapes: N vectors, E dimensions.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma4vec.data.rows.jsonl import raw_lines
+from gemma4vec.errors import InputError
+
+# A document's title ("" where it has none) and its text.
+Key = tuple[str, str]
+BLOCK = 4096
+
+
+def read_vectors(path: Path, key: str) -> tuple[dict[Key, int], NDArray[np.float32]]:
+    """Where each text's vector stands, and the vectors, `[N, E]` (those of a .npy stay on disk, mapped).
+
+    - JSON lines (.jsonl, .gz, .zst): `{"text", "vector", "title"?}`.
+    - .parquet: columns `text`, `vector` (a list of numbers) and, if there is one, `title`.
+    - .npy: an array `[N, E]`; its texts stand beside it in a .jsonl of the same name, line n the text of vector n: a
+      string, or `{"text", "title"?}`.
+
+    Args:
+        path: the file.
+        key: the recipe's, for people.
+
+    Raises:
+        InputError: the file cannot be read, a line or row without text or vector, vectors of several lengths or with a
+            value that is no finite number, texts that are more or fewer than vectors.
+    """
+    if path.suffix == ".npy":
+        places, vectors = _npy(path, key)
+    else:
+        places = {}
+        found: list[NDArray[np.float32]] = []
+        for where, text, values in _parquet(path, key) if path.suffix == ".parquet" else _jsonl(path, key):
+            vector = _vector(values, where)
+            if found and len(vector) != len(found[0]):
+                raise InputError(f"{where}: a vector of {len(vector)}, the others have {len(found[0])} values")
+            places[text] = len(found)
+            found.append(vector)
+        if not found:
+            raise InputError(f"{key}: {path} has no vector")
+        vectors = np.stack(found)
+    for start in range(0, len(vectors), BLOCK):
+        bad = np.flatnonzero(~np.isfinite(vectors[start : start + BLOCK]).all(axis=1))
+        if len(bad):
+            raise InputError(f"{key}: {path}: vector {start + bad[0] + 1} has a value that is no finite number")
+    return places, vectors
+
+
+def vector_length(path: Path, key: str) -> int:
+    """E, as the first vector of a file has it; the others are not read.
+
+    Raises:
+        InputError: as `read_vectors`, of what is read.
+    """
+    if path.suffix == ".npy":
+        return int(_array(path, key).shape[1])
+    first = next(_parquet(path, key) if path.suffix == ".parquet" else _jsonl(path, key), None)
+    if first is None:
+        raise InputError(f"{key}: {path} has no vector")
+    where, _, values = first
+    return len(_vector(values, where))
+
+
+def _vector(values: Any, where: str) -> NDArray[np.float32]:
+    try:
+        vector = np.array([float(value) for value in values], dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: a vector is a list of numbers ({error})") from error
+    if not len(vector):
+        raise InputError(f"{where}: the vector is empty")
+    return vector
+
+
+def _text(value: Any, where: str, needed: str) -> Key:
+    if isinstance(value, str):
+        return "", value
+    text, title = (value.get("text"), value.get("title")) if isinstance(value, dict) else (None, None)
+    if not isinstance(text, str) or not isinstance(title, str | None):
+        raise InputError(f"{where}: {needed} is needed")
+    return title or "", text
+
+
+def _jsonl(path: Path, key: str) -> Iterator[tuple[str, Key, Any]]:
+    for number, raw in raw_lines(path):
+        where = f"{key}: {path} line {number}"
+        line = _json(raw, where)
+        text = _text(line if isinstance(line, dict) else None, where, '{"text", "vector"}')
+        if "vector" not in line:
+            raise InputError(f'{where}: {{"text", "vector"}} is needed')
+        yield where, text, line["vector"]
+
+
+def _json(raw: bytes, where: str) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON ({error})") from error
+
+
+def _parquet(path: Path, key: str) -> Iterator[tuple[str, Key, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        names = file.schema_arrow.names
+        missing = next((name for name in ("text", "vector") if name not in names), None)
+        if missing is not None:
+            raise InputError(f"{key}: {path} has no column {missing!r}; it has {', '.join(names)}")
+        number = 0
+        for block in file.iter_batches(BLOCK, columns=[n for n in ("text", "vector", "title") if n in names]):
+            for row in block.to_pylist():
+                number += 1
+                where = f"{key}: {path} row {number}"
+                yield where, _text(row, where, "a text"), row["vector"]
+    except FileNotFoundError as error:
+        raise InputError(f"{key}: {path}: no such file; check the path") from error
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"{key}: {path}: cannot be read as Parquet ({line}); copy or make the file again") from error
+
+
+def _array(path: Path, key: str) -> NDArray[np.float32]:
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{key}: {path}: no such file; check the path") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{key}: {path}: cannot be read as .npy ({error})") from error
+    if vectors.ndim != 2 or not vectors.size or vectors.dtype.kind != "f":
+        raise InputError(
+            f"{key}: {path}: floats [texts, dimensions] are needed, it has {vectors.dtype} {vectors.shape}"
+        )
+    return vectors
+
+
+def _npy(path: Path, key: str) -> tuple[dict[Key, int], NDArray[np.float32]]:
+    vectors = _array(path, key)
+    beside = path.with_suffix(".jsonl")
+    places: dict[Key, int] = {}
+    count = 0
+    for number, raw in raw_lines(beside):
+        where = f"{key}: {beside} line {number}"
+        places[_text(_json(raw, where), where, 'a string or {"text", "title"?}')] = count
+        count += 1
+    if count != len(vectors):
+        raise InputError(f"{key}: {path} has {len(vectors)} vectors, {beside} {count} texts; line n is vector n's text")
+    return places, vectors

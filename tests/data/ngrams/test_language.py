@@ -1,0 +1,31 @@
+"""Languages by either method."""
+
+import pytest
+
+from gemma4vec.data.ngrams.language import _py3langid, by_stop_words, detector, method
+
+TEXTS = {
+    "en": "This is what we have been looking for in all of the documents that were found.",
+    "de": "Das ist es, wonach wir in allen Dokumenten gesucht haben, die gefunden wurden.",
+    "fr": "C'est ce que nous avons cherché dans tous les documents qui ont été trouvés.",
+    "es": "Esto es lo que hemos buscado en todos los documentos que se han encontrado.",
+}
+
+
+@pytest.mark.parametrize(("language", "text"), TEXTS.items())
+def test_sentences(language, text):
+    assert by_stop_words(text) == language
+    if method() == "py3langid":
+        assert _py3langid()(text) == language
+    assert detector()(text) == language
+
+
+@pytest.mark.parametrize("text", ["", "1234 5678 90", "short", "x = foo(bar)[0]; return x"])
+def test_what_is_no_sentence_has_no_language(text):
+    assert by_stop_words(text) == "und" == detector()(text)
+
+
+def test_py3langid_knows_scripts_that_stop_words_do_not():
+    pytest.importorskip("py3langid")
+    assert _py3langid()("これは日本語の文章です。とても短いです。") == "ja"
+    assert by_stop_words("これは日本語の文章です。とても短いです。") == "und"

@@ -1,0 +1,72 @@
+"""What a run was trained on is checked by itself where that is quick."""
+
+import pytest
+
+from gemma4vec.data.loading.resolve_names import sources_named, sources_of_run, suites_named
+from gemma4vec.data.quality import check_run as run_check
+from gemma4vec.data.quality.check_run import ensure_checked, overlaps_known
+from gemma4vec.data.quality.contamination_record import read_stamp
+from gemma4vec.data.rows.rows import Row, content_hash, read_rows, write_rows
+from gemma4vec.data.suites.retrieval import RetrievalSuite, write_suite
+from gemma4vec.errors import InputError
+from gemma4vec.files import home
+from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.text.prompts import Document
+
+SUITE = RetrievalSuite("s", ["d"], [Document("an answer")], ["q"], ["a question"], {"q": {"d": 1}})
+ROWS = [Row("A question!", [Document("text")]), Row("b", [Document("c")])]
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    recipe = "name: r\nstages:\n- data: "
+    recipe += "[{name: code, source: pycode}, {name: t, source: text, path: t}, {name: rows, path: ROWS}]\n"
+    recipe += "  task: {kind: masked_next_token}\n  budget: {steps: 1}\n"
+    stage = {
+        name: {"path": str(tmp_path / "rows.jsonl"), "content_hash": content_hash(ROWS)} for name in ("code", "rows")
+    }
+    text = recipe.replace("ROWS", str(tmp_path / "rows.jsonl"))
+    return RunFolder.create(home(), "r", text, recipe_id="i", data={"0-contrast": stage})
+
+
+def test_small_data_is_checked_once(run):
+    said = []
+    ensure_checked(run, [SUITE], said.append)
+    found = read_stamp(content_hash(ROWS), SUITE.fingerprint)
+    assert found.touched_queries == ["q"] and [one.suite for one in overlaps_known([content_hash(ROWS)])] == ["s"]
+    said.clear()
+    ensure_checked(run, [SUITE], said.append)
+    assert said == []
+
+
+def test_what_is_gone_or_large_or_changed_stays_unchecked(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(run_check, "SMALL_BYTES", 1)
+    ensure_checked(run, [SUITE], print)
+    assert read_stamp(content_hash(ROWS), SUITE.fingerprint) is None
+    monkeypatch.undo()
+    (tmp_path / "rows.jsonl").write_text("broken\n")
+    said = []
+    ensure_checked(run, [SUITE], said.append)
+    assert "not checked against s" in said[-1]
+    write_rows(tmp_path / "rows.jsonl", ROWS[:1])
+    ensure_checked(run, [SUITE], print)
+    assert read_stamp(content_hash(ROWS), SUITE.fingerprint) is None
+    assert read_stamp(content_hash(ROWS[:1]), SUITE.fingerprint) is not None
+
+
+def test_a_runs_sources_are_the_rows_that_it_saw(run):
+    code, _, rows = sources_of_run(run)
+    assert (code.name, code.source) == ("code", "jsonl") and code.path == rows.path
+    assert sources_named([str(run.path)]) == sources_of_run(run)
+    assert read_rows(rows.path).rows == ROWS
+
+
+def test_names(tmp_path):
+    assert sources_named(["pycode"])[0].source == "pycode"
+    with pytest.raises(InputError, match="no such file"):
+        sources_named([str(tmp_path / "none.jsonl")])
+    write_suite(tmp_path / "suites" / "one", SUITE)
+    assert [suite.name for suite in suites_named([str(tmp_path / "suites")], print)] == ["s"]
+    with pytest.raises(InputError, match="two suites are named 's'"):
+        suites_named([str(tmp_path / "suites"), str(tmp_path / "suites" / "one")], print)

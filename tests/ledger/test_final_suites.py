@@ -1,0 +1,82 @@
+"""A final suite is opened once per frozen recipe."""
+
+import pytest
+
+from gemma4vec.errors import InputError
+from gemma4vec.files import home
+from gemma4vec.ledger.final_suites import check_final
+from gemma4vec.ledger.ledger import now
+from gemma4vec.ledger.recording import freeze, lock, record_look
+from gemma4vec.ledger.run_folder import RunFolder
+
+
+def run(name: str, recipe: str = "recipe") -> RunFolder:
+    return RunFolder.create(home(), name, "name: x\n", recipe_id=recipe, status="finished")
+
+
+def look(of: RunFolder, fingerprint: str, contents: str = "contents") -> None:
+    settings = {
+        "suite": {"fingerprint": contents, "role": "final"},
+        "model_fingerprint": fingerprint,
+        "created": now(),
+        "look": f"look-{of.run_id}-{fingerprint}",
+        "run": {"run_id": of.run_id, "recipe_id": of.manifest["recipe_id"]},
+    }
+    record_look("trained", "suite", settings, ["ndcg@10"])
+
+
+def check(of: RunFolder | None, fingerprint: str = "m", role: str | None = "final", again: str = "") -> None:
+    check_final("suite", "contents", role, of, fingerprint, again)
+
+
+def test_only_a_frozen_recipe_may_be_looked_at() -> None:
+    one = run("one")
+    with pytest.raises(InputError, match=f"runs freeze {one.run_id}"):
+        check(one)
+    check(one, role="dev")
+    check(one, role=None)
+    check(None)  # a published model is a yardstick
+    check(one, again="the reviewer asked")
+    freeze(home(), "recipe", one.run_id, "")
+    check(one)
+
+
+def test_a_second_look_at_the_run_is_refused_and_another_seed_is_not() -> None:
+    one, other = run("one"), run("other")
+    freeze(home(), "recipe", one.run_id, "")
+    look(one, "m")
+    check(one, "m")  # the very same model: nothing new
+    with pytest.raises(InputError, match="a final score is taken once"):
+        check(one, "trained further")
+    check(one, "trained further", again="the first was broken")
+    check(other, "other seed")
+    look(one, "elsewhere", "other contents")
+
+
+def test_a_new_freeze_opens_it_again() -> None:
+    one = run("one")
+    freeze(home(), "recipe", one.run_id, "")
+    look(one, "m")
+    freeze(home(), "recipe", one.run_id, "")
+    check(one, "trained further")
+
+
+def test_what_was_final_once_stays_it_without_anybody_saying_so() -> None:
+    one, other = run("one"), run("other", "another recipe")
+    check(other, role=None)
+    freeze(home(), "recipe", one.run_id, "")
+    look(one, "m")
+    for role in (None, "dev"):
+        with pytest.raises(InputError, match="final suite"):
+            check(other, role=role)
+        check(other, role=role, again="by mistake it was called final")
+    lock(home(), "suite", "locked contents", "")
+    with pytest.raises(InputError, match="final suite"):
+        check_final("suite", "locked contents", None, other, "m")
+
+
+def test_the_freeze_of_another_recipe_opens_nothing() -> None:
+    one = run("one")
+    freeze(home(), "other", None, "")
+    with pytest.raises(InputError, match="for frozen recipes only"):
+        check(one)

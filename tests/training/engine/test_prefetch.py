@@ -1,0 +1,81 @@
+"""Batches that are read ahead are the same ones, no more are made than wanted, and errors come where they are taken."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from gemma4vec.errors import InputError
+from gemma4vec.training.engine.prefetch import Ahead
+
+
+def counting(made: list[int], upto: int = 1_000) -> Iterator[int]:
+    for number in range(upto):
+        made.append(number)
+        yield number
+
+
+def test_the_same_batches_in_the_same_order() -> None:
+    ahead = Ahead(counting([]))
+    assert [ahead.take() for _ in range(50)] == list(range(50))
+    ahead.close()
+
+
+def test_no_more_are_made_than_wanted_or_than_fit() -> None:
+    made: list[int] = []
+    ahead = Ahead(counting(made), lambda: 5)
+    assert [ahead.take() for _ in range(5)] == list(range(5))
+    ahead.close()
+    assert made == list(range(5))
+    unlimited: list[int] = []
+    ahead = Ahead(counting(unlimited), depth=2)
+    ahead.take()
+    time.sleep(0.3)
+    ahead.close()
+    assert 1 <= len(unlimited) <= 4  # one taken, two ready, one in the hand
+
+
+def test_a_batch_is_made_while_the_one_before_is_used() -> None:
+    started = threading.Event()
+
+    def batches() -> Iterator[int]:
+        yield 0
+        started.set()
+        yield 1
+
+    ahead = Ahead(batches())
+    ahead.take()
+    assert started.wait(5.0)  # nobody has asked for the second one
+    ahead.close()
+
+
+def test_waiting_is_counted() -> None:
+    def slow() -> Iterator[int]:
+        time.sleep(0.2)
+        yield 0
+
+    ahead = Ahead(slow())
+    ahead.take()
+    ahead.close()
+    assert 0.15 < ahead.waited < 5.0
+
+
+def test_errors_are_raised_where_the_batch_is_taken() -> None:
+    def failing() -> Iterator[int]:
+        yield 0
+        raise InputError("row 2 is bad")
+
+    ahead = Ahead(failing())
+    assert ahead.take() == 0
+    with pytest.raises(InputError, match="row 2 is bad"):
+        ahead.take()
+    ahead.close()
+
+
+def test_more_than_wanted_is_an_error_and_not_an_endless_wait() -> None:
+    ahead = Ahead(counting([]), lambda: 1)
+    ahead.take()
+    with pytest.raises(RuntimeError, match="never wanted"):
+        ahead.take()
+    ahead.close()

@@ -1,0 +1,42 @@
+"""What the process holds: freed memory is kept while it trains, and counted on the device that does."""
+
+import ctypes
+import platform
+from pathlib import Path
+
+import pytest
+import torch
+
+from gemma4vec.machine.device import DeviceChoice
+from gemma4vec.training.engine import process_memory as memory
+from gemma4vec.training.engine.process_memory import keep_freed_memory, peak_memory_bytes, release_memory
+
+_BLOCK = 256 << 20
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_kept_until_it_is_released() -> None:
+    """By itself glibc maps a block of this size on its own, and gives it back as soon as it is freed."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    keep_freed_memory()
+    before = resident()
+    block = libc.malloc(_BLOCK)
+    libc.memset(block, 1, _BLOCK)
+    libc.free(block)
+    assert resident() - before > 0.9 * _BLOCK
+    release_memory()
+    assert resident() - before < 0.5 * _BLOCK
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_peak_is_that_of_the_device_that_trains(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(memory, "choose_device", lambda: DeviceChoice(device))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 77)
+    assert (peak_memory_bytes() == 77) is (device == "cuda")
