@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kept import Kept
 from record import RESULTS, as_program, say, summary, write_result
+from saved_measurements import SavedMeasurements
 
 CURVES = ("data", "rows", "negatives", "tokens", "search", "bm25")
 ROWS, TOKENS, QUERIES = 16, 32, 256  # of the curves that change something else
@@ -38,7 +38,7 @@ Point = dict[str, Any]
 def main() -> None:
     arguments = parse_arguments()
     about = {name: getattr(arguments, name) for name in ("base", "dtype", "repeats", "compile", "dimension")}
-    kept = Kept("cost_growth", about, fresh=arguments.fresh)
+    kept = SavedMeasurements("cost_growth", about, fresh=arguments.fresh)
     trainer = Trainer(arguments)
     measures: dict[str, Callable[[int], Point]] = {
         "data": lambda count: opened(count, arguments.repeats),
@@ -140,13 +140,13 @@ class Trainer:
         task = ContrastTask(
             stage, random_rows(rows, negatives, tokens, vocabulary), self.built, max_tokens=tokens, seed=0
         )
-        optimiser = MasterAdamW(self.built.trainable(), stage.optimiser)
+        optimizer = MasterAdamW(self.built.trainable(), stage.optimizer)
         batches = task.batches()
 
         def one() -> float:
             loss = task.loss(self.built, next(batches))
             loss.value.backward()
-            optimiser.step(0.0)
+            optimizer.step(0.0)
             return float(loss.value.detach())  # which waits for a GPU
 
         seconds = timed(one, self.arguments.repeats)
@@ -159,13 +159,14 @@ class Trainer:
 def random_rows(count: int, negatives: int, tokens: int, vocabulary: int) -> list[Any]:
     """Rows of texts of so many random tokens."""
     from gemma4vec.data.rows.rows import Row
-    from gemma4vec.text.pretokenized import GivenTokens
+    from gemma4vec.text.pretokenized import PretokenizedText
     from gemma4vec.text.prompts import Document
 
     ids = np.random.default_rng(0).integers(10, vocabulary - 10, (count, 2 + negatives, tokens))
     return [
         Row(
-            GivenTokens(row[0].tolist()), *([Document(GivenTokens(t.tolist())) for t in x] for x in (row[1:2], row[2:]))
+            PretokenizedText(row[0].tolist()),
+            *([Document(PretokenizedText(t.tolist())) for t in x] for x in (row[1:2], row[2:])),
         )
         for row in ids
     ]

@@ -13,7 +13,7 @@ from gemma4vec.errors import WorkError
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.backbone.compilation import choose_compile, use_compile_cache
 from gemma4vec.model.backbone.kernel_options import DEFAULTS, fast_paths
-from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.loop import compile_for_training
@@ -28,10 +28,10 @@ FLEX = {"flex_attention": True}  # on a GPU alone
 OF_A_CPU = asdict(DEFAULTS["cpu"])
 LAYOUTS: dict[str, dict[str, Any]] = {
     "padded": {"kind": "padded"},
-    "packed": {"kind": "packed", "share_beginnings": False},
-    "shared beginnings": {"kind": "packed", "share_beginnings": True},
-    "packed, compiled": {"kind": "packed", "share_beginnings": False, "compile": True},
-    "shared beginnings, compiled": {"kind": "packed", "share_beginnings": True, "compile": True},
+    "packed": {"kind": "packed", "share_prefixes": False},
+    "shared beginnings": {"kind": "packed", "share_prefixes": True},
+    "packed, compiled": {"kind": "packed", "share_prefixes": False, "compile": True},
+    "shared beginnings, compiled": {"kind": "packed", "share_prefixes": True, "compile": True},
     "checkpointed": {"kind": "packed", "gradient_checkpointing": True},
     "selective": {"kind": "packed", "gradient_checkpointing": "selective"},
     "flex": {"kind": "packed", "row_tokens": 512, "fast_paths": FLEX},
@@ -77,7 +77,7 @@ def paths_of(attention: str, *, compiled: bool, smoke: bool) -> dict[str, dict[s
         name: layout
         for name, layout in LAYOUTS.items()
         if layout.get("compile", False) == compiled
-        and (attention == "causal" or not layout.get("share_beginnings"))
+        and (attention == "causal" or not layout.get("share_prefixes"))
         and (name == SMOKE or not (compiled and smoke))
         and not (smoke and layout.get("fast_paths") == FLEX)
     }
@@ -184,7 +184,7 @@ def run(
     return vectors_AD, torch.cat([gradient.float().flatten().cpu() for gradient in gradients if gradient is not None])
 
 
-def fill_adapters(built: Built) -> None:
+def fill_adapters(built: EmbeddingModel) -> None:
     """Give the factors that begin at zero some values: else half of the gradients would be zero."""
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -26,9 +26,9 @@ from gemma4vec.machine.rates import matmul_rate, memory_bandwidth
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.backbone.compilation import choose_compile, compiled, failed_to_compile, use_compile_cache
 from gemma4vec.model.bases.resolve import resolve_base
-from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.bench.model_flops import needed_operations
@@ -309,7 +309,7 @@ def encoding(base: Path, rows: Path, arguments: argparse.Namespace, folder: Path
             ours.tokens_per_forward = cells
             if name in needed:
                 return ours.encode_document(texts)
-            seen: list[Layout] = []  # in the first encoding, which is not timed
+            seen: list[PackedBatch] = []  # in the first encoding, which is not timed
             watched = built.encoder.register_forward_pre_hook(lambda _, given: seen.extend(given[0]))
             try:
                 return ours.encode_document(texts)
@@ -366,7 +366,7 @@ def compared(
     }
 
 
-def compiled_for_encoding(built: Built) -> dict[str, Any]:
+def compiled_for_encoding(built: EmbeddingModel) -> dict[str, Any]:
     """Compile the layers as `Embedder` does for a large job, however small this one is; how that went."""
     from torch._dynamo.exc import TorchDynamoException
 

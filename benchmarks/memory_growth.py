@@ -20,8 +20,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kept import Kept
 from record import RESULTS, as_program, say, write_result
+from saved_measurements import SavedMeasurements
 from training_speed import PLAIN, QUICKSTART, chosen_rows
 
 from gemma4vec.data.loading.load_rows import load_sources
@@ -43,7 +43,7 @@ def main() -> None:
     about = {
         name: str(getattr(arguments, name)) for name in ("base", "data", "tokens", "hard_negatives", "steps", "set")
     }
-    kept = Kept("memory_growth", about, fresh=arguments.fresh)
+    kept = SavedMeasurements("memory_growth", about, fresh=arguments.fresh)
     found = [
         kept.take(setting_name(side, rows, micro), lambda s=side, r=rows, m=micro: in_own_process(s, r, m))  # type: ignore[misc]
         for rows in arguments.rows
@@ -93,7 +93,7 @@ def in_own_process(side: str, rows: int, micro: int) -> dict[str, Any]:
 
 
 def recipe_of(arguments: argparse.Namespace, rows: int, micro: int | None) -> Recipe:
-    """The quickstart's model and optimiser on these rows."""
+    """The quickstart's model and optimizer on these rows."""
     changes = [
         f"model.base={arguments.base}",
         f"stages.0.task.hard_negatives={arguments.hard_negatives}",

@@ -2,7 +2,7 @@
 
 Same base and attention mode, same LoRA with the same initial values, same rows in the same order, same truncation.
 Everything else is its own: tokenising in its collator (on a GPU in loader processes), padding to the longest text of a
-column, candidates of equal kind merged into one forward, its loss, its optimiser (fused AdamW), transformers' training
+column, candidates of equal kind merged into one forward, its loss, its optimizer (fused AdamW), transformers' training
 loop.
 """
 
@@ -32,7 +32,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.machine.describe import usable_cores
 from gemma4vec.machine.device import choose_device
 from gemma4vec.model.backbone.families import family_of, text_config
-from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.terms import Nce
@@ -126,7 +126,7 @@ def loader_processes() -> int:
 def build_peer(
     recipe: Recipe,
     base: Path,
-    built: Built,
+    built: EmbeddingModel,
     drawn: Sequence[RowBatch],
     folder: Path,
     *,
@@ -152,19 +152,19 @@ def build_peer(
     else:
         loss = CachedMultipleNegativesRankingLoss(model, scale=scale, mini_batch_size=cached_rows)
     dataset = Dataset.from_dict(_columns(built, drawn))
-    optimiser = stage.optimiser
+    optimizer = stage.optimizer
     precision_of_products = torch.backends.fp32_precision
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder / "trainer"),
         max_steps=max_steps,
         per_device_train_batch_size=stage.batch.rows,
-        learning_rate=optimiser.learning_rate,
-        weight_decay=optimiser.weight_decay,
-        adam_beta1=optimiser.betas[0],
-        adam_beta2=optimiser.betas[1],
-        max_grad_norm=optimiser.clip or 0.0,
-        warmup_steps=optimiser.warmup_steps,
-        lr_scheduler_type=optimiser.schedule,
+        learning_rate=optimizer.learning_rate,
+        weight_decay=optimizer.weight_decay,
+        adam_beta1=optimizer.betas[0],
+        adam_beta2=optimizer.betas[1],
+        max_grad_norm=optimizer.clip or 0.0,
+        warmup_steps=optimizer.warmup_steps,
+        lr_scheduler_type=optimizer.schedule,
         bf16=precision == "mixed",
         gradient_checkpointing=stage.layout.gradient_checkpointing is not False,
         torch_compile=compiled,
@@ -206,7 +206,9 @@ def _check_comparable(recipe: Recipe) -> None:
             raise InputError(f"training_speed compares like with like only: {reason}; change it with --set")
 
 
-def _model(recipe: Recipe, base: Path, built: Built, folder: Path, precision: Precision) -> SentenceTransformer:
+def _model(
+    recipe: Recipe, base: Path, built: EmbeddingModel, folder: Path, precision: Precision
+) -> SentenceTransformer:
     """Base, pooling and adapters as sentence-transformers and peft put them together."""
     stage, lora = recipe.stages[0], recipe.model.lora
     assert lora is not None
@@ -256,7 +258,7 @@ def _with_attention(base: Path, recipe: Recipe, folder: Path) -> Path:
     return changed
 
 
-def _copy_adapters(built: Built, model: SentenceTransformer, dtype: torch.dtype) -> None:
+def _copy_adapters(built: EmbeddingModel, model: SentenceTransformer, dtype: torch.dtype) -> None:
     """Give the peer our initial adapters: the two then start from the same point.
 
     Raises:
@@ -276,7 +278,7 @@ def _place(name: str) -> str:
     return name[name.index("layers.") :]
 
 
-def _columns(built: Built, drawn: Sequence[RowBatch]) -> Mapping[str, list[str]]:
+def _columns(built: EmbeddingModel, drawn: Sequence[RowBatch]) -> Mapping[str, list[str]]:
     """Columns as the loss wants them, prompts in front already: it is spared that work."""
     prompts = built.prompts
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from kept import Kept
 from record import RESULTS, as_program, say, write_result
+from saved_measurements import SavedMeasurements
 
 from gemma4vec.data.rows.file_hashes import file_hash
 from gemma4vec.errors import InputError
@@ -98,7 +98,7 @@ class Quality:
             raise InputError(f"{self.data}/retrieval has no suite {missing[0]}; it has {[s.name for s in self.suites]}")
         files = {name: file_hash(path) for name, path in self.files().items()}
         about = {"plan": self.plan, "files": files, "peer": self.peer, "set": self.overrides}
-        self.kept = Kept("quality", about, folder=self.out, any_commit=True)
+        self.kept = SavedMeasurements("quality", about, folder=self.out, any_commit=True)
 
     def files(self) -> dict[str, Path]:
         """The files of rows that the plan weighs."""
@@ -182,7 +182,7 @@ class Quality:
         """The long training."""
         say(f"{name}: {self.plan['minutes']:g} minutes")
         made = self.trained(
-            name, self.plan["minutes"], f"stages.0.evaluation={{keep_at_shares: {self.plan['checkpoints']}}}"
+            name, self.plan["minutes"], f"stages.0.evaluation={{snapshot_at_shares: {self.plan['checkpoints']}}}"
         )
         return {"run": made["run"], "tokens": made["tokens"], "seconds": made["seconds"]}
 

@@ -26,7 +26,7 @@ from gemma4vec.machine.rates import matmul_rate
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.encoder.build import build
 from gemma4vec.model.inference.embedder import Embedder
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.bench.benchmark import MATRIX, bench
@@ -79,7 +79,7 @@ def measure_encoding(recipe: Recipe, arguments: argparse.Namespace) -> dict[str,
     texts = [document for row in islice(rows, arguments.documents) for document in row.pos][: arguments.documents]
     prompted = [built.prompts.for_document(document) for document in texts]
     tokens = sum(one.length for one in built.read(prompted, model.max_tokens))
-    seen: list[Layout] = []
+    seen: list[PackedBatch] = []
     watched = built.encoder.register_forward_pre_hook(lambda _, given: seen.extend(given[0]))
     say(f"encoding {len(texts):,} documents, {tokens:,} real tokens")
     embedder.encode_document(texts)

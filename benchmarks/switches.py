@@ -1,6 +1,6 @@
 """What each switch is worth on this machine: trained real tokens per second with it one way over the other.
 
-    python benchmarks/switches.py [--only compile half_turn]
+    python benchmarks/switches.py [--only compile fused_rotary]
 
 The recipe as it is against the recipe with one switch the other way: both in one process, a block of steps each in
 turn. Both train the same batches; the program fails where the first loss, of the same weights, differs by more than
@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from kept import Kept
 from our_trainer import Ours, build_ours
 from record import RESULTS, as_program, say, shown, summary, write_result
+from saved_measurements import SavedMeasurements
 from training_speed import PLAIN, QUICKSTART, chosen_rows
 
 from gemma4vec.data.loading.load_rows import load_sources
@@ -36,7 +36,7 @@ LAYOUT = "stages.0.layout"
 OTHER_WAYS = {
     "compile": f"{LAYOUT}.compile=false",
     "packed": f"{LAYOUT}.kind=padded",
-    "share_beginnings": f"{LAYOUT}.share_beginnings=false",
+    "share_prefixes": f"{LAYOUT}.share_prefixes=false",
     "row_tokens 256": f"{LAYOUT}.row_tokens=256",
     "tokens_per_forward 1024": f"{LAYOUT}.tokens_per_forward=1024",
     "tokens_per_forward 4096": f"{LAYOUT}.tokens_per_forward=4096",
@@ -56,7 +56,7 @@ def main() -> None:
         raise InputError(f"--only {unknown[0]}: there are {', '.join(ways)}")
     recipe = recipe_of(arguments).model_dump(mode="json")
     about = {name: getattr(arguments, name) for name in ("repeats", "steps", "warm_up")} | {"recipe": recipe}
-    kept = Kept("switches", about, fresh=arguments.fresh)
+    kept = SavedMeasurements("switches", about, fresh=arguments.fresh)
     found: dict[str, Any] = {}
     for name in arguments.only or ways:
         found[name] = kept.take(name, lambda change=ways[name]: measure(arguments, change))  # type: ignore[misc]
@@ -76,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--recipe", type=Path, default=QUICKSTART, help="whose first stage is trained")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these switches alone")
     parser.add_argument("--repeats", type=int, default=5, help="blocks of each side")
-    parser.add_argument("--steps", type=int, default=1, help="optimiser steps in a block")
+    parser.add_argument("--steps", type=int, default=1, help="optimizer steps in a block")
     parser.add_argument("--warm-up", type=int, default=2, help="steps of each side before the first block")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override in the recipe")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")

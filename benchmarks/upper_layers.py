@@ -2,7 +2,7 @@
 
     python benchmarks/upper_layers.py ROWS.jsonl SUITE --base bundled:gemma-3-270m --steps 40 --layers all 12 6
 
-Speed: `model.adapters.lora.last_layers` as given, each variant's model loaded beside the others in one process, blocks
+Speed: `model.lora.last_layers` as given, each variant's model loaded beside the others in one process, blocks
 of steps in turn (all, 12, 6, all, 12, 6); seconds a step, and the ratio to the first variant within each round.
 Quality: each variant trained by `gemma4vec train` on the same rows in the same order for the same steps, with each
 seed; nDCG@10 on a dev suite (a sample of it with `--queries`, `--documents`), and the difference to the first variant
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kept import Kept
 from objectives import METRIC, score
 from record import RESULTS, as_program, say, shown, summary, write_result
+from saved_measurements import SavedMeasurements
 
 from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.data.rows.file_hashes import file_hash
@@ -45,7 +45,7 @@ def main() -> None:
     names = ("base", "steps", "batch_rows", "negatives", "tokens", "warm_up", "repeats", "block", "set")
     settings = {name: getattr(arguments, name) for name in names}
     about = settings | {"rows": file_hash(arguments.rows), "suite": [suite.name, suite.fingerprint]}
-    kept = Kept("upper_layers", about, fresh=arguments.fresh)
+    kept = SavedMeasurements("upper_layers", about, fresh=arguments.fresh)
     scores: dict[str, list[list[float]]] = {}
     for layers in arguments.layers:
         found = [

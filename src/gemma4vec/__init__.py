@@ -1,3 +1,3 @@
 """gemma4vec: turn a decoder language model into a text-embedding model, honestly."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

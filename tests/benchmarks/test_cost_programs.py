@@ -19,7 +19,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_setting_is_measured_once_for_the_same_dependencies(tmp_path: Path) -> None:
-    from kept import Kept
+    from saved_measurements import SavedMeasurements
 
     calls: list[str] = []
 
@@ -27,13 +27,16 @@ def test_a_setting_is_measured_once_for_the_same_dependencies(tmp_path: Path) ->
         calls.append(name)
         return {"seconds": 1.5, "at": (1, 2)}
 
-    kept = Kept("b", {"steps": 2}, folder=tmp_path)
+    kept = SavedMeasurements("b", {"steps": 2}, folder=tmp_path)
     assert kept.take("one", lambda: measure("one")) == {"seconds": 1.5, "at": [1, 2]}
-    assert Kept("b", {"steps": 2}, folder=tmp_path).take("one", lambda: measure("again")) == kept.settings["one"]
-    Kept("b", {"steps": 2}, folder=tmp_path).take("two", lambda: measure("two"))
+    assert (
+        SavedMeasurements("b", {"steps": 2}, folder=tmp_path).take("one", lambda: measure("again"))
+        == kept.settings["one"]
+    )
+    SavedMeasurements("b", {"steps": 2}, folder=tmp_path).take("two", lambda: measure("two"))
     assert calls == ["one", "two"]
-    Kept("b", {"steps": 3}, folder=tmp_path).take("one", lambda: measure("other steps"))
-    Kept("b", {"steps": 3}, fresh=True, folder=tmp_path).take("one", lambda: measure("fresh"))
+    SavedMeasurements("b", {"steps": 3}, folder=tmp_path).take("one", lambda: measure("other steps"))
+    SavedMeasurements("b", {"steps": 3}, fresh=True, folder=tmp_path).take("one", lambda: measure("fresh"))
     assert calls[2:] == ["other steps", "fresh"]
 
 

@@ -14,8 +14,10 @@ from tiny_run import rows
 from gemma4vec.data.rows.rows import Row, write_rows
 from gemma4vec.errors import InputError
 from gemma4vec.model.inference.embedder import Embedder
-from gemma4vec.recipe.find import SHIPPED, find_recipe, shipped_recipes
+from gemma4vec.pipeline.matrix.plan import make_plan
+from gemma4vec.recipe.find import SHIPPED, find_matrix, find_recipe, shipped_matrices, shipped_recipes
 from gemma4vec.recipe.load import load_recipe, parse_recipe
+from gemma4vec.recipe.matrix import load_matrix
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.run import start_run, train_run
 
@@ -66,8 +68,8 @@ def test_the_six_differ_in_readout_with_its_rate_attention_and_adaptation_alone(
         recipe = load_recipe(f"gemma4vec/{name}", ["model.base=bundled:gemma-3-270m"])
         fixed = recipe.model.model_dump(exclude={"readout", "attention"})
         stage = recipe.stages[-1]
-        optimiser = stage.optimiser.model_copy(update={"readout_learning_rate": None})
-        return fixed, stage.model_copy(update={"optimiser": optimiser})
+        optimizer = stage.optimizer.model_copy(update={"readout_learning_rate": None})
+        return fixed, stage.model_copy(update={"optimizer": optimizer})
 
     assert recipe_names() >= {f"gemma4vec/{name}" for name in SIX}
     control = shared(SIX[0])
@@ -97,8 +99,23 @@ def test_a_recipe_is_found_by_file_or_by_name(tmp_path: Path, monkeypatch: pytes
 
 def test_the_package_holds_the_repositorys_recipes() -> None:
     tracked = {str(file.relative_to(ROOT / "recipes")) for file in (ROOT / "recipes").glob("*/*.yaml")}
-    assert tracked == {f"{name}.yaml" for name in shipped_recipes()} and len(tracked) >= 10
-    assert SHIPPED.resolve() == (ROOT / "recipes").resolve()
+    assert tracked == {f"{name}.yaml" for name in (*shipped_recipes(), *shipped_matrices())} and len(tracked) >= 11
+    assert SHIPPED.resolve() == (ROOT / "recipes").resolve() and not SHIPPED.is_symlink()
+
+
+def test_a_matrix_plan_is_found_by_name_and_plans_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = find_matrix("recipes_270m")
+    assert file == find_matrix("matrix/recipes_270m") == SHIPPED / "matrix" / "recipes_270m.yaml"
+    plan = make_plan(load_matrix(file, ["variables.suites=/suites"]), file.parent)
+    assert set(plan.variants) == set(SIX)
+    assert all(variant.file.is_relative_to(SHIPPED.resolve()) for variant in plan.variants.values())
+    # A plan is no recipe, and a recipe is no plan.
+    assert not any("270m" in name for name in shipped_recipes())
+    with pytest.raises(InputError, match=r"^no matrix plan 'recipes_270': .*did you mean 'recipes_270m'\?"):
+        find_matrix("recipes_270")
+    with pytest.raises(InputError, match=r"^no matrix plan 'echo_delta_causal'"):
+        find_matrix("echo_delta_causal")
 
 
 def test_recipes_of_other_papers_keep_plain_infonce() -> None:

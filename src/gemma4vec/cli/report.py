@@ -70,9 +70,9 @@ def _one(folder: Path, out: Path | None) -> Path:
 def _several(folders: list[Path], out: Path | None, correction: "Correction") -> Path:
     from gemma4vec.files import home, sha256_text
     from gemma4vec.ledger.run_folder import slug
-    from gemma4vec.report.comparison_page import write_several
+    from gemma4vec.report.comparison_page import write_comparison
 
     if out is None:
         mark = sha256_text(*map(str, folders))[:6]
         out = home() / "reports" / f"{slug(folders[0].name)}-and-{len(folders) - 1}-more-{mark}.html"
-    return write_several(folders, out, correction)
+    return write_comparison(folders, out, correction)

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma4vec.data.loading.load_rows import Loaded
+from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.pycode.build import load_or_build_pycode, read_functions
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite, write_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
-from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel
+from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
 from gemma4vec.evaluation.scoring.evaluate import evaluate
+from gemma4vec.evaluation.scoring.guards import check_allowed
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder
@@ -146,7 +147,7 @@ class _Clock:
             self.run.event("quickstart_step", what=self._name, seconds=time.perf_counter() - self._started)
 
 
-def _test_suite(run: RunFolder, loaded: Loaded, size: Size) -> RetrievalSuite:
+def _test_suite(run: RunFolder, loaded: TrainingData, size: Size) -> RetrievalSuite:
     """The sampled test suite, kept in the run folder with its texts."""
     if (run.path / "suite" / "corpus.jsonl").exists():
         return load_suite(_suite_folder(run))
@@ -163,7 +164,7 @@ def _suite_folder(run: RunFolder) -> Path:
     return run.path / "suite"
 
 
-def _evaluate(run: RunFolder, name: str, model: EmbeddingModel | Ranker, suite: RetrievalSuite, say: Say) -> Result:
+def _evaluate(run: RunFolder, name: str, model: EmbedderLike | Ranker, suite: RetrievalSuite, say: Say) -> Result:
     folder = run.evaluation(name, suite.name)
     if (folder / "metrics.json").exists():
         return load_result(folder)
@@ -178,6 +179,7 @@ def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite, say: Say) -> None
     if (run.evaluation("trained", suite.name) / "metrics.json").exists() and (index / "meta.json").exists():
         return
     embedder = Embedder.load(run.path, notice=say)
+    check_allowed(embedder, [suite], notice=say)  # before the texts are embedded
     report = _spoken(say)
     vectors_MD = embedder.encode_document(suite.corpus, progress=lambda done, total: report("documents", done, total))
     folder = run.evaluation("trained", suite.name)

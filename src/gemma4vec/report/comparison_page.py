@@ -10,7 +10,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.report.charts import comparison_charts as several_charts
 from gemma4vec.report.charts import score_charts as charts
 from gemma4vec.report.charts.checkpoint_charts import checkpoint_charts
-from gemma4vec.report.content.comparison_data import Group, Several, SuiteSection, read_several
+from gemma4vec.report.content.comparison_data import Group, RunComparison, SuiteSection, read_comparison
 from gemma4vec.report.content.contamination_sentence import stamp_sentence
 from gemma4vec.report.content.examples import find_examples
 from gemma4vec.report.content.run_data import METRICS, PRIMARY, as_text, columns_of, method_words, shortened
@@ -22,7 +22,7 @@ CELL = 60  # characters of a recipe's value in the table of differences
 MOST_DIFFERING = 60
 
 
-def write_several(folders: Sequence[Path], out: Path, correction: Correction = "holm") -> Path:
+def write_comparison(folders: Sequence[Path], out: Path, correction: Correction = "holm") -> Path:
     """Write the page about several runs to `out`.
 
     Raises:
@@ -31,10 +31,10 @@ def write_several(folders: Sequence[Path], out: Path, correction: Correction = "
     """
     if out.is_dir():
         raise InputError(f"{out} is a folder; give --out the name of a file, such as {out / 'report.html'}")
-    return write_page(out, render_several(read_several(folders, correction), correction))
+    return write_page(out, render_comparison(read_comparison(folders, correction), correction))
 
 
-def render_several(found: Several, correction: Correction) -> str:
+def render_comparison(found: RunComparison, correction: Correction) -> str:
     """The page as HTML."""
     groups, first = found.groups, found.groups[0].label
     places = {group.label: place for place, group in enumerate(groups)}
@@ -65,7 +65,7 @@ def render_several(found: Several, correction: Correction) -> str:
     return render_template("several.html", values)
 
 
-def headline_of(found: Several) -> str:
+def headline_of(found: RunComparison) -> str:
     """What may be said on the first suite, in one or two sentences."""
     if not found.suites:
         return "None of these runs has an evaluated trained model yet, so nothing can be said about which is better."
@@ -101,7 +101,7 @@ def _run_rows(group: Group) -> dict[str, Any]:
     }
 
 
-def _section(found: Several, section: SuiteSection, places: dict[str, int]) -> dict[str, Any]:
+def _section(found: RunComparison, section: SuiteSection, places: dict[str, int]) -> dict[str, Any]:
     """All that the page says about one suite."""
     comparisons = [one for _, _, one in section.comparisons]
     scale = charts.forest_scale(comparisons, FOREST_WIDTH) if comparisons else None

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from gemma4vec import __version__
 from gemma4vec.files import atomic_write
 from gemma4vec.report.content.headline import p_text
-from gemma4vec.text.sanitize import harmless
+from gemma4vec.text.sanitize import sanitize
 
 WIDE, NARROW, FOREST = 744.0, 350.0, 340.0
 
@@ -63,4 +63,4 @@ def span(interval: Any, form: str) -> str:
 
 def _finalize(value: Any) -> Any:
     """Every text that reaches the page loses its control characters; markup of our own passes."""
-    return harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return sanitize(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -2,8 +2,8 @@
 
 Why not the bootstrap: per-query differences of nDCG@10 are mostly zero. With 50 differences, 50 to 85% of them zeros,
 nominal 95% BCa intervals contain the true mean in 81 to 91% of samples, and this one in 95 to 97% (table in
-docs/statistics.md). The t-test is also the limit of the sign-flip test
-(Lehmann & Romano 2005, "Testing Statistical Hypotheses", section 15.2), so test and interval seldom disagree.
+docs/concepts/statistics.md). The t-test is also the limit of the sign-flip test (Lehmann & Romano 2005, "Testing
+Statistical Hypotheses", section 15.2), so test and interval seldom disagree.
 """
 
 from collections.abc import Sequence

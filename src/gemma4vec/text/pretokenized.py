@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 
-class GivenTokens(str):
+class PretokenizedText(str):
     """A text that the tokenizer has nothing to do with: the model reads `ids` as they are, without a prompt in front.
 
     As a string it is its ids, separated by spaces, so that equal tokens are equal texts wherever texts are compared.
@@ -18,7 +18,7 @@ class GivenTokens(str):
     prompt: int
     key: int | None
 
-    def __new__(cls, ids: Sequence[int], prompt: int = 0, key: int | None = None) -> "GivenTokens":
+    def __new__(cls, ids: Sequence[int], prompt: int = 0, key: int | None = None) -> "PretokenizedText":
         """Tokens as a text; `ids` must not be empty."""
         made = super().__new__(cls, " ".join(map(str, ids)))
         made.ids = ids

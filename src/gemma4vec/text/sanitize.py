@@ -17,6 +17,6 @@ _HARMFUL = [
 _REPLACED = dict.fromkeys(_HARMFUL, "\N{REPLACEMENT CHARACTER}")
 
 
-def harmless(text: str) -> str:
+def sanitize(text: str) -> str:
     """The text with control characters, bidi controls and lone surrogates replaced by U+FFFD; line ends become \\n."""
     return text.replace("\r\n", "\n").translate(_REPLACED)

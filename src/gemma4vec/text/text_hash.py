@@ -4,14 +4,14 @@ import hashlib
 
 import numpy as np
 
-from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
 
 
 def text_key(text: str | Document) -> int:
     """Hash of a text, case and white space folded, its title included; of given tokens the one they bring, if any."""
     given = text.text if isinstance(text, Document) else text
-    if isinstance(given, GivenTokens):
+    if isinstance(given, PretokenizedText):
         return tokens_key(np.asarray(given.ids, dtype="<i4").tobytes()) if given.key is None else given.key
     whole = text if isinstance(text, str) else f"{text.title or ''}\n{text.text}"
     return _hash(" ".join(whole.lower().split()).encode("utf-8", "replace"))

@@ -7,7 +7,7 @@ import numpy as np
 
 from gemma4vec.data.batching.epoch_order import check_batches
 from gemma4vec.data.batching.mixture import negative_counts
-from gemma4vec.data.loading.load_rows import Loaded
+from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.suites.retrieval import read_options
 from gemma4vec.errors import InputError
 from gemma4vec.machine.device import choose_device
@@ -27,7 +27,7 @@ from gemma4vec.training.tasks.teachers import check_teacher
 Say = Callable[[str], None]
 
 
-def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[Loaded], say: Say) -> None:
+def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingData], say: Say) -> None:
     """Check what can be known without weights: readout against base, rows against batches, lengths of vectors against
     prefixes and teachers, the mask token.
 
@@ -58,14 +58,14 @@ def check_dev_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> 
         InputError: the suite's own suite.yaml says that it is final.
     """
     folder = Path(settings.suite) if settings.suite else dev
-    inside = (settings.every_steps is not None or settings.at_shares) and not settings.beside
+    inside = (settings.every_steps is not None or settings.at_shares) and not settings.background
     if inside and folder is not None and read_options(folder / "suite.yaml").get("role") == "final":
         raise InputError(
             f"{key}.suite: {folder.name} is a final suite, for finished models of frozen recipes; name a dev suite"
         )
 
 
-def check_data(number: int, stage: schema.Stage, loaded: Loaded) -> None:
+def check_data(number: int, stage: schema.Stage, loaded: TrainingData) -> None:
     """Refuse data that the task of stage `number` cannot be trained on.
 
     Raises:
@@ -97,7 +97,7 @@ def check_data(number: int, stage: schema.Stage, loaded: Loaded) -> None:
         )
 
 
-def check_given_tokens(model: schema.Model, base: Path, number: int, stage: schema.Stage, loaded: Loaded) -> None:
+def check_given_tokens(model: schema.Model, base: Path, number: int, stage: schema.Stage, loaded: TrainingData) -> None:
     """Refuse tokens in place of texts where the model has no such ids, or its readout reads the texts themselves.
 
     Raises:
@@ -105,8 +105,8 @@ def check_given_tokens(model: schema.Model, base: Path, number: int, stage: sche
     """
     given = {name: facts["largest_token"] for name, facts in loaded.sources.items() if "largest_token" in facts}
     needs_texts = "context" in READOUTS[model.readout.name].needs
-    if needs_texts and (given or stage.batch.tokenise == "once"):
-        what = f"source {next(iter(given))!r} has tokens" if given else "batch.tokenise: once keeps tokens"
+    if needs_texts and (given or stage.batch.tokenize == "once"):
+        what = f"source {next(iter(given))!r} has tokens" if given else "batch.tokenize: once keeps tokens"
         raise InputError(f"stages.{number}: {what}, and model.readout {model.readout.name} reads texts; use another")
     vocabulary = int(text_config(base).vocab_size) if given else 0
     for name, largest in given.items():

@@ -7,17 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.loading.load_rows import Loaded, load_sources
+from gemma4vec.data.loading.load_rows import TrainingData, load_sources
 from gemma4vec.data.quality.check_run import overlaps_known
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import Gemma4VecError, InputError
 from gemma4vec.evaluation.planning.power_forecast import forecast
 from gemma4vec.evaluation.scoring.evaluate import evaluate
-from gemma4vec.evaluation.scoring.memory_check import check_room
+from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.environment import environment
+from gemma4vec.ledger.final_suites import is_final
 from gemma4vec.ledger.recording import drop_by_rule, record_run
 from gemma4vec.ledger.records import parents_of
 from gemma4vec.ledger.run_folder import RunFolder
@@ -26,18 +27,18 @@ from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.backbone.lm_head import load_head
 from gemma4vec.model.bases.resolve import ResolvedBase, resolve_base
 from gemma4vec.model.bases.sentence_transformers_folder import left_behind
-from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.write_model import save_model
 from gemma4vec.recipe.fingerprint import recipe_id
-from gemma4vec.recipe.load import dump_recipe, parse_recipe
+from gemma4vec.recipe.load import dump_recipe, parse_dump
 from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.engine.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.engine.distributed import FollowedRun, World, leave_world
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_memory
 from gemma4vec.training.engine.progress_line import ProgressLine, once
 from gemma4vec.training.loop import Evaluate, Stage, train_stage
-from gemma4vec.training.monitoring.background_eval import Beside, check_beside, note_dev_suite
+from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_beside, note_dev_suite
 from gemma4vec.training.monitoring.stop_rule import ReadyRule, StageRule, ready_rules
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity
 from gemma4vec.training.preflight import refuse_early
@@ -72,10 +73,10 @@ def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
 
 def recipe_of(run: RunFolder) -> Recipe:
     """The recipe that a run was started with."""
-    return parse_recipe(run.recipe_text, str(run.path / "recipe.yaml"))
+    return parse_dump(run.recipe_text, str(run.path / "recipe.yaml"))
 
 
-def load_data(run: RunFolder, recipe: Recipe, number: int, say: Say) -> Loaded:
+def load_data(run: RunFolder, recipe: Recipe, number: int, say: Say) -> TrainingData:
     """Rows of a stage, noted in the manifest.
 
     Raises:
@@ -144,7 +145,7 @@ class Trainer:
         self.world = World()
         self.line = ProgressLine("train", None if self.world.first else io.StringIO())
         self.stages_done: list[Progress] = []
-        self.beside: Beside | None = None
+        self.beside: BackgroundEvaluation | None = None
         where = choose_device()
         self.device = where.name
         if where.reason:
@@ -152,7 +153,7 @@ class Trainer:
         choice = choose_dtype(self.device, self.recipe.model.dtype)
         say(f"dtype: {str(choice.dtype).removeprefix('torch.')} ({choice.reason})")
         self.dtype = choice.dtype
-        self.built: Built = build(
+        self.built: EmbeddingModel = build(
             self.recipe.model, self.base.path, dtype=choice.dtype, device=self.device, seed=self.recipe.seed
         )
         self.run.update_manifest(
@@ -175,7 +176,7 @@ class Trainer:
         """Where the stop rule ended the training; None where none did."""
         return next((progress for progress in self.stages_done if progress.stopped), None)
 
-    def train(self, number: int, loaded: Loaded, evaluate: Evaluate | None = None) -> Progress:
+    def train(self, number: int, loaded: TrainingData, evaluate: Evaluate | None = None) -> Progress:
         """Train one stage; `evaluate` is asked where the recipe says when, instead of the recipe's own suite."""
         settings = self.recipe.stages[number]
         seed = self.recipe.seed + number
@@ -201,9 +202,9 @@ class Trainer:
             rule=self._rule(number),
         )
         note_dev_suite(self.run, number, settings.evaluation, loaded.dev_suite)
-        if settings.evaluation.beside and self.world.first and self.beside is None:
+        if settings.evaluation.background and self.world.first and self.beside is None:
             check_beside(self.run, number)  # here rather than in a log
-            self.beside = Beside(self.run, self.say)
+            self.beside = BackgroundEvaluation(self.run, self.say)
         try:
             progress = train_stage(stage, seed)
         except KeyboardInterrupt:
@@ -256,7 +257,7 @@ class Trainer:
     def _rule(self, number: int) -> StageRule | None:
         ready = self.rules[number]
         if ready:
-            check_room(ready.suite, self.embedder("checkpoint"), DEPTH)
+            check_suite_memory(ready.suite, self.embedder("checkpoint"), DEPTH)
         return StageRule(ready, number, self.run, self._checkpoint_embedder) if ready else None
 
     def _checkpoint_embedder(self, name: str, weights: str) -> Embedder:
@@ -268,14 +269,16 @@ class Trainer:
     def _checkpoints(self, number: int) -> Path:
         return self.run.checkpoints / f"{number}-{self.recipe.stages[number].name}"
 
-    def _evaluator(self, settings: Evaluation, loaded: Loaded) -> Evaluate | None:
-        if settings.beside or (settings.every_steps is None and not settings.at_shares):
+    def _evaluator(self, settings: Evaluation, loaded: TrainingData) -> Evaluate | None:
+        if settings.background or (settings.every_steps is None and not settings.at_shares):
             return None
         folder = Path(settings.suite) if settings.suite else loaded.dev_suite
         if folder is None:
             raise InputError("evaluation is asked for, but there is no suite; name one as evaluation.suite")
         suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
-        check_room(suite, self.embedder("checkpoint"), DEPTH)
+        if is_final(suite.fingerprint, suite.role):
+            raise InputError(f"evaluation.suite: {suite.name} is a final suite, not for checkpoints; name a dev suite")
+        check_suite_memory(suite, self.embedder("checkpoint"), DEPTH)
         self.say(forecast(suite.name, suite.fingerprint, len(suite.queries)).sentence())
 
         def run_evaluation() -> tuple[float, dict[str, Any]]:

@@ -256,10 +256,10 @@ def test_the_catalogue_pins_every_task_to_a_commit_and_never_mixes_kinds():
 def test_pycode_is_the_held_out_code_of_this_machine(tmp_path, monkeypatch):
     built = tmp_path / "built"
 
-    class Built:
+    class EmbeddingModel:
         test, dev = beir(built / "test"), None
 
-    monkeypatch.setattr("gemma4vec.data.loading.open_suite.load_or_build_pycode", lambda **_: Built())
+    monkeypatch.setattr("gemma4vec.data.loading.open_suite.load_or_build_pycode", lambda **_: EmbeddingModel())
     assert open_suite("pycode").fingerprint == load_suite(built / "test").fingerprint
     with pytest.raises(InputError, match="too little code"):
         open_suite("pycode-dev")

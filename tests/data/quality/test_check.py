@@ -6,10 +6,10 @@ from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.data.quality.check import check_sources, stamps
 from gemma4vec.data.quality.cleaning import without_faults, write_clean, write_drops
 from gemma4vec.data.quality.contamination_record import (
-    Stamp,
+    ContaminationRecord,
+    contamination_of_data,
     read_stamp,
     sources_of_manifest,
-    stamps_of_data,
     write_stamp,
 )
 from gemma4vec.data.rows.rows import Row, read_rows, write_rows
@@ -123,9 +123,9 @@ def test_stamps_are_found_by_contents(checked):
     assert stamp.touched_queries == ["q1", "q2"] and stamp.summary()["touched_queries"] == 2
     assert read_stamp(stamp.content_hash, SUITE.fingerprint) is None
     file = write_stamp(stamp)
-    assert read_stamp(stamp.content_hash, SUITE.fingerprint) == stamp == stamps_of_data(stamp.content_hash)[0]
+    assert read_stamp(stamp.content_hash, SUITE.fingerprint) == stamp == contamination_of_data(stamp.content_hash)[0]
     assert read_stamp(f"{stamp.content_hash}:5", SUITE.fingerprint) is None  # its first five rows
-    assert read_stamp("0" * 64, SUITE.fingerprint) is None and stamps_of_data("0" * 64) == []
+    assert read_stamp("0" * 64, SUITE.fingerprint) is None and contamination_of_data("0" * 64) == []
     file.write_text("{")
     with pytest.raises(InputError, match="check again"):
         read_stamp(stamp.content_hash, SUITE.fingerprint)
@@ -135,7 +135,7 @@ def test_a_manifests_sources_by_contents():
     stages = {"0-a": {"x": {"content_hash": "h", "rows": 1}}, "1-b": {"x": {"content_hash": "i", "rows": 2}}}
     assert {key: one["name"] for key, one in sources_of_manifest({"data": stages}).items()} == {"h": "x", "i": "x"}
     assert sources_of_manifest({}) == {}
-    assert Stamp.__doc__ and row_key(ROWS[0]) != row_key(ROWS[1])
+    assert ContaminationRecord.__doc__ and row_key(ROWS[0]) != row_key(ROWS[1])
 
 
 def test_a_source_reads_the_list(checked, tmp_path):

@@ -19,13 +19,13 @@ from gemma4vec.data.rows.row_store import StoredRows, open_or_write, open_store,
 from gemma4vec.data.rows.rows import Row, content_hash, read_rows, write_rows
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import Source
-from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_hash import text_key
 
 TEXT = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=20)
 TOKENS = st.builds(
-    GivenTokens,
+    PretokenizedText,
     st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5),
     st.integers(0, 3),
     st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)),
@@ -44,7 +44,7 @@ ROW = st.builds(
 def exact(row: Row) -> list[tuple[object, ...]]:
     """Everything about a row's texts, tokens told apart from strings that look like them."""
     texts = [(row.query, None), *row.pos, *row.neg]
-    return [(t, title, *((t.ids, t.prompt, t.key) if isinstance(t, GivenTokens) else ())) for t, title in texts]
+    return [(t, title, *((t.ids, t.prompt, t.key) if isinstance(t, PretokenizedText) else ())) for t, title in texts]
 
 
 @settings(max_examples=50, deadline=None)

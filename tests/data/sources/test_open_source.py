@@ -15,7 +15,7 @@ from gemma4vec.data.batching.mixture import group_numbers, negative_counts
 from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import Source
-from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.pretokenized import PretokenizedText
 
 
 def silent(line: str) -> None:
@@ -85,7 +85,7 @@ def test_tokens_of_tensors_and_csv(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "t.csv", names, [("[2, 5, 0]", "[1, 1, 0]", "[2, 6]", "[1, 1]", "[7]", "[1]")])
     (row,) = read(file, "csv").rows
     texts = [row.query, row.pos[0].text, row.neg[0].text]
-    assert all(isinstance(text, GivenTokens) for text in texts)
+    assert all(isinstance(text, PretokenizedText) for text in texts)
     assert [text.ids for text in texts] == [[2, 5], [2, 6], [7]]
 
 

@@ -18,10 +18,10 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite, write_su
 from gemma4vec.data.suites.sts import make_sts
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.scoring import dense_ranker as retrieve
-from gemma4vec.evaluation.scoring import memory_check as suite_room
+from gemma4vec.evaluation.scoring import memory_check as suite_memory
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.evaluate import evaluate
-from gemma4vec.evaluation.scoring.memory_check import check_room, plan_retrieval
+from gemma4vec.evaluation.scoring.memory_check import check_suite_memory, plan_retrieval
 from gemma4vec.text.prompts import Document
 
 GB = 10**9
@@ -55,7 +55,7 @@ def retrieval(queries: int = 6, documents: int = 3000) -> RetrievalSuite:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, available: float) -> None:
     """A machine with so little memory free."""
-    for module in (suite_room, retrieve):
+    for module in (suite_memory, retrieve):
         monkeypatch.setattr(module, "memory_bytes", lambda: (int(4 * available), int(available)))
 
 
@@ -87,7 +87,7 @@ def test_in_little_memory_the_vectors_go_through_a_file_and_score_the_same(monke
     expected = evaluate(plain, retrieval())  # type: ignore[arg-type]
     # Three copies of the corpus's vectors, 2.3 MB, are more than half of what is free.
     pretend(monkeypatch, 4.5e6)
-    monkeypatch.setattr(suite_room.exact, "BLOCK", 256)
+    monkeypatch.setattr(suite_memory.exact, "BLOCK", 256)
     by_blocks = evaluate(slow, retrieval())  # type: ignore[arg-type]
     assert plain.asked == [3000] and len(slow.asked) > 1 and sum(slow.asked) == 3000
     assert by_blocks.per_query == expected.per_query
@@ -95,9 +95,9 @@ def test_in_little_memory_the_vectors_go_through_a_file_and_score_the_same(monke
 
 def test_a_full_disk_is_seen_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, 64 * GB)
-    monkeypatch.setattr(suite_room.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(suite_memory.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match=r"take 1 MB of disk .* 0 MB are free in .*GEMMA4VEC_CACHE"):
-        check_room(retrieval(), Vectors(), 1000, in_memory=1000)
+        check_suite_memory(retrieval(), Vectors(), 1000, in_memory=1000)
 
 
 def test_every_task_of_a_group_is_looked_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_every_task_of_a_group_is_looked_at_first(monkeypatch: pytest.MonkeyPatc
     small.name = "small"
     pretend(monkeypatch, 1e6 + plan_retrieval(2, 5, 64, 1000, GB).room.total)
     model = Vectors()
-    check_room(small, model, 1000)
+    check_suite_memory(small, model, 1000)
     with pytest.raises(InputError, match="words: evaluating"):
         evaluate(model, make_group("both", [small, large]))  # type: ignore[arg-type]
     assert model.asked == []
@@ -120,21 +120,21 @@ def test_pairs_and_rows_are_counted_too(monkeypatch: pytest.MonkeyPatch) -> None
     rows = RowSuite("rows", "loss", [f"r{i}" for i in numbers], made)
     for suite, said in ((pairs, "300 pairs"), (rows, "300 rows")):
         with pytest.raises(InputError, match=said):
-            check_room(suite, Vectors(), 1000)
+            check_suite_memory(suite, Vectors(), 1000)
 
 
 def test_bm25_is_counted_by_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     suite = retrieval()
     pretend(monkeypatch, 5e5)
     with pytest.raises(InputError, match=r"3,000 documents by BM25 takes about .*documents 1 MB"):
-        check_room(suite, Bm25Model(), 10)
+        check_suite_memory(suite, Bm25Model(), 10)
     pretend(monkeypatch, GB)
-    check_room(suite, Bm25Model(), 10)
+    check_suite_memory(suite, Bm25Model(), 10)
 
 
 def test_a_model_that_does_not_say_its_dimension_is_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, 1.0)
-    check_room(retrieval(), HashedWords(), 1000)
+    check_suite_memory(retrieval(), HashedWords(), 1000)
 
 
 def test_the_estimate_is_not_below_what_is_used() -> None:

@@ -20,7 +20,7 @@ from gemma4vec.data.batching.mixture import MixedRows, Part
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.data.rows.scores import Scores
 from gemma4vec.ledger.run_folder import RunFolder
-from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.objective.gather import gather_rows
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
@@ -105,7 +105,7 @@ def scored_batch(base: Path, out: Path, cached: bool) -> dict[str, Any]:
     return {"loss": whole.value.item(), "gradients": gradients, "terms": {n: float(v) for n, v in whole.terms.items()}}
 
 
-def fill(built: Built) -> None:
+def fill(built: EmbeddingModel) -> None:
     """Give the second adapter matrices values: zero at first, they would leave half of the gradients zero."""
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():

@@ -76,7 +76,7 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "interrupt in a forward pass": lambda: at_call(6, contrast.ContrastTask, "loss", interrupt),
     "interrupt in a backward pass": lambda: in_backward(7, interrupt),
     "interrupt between update and copy": lambda: at_call(4, torch.optim.AdamW, "step", interrupt),
-    "interrupt while taking a batch": lambda: at_call(6, loop.Ahead, "take", interrupt),
+    "interrupt while taking a batch": lambda: at_call(6, loop.Prefetcher, "take", interrupt),
     "interrupt while noting a step": lambda: at_call(4, loop.StepBudget, "seen", interrupt),
 }
 

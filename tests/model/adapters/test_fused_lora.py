@@ -10,8 +10,8 @@ from tiny_model import write_tiny
 from torch import nn
 
 from gemma4vec.model.adapters.fused_lora import JoinedLinear, join_adapters
-from gemma4vec.model.encoder.build import Built, build
-from gemma4vec.model.packing.packed_batch import Layout, Tokens, packed
+from gemma4vec.model.encoder.build import EmbeddingModel, build
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, packed
 from gemma4vec.recipe.schema import Lora, Model
 
 
@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("base"), "gemma3", layers=3)
 
 
-def built_with(folder: Path, lora: Lora, dtype: torch.dtype = torch.float64) -> Built:
+def built_with(folder: Path, lora: Lora, dtype: torch.dtype = torch.float64) -> EmbeddingModel:
     """A model whose adapters do something: B is zero at first."""
     built = build(Model(base=str(folder), lora=lora), folder, dtype=dtype, seed=1)
     generator = torch.Generator().manual_seed(0)
@@ -30,12 +30,12 @@ def built_with(folder: Path, lora: Lora, dtype: torch.dtype = torch.float64) -> 
     return built
 
 
-def layouts() -> list[Layout]:
+def layouts() -> list[PackedBatch]:
     generator = torch.Generator().manual_seed(0)
     return packed([Tokens(torch.randint(4, 300, (n,), generator=generator).tolist()) for n in (9, 5, 12, 7)], 16, 64, 0)
 
 
-def run(built: Built) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def run(built: EmbeddingModel) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     (layout,) = layouts()
     states_TD = built.encoder.backbone(layout)
     states_TD.pow(3).sum().backward()

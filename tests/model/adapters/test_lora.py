@@ -15,7 +15,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.model.adapters.lora import add_lora, linear_names
 from gemma4vec.model.backbone.backbone import Backbone, load_backbone
 from gemma4vec.model.bases.resolve import resolve_base
-from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.packing.packed_batch import Tokens, packed
 from gemma4vec.model.save.write_model import save_model
@@ -35,12 +35,12 @@ def load(folder: Path) -> Backbone:
     return load_backbone(folder, causal=True, dtype=torch.float32)
 
 
-def built_with(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32, **lora: Any) -> Built:
+def built_with(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32, **lora: Any) -> EmbeddingModel:
     model = Model(base=str(folder), lora=Lora(rank=2, **lora), head=Head(widths=(5,)))
     return build(model, folder, dtype=dtype, seed=seed)
 
 
-def adapted(built: Built) -> set[tuple[int, str]]:
+def adapted(built: EmbeddingModel) -> set[tuple[int, str]]:
     """(layer, linear layer) of every adapter that is trained."""
     found = set()
     for name in built.trainable():
@@ -153,7 +153,7 @@ def test_a_share_of_the_layers_is_the_upper_part(folder: Path, share: float, fir
             Lora(last_layers=wrong)
 
 
-def trained_by_chance(built: Built, seed: int = 0) -> None:
+def trained_by_chance(built: EmbeddingModel, seed: int = 0) -> None:
     """Move every trained value a little, as training does."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

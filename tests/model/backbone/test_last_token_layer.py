@@ -13,12 +13,12 @@ from torch.profiler import ProfilerActivity, profile
 from gemma4vec.model.backbone.attention_probe import pass_back
 from gemma4vec.model.backbone.backbone import load_backbone
 from gemma4vec.model.backbone.last_token_layer import ends_of_rows
-from gemma4vec.model.packing.packed_batch import Layout, Tokens, packed, padded
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, packed, padded
 
 FAMILIES = ["gemma3", "llama", "mistral", "qwen3"]
 
 
-def layouts(share: bool = True) -> list[Layout]:
+def layouts(share: bool = True) -> list[PackedBatch]:
     generator = torch.Generator().manual_seed(0)
     prompt = [2, 31, 32, 33, 34, 35]
     texts = [

@@ -8,7 +8,7 @@ import torch
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.encoder.build import build
-from gemma4vec.model.packing.packed_batch import Layout, packed, padded
+from gemma4vec.model.packing.packed_batch import PackedBatch, packed, padded
 from gemma4vec.recipe.schema import Lora, Model
 from gemma4vec.text.prompts import Prompted
 
@@ -35,7 +35,7 @@ def test_packed_padded_and_alone_are_the_same(name: str, attention: str) -> None
     tokens = built.read(texts(), LIMIT)
     assert max(text.length for text in tokens) == LIMIT
 
-    def outcome(layouts: list[Layout]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def outcome(layouts: list[PackedBatch]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         vectors = built.encoder(layouts)
         (vectors @ vectors.detach().roll(1, 0).T).sum().backward()
         gradients = {key: p.grad.clone() for key, p in built.trainable().items() if p.grad is not None}

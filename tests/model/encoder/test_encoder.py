@@ -8,8 +8,8 @@ from tiny_model import write_tiny
 
 from gemma4vec.model.backbone import last_token_layer as last_layer
 from gemma4vec.model.backbone.last_token_layer import ends_of_rows, take_ends
-from gemma4vec.model.encoder.build import Built, build
-from gemma4vec.model.packing.packed_batch import Layout, Tokens, packed, padded
+from gemma4vec.model.encoder.build import EmbeddingModel, build
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, packed, padded
 from gemma4vec.recipe.schema import Head, Model
 
 TEXTS = [Tokens(list(range(2, 2 + length))) for length in (3, 17, 5, 30, 1, 9, 12)]
@@ -20,7 +20,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("base"), layers=2)
 
 
-def made(base: Path, dtype: torch.dtype = torch.float32, widths: tuple[int, ...] = ()) -> Built:
+def made(base: Path, dtype: torch.dtype = torch.float32, widths: tuple[int, ...] = ()) -> EmbeddingModel:
     head = Head(widths=widths) if widths else None
     return build(Model(base=str(base), lora=None, head=head), base, dtype=dtype)
 
@@ -57,7 +57,7 @@ def test_last_tokens_are_looked_up_before_a_layout_moves(base: Path, monkeypatch
     encoder, seen = built.encoder.eval(), []
     monkeypatch.setattr(encoder.backbone, "computes_ends", lambda layout: True)
     monkeypatch.setattr(last_layer, "ends_of_rows", lambda layout: seen.append("ends") or ends_of_rows(layout))
-    monkeypatch.setattr(Layout, "to", lambda layout, device: seen.append("to") or layout)
+    monkeypatch.setattr(PackedBatch, "to", lambda layout, device: seen.append("to") or layout)
     take_ends(encoder.backbone.layers[-1])
     layouts = packed(TEXTS, 32, 512, 0)
     with torch.no_grad():

@@ -17,7 +17,7 @@ from tiny_model import write_tiny
 from torch import Tensor
 from torch.nn import functional
 
-from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.packing.packed_batch import packed, padded
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.recipe.schema import Model
@@ -59,7 +59,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found | {"context": write_context(root / "context")}
 
 
-def made(folders: dict[str, Path], family: str, attention: str, readout: dict[str, Any]) -> Built:
+def made(folders: dict[str, Path], family: str, attention: str, readout: dict[str, Any]) -> EmbeddingModel:
     if readout["name"] == "contextual_token":
         readout = readout | {"encoder": str(folders["context"])}
     tree = {"base": family, "attention": attention, "readout": readout, "lora": {"rank": 2}, "head": {"widths": [9]}}
@@ -74,7 +74,7 @@ def made(folders: dict[str, Path], family: str, attention: str, readout: dict[st
 class Alone:
     """The vector of one text, from the tokenizer and the plain model."""
 
-    def __init__(self, built: Built):
+    def __init__(self, built: EmbeddingModel):
         self.built = built
         self.model = built.encoder.backbone.model
         self.readout = built.encoder.readout
@@ -165,7 +165,7 @@ class Alone:
         return torch.cat([second, difference]) if self.settings.join == "concat" else second + difference
 
 
-def outcome(built: Built, vectors: Callable[[], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+def outcome(built: EmbeddingModel, vectors: Callable[[], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """Vectors, and the gradients of a random sum of them."""
     found = vectors()
     weights = torch.randn(found.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(7))

@@ -13,7 +13,7 @@ from torch._dynamo.exc import TorchDynamoException
 from gemma4vec.errors import InputError
 from gemma4vec.model.inference import embedder as embedder_module
 from gemma4vec.model.inference.embedder import Embedder
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.text.prompts import Document, Prompted
 
 # Of many lengths, so that packs of every shape come about.
@@ -106,7 +106,7 @@ def test_a_window_that_cannot_be_compiled_is_encoded_uncompiled_and_said_once(
     monkeypatch.setattr(embedder_module, "_WINDOW", 16)
     backbone, pooled, calls, said = embedder.encoder.backbone, embedder.encoder.pooled, [], []
 
-    def give_up(layouts: list[Layout]) -> torch.Tensor:
+    def give_up(layouts: list[PackedBatch]) -> torch.Tensor:
         calls.append(len(layouts))
         if len(calls) == 2:
             raise TorchDynamoException("no such shape")
@@ -134,12 +134,12 @@ def test_the_next_window_is_read_while_one_is_computed(embedder: Embedder, monke
     pooled, lay_out, laid_out = embedder.encoder.pooled, embedder._lay_out, threading.Semaphore(0)
     in_time: list[bool] = []
 
-    def note(texts: list[Prompted]) -> list[Layout]:
+    def note(texts: list[Prompted]) -> list[PackedBatch]:
         made = lay_out(texts)
         laid_out.release()
         return made
 
-    def wait(layouts: list[Layout]) -> torch.Tensor:
+    def wait(layouts: list[PackedBatch]) -> torch.Tensor:
         if not in_time:
             in_time.append(laid_out.acquire(timeout=30.0))  # its own window; then each time the next one
         in_time.append(laid_out.acquire(timeout=30.0 if len(in_time) < 3 else 0.1))

@@ -17,7 +17,7 @@ from tiny_saved import KINDS, save_tiny
 from transformers import AutoModel
 
 from gemma4vec.errors import WorkError
-from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save import write_model as saving
 from gemma4vec.text.prompts import Document
@@ -155,7 +155,7 @@ def test_the_fingerprint_changes_with_every_weight(tmp_path: Path, monkeypatch: 
     assert saved_again()[0] == first
     real = saving.build
 
-    def with_another_head(*arguments: Any, **settings: Any) -> Built:
+    def with_another_head(*arguments: Any, **settings: Any) -> EmbeddingModel:
         built = real(*arguments, **settings)
         load = built.load_trained
         built.load_trained = lambda values: load(  # type: ignore[method-assign]

@@ -17,13 +17,13 @@ from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.recording import decide, record_run
 from gemma4vec.ledger.records import run_record
 from gemma4vec.ledger.run_folder import RunFolder
-from gemma4vec.report.comparison_page import write_several
-from gemma4vec.report.content.comparison_data import read_several
+from gemma4vec.report.comparison_page import write_comparison
+from gemma4vec.report.content.comparison_data import read_comparison
 
 
 def make(suite: RetrievalSuite, name: str, seed: int, skill: float, *, steps: int = 40, extra: str = "") -> RunFolder:
     """A finished run of the recipe `name` with a result, as training and evaluation leave them."""
-    recipe = f"name: {name}\nseed: {seed}\nstages:\n- optimiser: {{learning_rate: {skill}}}\n"
+    recipe = f"name: {name}\nseed: {seed}\nstages:\n- optimizer: {{learning_rate: {skill}}}\n"
     run = RunFolder.create(
         home(), name, recipe + extra, recipe_id=f"id-{name}", seed=seed, hypothesis=f"{name} finds more",
         suites={suite.name: {"path": str(home() / "suite"), "fingerprint": suite.fingerprint}},
@@ -46,7 +46,7 @@ def suite() -> RetrievalSuite:
 
 
 def page(runs: list[RunFolder], out: Path) -> Page:
-    return Page(write_several([run.path for run in runs], out).read_text(encoding="utf-8"))
+    return Page(write_comparison([run.path for run in runs], out).read_text(encoding="utf-8"))
 
 
 def test_recipes_against_the_first_with_bm25_seeds_decisions_and_differences(
@@ -56,7 +56,7 @@ def test_recipes_against_the_first_with_bm25_seeds_decisions_and_differences(
     add_result(base, suite, "bm25", 0.3, 5)
     record = run_record(better[0]).body
     decide(home(), {**record, "path": str(better[0].path)}, "keep", "moved as hoped")
-    found = read_several([run.path for run in [base, *better]])
+    found = read_comparison([run.path for run in [base, *better]])
     (section,) = found.suites
     assert [(group.label, group.seeds) for group in found.groups] == [("base", [0]), ("better", [0, 1])]
     assert [(row.label, row.seeds) for row in section.rows] == [("base", 1), ("better", 2), ("BM25", 1)]
@@ -75,7 +75,7 @@ def test_recipes_against_the_first_with_bm25_seeds_decisions_and_differences(
         "2 seeds",
         "speaks only of these runs",
         "(3 models seen, 2 pairs compared so far)",
-        "stages.0.optimiser.learning_rate",
+        "stages.0.optimizer.learning_rate",
         "data 0-contrast rows",
         "not checked: whether its training data overlaps",
         "Return the shortest path number",
@@ -84,7 +84,7 @@ def test_recipes_against_the_first_with_bm25_seeds_decisions_and_differences(
         assert words in shown.text, words
     with open_ledger(home()) as ledger:
         assert ledger.value("SELECT count(*) FROM comparisons") == 4  # two pairs, read twice: still a family of two
-    assert read_several([run.path for run in [base, *better]]).suites[0].family == section.family
+    assert read_comparison([run.path for run in [base, *better]]).suites[0].family == section.family
 
 
 def test_the_page_loads_nothing_and_is_whole(suite: RetrievalSuite, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_what_is_missing_is_named(suite: RetrievalSuite, tmp_path: Path) -> None
     assert "b is not compared with a" in shown.text
     alone = make(suite, "c", 0, 0.4)
     with pytest.raises(InputError, match="two or more different runs"):
-        read_several([alone.path, alone.path])
+        read_comparison([alone.path, alone.path])
 
 
 def test_a_seed_that_was_asked_other_queries_or_read_less_is_left_out_and_named(

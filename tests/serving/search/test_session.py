@@ -13,7 +13,7 @@ from rich.console import Console
 
 from gemma4vec.errors import InputError
 from gemma4vec.serving.search import session as session_module
-from gemma4vec.serving.search.display import excerpt, harmless, lines_per_hit, one_line
+from gemma4vec.serving.search.display import excerpt, lines_per_hit, one_line, sanitize
 from gemma4vec.serving.search.documents import IndexedDocument
 from gemma4vec.serving.search.index import SearchIndex
 from gemma4vec.serving.search.session import SearchSession, print_answer
@@ -50,7 +50,7 @@ def test_control_characters_do_not_reach_the_terminal(session):
 
 @given(st.text())
 def test_harmless_text_is_printable_and_keeps_the_rest(text):
-    shown = harmless(text)
+    shown = sanitize(text)
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", shown)
     shown.encode("utf-8")
     kept = [character for character in text if character.isalnum()]
@@ -152,10 +152,10 @@ def test_k_below_one_is_refused(session):
 
 
 def test_stdin_is_read_as_utf8_whatever_comes(monkeypatch):
-    class Input:
+    class SourceReader:
         buffer = io.BytesIO(b"gr\xc3\xbcn\n\xff\xfe bad\n")
 
-    monkeypatch.setattr(session_module.sys, "stdin", Input)
+    monkeypatch.setattr(session_module.sys, "stdin", SourceReader)
     assert list(session_module.stdin_lines()) == ["grün\n", "\ufffd\ufffd bad\n"]
 
 

@@ -10,22 +10,22 @@ from torch import nn
 
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.masks import attention_mask
-from gemma4vec.model.encoder.build import Built, build
-from gemma4vec.model.packing.packed_batch import Layout, Tokens, lay_out
-from gemma4vec.model.packing.shared_prefix import common_beginnings
+from gemma4vec.model.encoder.build import EmbeddingModel, build
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, lay_out
+from gemma4vec.model.packing.shared_prefix import common_prefixes
 from gemma4vec.recipe import schema
 from gemma4vec.training.bench.model_flops import first_trained_layer, needed_operations, prediction_operations
 
 TEXTS = [[*range(3, 9), *range(20, 20 + extra)] for extra in (1, 7, 15)]  # six tokens that all begin with
 
 
-def built_of(folder: Path, family: str, **settings: Any) -> Built:
+def built_of(folder: Path, family: str, **settings: Any) -> EmbeddingModel:
     base = write_tiny(folder / family, family, layers=3)
     model = schema.Model.model_validate({"base": str(base), "allow_untested": True, **settings})
     return build(model, base, dtype=torch.float32)
 
 
-def seen_pairs(backbone: Backbone, layout: Layout, kind: str, *, ends: bool) -> int:
+def seen_pairs(backbone: Backbone, layout: PackedBatch, kind: str, *, ends: bool) -> int:
     """True cells in the mask that attention is given, of real tokens or of the documents' last ones."""
     mask = attention_mask(
         layout.positions_RC,
@@ -40,7 +40,7 @@ def seen_pairs(backbone: Backbone, layout: Layout, kind: str, *, ends: bool) -> 
     return int(per_cell[chosen.flatten()].sum())
 
 
-def by_hand(built: Built, layout: Layout, lowest: int, heads: int, size: int) -> tuple[float, float]:
+def by_hand(built: EmbeddingModel, layout: PackedBatch, lowest: int, heads: int, size: int) -> tuple[float, float]:
     """Forward and backward, product by product."""
     backbone, only_ends = built.encoder.backbone, built.encoder.readout.only_ends
     kinds = getattr(backbone.config, "layer_types", None) or ["full_attention"] * len(backbone.layers)
@@ -84,7 +84,7 @@ def test_they_are_those_of_the_masks_and_the_shapes(
     config = built.encoder.backbone.config
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     texts = [Tokens(ids) for ids in TEXTS]
-    beginnings = common_beginnings(TEXTS, 8)
+    beginnings = common_prefixes(TEXTS, 8)
     for rows, columns in (([[0, 1, 2]], 64), ([[0], [2, 1]], 48)):  # packed in any way, with padding: the same need
         layout = lay_out(texts, rows, columns, 0, **({"beginnings": beginnings} if shared else {}))
         expected = by_hand(built, layout, lowest, config.num_attention_heads, size)
@@ -98,7 +98,7 @@ def test_vectors_that_are_put_in_at_the_bottom_reach_all_layers(tmp_path: Path) 
     short = needed_operations(built, [layout])
 
     class Put(type(built.encoder.readout)):  # type: ignore[misc]
-        def replaced(self, layout: Layout) -> None:
+        def replaced(self, layout: PackedBatch) -> None:
             return None
 
     built.encoder.readout.__class__ = Put

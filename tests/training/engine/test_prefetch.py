@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from gemma4vec.errors import InputError
-from gemma4vec.training.engine.prefetch import Ahead
+from gemma4vec.training.engine.prefetch import Prefetcher
 
 
 def counting(made: list[int], upto: int = 1_000) -> Iterator[int]:
@@ -17,19 +17,19 @@ def counting(made: list[int], upto: int = 1_000) -> Iterator[int]:
 
 
 def test_the_same_batches_in_the_same_order() -> None:
-    ahead = Ahead(counting([]))
+    ahead = Prefetcher(counting([]))
     assert [ahead.take() for _ in range(50)] == list(range(50))
     ahead.close()
 
 
 def test_no_more_are_made_than_wanted_or_than_fit() -> None:
     made: list[int] = []
-    ahead = Ahead(counting(made), lambda: 5)
+    ahead = Prefetcher(counting(made), lambda: 5)
     assert [ahead.take() for _ in range(5)] == list(range(5))
     ahead.close()
     assert made == list(range(5))
     unlimited: list[int] = []
-    ahead = Ahead(counting(unlimited), depth=2)
+    ahead = Prefetcher(counting(unlimited), depth=2)
     ahead.take()
     time.sleep(0.3)
     ahead.close()
@@ -44,7 +44,7 @@ def test_a_batch_is_made_while_the_one_before_is_used() -> None:
         started.set()
         yield 1
 
-    ahead = Ahead(batches())
+    ahead = Prefetcher(batches())
     ahead.take()
     assert started.wait(5.0)  # nobody has asked for the second one
     ahead.close()
@@ -55,7 +55,7 @@ def test_waiting_is_counted() -> None:
         time.sleep(0.2)
         yield 0
 
-    ahead = Ahead(slow())
+    ahead = Prefetcher(slow())
     ahead.take()
     ahead.close()
     assert 0.15 < ahead.waited < 5.0
@@ -66,7 +66,7 @@ def test_errors_are_raised_where_the_batch_is_taken() -> None:
         yield 0
         raise InputError("row 2 is bad")
 
-    ahead = Ahead(failing())
+    ahead = Prefetcher(failing())
     assert ahead.take() == 0
     with pytest.raises(InputError, match="row 2 is bad"):
         ahead.take()
@@ -74,7 +74,7 @@ def test_errors_are_raised_where_the_batch_is_taken() -> None:
 
 
 def test_more_than_wanted_is_an_error_and_not_an_endless_wait() -> None:
-    ahead = Ahead(counting([]), lambda: 1)
+    ahead = Prefetcher(counting([]), lambda: 1)
     ahead.take()
     with pytest.raises(RuntimeError, match="never wanted"):
         ahead.take()

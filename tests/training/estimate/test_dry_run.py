@@ -17,7 +17,7 @@ from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.families import text_config
 from gemma4vec.model.backbone.meta_model import empty_backbone, layer_kinds, one_of_each, shallow_config
 from gemma4vec.model.encoder.build import build
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.training.estimate import dry_run as estimate_module
@@ -130,9 +130,9 @@ def test_memory_grows_and_shrinks_with_the_recipe(recipe_file: Path) -> None:
     again = estimated(recipe_file, "stages.0.batch.rows=16", "stages.0.layout.grad_cache=true").stages[0]
     assert again.fit.cached and again.memory.activations < 0.5 * memory("stages.0.batch.rows=16").activations
     assert memory("model.lora.last_layers=3").activations < 0.7 * plain.activations
-    assert memory("model.lora.last_layers=3").optimiser == pytest.approx(plain.optimiser / 2)
+    assert memory("model.lora.last_layers=3").optimizer == pytest.approx(plain.optimizer / 2)
     # fp32 parameters need no fp32 copies: two moments instead of three values.
-    assert memory("model.dtype=fp32").optimiser == pytest.approx(plain.optimiser * 2 / 3)
+    assert memory("model.dtype=fp32").optimizer == pytest.approx(plain.optimizer * 2 / 3)
     assert plain.peak == pytest.approx(sum(vars(plain).values()))
 
 
@@ -260,7 +260,7 @@ def test_the_export_is_part_of_the_peak(recipe_file: Path) -> None:
     found = estimated(recipe_file)
     fp32 = 4 * (sum(found.parameters.total.values()) - found.parameters.total["adapters"])
     memory = found.stages[0].memory
-    assert found.export_bytes == memory.framework + memory.weights + memory.optimiser + 3 * fp32
+    assert found.export_bytes == memory.framework + memory.weights + memory.optimizer + 3 * fp32
     assert found.peak_bytes == max(memory.peak, found.export_bytes)
 
 
@@ -288,7 +288,7 @@ def test_a_compiled_readout_of_last_tokens_is_measured_on_whole_layers(
     asked = []
     plain = Backbone.forward
 
-    def forward(self: Backbone, layout: Layout, *, only_ends: bool = False, **settings: Any) -> torch.Tensor:
+    def forward(self: Backbone, layout: PackedBatch, *, only_ends: bool = False, **settings: Any) -> torch.Tensor:
         asked.append(only_ends)
         return plain(self, layout, only_ends=only_ends, **settings)
 

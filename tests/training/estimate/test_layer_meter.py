@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gemma4vec.model.backbone.compilation import CompileChoice
 from gemma4vec.model.backbone.meta_model import layer_kinds
-from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.training.engine.optimizer import MasterAdamW
 from gemma4vec.training.engine.parameter_count import count_parameters
 from gemma4vec.training.estimate.data import cells_of, read_batches
@@ -71,10 +71,10 @@ def kept_in_all(stage: Stage) -> int:
     return sum(storage.nbytes() for address, storage in found.items() if address not in parameters)
 
 
-def measured(built: Built, stage: Stage, first_trained: int) -> Measured:
+def measured(built: EmbeddingModel, stage: Stage, first_trained: int) -> Measured:
     kinds = layer_kinds(built.encoder.backbone.config, first_trained)
-    optimiser = MasterAdamW(built.trainable(), stage.settings.optimiser)
-    return measure_layers(built, stage.task, optimiser, kinds, compile=CompileChoice(False, ""), checkpointing=False)
+    optimizer = MasterAdamW(built.trainable(), stage.settings.optimizer)
+    return measure_layers(built, stage.task, optimizer, kinds, compile=CompileChoice(False, ""), checkpointing=False)
 
 
 @pytest.mark.parametrize(("family", "last"), [("gemma3", None), ("gemma3", 3), ("llama", None), ("llama", 3)])

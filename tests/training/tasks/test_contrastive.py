@@ -14,12 +14,12 @@ from torch.nn import functional
 from gemma4vec.data.batching.batches import RowBatch
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.errors import InputError
-from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
 from gemma4vec.text.prompts import Document
 from gemma4vec.training.tasks.contrastive import ContrastTask
-from gemma4vec.training.tasks.micro_batches import shares_beginnings
+from gemma4vec.training.tasks.micro_batches import shares_prefixes
 from gemma4vec.training.tasks.text_hashes import text_keys
 
 # The second and fourth rows ask the same; the last one's hard negative is the first one's positive in other letters.
@@ -49,7 +49,7 @@ def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module", params=["gemma3", "llama"])
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> EmbeddingModel:
     folder = write_tiny(tmp_path_factory.mktemp(request.param), request.param, layers=2)
     settings = schema.Model(base=str(folder), lora=schema.Lora(rank=2), **SETTINGS[request.param])
     made = build(settings, folder, dtype=torch.float64)
@@ -62,7 +62,12 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def task_of(
-    built: Built, kind: str = "packed", grouping: str = "all_packed", k: int = 2, share: bool = True, **batch: int
+    built: EmbeddingModel,
+    kind: str = "packed",
+    grouping: str = "all_packed",
+    k: int = 2,
+    share: bool = True,
+    **batch: int,
 ) -> ContrastTask:
     stage = schema.Stage(
         data=(schema.Source(name="a", path="a.jsonl"),),
@@ -74,13 +79,13 @@ def task_of(
     return ContrastTask(stage, ROWS, built, max_tokens=60, seed=0)
 
 
-def gradients(built: Built, loss: Tensor) -> dict[str, Tensor]:
+def gradients(built: EmbeddingModel, loss: Tensor) -> dict[str, Tensor]:
     parameters = built.trainable()
     found = torch.autograd.grad(loss, list(parameters.values()))
     return dict(zip(parameters, found, strict=True))
 
 
-def alone(built: Built, prompt: str, text: str, limit: int) -> Tensor:
+def alone(built: EmbeddingModel, prompt: str, text: str, limit: int) -> Tensor:
     """The unit vector of one text, by the library's own forward without any mask."""
     ids = built.tokeniser.tokenizer(prompt + text, truncation=True, max_length=limit)["input_ids"]
     built.encoder.backbone.config._attn_implementation = "sdpa"  # the library's own; ours needs masks
@@ -95,7 +100,7 @@ def alone(built: Built, prompt: str, text: str, limit: int) -> Tensor:
     return functional.normalize(vector, dim=0)
 
 
-def oracle(built: Built, drawn: RowBatch, limit: int, share: bool) -> Tensor:
+def oracle(built: EmbeddingModel, drawn: RowBatch, limit: int, share: bool) -> Tensor:
     """InfoNCE, text by text and query by query."""
 
     def folded(text: str) -> str:
@@ -120,7 +125,9 @@ def oracle(built: Built, drawn: RowBatch, limit: int, share: bool) -> Tensor:
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_groupings_and_layouts_give_the_loss_and_gradients_of_texts_encoded_alone(built: Built, share: bool) -> None:
+def test_groupings_and_layouts_give_the_loss_and_gradients_of_texts_encoded_alone(
+    built: EmbeddingModel, share: bool
+) -> None:
     drawn = next(task_of(built).batches()).texts
     expected = oracle(built, drawn, 60, share)
     expected_gradients = gradients(built, expected)
@@ -139,7 +146,7 @@ def test_groupings_and_layouts_give_the_loss_and_gradients_of_texts_encoded_alon
 
 
 @pytest.mark.parametrize(("kind", "grouping"), COMBINATIONS)
-def test_without_hard_negatives(built: Built, kind: str, grouping: str) -> None:
+def test_without_hard_negatives(built: EmbeddingModel, kind: str, grouping: str) -> None:
     task = task_of(built, kind, grouping, k=0)
     batch = next(task.batches())
     loss = task.loss(built, batch)
@@ -152,7 +159,7 @@ def test_without_hard_negatives(built: Built, kind: str, grouping: str) -> None:
     assert loss.padding_share == pytest.approx(1 - computed / cells) and 0 <= loss.padding_share < 1
 
 
-def test_texts_are_cut_where_the_stage_says(built: Built) -> None:
+def test_texts_are_cut_where_the_stage_says(built: EmbeddingModel) -> None:
     def longest(task: ContrastTask) -> tuple[int, int]:
         batch = next(task.batches())
         lengths = [max(int(layout.lengths_N.max()) for layout in group) for group in batch.groups]
@@ -166,7 +173,7 @@ def test_texts_are_cut_where_the_stage_says(built: Built) -> None:
     assert math.isfinite(loss.loss(built, next(loss.batches())).value.item())
 
 
-def test_batches_go_on_where_they_are_asked_to(built: Built) -> None:
+def test_batches_go_on_where_they_are_asked_to(built: EmbeddingModel) -> None:
     task = task_of(built)
     straight = [batch.texts for batch in islice(task.batches(), 5)]
     assert [batch.texts for batch in islice(task.batches(3), 2)] == straight[3:]
@@ -184,7 +191,7 @@ def test_keys_are_equal_for_equal_texts_alone() -> None:
     assert keys.dtype == torch.long and text_keys([]).tolist() == []
 
 
-def test_beginnings_are_shared_where_that_changes_nothing_else(built: Built) -> None:
+def test_beginnings_are_shared_where_that_changes_nothing_else(built: EmbeddingModel) -> None:
     causal = built.encoder.backbone.causal
     task = task_of(built)
     assert task.share is causal
@@ -201,15 +208,15 @@ def test_beginnings_are_shared_where_that_changes_nothing_else(built: Built) -> 
         torch.testing.assert_close(shared_gradients[name], gradient, rtol=1e-9, atol=1e-9)
 
 
-def test_sharing_that_a_model_does_not_allow_is_refused_by_key(built: Built) -> None:
-    layout = schema.Layout(share_beginnings=True)
+def test_sharing_that_a_model_does_not_allow_is_refused_by_key(built: EmbeddingModel) -> None:
+    layout = schema.Layout(share_prefixes=True)
     if built.encoder.backbone.causal:
-        assert shares_beginnings(layout, built.encoder)
+        assert shares_prefixes(layout, built.encoder)
         built.encoder.readout.dropout = torch.nn.Dropout(0.1)
-        with pytest.raises(InputError, match=r"layout\.share_beginnings: dropout would be the same"):
-            shares_beginnings(layout, built.encoder)
-        assert not shares_beginnings(schema.Layout(), built.encoder)
+        with pytest.raises(InputError, match=r"layout\.share_prefixes: dropout would be the same"):
+            shares_prefixes(layout, built.encoder)
+        assert not shares_prefixes(schema.Layout(), built.encoder)
         del built.encoder.readout.dropout
     else:
-        with pytest.raises(InputError, match=r"layout\.share_beginnings: attention is bidirectional"):
-            shares_beginnings(layout, built.encoder)
+        with pytest.raises(InputError, match=r"layout\.share_prefixes: attention is bidirectional"):
+            shares_prefixes(layout, built.encoder)

@@ -19,43 +19,43 @@ from gemma4vec.training import run
 from gemma4vec.training.loop import train_stage
 from gemma4vec.training.tasks import fit_memory as room
 from gemma4vec.training.tasks.contrastive import ContrastTask
-from gemma4vec.training.tasks.fit_memory import Needs, Room, first_layouts, fit, needs_of
+from gemma4vec.training.tasks.fit_memory import BatchMemory, DeviceMemory, first_layouts, fit, needs_of
 
 AUTO, ON, OFF = schema.Layout(), schema.Layout(grad_cache=True), schema.Layout(grad_cache=False)
-NEEDS = Needs(per_cell=1e6, cells=20_000.0, largest=2048.0, row=256, fixed=1e9)  # 26.0, 3.6 and 1.3 GB, all told
+NEEDS = BatchMemory(per_cell=1e6, cells=20_000.0, largest=2048.0, row=256, fixed=1e9)  # 26.0, 3.6 and 1.3 GB, all told
 LARGE = 200e9
 
 
 def test_what_fits_is_left_as_it_is() -> None:
-    assert fit(AUTO, NEEDS, Room(30e9, LARGE)) == room.Fit(False, 2048)
-    assert fit(OFF, NEEDS, Room(30e9, 31e9)) == room.Fit(False, 2048)
-    assert fit(ON, NEEDS, Room(30e9, LARGE)) == room.Fit(True, 2048)
-    assert fit(ON, NEEDS, Room(30e9, LARGE), can_cache=False) == room.Fit(False, 2048)
+    assert fit(AUTO, NEEDS, DeviceMemory(30e9, LARGE)) == room.Fit(False, 2048)
+    assert fit(OFF, NEEDS, DeviceMemory(30e9, 31e9)) == room.Fit(False, 2048)
+    assert fit(ON, NEEDS, DeviceMemory(30e9, LARGE)) == room.Fit(True, 2048)
+    assert fit(ON, NEEDS, DeviceMemory(30e9, LARGE), can_cache=False) == room.Fit(False, 2048)
 
 
 def test_auto_computes_again_what_is_half_of_all_memory_or_more_than_is_free() -> None:
-    for given_room in (Room(30e9, 35e9), Room(10e9, LARGE)):
+    for given_room in (DeviceMemory(30e9, 35e9), DeviceMemory(10e9, LARGE)):
         found = fit(AUTO, NEEDS, given_room)
         assert found.cached and found.tokens_per_forward == 2048 and "GradCache is on" in found.remark
     # One micro-batch of half the memory is kept as it is: computing it again would save nothing.
-    assert not fit(AUTO, Needs(1e6, 2048.0, 2048.0, 256, 0.0), Room(4e9, 4e9)).cached
+    assert not fit(AUTO, BatchMemory(1e6, 2048.0, 2048.0, 256, 0.0), DeviceMemory(4e9, 4e9)).cached
 
 
 def test_micro_batches_are_cut_to_whole_rows_that_fit() -> None:
     for layout in (AUTO, ON):
-        found = fit(layout, NEEDS, Room(2.5e9, LARGE))
+        found = fit(layout, NEEDS, DeviceMemory(2.5e9, LARGE))
         assert found.cached and found.tokens_per_forward == 768
         assert "2.5 GB are free, micro-batches of 2,048 tokens need about 3.6 GB: they are cut to 768" in found.remark
-    hopeless = fit(AUTO, NEEDS, Room(1.1e9, LARGE))
+    hopeless = fit(AUTO, NEEDS, DeviceMemory(1.1e9, LARGE))
     assert hopeless.tokens_per_forward == 256 and hopeless.remark.startswith("warning: ")
 
 
 def test_what_the_recipe_or_the_task_forbids_is_a_warning() -> None:
-    refused = fit(OFF, NEEDS, Room(10e9, LARGE))
+    refused = fit(OFF, NEEDS, DeviceMemory(10e9, LARGE))
     assert (
         not refused.cached and "needs about 26.0 GB and 10.0 GB are free; set layout.grad_cache=auto" in refused.remark
     )
-    masked = fit(AUTO, NEEDS, Room(10e9, LARGE), can_cache=False)
+    masked = fit(AUTO, NEEDS, DeviceMemory(10e9, LARGE), can_cache=False)
     assert not masked.cached and "a smaller batch.rows with more batch.accumulate" in masked.remark
 
 
@@ -64,8 +64,8 @@ def test_whatever_is_chosen_fits_or_is_warned_of(
     per_cell: float, rows: int, micro_batches: int, fixed: float, free: float
 ) -> None:
     largest = min(rows * 64, 2048)
-    needs = Needs(per_cell, float(largest * micro_batches), float(largest), 64, fixed)
-    found = fit(AUTO, needs, Room(free, 2 * free))
+    needs = BatchMemory(per_cell, float(largest * micro_batches), float(largest), 64, fixed)
+    found = fit(AUTO, needs, DeviceMemory(free, 2 * free))
     cells = min(found.tokens_per_forward, largest) if found.cached else needs.cells
     assert needs.at_once(cells) <= free or found.remark.startswith("warning: ")
     assert 64 <= found.tokens_per_forward <= 2048
@@ -105,7 +105,7 @@ def test_a_stage_without_room_trains_to_the_same_losses(
     monkeypatch.setattr(room, "memory_bytes", lambda: (int(1e12), int(1e12)))
     stage = make_stage(base, tmp_path, batch={"rows": 16})
     kept = {name: prepared[name] for name in ("grad_cache", "tokens_per_forward")}
-    assert stage.task.settle(stage.built, prepared) == kept
+    assert stage.task.plan_memory(stage.built, prepared) == kept
 
 
 def test_a_run_on_a_poor_machine_says_why_once_and_trains_as_elsewhere(

@@ -10,7 +10,7 @@ from tiny_run import make_stage, rows
 from torch import Tensor
 from torch.nn import functional
 
-from gemma4vec.data.loading.load_rows import Loaded
+from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.errors import InputError
 from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.objective.gor import gor
@@ -161,4 +161,4 @@ def test_prefixes_longer_than_vectors_are_refused_before_weights_are_loaded(
     with pytest.raises(
         InputError, match=rf"terms\.0\.matryoshka: {length + 1} is above the model's {length} dimensions"
     ):
-        refuse_early(recipe, base, [Loaded(rows())], lambda line: None)
+        refuse_early(recipe, base, [TrainingData(rows())], lambda line: None)

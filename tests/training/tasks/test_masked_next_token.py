@@ -9,10 +9,10 @@ import torch
 from tiny_model import TEXTS, write_tiny
 from tiny_run import rows
 
-from gemma4vec.data.loading.load_rows import Loaded
+from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone.lm_head import load_head
-from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.packing.packed_batch import Tokens, lay_out
 from gemma4vec.recipe import schema
 from gemma4vec.training.preflight import check_data, check_tokeniser
@@ -37,13 +37,15 @@ def stage_of(**parts: Any) -> schema.Stage:
     )
 
 
-def task_of(stage: schema.Stage, loaded: Loaded, built: Built, base: Path, seed: int = 0) -> MaskedNextTokenTask:
+def task_of(
+    stage: schema.Stage, loaded: TrainingData, built: EmbeddingModel, base: Path, seed: int = 0
+) -> MaskedNextTokenTask:
     task = make_task(stage, loaded, built, lambda: load_head(built.encoder.backbone, base), max_tokens=48, seed=seed)
     assert isinstance(task, MaskedNextTokenTask)
     return task
 
 
-def made(base: Path, readout: str = "mean", seed: int = 0, **parts: Any) -> tuple[MaskedNextTokenTask, Built]:
+def made(base: Path, readout: str = "mean", seed: int = 0, **parts: Any) -> tuple[MaskedNextTokenTask, EmbeddingModel]:
     model = schema.Model.model_validate({"base": str(base), "lora": {"rank": 4}, "readout": {"name": readout}})
     built = build(model, base, dtype=torch.float32)
     with torch.no_grad():
@@ -51,7 +53,7 @@ def made(base: Path, readout: str = "mean", seed: int = 0, **parts: Any) -> tupl
         for name, parameter in built.trainable().items():
             if "lora_B" in name:
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-    task = task_of(stage_of(**parts), Loaded(texts=TEXTS), built, base, seed)
+    task = task_of(stage_of(**parts), TrainingData(texts=TEXTS), built, base, seed)
     return task, built
 
 
@@ -96,7 +98,7 @@ def test_a_token_is_predicted_from_the_position_before_it_in_its_own_document(
 
 
 def test_shares_of_masked_random_and_kept_tokens(base: Path) -> None:
-    task, _ = made(base, task={"mask_share": 0.3, "random_share": 0.2, "kept_share": 0.1})
+    task, _ = made(base, task={"mask_share": 0.3, "random_share": 0.2, "unchanged_share": 0.1})
     ids = np.array([2] + [50] * 20_000 + [1])
     seen, predicted = task._mask(ids, np.random.default_rng(0))
     assert len(predicted) / 20_000 == pytest.approx(0.3, abs=0.015)
@@ -104,7 +106,7 @@ def test_shares_of_masked_random_and_kept_tokens(base: Path) -> None:
     masked, kept = (seen[predicted] == task.mask_id).mean(), (seen[predicted] == 50).mean()
     assert masked == pytest.approx(0.7, abs=0.03) and kept == pytest.approx(0.1, abs=0.03)
     assert len(set(seen[predicted])) > 300  # random tokens are from all of the vocabulary
-    everything = made(base, task={"random_share": 0, "kept_share": 0})[0]
+    everything = made(base, task={"random_share": 0, "unchanged_share": 0})[0]
     seen, predicted = everything._mask(ids, np.random.default_rng(0))
     assert set(seen[predicted]) == {everything.mask_id}
     assert everything._mask(np.array([2, 7]), np.random.default_rng(1))[1].tolist() == [1]
@@ -143,7 +145,7 @@ def test_full_fine_tuning_trains_the_tied_matrix_from_both_ends(tmp_path: Path) 
     base = write_tiny(tmp_path)
     model = schema.Model.model_validate({"base": str(base), "lora": None, "train": "full"})
     built = build(model, base, dtype=torch.float32)
-    task = task_of(stage_of(), Loaded(texts=TEXTS), built, base, seed=0)
+    task = task_of(stage_of(), TrainingData(texts=TEXTS), built, base, seed=0)
     task.loss(built, next(task.batches())).value.backward()
     gradient = built.trainable()["backbone.model.embed_tokens.weight"].grad
     assert gradient is not None and (gradient.abs().sum(dim=1) > 0).all()  # softmax reaches every token of the matrix
@@ -153,7 +155,7 @@ def test_texts_come_from_rows_and_files_each_once(base: Path) -> None:
     built = build(schema.Model(base=str(base)), base, dtype=torch.float32)
 
     def texts(which: str) -> list[str]:
-        loaded = Loaded(rows=[*rows(), *rows()], texts=["plain"])
+        loaded = TrainingData(rows=[*rows(), *rows()], texts=["plain"])
         task = task_of(stage_of(task={"texts": which}), loaded, built, base)
         return list(task.texts)
 
@@ -171,13 +173,13 @@ def test_what_cannot_be_trained_is_refused_by_its_key(base: Path) -> None:
         check_tokeniser(stages, base)
     check_tokeniser(stages[:1], base)
     with pytest.raises(InputError, match=r"^stages\.2\.batch\.rows: 8 texts asked for, the data has 2"):
-        check_data(2, stage_of(), Loaded(texts=["a b", "c d", "a b"]))
+        check_data(2, stage_of(), TrainingData(texts=["a b", "c d", "a b"]))
     task, _ = made(base)
     task.texts = [""] * 8
     with pytest.raises(InputError, match="nothing to predict"):
         next(task.batches())
-    with pytest.raises(ValueError, match="random_share and kept_share together"):
-        stage_of(task={"random_share": 0.6, "kept_share": 0.6})
+    with pytest.raises(ValueError, match="random_share and unchanged_share together"):
+        stage_of(task={"random_share": 0.6, "unchanged_share": 0.6})
     with pytest.raises(ValueError, match="plain texts, contrast needs rows"):
         stage_of(task={"kind": "contrast"})
 
@@ -187,4 +189,4 @@ def test_fewer_hard_negatives_than_asked_for_are_counted() -> None:
     stage = schema.Stage.model_validate(settings | {"task": {"hard_negatives": 2}})
     message = r"^stages\.0\.task\.hard_negatives: 2 asked for, 24 of 24 rows .* row 1 .*with 0"
     with pytest.raises(InputError, match=message):
-        check_data(0, stage, Loaded(rows=rows()))
+        check_data(0, stage, TrainingData(rows=rows()))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gemma4vec.data.batching.mixture import MixedRows, Part
-from gemma4vec.data.loading.load_rows import Loaded
+from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.data.rows.scores import Scores
 from gemma4vec.errors import InputError
@@ -22,7 +22,7 @@ from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.training.loop import train_stage
 from gemma4vec.training.preflight import check_data
 from gemma4vec.training.tasks.contrastive import ContrastTask
-from gemma4vec.training.tasks.loss_terms import Said, Vectors, term_values, weighted_sum
+from gemma4vec.training.tasks.loss_terms import RowContext, Vectors, term_values, weighted_sum
 
 N, K, D = 6, 2, 8
 KEYS = TextHashes(torch.arange(N), 100 + torch.arange(N), 200 + torch.arange(N * K).view(N, K))
@@ -57,7 +57,7 @@ def scores() -> list[list[float] | None]:
 
 
 def test_kl_and_margin_mse_are_their_formulas_over_a_rows_own_candidates() -> None:
-    own, said = vectors(), Said.of([], scores(), K)
+    own, said = vectors(), RowContext.of([], scores(), K)
     assert said.scores_NC is not None
     teacher = said.scores_NC.double()
     kl = {"kind": "kl", "temperature": 0.1, "teacher_temperature": 2.0}
@@ -76,7 +76,7 @@ def test_kl_and_margin_mse_are_their_formulas_over_a_rows_own_candidates() -> No
 
 def test_a_teacher_that_scores_as_the_model_does_leaves_nothing_to_learn() -> None:
     own = vectors()
-    said = Said([], candidates(own).detach())
+    said = RowContext([], candidates(own).detach())
     found = term_values(
         contrast({"kind": "kl", "teacher_temperature": 0.2}, {"kind": "margin_mse"}), own, KEYS, said=said
     )
@@ -108,7 +108,7 @@ def test_rows_of_a_mixed_batch_weigh_as_their_sources_say(term: dict[str, Any]) 
 
     def loss(weights: dict[str, float], sources: list[str]) -> Tensor:
         task = contrast(term | {"source_weights": weights})
-        said = Said.of(sources, given, K)
+        said = RowContext.of(sources, given, K)
         values = term_values(task, own, KEYS, teachers=teachers, said=said)
         return weighted_sum(task, values, said)
 
@@ -152,14 +152,14 @@ def test_a_stage_learns_from_scores_and_refuses_rows_without_them(base: Path, tm
     with pytest.raises(InputError, match=r"task\.terms\.0: kl learns from the rows' `scores`, and 1 of 24 rows have"):
         ContrastTask(settings, scored_rows(), plain.built, max_tokens=48, seed=0)
     with pytest.raises(InputError, match=r"stages\.2\.task\.terms\.0: .* first row 8 \('.*'\); add them \(gemma4vec"):
-        check_data(2, settings, Loaded(scored_rows()))
+        check_data(2, settings, TrainingData(scored_rows()))
     some = scored_rows()
     parts = MixedRows([Part("with", some[:7] + some[8:]), Part("without", some[7:8])])
     weighed = [term | {"source_weights": {"without": 0}} for term in terms]
     task = schema.Contrast.model_validate({"terms": weighed, "hard_negatives": 2, "temperature": 0.1})
     settings = plain.settings.model_copy(update={"task": task})
     plain.task = ContrastTask(settings, parts, plain.built, max_tokens=48, seed=0)
-    check_data(0, settings, Loaded(parts))
+    check_data(0, settings, TrainingData(parts))
     train_stage(plain, seed=0)
     events = list(plain.run.events("step"))
     assert set(events[-1]["terms"]) == {"kl", "margins"} and events[-1]["loss"] < events[0]["loss"]

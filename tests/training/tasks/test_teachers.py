@@ -25,7 +25,7 @@ from gemma4vec.recipe.terms import Matching
 from gemma4vec.text.prompts import Document, as_document
 from gemma4vec.training.loop import train_stage
 from gemma4vec.training.tasks import teachers
-from gemma4vec.training.tasks.loss_terms import Said, weighted_sum
+from gemma4vec.training.tasks.loss_terms import RowContext, weighted_sum
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_other_dimensions_are_matched_by_relations_or_a_projection_that_is_train
     stage = make_stage(
         base, tmp_path, task=matching(file, form="projection", projection_learning_rate=0.1), negatives=2
     )
-    ((name, trained),) = stage.task.own_parameters().items()
+    ((name, trained),) = stage.task.extra_parameters().items()
     assert name == "objective.matching.projection" and trained.learning_rate == 0.1
     assert trained.parameter.shape == (5, stage.built.encoder.dimension)
     start = trained.parameter.detach().clone()
@@ -293,7 +293,7 @@ stages:
     task = parse_recipe(text, "my.yaml").stages[0].task
     assert isinstance(task, schema.Contrast)
     values = {"nce": torch.tensor(1.0), "gor": torch.tensor(10.0)}
-    said = [Said(["a", "a"]), Said(["b", "b"]), Said()]
+    said = [RowContext(["a", "a"]), RowContext(["b", "b"]), RowContext()]
     assert [weighted_sum(task, values, one).item() for one in said] == [6.0, 21.0, 21.0]
     with pytest.raises(InputError, match="all terms have weight 0 in batches of source 'a'"):
         parse_recipe(text.replace("{kind: nce}, ", "").replace("a: 0.5", "a: 0"), "my.yaml")

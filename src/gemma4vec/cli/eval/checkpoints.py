@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gemma4vec.evaluation.results.result import Result
     from gemma4vec.ledger.run_folder import RunFolder
     from gemma4vec.recipe.schema import Recipe
-    from gemma4vec.training.monitoring.weight_snapshots import Kept
+    from gemma4vec.training.monitoring.weight_snapshots import WeightSnapshot
 
 
 def evaluate_checkpoints(
@@ -59,7 +59,9 @@ def evaluate_checkpoints(
         kept = kept_checkpoints(run, recipe)
         found = _evaluate(run, recipe, kept, suites_of, cached=cached, look_again=look_again, again=True)
     if not found:
-        raise InputError(f"{run.path} has no checkpoints; keep some with stages.N.evaluation.keep_at_shares=[0.5,1.0]")
+        raise InputError(
+            f"{run.path} has no checkpoints; keep some with stages.N.evaluation.snapshot_at_shares=[0.5,1.0]"
+        )
     plain = [_plain(suite, results) for suite, results in found.items()]
     emit(as_json, plain if len(plain) > 1 else plain[0], lambda _: _render(plain))
 
@@ -77,7 +79,7 @@ def _refuse_final(suites: "Sequence[AnySuite]", look_again: str) -> None:
 def _evaluate(
     run: "RunFolder",
     recipe: "Recipe",
-    checkpoints: "Iterable[Kept]",
+    checkpoints: "Iterable[WeightSnapshot]",
     suites_of: "Callable[[int], Sequence[AnySuite]]",
     *,
     cached: bool,
@@ -98,7 +100,7 @@ def _evaluate(
             out = run.evaluation(one.name, suite.name)
             result = None if again else load_same(out, suite.fingerprint, model.fingerprint)
             if result is None:
-                result = evaluate(model, suite, out, name=one.name, run=run, look_again=look_again)
+                result = evaluate(model, suite, out, name=one.name, run=run, look_again=look_again, notice=notice)
             found.setdefault(suite.name, {})[one.stage, one.step] = result
             notice(f"{one.name} on {suite.name}: {result.metric} {result.mean[result.metric]:.4f}")
     return found

@@ -12,7 +12,7 @@ from gemma4vec.data.suites.kinds import Role
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
-    from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel
+    from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
     from gemma4vec.evaluation.scoring.ranking import Progress, Ranker
     from gemma4vec.ledger.run_folder import RunFolder
 
@@ -95,7 +95,6 @@ def evaluate_command(
 
         lower_priority()  # before libraries start threads, which inherit it
     from gemma4vec.cli.output import emit, notice
-    from gemma4vec.data.suites.group import SuiteGroup, members_of
     from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, open_any
 
     suites = [open_any(spec, chosen, mirror, notice) for spec in suite or []]
@@ -105,14 +104,11 @@ def evaluate_command(
             raise InputError(f"two suites are named '{name}'; rename one folder or set 'name' in its suite.yaml")
 
     from gemma4vec.cli.eval.eval_table import result_row, result_tables
-    from gemma4vec.data.quality.check_run import ensure_checked
     from gemma4vec.evaluation.scoring.evaluate import evaluate
-    from gemma4vec.evaluation.scoring.memory_check import check_room
-    from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS, DEPTH
-    from gemma4vec.ledger.final_suites import check_final
+    from gemma4vec.evaluation.scoring.guards import check_allowed, owner_of
+    from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS
 
     run = _owner(model)
-    own = [loaded for loaded in suites if not isinstance(loaded, MtebSuite)]
     if checkpoints:
         if out is not None or max_tokens is not None or dtype != "auto" or metric:
             raise InputError(
@@ -121,18 +117,15 @@ def evaluate_command(
             )
         from gemma4vec.cli.eval.checkpoints import evaluate_checkpoints
 
+        own = [loaded for loaded in suites if not isinstance(loaded, MtebSuite)]
         if len(own) < len(suites):
             raise InputError("--checkpoints goes with suites of ours, not with tasks of mteb; leave mteb:TASK out")
         evaluate_checkpoints(run, own, cached=not no_cache, look_again=look_again, as_json=as_json, follow=follow)
         return
     loaded_model = _load_model(model, dtype, max_tokens, cached=not no_cache)
-    for loaded in suites:
-        for one in (loaded, *(loaded.members if isinstance(loaded, SuiteGroup) else [])):
-            check_final(one.name, one.fingerprint, one.role, run, loaded_model.fingerprint, look_again)
-    for loaded in own:  # all before the first: the last one is reached after hours
-        check_room(loaded, loaded_model, DEPTH)
-    if run is not None:
-        ensure_checked(run, [one for loaded in own for one in members_of(loaded)], notice)
+    # All before the first: the last one is reached after hours.
+    owner = owner_of(loaded_model, run=run)
+    check_allowed(loaded_model, suites, owner=owner, look_again=look_again, notice=notice)
     rows = []
     for loaded in suites:
         folder = _result_folder(model, loaded_model, loaded.name, out)
@@ -145,6 +138,7 @@ def evaluate_command(
                 progress=report,
                 run=run,
                 look_again=look_again,
+                notice=notice,
             )
         rows.append(result_row(result, folder, seed))
     _say_what_was_known(loaded_model)
@@ -162,7 +156,7 @@ def _owner(spec: str) -> "RunFolder | None":
     return run_around(Path(spec)) if Path(spec).is_dir() else None
 
 
-def _say_what_was_known(model: "EmbeddingModel | Ranker") -> None:
+def _say_what_was_known(model: "EmbedderLike | Ranker") -> None:
     """Seconds of an evaluation mean little where vectors came from disk; so it is said."""
     from gemma4vec.cli.output import notice
 
@@ -171,7 +165,7 @@ def _say_what_was_known(model: "EmbeddingModel | Ranker") -> None:
         notice(f"vectors: {found:,} were known, {computed:,} computed (--no-cache computes all)")
 
 
-def _load_model(spec: str, dtype: str, max_tokens: int | None, *, cached: bool) -> "EmbeddingModel | Ranker":
+def _load_model(spec: str, dtype: str, max_tokens: int | None, *, cached: bool) -> "EmbedderLike | Ranker":
     """The model that `spec` means, ready to rank or to encode."""
     if spec == "bm25":
         from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
@@ -205,7 +199,7 @@ def _run_of(spec: str) -> Path | None:
         return None  # not a run: the embedder says what else it could have been
 
 
-def _result_folder(spec: str, model: "EmbeddingModel | Ranker", suite: str, out: Path | None) -> Path:
+def _result_folder(spec: str, model: "EmbedderLike | Ranker", suite: str, out: Path | None) -> Path:
     """Where the result goes: OUT/<suite>, RUN/evals/trained/<suite> or HOME/evals/<model>/<suite>.
 
     A result of a differently set model (dtype, limits, weights) is never replaced under the same name.

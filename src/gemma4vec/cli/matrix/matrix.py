@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def matrix_command(
-    file: Annotated[Path, typer.Argument(help="Matrix file (YAML).", metavar="FILE")],
+    file: Annotated[Path, typer.Argument(help="Matrix file (YAML), or the name of a shipped one.", metavar="FILE")],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -38,8 +38,10 @@ def matrix_command(
     """
     from gemma4vec.cli.output import emit, notice
     from gemma4vec.files import home
+    from gemma4vec.recipe.find import find_matrix
     from gemma4vec.recipe.matrix import load_matrix
 
+    file = find_matrix(file)
     matrix = load_matrix(file, overrides or [])
     from gemma4vec.pipeline.matrix.plan import make_plan
     from gemma4vec.pipeline.matrix.suites import check_suites

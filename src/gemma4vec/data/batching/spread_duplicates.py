@@ -27,7 +27,7 @@ _FIRST_LOOK = 256
 Ints = NDArray[np.int64]
 
 
-class Apart:
+class DuplicateSpreader:
     """Spreads rows of equal texts over the batches of an epoch.
 
     Row by row: what has a query or a positive that its batch has already changes places with the next later row that

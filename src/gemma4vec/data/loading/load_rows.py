@@ -12,12 +12,12 @@ from gemma4vec.data.rows.file_hashes import file_hash
 from gemma4vec.data.rows.row_store import StoredRows, open_or_write, write_store
 from gemma4vec.data.rows.rows import Row, RowsRead, check_bad_share, content_hash, rows_of, shown_share
 from gemma4vec.data.sources.drops import apply_drops, read_drops
-from gemma4vec.data.sources.open_source import Input, open_input
+from gemma4vec.data.sources.open_source import SourceReader, open_input
 from gemma4vec.data.sources.tensor_rows import TensorRows, check_tensors, refuse_bad_tensors
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, home, sha256_text
 from gemma4vec.recipe.sources import Mixture, Source, check_mixture
-from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
 
 # Sources of larger files are kept on disk in a form that is mapped, not read (`data.rows.row_store`).
@@ -27,7 +27,7 @@ READING = ("source", "columns", "split", "subset", "table", "language", "encodin
 
 
 @dataclass
-class Loaded:
+class TrainingData:
     """The rows and plain texts of a stage's sources, one after the other.
 
     Attributes:
@@ -46,7 +46,7 @@ class Loaded:
 
 
 @dataclass
-class Read:
+class SourceRows:
     """The rows of one source; a plain text is a row without a positive."""
 
     rows: Sequence[Row]
@@ -59,7 +59,7 @@ class Read:
     revision: str = ""
 
 
-def load_sources(sources: Sequence[Source], say: Callable[[str], None], mixture: Mixture | None = None) -> Loaded:
+def load_sources(sources: Sequence[Source], say: Callable[[str], None], mixture: Mixture | None = None) -> TrainingData:
     """Read every source of a stage.
 
     Raises:
@@ -69,7 +69,7 @@ def load_sources(sources: Sequence[Source], say: Callable[[str], None], mixture:
         check_mixture(tuple(sources), mixture or Mixture())
     except ValueError as error:
         raise InputError(str(error)) from error
-    loaded = Loaded()
+    loaded = TrainingData()
     rows: list[tuple[Source, Sequence[Row]]] = []
     texts: list[Part] = []
     for source in sources:
@@ -77,6 +77,8 @@ def load_sources(sources: Sequence[Source], say: Callable[[str], None], mixture:
         if source.source == "pycode":
             folder = Path(source.path).expanduser() if source.path else None
             built = load_or_build_pycode(home() / "data", folder=folder, negatives=source.negatives, progress=say)
+            for warning in built.manifest["warnings"]:
+                say(f"{source.name}: {warning}")
             loaded.dev_suite = loaded.dev_suite or built.dev
             loaded.test_suite = loaded.test_suite or built.test
             path = str(built.train)
@@ -120,7 +122,7 @@ class PlainTexts(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]
 
 
-def read_source(source: Source, say: Callable[[str], None]) -> Read:
+def read_source(source: Source, say: Callable[[str], None]) -> SourceRows:
     """Read one source: into memory, or, where its files are large, into a store that is used again until they change.
 
     Tensors are read where they stand.
@@ -139,14 +141,17 @@ def read_source(source: Source, say: Callable[[str], None]) -> Read:
         ]
         check_bad_share(noted, len(rows), source.max_bad_share, found.where, _unit(source))
         rows = rows[: source.max_rows]
-        return Read(
+        return SourceRows(
             rows,
             len(noted.bad),
             str(noted.bad[0]) if noted.bad else "",
             dict(noted.counts),
             sorted(noted.unknown_keys),
             content_hash(rows),
-            max((max(text.ids) for row in rows for text in _texts(row) if isinstance(text, GivenTokens)), default=-1),
+            max(
+                (max(text.ids) for row in rows for text in _texts(row) if isinstance(text, PretokenizedText)),
+                default=-1,
+            ),
             found.revision,
         )
     store = stored(source, found, say)
@@ -158,7 +163,7 @@ def read_source(source: Source, say: Callable[[str], None]) -> Read:
         )
     facts = store.facts
     content = facts["content_hash"] if source.max_rows is None else f"{facts['content_hash']}:{source.max_rows}"
-    return Read(
+    return SourceRows(
         store.first(source.max_rows),
         bad,
         facts["first_bad"],
@@ -170,7 +175,7 @@ def read_source(source: Source, say: Callable[[str], None]) -> Read:
     )
 
 
-def _read_tensors(source: Source) -> Read:
+def _read_tensors(source: Source) -> SourceRows:
     assert source.path is not None
     path = Path(source.path).expanduser()
     content = file_hash(path)
@@ -178,10 +183,10 @@ def _read_tensors(source: Source) -> Read:
     first_bad = refuse_bad_tensors(path, checked, source.max_bad_share)
     rows = TensorRows(path, checked, pair_with_itself=source.pair_with_itself).first(source.max_rows)
     content = content if len(rows) == checked.rows else f"{content}:{len(rows)}"
-    return Read(rows, len(checked.bad), first_bad, content_hash=content, largest_token=checked.largest_token)
+    return SourceRows(rows, len(checked.bad), first_bad, content_hash=content, largest_token=checked.largest_token)
 
 
-def stored(source: Source, found: Input, say: Callable[[str], None]) -> StoredRows:
+def stored(source: Source, found: SourceReader, say: Callable[[str], None]) -> StoredRows:
     """The store of a source, written now where there is none or its files or settings have changed.
 
     Raises:
@@ -230,7 +235,7 @@ def _unit(source: Source) -> str:
     return "lines" if source.source == "text" else "rows"
 
 
-def _facts(source: Source, path: str | None, read: Read) -> dict[str, Any]:
+def _facts(source: Source, path: str | None, read: SourceRows) -> dict[str, Any]:
     facts = {
         "source": source.source,
         "path": path,
@@ -246,7 +251,7 @@ def _facts(source: Source, path: str | None, read: Read) -> dict[str, Any]:
     return facts
 
 
-def _tell(source: Source, read: Read, say: Callable[[str], None]) -> None:
+def _tell(source: Source, read: SourceRows, say: Callable[[str], None]) -> None:
     if source.source != "pycode" and source.negatives != Source.model_fields["negatives"].default:
         # No error: a shipped recipe of pycode is often tried on a file of rows with source=jsonl alone.
         say(f"{source.name}: negatives={source.negatives} is for pycode; these rows keep the negatives that they have")

@@ -12,9 +12,9 @@ from gemma4vec.data.suites.group import members_of
 from gemma4vec.data.suites.texts import SuiteTexts, suite_texts
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder
-from gemma4vec.recipe.load import load_recipe, parse_recipe
+from gemma4vec.recipe.load import load_recipe, parse_dump
 from gemma4vec.recipe.schema import Recipe, Source
-from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.pretokenized import PretokenizedText
 
 RECIPES = (".yaml", ".yml")
 
@@ -39,7 +39,9 @@ def open_source(source: Source, say: Callable[[str], None]) -> tuple[Sequence[Ro
     """
     loaded = load_sources([source.model_copy(update={"weight": None})], say)
     rows = loaded.rows if len(loaded.rows) else cast(PlainTexts, loaded.texts).rows
-    if isinstance(rows[0].query, GivenTokens) or (rows[0].pos and isinstance(rows[0].pos[0].text, GivenTokens)):
+    if isinstance(rows[0].query, PretokenizedText) or (
+        rows[0].pos and isinstance(rows[0].pos[0].text, PretokenizedText)
+    ):
         raise InputError(f"{source.name}: its texts are token ids, which say nothing here; give the texts themselves")
     return rows, loaded.sources[source.name]
 
@@ -52,7 +54,7 @@ def sources_of_run(run: RunFolder) -> list[Source]:
     """
     made = {name: told for stage in (run.manifest.get("data") or {}).values() for name, told in stage.items()}
     unset = Source.model_fields["negatives"].default
-    sources = _sources_of_recipe(parse_recipe(run.recipe_text, str(run.path / RECIPE)))
+    sources = _sources_of_recipe(parse_dump(run.recipe_text, str(run.path / RECIPE)))
     return [
         source.model_copy(update={"source": "jsonl", "path": made[source.name]["path"], "negatives": unset})
         if source.source == "pycode" and source.name in made

@@ -8,7 +8,7 @@ _EMPTY = 0
 _LEAST = 2**10
 
 
-class KeySet:
+class HashSet:
     """Hashes that were seen, in a table with open addressing and linear probing; at most three quarters of it are full.
 
     A hash of 0 counts as 1.

@@ -20,13 +20,13 @@ SPACE, END = 0x20, 0x0A
 MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """The words of a text in lower case, one space between them: NFKC, casefold, no punctuation, no soft hyphens."""
     return " ".join(WORD.findall(unicodedata.normalize("NFKC", text.replace("\u00ad", "")).casefold()))
 
 
 @dataclass(frozen=True)
-class Spans:
+class WordNgrams:
     """The words of T normalised texts, and what the hash of any run of them is computed from.
 
     Attributes:
@@ -41,8 +41,8 @@ class Spans:
     sums_B: np.ndarray
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> "Spans":
-        """Of texts that went through `normalise`."""
+    def of(cls, texts: Sequence[str]) -> "WordNgrams":
+        """Of texts that went through `normalize`."""
         joined = ("\n".join(texts) + "\n").encode("utf-8", "replace") if texts else b""
         bytes_B = np.frombuffer(joined, dtype=np.uint8)
         ends_T = np.flatnonzero(bytes_B == END)
@@ -93,16 +93,16 @@ class Spans:
         return mix((self.sums_B[end_S] - self.sums_B[start_S]) * inverse[start_S])
 
 
-def batches_of(texts: Sequence[str]) -> Iterator[tuple[int, Spans]]:
+def batches_of(texts: Sequence[str]) -> Iterator[tuple[int, WordNgrams]]:
     """Spans of the texts in batches of some megabytes, each with the number of its first text."""
     start, size = 0, 0
     for place, text in enumerate(texts):
         if size >= BATCH_BYTES:
-            yield start, Spans.of(texts[start:place])
+            yield start, WordNgrams.of(texts[start:place])
             start, size = place, 0
         size += len(text) + 1
     if start < len(texts):
-        yield start, Spans.of(texts[start:])
+        yield start, WordNgrams.of(texts[start:])
 
 
 def mix(values: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 from gemma4vec.data.loading.resolve_names import open_source
 from gemma4vec.data.ngrams.language import detector, method
 from gemma4vec.data.quality.contamination import ContaminationIndex, Found, Hit, collect
-from gemma4vec.data.quality.contamination_record import Stamp
+from gemma4vec.data.quality.contamination_record import ContaminationRecord
 from gemma4vec.data.quality.overlap import CONTAINED_WORDS, NEAR, SHINGLE
 from gemma4vec.data.quality.row_faults import DROPPED, Flaw, FlawFinder
 from gemma4vec.data.rows.rows import Row
@@ -146,11 +146,11 @@ def rules(near: float) -> dict[str, Any]:
     }
 
 
-def stamps(reports: Sequence[SourceReport], suites: Sequence[SuiteTexts], near: float) -> list[Stamp]:
+def stamps(reports: Sequence[SourceReport], suites: Sequence[SuiteTexts], near: float) -> list[ContaminationRecord]:
     """One stamp for each source and suite."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return [
-        Stamp(
+        ContaminationRecord(
             source=report.name,
             content_hash=report.content_hash,
             rows=len(report.rows),

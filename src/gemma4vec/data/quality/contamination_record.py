@@ -17,7 +17,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Stamp:
+class ContaminationRecord:
     """What one source has in common with one suite.
 
     Attributes:
@@ -59,7 +59,7 @@ def folder() -> Path:
     return home() / "checks"
 
 
-def write_stamp(stamp: Stamp) -> Path:
+def write_stamp(stamp: ContaminationRecord) -> Path:
     """Keep a stamp; one of the same contents is replaced.
 
     Raises:
@@ -70,7 +70,7 @@ def write_stamp(stamp: Stamp) -> Path:
     return file
 
 
-def read_stamp(content_hash: str, suite_fingerprint: str) -> Stamp | None:
+def read_stamp(content_hash: str, suite_fingerprint: str) -> ContaminationRecord | None:
     """The stamp of these contents; None where they were never checked.
 
     Raises:
@@ -83,12 +83,12 @@ def read_stamp(content_hash: str, suite_fingerprint: str) -> Stamp | None:
         value = json.loads(file.read_text(encoding="utf-8"))
         if value.pop("format") != FORMAT:
             return None
-        return Stamp(**value)
+        return ContaminationRecord(**value)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{file} is damaged ({error}); remove it and check again with gemma4vec data check") from error
 
 
-def stamps_of_data(content_hash: str) -> list[Stamp]:
+def contamination_of_data(content_hash: str) -> list[ContaminationRecord]:
     """All stamps of one source's rows, by suite.
 
     Raises:

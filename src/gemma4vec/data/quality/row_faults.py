@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from gemma4vec.data.ngrams.hash_set import KeySet, short_hash
+from gemma4vec.data.ngrams.hash_set import HashSet, short_hash
 from gemma4vec.data.ngrams.language import UNDETERMINED, Detect
-from gemma4vec.data.ngrams.word_ngrams import normalise
+from gemma4vec.data.ngrams.word_ngrams import normalize
 from gemma4vec.data.rows.rows import OVERLONG, Row
 from gemma4vec.text.prompts import Document
 
@@ -52,8 +52,8 @@ class FlawFinder:
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     rows: int = 0
-    _rows_seen: KeySet = field(default_factory=KeySet)
-    _queries_seen: KeySet = field(default_factory=KeySet)
+    _rows_seen: HashSet = field(default_factory=HashSet)
+    _queries_seen: HashSet = field(default_factory=HashSet)
     _lengths: Counter[int] = field(default_factory=Counter)
     _unended: Counter[int] = field(default_factory=Counter)
 
@@ -86,7 +86,7 @@ class FlawFinder:
         return {"characters": longest, "texts": texts}
 
     def _flaws(self, row: Row) -> list[tuple[str, tuple[int, ...]]]:
-        query = normalise(row.query)
+        query = normalize(row.query)
         positives = [_words(document) for document in row.pos]
         found: list[tuple[str, tuple[int, ...]]] = []
         if not query or not all(positives):
@@ -115,4 +115,4 @@ class FlawFinder:
 
 
 def _words(document: Document) -> str:
-    return normalise(f"{document.title} {document.text}" if document.title else document.text)
+    return normalize(f"{document.title} {document.text}" if document.title else document.text)

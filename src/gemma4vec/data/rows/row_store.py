@@ -27,7 +27,7 @@ from gemma4vec.data.rows.memmap import MappedFile
 from gemma4vec.data.rows.rows import ContentHash, Row
 from gemma4vec.data.rows.scores import Scores
 from gemma4vec.files import atomic_folder, write_json
-from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_hash import text_key
 
@@ -162,7 +162,7 @@ class StoredRows(LazyRows):
         if raw[:1] == TOKENS:
             prompt, key, keyed = HEADER.unpack_from(raw, 1)
             ids = np.frombuffer(raw, dtype="<i4", offset=1 + HEADER.size).tolist()
-            return Document(GivenTokens(ids, prompt, key if keyed else None))
+            return Document(PretokenizedText(ids, prompt, key if keyed else None))
         title, separator, text = raw.partition(TITLE)
         return Document(text.decode("utf-8"), title.decode("utf-8")) if separator else Document(title.decode("utf-8"))
 
@@ -203,7 +203,7 @@ def write_store(folder: Path, rows: Iterable[Row], facts: dict[str, Any]) -> Sto
                 number = -1 if value is None else known.setdefault(value, len(known))
                 streams[name].write(number.to_bytes(4, "little", signed=True))
             for text in (row.query, *(document.text for document in (*row.pos, *row.neg))):
-                if isinstance(text, GivenTokens):
+                if isinstance(text, PretokenizedText):
                     largest = max(largest, *text.ids)
             texts, end, count = texts + len(raws), int(ends[-1]), count + 1
         streams["first"].write(texts.to_bytes(8, "little"))
@@ -248,7 +248,7 @@ def _whole(store: StoredRows) -> bool:
 def encoded(document: Document) -> bytes:
     """A text as it stands in a store; equal for equal texts."""
     text, title = document
-    if isinstance(text, GivenTokens):
+    if isinstance(text, PretokenizedText):
         header = HEADER.pack(text.prompt, text.key or 0, text.key is not None)
         return TOKENS + header + np.asarray(text.ids, dtype="<i4").tobytes()
     raw = text.encode("utf-8", errors="replace")

@@ -18,7 +18,7 @@ from gemma4vec.data.rows.jsonl import kind_of, write_lines
 from gemma4vec.data.rows.records import Record, RejectError, jsonl_records
 from gemma4vec.data.rows.scores import Scores, read_scores
 from gemma4vec.errors import InputError
-from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
 
 OVERLONG = 50_000
@@ -144,10 +144,10 @@ def shown_share(share: float) -> str:
 
 def _plain(value: dict[str, Any], read: RowsRead) -> Row | None:
     text = value.get("text")
-    if isinstance(text, GivenTokens):
+    if isinstance(text, PretokenizedText):
         return Row(text, [])
     if isinstance(text, dict) and "input_ids" in text:
-        return Row(given_tokens("text", text["input_ids"]), [])
+        return Row(pretokenized_text("text", text["input_ids"]), [])
     if not isinstance(text, str):
         raise RejectError("text", f"a string is needed, not {kind_of(text)}")
     cleaned = clean_text(text, read.counts)
@@ -178,7 +178,7 @@ def _row(value: dict[str, Any], read: RowsRead) -> Row:
 
 def _query(value: Any, counts: Counter[str]) -> str:
     if isinstance(value, dict) and "input_ids" in value:
-        return given_tokens("query", value["input_ids"])
+        return pretokenized_text("query", value["input_ids"])
     if not isinstance(value, str):
         raise RejectError("query", f"a string is needed, not {kind_of(value)}")
     query = clean_text(value, counts)
@@ -187,7 +187,7 @@ def _query(value: Any, counts: Counter[str]) -> str:
     return query
 
 
-def given_tokens(name: str, ids: Any) -> GivenTokens:
+def pretokenized_text(name: str, ids: Any) -> PretokenizedText:
     if not isinstance(ids, list) or not ids:
         raise RejectError(
             f"{name}.input_ids", "a list of token ids is needed, at least one of them unmasked, and a mask as long"
@@ -195,7 +195,7 @@ def given_tokens(name: str, ids: Any) -> GivenTokens:
     wrong = next((one for one in ids if type(one) is not int or not 0 <= one < 2**31), None)
     if wrong is not None:
         raise RejectError(f"{name}.input_ids", f"{wrong!r} is no token id; whole numbers from 0 are needed")
-    return GivenTokens(ids)
+    return PretokenizedText(ids)
 
 
 def _texts(name: str, value: Any, counts: Counter[str]) -> list[Document]:
@@ -208,7 +208,7 @@ def _text(name: str, value: Any, counts: Counter[str]) -> Document:
     if isinstance(value, str):
         return Document(clean_text(value, counts))
     if isinstance(value, dict) and "input_ids" in value:
-        return Document(given_tokens(name, value["input_ids"]))
+        return Document(pretokenized_text(name, value["input_ids"]))
     if not isinstance(value, dict) or "text" not in value:
         raise RejectError(name, f'a string or {{"text", "title"?}} is needed, not {kind_of(value)}')
     text, title = value["text"], value.get("title")
@@ -245,7 +245,7 @@ def as_object(row: Row) -> dict[str, Any]:
 
 
 def _as_value(document: Document) -> str | dict[str, Any]:
-    if isinstance(document.text, GivenTokens):
+    if isinstance(document.text, PretokenizedText):
         return {"input_ids": list(map(int, document.text.ids))}
     return document.text if not document.title else {"text": document.text, "title": document.title}
 

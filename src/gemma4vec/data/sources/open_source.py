@@ -18,7 +18,7 @@ from gemma4vec.recipe.sources import Source
 
 
 @dataclass(frozen=True)
-class Input:
+class SourceReader:
     """What a source is read from.
 
     Attributes:
@@ -43,7 +43,7 @@ class Input:
         return self.other_bytes + sum(file.stat().st_size for file in self.files if file.is_file())
 
 
-def open_input(source: Source, say: Callable[[str], None]) -> Input:
+def open_input(source: Source, say: Callable[[str], None]) -> SourceReader:
     """What a source is read from. `pycode` is built first, `tensors` stay where they are (`data.loading.load_rows`).
 
     Raises:
@@ -52,10 +52,10 @@ def open_input(source: Source, say: Callable[[str], None]) -> Input:
     path = Path(source.path).expanduser() if source.path else None
     if source.source == "debian":
         files = description_files(source.language, path, say)
-        return Input(str(files[0].parent), lambda: debian_records(files, source.language), tuple(files))
+        return SourceReader(str(files[0].parent), lambda: debian_records(files, source.language), tuple(files))
     assert path is not None
     if source.source == "beir":
-        return Input(str(path), lambda: beir_records(path, source.split), beir_files(path, source.split))
+        return SourceReader(str(path), lambda: beir_records(path, source.split), beir_files(path, source.split))
     if source.source == "datasets":
         return _dataset(source, path, say)
     if source.source == "parquet" and path.is_dir():
@@ -63,7 +63,7 @@ def open_input(source: Source, say: Callable[[str], None]) -> Input:
     return _file(source, path)
 
 
-def _file(source: Source, path: Path) -> Input:
+def _file(source: Source, path: Path) -> SourceReader:
     readers: dict[str, Callable[[], Iterator[Record]]] = {
         "jsonl": lambda: jsonl_records(path),
         "text": lambda: text_records(path),
@@ -72,20 +72,20 @@ def _file(source: Source, path: Path) -> Input:
         "tsv": lambda: csv_records(path, source),
         "sqlite": lambda: sqlite_records(path, source),
     }
-    return Input(str(path), readers[source.source], (path,))
+    return SourceReader(str(path), readers[source.source], (path,))
 
 
-def _folder(source: Source, where: str, files: Sequence[Path], revision: str = "") -> Input:
+def _folder(source: Source, where: str, files: Sequence[Path], revision: str = "") -> SourceReader:
     """Files read one after the other, each with the columns that it has."""
     if not files:
         kinds = ", ".join(BY_SUFFIX) if source.source == "datasets" else ".parquet"
         raise InputError(f"{where}: no file to read ({kinds}); check the source's path")
     inputs = [_file(source.model_copy(update={"source": kind_of_file(file.name)}), file) for file in files]
     records = lambda: chain.from_iterable(one.records() for one in inputs)  # noqa: E731
-    return Input(where, records, tuple(files), revision=revision)
+    return SourceReader(where, records, tuple(files), revision=revision)
 
 
-def _dataset(source: Source, path: Path, say: Callable[[str], None]) -> Input:
+def _dataset(source: Source, path: Path, say: Callable[[str], None]) -> SourceReader:
     """A hub's data set, one saved to disk, or a folder of plain files."""
     if saved_dataset(path):
         return _by_library(source, str(source.path))
@@ -104,9 +104,9 @@ def _dataset(source: Source, path: Path, say: Callable[[str], None]) -> Input:
     return _by_library(source, f"{source.path.partition('@')[0]}@{found.commit}", found.commit)
 
 
-def _by_library(source: Source, name: str, revision: str = "") -> Input:
+def _by_library(source: Source, name: str, revision: str = "") -> SourceReader:
     dataset = open_dataset(name, source.subset, source.split)
-    return Input(
+    return SourceReader(
         str(source.path),
         lambda: dataset_records(dataset, source),
         identity=str(dataset._fingerprint),

@@ -14,7 +14,7 @@ from gemma4vec.data.rows.rows import Row, shown_share
 from gemma4vec.data.sources.token_files import open_tensors
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, write_json
-from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_hash import tokens_key
 
@@ -53,7 +53,7 @@ class TensorRows(LazyRows):
 
     def row(self, number: int) -> Row:
         place = number if self._good is None else int(self._good[number])
-        text = GivenTokens(self._ids[place][self._mask[place] != 0].tolist())
+        text = PretokenizedText(self._ids[place][self._mask[place] != 0].tolist())
         self._read += 1
         if self._read % ROWS_HELD == 0:
             give_back_pages(self._ids)

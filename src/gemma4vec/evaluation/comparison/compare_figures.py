@@ -22,7 +22,7 @@ Tasks = Mapping[str, Items]
 Doubles = npt.NDArray[np.float64]
 
 
-class Figured(NamedTuple):
+class FigureComparison(NamedTuple):
     """The difference A - B of a figure, in the terms of a mean difference.
 
     Attributes:
@@ -49,7 +49,7 @@ def figure_of(kind: str, metric: str) -> PairMetric | None:
 
 def compare_figures(
     a: Tasks, b: Tasks, keys: Sequence[tuple[str, str]], figure: PairMetric, *, seed: int, family: int
-) -> Figured:
+) -> FigureComparison:
     """Two models on the same pairs, by task.
 
     Args:
@@ -69,7 +69,7 @@ def compare_figures(
     interval = Interval(found.difference, found.low, found.high, found.confidence, method, n)
     test = SignFlip(found.difference, found.p, n, differing, SWAPS + 1, False)
     detectable = forecast_detectable(found.error * sqrt(n), n, family=family)
-    return Figured(found, test, interval, detectable, values_a, values_b)
+    return FigureComparison(found, test, interval, detectable, values_a, values_b)
 
 
 def _nearness(task: str, items: Items) -> dict[tuple[str, str], float]:

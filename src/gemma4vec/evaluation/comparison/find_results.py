@@ -11,7 +11,7 @@ from typing import Any
 
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.results.result import METRICS_FILE
-from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel
+from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.files import sha256_text
 from gemma4vec.ledger.ledger import open_ledger
@@ -137,7 +137,7 @@ def results_by_suite(folder: Path) -> dict[str, Path]:
 
 
 def free_folder(
-    model_folder: Path, suite: str, model: EmbeddingModel | Ranker, *, replaces_other_weights: bool = False
+    model_folder: Path, suite: str, model: EmbedderLike | Ranker, *, replaces_other_weights: bool = False
 ) -> Path:
     """`model_folder/suite`, or `model_folder-<6 hex>/suite` where the first holds another model's or other settings'.
 

@@ -14,7 +14,7 @@ Items = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Scored:
+class TaskScores:
     """One task's scores.
 
     Attributes:

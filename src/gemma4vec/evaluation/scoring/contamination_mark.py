@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gemma4vec.data.quality.contamination_record import Stamp, read_stamp, sources_of_manifest
+from gemma4vec.data.quality.contamination_record import ContaminationRecord, read_stamp, sources_of_manifest
 from gemma4vec.data.suites.group import OneSuite
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.evaluation.results.task_scores import PAIRED
@@ -59,7 +59,7 @@ def mark_of(manifest: Mapping[str, Any], tasks: Sequence[OneSuite] | None) -> di
     sources = sources_of_manifest(manifest)
     if not sources:
         return None
-    stamps: list[Stamp] = []
+    stamps: list[ContaminationRecord] = []
     # Of texts that we do not hold ourselves (a task of mteb) nothing was checked.
     unchecked = {str(source["name"]) for source in sources.values()} if tasks is None else set[str]()
     touched: dict[str, list[str]] = {}

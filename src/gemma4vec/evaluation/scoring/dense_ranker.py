@@ -29,7 +29,7 @@ Vectors = npt.NDArray[np.float32]
 Counted = Callable[[int, int], None]  # texts done, texts in all
 
 
-class EmbeddingModel(Protocol):
+class EmbedderLike(Protocol):
     """What evaluation needs of an embedder; `model.inference.embedder.Embedder` is one."""
 
     @property
@@ -47,7 +47,7 @@ class EmbedderRanker:
     `documents_MD` are the corpus's vectors where the caller has them already (an index that was just built).
     """
 
-    def __init__(self, model: EmbeddingModel, documents_MD: Vectors | None = None) -> None:
+    def __init__(self, model: EmbedderLike, documents_MD: Vectors | None = None) -> None:
         self.model, self.documents_MD = model, documents_MD
         self.name, self.fingerprint = model.name, model.fingerprint
 
@@ -151,5 +151,5 @@ def check_unit(vectors_ND: Vectors, ids: Sequence[str], what: str) -> None:
         first_index = int(np.argmin(unit_N))
         raise WorkError(
             f"{int((~unit_N).sum())} of {len(ids)} {what} are not of unit length (first: id '{ids[first_index]}', "
-            f"length {lengths_N[first_index]:.3g}); the model must normalise its vectors"
+            f"length {lengths_N[first_index]:.3g}); the model must normalize its vectors"
         )

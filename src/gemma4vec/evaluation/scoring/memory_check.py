@@ -31,7 +31,7 @@ JUDGED_PLACE = 120  # of one place of a ranking while trec_eval judges it (measu
 
 
 @dataclass(frozen=True)
-class Room:
+class MemoryNeed:
     """What an evaluation takes at its peak, in bytes, by what takes it.
 
     Attributes:
@@ -70,7 +70,7 @@ class Plan:
 
     block: int
     on_disk: int
-    room: Room
+    room: MemoryNeed
 
 
 def plan_retrieval(
@@ -84,7 +84,7 @@ def plan_retrieval(
         in_memory: documents whose vectors are held in memory at most.
     """
     vector, places = 4 * dimension, queries * min(depth, documents)
-    rest = Room(
+    rest = MemoryNeed(
         queries=VECTORS_AT_ONCE * vector * queries,
         search=2 * CANDIDATE * min(places, exact.CANDIDATES_PER_GROUP)
         + min(exact.BLOCK, documents) * (vector + 4 * exact.QUERIES_AT_ONCE),
@@ -100,7 +100,7 @@ def plan_retrieval(
     return Plan(block, on_disk, _with_documents(rest, VECTORS_AT_ONCE * vector * block))
 
 
-def check_room(suite: AnySuite, model: Any, depth: int, in_memory: int = IN_MEMORY) -> None:
+def check_suite_memory(suite: AnySuite, model: Any, depth: int, in_memory: int = IN_MEMORY) -> None:
     """Refuse a suite whose vectors, rankings and scores would not fit, naming what is needed and what there is.
 
     Args:
@@ -112,7 +112,7 @@ def check_room(suite: AnySuite, model: Any, depth: int, in_memory: int = IN_MEMO
     dimension, available = dimension_of(model), memory_bytes()[1]
     for one in members_of(suite):
         if isinstance(model, Bm25Model):
-            room, how = (_room_of_bm25(one, depth) if isinstance(one, RetrievalSuite) else Room()), "by BM25"
+            room, how = (_room_of_bm25(one, depth) if isinstance(one, RetrievalSuite) else MemoryNeed()), "by BM25"
         elif dimension is None:
             continue
         else:
@@ -122,11 +122,11 @@ def check_room(suite: AnySuite, model: Any, depth: int, in_memory: int = IN_MEMO
             raise InputError(
                 f"{one.name}: evaluating {_size_of(one)} {how} takes about {_gb(room.total)} of memory "
                 f"({room.sentence()}), {_gb(available)} are free; use a part of it ({_limits(one)}, "
-                f"docs/evaluation.md), {smaller}or a machine with more"
+                f"docs/guides/evaluation.md), {smaller}or a machine with more"
             )
 
 
-def _room_of_vectors(suite: OneSuite, dimension: int, depth: int, available: int, in_memory: int) -> Room:
+def _room_of_vectors(suite: OneSuite, dimension: int, depth: int, available: int, in_memory: int) -> MemoryNeed:
     if not isinstance(suite, RetrievalSuite):
         return _room_of_texts(suite, dimension)
     plan = plan_retrieval(len(suite.queries), len(suite.corpus), dimension, depth, available, in_memory)
@@ -134,11 +134,11 @@ def _room_of_vectors(suite: OneSuite, dimension: int, depth: int, available: int
     return plan.room
 
 
-def _room_of_bm25(suite: RetrievalSuite, depth: int) -> Room:
+def _room_of_bm25(suite: RetrievalSuite, depth: int) -> MemoryNeed:
     """Its index holds a number for each word of each document; while it is made, several."""
     characters = sum(len(text) + len(title or "") for text, title in suite.corpus)
     places = len(suite.queries) * min(depth, len(suite.corpus))
-    return Room(
+    return MemoryNeed(
         documents=BM25_CHARACTER * characters,
         rankings=RANKINGS_AT_ONCE * PLACE * places,
         scores=_of_scores(len(suite.queries), min(depth, len(suite.corpus))),
@@ -151,8 +151,8 @@ def dimension_of(model: Any) -> int | None:
     return int(dimension) if isinstance(dimension, int) else None
 
 
-def _with_documents(rest: Room, size: int) -> Room:
-    return Room(**(vars(rest) | {"documents": size}))
+def _with_documents(rest: MemoryNeed, size: int) -> MemoryNeed:
+    return MemoryNeed(**(vars(rest) | {"documents": size}))
 
 
 def _of_scores(queries: int, places: int) -> int:
@@ -160,7 +160,7 @@ def _of_scores(queries: int, places: int) -> int:
     return ITEM * queries + JUDGED_PLACE * places * min(queries, QUERIES_PER_BLOCK)
 
 
-def _room_of_texts(suite: OneSuite, dimension: int) -> Room:
+def _room_of_texts(suite: OneSuite, dimension: int) -> MemoryNeed:
     """Of pairs and rows every different text has a vector, which is then held in double precision too."""
     if isinstance(suite, StsSuite):
         texts = len({*suite.first, *suite.second})
@@ -169,7 +169,7 @@ def _room_of_texts(suite: OneSuite, dimension: int) -> Room:
         assert isinstance(suite, RowSuite)
         texts = doubles = sum(1 + len(row.pos) + len(row.neg) for row in suite.rows)
     items = len(suite.ids)
-    return Room(queries=4 * dimension * (VECTORS_AT_ONCE * texts + 2 * doubles), scores=ITEM * items)
+    return MemoryNeed(queries=4 * dimension * (VECTORS_AT_ONCE * texts + 2 * doubles), scores=ITEM * items)
 
 
 def _check_disk(name: str, plan: Plan) -> None:
@@ -181,7 +181,7 @@ def _check_disk(name: str, plan: Plan) -> None:
         raise InputError(
             f"{name}: its document vectors take {_gb(plan.on_disk)} of disk while it is evaluated, {_gb(free)} are "
             f"free in {cache()}; free some, set GEMMA4VEC_CACHE to another disk, or use a part of the suite "
-            "(max_documents in a list of suites, docs/evaluation.md)"
+            "(max_documents in a list of suites, docs/guides/evaluation.md)"
         )
 
 

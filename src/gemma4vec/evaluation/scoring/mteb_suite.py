@@ -20,8 +20,8 @@ from gemma4vec.data.loading.open_suite import open_suite
 from gemma4vec.data.suites.group import AnySuite
 from gemma4vec.data.suites.kinds import Kind, Role
 from gemma4vec.errors import InputError, WorkError
-from gemma4vec.evaluation.results.task_scores import Items, Scored
-from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel, Vectors, check_unit
+from gemma4vec.evaluation.results.task_scores import Items, TaskScores
+from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike, Vectors, check_unit
 from gemma4vec.evaluation.scoring.mteb_predictions import (
     classification_items,
     clustering_items,
@@ -123,7 +123,7 @@ def suite_of(task: Any, split: str = "", role: Role | None = None) -> MtebSuite:
 class _Encoder:
     """A model as mteb asks it."""
 
-    def __init__(self, model: EmbeddingModel, progress: Progress):
+    def __init__(self, model: EmbedderLike, progress: Progress):
         from mteb.models.model_meta import ModelMeta
 
         self.model, self.progress = model, progress
@@ -163,9 +163,9 @@ def _documents(batch: dict[str, Any]) -> list[Document]:
     return [Document(body, title or None) for body, title in zip(bodies, titles or [None] * len(bodies), strict=True)]
 
 
-def score_mteb(
-    model: EmbeddingModel, suite: MtebSuite, *, metrics: Sequence[str], progress: Progress
-) -> dict[str, Scored]:
+def _score_mteb(
+    model: EmbedderLike, suite: MtebSuite, *, metrics: Sequence[str], progress: Progress
+) -> dict[str, TaskScores]:
     """Scores of every item, by subset.
 
     Raises:
@@ -193,12 +193,12 @@ def score_mteb(
         saved = json.loads((Path(folder) / task.prediction_file_name).read_text(encoding="utf-8"))
     by_subset = {scores["hf_subset"]: scores for scores in result.task_results[0].scores[suite.split]}
     seconds = {"mteb": time.perf_counter() - started}
-    scored: dict[str, Scored] = {}
+    scored: dict[str, TaskScores] = {}
     for number, (subset, scores) in enumerate(by_subset.items()):
         items = _items(suite, subset, saved.get(subset, {}).get(suite.split), scores, metrics)
         name = suite.name if len(by_subset) == 1 else f"{suite.name}-{subset}"
         quality = {"mteb": {"version": mteb.__version__, str(task.metadata.main_score): float(scores["main_score"])}}
-        scored[name] = Scored(items, quality, {} if number else seconds)
+        scored[name] = TaskScores(items, quality, {} if number else seconds)
     return scored
 
 

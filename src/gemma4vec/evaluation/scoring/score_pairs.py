@@ -11,12 +11,12 @@ from functools import partial
 import numpy as np
 
 from gemma4vec.data.suites.sts import StsSuite
-from gemma4vec.evaluation.results.task_scores import Scored
-from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel, check_unit
+from gemma4vec.evaluation.results.task_scores import TaskScores
+from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike, check_unit
 from gemma4vec.evaluation.scoring.ranking import Progress
 
 
-def score_sts(model: EmbeddingModel, suite: StsSuite, *, progress: Progress) -> Scored:
+def _score_sts(model: EmbedderLike, suite: StsSuite, *, progress: Progress) -> TaskScores:
     """Cosine of every pair as fp32, computed in double precision so that pairs of equal sentences tie at 1.
 
     Raises:
@@ -41,4 +41,4 @@ def score_sts(model: EmbeddingModel, suite: StsSuite, *, progress: Progress) -> 
     }
     ties = 1.0 - len(np.unique(similarity_N)) / len(similarity_N)
     quality = {"tie_rate": ties, "texts_as": "queries", "degenerate": degenerate}
-    return Scored(items, quality, {"encode_sentences": time.perf_counter() - started})
+    return TaskScores(items, quality, {"encode_sentences": time.perf_counter() - started})

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
-from gemma4vec.evaluation.results.task_scores import Scored
+from gemma4vec.evaluation.results.task_scores import TaskScores
 from gemma4vec.evaluation.scoring.metrics import judged_share, per_query, tie_rate
 from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, Ranking, count_constant, without_own_document
 
 TOP = 10  # ranks kept with their scores, for reports
 
 
-def score_retrieval(
+def _score_retrieval(
     ranker: Ranker, suite: RetrievalSuite, *, metrics: Sequence[str], depth: int, progress: Progress
-) -> Scored:
+) -> TaskScores:
     """Every metric of every query.
 
     Raises:
@@ -27,7 +27,7 @@ def score_retrieval(
         query_id: {metric: float(values_N[row]) for metric, values_N in scores.items()}
         for row, query_id in enumerate(suite.query_ids)
     }
-    return Scored(items, _quality(ranking, suite, depth), ranking.seconds, _top_rows(ranking, suite))
+    return TaskScores(items, _quality(ranking, suite, depth), ranking.seconds, _top_rows(ranking, suite))
 
 
 def _ranking(ranker: Ranker, suite: RetrievalSuite, depth: int, progress: Progress) -> Ranking:

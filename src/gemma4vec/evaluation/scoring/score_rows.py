@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.data.suites.held_out_rows import RowSuite
-from gemma4vec.evaluation.results.task_scores import Scored
-from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel, check_unit
+from gemma4vec.evaluation.results.task_scores import TaskScores
+from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike, check_unit
 from gemma4vec.evaluation.scoring.ranking import Progress
 from gemma4vec.text.prompts import Document
 
@@ -29,7 +29,7 @@ class _Vectors(NamedTuple):
     documents: dict[Document, Doubles]
 
 
-def score_rows(model: EmbeddingModel, suite: RowSuite, *, progress: Progress) -> Scored:
+def _score_rows(model: EmbedderLike, suite: RowSuite, *, progress: Progress) -> TaskScores:
     """Accuracy@1 and reciprocal rank of each row, or the loss of each row.
 
     Raises:
@@ -51,10 +51,10 @@ def score_rows(model: EmbeddingModel, suite: RowSuite, *, progress: Progress) ->
         tied = float(np.mean([ties for _, ties in ranks]))
         quality = {"tie_rate": tied, "degenerate": tied > 0.5}
     seconds = {"encode": encoded - started, "score": time.perf_counter() - encoded}
-    return Scored(items, quality, seconds)
+    return TaskScores(items, quality, seconds)
 
 
-def _encode(model: EmbeddingModel, suite: RowSuite, progress: Progress) -> _Vectors:
+def _encode(model: EmbedderLike, suite: RowSuite, progress: Progress) -> _Vectors:
     """Every different text once."""
     queries = list(dict.fromkeys(row.query for row in suite.rows))
     documents = list(dict.fromkeys(document for row in suite.rows for document in (*row.pos, *row.neg)))

@@ -22,8 +22,8 @@ import torch
 from gemma4vec.errors import WorkError
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.layer_hooks import moved_by
-from gemma4vec.model.packing.packed_batch import Layout, Tokens, lay_out
-from gemma4vec.model.packing.shared_prefix import NONE, Beginnings
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, lay_out
+from gemma4vec.model.packing.shared_prefix import NONE, SharedPrefix
 
 # Relative changes. In one and the same shape an unseen token changes nothing at all, so the first bound only leaves
 # room for kernels that sum in another order; a seen one moves states by percents, even in bf16.
@@ -58,7 +58,7 @@ def measure(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> 
 
     def states(document: torch.Tensor, neighbour: torch.Tensor) -> torch.Tensor:
         documents = [Tokens(document.tolist()), Tokens(neighbour.tolist())]
-        layout: Layout = lay_out(documents, [[0, 1]], max(columns, 2 * _LENGTH), 0, height=height)
+        layout: PackedBatch = lay_out(documents, [[0, 1]], max(columns, 2 * _LENGTH), 0, height=height)
         with torch.no_grad():
             return backbone(layout).float()
 
@@ -106,7 +106,7 @@ def check(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Pr
         problem = f"a later token does not move an earlier state (change {probe.future_to_past:.1e}): it is causal"
     elif not probe.neighbour < _UNMOVED:
         problem = f"documents packed into one row see each other (change {probe.neighbour:.1e})"
-    if problem is None and backbone.may_share_beginnings:
+    if problem is None and backbone.may_share_prefixes:
         problem = _problem_of_sharing(backbone, height, columns)
     if problem is None and not backbone.compiled:  # compiled layers were loaded, and probed, uncompiled
         problem = _problem_of_the_library(backbone) or _problem_of_the_window(backbone)
@@ -197,11 +197,11 @@ def _problem_of_the_window(backbone: Backbone) -> str | None:
     return None
 
 
-def _begun_alike(backbone: Backbone, count: int) -> tuple[list[Tokens], Beginnings]:
+def _begun_alike(backbone: Backbone, count: int) -> tuple[list[Tokens], SharedPrefix]:
     """Random documents that begin alike, and what they begin with."""
     beginning, *ends = _random_ids(backbone, 1 + count)
     documents = [Tokens(torch.cat([beginning, end]).tolist()) for end in ends]
-    return documents, Beginnings((tuple(beginning.tolist()),), (0,) * count)
+    return documents, SharedPrefix((tuple(beginning.tolist()),), (0,) * count)
 
 
 def _random_ids(backbone: Backbone, rows: int, length: int = _LENGTH) -> torch.Tensor:

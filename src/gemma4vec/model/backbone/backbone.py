@@ -35,10 +35,10 @@ from gemma4vec.model.backbone.last_token_layer import take_ends, with_ends
 from gemma4vec.model.backbone.layer_hooks import recorded
 from gemma4vec.model.backbone.masks import attention_mask
 from gemma4vec.model.backbone.openable_tower import openable
-from gemma4vec.model.backbone.rotary import use_own_half_turn
+from gemma4vec.model.backbone.rotary import use_fused_rotary
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
-from gemma4vec.model.packing.embedding_overrides import Replaced
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.embedding_overrides import EmbeddingOverrides
+from gemma4vec.model.packing.packed_batch import PackedBatch
 
 # Selective checkpointing: the share of their memory that compiled layers may keep; of others, matrix products (and
 # where their first factor stands) with an inner dimension of this at least.
@@ -98,10 +98,10 @@ class Backbone(nn.Module):
         return int(self.config.hidden_size)
 
     @property
-    def may_share_beginnings(self) -> bool:
+    def may_share_prefixes(self) -> bool:
         """Whether layouts may hold a beginning once for all documents that have it (see
         `model.packing.shared_prefix`)."""
-        return self.causal and self.family.may_share_beginnings
+        return self.causal and self.family.may_share_prefixes
 
     @property
     def dtype(self) -> torch.dtype:
@@ -113,18 +113,18 @@ class Backbone(nn.Module):
         """Where the base's weights are."""
         return next(self.model.parameters()).device
 
-    def computes_ends(self, layout: Layout) -> bool:
+    def computes_ends(self, layout: PackedBatch) -> bool:
         """Whether it can leave out of the last layer what `only_ends` does not need."""
         able = self._takes_ends and not self.checkpointed and not self.fast.flex_attention
-        return self.compiled and layout.compilable and self.fast.last_tokens_only and able
+        return self.compiled and layout.compilable and self.fast.last_token_layer and able
 
     def forward(
         self,
-        layout: Layout,
+        layout: PackedBatch,
         *,
         all_layers: bool = False,
         only_ends: bool = False,
-        replaced: Replaced | None = None,
+        replaced: EmbeddingOverrides | None = None,
     ) -> Tensor:
         """States after the last layer's norm for the real tokens, document after document: `[T, D]`.
 
@@ -170,16 +170,16 @@ class Backbone(nn.Module):
             states_RCD = self._states(layout, replaced)
         return states_RCD.flatten(0, 1).index_select(0, layout.cells_T)
 
-    def _attention(self, layout: Layout, run_compiled: bool) -> str:
+    def _attention(self, layout: PackedBatch, run_compiled: bool) -> str:
         """Name of the attention function that the layers are to call."""
         if self.fast.flex_attention and run_compiled == self.compiled:  # kept from compiling, it would hold all scores
             return attention.FLEX
         short = layout.input_ids_RC.shape[1] <= attention.LONGEST_ROW
-        if self.fast.grouped_attention and run_compiled and short:
+        if self.fast.matmul_attention and run_compiled and short:
             return attention.NAME
         return attention.SHARED if layout.shared and self.plain_attention == "sdpa" else self.plain_attention
 
-    def _states(self, layout: Layout, replaced: Replaced | None, **settings: Tensor) -> Tensor:
+    def _states(self, layout: PackedBatch, replaced: EmbeddingOverrides | None, **settings: Tensor) -> Tensor:
         states_RCD: Tensor = self.model(
             **self._inputs(layout, replaced),
             position_ids=layout.positions_RC,
@@ -199,7 +199,7 @@ class Backbone(nn.Module):
             states_RCD: Tensor = self.model(input_ids=input_ids_RC.to(self.device), use_cache=False).last_hidden_state
         return states_RCD
 
-    def _inputs(self, layout: Layout, replaced: Replaced | None) -> dict[str, Tensor]:
+    def _inputs(self, layout: PackedBatch, replaced: EmbeddingOverrides | None) -> dict[str, Tensor]:
         if replaced is None:
             return {"input_ids": layout.input_ids_RC}
         embeddings_RCD = replaced.put_into(self.input_states(layout.input_ids_RC))
@@ -215,7 +215,7 @@ class Backbone(nn.Module):
         states: Tensor = self.model.get_input_embeddings()(input_ids.to(self.device))
         return states * self.input_size**0.5 if self.family.multiplies_input else states
 
-    def _masks(self, layout: Layout) -> Any:
+    def _masks(self, layout: PackedBatch) -> Any:
         """What the layers' attention takes: a mask, or one for each type of layer."""
 
         def mask(reach: Reach | None) -> Any:
@@ -246,7 +246,7 @@ class Backbone(nn.Module):
         torch._dynamo.config.specialize_float = True
         if self.fast.sigmoid_gelu:
             use_sigmoid_gelu(self.layers)
-        use_own_half_turn(self.layers[0], self.fast.half_turn)
+        use_fused_rotary(self.layers[0], self.fast.fused_rotary)
         if self.family.caches_keys and not self.checkpointed and not self._takes_ends:
             take_ends(self.layers[-1])
             self._takes_ends = True

@@ -103,7 +103,7 @@ def compiled(
                 raise
 
 
-def falling_back(backbone: "Backbone", work: Callable[[], T], given_up: Callable[[str], None]) -> T:
+def run_with_eager_fallback(backbone: "Backbone", work: Callable[[], T], given_up: Callable[[str], None]) -> T:
     """What `work` gives; where the compiler gives up in it (on a shape that is new to it), again on uncompiled layers.
 
     `given_up` is told the reason before the second try; layers stay uncompiled from then on.

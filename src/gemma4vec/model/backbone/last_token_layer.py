@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 
 
 class _WholeRows:
@@ -68,12 +68,12 @@ def _pick(states_RCD: Tensor, columns_RM: Tensor) -> Tensor:
     return picked.view(rows, -1, states_RCD.shape[2])
 
 
-def with_ends(layout: Layout) -> Layout:
+def with_ends(layout: PackedBatch) -> PackedBatch:
     """The layout with `ends_of_rows`, for one that is about to move: on a GPU these few numbers would be waited for."""
     return layout if layout.ends is not None else replace(layout, ends=ends_of_rows(layout))
 
 
-def ends_of_rows(layout: Layout) -> tuple[Tensor, Tensor]:
+def ends_of_rows(layout: PackedBatch) -> tuple[Tensor, Tensor]:
     """Columns of the last tokens in each row `[R, M]`, and where each document's stands in that, flattened: `[N]`."""
     rows, columns = layout.input_ids_RC.shape
     cells_N = layout.cells_T[layout.lengths_N.cumsum(0) - 1]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.families import attending, library_attention, model_class
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 
 # Rows of a shallow model's embedding: gathering from a large one costs no more, and holding it costs a gigabyte.
 _VOCABULARY = 2048
@@ -90,7 +90,7 @@ def give_as_many_states(backbone: Backbone, layers: int) -> None:
     """
     plain = backbone.forward
 
-    def forward(layout: Layout, *, all_layers: bool = False, **settings: Any) -> Tensor:
+    def forward(layout: PackedBatch, *, all_layers: bool = False, **settings: Any) -> Tensor:
         states = plain(layout, all_layers=all_layers, **settings)
         if not all_layers:
             return states

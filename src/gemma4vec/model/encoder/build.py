@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Built:
+class EmbeddingModel:
     """An encoder with what belongs to it."""
 
     encoder: TextEncoder
@@ -93,7 +93,7 @@ def build(
     device: torch.device | str = "cpu",
     seed: int = 0,
     tokeniser: Tokeniser | None = None,
-) -> Built:
+) -> EmbeddingModel:
     """Load the base at `path` and put readout, head and adapters on it as `model` says.
 
     The base is in `dtype`, readout and head in fp32 (float64 where the base is). New parameters depend on `seed` alone.
@@ -119,7 +119,7 @@ def assemble(
     seed: int = 0,
     folder: Path | None = None,
     layers: int | None = None,
-) -> Built:
+) -> EmbeddingModel:
     """Put readout, head and adapters on a backbone, wherever its weights are: the meta device counts parameters.
 
     `folder` is where the backbone was loaded from: a saved model has its readout's second encoder there. `layers` is
@@ -146,7 +146,7 @@ def assemble(
     for part in (readout, head):
         if part is not None:
             part.to(device, torch.float64 if dtype == torch.float64 else torch.float32)
-    return Built(encoder, tokeniser, prompts_of(model), adapters)
+    return EmbeddingModel(encoder, tokeniser, prompts_of(model), adapters)
 
 
 def _embedding_size(backbone: Backbone) -> float:

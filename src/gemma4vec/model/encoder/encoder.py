@@ -13,7 +13,7 @@ from gemma4vec.machine.transfer import to_device
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.last_token_layer import with_ends
 from gemma4vec.model.encoder.projection_head import Head
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.readout import Readout
 
 
@@ -38,7 +38,7 @@ class TextEncoder(nn.Module):
         """
         if not self.backbone.causal:
             return "attention is bidirectional: the states of a beginning depend on what follows"
-        if not self.backbone.may_share_beginnings:
+        if not self.backbone.may_share_prefixes:
             return "the model type was never verified with it"
         if "context" in self.readout.needs:
             return f"readout {self.readout.name} puts a vector of each text's own before it"
@@ -51,20 +51,20 @@ class TextEncoder(nn.Module):
         """Whether anything in it has dropout."""
         return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.modules())
 
-    def forward(self, layouts: Sequence[Layout]) -> Tensor:
+    def forward(self, layouts: Sequence[PackedBatch]) -> Tensor:
         """Unit vectors `[N, D]` of all documents of all layouts, in the order of their numbers."""
         vectors = self.pooled(layouts)
         if self.head is not None:
             vectors = self.head(vectors)
         return functional.normalize(vectors, dim=-1)
 
-    def pooled(self, layouts: Sequence[Layout]) -> Tensor:
+    def pooled(self, layouts: Sequence[PackedBatch]) -> Tensor:
         """What the readout gives, before head and unit length: `[N, P]`."""
         pooled_NP = torch.cat([self._pool(layout) for layout in layouts])
         numbers = torch.tensor([number for layout in layouts for number in layout.documents])
         return pooled_NP.index_select(0, to_device(numbers.argsort(), pooled_NP.device))
 
-    def _pool(self, layout: Layout) -> Tensor:
+    def _pool(self, layout: PackedBatch) -> Tensor:
         only_ends = self.readout.only_ends and self.backbone.computes_ends(layout)
         layout = (with_ends(layout) if only_ends else layout).to(self.backbone.device)
         settings = {"replaced": self.readout.replaced(layout), "all_layers": "all_layers" in self.readout.needs}

@@ -21,12 +21,13 @@ from gemma4vec.model.backbone.compilation import (
     choose_compile,
     compiled,
     failed_to_compile,
-    falling_back,
+    run_with_eager_fallback,
     use_compile_cache,
 )
-from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.inference.prefetch import one_ahead
-from gemma4vec.model.packing.packed_batch import Layout, packed
+from gemma4vec.model.packing.packed_batch import PackedBatch, packed
+from gemma4vec.recipe.renamed import first_names
 from gemma4vec.text.prompts import Document, Prompted, Prompts
 
 Vectors = NDArray[np.float32]
@@ -47,16 +48,18 @@ class Embedder:
     Attributes:
         tokens_per_forward: cells of one micro-batch, which changes speed and memory alone.
         compiles_from: characters of a job from which on layers are compiled for it, once.
+        folder: that the model was opened from; None for a base and for one that is being trained.
     """
 
     def __init__(
         self,
-        built: Built,
+        built: EmbeddingModel,
         *,
         name: str,
         fingerprint: str,
         max_tokens: int,
         settings: dict[str, Any] | None = None,
+        folder: Path | None = None,
         notice: Callable[[str], None] = lambda line: None,
     ):
         self.encoder = built.encoder
@@ -66,6 +69,7 @@ class Embedder:
         self.name = name
         self.fingerprint = fingerprint
         self.max_tokens = max_tokens
+        self.folder = folder
         self._settings = settings or {}
         self._compiled: bool | None = None
         self._notice = notice
@@ -121,7 +125,9 @@ class Embedder:
             "layout": "packed",
             "readout": self.encoder.readout.name,
             "pool_prompt": self.encoder.readout.pool_prompt,
-            "readout_settings": self.encoder.readout.settings.model_dump(mode="json", exclude={"name"}),
+            "readout_settings": first_names(
+                self.encoder.readout.settings.model_dump(mode="json", exclude={"name"}), "model.readout"
+            ),
             "dimension": self.dimension,
             "max_tokens": self.max_tokens,
             "prompts": self.prompts.as_dict(),
@@ -183,13 +189,15 @@ class Embedder:
         except TorchDynamoException as error:
             self._notice(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
 
-    def _lay_out(self, texts: Sequence[Prompted]) -> list[Layout]:
+    def _lay_out(self, texts: Sequence[Prompted]) -> list[PackedBatch]:
         tokens = self._read(texts, self.max_tokens)
         share = self.encoder.unshareable(training=False) is None
         return packed(tokens, _ROW_TOKENS, self.tokens_per_forward, self.tokeniser.padding_id, share=share)
 
-    def _forward(self, layouts: Sequence[Layout]) -> Tensor:
-        vectors_ND: Tensor = falling_back(self.encoder.backbone, lambda: self.encoder(layouts), self._uncompiled)
+    def _forward(self, layouts: Sequence[PackedBatch]) -> Tensor:
+        vectors_ND: Tensor = run_with_eager_fallback(
+            self.encoder.backbone, lambda: self.encoder(layouts), self._uncompiled
+        )
         return vectors_ND
 
     def _uncompiled(self, reason: str) -> None:
@@ -211,6 +219,7 @@ class SentenceTransformerEmbedder:
             self.model.max_seq_length = limit
         self.name = name
         self.fingerprint = fingerprint
+        self.folder = Path(path)
         self.dtype = dtype
 
     @property

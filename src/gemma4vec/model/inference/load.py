@@ -69,6 +69,7 @@ def _open_whole(
         fingerprint=sha256_text(settings["fingerprint"], str(limit), str(dtype))[:16],
         max_tokens=limit,
         settings={"base": model.base},
+        folder=path,
         notice=notice,
     )
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Replaced:
+class EmbeddingOverrides:
     """Input embeddings that stand in for those of some cells of a layout.
 
     Attributes:
-        cells_K: flat index (row * C + column) of each cell, as in `Layout.cells_T`; no cell twice.
+        cells_K: flat index (row * C + column) of each cell, as in `PackedBatch.cells_T`; no cell twice.
         states_KD: what stands there, in the scale in which states enter the first layer. Where a base multiplies its
             embeddings first (the Gemmas do, by sqrt(D)), that is the scale after the multiplication: a vector of
             about the size of `Backbone.input_states`. Gradients reach it.

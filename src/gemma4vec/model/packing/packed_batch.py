@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gemma4vec.machine.transfer import to_device
-from gemma4vec.model.packing.shared_prefix import NONE, Beginnings, common_beginnings
+from gemma4vec.model.packing.shared_prefix import NONE, SharedPrefix, common_prefixes
 
 # Widths that are tried for the last rectangle, in tokens.
 _WIDTH_STEP = 8
@@ -49,7 +49,7 @@ class Tokens(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Layout:
+class PackedBatch:
     """One rectangle of tokens for one forward pass.
 
     Attributes:
@@ -104,13 +104,13 @@ class Layout:
         """Cells of the rectangle, padding included."""
         return self.input_ids_RC.numel()
 
-    def of_ends(self) -> "Layout":
+    def of_ends(self) -> "PackedBatch":
         """The same documents as if each were its last token alone: for states of last tokens."""
         ends_N = self.lengths_N.cumsum(0) - 1
         ones_N = torch.ones_like(self.lengths_N)
         return replace(self, cells_T=self.cells_T[ends_N], lengths_N=ones_N, after_prompts=len(ends_N))
 
-    def to(self, device: torch.device | str) -> "Layout":
+    def to(self, device: torch.device | str) -> "PackedBatch":
         """The same layout on another device, without waiting for what that computes."""
         moved: dict[str, Any] = {
             field.name: to_device(value, device)
@@ -121,7 +121,7 @@ class Layout:
         return replace(self, **moved, ends=ends)
 
 
-def padding_share(layouts: Sequence[Layout]) -> float:
+def padding_share(layouts: Sequence[PackedBatch]) -> float:
     """Share of computed cells that hold no real token."""
     cells = sum(layout.all_tokens for layout in layouts)
     return 1.0 - sum(layout.computed_tokens for layout in layouts) / cells if cells else 0.0
@@ -163,8 +163,8 @@ def lay_out(
     padding_id: int,
     *,
     height: int | None = None,
-    beginnings: Beginnings = NONE,
-) -> Layout:
+    beginnings: SharedPrefix = NONE,
+) -> PackedBatch:
     """Build the rectangle for `rows` (document numbers in each row); `height` adds empty rows below.
 
     With `beginnings`, the first row holds these and then its documents; of a document stands what comes behind.
@@ -202,7 +202,7 @@ def lay_out(
     lengths, prompts, marks = ([getattr(documents[i], name) for i in order] for name in ("length", "prompt", "mark"))
     lengths_N, prompts_N, marks_N = (torch.tensor(values, dtype=torch.long) for values in (lengths, prompts, marks))
     contexts = tuple(documents[i].context for i in order)
-    return Layout(
+    return PackedBatch(
         torch.from_numpy(input_ids),
         torch.from_numpy(positions),
         torch.from_numpy(segments),
@@ -225,14 +225,14 @@ def _aligned(shared: int, columns: int) -> int:
 
 def packed(
     documents: Sequence[Tokens], row_tokens: int, tokens_per_forward: int, padding_id: int, *, share: bool = False
-) -> list[Layout]:
+) -> list[PackedBatch]:
     """Pack documents into micro-batches of at most `tokens_per_forward` cells.
 
     They are of nearly the same height, so that none is too small to be computed well. The last is made as narrow as its
     documents allow, so that little is wasted however small the batch. With `share`, beginnings that documents have in
     common stand once in each micro-batch: only for causal attention, where they do not depend on what follows.
     """
-    beginnings = common_beginnings([tokens.ids for tokens in documents], row_tokens // 4) if share else NONE
+    beginnings = common_prefixes([tokens.ids for tokens in documents], row_tokens // 4) if share else NONE
     lengths = [tokens.length - beginnings.length(number) for number, tokens in enumerate(documents)]
     columns = row_tokens
     while columns < max(lengths, default=1):
@@ -283,7 +283,7 @@ def _narrowest(lengths: Sequence[int], columns: int, first: int) -> tuple[list[l
     return best[1], best[2]
 
 
-def padded(documents: Sequence[Tokens], tokens_per_forward: int, padding_id: int) -> list[Layout]:
+def padded(documents: Sequence[Tokens], tokens_per_forward: int, padding_id: int) -> list[PackedBatch]:
     """One document a row, in the given order, cut into micro-batches of at most `tokens_per_forward` cells."""
     columns = max((tokens.length for tokens in documents), default=1)
     height = max(1, tokens_per_forward // columns)

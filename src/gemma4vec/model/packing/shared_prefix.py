@@ -19,7 +19,7 @@ _LONGEST = 128
 
 
 @dataclass(frozen=True)
-class Beginnings:
+class SharedPrefix:
     """What documents begin with.
 
     Attributes:
@@ -49,18 +49,18 @@ class Beginnings:
         number = self.of(document)
         return len(self.tokens[number]) if number >= 0 else 0
 
-    def only_of(self, documents: Sequence[int]) -> "Beginnings":
+    def only_of(self, documents: Sequence[int]) -> "SharedPrefix":
         """Without the beginnings that none of these documents has."""
         kept = sorted({self.of(document) for document in documents} - {-1})
         numbers = {-1: -1} | {old: new for new, old in enumerate(kept)}
         of_N = tuple(numbers.get(number, -1) for number in self.of_N)
-        return Beginnings(tuple(self.tokens[number] for number in kept), of_N)
+        return SharedPrefix(tuple(self.tokens[number] for number in kept), of_N)
 
 
-NONE = Beginnings()
+NONE = SharedPrefix()
 
 
-def common_beginnings(documents: Sequence[Sequence[int]], most: int) -> Beginnings:
+def common_prefixes(documents: Sequence[Sequence[int]], most: int) -> SharedPrefix:
     """Find beginnings that save the most tokens, of at most `most` tokens together.
 
     Documents with the same first tokens make a group; it shares the longest beginning that all of them have. The last
@@ -81,7 +81,7 @@ def common_beginnings(documents: Sequence[Sequence[int]], most: int) -> Beginnin
             for member in members:
                 of_N[member] = len(tokens)
             tokens.append(beginning)
-    return Beginnings(tuple(tokens), tuple(of_N)) if tokens else NONE
+    return SharedPrefix(tuple(tokens), tuple(of_N)) if tokens else NONE
 
 
 def _common(documents: Sequence[Sequence[int]], members: Sequence[int]) -> tuple[int, ...]:

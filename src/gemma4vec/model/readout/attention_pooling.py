@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.readout.base import Base, Readout
 from gemma4vec.model.readout.documents import Documents
 
@@ -29,7 +29,7 @@ class Attention(Readout):
         super().__init__(settings, base)
         self.query_D = nn.Parameter(torch.zeros(self.hidden_size))
 
-    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+    def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
         documents = Documents.of(layout, self.pool_prompt)
         heads = self.settings.heads
         states_THd = documents.select(states).unflatten(1, (heads, -1))

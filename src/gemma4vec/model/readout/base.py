@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from gemma4vec.model.packing.embedding_overrides import Replaced
-from gemma4vec.model.packing.packed_batch import Layout, Tokens
+from gemma4vec.model.packing.embedding_overrides import EmbeddingOverrides
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens
 from gemma4vec.text.prompts import Prompted
 
 
@@ -86,11 +86,11 @@ class Readout(nn.Module):
         """What the backbone reads of each text; by default its tokens as they are."""
         return list(tokens)
 
-    def replaced(self, layout: Layout) -> Replaced | None:
+    def replaced(self, layout: PackedBatch) -> EmbeddingOverrides | None:
         """Vectors that stand in for the input embeddings of some tokens; by default none."""
         return None
 
-    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+    def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
         """Vectors `[N, dimension]`, in the layout's order, of the states of the layout's documents.
 
         `states` are `[T, D]`, or `[L + 1, T, D]` (input embeddings first) for a readout that needs all layers.

@@ -1,6 +1,6 @@
 """A small frozen encoder's vector of the text is read as one more token (Causal2Vec, Lin et al. 2025).
 
-arXiv:2507.23386; docs/readouts.md says where we follow it and where not.
+arXiv:2507.23386; docs/guides/readouts.md says where we follow it and where not.
 
 Every later token sees it, so that also a causal model's first tokens know what the text is about.
 
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from gemma4vec.model.packing.embedding_overrides import Replaced
-from gemma4vec.model.packing.packed_batch import Layout, Tokens
+from gemma4vec.model.packing.embedding_overrides import EmbeddingOverrides
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens
 from gemma4vec.model.readout.base import Base, Readout
 from gemma4vec.model.readout.context_encoder import ContextEncoder, find_encoder
 from gemma4vec.model.readout.documents import ends_of, starts_of
@@ -57,15 +57,15 @@ class ContextualToken(Readout):
             prepared.append(Tokens(ids, text.prompt + (text.prompt > 0), mark=at, context=prompted.text))
         return prepared
 
-    def replaced(self, layout: Layout) -> Replaced:
+    def replaced(self, layout: PackedBatch) -> EmbeddingOverrides:
         weight = self.projection[0].weight
         vectors_NE = self.context(layout.contexts).to(weight.device, weight.dtype)
         projected_ND = self.projection(vectors_NE)
         unit_ND = projected_ND * torch.rsqrt(projected_ND.square().mean(-1, keepdim=True) + 1e-12)
-        return Replaced(layout.cells_T[self._tokens(layout)], self.size * unit_ND)
+        return EmbeddingOverrides(layout.cells_T[self._tokens(layout)], self.size * unit_ND)
 
-    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+    def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
         return torch.cat([states[self._tokens(layout)], states[ends_of(layout)]], dim=1)
 
-    def _tokens(self, layout: Layout) -> Tensor:
+    def _tokens(self, layout: PackedBatch) -> Tensor:
         return starts_of(layout) + layout.marks_N

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 
 
 def at_least_fp32(states: Tensor) -> Tensor:
@@ -16,12 +16,12 @@ def at_least_fp32(states: Tensor) -> Tensor:
     return states if states.dtype == torch.float64 else states.float()
 
 
-def starts_of(layout: Layout) -> Tensor:
+def starts_of(layout: PackedBatch) -> Tensor:
     """Index of each document's first token among all tokens: `[N]`."""
     return layout.lengths_N.cumsum(0) - layout.lengths_N
 
 
-def ends_of(layout: Layout) -> Tensor:
+def ends_of(layout: PackedBatch) -> Tensor:
     """Index of each document's last token among all tokens: `[N]`."""
     return layout.lengths_N.cumsum(0) - 1
 
@@ -43,7 +43,7 @@ class Documents:
     count: int
 
     @classmethod
-    def of(cls, layout: Layout, pool_prompt: bool) -> "Documents":
+    def of(cls, layout: PackedBatch, pool_prompt: bool) -> "Documents":
         """All tokens, or those after the prompt.
 
         A document that is nothing but its prompt is pooled whole: the mean of no tokens would not be a vector.
@@ -87,7 +87,7 @@ class Documents:
         return exponentials_TH / self.sums(exponentials_TH)[self.document_T]
 
 
-def mean_of(states_TD: Tensor, layout: Layout, pool_prompt: bool) -> Tensor:
+def mean_of(states_TD: Tensor, layout: PackedBatch, pool_prompt: bool) -> Tensor:
     """Mean of each document's states `[N, D]`, with the prompt's tokens or without."""
     documents = Documents.of(layout, pool_prompt)
     return documents.means(documents.select(states_TD))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from gemma4vec.model.packing.packed_batch import Layout, Tokens
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens
 from gemma4vec.model.readout.base import Base, Readout
 from gemma4vec.model.readout.documents import Documents, at_least_fp32
 from gemma4vec.text.prompts import Prompted
@@ -47,7 +47,7 @@ class EchoDelta(Readout):
         separator = tokenizer(self.settings.separator, add_special_tokens=False)["input_ids"]
         return [_twice(text, separator, tokenizer.bos_token_id) for text in tokens]
 
-    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+    def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
         documents = Documents.of(layout, pool_prompt=True)
         position_T, document_T = documents.position_T, documents.document_T
         copies_N = layout.lengths_N - layout.marks_N

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.readout.base import Readout
 from gemma4vec.model.readout.documents import starts_of
 
@@ -14,5 +14,5 @@ class FirstToken(Readout):
     needs = frozenset({"bidirectional"})
     sentence_transformers = "cls"
 
-    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+    def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
         return states.index_select(0, starts_of(layout))

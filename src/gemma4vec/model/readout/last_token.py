@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.readout.base import Readout
 from gemma4vec.model.readout.documents import ends_of
 
@@ -15,5 +15,5 @@ class LastToken(Readout):
     only_ends = True
     sentence_transformers = "lasttoken"
 
-    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+    def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
         return states.index_select(0, ends_of(layout))

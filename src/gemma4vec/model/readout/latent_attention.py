@@ -1,7 +1,7 @@
 """NV-Embed's pooling: token states attend to trained latents, then an MLP, then the mean (arXiv:2405.17428).
 
 Follows the released model code: layer norms in front of queries, latents and MLP, projections without bias, a gated
-GELU as the MLP, residual connections around both. docs/readouts.md says where it differs.
+GELU as the MLP, residual connections around both. docs/guides/readouts.md says where it differs.
 
 Shapes: T tokens, R latents, H heads, d head size, W = H * d, D width of the base.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.readout.base import Base, Readout
 from gemma4vec.model.readout.documents import Documents
 
@@ -51,7 +51,7 @@ class LatentAttention(Readout):
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = GatedMlp(width, settings.mlp * width)
 
-    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+    def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
         documents = Documents.of(layout, self.pool_prompt)
         states_TD = documents.select(states)
         attended_TD = states_TD + self._attend(self.query_norm(states_TD))

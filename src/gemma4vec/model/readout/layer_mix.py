@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.readout.base import Base, Readout
 from gemma4vec.model.readout.documents import at_least_fp32, mean_of
 
@@ -19,7 +19,7 @@ from gemma4vec.model.readout.documents import at_least_fp32, mean_of
 class LayerMix(Readout):
     """gamma * sum over layers of softmax(w)_l h_l, the input embeddings being layer 0. All layers count alike at first.
 
-    States of deep layers can be a hundred times as large as those of the first; `normalise` makes them comparable.
+    States of deep layers can be a hundred times as large as those of the first; `normalize` makes them comparable.
     """
 
     name = "layer_mix"
@@ -30,7 +30,7 @@ class LayerMix(Readout):
         self.weights_L = nn.Parameter(torch.zeros(base.layers + 1))
         self.scale = nn.Parameter(torch.ones(())) if settings.scale else None
 
-    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+    def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
         shares_L = torch.softmax(self.weights_L, dim=0)
         mixed_TD: Tensor = sum(  # type: ignore[assignment]  # one layer at a time: no fp32 copy of all of them
             share * self._comparable(at_least_fp32(states_TD))
@@ -41,6 +41,6 @@ class LayerMix(Readout):
         return mean_of(mixed_TD, layout, self.pool_prompt)
 
     def _comparable(self, states_TD: Tensor) -> Tensor:
-        if not self.settings.normalise:
+        if not self.settings.normalize:
             return states_TD
         return states_TD * torch.rsqrt(states_TD.square().mean(-1, keepdim=True) + 1e-6)

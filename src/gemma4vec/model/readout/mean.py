@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.readout.base import Readout
 from gemma4vec.model.readout.documents import mean_of
 
@@ -16,5 +16,5 @@ class Mean(Readout):
     name = "mean"
     sentence_transformers = "mean"
 
-    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+    def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
         return mean_of(states, layout, self.pool_prompt)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.readout.base import Readout
 from gemma4vec.model.readout.documents import Documents
 
@@ -17,7 +17,7 @@ class WeightedMean(Readout):
     name = "weighted_mean"
     sentence_transformers = "weightedmean"
 
-    def pool(self, states: Tensor, layout: Layout) -> Tensor:
+    def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
         documents = Documents.of(layout, self.pool_prompt)
         states_TD = documents.select(states)
         return documents.weighted_means(states_TD, (documents.position_T + 1).to(states_TD.dtype))

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from sentence_transformers.base.modules import InputModule
 
 from gemma4vec.files import write_json
-from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import padded
 from gemma4vec.model.readout.contextual_token import ContextualToken
 from gemma4vec.model.save.read_model import READOUT_FILE, SETTINGS_FILE, model_of, open_built, read_settings
@@ -34,7 +34,7 @@ class Gemma4VecEncoder(InputModule):
 
     save_in_root = True
 
-    def __init__(self, built: Built, settings: dict[str, Any], max_seq_length: int):
+    def __init__(self, built: EmbeddingModel, settings: dict[str, Any], max_seq_length: int):
         super().__init__()
         built.encoder.head = None
         self.encoder = built.encoder

@@ -1,6 +1,6 @@
 """Saving: a merged model in sentence-transformers' own format, and the adapter in peft's.
 
-The merge happens in fp32 from a freshly loaded base and the optimiser's fp32 weights, so that nothing of what was
+The merge happens in fp32 from a freshly loaded base and the optimizer's fp32 weights, so that nothing of what was
 learned is lost to bf16. Where a recipe needs only standard parts, the folder names only sentence-transformers' own
 modules and opens without gemma4vec. Where its readout is one that they lack, backbone and readout are one module of
 ours (`model.save.encoder_module`).
@@ -20,10 +20,11 @@ from torch import Tensor
 from gemma4vec.errors import WorkError
 from gemma4vec.files import atomic_folder, disk_errors, sha256_file, sha256_text, write_json
 from gemma4vec.model.bases.resolve import ResolvedBase
-from gemma4vec.model.encoder.build import Built, build, prompts_of
+from gemma4vec.model.encoder.build import EmbeddingModel, build, prompts_of
 from gemma4vec.model.save.model_card import model_card
 from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
+from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.prompts import Prompts
 
@@ -71,7 +72,7 @@ def _write(
     folder: Path,
     recipe: Recipe,
     base: ResolvedBase,
-    built: Built,
+    built: EmbeddingModel,
     dtype: torch.dtype,
     data: Mapping[str, Any],
     name: str,
@@ -105,13 +106,13 @@ def _write(
     if standard:
         _write_both_pooling_schemas(folder / "1_Pooling" / "config.json")
     weights = [f"{file.relative_to(folder)} {sha256_file(file)}" for file in sorted(folder.rglob("*.safetensors"))]
-    settings["fingerprint"] = sha256_text(*weights, json.dumps(settings["model"], sort_keys=True))
+    settings["fingerprint"] = sha256_text(*weights, json.dumps(first_names(settings["model"], "model"), sort_keys=True))
     write_json(folder / SETTINGS_FILE, settings)
     card = model_card(recipe, base, data, dimension, checkpoint, standard=standard)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _standard_modules(folder: Path, recipe: Recipe, built: Built, dtype: torch.dtype) -> list[torch.nn.Module]:
+def _standard_modules(folder: Path, recipe: Recipe, built: EmbeddingModel, dtype: torch.dtype) -> list[torch.nn.Module]:
     """Backbone and readout as sentence-transformers' own modules."""
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
@@ -130,14 +131,14 @@ def _standard_modules(folder: Path, recipe: Recipe, built: Built, dtype: torch.d
     ]
 
 
-def _own_modules(recipe: Recipe, built: Built, settings: dict[str, Any]) -> list[torch.nn.Module]:
+def _own_modules(recipe: Recipe, built: EmbeddingModel, settings: dict[str, Any]) -> list[torch.nn.Module]:
     """Backbone and readout as one module of ours."""
     from gemma4vec.model.save.encoder_module import Gemma4VecEncoder
 
     return [Gemma4VecEncoder(built, settings, recipe.model.max_tokens)]
 
 
-def _head_modules(built: Built) -> list[torch.nn.Module]:
+def _head_modules(built: EmbeddingModel) -> list[torch.nn.Module]:
     from sentence_transformers.sentence_transformer.modules import Dense
 
     modules: list[torch.nn.Module] = []

@@ -17,7 +17,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.packing.packed_batch import Tokens
 from gemma4vec.model.tokenize.prompt_boundary import count_prompts_without_closing_space
-from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Prompted, Prompts
 
 _PROMPTS_KEPT = 1024
@@ -66,14 +66,14 @@ class Tokeniser:
         if not texts:
             return []
         with self.lock:
-            plain = [prompted for prompted in texts if not isinstance(prompted.text, GivenTokens)]
+            plain = [prompted for prompted in texts if not isinstance(prompted.text, PretokenizedText)]
             whole = [_encodable(prompted.prompt + prompted.text) for prompted in plain]
             self._count_prompts([prompted.prompt for prompted in plain])
             encoded = iter(self._ids(whole, max_tokens))
             result = []
             for prompted in texts:
                 self.counts.empty += not prompted.text.strip()
-                if isinstance(prompted.text, GivenTokens):
+                if isinstance(prompted.text, PretokenizedText):
                     ids = prompted.text.cut(max_tokens, self.tokenizer.eos_token_id)
                     result.append(Tokens(ids, min(prompted.text.prompt, len(ids))))
                 else:

@@ -4,18 +4,18 @@ Every step leaves its result in the run folder and is skipped where it is there 
 """
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.loading.load_rows import Loaded
+from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.comparison.find_results import TRAINED
 from gemma4vec.evaluation.planning.stop_judge import judge
 from gemma4vec.evaluation.results.result import Result, load_result
-from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel
+from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.ledger.recording import drop_by_rule
 from gemma4vec.ledger.records import SHARE
@@ -50,6 +50,7 @@ class CellJob:
         control: the control's run folder, for the stop rule.
         at_end: the rule looks at the end of training, not during it.
         save: write the merged model, and evaluate it on the final suites.
+        look_again: why an unfrozen recipe may be scored on a final suite, by the suite's folder.
     """
 
     run: str
@@ -60,6 +61,7 @@ class CellJob:
     control: str | None = None
     at_end: bool = False
     save: bool = False
+    look_again: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_cell(job: CellJob, say: Say) -> None:
@@ -82,14 +84,14 @@ def _steps(job: CellJob, run: RunFolder, say: Say) -> None:
         trainer = _train(job, run, recipe, say)
     if _missing(run, job.dev) or (_missing(run, job.final) and not job.save):
         trainer = trainer or _reopened(run, recipe, say)
-        _evaluate_all(run, trainer.embedder(TRAINED), job.dev if job.save else [*job.dev, *job.final], say)
+        _evaluate_all(job, run, trainer.embedder(TRAINED), job.dev if job.save else [*job.dev, *job.final], say)
     if job.at_end:
         _end_where_too_far_below(job, run)
     if job.save and job.final and _missing(run, job.final):
         if not (run.model / "gemma4vec.json").exists():
             (trainer or Trainer(run, resolve_base(recipe.model.base, notice=say), say)).save()
         del trainer
-        _evaluate_all(run, Embedder.load(run.path, notice=say), job.final, say)
+        _evaluate_all(job, run, Embedder.load(run.path, notice=say), job.final, say)
 
 
 def _train(job: CellJob, run: RunFolder, recipe: Recipe, say: Say) -> Trainer:
@@ -105,7 +107,7 @@ def _train(job: CellJob, run: RunFolder, recipe: Recipe, say: Say) -> Trainer:
     return trainer
 
 
-def _note_cost(run: RunFolder, trainer: Trainer, recipe: Recipe, number: int, loaded: Loaded) -> None:
+def _note_cost(run: RunFolder, trainer: Trainer, recipe: Recipe, number: int, loaded: TrainingData) -> None:
     stage = recipe.stages[number]
     contrast = stage.task.kind == "contrast"
     run.event(
@@ -123,7 +125,7 @@ def _rule(job: CellJob, run: RunFolder, trainer: Trainer, shares: Sequence[float
         return None
 
     def look() -> tuple[float, dict[str, Any]]:
-        results = _evaluate_all(run, trainer.embedder(SHARE), job.dev, print, name=SHARE)
+        results = _evaluate_all(job, run, trainer.embedder(SHARE), job.dev, print, name=SHARE)
         score = sum(result.mean[job.metric] for result in results) / len(results)
         fields: dict[str, Any] = {"suite": results[0].suite, job.metric: score}
         reason = _too_far_below(job, results, SHARE)
@@ -192,14 +194,15 @@ def _missing(run: RunFolder, suites: Sequence[str]) -> bool:
 
 
 def _evaluate_all(
-    run: RunFolder, model: EmbeddingModel, suites: Sequence[str], say: Say, name: str = TRAINED
+    job: CellJob, run: RunFolder, model: EmbedderLike, suites: Sequence[str], say: Say, name: str = TRAINED
 ) -> list[Result]:
     results = []
     for path in suites:
         suite = load_suite(Path(path))
         folder = run.evaluation(name, suite.name)
         if not (folder / "metrics.json").exists() or name == SHARE:
-            result = evaluate(model, suite, folder, name=name)
+            words = job.look_again.get(path, "")
+            result = evaluate(model, suite, folder, name=name, run=run, look_again=words, notice=say)
             say(f"{suite.name}: nDCG@10 {result.mean['ndcg@10']:.4f}")
         results.append(load_result(folder))
     return results

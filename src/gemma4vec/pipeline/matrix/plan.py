@@ -15,11 +15,10 @@ from typing import Any
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.run_folder import slug
 from gemma4vec.pipeline.matrix.state import Cell, Record
+from gemma4vec.recipe.find import find_recipe
 from gemma4vec.recipe.load import dump_recipe, read_text, read_tree, validate
 from gemma4vec.recipe.matrix import Entry, Matrix
 from gemma4vec.recipe.schema import Recipe
-
-SHIPPED = Path(__file__).resolve().parents[4] / "recipes"
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,11 @@ class Variant:
             "stages.*.evaluation.every_steps=null",
             "stages.*.evaluation.export=last",
             "stages.*.evaluation.stop=null",  # the matrix has a rule of its own
-            "stages.*.evaluation.beside=false",
+            "stages.*.evaluation.background=false",
             f"stages.*.evaluation.at_shares={shares}",
         ]
         if rate is not None:
-            changes.append(f"stages.*.optimiser.learning_rate={rate!r}")
+            changes.append(f"stages.*.optimizer.learning_rate={rate!r}")
         stages = _contrast_stages(read_tree(text, where))
         spelled_out = [one for change in changes for one in _at_each_stage(change, stages)]
         return validate(Recipe, read_tree(text, where, spelled_out), where)
@@ -230,15 +229,16 @@ def _variants(matrix: Matrix, entry: Entry, beside: Path) -> list[Variant]:
 
 
 def _find(spec: str, beside: Path) -> Path:
-    """A recipe's file."""
-    names = [spec] if spec.endswith((".yaml", ".yml")) else [spec, f"{spec}.yaml"]
-    for folder in (beside, Path(), SHIPPED):
-        for name in names:
+    """A recipe's file: next to the matrix file, below the working folder, or one that comes with the package."""
+    ending = spec.endswith((".yaml", ".yml"))
+    for folder in (beside, Path()):
+        for name in [spec] if ending else [spec, f"{spec}.yaml"]:
             if (folder / name).is_file():
                 return (folder / name).resolve()
-    raise InputError(
-        f"recipes: there is no recipe {spec!r}: neither beside the matrix file, nor here, nor in {SHIPPED}"
-    )
+    try:
+        return find_recipe(spec.removesuffix(".yaml"))
+    except InputError as error:
+        raise InputError(f"recipes: {error}") from None
 
 
 def _control_of(variant: Variant, variants: Sequence[Variant], control: str) -> str:

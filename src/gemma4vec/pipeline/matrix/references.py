@@ -5,8 +5,8 @@ They are no recipes: nothing is chosen by them and nothing is compared with them
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.evaluation.comparison.find_results import results_by_suite
 from gemma4vec.evaluation.results.result import METRICS_FILE, Result, load_result
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
-from gemma4vec.evaluation.scoring.dense_ranker import EmbeddingModel
+from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.ledger.run_folder import slug
@@ -36,6 +36,7 @@ class ReferenceJob:
         max_tokens: of each text.
         out: where results go, a folder a suite.
         suites: folders of suites.
+        look_again: as of a `CellJob`; it counts where the base is itself a run's model.
     """
 
     name: str
@@ -43,12 +44,17 @@ class ReferenceJob:
     max_tokens: int
     out: str
     suites: list[str]
+    look_again: Mapping[str, str] = field(default_factory=dict)
 
 
-def open_references(plan: Plan, folder: MatrixFolder, suites: Sequence[Path]) -> list[ReferenceJob]:
+def open_references(
+    plan: Plan, folder: MatrixFolder, suites: Sequence[Path], look_again: Mapping[str, str]
+) -> list[ReferenceJob]:
     """What is not evaluated on every suite yet."""
     jobs = [
-        ReferenceJob(name, base, max_tokens, str(folder.path / FOLDER / slug(name)), [str(path) for path in suites])
+        ReferenceJob(
+            name, base, max_tokens, str(folder.path / FOLDER / slug(name)), [str(path) for path in suites], look_again
+        )
         for name, base, max_tokens in _references(plan)
     ]
     return [job for job in jobs if any(not _done(job, path) for path in job.suites)]
@@ -60,13 +66,14 @@ def run_reference(job: ReferenceJob, say: Callable[[str], None]) -> None:
     Raises:
         InputError, WorkError: as opening and evaluating a model.
     """
-    model: EmbeddingModel | Ranker = Bm25Model()
+    model: EmbedderLike | Ranker = Bm25Model()
     if job.base is not None:
         model = Embedder.load(job.base, max_tokens=job.max_tokens, notice=say)
     for path in job.suites:
         if not _done(job, path):
             suite = load_suite(Path(path))
-            result = evaluate(model, suite, Path(job.out) / suite.name, name=job.name)
+            words = job.look_again.get(path, "")
+            result = evaluate(model, suite, Path(job.out) / suite.name, name=job.name, look_again=words, notice=say)
             say(f"{suite.name}: nDCG@10 {result.mean['ndcg@10']:.4f}")
 
 

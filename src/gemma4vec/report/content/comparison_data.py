@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare import Comparison, check_comparable, check_limits, compare
 from gemma4vec.evaluation.comparison.compare_seeds import Side, averaged, check_same_questions, compare_sides
 from gemma4vec.evaluation.comparison.comparison_count import contents
+from gemma4vec.evaluation.comparison.paired import Comparison, check_comparable, check_limits, largest_differences
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.results.task_scores import PAIRED
 from gemma4vec.files import home
@@ -96,7 +96,7 @@ class SuiteSection:
 
 
 @dataclass
-class Several:
+class RunComparison:
     """All that the page about several runs shows."""
 
     groups: list[Group]
@@ -105,7 +105,7 @@ class Several:
     missing: list[str] = field(default_factory=list)
 
 
-def read_several(folders: Sequence[Path], correction: Correction = "holm") -> Several:
+def read_comparison(folders: Sequence[Path], correction: Correction = "holm") -> RunComparison:
     """Read runs and compare every recipe with the first one's, on every suite that both were evaluated on.
 
     Raises:
@@ -123,7 +123,7 @@ def read_several(folders: Sequence[Path], correction: Correction = "holm") -> Se
     suites = [section for name in names if (section := _section(name, groups, correction, missing)) is not None]
     if not suites:
         missing.append("None of these runs has a result of its trained model; make some with: gemma4vec eval RUN")
-    return Several(groups, suites, _differing(groups), missing)
+    return RunComparison(groups, suites, _differing(groups), missing)
 
 
 def _grouped(runs: Sequence[RunData]) -> list[Group]:
@@ -272,7 +272,7 @@ def _examples(
     found.names = {"trained": best, "other": other}
     if len(found.results) == 2 and metric == PRIMARY:
         with contextlib.suppress(InputError):  # why they cannot be compared stands among the notes
-            found.comparisons["other"] = compare(found.results["trained"], found.results["other"], metric)
+            found.largest["other"] = largest_differences(found.results["trained"], found.results["other"], metric)
     return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gemma4vec.serving.search.documents import IndexedDocument
-from gemma4vec.text.sanitize import harmless
+from gemma4vec.text.sanitize import sanitize
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,13 +16,13 @@ LINE_CHARACTERS = 400
 
 def one_line(text: str, width: int) -> str:
     """The text on one line of at most `width` characters, `...` where it was cut."""
-    words = " ".join(harmless(text[: 20 * width + 200]).split())
+    words = " ".join(sanitize(text[: 20 * width + 200]).split())
     return words if len(words) <= width and len(text) <= 20 * width + 200 else words[: max(width - 3, 1)] + "..."
 
 
 def excerpt(text: str, lines: int) -> tuple[str, int]:
     """The first `lines` lines, none over 400 characters, and how many lines were left out."""
-    all_lines = harmless(text).strip("\n").expandtabs(4).split("\n")
+    all_lines = sanitize(text).strip("\n").expandtabs(4).split("\n")
     shown = [
         line if len(line) <= LINE_CHARACTERS else line[: LINE_CHARACTERS - 3] + "..." for line in all_lines[:lines]
     ]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gemma4vec.errors import InputError
 from gemma4vec.serving.search.display import one_line, print_hits, print_text
 from gemma4vec.serving.search.index import Hit, SearchIndex
-from gemma4vec.text.sanitize import harmless
+from gemma4vec.text.sanitize import sanitize
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,7 +97,7 @@ class SearchSession:
             console.print(f"hits to show: {self.k}")
         elif name == "show" and 1 <= number <= len(self.last):
             document = self.last[number - 1].document
-            console.print(harmless(document.id), markup=False, highlight=False, style="bold")
+            console.print(sanitize(document.id), markup=False, highlight=False, style="bold")
             print_text(console, document)
         elif name == "show":
             console.print(

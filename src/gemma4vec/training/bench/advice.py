@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gemma4vec.model.backbone.compilation import choose_compile
-from gemma4vec.model.encoder.build import Built
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.encoder.build import EmbeddingModel
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Matching
 from gemma4vec.training.bench.model_flops import trains_inputs
@@ -43,7 +43,7 @@ class Seen:
         element_wise: share of element-wise work.
     """
 
-    groups: Sequence[Sequence[Layout]]
+    groups: Sequence[Sequence[PackedBatch]]
     first_trained: int
     compiled: bool
     shared: bool
@@ -55,7 +55,7 @@ class Seen:
     faster_dtype: str
 
 
-def advise(recipe: schema.Recipe, number: int, built: Built, seen: Seen) -> list[Advice]:
+def advise(recipe: schema.Recipe, number: int, built: EmbeddingModel, seen: Seen) -> list[Advice]:
     """Switches that are worth trying, the largest promised factor first."""
     stage, key = recipe.stages[number], f"stages.{number}."
     layout = stage.layout
@@ -67,9 +67,9 @@ def advise(recipe: schema.Recipe, number: int, built: Built, seen: Seen) -> list
         share = f"element-wise work takes {seen.element_wise:.0%}; compiled it is fused"
         found.append(Advice(f"{key}layout.compile=true", None, share))
     found += _second_passes(layout, key, built, seen, now)
-    if seen.waited > _WAITING and stage.batch.tokenise == "each_time" and _may_keep_tokens(stage):
+    if seen.waited > _WAITING and stage.batch.tokenize == "each_time" and _may_keep_tokens(stage):
         why = f"batches are waited for {seen.waited:.0%} of the time"
-        found.append(Advice(f"{key}batch.tokenise=once", 1 / (1 - seen.waited), why))
+        found.append(Advice(f"{key}batch.tokenize=once", 1 / (1 - seen.waited), why))
     cut = any(len(group) > 1 for group in seen.groups)
     if seen.device == "cuda" and cut and layout.tokens_per_forward < _GPU_TOKENS:
         why = "a GPU is not filled by small micro-batches; as far as memory goes"
@@ -83,7 +83,7 @@ def _may_keep_tokens(stage: schema.Stage) -> bool:
     return isinstance(stage.task, schema.Contrast) and not any(isinstance(x, Matching) for x in stage.task.terms)
 
 
-def _second_passes(layout: schema.Layout, key: str, built: Built, seen: Seen, now: float) -> list[Advice]:
+def _second_passes(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Seen, now: float) -> list[Advice]:
     """What is computed a second time: checkpointed layers, and with GradCache the whole forward pass."""
     layers = len(built.encoder.backbone.layers)
     forward = operations(built, seen.groups, layers)
@@ -98,7 +98,7 @@ def _second_passes(layout: schema.Layout, key: str, built: Built, seen: Seen, no
     return [Advice(f"{key}layout.{change}", spent / (spent - saved), why) for change, (saved, why) in again.items()]
 
 
-def operations(built: Built, groups: Sequence[Sequence[Layout]], first_trained: int) -> float:
+def operations(built: EmbeddingModel, groups: Sequence[Sequence[PackedBatch]], first_trained: int) -> float:
     """Operations of these layouts as they are computed: padding, and attention over whole rows, included."""
     backbone = built.encoder.backbone
     total = 0.0
@@ -108,7 +108,7 @@ def operations(built: Built, groups: Sequence[Sequence[Layout]], first_trained: 
     return total
 
 
-def _layouts(layout: schema.Layout, key: str, built: Built, seen: Seen, now: float) -> list[Advice]:
+def _layouts(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Seen, now: float) -> list[Advice]:
     """The same texts in other layouts."""
     texts = [texts_of(group) for group in seen.groups]
 
@@ -121,7 +121,7 @@ def _layouts(layout: schema.Layout, key: str, built: Built, seen: Seen, now: flo
     able = [rows for rows in _ROWS if longest <= rows <= layout.tokens_per_forward]
     if layout.kind == "padded":
         able = able or [layout.row_tokens]
-        share = seen.shareable and layout.share_beginnings is not False
+        share = seen.shareable and layout.share_prefixes is not False
         factors = {rows: factor(share, kind="packed", row_tokens=rows) for rows in able}
         best = max(able, key=lambda rows: factors[rows])
         change = f"{key}layout.kind=packed {key}layout.row_tokens={best}"
@@ -130,7 +130,7 @@ def _layouts(layout: schema.Layout, key: str, built: Built, seen: Seen, now: flo
         found = []
         if not seen.shared and seen.shareable:
             why = "what texts begin with alike, such as the prompt, is computed once a micro-batch"
-            found.append(Advice(f"{key}layout.share_beginnings=auto", factor(True), why))
+            found.append(Advice(f"{key}layout.share_prefixes=auto", factor(True), why))
         factors = {rows: factor(seen.shared, row_tokens=rows) for rows in able if rows != layout.row_tokens}
         if factors:
             best = max(factors, key=lambda rows: factors[rows])
@@ -138,7 +138,7 @@ def _layouts(layout: schema.Layout, key: str, built: Built, seen: Seen, now: flo
     return [one for one in found if one.factor is not None and one.factor >= _WORTH_SAYING]
 
 
-def _upper_layers(recipe: schema.Recipe, built: Built, seen: Seen, now: float) -> list[Advice]:
+def _upper_layers(recipe: schema.Recipe, built: EmbeddingModel, seen: Seen, now: float) -> list[Advice]:
     """LoRA on the last third of the layers: the backward pass ends there. It changes what is learned."""
     layers = len(built.encoder.backbone.layers)
     last = max(1, layers // 3)

@@ -1,6 +1,6 @@
 """How fast a stage of a recipe trains on this machine, and how near that is to what the machine can do.
 
-The steps are those of a real run: its batches, made ahead in a thread; its layouts, compilation, loss and optimiser.
+The steps are those of a real run: its batches, made ahead in a thread; its layouts, compilation, loss and optimizer.
 Nothing is kept.
 
 The roofline (Williams et al. 2009, doi 10.1145/1498765.1498785): a step takes at least its operations over the rate of
@@ -27,17 +27,17 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.machine.rates import matmul_rate, memory_bandwidth
-from gemma4vec.model.backbone.compilation import falling_back
+from gemma4vec.model.backbone.compilation import run_with_eager_fallback
 from gemma4vec.model.backbone.lm_head import load_head
 from gemma4vec.model.bases.resolve import resolve_base
-from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import dump_recipe
 from gemma4vec.training.bench.advice import Seen, advise
 from gemma4vec.training.bench.model_flops import first_trained_layer, needed_operations, prediction_operations
 from gemma4vec.training.bench.time_split import split
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
-from gemma4vec.training.engine.prefetch import Ahead
+from gemma4vec.training.engine.prefetch import Prefetcher
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, peak_since_start, start_peak
 from gemma4vec.training.engine.progress_line import ProgressLine
 from gemma4vec.training.engine.task import Loss
@@ -54,7 +54,7 @@ MATRIX = {"cpu": 2048, "cuda": 8192}
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step, in seconds."""
+    """One optimizer step, in seconds."""
 
     seconds: float
     waited: float
@@ -66,7 +66,7 @@ class Step:
 
 
 def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[str, Any]:
-    """Train stage `number` for about so many seconds after a warm-up; gives plain values (docs/speed.md).
+    """Train stage `number` for about so many seconds after a warm-up; gives plain values (docs/guides/speed.md).
 
     Raises:
         InputError: there is no such stage, or whatever a run of the recipe would be refused for.
@@ -112,7 +112,7 @@ class _Measurement:
     def __init__(self, stage: Stage, seconds: float, say: Say):
         self.stage, self.limit, self.say = stage, seconds, say
         self.first_trained = first_trained_layer(stage.built)
-        self.optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser, stage.task.own_parameters())
+        self.optimizer = MasterAdamW(stage.built.trainable(), stage.settings.optimizer, stage.task.extra_parameters())
         self.steps: list[Step] = []
         self.first_step = self.prepare_seconds = 0.0
         self.shares: dict[str, float] = {}
@@ -123,7 +123,7 @@ class _Measurement:
     def run(self, prepare_seconds: float) -> None:
         """Warm up, measure, profile."""
         self.prepare_seconds = prepare_seconds
-        ahead = Ahead(self.stage.task.batches(0), lambda: None)
+        ahead = Prefetcher(self.stage.task.batches(0), lambda: None)
         watched = start_peak()  # loading the base, or unpacking it, is no part of it
         try:
             self.first_step = self._step(ahead).seconds
@@ -146,7 +146,7 @@ class _Measurement:
         finally:
             ahead.close()
 
-    def _step(self, ahead: Ahead) -> Step:
+    def _step(self, ahead: Prefetcher) -> Step:
         waited, started = ahead.waited, _clock()
         batches = [ahead.take() for _ in range(self.stage.settings.batch.accumulate)]
         taken = _clock() - started
@@ -154,7 +154,7 @@ class _Measurement:
         if not (math.isfinite(norm) and all(torch.isfinite(loss.value) for loss in losses)):
             raise WorkError(
                 f"{self.stage.settings.name}: loss or gradient is not finite in step {self.done + 1}, where a training "
-                "would end: its speed would say nothing; try a smaller optimiser.learning_rate"
+                "would end: its speed would say nothing; try a smaller optimizer.learning_rate"
             )
         self.done += 1
         layouts = [layout for batch in batches for layout in batch.layouts]
@@ -175,9 +175,11 @@ class _Measurement:
     def _work(self, batches: Sequence[Any]) -> tuple[float, float, list[Loss], float]:
         """Seconds of a step without its data, those of the update among them, its losses, and the gradient's norm."""
         started = _clock()
-        losses = falling_back(self.stage.built.encoder.backbone, lambda: self._passes(batches), self._given_up)
+        losses = run_with_eager_fallback(
+            self.stage.built.encoder.backbone, lambda: self._passes(batches), self._given_up
+        )
         before = _clock()
-        norm = self.optimiser.step(learning_rate(self.stage.settings.optimiser, len(self.steps), None))
+        norm = self.optimizer.step(learning_rate(self.stage.settings.optimizer, len(self.steps), None))
         ended = _clock()
         return ended - started, ended - before, losses, norm
 
@@ -192,7 +194,7 @@ class _Measurement:
 
     def _given_up(self, reason: str) -> None:
         """The compiler gave up in a step."""
-        for parameter in self.optimiser.parameters.values():
+        for parameter in self.optimizer.parameters.values():
             parameter.grad = None
         self.gave_up = reason
         self.say(f"layers run uncompiled from here on: {reason}")
@@ -204,7 +206,7 @@ def _clock() -> float:
     return time.perf_counter()
 
 
-def layer_bytes(built: Built) -> float:
+def layer_bytes(built: EmbeddingModel) -> float:
     """Bytes of the layers' weights that a micro-batch reads: forward all, backward those from the lowest trained up."""
     lowest = first_trained_layer(built)
     sizes = [sum(p.nbytes for p in layer.parameters()) for layer in built.encoder.backbone.layers]
@@ -246,7 +248,7 @@ def _result(
         "device": device,
         "dtype": seen.dtype,
         "compiled": seen.compiled,
-        "shares_beginnings": seen.shared,
+        "shares_prefixes": seen.shared,
         "steps": len(steps),
         "prepare_seconds": measured.prepare_seconds,
         "first_step_seconds": measured.first_step,

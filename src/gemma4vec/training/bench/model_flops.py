@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.families import Reach
-from gemma4vec.model.encoder.build import Built
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.encoder.build import EmbeddingModel
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.readout.base import Readout
 
 _FIRST_PRODUCTS = ("q_proj", "k_proj", "v_proj")
@@ -40,7 +40,9 @@ class _Pairs:
     window: float
 
 
-def needed_operations(built: Built, layouts: Sequence[Layout], *, predicts: bool = False) -> Mapping[str, float]:
+def needed_operations(
+    built: EmbeddingModel, layouts: Sequence[PackedBatch], *, predicts: bool = False
+) -> Mapping[str, float]:
     """Operations of the decoder layers for these documents, `forward` and `backward`.
 
     `predicts`: tokens are predicted from states anywhere, whatever the readout reads.
@@ -81,14 +83,14 @@ def prediction_operations(task: Any, batches: Sequence[Any]) -> float:
     return 2.0 * head.weight_VD.numel() * predicted * (2 + trained)
 
 
-def first_trained_layer(built: Built) -> int:
+def first_trained_layer(built: EmbeddingModel) -> int:
     """Number of the first decoder layer that holds something trainable: the backward pass ends there."""
     layers = built.encoder.backbone.layers
     trained = (i for i, layer in enumerate(layers) if any(p.requires_grad for p in layer.parameters()))
     return next(trained, len(layers))
 
 
-def trains_inputs(built: Built) -> bool:
+def trains_inputs(built: EmbeddingModel) -> bool:
     """Whether input embeddings are trained, or the readout puts trained vectors in their place."""
     readout = built.encoder.readout
     replaces = type(readout).replaced is not Readout.replaced and bool(readout.trained())
@@ -108,7 +110,7 @@ def _windowed(backbone: Backbone, number: int) -> bool:
     return backbone.reach is not None and (kinds is None or kinds[number] == "sliding_attention")
 
 
-def _pairs(backbone: Backbone, layouts: Sequence[Layout], *, of_ends: bool) -> _Pairs:
+def _pairs(backbone: Backbone, layouts: Sequence[PackedBatch], *, of_ends: bool) -> _Pairs:
     """Pairs of all computed tokens, or of the last token of each document, with those that they see."""
     full = window = 0.0
     for layout in layouts:
@@ -118,7 +120,7 @@ def _pairs(backbone: Backbone, layouts: Sequence[Layout], *, of_ends: bool) -> _
     return _Pairs(full, window)
 
 
-def _tokens(layout: Layout, causal: bool) -> tuple[Tensor, Tensor]:
+def _tokens(layout: PackedBatch, causal: bool) -> tuple[Tensor, Tensor]:
     """Place of each token that is computed in its document, and how long that is, as far as anybody sees it."""
     if causal:  # shared beginnings stand once
         positions = layout.positions_RC[layout.segments_RC >= 0]
@@ -128,7 +130,7 @@ def _tokens(layout: Layout, causal: bool) -> tuple[Tensor, Tensor]:
     return torch.arange(len(lengths_T), device=lengths_T.device) - starts_T, lengths_T
 
 
-def _ends(layout: Layout) -> tuple[Tensor, Tensor]:
+def _ends(layout: PackedBatch) -> tuple[Tensor, Tensor]:
     return layout.lengths_N - 1, layout.lengths_N
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.encoder.build import EmbeddingModel
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Parameters:
     first_trained: int
 
 
-def count_parameters(built: Built) -> Parameters:
+def count_parameters(built: EmbeddingModel) -> Parameters:
     """Count what a built encoder holds; its tensors may be on the meta device."""
     total: Counter[str] = Counter()
     trainable: Counter[str] = Counter()
@@ -63,7 +63,7 @@ def _part(name: str) -> str:
     return "adapters" if ".lora_" in name else "base"
 
 
-def _first_trained(built: Built) -> int:
+def _first_trained(built: EmbeddingModel) -> int:
     backbone = built.encoder.backbone
     inside = {id(p): i for i, layer in enumerate(backbone.layers) for p in layer.parameters()}
     # What is trained and in no layer (an embedding, say) stands before the first one.

@@ -15,7 +15,7 @@ DEPTH = 2
 _PATIENCE = 0.1
 
 
-class Ahead:
+class Prefetcher:
     """Takes batches from an iterator before they are asked for.
 
     Attributes:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.encoder.build import EmbeddingModel
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class OwnParameter:
+class ExtraParameter:
     """What a task trains beside the model, with its own learning rate (on the stage's schedule) and no weight decay."""
 
     parameter: nn.Parameter
@@ -50,17 +50,17 @@ class Task(Protocol):
         """Endless batches from number `start` on; the same number always gives the same batch."""
         ...
 
-    def own_parameters(self) -> Mapping[str, OwnParameter]:
+    def extra_parameters(self) -> Mapping[str, ExtraParameter]:
         """What is trained beside the model, by names that begin with `objective.`."""
         ...
 
-    def settle(self, built: Built, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def plan_memory(self, built: EmbeddingModel, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Make the choices that need the model as it will run, before the first step; gives them for the log.
 
         `before` are those that a resumed run began with.
         """
         ...
 
-    def loss(self, built: Built, batch: Any) -> Loss:
+    def loss(self, built: EmbeddingModel, batch: Any) -> Loss:
         """Loss of one batch, with a graph."""
         ...

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from gemma4vec.model.packing.packed_batch import Layout, padding_share
+from gemma4vec.model.packing.packed_batch import PackedBatch, padding_share
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.task import Task
 from gemma4vec.training.tasks.micro_batches import padding_by_layout
@@ -28,7 +28,7 @@ class Reading:
         largest_layout: cells of the largest micro-batch.
         columns: columns of a layout, weighted by its cells.
         padding_share: share of computed cells that hold no real token.
-        seconds: to draw, tokenise and lay out a batch.
+        seconds: to draw, tokenize and lay out a batch.
         padding_by_layout: what `padding_share` would be, packed and padded; empty where nobody asked.
     """
 
@@ -53,8 +53,8 @@ def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: in
 
     With the stage's `layout`, its texts are laid out in both ways, to compare.
     """
-    groups: list[Sequence[Layout]] = []
-    drawn: list[list[Layout]] = []
+    groups: list[Sequence[PackedBatch]] = []
+    drawn: list[list[PackedBatch]] = []
     seconds: list[float] = []
     endless = islice(task.batches(0), batches)
     while len(drawn) < batches and (len(drawn) < 2 or sum(seconds) < _SECONDS):
@@ -91,7 +91,7 @@ def one_micro_batch(reading: Reading, budget: int | None = None) -> Reading:
     return replace(reading, largest_cells={compilable: float(cells), not compilable: 0.0})
 
 
-def cells_of(layouts: Sequence[Layout]) -> dict[bool, float]:
+def cells_of(layouts: Sequence[PackedBatch]) -> dict[bool, float]:
     """Cells of layouts by whether compiled layers take them."""
     return {
         compilable: float(sum(layout.all_tokens for layout in layouts if layout.compilable is compilable))

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import torch
 
-from gemma4vec.data.loading.load_rows import Loaded, load_sources
+from gemma4vec.data.loading.load_rows import TrainingData, load_sources
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
 from gemma4vec.model.backbone.compilation import CompileChoice, choose_compile, use_compile_cache
@@ -29,7 +29,7 @@ from gemma4vec.model.backbone.meta_model import (
     one_of_each,
     shallow_config,
 )
-from gemma4vec.model.encoder.build import Built, assemble, tokeniser_of
+from gemma4vec.model.encoder.build import EmbeddingModel, assemble, tokeniser_of
 from gemma4vec.model.encoder.check_config import check_recipe, read_config
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
@@ -45,14 +45,14 @@ from gemma4vec.training.estimate.layers import Costs, Measured, measure_layers, 
 from gemma4vec.training.estimate.memory import Memory, kept_bytes, memory_on_gpu, training_memory
 from gemma4vec.training.monitoring.stop_rule import check_rules
 from gemma4vec.training.preflight import refuse_early
-from gemma4vec.training.tasks.fit_memory import Fit, Needs, Room, fit, room_of
+from gemma4vec.training.tasks.fit_memory import BatchMemory, DeviceMemory, Fit, device_memory, fit
 from gemma4vec.training.tasks.make_task import data_seed, make_task
 
 Say = Callable[[str], None]
 # Enough to keep all cores busy; more would only take longer.
 _MEASURED_CELLS = 8192
 # Of the merged model in fp32: the one that is merged, and what writing and opening it again for its format takes
-# (measured: 2.9 for Gemma 3 270M; see docs/dry-run.md).
+# (measured: 2.9 for Gemma 3 270M; see docs/guides/dry-run.md).
 _EXPORT_COPIES = 3
 # GradCache's, as a share of forward and backward: without gradients of weights a backward is as long as a forward.
 _SECOND_FORWARD = {"frozen": 1 / 2, "full": 1 / 3}
@@ -105,7 +105,7 @@ class Estimate:
     def export_bytes(self) -> float:
         """Main memory at the peak of the export, which comes while the trained model is still there (see `Memory`)."""
         last = self.stages[-1].memory
-        here = last.weights + last.optimiser if self.device == "cpu" else 0.0
+        here = last.weights + last.optimizer if self.device == "cpu" else 0.0
         return last.framework + here + _EXPORT_COPIES * model_bytes(self.parameters)
 
     @property
@@ -122,7 +122,7 @@ class _Model:
     config: Any
     dtype: torch.dtype
     device: str
-    whole: Built  # on the meta device
+    whole: EmbeddingModel  # on the meta device
     parameters: Parameters
     kinds: list[Kind]
 
@@ -168,7 +168,7 @@ def _describe(recipe: schema.Recipe, config: Any, path: Path, dtype: torch.dtype
     return _Model(recipe, config, dtype, device, whole, parameters, layer_kinds(config, parameters.first_trained))
 
 
-def _shallow(model: _Model) -> tuple[Built, list[Kind]]:
+def _shallow(model: _Model) -> tuple[EmbeddingModel, list[Kind]]:
     """A model of few layers with random weights, and the kinds of its layers."""
     chosen = one_of_each(model.kinds)
     kinds = [model.kinds[i] for i in chosen]
@@ -189,7 +189,7 @@ def _shallow(model: _Model) -> tuple[Built, list[Kind]]:
     return built, kinds
 
 
-def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> StageEstimate:
+def _estimate_stage(model: _Model, number: int, data: TrainingData, say: Say) -> StageEstimate:
     stage = model.recipe.stages[number]
     task = _task(model, stage, data, number, model.whole)
     reading = read_batches(task, stage.layout)
@@ -207,7 +207,7 @@ def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> Stage
         micro_batch = one_micro_batch(reading, found.tokens_per_forward)
         memory, gpu_memory = _memory(model, stage, micro_batch, measured, framework)
     trainable = sum(model.parameters.trainable.values())
-    update = measured.optimiser_seconds * trainable / max(1, measured.optimiser_parameters)
+    update = measured.optimizer_seconds * trainable / max(1, measured.optimizer_parameters)
     accumulate = stage.batch.accumulate
     passes = 1.0 + (_SECOND_FORWARD[model.recipe.model.train] if found.cached else 0.0)
     computing = passes * total(measured.seconds, model.kinds, reading.cells)
@@ -238,19 +238,19 @@ def _estimate_stage(model: _Model, number: int, data: Loaded, say: Say) -> Stage
 def _fit(model: _Model, stage: schema.Stage, reading: Reading, memory: Memory) -> Fit:
     """What the run will do for want of memory, if it is as much as now."""
     cells, parameters = sum(reading.largest_cells.values()), model.parameters
-    needs = Needs(
+    needs = BatchMemory(
         per_cell=memory.activations / cells,
         cells=cells,
         largest=float(reading.largest_layout),
         row=min(stage.layout.row_tokens, reading.largest_layout),
-        fixed=float(parameters.trainable_bytes) + memory.optimiser,
+        fixed=float(parameters.trainable_bytes) + memory.optimizer,
     )
-    room = room_of(torch.device(model.device))
-    left = Room(max(0.0, room.free - memory.weights), room.total)  # the weights are not there yet
+    room = device_memory(torch.device(model.device))
+    left = DeviceMemory(max(0.0, room.free - memory.weights), room.total)  # the weights are not there yet
     return fit(stage.layout, needs, left, can_cache=isinstance(stage.task, schema.Contrast))
 
 
-def _measure(model: _Model, number: int, data: Loaded, reading: Reading, compiled: CompileChoice) -> Measured:
+def _measure(model: _Model, number: int, data: TrainingData, reading: Reading, compiled: CompileChoice) -> Measured:
     """Train the shallow model, on as many rows as make up the cells that are worth measuring."""
     stage = model.recipe.stages[number]
     share = min(1.0, _MEASURED_CELLS / reading.all_cells)
@@ -262,7 +262,7 @@ def _measure(model: _Model, number: int, data: Loaded, reading: Reading, compile
     measured = measure_layers(
         built,
         _task(model, smaller, data, number, built),
-        MasterAdamW(built.trainable(), stage.optimiser),
+        MasterAdamW(built.trainable(), stage.optimizer),
         kinds,
         compile=compiled,
         checkpointing=stage.layout.gradient_checkpointing,
@@ -272,7 +272,7 @@ def _measure(model: _Model, number: int, data: Loaded, reading: Reading, compile
     return measured
 
 
-def _task(model: _Model, stage: schema.Stage, data: Loaded, number: int, built: Built) -> Task:
+def _task(model: _Model, stage: schema.Stage, data: TrainingData, number: int, built: EmbeddingModel) -> Task:
     seed = data_seed(model.recipe, number)
     if isinstance(stage.task, schema.Contrast):  # teachers are not opened for this: what they add is small
         terms = tuple(term for term in stage.task.terms if term.kind != "matching")
@@ -283,7 +283,7 @@ def _task(model: _Model, stage: schema.Stage, data: Loaded, number: int, built: 
     )
 
 
-def _head(model: _Model, built: Built) -> LanguageModelHead:
+def _head(model: _Model, built: EmbeddingModel) -> LanguageModelHead:
     """As many scores as the real head gives: from a matrix of its size where layers are measured, since reading it is
     what takes the time, and from one that takes no memory where nothing is computed."""
     backbone = built.encoder.backbone
@@ -325,7 +325,7 @@ def _memory(
 
 
 def steps_of(stage: schema.Stage, tokens_per_step: float, seconds_per_step: float) -> int:
-    """Optimiser steps of a stage's budget, as `training.engine.step_budget` will count them."""
+    """Optimizer steps of a stage's budget, as `training.engine.step_budget` will count them."""
     budget = stage.budget
     if budget.steps is not None:
         return budget.steps

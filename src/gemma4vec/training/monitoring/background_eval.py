@@ -18,9 +18,10 @@ from typing import Any
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
+from gemma4vec.ledger.final_suites import is_final
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.recipe.schema import Evaluation, Recipe
-from gemma4vec.training.monitoring.weight_snapshots import Kept, kept_checkpoints
+from gemma4vec.training.monitoring.weight_snapshots import WeightSnapshot, kept_checkpoints
 
 Say = Callable[[str], None]
 LOG, LOCK, SUITES = "beside.log", ".beside.lock", "dev_suites"
@@ -63,10 +64,10 @@ def check_beside(run: RunFolder, number: int) -> None:
     """
     key = f"stages.{number}.evaluation"
     if str(number) not in (run.manifest.get(SUITES) or {}):
-        raise InputError(f"{key}.beside: there is no dev suite to evaluate on; name one as {key}.suite")
+        raise InputError(f"{key}.background: there is no dev suite to evaluate on; name one as {key}.suite")
     suite = dev_suite_of(run, number)
-    if suite.role == "final":
-        raise InputError(f"{key}.beside: {suite.name} is a final suite, not for checkpoints; name a dev suite")
+    if is_final(suite.fingerprint, suite.role):
+        raise InputError(f"{key}.background: {suite.name} is a final suite, not for checkpoints; name a dev suite")
 
 
 @contextlib.contextmanager
@@ -89,7 +90,7 @@ def follow(
     poll: float = POLL_SECONDS,
     patience: float = PATIENCE_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Kept]:
+) -> Iterator[WeightSnapshot]:
     """Kept weights of a run as they appear, each once, until it is finished; then also the last and the best.
 
     Ends too where nobody has trained the run for `patience` seconds: it was killed or interrupted, and the weights that
@@ -112,7 +113,7 @@ def follow(
         sleep(poll)
 
 
-class Beside:
+class BackgroundEvaluation:
     """The process that a trainer has started."""
 
     def __init__(self, run: RunFolder, say: Say):

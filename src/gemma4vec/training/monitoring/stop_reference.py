@@ -18,10 +18,15 @@ from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder, find_run
 from gemma4vec.model.inference.cached_embedder import CachedEmbedder
 from gemma4vec.model.inference.embedder import Embedder
-from gemma4vec.recipe.load import parse_recipe
+from gemma4vec.recipe.load import parse_dump
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.stop_rule import StopRule
-from gemma4vec.training.monitoring.weight_snapshots import Kept, checkpoint_models, checkpoint_name, kept_checkpoints
+from gemma4vec.training.monitoring.weight_snapshots import (
+    WeightSnapshot,
+    checkpoint_models,
+    checkpoint_name,
+    kept_checkpoints,
+)
 
 Say = Callable[[str], None]
 
@@ -126,29 +131,31 @@ def _trained(run: RunFolder, suite: RetrievalSuite, say: Say) -> Result:
 def _at_places(run: RunFolder, rule: StopRule, stage: int, suite: RetrievalSuite, key: str, say: Say) -> list[Result]:
     """Results of the reference's checkpoints where the looks are; those that it lacks are made of its kept weights."""
     places = _places(run, rule, stage, suite, key)
-    missing = [kept for kept in places.values() if isinstance(kept, Kept)]
+    missing = [kept for kept in places.values() if isinstance(kept, WeightSnapshot)]
     made: dict[int, Result] = {}
     for one, model in checkpoint_models(run, _recipe(run), missing, say):
         say(f"evaluating the stop rule's reference, {one.name} of {run.run_id}, on {suite.name}")
         out = run.evaluation(one.name, suite.name)
         made[one.step] = evaluate(CachedEmbedder(model), suite, out, name=one.name, run=run)
-    return [made[step] if isinstance(found, Kept) else found for step, found in places.items()]
+    return [made[step] if isinstance(found, WeightSnapshot) else found for step, found in places.items()]
 
 
-def _places(run: RunFolder, rule: StopRule, stage: int, suite: RetrievalSuite, key: str) -> dict[int, Result | Kept]:
+def _places(
+    run: RunFolder, rule: StopRule, stage: int, suite: RetrievalSuite, key: str
+) -> dict[int, Result | WeightSnapshot]:
     """Step of the reference -> its result there, or the weights that it kept there; by share of its own budget."""
     ends = [event for event in run.events("stage_finished") if event.get("stage") == stage]
     if not ends:
         raise InputError(f"{key}.reference: {run.path} has not finished its stage {stage}, so it has no such places")
     weights = {one.step: one for one in kept_checkpoints(run, _recipe(run)) if one.stage == stage}
-    places: dict[int, Result | Kept] = {}
+    places: dict[int, Result | WeightSnapshot] = {}
     for step in rule.steps(int(ends[-1].get("steps_of_budget") or ends[-1]["steps"])):
         found = _known(run.path / "evals" / checkpoint_name(stage, step), suite) or weights.get(step)
         if found is None:
             raise InputError(
                 f"{key}.reference_at: {run.path} kept no weights after step {step} of stage {stage} (it has "
                 f"{', '.join(map(str, sorted(weights))) or 'none'}); use reference_at: end, or train it again with "
-                "keep_at_shares"
+                "snapshot_at_shares"
             )
         places[step] = found
     if len(places) < len(rule.grid):
@@ -157,4 +164,4 @@ def _places(run: RunFolder, rule: StopRule, stage: int, suite: RetrievalSuite, k
 
 
 def _recipe(run: RunFolder) -> Recipe:
-    return parse_recipe(run.recipe_text, str(run.path / "recipe.yaml"))
+    return parse_dump(run.recipe_text, str(run.path / "recipe.yaml"))

@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -21,8 +23,9 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.bases.resolve import resolve_base
-from gemma4vec.model.encoder.build import Built, build
+from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.engine.checkpoint import BESIDE, latest_checkpoint, read_progress
 from gemma4vec.training.engine.optimizer import MasterAdamW
@@ -34,7 +37,7 @@ _NAME = re.compile(r"step-(\d{8})\.safetensors")
 
 
 @dataclass(frozen=True)
-class Kept:
+class WeightSnapshot:
     """Trained weights of one moment of a run."""
 
     stage: int
@@ -54,16 +57,18 @@ def checkpoint_name(stage: int, step: int) -> str:
 
 def checkpoint_identity(weights: str, recipe: Recipe, revision: str | None, dtype: torch.dtype) -> str:
     """Fingerprint of a checkpoint as a model, from the SHA-256 of its weights as they are kept."""
-    return sha256_text("checkpoint", weights, recipe.model.model_dump_json(), str(revision), str(dtype))[:16]
+    tree = first_names(recipe.model.model_dump(mode="json"), "model")
+    model = TypeAdapter(dict[str, Any]).dump_json(tree).decode()
+    return sha256_text("checkpoint", weights, model, str(revision), str(dtype))[:16]
 
 
-def keep_due(settings: Evaluation, step: int, total: int | None) -> bool:
+def snapshot_due(settings: Evaluation, step: int, total: int | None) -> bool:
     """Whether the weights after this step are to be kept: for later, or for the process that evaluates beside."""
-    if settings.keep_every_steps is not None and step % settings.keep_every_steps == 0:
+    if settings.snapshot_every_steps is not None and step % settings.snapshot_every_steps == 0:
         return True
-    if total is not None and step in {max(1, round(share * total)) for share in settings.keep_at_shares}:
+    if total is not None and step in {max(1, round(share * total)) for share in settings.snapshot_at_shares}:
         return True
-    return settings.beside and evaluation_due(settings, step, total)
+    return settings.background and evaluation_due(settings, step, total)
 
 
 def evaluation_due(settings: Evaluation, step: int, total: int | None) -> bool:
@@ -73,7 +78,7 @@ def evaluation_due(settings: Evaluation, step: int, total: int | None) -> bool:
     return settings.every_steps is not None and (step == total or step % settings.every_steps == 0)
 
 
-def keep_weights(folder: Path, step: int, optimiser: MasterAdamW) -> Path:
+def save_snapshot(folder: Path, step: int, optimizer: MasterAdamW) -> Path:
     """Write the trained weights at full precision to `folder/kept`.
 
     Raises:
@@ -81,37 +86,37 @@ def keep_weights(folder: Path, step: int, optimiser: MasterAdamW) -> Path:
     """
     path = folder / KEPT / f"step-{step:08d}.safetensors"
     with atomic_write(path, "wb") as stream:
-        stream.write(save(optimiser.weights()))
+        stream.write(save(optimizer.weights()))
     return path
 
 
-def hash_of_weights(optimiser: MasterAdamW) -> str:
-    """SHA-256 of the file that `keep_weights` would write."""
-    return hashlib.sha256(save(optimiser.weights())).hexdigest()
+def hash_of_weights(optimizer: MasterAdamW) -> str:
+    """SHA-256 of the file that `save_snapshot` would write."""
+    return hashlib.sha256(save(optimizer.weights())).hexdigest()
 
 
-def kept_checkpoints(run: RunFolder, recipe: Recipe, *, whole: bool = True) -> list[Kept]:
+def kept_checkpoints(run: RunFolder, recipe: Recipe, *, whole: bool = True) -> list[WeightSnapshot]:
     """All weights that a run still has, in the order of training: kept ones, the best and the last of each stage.
 
     Without `whole` the kept ones alone: while a run trains, its best and its last are others from minute to minute.
     """
-    found: dict[tuple[int, int], Kept] = {}
+    found: dict[tuple[int, int], WeightSnapshot] = {}
     for number, stage in enumerate(recipe.stages):
         folder = run.checkpoints / f"{number}-{stage.name}"
         for checkpoint in (folder / "best", latest_checkpoint(folder)) if whole else ():
             if checkpoint is not None and (checkpoint / "trained.safetensors").is_file():
                 step = read_progress(checkpoint).step
-                found[number, step] = Kept(number, step, checkpoint / "trained.safetensors")
+                found[number, step] = WeightSnapshot(number, step, checkpoint / "trained.safetensors")
         for file in folder.glob(f"{KEPT}/*.safetensors"):
             named = _NAME.fullmatch(file.name)
             if named:
-                found[number, int(named[1])] = Kept(number, int(named[1]), file)
+                found[number, int(named[1])] = WeightSnapshot(number, int(named[1]), file)
     return [found[place] for place in sorted(found)]
 
 
 def checkpoint_models(
-    run: RunFolder, recipe: Recipe, kept: Iterable[Kept], say: Say
-) -> Iterator[tuple[Kept, Embedder]]:
+    run: RunFolder, recipe: Recipe, kept: Iterable[WeightSnapshot], say: Say
+) -> Iterator[tuple[WeightSnapshot, Embedder]]:
     """Each checkpoint as an embedder: one base in memory, into which their weights are put one after the other.
 
     An embedder is good until the next one is asked for. The base is loaded when the first checkpoint is there.
@@ -124,7 +129,7 @@ def checkpoint_models(
     if where.reason:
         say(f"device: {device} ({where.reason})")
     dtype = choose_dtype(device, recipe.model.dtype).dtype
-    built: Built | None = None
+    built: EmbeddingModel | None = None
     limit = recipe.model.max_tokens
     for one in kept:
         if built is None:

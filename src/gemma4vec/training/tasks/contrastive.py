@@ -13,18 +13,18 @@ from torch import Tensor
 
 from gemma4vec.data.batching.batches import RowBatch, batches
 from gemma4vec.data.rows.rows import Row
-from gemma4vec.model.encoder.build import Built, prompts_named
-from gemma4vec.model.packing.packed_batch import Layout, Tokens, padding_share
+from gemma4vec.model.encoder.build import EmbeddingModel, prompts_named
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_share
 from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Document, Prompted, Prompts
 from gemma4vec.training.engine.distributed import World
-from gemma4vec.training.engine.task import Loss, OwnParameter
-from gemma4vec.training.tasks.fit_memory import first_layouts, fit, needs_of, room_of
+from gemma4vec.training.engine.task import ExtraParameter, Loss
+from gemma4vec.training.tasks.fit_memory import device_memory, first_layouts, fit, needs_of
 from gemma4vec.training.tasks.grad_cache import encode_cached
-from gemma4vec.training.tasks.learned_parameters import Learned
+from gemma4vec.training.tasks.learned_parameters import ObjectiveParameters
 from gemma4vec.training.tasks.loss_terms import (
-    Said,
+    RowContext,
     Vectors,
     check_dropout,
     check_scores,
@@ -34,7 +34,7 @@ from gemma4vec.training.tasks.loss_terms import (
     wanted_views,
     weighted_sum,
 )
-from gemma4vec.training.tasks.micro_batches import lay_out_texts, shares_beginnings
+from gemma4vec.training.tasks.micro_batches import lay_out_texts, shares_prefixes
 from gemma4vec.training.tasks.teachers import knowing, open_teachers, taught
 from gemma4vec.training.tasks.text_hashes import text_keys
 
@@ -48,7 +48,7 @@ class ContrastBatch:
     them; everything else is of all.
     """
 
-    groups: list[list[Layout]]
+    groups: list[list[PackedBatch]]
     rows: int
     own_rows: int
     hard_negatives: int
@@ -56,16 +56,16 @@ class ContrastBatch:
     positive_keys_N: Tensor
     negative_keys_NK: Tensor
     texts: RowBatch
-    views: dict[str, list[Layout]] = field(default_factory=dict)
+    views: dict[str, list[PackedBatch]] = field(default_factory=dict)
     teachers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
-    def said(self) -> Said:
+    def said(self) -> RowContext:
         """Sources and scores of all rows."""
-        return Said.of(self.texts.sources, self.texts.scores, self.hard_negatives)
+        return RowContext.of(self.texts.sources, self.texts.scores, self.hard_negatives)
 
     @property
-    def layouts(self) -> list[Layout]:
+    def layouts(self) -> list[PackedBatch]:
         """All layouts of all groups."""
         return [layout for group in (*self.groups, *self.views.values()) for layout in group]
 
@@ -82,7 +82,7 @@ class ContrastTask:
         self,
         stage: schema.Stage,
         rows: Sequence[Row],
-        built: Built,
+        built: EmbeddingModel,
         *,
         max_tokens: int,
         seed: int,
@@ -92,7 +92,7 @@ class ContrastTask:
         check_terms(stage.task, built.encoder.dimension)
         check_dropout(stage.task, built.encoder)
         check_scores(stage.task, rows)
-        self.share = shares_beginnings(stage.layout, built.encoder)
+        self.share = shares_prefixes(stage.layout, built.encoder)
         self.device = built.encoder.backbone.device.type
         self.stage = stage
         self.objective = stage.task
@@ -111,7 +111,7 @@ class ContrastTask:
         self.world = World()
         self.teachers = open_teachers(stage.task, rows, built.encoder.dimension, self.world, say)
         sizes = {label: teacher.dimension for label, (_, teacher) in self.teachers.items()}
-        self.learned = Learned(stage.task, built.encoder.dimension, sizes, built.encoder.backbone.device)
+        self.learned = ObjectiveParameters(stage.task, built.encoder.dimension, sizes, built.encoder.backbone.device)
 
     @property
     def rows_per_batch(self) -> int:
@@ -128,18 +128,18 @@ class ContrastTask:
             seed=self.seed,
             start=start,
             group_rows=stage.batch.group_rows,
-            distinct=stage.batch.distinct,
+            no_duplicates=stage.batch.no_duplicates,
         )
         if self.world.size == 1:  # else all is known beforehand
             drawn_batches = knowing(self.teachers.values(), drawn_batches, stage.batch.rows)
         for drawn in drawn_batches:
             yield self.prepare(drawn)
 
-    def own_parameters(self) -> dict[str, OwnParameter]:
+    def extra_parameters(self) -> dict[str, ExtraParameter]:
         """A learned temperature, and projections to teachers."""
         return self.learned.own
 
-    def settle(self, built: Built, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def plan_memory(self, built: EmbeddingModel, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Choose by the first batch whether activations are kept or computed again, and micro-batches that fit."""
         layout = self.stage.layout
         if before is not None:  # a resumed run goes on with no more than it had
@@ -147,7 +147,7 @@ class ContrastTask:
             again = before.get("grad_cache") is True or layout.grad_cache
             layout = layout.model_copy(update={"tokens_per_forward": tokens, "grad_cache": again})
         found = fit(
-            layout, needs_of(built, layout, partial(first_layouts, self)), room_of(built.encoder.backbone.device)
+            layout, needs_of(built, layout, partial(first_layouts, self)), device_memory(built.encoder.backbone.device)
         )
         self.cached = found.cached
         layout = layout.model_copy(update={"tokens_per_forward": found.tokens_per_forward})
@@ -185,7 +185,7 @@ class ContrastTask:
             views={name: self._lay_out(again[name]) for name in wanted_views(self.objective)},
         )
 
-    def loss(self, built: Built, batch: ContrastBatch) -> Loss:
+    def loss(self, built: EmbeddingModel, batch: ContrastBatch) -> Loss:
         """Encode a batch and contrast it; of several processes each contrasts all rows and counts for its part."""
         vectors_AD = self._vectors(built, batch)
         n, k = batch.own_rows, batch.hard_negatives
@@ -207,7 +207,7 @@ class ContrastTask:
             noted={"temperature": temperature.detach()} if isinstance(temperature, Tensor) else {},
         )
 
-    def _vectors(self, built: Built, batch: ContrastBatch) -> Tensor:
+    def _vectors(self, built: EmbeddingModel, batch: ContrastBatch) -> Tensor:
         """Vectors `[N + N + N*K, D]`: queries, positives, negatives row after row, whatever the grouping."""
         vectors = [self._encode(built, group) for group in batch.groups]
         if self.stage.layout.grouping == "separate" and batch.hard_negatives:
@@ -215,11 +215,11 @@ class ContrastTask:
             vectors = [*vectors[:2], negatives_NKD.flatten(0, 1)]
         return torch.cat(vectors) if len(vectors) > 1 else vectors[0]
 
-    def _encode(self, built: Built, layouts: Sequence[Layout]) -> Tensor:
+    def _encode(self, built: EmbeddingModel, layouts: Sequence[PackedBatch]) -> Tensor:
         """Vectors of all documents of some layouts, in the order of their numbers."""
         return encode_cached(built.encoder, layouts) if self.cached else built.encoder(layouts)
 
-    def _lay_out(self, texts: Sequence[Tokens]) -> list[Layout]:
+    def _lay_out(self, texts: Sequence[Tokens]) -> list[PackedBatch]:
         padding = self.tokeniser.padding_id
         return lay_out_texts(texts, self.stage.layout, padding, share=self.share, device=self.device)
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from gemma4vec.machine.describe import memory_bytes
-from gemma4vec.model.encoder.build import Built
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.encoder.build import EmbeddingModel
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.parameter_count import count_parameters
 from gemma4vec.training.tasks.grad_cache import kept_bytes
@@ -32,7 +32,7 @@ _MEASURED = 512
 
 
 @dataclass(frozen=True)
-class Room:
+class DeviceMemory:
     """Bytes of the device that computes: free for this process, and in all."""
 
     free: float
@@ -40,7 +40,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Needs:
+class BatchMemory:
     """What a batch takes.
 
     Attributes:
@@ -48,7 +48,7 @@ class Needs:
         cells: of the batch, padding included.
         largest: cells of its largest micro-batch.
         row: cells of its longest row, below which no micro-batch can be cut.
-        fixed: bytes whatever the batch: gradients, and what the optimiser will hold.
+        fixed: bytes whatever the batch: gradients, and what the optimizer will hold.
     """
 
     per_cell: float
@@ -71,16 +71,16 @@ class Fit:
     remark: str = ""
 
 
-def room_of(device: torch.device) -> Room:
+def device_memory(device: torch.device) -> DeviceMemory:
     """The memory of a device; processes that train together on one machine's CPU share it."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        return Room(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total)
+        return DeviceMemory(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total)
     total, free = memory_bytes()
-    return Room(free / int(os.environ.get("LOCAL_WORLD_SIZE", "1")), total)
+    return DeviceMemory(free / int(os.environ.get("LOCAL_WORLD_SIZE", "1")), total)
 
 
-def fit(layout: schema.Layout, needs: Needs, room: Room, *, can_cache: bool = True) -> Fit:
+def fit(layout: schema.Layout, needs: BatchMemory, room: DeviceMemory, *, can_cache: bool = True) -> Fit:
     """Keep a batch's activations, compute them again, or do that in smaller micro-batches: the first that fits.
 
     `can_cache` is false for a task whose micro-batches all keep their activations.
@@ -117,7 +117,7 @@ def _advice(layout: schema.Layout, can_cache: bool) -> str:
     )
 
 
-def first_layouts(task: Any, layout: schema.Layout) -> list[Layout]:
+def first_layouts(task: Any, layout: schema.Layout) -> list[PackedBatch]:
     """The layouts of the first batch of a task (one with a `stage`), as they would be in other settings."""
     stage, task.stage = task.stage, task.stage.model_copy(update={"layout": layout})
     try:
@@ -127,11 +127,11 @@ def first_layouts(task: Any, layout: schema.Layout) -> list[Layout]:
 
 
 def needs_of(
-    built: Built,
+    built: EmbeddingModel,
     layout: schema.Layout,
-    lay_out: Callable[[schema.Layout], Sequence[Layout]],
-    forward: Callable[[Layout], Tensor] | None = None,
-) -> Needs:
+    lay_out: Callable[[schema.Layout], Sequence[PackedBatch]],
+    forward: Callable[[PackedBatch], Tensor] | None = None,
+) -> BatchMemory:
     """Lay a batch out as the recipe says and in small micro-batches, and encode the largest of the small ones once.
 
     Args:
@@ -144,7 +144,7 @@ def needs_of(
     budget = min(layout.tokens_per_forward, max(_MEASURED, 2 * max(_columns(one) for one in layouts)))
     small = max(lay_out(layout.model_copy(update={"tokens_per_forward": budget})), key=lambda one: one.all_tokens)
     parameters = count_parameters(built)
-    return Needs(
+    return BatchMemory(
         per_cell=kept_bytes(built.encoder, small, forward) / small.all_tokens,
         cells=float(sum(one.all_tokens for one in layouts)),
         largest=float(max(one.all_tokens for one in layouts)),
@@ -153,5 +153,5 @@ def needs_of(
     )
 
 
-def _columns(layout: Layout) -> int:
+def _columns(layout: PackedBatch) -> int:
     return int(layout.input_ids_RC.shape[1])

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from gemma4vec.machine.transfer import to_device
 from gemma4vec.model.encoder.encoder import TextEncoder
-from gemma4vec.model.packing.packed_batch import Layout
+from gemma4vec.model.packing.packed_batch import PackedBatch
 
 
-def encode_cached(encoder: TextEncoder, layouts: Sequence[Layout]) -> Tensor:
+def encode_cached(encoder: TextEncoder, layouts: Sequence[PackedBatch]) -> Tensor:
     """As `encoder(layouts)`, `[N, D]`, with the activations of one layout at a time in memory.
 
     Gradients reach the parameters' `.grad` through `backward()`; `torch.autograd.grad` by parameters does not see them.
@@ -38,7 +38,7 @@ class _Encoded(torch.autograd.Function):
     """The vectors of one layout, in the order of its documents' numbers."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, encoder: TextEncoder, layout: Layout) -> Tensor:
+    def forward(ctx: Any, anchor: Tensor, encoder: TextEncoder, layout: PackedBatch) -> Tensor:
         ctx.encoder, ctx.layout, ctx.random = encoder, layout, _random_state(encoder)
         # Compiled layers have one code with gradients and one without; compiling the second would take as long again.
         with torch.set_grad_enabled(encoder.backbone.compiled):
@@ -52,7 +52,9 @@ class _Encoded(torch.autograd.Function):
         return None, None, None
 
 
-def kept_bytes(encoder: TextEncoder, layout: Layout, forward: Callable[[Layout], Tensor] | None = None) -> int:
+def kept_bytes(
+    encoder: TextEncoder, layout: PackedBatch, forward: Callable[[PackedBatch], Tensor] | None = None
+) -> int:
     """Bytes that encoding a layout keeps for its backward pass, parameters left out. Random state stays as it was.
 
     A task that does not read vectors gives its own `forward`.

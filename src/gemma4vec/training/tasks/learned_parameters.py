@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import LearnedTemperature, Matching
 from gemma4vec.training.engine.checkpoint import BESIDE
-from gemma4vec.training.engine.task import OwnParameter
+from gemma4vec.training.engine.task import ExtraParameter
 
 
-class Learned(nn.Module):
+class ObjectiveParameters(nn.Module):
     """The trained parameters of a contrast; none where its recipe asks for none.
 
     The temperature is `low * (high / low) ** sigmoid(u)`: it moves by factors, and no update leads beyond its bounds,
@@ -30,16 +30,16 @@ class Learned(nn.Module):
     ):
         super().__init__()
         self.task = task
-        self.own: dict[str, OwnParameter] = {}
+        self.own: dict[str, ExtraParameter] = {}
         if task.learn_temperature is not None:
             bounds = task.learn_temperature
             share = math.log(task.temperature / bounds.minimum) / math.log(bounds.maximum / bounds.minimum)
             start = nn.Parameter(torch.tensor(math.log(share / (1 - share)), device=device))
-            self.own[f"{BESIDE}temperature"] = OwnParameter(start, bounds.learning_rate)
+            self.own[f"{BESIDE}temperature"] = ExtraParameter(start, bounds.learning_rate)
         for term in task.terms:
             if isinstance(term, Matching) and term.form == "projection":
                 start = nn.Parameter(_orthogonal(teachers[term.label], dimension).to(device))
-                self.own[f"{BESIDE}{term.label}.projection"] = OwnParameter(start, term.projection_learning_rate)
+                self.own[f"{BESIDE}{term.label}.projection"] = ExtraParameter(start, term.projection_learning_rate)
 
     def temperature(self) -> float | Tensor:
         """The task's temperature as it is now."""

@@ -29,7 +29,7 @@ from gemma4vec.objective.matryoshka import check_dimensions, matryoshka
 from gemma4vec.objective.nce import nce, self_contrast
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import AnyTerm, Gor, Kl, MarginMse, Matching, Nce, OnScores, SelfContrast
-from gemma4vec.training.tasks.learned_parameters import Learned
+from gemma4vec.training.tasks.learned_parameters import ObjectiveParameters
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Vectors:
 
 
 @dataclass(frozen=True)
-class Said:
+class RowContext:
     """What the data says of a batch's rows: `sources` names the source of each (empty: nothing is known), `scores_NC`
     are a teacher's scores of its candidates, NaN in rows that have none (None: no row has)."""
 
@@ -57,12 +57,12 @@ class Said:
     scores_NC: Tensor | None = None
 
     @staticmethod
-    def of(sources: Sequence[str], scores: Sequence[Sequence[float] | None], hard_negatives: int) -> "Said":
+    def of(sources: Sequence[str], scores: Sequence[Sequence[float] | None], hard_negatives: int) -> "RowContext":
         """From rows' lists of scores."""
         if not any(row is not None for row in scores):
-            return Said(sources)
+            return RowContext(sources)
         none = [float("nan")] * (1 + hard_negatives)
-        return Said(sources, torch.tensor([none if row is None else list(row) for row in scores]))
+        return RowContext(sources, torch.tensor([none if row is None else list(row) for row in scores]))
 
     def weights(self, term: AnyTerm) -> tuple[float, Tensor | None]:
         """A term's mean weight over the rows, and each row's share of it, `[N]` of mean 1; None: all are 1."""
@@ -92,9 +92,9 @@ def term_values(
     task: schema.Contrast,
     vectors: Vectors,
     keys: TextHashes,
-    learned: Learned | None = None,
+    learned: ObjectiveParameters | None = None,
     teachers: Teachers | None = None,
-    said: Said = Said(),
+    said: RowContext = RowContext(),
 ) -> dict[str, Tensor]:
     """Each term's value by name, before its weight, with a graph; the loss is `weighted_sum` of them.
 
@@ -114,7 +114,7 @@ def term_values(
     return values
 
 
-def weighted_sum(task: schema.Contrast, values: Mapping[str, Tensor], said: Said = Said()) -> Tensor:
+def weighted_sum(task: schema.Contrast, values: Mapping[str, Tensor], said: RowContext = RowContext()) -> Tensor:
     """The loss: each term times its mean weight over the rows. What has weight 0 has no gradient, even where it is not
     finite."""
     weights = {term.label: said.weights(term)[0] for term in task.terms}
@@ -179,7 +179,7 @@ def _on_scores(
     task: schema.Contrast,
     vectors: Vectors,
     scores_NC: Tensor | None,
-    learned: Learned | None,
+    learned: ObjectiveParameters | None,
     shares_N: Tensor | None,
 ) -> Tensor:
     """The distance to a teacher's scores of each row's own candidates; rows without scores do not count."""
@@ -213,7 +213,7 @@ def _on_scores(
     return matryoshka(loss, parts, term.matryoshka, term.matryoshka_weights)
 
 
-def _temperature(own: float | None, task: schema.Contrast, learned: Learned | None) -> float | Tensor:
+def _temperature(own: float | None, task: schema.Contrast, learned: ObjectiveParameters | None) -> float | Tensor:
     if own is None and learned is not None:
         return learned.temperature()
     return task.temperature if own is None else own
@@ -255,7 +255,7 @@ def _value(
     task: schema.Contrast,
     vectors: Vectors,
     keys: TextHashes,
-    learned: Learned | None,
+    learned: ObjectiveParameters | None,
     shares_N: Tensor | None,
 ) -> Tensor:
     parts: list[Tensor | None]

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 from gemma4vec.data.batching.mixture import MixedRows
 from gemma4vec.data.batching.plain_texts import texts_of_rows, unique_texts
-from gemma4vec.data.loading.load_rows import Loaded, PlainTexts
+from gemma4vec.data.loading.load_rows import PlainTexts, TrainingData
 from gemma4vec.model.backbone.lm_head import LanguageModelHead
-from gemma4vec.model.encoder.build import Built
+from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.task import Task
 from gemma4vec.training.tasks.contrastive import ContrastTask
@@ -16,8 +16,8 @@ from gemma4vec.training.tasks.pretokenized_rows import tokenised_rows
 
 def make_task(
     stage: schema.Stage,
-    loaded: Loaded,
-    built: Built,
+    loaded: TrainingData,
+    built: EmbeddingModel,
     head: Callable[[], LanguageModelHead],
     *,
     max_tokens: int,
@@ -31,7 +31,7 @@ def make_task(
     remark = say or (lambda line: None)
     if isinstance(stage.task, schema.Contrast):
         task = ContrastTask(stage, loaded.rows, built, max_tokens=max_tokens, seed=seed, say=remark)
-        if stage.batch.tokenise == "once" and say is not None and isinstance(loaded.rows, MixedRows):
+        if stage.batch.tokenize == "once" and say is not None and isinstance(loaded.rows, MixedRows):
             reserved = built.encoder.readout.reserved
             task.rows = tokenised_rows(
                 loaded.rows,
@@ -54,7 +54,7 @@ def data_seed(recipe: schema.Recipe, number: int) -> int:
     return recipe.seed + sum(stage.task.kind == kind for stage in recipe.stages[:number])
 
 
-def plain_texts(loaded: Loaded, task: schema.MaskedNextToken) -> Sequence[str]:
+def plain_texts(loaded: TrainingData, task: schema.MaskedNextToken) -> Sequence[str]:
     """Every text once, in the order of the data."""
     if isinstance(loaded.texts, PlainTexts) and isinstance(loaded.rows, MixedRows):
         return unique_texts(loaded.texts.rows, loaded.rows, task.texts)

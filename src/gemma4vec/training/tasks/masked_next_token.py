@@ -24,13 +24,13 @@ from torch import Tensor
 from gemma4vec.errors import InputError
 from gemma4vec.machine.transfer import to_device
 from gemma4vec.model.backbone.lm_head import LanguageModelHead
-from gemma4vec.model.encoder.build import Built
-from gemma4vec.model.packing.packed_batch import Layout, Tokens, padding_share
+from gemma4vec.model.encoder.build import EmbeddingModel
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_share
 from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Prompted
 from gemma4vec.training.engine.distributed import World
-from gemma4vec.training.engine.task import Loss, OwnParameter
-from gemma4vec.training.tasks.fit_memory import first_layouts, fit, needs_of, room_of
+from gemma4vec.training.engine.task import ExtraParameter, Loss
+from gemma4vec.training.tasks.fit_memory import device_memory, first_layouts, fit, needs_of
 from gemma4vec.training.tasks.micro_batches import lay_out_texts
 
 
@@ -48,14 +48,14 @@ class MaskedBatch:
 
     Attributes:
         layouts: the micro-batches.
-        before: for each layout `[M]`, places among its real tokens (as `Layout.cells_T`) before a predicted token.
+        before: for each layout `[M]`, places among its real tokens (as `PackedBatch.cells_T`) before a predicted token.
         targets: for each layout `[M]`, the tokens that stood there.
         rows: number of texts.
         predicted: tokens that all processes predict together.
         texts: the texts themselves, of all processes; everything before is of this one's share.
     """
 
-    layouts: list[Layout]
+    layouts: list[PackedBatch]
     before: list[Tensor]
     targets: list[Tensor]
     rows: int
@@ -71,7 +71,7 @@ class MaskedNextTokenTask:
         stage: schema.Stage,
         objective: schema.MaskedNextToken,
         texts: Sequence[str],
-        built: Built,
+        built: EmbeddingModel,
         head: LanguageModelHead,
         *,
         max_tokens: int,
@@ -113,15 +113,15 @@ class MaskedNextTokenTask:
             yield self.prepare(drawn, np.random.default_rng([self.seed, epoch, within]))
             number += 1
 
-    def own_parameters(self) -> Mapping[str, OwnParameter]:
+    def extra_parameters(self) -> Mapping[str, ExtraParameter]:
         """None: it trains the model alone."""
         return {}
 
-    def settle(self, built: Built, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def plan_memory(self, built: EmbeddingModel, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Nothing is left open here; where a batch does not fit into memory, that is said."""
         backbone = built.encoder.backbone
         needs = needs_of(built, self.stage.layout, partial(first_layouts, self), backbone)
-        found = fit(self.stage.layout, needs, room_of(backbone.device), can_cache=False)
+        found = fit(self.stage.layout, needs, device_memory(backbone.device), can_cache=False)
         if found.remark:
             self.say(found.remark)
         return {}
@@ -153,7 +153,7 @@ class MaskedNextTokenTask:
             targets.append(torch.tensor(tokens_there, dtype=torch.long))
         return MaskedBatch(layouts, before, targets, len(whole), predictions, drawn)
 
-    def loss(self, built: Built, batch: MaskedBatch) -> Loss:
+    def loss(self, built: EmbeddingModel, batch: MaskedBatch) -> Loss:
         """Mean cross-entropy of the predicted tokens, each from the state of the position before it."""
         backbone = built.encoder.backbone
         states = []
@@ -182,8 +182,8 @@ class MaskedNextTokenTask:
             predicted = eligible[[int(generator.integers(len(eligible)))]]
         shown = ids.copy()
         kind = draws[1, predicted]
-        random_share, kept_share = self.objective.random_share, self.objective.kept_share
-        shown[predicted[kind >= random_share + kept_share]] = self.mask_id
+        random_share, unchanged_share = self.objective.random_share, self.objective.unchanged_share
+        shown[predicted[kind >= random_share + unchanged_share]] = self.mask_id
         random_places = predicted[kind < random_share]
         vocabulary = self.head.weight_VD.shape[0]
         shown[random_places] = (draws[2, random_places] * min(vocabulary, len(self.tokeniser.tokenizer))).astype(

@@ -10,7 +10,7 @@ import numpy as np
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.encoder.encoder import TextEncoder
-from gemma4vec.model.packing.packed_batch import Layout, Tokens, lay_out, packed, padding_share
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, lay_out, packed, padding_share
 from gemma4vec.recipe import schema
 
 # The GPU's fused attention wants masks whose rows begin at multiples of 16 bytes: 8 keys in bf16.
@@ -21,10 +21,10 @@ RECTANGLE_COST = 16
 
 def lay_out_texts(
     texts: Sequence[Tokens], layout: schema.Layout, padding_id: int, *, share: bool = False, device: str = "cpu"
-) -> list[Layout]:
+) -> list[PackedBatch]:
     """The micro-batches of texts, each of at most `tokens_per_forward` cells (one text, if it alone has more).
 
-    With `share` (see `shares_beginnings`), packed ones hold what texts begin with alike once. `device` is the kind of
+    With `share` (see `shares_prefixes`), packed ones hold what texts begin with alike once. `device` is the kind of
     device that computes them: on a GPU all widths are multiples of 8.
     """
     step = _GPU_WIDTH_STEP if device == "cuda" else 1
@@ -33,23 +33,23 @@ def lay_out_texts(
     return packed(texts, _upto(layout.row_tokens, step), layout.tokens_per_forward, padding_id, share=share)
 
 
-def shares_beginnings(layout: schema.Layout, encoder: TextEncoder) -> bool:
+def shares_prefixes(layout: schema.Layout, encoder: TextEncoder) -> bool:
     """Whether packed layouts hold the beginning that documents share, such as their prompt, once.
 
     Raises:
         InputError: the recipe demands it and this model does not allow it.
     """
-    if layout.share_beginnings is False or layout.kind == "padded":
+    if layout.share_prefixes is False or layout.kind == "padded":
         return False
     reason = encoder.unshareable(training=True)
-    if reason and layout.share_beginnings is True:
-        raise InputError(f"layout.share_beginnings: {reason}; set it to auto or false")
+    if reason and layout.share_prefixes is True:
+        raise InputError(f"layout.share_prefixes: {reason}; set it to auto or false")
     return reason is None
 
 
 def padded_by_length(
     texts: Sequence[Tokens], tokens_per_forward: int, padding_id: int, width_step: int = 1
-) -> list[Layout]:
+) -> list[PackedBatch]:
     """One text a row, long ones first, cut where it costs the fewest cells within the budget (see `cuts`).
 
     Widths are multiples of `width_step`.
@@ -96,7 +96,7 @@ def cuts(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
 
 
 def padding_by_layout(
-    groups: Sequence[Sequence[Layout]], layout: schema.Layout, *, share: bool = False
+    groups: Sequence[Sequence[PackedBatch]], layout: schema.Layout, *, share: bool = False
 ) -> dict[str, float]:
     """What share of the cells would be padding in either layout, for texts that were laid out in these groups.
 
@@ -110,7 +110,7 @@ def padding_by_layout(
     return shares
 
 
-def texts_of(layouts: Sequence[Layout]) -> list[Tokens]:
+def texts_of(layouts: Sequence[PackedBatch]) -> list[Tokens]:
     """The tokens of the texts in layouts, without prompts and marks."""
     found = []
     for layout in layouts:

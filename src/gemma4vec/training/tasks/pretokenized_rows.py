@@ -16,7 +16,7 @@ from gemma4vec.data.rows.rows import Row
 from gemma4vec.data.sources.tensor_rows import TensorRows
 from gemma4vec.files import cache, sha256_text
 from gemma4vec.model.tokenize.tokenizer import Tokeniser
-from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document, Prompted, Prompts
 from gemma4vec.text.text_hash import text_key
 
@@ -97,6 +97,6 @@ def _write(
 
 def _given(
     tokeniser: Tokeniser, prompted: Sequence[Prompted], texts: Sequence[str | Document], limit: int
-) -> list[GivenTokens]:
+) -> list[PretokenizedText]:
     tokens = tokeniser.encode(prompted, limit)
-    return [GivenTokens(one.ids, one.prompt, text_key(text)) for one, text in zip(tokens, texts, strict=True)]
+    return [PretokenizedText(one.ids, one.prompt, text_key(text)) for one, text in zip(tokens, texts, strict=True)]

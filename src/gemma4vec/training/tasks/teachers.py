@@ -20,7 +20,7 @@ from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.output_dimension import folder_dimension
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Matching
-from gemma4vec.text.pretokenized import GivenTokens
+from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
 from gemma4vec.training.engine.base_files import base_files
 from gemma4vec.training.engine.distributed import World
@@ -221,8 +221,8 @@ def texts_of(
     queries: dict[str, None] = {}
     documents: dict[Document, None] = {}
     for number, row in enumerate(rows, start=1):
-        if isinstance(row.query, GivenTokens):
-            raise InputError(f"{key}: the data has token ids, a teacher reads texts; use batch.tokenise=each_time")
+        if isinstance(row.query, PretokenizedText):
+            raise InputError(f"{key}: the data has token ids, a teacher reads texts; use batch.tokenize=each_time")
         if "queries" in term.texts:
             queries[row.query] = None
         if "positives" in term.texts:
