@@ -2,15 +2,9 @@
 
 The bias-corrected and accelerated interval (BCa; Efron 1987, "Better Bootstrap Confidence Intervals") shifts the
 percentiles of the bootstrap distribution for bias and skewness. Per-query scores are skewed (many zeros and ones),
-<<<<<<< HEAD
-which is where plain percentiles miss. Its weakness: skewness must be estimated itself, and fifty
-differences that are mostly zero do not suffice. For differences use `student.t_interval`; docs/concepts/statistics.md has the
-measured coverage of both.
-=======
-which is where plain percentiles miss. Its weakness is what it corrects by: skewness itself has to be estimated, and of
-differences that are mostly zero fifty queries do not give it. For differences take `student.t_interval`; the measured
-coverage of both stands in docs/concepts/statistics.md.
->>>>>>> main
+which is where plain percentiles miss. Its weakness: skewness must be estimated itself, and fifty differences that are
+mostly zero do not suffice. For differences use `student.t_interval`; docs/concepts/statistics.md has the measured
+coverage of both.
 """
 
 from collections.abc import Sequence
