@@ -137,7 +137,7 @@ class Trainer:
             }
         )
         vocabulary = self.built.encoder.backbone.config.vocab_size
-        task = ContrastTask(
+        task = ContrastTask.make(
             stage, random_rows(rows, negatives, tokens, vocabulary), self.built, max_tokens=tokens, seed=0
         )
         optimizer = MasterAdamW(self.built.trainable(), stage.optimizer)

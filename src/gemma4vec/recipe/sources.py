@@ -124,7 +124,7 @@ class TableSource(TextsSource):
 
 
 class JsonlSource(FileSource):
-    """Rows as JSON objects, one a line (docs/data.md); .gz and .zst are read too."""
+    """Rows as JSON objects, one a line (docs/guides/data.md); .gz and .zst are read too."""
 
     source: Literal["jsonl"] = "jsonl"
 
