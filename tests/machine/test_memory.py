@@ -21,7 +21,7 @@ def test_work_that_does_not_fit_is_refused_in_one_line() -> None:
         require_memory("rows.jsonl: a corpus", 3e9, 2e9, "use a part", parts="vectors 2.5 GB")
     line = "rows.jsonl: a corpus takes about 3.0 GB of memory (vectors 2.5 GB), 2.0 GB are free; use a part"
     assert str(refused.value) == line
-    with pytest.raises(InputError, match="^a takes about 0.1 GB of memory, 0 MB are free; b$"):
+    with pytest.raises(InputError, match=r"^a takes about 0\.1 GB of memory, 0 MB are free; b$"):
         require_memory("a", 6e7, 0, "b")
 
 
