@@ -71,7 +71,7 @@ def task_of(
     **batch: int,
 ) -> ContrastTask:
     stage = schema.Stage(
-        data=(schema.Source(name="a", path="a.jsonl"),),
+        data=(schema.source_of(name="a", path="a.jsonl"),),
         task=schema.Contrast(temperature=0.2, hard_negatives=k, share_hard_negatives=share, terms=(Nce(hardness=0.0),)),
         batch=schema.Batch(rows=len(ROWS), **batch),
         layout=schema.Layout(kind=kind, grouping=grouping, row_tokens=48, tokens_per_forward=100),
