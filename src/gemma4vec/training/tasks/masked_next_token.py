@@ -81,7 +81,7 @@ class MaskedNextTokenTask:
         stage: the recipe's.
         settings: its task.
         texts: the data.
-        tokeniser: texts to tokens.
+        tokenizer: tokenizes texts.
         head: states to scores of the vocabulary.
         limit: longest text, special tokens included.
         seed: of the texts' order and of the masks.

@@ -40,7 +40,7 @@ def pretokenize_rows(
     Args:
         rows: rows of one or several sources.
         hashes: source name -> hash of its rows' contents.
-        tokeniser: texts to tokens.
+        tokenizer: tokenizes texts.
         prompts: source name -> its prompts.
         query_tokens: longest query, prompt and special tokens included.
         document_tokens: longest document.
