@@ -141,8 +141,8 @@ def test_the_next_window_is_read_while_one_is_computed(embedder: Embedder, monke
 
     def wait(layouts: list[PackedBatch]) -> torch.Tensor:
         if not in_time:
-            in_time.append(laid_out.acquire(timeout=30.0))  # its own window; then each time the next one
-        in_time.append(laid_out.acquire(timeout=30.0 if len(in_time) < 3 else 0.1))
+            in_time.append(laid_out.acquire(timeout=300.0))  # its own window; then each time the next one
+        in_time.append(laid_out.acquire(timeout=300.0 if len(in_time) < 3 else 0.1))
         return pooled(layouts)
 
     monkeypatch.setattr(embedder, "_lay_out", note)
