@@ -79,7 +79,7 @@ def child(kind: str, file: Path, batches: int, distinct: bool) -> dict[str, Any]
     before = process.memory_info().rss
     source = Source(name="rows", source=kind, path=str(file), pair_with_itself=kind == "tensors")
     started = time.perf_counter()
-    rows = load_sources([source], say).rows
+    rows = load_sources([source]).rows
     opened = time.perf_counter()
     drawn = draw(rows, size=BATCH, hard_negatives=0, seed=0, distinct=distinct)
     next(drawn)

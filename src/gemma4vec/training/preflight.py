@@ -1,6 +1,6 @@
 """What cannot be trained is refused before any weight is loaded, in a real run and in a dry one alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,8 @@ from gemma4vec.training.tasks.make_task import plain_texts
 from gemma4vec.training.tasks.masked_next_token import mask_token_id
 from gemma4vec.training.tasks.teachers import check_teacher
 
-Say = Callable[[str], None]
 
-
-def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingData], say: Say) -> None:
+def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingData]) -> None:
     """Check what can be known without weights: readout against base, rows against batches, lengths of vectors against
     prefixes and teachers, the mask token.
 
@@ -45,7 +43,7 @@ def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingDat
             check_terms(stage.task, dimension, f"stages.{number}.task")
             for place, term in enumerate(stage.task.terms):
                 if isinstance(term, Matching):
-                    check_teacher(term, dimension, f"stages.{number}.task.terms.{place}", say)
+                    check_teacher(term, dimension, f"stages.{number}.task.terms.{place}")
         check_given_tokens(recipe.model, base, number, stage, data)
     check_tokeniser(recipe.stages, base)
 

@@ -43,7 +43,7 @@ class SourceReader:
         return self.other_bytes + sum(file.stat().st_size for file in self.files if file.is_file())
 
 
-def open_input(source: Source, say: Callable[[str], None]) -> SourceReader:
+def open_input(source: Source) -> SourceReader:
     """What a source is read from. `pycode` is built first, `tensors` stay where they are (`data.loading.load_rows`).
 
     Raises:
@@ -51,13 +51,13 @@ def open_input(source: Source, say: Callable[[str], None]) -> SourceReader:
     """
     path = Path(source.path).expanduser() if source.path else None
     if source.source == "debian":
-        files = description_files(source.language, path, say)
+        files = description_files(source.language, path)
         return SourceReader(str(files[0].parent), lambda: debian_records(files, source.language), tuple(files))
     assert path is not None
     if source.source == "beir":
         return SourceReader(str(path), lambda: beir_records(path, source.split), beir_files(path, source.split))
     if source.source == "datasets":
-        return _dataset(source, path, say)
+        return _dataset(source, path)
     if source.source == "parquet" and path.is_dir():
         return _folder(source, str(path), sorted(path.glob("*.parquet")))
     return _file(source, path)
@@ -85,7 +85,7 @@ def _folder(source: Source, where: str, files: Sequence[Path], revision: str = "
     return SourceReader(where, records, tuple(files), revision=revision)
 
 
-def _dataset(source: Source, path: Path, say: Callable[[str], None]) -> SourceReader:
+def _dataset(source: Source, path: Path) -> SourceReader:
     """A hub's data set, one saved to disk, or a folder of plain files."""
     if saved_dataset(path):
         return _by_library(source, str(source.path))
@@ -98,7 +98,7 @@ def _dataset(source: Source, path: Path, say: Callable[[str], None]) -> SourceRe
     assert source.path is not None
     if not is_hub_id(source.path):
         raise InputError(f"{source.path}: no such folder, and no id of the hub (owner/name); check the source's path")
-    found = hub_files(source.path, source.subset, source.split, say)
+    found = hub_files(source.path, source.subset, source.split)
     if found.files:
         return _folder(source, source.path, found.files, found.commit)
     return _by_library(source, f"{source.path.partition('@')[0]}@{found.commit}", found.commit)

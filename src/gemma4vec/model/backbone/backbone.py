@@ -55,6 +55,7 @@ class Backbone(nn.Module):
         compiled: whether its layers are compiled.
         fast: which of the faster ways to compute the same are taken; to be chosen before layers are compiled.
         given_up: whether they could not be, and it is not to be tried again.
+        remarks: lines that were logged about it: many short-lived embedders share one backbone, and log a line once.
     """
 
     model: Any  # a transformers model; its attributes are not nn.Module's
@@ -72,6 +73,7 @@ class Backbone(nn.Module):
         self.fast = fast_paths(self.device.type)
         self.compiled = False
         self.given_up = False
+        self.remarks: set[str] = set()
         self.checkpointed = False
         self.selective = False
         self._takes_ends = False

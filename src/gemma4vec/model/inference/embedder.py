@@ -4,6 +4,7 @@ Shapes: N texts, D dimensions. Vectors are float32 rows of length one.
 """
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +29,8 @@ from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.inference.prefetch import one_ahead
 from gemma4vec.model.packing.packed_batch import PackedBatch, packed
 from gemma4vec.text.prompts import Document, Prompted, Prompts
+
+logger = logging.getLogger(__name__)
 
 Vectors = NDArray[np.float32]
 Progress = Callable[[int, int], None]  # texts done, texts in all
@@ -57,7 +60,6 @@ class Embedder:
         fingerprint: str,
         max_tokens: int,
         settings: dict[str, Any] | None = None,
-        notice: Callable[[str], None] = lambda line: None,
     ):
         self.encoder = built.encoder
         self._read = built.read
@@ -68,7 +70,6 @@ class Embedder:
         self.max_tokens = max_tokens
         self._settings = settings or {}
         self._compiled: bool | None = None
-        self._notice = notice
         device = self.encoder.backbone.device.type
         self.tokens_per_forward = _TOKENS_PER_FORWARD.get(device, 2048)
         self.compiles_from = CHARACTERS_WORTH_IT.get(device, CHARACTERS_WORTH_IT["cpu"])
@@ -80,7 +81,6 @@ class Embedder:
         device: str | None = None,
         dtype: str | None = None,
         max_tokens: int | None = None,
-        notice: Callable[[str], None] = print,
     ) -> "AnyEmbedder":
         """Open a model for encoding; `dtype` is "fp32", "bf16" or None for what is fast here.
 
@@ -90,7 +90,7 @@ class Embedder:
         """
         from gemma4vec.model.inference.load import open_embedder
 
-        return open_embedder(str(model), device=device, dtype=dtype, max_tokens=max_tokens, notice=notice)
+        return open_embedder(str(model), device=device, dtype=dtype, max_tokens=max_tokens)
 
     @property
     def dimension(self) -> int:
@@ -170,7 +170,7 @@ class Embedder:
         if backbone.compiled or backbone.given_up:
             return
         if not choice.on:
-            self._notice(f"encoding with uncompiled layers: {choice.reason}")
+            self._log_once(f"encoding with uncompiled layers: {choice.reason}")
             return
         from torch._dynamo.exc import TorchDynamoException  # a second's import that a single query does not need
 
@@ -181,7 +181,13 @@ class Embedder:
                 compiled(backbone, lambda: check(backbone, *shape))
             self._compiled = True
         except TorchDynamoException as error:
-            self._notice(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
+            self._log_once(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
+
+    def _log_once(self, line: str) -> None:
+        remarks = self.encoder.backbone.remarks
+        if line not in remarks:
+            remarks.add(line)
+            logger.info(line)
 
     def _lay_out(self, texts: Sequence[Prompted]) -> list[PackedBatch]:
         tokens = self._read(texts, self.max_tokens)
@@ -195,7 +201,7 @@ class Embedder:
         return vectors_ND
 
     def _uncompiled(self, reason: str) -> None:
-        self._notice(f"encoding with uncompiled layers from here on: {reason}")
+        self._log_once(f"encoding with uncompiled layers from here on: {reason}")
 
 
 class SentenceTransformerEmbedder:

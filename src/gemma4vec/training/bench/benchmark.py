@@ -9,11 +9,12 @@ Operations are those that the documents need (`training.bench.model_flops`: no p
 nothing twice); bytes are the weights, read in each micro-batch once forward and, as far as the gradient goes, backward.
 """
 
+import logging
 import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -39,13 +40,14 @@ from gemma4vec.training.bench.time_split import split
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
 from gemma4vec.training.engine.prefetch import Prefetcher
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, peak_since_start, start_peak
-from gemma4vec.training.engine.progress_line import ProgressLine
+from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.task import Loss
 from gemma4vec.training.loop import Stage, prepare_model
 from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.tasks.make_task import make_task
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 _WARM_UP = 2
 _LEAST_STEPS = 3
 _LOOKED_AT = 2  # batches whose layouts are tried otherwise for advice
@@ -65,7 +67,7 @@ class Step:
     padding_share: float
 
 
-def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[str, Any]:
+def bench(recipe: schema.Recipe, number: int, seconds: float) -> dict[str, Any]:
     """Train stage `number` for about so many seconds after a warm-up; gives plain values (docs/speed.md).
 
     Raises:
@@ -75,9 +77,9 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
     if number >= len(recipe.stages):
         raise InputError(f"--stage {number}: the recipe has {len(recipe.stages)} stages, counted from 0")
     settings = recipe.stages[number]
-    base = resolve_base(recipe.model.base, notice=say)
-    loaded = [load_sources(stage.data, say, stage.mixture) for stage in recipe.stages]
-    refuse_early(recipe, base.path, loaded, say)
+    base = resolve_base(recipe.model.base)
+    loaded = [load_sources(stage.data, stage.mixture) for stage in recipe.stages]
+    refuse_early(recipe, base.path, loaded)
     where = choose_device()
     choice = choose_dtype(where.name, recipe.model.dtype)
     built = build(recipe.model, base.path, dtype=choice.dtype, device=where.name, seed=recipe.seed)
@@ -89,14 +91,14 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
             lambda: load_head(built.encoder.backbone, base.path),
             max_tokens=recipe.model.max_tokens,
             seed=recipe.seed,
-            say=say,
+            store_tokens=True,
         )
         run = RunFolder.create(Path(folder), recipe.name, dump_recipe(recipe))
-        stage = Stage(number, settings, task, built, run, None, ProgressLine("bench"))
-        say("preparing: the probe, and compilation where the recipe has it")
+        stage = Stage(number, settings, task, built, run, None, StepBar("bench"))
+        logger.info("preparing: the probe, and compilation where the recipe has it")
         started = time.perf_counter()
         prepare_model(stage)
-        measured = _Measurement(stage, seconds, say)
+        measured = _Measurement(stage, seconds)
         try:
             measured.run(time.perf_counter() - started)
         except KeyboardInterrupt:
@@ -109,8 +111,8 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
 class _Measurement:
     """The steps of one stage, timed one by one, and one more under the profiler."""
 
-    def __init__(self, stage: Stage, seconds: float, say: Say):
-        self.stage, self.limit, self.say = stage, seconds, say
+    def __init__(self, stage: Stage, seconds: float):
+        self.stage, self.limit = stage, seconds
         self.first_trained = first_trained_layer(stage.built)
         self.optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser, stage.task.extra_parameters())
         self.steps: list[Step] = []
@@ -129,7 +131,7 @@ class _Measurement:
             self.first_step = self._step(ahead).seconds
             for _ in range(_WARM_UP - 1):
                 self._step(ahead)
-            self.say(f"measuring for {self.limit:g} s")
+            logger.info(f"measuring for {self.limit:g} s")
             started = time.perf_counter()
             while len(self.steps) < _LEAST_STEPS or time.perf_counter() - started < self.limit:
                 known = self.gave_up
@@ -140,7 +142,7 @@ class _Measurement:
                     self.steps.clear()
                     started = time.perf_counter()
             self.peak_memory = peak_since_start() if watched else peak_memory_bytes()
-            self.say("one more step under the profiler")
+            logger.info("one more step under the profiler")
             batches = [ahead.take() for _ in range(self.stage.settings.batch.accumulate)]
             self.shares = split(lambda: self._work(batches)[0])
         finally:
@@ -197,7 +199,7 @@ class _Measurement:
         for parameter in self.optimiser.parameters.values():
             parameter.grad = None
         self.gave_up = reason
-        self.say(f"layers run uncompiled from here on: {reason}")
+        logger.warning(f"layers run uncompiled from here on: {reason}")
 
 
 def _clock() -> float:

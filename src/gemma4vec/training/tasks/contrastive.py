@@ -3,7 +3,8 @@
 Shapes: N rows, K hard negatives a row, D dimensions.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -37,6 +38,8 @@ from gemma4vec.training.tasks.loss_terms import (
 from gemma4vec.training.tasks.micro_batches import lay_out_texts, shares_beginnings
 from gemma4vec.training.tasks.teachers import knowing, open_teachers, taught
 from gemma4vec.training.tasks.text_hashes import text_keys
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,6 @@ class ContrastTask:
         *,
         max_tokens: int,
         seed: int,
-        say: Callable[[str], None] = lambda line: None,
     ):
         assert isinstance(stage.task, schema.Contrast)
         check_terms(stage.task, built.encoder.dimension)
@@ -106,10 +108,9 @@ class ContrastTask:
         self.query_tokens = min(stage.batch.query_tokens or max_tokens, max_tokens)
         self.document_tokens = min(stage.batch.document_tokens or max_tokens, max_tokens)
         self.seed = seed
-        self.say = say
         self.cached = stage.layout.grad_cache is True
         self.world = World()
-        self.teachers = open_teachers(stage.task, rows, built.encoder.dimension, self.world, say)
+        self.teachers = open_teachers(stage.task, rows, built.encoder.dimension, self.world)
         sizes = {label: teacher.dimension for label, (_, teacher) in self.teachers.items()}
         self.learned = ObjectiveParameters(stage.task, built.encoder.dimension, sizes, built.encoder.backbone.device)
 
@@ -153,7 +154,7 @@ class ContrastTask:
         layout = layout.model_copy(update={"tokens_per_forward": found.tokens_per_forward})
         self.stage = self.stage.model_copy(update={"layout": layout})
         if found.remark:
-            self.say(found.remark)
+            logger.warning(found.remark)
         return {"grad_cache": self.cached, "tokens_per_forward": found.tokens_per_forward}
 
     def prepare(self, drawn: RowBatch) -> ContrastBatch:

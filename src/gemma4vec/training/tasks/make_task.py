@@ -22,16 +22,15 @@ def make_task(
     *,
     max_tokens: int,
     seed: int,
-    say: Callable[[str], None] | None = None,
+    store_tokens: bool = False,
 ) -> Task:
     """The task of a stage on its data; `head` gives the base's language-model head to a task that needs it.
 
-    Where the stage tokenises once, that is done now, if `say` is there to be told; the texts are read otherwise.
+    Where the stage tokenises once, that is done now with `store_tokens`; the texts are read otherwise.
     """
-    remark = say or (lambda line: None)
     if isinstance(stage.task, schema.Contrast):
-        task = ContrastTask(stage, loaded.rows, built, max_tokens=max_tokens, seed=seed, say=remark)
-        if stage.batch.tokenise == "once" and say is not None and isinstance(loaded.rows, MixedRows):
+        task = ContrastTask(stage, loaded.rows, built, max_tokens=max_tokens, seed=seed)
+        if stage.batch.tokenise == "once" and store_tokens and isinstance(loaded.rows, MixedRows):
             reserved = built.encoder.readout.reserved
             task.rows = tokenised_rows(
                 loaded.rows,
@@ -40,11 +39,10 @@ def make_task(
                 lambda name: task.source_prompts.get(name, task.prompts),
                 query_tokens=max(1, task.query_tokens - reserved),
                 document_tokens=max(1, task.document_tokens - reserved),
-                say=say,
             )
         return task
     texts = plain_texts(loaded, stage.task)
-    return MaskedNextTokenTask(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed, say=remark)
+    return MaskedNextTokenTask(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed)
 
 
 def data_seed(recipe: schema.Recipe, number: int) -> int:

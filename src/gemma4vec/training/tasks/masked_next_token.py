@@ -11,7 +11,8 @@ same adapters, while LLM2Vec merges them into the base and adds new ones.
 Shapes: T real tokens, M predicted tokens, D hidden size.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,6 +33,8 @@ from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import ExtraParameter, Loss
 from gemma4vec.training.tasks.fit_memory import device_memory, first_layouts, fit, needs_of
 from gemma4vec.training.tasks.micro_batches import lay_out_texts
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,8 @@ class MaskedNextTokenTask:
         *,
         max_tokens: int,
         seed: int,
-        say: Callable[[str], None] = lambda line: None,
     ):
         self.stage = stage
-        self.say = say
         self.objective = objective
         self.texts = texts
         self.tokeniser = built.tokeniser
@@ -123,7 +124,7 @@ class MaskedNextTokenTask:
         needs = needs_of(built, self.stage.layout, partial(first_layouts, self), backbone)
         found = fit(self.stage.layout, needs, device_memory(backbone.device), can_cache=False)
         if found.remark:
-            self.say(found.remark)
+            logger.warning(found.remark)
         return {}
 
     def prepare(self, drawn: TextBatch, generator: np.random.Generator) -> MaskedBatch:

@@ -3,8 +3,9 @@
 Shapes: N texts, E dimensions of a teacher.
 """
 
+import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -26,7 +27,8 @@ from gemma4vec.training.engine.base_files import base_files
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.tasks.teacher_vectors import read_vectors, vector_length
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 # Texts that a teacher is asked for at once, between two writes to disk.
 _CHUNK = 4096
 
@@ -34,9 +36,9 @@ _CHUNK = 4096
 class ModelTeacher:
     """Any model that opens as an embedder, with its own prompts; what it has encoded once comes from disk."""
 
-    def __init__(self, name: str, say: Say):
+    def __init__(self, name: str):
         self.name = name
-        model = Embedder.load(name, notice=say)
+        model = Embedder.load(name)
         if isinstance(model, Embedder):
             model.compiles_from = sys.maxsize  # never: it works in a thread, and compilers have global state
         self.embedder = CachedEmbedder(model)
@@ -96,7 +98,7 @@ class FileTeacher:
 Teacher = ModelTeacher | FileTeacher
 
 
-def open_teacher(term: Matching, dimension: int, key: str, say: Say) -> Teacher:
+def open_teacher(term: Matching, dimension: int, key: str) -> Teacher:
     """The teacher of a term, for a model of so many dimensions.
 
     Raises:
@@ -107,12 +109,12 @@ def open_teacher(term: Matching, dimension: int, key: str, say: Say) -> Teacher:
         teacher = FileTeacher(term.vectors, f"{key}.vectors")
     else:
         assert term.teacher is not None  # the recipe has one of the two
-        teacher = ModelTeacher(term.teacher, say)
+        teacher = ModelTeacher(term.teacher)
     check_dimension(term, teacher.dimension, dimension, key)
     return teacher
 
 
-def check_teacher(term: Matching, dimension: int, key: str, say: Say) -> None:
+def check_teacher(term: Matching, dimension: int, key: str) -> None:
     """Refuse a teacher of another dimension, as far as its small files tell: no weight is read, no vector but one.
 
     Raises:
@@ -128,7 +130,7 @@ def check_teacher(term: Matching, dimension: int, key: str, say: Say) -> None:
         if folder.is_dir():
             length = folder_dimension(folder)
         else:
-            with base_files(term.teacher, say, f"{key}.teacher") as files:
+            with base_files(term.teacher, f"{key}.teacher") as files:
                 length = folder_dimension(files.path)
     if length is not None:
         check_dimension(term, length, dimension, key)
@@ -148,7 +150,7 @@ def check_dimension(term: Matching, teacher: int, model: int, key: str) -> None:
 
 
 def open_teachers(
-    task: schema.Contrast, rows: Sequence[Row], dimension: int, world: World, say: Say, where: str = "task"
+    task: schema.Contrast, rows: Sequence[Row], dimension: int, world: World, where: str = "task"
 ) -> dict[str, tuple[Matching, Teacher]]:
     """The teachers of a contrast by the names of their terms.
 
@@ -163,14 +165,14 @@ def open_teachers(
         for number, term in enumerate(task.terms):
             if isinstance(term, Matching):
                 key = f"{where}.terms.{number}"
-                teacher = open_teacher(term, dimension, key, say)
+                teacher = open_teacher(term, dimension, key)
                 found[term.label] = (term, teacher)
                 if isinstance(teacher, ModelTeacher) and world.size == 1:
                     next(texts_of(term, rows[:1], key), None)
                     continue
                 for read, queries, documents in texts_of(term, rows, key):
                     if teacher.learn(queries, documents):
-                        say(f"teacher {term.teacher}: {read:,} of {len(rows):,} rows")
+                        logger.info(f"teacher {term.teacher}: {read:,} of {len(rows):,} rows")
     return found
 
 
