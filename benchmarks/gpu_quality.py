@@ -1,7 +1,7 @@
 """The quality part of `gpu.py`: train on the rows of a folder for some minutes, and evaluate on its dev suites.
 
-Final suites are not opened here: they are for frozen recipes (docs/ledger.md). Their texts are read all the same, to
-leave out of the training data what they hold; nothing is scored on them.
+Final suites are not opened here: they are for frozen recipes (docs/concepts/ledger.md). Their texts are read all the
+same, to leave out of the training data what they hold; nothing is scored on them.
 """
 
 import json
@@ -41,7 +41,7 @@ DEFAULT = {
             "task": {"temperature": 0.05},
             "batch": {"rows": 512, "query_tokens": 64, "document_tokens": 256},
             "layout": {"row_tokens": 256, "tokens_per_forward": 32_768},
-            "optimiser": {"learning_rate": 5e-4, "warmup_steps": 20, "schedule": "linear"},
+            "optimizer": {"learning_rate": 5e-4, "warmup_steps": 20, "schedule": "linear"},
         }
     ],
 }

@@ -208,6 +208,16 @@ def test_every_imported_package_is_a_declared_dependency() -> None:
     assert missing == set()
 
 
+def test_every_dependency_is_imported() -> None:
+    """What only an extra needs is declared there; what only another dependency needs comes with that one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    providers = packages_distributions()
+    roots = {root for path in modules().values() for root in foreign_roots(path)}
+    imported = {canonicalize_name(name) for root in roots for name in providers.get(root, [])}
+    assert declared - imported == set()
+
+
 def foreign_roots(path: Path) -> set[str]:
     """Top-level packages that a file imports, other than Python's own and ours."""
     found = set()
@@ -217,6 +227,42 @@ def foreign_roots(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             found.add((node.module or "").split(".")[0])
     return found - sys.stdlib_module_names - {"gemma4vec", "compression"}  # compression: Python's own from 3.14
+
+
+def private_imports(path: Path) -> Iterator[str]:
+    """Names with a leading underscore that a file takes from `evaluation/`, imported or as an attribute."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    modules_by_name: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gemma4vec.evaluation"):
+            yield from (f"{node.lineno}: {alias.name}" for alias in node.names if alias.name.startswith("_"))
+            modules_by_name |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            modules_by_name |= {a.asname or a.name for a in node.names if a.name.startswith("gemma4vec.evaluation")}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and ast.unparse(node.value) in modules_by_name:
+            yield f"{node.lineno}: {node.attr}"
+
+
+def test_only_evaluation_uses_its_unguarded_functions() -> None:
+    """Scores without the rules for final suites, and p-values without the ledger's family, are private to the room."""
+    others = [path for module, path in modules().items() if module.split(".")[0] != "evaluation"]
+    others += sorted((ROOT / "benchmarks").rglob("*.py"))
+    wrong = [f"{path.relative_to(ROOT)}:{found}" for path in others for found in private_imports(path)]
+    assert wrong == []
+
+
+def test_an_unguarded_import_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "caller.py"
+    lines = [
+        "from gemma4vec.evaluation.compare import Comparison, _compare_uncorrected",
+        "from gemma4vec.evaluation import score_rows",
+        "import gemma4vec.evaluation.compare as raw",
+        "score_rows._score_rows",
+        "raw._compare_uncorrected",
+    ]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    assert list(private_imports(file)) == ["1: _compare_uncorrected", "4: _score_rows", "5: _compare_uncorrected"]
 
 
 def test_every_door_is_in_use() -> None:

@@ -203,14 +203,16 @@ def test_the_index_is_made_again_from_the_old_journal(work: Path) -> None:
 
 
 @pytest.mark.parametrize("from_journal", [False, True], ids=["index", "journal"])
-def test_the_final_suite_stays_closed(work: Path, from_journal: bool) -> None:
+def test_final_suites_stay_closed(work: Path, from_journal: bool) -> None:
     """Before a freeze, and for a second look after one; also where the suite's file does not call it final any more."""
-    final = ["--suite", "suites/final", "--dtype", "fp32"]
+    final, sealed = (["--suite", f"suites/{name}", "--dtype", "fp32"] for name in ("final", "sealed"))
     if from_journal:
         (work / "home" / "ledger.sqlite").unlink()
-    (work / "suites" / "final" / "suite.yaml").unlink()
+    for name in ("final", "sealed"):
+        (work / "suites" / name / "suite.yaml").unlink()
     before = from_json("runs", "looks")
     assert re.search("final.*freeze", gemma4vec("eval", PLAIN, *final, code=2))
+    assert re.search("sealed.*freeze", gemma4vec("eval", PLAIN, *sealed, code=2))
     assert re.search("final.*frozen", gemma4vec("eval", ECHO, *final, "--max-tokens", "32", code=2))
     assert from_json("runs", "looks") == before
     gemma4vec("eval", ECHO, *final)  # the very same model says nothing new
@@ -218,6 +220,7 @@ def test_the_final_suite_stays_closed(work: Path, from_journal: bool) -> None:
     assert final_row["models"] == 1
     gemma4vec("runs", "freeze", PLAIN, "now")
     gemma4vec("eval", PLAIN, *final)
+    gemma4vec("eval", PLAIN, *sealed)
 
 
 def test_the_search_index_opens_with_its_hits(work: Path) -> None:

@@ -60,10 +60,14 @@ def run(words: list[str], *, where: Path, environment: dict[str, str] | None = N
 
 
 def package_files() -> set[str]:
-    """Files of the package that git tracks, or would track, relative to src/."""
-    listed = run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "src"], where=ROOT)
-    files = {name.removeprefix("src/") for name in listed.splitlines() if (ROOT / name).is_file()}
-    return {name for name in files if Path(name).suffix not in NOT_IN_WHEEL}
+    """Files of the package, relative to src/: those that git does not ignore; in an unpacked sdist all but bytecode."""
+    if (ROOT / ".git").exists():
+        listed = run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "src"], where=ROOT).splitlines()
+        paths = [ROOT / name for name in listed]
+    else:
+        paths = [path for path in (ROOT / "src" / "gemma4vec").rglob("*") if path.suffix != ".pyc"]
+    files = [path.relative_to(ROOT / "src") for path in paths if path.is_file()]
+    return {file.as_posix() for file in files if file.suffix not in NOT_IN_WHEEL}
 
 
 def build(made: Path) -> Path:
@@ -158,7 +162,9 @@ def use(programs: Path, made: Path) -> None:
     ]
     (where / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     data = "stages.0.data=[{name: rows, source: jsonl, path: rows.jsonl}]"
-    small = ["model.base=bundled:gemma-3-270m", data, "stages.0.layout.compile=false"]
+    # Layers are measured at these sizes.
+    sizes = ["batch.rows=4", "layout.tokens_per_forward=512", "layout.row_tokens=256", "layout.compile=false"]
+    small = ["model.base=bundled:gemma-3-270m", data, *(f"stages.0.{size}" for size in sizes)]
     plan = json.loads(gemma4vec("train", RECIPE, *small, "--dry-run", "--json"))
     expect(plan["recipe"] == RECIPE and plan["parameters"]["trainable"] > 0, f"the dry run of {RECIPE} says {plan}")
     # As issued, the recipe wants a base from the hub, which is out of reach here: one line, which names the way out.

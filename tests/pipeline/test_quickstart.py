@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tiny_code import write_code
 from tiny_model import write_tiny
 
@@ -141,6 +142,21 @@ def test_it_goes_on_where_parts_are_gone(finished: dict[str, Any], tmp_path: Pat
     assert len(run.events("step")) == (6 if "checkpoints" in parts else 3)
     for row, expected in zip(printed["models"], finished["models"], strict=True):
         assert row["model"] == expected["model"] and row["ndcg@10"] == pytest.approx(expected["ndcg@10"], abs=1e-3)
+
+
+def test_a_final_suite_is_not_scored_for_an_unfrozen_recipe(
+    finished: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(Path(shutil.copytree(finished["folder"], tmp_path / finished["folder"].name)))
+    shutil.rmtree(run.path / "evals" / "trained")
+    options = run.path / "suite" / "suite.yaml"
+    options.write_text(yaml.safe_dump(yaml.safe_load(options.read_text()) | {"role": "final"}), encoding="utf-8")
+    assert execute(["quickstart", "--resume", str(run.path)]) == 2
+    assert (
+        f"is a final suite, for frozen recipes only; first: gemma4vec runs freeze {run.run_id}"
+        in (capsys.readouterr().err.strip().splitlines()[-1])
+    )
+    assert not (run.path / "evals" / "trained").exists()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def bench_command(
     seconds: Annotated[float, typer.Option("--seconds", help="How long to measure, after a warm-up.", min=0)] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
 ) -> None:
-    """Train a recipe for half a minute and say where the time goes. Nothing is kept; see docs/speed.md."""
+    """Train a recipe for half a minute and say where the time goes. Nothing is kept; see docs/guides/speed.md."""
     from gemma4vec.cli.output import emit
     from gemma4vec.recipe.load import load_recipe
 
@@ -54,7 +54,7 @@ def as_text(found: dict[str, Any]) -> str:
             f"{roof['floor_seconds']:.2f} s at that rate",
         ),
         _line("time", ", ".join(f"{part} {share:.0%}" for part, share in found["time"].items())),
-        _line("", f"the optimiser's update is {found['update_share']:.0%} of it"),
+        _line("", f"the optimizer's update is {found['update_share']:.0%} of it"),
     ]
     if not found["advice"]:
         return "\n".join([*lines, _line("faster", "no switch of the recipe promises more")])

@@ -1,6 +1,5 @@
 """`gemma4vec compare A B`: is the difference between two evaluations more than noise?"""
 
-from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +10,7 @@ from gemma4vec.data.suites.kinds import items_of
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
-    from gemma4vec.evaluation.comparison.compare import Comparison, QueryDifference
-    from gemma4vec.ledger.comparison_count import Family
+    from gemma4vec.evaluation.comparison.paired import Comparison, QueryDifference
 
 SHOWN = 5  # largest differences printed on either side; --json has more
 
@@ -59,15 +57,16 @@ def compare_command(
         if value is not None and not value > 0:
             raise InputError(f"{option} {value}: give a number above zero, such as 0.01")
     from gemma4vec.cli.output import emit
-    from gemma4vec.evaluation.comparison.compare_seeds import compare_sides, side_of
+    from gemma4vec.evaluation.comparison.compare import compare
     from gemma4vec.evaluation.comparison.find_results import locate_all
     from gemma4vec.files import home
 
     specs_a, specs_b = _specs(a), _specs(b)
     folders = locate_all([*specs_a, *specs_b], home(), suite)
     folders_a, folders_b = folders[: len(specs_a)], folders[len(specs_a) :]
-    (found,), family = compare_sides(
-        [(side_of(folders_a), side_of(folders_b))],
+    found = compare(
+        folders_a,
+        folders_b,
         metric,
         seed=seed,
         margin=margin,
@@ -75,8 +74,7 @@ def compare_command(
         allow_different_settings=allow_different_settings,
     )
     places = {"folder_a": _joined(folders_a), "folder_b": _joined(folders_b)}
-    plain = {**found.as_dict(), "family": asdict(family), **places}
-    emit(as_json, plain, lambda _: _render(found, family, **places))
+    emit(as_json, {**found.as_dict(), **places}, lambda _: _render(found, **places))
 
 
 def _specs(text: str) -> list[str]:
@@ -98,7 +96,7 @@ def _joined(folders: list[Path]) -> str:
     return ", ".join(str(folder) for folder in folders)
 
 
-def _render(found: "Comparison", family: "Family", folder_a: str, folder_b: str) -> Any:
+def _render(found: "Comparison", folder_a: str, folder_b: str) -> Any:
     """The comparison for a person: table, verdict, and where it comes from."""
     from rich.console import Group
     from rich.text import Text
@@ -116,7 +114,7 @@ def _render(found: "Comparison", family: "Family", folder_a: str, folder_b: str)
         ["A - B", f"{interval.mean:+.4f}"],
         ["95% interval of A - B", f"{interval.low:+.4f} to {interval.high:+.4f}" if has_width else "none"],
         [f"p ({'rank swaps' if found.kind in PAIRED else 'paired sign-flip'}), on its own", format_p(test.p)],
-        ["comparisons it is one of", family.sentence()],
+        ["comparisons it is one of", found.family.sentence() if found.family else "unknown"],
         [f"{items}: {higher}", f"{found.wins}, {found.losses}, {found.ties}"],
         ["smallest detectable difference", f"{detectable:.4f}" if has_width and isfinite(detectable) else "unknown"],
     ]

@@ -53,6 +53,17 @@ def check_final(
         )
 
 
+def is_final(fingerprint: str, role: str | None) -> bool:
+    """Whether a suite is final: by its role, or as the ledger knows it from an earlier look or a lock."""
+    if role == "final":
+        return True
+    try:
+        with open_ledger(outputs_home(), tolerant=True) as ledger:
+            return _known_final(ledger, fingerprint)
+    except (Gemma4VecError, OSError):
+        return False  # as far as anybody knows
+
+
 def _known_final(ledger: Ledger, fingerprint: str) -> bool:
     """Whether these contents were ever looked at as final, or locked."""
     for view, where in (("looks", "role = 'final'"), ("locks", "1")):

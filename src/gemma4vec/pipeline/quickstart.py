@@ -23,6 +23,7 @@ from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
 from gemma4vec.evaluation.scoring.evaluate import evaluate
+from gemma4vec.evaluation.scoring.guards import check_allowed
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder
@@ -183,6 +184,7 @@ def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite) -> None:
     if (run.evaluation("trained", suite.name) / "metrics.json").exists() and (index / "meta.json").exists():
         return
     embedder = Embedder.load(run.path)
+    check_allowed(embedder, [suite])  # before the texts are embedded
     with ProgressBar(MODELS["trained"], "documents") as bar:
         vectors_MD = embedder.encode_document(suite.corpus, progress=bar)
     folder = run.evaluation("trained", suite.name)

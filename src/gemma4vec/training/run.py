@@ -18,6 +18,7 @@ from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.environment import environment
+from gemma4vec.ledger.final_suites import is_final
 from gemma4vec.ledger.recording import drop_by_rule, record_run
 from gemma4vec.ledger.records import parents_of
 from gemma4vec.ledger.run_folder import RunFolder
@@ -30,7 +31,7 @@ from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.write_model import save_model
 from gemma4vec.recipe.fingerprint import recipe_id
-from gemma4vec.recipe.load import dump_recipe, parse_recipe
+from gemma4vec.recipe.load import dump_recipe, parse_dump
 from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.engine.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.engine.distributed import FollowedRun, World, leave_world
@@ -72,7 +73,7 @@ def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
 
 def recipe_of(run: RunFolder) -> Recipe:
     """The recipe that a run was started with."""
-    return parse_recipe(run.recipe_text, str(run.path / "recipe.yaml"))
+    return parse_dump(run.recipe_text, str(run.path / "recipe.yaml"))
 
 
 def load_data(run: RunFolder, recipe: Recipe, number: int) -> TrainingData:
@@ -198,7 +199,7 @@ class Trainer:
             rule=self._rule(number),
         )
         note_dev_suite(self.run, number, settings.evaluation, loaded.dev_suite)
-        if settings.evaluation.beside and self.world.first and self.beside is None:
+        if settings.evaluation.background and self.world.first and self.beside is None:
             check_beside(self.run, number)  # here rather than in a log
             self.beside = BackgroundEvaluation(self.run)
         try:
@@ -266,12 +267,14 @@ class Trainer:
         return self.run.checkpoints / f"{number}-{self.recipe.stages[number].name}"
 
     def _evaluator(self, settings: Evaluation, loaded: TrainingData) -> Evaluate | None:
-        if settings.beside or (settings.every_steps is None and not settings.at_shares):
+        if settings.background or (settings.every_steps is None and not settings.at_shares):
             return None
         folder = Path(settings.suite) if settings.suite else loaded.dev_suite
         if folder is None:
             raise InputError("evaluation is asked for, but there is no suite; name one as evaluation.suite")
         suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
+        if is_final(suite.fingerprint, suite.role):
+            raise InputError(f"evaluation.suite: {suite.name} is a final suite, not for checkpoints; name a dev suite")
         check_suite_memory(suite, self.embedder("checkpoint"), DEPTH)
         logger.info(forecast(suite.name, suite.fingerprint, len(suite.queries)).sentence())
 

@@ -55,7 +55,8 @@ def run_with_results(tmp_path: Path, name: str, right: int) -> RunFolder:
     text = f"name: {name}\nseed: 0\n"
     run = RunFolder.create(home(), name, text, recipe_id=f"id-{name}", status="finished", hypothesis="it helps")
     record_run(run)
-    evaluate(Model(f"model-{name}", right), suite(tmp_path / "words"), run.evaluation("trained", "words"))
+    model, words = Model(f"model-{name}", right), suite(tmp_path / "words")
+    evaluate(model, words, run.evaluation("trained", "words"), look_again="not frozen: this is about the ledger")
     return run
 
 

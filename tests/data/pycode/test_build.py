@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.data.pycode import walk as pycode_walk
 from gemma4vec.data.pycode.build import build_pycode, load_or_build_pycode, load_pycode, read_functions
 from gemma4vec.data.pycode.extract import Function
@@ -18,6 +19,7 @@ from gemma4vec.data.pycode.walk import environment_files, folder_files
 from gemma4vec.data.rows.rows import read_rows
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import InputError
+from gemma4vec.recipe.sources import Source
 
 VERBS = ("sort", "merge", "count", "split", "paint", "weigh", "fold", "bake", "print", "guess")
 NOUNS = ("apples", "graphs", "letters", "clouds", "rivers", "tables", "windows", "engines")
@@ -121,6 +123,18 @@ def test_named_packages_are_held_out_of_a_folder(tmp_path):
     built = build_pycode(tmp_path / "out", folder=repository(tmp_path / "code"), held_out=["package3", "absent"])
     assert {key.split("/")[0] for key in load_suite(built.test).corpus_ids} == {"package3"}
     assert "held-out packages that are not there: absent" in built.manifest["warnings"]
+
+
+def test_missing_held_out_packages_are_named_with_what_to_install(tmp_path, monkeypatch):
+    code = repository(tmp_path / "code")
+    (code / "package3").rename(code / "rich")
+    monkeypatch.setattr("gemma4vec.data.pycode.build.environment_files", lambda: folder_files(code))
+    lines = []
+    loaded = load_sources([Source(name="code", source="pycode")], lines.append)
+    assert {key.split("/")[0] for key in load_suite(loaded.test_suite).corpus_ids} == {"rich"}
+    missing = "huggingface_hub, jinja2, networkx, pydantic"
+    hint = f"code: held-out packages that are not there: {missing}; install them: pip install 'gemma4vec[quickstart]'"
+    assert lines.count(hint) == 1
 
 
 def test_copies_of_held_out_packages_are_left_out():

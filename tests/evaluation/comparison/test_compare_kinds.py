@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare import compare
 from gemma4vec.evaluation.comparison.compare_seeds import Side, compare_sides
+from gemma4vec.evaluation.comparison.paired import _compare_uncorrected
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.evaluation.results.task_scores import task_scores
 from gemma4vec.statistics.correlation import pair_metric_difference, pair_metric_interval, spearman_difference
@@ -35,7 +35,7 @@ def loss(shift: float) -> Result:
 
 def test_spearman_is_compared_by_its_own_test():
     good, poor = sts(0.5), sts(3.0, seed=1)
-    found = compare(good, poor)
+    found = _compare_uncorrected(good, poor)
     assert (found.metric, found.verdict.word, found.wins > found.losses) == ("spearman", "better", True)
     gold = [one["gold"] for one in good.per_query["a"].values()]
     values = [[one["similarity"] for one in side.per_query["a"].values()] for side in (good, poor)]
@@ -44,20 +44,20 @@ def test_spearman_is_compared_by_its_own_test():
     assert (found.interval.low, found.interval.high) == (alone.low, alone.high)
     assert found.mean_a - found.mean_b == pytest.approx(found.difference)
     assert 0.0 < found.smallest_detectable < found.difference
-    assert compare(poor, good).verdict.word == "worse"
-    assert compare(good, good).verdict.word == "undetermined"
+    assert _compare_uncorrected(poor, good).verdict.word == "worse"
+    assert _compare_uncorrected(good, good).verdict.word == "undetermined"
 
 
 def test_margins_hold_for_figures_too():
     good, same = sts(0.5), sts(0.5, seed=7)
-    found = compare(good, same, margin=0.2, no_worse_than=0.2)
+    found = _compare_uncorrected(good, same, margin=0.2, no_worse_than=0.2)
     assert found.verdict.word == "equivalent" and found.no_worse.shown
-    assert not compare(sts(3.0), good, no_worse_than=0.01).no_worse.shown
+    assert not _compare_uncorrected(sts(3.0), good, no_worse_than=0.01).no_worse.shown
 
 
 def test_several_tasks_are_averaged_and_resampled_within():
     good, poor = sts(0.5, ("a", "b")), sts(3.0, ("a", "b"), seed=1)
-    found = compare(good, poor)
+    found = _compare_uncorrected(good, poor)
     assert found.difference == pytest.approx(good.mean["spearman"] - poor.mean["spearman"])
     assert found.test.n == 240 and found.verdict.word == "better"
 
@@ -71,21 +71,23 @@ def test_average_precision_of_pairs_equals_scikit_learns():
         )
         rounded = {key: {**one, "similarity": round(one["similarity"], 1)} for key, one in items.items()}
         assert task_scores("pair-classification", rounded)["ap"] == pytest.approx(expected, abs=1e-12)
-    assert (compare(good, poor).metric, compare(good, poor).verdict.word) == ("ap", "better")
+    assert (_compare_uncorrected(good, poor).metric, _compare_uncorrected(good, poor).verdict.word) == ("ap", "better")
 
 
 def test_of_a_loss_less_is_better():
     low, high = loss(0.0), loss(0.3)
-    found = compare(low, high, no_worse_than=0.1)
+    found = _compare_uncorrected(low, high, no_worse_than=0.1)
     assert found.difference < 0 and found.verdict.word == "better" and found.no_worse.shown
-    assert compare(high, low).verdict.word == "worse"
+    assert _compare_uncorrected(high, low).verdict.word == "worse"
     sides = Side([high], [None]), Side([low], [None])
     assert compare_sides([sides]).comparisons[0].verdict.word == "worse"
 
 
 def test_results_of_different_kinds_are_not_compared():
     with pytest.raises(InputError, match="not the same queries"):
-        compare(sts(0.5), replace(loss(0.0), settings={**loss(0.0).settings, "suite": {"fingerprint": "y"}}))
+        _compare_uncorrected(
+            sts(0.5), replace(loss(0.0), settings={**loss(0.0).settings, "suite": {"fingerprint": "y"}})
+        )
 
 
 def test_runs_of_one_side_have_no_mean_of_a_figure():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare import Comparison, compare
 from gemma4vec.evaluation.comparison.compare_seeds import Side, averaged
 from gemma4vec.evaluation.comparison.compare_seeds import compare_sides as compare_all_sides
 from gemma4vec.evaluation.comparison.comparison_count import compare_pairs
+from gemma4vec.evaluation.comparison.paired import Comparison, _compare_uncorrected
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.files import home
 from gemma4vec.ledger.comparison_count import Family
@@ -45,7 +45,7 @@ def side(recipe: str, seeds: list[int], mean: float = 0.0) -> Side:
 def test_one_run_each_is_the_plain_comparison() -> None:
     a, b = result("a", 1, 0.1), result("b", 1, 0.0)
     found, family = compare_sides(Side([a], [1]), Side([b], [1]))
-    plain = compare(a, b)
+    plain = _compare_uncorrected(a, b)
     assert (found.interval, found.test, found.seeds, family.size) == (plain.interval, plain.test, None, 1)
 
 
@@ -60,7 +60,7 @@ def test_six_seeds_of_the_same_number_are_pairs_and_speak_of_the_recipe() -> Non
     assert (found.interval.low, found.interval.high) == (expected.low, expected.high)
     assert found.difference == pytest.approx(rows.mean())
     # The smallest detectable difference has the spread between seeds in it.
-    alone = compare(averaged(a.results), averaged(b.results))
+    alone = _compare_uncorrected(averaged(a.results), averaged(b.results))
     assert found.smallest_detectable > 1.3 * alone.smallest_detectable
 
 
@@ -125,7 +125,7 @@ def test_no_worse_than_and_equivalence_of_recipes_know_of_the_spread_between_see
     a, b = side("a", list(range(6))), side("b", list(range(10, 16)))
     found, _ = compare_sides(a, b, no_worse_than=0.02, margin=0.02)
     assert found.seeds is not None and found.seeds.over_seeds and found.no_worse and found.equivalence
-    alone = compare(averaged(a.results), averaged(b.results), no_worse_than=0.02, margin=0.02)
+    alone = _compare_uncorrected(averaged(a.results), averaged(b.results), no_worse_than=0.02, margin=0.02)
     assert alone.no_worse and alone.equivalence
     # Runs of a recipe differ by .02: its means over 6 are not known to .005, as queries alone would have it.
     width = found.no_worse.interval.high - found.no_worse.interval.low

@@ -7,23 +7,59 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
 from typing import Any
 
 import numpy as np
 import pytest
-from matrix_plans import half_trained, matrix, row
-from tiny_matrix import write_matrix
+from matrix_plans import BLIND, BROKEN, half_trained, matrix, row
+from tiny_matrix import write_matrix, write_place
 
+from gemma4vec.data.suites.retrieval import load_suite, write_suite
 from gemma4vec.evaluation.comparison.compare import compare
 from gemma4vec.evaluation.results.result import Result, load_result
+from gemma4vec.files import home
+from gemma4vec.ledger.recording import freeze
 from gemma4vec.ledger.run_folder import RunFolder, list_runs
 from gemma4vec.statistics.bootstrap import mean_interval
 from gemma4vec.statistics.paired import sign_flip_test
 from gemma4vec.statistics.student import t_interval
 
 SOURCE = Path(__file__).resolve().parents[3] / "src"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_place(tmp_path_factory.mktemp("matrix"))
+
+
+@pytest.fixture(scope="module")
+def out(place: Path) -> Path:
+    return place / "out"
+
+
+@pytest.fixture(scope="module")
+def file(place: Path) -> Path:
+    return write_matrix(
+        place,
+        recipes=["mean", BROKEN, "last.yaml", BLIND],
+        top={"count": 1, "seeds": [0, 1]},
+        smallest_effect=0.24,
+        stop={"after_share": 0.5},
+    )
+
+
+@pytest.fixture(scope="module")
+def results(place: Path, file: Path, out: Path) -> dict[str, Any]:
+    """What the whole matrix printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMMA4VEC_CACHE", str(place / "cache"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        code, printed, _ = matrix(file, out, place)
+    assert code == 1  # one recipe is broken
+    return printed
 
 
 def cells(out: Path) -> dict[str, dict[str, Any]]:
@@ -180,6 +216,43 @@ def test_more_recipes_are_more_cells(results: dict[str, Any], file: Path, out: P
     assert code == 0
     assert {cell["cell"] for cell in plan["cells"] if cell["status"] == "waiting" and cell["variant"] == "more"}
     assert {cell["status"] for cell in plan["cells"] if cell["variant"] == "mean"} == {"trained", "done"}
+
+
+def test_a_suite_that_calls_itself_final_waits_for_the_freeze(place: Path, tmp_path: Path) -> None:
+    """The matrix scores what it holds out itself and stores the reason; a person's final suite is guarded here too."""
+    final = tmp_path / "suites" / "sealed"
+    write_suite(final, replace(load_suite(place / "suites" / "test-b"), name="sealed", role="final"))
+    changes: dict[str, Any] = {"recipes": ["mean"], "learning_rates": [0.01], "references": ["bm25"]}
+    changes["final"] = [{"suite": str(place / "suites" / "test-a"), "max_queries": 9}, {"suite": str(final)}]
+    file, out = write_matrix(place, "sealed", **changes), tmp_path / "out"
+    code, printed, _ = matrix(file, out, place)
+    (failed,) = printed["failed"]
+    (run,) = [RunFolder(path) for path in (out / "runs").iterdir()]
+    assert code == 1
+    assert failed["reason"].endswith('(or say why you look all the same: --look-again "WORDS")')
+    assert (
+        f"sealed is a final suite, for frozen recipes only; first: gemma4vec runs freeze {run.run_id}"
+        in (failed["reason"])
+    )
+    (own,) = (run.path / "evals" / "trained").glob("test-a*")
+    assert load_result(own).settings["look_again"].startswith("held out by the matrix sealed")
+    assert not run.evaluation("trained", "sealed").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMMA4VEC_HOME", str(place / "home"))
+        freeze(home(), run.manifest["recipe_id"], run.run_id, "chosen")
+    code, printed, _ = matrix(file, out, place, "--retry")
+    assert code == 0 and printed["failed"] == []
+    assert "look_again" not in load_result(run.evaluation("trained", "sealed")).settings
+
+
+def test_a_final_suite_is_no_dev_suite(results: dict[str, Any], place: Path, tmp_path: Path) -> None:
+    """Neither one that says so itself, nor what a matrix held out before."""
+    write_suite(tmp_path / "sealed", replace(load_suite(place / "suites" / "test-b"), role="final"))
+    for suite, reason in ((tmp_path / "sealed", "is a final suite"), (place / "suites" / "test-a", "was opened as")):
+        final = [{"suite": str(place / "suites" / "tune")}]
+        file = write_matrix(place, "wrong", dev=[{"suite": str(suite)}], final=final)
+        code, _, said = matrix(file, tmp_path / "out", place)
+        assert code == 2 and reason in said and "must not guide choices" in said.strip().splitlines()[-1]
 
 
 def test_a_killed_matrix_goes_on_where_it_was(place: Path, tmp_path: Path) -> None:

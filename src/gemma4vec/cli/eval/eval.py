@@ -96,7 +96,6 @@ def evaluate_command(
 
         lower_priority()  # before libraries start threads, which inherit it
     from gemma4vec.cli.output import emit
-    from gemma4vec.data.suites.group import SuiteGroup, members_of
     from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, open_any
 
     suites = [open_any(spec, chosen, mirror) for spec in suite or []]
@@ -106,14 +105,11 @@ def evaluate_command(
             raise InputError(f"two suites are named '{name}'; rename one folder or set 'name' in its suite.yaml")
 
     from gemma4vec.cli.eval.eval_table import result_row, result_tables
-    from gemma4vec.data.quality.check_run import ensure_checked
     from gemma4vec.evaluation.scoring.evaluate import evaluate
-    from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
-    from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS, DEPTH
-    from gemma4vec.ledger.final_suites import check_final
+    from gemma4vec.evaluation.scoring.guards import check_allowed, owner_of
+    from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS
 
     run = _owner(model)
-    own = [loaded for loaded in suites if not isinstance(loaded, MtebSuite)]
     if checkpoints:
         if out is not None or max_tokens is not None or dtype != "auto" or metric:
             raise InputError(
@@ -122,18 +118,15 @@ def evaluate_command(
             )
         from gemma4vec.cli.eval.checkpoints import evaluate_checkpoints
 
+        own = [loaded for loaded in suites if not isinstance(loaded, MtebSuite)]
         if len(own) < len(suites):
             raise InputError("--checkpoints goes with suites of ours, not with tasks of mteb; leave mteb:TASK out")
         evaluate_checkpoints(run, own, cached=not no_cache, look_again=look_again, as_json=as_json, follow=follow)
         return
     loaded_model = _load_model(model, dtype, max_tokens, cached=not no_cache)
-    for loaded in suites:
-        for one in (loaded, *(loaded.members if isinstance(loaded, SuiteGroup) else [])):
-            check_final(one.name, one.fingerprint, one.role, run, loaded_model.fingerprint, look_again)
-    for loaded in own:  # all before the first: the last one is reached after hours
-        check_suite_memory(loaded, loaded_model, DEPTH)
-    if run is not None:
-        ensure_checked(run, [one for loaded in own for one in members_of(loaded)])
+    # All before the first: the last one is reached after hours.
+    owner = owner_of(loaded_model, run=run)
+    check_allowed(loaded_model, suites, owner=owner, look_again=look_again)
     rows = []
     for loaded in suites:
         folder = _result_folder(model, loaded_model, loaded.name, out)

@@ -56,20 +56,20 @@ def batches(
     seed: int,
     start: int = 0,
     group_rows: int = 1,
-    distinct: bool = False,
+    no_duplicates: bool = False,
 ) -> Iterator[RowBatch]:
     """Endless batches of `size` rows, from batch number `start` on. The rows left at an epoch's end are left out.
 
     With `group_rows` above 1, rows of one group follow each other in runs of that length, the runs in random order: a
-    batch then holds several rows of each of a few groups, which are harder to tell apart than random ones. `distinct`
-    keeps rows of an equal query or positive apart (see `data.batching.spread_duplicates`).
+    batch then holds several rows of each of a few groups, which are harder to tell apart than random ones.
+    `no_duplicates` keeps rows of an equal query or positive apart (see `data.batching.spread_duplicates`).
 
     Raises:
         InputError: fewer rows than a batch needs, or a row with fewer hard negatives than asked for.
     """
     check_rows(rows, size=size, hard_negatives=hard_negatives)
     per_epoch = len(rows) // size
-    apart = DuplicateSpreader(rows) if distinct else None
+    apart = DuplicateSpreader(rows) if no_duplicates else None
     epoch_shown, order = -1, Epoch(np.empty(0, np.int64), np.empty(0, np.int64))
     step = start
     while True:

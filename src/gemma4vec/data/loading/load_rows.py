@@ -80,6 +80,8 @@ def load_sources(sources: Sequence[Source], mixture: Mixture | None = None) -> T
         if source.source == "pycode":
             folder = Path(source.path).expanduser() if source.path else None
             built = load_or_build_pycode(home() / "data", folder=folder, negatives=source.negatives)
+            for warning in built.manifest["warnings"]:
+                logger.warning(f"{source.name}: {warning}")
             loaded.dev_suite = loaded.dev_suite or built.dev
             loaded.test_suite = loaded.test_suite or built.test
             path = str(built.train)

@@ -283,7 +283,8 @@ def _warnings(
     warnings = []
     missing = sorted(set(HELD_OUT if held_out is None else held_out) - {function.package for function in split.test})
     if missing and (folder is None or held_out is not None):
-        warnings.append(f"held-out packages that are not there: {', '.join(missing)}")
+        remedy = "; install them: pip install 'gemma4vec[quickstart]'" if held_out is None else ""
+        warnings.append(f"held-out packages that are not there: {', '.join(missing)}{remedy}")
     if len(test.queries) < FEW_TEST_QUERIES:
         warnings.append(f"only {len(test.queries)} test queries: differences of several points can be chance")
     if not dev.queries:

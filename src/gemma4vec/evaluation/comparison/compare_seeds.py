@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare import check_limits
 from gemma4vec.evaluation.comparison.comparison_count import (
     Compared,
     Spread,
@@ -24,6 +23,7 @@ from gemma4vec.evaluation.comparison.comparison_count import (
     family_of_results,
     fingerprint,
 )
+from gemma4vec.evaluation.comparison.paired import check_limits
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.results.task_scores import PAIRED
 from gemma4vec.files import sha256_text
@@ -54,15 +54,16 @@ class Side:
         return len(self.results) == 1 and not (self.results[0].settings.get("run") or {}).get("recipe_id")
 
 
-def side_of(folders: Sequence[Path]) -> Side:
-    """The results in these folders with the seeds of their runs.
+def side_of(results: Sequence[Result | Path]) -> Side:
+    """Results, or those in these folders with the seeds of their runs.
 
     Raises:
         InputError: as `result.load_result`.
     """
-    runs = [run_around(folder) for folder in folders]
+    runs = [run_around(one) if isinstance(one, Path) else None for one in results]
     return Side(
-        [load_result(folder) for folder in folders], [run.manifest.get("seed") if run else None for run in runs]
+        [load_result(one) if isinstance(one, Path) else one for one in results],
+        [run.manifest.get("seed") if run else None for run in runs],
     )
 
 
@@ -83,7 +84,7 @@ def compare_sides(
         correction: "holm" for claims, "benjamini-hochberg" for exploration.
 
     Raises:
-        InputError: as `compare.compare`; runs of one side that differ in recipe, queries or settings that matter.
+        InputError: as `compare_pairs`; runs of one side that differ in recipe, queries or settings that matter.
     """
     metric = metric or pairs[0][0].results[0].metric
     for side in {id(side): side for pair in pairs for side in pair}.values():
@@ -137,7 +138,7 @@ def _over_seeds(a: Side, b: Side, metric: str, seed: int, family: int) -> Spread
     rows_a, rows_b = _rows(a, metric), _rows(b, metric)
     tasks = [task for task, _ in a.results[0].values(metric)[0]]
     if rows_a.shape[1] != rows_b.shape[1]:
-        return Spread()  # `compare` says which queries differ
+        return Spread()  # `compare_pairs` says which queries differ
     paired = _paired_seeds(a, b)
     if paired:
         rows = np.stack([rows_a[i] - rows_b[j] for i, j in paired])

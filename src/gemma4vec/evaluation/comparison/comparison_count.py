@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from gemma4vec.evaluation.comparison.compare import Comparison, compare
+from gemma4vec.evaluation.comparison.paired import Comparison, _compare_uncorrected
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.files import home
 from gemma4vec.ledger.comparison_count import Family, family_of_pairs
@@ -62,16 +62,18 @@ def compare_pairs(
 
     Args:
         pairs: (A, B), one or more; the differences are A - B.
-        seed, margin, no_worse_than: as of `compare.compare`.
+        seed: of the random sign flips.
+        margin: differences below it do not matter; only with it can a verdict be "equivalent".
+        no_worse_than: asks too whether A is worse by less than this.
         correction: "holm" for claims, "benjamini-hochberg" for exploration.
         spreads: for each pair of means over runs, what is known of their seeds.
 
     Raises:
-        InputError: as `compare.compare`.
+        InputError: different suites or queries, a metric that one lacks, different truncation limits.
     """
     family = family_of_results(pairs, metric)
     alone = [
-        compare(
+        _compare_uncorrected(
             a,
             b,
             metric,
@@ -96,7 +98,7 @@ def compare_pairs(
             smallest_detectable=one.smallest_detectable,
             lower_is_better=one.lower_is_better,
         )
-        found.append(replace(one, verdict=verdict))
+        found.append(replace(one, verdict=verdict, family=family))
         record(found[-1], a, b)
     return Compared(found, family)
 

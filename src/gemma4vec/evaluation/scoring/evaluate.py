@@ -1,4 +1,4 @@
-"""Evaluate one model on one suite, of whatever kind."""
+"""Evaluate one model on one suite, of whatever kind: the one way to a score, guarded and recorded."""
 
 import time
 from collections.abc import Sequence
@@ -16,17 +16,16 @@ from gemma4vec.evaluation.results.result import Result, check_out, save_result
 from gemma4vec.evaluation.results.task_scores import TaskScores
 from gemma4vec.evaluation.scoring.contamination_mark import mark_of, mean_without_touched
 from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike, EmbedderRanker, Vectors
-from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
+from gemma4vec.evaluation.scoring.guards import check_allowed, owner_of
 from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS, DEPTH
-from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, score_mteb
+from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, _score_mteb
 from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, no_progress
-from gemma4vec.evaluation.scoring.score_pairs import score_sts
-from gemma4vec.evaluation.scoring.score_retrieval import score_retrieval
-from gemma4vec.evaluation.scoring.score_rows import score_rows
+from gemma4vec.evaluation.scoring.score_pairs import _score_sts
+from gemma4vec.evaluation.scoring.score_retrieval import _score_retrieval
+from gemma4vec.evaluation.scoring.score_rows import _score_rows
 from gemma4vec.ledger.environment import versions
 from gemma4vec.ledger.ledger import new_id, now
-from gemma4vec.ledger.recording import check_lock, record_evaluation, record_look
-from gemma4vec.ledger.records import belongs, run_around
+from gemma4vec.ledger.recording import record_evaluation, record_look
 from gemma4vec.ledger.run_folder import RunFolder
 
 
@@ -45,7 +44,9 @@ def evaluate(
 ) -> Result:
     """Score a model on every task of a suite, and write the result to `out`.
 
-    The ledger is told of every look, also where nothing is written (docs/ledger.md).
+    A final suite is opened for frozen recipes only and once a run, and a run's small training data is checked against
+    the suite first (`evaluation.scoring.guards`). The ledger records every look, written or not
+    (docs/concepts/ledger.md).
 
     Args:
         model: an embedder, or anything with `rank` such as `Bm25Model`.
@@ -56,27 +57,25 @@ def evaluate(
         depth: documents per query that count.
         documents_MD: the vectors of the only task's corpus, where the caller has them already.
         progress: called as `progress(stage, done, total)`; in a group the stage begins with the task's name.
-        run: that the model comes from; by default the one that `out` lies in.
-        look_again: why a final suite is opened once more, stored with the scores.
+        run: that the model comes from; by default the one it was opened from, else the one that `out` lies in.
+        look_again: why a final suite is opened all the same, stored with the scores.
 
     Raises:
-        InputError: an unknown metric, `out` holds something else, the suite is locked, or it asks for vectors and the
-            model has none, or it would not fit into memory, or a check's stamp is damaged.
+        InputError: an unknown metric, `out` holds something else, the suite is locked, or final and the model's recipe
+            is not frozen or was looked at already, or it asks for vectors and the model has none, or it would not fit
+            into memory, or a check's stamp is damaged.
         WorkError: vectors that are not finite or not of unit length; a disk that is full.
     """
     if out is not None:
         check_out(out)
-    if documents_MD is None and not isinstance(suite, MtebSuite):
-        check_suite_memory(suite, model, depth)
+    owner = owner_of(model, name=name, run=run, out=out)
+    fits = documents_MD is not None
+    check_allowed(model, [suite], owner=owner, look_again=look_again, depth=depth, fits=fits)
     started = time.perf_counter()
     ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
     described = describe_suite(suite)
-    source = run or (run_around(out) if out is not None else None)
-    owner = belongs(name or ranker.name, source)
-    for one in (suite, *(suite.members if isinstance(suite, SuiteGroup) else [])):
-        check_lock(one.name, one.fingerprint, owner["recipe_id"])
     tasks = None if isinstance(suite, MtebSuite) else members_of(suite)  # mteb's texts are not compared with rows
-    mark = mark_of(source.manifest, tasks) if source is not None and owner["recipe_id"] else None
+    mark = mark_of(owner.run.manifest, tasks) if owner.run is not None and owner.ids["recipe_id"] else None
     scored = _score_all(ranker, model, suite, metrics, depth, progress)
     settings = {
         "model": ranker.describe(),
@@ -89,7 +88,7 @@ def evaluate(
         "versions": versions(),
         "created": now(),
         "look": new_id(),
-        "run": owner,
+        "run": owner.ids,
         "contamination": mark,
         **({"look_again": look_again} if look_again else {}),
     }
@@ -122,7 +121,7 @@ def _score_all(
             raise InputError(
                 f"{suite.name} needs vectors, {model.name} has none; it can be evaluated on suites of ours"
             )
-        return score_mteb(model, suite, metrics=metrics, progress=progress)
+        return _score_mteb(model, suite, metrics=metrics, progress=progress)
     several = isinstance(suite, SuiteGroup)
     scored: dict[str, TaskScores] = {}
     for task in members_of(suite):
@@ -142,15 +141,15 @@ def _score(
     """One task by what it is."""
     if isinstance(task, RetrievalSuite):
         wanted = list(dict.fromkeys([*metrics, *([task.metric] if task.metric else [])]))
-        return score_retrieval(ranker, task, metrics=wanted, depth=depth, progress=progress)
+        return _score_retrieval(ranker, task, metrics=wanted, depth=depth, progress=progress)
     if isinstance(model, Ranker):
         raise InputError(
             f"{task.name} ({task.kind}) needs vectors, {model.name} has none; it can be evaluated on retrieval"
         )
     if isinstance(task, StsSuite):
-        return score_sts(model, task, progress=progress)
+        return _score_sts(model, task, progress=progress)
     assert isinstance(task, RowSuite)
-    return score_rows(model, task, progress=progress)
+    return _score_rows(model, task, progress=progress)
 
 
 def _of_task(progress: Progress, task: str, stage: str, done: int, total: int) -> None:

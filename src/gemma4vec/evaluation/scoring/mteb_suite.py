@@ -161,7 +161,7 @@ def _documents(batch: dict[str, Any]) -> list[Document]:
     return [Document(body, title or None) for body, title in zip(bodies, titles or [None] * len(bodies), strict=True)]
 
 
-def score_mteb(
+def _score_mteb(
     model: EmbedderLike, suite: MtebSuite, *, metrics: Sequence[str], progress: Progress
 ) -> dict[str, TaskScores]:
     """Scores of every item, by subset.

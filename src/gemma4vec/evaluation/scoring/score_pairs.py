@@ -16,7 +16,7 @@ from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike, check_unit
 from gemma4vec.evaluation.scoring.ranking import Progress
 
 
-def score_sts(model: EmbedderLike, suite: StsSuite, *, progress: Progress) -> TaskScores:
+def _score_sts(model: EmbedderLike, suite: StsSuite, *, progress: Progress) -> TaskScores:
     """Cosine of every pair as fp32, computed in double precision so that pairs of equal sentences tie at 1.
 
     Raises:

@@ -13,7 +13,7 @@ from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, Ranking, coun
 TOP = 10  # ranks kept with their scores, for reports
 
 
-def score_retrieval(
+def _score_retrieval(
     ranker: Ranker, suite: RetrievalSuite, *, metrics: Sequence[str], depth: int, progress: Progress
 ) -> TaskScores:
     """Every metric of every query.

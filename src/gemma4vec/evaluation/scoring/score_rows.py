@@ -29,7 +29,7 @@ class _Vectors(NamedTuple):
     documents: dict[Document, Doubles]
 
 
-def score_rows(model: EmbedderLike, suite: RowSuite, *, progress: Progress) -> TaskScores:
+def _score_rows(model: EmbedderLike, suite: RowSuite, *, progress: Progress) -> TaskScores:
     """Accuracy@1 and reciprocal rank of each row, or the loss of each row.
 
     Raises:

@@ -61,6 +61,11 @@ class CachedEmbedder:
         return self.model.fingerprint
 
     @property
+    def folder(self) -> Path | None:
+        """The folder that the model was opened from, if any."""
+        return self.model.folder
+
+    @property
     def dimension(self) -> int:
         """D, the length of a vector."""
         return self.model.dimension

@@ -28,6 +28,7 @@ from gemma4vec.model.backbone.compilation import (
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.inference.prefetch import one_ahead
 from gemma4vec.model.packing.packed_batch import PackedBatch, packed
+from gemma4vec.recipe.renamed import first_names
 from gemma4vec.text.prompts import Document, Prompted, Prompts
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Embedder:
     Attributes:
         tokens_per_forward: cells of one micro-batch, which changes speed and memory alone.
         compiles_from: characters of a job from which on layers are compiled for it, once.
+        folder: that the model was opened from; None for a base and for one that is being trained.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Embedder:
         fingerprint: str,
         max_tokens: int,
         settings: dict[str, Any] | None = None,
+        folder: Path | None = None,
     ):
         self.encoder = built.encoder
         self._read = built.read
@@ -68,6 +71,7 @@ class Embedder:
         self.name = name
         self.fingerprint = fingerprint
         self.max_tokens = max_tokens
+        self.folder = folder
         self._settings = settings or {}
         self._compiled: bool | None = None
         device = self.encoder.backbone.device.type
@@ -121,7 +125,9 @@ class Embedder:
             "layout": "packed",
             "readout": self.encoder.readout.name,
             "pool_prompt": self.encoder.readout.pool_prompt,
-            "readout_settings": self.encoder.readout.settings.model_dump(mode="json", exclude={"name"}),
+            "readout_settings": first_names(
+                self.encoder.readout.settings.model_dump(mode="json", exclude={"name"}), "model.readout"
+            ),
             "dimension": self.dimension,
             "max_tokens": self.max_tokens,
             "prompts": self.prompts.as_dict(),
@@ -219,6 +225,7 @@ class SentenceTransformerEmbedder:
             self.model.max_seq_length = limit
         self.name = name
         self.fingerprint = fingerprint
+        self.folder = Path(path)
         self.dtype = dtype
 
     @property

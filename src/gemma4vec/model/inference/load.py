@@ -65,6 +65,7 @@ def _open_whole(path: Path, device: str, dtype: torch.dtype, max_tokens: int | N
         fingerprint=sha256_text(settings["fingerprint"], str(limit), str(dtype))[:16],
         max_tokens=limit,
         settings={"base": model.base},
+        folder=path,
     )
 
 

@@ -5,8 +5,8 @@ Every step leaves its result in the run folder and is skipped where it is there 
 
 import logging
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class CellJob:
         control: the control's run folder, for the stop rule.
         at_end: the rule looks at the end of training, not during it.
         save: write the merged model, and evaluate it on the final suites.
+        look_again: why an unfrozen recipe may be scored on a final suite, by the suite's folder.
     """
 
     run: str
@@ -62,6 +63,7 @@ class CellJob:
     control: str | None = None
     at_end: bool = False
     save: bool = False
+    look_again: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_cell(job: CellJob) -> None:
@@ -84,14 +86,14 @@ def _steps(job: CellJob, run: RunFolder) -> None:
         trainer = _train(job, run, recipe)
     if _missing(run, job.dev) or (_missing(run, job.final) and not job.save):
         trainer = trainer or _reopened(run, recipe)
-        _evaluate_all(run, trainer.embedder(TRAINED), job.dev if job.save else [*job.dev, *job.final])
+        _evaluate_all(job, run, trainer.embedder(TRAINED), job.dev if job.save else [*job.dev, *job.final])
     if job.at_end:
         _end_where_too_far_below(job, run)
     if job.save and job.final and _missing(run, job.final):
         if not (run.model / "gemma4vec.json").exists():
             (trainer or Trainer(run, resolve_base(recipe.model.base))).save()
         del trainer
-        _evaluate_all(run, Embedder.load(run.path), job.final)
+        _evaluate_all(job, run, Embedder.load(run.path), job.final)
 
 
 def _train(job: CellJob, run: RunFolder, recipe: Recipe) -> Trainer:
@@ -125,7 +127,7 @@ def _rule(job: CellJob, run: RunFolder, trainer: Trainer, shares: Sequence[float
         return None
 
     def look() -> tuple[float, dict[str, Any]]:
-        results = _evaluate_all(run, trainer.embedder(SHARE), job.dev, name=SHARE)
+        results = _evaluate_all(job, run, trainer.embedder(SHARE), job.dev, name=SHARE)
         score = sum(result.mean[job.metric] for result in results) / len(results)
         fields: dict[str, Any] = {"suite": results[0].suite, job.metric: score}
         reason = _too_far_below(job, results, SHARE)
@@ -193,13 +195,16 @@ def _missing(run: RunFolder, suites: Sequence[str]) -> bool:
     return any(not (run.evaluation(TRAINED, load_suite(Path(path)).name) / "metrics.json").exists() for path in suites)
 
 
-def _evaluate_all(run: RunFolder, model: EmbedderLike, suites: Sequence[str], name: str = TRAINED) -> list[Result]:
+def _evaluate_all(
+    job: CellJob, run: RunFolder, model: EmbedderLike, suites: Sequence[str], name: str = TRAINED
+) -> list[Result]:
     results = []
     for path in suites:
         suite = load_suite(Path(path))
         folder = run.evaluation(name, suite.name)
         if not (folder / "metrics.json").exists() or name == SHARE:
-            result = evaluate(model, suite, folder, name=name)
+            words = job.look_again.get(path, "")
+            result = evaluate(model, suite, folder, name=name, run=run, look_again=words)
             logger.info(f"{suite.name}: nDCG@10 {result.mean['ndcg@10']:.4f}")
         results.append(load_result(folder))
     return results

@@ -6,8 +6,8 @@ They are no recipes: nothing is chosen by them and nothing is compared with them
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class ReferenceJob:
         max_tokens: of each text.
         out: where results go, a folder a suite.
         suites: folders of suites.
+        look_again: as of a `CellJob`; it counts where the base is itself a run's model.
     """
 
     name: str
@@ -46,12 +47,17 @@ class ReferenceJob:
     max_tokens: int
     out: str
     suites: list[str]
+    look_again: Mapping[str, str] = field(default_factory=dict)
 
 
-def open_references(plan: Plan, folder: MatrixFolder, suites: Sequence[Path]) -> list[ReferenceJob]:
+def open_references(
+    plan: Plan, folder: MatrixFolder, suites: Sequence[Path], look_again: Mapping[str, str]
+) -> list[ReferenceJob]:
     """What is not evaluated on every suite yet."""
     jobs = [
-        ReferenceJob(name, base, max_tokens, str(folder.path / FOLDER / slug(name)), [str(path) for path in suites])
+        ReferenceJob(
+            name, base, max_tokens, str(folder.path / FOLDER / slug(name)), [str(path) for path in suites], look_again
+        )
         for name, base, max_tokens in _references(plan)
     ]
     return [job for job in jobs if any(not _done(job, path) for path in job.suites)]
@@ -69,7 +75,8 @@ def run_reference(job: ReferenceJob) -> None:
     for path in job.suites:
         if not _done(job, path):
             suite = load_suite(Path(path))
-            result = evaluate(model, suite, Path(job.out) / suite.name, name=job.name)
+            words = job.look_again.get(path, "")
+            result = evaluate(model, suite, Path(job.out) / suite.name, name=job.name, look_again=words)
             logger.info(f"{suite.name}: nDCG@10 {result.mean['ndcg@10']:.4f}")
 
 

@@ -25,7 +25,7 @@ from gemma4vec.pipeline.matrix.cell import STOPPED, CellJob
 from gemma4vec.pipeline.matrix.plan import Job, Plan, best_of_grid, next_job, open_jobs, variant_texts
 from gemma4vec.pipeline.matrix.references import open_references, seconds_of
 from gemma4vec.pipeline.matrix.state import Cell, MatrixFolder, Record
-from gemma4vec.pipeline.matrix.suites import freeze_suites
+from gemma4vec.pipeline.matrix.suites import freeze_suites, held_out_words
 from gemma4vec.pipeline.matrix.table import summarise
 from gemma4vec.pipeline.matrix.worker import INTERRUPTED_CODE, STOPPED_CODE, Worker, explain_code
 from gemma4vec.pipeline.matrix.write import write_results
@@ -69,6 +69,7 @@ class _Going:
     dev: list[Path]
     final: list[Path]
     worker: Worker
+    look_again: dict[str, str]  # final suite's folder -> why an unfrozen recipe may be scored on it
     left_out: dict[str, str] = field(default_factory=dict)  # cell key -> why it is not run now
 
 
@@ -95,7 +96,8 @@ def run_matrix(plan: Plan, out: Path, watch: Watch, *, retry: bool = False, tabl
             for key in [key for key, record in records.items() if record.status == "failed"]:
                 _try_again(folder, records, key)
         dev, final = freeze_suites(plan, folder)
-        going = _Going(plan, folder, records, watch, dev, final, Worker(folder.path / "logs" / "worker.log"))
+        worker = Worker(folder.path / "logs" / "worker.log")
+        going = _Going(plan, folder, records, watch, dev, final, worker, held_out_words(plan, final))
         try:
             if not table_only:
                 _run_references(going)
@@ -198,7 +200,7 @@ def _wait(worker: Worker, look: Callable[[], None]) -> int:
 
 def _run_references(going: _Going) -> None:
     """The rows that recipes are read against, as far as they are not there yet; a failure is a remark."""
-    for job in open_references(going.plan, going.folder, [*going.dev, *going.final]):
+    for job in open_references(going.plan, going.folder, [*going.dev, *going.final], going.look_again):
         logger.info(f"reference {job.name}")
         log = going.folder.log(f"reference-{Path(job.out).name}")
         going.worker.start(job, log)
@@ -229,6 +231,7 @@ def _cell_job(going: _Going, job: Job, run: RunFolder) -> CellJob:
         control=control,
         at_end=job.cell.search,
         save=matrix.save_models,
+        look_again=going.look_again,
     )
 
 

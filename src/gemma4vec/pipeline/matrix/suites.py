@@ -1,14 +1,15 @@
 """The suites of a matrix, sampled once and frozen in its folder: every cell is measured on the same texts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from gemma4vec.data.loading.load_rows import TrainingData, load_sources
-from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite, write_suite
+from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite, read_options, write_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
 from gemma4vec.files import write_json
+from gemma4vec.ledger.final_suites import is_final
 from gemma4vec.pipeline.matrix.plan import Plan
 from gemma4vec.pipeline.matrix.state import MatrixFolder
 from gemma4vec.recipe.matrix import SuiteSample
@@ -20,7 +21,7 @@ def check_suites(plan: Plan) -> None:
     """Refuse a suite folder that is missing, before anything is built or loaded.
 
     Raises:
-        InputError: no such folder.
+        InputError: no such folder, or a final suite that choices would see.
     """
     for where, samples in (("dev", plan.matrix.dev), ("final", plan.matrix.final)):
         for sample in samples:
@@ -29,6 +30,30 @@ def check_suites(plan: Plan) -> None:
                     raise InputError(f"{where}: {sample.suite!r} is unknown; use source:dev, source:test or a folder")
             elif not Path(sample.suite).expanduser().is_dir():
                 raise InputError(f"{where}: no suite folder {sample.suite}")
+            elif where == "dev" and _is_declared_final(sample):
+                raise InputError(
+                    f"dev: {sample.suite} is a final suite, which must not guide choices; name a dev suite"
+                )
+
+
+def held_out_words(plan: Plan, final: Sequence[Path]) -> dict[str, str]:
+    """Why unfrozen recipes may be scored on the matrix's own final suites, by the suite's folder in the matrix.
+
+    The matrix holds these suites out: its choices see the dev suites alone, and each cell is scored once. A suite whose
+    own suite.yaml says that it is final has no words here: it waits for the recipe to be frozen, as everywhere.
+    """
+    words = f"held out by the matrix {plan.matrix.name}, whose choices see its dev suites alone"
+    return {
+        str(path): words
+        for sample, path in zip(plan.matrix.final, final, strict=True)
+        if not _is_declared_final(sample)
+    }
+
+
+def _is_declared_final(sample: SuiteSample) -> bool:
+    if sample.suite.startswith(SOURCE):
+        return False
+    return bool(read_options(Path(sample.suite).expanduser() / "suite.yaml").get("role") == "final")
 
 
 def freeze_suites(plan: Plan, folder: MatrixFolder) -> tuple[list[Path], list[Path]]:
@@ -52,6 +77,9 @@ def freeze_suites(plan: Plan, folder: MatrixFolder) -> tuple[list[Path], list[Pa
         _freeze(sample, folder.suites / f"final-{n}", "final", source) for n, sample in enumerate(plan.matrix.final)
     ]
     suites = {path: load_suite(path) for path in [*dev, *final]}
+    burnt = next((suites[path].name for path in dev if is_final(suites[path].fingerprint, suites[path].role)), None)
+    if burnt is not None:
+        raise InputError(f"dev: {burnt} was opened as a final suite, which must not guide choices; name another")
     names = [suite.name for suite in suites.values()]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:

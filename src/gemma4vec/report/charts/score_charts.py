@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from gemma4vec.evaluation.comparison.compare import Comparison
+from gemma4vec.evaluation.comparison.paired import Comparison
 from gemma4vec.report.charts.svg import Panel, Scale, interval, line, marker, padded, path, picture, text, tick_label
 from gemma4vec.report.content.training_log import Evaluation, TrainingLog
 

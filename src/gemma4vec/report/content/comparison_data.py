@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare import Comparison, check_comparable, check_limits, compare
 from gemma4vec.evaluation.comparison.compare_seeds import Side, averaged, check_same_questions, compare_sides
 from gemma4vec.evaluation.comparison.comparison_count import contents
+from gemma4vec.evaluation.comparison.paired import Comparison, check_comparable, check_limits, largest_differences
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.results.task_scores import PAIRED
 from gemma4vec.files import home
@@ -272,7 +272,7 @@ def _examples(
     found.names = {"trained": best, "other": other}
     if len(found.results) == 2 and metric == PRIMARY:
         with contextlib.suppress(InputError):  # why they cannot be compared stands among the notes
-            found.comparisons["other"] = compare(found.results["trained"], found.results["other"], metric)
+            found.largest["other"] = largest_differences(found.results["trained"], found.results["other"], metric)
     return found
 
 

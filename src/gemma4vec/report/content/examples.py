@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare import QueryDifference
+from gemma4vec.evaluation.comparison.paired import QueryDifference
 from gemma4vec.report.content.run_data import RunData, SuiteResults, label, shortened, suite_folder
 
 SHOWN, RIGHT_SHOWN = 5, 3
@@ -63,16 +63,16 @@ class Examples:
 
 
 def find_examples(run: RunData, suite: SuiteResults, other: str) -> Examples | None:
-    """The largest wins and losses against `other`; None where the two were not compared."""
-    comparison = suite.comparisons.get(other)
-    if comparison is None:
+    """The largest wins and losses against `other`; None where the two cannot be compared."""
+    found = suite.comparisons.get(other) or suite.largest.get(other)
+    if found is None:
         return None
     texts, note = _load_texts(run, suite)
     make = _ExampleMaker(suite, texts, ("trained", other))
     return Examples(
         _called(suite, other),
-        [make(row) for row in comparison.largest_wins[:SHOWN]],
-        [make(row) for row in comparison.largest_losses[:SHOWN]],
+        [make(row) for row in found.largest_wins[:SHOWN]],
+        [make(row) for row in found.largest_losses[:SHOWN]],
         note,
         texts is not None and texts.code,
     )

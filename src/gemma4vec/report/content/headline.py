@@ -1,6 +1,6 @@
 """One honest sentence about a run: what was found, how sure it is, and on how many queries."""
 
-from gemma4vec.evaluation.comparison.compare import Comparison
+from gemma4vec.evaluation.comparison.paired import Comparison
 from gemma4vec.report.content.run_data import METRICS, PRIMARY, RunData, SuiteResults, primary_of
 
 

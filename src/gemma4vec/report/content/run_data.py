@@ -8,8 +8,8 @@ from typing import Any
 
 from gemma4vec.data.suites.kinds import items_of
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare import Comparison, check_comparable
 from gemma4vec.evaluation.comparison.comparison_count import compare_pairs
+from gemma4vec.evaluation.comparison.paired import Comparison, LargestDifferences, check_comparable
 from gemma4vec.evaluation.results.result import Result, load_result, load_top
 from gemma4vec.evaluation.results.task_scores import PAIRED
 from gemma4vec.ledger.comparison_count import Family
@@ -38,6 +38,8 @@ class SuiteResults:
     tops: dict[str, Top]
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     """The trained model minus each of the others on nDCG@10, by the other's name."""
+    largest: dict[str, LargestDifferences] = field(default_factory=dict)
+    """Queries to look at, where the two are not compared on this page."""
     names: dict[str, str] = field(default_factory=dict)
     """What the models are called on the page, where not by `label`."""
     family: Family | None = None

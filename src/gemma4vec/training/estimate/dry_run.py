@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 # Enough to keep all cores busy; more would only take longer.
 _MEASURED_CELLS = 8192
 # Of the merged model in fp32: the one that is merged, and what writing and opening it again for its format takes
-# (measured: 2.9 for Gemma 3 270M; see docs/dry-run.md).
+# (measured: 2.9 for Gemma 3 270M; see docs/guides/dry-run.md).
 _EXPORT_COPIES = 3
 # GradCache's, as a share of forward and backward: without gradients of weights a backward is as long as a forward.
 _SECOND_FORWARD = {"frozen": 1 / 2, "full": 1 / 3}
@@ -107,7 +107,7 @@ class Estimate:
     def export_bytes(self) -> float:
         """Main memory at the peak of the export, which comes while the trained model is still there (see `Memory`)."""
         last = self.stages[-1].memory
-        here = last.weights + last.optimiser if self.device == "cpu" else 0.0
+        here = last.weights + last.optimizer if self.device == "cpu" else 0.0
         return last.framework + here + _EXPORT_COPIES * model_bytes(self.parameters)
 
     @property
@@ -211,7 +211,7 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData) -> StageEsti
         micro_batch = one_micro_batch(reading, found.tokens_per_forward)
         memory, gpu_memory = _memory(model, stage, micro_batch, measured, framework)
     trainable = sum(model.parameters.trainable.values())
-    update = measured.optimiser_seconds * trainable / max(1, measured.optimiser_parameters)
+    update = measured.optimizer_seconds * trainable / max(1, measured.optimizer_parameters)
     accumulate = stage.batch.accumulate
     passes = 1.0 + (_SECOND_FORWARD[model.recipe.model.train] if found.cached else 0.0)
     computing = passes * total(measured.seconds, model.kinds, reading.cells)
@@ -247,7 +247,7 @@ def _fit(model: _Model, stage: schema.Stage, reading: Reading, memory: Memory) -
         cells=cells,
         largest=float(reading.largest_layout),
         row=min(stage.layout.row_tokens, reading.largest_layout),
-        fixed=float(parameters.trainable_bytes) + memory.optimiser,
+        fixed=float(parameters.trainable_bytes) + memory.optimizer,
     )
     room = device_memory(torch.device(model.device))
     left = DeviceMemory(max(0.0, room.free - memory.weights), room.total)  # the weights are not there yet
@@ -266,7 +266,7 @@ def _measure(model: _Model, number: int, data: TrainingData, reading: Reading, c
     measured = measure_layers(
         built,
         _task(model, smaller, data, number, built),
-        MasterAdamW(built.trainable(), stage.optimiser),
+        MasterAdamW(built.trainable(), stage.optimizer),
         kinds,
         compile=compiled,
         checkpointing=stage.layout.gradient_checkpointing,
@@ -329,7 +329,7 @@ def _memory(
 
 
 def steps_of(stage: schema.Stage, tokens_per_step: float, seconds_per_step: float) -> int:
-    """Optimiser steps of a stage's budget, as `training.engine.step_budget` will count them."""
+    """Optimizer steps of a stage's budget, as `training.engine.step_budget` will count them."""
     budget = stage.budget
     if budget.steps is not None:
         return budget.steps

@@ -19,6 +19,7 @@ from typing import Any
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
+from gemma4vec.ledger.final_suites import is_final
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.monitoring.weight_snapshots import WeightSnapshot, kept_checkpoints
@@ -65,10 +66,10 @@ def check_beside(run: RunFolder, number: int) -> None:
     """
     key = f"stages.{number}.evaluation"
     if str(number) not in (run.manifest.get(SUITES) or {}):
-        raise InputError(f"{key}.beside: there is no dev suite to evaluate on; name one as {key}.suite")
+        raise InputError(f"{key}.background: there is no dev suite to evaluate on; name one as {key}.suite")
     suite = dev_suite_of(run, number)
-    if suite.role == "final":
-        raise InputError(f"{key}.beside: {suite.name} is a final suite, not for checkpoints; name a dev suite")
+    if is_final(suite.fingerprint, suite.role):
+        raise InputError(f"{key}.background: {suite.name} is a final suite, not for checkpoints; name a dev suite")
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from gemma4vec.evaluation.planning.stop_judge import forecast_rule, judge
 from gemma4vec.evaluation.results.result import Result, load_result, load_same, save_result
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.files import write_json
+from gemma4vec.ledger.final_suites import is_final
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe import schema
@@ -174,7 +175,7 @@ def rule_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> Retri
     if folder is None:
         raise InputError(f"{key}: there is no suite to look at; name a dev suite as {key.removesuffix('.stop')}.suite")
     suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
-    if suite.role == "final":
+    if is_final(suite.fingerprint, suite.role):
         raise InputError(
             f"{key}: {suite.name} is a final suite; a training that it ended would have no test left: use a dev suite"
         )

@@ -30,7 +30,7 @@ def make_task(
     """
     if isinstance(stage.task, schema.Contrast):
         task = ContrastTask(stage, loaded.rows, built, max_tokens=max_tokens, seed=seed)
-        if stage.batch.tokenise == "once" and store_tokens and isinstance(loaded.rows, MixedRows):
+        if stage.batch.tokenize == "once" and store_tokens and isinstance(loaded.rows, MixedRows):
             reserved = built.encoder.readout.reserved
             task.rows = tokenised_rows(
                 loaded.rows,
