@@ -184,7 +184,6 @@ class Trainer:
             lambda: load_head(self.built.encoder.backbone, self.base.path),
             max_tokens=self.recipe.model.max_tokens,
             seed=data_seed(self.recipe, number),
-            store_tokens=True,
         )
         stage = Stage(
             number,

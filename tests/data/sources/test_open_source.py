@@ -14,12 +14,12 @@ from tiny_sources import ROWS, TRIPLETS, write_beir, write_csv, write_jsonl, wri
 from gemma4vec.data.batching.mixture import group_numbers, negative_counts
 from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.errors import InputError
-from gemma4vec.recipe.sources import Source
+from gemma4vec.recipe.sources import source_of
 from gemma4vec.text.pretokenized import PretokenizedText
 
 
 def read(path: Path, kind: str, **settings: Any) -> Any:
-    return load_sources([Source.model_validate({"name": "s", "source": kind, "path": str(path), **settings})])
+    return load_sources([source_of(name="s", source=kind, path=str(path), **settings)])
 
 
 def saved_dataset(path: Path) -> Path:

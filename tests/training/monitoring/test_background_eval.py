@@ -118,8 +118,8 @@ def test_following_gives_each_checkpoint_once_as_it_appears(log_lines: list[str]
 
 def test_a_finished_run_is_followed_to_its_last_checkpoint(place: Path, tmp_path: Path) -> None:
     run = started(place, tmp_path, "stages.0.evaluation.snapshot_at_shares=[0.34]")
-    train_run(run, lambda line: None)
-    assert [one.step for one in follow(run, recipe_of(run), print)] == [2, 6]
+    train_run(run)
+    assert [one.step for one in follow(run, recipe_of(run))] == [2, 6]
 
 
 def test_it_goes_on_where_it_was_killed(
@@ -127,7 +127,7 @@ def test_it_goes_on_where_it_was_killed(
 ) -> None:
     monkeypatch.setattr("gemma4vec.machine.priority.lower_priority", lambda: None)  # the tests stay as they are
     run = started(place, tmp_path, "stages.0.evaluation.snapshot_every_steps=2")
-    train_run(run, lambda line: None)
+    train_run(run)
     command = ["eval", str(run.path), "--checkpoints", "--follow", "--json"]
     assert execute(command) == 0
     first = json.loads(capsys.readouterr().out)
@@ -253,7 +253,7 @@ def test_a_run_without_a_dev_suite_is_refused_before_it_trains(
     changes = ["stages.0.evaluation={snapshot_every_steps: 2, background: true}"]
     run = start_run(load_recipe(place / "recipe.yaml", changes), tmp_path)
     with pytest.raises(InputError, match=r"stages\.0\.evaluation\.background: there is no dev suite"):
-        train_run(run, lambda line: None)
+        train_run(run)
     assert not children and not run.events("step")
 
 
@@ -264,7 +264,7 @@ def test_a_final_suite_is_refused_before_it_trains(place: Path, tmp_path: Path, 
     options.write_text(before.replace("role: dev", "role: final"))
     try:
         with pytest.raises(InputError, match=r"evaluation\.background: words-20x24 is a final suite"):
-            train_run(run, lambda line: None)
+            train_run(run)
         inside = started(place, tmp_path, "stages.0.evaluation.every_steps=2")
         with pytest.raises(InputError, match=r"stages\.0\.evaluation\.suite: words is a final suite"):
             train_run(inside)

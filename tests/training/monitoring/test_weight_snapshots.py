@@ -75,7 +75,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = start_run(
         load_recipe(folder / "recipe.yaml", ["stages.0.evaluation.snapshot_at_shares=[0.34,0.67,1.0]"]), folder
     )
-    train_run(run, lambda line: None)
+    train_run(run)
     return run.path
 
 
