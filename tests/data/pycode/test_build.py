@@ -125,16 +125,15 @@ def test_named_packages_are_held_out_of_a_folder(tmp_path):
     assert "held-out packages that are not there: absent" in built.manifest["warnings"]
 
 
-def test_missing_held_out_packages_are_named_with_what_to_install(tmp_path, monkeypatch):
+def test_missing_held_out_packages_are_named_with_what_to_install(log_lines, tmp_path, monkeypatch):
     code = repository(tmp_path / "code")
     (code / "package3").rename(code / "rich")
     monkeypatch.setattr("gemma4vec.data.pycode.build.environment_files", lambda: folder_files(code))
-    lines = []
     loaded = load_sources([source_of(name="code", source="pycode")])
     assert {key.split("/")[0] for key in load_suite(loaded.test_suite).corpus_ids} == {"rich"}
     missing = "huggingface_hub, jinja2, networkx, pydantic"
     hint = f"code: held-out packages that are not there: {missing}; install them: pip install 'gemma4vec[quickstart]'"
-    assert lines.count(hint) == 1
+    assert log_lines.count(hint) == 1
 
 
 def test_copies_of_held_out_packages_are_left_out():

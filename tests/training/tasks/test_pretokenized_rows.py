@@ -58,7 +58,7 @@ def test_batches_and_loss_are_those_of_the_texts(base: Path, tmp_path: Path, rea
     write_rows(tmp_path / "rows.jsonl", ROWS)
     built = model(base, readout=readout)
     once = task(built, tmp_path / "rows.jsonl", [])
-    each = task(built, tmp_path / "rows.jsonl", [], tokenize="each_time")
+    each = task(built, tmp_path / "rows.jsonl", tokenize="each_time")
     assert isinstance(once.rows[0].query, PretokenizedText) and not isinstance(each.rows[0].query, PretokenizedText)
     for one, two in islice(zip(once.batches(), each.batches(), strict=True), 5):
         for first, second in zip(one.layouts, two.layouts, strict=True):
@@ -78,7 +78,7 @@ def test_distinct_batches_are_those_of_the_texts_whatever_their_letters(base: Pa
     built = model(base)
 
     def queries(tokenise: str) -> list[list[int]]:
-        made = task(built, tmp_path / "rows.jsonl", [], tokenize=tokenise, batch={"rows": 4, "no_duplicates": True})
+        made = task(built, tmp_path / "rows.jsonl", tokenize=tokenise, batch={"rows": 4, "no_duplicates": True})
         return [batch.hashes.queries_N.tolist() for batch in islice(made.batches(), 6)]
 
     assert queries("once") == queries("each_time")
@@ -103,19 +103,19 @@ def test_kept_until_rows_prompts_limits_or_tokenizer_change(log_lines: list[str]
     assert made() == 3
     task(built, file, batch={"query_tokens": 8})
     assert made() == 4
-    built.tokeniser.tokenizer.add_tokens(["sortierte"])
+    built.tokenizer.hf_tokenizer.add_tokens(["sortierte"])
     task(built, file)
     assert made() == 5
 
 
 def test_tokens_are_read_as_they_are_and_cut_before_a_closing_eos(base: Path) -> None:
     built = model(base, readout="last_token")
-    (plain,) = built.tokeniser.encode([Prompted("query: ", "sort the tree by size and by name")], 100)
+    (plain,) = built.tokenizer.encode([Prompted("query: ", "sort the tree by size and by name")], 100)
     given = PretokenizedText(plain.ids, plain.prompt)
-    (same,) = built.tokeniser.encode([Prompted("ignored: ", given)], 100)
+    (same,) = built.tokenizer.encode([Prompted("ignored: ", given)], 100)
     assert same == plain
-    (cut,) = built.tokeniser.encode([Prompted("", given)], 6)
-    (expected,) = built.tokeniser.encode([Prompted("query: ", "sort the tree by size and by name")], 6)
+    (cut,) = built.tokenizer.encode([Prompted("", given)], 6)
+    (expected,) = built.tokenizer.encode([Prompted("query: ", "sort the tree by size and by name")], 6)
     assert list(cut.ids) == list(expected.ids) and cut.prompt == expected.prompt
 
 
