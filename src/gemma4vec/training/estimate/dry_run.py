@@ -5,7 +5,8 @@ activations come from a shallow model of the same layers with random weights, tr
 """
 
 import gc
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,20 @@ from gemma4vec.data.loading.load_rows import TrainingData, load_sources
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
 from gemma4vec.machine.memory import DeviceMemory, device_memory
+from gemma4vec.model.backbone.architectures import text_config
 from gemma4vec.model.backbone.compilation import CompileChoice, choose_compile, use_compile_cache
-from gemma4vec.model.backbone.families import text_config
 from gemma4vec.model.backbone.kernel_options import fast_paths
 from gemma4vec.model.backbone.lm_head import LanguageModelHead
 from gemma4vec.model.backbone.meta_model import (
     Kind,
     empty_backbone,
     fold_token_ids,
-    give_as_many_states,
     layer_kinds,
-    one_of_each,
+    repeat_states,
+    representative_layers,
     shallow_config,
 )
-from gemma4vec.model.encoder.build import EmbeddingModel, assemble, tokeniser_of
+from gemma4vec.model.encoder.build import EmbeddingModel, assemble, load_recipe_tokenizer
 from gemma4vec.model.encoder.check_config import check_recipe, read_config
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
@@ -50,7 +51,8 @@ from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit
 from gemma4vec.training.tasks.make_task import data_seed, make_task
 from gemma4vec.training.terms import TERMS
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 # Cells of a measured step: enough to keep all cores busy.
 _MEASURED_CELLS = 8192
 # Memory of the export as a multiple of the merged fp32 model: merging, writing and opening it again (measured: 2.9 for
@@ -129,21 +131,21 @@ class _Model:
     kinds: list[Kind]
 
 
-def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
+def estimate(recipe: schema.Recipe) -> Estimate:
     """Estimate a run of `recipe` on this machine.
 
     Raises:
         InputError: whatever a real run would refuse before it loads weights.
     """
     device = choose_device().name
-    with base_files(recipe.model.base, say) as base:
+    with base_files(recipe.model.base) as base:
         config = text_config(base.path)
         choice = choose_dtype(device, recipe.model.dtype)
         model = _describe(recipe, config, base.path, choice.dtype, device)
-        loaded = [load_sources(stage.data, say, stage.mixture) for stage in recipe.stages]
-        refuse_early(recipe, base.path, loaded, say)  # while the base's small files exist
+        loaded = [load_sources(stage.data, stage.mixture) for stage in recipe.stages]
+        refuse_early(recipe, base.path, loaded)  # while the base's small files exist
     rules = check_rules(recipe, [data.dev_suite for data in loaded])
-    stages = [_estimate_stage(model, number, data, say) for number, data in enumerate(loaded)]
+    stages = [_estimate_stage(model, number, data) for number, data in enumerate(loaded)]
     return Estimate(
         recipe=recipe,
         base=base,
@@ -161,18 +163,18 @@ def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
 def _describe(recipe: schema.Recipe, config: Any, path: Path, dtype: torch.dtype, device: str) -> _Model:
     settings = recipe.model
     check_recipe(settings, read_config(path))
-    tokeniser = tokeniser_of(settings, path)
+    tokenizer = load_recipe_tokenizer(settings, path)
     empty = empty_backbone(
         config, causal=settings.attention == "causal", dtype=dtype, allow_untested=settings.allow_untested
     )
-    whole = assemble(settings, empty, tokeniser)
+    whole = assemble(settings, empty, tokenizer)
     parameters = count_parameters(whole)
     return _Model(recipe, config, dtype, device, whole, parameters, layer_kinds(config, parameters.first_trained))
 
 
 def _shallow(model: _Model) -> tuple[EmbeddingModel, list[Kind]]:
     """A model of a few layers with random weights, and the kinds of its layers."""
-    chosen = one_of_each(model.kinds)
+    chosen = representative_layers(model.kinds)
     kinds = [model.kinds[i] for i in chosen]
     settings = model.recipe.model
     backbone = empty_backbone(
@@ -183,15 +185,15 @@ def _shallow(model: _Model) -> tuple[EmbeddingModel, list[Kind]]:
         allow_untested=settings.allow_untested,
     )
     fold_token_ids(backbone.model)
-    give_as_many_states(backbone, len(model.kinds))
+    repeat_states(backbone, len(model.kinds))
     if settings.lora is not None and settings.lora.last_layers is not None:
         trained = sum(kind[-1] for kind in kinds)
         settings = settings.model_copy(update={"lora": settings.lora.model_copy(update={"last_layers": trained})})
-    built = assemble(settings, backbone, model.whole.tokeniser, seed=model.recipe.seed, layers=len(model.kinds))
+    built = assemble(settings, backbone, model.whole.tokenizer, seed=model.recipe.seed, layers=len(model.kinds))
     return built, kinds
 
 
-def _estimate_stage(model: _Model, number: int, data: TrainingData, say: Say) -> StageEstimate:
+def _estimate_stage(model: _Model, number: int, data: TrainingData) -> StageEstimate:
     stage = model.recipe.stages[number]
     task = _task(model, stage, data, number, model.whole)
     reading = read_batches(task, stage.layout)
@@ -199,7 +201,9 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData, say: Say) ->
     compiled = choose_compile(stage.layout.compile, steps=steps, minutes=stage.budget.minutes)
     use_compile_cache()
     keep_freed_memory(fast_paths(model.device, stage.layout.fast_paths).keep_freed_memory)
-    say(f"measuring layers of {model.config.model_type} on this machine" + (", compiled" if compiled.on else ""))
+    logger.info(
+        f"measuring layers of {model.config.model_type} on this machine" + (", compiled" if compiled.on else "")
+    )
     measured = _measure(model, number, data, reading, compiled)
     release_memory()
     framework = float(psutil.Process().memory_info().rss)

@@ -24,7 +24,6 @@ def make_task(
     max_tokens: int,
     seed: int,
     pretokenize: bool = True,
-    say: Callable[[str], None] = lambda line: None,
 ) -> Task:
     """The task of a stage on its data.
 
@@ -37,7 +36,6 @@ def make_task(
         seed: of the rows' order.
         pretokenize: whether rows are tokenized here, where the stage says so (`batch.tokenize`); else a text is
             tokenized whenever it is drawn.
-        say: receives lines for people.
     """
     if isinstance(stage.task, schema.MaskedNextToken):
         texts = plain_texts(loaded, stage.task)
@@ -48,13 +46,12 @@ def make_task(
         rows = pretokenize_rows(
             rows,
             {name: facts["content_hash"] for name, facts in loaded.sources.items()},
-            built.tokeniser,
-            reader.prompts_of,
+            built.tokenizer,
+            reader.recipe_prompts,
             query_tokens=max(1, reader.query_tokens - reserved),
             document_tokens=max(1, reader.document_tokens - reserved),
-            say=say,
         )
-    return ContrastTask.make(stage, rows, built, max_tokens=max_tokens, seed=seed, say=say)
+    return ContrastTask.make(stage, rows, built, max_tokens=max_tokens, seed=seed)
 
 
 def data_seed(recipe: schema.Recipe, number: int) -> int:
