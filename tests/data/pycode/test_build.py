@@ -15,7 +15,7 @@ from gemma4vec.data.pycode.build import build_pycode, load_or_build_pycode, load
 from gemma4vec.data.pycode.extract import Function
 from gemma4vec.data.pycode.near_duplicates import function_tokens, near_pairs
 from gemma4vec.data.pycode.split import draw_units, split_environment, split_folder
-from gemma4vec.data.pycode.walk import environment_files, folder_files
+from gemma4vec.data.pycode.walk import find_environment_files, find_folder_files
 from gemma4vec.data.rows.rows import read_rows
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import InputError
@@ -50,9 +50,8 @@ def function(path, name="f", source=None, query="Sort all the apples.", package=
     return Function(f"{path}:{name}", package or path.split("/")[0], path, name, 1, source, query)
 
 
-def test_what_is_built_is_whole_and_clean(tmp_path):
-    lines = []
-    built = build_pycode(tmp_path / "out", folder=repository(tmp_path / "code"), progress=lines.append)
+def test_what_is_built_is_whole_and_clean(log_lines, tmp_path):
+    built = build_pycode(tmp_path / "out", folder=repository(tmp_path / "code"))
     test, rows = load_suite(built.test), read_rows(built.train).rows
     assert test.code and test.role == "dev"
     dev = load_suite(built.dev)
@@ -68,7 +67,7 @@ def test_what_is_built_is_whole_and_clean(tmp_path):
     assert len(functions) == 80
     for query_id, query in zip(test.query_ids, test.queries, strict=True):
         assert functions[query_id].query == query and test.qrels[query_id] == {query_id: 1}
-    assert lines and load_pycode(built.path).manifest == built.manifest
+    assert log_lines and load_pycode(built.path).manifest == built.manifest
 
 
 def test_the_hash_is_the_content_and_nothing_else(tmp_path, monkeypatch):
@@ -97,13 +96,12 @@ def test_the_hash_does_not_depend_on_pythons_hash_seed(tmp_path):
     assert len(found) == 1
 
 
-def test_a_built_folder_is_reused_until_the_code_changes(tmp_path):
+def test_a_built_folder_is_reused_until_the_code_changes(log_lines, tmp_path):
     folder = repository(tmp_path / "code", 3)
-    lines = []
-    first = load_or_build_pycode(tmp_path / "data", folder=folder, progress=lines.append)
-    told = len(lines)
-    assert load_or_build_pycode(tmp_path / "data", folder=folder, progress=lines.append).path == first.path
-    assert len(lines) == told > 0
+    first = load_or_build_pycode(tmp_path / "data", folder=folder)
+    told = len(log_lines)
+    assert load_or_build_pycode(tmp_path / "data", folder=folder).path == first.path
+    assert len(log_lines) == told > 0
     (folder / "package0" / "new.py").write_text(function_source("wash", "dishes"))
     assert load_or_build_pycode(tmp_path / "data", folder=folder).path != first.path
     assert load_or_build_pycode(tmp_path / "data", folder=folder, negatives=1).path != first.path
@@ -127,16 +125,15 @@ def test_named_packages_are_held_out_of_a_folder(tmp_path):
     assert "held-out packages that are not there: absent" in built.manifest["warnings"]
 
 
-def test_missing_held_out_packages_are_named_with_what_to_install(tmp_path, monkeypatch):
+def test_missing_held_out_packages_are_named_with_what_to_install(log_lines, tmp_path, monkeypatch):
     code = repository(tmp_path / "code")
     (code / "package3").rename(code / "rich")
-    monkeypatch.setattr("gemma4vec.data.pycode.build.environment_files", lambda: folder_files(code))
-    lines = []
-    loaded = load_sources([source_of(name="code", source="pycode")], lines.append)
+    monkeypatch.setattr("gemma4vec.data.pycode.build.find_environment_files", lambda: find_folder_files(code))
+    loaded = load_sources([source_of(name="code", source="pycode")])
     assert {key.split("/")[0] for key in load_suite(loaded.test_suite).corpus_ids} == {"rich"}
     missing = "huggingface_hub, jinja2, networkx, pydantic"
     hint = f"code: held-out packages that are not there: {missing}; install them: pip install 'gemma4vec[quickstart]'"
-    assert lines.count(hint) == 1
+    assert log_lines.count(hint) == 1
 
 
 def test_copies_of_held_out_packages_are_left_out():
@@ -211,17 +208,17 @@ def test_walking_passes_over_what_is_not_the_users_code(tmp_path):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("")
     (tmp_path / "pkg" / "link.py").symlink_to(tmp_path / "nowhere.py")
-    found = folder_files(tmp_path)
+    found = find_folder_files(tmp_path)
     assert [(file.path, file.package) for file in found] == [
         ("a.py", "a"),
         ("pkg/b.py", "pkg"),
         ("src/gemma4vec/c.py", "src"),
     ]
     with pytest.raises(InputError, match="no such folder"):
-        folder_files(tmp_path / "none")
+        find_folder_files(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no Python files"):
-        folder_files(tmp_path / "empty")
+        find_folder_files(tmp_path / "empty")
 
 
 def test_the_environment_is_the_standard_library_and_packages_without_us(tmp_path, monkeypatch):
@@ -233,7 +230,7 @@ def test_the_environment_is_the_standard_library_and_packages_without_us(tmp_pat
         (stdlib / path).write_text("")
     paths = {"stdlib": str(stdlib), "purelib": str(site), "platlib": str(site)}
     monkeypatch.setattr(pycode_walk.sysconfig, "get_paths", lambda: paths)
-    assert [file.path for file in environment_files()] == ["json/decoder.py", "rich/d.py"]
+    assert [file.path for file in find_environment_files()] == ["json/decoder.py", "rich/d.py"]
 
 
 def test_a_folder_of_something_else_is_told(tmp_path):

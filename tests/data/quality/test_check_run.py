@@ -4,8 +4,8 @@ import pytest
 
 from gemma4vec.data.loading.resolve_names import sources_named, sources_of_run, suites_named
 from gemma4vec.data.quality import check_run as run_check
-from gemma4vec.data.quality.check_run import ensure_checked, overlaps_known
-from gemma4vec.data.quality.contamination_record import read_stamp
+from gemma4vec.data.quality.check_run import ensure_checked, read_overlapping_records
+from gemma4vec.data.quality.contamination_record import read_record
 from gemma4vec.data.rows.rows import Row, content_hash, read_rows, write_rows
 from gemma4vec.data.suites.retrieval import RetrievalSuite, write_suite
 from gemma4vec.errors import InputError
@@ -30,29 +30,29 @@ def run(tmp_path):
     return RunFolder.create(home(), "r", text, recipe_id="i", data={"0-contrast": stage})
 
 
-def test_small_data_is_checked_once(run):
-    said = []
-    ensure_checked(run, [SUITE], said.append)
-    found = read_stamp(content_hash(ROWS), SUITE.fingerprint)
-    assert found.touched_queries == ["q"] and [one.suite for one in overlaps_known([content_hash(ROWS)])] == ["s"]
-    said.clear()
-    ensure_checked(run, [SUITE], said.append)
-    assert said == []
+def test_small_data_is_checked_once(log_lines, run):
+    ensure_checked(run, [SUITE])
+    found = read_record(content_hash(ROWS), SUITE.fingerprint)
+    assert found.touched_queries == ["q"] and [one.suite for one in read_overlapping_records([content_hash(ROWS)])] == [
+        "s"
+    ]
+    log_lines.clear()
+    ensure_checked(run, [SUITE])
+    assert log_lines == []
 
 
-def test_what_is_gone_or_large_or_changed_stays_unchecked(run, monkeypatch, tmp_path):
+def test_what_is_gone_or_large_or_changed_stays_unchecked(log_lines, run, monkeypatch, tmp_path):
     monkeypatch.setattr(run_check, "SMALL_BYTES", 1)
-    ensure_checked(run, [SUITE], print)
-    assert read_stamp(content_hash(ROWS), SUITE.fingerprint) is None
+    ensure_checked(run, [SUITE])
+    assert read_record(content_hash(ROWS), SUITE.fingerprint) is None
     monkeypatch.undo()
     (tmp_path / "rows.jsonl").write_text("broken\n")
-    said = []
-    ensure_checked(run, [SUITE], said.append)
-    assert "not checked against s" in said[-1]
+    ensure_checked(run, [SUITE])
+    assert "not checked against s" in log_lines[-1]
     write_rows(tmp_path / "rows.jsonl", ROWS[:1])
-    ensure_checked(run, [SUITE], print)
-    assert read_stamp(content_hash(ROWS), SUITE.fingerprint) is None
-    assert read_stamp(content_hash(ROWS[:1]), SUITE.fingerprint) is not None
+    ensure_checked(run, [SUITE])
+    assert read_record(content_hash(ROWS), SUITE.fingerprint) is None
+    assert read_record(content_hash(ROWS[:1]), SUITE.fingerprint) is not None
 
 
 def test_a_runs_sources_are_the_rows_that_it_saw(run):
@@ -67,6 +67,6 @@ def test_names(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         sources_named([str(tmp_path / "none.jsonl")])
     write_suite(tmp_path / "suites" / "one", SUITE)
-    assert [suite.name for suite in suites_named([str(tmp_path / "suites")], print)] == ["s"]
+    assert [suite.name for suite in suites_named([str(tmp_path / "suites")])] == ["s"]
     with pytest.raises(InputError, match="two suites are named 's'"):
-        suites_named([str(tmp_path / "suites"), str(tmp_path / "suites" / "one")], print)
+        suites_named([str(tmp_path / "suites"), str(tmp_path / "suites" / "one")])
