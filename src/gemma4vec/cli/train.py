@@ -48,7 +48,7 @@ def train_command(
 
     if (recipe is None) == (resume is None):
         raise InputError("give a recipe to start, or --resume RUN to go on, not both and not neither")
-    first = True
+    first, loaded = True, None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dry_run:
         from gemma4vec.training.engine.distributed import join_world
 
@@ -77,7 +77,7 @@ def train_command(
         logger.info(f"run folder: {run.path}")
     from gemma4vec.training.run import train_run
 
-    model = train_run(run)
+    model = train_run(run, loaded)
     if not first:
         return
     finished = run.events("finished")[-1]

@@ -28,7 +28,6 @@ from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.terminal import ProgressBar, bars_by_stage
-from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.model_card import add_scores
 from gemma4vec.recipe.load import parse_recipe
@@ -39,9 +38,8 @@ from gemma4vec.report.content.run_data import MODELS, read_run
 from gemma4vec.report.run_page import write_report
 from gemma4vec.serving.search.documents import documents_of_suite
 from gemma4vec.serving.search.index import SearchIndex
-from gemma4vec.training.monitoring.stop_rule import ready_rules
-from gemma4vec.training.preflight import refuse_early
-from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
+from gemma4vec.training.prepare_run import prepare_run
+from gemma4vec.training.run import Trainer, recipe_of, record_outcome
 
 logger = logging.getLogger(__name__)
 
@@ -62,43 +60,37 @@ def quickstart_recipe(overrides: list[str]) -> Recipe:
     return parse_recipe(file.read_text(encoding="utf-8"), "quickstart.yaml", overrides)
 
 
-def run_quickstart(run: RunFolder, size: Size) -> dict[str, Any]:
+def run_quickstart(run: RunFolder, size: Size, recipe: Recipe | None = None) -> dict[str, Any]:
     """Take all steps that `run` has not taken yet; gives what the command prints.
 
     Raises:
         InputError, WorkError: as the steps; what is finished is kept, and calling it again goes on.
     """
-    with recorded(run):
-        return _steps(run, size)
+    with record_outcome(run):
+        return _steps(run, size, recipe)
 
 
-def _steps(run: RunFolder, size: Size) -> dict[str, Any]:
+def _steps(run: RunFolder, size: Size, recipe: Recipe | None) -> dict[str, Any]:
     started = time.perf_counter()
     clock = _Clock(run)
     suite: RetrievalSuite | None = None
     if not (run.model / "gemma4vec.json").exists():
-        recipe = recipe_of(run)
-        with clock.step("base model"):
-            base = resolve_base(recipe.model.base)
-        with clock.step("training data"):
-            loaded = load_data(run, recipe, 0)
-            refuse_early(recipe, base.path, [loaded])
-            rules = ready_rules(run, recipe, [loaded.dev_suite])
-            suite = _test_suite(run, loaded, size)
+        prepared = prepare_run(run, recipe or recipe_of(run), step=clock.step)
+        suite = _test_suite(run, prepared.data[0], size)
         logger.info(
             f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of packages never trained on"
         )
         with clock.step("evaluating BM25"):
             _evaluate(run, "bm25", Bm25Model(), suite)
         with clock.step("loading the base"):
-            trainer = Trainer(run, base, rules)
+            trainer = Trainer(prepared)
         with clock.step("evaluating the untrained base"):
             _evaluate(run, "untrained", trainer.embedder("untrained"), suite)
         with clock.step("training"):
-            trainer.train(0, loaded)
+            trainer.train(0)
         with clock.step("saving the model"):
             trainer.save()
-        del trainer, loaded
+        del trainer, prepared
     suite = suite or load_suite(_suite_folder(run))
     with clock.step("evaluating the trained model"):
         _evaluate_and_index(run, suite)

@@ -2,13 +2,12 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.loading.load_rows import TrainingData, load_sources
-from gemma4vec.data.quality.check_run import read_overlapping_records
+from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import Gemma4VecError, InputError
@@ -25,8 +24,6 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.backbone.lm_head import load_head
-from gemma4vec.model.bases.resolve import ResolvedBase, resolve_base
-from gemma4vec.model.bases.sentence_transformers_folder import describe_ignored_layers
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.write_model import save_model
@@ -39,9 +36,9 @@ from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.loop import Evaluate, Stage, train_stage
 from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_beside, note_dev_suite
-from gemma4vec.training.monitoring.stop_rule import ReadyRule, StageRule, ready_rules
+from gemma4vec.training.monitoring.stop_rule import StageRule
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity
-from gemma4vec.training.preflight import refuse_early
+from gemma4vec.training.prepare_run import PreparedRun, prepare_run
 from gemma4vec.training.tasks.make_task import data_seed, make_task
 
 logger = logging.getLogger(__name__)
@@ -76,31 +73,8 @@ def recipe_of(run: RunFolder) -> Recipe:
     return parse_dump(run.recipe_text, str(run.path / "recipe.yaml"))
 
 
-def load_data(run: RunFolder, recipe: Recipe, number: int) -> TrainingData:
-    """Rows of a stage, noted in the manifest.
-
-    Raises:
-        InputError: as `data.loading.load_rows.load_sources`.
-    """
-    stage = recipe.stages[number]
-    loaded = load_sources(stage.data, stage.mixture)
-    manifest = run.manifest
-    noted = {suite: dict(found) for suite, found in (manifest.get("contamination") or {}).items()}
-    for stamp in read_overlapping_records([str(told["content_hash"]) for told in loaded.sources.values()]):
-        noted.setdefault(stamp.suite, {})[stamp.source] = stamp.summary()
-        logger.warning(
-            f"warning: {stamp.source} overlaps the suite {stamp.suite}: {len(stamp.touched_queries):,} of "
-            f"{stamp.queries:,} queries are touched; scores on it will carry a mark"
-        )
-    run.update_manifest(
-        data=dict(manifest.get("data", {})) | {f"{number}-{stage.name}": loaded.sources},
-        contamination=noted,
-    )
-    return loaded
-
-
 @contextlib.contextmanager
-def recorded(run: RunFolder) -> Iterator[None]:
+def record_outcome(run: RunFolder) -> Iterator[None]:
     """Note in the run's manifest and in the ledger how the work inside ended, and pass its error on.
 
     Raises:
@@ -130,19 +104,14 @@ def _record(run: RunFolder) -> None:
 
 
 class Trainer:
-    """What a run needs while it trains; its methods are the steps of `train_run`, which quickstart takes one by one.
+    """The model of a prepared run, and the steps that train, evaluate and save it. Making one loads the weights."""
 
-    Making one loads the weights; base and data come before, so that a wrong name or bad rows are refused at once.
-    """
-
-    def __init__(self, run: RunFolder, base: ResolvedBase, rules: Sequence[ReadyRule | None] | None = None):
-        self.run = run
-        self.base = base
-        self.recipe = recipe_of(run)
-        self.rules = rules or [None] * len(self.recipe.stages)
+    def __init__(self, prepared: PreparedRun):
+        self.prepared = prepared
+        self.run, self.recipe, self.base = prepared.run, prepared.recipe, prepared.base
         self.world = World()
         self.stages_done: list[Progress] = []
-        self.beside: BackgroundEvaluation | None = None
+        self.background: BackgroundEvaluation | None = None
         where = choose_device()
         self.device = where.name
         if where.reason:
@@ -173,9 +142,20 @@ class Trainer:
         """Where the stop rule ended the training; None where none did."""
         return next((progress for progress in self.stages_done if progress.stopped), None)
 
-    def train(self, number: int, loaded: TrainingData, evaluate: Evaluate | None = None) -> Progress:
-        """Train one stage; `evaluate` is asked where the recipe says when, instead of the recipe's own suite."""
-        settings = self.recipe.stages[number]
+    def train_all(self) -> None:
+        """Train the stages one after the other, until a stop rule ends the training."""
+        for number in range(len(self.recipe.stages)):
+            self.train(number)
+            if self.stopped:
+                break
+
+    def train(self, number: int, evaluate: Evaluate | None = None) -> Progress:
+        """Train stage `number`.
+
+        Args:
+            evaluate: replaces the evaluation on the recipe's suite, at the times that the recipe gives.
+        """
+        settings, loaded = self.recipe.stages[number], self.prepared.data[number]
         seed = self.recipe.seed + number
         task = make_task(
             settings,
@@ -198,14 +178,14 @@ class Trainer:
             rule=self._rule(number),
         )
         note_dev_suite(self.run, number, settings.evaluation, loaded.dev_suite)
-        if settings.evaluation.background and self.world.first and self.beside is None:
-            check_beside(self.run, number)  # here rather than in a log
-            self.beside = BackgroundEvaluation(self.run)
+        if settings.evaluation.background and self.world.first and self.background is None:
+            check_beside(self.run, number)  # otherwise its error would be in a log file
+            self.background = BackgroundEvaluation(self.run)
         try:
             progress = train_stage(stage, seed)
         except KeyboardInterrupt:
-            if self.beside:
-                self.beside.end()
+            if self.background:
+                self.background.end()
             raise
         self.stages_done.append(progress)
         if progress.stopped and self.world.first and not self.run.events("stopped"):
@@ -251,7 +231,7 @@ class Trainer:
         return self.run.model
 
     def _rule(self, number: int) -> StageRule | None:
-        ready = self.rules[number]
+        ready = self.prepared.stop_rules[number]
         if ready:
             check_suite_memory(ready.suite, self.embedder("checkpoint"), DEPTH)
         return StageRule(ready, number, self.run, self._checkpoint_embedder) if ready else None
@@ -286,35 +266,25 @@ class Trainer:
         return run_evaluation
 
 
-def train_run(run: RunFolder) -> Path:
-    """Train all stages of a run, from wherever it stands, and write its model; gives the model's folder.
+def train_run(run: RunFolder, recipe: Recipe | None = None) -> Path:
+    """Train all stages of a run, from wherever it stopped, and write its model. Return the model's folder.
 
-    Where several processes train (`training.engine.distributed`), the first one writes, and this is the same for all.
+    If several processes train (`training.engine.distributed`), the first one writes, and all return the same folder.
+
+    Args:
+        recipe: of a run that has just been started; None: it is read from the run's folder.
 
     Raises:
-        InputError: bad recipe or data. WorkError: the work failed; what was finished is kept.
+        InputError: the recipe or its data cannot be used. WorkError: the work failed; what was finished is kept.
     """
     world = World()
     if not world.first:
         run = FollowedRun(run.path)
-    with recorded(run):
-        recipe = recipe_of(run)
-        with world.first_before_others():  # it downloads and builds what is missing
-            base = resolve_base(recipe.model.base)
-            if left := describe_ignored_layers(base.path):
-                logger.info(left)
-            # All stages' rows at once: what does not fit the last stage is refused now, not after the first ones.
-            loaded = [load_data(run, recipe, number) for number in range(len(recipe.stages))]
-        refuse_early(recipe, base.path, loaded)
-        with world.first_before_others():  # it evaluates the stop rules' references
-            rules = ready_rules(run, recipe, [data.dev_suite for data in loaded])
-        trainer = Trainer(run, base, rules)
-        for number, data in enumerate(loaded):
-            trainer.train(number, data)
-            if trainer.stopped:
-                break
-        leave_world()  # what is left needs one process
+    with record_outcome(run):
+        trainer = Trainer(prepare_run(run, recipe or recipe_of(run)))
+        trainer.train_all()
+        leave_world()  # saving needs one process
         model = trainer.save() if world.first else run.model
-    if trainer.beside:
-        trainer.beside.wait()
+    if trainer.background:
+        trainer.background.wait()
     return model

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.comparison.find_results import TRAINED
@@ -21,15 +20,14 @@ from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.ledger.recording import drop_by_rule
 from gemma4vec.ledger.records import SHARE
 from gemma4vec.ledger.run_folder import RunFolder
-from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.pipeline.matrix.rows_hash import rows_hash
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.engine.flops import flops_per_token
 from gemma4vec.training.loop import Evaluate
-from gemma4vec.training.preflight import refuse_early
-from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
+from gemma4vec.training.prepare_run import prepare_run, reopen_run
+from gemma4vec.training.run import Trainer, recipe_of, record_outcome
 from gemma4vec.training.tasks.make_task import data_seed
 
 logger = logging.getLogger(__name__)
@@ -76,7 +74,7 @@ def run_cell(job: CellJob) -> None:
     run = RunFolder.open(Path(job.run))
     if run.events(STOPPED):
         raise StoppedError(str(run.events(STOPPED)[-1]["reason"]))
-    with recorded(run):
+    with record_outcome(run):
         _steps(job, run)
 
 
@@ -92,28 +90,26 @@ def _steps(job: CellJob, run: RunFolder) -> None:
         _end_where_too_far_below(job, run)
     if job.save and job.final and _missing(run, job.final):
         if not (run.model / "gemma4vec.json").exists():
-            (trainer or Trainer(run, resolve_base(recipe.model.base))).save()
+            (trainer or Trainer(reopen_run(run, recipe))).save()
         del trainer
         _evaluate_all(job, run, Embedder.load(run.path), job.final)
 
 
 def _train(job: CellJob, run: RunFolder, recipe: Recipe) -> Trainer:
-    base = resolve_base(recipe.model.base)
-    loaded = [load_data(run, recipe, number) for number in range(len(recipe.stages))]
-    refuse_early(recipe, base.path, loaded)
-    trainer = Trainer(run, base)
+    trainer = Trainer(prepare_run(run, recipe, stop_rules=False))  # `_rule` is the matrix's own
     for number, stage in enumerate(recipe.stages):
-        _note_cost(run, trainer, recipe, number, loaded[number])
-        trainer.train(number, loaded[number], _rule(job, run, trainer, stage.evaluation.at_shares))
-        # What a checkpoint was kept for beside the last one: a best score, which this matrix does not look for.
+        _record_cost(trainer, number)
+        trainer.train(number, _rule(job, run, trainer, stage.evaluation.at_shares))
+        # The loop also keeps the checkpoint with the best score, which a matrix does not use.
         shutil.rmtree(run.checkpoints / f"{number}-{stage.name}" / "best", ignore_errors=True)
     return trainer
 
 
-def _note_cost(run: RunFolder, trainer: Trainer, recipe: Recipe, number: int, loaded: TrainingData) -> None:
-    stage = recipe.stages[number]
+def _record_cost(trainer: Trainer, number: int) -> None:
+    recipe = trainer.recipe
+    stage, loaded = recipe.stages[number], trainer.prepared.data[number]
     contrast = stage.task.kind == "contrast"
-    run.event(
+    trainer.run.event(
         "cell",
         stage=number,
         contrast=contrast,
@@ -179,7 +175,7 @@ def _trained(run: RunFolder, recipe: Recipe) -> bool:
 
 def _reopened(run: RunFolder, recipe: Recipe) -> Trainer:
     """The trained model again, from the last checkpoint: the very weights that training ended with."""
-    trainer = Trainer(run, resolve_base(recipe.model.base))
+    trainer = Trainer(reopen_run(run, recipe))
     trainer.built.load_trained(trained_weights(_last_checkpoint(run, recipe)))
     return trainer
 
