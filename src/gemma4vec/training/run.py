@@ -34,11 +34,12 @@ from gemma4vec.training.engine.checkpoint import Progress, latest_checkpoint, re
 from gemma4vec.training.engine.distributed import FollowedRun, World, leave_world
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_memory
 from gemma4vec.training.engine.step_bar import StepBar
-from gemma4vec.training.loop import Evaluate, Stage, train_stage
+from gemma4vec.training.loop import train_stage
 from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_beside, note_dev_suite
 from gemma4vec.training.monitoring.stop_rule import StageRule
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity
 from gemma4vec.training.prepare_run import PreparedRun, prepare_run
+from gemma4vec.training.stage import Evaluate, Stage
 from gemma4vec.training.tasks.make_task import data_seed, make_task
 
 logger = logging.getLogger(__name__)
@@ -173,9 +174,9 @@ class Trainer:
             self.run,
             evaluate or self._evaluator(settings.evaluation, loaded),
             StepBar("train"),
-            before=self._checkpoints(number - 1) if number else None,
+            previous_checkpoints=self._checkpoints(number - 1) if number else None,
             world=self.world,
-            rule=self._rule(number),
+            stop_rule=self._rule(number),
         )
         note_dev_suite(self.run, number, settings.evaluation, loaded.dev_suite)
         if settings.evaluation.background and self.world.first and self.background is None:

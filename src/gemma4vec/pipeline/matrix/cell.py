@@ -25,9 +25,9 @@ from gemma4vec.pipeline.matrix.rows_hash import rows_hash
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.engine.flops import flops_per_token
-from gemma4vec.training.loop import Evaluate
 from gemma4vec.training.prepare_run import prepare_run, reopen_run
 from gemma4vec.training.run import Trainer, recipe_of, record_outcome
+from gemma4vec.training.stage import Evaluate
 from gemma4vec.training.tasks.make_task import data_seed
 
 logger = logging.getLogger(__name__)
