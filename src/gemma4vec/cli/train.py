@@ -47,7 +47,7 @@ def train_command(
     from gemma4vec.recipe.load import load_recipe
 
     if (recipe is None) == (resume is None):
-        raise InputError("give a recipe to start, or --resume RUN to go on, not both and not neither")
+        raise InputError("give exactly one of RECIPE and --resume RUN")
     first, loaded = True, None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dry_run:
         from gemma4vec.training.engine.distributed import join_world

@@ -1,7 +1,7 @@
-"""Quickstart: from nothing to a trained, evaluated, searchable model in one go.
+"""Quickstart: from nothing to a trained, evaluated, searchable model with one command.
 
-Every step leaves its result in the run folder and is skipped where it is there already, so a quickstart that was killed
-goes on where it stood.
+Every step stores its result in the run folder and is skipped if the result exists, so a killed quickstart continues
+where it stopped.
 """
 
 import logging
@@ -48,7 +48,7 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Size:
-    """How much of the test suite is used: a larger corpus is a harder test and takes longer to embed."""
+    """Size of the test suite: a larger corpus is a harder test and takes longer to embed."""
 
     queries: int | None = 1000
     documents: int | None = 1500
@@ -61,10 +61,13 @@ def quickstart_recipe(overrides: list[str]) -> Recipe:
 
 
 def run_quickstart(run: RunFolder, size: Size, recipe: Recipe | None = None) -> dict[str, Any]:
-    """Take all steps that `run` has not taken yet; gives what the command prints.
+    """Run all steps that `run` lacks. Return what the command prints.
+
+    Args:
+        recipe: of a run that has just been started; None: it is read from the run's folder.
 
     Raises:
-        InputError, WorkError: as the steps; what is finished is kept, and calling it again goes on.
+        InputError, WorkError: as the steps. Finished steps are stored; another call continues with the next one.
     """
     with record_outcome(run):
         return _steps(run, size, recipe)
@@ -102,7 +105,7 @@ def _steps(run: RunFolder, size: Size, recipe: Recipe | None) -> dict[str, Any]:
 
 
 def summarise(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
-    """Scores with intervals of every evaluated model, and one honest sentence."""
+    """Return scores with intervals of every evaluated model, and a sentence that compares them."""
     models = []
     for key, label in MODELS.items():
         folder = run.evaluation(key, suite.name)
@@ -125,7 +128,7 @@ def summarise(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
 
 
 class _Clock:
-    """Says what is being done and notes how long it took."""
+    """Log the name of each step, and record its seconds as an event."""
 
     def __init__(self, run: RunFolder):
         self.run = run
@@ -145,11 +148,11 @@ class _Clock:
 
 
 def _test_suite(run: RunFolder, loaded: TrainingData, size: Size) -> RetrievalSuite:
-    """The sampled test suite, kept in the run folder with its texts."""
+    """The sampled test suite, stored in the run folder with its texts."""
     if (run.path / "suite" / "corpus.jsonl").exists():
         return load_suite(_suite_folder(run))
     if loaded.test_suite is None:
-        raise InputError("quickstart needs a source that brings a test suite; use source: pycode")
+        raise InputError("quickstart needs a source that has a test suite; use source: pycode")
     suite = sample_suite(load_suite(loaded.test_suite), size.queries, size.documents)
     folder = run.path / "suite"
     write_suite(folder, suite)
@@ -190,7 +193,7 @@ def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite) -> None:
 
 
 def _functions(run: RunFolder) -> list[Any]:
-    """Where each function stands (package, path, line), for search results."""
+    """Package, path and line of each function, for search results."""
     source = next(source for source in recipe_of(run).stages[0].data if isinstance(source, PycodeSource))
     built = load_or_build_pycode(home() / "data", folder=Path(source.path).expanduser() if source.path else None)
     return read_functions(built.functions)

@@ -1,8 +1,8 @@
 """The training loop, the only one: it trains any task that makes batches and a loss (`training.engine.task`).
 
 A stage is optimizer steps until its budget is spent. A step is `accumulate` batches and one update. Between steps the
-loop asks the stop rule, evaluates, and saves. A killed run continues from its last checkpoint to the same result, because
-batches, draws and learning rates depend on the seed and the step alone, and everything else is in the checkpoint.
+loop checks the stop rule, evaluates, and saves. A killed run continues from its last checkpoint to the same result,
+because batches, draws and learning rates depend on the seed and the step alone; everything else is in the checkpoint.
 """
 
 import logging
@@ -214,7 +214,7 @@ def _check_stop_rule(stage: Stage, optimizer: MasterAdamW, progress: Progress, t
     progress.looks, progress.stopped = number, seen.stopped
     _record_score(stage, optimizer, progress, seen.score, seen.fields)
     stage.run.event("look", stage=stage.number, step=progress.step, **seen.look)
-    logger.info(f"{seen.sentence}: {f'stopped, since {seen.stopped}' if seen.stopped else 'it goes on'}")
+    logger.info(f"{seen.sentence}: {f'stopped, since {seen.stopped}' if seen.stopped else 'training continues'}")
     return True
 
 

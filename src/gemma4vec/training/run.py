@@ -35,7 +35,7 @@ from gemma4vec.training.engine.distributed import FollowedRun, World, leave_worl
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_memory
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.loop import train_stage
-from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_beside, note_dev_suite
+from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_background, note_dev_suite
 from gemma4vec.training.monitoring.stop_rule import StageRule
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity
 from gemma4vec.training.prepare_run import PreparedRun, prepare_run
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 def start_run(recipe: Recipe, out: Path | None = None) -> RunFolder:
-    """Make the run folder of a recipe, below `out` or the outputs' home; of several processes the first makes it."""
+    """Make the run folder of a recipe in `out` (default: the outputs' home); of several processes the first does."""
     world = World()
     run = world.from_first(lambda: _make_run(recipe, out))
     return run if world.first else FollowedRun(run.path)
@@ -61,7 +61,7 @@ def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
         seed=recipe.seed,
         hypothesis=recipe.hypothesis,
         status="started",
-        # What a stop rule compares with is nothing that this run builds on.
+        # The reference of a stop rule is not a parent: the run does not build on it.
         parents=parents_of(recipe.model_dump(mode="json", exclude={"stages": {"__all__": {"evaluation": {"stop"}}}})),
         environment=environment(),
     )
@@ -70,22 +70,22 @@ def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
 
 
 def recipe_of(run: RunFolder) -> Recipe:
-    """The recipe that a run was started with."""
+    """Read the recipe that a run was started with."""
     return parse_dump(run.recipe_text, str(run.path / "recipe.yaml"))
 
 
 @contextlib.contextmanager
 def record_outcome(run: RunFolder) -> Iterator[None]:
-    """Note in the run's manifest and in the ledger how the work inside ended, and pass its error on.
+    """Record in the manifest and in the ledger how the block ended: finished, interrupted or failed.
 
     Raises:
         InputError: another process trains this run.
     """
     with run.held():
-        yield from _noted(run)
+        yield from _record_status(run)
 
 
-def _noted(run: RunFolder) -> Iterator[None]:
+def _record_status(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
@@ -133,14 +133,14 @@ class Trainer:
         )
 
     def embedder(self, name: str) -> Embedder:
-        """The model as it is now, as an embedder."""
+        """Return an embedder of the model as it is now."""
         identity = sha256_text(self.run.run_id, name, str(id(self)))[:16]
         model = self.recipe.model
         return Embedder(self.built, name=name, fingerprint=identity, max_tokens=model.max_tokens)
 
     @property
     def stopped(self) -> Progress | None:
-        """Where the stop rule ended the training; None where none did."""
+        """Where a stop rule ended the training; None if none did."""
         return next((progress for progress in self.stages_done if progress.stopped), None)
 
     def train_all(self) -> None:
@@ -180,7 +180,7 @@ class Trainer:
         )
         note_dev_suite(self.run, number, settings.evaluation, loaded.dev_suite)
         if settings.evaluation.background and self.world.first and self.background is None:
-            check_beside(self.run, number)  # otherwise its error would be in a log file
+            check_background(self.run, number)  # otherwise its error would be in a log file
             self.background = BackgroundEvaluation(self.run)
         try:
             progress = train_stage(stage, seed)
@@ -195,9 +195,9 @@ class Trainer:
         return progress
 
     def save(self) -> Path:
-        """Write the merged model and the adapter, from a checkpoint's full-precision weights.
+        """Write the merged model and the adapter, from full-precision weights. Return the model's folder.
 
-        The last checkpoint of the last stage that was trained, or its best one where `evaluation.export` asks for it.
+        They are those of the last checkpoint of the last trained stage, or of its best one with `export: best`.
         """
         stopped = self.stopped
         number = stopped.stage if stopped else len(self.recipe.stages) - 1
@@ -205,7 +205,7 @@ class Trainer:
         wants_best = stage.evaluation.export == "best"
         checkpoint = folder / "best" if wants_best else latest_checkpoint(folder)
         if checkpoint is None or not checkpoint.is_dir():
-            raise InputError(f"{self.run.path} has no checkpoint to export; go on with it by --resume {self.run.path}")
+            raise InputError(f"{self.run.path} has no checkpoint to export; continue it with --resume {self.run.path}")
         taken = read_progress(checkpoint)
         logger.info(f"writing the merged model of step {taken.step}" if wants_best else "writing the merged model")
         release_memory()
@@ -238,7 +238,7 @@ class Trainer:
         return StageRule(ready, number, self.run, self._checkpoint_embedder) if ready else None
 
     def _checkpoint_embedder(self, name: str, weights: str) -> Embedder:
-        """The model as it is now, known as the kept checkpoint of these weights would be."""
+        """Return an embedder of the model as it is now, with the identity of a snapshot of its weights."""
         identity = checkpoint_identity(weights, self.recipe, self.base.revision, self.dtype)
         limit = self.recipe.model.max_tokens
         return Embedder(self.built, name=name, fingerprint=identity, max_tokens=limit)
@@ -251,7 +251,9 @@ class Trainer:
             return None
         folder = Path(settings.suite) if settings.suite else loaded.dev_suite
         if folder is None:
-            raise InputError("evaluation is asked for, but there is no suite; name one as evaluation.suite")
+            raise InputError(
+                "evaluation.every_steps or at_shares is set, but there is no suite; name one as evaluation.suite"
+            )
         suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
         if is_final(suite.fingerprint, suite.role):
             raise InputError(f"evaluation.suite: {suite.name} is a final suite, not for checkpoints; name a dev suite")
@@ -282,7 +284,8 @@ def train_run(run: RunFolder, recipe: Recipe | None = None) -> Path:
     if not world.first:
         run = FollowedRun(run.path)
     with record_outcome(run):
-        trainer = Trainer(prepare_run(run, recipe or recipe_of(run)))
+        prepared = prepare_run(run, recipe or recipe_of(run))
+        trainer = Trainer(prepared)
         trainer.train_all()
         leave_world()  # saving needs one process
         model = trainer.save() if world.first else run.model

@@ -43,7 +43,7 @@ def load_latest(stage: Stage, optimizer: MasterAdamW) -> Progress:
     progress = read_progress(checkpoint)
     load_checkpoint(checkpoint, optimizer, stage.world.rank)
     stage.run.event("resumed", stage=stage.number, step=progress.step)
-    logger.info(f"going on from step {progress.step}")
+    logger.info(f"resuming at step {progress.step}")
     return progress
 
 

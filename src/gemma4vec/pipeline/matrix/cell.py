@@ -1,6 +1,6 @@
 """One cell of a matrix, in a process of its own: train, score on dev, score on the final suites.
 
-Every step leaves its result in the run folder and is skipped where it is there already.
+Every step stores its result in the run folder and is skipped if the result exists.
 """
 
 import logging
@@ -36,17 +36,17 @@ STOPPED = "stopped"  # the event
 
 
 class StoppedError(WorkError):
-    """The rule that was given beforehand ends this training."""
+    """The matrix's stop rule ends this training."""
 
 
 @dataclass(frozen=True)
 class CellJob:
-    """What a cell's process is to do.
+    """The work of a cell's process.
 
     Attributes:
         run: the run folder.
-        dev, final: folders of suites; `final` is empty where only the dev score is wanted.
-        metric: what the stop rule compares.
+        dev, final: folders of suites; `final` is empty if only the dev score is wanted.
+        metric: the metric that the stop rule compares.
         margin: how far below the control the stop rule lets a cell be; None: no rule.
         control: the control's run folder, for the stop rule.
         at_end: the rule looks at the end of training, not during it.
@@ -66,10 +66,10 @@ class CellJob:
 
 
 def run_cell(job: CellJob) -> None:
-    """Take all steps of `job` that its run has not taken yet.
+    """Run all steps of `job` that its run lacks.
 
     Raises:
-        StoppedError: by the rule; noted as an event. InputError, WorkError: as training and evaluation.
+        StoppedError: the stop rule ended it; recorded as an event. InputError, WorkError: as training and evaluation.
     """
     run = RunFolder.open(Path(job.run))
     if run.events(STOPPED):
@@ -119,7 +119,7 @@ def _record_cost(trainer: Trainer, number: int) -> None:
 
 
 def _rule(job: CellJob, run: RunFolder, trainer: Trainer, shares: Sequence[float]) -> Evaluate | None:
-    """What the loop asks at the rule's share of the budget: scores on dev, and stops where the control is far above."""
+    """Return the loop's evaluation at the rule's share of the budget: on dev; it stops a cell far below the control."""
     if not shares:
         return None
 
@@ -143,7 +143,7 @@ def _end_where_too_far_below(job: CellJob, run: RunFolder) -> None:
 
 
 def _too_far_below(job: CellJob, ours: list[Result], name: str) -> str | None:
-    """Why the rule ends this recipe's rate; None where it does not, or where the control has no such scores.
+    """Why the rule ends this recipe's rate; None if it does not, or if the control has no such scores.
 
     `name`: in the control's `evals/`, the scores at the same share of the budget.
     """
@@ -162,7 +162,7 @@ def _too_far_below(job: CellJob, ours: list[Result], name: str) -> str | None:
 
 
 def _stopped(run: RunFolder, reason: str, **fields: Any) -> StoppedError:
-    """Note that the rule ended a training, in the run and as a decision in the ledger."""
+    """Record that the rule ended a training, in the run and as a decision in the ledger."""
     run.event(STOPPED, reason=reason, **fields)
     drop_by_rule(run, reason)
     return StoppedError(reason)
@@ -174,7 +174,7 @@ def _trained(run: RunFolder, recipe: Recipe) -> bool:
 
 
 def _reopened(run: RunFolder, recipe: Recipe) -> Trainer:
-    """The trained model again, from the last checkpoint: the very weights that training ended with."""
+    """Load the trained model from the last checkpoint: the same weights that training ended with."""
     trainer = Trainer(reopen_run(run, recipe))
     trainer.built.load_trained(trained_weights(_last_checkpoint(run, recipe)))
     return trainer
