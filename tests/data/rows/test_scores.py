@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gemma4vec.data.batching.batches import batches
-from gemma4vec.data.batching.mixture import MixedRows, Part, scored
+from gemma4vec.data.batching.mixture import MixedRows, Part
 from gemma4vec.data.loading import load_rows as sources
 from gemma4vec.data.loading.load_rows import read_source
 from gemma4vec.data.mining.bm25_negatives import mine_bm25
@@ -116,7 +116,7 @@ def test_scores_stay_with_their_rows(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", rows, {"key": "k"})
     assert list(store) == rows and store.facts["content_hash"] == content_hash(rows)
     mixed = MixedRows([Part("a", rows), Part("b", store.first(1))])
-    assert scored(mixed).tolist() == [True, False, True]
+    assert mixed.has_scores().tolist() == [True, False, True]
     assert content_hash([ROW]) != content_hash([Row(ROW.query, ROW.pos, ROW.neg)])
     assert without_negatives(ROW, [1]).scores == Scores((3.5, 1.25), (-2.0, 1e-9), "judge")
     blank = OBJECT | {"neg": ["x", " ", "z"]}

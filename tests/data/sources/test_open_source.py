@@ -11,7 +11,6 @@ import pytest
 import torch
 from tiny_sources import ROWS, TRIPLETS, write_beir, write_csv, write_jsonl, write_parquet, write_sqlite
 
-from gemma4vec.data.batching.mixture import group_numbers, negative_counts
 from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import Source
@@ -212,7 +211,7 @@ def test_tensors_are_read_where_they_stand(tmp_path: Path) -> None:
             [row.query.ids for row in loaded.rows] == [row.pos[0].text.ids for row in loaded.rows] == expected[:2_900]
         )
         assert loaded.sources["s"]["largest_token"] == max(map(max, expected))
-    assert negative_counts(loaded.rows).sum() == 0 and set(group_numbers(loaded.rows)) == {-1}
+    assert loaded.rows.negative_counts().sum() == 0 and set(loaded.rows.group_numbers()) == {-1}
     ids[7, 0], lengths[7], lengths[9] = -3, 2, 0
     torch.save({"input_ids": ids, "attention_mask": torch.arange(7)[None] < lengths}, tmp_path / "t.pt")
     with pytest.raises(InputError, match=r"t\.pt row 8: .* \(2 of 3000 rows are bad, 0% are allowed\)"):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gemma4vec.data.batching.mixture import MixedRows, scored
+from gemma4vec.data.rows.lazy_rows import as_lazy_rows
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.errors import InputError
 from gemma4vec.machine.transfer import to_device
@@ -160,11 +160,12 @@ def check_scores(task: schema.Contrast, rows: Sequence[Row], where: str = "task"
     wanted = [(number, term) for number, term in enumerate(task.terms) if isinstance(term, OnScores)]
     if not wanted:
         return
-    scored_R = scored(rows)
+    lazy = as_lazy_rows(rows)
+    scored_R = lazy.has_scores()
     for number, term in wanted:
         asked_R = np.ones(len(rows), dtype=np.bool_)
-        for start, part in zip(rows.starts, rows.parts, strict=False) if isinstance(rows, MixedRows) else ():
-            asked_R[start : start + len(part.rows)] = term.source_weights is None or term.weight_in(part.name) > 0
+        for source, span in lazy.source_spans():
+            asked_R[span] = term.source_weights is None or term.weight_in(source) > 0
         missing = np.flatnonzero(asked_R & ~scored_R)
         if len(missing):
             raise InputError(

@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 
 from gemma4vec.data.batching.mixture import MixedRows, Part
+from gemma4vec.data.rows.lazy_rows import as_lazy_rows
 from gemma4vec.data.rows.row_store import StoredRows, open_or_write, write_store
 from gemma4vec.data.rows.rows import Row
-from gemma4vec.data.sources.tensor_rows import TensorRows
 from gemma4vec.files import cache, sha256_text
 from gemma4vec.model.tokenize.tokenizer import Tokeniser
 from gemma4vec.text.pretokenized import PretokenizedText
@@ -53,8 +53,8 @@ def tokenised_rows(
     limits = f"{query_tokens} {document_tokens}"
     parts: list[Part] = []
     for part in rows.parts:
-        if isinstance(part.rows, TensorRows):
-            parts.append(part)  # tokens already, and where they are is as good a place
+        if as_lazy_rows(part.rows).tokenized:
+            parts.append(part)  # a file of tokens is a store already
             continue
         words = json.dumps(prompts(part.name).as_dict(), sort_keys=True)
         key = sha256_text(identity, words, limits, hashes[part.name])
