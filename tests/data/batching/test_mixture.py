@@ -86,7 +86,7 @@ def test_batches_of_one_source() -> None:
     names = [{text[0] for text in batch} for batch in whole]
     assert all(len(one) == 1 for one in names)
     assert Counter(name for one in names for name in one) == {"a": 6, "b": 12, "c": 6}
-    with pytest.raises(InputError, match="source 'c' has 7 rows, a batch has 8"):
+    with pytest.raises(InputError, match="source 'c' has 7 rows, a batch needs 8"):
         drawn(MixedRows([part("a", 60), part("c", 7)], one_source_batches=True), 1)
 
 
