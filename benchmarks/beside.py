@@ -47,8 +47,8 @@ def train(arguments: argparse.Namespace, out: Path, beside: bool) -> dict[str, A
     changes = [
         *arguments.changes,
         f"stages.0.budget={{steps: {arguments.steps}}}",
-        f"stages.0.evaluation={{suite: {json.dumps(str(arguments.suite))}, keep_at_shares: [0.25, 0.5, 0.75, 1.0], "
-        f"beside: {str(beside).lower()}}}",
+        f"stages.0.evaluation={{suite: {json.dumps(str(arguments.suite))}, snapshot_at_shares: [0.25, 0.5, 0.75, 1.0], "
+        f"background: {str(beside).lower()}}}",
     ]
     command = [sys.executable, "-m", "gemma4vec", "train", arguments.recipe, *changes, "--out", str(out), "--json"]
     done = subprocess.run(command, env=environment(out), stdout=subprocess.PIPE, text=True, check=True)

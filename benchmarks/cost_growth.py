@@ -140,13 +140,13 @@ class Trainer:
         task = ContrastTask(
             stage, random_rows(rows, negatives, tokens, vocabulary), self.built, max_tokens=tokens, seed=0
         )
-        optimiser = MasterAdamW(self.built.trainable(), stage.optimiser)
+        optimizer = MasterAdamW(self.built.trainable(), stage.optimizer)
         batches = task.batches()
 
         def one() -> float:
             loss = task.loss(self.built, next(batches))
             loss.value.backward()
-            optimiser.step(0.0)
+            optimizer.step(0.0)
             return float(loss.value.detach())  # which waits for a GPU
 
         seconds = timed(one, self.arguments.repeats)

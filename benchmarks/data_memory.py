@@ -3,9 +3,10 @@
 Files are generated below FOLDER: `tensors` (input_ids int32 and attention_mask bool, [N, 128], 4 to 40 tokens a row, as
 queries have) and `jsonl` (a query of 3 to 10 words, as web queries are, and a positive of 9 to 24, as titles and
 snippets are). Each is opened twice, each time in a process of its own, which then draws batches; the second time is
-what every run after the first one sees. A third process draws batches without equal texts (`batch.distinct`). Memory is
-the process's resident set above what it was when the libraries were loaded; `highest_mib` is the highest one ever, as
-the system notes it, libraries included. Example (seven million rows: 4.4 GB of disk as tensors, 3 GB as JSONL):
+what every run after the first one sees. A third process draws batches without equal texts
+(`batch.no_duplicates`). Memory is the process's resident set above what it was when the libraries were loaded;
+`highest_mib` is the highest one ever, as the system notes it, libraries included.
+Example (seven million rows: 4.4 GB of disk as tensors, 3 GB as JSONL):
 
     python benchmarks/data_memory.py /tmp/data_memory --tensors 100000 7129444 --jsonl 100000 7129444
 """
@@ -67,7 +68,7 @@ def write_jsonl(path: Path, rows: int) -> None:
             stream.writelines(map('{{"query": "{} {}", "pos": ["{} {} {}"]}}\n'.format, a, b, c, d, e))
 
 
-def child(kind: str, file: Path, batches: int, distinct: bool) -> dict[str, Any]:
+def child(kind: str, file: Path, batches: int, no_duplicates: bool) -> dict[str, Any]:
     """Open the file as training does and draw batches."""
     import torch  # noqa: F401  what every training has loaded
 
@@ -81,7 +82,7 @@ def child(kind: str, file: Path, batches: int, distinct: bool) -> dict[str, Any]
     started = time.perf_counter()
     rows = load_sources([source], say).rows
     opened = time.perf_counter()
-    drawn = draw(rows, size=BATCH, hard_negatives=0, seed=0, distinct=distinct)
+    drawn = draw(rows, size=BATCH, hard_negatives=0, seed=0, no_duplicates=no_duplicates)
     next(drawn)
     first = time.perf_counter()
     peak = process.memory_info().rss
@@ -109,13 +110,13 @@ def measure(kind: str, rows: int, folder: Path, batches: int) -> dict[str, Any]:
         (write_tensors if kind == "tensors" else write_jsonl)(file, rows)
     environment = os.environ | {"GEMMA4VEC_CACHE": str(folder / "cache")}
     times = []
-    for which in ("first", "again", "distinct"):
+    for which in ("first", "again", "no_duplicates"):
         command = [sys.executable, __file__, str(folder), "--child", kind, str(file), "--batches", str(batches)]
-        command += ["--distinct"] if which == "distinct" else []
+        command += ["--no-duplicates"] if which == "no_duplicates" else []
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
         times.append(json.loads(done.stdout))
         say(f"{kind} {rows:,} {which}: {times[-1]}")
-    named = dict(zip(("first", "again", "distinct"), times, strict=True))
+    named = dict(zip(("first", "again", "no_duplicates"), times, strict=True))
     return {"kind": kind, "rows": rows, "file_mib": file.stat().st_size / 2**20, **named}
 
 
@@ -126,11 +127,11 @@ def main() -> int:
     parser.add_argument("--jsonl", type=int, nargs="*", default=[], help="numbers of rows")
     parser.add_argument("--batches", type=int, default=200, help=f"batches of {BATCH} rows that are drawn")
     parser.add_argument("--child", nargs=2, metavar=("KIND", "FILE"), help=argparse.SUPPRESS)
-    parser.add_argument("--distinct", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--no-duplicates", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="folder of the result; by default benchmarks/results")
     given = parser.parse_args()
     if given.child:
-        print(json.dumps(child(given.child[0], Path(given.child[1]), given.batches, given.distinct)))
+        print(json.dumps(child(given.child[0], Path(given.child[1]), given.batches, given.no_duplicates)))
         return 0
     given.folder.mkdir(parents=True, exist_ok=True)
     wanted = [("tensors", rows) for rows in given.tensors] + [("jsonl", rows) for rows in given.jsonl]

@@ -48,7 +48,7 @@ def trained(recipe_file: str, overrides: list[str], steps: int, folder: Path) ->
 
 
 def read_alone(recipe_file: str, overrides: list[str], steps: int) -> dict[str, Any]:
-    """Seconds to draw, tokenise and lay out a batch, on an otherwise idle machine."""
+    """Seconds to draw, tokenize and lay out a batch, on an otherwise idle machine."""
     recipe = load_recipe(recipe_file, overrides)
     stage = recipe.stages[0]
     base = resolve_base(recipe.model.base, notice=say)

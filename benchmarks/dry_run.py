@@ -104,7 +104,7 @@ def before(arguments: argparse.Namespace) -> dict[str, Any]:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), metavar="NAME")
-    parser.add_argument("--steps", type=int, default=6, help="optimiser steps of the measured run")
+    parser.add_argument("--steps", type=int, default=6, help="optimizer steps of the measured run")
     parser.add_argument("--rows", type=Path, help="JSONL of rows (default: pycode)")
     parser.add_argument("--again", action="store_true", help="forget what earlier calls measured")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")

@@ -71,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--suites", nargs="+", default=[], help="dev suites of the folder, for the part quality")
     parser.add_argument("--hard-negatives", type=int, default=4)
     parser.add_argument("--rows", type=int, nargs=2, default=[64, 16], metavar=("270M", "E2B"), help="rows in a batch")
-    parser.add_argument("--steps", type=int, default=4, help="optimiser steps in a timed block")
+    parser.add_argument("--steps", type=int, default=4, help="optimizer steps in a timed block")
     parser.add_argument("--warm-up", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(

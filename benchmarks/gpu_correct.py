@@ -28,10 +28,10 @@ FLEX = {"flex_attention": True}  # on a GPU alone
 OF_A_CPU = asdict(DEFAULTS["cpu"])
 LAYOUTS: dict[str, dict[str, Any]] = {
     "padded": {"kind": "padded"},
-    "packed": {"kind": "packed", "share_beginnings": False},
-    "shared beginnings": {"kind": "packed", "share_beginnings": True},
-    "packed, compiled": {"kind": "packed", "share_beginnings": False, "compile": True},
-    "shared beginnings, compiled": {"kind": "packed", "share_beginnings": True, "compile": True},
+    "packed": {"kind": "packed", "share_prefixes": False},
+    "shared beginnings": {"kind": "packed", "share_prefixes": True},
+    "packed, compiled": {"kind": "packed", "share_prefixes": False, "compile": True},
+    "shared beginnings, compiled": {"kind": "packed", "share_prefixes": True, "compile": True},
     "checkpointed": {"kind": "packed", "gradient_checkpointing": True},
     "selective": {"kind": "packed", "gradient_checkpointing": "selective"},
     "flex": {"kind": "packed", "row_tokens": 512, "fast_paths": FLEX},
@@ -77,7 +77,7 @@ def paths_of(attention: str, *, compiled: bool, smoke: bool) -> dict[str, dict[s
         name: layout
         for name, layout in LAYOUTS.items()
         if layout.get("compile", False) == compiled
-        and (attention == "causal" or not layout.get("share_beginnings"))
+        and (attention == "causal" or not layout.get("share_prefixes"))
         and (name == SMOKE or not (compiled and smoke))
         and not (smoke and layout.get("fast_paths") == FLEX)
     }

@@ -41,7 +41,7 @@ DEFAULT = {
             "task": {"temperature": 0.05},
             "batch": {"rows": 512, "query_tokens": 64, "document_tokens": 256},
             "layout": {"row_tokens": 256, "tokens_per_forward": 32_768},
-            "optimiser": {"learning_rate": 5e-4, "warmup_steps": 20, "schedule": "linear"},
+            "optimizer": {"learning_rate": 5e-4, "warmup_steps": 20, "schedule": "linear"},
         }
     ],
 }

@@ -114,7 +114,7 @@ def one_step(arguments: argparse.Namespace) -> dict[str, Any]:
         }
     )
     task = ContrastTask(stage, made_rows(arguments.rows), built, max_tokens=TOKENS, seed=0)
-    optimiser = MasterAdamW(built.trainable(), stage.optimiser)
+    optimizer = MasterAdamW(built.trainable(), stage.optimizer)
     built.encoder.train()
     keep_freed_memory()
     batch = next(task.batches())
@@ -122,7 +122,7 @@ def one_step(arguments: argparse.Namespace) -> dict[str, Any]:
         started = time.perf_counter()
         loss = task.loss(built, batch)
         loss.value.backward()
-        optimiser.step(0.0)
+        optimizer.step(0.0)
         value = loss.value.item()
         seconds = time.perf_counter() - started
     peak = peak_memory_bytes()

@@ -93,7 +93,7 @@ def in_own_process(side: str, rows: int, micro: int) -> dict[str, Any]:
 
 
 def recipe_of(arguments: argparse.Namespace, rows: int, micro: int | None) -> Recipe:
-    """The quickstart's model and optimiser on these rows."""
+    """The quickstart's model and optimizer on these rows."""
     changes = [
         f"model.base={arguments.base}",
         f"stages.0.task.hard_negatives={arguments.hard_negatives}",

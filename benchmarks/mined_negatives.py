@@ -191,7 +191,7 @@ def train_one(
         "stages.0.batch.group_rows=1",
         f"stages.0.task.hard_negatives={arguments.negatives}",
         "stages.0.task.terms=[{kind: nce, hardness: 0}]",
-        f"stages.0.optimiser.learning_rate={arguments.learning_rate}",
+        f"stages.0.optimizer.learning_rate={arguments.learning_rate}",
         f"stages.0.budget={{steps: {arguments.steps}}}",
         "stages.0.evaluation={checkpoint_seconds: 3600}",
         *arguments.set,

@@ -1,7 +1,7 @@
 """What each term of the loss does to retrieval, whole, short and quantised, at equal budget on real data.
 
     python benchmarks/objectives.py rows.jsonl SUITE --steps 40 --negatives 2 \\
-        --set model.prompts=retrieval stages.0.optimiser.learning_rate=5e-4
+        --set model.prompts=retrieval stages.0.optimizer.learning_rate=5e-4
 
 For each setting a model is trained (`gemma4vec train`, same base, rows, order of rows and steps; only the terms differ)
 and encodes the suite once. Its vectors are then searched whole, cut to their first 128 values, with values rounded to

@@ -43,7 +43,7 @@ class Ours:
 
     stage: Stage
     batches: Iterator[ContrastBatch]
-    optimiser: MasterAdamW
+    optimizer: MasterAdamW
     dtype: torch.dtype
     device: str
     total_steps: int
@@ -114,7 +114,7 @@ class Ours:
     def _step(self, batch: ContrastBatch) -> None:
         loss = self.stage.task.loss(self.built, batch)
         loss.value.backward()
-        self.optimiser.step(learning_rate(self.stage.settings.optimiser, len(self.tokens), self.total_steps))
+        self.optimizer.step(learning_rate(self.stage.settings.optimizer, len(self.tokens), self.total_steps))
         self.tokens.append(loss.tokens)
         self.losses.append(float(loss.value.detach()))
         self.padding_shares.append(loss.padding_share)
@@ -126,7 +126,7 @@ def build_ours(
     """Load the base and put everything together as `gemma4vec train` does; `folder` takes the run folder.
 
     Instead of loading it, the model can be that of `before`, compiled or not, with its first adapters put back; layout,
-    batches and optimiser are new. The two recipes must describe the same model.
+    batches and optimizer are new. The two recipes must describe the same model.
     """
     settings = recipe.stages[0]
     device = choose_device().name
@@ -144,7 +144,7 @@ def build_ours(
     task = ContrastTask(settings, rows, built, max_tokens=recipe.model.max_tokens, seed=recipe.seed)
     run = RunFolder.create(folder / "runs", recipe.name, dump_recipe(recipe))
     stage = Stage(0, settings, task, built, run, None, ProgressLine("ours"))
-    optimiser = MasterAdamW(built.trainable(), settings.optimiser)
-    ours = Ours(stage, task.batches(0), optimiser, choice.dtype, device, total_steps, first)
+    optimizer = MasterAdamW(built.trainable(), settings.optimizer)
+    ours = Ours(stage, task.batches(0), optimizer, choice.dtype, device, total_steps, first)
     ours.rotation = before.rotation if before is not None else None
     return ours

@@ -2,7 +2,7 @@
 
 Same base and attention mode, same LoRA with the same initial values, same rows in the same order, same truncation.
 Everything else is its own: tokenising in its collator (on a GPU in loader processes), padding to the longest text of a
-column, candidates of equal kind merged into one forward, its loss, its optimiser (fused AdamW), transformers' training
+column, candidates of equal kind merged into one forward, its loss, its optimizer (fused AdamW), transformers' training
 loop.
 """
 
@@ -152,19 +152,19 @@ def build_peer(
     else:
         loss = CachedMultipleNegativesRankingLoss(model, scale=scale, mini_batch_size=cached_rows)
     dataset = Dataset.from_dict(_columns(built, drawn))
-    optimiser = stage.optimiser
+    optimizer = stage.optimizer
     precision_of_products = torch.backends.fp32_precision
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder / "trainer"),
         max_steps=max_steps,
         per_device_train_batch_size=stage.batch.rows,
-        learning_rate=optimiser.learning_rate,
-        weight_decay=optimiser.weight_decay,
-        adam_beta1=optimiser.betas[0],
-        adam_beta2=optimiser.betas[1],
-        max_grad_norm=optimiser.clip or 0.0,
-        warmup_steps=optimiser.warmup_steps,
-        lr_scheduler_type=optimiser.schedule,
+        learning_rate=optimizer.learning_rate,
+        weight_decay=optimizer.weight_decay,
+        adam_beta1=optimizer.betas[0],
+        adam_beta2=optimizer.betas[1],
+        max_grad_norm=optimizer.clip or 0.0,
+        warmup_steps=optimizer.warmup_steps,
+        lr_scheduler_type=optimizer.schedule,
         bf16=precision == "mixed",
         gradient_checkpointing=stage.layout.gradient_checkpointing is not False,
         torch_compile=compiled,

@@ -182,7 +182,7 @@ class Quality:
         """The long training."""
         say(f"{name}: {self.plan['minutes']:g} minutes")
         made = self.trained(
-            name, self.plan["minutes"], f"stages.0.evaluation={{keep_at_shares: {self.plan['checkpoints']}}}"
+            name, self.plan["minutes"], f"stages.0.evaluation={{snapshot_at_shares: {self.plan['checkpoints']}}}"
         )
         return {"run": made["run"], "tokens": made["tokens"], "seconds": made["seconds"]}
 

@@ -1,6 +1,6 @@
 """What each switch is worth on this machine: trained real tokens per second with it one way over the other.
 
-    python benchmarks/switches.py [--only compile half_turn]
+    python benchmarks/switches.py [--only compile fused_rotary]
 
 The recipe as it is against the recipe with one switch the other way: both in one process, a block of steps each in
 turn. Both train the same batches; the program fails where the first loss, of the same weights, differs by more than
@@ -36,7 +36,7 @@ LAYOUT = "stages.0.layout"
 OTHER_WAYS = {
     "compile": f"{LAYOUT}.compile=false",
     "packed": f"{LAYOUT}.kind=padded",
-    "share_beginnings": f"{LAYOUT}.share_beginnings=false",
+    "share_prefixes": f"{LAYOUT}.share_prefixes=false",
     "row_tokens 256": f"{LAYOUT}.row_tokens=256",
     "tokens_per_forward 1024": f"{LAYOUT}.tokens_per_forward=1024",
     "tokens_per_forward 4096": f"{LAYOUT}.tokens_per_forward=4096",
@@ -76,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--recipe", type=Path, default=QUICKSTART, help="whose first stage is trained")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these switches alone")
     parser.add_argument("--repeats", type=int, default=5, help="blocks of each side")
-    parser.add_argument("--steps", type=int, default=1, help="optimiser steps in a block")
+    parser.add_argument("--steps", type=int, default=1, help="optimizer steps in a block")
     parser.add_argument("--warm-up", type=int, default=2, help="steps of each side before the first block")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override in the recipe")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")

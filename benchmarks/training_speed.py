@@ -54,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--base", help="hub id, folder or bundled:NAME instead of the recipe's")
     parser.add_argument("--rows", type=Path, help="JSONL of rows (default: the recipe's source, which is pycode)")
     parser.add_argument("--repeats", type=int, default=5, help="blocks of each side")
-    parser.add_argument("--steps", type=int, default=4, help="optimiser steps in a block")
+    parser.add_argument("--steps", type=int, default=4, help="optimizer steps in a block")
     parser.add_argument("--warm-up", type=int, default=3, help="steps of each side before the first block")
     parser.add_argument("--hard-negatives", type=int, default=0)
     parser.add_argument("--batch-rows", type=int, help="rows in a batch (default: the recipe's)")
@@ -127,7 +127,7 @@ def measure(
             "compiled": arguments.peer_compile,
             "loader_processes": loader_processes(),
             "attention": "sdpa",
-            "optimiser": OptimizerNames(peer.trainer.args.optim).value,
+            "optimizer": OptimizerNames(peer.trainer.args.optim).value,
         },
         "first_losses": check,
         "mean_loss": {"ours": float(np.mean(ours.losses)), "theirs": float(np.mean(peer.losses()))},

@@ -2,7 +2,7 @@
 
     python benchmarks/upper_layers.py ROWS.jsonl SUITE --base bundled:gemma-3-270m --steps 40 --layers all 12 6
 
-Speed: `model.adapters.lora.last_layers` as given, each variant's model loaded beside the others in one process, blocks
+Speed: `model.lora.last_layers` as given, each variant's model loaded beside the others in one process, blocks
 of steps in turn (all, 12, 6, all, 12, 6); seconds a step, and the ratio to the first variant within each round.
 Quality: each variant trained by `gemma4vec train` on the same rows in the same order for the same steps, with each
 seed; nDCG@10 on a dev suite (a sample of it with `--queries`, `--documents`), and the difference to the first variant

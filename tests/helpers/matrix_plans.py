@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_matrix import write_matrix, write_place
 
 from gemma4vec.cli.main import execute
 from gemma4vec.ledger.run_folder import RunFolder, list_runs
@@ -18,38 +17,6 @@ BROKEN = {"recipe": "mean", "name": "broken", "overrides": ["model.base=/no/such
 
 
 BLIND = {"recipe": "mean", "name": "blind", "overrides": ["model.max_tokens=4"]}  # sees the prompt's beginning alone
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_place(tmp_path_factory.mktemp("matrix"))
-
-
-@pytest.fixture(scope="module")
-def out(place: Path) -> Path:
-    return place / "out"
-
-
-@pytest.fixture(scope="module")
-def file(place: Path) -> Path:
-    return write_matrix(
-        place,
-        recipes=["mean", BROKEN, "last.yaml", BLIND],
-        top={"count": 1, "seeds": [0, 1]},
-        smallest_effect=0.24,
-        stop={"after_share": 0.5},
-    )
-
-
-@pytest.fixture(scope="module")
-def results(place: Path, file: Path, out: Path) -> dict[str, Any]:
-    """What the whole matrix printed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEMMA4VEC_CACHE", str(place / "cache"))
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        code, printed, _ = matrix(file, out, place)
-    assert code == 1  # one recipe is broken
-    return printed
 
 
 def matrix(file: Path, out: Path, place: Path, *more: str) -> tuple[int, Any, str]:

@@ -45,7 +45,7 @@ def _recipe(root: Path, name: str, readout: str) -> dict[str, object]:
         "data": [{"name": "rows", "path": str(root / "rows.jsonl")}],
         "batch": {"rows": 8},
         "layout": {"row_tokens": 32, "tokens_per_forward": 256, "compile": False},
-        "optimiser": {"learning_rate": 0.01, "warmup_steps": 1},
+        "optimizer": {"learning_rate": 0.01, "warmup_steps": 1},
         "budget": {"minutes": 1},
     }
     return {

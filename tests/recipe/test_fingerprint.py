@@ -30,9 +30,9 @@ SAME = [
     "stages.0.evaluation.max_queries=3",
     "stages.0.evaluation.max_documents=3",
     "stages.0.evaluation.checkpoint_seconds=1",
-    "stages.0.evaluation.keep_at_shares=[0.5]",
-    "stages.0.evaluation.keep_every_steps=7",
-    "stages.0.evaluation={every_steps: 5, beside: true}",
+    "stages.0.evaluation.snapshot_at_shares=[0.5]",
+    "stages.0.evaluation.snapshot_every_steps=7",
+    "stages.0.evaluation={every_steps: 5, background: true}",
 ]
 
 DIFFERENT = [
@@ -60,7 +60,7 @@ DIFFERENT = [
             "contextual_token, encoder: other",
             "contextual_token, hidden_size: 64",
             "layer_mix",
-            "layer_mix, normalise: false",
+            "layer_mix, normalize: false",
             "layer_mix, scale: false",
             "echo_delta",
             "echo_delta, join: concat",
@@ -116,15 +116,15 @@ DIFFERENT = [
     "stages.0.task={kind: masked_next_token, mask_share: 0.3}",
     "stages.0.task={kind: masked_next_token, mask_token: x}",
     "stages.0.task={kind: masked_next_token, random_share: 0}",
-    "stages.0.task={kind: masked_next_token, kept_share: 0}",
+    "stages.0.task={kind: masked_next_token, unchanged_share: 0}",
     "stages.0.task={kind: masked_next_token, texts: queries}",
     "stages.0.batch.rows=8",
     "stages.0.batch.accumulate=2",
     "stages.0.batch.group_rows=4",
-    "stages.0.batch.distinct=true",
+    "stages.0.batch.no_duplicates=true",
     "stages.0.batch.query_tokens=8",
     "stages.0.batch.document_tokens=8",
-    "stages.0.batch.tokenise=once",
+    "stages.0.batch.tokenize=once",
     "stages.0.layout.kind=padded",
     "stages.0.layout.grouping=separate",
     "stages.0.layout.row_tokens=100",
@@ -134,14 +134,14 @@ DIFFERENT = [
     "stages.0.layout.gradient_checkpointing=selective",
     *(f"stages.0.layout.fast_paths.{name}=false" for name in FastPaths.model_fields),
     "stages.0.layout.grad_cache=true",
-    "stages.0.layout.share_beginnings=false",
-    "stages.0.optimiser.learning_rate=1",
-    "stages.0.optimiser.readout_learning_rate=1",
-    "stages.0.optimiser.weight_decay=1",
-    "stages.0.optimiser.betas=[0.8, 0.9]",
-    "stages.0.optimiser.clip=2",
-    "stages.0.optimiser.warmup_steps=1",
-    "stages.0.optimiser.schedule=linear",
+    "stages.0.layout.share_prefixes=false",
+    "stages.0.optimizer.learning_rate=1",
+    "stages.0.optimizer.readout_learning_rate=1",
+    "stages.0.optimizer.weight_decay=1",
+    "stages.0.optimizer.betas=[0.8, 0.9]",
+    "stages.0.optimizer.clip=2",
+    "stages.0.optimizer.warmup_steps=1",
+    "stages.0.optimizer.schedule=linear",
     "stages.0.evaluation={every_steps: 5, export: best}",
     "stages.0.evaluation={every_steps: 6, export: best}",
     "stages.0.budget={steps: 11}",
@@ -202,7 +202,7 @@ PLAIN = recipe_id(parse_recipe(TEXT, "text"))
 
 
 def leaves(part: type[BaseModel], path: str = "") -> set[str]:
-    """`model.adapters.lora.rank` and so on: every value that a recipe can hold (index 0 of its lists)."""
+    """`model.lora.rank` and so on: every value that a recipe can hold (index 0 of its lists)."""
     found: set[str] = set()
     for name, field in part.model_fields.items():
         here = f"{path}{name}"
@@ -236,7 +236,7 @@ def test_every_field_of_the_schema_is_tried_above() -> None:
     tried |= {f"stages.0.task.terms.0.{key}" for key in (*TERMS, "name")}  # the name: see test_terms
     tried |= {"model.head.bias", "model.readout.name", "stages.0.data.0.pair_with_itself"}  # with others of their part
     tried |= {f"stages.0.data.0.{key}" for key in BELONGS}
-    tried |= {f"stages.0.evaluation.stop.{key}" for key in StopRule.model_fields} | {"stages.0.evaluation.beside"}
+    tried |= {f"stages.0.evaluation.stop.{key}" for key in StopRule.model_fields} | {"stages.0.evaluation.background"}
     tried |= {f"stages.0.data.0.columns.{key}" for key in Columns.model_fields}
     tried |= {f"stages.0.task.learn_temperature.{key}" for key in ("minimum", "maximum", "learning_rate")}
     assert leaves(Recipe) - tried == {"stages.0.task.kind"}  # has one value only
@@ -254,7 +254,7 @@ def test_it_does_not_depend_on_how_the_recipe_is_written() -> None:
 def test_a_key_that_came_later_counts_only_where_it_changes_something() -> None:
     later = {
         "model.max_tokens": 512,
-        "stages.*.batch.tokenise": "x",
+        "stages.*.batch.tokenize": "x",
         "stages.*.data.*.weight": None,
         "model.no.such": 1,
     }

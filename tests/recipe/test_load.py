@@ -39,8 +39,8 @@ def test_overrides_reach_every_depth_and_are_yaml_values(tmp_path: Path) -> None
         "stages.0.data.0.path=a b=c.jsonl",
         "model.lora.modules=[q_proj, v_proj]",
         "model.lora.dropout=1e-1",
-        "stages.0.optimiser.learning_rate=4e-4",
-        "stages.0.optimiser.clip=null",
+        "stages.0.optimizer.learning_rate=4e-4",
+        "stages.0.optimizer.clip=null",
         "stages.0.layout.compile=on",
         "model.prompts={query: 'q: ', document: ''}",
         "hypothesis=Lifts nDCG@10 above BM25, by 3 points",
@@ -50,7 +50,7 @@ def test_overrides_reach_every_depth_and_are_yaml_values(tmp_path: Path) -> None
     assert (recipe.seed, stage.batch.rows, stage.data[0].path) == (7, 64, "a b=c.jsonl")
     assert recipe.model.lora is not None
     assert (recipe.model.lora.modules, recipe.model.lora.dropout) == (("q_proj", "v_proj"), 0.1)
-    assert stage.optimiser.learning_rate == 4e-4 and stage.optimiser.clip is None
+    assert stage.optimizer.learning_rate == 4e-4 and stage.optimizer.clip is None
     assert stage.layout.compile is True
     assert recipe.model.prompts == {"query": "q: ", "document": ""}
     assert recipe.hypothesis.endswith("by 3 points")
@@ -81,12 +81,12 @@ def test_compile_takes_yaml_booleans_and_auto(value: str, meaning: bool | str) -
         ("stages.0.batch.row=3", "unknown key 'stages.0.batch.row'; did you mean 'rows'?"),
         ("model.readot.name=mean", "unknown key 'model.readot'; did you mean 'readout'?"),
         ("model.readout.pool=false", "unknown key 'model.readout.pool'; did you mean 'pool_prompt'?"),
-        ("model.readout={name: layer_mix, norm: 1}", "key 'model.readout.norm'; did you mean 'normalise'?"),
+        ("model.readout={name: layer_mix, norm: 1}", "key 'model.readout.norm'; did you mean 'normalize'?"),
         ("model.readout={name: last_token, pool_prompt: false}", "key 'model.readout.pool_prompt'; known here: name"),
         ("model.head={width: [3]}", "unknown key 'model.head.width'; did you mean 'widths'?"),
         ("model.lora.r=3", "unknown key 'model.lora.r'; known here: rank, alpha, dropout, modules, last_layers"),
         ("stages.0.data.0.file=x", "unknown key 'stages.0.data.0.file'"),
-        ("stages.0.optimizer.clip=1", "unknown key 'stages.0.optimizer'; did you mean 'optimiser'?"),
+        ("stages.0.optimiezr.clip=1", "unknown key 'stages.0.optimiezr'; did you mean 'optimizer'?"),
         ("sede=3", "unknown key 'sede'; did you mean 'seed'?"),
     ],
 )
@@ -103,9 +103,9 @@ def test_an_unknown_key_is_named_with_a_suggestion(override: str, expected: str)
         ("stages.0.budget.steps=0", "stages.0.budget.steps: "),
         ("stages.0.task.temperature=0", "stages.0.task.temperature: "),
         ("stages.0.task.temperature=.inf", "stages.0.task.temperature: "),
-        ("stages.0.optimiser.learning_rate=.nan", "stages.0.optimiser.learning_rate: "),
+        ("stages.0.optimizer.learning_rate=.nan", "stages.0.optimizer.learning_rate: "),
         ("stages.0.batch.rows=1", "stages.0.batch.rows: "),
-        ("stages.0.layout={kind: padded, share_beginnings: true}", "share_beginnings: padded rows hold one text each"),
+        ("stages.0.layout={kind: padded, share_prefixes: true}", "share_prefixes: padded rows hold one text each"),
         ("stages.0.data.0.split=test", "split is for datasets, beir; a jsonl source has none"),
         ("model.readout.name=max", "model.readout.name: there is no 'max'; did you mean 'mean'?"),
         ("model.readout.name=3", "there is no '3'; there are last_token, first_token, mean"),

@@ -63,8 +63,8 @@ def test_a_budget_in_rows_has_steps_too() -> None:
 @pytest.mark.parametrize(
     ("evaluation", "said"),
     [
-        ("{beside: true}", "say when"),
-        ("{beside: true, every_steps: 2, export: best}", "too late for export: best"),
+        ("{background: true}", "say when"),
+        ("{background: true, every_steps: 2, export: best}", "too late for export: best"),
     ],
 )
 def test_evaluation_beside_needs_something_to_evaluate(evaluation: str, said: str) -> None:

@@ -47,7 +47,7 @@ def test_a_run_learns_and_writes_down_what_it_did(base: Path, tmp_path: Path) ->
     first, last = stage.run.events("step")[0], stage.run.events("step")[-1]
     assert first["learning_rate"] == 0.005 and first["gradient_norm"] > 0 and first["rows"] == 8
     assert [e["learning_rate"] for e in stage.run.events("step")] == [
-        learning_rate(stage.settings.optimiser, step, 12) for step in range(12)
+        learning_rate(stage.settings.optimizer, step, 12) for step in range(12)
     ]
     assert last["step"] == 12 and last["tokens"] == progress.tokens and 0 <= last["padding_share"] < 0.5
     finished = stage.run.events("stage_finished")[0]

@@ -68,8 +68,8 @@ def test_the_six_differ_in_readout_with_its_rate_attention_and_adaptation_alone(
         recipe = load_recipe(f"gemma4vec/{name}", ["model.base=bundled:gemma-3-270m"])
         fixed = recipe.model.model_dump(exclude={"readout", "attention"})
         stage = recipe.stages[-1]
-        optimiser = stage.optimiser.model_copy(update={"readout_learning_rate": None})
-        return fixed, stage.model_copy(update={"optimiser": optimiser})
+        optimizer = stage.optimizer.model_copy(update={"readout_learning_rate": None})
+        return fixed, stage.model_copy(update={"optimizer": optimizer})
 
     assert recipe_names() >= {f"gemma4vec/{name}" for name in SIX}
     control = shared(SIX[0])

@@ -31,14 +31,14 @@ stages:
     task: {{kind: masked_next_token}}
     batch: {{rows: 8}}
     layout: &layout {{row_tokens: 32, tokens_per_forward: 128, compile: false}}
-    optimiser: &optimiser {{learning_rate: 0.01, warmup_steps: 0, schedule: constant}}
+    optimizer: &optimizer {{learning_rate: 0.01, warmup_steps: 0, schedule: constant}}
     budget: {{steps: 4}}
     evaluation: &evaluation {{checkpoint_seconds: 0}}
   - name: contrast
     data: [{{name: rows, path: {rows}}}]
     batch: {{rows: 8}}
     layout: *layout
-    optimiser: *optimiser
+    optimizer: *optimizer
     budget: {{steps: 3}}
     evaluation: *evaluation
 """
@@ -93,7 +93,7 @@ def test_the_next_stage_starts_from_full_precision(
     tmp_path: Path, kill_between: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A second stage whose steps are of 1e-30 must hand on what the first one ended with, to the last bit of fp32.
-    still = ["stages.1.optimiser.learning_rate=1e-30", "stages.1.optimiser.weight_decay=0"]
+    still = ["stages.1.optimizer.learning_rate=1e-30", "stages.1.optimizer.weight_decay=0"]
     run = start_run(parse_recipe(recipe_text(tmp_path), "r", still), tmp_path)
     if kill_between:
         with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):

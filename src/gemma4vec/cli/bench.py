@@ -54,7 +54,7 @@ def as_text(found: dict[str, Any]) -> str:
             f"{roof['floor_seconds']:.2f} s at that rate",
         ),
         _line("time", ", ".join(f"{part} {share:.0%}" for part, share in found["time"].items())),
-        _line("", f"the optimiser's update is {found['update_share']:.0%} of it"),
+        _line("", f"the optimizer's update is {found['update_share']:.0%} of it"),
     ]
     if not found["advice"]:
         return "\n".join([*lines, _line("faster", "no switch of the recipe promises more")])

@@ -18,6 +18,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 from gemma4vec.ledger.journal import Record
 from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder, finite
+from gemma4vec.recipe.renamed import current_names
 
 METRICS, DECISION = "metrics.json", "decision.json"
 BASELINES = {"bm25", "untrained"}  # evaluated beside a run's model, but not made by its recipe
@@ -185,12 +186,12 @@ def _strings(tree: Any) -> Iterator[str]:
 
 
 def recipe_tree(text: str | None) -> dict[str, Any]:
-    """A recipe's YAML as a tree; empty where it is none."""
+    """Return a recipe's YAML as a tree, with today's names of keys; empty if it is no recipe."""
     try:
         tree = yaml.safe_load(text or "")
     except yaml.YAMLError:
         return {}
-    return tree if isinstance(tree, dict) else {}
+    return current_names(tree, "recipe", log=False) if isinstance(tree, dict) else {}
 
 
 def _hashed(*parts: object) -> str:

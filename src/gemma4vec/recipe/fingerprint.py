@@ -7,27 +7,28 @@ where its value is another one.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from gemma4vec.files import sha256_text
+from gemma4vec.recipe.renamed import first_names, mappings_at
 from gemma4vec.recipe.schema import FastPaths, Recipe
 
 # These say which run it is or how it is watched, not what it does.
 _NOT_METHOD = {"name", "seed", "hypothesis"}
 _NOT_METHOD_IN_STAGE = {"name", "evaluation"}
-_NOT_CHOOSING = {"checkpoint_seconds", "keep_at_shares", "keep_every_steps", "stop", "beside"}
+_NOT_CHOOSING = {"checkpoint_seconds", "snapshot_at_shares", "snapshot_every_steps", "stop", "background"}
 # What a stop rule looks at decides when training ends, as the rule itself does.
 _LOOKED_AT = ("suite", "max_queries", "max_documents")
 
-# Path of a key (`*` for every place of a list) -> its value where a recipe does what it did before the key existed.
+# Path of a key under its first name (`*` for any item of a list) -> the value that does what was done before the key.
 ADDED_LATER: dict[str, Any] = {
-    "stages.*.layout.fast_paths": FastPaths().model_dump(),
+    "stages.*.layout.fast_paths": first_names(FastPaths().model_dump(), "stages.*.layout.fast_paths"),
 }
 
 
 def method(recipe: Recipe) -> dict[str, Any]:
-    """The part of the recipe that defines the method."""
+    """Return the part of the recipe that defines the method, under the first name of each key (`recipe.renamed`)."""
     tree = recipe.model_dump(mode="json")
     kept = {key: value for key, value in tree.items() if key not in _NOT_METHOD}
     kept["stages"] = [
@@ -43,7 +44,7 @@ def method(recipe: Recipe) -> dict[str, Any]:
     watched = tree["stages"][-1]["evaluation"]
     if watched["export"] == "best":  # then what is evaluated, and how often, chooses the model
         kept["stages"][-1]["evaluation"] = {key: value for key, value in watched.items() if key not in _NOT_CHOOSING}
-    return kept
+    return first_names(kept)
 
 
 def recipe_id(recipe: Recipe, added_later: Mapping[str, Any] = ADDED_LATER) -> str:
@@ -51,19 +52,7 @@ def recipe_id(recipe: Recipe, added_later: Mapping[str, Any] = ADDED_LATER) -> s
     tree = method(recipe)
     for path, value in added_later.items():
         *above, key = path.split(".")
-        for part in _parts(tree, above):
+        for _, part in mappings_at(tree, above):
             if key in part and part[key] == value:
                 del part[key]
     return sha256_text(json.dumps(tree, sort_keys=True))[:12]
-
-
-def _parts(tree: Any, path: list[str]) -> Iterator[dict[str, Any]]:
-    """The mappings at a path; none where the recipe has no such part."""
-    if not path:
-        if isinstance(tree, dict):
-            yield tree
-    elif path[0] == "*":
-        for part in tree if isinstance(tree, list) else ():
-            yield from _parts(part, path[1:])
-    elif isinstance(tree, dict) and path[0] in tree:
-        yield from _parts(tree[path[0]], path[1:])

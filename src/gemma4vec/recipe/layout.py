@@ -13,11 +13,11 @@ class FastPaths(Part):
     """Faster ways to compute the same (`model.backbone.kernel_options` says what each is). auto: as measured on such
     a device."""
 
-    grouped_attention: Switch = Field("auto", description="compiled: attention as two matrix products, in short rows")
+    matmul_attention: Switch = Field("auto", description="compiled: attention as two matrix products, in short rows")
     sigmoid_gelu: Switch = Field("auto", description="compiled: the tanh form of GELU by an exponential")
-    half_turn: Switch = Field("auto", description="compiled: rotary embeddings whose gradient is no sum of slices")
-    joined_adapters: Switch = Field("auto", description="compiled: a weight and its adapter as one matrix product")
-    last_tokens_only: Switch = Field("auto", description="compiled: the last layer for the states that are read alone")
+    fused_rotary: Switch = Field("auto", description="compiled: rotary embeddings whose gradient is no sum of slices")
+    fused_lora: Switch = Field("auto", description="compiled: a weight and its adapter as one matrix product")
+    last_token_layer: Switch = Field("auto", description="compiled: the last layer for the states that are read alone")
     flex_attention: Switch = Field("auto", description="leave out blocks between documents; GPU only, for long rows")
     keep_freed_memory: Switch = Field("auto", description="the allocator keeps a step's memory for the next one")
 
@@ -36,7 +36,7 @@ class Layout(Part):
     grad_cache: Literal["auto"] | bool = Field(
         "auto", description="GradCache: one micro-batch's activations at a time; auto: where all would not fit"
     )
-    share_beginnings: Literal["auto"] | bool = Field(
+    share_prefixes: Literal["auto"] | bool = Field(
         "auto",
         description="packed and causal: compute what texts begin with alike (their prompt) once a micro-batch",
     )
@@ -44,6 +44,6 @@ class Layout(Part):
 
     @model_validator(mode="after")
     def _shared_where_packed(self) -> "Layout":
-        if self.share_beginnings is True and self.kind == "padded":
-            raise ValueError("share_beginnings: padded rows hold one text each; set kind: packed, or leave it auto")
+        if self.share_prefixes is True and self.kind == "padded":
+            raise ValueError("share_prefixes: padded rows hold one text each; set kind: packed, or leave it auto")
         return self

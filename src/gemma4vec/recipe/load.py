@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.find import find_recipe
+from gemma4vec.recipe.renamed import current_names, current_path
 from gemma4vec.recipe.schema import Recipe
 
 P = TypeVar("P", bound=BaseModel)
@@ -34,6 +35,11 @@ def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe
     return validate(Recipe, read_tree(text, where, overrides), where)
 
 
+def parse_dump(text: str, where: str) -> Recipe:
+    """As `parse_recipe`, for what `dump_recipe` wrote in this release or an earlier one: old key names are no news."""
+    return validate(Recipe, read_tree(text, where, log=False), where)
+
+
 def read_text(path: str | Path, what: str) -> str:
     """Text of a YAML file; `what` names its kind in errors."""
     file = Path(path)
@@ -43,16 +49,21 @@ def read_text(path: str | Path, what: str) -> str:
         raise InputError(f"cannot read the {what} {file}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def read_tree(text: str, where: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """YAML text as nested mappings and lists, with `key.path=value` overrides applied, not yet validated."""
+def read_tree(text: str, where: str, overrides: Sequence[str] = (), *, log: bool = True) -> dict[str, Any]:
+    """YAML text as nested mappings and lists, with `key.path=value` overrides applied, not yet validated.
+
+    Old key names are replaced by today's, one line in the log for each (`recipe.renamed`).
+    """
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise InputError(f"{where}: a recipe is a mapping of keys to values, found {type(tree).__name__}")
+    tree = current_names(tree, where, log=log)
     for override in overrides:
         _apply(tree, override)
+        tree = current_names(tree, f"override {override!r}")
     return tree
 
 
@@ -78,6 +89,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise InputError(f"override {override!r}: the value is not YAML") from error
     node: Any = tree
+    key = current_path(key)
     *parents, last = key.split(".")
     for parent in parents:
         node = _child(node, parent, key)

@@ -6,13 +6,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.load import read_text, read_tree, validate
+from gemma4vec.recipe.renamed import current_path
 from gemma4vec.recipe.schema import Part
 
-Overrides = tuple[Annotated[str, Field(pattern=r"^[^=]+=")], ...]
+
+def _current_override(override: str) -> str:
+    """An override's text with today's key names, so that a plan stays the plan it was."""
+    path, separator, value = override.partition("=")
+    return f"{current_path(path)}{separator}{value}"
+
+
+Overrides = tuple[Annotated[str, Field(pattern=r"^[^=]+="), AfterValidator(_current_override)], ...]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 

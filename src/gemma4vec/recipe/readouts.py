@@ -68,7 +68,7 @@ class LayerMix(Part):
     """Trained mix of all layers' states, then mean (ELMo, arXiv:1802.05365; multi-layer pooling, arXiv:2409.02727)."""
 
     name: Literal["layer_mix"] = "layer_mix"
-    normalise: bool = Field(
+    normalize: bool = Field(
         True, description="bring each layer's states to unit root mean square before they are mixed"
     )
     scale: bool = Field(True, description="a trained factor on the mix; without a head with bias it changes no vector")

@@ -1,7 +1,7 @@
 """The recipe: one typed value that says everything about a run.
 
 Every field that changes the resulting vectors stands here, never in an environment variable. Unknown keys are errors
-(see `recipe.load`). Lengths are in tokens, rates per optimiser step.
+(see `recipe.load`). Lengths are in tokens, rates per optimizer step.
 """
 
 from typing import Annotated, Any, Literal
@@ -153,13 +153,13 @@ class MaskedNextToken(Part):
     mask_share: float = Field(0.2, gt=0, lt=1, description="share of tokens that are predicted")
     mask_token: str = Field("_", description="the token of the vocabulary that stands in their place")
     random_share: float = Field(0.1, ge=0, le=1, description="share of the predicted that show a random token instead")
-    kept_share: float = Field(0.1, ge=0, le=1, description="share of the predicted that are left as they are")
+    unchanged_share: float = Field(0.1, ge=0, le=1, description="share of the predicted that are left as they are")
     texts: Literal["all", "queries", "documents"] = "all"
 
     @model_validator(mode="after")
     def _shares(self) -> "MaskedNextToken":
-        if self.random_share + self.kept_share > 1:
-            raise ValueError("random_share and kept_share together are more than 1")
+        if self.random_share + self.unchanged_share > 1:
+            raise ValueError("random_share and unchanged_share together are more than 1")
         return self
 
 
@@ -177,15 +177,15 @@ class Batch(Part):
     group_rows: int = Field(
         1, ge=1, description="so many rows of a batch come from one group (package, topic): harder in-batch negatives"
     )
-    distinct: bool = Field(False, description="no two rows of a batch have an equal query or an equal positive")
+    no_duplicates: bool = Field(False, description="no two rows of a batch have an equal query or an equal positive")
     query_tokens: int | None = Field(None, ge=4, description="cut of queries in training; null: model.max_tokens")
     document_tokens: int | None = Field(None, ge=4, description="cut of documents in training; null: model.max_tokens")
-    tokenise: Literal["each_time", "once"] = Field(
+    tokenize: Literal["each_time", "once"] = Field(
         "each_time", description="once: rows are kept as tokens on disk, for millions of rows or many runs (contrast)"
     )
 
 
-class Optimiser(Part):
+class Optimizer(Part):
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with linear warm-up, then decay."""
 
     learning_rate: float = Field(2e-4, gt=0)
@@ -223,18 +223,18 @@ class Evaluation(Part):
     at_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (), description="evaluate also after these shares of the steps, such as [0.5]"
     )
-    keep_at_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+    snapshot_at_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (), description="keep the trained weights after these shares of the steps, for eval --checkpoints"
     )
-    keep_every_steps: int | None = Field(None, ge=1, description="keep them every so many steps; null: never")
+    snapshot_every_steps: int | None = Field(None, ge=1, description="keep them every so many steps; null: never")
     suite: str | None = Field(None, description="folder in BEIR layout; null: the source's own dev suite")
     max_queries: int | None = Field(200, ge=1)
     max_documents: int | None = Field(1000, ge=1, description="judged documents first, then others in a fixed order")
     checkpoint_seconds: float = Field(60.0, ge=0, description="least time between two saves of the last checkpoint")
     export: Literal["last", "best"] = Field("last", description="which checkpoint of the last stage becomes the model")
     stop: StopRule | None = Field(None, description="give the training up where it cannot be useful any more")
-    beside: bool = Field(
-        False, description="evaluate kept weights in a process of low priority beside the training, never inside it"
+    background: bool = Field(
+        False, description="evaluate kept weights in a process of low priority while training goes on"
     )
 
     @model_validator(mode="after")
@@ -245,12 +245,16 @@ class Evaluation(Part):
 
     @model_validator(mode="after")
     def _something_beside(self) -> "Evaluation":
-        if not self.beside:
+        if not self.background:
             return self
         if self.export == "best":
-            raise ValueError("beside: its scores come too late for export: best; evaluate inside, or export the last")
-        if not (self.at_shares or self.every_steps or self.keep_at_shares or self.keep_every_steps):
-            raise ValueError("beside: say when, by every_steps, at_shares, keep_every_steps or keep_at_shares")
+            raise ValueError(
+                "background: its scores come too late for export: best; evaluate inside, or export the last"
+            )
+        if not (self.at_shares or self.every_steps or self.snapshot_at_shares or self.snapshot_every_steps):
+            raise ValueError(
+                "background: say when, by every_steps, at_shares, snapshot_every_steps or snapshot_at_shares"
+            )
         return self
 
 
@@ -263,7 +267,7 @@ class Stage(Part):
     task: Task = Contrast()
     batch: Batch = Batch()
     layout: Layout = Layout()
-    optimiser: Optimiser = Optimiser()
+    optimizer: Optimizer = Optimizer()
     budget: Budget
     evaluation: Evaluation = Evaluation()
 
@@ -322,12 +326,12 @@ class Stage(Part):
     @model_validator(mode="after")
     def _rows_for_contrast(self) -> "Stage":
         check_mixture(self.data, self.mixture)
-        if self.batch.tokenise == "once" and self.task.kind != "contrast":
-            raise ValueError(f"batch.tokenise: once is for contrast; {self.task.kind} reads its texts each time")
-        if self.batch.tokenise == "once" and isinstance(self.task, Contrast):
+        if self.batch.tokenize == "once" and self.task.kind != "contrast":
+            raise ValueError(f"batch.tokenize: once is for contrast; {self.task.kind} reads its texts each time")
+        if self.batch.tokenize == "once" and isinstance(self.task, Contrast):
             taught = next((term for term in self.task.terms if term.kind == "matching"), None)
             if taught is not None:
-                raise ValueError(f"batch.tokenise: once keeps no texts, and {taught.label}'s teacher reads them")
+                raise ValueError(f"batch.tokenize: once keeps no texts, and {taught.label}'s teacher reads them")
         plain = next((source for source in self.data if source.plain and not source.pair_with_itself), None)
         if plain is not None and self.task.kind == "contrast":
             raise ValueError(

@@ -110,7 +110,7 @@ class Matching(Term):
     )
     distance: Literal["squared", "l2", "cosine"] = Field("squared", description="of direct and projection")
     texts: tuple[Literal["queries", "positives", "negatives"], ...] = ("queries", "positives", "negatives")
-    projection_learning_rate: float = Field(1e-3, gt=0, description="on the same schedule as optimiser.learning_rate")
+    projection_learning_rate: float = Field(1e-3, gt=0, description="on the same schedule as optimizer.learning_rate")
 
     @property
     def row_by_row(self) -> bool:
@@ -150,7 +150,7 @@ class LearnedTemperature(Part):
 
     minimum: float = Field(0.005, gt=0)
     maximum: float = Field(0.5, gt=0)
-    learning_rate: float = Field(0.01, gt=0, description="on the same schedule as optimiser.learning_rate")
+    learning_rate: float = Field(0.01, gt=0, description="on the same schedule as optimizer.learning_rate")
 
 
 OnScores = Kl | MarginMse

@@ -1,6 +1,6 @@
 """The training loop: the only one. It trains any task that gives batches and a loss (see `training.engine.task`).
 
-Read top to bottom: a stage is optimiser steps until its budget is spent; every step is `accumulate` batches; between
+Read top to bottom: a stage is optimizer steps until its budget is spent; every step is `accumulate` batches; between
 steps it evaluates and saves. A run that is killed goes on from the last checkpoint to the same result, because batches,
 draws and rates depend on seed and step alone and the rest stands in the checkpoint.
 """
@@ -52,7 +52,7 @@ from gemma4vec.training.engine.step_budget import StepBudget, known_steps, step_
 from gemma4vec.training.engine.task import Loss, Task
 from gemma4vec.training.monitoring.stop_rule import StageRule
 from gemma4vec.training.monitoring.weight_snapshots import evaluation_due, hash_of_weights, save_snapshot, snapshot_due
-from gemma4vec.training.tasks.micro_batches import shares_beginnings
+from gemma4vec.training.tasks.micro_batches import shares_prefixes
 
 # Cells in which compiled layers are first run: few, since memory is settled after it; one code serves all heights.
 _PROBED = 2048
@@ -93,9 +93,9 @@ def train_stage(stage: Stage, seed: int) -> Progress:
     if finished is not None:
         return finished
     prepare_model(stage)
-    optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser, stage.task.extra_parameters())
+    optimizer = MasterAdamW(stage.built.trainable(), stage.settings.optimizer, stage.task.extra_parameters())
     torch.manual_seed(stage.world.seed(seed))
-    progress = _resume(stage, optimiser)
+    progress = _resume(stage, optimizer)
     stage.random = random_state()
     accumulate = stage.settings.batch.accumulate
     written = stage.folder if stage.world.first else None
@@ -107,23 +107,23 @@ def train_stage(stage: Stage, seed: int) -> Progress:
     settings = stage.settings.evaluation
     saved, pause = time.monotonic(), settings.checkpoint_seconds
     try:
-        _asked(stage, optimiser, progress, budget.total)  # a look that Ctrl-C cut off
+        _asked(stage, optimizer, progress, budget.total)  # a look that Ctrl-C cut off
         while not _ended(progress, budget):
-            rate = learning_rate(stage.settings.optimiser, progress.step, budget.total, budget.watched)
+            rate = learning_rate(stage.settings.optimizer, progress.step, budget.total, budget.watched)
             waited = ahead.waited
             batches = [ahead.take() for _ in range(accumulate)]
-            _step(stage, optimiser, batches, progress, budget, rate, ahead.waited - waited)
-            asked = _asked(stage, optimiser, progress, budget.total)
+            _step(stage, optimizer, batches, progress, budget, rate, ahead.waited - waited)
+            asked = _asked(stage, optimizer, progress, budget.total)
             if not asked and stage.evaluate and evaluation_due(settings, progress.step, budget.total):
-                _evaluate(stage, optimiser, progress)
+                _evaluate(stage, optimizer, progress)
             if stage.world.first and snapshot_due(settings, progress.step, budget.total):
-                save_snapshot(stage.folder, progress.step, optimiser)
+                save_snapshot(stage.folder, progress.step, optimizer)
             done = _ended(progress, budget)
             if done or stage.world.from_first(lambda: time.monotonic() - saved >= pause):  # noqa: B023  # called at once
-                _save(stage, optimiser, progress)
+                _save(stage, optimizer, progress)
                 saved = time.monotonic()
     except KeyboardInterrupt:
-        _save_interrupted(stage, optimiser, progress)
+        _save_interrupted(stage, optimizer, progress)
         raise KeyboardInterrupt(
             f"stopped after step {progress.step}; go on with: {resume_command(stage.run)}"
         ) from None
@@ -156,7 +156,7 @@ def resume_command(run: RunFolder) -> str:
 
 def compile_for_training(backbone: Backbone) -> None:
     """Compile the layers with their adapters, each made one product with its weight where that is chosen."""
-    if backbone.fast.joined_adapters:
+    if backbone.fast.fused_lora:
         from gemma4vec.model.adapters.fused_lora import (
             join_adapters,  # brings peft: here it is needed, for --help it is not
         )
@@ -198,7 +198,7 @@ def prepare_model(stage: Stage) -> None:
 
 def _probe_compiled(encoder: TextEncoder, layout: schema.Layout) -> probe.Probe:
     """Run compiled layers for the first time: the probe in the width that is trained, and a small backward pass."""
-    backbone, shares = encoder.backbone, shares_beginnings(layout, encoder)
+    backbone, shares = encoder.backbone, shares_prefixes(layout, encoder)
     rows = min(layout.tokens_per_forward // layout.row_tokens, max(2, _PROBED // layout.row_tokens))
     found = probe.check(backbone, max(1, rows), layout.row_tokens)
     probe.pass_back(backbone, layout.row_tokens, share=shares, only_ends=encoder.readout.only_ends)
@@ -207,14 +207,14 @@ def _probe_compiled(encoder: TextEncoder, layout: schema.Layout) -> probe.Probe:
 
 def _step(
     stage: Stage,
-    optimiser: MasterAdamW,
+    optimizer: MasterAdamW,
     batches: list[Any],
     progress: Progress,
     budget: StepBudget,
     rate: float,
     waited: float,
 ) -> None:
-    """One optimiser step: forward and backward of each batch, update, and what is noted about it.
+    """One optimizer step: forward and backward of each batch, update, and what is noted about it.
 
     `waited` are the seconds that the batches were waited for; they are not part of the step's.
     """
@@ -222,10 +222,10 @@ def _step(
     losses = run_with_eager_fallback(
         stage.built.encoder.backbone,
         lambda: _passes(stage, batches, progress),
-        lambda reason: _begin_anew(stage, optimiser, progress, reason),
+        lambda reason: _begin_anew(stage, optimizer, progress, reason),
     )
-    stage.world.sum_gradients(optimiser.parameters.values())
-    norm = optimiser.step(rate)
+    stage.world.sum_gradients(optimizer.parameters.values())
+    norm = optimizer.step(rate)
     if not math.isfinite(norm):
         raise _not_finite(stage, progress, batches[-1], norm, "gradient")
     seconds = stage.world.from_first(lambda: time.perf_counter() - started)
@@ -265,7 +265,7 @@ def _passes(stage: Stage, batches: list[Any], progress: Progress) -> list[Loss]:
     return losses
 
 
-def _begin_anew(stage: Stage, optimiser: MasterAdamW, progress: Progress, reason: str) -> None:
+def _begin_anew(stage: Stage, optimizer: MasterAdamW, progress: Progress, reason: str) -> None:
     """After the compiler gave up in a step: as before it, without its gradients, with its random draws.
 
     Raises:
@@ -275,7 +275,7 @@ def _begin_anew(stage: Stage, optimiser: MasterAdamW, progress: Progress, reason
         raise WorkError(
             f"step {progress.step + 1}: {reason}; start again with stages.{stage.number}.layout.compile=false"
         )
-    for parameter in optimiser.parameters.values():
+    for parameter in optimizer.parameters.values():
         parameter.grad = None
     if stage.random is not None:
         set_random_state(stage.random)
@@ -301,50 +301,50 @@ def _advance(stage: Stage, progress: Progress, batches: int, rows: int, tokens: 
     progress.step += 1
 
 
-def _evaluate(stage: Stage, optimiser: MasterAdamW, progress: Progress) -> None:
+def _evaluate(stage: Stage, optimizer: MasterAdamW, progress: Progress) -> None:
     assert stage.evaluate is not None
     score, fields = stage.world.from_first(stage.evaluate)
-    _note_score(stage, optimiser, progress, score, fields)
+    _note_score(stage, optimizer, progress, score, fields)
 
 
-def _asked(stage: Stage, optimiser: MasterAdamW, progress: Progress, total: int | None) -> bool:
+def _asked(stage: Stage, optimizer: MasterAdamW, progress: Progress, total: int | None) -> bool:
     """Ask the stop rule where a look is due; its evaluation counts like any other. Gives whether it was."""
     rule = stage.rule
     number = rule.due(progress.step, total, progress.looks) if rule else None
     if rule is None or number is None:
         return False
-    seen = stage.world.from_first(lambda: rule.look(number, progress.step, hash_of_weights(optimiser)))
+    seen = stage.world.from_first(lambda: rule.look(number, progress.step, hash_of_weights(optimizer)))
     progress.looks, progress.stopped = number, seen.stopped
-    _note_score(stage, optimiser, progress, seen.score, seen.fields)
+    _note_score(stage, optimizer, progress, seen.score, seen.fields)
     stage.run.event("look", stage=stage.number, step=progress.step, **seen.look)
     stage.line.say(f"{seen.sentence}: {f'stopped, since {seen.stopped}' if seen.stopped else 'it goes on'}")
     return True
 
 
-def _note_score(stage: Stage, optimiser: MasterAdamW, progress: Progress, score: float, fields: dict[str, Any]) -> None:
+def _note_score(stage: Stage, optimizer: MasterAdamW, progress: Progress, score: float, fields: dict[str, Any]) -> None:
     """Record what an evaluation found, and keep the checkpoint where it is the best so far."""
     stage.run.event("evaluation", stage=stage.number, step=progress.step, tokens=progress.tokens, **fields)
     stage.line.say(f"step {progress.step}: nDCG@10 {score:.4f} on {fields['suite']}")
     if progress.best_score is None or score > progress.best_score:
         progress.best_score, progress.best_step = score, progress.step
-        _save(stage, optimiser, progress, keep_as="best")
+        _save(stage, optimizer, progress, keep_as="best")
 
 
-def _save(stage: Stage, optimiser: MasterAdamW, progress: Progress, keep_as: str | None = None) -> None:
+def _save(stage: Stage, optimizer: MasterAdamW, progress: Progress, keep_as: str | None = None) -> None:
     """Write a checkpoint, with the random state of every process."""
     random = stage.world.gather(random_state())
     if stage.world.first:
-        save_checkpoint(stage.folder, progress, optimiser, keep_as, random)
+        save_checkpoint(stage.folder, progress, optimizer, keep_as, random)
     stage.world.wait()
 
 
-def _resume(stage: Stage, optimiser: MasterAdamW) -> Progress:
+def _resume(stage: Stage, optimizer: MasterAdamW) -> Progress:
     checkpoint = latest_checkpoint(stage.folder)
     if checkpoint is None:
-        _go_on_from_the_stage_before(stage, optimiser)
+        _go_on_from_the_stage_before(stage, optimizer)
         return Progress(stage=stage.number)
     progress = read_progress(checkpoint)
-    load_checkpoint(checkpoint, optimiser, stage.world.rank)
+    load_checkpoint(checkpoint, optimizer, stage.world.rank)
     stage.run.event("resumed", stage=stage.number, step=progress.step)
     stage.line.say(f"going on from step {progress.step}")
     return progress
@@ -359,11 +359,11 @@ def _finished(stage: Stage) -> Progress | None:
     return read_progress(checkpoint)
 
 
-def _go_on_from_the_stage_before(stage: Stage, optimiser: MasterAdamW) -> None:
+def _go_on_from_the_stage_before(stage: Stage, optimizer: MasterAdamW) -> None:
     """Start from the full-precision weights that the last stage ended with; the model itself holds them rounded."""
     checkpoint = latest_checkpoint(stage.before) if stage.before else None
     if checkpoint is not None:
-        optimiser.load_weights(trained_weights(checkpoint))
+        optimizer.load_weights(trained_weights(checkpoint))
 
 
 def _known_budget(folder: Path) -> dict[str, Any] | None:
@@ -374,7 +374,7 @@ def _known_budget(folder: Path) -> dict[str, Any] | None:
     return known
 
 
-def _save_interrupted(stage: Stage, optimiser: MasterAdamW, progress: Progress) -> None:
+def _save_interrupted(stage: Stage, optimizer: MasterAdamW, progress: Progress) -> None:
     """Ctrl-C falls anywhere, also into the update; only weights and moments between two steps are worth saving.
 
     Of several processes none can ask the others any more: their last checkpoint has to do.
@@ -382,9 +382,9 @@ def _save_interrupted(stage: Stage, optimiser: MasterAdamW, progress: Progress) 
     if stage.world.size > 1:
         return
     checkpoint = latest_checkpoint(stage.folder)
-    steps = {int(entry["step"]) for entry in optimiser.state()["state"].values()}
+    steps = {int(entry["step"]) for entry in optimizer.state()["state"].values()}
     if steps == {progress.step} and (checkpoint is None or read_progress(checkpoint).step < progress.step):
-        save_checkpoint(stage.folder, progress, optimiser, random=[stage.random] if stage.random else [])
+        save_checkpoint(stage.folder, progress, optimizer, random=[stage.random] if stage.random else [])
 
 
 def _not_finite(stage: Stage, progress: Progress, batch: Any, value: float, what: str) -> WorkError:
@@ -395,5 +395,5 @@ def _not_finite(stage: Stage, progress: Progress, batch: Any, value: float, what
     kind = "NaN" if math.isnan(value) else "infinite"
     return WorkError(
         f"the {what} is {kind} at step {progress.step + 1}; its batch is in {file}; the last checkpoint is kept; "
-        "try a lower optimiser.learning_rate or model.dtype=fp32"
+        "try a lower optimizer.learning_rate or model.dtype=fp32"
     )

@@ -58,7 +58,7 @@ def check_dev_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> 
         InputError: the suite's own suite.yaml says that it is final.
     """
     folder = Path(settings.suite) if settings.suite else dev
-    inside = (settings.every_steps is not None or settings.at_shares) and not settings.beside
+    inside = (settings.every_steps is not None or settings.at_shares) and not settings.background
     if inside and folder is not None and read_options(folder / "suite.yaml").get("role") == "final":
         raise InputError(
             f"{key}.suite: {folder.name} is a final suite, for finished models of frozen recipes; name a dev suite"
@@ -105,8 +105,8 @@ def check_given_tokens(model: schema.Model, base: Path, number: int, stage: sche
     """
     given = {name: facts["largest_token"] for name, facts in loaded.sources.items() if "largest_token" in facts}
     needs_texts = "context" in READOUTS[model.readout.name].needs
-    if needs_texts and (given or stage.batch.tokenise == "once"):
-        what = f"source {next(iter(given))!r} has tokens" if given else "batch.tokenise: once keeps tokens"
+    if needs_texts and (given or stage.batch.tokenize == "once"):
+        what = f"source {next(iter(given))!r} has tokens" if given else "batch.tokenize: once keeps tokens"
         raise InputError(f"stages.{number}: {what}, and model.readout {model.readout.name} reads texts; use another")
     vocabulary = int(text_config(base).vocab_size) if given else 0
     for name, largest in given.items():

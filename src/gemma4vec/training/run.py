@@ -31,7 +31,7 @@ from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.write_model import save_model
 from gemma4vec.recipe.fingerprint import recipe_id
-from gemma4vec.recipe.load import dump_recipe, parse_recipe
+from gemma4vec.recipe.load import dump_recipe, parse_dump
 from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.engine.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.engine.distributed import FollowedRun, World, leave_world
@@ -73,7 +73,7 @@ def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
 
 def recipe_of(run: RunFolder) -> Recipe:
     """The recipe that a run was started with."""
-    return parse_recipe(run.recipe_text, str(run.path / "recipe.yaml"))
+    return parse_dump(run.recipe_text, str(run.path / "recipe.yaml"))
 
 
 def load_data(run: RunFolder, recipe: Recipe, number: int, say: Say) -> TrainingData:
@@ -202,7 +202,7 @@ class Trainer:
             rule=self._rule(number),
         )
         note_dev_suite(self.run, number, settings.evaluation, loaded.dev_suite)
-        if settings.evaluation.beside and self.world.first and self.beside is None:
+        if settings.evaluation.background and self.world.first and self.beside is None:
             check_beside(self.run, number)  # here rather than in a log
             self.beside = BackgroundEvaluation(self.run, self.say)
         try:
@@ -270,7 +270,7 @@ class Trainer:
         return self.run.checkpoints / f"{number}-{self.recipe.stages[number].name}"
 
     def _evaluator(self, settings: Evaluation, loaded: TrainingData) -> Evaluate | None:
-        if settings.beside or (settings.every_steps is None and not settings.at_shares):
+        if settings.background or (settings.every_steps is None and not settings.at_shares):
             return None
         folder = Path(settings.suite) if settings.suite else loaded.dev_suite
         if folder is None:

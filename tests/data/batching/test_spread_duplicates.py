@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemma4vec.data.batching import spread_duplicates as distinct
+from gemma4vec.data.batching import spread_duplicates
 from gemma4vec.data.batching.batches import batches
 from gemma4vec.data.batching.epoch_order import Epoch, epoch_order
 from gemma4vec.data.batching.mixture import MixedRows, Part
@@ -98,8 +98,8 @@ def test_batches_of_one_source_stay_so_and_the_same_number_is_the_same_batch() -
     parts = [Part("a", [row(n % 4, n) for n in range(16)]), Part("b", [row(n % 4, 50 + n) for n in range(16)])]
     rows = MixedRows(parts, one_source_batches=True)
 
-    def drawn(start: int, distinct: bool) -> list[list[str]]:
-        endless = batches(rows, size=4, hard_negatives=0, seed=1, start=start, distinct=distinct)
+    def drawn(start: int, no_duplicates: bool) -> list[list[str]]:
+        endless = batches(rows, size=4, hard_negatives=0, seed=1, start=start, no_duplicates=no_duplicates)
         found = [next(endless) for _ in range(8 - start)]
         assert all(len(set(batch.sources)) == 1 for batch in found)
         return [batch.queries for batch in found]
@@ -131,7 +131,7 @@ def test_hashes_and_kinds_give_what_a_look_at_every_text_gives(
     else:  # as if the order had been made of batches of a unit
         order = Epoch(np.arange(len(made)), np.zeros(len(made), dtype=np.int64))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distinct, "WINDOW", window)
+        patch.setattr(spread_duplicates, "WINDOW", window)
         assert same(DuplicateSpreader(rows).spread(order, size), plain(order, rows, size, window))
 
 
@@ -146,15 +146,15 @@ def test_rows_on_disk_and_tensors_are_spread_as_those_in_memory(tmp_path: Path) 
     in_memory = MixedRows([Part(part.name, list(part.rows)) for part in parts])
     order = epoch_order(in_memory, size=8, seed=3, epoch=0)
     found = DuplicateSpreader(MixedRows(parts)).spread(order, 8)
-    assert same(found, plain(order, in_memory, 8, distinct.WINDOW)) and not same(found, order)
+    assert same(found, plain(order, in_memory, 8, spread_duplicates.WINDOW)) and not same(found, order)
     fewer = write_store(tmp_path / "s", made, {}).first(33)
     order = epoch_order(fewer, size=8, seed=3, epoch=0)
-    assert same(DuplicateSpreader(fewer).spread(order, 8), plain(order, made[:33], 8, distinct.WINDOW))
+    assert same(DuplicateSpreader(fewer).spread(order, 8), plain(order, made[:33], 8, spread_duplicates.WINDOW))
 
 
 def test_two_labels_for_all_rows_are_given_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
-    monkeypatch.setattr(distinct._Later, "_look", lambda self: looks.append(self) or None)
+    monkeypatch.setattr(spread_duplicates._Later, "_look", lambda self: looks.append(self) or None)
     rows = [row(n, n % 2) for n in range(400)]
     order = Epoch(np.arange(400), np.zeros(400, dtype=np.int64))
     assert same(DuplicateSpreader(rows).spread(order, 8), order) and not looks

@@ -36,7 +36,7 @@ def tasks_in(rows: MixedRows, batch: RowBatch) -> set[str | None]:
 A, B = "qqss" * 6 + "--" * 4, "ssqq" * 4
 
 
-@pytest.mark.parametrize("words", [{}, {"group_rows": 2}, {"distinct": True}])
+@pytest.mark.parametrize("words", [{}, {"group_rows": 2}, {"no_duplicates": True}])
 def test_a_batch_is_of_one_task_and_an_epoch_has_every_row_once(words: dict[str, int | bool]) -> None:
     rows = MixedRows([part("a", A), part("b", B)], one_task_batches=True)
     found = drawn(rows, len(rows) // 4, **words)

@@ -6,7 +6,7 @@ import pytest
 from gemma4vec.data.mining import hard_negatives
 from gemma4vec.data.mining.hard_negatives import Rules, corpus_of, mine
 from gemma4vec.data.mining.searchers import Bm25Searcher, ModelSearcher
-from gemma4vec.data.ngrams.word_ngrams import normalise
+from gemma4vec.data.ngrams.word_ngrams import normalize
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.errors import InputError
 from gemma4vec.text.prompts import Document
@@ -141,7 +141,7 @@ def test_equal_to_a_slow_loop_whatever_the_blocks(monkeypatch, block, rules):
 
 def test_a_corpus_has_no_text_twice_and_none_without_words():
     corpus = corpus_of([row(10), row(10)], [Document("..."), Document("A b"), Document("a, B"), Document("b", "A")])
-    assert normalise(corpus.documents[0].text) == "a b" and len(corpus.documents) == 2
+    assert normalize(corpus.documents[0].text) == "a b" and len(corpus.documents) == 2
     with pytest.raises(InputError, match="no text"):
         corpus_of([])
 

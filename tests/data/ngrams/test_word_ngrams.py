@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemma4vec.data.ngrams import word_ngrams as spans
-from gemma4vec.data.ngrams.word_ngrams import WordNgrams, batches_of, normalise
+from gemma4vec.data.ngrams.word_ngrams import WordNgrams, batches_of, normalize
 
 WORDS = st.sampled_from(["a", "b", "ab", "ba", "é", "日", "word", "wörter"])
 TEXTS = st.lists(st.lists(WORDS, max_size=9).map(" ".join), max_size=6)
@@ -32,7 +32,7 @@ def slow_runs(texts, n):
     ],
 )
 def test_normalised_words(text, words):
-    assert normalise(text) == words
+    assert normalize(text) == words
 
 
 @settings(deadline=None)

@@ -5,15 +5,15 @@ import random
 import pytest
 
 from gemma4vec.data.ngrams import word_ngrams as spans
-from gemma4vec.data.ngrams.word_ngrams import normalise
+from gemma4vec.data.ngrams.word_ngrams import normalize
 from gemma4vec.data.quality.overlap import CONTAINED_WORDS, Match, OverlapIndex
 
 
 def slow_match(entries, texts, near):
     """Every pair, judged by the definitions."""
     found = []
-    for number, text in enumerate(map(normalise, texts)):
-        for place, entry in enumerate(map(normalise, entries)):
+    for number, text in enumerate(map(normalize, texts)):
+        for place, entry in enumerate(map(normalize, entries)):
             if not text or not entry:
                 continue
             shorter, longer = sorted((text, entry), key=len)

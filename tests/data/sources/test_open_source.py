@@ -139,7 +139,7 @@ def bytes_of(content: bytes) -> Callable[[Path], Path]:
         ("jsonl", "cut.jsonl.gz", cut, r"cut\.jsonl\.gz: compressed stream damaged"),
         ("jsonl", "n.jsonl", bytes_of(b'{"query": "q", "pos": [5]}\n'), r"line 1, field 'pos\[0\]': .*not a number"),
         ("jsonl", "m.jsonl", bytes_of(b'{"query": "\xff", "pos": ["x"]}\n'), r"m\.jsonl line 1: not UTF-8 at byte 11"),
-        ("jsonl", "i.jsonl", bytes_of(b'{"query": {"input_ids": [1, -2]}, "pos": ["x"]}\n'), "-2 is no token id"),
+        ("jsonl", "i.jsonl", bytes_of(b'{"query": {"input_ids": [1, -2]}, "pos": ["x"]}\n'), "-2 is not a token id"),
         (
             "parquet",
             "w.parquet",

@@ -46,7 +46,7 @@ CAUSAL = {"attention": "causal", "readout": {"name": "last_token"}}
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "packed": ("gemma3", {}, {"layout": {"kind": "packed"}}),
     "padded": ("gemma3", {}, {"layout": {"kind": "padded"}}),
-    "shared beginnings": ("llama", CAUSAL, {"layout": {"share_beginnings": True}}),
+    "shared beginnings": ("llama", CAUSAL, {"layout": {"share_prefixes": True}}),
     "checkpointed": ("gemma3", {}, {"layout": {"gradient_checkpointing": True}}),
     "selective": ("gemma3", {}, {"layout": {"gradient_checkpointing": "selective"}}),
     "GradCache": ("gemma3", {"lora": {"rank": 4, "dropout": 0.2}}, {"layout": {"grad_cache": True}}),

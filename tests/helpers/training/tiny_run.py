@@ -57,7 +57,7 @@ def make_stage(
             "task": {"temperature": 0.1} | parts.get("task", {}),
             "batch": {"rows": 8} | parts.get("batch", {}),
             "layout": {"row_tokens": 32, "tokens_per_forward": 128, "compile": False} | parts.get("layout", {}),
-            "optimiser": {"learning_rate": 0.01, "warmup_steps": 2} | parts.get("optimiser", {}),
+            "optimizer": {"learning_rate": 0.01, "warmup_steps": 2} | parts.get("optimizer", {}),
             "budget": parts.get("budget", {"steps": 4}),
             "evaluation": {"checkpoint_seconds": 0} | parts.get("evaluation", {}),
         }
@@ -82,7 +82,7 @@ stages:
     task: {{temperature: 0.1}}
     batch: {{rows: 4, accumulate: 2}}
     layout: {{row_tokens: 32, tokens_per_forward: 128, compile: false}}
-    optimiser: {{learning_rate: 0.01, warmup_steps: 2}}
+    optimizer: {{learning_rate: 0.01, warmup_steps: 2}}
     budget: {{steps: 6}}
     evaluation: {{checkpoint_seconds: 0}}
 """

@@ -25,16 +25,16 @@ from gemma4vec.recipe.schema import FastPaths
 RECIPE = """
 name: a
 stages:
-  - {data: [{name: a, path: a.jsonl}], budget: {steps: 1}, layout: {fast_paths: {half_turn: false}}}
+  - {data: [{name: a, path: a.jsonl}], budget: {steps: 1}, layout: {fast_paths: {fused_rotary: false}}}
   - {data: [{name: a, path: a.jsonl}], budget: {steps: 1}}
 """
 
 
 def test_what_is_not_asked_for_is_the_devices_own() -> None:
     assert fast_paths("cpu") == DEFAULTS["cpu"] and fast_paths("cuda") == DEFAULTS["cuda"]
-    asked = FastPaths(half_turn=False, joined_adapters=True)
-    assert fast_paths("cpu", asked) == replace(DEFAULTS["cpu"], half_turn=False)
-    assert fast_paths("cuda", asked) == replace(DEFAULTS["cuda"], joined_adapters=True)
+    asked = FastPaths(fused_rotary=False, fused_lora=True)
+    assert fast_paths("cpu", asked) == replace(DEFAULTS["cpu"], fused_rotary=False)
+    assert fast_paths("cuda", asked) == replace(DEFAULTS["cuda"], fused_lora=True)
     assert set(FastPaths.model_fields) == set(vars(DEFAULTS["cpu"]))
 
 
@@ -58,7 +58,8 @@ def test_turned_off_compiled_layers_are_the_librarys(tmp_path: Path, monkeypatch
     for on in (True, False):
         backbone = load_backbone(write_tiny(tmp_path, "gemma3", layers=2), causal=True, dtype=torch.float32)
         backbone.fast = replace(
-            DEFAULTS["cpu"], **dict.fromkeys(("grouped_attention", "sigmoid_gelu", "half_turn", "last_tokens_only"), on)
+            DEFAULTS["cpu"],
+            **dict.fromkeys(("matmul_attention", "sigmoid_gelu", "fused_rotary", "last_token_layer"), on),
         )
         backbone.compile_layers()
         states[on] = backbone(layout)

@@ -26,7 +26,7 @@ def test_a_model_gives_the_same_with_it(tmp_path: Path, monkeypatch: pytest.Monk
     found = []
     for own in (False, True):
         if own:
-            assert rotary.use_own_half_turn(backbone.model)
+            assert rotary.use_fused_rotary(backbone.model)
             assert modeling_llama.rotate_half is rotary.rotate_half
         states = backbone(layout)
         backbone.zero_grad()
@@ -39,12 +39,12 @@ def test_a_model_gives_the_same_with_it(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_model_that_turns_otherwise_or_not_at_all_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not rotary.use_own_half_turn(torch.nn.Linear(2, 2))
+    assert not rotary.use_fused_rotary(torch.nn.Linear(2, 2))
 
     def neighbours(x: torch.Tensor) -> torch.Tensor:
         return torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
 
     monkeypatch.setattr(modeling_llama, "rotate_half", neighbours)
     backbone = load_backbone(write_tiny(tmp_path, "llama"), causal=True, dtype=torch.float64)
-    assert not rotary.use_own_half_turn(backbone.model)
+    assert not rotary.use_fused_rotary(backbone.model)
     assert modeling_llama.rotate_half is neighbours

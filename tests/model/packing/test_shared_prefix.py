@@ -12,7 +12,7 @@ from tiny_model import BUILDERS, MODES, write_tiny
 from gemma4vec.model.backbone.backbone import Backbone, load_backbone
 from gemma4vec.model.backbone.masks import attention_mask
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, packed, padding_share
-from gemma4vec.model.packing.shared_prefix import common_beginnings
+from gemma4vec.model.packing.shared_prefix import common_prefixes
 
 CAUSAL = [family for family, causal in MODES if causal]
 QUERY, DOCUMENT = [2, 31, 32, 33, 34, 35, 36, 37, 38], [2, 41, 42, 43, 44, 45]
@@ -87,7 +87,7 @@ sequences = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=12), min_s
 
 @given(sequences, st.integers(4, 40))
 def test_a_beginning_begins_each_of_its_documents_and_leaves_it_a_token(documents: list[list[int]], most: int) -> None:
-    found = common_beginnings(documents, most)
+    found = common_prefixes(documents, most)
     assert found.size <= most
     for number, ids in enumerate(documents):
         length = found.length(number)
@@ -100,13 +100,13 @@ def test_a_beginning_begins_each_of_its_documents_and_leaves_it_a_token(document
 
 def test_the_longest_common_beginning_is_found_for_each_prompt() -> None:
     documents = [[*QUERY, 60], [*DOCUMENT, 50, 51], [*QUERY, 70, 71], [*DOCUMENT, 50, 52, 53], [9, 9]]
-    found = common_beginnings(documents, 30)
+    found = common_prefixes(documents, 30)
     assert set(found.tokens) == {tuple(QUERY), (*DOCUMENT, 50)}
     assert [found.length(i) for i in range(5)] == [9, 7, 9, 7, 0]
     assert found.size == 16 and found.longest == 9
     # With room for one alone, the one that saves more stands.
-    assert common_beginnings(documents, 15).tokens == (tuple(QUERY),)
-    assert common_beginnings(documents[:2], 30).size == 0
+    assert common_prefixes(documents, 15).tokens == (tuple(QUERY),)
+    assert common_prefixes(documents[:2], 30).size == 0
 
 
 @given(st.integers(0, 1000), st.sampled_from([32, 64]), st.sampled_from([64, 128]), st.integers(0, 30))

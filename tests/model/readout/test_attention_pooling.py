@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.t5gemma.modeling_t5gemma import eager_attention_forward
 
-from gemma4vec.model.backbone.attention import grouped_attention
+from gemma4vec.model.backbone.attention import matmul_attention
 from gemma4vec.model.backbone.backbone import load_backbone
 from gemma4vec.model.backbone.families import Reach
 from gemma4vec.model.backbone.masks import attention_mask
@@ -27,7 +27,7 @@ def test_it_equals_the_library_in_values_and_gradients(heads: int, key_heads: in
     segments = torch.tensor([[0] * 5 + [1] * 7, [0] * 9 + [-1] * 3])
     positions = torch.tensor([[*range(5), *range(7)], [*range(9), 0, 0, 0]])
     mask = attention_mask(positions, segments, causal=causal, reach=Reach(3, 3))
-    ours = grouped_attention(nn.Identity(), query, key, value, mask, scaling=0.3)[0]
+    ours = matmul_attention(nn.Identity(), query, key, value, mask, scaling=0.3)[0]
     repeat = heads // key_heads
     theirs = scaled_dot_product_attention(
         query, key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1), attn_mask=mask, scale=0.3
@@ -51,9 +51,9 @@ def test_capped_scores_equal_the_librarys_own() -> None:
     module.num_key_value_groups, module.head_dim = 1, 8
     added = torch.zeros(mask.shape, dtype=torch.float64).masked_fill(~mask, -torch.inf)
     theirs = eager_attention_forward(module, query, key, value, added, scaling=0.7, softcap=0.5)[0]
-    ours = grouped_attention(module, query, key, value, mask, scaling=0.7, softcap=0.5)[0]
+    ours = matmul_attention(module, query, key, value, mask, scaling=0.7, softcap=0.5)[0]
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)  # their softmax is in fp32
-    assert not torch.allclose(ours, grouped_attention(module, query, key, value, mask, scaling=0.7)[0], atol=1e-3)
+    assert not torch.allclose(ours, matmul_attention(module, query, key, value, mask, scaling=0.7)[0], atol=1e-3)
 
 
 # Gemma 4's layers share keys and values through a dictionary, have inputs of their own and heads of two sizes.

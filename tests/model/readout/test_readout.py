@@ -150,10 +150,10 @@ def test_latent_attention_may_be_narrower_or_wider_than_the_base() -> None:
 @settings(deadline=None, max_examples=30)
 @given(documents, st.booleans(), st.booleans(), st.booleans())
 def test_layer_mix_equals_elmos_formula(
-    shapes: list[tuple[int, int]], pool_prompt: bool, normalise: bool, scale: bool
+    shapes: list[tuple[int, int]], pool_prompt: bool, normalize: bool, scale: bool
 ) -> None:
     layout, states = laid_out(shapes, LAYERS + 1)
-    readout = made(words.LayerMix(pool_prompt=pool_prompt, normalise=normalise, scale=scale))
+    readout = made(words.LayerMix(pool_prompt=pool_prompt, normalize=normalize, scale=scale))
     exponentials = readout.get_parameter("weights_L").exp()
     factor = readout.get_parameter("scale") if scale else 1.0
     for vector, (states_LTD, prompt) in zip(readout.pool(states, layout), one_by_one(states, layout), strict=True):
@@ -161,7 +161,7 @@ def test_layer_mix_equals_elmos_formula(
         start = skipped(states_LTD.shape[1], prompt, pool_prompt)
         for weight, layer in zip(exponentials / exponentials.sum(), states_LTD, strict=True):
             for state in layer[start:]:
-                size = torch.sqrt((state @ state) / D + 1e-6) if normalise else 1.0
+                size = torch.sqrt((state @ state) / D + 1e-6) if normalize else 1.0
                 expected = expected + factor * weight * state / size / (layer.shape[0] - start)
         torch.testing.assert_close(vector, expected, rtol=0, atol=1e-9)
 

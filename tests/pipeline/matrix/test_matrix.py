@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matrix_plans import half_trained, matrix, row
-from tiny_matrix import write_matrix
+from matrix_plans import BLIND, BROKEN, half_trained, matrix, row
+from tiny_matrix import write_matrix, write_place
 
 from gemma4vec.data.suites.retrieval import load_suite, write_suite
 from gemma4vec.evaluation.comparison.compare import compare
@@ -28,6 +28,38 @@ from gemma4vec.statistics.paired import sign_flip_test
 from gemma4vec.statistics.student import t_interval
 
 SOURCE = Path(__file__).resolve().parents[3] / "src"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_place(tmp_path_factory.mktemp("matrix"))
+
+
+@pytest.fixture(scope="module")
+def out(place: Path) -> Path:
+    return place / "out"
+
+
+@pytest.fixture(scope="module")
+def file(place: Path) -> Path:
+    return write_matrix(
+        place,
+        recipes=["mean", BROKEN, "last.yaml", BLIND],
+        top={"count": 1, "seeds": [0, 1]},
+        smallest_effect=0.24,
+        stop={"after_share": 0.5},
+    )
+
+
+@pytest.fixture(scope="module")
+def results(place: Path, file: Path, out: Path) -> dict[str, Any]:
+    """What the whole matrix printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMMA4VEC_CACHE", str(place / "cache"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        code, printed, _ = matrix(file, out, place)
+    assert code == 1  # one recipe is broken
+    return printed
 
 
 def cells(out: Path) -> dict[str, dict[str, Any]]:

@@ -76,7 +76,7 @@ def test_the_dry_run_lists_what_the_run_does(place: Path) -> None:
 def test_with_one_rate_a_cell_is_evaluated_at_once(place: Path) -> None:
     plan = plan_of(place, learning_rates=None)
     assert walk(plan, {("mean", None): 0.1, ("last", None): 0.2}) == [("mean", None, 0, True), ("last", None, 0, True)]
-    assert plan.recipe(Cell("mean", None, 0)).stages[0].optimiser.learning_rate == 0.01  # the recipe's own
+    assert plan.recipe(Cell("mean", None, 0)).stages[0].optimizer.learning_rate == 0.01  # the recipe's own
 
 
 def test_stopped_cells_are_not_chosen(place: Path) -> None:
@@ -117,7 +117,7 @@ def test_changes_for_every_contrast_stage(place: Path) -> None:
     (place / "two.yaml").write_text(yaml.safe_dump(recipe))
     plan = plan_of(place, recipes=["two"], control="two", overrides=["stages.*.batch.rows=4"])
     stages = plan.recipe(Cell("two", 0.5, 0)).stages
-    assert [(stage.batch.rows, stage.optimiser.learning_rate, stage.budget.rows) for stage in stages] == [
+    assert [(stage.batch.rows, stage.optimizer.learning_rate, stage.budget.rows) for stage in stages] == [
         (4, 0.5, 32),
         (4, 0.5, 32),
     ]

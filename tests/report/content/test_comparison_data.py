@@ -23,7 +23,7 @@ from gemma4vec.report.content.comparison_data import read_comparison
 
 def make(suite: RetrievalSuite, name: str, seed: int, skill: float, *, steps: int = 40, extra: str = "") -> RunFolder:
     """A finished run of the recipe `name` with a result, as training and evaluation leave them."""
-    recipe = f"name: {name}\nseed: {seed}\nstages:\n- optimiser: {{learning_rate: {skill}}}\n"
+    recipe = f"name: {name}\nseed: {seed}\nstages:\n- optimizer: {{learning_rate: {skill}}}\n"
     run = RunFolder.create(
         home(), name, recipe + extra, recipe_id=f"id-{name}", seed=seed, hypothesis=f"{name} finds more",
         suites={suite.name: {"path": str(home() / "suite"), "fingerprint": suite.fingerprint}},
@@ -75,7 +75,7 @@ def test_recipes_against_the_first_with_bm25_seeds_decisions_and_differences(
         "2 seeds",
         "speaks only of these runs",
         "(3 models seen, 2 pairs compared so far)",
-        "stages.0.optimiser.learning_rate",
+        "stages.0.optimizer.learning_rate",
         "data 0-contrast rows",
         "not checked: whether its training data overlaps",
         "Return the shortest path number",

@@ -69,10 +69,10 @@ def test_advice_is_of_the_recipe_at_hand(recipe_file: Path, capsys: pytest.Captu
     padded = {one["change"].split("=")[0]: one for one in bench_of(capsys, str(recipe_file))["advice"]}
     assert padded["stages.0.layout.kind"]["factor"] > 1.03 and "stages.0.layout.compile" in padded
     changes = ["stages.0.layout.kind=packed", "stages.0.layout.row_tokens=256", "model.lora.last_layers=1"]
-    changes.append("stages.0.layout.share_beginnings=false")
+    changes.append("stages.0.layout.share_prefixes=false")
     packed = {one["change"].split("=")[0]: one for one in bench_of(capsys, str(recipe_file), *changes)["advice"]}
     assert "stages.0.layout.kind" not in packed and "model.lora.last_layers" not in packed
-    assert packed["stages.0.layout.share_beginnings"]["factor"] > 1.03
+    assert packed["stages.0.layout.share_prefixes"]["factor"] > 1.03
 
 
 def advice(capsys: pytest.CaptureFixture[str], file: Path, *changes: str) -> dict[str, float | None]:
@@ -97,7 +97,7 @@ def test_nothing_is_advised_that_would_not_help_or_be_refused(
     context = write_context(tmp_path)
     below = advice(capsys, recipe_file, f"model.readout={{name: contextual_token, encoder: {context}}}")
     assert "model.lora.last_layers" not in below  # a trained vector enters below the first layer
-    apart = advice(capsys, recipe_file, "stages.0.layout.share_beginnings=false")
+    apart = advice(capsys, recipe_file, "stages.0.layout.share_prefixes=false")
     assert "stages.0.layout.kind" in advice(capsys, recipe_file) and "stages.0.layout.kind" not in apart
     monkeypatch.setenv("CXX", "/nonexistent")
     assert "stages.0.layout.compile" not in advice(capsys, recipe_file)
@@ -116,7 +116,7 @@ def test_a_gpu_is_to_be_filled_where_batches_are_cut(recipe_file: Path, most: in
 
 
 def test_a_training_that_breaks_has_no_speed(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert execute(["bench", str(recipe_file), "--seconds", "0", "stages.0.optimiser.learning_rate=1e30"]) == 1
+    assert execute(["bench", str(recipe_file), "--seconds", "0", "stages.0.optimizer.learning_rate=1e30"]) == 1
     said = capsys.readouterr().err
     assert "error: contrast: loss or gradient is not finite in step" in said and "learning_rate" in said
 

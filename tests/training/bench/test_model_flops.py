@@ -12,7 +12,7 @@ from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.masks import attention_mask
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, lay_out
-from gemma4vec.model.packing.shared_prefix import common_beginnings
+from gemma4vec.model.packing.shared_prefix import common_prefixes
 from gemma4vec.recipe import schema
 from gemma4vec.training.bench.model_flops import first_trained_layer, needed_operations, prediction_operations
 
@@ -84,7 +84,7 @@ def test_they_are_those_of_the_masks_and_the_shapes(
     config = built.encoder.backbone.config
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     texts = [Tokens(ids) for ids in TEXTS]
-    beginnings = common_beginnings(TEXTS, 8)
+    beginnings = common_prefixes(TEXTS, 8)
     for rows, columns in (([[0, 1, 2]], 64), ([[0], [2, 1]], 48)):  # packed in any way, with padding: the same need
         layout = lay_out(texts, rows, columns, 0, **({"beginnings": beginnings} if shared else {}))
         expected = by_hand(built, layout, lowest, config.num_attention_heads, size)

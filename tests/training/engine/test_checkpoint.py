@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from gemma4vec.errors import InputError, WorkError
-from gemma4vec.recipe.schema import Optimiser
+from gemma4vec.recipe.schema import Optimizer
 from gemma4vec.training.engine.checkpoint import (
     Progress,
     latest_checkpoint,
@@ -25,22 +25,22 @@ from gemma4vec.training.engine.checkpoint import (
 from gemma4vec.training.engine.optimizer import MasterAdamW
 
 
-def optimiser(seed: int = 0, size: int = 8, dtype: torch.dtype = torch.bfloat16, name: str = "w") -> MasterAdamW:
+def optimizer(seed: int = 0, size: int = 8, dtype: torch.dtype = torch.bfloat16, name: str = "w") -> MasterAdamW:
     weight = nn.Parameter(torch.randn(size, size, generator=torch.Generator().manual_seed(seed)).to(dtype))
-    made = MasterAdamW({name: weight}, Optimiser())
+    made = MasterAdamW({name: weight}, Optimizer())
     weight.grad = torch.randn(size, size, generator=torch.Generator().manual_seed(seed + 1)).to(dtype)
     made.step(0.01)
     return made
 
 
 def test_everything_comes_back(tmp_path: Path) -> None:
-    before = optimiser()
+    before = optimizer()
     progress = Progress(stage=1, step=12, batch=24, rows=768, tokens=9000, seconds=1.5, best_score=0.25, best_step=10)
     torch.manual_seed(5)
     torch.rand(3)
     folder = save_checkpoint(tmp_path, progress, before)
     drawn = torch.rand(4)
-    after = optimiser(seed=9)
+    after = optimizer(seed=9)
     torch.manual_seed(0)
     load_checkpoint(folder, after)
     assert read_progress(folder) == progress
@@ -55,29 +55,29 @@ def test_everything_comes_back(tmp_path: Path) -> None:
 def test_a_checkpoint_of_gpus_goes_on_where_there_are_fewer_or_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = optimiser()
+    before = optimizer()
     states = [torch.full((16,), number, dtype=torch.uint8) for number in range(3)]
     with monkeypatch.context() as on_a_gpu:
         on_a_gpu.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
         random = [{"random": torch.get_rng_state(), "cuda": states}]
         folder = save_checkpoint(tmp_path, Progress(step=1), before, random=random)
     assert b"cuda:0" in (folder / "optimiser.pt").read_bytes()
-    after = optimiser(seed=9)
+    after = optimizer(seed=9)
     load_checkpoint(folder, after)
     assert torch.equal(after.state()["state"][0]["exp_avg"], before.state()["state"][0]["exp_avg"])
     restored: dict[int, int] = {}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.update({device: int(state[0])}))
-    load_checkpoint(folder, optimiser(seed=9))
+    load_checkpoint(folder, optimizer(seed=9))
     assert restored == {0: 0, 1: 1}
 
 
 def test_only_the_latest_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 10):
-        save_checkpoint(tmp_path, Progress(step=step), optimiser())
+        save_checkpoint(tmp_path, Progress(step=step), optimizer())
         if step == 2:
-            save_checkpoint(tmp_path, Progress(step=step), optimiser(), keep_as="best")
+            save_checkpoint(tmp_path, Progress(step=step), optimizer(), keep_as="best")
     assert {path.name for path in tmp_path.iterdir()} == {"step-00000010", "best"}
     assert latest_checkpoint(tmp_path) == tmp_path / "step-00000010"
     assert read_progress(tmp_path / "best").step == 2
@@ -103,12 +103,12 @@ def largest_file(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-# The weights take 16 KiB and the optimiser 34 KiB, so these limits hit the one, the other, and the first byte.
+# The weights take 16 KiB and the optimizer 34 KiB, so these limits hit the one, the other, and the first byte.
 @pytest.mark.parametrize("size", [0, 8_000, 20_000])
 def test_a_full_disk_is_one_line_and_keeps_the_old_checkpoint(tmp_path: Path, size: int) -> None:
-    old = save_checkpoint(tmp_path, Progress(step=1), optimiser(size=64))
+    old = save_checkpoint(tmp_path, Progress(step=1), optimizer(size=64))
     with largest_file(size), pytest.raises(WorkError, match=r"could not write .*step-00000002.*free space") as caught:
-        save_checkpoint(tmp_path, Progress(step=2), optimiser(size=64))
+        save_checkpoint(tmp_path, Progress(step=2), optimizer(size=64))
     assert "\n" not in str(caught.value)
     assert latest_checkpoint(tmp_path) == old and read_progress(old).step == 1
     assert os.listdir(tmp_path) == ["step-00000001"]
@@ -117,7 +117,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_checkpoint(tmp_path: Path, si
 @pytest.mark.parametrize("file", ["progress.json", "trained.safetensors", "optimiser.pt"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "noise"])
 def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, file: str, damage: str) -> None:
-    folder = save_checkpoint(tmp_path, Progress(step=3), optimiser())
+    folder = save_checkpoint(tmp_path, Progress(step=3), optimizer())
     path = folder / file
     content = path.read_bytes()
     if damage == "missing":
@@ -126,12 +126,12 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, file: str, damage: str
         path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "noise": b"\xff" * len(content)}[damage])
     with pytest.raises(InputError, match=r"step-00000003 is damaged .*delete it") as caught:
         read_progress(folder)
-        load_checkpoint(folder, optimiser(seed=3))
+        load_checkpoint(folder, optimizer(seed=3))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 def test_progress_of_another_version_is_refused(tmp_path: Path) -> None:
-    folder = save_checkpoint(tmp_path, Progress(step=3), optimiser())
+    folder = save_checkpoint(tmp_path, Progress(step=3), optimizer())
     (folder / "progress.json").write_text(json.dumps({"stage": 0, "steps": 3}))
     with pytest.raises(InputError, match="is damaged"):
         read_progress(folder)
@@ -139,6 +139,6 @@ def test_progress_of_another_version_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", [{"name": "v"}, {"size": 4}])
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, other: dict) -> None:
-    folder = save_checkpoint(tmp_path, Progress(step=3), optimiser())
+    folder = save_checkpoint(tmp_path, Progress(step=3), optimizer())
     with pytest.raises(InputError, match="belongs to another model; start a new run"):
-        load_checkpoint(folder, optimiser(**other))
+        load_checkpoint(folder, optimizer(**other))

@@ -11,7 +11,7 @@ from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from gemma4vec.errors import WorkError
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.compilation import CompileChoice
-from gemma4vec.recipe.schema import Optimiser
+from gemma4vec.recipe.schema import Optimizer
 from gemma4vec.training import loop
 from gemma4vec.training.engine.checkpoint import Progress
 from gemma4vec.training.engine.optimizer import MasterAdamW
@@ -94,4 +94,4 @@ def test_of_several_processes_none_goes_on_alone(base: Path, tmp_path: Path) -> 
     stage = make_stage(base, tmp_path)
     stage.world.size = 2
     with pytest.raises(WorkError, match=r"^step 2: the reason; start again with stages\.0\.layout\.compile=false$"):
-        loop._begin_anew(stage, MasterAdamW(stage.built.trainable(), Optimiser()), Progress(step=1), "the reason")
+        loop._begin_anew(stage, MasterAdamW(stage.built.trainable(), Optimizer()), Progress(step=1), "the reason")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from gemma4vec.recipe.schema import Optimiser
+from gemma4vec.recipe.schema import Optimizer
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
 
-SETTINGS = Optimiser(learning_rate=0.01, weight_decay=0.1, betas=(0.8, 0.95), clip=None)
+SETTINGS = Optimizer(learning_rate=0.01, weight_decay=0.1, betas=(0.8, 0.95), clip=None)
 
 
 def parameters(dtype: torch.dtype) -> dict[str, nn.Parameter]:
@@ -31,7 +31,7 @@ def test_equals_adamw_on_full_precision_copies_step_by_step(dtype: torch.dtype, 
     ours = parameters(dtype)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     reference = {name: nn.Parameter(p.detach().clone().to(wide)) for name, p in ours.items()}
-    optimiser = MasterAdamW(ours, settings)
+    optimizer = MasterAdamW(ours, settings)
     adamw = torch.optim.AdamW(reference.values(), lr=1.0, betas=(0.8, 0.95), weight_decay=0.1)
     for step in range(12):
         for name, gradient in gradients(step).items():
@@ -40,36 +40,36 @@ def test_equals_adamw_on_full_precision_copies_step_by_step(dtype: torch.dtype, 
         theirs = nn.utils.clip_grad_norm_(reference.values(), clip or math.inf)
         adamw.param_groups[0]["lr"] = 0.01 / (step + 1)
         adamw.step()
-        assert optimiser.step(0.01 / (step + 1)) == pytest.approx(float(theirs), rel=1e-6)
+        assert optimizer.step(0.01 / (step + 1)) == pytest.approx(float(theirs), rel=1e-6)
         assert all(p.grad is None for p in ours.values())
-        for name, master in optimiser.weights().items():
+        for name, master in optimizer.weights().items():
             assert master.dtype == wide
             torch.testing.assert_close(master, reference[name].detach(), rtol=0, atol=0)
             assert torch.equal(ours[name].detach(), reference[name].detach().to(dtype))
 
 
 def test_updates_far_below_bf16_precision_add_up() -> None:
-    settings = Optimiser(learning_rate=1e-5, weight_decay=0.0, clip=None)
+    settings = Optimizer(learning_rate=1e-5, weight_decay=0.0, clip=None)
     ours, plain = nn.Parameter(torch.ones(8, dtype=torch.bfloat16)), nn.Parameter(torch.ones(8, dtype=torch.bfloat16))
-    optimiser = MasterAdamW({"w": ours}, settings)
+    optimizer = MasterAdamW({"w": ours}, settings)
     adamw = torch.optim.AdamW([plain], lr=1e-5, weight_decay=0.0)
     for _ in range(1000):
         ours.grad, plain.grad = torch.ones_like(ours), torch.ones_like(plain)
-        optimiser.step(1e-5)
+        optimizer.step(1e-5)
         adamw.step()
     # Each step moves by 1e-5; the next bf16 number below 1 is 0.004 away, so plain bf16 loses every one of them.
     assert torch.equal(plain.detach(), torch.ones(8, dtype=torch.bfloat16))
-    torch.testing.assert_close(optimiser.weights()["w"], torch.full((8,), 0.99), rtol=0, atol=1e-4)
+    torch.testing.assert_close(optimizer.weights()["w"], torch.full((8,), 0.99), rtol=0, atol=1e-4)
     torch.testing.assert_close(ours.detach().float(), torch.full((8,), 0.99), rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_weights_and_state_go_on_where_they_stood(dtype: torch.dtype) -> None:
-    def run(model: dict[str, nn.Parameter], optimiser: MasterAdamW, steps: range) -> None:
+    def run(model: dict[str, nn.Parameter], optimizer: MasterAdamW, steps: range) -> None:
         for step in steps:
             for name, gradient in gradients(step).items():
                 model[name].grad = gradient.to(dtype)
-            optimiser.step(0.01)
+            optimizer.step(0.01)
 
     whole = parameters(dtype)
     straight = MasterAdamW(whole, SETTINGS)
@@ -88,46 +88,46 @@ def test_weights_and_state_go_on_where_they_stood(dtype: torch.dtype) -> None:
         assert torch.equal(second[name], whole[name])
 
 
-def test_moments_of_a_gpus_optimiser_go_on_in_the_way_of_this_device() -> None:
+def test_moments_of_a_gpus_optimizer_go_on_in_the_way_of_this_device() -> None:
     model = parameters(torch.bfloat16)
     elsewhere = MasterAdamW(model, SETTINGS)
     for group in elsewhere.adamw.param_groups:
         group["fused"] = True  # as on a GPU; a CPU knows it too
-    for optimiser in (elsewhere, here := MasterAdamW(parameters(torch.bfloat16), SETTINGS)):
+    for optimizer in (elsewhere, here := MasterAdamW(parameters(torch.bfloat16), SETTINGS)):
         for name, gradient in gradients(1).items():
-            optimiser.parameters[name].grad = gradient.bfloat16()
-        optimiser.step(0.01)
+            optimizer.parameters[name].grad = gradient.bfloat16()
+        optimizer.step(0.01)
     here.load_state(copy.deepcopy(elsewhere.state()))
     assert [group["fused"] for group in here.adamw.param_groups] == [None]
-    for optimiser in (elsewhere, here):
+    for optimizer in (elsewhere, here):
         for name, gradient in gradients(2).items():
-            optimiser.parameters[name].grad = gradient.bfloat16()
-        optimiser.step(0.01)
+            optimizer.parameters[name].grad = gradient.bfloat16()
+        optimizer.step(0.01)
     for name, value in elsewhere.weights().items():
         torch.testing.assert_close(here.weights()[name], value, rtol=0, atol=1e-6)
 
 
 def test_weights_are_copies() -> None:
     model = parameters(torch.float32)
-    optimiser = MasterAdamW(model, SETTINGS)
-    kept = optimiser.weights()["b"]
+    optimizer = MasterAdamW(model, SETTINGS)
+    kept = optimizer.weights()["b"]
     model["b"].grad = torch.ones(5)
-    optimiser.step(0.1)
+    optimizer.step(0.1)
     assert not torch.equal(kept, model["b"])
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     model = parameters(torch.bfloat16)
-    optimiser = MasterAdamW(model, SETTINGS.model_copy(update={"clip": 1.0}))
-    before = optimiser.weights()
+    optimizer = MasterAdamW(model, SETTINGS.model_copy(update={"clip": 1.0}))
+    before = optimizer.weights()
     model["a"].grad = torch.full((4, 3), math.nan, dtype=torch.bfloat16)
     model["b"].grad = torch.ones(5, dtype=torch.bfloat16)
-    assert math.isnan(optimiser.step(0.01))
-    assert all(torch.equal(value, before[name]) for name, value in optimiser.weights().items())
+    assert math.isnan(optimizer.step(0.01))
+    assert all(torch.equal(value, before[name]) for name, value in optimizer.weights().items())
     assert all(torch.isfinite(p).all() for p in model.values())
 
 
-RATES = Optimiser(learning_rate=1.0, warmup_steps=4)
+RATES = Optimizer(learning_rate=1.0, warmup_steps=4)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
@@ -168,7 +168,7 @@ def test_a_readout_may_have_a_rate_of_its_own_on_the_same_schedule() -> None:
     start = parameters(torch.float32)
     ours = {"readout.a": start["a"], "backbone.b": start["b"]}
     reference = {name: nn.Parameter(p.detach().clone()) for name, p in ours.items()}
-    optimiser = MasterAdamW(ours, settings)
+    optimizer = MasterAdamW(ours, settings)
     groups = [{"params": [reference["backbone.b"]]}, {"params": [reference["readout.a"]]}]
     adamw = torch.optim.AdamW(groups, lr=1.0, betas=(0.8, 0.95), weight_decay=0.1)
     for step in range(5):
@@ -178,7 +178,7 @@ def test_a_readout_may_have_a_rate_of_its_own_on_the_same_schedule() -> None:
         rate = 0.01 / (step + 1)
         adamw.param_groups[0]["lr"], adamw.param_groups[1]["lr"] = rate, 5 * rate
         adamw.step()
-        optimiser.step(rate)
+        optimizer.step(rate)
     for name, value in reference.items():
         torch.testing.assert_close(ours[name].detach(), value.detach(), rtol=1e-6, atol=0)
     # A model without parameters in its readout has nothing to set apart.

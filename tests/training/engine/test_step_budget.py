@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gemma4vec.recipe.schema import Budget, Optimiser, Source, Stage
+from gemma4vec.recipe.schema import Budget, Optimizer, Source, Stage
 from gemma4vec.training.engine import step_budget as budget_module
 from gemma4vec.training.engine.step_budget import StepBudget, known_steps, step_budget
 
@@ -15,7 +15,7 @@ def stage(warmup: int = 5, **budget: float) -> Stage:
     return Stage(
         data=(Source(name="a", path="a.jsonl"),),
         budget=Budget(**budget),  # type: ignore[arg-type]
-        optimiser=Optimiser(warmup_steps=warmup),
+        optimizer=Optimizer(warmup_steps=warmup),
     )
 
 

@@ -130,9 +130,9 @@ def test_memory_grows_and_shrinks_with_the_recipe(recipe_file: Path) -> None:
     again = estimated(recipe_file, "stages.0.batch.rows=16", "stages.0.layout.grad_cache=true").stages[0]
     assert again.fit.cached and again.memory.activations < 0.5 * memory("stages.0.batch.rows=16").activations
     assert memory("model.lora.last_layers=3").activations < 0.7 * plain.activations
-    assert memory("model.lora.last_layers=3").optimiser == pytest.approx(plain.optimiser / 2)
+    assert memory("model.lora.last_layers=3").optimizer == pytest.approx(plain.optimizer / 2)
     # fp32 parameters need no fp32 copies: two moments instead of three values.
-    assert memory("model.dtype=fp32").optimiser == pytest.approx(plain.optimiser * 2 / 3)
+    assert memory("model.dtype=fp32").optimizer == pytest.approx(plain.optimizer * 2 / 3)
     assert plain.peak == pytest.approx(sum(vars(plain).values()))
 
 
@@ -260,7 +260,7 @@ def test_the_export_is_part_of_the_peak(recipe_file: Path) -> None:
     found = estimated(recipe_file)
     fp32 = 4 * (sum(found.parameters.total.values()) - found.parameters.total["adapters"])
     memory = found.stages[0].memory
-    assert found.export_bytes == memory.framework + memory.weights + memory.optimiser + 3 * fp32
+    assert found.export_bytes == memory.framework + memory.weights + memory.optimizer + 3 * fp32
     assert found.peak_bytes == max(memory.peak, found.export_bytes)
 
 

@@ -73,8 +73,8 @@ def kept_in_all(stage: Stage) -> int:
 
 def measured(built: EmbeddingModel, stage: Stage, first_trained: int) -> Measured:
     kinds = layer_kinds(built.encoder.backbone.config, first_trained)
-    optimiser = MasterAdamW(built.trainable(), stage.settings.optimiser)
-    return measure_layers(built, stage.task, optimiser, kinds, compile=CompileChoice(False, ""), checkpointing=False)
+    optimizer = MasterAdamW(built.trainable(), stage.settings.optimizer)
+    return measure_layers(built, stage.task, optimizer, kinds, compile=CompileChoice(False, ""), checkpointing=False)
 
 
 @pytest.mark.parametrize(("family", "last"), [("gemma3", None), ("gemma3", 3), ("llama", None), ("llama", 3)])

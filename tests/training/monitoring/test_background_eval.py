@@ -78,7 +78,7 @@ def test_training_starts_it_and_its_results_are_those_of_afterwards(
     """One real child process: everything below is tested without."""
     monkeypatch.setenv("PYTHONPATH", str(SOURCE))
     said: list[str] = []
-    changes = ["stages.0.evaluation.every_steps=2", "stages.0.evaluation.beside=true"]
+    changes = ["stages.0.evaluation.every_steps=2", "stages.0.evaluation.background=true"]
     run = started(place, tmp_path / "runs", *changes)
     train_run(run, said.append)
     log = (run.path / "beside.log").read_text()
@@ -98,7 +98,7 @@ def test_training_starts_it_and_its_results_are_those_of_afterwards(
 
 
 def test_following_gives_each_checkpoint_once_as_it_appears(place: Path, tmp_path: Path) -> None:
-    run = started(place, tmp_path, "stages.0.evaluation.keep_at_shares=[0.34]")
+    run = started(place, tmp_path, "stages.0.evaluation.snapshot_at_shares=[0.34]")
     kept, trainer = run.checkpoints / "0-contrast" / "kept", held(run)
     kept.mkdir(parents=True)
     pauses: list[float] = []
@@ -119,7 +119,7 @@ def test_following_gives_each_checkpoint_once_as_it_appears(place: Path, tmp_pat
 
 
 def test_a_finished_run_is_followed_to_its_last_checkpoint(place: Path, tmp_path: Path) -> None:
-    run = started(place, tmp_path, "stages.0.evaluation.keep_at_shares=[0.34]")
+    run = started(place, tmp_path, "stages.0.evaluation.snapshot_at_shares=[0.34]")
     train_run(run, lambda line: None)
     assert [one.step for one in follow(run, recipe_of(run), print)] == [2, 6]
 
@@ -128,7 +128,7 @@ def test_it_goes_on_where_it_was_killed(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gemma4vec.machine.priority.lower_priority", lambda: None)  # the tests stay as they are
-    run = started(place, tmp_path, "stages.0.evaluation.keep_every_steps=2")
+    run = started(place, tmp_path, "stages.0.evaluation.snapshot_every_steps=2")
     train_run(run, lambda line: None)
     command = ["eval", str(run.path), "--checkpoints", "--follow", "--json"]
     assert execute(command) == 0
@@ -230,7 +230,7 @@ def test_ctrl_c_ends_both_and_resuming_starts_it_again(
     place: Path, tmp_path: Path, children: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "0")
-    run = started(place, tmp_path, "stages.0.evaluation.keep_every_steps=2", "stages.0.evaluation.beside=true")
+    run = started(place, tmp_path, "stages.0.evaluation.snapshot_every_steps=2", "stages.0.evaluation.background=true")
     # A shell's background jobs inherit that it is ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -254,20 +254,20 @@ def test_ctrl_c_ends_both_and_resuming_starts_it_again(
 def test_a_run_without_a_dev_suite_is_refused_before_it_trains(
     place: Path, tmp_path: Path, children: list[Any]
 ) -> None:
-    changes = ["stages.0.evaluation={keep_every_steps: 2, beside: true}"]
+    changes = ["stages.0.evaluation={snapshot_every_steps: 2, background: true}"]
     run = start_run(load_recipe(place / "recipe.yaml", changes), tmp_path)
-    with pytest.raises(InputError, match=r"stages\.0\.evaluation\.beside: there is no dev suite"):
+    with pytest.raises(InputError, match=r"stages\.0\.evaluation\.background: there is no dev suite"):
         train_run(run, lambda line: None)
     assert not children and not run.events("step")
 
 
 def test_a_final_suite_is_refused_before_it_trains(place: Path, tmp_path: Path, children: list[Any]) -> None:
-    run = started(place, tmp_path, "stages.0.evaluation.keep_every_steps=2", "stages.0.evaluation.beside=true")
+    run = started(place, tmp_path, "stages.0.evaluation.snapshot_every_steps=2", "stages.0.evaluation.background=true")
     options = place / "words" / "suite.yaml"
     before = options.read_text()
     options.write_text(before.replace("role: dev", "role: final"))
     try:
-        with pytest.raises(InputError, match=r"evaluation\.beside: words-20x24 is a final suite"):
+        with pytest.raises(InputError, match=r"evaluation\.background: words-20x24 is a final suite"):
             train_run(run, lambda line: None)
         inside = started(place, tmp_path, "stages.0.evaluation.every_steps=2")
         with pytest.raises(InputError, match=r"stages\.0\.evaluation\.suite: words is a final suite"):

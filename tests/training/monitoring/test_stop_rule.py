@@ -86,7 +86,7 @@ def last_weights(run: RunFolder) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def plain(place: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The same training without a rule, which kept its weights where the others look."""
-    return trained(place, tmp_path_factory.mktemp("plain"), "stages.0.evaluation.keep_at_shares=[0.34,0.67]")
+    return trained(place, tmp_path_factory.mktemp("plain"), "stages.0.evaluation.snapshot_at_shares=[0.34,0.67]")
 
 
 def test_a_hopeless_training_ends_at_the_first_look(

@@ -29,7 +29,7 @@ from gemma4vec.training.run import recipe_of, start_run, train_run
 
 
 def test_when_weights_are_kept() -> None:
-    every, shares = Evaluation(keep_every_steps=3), Evaluation(keep_at_shares=(0.5, 1.0))
+    every, shares = Evaluation(snapshot_every_steps=3), Evaluation(snapshot_at_shares=(0.5, 1.0))
     assert [step for step in range(1, 9) if snapshot_due(every, step, 8)] == [3, 6]
     assert [step for step in range(1, 9) if snapshot_due(shares, step, 8)] == [4, 8]
     assert not snapshot_due(shares, 4, None) and not snapshot_due(Evaluation(), 4, 8)
@@ -43,7 +43,7 @@ def test_a_kept_checkpoint_is_the_model_as_it_was_then(tmp_path: Path, monkeypat
         seen.append(Embedder(stage.built, name="m", fingerprint="f", max_tokens=48).encode_query(["read the tree"]))
         return 0.0, {"suite": "s"}
 
-    evaluation = {"keep_every_steps": 2, "every_steps": 2}
+    evaluation = {"snapshot_every_steps": 2, "every_steps": 2}
     stage = make_stage(base, tmp_path, evaluate=look, evaluation=evaluation)
     train_stage(stage, 0)
     recipe_text = (
@@ -71,7 +71,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = write_tiny(folder / "base", "llama", layers=2)
     text = RECIPE.format(base=base, rows=write_rows_file(folder / "rows.jsonl"))
     (folder / "recipe.yaml").write_text(text)
-    run = start_run(load_recipe(folder / "recipe.yaml", ["stages.0.evaluation.keep_at_shares=[0.34,0.67,1.0]"]), folder)
+    run = start_run(
+        load_recipe(folder / "recipe.yaml", ["stages.0.evaluation.snapshot_at_shares=[0.34,0.67,1.0]"]), folder
+    )
     train_run(run, lambda line: None)
     return run.path
 
@@ -118,7 +120,7 @@ def test_what_a_task_trains_beside_the_model_is_no_part_of_a_kept_model(tmp_path
     base = write_tiny(tmp_path / "base", "llama", layers=2)
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(base=base, rows=write_rows_file(tmp_path / "rows.jsonl")))
     learned = "stages.0.task.learn_temperature={minimum: 0.01, maximum: 0.5}"
-    changes = [learned, "stages.0.evaluation.keep_every_steps=6"]
+    changes = [learned, "stages.0.evaluation.snapshot_every_steps=6"]
     run = start_run(load_recipe(tmp_path / "recipe.yaml", changes), tmp_path)
     train_run(run, lambda line: None)
     kept = kept_checkpoints(run, recipe_of(run))
@@ -136,4 +138,4 @@ def test_what_is_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFi
     bare = RunFolder.create(tmp_path / "bare", "bare", RunFolder(trained).recipe_text)
     assert not kept_checkpoints(bare, recipe_of(bare))
     assert execute(["eval", str(bare.path), "--checkpoints", "--suite", str(dev)]) == 2
-    assert "keep_at_shares" in capsys.readouterr().err
+    assert "snapshot_at_shares" in capsys.readouterr().err

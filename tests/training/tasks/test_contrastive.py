@@ -19,7 +19,7 @@ from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
 from gemma4vec.text.prompts import Document
 from gemma4vec.training.tasks.contrastive import ContrastTask
-from gemma4vec.training.tasks.micro_batches import shares_beginnings
+from gemma4vec.training.tasks.micro_batches import shares_prefixes
 from gemma4vec.training.tasks.text_hashes import text_keys
 
 # The second and fourth rows ask the same; the last one's hard negative is the first one's positive in other letters.
@@ -209,14 +209,14 @@ def test_beginnings_are_shared_where_that_changes_nothing_else(built: EmbeddingM
 
 
 def test_sharing_that_a_model_does_not_allow_is_refused_by_key(built: EmbeddingModel) -> None:
-    layout = schema.Layout(share_beginnings=True)
+    layout = schema.Layout(share_prefixes=True)
     if built.encoder.backbone.causal:
-        assert shares_beginnings(layout, built.encoder)
+        assert shares_prefixes(layout, built.encoder)
         built.encoder.readout.dropout = torch.nn.Dropout(0.1)
-        with pytest.raises(InputError, match=r"layout\.share_beginnings: dropout would be the same"):
-            shares_beginnings(layout, built.encoder)
-        assert not shares_beginnings(schema.Layout(), built.encoder)
+        with pytest.raises(InputError, match=r"layout\.share_prefixes: dropout would be the same"):
+            shares_prefixes(layout, built.encoder)
+        assert not shares_prefixes(schema.Layout(), built.encoder)
         del built.encoder.readout.dropout
     else:
-        with pytest.raises(InputError, match=r"layout\.share_beginnings: attention is bidirectional"):
-            shares_beginnings(layout, built.encoder)
+        with pytest.raises(InputError, match=r"layout\.share_prefixes: attention is bidirectional"):
+            shares_prefixes(layout, built.encoder)

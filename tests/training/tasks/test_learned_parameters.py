@@ -54,7 +54,7 @@ def test_its_gradient_is_that_of_the_formula() -> None:
 
 def test_a_run_learns_logs_and_keeps_it_and_the_model_knows_nothing_of_it(base: Path, tmp_path: Path) -> None:
     constant = {"schedule": "constant"}
-    stage = make_stage(base, tmp_path, task=LEARN, optimiser=constant)
+    stage = make_stage(base, tmp_path, task=LEARN, optimizer=constant)
     train_stage(stage, seed=0)
     logged = [event["temperature"] for event in stage.run.events("step")]
     assert logged[0] == pytest.approx(0.1, rel=1e-5) and len(set(logged)) == 4
@@ -64,9 +64,9 @@ def test_a_run_learns_logs_and_keeps_it_and_the_model_knows_nothing_of_it(base: 
     assert set(trained_weights(checkpoint)) == set(stage.built.trainable())  # so a next stage and saving go on
     # A resumed run goes on with it.
     (stage.run.path / "events.jsonl").write_text("")
-    again = make_stage(base, tmp_path, task=LEARN, optimiser=constant, run=stage.run, budget={"steps": 6})
+    again = make_stage(base, tmp_path, task=LEARN, optimizer=constant, run=stage.run, budget={"steps": 6})
     train_stage(again, seed=0)
-    straight = make_stage(base, tmp_path / "straight", task=LEARN, optimiser=constant, budget={"steps": 6})
+    straight = make_stage(base, tmp_path / "straight", task=LEARN, optimizer=constant, budget={"steps": 6})
     train_stage(straight, seed=0)
     resumed = [event["temperature"] for event in again.run.events("step")]
     assert resumed == [event["temperature"] for event in straight.run.events("step")][4:]
@@ -76,16 +76,16 @@ def test_a_run_learns_logs_and_keeps_it_and_the_model_knows_nothing_of_it(base: 
 
 
 def test_it_has_its_own_rate_and_no_decay(base: Path, tmp_path: Path) -> None:
-    stage = make_stage(base, tmp_path, task=LEARN, optimiser={"weight_decay": 0.5})
-    optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser, stage.task.extra_parameters())
-    *_, own = optimiser.adamw.param_groups
+    stage = make_stage(base, tmp_path, task=LEARN, optimizer={"weight_decay": 0.5})
+    optimizer = MasterAdamW(stage.built.trainable(), stage.settings.optimizer, stage.task.extra_parameters())
+    *_, own = optimizer.adamw.param_groups
     assert own["weight_decay"] == 0.0 and len(own["params"]) == 1
     (parameter,) = own["params"]
     before = parameter.detach().clone()
-    optimiser.step(0.005)  # half of the stage's rate; without a gradient nothing moves
+    optimizer.step(0.005)  # half of the stage's rate; without a gradient nothing moves
     assert own["lr"] == pytest.approx(0.15) and torch.equal(parameter, before)
     parameter.grad = torch.ones_like(parameter)
-    optimiser.step(0.005)
+    optimizer.step(0.005)
     assert (before - parameter).item() == pytest.approx(0.15, rel=1e-3)  # Adam's first step is its rate
 
 

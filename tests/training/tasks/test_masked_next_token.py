@@ -98,7 +98,7 @@ def test_a_token_is_predicted_from_the_position_before_it_in_its_own_document(
 
 
 def test_shares_of_masked_random_and_kept_tokens(base: Path) -> None:
-    task, _ = made(base, task={"mask_share": 0.3, "random_share": 0.2, "kept_share": 0.1})
+    task, _ = made(base, task={"mask_share": 0.3, "random_share": 0.2, "unchanged_share": 0.1})
     ids = np.array([2] + [50] * 20_000 + [1])
     seen, predicted = task._mask(ids, np.random.default_rng(0))
     assert len(predicted) / 20_000 == pytest.approx(0.3, abs=0.015)
@@ -106,7 +106,7 @@ def test_shares_of_masked_random_and_kept_tokens(base: Path) -> None:
     masked, kept = (seen[predicted] == task.mask_id).mean(), (seen[predicted] == 50).mean()
     assert masked == pytest.approx(0.7, abs=0.03) and kept == pytest.approx(0.1, abs=0.03)
     assert len(set(seen[predicted])) > 300  # random tokens are from all of the vocabulary
-    everything = made(base, task={"random_share": 0, "kept_share": 0})[0]
+    everything = made(base, task={"random_share": 0, "unchanged_share": 0})[0]
     seen, predicted = everything._mask(ids, np.random.default_rng(0))
     assert set(seen[predicted]) == {everything.mask_id}
     assert everything._mask(np.array([2, 7]), np.random.default_rng(1))[1].tolist() == [1]
@@ -178,8 +178,8 @@ def test_what_cannot_be_trained_is_refused_by_its_key(base: Path) -> None:
     task.texts = [""] * 8
     with pytest.raises(InputError, match="nothing to predict"):
         next(task.batches())
-    with pytest.raises(ValueError, match="random_share and kept_share together"):
-        stage_of(task={"random_share": 0.6, "kept_share": 0.6})
+    with pytest.raises(ValueError, match="random_share and unchanged_share together"):
+        stage_of(task={"random_share": 0.6, "unchanged_share": 0.6})
     with pytest.raises(ValueError, match="plain texts, contrast needs rows"):
         stage_of(task={"kind": "contrast"})
 

@@ -37,12 +37,12 @@ def model(base: Path, **parts: Any) -> EmbeddingModel:
     return build(schema.Model.model_validate(settings), base, dtype=torch.float32)
 
 
-def task(built: EmbeddingModel, rows: Path, said: list[str], tokenise: str = "once", **parts: Any) -> ContrastTask:
+def task(built: EmbeddingModel, rows: Path, said: list[str], tokenize: str = "once", **parts: Any) -> ContrastTask:
     stage = schema.Stage.model_validate(
         {
             "data": [{"name": "rows", "path": str(rows), **parts.pop("source", {})}],
             "task": {"hard_negatives": 1},
-            "batch": {"rows": 4, "tokenise": tokenise, **parts.pop("batch", {})},
+            "batch": {"rows": 4, "tokenize": tokenize, **parts.pop("batch", {})},
             "layout": {"row_tokens": 32, "tokens_per_forward": 128, "compile": False},
             "budget": {"steps": 2},
         }
@@ -58,7 +58,7 @@ def test_batches_and_loss_are_those_of_the_texts(base: Path, tmp_path: Path, rea
     write_rows(tmp_path / "rows.jsonl", ROWS)
     built = model(base, readout=readout)
     once = task(built, tmp_path / "rows.jsonl", [])
-    each = task(built, tmp_path / "rows.jsonl", [], tokenise="each_time")
+    each = task(built, tmp_path / "rows.jsonl", [], tokenize="each_time")
     assert isinstance(once.rows[0].query, PretokenizedText) and not isinstance(each.rows[0].query, PretokenizedText)
     for one, two in islice(zip(once.batches(), each.batches(), strict=True), 5):
         for first, second in zip(one.layouts, two.layouts, strict=True):
@@ -77,8 +77,8 @@ def test_distinct_batches_are_those_of_the_texts_whatever_their_letters(base: Pa
     )
     built = model(base)
 
-    def queries(tokenise: str) -> list[list[int]]:
-        made = task(built, tmp_path / "rows.jsonl", [], tokenise=tokenise, batch={"rows": 4, "distinct": True})
+    def queries(tokenize: str) -> list[list[int]]:
+        made = task(built, tmp_path / "rows.jsonl", [], tokenize=tokenize, batch={"rows": 4, "no_duplicates": True})
         return [batch.query_keys_N.tolist() for batch in islice(made.batches(), 6)]
 
     assert queries("once") == queries("each_time")
@@ -148,7 +148,7 @@ stages:
       - {{name: rows, path: {tmp_path}/rows.jsonl, weight: 1}}
       - {{name: texts, source: csv, path: {tmp_path}/t.csv, weight: 1, prompts: none}}
       - {{name: tokens, source: tensors, path: {tmp_path}/t.pt, weight: 2, pair_with_itself: true}}
-    batch: {{rows: 6, tokenise: once}}
+    batch: {{rows: 6, tokenize: once}}
     layout: {{row_tokens: 32, tokens_per_forward: 128, compile: false}}
     budget: {{steps: 3}}
 """)

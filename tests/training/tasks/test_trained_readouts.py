@@ -43,7 +43,7 @@ def test_a_run_trains_the_readout_and_saves_it(
         f"model.readout={readout.replace('ENCODER', str(context))}",
         f"stages.0.layout.kind={layout}",
         "stages.0.budget.steps=3",
-        "stages.0.optimiser.readout_learning_rate=0.1",
+        "stages.0.optimizer.readout_learning_rate=0.1",
     ]
     recipe = load_recipe(tmp_path / "recipe.yaml", changes)
     run = start_run(recipe, tmp_path / "runs")

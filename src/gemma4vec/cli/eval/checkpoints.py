@@ -59,7 +59,9 @@ def evaluate_checkpoints(
         kept = kept_checkpoints(run, recipe)
         found = _evaluate(run, recipe, kept, suites_of, cached=cached, look_again=look_again, again=True)
     if not found:
-        raise InputError(f"{run.path} has no checkpoints; keep some with stages.N.evaluation.keep_at_shares=[0.5,1.0]")
+        raise InputError(
+            f"{run.path} has no checkpoints; keep some with stages.N.evaluation.snapshot_at_shares=[0.5,1.0]"
+        )
     plain = [_plain(suite, results) for suite, results in found.items()]
     emit(as_json, plain if len(plain) > 1 else plain[0], lambda _: _render(plain))
 

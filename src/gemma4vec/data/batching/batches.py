@@ -56,12 +56,12 @@ def batches(
     seed: int,
     start: int = 0,
     group_rows: int = 1,
-    distinct: bool = False,
+    no_duplicates: bool = False,
 ) -> Iterator[RowBatch]:
     """Endless batches of `size` rows from batch number `start` on; an incomplete last batch of an epoch is dropped.
 
     With `group_rows` above 1, rows of one group come in runs of that length, in random order. A batch then has several
-    rows of each of a few groups, which are harder negatives than random rows. `distinct` spreads rows with an equal
+    rows of each of a few groups, which are harder negatives than random rows. `no_duplicates` spreads rows with an equal
     query or positive over different batches (`data.batching.spread_duplicates`).
 
     Raises:
@@ -70,7 +70,7 @@ def batches(
     check_rows(rows, size=size, hard_negatives=hard_negatives)
     lazy = as_lazy_rows(rows)
     per_epoch = len(rows) // size
-    spreader = DuplicateSpreader(rows) if distinct else None
+    spreader = DuplicateSpreader(rows) if no_duplicates else None
     epoch_shown, order = -1, Epoch(np.empty(0, np.int64), np.empty(0, np.int64))
     step = start
     while True:

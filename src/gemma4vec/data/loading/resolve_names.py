@@ -12,7 +12,7 @@ from gemma4vec.data.suites.group import members_of
 from gemma4vec.data.suites.texts import SuiteTexts, suite_texts
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder
-from gemma4vec.recipe.load import load_recipe, parse_recipe
+from gemma4vec.recipe.load import load_recipe, parse_dump
 from gemma4vec.recipe.schema import Recipe, Source
 from gemma4vec.text.pretokenized import PretokenizedText
 
@@ -54,7 +54,7 @@ def sources_of_run(run: RunFolder) -> list[Source]:
     """
     made = {name: told for stage in (run.manifest.get("data") or {}).values() for name, told in stage.items()}
     unset = Source.model_fields["negatives"].default
-    sources = _sources_of_recipe(parse_recipe(run.recipe_text, str(run.path / RECIPE)))
+    sources = _sources_of_recipe(parse_dump(run.recipe_text, str(run.path / RECIPE)))
     return [
         source.model_copy(update={"source": "jsonl", "path": made[source.name]["path"], "negatives": unset})
         if source.source == "pycode" and source.name in made

@@ -15,7 +15,7 @@ import numpy as np
 
 from gemma4vec.data.mining.searchers import Bm25Searcher, Floats, ModelSearcher
 from gemma4vec.data.ngrams.hash_set import short_hash
-from gemma4vec.data.ngrams.word_ngrams import normalise
+from gemma4vec.data.ngrams.word_ngrams import normalize
 from gemma4vec.data.rows.lazy_rows import LazyRows
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.data.rows.scores import Scores
@@ -175,7 +175,7 @@ def mine(
     for start in range(0, len(rows), BLOCK):
         block = [rows[place] for place in range(start, min(start + BLOCK, len(rows)))]
         own = [
-            sorted({*own_texts[short_hash(normalise(row.query))], *_known(row.neg, corpus)})  # its positives are there
+            sorted({*own_texts[short_hash(normalize(row.query))], *_known(row.neg, corpus)})  # its positives are there
             for row in block
         ]
         yield from _mine_block(block, own, corpus, rules, bm25, model)
@@ -289,7 +289,7 @@ def _own_by_query(rows: Sequence[Row], corpus: Corpus) -> dict[int, list[int]]:
     """Hash of a normalised query -> the positives of all rows that ask it."""
     own: dict[int, list[int]] = {}
     for row in rows:
-        own.setdefault(short_hash(normalise(row.query)), []).extend(_known(row.pos, corpus))
+        own.setdefault(short_hash(normalize(row.query)), []).extend(_known(row.pos, corpus))
     return own
 
 
@@ -310,5 +310,5 @@ def _scores_of(document: Document, known: dict[str, dict[int, float]], corpus: C
 
 def _key(document: Document) -> int | None:
     """Hash of a document's words; None where it has none."""
-    words = normalise(f"{document.title} {document.text}" if document.title else document.text)
+    words = normalize(f"{document.title} {document.text}" if document.title else document.text)
     return short_hash(words) if words else None

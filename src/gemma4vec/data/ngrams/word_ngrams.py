@@ -20,7 +20,7 @@ SPACE, END = 0x20, 0x0A
 MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """The words of a text in lower case, one space between them: NFKC, casefold, no punctuation, no soft hyphens."""
     return " ".join(WORD.findall(unicodedata.normalize("NFKC", text.replace("\u00ad", "")).casefold()))
 
@@ -42,7 +42,7 @@ class WordNgrams:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> "WordNgrams":
-        """Of texts that went through `normalise`."""
+        """Of texts that went through `normalize`."""
         joined = ("\n".join(texts) + "\n").encode("utf-8", "replace") if texts else b""
         bytes_B = np.frombuffer(joined, dtype=np.uint8)
         ends_T = np.flatnonzero(bytes_B == END)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
-from gemma4vec.data.ngrams.word_ngrams import normalise
+from gemma4vec.data.ngrams.word_ngrams import normalize
 from gemma4vec.data.quality.overlap import CONTAINED_WORDS, KINDS, NEAR, Kind, OverlapIndex
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.data.suites.texts import SuiteTexts
@@ -105,7 +105,7 @@ class ContaminationIndex:
                 seen.add((match.text, id(item)))
                 number, name, place, text = texts[match.text]
                 kind, similarity = match.kind, match.similarity
-                if kind == "contained" and item.untitled and normalise(text) == item.untitled:
+                if kind == "contained" and item.untitled and normalize(text) == item.untitled:
                     kind, similarity = "exact", 1.0
                 yield Hit(number, name, place, item, kind, similarity, text)
 
@@ -161,7 +161,7 @@ def _items(number: int, suite: SuiteTexts) -> Iterator[Item]:
     for key, query in suite.queries:
         yield Item(number, "query", key, query, "")
     for key, document in suite.documents:
-        yield Item(number, "document", key, _whole(document), normalise(document.text) if document.title else "")
+        yield Item(number, "document", key, _whole(document), normalize(document.text) if document.title else "")
 
 
 def _texts(row: Row) -> Iterator[tuple[Field, int, str]]:

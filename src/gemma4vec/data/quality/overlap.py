@@ -1,6 +1,6 @@
 """Which texts stand, whole or nearly, in others: exact, contained and near-duplicate matches against an index.
 
-Rules, on normalised words (`spans.normalise`), the first that holds names the match:
+Rules, on normalised words (`spans.normalize`), the first that holds names the match:
 
 - exact: the texts are the same;
 - contained: the shorter has at least `CONTAINED_WORDS` words and stands in the longer as one run. Its last word may be
@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from gemma4vec.data.ngrams.minhash import BANDS, band_keys, jaccard, signatures
-from gemma4vec.data.ngrams.word_ngrams import WordNgrams, batches_of, normalise
+from gemma4vec.data.ngrams.word_ngrams import WordNgrams, batches_of, normalize
 
 Kind = Literal["exact", "contained", "near"]
 KINDS: tuple[Kind, ...] = ("exact", "contained", "near")
@@ -139,7 +139,7 @@ def _distinct(texts: Sequence[str]) -> tuple[list[str], list[list[int]]]:
     """The normalised texts without repetition, and where each came from; texts without a word are left out."""
     places: dict[str, list[int]] = {}
     for place, text in enumerate(texts):
-        if normal := normalise(text):
+        if normal := normalize(text):
             places.setdefault(normal, []).append(place)
     return list(places), list(places.values())
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma4vec.data.ngrams.language import Detect
-from gemma4vec.data.ngrams.word_ngrams import normalise
+from gemma4vec.data.ngrams.word_ngrams import normalize
 from gemma4vec.data.rows.lazy_rows import as_lazy_rows
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.retrieval.tokenize import WordTokenizer, choose_tokenizer
@@ -130,7 +130,7 @@ def profile(
     for place in dict.fromkeys(places):
         _take(rows[place], taken)
     texts = {"query": taken.queries, "positive": _plain(taken.positives), "negative": _plain(taken.negatives)}
-    measure = count or (lambda many: [len(normalise(text).split()) for text in many])
+    measure = count or (lambda many: [len(normalize(text).split()) for text in many])
     tokens = choose_tokenizer([*texts["query"], *texts["positive"]], code=code)
     shared = _shared(tokens, taken.queries, texts["positive"], taken.positive_row)
     other = _shared(tokens, taken.queries, texts["negative"], taken.negative_row)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from gemma4vec.data.ngrams.hash_set import HashSet, short_hash
 from gemma4vec.data.ngrams.language import UNDETERMINED, Detect
-from gemma4vec.data.ngrams.word_ngrams import normalise
+from gemma4vec.data.ngrams.word_ngrams import normalize
 from gemma4vec.data.rows.rows import OVERLONG, Row
 from gemma4vec.text.prompts import Document
 
@@ -86,7 +86,7 @@ class FlawFinder:
         return {"characters": longest, "texts": texts}
 
     def _flaws(self, row: Row) -> list[tuple[str, tuple[int, ...]]]:
-        query = normalise(row.query)
+        query = normalize(row.query)
         positives = [_words(document) for document in row.pos]
         found: list[tuple[str, tuple[int, ...]]] = []
         if not query or not all(positives):
@@ -115,4 +115,4 @@ class FlawFinder:
 
 
 def _words(document: Document) -> str:
-    return normalise(f"{document.title} {document.text}" if document.title else document.text)
+    return normalize(f"{document.title} {document.text}" if document.title else document.text)

@@ -205,7 +205,7 @@ def pretokenized_text(name: str, ids: Any) -> PretokenizedText:
     if not isinstance(ids, list) or not ids:
         raise RejectError(
             f"{name}.input_ids",
-            "expected a list of token ids with at least one unmasked id, and a mask of the same length",
+            "expected a list of token ids, at least one of them unmasked, and a mask of equal length",
         )
     wrong = next((one for one in ids if type(one) is not int or not 0 <= one < 2**31), None)
     if wrong is not None:

@@ -151,5 +151,5 @@ def check_unit(vectors_ND: Vectors, ids: Sequence[str], what: str) -> None:
         first_index = int(np.argmin(unit_N))
         raise WorkError(
             f"{int((~unit_N).sum())} of {len(ids)} {what} are not of unit length (first: id '{ids[first_index]}', "
-            f"length {lengths_N[first_index]:.3g}); the model must normalise its vectors"
+            f"length {lengths_N[first_index]:.3g}); the model must normalize its vectors"
         )

@@ -59,7 +59,7 @@ def linear_names(backbone: Backbone, lora: Lora) -> list[str]:
 
 
 def add_lora(backbone: Backbone, lora: Lora) -> PeftModel:
-    """Freeze the backbone and put adapters into it, in the base's own dtype (the optimiser keeps fp32 copies).
+    """Freeze the backbone and put adapters into it, in the base's own dtype (the optimizer keeps fp32 copies).
 
     Adapters are initialised from torch's global generator; seed it before.
     """

@@ -24,7 +24,7 @@ FLEX = "gemma4vec_flex"
 LONGEST_ROW = 512
 
 
-def grouped_attention(
+def matmul_attention(
     module: nn.Module,
     query_RHCD: Tensor,
     key_RKCD: Tensor,
@@ -105,6 +105,6 @@ def flex_attention(
     return result
 
 
-ALL_ATTENTION_FUNCTIONS.register(NAME, grouped_attention)
+ALL_ATTENTION_FUNCTIONS.register(NAME, matmul_attention)
 ALL_ATTENTION_FUNCTIONS.register(FLEX, flex_attention)
 ALL_ATTENTION_FUNCTIONS.register(SHARED, shared_attention)

@@ -106,7 +106,7 @@ def check(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> Pr
         problem = f"a later token does not move an earlier state (change {probe.future_to_past:.1e}): it is causal"
     elif not probe.neighbour < _UNMOVED:
         problem = f"documents packed into one row see each other (change {probe.neighbour:.1e})"
-    if problem is None and backbone.may_share_beginnings:
+    if problem is None and backbone.may_share_prefixes:
         problem = _problem_of_sharing(backbone, height, columns)
     if problem is None and not backbone.compiled:  # compiled layers were loaded, and probed, uncompiled
         problem = _problem_of_the_library(backbone) or _problem_of_the_window(backbone)

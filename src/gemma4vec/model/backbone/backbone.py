@@ -35,7 +35,7 @@ from gemma4vec.model.backbone.last_token_layer import take_ends, with_ends
 from gemma4vec.model.backbone.layer_hooks import recorded
 from gemma4vec.model.backbone.masks import attention_mask
 from gemma4vec.model.backbone.openable_tower import openable
-from gemma4vec.model.backbone.rotary import use_own_half_turn
+from gemma4vec.model.backbone.rotary import use_fused_rotary
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.packing.embedding_overrides import EmbeddingOverrides
 from gemma4vec.model.packing.packed_batch import PackedBatch
@@ -98,10 +98,10 @@ class Backbone(nn.Module):
         return int(self.config.hidden_size)
 
     @property
-    def may_share_beginnings(self) -> bool:
+    def may_share_prefixes(self) -> bool:
         """Whether layouts may hold a beginning once for all documents that have it (see
         `model.packing.shared_prefix`)."""
-        return self.causal and self.family.may_share_beginnings
+        return self.causal and self.family.may_share_prefixes
 
     @property
     def dtype(self) -> torch.dtype:
@@ -116,7 +116,7 @@ class Backbone(nn.Module):
     def computes_ends(self, layout: PackedBatch) -> bool:
         """Whether it can leave out of the last layer what `only_ends` does not need."""
         able = self._takes_ends and not self.checkpointed and not self.fast.flex_attention
-        return self.compiled and layout.compilable and self.fast.last_tokens_only and able
+        return self.compiled and layout.compilable and self.fast.last_token_layer and able
 
     def forward(
         self,
@@ -175,7 +175,7 @@ class Backbone(nn.Module):
         if self.fast.flex_attention and run_compiled == self.compiled:  # kept from compiling, it would hold all scores
             return attention.FLEX
         short = layout.input_ids_RC.shape[1] <= attention.LONGEST_ROW
-        if self.fast.grouped_attention and run_compiled and short:
+        if self.fast.matmul_attention and run_compiled and short:
             return attention.NAME
         return attention.SHARED if layout.shared and self.plain_attention == "sdpa" else self.plain_attention
 
@@ -246,7 +246,7 @@ class Backbone(nn.Module):
         torch._dynamo.config.specialize_float = True
         if self.fast.sigmoid_gelu:
             use_sigmoid_gelu(self.layers)
-        use_own_half_turn(self.layers[0], self.fast.half_turn)
+        use_fused_rotary(self.layers[0], self.fast.fused_rotary)
         if self.family.caches_keys and not self.checkpointed and not self._takes_ends:
             take_ends(self.layers[-1])
             self._takes_ends = True

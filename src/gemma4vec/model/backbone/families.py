@@ -38,7 +38,7 @@ class Family:
         multiplies_input: whether its forward multiplies input embeddings by sqrt(D) itself.
         width: key of the config with the width of the states that leave the model.
         unverified: keys of the config that, when true, switch on something that no test covers.
-        may_share_beginnings: whether a token's state, when causal, depends on other tokens by attention alone.
+        may_share_prefixes: whether a token's state, when causal, depends on other tokens by attention alone.
         caches_keys: whether each layer hands its keys and values to the library's cache (see
         `model.backbone.last_token_layer`).
     """
@@ -51,7 +51,7 @@ class Family:
     multiplies_input: bool = False
     width: str = "hidden_size"
     unverified: tuple[str, ...] = ()
-    may_share_beginnings: bool = True
+    may_share_prefixes: bool = True
     caches_keys: bool = False
 
 
@@ -98,7 +98,7 @@ FAMILIES = {
     "t5gemma2_text": Family({}, None, _shared_out, architecture="t5gemma2.modeling_t5gemma2:T5Gemma2TextEncoder"),
 }
 # What any decoder is taken for that the user wants in spite of everything.
-_UNTESTED = Family(*_FLAG, _radius, masks_by_layer_type=False, may_share_beginnings=False)
+_UNTESTED = Family(*_FLAG, _radius, masks_by_layer_type=False, may_share_prefixes=False)
 
 
 @dataclass(frozen=True)

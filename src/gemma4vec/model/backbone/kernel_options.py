@@ -15,22 +15,22 @@ class FastPaths:
     """What is on.
 
     Attributes:
-        grouped_attention: attention as two matrix products (`model.backbone.attention`), in rows up to its longest.
+        matmul_attention: attention as two matrix products (`model.backbone.attention`), in rows up to its longest.
         Families
             that cap scores have it whatever is chosen: the library has no fused attention for them.
         sigmoid_gelu: GELU's tanh form by way of the exponential (`model.backbone.gelu`).
-        half_turn: rotary embeddings with a gradient that is a half turn again (`model.backbone.rotary`).
-        joined_adapters: a frozen layer and its adapter as one product (`training.lora_linear`).
-        last_tokens_only: the last layer for what the readout reads alone (`model.backbone.last_token_layer`).
+        fused_rotary: rotary embeddings with a gradient that is a half turn again (`model.backbone.rotary`).
+        fused_lora: a frozen layer and its adapter as one product (`training.lora_linear`).
+        last_token_layer: the last layer for what the readout reads alone (`model.backbone.last_token_layer`).
         flex_attention: blocks of attention between documents are left out (`model.backbone.attention`); uncompiled too.
         keep_freed_memory: the allocator keeps what a step frees for the next one (`training.engine.process_memory`).
     """
 
-    grouped_attention: bool
+    matmul_attention: bool
     sigmoid_gelu: bool
-    half_turn: bool
-    joined_adapters: bool
-    last_tokens_only: bool
+    fused_rotary: bool
+    fused_lora: bool
+    last_token_layer: bool
     flex_attention: bool
     keep_freed_memory: bool
 
@@ -39,20 +39,20 @@ class FastPaths:
 # there it is the library's own kernels, and what saves work whatever the kernels.
 DEFAULTS = {
     "cpu": FastPaths(
-        grouped_attention=True,
+        matmul_attention=True,
         sigmoid_gelu=True,
-        half_turn=True,
-        joined_adapters=True,
-        last_tokens_only=True,
+        fused_rotary=True,
+        fused_lora=True,
+        last_token_layer=True,
         flex_attention=False,
         keep_freed_memory=True,
     ),
     "cuda": FastPaths(
-        grouped_attention=False,
+        matmul_attention=False,
         sigmoid_gelu=False,
-        half_turn=False,
-        joined_adapters=False,
-        last_tokens_only=True,
+        fused_rotary=False,
+        fused_lora=False,
+        last_token_layer=True,
         flex_attention=False,
         keep_freed_memory=True,
     ),

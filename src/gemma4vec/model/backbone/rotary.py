@@ -35,7 +35,7 @@ def rotate_half(x: Tensor) -> Tensor:
 _LIBRARY: dict[str, Callable[[Tensor], Tensor]] = {}
 
 
-def use_own_half_turn(model: nn.Module, own: bool = True) -> bool:
+def use_fused_rotary(model: nn.Module, own: bool = True) -> bool:
     """Let the layers of `model` rotate with it; gives whether they turn in the same way, so that it could be done.
 
     The library calls it by a name of the model's module, so every model of that type in this process now rotates so:

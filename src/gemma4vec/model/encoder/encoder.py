@@ -38,7 +38,7 @@ class TextEncoder(nn.Module):
         """
         if not self.backbone.causal:
             return "attention is bidirectional: the states of a beginning depend on what follows"
-        if not self.backbone.may_share_beginnings:
+        if not self.backbone.may_share_prefixes:
             return "the model type was never verified with it"
         if "context" in self.readout.needs:
             return f"readout {self.readout.name} puts a vector of each text's own before it"

@@ -27,6 +27,7 @@ from gemma4vec.model.backbone.compilation import (
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.inference.prefetch import one_ahead
 from gemma4vec.model.packing.packed_batch import PackedBatch, packed
+from gemma4vec.recipe.renamed import first_names
 from gemma4vec.text.prompts import Document, Prompted, Prompts
 
 Vectors = NDArray[np.float32]
@@ -124,7 +125,9 @@ class Embedder:
             "layout": "packed",
             "readout": self.encoder.readout.name,
             "pool_prompt": self.encoder.readout.pool_prompt,
-            "readout_settings": self.encoder.readout.settings.model_dump(mode="json", exclude={"name"}),
+            "readout_settings": first_names(
+                self.encoder.readout.settings.model_dump(mode="json", exclude={"name"}), "model.readout"
+            ),
             "dimension": self.dimension,
             "max_tokens": self.max_tokens,
             "prompts": self.prompts.as_dict(),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gemma4vec.machine.transfer import to_device
-from gemma4vec.model.packing.shared_prefix import NONE, SharedPrefix, common_beginnings
+from gemma4vec.model.packing.shared_prefix import NONE, SharedPrefix, common_prefixes
 
 # Widths that are tried for the last rectangle, in tokens.
 _WIDTH_STEP = 8
@@ -232,7 +232,7 @@ def packed(
     documents allow, so that little is wasted however small the batch. With `share`, beginnings that documents have in
     common stand once in each micro-batch: only for causal attention, where they do not depend on what follows.
     """
-    beginnings = common_beginnings([tokens.ids for tokens in documents], row_tokens // 4) if share else NONE
+    beginnings = common_prefixes([tokens.ids for tokens in documents], row_tokens // 4) if share else NONE
     lengths = [tokens.length - beginnings.length(number) for number, tokens in enumerate(documents)]
     columns = row_tokens
     while columns < max(lengths, default=1):

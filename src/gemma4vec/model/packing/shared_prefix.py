@@ -60,7 +60,7 @@ class SharedPrefix:
 NONE = SharedPrefix()
 
 
-def common_beginnings(documents: Sequence[Sequence[int]], most: int) -> SharedPrefix:
+def common_prefixes(documents: Sequence[Sequence[int]], most: int) -> SharedPrefix:
     """Find beginnings that save the most tokens, of at most `most` tokens together.
 
     Documents with the same first tokens make a group; it shares the longest beginning that all of them have. The last

@@ -19,7 +19,7 @@ from gemma4vec.model.readout.documents import at_least_fp32, mean_of
 class LayerMix(Readout):
     """gamma * sum over layers of softmax(w)_l h_l, the input embeddings being layer 0. All layers count alike at first.
 
-    States of deep layers can be a hundred times as large as those of the first; `normalise` makes them comparable.
+    States of deep layers can be a hundred times as large as those of the first; `normalize` makes them comparable.
     """
 
     name = "layer_mix"
@@ -41,6 +41,6 @@ class LayerMix(Readout):
         return mean_of(mixed_TD, layout, self.pool_prompt)
 
     def _comparable(self, states_TD: Tensor) -> Tensor:
-        if not self.settings.normalise:
+        if not self.settings.normalize:
             return states_TD
         return states_TD * torch.rsqrt(states_TD.square().mean(-1, keepdim=True) + 1e-6)

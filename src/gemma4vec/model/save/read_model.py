@@ -14,6 +14,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.tokenize.tokenizer import load_saved_tokeniser
+from gemma4vec.recipe.renamed import current_names
 from gemma4vec.recipe.schema import Model
 
 SETTINGS_FILE = "gemma4vec.json"
@@ -39,7 +40,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def model_of(settings: dict[str, Any]) -> Model:
     """The recipe's model part that a saved model was made by; its adapters are merged."""
-    tree = dict(settings["model"])
+    tree = current_names(settings["model"], SETTINGS_FILE, at="model", log=False)
     if settings.get("format") == 1 and tree.get("readout", {}).get("name") == "last_token":
         tree["readout"] = {"name": "last_token"}  # any pool_prompt was written there; it meant nothing
     return Model.model_validate(tree).model_copy(update={"lora": None})

@@ -1,6 +1,6 @@
 """Saving: a merged model in sentence-transformers' own format, and the adapter in peft's.
 
-The merge happens in fp32 from a freshly loaded base and the optimiser's fp32 weights, so that nothing of what was
+The merge happens in fp32 from a freshly loaded base and the optimizer's fp32 weights, so that nothing of what was
 learned is lost to bf16. Where a recipe needs only standard parts, the folder names only sentence-transformers' own
 modules and opens without gemma4vec. Where its readout is one that they lack, backbone and readout are one module of
 ours (`model.save.encoder_module`).
@@ -24,6 +24,7 @@ from gemma4vec.model.encoder.build import EmbeddingModel, build, prompts_of
 from gemma4vec.model.save.model_card import model_card
 from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
+from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.prompts import Prompts
 
@@ -105,7 +106,7 @@ def _write(
     if standard:
         _write_both_pooling_schemas(folder / "1_Pooling" / "config.json")
     weights = [f"{file.relative_to(folder)} {sha256_file(file)}" for file in sorted(folder.rglob("*.safetensors"))]
-    settings["fingerprint"] = sha256_text(*weights, json.dumps(settings["model"], sort_keys=True))
+    settings["fingerprint"] = sha256_text(*weights, json.dumps(first_names(settings["model"], "model"), sort_keys=True))
     write_json(folder / SETTINGS_FILE, settings)
     card = model_card(recipe, base, data, dimension, checkpoint, standard=standard)
     (folder / "README.md").write_text(card, encoding="utf-8")

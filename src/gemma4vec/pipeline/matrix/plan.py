@@ -49,11 +49,11 @@ class Variant:
             "stages.*.evaluation.every_steps=null",
             "stages.*.evaluation.export=last",
             "stages.*.evaluation.stop=null",  # the matrix has a rule of its own
-            "stages.*.evaluation.beside=false",
+            "stages.*.evaluation.background=false",
             f"stages.*.evaluation.at_shares={shares}",
         ]
         if rate is not None:
-            changes.append(f"stages.*.optimiser.learning_rate={rate!r}")
+            changes.append(f"stages.*.optimizer.learning_rate={rate!r}")
         stages = _contrast_stages(read_tree(text, where))
         spelled_out = [one for change in changes for one in _at_each_stage(change, stages)]
         return validate(Recipe, read_tree(text, where, spelled_out), where)

@@ -13,7 +13,8 @@ import yaml
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_write, sha256_text, write_json
 from gemma4vec.ledger.run_folder import slug
-from gemma4vec.recipe.matrix import Matrix, dump_matrix
+from gemma4vec.recipe.load import dump_recipe, parse_dump
+from gemma4vec.recipe.matrix import Matrix, dump_matrix, load_matrix
 
 Status = Literal["running", "trained", "done", "failed", "stopped"]
 
@@ -140,7 +141,7 @@ class MatrixFolder:
         """
         new = []
         if (self.path / "matrix.yaml").is_file():
-            before = yaml.safe_load((self.path / "matrix.yaml").read_text(encoding="utf-8"))
+            before = yaml.safe_load(dump_matrix(load_matrix(self.path / "matrix.yaml")))
             now = yaml.safe_load(dump_matrix(matrix))
             for key in now:
                 if key not in MAY_CHANGE and now[key] != before.get(key):
@@ -152,7 +153,7 @@ class MatrixFolder:
             for name, text in variants.items():
                 if name not in old:
                     new.append(name)
-                elif old[name] != text:
+                elif old[name] != text and dump_recipe(parse_dump(old[name], name)) != text:
                     raise InputError(
                         f"recipe {name} changed since {self.path} was started ({_first_difference(old[name], text)}); "
                         "put it back, give it another name, or use another --out"

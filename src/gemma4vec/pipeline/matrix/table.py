@@ -215,7 +215,7 @@ def _rate(plan: Plan, name: str, rate: float | None) -> float:
     if rate is not None:
         return rate
     stages = plan.recipe(plan.grid(name)[0]).stages
-    return next(stage.optimiser.learning_rate for stage in reversed(stages) if stage.task.kind == "contrast")
+    return next(stage.optimizer.learning_rate for stage in reversed(stages) if stage.task.kind == "contrast")
 
 
 def _status(plan: Plan, records: Mapping[str, Record], name: str) -> str:

@@ -49,7 +49,7 @@ def checkpoint_curve(rows: Sequence[tuple[int, Interval]], best: int, width: flo
         Scale(0.0, float(rows[-1][0]) or 1.0, LEFT, width - RIGHT), Scale(max(low, 0.0), min(high, 1.0), 170.0, 30.0)
     )
     parts = [
-        panel.axes("optimiser steps", "nDCG@10", x_ticks=4 if width < 500 else 7),
+        panel.axes("optimizer steps", "nDCG@10", x_ticks=4 if width < 500 else 7),
         path(panel.points([(step, one.mean) for step, one in rows]), "line trained"),
     ]
     for step, one in rows:

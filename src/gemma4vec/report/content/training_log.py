@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step. `tokens` and `seconds` count from the start of training."""
+    """One optimizer step. `tokens` and `seconds` count from the start of training."""
 
     step: int
     tokens: float

@@ -67,9 +67,9 @@ def advise(recipe: schema.Recipe, number: int, built: EmbeddingModel, seen: Seen
         share = f"element-wise work takes {seen.element_wise:.0%}; compiled it is fused"
         found.append(Advice(f"{key}layout.compile=true", None, share))
     found += _second_passes(layout, key, built, seen, now)
-    if seen.waited > _WAITING and stage.batch.tokenise == "each_time" and _may_keep_tokens(stage):
+    if seen.waited > _WAITING and stage.batch.tokenize == "each_time" and _may_keep_tokens(stage):
         why = f"batches are waited for {seen.waited:.0%} of the time"
-        found.append(Advice(f"{key}batch.tokenise=once", 1 / (1 - seen.waited), why))
+        found.append(Advice(f"{key}batch.tokenize=once", 1 / (1 - seen.waited), why))
     cut = any(len(group) > 1 for group in seen.groups)
     if seen.device == "cuda" and cut and layout.tokens_per_forward < _GPU_TOKENS:
         why = "a GPU is not filled by small micro-batches; as far as memory goes"
@@ -121,7 +121,7 @@ def _layouts(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Seen,
     able = [rows for rows in _ROWS if longest <= rows <= layout.tokens_per_forward]
     if layout.kind == "padded":
         able = able or [layout.row_tokens]
-        share = seen.shareable and layout.share_beginnings is not False
+        share = seen.shareable and layout.share_prefixes is not False
         factors = {rows: factor(share, kind="packed", row_tokens=rows) for rows in able}
         best = max(able, key=lambda rows: factors[rows])
         change = f"{key}layout.kind=packed {key}layout.row_tokens={best}"
@@ -130,7 +130,7 @@ def _layouts(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Seen,
         found = []
         if not seen.shared and seen.shareable:
             why = "what texts begin with alike, such as the prompt, is computed once a micro-batch"
-            found.append(Advice(f"{key}layout.share_beginnings=auto", factor(True), why))
+            found.append(Advice(f"{key}layout.share_prefixes=auto", factor(True), why))
         factors = {rows: factor(seen.shared, row_tokens=rows) for rows in able if rows != layout.row_tokens}
         if factors:
             best = max(factors, key=lambda rows: factors[rows])

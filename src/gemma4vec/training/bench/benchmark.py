@@ -1,6 +1,6 @@
 """How fast a stage of a recipe trains on this machine, and how near that is to what the machine can do.
 
-The steps are those of a real run: its batches, made ahead in a thread; its layouts, compilation, loss and optimiser.
+The steps are those of a real run: its batches, made ahead in a thread; its layouts, compilation, loss and optimizer.
 Nothing is kept.
 
 The roofline (Williams et al. 2009, doi 10.1145/1498765.1498785): a step takes at least its operations over the rate of
@@ -54,7 +54,7 @@ MATRIX = {"cpu": 2048, "cuda": 8192}
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step, in seconds."""
+    """One optimizer step, in seconds."""
 
     seconds: float
     waited: float
@@ -112,7 +112,7 @@ class _Measurement:
     def __init__(self, stage: Stage, seconds: float, say: Say):
         self.stage, self.limit, self.say = stage, seconds, say
         self.first_trained = first_trained_layer(stage.built)
-        self.optimiser = MasterAdamW(stage.built.trainable(), stage.settings.optimiser, stage.task.extra_parameters())
+        self.optimizer = MasterAdamW(stage.built.trainable(), stage.settings.optimizer, stage.task.extra_parameters())
         self.steps: list[Step] = []
         self.first_step = self.prepare_seconds = 0.0
         self.shares: dict[str, float] = {}
@@ -154,7 +154,7 @@ class _Measurement:
         if not (math.isfinite(norm) and all(torch.isfinite(loss.value) for loss in losses)):
             raise WorkError(
                 f"{self.stage.settings.name}: loss or gradient is not finite in step {self.done + 1}, where a training "
-                "would end: its speed would say nothing; try a smaller optimiser.learning_rate"
+                "would end: its speed would say nothing; try a smaller optimizer.learning_rate"
             )
         self.done += 1
         layouts = [layout for batch in batches for layout in batch.layouts]
@@ -179,7 +179,7 @@ class _Measurement:
             self.stage.built.encoder.backbone, lambda: self._passes(batches), self._given_up
         )
         before = _clock()
-        norm = self.optimiser.step(learning_rate(self.stage.settings.optimiser, len(self.steps), None))
+        norm = self.optimizer.step(learning_rate(self.stage.settings.optimizer, len(self.steps), None))
         ended = _clock()
         return ended - started, ended - before, losses, norm
 
@@ -194,7 +194,7 @@ class _Measurement:
 
     def _given_up(self, reason: str) -> None:
         """The compiler gave up in a step."""
-        for parameter in self.optimiser.parameters.values():
+        for parameter in self.optimizer.parameters.values():
             parameter.grad = None
         self.gave_up = reason
         self.say(f"layers run uncompiled from here on: {reason}")
@@ -248,7 +248,7 @@ def _result(
         "device": device,
         "dtype": seen.dtype,
         "compiled": seen.compiled,
-        "shares_beginnings": seen.shared,
+        "shares_prefixes": seen.shared,
         "steps": len(steps),
         "prepare_seconds": measured.prepare_seconds,
         "first_step_seconds": measured.first_step,

@@ -32,7 +32,7 @@ class Progress:
     """Where a run stands."""
 
     stage: int = 0
-    step: int = 0  # optimiser steps done in this stage
+    step: int = 0  # optimizer steps done in this stage
     batch: int = 0  # batches drawn in this stage
     rows: int = 0
     tokens: int = 0
@@ -60,7 +60,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 def save_checkpoint(
     folder: Path,
     progress: Progress,
-    optimiser: MasterAdamW,
+    optimizer: MasterAdamW,
     keep_as: str | None = None,
     random: Sequence[dict[str, Any]] = (),
 ) -> Path:
@@ -74,9 +74,9 @@ def save_checkpoint(
     name = keep_as or f"step-{progress.step:08d}"
     with atomic_folder(folder / name) as temporary:
         own, *others = random or [random_state()]
-        state = {"optimiser": optimiser.state(), **own, "others": others}
+        state = {"optimiser": optimizer.state(), **own, "others": others}
         try:
-            save_file(optimiser.weights(), temporary / "trained.safetensors")
+            save_file(optimizer.weights(), temporary / "trained.safetensors")
             torch.save(state, temporary / "optimiser.pt")
         except (SafetensorError, RuntimeError) as error:  # their ways to say that the disk is full
             raise OSError(None, f"{' '.join(str(error).split())[:120]} (is the disk full?)") from error
@@ -123,7 +123,7 @@ def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
         raise _damaged(checkpoint, error) from error
 
 
-def load_checkpoint(checkpoint: Path, optimiser: MasterAdamW, rank: int = 0) -> None:
+def load_checkpoint(checkpoint: Path, optimizer: MasterAdamW, rank: int = 0) -> None:
     """Put weights, moments and the random state of process `rank` back; one that was not there draws anew.
 
     Where it was written does not matter: a GPU's checkpoint goes on without one, or with fewer; the random states of
@@ -133,14 +133,14 @@ def load_checkpoint(checkpoint: Path, optimiser: MasterAdamW, rank: int = 0) -> 
         InputError: the checkpoint is damaged, or belongs to another model.
     """
     weights = _weights(checkpoint)
-    if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in optimiser.masters.items()}:
+    if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in optimizer.masters.items()}:
         raise InputError(f"{checkpoint} belongs to another model; start a new run instead of resuming this one")
     try:
         state = torch.load(checkpoint / "optimiser.pt", map_location="cpu", weights_only=True)
     except Exception as error:  # whatever zip files, pickles and torch raise
         raise _damaged(checkpoint, error) from error
-    optimiser.load_weights(weights)
-    optimiser.load_state(state["optimiser"])
+    optimizer.load_weights(weights)
+    optimizer.load_state(state["optimiser"])
     random = [state, *state.get("others", ())]
     if rank < len(random):
         set_random_state(random[rank])

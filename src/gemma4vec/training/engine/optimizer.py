@@ -1,7 +1,7 @@
 """AdamW on fp32 copies of the trained parameters, and the learning-rate schedule.
 
 Adapters live in the base's own dtype (bf16), which is fast; an update far smaller than the weight would be lost there,
-so the optimiser keeps an fp32 copy of each, updates that, and copies it back rounded (Micikevicius et al. 2018,
+so the optimizer keeps an fp32 copy of each, updates that, and copies it back rounded (Micikevicius et al. 2018,
 arXiv:1710.03740). Where a parameter is fp32 or wider already, the copy is the parameter itself.
 """
 
@@ -26,7 +26,7 @@ class MasterAdamW:
     def __init__(
         self,
         parameters: Mapping[str, nn.Parameter],
-        settings: schema.Optimiser,
+        settings: schema.Optimizer,
         beside: Mapping[str, ExtraParameter] | None = None,
     ):
         if not parameters:
@@ -108,8 +108,8 @@ class MasterAdamW:
         self.adamw.load_state_dict({**state, "param_groups": groups})
 
 
-def learning_rate(settings: schema.Optimiser, step: int, total: int | None, flat_until: int = 0) -> float:
-    """Rate of optimiser step `step` (from 0) of `total`.
+def learning_rate(settings: schema.Optimizer, step: int, total: int | None, flat_until: int = 0) -> float:
+    """Rate of optimizer step `step` (from 0) of `total`.
 
     Linear warm-up over `warmup_steps`, then the schedule down to zero at the end. While the total is not known (a
     budget in minutes or tokens, in its first `flat_until` steps) there is no decay, and the decay later starts after

@@ -1,4 +1,4 @@
-"""How many optimiser steps a budget is.
+"""How many optimizer steps a budget is.
 
 Minutes and tokens become a fixed number of steps once the first ones have been seen: a schedule needs an end, and a
 resumed run must have the same one. The number is written down the moment it is known.
@@ -22,7 +22,7 @@ class StepBudget:
     """Turns a budget into a number of steps.
 
     Attributes:
-        total: number of optimiser steps; None until it is known.
+        total: number of optimizer steps; None until it is known.
         watched: steps after which it becomes known.
         file: where it is written down then; None: by another process.
     """
@@ -57,7 +57,7 @@ class StepBudget:
 
 
 def known_steps(budget: schema.Budget, rows_per_step: int) -> int | None:
-    """Optimiser steps of a budget in steps or rows; None: time and tokens have to be seen going."""
+    """Optimizer steps of a budget in steps or rows; None: time and tokens have to be seen going."""
     if budget.steps is not None:
         return budget.steps
     return None if budget.rows is None else max(1, round(budget.rows / rows_per_step))
@@ -71,6 +71,6 @@ def step_budget(
     watched = 0
     total = known_steps(budget, rows_per_step)
     if total is None:
-        watched = max(3, min(8, stage.optimiser.warmup_steps))
+        watched = max(3, min(8, stage.optimizer.warmup_steps))
         total = known["steps"] if known else None
     return StepBudget(budget, total, watched, folder / "budget.json" if folder else None)

@@ -28,7 +28,7 @@ class Reading:
         largest_layout: cells of the largest micro-batch.
         columns: columns of a layout, weighted by its cells.
         padding_share: share of computed cells that hold no real token.
-        seconds: to draw, tokenise and lay out a batch.
+        seconds: to draw, tokenize and lay out a batch.
         padding_by_layout: what `padding_share` would be, packed and padded; empty where nobody asked.
     """
 

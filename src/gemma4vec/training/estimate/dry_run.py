@@ -105,7 +105,7 @@ class Estimate:
     def export_bytes(self) -> float:
         """Main memory at the peak of the export, which comes while the trained model is still there (see `Memory`)."""
         last = self.stages[-1].memory
-        here = last.weights + last.optimiser if self.device == "cpu" else 0.0
+        here = last.weights + last.optimizer if self.device == "cpu" else 0.0
         return last.framework + here + _EXPORT_COPIES * model_bytes(self.parameters)
 
     @property
@@ -207,7 +207,7 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData, say: Say) ->
         micro_batch = one_micro_batch(reading, found.tokens_per_forward)
         memory, gpu_memory = _memory(model, stage, micro_batch, measured, framework)
     trainable = sum(model.parameters.trainable.values())
-    update = measured.optimiser_seconds * trainable / max(1, measured.optimiser_parameters)
+    update = measured.optimizer_seconds * trainable / max(1, measured.optimizer_parameters)
     accumulate = stage.batch.accumulate
     passes = 1.0 + (_SECOND_FORWARD[model.recipe.model.train] if found.cached else 0.0)
     computing = passes * total(measured.seconds, model.kinds, reading.cells)
@@ -243,7 +243,7 @@ def _fit(model: _Model, stage: schema.Stage, reading: Reading, memory: Memory) -
         cells=cells,
         largest=float(reading.largest_layout),
         row=min(stage.layout.row_tokens, reading.largest_layout),
-        fixed=float(parameters.trainable_bytes) + memory.optimiser,
+        fixed=float(parameters.trainable_bytes) + memory.optimizer,
     )
     room = device_memory(torch.device(model.device))
     left = DeviceMemory(max(0.0, room.free - memory.weights), room.total)  # the weights are not there yet
@@ -262,7 +262,7 @@ def _measure(model: _Model, number: int, data: TrainingData, reading: Reading, c
     measured = measure_layers(
         built,
         _task(model, smaller, data, number, built),
-        MasterAdamW(built.trainable(), stage.optimiser),
+        MasterAdamW(built.trainable(), stage.optimizer),
         kinds,
         compile=compiled,
         checkpointing=stage.layout.gradient_checkpointing,
@@ -325,7 +325,7 @@ def _memory(
 
 
 def steps_of(stage: schema.Stage, tokens_per_step: float, seconds_per_step: float) -> int:
-    """Optimiser steps of a stage's budget, as `training.engine.step_budget` will count them."""
+    """Optimizer steps of a stage's budget, as `training.engine.step_budget` will count them."""
     budget = stage.budget
     if budget.steps is not None:
         return budget.steps

@@ -1,6 +1,6 @@
 """What a layer of each kind costs on this machine: a shallow model with random weights is trained a little.
 
-It runs the very code of a real step (encoder, readout, loss, backward, optimiser; compiled, checkpointed and laid out
+It runs the very code of a real step (encoder, readout, loss, backward, optimizer; compiled, checkpointed and laid out
 as the recipe says) on real batches, so no efficiency is assumed. What is measured grows with cells and layers: at these
 sizes a step is linear in both to a few percent.
 """
@@ -36,8 +36,8 @@ class Measured:
         seconds: forward and backward of a cell in one layer.
         kept_bytes: what a cell keeps in one layer until its backward, without gradient checkpointing.
         eager_kept_bytes: the same where the layers are not compiled (what a GPU keeps at most).
-        optimiser_seconds: of one update.
-        optimiser_parameters: how many it updated.
+        optimizer_seconds: of one update.
+        optimizer_parameters: how many it updated.
         peak_bytes: by how much memory rose in such steps; None where the system does not say.
         peak_cells: of the largest batch among these steps.
         kinds: of the layers that were trained.
@@ -47,8 +47,8 @@ class Measured:
     seconds: Costs
     kept_bytes: Costs
     eager_kept_bytes: Costs
-    optimiser_seconds: float
-    optimiser_parameters: int
+    optimizer_seconds: float
+    optimizer_parameters: int
     peak_bytes: int | None
     peak_cells: dict[bool, float]
     kinds: Sequence[Kind]
@@ -57,7 +57,7 @@ class Measured:
 def measure_layers(
     built: EmbeddingModel,
     task: Task,
-    optimiser: MasterAdamW,
+    optimizer: MasterAdamW,
     kinds: Sequence[Kind],
     *,
     compile: CompileChoice,
@@ -76,7 +76,7 @@ def measure_layers(
             with meter.keeping_count():
                 loss = task.loss(built, batch).value
             loss.backward()
-        optimiser.step(0.0)
+        optimizer.step(0.0)
         return _by_kind(meter.kept_bytes, meter.cells, kinds)
 
     eager = kept()
@@ -98,7 +98,7 @@ def measure_layers(
         meter.clear()
         with meter.attached():
             task.loss(built, one).value.backward()
-        optimiser.step(0.0)
+        optimizer.step(0.0)
         steps_cells.append({compilable: float(count) for compilable, count in meter.cells.items()})
 
     peak_bytes = _rise(step, batches)
@@ -109,7 +109,7 @@ def measure_layers(
             started = meter.now()
             task.loss(built, batch).value.backward()
             before_update = meter.now()
-        optimiser.step(0.0)
+        optimizer.step(0.0)
         updates.append(meter.now() - before_update)
         _add_the_rest(meter, before_update - started)
         passes.append(_by_kind(meter.seconds, meter.cells, kinds))
@@ -118,8 +118,8 @@ def measure_layers(
         seconds={place: statistics.median(each[place] for each in passes) for place in passes[-1]},
         kept_bytes=as_run,
         eager_kept_bytes=eager,
-        optimiser_seconds=statistics.median(updates),
-        optimiser_parameters=sum(p.numel() for p in built.trainable().values()),
+        optimizer_seconds=statistics.median(updates),
+        optimizer_parameters=sum(p.numel() for p in built.trainable().values()),
         peak_bytes=peak_bytes,
         peak_cells=max(steps_cells, key=lambda cells: sum(cells.values())),
         kinds=kinds,

@@ -28,7 +28,7 @@ class Memory:
 
     Attributes:
         weights: base, adapters, readout and head.
-        optimiser: fp32 copies of what is trained, and AdamW's moments.
+        optimizer: fp32 copies of what is trained, and AdamW's moments.
         activations: what all micro-batches of a batch keep until the backward pass.
         fragments: what the allocator holds between them.
         working: gradients, and the buffers of the layer that is at work.
@@ -36,7 +36,7 @@ class Memory:
     """
 
     weights: float
-    optimiser: float
+    optimizer: float
     activations: float
     working: float
     framework: float
@@ -45,7 +45,7 @@ class Memory:
     @property
     def peak(self) -> float:
         """All parts."""
-        return self.weights + self.optimiser + self.activations + self.fragments + self.working + self.framework
+        return self.weights + self.optimizer + self.activations + self.fragments + self.working + self.framework
 
 
 def training_memory(
@@ -71,7 +71,7 @@ def training_memory(
         reading: the batches.
         input_bytes: of one cell as it enters a layer.
         checkpointing: whether layers keep their input alone.
-        accumulate: batches in an optimiser step.
+        accumulate: batches in an optimizer step.
         framework: bytes of the process without all this.
     """
     activations = kept_bytes(kept, kinds, reading.largest_cells, input_bytes, checkpointing)
@@ -86,7 +86,7 @@ def training_memory(
     working = max(buffers + (gradients if accumulate > 1 else 0.0), update - activations)
     return Memory(
         weights=float(parameters.weight_bytes),
-        optimiser=float(parameters.master_bytes + parameters.moment_bytes),
+        optimizer=float(parameters.master_bytes + parameters.moment_bytes),
         activations=activations,
         working=working,
         framework=framework,
@@ -111,4 +111,4 @@ def gpu_table(on_gpu: Memory, sizes_gb: Sequence[float] = GPU_SIZES_GB) -> list[
 
 def memory_on_gpu(memory: Memory, activations: float) -> Memory:
     """The same training on a GPU: libraries and rows stay in main memory, CUDA's context comes in."""
-    return Memory(memory.weights, memory.optimiser, activations, memory.working, _CUDA_CONTEXT)
+    return Memory(memory.weights, memory.optimizer, activations, memory.working, _CUDA_CONTEXT)

@@ -64,10 +64,10 @@ def check_beside(run: RunFolder, number: int) -> None:
     """
     key = f"stages.{number}.evaluation"
     if str(number) not in (run.manifest.get(SUITES) or {}):
-        raise InputError(f"{key}.beside: there is no dev suite to evaluate on; name one as {key}.suite")
+        raise InputError(f"{key}.background: there is no dev suite to evaluate on; name one as {key}.suite")
     suite = dev_suite_of(run, number)
     if is_final(suite.fingerprint, suite.role):
-        raise InputError(f"{key}.beside: {suite.name} is a final suite, not for checkpoints; name a dev suite")
+        raise InputError(f"{key}.background: {suite.name} is a final suite, not for checkpoints; name a dev suite")
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder, find_run
 from gemma4vec.model.inference.cached_embedder import CachedEmbedder
 from gemma4vec.model.inference.embedder import Embedder
-from gemma4vec.recipe.load import parse_recipe
+from gemma4vec.recipe.load import parse_dump
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.stop_rule import StopRule
 from gemma4vec.training.monitoring.weight_snapshots import (
@@ -155,7 +155,7 @@ def _places(
             raise InputError(
                 f"{key}.reference_at: {run.path} kept no weights after step {step} of stage {stage} (it has "
                 f"{', '.join(map(str, sorted(weights))) or 'none'}); use reference_at: end, or train it again with "
-                "keep_at_shares"
+                "snapshot_at_shares"
             )
         places[step] = found
     if len(places) < len(rule.grid):
@@ -164,4 +164,4 @@ def _places(
 
 
 def _recipe(run: RunFolder) -> Recipe:
-    return parse_recipe(run.recipe_text, str(run.path / "recipe.yaml"))
+    return parse_dump(run.recipe_text, str(run.path / "recipe.yaml"))

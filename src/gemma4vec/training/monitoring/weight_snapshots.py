@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -23,6 +25,7 @@ from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.engine.checkpoint import BESIDE, latest_checkpoint, read_progress
 from gemma4vec.training.engine.optimizer import MasterAdamW
@@ -54,16 +57,18 @@ def checkpoint_name(stage: int, step: int) -> str:
 
 def checkpoint_identity(weights: str, recipe: Recipe, revision: str | None, dtype: torch.dtype) -> str:
     """Fingerprint of a checkpoint as a model, from the SHA-256 of its weights as they are kept."""
-    return sha256_text("checkpoint", weights, recipe.model.model_dump_json(), str(revision), str(dtype))[:16]
+    tree = first_names(recipe.model.model_dump(mode="json"), "model")
+    model = TypeAdapter(dict[str, Any]).dump_json(tree).decode()
+    return sha256_text("checkpoint", weights, model, str(revision), str(dtype))[:16]
 
 
 def snapshot_due(settings: Evaluation, step: int, total: int | None) -> bool:
     """Whether the weights after this step are to be kept: for later, or for the process that evaluates beside."""
-    if settings.keep_every_steps is not None and step % settings.keep_every_steps == 0:
+    if settings.snapshot_every_steps is not None and step % settings.snapshot_every_steps == 0:
         return True
-    if total is not None and step in {max(1, round(share * total)) for share in settings.keep_at_shares}:
+    if total is not None and step in {max(1, round(share * total)) for share in settings.snapshot_at_shares}:
         return True
-    return settings.beside and evaluation_due(settings, step, total)
+    return settings.background and evaluation_due(settings, step, total)
 
 
 def evaluation_due(settings: Evaluation, step: int, total: int | None) -> bool:
@@ -73,7 +78,7 @@ def evaluation_due(settings: Evaluation, step: int, total: int | None) -> bool:
     return settings.every_steps is not None and (step == total or step % settings.every_steps == 0)
 
 
-def save_snapshot(folder: Path, step: int, optimiser: MasterAdamW) -> Path:
+def save_snapshot(folder: Path, step: int, optimizer: MasterAdamW) -> Path:
     """Write the trained weights at full precision to `folder/kept`.
 
     Raises:
@@ -81,13 +86,13 @@ def save_snapshot(folder: Path, step: int, optimiser: MasterAdamW) -> Path:
     """
     path = folder / KEPT / f"step-{step:08d}.safetensors"
     with atomic_write(path, "wb") as stream:
-        stream.write(save(optimiser.weights()))
+        stream.write(save(optimizer.weights()))
     return path
 
 
-def hash_of_weights(optimiser: MasterAdamW) -> str:
+def hash_of_weights(optimizer: MasterAdamW) -> str:
     """SHA-256 of the file that `save_snapshot` would write."""
-    return hashlib.sha256(save(optimiser.weights())).hexdigest()
+    return hashlib.sha256(save(optimizer.weights())).hexdigest()
 
 
 def kept_checkpoints(run: RunFolder, recipe: Recipe, *, whole: bool = True) -> list[WeightSnapshot]:

@@ -34,7 +34,7 @@ from gemma4vec.training.tasks.loss_terms import (
     wanted_views,
     weighted_sum,
 )
-from gemma4vec.training.tasks.micro_batches import lay_out_texts, shares_beginnings
+from gemma4vec.training.tasks.micro_batches import lay_out_texts, shares_prefixes
 from gemma4vec.training.tasks.teachers import knowing, open_teachers, taught
 from gemma4vec.training.tasks.text_hashes import text_keys
 
@@ -92,7 +92,7 @@ class ContrastTask:
         check_terms(stage.task, built.encoder.dimension)
         check_dropout(stage.task, built.encoder)
         check_scores(stage.task, rows)
-        self.share = shares_beginnings(stage.layout, built.encoder)
+        self.share = shares_prefixes(stage.layout, built.encoder)
         self.device = built.encoder.backbone.device.type
         self.stage = stage
         self.objective = stage.task
@@ -128,7 +128,7 @@ class ContrastTask:
             seed=self.seed,
             start=start,
             group_rows=stage.batch.group_rows,
-            distinct=stage.batch.distinct,
+            no_duplicates=stage.batch.no_duplicates,
         )
         if self.world.size == 1:  # else all is known beforehand
             drawn_batches = knowing(self.teachers.values(), drawn_batches, stage.batch.rows)

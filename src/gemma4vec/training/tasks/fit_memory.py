@@ -48,7 +48,7 @@ class BatchMemory:
         cells: of the batch, padding included.
         largest: cells of its largest micro-batch.
         row: cells of its longest row, below which no micro-batch can be cut.
-        fixed: bytes whatever the batch: gradients, and what the optimiser will hold.
+        fixed: bytes whatever the batch: gradients, and what the optimizer will hold.
     """
 
     per_cell: float

@@ -31,7 +31,7 @@ def make_task(
     remark = say or (lambda line: None)
     if isinstance(stage.task, schema.Contrast):
         task = ContrastTask(stage, loaded.rows, built, max_tokens=max_tokens, seed=seed, say=remark)
-        if stage.batch.tokenise == "once" and say is not None and isinstance(loaded.rows, MixedRows):
+        if stage.batch.tokenize == "once" and say is not None and isinstance(loaded.rows, MixedRows):
             reserved = built.encoder.readout.reserved
             task.rows = tokenised_rows(
                 loaded.rows,

@@ -182,8 +182,8 @@ class MaskedNextTokenTask:
             predicted = eligible[[int(generator.integers(len(eligible)))]]
         shown = ids.copy()
         kind = draws[1, predicted]
-        random_share, kept_share = self.objective.random_share, self.objective.kept_share
-        shown[predicted[kind >= random_share + kept_share]] = self.mask_id
+        random_share, unchanged_share = self.objective.random_share, self.objective.unchanged_share
+        shown[predicted[kind >= random_share + unchanged_share]] = self.mask_id
         random_places = predicted[kind < random_share]
         vocabulary = self.head.weight_VD.shape[0]
         shown[random_places] = (draws[2, random_places] * min(vocabulary, len(self.tokeniser.tokenizer))).astype(

@@ -24,7 +24,7 @@ def lay_out_texts(
 ) -> list[PackedBatch]:
     """The micro-batches of texts, each of at most `tokens_per_forward` cells (one text, if it alone has more).
 
-    With `share` (see `shares_beginnings`), packed ones hold what texts begin with alike once. `device` is the kind of
+    With `share` (see `shares_prefixes`), packed ones hold what texts begin with alike once. `device` is the kind of
     device that computes them: on a GPU all widths are multiples of 8.
     """
     step = _GPU_WIDTH_STEP if device == "cuda" else 1
@@ -33,17 +33,17 @@ def lay_out_texts(
     return packed(texts, _upto(layout.row_tokens, step), layout.tokens_per_forward, padding_id, share=share)
 
 
-def shares_beginnings(layout: schema.Layout, encoder: TextEncoder) -> bool:
+def shares_prefixes(layout: schema.Layout, encoder: TextEncoder) -> bool:
     """Whether packed layouts hold the beginning that documents share, such as their prompt, once.
 
     Raises:
         InputError: the recipe demands it and this model does not allow it.
     """
-    if layout.share_beginnings is False or layout.kind == "padded":
+    if layout.share_prefixes is False or layout.kind == "padded":
         return False
     reason = encoder.unshareable(training=True)
-    if reason and layout.share_beginnings is True:
-        raise InputError(f"layout.share_beginnings: {reason}; set it to auto or false")
+    if reason and layout.share_prefixes is True:
+        raise InputError(f"layout.share_prefixes: {reason}; set it to auto or false")
     return reason is None
 
 

@@ -222,7 +222,7 @@ def texts_of(
     documents: dict[Document, None] = {}
     for number, row in enumerate(rows, start=1):
         if isinstance(row.query, PretokenizedText):
-            raise InputError(f"{key}: the data has token ids, a teacher reads texts; use batch.tokenise=each_time")
+            raise InputError(f"{key}: the data has token ids, a teacher reads texts; use batch.tokenize=each_time")
         if "queries" in term.texts:
             queries[row.query] = None
         if "positives" in term.texts:
