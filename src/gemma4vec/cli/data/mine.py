@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from gemma4vec.data.mining.hard_negatives import Mined
     from gemma4vec.data.mining.searchers import ModelSearcher
     from gemma4vec.data.rows.rows import Row
-    from gemma4vec.model.inference.embedder import AnyEmbedder
     from gemma4vec.text.prompts import Document
+    from gemma4vec.text.text_embedder import TextEmbedder
 
 DEFAULT_SHARE = 0.95  # NV-Retriever's best (arXiv:2407.15831, table 3)
 
@@ -144,7 +144,7 @@ def _ranks(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _embed(model: "AnyEmbedder", documents: "list[Document]") -> "ModelSearcher":
+def _embed(model: "TextEmbedder", documents: "list[Document]") -> "ModelSearcher":
     """The model and the corpus's vectors."""
     from gemma4vec.cli.output import notice
     from gemma4vec.data.mining.searchers import ModelSearcher
@@ -152,7 +152,7 @@ def _embed(model: "AnyEmbedder", documents: "list[Document]") -> "ModelSearcher"
     return ModelSearcher(model, documents, _progress(notice, "documents embedded"))
 
 
-def _open(spec: str) -> "AnyEmbedder":
+def _open(spec: str) -> "TextEmbedder":
     from gemma4vec.cli.output import notice
     from gemma4vec.files import home
     from gemma4vec.ledger.run_folder import MANIFEST, RunFolder, find_run

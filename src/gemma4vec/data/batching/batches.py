@@ -61,8 +61,8 @@ def batches(
     """Endless batches of `size` rows from batch number `start` on; an incomplete last batch of an epoch is dropped.
 
     With `group_rows` above 1, rows of one group come in runs of that length, in random order. A batch then has several
-    rows of each of a few groups, which are harder negatives than random rows. `no_duplicates` spreads rows with an equal
-    query or positive over different batches (`data.batching.spread_duplicates`).
+    rows of each of a few groups, which are harder negatives than random rows. `no_duplicates` spreads rows with equal
+    texts over different batches (`data.batching.spread_duplicates`).
 
     Raises:
         InputError: fewer rows than one batch, or a row with fewer than `hard_negatives` negatives.

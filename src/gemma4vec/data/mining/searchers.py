@@ -4,7 +4,6 @@ Shapes: N queries, M documents, D dimensions, k places.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +13,9 @@ from gemma4vec.retrieval.bm25 import BM25Index
 from gemma4vec.retrieval.tokenize import choose_tokenizer
 from gemma4vec.retrieval.top_k import TopK
 from gemma4vec.text.prompts import Document, Prompts
+from gemma4vec.text.text_embedder import TextEmbedder
 
 Floats = NDArray[np.float32]
-
-
-class Encoder(Protocol):
-    """What an embedding model must do; `model.inference.embedder.Embedder` does."""
-
-    @property
-    def name(self) -> str: ...
-    def encode_query(self, queries: Sequence[str], /) -> Floats: ...
-    def encode_document(self, documents: Sequence[Document], /, *, progress: Any = None) -> Floats: ...
 
 
 class Bm25Searcher:
@@ -62,7 +53,7 @@ class ModelSearcher:
     """
 
     def __init__(
-        self, model: Encoder, corpus: Sequence[Document], progress: Callable[[int, int], None] | None = None
+        self, model: TextEmbedder, corpus: Sequence[Document], progress: Callable[[int, int], None] | None = None
     ) -> None:
         self.model, self.name = model, model.name
         self.documents_MD = model.encode_document(corpus, progress=progress)

@@ -15,7 +15,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.results.result import Result, check_out, save_result
 from gemma4vec.evaluation.results.task_scores import TaskScores
 from gemma4vec.evaluation.scoring.contamination_mark import mark_of, mean_without_touched
-from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike, EmbedderRanker, Vectors
+from gemma4vec.evaluation.scoring.dense_ranker import EmbedderRanker, Vectors
 from gemma4vec.evaluation.scoring.guards import Notice, check_allowed, owner_of, silent
 from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS, DEPTH
 from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, _score_mteb
@@ -27,10 +27,11 @@ from gemma4vec.ledger.environment import versions
 from gemma4vec.ledger.ledger import new_id, now
 from gemma4vec.ledger.recording import record_evaluation, record_look
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.text.text_embedder import TextEmbedder
 
 
 def evaluate(
-    model: EmbedderLike | Ranker,
+    model: TextEmbedder | Ranker,
     suite: AnySuite | MtebSuite,
     out: Path | None = None,
     *,
@@ -110,7 +111,7 @@ def evaluate(
 
 def _score_all(
     ranker: Ranker,
-    model: EmbedderLike | Ranker,
+    model: TextEmbedder | Ranker,
     suite: AnySuite | MtebSuite,
     metrics: Sequence[str],
     depth: int,
@@ -133,7 +134,7 @@ def _score_all(
 
 def _score(
     ranker: Ranker,
-    model: EmbedderLike | Ranker,
+    model: TextEmbedder | Ranker,
     task: OneSuite,
     metrics: Sequence[str],
     depth: int,

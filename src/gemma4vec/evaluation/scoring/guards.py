@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from gemma4vec.data.quality.check_run import ensure_checked
 from gemma4vec.data.suites.group import AnySuite, SuiteGroup, members_of
-from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
 from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
 from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite
@@ -19,6 +18,7 @@ from gemma4vec.ledger.final_suites import check_final
 from gemma4vec.ledger.recording import check_lock
 from gemma4vec.ledger.records import belongs, run_around
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.text.text_embedder import TextEmbedder
 
 Notice = Callable[[str], None]
 
@@ -42,7 +42,7 @@ class Owner(NamedTuple):
 
 
 def owner_of(
-    model: EmbedderLike | Ranker, *, name: str | None = None, run: RunFolder | None = None, out: Path | None = None
+    model: TextEmbedder | Ranker, *, name: str | None = None, run: RunFolder | None = None, out: Path | None = None
 ) -> Owner:
     """Find where a model comes from.
 
@@ -60,7 +60,7 @@ def owner_of(
 
 
 def check_allowed(
-    model: EmbedderLike | Ranker,
+    model: TextEmbedder | Ranker,
     suites: Sequence[AnySuite | MtebSuite],
     *,
     owner: Owner | None = None,

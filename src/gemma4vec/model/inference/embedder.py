@@ -29,6 +29,7 @@ from gemma4vec.model.inference.prefetch import one_ahead
 from gemma4vec.model.packing.packed_batch import PackedBatch, packed
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.text.prompts import Document, Prompted, Prompts
+from gemma4vec.text.text_embedder import TextEmbedder
 
 Vectors = NDArray[np.float32]
 Progress = Callable[[int, int], None]  # texts done, texts in all
@@ -85,7 +86,7 @@ class Embedder:
         dtype: str | None = None,
         max_tokens: int | None = None,
         notice: Callable[[str], None] = print,
-    ) -> "AnyEmbedder":
+    ) -> "TextEmbedder":
         """Open a model for encoding; `dtype` is "fp32", "bf16" or None for what is fast here.
 
         Raises:
@@ -265,6 +266,3 @@ class SentenceTransformerEmbedder:
             if progress:
                 progress(min(start + _WINDOW, len(order)), len(order))
         return vectors_ND
-
-
-AnyEmbedder = Embedder | SentenceTransformerEmbedder

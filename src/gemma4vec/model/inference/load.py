@@ -14,16 +14,17 @@ from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.encoder.build import build
-from gemma4vec.model.inference.embedder import AnyEmbedder, Embedder, SentenceTransformerEmbedder
+from gemma4vec.model.inference.embedder import Embedder, SentenceTransformerEmbedder
 from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, open_built, read_settings
 from gemma4vec.recipe.schema import Model
+from gemma4vec.text.text_embedder import TextEmbedder
 
 SMALL_FILE = 1_000_000  # bytes; above it stand vocabularies
 
 
 def open_embedder(
     name: str, *, device: str | None, dtype: str | None, max_tokens: int | None, notice: Callable[[str], None]
-) -> AnyEmbedder:
+) -> TextEmbedder:
     """See `Embedder.load`."""
     found = choose_device()
     where = device or found.name
@@ -74,7 +75,7 @@ def _open_whole(
     )
 
 
-def _open_foreign(path: Path, name: str, device: str, dtype: torch.dtype, limit: int | None) -> AnyEmbedder:
+def _open_foreign(path: Path, name: str, device: str, dtype: torch.dtype, limit: int | None) -> TextEmbedder:
     weights = sorted(path.rglob("*.safetensors")) + sorted(path.rglob("*.bin"))
     if not weights:
         raise InputError(f"{path} has modules.json but no weights (*.safetensors); is the download complete?")
@@ -91,7 +92,7 @@ def _open_foreign(path: Path, name: str, device: str, dtype: torch.dtype, limit:
 
 def _open_base(
     name: str, device: str, dtype: torch.dtype, max_tokens: int | None, notice: Callable[[str], None]
-) -> AnyEmbedder:
+) -> TextEmbedder:
     """A base that nobody trained: mean of its causal states, no prompts. A yardstick, not a recommendation."""
     base = resolve_base(name, notice=notice)
     if (Path(base.path) / "modules.json").exists():

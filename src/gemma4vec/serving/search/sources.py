@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from gemma4vec.errors import InputError
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.run_folder import find_run, list_runs
-from gemma4vec.serving.search.build_index import DocumentEmbedder
 from gemma4vec.serving.search.documents import IndexedDocument, documents_of_functions
 from gemma4vec.serving.search.index import SearchIndex
 from gemma4vec.serving.search.progress import IndexProgress
 from gemma4vec.serving.search.storage import read_index
+from gemma4vec.text.text_embedder import TextEmbedder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +60,7 @@ def check_source(run: Path, everything: bool, folder: Path | None) -> None:
 
 def open_index(
     run: Path,
-    embedder: DocumentEmbedder,
+    embedder: TextEmbedder,
     everything: bool,
     folder: Path | None,
     console: "Console",
