@@ -7,7 +7,6 @@ from gemma4vec.data.quality.check import check_sources, stamps
 from gemma4vec.data.quality.contamination_record import write_stamp
 from gemma4vec.data.rows.rows import Row, write_rows
 from gemma4vec.data.suites.retrieval import RetrievalSuite
-from gemma4vec.data.suites.texts import suite_texts
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.text.prompts import Document
 from gemma4vec.training.run import load_data, start_run
@@ -37,7 +36,7 @@ def test_overlaps_that_are_known_are_said_and_noted(tmp_path: Path) -> None:
     said: list[str] = []
     load_data(run, recipe, 0, said.append)
     assert run.manifest["contamination"] == {} and not said
-    texts = [suite_texts(suite) for suite in SUITES]
+    texts = [suite.texts() for suite in SUITES]
     for stamp in stamps(check_sources(sources_of_run(run), texts, say=said.append), texts, 0.7):
         write_stamp(stamp)
     said.clear()

@@ -8,8 +8,7 @@ from gemma4vec.data.loading.load_rows import PlainTexts, load_sources
 from gemma4vec.data.loading.open_suite import open_suite
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.data.sources.splits import kind_of_file
-from gemma4vec.data.suites.group import members_of
-from gemma4vec.data.suites.texts import SuiteTexts, suite_texts
+from gemma4vec.data.suites.texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder
 from gemma4vec.recipe.load import load_recipe, parse_dump
@@ -70,7 +69,7 @@ def suites_named(specs: Sequence[str], say: Callable[[str], None]) -> list[Suite
         InputError: a folder without a suite, a suite that cannot be read, two suites of one name.
     """
     opened = [open_suite(inside, notice=say) for spec in specs for inside in _suites_in(spec)]
-    suites = [suite_texts(one) for suite in opened for one in members_of(suite)]
+    suites = [one.texts() for suite in opened for one in suite.members]
     names = [suite.name for suite in suites]
     for name in names:
         if names.count(name) > 1:

@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.suites.group import AnySuite, OneSuite, SuiteGroup, members_of
+from gemma4vec.data.suites.group import AnySuite, OneSuite, SuiteGroup
 from gemma4vec.data.suites.held_out_rows import RowSuite
-from gemma4vec.data.suites.kinds import MAIN_METRIC
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.data.suites.sts import StsSuite
+from gemma4vec.data.suites.suite import describe_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.results.result import Result, check_out, save_result
 from gemma4vec.evaluation.results.task_scores import TaskScores
@@ -76,7 +76,7 @@ def evaluate(
     started = time.perf_counter()
     ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
     described = describe_suite(suite)
-    tasks = None if isinstance(suite, MtebSuite) else members_of(suite)  # mteb's texts are not compared with rows
+    tasks = None if isinstance(suite, MtebSuite) else suite.members  # mteb's texts are not compared with rows
     mark = mark_of(owner.run.manifest, tasks) if owner.run is not None and owner.ids["recipe_id"] else None
     scored = _score_all(ranker, model, suite, metrics, depth, progress)
     settings = {
@@ -126,7 +126,7 @@ def _score_all(
         return _score_mteb(model, suite, metrics=metrics, progress=progress)
     several = isinstance(suite, SuiteGroup)
     scored: dict[str, TaskScores] = {}
-    for task in members_of(suite):
+    for task in suite.members:
         stages = partial(_of_task, progress, task.name) if several else progress
         scored[task.name] = _score(ranker, model, task, metrics, depth, stages)
     return scored
@@ -156,28 +156,6 @@ def _score(
 
 def _of_task(progress: Progress, task: str, stage: str, done: int, total: int) -> None:
     progress(f"{task} {stage}", done, total)
-
-
-def describe_suite(suite: AnySuite | MtebSuite) -> dict[str, Any]:
-    """What identifies the suite's contents, and its size; of a group also of each task."""
-    described = {
-        "fingerprint": suite.fingerprint,
-        "role": suite.role,
-        "kind": suite.kind,
-        "metric": suite.metric or MAIN_METRIC[suite.kind],
-        "source": suite.source,
-        **suite.counts,
-    }
-    if isinstance(suite, RetrievalSuite):
-        described |= {
-            "tokens": "code" if suite.code else "text",
-            "exclude_identical_ids": suite.exclude_identical_ids,
-            "documents": len(suite.corpus),
-            "queries": len(suite.queries),
-        }
-    if isinstance(suite, SuiteGroup):
-        described["tasks"] = {one.name: describe_suite(one) for one in suite.members}
-    return described
 
 
 def describe_quality(kind: str, by_task: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gemma4vec.data.quality.check_run import ensure_checked
-from gemma4vec.data.suites.group import AnySuite, SuiteGroup, members_of
+from gemma4vec.data.suites.group import AnySuite, SuiteGroup
 from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
 from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite
@@ -92,4 +92,4 @@ def check_allowed(
         for suite in own:
             check_suite_memory(suite, model, depth)
     if owner.run is not None and owner.ids["recipe_id"] is not None:
-        ensure_checked(owner.run, [one for suite in own for one in members_of(suite)], notice)
+        ensure_checked(owner.run, [one for suite in own for one in suite.members], notice)

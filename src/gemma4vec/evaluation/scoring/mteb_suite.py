@@ -66,6 +66,10 @@ class MtebSuite:
         assert self.source is not None
         return sha256_text("mteb", *(str(value) for value in self.source.values()), *self.subsets)
 
+    def details(self) -> dict[str, Any]:
+        """Nothing beyond what every suite has."""
+        return {}
+
     @property
     def subsets(self) -> list[str]:
         """mteb's names of what it evaluates one by one: languages, or `default`."""
