@@ -19,12 +19,12 @@ class RepeatedTexts(NamedTuple):
     """Texts that occur in several rows, or twice in one, and the rows that have them.
 
     Attributes:
-        count: number of different repeated texts.
+        text_count: number of different repeated texts.
         rows_P: index of a row, ascending: `int64[P]`.
         texts_P: index of a repeated text that this row has, from 0: `int64[P]`.
     """
 
-    count: int
+    text_count: int
     rows_P: NDArray[np.int64]
     texts_P: NDArray[np.int64]
 

@@ -69,7 +69,7 @@ class DuplicateSpreader:
         """The kinds of the rows of an epoch; a row that an epoch reads twice is a duplicate of itself."""
         twice = np.flatnonzero(np.bincount(numbers, minlength=1) > 1)
         rows_P = np.concatenate([self._repeated.rows_P, twice])
-        texts_P = np.concatenate([self._repeated.texts_P, self._repeated.count + np.arange(len(twice))])
+        texts_P = np.concatenate([self._repeated.texts_P, self._repeated.text_count + np.arange(len(twice))])
         order = np.argsort(rows_P, kind="stable")
         rows_P, texts_P = rows_P[order], texts_P[order]
         busy, begin = np.unique(rows_P, return_index=True)
