@@ -10,7 +10,7 @@ import pytest
 from fake_hub import COMMIT, client_environment, serving
 from tiny_sources import write_parquet
 
-from gemma4vec.data.sources.hub_files import chosen_files
+from gemma4vec.data.sources.hub_files import choose_files
 from gemma4vec.errors import InputError
 
 SUBSETS = ("triplet", "pair", "ntuple", "judged")
@@ -134,16 +134,16 @@ def test_what_cannot_be_had_is_one_line(answers: dict[str, Any], name: str, said
 
 def test_files_are_chosen_as_the_readme_or_their_names_say() -> None:
     names = ["README.md", "en/train.jsonl", "en/test.jsonl", "de/train.jsonl", "fr.parquet", "notes.pdf"]
-    assert chosen_files("x", names[:4], "", "en", "train") == ["en/train.jsonl"]
-    assert chosen_files("x", names[:4], "", None, "train") == ["en/train.jsonl", "de/train.jsonl"]
-    assert chosen_files("x", names, "", "fr", "train") == ["fr.parquet"]
+    assert choose_files("x", names[:4], "", "en", "train") == ["en/train.jsonl"]
+    assert choose_files("x", names[:4], "", None, "train") == ["en/train.jsonl", "de/train.jsonl"]
+    assert choose_files("x", names, "", "fr", "train") == ["fr.parquet"]
     with pytest.raises(InputError, match="no folder or file of the subset 'it'; it has en, de, fr"):
-        chosen_files("x", names, "", "it", "train")
+        choose_files("x", names, "", "it", "train")
     with pytest.raises(InputError, match="no file is named after the split 'dev'; there are files of train, test"):
-        chosen_files("x", names[:4], "", "en", "dev")
+        choose_files("x", names[:4], "", "en", "dev")
     told = (
         "---\nconfigs:\n- config_name: a\n  data_files: '*/train.jsonl'\n- config_name: b\n  data_files: notes.pdf\n---"
     )
-    assert chosen_files("x", names, told, "a", "train") == ["en/train.jsonl", "de/train.jsonl"]
-    assert chosen_files("x", names, told, "b", "train") == []  # for the datasets library
-    assert chosen_files("x", ["data.zip"], "", None, "train") == []
+    assert choose_files("x", names, told, "a", "train") == ["en/train.jsonl", "de/train.jsonl"]
+    assert choose_files("x", names, told, "b", "train") == []  # for the datasets library
+    assert choose_files("x", ["data.zip"], "", None, "train") == []

@@ -25,7 +25,7 @@ def read(path: Path, kind: str, **settings: Any) -> Any:
     return load_sources([Source.model_validate({"name": "s", "source": kind, "path": str(path), **settings})], silent)
 
 
-def saved_dataset(path: Path) -> Path:
+def is_saved_dataset(path: Path) -> Path:
     import datasets
 
     table = datasets.Dataset.from_dict({name: [row[i] for row in TRIPLETS] for i, name in enumerate(("a", "p", "n"))})
@@ -52,7 +52,7 @@ def f2llm_folder(path: Path) -> Path:
         ("parquet", "folder", lambda path: write_parquet(path / "r.parquet").parent),
         ("csv", "r.csv", write_csv),
         ("tsv", "r.tsv", write_csv),
-        ("datasets", "saved", saved_dataset),
+        ("datasets", "saved", is_saved_dataset),
         ("datasets", "f2llm", f2llm_folder),
         ("beir", "beir", write_beir),
     ],

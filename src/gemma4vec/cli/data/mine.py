@@ -10,7 +10,6 @@ import typer
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
-    from gemma4vec.data.mining.hard_negatives import Mined
     from gemma4vec.data.mining.searchers import ModelSearcher
     from gemma4vec.data.rows.rows import Row
     from gemma4vec.text.prompts import Document
@@ -86,8 +85,8 @@ def mine_command(
 
     from gemma4vec.cli.output import emit, notice
     from gemma4vec.data.batching.mixture import MixedRows, Part
-    from gemma4vec.data.loading.resolve_names import open_source, sources_named
-    from gemma4vec.data.mining.hard_negatives import Fresh, Rules, corpus_of, mine
+    from gemma4vec.data.loading.resolve_names import load_source, resolve_sources
+    from gemma4vec.data.mining.hard_negatives import Rules, WithoutNegatives, build_corpus, mine
     from gemma4vec.data.mining.searchers import Bm25Searcher
     from gemma4vec.data.rows.jsonl import write_lines
 
@@ -106,9 +105,9 @@ def mine_command(
     # A wrong --corpus or --model is said before anything is read.
     documents = [document for file in corpus or [] for document in _documents(file)]
     opened = _open(model) if model else None
-    rows: Sequence[Row] = MixedRows([Part(one.name, open_source(one, notice)[0]) for one in sources_named(train)])
-    rows = Fresh(rows) if fresh else rows
-    made = corpus_of(rows, documents)
+    rows: Sequence[Row] = MixedRows([Part(one.name, load_source(one, notice)[0]) for one in resolve_sources(train)])
+    rows = WithoutNegatives(rows) if fresh else rows
+    made = build_corpus(rows, documents)
     notice(f"{len(rows):,} rows, {len(made.documents):,} documents")
     seconds: dict[str, float] = {}
     started = time.perf_counter()

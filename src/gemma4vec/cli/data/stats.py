@@ -40,17 +40,17 @@ def stats_command(
 ) -> None:
     """Rows, lengths, languages, words that query and positive share, and how hard negatives are, by source."""
     from gemma4vec.cli.output import emit, notice
-    from gemma4vec.data.loading.resolve_names import open_source, sources_named
+    from gemma4vec.data.loading.resolve_names import load_source, resolve_sources
     from gemma4vec.data.ngrams.language import detector, method
     from gemma4vec.data.quality.profile import profile
     from gemma4vec.report.data_page import write_data_page
 
-    sources = sources_named(train)
+    sources = resolve_sources(train)
     count = _counter(tokenizer) if tokenizer else None
     similarity = _similarity(model) if model else None
     profiles = []
     for source in sources:
-        rows, _ = open_source(source, notice)
+        rows, _ = load_source(source, notice)
         notice(f"{source.name}: {len(rows):,} rows")
         profiles.append(
             profile(

@@ -94,7 +94,9 @@ def as_mixture(rows: Sequence[Row]) -> MixedRows:
     return rows if isinstance(rows, MixedRows) else MixedRows([Part("", rows)])
 
 
-def shares_of(counts: Sequence[int], weights: Sequence[float | None], temperature: float | None) -> list[float | None]:
+def compute_shares(
+    counts: Sequence[int], weights: Sequence[float | None], temperature: float | None
+) -> list[float | None]:
     """The share of each source: its weight, or n^(1/temperature) (Raffel et al. 2020, arXiv:1910.10683, section 3.5.2).
 
     All are None without weights and temperature: every row is read once an epoch.

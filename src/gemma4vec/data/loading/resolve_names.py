@@ -18,7 +18,7 @@ from gemma4vec.text.pretokenized import PretokenizedText
 RECIPES = (".yaml", ".yml")
 
 
-def sources_named(specs: Sequence[str]) -> list[Source]:
+def resolve_sources(specs: Sequence[str]) -> list[Source]:
     """The sources of rows that `specs` mean, each with its own name.
 
     Each is a file or folder of rows, a recipe (all sources of all its stages), a run folder, or one of the words
@@ -30,7 +30,7 @@ def sources_named(specs: Sequence[str]) -> list[Source]:
     return _renamed([source for spec in specs for source in _sources(spec)])
 
 
-def open_source(source: Source, say: Callable[[str], None]) -> tuple[Sequence[Row], dict[str, Any]]:
+def load_source(source: Source, say: Callable[[str], None]) -> tuple[Sequence[Row], dict[str, Any]]:
     """The rows of one source (plain texts are rows without positives) and its facts, as a manifest has them.
 
     Raises:
@@ -62,7 +62,7 @@ def sources_of_run(run: RunFolder) -> list[Source]:
     ]
 
 
-def suites_named(specs: Sequence[str], say: Callable[[str], None]) -> list[SuiteTexts]:
+def resolve_suites(specs: Sequence[str], say: Callable[[str], None]) -> list[SuiteTexts]:
     """The texts of the suites that `specs` mean: each is what `open_suite` opens, or a folder with suites in it.
 
     Raises:

@@ -76,7 +76,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Mined:
+class MinedRow:
     """A row with its new negatives.
 
     Attributes:
@@ -124,7 +124,7 @@ class Corpus:
         return None if key is None else self.place_of.get(key)
 
 
-class Fresh(LazyRows):
+class WithoutNegatives(LazyRows):
     """Rows without the negatives that they have."""
 
     def __init__(self, rows: Sequence[Row]):
@@ -134,7 +134,7 @@ class Fresh(LazyRows):
         return replace(self.rows[number], neg=[], scores=None)
 
 
-def corpus_of(rows: Sequence[Row], others: Sequence[Document] = ()) -> Corpus:
+def build_corpus(rows: Sequence[Row], others: Sequence[Document] = ()) -> Corpus:
     """The documents to mine from: `others`, and the rows' positives and negatives, whose scores must be known.
 
     Raises:
@@ -159,7 +159,7 @@ def mine(
     bm25: Bm25Searcher | None = None,
     model: ModelSearcher | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Iterator[Mined]:
+) -> Iterator[MinedRow]:
     """Every row with its negatives, in order. With both searchers their candidates take turns, the model's first.
 
     Raises:
@@ -189,7 +189,7 @@ def _mine_block(
     rules: Rules,
     bm25: Bm25Searcher | None,
     model: ModelSearcher | None,
-) -> Iterator[Mined]:
+) -> Iterator[MinedRow]:
     queries, depth = [row.query for row in block], rules.window[1]
     found: dict[str, TopK] = {}
     own_scores: dict[str, list[Floats]] = {}
@@ -232,7 +232,7 @@ def _choose(
     judge: str,
     corpus: Corpus,
     rules: Rules,
-) -> Mined:
+) -> MinedRow:
     """Apply the rules to one row's candidates."""
     positive_scores = {name: [_score_of(one, scores, corpus) for one in row.pos] for name, scores in known.items()}
     best = max(positive_scores[judge])
@@ -255,7 +255,7 @@ def _choose(
     fitting = [(place, origin) for place, origin in candidates.items() if origin.scores[judge] <= limit]
     chosen = [(corpus.documents[place], origin) for place, origin in _drawn(row.query, fitting, rules)]
     negatives = [*kept_neg, *chosen]
-    return Mined(
+    return MinedRow(
         replace(row, pos=positives, neg=[document for document, _ in negatives], scores=None),
         [origin for _, origin in negatives],
         positive_scores,

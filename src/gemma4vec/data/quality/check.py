@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from gemma4vec.data.loading.resolve_names import open_source
+from gemma4vec.data.loading.resolve_names import load_source
 from gemma4vec.data.ngrams.language import detector, method
 from gemma4vec.data.quality.contamination import ContaminationIndex, Found, Hit, collect
 from gemma4vec.data.quality.contamination_record import ContaminationRecord
@@ -98,7 +98,7 @@ def check_sources(
 def _check(
     source: Source, index: ContaminationIndex, languages: Sequence[str], say: Callable[[str], None]
 ) -> SourceReport:
-    rows, told = open_source(source.model_copy(update={"max_bad_share": 1.0}), say)
+    rows, told = load_source(source.model_copy(update={"max_bad_share": 1.0}), say)
     say(f"checking {len(rows):,} rows of {source.name}")
     finder = FlawFinder(detector() if languages else None, languages)
     faults: dict[int, Fault] = {}

@@ -86,11 +86,11 @@ def _parse(number: int, raw: bytes) -> Line:
     except RecursionError:
         return Line(number, None, "not JSON (nested too deeply)")
     if not isinstance(value, dict):
-        return Line(number, None, f"expected a JSON object, not {kind_of(value)}")
+        return Line(number, None, f"expected a JSON object, not {json_type(value)}")
     return Line(number, value)
 
 
-def kind_of(value: object) -> str:
+def json_type(value: object) -> str:
     """The JSON type of a value, for error messages."""
     names = {str: "a string", list: "a list", bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
     return names.get(type(value), "null")

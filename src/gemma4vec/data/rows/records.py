@@ -8,7 +8,7 @@ from gemma4vec.data.rows.jsonl import raw_lines, read_lines
 
 
 class RejectError(Exception):
-    """A field that makes its row unusable, and the reason; `data.rows.rows.rows_of` adds the row's position."""
+    """A field that makes its row unusable, and the reason; `data.rows.rows.parse_rows` adds the row's position."""
 
 
 class Record(NamedTuple):

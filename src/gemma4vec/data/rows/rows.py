@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gemma4vec.data.rows.jsonl import kind_of, write_lines
+from gemma4vec.data.rows.jsonl import json_type, write_lines
 from gemma4vec.data.rows.records import Record, RejectError, jsonl_records
-from gemma4vec.data.rows.scores import Scores, read_scores
+from gemma4vec.data.rows.scores import Scores, parse_scores
 from gemma4vec.errors import InputError
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
@@ -107,12 +107,12 @@ def read_rows(path: Path, max_bad_share: float = 0.0) -> RowsRead:
     """
     path = Path(path)
     read = RowsRead()
-    read.rows.extend(rows_of(jsonl_records(path), read))
+    read.rows.extend(parse_rows(jsonl_records(path), read))
     check_bad_share(read, len(read.rows), max_bad_share, str(path))
     return read
 
 
-def rows_of(records: Iterable[Record], read: RowsRead, *, plain: bool = False) -> Iterator[Row]:
+def parse_rows(records: Iterable[Record], read: RowsRead, *, plain: bool = False) -> Iterator[Row]:
     """The good rows of records, one by one; `read` collects bad rows and counts.
 
     With `plain`, a record is one text and its row has no positive; blank texts are skipped.
@@ -141,12 +141,12 @@ def check_bad_share(read: RowsRead, good: int, max_bad_share: float, where: str,
         raise InputError(f"{where}: the file is empty; it must have at least one of its {what}")
     if len(read.bad) > max_bad_share * total or not good:
         raise InputError(
-            f"{read.bad[0]} ({len(read.bad)} of {total} {what} are bad, {shown_share(max_bad_share)} are allowed); "
+            f"{read.bad[0]} ({len(read.bad)} of {total} {what} are bad, {format_share(max_bad_share)} are allowed); "
             f"mend the {what} or allow a larger share (max_bad_share)"
         )
 
 
-def shown_share(share: float) -> str:
+def format_share(share: float) -> str:
     """A share as a percentage, with enough digits for small ones."""
     return f"{100 * share:.4g}%"
 
@@ -158,7 +158,7 @@ def _plain(value: dict[str, Any], read: RowsRead) -> Row | None:
     if isinstance(text, dict) and "input_ids" in text:
         return Row(pretokenized_text("text", text["input_ids"]), [])
     if not isinstance(text, str):
-        raise RejectError("text", f"expected a string, not {kind_of(text)}")
+        raise RejectError("text", f"expected a string, not {json_type(text)}")
     cleaned = clean_text(text, read.counts)
     return Row(cleaned, []) if cleaned.strip() else None
 
@@ -179,8 +179,8 @@ def _row(value: dict[str, Any], read: RowsRead) -> Row:
     neg = [document for document in negatives if document.text.strip()]
     for name in ("task", "group"):
         if not isinstance(value.get(name), str | None):
-            raise RejectError(name, f"expected a string, not {kind_of(value[name])}")
-    scores = read_scores(value.get("scores"), len(pos), len(negatives))
+            raise RejectError(name, f"expected a string, not {json_type(value[name])}")
+    scores = parse_scores(value.get("scores"), len(pos), len(negatives))
     scores = scores.without(blank) if scores is not None and blank else scores
     return Row(query, pos, neg, value.get("task"), value.get("group"), scores)
 
@@ -189,7 +189,7 @@ def _query(value: Any, counts: Counter[str]) -> str:
     if isinstance(value, dict) and "input_ids" in value:
         return pretokenized_text("query", value["input_ids"])
     if not isinstance(value, str):
-        raise RejectError("query", f"expected a string, not {kind_of(value)}")
+        raise RejectError("query", f"expected a string, not {json_type(value)}")
     query = clean_text(value, counts)
     if not query.strip():
         raise RejectError("query", "is empty")
@@ -215,7 +215,7 @@ def pretokenized_text(name: str, ids: Any) -> PretokenizedText:
 
 def _texts(name: str, value: Any, counts: Counter[str]) -> list[Document]:
     if not isinstance(value, list):
-        raise RejectError(name, f"expected a list of texts, not {kind_of(value)}")
+        raise RejectError(name, f"expected a list of texts, not {json_type(value)}")
     return [_text(f"{name}[{place}]", item, counts) for place, item in enumerate(value)]
 
 
@@ -225,11 +225,11 @@ def _text(name: str, value: Any, counts: Counter[str]) -> Document:
     if isinstance(value, dict) and "input_ids" in value:
         return Document(pretokenized_text(name, value["input_ids"]))
     if not isinstance(value, dict) or "text" not in value:
-        raise RejectError(name, f'expected a string or {{"text", "title"?}}, not {kind_of(value)}')
+        raise RejectError(name, f'expected a string or {{"text", "title"?}}, not {json_type(value)}')
     text, title = value["text"], value.get("title")
     if not isinstance(text, str) or not isinstance(title, str | None):
         wrong = "text" if not isinstance(text, str) else "title"
-        raise RejectError(f"{name}.{wrong}", f"expected a string, not {kind_of(value[wrong])}")
+        raise RejectError(f"{name}.{wrong}", f"expected a string, not {json_type(value[wrong])}")
     return Document(clean_text(text, counts), clean_title(title))
 
 

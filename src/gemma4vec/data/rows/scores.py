@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gemma4vec.data.rows.jsonl import kind_of
+from gemma4vec.data.rows.jsonl import json_type
 from gemma4vec.data.rows.records import RejectError
 
 KEYS = ("pos", "neg", "teacher")
@@ -31,7 +31,7 @@ class Scores:
         return {"pos": list(self.pos), "neg": list(self.neg), "teacher": self.teacher}
 
 
-def read_scores(value: Any, positives: int, negatives: int) -> Scores | None:
+def parse_scores(value: Any, positives: int, negatives: int) -> Scores | None:
     """Validate the scores of a row; None if it has none.
 
     Args:
@@ -47,20 +47,20 @@ def read_scores(value: Any, positives: int, negatives: int) -> Scores | None:
     if isinstance(value, str):
         value = _from_json(value)
     if not isinstance(value, dict):
-        raise RejectError("scores", f'expected {{"pos": [...], "neg": [...], "teacher"}}, not {kind_of(value)}')
+        raise RejectError("scores", f'expected {{"pos": [...], "neg": [...], "teacher"}}, not {json_type(value)}')
     unknown = next((key for key in value if key not in KEYS), None)
     if unknown is not None:
         raise RejectError(f"scores.{unknown}", "unknown key; the keys of scores are pos, neg and teacher")
     teacher = value.get("teacher")
     if not isinstance(teacher, str | None):
-        raise RejectError("scores.teacher", f"expected a string, not {kind_of(teacher)}")
+        raise RejectError("scores.teacher", f"expected a string, not {json_type(teacher)}")
     pos = _numbers("pos", value.get("pos"), positives, "positives")
     return Scores(pos, _numbers("neg", value.get("neg") or [], negatives, "negatives"), teacher or "")
 
 
 def _numbers(name: str, value: Any, wanted: int, what: str) -> tuple[float, ...]:
     if not isinstance(value, list):
-        raise RejectError(f"scores.{name}", f"expected a list of numbers, not {kind_of(value)}")
+        raise RejectError(f"scores.{name}", f"expected a list of numbers, not {json_type(value)}")
     if len(value) != wanted:
         raise RejectError(f"scores.{name}", f"has {len(value)} scores, the row has {wanted} {what}")
     return tuple(_number(f"scores.{name}[{place}]", one) for place, one in enumerate(value))
@@ -68,7 +68,7 @@ def _numbers(name: str, value: Any, wanted: int, what: str) -> tuple[float, ...]
 
 def _number(name: str, value: Any) -> float:
     if type(value) not in (int, float):
-        raise RejectError(name, f"expected a number, not {kind_of(value)}")
+        raise RejectError(name, f"expected a number, not {json_type(value)}")
     if not math.isfinite(value):
         raise RejectError(name, f"{value} is not a finite number")
     return float(value)
@@ -81,7 +81,7 @@ def _from_json(text: str) -> Any:
         raise RejectError("scores", f"is not JSON ({error})") from error
 
 
-def scores_of_cells(cells: Sequence[Any], column: str, positives: int, present: Sequence[bool]) -> Any:
+def scores_from_cells(cells: Sequence[Any], column: str, positives: int, present: Sequence[bool]) -> Any:
     """The `scores` value of a table's row, from an object or from numbers (positives first, then negatives).
 
     Args:

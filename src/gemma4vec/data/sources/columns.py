@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gemma4vec.data.rows.scores import scores_of_cells
+from gemma4vec.data.rows.scores import scores_from_cells
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import Columns
 
@@ -24,7 +24,7 @@ JUDGED = ("label", "score", "similarity_score")
 
 
 @dataclass(frozen=True)
-class Mapped:
+class ColumnMap:
     """Columns of a table by what they hold. `text` is set for plain texts, the others for rows."""
 
     query: str = ""
@@ -58,18 +58,18 @@ class Mapped:
                 value[key] = cells.get(column)
         if self.scores:
             found = [cells.get(column) for column in self.scores]
-            value["scores"] = scores_of_cells(found, self.scores[0], len(pos), kept)
+            value["scores"] = scores_from_cells(found, self.scores[0], len(pos), kept)
         return value
 
 
-def map_columns(names: Sequence[str], wanted: Columns | None, where: str, *, plain: bool = False) -> Mapped:
+def map_columns(names: Sequence[str], wanted: Columns | None, where: str, *, plain: bool = False) -> ColumnMap:
     """Which of a table's columns hold what, as the recipe says or as their names do.
 
     Raises:
         InputError: a column that the recipe names is not there, or none of the known layouts fits.
     """
     if wanted is not None:
-        mapped = Mapped(
+        mapped = ColumnMap(
             wanted.query or "",
             _many(wanted.pos),
             _many(wanted.neg),
@@ -94,7 +94,7 @@ def map_columns(names: Sequence[str], wanted: Columns | None, where: str, *, pla
     return found
 
 
-def _rows(names: Sequence[str]) -> Mapped | None:
+def _rows(names: Sequence[str]) -> ColumnMap | None:
     if any(name in names for name in JUDGED):
         return None
     for ending in TOKENS:
@@ -106,7 +106,7 @@ def _rows(names: Sequence[str]) -> Mapped | None:
         optional = {name: name for name in ("task", "group") if name in names}
         title = "title" if "title" in names and not ending else None
         scores = ("scores",) if "scores" in names else ()
-        return Mapped(query, (pos,), tuple(sorted(neg, key=_number)), title, **optional, scores=scores)
+        return ColumnMap(query, (pos,), tuple(sorted(neg, key=_number)), title, **optional, scores=scores)
     return None
 
 
@@ -120,11 +120,11 @@ def _number(name: str) -> int:
     return int(found.group()) if found else 0
 
 
-def _plain(names: Sequence[str]) -> Mapped | None:
+def _plain(names: Sequence[str]) -> ColumnMap | None:
     """The only column, or the one whose name says that it has texts or queries."""
     named = [name for name in (*TEXTS, *QUERIES, "queries") if name in names]
     chosen = named[0] if named else names[0] if len(names) == 1 else None
-    return None if chosen is None else Mapped(text=chosen)
+    return None if chosen is None else ColumnMap(text=chosen)
 
 
 def _many(names: str | tuple[str, ...]) -> tuple[str, ...]:

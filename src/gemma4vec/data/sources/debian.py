@@ -19,7 +19,7 @@ HELPER = Path("/usr/lib/apt/apt-helper")
 FETCH_SECONDS = 300
 
 
-def description_files(language: str, folder: Path | None, say: Callable[[str], None]) -> list[Path]:
+def find_description_files(language: str, folder: Path | None, say: Callable[[str], None]) -> list[Path]:
     """apt's files with descriptions in a language, in a fixed order: those of `folder`, of the machine, or fetched.
 
     Raises:
@@ -35,7 +35,7 @@ def description_files(language: str, folder: Path | None, say: Callable[[str], N
             )
         return found
     own = cache() / "apt" / "lists"
-    return _files(LISTS, language) or _files(own, language) or _fetched(own, language, say)
+    return _files(LISTS, language) or _files(own, language) or _fetch(own, language, say)
 
 
 def debian_records(files: list[Path], language: str) -> Iterator[Record]:
@@ -72,7 +72,7 @@ def _files(folder: Path, language: str) -> list[Path]:
     )
 
 
-def _fetched(folder: Path, language: str, say: Callable[[str], None]) -> list[Path]:
+def _fetch(folder: Path, language: str, say: Callable[[str], None]) -> list[Path]:
     why = f"data: this machine has no apt lists with descriptions in {language!r}"
     if shutil.which("apt-get") is None:
         raise InputError(f"{why} and no apt-get; use a Debian or Ubuntu machine, or give a folder of its lists as path")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from gemma4vec.data.sources.splits import files_of_split, readable
+from gemma4vec.data.sources.splits import files_of_split, is_readable
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, sha256_text, write_json
 from gemma4vec.machine.hub_errors import explain_hub_error
@@ -58,7 +58,7 @@ def hub_files(name: str, subset: str | None, split: str, say: Callable[[str], No
         say(f"{name}: the hub is out of reach ({state.reason}); using commit {known.commit[:12]} from the cache")
         return known
     try:
-        return _fetched(repository, revision or None, subset, split, note, say)
+        return _fetch(repository, revision or None, subset, split, note, say)
     except InputError:
         raise
     except Exception as error:  # the hub's client raises whatever it likes
@@ -77,7 +77,7 @@ def _known(note: Path) -> HubFiles | None:
     return found if all(file.is_file() for file in found.files) else None
 
 
-def _fetched(
+def _fetch(
     repository: str, revision: str | None, subset: str | None, split: str, note: Path, say: Callable[[str], None]
 ) -> HubFiles:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
@@ -89,7 +89,7 @@ def _fetched(
     if README in names:
         file = hf_hub_download(repository, README, repo_type="dataset", revision=commit)
         readme = Path(file).read_text(encoding="utf-8", errors="replace")
-    chosen = chosen_files(repository, names, readme, subset, split)
+    chosen = choose_files(repository, names, readme, subset, split)
     folder = Path()
     if chosen:
         say(f"{repository}: {len(chosen)} files of commit {commit[:12]}")
@@ -101,7 +101,7 @@ def _fetched(
     return found
 
 
-def chosen_files(where: str, names: Sequence[str], readme: str, subset: str | None, split: str) -> list[str]:
+def choose_files(where: str, names: Sequence[str], readme: str, subset: str | None, split: str) -> list[str]:
     """The files of a subset and split among a repository's; empty where they are of kinds that we do not read.
 
     What README.md says of its configurations is followed. Without that, a subset is a folder or the name of a file, and
@@ -112,7 +112,7 @@ def chosen_files(where: str, names: Sequence[str], readme: str, subset: str | No
     """
     configs = _configs(readme)
     if not configs:
-        paths = [PurePosixPath(name) for name in names if readable(name)]
+        paths = [PurePosixPath(name) for name in names if is_readable(name)]
         inside = [path for path in paths if subset in (None, path.parts[0], path.name.split(".")[0])]
         if paths and not inside:
             raise InputError(f"data: {where} has no folder or file of the subset {subset!r}; {_some(paths)}")
@@ -126,7 +126,7 @@ def chosen_files(where: str, names: Sequence[str], readme: str, subset: str | No
     base = str(told.get("data_dir") or "").strip("/")
     patterns = [f"{base}/{pattern}" if base else pattern for pattern in splits[split]]
     found = [name for name in names if any(fnmatch(name, pattern.removeprefix("./")) for pattern in patterns)]
-    return found if all(map(readable, found)) else []
+    return found if all(map(is_readable, found)) else []
 
 
 def _configs(readme: str) -> list[dict[str, Any]]:

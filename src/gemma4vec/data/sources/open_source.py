@@ -7,10 +7,10 @@ from pathlib import Path
 
 from gemma4vec.data.rows.records import Record, jsonl_records, text_records
 from gemma4vec.data.sources.beir import beir_files, beir_records
-from gemma4vec.data.sources.debian import debian_records, description_files
+from gemma4vec.data.sources.debian import debian_records, find_description_files
 from gemma4vec.data.sources.hub_files import hub_files
-from gemma4vec.data.sources.splits import BY_SUFFIX, files_of_split, kind_of_file, readable
-from gemma4vec.data.sources.tables import csv_records, dataset_records, open_dataset, parquet_records, saved_dataset
+from gemma4vec.data.sources.splits import BY_SUFFIX, files_of_split, is_readable, kind_of_file
+from gemma4vec.data.sources.tables import csv_records, dataset_records, is_saved_dataset, open_dataset, parquet_records
 from gemma4vec.data.sources.token_files import sqlite_records
 from gemma4vec.errors import InputError
 from gemma4vec.machine.hub import is_hub_id
@@ -43,7 +43,7 @@ class SourceReader:
         return self.other_bytes + sum(file.stat().st_size for file in self.files if file.is_file())
 
 
-def open_input(source: Source, say: Callable[[str], None]) -> SourceReader:
+def open_reader(source: Source, say: Callable[[str], None]) -> SourceReader:
     """What a source is read from. `pycode` is built first, `tensors` stay where they are (`data.loading.load_rows`).
 
     Raises:
@@ -51,7 +51,7 @@ def open_input(source: Source, say: Callable[[str], None]) -> SourceReader:
     """
     path = Path(source.path).expanduser() if source.path else None
     if source.source == "debian":
-        files = description_files(source.language, path, say)
+        files = find_description_files(source.language, path, say)
         return SourceReader(str(files[0].parent), lambda: debian_records(files, source.language), tuple(files))
     assert path is not None
     if source.source == "beir":
@@ -87,10 +87,12 @@ def _folder(source: Source, where: str, files: Sequence[Path], revision: str = "
 
 def _dataset(source: Source, path: Path, say: Callable[[str], None]) -> SourceReader:
     """A hub's data set, one saved to disk, or a folder of plain files."""
-    if saved_dataset(path):
+    if is_saved_dataset(path):
         return _by_library(source, str(source.path))
     if path.is_dir():
-        known = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file() and readable(file.name)]
+        known = [
+            file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file() and is_readable(file.name)
+        ]
         files = files_of_split(str(path), known, source.split)
         return _folder(source, str(path), [path / file for file in files])
     if path.exists():

@@ -20,7 +20,7 @@ def kind_of_file(name: str) -> str | None:
     return BY_SUFFIX.get(PurePath(name.removesuffix(".gz").removesuffix(".zst")).suffix)
 
 
-def readable(name: str) -> bool:
+def is_readable(name: str) -> bool:
     """Whether a file of this name is read."""
     return kind_of_file(name) is not None
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gemma4vec.data.rows.lazy_rows import POSITIVE, LazyRows, NameKind, RowHashes, RowNames
 from gemma4vec.data.rows.memmap import release_pages
 from gemma4vec.data.rows.row_texts import RowTexts, TextKind
-from gemma4vec.data.rows.rows import Row, shown_share
+from gemma4vec.data.rows.rows import Row, format_share
 from gemma4vec.data.sources.token_files import open_tensors
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, write_json
@@ -162,7 +162,7 @@ def refuse_bad_tensors(path: Path, checked: TensorCheck, max_bad_share: float) -
     first = f"{path} row {checked.bad[0] + 1}: is empty or holds numbers that are no token ids"
     if len(checked.bad) > max_bad_share * checked.rows or len(checked.bad) == checked.rows:
         raise InputError(
-            f"{first} ({len(checked.bad)} of {checked.rows} rows are bad, {shown_share(max_bad_share)} are allowed); "
+            f"{first} ({len(checked.bad)} of {checked.rows} rows are bad, {format_share(max_bad_share)} are allowed); "
             "mend the rows or allow a larger share (max_bad_share)"
         )
     return first

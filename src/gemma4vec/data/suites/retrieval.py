@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from gemma4vec.data.rows.jsonl import kind_of, read_lines, write_lines
+from gemma4vec.data.rows.jsonl import json_type, read_lines, write_lines
 from gemma4vec.data.rows.rows import clean_text, clean_title
 from gemma4vec.data.suites.kinds import RETRIEVAL_KINDS, Kind, Role
 from gemma4vec.data.suites.memory_check import check_fits
@@ -222,7 +222,7 @@ def read_options(path: Path) -> dict[str, Any]:
     if read is None:
         return {}
     if not isinstance(read, dict):
-        raise InputError(f"{path}: options as `name: value` lines are needed, not {kind_of(read)}")
+        raise InputError(f"{path}: options as `name: value` lines are needed, not {json_type(read)}")
     if "suites" in read:
         return read
     for key, value in read.items():
@@ -264,11 +264,11 @@ def _texts(path: Path, counts: Counter[str], with_title: bool) -> dict[str, Docu
         if isinstance(key, int) and not isinstance(key, bool):
             key = str(key)
         if not isinstance(key, str) or not key:
-            raise InputError(f"{where}, field '_id': a string is needed, not {kind_of(key)}")
+            raise InputError(f"{where}, field '_id': a string is needed, not {json_type(key)}")
         if not isinstance(text, str):
-            raise InputError(f"{where}, field 'text': a string is needed, not {kind_of(text)}")
+            raise InputError(f"{where}, field 'text': a string is needed, not {json_type(text)}")
         if not isinstance(title, str | None):
-            raise InputError(f"{where}, field 'title': a string is needed, not {kind_of(title)}")
+            raise InputError(f"{where}, field 'title': a string is needed, not {json_type(title)}")
         if key in read:
             raise InputError(f"{where}, field '_id': {key!r} occurs twice; ids must be unique")
         read[key] = Document(clean_text(text, counts), clean_title(title))
