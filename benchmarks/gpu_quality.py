@@ -1,7 +1,7 @@
 """The quality part of `gpu.py`: train on the rows of a folder for some minutes, and evaluate on its dev suites.
 
-Final suites are not opened here: they are for frozen recipes (docs/ledger.md). Their texts are read all the same, to
-leave out of the training data what they hold; nothing is scored on them.
+Final suites are not opened here: they are for frozen recipes (docs/concepts/ledger.md). Their texts are read all the
+same, to leave out of the training data what they hold; nothing is scored on them.
 """
 
 import json

@@ -4,7 +4,7 @@
 
 Each kind of data is drawn thousands of times with a known true mean and given to the functions themselves, as a
 comparison of two models would. Nothing here is a model of the product: only the data is made up. It fails when a rate
-that gemma4vec promises is missed; the other rates are there to be read (docs/statistics.md explains them).
+that gemma4vec promises is missed; the other rates are there to be read (docs/concepts/statistics.md explains them).
 """
 
 import argparse

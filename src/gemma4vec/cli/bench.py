@@ -17,7 +17,7 @@ def bench_command(
     seconds: Annotated[float, typer.Option("--seconds", help="How long to measure, after a warm-up.", min=0)] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
 ) -> None:
-    """Train a recipe for half a minute and say where the time goes. Nothing is kept; see docs/speed.md."""
+    """Train a recipe for half a minute and say where the time goes. Nothing is kept; see docs/guides/speed.md."""
     from gemma4vec.cli.output import emit, notice
     from gemma4vec.recipe.load import load_recipe
 

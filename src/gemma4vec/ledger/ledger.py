@@ -1,7 +1,7 @@
 """The ledger: what was run, seen, compared and decided below one outputs' home. Append-only, for several processes.
 
 `ledger.jsonl` (the journal) is written first and flushed to the disk; `ledger.sqlite` (the index) follows it. Every
-opening adds to the index what a kill kept out of it, so the two cannot drift apart; see docs/ledger.md.
+opening adds to the index what a kill kept out of it, so the two cannot drift apart; see docs/concepts/ledger.md.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The recipe's words for readouts and heads: which token states become a vector, and how. See docs/readouts.md."""
+"""The recipe's words for readouts and heads: which token states become a vector (docs/guides/readouts.md)."""
 
 from typing import Annotated, Literal
 

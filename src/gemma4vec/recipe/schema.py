@@ -99,7 +99,7 @@ class Contrast(Part):
     hard_negatives: int = Field(0, ge=0, description="hard negatives drawn per row and epoch")
     share_hard_negatives: bool = Field(True, description="every row also sees the other rows' hard negatives")
     terms: tuple[AnyTerm, ...] = Field(
-        (Nce(),), min_length=1, description="what the loss is the weighted sum of, see docs/objectives.md"
+        (Nce(),), min_length=1, description="what the loss is the weighted sum of, see docs/guides/objectives.md"
     )
 
     @model_validator(mode="after")

@@ -24,7 +24,7 @@ BELONGS = {
 class Columns(Part):
     """Which column of a table holds what; several columns of positives or negatives are one list.
 
-    Without any of this, columns are recognised by their names (docs/data.md lists them).
+    Without any of this, columns are recognised by their names (docs/guides/data.md lists them).
     """
 
     query: str | None = None

@@ -12,7 +12,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class StopRule(Part):
     """Stop at a look where even the upper end of the interval of (this model - reference) is below `smallest_effect`.
 
-    The confidence is shared out among all looks of the grid (docs/statistics.md, "The stop rule").
+    The confidence is shared out among all looks of the grid (docs/concepts/statistics.md, "The stop rule").
     """
 
     reference: str = Field(min_length=1, description="a run (id or folder), bm25, or the folder of a saved result")

@@ -1,4 +1,4 @@
-"""The recipe's words for the terms of a contrast's loss. See docs/objectives.md."""
+"""The recipe's words for the terms of a contrast's loss. See docs/guides/objectives.md."""
 
 from typing import Annotated, Any, Literal
 

@@ -4,7 +4,7 @@ The bias-corrected and accelerated interval (BCa; Efron 1987, "Better Bootstrap 
 percentiles of the bootstrap distribution for bias and skewness. Per-query scores are skewed (many zeros and ones),
 which is where plain percentiles miss. Its weakness is what it corrects by: skewness itself has to be estimated, and of
 differences that are mostly zero fifty queries do not give it. For differences take `student.t_interval`; the measured
-coverage of both stands in docs/statistics.md.
+coverage of both stands in docs/concepts/statistics.md.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,10 @@
 """Student's interval and one-sided test for a mean difference over queries.
 
 Why so old a formula beside a bootstrap: of 50 differences that are 50 to 85% zeros, as nDCG@10 gives them, BCa
-intervals that say 95% hold the true mean in 81 to 91% of samples, and this one in 95 to 97% (docs/statistics.md has
-the table). Whether two models differ is judged on such differences. It is also what the sign-flip test tends to
-(Lehmann & Romano 2005, "Testing Statistical Hypotheses", section 15.2), so test and interval seldom disagree.
+intervals that say 95% hold the true mean in 81 to 91% of samples, and this one in 95 to 97% (the table
+is in docs/concepts/statistics.md). Whether two models differ is judged on such differences. It is also what the
+sign-flip test tends to (Lehmann & Romano 2005, "Testing Statistical Hypotheses", section 15.2), so test and
+interval seldom disagree.
 """
 
 from collections.abc import Sequence

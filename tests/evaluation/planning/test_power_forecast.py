@@ -32,7 +32,7 @@ def add(recipe: str, number: int, values: np.ndarray) -> None:
 def test_without_a_past_the_spread_is_the_typical_one() -> None:
     found = forecast("s", CONTENTS, 50)
     assert found.alone == found.in_family == pytest.approx(forecast_detectable(TYPICAL_SD, 50))
-    assert found.alone == pytest.approx(0.04, abs=0.002)  # the figure of docs/statistics.md
+    assert found.alone == pytest.approx(0.04, abs=0.002)  # the figure of docs/concepts/statistics.md
     assert "50 queries: differences under 0.040 will mostly go unseen between two trained models" in found.sentence()
 
 

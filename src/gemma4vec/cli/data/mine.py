@@ -209,7 +209,7 @@ def _progress(say: Any, what: str = "rows mined") -> Any:
     return report
 
 
-def _counted(found: "Iterator[Mined]", n: int, counts: Counter[str], scores: bool) -> Iterator[dict[str, Any]]:
+def _counted(found: "Iterator[MinedRow]", n: int, counts: Counter[str], scores: bool) -> Iterator[dict[str, Any]]:
     """The rows as they are written, counted on the way."""
     from dataclasses import replace
 

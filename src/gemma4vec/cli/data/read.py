@@ -21,7 +21,7 @@ def read_command(
     ] = None,
     stage: Annotated[int, typer.Option(min=0, help="Which of the recipe's stages, from 0.")] = 0,
     source: Annotated[
-        str | None, typer.Option(help="Kind of a single source: jsonl, parquet, csv, debian ... (docs/data.md).")
+        str | None, typer.Option(help="Kind of a single source: jsonl, parquet, csv, debian ... (docs/guides/data.md).")
     ] = None,
     path: Annotated[str | None, typer.Option(help="The single source's file, folder or hub id.")] = None,
     overrides: Annotated[

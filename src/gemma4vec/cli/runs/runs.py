@@ -202,7 +202,7 @@ def looks_command(as_json: Json = False) -> None:
 
 @app.command("sql")
 def sql_command(
-    query: Annotated[str, typer.Argument(metavar="SELECT", help="One query; docs/ledger.md lists the views.")],
+    query: Annotated[str, typer.Argument(metavar="SELECT", help="One query; docs/concepts/ledger.md lists the views.")],
     as_json: Json = False,
 ) -> None:
     """Ask the ledger in SQL; nothing but reading is possible."""

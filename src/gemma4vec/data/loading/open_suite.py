@@ -173,7 +173,7 @@ def open_several(path: Path, *, mirror: Path | None = None, notice: Say = lambda
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{file}: not YAML ({' '.join(str(error).split())}); mend it") from error
     if not isinstance(tree, dict) or not isinstance(tree.get("suites"), list):
-        raise InputError(f"{file}: a list of suites under the key `suites` is needed; see docs/evaluation.md")
+        raise InputError(f"{file}: a list of suites under the key `suites` is needed; see docs/guides/evaluation.md")
     named = [{"suite": one} if isinstance(one, str) else one for one in tree["suites"]]
     told = validate(RunComparison, {**tree, "suites": named}, str(file))
     for given in (told.name, *(member.name for member in told.suites)):

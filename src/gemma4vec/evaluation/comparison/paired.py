@@ -53,7 +53,7 @@ class Comparison:
     Attributes:
         a, b: names of the models.
         mean_a, mean_b: their means (over tasks, of the tasks' means over queries).
-        interval: mean difference A - B with its 95% t interval over queries (why not a bootstrap: docs/statistics.md).
+        interval: mean difference A - B with its 95% t interval over queries (docs/concepts/statistics.md says why).
         test: paired sign-flip test.
         verdict: "better" and "worse" are said of A; it stores the family's size and the correction.
         smallest_detectable: mean difference that these queries with their spread find with 80% probability.

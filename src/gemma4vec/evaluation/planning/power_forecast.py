@@ -23,7 +23,7 @@ from gemma4vec.ledger.records import is_own_model
 from gemma4vec.statistics.power import forecast_detectable
 from gemma4vec.statistics.stratified import standard_error, stratify
 
-TYPICAL_SD = 0.1  # nDCG@10 of two variants of a recipe: .08 to .1 (docs/statistics.md)
+TYPICAL_SD = 0.1  # nDCG@10 of two variants of a recipe: .08 to .1 (docs/concepts/statistics.md)
 NEWEST = 4  # results whose pairs tell the spread
 
 

@@ -11,7 +11,8 @@ from gemma4vec.statistics.power import forecast_detectable
 from gemma4vec.statistics.stopping import StopDecision, should_stop
 
 BM25 = "bm25"
-BM25_SD = 0.3  # nDCG@10 of a trained model less BM25's, query by query: .15 to .35 on five suites (docs/statistics.md)
+# nDCG@10 of a trained model less BM25's, query by query: .15 to .35 on five suites (docs/concepts/statistics.md).
+BM25_SD = 0.3
 
 
 def judge(

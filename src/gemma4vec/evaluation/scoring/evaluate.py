@@ -47,7 +47,8 @@ def evaluate(
     """Score a model on every task of a suite, and write the result to `out`.
 
     A final suite is opened for frozen recipes only and once a run, and a run's small training data is checked against
-    the suite first (`evaluation.scoring.guards`). The ledger records every look, written or not (docs/ledger.md).
+    the suite first (`evaluation.scoring.guards`). The ledger records every look, written or not
+    (docs/concepts/ledger.md).
 
     Args:
         model: an embedder, or anything with `rank` such as `Bm25Model`.

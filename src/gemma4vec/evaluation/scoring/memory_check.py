@@ -122,7 +122,7 @@ def check_suite_memory(suite: AnySuite, model: Any, depth: int, in_memory: int =
             raise InputError(
                 f"{one.name}: evaluating {one.size()} {how} takes about {_gb(room.total)} of memory "
                 f"({room.sentence()}), {_gb(available)} are free; use a part of it ({one.how_to_shrink()}, "
-                f"docs/evaluation.md), {smaller}or a machine with more"
+                f"docs/guides/evaluation.md), {smaller}or a machine with more"
             )
 
 
@@ -181,7 +181,7 @@ def _check_disk(name: str, plan: Plan) -> None:
         raise InputError(
             f"{name}: its document vectors take {_gb(plan.on_disk)} of disk while it is evaluated, {_gb(free)} are "
             f"free in {cache()}; free some, set GEMMA4VEC_CACHE to another disk, or use a part of the suite "
-            "(max_documents in a list of suites, docs/evaluation.md)"
+            "(max_documents in a list of suites, docs/guides/evaluation.md)"
         )
 
 

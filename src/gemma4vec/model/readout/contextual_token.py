@@ -1,6 +1,6 @@
 """A small frozen encoder's vector of the text is read as one more token (Causal2Vec, Lin et al. 2025).
 
-arXiv:2507.23386; docs/readouts.md says where we follow it and where not.
+arXiv:2507.23386; docs/guides/readouts.md says where we follow it and where not.
 
 Every later token sees it, so that also a causal model's first tokens know what the text is about.
 

@@ -1,7 +1,7 @@
 """NV-Embed's pooling: token states attend to trained latents, then an MLP, then the mean (arXiv:2405.17428).
 
 Follows the released model code: layer norms in front of queries, latents and MLP, projections without bias, a gated
-GELU as the MLP, residual connections around both. docs/readouts.md says where it differs.
+GELU as the MLP, residual connections around both. docs/guides/readouts.md says where it differs.
 
 Shapes: T tokens, R latents, H heads, d head size, W = H * d, D width of the base.
 """

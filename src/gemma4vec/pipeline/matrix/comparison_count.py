@@ -1,7 +1,7 @@
 """How many comparisons a matrix's verdicts are corrected for: its own, and whatever else was tried on its suites.
 
-The ledger counts models (docs/ledger.md). Seeds of one recipe, of which all are averaged, are one try and not several;
-the matrix's own models are counted that way here.
+The ledger counts models (docs/concepts/ledger.md). Seeds of one recipe, of which all are averaged, are one try and not
+several; the matrix's own models are counted that way here.
 """
 
 from collections.abc import Mapping, Sequence

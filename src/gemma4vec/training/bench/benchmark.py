@@ -66,7 +66,7 @@ class Step:
 
 
 def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[str, Any]:
-    """Train stage `number` for about so many seconds after a warm-up; gives plain values (docs/speed.md).
+    """Train stage `number` for about so many seconds after a warm-up; gives plain values (docs/guides/speed.md).
 
     Raises:
         InputError: there is no such stage, or whatever a run of the recipe would be refused for.

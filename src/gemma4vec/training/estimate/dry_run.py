@@ -52,7 +52,7 @@ Say = Callable[[str], None]
 # Enough to keep all cores busy; more would only take longer.
 _MEASURED_CELLS = 8192
 # Of the merged model in fp32: the one that is merged, and what writing and opening it again for its format takes
-# (measured: 2.9 for Gemma 3 270M; see docs/dry-run.md).
+# (measured: 2.9 for Gemma 3 270M; see docs/guides/dry-run.md).
 _EXPORT_COPIES = 3
 # GradCache's, as a share of forward and backward: without gradients of weights a backward is as long as a forward.
 _SECOND_FORWARD = {"frozen": 1 / 2, "full": 1 / 3}
