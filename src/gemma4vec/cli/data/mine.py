@@ -10,6 +10,7 @@ import typer
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
+    from gemma4vec.data.mining.hard_negatives import MinedRow
     from gemma4vec.data.mining.searchers import ModelSearcher
     from gemma4vec.data.rows.rows import Row
     from gemma4vec.text.prompts import Document
