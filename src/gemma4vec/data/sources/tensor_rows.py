@@ -150,16 +150,16 @@ def check_tensors(path: Path, content_hash: str) -> TensorCheck:
 
 
 def refuse_bad_tensors(path: Path, checked: TensorCheck, max_bad_share: float) -> str:
-    """One line about the first bad row, "" if all rows are good.
+    """One line about the first bad row; "" if all rows are good.
 
     Raises:
         InputError: more rows are bad than allowed, or all.
     """
     if not checked.rows:
-        raise InputError(f"{path}: the file is empty; at least one row of tokens is needed")
+        raise InputError(f"{path}: the file is empty; it must have at least one row of tokens")
     if not checked.bad:
         return ""
-    first = f"{path} row {checked.bad[0] + 1}: is empty or holds numbers that are no token ids"
+    first = f"{path} row {checked.bad[0] + 1}: is empty or has numbers that are not token ids"
     if len(checked.bad) > max_bad_share * checked.rows or len(checked.bad) == checked.rows:
         raise InputError(
             f"{first} ({len(checked.bad)} of {checked.rows} rows are bad, {format_share(max_bad_share)} are allowed); "
