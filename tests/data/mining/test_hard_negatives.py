@@ -158,7 +158,7 @@ def test_a_corpus_has_no_text_twice_and_none_without_words():
 def test_rules_that_make_no_sense(rules, said):
     with pytest.raises(InputError, match=said):
         mined([row(10)], rules, model=False, bm25=True)
-    with pytest.raises(InputError, match="nothing to search with"):
+    with pytest.raises(InputError, match="no searcher"):
         list(mine([row(10)], build_corpus([row(10)]), Rules()))
     with pytest.raises(InputError, match="row 2 has no positive"):
         list(mine([row(10), Row("a text", [])], build_corpus([row(10)]), Rules(), bm25=Bm25Searcher([Document("a")])))

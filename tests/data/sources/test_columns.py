@@ -44,12 +44,12 @@ def test_plain_texts() -> None:
 def test_what_the_recipe_says_counts() -> None:
     wanted = Columns(query="q", pos=("x", "y"), neg="z", title="t")
     assert map_columns(["t", "x", "y", "z", "q"], wanted, "f") == ColumnMap("q", ("x", "y"), ("z",), title="t")
-    with pytest.raises(InputError, match=r"f: there is no column 'y'; it has 'q', 'x', 'z', 't'"):
+    with pytest.raises(InputError, match=r"f: no column 'y'; the columns are 'q', 'x', 'z', 't'"):
         map_columns(["q", "x", "z", "t"], wanted, "f")
 
 
 def test_judged_pairs_are_not_taken_for_good_ones() -> None:
-    with pytest.raises(InputError, match="'label' says that not every pair is a good one"):
+    with pytest.raises(InputError, match="'label' may mark some pairs as bad"):
         map_columns(["sentence1", "sentence2", "label"], None, "f")
 
 

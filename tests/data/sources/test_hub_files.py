@@ -116,15 +116,15 @@ def test_what_was_read_before_is_read_without_a_hub(answers: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("judged", "column 'label' says that not every pair is a good one"),
+        ("judged", "column 'label' may mark some pairs as bad"),
         (
             "no subset",
             "acme/tuples has several subsets; name one as the source's subset: triplet, pair, ntuple",
         ),
         ("no split", "acme/tuples has no split 'test'; it has train"),
-        ("missing", "the data set acme/none cannot be had from the hub: there is no such data set"),
-        ("gated", "gated/secret cannot be had from the hub: access is restricted; accept its terms"),
-        ("revision", "acme/lines@v9 cannot be had from the hub: it has no such revision"),
+        ("missing", "the data set acme/none cannot be downloaded from the hub: there is no such data set"),
+        ("gated", "gated/secret cannot be downloaded from the hub: access is restricted; accept its terms"),
+        ("revision", "acme/lines@v9 cannot be downloaded from the hub: it has no such revision"),
         ("new offline", "acme/new is not cached on this machine and the hub is out of reach"),
     ],
 )

@@ -194,7 +194,7 @@ def test_judgments_of_unknown_documents_are_bad_rows(tmp_path: Path) -> None:
     folder = write_beir(tmp_path / "b")
     with (folder / "qrels" / "train.tsv").open("a") as stream:
         stream.write("q1\tmissing\t1\n")
-    with pytest.raises(InputError, match=r"train\.tsv line 4: names 'missing', which corpus\.jsonl does not have"):
+    with pytest.raises(InputError, match=r"train\.tsv line 4: names 'missing', which is not in corpus\.jsonl"):
         read(folder, "beir")
     with pytest.raises(InputError, match=r"qrels/dev\.tsv: missing; the folder has judgments of train"):
         read(folder, "beir", split="dev")

@@ -87,7 +87,7 @@ def map_columns(names: Sequence[str], wanted: Columns | None, where: str, *, pla
     if found is None:
         example = "{text: ...}" if plain else "{query: ..., pos: ...}"
         judged = next((name for name in JUDGED if name in names), None)
-        why = f"column {judged!r} may mark some pairs as bad" if judged else "not a known layout"
+        why = f"column {judged!r} may mark some pairs as bad" if judged else "no known layout has these"
         raise InputError(
             f"{where}: columns {_list_names(names)}: {why}; name the columns to read: columns: {example} in the source"
         )

@@ -44,7 +44,7 @@ def files_of_split(where: str, files: Sequence[AnyPath], split: str) -> list[Any
     others = [one for one in SPLITS if named(one)]
     if not found and files and (others or split != "train"):
         raise InputError(
-            f"{where}: no file is named after the split {split!r}; there are files for "
+            f"{where}: no file is named after the split {split!r}; there are files of "
             f"{', '.join(others) or 'no split'}; set the source's split"
         )
     return found or list(files)
