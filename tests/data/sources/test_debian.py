@@ -61,7 +61,7 @@ def test_no_lists_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(debian.shutil, "which", lambda name: None)
     with pytest.raises(InputError, match="no apt descriptions in 'de' and no apt-get; use a Debian"):
         read(None)
-    with pytest.raises(InputError, match=r"language '\.\./de' is none"):
+    with pytest.raises(InputError, match=r"'\.\./de' is not a language code"):
         read(None, "../de")
 
 
