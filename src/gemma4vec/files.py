@@ -1,4 +1,4 @@
-"""Atomic files, hashes, and where outputs and caches live."""
+"""Atomic writes, hashes, and the folders of outputs and caches."""
 
 import contextlib
 import ctypes
@@ -17,19 +17,19 @@ from gemma4vec.errors import WorkError
 
 
 def home() -> Path:
-    """Folder of all outputs: `$GEMMA4VEC_HOME`, by default `./runs`."""
+    """Return the folder of all outputs: `$GEMMA4VEC_HOME`, by default `./runs`."""
     return Path(os.environ.get("GEMMA4VEC_HOME") or "runs")
 
 
 def cache() -> Path:
-    """Folder of what can be made again: `$GEMMA4VEC_CACHE`, by default `~/.cache/gemma4vec`."""
+    """Return the folder of files that can be recomputed: `$GEMMA4VEC_CACHE`, by default `~/.cache/gemma4vec`."""
     configured = os.environ.get("GEMMA4VEC_CACHE")
     return Path(configured) if configured else Path.home() / ".cache" / "gemma4vec"
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn an operating system error while writing `path` into one line that says where and what to do."""
+    """Convert an `OSError` while writing `path` into a one-line `WorkError` that says where and what to do."""
     try:
         yield
     except OSError as error:
@@ -41,7 +41,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary neighbour of `path` for writing and rename it to `path` on success.
+    """Open a temporary file next to `path` for writing and rename it to `path` on success.
 
     A process killed at any moment leaves the old file or the new one. `mode` is "w" (UTF-8) or "wb".
 
@@ -65,10 +65,10 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill; on success it replaces `path`.
+    """Yield a temporary folder to fill; on success it replaces `path`.
 
-    A process killed at any moment leaves the old folder or the new one (where the system cannot exchange two names at
-    once, there is an instant with neither). What it leaves of the temporary one, the next call removes.
+    A process killed at any moment leaves the old folder or the new one (on systems that cannot exchange two names
+    atomically, there is an instant with neither). The next call removes temporary folders of killed processes.
 
     Raises:
         WorkError: the disk is full or the folder cannot be written.
@@ -99,7 +99,7 @@ def _owner() -> str:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two names swap what they stand for in one step (Linux: renameat2); gives whether it could be done."""
+    """Exchange two names atomically (Linux: renameat2). Return whether the system could."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     if renameat2 is None:
         return False
@@ -109,7 +109,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary folders of `path` whose processes, on this machine, are gone."""
+    """Remove temporary folders of `path` whose process ran on this machine and has ended."""
     prefix = f".{path.name}.{socket.gethostname()}-"
     for left in path.parent.iterdir():
         process = left.name.removeprefix(prefix).partition(".")[0]
@@ -123,7 +123,7 @@ def _runs(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # somebody else's, but there
+        pass  # it runs, under another user
     return True
 
 
@@ -135,7 +135,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def folder_bytes(folder: Path) -> int:
-    """What the files below a folder take; those that go away meanwhile count nothing."""
+    """Return the size of all files below a folder, in bytes; files that disappear meanwhile are skipped."""
     total = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
@@ -150,7 +150,7 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_text(*parts: str) -> str:
-    """Hexadecimal SHA-256 of strings; the boundaries between them count."""
+    """Hexadecimal SHA-256 of strings; `("ab", "c")` and `("a", "bc")` differ."""
     digest = hashlib.sha256()
     for part in parts:
         encoded = part.encode("utf-8", errors="surrogatepass")

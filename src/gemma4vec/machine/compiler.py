@@ -1,4 +1,4 @@
-"""The compiler that torch.compile calls, and what of it is missing here."""
+"""Compilers for torch.compile, and what is missing on this machine."""
 
 import os
 import shutil

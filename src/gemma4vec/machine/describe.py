@@ -1,4 +1,4 @@
-"""What this machine is: processor, cores and memory that this process may use, GPU."""
+"""Description of this machine: processor, usable cores and memory, GPUs."""
 
 import math
 import os
@@ -30,7 +30,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name, or its architecture where the system does not tell."""
+    """The processor's name, or its architecture if the system does not name it."""
     try:
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
@@ -72,7 +72,7 @@ def memory_bytes(cgroup: Path = _CGROUP) -> tuple[int, int]:
 
 
 def _droppable(cgroup: Path) -> int:
-    """Bytes of files that the container has read and nobody needs now: they count as used, and go when asked."""
+    """Bytes of inactive page cache: counted as used, but reclaimable."""
     for file in (cgroup / "memory.stat", cgroup / "memory/memory.stat"):
         words = _words(file)
         for name in ("total_inactive_file", "inactive_file"):

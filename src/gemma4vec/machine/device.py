@@ -1,4 +1,4 @@
-"""Where to compute: a GPU that this torch has kernels for, else the CPU."""
+"""Device choice: a GPU that this torch has kernels for, otherwise the CPU."""
 
 import re
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def _has_kernels(capability: tuple[int, int], built: list[str]) -> bool:
     """Machine code (`sm_80`) runs on its major version from its minor one on, PTX (`compute_80`) on all later ones."""
     for name in built:
         found = _capability(name)
-        if found is None:  # a name that is not known decides nothing
+        if found is None:  # unknown name: do not rule the GPU out
             return True
         if found <= capability and (name.startswith("compute") or found[0] == capability[0]):
             return True

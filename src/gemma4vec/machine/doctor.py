@@ -1,4 +1,4 @@
-"""What this machine can do for gemma4vec, and what to do about what is missing."""
+"""Checks of this machine, each with advice if something is missing."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ _GOOD_MEMORY, _LEAST_MEMORY = 8e9, 4e9
 _GOOD_DISK = 3e9
 _SLOW_BF16_RATIO = 1.2
 _ALLOCATORS = ("tcmalloc", "jemalloc")
-# Where Debian, Fedora and a build of one's own put it.
+# Paths on Debian, on Fedora and of a local build.
 _TCMALLOC = tuple(
     f"{folder}/libtcmalloc{kind}.so*"
     for kind in ("", "_minimal")
@@ -37,7 +37,7 @@ _EXTRAS = {
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. `advice` is empty where there is nothing to do."""
+    """One finding. `advice` is empty if there is nothing to do."""
 
     name: str
     state: State
@@ -200,7 +200,7 @@ def _cpu_allocator() -> Check:
 
 
 def _gpu_allocator() -> Check:
-    """Layouts differ in shape from step to step, which leaves gaps between blocks of fixed size."""
+    """Batch shapes change from step to step, which fragments memory."""
     name = next((name for name in _CUDA_SETTINGS if os.environ.get(name)), None)
     if name:
         return Check("allocator", "ok", f"torch's for GPUs, {name}={os.environ[name]}")

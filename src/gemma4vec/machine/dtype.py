@@ -1,4 +1,4 @@
-"""Which float type to compute in: bf16 where the processor multiplies it fast, fp32 otherwise."""
+"""Float type choice: bf16 where the processor multiplies it fast, fp32 otherwise."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ _FAST_BF16_CAPABILITY = (8, 0)  # NVIDIA Ampere
 
 @dataclass(frozen=True)
 class DtypeChoice:
-    """The chosen type, and in words why."""
+    """The chosen type, and the reason in words."""
 
     dtype: torch.dtype
     reason: str

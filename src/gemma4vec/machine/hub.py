@@ -1,4 +1,4 @@
-"""Models from a hub: what is cached is used as it is; the network is asked only for what is not, and never for long."""
+"""Hub models: cached folders are used without network access; other models are downloaded, with a short time limit."""
 
 import re
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def fetch_description(
 
 
 def _weight_bytes(repository: str, revision: str | None) -> int | None:
-    """What a download of the weights would be, as the hub says."""
+    """Size of the weights in bytes, as the hub reports it."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -92,7 +92,7 @@ def _weight_bytes(repository: str, revision: str | None) -> int | None:
 def _snapshot(
     repository: str, revision: str | None, *, only_local: bool, wanted: list[str] = _WANTED
 ) -> Path | Exception:
-    """The folder, or what prevented it."""
+    """Return the folder, or the error."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, RevisionResolutionError
 

@@ -1,8 +1,8 @@
-"""What the hub's refusals mean, in words for people."""
+"""Hub errors in plain words."""
 
 
 def explain_hub_error(error: Exception, what: str) -> str:
-    """Why something cannot be had from the hub; `what` it is, such as `model`."""
+    """Explain in one line why the hub refused; `what` names the thing, such as `model`."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, GatedRepoError):

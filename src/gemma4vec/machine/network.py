@@ -1,4 +1,4 @@
-"""Whether the model hub answers: asked with a hard time limit, since a blocked network is silent, not refusing."""
+"""Reachability of the model hub, with a hard time limit: a blocked network drops packets without an error."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ _DEFAULT_ENDPOINT = "https://huggingface.co"
 
 @dataclass(frozen=True)
 class HubState:
-    """`reachable`, and in words why."""
+    """Whether the hub is reachable, and the reason in words."""
 
     reachable: bool
     reason: str

@@ -1,4 +1,4 @@
-"""Work that must not stand in anybody's way."""
+"""Lowest scheduling priority, for work in the background."""
 
 import contextlib
 import os

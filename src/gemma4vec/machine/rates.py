@@ -1,4 +1,4 @@
-"""How fast this machine is, measured in under a second: matrix products and memory."""
+"""Measured speed of matrix products and memory, in under a second."""
 
 import statistics
 import time

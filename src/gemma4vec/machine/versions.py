@@ -1,4 +1,4 @@
-"""The tested versions of the packages that decide about results; constraints.txt pins all packages."""
+"""The tested versions of the packages that affect results; constraints.txt pins all packages."""
 
 from importlib import metadata
 

@@ -1,10 +1,10 @@
-"""Vectors of all processes in each of them, with full gradients: negatives across devices.
+"""Gather the vectors of all processes into each of them, with full gradients: negatives across devices.
 
-Every process then computes the loss of all rows, over the number of processes. The loss is the sum of what they
-compute, and a vector's gradient the sum of what they find for it, which is what comes back here; nothing is cut off at
-the boundary between processes, as it is where only the own part of a gather has a gradient.
+Each process then computes the loss of all rows, divided by the number of processes. The total loss is the sum over
+processes, and a vector's gradient is the sum of the gradients that the processes compute for it; the backward pass
+returns that sum. A plain all-gather keeps the gradient of the process's own rows only.
 
-Shapes: R rows of this process, N rows of all.
+Shapes: R rows of this process, N rows of all processes.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from torch.autograd.function import once_differentiable
 
 
 def gather_rows(rows_R: Tensor, counts: Sequence[int]) -> Tensor:
-    """The rows of all processes, `[N, ...]`, in the processes' order. All of them have to call it.
+    """Concatenate the rows of all processes, `[N, ...]`, in rank order. Every process must call it.
 
     Args:
-        rows_R: `[R, ...]`, this process's.
-        counts: how many rows each process has; they may differ.
+        rows_R: this process's rows, `[R, ...]`.
+        counts: number of rows of each process; they may differ.
     """
     gathered: Tensor = _Gather.apply(rows_R, tuple(counts))
     return gathered
@@ -31,15 +31,15 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows_R: Tensor, counts: tuple[int, ...]) -> Tensor:
         ctx.counts = counts
-        mine = rows_R.new_zeros(max(counts), *rows_R.shape[1:])  # what is gathered must be of one shape
-        mine[: len(rows_R)] = rows_R
-        parts = [torch.empty_like(mine) for _ in counts]
-        dist.all_gather(parts, mine)
+        padded = rows_R.new_zeros(max(counts), *rows_R.shape[1:])  # all_gather needs equal shapes
+        padded[: len(rows_R)] = rows_R
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_N: Tensor) -> tuple[Tensor, None]:
-        whole_N = gradient_N.contiguous().clone()
-        dist.all_reduce(whole_N)
-        return whole_N.split(list(ctx.counts))[dist.get_rank()], None
+        total_N = gradient_N.contiguous().clone()
+        dist.all_reduce(total_N)
+        return total_N.split(list(ctx.counts))[dist.get_rank()], None

@@ -1,4 +1,4 @@
-"""The global orthogonal regulariser: vectors of different texts should be as far apart as random directions are.
+"""Global orthogonal regularizer (GOR): spread vectors of different texts as far apart as random directions.
 
 Shapes: N vectors, D dimensions.
 """
@@ -12,21 +12,42 @@ Form = Literal["second_moment", "spread_out"]
 
 
 def gor(vectors_ND: Tensor, form: Form = "second_moment") -> Tensor:
-    """How far the similarities of a batch's vectors are from those of random directions; a scalar.
+    """Penalize similarities between a batch's vectors that exceed those of random directions.
 
-    `second_moment`: their mean square, EmbeddingGemma's (arXiv:2509.20354, section 2.2), which sums it over queries and
-    passages. `spread_out`: squared mean, plus the part of the mean square above 1/D, which random directions have
-    (Zhang et al. 2017, arXiv:1708.06320). Equal texts do no harm: the gradient of two equal vectors is along
-    themselves. A batch of one gives 0.
+    Papers:
+        `second_moment`: EmbeddingGemma (arXiv:2509.20354, section 2.2), the mean squared similarity over pairs i != j.
+        EmbeddingGemma adds the terms of queries and of passages.
+        `spread_out`: Zhang et al. 2017 (arXiv:1708.06320), `mean(s)^2 + max(0, mean(s^2) - 1/D)` over the same pairs.
+        Random unit vectors have a mean of 0 and a mean square of 1/D.
+
+    Inputs:
+        | tensor | shape | content |
+        |---|---|---|
+        | `vectors_ND` | `[N, D]` float | unit vectors of N texts |
 
     Args:
-        vectors_ND: unit vectors; at most min(N, D)^2 products of them are in memory.
-        form: which of the two.
+        vectors_ND: see the table. At most min(N, D)^2 products are in memory.
+        form: which of the two papers' terms.
+
+    Returns:
+        A scalar; 0 for a single vector.
+
+    Relations:
+        Add it to `nce.nce`; alone it ignores which texts belong together. Equal texts in a batch are harmless: the
+        gradient of two equal unit vectors points along the vectors. `spread_out` equals sentence-transformers'
+        GlobalOrthogonalRegularizationLoss.
+
+    Example:
+        >>> import torch
+        >>> gor(torch.eye(3)).item()  # orthogonal vectors
+        0.0
+        >>> gor(torch.tensor([[1.0, 0.0], [1.0, 0.0]])).item()  # one direction
+        1.0
     """
     n, dimensions = vectors_ND.shape
     pairs = max(1, n * (n - 1))
-    lengths_N = vectors_ND.square().sum(-1)  # all 1, but the gradient through them must go too
-    # The matrix of similarities and that of second moments have the same sum of squares; take the smaller one.
+    lengths_N = vectors_ND.square().sum(-1)  # all 1, but their gradient must be subtracted too
+    # The N x N matrix of similarities and the D x D matrix of second moments have the same sum of squares.
     gram = vectors_ND @ vectors_ND.T if n <= dimensions else vectors_ND.T @ vectors_ND
     second_moment = (gram.square().sum() - lengths_N.square().sum()) / pairs
     if form == "second_moment":

@@ -1,7 +1,7 @@
-"""The log of a softmax's denominator, a block of rows at a time: the score matrix is never whole in memory.
+"""Log-partition function (log of the softmax denominator), computed in blocks of rows.
 
-The forward pass keeps one number a row; the backward pass computes each block's scores again, as FlashAttention does
-(Dao et al. 2022, arXiv:2205.14135, section 3.1).
+The whole score matrix is never in memory. The forward pass keeps one number a row; the backward pass recomputes each
+block's scores, as FlashAttention does (Dao et al. 2022, arXiv:2205.14135, section 3.1).
 
 Shapes: N rows, M candidates, D dimensions, R rows of a block.
 """
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Given the first row of a block and the first behind it: `[R, M]`, true where a candidate does not count.
+# (first row of a block, row after its last) -> bool `[R, M]`, true where a candidate is excluded.
 ExclusionMask = Callable[[int, int], Tensor]
-# Scores of a block: 8 MB in fp32, and as much again for what is made of them.
+# Scores in a block: 8 MB in fp32, plus the same for intermediate results.
 MAX_SCORES = 2**21
 
 
@@ -28,24 +28,31 @@ def log_partition(
     max_similarity_N: Tensor | None = None,
     max_scores: int = MAX_SCORES,
 ) -> Tensor:
-    """`log(sum over m of exp(left_n . right_m * inverse_temperature))` for each row: `[N]`.
+    """Compute `log(sum over m of exp(left_n . right_m * inverse_temperature))` for each row n: `[N]`.
 
     Args:
-        left_ND, right_MD: vectors.
-        inverse_temperature: a scalar; it may be trained.
-        excluded: candidates that do not count, block by block; they get exactly no gradient.
-        max_similarity_N: candidates above this similarity do not count either; no gradient goes into it.
-        max_scores: scores that are in memory at once (one row's at least).
+        left_ND: vectors of the rows.
+        right_MD: vectors of the candidates.
+        inverse_temperature: a scalar tensor; it may require a gradient.
+        excluded: mask of excluded candidates, called block by block; they get exactly no gradient.
+        max_similarity_N: candidates above this similarity are excluded too; it gets no gradient.
+        max_scores: number of scores in memory at once; a block has at least one row.
 
     Returns:
-        Minus infinity for a row none of whose candidates count.
+        `[N]`; minus infinity for a row whose candidates are all excluded.
+
+    Example:
+        >>> import torch
+        >>> left, right = torch.eye(2), torch.eye(2)
+        >>> torch.allclose(log_partition(left, right, torch.tensor(1.0)), (left @ right.T).logsumexp(1))
+        True
     """
     found: Tensor = _LogPartition.apply(left_ND, right_MD, inverse_temperature, excluded, max_similarity_N, max_scores)
     return found
 
 
 def row_blocks(rows: int, columns: int, max_scores: int) -> Iterator[tuple[int, int]]:
-    """First row of each block of at most `max_scores` cells, and the first row behind it."""
+    """Yield (first row, row after the last) of blocks with at most `max_scores` cells, but at least one row."""
     size = max(1, max_scores // max(1, columns))
     return ((start, min(start + size, rows)) for start in range(0, rows, size))
 
@@ -73,7 +80,7 @@ class _LogPartition(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient_N: Tensor) -> tuple[Tensor | None, ...]:
         left_ND, right_MD, inverse, max_similarity_N, log_N = ctx.saved_tensors
-        # A row without candidates has minus infinity everywhere; with 0 in its place all its shares are 0.
+        # A row without candidates has log 0 = -inf, and -inf - -inf is NaN; with 0 instead its softmax is all 0.
         finite_N = log_N.masked_fill(log_N.isneginf(), 0.0)
         to_left_ND, to_right_MD = torch.zeros_like(left_ND), torch.zeros_like(right_MD)
         for start, stop in row_blocks(len(left_ND), len(right_MD), ctx.max_scores):
@@ -81,7 +88,7 @@ class _LogPartition(torch.autograd.Function):
             shares_RM.sub_(finite_N[start:stop, None]).exp_().mul_(gradient_N[start:stop, None])
             to_left_ND[start:stop] = shares_RM @ right_MD
             to_right_MD.addmm_(shares_RM.T, left_ND[start:stop])
-        # The derivative by the inverse temperature weighs similarities, which are products with the left vectors.
+        # d/d(inverse temperature) is the softmax-weighted similarity, which to_left_ND already holds times left_ND.
         to_inverse = (to_left_ND * left_ND).sum() if ctx.needs_input_grad[2] else None
         return to_left_ND.mul_(inverse), to_right_MD.mul_(inverse), to_inverse, None, None, None
 

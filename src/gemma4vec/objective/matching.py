@@ -1,4 +1,4 @@
-"""Learning from a teacher: from its vectors (an embedding model) or from its scores (a reranker).
+"""Distillation from a teacher's vectors (an embedding model) or from its scores (a reranker).
 
 Shapes: N texts or rows, D dimensions of the student, E of the teacher, K hard negatives a row, C = 1 + K candidates,
 R rows of a block.
@@ -26,19 +26,37 @@ def embedding_matching(
     distance: Distance = "squared",
     row_weights_N: Tensor | None = None,
 ) -> Tensor:
-    """Mean distance of the student's vectors to the teacher's (EmbedDistill, arXiv:2301.12005).
+    """Mean distance of the student's vectors to the teacher's.
 
-    EmbeddingGemma (arXiv:2509.20354, section 2.2) sums it over queries, positives and hard negatives.
+    Papers: EmbedDistill (Kim et al. 2023, arXiv:2301.12005); EmbeddingGemma (arXiv:2509.20354, section 2.2) adds the
+    distances of queries, positives and hard negatives.
+
+    Inputs:
+        | tensor | shape | content |
+        |---|---|---|
+        | `student_ND` | `[N, D]` float | unit vectors of the student |
+        | `teacher_NE` | `[N, E]` float | vectors of the teacher for the same texts; no gradient |
+        | `projection_ED` | `[E, D]` float, or None | learned matrix from the student's to the teacher's dimensions |
+        | `row_weights_N` | `[N]` float, or None | weight of each text's distance |
 
     Args:
-        student_ND: the student's vectors.
-        teacher_NE: the teacher's; no gradient goes there.
-        projection_ED: a learned matrix from the student's dimensions to the teacher's, where these differ.
-        distance: squared Euclidean, Euclidean, or 1 - cosine.
-        row_weights_N: factor of each text's distance; None: 1 each.
+        student_ND, teacher_NE, projection_ED, row_weights_N: see the table.
+        distance: squared Euclidean, Euclidean (`l2`), or 1 - cosine.
+
+    Returns:
+        A scalar.
 
     Raises:
-        InputError: the dimensions differ and there is no projection, or the projection is of others.
+        InputError: D differs from E without a projection, or the projection has another shape.
+
+    Relations:
+        Same as sentence-transformers' EmbedDistillLoss. For other dimensions without a projection take
+        `relational_matching`; for a reranker `score_distillation` or `margin_mse`.
+
+    Example:
+        >>> import torch
+        >>> embedding_matching(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+        tensor(2.)
     """
     teacher_NE = teacher_NE.detach().to(student_ND)
     check_teacher_dimension(student_ND.shape[-1], teacher_NE.shape[-1], projection_ED)
@@ -52,10 +70,10 @@ def embedding_matching(
 
 
 def check_teacher_dimension(student: int, teacher: int, projection_ED: Tensor | None) -> None:
-    """Refuse a teacher whose vectors cannot be compared with the student's.
+    """Check that a teacher's vectors can be compared with the student's.
 
     Raises:
-        InputError: the dimensions differ and there is no projection, or the projection is of others.
+        InputError: the dimensions differ without a projection, or the projection has another shape.
     """
     if projection_ED is None and student != teacher:
         raise InputError(
@@ -77,7 +95,7 @@ def relational_matching(student_ND: Tensor, teacher_NE: Tensor, *, max_scores: i
 
 
 class _Relations(torch.autograd.Function):
-    """Takes the gradient while a block's differences are there: of a scalar, it is only scaled later."""
+    """Computes the gradient in the forward pass, while a block's differences exist; backward only scales it."""
 
     @staticmethod
     def forward(ctx: Any, student_ND: Tensor, teacher_NE: Tensor, max_scores: int) -> Tensor:
@@ -89,7 +107,7 @@ class _Relations(torch.autograd.Function):
             difference_RN = student_ND[start:stop] @ student_ND.T - teacher_NE[start:stop] @ teacher_NE.T
             difference_RN.diagonal(start).zero_()
             total += difference_RN.square().sum()
-            gradient_ND[start:stop] = difference_RN @ student_ND  # every pair counts in both of its rows: 2 * 2
+            gradient_ND[start:stop] = difference_RN @ student_ND  # each pair is in two rows, hence 2 * 2 below
         ctx.save_for_backward(gradient_ND * (4.0 / pairs))
         return total / pairs
 
@@ -117,13 +135,35 @@ def score_distillation(
 ) -> Tensor:
     """KL divergence of the student's distribution over a row's candidates from the teacher's, mean over rows.
 
-    Lin et al. 2020 (arXiv:2010.11386); `scaled`, times the squared temperature, so that it does not change the
-    gradient's size where both have one temperature (Hinton et al. 2015, arXiv:1503.02531, section 2).
+    Paper: Lin et al. 2020 (arXiv:2010.11386). `scaled` multiplies by the squared temperature, so that the gradient's
+    size does not depend on a temperature shared by both (Hinton et al. 2015, arXiv:1503.02531, section 2).
+
+    Inputs:
+        | tensor | shape | content |
+        |---|---|---|
+        | `student_NC` | `[N, C]` float | the student's scores, such as `score_candidates` |
+        | `teacher_NC` | `[N, C]` float | the teacher's scores of the same candidates; no gradient |
+        | `row_weights_N` | `[N]` float, or None | weight of each row's divergence |
 
     Args:
-        student_NC, teacher_NC: scores of the same candidates; no gradient goes into the teacher's.
-        temperature, teacher_temperature: the scores are divided by them; a scalar with a gradient is learned.
-        row_weights_N: factor of each row's divergence; None: 1 each.
+        student_NC, teacher_NC, row_weights_N: see the table.
+        temperature: the student's scores are divided by it; a scalar tensor with a gradient is learned.
+        teacher_temperature: the teacher's scores are divided by it.
+        scaled: multiply by `temperature ** 2`.
+
+    Returns:
+        A scalar; 0 where both distributions are equal.
+
+    Raises:
+        InputError: the shapes differ, or a row has fewer than 2 candidates.
+
+    Relations:
+        Same as sentence-transformers' DistillKLDivLoss. `margin_mse` matches the scale of the teacher's scores too.
+
+    Example:
+        >>> import torch
+        >>> round(score_distillation(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1.0]])).item(), 4)
+        0.1109
     """
     _check_scores(student_NC, teacher_NC)
     shares_NC = functional.softmax(teacher_NC.detach().to(student_NC) / teacher_temperature, dim=1)
@@ -133,9 +173,33 @@ def score_distillation(
 
 
 def margin_mse(student_NC: Tensor, teacher_NC: Tensor, *, row_weights_N: Tensor | None = None) -> Tensor:
-    """Mean squared difference of the margins between positive (column 0) and each hard negative.
+    """Mean squared difference of the margins between the positive and each hard negative.
 
-    Hofstätter et al. 2020 (arXiv:2010.02666).
+    Paper: Hofstätter et al. 2020 (arXiv:2010.02666): `((s_0 - s_k) - (t_0 - t_k))^2`, mean over k and rows.
+
+    Inputs:
+        | tensor | shape | content |
+        |---|---|---|
+        | `student_NC` | `[N, C]` float | the student's scores; column 0 is the positive |
+        | `teacher_NC` | `[N, C]` float | the teacher's scores of the same candidates; no gradient |
+        | `row_weights_N` | `[N]` float, or None | weight of each row |
+
+    Returns:
+        A scalar.
+
+    Raises:
+        InputError: the shapes differ, or a row has fewer than 2 candidates.
+
+    Requirements:
+        Cosine similarities differ by 2 at most; scale a reranker's logits to that range first.
+
+    Relations:
+        Same as sentence-transformers' MarginMSELoss. `score_distillation` ignores the scores' scale.
+
+    Example:
+        >>> import torch
+        >>> margin_mse(torch.tensor([[1.0, 0.5]]), torch.tensor([[1.0, 0.0]])).item()
+        0.25
     """
     _check_scores(student_NC, teacher_NC)
     teacher_NC = teacher_NC.detach().to(student_NC)

@@ -1,6 +1,6 @@
-"""Matryoshka representation learning (Kusupati et al. 2022, arXiv:2205.13147): short prefixes are good vectors too.
+"""Matryoshka representation learning: train prefixes of a vector to be good vectors themselves.
 
-Shapes: N vectors, D dimensions of the whole, d of a prefix.
+Shapes: N vectors, D dimensions of a whole vector, d of a prefix.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +13,14 @@ from gemma4vec.errors import InputError
 
 
 def prefix(vectors: Tensor, dimensions: int) -> Tensor:
-    """The first `dimensions` values of each unit vector `[..., D]`, at unit length again: `[..., d]`.
+    """Cut each unit vector `[..., D]` to its first `dimensions` values and normalize it: `[..., d]`.
 
-    All D of them are what they were: a copy of a batch's vectors is the largest thing that a loss in blocks keeps.
+    Example:
+        >>> import torch
+        >>> prefix(torch.tensor([0.6, 0.0, 0.8]), 2)
+        tensor([1., 0.])
     """
-    if dimensions == vectors.shape[-1]:
+    if dimensions == vectors.shape[-1]:  # no copy: it would be the largest tensor that a loss in blocks keeps
         return vectors
     return functional.normalize(vectors[..., :dimensions], dim=-1)
 
@@ -28,16 +31,37 @@ def matryoshka(
     dimensions: Sequence[int],
     weights: Sequence[float] | None = None,
 ) -> Tensor:
-    """The weighted sum of `loss(*vectors)` over nested prefixes of the vectors, each renormalised.
+    """Sum a loss over nested prefixes of the vectors, each prefix normalized.
+
+    Paper: Kusupati et al. 2022 (arXiv:2205.13147), eq. 1: the weighted sum over prefix lengths d of the loss on the
+    first d dimensions.
+
+    Inputs:
+        | argument | shape | content |
+        |---|---|---|
+        | `vectors[i]` | `[..., D]` float | unit vectors, passed to the loss as its i-th argument; or None |
 
     Args:
-        loss: of any number of tensors `[..., D]`, to a scalar.
-        vectors: unit vectors that it is of; None stays None.
-        dimensions: lengths of the prefixes, the whole vector among them where it counts; no order is needed.
-        weights: of each prefix; 1 each by default (arXiv:2205.13147, eq. 1).
+        loss: takes as many tensors as there are `vectors`, returns a scalar.
+        vectors: see the table; None is passed on as None.
+        dimensions: lengths of the prefixes, in any order. Include D to train the whole vector.
+        weights: weight of each prefix; 1 each for None.
+
+    Returns:
+        A scalar.
 
     Raises:
-        InputError: a prefix is longer than the vectors, there is none, or weights do not fit.
+        InputError: there is no prefix, one is longer than the vectors, or the number of weights differs.
+
+    Relations:
+        Wraps any loss of this package. Same as sentence-transformers' MatryoshkaLoss.
+
+    Example:
+        >>> import torch
+        >>> from gemma4vec.objective.gor import gor
+        >>> vectors = torch.tensor([[0.6, 0.8], [0.8, 0.6]])
+        >>> torch.allclose(matryoshka(gor, [vectors], [2, 1]), gor(vectors) + 1.0)  # both prefixes of length 1 are [1]
+        True
     """
     check_dimensions(dimensions, next(v.shape[-1] for v in vectors if v is not None))
     factors = list(weights) if weights is not None else [1.0] * len(dimensions)
@@ -48,10 +72,15 @@ def matryoshka(
 
 
 def check_dimensions(dimensions: Sequence[int], whole: int, key: str = "matryoshka") -> None:
-    """Refuse prefixes that a model cannot have; `key` names them in the complaint.
+    """Check the lengths of prefixes against the length of the whole vector.
+
+    Args:
+        dimensions: lengths of the prefixes.
+        whole: length of the whole vector.
+        key: the recipe key that the error message names.
 
     Raises:
-        InputError: one is longer than the whole vector, or there is none.
+        InputError: there is no prefix, or one is longer than the whole vector.
     """
     if not dimensions:
         raise InputError(f"{key}: name at least one dimension, at most {whole}")

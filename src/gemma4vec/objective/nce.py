@@ -1,9 +1,6 @@
-"""InfoNCE over in-batch and hard negatives: plain (`info_nce`), and with all that makes contrast strong (`nce`).
+"""InfoNCE with in-batch and hard negatives: plain (`info_nce`), with options (`nce`), of two views (`self_contrast`).
 
 Shapes: N rows of the batch, K hard negatives a row, D dimensions, M = N + N*K candidates, R rows of a block.
-
-van den Oord et al. 2018 (arXiv:1807.03748), eq. 4, with cosine similarity over a temperature, as in
-sentence-transformers' MultipleNegativesRankingLoss (scale = 1 / temperature).
 """
 
 from typing import Any
@@ -26,19 +23,40 @@ def info_nce(
     share_hard_negatives: bool = True,
     false_negative_NM: Tensor | None = None,
 ) -> Tensor:
-    """Mean over rows of the cross-entropy of each query's own positive among its candidates.
+    """Plain InfoNCE: the cross-entropy of each query's own positive among its candidates, mean over rows.
 
-    Candidates are all positives of the batch, then the hard negatives row after row: all rows' with
-    `share_hard_negatives`, else only the row's own.
+    Paper: van den Oord et al. 2018 (arXiv:1807.03748), eq. 4, with cosine similarity divided by a temperature.
+
+    Inputs:
+        | tensor | shape | content |
+        |---|---|---|
+        | `queries_ND` | `[N, D]` float | unit vectors of the queries |
+        | `positives_ND` | `[N, D]` float | unit vectors of their positives |
+        | `negatives_NKD` | `[N, K, D]` float, or None | unit vectors of hard negatives |
+        | `false_negative_NM` | `[N, M]` bool, or None | true where a candidate is excluded for a query |
+
+    Candidates are ordered: the N positives, then the hard negatives of row 0, of row 1, ...
 
     Args:
-        queries_ND, positives_ND, negatives_NKD: unit vectors.
-        temperature: similarities are divided by it.
-        false_negative_NM: true where a candidate must not count against a query; it then has exactly no gradient from
-            that query. The row's own positive always counts.
+        queries_ND, positives_ND, negatives_NKD: see the table.
+        temperature: similarities are divided by it, above 0.
+        share_hard_negatives: use all rows' hard negatives as candidates; otherwise only the row's own.
+        false_negative_NM: excluded candidates get exactly no gradient from that query. A row's own positive is never
+            excluded.
 
     Returns:
-        A scalar in the type of the vectors (fp32 at least).
+        A scalar in the dtype of the vectors (fp32 at least).
+
+    Relations:
+        Same as sentence-transformers' MultipleNegativesRankingLoss with `scale = 1 / temperature`. It holds the whole
+        score matrix; `nce` computes the same in blocks and adds options.
+
+    Example:
+        >>> import torch
+        >>> info_nce(torch.eye(2), torch.eye(2), temperature=0.05) < 1e-6
+        tensor(True)
+        >>> round(info_nce(torch.ones(2, 1), torch.ones(2, 1), temperature=0.05).item(), 4)  # log 2
+        0.6931
     """
     candidates_MD = positives_ND
     rows = len(queries_ND)
@@ -60,10 +78,24 @@ def info_nce(
 def false_negative_mask(
     query_hashes_N: Tensor, positive_hashes_N: Tensor, negative_hashes_NK: Tensor | None = None
 ) -> Tensor:
-    """`[N, M]`, true where a candidate is known to be no negative, by hash of its text.
+    """Mark the candidates that are known false negatives, by the hashes of their texts: bool `[N, M]`.
 
-    A candidate is excluded for a query when its text is that of a positive of a row with the same query (the own row
-    included), also where it stands as a hard negative, or when it is the query's own text.
+    A candidate is marked for a query if its text is the query itself or the positive of any row with the same query,
+    whether it is a candidate as a positive or as a hard negative. A row's own positive is never marked. It holds
+    several `[N, M]` matrices; `FalseNegatives` computes the same in blocks.
+
+    Inputs:
+        | tensor | shape | content |
+        |---|---|---|
+        | `query_hashes_N` | `[N]` int64 | hash of each query |
+        | `positive_hashes_N` | `[N]` int64 | hash of each positive |
+        | `negative_hashes_NK` | `[N, K]` int64, or None | hash of each hard negative |
+
+    Example:
+        >>> import torch
+        >>> false_negative_mask(torch.tensor([1, 1]), torch.tensor([7, 8]))  # one query with two known answers
+        tensor([[False,  True],
+                [ True, False]])
     """
     same_query_NN = query_hashes_N[:, None] == query_hashes_N[None, :]
     candidate_hashes_M = positive_hashes_N
@@ -92,30 +124,54 @@ def nce(
     row_weights_N: Tensor | None = None,
     max_scores: int = MAX_SCORES,
 ) -> Tensor:
-    """InfoNCE as EmbeddingGemma defines it (arXiv:2509.20354, section 2.2), in memory that does not grow with N * M.
+    """InfoNCE as EmbeddingGemma defines it, with options, in memory that does not grow with N * M.
 
-    With `hardness` 0 and all other options off it equals `info_nce` with `false_negative_mask`; small batches
-    (no more than `max_scores` scores) go through that function, whole.
+    Paper: EmbeddingGemma (arXiv:2509.20354, section 2.2). For row n with positive p, hard negatives h and candidates c:
+
+        loss_n = -log( exp(q.p / t) / ( exp(q.p / t) + sum_h w_h exp(q.h / t) + sum_c exp(q.c / t) ) )
+        w_h = exp(hardness * stop_gradient(q.h))
+
+    Inputs:
+        | tensor | shape | content |
+        |---|---|---|
+        | `queries_ND` | `[N, D]` float | unit vectors of the queries |
+        | `positives_ND` | `[N, D]` float | unit vectors of their positives |
+        | `negatives_NKD` | `[N, K, D]` float, or None | unit vectors of hard negatives |
+        | `row_weights_N` | `[N]` float, or None | weight of each row's loss |
 
     Args:
-        queries_ND, positives_ND, negatives_NKD: unit vectors.
-        temperature: similarities are divided by it; a scalar with a gradient is learned.
-        share_hard_negatives: every row also sees the other rows' hard negatives.
-        hardness: alpha. The row's own hard negatives weigh exp(alpha * similarity), the similarity without gradient
-            (Lan et al. 2025, arXiv:2503.04812, eq. 5; EmbeddingGemma has 5.0). 0: all weigh the same. Without hard
-            negatives it means nothing.
-        query_query: other rows' queries are candidates of each query too, in the same softmax.
-        passage_passage: other rows' passages are candidates of each row's positive too, in the same softmax (Li et al.
-            2023, arXiv:2308.03281, section 3.3).
-        symmetric: the mean of this and of the loss that looks for each positive's query among all queries.
-        false_negative_margin: a candidate whose similarity is above that of query and positive by more than this does
-            not count.
-        text_hashes: hashes of the texts; a candidate known as a false negative does not count (see `FalseNegatives`).
-        row_weights_N: factor of each row's loss; every row stays a candidate of the others. None: 1 each.
-        max_scores: scores that are in memory at once.
+        queries_ND, positives_ND, negatives_NKD: see the table.
+        temperature: similarities are divided by it, above 0; a scalar tensor with a gradient is learned.
+        share_hard_negatives: use the other rows' hard negatives as candidates too.
+        hardness: weight of a row's own hard negatives, see above (Lan et al. 2025, arXiv:2503.04812, eq. 5;
+            EmbeddingGemma uses 5.0). 0 weighs them like all other candidates. No effect without hard negatives.
+        query_query: add the other rows' queries to each query's candidates.
+        passage_passage: add the similarities of the other rows' passages to each row's positive to the same softmax
+            (Li et al. 2023, arXiv:2308.03281, section 3.3).
+        symmetric: average with the loss of each positive's query among all queries.
+        false_negative_margin: exclude candidates whose similarity exceeds the positive's by more than this.
+        text_hashes: exclude the candidates that `FalseNegatives` marks.
+        row_weights_N: None weighs each row 1. A row of weight 0 remains a candidate of the others.
+        max_scores: number of scores in memory at once.
 
     Returns:
-        A scalar, the mean over rows. Candidates that do not count have exactly no gradient from that row.
+        A scalar, the mean over rows. Excluded candidates get exactly no gradient from that row.
+
+    Requirements:
+        Negatives come from the batch: the larger N, the harder the task. More than fits into memory needs GradCache.
+
+    Relations:
+        With `hardness=0` and the other options off it equals `info_nce` with `false_negative_mask`; a batch with at
+        most `max_scores` scores is computed by that function. `matryoshka.matryoshka` sums it over prefixes; a soft
+        alternative with a teacher's scores is `matching.score_distillation`.
+
+    Example:
+        >>> import torch
+        >>> q, p, h = torch.eye(2), torch.eye(2), torch.eye(2).flip(0)[:, None]
+        >>> round(nce(q, p, h, temperature=1.0, hardness=0.0).item(), 4)  # one candidate is as near as the positive
+        1.0064
+        >>> round(nce(q, p, temperature=1.0).item(), 4)
+        0.3133
     """
     rows = len(queries_ND)
     if negatives_NKD is None or not negatives_NKD.shape[1]:
@@ -175,11 +231,36 @@ def self_contrast(
     text_hashes_N: Tensor | None = None,
     row_weights_N: Tensor | None = None,
 ) -> Tensor:
-    """Two views of one text find each other among the batch's, both ways; the views differ by dropout alone.
+    """Contrast two dropout views of the same texts: each view finds the other among the batch's, in both directions.
 
-    SimCSE (Gao et al. 2021, arXiv:2104.08821, section 3) and Gemma-Embed's first phase. `text_hashes_N` are the
-    hashes of the texts, `row_weights_N` the weights of their losses. Its second phase, paraphrase triplets, is `nce`
-    with one hard negative a row.
+    Paper: SimCSE (Gao et al. 2021, arXiv:2104.08821, section 3); Gemma-Embed's first phase.
+
+    Inputs:
+        | tensor | shape | content |
+        |---|---|---|
+        | `views_ND` | `[N, D]` float | unit vectors of N texts |
+        | `other_views_ND` | `[N, D]` float | unit vectors of the same texts, encoded again with other dropout |
+        | `text_hashes_N` | `[N]` int64, or None | hash of each text; equal texts are no negatives of each other |
+        | `row_weights_N` | `[N]` float, or None | weight of each text's loss |
+
+    Args:
+        views_ND, other_views_ND, text_hashes_N, row_weights_N: see the table.
+        temperature: similarities are divided by it, above 0; a scalar tensor with a gradient is learned.
+
+    Returns:
+        A scalar.
+
+    Requirements:
+        The model needs dropout: without it both views are equal, and the loss teaches uniformity alone.
+
+    Relations:
+        `nce` with `symmetric=True` and no hard negatives. Gemma-Embed's second phase, paraphrase triplets, is `nce`
+        with one hard negative a row.
+
+    Example:
+        >>> import torch
+        >>> self_contrast(torch.eye(2), torch.eye(2), temperature=0.05) < 1e-6
+        tensor(True)
     """
     both = None
     if text_hashes_N is not None:
@@ -190,7 +271,7 @@ def self_contrast(
 
 
 def _first_of(first_N: Tensor, others_NC: Tensor) -> Tensor:
-    """Each row's cross-entropy of the first against the others, `[N]`; 0 where these are all minus infinity."""
+    """Cross-entropy of the first logit against the others, `[N]`; 0 if all others are minus infinity."""
     logits_NC = torch.cat([first_N[:, None], others_NC], dim=1)
     return functional.cross_entropy(logits_NC, first_N.new_zeros(len(first_N), dtype=torch.long), reduction="none")
 
@@ -198,9 +279,9 @@ def _first_of(first_N: Tensor, others_NC: Tensor) -> Tensor:
 def _excluded(
     text_hashes: TextHashes | None, rows: int, shared: int, device: torch.device
 ) -> tuple[ExclusionMask, ExclusionMask]:
-    """What does not count among all passages, and among all queries: the row's own, and what is no negative.
+    """Masks of excluded candidates among all passages and among all queries: the row's own, and false negatives.
 
-    The row's own positive and hard negatives are in the softmax already, outside these blocks.
+    The row's own positive and hard negatives are already in the softmax, outside these blocks.
     """
     passages = queries = None
     if text_hashes is not None:
@@ -220,7 +301,7 @@ def _excluded(
 
 
 def _own_columns(start: int, stop: int, rows: int, shared: int, device: torch.device) -> Tensor:
-    """`[R, M]`, true where the candidate is the row's own positive or one of its own hard negatives."""
+    """Bool `[R, M]`: true for the row's own positive and its own hard negatives."""
     own_RM = torch.zeros(stop - start, rows * (1 + shared), dtype=torch.bool, device=device)
     at_R = torch.arange(start, stop, device=device)
     own_RM[at_R - start, at_R] = True
@@ -232,7 +313,7 @@ def _own_columns(start: int, stop: int, rows: int, shared: int, device: torch.de
 def _own_excluded(
     own_NK: Tensor, max_similarity_N: Tensor | None, text_hashes: TextHashes | None, max_scores: int
 ) -> Tensor:
-    """Which of the row's own hard negatives do not count."""
+    """Bool `[N, K]`: true for each of the row's own hard negatives that is excluded."""
     excluded_NK = torch.zeros_like(own_NK, dtype=torch.bool)
     if max_similarity_N is not None:
         excluded_NK |= own_NK.detach() > max_similarity_N[:, None]
@@ -241,6 +322,6 @@ def _own_excluded(
             text_hashes.queries_N, text_hashes.positives_N, text_hashes.negatives_NK.flatten(), own_NK.device
         )
         ids_NK = own.candidates_M.view_as(text_hashes.negatives_NK)
-        for start, stop in row_blocks(len(own_NK), own.texts, max_scores):
-            excluded_NK[start:stop] |= own.known(start, stop).gather(1, ids_NK[start:stop])
+        for start, stop in row_blocks(len(own_NK), own.num_texts, max_scores):
+            excluded_NK[start:stop] |= own.text_mask(start, stop).gather(1, ids_NK[start:stop])
     return excluded_NK

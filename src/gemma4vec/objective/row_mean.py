@@ -1,4 +1,4 @@
-"""The mean over a batch's rows, which need not all weigh the same.
+"""Weighted mean of a batch's rows.
 
 Shapes: N rows.
 """
@@ -7,9 +7,10 @@ from torch import Tensor
 
 
 def row_mean(values_N: Tensor, row_weights_N: Tensor | None = None) -> Tensor:
-    """Mean of `weight * value` over rows; None: every weight is 1.
+    """Return the sum of `weight * value` over rows, divided by N; all weights are 1 for None.
 
-    A row of weight 0 has exactly no gradient, even where its value is not finite.
+    The divisor is N and not the sum of the weights, so that doubling all weights doubles the result. A row of weight 0
+    has exactly no gradient, even if its value is not finite.
     """
     if row_weights_N is None:
         return values_N.mean()

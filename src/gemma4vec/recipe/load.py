@@ -77,7 +77,8 @@ def validate(part: type[P], tree: dict[str, Any], where: str) -> P:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The whole recipe as YAML, defaults spelled out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    return text
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

@@ -170,7 +170,8 @@ def load_matrix(path: str | Path, overrides: Sequence[str] = ()) -> Matrix:
 
 def dump_matrix(matrix: Matrix) -> str:
     """The whole matrix as YAML, defaults spelled out."""
-    return yaml.safe_dump(matrix.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.safe_dump(matrix.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    return text
 
 
 def _fill(value: Any, variables: dict[str, Any], where: str) -> Any:

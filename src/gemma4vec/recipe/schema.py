@@ -75,10 +75,10 @@ class Model(Part):
         if isinstance(readout, str):
             tree["readout"] = {"name": readout}
         if isinstance(readout, dict):
-            readout = {"name": "mean"} | readout
-            if readout["name"] == "last_token" and readout.get("pool_prompt") is True:
-                del readout["pool_prompt"]  # meant nothing there, but was written out
-            tree["readout"] = readout
+            settings: dict[str, object] = {"name": "mean", **readout}
+            if settings["name"] == "last_token" and settings.get("pool_prompt") is True:
+                del settings["pool_prompt"]  # had no effect there, but was written out
+            tree["readout"] = settings
         return tree
 
     @model_validator(mode="after")

@@ -1,7 +1,8 @@
-"""BM25 over bm25s' eager index (Lù, 2024), with ties that do not depend on the machine.
+"""BM25 on the eager index of bm25s (Lù, 2024), with ties broken the same way on every machine.
 
-The Lucene variant (Kamphuis et al., 2020). For prose k1 = 0.9 and b = 0.4, the BEIR baseline's parameters. Functions
-differ in length far more than passages do: b = 0.9 and k1 = 1.2 were best on packages that pycode trains on.
+The Lucene variant (Kamphuis et al., 2020). Prose uses the BEIR baseline's k1 = 0.9 and b = 0.4. Functions differ in
+length far more than passages: for code k1 = 1.2 and b = 0.9 were best on pycode's training packages.
+
 Shapes: N queries, M documents, k places.
 """
 
@@ -17,9 +18,14 @@ PROSE, CODE = (0.9, 0.4), (1.2, 0.9)  # k1, b
 
 
 class BM25Index:
-    """An inverted index in which every (token, document) already holds its BM25 score.
+    """Inverted index that stores the BM25 score of every (token, document) pair.
 
-    Build one with `BM25Index.build`. The scores of a token's documents stand side by side: searching adds up columns.
+    Build it with `BM25Index.build`. A search adds up the columns of the query's tokens.
+
+    Example:
+        >>> index = BM25Index.build(["a red apple", "a green pear", "green tea"])
+        >>> index.search(["green pears"], k=2).indices
+        array([[1, 2]])
     """
 
     def __init__(
@@ -60,12 +66,12 @@ class BM25Index:
         exclude: Sequence[set[int]] | None = None,
         descending_id_rank: np.ndarray | None = None,
     ) -> TopK:
-        """The k best documents of each query that share at least one token with it.
+        """Return the k best documents of each query, among those that share at least one token with it.
 
         Args:
             queries: N texts.
-            k: how many documents to return; -1 and -inf pad the rows of queries with fewer.
-            exclude: for each query, documents that must not be returned.
+            k: number of documents to return; rows with fewer are padded with -1 and -inf.
+            exclude: for each query, positions of documents that must not be returned.
             descending_id_rank: int64[M], see `top_k.descending_id_rank`; without it the earlier document wins a tie.
         """
         found = []
@@ -80,14 +86,14 @@ class BM25Index:
         return TopK(indices, scores)
 
     def best(self, scores_M: np.ndarray, k: int, descending_id_rank: np.ndarray | None = None) -> TopK:
-        """The k documents with the highest of such scores as `scores` gives, int64[k] and float32[k]; none with 0."""
-        sharing = np.flatnonzero(scores_M > 0)  # most documents share no token with a short query
+        """Return the k best documents by scores from `scores`, int64[k] and float32[k]; a score of 0 is no match."""
+        sharing = np.flatnonzero(scores_M > 0)  # few documents: most share no token with a short query
         rank = None if descending_id_rank is None else descending_id_rank[sharing]
         indices, scores = top_k_of_row(scores_M[sharing], k, rank)
         return TopK(np.where(indices < 0, -1, sharing[indices] if len(sharing) else -1), scores)
 
     def scores(self, query: str) -> np.ndarray:
-        """float32[M]: every document's BM25 score, 0 where it shares no token; a token asked twice counts twice."""
+        """Return every document's BM25 score, float32[M]; 0 without a shared token. Repeated query tokens add up."""
         scores_M = np.zeros(self.documents, dtype=np.float32)
         for token in self.tokenize(query):
             column = self.vocabulary.get(token)
@@ -98,12 +104,12 @@ class BM25Index:
 
 
 def default_parameters(tokenize: WordTokenizer) -> tuple[float, float]:
-    """k1 and b for what a tokenizer reads: code or prose."""
+    """Return k1 and b for a tokenizer of code or of prose."""
     return CODE if tokenize in (tokenize_code, tokenize_code_fields) else PROSE
 
 
 def _columns(token_ids: list[list[int]], vocabulary: dict[str, int], k1: float, b: float) -> dict[str, np.ndarray]:
-    """bm25s' score matrix in compressed columns: one column per token, one row per document."""
+    """Compute bm25s' score matrix in compressed sparse columns: one column per token, one row per document."""
     import bm25s
 
     scorer = bm25s.BM25(k1=k1, b=b, method="lucene")

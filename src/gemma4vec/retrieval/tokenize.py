@@ -1,7 +1,7 @@
-"""Texts as tokens for BM25: natural language by language, and code with its identifiers split.
+"""Tokenizers for BM25: natural language, one for each language, and code with split identifiers.
 
-`tokenize_text` is what the BM25 rows of BEIR-like tables are usually computed with: words of two or more characters,
-lower case, stop words removed, Snowball stems (Porter, 2001). bm25s and Lucene's analyzers do the same.
+`tokenize_text` does what published BM25 baselines do: words of two or more characters, lower case, no stop words,
+Snowball stems (Porter, 2001), as in bm25s and Lucene's analyzers.
 """
 
 import functools
@@ -17,7 +17,7 @@ WORD = re.compile(r"\w\w+")
 CODE_WORD = re.compile(r"\w+")
 DEFINED_NAME = re.compile(r"\b(?:def|class)\s+(\w+)")
 NAME_WEIGHT = 6
-# Ends of parts inside an identifier: HTTPServer -> HTTP Server, camelCase -> camel Case, utf8 -> utf 8.
+# Parts of an identifier: HTTPServer -> HTTP Server, camelCase -> camel Case, utf8 -> utf 8.
 PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+|[A-Z]")
 
 STOP_WORDS: dict[str, frozenset[str]] = {
@@ -38,30 +38,41 @@ STOP_WORDS: dict[str, frozenset[str]] = {
 
 @functools.cache
 def language_tokenizer(language: str) -> WordTokenizer:
-    """The tokenizer of a language in `STOP_WORDS`."""
+    """Return the tokenizer of a language in `STOP_WORDS`."""
     stop_words = STOP_WORDS[language]
     stemmer = Stemmer.Stemmer(language)
 
     def tokens(text: str) -> list[str]:
-        return stemmer.stemWords([word for word in WORD.findall(text.lower()) if word not in stop_words])
+        stems: list[str] = stemmer.stemWords([word for word in WORD.findall(text.lower()) if word not in stop_words])
+        return stems
 
     return tokens
 
 
 def tokenize_text(text: str) -> list[str]:
-    """English words of two or more characters, lower case, without stop words, stemmed (Snowball English)."""
+    """Split English text into stems of its words of two or more characters, without stop words.
+
+    Example:
+        >>> tokenize_text("The cats are running")
+        ['cat', 'run']
+    """
     return language_tokenizer("english")(text)
 
 
 def split_identifier(word: str) -> list[str]:
-    """The parts of a snake_case, camelCase or HTTPServer2 identifier, lower case."""
+    """Split a snake_case or camelCase identifier into lower-case parts.
+
+    Example:
+        >>> split_identifier("HTTPServer_v2")
+        ['http', 'server', 'v', '2']
+    """
     return [part.lower() for part in PART.findall(word)]
 
 
 def tokenize_code(text: str) -> list[str]:
-    """Words of code and of questions about code: identifiers in parts and whole, stemmed, without English stop words.
+    """Split code, or a question about code, into stems of identifiers, in parts and whole, without English stop words.
 
-    Unsplit identifiers make BM25 a straw man on code: `topological_sort` would not be found by "topological sort".
+    Without the split, BM25 would be too weak a baseline: "topological sort" would not match `topological_sort`.
     """
     tokens: list[str] = []
     for word in CODE_WORD.findall(text):
@@ -70,10 +81,10 @@ def tokenize_code(text: str) -> list[str]:
 
 
 def tokenize_code_fields(text: str) -> list[str]:
-    """`tokenize_code` with the words of defined names counted `NAME_WEIGHT` times, as BM25F weighs a field.
+    """`tokenize_code` with the tokens of defined names repeated `NAME_WEIGHT` times, as BM25F weights a field.
 
-    A field is weighed by scaling its term frequencies before BM25 saturates them, not by adding scores (Robertson,
-    Zaragoza and Taylor, 2004); repeating its tokens does that.
+    BM25F scales a field's term frequencies before saturation, instead of adding scores (Robertson, Zaragoza and Taylor,
+    2004); repeating tokens is equivalent.
     """
     names = DEFINED_NAME.findall(text)
     return tokenize_code(text) + tokenize_code(" ".join(names)) * (NAME_WEIGHT - 1)
@@ -92,15 +103,15 @@ def _english_stemmer() -> Stemmer.Stemmer:
 
 
 def guess_language(texts: Sequence[str], sample: int = 500) -> str:
-    """The language whose stop words cover most words of (a sample of) the texts; English when unclear."""
+    """Return the language whose stop words cover most words of a sample of the texts; English if unclear."""
     step = max(1, len(texts) // sample)
     words = [word for text in texts[::step] for word in CODE_WORD.findall(text[:2_000].lower())]
     coverage = {language: sum(word in stop for word in words) for language, stop in STOP_WORDS.items()}
     best = max(coverage, key=coverage.__getitem__, default="english")
-    # Stop word lists differ in length: a longer one must win clearly before English is given up.
+    # Stop word lists differ in length, so another language must beat English clearly.
     return best if coverage[best] > 1.2 * coverage["english"] else "english"
 
 
 def choose_tokenizer(texts: Sequence[str], code: bool = False) -> WordTokenizer:
-    """The tokenizer that suits a corpus: `tokenize_code` for code, else that of the language in which it is written."""
+    """Return the tokenizer for a corpus: `tokenize_code` for code, otherwise the one of the texts' language."""
     return tokenize_code if code else language_tokenizer(guess_language(texts))

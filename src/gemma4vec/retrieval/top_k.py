@@ -1,6 +1,6 @@
-"""The k best of many scores, with ties resolved exactly, also at the cut.
+"""Top-k selection with exact tie-breaking, also at rank k.
 
-Shapes: N queries, M documents, k places.
+Shapes: N queries, M documents, k ranks.
 """
 
 from typing import NamedTuple
@@ -13,33 +13,42 @@ NAN_SCORE = "a retrieval score is not a number: the model gives vectors that are
 
 
 class TopK(NamedTuple):
-    """Positions of documents, int64[N, k], and scores, float32[N, k], best first; -1 and -inf where there are fewer."""
+    """Result of a search, best first; rows with fewer than k results are padded.
+
+    Attributes:
+        indices: positions of documents, int64[N, k]; padded with -1.
+        scores: float32[N, k]; padded with -inf.
+    """
 
     indices: np.ndarray
     scores: np.ndarray
 
 
 def sort_keys(scores_NM: np.ndarray, rank_M: np.ndarray) -> np.ndarray:
-    """int64 keys that order like (score descending, rank ascending) when read from the largest down.
+    """Return int64 keys whose descending order is (score descending, rank ascending).
 
-    The bits of a float32, read as an integer, order like the number itself once the magnitude of negative ones is
-    flipped; the rank takes the lower half. One integer selection then breaks every tie, which a float one cannot.
+    The bits of a float32, read as an integer, sort like the number once the magnitude bits of negative numbers are
+    flipped; the rank takes the lower 32 bits. One integer selection then breaks every tie.
     """
-    bits = (scores_NM + np.float32(0)).view(np.int32)  # + 0 turns -0.0 into 0.0, which must tie
+    bits = (scores_NM + np.float32(0)).view(np.int32)  # + 0 turns -0.0 into 0.0, so that they tie
     ordered = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
     return (ordered.astype(np.int64) << 32) | (np.int64(0xFFFFFFFF) - rank_M)
 
 
 def top_k(scores_NM: np.ndarray, k: int, rank: np.ndarray | None = None) -> TopK:
-    """The k highest scores of each row; of equal scores the lower `rank` comes first.
+    """Return the k highest scores of each row; equal scores are ordered by ascending `rank`.
 
     Args:
         scores_NM: float32[N, M]; -inf marks a document that must not be returned.
-        k: how many to return; rows with fewer are padded with -1 and -inf.
+        k: number of results; rows with fewer are padded with -1 and -inf.
         rank: int64[M], or int64[N, M], distinct within a row; by default the position itself.
 
     Raises:
         WorkError: a score is not a number.
+
+    Example:
+        >>> top_k(np.array([[0.1, 0.9, 0.9]], dtype=np.float32), k=2).indices
+        array([[1, 2]])
     """
     scores_NM = np.ascontiguousarray(scores_NM, dtype=np.float32)
     rows, columns = scores_NM.shape
@@ -65,11 +74,11 @@ def top_k(scores_NM: np.ndarray, k: int, rank: np.ndarray | None = None) -> TopK
 
 
 def top_k_of_row(scores_M: np.ndarray, k: int, rank_M: np.ndarray | None = None) -> TopK:
-    """`top_k` of one long row, quicker: what cannot be among the k best is left out before anything is ordered.
+    """`top_k` of one long row, faster: scores below the k-th best are dropped before sorting.
 
     Args:
         scores_M: float32[M]; -inf marks a document that must not be returned.
-        k: how many to return.
+        k: number of results.
         rank_M: int64[M]; by default the position itself.
 
     Returns:
@@ -80,7 +89,9 @@ def top_k_of_row(scores_M: np.ndarray, k: int, rank_M: np.ndarray | None = None)
     """
     places = np.arange(len(scores_M))
     if 0 < k < len(scores_M):
-        least = np.partition(scores_M, len(scores_M) - k)[len(scores_M) - k]  # NaN sorts last, so it is kept
+        least = np.partition(scores_M, len(scores_M) - k)[
+            len(scores_M) - k
+        ]  # NaN sorts last, so it passes and top_k reports it
         places = np.flatnonzero(~(scores_M < least))
     found = top_k(scores_M[places][None], k, places if rank_M is None else rank_M[places])
     kept = np.where(found.indices[0] < 0, -1, places[found.indices[0]] if len(places) else -1)
@@ -88,7 +99,7 @@ def top_k_of_row(scores_M: np.ndarray, k: int, rank_M: np.ndarray | None = None)
 
 
 def descending_id_rank(ids: list[str]) -> np.ndarray:
-    """int64[M]: place of each document id in descending order, by which trec_eval breaks ties of equal scores."""
+    """Return each document id's rank in descending order, int64[M]: trec_eval breaks ties that way."""
     rank = np.empty(len(ids), dtype=np.int64)
     rank[sorted(range(len(ids)), key=ids.__getitem__, reverse=True)] = np.arange(len(ids))
     return rank

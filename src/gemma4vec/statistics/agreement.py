@@ -1,15 +1,14 @@
-"""Does a cheap measure rank runs as the benchmark does, and may it therefore choose between them?
+"""Rank agreement of a cheap proxy with a benchmark, over runs: can the proxy choose between recipes?
 
-A proxy (validation loss, local rank, STS, a compact suite) is worth having if whoever follows it ends where the
-external suite would have led. Kendall's tau-b over runs says how far the two orders agree: pairs of runs in the same
-order less those in the opposite order, over all pairs, with ties taken out of either side (Kendall 1945, "The
-Treatment of Ties in Ranking Problems"). Sign agreement says the same as a share, of the pairs on which both take a
-side.
+A proxy (validation loss, local rank, STS, a compact suite) is useful if it leads to the choice that the external suite
+would make. Kendall's tau-b measures the agreement of the two orders: concordant less discordant pairs of runs, over all
+pairs, corrected for ties (Kendall 1945, "The Treatment of Ties in Ranking Problems"). Sign agreement is the share of
+concordant pairs, among the pairs that neither side ties.
 
 Pairs share runs, so they are not independent: R runs are R pieces of evidence and not R (R - 1) / 2. The bootstrap
-therefore resamples runs. A run drawn twice is tied with itself, and such pairs count for nothing. It takes the runs
-as a sample of those that one will have; variants of one recipe are closer to each other than that, so read the
-interval as the least uncertainty there is.
+therefore resamples runs. A run drawn twice is tied with itself, and such pairs are not counted. It treats the runs
+as a random sample of future runs; variants of one recipe are more alike than that, so the interval is a lower bound on
+the uncertainty.
 """
 
 import math
@@ -22,13 +21,13 @@ from scipy.special import ndtri
 
 from gemma4vec.statistics.stratified import Floats
 
-MIN_RUNS = 5  # of 4 runs, even the same order in both is met by chance once in 12 times (two-sided)
+MIN_RUNS = 5  # with 4 runs, even a perfect order has a two-sided p of 1/12
 RESAMPLES_PER_BLOCK = 1024
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its bootstrap interval over runs; the whole scale where nothing is known."""
+    """A value with its bootstrap interval over runs; the interval is the whole scale if it cannot be estimated."""
 
     value: float
     low: float
@@ -37,11 +36,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ProxyDecisions:
-    """What the suite said where the proxy said yes.
+    """The suite's answers for the pairs in which the proxy prefers one run.
 
     Attributes:
-        proxy_yes: times that the proxy called one better.
-        agreed, denied, tied: of these, the suite called it better, worse, neither.
+        proxy_yes: number of pairs in which the proxy calls one run better.
+        agreed, denied, tied: number of these that the suite calls better, worse, neither.
     """
 
     proxy_yes: int
@@ -51,7 +50,7 @@ class ProxyDecisions:
 
     @property
     def denied_share(self) -> float:
-        """How often the suite said no, of the times that the proxy said yes; NaN if it never did."""
+        """Share of the proxy's preferences that the suite reverses; NaN without any."""
         return self.denied / self.proxy_yes if self.proxy_yes else math.nan
 
 
@@ -64,7 +63,7 @@ class Agreement:
         signs: share of pairs in the same order, of those on which both take a side, 0 to 1.
         pairs: over all pairs of runs, what the suite said where the proxy called one of them better.
         against_control: the same for each other run against the control, where one was named.
-        note: what weakens the figures, or nothing.
+        note: caveat, or an empty string.
     """
 
     runs: int
@@ -202,7 +201,7 @@ def _paired(pairs_RR: Floats, weights_BR: Floats) -> Floats:
 
 
 def _ratio(above_B: Floats, below_B: Floats) -> Floats:
-    """Quotient, NaN where nothing could be counted."""
+    """Quotient; NaN where the denominator is 0."""
     return np.divide(above_B, below_B, out=np.full_like(above_B, np.nan), where=below_B > 0.0)
 
 
@@ -213,7 +212,7 @@ def _tau_b(x_RR: Floats, y_RR: Floats, weights_BR: Floats) -> Floats:
 
 
 def _estimate(values_B: Floats, runs: int, confidence: float, lowest: float) -> Estimate:
-    """The first value with the interval that the others give."""
+    """Return the first value, with the percentile interval of the others."""
     value, resampled = float(values_B[0]), values_B[1:][~np.isnan(values_B[1:])]
     if math.isnan(value) or runs < MIN_RUNS:
         return Estimate(value, lowest, 1.0)
@@ -227,7 +226,7 @@ def _estimate(values_B: Floats, runs: int, confidence: float, lowest: float) -> 
 
 
 def _fieller(runs: int, confidence: float, sign: float) -> tuple[float, float]:
-    """Fieller's interval, reaching to the end of the scale that the figure stands at."""
+    """Fieller's interval, extended to the end of the scale at which the value lies."""
     inner = math.tanh(
         math.atanh(1.0 - 1.0 / runs) - float(ndtri(0.5 + confidence / 2.0)) * math.sqrt(0.437 / (runs - 4))
     )

@@ -1,10 +1,10 @@
-"""Bootstrap interval for a mean over queries.
+"""Bootstrap confidence interval for a mean over queries.
 
 The bias-corrected and accelerated interval (BCa; Efron 1987, "Better Bootstrap Confidence Intervals") shifts the
 percentiles of the bootstrap distribution for bias and skewness. Per-query scores are skewed (many zeros and ones),
-which is where plain percentiles miss. Its weakness is what it corrects by: skewness itself has to be estimated, and of
-differences that are mostly zero fifty queries do not give it. For differences take `student.t_interval`; the measured
-coverage of both stands in docs/concepts/statistics.md.
+which is where plain percentiles miss. Its weakness: skewness must be estimated itself, and fifty differences that are
+mostly zero do not suffice. For differences use `student.t_interval`; docs/concepts/statistics.md has the measured
+coverage of both.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ Method = Literal["bca", "percentile", "t", "degenerate"]
 class Interval:
     """A mean with its confidence interval.
 
-    `method` says how it was made: "bca"; "percentile" where the BCa correction is undefined (all resamples on one side
+    `method` is the method used: "bca"; "percentile" where the BCa correction is undefined (all resamples on one side
     of the mean); "t" for Student's; "degenerate" where nothing varies (all values equal, or one value per stratum):
-    then `low == high == mean` and the interval says nothing about uncertainty. `note` says what else it leaves out,
-    if anything.
+    then `low == high == mean` and the interval says nothing about uncertainty. `note` is a caveat, or an
+    empty string.
     """
 
     mean: float
@@ -91,7 +91,7 @@ def _resampled_means(sample: StratifiedSample, resamples: int, generator: np.ran
 
 
 def _bca_levels(sample: StratifiedSample, means_B: Floats, levels: Floats) -> Floats | None:
-    """Percentiles of the bootstrap distribution to read instead of `levels`, or None where they are undefined.
+    """Return the bias-corrected percentile levels that replace `levels`, or None if they are undefined.
 
     Efron & Tibshirani 1993, "An Introduction to the Bootstrap", eq. 14.10 and 14.14.
     """

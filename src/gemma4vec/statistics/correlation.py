@@ -1,9 +1,8 @@
-"""Figures of all pairs together: Spearman's correlation for sentence similarity (STS), average precision.
+"""Metrics over all sentence pairs of a task: Spearman and Pearson correlation (STS), average precision.
 
-Such a score has no per-query scores to subtract. What stands in for them: the ranks of the model's similarities among
-all pairs. Two models are compared by resampling pairs (an interval) and by swapping their ranks on random pairs (a
-test), which is the sign-flip test for a statistic that is not a mean. Of several tasks the figures are averaged, and
-pairs are resampled and swapped within their task.
+Such a metric is no mean over queries, so there are no per-query differences. Two models are compared by resampling
+pairs (an interval) and by swapping the ranks of their similarities on random pairs (a test): the sign-flip test for a
+statistic that is not a mean. Several tasks are averaged, with pairs resampled and swapped within each task.
 
 Legend: N pairs, B resamples.
 """
@@ -39,7 +38,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class CorrelationDifference:
-    """Figure of A less that of B, with its percentile bootstrap interval and two-sided swap-test p."""
+    """Metric of A minus metric of B, with a percentile bootstrap interval and the p of a two-sided swap test."""
 
     a: float
     b: float
@@ -88,7 +87,7 @@ def spearman_difference(
     resamples: int = 2_000,
     seed: int = 0,
 ) -> CorrelationDifference:
-    """Is A's Spearman correlation with gold above B's? Pairs are resampled and ranked anew; p is +1 corrected.
+    """Compare two models by Spearman's correlation with gold. Resampled pairs are ranked again; p is +1 corrected.
 
     Args:
         similarities_a, similarities_b: two models' similarities of the same pairs, [N].
@@ -114,14 +113,14 @@ def pair_metric_difference(
     resamples: int = 2_000,
     seed: int = 0,
 ) -> CorrelationDifference:
-    """Is A's figure, averaged over tasks, above B's? Pairs are resampled and ranked anew; p is +1 corrected.
+    """Compare two models by a metric averaged over tasks. Resampled pairs are ranked again; p is +1 corrected.
 
-    A task on which a model gives all pairs the same similarity counts 0 for it.
+    A model whose similarities are all equal on a task scores 0 there.
 
     Args:
-        figure: "spearman", "pearson", or "ap" (average precision; gold above 0 is what is to be found).
-        tasks: of each task A's similarities, B's, and gold, [N] each. The swap test swaps ranks (standardised values
-            for Pearson), so that a scale of its own does not set a model apart.
+        figure: "spearman", "pearson", or "ap" (average precision; gold above 0 is a positive).
+        tasks: for each task (similarities of A, similarities of B, gold), [N] each. The swap test swaps ranks
+            (standardized values for Pearson), so that the models' scales do not matter.
         resamples: bootstrap resamples and random swaps, each.
 
     Raises:
@@ -130,7 +129,7 @@ def pair_metric_difference(
     if not 0.0 < confidence < 1.0 or resamples < 100:
         raise ValueError(f"confidence must be in (0, 1) and resamples at least 100, got {confidence} and {resamples}")
     compute = PAIR_METRICS[figure]
-    scale = _standardised if figure == "pearson" else stats.rankdata
+    scale = _standardize if figure == "pearson" else stats.rankdata
     prepared = [
         tuple(scale(_checked(side, gold)[0]) for side in (a, b)) + _checked(a, gold)[1:] for a, b, gold in tasks
     ]
@@ -167,10 +166,10 @@ def pair_metric_interval(
     resamples: int = 2_000,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap interval of one model's figure, averaged over tasks; pairs are resampled within tasks.
+    """Percentile bootstrap interval of one model's metric, averaged over tasks; pairs are resampled within tasks.
 
     Args:
-        tasks: of each task similarities and gold, [N] each.
+        tasks: for each task (similarities, gold), [N] each.
 
     Raises:
         ValueError: as `spearman`.
@@ -215,9 +214,9 @@ def _ranks(values: npt.ArrayLike, gold: npt.ArrayLike) -> tuple[Floats, Floats]:
     return stats.rankdata(values_N), stats.rankdata(gold_N)
 
 
-def _standardised(values_N: Floats) -> Floats:
+def _standardize(values_N: Floats) -> Floats:
     spread = float(values_N.std())
-    return (values_N - values_N.mean()) / (spread if spread > 0.0 else 1.0)
+    return np.asarray((values_N - values_N.mean()) / (spread if spread > 0.0 else 1.0))
 
 
 def _pearson(x_BN: Floats, y_BN: Floats) -> Floats:
@@ -226,13 +225,14 @@ def _pearson(x_BN: Floats, y_BN: Floats) -> Floats:
     y_BN = y_BN - y_BN.mean(axis=1, keepdims=True)
     below_B = np.sqrt((x_BN**2).sum(axis=1) * (y_BN**2).sum(axis=1))
     above_B = (x_BN * y_BN).sum(axis=1)
-    return np.divide(above_B, below_B, out=np.full(below_B.shape, np.nan), where=below_B > 0.0)
+    correlation_B: Floats = np.divide(above_B, below_B, out=np.full(below_B.shape, np.nan), where=below_B > 0.0)
+    return correlation_B
 
 
 def spearman_rows(values_BN: Floats, gold_BN: Floats, *, ranked: bool = False) -> Floats:
     """Spearman's correlation of each row, [B]; NaN where gold does not vary, 0 where the values do not.
 
-    With `ranked` the values are ranks already, which two models swapped: they are not ranked anew.
+    With `ranked` the values are ranks already, which two models swapped: they are not ranked again.
     """
     values_BN = values_BN if ranked else stats.rankdata(values_BN, axis=1)
     return pearson_rows(values_BN, _ranked_gold(gold_BN))
@@ -268,7 +268,8 @@ def average_precision_rows(values_BN: Floats, gold_BN: Floats, *, ranked: bool =
     gained_BN = np.diff(np.maximum.accumulate(at_end_BN, axis=1), axis=1, prepend=0)
     total_B = found_BN[:, -1]
     summed_B = (gained_BN * precision_BN * is_end_BN).sum(axis=1)
-    return np.divide(summed_B, total_B, out=np.full(total_B.shape, np.nan), where=total_B > 0)
+    average_B: Floats = np.divide(summed_B, total_B, out=np.full(total_B.shape, np.nan), where=total_B > 0)
+    return average_B
 
 
 PAIR_METRICS: dict[PairMetric, Callable[..., Floats]] = {

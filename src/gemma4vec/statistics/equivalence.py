@@ -1,12 +1,12 @@
-"""Is A no worse than B, or are they the same for all that matters? Questions of their own, with their own p.
+"""Non-inferiority and equivalence tests: is A no worse than B, or are both the same within a margin?
 
 "No significant difference" answers neither: a test of ten queries finds no difference between anything. Here the burden
-of proof is turned round. The null hypothesis says that A is worse by the margin or more; a small p says that it is not.
-The margin is the largest loss that one would accept, and is chosen before looking.
+of proof is reversed: the null hypothesis is that A is worse by the margin or more, and a small p rejects it. The margin
+is the largest acceptable loss, chosen before looking at results.
 
 Both are one-sided t-tests on the mean over tasks of the tasks' means (Schuirmann 1987, "A Comparison of the Two
-One-Sided Tests Procedure and the Power Approach", for equivalence). A sign-flip test has no place here: random signs
-are right where the null says "exchangeable", and models that differ by the margin are not.
+One-Sided Tests Procedure and the Power Approach", for equivalence). A sign-flip test does not apply: it needs a null
+hypothesis of exchangeable models, and models that differ by the margin are not exchangeable.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Equivalence:
             lower end) lies inside the margin.
         shown: whether p < alpha.
         reason: one sentence.
-        note: what weakens the answer, or nothing.
+        note: caveat, or an empty string.
     """
 
     question: str

@@ -1,16 +1,15 @@
-"""Many comparisons, and what is left of each: adjusted p-values.
+"""Adjusted p-values for many comparisons.
 
-Twenty comparisons of equal models give one "p < .05" on average. An adjusted p-value is compared with the same .05 as
-before, and the promise then is about all comparisons together.
+Twenty comparisons of equal models give one "p < .05" on average. An adjusted p-value is compared with the same .05,
+and the guarantee then covers all comparisons together.
 
-Two promises. *Holm* (for claims): the chance of even one false claim is at most alpha, whatever the dependence between
-the tests. *Benjamini-Hochberg* (for exploration): of all the differences called real, at most the share alpha is
-false on average; holds for independent and for positively dependent tests, such as variants that are compared with
-one baseline.
+Two guarantees. *Holm* (for claims): the chance of even one false claim is at most alpha, whatever the dependence
+between the tests. *Benjamini-Hochberg* (for exploration): of all differences called real, at most the share alpha is
+false on average; this holds for independent and for positively dependent tests, such as variants compared with one
+baseline.
 
-The family is larger than what is at hand: it has every comparison that was made, also those whose result nobody kept.
-Its size therefore comes from outside (the ledger counts looks). Comparisons that count but have no p-value here stand
-in as p = 1, which can only make the answer more careful.
+The family is every comparison that was made, including those whose result was not kept. Its size therefore comes from
+the caller (the ledger counts looks). Comparisons without a p-value here count as p = 1, which is conservative.
 """
 
 from dataclasses import dataclass
@@ -26,12 +25,12 @@ Correction = Literal["none", "holm", "benjamini-hochberg"]
 
 @dataclass(frozen=True)
 class AdjustedP:
-    """One p-value and what it became.
+    """A p-value before and after correction.
 
     Attributes:
         p: as tested.
         adjusted: to be compared with alpha.
-        family: how many comparisons it was corrected for, itself included.
+        family: number of comparisons in the correction, this one included.
         correction: "none", "holm" or "benjamini-hochberg".
     """
 
@@ -107,7 +106,7 @@ def _checked(p_values: npt.ArrayLike, family: int | None) -> tuple[Floats, int]:
 
 
 def _back(sorted_K: Floats, order: npt.NDArray[np.intp]) -> Floats:
-    """Values from sorted order to the order that they came in."""
+    """Return values in their original order."""
     original = np.empty_like(sorted_K)
     original[order] = sorted_K
     return original

@@ -1,12 +1,12 @@
-"""Paired sign-flip (Fisher-Pitman randomisation) test for a mean difference.
+"""Paired sign-flip (Fisher-Pitman randomization) test for a mean difference.
 
 Under the null hypothesis the two models are exchangeable query by query, so each difference is as likely to carry the
 other sign. The test asks how often random signs give a mean at least as far from zero as the one observed. It assumes
 no distribution (Smucker, Allan & Carterette 2007 recommend it for comparing rankings).
 
-A difference of exactly zero stays zero under a flip: it adds nothing to any flipped sum. So zeros keep their place in
-the mean's denominator and are otherwise left out, which changes no p-value and saves the work. What they do take away
-is resolution: with m non-zero differences the smallest possible two-sided p is 2 / 2^m.
+A difference of exactly zero stays zero under a flip: it adds nothing to any flipped sum. So zeros count in the
+mean's denominator only, which changes no p-value and saves work. They do reduce resolution: with m non-zero differences
+the smallest possible two-sided p is 2 / 2^m.
 """
 
 from collections.abc import Sequence
@@ -87,7 +87,7 @@ def _all_signs(m: int) -> Floats:
 
 
 def _count_extreme(terms_M: Floats, threshold: float, flips: int, generator: np.random.Generator) -> int:
-    """Of `flips` random sign patterns, how many give |sum| >= threshold."""
+    """Count the random sign patterns with |sum| >= threshold."""
     extreme = 0
     bytes_per_row = (terms_M.size + 7) // 8
     for start in range(0, flips, FLIPS_PER_BLOCK):

@@ -1,4 +1,4 @@
-"""How small a difference this many queries can show: beside a verdict, and before training.
+"""Smallest detectable difference for a number of queries: next to a verdict, or before training.
 
 All three functions solve the power function of the non-central t distribution (Cohen 1988, "Statistical Power
 Analysis", chapter 2). The sign-flip test on means has nearly the same power: asymptotically it is the t-test (Lehmann
@@ -46,8 +46,8 @@ def smallest_detectable(
 ) -> float:
     """Smallest detectable mean difference for a suite and a pair like the one whose differences these are.
 
-    Beside a verdict: the differences that were judged. Before training: those of an earlier pair on the suite, and
-    `queries` where the next evaluation has another number of them (in the same shares of the tasks).
+    Next to a verdict: pass the differences that were judged. Before training: pass those of an earlier pair on the
+    suite, and `queries` if the next evaluation has another number of them (in the same shares of the tasks).
 
     Args:
         differences: one value per query, [N].

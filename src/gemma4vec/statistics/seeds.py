@@ -1,8 +1,8 @@
-"""Intervals over seeds and queries: does a recipe win, or did these runs of it?
+"""Intervals over seeds and queries: does the recipe win, or only these runs of it?
 
 Training the same recipe with another seed gives another model. A claim about recipes has to survive both another
 sample of queries and another set of seeds. Every run answers the same queries, so seeds and queries are crossed and
-not nested: what makes a query easy it does in all runs. The bootstrap here resamples both sides on their own (Owen
+not nested: a query that is easy is easy in all runs. The bootstrap here resamples both sides on their own (Owen
 2007, "The Pigeonhole Bootstrap"), from the additive effects of a two-way layout, each scaled so that its resampled
 variance is the unbiased one:
 
@@ -11,7 +11,7 @@ variance is the unbiased one:
 The spread of a few run means already holds the residuals' share, and so does that of the query means; it is taken out
 once. Plain pigeonhole resampling of the scores would count it three times.
 
-With fewer than 6 runs nothing is said about seeds at all. A sign-flip test of 5 pairs cannot reach p < .05, and a
+With fewer than 6 runs it makes no claim about seeds. A sign-flip test of 5 pairs cannot reach p < .05, and a
 spread of 5 figures is a guess: the interval then resamples queries only, keeps the runs as they are, and says so.
 """
 
@@ -41,7 +41,7 @@ class SeedInterval:
         queries: number of queries.
         run_sds: standard deviation of the runs' means (unbiased; 0 with one run), of A and of B.
         over_seeds: whether seeds were resampled, so that the interval speaks of the recipe and not of these runs only.
-        statement: one sentence to print beside it.
+        statement: one sentence to print next to it.
     """
 
     mean: float
@@ -157,8 +157,8 @@ def _query_deviations(
     for members in sample.members:
         if members.size > 1:
             scale = math.sqrt(members.size / (members.size - 1)) / len(sample.members)
-            centred = (query_N[members] - query_N[members].mean()) * scale
-            deviations_B += _resampled_means(centred, resamples, generator)
+            centered = (query_N[members] - query_N[members].mean()) * scale
+            deviations_B += _resampled_means(centered, resamples, generator)
     return deviations_B, error**2, freedom
 
 
@@ -169,8 +169,8 @@ def _run_deviations(side: _Effects, resamples: int, generator: np.random.Generat
     own = max(0.0, spread - side.residual_variance)
     if own == 0.0:
         return np.zeros(resamples), 0.0
-    centred = (side.run_means_R - side.mean) * math.sqrt(own / spread * runs / (runs - 1))
-    return _resampled_means(centred, resamples, generator), own / runs
+    centered = (side.run_means_R - side.mean) * math.sqrt(own / spread * runs / (runs - 1))
+    return _resampled_means(centered, resamples, generator), own / runs
 
 
 def _resampled_means(values_K: Floats, resamples: int, generator: np.random.Generator) -> Floats:
@@ -197,7 +197,7 @@ def _limits(deviations_B: Floats, mean: float, freedom: float, confidence: float
 
 
 def _statement(runs: tuple[int, ...], run_sds: tuple[float, ...], over_seeds: bool) -> str:
-    """What the interval is about."""
+    """Say what the interval covers."""
     count = " and ".join(str(number) for number in runs)
     if over_seeds:
         return f"over {count} seeds and the queries: speaks of the recipe"

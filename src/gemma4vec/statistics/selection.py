@@ -1,9 +1,9 @@
-"""What choosing the best of several costs: its score on the queries that chose it is too good.
+"""Selection bias: the best of several candidates scores too well on the queries that selected it.
 
-The largest of several noisy means is large partly by luck (the "winner's curse"). What is left of it is measured by
+The largest of several noisy means is large partly by luck (the "winner's curse"). The unbiased score is estimated by
 choosing on one random half of the queries and scoring the choice on the other, over many splits (Stone 1974,
-"Cross-Validatory Choice and Assessment of Statistical Predictions"). The held-out score has no such luck in it; it is
-that of a choice by half as many queries, so a little careful. Legend: C candidates, N queries.
+"Cross-Validatory Choice and Assessment of Statistical Predictions"). The held-out score has no such bias; it is the
+score of a choice by half as many queries, so slightly conservative. Legend: C candidates, N queries.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ SPLITS = 500
 
 @dataclass(frozen=True)
 class Selection:
-    """The best of several candidates, and how much of its lead is the choosing.
+    """The best of several candidates and the selection bias of its score.
 
     Attributes:
         best: position of the candidate with the highest mean.
-        score: its mean on all queries, which is flattered.
+        score: its mean on all queries, which is biased upwards.
         held_out: mean score of the choice on queries that did not choose.
         effect: `score - held_out`.
         chosen_share: for each candidate, in how many splits it was the choice.
@@ -39,7 +39,7 @@ class Selection:
 def selection_effect(
     scores_CN: npt.ArrayLike, strata: Sequence[str] | None = None, *, splits: int = SPLITS, seed: int = 0
 ) -> Selection:
-    """Choose the candidate with the highest mean, and say how much the choosing adds to it.
+    """Choose the candidate with the highest mean and estimate its selection bias.
 
     Args:
         scores_CN: one row per candidate, one column per query, higher is better, [C, N].

@@ -1,4 +1,4 @@
-"""When to give a branch up: its best case is too small to matter."""
+"""Stop rule: give up a training branch whose best case is too small to matter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def should_stop(
     A branch is asked at each of `looks` planned checkpoints, and each time may stop by bad luck. The error is shared
     out among them (Bonferroni: confidence 1 - (1 - confidence) / looks each), so that a branch which is truly worth
     `least_useful` all along is stopped with at most half of (1 - confidence), however many checkpoints there are.
-    What the rule does not know: that a branch may improve later. It speaks of the checkpoint that was evaluated.
+    The rule does not predict later improvement: it is about the checkpoint that was evaluated.
 
     Args:
         differences: per-query differences of the branch to the best or to the control, [N].

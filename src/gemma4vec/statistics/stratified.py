@@ -1,7 +1,7 @@
-"""The statistic that every test and interval of this room is about: the mean over strata of the strata's means.
+"""Mean over strata of the strata's means: the statistic of every test and interval in this folder.
 
-With one stratum (the common case: one task) it is the plain mean. With several, each task counts the same however many
-queries it has, as BEIR and MTEB average.
+With one stratum (one task, the common case) it is the plain mean. With several, each task has the same weight whatever
+its number of queries, as in BEIR and MTEB.
 """
 
 import math
@@ -24,7 +24,7 @@ class StratifiedSample:
     Attributes:
         values: the values, [N].
         weights: `1 / (strata * size of the value's stratum)`; they sum to 1.
-        members: for each stratum, the positions of its values.
+        members: positions of the values of each stratum.
     """
 
     values: Floats
@@ -38,7 +38,7 @@ class StratifiedSample:
 
 
 def stratify(values: npt.ArrayLike, strata: Sequence[str] | None = None) -> StratifiedSample:
-    """Check `values` (one-dimensional, finite, not empty) and weigh them by stratum.
+    """Check `values` (one-dimensional, finite, not empty) and weight them by stratum.
 
     Raises:
         ValueError: no values, values that are not finite, or `strata` of another length.
@@ -58,19 +58,19 @@ def stratify(values: npt.ArrayLike, strata: Sequence[str] | None = None) -> Stra
 
 
 class StandardError(NamedTuple):
-    """How precisely a mean of means is known: its standard error, and the degrees of freedom behind that figure."""
+    """Standard error of a mean of means, in the values' unit, and its degrees of freedom."""
 
     standard_error: float
     freedom: float
 
 
 def standard_error(sample: StratifiedSample) -> StandardError:
-    """Standard error of the mean over strata of the strata's means: the root of sum_h s_h^2 / n_h, over the strata.
+    """Standard error of the mean over H strata of the strata's means: sqrt(sum_h s_h^2 / n_h) / H.
 
     The degrees of freedom are Satterthwaite's (1946, "An Approximate Distribution of Estimates of Variance
     Components"): `n - 1` with one stratum, and with several at least the smallest stratum's. A stratum of one value
-    tells nothing about its own spread and adds nothing, so the error is then too small; without any other stratum it
-    is 0 with 0 degrees of freedom.
+    has no estimable spread and adds nothing, so the error is then too small; without any other stratum it is 0 with 0
+    degrees of freedom.
     """
     larger = [members for members in sample.members if members.size > 1]
     parts_H = np.array([_variance(sample.values[members]) / members.size for members in larger])
@@ -83,14 +83,14 @@ def standard_error(sample: StratifiedSample) -> StandardError:
 
 
 def _variance(values: Floats) -> float:
-    """Unbiased variance; 0 of equal values, whose mean may be off by rounding (then a test would be certain of it)."""
+    """Unbiased variance; exactly 0 for equal values, where rounding in the mean would otherwise make a test certain."""
     if np.ptp(values) <= ROUNDING * np.abs(values).max():
         return 0.0
     return float(values.var(ddof=1))
 
 
 def singleton_note(sample: StratifiedSample) -> str:
-    """What an interval has to confess where strata have one value each, or nothing."""
+    """Return a caveat if some strata have a single value, otherwise an empty string."""
     single = sum(members.size == 1 for members in sample.members)
     if single == 0 or sample.values.size == 1:
         return ""

@@ -1,4 +1,4 @@
-"""What may be said about a difference, and why, in one sentence."""
+"""Verdict on a difference, with its reason in one sentence."""
 
 from dataclasses import dataclass
 from typing import Literal
