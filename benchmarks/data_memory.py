@@ -74,11 +74,11 @@ def child(kind: str, file: Path, batches: int, no_duplicates: bool) -> dict[str,
 
     from gemma4vec.data.batching.batches import batches as draw
     from gemma4vec.data.loading.load_rows import load_sources
-    from gemma4vec.recipe.sources import Source
+    from gemma4vec.recipe.sources import source_of
 
     process = psutil.Process()
     before = process.memory_info().rss
-    source = Source(name="rows", source=kind, path=str(file), pair_with_itself=kind == "tensors")
+    source = source_of(name="rows", source=kind, path=str(file), pair_with_itself=kind == "tensors")
     started = time.perf_counter()
     rows = load_sources([source], say).rows
     opened = time.perf_counter()

@@ -175,9 +175,9 @@ def measure(part: str, arguments: argparse.Namespace, device: str, folder: Path,
         from gpu_correct import correctness
 
         from gemma4vec.data.loading.load_rows import load_sources
-        from gemma4vec.recipe.sources import Source
+        from gemma4vec.recipe.sources import source_of
 
-        loaded = list(load_sources((Source(name="rows", path=str(rows)),), say).rows)[:8]
+        loaded = list(load_sources((source_of(name="rows", path=str(rows)),), say).rows)[:8]
         bases = {"tiny": tiny_base(base, folder / "tiny"), "gemma-4": small_e2b_base(base, folder / "gemma-4")}
         bases |= {} if arguments.smoke else {"270m": base}
         return correctness(bases, loaded, device, found, compiled=not arguments.eager)

@@ -168,7 +168,7 @@ def run(
     built = build(chosen.model, base, dtype=dtype, device=device, seed=0)
     fill_adapters(built)
     built.encoder.train()
-    task = ContrastTask(stage, rows, built, max_tokens=chosen.model.max_tokens, seed=0)
+    task = ContrastTask.make(stage, rows, built, max_tokens=chosen.model.max_tokens, seed=0)
     backbone = built.encoder.backbone
     backbone.fast = fast_paths(device, stage.layout.fast_paths)
     backbone.use_gradient_checkpointing(stage.layout.gradient_checkpointing)

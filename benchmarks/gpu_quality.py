@@ -27,7 +27,7 @@ from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe.load import load_recipe, parse_recipe
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.recipe.sources import Source
+from gemma4vec.recipe.sources import source_of
 from gemma4vec.training.run import start_run, train_run
 
 # The suites that guide choices; all others of a data folder are kept for the end.
@@ -71,7 +71,7 @@ def _suites_of(data: Path) -> dict[str, Path]:
 def clean_sources(data: Path, folder: Path, found: Found) -> list[dict[str, Any]]:
     """The folder's row files without what any of its suites holds, as `data check --clean` writes them."""
     sources = [
-        Source(name=file.name.split(".")[0].replace("-", "_"), source="jsonl", path=str(file.resolve()))
+        source_of(name=file.name.split(".")[0].replace("-", "_"), source="jsonl", path=str(file.resolve()))
         for file in train_files(data)
     ]
     suites = resolve_suites([str(path) for path in _suites_of(data).values()], say)

@@ -1,6 +1,6 @@
 """The speed parts of `gpu.py`: training and encoding in bf16, model FLOP utilisation, peak memory, against the peer.
 
-Model FLOPs are what `gemma4vec bench` counts (`training.bench.model_flops`): what the documents need in the
+Model FLOPs are what `gemma4vec bench` counts (`training.engine.flops`): what the documents need in the
 layout that was computed, a prompt that they share once, padding and recomputation never. Utilisation is their rate over
 the rate of a large matrix product measured on the same card in the same run.
 
@@ -31,8 +31,8 @@ from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.training.bench.model_flops import needed_operations
 from gemma4vec.training.bench.time_split import split
+from gemma4vec.training.engine.flops import document_flops
 from gemma4vec.training.engine.process_memory import release_memory
 
 if TYPE_CHECKING:
@@ -181,8 +181,8 @@ def alone(
     started = time.perf_counter()
     ours.prepare()
     prepared = time.perf_counter() - started
-    drawn = islice(ours.stage.task.batches(0), total)
-    counted = [sum(needed_operations(ours.built, batch.layouts).values()) for batch in drawn]
+    drawn = islice(ours.first_batches(), total)
+    counted = [document_flops(ours.built, batch.layouts).total for batch in drawn]
     ours.train(arguments.warm_up)
     speeds, flops = [], []
     for block in range(arguments.repeats):
@@ -315,7 +315,7 @@ def encoding(base: Path, rows: Path, arguments: argparse.Namespace, folder: Path
                 return ours.encode_document(texts)
             finally:
                 watched.remove()
-                needed[name] = needed_operations(built, seen)["forward"]
+                needed[name] = document_flops(built, seen).forward
 
         return encode
 

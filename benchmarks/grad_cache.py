@@ -113,7 +113,7 @@ def one_step(arguments: argparse.Namespace) -> dict[str, Any]:
             "budget": {"steps": 1},
         }
     )
-    task = ContrastTask(stage, made_rows(arguments.rows), built, max_tokens=TOKENS, seed=0)
+    task = ContrastTask.make(stage, made_rows(arguments.rows), built, max_tokens=TOKENS, seed=0)
     optimizer = MasterAdamW(built.trainable(), stage.optimizer)
     built.encoder.train()
     keep_freed_memory()
@@ -145,7 +145,7 @@ def loss_seconds(task: Any, rows: int, width: int, device: str) -> float:
     from torch.nn import functional
 
     from gemma4vec.objective.false_negatives import TextHashes
-    from gemma4vec.training.tasks.loss_terms import Vectors, term_values, weighted_sum
+    from gemma4vec.training.terms.base import Vectors
 
     def unit(*shape: int) -> torch.Tensor:
         return functional.normalize(torch.randn(*shape, width, device=device), dim=-1).requires_grad_()
@@ -154,7 +154,7 @@ def loss_seconds(task: Any, rows: int, width: int, device: str) -> float:
     vectors = Vectors(unit(rows), unit(rows), unit(rows, NEGATIVES), {})
     known = TextHashes(keys[:rows], keys[rows : 2 * rows], keys[2 * rows :].view(rows, NEGATIVES))
     started = time.perf_counter()
-    weighted_sum(task.objective, term_values(task.objective, vectors, known)).backward()  # type: ignore[no-untyped-call]
+    task.objective.weighted_sum(task.objective.values(vectors, known)).backward()  # type: ignore[no-untyped-call]
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started

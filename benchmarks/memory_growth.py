@@ -132,7 +132,7 @@ def one_setting(side: str, rows: int, micro: int | None, arguments: argparse.Nam
             seconds = ours.train(arguments.steps)
             facts["tokens"] = sum(ours.tokens)
         else:
-            drawn = [batch.texts for batch in islice(ours.stage.task.batches(0), count)]
+            drawn = [batch.texts for batch in islice(ours.first_batches(), count)]
             precision: Any = "bf16" if ours.dtype == torch.bfloat16 else "fp32"
             peer = build_peer(
                 recipe,

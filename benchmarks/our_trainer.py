@@ -27,6 +27,7 @@ from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
 from gemma4vec.training.engine.prefetch import DEPTH, Prefetcher
 from gemma4vec.training.engine.progress_line import ProgressLine
+from gemma4vec.training.engine.task import MemoryPlan
 from gemma4vec.training.loop import Stage, prepare_model
 from gemma4vec.training.tasks.contrastive import ContrastBatch, ContrastTask
 
@@ -54,6 +55,7 @@ class Ours:
     waited: list[float] = field(default_factory=list)
     ready: list[ContrastBatch] = field(default_factory=list)
     rotation: Any = None
+    plan: MemoryPlan | None = None
 
     @property
     def built(self) -> EmbeddingModel:
@@ -67,9 +69,14 @@ class Ours:
         return {key: event[key] for key in ("compile_reason", "grad_cache", "tokens_per_forward")}
 
     def prepare(self) -> None:
-        """Probe and, as the recipe says, compile."""
+        """Probe and, as the recipe says, compile; then plan the memory of the batches."""
         with self._own_rotation():
-            prepare_model(self.stage)
+            self.plan = prepare_model(self.stage)
+        self.batches = self.first_batches()
+
+    def first_batches(self) -> Iterator[ContrastBatch]:
+        """The batches of the stage from the first on, as memory was planned."""
+        return self.stage.task.batches(0, self.plan)
 
     @contextmanager
     def _own_rotation(self) -> Iterator[None]:
@@ -141,7 +148,7 @@ def build_ours(
             for name, parameter in built.trainable().items():
                 parameter.copy_(first[name])
                 parameter.grad = None
-    task = ContrastTask(settings, rows, built, max_tokens=recipe.model.max_tokens, seed=recipe.seed)
+    task = ContrastTask.make(settings, rows, built, max_tokens=recipe.model.max_tokens, seed=recipe.seed)
     run = RunFolder.create(folder / "runs", recipe.name, dump_recipe(recipe))
     stage = Stage(0, settings, task, built, run, None, ProgressLine("ours"))
     optimizer = MasterAdamW(built.trainable(), settings.optimizer)

@@ -4,7 +4,7 @@
 
 Training is `gemma4vec bench` on the recipe's first stage, encoding is an `Embedder` of its base on the texts of its
 source. Both are held against the rate of a large matrix product here and the rate of a large copy; operations are those
-that the documents need (`training.bench.model_flops`). A share of 50% means that the same work at the rate of the
+that the documents need (`training.engine.flops`). A share of 50% means that the same work at the rate of the
 products alone would take half the time.
 """
 
@@ -30,8 +30,8 @@ from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.bench.benchmark import MATRIX, bench
-from gemma4vec.training.bench.model_flops import needed_operations
 from gemma4vec.training.bench.time_split import split
+from gemma4vec.training.engine.flops import document_flops
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def measure_encoding(recipe: Recipe, arguments: argparse.Namespace) -> dict[str,
     say(f"encoding {len(texts):,} documents, {tokens:,} real tokens")
     embedder.encode_document(texts)
     watched.remove()
-    needed = needed_operations(built, seen)["forward"]
+    needed = document_flops(built, seen).forward
 
     def encode() -> float:
         started = time.perf_counter()

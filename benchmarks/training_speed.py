@@ -102,7 +102,7 @@ def measure(
     ours = build_ours(recipe, base, rows, folder, total, before)
     if arguments.device and ours.device != arguments.device:
         raise InputError(f"--device {arguments.device}: torch sees none here")
-    drawn = [batch.texts for batch in islice(ours.stage.task.batches(0), count)]
+    drawn = [batch.texts for batch in islice(ours.first_batches(), count)]
 
     def peer_of(precision: "Precision", steps: int, given: int) -> "Peer":
         compiled = arguments.peer_compile
@@ -211,8 +211,8 @@ def compare_losses(ours: "Ours", peer: "Peer", temperature: float) -> dict[str, 
     tolerance = 5e-4 if exact else 2**-8 / temperature
     losses: dict[int, tuple[float, float]] = {}
     line = ""
-    for number, batch in enumerate(islice(ours.stage.task.batches(0), SEARCHED)):
-        if false_negative_mask(batch.query_keys_N, batch.positive_keys_N, batch.negative_keys_NK).any():
+    for number, batch in enumerate(islice(ours.first_batches(), SEARCHED)):
+        if false_negative_mask(batch.hashes.queries_N, batch.hashes.positives_N, batch.hashes.negatives_NK).any():
             continue
         losses[number] = (ours.loss_of(batch), peer.loss_of(number))
         our_loss, their_loss = (float(value) for value in np.mean(list(losses.values()), axis=0))

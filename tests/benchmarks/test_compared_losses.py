@@ -27,11 +27,11 @@ def compare(dtype: torch.dtype, off: list[float], *, twice: bool = False) -> dic
     from training_speed import compare_losses
 
     keys = torch.zeros(2, dtype=torch.long) if twice else torch.arange(2)
-    batch = {"query_keys_N": 10 + keys, "positive_keys_N": keys, "negative_keys_NK": 20 + keys[:, None]}
-    batches = [SimpleNamespace(**batch, number=number) for number in range(100)]
+    hashes = SimpleNamespace(queries_N=10 + keys, positives_N=keys, negatives_NK=20 + keys[:, None])
+    batches = [SimpleNamespace(hashes=hashes, number=number) for number in range(100)]
     ours = SimpleNamespace(
         dtype=dtype,
-        stage=SimpleNamespace(task=SimpleNamespace(batches=lambda start: iter(batches[start:]))),
+        first_batches=lambda: iter(batches),
         loss_of=lambda batch: 2.0 + batch.number,
     )
     theirs = [2.0 + number + difference for number, difference in enumerate(islice(cycle(off), 100))]

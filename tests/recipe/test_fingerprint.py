@@ -9,7 +9,7 @@ from gemma4vec.files import sha256_text
 from gemma4vec.recipe.fingerprint import method, recipe_id
 from gemma4vec.recipe.load import load_recipe, parse_recipe
 from gemma4vec.recipe.schema import FastPaths, Recipe
-from gemma4vec.recipe.sources import BELONGS, Columns
+from gemma4vec.recipe.sources import FIRST_KEYS, KINDS, Columns
 from gemma4vec.recipe.stop_rule import StopRule
 
 TEXT = """
@@ -235,11 +235,17 @@ def test_every_field_of_the_schema_is_tried_above() -> None:
     tried |= {"stages.0.budget." + name for name in ("steps", "rows", "tokens", "minutes")}
     tried |= {f"stages.0.task.terms.0.{key}" for key in (*TERMS, "name")}  # the name: see test_terms
     tried |= {"model.head.bias", "model.readout.name", "stages.0.data.0.pair_with_itself"}  # with others of their part
-    tried |= {f"stages.0.data.0.{key}" for key in BELONGS}
+    tried |= {f"stages.0.data.0.{key}" for key in FIRST_KEYS}
     tried |= {f"stages.0.evaluation.stop.{key}" for key in StopRule.model_fields} | {"stages.0.evaluation.background"}
     tried |= {f"stages.0.data.0.columns.{key}" for key in Columns.model_fields}
     tried |= {f"stages.0.task.learn_temperature.{key}" for key in ("minimum", "maximum", "learning_rate")}
     assert leaves(Recipe) - tried == {"stages.0.task.kind"}  # has one value only
+
+
+def test_every_key_of_every_kind_of_source_is_tried() -> None:
+    keys = {key for kind in KINDS.values() for key in kind.model_fields} - {"source", "name"}
+    untried = [key for key in keys if not any(f"{key}: " in change or f"0.{key}=" in change for change in DIFFERENT)]
+    assert not untried and keys == set(FIRST_KEYS)  # a later key has a default of its own, and is in ADDED_LATER
 
 
 def test_it_does_not_depend_on_how_the_recipe_is_written() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_model import write_tiny
-from tiny_run import make_stage
+from tiny_run import WithLoss, make_stage
 
 from gemma4vec.errors import WorkError
 from gemma4vec.training import loop
@@ -149,7 +149,7 @@ def broken_at(stage: Stage, number: int, change: Any) -> None:
         found = real(built, batch)
         return change(found) if calls == number else found
 
-    stage.task.loss = loss  # type: ignore[method-assign]
+    stage.task = WithLoss(stage.task, loss)
 
 
 @pytest.mark.parametrize(("value", "word"), [(math.nan, "NaN"), (math.inf, "infinite")])

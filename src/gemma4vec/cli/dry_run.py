@@ -94,7 +94,7 @@ def _stage(stage: "StageEstimate", settings: Any) -> dict[str, Any]:
         "batches_read": stage.reading.batches,
         "seconds_per_step": stage.seconds_per_step,
         "seconds": stage.seconds,
-        "flops_per_step": sum(stage.flops.values()),
+        "flops_per_step": stage.flops.total,
         "memory_gb": _memory(stage.memory),
         "gpu_memory_gb": _memory(stage.gpu_memory),
     }

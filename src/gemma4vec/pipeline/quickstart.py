@@ -31,6 +31,7 @@ from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.model_card import add_scores
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
+from gemma4vec.recipe.sources import PycodeSource
 from gemma4vec.report.content.headline import headline
 from gemma4vec.report.content.run_data import MODELS, read_run
 from gemma4vec.report.run_page import write_report
@@ -193,7 +194,7 @@ def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite, say: Say) -> None
 
 def _functions(run: RunFolder) -> list[Any]:
     """Where each function stands (package, path, line), for search results."""
-    source = next(source for source in recipe_of(run).stages[0].data if source.source == "pycode")
+    source = next(source for source in recipe_of(run).stages[0].data if isinstance(source, PycodeSource))
     built = load_or_build_pycode(home() / "data", folder=Path(source.path).expanduser() if source.path else None)
     return read_functions(built.functions)
 

@@ -13,6 +13,7 @@ from typing import Any
 from gemma4vec.files import sha256_text
 from gemma4vec.recipe.renamed import first_names, mappings_at
 from gemma4vec.recipe.schema import FastPaths, Recipe
+from gemma4vec.recipe.sources import all_keys
 
 # These say which run it is or how it is watched, not what it does.
 _NOT_METHOD = {"name", "seed", "hypothesis"}
@@ -34,7 +35,8 @@ def method(recipe: Recipe) -> dict[str, Any]:
     kept["stages"] = [
         {key: value for key, value in stage.items() if key not in _NOT_METHOD_IN_STAGE} for stage in tree["stages"]
     ]
-    for stage in kept["stages"]:
+    for stage, typed in zip(kept["stages"], recipe.stages, strict=True):
+        stage["data"] = [all_keys(source) for source in typed.data]
         for term in stage["task"].get("terms", ()):
             del term["name"]  # what the log calls it
     for stage, whole in zip(kept["stages"], tree["stages"], strict=True):

@@ -12,6 +12,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.recipe.find import find_recipe
 from gemma4vec.recipe.renamed import current_names, current_path
 from gemma4vec.recipe.schema import Recipe
+from gemma4vec.recipe.sources import KINDS, Source, source_of, with_kind
 
 P = TypeVar("P", bound=BaseModel)
 
@@ -33,6 +34,18 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe:
     """As `load_recipe`, from YAML text; `where` names it in errors."""
     return validate(Recipe, read_tree(text, where, overrides), where)
+
+
+def parse_source(text: str, where: str, overrides: Sequence[str] = ()) -> Source:
+    """A single source of training data, from YAML text with `key=value` overrides; `where` names it in errors."""
+    tree = read_tree(text, where, overrides)
+    try:
+        tree = with_kind(tree)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None
+    if tree["source"] not in KINDS:
+        raise InputError(f"{where}: source: {_unknown_choice(str(tree['source']), list(KINDS))}")
+    return source_of(**validate(KINDS[tree["source"]], tree, where).model_dump())
 
 
 def parse_dump(text: str, where: str) -> Recipe:
@@ -129,7 +142,9 @@ def _explain(error: ValidationError, whole: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         message = f"unknown key {where!r}{_suggestion(location[-1], part)}"
     elif first["type"] == "union_tag_invalid":
-        message = f"{where}.{_unquoted(first['ctx']['discriminator'])}: {_unknown_choice(first['ctx'])}"
+        context = first["ctx"]
+        known = [_unquoted(name) for name in context["expected_tags"].split(", ")]
+        message = f"{where}.{_unquoted(context['discriminator'])}: {_unknown_choice(context['tag'], known)}"
     else:
         reason = first["msg"].removeprefix("Value error, ")
         message = f"{where or 'recipe'}: {reason}"
@@ -141,9 +156,8 @@ def _has_problem_below(location: tuple[int | str, ...], problems: Sequence[Any])
     return any(len(p["loc"]) > len(location) and p["loc"][: len(location)] == location for p in problems)
 
 
-def _unknown_choice(context: dict[str, Any]) -> str:
+def _unknown_choice(given: str, known: Sequence[str]) -> str:
     """The tag of a part that comes in several kinds names none of them."""
-    given, known = context["tag"], [_unquoted(name) for name in context["expected_tags"].split(", ")]
     close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
     return f"there is no {given!r}; {hint}"

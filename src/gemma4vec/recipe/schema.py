@@ -17,6 +17,7 @@ from gemma4vec.recipe.readouts import Readout as Readout
 from gemma4vec.recipe.sources import Mixture as Mixture
 from gemma4vec.recipe.sources import Source as Source
 from gemma4vec.recipe.sources import check_mixture
+from gemma4vec.recipe.sources import source_of as source_of
 from gemma4vec.recipe.stop_rule import StopRule as StopRule
 from gemma4vec.recipe.terms import HARDNESS, AnyTerm, LearnedTemperature, Nce, OnScores
 
@@ -332,7 +333,7 @@ class Stage(Part):
             taught = next((term for term in self.task.terms if term.kind == "matching"), None)
             if taught is not None:
                 raise ValueError(f"batch.tokenize: once keeps no texts, and {taught.label}'s teacher reads them")
-        plain = next((source for source in self.data if source.plain and not source.pair_with_itself), None)
+        plain = next((source for source in self.data if source.plain and not source.own_positives), None)
         if plain is not None and self.task.kind == "contrast":
             raise ValueError(
                 f"source {plain.name!r} has plain texts, contrast needs rows; use source: jsonl, or set its "

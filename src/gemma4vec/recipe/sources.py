@@ -1,23 +1,33 @@
-"""Where a stage's rows and plain texts come from, and in which shares."""
+"""The recipe's words for data: where a stage's rows and plain texts come from, and how sources are mixed.
 
-from typing import Literal
+Each kind of source is a `Part` with keys of its own; `source` says which kind it is.
+"""
 
-from pydantic import Field, model_validator
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from gemma4vec.recipe.part import Part
 
 PromptWords = Literal["retrieval", "code_retrieval", "none"] | dict[Literal["query", "document"], str]
-# Sources whose texts belong to no row, and tables, which may have rows or texts.
-PLAIN = ("text", "sqlite", "tensors")
-TABLES = ("parquet", "csv", "tsv", "datasets")
 
-# Settings that mean something to some kinds of sources only.
-BELONGS = {
-    "split": ("datasets", "beir"),
-    "subset": ("datasets",),
-    "table": ("sqlite",),
-    "language": ("debian",),
-    "encoding": ("csv", "tsv", "datasets"),
+# A source of commit da599b7 had all of these keys, whatever its kind: recipes that it wrote out have them, and ids are
+# hashes of them. Nothing is ever added or changed here; a new key has its default in its own class.
+FIRST_KEYS: dict[str, Any] = {
+    "path": None,
+    "columns": None,
+    "split": "train",
+    "subset": None,
+    "table": None,
+    "language": "en",
+    "encoding": "utf-8",
+    "negatives": 4,
+    "drop": None,
+    "max_rows": None,
+    "max_bad_share": 0.0,
+    "weight": None,
+    "prompts": None,
+    "pair_with_itself": False,
 }
 
 
@@ -47,59 +57,251 @@ class Columns(Part):
         return self
 
 
-class Source(Part):
-    """Rows, or plain texts, to train on."""
+class SourceBase(Part):
+    """What every kind of source has."""
 
-    name: str
-    source: Literal[
-        "jsonl", "parquet", "csv", "tsv", "datasets", "beir", "pycode", "debian", "text", "sqlite", "tensors"
-    ] = "jsonl"
-    path: str | None = Field(
-        None,
-        description="the file or folder; datasets: a hub id too; pycode: a folder of code, null for the installed one; "
-        "debian: a folder of apt's lists, null for this machine's",
-    )
-    columns: Columns | None = Field(None, description="parquet, csv, tsv, datasets, sqlite: which column holds what")
-    split: str = Field("train", description="datasets: the split; beir: the judgments, qrels/SPLIT.tsv")
-    subset: str | None = Field(None, description="datasets: the configuration of a hub data set")
-    table: str | None = Field(None, description="sqlite: the table; null: the only one")
-    language: str = Field("en", description="debian: language of the descriptions, such as de")
-    encoding: str = Field("utf-8", description="csv, tsv: how the file's text is encoded, such as cp1252")
-    negatives: int = Field(4, ge=0, description="pycode: hard negatives that are mined for each row")
+    source: str = Field(description="the kind of source; decides which other keys there are")
+    name: str = Field(description="what the log, the manifest and `source_weights` call it")
+    path: str | None = Field(None, description="the file or folder")
     drop: str | None = Field(
-        None, description="list of rows and negatives to leave out, as data check --drop writes it"
+        None, description="list of rows and negatives to leave out, as `data check --drop` writes it"
     )
-    max_rows: int | None = Field(None, ge=1, description="the first so many rows")
+    max_rows: int | None = Field(None, ge=1, description="read this many rows, from the first; null: all")
     max_bad_share: float = Field(0.0, ge=0, le=1, description="share of bad rows above which the run stops")
     weight: float | None = Field(
-        None, ge=0, description="share of the training rows, relative to the other sources'; null: as many as it has"
+        None, ge=0, description="share of the training rows, relative to the other sources; null: its number of rows"
     )
-    prompts: PromptWords | None = Field(None, description="this source's own prompts; null: model.prompts")
+    prompts: PromptWords | None = Field(None, description="this source's own prompts; null: `model.prompts`")
+    negatives: int = Field(
+        4, ge=0, description="`pycode`: hard negatives mined for each row; other kinds use those of their rows"
+    )
+
+    @property
+    def plain(self) -> bool:
+        """Whether it has plain texts instead of rows."""
+        return False
+
+    @property
+    def own_positives(self) -> bool:
+        """Whether each plain text is trained as its own positive."""
+        return False
+
+
+class FileSource(SourceBase):
+    """A source that is read from a path."""
+
+    path: str = Field(description="the file or folder")
+
+
+class TextsSource(FileSource):
+    """A source that may have plain texts."""
+
     pair_with_itself: bool = Field(
         False, description="each plain text is its own positive (SimCSE, Gao et al. 2021, arXiv:2104.08821)"
     )
 
+    @property
+    def own_positives(self) -> bool:
+        """Whether each plain text is trained as its own positive."""
+        return self.pair_with_itself
+
     @model_validator(mode="after")
-    def _fits_together(self) -> "Source":
-        for name, kinds in BELONGS.items():
-            if self.source not in kinds and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is for {', '.join(kinds)}; a {self.source} source has none, leave it out")
-        if self.source not in ("pycode", "debian") and not self.path:
-            raise ValueError(f"a {self.source} source needs a path")
-        if self.columns is not None and self.source not in (*TABLES, "sqlite"):
-            raise ValueError(f"a {self.source} source has no columns")
-        if self.source == "sqlite" and self.columns is not None and self.columns.text is None:
-            raise ValueError("a sqlite source has plain texts; name their column as columns.text")
-        if self.drop is not None and self.source == "tensors":
-            raise ValueError("a list of drops names texts, a tensors source has tokens; leave drop out")
+    def _texts_for_pairs(self) -> "TextsSource":
         if self.pair_with_itself and not self.plain:
             raise ValueError("pair_with_itself is for plain texts; this source has rows")
         return self
 
+
+class TableSource(TextsSource):
+    """A source with columns."""
+
+    columns: Columns | None = Field(None, description="which column has what; null: recognized by their names")
+
     @property
     def plain(self) -> bool:
-        """Whether it gives plain texts, not rows."""
-        return self.source in PLAIN or (self.columns is not None and self.columns.text is not None)
+        """Whether it has plain texts instead of rows."""
+        return self.columns is not None and self.columns.text is not None
+
+
+class JsonlSource(FileSource):
+    """Rows as JSON objects, one a line (docs/guides/data.md); .gz and .zst are read too."""
+
+    source: Literal["jsonl"] = "jsonl"
+
+
+class ParquetSource(TableSource):
+    """A Parquet file, or a folder of them."""
+
+    source: Literal["parquet"] = "parquet"
+    path: str = Field(description="the file, or a folder of Parquet files")
+
+
+class CsvSource(TableSource):
+    """A CSV file with a header."""
+
+    source: Literal["csv"] = "csv"
+    encoding: str = Field("utf-8", description="how the file's text is encoded, such as cp1252")
+
+
+class TsvSource(TableSource):
+    """A file of tab-separated values with a header; quotes mean nothing in it."""
+
+    source: Literal["tsv"] = "tsv"
+    encoding: str = Field("utf-8", description="how the file's text is encoded, such as cp1252")
+
+
+class DatasetsSource(TableSource):
+    """A data set of the Hugging Face hub, one saved by `save_to_disk`, or a folder of its files."""
+
+    source: Literal["datasets"] = "datasets"
+    path: str = Field(description="a hub id (owner/name, or owner/name@revision) or a folder")
+    split: str = Field("train", description="the split")
+    subset: str | None = Field(None, description="the configuration of a hub data set")
+    encoding: str = Field("utf-8", description="how CSV files in it are encoded, such as cp1252")
+
+
+class BeirSource(FileSource):
+    """A folder in BEIR's layout (Thakur et al. 2021, arXiv:2104.08663): judged pairs become rows."""
+
+    source: Literal["beir"] = "beir"
+    path: str = Field(description="the folder with corpus.jsonl, queries.jsonl and qrels/")
+    split: str = Field("train", description="which judgments: qrels/SPLIT.tsv")
+
+
+class PycodeSource(SourceBase):
+    """Pairs of docstring and function from Python code, with mined hard negatives and suites of its own."""
+
+    source: Literal["pycode"] = "pycode"
+    path: str | None = Field(None, description="a folder of Python code; null: the installed packages")
+
+    def built_rows(self, path: str) -> JsonlSource:
+        """Return the source of the rows that were built from the code, in the file `path`."""
+        shared = set(JsonlSource.model_fields) - {"source", "path", "negatives"}
+        return JsonlSource(**self.model_dump(include=shared), path=path)
+
+
+class DebianSource(SourceBase):
+    """Names and descriptions of Debian's packages, in many languages."""
+
+    source: Literal["debian"] = "debian"
+    path: str | None = Field(None, description="a folder of apt's lists; null: this machine's")
+    language: str = Field("en", description="language of the descriptions, such as de")
+
+
+class TextSource(TextsSource):
+    """Plain texts, one a line."""
+
+    source: Literal["text"] = "text"
+
+    @property
+    def plain(self) -> bool:
+        """Lines are plain texts."""
+        return True
+
+
+class SqliteSource(TableSource):
+    """Plain texts of one column of a SQLite table."""
+
+    source: Literal["sqlite"] = "sqlite"
+    table: str | None = Field(None, description="the table; null: the only one")
+
+    @property
+    def plain(self) -> bool:
+        """Its cells are plain texts."""
+        return True
+
+    @model_validator(mode="after")
+    def _one_column(self) -> "SqliteSource":
+        if self.columns is not None and self.columns.text is None:
+            raise ValueError("a sqlite source has plain texts; name their column as columns.text")
+        return self
+
+
+class TensorsSource(TextsSource):
+    """Tokenized plain texts: a file of `torch.save` with `input_ids` and `attention_mask`, both [rows, tokens]."""
+
+    source: Literal["tensors"] = "tensors"
+
+    @property
+    def plain(self) -> bool:
+        """Its rows are plain texts, as tokens."""
+        return True
+
+    @model_validator(mode="after")
+    def _tokens_have_no_words(self) -> "TensorsSource":
+        if self.drop is not None:
+            raise ValueError("a list of drops names texts, a tensors source has tokens; leave drop out")
+        return self
+
+
+KINDS: dict[str, type[SourceBase]] = {
+    "jsonl": JsonlSource,
+    "parquet": ParquetSource,
+    "csv": CsvSource,
+    "tsv": TsvSource,
+    "datasets": DatasetsSource,
+    "beir": BeirSource,
+    "pycode": PycodeSource,
+    "debian": DebianSource,
+    "text": TextSource,
+    "sqlite": SqliteSource,
+    "tensors": TensorsSource,
+}
+
+
+def with_kind(value: Any) -> Any:
+    """Return a source's tree with its kind, by default `jsonl`, and without keys that only other kinds use.
+
+    Raises:
+        ValueError: a key of another kind has a value, or the path is missing.
+    """
+    if not isinstance(value, dict):
+        return value
+    tree = {"source": "jsonl"} | value
+    kind = str(tree["source"])
+    part = KINDS.get(kind)
+    if part is None:
+        return tree
+    for key in [key for key in tree if key not in part.model_fields]:
+        if key in FIRST_KEYS and tree[key] == FIRST_KEYS[key]:
+            del tree[key]  # written out by an earlier release
+        elif owners := [name for name, other in KINDS.items() if key in other.model_fields]:
+            raise ValueError(f"{key} is for {', '.join(owners)}; a {kind} source has none, leave it out")
+    if part.model_fields["path"].is_required() and not tree.get("path"):
+        raise ValueError(f"a {kind} source needs a path")
+    return tree
+
+
+Source = Annotated[
+    JsonlSource
+    | ParquetSource
+    | CsvSource
+    | TsvSource
+    | DatasetsSource
+    | BeirSource
+    | PycodeSource
+    | DebianSource
+    | TextSource
+    | SqliteSource
+    | TensorsSource,
+    Field(discriminator="source"),
+    BeforeValidator(with_kind),
+]
+_ADAPTER: TypeAdapter[Source] = TypeAdapter(Source)
+
+
+def source_of(**keys: Any) -> Source:
+    """Return the source with these keys; its kind is `source`, by default `jsonl`.
+
+    Raises:
+        ValueError: a key is unknown or its value is wrong (pydantic's `ValidationError`).
+    """
+    return _ADAPTER.validate_python(keys)
+
+
+def all_keys(source: Source) -> dict[str, Any]:
+    """Return a source's settings as hashes need them: with the keys that every source once had."""
+    return FIRST_KEYS | source.model_dump(mode="json")
 
 
 class Mixture(Part):

@@ -49,12 +49,12 @@ from gemma4vec.training.engine.prefetch import Prefetcher
 from gemma4vec.training.engine.process_memory import keep_freed_memory, peak_memory_bytes
 from gemma4vec.training.engine.progress_line import ProgressLine
 from gemma4vec.training.engine.step_budget import StepBudget, known_steps, step_budget
-from gemma4vec.training.engine.task import Loss, Task
+from gemma4vec.training.engine.task import Loss, MemoryPlan, Task
 from gemma4vec.training.monitoring.stop_rule import StageRule
 from gemma4vec.training.monitoring.weight_snapshots import evaluation_due, hash_of_weights, save_snapshot, snapshot_due
-from gemma4vec.training.tasks.micro_batches import shares_prefixes
+from gemma4vec.training.tasks.micro_batches import can_share_prefix
 
-# Cells in which compiled layers are first run: few, since memory is settled after it; one code serves all heights.
+# Tokens in the first compiled forward. Few, because memory is planned only afterwards; one graph serves any height.
 _PROBED = 2048
 
 # Gives a score (higher is better) and the fields of its event.
@@ -92,7 +92,7 @@ def train_stage(stage: Stage, seed: int) -> Progress:
     finished = _finished(stage)
     if finished is not None:
         return finished
-    prepare_model(stage)
+    plan = prepare_model(stage)
     optimizer = MasterAdamW(stage.built.trainable(), stage.settings.optimizer, stage.task.extra_parameters())
     torch.manual_seed(stage.world.seed(seed))
     progress = _resume(stage, optimizer)
@@ -102,7 +102,7 @@ def train_stage(stage: Stage, seed: int) -> Progress:
     budget = step_budget(stage.settings, stage.task.rows_per_batch * accumulate, written, _known_budget(stage.folder))
     first = progress.batch
     ahead = Prefetcher(
-        stage.task.batches(first), lambda: None if budget.total is None else budget.total * accumulate - first
+        stage.task.batches(first, plan), lambda: None if budget.total is None else budget.total * accumulate - first
     )
     settings = stage.settings.evaluation
     saved, pause = time.monotonic(), settings.checkpoint_seconds
@@ -165,11 +165,8 @@ def compile_for_training(backbone: Backbone) -> None:
     backbone.compile_layers()
 
 
-def prepare_model(stage: Stage) -> None:
-    """Checkpointing, compilation and the start-up probe on the layers that are trained, then what fits into memory.
-
-    No micro-batch of the recipe's size is run before the task has settled what fits.
-    """
+def prepare_model(stage: Stage) -> MemoryPlan:
+    """Checkpointing, compilation and the start-up probe; then the memory plan, before any full micro-batch runs."""
     backbone, layout, budget = stage.built.encoder.backbone, stage.settings.layout, stage.settings.budget
     stage.built.encoder.train()
     backbone.fast = fast_paths(backbone.device.type, layout.fast_paths)
@@ -190,15 +187,17 @@ def prepare_model(stage: Stage) -> None:
     if not choice.on:
         stage.line.say(f"layers run uncompiled: {choice.reason}")
     begun = [event for event in stage.run.events("prepared") if event["stage"] == stage.number]
-    settled = stage.task.plan_memory(stage.built, begun[-1] if begun else None)
-    stage.run.event(
-        "prepared", stage=stage.number, compile=choice.on, compile_reason=choice.reason, **settled, probe=vars(found)
-    )
+    plan = stage.task.plan_memory(stage.built, begun[-1] if begun else None)
+    if plan.remark:
+        stage.line.say(plan.remark)
+    chosen = {"compile": choice.on, "compile_reason": choice.reason, **plan.fields()}
+    stage.run.event("prepared", stage=stage.number, **chosen, probe=vars(found))
+    return plan
 
 
 def _probe_compiled(encoder: TextEncoder, layout: schema.Layout) -> probe.Probe:
     """Run compiled layers for the first time: the probe in the width that is trained, and a small backward pass."""
-    backbone, shares = encoder.backbone, shares_prefixes(layout, encoder)
+    backbone, shares = encoder.backbone, can_share_prefix(layout, encoder)
     rows = min(layout.tokens_per_forward // layout.row_tokens, max(2, _PROBED // layout.row_tokens))
     found = probe.check(backbone, max(1, rows), layout.row_tokens)
     probe.pass_back(backbone, layout.row_tokens, share=shares, only_ends=encoder.readout.only_ends)

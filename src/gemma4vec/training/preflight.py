@@ -18,11 +18,10 @@ from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.save.output_dimension import recipe_dimension
 from gemma4vec.model.tokenize.tokenizer import load_tokeniser
 from gemma4vec.recipe import schema
-from gemma4vec.recipe.terms import Matching
-from gemma4vec.training.tasks.loss_terms import check_scores, check_terms
 from gemma4vec.training.tasks.make_task import plain_texts
 from gemma4vec.training.tasks.masked_next_token import mask_token_id
-from gemma4vec.training.tasks.teachers import check_teacher
+from gemma4vec.training.terms.checks import check_scores, check_terms
+from gemma4vec.training.terms.teachers import check_teachers
 
 Say = Callable[[str], None]
 
@@ -43,9 +42,7 @@ def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingDat
         check_data(number, stage, data)
         if isinstance(stage.task, schema.Contrast) and dimension is not None:
             check_terms(stage.task, dimension, f"stages.{number}.task")
-            for place, term in enumerate(stage.task.terms):
-                if isinstance(term, Matching):
-                    check_teacher(term, dimension, f"stages.{number}.task.terms.{place}", say)
+            check_teachers(stage.task, dimension, f"stages.{number}.task", say)
         check_given_tokens(recipe.model, base, number, stage, data)
     check_tokeniser(recipe.stages, base)
 

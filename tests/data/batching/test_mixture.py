@@ -15,7 +15,7 @@ from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.load import parse_recipe
-from gemma4vec.recipe.sources import Mixture, Source
+from gemma4vec.recipe.sources import Mixture, source_of
 from gemma4vec.text.prompts import Document
 
 
@@ -147,7 +147,7 @@ def test_weights_reach_the_rows(tmp_path: object) -> None:
     for name, count in (("a", 10), ("b", 30)):
         files.append(Path(str(tmp_path)) / f"{name}.jsonl")
         write_rows(files[-1], part(name, count).rows)
-    sources = [Source(name=f.stem, path=str(f), weight=weight) for f, weight in zip(files, (3, 1), strict=True)]
+    sources = [source_of(name=f.stem, path=str(f), weight=weight) for f, weight in zip(files, (3, 1), strict=True)]
     assert [p.share for p in load_sources(sources, print).rows.parts] == [0.75, 0.25]
     plain = [source.model_copy(update={"weight": None}) for source in sources]
     warm = load_sources(plain, print, Mixture(temperature=2.0, one_source_batches=True)).rows

@@ -19,7 +19,7 @@ from gemma4vec.data.pycode.walk import environment_files, folder_files
 from gemma4vec.data.rows.rows import read_rows
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import InputError
-from gemma4vec.recipe.sources import Source
+from gemma4vec.recipe.sources import source_of
 
 VERBS = ("sort", "merge", "count", "split", "paint", "weigh", "fold", "bake", "print", "guess")
 NOUNS = ("apples", "graphs", "letters", "clouds", "rivers", "tables", "windows", "engines")
@@ -132,7 +132,7 @@ def test_missing_held_out_packages_are_named_with_what_to_install(tmp_path, monk
     (code / "package3").rename(code / "rich")
     monkeypatch.setattr("gemma4vec.data.pycode.build.environment_files", lambda: folder_files(code))
     lines = []
-    loaded = load_sources([Source(name="code", source="pycode")], lines.append)
+    loaded = load_sources([source_of(name="code", source="pycode")], lines.append)
     assert {key.split("/")[0] for key in load_suite(loaded.test_suite).corpus_ids} == {"rich"}
     missing = "huggingface_hub, jinja2, networkx, pydantic"
     hint = f"code: held-out packages that are not there: {missing}; install them: pip install 'gemma4vec[quickstart]'"

@@ -18,7 +18,7 @@ from gemma4vec.data.suites.held_out_rows import RowSuite
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.data.suites.sts import StsSuite
 from gemma4vec.errors import InputError
-from gemma4vec.recipe.schema import Source
+from gemma4vec.recipe.schema import source_of
 from gemma4vec.text.prompts import Document
 
 LONG = "rain is water that falls from clouds when it is cold enough and the air is full of it"
@@ -50,7 +50,7 @@ ROWS = [
 @pytest.fixture
 def checked(tmp_path):
     write_rows(tmp_path / "rows.jsonl", ROWS)
-    source = Source(name="rows", path=str(tmp_path / "rows.jsonl"))
+    source = source_of(name="rows", path=str(tmp_path / "rows.jsonl"))
     (report,) = check_sources([source], [SUITE.texts()], say=lambda line: None)
     return report
 
@@ -95,7 +95,7 @@ def test_the_list_of_drops_gives_training_what_the_clean_copy_has(checked, tmp_p
 def test_a_copy_in_other_letters_goes_by_its_own_key(tmp_path):
     rows = [answer("Q", "a b c"), answer("q", "A, b, c")]
     write_rows(tmp_path / "rows.jsonl", rows)
-    (report,) = check_sources([Source(name="r", path=str(tmp_path / "rows.jsonl"))], [], say=lambda line: None)
+    (report,) = check_sources([source_of(name="r", path=str(tmp_path / "rows.jsonl"))], [], say=lambda line: None)
     write_drops(tmp_path / "drop.jsonl", [report])
     assert list(apply_drops(rows, read_drops(tmp_path / "drop.jsonl"))) == rows[:1]
 
@@ -109,7 +109,7 @@ def test_a_damaged_list_is_named_with_its_line(tmp_path, line):
 
 def test_bad_rows_are_counted_and_near_is_checked(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"query": "a", "pos": ["b"]}\nbroken\n{"query": "", "pos": ["b"]}\n')
-    source = Source(name="rows", path=str(tmp_path / "rows.jsonl"))
+    source = source_of(name="rows", path=str(tmp_path / "rows.jsonl"))
     (report,) = check_sources([source], [SUITE.texts()], say=lambda line: None)
     assert report.bad_rows == 2 and len(report.rows) == 1 and report.touched == [[]]
     with pytest.raises(InputError, match=r"near 0\.2"):
@@ -139,7 +139,7 @@ def test_a_manifests_sources_by_contents():
 
 def test_a_source_reads_the_list(checked, tmp_path):
     write_drops(tmp_path / "drop.jsonl", [checked])
-    source = Source(name="rows", path=str(tmp_path / "rows.jsonl"), drop=str(tmp_path / "drop.jsonl"))
+    source = source_of(name="rows", path=str(tmp_path / "rows.jsonl"), drop=str(tmp_path / "drop.jsonl"))
     loaded = load_sources([source], print)
     assert list(loaded.rows) == list(without_faults(ROWS, checked.faults))
     (again,) = check_sources([source], [SUITE.texts()], say=print)
@@ -151,7 +151,7 @@ def test_pairs_and_rows_are_suites_too(tmp_path):
     pairs = StsSuite("sts", ["p1", "p2"], ["no", "where is no RAIN"], ["damp", "never"], [0.0, 1.0])
     rows = RowSuite("rank", "local-rank", ["1", "2"], [answer("x", f"{LONG} a", "y"), answer("untouchable", "z", "y")])
     suites = [pairs.texts(), rows.texts()]
-    (report,) = check_sources([Source(name="r", path=str(tmp_path / "rows.jsonl"))], suites, say=lambda line: None)
+    (report,) = check_sources([source_of(name="r", path=str(tmp_path / "rows.jsonl"))], suites, say=lambda line: None)
     assert report.touched == [["p2"], ["1"]]
     assert [found.table()[0]["field"] for found in report.found] == ["query", "positive"]
     assert suites[0].query_ids == ["p1", "p2"] and report.found[0].ids("query") == {"p2"}

@@ -18,7 +18,7 @@ from gemma4vec.data.rows.file_hashes import file_hash
 from gemma4vec.data.rows.row_store import StoredRows, open_or_write, open_store, write_store
 from gemma4vec.data.rows.rows import Row, content_hash, read_rows, write_rows
 from gemma4vec.errors import InputError
-from gemma4vec.recipe.sources import Source
+from gemma4vec.recipe.sources import source_of
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_hash import text_key
@@ -106,7 +106,7 @@ def test_the_first_rows_share_the_mapped_files(tmp_path: Path) -> None:
 def test_large_files_give_the_same_as_small_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [Row(f"q{i}", [Document(f"p{i}", "t")], [Document("n")] * (i % 3), group=str(i % 4)) for i in range(40)]
     write_rows(tmp_path / "r.jsonl.gz", rows)
-    source = Source(name="s", path=str(tmp_path / "r.jsonl.gz"))
+    source = source_of(name="s", path=str(tmp_path / "r.jsonl.gz"))
     small = load_sources([source], print)
     monkeypatch.setattr(sources, "LARGE_BYTES", 0)
     large = load_sources([source], lambda _: None)
@@ -122,7 +122,7 @@ def test_a_store_is_used_again_until_data_or_settings_change(tmp_path: Path, mon
     file = tmp_path / "r.csv"
     file.write_text("query,pos,other\na,b,c\n")
     said: list[str] = []
-    source = Source(name="s", source="csv", path=str(file))
+    source = source_of(name="s", source="csv", path=str(file))
     assert read_source(source, said.append).rows[0].pos == [Document("b")]
     assert read_source(source, said.append).rows[0].pos == [Document("b")]
     assert len(said) == 1 and "reading" in said[0]
@@ -131,7 +131,7 @@ def test_a_store_is_used_again_until_data_or_settings_change(tmp_path: Path, mon
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert read_source(source, said.append).rows[0].pos == [Document("x")]
     assert len(said) == 2
-    other = Source(name="s", source="csv", path=str(file), columns={"query": "query", "pos": "other"})
+    other = source_of(name="s", source="csv", path=str(file), columns={"query": "query", "pos": "other"})
     assert read_source(other, said.append).rows[0].pos == [Document("c")]
 
 
@@ -141,7 +141,7 @@ def test_bad_rows_of_a_store_are_counted_and_refused_as_elsewhere(
     monkeypatch.setattr(sources, "LARGE_BYTES", 0)
     file = tmp_path / "r.jsonl"
     file.write_text('{"query": "q", "pos": ["p"]}\n' * 9 + '{"query": "q", "pos": [5]}\n')
-    allowed = Source(name="s", path=str(file), max_bad_share=0.1)
+    allowed = source_of(name="s", path=str(file), max_bad_share=0.1)
     read = read_source(allowed, lambda _: None)
     assert len(read.rows) == 9 and read.bad == 1
     strict = allowed.model_copy(update={"max_bad_share": 0.0})
@@ -149,7 +149,7 @@ def test_bad_rows_of_a_store_are_counted_and_refused_as_elsewhere(
         read_source(strict, lambda _: None)  # though a store is there
     write_rows(tmp_path / "empty.jsonl", [])
     with pytest.raises(InputError, match=r"empty\.jsonl: the file is empty"):
-        read_source(Source(name="s", path=str(tmp_path / "empty.jsonl")), lambda _: None)
+        read_source(source_of(name="s", path=str(tmp_path / "empty.jsonl")), lambda _: None)
 
 
 def test_texts_on_disk_are_those_in_memory(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from gemma4vec.data.rows.rows import Row, content_hash, read_rows, write_rows
 from gemma4vec.data.rows.scores import Scores
 from gemma4vec.data.sources.drops import without_negatives
 from gemma4vec.errors import InputError
-from gemma4vec.recipe.sources import Columns, Source
+from gemma4vec.recipe.sources import Columns, source_of
 from gemma4vec.text.prompts import Document
 
 SCORES = Scores((3.5, 1.25), (-2.0, 0.1, 1e-9), "judge")
@@ -29,7 +29,7 @@ OBJECT = {"query": "q", "pos": ["a", "b"], "neg": ["x", "y", "z"], "scores": SCO
 
 
 def read(path: Path, kind: str = "jsonl", **words: Any) -> list[Row]:
-    return list(read_source(Source(name="s", path=str(path), source=kind, **words), print).rows)  # type: ignore[arg-type]
+    return list(read_source(source_of(name="s", path=str(path), source=kind, **words), print).rows)  # type: ignore[arg-type]
 
 
 def test_every_source_reads_the_same_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.data.sources import debian
 from gemma4vec.errors import InputError
-from gemma4vec.recipe.sources import Source
+from gemma4vec.recipe.sources import source_of
 
 LISTS = """Package: b-tool
 Description-md5: 1
@@ -35,7 +35,7 @@ Description-de: Nur kurz
 
 
 def read(folder: Path | None, language: str = "de") -> object:
-    source = Source(name="d", source="debian", path=str(folder) if folder else None, language=language)
+    source = source_of(name="d", source="debian", path=str(folder) if folder else None, language=language)
     return load_sources([source], lambda _: None).rows
 
 

@@ -13,7 +13,7 @@ from tiny_sources import ROWS, TRIPLETS, write_beir, write_csv, write_jsonl, wri
 
 from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.errors import InputError
-from gemma4vec.recipe.sources import Source
+from gemma4vec.recipe.sources import source_of
 from gemma4vec.text.pretokenized import PretokenizedText
 
 
@@ -22,7 +22,7 @@ def silent(line: str) -> None:
 
 
 def read(path: Path, kind: str, **settings: Any) -> Any:
-    return load_sources([Source.model_validate({"name": "s", "source": kind, "path": str(path), **settings})], silent)
+    return load_sources([source_of(name="s", source=kind, path=str(path), **settings)], silent)
 
 
 def is_saved_dataset(path: Path) -> Path:

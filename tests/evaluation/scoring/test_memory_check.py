@@ -56,7 +56,7 @@ def retrieval(queries: int = 6, documents: int = 3000) -> RetrievalSuite:
 def pretend(monkeypatch: pytest.MonkeyPatch, available: float) -> None:
     """A machine with so little memory free."""
     for module in (suite_memory, retrieve):
-        monkeypatch.setattr(module, "memory_bytes", lambda: (int(4 * available), int(available)))
+        monkeypatch.setattr(module, "free_memory", lambda: int(available))
 
 
 def test_where_vectors_go() -> None:
@@ -65,10 +65,10 @@ def test_where_vectors_go() -> None:
     many = plan_retrieval(queries=50, documents=1_000_000, dimension=768, depth=1000, available=64 * GB)
     assert (many.block, many.on_disk) == (262_144, 1_000_000 * 768 * 4)
     tight = plan_retrieval(queries=50, documents=200_000, dimension=768, depth=1000, available=1 * GB)
-    assert 1024 < tight.block < 200_000 and tight.on_disk == 200_000 * 768 * 4 and tight.room.total < GB
+    assert 1024 < tight.block < 200_000 and tight.on_disk == 200_000 * 768 * 4 and tight.need.total < GB
     # However large the corpus, blocks keep it within what is free; however many the queries, nothing does.
-    assert plan_retrieval(50, 100_000_000, 768, 1000, GB).room.total < GB
-    assert plan_retrieval(1_000_000, 100_000, 768, 1000, GB).room.total > 40 * GB
+    assert plan_retrieval(50, 100_000_000, 768, 1000, GB).need.total < GB
+    assert plan_retrieval(1_000_000, 100_000, 768, 1000, GB).need.total > 40 * GB
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def test_a_full_disk_is_seen_beforehand(monkeypatch: pytest.MonkeyPatch) -> None
 def test_every_task_of_a_group_is_looked_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = retrieval(2, 5), retrieval(6, 3000)
     small.name = "small"
-    pretend(monkeypatch, 1e6 + plan_retrieval(2, 5, 64, 1000, GB).room.total)
+    pretend(monkeypatch, 1e6 + plan_retrieval(2, 5, 64, 1000, GB).need.total)
     model = Vectors()
     check_suite_memory(small, model, 1000)
     with pytest.raises(InputError, match="words: evaluating"):
@@ -145,15 +145,15 @@ def test_the_estimate_is_not_below_what_is_used() -> None:
     evaluate(model, suite)  # type: ignore[arg-type]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    estimated = plan_retrieval(200, 3000, 64, 1000, GB).room.total
+    estimated = plan_retrieval(200, 3000, 64, 1000, GB).need.total
     assert 0.2 * estimated < peak < estimated
 
 
 def test_a_corpus_file_larger_than_memory_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_suite(tmp_path / "words", retrieval())
     size = (tmp_path / "words" / "corpus.jsonl").stat().st_size
-    monkeypatch.setattr("gemma4vec.data.suites.memory_check.memory_bytes", lambda: (size, size))
-    with pytest.raises(InputError, match=r"corpus.jsonl: a corpus of .* GB are free"):
+    monkeypatch.setattr("gemma4vec.data.suites.memory_check.free_memory", lambda: size)
+    with pytest.raises(InputError, match=r"corpus.jsonl: a corpus of .* of memory, .* are free"):
         load_suite(tmp_path / "words")
 
 
@@ -165,7 +165,7 @@ def test_the_command_says_so_in_one_line(
         (tmp_path / name / "suite.yaml").write_text(f"name: {name}\n")
     model = Vectors()
     monkeypatch.setattr("gemma4vec.cli.eval.eval._load_model", lambda *_, **__: model)
-    pretend(monkeypatch, 1e6 + plan_retrieval(5, 5, 64, 1000, GB).room.total)
+    pretend(monkeypatch, 1e6 + plan_retrieval(5, 5, 64, 1000, GB).need.total)
     suites = ["--suite", str(tmp_path / "first"), "--suite", str(tmp_path / "second")]
     assert execute(["eval", "some/model", *suites]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]

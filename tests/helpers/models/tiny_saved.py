@@ -9,7 +9,7 @@ from tiny_model import write_tiny
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.encoder.build import build
 from gemma4vec.model.save.write_model import save_model
-from gemma4vec.recipe.schema import Budget, Lora, Model, Recipe, Source, Stage
+from gemma4vec.recipe.schema import Budget, Lora, Model, Recipe, Stage, source_of
 
 # name -> (family, changes to the recipe's model part)
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -64,7 +64,7 @@ def save_tiny(folder: Path, kind: str) -> Path:
     model = Model.model_validate(
         {"base": str(base), "lora": Lora(rank=4).model_dump(), "max_tokens": MAX_TOKENS} | changes
     )
-    stage = Stage(data=(Source(name="a", path="a.jsonl"),), budget=Budget(steps=1))
+    stage = Stage(data=(source_of(name="a", path="a.jsonl"),), budget=Budget(steps=1))
     recipe = Recipe(name="tiny", model=model, stages=(stage,), seed=5)
     fresh = build(model, base, dtype=torch.float32, seed=5)
     generator = torch.Generator().manual_seed(3)

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from float64_norms import use_float64_norms
-from tiny_run import make_stage, rows
+from tiny_run import WithLoss, make_stage, rows
 
 from gemma4vec.data.batching.mixture import MixedRows, Part
 from gemma4vec.data.rows.rows import Row
@@ -93,7 +93,7 @@ def scored_batch(base: Path, out: Path, cached: bool) -> dict[str, Any]:
     ]
     mixed = MixedRows([Part("judged", given[:12]), Part("plain", rows(2)[12:])])
     settings = stage.settings.model_copy(update={"task": task})
-    contrast = ContrastTask(settings, mixed, stage.built, max_tokens=48, seed=0)
+    contrast = ContrastTask.make(settings, mixed, stage.built, max_tokens=48, seed=0)
     fill(stage.built)
     batch = next(contrast.batches())
     assert set(batch.texts.sources) == {"judged", "plain"}
@@ -136,7 +136,7 @@ def whole_run(base: Path, out: Path, stop_at: int | None) -> dict[str, Any]:
             world.wait()
             return found
 
-        broken.task.loss = loss
+        broken.task = WithLoss(broken.task, loss)
         try:
             train_stage(broken, seed=0)
         except RuntimeError:

@@ -1,6 +1,7 @@
 """A stage of training on a tiny model, and the recipe of the same."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import torch
 
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.ledger.run_folder import RunFolder
-from gemma4vec.model.encoder.build import build
+from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Document
 from gemma4vec.training.engine.progress_line import ProgressLine
+from gemma4vec.training.engine.task import Loss, Task
 from gemma4vec.training.loop import Evaluate, Stage
 from gemma4vec.training.tasks.contrastive import ContrastTask
 
@@ -64,9 +66,19 @@ def make_stage(
     )
     model = schema.Model.model_validate({"base": str(base), "lora": {"rank": 4} | (lora or {}), "max_tokens": 48})
     built = build(model, base, dtype=dtype, seed=0)
-    task = ContrastTask(settings, rows(negatives), built, max_tokens=48, seed=0)
+    task = ContrastTask.make(settings, rows(negatives), built, max_tokens=48, seed=0)
     run = run or RunFolder.create(out, "tiny", "name: tiny\n")
     return Stage(0, settings, task, built, run, evaluate, ProgressLine("train", io.StringIO()))
+
+
+class WithLoss:
+    """A task whose loss is another function; everything else is the task's own."""
+
+    def __init__(self, task: Task, loss: Callable[[EmbeddingModel, Any], Loss]):
+        self.task, self.loss = task, loss
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
 
 
 RECIPE = """

@@ -19,7 +19,7 @@ from gemma4vec.model.encoder.build import build
 from gemma4vec.model.packing.packed_batch import Tokens
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.training.bench import benchmark as bench
-from gemma4vec.training.bench.advice import Seen, advise
+from gemma4vec.training.bench.advice import Observations, advise
 from gemma4vec.training.bench.time_split import PARTS, kind_of, shares, split
 from gemma4vec.training.tasks.micro_batches import lay_out_texts
 
@@ -110,7 +110,7 @@ def test_a_gpu_is_to_be_filled_where_batches_are_cut(recipe_file: Path, most: in
     built = build(recipe.model, base, dtype=torch.float32)
     group = lay_out_texts([Tokens(list(range(4, 24)))] * 6, recipe.stages[0].layout, 0)
     on_gpu = {"device": "cuda", "dtype": "bfloat16", "faster_dtype": "bfloat16", "waited": 0.0, "element_wise": 0.2}
-    seen = Seen(groups=[group], first_trained=0, compiled=True, shared=False, shareable=False, **on_gpu)
+    seen = Observations(groups=[group], first_trained=0, compiled=True, shared=False, shareable=False, **on_gpu)
     changes = [one.change for one in advise(recipe, 0, built, seen)]
     assert ("stages.0.layout.tokens_per_forward=16384" in changes) == cut == (len(group) > 1)
 

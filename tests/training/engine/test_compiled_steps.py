@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tiny_model import write_tiny
-from tiny_run import make_stage
+from tiny_run import WithLoss, make_stage
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
 from gemma4vec.errors import WorkError
@@ -16,6 +16,7 @@ from gemma4vec.training import loop
 from gemma4vec.training.engine.checkpoint import Progress
 from gemma4vec.training.engine.optimizer import MasterAdamW
 from gemma4vec.training.loop import Stage, prepare_model, train_stage
+from gemma4vec.training.tasks.contrastive import ContrastTask
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,8 @@ def test_no_whole_micro_batch_is_run_before_memory_is_settled(
         Backbone, "forward", lambda self, layout, **how: seen.append(layout.all_tokens) or forward(self, layout, **how)
     )
     before: list[int] = []
-    plan_memory = stage.task.plan_memory
-    monkeypatch.setattr(stage.task, "plan_memory", lambda *given: before.extend(seen) or plan_memory(*given))
+    plan_memory = ContrastTask.plan_memory
+    monkeypatch.setattr(ContrastTask, "plan_memory", lambda *given: before.extend(seen) or plan_memory(*given))
     prepare_model(stage)
     assert before and max(before) <= 2048
 
@@ -60,7 +61,7 @@ def failing(stage: Stage, monkeypatch: pytest.MonkeyPatch, number: int, where: s
             give_up() if where == "forward" else found.value.register_hook(give_up)
         return found
 
-    monkeypatch.setattr(stage.task, "loss", loss)
+    monkeypatch.setattr(stage, "task", WithLoss(stage.task, loss))
 
 
 @pytest.mark.parametrize(

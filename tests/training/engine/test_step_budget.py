@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from gemma4vec.recipe.schema import Budget, Optimizer, Source, Stage
+from gemma4vec.recipe.schema import Budget, Optimizer, Stage, source_of
 from gemma4vec.training.engine import step_budget as budget_module
 from gemma4vec.training.engine.step_budget import StepBudget, known_steps, step_budget
 
 
 def stage(warmup: int = 5, **budget: float) -> Stage:
     return Stage(
-        data=(Source(name="a", path="a.jsonl"),),
+        data=(source_of(name="a", path="a.jsonl"),),
         budget=Budget(**budget),  # type: ignore[arg-type]
         optimizer=Optimizer(warmup_steps=warmup),
     )

@@ -11,12 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from gemma4vec.model.backbone.compilation import CompileChoice
 from gemma4vec.model.backbone.meta_model import layer_kinds
 from gemma4vec.model.encoder.build import EmbeddingModel
+from gemma4vec.training.engine.flops import layout_flops
 from gemma4vec.training.engine.optimizer import MasterAdamW
 from gemma4vec.training.engine.parameter_count import count_parameters
 from gemma4vec.training.estimate.data import cells_of, read_batches
-from gemma4vec.training.estimate.flops import step_flops
 from gemma4vec.training.estimate.layer_meter import LayerMeter
-from gemma4vec.training.estimate.layers import Measured, measure_layers, total
+from gemma4vec.training.estimate.layers import LayerCosts, measure_layers, total_cost
 from gemma4vec.training.loop import Stage
 
 
@@ -71,7 +71,7 @@ def kept_in_all(stage: Stage) -> int:
     return sum(storage.nbytes() for address, storage in found.items() if address not in parameters)
 
 
-def measured(built: EmbeddingModel, stage: Stage, first_trained: int) -> Measured:
+def measured(built: EmbeddingModel, stage: Stage, first_trained: int) -> LayerCosts:
     kinds = layer_kinds(built.encoder.backbone.config, first_trained)
     optimizer = MasterAdamW(built.trainable(), stage.settings.optimizer)
     return measure_layers(built, stage.task, optimizer, kinds, compile=CompileChoice(False, ""), checkpointing=False)
@@ -87,7 +87,7 @@ def test_few_layers_tell_what_many_keep(tmp_path: Path, family: str, last: int |
     cells = cells_of(next(iter(many.task.batches(0))).layouts)
     kinds = layer_kinds(many.built.encoder.backbone.config, first)
     many.built.encoder.train()
-    assert total(found.kept_bytes, kinds, cells) == pytest.approx(kept_in_all(many), rel=0.03)
+    assert total_cost(found.kept_bytes, kinds, cells) == pytest.approx(kept_in_all(many), rel=0.03)
 
 
 def test_a_reading_is_what_the_batches_hold(tmp_path: Path) -> None:
@@ -118,8 +118,6 @@ def test_flops_are_those_that_torch_counts(tmp_path: Path) -> None:
     with FlopCounterMode(display=False) as counter:
         states.sum().backward()
     backward = counter.get_total_flops()
-    found = step_flops(backbone, layout.all_tokens, 0.0, count_parameters(built).first_trained)
-    # torch's counter leaves out the attention of CPUs, so none is asked for here (0 columns).
-    assert found["forward"] == forward
-    # The first trained layer needs no gradient of its input: a little less than layer by layer.
-    assert backward <= found["backward"] <= 1.15 * backward
+    found = layout_flops(backbone, layout.all_tokens, 0.0, count_parameters(built).first_trained)
+    # torch's counter leaves out the attention of CPUs, so none is counted here (0 columns).
+    assert (found.forward, found.backward) == (forward, backward)

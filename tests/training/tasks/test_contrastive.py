@@ -1,6 +1,7 @@
 """Every grouping and layout gives one and the same loss and gradients: those of each text encoded alone."""
 
 import math
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -19,8 +20,8 @@ from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
 from gemma4vec.text.prompts import Document
 from gemma4vec.training.tasks.contrastive import ContrastTask
-from gemma4vec.training.tasks.micro_batches import shares_prefixes
-from gemma4vec.training.tasks.text_hashes import text_keys
+from gemma4vec.training.tasks.micro_batches import can_share_prefix
+from gemma4vec.training.tasks.text_hashes import text_hashes
 
 # The second and fourth rows ask the same; the last one's hard negative is the first one's positive in other letters.
 ROWS = [
@@ -70,13 +71,13 @@ def task_of(
     **batch: int,
 ) -> ContrastTask:
     stage = schema.Stage(
-        data=(schema.Source(name="a", path="a.jsonl"),),
+        data=(schema.source_of(name="a", path="a.jsonl"),),
         task=schema.Contrast(temperature=0.2, hard_negatives=k, share_hard_negatives=share, terms=(Nce(hardness=0.0),)),
         batch=schema.Batch(rows=len(ROWS), **batch),
         layout=schema.Layout(kind=kind, grouping=grouping, row_tokens=48, tokens_per_forward=100),
         budget=schema.Budget(steps=1),
     )
-    return ContrastTask(stage, ROWS, built, max_tokens=60, seed=0)
+    return ContrastTask.make(stage, ROWS, built, max_tokens=60, seed=0)
 
 
 def gradients(built: EmbeddingModel, loss: Tensor) -> dict[str, Tensor]:
@@ -184,21 +185,22 @@ def test_batches_go_on_where_they_are_asked_to(built: EmbeddingModel) -> None:
 
 
 def test_keys_are_equal_for_equal_texts_alone() -> None:
-    keys = text_keys(["Sort the  tree\n", "sort the tree", "sort the trees", "", " \n", "\ud800"])
+    keys = text_hashes(["Sort the  tree\n", "sort the tree", "sort the trees", "", " \n", "\ud800"])
     assert keys[0] == keys[1] and keys[3] == keys[4] and len(set(keys.tolist())) == 4
-    documents = text_keys([Document("the tree", "Sort"), Document("sort the tree"), Document("the tree"), Document("")])
+    documents = text_hashes(
+        [Document("the tree", "Sort"), Document("sort the tree"), Document("the tree"), Document("")]
+    )
     assert documents[0] == documents[1] == keys[0] and documents[2] not in keys and documents[3] == keys[3]
-    assert keys.dtype == torch.long and text_keys([]).tolist() == []
+    assert keys.dtype == torch.long and text_hashes([]).tolist() == []
 
 
 def test_beginnings_are_shared_where_that_changes_nothing_else(built: EmbeddingModel) -> None:
     causal = built.encoder.backbone.causal
     task = task_of(built)
-    assert task.share is causal
+    assert task.shares_prefix is causal
     batch = next(task.batches())
     assert any(layout.shared for layout in batch.layouts) is causal
-    task.share = False
-    whole = next(task.batches())
+    whole = next(replace(task, shares_prefix=False).batches())
     assert sum(layout.real_tokens for layout in whole.layouts) == sum(layout.real_tokens for layout in batch.layouts)
     shared_loss, whole_loss = task.loss(built, batch), task.loss(built, whole)
     assert shared_loss.tokens == whole_loss.tokens
@@ -211,12 +213,12 @@ def test_beginnings_are_shared_where_that_changes_nothing_else(built: EmbeddingM
 def test_sharing_that_a_model_does_not_allow_is_refused_by_key(built: EmbeddingModel) -> None:
     layout = schema.Layout(share_prefixes=True)
     if built.encoder.backbone.causal:
-        assert shares_prefixes(layout, built.encoder)
+        assert can_share_prefix(layout, built.encoder)
         built.encoder.readout.dropout = torch.nn.Dropout(0.1)
         with pytest.raises(InputError, match=r"layout\.share_prefixes: dropout would be the same"):
-            shares_prefixes(layout, built.encoder)
-        assert not shares_prefixes(schema.Layout(), built.encoder)
+            can_share_prefix(layout, built.encoder)
+        assert not can_share_prefix(schema.Layout(), built.encoder)
         del built.encoder.readout.dropout
     else:
         with pytest.raises(InputError, match=r"layout\.share_prefixes: attention is bidirectional"):
-            shares_prefixes(layout, built.encoder)
+            can_share_prefix(layout, built.encoder)

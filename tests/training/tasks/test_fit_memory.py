@@ -1,6 +1,6 @@
 """What does not fit into memory is computed again, in smaller micro-batches: said, and with the same result."""
 
-from functools import partial
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,19 @@ from tiny_model import write_tiny
 from tiny_run import RECIPE, make_stage, write_rows_file
 
 from gemma4vec.cli.main import execute
+from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.ledger.run_folder import list_runs
-from gemma4vec.machine import dtype
+from gemma4vec.machine import dtype, memory
 from gemma4vec.machine.device import DeviceChoice
+from gemma4vec.machine.memory import DeviceMemory
+from gemma4vec.model.backbone.lm_head import load_head
 from gemma4vec.recipe import schema
 from gemma4vec.training import run
+from gemma4vec.training.engine.task import MemoryPlan
 from gemma4vec.training.loop import train_stage
-from gemma4vec.training.tasks import fit_memory as room
 from gemma4vec.training.tasks.contrastive import ContrastTask
-from gemma4vec.training.tasks.fit_memory import BatchMemory, DeviceMemory, first_layouts, fit, needs_of
+from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit, measure_needs
+from gemma4vec.training.tasks.make_task import make_task
 
 AUTO, ON, OFF = schema.Layout(), schema.Layout(grad_cache=True), schema.Layout(grad_cache=False)
 NEEDS = BatchMemory(per_cell=1e6, cells=20_000.0, largest=2048.0, row=256, fixed=1e9)  # 26.0, 3.6 and 1.3 GB, all told
@@ -27,15 +31,15 @@ LARGE = 200e9
 
 
 def test_what_fits_is_left_as_it_is() -> None:
-    assert fit(AUTO, NEEDS, DeviceMemory(30e9, LARGE)) == room.Fit(False, 2048)
-    assert fit(OFF, NEEDS, DeviceMemory(30e9, 31e9)) == room.Fit(False, 2048)
-    assert fit(ON, NEEDS, DeviceMemory(30e9, LARGE)) == room.Fit(True, 2048)
-    assert fit(ON, NEEDS, DeviceMemory(30e9, LARGE), can_cache=False) == room.Fit(False, 2048)
+    assert fit(AUTO, NEEDS, DeviceMemory(30e9, LARGE)) == Fit(False, 2048)
+    assert fit(OFF, NEEDS, DeviceMemory(30e9, 31e9)) == Fit(False, 2048)
+    assert fit(ON, NEEDS, DeviceMemory(30e9, LARGE)) == Fit(True, 2048)
+    assert fit(ON, NEEDS, DeviceMemory(30e9, LARGE), can_cache=False) == Fit(False, 2048)
 
 
 def test_auto_computes_again_what_is_half_of_all_memory_or_more_than_is_free() -> None:
-    for given_room in (DeviceMemory(30e9, 35e9), DeviceMemory(10e9, LARGE)):
-        found = fit(AUTO, NEEDS, given_room)
+    for given_memory in (DeviceMemory(30e9, 35e9), DeviceMemory(10e9, LARGE)):
+        found = fit(AUTO, NEEDS, given_memory)
         assert found.cached and found.tokens_per_forward == 2048 and "GradCache is on" in found.remark
     # One micro-batch of half the memory is kept as it is: computing it again would save nothing.
     assert not fit(AUTO, BatchMemory(1e6, 2048.0, 2048.0, 256, 0.0), DeviceMemory(4e9, 4e9)).cached
@@ -83,17 +87,21 @@ def test_a_stage_without_room_trains_to_the_same_losses(
         stage = make_stage(base, tmp_path, batch={"rows": 16})
         task = stage.task
         assert isinstance(task, ContrastTask)
-        said: list[str] = []
-        task.say = said.append
         if pretended:
-            needs = needs_of(stage.built, task.stage.layout, partial(first_layouts, task))
+            rows = next(task.draw())
+            needs = measure_needs(
+                stage.built, task.stage.layout, lambda other: task.lay_out_batch(rows, MemoryPlan(other)).layouts
+            )
             free = 1.01 * needs.at_once(needs.row) / 0.9
-            monkeypatch.setattr(room, "memory_bytes", lambda: (int(1e12), int(free)))
+            monkeypatch.setattr(memory, "memory_bytes", lambda: (int(1e12), int(free)))
             assert needs.largest > needs.row
         train_stage(stage, seed=0)
-        assert len(said) == pretended
+        lines = stage.line.stream.getvalue().splitlines()  # type: ignore[attr-defined]
+        assert sum(line.startswith("memory: ") for line in lines) == pretended
         (prepared,) = stage.run.events("prepared")
-        assert (max(one.all_tokens for one in next(task.batches()).layouts) <= 64) is pretended
+        plan = task.plan_memory(stage.built, prepared)
+        assert (max(one.all_tokens for one in next(task.batches(plan=plan)).layouts) <= 64) is pretended
+        assert task.stage is stage.settings  # the plan is handed over, the task stays as it was made
         return [event["loss"] for event in stage.run.events("step")], prepared
 
     plain, before = trained(False)
@@ -102,10 +110,32 @@ def test_a_stage_without_room_trains_to_the_same_losses(
     assert before["tokens_per_forward"] == 128 and before["grad_cache"] is False
     assert prepared["tokens_per_forward"] < 128 and prepared["grad_cache"] is True
     # A run that goes on where there is room again keeps what it began with.
-    monkeypatch.setattr(room, "memory_bytes", lambda: (int(1e12), int(1e12)))
+    monkeypatch.setattr(memory, "memory_bytes", lambda: (int(1e12), int(1e12)))
     stage = make_stage(base, tmp_path, batch={"rows": 16})
     kept = {name: prepared[name] for name in ("grad_cache", "tokens_per_forward")}
-    assert stage.task.plan_memory(stage.built, prepared) == kept
+    assert stage.task.plan_memory(stage.built, prepared).fields() == kept
+
+
+def test_a_task_is_complete_when_it_is_made(base: Path, tmp_path: Path) -> None:
+    stage = make_stage(base, tmp_path)
+    parts = dict(vars(stage.task))
+    train_stage(stage, seed=0)
+    assert all(vars(stage.task)[name] is part for name, part in parts.items()) and len(vars(stage.task)) == len(parts)
+    texts = schema.Stage.model_validate(
+        {
+            "data": [{"name": "t", "source": "text", "path": "t.txt"}],
+            "task": {"kind": "masked_next_token"},
+            "batch": {"rows": 2},
+            "budget": {"steps": 1},
+        }
+    )
+    loaded = TrainingData(texts=["a file", "a tree", "a graph"])
+    head = load_head(stage.built.encoder.backbone, base)
+    masked = make_task(texts, loaded, stage.built, lambda: head, max_tokens=48, seed=0)
+    for task in (stage.task, masked):
+        for name in vars(task):
+            with pytest.raises(FrozenInstanceError):
+                setattr(task, name, None)
 
 
 def test_a_run_on_a_poor_machine_says_why_once_and_trains_as_elsewhere(
@@ -128,7 +158,7 @@ def test_a_run_on_a_poor_machine_says_why_once_and_trains_as_elsewhere(
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(dtype, "cpu_flags", lambda: {"avx2"})
     monkeypatch.setattr(run, "choose_device", lambda: DeviceChoice("cpu", "Example is too old: the CPU is used"))
-    monkeypatch.setattr(room, "memory_bytes", lambda: (int(1e12), 1))
+    monkeypatch.setattr(memory, "memory_bytes", lambda: (int(1e12), 1))
     found = losses(tmp_path / "poor", "stages.0.layout.compile=auto")
     lines = capsys.readouterr().err.splitlines()
     assert found == pytest.approx(usual, abs=1e-4)

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from gemma4vec.model.backbone.compilation import choose_compile
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.training.loop import Stage, compile_for_training, train_stage
 from gemma4vec.training.tasks.contrastive import ContrastTask
-from gemma4vec.training.tasks.grad_cache import encode_cached, kept_bytes
+from gemma4vec.training.tasks.fit_memory import kept_bytes
+from gemma4vec.training.tasks.grad_cache import encode_cached
 
 TERMS = [
     {"kind": "nce", "matryoshka": [16, 8], "query_query": True, "symmetric": True},
@@ -101,9 +103,8 @@ def test_compiled_layers_reproduce_dropout(tmp_path: Path, monkeypatch: pytest.M
     assert len(batch.layouts) > 3
 
     def run(cached: bool, seed: int) -> tuple[float, dict[str, Tensor], Tensor]:
-        task.cached = cached
         torch.manual_seed(seed)
-        loss = task.loss(stage.built, batch)
+        loss = task.loss(stage.built, replace(batch, grad_cache=cached))
         loss.value.backward()
         found = {name: p.grad.clone() for name, p in parameters.items() if p.grad is not None}
         for parameter in parameters.values():

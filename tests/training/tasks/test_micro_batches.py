@@ -16,9 +16,9 @@ from gemma4vec.model.packing.packed_batch import Tokens, packed, padded, padding
 from gemma4vec.recipe import schema
 from gemma4vec.training.tasks.micro_batches import (
     RECTANGLE_COST,
-    cuts,
+    cut_rectangles,
     lay_out_texts,
-    padded_by_length,
+    pad_by_length,
     padding_by_layout,
     texts_of,
 )
@@ -32,7 +32,7 @@ def texts(lengths: list[int]) -> list[Tokens]:
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(8, 100))
 def test_every_text_once_within_the_budget(lengths: list[int], budget: int) -> None:
     documents = texts(lengths)
-    layouts = padded_by_length(documents, budget, 0)
+    layouts = pad_by_length(documents, budget, 0)
     assert sorted(n for layout in layouts for n in layout.documents) == list(range(len(documents)))
     for layout in layouts:
         rows, columns = layout.input_ids_RC.shape
@@ -68,7 +68,7 @@ def test_the_cuts_are_the_cheapest(lengths: list[int], budget: int) -> None:
         return total
 
     every = [list(places) for n in range(len(between) + 1) for places in itertools.combinations(between, n)]
-    found = cuts(ordered, budget)
+    found = cut_rectangles(ordered, budget)
     assert [at for one in found for at in range(*one)] == list(range(len(ordered)))
     computed = sum((end - start) * ordered[start] + budget / RECTANGLE_COST for start, end in found)
     assert computed <= min(map(cost, every)) + 1e-9  # less where a full rectangle is followed by a narrower one
@@ -77,7 +77,7 @@ def test_the_cuts_are_the_cheapest(lengths: list[int], budget: int) -> None:
 def test_little_is_wasted_on_lengths_as_they_come() -> None:
     lengths = np.random.default_rng(1).lognormal(3.6, 0.7, 256).astype(int).clip(3, 256).tolist()
     documents = texts(lengths)
-    in_order, by_length = padded(documents, 4096, 0), padded_by_length(documents, 4096, 0)
+    in_order, by_length = padded(documents, 4096, 0), pad_by_length(documents, 4096, 0)
     assert padding_share(in_order) > 0.4 and padding_share(by_length) < 0.15
     layout = schema.Layout(row_tokens=256, tokens_per_forward=4096)
     found = padding_by_layout([by_length], layout)

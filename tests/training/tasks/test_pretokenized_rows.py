@@ -64,9 +64,9 @@ def test_batches_and_loss_are_those_of_the_texts(base: Path, tmp_path: Path, rea
         for first, second in zip(one.layouts, two.layouts, strict=True):
             assert torch.equal(first.input_ids_RC, second.input_ids_RC)
             assert torch.equal(first.prompts_N, second.prompts_N) and torch.equal(first.cells_T, second.cells_T)
-        assert torch.equal(one.query_keys_N, two.query_keys_N)
-        assert torch.equal(one.positive_keys_N, two.positive_keys_N)
-        assert torch.equal(one.negative_keys_NK, two.negative_keys_NK)
+        assert torch.equal(one.hashes.queries_N, two.hashes.queries_N)
+        assert torch.equal(one.hashes.positives_N, two.hashes.positives_N)
+        assert torch.equal(one.hashes.negatives_NK, two.hashes.negatives_NK)
         assert once.loss(built, one).value.item() == each.loss(built, two).value.item()
 
 
@@ -77,9 +77,9 @@ def test_distinct_batches_are_those_of_the_texts_whatever_their_letters(base: Pa
     )
     built = model(base)
 
-    def queries(tokenize: str) -> list[list[int]]:
-        made = task(built, tmp_path / "rows.jsonl", [], tokenize=tokenize, batch={"rows": 4, "no_duplicates": True})
-        return [batch.query_keys_N.tolist() for batch in islice(made.batches(), 6)]
+    def queries(tokenise: str) -> list[list[int]]:
+        made = task(built, tmp_path / "rows.jsonl", [], tokenize=tokenise, batch={"rows": 4, "no_duplicates": True})
+        return [batch.hashes.queries_N.tolist() for batch in islice(made.batches(), 6)]
 
     assert queries("once") == queries("each_time")
     assert all(len(set(keys)) == 4 for keys in queries("once")[::2])  # the last of an epoch may find no other row

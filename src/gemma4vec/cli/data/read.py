@@ -60,8 +60,8 @@ def read_command(
 def _asked(
     recipe: str | None, stage: int, kind: str | None, path: str | None, overrides: list[str]
 ) -> "tuple[tuple[Source, ...], Mixture]":
-    from gemma4vec.recipe.load import load_recipe, read_tree, validate
-    from gemma4vec.recipe.schema import Mixture, Source
+    from gemma4vec.recipe.load import load_recipe, parse_source
+    from gemma4vec.recipe.schema import Mixture
 
     if (recipe is None) == (kind is None):
         raise InputError("give a recipe, or --source KIND (with --path) for a single source, not both and not neither")
@@ -72,7 +72,7 @@ def _asked(
         return stages[stage].data, stages[stage].mixture
     tree = {"name": kind, "source": kind} | ({"path": path} if path else {})
     text = yaml.safe_dump(tree)
-    return (validate(Source, read_tree(text, "--source", overrides), "--source"),), Mixture()
+    return (parse_source(text, "--source", overrides),), Mixture()
 
 
 def _first(loaded: Any) -> dict[str, str]:

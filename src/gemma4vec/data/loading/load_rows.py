@@ -16,14 +16,14 @@ from gemma4vec.data.sources.open_source import SourceReader, open_reader
 from gemma4vec.data.sources.tensor_rows import TensorRows, check_tensors, refuse_bad_tensors
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, home, sha256_text
-from gemma4vec.recipe.sources import Mixture, Source, check_mixture
+from gemma4vec.recipe.sources import Mixture, PycodeSource, Source, TensorsSource, TextSource, all_keys, check_mixture
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
 
 # Sources of larger files are kept on disk in a form that is mapped, not read (`data.rows.row_store`).
 LARGE_BYTES = 64 * 2**20
 # What of a source decides which rows its files give.
-READING = ("source", "columns", "split", "subset", "table", "language", "encoding", "drop")
+READING = ("source", "columns", "split", "subset", "table", "language", "encoding", "drop", "pair_with_itself")
 
 
 @dataclass
@@ -74,7 +74,7 @@ def load_sources(sources: Sequence[Source], say: Callable[[str], None], mixture:
     texts: list[Part] = []
     for source in sources:
         path = source.path
-        if source.source == "pycode":
+        if isinstance(source, PycodeSource):
             folder = Path(source.path).expanduser() if source.path else None
             built = load_or_build_pycode(home() / "data", folder=folder, negatives=source.negatives, progress=say)
             for warning in built.manifest["warnings"]:
@@ -82,10 +82,10 @@ def load_sources(sources: Sequence[Source], say: Callable[[str], None], mixture:
             loaded.dev_suite = loaded.dev_suite or built.dev
             loaded.test_suite = loaded.test_suite or built.test
             path = str(built.train)
-            read = read_source(source.model_copy(update={"source": "jsonl", "path": path}), say)
+            read = read_source(source.built_rows(path), say)
         else:
             read = read_source(source, say)
-        if source.plain and not source.pair_with_itself:
+        if source.plain and not source.own_positives:
             texts.append(Part(source.name, read.rows))
         else:
             rows.append((source, read.rows))
@@ -132,13 +132,13 @@ def read_source(source: Source, say: Callable[[str], None]) -> SourceRows:
     Raises:
         InputError: it cannot be read, has no row, or more bad rows than allowed.
     """
-    if source.source == "tensors":
+    if isinstance(source, TensorsSource):
         return _read_tensors(source)
     found = open_reader(source, say)
     if found.bytes < LARGE_BYTES:
         noted = RowsRead()
         rows = [
-            _pair_with_itself(row) if source.pair_with_itself else row
+            _pair_with_itself(row) if source.own_positives else row
             for row in _without_drops(parse_rows(found.records(), noted, plain=source.plain), source)
         ]
         check_bad_share(noted, len(rows), source.max_bad_share, found.where, _unit(source))
@@ -177,8 +177,7 @@ def read_source(source: Source, say: Callable[[str], None]) -> SourceRows:
     )
 
 
-def _read_tensors(source: Source) -> SourceRows:
-    assert source.path is not None
+def _read_tensors(source: TensorsSource) -> SourceRows:
     path = Path(source.path).expanduser()
     content = file_hash(path)
     checked = check_tensors(path, content)
@@ -194,8 +193,8 @@ def open_or_build_store(source: Source, found: SourceReader, say: Callable[[str]
     Raises:
         InputError: a file cannot be read, no row is good, or more are bad than allowed.
     """
-    settings = source.model_dump(mode="json", include={*READING, "pair_with_itself"})
-    reading = json.dumps(settings, sort_keys=True)
+    settings = all_keys(source)
+    reading = json.dumps({key: settings[key] for key in READING}, sort_keys=True)
     files = [*found.files, *([Path(source.drop).expanduser()] if source.drop else [])]
     key = sha256_text(reading, found.identity, *(file_hash(file) for file in files))
     folder = cache() / "rows" / sha256_text(found.where, reading)[:24]
@@ -209,7 +208,7 @@ def open_or_build_store(source: Source, found: SourceReader, say: Callable[[str]
             good = 0
             for row in _without_drops(parse_rows(found.records(), noted, plain=source.plain), source):
                 good += 1
-                yield _pair_with_itself(row) if source.pair_with_itself else row
+                yield _pair_with_itself(row) if source.own_positives else row
             check_bad_share(noted, good, source.max_bad_share, found.where, _unit(source))
             facts["bad"], facts["first_bad"] = len(noted.bad), str(noted.bad[0]) if noted.bad else ""
             facts["counts"], facts["unknown_keys"] = dict(noted.counts), sorted(noted.unknown_keys)
@@ -234,7 +233,7 @@ def _all_texts(row: Row) -> list[str]:
 
 
 def _unit(source: Source) -> str:
-    return "lines" if source.source == "text" else "rows"
+    return "lines" if isinstance(source, TextSource) else "rows"
 
 
 def _facts(source: Source, path: str | None, read: SourceRows) -> dict[str, Any]:
@@ -254,7 +253,7 @@ def _facts(source: Source, path: str | None, read: SourceRows) -> dict[str, Any]
 
 
 def _report(source: Source, read: SourceRows, say: Callable[[str], None]) -> None:
-    if source.source != "pycode" and source.negatives != Source.model_fields["negatives"].default:
+    if not isinstance(source, PycodeSource) and source.negatives != type(source).model_fields["negatives"].default:
         # No error: a shipped recipe of pycode is often tried on a file of rows with source=jsonl alone.
         say(f"{source.name}: negatives={source.negatives} is for pycode; these rows keep the negatives that they have")
     if read.bad:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from gemma4vec.data.loading.load_rows import PlainTexts, load_sources
 from gemma4vec.data.loading.open_suite import open_suite
@@ -13,6 +13,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder
 from gemma4vec.recipe.load import load_recipe, parse_dump
 from gemma4vec.recipe.schema import Recipe, Source
+from gemma4vec.recipe.sources import DebianSource, PycodeSource, source_of
 from gemma4vec.text.pretokenized import PretokenizedText
 
 RECIPES = (".yaml", ".yml")
@@ -52,11 +53,10 @@ def sources_of_run(run: RunFolder) -> list[Source]:
         InputError: the run's recipe or manifest is damaged.
     """
     made = {name: told for stage in (run.manifest.get("data") or {}).values() for name, told in stage.items()}
-    unset = Source.model_fields["negatives"].default
     sources = _sources_of_recipe(parse_dump(run.recipe_text, str(run.path / RECIPE)))
     return [
-        source.model_copy(update={"source": "jsonl", "path": made[source.name]["path"], "negatives": unset})
-        if source.source == "pycode" and source.name in made
+        source.built_rows(made[source.name]["path"])
+        if isinstance(source, PycodeSource) and source.name in made
         else source
         for source in sources
     ]
@@ -81,8 +81,8 @@ def _sources(spec: str) -> list[Source]:
     path = Path(spec).expanduser()
     word, _, language = spec.partition(":")
     if word in ("pycode", "debian") and not path.exists():
-        kind: Literal["pycode", "debian"] = "pycode" if word == "pycode" else "debian"
-        return [Source(name=spec.replace(":", "-"), source=kind, language=language or "en")]
+        name = spec.replace(":", "-")
+        return [PycodeSource(name=name) if word == "pycode" else DebianSource(name=name, language=language or "en")]
     if path.is_dir() and (path / MANIFEST).is_file() and (path / RECIPE).is_file():
         return sources_of_run(RunFolder.open(path))
     if path.suffix in RECIPES:
@@ -90,10 +90,10 @@ def _sources(spec: str) -> list[Source]:
     if not path.exists():
         raise InputError(f"{spec}: no such file; name a file of rows, a recipe (.yaml) or a run folder")
     name = path.name.split(".")[0] or path.resolve().name
-    return [Source(name=name, source=_kind(path), path=str(path))]
+    return [source_of(name=name, source=_kind(path), path=str(path))]
 
 
-def _kind(path: Path) -> Any:
+def _kind(path: Path) -> str:
     """How a file or folder is read, by its name and contents."""
     if path.is_dir():
         return "beir" if (path / "qrels").is_dir() else "datasets"

@@ -1,4 +1,4 @@
-"""The one interface of all sources: what a recipe names as something that gives records, and what it depends on."""
+"""From a recipe's source to its records, and to what they depend on: the one interface of all kinds of sources."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,20 @@ from gemma4vec.data.sources.tables import csv_records, dataset_records, is_saved
 from gemma4vec.data.sources.token_files import sqlite_records
 from gemma4vec.errors import InputError
 from gemma4vec.machine.hub import is_hub_id
-from gemma4vec.recipe.sources import Source
+from gemma4vec.recipe.sources import (
+    BeirSource,
+    CsvSource,
+    DatasetsSource,
+    DebianSource,
+    JsonlSource,
+    ParquetSource,
+    PycodeSource,
+    Source,
+    SqliteSource,
+    TensorsSource,
+    TextSource,
+    TsvSource,
+)
 
 
 @dataclass(frozen=True)
@@ -25,8 +38,8 @@ class SourceReader:
         where: its path or name, for people.
         records: starts reading.
         files: files whose bytes decide what is read.
-        identity: what decides it beside files.
-        other_bytes: size of what is read beside files.
+        identity: what else decides what is read.
+        other_bytes: size of what is read from no file.
         revision: the hub's commit, of a hub's data set.
     """
 
@@ -44,72 +57,95 @@ class SourceReader:
 
 
 def open_reader(source: Source, say: Callable[[str], None]) -> SourceReader:
-    """What a source is read from. `pycode` is built first, `tensors` stay where they are (`data.loading.load_rows`).
+    """Return what a source is read from.
+
+    `pycode` is built first, and `tensors` are mapped in place: `data.loading.load_rows` does both.
 
     Raises:
         InputError: there is nothing to read.
     """
+    match source:
+        case DebianSource():
+            return _debian(source, say)
+        case DatasetsSource():
+            return _dataset(source, say)
+        case PycodeSource() | TensorsSource():
+            raise TypeError(f"a {source.source} source is not read as records")
+    path = Path(source.path).expanduser()
+    match source:
+        case BeirSource():
+            return SourceReader(str(path), lambda: beir_records(path, source.split), beir_files(path, source.split))
+        case ParquetSource():
+            if path.is_dir():
+                files = sorted(path.glob("*.parquet"))
+                return _files(str(path), files, ".parquet", lambda file: parquet_records(file, source))
+            return _file(path, lambda: parquet_records(path, source))
+        case JsonlSource():
+            return _file(path, lambda: jsonl_records(path))
+        case TextSource():
+            return _file(path, lambda: text_records(path))
+        case CsvSource():
+            return _file(path, lambda: csv_records(path, source))
+        case TsvSource():
+            return _file(path, lambda: csv_records(path, source, tabs=True))
+        case SqliteSource():
+            return _file(path, lambda: sqlite_records(path, source))
+
+
+def _debian(source: DebianSource, say: Callable[[str], None]) -> SourceReader:
     path = Path(source.path).expanduser() if source.path else None
-    if source.source == "debian":
-        files = find_description_files(source.language, path, say)
-        return SourceReader(str(files[0].parent), lambda: debian_records(files, source.language), tuple(files))
-    assert path is not None
-    if source.source == "beir":
-        return SourceReader(str(path), lambda: beir_records(path, source.split), beir_files(path, source.split))
-    if source.source == "datasets":
-        return _dataset(source, path, say)
-    if source.source == "parquet" and path.is_dir():
-        return _folder(source, str(path), sorted(path.glob("*.parquet")))
-    return _file(source, path)
+    files = find_description_files(source.language, path, say)
+    return SourceReader(str(files[0].parent), lambda: debian_records(files, source.language), tuple(files))
 
 
-def _file(source: Source, path: Path) -> SourceReader:
-    readers: dict[str, Callable[[], Iterator[Record]]] = {
-        "jsonl": lambda: jsonl_records(path),
-        "text": lambda: text_records(path),
-        "parquet": lambda: parquet_records(path, source),
-        "csv": lambda: csv_records(path, source),
-        "tsv": lambda: csv_records(path, source),
-        "sqlite": lambda: sqlite_records(path, source),
-    }
-    return SourceReader(str(path), readers[source.source], (path,))
+def _file(path: Path, records: Callable[[], Iterator[Record]]) -> SourceReader:
+    return SourceReader(str(path), records, (path,))
 
 
-def _folder(source: Source, where: str, files: Sequence[Path], revision: str = "") -> SourceReader:
+def _files(
+    where: str, files: Sequence[Path], known: str, records: Callable[[Path], Iterator[Record]], revision: str = ""
+) -> SourceReader:
     """Files read one after the other, each with the columns that it has."""
     if not files:
-        kinds = ", ".join(BY_SUFFIX) if source.source == "datasets" else ".parquet"
-        raise InputError(f"{where}: no file to read ({kinds}); check the source's path")
-    inputs = [_file(source.model_copy(update={"source": kind_of_file(file.name)}), file) for file in files]
-    records = lambda: chain.from_iterable(one.records() for one in inputs)  # noqa: E731
-    return SourceReader(where, records, tuple(files), revision=revision)
+        raise InputError(f"{where}: no file to read ({known}); check the source's path")
+    every = lambda: chain.from_iterable(records(file) for file in files)  # noqa: E731
+    return SourceReader(where, every, tuple(files), revision=revision)
 
 
-def _dataset(source: Source, path: Path, say: Callable[[str], None]) -> SourceReader:
+def _file_of_dataset(source: DatasetsSource, file: Path) -> Iterator[Record]:
+    """Records of one file of a data set, by the kind of file that its name says."""
+    kind = kind_of_file(file.name)
+    if kind == "parquet":
+        return parquet_records(file, source)
+    return jsonl_records(file) if kind == "jsonl" else csv_records(file, source, tabs=kind == "tsv")
+
+
+def _dataset(source: DatasetsSource, say: Callable[[str], None]) -> SourceReader:
     """A hub's data set, one saved to disk, or a folder of plain files."""
+    path, known = Path(source.path).expanduser(), ", ".join(BY_SUFFIX)
     if is_saved_dataset(path):
-        return _by_library(source, str(source.path))
+        return _by_library(source, source.path)
     if path.is_dir():
-        known = [
+        found = (file for file in sorted(path.rglob("*")) if file.is_file() and is_readable(file.name))
+        names = [file.relative_to(path) for file in found]
             file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file() and is_readable(file.name)
         ]
-        files = files_of_split(str(path), known, source.split)
-        return _folder(source, str(path), [path / file for file in files])
+        files = [path / name for name in files_of_split(str(path), names, source.split)]
+        return _files(str(path), files, known, lambda file: _file_of_dataset(source, file))
     if path.exists():
         raise InputError(f"{path}: a file is no data set; use source: {BY_SUFFIX.get(path.suffix, 'jsonl')}")
-    assert source.path is not None
     if not is_hub_id(source.path):
         raise InputError(f"{source.path}: no such folder, and no id of the hub (owner/name); check the source's path")
     found = hub_files(source.path, source.subset, source.split, say)
     if found.files:
-        return _folder(source, source.path, found.files, found.commit)
+        return _files(source.path, found.files, known, lambda file: _file_of_dataset(source, file), found.commit)
     return _by_library(source, f"{source.path.partition('@')[0]}@{found.commit}", found.commit)
 
 
-def _by_library(source: Source, name: str, revision: str = "") -> SourceReader:
+def _by_library(source: DatasetsSource, name: str, revision: str = "") -> SourceReader:
     dataset = open_dataset(name, source.subset, source.split)
     return SourceReader(
-        str(source.path),
+        source.path,
         lambda: dataset_records(dataset, source),
         identity=str(dataset._fingerprint),
         other_bytes=int(dataset.data.nbytes),

@@ -10,7 +10,7 @@ from gemma4vec.data.rows.jsonl import raw_lines
 from gemma4vec.data.rows.records import Record, RejectError
 from gemma4vec.data.sources.columns import ColumnMap, map_columns
 from gemma4vec.errors import InputError
-from gemma4vec.recipe.sources import Source
+from gemma4vec.recipe.sources import CsvSource, DatasetsSource, TableSource, TsvSource
 
 if TYPE_CHECKING:
     import pyarrow
@@ -19,7 +19,7 @@ BLOCK = 1_000
 LARGEST_CELL = 2**27
 
 
-def parquet_records(path: Path, source: Source) -> Iterator[Record]:
+def parquet_records(path: Path, source: TableSource) -> Iterator[Record]:
     """Rows of a Parquet file.
 
     Raises:
@@ -41,7 +41,7 @@ def parquet_records(path: Path, source: Source) -> Iterator[Record]:
         raise InputError(f"{path}: cannot be read as Parquet ({_line(error)}); copy or make the file again") from error
 
 
-def dataset_records(dataset: Any, source: Source) -> Iterator[Record]:
+def dataset_records(dataset: Any, source: DatasetsSource) -> Iterator[Record]:
     """Rows of a `datasets.Dataset`.
 
     Raises:
@@ -160,14 +160,13 @@ def _record(where: str, number: int, mapped: ColumnMap, cells: dict[str, Any], u
         return Record(where, number, None, reason, name, unit)
 
 
-def csv_records(path: Path, source: Source) -> Iterator[Record]:
-    """Rows of a CSV or TSV file with a header (.gz and .zst by suffix). Quotes mean something in CSV alone.
+def csv_records(path: Path, source: CsvSource | TsvSource | DatasetsSource, *, tabs: bool = False) -> Iterator[Record]:
+    """Rows of a CSV file, or with `tabs` of a TSV file (.gz and .zst by suffix). Quotes mean something in CSV alone.
 
     Raises:
         InputError: the file cannot be read, an unclosed quote, no known columns.
     """
     csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
-    tabs = source.source == "tsv"
     lines = _decoded(path, source.encoding)
     reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(lines, strict=True)
     started = 1

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from gemma4vec.data.rows.records import Record
 from gemma4vec.data.sources.columns import map_columns
 from gemma4vec.errors import InputError
-from gemma4vec.recipe.sources import Source
+from gemma4vec.recipe.sources import SqliteSource
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def sqlite_records(path: Path, source: Source) -> Iterator[Record]:
+def sqlite_records(path: Path, source: SqliteSource) -> Iterator[Record]:
     """Texts of one column of a SQLite table, in the order in which they were put in.
 
     Raises:

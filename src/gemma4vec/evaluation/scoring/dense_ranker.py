@@ -17,7 +17,7 @@ from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.scoring.memory_check import IN_MEMORY, dimension_of, plan_retrieval
 from gemma4vec.evaluation.scoring.ranking import Progress, Ranking, no_progress
 from gemma4vec.files import cache, disk_errors
-from gemma4vec.machine.describe import memory_bytes
+from gemma4vec.machine.memory import free_memory
 from gemma4vec.retrieval import exact
 from gemma4vec.retrieval.top_k import descending_id_rank
 from gemma4vec.text.text_embedder import TextEmbedder, Vectors
@@ -84,7 +84,7 @@ class EmbedderRanker:
         queries, documents, dimension = len(suite.queries), len(suite.corpus), dimension_of(self.model)
         if dimension is None:
             return min(documents, IN_MEMORY)
-        return plan_retrieval(queries, documents, dimension, depth, memory_bytes()[1], IN_MEMORY).block
+        return plan_retrieval(queries, documents, dimension, depth, free_memory(), IN_MEMORY).block
 
     def _encoded_to_file(self, suite: RetrievalSuite, block: int, progress: Progress) -> Vectors:
         """The vectors of a large corpus, in a file that is mapped and is gone with the array."""

@@ -16,7 +16,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.metrics import QUERIES_PER_BLOCK
 from gemma4vec.files import cache
-from gemma4vec.machine.describe import memory_bytes
+from gemma4vec.machine.memory import format_bytes, free_memory, require_memory
 from gemma4vec.retrieval import exact
 
 IN_MEMORY = 262_144  # documents whose vectors are held in memory; those of a larger corpus go to a file
@@ -56,7 +56,7 @@ class MemoryNeed:
     def sentence(self) -> str:
         """The parts, largest first."""
         parts = sorted(((getattr(self, part.name), part.name) for part in fields(self)), reverse=True)
-        return ", ".join(f"{name} {_gb(size)}" for size, name in parts if size >= self.total / 20)
+        return ", ".join(f"{name} {format_bytes(size)}" for size, name in parts if size >= self.total / 20)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Plan:
 
     block: int
     on_disk: int
-    room: MemoryNeed
+    need: MemoryNeed
 
 
 def plan_retrieval(
@@ -109,32 +109,33 @@ def check_suite_memory(suite: AnySuite, model: Any, depth: int, in_memory: int =
     Raises:
         InputError: memory or disk is too small, in one line.
     """
-    dimension, available = dimension_of(model), memory_bytes()[1]
+    dimension, available = dimension_of(model), free_memory()
     for one in suite.members:
         if isinstance(model, Bm25Model):
-            room, how = (_room_of_bm25(one, depth) if isinstance(one, RetrievalSuite) else MemoryNeed()), "by BM25"
+            need, how = (_need_of_bm25(one, depth) if isinstance(one, RetrievalSuite) else MemoryNeed()), "by BM25"
         elif dimension is None:
             continue
         else:
-            room, how = _room_of_vectors(one, dimension, depth, available, in_memory), f"in {dimension} dimensions"
-        if room.total > available:
-            smaller = "" if dimension is None else "a smaller dimension (model.head), "
-            raise InputError(
-                f"{one.name}: evaluating {one.size()} {how} takes about {_gb(room.total)} of memory "
-                f"({room.sentence()}), {_gb(available)} are free; use a part of it ({one.how_to_shrink()}, "
-                f"docs/guides/evaluation.md), {smaller}or a machine with more"
-            )
+            need, how = _need_of_vectors(one, dimension, depth, available, in_memory), f"in {dimension} dimensions"
+        smaller = "" if dimension is None else "a smaller dimension (model.head), "
+        require_memory(
+            f"{one.name}: evaluating {one.size()} {how}",
+            need.total,
+            available,
+            f"use a part of it ({one.how_to_shrink()}, docs/guides/evaluation.md), {smaller}or a machine with more",
+            parts=need.sentence(),
+        )
 
 
-def _room_of_vectors(suite: OneSuite, dimension: int, depth: int, available: int, in_memory: int) -> MemoryNeed:
+def _need_of_vectors(suite: OneSuite, dimension: int, depth: int, available: int, in_memory: int) -> MemoryNeed:
     if not isinstance(suite, RetrievalSuite):
-        return _room_of_texts(suite, dimension)
+        return _need_of_texts(suite, dimension)
     plan = plan_retrieval(len(suite.queries), len(suite.corpus), dimension, depth, available, in_memory)
     _check_disk(suite.name, plan)
-    return plan.room
+    return plan.need
 
 
-def _room_of_bm25(suite: RetrievalSuite, depth: int) -> MemoryNeed:
+def _need_of_bm25(suite: RetrievalSuite, depth: int) -> MemoryNeed:
     """Its index holds a number for each word of each document; while it is made, several."""
     characters = sum(len(text) + len(title or "") for text, title in suite.corpus)
     places = len(suite.queries) * min(depth, len(suite.corpus))
@@ -160,7 +161,7 @@ def _of_scores(queries: int, places: int) -> int:
     return ITEM * queries + JUDGED_PLACE * places * min(queries, QUERIES_PER_BLOCK)
 
 
-def _room_of_texts(suite: OneSuite, dimension: int) -> MemoryNeed:
+def _need_of_texts(suite: OneSuite, dimension: int) -> MemoryNeed:
     """Of pairs and rows every different text has a vector, which is then held in double precision too."""
     if isinstance(suite, StsSuite):
         texts = len({*suite.first, *suite.second})
@@ -179,11 +180,7 @@ def _check_disk(name: str, plan: Plan) -> None:
     free = shutil.disk_usage(cache()).free
     if plan.on_disk > free:
         raise InputError(
-            f"{name}: its document vectors take {_gb(plan.on_disk)} of disk while it is evaluated, {_gb(free)} are "
-            f"free in {cache()}; free some, set GEMMA4VEC_CACHE to another disk, or use a part of the suite "
-            "(max_documents in a list of suites, docs/guides/evaluation.md)"
+            f"{name}: its document vectors take {format_bytes(plan.on_disk)} of disk while it is evaluated, "
+            f"{format_bytes(free)} are free in {cache()}; free some, set GEMMA4VEC_CACHE to another disk, or use "
+            "a part of the suite (max_documents in a list of suites, docs/guides/evaluation.md)"
         )
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e6:.0f} MB"

@@ -21,10 +21,11 @@ from gemma4vec.ledger.records import SHARE
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.inference.embedder import Embedder
-from gemma4vec.pipeline.matrix.cost import flops_per_token, rows_hash
+from gemma4vec.pipeline.matrix.rows_hash import rows_hash
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.text_embedder import TextEmbedder
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
+from gemma4vec.training.engine.flops import flops_per_token
 from gemma4vec.training.loop import Evaluate
 from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded

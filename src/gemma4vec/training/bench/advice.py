@@ -1,7 +1,7 @@
-"""What would make a recipe train faster: switches of the recipe, with what each would save by count.
+"""Switches of a recipe that would make it train faster, with the factor that each promises.
 
-Factors are counted, not measured: cells and operations of the same batches laid out another way. A factor of 1.2 means
-a fifth more tokens a second, if time goes with operations.
+Factors are counted, not measured: operations of the same batches laid out in another way. A factor of 1.2 means a fifth
+more tokens a second, if time is proportional to operations.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,9 @@ from gemma4vec.model.backbone.compilation import choose_compile
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
-from gemma4vec.recipe.terms import Matching
-from gemma4vec.training.bench.model_flops import trains_inputs
-from gemma4vec.training.estimate.flops import step_flops
+from gemma4vec.training.engine.flops import layout_flops, trains_inputs
 from gemma4vec.training.tasks.micro_batches import lay_out_texts, texts_of
+from gemma4vec.training.terms.teachers import teachers_of
 
 _WORTH_SAYING = 1.03
 _ROWS = (64, 128, 256, 512, 1024)
@@ -24,7 +23,7 @@ _GPU_TOKENS = 16_384
 
 @dataclass(frozen=True)
 class Advice:
-    """One switch: what to write, the factor that it promises (None: it cannot be counted), and why."""
+    """One switch: what to write, the promised factor (None: it cannot be counted), and why."""
 
     change: str
     factor: float | None
@@ -32,15 +31,20 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was measured of the recipe as it is.
+class Observations:
+    """Measurements of the recipe as it is.
 
     Attributes:
-        groups: layouts of some batches, each list texts that share a forward.
-        shared: whether beginnings are held once.
-        shareable: whether they might be.
-        waited: share of the time in which batches were waited for.
-        element_wise: share of element-wise work.
+        groups: layouts of some batches; each list has the texts of one group.
+        first_trained: number of the lowest trained layer.
+        compiled: whether layers ran compiled.
+        shared: whether prefixes that texts share are computed once.
+        shareable: whether they could be.
+        waited: share of the time spent waiting for batches.
+        element_wise: share of the time spent on element-wise work.
+        device: kind of device.
+        dtype: of the base.
+        faster_dtype: the dtype that this machine computes fastest.
     """
 
     groups: Sequence[Sequence[PackedBatch]]
@@ -55,8 +59,8 @@ class Seen:
     faster_dtype: str
 
 
-def advise(recipe: schema.Recipe, number: int, built: EmbeddingModel, seen: Seen) -> list[Advice]:
-    """Switches that are worth trying, the largest promised factor first."""
+def advise(recipe: schema.Recipe, number: int, built: EmbeddingModel, seen: Observations) -> list[Advice]:
+    """Switches worth trying, the largest promised factor first."""
     stage, key = recipe.stages[number], f"stages.{number}."
     layout = stage.layout
     now = operations(built, seen.groups, seen.first_trained)
@@ -67,7 +71,7 @@ def advise(recipe: schema.Recipe, number: int, built: EmbeddingModel, seen: Seen
         share = f"element-wise work takes {seen.element_wise:.0%}; compiled it is fused"
         found.append(Advice(f"{key}layout.compile=true", None, share))
     found += _second_passes(layout, key, built, seen, now)
-    if seen.waited > _WAITING and stage.batch.tokenize == "each_time" and _may_keep_tokens(stage):
+    if seen.waited > _WAITING and stage.batch.tokenize == "each_time" and _can_pretokenize(stage):
         why = f"batches are waited for {seen.waited:.0%} of the time"
         found.append(Advice(f"{key}batch.tokenize=once", 1 / (1 - seen.waited), why))
     cut = any(len(group) > 1 for group in seen.groups)
@@ -78,13 +82,15 @@ def advise(recipe: schema.Recipe, number: int, built: EmbeddingModel, seen: Seen
     return sorted(found, key=lambda one: -(one.factor or 1.0))
 
 
-def _may_keep_tokens(stage: schema.Stage) -> bool:
-    """Whether the task can do with tokens in place of texts: a teacher reads texts."""
-    return isinstance(stage.task, schema.Contrast) and not any(isinstance(x, Matching) for x in stage.task.terms)
+def _can_pretokenize(stage: schema.Stage) -> bool:
+    """Whether rows can be stored as tokens: a teacher needs their texts."""
+    return isinstance(stage.task, schema.Contrast) and not any(teachers_of(stage.task))
 
 
-def _second_passes(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Seen, now: float) -> list[Advice]:
-    """What is computed a second time: checkpointed layers, and with GradCache the whole forward pass."""
+def _second_passes(
+    layout: schema.Layout, key: str, built: EmbeddingModel, seen: Observations, now: float
+) -> list[Advice]:
+    """Switches that avoid a second computation: of checkpointed layers, or of the whole forward pass (GradCache)."""
     layers = len(built.encoder.backbone.layers)
     forward = operations(built, seen.groups, layers)
     again = {}
@@ -99,16 +105,16 @@ def _second_passes(layout: schema.Layout, key: str, built: EmbeddingModel, seen:
 
 
 def operations(built: EmbeddingModel, groups: Sequence[Sequence[PackedBatch]], first_trained: int) -> float:
-    """Operations of these layouts as they are computed: padding, and attention over whole rows, included."""
+    """Operations of layouts as they are computed: with padding, and attention over whole rows."""
     backbone = built.encoder.backbone
     total = 0.0
     for one in (layout for group in groups for layout in group):
         rows, columns = one.input_ids_RC.shape
-        total += sum(step_flops(backbone, rows * columns, columns + one.shared, first_trained).values())
+        total += layout_flops(backbone, rows * columns, columns + one.shared, first_trained).total
     return total
 
 
-def _layouts(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Seen, now: float) -> list[Advice]:
+def _layouts(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Observations, now: float) -> list[Advice]:
     """The same texts in other layouts."""
     texts = [texts_of(group) for group in seen.groups]
 
@@ -138,8 +144,8 @@ def _layouts(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Seen,
     return [one for one in found if one.factor is not None and one.factor >= _WORTH_SAYING]
 
 
-def _upper_layers(recipe: schema.Recipe, built: EmbeddingModel, seen: Seen, now: float) -> list[Advice]:
-    """LoRA on the last third of the layers: the backward pass ends there. It changes what is learned."""
+def _upper_layers(recipe: schema.Recipe, built: EmbeddingModel, seen: Observations, now: float) -> list[Advice]:
+    """LoRA on the last third of the layers only, where the backward pass then ends. It changes what is learned."""
     layers = len(built.encoder.backbone.layers)
     last = max(1, layers // 3)
     if recipe.model.lora is None or layers - seen.first_trained <= last or trains_inputs(built):

@@ -1,12 +1,12 @@
-"""How fast a stage of a recipe trains on this machine, and how near that is to what the machine can do.
+"""Speed of a stage of a recipe on this machine, and its share of what the machine can do.
 
-The steps are those of a real run: its batches, made ahead in a thread; its layouts, compilation, loss and optimizer.
-Nothing is kept.
+The steps are those of a real run: batches prefetched by a thread, layouts, compilation, loss and optimizer. Nothing is
+saved.
 
 The roofline (Williams et al. 2009, doi 10.1145/1498765.1498785): a step takes at least its operations over the rate of
 a large matrix product on this machine, and at least its bytes over the rate of a large copy; the larger is the floor.
-Operations are those that the documents need (`training.bench.model_flops`: no padding, attention to what is seen,
-nothing twice); bytes are the weights, read in each micro-batch once forward and, as far as the gradient goes, backward.
+Operations are those that the documents need (`training.engine.flops.document_flops`). Bytes are the weights: each
+micro-batch reads all layers once forward, and those that a gradient reaches once backward.
 """
 
 import math
@@ -33,14 +33,14 @@ from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import dump_recipe
-from gemma4vec.training.bench.advice import Seen, advise
-from gemma4vec.training.bench.model_flops import first_trained_layer, needed_operations, prediction_operations
+from gemma4vec.training.bench.advice import Observations, advise
 from gemma4vec.training.bench.time_split import split
+from gemma4vec.training.engine.flops import document_flops, first_trained_layer, prediction_flops
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
 from gemma4vec.training.engine.prefetch import Prefetcher
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, peak_since_start, start_peak
 from gemma4vec.training.engine.progress_line import ProgressLine
-from gemma4vec.training.engine.task import Loss
+from gemma4vec.training.engine.task import Loss, MemoryPlan
 from gemma4vec.training.loop import Stage, prepare_model
 from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.tasks.make_task import make_task
@@ -48,7 +48,7 @@ from gemma4vec.training.tasks.make_task import make_task
 Say = Callable[[str], None]
 _WARM_UP = 2
 _LEAST_STEPS = 3
-_LOOKED_AT = 2  # batches whose layouts are tried otherwise for advice
+_ADVISED = 2  # batches that are laid out in other ways for advice
 MATRIX = {"cpu": 2048, "cuda": 8192}
 
 
@@ -66,10 +66,10 @@ class Step:
 
 
 def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[str, Any]:
-    """Train stage `number` for about so many seconds after a warm-up; gives plain values (docs/guides/speed.md).
+    """Train stage `number` for about `seconds` after a warm-up; returns plain values (docs/guides/speed.md).
 
     Raises:
-        InputError: there is no such stage, or whatever a run of the recipe would be refused for.
+        InputError: there is no such stage, or a run of the recipe would be refused.
         WorkError: a loss or gradient is not finite.
     """
     if number >= len(recipe.stages):
@@ -95,8 +95,8 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
         stage = Stage(number, settings, task, built, run, None, ProgressLine("bench"))
         say("preparing: the probe, and compilation where the recipe has it")
         started = time.perf_counter()
-        prepare_model(stage)
-        measured = _Measurement(stage, seconds, say)
+        plan = prepare_model(stage)
+        measured = _Measurement(stage, plan, seconds, say)
         try:
             measured.run(time.perf_counter() - started)
         except KeyboardInterrupt:
@@ -109,8 +109,8 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
 class _Measurement:
     """The steps of one stage, timed one by one, and one more under the profiler."""
 
-    def __init__(self, stage: Stage, seconds: float, say: Say):
-        self.stage, self.limit, self.say = stage, seconds, say
+    def __init__(self, stage: Stage, plan: MemoryPlan, seconds: float, say: Say):
+        self.stage, self.plan, self.limit, self.say = stage, plan, seconds, say
         self.first_trained = first_trained_layer(stage.built)
         self.optimizer = MasterAdamW(stage.built.trainable(), stage.settings.optimizer, stage.task.extra_parameters())
         self.steps: list[Step] = []
@@ -123,8 +123,8 @@ class _Measurement:
     def run(self, prepare_seconds: float) -> None:
         """Warm up, measure, profile."""
         self.prepare_seconds = prepare_seconds
-        ahead = Prefetcher(self.stage.task.batches(0), lambda: None)
-        watched = start_peak()  # loading the base, or unpacking it, is no part of it
+        ahead = Prefetcher(self.stage.task.batches(0, self.plan), lambda: None)
+        watched = start_peak()  # the peak of loading or unpacking the base does not count
         try:
             self.first_step = self._step(ahead).seconds
             for _ in range(_WARM_UP - 1):
@@ -136,7 +136,7 @@ class _Measurement:
                 step = self._step(ahead)
                 if self.gave_up == known:
                     self.steps.append(step)
-                else:  # what was measured until then was of compiled layers, and this step of both
+                else:  # earlier steps were compiled, and this one was both
                     self.steps.clear()
                     started = time.perf_counter()
             self.peak_memory = peak_since_start() if watched else peak_memory_bytes()
@@ -160,8 +160,8 @@ class _Measurement:
         layouts = [layout for batch in batches for layout in batch.layouts]
         tokens = sum(loss.tokens for loss in losses)
         padding = sum(loss.padding_share * loss.tokens for loss in losses) / max(1, tokens)
-        predicted = prediction_operations(self.stage.task, batches)
-        operations = predicted + sum(needed_operations(self.stage.built, layouts, predicts=predicted > 0).values())
+        predicted = _prediction_flops(self.stage.task, batches)
+        operations = predicted + document_flops(self.stage.built, layouts, predicts=predicted > 0).total
         return Step(
             taken + seconds,
             ahead.waited - waited,
@@ -173,7 +173,7 @@ class _Measurement:
         )
 
     def _work(self, batches: Sequence[Any]) -> tuple[float, float, list[Loss], float]:
-        """Seconds of a step without its data, those of the update among them, its losses, and the gradient's norm."""
+        """(seconds of a step without its data, seconds of the update, losses, gradient norm)."""
         started = _clock()
         losses = run_with_eager_fallback(
             self.stage.built.encoder.backbone, lambda: self._passes(batches), self._given_up
@@ -193,11 +193,19 @@ class _Measurement:
         return losses
 
     def _given_up(self, reason: str) -> None:
-        """The compiler gave up in a step."""
+        """Drop the gradients of a step in which the compiler gave up."""
         for parameter in self.optimizer.parameters.values():
             parameter.grad = None
         self.gave_up = reason
         self.say(f"layers run uncompiled from here on: {reason}")
+
+
+def _prediction_flops(task: Any, batches: Sequence[Any]) -> float:
+    """Operations of a vocabulary's products, in a task that predicts tokens."""
+    head = getattr(task, "head", None)
+    if head is None:
+        return 0.0
+    return prediction_flops(head.weight_VD, sum(len(targets) for batch in batches for targets in batch.targets))
 
 
 def _clock() -> float:
@@ -207,7 +215,7 @@ def _clock() -> float:
 
 
 def layer_bytes(built: EmbeddingModel) -> float:
-    """Bytes of the layers' weights that a micro-batch reads: forward all, backward those from the lowest trained up."""
+    """Bytes of weights that a micro-batch reads: all layers forward, those from the lowest trained one up backward."""
     lowest = first_trained_layer(built)
     sizes = [sum(p.nbytes for p in layer.parameters()) for layer in built.encoder.backbone.layers]
     return float(sum(sizes) + sum(sizes[lowest:]))
@@ -228,12 +236,12 @@ def _result(
     task: Any = measured.stage.task
     backbone = built.encoder.backbone
     faster = "bfloat16" if choose_dtype(device, "auto").dtype == torch.bfloat16 else "float32"
-    groups = [getattr(b, "groups", [b.layouts]) for b in islice(task.batches(0), _LOOKED_AT)]
-    seen = Seen(
+    groups = [getattr(b, "groups", [b.layouts]) for b in islice(task.batches(0, measured.plan), _ADVISED)]
+    seen = Observations(
         groups=[group for batch in groups for group in batch],
         first_trained=measured.first_trained,
         compiled=backbone.compiled,
-        shared=bool(getattr(task, "share", False)),
+        shared=bool(getattr(task, "shares_prefix", False)),
         shareable=built.encoder.unshareable(training=True) is None,
         waited=waited,
         element_wise=work["element-wise"],

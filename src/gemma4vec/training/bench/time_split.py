@@ -1,8 +1,8 @@
-"""Where the time of a training step goes: matrix products, attention, element-wise work, and what no operator covers.
+"""Where the time of a training step goes: matrix products, attention, element-wise work, and the rest.
 
-By torch's profiler, over one step: the time of each operator without the operators that it calls, on a GPU of each
-kernel. Both are told apart by name. Compiled loops have no operator of their own on a CPU; their time is that of the
-compiled region around them, without the products that it calls.
+From torch's profiler over one step: the own time of each operator, on a GPU of each kernel. Operators and kernels are
+classified by name. On a CPU compiled loops have no operator of their own; their time is that of the compiled region
+around them, without the products that it calls.
 """
 
 import os
@@ -14,8 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from gemma4vec.machine.device import choose_device
 
-# In this order: the first that fits a name decides. Inductor puts the names of operators nearby into those of its
-# element-wise and reducing kernels, so these come before all. `bmm` stands only where attention is two products.
+# The first kind that matches decides. Inductor puts the names of nearby operators into those of its element-wise and
+# reducing kernels, so these come first. `bmm` occurs only where attention is two products.
 KINDS = {
     "element-wise": ("triton_poi", "triton_red", "triton_per", "triton_for"),
     "data": ("memcpy htod", "memcpy dtoh"),
@@ -26,7 +26,7 @@ PARTS = ("matrix products", "attention", "element-wise", "data", "rest")
 
 
 def kind_of(name: str) -> str:
-    """The part that an operator or kernel belongs to."""
+    """The part of an operator or kernel, by its name."""
     lower = name.lower()
     for kind, words in KINDS.items():
         if any(word.lower() in lower for word in words):
@@ -35,13 +35,12 @@ def kind_of(name: str) -> str:
 
 
 def split(work: Callable[[], float]) -> dict[str, float]:
-    """Share of each of `PARTS` in `work`, which returns the seconds that it took; they add up to 1.
+    """Share of each of `PARTS` in the time of `work`, which returns its seconds; the shares add up to 1.
 
-    "data" is what is copied to and from a GPU; "rest" is what passed outside operators: Python, and on a GPU the gaps
-    between kernels.
+    "data" is copies to and from a GPU; "rest" is time outside operators: Python, and on a GPU the gaps between kernels.
     """
     on_gpu = choose_device().name == "cuda"
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it writes of its starts and stops
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences its log of starts and stops
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
     with profile(activities=activities) as found:
         seconds = work()
@@ -49,10 +48,10 @@ def split(work: Callable[[], float]) -> dict[str, float]:
 
 
 def shares(events: Iterable[Any], seconds: float, *, on_gpu: bool) -> dict[str, float]:
-    """The split of so many seconds, from the profiler's averages.
+    """The split of `seconds`, from the profiler's averages.
 
-    On a GPU only kernels and copies count: an operator has a row too, with the time of the kernels that it started, and
-    so have the regions that compiled code marks.
+    On a GPU only kernels and copies count. Operators have rows too, with the time of the kernels that they started, and
+    so do the regions that compiled code marks.
     """
     spent = dict.fromkeys(PARTS, 0.0)
     for event in events:

@@ -23,8 +23,8 @@ from gemma4vec.training.engine.optimizer import MasterAdamW
 _NAME = re.compile(r"step-(\d{8})")
 
 
-# What the names of parameters begin with that a task trains beside the model (see `training.tasks.learned_parameters`).
-BESIDE = "objective."
+# Name prefix of parameters that belong to the objective, not to the model (see `training.terms`).
+OBJECTIVE_PREFIX = "objective."
 
 
 @dataclass
@@ -113,7 +113,7 @@ def trained_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     Raises:
         InputError: the checkpoint is damaged.
     """
-    return {name: value for name, value in _weights(checkpoint).items() if not name.startswith(BESIDE)}
+    return {name: value for name, value in _weights(checkpoint).items() if not name.startswith(OBJECTIVE_PREFIX)}
 
 
 def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:

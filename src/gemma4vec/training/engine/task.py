@@ -1,4 +1,4 @@
-"""What the training loop asks of a task. A new objective is a new task, never a second loop."""
+"""What the training loop needs of a task. A new objective is a new task, never a second loop."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from gemma4vec.model.encoder.build import EmbeddingModel
+from gemma4vec.recipe import schema
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,9 @@ class Loss:
         tokens: real tokens that went through the backbone.
         rows: rows that were encoded.
         padding_share: share of computed cells that held no real token.
-        terms: what `value` is the weighted sum of, by name, unweighted and without a graph; empty where it is one term.
-        noted: what else the log says of a step.
+        terms: the terms that `value` is the weighted sum of, by name, unweighted and without a graph; empty where
+            there is one term.
+        noted: other values for the step's event.
     """
 
     value: Tensor
@@ -32,32 +34,56 @@ class Loss:
 
 @dataclass(frozen=True)
 class ExtraParameter:
-    """What a task trains beside the model, with its own learning rate (on the stage's schedule) and no weight decay."""
+    """A parameter trained next to the model: its own learning rate (on the stage's schedule), no weight decay."""
 
     parameter: nn.Parameter
     learning_rate: float
 
 
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How the batches of a stage are laid out and encoded, so that they fit into memory.
+
+    Attributes:
+        layout: the recipe's, with a token budget that fits.
+        grad_cache: whether activations are computed again instead of kept; None: the task has no such choice.
+        remark: a line for people; empty where everything is as the recipe says.
+    """
+
+    layout: schema.Layout
+    grad_cache: bool | None = None
+    remark: str = ""
+
+    def fields(self) -> dict[str, Any]:
+        """The choices, for the event `prepared`."""
+        if self.grad_cache is None:
+            return {}
+        return {"grad_cache": self.grad_cache, "tokens_per_forward": self.layout.tokens_per_forward}
+
+
 class Task(Protocol):
-    """Batches and a loss."""
+    """Batches and a loss. A task is complete when it is made: nothing of it changes afterwards."""
 
     @property
     def rows_per_batch(self) -> int:
         """Rows in one batch."""
         ...
 
-    def batches(self, start: int = 0) -> Iterator[Any]:
-        """Endless batches from number `start` on; the same number always gives the same batch."""
+    def batches(self, start: int = 0, plan: MemoryPlan | None = None) -> Iterator[Any]:
+        """Endless batches from number `start` on; the same number always gives the same rows.
+
+        They are laid out as `plan` says; None: as the recipe says.
+        """
         ...
 
     def extra_parameters(self) -> Mapping[str, ExtraParameter]:
-        """What is trained beside the model, by names that begin with `objective.`."""
+        """What is trained next to the model, by names that begin with `objective.`."""
         ...
 
-    def plan_memory(self, built: EmbeddingModel, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Make the choices that need the model as it will run, before the first step; gives them for the log.
+    def plan_memory(self, built: EmbeddingModel, before: Mapping[str, Any] | None = None) -> MemoryPlan:
+        """Choose before the first step what depends on the model as it will run and on the memory.
 
-        `before` are those that a resumed run began with.
+        `before` are the choices that a resumed run began with (`MemoryPlan.fields`).
         """
         ...
 

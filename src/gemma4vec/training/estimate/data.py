@@ -1,4 +1,4 @@
-"""What the steps of a stage will read: some batches are really drawn, tokenised and laid out."""
+"""The batches that a stage will read: the first ones are drawn, tokenized and laid out."""
 
 import statistics
 import time
@@ -17,19 +17,19 @@ _SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Means over batches that were drawn, and the largest of them.
+class BatchStatistics:
+    """Means over the drawn batches, and the largest of them.
 
     Attributes:
-        batches: how many were drawn.
+        batches: number of drawn batches.
         tokens: real tokens of a batch.
-        cells: cells of a batch, padding included, by whether compiled layers take their layout.
-        largest_cells: the same of the batch with the most cells.
+        cells: cells of a batch, padding included, by whether compiled layers accept their layout.
+        largest_cells: the same for the batch with the most cells.
         largest_layout: cells of the largest micro-batch.
         columns: columns of a layout, weighted by its cells.
-        padding_share: share of computed cells that hold no real token.
-        seconds: to draw, tokenize and lay out a batch.
-        padding_by_layout: what `padding_share` would be, packed and padded; empty where nobody asked.
+        padding_share: share of computed cells without a real token.
+        seconds: time to draw, tokenize and lay out a batch.
+        padding_by_layout: `padding_share` of the same texts packed and padded; empty where it was not computed.
     """
 
     batches: int
@@ -48,10 +48,10 @@ class Reading:
         return sum(self.cells.values())
 
 
-def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: int = _BATCHES) -> Reading:
-    """Draw the first batches of a task, for at most some seconds (and at least two batches).
+def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: int = _BATCHES) -> BatchStatistics:
+    """Draw the first batches of a task, at least two, for about ten seconds at most.
 
-    With the stage's `layout`, its texts are laid out in both ways, to compare.
+    With the stage's `layout`, its texts are also laid out packed and padded, for comparison.
     """
     groups: list[Sequence[PackedBatch]] = []
     drawn: list[list[PackedBatch]] = []
@@ -68,9 +68,9 @@ def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: in
     tokens = statistics.fmean(sum(layout.real_tokens for layout in layouts) for layouts in drawn)
     every = [layout for layouts in drawn for layout in layouts]
     all_cells = sum(layout.all_tokens for layout in every)
-    share = bool(getattr(task, "share", False))
+    share = bool(getattr(task, "shares_prefix", False))
     by_layout = padding_by_layout(groups, layout, share=share) if layout is not None else {}
-    return Reading(
+    return BatchStatistics(
         batches=len(drawn),
         tokens=tokens,
         cells=cells,
@@ -78,21 +78,21 @@ def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: in
         largest_layout=max(layout.all_tokens for layout in every),
         columns=sum(layout.all_tokens * layout.input_ids_RC.shape[1] for layout in every) / all_cells,
         padding_share=padding_share(every),
-        # The first batch shuffles the epoch and warms the tokenizer; a run does that once.
+        # The first batch shuffles the epoch and warms up the tokenizer; a run does that once.
         seconds=statistics.fmean(seconds[1:]),
         padding_by_layout=by_layout,
     )
 
 
-def one_micro_batch(reading: Reading, budget: int | None = None) -> Reading:
-    """The same batches where the largest micro-batch, cut to `budget`, is all that is in memory at once."""
+def one_micro_batch(reading: BatchStatistics, budget: int | None = None) -> BatchStatistics:
+    """The same batches with only the largest micro-batch, cut to `budget`, in memory at a time."""
     compilable = reading.cells[True] >= reading.cells[False]
     cells = min(reading.largest_layout, budget or reading.largest_layout)
     return replace(reading, largest_cells={compilable: float(cells), not compilable: 0.0})
 
 
 def cells_of(layouts: Sequence[PackedBatch]) -> dict[bool, float]:
-    """Cells of layouts by whether compiled layers take them."""
+    """Cells of layouts by whether compiled layers accept them."""
     return {
         compilable: float(sum(layout.all_tokens for layout in layouts if layout.compilable is compilable))
         for compilable in (True, False)

@@ -1,7 +1,7 @@
-"""A dry run: what a training would take, without loading a weight.
+"""A dry run: the time and memory of a training, without loading weights.
 
-Parameters are counted on the meta device; tokens come from batches that are really drawn; seconds and activations from
-a shallow model of the same layers with random weights, trained a little on this machine.
+Parameters are counted on the meta device. Tokens come from batches that are drawn, tokenized and laid out. Seconds and
+activations come from a shallow model of the same layers with random weights, trained for a few steps on this machine.
 """
 
 import gc
@@ -16,6 +16,7 @@ import torch
 from gemma4vec.data.loading.load_rows import TrainingData, load_sources
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
+from gemma4vec.machine.memory import DeviceMemory, device_memory
 from gemma4vec.model.backbone.compilation import CompileChoice, choose_compile, use_compile_cache
 from gemma4vec.model.backbone.families import text_config
 from gemma4vec.model.backbone.kernel_options import fast_paths
@@ -34,42 +35,43 @@ from gemma4vec.model.encoder.check_config import check_recipe, read_config
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
 from gemma4vec.training.engine.base_files import BaseFiles, base_files
+from gemma4vec.training.engine.flops import Flops, layout_flops, trains_inputs
 from gemma4vec.training.engine.optimizer import MasterAdamW
 from gemma4vec.training.engine.parameter_count import Parameters, count_parameters
 from gemma4vec.training.engine.process_memory import keep_freed_memory, release_memory
 from gemma4vec.training.engine.step_budget import known_steps
 from gemma4vec.training.engine.task import Task
-from gemma4vec.training.estimate.data import Reading, one_micro_batch, read_batches
-from gemma4vec.training.estimate.flops import step_flops
-from gemma4vec.training.estimate.layers import Costs, Measured, measure_layers, total
-from gemma4vec.training.estimate.memory import Memory, kept_bytes, memory_on_gpu, training_memory
+from gemma4vec.training.estimate.data import BatchStatistics, one_micro_batch, read_batches
+from gemma4vec.training.estimate.layers import Costs, LayerCosts, measure_layers, total_cost
+from gemma4vec.training.estimate.memory import Memory, activation_bytes, memory_on_gpu, training_memory
 from gemma4vec.training.monitoring.stop_rule import check_rules
 from gemma4vec.training.preflight import refuse_early
-from gemma4vec.training.tasks.fit_memory import BatchMemory, DeviceMemory, Fit, device_memory, fit
+from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit
 from gemma4vec.training.tasks.make_task import data_seed, make_task
+from gemma4vec.training.terms import TERMS
 
 Say = Callable[[str], None]
-# Enough to keep all cores busy; more would only take longer.
+# Cells of a measured step: enough to keep all cores busy.
 _MEASURED_CELLS = 8192
-# Of the merged model in fp32: the one that is merged, and what writing and opening it again for its format takes
-# (measured: 2.9 for Gemma 3 270M; see docs/guides/dry-run.md).
+# Memory of the export as a multiple of the merged fp32 model: merging, writing and opening it again (measured: 2.9 for
+# Gemma 3 270M; see docs/guides/dry-run.md).
 _EXPORT_COPIES = 3
-# GradCache's, as a share of forward and backward: without gradients of weights a backward is as long as a forward.
+# GradCache's second forward as a share of forward and backward: with frozen weights a backward is as long as a forward.
 _SECOND_FORWARD = {"frozen": 1 / 2, "full": 1 / 3}
 
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """One stage; see `Reading`, `Memory` and `Measured` for the parts."""
+    """Estimate of one stage; see `BatchStatistics`, `Memory` and `LayerCosts` for the parts."""
 
     name: str
-    reading: Reading
-    measured: Measured
+    reading: BatchStatistics
+    measured: LayerCosts
     compile: CompileChoice
     fit: Fit
     memory: Memory
     gpu_memory: Memory
-    flops: dict[str, float]
+    flops: Flops
     batches_per_step: int
     tokens_per_step: float
     seconds_per_step: float
@@ -83,7 +85,7 @@ class StageEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A whole run."""
+    """Estimate of a whole run."""
 
     recipe: schema.Recipe
     base: BaseFiles
@@ -94,29 +96,29 @@ class Estimate:
     parameters: Parameters
     sources: dict[str, dict[str, Any]]
     stages: list[StageEstimate]
-    stop_rules: list[str]  # one sentence each
+    stop_rules: list[str]  # a sentence for each
 
     @property
     def largest(self) -> StageEstimate:
-        """The stage that needs most memory."""
+        """The stage that needs the most memory."""
         return max(self.stages, key=lambda stage: stage.memory.peak)
 
     @property
     def export_bytes(self) -> float:
-        """Main memory at the peak of the export, which comes while the trained model is still there (see `Memory`)."""
+        """Main memory at the peak of the export; the trained model is still in memory then (see `Memory`)."""
         last = self.stages[-1].memory
         here = last.weights + last.optimizer if self.device == "cpu" else 0.0
         return last.framework + here + _EXPORT_COPIES * model_bytes(self.parameters)
 
     @property
     def peak_bytes(self) -> float:
-        """Main memory at the peak of the whole run on a CPU; beside a GPU, of the export."""
+        """Peak of main memory: of the whole run on a CPU, of the export where a GPU trains."""
         return max(self.largest.memory.peak if self.device == "cpu" else 0.0, self.export_bytes)
 
 
 @dataclass(frozen=True)
 class _Model:
-    """What all stages share."""
+    """Settings and parts that all stages share."""
 
     recipe: schema.Recipe
     config: Any
@@ -139,7 +141,7 @@ def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
         choice = choose_dtype(device, recipe.model.dtype)
         model = _describe(recipe, config, base.path, choice.dtype, device)
         loaded = [load_sources(stage.data, say, stage.mixture) for stage in recipe.stages]
-        refuse_early(recipe, base.path, loaded, say)  # while the description is there
+        refuse_early(recipe, base.path, loaded, say)  # while the base's small files exist
     rules = check_rules(recipe, [data.dev_suite for data in loaded])
     stages = [_estimate_stage(model, number, data, say) for number, data in enumerate(loaded)]
     return Estimate(
@@ -169,7 +171,7 @@ def _describe(recipe: schema.Recipe, config: Any, path: Path, dtype: torch.dtype
 
 
 def _shallow(model: _Model) -> tuple[EmbeddingModel, list[Kind]]:
-    """A model of few layers with random weights, and the kinds of its layers."""
+    """A model of a few layers with random weights, and the kinds of its layers."""
     chosen = one_of_each(model.kinds)
     kinds = [model.kinds[i] for i in chosen]
     settings = model.recipe.model
@@ -210,13 +212,14 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData, say: Say) ->
     update = measured.optimizer_seconds * trainable / max(1, measured.optimizer_parameters)
     accumulate = stage.batch.accumulate
     passes = 1.0 + (_SECOND_FORWARD[model.recipe.model.train] if found.cached else 0.0)
-    computing = passes * total(measured.seconds, model.kinds, reading.cells)
+    computing = passes * total_cost(measured.seconds, model.kinds, reading.cells)
     seconds = accumulate * (computing + reading.seconds) + update
-    flops = step_flops(
+    flops = layout_flops(
         model.whole.encoder.backbone,
         reading.all_cells * accumulate,
         reading.columns,
         model.parameters.first_trained,
+        trains_below=trains_inputs(model.whole),
     )
     tokens = accumulate * reading.tokens
     return StageEstimate(
@@ -227,7 +230,7 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData, say: Say) ->
         fit=found,
         memory=memory,
         gpu_memory=gpu_memory,
-        flops=dict(flops),
+        flops=flops,
         batches_per_step=accumulate,
         tokens_per_step=tokens,
         seconds_per_step=seconds,
@@ -235,8 +238,8 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData, say: Say) ->
     )
 
 
-def _fit(model: _Model, stage: schema.Stage, reading: Reading, memory: Memory) -> Fit:
-    """What the run will do for want of memory, if it is as much as now."""
+def _fit(model: _Model, stage: schema.Stage, reading: BatchStatistics, memory: Memory) -> Fit:
+    """What the run will do about memory, if as much is free as now."""
     cells, parameters = sum(reading.largest_cells.values()), model.parameters
     needs = BatchMemory(
         per_cell=memory.activations / cells,
@@ -245,17 +248,19 @@ def _fit(model: _Model, stage: schema.Stage, reading: Reading, memory: Memory) -
         row=min(stage.layout.row_tokens, reading.largest_layout),
         fixed=float(parameters.trainable_bytes) + memory.optimizer,
     )
-    room = device_memory(torch.device(model.device))
-    left = DeviceMemory(max(0.0, room.free - memory.weights), room.total)  # the weights are not there yet
+    device = device_memory(torch.device(model.device))
+    left = DeviceMemory(max(0.0, device.free - memory.weights), device.total)  # the weights are not loaded yet
     return fit(stage.layout, needs, left, can_cache=isinstance(stage.task, schema.Contrast))
 
 
-def _measure(model: _Model, number: int, data: TrainingData, reading: Reading, compiled: CompileChoice) -> Measured:
-    """Train the shallow model, on as many rows as make up the cells that are worth measuring."""
+def _measure(
+    model: _Model, number: int, data: TrainingData, reading: BatchStatistics, compiled: CompileChoice
+) -> LayerCosts:
+    """Train the shallow model on as many rows as fill `_MEASURED_CELLS`."""
     stage = model.recipe.stages[number]
     share = min(1.0, _MEASURED_CELLS / reading.all_cells)
     rows = max(2, round(stage.batch.rows * share))
-    plain = stage.layout.model_copy(update={"grad_cache": False})  # what GradCache changes follows from that
+    plain = stage.layout.model_copy(update={"grad_cache": False})  # its cost is derived from the plain path's
     smaller = stage.model_copy(update={"batch": stage.batch.model_copy(update={"rows": rows}), "layout": plain})
     built, kinds = _shallow(model)
     built.encoder.backbone.fast = fast_paths(model.device, stage.layout.fast_paths)
@@ -274,18 +279,24 @@ def _measure(model: _Model, number: int, data: TrainingData, reading: Reading, c
 
 def _task(model: _Model, stage: schema.Stage, data: TrainingData, number: int, built: EmbeddingModel) -> Task:
     seed = data_seed(model.recipe, number)
-    if isinstance(stage.task, schema.Contrast):  # teachers are not opened for this: what they add is small
-        terms = tuple(term for term in stage.task.terms if term.kind != "matching")
+    if isinstance(stage.task, schema.Contrast):  # teachers are not opened: their cost is small
+        terms = tuple(term for term in stage.task.terms if TERMS[term.kind].teacher(term) is None)
         kept = stage.task.model_copy(update={"terms": terms or (Nce(),)})
         stage = stage.model_copy(update={"task": kept})
     return make_task(
-        stage, data, built, lambda: _head(model, built), max_tokens=model.recipe.model.max_tokens, seed=seed
+        stage,
+        data,
+        built,
+        lambda: _head(model, built),
+        max_tokens=model.recipe.model.max_tokens,
+        seed=seed,
+        pretokenize=False,
     )
 
 
 def _head(model: _Model, built: EmbeddingModel) -> LanguageModelHead:
-    """As many scores as the real head gives: from a matrix of its size where layers are measured, since reading it is
-    what takes the time, and from one that takes no memory where nothing is computed."""
+    """A head of the real size where layers are measured, since reading its matrix takes the time; where nothing is
+    computed, one that takes no memory."""
     backbone = built.encoder.backbone
     rows, softcap = int(model.config.vocab_size), getattr(model.config, "final_logit_softcapping", None)
     if built is model.whole:
@@ -297,9 +308,9 @@ def _head(model: _Model, built: EmbeddingModel) -> LanguageModelHead:
 
 
 def _memory(
-    model: _Model, stage: schema.Stage, reading: Reading, measured: Measured, framework: float
+    model: _Model, stage: schema.Stage, reading: BatchStatistics, measured: LayerCosts, framework: float
 ) -> tuple[Memory, Memory]:
-    """On this machine, and on a GPU: there rows stay in main memory, and other kernels need other buffers."""
+    """Memory on this machine and on a GPU, where rows stay in main memory and other kernels need other buffers."""
     inputs = float(model.config.hidden_size * torch.empty(0, dtype=model.dtype).element_size())
     checkpointing = stage.layout.gradient_checkpointing is True
 
@@ -318,7 +329,7 @@ def _memory(
 
     buffers = None
     if measured.peak_bytes is not None:
-        shallow = kept_bytes(measured.kept_bytes, measured.kinds, measured.peak_cells, inputs, checkpointing)
+        shallow = activation_bytes(measured.kept_bytes, measured.kinds, measured.peak_cells, inputs, checkpointing)
         buffers = max(0.0, measured.peak_bytes - shallow)
     here, gpu = training(measured.kept_bytes, buffers), training(measured.eager_kept_bytes, None)
     return here, memory_on_gpu(gpu, min(here.activations, gpu.activations))
@@ -338,11 +349,11 @@ def steps_of(stage: schema.Stage, tokens_per_step: float, seconds_per_step: floa
 
 
 def checkpoint_bytes(parameters: Parameters, stages: Sequence[schema.Stage]) -> int:
-    """The largest that the checkpoints of a run are at a time: weights and two moments, in fp32, of each copy."""
+    """Largest size of a run's checkpoints at a time: weights and two moments of each copy, in fp32."""
     one = 12 * sum(parameters.trainable.values())
     return one * sum(2 if stage.evaluation.every_steps is not None else 1 for stage in stages)
 
 
 def model_bytes(parameters: Parameters) -> int:
-    """Size of the exported model: merged, fp32."""
+    """Size of the exported model in bytes: merged, fp32."""
     return 4 * (sum(parameters.total.values()) - parameters.total.get("adapters", 0))

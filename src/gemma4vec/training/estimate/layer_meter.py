@@ -1,7 +1,7 @@
-"""Seconds and kept bytes of each decoder layer while a model trains: stopwatches around the layers, nothing inside.
+"""Seconds and kept bytes of each decoder layer while a model trains, measured from outside the layers.
 
-The way in and out of a layer passes through an identity whose backward stops the clock, so that the backward of one
-layer is told from that of the next, compiled or not, checkpointed or not.
+States enter and leave a layer through an identity whose backward reads the clock. That separates the backward of one
+layer from the next, compiled or not, checkpointed or not.
 """
 
 import time
@@ -14,18 +14,19 @@ import torch
 from torch import Tensor
 
 from gemma4vec.model.backbone.backbone import Backbone
+from gemma4vec.training.engine.activation_memory import count_kept_bytes
 
-# Layer (None: everything else), and whether compiled layers take the layout.
+# (layer, or None for everything else; whether compiled layers accept the layout)
 Place = tuple[int | None, bool]
 
 
 class LayerMeter:
-    """Counts by place.
+    """Counts by layer and kind of layout.
 
     Attributes:
         seconds: forward and backward of layers; None: of the whole step.
-        kept_bytes: memory of tensors that are kept for the backward pass, parameters left out; each counted once.
-        cells: cells that went through.
+        kept_bytes: bytes kept for the backward pass, without parameters; each storage is counted once.
+        cells: number of cells.
     """
 
     def __init__(self, backbone: Backbone, trained: Sequence[bool]):
@@ -38,18 +39,18 @@ class LayerMeter:
         self.cells: defaultdict[bool, int] = defaultdict(int)
         self._began: dict[int, float] = {}
         self._anchor = torch.zeros((), device=backbone.device, requires_grad=True)
-        # What comes from outside the layers (masks, rotary tables), by address; alive, so that none is used twice.
+        # Tensors from outside the layers (masks, rotary tables) by address; kept alive, so that no address is reused.
         self._shared: dict[int, Tensor] = {}
 
     def clear(self) -> None:
-        """Forget what was counted."""
+        """Set all counts to zero."""
         self.seconds.clear()
         self.kept_bytes.clear()
         self.cells.clear()
         self._shared.clear()
 
     def now(self) -> float:
-        """The clock, when all work before it is done."""
+        """The clock, after all earlier work is done."""
         if self.backbone.device.type == "cuda":
             torch.cuda.synchronize(self.backbone.device)
         return time.perf_counter()
@@ -71,20 +72,13 @@ class LayerMeter:
 
     @contextmanager
     def keeping_count(self) -> Iterator[None]:
-        """While this is open, note what is kept for the backward pass."""
-        seen = {tensor.untyped_storage().data_ptr() for tensor in self.backbone.parameters()}
-        alive: list[Tensor] = []  # so that no address is used twice
+        """While this is open, count what is kept for the backward pass."""
 
-        def keep(tensor: Tensor) -> Tensor:
-            address = tensor.untyped_storage().data_ptr()
-            if address and address not in seen:
-                seen.add(address)
-                alive.append(tensor.detach())
-                place = (None if address in self._shared else self.layer, self.compilable)
-                self.kept_bytes[place] += tensor.untyped_storage().nbytes()
-            return tensor.detach()  # itself, an output that is kept would hold the graph that holds it
+        def count(address: int, size: int) -> None:
+            place = (None if address in self._shared else self.layer, self.compilable)
+            self.kept_bytes[place] += size
 
-        with self.backbone.counted(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with count_kept_bytes(self.backbone, self.backbone.parameters(), count):
             yield
 
     def gradient(self, layer: int, compilable: bool, begins: bool) -> None:
@@ -131,7 +125,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 class _Boundary(torch.autograd.Function):
-    """The identity; its backward tells the meter. The anchor makes it run where the states need no gradient."""
+    """The identity; its backward notifies the meter. The anchor makes it run where the states need no gradient."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, anchor: Tensor, meter: LayerMeter, layer: int, begins: bool) -> Tensor:

@@ -1,8 +1,8 @@
-"""What a layer of each kind costs on this machine: a shallow model with random weights is trained a little.
+"""The cost of a layer of each kind on this machine, measured by training a shallow model with random weights.
 
-It runs the very code of a real step (encoder, readout, loss, backward, optimizer; compiled, checkpointed and laid out
-as the recipe says) on real batches, so no efficiency is assumed. What is measured grows with cells and layers: at these
-sizes a step is linear in both to a few percent.
+It runs the code of a real step (encoder, readout, loss, backward, optimizer; compiled, checkpointed and laid out as the
+recipe says) on real batches, so no efficiency is assumed. Costs are extrapolated in cells and layers: at these sizes a
+step is linear in both within a few percent.
 """
 
 import statistics
@@ -28,19 +28,21 @@ Costs = dict[tuple[Kind | None, bool], float]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Costs by kind of layer (None: outside layers) and whether compiled layers take a layout; a cell holds a token.
+class LayerCosts:
+    """Costs by kind of layer (None: outside layers) and whether compiled layers accept the layout.
+
+    A cell is a place for one token.
 
     Attributes:
-        compile: whether the layers were compiled, as a run would have them: not where the compiler gives up.
-        seconds: forward and backward of a cell in one layer.
-        kept_bytes: what a cell keeps in one layer until its backward, without gradient checkpointing.
-        eager_kept_bytes: the same where the layers are not compiled (what a GPU keeps at most).
-        optimizer_seconds: of one update.
-        optimizer_parameters: how many it updated.
-        peak_bytes: by how much memory rose in such steps; None where the system does not say.
-        peak_cells: of the largest batch among these steps.
-        kinds: of the layers that were trained.
+        compile: whether the layers were compiled, as a run would compile them; not where the compiler gives up.
+        seconds: time of forward and backward of a cell in one layer.
+        kept_bytes: bytes that a cell keeps in one layer until its backward, without gradient checkpointing.
+        eager_kept_bytes: the same without compilation (an upper bound for a GPU).
+        optimizer_seconds: time of one update.
+        optimizer_parameters: number of parameters it updated.
+        peak_bytes: rise of memory in such steps; None where the system does not report it.
+        peak_cells: cells of the largest batch among these steps.
+        kinds: the kind of each layer of the shallow model.
     """
 
     compile: CompileChoice
@@ -62,8 +64,8 @@ def measure_layers(
     *,
     compile: CompileChoice,
     checkpointing: Literal["selective"] | bool,
-) -> Measured:
-    """Train a shallow model on the task's first batches: to see what is kept, then against the clock."""
+) -> LayerCosts:
+    """Train a shallow model on the task's first batches: first to count kept bytes, then to measure time."""
     backbone = built.encoder.backbone
     built.encoder.train()
     meter = LayerMeter(backbone, [kind[-1] for kind in kinds])
@@ -113,7 +115,7 @@ def measure_layers(
         updates.append(meter.now() - before_update)
         _add_the_rest(meter, before_update - started)
         passes.append(_by_kind(meter.seconds, meter.cells, kinds))
-    return Measured(
+    return LayerCosts(
         compile=compile,
         seconds={place: statistics.median(each[place] for each in passes) for place in passes[-1]},
         kept_bytes=as_run,
@@ -127,10 +129,10 @@ def measure_layers(
 
 
 def _rise(step: Callable[[Any], None], batches: Sequence[Any]) -> int | None:
-    """By how many bytes memory rises over steps, fragments and libraries' buffers included.
+    """Rise of memory over steps in bytes, fragments and libraries' buffers included.
 
-    The first batch runs once before: what it allocates for good (code for new shapes, say) belongs to the process. Of
-    several batches, whose shapes differ, the allocator keeps pieces that fit the next one badly: one would not show it.
+    The first batch runs once before, since what it allocates for good (such as code for new shapes) belongs to the
+    process. Several batches, because pieces that the allocator keeps from one shape fit the next one badly.
     """
     step(batches[0])
     release_memory()
@@ -142,7 +144,7 @@ def _rise(step: Callable[[Any], None], batches: Sequence[Any]) -> int | None:
 
 
 def _add_the_rest(meter: LayerMeter, whole: float) -> None:
-    """What a step spends outside its layers, shared out over its cells."""
+    """Assign the time outside the layers to the cells of a step."""
     rest = max(0.0, whole - sum(meter.seconds.values()))
     cells = sum(meter.cells.values())
     for compilable, count in meter.cells.items():
@@ -159,8 +161,8 @@ def _by_kind(counted: Mapping[Place, float], cells: Mapping[bool, int], kinds: S
     return {place: statistics.fmean(values) for place, values in found.items()}
 
 
-def total(costs: Costs, kinds: Sequence[Kind], cells: dict[bool, float]) -> float:
-    """What layers of these kinds and all else cost for so many cells; a shape never measured costs as the other."""
+def total_cost(costs: Costs, kinds: Sequence[Kind], cells: dict[bool, float]) -> float:
+    """The cost of layers of these kinds and of everything else; a layout not measured costs as the other kind."""
     return sum(
         count * costs.get((kind, compilable), costs.get((kind, not compilable), 0.0))
         for kind in [None, *kinds]

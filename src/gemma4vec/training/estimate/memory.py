@@ -1,24 +1,24 @@
-"""The memory of a training at its peak, part by part, and which GPUs hold it.
+"""Peak memory of a training, part by part, and the GPUs that hold it.
 
-The forward passes of all micro-batches of a batch come before its backward, so their activations add up; with gradient
-checkpointing only the layers' inputs do, and one layer at a time is computed again.
+All micro-batches of a batch run forward before its backward, so their activations add up. With gradient checkpointing
+only the inputs of the layers do, and one layer at a time is computed again.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gemma4vec.machine.memory import GB
 from gemma4vec.model.backbone.meta_model import Kind
 from gemma4vec.training.engine.parameter_count import Parameters
-from gemma4vec.training.estimate.data import Reading, one_micro_batch
-from gemma4vec.training.estimate.layers import Costs, total
+from gemma4vec.training.estimate.data import BatchStatistics, one_micro_batch
+from gemma4vec.training.estimate.layers import Costs, total_cost
 
-GB = 1e9
 GPU_SIZES_GB = (16, 24, 40, 80)
-# CUDA's own context and libraries on a card (measured by others at 0.4 to 0.8 GB), and what fragmentation leaves over.
+# CUDA's context and libraries on a GPU (others measured 0.4 to 0.8 GB), and the share that fragmentation leaves usable.
 _CUDA_CONTEXT = 0.6 * GB
 _USABLE = 0.95
-# What C's allocator holds beside the activations of a batch, since the batches before it had other shapes: 6 to 24% in
-# `benchmarks/dry_run.py`, part of which the shallow model shows (it is then in `working`).
+# Memory that C's allocator holds on top of a batch's activations, because earlier batches had other shapes: 6 to 24% in
+# `benchmarks/dry_run.py`. The shallow model shows a part of it, which is in `working`.
 _FRAGMENTS = 0.10
 
 
@@ -29,9 +29,9 @@ class Memory:
     Attributes:
         weights: base, adapters, readout and head.
         optimizer: fp32 copies of what is trained, and AdamW's moments.
-        activations: what all micro-batches of a batch keep until the backward pass.
-        fragments: what the allocator holds between them.
-        working: gradients, and the buffers of the layer that is at work.
+        activations: of all micro-batches of a batch, kept until the backward pass.
+        fragments: memory that the allocator cannot use again.
+        working: gradients, and the buffers of the layer that runs.
         framework: the process itself: libraries, tokenizer, rows (measured).
     """
 
@@ -52,7 +52,7 @@ def training_memory(
     parameters: Parameters,
     kept: Costs,
     kinds: Sequence[Kind],
-    reading: Reading,
+    reading: BatchStatistics,
     *,
     buffers: float | None,
     input_bytes: float,
@@ -65,24 +65,24 @@ def training_memory(
     Args:
         parameters: counts.
         kept: bytes that a cell keeps in a layer of each kind.
-        kinds: of all layers.
-        buffers: bytes that a step needs besides what is kept; None: as much as a layer keeps (twice where layers are
-            computed again).
+        kinds: the kind of each layer.
         reading: the batches.
-        input_bytes: of one cell as it enters a layer.
-        checkpointing: whether layers keep their input alone.
+        buffers: bytes that a step needs in addition to activations; None: as much as a layer keeps (twice with gradient
+            checkpointing).
+        input_bytes: bytes of one cell as it enters a layer.
+        checkpointing: whether layers keep only their input.
         accumulate: batches in an optimizer step.
-        framework: bytes of the process without all this.
+        framework: bytes of the process without a model.
     """
-    activations = kept_bytes(kept, kinds, reading.largest_cells, input_bytes, checkpointing)
+    activations = activation_bytes(kept, kinds, reading.largest_cells, input_bytes, checkpointing)
     if buffers is None:
         cells = one_micro_batch(reading).largest_cells
-        none = total(kept, [], cells)
-        one_layer = max((total(kept, [kind], cells) - none for kind in kinds), default=0.0)
+        none = total_cost(kept, [], cells)
+        one_layer = max((total_cost(kept, [kind], cells) - none for kind in kinds), default=0.0)
         buffers = 2 * one_layer if checkpointing else one_layer
     gradients = float(parameters.trainable_bytes)
     update = gradients + (parameters.master_bytes or 0)  # gradients are cast to fp32 where weights have fp32 copies
-    # Either everything is kept and the backward begins, or the gradients are whole and the update begins.
+    # The peak is at the start of the backward, with all activations, or at the start of the update, with all gradients.
     working = max(buffers + (gradients if accumulate > 1 else 0.0), update - activations)
     return Memory(
         weights=float(parameters.weight_bytes),
@@ -94,13 +94,13 @@ def training_memory(
     )
 
 
-def kept_bytes(
+def activation_bytes(
     kept: Costs, kinds: Sequence[Kind], cells: dict[bool, float], input_bytes: float, checkpointing: bool
 ) -> float:
-    """What layers of these kinds, and all else, keep until the backward pass."""
+    """Bytes that layers of these kinds, and everything outside layers, keep until the backward pass."""
     if not checkpointing:
-        return total(kept, kinds, cells)
-    return total(kept, [], cells) + sum(kind[-1] for kind in kinds) * input_bytes * sum(cells.values())
+        return total_cost(kept, kinds, cells)
+    return total_cost(kept, [], cells) + sum(kind[-1] for kind in kinds) * input_bytes * sum(cells.values())
 
 
 def gpu_table(on_gpu: Memory, sizes_gb: Sequence[float] = GPU_SIZES_GB) -> list[dict[str, float | bool]]:
@@ -110,5 +110,5 @@ def gpu_table(on_gpu: Memory, sizes_gb: Sequence[float] = GPU_SIZES_GB) -> list[
 
 
 def memory_on_gpu(memory: Memory, activations: float) -> Memory:
-    """The same training on a GPU: libraries and rows stay in main memory, CUDA's context comes in."""
+    """The same training on a GPU: libraries and rows stay in main memory, CUDA's context is added."""
     return Memory(memory.weights, memory.optimizer, activations, memory.working, _CUDA_CONTEXT)

@@ -27,7 +27,7 @@ from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Evaluation, Recipe
-from gemma4vec.training.engine.checkpoint import BESIDE, latest_checkpoint, read_progress
+from gemma4vec.training.engine.checkpoint import OBJECTIVE_PREFIX, latest_checkpoint, read_progress
 from gemma4vec.training.engine.optimizer import MasterAdamW
 from gemma4vec.training.engine.progress_line import once
 
@@ -136,7 +136,9 @@ def checkpoint_models(
             base = resolve_base(recipe.model.base, notice=say)
             built = build(recipe.model, base.path, dtype=dtype, device=device, seed=recipe.seed)
         try:
-            weights = {name: value for name, value in load_file(one.file).items() if not name.startswith(BESIDE)}
+            weights = {
+                name: value for name, value in load_file(one.file).items() if not name.startswith(OBJECTIVE_PREFIX)
+            }
         except (OSError, SafetensorError) as error:
             raise InputError(f"{one.file} is damaged ({error}); delete it to leave this checkpoint out") from error
         built.load_trained(weights)

@@ -1,54 +1,44 @@
-"""Does a batch fit into memory? Else its activations are computed again, in micro-batches as small as they must be.
+"""Checks before the first step that a batch fits into memory; if not, turns GradCache on and cuts micro-batches.
 
-Estimated before the first step, from what a small micro-batch keeps. Both ways out change speed and memory alone:
-GradCache has the plain path's gradients, and the token budget only says where a batch is cut.
+Estimated from what a small micro-batch keeps. Both remedies change speed and memory only: GradCache has the plain
+path's gradients, and the token budget only decides where a batch is cut.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from gemma4vec.machine.describe import memory_bytes
+from gemma4vec.machine.memory import GB, DeviceMemory
 from gemma4vec.model.encoder.build import EmbeddingModel
+from gemma4vec.model.encoder.encoder import TextEncoder
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
+from gemma4vec.training.engine.activation_memory import count_kept_bytes
 from gemma4vec.training.engine.parameter_count import count_parameters
-from gemma4vec.training.tasks.grad_cache import kept_bytes
+from gemma4vec.training.tasks.grad_cache import random_state, replay_random_state
 
-GB = 1e9
-# Share of the device's memory that activations may take before `grad_cache: auto` computes them again instead. Of all
-# memory, not of what is free at the moment, which would choose otherwise in a resumed run.
-_ROOM = 0.5
-# Share of the free memory that is planned with: estimates are not exact, and others want some too.
+# Largest share of the device's memory for activations before `grad_cache: auto` turns GradCache on. Of the total, not
+# of what is free at the moment: that would choose differently in a resumed run.
+_LARGEST_SHARE = 0.5
+# Share of the free memory that is planned with: estimates are not exact, and other processes need some.
 _USABLE = 0.9
-# What a layer's backward holds beside what was kept: gradients, buffers.
+# Memory of a layer's backward as a multiple of what it kept: gradients, buffers.
 _WORKING = 1.25
-# Cells of the micro-batch that is measured: little, since there may be little room.
+# Cells of the micro-batch that is measured. Few, because memory may be short.
 _MEASURED = 512
 
 
 @dataclass(frozen=True)
-class DeviceMemory:
-    """Bytes of the device that computes: free for this process, and in all."""
-
-    free: float
-    total: float
-
-
-@dataclass(frozen=True)
 class BatchMemory:
-    """What a batch takes.
+    """The memory that a batch needs.
 
     Attributes:
         per_cell: bytes that a cell keeps until its backward pass.
-        cells: of the batch, padding included.
+        cells: cells of the batch, padding included.
         largest: cells of its largest micro-batch.
-        row: cells of its longest row, below which no micro-batch can be cut.
-        fixed: bytes whatever the batch: gradients, and what the optimizer will hold.
+        row: cells of its longest row; no micro-batch can be smaller.
+        fixed: bytes of every batch: gradients, and the state of the optimizer.
     """
 
     per_cell: float
@@ -58,40 +48,31 @@ class BatchMemory:
     fixed: float
 
     def at_once(self, cells: float) -> float:
-        """Bytes where so many cells' activations are in memory together."""
+        """Bytes when the activations of `cells` are in memory together."""
         return self.fixed + _WORKING * self.per_cell * cells
 
 
 @dataclass(frozen=True)
 class Fit:
-    """GradCache or not, the token budget, and a line for people where that is not what the recipe says."""
+    """GradCache or not, the token budget, and a line for people where these are not the recipe's."""
 
     cached: bool
     tokens_per_forward: int
     remark: str = ""
 
 
-def device_memory(device: torch.device) -> DeviceMemory:
-    """The memory of a device; processes that train together on one machine's CPU share it."""
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        return DeviceMemory(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total)
-    total, free = memory_bytes()
-    return DeviceMemory(free / int(os.environ.get("LOCAL_WORLD_SIZE", "1")), total)
-
-
-def fit(layout: schema.Layout, needs: BatchMemory, room: DeviceMemory, *, can_cache: bool = True) -> Fit:
-    """Keep a batch's activations, compute them again, or do that in smaller micro-batches: the first that fits.
+def fit(layout: schema.Layout, needs: BatchMemory, memory: DeviceMemory, *, can_cache: bool = True) -> Fit:
+    """Keep a batch's activations, compute them again, or that in smaller micro-batches: the first that fits.
 
     `can_cache` is false for a task whose micro-batches all keep their activations.
     """
-    usable = _USABLE * room.free
+    usable = _USABLE * memory.free
     fits = needs.at_once(needs.cells) <= usable
     auto = can_cache and layout.grad_cache == "auto"
-    many = auto and needs.cells > needs.largest and needs.per_cell * needs.cells > _ROOM * room.total
+    many = auto and needs.cells > needs.largest and needs.per_cell * needs.cells > _LARGEST_SHARE * memory.total
     cached = (can_cache and layout.grad_cache is True) or many or (auto and not fits)
     budget = layout.tokens_per_forward
-    have = f"{room.free / GB:.1f} GB are free"
+    have = f"{memory.free / GB:.1f} GB are free"
     if not cached:
         needed = f"memory: a batch needs about {needs.at_once(needs.cells) / GB:.1f} GB and {have}"
         return Fit(False, budget, "" if fits else f"warning: {needed}; {_advice(layout, can_cache)}")
@@ -100,13 +81,13 @@ def fit(layout: schema.Layout, needs: BatchMemory, room: DeviceMemory, *, can_ca
         return Fit(True, budget, f"{switched}: GradCache is on, for a second forward pass" if auto else "")
     fitting = int((usable - needs.fixed) / (_WORKING * max(1.0, needs.per_cell)) / needs.row)
     smaller = max(1, fitting) * needs.row
-    said = (
+    remark = (
         f"memory: {have}, micro-batches of {budget:,} tokens need about {needs.at_once(needs.largest) / GB:.1f} GB: "
         f"they are cut to {smaller:,} tokens (layout.tokens_per_forward), with GradCache; the result is the same"
     )
     if fitting < 1:
-        said = f"warning: {said}; even these need about {needs.at_once(smaller) / GB:.1f} GB: free some memory"
-    return Fit(True, min(budget, smaller), said)
+        remark = f"warning: {remark}; even these need about {needs.at_once(smaller) / GB:.1f} GB: free some memory"
+    return Fit(True, min(budget, smaller), remark)
 
 
 def _advice(layout: schema.Layout, can_cache: bool) -> str:
@@ -117,28 +98,19 @@ def _advice(layout: schema.Layout, can_cache: bool) -> str:
     )
 
 
-def first_layouts(task: Any, layout: schema.Layout) -> list[PackedBatch]:
-    """The layouts of the first batch of a task (one with a `stage`), as they would be in other settings."""
-    stage, task.stage = task.stage, task.stage.model_copy(update={"layout": layout})
-    try:
-        return list(next(task.batches()).layouts)
-    finally:
-        task.stage = stage
-
-
-def needs_of(
+def measure_needs(
     built: EmbeddingModel,
     layout: schema.Layout,
     lay_out: Callable[[schema.Layout], Sequence[PackedBatch]],
     forward: Callable[[PackedBatch], Tensor] | None = None,
 ) -> BatchMemory:
-    """Lay a batch out as the recipe says and in small micro-batches, and encode the largest of the small ones once.
+    """Lay a batch out as the recipe says and in small micro-batches, and measure the largest of the small ones.
 
     Args:
         built: the model as it will run.
         layout: the recipe's.
-        lay_out: the layouts of a batch, in these settings.
-        forward: what is done with a layout, where that is not to make vectors of it.
+        lay_out: settings to the layouts of a batch.
+        forward: what the task computes of a layout; None: the encoder's vectors.
     """
     layouts = lay_out(layout)
     budget = min(layout.tokens_per_forward, max(_MEASURED, 2 * max(_columns(one) for one in layouts)))
@@ -155,3 +127,17 @@ def needs_of(
 
 def _columns(layout: PackedBatch) -> int:
     return int(layout.input_ids_RC.shape[1])
+
+
+def kept_bytes(
+    encoder: TextEncoder, layout: PackedBatch, forward: Callable[[PackedBatch], Tensor] | None = None
+) -> int:
+    """Bytes that encoding a layout keeps for its backward pass, without parameters. The random state stays the same.
+
+    `forward` is what the task computes of a layout; None: the encoder's vectors.
+    """
+    sizes: list[int] = []
+    counting = count_kept_bytes(encoder.backbone, encoder.parameters(), lambda address, size: sizes.append(size))
+    with replay_random_state(random_state(encoder), encoder), counting:
+        encoder([layout]) if forward is None else forward(layout)
+    return sum(sizes)

@@ -11,7 +11,8 @@ from gemma4vec.recipe import schema
 from gemma4vec.training.engine.task import Task
 from gemma4vec.training.tasks.contrastive import ContrastTask
 from gemma4vec.training.tasks.masked_next_token import MaskedNextTokenTask
-from gemma4vec.training.tasks.pretokenized_rows import tokenised_rows
+from gemma4vec.training.tasks.pretokenized_rows import pretokenize_rows
+from gemma4vec.training.tasks.row_reader import RowReader
 
 
 def make_task(
@@ -22,34 +23,46 @@ def make_task(
     *,
     max_tokens: int,
     seed: int,
-    say: Callable[[str], None] | None = None,
+    pretokenize: bool = True,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Task:
-    """The task of a stage on its data; `head` gives the base's language-model head to a task that needs it.
+    """The task of a stage on its data.
 
-    Where the stage tokenises once, that is done now, if `say` is there to be told; the texts are read otherwise.
+    Args:
+        stage: the recipe's.
+        loaded: its data.
+        built: the model.
+        head: loads the base's language-model head, for a task that needs it.
+        max_tokens: the model's limit.
+        seed: of the rows' order.
+        pretokenize: whether rows are tokenized here, where the stage says so (`batch.tokenize`); else a text is
+            tokenized whenever it is drawn.
+        say: receives lines for people.
     """
-    remark = say or (lambda line: None)
-    if isinstance(stage.task, schema.Contrast):
-        task = ContrastTask(stage, loaded.rows, built, max_tokens=max_tokens, seed=seed, say=remark)
-        if stage.batch.tokenize == "once" and say is not None and isinstance(loaded.rows, MixedRows):
-            reserved = built.encoder.readout.reserved
-            task.rows = tokenised_rows(
-                loaded.rows,
-                {name: facts["content_hash"] for name, facts in loaded.sources.items()},
-                built.tokeniser,
-                lambda name: task.source_prompts.get(name, task.prompts),
-                query_tokens=max(1, task.query_tokens - reserved),
-                document_tokens=max(1, task.document_tokens - reserved),
-                say=say,
-            )
-        return task
-    texts = plain_texts(loaded, stage.task)
-    return MaskedNextTokenTask(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed, say=remark)
+    if isinstance(stage.task, schema.MaskedNextToken):
+        texts = plain_texts(loaded, stage.task)
+        return MaskedNextTokenTask.make(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed)
+    rows = loaded.rows
+    if pretokenize and stage.batch.tokenize == "once" and isinstance(rows, MixedRows):
+        reader, reserved = RowReader.of(stage, built, max_tokens), built.encoder.readout.reserved
+        rows = pretokenize_rows(
+            rows,
+            {name: facts["content_hash"] for name, facts in loaded.sources.items()},
+            built.tokeniser,
+            reader.prompts_of,
+            query_tokens=max(1, reader.query_tokens - reserved),
+            document_tokens=max(1, reader.document_tokens - reserved),
+            say=say,
+        )
+    return ContrastTask.make(stage, rows, built, max_tokens=max_tokens, seed=seed, say=say)
 
 
 def data_seed(recipe: schema.Recipe, number: int) -> int:
-    """Seed of the rows' order in a stage: it counts stages of its own kind alone, so that recipes with and without an
-    adaptation before their contrast see the same rows in the same order."""
+    """Seed of the rows' order in a stage.
+
+    It counts stages of the same kind, so that recipes with and without an adaptation before their contrast see the same
+    rows in the same order.
+    """
     kind = recipe.stages[number].task.kind
     return recipe.seed + sum(stage.task.kind == kind for stage in recipe.stages[:number])
 

@@ -1,19 +1,19 @@
-"""Adaptation before contrast: masked next-token prediction, which teaches a causal model to look both ways.
+"""Masked next-token prediction: adapts a causal model to bidirectional attention before contrastive training.
 
 LLM2Vec (BehnamGhader et al. 2024, arXiv:2404.05961, section 2): some tokens of a text are masked, attention is
 bidirectional, and a masked token is predicted from the state of the position before it, as the base was trained to do.
 
-Where we follow it: 20% of tokens; of these 80% show the mask token, 10% a random one, 10% themselves (its default
-collator, after Devlin et al. 2019, arXiv:1810.04805, section 3.1). Where not: a text is a document of its own, cut at
-the limit, while LLM2Vec glues texts together and cuts the rope into equal pieces; and the next stage goes on with the
-same adapters, while LLM2Vec merges them into the base and adds new ones.
+As in LLM2Vec, 20% of the tokens are predicted; of these 80% show the mask token, 10% a random one, 10% themselves (its
+default collator, after Devlin et al. 2019, arXiv:1810.04805, section 3.1). Two things differ. Each text is a document
+of its own, truncated at the limit; LLM2Vec concatenates texts and cuts them into equal pieces. The next stage trains
+the same adapters; LLM2Vec merges them into the base and adds new ones.
 
 Shapes: T real tokens, M predicted tokens, D hidden size.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -22,37 +22,47 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gemma4vec.errors import InputError
+from gemma4vec.machine.memory import device_memory
 from gemma4vec.machine.transfer import to_device
 from gemma4vec.model.backbone.lm_head import LanguageModelHead
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_share
+from gemma4vec.model.tokenize.tokenizer import Tokeniser
 from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Prompted
 from gemma4vec.training.engine.distributed import World
-from gemma4vec.training.engine.task import ExtraParameter, Loss
-from gemma4vec.training.tasks.fit_memory import device_memory, first_layouts, fit, needs_of
+from gemma4vec.training.engine.task import ExtraParameter, Loss, MemoryPlan
+from gemma4vec.training.tasks.fit_memory import fit, measure_needs
 from gemma4vec.training.tasks.micro_batches import lay_out_texts
 
 
 @dataclass(frozen=True)
 class TextBatch:
-    """The texts of a batch, for a person who looks into a bad one."""
+    """The texts of a batch."""
 
     texts: list[str]
     epoch: int
 
 
 @dataclass(frozen=True)
+class DrawnTexts:
+    """The texts of a batch, and the seed of its masks."""
+
+    batch: TextBatch
+    seed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class MaskedBatch:
-    """Layouts with masked tokens; for each, what is predicted from where.
+    """Layouts with masked tokens, and the tokens to predict. `texts` and `predicted` are of all processes.
 
     Attributes:
-        layouts: the micro-batches.
+        layouts: the micro-batches of this process's share.
         before: for each layout `[M]`, places among its real tokens (as `PackedBatch.cells_T`) before a predicted token.
-        targets: for each layout `[M]`, the tokens that stood there.
+        targets: for each layout `[M]`, the original tokens at the predicted places.
         rows: number of texts.
-        predicted: tokens that all processes predict together.
-        texts: the texts themselves, of all processes; everything before is of this one's share.
+        predicted: number of tokens that all processes predict together.
+        texts: the texts themselves.
     """
 
     layouts: list[PackedBatch]
@@ -63,76 +73,117 @@ class MaskedBatch:
     texts: TextBatch
 
 
+@dataclass(frozen=True, eq=False)
 class MaskedNextTokenTask:
-    """Masked next-token prediction over texts, in the layout that the stage asks for."""
+    """Masked next-token prediction over texts; made by `MaskedNextTokenTask.make`.
 
-    def __init__(
-        self,
+    Attributes:
+        stage: the recipe's.
+        settings: its task.
+        texts: the data.
+        tokeniser: texts to tokens.
+        head: states to scores of the vocabulary.
+        limit: longest text, special tokens included.
+        seed: of the texts' order and of the masks.
+        device: kind of device that computes.
+        world: the processes that train together.
+        mask_id: the mask token.
+        special: tokens that are never predicted.
+    """
+
+    stage: schema.Stage
+    settings: schema.MaskedNextToken
+    texts: Sequence[str]
+    tokeniser: Tokeniser
+    head: LanguageModelHead
+    limit: int
+    seed: int
+    device: str
+    world: World
+    mask_id: int
+    special: NDArray[np.int64]
+
+    @classmethod
+    def make(
+        cls,
         stage: schema.Stage,
-        objective: schema.MaskedNextToken,
+        settings: schema.MaskedNextToken,
         texts: Sequence[str],
         built: EmbeddingModel,
         head: LanguageModelHead,
         *,
         max_tokens: int,
         seed: int,
-        say: Callable[[str], None] = lambda line: None,
-    ):
-        self.stage = stage
-        self.say = say
-        self.objective = objective
-        self.texts = texts
-        self.tokeniser = built.tokeniser
-        self.device = built.encoder.backbone.device.type
-        self.head = head
-        self.limit = min(stage.batch.document_tokens or max_tokens, max_tokens)
-        self.seed = seed
-        self.world = World()
-        self.mask_id = mask_token_id(built.tokeniser.tokenizer.get_vocab(), objective.mask_token)
-        self.special = np.array(sorted(set(built.tokeniser.tokenizer.all_special_ids)), dtype=np.int64)
+    ) -> "MaskedNextTokenTask":
+        """The task of a stage.
+
+        Raises:
+            InputError: the tokenizer has no such mask token.
+        """
+        tokenizer = built.tokeniser.tokenizer
+        return cls(
+            stage=stage,
+            settings=settings,
+            texts=texts,
+            tokeniser=built.tokeniser,
+            head=head,
+            limit=min(stage.batch.document_tokens or max_tokens, max_tokens),
+            seed=seed,
+            device=built.encoder.backbone.device.type,
+            world=World(),
+            mask_id=mask_token_id(tokenizer.get_vocab(), settings.mask_token),
+            special=np.array(sorted(set(tokenizer.all_special_ids)), dtype=np.int64),
+        )
 
     @property
     def rows_per_batch(self) -> int:
         """Texts in one batch."""
         return self.stage.batch.rows
 
-    def batches(self, start: int = 0) -> Iterator[MaskedBatch]:
+    def batches(self, start: int = 0, plan: MemoryPlan | None = None) -> Iterator[MaskedBatch]:
         """Endless batches from number `start` on; the same number always gives the same texts and masks."""
+        for texts in self.draw(start):
+            yield self.lay_out_batch(texts, plan or MemoryPlan(self.stage.layout))
+
+    def draw(self, start: int = 0) -> Iterator[DrawnTexts]:
+        """The texts of endless batches.
+
+        Raises:
+            InputError: fewer texts than a batch has.
+        """
         per_epoch = len(self.texts) // self.rows_per_batch
         if per_epoch == 0:
             raise InputError(f"batch.rows: {self.rows_per_batch} texts asked for, the data has {len(self.texts)}")
         epoch_shown, order = -1, np.empty(0, dtype=np.int64)
-        number = start
-        while True:
+        for number in count(start):
             epoch, within = divmod(number, per_epoch)
             if epoch != epoch_shown:
                 order = np.random.default_rng([self.seed, epoch]).permutation(len(self.texts))
                 epoch_shown = epoch
             chosen = order[within * self.rows_per_batch : (within + 1) * self.rows_per_batch]
-            drawn = TextBatch([self.texts[i] for i in chosen.tolist()], epoch)
-            yield self.prepare(drawn, np.random.default_rng([self.seed, epoch, within]))
-            number += 1
+            yield DrawnTexts(TextBatch([self.texts[i] for i in chosen.tolist()], epoch), (self.seed, epoch, within))
 
     def extra_parameters(self) -> Mapping[str, ExtraParameter]:
         """None: it trains the model alone."""
         return {}
 
-    def plan_memory(self, built: EmbeddingModel, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Nothing is left open here; where a batch does not fit into memory, that is said."""
-        backbone = built.encoder.backbone
-        needs = needs_of(built, self.stage.layout, partial(first_layouts, self), backbone)
-        found = fit(self.stage.layout, needs, device_memory(backbone.device), can_cache=False)
-        if found.remark:
-            self.say(found.remark)
-        return {}
+    def plan_memory(self, built: EmbeddingModel, before: Mapping[str, Any] | None = None) -> MemoryPlan:
+        """Nothing to choose; only warns if a batch may not fit."""
+        layout, backbone = self.stage.layout, built.encoder.backbone
+        texts = next(self.draw())
+        needs = measure_needs(
+            built, layout, lambda other: self.lay_out_batch(texts, MemoryPlan(other)).layouts, backbone
+        )
+        return MemoryPlan(layout, remark=fit(layout, needs, device_memory(backbone.device), can_cache=False).remark)
 
-    def prepare(self, drawn: TextBatch, generator: np.random.Generator) -> MaskedBatch:
-        """Tokenise, mask and lay out a batch of texts.
+    def lay_out_batch(self, drawn: DrawnTexts, plan: MemoryPlan) -> MaskedBatch:
+        """Tokenize, mask and lay out a batch of texts, or this process's share of it.
 
         Raises:
             InputError: no text has a token that could be predicted.
         """
-        whole = self.tokeniser.encode([Prompted("", text) for text in drawn.texts], self.limit)
+        generator = np.random.default_rng(drawn.seed)
+        whole = self.tokeniser.encode([Prompted("", text) for text in drawn.batch.texts], self.limit)
         masked, places = [], []
         for tokens in whole:
             shown, predicted = self._mask(np.asarray(tokens.ids, dtype=np.int64), generator)
@@ -143,7 +194,7 @@ class MaskedNextTokenTask:
             raise InputError("data: a batch has no text of two tokens or more, so there is nothing to predict")
         own = self.world.share(len(whole))
         whole, masked, places = whole[own], masked[own], places[own]
-        layouts = lay_out_texts(masked, self.stage.layout, self.tokeniser.padding_id, device=self.device)
+        layouts = lay_out_texts(masked, plan.layout, self.tokeniser.padding_id, device=self.device)
         before, targets = [], []
         for layout in layouts:
             starts = (layout.lengths_N.cumsum(0) - layout.lengths_N).tolist()
@@ -151,7 +202,7 @@ class MaskedNextTokenTask:
             tokens_there = [whole[n].ids[place] for n in layout.documents for place in places[n]]
             before.append(torch.tensor(at, dtype=torch.long))
             targets.append(torch.tensor(tokens_there, dtype=torch.long))
-        return MaskedBatch(layouts, before, targets, len(whole), predictions, drawn)
+        return MaskedBatch(layouts, before, targets, len(whole), predictions, drawn.batch)
 
     def loss(self, built: EmbeddingModel, batch: MaskedBatch) -> Loss:
         """Mean cross-entropy of the predicted tokens, each from the state of the position before it."""
@@ -170,19 +221,19 @@ class MaskedNextTokenTask:
     def _mask(
         self, ids: NDArray[np.int64], generator: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """What the model is shown of a text, and the places that it predicts: never the first, never special tokens.
+        """(tokens with masks, places to predict) of a text; never the first token, never a special one.
 
-        Each token is drawn on its own; a text where none was drawn has one all the same, so that every text counts.
+        Each token is drawn independently. A text where none was drawn gets one, so that every text counts.
         """
         eligible = np.flatnonzero(~np.isin(ids, self.special))
         eligible = eligible[eligible > 0]
         draws = generator.random((3, len(ids)))
-        predicted = eligible[draws[0, eligible] < self.objective.mask_share]
+        predicted = eligible[draws[0, eligible] < self.settings.mask_share]
         if not len(predicted) and len(eligible):
             predicted = eligible[[int(generator.integers(len(eligible)))]]
         shown = ids.copy()
         kind = draws[1, predicted]
-        random_share, unchanged_share = self.objective.random_share, self.objective.unchanged_share
+        random_share, unchanged_share = self.settings.random_share, self.settings.unchanged_share
         shown[predicted[kind >= random_share + unchanged_share]] = self.mask_id
         random_places = predicted[kind < random_share]
         vocabulary = self.head.weight_VD.shape[0]

@@ -1,7 +1,7 @@
-"""The texts of a batch as micro-batches that fill a token budget with little waste.
+"""The texts of a batch as micro-batches that fill a token budget with little padding.
 
-Packed: see `model.packing.packed_batch`. Padded: texts of like length share a rectangle, so that little of it is
-padding; in the order in which they were drawn, a rectangle would be as wide as the longest of whatever fell together.
+Packed: see `model.packing.packed_batch`. Padded: texts of similar length share a rectangle, so that little of it is
+padding; in drawn order, a rectangle would be as wide as the longest text that happens to be in it.
 """
 
 from collections.abc import Sequence
@@ -13,28 +13,32 @@ from gemma4vec.model.encoder.encoder import TextEncoder
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, lay_out, packed, padding_share
 from gemma4vec.recipe import schema
 
-# The GPU's fused attention wants masks whose rows begin at multiples of 16 bytes: 8 keys in bf16.
+# A GPU's fused attention needs mask rows that start at multiples of 16 bytes: 8 keys in bf16.
 _GPU_WIDTH_STEP = 8
-# A rectangle costs the budget's cells divided by this, beside its own.
+# Fixed cost of a rectangle: the budget divided by this, in cells.
 RECTANGLE_COST = 16
 
 
 def lay_out_texts(
     texts: Sequence[Tokens], layout: schema.Layout, padding_id: int, *, share: bool = False, device: str = "cpu"
 ) -> list[PackedBatch]:
-    """The micro-batches of texts, each of at most `tokens_per_forward` cells (one text, if it alone has more).
+    """Micro-batches of at most `tokens_per_forward` cells each (or one text, if it alone has more).
 
-    With `share` (see `shares_prefixes`), packed ones hold what texts begin with alike once. `device` is the kind of
-    device that computes them: on a GPU all widths are multiples of 8.
+    Args:
+        texts: the tokens of a batch's texts.
+        layout: the recipe's.
+        padding_id: token that fills cells.
+        share: whether packed layouts hold a prefix that texts share once (see `can_share_prefix`).
+        device: kind of device; on a GPU all widths are multiples of 8.
     """
     step = _GPU_WIDTH_STEP if device == "cuda" else 1
     if layout.kind == "padded":
-        return padded_by_length(texts, layout.tokens_per_forward, padding_id, step)
-    return packed(texts, _upto(layout.row_tokens, step), layout.tokens_per_forward, padding_id, share=share)
+        return pad_by_length(texts, layout.tokens_per_forward, padding_id, step)
+    return packed(texts, _round_up(layout.row_tokens, step), layout.tokens_per_forward, padding_id, share=share)
 
 
-def shares_prefixes(layout: schema.Layout, encoder: TextEncoder) -> bool:
-    """Whether packed layouts hold the beginning that documents share, such as their prompt, once.
+def can_share_prefix(layout: schema.Layout, encoder: TextEncoder) -> bool:
+    """Whether packed layouts hold a prefix that documents share, such as their prompt, once.
 
     Raises:
         InputError: the recipe demands it and this model does not allow it.
@@ -47,32 +51,31 @@ def shares_prefixes(layout: schema.Layout, encoder: TextEncoder) -> bool:
     return reason is None
 
 
-def padded_by_length(
+def pad_by_length(
     texts: Sequence[Tokens], tokens_per_forward: int, padding_id: int, width_step: int = 1
 ) -> list[PackedBatch]:
-    """One text a row, long ones first, cut where it costs the fewest cells within the budget (see `cuts`).
+    """Rectangles of one text a row, long texts first, cut where that costs the fewest cells (see `cut_rectangles`).
 
     Widths are multiples of `width_step`.
     """
     order = sorted(range(len(texts)), key=lambda i: (-texts[i].length, i))
-    widths = [_upto(texts[i].length, width_step) for i in order]
+    widths = [_round_up(texts[i].length, width_step) for i in order]
     layouts = []
-    for start, end in cuts(widths, tokens_per_forward):
+    for start, end in cut_rectangles(widths, tokens_per_forward):
         layouts.append(lay_out(texts, [[i] for i in order[start:end]], widths[start], padding_id))
     return layouts
 
 
-def _upto(length: int, step: int) -> int:
-    """The least multiple of `step` that is not below `length`."""
+def _round_up(length: int, step: int) -> int:
+    """The smallest multiple of `step` that is at least `length`."""
     return -(-length // step) * step
 
 
-def cuts(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
-    """Where to cut texts, sorted from long to short, into rectangles of at most `budget` cells (or one text).
+def cut_rectangles(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
+    """(start, end) of rectangles of at most `budget` cells (or one text), of texts sorted from long to short.
 
-    Cells are weighed against rectangles: one more costs as much as a sixteenth of the budget in cells, since a small
-    rectangle is computed less well than its cells say. Of all ways to cut between texts of different length (and, where
-    a rectangle is full, in between) the cheapest is taken, by dynamic programming.
+    Minimizes cells plus a sixteenth of the budget for each rectangle, since small rectangles run less efficiently.
+    Cuts are between texts of different length, and within a length where a rectangle is full. Dynamic programming.
     """
     widths, starts = np.unique(-np.asarray(lengths, dtype=np.int64), return_index=True)
     widths, bounds = -widths, np.append(starts, len(lengths))
@@ -98,9 +101,9 @@ def cuts(lengths: Sequence[int], budget: int) -> list[tuple[int, int]]:
 def padding_by_layout(
     groups: Sequence[Sequence[PackedBatch]], layout: schema.Layout, *, share: bool = False
 ) -> dict[str, float]:
-    """What share of the cells would be padding in either layout, for texts that were laid out in these groups.
+    """Share of padding cells, packed and padded, of texts that were laid out in these groups.
 
-    `share`: packed, beginnings stand once.
+    `share`: whether packed layouts hold shared prefixes once.
     """
     texts = [texts_of(group) for group in groups]
     shares = {}
@@ -111,7 +114,7 @@ def padding_by_layout(
 
 
 def texts_of(layouts: Sequence[PackedBatch]) -> list[Tokens]:
-    """The tokens of the texts in layouts, without prompts and marks."""
+    """The tokens of the texts in layouts, without marks of prompts."""
     found = []
     for layout in layouts:
         ids_T = layout.input_ids_RC.reshape(-1)[layout.cells_T]

@@ -1,7 +1,7 @@
-"""Rows whose texts are tokenised once and kept on disk, mapped: a run of millions of rows starts within seconds.
+"""Rows tokenized once and stored on disk, memory-mapped: a run of millions of rows starts within seconds.
 
-What is kept belongs to the rows' contents, the tokenizer, the prompts and the limits: with another of these it is made
-again. The tokens, and the hashes that tell equal texts, are those that training would have made of the texts itself.
+The cache key covers the rows' contents, the tokenizer, the prompts and the limits. The tokens, and the hashes that
+identify equal texts, are those that training would have computed from the texts.
 """
 
 import json
@@ -25,7 +25,7 @@ BLOCK = 512
 Say = Callable[[str], None]
 
 
-def tokenised_rows(
+def pretokenize_rows(
     rows: MixedRows,
     hashes: dict[str, str],
     tokeniser: Tokeniser,
@@ -40,11 +40,11 @@ def tokenised_rows(
     Args:
         rows: rows of one or several sources.
         hashes: source name -> hash of its rows' contents.
-        tokeniser: what makes tokens.
+        tokeniser: texts to tokens.
         prompts: source name -> its prompts.
         query_tokens: longest query, prompt and special tokens included.
         document_tokens: longest document.
-        say: told when a source is tokenised, which takes a while.
+        say: receives a line when a source is tokenized, which takes a while.
 
     Raises:
         WorkError: the disk is full or the cache cannot be written.
@@ -54,7 +54,7 @@ def tokenised_rows(
     parts: list[Part] = []
     for part in rows.parts:
         if as_lazy_rows(part.rows).tokenized:
-            parts.append(part)  # a file of tokens is a store already
+            parts.append(part)  # its rows are tokens on disk already
             continue
         words = json.dumps(prompts(part.name).as_dict(), sort_keys=True)
         key = sha256_text(identity, words, limits, hashes[part.name])
@@ -69,9 +69,9 @@ def tokenised_rows(
 
 
 def tokeniser_hash(tokeniser: Tokeniser) -> str:
-    """SHA-256 of all that a tokenizer is: vocabulary, merges, normaliser, special tokens, post-processor."""
+    """SHA-256 of what defines a tokenizer: vocabulary, merges, normalizer, special tokens, post-processor."""
     backend = tokeniser.tokenizer.backend_tokenizer
-    # The library keeps the last call's truncation and padding in the tokenizer; they say nothing about it.
+    # The library stores the last call's truncation and padding in the tokenizer; they are not part of its identity.
     described = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
     return sha256_text(json.dumps(described, sort_keys=True, ensure_ascii=False), str(tokeniser.tokenizer.eos_token_id))
 
@@ -79,15 +79,15 @@ def tokeniser_hash(tokeniser: Tokeniser) -> str:
 def _write(
     part: Part, folder: Path, key: str, tokeniser: Tokeniser, prompts: Prompts, query: int, document: int
 ) -> StoredRows:
-    own = replace(tokeniser, counts=type(tokeniser.counts)())  # what is counted is what training reads
+    own = replace(tokeniser, counts=type(tokeniser.counts)())  # the tokenizer's own count training
 
     def rows() -> Iterator[Row]:
         every = iter(part.rows)
         while block := list(islice(every, BLOCK)):
             asked = [row.query for row in block]
-            queries = iter(_given(own, [prompts.for_query(text) for text in asked], asked, query))
+            queries = iter(_pretokenize(own, [prompts.for_query(text) for text in asked], asked, query))
             texts = [text for row in block for text in (*row.pos, *row.neg)]
-            documents = iter(_given(own, [prompts.for_document(text) for text in texts], texts, document))
+            documents = iter(_pretokenize(own, [prompts.for_document(text) for text in texts], texts, document))
             for row in block:
                 pos = [Document(next(documents)) for _ in row.pos]
                 yield replace(row, query=next(queries), pos=pos, neg=[Document(next(documents)) for _ in row.neg])
@@ -95,7 +95,7 @@ def _write(
     return write_store(folder, rows(), {"key": key, "where": part.name})
 
 
-def _given(
+def _pretokenize(
     tokeniser: Tokeniser, prompted: Sequence[Prompted], texts: Sequence[str | Document], limit: int
 ) -> list[PretokenizedText]:
     tokens = tokeniser.encode(prompted, limit)

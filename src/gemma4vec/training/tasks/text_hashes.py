@@ -1,4 +1,4 @@
-"""64-bit hashes that tell equal texts in a batch: a positive that is another row's too is no negative."""
+"""64-bit hashes of a batch's texts: a positive that equals another row's is no negative of that row."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,6 @@ from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_hash import text_key
 
 
-def text_keys(texts: Sequence[str] | Sequence[Document]) -> Tensor:
+def text_hashes(texts: Sequence[str] | Sequence[Document]) -> Tensor:
     """Hashes of texts: `int64[N]`."""
     return torch.tensor([text_key(text) for text in texts], dtype=torch.long)

@@ -17,8 +17,9 @@ from gemma4vec.recipe.terms import LearnedTemperature
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.engine.optimizer import MasterAdamW
 from gemma4vec.training.loop import train_stage
-from gemma4vec.training.tasks.learned_parameters import ObjectiveParameters, between
+from gemma4vec.training.terms.temperature import Temperature, between
 
+CPU = torch.device("cpu")
 LEARN = {"learn_temperature": {"minimum": 0.02, "maximum": 0.5, "learning_rate": 0.3}}
 
 
@@ -30,14 +31,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_starts_where_the_recipe_says_and_never_leaves_its_bounds() -> None:
     bounds = LearnedTemperature(minimum=0.01, maximum=0.2)
     task = schema.Contrast(temperature=0.05, learn_temperature=bounds)
-    found = ObjectiveParameters(task, 8, {}).temperature()
+    found = Temperature(task, CPU).now()
     assert isinstance(found, torch.Tensor) and found.item() == pytest.approx(0.05, rel=1e-6)
     low, middle, high = (between(torch.tensor(u), bounds).item() for u in (-50.0, 0.0, 50.0))
     assert low == pytest.approx(0.01) and high == pytest.approx(0.2)
     assert middle == pytest.approx(math.sqrt(0.01 * 0.2))  # halfway by factors
     free = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda u: between(u, bounds), free)
-    assert ObjectiveParameters(schema.Contrast(temperature=0.07), 8, {}).temperature() == 0.07
+    assert Temperature(schema.Contrast(temperature=0.07), CPU).now() == 0.07
 
 
 def test_its_gradient_is_that_of_the_formula() -> None:

@@ -14,7 +14,13 @@ from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, lay_out
 from gemma4vec.model.packing.shared_prefix import common_prefixes
 from gemma4vec.recipe import schema
-from gemma4vec.training.bench.model_flops import first_trained_layer, needed_operations, prediction_operations
+from gemma4vec.training.engine.flops import (
+    document_flops,
+    first_trained_layer,
+    flops_per_token,
+    layout_flops,
+    prediction_flops,
+)
 
 TEXTS = [[*range(3, 9), *range(20, 20 + extra)] for extra in (1, 7, 15)]  # six tokens that all begin with
 
@@ -88,53 +94,59 @@ def test_they_are_those_of_the_masks_and_the_shapes(
     for rows, columns in (([[0, 1, 2]], 64), ([[0], [2, 1]], 48)):  # packed in any way, with padding: the same need
         layout = lay_out(texts, rows, columns, 0, **({"beginnings": beginnings} if shared else {}))
         expected = by_hand(built, layout, lowest, config.num_attention_heads, size)
-        found = needed_operations(built, [layout])
-        assert (found["forward"], found["backward"]) == pytest.approx(expected, rel=1e-12)
+        found = document_flops(built, [layout])
+        assert (found.forward, found.backward) == pytest.approx(expected, rel=1e-12)
 
 
 def test_vectors_that_are_put_in_at_the_bottom_reach_all_layers(tmp_path: Path) -> None:
     built = built_of(tmp_path, "llama", lora={"last_layers": 1})
     layout = lay_out([Tokens(TEXTS[0])], [[0]], 16, 0)
-    short = needed_operations(built, [layout])
+    short = document_flops(built, [layout])
 
     class Put(type(built.encoder.readout)):  # type: ignore[misc]
         def replaced(self, layout: PackedBatch) -> None:
             return None
 
     built.encoder.readout.__class__ = Put
-    assert needed_operations(built, [layout]) == short  # nothing trained is put in
+    assert document_flops(built, [layout]) == short  # nothing trained is put in
     built.encoder.readout.vector = nn.Parameter(torch.zeros(2))
-    assert needed_operations(built, [layout])["backward"] > 2 * short["backward"]
+    assert document_flops(built, [layout]).backward > 2 * short.backward
 
 
 def test_where_tokens_are_predicted_the_last_layer_is_needed_for_all(tmp_path: Path) -> None:
     last, mean = (built_of(tmp_path / name, "llama", readout={"name": name}) for name in ("last_token", "mean"))
     layout = lay_out([Tokens(TEXTS[0])], [[0]], 16, 0)
-    assert needed_operations(last, [layout], predicts=True) == needed_operations(mean, [layout])
-    assert needed_operations(last, [layout])["forward"] < needed_operations(mean, [layout])["forward"]
+    assert document_flops(last, [layout], predicts=True) == document_flops(mean, [layout])
+    assert document_flops(last, [layout]).forward < document_flops(mean, [layout]).forward
 
 
 def test_a_gradient_of_embeddings_passes_the_lowest_layers_products(tmp_path: Path) -> None:
     built = built_of(tmp_path, "llama")
     layout = lay_out([Tokens(TEXTS[0])], [[0]], 16, 0)
-    frozen = needed_operations(built, [layout])["backward"]
+    frozen = document_flops(built, [layout]).backward
     built.encoder.backbone.model.get_input_embeddings().weight.requires_grad_()
     attention = built.encoder.backbone.layers[0].self_attn
     first = [x for part in (attention.q_proj, attention.k_proj, attention.v_proj) for x in (part.base_layer, part)]
     weights = sum(x.in_features * x.out_features for x in first[::2])
     adapters = sum(x.lora_A["default"].weight.numel() for x in first[1::2])
-    assert needed_operations(built, [layout])["backward"] - frozen == 2.0 * len(TEXTS[0]) * (weights + adapters)
+    assert document_flops(built, [layout]).backward - frozen == 2.0 * len(TEXTS[0]) * (weights + adapters)
 
 
 def test_predicted_tokens_cost_the_vocabulary() -> None:
-    class Head:
-        weight_VD = torch.zeros(100, 8)
+    weight_VD = torch.zeros(100, 8)
+    assert prediction_flops(weight_VD, 10) == 2 * 2 * 100 * 8 * 10
+    assert prediction_flops(weight_VD.requires_grad_(), 10) == 3 * 2 * 100 * 8 * 10
 
-    class Task:
-        head = Head()
 
-    class Batch:
-        targets = (torch.zeros(3), torch.zeros(2))
-
-    assert prediction_operations(Task(), [Batch(), Batch()]) == 2 * 2 * 100 * 8 * 10
-    assert prediction_operations(object(), [Batch()]) == 0.0
+def test_the_three_counts_agree_where_they_count_the_same(tmp_path: Path) -> None:
+    """A text alone without padding, all of whose states are read."""
+    built = built_of(tmp_path, "llama", attention="causal", readout={"name": "mean"}, lora={"last_layers": 2})
+    layout = lay_out([Tokens(TEXTS[1])], [[0]], len(TEXTS[1]), 0)
+    backbone, n = built.encoder.backbone, len(TEXTS[1])
+    needed = document_flops(built, [layout])
+    assert layout_flops(backbone, n, (n + 1) / 2, first_trained_layer(built)) == needed
+    assert needed.backward > 0
+    for parameter in built.encoder.parameters():
+        parameter.requires_grad = False
+    assert layout_flops(backbone, n, 0.0, 3).total == n * flops_per_token(built.encoder)
+    assert layout_flops(backbone, n, 0.0, 3).backward == 0.0

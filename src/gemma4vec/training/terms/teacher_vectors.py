@@ -1,4 +1,4 @@
-"""Vectors that somebody has computed, from a file: JSON lines, Parquet, or .npy with the texts beside it.
+"""Precomputed vectors of texts from a file: JSON lines, Parquet, or .npy with the texts next to it.
 
 Shapes: N vectors, E dimensions.
 """
@@ -20,20 +20,20 @@ BLOCK = 4096
 
 
 def read_vectors(path: Path, key: str) -> tuple[dict[Key, int], NDArray[np.float32]]:
-    """Where each text's vector stands, and the vectors, `[N, E]` (those of a .npy stay on disk, mapped).
+    """(row of each text's vector, vectors `[N, E]`); those of a .npy file stay on disk, memory-mapped.
 
     - JSON lines (.jsonl, .gz, .zst): `{"text", "vector", "title"?}`.
     - .parquet: columns `text`, `vector` (a list of numbers) and, if there is one, `title`.
-    - .npy: an array `[N, E]`; its texts stand beside it in a .jsonl of the same name, line n the text of vector n: a
+    - .npy: an array `[N, E]`; its texts are in a .jsonl of the same name next to it, line n the text of vector n: a
       string, or `{"text", "title"?}`.
 
     Args:
         path: the file.
-        key: the recipe's, for people.
+        key: the recipe's key, for messages.
 
     Raises:
-        InputError: the file cannot be read, a line or row without text or vector, vectors of several lengths or with a
-            value that is no finite number, texts that are more or fewer than vectors.
+        InputError: the file cannot be read; a line or row has no text or vector; vectors have several lengths or a
+            value that is no finite number; texts and vectors differ in number.
     """
     if path.suffix == ".npy":
         places, vectors = _npy(path, key)
@@ -57,10 +57,10 @@ def read_vectors(path: Path, key: str) -> tuple[dict[Key, int], NDArray[np.float
 
 
 def vector_length(path: Path, key: str) -> int:
-    """E, as the first vector of a file has it; the others are not read.
+    """E of the first vector of a file; the others are not read.
 
     Raises:
-        InputError: as `read_vectors`, of what is read.
+        InputError: as `read_vectors`, for what is read.
     """
     if path.suffix == ".npy":
         return int(_array(path, key).shape[1])
@@ -146,13 +146,13 @@ def _array(path: Path, key: str) -> NDArray[np.float32]:
 
 def _npy(path: Path, key: str) -> tuple[dict[Key, int], NDArray[np.float32]]:
     vectors = _array(path, key)
-    beside = path.with_suffix(".jsonl")
+    texts = path.with_suffix(".jsonl")
     places: dict[Key, int] = {}
     count = 0
-    for number, raw in raw_lines(beside):
-        where = f"{key}: {beside} line {number}"
+    for number, raw in raw_lines(texts):
+        where = f"{key}: {texts} line {number}"
         places[_text(_json(raw, where), where, 'a string or {"text", "title"?}')] = count
         count += 1
     if count != len(vectors):
-        raise InputError(f"{key}: {path} has {len(vectors)} vectors, {beside} {count} texts; line n is vector n's text")
+        raise InputError(f"{key}: {path} has {len(vectors)} vectors, {texts} {count} texts; line n is vector n's text")
     return places, vectors

@@ -22,7 +22,8 @@ from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.training.loop import train_stage
 from gemma4vec.training.preflight import check_data
 from gemma4vec.training.tasks.contrastive import ContrastTask
-from gemma4vec.training.tasks.loss_terms import RowContext, Vectors, term_values, weighted_sum
+from gemma4vec.training.terms.base import Vectors
+from gemma4vec.training.terms.contrast_loss import ContrastLoss, RowContext
 
 N, K, D = 6, 2, 8
 KEYS = TextHashes(torch.arange(N), 100 + torch.arange(N), 200 + torch.arange(N * K).view(N, K))
@@ -44,6 +45,10 @@ def contrast(*terms: dict[str, Any]) -> schema.Contrast:
     return schema.Contrast.model_validate({"terms": terms, "hard_negatives": K, "temperature": 0.2})
 
 
+def values(task: schema.Contrast, own: Vectors, context: RowContext) -> dict[str, Tensor]:
+    return ContrastLoss(task, D).values(own, KEYS, rows=context)
+
+
 def candidates(own: Vectors) -> Tensor:
     assert own.negatives_NKD is not None
     both = torch.cat([own.positives_ND[:, None], own.negatives_NKD], dim=1)
@@ -57,11 +62,11 @@ def scores() -> list[list[float] | None]:
 
 
 def test_kl_and_margin_mse_are_their_formulas_over_a_rows_own_candidates() -> None:
-    own, said = vectors(), RowContext.of([], scores(), K)
-    assert said.scores_NC is not None
-    teacher = said.scores_NC.double()
+    own, context = vectors(), RowContext.of([], scores(), K)
+    assert context.scores_NC is not None
+    teacher = context.scores_NC.double()
     kl = {"kind": "kl", "temperature": 0.1, "teacher_temperature": 2.0}
-    found = term_values(contrast(kl, {"kind": "margin_mse", "teacher_scale": 0.05}), own, KEYS, said=said)
+    found = values(contrast(kl, {"kind": "margin_mse", "teacher_scale": 0.05}), own, context)
     p, q = (teacher / 2.0).softmax(1), (candidates(own) / 0.1).softmax(1)
     by_hand = sum(float(p[n, c] * (p[n, c] / q[n, c]).log()) for n in range(N) for c in range(1 + K)) / N
     assert found["kl"].item() == pytest.approx(by_hand, rel=1e-6)
@@ -69,17 +74,15 @@ def test_kl_and_margin_mse_are_their_formulas_over_a_rows_own_candidates() -> No
     margins = [((s[n, 0] - s[n, 1 + k]) - (t[n, 0] - t[n, 1 + k])).item() ** 2 for n in range(N) for k in range(K)]
     assert found["margin_mse"].item() == pytest.approx(sum(margins) / len(margins), rel=1e-6)
     # Without a temperature of its own it has the task's; prefixes are at unit length again.
-    whole = term_values(contrast({"kind": "kl"}), own, KEYS, said=said)["kl"]
-    named = term_values(contrast({"kind": "kl", "temperature": 0.2, "matryoshka": [D, 4]}), own, KEYS, said=said)["kl"]
+    whole = values(contrast({"kind": "kl"}), own, context)["kl"]
+    named = values(contrast({"kind": "kl", "temperature": 0.2, "matryoshka": [D, 4]}), own, context)["kl"]
     assert whole.item() < named.item()
 
 
 def test_a_teacher_that_scores_as_the_model_does_leaves_nothing_to_learn() -> None:
     own = vectors()
-    said = RowContext([], candidates(own).detach())
-    found = term_values(
-        contrast({"kind": "kl", "teacher_temperature": 0.2}, {"kind": "margin_mse"}), own, KEYS, said=said
-    )
+    context = RowContext([], candidates(own).detach())
+    found = values(contrast({"kind": "kl", "teacher_temperature": 0.2}, {"kind": "margin_mse"}), own, context)
     for value in found.values():
         assert value.item() == pytest.approx(0.0, abs=1e-12)
         (gradient,) = torch.autograd.grad(value, [own.queries_ND], retain_graph=True)
@@ -108,9 +111,8 @@ def test_rows_of_a_mixed_batch_weigh_as_their_sources_say(term: dict[str, Any]) 
 
     def loss(weights: dict[str, float], sources: list[str]) -> Tensor:
         task = contrast(term | {"source_weights": weights})
-        said = RowContext.of(sources, given, K)
-        values = term_values(task, own, KEYS, teachers=teachers, said=said)
-        return weighted_sum(task, values, said)
+        objective, context = ContrastLoss(task, D), RowContext.of(sources, given, K)
+        return objective.weighted_sum(objective.values(own, KEYS, teachers, context), context)
 
     parts: list[Tensor | None] = [own.queries_ND, own.positives_ND, own.negatives_NKD, own.views["positives"]]
     found = loss(WEIGHTS, SOURCES)
@@ -150,7 +152,7 @@ def test_a_stage_learns_from_scores_and_refuses_rows_without_them(base: Path, tm
     task = schema.Contrast.model_validate({"terms": terms, "hard_negatives": 2, "temperature": 0.1})
     settings = plain.settings.model_copy(update={"task": task})
     with pytest.raises(InputError, match=r"task\.terms\.0: kl learns from the rows' `scores`, and 1 of 24 rows have"):
-        ContrastTask(settings, scored_rows(), plain.built, max_tokens=48, seed=0)
+        ContrastTask.make(settings, scored_rows(), plain.built, max_tokens=48, seed=0)
     with pytest.raises(InputError, match=r"stages\.2\.task\.terms\.0: .* first row 8 \('.*'\); add them \(gemma4vec"):
         check_data(2, settings, TrainingData(scored_rows()))
     some = scored_rows()
@@ -158,7 +160,7 @@ def test_a_stage_learns_from_scores_and_refuses_rows_without_them(base: Path, tm
     weighed = [term | {"source_weights": {"without": 0}} for term in terms]
     task = schema.Contrast.model_validate({"terms": weighed, "hard_negatives": 2, "temperature": 0.1})
     settings = plain.settings.model_copy(update={"task": task})
-    plain.task = ContrastTask(settings, parts, plain.built, max_tokens=48, seed=0)
+    plain.task = ContrastTask.make(settings, parts, plain.built, max_tokens=48, seed=0)
     check_data(0, settings, TrainingData(parts))
     train_stage(plain, seed=0)
     events = list(plain.run.events("step"))

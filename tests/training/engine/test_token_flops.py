@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gemma4vec.pipeline.matrix.cost import flops_per_token
+from gemma4vec.training.engine.flops import flops_per_token
 
 
 class Net(nn.Module):

@@ -1,7 +1,7 @@
 """Terms of a loss: each is its function on the batch's vectors, the loss is their weighted sum, and all are logged."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -17,10 +17,13 @@ from gemma4vec.objective.gor import gor
 from gemma4vec.objective.matryoshka import prefix
 from gemma4vec.objective.nce import false_negative_mask, info_nce, nce, self_contrast
 from gemma4vec.recipe import schema
+from gemma4vec.recipe.terms import AnyTerm
 from gemma4vec.training.loop import train_stage
 from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.tasks.contrastive import ContrastTask
-from gemma4vec.training.tasks.loss_terms import Vectors, term_values, weighted_sum
+from gemma4vec.training.terms import TERMS
+from gemma4vec.training.terms.base import Vectors
+from gemma4vec.training.terms.contrast_loss import ContrastLoss
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +44,23 @@ def contrast(**task: Any) -> schema.Contrast:
     return schema.Contrast.model_validate({"temperature": 0.1, "hard_negatives": 2} | task)
 
 
+def test_every_kind_of_term_in_a_recipe_has_its_class() -> None:
+    settings = list(get_args(get_args(AnyTerm)[0]))
+    kinds = {part.model_fields["kind"].default: part for part in settings}
+    assert set(TERMS) == set(kinds) and len(kinds) == len(settings)
+    for kind, term in TERMS.items():
+        assert term.kind == kind and get_type_hints(term)["settings"] is kinds[kind]
+
+
 def test_a_recipe_with_alpha_0_has_the_plain_loss_to_the_last_bit() -> None:
     for share in (True, False):
         task = contrast(share_hard_negatives=share, terms=[{"kind": "nce", "hardness": 0}])
         mask = false_negative_mask(KEYS.queries_N, KEYS.positives_N, KEYS.negatives_NK)
         q, p, h = VECTORS.queries_ND, VECTORS.positives_ND, VECTORS.negatives_NKD
         plain = info_nce(q, p, h, temperature=0.1, share_hard_negatives=share, false_negative_NM=mask)
-        values = term_values(task, VECTORS, KEYS)
-        found = weighted_sum(task, values)
+        loss = ContrastLoss(task, 8)
+        values = loss.values(VECTORS, KEYS)
+        found = loss.weighted_sum(values)
         assert list(values) == ["nce"] and torch.equal(found, plain)
         for ours, theirs in zip(torch.autograd.grad(found, [q, p]), torch.autograd.grad(plain, [q, p]), strict=True):
             assert torch.equal(ours, theirs)
@@ -85,12 +97,13 @@ def test_each_term_is_its_function_and_the_loss_their_weighted_sum() -> None:
         "spread": gor(q, "spread_out") + gor(p, "spread_out"),
         "self_contrast": self_contrast(p, VECTORS.views["positives"], temperature=0.2, text_hashes_N=KEYS.positives_N),
     }
-    values = term_values(task, VECTORS, KEYS)
+    loss = ContrastLoss(task, 8)
+    values = loss.values(VECTORS, KEYS)
     assert list(values) == list(expected)
     for name, value in expected.items():
         assert torch.equal(values[name], torch.as_tensor(value)), name
     total = 2.0 * values["nce"] + values["wide"] + 0.5 * values["gor"] + values["self_contrast"]
-    assert weighted_sum(task, values).item() == pytest.approx(total.item(), rel=1e-6)
+    assert loss.weighted_sum(values).item() == pytest.approx(total.item(), rel=1e-6)
 
 
 def test_every_step_says_what_its_loss_is_made_of(base: Path, tmp_path: Path) -> None:
@@ -137,7 +150,7 @@ def test_terms_that_a_model_cannot_have_are_refused_with_key_and_limit(base: Pat
     long = schema.Contrast.model_validate({"terms": [{"kind": "gor", "matryoshka": [dimension, dimension + 1]}]})
     wanted = rf"task\.terms\.0\.matryoshka: {dimension + 1} is above the model's {dimension} dimensions"
     with pytest.raises(InputError, match=wanted):
-        ContrastTask(stage.settings.model_copy(update={"task": long}), rows(), stage.built, max_tokens=48, seed=0)
+        ContrastTask.make(stage.settings.model_copy(update={"task": long}), rows(), stage.built, max_tokens=48, seed=0)
 
 
 @pytest.mark.parametrize(("head", "length"), [({"widths": [32, 6]}, 6), (None, 32)])

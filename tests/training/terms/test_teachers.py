@@ -24,8 +24,8 @@ from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.terms import Matching
 from gemma4vec.text.prompts import Document, as_document
 from gemma4vec.training.loop import train_stage
-from gemma4vec.training.tasks import teachers
-from gemma4vec.training.tasks.loss_terms import RowContext, weighted_sum
+from gemma4vec.training.terms import TERMS, teachers
+from gemma4vec.training.terms.contrast_loss import ContrastLoss, RowContext
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def expected(stage: Any, batch: Any) -> tuple[list[torch.Tensor], list[torch.Ten
     flat = [document for documents in texts.negatives for document in documents]
     own = stage.built.encoder(batch.groups[0]).split([8, 8, 16])
     words = [texts.queries, [d.text for d in texts.positives], [d.text for d in flat]]
-    dimension = next(iter(stage.task.teachers.values()))[1].dimension
+    dimension = next(iter(stage.task.teachers.values())).model.dimension
     return list(own), [torch.tensor([vector_of(text, dimension) for text in kind]) for kind in words]
 
 
@@ -250,8 +250,7 @@ def test_a_model_encodes_every_text_once_whatever_the_steps_and_runs(
     assert Counting.asked == 0  # nothing is drawn yet
     batch = next(stage.task.batches())
     assert Counting.asked == 24 + 24  # each query and positive of the rows, which the next batches draw
-    term, teacher = stage.task.teachers["matching"]  # type: ignore[attr-defined]
-    found = teachers.taught(term, teacher, batch.texts)
+    found = stage.task.teachers["matching"].vectors(batch.texts)  # type: ignore[attr-defined]
     by_hand = torch.tensor([vector_of(text, 7) for text in batch.texts.queries])
     assert set(found) == {"queries", "positives"} and torch.allclose(found["queries"], by_hand.float())
     train_stage(stage, seed=0)
@@ -293,8 +292,8 @@ stages:
     task = parse_recipe(text, "my.yaml").stages[0].task
     assert isinstance(task, schema.Contrast)
     values = {"nce": torch.tensor(1.0), "gor": torch.tensor(10.0)}
-    said = [RowContext(["a", "a"]), RowContext(["b", "b"]), RowContext()]
-    assert [weighted_sum(task, values, one).item() for one in said] == [6.0, 21.0, 21.0]
+    loss, rows = ContrastLoss(task, 8), [RowContext(["a", "a"]), RowContext(["b", "b"]), RowContext()]
+    assert [loss.weighted_sum(values, one).item() for one in rows] == [6.0, 21.0, 21.0]
     with pytest.raises(InputError, match="all terms have weight 0 in batches of source 'a'"):
         parse_recipe(text.replace("{kind: nce}, ", "").replace("a: 0.5", "a: 0"), "my.yaml")
 
@@ -302,7 +301,9 @@ stages:
 def test_a_teacher_is_asked_for_every_text_a_portion_at_a_time() -> None:
     some = [Row(f"q{n % 3}", [Document(f"p{n}"), Document("all")], [Document(f"n{n}")]) for n in range(10)]
     term = Matching(kind="matching", vectors="v.jsonl", texts=("queries", "positives"))
-    portions = list(teachers.texts_of(term, some, "key", size=4))
+    settings = TERMS[term.kind].teacher(term)
+    assert settings is not None
+    portions = list(teachers.texts_of(settings, some, "key", size=4))
     assert [read for read, *_ in portions] == [3, 6, 9, 10]  # three rows have p0, p1, p2 and the text of all
     assert all(len(set(texts)) == len(texts) <= 4 for _, *both in portions for texts in both)
     assert {text for _, queries, _ in portions for text in queries} == {"q0", "q1", "q2"}
