@@ -84,13 +84,13 @@ def _write(
     def rows() -> Iterator[Row]:
         every = iter(part.rows)
         while block := list(islice(every, BLOCK)):
-            asked = [row.query for row in block]
-            queries = iter(_pretokenize(own, [prompts.for_query(text) for text in asked], asked, query))
+            queries = [row.query for row in block]
+            query_tokens = iter(_pretokenize(own, [prompts.for_query(text) for text in queries], queries, query))
             texts = [text for row in block for text in (*row.pos, *row.neg)]
             documents = iter(_pretokenize(own, [prompts.for_document(text) for text in texts], texts, document))
             for row in block:
                 pos = [Document(next(documents)) for _ in row.pos]
-                yield replace(row, query=next(queries), pos=pos, neg=[Document(next(documents)) for _ in row.neg])
+                yield replace(row, query=next(query_tokens), pos=pos, neg=[Document(next(documents)) for _ in row.neg])
 
     return write_store(folder, rows(), {"key": key, "where": part.name})
 
