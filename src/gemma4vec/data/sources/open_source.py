@@ -126,8 +126,8 @@ def _dataset(source: DatasetsSource, say: Callable[[str], None]) -> SourceReader
     if is_saved_dataset(path):
         return _by_library(source, source.path)
     if path.is_dir():
-        found = (file for file in sorted(path.rglob("*")) if file.is_file() and is_readable(file.name))
-        names = [file.relative_to(path) for file in found]
+        files_below = (file for file in sorted(path.rglob("*")) if file.is_file() and is_readable(file.name))
+        names = [file.relative_to(path) for file in files_below]
         files = [path / name for name in files_of_split(str(path), names, source.split)]
         return _files(str(path), files, known, lambda file: _file_of_dataset(source, file))
     if path.exists():
