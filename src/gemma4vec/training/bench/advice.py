@@ -131,7 +131,7 @@ def _layouts(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Obser
         factors = {rows: factor(share, kind="packed", row_tokens=rows) for rows in able}
         best = max(able, key=lambda rows: factors[rows])
         change = f"{key}layout.kind=packed {key}layout.row_tokens={best}"
-        found = [Advice(change, factors[best], "less padding, and beginnings once where attention is causal")]
+        found = [Advice(change, factors[best], "less padding, and shared prefixes once where attention is causal")]
     else:
         found = []
         if not seen.shared and seen.shareable:
