@@ -53,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
 def measure_bm25(arguments: argparse.Namespace) -> dict[str, Any]:
     """Mine once."""
     (source,) = resolve_sources([arguments.rows])
-    rows = load_source(source, say)[0][: arguments.most]
+    rows = load_source(source)[0][: arguments.most]
     corpus = build_corpus(rows)
     started = time.perf_counter()
     searcher = Bm25Searcher(corpus.documents)

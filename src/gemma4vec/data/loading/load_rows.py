@@ -1,7 +1,8 @@
 """Sources of training rows by name, as a recipe's `data` part gives them."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from gemma4vec.files import cache, home, sha256_text
 from gemma4vec.recipe.sources import Mixture, PycodeSource, Source, TensorsSource, TextSource, all_keys, check_mixture
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
+
+logger = logging.getLogger(__name__)
 
 # Sources of larger files are kept on disk in a form that is mapped, not read (`data.rows.row_store`).
 LARGE_BYTES = 64 * 2**20
@@ -59,7 +62,7 @@ class SourceRows:
     revision: str = ""
 
 
-def load_sources(sources: Sequence[Source], say: Callable[[str], None], mixture: Mixture | None = None) -> TrainingData:
+def load_sources(sources: Sequence[Source], mixture: Mixture | None = None) -> TrainingData:
     """Read every source of a stage.
 
     Raises:
@@ -76,21 +79,21 @@ def load_sources(sources: Sequence[Source], say: Callable[[str], None], mixture:
         path = source.path
         if isinstance(source, PycodeSource):
             folder = Path(source.path).expanduser() if source.path else None
-            built = load_or_build_pycode(home() / "data", folder=folder, negatives=source.negatives, progress=say)
+            built = load_or_build_pycode(home() / "data", folder=folder, negatives=source.negatives)
             for warning in built.manifest["warnings"]:
-                say(f"{source.name}: {warning}")
+                logger.warning(f"{source.name}: {warning}")
             loaded.dev_suite = loaded.dev_suite or built.dev
             loaded.test_suite = loaded.test_suite or built.test
             path = str(built.train)
-            read = read_source(source.built_rows(path), say)
+            read = read_source(source.built_rows(path))
         else:
-            read = read_source(source, say)
+            read = read_source(source)
         if source.plain and not source.own_positives:
             texts.append(Part(source.name, read.rows))
         else:
             rows.append((source, read.rows))
         loaded.sources[source.name] = _facts(source, path, read)
-        _report(source, read, say)
+        _report(source, read)
     mixture = mixture or Mixture()
     shares = compute_shares(
         [len(found) for _, found in rows], [source.weight for source, _ in rows], mixture.temperature
@@ -124,7 +127,7 @@ class PlainTexts(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]
 
 
-def read_source(source: Source, say: Callable[[str], None]) -> SourceRows:
+def read_source(source: Source) -> SourceRows:
     """Read one source: into memory, or, where its files are large, into a store that is used again until they change.
 
     Tensors are read where they stand.
@@ -134,7 +137,7 @@ def read_source(source: Source, say: Callable[[str], None]) -> SourceRows:
     """
     if isinstance(source, TensorsSource):
         return _read_tensors(source)
-    found = open_reader(source, say)
+    found = open_reader(source)
     if found.bytes < LARGE_BYTES:
         noted = RowsRead()
         rows = [
@@ -156,7 +159,7 @@ def read_source(source: Source, say: Callable[[str], None]) -> SourceRows:
             ),
             found.revision,
         )
-    store = open_or_build_store(source, found, say)
+    store = open_or_build_store(source, found)
     bad = store.facts["bad"]
     if bad > source.max_bad_share * (bad + len(store)):
         raise InputError(
@@ -187,7 +190,7 @@ def _read_tensors(source: TensorsSource) -> SourceRows:
     return SourceRows(rows, len(checked.bad), first_bad, content_hash=content, largest_token=checked.largest_token)
 
 
-def open_or_build_store(source: Source, found: SourceReader, say: Callable[[str], None]) -> StoredRows:
+def open_or_build_store(source: Source, found: SourceReader) -> StoredRows:
     """The store of a source, written now where there is none or its files or settings have changed.
 
     Raises:
@@ -200,7 +203,7 @@ def open_or_build_store(source: Source, found: SourceReader, say: Callable[[str]
     folder = cache() / "rows" / sha256_text(found.where, reading)[:24]
 
     def write() -> StoredRows:
-        say(f"{source.name}: reading {found.bytes / 2**20:,.0f} MiB once, into {folder}")
+        logger.info(f"{source.name}: reading {found.bytes / 2**20:,.0f} MiB once, into {folder}")
         noted = RowsRead()
         facts: dict[str, Any] = {"key": key, "where": found.where}
 
@@ -252,11 +255,13 @@ def _facts(source: Source, path: str | None, read: SourceRows) -> dict[str, Any]
     return facts
 
 
-def _report(source: Source, read: SourceRows, say: Callable[[str], None]) -> None:
+def _report(source: Source, read: SourceRows) -> None:
     if not isinstance(source, PycodeSource) and source.negatives != type(source).model_fields["negatives"].default:
         # No error: a shipped recipe of pycode is often tried on a file of rows with source=jsonl alone.
-        say(f"{source.name}: negatives={source.negatives} is for pycode; these rows keep the negatives that they have")
+        logger.warning(
+            f"{source.name}: negatives={source.negatives} is for pycode; these rows keep the negatives that they have"
+        )
     if read.bad:
-        say(f"{source.name}: {read.bad} bad rows left out, the first: {read.first_bad}")
+        logger.warning(f"{source.name}: {read.bad} bad rows left out, the first: {read.first_bad}")
     if read.unknown_keys:
-        say(f"{source.name}: unknown keys in rows left out: {', '.join(read.unknown_keys)}")
+        logger.warning(f"{source.name}: unknown keys in rows left out: {', '.join(read.unknown_keys)}")

@@ -1,7 +1,8 @@
 """Hard negatives by BM25: documents that share words with the query but do not answer it (Karpukhin et al., 2020)."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,8 @@ from gemma4vec.data.rows.rows import Row
 from gemma4vec.retrieval.bm25 import BM25Index
 from gemma4vec.retrieval.tokenize import WordTokenizer, tokenize_text
 from gemma4vec.text.prompts import Document
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 1_000
 
@@ -20,7 +23,6 @@ def mine_bm25(
     n: int,
     rank_window: tuple[int, int] = (0, 30),
     tokens: WordTokenizer = tokenize_text,
-    progress: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
     """The rows, each with up to `n` mined negatives appended to its own.
 
@@ -33,8 +35,7 @@ def mine_bm25(
         corpus: documents to mine from.
         n: negatives to add to each row; fewer if the window has fewer.
         rank_window: first rank (from 0) and the rank after the last; a higher start avoids unjudged positives.
-        tokens: tokenizer of BM25.
-        progress: called with one line now and then.
+        tokens: how texts are cut.
     """
     if n < 1 or not rows:
         return list(rows)
@@ -52,7 +53,7 @@ def mine_bm25(
             chosen = _draw(row.query, ranked[ranked >= 0], n)
             # The teacher that scored the row has not scored the new negatives.
             mined.append(replace(row, neg=[*row.neg, *(corpus[place] for place in chosen)], scores=None))
-        progress(f"mining hard negatives: {len(mined)} of {len(rows)}")
+        logger.info(f"mining hard negatives: {len(mined)} of {len(rows)}")
     return mined
 
 

@@ -5,22 +5,25 @@ omit these. Then apt fetches them from the machine's own package sources into a 
 changed.
 """
 
+import logging
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from gemma4vec.data.rows.records import Record
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache
 
+logger = logging.getLogger(__name__)
+
 LISTS = Path("/var/lib/apt/lists")
 HELPER = Path("/usr/lib/apt/apt-helper")
 FETCH_SECONDS = 300
 
 
-def find_description_files(language: str, folder: Path | None, say: Callable[[str], None]) -> list[Path]:
-    """apt's description files for a language, in a fixed order: from `folder`, else from this machine, else fetched.
+def find_description_files(language: str, folder: Path | None) -> list[Path]:
+    """apt's files with descriptions in a language, in a fixed order: those of `folder`, of the machine, or fetched.
 
     Raises:
         InputError: there are none, and apt cannot fetch any.
@@ -35,7 +38,7 @@ def find_description_files(language: str, folder: Path | None, say: Callable[[st
             )
         return found
     own = cache() / "apt" / "lists"
-    return _files(LISTS, language) or _files(own, language) or _fetch(own, language, say)
+    return _files(LISTS, language) or _files(own, language) or _fetch(own, language)
 
 
 def debian_records(files: list[Path], language: str) -> Iterator[Record]:
@@ -72,11 +75,11 @@ def _files(folder: Path, language: str) -> list[Path]:
     )
 
 
-def _fetch(folder: Path, language: str, say: Callable[[str], None]) -> list[Path]:
-    why = f"data: this machine has no apt descriptions in {language!r}"
+def _fetch(folder: Path, language: str) -> list[Path]:
+    why = f"data: this machine has no apt lists with descriptions in {language!r}"
     if shutil.which("apt-get") is None:
-        raise InputError(f"{why} and no apt-get; use a Debian or Ubuntu machine, or set path to a folder of its lists")
-    say(f"debian: fetching descriptions in {language!r} with apt-get into {folder}")
+        raise InputError(f"{why} and no apt-get; use a Debian or Ubuntu machine, or give a folder of its lists as path")
+    logger.info(f"debian: fetching descriptions in {language!r} with apt-get into {folder}")
     (folder / "partial").mkdir(parents=True, exist_ok=True)
     languages = sorted({language, *_languages(folder)})
     settings = [

@@ -5,8 +5,9 @@ so that a commit that was downloaded once needs no hub.
 """
 
 import json
+import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import cache, sha256_text, write_json
 from gemma4vec.machine.hub_errors import explain_hub_error
 from gemma4vec.machine.network import ping_hub
+
+logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 4.0
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -31,14 +34,13 @@ class HubFiles(NamedTuple):
     files: tuple[Path, ...]
 
 
-def hub_files(name: str, subset: str | None, split: str, say: Callable[[str], None]) -> HubFiles:
-    """The files of a hub data set; downloads files that are not cached.
+def hub_files(name: str, subset: str | None, split: str) -> HubFiles:
+    """The files of a hub's data set; downloads what is not cached.
 
     Args:
-        name: `owner/name`, optionally with `@revision` (a commit, tag or branch).
-        subset: the configuration; None if there is only one.
-        split: name of the split.
-        say: told before a download, and where an earlier one is used because the hub is out of reach.
+        name: `owner/name`, with `@revision` (a commit, a tag, a branch) if wanted.
+        subset: the configuration, None where there is one only.
+        split: which split.
 
     Raises:
         InputError: the hub is out of reach and the files are not cached; there is no such data set, subset or split; or
@@ -56,10 +58,12 @@ def hub_files(name: str, subset: str | None, split: str, say: Callable[[str], No
                 f"data: the data set {name} is not cached on this machine and the hub is out of reach: {state.reason}; "
                 "set path to a folder with its files"
             )
-        say(f"{name}: the hub is out of reach ({state.reason}); using commit {known.commit[:12]} from the cache")
+        logger.warning(
+            f"{name}: the hub is out of reach ({state.reason}); using commit {known.commit[:12]} from the cache"
+        )
         return known
     try:
-        return _fetch(repository, revision or None, subset, split, note, say)
+        return _fetch(repository, revision or None, subset, split, note)
     except InputError:
         raise
     except Exception as error:  # the hub's client raises many types
@@ -78,9 +82,7 @@ def _read_note(note: Path) -> HubFiles | None:
     return found if all(file.is_file() for file in found.files) else None
 
 
-def _fetch(
-    repository: str, revision: str | None, subset: str | None, split: str, note: Path, say: Callable[[str], None]
-) -> HubFiles:
+def _fetch(repository: str, revision: str | None, subset: str | None, split: str, note: Path) -> HubFiles:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
     info = HfApi().dataset_info(repository, revision=revision, timeout=10 * ANSWER_SECONDS)
@@ -93,8 +95,8 @@ def _fetch(
     chosen = choose_files(repository, names, readme, subset, split)
     folder = Path()
     if chosen:
-        say(f"{repository}: {len(chosen)} files of commit {commit[:12]}")
-        # The library expects patterns, so escape special characters in names.
+        logger.info(f"{repository}: {len(chosen)} files of commit {commit[:12]}")
+        # Names, not patterns: brackets in a name would mean something.
         wanted = [re.sub(r"([*?\[])", r"[\1]", name) for name in chosen]
         folder = Path(snapshot_download(repository, repo_type="dataset", revision=commit, allow_patterns=wanted))
     found = HubFiles(commit, tuple(folder / name for name in chosen))

@@ -8,7 +8,7 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -94,12 +94,10 @@ def open_mteb(spec: str, role: Role | None = None) -> MtebSuite:
     return suite_of(task, split, role)
 
 
-def open_any(
-    spec: str, role: Role | None = None, mirror: Path | None = None, notice: Callable[[str], None] = lambda line: None
-) -> AnySuite | MtebSuite:
+def open_any(spec: str, role: Role | None = None, mirror: Path | None = None) -> AnySuite | MtebSuite:
     """What a person types after --suite: `mteb:TASK`, or what `open_suite` knows; arguments and errors as there."""
     task = spec.removeprefix("mteb:")
-    return open_suite(spec, role=role, mirror=mirror, notice=notice) if task == spec else open_mteb(task, role)
+    return open_suite(spec, role=role, mirror=mirror) if task == spec else open_mteb(task, role)
 
 
 def suite_of(task: Any, split: str = "", role: Role | None = None) -> MtebSuite:

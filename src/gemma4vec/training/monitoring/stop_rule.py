@@ -5,6 +5,7 @@ later finds them there, so that nobody who evaluates the reference again, or del
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ from gemma4vec.statistics.stopping import StopDecision
 from gemma4vec.training.monitoring.stop_reference import check_reference, reference_results
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_name
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 REFERENCE, RULE = "reference", "stop-rule.json"
 
 
@@ -180,9 +182,7 @@ def rule_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> Retri
     return suite
 
 
-def ready_rules(
-    run: RunFolder, recipe: schema.Recipe, dev_suites: Sequence[Path | None], say: Say
-) -> list[ReadyRule | None]:
+def ready_rules(run: RunFolder, recipe: schema.Recipe, dev_suites: Sequence[Path | None]) -> list[ReadyRule | None]:
     """The rules of all stages, with their references evaluated; before any weight of this run is loaded.
 
     Raises:
@@ -192,18 +192,18 @@ def ready_rules(
     if not all(one or stage.evaluation.stop is None for one, stage in zip(known, recipe.stages, strict=True)):
         for sentence in check_rules(recipe, dev_suites):
             if sentence:
-                say(sentence)
-    return [_ready(run, recipe, number, dev, say) for number, dev in enumerate(dev_suites)]
+                logger.info(sentence)
+    return [_ready(run, recipe, number, dev) for number, dev in enumerate(dev_suites)]
 
 
-def _ready(run: RunFolder, recipe: schema.Recipe, number: int, dev: Path | None, say: Say) -> ReadyRule | None:
+def _ready(run: RunFolder, recipe: schema.Recipe, number: int, dev: Path | None) -> ReadyRule | None:
     settings = recipe.stages[number].evaluation
     rule, key, folder = settings.stop, _key(number), _folder(run, recipe, number)
     if rule is None:
         return None
     suite = rule_suite(settings, dev, key)
     if not (folder / RULE).is_file():
-        found = reference_results(rule, number, suite, key, say)
+        found = reference_results(rule, number, suite, key)
         _write(folder, rule, suite, found)
         run.event("stop_rule", stage=number, suite=suite.name, **rule.model_dump(mode="json"))
     if json.loads((folder / RULE).read_text(encoding="utf-8"))["rule"] != rule.model_dump(mode="json"):
