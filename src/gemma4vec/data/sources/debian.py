@@ -76,9 +76,9 @@ def _files(folder: Path, language: str) -> list[Path]:
 
 
 def _fetch(folder: Path, language: str) -> list[Path]:
-    why = f"data: this machine has no apt lists with descriptions in {language!r}"
+    why = f"data: this machine has no apt descriptions in {language!r}"
     if shutil.which("apt-get") is None:
-        raise InputError(f"{why} and no apt-get; use a Debian or Ubuntu machine, or give a folder of its lists as path")
+        raise InputError(f"{why} and no apt-get; use a Debian or Ubuntu machine, or set path to a folder of its lists")
     logger.info(f"debian: fetching descriptions in {language!r} with apt-get into {folder}")
     (folder / "partial").mkdir(parents=True, exist_ok=True)
     languages = sorted({language, *_languages(folder)})

@@ -35,12 +35,12 @@ class HubFiles(NamedTuple):
 
 
 def hub_files(name: str, subset: str | None, split: str) -> HubFiles:
-    """The files of a hub's data set; downloads what is not cached.
+    """The files of a hub data set; downloads files that are not cached.
 
     Args:
-        name: `owner/name`, with `@revision` (a commit, a tag, a branch) if wanted.
-        subset: the configuration, None where there is one only.
-        split: which split.
+        name: `owner/name`, optionally with `@revision` (a commit, tag or branch).
+        subset: the configuration; None if there is only one.
+        split: name of the split.
 
     Raises:
         InputError: the hub is out of reach and the files are not cached; there is no such data set, subset or split; or
@@ -96,7 +96,7 @@ def _fetch(repository: str, revision: str | None, subset: str | None, split: str
     folder = Path()
     if chosen:
         logger.info(f"{repository}: {len(chosen)} files of commit {commit[:12]}")
-        # Names, not patterns: brackets in a name would mean something.
+        # The library expects patterns, so escape special characters in names.
         wanted = [re.sub(r"([*?\[])", r"[\1]", name) for name in chosen]
         folder = Path(snapshot_download(repository, repo_type="dataset", revision=commit, allow_patterns=wanted))
     found = HubFiles(commit, tuple(folder / name for name in chosen))
