@@ -122,7 +122,7 @@ def test_a_window_that_cannot_be_compiled_is_encoded_uncompiled_and_said_once(
 def test_reading_ahead_changes_no_bit(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedder_module, "_WINDOW", 7)
     ahead = embedder.encode_document(MIXED)
-    monkeypatch.setattr(embedder_module, "prefetch_one", lambda items: items)
+    monkeypatch.setattr(embedder_module, "Prefetcher", lambda items, depth: items)
     np.testing.assert_array_equal(embedder.encode_document(MIXED), ahead)
 
 
@@ -138,8 +138,8 @@ def test_the_next_window_is_read_while_one_is_computed(embedder: Embedder, monke
 
     def wait(layouts: list[PackedBatch]) -> torch.Tensor:
         if not in_time:
-            in_time.append(laid_out.acquire(timeout=30.0))  # its own window; then each time the next one
-        in_time.append(laid_out.acquire(timeout=30.0 if len(in_time) < 3 else 0.1))
+            in_time.append(laid_out.acquire(timeout=300.0))  # its own window; then each time the next one
+        in_time.append(laid_out.acquire(timeout=300.0 if len(in_time) < 3 else 0.1))
         return pooled(layouts)
 
     monkeypatch.setattr(embedder, "_lay_out", note)
