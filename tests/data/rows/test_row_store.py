@@ -123,16 +123,15 @@ def test_a_store_is_used_again_until_data_or_settings_change(
     monkeypatch.setattr(sources, "LARGE_BYTES", 0)
     file = tmp_path / "r.csv"
     file.write_text("query,pos,other\na,b,c\n")
-    said: list[str] = []
     source = source_of(name="s", source="csv", path=str(file))
     assert read_source(source).rows[0].pos == [Document("b")]
     assert read_source(source).rows[0].pos == [Document("b")]
-    assert len(said) == 1 and "reading" in said[0]
+    assert len(log_lines) == 1 and "reading" in log_lines[0]
     stat = file.stat()
     file.write_text("query,pos,other\na,x,c\n")  # as long as before, and its time set back
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert read_source(source).rows[0].pos == [Document("x")]
-    assert len(said) == 2
+    assert len(log_lines) == 2
     other = source_of(name="s", source="csv", path=str(file), columns={"query": "query", "pos": "other"})
     assert read_source(other).rows[0].pos == [Document("c")]
 

@@ -37,13 +37,17 @@ import json, logging, os, sys
 from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import source_of
+handler = logging.Handler()
+handler.emit = lambda record: said.append(record.getMessage())
+logging.getLogger("gemma4vec").addHandler(handler)
+logging.getLogger("gemma4vec").setLevel(logging.INFO)
 for line in sys.stdin:
     told = json.loads(line)
     if told.pop("offline"):
         os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
     said = []
     try:
-        loaded = load_sources([source_of(name="s", source="datasets", **told)], said.append)
+        loaded = load_sources([source_of(name="s", source="datasets", **told)])
         rows = [[row.query, row.pos[0].text, len(row.neg)] for row in loaded.rows]
         found = {**loaded.sources["s"], "rows": rows}
     except InputError as error:
