@@ -95,7 +95,7 @@ def test_a_folder_may_hold_the_list(tmp_path):
         ("suites: [{suite: one, nmae: x}]\n", "unknown key 'suites.0.nmae'; did you mean 'name'"),
         ("name: ../up\nsuites: [one]\n", "the name '../up' cannot be a folder's"),
         ("suites: [{suite: one, name: a/b}]\n", "the name 'a/b' cannot be a folder's"),
-        ("suites: one\n", "a list of suites under the key"),
+        ("suites: one\n", "the key .suites. must be a list"),
         ("suites: [{suite: one, max_rows: 3}]\n", "one: max_rows does not apply to retrieval; remove it"),
         ("suites: [{suite: s.tsv, max_queries: 3}]\n", "max_queries does not apply to sts"),
         ("suites: [{suite: one, kind: sts}]\n", "one: it is retrieval, not sts"),

@@ -140,7 +140,7 @@ def bytes_of(content: bytes) -> Callable[[Path], Path]:
             "parquet",
             "w.parquet",
             lambda path: write_parquet(path, {"query": ["q"], "pos": [5]}),
-            r"w\.parquet, column 'pos': texts.*it has int64",
+            r"w\.parquet, column 'pos': expected texts.*not int64",
         ),
         ("parquet", "o.parquet", other_encoding, r"o\.parquet row 2, field 'pos': not UTF-8 at byte 2 \(1 of 2 rows"),
         ("parquet", "x.parquet", bytes_of(b"nothing"), r"x\.parquet: cannot be read as Parquet"),
@@ -171,7 +171,7 @@ def test_bad_input_is_named(tmp_path: Path, kind: str, name: str, write: Callabl
         ({"input_ids": torch.ones(2, 3)}, "'attention_mask', the file has 'input_ids'"),
         (
             {"input_ids": torch.ones(2, 3), "attention_mask": torch.ones(2, 2)},
-            r"input_ids \(2, 3\) and attention_mask \(2, 2\) must be",
+            r"input_ids \(2, 3\) and attention_mask \(2, 2\) must both be",
         ),
         ({"input_ids": torch.ones(2, 3), "attention_mask": torch.ones(2, 3)}, "expected integers"),
         (
