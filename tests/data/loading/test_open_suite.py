@@ -218,7 +218,7 @@ def test_the_mirrors_revision_is_recorded_and_another_refused(tmp_path):
 def test_without_hub_cache_and_mirror_the_line_says_what_to_do(tmp_path):
     with pytest.raises(InputError, match=r"mteb/GermanDPR is not cached .*HF_HUB_OFFLINE .*--mirror"):
         open_suite("germandpr", mirror=tmp_path)
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         open_suite("germandpr", mirror=tmp_path / "none")
 
 

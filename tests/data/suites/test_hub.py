@@ -116,5 +116,5 @@ def test_what_was_downloaded_needs_no_hub(answers: list[dict[str, Any]]) -> None
 
 def test_a_commit_that_is_gone_is_refused_in_one_line(answers: list[dict[str, Any]]) -> None:
     error = answers[3]["error"]
-    assert "the data set mteb/MultilingualNanoTouche2020Retrieval cannot be had from the hub" in error
+    assert "the data set mteb/MultilingualNanoTouche2020Retrieval cannot be downloaded from the hub" in error
     assert "\n" not in error
