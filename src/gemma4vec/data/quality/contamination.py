@@ -112,9 +112,9 @@ class ContaminationIndex:
     def touched(self, suite: int, found: SuiteOverlap) -> list[str]:
         """Return the ids of touched queries: those that overlap, or have a relevant document that does."""
         queries, documents = found.ids("query"), found.ids("document")
-        right = self.suites[suite].right
+        relevant = self.suites[suite].relevant
         return sorted(
-            key for key in self.suites[suite].query_ids if key in queries or right.get(key, set()) & documents
+            key for key in self.suites[suite].query_ids if key in queries or relevant.get(key, set()) & documents
         )
 
 

@@ -31,6 +31,7 @@ from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch, pack
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.text.prompts import Document, Prompted, Prompts
+from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Embedder:
         device: str | None = None,
         dtype: str | None = None,
         max_tokens: int | None = None,
-    ) -> "AnyEmbedder":
+    ) -> "TextEmbedder":
         """Open a model for encoding; `dtype` is "fp32", "bf16" or None for what is fast here.
 
         Raises:
@@ -271,6 +272,3 @@ class SentenceTransformerEmbedder:
             if progress:
                 progress(min(start + _WINDOW, len(order)), len(order))
         return vectors_ND
-
-
-AnyEmbedder = Embedder | SentenceTransformerEmbedder
