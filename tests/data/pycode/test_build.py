@@ -1,4 +1,4 @@
-"""pycode end to end on a small made-up repository, and the promises of its split."""
+"""pycode end to end on a small synthetic repository, and properties of its split."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def function(path, name="f", source=None, query="Sort all the apples.", package=
     return Function(f"{path}:{name}", package or path.split("/")[0], path, name, 1, source, query)
 
 
-def test_what_is_built_is_whole_and_clean(log_lines, tmp_path):
+def test_a_build_is_complete_and_clean(log_lines, tmp_path):
     built = build_pycode(tmp_path / "out", folder=repository(tmp_path / "code"))
     test, rows = load_suite(built.test), read_rows(built.train).rows
     assert test.code and test.role == "dev"
@@ -201,7 +201,7 @@ def test_a_dominating_package_means_files():
     assert split_folder(functions, None).unit == "file"
 
 
-def test_walking_passes_over_what_is_not_the_users_code(tmp_path):
+def test_walking_skips_other_code_than_the_users(tmp_path):
     code = "a.py pkg/b.py src/gemma4vec/c.py"
     others = "test_x.py pkg/conftest.py pkg/tests/d.py .git/e.py venv/f.py mine/pyvenv.cfg mine/lib/g.py"
     for path in f"{code} {others} node_modules/h.py build/i.py pkg/x_test.py".split():
@@ -233,6 +233,6 @@ def test_the_environment_is_the_standard_library_and_packages_without_us(tmp_pat
     assert [file.path for file in find_environment_files()] == ["json/decoder.py", "rich/d.py"]
 
 
-def test_a_folder_of_something_else_is_told(tmp_path):
+def test_another_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="build it again"):
         load_pycode(tmp_path)
