@@ -17,7 +17,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.compare import compare
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.evaluate import evaluate
-from gemma4vec.evaluation.scoring.guards import check_allowed, owner_of
+from gemma4vec.evaluation.scoring.guards import check_allowed, find_owner
 from gemma4vec.evaluation.scoring.ranking import Ranking
 from gemma4vec.files import home
 from gemma4vec.ledger.ledger import open_ledger
@@ -128,7 +128,7 @@ def test_a_member_of_a_group_is_guarded() -> None:
 def test_all_suites_are_refused_before_the_first_is_scored() -> None:
     run = new_run()
     with pytest.raises(InputError, match="words is a final suite"):
-        check_allowed(Model("m", 30), [suite("dev words", "dev"), suite()], owner=owner_of(Model("m", 30), run=run))
+        check_allowed(Model("m", 30), [suite("dev words", "dev"), suite()], owner=find_owner(Model("m", 30), run=run))
     lock(home(), "locked", suite("locked", None).fingerprint, "")
     with pytest.raises(InputError, match="locked until a recipe is frozen"):
         check_allowed(Model("published", 30), [suite("locked", None)])

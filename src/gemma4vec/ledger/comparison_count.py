@@ -14,7 +14,7 @@ from gemma4vec.ledger.ledger import Ledger
 
 
 @dataclass(frozen=True)
-class Family:
+class ComparisonFamily:
     """Size of a family and what it was counted from.
 
     Attributes:
@@ -35,19 +35,19 @@ class Family:
         return f"{self.size} ({self.models} models seen, {self.pairs} pairs compared {start})"
 
 
-def family_of(
+def count_family(
     ledger: Ledger, suite_fingerprint: str, metric: str, a: Mapping[str, Any], b: Mapping[str, Any]
-) -> Family:
-    """The family of the comparison of two results; see `family_of_pairs`."""
-    return family_of_pairs(ledger, suite_fingerprint, metric, [(a, b)])
+) -> ComparisonFamily:
+    """The family of the comparison of two results; see `count_family_of_pairs`."""
+    return count_family_of_pairs(ledger, suite_fingerprint, metric, [(a, b)])
 
 
-def family_of_pairs(
+def count_family_of_pairs(
     ledger: Ledger,
     suite_fingerprint: str,
     metric: str,
     compared: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
-) -> Family:
+) -> ComparisonFamily:
     """The family of comparisons that are shown together.
 
     It began with the last freeze before the newer of two models was first seen here: freezing after having looked
@@ -83,7 +83,7 @@ def family_of_pairs(
     }
     models |= {side for pair in own for side in pair}
     pairs |= own
-    return Family(max(len(models) - 1, len(pairs)), len(models), len(pairs), since)
+    return ComparisonFamily(max(len(models) - 1, len(pairs)), len(models), len(pairs), since)
 
 
 def _first_look(ledger: Ledger, suite_fingerprint: str, metric: str, one: Mapping[str, Any]) -> str:
@@ -95,7 +95,7 @@ def _first_look(ledger: Ledger, suite_fingerprint: str, metric: str, one: Mappin
     return seen or one["created"] or ""
 
 
-def looks_at_suites(ledger: Ledger) -> list[dict[str, Any]]:
+def count_looks(ledger: Ledger) -> list[dict[str, Any]]:
     """One row for each suite's contents that was ever looked at: how often, how many models, since when."""
     since = ledger.value("SELECT max(time) FROM freezes") or ""
     rows = ledger.rows(

@@ -69,7 +69,7 @@ _SCHEMA = [
 ]
 
 
-def damaged(path: Path, reason: object) -> WorkError:
+def damaged_index_error(path: Path, reason: object) -> WorkError:
     """The one line about an index that cannot be read."""
     return WorkError(f"{path} is damaged ({reason}); nothing is lost, make it again with: gemma4vec runs rebuild")
 
@@ -84,9 +84,9 @@ def database_errors(path: Path) -> Iterator[None]:
             raise WorkError(f"{path} is locked by another program ({error}); close that one and try again") from error
         if "readonly" in str(error) or "unable to open" in str(error) or "full" in str(error):
             raise WorkError(f"{path} cannot be written ({error}); free space or make it writable") from error
-        raise damaged(path, error) from error
+        raise damaged_index_error(path, error) from error
     except sqlite3.DatabaseError as error:
-        raise damaged(path, error) from error
+        raise damaged_index_error(path, error) from error
 
 
 def open_index(path: Path) -> sqlite3.Connection:
@@ -160,7 +160,7 @@ def catch_up(connection: sqlite3.Connection, journal: Journal) -> None:
         raise
 
 
-def stored(connection: sqlite3.Connection) -> list[Record]:
+def read_records(connection: sqlite3.Connection) -> list[Record]:
     """All records in the order in which they came."""
     rows = connection.execute("SELECT id, kind, time, body FROM records ORDER BY seq")
     return [Record(row["id"], row["kind"], row["time"], json.loads(row["body"])) for row in rows]

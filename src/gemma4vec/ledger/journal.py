@@ -17,7 +17,7 @@ from typing import Any
 
 from gemma4vec.errors import WorkError
 from gemma4vec.files import disk_errors
-from gemma4vec.ledger.run_folder import finite
+from gemma4vec.ledger.run_folder import replace_nonfinite
 
 JOURNAL = "ledger.jsonl"
 PATIENCE_SECONDS = 30.0  # a writer holds the lock for milliseconds; longer means that one was stopped, not that it died
@@ -41,12 +41,12 @@ class Record:
 
     def line(self) -> bytes:
         """The record as one line of JSON; characters that UTF-8 cannot hold become question marks."""
-        plain = finite({"id": self.id, "kind": self.kind, "time": self.time, "body": self.body})
+        plain = replace_nonfinite({"id": self.id, "kind": self.kind, "time": self.time, "body": self.body})
         return json.dumps(plain, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
 
 
 class Journal:
-    """The open and locked journal; made by `locked`."""
+    """The open and locked journal; made by `lock_journal`."""
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
@@ -77,7 +77,7 @@ class Journal:
 
 
 @contextlib.contextmanager
-def locked(home: Path, *, writing: bool) -> Iterator[Journal]:
+def lock_journal(home: Path, *, writing: bool) -> Iterator[Journal]:
     """The journal below `home`, locked; made if it is missing and `writing`.
 
     Raises:

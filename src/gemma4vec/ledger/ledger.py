@@ -22,9 +22,9 @@ from gemma4vec.ledger.index import (
     insert,
     make_schema,
     open_index,
-    stored,
+    read_records,
 )
-from gemma4vec.ledger.journal import JOURNAL, Record, locked
+from gemma4vec.ledger.journal import JOURNAL, Record, lock_journal
 
 _READS = {
     sqlite3.SQLITE_SELECT,
@@ -77,7 +77,7 @@ def add(home: Path, records: Sequence[Record]) -> None:
     Raises:
         WorkError: the journal cannot be written (nothing is recorded), or the index cannot (the journal has them).
     """
-    with locked(home, writing=True) as journal, _os_errors(home / JOURNAL):
+    with lock_journal(home, writing=True) as journal, _os_errors(home / JOURNAL):
         journal.append(records)
         connection = open_index(home / INDEX)
         with contextlib.closing(connection), database_errors(home / INDEX):
@@ -104,7 +104,7 @@ def _opened(home: Path, tolerant: bool) -> sqlite3.Connection:
         return _in_memory(home)
     if os.access(home, os.W_OK):
         try:
-            with locked(home, writing=True) as journal:
+            with lock_journal(home, writing=True) as journal:
                 connection = open_index(home / INDEX)
                 try:
                     with database_errors(home / INDEX):
@@ -127,9 +127,9 @@ def _in_memory(home: Path) -> sqlite3.Connection:
         if (home / INDEX).is_file():
             # Immutable: opens in a folder that cannot be written. What only its WAL has, the journal has too.
             with contextlib.closing(connect(f"{(home / INDEX).resolve().as_uri()}?immutable=1", uri=True)) as disk:
-                insert(connection, stored(disk))
+                insert(connection, read_records(disk))
     missing = (FileNotFoundError, NotADirectoryError)
-    with contextlib.suppress(*missing), _os_errors(home / JOURNAL), locked(home, writing=False) as journal:
+    with contextlib.suppress(*missing), _os_errors(home / JOURNAL), lock_journal(home, writing=False) as journal:
         catch_up(connection, journal)
     return connection
 

@@ -25,7 +25,7 @@ def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
     ]
     decisions = {row["run_id"]: row for row in ledger.rows("SELECT * FROM decisions ORDER BY time, seq")}
     scores: dict[str, dict[str, float]] = {}
-    for row in uncut(recorded_evaluations(ledger)):
+    for row in drop_truncated(recorded_evaluations(ledger)):
         if is_own_model(row["model"]) and MAIN_METRIC in row["mean"]:
             scores.setdefault(row["run_id"], {})[row["suite"]] = row["mean"][MAIN_METRIC]
     for run in runs:
@@ -36,7 +36,7 @@ def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
     return runs
 
 
-def find(ledger: Ledger, spec: str) -> dict[str, Any]:
+def find_recorded_run(ledger: Ledger, spec: str) -> dict[str, Any]:
     """The run that `spec` means: its id, an unambiguous beginning or end of that, its folder, or "latest".
 
     Raises:
@@ -56,11 +56,11 @@ def find(ledger: Ledger, spec: str) -> dict[str, Any]:
     return fitting[0]
 
 
-def evaluations_of(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
+def newest_evaluations(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
     """The newest evaluation of each model and suite in a run: "model", "suite", "suite_fingerprint", "mean", "time",
     "folder", and "cut_at", tokens, where texts were cut shorter than the model reads them."""
     rows = recorded_evaluations(ledger, run_id)
-    whole = {row["look"] for row in uncut(rows)}
+    whole = {row["look"] for row in drop_truncated(rows)}
     for row in rows:
         row["cut_at"] = None if row["look"] in whole else row["max_tokens"]
     newest = {(row["model"], row["suite_fingerprint"], row["cut_at"]): row for row in rows}
@@ -68,7 +68,7 @@ def evaluations_of(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
 
 
 def recorded_evaluations(ledger: Ledger, run_id: str | None = None) -> list[dict[str, Any]]:
-    """All evaluations of runs, or those of one, oldest first; columns as `evaluations_of`, and "run_id", "look",
+    """All evaluations of runs, or those of one, oldest first; columns as `newest_evaluations`, and "run_id", "look",
     "metric" (the suite's own), "max_tokens" (texts were cut there; None where nothing cuts)."""
     query = (
         "SELECT run_id, recipe_id, model, suite, suite_fingerprint, mean, time, folder, look, "
@@ -80,7 +80,7 @@ def recorded_evaluations(ledger: Ledger, run_id: str | None = None) -> list[dict
     return [{**row, "mean": json.loads(row["mean"])} for row in rows]
 
 
-def uncut(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def drop_truncated(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The evaluations without those that cut texts shorter than the same run's model reads them.
 
     A run is evaluated with its own limit or a lower one, never a higher, so the highest is what stands for it: else a
@@ -96,7 +96,7 @@ def _whose(row: Mapping[str, Any]) -> tuple[str, str]:
     return row["run_id"], "" if is_own_model(row["model"]) else row["model"]
 
 
-def difference(ledger: Ledger, a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+def diff_runs(ledger: Ledger, a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     """What differs between two runs, first in what was done, then in what came out.
 
     Returns:
@@ -108,7 +108,7 @@ def difference(ledger: Ledger, a: Mapping[str, Any], b: Mapping[str, Any]) -> di
     scores_a, scores_b = (
         {
             row["suite_fingerprint"]: row
-            for row in uncut(recorded_evaluations(ledger, run["run_id"]))
+            for row in drop_truncated(recorded_evaluations(ledger, run["run_id"]))
             if is_own_model(row["model"])
         }
         for run in (a, b)
@@ -139,17 +139,17 @@ def _data(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differing(a: Any, b: Any) -> dict[str, list[Any]]:
-    flat_a, flat_b = flat(a), flat(b)
+    flat_a, flat_b = flatten(a), flatten(b)
     names = [*flat_a, *(name for name in flat_b if name not in flat_a)]
     return {name: [flat_a.get(name), flat_b.get(name)] for name in names if flat_a.get(name) != flat_b.get(name)}
 
 
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Leaves of nested dictionaries and lists by dotted names."""
     if not isinstance(tree, dict | list):
         return {prefix: tree} if prefix else {}
     items = tree.items() if isinstance(tree, dict) else enumerate(tree)
     leaves: dict[str, Any] = {}
     for name, item in items:
-        leaves.update(flat(item, f"{prefix}.{name}" if prefix else str(name)))
+        leaves.update(flatten(item, f"{prefix}.{name}" if prefix else str(name)))
     return leaves

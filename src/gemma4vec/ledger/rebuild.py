@@ -11,14 +11,14 @@ from pathlib import Path
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import disk_errors
-from gemma4vec.ledger.index import INDEX, catch_up, connect, database_errors, open_index, stored
-from gemma4vec.ledger.journal import Journal, Record, locked
+from gemma4vec.ledger.index import INDEX, catch_up, connect, database_errors, open_index, read_records
+from gemma4vec.ledger.journal import Journal, Record, lock_journal
 from gemma4vec.ledger.ledger import add, open_ledger
 from gemma4vec.ledger.records import decision_record, evaluation_folders, evaluation_record, run_folders, run_record
 
 
 @dataclass(frozen=True)
-class Rebuilt:
+class RebuildReport:
     """What a rebuild found.
 
     Attributes:
@@ -36,13 +36,13 @@ class Rebuilt:
     kept_aside: str | None
 
 
-def rebuild(home: Path) -> Rebuilt:
+def rebuild(home: Path) -> RebuildReport:
     """Make the index again.
 
     Raises:
         WorkError: the folder cannot be written.
     """
-    with locked(home, writing=True) as journal, disk_errors(home / INDEX):
+    with lock_journal(home, writing=True) as journal, disk_errors(home / INDEX):
         saved, aside = _salvage(home, journal)
         connection = open_index(home / INDEX)
         with contextlib.closing(connection), database_errors(home / INDEX):
@@ -55,7 +55,7 @@ def rebuild(home: Path) -> Rebuilt:
         add(home, new)
     with open_ledger(home) as ledger:
         count = ledger.value("SELECT count(*) FROM records")
-    return Rebuilt(count, saved, len(new), damaged, str(aside) if aside else None)
+    return RebuildReport(count, saved, len(new), damaged, str(aside) if aside else None)
 
 
 def _salvage(home: Path, journal: Journal) -> tuple[int, Path | None]:
@@ -67,7 +67,7 @@ def _salvage(home: Path, journal: Journal) -> tuple[int, Path | None]:
     aside = None
     try:
         with contextlib.closing(connect(str(path))) as connection:
-            records = stored(connection)
+            records = read_records(connection)
             if connection.execute("PRAGMA quick_check").fetchone()[0] != "ok":
                 raise sqlite3.DatabaseError("quick_check")
     except (sqlite3.Error, ValueError):

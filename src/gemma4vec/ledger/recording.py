@@ -14,7 +14,7 @@ from gemma4vec.ledger.records import DECISION, evaluation_record, look_record, r
 from gemma4vec.ledger.run_folder import RunFolder
 
 DECISIONS = ("keep", "drop", "repeat")
-_said: set[str] = set()
+_warned: set[str] = set()
 
 
 def record_run(run: RunFolder) -> None:
@@ -110,7 +110,7 @@ def decide(
     return record
 
 
-def drop_by_rule(run: RunFolder, reason: str) -> None:
+def record_rule_stop(run: RunFolder, reason: str) -> None:
     """Record that a stop rule ended a training; a ledger that cannot be written is one warning, never a failure."""
     known = {"run_id": run.run_id, "recipe_id": run.manifest.get("recipe_id"), "path": str(run.path.resolve())}
     try:
@@ -138,6 +138,6 @@ def lock(home: Path, suite: str, fingerprint: str, words: str) -> Record:
 def _warn(what: str, error: Exception) -> None:
     """One line on stderr, once for each reason."""
     reason = " ".join(str(error).split())
-    if reason not in _said:
-        _said.add(reason)
+    if reason not in _warned:
+        _warned.add(reason)
         print(f"warning: the ledger does not know {what}: {reason}", file=sys.stderr)

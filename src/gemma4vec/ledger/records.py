@@ -17,7 +17,7 @@ import yaml
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 from gemma4vec.ledger.journal import Record
-from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder, finite
+from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder, replace_nonfinite
 from gemma4vec.recipe.renamed import current_names
 
 METRICS, DECISION = "metrics.json", "decision.json"
@@ -104,14 +104,14 @@ def evaluation_record(folder: Path) -> tuple[Record, Record]:
         model, suite = str(summary["model"]), str(summary["suite"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{file} is damaged ({' '.join(str(error).split())}); evaluate again") from error
-    settings.setdefault("run", belongs(model, run_around(folder)))  # results from before looks were recorded
+    settings.setdefault("run", owner_ids(model, find_enclosing_run(folder)))  # results from before looks were recorded
     seen = look_record(model, suite, settings, list(mean))
     body = {key: value for key, value in seen.body.items() if key != "metrics"}
     body |= {"look": seen.id, "folder": str(folder.resolve()), "mean": mean, "settings": settings}
     return seen, Record(f"evaluation-{seen.id}", "evaluation", seen.time, body)
 
 
-def belongs(model: str, run: RunFolder | None) -> dict[str, str | None]:
+def owner_ids(model: str, run: RunFolder | None) -> dict[str, str | None]:
     """Ids of the run and the recipe that an evaluated model comes from; a baseline has a run, but no recipe."""
     if run is None:
         return {"run_id": None, "recipe_id": None}
@@ -125,7 +125,7 @@ def is_own_model(model: str) -> bool:
     return model not in BASELINES and model != SHARE and not model.startswith(CHECKPOINT)
 
 
-def run_around(folder: Path) -> RunFolder | None:
+def find_enclosing_run(folder: Path) -> RunFolder | None:
     """The run whose folder is around `folder` (or is it), at most four levels up."""
     for place in [folder.resolve(), *folder.resolve().parents][:5]:
         if (place / MANIFEST).is_file():
@@ -143,14 +143,14 @@ def decision_record(folder: Path) -> Record | None:
         return None
 
 
-def parents_of(recipe: Any) -> list[str]:
+def find_parents(recipe: Any) -> list[str]:
     """Ids of the runs whose folders a recipe's paths lie in: the runs that this one builds on."""
     found = set()
     for text in _strings(recipe):
         path = Path(text).expanduser()
         with contextlib.suppress(OSError, ValueError):  # a text that is no path at all
             if ("/" in text or path.is_dir()) and path.exists():
-                run = run_around(path)
+                run = find_enclosing_run(path)
                 found |= {run.run_id} if run is not None else set()
     return sorted(found)
 
@@ -195,7 +195,7 @@ def recipe_tree(text: str | None) -> dict[str, Any]:
 
 
 def _hashed(*parts: object) -> str:
-    return sha256_text(json.dumps(finite(parts), sort_keys=True))[:16]
+    return sha256_text(json.dumps(replace_nonfinite(parts), sort_keys=True))[:16]
 
 
 def _later(created: Any, seconds: float) -> str:

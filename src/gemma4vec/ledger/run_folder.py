@@ -127,7 +127,7 @@ class RunFolder:
         write_json(self.path / MANIFEST, {**self.manifest, **fields})
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Hold the folder while this is open: a second process that trained the same run would damage it.
 
         Raises:
@@ -169,7 +169,10 @@ class RunFolder:
         """
         file = self.path / EVENTS
         record = {"time": datetime.now(UTC).timestamp(), "event": name, **fields}
-        line = json.dumps(finite(record), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+        line = (
+            json.dumps(replace_nonfinite(record), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+            + b"\n"
+        )
         with disk_errors(file):
             descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
@@ -254,16 +257,16 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.").lower()[:48].strip("-.") or "run"
 
 
-def finite(value: Any) -> Any:
+def replace_nonfinite(value: Any) -> Any:
     """`value` with non-finite numbers as None and numpy scalars and paths as plain values, all the way down."""
     if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
+        return {str(key): replace_nonfinite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [replace_nonfinite(item) for item in value]
     if isinstance(value, str | bool | int) or value is None:
         return value
     if hasattr(value, "item"):
-        return finite(value.item())
+        return replace_nonfinite(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return str(value)

@@ -12,15 +12,15 @@ from gemma4vec.data.quality.check_run import overlaps_known
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import Gemma4VecError, InputError
-from gemma4vec.evaluation.planning.power_forecast import forecast
+from gemma4vec.evaluation.planning.power_forecast import forecast_power
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.environment import environment
 from gemma4vec.ledger.final_suites import is_final
-from gemma4vec.ledger.recording import drop_by_rule, record_run
-from gemma4vec.ledger.records import parents_of
+from gemma4vec.ledger.recording import record_rule_stop, record_run
+from gemma4vec.ledger.records import find_parents
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
@@ -64,7 +64,7 @@ def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
         hypothesis=recipe.hypothesis,
         status="started",
         # What a stop rule compares with is nothing that this run builds on.
-        parents=parents_of(recipe.model_dump(mode="json", exclude={"stages": {"__all__": {"evaluation": {"stop"}}}})),
+        parents=find_parents(recipe.model_dump(mode="json", exclude={"stages": {"__all__": {"evaluation": {"stop"}}}})),
         environment=environment(),
     )
     record_run(run)
@@ -106,7 +106,7 @@ def recorded(run: RunFolder) -> Iterator[None]:
     Raises:
         InputError: another process trains this run.
     """
-    with run.held():
+    with run.hold():
         yield from _noted(run)
 
 
@@ -213,7 +213,7 @@ class Trainer:
             raise
         self.stages_done.append(progress)
         if progress.stopped and self.world.first and not self.run.events("stopped"):
-            drop_by_rule(self.run, progress.stopped)
+            record_rule_stop(self.run, progress.stopped)
             self.run.event("stopped", stage=number, step=progress.step, reason=progress.stopped)
         return progress
 
@@ -279,7 +279,7 @@ class Trainer:
         if is_final(suite.fingerprint, suite.role):
             raise InputError(f"evaluation.suite: {suite.name} is a final suite, not for checkpoints; name a dev suite")
         check_suite_memory(suite, self.embedder("checkpoint"), DEPTH)
-        self.say(forecast(suite.name, suite.fingerprint, len(suite.queries)).sentence())
+        self.say(forecast_power(suite.name, suite.fingerprint, len(suite.queries)).sentence())
 
         def run_evaluation() -> tuple[float, dict[str, Any]]:
             result = evaluate(self.embedder("checkpoint"), suite, run=self.run)

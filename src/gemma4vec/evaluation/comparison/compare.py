@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare_seeds import compare_sides, side_of
+from gemma4vec.evaluation.comparison.compare_seeds import compare_groups, load_group
 from gemma4vec.evaluation.comparison.paired import Comparison
 from gemma4vec.evaluation.results.result import Result
 
@@ -40,13 +40,13 @@ def compare(
         The comparison, whose `verdict.p` is corrected (`test.p` is not) and whose `family` says what for.
 
     Raises:
-        InputError: as `compare_sides`; a margin that is not above zero; a side without results.
+        InputError: as `compare_groups`; a margin that is not above zero; a side without results.
     """
     for name, value in (("margin", margin), ("no_worse_than", no_worse_than)):
         if value is not None and not value > 0:
             raise InputError(f"{name} {value}: give a number above zero, such as 0.01")
-    (found,), _ = compare_sides(
-        [(side_of(_listed(a)), side_of(_listed(b)))],
+    (found,), _ = compare_groups(
+        [(load_group(_listed(a)), load_group(_listed(b)))],
         metric,
         seed=seed,
         margin=margin,

@@ -42,7 +42,7 @@ class FigureComparison(NamedTuple):
     values_b: Doubles
 
 
-def figure_of(kind: str, metric: str) -> PairMetric | None:
+def as_pair_metric(kind: str, metric: str) -> PairMetric | None:
     """The metric as a figure of all pairs, where it is one."""
     return next((figure for figure in PAIRED.get(kind, ()) if figure == metric), None)
 

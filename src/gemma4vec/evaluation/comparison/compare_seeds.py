@@ -16,18 +16,18 @@ import numpy.typing as npt
 
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.comparison_count import (
-    Compared,
-    Spread,
+    CorrectedComparisons,
+    SeedUncertainty,
     compare_pairs,
     contents,
-    family_of_results,
+    count_family_of_results,
     fingerprint,
 )
 from gemma4vec.evaluation.comparison.paired import check_limits
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.results.task_scores import PAIRED
 from gemma4vec.files import sha256_text
-from gemma4vec.ledger.records import run_around
+from gemma4vec.ledger.records import find_enclosing_run
 from gemma4vec.statistics.multiplicity import Correction
 from gemma4vec.statistics.power import forecast_detectable
 from gemma4vec.statistics.seeds import seed_interval
@@ -37,7 +37,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Side:
+class ResultGroup:
     """The runs of one recipe, or one model that is no run.
 
     Attributes:
@@ -54,21 +54,21 @@ class Side:
         return len(self.results) == 1 and not (self.results[0].settings.get("run") or {}).get("recipe_id")
 
 
-def side_of(results: Sequence[Result | Path]) -> Side:
+def load_group(results: Sequence[Result | Path]) -> ResultGroup:
     """Results, or those in these folders with the seeds of their runs.
 
     Raises:
         InputError: as `result.load_result`.
     """
-    runs = [run_around(one) if isinstance(one, Path) else None for one in results]
-    return Side(
+    runs = [find_enclosing_run(one) if isinstance(one, Path) else None for one in results]
+    return ResultGroup(
         [load_result(one) if isinstance(one, Path) else one for one in results],
         [run.manifest.get("seed") if run else None for run in runs],
     )
 
 
-def compare_sides(
-    pairs: Sequence[tuple[Side, Side]],
+def compare_groups(
+    pairs: Sequence[tuple[ResultGroup, ResultGroup]],
     metric: str | None = None,
     *,
     seed: int = 0,
@@ -76,7 +76,7 @@ def compare_sides(
     no_worse_than: float | None = None,
     correction: Correction = "holm",
     allow_different_settings: bool = False,
-) -> Compared:
+) -> CorrectedComparisons:
     """Compare pairs of sides, each one run or several, in the family that the ledger counts; the ledger is told.
 
     Args:
@@ -91,8 +91,8 @@ def compare_sides(
         _check_alike(side.results, allow_different_settings)
     for a, b in pairs:
         _check_apart(a, b)
-    means = [(averaged(a.results), averaged(b.results)) for a, b in pairs]
-    size = family_of_results(means, metric).size
+    means = [(average_runs(a.results), average_runs(b.results)) for a, b in pairs]
+    size = count_family_of_results(means, metric).size
     return compare_pairs(
         means,
         metric,
@@ -105,7 +105,7 @@ def compare_sides(
     )
 
 
-def averaged(results: Sequence[Result]) -> Result:
+def average_runs(results: Sequence[Result]) -> Result:
     """One result with the mean over runs of each query's scores; one run stays as it is.
 
     Raises:
@@ -131,14 +131,14 @@ def averaged(results: Sequence[Result]) -> Result:
     return Result(f"{len(results)} runs of {_common_name(results)}", first.suite, per_query, settings)
 
 
-def _over_seeds(a: Side, b: Side, metric: str, seed: int, family: int) -> Spread:
+def _over_seeds(a: ResultGroup, b: ResultGroup, metric: str, seed: int, family: int) -> SeedUncertainty:
     """What these runs tell of seeds; nothing where there is one on either side."""
     if len(a.results) == len(b.results) == 1:
-        return Spread()
+        return SeedUncertainty()
     rows_a, rows_b = _rows(a, metric), _rows(b, metric)
     tasks = [task for task, _ in a.results[0].values(metric)[0]]
     if rows_a.shape[1] != rows_b.shape[1]:
-        return Spread()  # `compare_pairs` says which queries differ
+        return SeedUncertainty()  # `compare_pairs` says which queries differ
     paired = _paired_seeds(a, b)
     if paired:
         rows = np.stack([rows_a[i] - rows_b[j] for i, j in paired])
@@ -148,21 +148,21 @@ def _over_seeds(a: Side, b: Side, metric: str, seed: int, family: int) -> Spread
     else:
         found = seed_interval(rows_a, rows_b, tasks, seed=seed)
     if not found.over_seeds:
-        return Spread(found)
+        return SeedUncertainty(found)
     difference_N = rows_a.mean(axis=0) - rows_b.mean(axis=0)
     error, _ = standard_error(stratify(difference_N, tasks))
     # `forecast_detectable` counts the spread of runs twice, once for each recipe; one row of differences has it once.
     run_sd = float(np.sqrt(np.mean(np.square(found.run_sds)) * len(found.runs) / 2.0))
     n = difference_N.size
     detectable = forecast_detectable(error * float(np.sqrt(n)), n, runs=min(found.runs), run_sd=run_sd, family=family)
-    return Spread(found, detectable)
+    return SeedUncertainty(found, detectable)
 
 
-def _rows(side: Side, metric: str) -> Floats:
+def _rows(side: ResultGroup, metric: str) -> Floats:
     return np.stack([result.values(metric)[1] for result in side.results])
 
 
-def _paired_seeds(a: Side, b: Side) -> list[tuple[int, int]]:
+def _paired_seeds(a: ResultGroup, b: ResultGroup) -> list[tuple[int, int]]:
     """Positions of runs of the same seed, where every run on either side has exactly one partner."""
     seeds_a, seeds_b = list(a.seeds), list(b.seeds)
     known = None not in seeds_a and len(set(seeds_a)) == len(seeds_a) > 1
@@ -184,12 +184,12 @@ def _check_alike(results: Sequence[Result], allow_different_settings: bool) -> N
     if len(set(prints)) < len(prints):
         raise InputError("a run is named twice on one side; name each once")
     for one in results[1:]:
-        check_same_questions(first, one)
+        check_same_queries(first, one)
         if not allow_different_settings:
             check_limits(first, one)
 
 
-def check_same_questions(first: Result, one: Result) -> None:
+def check_same_queries(first: Result, one: Result) -> None:
     """Refuse two runs of one side whose scores have no mean, query by query.
 
     Raises:
@@ -201,7 +201,7 @@ def check_same_questions(first: Result, one: Result) -> None:
         raise InputError(f"the runs of one side were evaluated on different queries of {first.suite}; evaluate again")
 
 
-def _check_apart(a: Side, b: Side) -> None:
+def _check_apart(a: ResultGroup, b: ResultGroup) -> None:
     """Refuse a result on both sides: its differences to itself are zeros, which would count as evidence."""
     seen = {(one.model, look) for one in a.results if (look := one.settings.get("look"))}
     both = next((one for one in b.results if (one.model, one.settings.get("look")) in seen), None)

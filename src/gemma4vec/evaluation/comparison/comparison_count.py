@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gemma4vec.evaluation.comparison.paired import Comparison, _compare_uncorrected
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.files import home
-from gemma4vec.ledger.comparison_count import Family, family_of_pairs
+from gemma4vec.ledger.comparison_count import ComparisonFamily, count_family_of_pairs
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.recording import record_comparison
 from gemma4vec.statistics.multiplicity import Correction, adjust
@@ -17,7 +17,7 @@ from gemma4vec.statistics.verdict import decide
 Pair = tuple[Result, Result]
 
 
-class Spread(NamedTuple):
+class SeedUncertainty(NamedTuple):
     """What several runs a side tell of seeds: the interval over seeds and queries, and the smallest detectable
     difference where that interval speaks of the recipe."""
 
@@ -25,14 +25,14 @@ class Spread(NamedTuple):
     detectable: float | None = None
 
 
-class Compared(NamedTuple):
+class CorrectedComparisons(NamedTuple):
     """Comparisons of one suite and metric, in the order of the pairs, and the family that all of them belong to."""
 
     comparisons: list[Comparison]
-    family: Family
+    family: ComparisonFamily
 
 
-def family_of_results(pairs: Sequence[Pair], metric: str) -> Family:
+def count_family_of_results(pairs: Sequence[Pair], metric: str) -> ComparisonFamily:
     """How many comparisons the ledger counts for the suite of these pairs and `metric`, these included."""
     sides = [
         (
@@ -42,7 +42,7 @@ def family_of_results(pairs: Sequence[Pair], metric: str) -> Family:
         for a, b in pairs
     ]
     with open_ledger(home(), tolerant=True) as ledger:
-        return family_of_pairs(ledger, contents(pairs[0][0]), metric, sides)
+        return count_family_of_pairs(ledger, contents(pairs[0][0]), metric, sides)
 
 
 def compare_pairs(
@@ -53,9 +53,9 @@ def compare_pairs(
     margin: float | None = None,
     no_worse_than: float | None = None,
     correction: Correction = "holm",
-    spreads: Sequence[Spread] | None = None,
+    spreads: Sequence[SeedUncertainty] | None = None,
     allow_different_settings: bool = False,
-) -> Compared:
+) -> CorrectedComparisons:
     """Compare several pairs of results on one suite: corrected together, in the ledger's family, and recorded there.
 
     Holm's steps see all p-values that are at hand; what else the ledger counts stands in as p = 1.
@@ -71,7 +71,7 @@ def compare_pairs(
     Raises:
         InputError: different suites or queries, a metric that one lacks, different truncation limits.
     """
-    family = family_of_results(pairs, metric)
+    family = count_family_of_results(pairs, metric)
     alone = [
         _compare_uncorrected(
             a,
@@ -85,7 +85,7 @@ def compare_pairs(
             detectable=spread.detectable,
             allow_different_settings=allow_different_settings,
         )
-        for (a, b), spread in zip(pairs, spreads or [Spread()] * len(pairs), strict=True)
+        for (a, b), spread in zip(pairs, spreads or [SeedUncertainty()] * len(pairs), strict=True)
     ]
     adjusted = adjust([one.test.p for one in alone], "none" if family.size == 1 else correction, family.size)
     found = []
@@ -100,7 +100,7 @@ def compare_pairs(
         )
         found.append(replace(one, verdict=verdict, family=family))
         record(found[-1], a, b)
-    return Compared(found, family)
+    return CorrectedComparisons(found, family)
 
 
 def record(found: Comparison, a: Result, b: Result) -> None:

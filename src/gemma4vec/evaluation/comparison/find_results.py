@@ -21,7 +21,7 @@ from gemma4vec.ledger.run_folder import MANIFEST, find_run, slug
 TRAINED = "trained"
 
 
-def locate_pair(a: str, b: str, home: Path, suite: str | None = None) -> tuple[Path, Path]:
+def find_result_pair(a: str, b: str, home: Path, suite: str | None = None) -> tuple[Path, Path]:
     """Folders of the two results that `a` and `b` mean.
 
     A bare name such as `bm25` first means the one that the other argument's run has, then the one below `home`.
@@ -29,11 +29,11 @@ def locate_pair(a: str, b: str, home: Path, suite: str | None = None) -> tuple[P
     Raises:
         InputError: nothing fits, or several suites do and `suite` does not say which.
     """
-    folders = locate_all([a, b], home, suite)
+    folders = find_results([a, b], home, suite)
     return folders[0], folders[1]
 
 
-def locate_all(specs: Sequence[str], home: Path, suite: str | None = None) -> list[Path]:
+def find_results(specs: Sequence[str], home: Path, suite: str | None = None) -> list[Path]:
     """Folders of the results that `specs` mean, all on one suite; a bare name is first looked for in the others' runs.
 
     Raises:

@@ -13,10 +13,10 @@ from scipy import stats
 
 from gemma4vec.data.suites.kinds import LOWER_IS_BETTER
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare_figures import compare_figures, figure_of
+from gemma4vec.evaluation.comparison.compare_figures import as_pair_metric, compare_figures
 from gemma4vec.evaluation.results.result import Result
-from gemma4vec.evaluation.scoring.contamination_mark import WithoutTouched, without_touched
-from gemma4vec.ledger.comparison_count import Family
+from gemma4vec.evaluation.scoring.contamination_mark import UntouchedComparison, compare_without_touched
+from gemma4vec.ledger.comparison_count import ComparisonFamily
 from gemma4vec.statistics.bootstrap import Interval
 from gemma4vec.statistics.equivalence import (
     Equivalence,
@@ -89,8 +89,8 @@ class Comparison:
     lower_is_better: bool = False
     kind: str = "retrieval"
     seeds: SeedInterval | None = None
-    without_touched: WithoutTouched | None = None
-    family: Family | None = None
+    without_touched: UntouchedComparison | None = None
+    family: ComparisonFamily | None = None
 
     @property
     def difference(self) -> float:
@@ -156,7 +156,7 @@ def _compare_uncorrected(
     differing = check_comparable(a, b, metric, allow_different_settings=allow_different_settings)
     keys, lower = a.keys, metric in LOWER_IS_BETTER
     asked = _Asked(metric, margin, no_worse_than, seed, resamples, family)
-    found = _of_figure(a, b, asked) if figure_of(a.kind, metric) else _of_means(a, b, asked, seeds)
+    found = _of_figure(a, b, asked) if as_pair_metric(a.kind, metric) else _of_means(a, b, asked, seeds)
     if detectable is None:
         detectable = found.detectable
     interval, test, same = found.interval, found.test, found.same
@@ -192,7 +192,7 @@ def _compare_uncorrected(
         lower_is_better=lower,
         kind=a.kind,
         seeds=seeds,
-        without_touched=without_touched(a, b, metric, seed=seed),
+        without_touched=compare_without_touched(a, b, metric, seed=seed),
     )
 
 
@@ -269,7 +269,7 @@ def _over_seeds(asked: Equivalence, seeds: SeedInterval, n: int, *, lower: bool)
 
 def _of_figure(a: Result, b: Result, asked: _Asked) -> _Found:
     """Of one figure of all pairs together."""
-    figure = figure_of(a.kind, asked.metric)
+    figure = as_pair_metric(a.kind, asked.metric)
     assert figure is not None
     done = compare_figures(a.per_query, b.per_query, a.keys, figure, seed=asked.seed, family=asked.family)
     mean, error, n = done.test.mean, done.found.error, done.test.n

@@ -10,10 +10,10 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.statistics.selection import Selection, selection_effect
 
-Place = tuple[int, int]  # stage, step
+CheckpointPlace = tuple[int, int]  # stage, step
 
 
-def choose(results: Mapping[Place, Result], metric: str) -> tuple[Place, Selection]:
+def choose_checkpoint(results: Mapping[CheckpointPlace, Result], metric: str) -> tuple[CheckpointPlace, Selection]:
     """The checkpoint with the best mean of `metric`, and what choosing it on these queries is worth.
 
     Raises:
@@ -29,7 +29,7 @@ def choose(results: Mapping[Place, Result], metric: str) -> tuple[Place, Selecti
     return places[found.best], replace(found, score=sign * found.score, held_out=sign * found.held_out)
 
 
-def choice_sentence(place: Place, found: Selection, suite: str, role: str | None) -> str:
+def choice_sentence(place: CheckpointPlace, found: Selection, suite: str, role: str | None) -> str:
     """The choice for a person, with its price."""
     count = len(found.chosen_share)
     said = (

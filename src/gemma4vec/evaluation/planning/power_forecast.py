@@ -18,7 +18,7 @@ from gemma4vec.errors import Gemma4VecError
 from gemma4vec.evaluation.results.result import load_result
 from gemma4vec.files import home
 from gemma4vec.ledger.ledger import Ledger, open_ledger
-from gemma4vec.ledger.overview import recorded_evaluations, uncut
+from gemma4vec.ledger.overview import drop_truncated, recorded_evaluations
 from gemma4vec.ledger.records import is_own_model
 from gemma4vec.statistics.power import forecast_detectable
 from gemma4vec.statistics.stratified import standard_error, stratify
@@ -28,7 +28,7 @@ NEWEST = 4  # results whose pairs tell the spread
 
 
 @dataclass(frozen=True)
-class Forecast:
+class PowerForecast:
     """The smallest difference that an evaluation will find four times out of five.
 
     Attributes:
@@ -59,9 +59,9 @@ class Forecast:
         )
 
 
-def forecast(
+def forecast_power(
     suite: str, contents: str, queries: int, metric: str = "ndcg@10", *, runs: int = 1, tasks: Sequence[int] = ()
-) -> Forecast:
+) -> PowerForecast:
     """Smallest detectable difference on a suite before training.
 
     Args:
@@ -75,7 +75,7 @@ def forecast(
     if tasks:
         usual *= float(np.sqrt(queries * sum(1 / size for size in tasks))) / len(tasks)
     with contextlib.suppress(Gemma4VecError), open_ledger(home(), tolerant=True) as ledger:
-        rows = [row for row in uncut(recorded_evaluations(ledger)) if row["suite_fingerprint"] == contents]
+        rows = [row for row in drop_truncated(recorded_evaluations(ledger)) if row["suite_fingerprint"] == contents]
         family = 1 + _tries(ledger, contents, metric)
         return _from(rows, suite, queries, metric, runs, family, usual)
     return _from([], suite, queries, metric, runs, 1, usual)
@@ -83,7 +83,7 @@ def forecast(
 
 def _from(
     rows: Sequence[Mapping[str, Any]], suite: str, queries: int, metric: str, runs: int, family: int, usual: float
-) -> Forecast:
+) -> PowerForecast:
     own = [row for row in rows if is_own_model(row["model"]) and metric in row["mean"]]
     spreads = _spreads(own, metric)
     sd = median(spreads) if spreads else usual
@@ -95,7 +95,7 @@ def _from(
     def found(size: int) -> float:
         return forecast_detectable(sd, queries, runs=runs, run_sd=run_sd or 0.0, family=size)
 
-    return Forecast(suite, queries, runs, found(1), found(family), family, sd, run_sd, basis)
+    return PowerForecast(suite, queries, runs, found(1), found(family), family, sd, run_sd, basis)
 
 
 def _spreads(rows: Sequence[Mapping[str, Any]], metric: str) -> list[float]:

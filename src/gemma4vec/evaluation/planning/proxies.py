@@ -14,7 +14,7 @@ from typing import Any
 
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.ledger import Ledger
-from gemma4vec.ledger.overview import all_runs, recorded_evaluations, uncut
+from gemma4vec.ledger.overview import all_runs, drop_truncated, recorded_evaluations
 from gemma4vec.ledger.records import CHECKPOINT, is_own_model, recipe_tree
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.statistics.agreement import Agreement, Promotion, agreement, may_promote
@@ -40,7 +40,7 @@ class Proxy:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ProxyAgreement:
     """How far a proxy may be followed.
 
     Attributes:
@@ -55,7 +55,7 @@ class Judged:
     note: str
 
 
-def judge(
+def judge_proxies(
     ledger: Ledger,
     suites: Sequence[str],
     metric: str,
@@ -66,7 +66,7 @@ def judge(
     least_tau: float = 0.5,
     checkpoints: bool = False,
     seed: int = 0,
-) -> list[Judged]:
+) -> list[ProxyAgreement]:
     """Every proxy against the mean of `metric` over `suites`, over the ledger's runs; the most faithful first.
 
     Args:
@@ -82,12 +82,12 @@ def judge(
         InputError: no such suite, fewer than 2 runs evaluated on it, no proxy.
     """
     runs = {run["run_id"]: run for run in all_runs(ledger)}
-    every = [row for row in uncut(recorded_evaluations(ledger)) if row["run_id"] in runs]  # others are of no training
+    rows_of_runs = [row for row in drop_truncated(recorded_evaluations(ledger)) if row["run_id"] in runs]
     if checkpoints:
-        rows = [{**row, "run_id": f"{row['run_id']}:{row['model']}"} for row in every if _place(row["model"])]
+        rows = [{**row, "run_id": f"{row['run_id']}:{row['model']}"} for row in rows_of_runs if _place(row["model"])]
         runs = {unit: runs[unit.split(":")[0]] for unit in sorted({row["run_id"] for row in rows})}
     else:
-        rows = [row for row in every if is_own_model(row["model"])]
+        rows = [row for row in rows_of_runs if is_own_model(row["model"])]
     target = _target(rows, suites, metric)
     if len(target) < 2:
         raise InputError(
@@ -110,14 +110,14 @@ def judge(
             seed=seed,
         )
         note = _note([runs[run] for run in common], proxy, checkpoints)
-        judged.append(Judged(proxy, common, found, may_promote(found, least_tau), note))
+        judged.append(ProxyAgreement(proxy, common, found, may_promote(found, least_tau), note))
     if not judged:
         known = ", ".join(proxy.name for proxy in proxies) or "none at all"
         raise InputError(f"no proxy is known of 2 or more of these runs; the ledger has: {known}")
     return sorted(judged, key=lambda one: -one.found.tau.value if math.isfinite(one.found.tau.value) else math.inf)
 
 
-def known_suites(ledger: Ledger) -> list[str]:
+def list_evaluated_suites(ledger: Ledger) -> list[str]:
     """Names of the suites that runs were evaluated on."""
     return sorted({row["suite"] for row in recorded_evaluations(ledger) if is_own_model(row["model"])})
 

@@ -126,7 +126,7 @@ def save_result(result: Result, out: Path, top: list[dict[str, Any]], rest: Mapp
         InputError: `out` holds something else than an earlier result.
         WorkError: the disk is full or the folder cannot be written.
     """
-    check_out(out)
+    check_output_folder(out)
     rows = [
         (task, query_id, metric, value)
         for task, queries in result.per_query.items()
@@ -152,7 +152,7 @@ def save_result(result: Result, out: Path, top: list[dict[str, Any]], rest: Mapp
         write_json(folder / METRICS_FILE, {**summary, "settings": result.settings})
 
 
-def check_out(out: Path) -> None:
+def check_output_folder(out: Path) -> None:
     """Refuse to replace a folder that is not an earlier result.
 
     Raises:
@@ -190,7 +190,7 @@ def load_result(folder: Path) -> Result:
     return result
 
 
-def load_same(folder: Path, contents: str, model_fingerprint: str | None = None) -> Result | None:
+def load_matching_result(folder: Path, contents: str, model_fingerprint: str | None = None) -> Result | None:
     """The result in `folder` where it is on these contents (a suite's fingerprint) and, if asked, of this model.
 
     Raises:

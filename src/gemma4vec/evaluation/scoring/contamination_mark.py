@@ -20,7 +20,7 @@ from gemma4vec.statistics.student import t_interval
 
 
 @dataclass(frozen=True)
-class WithoutTouched:
+class UntouchedComparison:
     """A comparison on the queries that no training data of either side touches.
 
     Attributes:
@@ -46,7 +46,7 @@ class WithoutTouched:
         )
 
 
-def mark_of(manifest: Mapping[str, Any], tasks: Sequence[OneSuite] | None) -> dict[str, Any] | None:
+def find_mark(manifest: Mapping[str, Any], tasks: Sequence[OneSuite] | None) -> dict[str, Any] | None:
     """What is known about a run's training data and the tasks of a suite; None where the run names no data.
 
     Returns:
@@ -90,7 +90,7 @@ def mean_without_touched(result: Result) -> dict[str, float] | None:
     return rest.mean if touched and rest.per_query else None
 
 
-def without_touched(a: Result, b: Result, metric: str, *, seed: int = 0) -> WithoutTouched | None:
+def compare_without_touched(a: Result, b: Result, metric: str, *, seed: int = 0) -> UntouchedComparison | None:
     """The comparison A - B without the touched queries of either.
 
     None where none is touched, and for figures of all pairs together, which are no means over queries.
@@ -103,12 +103,12 @@ def without_touched(a: Result, b: Result, metric: str, *, seed: int = 0) -> With
     left = [place for place, key in enumerate(keys) if key not in touched]
     gone = len(keys) - len(left)
     if not left:
-        return WithoutTouched(gone, 0, None, None, None, None)
+        return UntouchedComparison(gone, 0, None, None, None, None)
     tasks = [keys[place][0] for place in left]
     difference_N = values_a[left] - values_b[left]
     mean_a, mean_b = (one.without(touched).mean[metric] for one in (a, b))
     test = sign_flip_test(difference_N, tasks, seed=seed)
-    return WithoutTouched(gone, len(left), mean_a, mean_b, t_interval(difference_N, tasks), test.p)
+    return UntouchedComparison(gone, len(left), mean_a, mean_b, t_interval(difference_N, tasks), test.p)
 
 
 def mark_sentence(result: Result, *, unchecked: bool = True) -> str | None:

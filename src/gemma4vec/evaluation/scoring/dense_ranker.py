@@ -26,7 +26,7 @@ from gemma4vec.text.prompts import Document
 UNIT_TOLERANCE = 0.01  # vectors normalised in bf16 are off by up to 0.004
 
 Vectors = npt.NDArray[np.float32]
-Counted = Callable[[int, int], None]  # texts done, texts in all
+TextProgress = Callable[[int, int], None]  # texts done, texts in all
 
 
 class EmbedderLike(Protocol):
@@ -37,8 +37,8 @@ class EmbedderLike(Protocol):
     @property
     def fingerprint(self) -> str: ...
     def describe(self) -> dict[str, Any]: ...
-    def encode_query(self, queries: Sequence[str], /, *, progress: Counted | None = None) -> Vectors: ...
-    def encode_document(self, documents: Sequence[Document], /, *, progress: Counted | None = None) -> Vectors: ...
+    def encode_query(self, queries: Sequence[str], /, *, progress: TextProgress | None = None) -> Vectors: ...
+    def encode_document(self, documents: Sequence[Document], /, *, progress: TextProgress | None = None) -> Vectors: ...
 
 
 class EmbedderRanker:

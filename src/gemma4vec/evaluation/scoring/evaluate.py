@@ -12,11 +12,11 @@ from gemma4vec.data.suites.kinds import MAIN_METRIC
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.data.suites.sts import StsSuite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.results.result import Result, check_out, save_result
+from gemma4vec.evaluation.results.result import Result, check_output_folder, save_result
 from gemma4vec.evaluation.results.task_scores import TaskScores
-from gemma4vec.evaluation.scoring.contamination_mark import mark_of, mean_without_touched
+from gemma4vec.evaluation.scoring.contamination_mark import find_mark, mean_without_touched
 from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike, EmbedderRanker, Vectors
-from gemma4vec.evaluation.scoring.guards import Notice, check_allowed, owner_of, silent
+from gemma4vec.evaluation.scoring.guards import Notice, check_allowed, find_owner, silent
 from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS, DEPTH
 from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, _score_mteb
 from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, no_progress
@@ -69,15 +69,15 @@ def evaluate(
         WorkError: vectors that are not finite or not of unit length; a disk that is full.
     """
     if out is not None:
-        check_out(out)
-    owner = owner_of(model, name=name, run=run, out=out)
+        check_output_folder(out)
+    owner = find_owner(model, name=name, run=run, out=out)
     fits = documents_MD is not None
     check_allowed(model, [suite], owner=owner, look_again=look_again, depth=depth, notice=notice, fits=fits)
     started = time.perf_counter()
     ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
     described = describe_suite(suite)
     tasks = None if isinstance(suite, MtebSuite) else members_of(suite)  # mteb's texts are not compared with rows
-    mark = mark_of(owner.run.manifest, tasks) if owner.run is not None and owner.ids["recipe_id"] else None
+    mark = find_mark(owner.run.manifest, tasks) if owner.run is not None and owner.ids["recipe_id"] else None
     scored = _score_all(ranker, model, suite, metrics, depth, progress)
     settings = {
         "model": ranker.describe(),

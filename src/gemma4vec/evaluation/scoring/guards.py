@@ -17,7 +17,7 @@ from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.ledger.final_suites import check_final
 from gemma4vec.ledger.recording import check_lock
-from gemma4vec.ledger.records import belongs, run_around
+from gemma4vec.ledger.records import find_enclosing_run, owner_ids
 from gemma4vec.ledger.run_folder import RunFolder
 
 Notice = Callable[[str], None]
@@ -41,7 +41,7 @@ class Owner(NamedTuple):
     bound: RunFolder | None
 
 
-def owner_of(
+def find_owner(
     model: EmbedderLike | Ranker, *, name: str | None = None, run: RunFolder | None = None, out: Path | None = None
 ) -> Owner:
     """Find where a model comes from.
@@ -51,9 +51,9 @@ def owner_of(
         name: what the result calls the model; None takes the model's own name.
     """
     folder: Path | None = getattr(model, "folder", None)
-    bound = run or (run_around(folder) if folder is not None else None)
-    found = bound or (run_around(out) if out is not None else None)
-    ids = belongs(name or model.name, found)
+    bound = run or (find_enclosing_run(folder) if folder is not None else None)
+    found = bound or (find_enclosing_run(out) if out is not None else None)
+    ids = owner_ids(name or model.name, found)
     if bound is None and ids["recipe_id"] is not None:  # a model in memory whose result goes into its run
         bound = found
     return Owner(found, ids, bound)
@@ -72,7 +72,7 @@ def check_allowed(
     """Refuse what must not be scored, and check the run's small training data against the suites.
 
     Args:
-        owner: of `owner_of`; None finds it from the model alone.
+        owner: of `find_owner`; None finds it from the model alone.
         look_again: why a final suite is opened all the same.
         depth: documents per query that count.
         notice: hears what is checked, and what could not be.
@@ -82,7 +82,7 @@ def check_allowed(
         InputError: a final suite, and the recipe is not frozen or its run was looked at since; a locked suite; one
             that would not fit into memory; a damaged stamp.
     """
-    owner = owner or owner_of(model)
+    owner = owner or find_owner(model)
     for suite in suites:
         for one in (suite, *(suite.members if isinstance(suite, SuiteGroup) else [])):
             check_final(one.name, one.fingerprint, one.role, owner.bound, model.fingerprint, look_again)

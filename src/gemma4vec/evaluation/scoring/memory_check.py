@@ -60,7 +60,7 @@ class MemoryNeed:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CorpusPlan:
     """How a corpus's vectors are held.
 
     Attributes:
@@ -75,7 +75,7 @@ class Plan:
 
 def plan_retrieval(
     queries: int, documents: int, dimension: int, depth: int, available: int, in_memory: int = IN_MEMORY
-) -> Plan:
+) -> CorpusPlan:
     """Where the vectors of a corpus go: memory, or a file where they are many, or would take half of what is free.
 
     Args:
@@ -93,11 +93,11 @@ def plan_retrieval(
     )
     whole = VECTORS_AT_ONCE * vector * documents
     if documents <= in_memory and whole <= available // 2:
-        return Plan(documents, 0, _with_documents(rest, whole))
+        return CorpusPlan(documents, 0, _with_documents(rest, whole))
     fitting = (available - rest.total) // 2 // (VECTORS_AT_ONCE * vector)
     block = min(documents, in_memory, max(LEAST_BLOCK, fitting))
     on_disk = vector * documents if block < documents else 0
-    return Plan(block, on_disk, _with_documents(rest, VECTORS_AT_ONCE * vector * block))
+    return CorpusPlan(block, on_disk, _with_documents(rest, VECTORS_AT_ONCE * vector * block))
 
 
 def check_suite_memory(suite: AnySuite, model: Any, depth: int, in_memory: int = IN_MEMORY) -> None:
@@ -173,7 +173,7 @@ def _need_of_texts(suite: OneSuite, dimension: int) -> MemoryNeed:
     return MemoryNeed(queries=4 * dimension * (VECTORS_AT_ONCE * texts + 2 * doubles), scores=ITEM * items)
 
 
-def _check_disk(name: str, plan: Plan) -> None:
+def _check_disk(name: str, plan: CorpusPlan) -> None:
     if not plan.on_disk:
         return
     cache().mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from gemma4vec.data.loading.open_suite import open_suite
-from gemma4vec.data.suites.group import AnySuite
 from gemma4vec.data.suites.kinds import Kind, Role
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.evaluation.results.task_scores import Items, TaskScores
@@ -86,18 +84,10 @@ def open_mteb(spec: str, role: Role | None = None) -> MtebSuite:
         task = mteb.get_task(name)
     except KeyError as error:
         raise InputError(f"mteb has no task '{name}': {' '.join(str(error).split())[:200]}") from error
-    return suite_of(task, split, role)
+    return make_mteb_suite(task, split, role)
 
 
-def open_any(
-    spec: str, role: Role | None = None, mirror: Path | None = None, notice: Callable[[str], None] = lambda line: None
-) -> AnySuite | MtebSuite:
-    """What a person types after --suite: `mteb:TASK`, or what `open_suite` knows; arguments and errors as there."""
-    task = spec.removeprefix("mteb:")
-    return open_suite(spec, role=role, mirror=mirror, notice=notice) if task == spec else open_mteb(task, role)
-
-
-def suite_of(task: Any, split: str = "", role: Role | None = None) -> MtebSuite:
+def make_mteb_suite(task: Any, split: str = "", role: Role | None = None) -> MtebSuite:
     """A task of mteb as a suite; arguments and errors as `open_mteb`."""
     about = task.metadata
     if about.type not in KINDS:

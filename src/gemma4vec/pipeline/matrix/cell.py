@@ -13,11 +13,11 @@ from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.comparison.find_results import TRAINED
-from gemma4vec.evaluation.planning.stop_judge import judge
+from gemma4vec.evaluation.planning.stop_question import judge
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
 from gemma4vec.evaluation.scoring.evaluate import evaluate
-from gemma4vec.ledger.recording import drop_by_rule
+from gemma4vec.ledger.recording import record_rule_stop
 from gemma4vec.ledger.records import SHARE
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.model.bases.resolve import resolve_base
@@ -166,7 +166,7 @@ def _too_far_below(job: CellJob, ours: list[Result], name: str) -> str | None:
 def _stopped(run: RunFolder, reason: str, **fields: Any) -> StoppedError:
     """Note that the rule ended a training, in the run and as a decision in the ledger."""
     run.event(STOPPED, reason=reason, **fields)
-    drop_by_rule(run, reason)
+    record_rule_stop(run, reason)
     return StoppedError(reason)
 
 

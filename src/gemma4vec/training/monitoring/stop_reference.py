@@ -10,8 +10,8 @@ from pathlib import Path
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.find_results import TRAINED, free_folder, results_by_suite
-from gemma4vec.evaluation.planning.stop_judge import BM25
-from gemma4vec.evaluation.results.result import METRICS_FILE, Result, load_result, load_same
+from gemma4vec.evaluation.planning.stop_question import BM25
+from gemma4vec.evaluation.results.result import METRICS_FILE, Result, load_matching_result, load_result
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.files import home
@@ -112,7 +112,7 @@ def _run(rule: StopRule, key: str) -> RunFolder:
 
 def _known(folder: Path, suite: RetrievalSuite) -> Result | None:
     """A result on these very contents below `folder`, if there is one."""
-    return load_same(folder / suite.name, suite.fingerprint)
+    return load_matching_result(folder / suite.name, suite.fingerprint)
 
 
 def _bm25(suite: RetrievalSuite) -> Result:

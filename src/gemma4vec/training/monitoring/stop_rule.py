@@ -14,8 +14,8 @@ from typing import Any
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.planning.stop_judge import forecast_rule, judge
-from gemma4vec.evaluation.results.result import Result, load_result, load_same, save_result
+from gemma4vec.evaluation.planning.stop_question import forecast_stop_rule, judge
+from gemma4vec.evaluation.results.result import Result, load_matching_result, load_result, save_result
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.files import write_json
 from gemma4vec.ledger.final_suites import is_final
@@ -136,7 +136,7 @@ class StageRule:
         """
         name, suite = checkpoint_name(self.stage, step), self.ready.suite
         model, out = self.embedder(name, weights), self.run.evaluation(name, suite.name)
-        result = load_same(out, suite.fingerprint, model.fingerprint) or evaluate(
+        result = load_matching_result(out, suite.fingerprint, model.fingerprint) or evaluate(
             model, suite, out, name=name, run=self.run
         )
         return self.ready.ask(number, step, result)
@@ -159,7 +159,7 @@ def check_rules(recipe: schema.Recipe, dev_suites: Sequence[Path | None]) -> lis
             continue
         suite = rule_suite(stage.evaluation, dev, key)
         check_reference(rule, number, suite, key)
-        said.append(forecast_rule(rule, suite.name, suite.fingerprint, len(suite.queries)).sentence())
+        said.append(forecast_stop_rule(rule, suite.name, suite.fingerprint, len(suite.queries)).sentence())
     return said
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gemma4vec.errors import WorkError
-from gemma4vec.evaluation.planning.power_forecast import forecast
+from gemma4vec.evaluation.planning.power_forecast import forecast_power
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.recipe.stop_rule import StopRule
 from gemma4vec.statistics.power import forecast_detectable
@@ -51,7 +51,7 @@ def judge(
 
 
 @dataclass(frozen=True)
-class RuleForecast:
+class StopRuleForecast:
     """What a stop rule will be able to see, said before training.
 
     Attributes:
@@ -86,11 +86,11 @@ class RuleForecast:
         )
 
 
-def forecast_rule(rule: StopRule, suite: str, contents: str, queries: int) -> RuleForecast:
-    """How much a stop rule will see on a suite of so many queries; the spread is that of `forecast`, or BM25's."""
-    seen = forecast(suite, contents, queries, rule.metric)
+def forecast_stop_rule(rule: StopRule, suite: str, contents: str, queries: int) -> StopRuleForecast:
+    """Forecast a stop rule's power on a suite; the spread of differences is that of `forecast_power`, or BM25's."""
+    seen = forecast_power(suite, contents, queries, rule.metric)
     sd, basis = seen.sd, seen.basis
     if rule.reference == BM25:
         sd, basis = BM25_SD, f"if queries differ as they usually do between a model and BM25, by {BM25_SD}"
     detectable = forecast_detectable(sd, queries, family=len(rule.grid), alpha=1.0 - rule.confidence)
-    return RuleForecast(rule, detectable, rule.smallest_effect - detectable, suite, queries, basis)
+    return StopRuleForecast(rule, detectable, rule.smallest_effect - detectable, suite, queries, basis)

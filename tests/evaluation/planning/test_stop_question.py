@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from gemma4vec.errors import WorkError
-from gemma4vec.evaluation.planning.stop_judge import forecast_rule, judge
+from gemma4vec.evaluation.planning.stop_question import forecast_stop_rule, judge
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.recipe.stop_rule import StopRule
 
@@ -51,7 +51,7 @@ def test_other_queries_are_refused() -> None:
 def test_the_forecast_is_the_power_of_the_rule() -> None:
     """Four out of five models that truly lie at `stopped_below` are stopped at a look."""
     rule = StopRule(reference="run", smallest_effect=0.02, at_shares=(0.25, 0.5, 0.75))
-    said = forecast_rule(rule, "s", "contents", 100)
+    said = forecast_stop_rule(rule, "s", "contents", 100)
     assert said.stopped_below == pytest.approx(0.02 - said.detectable)
     random, trials, stopped = np.random.default_rng(0), 600, 0
     zeros = result("s", {f"q{i}": 0.0 for i in range(100)})
@@ -64,7 +64,7 @@ def test_the_forecast_is_the_power_of_the_rule() -> None:
 
 def test_it_says_where_it_will_be_blind() -> None:
     rule = StopRule(reference="bm25", smallest_effect=0.01, at_steps=(5,))
-    few, many = forecast_rule(rule, "s", "c", 50).sentence(), forecast_rule(rule, "s", "c", 50_000).sentence()
+    few, many = forecast_stop_rule(rule, "s", "c", 50).sentence(), forecast_stop_rule(rule, "s", "c", 50_000).sentence()
     assert "a model that equals the reference will mostly not be stopped" in few
     assert "mostly not be stopped" not in many
     assert "smallest useful effect +0.01, 1 look at step 5 (95% confidence)" in few
