@@ -224,7 +224,7 @@ def test_a_ledger_that_cannot_be_written_is_one_warning(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GEMMA4VEC_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(recording, "_said", set())
+    monkeypatch.setattr(recording, "_warned", set())
     run = make_run(tmp_path / "runs")
     look(run.evaluation("trained", "s"), "trained", "t", run=run)
     compared("a", "b")

@@ -38,7 +38,7 @@ from gemma4vec.report.content.run_data import MODELS, read_run
 from gemma4vec.report.run_page import write_report
 from gemma4vec.serving.search.documents import documents_of_suite
 from gemma4vec.serving.search.index import SearchIndex
-from gemma4vec.training.monitoring.stop_rule import ready_rules
+from gemma4vec.training.monitoring.stop_rule import load_stop_rules
 from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
 
@@ -81,7 +81,7 @@ def _steps(run: RunFolder, size: Size, say: Say) -> dict[str, Any]:
         with clock.step("training data"):
             loaded = load_data(run, recipe, 0, say)
             refuse_early(recipe, base.path, [loaded], say)
-            rules = ready_rules(run, recipe, [loaded.dev_suite], say)
+            rules = load_stop_rules(run, recipe, [loaded.dev_suite], say)
             suite = _test_suite(run, loaded, size)
         say(f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of packages never trained on")
         with clock.step("evaluating BM25"):

@@ -39,7 +39,7 @@ from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_
 from gemma4vec.training.engine.progress_line import ProgressLine, once
 from gemma4vec.training.loop import Evaluate, Stage, train_stage
 from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_beside, note_dev_suite
-from gemma4vec.training.monitoring.stop_rule import ReadyRule, StageRule, ready_rules
+from gemma4vec.training.monitoring.stop_rule import LoadedStopRule, StopRuleMonitor, load_stop_rules
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity
 from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.tasks.make_task import data_seed, make_task
@@ -135,7 +135,9 @@ class Trainer:
     Making one loads the weights; base and data come before, so that a wrong name or bad rows are refused at once.
     """
 
-    def __init__(self, run: RunFolder, base: ResolvedBase, say: Say, rules: Sequence[ReadyRule | None] | None = None):
+    def __init__(
+        self, run: RunFolder, base: ResolvedBase, say: Say, rules: Sequence[LoadedStopRule | None] | None = None
+    ):
         self.run = run
         self.base = base
         self.say = say
@@ -254,11 +256,11 @@ class Trainer:
         self.run.update_manifest(ended=ended)
         return self.run.model
 
-    def _rule(self, number: int) -> StageRule | None:
+    def _rule(self, number: int) -> StopRuleMonitor | None:
         ready = self.rules[number]
         if ready:
             check_suite_memory(ready.suite, self.embedder("checkpoint"), DEPTH)
-        return StageRule(ready, number, self.run, self._checkpoint_embedder) if ready else None
+        return StopRuleMonitor(ready, number, self.run, self._checkpoint_embedder) if ready else None
 
     def _checkpoint_embedder(self, name: str, weights: str) -> Embedder:
         """The model as it is now, known as the kept checkpoint of these weights would be."""
@@ -311,7 +313,7 @@ def train_run(run: RunFolder, say: Say) -> Path:
             loaded = [load_data(run, recipe, number, say) for number in range(len(recipe.stages))]
         refuse_early(recipe, base.path, loaded, say)
         with world.first_before_others():  # it evaluates the stop rules' references
-            rules = ready_rules(run, recipe, [data.dev_suite for data in loaded], say)
+            rules = load_stop_rules(run, recipe, [data.dev_suite for data in loaded], say)
         trainer = Trainer(run, base, say, rules)
         for number, data in enumerate(loaded):
             trainer.train(number, data)

@@ -1,7 +1,12 @@
-"""The stop rule asked of results: is this model, at its best, still too little above the reference?"""
+"""The stop rule: the question about the results of a model and its reference, and its power before training.
+
+The boundary is `statistics.stopping.should_stop`; who may ask, when, and with which results is up to the caller.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
 from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.planning.power_forecast import forecast_power
@@ -11,54 +16,116 @@ from gemma4vec.statistics.power import forecast_detectable
 from gemma4vec.statistics.stopping import StopDecision, should_stop
 
 BM25 = "bm25"
-# nDCG@10 of a trained model less BM25's, query by query: .15 to .35 on five suites (docs/concepts/statistics.md).
+# Standard deviation over queries of (a trained model - BM25) in nDCG@10: .15 to .35 on five suites
+# (docs/concepts/statistics.md).
 BM25_SD = 0.3
 
 
-def judge(
-    ours: Sequence[Result],
-    reference: Sequence[Result],
-    metric: str,
-    least_useful: float,
-    *,
-    looks: int = 1,
-    confidence: float = 0.95,
-) -> StopDecision:
-    """Ask the rule about the paired differences of two models, stratified by suite and task.
+@dataclass(frozen=True)
+class StopAnswer:
+    """The answer at one look.
 
-    Args:
-        ours, reference: results on the same suites, in one order.
-        metric: what is compared.
-        least_useful: smallest difference worth having, negative where some loss is fine; set before the run.
-        looks: how often the question was planned to be asked.
-        confidence: of all looks together.
-
-    Raises:
-        WorkError: the two were measured on different queries.
+    Attributes:
+        question: what was asked.
+        decision: whether to stop, with the interval of the mean difference.
+        score, reference: means over the suites of the two models' metric.
     """
-    differences: list[float] = []
-    strata: list[str] = []
-    for one, other in zip(ours, reference, strict=True):
-        keys, values_N = one.values(metric)
-        keys_other, others_N = other.values(metric)
-        if keys != keys_other:
-            raise WorkError(
-                f"{one.suite}: the model and its reference were measured on different queries; evaluate again"
-            )
-        differences += (values_N - others_N).tolist()
-        strata += [f"{one.suite}/{task}" for task, _ in keys]
-    return should_stop(differences, least_useful, strata, looks=looks, confidence=confidence)
+
+    question: "StopQuestion"
+    decision: StopDecision
+    score: float
+    reference: float
+
+    @property
+    def stop(self) -> bool:
+        """Whether the training should end here."""
+        return self.decision.stop
+
+    def reason(self, place: str, reference: str) -> str:
+        """The decision in one sentence, for the run, the ledger and a person.
+
+        Args:
+            place: suite and step of the look, such as "scifact at step 40".
+            reference: what the model is compared with.
+        """
+        difference = self.decision.interval.mean
+        return f"{self.question.metric} on {place} is {difference:+.4f} from {reference}: {self.decision.reason}"
+
+    def fields(self) -> dict[str, Any]:
+        """The numbers as JSON values, for an event of the run."""
+        interval = self.decision.interval
+        return {
+            "metric": self.question.metric,
+            "score": self.score,
+            "reference": self.reference,
+            "difference": interval.mean,
+            "low": interval.low,
+            "high": interval.high,
+            "confidence": interval.confidence,
+            "smallest_effect": self.question.least_useful,
+        }
+
+
+@dataclass(frozen=True)
+class StopQuestion:
+    """The one question of every stop rule: is this model, at its best, still too little above the reference?
+
+    A stage's rule and a matrix both ask it here. The caller only supplies results.
+
+    Attributes:
+        metric: what is compared.
+        least_useful: smallest difference worth having, in the metric's unit; negative where some loss is acceptable.
+            Fixed before the training.
+        looks: planned number of looks.
+        confidence: of all looks together.
+    """
+
+    metric: str
+    least_useful: float
+    looks: int = 1
+    confidence: float = 0.95
+
+    @classmethod
+    def of_rule(cls, rule: StopRule) -> "StopQuestion":
+        """The question that a recipe's stop rule asks at each look."""
+        return cls(rule.metric, rule.smallest_effect, len(rule.grid), rule.confidence)
+
+    def answer(self, results: Sequence[Result], reference: Sequence[Result]) -> StopAnswer:
+        """Decide from the paired differences per query, stratified by suite and task.
+
+        Args:
+            results, reference: results of the model and of the reference, on the same suites in the same order.
+
+        Raises:
+            WorkError: the two were measured on different queries.
+        """
+        differences: list[float] = []
+        strata: list[str] = []
+        for one, other in zip(results, reference, strict=True):
+            keys, values_N = one.values(self.metric)
+            keys_other, others_N = other.values(self.metric)
+            if keys != keys_other:
+                raise WorkError(
+                    f"{one.suite}: the model and its reference were measured on different queries; evaluate again"
+                )
+            differences += (values_N - others_N).tolist()
+            strata += [f"{one.suite}/{task}" for task, _ in keys]
+        decision = should_stop(differences, self.least_useful, strata, looks=self.looks, confidence=self.confidence)
+        return StopAnswer(self, decision, self._mean(results), self._mean(reference))
+
+    def _mean(self, results: Sequence[Result]) -> float:
+        return fmean(one.mean[self.metric] for one in results)
 
 
 @dataclass(frozen=True)
 class StopRuleForecast:
-    """What a stop rule will be able to see, said before training.
+    """Power of a stop rule, shown before training.
 
     Attributes:
-        detectable: smallest difference that a single look finds four times out of five, at the confidence that the
-            number of looks leaves to each.
-        stopped_below: a model that truly lies here, or lower, is stopped at a look four times out of five.
-        basis: where the spread of per-query differences that this supposes comes from.
+        detectable: smallest difference that a single look finds with 80% probability, at the confidence that remains
+            for each look.
+        stopped_below: a model whose true difference is this, or lower, is stopped at a look with 80% probability.
+        basis: source of the assumed spread of per-query differences.
     """
 
     rule: StopRule
@@ -75,7 +142,9 @@ class StopRuleForecast:
         when = f"{places} of the budget" if rule.at_shares else f"step{'s' if looks > 1 else ''} {places}"
         against = rule.reference + (" at the same place" if rule.reference_at == "same_place" else "")
         each = f", {1 - (1 - rule.confidence) / looks:.2%} each" if looks > 1 else ""
-        blind = self.stopped_below < 0.0 <= rule.smallest_effect  # it cannot tell "no better at all" from "useful"
+        blind = (
+            self.stopped_below < 0.0 <= rule.smallest_effect
+        )  # it cannot distinguish "no better at all" from "useful"
         small = ", more than the effect asked for: a model that equals the reference will mostly not be stopped"
         return (
             f"stop rule: {rule.metric} on {self.suite}, {self.queries:,} queries, against {against}, smallest useful "

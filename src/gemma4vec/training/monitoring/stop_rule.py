@@ -14,7 +14,7 @@ from typing import Any
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.planning.stop_question import forecast_stop_rule, judge
+from gemma4vec.evaluation.planning.stop_question import StopQuestion, forecast_stop_rule
 from gemma4vec.evaluation.results.result import Result, load_matching_result, load_result, save_result
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.files import write_json
@@ -23,7 +23,6 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.stop_rule import StopRule
-from gemma4vec.statistics.stopping import StopDecision
 from gemma4vec.training.monitoring.stop_reference import check_reference, reference_results
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_name
 
@@ -32,7 +31,7 @@ REFERENCE, RULE = "reference", "stop-rule.json"
 
 
 @dataclass(frozen=True)
-class Seen:
+class StopCheck:
     """One look at a training.
 
     Attributes:
@@ -50,7 +49,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class ReadyRule:
+class LoadedStopRule:
     """A rule that can be asked.
 
     Attributes:
@@ -71,78 +70,62 @@ class ReadyRule:
         passed = sum(place <= step for place in self.settings.steps(total or step))
         return passed if passed > taken and step != total else None
 
-    def ask(self, number: int, step: int, result: Result) -> Seen:
-        """What the rule says to the result of look `number` (from 1)."""
+    def check(self, number: int, step: int, result: Result) -> StopCheck:
+        """Ask the rule about the result of look `number` (from 1)."""
         reference = self.references[number - 1 if len(self.references) > 1 else 0]
-        rule, looks = self.settings, len(self.settings.grid)
-        asked = judge([result], [reference], rule.metric, rule.smallest_effect, looks=looks, confidence=rule.confidence)
-        mine, theirs = result.mean[rule.metric], reference.mean[rule.metric]
+        question = StopQuestion.of_rule(self.settings)
+        answer = question.answer([result], [reference])
+        place = f"{self.suite.name} at step {step} (look {number} of {question.looks})"
+        stopped = answer.reason(place, self.settings.reference) if answer.stop else None
         interval = result.interval("ndcg@10")
         fields = {"suite": self.suite.name, "ndcg@10": interval.mean, "low": interval.low, "high": interval.high}
-        reason = self._reason(asked, number, step) if asked.stop else None
-        seen = (
-            f"look {number} of {looks}: {rule.metric} {mine:.4f}, {reference.model} {theirs:.4f}, difference "
-            f"{asked.interval.mean:+.4f} ({asked.interval.low:+.4f} to {asked.interval.high:+.4f})"
-        )
-        return Seen(interval.mean, fields, self._event(asked, number, mine, theirs, reason), reason, seen)
-
-    def _reason(self, asked: StopDecision, number: int, step: int) -> str:
-        return (
-            f"{self.settings.metric} on {self.suite.name} at step {step} (look {number} of {asked.looks}) is "
-            f"{asked.interval.mean:+.4f} from {self.settings.reference}: {asked.reason}"
-        )
-
-    def _event(
-        self, asked: StopDecision, number: int, mine: float, theirs: float, reason: str | None
-    ) -> dict[str, Any]:
-        return {
+        look = {
             "look": number,
-            "looks": asked.looks,
+            "looks": question.looks,
             "suite": self.suite.name,
-            "metric": self.settings.metric,
-            "score": mine,
-            "reference": theirs,
-            "difference": asked.interval.mean,
-            "low": asked.interval.low,
-            "high": asked.interval.high,
-            "confidence": asked.interval.confidence,
-            "smallest_effect": self.settings.smallest_effect,
-            "stopped": reason is not None,
-            "reason": reason or asked.reason,
+            **answer.fields(),
+            "stopped": answer.stop,
+            "reason": stopped or answer.decision.reason,
         }
+        found = answer.decision.interval
+        sentence = (
+            f"look {number} of {question.looks}: {question.metric} {answer.score:.4f}, {reference.model} "
+            f"{answer.reference:.4f}, difference {found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+        )
+        return StopCheck(interval.mean, fields, look, stopped, sentence)
 
 
 @dataclass(frozen=True)
-class StageRule:
+class StopRuleMonitor:
     """A ready rule, and the training that it is asked about.
 
     Attributes:
         embedder: from a name and the SHA-256 of the weights to the model as it is now.
     """
 
-    ready: ReadyRule
+    loaded: LoadedStopRule
     stage: int
     run: RunFolder
     embedder: Callable[[str, str], Embedder]
 
     def due(self, step: int, total: int | None, taken: int) -> int | None:
-        """As `ReadyRule.due`."""
-        return self.ready.due(step, total, taken)
+        """As `LoadedStopRule.due`."""
+        return self.loaded.due(step, total, taken)
 
-    def look(self, number: int, step: int, weights: str) -> Seen:
-        """Evaluate the model as it is now, and ask.
+    def check(self, number: int, step: int, weights: str) -> StopCheck:
+        """Evaluate the current model, and ask the rule.
 
         The result is that of a kept checkpoint. One that is there already, of these very weights, is not made again.
         """
-        name, suite = checkpoint_name(self.stage, step), self.ready.suite
+        name, suite = checkpoint_name(self.stage, step), self.loaded.suite
         model, out = self.embedder(name, weights), self.run.evaluation(name, suite.name)
         result = load_matching_result(out, suite.fingerprint, model.fingerprint) or evaluate(
             model, suite, out, name=name, run=self.run
         )
-        return self.ready.ask(number, step, result)
+        return self.loaded.check(number, step, result)
 
 
-def check_rules(recipe: schema.Recipe, dev_suites: Sequence[Path | None]) -> list[str | None]:
+def check_stop_rules(recipe: schema.Recipe, dev_suites: Sequence[Path | None]) -> list[str | None]:
     """Refuse rules that cannot be asked, without evaluating anything; gives each stage's rule in one sentence.
 
     Args:
@@ -180,9 +163,9 @@ def rule_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> Retri
     return suite
 
 
-def ready_rules(
+def load_stop_rules(
     run: RunFolder, recipe: schema.Recipe, dev_suites: Sequence[Path | None], say: Say
-) -> list[ReadyRule | None]:
+) -> list[LoadedStopRule | None]:
     """The rules of all stages, with their references evaluated; before any weight of this run is loaded.
 
     Raises:
@@ -190,13 +173,13 @@ def ready_rules(
     """
     known = [(_folder(run, recipe, number) / RULE).is_file() for number in range(len(recipe.stages))]
     if not all(one or stage.evaluation.stop is None for one, stage in zip(known, recipe.stages, strict=True)):
-        for sentence in check_rules(recipe, dev_suites):
+        for sentence in check_stop_rules(recipe, dev_suites):
             if sentence:
                 say(sentence)
     return [_ready(run, recipe, number, dev, say) for number, dev in enumerate(dev_suites)]
 
 
-def _ready(run: RunFolder, recipe: schema.Recipe, number: int, dev: Path | None, say: Say) -> ReadyRule | None:
+def _ready(run: RunFolder, recipe: schema.Recipe, number: int, dev: Path | None, say: Say) -> LoadedStopRule | None:
     settings = recipe.stages[number].evaluation
     rule, key, folder = settings.stop, _key(number), _folder(run, recipe, number)
     if rule is None:
@@ -217,7 +200,7 @@ def _ready(run: RunFolder, recipe: schema.Recipe, number: int, dev: Path | None,
             f"{key}: {suite.name} is not the suite any more that the rule was set for; put its files back, or start a "
             "new run"
         )
-    return ReadyRule(rule, suite, references)
+    return LoadedStopRule(rule, suite, references)
 
 
 def _write(folder: Path, rule: StopRule, suite: RetrievalSuite, references: Sequence[Result]) -> None:
