@@ -32,7 +32,7 @@ $(if $(wildcard tests/$(ROOM)),,$(error ROOM=$(ROOM): there is no folder tests/$
 endif
 PYTEST := -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(TESTS) $(ARGS)
 
-.PHONY: help quickstart test lint format type pytest slow wheel lowest same-loss docs clean
+.PHONY: help quickstart test lint format type pytest slow wheel lowest same-loss docs docs-serve clean
 
 help:
 	@echo "make quickstart  install, then train, evaluate and report on this machine (about 15 minutes)"
@@ -81,6 +81,9 @@ lowest: $(LOWEST)/.installed
 docs: $(VENV)/.installed-dev
 	$(BIN)/python tools/cli_reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: docs
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000
 
 same-loss: $(VENV)/.installed-dev
 	$(BIN)/python tools/same_loss.py $(ARGS)

@@ -151,7 +151,7 @@ def count_tokens(ours: "Embedder", peer: "PlainModel", texts: list[str]) -> int:
         WorkError: the two sides count differently.
     """
     prompted = [ours.prompts.for_document(text) for text in texts]
-    our_count = sum(tokens.length for tokens in ours.tokeniser.encode(prompted, ours.max_tokens))
+    our_count = sum(tokens.length for tokens in ours.tokenizer.encode(prompted, ours.max_tokens))
     features = peer.model.preprocess(["".join(both) for both in prompted])
     their_count = int(features["attention_mask"].sum())
     if our_count != their_count:

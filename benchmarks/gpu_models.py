@@ -14,7 +14,7 @@ from record import say
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder
-from gemma4vec.model.backbone.families import text_config
+from gemma4vec.model.backbone.architectures import text_config
 from gemma4vec.model.backbone.meta_model import empty_backbone
 
 # The text part of google/gemma-4-E2B-it: 35 layers, every fifth global, the last 20 share keys and values.

@@ -24,7 +24,7 @@ from gemma4vec.errors import WorkError
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.rates import matmul_rate, memory_bandwidth
 from gemma4vec.model.backbone.attention_probe import check
-from gemma4vec.model.backbone.compilation import choose_compile, compiled, failed_to_compile, use_compile_cache
+from gemma4vec.model.backbone.compilation import choose_compile, failed_to_compile, run_compiled, use_compile_cache
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
@@ -293,7 +293,7 @@ def encoding(base: Path, rows: Path, arguments: argparse.Namespace, folder: Path
         texts = [json.loads(line)["pos"][0] for line in islice(lines, arguments.documents[large])]
     prompted = [ours.prompts.for_document(Document(text)) for text in texts]
     tokens = built.read(prompted, model.max_tokens)
-    peer = peer_encoder(chosen, base, built.tokeniser.tokenizer, folder, device)
+    peer = peer_encoder(chosen, base, built.tokenizer.hf_tokenizer, folder, device)
     joined = ["".join(one) for one in prompted]
     real = sum(one.length for one in tokens)
     theirs = int(peer.preprocess(joined)["attention_mask"].sum())
@@ -376,7 +376,7 @@ def compiled_for_encoding(built: EmbeddingModel) -> dict[str, Any]:
         use_compile_cache()
         try:
             with torch.inference_mode():
-                compiled(backbone, lambda: check(backbone, OUR_CELLS[1] // _ROW, _ROW))
+                run_compiled(backbone, lambda: check(backbone, OUR_CELLS[1] // _ROW, _ROW))
         except TorchDynamoException as error:
             choice = failed_to_compile(error)
     return {"on": choice.on, "reason": choice.reason, "seconds": time.perf_counter() - started}

@@ -31,7 +31,7 @@ from gemma4vec.data.batching.batches import RowBatch
 from gemma4vec.errors import InputError
 from gemma4vec.machine.describe import usable_cores
 from gemma4vec.machine.device import choose_device
-from gemma4vec.model.backbone.families import family_of, text_config
+from gemma4vec.model.backbone.architectures import find_architecture, text_config
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.recipe.schema import Recipe
@@ -223,7 +223,7 @@ def _model(
         query_length=min(stage.batch.query_tokens or limit, limit),
         document_length=min(stage.batch.document_tokens or limit, limit),
     )
-    transformer.processor = copy.deepcopy(built.tokeniser.tokenizer)
+    transformer.processor = copy.deepcopy(built.tokenizer.hf_tokenizer)
     pooling = Pooling(
         built.encoder.backbone.hidden_size, pooling_mode=READOUTS[recipe.model.readout.name].sentence_transformers
     )
@@ -246,14 +246,14 @@ def _with_attention(base: Path, recipe: Recipe, folder: Path) -> Path:
     """A folder that is the base but for the attention mode in its config, which has to be there at load."""
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     causal = recipe.model.attention == "causal"
-    family = family_of(text_config(base), causal=causal, allow_untested=recipe.model.allow_untested)
+    architecture = find_architecture(text_config(base), causal=causal, allow_untested=recipe.model.allow_untested)
     changed = folder / "base"
     if not changed.exists():
         changed.mkdir(parents=True)
         for file in base.iterdir():
             if file.name != "config.json":
                 (changed / file.name).symlink_to(file.resolve())
-        config |= (family.causal if causal else family.bidirectional) or {}
+        config |= (architecture.causal if causal else architecture.bidirectional) or {}
         (changed / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return changed
 

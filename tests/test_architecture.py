@@ -300,3 +300,84 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
     code, *loaded = done.stdout.split("LOADED", 1)[1].split()
     assert code == "0"
     assert HEAVY.isdisjoint(loaded)
+
+
+UPSTREAM_FILE = "model/upstream.py"
+UPSTREAM_PACKAGES = {"torch", "transformers", "peft", "sentence_transformers"}
+# Private by their spelling, documented by Python itself.
+PYTHONS_OWN = {"_asdict", "_exit", "_fields", "_make", "_replace"}
+# Private names of other libraries, each with its reason. Keep it short.
+OTHER_PRIVATE = {("data/sources/open_source.py", "_fingerprint"): "datasets has no public identity of a data set"}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def own_private_names() -> set[str]:
+    """Private names that our own code defines, as functions, classes, variables or attributes of `self`."""
+    found = set()
+    for path in modules().values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
+                    found.add(node.attr)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+    return {name for name in found if is_private(name)}
+
+
+def foreign_private_names(source: str, own: set[str]) -> Iterator[tuple[int, str]]:
+    """(line, name) of each private name of another library: imported, read or set, also by `getattr` and `setattr`."""
+    for node in ast.walk(ast.parse(source)):
+        for name in names_in(node):
+            if is_private(name) and name not in own | PYTHONS_OWN:
+                yield node.lineno, name
+        if isinstance(node, ast.Attribute) and node.attr == "__class__" and isinstance(node.ctx, ast.Store):
+            yield node.lineno, "__class__"
+
+
+def names_in(node: ast.AST) -> list[str]:
+    """Names of other objects' parts that a node of the syntax tree uses."""
+    match node:
+        case ast.ImportFrom(module=str(module)) if module.split(".")[0] in UPSTREAM_PACKAGES:
+            return [*module.split("."), *(alias.name for alias in node.names)]
+        case ast.Import():
+            dotted = [alias.name.split(".") for alias in node.names]
+            return [part for parts in dotted if parts[0] in UPSTREAM_PACKAGES for part in parts]
+        case ast.Attribute(attr=name):
+            return [name]
+        case ast.Call(func=ast.Name(id="getattr" | "setattr" | "hasattr"), args=[_, ast.Constant(value=str(name)), *_]):
+            return [name]
+    return []
+
+
+def test_private_names_of_other_libraries_stand_in_one_file() -> None:
+    own = own_private_names()
+    wrong = []
+    for path in modules().values():
+        place = path.relative_to(PACKAGE).as_posix()
+        if place == UPSTREAM_FILE:
+            continue
+        for line, name in foreign_private_names(path.read_text(encoding="utf-8"), own):
+            if (place, name) not in OTHER_PRIVATE:
+                wrong.append(f"{place}:{line}: {name}; use a function of {UPSTREAM_FILE}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from torch._dynamo import config",
+        "import torch._inductor.config",
+        "from transformers.utils import _is_offline",
+        "torch._foreach_copy_(a, b)",
+        "layer._compiled_call_impl = None",
+        "setattr(layer, '_compiled_call_impl', None)",
+        "layer.__class__ = Other",
+    ],
+)
+def test_a_private_name_is_found(source: str) -> None:
+    assert list(foreign_private_names(source, own_private_names()))

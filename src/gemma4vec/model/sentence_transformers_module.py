@@ -1,3 +1,5 @@
-"""The path that saved models name in modules.json: it stays importable for ever."""
+"""The module path that saved models name in modules.json. It stays importable for ever."""
 
-from gemma4vec.model.save.encoder_module import *  # noqa: F403
+from gemma4vec.model.save.encoder_module import Gemma4VecEncoder
+
+__all__ = ["Gemma4VecEncoder"]

@@ -1,17 +1,17 @@
-"""A text that is given as its tokens, by a file that holds token ids or by a cache of texts tokenised before."""
+"""Texts as token ids, from a file of token ids or from a cache of tokenized texts."""
 
 from collections.abc import Sequence
 
 
 class PretokenizedText(str):
-    """A text that the tokenizer has nothing to do with: the model reads `ids` as they are, without a prompt in front.
+    """A text that needs no tokenizer: the model reads `ids` as they are, without adding a prompt.
 
-    As a string it is its ids, separated by spaces, so that equal tokens are equal texts wherever texts are compared.
+    The string is the ids, separated by spaces, so that equal tokens are equal texts wherever texts are compared.
 
     Attributes:
-        ids: token ids, special ones included.
-        prompt: how many of the first ones are the prompt's.
-        key: 64-bit hash that tells equal texts where the text itself is not at hand; None: hash the string.
+        ids: token ids, special tokens included.
+        prompt: number of tokens of the prompt.
+        key: 64-bit hash of the original text, to find equal texts without it; None: hash the string.
     """
 
     ids: Sequence[int]
@@ -19,7 +19,7 @@ class PretokenizedText(str):
     key: int | None
 
     def __new__(cls, ids: Sequence[int], prompt: int = 0, key: int | None = None) -> "PretokenizedText":
-        """Tokens as a text; `ids` must not be empty."""
+        """Create a text from tokens; `ids` must not be empty."""
         made = super().__new__(cls, " ".join(map(str, ids)))
         made.ids = ids
         made.prompt = prompt
@@ -27,7 +27,7 @@ class PretokenizedText(str):
         return made
 
     def cut(self, max_tokens: int, eos: int | None) -> list[int]:
-        """At most so many of the ids; a closing EOS stays at the end, as a tokenizer that adds it would leave it."""
+        """The first `max_tokens` ids. A final EOS stays at the end, as with a tokenizer that adds it."""
         ids = list(self.ids[:max_tokens])
         if len(self.ids) > max_tokens and eos is not None and self.ids[-1] == eos:
             ids[-1] = eos

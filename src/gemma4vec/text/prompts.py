@@ -1,4 +1,4 @@
-"""Prompts: what is put before (or around) a text so that the model knows what it reads.
+"""Prompts: text before a query or document that tells the model what it reads.
 
 Defaults follow EmbeddingGemma's model card (Google, 2025): `task: search result | query: ` for queries and
 `title: {title | "none"} | text: ` for documents.
@@ -16,14 +16,14 @@ class Document(NamedTuple):
 
 
 class Prompted(NamedTuple):
-    """A prompt and the text behind it, kept apart so that a readout can leave the prompt out."""
+    """A prompt and the text after it, separate so that a readout can leave the prompt out."""
 
     prompt: str
     text: str
 
 
 def as_document(text: "str | Document") -> Document:
-    """A plain string is a document without a title."""
+    """Convert a string to a document without a title."""
     return text if isinstance(text, Document) else Document(text)
 
 
@@ -31,26 +31,26 @@ def as_document(text: "str | Document") -> Document:
 class Prompts:
     """The texts put before a query and before a document.
 
-    `document` may contain `{title}`, which becomes the document's title, or "none" where it has none. Where `document`
-    has no `{title}`, a title is put before the text and separated by one space, as BEIR and sentence-transformers do.
+    `document` may contain `{title}`, which becomes the document's title, or "none" without one. If `document` has no
+    `{title}`, the title precedes the text with one space between them, as in BEIR and sentence-transformers.
     """
 
     query: str = ""
     document: str = ""
 
     def for_query(self, text: str) -> Prompted:
-        """The query as the model reads it."""
+        """Add the prompt to a query."""
         return Prompted(self.query, text)
 
     def for_document(self, document: "str | Document") -> Prompted:
-        """The document as the model reads it."""
+        """Add the prompt, and the title if there is one, to a document."""
         text, title = as_document(document)
         if "{title}" in self.document:
             return Prompted(self.document.replace("{title}", title or "none"), text)
         return Prompted(self.document, f"{title} {text}" if title else text)
 
     def as_dict(self) -> dict[str, str]:
-        """For config files."""
+        """The prompts by role, for config files."""
         return asdict(self)
 
 

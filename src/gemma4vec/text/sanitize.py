@@ -1,7 +1,7 @@
-"""Texts that others wrote, made safe to show in a terminal or on a page."""
+"""Make untrusted text safe to show in a terminal or on a page."""
 
-# C0, DEL and C1 move the cursor, ring and recolour; bidi controls show code in another order than it runs
-# ("Trojan Source", Boucher & Anderson 2021); lone surrogates cannot be encoded.
+# C0, DEL and C1 move the cursor, ring the bell and change colors. Bidi controls display code in another order than it
+# runs ("Trojan Source", Boucher & Anderson 2021). Lone surrogates cannot be encoded.
 _HARMFUL = [
     *(code for code in range(0x20) if chr(code) not in "\n\t"),
     *range(0x7F, 0xA0),
@@ -18,5 +18,5 @@ _REPLACED = dict.fromkeys(_HARMFUL, "\N{REPLACEMENT CHARACTER}")
 
 
 def sanitize(text: str) -> str:
-    """The text with control characters, bidi controls and lone surrogates replaced by U+FFFD; line ends become \\n."""
+    """Replace control characters, bidi controls and lone surrogates by U+FFFD, and line ends by \\n."""
     return text.replace("\r\n", "\n").translate(_REPLACED)

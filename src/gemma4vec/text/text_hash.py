@@ -1,4 +1,4 @@
-"""A 64-bit hash that tells equal texts."""
+"""A 64-bit hash to find equal texts."""
 
 import hashlib
 
@@ -9,7 +9,7 @@ from gemma4vec.text.prompts import Document
 
 
 def text_key(text: str | Document) -> int:
-    """Hash of a text, case and white space folded, its title included; of given tokens the one they bring, if any."""
+    """Hash of a text with its title, ignoring case and white space; of tokens, their `key` if they have one."""
     given = text.text if isinstance(text, Document) else text
     if isinstance(given, PretokenizedText):
         return tokens_key(np.asarray(given.ids, dtype="<i4").tobytes()) if given.key is None else given.key
@@ -18,7 +18,7 @@ def text_key(text: str | Document) -> int:
 
 
 def tokens_key(ids: bytes) -> int:
-    """Hash of token ids, given as little-endian int32."""
+    """Hash of token ids, as little-endian int32."""
     return _hash(b"\x00" + ids)
 
 

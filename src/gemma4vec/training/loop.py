@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
 from gemma4vec.errors import WorkError
 from gemma4vec.files import write_json
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.model import upstream
 from gemma4vec.model.backbone import attention_probe as probe
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.compilation import (
     CompileChoice,
     choose_compile,
-    compiled,
     failed_to_compile,
+    run_compiled,
     run_with_eager_fallback,
     use_compile_cache,
 )
@@ -136,7 +136,7 @@ def train_stage(stage: Stage, seed: int) -> Progress:
         seconds=progress.seconds,
         tokens=progress.tokens,
         rows=progress.rows,
-        texts=stage.built.tokeniser.counts.as_dict(),
+        texts=stage.built.tokenizer.counts.as_dict(),
         peak_memory_bytes=peak_memory_bytes(),
         stopped=progress.stopped,
         steps_of_budget=budget.total,
@@ -158,10 +158,10 @@ def compile_for_training(backbone: Backbone) -> None:
     """Compile the layers with their adapters, each made one product with its weight where that is chosen."""
     if backbone.fast.fused_lora:
         from gemma4vec.model.adapters.fused_lora import (
-            join_adapters,  # brings peft: here it is needed, for --help it is not
+            fuse_lora,  # brings peft: here it is needed, for --help it is not
         )
 
-        join_adapters(backbone)
+        fuse_lora(backbone)
     backbone.compile_layers()
 
 
@@ -175,14 +175,14 @@ def prepare_model(stage: Stage) -> MemoryPlan:
     backbone.use_gradient_checkpointing(layout.gradient_checkpointing)
     steps = known_steps(budget, stage.task.rows_per_batch * stage.settings.batch.accumulate)
     choice = choose_compile(layout.compile, steps=steps, minutes=budget.minutes)
-    if choice.on and backbone.given_up:
+    if choice.on and backbone.compile_failed:
         choice = CompileChoice(False, "it failed before")
     if choice.on and not backbone.compiled:
         use_compile_cache()
         stage.line.say("compiling the decoder layers (a minute or more, once on a machine)")
         try:
-            found = compiled(backbone, lambda: _probe_compiled(stage.built.encoder, layout), compile_for_training)
-        except TorchDynamoException as error:  # slower, but the same result
+            found = run_compiled(backbone, lambda: _probe_compiled(stage.built.encoder, layout), compile_for_training)
+        except upstream.compiler_errors() as error:  # slower, but the same result
             choice = failed_to_compile(error)
     if not choice.on:
         stage.line.say(f"layers run uncompiled: {choice.reason}")
@@ -200,7 +200,7 @@ def _probe_compiled(encoder: TextEncoder, layout: schema.Layout) -> probe.Probe:
     backbone, shares = encoder.backbone, can_share_prefix(layout, encoder)
     rows = min(layout.tokens_per_forward // layout.row_tokens, max(2, _PROBED // layout.row_tokens))
     found = probe.check(backbone, max(1, rows), layout.row_tokens)
-    probe.pass_back(backbone, layout.row_tokens, share=shares, only_ends=encoder.readout.only_ends)
+    probe.warm_up_backward(backbone, layout.row_tokens, share=shares, last_token_only=encoder.readout.last_token_only)
     return found
 
 

@@ -11,12 +11,12 @@ from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.suites.retrieval import read_options
 from gemma4vec.errors import InputError
 from gemma4vec.machine.device import choose_device
-from gemma4vec.model.backbone.families import text_config
+from gemma4vec.model.backbone.architectures import text_config
 from gemma4vec.model.backbone.kernel_options import fast_paths
 from gemma4vec.model.encoder.check_config import check_recipe, read_config
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.save.output_dimension import recipe_dimension
-from gemma4vec.model.tokenize.tokenizer import load_tokeniser
+from gemma4vec.model.tokenize.tokenizer import load_tokenizer
 from gemma4vec.recipe import schema
 from gemma4vec.training.tasks.make_task import plain_texts
 from gemma4vec.training.tasks.masked_next_token import mask_token_id
@@ -44,7 +44,7 @@ def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingDat
             check_terms(stage.task, dimension, f"stages.{number}.task")
             check_teachers(stage.task, dimension, f"stages.{number}.task", say)
         check_given_tokens(recipe.model, base, number, stage, data)
-    check_tokeniser(recipe.stages, base)
+    check_tokenizer(recipe.stages, base)
 
 
 def check_dev_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> None:
@@ -114,7 +114,7 @@ def check_given_tokens(model: schema.Model, base: Path, number: int, stage: sche
             )
 
 
-def check_tokeniser(stages: Sequence[schema.Stage], base: Path) -> None:
+def check_tokenizer(stages: Sequence[schema.Stage], base: Path) -> None:
     """Refuse a mask token that the base's tokenizer does not have.
 
     Raises:
@@ -123,6 +123,6 @@ def check_tokeniser(stages: Sequence[schema.Stage], base: Path) -> None:
     wanted = {n: stage.task for n, stage in enumerate(stages) if isinstance(stage.task, schema.MaskedNextToken)}
     if not wanted:
         return
-    vocabulary = load_tokeniser(base, append_eos=False).tokenizer.get_vocab()
+    vocabulary = load_tokenizer(base, append_eos=False).hf_tokenizer.get_vocab()
     for number, task in wanted.items():
         mask_token_id(vocabulary, task.mask_token, f"stages.{number}.task.mask_token")

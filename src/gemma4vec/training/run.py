@@ -26,7 +26,7 @@ from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.backbone.lm_head import load_head
 from gemma4vec.model.bases.resolve import ResolvedBase, resolve_base
-from gemma4vec.model.bases.sentence_transformers_folder import left_behind
+from gemma4vec.model.bases.sentence_transformers_folder import describe_ignored_layers
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.write_model import save_model
@@ -307,7 +307,7 @@ def train_run(run: RunFolder, say: Say) -> Path:
         recipe = recipe_of(run)
         with world.first_before_others():  # it downloads and builds what is missing
             base = resolve_base(recipe.model.base, notice=say)
-            if left := left_behind(base.path):
+            if left := describe_ignored_layers(base.path):
                 say(left)
             # All stages' rows at once: what does not fit the last stage is refused now, not after the first ones.
             loaded = [load_data(run, recipe, number, say) for number in range(len(recipe.stages))]

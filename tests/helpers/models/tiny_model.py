@@ -58,13 +58,13 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def write_tiny(folder: Path, family: str = "gemma3", *, layers: int = 3, window: int = 8) -> Path:
+def write_tiny(folder: Path, architecture: str = "gemma3", *, layers: int = 3, window: int = 8) -> Path:
     """A random model of a family (a key of `BUILDERS`), with two layer types where it has them, and its tokenizer."""
     torch.manual_seed(1)
-    model = BUILDERS[family](layers, window)
+    model = BUILDERS[architecture](layers, window)
     model.save_pretrained(folder)
     tokenizer = tiny_tokenizer()
-    tokenizer._processor_class = PROCESSORS.get(family)
+    tokenizer._processor_class = PROCESSORS.get(architecture)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -216,4 +216,9 @@ BUILDERS: dict[str, Callable[[int, int], PreTrainedModel]] = {
 }
 # Families that attend both ways only.
 ENCODERS = frozenset({"embedding_gemma2", "t5gemma", "t5gemma2"})
-MODES = [(family, causal) for family in BUILDERS for causal in (True, False) if not (causal and family in ENCODERS)]
+MODES = [
+    (architecture, causal)
+    for architecture in BUILDERS
+    for causal in (True, False)
+    if not (causal and architecture in ENCODERS)
+]

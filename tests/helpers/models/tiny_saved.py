@@ -55,8 +55,8 @@ MAX_TOKENS = 40
 
 def save_tiny(folder: Path, kind: str) -> Path:
     """A run's `model` folder of this kind below `folder`, and its base beside it."""
-    family, changes = (KINDS | OWN_KINDS)[kind]
-    base = write_tiny(folder / "base", family, layers=2)
+    architecture, changes = (KINDS | OWN_KINDS)[kind]
+    base = write_tiny(folder / "base", architecture, layers=2)
     if changes.get("readout") == "contextual_token":
         from tiny_context import write_context
 

@@ -70,8 +70,8 @@ QUERIES = ["read the file", "sort the tree", "close the list at the end of the g
 
 def write_inputs(folder: Path) -> None:
     """Bases, rows with scores and without, texts, a teacher's vectors and a small encoder."""
-    for family in sorted({family for family, _, _ in CASES.values()}):
-        write_tiny(folder / family, family, layers=2)
+    for architecture in sorted({architecture for architecture, _, _ in CASES.values()}):
+        write_tiny(folder / architecture, architecture, layers=2)
     write_context(folder / "context")
     every = rows(2)
     write_rows(folder / "rows.jsonl", every)
@@ -86,8 +86,8 @@ def write_inputs(folder: Path) -> None:
 
 def recipe_of(folder: Path, case: str) -> Path:
     """Write the case's recipe."""
-    family, model, parts = CASES[case]
-    tree = yaml.safe_load(RECIPE.format(base=folder / family, rows=folder / "rows.jsonl"))
+    architecture, model, parts = CASES[case]
+    tree = yaml.safe_load(RECIPE.format(base=folder / architecture, rows=folder / "rows.jsonl"))
     tree["model"] |= {"dtype": "fp32", "lora": {"rank": 4}} | model
     stage = tree["stages"][0]
     stage["budget"] = {"steps": 2}

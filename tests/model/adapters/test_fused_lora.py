@@ -9,9 +9,9 @@ from peft.tuners.lora.layer import Linear
 from tiny_model import write_tiny
 from torch import nn
 
-from gemma4vec.model.adapters.fused_lora import JoinedLinear, join_adapters
+from gemma4vec.model.adapters.fused_lora import FusedLoraLinear, fuse_lora
 from gemma4vec.model.encoder.build import EmbeddingModel, build
-from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, packed
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, pack
 from gemma4vec.recipe.schema import Lora, Model
 
 
@@ -32,7 +32,7 @@ def built_with(folder: Path, lora: Lora, dtype: torch.dtype = torch.float64) -> 
 
 def layouts() -> list[PackedBatch]:
     generator = torch.Generator().manual_seed(0)
-    return packed([Tokens(torch.randint(4, 300, (n,), generator=generator).tolist()) for n in (9, 5, 12, 7)], 16, 64, 0)
+    return pack([Tokens(torch.randint(4, 300, (n,), generator=generator).tolist()) for n in (9, 5, 12, 7)], 16, 64, 0)
 
 
 def run(built: EmbeddingModel) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -56,7 +56,7 @@ def run(built: EmbeddingModel) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 )
 def test_values_and_gradients_equal_pefts(folder: Path, lora: Lora) -> None:
     plain, joined = built_with(folder, lora), built_with(folder, lora)
-    changed = join_adapters(joined.encoder.backbone)
+    changed = fuse_lora(joined.encoder.backbone)
     assert 2 * changed == len(plain.trainable())
     assert list(plain.trainable()) == list(joined.trainable())
     (states, gradients), (found, found_gradients) = run(plain), run(joined)
@@ -68,7 +68,7 @@ def test_values_and_gradients_equal_pefts(folder: Path, lora: Lora) -> None:
 
 def test_compiled_it_is_still_the_same(folder: Path) -> None:
     plain, joined = (built_with(folder, Lora(rank=4), torch.float32) for _ in range(2))
-    join_adapters(joined.encoder.backbone)
+    fuse_lora(joined.encoder.backbone)
     joined.encoder.backbone.compile_layers()
     (states, gradients), (found, found_gradients) = run(plain), run(joined)
     torch.testing.assert_close(found, states, rtol=1e-4, atol=1e-4)
@@ -78,7 +78,7 @@ def test_compiled_it_is_still_the_same(folder: Path) -> None:
 
 def test_an_update_of_the_adapter_is_seen_and_merging_is_pefts_own(folder: Path) -> None:
     plain, joined = built_with(folder, Lora(rank=4)), built_with(folder, Lora(rank=4))
-    join_adapters(joined.encoder.backbone)
+    fuse_lora(joined.encoder.backbone)
     for built in (plain, joined):
         with torch.no_grad():
             for parameter in built.trainable().values():
@@ -87,7 +87,7 @@ def test_an_update_of_the_adapter_is_seen_and_merging_is_pefts_own(folder: Path)
     torch.testing.assert_close(found, states, rtol=1e-12, atol=1e-12)
     assert joined.adapters is not None
     joined.encoder.backbone.model = joined.adapters.merge_and_unload()
-    assert not any(isinstance(module, JoinedLinear) for module in joined.encoder.backbone.modules())
+    assert not any(isinstance(module, FusedLoraLinear) for module in joined.encoder.backbone.modules())
     torch.testing.assert_close(joined.encoder.backbone(layouts()[0]), states, rtol=1e-9, atol=1e-9)
 
 
@@ -97,13 +97,13 @@ def test_a_bias_is_added() -> None:
     model = get_peft_model(base, LoraConfig(r=2, target_modules=["0"], init_lora_weights=False)).double()
     x = torch.randn(2, 3, 6, dtype=torch.float64)
     expected = model(x)
-    assert join_adapters(model.base_model.model) == 1
+    assert fuse_lora(model.base_model.model) == 1
     torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("lora", [Lora(rank=2, dropout=0.1)], ids=["dropout"])
 def test_other_kinds_stay_as_peft_made_them(folder: Path, lora: Lora) -> None:
     built = built_with(folder, lora)
-    assert join_adapters(built.encoder.backbone) == 0
-    assert not any(isinstance(module, JoinedLinear) for module in built.encoder.backbone.modules())
+    assert fuse_lora(built.encoder.backbone) == 0
+    assert not any(isinstance(module, FusedLoraLinear) for module in built.encoder.backbone.modules())
     assert any(type(module) is Linear for module in built.encoder.backbone.modules())

@@ -17,7 +17,7 @@ from gemma4vec.model.backbone.backbone import Backbone, load_backbone
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
-from gemma4vec.model.packing.packed_batch import Tokens, packed
+from gemma4vec.model.packing.packed_batch import Tokens, pack
 from gemma4vec.model.save.write_model import save_model
 from gemma4vec.recipe.schema import Head, Lora, Model, Recipe
 from gemma4vec.text.prompts import Prompted
@@ -102,7 +102,7 @@ def test_new_parameters_depend_on_the_seed_alone(folder: Path) -> None:
 
 def test_fresh_adapters_change_nothing_and_merged_equals_unmerged(folder: Path) -> None:
     backbone = load(folder)
-    (layout,) = packed([Tokens([2, 7, 9, 30, 4]), Tokens([2, 8])], 16, 64, 0)
+    (layout,) = pack([Tokens([2, 7, 9, 30, 4]), Tokens([2, 8])], 16, 64, 0)
     with torch.no_grad():
         plain = backbone(layout)
         adapters = add_lora(backbone, Lora(rank=4, alpha=8))
@@ -123,22 +123,22 @@ def test_fresh_adapters_change_nothing_and_merged_equals_unmerged(folder: Path) 
 def test_wrong_names_and_too_many_layers_say_what_there_is(folder: Path) -> None:
     with pytest.raises(InputError, match=r"^model\.lora\.modules: the base has no 'query'; it has down_proj, "):
         add_lora(load(folder), Lora(modules=("q_proj", "query")))
-    with pytest.raises(InputError, match=r"^model\.lora\.last_layers: 5 asked for, the base has 4 layers"):
+    with pytest.raises(InputError, match=r"^model\.lora\.last_layers: 5 requested, the base has 4 layers"):
         add_lora(load(folder), Lora(last_layers=5))
     with pytest.raises(InputError, match=r"^model\.lora\.modules: "):
         add_lora(load(folder), Lora(modules=()))
 
 
-@pytest.mark.parametrize("family", sorted(BUILDERS))
-def test_gradients_reach_the_adapters_of_every_layer_of_every_family(tmp_path: Path, family: str) -> None:
-    backbone = load_backbone(write_tiny(tmp_path, family), causal=False, dtype=torch.float32).train()
+@pytest.mark.parametrize("architecture", sorted(BUILDERS))
+def test_gradients_reach_the_adapters_of_every_layer_of_every_family(tmp_path: Path, architecture: str) -> None:
+    backbone = load_backbone(write_tiny(tmp_path, architecture), causal=False, dtype=torch.float32).train()
     names = linear_names(backbone, Lora(rank=2))
     assert {int(name.split(".")[1]) for name in names} == set(range(len(backbone.layers)))
     add_lora(backbone, Lora(rank=2))
     generator = torch.Generator().manual_seed(0)
     texts = [Tokens(torch.randint(4, 390, (n,), generator=generator).tolist()) for n in (9, 20, 5)]
     weights = torch.randn(backbone.hidden_size, generator=generator)
-    sum((backbone(layout) @ weights).square().sum() for layout in packed(texts, 32, 64, 0)).backward()
+    sum((backbone(layout) @ weights).square().sum() for layout in pack(texts, 32, 64, 0)).backward()
     # lora_B starts at zero, so that lora_A has no gradient yet.
     gradients = {name: p.grad for name, p in backbone.model.named_parameters() if "lora_B" in name}
     assert len(gradients) == len(names)
@@ -194,7 +194,7 @@ def test_the_saved_model_gives_the_trained_ones_vectors(folder: Path, kind: str,
     if kind != "full":  # peft itself opens what we wrote as an adapter
         backbone = load(folder)
         backbone.model = PeftModel.from_pretrained(backbone.model, str(tmp_path / "adapter")).merge_and_unload()
-        (layout,) = packed(built.tokeniser.encode([Prompted("", TEXTS[0])], 48), 16, 64, 0)
+        (layout,) = pack(built.tokenizer.encode([Prompted("", TEXTS[0])], 48), 16, 64, 0)
         with torch.no_grad():
             vector = torch.nn.functional.normalize(backbone(layout).mean(dim=0), dim=0)
         assert float(vector @ torch.from_numpy(merged[0])) >= 0.99999
@@ -246,7 +246,7 @@ def test_autograd_keeps_nothing_below_the_first_adapted_layer(folder: Path, last
         held.add(found)
         return found
 
-    (layout,) = packed([Tokens([2, 7, 9, 30, 4]), Tokens([2, 8])], 16, 64, 0)
+    (layout,) = pack([Tokens([2, 7, 9, 30, 4]), Tokens([2, 8])], 16, 64, 0)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda found: found.tensor):
         states = backbone(layout)
     gc.collect()

@@ -9,9 +9,9 @@ from tiny_model import MODES, write_tiny
 
 from gemma4vec.errors import WorkError
 from gemma4vec.model.backbone import backbone as backbone_module
+from gemma4vec.model.backbone.architectures import Reach
 from gemma4vec.model.backbone.attention_probe import check, measure
 from gemma4vec.model.backbone.backbone import Backbone, load_backbone
-from gemma4vec.model.backbone.families import Reach
 
 
 @pytest.fixture(scope="module", params=["gemma3", "llama"])
@@ -24,11 +24,11 @@ def load(folder: Path, causal: bool, dtype: torch.dtype = torch.float32) -> Back
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("family", "causal"), MODES)
-def test_sound_models_pass(tmp_path: Path, family: str, causal: bool, dtype: torch.dtype) -> None:
-    probe = check(load(write_tiny(tmp_path, family), causal, dtype))
+@pytest.mark.parametrize(("architecture", "causal"), MODES)
+def test_sound_models_pass(tmp_path: Path, architecture: str, causal: bool, dtype: torch.dtype) -> None:
+    probe = check(load(write_tiny(tmp_path, architecture), causal, dtype))
     assert (probe.future_to_past == 0.0) == causal
-    assert probe.neighbour == 0.0
+    assert probe.neighbor == 0.0
 
 
 def test_the_training_shape_can_be_probed(folder: Path) -> None:
@@ -40,7 +40,7 @@ def test_weights_that_are_not_finite_are_called_that(folder: Path) -> None:
     with torch.no_grad():
         next(p for p in broken.layers[0].parameters() if p.ndim == 2)[0, 0] = float("nan")
     with pytest.raises(
-        WorkError, match="states that are not finite: its weights hold NaN or infinity, or overflow in float32"
+        WorkError, match="states that are not finite: its weights contain NaN or infinity, or overflow in float32"
     ):
         check(broken)
 
@@ -81,7 +81,7 @@ def test_dead_attention_is_caught(folder: Path) -> None:
         check(backbone)
 
 
-WINDOWED = [(family, causal) for family, causal in MODES if family != "llama"]
+WINDOWED = [(architecture, causal) for architecture, causal in MODES if architecture != "llama"]
 
 
 def wrong_masks(monkeypatch: pytest.MonkeyPatch, change: Callable[[Reach], Reach]) -> None:
@@ -93,32 +93,32 @@ def wrong_masks(monkeypatch: pytest.MonkeyPatch, change: Callable[[Reach], Reach
     monkeypatch.setattr(backbone_module, "attention_mask", mask)
 
 
-@pytest.mark.parametrize(("family", "causal"), WINDOWED)
+@pytest.mark.parametrize(("architecture", "causal"), WINDOWED)
 @pytest.mark.parametrize(
     "change", [lambda r: Reach(2 * r.back, 2 * r.ahead), lambda r: Reach(r.back + 1, r.ahead)], ids=["doubled", "more"]
 )
 def test_a_window_that_is_too_wide_is_caught(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, causal: bool, change: Callable[[Reach], Reach]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, causal: bool, change: Callable[[Reach], Reach]
 ) -> None:
-    backbone = load(write_tiny(tmp_path, family, window=32), causal)
+    backbone = load(write_tiny(tmp_path, architecture, window=32), causal)
     wrong_masks(monkeypatch, change)
     with pytest.raises(WorkError, match=r"a sliding window reaches \d+ or more tokens back, not \d+"):
         check(backbone)
 
 
-@pytest.mark.parametrize(("family", "causal"), WINDOWED)
+@pytest.mark.parametrize(("architecture", "causal"), WINDOWED)
 def test_a_window_that_is_too_narrow_is_caught(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, causal: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, causal: bool
 ) -> None:
-    backbone = load(write_tiny(tmp_path, family, window=32), causal)
+    backbone = load(write_tiny(tmp_path, architecture, window=32), causal)
     wrong_masks(monkeypatch, lambda reach: Reach(reach.back // 2, reach.ahead // 2))
     with pytest.raises(WorkError, match=r"a sliding window reaches less than \d+ tokens back;"):
         check(backbone)
 
 
-@pytest.mark.parametrize("family", ["gemma3", "gemma4", "gemma4_unified"])
-def test_a_window_that_the_library_did_not_halve_is_caught(tmp_path: Path, family: str) -> None:
-    backbone = load(write_tiny(tmp_path, family, window=32), causal=False)
+@pytest.mark.parametrize("architecture", ["gemma3", "gemma4", "gemma4_unified"])
+def test_a_window_that_the_library_did_not_halve_is_caught(tmp_path: Path, architecture: str) -> None:
+    backbone = load(write_tiny(tmp_path, architecture, window=32), causal=False)
     for module in backbone.model.modules():
         if hasattr(module, "config"):
             module.config.sliding_window = 32
@@ -126,9 +126,11 @@ def test_a_window_that_the_library_did_not_halve_is_caught(tmp_path: Path, famil
         check(backbone)
 
 
-@pytest.mark.parametrize(("family", "flag"), [("llama", "is_causal"), ("mistral", "is_causal"), ("qwen3", "is_causal")])
-def test_a_lost_flag_is_caught(tmp_path: Path, family: str, flag: str) -> None:
-    backbone = load(write_tiny(tmp_path, family), causal=False)
+@pytest.mark.parametrize(
+    ("architecture", "flag"), [("llama", "is_causal"), ("mistral", "is_causal"), ("qwen3", "is_causal")]
+)
+def test_a_lost_flag_is_caught(tmp_path: Path, architecture: str, flag: str) -> None:
+    backbone = load(write_tiny(tmp_path, architecture), causal=False)
     setattr(backbone.config, flag, True)
     for layer in backbone.layers:
         layer.self_attn.is_causal = True
@@ -136,7 +138,7 @@ def test_a_lost_flag_is_caught(tmp_path: Path, family: str, flag: str) -> None:
         WorkError, match=r"loaded as bidirectional, but its config lets the .* library run it as causal"
     ):
         check(backbone)
-    backbone = load(write_tiny(tmp_path, family), causal=True)
+    backbone = load(write_tiny(tmp_path, architecture), causal=True)
     setattr(backbone.config, flag, False)
     with pytest.raises(WorkError, match=r"loaded as causal, but its config lets the .* library run it both ways"):
         check(backbone)
@@ -159,5 +161,5 @@ def test_a_shared_beginning_that_is_not_seen_is_caught(folder: Path, monkeypatch
 
     assert check(load(folder, causal=True))
     monkeypatch.setattr(backbone_module, "attention_mask", blind)
-    with pytest.raises(WorkError, match="share a beginning get other states than whole ones"):
+    with pytest.raises(WorkError, match="share a prefix get other states than whole ones"):
         check(load(folder, causal=True))

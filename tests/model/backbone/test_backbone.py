@@ -1,4 +1,4 @@
-"""Packed equals padded equals alone, in values and gradients, and no document sees its neighbours.
+"""Packed equals padded equals alone, in values and gradients, and no document sees its neighbors.
 
 The oracle for "alone" is the transformers model itself, called as its documentation shows, without our masks.
 """
@@ -19,18 +19,18 @@ from transformers.models.t5gemma import modeling_t5gemma
 
 from gemma4vec.model.backbone import backbone as module_of_backbone
 from gemma4vec.model.backbone.backbone import Backbone, load_backbone
-from gemma4vec.model.packing.packed_batch import Tokens, packed, padded
+from gemma4vec.model.packing.packed_batch import Tokens, pack, pad
 
 # Longer than the sliding window (8) on both sides, so that a wrong window shows.
 LENGTHS = [5, 23, 11, 17, 30, 1, 8]
 
 
-EVERY_PAIR = pytest.mark.parametrize(("family", "causal"), MODES)
+EVERY_PAIR = pytest.mark.parametrize(("architecture", "causal"), MODES)
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {family: write_tiny(tmp_path_factory.mktemp(family), family) for family in BUILDERS}
+    return {architecture: write_tiny(tmp_path_factory.mktemp(architecture), architecture) for architecture in BUILDERS}
 
 
 @pytest.fixture
@@ -75,13 +75,13 @@ def states_by_document(backbone: Backbone, layouts: list) -> dict[int, torch.Ten
 @pytest.mark.usefixtures("norms_in_float64")
 @EVERY_PAIR
 def test_packed_equals_padded_equals_the_plain_model_in_float64(
-    folders: dict[str, Path], family: str, causal: bool
+    folders: dict[str, Path], architecture: str, causal: bool
 ) -> None:
-    backbone = load_backbone(folders[family], causal=causal, dtype=torch.float64).eval()
+    backbone = load_backbone(folders[architecture], causal=causal, dtype=torch.float64).eval()
     texts = documents()
     with torch.no_grad():
-        in_packs = states_by_document(backbone, packed(texts, 32, 96, 0))
-        in_padding = states_by_document(backbone, padded(texts, 96, 0))
+        in_packs = states_by_document(backbone, pack(texts, 32, 96, 0))
+        in_padding = states_by_document(backbone, pad(texts, 96, 0))
         for number, text in enumerate(texts):
             states_LD = alone(backbone, text)
             assert states_LD.shape[1] == backbone.hidden_size
@@ -92,11 +92,11 @@ def test_packed_equals_padded_equals_the_plain_model_in_float64(
 @pytest.mark.usefixtures("norms_in_float64")
 @EVERY_PAIR
 def test_gradients_of_packed_and_padded_equal_those_of_the_plain_model(
-    folders: dict[str, Path], family: str, causal: bool
+    folders: dict[str, Path], architecture: str, causal: bool
 ) -> None:
     gradients = []
-    for lay in (lambda t: packed(t, 32, 96, 0), lambda t: padded(t, 96, 0), None):
-        backbone = load_backbone(folders[family], causal=causal, dtype=torch.float64)
+    for lay in (lambda t: pack(t, 32, 96, 0), lambda t: pad(t, 96, 0), None):
+        backbone = load_backbone(folders[architecture], causal=causal, dtype=torch.float64)
         texts = documents()
         found = states_by_document(backbone, lay(texts)) if lay else {i: alone(backbone, texts[i]) for i in range(7)}
         generator = torch.Generator().manual_seed(3)
@@ -110,40 +110,40 @@ def test_gradients_of_packed_and_padded_equal_those_of_the_plain_model(
 
 
 @EVERY_PAIR
-def test_a_document_does_not_depend_on_its_neighbours_in_float32(
-    folders: dict[str, Path], family: str, causal: bool
+def test_a_document_does_not_depend_on_its_neighbors_in_float32(
+    folders: dict[str, Path], architecture: str, causal: bool
 ) -> None:
-    backbone = load_backbone(folders[family], causal=causal, dtype=torch.float32).eval()
+    backbone = load_backbone(folders[architecture], causal=causal, dtype=torch.float32).eval()
     texts, others = documents(0), documents(1)
     mixed = [texts[0], *others[1:]]
     with torch.no_grad():
-        first = states_by_document(backbone, packed(texts, 64, 128, 0))[0]
-        second = states_by_document(backbone, packed(mixed, 64, 128, 0))[0]
+        first = states_by_document(backbone, pack(texts, 64, 128, 0))[0]
+        second = states_by_document(backbone, pack(mixed, 64, 128, 0))[0]
     assert torch.equal(first, second)
 
 
 @pytest.mark.usefixtures("norms_in_float64")
-@pytest.mark.parametrize(("family", "causal"), [("mistral", True), ("mistral", False), ("t5gemma", False)])
-def test_a_window_longer_than_the_probe_looks(tmp_path: Path, family: str, causal: bool) -> None:
+@pytest.mark.parametrize(("architecture", "causal"), [("mistral", True), ("mistral", False), ("t5gemma", False)])
+def test_a_window_longer_than_the_probe_looks(tmp_path: Path, architecture: str, causal: bool) -> None:
     """Beyond 2,048 tokens the probe does not measure it: our masks against the library's, where the window cuts."""
-    folder = write_tiny(tmp_path, family, layers=1, window=2100)
+    folder = write_tiny(tmp_path, architecture, layers=1, window=2100)
     backbone = load_backbone(folder, causal=causal, dtype=torch.float64).eval()
     generator = torch.Generator().manual_seed(2)
-    text, neighbour = (Tokens(torch.randint(4, 390, (n,), generator=generator).tolist()) for n in (2300, 40))
+    text, neighbor = (Tokens(torch.randint(4, 390, (n,), generator=generator).tolist()) for n in (2300, 40))
     with torch.no_grad():
-        found = states_by_document(backbone, packed([text, neighbour], 2340, 2340, 0))[0]
+        found = states_by_document(backbone, pack([text, neighbor], 2340, 2340, 0))[0]
         torch.testing.assert_close(found, alone(backbone, text), rtol=0, atol=1e-9)
         # The window does cut: without it the last token's state is another.
         backbone.reach = None
-        assert not torch.allclose(states_by_document(backbone, packed([text], 2340, 2340, 0))[0][-1], found[-1])
+        assert not torch.allclose(states_by_document(backbone, pack([text], 2340, 2340, 0))[0][-1], found[-1])
 
 
 @EVERY_PAIR
-def test_bf16_packed_stays_close_to_padded(folders: dict[str, Path], family: str, causal: bool) -> None:
-    backbone = load_backbone(folders[family], causal=causal, dtype=torch.bfloat16).eval()
+def test_bf16_packed_stays_close_to_padded(folders: dict[str, Path], architecture: str, causal: bool) -> None:
+    backbone = load_backbone(folders[architecture], causal=causal, dtype=torch.bfloat16).eval()
     with torch.no_grad():
-        a = states_by_document(backbone, packed(documents(), 32, 96, 0))
-        b = states_by_document(backbone, padded(documents(), 96, 0))
+        a = states_by_document(backbone, pack(documents(), 32, 96, 0))
+        b = states_by_document(backbone, pad(documents(), 96, 0))
     cosines = torch.stack(
         [torch.cosine_similarity(a[i].float().mean(0), b[i].float().mean(0), dim=0) for i in range(len(a))]
     )
@@ -163,16 +163,16 @@ def test_the_window_is_halved_for_bidirectional_gemma(tmp_path: Path, causal: bo
 
 @EVERY_PAIR
 def test_a_saved_model_reloads_with_the_same_attention(
-    folders: dict[str, Path], family: str, causal: bool, tmp_path: Path
+    folders: dict[str, Path], architecture: str, causal: bool, tmp_path: Path
 ) -> None:
     from sentence_transformers.base.modules.transformer import Transformer
 
-    backbone = load_backbone(folders[family], causal=causal, dtype=torch.float64).eval()
+    backbone = load_backbone(folders[architecture], causal=causal, dtype=torch.float64).eval()
     text = documents()[4]
-    ours = backbone(padded([text], 64, 0)[0])
+    ours = backbone(pad([text], 64, 0)[0])
     backbone.save_pretrained(tmp_path, torch.float64)
     again = load_backbone(tmp_path, causal=causal, dtype=torch.float64).eval()
-    torch.testing.assert_close(again(padded([text], 64, 0)[0]), ours, rtol=0, atol=1e-12)
+    torch.testing.assert_close(again(pad([text], 64, 0)[0]), ours, rtol=0, atol=1e-12)
     # The library that most people open it with, in its own attention.
     tiny_tokenizer().save_pretrained(tmp_path)
     plain = Transformer(str(tmp_path), model_kwargs={"dtype": torch.float64}).auto_model.eval()
@@ -181,14 +181,14 @@ def test_a_saved_model_reloads_with_the_same_attention(
 
 
 @EVERY_PAIR
-def test_gradient_checkpointing_changes_no_gradient(folders: dict[str, Path], family: str, causal: bool) -> None:
+def test_gradient_checkpointing_changes_no_gradient(folders: dict[str, Path], architecture: str, causal: bool) -> None:
     gradients = []
     for checkpointing in (False, True, "selective"):
-        backbone = load_backbone(folders[family], causal=causal, dtype=torch.float64).train()
+        backbone = load_backbone(folders[architecture], causal=causal, dtype=torch.float64).train()
         if checkpointing:
             backbone.use_gradient_checkpointing(checkpointing)
         sum(
-            states.pow(3).sum() for states in states_by_document(backbone, packed(documents(), 32, 96, 0)).values()
+            states.pow(3).sum() for states in states_by_document(backbone, pack(documents(), 32, 96, 0)).values()
         ).backward()
         gradients.append([p.grad for p in backbone.parameters() if p.grad is not None])
     for plain, *others in zip(*gradients, strict=True):
@@ -218,12 +218,12 @@ def bytes_alive_after(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
 def test_selective_checkpointing_keeps_less_and_computes_no_large_product_again(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module_of_backbone, "_DEAR", 1)  # the tiny model's products are all small
+    monkeypatch.setattr(module_of_backbone, "_MIN_INNER_SIZE", 1)  # the tiny model's products are all small
     alive, products = {}, {}
     for how in (False, True, "selective"):
         backbone = load_backbone(folders["gemma3"], causal=True, dtype=torch.float32).train()
         backbone.use_gradient_checkpointing(how)
-        layout = packed(documents(), 32, 96, 0)[0]
+        layout = pack(documents(), 32, 96, 0)[0]
         with Products() as counted:
             alive[how], value = bytes_alive_after(lambda b=backbone, x=layout: b(x).pow(3).sum())
             value.backward()
@@ -247,12 +247,12 @@ def test_compiled_layers_keep_less_where_they_are_asked_to(
         backbone.compile_layers()
         found: dict[int, int] = {}
 
-        def pack(x: Tensor, found: dict[int, int] = found) -> Tensor:
+        def keep(x: Tensor, found: dict[int, int] = found) -> Tensor:
             found[x.data_ptr()] = x.untyped_storage().nbytes()
             return x
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            value = backbone(packed(documents(), 32, 96, 0)[0]).pow(3).sum()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            value = backbone(pack(documents(), 32, 96, 0)[0]).pow(3).sum()
         value.backward()
         kept.append(sum(found.values()))
         gradients.append([p.grad for p in backbone.parameters() if p.grad is not None])

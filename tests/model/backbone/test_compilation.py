@@ -167,10 +167,10 @@ def test_a_broken_kernel_in_the_cache_is_made_again_and_nothing_else_is_touched(
         return 7
 
     kernel.touch()
-    assert compilation.compiled(Layers(), lambda: work(kernel)) == 7  # type: ignore[arg-type]
+    assert compilation.run_compiled(Layers(), lambda: work(kernel)) == 7  # type: ignore[arg-type]
     assert calls == ["compile", "uncompile", "compile"] and not kernel.exists()
     other.touch()
     with pytest.raises(TorchDynamoException, match="file too short"):
-        compilation.compiled(Layers(), lambda: work(other))  # type: ignore[arg-type]
+        compilation.run_compiled(Layers(), lambda: work(other))  # type: ignore[arg-type]
     assert other.exists() and calls[-1] == "uncompile"
     assert not compilation.forget_broken_kernel(ValueError("something else"))

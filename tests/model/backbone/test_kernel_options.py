@@ -18,7 +18,7 @@ from gemma4vec.model.backbone import attention
 from gemma4vec.model.backbone.backbone import Backbone, load_backbone
 from gemma4vec.model.backbone.gelu import SigmoidGelu
 from gemma4vec.model.backbone.kernel_options import DEFAULTS, fast_paths
-from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, packed
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, pack
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import FastPaths
 
@@ -53,7 +53,7 @@ def texts() -> list[Tokens]:
 def test_turned_off_compiled_layers_are_the_librarys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compile_layer = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_layer(layer, backend="aot_eager", **how))
-    layout = packed(texts(), 16, 64, 0)[0]
+    layout = pack(texts(), 16, 64, 0)[0]
     states = {}
     for on in (True, False):
         backbone = load_backbone(write_tiny(tmp_path, "gemma3", layers=2), causal=True, dtype=torch.float32)
@@ -66,17 +66,17 @@ def test_turned_off_compiled_layers_are_the_librarys(tmp_path: Path, monkeypatch
         kinds = {type(module) for module in backbone.modules()}
         assert (SigmoidGelu in kinds, GELUTanh in kinds) == (on, not on)
         assert sys.modules[type(backbone.model).__module__].rotate_half.__module__.startswith("gemma4vec") == on
-        assert backbone.computes_ends(layout) == on
+        assert backbone.supports_last_token_only(layout) == on
         assert backbone.config._attn_implementation == (attention.NAME if on else "sdpa")
     torch.testing.assert_close(states[True], states[False], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize(
-    ("family", "causal"), [("gemma3", True), ("gemma3", False), ("t5gemma", False), ("llama", True)]
+    ("architecture", "causal"), [("gemma3", True), ("gemma3", False), ("t5gemma", False), ("llama", True)]
 )
 def test_attention_by_blocks_equals_the_plain_one_in_values_and_gradients(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, causal: bool, share: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, causal: bool, share: bool
 ) -> None:
     """On a CPU torch computes it densely, by the same mask; it refuses a backward pass that it has."""
     if share and not causal:
@@ -84,11 +84,11 @@ def test_attention_by_blocks_equals_the_plain_one_in_values_and_gradients(
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *_: None)
     monkeypatch.setattr(library_flex, "is_torchdynamo_compiling", lambda: True)  # so that it does not compile it itself
     begun = [Tokens([*range(5, 13), *text.ids], prompt=8) for text in texts()] if share else texts()
-    layouts = packed(begun, 64, 192, 0, share=share)
+    layouts = pack(begun, 64, 192, 0, share=share)
     assert any(layout.shared for layout in layouts) == share
     found = []
     for flex in (False, True):
-        backbone = load_backbone(write_tiny(tmp_path, family, layers=2), causal=causal, dtype=torch.float32)
+        backbone = load_backbone(write_tiny(tmp_path, architecture, layers=2), causal=causal, dtype=torch.float32)
         backbone.fast = replace(backbone.fast, flex_attention=flex)
         found.append(values_and_gradients(backbone, layouts))
         assert (backbone.config._attn_implementation == attention.FLEX) == flex

@@ -10,12 +10,12 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
-from gemma4vec.model.backbone.attention_probe import pass_back
+from gemma4vec.model.backbone.attention_probe import warm_up_backward
 from gemma4vec.model.backbone.backbone import load_backbone
-from gemma4vec.model.backbone.last_token_layer import ends_of_rows
-from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, packed, padded
+from gemma4vec.model.backbone.last_token_layer import find_last_tokens
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, pack, pad
 
-FAMILIES = ["gemma3", "llama", "mistral", "qwen3"]
+ARCHITECTURES = ["gemma3", "llama", "mistral", "qwen3"]
 
 
 def layouts(share: bool = True) -> list[PackedBatch]:
@@ -25,12 +25,14 @@ def layouts(share: bool = True) -> list[PackedBatch]:
         Tokens(prompt + torch.randint(40, 390, (n,), generator=generator).tolist())
         for n in (9, 7, 16, 12, 3, 8, 5, 2, 4, 25, 1, 1, 17)
     ]
-    return packed(texts, 32, 96, 0, share=share)
+    return pack(texts, 32, 96, 0, share=share)
 
 
-@pytest.mark.parametrize(("family", "causal"), [*((family, True) for family in FAMILIES), ("gemma3", False)])
-def test_states_and_gradients_are_those_of_whole_rows(tmp_path: Path, family: str, causal: bool) -> None:
-    folder = write_tiny(tmp_path, family, layers=2)
+@pytest.mark.parametrize(
+    ("architecture", "causal"), [*((architecture, True) for architecture in ARCHITECTURES), ("gemma3", False)]
+)
+def test_states_and_gradients_are_those_of_whole_rows(tmp_path: Path, architecture: str, causal: bool) -> None:
+    folder = write_tiny(tmp_path, architecture, layers=2)
     found = []
     for compiled in (False, True):
         backbone = load_backbone(folder, causal=causal, dtype=torch.float32)
@@ -38,9 +40,9 @@ def test_states_and_gradients_are_those_of_whole_rows(tmp_path: Path, family: st
             backbone.compile_layers()
         states = []
         for layout in layouts(share=causal):
-            assert backbone.computes_ends(layout) is compiled
+            assert backbone.supports_last_token_only(layout) is compiled
             ends_N = layout.lengths_N.cumsum(0) - 1
-            states.append(backbone(layout, only_ends=True) if compiled else backbone(layout)[ends_N])
+            states.append(backbone(layout, last_token_only=True) if compiled else backbone(layout)[ends_N])
         sum(state.pow(3).sum() for state in states).backward()  # of squares, behind the last norm, none would depend
         gradients = {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
         found.append((states, gradients))
@@ -58,11 +60,11 @@ def test_once_passed_back_training_finds_its_code_compiled(tmp_path: Path, share
     torch._dynamo.reset()
     counters.clear()
     backbone.compile_layers()
-    pass_back(backbone, 32, share=share, only_ends=True)
+    warm_up_backward(backbone, 32, share=share, last_token_only=True)
     made = counters["stats"]["unique_graphs"]
     assert made > 0 and all(parameter.grad is None for parameter in backbone.parameters())
     for layout in layouts(share):
-        backbone(layout, only_ends=True).sum().backward()
+        backbone(layout, last_token_only=True).sum().backward()
     assert counters["stats"]["unique_graphs"] == made
 
 
@@ -72,19 +74,19 @@ def test_nothing_is_computed_that_leads_nowhere(tmp_path: Path) -> None:
     layout = layouts()[0]
     tokens, width = layout.all_tokens, int(backbone.config.intermediate_size)
 
-    def wide_products(only_ends: bool) -> int:
+    def wide_products(last_token_only: bool) -> int:
         """Products that lead from all tokens into a feed-forward."""
         with torch.no_grad():
-            backbone(layout, only_ends=only_ends)
+            backbone(layout, last_token_only=last_token_only)
             with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as run:
-                backbone(layout, only_ends=only_ends)
+                backbone(layout, last_token_only=last_token_only)
         return sum(
             event.key in ("aten::mm", "aten::addmm", "aten::linear") and [tokens, width] in _results(event.input_shapes)
             for event in run.events()
         )
 
-    assert wide_products(only_ends=False) == 6
-    assert wide_products(only_ends=True) == 4
+    assert wide_products(last_token_only=False) == 6
+    assert wide_products(last_token_only=True) == 4
 
 
 def _results(shapes: list[list[int]]) -> list[list[int]]:
@@ -97,7 +99,7 @@ def test_checkpointed_layers_compute_whole_rows(tmp_path: Path) -> None:
     backbone = load_backbone(write_tiny(tmp_path, "llama", layers=2), causal=True, dtype=torch.float32)
     backbone.use_gradient_checkpointing()
     backbone.compile_layers()
-    assert not any(backbone.computes_ends(layout) for layout in layouts())
+    assert not any(backbone.supports_last_token_only(layout) for layout in layouts())
 
 
 def test_checkpointing_may_change_while_layers_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,9 +110,9 @@ def test_checkpointing_may_change_while_layers_are_compiled(tmp_path: Path, monk
     layout = layouts()[0]
     ends_N = layout.lengths_N.cumsum(0) - 1
 
-    def found(only_ends: bool) -> list[torch.Tensor]:
+    def found(last_token_only: bool) -> list[torch.Tensor]:
         backbone.zero_grad()
-        states = backbone(layout, only_ends=True) if only_ends else backbone(layout)[ends_N]
+        states = backbone(layout, last_token_only=True) if last_token_only else backbone(layout)[ends_N]
         states.pow(3).sum().backward()
         return [states, *(p.grad.clone() for p in backbone.parameters() if p.grad is not None)]
 
@@ -118,8 +120,8 @@ def test_checkpointing_may_change_while_layers_are_compiled(tmp_path: Path, monk
     backbone.compile_layers()
     for how in (False, "selective", True, "selective", False):
         backbone.use_gradient_checkpointing(how)
-        assert backbone.computes_ends(layout) == (how is not True)
-        for one, other in zip(plain, found(backbone.computes_ends(layout)), strict=True):
+        assert backbone.supports_last_token_only(layout) == (how is not True)
+        for one, other in zip(plain, found(backbone.supports_last_token_only(layout)), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)  # norms are in fp32
 
 
@@ -127,9 +129,9 @@ def test_checkpointing_may_change_while_layers_are_compiled(tmp_path: Path, monk
 def test_each_document_finds_its_last_token(lay: str) -> None:
     generator = torch.Generator().manual_seed(1)
     texts = [Tokens([2, 3, 4, 5, 6, *torch.randint(40, 390, (n,), generator=generator).tolist()]) for n in (4, 1, 9, 2)]
-    made = padded(texts, 64, 0) if lay == "padded" else packed(texts, 32, 64, 0, share=lay == "shared")
+    made = pad(texts, 64, 0) if lay == "padded" else pack(texts, 32, 64, 0, share=lay == "shared")
     for layout in made:
-        ends_RM, places_N = ends_of_rows(layout)
-        assert ends_RM.shape[0] == layout.input_ids_RC.shape[0] and ends_RM.shape[1] >= 2
-        ids_N = layout.input_ids_RC.gather(1, ends_RM).flatten()[places_N]
+        last_RM, places_N = find_last_tokens(layout)
+        assert last_RM.shape[0] == layout.input_ids_RC.shape[0] and last_RM.shape[1] >= 2
+        ids_N = layout.input_ids_RC.gather(1, last_RM).flatten()[places_N]
         assert ids_N.tolist() == [texts[number].ids[-1] for number in layout.documents]

@@ -8,9 +8,9 @@ from tiny_documents import documents
 from tiny_model import write_tiny
 
 from gemma4vec.errors import InputError
+from gemma4vec.model.backbone.architectures import library_attention
 from gemma4vec.model.backbone.backbone import load_backbone
-from gemma4vec.model.backbone.families import library_attention
-from gemma4vec.model.packing.packed_batch import packed
+from gemma4vec.model.packing.packed_batch import pack
 
 
 @pytest.fixture(scope="module", params=["gemma3", "gemma4", "llama", "t5gemma", "t5gemma2"])
@@ -21,7 +21,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_all_layers_equal_what_the_library_records_of_each_document_alone(folder: Path) -> None:
     backbone = load_backbone(folder, causal=False, dtype=torch.float64).eval()
     texts = documents()
-    for layout in packed(texts, 16, 32, 0):
+    for layout in pack(texts, 16, 32, 0):
         states_LTD = backbone(layout, all_layers=True)
         torch.testing.assert_close(states_LTD[-1], backbone(layout), rtol=0, atol=0)
         parts = states_LTD.split(layout.lengths_N.tolist(), dim=1)
@@ -35,14 +35,14 @@ def test_all_layers_equal_what_the_library_records_of_each_document_alone(folder
 
 
 @pytest.mark.parametrize(
-    ("family", "way"),
+    ("architecture", "way"),
     [("gemma3", "compiled"), ("gemma3", "checkpointed"), ("gemma4", "checkpointed"), ("t5gemma", "checkpointed")],
 )
 def test_compiled_and_checkpointed_layers_record_the_same_with_the_same_gradients(
-    tmp_path: Path, family: str, way: str
+    tmp_path: Path, architecture: str, way: str
 ) -> None:
-    folder = write_tiny(tmp_path, family)
-    layout = packed(documents(), 16, 64, 0)[0]
+    folder = write_tiny(tmp_path, architecture)
+    layout = pack(documents(), 16, 64, 0)[0]
     found = []
     for other in (False, True):
         backbone = load_backbone(folder, causal=False, dtype=torch.float32).train()
@@ -60,7 +60,7 @@ def test_compiled_and_checkpointed_layers_record_the_same_with_the_same_gradient
 
 def test_layers_are_left_as_they_were_also_after_an_error(folder: Path) -> None:
     backbone = load_backbone(folder, causal=False, dtype=torch.float32).eval()
-    layout = packed(documents(), 16, 64, 0)[0]
+    layout = pack(documents(), 16, 64, 0)[0]
     backbone(layout, all_layers=True)
     assert all(layer._compiled_call_impl is None for layer in backbone.layers)
     backbone.model.norm.forward = None
@@ -72,4 +72,4 @@ def test_layers_are_left_as_they_were_also_after_an_error(folder: Path) -> None:
 def test_layers_of_unlike_widths_are_refused_by_name(tmp_path: Path) -> None:
     backbone = load_backbone(write_tiny(tmp_path, "embedding_gemma2"), causal=False, dtype=torch.float32)
     with pytest.raises(InputError, match=r"model\.readout: it mixes layers, but .* 40 wide and the others 32"):
-        backbone(packed(documents(), 16, 64, 0)[0], all_layers=True)
+        backbone(pack(documents(), 16, 64, 0)[0], all_layers=True)

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone.backbone import load_backbone
 from gemma4vec.model.backbone.lm_head import LanguageModelHead, load_head
-from gemma4vec.model.packing.packed_batch import Tokens, packed
+from gemma4vec.model.packing.packed_batch import Tokens, pack
 
 
 def plain(head: LanguageModelHead, states_MD: Tensor, targets_M: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def test_logits_are_the_librarys_own(make: Any, tmp_path: Path) -> None:
     folder = make(tmp_path)
     backbone = load_backbone(folder, causal=True, dtype=torch.float32)
     ids = [2, 17, 40, 9, 300, 5]
-    (layout,) = packed([Tokens(ids)], 16, 64, 0)
+    (layout,) = pack([Tokens(ids)], 16, 64, 0)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
         expected = model(torch.tensor([ids])).logits[0]

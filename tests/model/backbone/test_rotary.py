@@ -9,7 +9,7 @@ from transformers.models.llama import modeling_llama
 
 from gemma4vec.model.backbone import rotary
 from gemma4vec.model.backbone.backbone import load_backbone
-from gemma4vec.model.packing.packed_batch import Tokens, packed
+from gemma4vec.model.packing.packed_batch import Tokens, pack
 
 
 def test_value_and_gradient() -> None:
@@ -21,7 +21,7 @@ def test_value_and_gradient() -> None:
 
 def test_a_model_gives_the_same_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modeling_llama, "rotate_half", modeling_llama.rotate_half)  # put back afterwards
-    (layout,) = packed([Tokens([2, 7, 9, 30, 4]), Tokens([2, 8, 11])], 16, 64, 0)
+    (layout,) = pack([Tokens([2, 7, 9, 30, 4]), Tokens([2, 8, 11])], 16, 64, 0)
     backbone = load_backbone(write_tiny(tmp_path, "llama"), causal=True, dtype=torch.float64)
     found = []
     for own in (False, True):
@@ -41,10 +41,10 @@ def test_a_model_that_turns_otherwise_or_not_at_all_is_left_alone(
 ) -> None:
     assert not rotary.use_fused_rotary(torch.nn.Linear(2, 2))
 
-    def neighbours(x: torch.Tensor) -> torch.Tensor:
+    def neighbors(x: torch.Tensor) -> torch.Tensor:
         return torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
 
-    monkeypatch.setattr(modeling_llama, "rotate_half", neighbours)
+    monkeypatch.setattr(modeling_llama, "rotate_half", neighbors)
     backbone = load_backbone(write_tiny(tmp_path, "llama"), causal=True, dtype=torch.float64)
     assert not rotary.use_fused_rotary(backbone.model)
-    assert modeling_llama.rotate_half is neighbours
+    assert modeling_llama.rotate_half is neighbors

@@ -8,7 +8,7 @@ import torch
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.encoder.build import build
-from gemma4vec.model.packing.packed_batch import PackedBatch, packed, padded
+from gemma4vec.model.packing.packed_batch import PackedBatch, pack, pad
 from gemma4vec.recipe.schema import Lora, Model
 from gemma4vec.text.prompts import Prompted
 
@@ -43,8 +43,8 @@ def test_packed_padded_and_alone_are_the_same(name: str, attention: str) -> None
             parameter.grad = None
         return vectors.detach(), gradients
 
-    vectors, gradients = outcome(padded(tokens, LIMIT, 0))  # one row at a time: every text alone
-    for layouts in (packed(tokens, 1024, 4096, 0), padded(tokens, 4 * LIMIT, 0)):
+    vectors, gradients = outcome(pad(tokens, LIMIT, 0))  # one row at a time: every text alone
+    for layouts in (pack(tokens, 1024, 4096, 0), pad(tokens, 4 * LIMIT, 0)):
         found, found_gradients = outcome(layouts)
         assert torch.nn.functional.cosine_similarity(found, vectors).min() >= 0.99999
         for key, gradient in gradients.items():

@@ -9,8 +9,8 @@ from tiny_model import write_tiny
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone.backbone import load_backbone
-from gemma4vec.model.bases.sentence_transformers_folder import left_behind, transformer_folder
-from gemma4vec.model.tokenize.tokenizer import load_tokeniser
+from gemma4vec.model.bases.sentence_transformers_folder import describe_ignored_layers, transformer_folder
+from gemma4vec.model.tokenize.tokenizer import load_tokenizer
 
 KIND = "sentence_transformers.sentence_transformer.modules."
 
@@ -33,15 +33,15 @@ def test_its_transformer_is_the_base_and_its_dense_layers_are_named(tmp_path: Pa
     assert transformer_folder(tmp_path) == tmp_path / transformer
     backbone = load_backbone(tmp_path, causal=False, dtype=torch.float32)
     assert backbone.config.use_bidirectional_attention is True
-    assert load_tokeniser(tmp_path, append_eos=False).padding_id == 0
-    line = left_behind(tmp_path)
+    assert load_tokenizer(tmp_path, append_eos=False).padding_id == 0
+    line = describe_ignored_layers(tmp_path)
     assert line is not None and "\n" not in line
-    assert "2 dense layer(s) (32 to 128, 128 to 32) are not taken over" in line
+    assert "2 dense layer(s) (32 to 128, 128 to 32) are ignored" in line
 
 
 def test_a_plain_folder_leaves_nothing_behind(tmp_path: Path) -> None:
     write_tiny(tmp_path, "llama")
-    assert transformer_folder(tmp_path) == tmp_path and left_behind(tmp_path) is None
+    assert transformer_folder(tmp_path) == tmp_path and describe_ignored_layers(tmp_path) is None
 
 
 def test_a_damaged_list_of_modules_is_one_line(tmp_path: Path) -> None:

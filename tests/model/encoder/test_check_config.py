@@ -39,7 +39,7 @@ def test_a_second_encoder_that_does_not_exist(tmp_path: Path) -> None:
         {"name": "contextual_token", "encoder": "bundled:all-minilm-l6"}
     )
     decoder = write_tiny(tmp_path / "decoder", "llama", layers=1)
-    assert "is no sentence-transformers model" in refused({"name": "contextual_token", "encoder": str(decoder)})
+    assert "is not a sentence-transformers model" in refused({"name": "contextual_token", "encoder": str(decoder)})
 
 
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])

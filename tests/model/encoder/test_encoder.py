@@ -7,9 +7,9 @@ import torch
 from tiny_model import write_tiny
 
 from gemma4vec.model.backbone import last_token_layer as last_layer
-from gemma4vec.model.backbone.last_token_layer import ends_of_rows, take_ends
+from gemma4vec.model.backbone.last_token_layer import enable_last_token_only, find_last_tokens
 from gemma4vec.model.encoder.build import EmbeddingModel, build
-from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, packed, padded
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, pack, pad
 from gemma4vec.recipe.schema import Head, Model
 
 TEXTS = [Tokens(list(range(2, 2 + length))) for length in (3, 17, 5, 30, 1, 9, 12)]
@@ -29,10 +29,10 @@ def made(base: Path, dtype: torch.dtype = torch.float32, widths: tuple[int, ...]
 def test_vectors_come_in_the_order_of_the_texts(base: Path, widths: tuple[int, ...]) -> None:
     encoder = made(base, widths=widths).encoder.eval()
     with torch.no_grad():
-        found = encoder(packed(TEXTS, 32, 64, 0))
-        alone = torch.cat([encoder(padded([text], 64, 0)) for text in TEXTS])
+        found = encoder(pack(TEXTS, 32, 64, 0))
+        alone = torch.cat([encoder(pad([text], 64, 0)) for text in TEXTS])
         # Laid out in another order, with the numbers that say so.
-        reverse = encoder(packed(TEXTS, 32, 64, 0)[::-1])
+        reverse = encoder(pack(TEXTS, 32, 64, 0)[::-1])
     torch.testing.assert_close(found, alone, rtol=0, atol=1e-5)
     torch.testing.assert_close(reverse, alone, rtol=0, atol=1e-5)
     assert found.shape == (7, widths[-1] if widths else 32) and encoder.dimension == found.shape[1]
@@ -47,7 +47,7 @@ def test_vectors_come_in_the_order_of_the_texts(base: Path, widths: tuple[int, .
 def test_vectors_are_fp32_at_least(
     base: Path, dtype: torch.dtype, expected: torch.dtype, widths: tuple[int, ...]
 ) -> None:
-    vectors = made(base, dtype, widths).encoder(padded(TEXTS, 64, 0))
+    vectors = made(base, dtype, widths).encoder(pad(TEXTS, 64, 0))
     assert vectors.dtype == expected and torch.isfinite(vectors).all()
 
 
@@ -55,15 +55,15 @@ def test_last_tokens_are_looked_up_before_a_layout_moves(base: Path, monkeypatch
     """On a GPU the numbers would be waited for."""
     built = build(Model(base=str(base), lora=None, attention="causal", readout="last_token"), base, dtype=torch.float32)
     encoder, seen = built.encoder.eval(), []
-    monkeypatch.setattr(encoder.backbone, "computes_ends", lambda layout: True)
-    monkeypatch.setattr(last_layer, "ends_of_rows", lambda layout: seen.append("ends") or ends_of_rows(layout))
+    monkeypatch.setattr(encoder.backbone, "supports_last_token_only", lambda layout: True)
+    monkeypatch.setattr(last_layer, "find_last_tokens", lambda layout: seen.append("ends") or find_last_tokens(layout))
     monkeypatch.setattr(PackedBatch, "to", lambda layout, device: seen.append("to") or layout)
-    take_ends(encoder.backbone.layers[-1])
-    layouts = packed(TEXTS, 32, 512, 0)
+    enable_last_token_only(encoder.backbone.layers[-1])
+    layouts = pack(TEXTS, 32, 512, 0)
     with torch.no_grad():
         found = encoder(layouts)
         assert len(layouts) == 1 and seen == ["ends", "to", "to"]
-        monkeypatch.setattr(encoder.backbone, "computes_ends", lambda layout: False)
+        monkeypatch.setattr(encoder.backbone, "supports_last_token_only", lambda layout: False)
         torch.testing.assert_close(found, encoder(layouts), rtol=0, atol=1e-5)
 
 

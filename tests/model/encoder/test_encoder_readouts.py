@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gemma4vec.model.encoder.build import EmbeddingModel, build
-from gemma4vec.model.packing.packed_batch import packed, padded
+from gemma4vec.model.packing.packed_batch import pack, pad
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.recipe.schema import Model
 from gemma4vec.text.prompts import Prompted
@@ -55,15 +55,23 @@ def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("readouts")
-    found = {family: write_tiny(root / family, family, layers=2) for family in ("gemma3", "llama")}
+    found = {
+        architecture: write_tiny(root / architecture, architecture, layers=2) for architecture in ("gemma3", "llama")
+    }
     return found | {"context": write_context(root / "context")}
 
 
-def made(folders: dict[str, Path], family: str, attention: str, readout: dict[str, Any]) -> EmbeddingModel:
+def made(folders: dict[str, Path], architecture: str, attention: str, readout: dict[str, Any]) -> EmbeddingModel:
     if readout["name"] == "contextual_token":
         readout = readout | {"encoder": str(folders["context"])}
-    tree = {"base": family, "attention": attention, "readout": readout, "lora": {"rank": 2}, "head": {"widths": [9]}}
-    built = build(Model.model_validate(tree), folders[family], dtype=torch.float64)
+    tree = {
+        "base": architecture,
+        "attention": attention,
+        "readout": readout,
+        "lora": {"rank": 2},
+        "head": {"widths": [9]},
+    }
+    built = build(Model.model_validate(tree), folders[architecture], dtype=torch.float64)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in built.trainable().values():  # nothing at zero, where half of the gradients would be zero
@@ -79,7 +87,7 @@ class Alone:
         self.model = built.encoder.backbone.model
         self.readout = built.encoder.readout
         self.settings = self.readout.settings
-        self.tokenizer = built.tokeniser.tokenizer
+        self.tokenizer = built.tokenizer.hf_tokenizer
 
     def ids(self, text: str, limit: int) -> list[int]:
         return list(self.tokenizer(text, truncation=True, max_length=limit)["input_ids"])
@@ -174,7 +182,7 @@ def outcome(built: EmbeddingModel, vectors: Callable[[], Tensor]) -> tuple[Tenso
     return found.detach(), {n: g for n, g in zip(names, gradients, strict=True) if g is not None}
 
 
-@pytest.mark.parametrize("family", ["gemma3", "llama"])
+@pytest.mark.parametrize("architecture", ["gemma3", "llama"])
 @pytest.mark.parametrize(
     ("attention", "readout"),
     [
@@ -185,15 +193,15 @@ def outcome(built: EmbeddingModel, vectors: Callable[[], Tensor]) -> tuple[Tenso
     ],
 )
 def test_packed_equals_padded_equals_alone(
-    folders: dict[str, Path], family: str, attention: str, readout: dict[str, Any]
+    folders: dict[str, Path], architecture: str, attention: str, readout: dict[str, Any]
 ) -> None:
-    built = made(folders, family, attention, readout)
+    built = made(folders, architecture, attention, readout)
     built.encoder.eval()
     tokens = built.read(TEXTS, LIMIT)
     alone = Alone(built)
     expected, expected_gradients = outcome(built, lambda: torch.stack([alone(text) for text in TEXTS]))
     assert expected.shape == (len(TEXTS), 9) and set(expected_gradients) == set(built.trainable())
-    for layouts in (packed(tokens, 64, 128, 0), padded(tokens, 128, 0)):
+    for layouts in (pack(tokens, 64, 128, 0), pad(tokens, 128, 0)):
         found, gradients = outcome(built, lambda layouts=layouts: built.encoder(layouts))
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
         for name, gradient in expected_gradients.items():
@@ -225,7 +233,7 @@ def test_the_second_encoder_stays_frozen_and_in_evaluation_mode(folders: dict[st
     assert not any(module.training for module in context.modules()) and built.encoder.backbone.training
     assert not any("context." in name for name in built.trainable())
     tokens = built.read(TEXTS[:2], LIMIT)
-    assert torch.equal(built.encoder(padded(tokens, 128, 0)), built.encoder(padded(tokens, 128, 0)))
+    assert torch.equal(built.encoder(pad(tokens, 128, 0)), built.encoder(pad(tokens, 128, 0)))
 
 
 @pytest.mark.slow
@@ -233,7 +241,7 @@ def test_the_second_encoder_stays_frozen_and_in_evaluation_mode(folders: dict[st
 def test_compiled_layers_give_the_same(folders: dict[str, Path], name: str) -> None:
     built = made(folders, "llama", "causal", {"name": name})
     tokens = built.read(TEXTS * 2, LIMIT)
-    layouts = packed(tokens, 32, 64, 0)
+    layouts = pack(tokens, 32, 64, 0)
     assert any(layout.compilable for layout in layouts)
     expected, expected_gradients = outcome(built, lambda: built.encoder(layouts))
     built.encoder.backbone.compile_layers()
@@ -250,8 +258,8 @@ def test_a_context_token_enters_as_wide_as_embeddings_do(folders: dict[str, Path
     built = build(model, base, dtype=torch.float32)
     backbone = built.encoder.backbone
     assert backbone.input_size != backbone.hidden_size
-    vectors = built.encoder(packed(built.read(TEXTS, LIMIT), 64, 256, 0))
+    vectors = built.encoder(pack(built.read(TEXTS, LIMIT), 64, 256, 0))
     assert vectors.shape == (len(TEXTS), 2 * backbone.hidden_size)
     vectors.square().sum().backward()
-    alone = built.encoder(padded(built.read(TEXTS[:1], LIMIT), 256, 0))
+    alone = built.encoder(pad(built.read(TEXTS[:1], LIMIT), 256, 0))
     torch.testing.assert_close(vectors[:1], alone, rtol=0, atol=1e-5)

@@ -124,7 +124,7 @@ def test_the_limit_holds_and_the_model_used_longest_ago_goes_first(monkeypatch: 
     large.encode_query([f"large {row}" for row in range(400)])
     assert not [path for path in vectors_folder().glob("*/model.json") if "large" in path.read_text()]
     monkeypatch.setenv(LIMIT_VARIABLE, "much")
-    with pytest.raises(WorkError, match="no number of gigabytes"):
+    with pytest.raises(WorkError, match="not a number of gigabytes"):
         cached(fingerprint="x").encode_query(["x"])
 
 

@@ -1,4 +1,4 @@
-"""Vectors depend on their text alone: not on order, neighbours or how many there are."""
+"""Vectors depend on their text alone: not on order, neighbors or how many there are."""
 
 import threading
 from pathlib import Path
@@ -104,7 +104,7 @@ def test_a_window_that_cannot_be_compiled_is_encoded_uncompiled_and_said_once(
 ) -> None:
     plain = embedder.encode_document(MIXED)
     monkeypatch.setattr(embedder_module, "_WINDOW", 16)
-    backbone, pooled, calls, said = embedder.encoder.backbone, embedder.encoder.pooled, [], []
+    backbone, pooled, calls, said = embedder.encoder.backbone, embedder.encoder.pool, [], []
 
     def give_up(layouts: list[PackedBatch]) -> torch.Tensor:
         calls.append(len(layouts))
@@ -112,26 +112,26 @@ def test_a_window_that_cannot_be_compiled_is_encoded_uncompiled_and_said_once(
             raise TorchDynamoException("no such shape")
         return pooled(layouts)
 
-    monkeypatch.setattr(embedder.encoder, "pooled", give_up)
+    monkeypatch.setattr(embedder.encoder, "pool", give_up)
     monkeypatch.setattr(embedder, "_notice", said.append)
-    monkeypatch.setattr(backbone, "given_up", False)
+    monkeypatch.setattr(backbone, "compile_failed", False)
     backbone.compiled = True
     for _ in range(2):
         np.testing.assert_allclose(embedder.encode_document(MIXED), plain, atol=2e-6)
     assert said == ["encoding with uncompiled layers from here on: compilation failed: no such shape"]
-    assert not backbone.compiled and backbone.given_up
+    assert not backbone.compiled and backbone.compile_failed
 
 
 def test_reading_ahead_changes_no_bit(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedder_module, "_WINDOW", 7)
     ahead = embedder.encode_document(MIXED)
-    monkeypatch.setattr(embedder_module, "one_ahead", lambda items: items)
+    monkeypatch.setattr(embedder_module, "prefetch_one", lambda items: items)
     np.testing.assert_array_equal(embedder.encode_document(MIXED), ahead)
 
 
 def test_the_next_window_is_read_while_one_is_computed(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedder_module, "_WINDOW", 16)
-    pooled, lay_out, laid_out = embedder.encoder.pooled, embedder._lay_out, threading.Semaphore(0)
+    pooled, lay_out, laid_out = embedder.encoder.pool, embedder._lay_out, threading.Semaphore(0)
     in_time: list[bool] = []
 
     def note(texts: list[Prompted]) -> list[PackedBatch]:
@@ -146,7 +146,7 @@ def test_the_next_window_is_read_while_one_is_computed(embedder: Embedder, monke
         return pooled(layouts)
 
     monkeypatch.setattr(embedder, "_lay_out", note)
-    monkeypatch.setattr(embedder.encoder, "pooled", wait)
+    monkeypatch.setattr(embedder.encoder, "pool", wait)
     embedder.encode_document(MIXED[:48])
     assert in_time == [True, True, True, False]  # behind the last window there is none to read
 

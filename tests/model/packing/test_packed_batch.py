@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemma4vec.model.backbone.last_token_layer import with_ends
-from gemma4vec.model.packing.packed_batch import Tokens, best_fit, lay_out, packed, padded, padding_share
+from gemma4vec.model.backbone.last_token_layer import add_last_tokens
+from gemma4vec.model.packing.packed_batch import Tokens, best_fit, lay_out, pack, pad, padding_share
 
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=60)
 
@@ -40,7 +40,7 @@ def test_best_fit_refuses_what_fits_no_row() -> None:
 @given(lengths, st.sampled_from([16, 48]), st.sampled_from([16, 96, 200]))
 def test_both_layouts_hold_every_token_in_its_place(lengths_N: list[int], row_tokens: int, budget: int) -> None:
     documents = documents_of(lengths_N)
-    for layouts in (packed(documents, row_tokens, budget, 0), padded(documents, budget, 0)):
+    for layouts in (pack(documents, row_tokens, budget, 0), pad(documents, budget, 0)):
         seen = []
         for layout in layouts:
             ids_T = layout.input_ids_RC.flatten()[layout.cells_T]
@@ -59,7 +59,7 @@ def test_both_layouts_hold_every_token_in_its_place(lengths_N: list[int], row_to
 def test_micro_batches_are_of_nearly_one_height_and_stay_in_the_budget() -> None:
     generator = torch.Generator().manual_seed(0)
     documents = documents_of(torch.randint(5, 129, (300,), generator=generator).tolist())
-    layouts = packed(documents, 256, 2048, 0)
+    layouts = pack(documents, 256, 2048, 0)
     assert len(layouts) > 5
     heights, widths = zip(*(layout.input_ids_RC.shape for layout in layouts), strict=True)
     assert set(widths[:-1]) == {256} and widths[-1] <= 256
@@ -74,7 +74,7 @@ def test_a_packed_batch_wastes_at_most_five_percent(rows: int, seed: int) -> Non
     generator = torch.Generator().manual_seed(seed)
     queries = torch.randint(14, 40, (rows,), generator=generator)
     functions = torch.randint(30, 200, (rows,), generator=generator).clamp_max(128)
-    layouts = packed(documents_of(torch.cat([queries, functions]).tolist()), 256, 2048, 0)
+    layouts = pack(documents_of(torch.cat([queries, functions]).tolist()), 256, 2048, 0)
     assert padding_share(layouts) <= 0.05
 
 
@@ -85,7 +85,7 @@ def test_padding_share_counts_cells() -> None:
 
 
 def test_to_a_gpu_everything_goes_from_pinned_memory_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = with_ends(lay_out(documents_of([3, 2]), [[0], [1]], 4, 0))
+    layout = add_last_tokens(lay_out(documents_of([3, 2]), [[0], [1]], 4, 0))
     pinned: set[int] = set()
     sent: list[bool] = []
 
@@ -101,4 +101,4 @@ def test_to_a_gpu_everything_goes_from_pinned_memory_without_waiting(monkeypatch
     monkeypatch.setattr(torch.Tensor, "to", to)
     moved = layout.to("cuda")
     assert all(sent) and len(sent) == sum(isinstance(getattr(layout, f.name), torch.Tensor) for f in fields(layout)) + 2
-    assert moved.documents == layout.documents and moved.ends is not None
+    assert moved.documents == layout.documents and moved.last_tokens is not None

@@ -11,10 +11,10 @@ from tiny_model import BUILDERS, MODES, write_tiny
 
 from gemma4vec.model.backbone.backbone import Backbone, load_backbone
 from gemma4vec.model.backbone.masks import attention_mask
-from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, packed, padding_share
-from gemma4vec.model.packing.shared_prefix import common_prefixes
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, pack, padding_share
+from gemma4vec.model.packing.shared_prefix import find_shared_prefixes
 
-CAUSAL = [family for family, causal in MODES if causal]
+CAUSAL = [architecture for architecture, causal in MODES if causal]
 QUERY, DOCUMENT = [2, 31, 32, 33, 34, 35, 36, 37, 38], [2, 41, 42, 43, 44, 45]
 
 
@@ -36,17 +36,17 @@ def states_by_document(backbone: Backbone, layouts: list[PackedBatch]) -> list[t
     return [found[number] for number in sorted(found)]
 
 
-@pytest.mark.parametrize("family", CAUSAL)
+@pytest.mark.parametrize("architecture", CAUSAL)
 def test_every_causal_family_gives_the_states_and_gradients_of_whole_documents(
-    tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_float64_norms(monkeypatch)
-    backbone = load_backbone(write_tiny(tmp_path, family), causal=True, dtype=torch.float64)
+    backbone = load_backbone(write_tiny(tmp_path, architecture), causal=True, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     documents = texts(generator)
     found = []
     for share in (False, True):
-        layouts = packed(documents, 32, 96, 0, share=share)
+        layouts = pack(documents, 32, 96, 0, share=share)
         assert len(layouts) > 1 and all(bool(layout.shared) is share for layout in layouts)
         backbone.zero_grad()
         states = states_by_document(backbone, layouts)
@@ -74,7 +74,7 @@ def test_compiled_layers_take_shared_beginnings(tmp_path: Path, checkpointed: bo
             backbone.use_gradient_checkpointing()
         if compiled:
             backbone.compile_layers()
-        states = states_by_document(backbone, packed(documents, 32, 96, 0, share=share))
+        states = states_by_document(backbone, pack(documents, 32, 96, 0, share=share))
         torch.stack([x.pow(3).sum() for x in states]).sum().backward()
         found.append([*states, *(p.grad for p in backbone.parameters() if p.grad is not None)])
     for other in found[1:]:
@@ -87,7 +87,7 @@ sequences = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=12), min_s
 
 @given(sequences, st.integers(4, 40))
 def test_a_beginning_begins_each_of_its_documents_and_leaves_it_a_token(documents: list[list[int]], most: int) -> None:
-    found = common_prefixes(documents, most)
+    found = find_shared_prefixes(documents, most)
     assert found.size <= most
     for number, ids in enumerate(documents):
         length = found.length(number)
@@ -100,13 +100,13 @@ def test_a_beginning_begins_each_of_its_documents_and_leaves_it_a_token(document
 
 def test_the_longest_common_beginning_is_found_for_each_prompt() -> None:
     documents = [[*QUERY, 60], [*DOCUMENT, 50, 51], [*QUERY, 70, 71], [*DOCUMENT, 50, 52, 53], [9, 9]]
-    found = common_prefixes(documents, 30)
+    found = find_shared_prefixes(documents, 30)
     assert set(found.tokens) == {tuple(QUERY), (*DOCUMENT, 50)}
     assert [found.length(i) for i in range(5)] == [9, 7, 9, 7, 0]
     assert found.size == 16 and found.longest == 9
     # With room for one alone, the one that saves more stands.
-    assert common_prefixes(documents, 15).tokens == (tuple(QUERY),)
-    assert common_prefixes(documents[:2], 30).size == 0
+    assert find_shared_prefixes(documents, 15).tokens == (tuple(QUERY),)
+    assert find_shared_prefixes(documents[:2], 30).size == 0
 
 
 @given(st.integers(0, 1000), st.sampled_from([32, 64]), st.sampled_from([64, 128]), st.integers(0, 30))
@@ -114,7 +114,7 @@ def test_a_layout_holds_each_document_once_and_its_beginning_in_row_0(
     seed: int, row_tokens: int, budget: int, count: int
 ) -> None:
     documents = texts(torch.Generator().manual_seed(seed), queries=count, documents=8)
-    layouts = packed(documents, row_tokens, budget, 0, share=True)
+    layouts = pack(documents, row_tokens, budget, 0, share=True)
     seen = []
     for layout in layouts:
         assert layout.all_tokens <= budget
@@ -138,7 +138,7 @@ def test_sharing_computes_fewer_cells_and_wastes_little() -> None:
         Tokens((prompt + torch.randint(50, 390, (int(n),), generator=generator).tolist())[:128])
         for n, prompt in zip(lengths, prompts, strict=True)
     ]
-    plain, shared = (packed(documents, 128, 2048, 0, share=share) for share in (False, True))
+    plain, shared = (pack(documents, 128, 2048, 0, share=share) for share in (False, True))
     cells, fewer = (sum(layout.all_tokens for layout in layouts) for layouts in (plain, shared))
     assert fewer < 0.92 * cells
     assert padding_share(shared) <= 0.05
@@ -146,13 +146,13 @@ def test_sharing_computes_fewer_cells_and_wastes_little() -> None:
 
 
 def test_a_beginning_is_never_shared_where_attention_goes_both_ways() -> None:
-    layout = packed(texts(torch.Generator().manual_seed(0)), 32, 96, 0, share=True)[0]
+    layout = pack(texts(torch.Generator().manual_seed(0)), 32, 96, 0, share=True)[0]
     with pytest.raises(ValueError, match="not causal"):
         attention_mask(
             layout.positions_RC,
             layout.segments_RC,
             causal=False,
-            beginnings_RC=layout.beginnings_RC,
+            prefix_RC=layout.prefix_RC,
             shared=layout.shared,
         )
 

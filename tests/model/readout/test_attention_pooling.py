@@ -9,11 +9,11 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.t5gemma.modeling_t5gemma import eager_attention_forward
 
+from gemma4vec.model.backbone.architectures import Reach
 from gemma4vec.model.backbone.attention import matmul_attention
 from gemma4vec.model.backbone.backbone import load_backbone
-from gemma4vec.model.backbone.families import Reach
 from gemma4vec.model.backbone.masks import attention_mask
-from gemma4vec.model.packing.packed_batch import Tokens, packed
+from gemma4vec.model.packing.packed_batch import Tokens, pack
 
 
 @pytest.mark.parametrize(("heads", "key_heads"), [(4, 1), (4, 2), (3, 3)])
@@ -59,24 +59,24 @@ def test_capped_scores_equal_the_librarys_own() -> None:
 # Gemma 4's layers share keys and values through a dictionary, have inputs of their own and heads of two sizes.
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(
-    ("family", "backend"),
+    ("architecture", "backend"),
     [("gemma3", "inductor"), ("gemma4", "aot_eager"), pytest.param("gemma4", "inductor", marks=pytest.mark.slow)],
 )
 def test_compiled_layers_equal_plain_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, backend: str, causal: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, backend: str, causal: bool
 ) -> None:
     """`aot_eager` traces layers, and their backward pass, as `inductor` does, and compiles nothing."""
     compile_layer = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_layer(layer, backend=backend, **how))
     generator = torch.Generator().manual_seed(0)
     texts = [Tokens(torch.randint(4, 400, (n,), generator=generator).tolist()) for n in (9, 7, 16, 12, 3, 8, 5, 2, 4)]
-    layouts = packed(texts, 16, 32, 0)
-    layouts.append(packed(texts[:1], 16, 32, 0)[0])  # one row: not for compiled layers
+    layouts = pack(texts, 16, 32, 0)
+    layouts.append(pack(texts[:1], 16, 32, 0)[0])  # one row: not for compiled layers
     assert {layout.compilable for layout in layouts} == {True, False}
     assert len({layout.input_ids_RC.shape for layout in layouts}) > 2
     found = []
     for compiled in (False, True):
-        backbone = load_backbone(write_tiny(tmp_path, family, layers=2), causal=causal, dtype=torch.float32)
+        backbone = load_backbone(write_tiny(tmp_path, architecture, layers=2), causal=causal, dtype=torch.float32)
         if compiled:
             backbone.compile_layers()
         states = [backbone(layout) for layout in layouts]

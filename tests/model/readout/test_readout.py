@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, packed
-from gemma4vec.model.readout import READOUTS, Base, Readout
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, pack
+from gemma4vec.model.readout import READOUTS, BaseInfo, Readout
 from gemma4vec.recipe import readouts as words
 
 D, LAYERS = 6, 3
@@ -27,7 +27,7 @@ POOLED = {
 def made(settings: Any) -> Readout:
     """A readout in float64 with random parameters."""
     torch.manual_seed(3)
-    readout = READOUTS[settings.name](settings, Base(D, LAYERS)).double()
+    readout = READOUTS[settings.name](settings, BaseInfo(D, LAYERS)).double()
     with torch.no_grad():
         for parameter in readout.parameters():
             parameter.copy_(torch.randn_like(parameter))
@@ -37,7 +37,7 @@ def made(settings: Any) -> Readout:
 def laid_out(shapes: list[tuple[int, int]], layers: int | None = None) -> tuple[PackedBatch, Tensor]:
     """A packed layout of documents of (length, prompt length), and random states for its tokens."""
     tokens = [Tokens(list(range(1, length + 1)), min(prompt, length)) for length, prompt in shapes]
-    (layout,) = packed(tokens, 16, 1000, 0)
+    (layout,) = pack(tokens, 16, 1000, 0)
     shape = (layout.real_tokens, D) if layers is None else (layers, layout.real_tokens, D)
     return layout, torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -103,7 +103,7 @@ def test_attention_equals_the_softmax_of_each_document(
 
 def test_attention_starts_as_the_mean() -> None:
     layout, states_TD = laid_out([(5, 2), (9, 0)])
-    fresh = READOUTS["attention"](words.Attention(), Base(D, LAYERS)).double()
+    fresh = READOUTS["attention"](words.Attention(), BaseInfo(D, LAYERS)).double()
     torch.testing.assert_close(
         fresh.pool(states_TD, layout), made(words.Mean()).pool(states_TD, layout), rtol=0, atol=1e-12
     )
@@ -188,7 +188,7 @@ def test_sums_over_bf16_states_are_in_fp32() -> None:
     states_TD = torch.ones(layout.real_tokens, D, dtype=torch.bfloat16)
     states_TD[0] = 256
     for settings_ in (words.Mean(), words.Attention()):
-        found = READOUTS[settings_.name](settings_, Base(D, LAYERS)).pool(states_TD, layout)
+        found = READOUTS[settings_.name](settings_, BaseInfo(D, LAYERS)).pool(states_TD, layout)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found[0], torch.full((D,), 267 / 12))
 
@@ -199,13 +199,13 @@ def test_the_registry_knows_what_each_readout_is() -> None:
     assert all(name == readout.name and issubclass(readout, Readout) for name, readout in READOUTS.items())
     assert {name for name, readout in READOUTS.items() if "eos" in readout.needs} == {"last_token", "contextual_token"}
     with pytest.raises(TypeError, match=r"defines no pool\(\)"):
-        Readout(words.Mean(), Base(D, LAYERS)).pool(torch.zeros(1, D), laid_out([(1, 0)])[0])
+        Readout(words.Mean(), BaseInfo(D, LAYERS)).pool(torch.zeros(1, D), laid_out([(1, 0)])[0])
 
 
 def test_readouts_are_initialised_from_the_seed_alone() -> None:
     def fresh(seed: int) -> dict[str, Tensor]:
         torch.manual_seed(seed)
-        return READOUTS["latent_attention"](words.LatentAttention(heads=2), Base(D, LAYERS)).state_dict()
+        return READOUTS["latent_attention"](words.LatentAttention(heads=2), BaseInfo(D, LAYERS)).state_dict()
 
     first, again, other = fresh(1), fresh(1), fresh(2)
     assert all(torch.equal(first[name], again[name]) for name in first)

@@ -32,8 +32,8 @@ def test_a_saved_models_is_what_it_gives(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_bases_is_the_width_of_its_states(tmp_path: Path) -> None:
-    for family in ("gemma3_whole", "llama"):  # the first has its tower inside
-        base = write_tiny(tmp_path / family, family)
+    for architecture in ("gemma3_whole", "llama"):  # the first has its tower inside
+        base = write_tiny(tmp_path / architecture, architecture)
         assert folder_dimension(base) == Embedder.load(base, dtype="fp32").dimension
 
 

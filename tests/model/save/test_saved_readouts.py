@@ -68,7 +68,7 @@ def test_what_stands_in_the_folder(saved: dict[str, Path], kind: str) -> None:
     folder = saved[kind]
     modules = [module["type"] for module in json.loads((folder / "modules.json").read_text())]
     layers = len(OWN_KINDS[kind][1].get("head", {}).get("widths", ()))
-    assert modules[0] == "gemma4vec.model.save.encoder_module.Gemma4VecEncoder"
+    assert modules[0] == "gemma4vec.model.sentence_transformers_module.Gemma4VecEncoder"
     assert [name.rsplit(".", 1)[-1] for name in modules[1:]] == ["Dense"] * layers + ["Normalize"]
     assert all(name.startswith("sentence_transformers.") for name in modules[1:])
     assert not list(folder.rglob("*.py")) and (folder / "context_encoder").exists() == kind.startswith("context")

@@ -9,7 +9,7 @@ from tiny_model import TEXTS, tiny_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gemma4vec.errors import InputError
-from gemma4vec.model.tokenize.tokenizer import Tokeniser, load_saved_tokeniser, load_tokeniser
+from gemma4vec.model.tokenize.tokenizer import TextTokenizer, load_saved_tokenizer, load_tokenizer
 from gemma4vec.text.prompts import Prompted
 
 EOS, BOS = 1, 2
@@ -34,14 +34,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def ids_of(tokeniser: Tokeniser, text: str, limit: int = 64, prompt: str = "") -> list[int]:
-    return list(tokeniser.encode([Prompted(prompt, text)], limit)[0].ids)
+def ids_of(tokenizer: TextTokenizer, text: str, limit: int = 64, prompt: str = "") -> list[int]:
+    return list(tokenizer.encode([Prompted(prompt, text)], limit)[0].ids)
 
 
 @pytest.mark.parametrize("limit", [4, 5, 9, 64])
 @pytest.mark.parametrize("text", [*ORDINARY, *ODD, "x" * 1000])
 def test_bos_is_first_and_eos_last_and_once_also_after_truncation(folder: Path, text: str, limit: int) -> None:
-    with_eos, without = load_tokeniser(folder, append_eos=True), load_tokeniser(folder, append_eos=False)
+    with_eos, without = load_tokenizer(folder, append_eos=True), load_tokenizer(folder, append_eos=False)
     ids = ids_of(with_eos, text, limit)
     assert ids[0] == BOS and ids[-1] == EOS and ids.count(EOS) == ids.count(BOS) == 1
     assert len(ids) <= limit and all(0 <= token < 400 for token in ids)
@@ -53,25 +53,25 @@ def test_bos_is_first_and_eos_last_and_once_also_after_truncation(folder: Path, 
 
 
 def test_a_hundred_thousand_characters_are_cut_and_counted(folder: Path) -> None:
-    tokeniser = load_tokeniser(folder, append_eos=True)
+    tokenizer = load_tokenizer(folder, append_eos=True)
     texts = [Prompted("p: ", "read file " * 10_000), Prompted("p: ", " "), Prompted("p: ", "list")]
-    found = tokeniser.encode(texts, 128)
+    found = tokenizer.encode(texts, 128)
     assert found[0].length == 128
-    assert (tokeniser.counts.texts, tokeniser.counts.empty, tokeniser.counts.at_limit) == (3, 1, 1)
-    assert tokeniser.counts.tokens == sum(tokens.length for tokens in found)
-    assert tokeniser.counts.as_dict()["tokens"] == tokeniser.counts.tokens
-    assert tokeniser.encode([], 128) == [] and tokeniser.counts.texts == 3
+    assert (tokenizer.counts.texts, tokenizer.counts.empty, tokenizer.counts.at_limit) == (3, 1, 1)
+    assert tokenizer.counts.tokens == sum(tokens.length for tokens in found)
+    assert tokenizer.counts.as_dict()["tokens"] == tokenizer.counts.tokens
+    assert tokenizer.encode([], 128) == [] and tokenizer.counts.texts == 3
 
 
 @pytest.mark.parametrize("append_eos", [True, False])
 def test_a_prompt_counts_its_tokens_without_a_closing_eos(folder: Path, append_eos: bool) -> None:
-    tokeniser = load_tokeniser(folder, append_eos=append_eos)
+    tokenizer = load_tokenizer(folder, append_eos=append_eos)
     prompt = "task: search result | query: "
     expected = len(tiny_tokenizer()(prompt)["input_ids"])  # BOS and the prompt
-    found = tokeniser.encode([Prompted(prompt, "read"), Prompted("", "read"), Prompted(prompt, "")], 64)
+    found = tokenizer.encode([Prompted(prompt, "read"), Prompted("", "read"), Prompted(prompt, "")], 64)
     assert [tokens.prompt for tokens in found] == [expected, 0, expected]
     # A prompt that is cut counts as what is left of it.
-    assert tokeniser.encode([Prompted(prompt, "read")], 6)[0].prompt == 6
+    assert tokenizer.encode([Prompted(prompt, "read")], 6)[0].prompt == 6
 
 
 @pytest.mark.parametrize("append_eos", [True, False])
@@ -82,10 +82,10 @@ def test_the_saved_tokenizer_does_the_same_everywhere(tmp_path: Path, append_eos
         tiny_tokenizer().save_pretrained(base)
     else:
         gemma_tokenizer(says_so="says" in kind).save_pretrained(base)
-    ours = load_tokeniser(base, append_eos=append_eos)
-    ours.tokenizer.save_pretrained(tmp_path / "saved")
+    ours = load_tokenizer(base, append_eos=append_eos)
+    ours.hf_tokenizer.save_pretrained(tmp_path / "saved")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "saved")
-    own = load_saved_tokeniser(tmp_path / "saved")
+    own = load_saved_tokenizer(tmp_path / "saved")
     assert theirs.pad_token_id == own.padding_id == ours.padding_id
     for text in [*ORDINARY, *(text for text in ODD if "\ud800" not in text), "read the file " * 30]:
         for limit in (5, 64):
@@ -101,10 +101,10 @@ def test_a_base_without_bos_gets_none(tmp_path: Path) -> None:
 
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
     tokenizer.save_pretrained(tmp_path)
-    assert BOS not in ids_of(load_tokeniser(tmp_path, append_eos=False), "read")
-    assert ids_of(load_tokeniser(tmp_path, append_eos=True), "read")[-1] == EOS
+    assert BOS not in ids_of(load_tokenizer(tmp_path, append_eos=False), "read")
+    assert ids_of(load_tokenizer(tmp_path, append_eos=True), "read")[-1] == EOS
     # Not one token for an empty text: one padding token stands for it, since a vector needs a state.
-    tokens = load_tokeniser(tmp_path, append_eos=False).encode([Prompted("", "")], 8)[0]
+    tokens = load_tokenizer(tmp_path, append_eos=False).encode([Prompted("", "")], 8)[0]
     assert list(tokens.ids) == [0] and tokens.prompt == 0
 
 
@@ -120,12 +120,12 @@ def without(folder: Path, *names: str) -> Path:
 
 
 def test_special_tokens_that_are_missing(folder: Path) -> None:
-    assert load_tokeniser(without(folder, "pad_token"), append_eos=True).padding_id == EOS
+    assert load_tokenizer(without(folder, "pad_token"), append_eos=True).padding_id == EOS
     with pytest.raises(InputError, match=r"^model\.readout: it needs an EOS token, .* has none"):
-        load_tokeniser(without(folder, "eos_token"), append_eos=True)
-    assert load_tokeniser(folder, append_eos=False).padding_id == 0
+        load_tokenizer(without(folder, "eos_token"), append_eos=True)
+    assert load_tokenizer(folder, append_eos=False).padding_id == 0
     with pytest.raises(InputError, match=r"^model\.base: the tokenizer at .* neither a padding nor an EOS token"):
-        load_tokeniser(without(folder, "eos_token", "pad_token"), append_eos=False)
+        load_tokenizer(without(folder, "eos_token", "pad_token"), append_eos=False)
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty"])
@@ -135,7 +135,7 @@ def test_a_tokenizer_that_cannot_be_read_is_one_line(folder: Path, damage: str) 
         folder.mkdir()
     else:
         (folder / "tokenizer.json").write_text("")
-    for load in (lambda: load_tokeniser(folder, append_eos=False), lambda: load_saved_tokeniser(folder)):
+    for load in (lambda: load_tokenizer(folder, append_eos=False), lambda: load_saved_tokenizer(folder)):
         with pytest.raises(InputError) as caught:
             load()
         assert "\n" not in str(caught.value) and str(folder) in str(caught.value)

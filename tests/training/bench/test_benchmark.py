@@ -222,11 +222,11 @@ def test_a_compiler_that_gives_up_in_a_step_ends_nothing(
 ) -> None:
     calls = []
 
-    def falls(backbone: Any, work: Any, given_up: Any) -> Any:
+    def falls(backbone: Any, work: Any, compile_failed: Any) -> Any:
         calls.append(len(calls))
         if len(calls) == 4:  # the second of the steps that are measured
             work()
-            given_up("too many shapes")
+            compile_failed("too many shapes")
         return work()
 
     monkeypatch.setattr(bench, "run_with_eager_fallback", falls)

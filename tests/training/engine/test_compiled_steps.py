@@ -78,7 +78,7 @@ def test_a_step_that_cannot_be_compiled_is_begun_anew(
         if fails:
             failing(stage, monkeypatch, 4, where, error)
         else:
-            stage.built.encoder.backbone.given_up = True
+            stage.built.encoder.backbone.compile_failed = True
         train_stage(stage, seed=0)
         return stage
 

@@ -12,7 +12,7 @@ from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.masks import attention_mask
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, lay_out
-from gemma4vec.model.packing.shared_prefix import common_prefixes
+from gemma4vec.model.packing.shared_prefix import find_shared_prefixes
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.flops import (
     document_flops,
@@ -25,8 +25,8 @@ from gemma4vec.training.engine.flops import (
 TEXTS = [[*range(3, 9), *range(20, 20 + extra)] for extra in (1, 7, 15)]  # six tokens that all begin with
 
 
-def built_of(folder: Path, family: str, **settings: Any) -> EmbeddingModel:
-    base = write_tiny(folder / family, family, layers=3)
+def built_of(folder: Path, architecture: str, **settings: Any) -> EmbeddingModel:
+    base = write_tiny(folder / architecture, architecture, layers=3)
     model = schema.Model.model_validate({"base": str(base), "allow_untested": True, **settings})
     return build(model, base, dtype=torch.float32)
 
@@ -38,7 +38,7 @@ def seen_pairs(backbone: Backbone, layout: PackedBatch, kind: str, *, ends: bool
         layout.segments_RC,
         causal=backbone.causal,
         reach=backbone.reach if kind == "sliding_attention" else None,
-        beginnings_RC=layout.beginnings_RC,
+        prefix_RC=layout.prefix_RC,
         shared=layout.shared,
     )
     per_cell = mask.squeeze(1).sum(dim=-1).flatten()
@@ -48,11 +48,11 @@ def seen_pairs(backbone: Backbone, layout: PackedBatch, kind: str, *, ends: bool
 
 def by_hand(built: EmbeddingModel, layout: PackedBatch, lowest: int, heads: int, size: int) -> tuple[float, float]:
     """Forward and backward, product by product."""
-    backbone, only_ends = built.encoder.backbone, built.encoder.readout.only_ends
+    backbone, last_token_only = built.encoder.backbone, built.encoder.readout.last_token_only
     kinds = getattr(backbone.config, "layer_types", None) or ["full_attention"] * len(backbone.layers)
     forward = backward = 0.0
     for number, layer in enumerate(backbone.layers):
-        last = only_ends and number == len(backbone.layers) - 1
+        last = last_token_only and number == len(backbone.layers) - 1
         for name, module in layer.named_modules():
             if isinstance(module, nn.Linear):
                 keys = name.startswith(("self_attn.k_proj", "self_attn.v_proj"))
@@ -72,7 +72,7 @@ def by_hand(built: EmbeddingModel, layout: PackedBatch, lowest: int, heads: int,
 
 @pytest.mark.parametrize("readout", ["last_token", "mean"])
 @pytest.mark.parametrize(
-    ("family", "attention", "shared"),
+    ("architecture", "attention", "shared"),
     [
         ("llama", "causal", False),
         ("llama", "causal", True),
@@ -82,17 +82,19 @@ def by_hand(built: EmbeddingModel, layout: PackedBatch, lowest: int, heads: int,
 )
 @pytest.mark.parametrize("upper", [None, 1])
 def test_they_are_those_of_the_masks_and_the_shapes(
-    tmp_path: Path, family: str, attention: str, shared: bool, readout: str, upper: int | None
+    tmp_path: Path, architecture: str, attention: str, shared: bool, readout: str, upper: int | None
 ) -> None:
-    built = built_of(tmp_path, family, attention=attention, readout={"name": readout}, lora={"last_layers": upper})
+    built = built_of(
+        tmp_path, architecture, attention=attention, readout={"name": readout}, lora={"last_layers": upper}
+    )
     lowest = 0 if upper is None else 2
     assert first_trained_layer(built) == lowest
     config = built.encoder.backbone.config
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     texts = [Tokens(ids) for ids in TEXTS]
-    beginnings = common_prefixes(TEXTS, 8)
+    prefixes = find_shared_prefixes(TEXTS, 8)
     for rows, columns in (([[0, 1, 2]], 64), ([[0], [2, 1]], 48)):  # packed in any way, with padding: the same need
-        layout = lay_out(texts, rows, columns, 0, **({"beginnings": beginnings} if shared else {}))
+        layout = lay_out(texts, rows, columns, 0, **({"prefixes": prefixes} if shared else {}))
         expected = by_hand(built, layout, lowest, config.num_attention_heads, size)
         found = document_flops(built, [layout])
         assert (found.forward, found.backward) == pytest.approx(expected, rel=1e-12)
@@ -104,7 +106,7 @@ def test_vectors_that_are_put_in_at_the_bottom_reach_all_layers(tmp_path: Path) 
     short = document_flops(built, [layout])
 
     class Put(type(built.encoder.readout)):  # type: ignore[misc]
-        def replaced(self, layout: PackedBatch) -> None:
+        def override_embeddings(self, layout: PackedBatch) -> None:
             return None
 
     built.encoder.readout.__class__ = Put

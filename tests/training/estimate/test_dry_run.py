@@ -13,9 +13,9 @@ from tiny_model import write_tiny
 from tiny_run import RECIPE, write_rows_file
 
 from gemma4vec.cli.main import execute
+from gemma4vec.model.backbone.architectures import text_config
 from gemma4vec.model.backbone.backbone import Backbone
-from gemma4vec.model.backbone.families import text_config
-from gemma4vec.model.backbone.meta_model import empty_backbone, layer_kinds, one_of_each, shallow_config
+from gemma4vec.model.backbone.meta_model import empty_backbone, layer_kinds, representative_layers, shallow_config
 from gemma4vec.model.encoder.build import build
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
@@ -143,7 +143,7 @@ def test_memory_grows_and_shrinks_with_the_recipe(recipe_file: Path) -> None:
         ("stages.0.batch.rows=500", "error: stages.0.batch.rows: 500 rows asked for, the data has 24"),
         ("model.base=google/gemma-4-E2B-it", "error: model.base: google/gemma-4-E2B-it is not cached on this machine"),
         ("model.base=/nowhere/model", "error: no model at '/nowhere/model'"),
-        ("model.lora.last_layers=7", "error: model.lora.last_layers: 7 asked for, the base has 6 layers"),
+        ("model.lora.last_layers=7", "error: model.lora.last_layers: 7 requested, the base has 6 layers"),
         ("model.lora.modules=[w]", "error: model.lora.modules: the base has no 'w'"),
     ],
 )
@@ -191,7 +191,7 @@ def test_a_shallow_model_has_every_kind_of_layer() -> None:
         pad_token_id=0,
     )
     kinds = layer_kinds(config, first_trained=7)
-    chosen = one_of_each(kinds)
+    chosen = representative_layers(kinds)
     assert {kinds[i] for i in chosen} == set(kinds)
     shallow = shallow_config(config, chosen)
     assert layer_kinds(shallow, first_trained=sum(i < 7 for i in chosen)) == [kinds[i] for i in chosen]
@@ -288,9 +288,9 @@ def test_a_compiled_readout_of_last_tokens_is_measured_on_whole_layers(
     asked = []
     plain = Backbone.forward
 
-    def forward(self: Backbone, layout: PackedBatch, *, only_ends: bool = False, **settings: Any) -> torch.Tensor:
-        asked.append(only_ends)
-        return plain(self, layout, only_ends=only_ends, **settings)
+    def forward(self: Backbone, layout: PackedBatch, *, last_token_only: bool = False, **settings: Any) -> torch.Tensor:
+        asked.append(last_token_only)
+        return plain(self, layout, last_token_only=last_token_only, **settings)
 
     monkeypatch.setattr(Backbone, "forward", forward)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda layer, **_: None)  # what is compiled is the same code

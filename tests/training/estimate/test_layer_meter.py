@@ -20,8 +20,8 @@ from gemma4vec.training.estimate.layers import LayerCosts, measure_layers, total
 from gemma4vec.training.loop import Stage
 
 
-def stage_of(folder: Path, family: str, layers: int, last: int | None = None) -> Stage:
-    base = write_tiny(folder / f"{family}-{layers}", family, layers=layers)
+def stage_of(folder: Path, architecture: str, layers: int, last: int | None = None) -> Stage:
+    base = write_tiny(folder / f"{architecture}-{layers}", architecture, layers=layers)
     return make_stage(base, folder, lora={"last_layers": last})
 
 
@@ -39,9 +39,9 @@ def gradients(stage: Stage, meter: LayerMeter | None) -> dict[str, torch.Tensor]
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("family", ["gemma3", "llama"])
-def test_it_changes_no_gradient_and_sees_every_layer(tmp_path: Path, family: str, checkpointing: bool) -> None:
-    stage = stage_of(tmp_path, family, 3, last=2)
+@pytest.mark.parametrize("architecture", ["gemma3", "llama"])
+def test_it_changes_no_gradient_and_sees_every_layer(tmp_path: Path, architecture: str, checkpointing: bool) -> None:
+    stage = stage_of(tmp_path, architecture, 3, last=2)
     stage.built.encoder.train()
     if checkpointing:
         stage.built.encoder.backbone.use_gradient_checkpointing()
@@ -77,11 +77,11 @@ def measured(built: EmbeddingModel, stage: Stage, first_trained: int) -> LayerCo
     return measure_layers(built, stage.task, optimizer, kinds, compile=CompileChoice(False, ""), checkpointing=False)
 
 
-@pytest.mark.parametrize(("family", "last"), [("gemma3", None), ("gemma3", 3), ("llama", None), ("llama", 3)])
-def test_few_layers_tell_what_many_keep(tmp_path: Path, family: str, last: int | None) -> None:
+@pytest.mark.parametrize(("architecture", "last"), [("gemma3", None), ("gemma3", 3), ("llama", None), ("llama", 3)])
+def test_few_layers_tell_what_many_keep(tmp_path: Path, architecture: str, last: int | None) -> None:
     # Two of each kind: sliding and full, and with `last` also frozen and trained.
-    few = stage_of(tmp_path, family, 4, last=2 if last else None)
-    many = stage_of(tmp_path, family, 6, last=last)
+    few = stage_of(tmp_path, architecture, 4, last=2 if last else None)
+    many = stage_of(tmp_path, architecture, 6, last=last)
     first = 6 - last if last else 0
     found = measured(few.built, few, 2 if last else 0)
     cells = cells_of(next(iter(many.task.batches(0))).layouts)

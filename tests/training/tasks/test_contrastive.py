@@ -88,13 +88,13 @@ def gradients(built: EmbeddingModel, loss: Tensor) -> dict[str, Tensor]:
 
 def alone(built: EmbeddingModel, prompt: str, text: str, limit: int) -> Tensor:
     """The unit vector of one text, by the library's own forward without any mask."""
-    ids = built.tokeniser.tokenizer(prompt + text, truncation=True, max_length=limit)["input_ids"]
+    ids = built.tokenizer.hf_tokenizer(prompt + text, truncation=True, max_length=limit)["input_ids"]
     built.encoder.backbone.config._attn_implementation = "sdpa"  # the library's own; ours needs masks
     states = built.encoder.backbone.model(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0]
     if built.encoder.readout.name == "last_token":
         vector = states[-1]
     else:
-        skipped = len(built.tokeniser.tokenizer(prompt)["input_ids"])
+        skipped = len(built.tokenizer.hf_tokenizer(prompt)["input_ids"])
         vector = states[skipped:].mean(0) if skipped < len(ids) else states.mean(0)
     if built.encoder.head is not None:
         vector = built.encoder.head[0].weight @ vector

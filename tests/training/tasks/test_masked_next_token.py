@@ -16,7 +16,7 @@ from gemma4vec.model.backbone.lm_head import load_head
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.packing.packed_batch import Tokens, lay_out
 from gemma4vec.recipe import schema
-from gemma4vec.training.preflight import check_data, check_tokeniser
+from gemma4vec.training.preflight import check_data, check_tokenizer
 from gemma4vec.training.tasks.make_task import make_task
 from gemma4vec.training.tasks.masked_next_token import MaskedBatch, MaskedNextTokenTask
 
@@ -82,9 +82,9 @@ def test_a_token_is_predicted_from_the_position_before_it_in_its_own_document(
     base: Path, kind: str, readout: str
 ) -> None:
     task, _ = made(base, readout, layout={"kind": kind})
-    special = set(task.tokeniser.tokenizer.all_special_ids)
+    special = set(task.tokenizer.hf_tokenizer.all_special_ids)
     batch = next(task.batches())
-    whole = [task.tokeniser.tokenizer(text)["input_ids"] for text in batch.texts.texts]
+    whole = [task.tokenizer.hf_tokenizer(text)["input_ids"] for text in batch.texts.texts]
     several = False
     for layout, before, targets in zip(batch.layouts, batch.before, batch.targets, strict=True):
         several = several or len(layout.documents) > layout.input_ids_RC.shape[0]
@@ -171,8 +171,8 @@ def test_what_cannot_be_trained_is_refused_by_its_key(base: Path) -> None:
     with pytest.raises(
         InputError, match=r"^stages\.1\.task\.mask_token: the tokenizer has no token '<nothing>'; it has"
     ):
-        check_tokeniser(stages, base)
-    check_tokeniser(stages[:1], base)
+        check_tokenizer(stages, base)
+    check_tokenizer(stages[:1], base)
     with pytest.raises(InputError, match=r"^stages\.2\.batch\.rows: 8 texts asked for, the data has 2"):
         check_data(2, stage_of(), TrainingData(texts=["a b", "c d", "a b"]))
     task, _ = made(base)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny_model import write_tiny
 
 from gemma4vec.model.encoder.build import build
-from gemma4vec.model.packing.packed_batch import Tokens, packed, padded, padding_share
+from gemma4vec.model.packing.packed_batch import Tokens, pack, pad, padding_share
 from gemma4vec.recipe import schema
 from gemma4vec.training.tasks.micro_batches import (
     RECTANGLE_COST,
@@ -77,12 +77,12 @@ def test_the_cuts_are_the_cheapest(lengths: list[int], budget: int) -> None:
 def test_little_is_wasted_on_lengths_as_they_come() -> None:
     lengths = np.random.default_rng(1).lognormal(3.6, 0.7, 256).astype(int).clip(3, 256).tolist()
     documents = texts(lengths)
-    in_order, by_length = padded(documents, 4096, 0), pad_by_length(documents, 4096, 0)
+    in_order, by_length = pad(documents, 4096, 0), pad_by_length(documents, 4096, 0)
     assert padding_share(in_order) > 0.4 and padding_share(by_length) < 0.15
     layout = schema.Layout(row_tokens=256, tokens_per_forward=4096)
     found = padding_by_layout([by_length], layout)
     assert found["padded"] == pytest.approx(padding_share(by_length))
-    assert found["packed"] == pytest.approx(padding_share(packed(documents, 256, 4096, 0)), abs=0.01)
+    assert found["packed"] == pytest.approx(padding_share(pack(documents, 256, 4096, 0)), abs=0.01)
     shared = padding_by_layout([by_length], layout, share=True)
     assert shared["packed"] == pytest.approx(padding_share(lay_out_texts(documents, layout, 0, share=True)), abs=0.01)
 
@@ -93,7 +93,7 @@ def test_vectors_and_gradients_are_those_of_the_order_drawn(tmp_path: Path) -> N
     documents = texts([5, 30, 1, 12, 12, 29, 7, 3, 18])
     layout = schema.Layout(kind="padded", tokens_per_forward=64)
     results = []
-    for layouts in (padded(documents, 64, 0), lay_out_texts(documents, layout, 0)):
+    for layouts in (pad(documents, 64, 0), lay_out_texts(documents, layout, 0)):
         built = build(settings, base, dtype=torch.float64, seed=0)
         with torch.no_grad():
             for parameter in built.trainable().values():

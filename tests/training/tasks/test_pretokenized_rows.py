@@ -103,19 +103,19 @@ def test_kept_until_rows_prompts_limits_or_tokenizer_change(base: Path, tmp_path
     assert made() == 3
     task(built, file, said, batch={"query_tokens": 8})
     assert made() == 4
-    built.tokeniser.tokenizer.add_tokens(["sortierte"])
+    built.tokenizer.hf_tokenizer.add_tokens(["sortierte"])
     task(built, file, said)
     assert made() == 5
 
 
 def test_tokens_are_read_as_they_are_and_cut_before_a_closing_eos(base: Path) -> None:
     built = model(base, readout="last_token")
-    (plain,) = built.tokeniser.encode([Prompted("query: ", "sort the tree by size and by name")], 100)
+    (plain,) = built.tokenizer.encode([Prompted("query: ", "sort the tree by size and by name")], 100)
     given = PretokenizedText(plain.ids, plain.prompt)
-    (same,) = built.tokeniser.encode([Prompted("ignored: ", given)], 100)
+    (same,) = built.tokenizer.encode([Prompted("ignored: ", given)], 100)
     assert same == plain
-    (cut,) = built.tokeniser.encode([Prompted("", given)], 6)
-    (expected,) = built.tokeniser.encode([Prompted("query: ", "sort the tree by size and by name")], 6)
+    (cut,) = built.tokenizer.encode([Prompted("", given)], 6)
+    (expected,) = built.tokenizer.encode([Prompted("query: ", "sort the tree by size and by name")], 6)
     assert list(cut.ids) == list(expected.ids) and cut.prompt == expected.prompt
 
 

@@ -28,11 +28,11 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("family", "attention", "readout", "layout"), CASES)
+@pytest.mark.parametrize(("architecture", "attention", "readout", "layout"), CASES)
 def test_a_run_trains_the_readout_and_saves_it(
-    tmp_path: Path, family: str, attention: str, readout: str, layout: str
+    tmp_path: Path, architecture: str, attention: str, readout: str, layout: str
 ) -> None:
-    base = write_tiny(tmp_path / "base", family, layers=2)
+    base = write_tiny(tmp_path / "base", architecture, layers=2)
     context = write_context(tmp_path / "context") if "ENCODER" in readout else tmp_path
     (tmp_path / "recipe.yaml").write_text(RECIPE.format(base=base, rows=write_rows_file(tmp_path / "rows.jsonl")))
     changes = [

@@ -77,13 +77,13 @@ def _counter(spec: str) -> "CountTokens":
     """How many tokens a base's tokenizer makes of texts, special ones included."""
     from gemma4vec.cli.output import notice
     from gemma4vec.model.bases.resolve import resolve_base
-    from gemma4vec.model.tokenize.tokenizer import load_tokeniser
+    from gemma4vec.model.tokenize.tokenizer import load_tokenizer
     from gemma4vec.text.prompts import Prompted
 
-    tokeniser = load_tokeniser(resolve_base(spec, notice=notice).path, append_eos=False)
+    tokenizer = load_tokenizer(resolve_base(spec, notice=notice).path, append_eos=False)
 
     def count(texts: list[str]) -> list[int]:
-        return [len(tokens.ids) for tokens in tokeniser.encode([Prompted("", text) for text in texts], 2**20)]
+        return [len(tokens.ids) for tokens in tokenizer.encode([Prompted("", text) for text in texts], 2**20)]
 
     return count
 

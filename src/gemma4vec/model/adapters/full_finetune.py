@@ -1,4 +1,4 @@
-"""The base's own weights: trained or not."""
+"""Full fine-tuning: which of the base's own weights are trained."""
 
 from torch import nn
 
@@ -6,9 +6,9 @@ from gemma4vec.model.backbone.backbone import Backbone
 
 
 def train_base(backbone: Backbone, *, full: bool, embeddings: bool) -> None:
-    """Say which of the base's weights are trained: none, all, or all but the embedding matrices.
+    """Choose the base's trained weights: none, all, or all except the embedding matrices.
 
-    Tied to the embeddings, a language-model head is trained and frozen with them.
+    A language-model head that is tied to the embeddings is trained and frozen with them.
     """
     backbone.requires_grad_(full)
     if full and not embeddings:

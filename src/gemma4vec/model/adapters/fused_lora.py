@@ -1,15 +1,15 @@
-"""A frozen linear layer and its adapter as one matrix product.
+"""Fused LoRA: a frozen linear layer and its adapter as one matrix product.
 
-peft computes `y = x W^T + s (x A^T) B^T` as three products and a sum; with rank 16 the second and third do little work
-and read and write whole activations for it. Here `[W | B]` lies in one matrix, so that with `h = s x A^T`
+peft computes `y = x W^T + s (x A^T) B^T` as three products and a sum. With rank 16, the second and third product do
+little work but read and write whole activations. Here `[W | B]` is one matrix, so that with `h = s x A^T`
 
     y = [x | h] [W | B]^T            and, for a gradient g of y,     [g W | g B] = g [W | B]
 
-are one product each. The sum happens inside the product, in fp32, and is rounded once.
+are one product each. The product sums in fp32 and rounds once.
 
-Layers that read the same input (query, key and value; gate and up) as one product of all was tried too: a layer's
-products and element-wise work took 91 ms instead of 84 (64 without adapters, 92 as peft has them; 2048 tokens, two
-cores of an AMD EPYC): gate and up as one product of 4,096 outputs took 17 ms, as two 13.
+Merging layers that read the same input (query, key and value; gate and up) into one product is slower. Measured with
+2048 tokens on two cores of an AMD EPYC, a layer's products and element-wise work take 84 ms here, 91 ms with merged
+layers, 92 ms with peft and 64 ms without adapters.
 
 Shapes: T tokens, I inputs, O outputs, R rank.
 """
@@ -20,11 +20,12 @@ import torch
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
+from gemma4vec.model import upstream
 from gemma4vec.model.backbone.backbone import Backbone
 
 
-class _JoinedProduct(torch.autograd.Function):
-    """`x W^T + scale (x A^T) B^T`; B is given for its gradient alone, its values are read from `joined`."""
+class _FusedProduct(torch.autograd.Function):
+    """`x W^T + scale (x A^T) B^T`. B is an argument for its gradient alone; its values come from `joined`."""
 
     @staticmethod
     def forward(ctx: Any, x_TI: Tensor, a_RI: Tensor, b_OR: Tensor, joined: Tensor, scale: float) -> Tensor:
@@ -43,15 +44,15 @@ class _JoinedProduct(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_both = grad_TO @ joined
             grad_h = grad_both[:, inputs:]
-            # The factor stands after the product: as an addmm the sum would need a copy of the slice first.
+            # The factor follows the product: addmm would first copy the slice.
             grad_x = grad_both[:, :inputs] + (grad_h @ a_RI) * ctx.scale
         else:
             grad_h = grad_TO @ joined[:, inputs:]
         return grad_x, (grad_h.T @ x_TI) * ctx.scale, (h_TR.T @ grad_TO).T, None, None
 
 
-class JoinedLinear(Linear):
-    """peft's LoRA layer with another forward; adapters, merging and saving are peft's own."""
+class FusedLoraLinear(Linear):
+    """peft's LoRA layer with another forward pass; adapters, merging and saving stay peft's."""
 
     joined: Tensor
 
@@ -59,16 +60,16 @@ class JoinedLinear(Linear):
         """`[..., I]` to `[..., O]`."""
         (name,) = self.active_adapters
         a_RI, b_OR = self.lora_A[name].weight, self.lora_B[name].weight
-        y_TO = _JoinedProduct.apply(x.flatten(0, -2), a_RI, b_OR, self.joined, self.scaling[name])
+        y_TO = _FusedProduct.apply(x.flatten(0, -2), a_RI, b_OR, self.joined, self.scaling[name])
         y = y_TO.unflatten(0, x.shape[:-1])
         return y if self.base_layer.bias is None else y + self.base_layer.bias
 
 
-def join_adapters(backbone: Backbone) -> int:
-    """Make every plain LoRA layer one product (see the module); gives how many were changed.
+def fuse_lora(backbone: Backbone) -> int:
+    """Fuse every plain LoRA layer; returns the number of fused layers.
 
-    Layers with dropout on the adapter's input, of another kind (DoRA), or with several adapters stay as they are.
-    Weights and adapters keep their parameters and values; these now lie in shared memory, side by side.
+    Layers with dropout on the adapter's input, other kinds (DoRA) and layers with several adapters stay unchanged.
+    Parameters keep their identity and values, but now share one matrix.
     """
     changed = 0
     for module in backbone.modules():
@@ -79,7 +80,7 @@ def join_adapters(backbone: Backbone) -> int:
             joined = torch.cat([weight.detach(), b_OR.detach()], dim=1)
             weight.data, b_OR.data = joined[:, : weight.shape[1]], joined[:, weight.shape[1] :]
             layer.register_buffer("joined", joined, persistent=False)
-            layer.__class__ = JoinedLinear
+            upstream.change_class(layer, FusedLoraLinear)
             changed += 1
     return changed
 

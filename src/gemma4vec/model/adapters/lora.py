@@ -1,9 +1,12 @@
-"""LoRA, rsLoRA and DoRA on a backbone, through peft: which layers, in which type.
+"""LoRA, rsLoRA and DoRA on a backbone, through peft: which layers, in which dtype.
 
-What peft's options mean, with the frozen weight W, its update B A and r the rank:
-LoRA W + alpha / r * B A (arXiv:2106.09685, section 4.1); rsLoRA W + alpha / sqrt(r) * B A (arXiv:2312.03732);
-DoRA m * (W + alpha / r * B A) / ||W + alpha / r * B A||, one trained m an output (arXiv:2402.09353, eq. 5), the norm
-taken as a constant in the backward pass (section 4.3).
+With the frozen weight W, its update B A and the rank r:
+
+- LoRA: W + alpha / r * B A (arXiv:2106.09685, section 4.1);
+- rsLoRA: W + alpha / sqrt(r) * B A (arXiv:2312.03732);
+- DoRA: m * (W + alpha / r * B A) / ||W + alpha / r * B A||, with one trained m for each output (arXiv:2402.09353, eq.
+5).
+  The norm is a constant in the backward pass (section 4.3).
 """
 
 import re
@@ -19,18 +22,18 @@ from gemma4vec.recipe.schema import Lora
 
 
 def first_adapted_layer(layers: int, lora: Lora) -> int:
-    """Number, from 0, of the first of `layers` layers that `lora` adapts.
+    """Index of the first of `layers` layers that `lora` adapts.
 
-    No layer before it is part of the backward pass: neither its weights nor what enters it need a gradient, so autograd
-    keeps none of its activations.
+    No earlier layer takes part in the backward pass: neither its weights nor its inputs require a gradient, so autograd
+    stores none of its activations.
 
     Raises:
-        InputError: more layers are asked for than there are.
+        InputError: `last_layers` exceeds the number of layers.
     """
     if lora.last_layers is None:
         return 0
     if lora.last_layers > layers:
-        raise InputError(f"model.lora.last_layers: {lora.last_layers} asked for, the base has {layers} layers")
+        raise InputError(f"model.lora.last_layers: {lora.last_layers} requested, the base has {layers} layers")
     count = lora.last_layers if lora.last_layers >= 1 else max(1, round(lora.last_layers * layers))
     return layers - int(count)
 
@@ -39,7 +42,7 @@ def linear_names(backbone: Backbone, lora: Lora) -> list[str]:
     """Full names of the linear layers that `lora` adapts.
 
     Raises:
-        InputError: a named module does not exist, or more layers are asked for than there are.
+        InputError: a named module does not exist, or `last_layers` exceeds the number of layers.
     """
     first = first_adapted_layer(len(backbone.layers), lora)
     inside = {
@@ -50,7 +53,7 @@ def linear_names(backbone: Backbone, lora: Lora) -> list[str]:
     if lora.modules != "all-linear":
         known = sorted({name.rsplit(".", 1)[-1] for name in inside})
         if not lora.modules:
-            raise InputError(f"model.lora.modules: no layer is named; the base has {', '.join(known)}")
+            raise InputError(f"model.lora.modules: the list is empty; the base has {', '.join(known)}")
         for wanted in lora.modules:
             if wanted not in known:
                 raise InputError(f"model.lora.modules: the base has no {wanted!r}; it has {', '.join(known)}")
@@ -59,13 +62,13 @@ def linear_names(backbone: Backbone, lora: Lora) -> list[str]:
 
 
 def add_lora(backbone: Backbone, lora: Lora) -> PeftModel:
-    """Freeze the backbone and put adapters into it, in the base's own dtype (the optimizer keeps fp32 copies).
+    """Freeze the backbone and add adapters in the base's dtype (the optimizer has fp32 copies).
 
-    Adapters are initialised from torch's global generator; seed it before.
+    Adapters are initialized from torch's global generator; seed it first.
     """
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # it is only ever divided
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft only divides it
         lora_dropout=lora.dropout,
         target_modules=linear_names(backbone, lora),
         use_rslora=lora.rslora,

@@ -1,4 +1,4 @@
-"""Whether decoder layers are compiled, and why (not)."""
+"""Decide whether to compile the decoder layers, and fall back to uncompiled ones."""
 
 import os
 import re
@@ -13,34 +13,39 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import cache
 from gemma4vec.machine.compiler import missing_for_compile
 from gemma4vec.machine.device import MIN_COMPILE_CAPABILITY, choose_device
+from gemma4vec.model import upstream
 
 if TYPE_CHECKING:
     from gemma4vec.model.backbone.backbone import Backbone
 
 T = TypeVar("T")
-# What must be ahead for compiling to pay, by device. A CPU takes 20 s for it from the cache and 90 s the first time, to
-# train Gemma 3 270M, which is 7 or 30 steps; to encode, 10 to 30 s, in which it encodes 200,000 characters; compiled it
-# trains 1.3 to 1.9 times as fast (measured). A GPU does ten times and more of that in the time: there the figures are
-# reckoned, not measured.
+# Minimum remaining work for compilation to pay off, by device. Measured on a CPU with Gemma 3 270M: compiling for
+# training takes 90 s the first time and 20 s from the cache, the time of 30 or 7 steps; compiling for encoding takes 10
+# to 30 s, the time of 200,000 characters. Compiled layers train 1.3 to 1.9 times as fast. The values for a GPU are
+# estimates: it does at least ten times more work in that time.
 _STEPS_WORTH_IT = {"cpu": 30, "cuda": 200}
 _MINUTES_WORTH_IT = {"cpu": 1.0, "cuda": 3.0}
 CHARACTERS_WORTH_IT = {"cpu": 400_000, "cuda": 10_000_000}
-_OWN_GRADIENTS = "autograd_cache_allow_custom_autograd_functions"
 
 
 @dataclass(frozen=True)
 class CompileChoice:
-    """Whether to compile, and the reason in one sentence."""
+    """Whether to compile, and the reason."""
 
     on: bool
     reason: str
 
 
 def choose_compile(wanted: Literal["auto"] | bool, *, steps: int | None, minutes: float | None) -> CompileChoice:
-    """Decide; `steps` or `minutes` is the budget as far as it is known.
+    """Decide whether to compile.
+
+    Args:
+        wanted: the recipe's `layout.compile`.
+        steps: budget in steps, if known.
+        minutes: budget in minutes, if known.
 
     Raises:
-        InputError: compilation is demanded and there is no compiler.
+        InputError: `wanted` is true and there is no compiler.
     """
     if wanted is False:
         return CompileChoice(False, "the recipe says layout.compile=false")
@@ -59,14 +64,14 @@ def choose_compile(wanted: Literal["auto"] | bool, *, steps: int | None, minutes
 
 
 def failed_to_compile(error: Exception) -> CompileChoice:
-    """What is chosen where the compiler gave up: no Python headers, a broken compiler, a layer that it cannot trace."""
+    """The choice after a failed compilation: no Python headers, a broken compiler, a layer that cannot be traced."""
     return CompileChoice(False, f"compilation failed: {' '.join(str(error).split())[:200]}")
 
 
 def forget_broken_kernel(error: Exception) -> bool:
-    """Delete the compiled kernel in the cache that an error says cannot be loaded; true: compile once more.
+    """Delete the cached kernel that an error names as unloadable; true: compile again.
 
-    A process that is killed while its compiler writes leaves an empty file, on which every later one would fail.
+    A process that is killed while its compiler writes leaves an empty file, on which all later ones would fail.
     """
     found = re.search(r"ImportError: (\S+\.so): ", str(error))
     kept = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
@@ -74,21 +79,19 @@ def forget_broken_kernel(error: Exception) -> bool:
         return False
     try:
         Path(found[1]).unlink()
-    except OSError:  # gone already, and then it has been tried; or not ours to delete
+    except OSError:  # already deleted, so compiling again was tried; or owned by somebody else
         return False
     return True
 
 
-def compiled(
+def run_compiled(
     backbone: "Backbone", work: Callable[[], T], compile_layers: "Callable[[Backbone], None] | None" = None
 ) -> T:
-    """What `work` gives on compiled layers, which it is the first to run; broken kernels on disk are made again.
+    """Compile the layers and run `work`, their first use, on them. Broken kernels in the cache are compiled again.
 
     Raises:
-        TorchDynamoException: the layers cannot be compiled, and are not any more.
+        TorchDynamoException: the layers cannot be compiled; they are uncompiled again.
     """
-    from torch._dynamo.exc import TorchDynamoException  # a second's import that a single query does not need
-
     while True:
         if compile_layers is None:
             backbone.compile_layers()
@@ -96,50 +99,44 @@ def compiled(
             compile_layers(backbone)
         try:
             return work()
-        except TorchDynamoException as error:
+        except upstream.compiler_errors() as error:
             backbone.uncompile_layers()
             if not forget_broken_kernel(error):
-                backbone.given_up = True
+                backbone.compile_failed = True
                 raise
 
 
-def run_with_eager_fallback(backbone: "Backbone", work: Callable[[], T], given_up: Callable[[str], None]) -> T:
-    """What `work` gives; where the compiler gives up in it (on a shape that is new to it), again on uncompiled layers.
+def run_with_eager_fallback(backbone: "Backbone", work: Callable[[], T], on_fallback: Callable[[str], None]) -> T:
+    """Run `work`; if the compiler fails in it, on a new shape, run it again on uncompiled layers.
 
-    `given_up` is told the reason before the second try; layers stay uncompiled from then on.
+    `on_fallback` receives the reason before the second run. Layers stay uncompiled from then on.
     """
     if not backbone.compiled:
         return work()
-    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
-
     try:
         return work()
-    except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+    except upstream.recompile_errors() as error:
         backbone.uncompile_layers()
-        backbone.given_up = True
+        backbone.compile_failed = True
         reason = failed_to_compile(error).reason
-    given_up(reason)  # behind the handler, so that what the failed work kept in memory is free
+    on_fallback(reason)  # after the handler, so that memory of the failed run is free
     return work()
 
 
 def use_compile_cache() -> None:
-    """Keep compiled kernels between runs. Must come before the first compilation; an own setting is respected.
+    """Store compiled kernels between runs. Call it before the first compilation; a folder set by the user stays.
 
-    Importing torch's compiler writes its own default into the environment: a folder below /tmp, which is no setting.
+    Importing torch's compiler writes its default into the environment, a folder below /tmp, which is not a user's
+    setting.
     """
-    from torch._functorch import config
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-
-    if os.environ.get("TORCHINDUCTOR_CACHE_DIR") in (None, default_cache_dir()):
+    if os.environ.get("TORCHINDUCTOR_CACHE_DIR") in (None, upstream.default_compile_cache()):
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache() / "inductor")
-    # Kernels are a half of it: without this, layers with gradients of our own are planned anew in each process. What
-    # these compute is part of the key under which a plan is kept.
-    if hasattr(config, _OWN_GRADIENTS):
-        setattr(config, _OWN_GRADIENTS, True)
+    # Kernels are half of the time: without this, each process would plan layers with custom gradients again.
+    upstream.cache_custom_gradients()
 
 
 def _missing() -> str | None:
-    """What this machine lacks for it, in words."""
+    """What this machine lacks for compilation, in words; None: nothing."""
     device = choose_device().name
     if device == "cuda" and (capability := torch.cuda.get_device_capability()) < MIN_COMPILE_CAPABILITY:
         old, least = (f"{major}.{minor}" for major, minor in (capability, MIN_COMPILE_CAPABILITY))

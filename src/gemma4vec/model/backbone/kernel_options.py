@@ -1,7 +1,7 @@
-"""Faster ways to compute the same, each a switch, and which of them a device takes unasked.
+"""Optional faster kernels, and their defaults for each device.
 
-Most are for compiled layers. Each is proven equal to the library's way, in values and gradients;
-what each is worth here is measured by `benchmarks/switches.py`.
+Most apply to compiled layers. Tests prove that each has the library's values and gradients; `benchmarks/switches.py`
+measures what each saves.
 """
 
 from dataclasses import dataclass, replace
@@ -12,18 +12,18 @@ from gemma4vec.recipe import schema
 
 @dataclass(frozen=True)
 class FastPaths:
-    """What is on.
+    """The kernels in use.
 
     Attributes:
-        matmul_attention: attention as two matrix products (`model.backbone.attention`), in rows up to its longest.
-        Families
-            that cap scores have it whatever is chosen: the library has no fused attention for them.
-        sigmoid_gelu: GELU's tanh form by way of the exponential (`model.backbone.gelu`).
-        fused_rotary: rotary embeddings with a gradient that is a half turn again (`model.backbone.rotary`).
-        fused_lora: a frozen layer and its adapter as one product (`training.lora_linear`).
-        last_token_layer: the last layer for what the readout reads alone (`model.backbone.last_token_layer`).
-        flex_attention: blocks of attention between documents are left out (`model.backbone.attention`); uncompiled too.
-        keep_freed_memory: the allocator keeps what a step frees for the next one (`training.engine.process_memory`).
+        matmul_attention: attention as two matrix products, in rows up to `model.backbone.attention.LONGEST_ROW`. Models
+            that cap scores always use it, because the library has no fused attention for them.
+        sigmoid_gelu: GELU's tanh approximation with an exponential (`model.backbone.gelu`).
+        fused_rotary: rotary embeddings with a cheap gradient (`model.backbone.rotary`).
+        fused_lora: a frozen layer and its adapter as one product (`model.adapters.fused_lora`).
+        last_token_layer: the last layer for last tokens alone (`model.backbone.last_token_layer`).
+        flex_attention: block-sparse attention, which skips blocks between documents (`model.backbone.attention`); also
+            for uncompiled layers.
+        keep_freed_memory: the allocator keeps freed memory for the next step (`training.engine.process_memory`).
     """
 
     matmul_attention: bool
@@ -35,8 +35,8 @@ class FastPaths:
     keep_freed_memory: bool
 
 
-# What is on where a recipe says auto. A CPU's are measured (benchmarks/results/switches-*). On a GPU none has been:
-# there it is the library's own kernels, and what saves work whatever the kernels.
+# Used where a recipe says auto. The CPU's are measured (benchmarks/results/switches-*). The GPU's are not: they are the
+# library's own kernels, plus what saves work with any kernel.
 DEFAULTS = {
     "cpu": FastPaths(
         matmul_attention=True,
@@ -60,10 +60,10 @@ DEFAULTS = {
 
 
 def fast_paths(device: str, asked: schema.FastPaths | None = None) -> FastPaths:
-    """The device's own (of all but a CPU a GPU's), with what a recipe asks for where that is not `auto`.
+    """The device's defaults (anything but a CPU uses the GPU's), overridden by the recipe.
 
     Raises:
-        InputError: attention by blocks is asked of a CPU.
+        InputError: the recipe requests block-sparse attention on a CPU.
     """
     chosen = {name: value for name, value in (asked or schema.FastPaths()).model_dump().items() if value != "auto"}
     if device == "cpu" and chosen.get("flex_attention"):

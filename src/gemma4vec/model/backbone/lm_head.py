@@ -1,10 +1,10 @@
-"""The language-model head of a base, for tasks that predict tokens, and its cross-entropy without a matrix of logits.
+"""The language-model head of a base, for tasks that predict tokens, and its cross-entropy without all logits in memory.
+
+With a vocabulary of 262,144, the logits of 2,048 tokens take 2 GB in fp32. So the forward pass computes loss and
+gradients block by block, and the backward pass only scales them (as in Liger kernels, arXiv:2410.10989). Never more
+than one block of logits is stored.
 
 Shapes: M predicted tokens, V vocabulary, D hidden size, B tokens of a block.
-
-With a vocabulary of 262,144 the logits of 2,048 tokens are 2 GB in fp32. So loss and gradients are made block by block
-in the forward pass, and the backward pass only scales them (as in Liger kernels, arXiv:2410.10989): no more than a
-block of logits is ever held.
 """
 
 import json
@@ -26,10 +26,10 @@ _BLOCK_VALUES = 2**24
 
 @dataclass(frozen=True)
 class LanguageModelHead:
-    """Scores of the next token: `weight_VD @ state`, soft-capped where the model does so.
+    """Scores of the next token: `weight_VD @ state`, soft-capped if the model does so.
 
     Attributes:
-        weight_VD: the embedding matrix itself where the two are tied (trained with it then), or a frozen one.
+        weight_VD: the embedding matrix if the two are tied (and then trained with it), else a frozen matrix.
         softcap: c of `c * tanh(logit / c)` (Gemma 2, arXiv:2408.00118, section 2), or None.
     """
 
@@ -37,13 +37,14 @@ class LanguageModelHead:
     softcap: float | None
 
     def logits(self, states_MD: Tensor) -> Tensor:
-        """All logits at once, `[M, V]`, in the states' dtype: for few states only."""
+        """All logits at once, `[M, V]`, in the states' dtype; for few states."""
         return _capped(states_MD @ self.weight_VD.T, self.softcap)
 
     def cross_entropy(self, states_MD: Tensor, targets_M: Tensor, block: int | None = None) -> Tensor:
-        """Mean cross-entropy of the target tokens, a scalar; the same value and gradients as on all logits at once.
+        """Mean cross-entropy of the target tokens, a scalar, with the values and gradients of all logits at once.
 
-        Products are in the weights' dtype, softmax and sum in fp32 (or wider). `block` is B; None: what 64 MB hold.
+        Products are computed in the weights' dtype, softmax and sum in fp32 or wider. `block` is B; None: as many as
+        fit into 64 MB.
         """
         block = block or max(1, _BLOCK_VALUES // self.weight_VD.shape[0])
         loss: Tensor = _BlockwiseCrossEntropy.apply(states_MD, self.weight_VD, targets_M, self.softcap, block)  # type: ignore[no-untyped-call]
@@ -51,15 +52,15 @@ class LanguageModelHead:
 
 
 def load_head(backbone: Backbone, path: str | Path) -> LanguageModelHead:
-    """The head that belongs to a backbone that was loaded from `path`.
+    """The head of a backbone that was loaded from `path`.
 
     Raises:
-        InputError: the base is an encoder, or says that its head is a matrix of its own, and there is none.
+        InputError: the base is an encoder; or its head is not tied to the embeddings, and the folder has none.
     """
-    if backbone.family.causal is None:
+    if backbone.architecture.causal is None:
         raise InputError(
-            "model.base: masked_next_token turns decoders into encoders, and this base is an encoder already; "
-            "leave the stage out"
+            "model.base: masked_next_token turns decoders into encoders, and this base is already an encoder; "
+            "remove the stage"
         )
     softcap = getattr(backbone.config, "final_logit_softcapping", None)
     embedding: Tensor = backbone.model.get_input_embeddings().weight
@@ -70,7 +71,7 @@ def load_head(backbone: Backbone, path: str | Path) -> LanguageModelHead:
 
 
 def _read_head(folder: Path) -> Tensor:
-    """`lm_head.weight` from the safetensors files of a model folder, whatever stands before the name."""
+    """`lm_head.weight`, with any prefix, from the safetensors files of a model folder."""
     files = sorted(folder.glob("*.safetensors"))
     index = folder / "model.safetensors.index.json"
     if index.exists():
@@ -92,7 +93,7 @@ def _read_head(folder: Path) -> Tensor:
 
 
 class _BlockwiseCrossEntropy(torch.autograd.Function):
-    """Loss and gradients of one block of tokens after the other."""
+    """Computes loss and gradients block by block."""
 
     @staticmethod
     def forward(

@@ -1,16 +1,16 @@
-"""Who may see whom: attention masks for packed and padded rows, built rather than left to the model.
+"""Attention masks for packed and padded rows.
 
-Left alone, most models let the documents of a packed row see each other (see docs/architecture.md, "Packing"), so the
-mask is always given. Two tokens see each other when they stand in the same document, in the order that the attention
-mode allows, within the layer's sliding window.
+The mask is always passed to the model: by itself, most models let the documents of a packed row see each other. Two
+tokens see each other if they belong to the same document, in the direction that the attention mode allows, within the
+layer's sliding window. The reach of a window differs between model types (`architectures.Reach`).
 
-How far a sliding window reaches differs between model types: see `families.Reach`.
+Shapes: R rows, C columns, S cells of shared prefixes.
 """
 
 import torch
 from torch import Tensor
 
-from gemma4vec.model.backbone.families import Reach
+from gemma4vec.model.backbone.architectures import Reach
 
 
 def attention_mask(
@@ -19,15 +19,24 @@ def attention_mask(
     *,
     causal: bool,
     reach: Reach | None = None,
-    beginnings_RC: Tensor | None = None,
+    prefix_RC: Tensor | None = None,
     shared: int = 0,
 ) -> Tensor:
-    """Boolean mask `[R, 1, C, C]`, true where the row's token may look at the column's.
+    """Boolean mask `[R, 1, C, C]`, true if the query's token sees the key's token.
 
-    `reach` is a sliding window's. Padding cells see only themselves: a row of the mask without any true cell would give
-    NaN in softmax attention. With `shared` beginnings (see `model.packing.shared_prefix`) the mask is `[R, 1, C,
-    shared + C]`: first stand the cells of row 0 that hold them, which a document in any row sees as its own first
-    tokens.
+    Padding cells see only themselves: a row of the mask without a true cell would give NaN in softmax attention.
+
+    Args:
+        positions_RC: position of each token in its document.
+        segments_RC: document of each cell in its row, -1 for padding.
+        causal: a token sees no later one.
+        reach: what a token sees in a layer with a sliding window; None: no window.
+        prefix_RC: segment of row 0 that holds the shared prefix of a cell's document, or -1.
+        shared: S. If not 0, the mask is `[R, 1, C, S + C]`: its first S keys are the cells of row 0 that hold shared
+            prefixes, which a document in any row sees as its own first tokens.
+
+    Raises:
+        ValueError: prefixes are shared and attention is not causal.
     """
     same_RCC = segments_RC[:, :, None] == segments_RC[:, None, :]
     real_RC = segments_RC >= 0
@@ -41,9 +50,9 @@ def attention_mask(
     itself_CC = torch.eye(columns, dtype=torch.bool, device=positions_RC.device)
     mask_RCC = seen_RCC | (itself_CC & ~real_RC[:, :, None])
     if shared:
-        if not causal or beginnings_RC is None:
-            raise ValueError("a beginning is only shared where no token sees what follows: attention is not causal")
-        begun_RCS = (beginnings_RC[:, :, None] == segments_RC[0, :shared]) & (beginnings_RC >= 0)[:, :, None]
+        if not causal or prefix_RC is None:
+            raise ValueError("prefixes cannot be shared: attention is not causal")
+        begun_RCS = (prefix_RC[:, :, None] == segments_RC[0, :shared]) & (prefix_RC >= 0)[:, :, None]
         if reach is not None:
             begun_RCS &= positions_RC[:, :, None] - positions_RC[0, :shared] <= reach.back
         mask_RCC = torch.cat([begun_RCS, mask_RCC], dim=2)

@@ -1,7 +1,7 @@
-"""Backbones without their weights: on the meta device to count parameters, shallow and random to measure layers.
+"""Backbones without weights: on the meta device to count parameters, shallow and random to measure layers.
 
-A kind is what tells the layers of one model apart: the attention type, whether keys and values are shared, whatever
-else a config says layer by layer, and whether a gradient passes. Layers of one kind cost the same.
+Layers of one kind cost the same. A kind consists of the attention type, whether keys and values are shared, all other
+per-layer settings of the config, and whether a gradient passes.
 """
 
 import warnings
@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gemma4vec.model import upstream
+from gemma4vec.model.backbone.architectures import library_attention, model_class, set_attention_mode
 from gemma4vec.model.backbone.backbone import Backbone
-from gemma4vec.model.backbone.families import attending, library_attention, model_class
 from gemma4vec.model.packing.packed_batch import PackedBatch
 
-# Rows of a shallow model's embedding: gathering from a large one costs no more, and holding it costs a gigabyte.
+# Vocabulary of a shallow model: a larger embedding would cost a gigabyte and no time.
 _VOCABULARY = 2048
 
 Kind = tuple[Any, ...]
@@ -25,24 +26,24 @@ Kind = tuple[Any, ...]
 def empty_backbone(
     config: Any, *, causal: bool, dtype: torch.dtype, device: torch.device | str = "meta", allow_untested: bool = False
 ) -> Backbone:
-    """A backbone of this config with no values (`meta`) or random ones (any other device).
+    """A backbone with this config, without values (`meta`) or with random ones (any other device).
 
     Raises:
-        InputError: a model type that was never verified, or cannot attend as asked.
+        InputError: the model type was never verified, or cannot attend as requested.
     """
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.* is deprecated", category=FutureWarning)
-    config, family, window = attending(config, causal=causal, allow_untested=allow_untested)
+    config, architecture, window = set_attention_mode(config, causal=causal, allow_untested=allow_untested)
     with torch.device(device):
-        model: Any = model_class(config)._from_config(
-            config, dtype=dtype, attn_implementation=library_attention(config)
+        model = upstream.model_from_config(
+            model_class(config), config, dtype=dtype, attention=library_attention(config)
         )
     model.config.use_cache = False
-    # Its last layer stands for others of its kind, so it must not leave out what only last tokens need.
-    return Backbone(model, causal=causal, family=replace(family, caches_keys=False), window=window)
+    # Its last layer represents others of its kind, so it must compute all tokens.
+    return Backbone(model, causal=causal, architecture=replace(architecture, caches_keys=False), window=window)
 
 
 def layer_kinds(config: Any, first_trained: int) -> list[Kind]:
-    """The kind of each layer; its last element says whether a gradient passes: from layer `first_trained` on."""
+    """The kind of each layer. Its last element is true from layer `first_trained` on: a gradient passes."""
     layers = int(config.num_hidden_layers)
     lists = [value for value in config.to_dict().values() if isinstance(value, list) and len(value) == layers]
     shared = layers - int(getattr(config, "num_kv_shared_layers", 0) or 0)
@@ -52,10 +53,10 @@ def layer_kinds(config: Any, first_trained: int) -> list[Kind]:
     ]
 
 
-def one_of_each(kinds: Sequence[Kind], at_least: int = 2) -> list[int]:
-    """Numbers of layers that show every kind once, and of more where that gives fewer than `at_least`.
+def representative_layers(kinds: Sequence[Kind], at_least: int = 2) -> list[int]:
+    """Numbers of layers that represent every kind once, plus others up to `at_least` layers.
 
-    The last of each kind, so the model's last layer is among them: Gemma 4 insists on its type.
+    It takes the last layer of each kind, thus also the model's last one, whose type Gemma 4 checks.
     """
     chosen = list({kind: number for number, kind in enumerate(kinds)}.values())
     others = [i for i in reversed(range(len(kinds))) if i not in chosen]
@@ -63,7 +64,7 @@ def one_of_each(kinds: Sequence[Kind], at_least: int = 2) -> list[int]:
 
 
 def shallow_config(config: Any, layers: Sequence[int]) -> Any:
-    """The config of a model that has only these layers of the given one, and a small vocabulary."""
+    """The config of a model with only these layers and a small vocabulary."""
     values = config.to_dict()
     count = int(config.num_hidden_layers)
     for key, value in values.items():
@@ -83,10 +84,10 @@ def shallow_config(config: Any, layers: Sequence[int]) -> Any:
     return type(config).from_dict(values)
 
 
-def give_as_many_states(backbone: Backbone, layers: int) -> None:
-    """Let a shallow backbone give the states of so many layers, its own several times, to a readout that mixes all.
+def repeat_states(backbone: Backbone, layers: int) -> None:
+    """Let a shallow backbone return the states of `layers` layers by repeating its own.
 
-    What such a readout computes and keeps grows with the layers, and must be seen when it is measured.
+    The cost of a readout that mixes all layers grows with their number and must be part of the measurement.
     """
     plain = backbone.forward
 
@@ -101,7 +102,7 @@ def give_as_many_states(backbone: Backbone, layers: int) -> None:
 
 
 def fold_token_ids(model: nn.Module) -> None:
-    """Let a model with a small vocabulary read any token: ids are taken modulo its size."""
+    """Let a model with a small vocabulary read any token, modulo the vocabulary's size."""
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             module.register_forward_pre_hook(lambda embedding, ids: (ids[0] % embedding.num_embeddings, *ids[1:]))

@@ -1,19 +1,20 @@
-"""The half turn of rotary embeddings with a gradient that is again a half turn, for compiled layers on a CPU.
+"""`rotate_half` of rotary embeddings with a cheap gradient, for compiled layers on a CPU.
 
 Rotary embeddings (Su et al. 2021, arXiv:2104.09864) need `rotate_half([a, b]) = [-b, a]`. The library writes it with
-slices, whose backward pass fills two arrays with zeros and adds them up; compiled, that was the slowest kernel left
-(measured on an AMD EPYC with AVX512: 3% of a training step). The gradient of a half turn is the half turn back.
+slices, whose backward pass fills two arrays with zeros and adds them. Compiled, that was the slowest kernel left (3% of
+a training step on an AMD EPYC with AVX512, measured). The gradient is the inverse rotation, `[a, b] -> [b, -a]`.
 """
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gemma4vec.model import upstream
 
-class _HalfTurn(torch.autograd.Function):
+
+class _RotateHalf(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=-1)
@@ -26,30 +27,31 @@ class _HalfTurn(torch.autograd.Function):
 
 
 def rotate_half(x: Tensor) -> Tensor:
-    """`[-b, a]` of `x = [a, b]` along the last dimension, which must be even."""
-    turned: Tensor = _HalfTurn.apply(x)
+    """Map `[a, b]` to `[-b, a]` along the last dimension, whose size must be even."""
+    turned: Tensor = _RotateHalf.apply(x)
     return turned
 
 
-# What the library's modules had, by their names, where ours stands now.
-_LIBRARY: dict[str, Callable[[Tensor], Tensor]] = {}
+# The library's own function of each modeling file in which ours replaces it.
+_REPLACED: dict[str, Callable[[Tensor], Tensor]] = {}
 
 
 def use_fused_rotary(model: nn.Module, own: bool = True) -> bool:
-    """Let the layers of `model` rotate with it; gives whether they turn in the same way, so that it could be done.
+    """Let the layers of `model` call our `rotate_half`; returns whether they do.
 
-    The library calls it by a name of the model's module, so every model of that type in this process now rotates so:
-    the same values, and the same gradients. `own=False` puts the library's back.
+    The library looks the function up in the model's module, so this changes every model of that type in this process:
+    values and gradients stay the same. `own=False` restores the library's function.
     """
-    module: Any = sys.modules[type(model).__module__]
+    file = type(model).__module__
     if not own:
-        if module.__name__ in _LIBRARY:
-            module.rotate_half = _LIBRARY.pop(module.__name__)
+        if file in _REPLACED:
+            upstream.set_rotate_half(model, _REPLACED.pop(file))
         return False
+    library = upstream.rotate_half_of(model)
     x = torch.arange(8.0)
-    if not hasattr(module, "rotate_half") or not torch.equal(module.rotate_half(x), rotate_half(x)):
-        return False  # some models pair neighbours instead of halves
-    if module.rotate_half is not rotate_half:
-        _LIBRARY[module.__name__] = module.rotate_half
-        module.rotate_half = rotate_half
+    if library is None or not torch.equal(library(x), rotate_half(x)):
+        return False  # some models pair neighbors instead of halves
+    if library is not rotate_half:
+        _REPLACED[file] = library
+        upstream.set_rotate_half(model, rotate_half)
     return True

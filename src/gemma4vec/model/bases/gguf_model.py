@@ -1,10 +1,12 @@
-"""A GGUF file as a Hugging Face model folder: config, weights in bf16, tokenizer.
+"""Convert a GGUF file to a Hugging Face model folder: config, weights in bf16, tokenizer.
 
-Three things differ between the two formats, and each is silent when forgotten:
-Gemma's norm weights are stored as `w + 1`; Llama's query and key rows are reordered for ggml's rotary embedding; and a
-GGUF says less about a tokenizer than `tokenizer.json` does (SmolLM2 splits numbers into digits).
+The formats differ in three ways, none of which raises an error if missed:
 
-bf16, because the quantisation error (Q4_K: about 5% of a weight) is 20 times that of bf16 (0.2%), and Gemma's released
+- Gemma's norm weights are stored as `w + 1`.
+- Llama's query and key rows are reordered for ggml's rotary embedding.
+- A GGUF file describes a tokenizer less completely than `tokenizer.json`: SmolLM2 splits numbers into digits.
+
+bf16 suffices: the quantization error (Q4_K: about 5% of a weight) is 20 times that of bf16 (0.2%), and Gemma's released
 weights are bf16 too.
 """
 
@@ -65,7 +67,7 @@ def write_model_folder(gguf_path: Path, folder: Path) -> None:
 
 
 def write_model_description(gguf_path: Path, folder: Path) -> None:
-    """Write what `write_model_folder` does, but for the weights.
+    """Write everything that `write_model_folder` writes except the weights.
 
     Raises:
         InputError: as `write_model_folder`.
@@ -87,7 +89,7 @@ def _write_description(gguf_path: Path, folder: Path) -> tuple[GgufFile, str]:
 
 
 def _weights(source: GgufFile, architecture: str) -> "dict[str, torch.Tensor]":
-    """Every tensor of the file under its Hugging Face name, in bf16."""
+    """All tensors of the file by Hugging Face name, in bf16."""
     import torch
 
     heads = source.metadata[f"{architecture}.attention.head_count"]
@@ -110,23 +112,24 @@ def hugging_face_name(name: str, architecture: str) -> str:
     """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`.
 
     Raises:
-        InputError: the tensor has no counterpart.
+        InputError: the Hugging Face model has no such tensor.
     """
     if name in _OUTSIDE_LAYERS:
         return _OUTSIDE_LAYERS[name]
     parts = name.split(".")
     if len(parts) == 4 and parts[0] == "blk" and parts[2] in _LAYER_NAMES[architecture]:
         return f"model.layers.{parts[1]}.{_LAYER_NAMES[architecture][parts[2]]}.{parts[3]}"
-    raise InputError(f"tensor {name!r} is unknown in a {architecture} model: is the file of a newer version?")
+    raise InputError(f"tensor {name!r} is unknown in a {architecture} model: is the file from a newer version?")
 
 
 def unpermute(weight_OI: np.ndarray, heads: int) -> np.ndarray:
-    """Undo the reordering of rotary pairs that llama.cpp's convert_hf_to_gguf.py does (`LlamaModel.permute`).
+    """Undo llama.cpp's reordering of rotary pairs (convert_hf_to_gguf.py, `LlamaModel.permute`).
 
-    ggml rotates neighbouring rows (0,1), (2,3), ...; Hugging Face rotates row i with row i + head_dim / 2.
+    ggml rotates neighboring rows (0,1), (2,3), ...; Hugging Face rotates row i with row i + head_dim / 2.
 
     Args:
-        weight_OI: [heads * head_dim, inputs]
+        weight_OI: `[heads * head_dim, inputs]`.
+        heads: number of heads.
     """
     pairs = weight_OI.shape[0] // heads // 2
     return weight_OI.reshape(heads, pairs, 2, -1).swapaxes(1, 2).reshape(weight_OI.shape)
@@ -145,7 +148,7 @@ def _common_settings(metadata: dict[str, Any], architecture: str) -> dict[str, A
         "num_attention_heads": get("attention.head_count"),
         "num_key_value_heads": get("attention.head_count_kv"),
         "max_position_embeddings": get("context_length"),
-        # float32 in the file: 1e-6 is read as 9.99999997e-07
+        # The file has float32: 1e-6 would become 9.99999997e-07.
         "rms_norm_eps": float(f"{get('attention.layer_norm_rms_epsilon'):.6g}"),
         "bos_token_id": metadata[tokenizer + "bos_token_id"],
         "eos_token_id": metadata[tokenizer + "eos_token_id"],
@@ -160,8 +163,8 @@ def _gemma3_config(metadata: dict[str, Any]) -> "PreTrainedConfig":
     config = Gemma3TextConfig(
         **_common_settings(metadata, "gemma3"),
         head_dim=head_dimension,
-        # Not in the file: the local layers' base (Gemma 3 report, section 2; the 5 local : 1 global pattern is the
-        # class's default) and the scale of attention, which is the head dimension in every size but 27B.
+        # The file lacks the local layers' rotary base (Gemma 3 report, section 2; the class's default has the 5 local :
+        # 1 global pattern) and the attention scale, which is the head dimension in all sizes except 27B.
         query_pre_attn_scalar=head_dimension,
         sliding_window=metadata["gemma3.attention.sliding_window"],
         rope_parameters={
@@ -190,7 +193,7 @@ _CONFIGS: dict[str, Callable[[dict[str, Any]], Any]] = {"gemma3": _gemma3_config
 def write_tokenizer(gguf_path: Path, metadata: dict[str, Any], folder: Path) -> None:
     """Write the tokenizer of a GGUF file as `tokenizer.json` and `tokenizer_config.json`.
 
-    BOS is put first where the file says so; `eos_token` and `pad_token` are set.
+    BOS comes first if the file says so; `eos_token` and `pad_token` are set.
     """
     from tokenizers import pre_tokenizers
     from transformers import GemmaTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
@@ -200,11 +203,11 @@ def write_tokenizer(gguf_path: Path, metadata: dict[str, Any], folder: Path) -> 
     tokenizer = kind.from_pretrained(str(gguf_path.parent), gguf_file=gguf_path.name)
     if metadata.get("tokenizer.ggml.pre") == "smollm":
         backend = tokenizer.backend_tokenizer
-        # As in SmolLM2's own tokenizer.json; transformers' reader knows no splitting rule of that name.
+        # As in SmolLM2's own tokenizer.json; transformers' reader does not know this splitting rule.
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
-        # GPT2Tokenizer would build its own splitting rule again when it is loaded.
+        # GPT2Tokenizer would restore its own splitting rule when loaded.
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **tokenizer.special_tokens_map)
     tokenizer.chat_template = metadata.get("tokenizer.chat_template")
     tokenizer.model_max_length = metadata[f"{metadata['general.architecture']}.context_length"]

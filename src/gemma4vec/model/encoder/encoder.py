@@ -1,4 +1,4 @@
-"""The trainable whole: backbone, readout, optional head, unit length.
+"""The trainable encoder: backbone, readout, optional head, normalization to unit length.
 
 Shapes: T real tokens, N documents, P width of a pooled vector, D output dimension.
 """
@@ -11,14 +11,14 @@ from torch.nn import functional
 
 from gemma4vec.machine.transfer import to_device
 from gemma4vec.model.backbone.backbone import Backbone
-from gemma4vec.model.backbone.last_token_layer import with_ends
+from gemma4vec.model.backbone.last_token_layer import add_last_tokens
 from gemma4vec.model.encoder.projection_head import Head
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.readout import Readout
 
 
 class TextEncoder(nn.Module):
-    """Layouts in, unit vectors out, fp32 from the readout on (float64 stays float64)."""
+    """Maps layouts to unit vectors, in fp32 from the readout on (float64 stays float64)."""
 
     def __init__(self, backbone: Backbone, readout: Readout, head: Head | None = None):
         super().__init__()
@@ -31,45 +31,47 @@ class TextEncoder(nn.Module):
         """D, the length of an output vector."""
         return self.head.dimension if self.head is not None else self.readout.dimension
 
-    def unshareable(self, *, training: bool) -> str | None:
-        """Why layouts must hold each document whole, not its beginning once for all; None: they need not.
-
-        See `model.packing.shared_prefix`.
-        """
+    def reason_not_to_share(self, *, training: bool) -> str | None:
+        """Why layouts must not store shared prefixes once (`model.packing.shared_prefix`); None: they may."""
         if not self.backbone.causal:
-            return "attention is bidirectional: the states of a beginning depend on what follows"
+            return "attention is bidirectional: the states of a prefix depend on what follows"
         if not self.backbone.may_share_prefixes:
             return "the model type was never verified with it"
         if "context" in self.readout.needs:
-            return f"readout {self.readout.name} puts a vector of each text's own before it"
-        if training and self.drops:
-            return "dropout would be the same in all documents that share a beginning"
+            return f"readout {self.readout.name} puts a different vector before each text"
+        if training and self.has_dropout:
+            return "dropout would be the same in all documents that share a prefix"
         return None
 
     @property
-    def drops(self) -> bool:
-        """Whether anything in it has dropout."""
+    def has_dropout(self) -> bool:
+        """Whether any module has dropout."""
         return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.modules())
 
     def forward(self, layouts: Sequence[PackedBatch]) -> Tensor:
-        """Unit vectors `[N, D]` of all documents of all layouts, in the order of their numbers."""
-        vectors = self.pooled(layouts)
+        """Unit vectors `[N, D]` of the documents of all layouts, in the order of `PackedBatch.documents`."""
+        vectors = self.pool(layouts)
         if self.head is not None:
             vectors = self.head(vectors)
         return functional.normalize(vectors, dim=-1)
 
-    def pooled(self, layouts: Sequence[PackedBatch]) -> Tensor:
-        """What the readout gives, before head and unit length: `[N, P]`."""
+    def pool(self, layouts: Sequence[PackedBatch]) -> Tensor:
+        """Pooled vectors before head and normalization: `[N, P]`, in the order of `PackedBatch.documents`."""
         pooled_NP = torch.cat([self._pool(layout) for layout in layouts])
         numbers = torch.tensor([number for layout in layouts for number in layout.documents])
         return pooled_NP.index_select(0, to_device(numbers.argsort(), pooled_NP.device))
 
     def _pool(self, layout: PackedBatch) -> Tensor:
-        only_ends = self.readout.only_ends and self.backbone.computes_ends(layout)
-        layout = (with_ends(layout) if only_ends else layout).to(self.backbone.device)
-        settings = {"replaced": self.readout.replaced(layout), "all_layers": "all_layers" in self.readout.needs}
-        if only_ends:
-            vectors_NP = self.readout.pool(self.backbone(layout, only_ends=True, **settings), layout.of_ends())
+        last_token_only = self.readout.last_token_only and self.backbone.supports_last_token_only(layout)
+        layout = (add_last_tokens(layout) if last_token_only else layout).to(self.backbone.device)
+        settings = {
+            "overrides": self.readout.override_embeddings(layout),
+            "all_layers": "all_layers" in self.readout.needs,
+        }
+        if last_token_only:
+            vectors_NP = self.readout.pool(
+                self.backbone(layout, last_token_only=True, **settings), layout.keep_last_tokens()
+            )
         else:
             vectors_NP = self.readout.pool(self.backbone(layout, **settings), layout)
         return vectors_NP if vectors_NP.dtype == torch.float64 else vectors_NP.float()

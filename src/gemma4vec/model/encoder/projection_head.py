@@ -1,8 +1,7 @@
-"""Linear layers between the readout and unit length.
+"""The projection head: linear layers between the readout and normalization.
 
-None: the readout's own dimension. EmbeddingGemma has two without an activation between them, [3072, 768]
-(arXiv:2509.20354, section 2.1): one linear map in what it can say, but not in how it is trained. Gemma-Embed has one to
-256 dimensions.
+EmbeddingGemma has two without an activation between them, [3072, 768] (arXiv:2509.20354, section 2.1): they express no
+more than one linear map, but train differently. Gemma-Embed has one, to 256 dimensions.
 """
 
 from torch import nn
@@ -11,7 +10,7 @@ from gemma4vec.recipe import schema
 
 
 class Head(nn.Sequential):
-    """`[N, in]` to `[N, out]`, linear layer after linear layer."""
+    """Maps `[N, width]` to `[N, dimension]` by a sequence of linear layers."""
 
     def __init__(self, width: int, settings: schema.Head):
         layers = []
@@ -23,5 +22,5 @@ class Head(nn.Sequential):
 
     @property
     def layers(self) -> list[nn.Linear]:
-        """First to last."""
+        """The linear layers, first to last."""
         return [layer for layer in self if isinstance(layer, nn.Linear)]

@@ -1,10 +1,10 @@
-"""An embedder that remembers: vectors by model fingerprint and text hash, on disk.
+"""An embedder with a vector cache on disk.
 
-What a vector depends on is the key: the model (its fingerprint and everything that `describe()` says), the text with
-its title and role, the versions of what computes, and the code of this room itself. A change of metric changes none
-of them, so a second evaluation computes no vector.
+The key of a vector contains all that it depends on: the model (its fingerprint and `describe()`), the text with its
+title and role, the versions of the libraries, and the source code of model/ and text/. Evaluating again, with other
+metrics, computes no vector.
 
-A model whose weights can change under one fingerprint (one that is being trained) must not be wrapped.
+Do not wrap a model in training: its weights change under one fingerprint.
 Shapes: N texts, D dimensions.
 """
 
@@ -30,11 +30,11 @@ COMPUTES = ("torch", "transformers", "sentence-transformers")
 
 
 class CachedEmbedder:
-    """Wraps an embedder; what it has encoded before, in whatever process, comes from disk.
+    """Wraps an embedder; vectors that any process has computed before come from disk.
 
     Attributes:
-        found: texts whose vectors came from disk.
-        computed: texts that the model encoded.
+        found: number of texts whose vectors came from disk.
+        computed: number of texts that the model encoded.
     """
 
     def __init__(self, model: AnyEmbedder, folder: Path | None = None):
@@ -71,7 +71,7 @@ class CachedEmbedder:
         return self.model.dimension
 
     def describe(self) -> dict[str, Any]:
-        """What explains a score; the same as without a cache."""
+        """The wrapped model's settings; the cache adds none."""
         return self.model.describe()
 
     def encode_query(self, queries: Sequence[str], *, progress: Progress | None = None) -> Vectors:
@@ -92,14 +92,14 @@ class CachedEmbedder:
     def _encode(
         self, keys: list[bytes], texts: Sequence[Any], encode: Callable[[list[Any]], Vectors], progress: Progress | None
     ) -> Vectors:
-        """Vectors from disk, and the others in one go, so that a first evaluation is what it is without a cache."""
+        """Vectors from disk; all others are computed in one call, as without a cache."""
         vectors_ND, missing = self._store.get(keys)
         self.found += len(keys) - len(missing)
         self.computed += len(missing)
         if missing:
             new_ND = encode([texts[row] for row in missing])
             vectors_ND[missing] = new_ND
-            if np.isfinite(new_ND).all():  # a broken vector is for its user to see, not to be kept
+            if np.isfinite(new_ND).all():  # return broken vectors, but do not store them
                 self._store.put([keys[row] for row in missing], new_ND)
         elif progress:
             progress(len(keys), len(keys))
@@ -107,7 +107,7 @@ class CachedEmbedder:
 
 
 def _key(*parts: str) -> bytes:
-    """What a text with its role is known by; the boundaries between the parts count."""
+    """Hash of a text and its role; boundaries between the parts matter."""
     digest = hashlib.blake2b(digest_size=KEY_BYTES)
     for part in parts:
         encoded = part.encode("utf-8", errors="surrogatepass")
@@ -118,7 +118,7 @@ def _key(*parts: str) -> bytes:
 
 @cache
 def _code() -> str:
-    """Hash of the source of model/ and text/: a change to a readout changes vectors and no fingerprint."""
+    """Hash of the source of model/ and text/: a changed readout changes vectors but no fingerprint."""
     package = Path(__file__).parents[2]
     files = sorted(path for room in ("model", "text") for path in (package / room).rglob("*.py"))
     return sha256_text(*(path.read_text(encoding="utf-8") for path in files))

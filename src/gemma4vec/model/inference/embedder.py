@@ -1,4 +1,4 @@
-"""Texts in, unit vectors out: the finished model as its users see it.
+"""The finished model as its users see it: texts to unit vectors.
 
 Shapes: N texts, D dimensions. Vectors are float32 rows of length one.
 """
@@ -15,18 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gemma4vec.errors import InputError
+from gemma4vec.model import upstream
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.backbone.compilation import (
     CHARACTERS_WORTH_IT,
     choose_compile,
-    compiled,
     failed_to_compile,
+    run_compiled,
     run_with_eager_fallback,
     use_compile_cache,
 )
 from gemma4vec.model.encoder.build import EmbeddingModel
-from gemma4vec.model.inference.prefetch import one_ahead
-from gemma4vec.model.packing.packed_batch import PackedBatch, packed
+from gemma4vec.model.inference.prefetch import prefetch_one
+from gemma4vec.model.packing.packed_batch import PackedBatch, pack
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.text.prompts import Document, Prompted, Prompts
 
@@ -36,7 +37,7 @@ Progress = Callable[[int, int], None]  # texts done, texts in all
 # Texts are sorted by length and encoded in windows of this many: enough for dense packing, little to hold at once.
 _WINDOW = 1024
 _ROW_TOKENS = 256
-# Cells of a micro-batch. A processor's caches like few; a GPU is idle between the many small kernels of 2,048 tokens.
+# Cells of a micro-batch. Few cells suit a processor's caches; a GPU needs more, or it idles between small kernels.
 _TOKENS_PER_FORWARD = {"cpu": 2048, "cuda": 16_384}
 
 
@@ -46,14 +47,14 @@ class Embedder:
     `Embedder.load` opens a run folder, a sentence-transformers folder, a hub id or `bundled:NAME`.
 
     Attributes:
-        tokens_per_forward: cells of one micro-batch, which changes speed and memory alone.
-        compiles_from: characters of a job from which on layers are compiled for it, once.
-        folder: that the model was opened from; None for a base and for one that is being trained.
+        tokens_per_forward: cells of one micro-batch; it affects speed and memory alone.
+        compiles_from: number of characters of a job from which layers are compiled, once.
+        folder: the folder that the model was opened from; None for a base and during training.
     """
 
     def __init__(
         self,
-        built: EmbeddingModel,
+        embedding_model: EmbeddingModel,
         *,
         name: str,
         fingerprint: str,
@@ -62,10 +63,10 @@ class Embedder:
         folder: Path | None = None,
         notice: Callable[[str], None] = lambda line: None,
     ):
-        self.encoder = built.encoder
-        self._read = built.read
-        self.tokeniser = built.tokeniser
-        self.prompts: Prompts = built.prompts
+        self.encoder = embedding_model.encoder
+        self._read = embedding_model.read
+        self.tokenizer = embedding_model.tokenizer
+        self.prompts: Prompts = embedding_model.prompts
         self.name = name
         self.fingerprint = fingerprint
         self.max_tokens = max_tokens
@@ -90,7 +91,7 @@ class Embedder:
 
         Raises:
             InputError: there is no such model, or the folder belongs to another tool.
-            WorkError: the model does not attend as it says (see `model.backbone.attention_probe`).
+            WorkError: attention differs from the saved mode (see `model.backbone.attention_probe`).
         """
         from gemma4vec.model.inference.load import open_embedder
 
@@ -114,7 +115,7 @@ class Embedder:
         return self._encode([Prompted(prompt, text) for text in texts], progress)
 
     def describe(self) -> dict[str, Any]:
-        """What explains a score: stored beside each one."""
+        """Settings that explain a score; stored with each one."""
         backbone = self.encoder.backbone
         return {
             "kind": "gemma4vec",
@@ -151,8 +152,8 @@ class Embedder:
         training = self.encoder.training
         self.encoder.eval()
         try:
-            # A GPU computes a window while the next is read in a thread, and is asked for its vectors one window late.
-            with torch.inference_mode(), closing(one_ahead(laid_out) if len(windows) > 1 else laid_out) as ready:
+            # A GPU computes one window while a thread prepares the next; vectors are fetched one window late.
+            with torch.inference_mode(), closing(prefetch_one(laid_out) if len(windows) > 1 else laid_out) as ready:
                 late: tuple[list[int], Tensor] | None = None
                 for window, layouts in zip(windows, ready, strict=True):
                     found_ND = self._forward(layouts)
@@ -166,33 +167,31 @@ class Embedder:
         return vectors_ND
 
     def _compile_if_worth_it(self, texts: Sequence[Prompted]) -> None:
-        """Compile the layers for a large job, once; say why and go on without where that does not work."""
+        """Compile the layers for a large job, once. If that fails, report why and continue uncompiled."""
         backbone = self.encoder.backbone
         characters = sum(min(len(text.text), 5 * self.max_tokens) for text in texts)
         if self._compiled is not None or characters < self.compiles_from:
             return
         self._compiled = False
         choice = choose_compile("auto", steps=None, minutes=None)
-        if backbone.compiled or backbone.given_up:
+        if backbone.compiled or backbone.compile_failed:
             return
         if not choice.on:
             self._notice(f"encoding with uncompiled layers: {choice.reason}")
             return
-        from torch._dynamo.exc import TorchDynamoException  # a second's import that a single query does not need
-
         use_compile_cache()
         shape = max(2, self.tokens_per_forward // _ROW_TOKENS), _ROW_TOKENS
         try:
             with torch.inference_mode():
-                compiled(backbone, lambda: check(backbone, *shape))
+                run_compiled(backbone, lambda: check(backbone, *shape))
             self._compiled = True
-        except TorchDynamoException as error:
+        except upstream.compiler_errors() as error:
             self._notice(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
 
     def _lay_out(self, texts: Sequence[Prompted]) -> list[PackedBatch]:
         tokens = self._read(texts, self.max_tokens)
-        share = self.encoder.unshareable(training=False) is None
-        return packed(tokens, _ROW_TOKENS, self.tokens_per_forward, self.tokeniser.padding_id, share=share)
+        share = self.encoder.reason_not_to_share(training=False) is None
+        return pack(tokens, _ROW_TOKENS, self.tokens_per_forward, self.tokenizer.padding_id, share=share)
 
     def _forward(self, layouts: Sequence[PackedBatch]) -> Tensor:
         vectors_ND: Tensor = run_with_eager_fallback(
@@ -205,7 +204,7 @@ class Embedder:
 
 
 class SentenceTransformerEmbedder:
-    """A model of another origin, run by sentence-transformers, with its own prompts and limits."""
+    """A model that gemma4vec did not train, run by sentence-transformers with its own prompts and limits."""
 
     def __init__(self, path: str, *, name: str, fingerprint: str, device: str, dtype: torch.dtype, limit: int | None):
         from sentence_transformers import SentenceTransformer
@@ -214,7 +213,7 @@ class SentenceTransformerEmbedder:
             self.model = SentenceTransformer(path, device=device, model_kwargs={"dtype": dtype}, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{path} is not a model that sentence-transformers can open: {reason}") from error
+            raise InputError(f"sentence-transformers cannot open {path}: {reason}") from error
         if limit is not None:
             self.model.max_seq_length = limit
         self.name = name
@@ -232,7 +231,7 @@ class SentenceTransformerEmbedder:
         return self._encode(list(queries), "query", progress)
 
     def encode_document(self, documents: Sequence[str | Document], *, progress: Progress | None = None) -> Vectors:
-        """`[N, D]` vectors of documents: title, a space, text, as BEIR does, after the model's document prompt."""
+        """`[N, D]` vectors of documents: title, space, text, as in BEIR, after the model's document prompt."""
         prompts = Prompts()
         return self._encode([prompts.for_document(document).text for document in documents], "document", progress)
 
@@ -241,7 +240,7 @@ class SentenceTransformerEmbedder:
         return self._encode([prompt + text for text in texts], None, progress)
 
     def describe(self) -> dict[str, Any]:
-        """What explains a score: stored beside each one."""
+        """Settings that explain a score; stored with each one."""
         return {
             "kind": "sentence-transformers",
             "dtype": str(self.dtype).removeprefix("torch."),

@@ -1,4 +1,4 @@
-"""Which of the ways to open a model a name asks for."""
+"""Open a model by name: a run, a saved model, a foreign sentence-transformers model, or an untrained base."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,16 +15,16 @@ from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.encoder.build import build
 from gemma4vec.model.inference.embedder import AnyEmbedder, Embedder, SentenceTransformerEmbedder
-from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, open_built, read_settings
+from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, open_saved_model, read_settings
 from gemma4vec.recipe.schema import Model
 
-SMALL_FILE = 1_000_000  # bytes; above it stand vocabularies
+SMALL_FILE = 1_000_000  # bytes; larger files are vocabularies
 
 
 def open_embedder(
     name: str, *, device: str | None, dtype: str | None, max_tokens: int | None, notice: Callable[[str], None]
 ) -> AnyEmbedder:
-    """See `Embedder.load`."""
+    """Open a model for encoding; see `Embedder.load`."""
     found = choose_device()
     where = device or found.name
     if found.reason and device is None:
@@ -34,9 +34,9 @@ def open_embedder(
     if path.is_dir() and (path / "manifest.json").exists():
         path = _model_of_run(path)
     if (path / SETTINGS_FILE).exists():
-        return _open_own(path, where, chosen, max_tokens, notice)
+        return _open_saved(path, where, chosen, max_tokens, notice)
     if (path / "modules.json").exists():
-        return _open_foreign(path, name, where, chosen, max_tokens)
+        return _open_sentence_transformers(path, name, where, chosen, max_tokens)
     return _open_base(name, where, chosen, max_tokens, notice)
 
 
@@ -47,24 +47,24 @@ def _model_of_run(run: Path) -> Path:
     return model
 
 
-def _open_own(
+def _open_saved(
     path: Path, device: str, dtype: torch.dtype, max_tokens: int | None, notice: Callable[[str], None]
 ) -> Embedder:
     try:
-        return _open_whole(path, device, dtype, max_tokens, notice)
+        return _load_saved(path, device, dtype, max_tokens, notice)
     except (ValidationError, OSError, SafetensorError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"the model in {path} is damaged ({reason}); export it again from its run") from error
 
 
-def _open_whole(
+def _load_saved(
     path: Path, device: str, dtype: torch.dtype, max_tokens: int | None, notice: Callable[[str], None]
 ) -> Embedder:
     settings = read_settings(path)
     model = model_of(settings)
     limit = min(max_tokens or model.max_tokens, model.max_tokens)
     return Embedder(
-        open_built(path, model, dtype=dtype, device=device),
+        open_saved_model(path, model, dtype=dtype, device=device),
         name=settings.get("name", path.name),
         fingerprint=sha256_text(settings["fingerprint"], str(limit), str(dtype))[:16],
         max_tokens=limit,
@@ -74,12 +74,14 @@ def _open_whole(
     )
 
 
-def _open_foreign(path: Path, name: str, device: str, dtype: torch.dtype, limit: int | None) -> AnyEmbedder:
+def _open_sentence_transformers(
+    path: Path, name: str, device: str, dtype: torch.dtype, limit: int | None
+) -> AnyEmbedder:
     weights = sorted(path.rglob("*.safetensors")) + sorted(path.rglob("*.bin"))
     if not weights:
         raise InputError(f"{path} has modules.json but no weights (*.safetensors); is the download complete?")
     sizes = [f"{file.relative_to(path)}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in weights]
-    # Pooling, prompts and limits stand in small files, some of which are edited by hand.
+    # Small files contain pooling, prompts and limits, and people edit some of them.
     small = [file for file in sorted(path.rglob("*.json")) if file.stat().st_size < SMALL_FILE]
     settings = [part for file in small for part in (str(file.relative_to(path)), file.read_text("utf-8", "replace"))]
     fingerprint = sha256_text(*settings, *sizes, str(limit), str(dtype))[:16]
@@ -92,16 +94,16 @@ def _open_foreign(path: Path, name: str, device: str, dtype: torch.dtype, limit:
 def _open_base(
     name: str, device: str, dtype: torch.dtype, max_tokens: int | None, notice: Callable[[str], None]
 ) -> AnyEmbedder:
-    """A base that nobody trained: mean of its causal states, no prompts. A yardstick, not a recommendation."""
+    """An untrained base: the mean of its causal states, without prompts. A baseline, not a recommendation."""
     base = resolve_base(name, notice=notice)
     if (Path(base.path) / "modules.json").exists():
-        return _open_foreign(Path(base.path), name, device, dtype, max_tokens)
+        return _open_sentence_transformers(Path(base.path), name, device, dtype, max_tokens)
     model = Model(base=name, attention="causal", lora=None, prompts="none", max_tokens=max_tokens or 512)
-    built = build(model, base.path, dtype=dtype, device=device)
-    check(built.encoder.backbone)
+    embedding_model = build(model, base.path, dtype=dtype, device=device)
+    check(embedding_model.encoder.backbone)
     fingerprint = sha256_text("base", base.name, str(base.revision), str(max_tokens), str(dtype))[:16]
     return Embedder(
-        built,
+        embedding_model,
         name=name.removeprefix("bundled:").replace("/", "--"),
         fingerprint=fingerprint,
         max_tokens=model.max_tokens,

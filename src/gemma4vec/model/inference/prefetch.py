@@ -1,7 +1,6 @@
-"""Each item of an iterator is made in a thread while the one before it is used.
+"""Compute the next item of an iterator in a thread while the current one is used.
 
-(The batches of a training are read several ahead, with a count of how long they were waited for:
-`training.engine.prefetch`.)
+(`training.engine.prefetch` prepares several batches in advance and measures waiting times.)
 """
 
 from collections.abc import Generator, Iterator
@@ -11,10 +10,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def one_ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """The same items in the same order; what goes wrong while one is made is raised, as it is, where it would come.
+def prefetch_one(items: Iterator[T]) -> Generator[T, None, None]:
+    """Yield the same items in the same order. An error while computing an item is raised in its place, unchanged.
 
-    Closing it waits for the item that is being made.
+    Closing the generator waits for the item in progress.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="reading ahead") as reader:
         coming = reader.submit(_next, items)
@@ -24,7 +23,7 @@ def one_ahead(items: Iterator[T]) -> Generator[T, None, None]:
 
 
 def _next(items: Iterator[T]) -> tuple[T] | None:
-    """The next item in a tuple of its own; None: there is none."""
+    """The next item in a tuple; None: there is none."""
     for item in items:
         return (item,)
     return None

@@ -1,8 +1,10 @@
-"""Vectors on disk by the hash of their text: what a model has encoded once it need not encode again.
+"""Vectors on disk, by the hash of their text.
 
-One folder a model below the cache's folder, in it any number of segments that are written once and never changed, so
-that several processes may write at a time. A segment is two arrays behind each other, keys [N, 16] and vectors
-[N, D]; only the keys are read into memory. Shapes: N texts, D dimensions.
+The cache has one folder for each model. It contains segments that are written once and never changed, so that several
+processes can write at the same time. A segment is two arrays, keys `[N, 16]` and vectors `[N, D]`; only the keys are
+read into memory.
+
+Shapes: N texts, D dimensions.
 """
 
 import os
@@ -27,21 +29,21 @@ LIMIT_VARIABLE, DEFAULT_LIMIT_GB = "GEMMA4VEC_VECTOR_CACHE_GB", 10.0
 
 
 def vectors_folder() -> Path:
-    """Where vectors are kept: `vectors/` of the cache."""
+    """Folder of all models' vectors: `vectors/` of the cache."""
     return cache() / "vectors"
 
 
 def limit_bytes() -> int:
-    """How much disk the vectors of all models may take: `$GEMMA4VEC_VECTOR_CACHE_GB`, by default 10 (1e9 bytes each).
+    """Disk space in bytes for the vectors of all models: `$GEMMA4VEC_VECTOR_CACHE_GB` (1e9 bytes each), by default 10.
 
     Raises:
-        WorkError: the variable is no number.
+        WorkError: the variable is not a number.
     """
     text = os.environ.get(LIMIT_VARIABLE) or str(DEFAULT_LIMIT_GB)
     try:
         return int(float(text) * 1e9)
     except (ValueError, OverflowError) as error:
-        raise WorkError(f"{LIMIT_VARIABLE}={text} is no number of gigabytes; set it to one such as 10") from error
+        raise WorkError(f"{LIMIT_VARIABLE}={text} is not a number of gigabytes; use one such as 10") from error
 
 
 class VectorStore:
@@ -49,9 +51,9 @@ class VectorStore:
 
     Args:
         root: folder of all models' vectors.
-        name: of this model's folder; another name for whatever gives other vectors.
+        name: name of this model's folder; settings that change vectors must change it.
         dimension: D.
-        about: what stands in the folder for people.
+        about: description for people, stored in the folder.
     """
 
     def __init__(self, root: Path, name: str, dimension: int, about: dict[str, Any]):
@@ -62,7 +64,7 @@ class VectorStore:
             self._open(path)
 
     def get(self, keys: Sequence[bytes]) -> tuple[Vectors, list[int]]:
-        """Vectors [N, D] of texts, and the positions of those that are not there (zero rows)."""
+        """Vectors `[N, D]` of texts, and the positions of missing ones, whose rows are zero."""
         vectors_ND = np.zeros((len(keys), self.dimension), dtype=np.float32)
         missing = []
         wanted: dict[int, list[tuple[int, int]]] = {}
@@ -80,9 +82,9 @@ class VectorStore:
         return vectors_ND, missing
 
     def put(self, keys: Sequence[bytes], vectors_ND: Vectors) -> None:
-        """Keep vectors; the least recently used models give way where the limit is reached.
+        """Store vectors `[N, D]`; beyond the limit, the least recently used models are deleted.
 
-        A set that would alone be larger than the limit is not kept.
+        A set of vectors that exceeds the limit by itself is not stored.
 
         Raises:
             WorkError: the disk is full, or the folder cannot be written.
@@ -103,13 +105,13 @@ class VectorStore:
         _make_room(self.root, self.folder, limit)
 
     def _used(self) -> None:
-        """Note that these vectors were used just now."""
-        # Another process may have removed the folder, to make room or by `cache clear`: what is open stays readable.
+        """Record that these vectors were just used."""
+        # Another process may have deleted the folder; open segments stay readable.
         with suppress(OSError):
             (self.folder / USED).touch()
 
     def _open(self, path: Path) -> None:
-        """Take in a segment; one that is damaged is passed over, its texts will be encoded again."""
+        """Open a segment. A damaged one is skipped, and its texts will be encoded again."""
         try:
             with path.open("rb") as stream:
                 keys = np.load(stream, allow_pickle=False)
@@ -128,21 +130,21 @@ class VectorStore:
 
 
 def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of the array that begins here; the stream then stands at its first value."""
+    """Shape and dtype of the array at the stream's position; leaves the stream at its first value."""
     np.lib.format.read_magic(stream)
     shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
     return shape, dtype
 
 
 def _make_room(root: Path, own: Path, limit: int) -> None:
-    """Remove the models that were used longest ago until the rest fits; the one in use last of all."""
+    """Delete the least recently used models until the rest fits; the model in use comes last."""
     sizes = {path: folder_bytes(path) for path in root.iterdir() if path.is_dir()}
     total = sum(sizes.values())
     for path in sorted(sizes, key=lambda one: (one == own, last_used(one))):
         if total <= limit:
             return
         if path == own:
-            # Only this model is left: its oldest segments go; those that are open stay readable until they are closed.
+            # Only this model is left: delete its oldest segments. Open ones stay readable.
             for segment in sorted(own.glob(f"*{SEGMENT}"), key=lambda one: one.stat().st_mtime_ns)[:-1]:
                 total -= segment.stat().st_size
                 segment.unlink(missing_ok=True)
@@ -154,18 +156,18 @@ def _make_room(root: Path, own: Path, limit: int) -> None:
 
 
 def folder_bytes(folder: Path) -> int:
-    """What a model's vectors take on disk."""
+    """Disk space of a model's vectors, in bytes."""
     total = 0
     for path in folder.glob("*"):
         try:
             total += path.stat().st_size
         except OSError:
-            continue  # another process has just removed it
+            continue  # another process just deleted it
     return total
 
 
 def last_used(folder: Path) -> float:
-    """When a model's vectors were last read or written, in seconds since 1970."""
+    """Time of the last use of a model's vectors, in seconds since 1970."""
     try:
         return (folder / USED).stat().st_mtime
     except OSError:

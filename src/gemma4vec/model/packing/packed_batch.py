@@ -1,10 +1,10 @@
-"""Texts as rectangles of tokens: several documents in one row (packed) or one document a row (padded).
-
-Shapes: R rows, C columns (tokens of a row), T real tokens of all documents, N documents.
+"""Rectangles of tokens: several documents in a row (packed), or one document in a row (padded).
 
 Packing is best-fit decreasing (Johnson 1974): documents from long to short, each into the fullest row that still has
-room. A document never crosses a row, so attention inside a row with a block mask is all that isolation needs.
-Beginnings that documents share stand once in each rectangle, first in its first row: see `model.packing.shared_prefix`.
+room. A document never crosses rows, so a block mask inside each row isolates documents. Prefixes that documents share
+are stored once in each rectangle, at the start of its first row (`model.packing.shared_prefix`).
+
+Shapes: R rows, C columns (tokens of a row), T real tokens of all documents, N documents.
 """
 
 import bisect
@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gemma4vec.machine.transfer import to_device
-from gemma4vec.model.packing.shared_prefix import NONE, SharedPrefix, common_prefixes
+from gemma4vec.model.packing.shared_prefix import NONE, SharedPrefixes, find_shared_prefixes
 
-# Widths that are tried for the last rectangle, in tokens.
+# The width of the last rectangle is a multiple of this.
 _WIDTH_STEP = 8
-# Keys that attention sees are a multiple of this where beginnings are shared (3% of a training step on a CPU).
+# With shared prefixes, the number of keys is a multiple of this (saves 3% of a training step on a CPU).
 _ALIGNED = 16
 _NO_CELLS = np.zeros(0, dtype=np.int64)
 
 
 class Tokens(NamedTuple):
-    """A tokenised text.
+    """A tokenized text.
 
     Attributes:
         ids: token ids.
-        prompt: how many of the first ones are the prompt's (BOS included).
-        mark: number of a token that the readout marked, such as the first one of the text's second copy.
-        context: what a second encoder reads of the text, where the readout has one.
+        prompt: number of tokens of the prompt, BOS included.
+        mark: index of a token that the readout marked, such as the first one of the text's second copy.
+        context: text for a second encoder, if the readout has one.
     """
 
     ids: Sequence[int]
@@ -57,17 +57,17 @@ class PackedBatch:
         positions_RC: position of each token in its own document, from 0; 0 in padding cells.
         segments_RC: number of the document in its row, from 0; -1 in padding cells.
         cells_T: flat index (row * C + column) of every real token, document after document; cells of a shared
-            beginning are named in each of its documents.
-        lengths_N: tokens of each document, in the order of `cells_T`.
-        prompts_N: how many of them, from the first, belong to the prompt (0 where nobody asked).
-        marks_N: number of the token that the readout marked, in its document (see `Tokens`).
-        contexts: for each of the N documents, what a second encoder reads.
+            prefix are named in each of its documents.
+        lengths_N: number of tokens of each document, in the order of `cells_T`.
+        prompts_N: number of tokens of each document's prompt.
+        marks_N: index in its document of the token that the readout marked (see `Tokens`).
+        contexts: for each of the N documents, the text for a second encoder.
         documents: for each of the N documents, its number in the list that was laid out.
-        beginnings_RC: number of the segment of row 0 with which a cell's document begins; -1: it stands whole.
-        shared: how many cells, the first of row 0, may hold beginnings of documents.
-        after_prompts: tokens behind the documents' prompts, all of a document that is nothing but its prompt. The sum
-            of what `lengths_N` and `prompts_N` say, for those who must not wait for a GPU to add it up.
-        ends: where last tokens stand (see `last_layer.with_ends`), if somebody asked before the layout was moved.
+        prefix_RC: segment of row 0 that holds the shared prefix of a cell's document; -1: it has none.
+        shared: number of cells, from the first of row 0, that may hold shared prefixes.
+        after_prompts: number of tokens after the documents' prompts; a document that is its prompt alone counts whole.
+            It follows from `lengths_N` and `prompts_N`, but computing it on a GPU would force a sync.
+        last_tokens: result of `last_token_layer.find_last_tokens`, if computed before the layout was moved.
     """
 
     input_ids_RC: Tensor
@@ -79,65 +79,75 @@ class PackedBatch:
     marks_N: Tensor
     contexts: tuple[str, ...]
     documents: tuple[int, ...]
-    beginnings_RC: Tensor
+    prefix_RC: Tensor
     shared: int
     after_prompts: int
-    ends: tuple[Tensor, Tensor] | None = None
+    last_tokens: tuple[Tensor, Tensor] | None = None
 
     @property
     def compilable(self) -> bool:
-        """Whether compiled layers take it: they serve all heights and widths but one, which would need its own code."""
+        """Whether compiled layers accept it. Height or width 1 would need a graph of its own."""
         return min(self.input_ids_RC.shape) > 1
 
     @property
     def real_tokens(self) -> int:
-        """Tokens of the documents, as if each stood alone."""
+        """Number of tokens of the documents, each counted whole."""
         return self.cells_T.numel()
 
     @property
     def computed_tokens(self) -> int:
-        """Tokens that are computed: beginnings that documents share count once."""
+        """Number of tokens that are computed: shared prefixes count once."""
         return int((self.segments_RC >= 0).sum())
 
     @property
     def all_tokens(self) -> int:
-        """Cells of the rectangle, padding included."""
+        """Number of cells of the rectangle, padding included."""
         return self.input_ids_RC.numel()
 
-    def of_ends(self) -> "PackedBatch":
-        """The same documents as if each were its last token alone: for states of last tokens."""
+    def keep_last_tokens(self) -> "PackedBatch":
+        """The same documents, reduced to their last tokens, for states of last tokens alone."""
         ends_N = self.lengths_N.cumsum(0) - 1
         ones_N = torch.ones_like(self.lengths_N)
         return replace(self, cells_T=self.cells_T[ends_N], lengths_N=ones_N, after_prompts=len(ends_N))
 
     def to(self, device: torch.device | str) -> "PackedBatch":
-        """The same layout on another device, without waiting for what that computes."""
+        """The same layout on another device, without a sync."""
         moved: dict[str, Any] = {
             field.name: to_device(value, device)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
-        ends = None if self.ends is None else (to_device(self.ends[0], device), to_device(self.ends[1], device))
-        return replace(self, **moved, ends=ends)
+        last_tokens = (
+            None
+            if self.last_tokens is None
+            else (to_device(self.last_tokens[0], device), to_device(self.last_tokens[1], device))
+        )
+        return replace(self, **moved, last_tokens=last_tokens)
 
 
 def padding_share(layouts: Sequence[PackedBatch]) -> float:
-    """Share of computed cells that hold no real token."""
+    """Fraction of computed cells that hold no real token."""
     cells = sum(layout.all_tokens for layout in layouts)
     return 1.0 - sum(layout.computed_tokens for layout in layouts) / cells if cells else 0.0
 
 
 def best_fit(lengths: Sequence[int], capacity: int, filled: Sequence[int] = ()) -> list[list[int]]:
-    """Put documents into rows of at most `capacity` tokens; gives the documents of each row, long ones first.
+    """Put documents into rows of at most `capacity` tokens.
 
-    The first rows are those that have so many tokens `filled` already, even if no document fits behind them.
+    Args:
+        lengths: number of tokens of each document.
+        capacity: tokens of a row.
+        filled: number of tokens that the first rows already hold. These rows come first, even if no document fits.
+
+    Returns:
+        The document numbers of each row, long documents first.
 
     Raises:
         ValueError: a document is longer than `capacity`.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     rows: list[list[int]] = [[] for _ in filled]
-    # (room left, row), sorted: the first that fits is the fullest
+    # (free tokens, row), sorted: the first row that fits is the fullest
     open_rows = sorted((capacity - taken, row) for row, taken in enumerate(filled) if taken < capacity)
     for document in order:
         length = lengths[document]
@@ -163,14 +173,20 @@ def lay_out(
     padding_id: int,
     *,
     height: int | None = None,
-    beginnings: SharedPrefix = NONE,
+    prefixes: SharedPrefixes = NONE,
 ) -> PackedBatch:
-    """Build the rectangle for `rows` (document numbers in each row); `height` adds empty rows below.
+    """Build a rectangle.
 
-    With `beginnings`, the first row holds these and then its documents; of a document stands what comes behind.
+    Args:
+        documents: tokens of all documents.
+        rows: document numbers of each row.
+        columns: C.
+        padding_id: token of padding cells.
+        height: R, if empty rows are to follow.
+        prefixes: shared prefixes; the first row holds them before its documents, which are stored without them.
     """
     shape = (height or len(rows), columns)
-    # In numpy, whose small operations take a fifth of the time of torch's: there are several to each document.
+    # numpy: its small operations take a fifth of torch's time, and each document needs several.
     input_ids = np.full(shape, padding_id, dtype=np.int64)
     positions = np.zeros(shape, dtype=np.int64)
     segments = np.full(shape, -1, dtype=np.int64)
@@ -184,17 +200,17 @@ def lay_out(
         return np.arange(row * columns + column, row * columns + end, dtype=np.int64)
 
     shared: list[NDArray[np.int64]] = []
-    for segment, ids in enumerate(beginnings.tokens):
+    for segment, ids in enumerate(prefixes.tokens):
         shared.append(put(ids, 0, sum(map(len, shared)), segment, 0))
     cells: list[NDArray[np.int64]] = []
     order: list[int] = []
     for r, row in enumerate(rows):
-        start, before = (beginnings.size, len(shared)) if r == 0 else (0, 0)
+        start, before = (prefixes.size, len(shared)) if r == 0 else (0, 0)
         for segment, document in enumerate(row, before):
-            beginning = beginnings.of(document)
-            first = shared[beginning] if beginning >= 0 else _NO_CELLS
+            prefix = prefixes.of(document)
+            first = shared[prefix] if prefix >= 0 else _NO_CELLS
             rest = put(documents[document].ids[len(first) :], r, start, segment, len(first))
-            begun[r, start : start + len(rest)] = beginning
+            begun[r, start : start + len(rest)] = prefix
             cells += [first, rest]
             order.append(document)
             start += len(rest)
@@ -213,48 +229,55 @@ def lay_out(
         contexts,
         tuple(order),
         torch.from_numpy(begun),
-        _aligned(beginnings.size, columns),
+        _aligned(prefixes.size, columns),
         sum(length - prompt if prompt < length else length for length, prompt in zip(lengths, prompts, strict=True)),
     )
 
 
 def _aligned(shared: int, columns: int) -> int:
-    """Cells of row 0 that all rows look at: some more, unseen, where the attention's products are then faster."""
+    """Number of cells of row 0 that all rows attend to, with a few masked ones for faster matrix products."""
     return min(columns, shared + -(shared + columns) % _ALIGNED) if shared else 0
 
 
-def packed(
+def pack(
     documents: Sequence[Tokens], row_tokens: int, tokens_per_forward: int, padding_id: int, *, share: bool = False
 ) -> list[PackedBatch]:
-    """Pack documents into micro-batches of at most `tokens_per_forward` cells.
+    """Pack documents into micro-batches.
 
-    They are of nearly the same height, so that none is too small to be computed well. The last is made as narrow as its
-    documents allow, so that little is wasted however small the batch. With `share`, beginnings that documents have in
-    common stand once in each micro-batch: only for causal attention, where they do not depend on what follows.
+    They have nearly equal heights, so that none is too small to be fast. The last one is as narrow as its documents
+    allow, which wastes little even for small batches.
+
+    Args:
+        documents: tokens of all documents.
+        row_tokens: C of a row; doubled until the longest document fits.
+        tokens_per_forward: cells of a micro-batch at most.
+        padding_id: token of padding cells.
+        share: store shared prefixes once in each micro-batch. Only for causal attention, where their states do not
+            depend on what follows.
     """
-    beginnings = common_prefixes([tokens.ids for tokens in documents], row_tokens // 4) if share else NONE
-    lengths = [tokens.length - beginnings.length(number) for number, tokens in enumerate(documents)]
+    prefixes = find_shared_prefixes([tokens.ids for tokens in documents], row_tokens // 4) if share else NONE
+    lengths = [tokens.length - prefixes.length(number) for number, tokens in enumerate(documents)]
     columns = row_tokens
     while columns < max(lengths, default=1):
         columns *= 2
-    # Texts that are cut at the row's length are now shorter by their beginning.
-    narrower = range(columns, max([columns - beginnings.longest, *lengths]) - 1, -1)
-    tried = [(width, _micro_batches(lengths, width, tokens_per_forward, beginnings.size)) for width in narrower]
+    # Texts cut at the row's length are now shorter by their prefix.
+    narrower = range(columns, max([columns - prefixes.longest, *lengths]) - 1, -1)
+    tried = [(width, _micro_batches(lengths, width, tokens_per_forward, prefixes.size)) for width in narrower]
     columns, batches = min(tried, key=lambda one: one[0] * sum(map(len, one[1])))
     layouts = []
     for part in batches:
         width = columns
         if part is batches[-1]:
             members = [document for row in part for document in row]
-            narrow, width = _narrowest([lengths[document] for document in members], columns, beginnings.size)
+            narrow, width = _narrowest([lengths[document] for document in members], columns, prefixes.size)
             part = [[members[i] for i in row] for row in narrow]
-        needed = beginnings.only_of([document for row in part for document in row])
-        layouts.append(lay_out(documents, part, width, padding_id, beginnings=needed))
+        needed = prefixes.only_of([document for row in part for document in row])
+        layouts.append(lay_out(documents, part, width, padding_id, prefixes=needed))
     return layouts
 
 
 def _micro_batches(lengths: Sequence[int], columns: int, most: int, first: int) -> list[list[list[int]]]:
-    """Rows of each micro-batch of at most `most` cells; the first row of each has room for `first` tokens more."""
+    """Rows of each micro-batch of at most `most` cells. The first row of each keeps `first` tokens free."""
     height = max(1, most // columns)
     count, needed = 0, 1
     while needed > count:
@@ -269,7 +292,7 @@ def _micro_batches(lengths: Sequence[int], columns: int, most: int, first: int) 
 
 
 def _narrowest(lengths: Sequence[int], columns: int, first: int) -> tuple[list[list[int]], int]:
-    """Rows of the rectangle with the fewest cells that holds the documents, at most `columns` wide, and its width."""
+    """Rows and width of the smallest rectangle, at most `columns` wide, that holds the documents."""
     filled = [first] if first else []
     fewest = len(best_fit(lengths, columns, filled))
     best: tuple[int, list[list[int]], int] | None = None
@@ -283,8 +306,8 @@ def _narrowest(lengths: Sequence[int], columns: int, first: int) -> tuple[list[l
     return best[1], best[2]
 
 
-def padded(documents: Sequence[Tokens], tokens_per_forward: int, padding_id: int) -> list[PackedBatch]:
-    """One document a row, in the given order, cut into micro-batches of at most `tokens_per_forward` cells."""
+def pad(documents: Sequence[Tokens], tokens_per_forward: int, padding_id: int) -> list[PackedBatch]:
+    """Put one document in each row, in the given order, in micro-batches of at most `tokens_per_forward` cells."""
     columns = max((tokens.length for tokens in documents), default=1)
     height = max(1, tokens_per_forward // columns)
     layouts = []

@@ -1,7 +1,7 @@
-"""A learned query attends to the token states: attention pooling as an alternative to the mean.
+"""Attention pooling: a trained query attends to the token states.
 
-Compared with mean, first and last token by Suganthan et al. 2025 (arXiv:2503.02656) and by EmbeddingGemma
-(arXiv:2509.20354), who find the mean as good. Ours is the plain form: no key or value projections.
+Suganthan et al. 2025 (arXiv:2503.02656) and EmbeddingGemma (arXiv:2509.20354) compare it with mean, first and last
+token and find the mean as good. Ours is the simplest form, without key or value projections.
 
 Shapes: T tokens, N documents, D width, H heads.
 """
@@ -13,19 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from gemma4vec.model.packing.packed_batch import PackedBatch
-from gemma4vec.model.readout.base import Base, Readout
+from gemma4vec.model.readout.base import BaseInfo, Readout
 from gemma4vec.model.readout.documents import Documents
 
 
 class Attention(Readout):
-    """sum of a_i h_i with a = softmax(q h / sqrt(D / H)), for each of H slices of the state on its own.
+    """Sum of a_i h_i with a = softmax(q · h_i / sqrt(D / H)), separately for each of H slices of the states.
 
-    The query is zero at first: training starts from the mean.
+    The query starts at zero, so training starts from the mean. Vectors are `[N, D]`; H must divide D.
+
+    Example: `model.readout: {name: attention, heads: 4}`.
     """
 
     name = "attention"
 
-    def __init__(self, settings: Any, base: Base):
+    def __init__(self, settings: Any, base: BaseInfo):
         super().__init__(settings, base)
         self.query_D = nn.Parameter(torch.zeros(self.hidden_size))
 

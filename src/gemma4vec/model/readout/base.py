@@ -1,6 +1,6 @@
-"""What a readout is: what happens to a text before the backbone, and to its token states after it.
+"""The interface of readouts: how a text is prepared for the backbone, and how its token states become one vector.
 
-Shapes: L layers, T real tokens, N documents, K replaced cells, D hidden size of the base.
+Shapes: L layers, T real tokens, N documents, D hidden size of the base.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from gemma4vec.text.prompts import Prompted
 
 
 @dataclass(frozen=True)
-class Base:
-    """What a readout has to know of the base that it stands on.
+class BaseInfo:
+    """Properties of the base that a readout may use.
 
     Attributes:
         hidden_size: D.
         layers: L, number of decoder layers.
-        input_size: width of a token embedding as it enters the first layer; None: D (only EmbeddingGemma 2 differs).
         embedding_size: root mean square of the base's token embeddings as they enter the first layer.
-        folder: where the base or the saved model was loaded from; a saved model brings its second encoder along.
+        folder: where the base or the saved model was loaded from; a saved model contains its second encoder.
+        input_size: width of a token embedding as it enters the first layer; None: D (only EmbeddingGemma 2 differs).
     """
 
     hidden_size: int
@@ -39,27 +39,31 @@ class Readout(nn.Module):
     """Turns the token states of documents into one vector each.
 
     A readout is one file with one subclass, its settings in `recipe/readouts.py`, and one line in
-    `model/readout/__init__.py`. Its parameters are fp32 (float64 in a float64 model), initialised from torch's global
-    generator, and trained like every other parameter.
+    `model/readout/__init__.py`; model/README.md walks through a new one. Its parameters are fp32 (float64 in a float64
+    model), initialized from torch's global generator, and trained like every other parameter.
+
+    Args:
+        settings: its part of the recipe (`recipe.readouts`).
+        base: properties of the base.
 
     Attributes:
-        name: what recipes call it.
-        needs: what it asks of the parts around it: "eos" (an EOS token, exactly once, also after truncation),
-            "all_layers" (states of all layers), "twice" (reads each text twice), "context" (a second, frozen encoder),
-            "bidirectional" (says nothing of a text that is read causally).
-        only_ends: whether it reads the state of each document's last token and nothing else.
-        reserved: tokens of the limit that the readout takes for itself.
-        sentence_transformers: the pooling mode of the same meaning there, so that a saved model opens without us; None
-            where there is none.
+        name: its name in recipes.
+        needs: requirements: "eos" (exactly one EOS token, also after truncation), "all_layers" (states of all layers),
+            "twice" (reads each text twice), "context" (a second, frozen encoder), "bidirectional" (meaningless with
+            causal attention).
+        last_token_only: whether it reads nothing but the state of each document's last token.
+        reserved: number of tokens of the limit that the readout uses for itself.
+        sentence_transformers: that library's pooling mode with the same meaning, with which a saved model opens without
+            gemma4vec; None: there is none.
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
-    only_ends: ClassVar[bool] = False
+    last_token_only: ClassVar[bool] = False
     reserved: ClassVar[int] = 0
     sentence_transformers: ClassVar[str | None] = None
 
-    def __init__(self, settings: Any, base: Base):
+    def __init__(self, settings: Any, base: BaseInfo):
         super().__init__()
         self.settings = settings
         self.hidden_size = base.hidden_size
@@ -67,12 +71,12 @@ class Readout(nn.Module):
 
     @classmethod
     def pools_prompt(cls, settings: Any) -> bool:
-        """Whether the prompt's tokens are part of what is pooled; where not, it matters at which token it ends."""
+        """Whether the prompt's tokens are pooled. If not, the tokenizer must know where the prompt ends."""
         return bool(getattr(settings, "pool_prompt", True))
 
     @classmethod
     def width(cls, settings: Any, hidden_size: int) -> int:
-        """Length of the pooled vectors on a base whose states are D = `hidden_size` wide; by default D."""
+        """Length of the pooled vectors on a base with D = `hidden_size`; by default D."""
         return hidden_size
 
     @property
@@ -83,20 +87,32 @@ class Readout(nn.Module):
     def prepare(
         self, tokens: Sequence[Tokens], texts: Sequence[Prompted], tokenizer: PreTrainedTokenizerFast
     ) -> list[Tokens]:
-        """What the backbone reads of each text; by default its tokens as they are."""
+        """The tokens that the backbone reads of each text; by default the text's own.
+
+        Args:
+            tokens: tokens of each text with its prompt.
+            texts: the same texts before tokenization.
+            tokenizer: for tokens that the readout adds.
+        """
         return list(tokens)
 
-    def replaced(self, layout: PackedBatch) -> EmbeddingOverrides | None:
-        """Vectors that stand in for the input embeddings of some tokens; by default none."""
+    def override_embeddings(self, layout: PackedBatch) -> EmbeddingOverrides | None:
+        """Vectors that replace the input embeddings of some tokens; by default none."""
         return None
 
     def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
-        """Vectors `[N, dimension]`, in the layout's order, of the states of the layout's documents.
+        """Pool the states of each document into one vector: `[N, dimension]`, in the layout's order.
 
-        `states` are `[T, D]`, or `[L + 1, T, D]` (input embeddings first) for a readout that needs all layers.
+        Args:
+            states: states of the real tokens, document after document, in the base's dtype: `[T, D]`, or
+                `[L + 1, T, D]` (input embeddings first) for a readout that needs all layers.
+            layout: the documents' lengths, prompts and marks; each has at least one token.
+
+        Raises:
+            TypeError: a subclass does not define it.
         """
         raise TypeError(f"{type(self).__name__} defines no pool()")
 
-    def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes, by name."""
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The trained parameters, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}

@@ -1,4 +1,4 @@
-"""A small frozen encoder that reads a text before the decoder does: any sentence-transformers model.
+"""A small frozen encoder that embeds a text before the decoder reads it: any sentence-transformers model.
 
 Shapes: N texts, E width of its vectors.
 """
@@ -14,15 +14,19 @@ from gemma4vec.errors import InputError
 from gemma4vec.machine.transfer import to_device
 from gemma4vec.model.bases.resolve import resolve_base
 
-# A saved model carries its small encoder in this folder.
+# Subfolder of a saved model that contains its small encoder.
 SAVED_FOLDER = "context_encoder"
 
 
 def find_encoder(name: str, saved_with: Path | None = None) -> Path:
-    """Folder of the small encoder: the saved model's own where it has one, else what `name` means.
+    """Folder of the small encoder.
+
+    Args:
+        name: `bundled:NAME`, a folder or a hub id.
+        saved_with: folder of a saved model, whose own copy comes first.
 
     Raises:
-        InputError: there is no such model, or it is not one of sentence-transformers'.
+        InputError: there is no such model, or it is not a sentence-transformers model.
     """
     if saved_with is not None and (saved_with / SAVED_FOLDER / "modules.json").is_file():
         return saved_with / SAVED_FOLDER
@@ -32,14 +36,18 @@ def find_encoder(name: str, saved_with: Path | None = None) -> Path:
         raise InputError(f"model.readout.encoder: {error}") from error
     if not (path / "modules.json").is_file():
         raise InputError(
-            f"model.readout.encoder: {name} is no sentence-transformers model (modules.json is missing); "
+            f"model.readout.encoder: {name} is not a sentence-transformers model (modules.json is missing); "
             "use bundled:all-minilm-l6-v2 or another one"
         )
     return path
 
 
 class ContextEncoder(nn.Module):
-    """Vectors of texts, without gradient, in the encoder's own limits and without its prompts."""
+    """Embeds texts without gradient, up to the encoder's own token limit and without its prompts.
+
+    Raises:
+        InputError: sentence-transformers cannot open the folder.
+    """
 
     model: Any
 
@@ -53,9 +61,7 @@ class ContextEncoder(nn.Module):
             self.model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"model.readout.encoder: {path} is not a model that sentence-transformers can open: {reason}"
-            ) from error
+            raise InputError(f"model.readout.encoder: sentence-transformers cannot open {path}: {reason}") from error
         self.model.requires_grad_(False)
         self.model.eval()
 
@@ -65,11 +71,11 @@ class ContextEncoder(nn.Module):
         return int(self.model.get_embedding_dimension())
 
     def train(self, mode: bool = True) -> "ContextEncoder":
-        """Frozen: always in evaluation mode, since dropout would make its vectors of one text differ."""
+        """Stay in evaluation mode: with dropout, one text would get different vectors."""
         return super().train(False)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """`[N, E]`."""
+        """Vectors of texts: `[N, E]`."""
         with torch.no_grad():
             features = self.model.preprocess(list(texts))
             device = next(self.model.parameters()).device
@@ -80,5 +86,5 @@ class ContextEncoder(nn.Module):
         return vectors_NE.detach()
 
     def save(self, folder: Path) -> None:
-        """Write it into a saved model's folder."""
+        """Write the encoder into a saved model's folder."""
         self.model.save(str(folder / SAVED_FOLDER), create_model_card=False)

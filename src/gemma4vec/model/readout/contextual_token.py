@@ -1,8 +1,7 @@
-"""A small frozen encoder's vector of the text is read as one more token (Causal2Vec, Lin et al. 2025).
+"""Contextual token: the decoder reads a small encoder's vector of the text as one more token.
 
-arXiv:2507.23386; docs/guides/readouts.md says where we follow it and where not.
-
-Every later token sees it, so that also a causal model's first tokens know what the text is about.
+Causal2Vec (Lin et al. 2025, arXiv:2507.23386); docs/guides/readouts.md lists the differences. All later tokens see this
+token, so even the first tokens of a causal model know what the text is about.
 
 Shapes: T tokens, N documents, E width of the small encoder, D width of the base.
 """
@@ -16,25 +15,30 @@ from transformers import PreTrainedTokenizerFast
 
 from gemma4vec.model.packing.embedding_overrides import EmbeddingOverrides
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens
-from gemma4vec.model.readout.base import Base, Readout
+from gemma4vec.model.readout.base import BaseInfo, Readout
 from gemma4vec.model.readout.context_encoder import ContextEncoder, find_encoder
-from gemma4vec.model.readout.documents import ends_of, starts_of
+from gemma4vec.model.readout.documents import first_token_indices, last_token_indices
 from gemma4vec.text.prompts import Prompted
 
 
 class ContextualToken(Readout):
-    """The final states of the contextual token and of EOS, side by side.
+    """The final states of the contextual token and of EOS, concatenated: `[N, 2 D]`.
 
-    The token stands behind BOS and in front of the prompt. The small encoder reads the text without its prompt. What is
-    put in has the size of the base's own token embeddings at first: `size` is a trained factor on a vector of unit root
-    mean square, since a vector a hundred times smaller than its neighbours would be lost in the residual stream.
+    The token follows BOS and precedes the prompt. The small encoder reads the text without its prompt. `size` is a
+    trained factor on a vector of unit root mean square, which starts at the size of the base's token embeddings: a
+    vector a hundred times smaller than its neighbors would be lost in the residual stream.
+
+    Raises:
+        InputError: the small encoder does not exist or cannot be opened.
+
+    Example: `model.readout: {name: contextual_token, encoder: "bundled:all-minilm-l6-v2"}`.
     """
 
     name = "contextual_token"
     needs = frozenset({"eos", "context"})
     reserved = 1
 
-    def __init__(self, settings: Any, base: Base):
+    def __init__(self, settings: Any, base: BaseInfo):
         super().__init__(settings, base)
         self.context = ContextEncoder(find_encoder(settings.encoder, saved_with=base.folder))
         entering = base.input_size or base.hidden_size
@@ -57,7 +61,7 @@ class ContextualToken(Readout):
             prepared.append(Tokens(ids, text.prompt + (text.prompt > 0), mark=at, context=prompted.text))
         return prepared
 
-    def replaced(self, layout: PackedBatch) -> EmbeddingOverrides:
+    def override_embeddings(self, layout: PackedBatch) -> EmbeddingOverrides:
         weight = self.projection[0].weight
         vectors_NE = self.context(layout.contexts).to(weight.device, weight.dtype)
         projected_ND = self.projection(vectors_NE)
@@ -65,7 +69,7 @@ class ContextualToken(Readout):
         return EmbeddingOverrides(layout.cells_T[self._tokens(layout)], self.size * unit_ND)
 
     def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
-        return torch.cat([states[self._tokens(layout)], states[ends_of(layout)]], dim=1)
+        return torch.cat([states[self._tokens(layout)], states[last_token_indices(layout)]], dim=1)
 
     def _tokens(self, layout: PackedBatch) -> Tensor:
-        return starts_of(layout) + layout.marks_N
+        return first_token_indices(layout) + layout.marks_N

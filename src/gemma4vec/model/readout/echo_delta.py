@@ -1,7 +1,7 @@
-"""The text is given twice; the second copy has seen the whole text, also in a causal model.
+"""Echo-delta: the backbone reads the text twice, so the second copy has seen all of it even in a causal model.
 
-Echo embeddings (Springer et al. 2024, arXiv:2402.15449) pool the second copy. Here the vector also has the difference
-between the copies: what a state gains from having seen the text before.
+Echo embeddings (Springer et al. 2024, arXiv:2402.15449) pool the second copy. Ours adds the difference between the
+copies: what a state gains from having seen the text before.
 
 Shapes: T tokens, N documents, D width.
 """
@@ -14,22 +14,24 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens
-from gemma4vec.model.readout.base import Base, Readout
+from gemma4vec.model.readout.base import BaseInfo, Readout
 from gemma4vec.model.readout.documents import Documents, at_least_fp32
 from gemma4vec.text.prompts import Prompted
 
 
 class EchoDelta(Readout):
-    """second + delta * (second - first), or both side by side; first and second are the means of the copies' states.
+    """m2 + delta (m2 - m1), `[N, D]`, or both terms concatenated, `[N, 2 D]`; m1, m2 are the means of the copies.
 
-    The backbone reads BOS, prompt, text, separator, text. The prompt is read once and not pooled. The token limit holds
-    for the first copy with its prompt. A text that is nothing but its prompt is repeated whole.
+    The backbone reads BOS, prompt, text, separator, text. The prompt is read once and not pooled. The token limit
+    applies to the first copy with its prompt. A text that consists of its prompt alone is repeated whole.
+
+    Example: `model.readout: {name: echo_delta, delta: 0.5, join: sum}`.
     """
 
     name = "echo_delta"
     needs = frozenset({"twice"})
 
-    def __init__(self, settings: Any, base: Base):
+    def __init__(self, settings: Any, base: BaseInfo):
         super().__init__(settings, base)
         self.delta = nn.Parameter(torch.tensor(float(settings.delta)))
 
@@ -64,7 +66,7 @@ class EchoDelta(Readout):
 
 
 def _twice(text: Tokens, separator: Sequence[int], bos: int | None) -> Tokens:
-    """The text behind its prompt again; `prompt` is where the first copy starts, `mark` where the second does."""
+    """Repeat the text after its prompt. `prompt` is the start of the first copy, `mark` that of the second."""
     ids = list(text.ids)
     start = max(text.prompt, int(ids[0] == bos))
     if start >= len(ids):

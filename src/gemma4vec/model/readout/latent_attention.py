@@ -1,7 +1,8 @@
-"""NV-Embed's pooling: token states attend to trained latents, then an MLP, then the mean (arXiv:2405.17428).
+"""Latent attention: token states attend to trained latents, then an MLP, then the mean.
 
-Follows the released model code: layer norms in front of queries, latents and MLP, projections without bias, a gated
-GELU as the MLP, residual connections around both. docs/guides/readouts.md says where it differs.
+NV-Embed (Lee et al. 2024, arXiv:2405.17428), as in its released model code: layer norms before queries, latents and
+MLP, projections without bias, a gated GELU as the MLP, residual connections around both. docs/guides/readouts.md lists
+the differences.
 
 Shapes: T tokens, R latents, H heads, d head size, W = H * d, D width of the base.
 """
@@ -13,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gemma4vec.model.packing.packed_batch import PackedBatch
-from gemma4vec.model.readout.base import Base, Readout
+from gemma4vec.model.readout.base import BaseInfo, Readout
 from gemma4vec.model.readout.documents import Documents
 
 
 class GatedMlp(nn.Module):
-    """GEGLU (Shazeer 2020, arXiv:2002.05202): one half of the inner values, gated by the GELU of the other."""
+    """GEGLU (Shazeer 2020, arXiv:2002.05202): one half of the inner values times the GELU of the other half."""
 
     def __init__(self, width: int, inner: int):
         super().__init__()
@@ -33,11 +34,17 @@ class GatedMlp(nn.Module):
 
 
 class LatentAttention(Readout):
-    """Queries are the token states, keys and values the latents; so each token's result depends on its state alone."""
+    """Mean over tokens of x + MLP(LN(x)), with x = h + MHA(LN(h), LN(latents)): `[N, D]`.
+
+    The queries are the token states; keys and values are the latents. So a token's result depends on its state alone.
+    The number of heads must divide `hidden_size`.
+
+    Example: `model.readout: {name: latent_attention, latents: 128, heads: 8}`.
+    """
 
     name = "latent_attention"
 
-    def __init__(self, settings: Any, base: Base):
+    def __init__(self, settings: Any, base: BaseInfo):
         super().__init__(settings, base)
         width = self.hidden_size
         inner = settings.hidden_size or width

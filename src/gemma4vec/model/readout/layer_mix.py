@@ -1,7 +1,7 @@
-"""A trained mix of all layers' states, then the mean.
+"""Layer mix: a trained weighted sum of all layers' states, then the mean.
 
-The mix is ELMo's (Peters et al. 2018, arXiv:1802.05365, eq. 1): softmax weights over layers and one factor. That all
-layers of a decoder are worth pooling is from Tang and Yang 2024 (arXiv:2409.02727), who mix them with cross-attention.
+The sum is ELMo's (Peters et al. 2018, arXiv:1802.05365, eq. 1): softmax weights over layers and one factor. Pooling all
+layers of a decoder comes from Tang and Yang 2024 (arXiv:2409.02727), who mix them with cross-attention.
 
 Shapes: L layers, T tokens, N documents, D width.
 """
@@ -12,27 +12,34 @@ import torch
 from torch import Tensor, nn
 
 from gemma4vec.model.packing.packed_batch import PackedBatch
-from gemma4vec.model.readout.base import Base, Readout
+from gemma4vec.model.readout.base import BaseInfo, Readout
 from gemma4vec.model.readout.documents import at_least_fp32, mean_of
 
 
 class LayerMix(Readout):
-    """gamma * sum over layers of softmax(w)_l h_l, the input embeddings being layer 0. All layers count alike at first.
+    """Mean over tokens of gamma * sum over layers l of softmax(w)_l h_l: `[N, D]`.
 
-    States of deep layers can be a hundred times as large as those of the first; `normalize` makes them comparable.
+    <<<<<<< HEAD
+        Layer 0 is the input embeddings. All layers have equal weights at first. States of deep layers can be a hundred
+        times larger than those of the first; `normalize` scales each layer's states to unit root mean square.
+
+        Example: `model.readout: {name: layer_mix, normalize: true}`.
+    =======
+        States of deep layers can be a hundred times as large as those of the first; `normalize` makes them comparable.
+    >>>>>>> main
     """
 
     name = "layer_mix"
     needs = frozenset({"all_layers"})
 
-    def __init__(self, settings: Any, base: Base):
+    def __init__(self, settings: Any, base: BaseInfo):
         super().__init__(settings, base)
         self.weights_L = nn.Parameter(torch.zeros(base.layers + 1))
         self.scale = nn.Parameter(torch.ones(())) if settings.scale else None
 
     def pool(self, states: Tensor, layout: PackedBatch) -> Tensor:
         shares_L = torch.softmax(self.weights_L, dim=0)
-        mixed_TD: Tensor = sum(  # type: ignore[assignment]  # one layer at a time: no fp32 copy of all of them
+        mixed_TD: Tensor = sum(  # type: ignore[assignment]  # layer by layer: no fp32 copy of all layers
             share * self._comparable(at_least_fp32(states_TD))
             for share, states_TD in zip(shares_L, states, strict=True)
         )

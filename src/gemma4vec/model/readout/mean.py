@@ -1,4 +1,4 @@
-"""Mean of a document's token states (Reimers and Gurevych 2019, arXiv:1908.10084; EmbeddingGemma, arXiv:2509.20354)."""
+"""Mean pooling (Reimers and Gurevych 2019, arXiv:1908.10084; EmbeddingGemma, arXiv:2509.20354)."""
 
 from torch import Tensor
 
@@ -8,9 +8,12 @@ from gemma4vec.model.readout.documents import mean_of
 
 
 class Mean(Readout):
-    """The mean over all tokens, summed in fp32; with `pool_prompt` off, over the tokens after the prompt.
+    """The mean of a document's token states, summed in fp32: `[N, D]`.
 
-    A document that is nothing but its prompt is pooled whole: the mean of no tokens would not be a vector.
+    With `pool_prompt: false`, the mean of the tokens after the prompt. A document that consists of its prompt alone is
+    pooled whole.
+
+    Example: `model.readout: {name: mean, pool_prompt: false}`.
     """
 
     name = "mean"

@@ -1,4 +1,4 @@
-"""Mean with weights that grow with the position (SGPT, Muennighoff 2022, arXiv:2202.08904, section 3.1)."""
+"""Position-weighted mean pooling (SGPT, Muennighoff 2022, arXiv:2202.08904, section 3.1)."""
 
 from torch import Tensor
 
@@ -8,10 +8,12 @@ from gemma4vec.model.readout.documents import Documents
 
 
 class WeightedMean(Readout):
-    """sum of w_i h_i with w_i = i / (1 + ... + S): in a causal model, later tokens have seen more of the text.
+    """Sum of w_i h_i with w_i = i / (1 + ... + S): `[N, D]`. In a causal model, later tokens see more of the text.
 
-    Positions count from the document's first token, also where the prompt's tokens are not pooled (then the weights of
-    the others are divided by their own sum).
+    Positions count from the document's first token. With `pool_prompt: false` the remaining weights are divided by
+    their own sum.
+
+    Example: `model.readout: weighted_mean`.
     """
 
     name = "weighted_mean"

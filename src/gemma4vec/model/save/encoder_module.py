@@ -1,8 +1,8 @@
-"""Readouts that sentence-transformers lacks, as its first module: backbone and readout in one.
+"""A sentence-transformers module with backbone and readout, for readouts that the library lacks.
 
-`SentenceTransformer(folder, trust_remote_code=True)` imports this class by its name, which stands in the folder's
-modules.json, where gemma4vec is installed. No code is taken from the folder; that library asks for the switch before it
-imports any class that is not its own. Heads and unit length behind it are the library's own modules.
+`SentenceTransformer(folder, trust_remote_code=True)` imports this class by the name in the folder's modules.json, so
+gemma4vec must be installed. No code comes from the folder; the library requires the switch before it imports any class
+that is not its own. Head and normalization are the library's own modules.
 """
 
 from collections.abc import Sequence
@@ -15,45 +15,47 @@ from sentence_transformers.base.modules import InputModule
 
 from gemma4vec.files import write_json
 from gemma4vec.model.encoder.build import EmbeddingModel
-from gemma4vec.model.packing.packed_batch import padded
+from gemma4vec.model.packing.packed_batch import pad
 from gemma4vec.model.readout.contextual_token import ContextualToken
-from gemma4vec.model.save.read_model import READOUT_FILE, SETTINGS_FILE, model_of, open_built, read_settings
+from gemma4vec.model.save.read_model import READOUT_FILE, SETTINGS_FILE, model_of, open_saved_model, read_settings
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
 from gemma4vec.text.prompts import Prompted
 
 
 class Gemma4VecEncoder(InputModule):
-    """Texts to pooled vectors, in padded layouts.
+    """Maps texts to pooled vectors, in padded layouts.
 
     Args:
-        built: the encoder; a head that it has is not used here.
-        settings: what `gemma4vec.json` says.
-        max_seq_length: longest text in tokens, prompt and special tokens included (of one copy, where a readout reads
-            it twice).
+        embedding_model: the encoder; its head is removed, because the library applies it.
+        settings: contents of `gemma4vec.json`.
+        max_seq_length: token limit of a text with prompt and special tokens; of one copy, if the readout reads it
+            twice.
     """
 
+    # sentence-transformers writes this path into modules.json; unlike that of this file, it never changes.
+    __module__ = "gemma4vec.model.sentence_transformers_module"
     save_in_root = True
 
-    def __init__(self, built: EmbeddingModel, settings: dict[str, Any], max_seq_length: int):
+    def __init__(self, embedding_model: EmbeddingModel, settings: dict[str, Any], max_seq_length: int):
         super().__init__()
-        built.encoder.head = None
-        self.encoder = built.encoder
+        embedding_model.encoder.head = None
+        self.encoder = embedding_model.encoder
         self.settings = settings
         self.max_seq_length = max_seq_length
-        self.tokenizer = built.tokeniser.tokenizer
-        self._built = built
+        self.tokenizer = embedding_model.tokenizer.hf_tokenizer
+        self._embedding_model = embedding_model
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Any]:
         """Tokens of texts, as the readout prepares them."""
         texts = [Prompted(prompt or "", str(text)) for text in inputs]
-        tokens = self._built.read(texts, self.max_seq_length)
+        tokens = self._embedding_model.read(texts, self.max_seq_length)
         longest = max(text.length for text in tokens)
-        (layout,) = padded(tokens, longest * len(tokens), self._built.tokeniser.padding_id)
+        (layout,) = pad(tokens, longest * len(tokens), self._embedding_model.tokenizer.padding_id)
         return {"input_ids": layout.input_ids_RC, "attention_mask": (layout.segments_RC >= 0).long(), "layout": layout}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Adds `sentence_embedding` `[N, dimension]`."""
-        features["sentence_embedding"] = self.encoder.pooled([features["layout"]])
+        """Add `sentence_embedding`, `[N, dimension]`."""
+        features["sentence_embedding"] = self.encoder.pool([features["layout"]])
         return features
 
     def get_embedding_dimension(self) -> int:
@@ -65,8 +67,8 @@ class Gemma4VecEncoder(InputModule):
         folder = Path(output_path)
         readout = self.encoder.readout
         self.encoder.backbone.save_pretrained(folder, self.encoder.backbone.dtype)
-        save_tokenizer(self._built.tokeniser.tokenizer, folder, as_it_is=not readout.pool_prompt)
-        trained = {name: value.detach().cpu().contiguous() for name, value in readout.trained().items()}
+        save_tokenizer(self._embedding_model.tokenizer.hf_tokenizer, folder, keep_normalizer=not readout.pool_prompt)
+        trained = {name: value.detach().cpu().contiguous() for name, value in readout.trainable().items()}
         if trained:
             save_file(trained, folder / READOUT_FILE)
         if isinstance(readout, ContextualToken):
@@ -85,7 +87,7 @@ class Gemma4VecEncoder(InputModule):
         init_defaults: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Open it; `model_kwargs={"dtype": ...}` is obeyed, else the type in which it was saved."""
+        """Open a saved module, in the dtype of `model_kwargs={"dtype": ...}` or else the one that it was saved in."""
         folder = Path(model_name_or_path)
         if not folder.is_dir():
             found = cls.load_dir_path(
@@ -101,7 +103,7 @@ class Gemma4VecEncoder(InputModule):
         model = model_of(saved)
         asked = kwargs.get("model_kwargs") or {}
         dtype = _dtype(asked.get("dtype") or asked.get("torch_dtype"), saved)
-        return cls(open_built(folder, model, dtype=dtype, device="cpu"), saved, model.max_tokens)
+        return cls(open_saved_model(folder, model, dtype=dtype, device="cpu"), saved, model.max_tokens)
 
 
 def _dtype(asked: Any, saved: dict[str, Any]) -> torch.dtype:

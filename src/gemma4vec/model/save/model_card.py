@@ -1,4 +1,4 @@
-"""The model card: what a saved model is, what it was trained on, and whose terms it carries."""
+"""The model card of a saved model: usage, training data, license and terms."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ from gemma4vec.recipe.schema import Recipe
 
 _SCORES_HEADING = "## Scores"
 _NEEDS_US = (
-    "Its readout is not one of sentence-transformers' own, so gemma4vec must be installed where it is opened. "
-    "`trust_remote_code=True` allows that library to import the class; this folder brings no code."
+    "sentence-transformers does not have its readout, so gemma4vec must be installed to open it. "
+    "`trust_remote_code=True` allows that library to import the class; this folder contains no code."
 )
 
 
@@ -28,7 +28,13 @@ def model_card(
 ) -> str:
     """The README.md of a model folder.
 
-    `checkpoint` says in words which one it was made from; `standard` where it opens without gemma4vec.
+    Args:
+        recipe: the run's recipe.
+        base: the base, with its license and terms.
+        data: stage -> source -> its facts.
+        dimension: length of a vector.
+        checkpoint: the exported checkpoint, in words.
+        standard: whether the folder opens without gemma4vec.
     """
     model = recipe.model
     front_matter = {
@@ -59,7 +65,7 @@ def model_card(
 
 
 def add_scores(folder: Path, lines: Sequence[str]) -> None:
-    """Put a Scores section (Markdown lines) into the card of a model folder, replacing an earlier one."""
+    """Write a Scores section (Markdown lines) into the card of a model folder, replacing an earlier one."""
     file = folder / "README.md"
     card = file.read_text(encoding="utf-8")
     head, _, rest = card.partition(_SCORES_HEADING)

@@ -1,4 +1,4 @@
-"""How long a model's vectors are, as far as its small files tell: no weight is read."""
+"""The embedding dimension of a model from its small files; no weights are loaded."""
 
 import json
 from pathlib import Path
@@ -7,19 +7,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from gemma4vec.errors import InputError
-from gemma4vec.model.bases.sentence_transformers_folder import modules_of
+from gemma4vec.model.bases.sentence_transformers_folder import read_modules
 from gemma4vec.model.encoder.check_config import read_config
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, read_settings
 from gemma4vec.recipe import schema
 
-# Modules of sentence-transformers that leave a vector as long as it was.
+# Modules of sentence-transformers that do not change the dimension.
 _KEEPS = {"Normalize", "Dropout"}
 
 
 def recipe_dimension(model: schema.Model, config: dict[str, Any]) -> int | None:
-    """D of the model that a recipe makes on a base; `config` as `model.encoder.check_config.read_config` gives it.
-    None: unknown."""
+    """D of a recipe's model; None: unknown. `config` is a result of `model.encoder.check_config.read_config`."""
     if model.head is not None:
         return model.head.widths[-1]
     width = config.get("state_width")
@@ -27,7 +26,7 @@ def recipe_dimension(model: schema.Model, config: dict[str, Any]) -> int | None:
 
 
 def folder_dimension(folder: Path) -> int | None:
-    """D of the vectors that `Embedder.load(folder)` gives; None: the files do not tell, opening it will."""
+    """D of the vectors of `Embedder.load(folder)`; None: the small files do not say."""
     if (folder / "manifest.json").is_file() and (folder / "model" / SETTINGS_FILE).is_file():
         folder = folder / "model"
     try:
@@ -36,14 +35,14 @@ def folder_dimension(folder: Path) -> int | None:
         if (folder / "modules.json").is_file():
             return _of_modules(folder)
     except (InputError, ValidationError, OSError, ValueError, KeyError, TypeError):
-        return None  # damaged, which is for opening to say
+        return None  # damaged; opening the model reports it
     width = read_config(folder).get("state_width")  # a base: the mean of its states
     return None if width is None else int(width)
 
 
 def _of_modules(folder: Path) -> int | None:
-    """As SentenceTransformer.get_embedding_dimension: the last module that says how long its output is."""
-    for module in reversed(modules_of(folder)):
+    """As SentenceTransformer.get_embedding_dimension: from the last module with a dimension."""
+    for module in reversed(read_modules(folder)):
         kind, inside = module["type"].rsplit(".", 1)[-1], folder / module.get("path", "")
         if kind == "Dense":
             return int(json.loads((inside / "config.json").read_text(encoding="utf-8"))["out_features"])
@@ -55,7 +54,7 @@ def _of_modules(folder: Path) -> int | None:
 
 
 def _pooled(folder: Path) -> int:
-    """A pooling's config has two spellings, and several modes stand side by side: the library reads them."""
+    """Let the library read a pooling config, which has two formats and may combine modes."""
     from sentence_transformers.sentence_transformer.modules import Pooling  # a second's import
 
     return int(Pooling.load(str(folder)).get_embedding_dimension())

@@ -1,6 +1,6 @@
-"""Folders of models that we saved: their settings, and the encoder as it was saved.
+"""Read a saved model: its settings and its encoder.
 
-Format 1 (before readouts had parameters) differs in the recipe's words alone, which `recipe.schema.Model` still reads.
+Format 1, from before readouts had parameters, differs in recipe keys alone, which `recipe.schema.Model` still reads.
 """
 
 import json
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.encoder.build import EmbeddingModel, build
-from gemma4vec.model.tokenize.tokenizer import load_saved_tokeniser
+from gemma4vec.model.tokenize.tokenizer import load_saved_tokenizer
 from gemma4vec.recipe.renamed import current_names
 from gemma4vec.recipe.schema import Model
 
@@ -23,7 +23,7 @@ FORMAT = 2
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """What `gemma4vec.json` of a saved model says.
+    """Contents of a saved model's `gemma4vec.json`.
 
     Raises:
         InputError: it is missing or damaged.
@@ -39,32 +39,36 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def model_of(settings: dict[str, Any]) -> Model:
-    """The recipe's model part that a saved model was made by; its adapters are merged."""
+    """The recipe's model part of a saved model; its adapters are already merged."""
     tree = current_names(settings["model"], SETTINGS_FILE, at="model", log=False)
     if settings.get("format") == 1 and tree.get("readout", {}).get("name") == "last_token":
-        tree["readout"] = {"name": "last_token"}  # any pool_prompt was written there; it meant nothing
+        tree["readout"] = {"name": "last_token"}  # a pool_prompt here had no meaning
     return Model.model_validate(tree).model_copy(update={"lora": None})
 
 
-def open_built(path: Path, model: Model, *, dtype: torch.dtype, device: torch.device | str) -> EmbeddingModel:
-    """The encoder in a saved model's folder, its attention probed.
+def open_saved_model(path: Path, model: Model, *, dtype: torch.dtype, device: torch.device | str) -> EmbeddingModel:
+    """Load the encoder of a saved model and run the attention probe.
 
     Raises:
-        InputError: a file is missing or damaged. WorkError: it does not attend as it says.
+        InputError: a file is missing or damaged.
+        WorkError: attention differs from the saved mode.
     """
-    built = build(model, path, dtype=dtype, device=device, tokeniser=load_saved_tokeniser(path))
-    for part, weights in ((built.encoder.readout, _readout_weights), (built.encoder.head, _head_weights)):
+    embedding_model = build(model, path, dtype=dtype, device=device, tokenizer=load_saved_tokenizer(path))
+    for part, weights in (
+        (embedding_model.encoder.readout, _readout_weights),
+        (embedding_model.encoder.head, _head_weights),
+    ):
         if part is not None:
             _load(part, weights(path))
-    check(built.encoder.backbone)
-    return built
+    check(embedding_model.encoder.backbone)
+    return embedding_model
 
 
 def _load(part: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Put weights into the trained parameters of a part; every one must be there."""
+    """Copy weights into the trained parameters of a part; none may be missing."""
     parameters = {name: parameter for name, parameter in part.named_parameters() if parameter.requires_grad}
     if set(parameters) != set(weights):
-        raise KeyError(f"other parameters are expected: {', '.join(sorted(set(parameters) ^ set(weights)))}")
+        raise KeyError(f"parameter names differ: {', '.join(sorted(set(parameters) ^ set(weights)))}")
     with torch.no_grad():
         for name, parameter in parameters.items():
             if parameter.shape != weights[name].shape:
@@ -80,7 +84,7 @@ def _readout_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _head_weights(path: Path) -> dict[str, Tensor]:
-    """Those of the Dense modules, in their order."""
+    """Weights of the Dense modules, in their order."""
     from safetensors.torch import load_file
 
     modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))

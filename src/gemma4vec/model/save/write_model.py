@@ -1,9 +1,8 @@
-"""Saving: a merged model in sentence-transformers' own format, and the adapter in peft's.
+"""Save a trained model: merged in sentence-transformers' format, and the adapter in peft's.
 
-The merge happens in fp32 from a freshly loaded base and the optimizer's fp32 weights, so that nothing of what was
-learned is lost to bf16. Where a recipe needs only standard parts, the folder names only sentence-transformers' own
-modules and opens without gemma4vec. Where its readout is one that they lack, backbone and readout are one module of
-ours (`model.save.encoder_module`).
+Adapters are merged in fp32, from a freshly loaded base and the optimizer's fp32 weights, so that bf16 loses nothing.
+With a standard readout, the folder contains only sentence-transformers' own modules and opens without gemma4vec.
+Otherwise backbone and readout form one module of ours (`model.save.encoder_module`).
 """
 
 import contextlib
@@ -20,7 +19,7 @@ from torch import Tensor
 from gemma4vec.errors import WorkError
 from gemma4vec.files import atomic_folder, disk_errors, sha256_file, sha256_text, write_json
 from gemma4vec.model.bases.resolve import ResolvedBase
-from gemma4vec.model.encoder.build import EmbeddingModel, build, prompts_of
+from gemma4vec.model.encoder.build import EmbeddingModel, build, recipe_prompts
 from gemma4vec.model.save.model_card import model_card
 from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
@@ -28,9 +27,9 @@ from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.prompts import Prompts
 
-# Where the backbone stands for a moment, until sentence-transformers has written it again.
+# Temporary folder of the backbone, until sentence-transformers has written it again.
 _TRANSFORMER = "transformer"
-# Both ways to write sentence-transformers' pooling config: servers read one or the other.
+# Older keys of sentence-transformers' pooling config. We write both formats, because servers read one or the other.
 _LEGACY_POOLING = {
     "cls": "pooling_mode_cls_token",
     "mean": "pooling_mode_mean_tokens",
@@ -52,27 +51,38 @@ def save_model(
     dtype: torch.dtype = torch.float32,
     checkpoint: str = "",
 ) -> None:
-    """Write `folder` (merged, opens in `SentenceTransformer`) and, beside it, `adapter/` (peft), each all or nothing.
+    """Write `folder` (merged, for `SentenceTransformer`) and `adapter/` next to it (peft), each whole or not at all.
+
+    Args:
+        folder: the model's folder.
+        recipe: the run's recipe.
+        base: the base, resolved.
+        trained: fp32 values of the trained parameters, by name.
+        data: stage -> source -> its facts, for the model card.
+        name: the model's name.
+        dtype: dtype of the saved weights.
+        checkpoint: the exported checkpoint, in words.
 
     Raises:
-        InputError: the trained weights belong to another recipe. WorkError: the disk is full.
+        InputError: the trained weights belong to another recipe.
+        WorkError: the disk is full.
     """
-    built = build(recipe.model, base.path, dtype=torch.float32, seed=recipe.seed)
-    built.load_trained({key: value.float() for key, value in trained.items()})
-    if built.adapters is not None:
+    embedding_model = build(recipe.model, base.path, dtype=torch.float32, seed=recipe.seed)
+    embedding_model.load_trained({key: value.float() for key, value in trained.items()})
+    if embedding_model.adapters is not None:
         with atomic_folder(folder.parent / "adapter") as temporary:
-            built.adapters.peft_config["default"].base_model_name_or_path = base.name
-            built.adapters.save_pretrained(str(temporary), save_embedding_layers=False)
-        built.encoder.backbone.model = built.adapters.merge_and_unload()
+            embedding_model.adapters.peft_config["default"].base_model_name_or_path = base.name
+            embedding_model.adapters.save_pretrained(str(temporary), save_embedding_layers=False)
+        embedding_model.encoder.backbone.model = embedding_model.adapters.merge_and_unload()
     with atomic_folder(folder) as temporary:
-        _write(temporary, recipe, base, built, dtype, data, name, checkpoint)
+        _write(temporary, recipe, base, embedding_model, dtype, data, name, checkpoint)
 
 
 def _write(
     folder: Path,
     recipe: Recipe,
     base: ResolvedBase,
-    built: EmbeddingModel,
+    embedding_model: EmbeddingModel,
     dtype: torch.dtype,
     data: Mapping[str, Any],
     name: str,
@@ -81,20 +91,28 @@ def _write(
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize
 
-    dimension, standard = built.encoder.dimension, built.encoder.readout.sentence_transformers is not None
+    dimension, standard = (
+        embedding_model.encoder.dimension,
+        embedding_model.encoder.readout.sentence_transformers is not None,
+    )
     settings: dict[str, Any] = {
         "format": FORMAT,
         "name": name,
         "dtype": str(dtype).removeprefix("torch."),
-        "model": recipe.model.model_dump(mode="json"),
+        # The first names of its keys, so that earlier versions open the folder too.
+        "model": first_names(recipe.model.model_dump(mode="json"), "model"),
         "licence": base.licence,
     }
-    built.encoder.backbone.model.to(dtype)
-    head = _head_modules(built)
-    first = _standard_modules(folder, recipe, built, dtype) if standard else _own_modules(recipe, built, settings)
+    embedding_model.encoder.backbone.model.to(dtype)
+    head = _head_modules(embedding_model)
+    first = (
+        _standard_modules(folder, recipe, embedding_model, dtype)
+        if standard
+        else _own_modules(recipe, embedding_model, settings)
+    )
     model = SentenceTransformer(
         modules=[*first, *head, Normalize()],
-        prompts=_plain_prompts(prompts_of(recipe.model)),
+        prompts=_plain_prompts(recipe_prompts(recipe.model)),
         similarity_fn_name="cosine",
         device="cpu",
     )
@@ -102,25 +120,29 @@ def _write(
         model.save(str(folder), create_model_card=False)
         shutil.rmtree(folder / _TRANSFORMER, ignore_errors=True)
         for file in folder.rglob("*.safetensors"):
-            file.chmod(0o644)  # safetensors makes them readable for their owner alone
+            file.chmod(0o644)  # safetensors lets only the owner read them
     if standard:
         _write_both_pooling_schemas(folder / "1_Pooling" / "config.json")
     weights = [f"{file.relative_to(folder)} {sha256_file(file)}" for file in sorted(folder.rglob("*.safetensors"))]
-    settings["fingerprint"] = sha256_text(*weights, json.dumps(first_names(settings["model"], "model"), sort_keys=True))
+    settings["fingerprint"] = sha256_text(*weights, json.dumps(settings["model"], sort_keys=True))
     write_json(folder / SETTINGS_FILE, settings)
     card = model_card(recipe, base, data, dimension, checkpoint, standard=standard)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _standard_modules(folder: Path, recipe: Recipe, built: EmbeddingModel, dtype: torch.dtype) -> list[torch.nn.Module]:
+def _standard_modules(
+    folder: Path, recipe: Recipe, embedding_model: EmbeddingModel, dtype: torch.dtype
+) -> list[torch.nn.Module]:
     """Backbone and readout as sentence-transformers' own modules."""
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-    encoder, readout = built.encoder, built.encoder.readout
+    encoder, readout = embedding_model.encoder, embedding_model.encoder.readout
     with _full_disks(folder):
         encoder.backbone.save_pretrained(folder / _TRANSFORMER, dtype)
-        save_tokenizer(built.tokeniser.tokenizer, folder / _TRANSFORMER, as_it_is=not readout.pool_prompt)
-    encoder.backbone.model = None  # sentence-transformers loads it again; two copies are enough
+        save_tokenizer(
+            embedding_model.tokenizer.hf_tokenizer, folder / _TRANSFORMER, keep_normalizer=not readout.pool_prompt
+        )
+    encoder.backbone.model = None  # sentence-transformers loads it again; avoid a third copy
     return [
         Transformer(
             str(folder / _TRANSFORMER),
@@ -131,18 +153,18 @@ def _standard_modules(folder: Path, recipe: Recipe, built: EmbeddingModel, dtype
     ]
 
 
-def _own_modules(recipe: Recipe, built: EmbeddingModel, settings: dict[str, Any]) -> list[torch.nn.Module]:
+def _own_modules(recipe: Recipe, embedding_model: EmbeddingModel, settings: dict[str, Any]) -> list[torch.nn.Module]:
     """Backbone and readout as one module of ours."""
     from gemma4vec.model.save.encoder_module import Gemma4VecEncoder
 
-    return [Gemma4VecEncoder(built, settings, recipe.model.max_tokens)]
+    return [Gemma4VecEncoder(embedding_model, settings, recipe.model.max_tokens)]
 
 
-def _head_modules(built: EmbeddingModel) -> list[torch.nn.Module]:
+def _head_modules(embedding_model: EmbeddingModel) -> list[torch.nn.Module]:
     from sentence_transformers.sentence_transformer.modules import Dense
 
     modules: list[torch.nn.Module] = []
-    for linear in built.encoder.head.layers if built.encoder.head is not None else ():
+    for linear in embedding_model.encoder.head.layers if embedding_model.encoder.head is not None else ():
         bias = linear.bias is not None
         dense = Dense(linear.in_features, linear.out_features, bias=bias, activation_function=None)
         dense.linear.load_state_dict(linear.state_dict())
@@ -152,7 +174,7 @@ def _head_modules(built: EmbeddingModel) -> list[torch.nn.Module]:
 
 @contextlib.contextmanager
 def _full_disks(folder: Path) -> Iterator[None]:
-    """The libraries' own ways to say that the disk is full, as one line."""
+    """Report a full disk, for which each library has its own error, in one line."""
     try:
         with disk_errors(folder):
             yield
@@ -162,7 +184,7 @@ def _full_disks(folder: Path) -> Iterator[None]:
 
 
 def _plain_prompts(prompts: Prompts) -> dict[str, str]:
-    """As sentence-transformers keeps them: fixed texts. There a document has no title, so its place says "none"."""
+    """Prompts as fixed texts for sentence-transformers, whose documents have no title: it is "none"."""
     return {"query": prompts.query, "document": prompts.for_document("").prompt}
 
 

@@ -1,10 +1,9 @@
-"""Prompts whose closing space melts into the text: where the prompt ends for a readout that leaves it out.
+"""Find where a prompt ends, for readouts that do not pool it, although tokenizers merge its final space into the text.
 
-The last token of a prompt such as `query: ` is its space; in front of `sort` that space is part of the text's first
-token. Counted alone, as sentence-transformers does, the prompt is one token too long, the first word of every text is
-left out with it, and of a text of one word nothing remains. So the tokenizer itself drops the closing spaces of a text
-that is nothing but a prompt: the count is right in every program that reads the saved folder, and the tokens of all
-other texts are as they were.
+Alone, the last token of a prompt such as `query: ` is its space. Before `sort`, the space belongs to the text's first
+token. sentence-transformers counts the prompt's tokens alone, one too many, and would drop the first word of every
+text. So the tokenizer itself removes the final spaces of a text that consists of a prompt alone. Then every program
+that reads the saved folder counts correctly, and all other texts keep their tokens.
 """
 
 import json
@@ -16,14 +15,14 @@ from transformers import PreTrainedTokenizerFast
 
 from gemma4vec.text.prompts import Prompts
 
-# Says nothing but "as tokenizer.json has it"; a model's own class would rebuild the normalizer and lose ours.
+# This class uses tokenizer.json as it is; a model's own class would rebuild the normalizer and lose our rule.
 _PLAIN_CLASS = "PreTrainedTokenizerFast"
 
 
-def count_prompts_without_closing_space(tokenizer: PreTrainedTokenizerFast, prompts: Prompts) -> None:
-    """Make `tokenizer` drop the closing spaces of a text that is a prompt of `prompts` and nothing more.
+def strip_final_prompt_space(tokenizer: PreTrainedTokenizerFast, prompts: Prompts) -> None:
+    """Let `tokenizer` remove the final spaces of a text that consists of one of `prompts` alone.
 
-    Line breaks and tabs at the end of a prompt are tokens of their own in every tokenizer we know, and stay.
+    Line breaks and tabs at the end of a prompt stay: they are separate tokens in every tokenizer we know.
     """
     patterns = [_pattern(prompt) for prompt in (prompts.query, prompts.document) if prompt.endswith(" ")]
     if not patterns:
@@ -33,10 +32,10 @@ def count_prompts_without_closing_space(tokenizer: PreTrainedTokenizerFast, prom
     tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([rule] if own is None else [rule, own])
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, *, as_it_is: bool) -> None:
-    """Write a tokenizer to `folder`; `as_it_is` where a rule of ours must survive being opened by other programs."""
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, *, keep_normalizer: bool) -> None:
+    """Write a tokenizer to `folder`; with `keep_normalizer`, other programs that open it keep our rule for prompts."""
     tokenizer.save_pretrained(folder)
-    if as_it_is:
+    if keep_normalizer:
         file = folder / "tokenizer_config.json"
         settings = json.loads(file.read_text(encoding="utf-8"))
         settings["tokenizer_class"] = _PLAIN_CLASS
@@ -44,5 +43,5 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, *, as_it_is
 
 
 def _pattern(prompt: str) -> str:
-    """The prompt without its closing spaces, any title in the place of `{title}`, for Oniguruma."""
+    """Regular expression (Oniguruma) of the prompt without its final spaces, with any title for `{title}`."""
     return "(?m:.*)".join(re.escape(part) for part in prompt.rstrip(" ").split("{title}"))

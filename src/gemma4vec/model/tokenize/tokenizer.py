@@ -1,7 +1,7 @@
-"""Texts to tokens: BOS as the base expects it, EOS exactly once where the readout wants it, also after truncation.
+"""Tokenize texts: BOS as the base expects it, and exactly one EOS if the readout needs it, also after truncation.
 
-The rule is set in the tokenizer itself (its post-processor), not around it, so that the saved tokenizer does the same
-in every other program. Asking for `add_eos_token=True` instead would drop BOS on Gemma's tokenizer.
+The tokenizer's post-processor adds both, so that the saved tokenizer behaves the same in every program.
+`add_eos_token=True` would drop BOS on Gemma's tokenizer.
 """
 
 import json
@@ -14,9 +14,10 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gemma4vec.errors import InputError
+from gemma4vec.model import upstream
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.packing.packed_batch import Tokens
-from gemma4vec.model.tokenize.prompt_boundary import count_prompts_without_closing_space
+from gemma4vec.model.tokenize.prompt_boundary import strip_final_prompt_space
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Prompted, Prompts
 
@@ -25,43 +26,43 @@ _PROMPTS_KEPT = 1024
 
 @dataclass
 class Counts:
-    """What was unusual among the texts read so far."""
+    """Counts of the texts read so far."""
 
     texts: int = 0
     tokens: int = 0
     empty: int = 0
-    at_limit: int = 0  # as long as the limit: cut, or just fitting
+    at_limit: int = 0  # as long as the limit: truncated, or an exact fit
 
     def as_dict(self) -> dict[str, int]:
-        """For reports."""
+        """The counts by name, for reports."""
         return dict(vars(self))
 
 
 @dataclass
-class Tokeniser:
-    """Tokenises prompts and texts for one model.
+class TextTokenizer:
+    """Tokenizes prompts and texts for one model.
 
     Attributes:
-        tokenizer: the transformers tokenizer, with its post-processor set.
-        counts: what was unusual so far.
-        prompt_lengths: tokens of prompts seen lately; a prompt with a title in it is one of thousands.
-        lock: the tokenizer keeps its truncation as a state, and batches are read ahead in a thread of their own.
+        hf_tokenizer: the transformers tokenizer, with its post-processor set.
+        counts: counts of the texts read so far.
+        prompt_lengths: number of tokens of recent prompts; prompts that contain titles can be thousands.
+        lock: the Hugging Face tokenizer stores truncation as state, and another thread prepares the next batches.
     """
 
-    tokenizer: PreTrainedTokenizerFast
+    hf_tokenizer: PreTrainedTokenizerFast
     counts: Counts = field(default_factory=Counts)
     prompt_lengths: dict[str, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def padding_id(self) -> int:
-        """Token of padding cells; never seen by a document."""
-        return int(self.tokenizer.pad_token_id or 0)
+        """Token of padding cells; no document sees it."""
+        return int(self.hf_tokenizer.pad_token_id or 0)
 
     def encode(self, texts: Sequence[Prompted], max_tokens: int) -> list[Tokens]:
         """Tokens of texts with their prompts, at most `max_tokens` each, special tokens included.
 
-        A prompt's tokens are counted as sentence-transformers does: the prompt tokenised alone, without a closing EOS.
+        As in sentence-transformers, the number of a prompt's tokens is that of the prompt alone, without EOS.
         """
         if not texts:
             return []
@@ -74,11 +75,11 @@ class Tokeniser:
             for prompted in texts:
                 self.counts.empty += not prompted.text.strip()
                 if isinstance(prompted.text, PretokenizedText):
-                    ids = prompted.text.cut(max_tokens, self.tokenizer.eos_token_id)
+                    ids = prompted.text.cut(max_tokens, self.hf_tokenizer.eos_token_id)
                     result.append(Tokens(ids, min(prompted.text.prompt, len(ids))))
                 else:
                     ids = next(encoded)
-                    # A model without BOS gives no token at all for an empty text; one padding token stands for it.
+                    # Without BOS, an empty text has no tokens; use one padding token.
                     length = self.prompt_lengths[prompted.prompt]
                     result.append(Tokens(ids or [self.padding_id], min(length, len(ids))))
                 self.counts.at_limit += len(ids) >= max_tokens
@@ -89,26 +90,26 @@ class Tokeniser:
     def _ids(self, texts: list[str], max_tokens: int) -> list[list[int]]:
         if not texts:
             return []
-        found = self.tokenizer(texts, truncation=True, max_length=max_tokens, return_attention_mask=False)
+        found = self.hf_tokenizer(texts, truncation=True, max_length=max_tokens, return_attention_mask=False)
         ids: list[list[int]] = found["input_ids"]
         return ids
 
     def _count_prompts(self, prompts: Sequence[str]) -> None:
-        """Put the lengths of `prompts` into `prompt_lengths`, which never holds many more than these."""
+        """Add the lengths of `prompts` to `prompt_lengths`, which is cleared before it grows too large."""
         if len(self.prompt_lengths) > _PROMPTS_KEPT:
             self.prompt_lengths.clear()
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.prompt_lengths]
-        encodings = self.tokenizer([_encodable(prompt) for prompt in new])["input_ids"] if new else []
+        encodings = self.hf_tokenizer([_encodable(prompt) for prompt in new])["input_ids"] if new else []
         for prompt, ids in zip(new, encodings, strict=True):
-            closing = bool(ids) and ids[-1] == self.tokenizer.eos_token_id
+            closing = bool(ids) and ids[-1] == self.hf_tokenizer.eos_token_id
             self.prompt_lengths[prompt] = len(ids) - closing if prompt else 0
 
 
-def load_saved_tokeniser(path: Path) -> Tokeniser:
-    """The tokenizer of a model folder that we wrote: its post-processor is set already.
+def load_saved_tokenizer(path: Path) -> TextTokenizer:
+    """Load the tokenizer of a model folder that gemma4vec wrote, whose post-processor is already set.
 
-    A third of `load_tokeniser`'s time, which a person who searches waits for: AutoTokenizer reads and rebuilds a large
-    vocabulary several times.
+    It takes a third of `load_tokenizer`'s time, which matters for a single search: AutoTokenizer reads and rebuilds a
+    large vocabulary several times.
 
     Raises:
         InputError: a file is missing or damaged.
@@ -118,7 +119,7 @@ def load_saved_tokeniser(path: Path) -> Tokeniser:
         special = {
             key: settings[key] for key in ("bos_token", "eos_token", "unk_token", "pad_token") if key in settings
         }
-        # By file, not by object: an object would be copied, which takes longer than reading it.
+        # Passing a tokenizer object would copy it, which takes longer than reading the file.
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_file=str(path / "tokenizer.json"), padding_side="right", **special
         )
@@ -126,16 +127,19 @@ def load_saved_tokeniser(path: Path) -> Tokeniser:
         raise InputError(
             f"the tokenizer in {path} is damaged ({error}); export the model again from its run"
         ) from error
-    return Tokeniser(tokenizer)
+    return TextTokenizer(tokenizer)
 
 
-def load_tokeniser(path: str | Path, *, append_eos: bool, apart: Prompts | None = None) -> Tokeniser:
-    """The tokenizer at `path`, set to put BOS in front (where the base does) and EOS behind (where asked).
+def load_tokenizer(path: str | Path, *, append_eos: bool, unpooled_prompts: Prompts | None = None) -> TextTokenizer:
+    """Load the tokenizer of a base.
 
-    `apart` are the prompts of a readout that leaves them out (see `model.tokenize.prompt_boundary`).
+    Args:
+        path: folder of the base.
+        append_eos: append EOS to every text. BOS stays as in the base.
+        apart: prompts that the readout does not pool (see `model.tokenize.prompt_boundary`).
 
     Raises:
-        InputError: there is no fast tokenizer, or no EOS or padding token where one is needed.
+        InputError: there is no fast tokenizer, or a required EOS or padding token is missing.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(transformer_folder(path), local_files_only=True)
@@ -155,13 +159,12 @@ def load_tokeniser(path: str | Path, *, append_eos: bool, apart: Prompts | None 
             raise InputError(f"model.base: the tokenizer at {path} has neither a padding nor an EOS token")
         tokenizer.pad_token = tokenizer.eos_token
     _set_special_tokens(tokenizer, append_eos)
-    if apart is not None:
-        count_prompts_without_closing_space(tokenizer, apart)
+    if unpooled_prompts is not None:
+        strip_final_prompt_space(tokenizer, unpooled_prompts)
     tokenizer.padding_side = "right"
-    # A multimodal base's tokenizer names its processor; saved with a text model, nobody could open it.
-    tokenizer._processor_class = None
-    tokenizer.init_kwargs.pop("processor_class", None)
-    return Tokeniser(tokenizer)
+    # A multimodal base's tokenizer names an image processor, without which the saved text model could not be opened.
+    upstream.forget_processor(tokenizer)
+    return TextTokenizer(tokenizer)
 
 
 def _set_special_tokens(tokenizer: PreTrainedTokenizerFast, append_eos: bool) -> None:
@@ -174,7 +177,7 @@ def _set_special_tokens(tokenizer: PreTrainedTokenizerFast, append_eos: bool) ->
 
 
 def _encodable(text: str) -> str:
-    """Lone surrogates cannot be UTF-8; they become question marks."""
+    """Replace lone surrogates, which UTF-8 cannot encode, by question marks."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -76,7 +76,7 @@ def advise(recipe: schema.Recipe, number: int, built: EmbeddingModel, seen: Obse
         found.append(Advice(f"{key}batch.tokenize=once", 1 / (1 - seen.waited), why))
     cut = any(len(group) > 1 for group in seen.groups)
     if seen.device == "cuda" and cut and layout.tokens_per_forward < _GPU_TOKENS:
-        why = "a GPU is not filled by small micro-batches; as far as memory goes"
+        why = "small micro-batches leave a GPU idle; larger ones need more memory"
         found.append(Advice(f"{key}layout.tokens_per_forward={_GPU_TOKENS}", None, why))
     found += _upper_layers(recipe, built, seen, now)
     return sorted(found, key=lambda one: -(one.factor or 1.0))
@@ -96,10 +96,10 @@ def _second_passes(
     again = {}
     if layout.gradient_checkpointing is True:
         upper = 1.0 if trains_inputs(built) else (layers - seen.first_trained) / layers
-        why = "the forward pass is computed twice; without, if the memory suffices (train --dry-run says)"
+        why = "the forward pass is computed twice; train --dry-run tells whether memory is enough without"
         again["gradient_checkpointing=false"] = (forward * upper, why)
     if layout.grad_cache is True:
-        again["grad_cache=auto"] = (forward, "each text is encoded twice; auto does so only where memory demands it")
+        again["grad_cache=auto"] = (forward, "each text is encoded twice; auto does so only where memory is short")
     spent = now + sum(saved for saved, _ in again.values())
     return [Advice(f"{key}layout.{change}", spent / (spent - saved), why) for change, (saved, why) in again.items()]
 
@@ -131,11 +131,11 @@ def _layouts(layout: schema.Layout, key: str, built: EmbeddingModel, seen: Obser
         factors = {rows: factor(share, kind="packed", row_tokens=rows) for rows in able}
         best = max(able, key=lambda rows: factors[rows])
         change = f"{key}layout.kind=packed {key}layout.row_tokens={best}"
-        found = [Advice(change, factors[best], "less padding, and beginnings once where attention is causal")]
+        found = [Advice(change, factors[best], "less padding, and shared prefixes once where attention is causal")]
     else:
         found = []
         if not seen.shared and seen.shareable:
-            why = "what texts begin with alike, such as the prompt, is computed once a micro-batch"
+            why = "a prefix that texts share, such as the prompt, is computed once in each micro-batch"
             found.append(Advice(f"{key}layout.share_prefixes=auto", factor(True), why))
         factors = {rows: factor(seen.shared, row_tokens=rows) for rows in able if rows != layout.row_tokens}
         if factors:
@@ -151,5 +151,5 @@ def _upper_layers(recipe: schema.Recipe, built: EmbeddingModel, seen: Observatio
     if recipe.model.lora is None or layers - seen.first_trained <= last or trains_inputs(built):
         return []
     factor = now / operations(built, seen.groups, layers - last)
-    why = "no backward pass below; this changes the model, so compare its quality"
+    why = "no backward pass below them; this changes the model, so compare its quality"
     return [Advice(f"model.lora.last_layers={last}", factor, why)]

@@ -242,7 +242,7 @@ def _result(
         first_trained=measured.first_trained,
         compiled=backbone.compiled,
         shared=bool(getattr(task, "shares_prefix", False)),
-        shareable=built.encoder.unshareable(training=True) is None,
+        shareable=built.encoder.reason_not_to_share(training=True) is None,
         waited=waited,
         element_wise=work["element-wise"],
         device=device,

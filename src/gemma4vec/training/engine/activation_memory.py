@@ -31,5 +31,5 @@ def count_kept_bytes(
             count(address, tensor.untyped_storage().nbytes())
         return tensor.detach()  # an output that is kept itself would hold the graph that holds it, forever
 
-    with backbone.counted(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with backbone.expose_saved_tensors(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         yield

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gemma4vec.model.backbone.architectures import Reach
 from gemma4vec.model.backbone.backbone import Backbone
-from gemma4vec.model.backbone.families import Reach
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.readout.base import Readout
@@ -92,7 +92,7 @@ def document_flops(built: EmbeddingModel, layouts: Sequence[PackedBatch], *, pre
     all_pairs, end_pairs = (_count_pairs(backbone, layouts, of_ends=of_ends) for of_ends in (False, True))
 
     def is_last(number: int) -> bool:
-        return readout.only_ends and not predicts and number == len(backbone.layers) - 1
+        return readout.last_token_only and not predicts and number == len(backbone.layers) - 1
 
     def rows(number: int, name: str) -> float:
         return ends if is_last(number) and not any(part in name for part in _OF_ALL_TOKENS) else tokens
@@ -163,7 +163,7 @@ def first_trained_layer(built: EmbeddingModel) -> int:
 def trains_inputs(built: EmbeddingModel) -> bool:
     """Whether input embeddings are trained, or the readout puts trained vectors in their place."""
     readout = built.encoder.readout
-    replaces = type(readout).replaced is not Readout.replaced and bool(readout.trained())
+    replaces = type(readout).override_embeddings is not Readout.override_embeddings and bool(readout.trainable())
     return replaces or bool(built.encoder.backbone.model.get_input_embeddings().weight.requires_grad)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
+from gemma4vec.model.upstream import copy_tensors
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.task import ExtraParameter
 
@@ -72,7 +73,7 @@ class MasterAdamW:
         for parameter, master in copied:
             master.grad = None if parameter.grad is None else torch.empty_like(master)
         if gradients:  # at once: on a GPU hundreds of small copies would take longer than the update
-            torch._foreach_copy_([master.grad for _, master in copied if master.grad is not None], gradients)
+            copy_tensors([master.grad for _, master in copied if master.grad is not None], gradients)
         limit = self.settings.clip if self.settings.clip is not None else math.inf
         norm = float(nn.utils.clip_grad_norm_(list(self.masters.values()), limit))
         for group, factor in zip(self.adamw.param_groups, self._factors, strict=True):
@@ -81,7 +82,7 @@ class MasterAdamW:
             self.adamw.step()
         with torch.no_grad():
             if copied:
-                torch._foreach_copy_([parameter for parameter, _ in copied], [master for _, master in copied])
+                copy_tensors([parameter for parameter, _ in copied], [master for _, master in copied])
             for name, parameter in self.parameters.items():
                 self.masters[name].grad = parameter.grad = None
         return norm

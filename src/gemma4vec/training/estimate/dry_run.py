@@ -17,20 +17,20 @@ from gemma4vec.data.loading.load_rows import TrainingData, load_sources
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
 from gemma4vec.machine.memory import DeviceMemory, device_memory
+from gemma4vec.model.backbone.architectures import text_config
 from gemma4vec.model.backbone.compilation import CompileChoice, choose_compile, use_compile_cache
-from gemma4vec.model.backbone.families import text_config
 from gemma4vec.model.backbone.kernel_options import fast_paths
 from gemma4vec.model.backbone.lm_head import LanguageModelHead
 from gemma4vec.model.backbone.meta_model import (
     Kind,
     empty_backbone,
     fold_token_ids,
-    give_as_many_states,
     layer_kinds,
-    one_of_each,
+    repeat_states,
+    representative_layers,
     shallow_config,
 )
-from gemma4vec.model.encoder.build import EmbeddingModel, assemble, tokeniser_of
+from gemma4vec.model.encoder.build import EmbeddingModel, assemble, load_recipe_tokenizer
 from gemma4vec.model.encoder.check_config import check_recipe, read_config
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
@@ -161,18 +161,18 @@ def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
 def _describe(recipe: schema.Recipe, config: Any, path: Path, dtype: torch.dtype, device: str) -> _Model:
     settings = recipe.model
     check_recipe(settings, read_config(path))
-    tokeniser = tokeniser_of(settings, path)
+    tokenizer = load_recipe_tokenizer(settings, path)
     empty = empty_backbone(
         config, causal=settings.attention == "causal", dtype=dtype, allow_untested=settings.allow_untested
     )
-    whole = assemble(settings, empty, tokeniser)
+    whole = assemble(settings, empty, tokenizer)
     parameters = count_parameters(whole)
     return _Model(recipe, config, dtype, device, whole, parameters, layer_kinds(config, parameters.first_trained))
 
 
 def _shallow(model: _Model) -> tuple[EmbeddingModel, list[Kind]]:
     """A model of a few layers with random weights, and the kinds of its layers."""
-    chosen = one_of_each(model.kinds)
+    chosen = representative_layers(model.kinds)
     kinds = [model.kinds[i] for i in chosen]
     settings = model.recipe.model
     backbone = empty_backbone(
@@ -183,11 +183,11 @@ def _shallow(model: _Model) -> tuple[EmbeddingModel, list[Kind]]:
         allow_untested=settings.allow_untested,
     )
     fold_token_ids(backbone.model)
-    give_as_many_states(backbone, len(model.kinds))
+    repeat_states(backbone, len(model.kinds))
     if settings.lora is not None and settings.lora.last_layers is not None:
         trained = sum(kind[-1] for kind in kinds)
         settings = settings.model_copy(update={"lora": settings.lora.model_copy(update={"last_layers": trained})})
-    built = assemble(settings, backbone, model.whole.tokeniser, seed=model.recipe.seed, layers=len(model.kinds))
+    built = assemble(settings, backbone, model.whole.tokenizer, seed=model.recipe.seed, layers=len(model.kinds))
     return built, kinds
 
 

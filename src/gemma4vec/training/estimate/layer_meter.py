@@ -6,13 +6,14 @@ layer from the next, compiled or not, checkpointed or not.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gemma4vec.model import upstream
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.training.engine.activation_memory import count_kept_bytes
 
@@ -58,17 +59,12 @@ class LayerMeter:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Measure while this is open."""
-        layers: list[Any] = self.backbone.layers
-        calls = [layer._compiled_call_impl for layer in layers]
         watch = self.backbone.register_forward_pre_hook(self._note_layout)
-        for number, (layer, call) in enumerate(zip(layers, calls, strict=True)):
-            layer._compiled_call_impl = self._around(number, call or layer._call_impl)
         try:
-            yield
+            with upstream.wrapped_calls(self.backbone.layers, self._around):
+                yield
         finally:
             watch.remove()
-            for layer, call in zip(layers, calls, strict=True):
-                layer._compiled_call_impl = call
 
     @contextmanager
     def keeping_count(self) -> Iterator[None]:
@@ -93,7 +89,7 @@ class LayerMeter:
         self.compilable = arguments[0].compilable
         self.cells[self.compilable] += arguments[0].all_tokens
 
-    def _around(self, number: int, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _around(self, number: int, call: upstream.LayerCall) -> upstream.LayerCall:
         def measured(states: Tensor, *others: Any, **named: Any) -> Any:
             self._shared |= {t.untyped_storage().data_ptr(): t.detach() for t in _tensors((others, named))}
             if self.trained[number]:

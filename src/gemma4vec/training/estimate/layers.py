@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
-from torch._dynamo.exc import TorchDynamoException
-
+from gemma4vec.model import upstream
 from gemma4vec.model.backbone.compilation import CompileChoice, failed_to_compile
 from gemma4vec.model.backbone.meta_model import Kind
 from gemma4vec.model.encoder.build import EmbeddingModel
@@ -89,7 +88,7 @@ def measure_layers(
         compile_for_training(backbone)
         try:
             as_run = kept()
-        except TorchDynamoException as error:  # as training does
+        except upstream.compiler_errors() as error:  # as training does
             backbone.uncompile_layers()
             compile, as_run = failed_to_compile(error), kept()
     if checkpointing is True:

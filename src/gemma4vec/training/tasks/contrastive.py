@@ -134,7 +134,7 @@ class ContrastTask:
             teachers=teachers,
             seed=seed,
             shares_prefix=shares_prefix,
-            padding_id=built.tokeniser.padding_id,
+            padding_id=built.tokenizer.padding_id,
             device=encoder.backbone.device.type,
             world=world,
         )
@@ -191,7 +191,7 @@ class ContrastTask:
         n, k = len(rows.queries), self.settings.hard_negatives
         own = self.world.share(n)
         negatives = [document for documents in rows.negatives for document in documents]
-        prompts = ([self.reader.prompts_of(name) for name in rows.sources] or [self.reader.prompts] * n)[own]
+        prompts = ([self.reader.recipe_prompts(name) for name in rows.sources] or [self.reader.prompts] * n)[own]
         query_tokens = self.reader.queries(rows.queries[own], prompts)
         positive_tokens = self.reader.documents(rows.positives[own], prompts)
         negative_tokens = self.reader.documents(

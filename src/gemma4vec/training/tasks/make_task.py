@@ -48,8 +48,8 @@ def make_task(
         rows = pretokenize_rows(
             rows,
             {name: facts["content_hash"] for name, facts in loaded.sources.items()},
-            built.tokeniser,
-            reader.prompts_of,
+            built.tokenizer,
+            reader.recipe_prompts,
             query_tokens=max(1, reader.query_tokens - reserved),
             document_tokens=max(1, reader.document_tokens - reserved),
             say=say,

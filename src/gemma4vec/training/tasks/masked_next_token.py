@@ -27,7 +27,7 @@ from gemma4vec.machine.transfer import to_device
 from gemma4vec.model.backbone.lm_head import LanguageModelHead
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_share
-from gemma4vec.model.tokenize.tokenizer import Tokeniser
+from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Prompted
 from gemma4vec.training.engine.distributed import World
@@ -81,7 +81,7 @@ class MaskedNextTokenTask:
         stage: the recipe's.
         settings: its task.
         texts: the data.
-        tokeniser: texts to tokens.
+        tokenizer: tokenizes texts.
         head: states to scores of the vocabulary.
         limit: longest text, special tokens included.
         seed: of the texts' order and of the masks.
@@ -94,7 +94,7 @@ class MaskedNextTokenTask:
     stage: schema.Stage
     settings: schema.MaskedNextToken
     texts: Sequence[str]
-    tokeniser: Tokeniser
+    tokenizer: TextTokenizer
     head: LanguageModelHead
     limit: int
     seed: int
@@ -120,12 +120,12 @@ class MaskedNextTokenTask:
         Raises:
             InputError: the tokenizer has no such mask token.
         """
-        tokenizer = built.tokeniser.tokenizer
+        tokenizer = built.tokenizer.hf_tokenizer
         return cls(
             stage=stage,
             settings=settings,
             texts=texts,
-            tokeniser=built.tokeniser,
+            tokenizer=built.tokenizer,
             head=head,
             limit=min(stage.batch.document_tokens or max_tokens, max_tokens),
             seed=seed,
@@ -183,7 +183,7 @@ class MaskedNextTokenTask:
             InputError: no text has a token that could be predicted.
         """
         generator = np.random.default_rng(drawn.seed)
-        whole = self.tokeniser.encode([Prompted("", text) for text in drawn.batch.texts], self.limit)
+        whole = self.tokenizer.encode([Prompted("", text) for text in drawn.batch.texts], self.limit)
         masked, places = [], []
         for tokens in whole:
             shown, predicted = self._mask(np.asarray(tokens.ids, dtype=np.int64), generator)
@@ -194,7 +194,7 @@ class MaskedNextTokenTask:
             raise InputError("data: a batch has no text of two tokens or more, so there is nothing to predict")
         own = self.world.share(len(whole))
         whole, masked, places = whole[own], masked[own], places[own]
-        layouts = lay_out_texts(masked, plan.layout, self.tokeniser.padding_id, device=self.device)
+        layouts = lay_out_texts(masked, plan.layout, self.tokenizer.padding_id, device=self.device)
         before, targets = [], []
         for layout in layouts:
             starts = (layout.lengths_N.cumsum(0) - layout.lengths_N).tolist()
@@ -237,7 +237,7 @@ class MaskedNextTokenTask:
         shown[predicted[kind >= random_share + unchanged_share]] = self.mask_id
         random_places = predicted[kind < random_share]
         vocabulary = self.head.weight_VD.shape[0]
-        shown[random_places] = (draws[2, random_places] * min(vocabulary, len(self.tokeniser.tokenizer))).astype(
+        shown[random_places] = (draws[2, random_places] * min(vocabulary, len(self.tokenizer.hf_tokenizer))).astype(
             np.int64
         )
         return shown, predicted

@@ -10,7 +10,7 @@ import numpy as np
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.encoder.encoder import TextEncoder
-from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, lay_out, packed, padding_share
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, lay_out, pack, padding_share
 from gemma4vec.recipe import schema
 
 # A GPU's fused attention needs mask rows that start at multiples of 16 bytes: 8 keys in bf16.
@@ -34,7 +34,7 @@ def lay_out_texts(
     step = _GPU_WIDTH_STEP if device == "cuda" else 1
     if layout.kind == "padded":
         return pad_by_length(texts, layout.tokens_per_forward, padding_id, step)
-    return packed(texts, _round_up(layout.row_tokens, step), layout.tokens_per_forward, padding_id, share=share)
+    return pack(texts, _round_up(layout.row_tokens, step), layout.tokens_per_forward, padding_id, share=share)
 
 
 def can_share_prefix(layout: schema.Layout, encoder: TextEncoder) -> bool:
@@ -45,7 +45,7 @@ def can_share_prefix(layout: schema.Layout, encoder: TextEncoder) -> bool:
     """
     if layout.share_prefixes is False or layout.kind == "padded":
         return False
-    reason = encoder.unshareable(training=True)
+    reason = encoder.reason_not_to_share(training=True)
     if reason and layout.share_prefixes is True:
         raise InputError(f"layout.share_prefixes: {reason}; set it to auto or false")
     return reason is None

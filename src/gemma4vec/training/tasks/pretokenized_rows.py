@@ -15,7 +15,7 @@ from gemma4vec.data.rows.row_store import StoredRows, open_or_write, write_store
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.data.sources.tensor_rows import TensorRows
 from gemma4vec.files import cache, sha256_text
-from gemma4vec.model.tokenize.tokenizer import Tokeniser
+from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document, Prompted, Prompts
 from gemma4vec.text.text_hash import text_key
@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 def pretokenize_rows(
     rows: MixedRows,
     hashes: dict[str, str],
-    tokeniser: Tokeniser,
+    tokenizer: TextTokenizer,
     prompts: Callable[[str], Prompts],
     *,
     query_tokens: int,
@@ -40,7 +40,7 @@ def pretokenize_rows(
     Args:
         rows: rows of one or several sources.
         hashes: source name -> hash of its rows' contents.
-        tokeniser: texts to tokens.
+        tokenizer: tokenizes texts.
         prompts: source name -> its prompts.
         query_tokens: longest query, prompt and special tokens included.
         document_tokens: longest document.
@@ -49,7 +49,7 @@ def pretokenize_rows(
     Raises:
         WorkError: the disk is full or the cache cannot be written.
     """
-    identity = tokeniser_hash(tokeniser)
+    identity = tokenizer_hash(tokenizer)
     limits = f"{query_tokens} {document_tokens}"
     parts: list[Part] = []
     for part in rows.parts:
@@ -62,41 +62,43 @@ def pretokenize_rows(
 
         def write(part: Part = part, folder: Path = folder, key: str = key) -> StoredRows:
             say(f"{part.name}: tokenising {len(part.rows):,} rows once, into {folder}")
-            return _write(part, folder, key, tokeniser, prompts(part.name), query_tokens, document_tokens)
+            return _write(part, folder, key, tokenizer, prompts(part.name), query_tokens, document_tokens)
 
         parts.append(replace(part, rows=open_or_write(folder, key, write)))
     return MixedRows(parts, rows.one_source_batches, rows.one_task_batches)
 
 
-def tokeniser_hash(tokeniser: Tokeniser) -> str:
+def tokenizer_hash(tokenizer: TextTokenizer) -> str:
     """SHA-256 of what defines a tokenizer: vocabulary, merges, normalizer, special tokens, post-processor."""
-    backend = tokeniser.tokenizer.backend_tokenizer
+    backend = tokenizer.hf_tokenizer.backend_tokenizer
     # The library stores the last call's truncation and padding in the tokenizer; they are not part of its identity.
     described = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
-    return sha256_text(json.dumps(described, sort_keys=True, ensure_ascii=False), str(tokeniser.tokenizer.eos_token_id))
+    return sha256_text(
+        json.dumps(described, sort_keys=True, ensure_ascii=False), str(tokenizer.hf_tokenizer.eos_token_id)
+    )
 
 
 def _write(
-    part: Part, folder: Path, key: str, tokeniser: Tokeniser, prompts: Prompts, query: int, document: int
+    part: Part, folder: Path, key: str, tokenizer: TextTokenizer, prompts: Prompts, query: int, document: int
 ) -> StoredRows:
-    own = replace(tokeniser, counts=type(tokeniser.counts)())  # the tokenizer's own count training
+    own = replace(tokenizer, counts=type(tokenizer.counts)())  # the tokenizer's own count training
 
     def rows() -> Iterator[Row]:
         every = iter(part.rows)
         while block := list(islice(every, BLOCK)):
-            asked = [row.query for row in block]
-            queries = iter(_pretokenize(own, [prompts.for_query(text) for text in asked], asked, query))
+            queries = [row.query for row in block]
+            query_tokens = iter(_pretokenize(own, [prompts.for_query(text) for text in queries], queries, query))
             texts = [text for row in block for text in (*row.pos, *row.neg)]
             documents = iter(_pretokenize(own, [prompts.for_document(text) for text in texts], texts, document))
             for row in block:
                 pos = [Document(next(documents)) for _ in row.pos]
-                yield replace(row, query=next(queries), pos=pos, neg=[Document(next(documents)) for _ in row.neg])
+                yield replace(row, query=next(query_tokens), pos=pos, neg=[Document(next(documents)) for _ in row.neg])
 
     return write_store(folder, rows(), {"key": key, "where": part.name})
 
 
 def _pretokenize(
-    tokeniser: Tokeniser, prompted: Sequence[Prompted], texts: Sequence[str | Document], limit: int
+    tokenizer: TextTokenizer, prompted: Sequence[Prompted], texts: Sequence[str | Document], limit: int
 ) -> list[PretokenizedText]:
-    tokens = tokeniser.encode(prompted, limit)
+    tokens = tokenizer.encode(prompted, limit)
     return [PretokenizedText(one.ids, one.prompt, text_key(text)) for one, text in zip(tokens, texts, strict=True)]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gemma4vec.model.encoder.build import EmbeddingModel, prompts_named
+from gemma4vec.model.encoder.build import EmbeddingModel, resolve_prompts
 from gemma4vec.model.packing.packed_batch import Tokens
 from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Document, Prompted, Prompts
@@ -34,13 +34,13 @@ class RowReader:
             encode=built.read,
             prompts=built.prompts,
             source_prompts={
-                source.name: prompts_named(source.prompts) for source in stage.data if source.prompts is not None
+                source.name: resolve_prompts(source.prompts) for source in stage.data if source.prompts is not None
             },
             query_tokens=min(stage.batch.query_tokens or max_tokens, max_tokens),
             document_tokens=min(stage.batch.document_tokens or max_tokens, max_tokens),
         )
 
-    def prompts_of(self, source: str) -> Prompts:
+    def recipe_prompts(self, source: str) -> Prompts:
         """The prompts of a source."""
         return self.source_prompts.get(source, self.prompts)
 

@@ -35,7 +35,7 @@ def check_dropout(task: schema.Contrast, encoder: TextEncoder, where: str = "tas
         InputError: the term, and the key that adds dropout.
     """
     for number, term in enumerate(task.terms):
-        if TERMS[term.kind].second_views(term) and not encoder.drops:
+        if TERMS[term.kind].second_views(term) and not encoder.has_dropout:
             raise InputError(
                 f"{where}.terms.{number}: {term.kind} compares two dropout views of a text, and this model has no "
                 "dropout; set model.lora.dropout=0.1"

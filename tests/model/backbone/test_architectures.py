@@ -10,17 +10,17 @@ from transformers import AutoConfig, AutoModel, BertConfig, GPT2Config, GPTNeoCo
 
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.model.backbone import backbone as backbone_module
-from gemma4vec.model.backbone.attention_probe import check
-from gemma4vec.model.backbone.backbone import load_backbone
-from gemma4vec.model.backbone.families import (
-    FAMILIES,
-    WHOLES,
-    attending,
+from gemma4vec.model.backbone.architectures import (
+    ARCHITECTURES,
+    ENCLOSING_MODELS,
     model_class,
     read_config,
+    set_attention_mode,
     text_config,
-    verified,
+    verified_model_types,
 )
+from gemma4vec.model.backbone.attention_probe import check
+from gemma4vec.model.backbone.backbone import load_backbone
 
 IDS = torch.tensor([[2, 9, 30, 4, 77, 100, 8, 60, 41, 12, 13, 99, 5, 7]])
 
@@ -36,9 +36,9 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_weights")
-@pytest.mark.parametrize("family", sorted(ENCODERS))
-def test_an_encoder_cannot_be_causal(tmp_path: Path, family: str) -> None:
-    write_tiny(tmp_path, family)
+@pytest.mark.parametrize("architecture", sorted(ENCODERS))
+def test_an_encoder_cannot_be_causal(tmp_path: Path, architecture: str) -> None:
+    write_tiny(tmp_path, architecture)
     with pytest.raises(InputError, match=r"model\.attention: .* is an encoder.*set model\.attention=bidirectional"):
         load_backbone(tmp_path, causal=True, dtype=torch.float32)
 
@@ -74,36 +74,38 @@ def test_experts_are_refused_unless_the_user_says_otherwise(tmp_path: Path) -> N
     config = text_config(write_tiny(tmp_path, "gemma4"))
     config.enable_moe_block = True
     with pytest.raises(InputError, match=r"model\.base: 'gemma4_text' with enable_moe_block was never verified"):
-        attending(config, causal=True)
-    assert attending(config, causal=True, allow_untested=True)[0].enable_moe_block
+        set_attention_mode(config, causal=True)
+    assert set_attention_mode(config, causal=True, allow_untested=True)[0].enable_moe_block
 
 
 def test_every_verified_type_has_a_tiny_model_and_the_reverse(tmp_path: Path) -> None:
     found = set()
-    for family in BUILDERS:
-        folder = write_tiny(tmp_path / family, family)
+    for architecture in BUILDERS:
+        folder = write_tiny(tmp_path / architecture, architecture)
         found |= {read_config(folder).model_type, text_config(folder).model_type}
-    assert found | {"t5gemma2_encoder"} == set(FAMILIES) | set(WHOLES)  # that one is what we save; see test_saving
-    assert set(verified()) < found | {"t5gemma2_encoder"}
+    assert found | {"t5gemma2_encoder"} == set(ARCHITECTURES) | set(
+        ENCLOSING_MODELS
+    )  # that one is what we save; see test_saving
+    assert set(verified_model_types()) < found | {"t5gemma2_encoder"}
 
 
 @pytest.mark.parametrize(
-    "family", ["embedding_gemma2", "gemma3_whole", "gemma4", "gemma4_unified", "t5gemma", "t5gemma2"]
+    "architecture", ["embedding_gemma2", "gemma3_whole", "gemma4", "gemma4_unified", "t5gemma", "t5gemma2"]
 )
-def test_the_tower_gives_what_the_whole_gives_and_nothing_else_is_loaded(tmp_path: Path, family: str) -> None:
-    write_tiny(tmp_path, family)
-    causal = family not in ENCODERS
+def test_the_tower_gives_what_the_whole_gives_and_nothing_else_is_loaded(tmp_path: Path, architecture: str) -> None:
+    write_tiny(tmp_path, architecture)
+    causal = architecture not in ENCODERS
     tower = load_backbone(tmp_path, causal=causal, dtype=torch.float32).eval()
     whole = AutoModel.from_pretrained(tmp_path, dtype=torch.float32).eval()
     with torch.no_grad():
-        if family in ("t5gemma", "t5gemma2"):
+        if architecture in ("t5gemma", "t5gemma2"):
             theirs = whole.get_encoder()(input_ids=IDS, attention_mask=torch.ones_like(IDS)).last_hidden_state
         else:
             theirs = whole(input_ids=IDS).last_hidden_state
         torch.testing.assert_close(tower.library_states(IDS), theirs, rtol=0, atol=1e-5)
     stored = sum(value.numel() for value in load_file(tmp_path / "model.safetensors").values())
     loaded = sum(parameter.numel() for parameter in tower.parameters())
-    assert loaded < stored or family in ("embedding_gemma2", "gemma4_unified")
+    assert loaded < stored or architecture in ("embedding_gemma2", "gemma4_unified")
     assert not [
         name for name, _ in tower.named_parameters() if "vision" in name or "audio" in name or "decoder" in name
     ]
@@ -120,9 +122,9 @@ def test_missing_weights_are_not_made_up(tmp_path: Path) -> None:
         load_backbone(tmp_path, causal=True, dtype=torch.float32)
 
 
-@pytest.mark.parametrize("family", sorted(BUILDERS))
-def test_text_config_reads_no_weights_and_names_the_tower(tmp_path: Path, family: str) -> None:
-    write_tiny(tmp_path, family)
+@pytest.mark.parametrize("architecture", sorted(BUILDERS))
+def test_text_config_reads_no_weights_and_names_the_tower(tmp_path: Path, architecture: str) -> None:
+    write_tiny(tmp_path, architecture)
     (tmp_path / "model.safetensors").unlink()
     config = text_config(tmp_path)
     assert config.vocab_size == 400 and config.hidden_size == 32

@@ -1,6 +1,6 @@
-"""A text tower as the smallest model that the transformers library and sentence-transformers can open again.
+"""Wrap a text tower in the smallest model that transformers and sentence-transformers can open.
 
-Most towers are models of their own. The T5Gemma encoders are only known inside a larger class.
+Most towers are models of their own. The libraries know the T5Gemma encoders only inside a larger class.
 """
 
 from typing import Any
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 
-def openable(tower: Any) -> Any:
-    """The tower itself, or around it the class in which `AutoModel` or sentence-transformers expects it."""
+def wrap_for_export(tower: Any) -> Any:
+    """The tower itself, or inside the class in which `AutoModel` or sentence-transformers expects it."""
     kind = tower.config.model_type
     if kind == "t5_gemma_module":
         return _in_t5gemma(tower)
@@ -24,7 +24,7 @@ def _in_t5gemma(tower: Any) -> Any:
     part = tower.config.to_dict()
     config = T5GemmaConfig(
         encoder=part,
-        decoder=part,  # required, never built
+        decoder=part,  # required, never instantiated
         is_encoder_decoder=False,
         vocab_size=tower.config.vocab_size,
         dropout_rate=tower.config.dropout_rate,
@@ -37,7 +37,7 @@ def _in_t5gemma(tower: Any) -> Any:
 
 
 def _in_t5gemma2(tower: Any) -> Any:
-    """With a vision tower of a few numbers: the library has no class for the text encoder alone."""
+    """Add a tiny vision tower: the library has no class for the text encoder alone."""
     from transformers import SiglipVisionConfig
     from transformers.models.t5gemma2.configuration_t5gemma2 import T5Gemma2EncoderConfig
     from transformers.models.t5gemma2.modeling_t5gemma2 import T5Gemma2Encoder
@@ -51,7 +51,7 @@ def _in_t5gemma2(tower: Any) -> Any:
         mm_tokens_per_image=4,
         eoi_token_index=tower.embed_tokens.eoi_token_index,
     )
-    # Else AutoProcessor, and so sentence-transformers, would ask for an image processor.
+    # Otherwise AutoProcessor, and thus sentence-transformers, would ask for an image processor.
     config.processor_class = "PreTrainedTokenizerFast"
     whole = T5Gemma2Encoder(config).to(tower.dtype)
     whole.text_model = tower
