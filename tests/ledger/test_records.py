@@ -283,7 +283,7 @@ def test_finding_a_run() -> None:
         assert find_recorded_run(ledger, "latest")["run_id"] == b.run_id
         assert find_recorded_run(ledger, a.run_id[:-2])["run_id"] == a.run_id
         assert find_recorded_run(ledger, str(a.path))["run_id"] == a.run_id
-        with pytest.raises(InputError, match="fits 2 runs"):
+        with pytest.raises(InputError, match="matches 2 runs"):
             find_recorded_run(ledger, a.run_id[:8])
         with pytest.raises(InputError, match="no run 'nothing'"):
             find_recorded_run(ledger, "nothing")

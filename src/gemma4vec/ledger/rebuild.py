@@ -1,6 +1,6 @@
-"""Make the index again: from the journal, what can be read of the old index, and the run and result folders.
+"""Make the index again, from the journal, the readable part of the old index, and the run and result folders.
 
-Nothing that was counted gets lost: a record of either file is kept, also where its run is long deleted.
+No count is lost: a record of either file is kept, also if its run was deleted.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from gemma4vec.ledger.records import decision_record, evaluation_folders, evalua
 
 @dataclass(frozen=True)
 class RebuildReport:
-    """What a rebuild found.
+    """Outcome of a rebuild.
 
     Attributes:
-        records: in the ledger now.
-        from_index: records that the old index had and the journal had lost.
-        from_folders: records of folders that the ledger had never heard of.
+        records: number of records in the ledger now.
+        from_index: number of records that were only in the old index.
+        from_folders: number of records that were only in folders.
         damaged: folders that could not be read, each with its reason.
-        kept_aside: where a damaged index was moved to.
+        kept_aside: new path of a damaged index.
     """
 
     records: int
@@ -59,7 +59,7 @@ def rebuild(home: Path) -> RebuildReport:
 
 
 def _salvage(home: Path, journal: Journal) -> tuple[int, Path | None]:
-    """Give the journal what only the old index has, then remove the index, or move it aside where it is damaged."""
+    """Append to the journal what only the old index has, then remove the index, or move it aside if it is damaged."""
     path = home / INDEX
     if not path.exists():
         return 0, None
@@ -84,7 +84,7 @@ def _salvage(home: Path, journal: Journal) -> tuple[int, Path | None]:
 
 
 def _folders(home: Path) -> tuple[list[Record], list[str]]:
-    """Records of every run and result below `home`, and of those elsewhere that the ledger knows."""
+    """Return the records of every run and result below `home`, and of those elsewhere that the ledger has."""
     with open_ledger(home) as ledger:
         elsewhere = [Path(row["path"]) for row in ledger.rows("SELECT path FROM runs")]
         elsewhere += [Path(row["folder"]) for row in ledger.rows("SELECT DISTINCT folder FROM evaluations")]

@@ -145,7 +145,7 @@ def test_a_dev_suite_is_not_locked(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         (["show", "nothing"], "the ledger has no run 'nothing'"),
         (["decide", "latest", "maybe"], "decision 'maybe': use one of keep, drop, repeat"),
-        (["decide", "latest", "keep"], "keep: say why, in words"),
+        (["decide", "latest", "keep"], "keep: give a reason"),
         (["sql", "DELETE FROM records"], "one SELECT over runs"),
         (["sql", "SELECT absent FROM looks"], "no such column: absent; one SELECT over"),
     ],

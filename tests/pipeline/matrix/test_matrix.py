@@ -229,7 +229,7 @@ def test_a_suite_that_calls_itself_final_waits_for_the_freeze(place: Path, tmp_p
     (failed,) = printed["failed"]
     (run,) = [RunFolder(path) for path in (out / "runs").iterdir()]
     assert code == 1
-    assert failed["reason"].endswith('(or say why you look all the same: --look-again "WORDS")')
+    assert failed["reason"].endswith('(or give a reason for this look: --look-again "WHY")')
     assert (
         f"sealed is a final suite, for frozen recipes only; first: gemma4vec runs freeze {run.run_id}"
         in (failed["reason"])
