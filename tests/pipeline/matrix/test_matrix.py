@@ -95,7 +95,7 @@ def test_the_rule_stops_what_is_far_below_the_control(results: dict[str, Any], o
     stopped = {one["variant"] for one in results["stopped"]}
     assert stopped == {"blind"} and row(results, "blind")["status"] == "stopped"
     for one in results["stopped"]:
-        assert "below -0.24" in one["reason"]
+        assert "below the smallest useful effect of -0.24" in one["reason"]
     control = RunFolder(runs_of(out, "mean", row(results, "mean")["learning_rate"])[0])
     for path in runs_of(out, "blind", 0.001) + runs_of(out, "blind", 0.01):
         run = RunFolder(path)

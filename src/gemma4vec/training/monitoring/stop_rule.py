@@ -84,7 +84,7 @@ class LoadedStopRule:
             "looks": question.looks,
             "suite": self.suite.name,
             **answer.fields(),
-            "stopped": answer.stop,
+            "stopped": stopped is not None,
             "reason": stopped or answer.decision.reason,
         }
         found = answer.decision.interval
