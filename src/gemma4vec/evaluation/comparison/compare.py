@@ -1,4 +1,4 @@
-"""Compare two evaluations: corrected for the tries that the ledger counts, and recorded there, whoever asks."""
+"""Compare two evaluations: corrected for the tries that the ledger counts, and recorded there."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from gemma4vec.evaluation.comparison.paired import Comparison
 from gemma4vec.evaluation.results.result import Result
 
 Results = Result | Path | Sequence[Result | Path]
-"""One result or several, each with the folder that `load_result` reads in its place."""
+"""One result or several, each as a `Result` or as its folder."""
 
 
 def compare(
@@ -28,16 +28,16 @@ def compare(
     the ledger records the comparison (docs/concepts/ledger.md).
 
     Args:
-        a, b: a result or its folder; several of one recipe's runs are averaged query by query. Seeds are paired where
-            folders inside runs are given.
-        metric: one that both have; None is the suite's own.
+        a, b: a result or its folder; several of one recipe's runs are averaged query by query. Seeds are paired if
+            the folders are inside runs.
+        metric: one that both have; None is the suite's main metric.
         seed: of the random sign flips.
-        margin: differences below it do not matter; only with it can the verdict be "equivalent".
-        no_worse_than: asks too whether A is worse than B by less than this.
-        allow_different_settings: compare even where the models cut texts at different lengths.
+        margin: differences below it do not matter; required for the verdict "equivalent".
+        no_worse_than: also test whether A is worse than B by less than this.
+        allow_different_settings: compare even if the models truncate texts at different lengths.
 
     Returns:
-        The comparison, whose `verdict.p` is corrected (`test.p` is not) and whose `family` says what for.
+        The comparison, whose `verdict.p` is corrected (`test.p` is not) for `family`.
 
     Raises:
         InputError: as `compare_groups`; a margin that is not above zero; a side without results.

@@ -1,4 +1,4 @@
-"""What the ledger adds to a comparison: the family that it is corrected for, and the record that it was made."""
+"""Comparisons corrected for the ledger's family, and recorded there."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,22 +18,26 @@ Pair = tuple[Result, Result]
 
 
 class SeedUncertainty(NamedTuple):
-    """What several runs a side tell of seeds: the interval over seeds and queries, and the smallest detectable
-    difference where that interval speaks of the recipe."""
+    """Uncertainty between seeds, from several runs on each side.
+
+    Attributes:
+        interval: over seeds and queries.
+        detectable: smallest detectable difference of the recipes, if the interval covers seeds.
+    """
 
     interval: SeedInterval | None = None
     detectable: float | None = None
 
 
 class CorrectedComparisons(NamedTuple):
-    """Comparisons of one suite and metric, in the order of the pairs, and the family that all of them belong to."""
+    """Comparisons on one suite and metric, in the order of the pairs, and their family."""
 
     comparisons: list[Comparison]
     family: ComparisonFamily
 
 
 def count_family_of_results(pairs: Sequence[Pair], metric: str) -> ComparisonFamily:
-    """How many comparisons the ledger counts for the suite of these pairs and `metric`, these included."""
+    """Count the ledger's comparisons on the suite of these pairs and `metric`, these included."""
     sides = [
         (
             {"fingerprint": fingerprint(a), "created": a.settings.get("created")},
@@ -56,17 +60,18 @@ def compare_pairs(
     spreads: Sequence[SeedUncertainty] | None = None,
     allow_different_settings: bool = False,
 ) -> CorrectedComparisons:
-    """Compare several pairs of results on one suite: corrected together, in the ledger's family, and recorded there.
+    """Compare several pairs of results on one suite: corrected together for the ledger's family, and recorded.
 
-    Holm's steps see all p-values that are at hand; what else the ledger counts stands in as p = 1.
+    Holm's procedure uses the p-values of these pairs; the other comparisons of the family count as p = 1.
 
     Args:
         pairs: (A, B), one or more; the differences are A - B.
         seed: of the random sign flips.
-        margin: differences below it do not matter; only with it can a verdict be "equivalent".
-        no_worse_than: asks too whether A is worse by less than this.
+        margin: differences below it do not matter; required for the verdict "equivalent".
+        no_worse_than: also test whether A is worse by less than this.
         correction: "holm" for claims, "benjamini-hochberg" for exploration.
-        spreads: for each pair of means over runs, what is known of their seeds.
+        spreads: for each pair of means over runs, the uncertainty between their seeds.
+        allow_different_settings: compare even if the models truncate texts at different lengths.
 
     Raises:
         InputError: different suites or queries, a metric that one lacks, different truncation limits.
@@ -104,18 +109,18 @@ def compare_pairs(
 
 
 def record(found: Comparison, a: Result, b: Result) -> None:
-    """Tell the ledger what was compared and what was said."""
+    """Record a comparison and its verdict in the ledger."""
     fingerprints = {"fingerprint_a": fingerprint(a), "fingerprint_b": fingerprint(b)}
-    said = {"p": found.verdict.p, "family": found.verdict.family, "verdict": found.verdict.word}
+    verdict = {"p": found.verdict.p, "family": found.verdict.family, "verdict": found.verdict.word}
     what = {"suite": found.suite, "suite_fingerprint": contents(a), "metric": found.metric, "a": found.a, "b": found.b}
-    record_comparison({**what, **fingerprints, "difference": found.difference, **said})
+    record_comparison({**what, **fingerprints, "difference": found.difference, **verdict})
 
 
 def fingerprint(result: Result) -> str:
-    """What the ledger knows the result's model by."""
+    """Return the id of the result's model in the ledger."""
     return result.settings.get("model_fingerprint") or result.model
 
 
 def contents(result: Result) -> str:
-    """What the ledger knows the result's suite by."""
+    """Return the id of the result's suite contents in the ledger."""
     return (result.settings.get("suite") or {}).get("fingerprint") or result.suite
