@@ -108,7 +108,7 @@ class Trainer:
         from gemma4vec.training.loop import compile_for_training
 
         device = choose_device().name
-        base = resolve_base(self.arguments.base, notice=say)
+        base = resolve_base(self.arguments.base)
         model = schema.Model(base=self.arguments.base, prompts="none", max_tokens=max(self.arguments.tokens))
         choice = choose_dtype(device, self.arguments.dtype)
         say(f"dtype: {choice.dtype} ({choice.reason})")
@@ -197,7 +197,7 @@ def opened(count: int, repeats: int) -> Point:
         source = source_of(name="rows", source="jsonl", path=str(file))
 
         def work() -> None:
-            rows = load_sources([source], lambda line: None).rows
+            rows = load_sources([source]).rows
             for _ in islice(batches(rows, size=32, hard_negatives=0, seed=0), len(rows) // 32):
                 pass
 

@@ -22,8 +22,8 @@ from gemma4vec.data.quality.overlap import NEAR
 def main() -> int:
     arguments = parse_arguments()
     started = time.perf_counter()
-    sources, suites = sources_named([arguments.train]), suites_named([arguments.suite], say)
-    (report,) = check_sources(sources, suites, say=say)
+    sources, suites = sources_named([arguments.train]), suites_named([arguments.suite])
+    (report,) = check_sources(sources, suites)
     seconds = time.perf_counter() - started
     found: dict[str, Any] = {
         suite.name: {"found": one.table(), "touched_queries": len(touched), "documents": len(suite.documents)}

@@ -80,7 +80,7 @@ def child(kind: str, file: Path, batches: int, no_duplicates: bool) -> dict[str,
     before = process.memory_info().rss
     source = source_of(name="rows", source=kind, path=str(file), pair_with_itself=kind == "tensors")
     started = time.perf_counter()
-    rows = load_sources([source], say).rows
+    rows = load_sources([source]).rows
     opened = time.perf_counter()
     drawn = draw(rows, size=BATCH, hard_negatives=0, seed=0, no_duplicates=no_duplicates)
     next(drawn)

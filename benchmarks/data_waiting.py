@@ -31,7 +31,7 @@ def trained(recipe_file: str, overrides: list[str], steps: int, folder: Path) ->
     """Events of a short run: seconds of each step, and seconds that it waited before."""
     recipe = load_recipe(recipe_file, [*overrides, f"stages.0.budget={{steps: {steps}}}"])
     run = start_run(recipe, folder)
-    train_run(run, say)
+    train_run(run)
     events = run.events("step")
     totals = [event["seconds"] for event in events]
     seconds = [after - before for before, after in zip([0.0, *totals], totals, strict=False)][SKIPPED:]
@@ -51,9 +51,9 @@ def read_alone(recipe_file: str, overrides: list[str], steps: int) -> dict[str, 
     """Seconds to draw, tokenize and lay out a batch, on an otherwise idle machine."""
     recipe = load_recipe(recipe_file, overrides)
     stage = recipe.stages[0]
-    base = resolve_base(recipe.model.base, notice=say)
+    base = resolve_base(recipe.model.base)
     built = build(recipe.model, base.path, dtype=choose_dtype("cpu", recipe.model.dtype).dtype)
-    loaded = load_sources(stage.data, say, stage.mixture)
+    loaded = load_sources(stage.data, stage.mixture)
     task = make_task(stage, loaded, built, lambda: None, max_tokens=recipe.model.max_tokens, seed=0)
     seconds = []
     started = time.perf_counter()

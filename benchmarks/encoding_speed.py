@@ -80,7 +80,7 @@ def documents_of(suite: Path | None, count: int) -> list[str]:
     if suite is None:
         from gemma4vec.data.pycode.build import load_or_build_pycode
 
-        suite = load_or_build_pycode(home() / "data", progress=say).test
+        suite = load_or_build_pycode(home() / "data").test
     sampled = sample_suite(load_suite(suite), 1, count)
     texts = [document.text for document in sampled.corpus if document.text.strip()]
     return texts[:count]
@@ -94,7 +94,7 @@ def measure(
 
     from gemma4vec.model.inference.embedder import Embedder
 
-    ours = Embedder.load(folder, device=arguments.device, dtype=dtype, notice=say)
+    ours = Embedder.load(folder, device=arguments.device, dtype=dtype)
     if not isinstance(ours, Embedder):
         raise InputError(f"{folder} is not a model folder of gemma4vec; there is nothing to compare")
     if not arguments.small_job:

@@ -85,7 +85,7 @@ def model_against_plain(name: str, dtype: str, folders: list[Path]) -> dict[str,
     """Our evaluation and plain encoding, suite by suite in turn, so that a neighbour's load hits both alike."""
     from gemma4vec.model.inference.embedder import Embedder, SentenceTransformerEmbedder
 
-    model = Embedder.load(name, dtype=dtype, notice=say)
+    model = Embedder.load(name, dtype=dtype)
     if not isinstance(model, SentenceTransformerEmbedder):
         raise InputError(f"{name} is not run by sentence-transformers; the comparison is with its plain encode")
     model.encode_query(["a first text loads what is loaded at first use"])

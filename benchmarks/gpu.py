@@ -156,7 +156,7 @@ def measure(part: str, arguments: argparse.Namespace, device: str, folder: Path,
 
     from gemma4vec.model.bases.resolve import resolve_base
 
-    base = resolve_base(arguments.base, notice=say).path
+    base = resolve_base(arguments.base).path
     if part == "quality":
         from gpu_quality import clean_sources, dev_suites, quality, quality_recipe
 
@@ -177,7 +177,7 @@ def measure(part: str, arguments: argparse.Namespace, device: str, folder: Path,
         from gemma4vec.data.loading.load_rows import load_sources
         from gemma4vec.recipe.sources import source_of
 
-        loaded = list(load_sources((source_of(name="rows", path=str(rows)),), say).rows)[:8]
+        loaded = list(load_sources((source_of(name="rows", path=str(rows)),)).rows)[:8]
         bases = {"tiny": tiny_base(base, folder / "tiny"), "gemma-4": small_e2b_base(base, folder / "gemma-4")}
         bases |= {} if arguments.smoke else {"270m": base}
         return correctness(bases, loaded, device, found, compiled=not arguments.eager)

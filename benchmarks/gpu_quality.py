@@ -61,7 +61,7 @@ def dev_suites(data: Path, named: list[str]) -> list[AnySuite]:
             f"{data}/retrieval holds {f'no suite {missing[0]}' if missing else 'none of the dev suites'}; it holds "
             f"{', '.join(there) or 'none'}; name those with --suites that may guide choices: they are looked at"
         )
-    return [open_suite(str(there[name]), role="dev", notice=say) for name in wanted]
+    return [open_suite(str(there[name]), role="dev") for name in wanted]
 
 
 def _suites_of(data: Path) -> dict[str, Path]:
@@ -74,8 +74,8 @@ def clean_sources(data: Path, folder: Path, found: Found) -> list[dict[str, Any]
         source_of(name=file.name.split(".")[0].replace("-", "_"), source="jsonl", path=str(file.resolve()))
         for file in train_files(data)
     ]
-    suites = suites_named([str(path) for path in _suites_of(data).values()], say)
-    reports = check_sources(sources, suites, say=say)
+    suites = suites_named([str(path) for path in _suites_of(data).values()])
+    reports = check_sources(sources, suites)
     for stamp in stamps(reports, suites, NEAR):
         write_stamp(stamp)
     kept = write_clean(folder, reports)
@@ -106,7 +106,7 @@ def quality_recipe(
 def quality(recipe: Recipe, suites: Sequence[AnySuite], folder: Path, found: Found) -> None:
     """Train, then evaluate each suite; everything goes into `found`. Looks go into the ledger of the outputs' home."""
     run = start_run(recipe, folder)
-    model = train_run(run, say)
+    model = train_run(run)
     finished = run.events("finished")[-1]
     steps = run.events("step")
     scores: dict[str, float] = {}
@@ -125,7 +125,7 @@ def quality(recipe: Recipe, suites: Sequence[AnySuite], folder: Path, found: Fou
         recipe=recipe.model_dump(mode="json")["model"] | {"base": Path(recipe.model.base).name},
         recipe_id=run.manifest["recipe_id"],
     )
-    embedder = Embedder.load(model, notice=say)
+    embedder = Embedder.load(model)
     for suite in suites:
         scores[suite.name] = evaluate(embedder, suite, run=run).interval("ndcg@10").mean
         say(f"  {suite.name}: nDCG@10 {scores[suite.name]:.4f}")

@@ -173,8 +173,8 @@ def alone(
 
     from gemma4vec.data.loading.load_rows import load_sources
 
-    base = resolve_base(chosen.model.base, notice=say)
-    loaded = load_sources(chosen.stages[0].data, say).rows
+    base = resolve_base(chosen.model.base)
+    loaded = load_sources(chosen.stages[0].data).rows
     start_peak()
     total = arguments.warm_up + arguments.repeats * arguments.steps
     ours = build_ours(chosen, base, loaded, folder, total + 1, before)
@@ -287,7 +287,7 @@ def encoding(base: Path, rows: Path, arguments: argparse.Namespace, folder: Path
     model = chosen.model.model_copy(update={"lora": None})
     built = build(model, base, dtype=torch.bfloat16, device=device)
     built.encoder.eval()
-    ours = Embedder(built, name="base", fingerprint="base", max_tokens=model.max_tokens, notice=say)
+    ours = Embedder(built, name="base", fingerprint="base", max_tokens=model.max_tokens)
     ours.compiles_from = 0  # the rate of a long job is asked for, whatever so few documents would pay
     with rows.open(encoding="utf-8") as lines:
         texts = [json.loads(line)["pos"][0] for line in islice(lines, arguments.documents[large])]

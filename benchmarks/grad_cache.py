@@ -86,7 +86,7 @@ def one_step(arguments: argparse.Namespace) -> dict[str, Any]:
     from gemma4vec.training.tasks.contrastive import ContrastTask
 
     device = choose_device().name
-    base = resolve_base(arguments.base, notice=lambda line: None)
+    base = resolve_base(arguments.base)
     lora = schema.Lora(last_layers=arguments.last_layers)
     model = schema.Model(base=arguments.base, lora=lora, prompts="none", max_tokens=TOKENS)
     dtype = choose_dtype(device, arguments.dtype).dtype

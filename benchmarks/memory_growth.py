@@ -119,9 +119,9 @@ def one_setting(side: str, rows: int, micro: int | None, arguments: argparse.Nam
     from gemma4vec.training.engine.process_memory import memory_now, peak_since_start, release_memory, start_peak
 
     recipe = recipe_of(arguments, rows, micro)
-    base = resolve_base(recipe.model.base, notice=say)
+    base = resolve_base(recipe.model.base)
     count = arguments.steps + 1  # the peer's loader fetches one ahead
-    data = chosen_rows(load_sources(recipe.stages[0].data, say).rows, recipe, count)
+    data = chosen_rows(load_sources(recipe.stages[0].data).rows, recipe, count)
     with tempfile.TemporaryDirectory(prefix="memory-growth-") as folder:
         ours = build_ours(recipe, base, data, Path(folder), arguments.steps)
         facts: dict[str, Any] = {"dtype": str(ours.dtype), "device": ours.device}

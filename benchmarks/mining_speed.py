@@ -53,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
 def measure_bm25(arguments: argparse.Namespace) -> dict[str, Any]:
     """Mine once."""
     (source,) = sources_named([arguments.rows])
-    rows = open_source(source, say)[0][: arguments.most]
+    rows = open_source(source)[0][: arguments.most]
     corpus = corpus_of(rows)
     started = time.perf_counter()
     searcher = Bm25Searcher(corpus.documents)

@@ -26,7 +26,7 @@ from gemma4vec.recipe.load import dump_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
 from gemma4vec.training.engine.prefetch import DEPTH, Prefetcher
-from gemma4vec.training.engine.progress_line import ProgressLine
+from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.task import MemoryPlan
 from gemma4vec.training.loop import Stage, prepare_model
 from gemma4vec.training.tasks.contrastive import ContrastBatch, ContrastTask
@@ -150,7 +150,7 @@ def build_ours(
                 parameter.grad = None
     task = ContrastTask.make(settings, rows, built, max_tokens=recipe.model.max_tokens, seed=recipe.seed)
     run = RunFolder.create(folder / "runs", recipe.name, dump_recipe(recipe))
-    stage = Stage(0, settings, task, built, run, None, ProgressLine("ours"))
+    stage = Stage(0, settings, task, built, run, None, StepBar("ours"))
     optimizer = MasterAdamW(built.trainable(), settings.optimizer)
     ours = Ours(stage, task.batches(0), optimizer, choice.dtype, device, total_steps, first)
     ours.rotation = before.rotation if before is not None else None

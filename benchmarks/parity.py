@@ -69,7 +69,7 @@ def compare(folder: Path, suite: RetrievalSuite, dtype: str, device: str | None)
 
     from gemma4vec.model.inference.embedder import Embedder
 
-    ours = Embedder.load(folder, device=device, dtype=dtype, notice=say)
+    ours = Embedder.load(folder, device=device, dtype=dtype)
     if not isinstance(ours, Embedder):
         raise InputError(f"{folder} is not a model folder of gemma4vec; there is nothing to compare")
     our_queries, our_documents, our_score = vectors_and_score(ours, suite, f"ours in {dtype}")

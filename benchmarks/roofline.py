@@ -45,7 +45,7 @@ def main() -> None:
             *arguments.set,
         ],
     )
-    training = bench(recipe, 0, arguments.seconds, say)
+    training = bench(recipe, 0, arguments.seconds)
     print(as_text(training))
     encoding = measure_encoding(recipe, arguments)
     share, speed = encoding["share"], encoding["tokens_per_second"]["median"]
@@ -72,10 +72,10 @@ def measure_encoding(recipe: Recipe, arguments: argparse.Namespace) -> dict[str,
     device = choose_device().name
     dtype = choose_dtype(device, recipe.model.dtype).dtype
     model = recipe.model.model_copy(update={"lora": None})
-    built = build(model, resolve_base(model.base, notice=say).path, dtype=dtype, device=device)
-    embedder = Embedder(built, name="base", fingerprint="base", max_tokens=model.max_tokens, notice=say)
+    built = build(model, resolve_base(model.base).path, dtype=dtype, device=device)
+    embedder = Embedder(built, name="base", fingerprint="base", max_tokens=model.max_tokens)
     embedder.compiles_from = 0
-    rows = load_sources(recipe.stages[0].data, say).rows
+    rows = load_sources(recipe.stages[0].data).rows
     texts = [document for row in islice(rows, arguments.documents) for document in row.pos][: arguments.documents]
     prompted = [built.prompts.for_document(document) for document in texts]
     tokens = sum(one.length for one in built.read(prompted, model.max_tokens))

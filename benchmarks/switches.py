@@ -131,9 +131,9 @@ def measure(arguments: argparse.Namespace, change: str) -> dict[str, Any]:
 
 def prepared(recipe: Recipe, arguments: argparse.Namespace, folder: Path) -> Ours:
     """A side after its first steps."""
-    base = resolve_base(recipe.model.base, notice=say)
+    base = resolve_base(recipe.model.base)
     total = arguments.warm_up + arguments.steps * arguments.repeats
-    rows = chosen_rows(load_sources(recipe.stages[0].data, say).rows, recipe, total + 1)
+    rows = chosen_rows(load_sources(recipe.stages[0].data).rows, recipe, total + 1)
     ours = build_ours(recipe, base, rows, folder, total)
     ours.prepare()
     for _ in range(arguments.warm_up):

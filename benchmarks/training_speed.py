@@ -95,10 +95,10 @@ def measure(
 
     settings = recipe.stages[0]
     total = arguments.warm_up + arguments.steps * arguments.repeats
-    base = resolve_base(recipe.model.base, notice=say)
+    base = resolve_base(recipe.model.base)
     # One batch more than is trained: the peer's loader fetches one ahead.
     count = max(total + 1, SEARCHED)
-    rows = chosen_rows(load_sources(settings.data, say).rows, recipe, count)
+    rows = chosen_rows(load_sources(settings.data).rows, recipe, count)
     ours = build_ours(recipe, base, rows, folder, total, before)
     if arguments.device and ours.device != arguments.device:
         raise InputError(f"--device {arguments.device}: torch sees none here")

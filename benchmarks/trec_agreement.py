@@ -91,7 +91,7 @@ def rankers(arguments: argparse.Namespace) -> Iterator[Ranker]:
         from gemma4vec.evaluation.scoring.dense_ranker import EmbedderRanker
         from gemma4vec.model.inference.embedder import Embedder
 
-        yield EmbedderRanker(Embedder.load(arguments.model, device=arguments.device, dtype=arguments.dtype, notice=say))
+        yield EmbedderRanker(Embedder.load(arguments.model, device=arguments.device, dtype=arguments.dtype))
 
 
 def compare(folder: Path, ranker: Ranker) -> dict[str, Any]:

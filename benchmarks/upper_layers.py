@@ -127,7 +127,7 @@ def quality(layers: str, seed: int, suite: RetrievalSuite, arguments: argparse.N
             [sys.executable, *words], env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, check=True
         )
         trained = json.loads(done.stdout)
-        model = Embedder.load(trained["run"], notice=say)
+        model = Embedder.load(trained["run"])
         scores = score(suite, model.encode_query(suite.queries), model.encode_document(suite.corpus))
     say(f"last_layers {layers}, seed {seed}: {METRIC} {scores.mean():.4f}, {trained['seconds']:.0f} s of training")
     return {"scores": scores.tolist(), "seconds": trained["seconds"], "tokens": trained["tokens"]}
@@ -142,8 +142,8 @@ def speeds(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="upper-layers-") as folder:
         for layers in arguments.layers:
             recipe = recipe_of(layers, arguments)
-            base = resolve_base(recipe.model.base, notice=say)
-            rows = load_sources(recipe.stages[0].data, say).rows
+            base = resolve_base(recipe.model.base)
+            rows = load_sources(recipe.stages[0].data).rows
             sides[layers] = build_ours(recipe, base, rows, Path(folder), total)
             sides[layers].prepare()
             sides[layers].train(arguments.warm_up)

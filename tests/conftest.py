@@ -1,9 +1,15 @@
 """Every test gets outputs and a cache of its own, and no network."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is slow, not wrong.
+settings.register_profile("any_machine", deadline=None)
+settings.load_profile("any_machine")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -22,3 +28,17 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMMA4VEC_HOME", str(tmp_path / "runs"))
     monkeypatch.setenv("GEMMA4VEC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[str]]:
+    """The lines that the package logs during a test, from INFO on."""
+    lines: list[str] = []
+    logger = logging.getLogger("gemma4vec")
+    handler, level = logging.Handler(logging.INFO), logger.level
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)

@@ -1,11 +1,13 @@
 """What is printed: valid JSON on stdout, tables that fit 100 columns."""
 
 import json
+import logging
 import math
 
 import pytest
 
-from gemma4vec.cli.output import MAXIMAL_WIDTH, emit, notice, print_json, results, table
+from gemma4vec.cli.output import MAXIMAL_WIDTH, console, emit, print_json, results, table
+from gemma4vec.machine.terminal import show_on
 
 
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,8 +27,10 @@ def test_emit_prints_json_or_what_is_rendered(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == "a is [bold]1[/bold]\n"  # texts are shown as they are, not as markup
 
 
-def test_notices_go_to_stderr_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    notice("word [x] " * 50)
+def test_log_lines_go_to_stderr_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_on(lambda: console):
+        logging.getLogger("gemma4vec.any").info("word [x] " * 50)
+        logging.getLogger("gemma4vec.any").debug("more")
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.count("\n") == 1 and output.err.count("[x]") == 50

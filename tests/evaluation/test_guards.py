@@ -151,13 +151,13 @@ def test_small_training_data_is_checked_before_the_score(tmp_path: Path) -> None
     recipe = f"name: r\nstages:\n- data: [{{name: rows, path: {tmp_path / 'rows.jsonl'}}}]\n  budget: {{steps: 1}}\n"
     data = {"0-contrast": {"rows": {"path": str(tmp_path / "rows.jsonl"), "content_hash": content_hash(rows)}}}
     run = RunFolder.create(home(), "r", recipe, recipe_id="i", data=data)
-    dev, said = suite("dev words", "dev"), list[str]()
-    found = evaluate(Model("m", 30), dev, run=run, notice=said.append)
+    dev = suite("dev words", "dev")
+    found = evaluate(Model("m", 30), dev, run=run)
     assert found.settings["contamination"]["touched_queries"] == {"dev words": ["q3"]}
     assert found.settings["contamination"]["unchecked"] == []
     assert read_stamp(content_hash(rows), dev.fingerprint) is not None
     (tmp_path / "rows.jsonl").unlink()
-    found = evaluate(Model("m", 30), suite("others", "dev"), run=run, notice=said.append)
+    found = evaluate(Model("m", 30), suite("others", "dev"), run=run)
     assert found.settings["contamination"]["unchecked"] == ["rows"]
     assert evaluate(Bm25Model(), dev, run.evaluation("bm25", "dev words")).settings["contamination"] is None
 
@@ -212,7 +212,7 @@ def test_compare_takes_folders_results_and_several_of_each() -> None:
     ("sides", "settings", "reason"),
     [
         (lambda a, b: (a, []), {}, "a side without results"),
-        (lambda a, b: (a, a), {}, "stands on both sides"),
+        (lambda a, b: (a, a), {}, "is on both sides"),
         (lambda a, b: (a, b), {"margin": 0.0}, "margin 0.0: give a number above zero"),
         (lambda a, b: (a, b), {"no_worse_than": -1.0}, "no_worse_than -1.0: give a number above zero"),
     ],

@@ -183,7 +183,7 @@ def test_a_lock_that_is_never_given_back_is_one_line(tmp_path: Path, monkeypatch
     started = time.monotonic()
     with lock_journal(tmp_path, writing=True), pytest.raises(WorkError, match="held by another process"):
         add(tmp_path, [note("first")])
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25
 
 
 @pytest.mark.parametrize(

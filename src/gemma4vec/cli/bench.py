@@ -18,13 +18,13 @@ def bench_command(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
 ) -> None:
     """Train a recipe for half a minute and say where the time goes. Nothing is kept; see docs/guides/speed.md."""
-    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.cli.output import emit
     from gemma4vec.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     from gemma4vec.training.bench.benchmark import bench
 
-    emit(as_json, bench(loaded, stage, seconds, notice), as_text)
+    emit(as_json, bench(loaded, stage, seconds), as_text)
 
 
 def as_text(found: dict[str, Any]) -> str:

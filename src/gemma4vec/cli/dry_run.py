@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from gemma4vec.cli.output import emit, notice
+from gemma4vec.cli.output import emit
 
 if TYPE_CHECKING:
     from gemma4vec.recipe.schema import Recipe
@@ -20,7 +20,7 @@ def show_dry_run(recipe: "Recipe", as_json: bool) -> None:
     """
     from gemma4vec.training.estimate.dry_run import estimate
 
-    found = as_dict(estimate(recipe, notice))
+    found = as_dict(estimate(recipe))
     emit(as_json, found, as_text)
 
 

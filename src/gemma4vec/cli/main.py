@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.main import get_command
@@ -15,6 +15,10 @@ from typer.main import get_command
 from gemma4vec import __version__
 from gemma4vec.cli.lazy import lazy_group
 from gemma4vec.errors import Gemma4VecError
+from gemma4vec.machine.terminal import show_on
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 COMMANDS = {
     "quickstart": (
@@ -80,7 +84,7 @@ def execute(words: list[str]) -> int:
         words = [word for word in own if word != "--traceback"] + words[len(own) :]
     try:
         command = get_command(app)
-        with command.make_context("gemma4vec", words) as context:
+        with show_on(_console), command.make_context("gemma4vec", words) as context:
             command.invoke(context)
         sys.stdout.flush()
         return 0
@@ -96,6 +100,13 @@ def execute(words: list[str]) -> int:
         if line:
             print(line, file=sys.stderr)
         return code
+
+
+def _console() -> "Console":
+    """Where log lines and progress go."""
+    from gemma4vec.cli.output import console
+
+    return console
 
 
 def _explain(error: BaseException) -> tuple[str, int]:

@@ -25,11 +25,6 @@ console = _console(stderr=True)
 results = _console(stderr=False)
 
 
-def notice(text: str) -> None:
-    """One remark for the person, on stderr, never wrapped or coloured (a log shows it as one line)."""
-    console.print(Text(text), soft_wrap=True)
-
-
 def print_json(value: Any) -> None:
     """Print `value` as one JSON document on stdout. A number that is not finite becomes null (JSON has no NaN)."""
     print(json.dumps(_finite(value), indent=2, ensure_ascii=False))

@@ -1,6 +1,7 @@
 """`gemma4vec quickstart`: from nothing to a trained, evaluated, searchable model."""
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,8 @@ from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+logger = logging.getLogger(__name__)
 
 
 def quickstart_command(
@@ -33,7 +36,7 @@ def quickstart_command(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
 ) -> None:
     """Train a code-search model on the Python code of this machine, and say with statistics how good it is."""
-    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.cli.output import emit
     from gemma4vec.files import home
     from gemma4vec.ledger.run_folder import find_run
 
@@ -43,15 +46,15 @@ def quickstart_command(
         if any(value is not None for value in (minutes, base, folder, overrides, seed)):
             raise InputError("--resume goes on with the recipe as it was; leave out the other options")
         run = find_run(resume, out or home())
-    notice("loading libraries")
+    logger.info("loading libraries")
     from gemma4vec.pipeline.quickstart import Size, quickstart_recipe, run_quickstart
     from gemma4vec.training.run import start_run
 
     if resume is None:
         run = start_run(quickstart_recipe(_changes(minutes, base, folder, seed, overrides or [])), out)
-    notice(f"run folder: {run.path}")
+    logger.info(f"run folder: {run.path}")
     try:
-        summary = run_quickstart(run, Size(queries, documents), notice)
+        summary = run_quickstart(run, Size(queries, documents))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with: gemma4vec quickstart --resume {run.path}") from None
     emit(as_json, summary, _table)

@@ -30,7 +30,7 @@ def search_command(
     """
     import sys
 
-    from gemma4vec.cli.output import console, notice, results
+    from gemma4vec.cli.output import results
     from gemma4vec.files import cache
     from gemma4vec.serving.search.sources import check_source, find_searchable_run, open_index
 
@@ -45,8 +45,8 @@ def search_command(
     from gemma4vec.model.inference.embedder import Embedder
     from gemma4vec.serving.search.session import Answer, SearchSession, print_answer, stdin_lines
 
-    embedder = Embedder.load(run_folder, notice=notice)
-    session = SearchSession(embedder, open_index(run_folder, embedder, everything, folder, console, notice), k)
+    embedder = Embedder.load(run_folder)
+    session = SearchSession(embedder, open_index(run_folder, embedder, everything, folder), k)
 
     def show(answer: Answer) -> None:
         if as_json:

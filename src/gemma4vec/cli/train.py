@@ -1,5 +1,6 @@
 """`gemma4vec train RECIPE`: train what a recipe describes, or go on with a run."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from gemma4vec.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 def train_command(
@@ -38,7 +41,7 @@ def train_command(
 
     On several GPUs or processes: torchrun --nproc-per-node 2 -m gemma4vec train RECIPE
     """
-    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.cli.output import emit
     from gemma4vec.files import home
     from gemma4vec.ledger.run_folder import find_run
     from gemma4vec.recipe.load import load_recipe
@@ -71,10 +74,10 @@ def train_command(
 
         run = start_run(loaded, out)
     if first:
-        notice(f"run folder: {run.path}")
+        logger.info(f"run folder: {run.path}")
     from gemma4vec.training.run import train_run
 
-    model = train_run(run, notice)
+    model = train_run(run)
     if not first:
         return
     finished = run.events("finished")[-1]

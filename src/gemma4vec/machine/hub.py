@@ -1,12 +1,14 @@
 """Hub models: cached folders are used without network access; other models are downloaded, with a short time limit."""
 
+import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from gemma4vec.errors import InputError
 from gemma4vec.machine.hub_errors import explain_hub_error
 from gemma4vec.machine.network import ping_hub
+
+logger = logging.getLogger(__name__)
 
 # One file format is enough, and no weights of other frameworks: some repositories hold the same model five times.
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py", "README.md"]
@@ -21,12 +23,11 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None
 
 
-def fetch(name: str, *, notice: Callable[[str], None]) -> tuple[Path, str]:
+def fetch(name: str) -> tuple[Path, str]:
     """The folder of a hub model on this machine and its commit; downloads what is not cached.
 
     Args:
         name: `owner/model` or `owner/model@revision`.
-        notice: shows one line to the person before a download.
 
     Raises:
         InputError: not cached and the hub cannot be reached, or no such model, or access is restricted.
@@ -41,16 +42,14 @@ def fetch(name: str, *, notice: Callable[[str], None]) -> tuple[Path, str]:
             f"{name} is not cached on this machine and the hub is out of reach: {state.reason}; "
             "without a hub use bundled:gemma-3-270m or bundled:smollm2-135m, or a local folder"
         )
-    notice(f"downloading {name}")
+    logger.info(f"downloading {name}")
     fetched = _snapshot(repository, revision or None, only_local=False)
     if isinstance(fetched, Path):
         return fetched, fetched.name
     raise InputError(f"{name} cannot be had from the hub: {explain_hub_error(fetched, 'model')}")
 
 
-def fetch_description(
-    name: str, *, notice: Callable[[str], None], key: str = "model.base"
-) -> tuple[Path, bool, int | None]:
+def fetch_description(name: str, *, key: str = "model.base") -> tuple[Path, bool, int | None]:
     """The folder with a hub model's config and tokenizer, whether its weights are there too, and their bytes.
 
     Of a model that is not cached only the small files are downloaded. Bytes are None where the hub does not tell. `key`
@@ -70,7 +69,7 @@ def fetch_description(
             f"{key}: {name} is not cached on this machine and the hub is out of reach ({state.reason}), and its "
             "config.json and tokenizer are needed; give a local folder with them, or bundled:gemma-3-270m"
         )
-    notice(f"downloading config and tokenizer of {name}, not its weights")
+    logger.info(f"downloading config and tokenizer of {name}, not its weights")
     fetched = _snapshot(repository, revision or None, only_local=False, wanted=_DESCRIPTION)
     if isinstance(fetched, Path):
         return fetched, False, _weight_bytes(repository, revision or None)

@@ -4,8 +4,8 @@ Every step leaves its result in the run folder and is skipped where it is there 
 goes on where it stood.
 """
 
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -27,6 +27,7 @@ from gemma4vec.evaluation.scoring.guards import check_allowed
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.machine.terminal import ProgressBar, bars_by_stage
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.model_card import add_scores
@@ -42,7 +43,8 @@ from gemma4vec.training.monitoring.stop_rule import load_stop_rules
 from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 Vectors = NDArray[np.float32]
 
 
@@ -60,36 +62,38 @@ def quickstart_recipe(overrides: list[str]) -> Recipe:
     return parse_recipe(file.read_text(encoding="utf-8"), "quickstart.yaml", overrides)
 
 
-def run_quickstart(run: RunFolder, size: Size, say: Say) -> dict[str, Any]:
+def run_quickstart(run: RunFolder, size: Size) -> dict[str, Any]:
     """Take all steps that `run` has not taken yet; gives what the command prints.
 
     Raises:
         InputError, WorkError: as the steps; what is finished is kept, and calling it again goes on.
     """
     with recorded(run):
-        return _steps(run, size, say)
+        return _steps(run, size)
 
 
-def _steps(run: RunFolder, size: Size, say: Say) -> dict[str, Any]:
+def _steps(run: RunFolder, size: Size) -> dict[str, Any]:
     started = time.perf_counter()
-    clock = _Clock(run, say)
+    clock = _Clock(run)
     suite: RetrievalSuite | None = None
     if not (run.model / "gemma4vec.json").exists():
         recipe = recipe_of(run)
         with clock.step("base model"):
-            base = resolve_base(recipe.model.base, notice=say)
+            base = resolve_base(recipe.model.base)
         with clock.step("training data"):
-            loaded = load_data(run, recipe, 0, say)
-            refuse_early(recipe, base.path, [loaded], say)
-            rules = load_stop_rules(run, recipe, [loaded.dev_suite], say)
+            loaded = load_data(run, recipe, 0)
+            refuse_early(recipe, base.path, [loaded])
+            rules = load_stop_rules(run, recipe, [loaded.dev_suite])
             suite = _test_suite(run, loaded, size)
-        say(f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of packages never trained on")
+        logger.info(
+            f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of packages never trained on"
+        )
         with clock.step("evaluating BM25"):
-            _evaluate(run, "bm25", Bm25Model(), suite, say)
+            _evaluate(run, "bm25", Bm25Model(), suite)
         with clock.step("loading the base"):
-            trainer = Trainer(run, base, say, rules)
+            trainer = Trainer(run, base, rules)
         with clock.step("evaluating the untrained base"):
-            _evaluate(run, "untrained", trainer.embedder("untrained"), suite, say)
+            _evaluate(run, "untrained", trainer.embedder("untrained"), suite)
         with clock.step("training"):
             trainer.train(0, loaded)
         with clock.step("saving the model"):
@@ -97,7 +101,7 @@ def _steps(run: RunFolder, size: Size, say: Say) -> dict[str, Any]:
         del trainer, loaded
     suite = suite or load_suite(_suite_folder(run))
     with clock.step("evaluating the trained model"):
-        _evaluate_and_index(run, suite, say)
+        _evaluate_and_index(run, suite)
     with clock.step("report"):
         summary = summarise(run, suite)
         add_scores(run.model, _card_lines(summary))
@@ -131,8 +135,8 @@ def summarise(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
 class _Clock:
     """Says what is being done and notes how long it took."""
 
-    def __init__(self, run: RunFolder, say: Say):
-        self.run, self.say = run, say
+    def __init__(self, run: RunFolder):
+        self.run = run
         self._name, self._started = "", 0.0
 
     def step(self, name: str) -> "_Clock":
@@ -140,7 +144,7 @@ class _Clock:
         return self
 
     def __enter__(self) -> None:
-        self.say(f"== {self._name}")
+        logger.info(f"== {self._name}")
         self._started = time.perf_counter()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -165,27 +169,28 @@ def _suite_folder(run: RunFolder) -> Path:
     return run.path / "suite"
 
 
-def _evaluate(run: RunFolder, name: str, model: EmbedderLike | Ranker, suite: RetrievalSuite, say: Say) -> Result:
+def _evaluate(run: RunFolder, name: str, model: EmbedderLike | Ranker, suite: RetrievalSuite) -> Result:
     folder = run.evaluation(name, suite.name)
     if (folder / "metrics.json").exists():
         return load_result(folder)
-    result = evaluate(model, suite, folder, name=name, progress=_spoken(say))
-    say(f"{MODELS[name]}: nDCG@10 {result.mean['ndcg@10']:.4f}")
+    with bars_by_stage(MODELS[name]) as report:
+        result = evaluate(model, suite, folder, name=name, progress=report)
+    logger.info(f"{MODELS[name]}: nDCG@10 {result.mean['ndcg@10']:.4f}")
     return result
 
 
-def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite, say: Say) -> None:
+def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite) -> None:
     """Embed the test corpus once, for the scores and for search."""
     index = run.path / "index" / "test"
     if (run.evaluation("trained", suite.name) / "metrics.json").exists() and (index / "meta.json").exists():
         return
-    embedder = Embedder.load(run.path, notice=say)
-    check_allowed(embedder, [suite], notice=say)  # before the texts are embedded
-    report = _spoken(say)
-    vectors_MD = embedder.encode_document(suite.corpus, progress=lambda done, total: report("documents", done, total))
+    embedder = Embedder.load(run.path)
+    check_allowed(embedder, [suite])  # before the texts are embedded
+    with ProgressBar(MODELS["trained"], "documents") as bar:
+        vectors_MD = embedder.encode_document(suite.corpus, progress=bar)
     folder = run.evaluation("trained", suite.name)
     result = evaluate(embedder, suite, folder, name="trained", documents_MD=vectors_MD)
-    say(f"{MODELS['trained']}: nDCG@10 {result.mean['ndcg@10']:.4f}")
+    logger.info(f"{MODELS['trained']}: nDCG@10 {result.mean['ndcg@10']:.4f}")
     documents = documents_of_suite(suite, _functions(run))
     SearchIndex.save(
         index, documents, vectors_MD, model=embedder.name, fingerprint=embedder.fingerprint, source=suite.name
@@ -197,19 +202,6 @@ def _functions(run: RunFolder) -> list[Any]:
     source = next(source for source in recipe_of(run).stages[0].data if isinstance(source, PycodeSource))
     built = load_or_build_pycode(home() / "data", folder=Path(source.path).expanduser() if source.path else None)
     return read_functions(built.functions)
-
-
-def _spoken(say: Say) -> Callable[[str, int, int], None]:
-    """Progress of an evaluation as a line every ten seconds."""
-    last = time.monotonic()
-
-    def report(stage: str, done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= 10.0 and done < total:
-            last = time.monotonic()
-            say(f"  {done:,} of {total:,} {stage}")
-
-    return report
 
 
 def _card_lines(summary: dict[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 """The model of a run that is still being trained, as it was at its newest checkpoint."""
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 from gemma4vec.errors import InputError
@@ -11,8 +11,10 @@ from gemma4vec.model.save.write_model import save_model
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.run import recipe_of
 
+logger = logging.getLogger(__name__)
 
-def snapshot(run: RunFolder, say: Callable[[str], None]) -> Path:
+
+def snapshot(run: RunFolder) -> Path:
     """Folder of a merged model below the cache, made of the run's newest checkpoint; made once for each step.
 
     Raises:
@@ -28,9 +30,9 @@ def snapshot(run: RunFolder, say: Callable[[str], None]) -> Path:
     step = read_progress(checkpoint).step
     folder = cache() / "snapshots" / f"{run.run_id}-{number}-{step}"
     if not (folder / "model").is_dir():
-        say(f"{run.run_id} is not finished: its model of stage {stage.name}, step {step}, is taken")
+        logger.info(f"{run.run_id} is not finished: its model of stage {stage.name}, step {step}, is taken")
         weights = trained_weights(checkpoint)
-        base = resolve_base(recipe.model.base, notice=say)
+        base = resolve_base(recipe.model.base)
         told = f"a snapshot of step {step} of stage {stage.name}, made while the run was not finished"
         save_model(
             folder / "model",

@@ -6,6 +6,7 @@ draws and rates depend on seed and step alone and the rest stands in the checkpo
 """
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -47,12 +48,14 @@ from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
 from gemma4vec.training.engine.prefetch import Prefetcher
 from gemma4vec.training.engine.process_memory import keep_freed_memory, peak_memory_bytes
-from gemma4vec.training.engine.progress_line import ProgressLine
+from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.step_budget import StepBudget, known_steps, step_budget
 from gemma4vec.training.engine.task import Loss, MemoryPlan, Task
 from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 from gemma4vec.training.monitoring.weight_snapshots import evaluation_due, hash_of_weights, save_snapshot, snapshot_due
 from gemma4vec.training.tasks.micro_batches import can_share_prefix
+
+logger = logging.getLogger(__name__)
 
 # Tokens in the first compiled forward. Few, because memory is planned only afterwards; one graph serves any height.
 _PROBED = 2048
@@ -71,7 +74,7 @@ class Stage:
     built: EmbeddingModel
     run: RunFolder
     evaluate: Evaluate | None
-    line: ProgressLine
+    bar: StepBar
     before: Path | None = None  # checkpoints of the stage before this one
     random: dict[str, Any] | None = None  # torch's generators as they were after the last whole step
     world: World = field(default_factory=World)  # the processes that train this together
@@ -129,6 +132,7 @@ def train_stage(stage: Stage, seed: int) -> Progress:
         ) from None
     finally:
         ahead.close()
+        stage.bar.close()
     stage.run.event(
         "stage_finished",
         stage=stage.number,
@@ -179,17 +183,17 @@ def prepare_model(stage: Stage) -> MemoryPlan:
         choice = CompileChoice(False, "it failed before")
     if choice.on and not backbone.compiled:
         use_compile_cache()
-        stage.line.say("compiling the decoder layers (a minute or more, once on a machine)")
+        logger.info("compiling the decoder layers (a minute or more, once on a machine)")
         try:
             found = run_compiled(backbone, lambda: _probe_compiled(stage.built.encoder, layout), compile_for_training)
         except upstream.compiler_errors() as error:  # slower, but the same result
             choice = failed_to_compile(error)
     if not choice.on:
-        stage.line.say(f"layers run uncompiled: {choice.reason}")
+        logger.warning(f"layers run uncompiled: {choice.reason}")
     begun = [event for event in stage.run.events("prepared") if event["stage"] == stage.number]
     plan = stage.task.plan_memory(stage.built, begun[-1] if begun else None)
     if plan.remark:
-        stage.line.say(plan.remark)
+        logger.warning(plan.remark)
     chosen = {"compile": choice.on, "compile_reason": choice.reason, **plan.fields()}
     stage.run.event("prepared", stage=stage.number, **chosen, probe=vars(found))
     return plan
@@ -248,7 +252,7 @@ def _step(
         waited=waited,
         padding_share=sum(loss.padding_share * loss.tokens for loss in losses) / max(1, tokens),
     )
-    stage.line.step(progress.step, budget.total, mean_loss, tokens / seconds, progress.seconds / max(1, progress.step))
+    stage.bar.step(progress.step, budget.total, mean_loss, tokens / seconds, progress.seconds / max(1, progress.step))
 
 
 def _passes(stage: Stage, batches: list[Any], progress: Progress) -> list[Loss]:
@@ -279,7 +283,7 @@ def _begin_anew(stage: Stage, optimizer: MasterAdamW, progress: Progress, reason
     if stage.random is not None:
         set_random_state(stage.random)
     stage.run.event("uncompiled", stage=stage.number, step=progress.step + 1, reason=reason)
-    stage.line.say(f"layers run uncompiled from step {progress.step + 1} on: {reason}")
+    logger.warning(f"layers run uncompiled from step {progress.step + 1} on: {reason}")
 
 
 def _terms(losses: list[Loss]) -> dict[str, Any]:
@@ -316,14 +320,14 @@ def _asked(stage: Stage, optimizer: MasterAdamW, progress: Progress, total: int 
     progress.looks, progress.stopped = number, seen.stopped
     _note_score(stage, optimizer, progress, seen.score, seen.fields)
     stage.run.event("look", stage=stage.number, step=progress.step, **seen.look)
-    stage.line.say(f"{seen.sentence}: {f'stopped, since {seen.stopped}' if seen.stopped else 'it goes on'}")
+    logger.info(f"{seen.sentence}: {f'stopped, since {seen.stopped}' if seen.stopped else 'it goes on'}")
     return True
 
 
 def _note_score(stage: Stage, optimizer: MasterAdamW, progress: Progress, score: float, fields: dict[str, Any]) -> None:
     """Record what an evaluation found, and keep the checkpoint where it is the best so far."""
     stage.run.event("evaluation", stage=stage.number, step=progress.step, tokens=progress.tokens, **fields)
-    stage.line.say(f"step {progress.step}: nDCG@10 {score:.4f} on {fields['suite']}")
+    logger.info(f"step {progress.step}: nDCG@10 {score:.4f} on {fields['suite']}")
     if progress.best_score is None or score > progress.best_score:
         progress.best_score, progress.best_step = score, progress.step
         _save(stage, optimizer, progress, keep_as="best")
@@ -345,7 +349,7 @@ def _resume(stage: Stage, optimizer: MasterAdamW) -> Progress:
     progress = read_progress(checkpoint)
     load_checkpoint(checkpoint, optimizer, stage.world.rank)
     stage.run.event("resumed", stage=stage.number, step=progress.step)
-    stage.line.say(f"going on from step {progress.step}")
+    logger.info(f"going on from step {progress.step}")
     return progress
 
 
@@ -367,10 +371,7 @@ def _go_on_from_the_stage_before(stage: Stage, optimizer: MasterAdamW) -> None:
 
 def _known_budget(folder: Path) -> dict[str, Any] | None:
     file = folder / "budget.json"
-    if not file.exists():
-        return None
-    known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return known
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
 
 
 def _save_interrupted(stage: Stage, optimizer: MasterAdamW, progress: Progress) -> None:

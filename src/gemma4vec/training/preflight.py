@@ -1,6 +1,6 @@
 """What cannot be trained is refused before any weight is loaded, in a real run and in a dry one alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,8 @@ from gemma4vec.training.tasks.masked_next_token import mask_token_id
 from gemma4vec.training.terms.checks import check_scores, check_terms
 from gemma4vec.training.terms.teachers import check_teachers
 
-Say = Callable[[str], None]
 
-
-def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingData], say: Say) -> None:
+def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingData]) -> None:
     """Check what can be known without weights: readout against base, rows against batches, lengths of vectors against
     prefixes and teachers, the mask token.
 
@@ -42,7 +40,7 @@ def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingDat
         check_data(number, stage, data)
         if isinstance(stage.task, schema.Contrast) and dimension is not None:
             check_terms(stage.task, dimension, f"stages.{number}.task")
-            check_teachers(stage.task, dimension, f"stages.{number}.task", say)
+            check_teachers(stage.task, dimension, f"stages.{number}.task")
         check_given_tokens(recipe.model, base, number, stage, data)
     check_tokenizer(recipe.stages, base)
 

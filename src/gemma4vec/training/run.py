@@ -1,8 +1,8 @@
 """A whole training run: from a recipe to a run folder with a trained, merged model."""
 
 import contextlib
-import io
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.engine.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.engine.distributed import FollowedRun, World, leave_world
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_memory
-from gemma4vec.training.engine.progress_line import ProgressLine, once
+from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.loop import Evaluate, Stage, train_stage
 from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_beside, note_dev_suite
 from gemma4vec.training.monitoring.stop_rule import LoadedStopRule, StopRuleMonitor, load_stop_rules
@@ -44,7 +44,7 @@ from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity
 from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.tasks.make_task import data_seed, make_task
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 def start_run(recipe: Recipe, out: Path | None = None) -> RunFolder:
@@ -76,19 +76,19 @@ def recipe_of(run: RunFolder) -> Recipe:
     return parse_dump(run.recipe_text, str(run.path / "recipe.yaml"))
 
 
-def load_data(run: RunFolder, recipe: Recipe, number: int, say: Say) -> TrainingData:
+def load_data(run: RunFolder, recipe: Recipe, number: int) -> TrainingData:
     """Rows of a stage, noted in the manifest.
 
     Raises:
         InputError: as `data.loading.load_rows.load_sources`.
     """
     stage = recipe.stages[number]
-    loaded = load_sources(stage.data, say, stage.mixture)
+    loaded = load_sources(stage.data, stage.mixture)
     manifest = run.manifest
     noted = {suite: dict(found) for suite, found in (manifest.get("contamination") or {}).items()}
     for stamp in overlaps_known([str(told["content_hash"]) for told in loaded.sources.values()]):
         noted.setdefault(stamp.suite, {})[stamp.source] = stamp.summary()
-        say(
+        logger.warning(
             f"warning: {stamp.source} overlaps the suite {stamp.suite}: {len(stamp.touched_queries):,} of "
             f"{stamp.queries:,} queries are touched; scores on it will carry a mark"
         )
@@ -135,25 +135,20 @@ class Trainer:
     Making one loads the weights; base and data come before, so that a wrong name or bad rows are refused at once.
     """
 
-    def __init__(
-        self, run: RunFolder, base: ResolvedBase, say: Say, rules: Sequence[LoadedStopRule | None] | None = None
-    ):
+    def __init__(self, run: RunFolder, base: ResolvedBase, rules: Sequence[LoadedStopRule | None] | None = None):
         self.run = run
         self.base = base
-        self.say = say
-        self.notice = once(say)
         self.recipe = recipe_of(run)
         self.rules = rules or [None] * len(self.recipe.stages)
         self.world = World()
-        self.line = ProgressLine("train", None if self.world.first else io.StringIO())
         self.stages_done: list[Progress] = []
         self.beside: BackgroundEvaluation | None = None
         where = choose_device()
         self.device = where.name
         if where.reason:
-            say(f"device: {where.name} ({where.reason})")
+            logger.info(f"device: {where.name} ({where.reason})")
         choice = choose_dtype(self.device, self.recipe.model.dtype)
-        say(f"dtype: {str(choice.dtype).removeprefix('torch.')} ({choice.reason})")
+        logger.info(f"dtype: {str(choice.dtype).removeprefix('torch.')} ({choice.reason})")
         self.dtype = choice.dtype
         self.built: EmbeddingModel = build(
             self.recipe.model, self.base.path, dtype=choice.dtype, device=self.device, seed=self.recipe.seed
@@ -171,7 +166,7 @@ class Trainer:
         """The model as it is now, as an embedder."""
         identity = sha256_text(self.run.run_id, name, str(id(self)))[:16]
         model = self.recipe.model
-        return Embedder(self.built, name=name, fingerprint=identity, max_tokens=model.max_tokens, notice=self.notice)
+        return Embedder(self.built, name=name, fingerprint=identity, max_tokens=model.max_tokens)
 
     @property
     def stopped(self) -> Progress | None:
@@ -189,7 +184,6 @@ class Trainer:
             lambda: load_head(self.built.encoder.backbone, self.base.path),
             max_tokens=self.recipe.model.max_tokens,
             seed=data_seed(self.recipe, number),
-            say=self.say,
         )
         stage = Stage(
             number,
@@ -198,7 +192,7 @@ class Trainer:
             self.built,
             self.run,
             evaluate or self._evaluator(settings.evaluation, loaded),
-            self.line,
+            StepBar("train"),
             before=self._checkpoints(number - 1) if number else None,
             world=self.world,
             rule=self._rule(number),
@@ -206,7 +200,7 @@ class Trainer:
         note_dev_suite(self.run, number, settings.evaluation, loaded.dev_suite)
         if settings.evaluation.background and self.world.first and self.beside is None:
             check_beside(self.run, number)  # here rather than in a log
-            self.beside = BackgroundEvaluation(self.run, self.say)
+            self.beside = BackgroundEvaluation(self.run)
         try:
             progress = train_stage(stage, seed)
         except KeyboardInterrupt:
@@ -232,7 +226,7 @@ class Trainer:
         if checkpoint is None or not checkpoint.is_dir():
             raise InputError(f"{self.run.path} has no checkpoint to export; go on with it by --resume {self.run.path}")
         taken = read_progress(checkpoint)
-        self.say(f"writing the merged model of step {taken.step}" if wants_best else "writing the merged model")
+        logger.info(f"writing the merged model of step {taken.step}" if wants_best else "writing the merged model")
         release_memory()
         save_model(
             self.run.model,
@@ -266,7 +260,7 @@ class Trainer:
         """The model as it is now, known as the kept checkpoint of these weights would be."""
         identity = checkpoint_identity(weights, self.recipe, self.base.revision, self.dtype)
         limit = self.recipe.model.max_tokens
-        return Embedder(self.built, name=name, fingerprint=identity, max_tokens=limit, notice=self.notice)
+        return Embedder(self.built, name=name, fingerprint=identity, max_tokens=limit)
 
     def _checkpoints(self, number: int) -> Path:
         return self.run.checkpoints / f"{number}-{self.recipe.stages[number].name}"
@@ -281,7 +275,7 @@ class Trainer:
         if is_final(suite.fingerprint, suite.role):
             raise InputError(f"evaluation.suite: {suite.name} is a final suite, not for checkpoints; name a dev suite")
         check_suite_memory(suite, self.embedder("checkpoint"), DEPTH)
-        self.say(forecast_power(suite.name, suite.fingerprint, len(suite.queries)).sentence())
+        logger.info(forecast_power(suite.name, suite.fingerprint, len(suite.queries)).sentence())
 
         def run_evaluation() -> tuple[float, dict[str, Any]]:
             result = evaluate(self.embedder("checkpoint"), suite, run=self.run)
@@ -292,7 +286,7 @@ class Trainer:
         return run_evaluation
 
 
-def train_run(run: RunFolder, say: Say) -> Path:
+def train_run(run: RunFolder) -> Path:
     """Train all stages of a run, from wherever it stands, and write its model; gives the model's folder.
 
     Where several processes train (`training.engine.distributed`), the first one writes, and this is the same for all.
@@ -302,19 +296,19 @@ def train_run(run: RunFolder, say: Say) -> Path:
     """
     world = World()
     if not world.first:
-        run, say = FollowedRun(run.path), lambda line: None
+        run = FollowedRun(run.path)
     with recorded(run):
         recipe = recipe_of(run)
         with world.first_before_others():  # it downloads and builds what is missing
-            base = resolve_base(recipe.model.base, notice=say)
+            base = resolve_base(recipe.model.base)
             if left := describe_ignored_layers(base.path):
-                say(left)
+                logger.info(left)
             # All stages' rows at once: what does not fit the last stage is refused now, not after the first ones.
-            loaded = [load_data(run, recipe, number, say) for number in range(len(recipe.stages))]
-        refuse_early(recipe, base.path, loaded, say)
+            loaded = [load_data(run, recipe, number) for number in range(len(recipe.stages))]
+        refuse_early(recipe, base.path, loaded)
         with world.first_before_others():  # it evaluates the stop rules' references
-            rules = load_stop_rules(run, recipe, [data.dev_suite for data in loaded], say)
-        trainer = Trainer(run, base, say, rules)
+            rules = load_stop_rules(run, recipe, [data.dev_suite for data in loaded])
+        trainer = Trainer(run, base, rules)
         for number, data in enumerate(loaded):
             trainer.train(number, data)
             if trainer.stopped:

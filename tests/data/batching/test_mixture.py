@@ -148,7 +148,7 @@ def test_weights_reach_the_rows(tmp_path: object) -> None:
         files.append(Path(str(tmp_path)) / f"{name}.jsonl")
         write_rows(files[-1], part(name, count).rows)
     sources = [source_of(name=f.stem, path=str(f), weight=weight) for f, weight in zip(files, (3, 1), strict=True)]
-    assert [p.share for p in load_sources(sources, print).rows.parts] == [0.75, 0.25]
+    assert [p.share for p in load_sources(sources).rows.parts] == [0.75, 0.25]
     plain = [source.model_copy(update={"weight": None}) for source in sources]
-    warm = load_sources(plain, print, Mixture(temperature=2.0, one_source_batches=True)).rows
+    warm = load_sources(plain, Mixture(temperature=2.0, one_source_batches=True)).rows
     assert warm.one_source_batches and warm.parts[0].share == pytest.approx(10**0.5 / (10**0.5 + 30**0.5))

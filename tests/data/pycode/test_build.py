@@ -50,9 +50,8 @@ def function(path, name="f", source=None, query="Sort all the apples.", package=
     return Function(f"{path}:{name}", package or path.split("/")[0], path, name, 1, source, query)
 
 
-def test_what_is_built_is_whole_and_clean(tmp_path):
-    lines = []
-    built = build_pycode(tmp_path / "out", folder=repository(tmp_path / "code"), progress=lines.append)
+def test_what_is_built_is_whole_and_clean(log_lines, tmp_path):
+    built = build_pycode(tmp_path / "out", folder=repository(tmp_path / "code"))
     test, rows = load_suite(built.test), read_rows(built.train).rows
     assert test.code and test.role == "dev"
     dev = load_suite(built.dev)
@@ -68,7 +67,7 @@ def test_what_is_built_is_whole_and_clean(tmp_path):
     assert len(functions) == 80
     for query_id, query in zip(test.query_ids, test.queries, strict=True):
         assert functions[query_id].query == query and test.qrels[query_id] == {query_id: 1}
-    assert lines and load_pycode(built.path).manifest == built.manifest
+    assert log_lines and load_pycode(built.path).manifest == built.manifest
 
 
 def test_the_hash_is_the_content_and_nothing_else(tmp_path, monkeypatch):
@@ -97,13 +96,12 @@ def test_the_hash_does_not_depend_on_pythons_hash_seed(tmp_path):
     assert len(found) == 1
 
 
-def test_a_built_folder_is_reused_until_the_code_changes(tmp_path):
+def test_a_built_folder_is_reused_until_the_code_changes(log_lines, tmp_path):
     folder = repository(tmp_path / "code", 3)
-    lines = []
-    first = load_or_build_pycode(tmp_path / "data", folder=folder, progress=lines.append)
-    told = len(lines)
-    assert load_or_build_pycode(tmp_path / "data", folder=folder, progress=lines.append).path == first.path
-    assert len(lines) == told > 0
+    first = load_or_build_pycode(tmp_path / "data", folder=folder)
+    told = len(log_lines)
+    assert load_or_build_pycode(tmp_path / "data", folder=folder).path == first.path
+    assert len(log_lines) == told > 0
     (folder / "package0" / "new.py").write_text(function_source("wash", "dishes"))
     assert load_or_build_pycode(tmp_path / "data", folder=folder).path != first.path
     assert load_or_build_pycode(tmp_path / "data", folder=folder, negatives=1).path != first.path
@@ -127,16 +125,15 @@ def test_named_packages_are_held_out_of_a_folder(tmp_path):
     assert "held-out packages that are not there: absent" in built.manifest["warnings"]
 
 
-def test_missing_held_out_packages_are_named_with_what_to_install(tmp_path, monkeypatch):
+def test_missing_held_out_packages_are_named_with_what_to_install(log_lines, tmp_path, monkeypatch):
     code = repository(tmp_path / "code")
     (code / "package3").rename(code / "rich")
     monkeypatch.setattr("gemma4vec.data.pycode.build.environment_files", lambda: folder_files(code))
-    lines = []
-    loaded = load_sources([source_of(name="code", source="pycode")], lines.append)
+    loaded = load_sources([source_of(name="code", source="pycode")])
     assert {key.split("/")[0] for key in load_suite(loaded.test_suite).corpus_ids} == {"rich"}
     missing = "huggingface_hub, jinja2, networkx, pydantic"
     hint = f"code: held-out packages that are not there: {missing}; install them: pip install 'gemma4vec[quickstart]'"
-    assert lines.count(hint) == 1
+    assert log_lines.count(hint) == 1
 
 
 def test_copies_of_held_out_packages_are_left_out():

@@ -52,7 +52,7 @@ ROWS = [
 def checked(tmp_path):
     write_rows(tmp_path / "rows.jsonl", ROWS)
     source = source_of(name="rows", path=str(tmp_path / "rows.jsonl"))
-    (report,) = check_sources([source], [suite_texts(SUITE)], say=lambda line: None)
+    (report,) = check_sources([source], [suite_texts(SUITE)])
     return report
 
 
@@ -96,7 +96,7 @@ def test_the_list_of_drops_gives_training_what_the_clean_copy_has(checked, tmp_p
 def test_a_copy_in_other_letters_goes_by_its_own_key(tmp_path):
     rows = [answer("Q", "a b c"), answer("q", "A, b, c")]
     write_rows(tmp_path / "rows.jsonl", rows)
-    (report,) = check_sources([source_of(name="r", path=str(tmp_path / "rows.jsonl"))], [], say=lambda line: None)
+    (report,) = check_sources([source_of(name="r", path=str(tmp_path / "rows.jsonl"))], [])
     write_drops(tmp_path / "drop.jsonl", [report])
     assert list(apply_drops(rows, read_drops(tmp_path / "drop.jsonl"))) == rows[:1]
 
@@ -111,10 +111,10 @@ def test_a_damaged_list_is_named_with_its_line(tmp_path, line):
 def test_bad_rows_are_counted_and_near_is_checked(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"query": "a", "pos": ["b"]}\nbroken\n{"query": "", "pos": ["b"]}\n')
     source = source_of(name="rows", path=str(tmp_path / "rows.jsonl"))
-    (report,) = check_sources([source], [suite_texts(SUITE)], say=lambda line: None)
+    (report,) = check_sources([source], [suite_texts(SUITE)])
     assert report.bad_rows == 2 and len(report.rows) == 1 and report.touched == [[]]
     with pytest.raises(InputError, match=r"near 0\.2"):
-        check_sources([source], [suite_texts(SUITE)], near=0.2, say=lambda line: None)
+        check_sources([source], [suite_texts(SUITE)], near=0.2)
 
 
 def test_stamps_are_found_by_contents(checked):
@@ -141,9 +141,9 @@ def test_a_manifests_sources_by_contents():
 def test_a_source_reads_the_list(checked, tmp_path):
     write_drops(tmp_path / "drop.jsonl", [checked])
     source = source_of(name="rows", path=str(tmp_path / "rows.jsonl"), drop=str(tmp_path / "drop.jsonl"))
-    loaded = load_sources([source], print)
+    loaded = load_sources([source])
     assert list(loaded.rows) == list(without_faults(ROWS, checked.faults))
-    (again,) = check_sources([source], [suite_texts(SUITE)], say=print)
+    (again,) = check_sources([source], [suite_texts(SUITE)])
     assert again.touched == [[]] and again.faults == {} and again.content_hash != checked.content_hash
 
 
@@ -152,7 +152,7 @@ def test_pairs_and_rows_are_suites_too(tmp_path):
     pairs = StsSuite("sts", ["p1", "p2"], ["no", "where is no RAIN"], ["damp", "never"], [0.0, 1.0])
     rows = RowSuite("rank", "local-rank", ["1", "2"], [answer("x", f"{LONG} a", "y"), answer("untouchable", "z", "y")])
     suites = [suite_texts(pairs), suite_texts(rows)]
-    (report,) = check_sources([source_of(name="r", path=str(tmp_path / "rows.jsonl"))], suites, say=lambda line: None)
+    (report,) = check_sources([source_of(name="r", path=str(tmp_path / "rows.jsonl"))], suites)
     assert report.touched == [["p2"], ["1"]]
     assert [found.table()[0]["field"] for found in report.found] == ["query", "positive"]
     assert suites[0].query_ids == ["p1", "p2"] and report.found[0].ids("query") == {"p2"}

@@ -30,27 +30,25 @@ def run(tmp_path):
     return RunFolder.create(home(), "r", text, recipe_id="i", data={"0-contrast": stage})
 
 
-def test_small_data_is_checked_once(run):
-    said = []
-    ensure_checked(run, [SUITE], said.append)
+def test_small_data_is_checked_once(log_lines, run):
+    ensure_checked(run, [SUITE])
     found = read_stamp(content_hash(ROWS), SUITE.fingerprint)
     assert found.touched_queries == ["q"] and [one.suite for one in overlaps_known([content_hash(ROWS)])] == ["s"]
-    said.clear()
-    ensure_checked(run, [SUITE], said.append)
-    assert said == []
+    log_lines.clear()
+    ensure_checked(run, [SUITE])
+    assert log_lines == []
 
 
-def test_what_is_gone_or_large_or_changed_stays_unchecked(run, monkeypatch, tmp_path):
+def test_what_is_gone_or_large_or_changed_stays_unchecked(log_lines, run, monkeypatch, tmp_path):
     monkeypatch.setattr(run_check, "SMALL_BYTES", 1)
-    ensure_checked(run, [SUITE], print)
+    ensure_checked(run, [SUITE])
     assert read_stamp(content_hash(ROWS), SUITE.fingerprint) is None
     monkeypatch.undo()
     (tmp_path / "rows.jsonl").write_text("broken\n")
-    said = []
-    ensure_checked(run, [SUITE], said.append)
-    assert "not checked against s" in said[-1]
+    ensure_checked(run, [SUITE])
+    assert "not checked against s" in log_lines[-1]
     write_rows(tmp_path / "rows.jsonl", ROWS[:1])
-    ensure_checked(run, [SUITE], print)
+    ensure_checked(run, [SUITE])
     assert read_stamp(content_hash(ROWS), SUITE.fingerprint) is None
     assert read_stamp(content_hash(ROWS[:1]), SUITE.fingerprint) is not None
 
@@ -67,6 +65,6 @@ def test_names(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         sources_named([str(tmp_path / "none.jsonl")])
     write_suite(tmp_path / "suites" / "one", SUITE)
-    assert [suite.name for suite in suites_named([str(tmp_path / "suites")], print)] == ["s"]
+    assert [suite.name for suite in suites_named([str(tmp_path / "suites")])] == ["s"]
     with pytest.raises(InputError, match="two suites are named 's'"):
-        suites_named([str(tmp_path / "suites"), str(tmp_path / "suites" / "one")], print)
+        suites_named([str(tmp_path / "suites"), str(tmp_path / "suites" / "one")])

@@ -107,32 +107,34 @@ def test_large_files_give_the_same_as_small_ones(tmp_path: Path, monkeypatch: py
     rows = [Row(f"q{i}", [Document(f"p{i}", "t")], [Document("n")] * (i % 3), group=str(i % 4)) for i in range(40)]
     write_rows(tmp_path / "r.jsonl.gz", rows)
     source = source_of(name="s", path=str(tmp_path / "r.jsonl.gz"))
-    small = load_sources([source], print)
+    small = load_sources([source])
     monkeypatch.setattr(sources, "LARGE_BYTES", 0)
-    large = load_sources([source], lambda _: None)
+    large = load_sources([source])
     assert isinstance(large.rows.parts[0].rows, StoredRows) and large.rows == small.rows
     assert large.sources == small.sources
     assert np.array_equal(negative_counts(large.rows), negative_counts(small.rows))
-    capped = load_sources([source.model_copy(update={"max_rows": 7})], lambda _: None)
+    capped = load_sources([source.model_copy(update={"max_rows": 7})])
     assert capped.rows == read_rows(tmp_path / "r.jsonl.gz").rows[:7]
 
 
-def test_a_store_is_used_again_until_data_or_settings_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_is_used_again_until_data_or_settings_change(
+    log_lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sources, "LARGE_BYTES", 0)
     file = tmp_path / "r.csv"
     file.write_text("query,pos,other\na,b,c\n")
     said: list[str] = []
     source = source_of(name="s", source="csv", path=str(file))
-    assert read_source(source, said.append).rows[0].pos == [Document("b")]
-    assert read_source(source, said.append).rows[0].pos == [Document("b")]
+    assert read_source(source).rows[0].pos == [Document("b")]
+    assert read_source(source).rows[0].pos == [Document("b")]
     assert len(said) == 1 and "reading" in said[0]
     stat = file.stat()
     file.write_text("query,pos,other\na,x,c\n")  # as long as before, and its time set back
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert read_source(source, said.append).rows[0].pos == [Document("x")]
+    assert read_source(source).rows[0].pos == [Document("x")]
     assert len(said) == 2
     other = source_of(name="s", source="csv", path=str(file), columns={"query": "query", "pos": "other"})
-    assert read_source(other, said.append).rows[0].pos == [Document("c")]
+    assert read_source(other).rows[0].pos == [Document("c")]
 
 
 def test_bad_rows_of_a_store_are_counted_and_refused_as_elsewhere(
@@ -142,14 +144,14 @@ def test_bad_rows_of_a_store_are_counted_and_refused_as_elsewhere(
     file = tmp_path / "r.jsonl"
     file.write_text('{"query": "q", "pos": ["p"]}\n' * 9 + '{"query": "q", "pos": [5]}\n')
     allowed = source_of(name="s", path=str(file), max_bad_share=0.1)
-    read = read_source(allowed, lambda _: None)
+    read = read_source(allowed)
     assert len(read.rows) == 9 and read.bad == 1
     strict = allowed.model_copy(update={"max_bad_share": 0.0})
     with pytest.raises(InputError, match=r"r\.jsonl line 10, field 'pos\[0\]': .* \(1 of 10 rows are bad"):
-        read_source(strict, lambda _: None)  # though a store is there
+        read_source(strict)  # though a store is there
     write_rows(tmp_path / "empty.jsonl", [])
     with pytest.raises(InputError, match=r"empty\.jsonl: the file is empty"):
-        read_source(source_of(name="s", path=str(tmp_path / "empty.jsonl")), lambda _: None)
+        read_source(source_of(name="s", path=str(tmp_path / "empty.jsonl")))
 
 
 def test_texts_on_disk_are_those_in_memory(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ OBJECT = {"query": "q", "pos": ["a", "b"], "neg": ["x", "y", "z"], "scores": SCO
 
 
 def read(path: Path, kind: str = "jsonl", **words: Any) -> list[Row]:
-    return list(read_source(source_of(name="s", path=str(path), source=kind, **words), print).rows)  # type: ignore[arg-type]
+    return list(read_source(source_of(name="s", path=str(path), source=kind, **words)).rows)  # type: ignore[arg-type]
 
 
 def test_every_source_reads_the_same_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

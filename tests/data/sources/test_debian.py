@@ -36,7 +36,7 @@ Description-de: Nur kurz
 
 def read(folder: Path | None, language: str = "de") -> object:
     source = source_of(name="d", source="debian", path=str(folder) if folder else None, language=language)
-    return load_sources([source], lambda _: None).rows
+    return load_sources([source]).rows
 
 
 def test_short_and_long_descriptions_are_pairs(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ ASKED = {
     "revision": ("acme/lines@v9", {}),
 }
 PROGRAM = """
-import json, os, sys
+import json, logging, os, sys
 from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import source_of

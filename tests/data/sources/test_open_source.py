@@ -18,12 +18,8 @@ from gemma4vec.recipe.sources import source_of
 from gemma4vec.text.pretokenized import PretokenizedText
 
 
-def silent(line: str) -> None:
-    pass
-
-
 def read(path: Path, kind: str, **settings: Any) -> Any:
-    return load_sources([source_of(name="s", source=kind, path=str(path), **settings)], silent)
+    return load_sources([source_of(name="s", source=kind, path=str(path), **settings)])
 
 
 def saved_dataset(path: Path) -> Path:

@@ -21,40 +21,35 @@ def write(path: Path, count: int, prefix: str, *extra: str) -> Path:
     return path
 
 
-def test_sources_come_one_after_the_other(tmp_path: Path) -> None:
+def test_sources_come_one_after_the_other(log_lines: list[str], tmp_path: Path) -> None:
     first, second = write(tmp_path / "a.jsonl", 3, "a"), write(tmp_path / "b.jsonl", 5, "b")
-    said: list[str] = []
-    loaded = load_sources(
-        [source_of(name="a", path=str(first)), source_of(name="b", path=str(second), max_rows=2)], said.append
-    )
+    loaded = load_sources([source_of(name="a", path=str(first)), source_of(name="b", path=str(second), max_rows=2)])
     assert [row.query for row in loaded.rows] == ["a0", "a1", "a2", "b0", "b1"]
     assert loaded.sources["a"]["rows"] == 3 and loaded.sources["b"]["rows"] == 2
     assert loaded.sources["b"]["content_hash"] == content_hash(loaded.rows[3:])
     assert json.loads(json.dumps(loaded.sources)) == loaded.sources  # goes into the manifest
-    assert loaded.dev_suite is None and loaded.test_suite is None and not said
+    assert loaded.dev_suite is None and loaded.test_suite is None and not log_lines
 
 
 def test_a_home_folder_and_gzip_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     plain = write(tmp_path / "a.jsonl", 2, "a").read_bytes()
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(plain))
-    assert len(load_sources([source_of(name="a", path="~/a.jsonl.gz")], print).rows) == 2
+    assert len(load_sources([source_of(name="a", path="~/a.jsonl.gz")]).rows) == 2
 
 
-def test_bad_rows_and_unknown_keys_are_said(tmp_path: Path) -> None:
+def test_bad_rows_and_unknown_keys_are_said(log_lines: list[str], tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", 8, "a", '{"query": "x"}', '{"query": "y", "pos": ["z"], "negs": []}')
-    said: list[str] = []
-    loaded = load_sources([source_of(name="mine", path=str(file), max_bad_share=0.2)], said.append)
+    loaded = load_sources([source_of(name="mine", path=str(file), max_bad_share=0.2)])
     assert len(loaded.rows) == 9 and loaded.sources["mine"]["bad_rows"] == 1
-    assert any(line.startswith("mine: 1 bad rows left out, the first: ") and "line 9" in line for line in said)
-    assert "mine: unknown keys in rows left out: negs" in said
+    assert any(line.startswith("mine: 1 bad rows left out, the first: ") and "line 9" in line for line in log_lines)
+    assert "mine: unknown keys in rows left out: negs" in log_lines
 
 
-def test_negatives_of_code_are_said_to_mean_nothing_elsewhere(tmp_path: Path) -> None:
+def test_negatives_of_code_are_said_to_mean_nothing_elsewhere(log_lines: list[str], tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", 2, "a")
-    said: list[str] = []
-    load_sources([source_of(name="mine", path=str(file), negatives=2)], said.append)
-    assert said == ["mine: negatives=2 is for pycode; these rows keep the negatives that they have"]
+    load_sources([source_of(name="mine", path=str(file), negatives=2)])
+    assert log_lines == ["mine: negatives=2 is for pycode; these rows keep the negatives that they have"]
 
 
 @pytest.mark.parametrize(
@@ -64,15 +59,15 @@ def test_negatives_of_code_are_said_to_mean_nothing_elsewhere(tmp_path: Path) ->
 def test_more_bad_rows_than_allowed_stop(tmp_path: Path, extra: str, expected: str) -> None:
     file = write(tmp_path / "a.jsonl", 2, "a", extra)
     with pytest.raises(InputError, match=expected):
-        load_sources([source_of(name="a", path=str(file))], print)
+        load_sources([source_of(name="a", path=str(file))])
 
 
 def test_two_sources_of_one_name_and_missing_files_are_refused(tmp_path: Path) -> None:
     source = source_of(name="a", path=str(write(tmp_path / "a.jsonl", 2, "a")))
     with pytest.raises(InputError, match="two sources are named 'a'"):
-        load_sources([source, source], print)
+        load_sources([source, source])
     with pytest.raises(InputError, match=r"missing\.jsonl"):
-        load_sources([source_of(name="a", path=str(tmp_path / "missing.jsonl"))], print)
+        load_sources([source_of(name="a", path=str(tmp_path / "missing.jsonl"))])
 
 
 def test_pycode_brings_suites_and_is_built_below_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +80,7 @@ def test_pycode_brings_suites_and_is_built_below_home(tmp_path: Path, monkeypatc
         return built
 
     monkeypatch.setattr(sources, "load_or_build_pycode", instead)
-    loaded = load_sources([source_of(name="code", source="pycode", path=str(code))], print)
+    loaded = load_sources([source_of(name="code", source="pycode", path=str(code))])
     assert calls == [(tmp_path / "runs" / "data", code)]
     assert (loaded.dev_suite, loaded.test_suite) == (built.dev, built.test)
     assert loaded.rows == read_rows(built.train).rows and loaded.sources["code"]["source"] == "pycode"
@@ -96,4 +91,4 @@ def test_code_without_a_documented_function_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "code" / "short.py").write_text("def f(x):\n    return x\n")
     source = source_of(name="code", source="pycode", path=str(tmp_path / "code"))
     with pytest.raises(InputError, match="code: no held-out function has a docstring sentence to ask with"):
-        load_sources([source], lambda _: None)
+        load_sources([source])

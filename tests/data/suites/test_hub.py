@@ -18,16 +18,20 @@ from gemma4vec.data.suites.catalog import COMPACT, KNOWN, NANO, HubTask
 # Asked for in one process, since the client reads its address when it is imported; those after OFFLINE without a hub.
 ASKED = ["nanobeir-compact", "germandpr", "germansts", "nanobeir-de", "OFFLINE", "nanobeir-compact", "germansts-dev"]
 PROGRAM = """
-import json, os, sys
+import json, logging, os, sys
 from gemma4vec.data.loading.open_suite import open_suite
 from gemma4vec.errors import InputError
+handler = logging.Handler()
+handler.emit = lambda record: said.append(record.getMessage())
+logging.getLogger("gemma4vec").addHandler(handler)
+logging.getLogger("gemma4vec").setLevel(logging.INFO)
 for name in json.load(sys.stdin):
     if name == "OFFLINE":
         os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
         continue
     said = []
     try:
-        suite = open_suite(name, notice=said.append)
+        suite = open_suite(name)
         members = getattr(suite, "members", [suite])
         found = {"name": suite.name, "role": suite.role, "members": [one.name for one in members]}
         found |= {"sources": [one.source for one in members], "fingerprint": suite.fingerprint}

@@ -108,7 +108,7 @@ def test_runs_of_one_side_read_texts_to_one_length_and_none_stands_on_both() -> 
     compare_groups(mixed, against)
     for number, one in enumerate((a, b)):
         one.settings["look"] = f"look-{number}"
-    with pytest.raises(InputError, match="a-2 on s stands on both sides"):
+    with pytest.raises(InputError, match="a-2 on s is on both sides"):
         compare_groups(mixed, ResultGroup([b], [2]))
 
 

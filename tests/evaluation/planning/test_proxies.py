@@ -73,7 +73,7 @@ def test_runs_without_both_figures_do_not_count(runs: list[RunFolder]) -> None:
         assert judged["compact ndcg@10"].found.runs == len(FINAL)
         with pytest.raises(InputError, match="no run was evaluated on a suite 'nowhere'"):
             judge_proxies(ledger, ["nowhere"], "ndcg@10")
-        with pytest.raises(InputError, match="no proxy is known of 2 or more"):
+        with pytest.raises(InputError, match="no proxy has values for 2 or more"):
             judge_proxies(ledger, ["final"], "ndcg@10", only=["nothing"])
 
 
@@ -98,7 +98,7 @@ def test_losses_of_different_objectives_are_called_what_they_are(runs: list[RunF
     record_run(RunFolder.open(runs[0].path))
     with open_ledger(home()) as ledger:
         (loss,) = judge_proxies(ledger, ["final"], "ndcg@10", only=["training loss"])
-    assert loss.note == "the runs differ in task, so their losses are not one quantity"
+    assert loss.note == "the runs differ in task, so their losses are not comparable"
 
 
 def test_the_command_prints_and_refuses(runs: list[RunFolder], capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,6 @@ def save_tiny(folder: Path, kind: str) -> Path:
         name: parameter.detach() + 0.1 * torch.randn(parameter.shape, generator=generator)
         for name, parameter in fresh.trainable().items()
     }
-    resolved = resolve_base(str(base), notice=lambda _: None)
+    resolved = resolve_base(str(base))
     save_model(folder / "model", recipe, resolved, trained, data={}, name=f"tiny-{kind}")
     return folder / "model"

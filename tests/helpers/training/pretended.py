@@ -107,7 +107,7 @@ def recipe_of(folder: Path, case: str) -> Path:
 def train(path: Path, out: Path) -> RunFolder:
     """A run of the recipe."""
     run = start_run(load_recipe(path), out)
-    train_run(run, lambda _: None)
+    train_run(run)
     return run
 
 

@@ -1,6 +1,5 @@
 """A stage of training on a tiny model, and the recipe of the same."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Document
-from gemma4vec.training.engine.progress_line import ProgressLine
+from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.task import Loss, Task
 from gemma4vec.training.loop import Evaluate, Stage
 from gemma4vec.training.tasks.contrastive import ContrastTask
@@ -68,7 +67,7 @@ def make_stage(
     built = build(model, base, dtype=dtype, seed=0)
     task = ContrastTask.make(settings, rows(negatives), built, max_tokens=48, seed=0)
     run = run or RunFolder.create(out, "tiny", "name: tiny\n")
-    return Stage(0, settings, task, built, run, evaluate, ProgressLine("train", io.StringIO()))
+    return Stage(0, settings, task, built, run, evaluate, StepBar("train"))
 
 
 class WithLoss:

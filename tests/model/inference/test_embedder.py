@@ -85,26 +85,24 @@ def test_bf16_stays_close_to_fp32(embedder: Embedder, tmp_path: Path) -> None:
 
 
 def test_without_a_compiler_a_large_job_says_so_once_and_gives_the_same(
-    embedder: Embedder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    log_lines: list[str], embedder: Embedder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(embedder, "compiles_from", 1)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    said: list[str] = []
     monkeypatch.setattr(embedder, "_compiled", None)
-    monkeypatch.setattr(embedder, "_notice", said.append)
     vectors = [embedder.encode_query(TEXTS[:5]) for _ in range(2)]
-    assert len(said) == 1 and said[0].startswith("encoding with uncompiled layers: there is no C++ compiler")
+    assert len(log_lines) == 1 and log_lines[0].startswith("encoding with uncompiled layers: there is no C++ compiler")
     monkeypatch.setattr(embedder, "_compiled", False)
     np.testing.assert_array_equal(vectors[1], embedder.encode_query(TEXTS[:5]))
 
 
 def test_a_window_that_cannot_be_compiled_is_encoded_uncompiled_and_said_once(
-    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+    log_lines: list[str], embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = embedder.encode_document(MIXED)
     monkeypatch.setattr(embedder_module, "_WINDOW", 16)
-    backbone, pooled, calls, said = embedder.encoder.backbone, embedder.encoder.pool, [], []
+    backbone, pooled, calls = embedder.encoder.backbone, embedder.encoder.pool, []
 
     def give_up(layouts: list[PackedBatch]) -> torch.Tensor:
         calls.append(len(layouts))
@@ -113,12 +111,11 @@ def test_a_window_that_cannot_be_compiled_is_encoded_uncompiled_and_said_once(
         return pooled(layouts)
 
     monkeypatch.setattr(embedder.encoder, "pool", give_up)
-    monkeypatch.setattr(embedder, "_notice", said.append)
     monkeypatch.setattr(backbone, "compile_failed", False)
     backbone.compiled = True
     for _ in range(2):
         np.testing.assert_allclose(embedder.encode_document(MIXED), plain, atol=2e-6)
-    assert said == ["encoding with uncompiled layers from here on: compilation failed: no such shape"]
+    assert log_lines == ["encoding with uncompiled layers from here on: compilation failed: no such shape"]
     assert not backbone.compiled and backbone.compile_failed
 
 
@@ -141,8 +138,8 @@ def test_the_next_window_is_read_while_one_is_computed(embedder: Embedder, monke
 
     def wait(layouts: list[PackedBatch]) -> torch.Tensor:
         if not in_time:
-            in_time.append(laid_out.acquire(timeout=30.0))  # its own window; then each time the next one
-        in_time.append(laid_out.acquire(timeout=30.0 if len(in_time) < 3 else 0.1))
+            in_time.append(laid_out.acquire(timeout=300.0))  # its own window; then each time the next one
+        in_time.append(laid_out.acquire(timeout=300.0 if len(in_time) < 3 else 0.1))
         return pooled(layouts)
 
     monkeypatch.setattr(embedder, "_lay_out", note)

@@ -29,7 +29,7 @@ def saved(original: Path, tmp_path: Path) -> Path:
 
 def one_line(model: Path | str) -> str:
     with pytest.raises(InputError) as caught:
-        Embedder.load(model, dtype="fp32", notice=lambda _: None)
+        Embedder.load(model, dtype="fp32")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -64,7 +64,7 @@ def test_describe_says_what_explains_a_score(original: Path) -> None:
 
 
 def test_a_base_is_opened_as_it_is(original: Path) -> None:
-    base = Embedder.load(original / "base", dtype="fp32", notice=lambda _: None)
+    base = Embedder.load(original / "base", dtype="fp32")
     assert isinstance(base, Embedder) and base.dimension == 32
     told = base.describe()
     assert told["attention"] == "causal" and told["prompts"] == {"query": "", "document": ""}

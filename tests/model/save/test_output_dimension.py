@@ -61,7 +61,7 @@ def test_a_sentence_transformers_folder_has_its_last_modules(
 
 
 def test_the_bundled_encoders_legacy_config_is_read(tmp_path: Path) -> None:
-    path = resolve_base("bundled:all-minilm-l6-v2", notice=lambda line: None).path
+    path = resolve_base("bundled:all-minilm-l6-v2").path
     assert folder_dimension(without_weights(path, tmp_path / "bare")) == 384
 
 

@@ -160,7 +160,7 @@ def test_ctrl_c_keeps_the_last_step_and_ends_with_130(place: Path, tmp_path: Pat
     )
     second = half_trained(out, process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 130
     last = said.decode().strip().splitlines()[-1]
     assert "the same command goes on" in last and "Traceback" not in said.decode()

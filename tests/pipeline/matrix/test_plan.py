@@ -191,10 +191,10 @@ def _drawn(recipe: Recipe, folder: Path) -> str:
         return Progress()
 
     run = run_module.start_run(recipe, folder)
-    trainer = Trainer(RunFolder(run.path), resolve_base(recipe.model.base, notice=print), print)
+    trainer = Trainer(RunFolder(run.path), resolve_base(recipe.model.base))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "train_stage", watch)
         number = len(recipe.stages) - 1
-        trainer.train(number, load_data(run, recipe, number, print))
+        trainer.train(number, load_data(run, recipe, number))
     assert len(texts) == 64
     return sha256_text(*texts)

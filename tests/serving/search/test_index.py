@@ -35,21 +35,18 @@ def test_k_above_the_count_gives_all(tmp_path):
     assert len(index.search(FakeEmbedder().encode_query(["q"]), 99)[0]) == 3
 
 
-def test_an_interrupted_build_goes_on_to_the_same_bytes(tmp_path):
+def test_an_interrupted_build_goes_on_to_the_same_bytes(log_lines, tmp_path):
     documents = functions(100)
     SearchIndex.build(tmp_path / "whole", documents, FakeEmbedder(), chunk=16)
     seen: list[tuple[int, int]] = []
-    said: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         SearchIndex.build(tmp_path / "cut", documents, FakeEmbedder(fail_after=50), chunk=16)
     assert not (tmp_path / "cut").exists()
     second = FakeEmbedder()
-    SearchIndex.build(
-        tmp_path / "cut", documents, second, chunk=16, progress=lambda *at: seen.append(at), say=said.append
-    )
+    SearchIndex.build(tmp_path / "cut", documents, second, chunk=16, progress=lambda *at: seen.append(at))
     assert seen[0] == (48, 100) and seen[-1] == (100, 100)
     assert second.encoded == 52
-    assert "going on after 48" in said[0]
+    assert "going on after 48" in log_lines[0]
     for name in ("vectors.npy", "documents.jsonl", "offsets.npy", "meta.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
@@ -95,31 +92,29 @@ def test_a_torn_vector_file_never_ends_in_a_wrong_index(tmp_path_factory, cut, g
 
 
 @pytest.mark.parametrize("change", ["model", "documents"])
-def test_unfinished_work_of_another_build_is_thrown_away(tmp_path, change):
+def test_unfinished_work_of_another_build_is_thrown_away(log_lines, tmp_path, change):
     documents = functions(40)
     with pytest.raises(KeyboardInterrupt):
         SearchIndex.build(tmp_path / "index", documents, FakeEmbedder(fail_after=20), chunk=16)
-    said: list[str] = []
     embedder = FakeEmbedder("0" * 64 if change == "model" else "f" * 64)
     documents = documents if change == "model" else documents[1:]
-    index = SearchIndex.build(tmp_path / "index", documents, embedder, chunk=16, say=said.append)
-    assert "starting .index.part again" in said[0]
+    index = SearchIndex.build(tmp_path / "index", documents, embedder, chunk=16)
+    assert "starting .index.part again" in log_lines[0]
     assert index.meta.count == len(documents)
     # Of another corpus, the 16 documents embedded (less the one that is gone) keep their vectors.
     assert embedder.encoded == (40 if change == "model" else 24)
 
 
-def test_the_same_index_is_not_built_again_and_another_replaces_it(tmp_path):
+def test_the_same_index_is_not_built_again_and_another_replaces_it(log_lines, tmp_path):
     documents = functions(10)
     SearchIndex.build(tmp_path / "index", documents, FakeEmbedder())
     again = FakeEmbedder()
     index = SearchIndex.build(tmp_path / "index", documents, again, source="new")
     assert again.encoded == 0 and index.meta.source == "new"
-    said: list[str] = []
     again = FakeEmbedder()
     vectors = np.array(index.vectors_MD)
-    replaced = SearchIndex.build(tmp_path / "index", [*documents[5:], *functions(12)[10:]], again, say=said.append)
-    assert replaced.meta.count == 7 and "documents have changed" in said[0]
+    replaced = SearchIndex.build(tmp_path / "index", [*documents[5:], *functions(12)[10:]], again)
+    assert replaced.meta.count == 7 and "documents have changed" in log_lines[0]
     assert again.encoded == 2  # the others keep their vectors
     np.testing.assert_array_equal(replaced.vectors_MD[:5], vectors[5:])
     assert sorted(path.name for path in tmp_path.iterdir()) in (["index"], [".index.lock", "index"])

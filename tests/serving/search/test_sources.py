@@ -5,7 +5,6 @@ import json
 
 import pytest
 from fake_embedder import FakeEmbedder, functions
-from rich.console import Console
 
 from gemma4vec.cli.main import execute
 from gemma4vec.data.suites.retrieval import RetrievalSuite
@@ -14,7 +13,6 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.serving.search import sources
 from gemma4vec.serving.search.documents import documents_of_suite
 from gemma4vec.serving.search.index import SearchIndex
-from gemma4vec.serving.search.progress import IndexProgress, duration
 from gemma4vec.text.prompts import Document
 
 
@@ -37,7 +35,7 @@ def embedder(monkeypatch):
 
     class Loader:
         @staticmethod
-        def load(path, notice):
+        def load(path):
             return FakeEmbedder()
 
     module = types.ModuleType("gemma4vec.model.inference.embedder")
@@ -137,9 +135,8 @@ def test_stopping_says_how_far_it_came_and_how_to_go_on(run, code):
         def encode_document(self, texts):
             raise KeyboardInterrupt
 
-    console = Console(file=io.StringIO())
     with pytest.raises(KeyboardInterrupt, match="0 of 2 functions are embedded; the same command goes on"):
-        sources.open_index(run.path, Stopped(), False, code, console, lambda line: None)
+        sources.open_index(run.path, Stopped(), False, code)
 
 
 def test_folders_of_one_name_have_indexes_of_their_own(run, tmp_path):
@@ -154,24 +151,3 @@ def test_documents_of_a_suite_know_their_place():
     function = Function("m.py:f", "m", "m.py", "f", 12, "def f()", None)
     first, second = documents_of_suite(suite, [function])
     assert (first.path, first.line, second.title, second.line) == ("m.py", 12, "title", None)
-
-
-def test_progress_counts_only_what_was_embedded_now(monkeypatch):
-    times = iter([100.0, 110.0, 130.0])
-    monkeypatch.setattr("gemma4vec.serving.search.progress.time.monotonic", lambda: next(times))
-    console = Console(file=io.StringIO(), width=200)
-    with IndexProgress(console) as progress:
-        for done in (500, 600, 800):
-            progress(done, 1000)
-    lines = console.file.getvalue().splitlines()
-    assert lines == [
-        "600 of 1,000 functions (60%) 10.0/s, 40 s left",
-        "800 of 1,000 functions (80%) 10.0/s, 20 s left",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0, "0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (59.6, "1 min 00 s")]
-)
-def test_durations_for_people(seconds, words):
-    assert duration(seconds) == words

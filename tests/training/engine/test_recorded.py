@@ -38,7 +38,7 @@ def test_a_training_is_in_the_ledger(tmp_path: Path) -> None:
     asked = ["hypothesis=MAP +1 on small", "stages.0.evaluation.every_steps=3", f"stages.0.evaluation.suite={suite}"]
     recipe = load_recipe(file, [*asked, "stages.0.budget.steps=6"])
     run = start_run(recipe)
-    train_run(run, lambda line: None)
+    train_run(run)
     with open_ledger(home()) as ledger:
         states = [row["status"] for row in ledger.rows("SELECT status FROM run_states ORDER BY seq")]
         found = find_recorded_run(ledger, run.run_id)
@@ -54,7 +54,7 @@ def test_a_training_is_in_the_ledger(tmp_path: Path) -> None:
     assert child.manifest["parents"] == [run.run_id]
     (run.path / "model" / "config.json").unlink()
     with pytest.raises(InputError):
-        train_run(child, lambda line: None)
+        train_run(child)
     with open_ledger(home()) as ledger:
         assert find_recorded_run(ledger, child.run_id)["status"] == "failed"
         before = [json.loads(row["body"]) for row in ledger.rows("SELECT body FROM records ORDER BY id")]

@@ -35,7 +35,7 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def estimated(file: Path, *changes: str) -> Estimate:
-    return estimate(load_recipe(file, list(changes)), lambda line: None)
+    return estimate(load_recipe(file, list(changes)))
 
 
 def test_no_weight_is_loaded(
@@ -95,7 +95,7 @@ def test_parameters_are_those_of_the_real_model(recipe_file: Path, change: str) 
 def test_steps_tokens_and_padding_are_those_of_a_run(recipe_file: Path, tmp_path: Path) -> None:
     recipe = load_recipe(recipe_file)
     run = start_run(recipe, tmp_path)
-    train_run(run, lambda line: None)
+    train_run(run)
     steps = run.events("step")
     (stage,) = estimated(recipe_file).stages
     # 6 steps of 2 batches; the dry run reads 16 batches, which start with the same.
@@ -219,7 +219,7 @@ def test_an_empty_backbone_attends_as_the_loaded_one(recipe_file: Path) -> None:
 def test_two_stages_add_up(recipe_file: Path) -> None:
     recipe = load_recipe(recipe_file)
     second = recipe.stages[0].model_copy(update={"name": "second", "budget": schema.Budget(steps=2)})
-    found = estimate(recipe.model_copy(update={"stages": (recipe.stages[0], second)}), lambda line: None)
+    found = estimate(recipe.model_copy(update={"stages": (recipe.stages[0], second)}))
     assert [stage.steps for stage in found.stages] == [6, 2]
     assert found.largest.memory.peak == max(stage.memory.peak for stage in found.stages)
     assert replace(found, stages=found.stages[:1]).largest is found.stages[0]
@@ -241,7 +241,7 @@ def test_a_stage_of_another_kind_before_it_leaves_a_stage_its_rows(
         return real(stage, *arguments, seed=seed, **more)
 
     monkeypatch.setattr(estimate_module, "make_task", make_task)
-    estimate(recipe.model_copy(update={"stages": (adaptation, *2 * recipe.stages)}), lambda line: None)
+    estimate(recipe.model_copy(update={"stages": (adaptation, *2 * recipe.stages)}))
     assert seeds == {"before": {recipe.seed}, recipe.stages[0].name: {recipe.seed, recipe.seed + 1}}
 
 

@@ -73,16 +73,15 @@ def held(run: RunFolder) -> subprocess.Popen[str]:
 
 
 def test_training_starts_it_and_its_results_are_those_of_afterwards(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    log_lines: list[str], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One real child process: everything below is tested without."""
     monkeypatch.setenv("PYTHONPATH", str(SOURCE))
-    said: list[str] = []
     changes = ["stages.0.evaluation.every_steps=2", "stages.0.evaluation.background=true"]
     run = started(place, tmp_path / "runs", *changes)
-    train_run(run, said.append)
+    train_run(run)
     log = (run.path / "beside.log").read_text()
-    assert not any(line.startswith("warning") for line in said), log
+    assert not any(line.startswith("warning") for line in log_lines), log
     assert not run.events("evaluation")  # nothing was evaluated inside
     assert [path.name for path in sorted(run.checkpoints.glob("0-contrast/kept/*"))] == [
         f"step-{step:08d}.safetensors" for step in (2, 4, 6)
@@ -97,7 +96,7 @@ def test_training_starts_it_and_its_results_are_those_of_afterwards(
     assert "Best of 3 checkpoints" in page
 
 
-def test_following_gives_each_checkpoint_once_as_it_appears(place: Path, tmp_path: Path) -> None:
+def test_following_gives_each_checkpoint_once_as_it_appears(log_lines: list[str], place: Path, tmp_path: Path) -> None:
     run = started(place, tmp_path, "stages.0.evaluation.snapshot_at_shares=[0.34]")
     kept, trainer = run.checkpoints / "0-contrast" / "kept", held(run)
     kept.mkdir(parents=True)
@@ -112,16 +111,15 @@ def test_following_gives_each_checkpoint_once_as_it_appears(place: Path, tmp_pat
             trainer.kill()
             trainer.wait()
 
-    said: list[str] = []
-    steps = [one.step for one in follow(run, recipe_of(run), said.append, poll=1.0, patience=3.0, sleep=sleep)]
+    steps = [one.step for one in follow(run, recipe_of(run), poll=1.0, patience=3.0, sleep=sleep)]
     assert steps == [1, 2, 3]
-    assert len(pauses) == 5 + 3 and "nobody trains" in said[-1]  # killed: it waited a while, in vain
+    assert len(pauses) == 5 + 3 and "nobody trains" in log_lines[-1]  # killed: it waited a while, in vain
 
 
 def test_a_finished_run_is_followed_to_its_last_checkpoint(place: Path, tmp_path: Path) -> None:
     run = started(place, tmp_path, "stages.0.evaluation.snapshot_at_shares=[0.34]")
-    train_run(run, lambda line: None)
-    assert [one.step for one in follow(run, recipe_of(run), print)] == [2, 6]
+    train_run(run)
+    assert [one.step for one in follow(run, recipe_of(run))] == [2, 6]
 
 
 def test_it_goes_on_where_it_was_killed(
@@ -129,7 +127,7 @@ def test_it_goes_on_where_it_was_killed(
 ) -> None:
     monkeypatch.setattr("gemma4vec.machine.priority.lower_priority", lambda: None)  # the tests stay as they are
     run = started(place, tmp_path, "stages.0.evaluation.snapshot_every_steps=2")
-    train_run(run, lambda line: None)
+    train_run(run)
     command = ["eval", str(run.path), "--checkpoints", "--follow", "--json"]
     assert execute(command) == 0
     first = json.loads(capsys.readouterr().out)
@@ -143,7 +141,7 @@ def test_it_goes_on_where_it_was_killed(
     assert changed == [done]  # the others were there, of the same weights
 
 
-def test_a_second_one_waits_for_the_first(place: Path, tmp_path: Path) -> None:
+def test_a_second_one_waits_for_the_first(log_lines: list[str], place: Path, tmp_path: Path) -> None:
     run = started(place, tmp_path)
     code = "import sys, fcntl\nstream = open(sys.argv[1], 'w')\nfcntl.lockf(stream, fcntl.LOCK_EX)\n"
     code += "print('held', flush=True)\n"
@@ -155,19 +153,18 @@ def test_a_second_one_waits_for_the_first(place: Path, tmp_path: Path) -> None:
         text=True,
     )
     assert first.stdout is not None and first.stdout.readline() == "held\n"
-    said: list[str] = []
 
     def release() -> None:
-        while not said:
+        while not log_lines:
             time.sleep(0.01)
         first.communicate("")
 
     waiting = threading.Thread(target=release)
     waiting.start()
-    with beside.only_one(run, said.append):
+    with beside.only_one(run):
         assert first.wait() == 0
     waiting.join()
-    assert "another process evaluates" in said[0]
+    assert "another process evaluates" in log_lines[0]
 
 
 def test_a_trainer_is_never_refused_by_somebody_who_looks(place: Path, tmp_path: Path) -> None:
@@ -227,7 +224,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_ctrl_c_ends_both_and_resuming_starts_it_again(
-    place: Path, tmp_path: Path, children: list[Any], monkeypatch: pytest.MonkeyPatch
+    log_lines: list[str], place: Path, tmp_path: Path, children: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "0")
     run = started(place, tmp_path, "stages.0.evaluation.snapshot_every_steps=2", "stages.0.evaluation.background=true")
@@ -236,17 +233,16 @@ def test_ctrl_c_ends_both_and_resuming_starts_it_again(
     try:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr("gemma4vec.training.loop.save_snapshot", lambda *_: signal.raise_signal(signal.SIGINT))
-            train_run(run, lambda line: None)
+            train_run(run)
     finally:
         signal.signal(signal.SIGINT, before)
     (child,) = children
     assert child.ended and child.others["start_new_session"] and "RANK" not in child.others["env"]
     assert child.command[-4:] == ["eval", str(run.path.resolve()), "--checkpoints", "--follow"]
-    said: list[str] = []
-    train_run(run, said.append)
+    train_run(run)
     assert len(children) == 2 and not children[1].ended
     assert any(
-        "warning: the evaluation beside did not end well" in line for line in said
+        "warning: the evaluation beside did not end well" in line for line in log_lines
     )  # a child that fails fails nothing else
     assert run.manifest["status"] == "finished"
 
@@ -257,7 +253,7 @@ def test_a_run_without_a_dev_suite_is_refused_before_it_trains(
     changes = ["stages.0.evaluation={snapshot_every_steps: 2, background: true}"]
     run = start_run(load_recipe(place / "recipe.yaml", changes), tmp_path)
     with pytest.raises(InputError, match=r"stages\.0\.evaluation\.background: there is no dev suite"):
-        train_run(run, lambda line: None)
+        train_run(run)
     assert not children and not run.events("step")
 
 
@@ -268,10 +264,10 @@ def test_a_final_suite_is_refused_before_it_trains(place: Path, tmp_path: Path, 
     options.write_text(before.replace("role: dev", "role: final"))
     try:
         with pytest.raises(InputError, match=r"evaluation\.background: words-20x24 is a final suite"):
-            train_run(run, lambda line: None)
+            train_run(run)
         inside = started(place, tmp_path, "stages.0.evaluation.every_steps=2")
         with pytest.raises(InputError, match=r"stages\.0\.evaluation\.suite: words is a final suite"):
-            train_run(inside, lambda line: None)
+            train_run(inside)
         assert not inside.events("step")
     finally:
         options.write_text(before)

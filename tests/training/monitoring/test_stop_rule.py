@@ -73,7 +73,7 @@ def changes(place: Path, reference: object, **stop: object) -> list[str]:
 
 def trained(place: Path, out: Path, *overrides: str) -> RunFolder:
     run = start_run(load_recipe(place / "recipe.yaml", list(overrides)), out)
-    train_run(run, lambda line: None)
+    train_run(run)
     return run
 
 
@@ -171,10 +171,10 @@ def test_a_look_that_was_cut_off_is_taken_when_the_run_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(StopRuleMonitor, "check", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train_run(run, lambda line: None)
+            train_run(run)
     assert not run.events("look") and [event["step"] for event in run.events("step")] == [1, 2]
     (tmp_path / "perfect").rename(tmp_path / "gone")
-    train_run(run, lambda line: None)
+    train_run(run)
     assert [event["step"] for event in run.events("step")] == [1, 2]  # the look came first, and ended it
     assert run.manifest["ended"]["step"] == 2 and run.manifest["status"] == "finished"
 
@@ -194,10 +194,10 @@ def test_a_look_is_not_taken_again_where_its_result_outlived_a_kill(
     with monkeypatch.context() as patch:
         patch.setattr(StopRuleMonitor, "check", killed)
         with pytest.raises(RuntimeError):
-            train_run(run, lambda line: None)
+            train_run(run)
     file = run.evaluation("checkpoint-0-00000003", "words-dev") / "metrics.json"
     before = file.stat().st_mtime_ns
-    train_run(run, lambda line: None)
+    train_run(run)
     assert [event["step"] for event in run.events("step")] == [1, 2, 3, 1, 2, 3, 4, 5, 6]
     assert [event["step"] for event in run.events("look")] == [3] and file.stat().st_mtime_ns == before
     with open_ledger(home()) as ledger:
@@ -209,7 +209,7 @@ def test_a_rule_that_was_changed_half_way_is_refused(place: Path, tmp_path: Path
     recipe = run.path / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("smallest_effect: 0.0", "smallest_effect: 0.5"))
     with pytest.raises(InputError, match=r"stages\.0\.evaluation\.stop: it is not the rule any more"):
-        train_run(run, lambda line: None)
+        train_run(run)
 
 
 def test_a_stop_that_was_killed_before_its_export_is_one_when_it_goes_on(
@@ -223,8 +223,8 @@ def test_a_stop_that_was_killed_before_its_export_is_one_when_it_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(training_run, "save_model", killed)
         with pytest.raises(RuntimeError):
-            train_run(run, lambda line: None)
-    train_run(run, lambda line: None)
+            train_run(run)
+    train_run(run)
     assert run.manifest["ended"]["by"] == "stop rule" and len(run.events("stopped")) == 1
     assert run.events("finished")[-1]["exported"]["step"] == 2
 
@@ -235,7 +235,7 @@ def test_later_stages_are_not_trained_and_the_best_look_is_exported(place: Path,
     (tmp_path / "two.yaml").write_text(text + stage.replace("contrast", "second", 1))
     told = [*changes(place, place / "perfect"), "stages.0.evaluation.every_steps=1", "stages.0.evaluation.export=best"]
     run = start_run(load_recipe(tmp_path / "two.yaml", told), tmp_path / "runs")
-    train_run(run, lambda line: None)
+    train_run(run)
     assert {event["stage"] for event in run.events("step")} == {0}
     exported = run.events("finished")[-1]["exported"]
     assert exported["checkpoint"] == "best" and exported["step"] in (1, 2)
@@ -289,7 +289,7 @@ def test_what_cannot_be_asked_is_refused_before_weights_are_loaded(
     monkeypatch.setattr(training_run, "Trainer", loaded)
     run = start_run(load_recipe(place / "recipe.yaml", told), tmp_path)
     with pytest.raises(InputError) as error:
-        train_run(run, lambda line: None)
+        train_run(run)
     assert said in str(error.value) and str(error.value).startswith("stages.0.evaluation.stop")
 
 
@@ -297,7 +297,7 @@ def test_a_reference_without_weights_at_the_places_is_refused(place: Path, plain
     told = changes(place, plain.path, at_shares=[0.5], reference_at="same_place")
     run = start_run(load_recipe(place / "recipe.yaml", told), tmp_path)
     with pytest.raises(InputError, match=r"kept no weights after step 3 of stage 0 \(it has 2, 4, 6\)"):
-        train_run(run, lambda line: None)
+        train_run(run)
 
 
 def test_a_suite_that_changed_half_way_is_refused(place: Path, tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_suite_that_changed_half_way_is_refused(place: Path, tmp_path: Path) -
     other.queries[0] = "another query"
     write_suite(tmp_path / "words-dev", other)
     with pytest.raises(InputError, match="not the suite any more that the rule was set for"):
-        train_run(run, lambda line: None)
+        train_run(run)
 
 
 def test_the_dry_run_shows_the_rule_and_what_it_will_see(

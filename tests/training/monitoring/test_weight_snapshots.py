@@ -35,7 +35,9 @@ def test_when_weights_are_kept() -> None:
     assert not snapshot_due(shares, 4, None) and not snapshot_due(Evaluation(), 4, 8)
 
 
-def test_a_kept_checkpoint_is_the_model_as_it_was_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kept_checkpoint_is_the_model_as_it_was_then(
+    log_lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = write_tiny(tmp_path / "base", "llama", layers=2)
     seen: list[np.ndarray] = []
 
@@ -56,12 +58,11 @@ def test_a_kept_checkpoint_is_the_model_as_it_was_then(tmp_path: Path, monkeypat
     assert [(one.stage, one.step) for one in kept] == [(0, 2), (0, 4)]
     prints = set()
     monkeypatch.setattr(kept_module, "choose_device", lambda: DeviceChoice("cpu", "Example is too old"))
-    said: list[str] = []
-    for then, (one, embedder) in zip(seen, checkpoint_models(stage.run, recipe, kept, said.append), strict=True):
+    for then, (one, embedder) in zip(seen, checkpoint_models(stage.run, recipe, kept), strict=True):
         assert embedder.name == f"checkpoint-0-{one.step:08d}"
         np.testing.assert_allclose(embedder.encode_query(["read the tree"]), then, atol=2e-6)
         prints.add(embedder.fingerprint)
-    assert len(prints) == 2 and said.count("device: cpu (Example is too old)") == 1
+    assert len(prints) == 2 and log_lines.count("device: cpu (Example is too old)") == 1
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = start_run(
         load_recipe(folder / "recipe.yaml", ["stages.0.evaluation.snapshot_at_shares=[0.34,0.67,1.0]"]), folder
     )
-    train_run(run, lambda line: None)
+    train_run(run)
     return run.path
 
 
@@ -122,9 +123,9 @@ def test_what_a_task_trains_beside_the_model_is_no_part_of_a_kept_model(tmp_path
     learned = "stages.0.task.learn_temperature={minimum: 0.01, maximum: 0.5}"
     changes = [learned, "stages.0.evaluation.snapshot_every_steps=6"]
     run = start_run(load_recipe(tmp_path / "recipe.yaml", changes), tmp_path)
-    train_run(run, lambda line: None)
+    train_run(run)
     kept = kept_checkpoints(run, recipe_of(run))
-    (embedder,) = [embedder for _, embedder in checkpoint_models(run, recipe_of(run), kept, print)]
+    (embedder,) = [embedder for _, embedder in checkpoint_models(run, recipe_of(run), kept)]
     assert "objective.temperature" in load_file(kept[0].file)
     assert embedder.encode_query(["read the tree"]).shape == (1, embedder.dimension)
 

@@ -47,8 +47,8 @@ def task(built: EmbeddingModel, rows: Path, said: list[str], tokenize: str = "on
             "budget": {"steps": 2},
         }
     )
-    loaded = load_sources(stage.data, said.append)
-    made = make_task(stage, loaded, built, lambda: None, max_tokens=24, seed=0, say=said.append)
+    loaded = load_sources(stage.data)
+    made = make_task(stage, loaded, built, lambda: None, max_tokens=24, seed=0)
     assert isinstance(made, ContrastTask)
     return made
 
@@ -58,7 +58,7 @@ def test_batches_and_loss_are_those_of_the_texts(base: Path, tmp_path: Path, rea
     write_rows(tmp_path / "rows.jsonl", ROWS)
     built = model(base, readout=readout)
     once = task(built, tmp_path / "rows.jsonl", [])
-    each = task(built, tmp_path / "rows.jsonl", [], tokenize="each_time")
+    each = task(built, tmp_path / "rows.jsonl", tokenize="each_time")
     assert isinstance(once.rows[0].query, PretokenizedText) and not isinstance(each.rows[0].query, PretokenizedText)
     for one, two in islice(zip(once.batches(), each.batches(), strict=True), 5):
         for first, second in zip(one.layouts, two.layouts, strict=True):
@@ -78,33 +78,33 @@ def test_distinct_batches_are_those_of_the_texts_whatever_their_letters(base: Pa
     built = model(base)
 
     def queries(tokenise: str) -> list[list[int]]:
-        made = task(built, tmp_path / "rows.jsonl", [], tokenize=tokenise, batch={"rows": 4, "no_duplicates": True})
+        made = task(built, tmp_path / "rows.jsonl", tokenize=tokenise, batch={"rows": 4, "no_duplicates": True})
         return [batch.hashes.queries_N.tolist() for batch in islice(made.batches(), 6)]
 
     assert queries("once") == queries("each_time")
     assert all(len(set(keys)) == 4 for keys in queries("once")[::2])  # the last of an epoch may find no other row
 
 
-def test_kept_until_rows_prompts_limits_or_tokenizer_change(base: Path, tmp_path: Path) -> None:
-    file, said = tmp_path / "rows.jsonl", []
+def test_kept_until_rows_prompts_limits_or_tokenizer_change(log_lines: list[str], base: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
     write_rows(file, ROWS)
     built = model(base)
 
     def made() -> int:
-        return sum("tokenising" in line for line in said)
+        return sum("tokenising" in line for line in log_lines)
 
-    task(built, file, said)
+    task(built, file)
     assert made() == 1
-    task(built, file, said)
+    task(built, file)
     assert made() == 1
     write_rows(file, [*ROWS[:-1], Row("another", [Document("one")], [Document("more")])])
-    assert task(built, file, said).rows[11].query.ids != ROWS[11].query and made() == 2
-    task(built, file, said, source={"prompts": "none"})
+    assert task(built, file).rows[11].query.ids != ROWS[11].query and made() == 2
+    task(built, file, source={"prompts": "none"})
     assert made() == 3
-    task(built, file, said, batch={"query_tokens": 8})
+    task(built, file, batch={"query_tokens": 8})
     assert made() == 4
     built.tokenizer.hf_tokenizer.add_tokens(["sortierte"])
-    task(built, file, said)
+    task(built, file)
     assert made() == 5
 
 
@@ -124,7 +124,7 @@ def test_tokens_of_another_vocabulary_and_readouts_that_read_texts_are_refused(b
     stage = schema.Stage.model_validate(
         {"data": [{"name": "mine", "path": str(tmp_path / "r.jsonl")}], "budget": {"steps": 1}}
     )
-    loaded = load_sources(stage.data, print)
+    loaded = load_sources(stage.data)
     settings = schema.Model(base=str(base))
     with pytest.raises(InputError, match=r"stages\.0\.data: source 'mine' has token id 999999, the vocabulary of"):
         check_given_tokens(settings, base, 0, stage, loaded)

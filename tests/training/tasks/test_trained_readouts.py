@@ -47,7 +47,7 @@ def test_a_run_trains_the_readout_and_saves_it(
     ]
     recipe = load_recipe(tmp_path / "recipe.yaml", changes)
     run = start_run(recipe, tmp_path / "runs")
-    train_run(run, lambda _: None)
+    train_run(run)
 
     fresh = build(recipe.model, base, dtype=torch.float32, seed=recipe.seed)
     checkpoint = latest_checkpoint(run.checkpoints / "0-contrast")

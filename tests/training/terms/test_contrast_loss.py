@@ -174,4 +174,4 @@ def test_prefixes_longer_than_vectors_are_refused_before_weights_are_loaded(
     with pytest.raises(
         InputError, match=rf"terms\.0\.matryoshka: {length + 1} is above the model's {length} dimensions"
     ):
-        refuse_early(recipe, base, [TrainingData(rows())], lambda line: None)
+        refuse_early(recipe, base, [TrainingData(rows())])

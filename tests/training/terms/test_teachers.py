@@ -227,7 +227,7 @@ class Counting:
     asked = 0
 
     @staticmethod
-    def load(name: str, notice: Any) -> "Counting":
+    def load(name: str) -> "Counting":
         return Counting()
 
     def describe(self) -> dict[str, Any]:

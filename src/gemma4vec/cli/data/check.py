@@ -54,15 +54,15 @@ def check_command(
     """
     import time
 
-    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.cli.output import emit
     from gemma4vec.data.loading.resolve_names import sources_named, suites_named
     from gemma4vec.data.quality.check import check_sources, rules, stamps
     from gemma4vec.data.quality.cleaning import write_clean, write_drops
     from gemma4vec.data.quality.contamination_record import write_stamp
 
     started = time.perf_counter()
-    sources, suites = sources_named(train), suites_named(against or [], notice)
-    reports = check_sources(sources, suites, near=near, languages=language or (), say=notice)
+    sources, suites = sources_named(train), suites_named(against or [])
+    reports = check_sources(sources, suites, near=near, languages=language or ())
     made = stamps(reports, suites, near)
     for stamp in made:
         write_stamp(stamp)

@@ -1,5 +1,6 @@
 """`gemma4vec data`: make training data and suites."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,8 @@ from gemma4vec.cli.data.stats import stats_command
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(help="Make and inspect data: pairs, suites, hard negatives.", no_args_is_help=True)
 
@@ -47,19 +50,19 @@ def pycode_command(
     as_json: Annotated[bool, typer.Option("--json", help="The manifest as JSON on stdout.")] = False,
 ) -> None:
     """Pairs of docstring sentence and function from Python code, with a test that shares no package with training."""
-    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.cli.output import emit
     from gemma4vec.data.pycode.build import build_pycode, load_or_build_pycode
 
     if out is None:
-        made = load_or_build_pycode(folder=folder, held_out=held_out, negatives=negatives, progress=notice)
+        made = load_or_build_pycode(folder=folder, held_out=held_out, negatives=negatives)
     else:
-        made = build_pycode(out, folder=folder, held_out=held_out, negatives=negatives, progress=notice)
+        made = build_pycode(out, folder=folder, held_out=held_out, negatives=negatives)
     emit(as_json, {"path": str(made.path), **made.manifest}, _table)
     held = made.manifest["split"]["test"]
     shown = ", ".join(held[:5]) + (f" and {len(held) - 5} more" if len(held) > 5 else "")
-    notice(f"{made.path}: tested on {made.manifest['split']['unit']}s never trained on: {shown}")
+    logger.info(f"{made.path}: tested on {made.manifest['split']['unit']}s never trained on: {shown}")
     for warning in made.manifest["warnings"]:
-        notice(f"warning: {warning}")
+        logger.warning(f"warning: {warning}")
 
 
 def _table(manifest: dict[str, Any]) -> "Table":

@@ -1,5 +1,6 @@
 """`gemma4vec data mine TRAIN --out FILE`: hard negatives by BM25, by a model, or both."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemma4vec.errors import InputError
+from gemma4vec.machine.terminal import ProgressBar
 
 if TYPE_CHECKING:
     from gemma4vec.data.mining.hard_negatives import Mined
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from gemma4vec.data.rows.rows import Row
     from gemma4vec.model.inference.embedder import AnyEmbedder
     from gemma4vec.text.prompts import Document
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_SHARE = 0.95  # NV-Retriever's best (arXiv:2407.15831, table 3)
 
@@ -84,7 +88,7 @@ def mine_command(
     """Find documents that look as if they answered, and write them beside the rows with scores and origin."""
     import time
 
-    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.cli.output import emit
     from gemma4vec.data.batching.mixture import MixedRows, Part
     from gemma4vec.data.loading.resolve_names import open_source, sources_named
     from gemma4vec.data.mining.hard_negatives import Fresh, Rules, corpus_of, mine
@@ -106,10 +110,10 @@ def mine_command(
     # A wrong --corpus or --model is said before anything is read.
     documents = [document for file in corpus or [] for document in _documents(file)]
     opened = _open(model) if model else None
-    rows: Sequence[Row] = MixedRows([Part(one.name, open_source(one, notice)[0]) for one in sources_named(train)])
+    rows: Sequence[Row] = MixedRows([Part(one.name, open_source(one)[0]) for one in sources_named(train)])
     rows = Fresh(rows) if fresh else rows
     made = corpus_of(rows, documents)
-    notice(f"{len(rows):,} rows, {len(made.documents):,} documents")
+    logger.info(f"{len(rows):,} rows, {len(made.documents):,} documents")
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     embedded = _embed(opened, made.documents) if opened is not None else None
@@ -119,8 +123,9 @@ def mine_command(
     seconds["indexing"] = time.perf_counter() - started
     started = time.perf_counter()
     counts: Counter[str] = Counter()
-    found = mine(rows, made, rules, bm25=words, model=embedded, progress=_progress(notice))
-    write_lines(out, _counted(found, rules.n, counts, scores), level=1)
+    with ProgressBar("hard negatives", "rows") as bar:
+        found = mine(rows, made, rules, bm25=words, model=embedded, progress=bar)
+        write_lines(out, _counted(found, rules.n, counts, scores), level=1)
     seconds["mining"] = time.perf_counter() - started
     summary = {
         "out": str(out),
@@ -146,14 +151,13 @@ def _ranks(text: str) -> tuple[int, int]:
 
 def _embed(model: "AnyEmbedder", documents: "list[Document]") -> "ModelSearcher":
     """The model and the corpus's vectors."""
-    from gemma4vec.cli.output import notice
     from gemma4vec.data.mining.searchers import ModelSearcher
 
-    return ModelSearcher(model, documents, _progress(notice, "documents embedded"))
+    with ProgressBar("embedding", "documents") as bar:
+        return ModelSearcher(model, documents, bar)
 
 
 def _open(spec: str) -> "AnyEmbedder":
-    from gemma4vec.cli.output import notice
     from gemma4vec.files import home
     from gemma4vec.ledger.run_folder import MANIFEST, RunFolder, find_run
     from gemma4vec.model.inference.embedder import Embedder
@@ -167,9 +171,9 @@ def _open(spec: str) -> "AnyEmbedder":
         except InputError:
             run = None  # not a run: the embedder says what else it could have been
     if run is None:
-        return Embedder.load(spec, notice=notice)
+        return Embedder.load(spec)
     finished = run.model.is_dir()
-    return Embedder.load(run.path if finished else snapshot(run, notice), notice=notice)
+    return Embedder.load(run.path if finished else snapshot(run))
 
 
 def _documents(file: Path) -> "Iterator[Document]":
@@ -193,21 +197,6 @@ def _documents(file: Path) -> "Iterator[Document]":
         yield Document(text, title or None)
     if not lines and not file.is_dir():
         raise InputError(f"{file}: the corpus is empty; at least one line is needed")
-
-
-def _progress(say: Any, what: str = "rows mined") -> Any:
-    """A line every ten seconds."""
-    import time
-
-    last = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= 10.0 and done < total:
-            last = time.monotonic()
-            say(f"{done:,} of {total:,} {what}")
-
-    return report
 
 
 def _counted(found: "Iterator[Mined]", n: int, counts: Counter[str], scores: bool) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """`gemma4vec data read`: try a recipe's sources, or one of any kind, see what is in them, write them as rows."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from gemma4vec.recipe.schema import Mixture, Source
+
+logger = logging.getLogger(__name__)
 
 
 def read_command(
@@ -35,11 +38,11 @@ def read_command(
     as_json: Annotated[bool, typer.Option("--json", help="What was found as JSON on stdout.")] = False,
 ) -> None:
     """Read training data as training would: check it, count it, show a row, prepare what is kept on disk."""
-    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.cli.output import emit
     from gemma4vec.data.loading.load_rows import load_sources
 
     sources, mixture = _asked(recipe, stage, source, path, overrides or [])
-    loaded = load_sources(sources, notice, mixture)
+    loaded = load_sources(sources, mixture)
     shares = {part.name: part.share for part in getattr(loaded.rows, "parts", ())}
     found: dict[str, Any] = {
         "rows": len(loaded.rows),
@@ -50,11 +53,11 @@ def read_command(
     if out is not None:
         _write(loaded, out)
         found["written"] = str(out)
-        notice(f"written: {out}")
+        logger.info(f"written: {out}")
     emit(as_json, found, _table)
     if not as_json:
         for name, text in found["first"].items():
-            notice(f"{name}: {text if len(text) <= 200 else text[:200] + ' ...'}")
+            logger.info(f"{name}: {text if len(text) <= 200 else text[:200] + ' ...'}")
 
 
 def _asked(

@@ -1,5 +1,6 @@
 """`gemma4vec data stats TRAIN`: what is in training data, as a table, as JSON and as a page."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,8 @@ from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
     from gemma4vec.data.quality.profile import CountTokens, Similarity
+
+logger = logging.getLogger(__name__)
 
 
 def stats_command(
@@ -39,7 +42,7 @@ def stats_command(
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON on stdout.")] = False,
 ) -> None:
     """Rows, lengths, languages, words that query and positive share, and how hard negatives are, by source."""
-    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.cli.output import emit
     from gemma4vec.data.loading.resolve_names import open_source, sources_named
     from gemma4vec.data.ngrams.language import detector, method
     from gemma4vec.data.quality.profile import profile
@@ -50,8 +53,8 @@ def stats_command(
     similarity = _similarity(model) if model else None
     profiles = []
     for source in sources:
-        rows, _ = open_source(source, notice)
-        notice(f"{source.name}: {len(rows):,} rows")
+        rows, _ = open_source(source)
+        logger.info(f"{source.name}: {len(rows):,} rows")
         profiles.append(
             profile(
                 source.name,
@@ -75,12 +78,11 @@ def stats_command(
 
 def _counter(spec: str) -> "CountTokens":
     """How many tokens a base's tokenizer makes of texts, special ones included."""
-    from gemma4vec.cli.output import notice
     from gemma4vec.model.bases.resolve import resolve_base
     from gemma4vec.model.tokenize.tokenizer import load_tokenizer
     from gemma4vec.text.prompts import Prompted
 
-    tokenizer = load_tokenizer(resolve_base(spec, notice=notice).path, append_eos=False)
+    tokenizer = load_tokenizer(resolve_base(spec).path, append_eos=False)
 
     def count(texts: list[str]) -> list[int]:
         return [len(tokens.ids) for tokens in tokenizer.encode([Prompted("", text) for text in texts], 2**20)]
@@ -93,13 +95,12 @@ def _similarity(spec: str) -> "Similarity":
     import numpy as np
     from numpy.typing import NDArray
 
-    from gemma4vec.cli.output import notice
     from gemma4vec.model.inference.embedder import Embedder
     from gemma4vec.text.prompts import Document
 
     if not spec.strip():
         raise InputError("--model is empty; name a run folder, a model folder or a hub id")
-    embedder = Embedder.load(spec, notice=notice)
+    embedder = Embedder.load(spec)
 
     def cosines(queries: list[str], documents: list[Document]) -> NDArray[np.float32]:
         distinct = list(dict.fromkeys(queries))

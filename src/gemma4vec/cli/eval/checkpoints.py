@@ -1,5 +1,6 @@
 """`gemma4vec eval RUN --checkpoints`: a curve over what a run kept on its way, and which moment was the best."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from gemma4vec.errors import InputError
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from gemma4vec.ledger.run_folder import RunFolder
     from gemma4vec.recipe.schema import Recipe
     from gemma4vec.training.monitoring.weight_snapshots import WeightSnapshot
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_checkpoints(
@@ -35,7 +38,7 @@ def evaluate_checkpoints(
     """
     if run is None:
         raise InputError("--checkpoints needs a run: give its id or folder; list them with: gemma4vec runs")
-    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.cli.output import emit
     from gemma4vec.training.monitoring import background_eval as beside
     from gemma4vec.training.monitoring.weight_snapshots import kept_checkpoints
     from gemma4vec.training.run import recipe_of
@@ -52,8 +55,8 @@ def evaluate_checkpoints(
 
     _refuse_final(suites, look_again)
     if follow:
-        with beside.only_one(run, notice):
-            checkpoints = beside.follow(run, recipe, notice)
+        with beside.only_one(run):
+            checkpoints = beside.follow(run, recipe)
             found = _evaluate(run, recipe, checkpoints, suites_of, cached=cached, look_again=look_again, again=False)
     else:
         kept = kept_checkpoints(run, recipe)
@@ -87,22 +90,21 @@ def _evaluate(
     again: bool,
 ) -> "dict[str, dict[CheckpointPlace, Result]]":
     """Results by suite and place; without `again` those that are there of the same weights are taken as they are."""
-    from gemma4vec.cli.output import notice
     from gemma4vec.evaluation.results.result import load_matching_result
     from gemma4vec.evaluation.scoring.evaluate import evaluate
     from gemma4vec.model.inference.cached_embedder import CachedEmbedder
     from gemma4vec.training.monitoring.weight_snapshots import checkpoint_models
 
     found: dict[str, dict[CheckpointPlace, Result]] = {}
-    for one, embedder in checkpoint_models(run, recipe, checkpoints, notice):
+    for one, embedder in checkpoint_models(run, recipe, checkpoints):
         model = CachedEmbedder(embedder) if cached else embedder
         for suite in suites_of(one.stage):
             out = run.evaluation(one.name, suite.name)
             result = None if again else load_matching_result(out, suite.fingerprint, model.fingerprint)
             if result is None:
-                result = evaluate(model, suite, out, name=one.name, run=run, look_again=look_again, notice=notice)
+                result = evaluate(model, suite, out, name=one.name, run=run, look_again=look_again)
             found.setdefault(suite.name, {})[one.stage, one.step] = result
-            notice(f"{one.name} on {suite.name}: {result.metric} {result.mean[result.metric]:.4f}")
+            logger.info(f"{one.name} on {suite.name}: {result.metric} {result.mean[result.metric]:.4f}")
     return found
 
 

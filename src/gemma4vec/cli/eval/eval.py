@@ -1,20 +1,21 @@
 """`gemma4vec eval MODEL --suite X`: score a model on suites of any kind."""
 
-import contextlib
-import time
-from collections.abc import Iterator
+import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gemma4vec.data.suites.kinds import Role
 from gemma4vec.errors import InputError
+from gemma4vec.machine.terminal import bars_by_stage
 
 if TYPE_CHECKING:
     from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
-    from gemma4vec.evaluation.scoring.ranking import Progress, Ranker
+    from gemma4vec.evaluation.scoring.ranking import Ranker
     from gemma4vec.ledger.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 DTYPES = ("auto", "fp32", "bf16")
 SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal to redraw a bar on
@@ -94,11 +95,11 @@ def evaluate_command(
         from gemma4vec.machine.priority import lower_priority
 
         lower_priority()  # before libraries start threads, which inherit it
-    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.cli.output import emit
     from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite
     from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
 
-    suites = [open_any_suite(spec, chosen, mirror, notice) for spec in suite or []]
+    suites = [open_any_suite(spec, chosen, mirror) for spec in suite or []]
     names = [loaded.name for loaded in suites]
     for name in names:
         if names.count(name) > 1:
@@ -126,11 +127,11 @@ def evaluate_command(
     loaded_model = _load_model(model, dtype, max_tokens, cached=not no_cache)
     # All before the first: the last one is reached after hours.
     owner = find_owner(loaded_model, run=run)
-    check_allowed(loaded_model, suites, owner=owner, look_again=look_again, notice=notice)
+    check_allowed(loaded_model, suites, owner=owner, look_again=look_again)
     rows = []
     for loaded in suites:
         folder = _result_folder(model, loaded_model, loaded.name, out)
-        with _progress(loaded.name) as report:
+        with bars_by_stage(loaded.name) as report:
             result = evaluate(
                 loaded_model,
                 loaded,
@@ -139,7 +140,6 @@ def evaluate_command(
                 progress=report,
                 run=run,
                 look_again=look_again,
-                notice=notice,
             )
         rows.append(result_row(result, folder, seed))
     _say_what_was_known(loaded_model)
@@ -159,11 +159,10 @@ def _owner(spec: str) -> "RunFolder | None":
 
 def _say_what_was_known(model: "EmbedderLike | Ranker") -> None:
     """Seconds of an evaluation mean little where vectors came from disk; so it is said."""
-    from gemma4vec.cli.output import notice
 
     found, computed = getattr(model, "found", 0), getattr(model, "computed", 0)
     if found:
-        notice(f"vectors: {found:,} were known, {computed:,} computed (--no-cache computes all)")
+        logger.info(f"vectors: {found:,} were known, {computed:,} computed (--no-cache computes all)")
 
 
 def _load_model(spec: str, dtype: str, max_tokens: int | None, *, cached: bool) -> "EmbedderLike | Ranker":
@@ -174,14 +173,11 @@ def _load_model(spec: str, dtype: str, max_tokens: int | None, *, cached: bool) 
         if max_tokens is not None:
             raise InputError("--max-tokens does not apply to bm25, which reads whole texts; leave it out")
         return Bm25Model()
-    from gemma4vec.cli.output import notice
     from gemma4vec.model.inference.cached_embedder import CachedEmbedder
     from gemma4vec.model.inference.embedder import Embedder
 
     run = _run_of(spec)
-    found = Embedder.load(
-        str(run) if run else spec, dtype=None if dtype == "auto" else dtype, max_tokens=max_tokens, notice=notice
-    )
+    found = Embedder.load(str(run) if run else spec, dtype=None if dtype == "auto" else dtype, max_tokens=max_tokens)
     return CachedEmbedder(found) if cached else found
 
 
@@ -215,34 +211,3 @@ def _result_folder(spec: str, model: "EmbedderLike | Ranker", suite: str, out: P
     if run is not None:
         return free_folder(run / "evals" / TRAINED, suite, model, replaces_other_weights=True)
     return free_folder(home() / "evals" / slug(model.name), suite, model)
-
-
-@contextlib.contextmanager
-def _progress(suite: str) -> "Iterator[Progress]":
-    """A progress bar on a terminal, a plain line now and then elsewhere, both on stderr."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    from gemma4vec.cli.output import console, notice
-
-    if not console.is_terminal:
-        started = last = time.monotonic()
-
-        def line(stage: str, done: int, total: int) -> None:
-            nonlocal last
-            if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
-                last = time.monotonic()
-                notice(f"{suite}: {done:,} of {total:,} {stage}, {last - started:.0f} s")
-
-        yield line
-        return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Bars(*columns, console=console, transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def bar(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(f"{suite}: {stage}", total=total)
-            bars.update(tasks[stage], completed=done)
-
-        yield bar

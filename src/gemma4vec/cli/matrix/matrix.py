@@ -1,5 +1,6 @@
 """`gemma4vec matrix FILE`: many recipes under one trainer, on the same rows, compared with statistics."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,8 @@ from gemma4vec.errors import WorkError
 
 if TYPE_CHECKING:
     from gemma4vec.pipeline.matrix.plan import Plan
+
+logger = logging.getLogger(__name__)
 
 
 def matrix_command(
@@ -36,7 +39,7 @@ def matrix_command(
 
     The same command goes on where an earlier one stopped; finished cells are never done again.
     """
-    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.cli.output import emit
     from gemma4vec.files import home
     from gemma4vec.recipe.find import find_matrix
     from gemma4vec.recipe.matrix import load_matrix
@@ -52,11 +55,11 @@ def matrix_command(
     if dry_run:
         emit(as_json, _dry(plan, folder), _dry_table)
         return
-    notice("loading libraries")
+    logger.info("loading libraries")
     from gemma4vec.cli.matrix.screen import Screen
     from gemma4vec.pipeline.matrix.run import run_matrix
 
-    notice(f"matrix folder: {folder}")
+    logger.info(f"matrix folder: {folder}")
     try:
         with Screen() as screen:
             results = run_matrix(plan, folder, screen, retry=retry, table_only=table_only)

@@ -1,15 +1,18 @@
 """What a person sees while a matrix runs: a table on a terminal, a plain line now and then elsewhere."""
 
+import logging
 import time
 from typing import TYPE_CHECKING
 
 from rich.live import Live
 from rich.table import Table
 
-from gemma4vec.cli.output import console, notice, table
+from gemma4vec.cli.output import console, table
 
 if TYPE_CHECKING:
     from gemma4vec.pipeline.matrix.run import View
+
+logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 30.0
 COLUMNS = ["cell", "state", "step", "loss", "tokens/s", "dev", "minutes"]
@@ -33,10 +36,6 @@ class Screen:
         if self._live:
             self._live.stop()
 
-    def say(self, text: str) -> None:
-        """A remark, above the table."""
-        notice(text)
-
     def show(self, views: "list[View]") -> None:
         """Draw the cells as they are now."""
         if self._live:
@@ -54,7 +53,7 @@ class Screen:
                     for name, value in zip(COLUMNS[2:], _cells(view)[2:], strict=True)
                     if value not in ("-", "0.0")
                 ]
-                notice(f"{_name(view)}: {state}{'  ' if figures else ''}{'  '.join(figures)}")
+                logger.info(f"{_name(view)}: {state}{'  ' if figures else ''}{'  '.join(figures)}")
 
 
 def _name(view: "View") -> str:

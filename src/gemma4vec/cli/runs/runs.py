@@ -1,5 +1,6 @@
 """`gemma4vec runs`: what was run, seen, compared and decided."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,8 @@ from gemma4vec.errors import InputError
 if TYPE_CHECKING:
     from gemma4vec.ledger.journal import Record
     from gemma4vec.ledger.ledger import Ledger
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(help="What was run, seen and decided: the ledger.")
 
@@ -129,13 +132,13 @@ def detectable_command(
     as_json: Json = False,
 ) -> None:
     """Before training: the smallest difference that a suite can show, alone and among the tries so far."""
-    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.cli.output import emit
     from gemma4vec.data.loading.open_suite import open_suite
     from gemma4vec.data.suites.group import members_of
     from gemma4vec.data.suites.retrieval import RetrievalSuite
     from gemma4vec.evaluation.planning.power_forecast import forecast_power
 
-    loaded = open_suite(suite, notice=notice)
+    loaded = open_suite(suite)
     tasks = [one for one in members_of(loaded) if isinstance(one, RetrievalSuite)]
     if not tasks:
         raise InputError(
@@ -172,13 +175,12 @@ def lock_command(
     as_json: Json = False,
 ) -> None:
     """Lock a final suite: nothing is evaluated on it, or on a task of it, until a recipe is frozen."""
-    from gemma4vec.cli.output import notice
     from gemma4vec.data.suites.group import SuiteGroup
     from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
     from gemma4vec.files import home
     from gemma4vec.ledger.recording import lock
 
-    loaded = open_any_suite(suite, mirror=mirror, notice=notice)
+    loaded = open_any_suite(suite, mirror=mirror)
     if loaded.role == "dev":
         raise InputError(f"{suite} is a dev suite, which guides choices; only a final one can be locked (role: final)")
     for one in loaded.members if isinstance(loaded, SuiteGroup) else []:  # else each would be open alone
@@ -221,13 +223,13 @@ def rebuild_command(as_json: Json = False) -> None:
     """Make the index again from the journal, run folders and evaluations; no count of looks gets smaller."""
     from dataclasses import asdict
 
-    from gemma4vec.cli.output import emit, notice
+    from gemma4vec.cli.output import emit
     from gemma4vec.files import home
     from gemma4vec.ledger.rebuild import rebuild
 
     done = rebuild(home())
     for line in done.damaged:
-        notice(f"warning: {line}")
+        logger.warning(f"warning: {line}")
     said = f"{done.records:,} records; {done.from_index:,} only the old index had, {done.from_folders:,} only folders"
     aside = f"\nthe damaged index is kept as {done.kept_aside}" if done.kept_aside else ""
     emit(as_json, asdict(done), lambda _: said + aside)

@@ -1,7 +1,8 @@
 """Sources of training rows by name, as a recipe's `data` part gives them."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from gemma4vec.files import cache, home, sha256_text
 from gemma4vec.recipe.sources import Mixture, PycodeSource, Source, TensorsSource, TextSource, all_keys, check_mixture
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
+
+logger = logging.getLogger(__name__)
 
 # Sources of larger files are kept on disk in a form that is mapped, not read (`data.rows.row_store`).
 LARGE_BYTES = 64 * 2**20
@@ -59,7 +62,7 @@ class SourceRows:
     revision: str = ""
 
 
-def load_sources(sources: Sequence[Source], say: Callable[[str], None], mixture: Mixture | None = None) -> TrainingData:
+def load_sources(sources: Sequence[Source], mixture: Mixture | None = None) -> TrainingData:
     """Read every source of a stage.
 
     Raises:
@@ -76,21 +79,21 @@ def load_sources(sources: Sequence[Source], say: Callable[[str], None], mixture:
         path = source.path
         if isinstance(source, PycodeSource):
             folder = Path(source.path).expanduser() if source.path else None
-            built = load_or_build_pycode(home() / "data", folder=folder, negatives=source.negatives, progress=say)
+            built = load_or_build_pycode(home() / "data", folder=folder, negatives=source.negatives)
             for warning in built.manifest["warnings"]:
-                say(f"{source.name}: {warning}")
+                logger.warning(f"{source.name}: {warning}")
             loaded.dev_suite = loaded.dev_suite or built.dev
             loaded.test_suite = loaded.test_suite or built.test
             path = str(built.train)
-            read = read_source(source.built_rows(path), say)
+            read = read_source(source.built_rows(path))
         else:
-            read = read_source(source, say)
+            read = read_source(source)
         if source.plain and not source.own_positives:
             texts.append(Part(source.name, read.rows))
         else:
             rows.append((source, read.rows))
         loaded.sources[source.name] = _facts(source, path, read)
-        _tell(source, read, say)
+        _tell(source, read)
     mixture = mixture or Mixture()
     shares = shares_of([len(found) for _, found in rows], [source.weight for source, _ in rows], mixture.temperature)
     parts = [Part(source.name, found, share) for (source, found), share in zip(rows, shares, strict=True)]
@@ -122,7 +125,7 @@ class PlainTexts(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]
 
 
-def read_source(source: Source, say: Callable[[str], None]) -> SourceRows:
+def read_source(source: Source) -> SourceRows:
     """Read one source: into memory, or, where its files are large, into a store that is used again until they change.
 
     Tensors are read where they stand.
@@ -132,7 +135,7 @@ def read_source(source: Source, say: Callable[[str], None]) -> SourceRows:
     """
     if isinstance(source, TensorsSource):
         return _read_tensors(source)
-    found = open_input(source, say)
+    found = open_input(source)
     if found.bytes < LARGE_BYTES:
         noted = RowsRead()
         rows = [
@@ -154,7 +157,7 @@ def read_source(source: Source, say: Callable[[str], None]) -> SourceRows:
             ),
             found.revision,
         )
-    store = stored(source, found, say)
+    store = stored(source, found)
     bad = store.facts["bad"]
     if bad > source.max_bad_share * (bad + len(store)):
         raise InputError(
@@ -185,7 +188,7 @@ def _read_tensors(source: TensorsSource) -> SourceRows:
     return SourceRows(rows, len(checked.bad), first_bad, content_hash=content, largest_token=checked.largest_token)
 
 
-def stored(source: Source, found: SourceReader, say: Callable[[str], None]) -> StoredRows:
+def stored(source: Source, found: SourceReader) -> StoredRows:
     """The store of a source, written now where there is none or its files or settings have changed.
 
     Raises:
@@ -198,7 +201,7 @@ def stored(source: Source, found: SourceReader, say: Callable[[str], None]) -> S
     folder = cache() / "rows" / sha256_text(found.where, reading)[:24]
 
     def write() -> StoredRows:
-        say(f"{source.name}: reading {found.bytes / 2**20:,.0f} MiB once, into {folder}")
+        logger.info(f"{source.name}: reading {found.bytes / 2**20:,.0f} MiB once, into {folder}")
         noted = RowsRead()
         facts: dict[str, Any] = {"key": key, "where": found.where}
 
@@ -250,11 +253,13 @@ def _facts(source: Source, path: str | None, read: SourceRows) -> dict[str, Any]
     return facts
 
 
-def _tell(source: Source, read: SourceRows, say: Callable[[str], None]) -> None:
+def _tell(source: Source, read: SourceRows) -> None:
     if not isinstance(source, PycodeSource) and source.negatives != type(source).model_fields["negatives"].default:
         # No error: a shipped recipe of pycode is often tried on a file of rows with source=jsonl alone.
-        say(f"{source.name}: negatives={source.negatives} is for pycode; these rows keep the negatives that they have")
+        logger.warning(
+            f"{source.name}: negatives={source.negatives} is for pycode; these rows keep the negatives that they have"
+        )
     if read.bad:
-        say(f"{source.name}: {read.bad} bad rows left out, the first: {read.first_bad}")
+        logger.warning(f"{source.name}: {read.bad} bad rows left out, the first: {read.first_bad}")
     if read.unknown_keys:
-        say(f"{source.name}: unknown keys in rows left out: {', '.join(read.unknown_keys)}")
+        logger.warning(f"{source.name}: unknown keys in rows left out: {', '.join(read.unknown_keys)}")

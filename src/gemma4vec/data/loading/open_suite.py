@@ -6,7 +6,6 @@ suite.yaml) that names several, a TSV of sentence pairs (`file.tsv@split`), or r
 """
 
 import difflib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +27,6 @@ from gemma4vec.errors import InputError
 from gemma4vec.recipe.load import validate
 from gemma4vec.recipe.part import Part
 
-Say = Callable[[str], None]
 OWN_NAMES = ("pycode", "pycode-dev")
 # What a list may say about a suite, by what the suite is.
 ALWAYS = {"suite", "name", "role", "metric"}
@@ -65,25 +63,22 @@ class RunComparison(Part):
     suites: Annotated[tuple[Member, ...], Field(min_length=1)]
 
 
-def open_suite(
-    spec: str, *, role: Role | None = None, mirror: Path | None = None, notice: Say = lambda line: None
-) -> AnySuite:
+def open_suite(spec: str, *, role: Role | None = None, mirror: Path | None = None) -> AnySuite:
     """The suite that `spec` means.
 
     Args:
         spec: see the module.
         role: what the suite is to count as, where it does not say so itself.
         mirror: folder of hub data sets on this disk; by default `$GEMMA4VEC_MIRROR`.
-        notice: shows one line to the person, such as before a download.
 
     Raises:
         InputError: no such suite, or one that is not as it should be.
     """
-    suite = _open(Member(suite=spec), Path(), mirror, notice)
+    suite = _open(Member(suite=spec), Path(), mirror)
     return replace(suite, role=with_role(suite.role, role, suite.name))
 
 
-def _open(member: Member, beside: Path, mirror: Path | None, notice: Say) -> AnySuite:
+def _open(member: Member, beside: Path, mirror: Path | None) -> AnySuite:
     """What a member of a list, or a whole argument, means; paths are seen from `beside`."""
     kind, spec = _kind_and_rest(member.suite)
     if spec.startswith("mteb:"):
@@ -97,10 +92,10 @@ def _open(member: Member, beside: Path, mirror: Path | None, notice: Say) -> Any
     if path.name.removesuffix(".gz").endswith(".tsv"):
         return _pairs(member, path)
     if path.suffix in (".yaml", ".yml") or _names_several(path):
-        return open_several(path, mirror=mirror, notice=notice)
+        return open_several(path, mirror=mirror)
     if path.is_dir():
         return _adjusted(load_suite(path), member)
-    return _adjusted(_named(spec, mirror, notice), member)
+    return _adjusted(_named(spec, mirror), member)
 
 
 def _kind_and_rest(spec: str) -> tuple[Kind | None, str]:
@@ -121,12 +116,12 @@ def _pairs(member: Member, path: Path) -> StsSuite:
     return _adjusted(load_sts(path, member.split), member)
 
 
-def _named(spec: str, mirror: Path | None, notice: Say) -> AnySuite:
+def _named(spec: str, mirror: Path | None) -> AnySuite:
     """A suite of the catalogue, or made of this machine's code."""
     if spec in KNOWN:
-        return open_known(KNOWN[spec], mirror=mirror_folder(mirror), notice=notice)
+        return open_known(KNOWN[spec], mirror=mirror_folder(mirror))
     if spec in OWN_NAMES:
-        built = load_or_build_pycode(progress=notice)
+        built = load_or_build_pycode()
         folder = built.test if spec == "pycode" else built.dev
         if folder is None:
             raise InputError("pycode-dev: too little code on this machine for a dev suite; use pycode")
@@ -167,7 +162,7 @@ def _names_several(path: Path) -> bool:
     return file.is_file() and not (path / "corpus.jsonl").exists() and not (path / "corpus.jsonl.gz").exists()
 
 
-def open_several(path: Path, *, mirror: Path | None = None, notice: Say = lambda line: None) -> SuiteGroup:
+def open_several(path: Path, *, mirror: Path | None = None) -> SuiteGroup:
     """The suites that a YAML file (or a folder's suite.yaml) names, as one.
 
     Raises:
@@ -188,7 +183,7 @@ def open_several(path: Path, *, mirror: Path | None = None, notice: Say = lambda
         check_name(given, str(file))
     members: list[OneSuite] = []
     for member in told.suites:
-        opened = _open(member, file.parent, mirror, notice)
+        opened = _open(member, file.parent, mirror)
         _refuse_idle(member, opened, f"{file}: {member.suite}")
         role = member.role or opened.role  # a final suite stays one, also within another list
         members += [replace(one, role=with_role(one.role, role, one.name)) for one in members_of(opened)]

@@ -1,6 +1,6 @@
 """From what a person types to training sources and suites: files, recipes, runs, folders."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,13 +32,13 @@ def sources_named(specs: Sequence[str]) -> list[Source]:
     return _renamed([source for spec in specs for source in _sources(spec)])
 
 
-def open_source(source: Source, say: Callable[[str], None]) -> tuple[Sequence[Row], dict[str, Any]]:
+def open_source(source: Source) -> tuple[Sequence[Row], dict[str, Any]]:
     """The rows of one source (plain texts are rows without positives) and its facts, as a manifest has them.
 
     Raises:
         InputError: it cannot be read, has no row, or has token ids instead of texts.
     """
-    loaded = load_sources([source.model_copy(update={"weight": None})], say)
+    loaded = load_sources([source.model_copy(update={"weight": None})])
     rows = loaded.rows if len(loaded.rows) else cast(PlainTexts, loaded.texts).rows
     if isinstance(rows[0].query, PretokenizedText) or (
         rows[0].pos and isinstance(rows[0].pos[0].text, PretokenizedText)
@@ -63,13 +63,13 @@ def sources_of_run(run: RunFolder) -> list[Source]:
     ]
 
 
-def suites_named(specs: Sequence[str], say: Callable[[str], None]) -> list[SuiteTexts]:
+def suites_named(specs: Sequence[str]) -> list[SuiteTexts]:
     """The texts of the suites that `specs` mean: each is what `open_suite` opens, or a folder with suites in it.
 
     Raises:
         InputError: a folder without a suite, a suite that cannot be read, two suites of one name.
     """
-    opened = [open_suite(inside, notice=say) for spec in specs for inside in _suites_in(spec)]
+    opened = [open_suite(inside) for spec in specs for inside in _suites_in(spec)]
     suites = [suite_texts(one) for suite in opened for one in members_of(suite)]
     names = [suite.name for suite in suites]
     for name in names:

@@ -1,7 +1,8 @@
 """Hard negatives by BM25: documents that share a row's words and do not answer it (Karpukhin et al., 2020)."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,8 @@ from gemma4vec.data.rows.rows import Row
 from gemma4vec.retrieval.bm25 import BM25Index
 from gemma4vec.retrieval.tokenize import WordTokenizer, tokenize_text
 from gemma4vec.text.prompts import Document
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 1_000
 
@@ -20,7 +23,6 @@ def mine_bm25(
     n: int,
     rank_window: tuple[int, int] = (0, 30),
     tokens: WordTokenizer = tokenize_text,
-    progress: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
     """The rows, each with up to `n` mined negatives behind those that it has.
 
@@ -34,7 +36,6 @@ def mine_bm25(
         n: how many for each row; fewer where the window holds fewer.
         rank_window: first rank (from 0) and the rank after the last; a higher start avoids unjudged positives.
         tokens: how texts are cut.
-        progress: called with one line now and then.
     """
     if n < 1 or not rows:
         return list(rows)
@@ -52,7 +53,7 @@ def mine_bm25(
             chosen = _draw(row.query, ranked[ranked >= 0], n)
             # A teacher that scored the row has not seen its new negatives.
             mined.append(replace(row, neg=[*row.neg, *(corpus[place] for place in chosen)], scores=None))
-        progress(f"mining hard negatives: {len(mined)} of {len(rows)}")
+        logger.info(f"mining hard negatives: {len(mined)} of {len(rows)}")
     return mined
 
 

@@ -10,6 +10,7 @@ A pair is a docstring's first sentence and its function with the docstring remov
 """
 
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder, home, sha256_text, write_json
 from gemma4vec.retrieval.tokenize import tokenize_code
 from gemma4vec.text.prompts import Document
+
+logger = logging.getLogger(__name__)
 
 TEST_QUERIES, FEW_TEST_QUERIES = 1_000, 200
 DEV_QUERIES, DEV_DOCUMENTS = 200, 600
@@ -92,7 +95,6 @@ def build_pycode(
     held_out: Sequence[str] | None = None,
     negatives: int = 4,
     processes: int | None = None,
-    progress: Progress = lambda line: None,
 ) -> PyCode:
     """Extract, split, mine and write, replacing `out` only when all of it is there.
 
@@ -102,14 +104,13 @@ def build_pycode(
         held_out: packages to test on; by default `HELD_OUT` for the environment and a fifth of a folder's pairs.
         negatives: hard negatives per training row.
         processes: how many read files at once; the result does not depend on it.
-        progress: called with one line now and then.
 
     Raises:
         InputError: no Python file, or no function that can be asked for.
         WorkError: the disk is full, or a worker died.
     """
     files = environment_files() if folder is None else folder_files(Path(folder))
-    return _build(Path(out), files, folder, held_out, negatives, processes, progress)
+    return _build(Path(out), files, folder, held_out, negatives, processes)
 
 
 def load_or_build_pycode(
@@ -118,7 +119,6 @@ def load_or_build_pycode(
     folder: Path | None = None,
     held_out: Sequence[str] | None = None,
     negatives: int = 4,
-    progress: Progress = lambda line: None,
 ) -> PyCode:
     """The built folder for the code as it is now, below `data` (by default `HOME/data`); built where there is none.
 
@@ -135,7 +135,7 @@ def load_or_build_pycode(
     out = data / f"pycode-{files_key(files, settings, versions)[:16]}"
     if (out / "manifest.json").is_file():
         return load_pycode(out)
-    return _build(out, files, folder, held_out, negatives, None, progress)
+    return _build(out, files, folder, held_out, negatives, None)
 
 
 def load_pycode(path: Path) -> PyCode:
@@ -158,13 +158,12 @@ def _build(
     held_out: Sequence[str] | None,
     negatives: int,
     processes: int | None,
-    progress: Progress,
 ) -> PyCode:
     clock = _Clock()
-    progress(f"reading Python files: {len(files)}")
-    extracted = extract_files(files, processes, progress)
+    logger.info(f"reading Python files: {len(files)}")
+    extracted = extract_files(files, processes)
     clock.lap("extract")
-    progress(f"finding near-duplicates among {len(extracted.functions)} functions")
+    logger.info(f"finding near-duplicates among {len(extracted.functions)} functions")
     if folder is None:
         split = split_environment(extracted.functions, HELD_OUT if held_out is None else held_out)
     else:
@@ -180,10 +179,10 @@ def _build(
         )
     asked = [function for function in split.train if function.query]
     rows = [Row(function.query or "", [Document(function.source)], group=function.package) for function in asked]
-    rows = mine_bm25(rows, [row.pos[0] for row in rows], negatives, tokens=tokenize_code, progress=progress)
+    rows = mine_bm25(rows, [row.pos[0] for row in rows], negatives, tokens=tokenize_code)
     clock.lap("mine")
     manifest = _manifest(extracted, split, test, dev, rows, held_out, folder)
-    progress("writing")
+    logger.info("writing")
     with atomic_folder(out) as made:
         write_rows(made / "train.jsonl.gz", rows, COMPRESSION)
         write_suite(made / "test", test)

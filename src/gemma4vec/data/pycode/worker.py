@@ -5,13 +5,14 @@ run threads, and no second import of the caller's script. Run as `python -m gemm
 """
 
 import gc
+import logging
 import os
 import pickle
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,18 +20,17 @@ from gemma4vec.data.pycode.extract import Extracted, Function, extract
 from gemma4vec.data.pycode.walk import SourceFile
 from gemma4vec.errors import WorkError
 
+logger = logging.getLogger(__name__)
+
 SHARD_BYTES = 16_000_000
 
 
-def extract_files(
-    files: Sequence[SourceFile], processes: int | None = None, progress: Callable[[str], None] = lambda line: None
-) -> Extracted:
+def extract_files(files: Sequence[SourceFile], processes: int | None = None) -> Extracted:
     """Functions of all files, in the files' order, whatever the number of processes.
 
     Args:
         files: what to read.
         processes: how many at once; by default one per core, at most 8, and none beside this one for few files.
-        progress: called with one line now and then.
 
     Raises:
         WorkError: a worker died.
@@ -44,7 +44,7 @@ def extract_files(
         try:
             for result in pool.map(_in_child, shards):
                 done.append(result)
-                progress(f"reading Python files: {sum(map(len, shards[: len(done)]))} of {len(files)}")
+                logger.info(f"reading Python files: {sum(map(len, shards[: len(done)]))} of {len(files)}")
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -1,6 +1,7 @@
 """Check training data: against suites, and on its own. One pass over each source."""
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,8 @@ from gemma4vec.data.rows.rows import Row
 from gemma4vec.data.suites.texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.schema import Source
+
+logger = logging.getLogger(__name__)
 
 REASONS = 5  # kept of each row
 
@@ -70,7 +73,6 @@ def check_sources(
     *,
     near: float = NEAR,
     languages: Sequence[str] = (),
-    say: Callable[[str], None],
 ) -> list[SourceReport]:
     """Check every source against every suite.
 
@@ -79,7 +81,6 @@ def check_sources(
         suites: may be none, then only the rows themselves are checked.
         near: least Jaccard similarity of a near match, above 0.5.
         languages: ISO 639 codes; a row clearly in another language is a fault. None given: none is.
-        say: gets a line now and then.
 
     Raises:
         InputError: a source that cannot be read or has no row; `near` is no similarity that MinHash finds.
@@ -90,16 +91,14 @@ def check_sources(
         )
     if suites:
         texts = sum(len(suite.documents) + len(suite.queries) for suite in suites)
-        say(f"indexing {texts:,} texts of {len(suites)} suites")
+        logger.info(f"indexing {texts:,} texts of {len(suites)} suites")
     index = ContaminationIndex(suites, near)
-    return [_check(source, index, languages, say) for source in sources]
+    return [_check(source, index, languages) for source in sources]
 
 
-def _check(
-    source: Source, index: ContaminationIndex, languages: Sequence[str], say: Callable[[str], None]
-) -> SourceReport:
-    rows, told = open_source(source.model_copy(update={"max_bad_share": 1.0}), say)
-    say(f"checking {len(rows):,} rows of {source.name}")
+def _check(source: Source, index: ContaminationIndex, languages: Sequence[str]) -> SourceReport:
+    rows, told = open_source(source.model_copy(update={"max_bad_share": 1.0}))
+    logger.info(f"checking {len(rows):,} rows of {source.name}")
     finder = FlawFinder(detector() if languages else None, languages)
     faults: dict[int, Fault] = {}
     for row in rows:

@@ -1,6 +1,7 @@
 """Checks of a run's training data without being asked: what is small is checked before its scores are shown."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from gemma4vec.data.loading.resolve_names import sources_of_run
@@ -19,10 +20,12 @@ from gemma4vec.errors import Gemma4VecError
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.recipe.schema import Source
 
+logger = logging.getLogger(__name__)
+
 SMALL_BYTES = 64_000_000  # of compressed files: some hundred thousand rows, half a minute
 
 
-def ensure_checked(run: RunFolder, suites: Sequence[OneSuite], say: Callable[[str], None]) -> None:
+def ensure_checked(run: RunFolder, suites: Sequence[OneSuite]) -> None:
     """Check the run's sources against those suites for which there is no stamp, where their files are small.
 
     Data that is gone, large or not readable stays unchecked, and so the mark on the scores says.
@@ -34,7 +37,7 @@ def ensure_checked(run: RunFolder, suites: Sequence[OneSuite], say: Callable[[st
     try:
         sources = sources_of_run(run)
     except Gemma4VecError as error:
-        return say(f"training data not checked: {error}")
+        return logger.warning(f"training data not checked: {error}")
     for source in sources:
         key = hashes.get(source.name)
         if key is None or not _small(source):
@@ -43,10 +46,10 @@ def ensure_checked(run: RunFolder, suites: Sequence[OneSuite], say: Callable[[st
         if not missing:
             continue
         try:
-            for stamp in stamps(check_sources([source], missing, say=say), missing, NEAR):
+            for stamp in stamps(check_sources([source], missing), missing, NEAR):
                 write_stamp(stamp)
         except Gemma4VecError as error:
-            say(f"{source.name}: not checked against {', '.join(suite.name for suite in missing)}: {error}")
+            logger.warning(f"{source.name}: not checked against {', '.join(suite.name for suite in missing)}: {error}")
     return None
 
 

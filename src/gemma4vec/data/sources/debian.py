@@ -5,21 +5,24 @@ has none for a language (container images leave them out), apt itself is asked t
 the machine's own sources; nothing of the system is changed.
 """
 
+import logging
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from gemma4vec.data.rows.records import Record
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache
 
+logger = logging.getLogger(__name__)
+
 LISTS = Path("/var/lib/apt/lists")
 HELPER = Path("/usr/lib/apt/apt-helper")
 FETCH_SECONDS = 300
 
 
-def description_files(language: str, folder: Path | None, say: Callable[[str], None]) -> list[Path]:
+def description_files(language: str, folder: Path | None) -> list[Path]:
     """apt's files with descriptions in a language, in a fixed order: those of `folder`, of the machine, or fetched.
 
     Raises:
@@ -35,7 +38,7 @@ def description_files(language: str, folder: Path | None, say: Callable[[str], N
             )
         return found
     own = cache() / "apt" / "lists"
-    return _files(LISTS, language) or _files(own, language) or _fetched(own, language, say)
+    return _files(LISTS, language) or _files(own, language) or _fetched(own, language)
 
 
 def debian_records(files: list[Path], language: str) -> Iterator[Record]:
@@ -72,11 +75,11 @@ def _files(folder: Path, language: str) -> list[Path]:
     )
 
 
-def _fetched(folder: Path, language: str, say: Callable[[str], None]) -> list[Path]:
+def _fetched(folder: Path, language: str) -> list[Path]:
     why = f"data: this machine has no apt lists with descriptions in {language!r}"
     if shutil.which("apt-get") is None:
         raise InputError(f"{why} and no apt-get; use a Debian or Ubuntu machine, or give a folder of its lists as path")
-    say(f"debian: fetching descriptions in {language!r} with apt-get into {folder}")
+    logger.info(f"debian: fetching descriptions in {language!r} with apt-get into {folder}")
     (folder / "partial").mkdir(parents=True, exist_ok=True)
     languages = sorted({language, *_languages(folder)})
     settings = [

@@ -5,8 +5,9 @@ was chosen is noted, and a commit that was fetched once is read without asking t
 """
 
 import json
+import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import cache, sha256_text, write_json
 from gemma4vec.machine.hub_errors import explain_hub_error
 from gemma4vec.machine.network import ping_hub
+
+logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 4.0
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -31,14 +34,13 @@ class HubFiles(NamedTuple):
     files: tuple[Path, ...]
 
 
-def hub_files(name: str, subset: str | None, split: str, say: Callable[[str], None]) -> HubFiles:
+def hub_files(name: str, subset: str | None, split: str) -> HubFiles:
     """The files of a hub's data set; downloads what is not cached.
 
     Args:
         name: `owner/name`, with `@revision` (a commit, a tag, a branch) if wanted.
         subset: the configuration, None where there is one only.
         split: which split.
-        say: told before a download, and where an earlier one is used because the hub is out of reach.
 
     Raises:
         InputError: out of reach and not cached, no such data set, subset or split, or access is restricted.
@@ -55,10 +57,12 @@ def hub_files(name: str, subset: str | None, split: str, say: Callable[[str], No
                 f"data: the data set {name} is not cached on this machine and the hub is out of reach: {state.reason}; "
                 "give a folder with its files as path"
             )
-        say(f"{name}: the hub is out of reach ({state.reason}); using commit {known.commit[:12]} from the cache")
+        logger.warning(
+            f"{name}: the hub is out of reach ({state.reason}); using commit {known.commit[:12]} from the cache"
+        )
         return known
     try:
-        return _fetched(repository, revision or None, subset, split, note, say)
+        return _fetched(repository, revision or None, subset, split, note)
     except InputError:
         raise
     except Exception as error:  # the hub's client raises whatever it likes
@@ -77,9 +81,7 @@ def _known(note: Path) -> HubFiles | None:
     return found if all(file.is_file() for file in found.files) else None
 
 
-def _fetched(
-    repository: str, revision: str | None, subset: str | None, split: str, note: Path, say: Callable[[str], None]
-) -> HubFiles:
+def _fetched(repository: str, revision: str | None, subset: str | None, split: str, note: Path) -> HubFiles:
     from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
     info = HfApi().dataset_info(repository, revision=revision, timeout=10 * ANSWER_SECONDS)
@@ -92,7 +94,7 @@ def _fetched(
     chosen = chosen_files(repository, names, readme, subset, split)
     folder = Path()
     if chosen:
-        say(f"{repository}: {len(chosen)} files of commit {commit[:12]}")
+        logger.info(f"{repository}: {len(chosen)} files of commit {commit[:12]}")
         # Names, not patterns: brackets in a name would mean something.
         wanted = [re.sub(r"([*?\[])", r"[\1]", name) for name in chosen]
         folder = Path(snapshot_download(repository, repo_type="dataset", revision=commit, allow_patterns=wanted))

@@ -56,7 +56,7 @@ class SourceReader:
         return self.other_bytes + sum(file.stat().st_size for file in self.files if file.is_file())
 
 
-def open_input(source: Source, say: Callable[[str], None]) -> SourceReader:
+def open_input(source: Source) -> SourceReader:
     """Return what a source is read from.
 
     `pycode` is built first, and `tensors` are mapped in place: `data.loading.load_rows` does both.
@@ -66,9 +66,9 @@ def open_input(source: Source, say: Callable[[str], None]) -> SourceReader:
     """
     match source:
         case DebianSource():
-            return _debian(source, say)
+            return _debian(source)
         case DatasetsSource():
-            return _dataset(source, say)
+            return _dataset(source)
         case PycodeSource() | TensorsSource():
             raise TypeError(f"a {source.source} source is not read as records")
     path = Path(source.path).expanduser()
@@ -92,9 +92,9 @@ def open_input(source: Source, say: Callable[[str], None]) -> SourceReader:
             return _file(path, lambda: sqlite_records(path, source))
 
 
-def _debian(source: DebianSource, say: Callable[[str], None]) -> SourceReader:
+def _debian(source: DebianSource) -> SourceReader:
     path = Path(source.path).expanduser() if source.path else None
-    files = description_files(source.language, path, say)
+    files = description_files(source.language, path)
     return SourceReader(str(files[0].parent), lambda: debian_records(files, source.language), tuple(files))
 
 
@@ -120,7 +120,7 @@ def _file_of_dataset(source: DatasetsSource, file: Path) -> Iterator[Record]:
     return jsonl_records(file) if kind == "jsonl" else csv_records(file, source, tabs=kind == "tsv")
 
 
-def _dataset(source: DatasetsSource, say: Callable[[str], None]) -> SourceReader:
+def _dataset(source: DatasetsSource) -> SourceReader:
     """A hub's data set, one saved to disk, or a folder of plain files."""
     path, known = Path(source.path).expanduser(), ", ".join(BY_SUFFIX)
     if saved_dataset(path):
@@ -133,7 +133,7 @@ def _dataset(source: DatasetsSource, say: Callable[[str], None]) -> SourceReader
         raise InputError(f"{path}: a file is no data set; use source: {BY_SUFFIX.get(path.suffix, 'jsonl')}")
     if not is_hub_id(source.path):
         raise InputError(f"{source.path}: no such folder, and no id of the hub (owner/name); check the source's path")
-    found = hub_files(source.path, source.subset, source.split, say)
+    found = hub_files(source.path, source.subset, source.split)
     if found.files:
         return _files(source.path, found.files, known, lambda file: _file_of_dataset(source, file), found.commit)
     return _by_library(source, f"{source.path.partition('@')[0]}@{found.commit}", found.commit)

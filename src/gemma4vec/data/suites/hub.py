@@ -1,7 +1,6 @@
 """A named suite from the hub's tables: the same checks as for a folder, and where it comes from kept with it."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,22 +16,22 @@ from gemma4vec.errors import InputError
 from gemma4vec.text.prompts import Document
 
 
-def open_known(known: KnownSuite, *, mirror: Path | None, notice: Callable[[str], None]) -> AnySuite:
+def open_known(known: KnownSuite, *, mirror: Path | None) -> AnySuite:
     """The tasks of a named suite, as a group where there are several.
 
     Raises:
         InputError: a data set that cannot be had, or one that is not as its layout promises.
     """
-    members = [replace(_open(task, mirror, notice), role=known.role) for task in known.tasks]
+    members = [replace(_open(task, mirror), role=known.role) for task in known.tasks]
     if len(members) == 1:
         return replace(members[0], name=known.name)
     return make_group(known.name, members)
 
 
-def _open(task: HubTask, mirror: Path | None, notice: Callable[[str], None]) -> OneSuite:
+def _open(task: HubTask, mirror: Path | None) -> OneSuite:
     prefix = f"{task.language}-" if task.language else ""
     configs = ["default"] if task.layout == "sts" else [f"{prefix}{table}" for table in ("corpus", "queries")]
-    folder = dataset_folder(task.repository, task.revision, configs, mirror=mirror, notice=notice)
+    folder = dataset_folder(task.repository, task.revision, configs, mirror=mirror)
     source = {
         "dataset": task.repository,
         "revision": task.revision,

@@ -4,8 +4,9 @@ A mirror is a folder with `owner/name` folders as `hf download --repo-type datas
 them. What a data set's README says about its configurations is followed; without one, the usual layouts are tried.
 """
 
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from gemma4vec.data.rows.jsonl import read_lines
 from gemma4vec.data.suites.memory_check import check_fits
 from gemma4vec.errors import InputError
 from gemma4vec.machine.network import ping_hub
+
+logger = logging.getLogger(__name__)
 
 MIRROR = "GEMMA4VEC_MIRROR"
 _ANSWER_SECONDS = 4.0
@@ -40,9 +43,7 @@ def mirror_folder(named: Path | None) -> Path | None:
     return chosen
 
 
-def dataset_folder(
-    repository: str, revision: str, configs: Sequence[str], *, mirror: Path | None, notice: Callable[[str], None]
-) -> DatasetFolder:
+def dataset_folder(repository: str, revision: str, configs: Sequence[str], *, mirror: Path | None) -> DatasetFolder:
     """The folder that holds these configurations of a data set at this revision; downloads what is not cached.
 
     Raises:
@@ -62,7 +63,7 @@ def dataset_folder(
             f"the data set {repository} is not cached on this machine and the hub is out of reach ({state.reason}); "
             f"put a copy into a folder as OWNER/NAME and name that folder with --mirror or {MIRROR}"
         )
-    notice(f"downloading the data set {repository}")
+    logger.info(f"downloading the data set {repository}")
     fetched = _snapshot(repository, revision, patterns, only_local=False)
     if isinstance(fetched, Path):
         # Files that stand where only the README says: fetched by their names there.

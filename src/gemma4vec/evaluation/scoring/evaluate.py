@@ -16,7 +16,7 @@ from gemma4vec.evaluation.results.result import Result, check_output_folder, sav
 from gemma4vec.evaluation.results.task_scores import TaskScores
 from gemma4vec.evaluation.scoring.contamination_mark import find_mark, mean_without_touched
 from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike, EmbedderRanker, Vectors
-from gemma4vec.evaluation.scoring.guards import Notice, check_allowed, find_owner, silent
+from gemma4vec.evaluation.scoring.guards import check_allowed, find_owner
 from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS, DEPTH
 from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, _score_mteb
 from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, no_progress
@@ -41,7 +41,6 @@ def evaluate(
     progress: Progress = no_progress,
     run: RunFolder | None = None,
     look_again: str = "",
-    notice: Notice = silent,
 ) -> Result:
     """Score a model on every task of a suite, and write the result to `out`.
 
@@ -60,7 +59,6 @@ def evaluate(
         progress: called as `progress(stage, done, total)`; in a group the stage begins with the task's name.
         run: that the model comes from; by default the one it was opened from, else the one that `out` lies in.
         look_again: why a final suite is opened all the same, stored with the scores.
-        notice: hears what is checked of the run's training data, and what could not be.
 
     Raises:
         InputError: an unknown metric, `out` holds something else, the suite is locked, or final and the model's recipe
@@ -72,7 +70,7 @@ def evaluate(
         check_output_folder(out)
     owner = find_owner(model, name=name, run=run, out=out)
     fits = documents_MD is not None
-    check_allowed(model, [suite], owner=owner, look_again=look_again, depth=depth, notice=notice, fits=fits)
+    check_allowed(model, [suite], owner=owner, look_again=look_again, depth=depth, fits=fits)
     started = time.perf_counter()
     ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
     described = describe_suite(suite)

@@ -4,7 +4,7 @@
 last one is not refused after hours.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +19,6 @@ from gemma4vec.ledger.final_suites import check_final
 from gemma4vec.ledger.recording import check_lock
 from gemma4vec.ledger.records import find_enclosing_run, owner_ids
 from gemma4vec.ledger.run_folder import RunFolder
-
-Notice = Callable[[str], None]
-
-
-def silent(line: str) -> None:
-    """The notice that shows nothing."""
 
 
 class Owner(NamedTuple):
@@ -66,7 +60,6 @@ def check_allowed(
     owner: Owner | None = None,
     look_again: str = "",
     depth: int = DEPTH,
-    notice: Notice = silent,
     fits: bool = False,
 ) -> None:
     """Refuse what must not be scored, and check the run's small training data against the suites.
@@ -75,7 +68,6 @@ def check_allowed(
         owner: of `find_owner`; None finds it from the model alone.
         look_again: why a final suite is opened all the same.
         depth: documents per query that count.
-        notice: hears what is checked, and what could not be.
         fits: whether the caller knows that the suites fit into memory.
 
     Raises:
@@ -92,4 +84,4 @@ def check_allowed(
         for suite in own:
             check_suite_memory(suite, model, depth)
     if owner.run is not None and owner.ids["recipe_id"] is not None:
-        ensure_checked(owner.run, [one for suite in own for one in members_of(suite)], notice)
+        ensure_checked(owner.run, [one for suite in own for one in members_of(suite)])

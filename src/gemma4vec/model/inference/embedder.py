@@ -4,6 +4,7 @@ Shapes: N texts, D dimensions. Vectors are float32 rows of length one.
 """
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -30,6 +31,8 @@ from gemma4vec.model.inference.prefetch import prefetch_one
 from gemma4vec.model.packing.packed_batch import PackedBatch, pack
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.text.prompts import Document, Prompted, Prompts
+
+logger = logging.getLogger(__name__)
 
 Vectors = NDArray[np.float32]
 Progress = Callable[[int, int], None]  # texts done, texts in all
@@ -61,7 +64,6 @@ class Embedder:
         max_tokens: int,
         settings: dict[str, Any] | None = None,
         folder: Path | None = None,
-        notice: Callable[[str], None] = lambda line: None,
     ):
         self.encoder = embedding_model.encoder
         self._read = embedding_model.read
@@ -73,7 +75,6 @@ class Embedder:
         self.folder = folder
         self._settings = settings or {}
         self._compiled: bool | None = None
-        self._notice = notice
         device = self.encoder.backbone.device.type
         self.tokens_per_forward = _TOKENS_PER_FORWARD.get(device, 2048)
         self.compiles_from = CHARACTERS_WORTH_IT.get(device, CHARACTERS_WORTH_IT["cpu"])
@@ -85,7 +86,6 @@ class Embedder:
         device: str | None = None,
         dtype: str | None = None,
         max_tokens: int | None = None,
-        notice: Callable[[str], None] = print,
     ) -> "AnyEmbedder":
         """Open a model for encoding; `dtype` is "fp32", "bf16" or None for what is fast here.
 
@@ -95,7 +95,7 @@ class Embedder:
         """
         from gemma4vec.model.inference.load import open_embedder
 
-        return open_embedder(str(model), device=device, dtype=dtype, max_tokens=max_tokens, notice=notice)
+        return open_embedder(str(model), device=device, dtype=dtype, max_tokens=max_tokens)
 
     @property
     def dimension(self) -> int:
@@ -177,7 +177,7 @@ class Embedder:
         if backbone.compiled or backbone.compile_failed:
             return
         if not choice.on:
-            self._notice(f"encoding with uncompiled layers: {choice.reason}")
+            self._log_once(f"encoding with uncompiled layers: {choice.reason}")
             return
         use_compile_cache()
         shape = max(2, self.tokens_per_forward // _ROW_TOKENS), _ROW_TOKENS
@@ -186,7 +186,13 @@ class Embedder:
                 run_compiled(backbone, lambda: check(backbone, *shape))
             self._compiled = True
         except upstream.compiler_errors() as error:
-            self._notice(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
+            self._log_once(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
+
+    def _log_once(self, line: str) -> None:
+        remarks = self.encoder.backbone.remarks
+        if line not in remarks:
+            remarks.add(line)
+            logger.info(line)
 
     def _lay_out(self, texts: Sequence[Prompted]) -> list[PackedBatch]:
         tokens = self._read(texts, self.max_tokens)
@@ -200,7 +206,7 @@ class Embedder:
         return vectors_ND
 
     def _uncompiled(self, reason: str) -> None:
-        self._notice(f"encoding with uncompiled layers from here on: {reason}")
+        self._log_once(f"encoding with uncompiled layers from here on: {reason}")
 
 
 class SentenceTransformerEmbedder:

@@ -1,6 +1,6 @@
 """Open a model by name: a run, a saved model, a foreign sentence-transformers model, or an untrained base."""
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 import torch
@@ -18,26 +18,26 @@ from gemma4vec.model.inference.embedder import AnyEmbedder, Embedder, SentenceTr
 from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, open_saved_model, read_settings
 from gemma4vec.recipe.schema import Model
 
+logger = logging.getLogger(__name__)
+
 SMALL_FILE = 1_000_000  # bytes; larger files are vocabularies
 
 
-def open_embedder(
-    name: str, *, device: str | None, dtype: str | None, max_tokens: int | None, notice: Callable[[str], None]
-) -> AnyEmbedder:
+def open_embedder(name: str, *, device: str | None, dtype: str | None, max_tokens: int | None) -> AnyEmbedder:
     """Open a model for encoding; see `Embedder.load`."""
     found = choose_device()
     where = device or found.name
     if found.reason and device is None:
-        notice(f"device: {where} ({found.reason})")
+        logger.info(f"device: {where} ({found.reason})")
     chosen = choose_dtype(where, dtype or "auto").dtype
     path = Path(name)
     if path.is_dir() and (path / "manifest.json").exists():
         path = _model_of_run(path)
     if (path / SETTINGS_FILE).exists():
-        return _open_saved(path, where, chosen, max_tokens, notice)
+        return _open_saved(path, where, chosen, max_tokens)
     if (path / "modules.json").exists():
         return _open_sentence_transformers(path, name, where, chosen, max_tokens)
-    return _open_base(name, where, chosen, max_tokens, notice)
+    return _open_base(name, where, chosen, max_tokens)
 
 
 def _model_of_run(run: Path) -> Path:
@@ -47,19 +47,15 @@ def _model_of_run(run: Path) -> Path:
     return model
 
 
-def _open_saved(
-    path: Path, device: str, dtype: torch.dtype, max_tokens: int | None, notice: Callable[[str], None]
-) -> Embedder:
+def _open_saved(path: Path, device: str, dtype: torch.dtype, max_tokens: int | None) -> Embedder:
     try:
-        return _load_saved(path, device, dtype, max_tokens, notice)
+        return _load_saved(path, device, dtype, max_tokens)
     except (ValidationError, OSError, SafetensorError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"the model in {path} is damaged ({reason}); export it again from its run") from error
 
 
-def _load_saved(
-    path: Path, device: str, dtype: torch.dtype, max_tokens: int | None, notice: Callable[[str], None]
-) -> Embedder:
+def _load_saved(path: Path, device: str, dtype: torch.dtype, max_tokens: int | None) -> Embedder:
     settings = read_settings(path)
     model = model_of(settings)
     limit = min(max_tokens or model.max_tokens, model.max_tokens)
@@ -70,7 +66,6 @@ def _load_saved(
         max_tokens=limit,
         settings={"base": model.base},
         folder=path,
-        notice=notice,
     )
 
 
@@ -91,11 +86,9 @@ def _open_sentence_transformers(
     )
 
 
-def _open_base(
-    name: str, device: str, dtype: torch.dtype, max_tokens: int | None, notice: Callable[[str], None]
-) -> AnyEmbedder:
+def _open_base(name: str, device: str, dtype: torch.dtype, max_tokens: int | None) -> AnyEmbedder:
     """An untrained base: the mean of its causal states, without prompts. A baseline, not a recommendation."""
-    base = resolve_base(name, notice=notice)
+    base = resolve_base(name)
     if (Path(base.path) / "modules.json").exists():
         return _open_sentence_transformers(Path(base.path), name, device, dtype, max_tokens)
     model = Model(base=name, attention="causal", lora=None, prompts="none", max_tokens=max_tokens or 512)
@@ -107,5 +100,4 @@ def _open_base(
         name=name.removeprefix("bundled:").replace("/", "--"),
         fingerprint=fingerprint,
         max_tokens=model.max_tokens,
-        notice=notice,
     )

@@ -31,7 +31,7 @@ def find_encoder(name: str, saved_with: Path | None = None) -> Path:
     if saved_with is not None and (saved_with / SAVED_FOLDER / "modules.json").is_file():
         return saved_with / SAVED_FOLDER
     try:
-        path = Path(resolve_base(name, notice=lambda _: None).path)
+        path = Path(resolve_base(name).path)
     except InputError as error:
         raise InputError(f"model.readout.encoder: {error}") from error
     if not (path / "modules.json").is_file():

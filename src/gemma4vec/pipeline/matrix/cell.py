@@ -3,8 +3,9 @@
 Every step leaves its result in the run folder and is skipped where it is there already.
 """
 
+import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
 from gemma4vec.training.tasks.make_task import data_seed
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 STOPPED = "stopped"  # the event
 
 
@@ -65,7 +67,7 @@ class CellJob:
     look_again: Mapping[str, str] = field(default_factory=dict)
 
 
-def run_cell(job: CellJob, say: Say) -> None:
+def run_cell(job: CellJob) -> None:
     """Take all steps of `job` that its run has not taken yet.
 
     Raises:
@@ -75,31 +77,31 @@ def run_cell(job: CellJob, say: Say) -> None:
     if run.events(STOPPED):
         raise StoppedError(str(run.events(STOPPED)[-1]["reason"]))
     with recorded(run):
-        _steps(job, run, say)
+        _steps(job, run)
 
 
-def _steps(job: CellJob, run: RunFolder, say: Say) -> None:
+def _steps(job: CellJob, run: RunFolder) -> None:
     recipe = recipe_of(run)
     trainer: Trainer | None = None
     if not _trained(run, recipe):
-        trainer = _train(job, run, recipe, say)
+        trainer = _train(job, run, recipe)
     if _missing(run, job.dev) or (_missing(run, job.final) and not job.save):
-        trainer = trainer or _reopened(run, recipe, say)
-        _evaluate_all(job, run, trainer.embedder(TRAINED), job.dev if job.save else [*job.dev, *job.final], say)
+        trainer = trainer or _reopened(run, recipe)
+        _evaluate_all(job, run, trainer.embedder(TRAINED), job.dev if job.save else [*job.dev, *job.final])
     if job.at_end:
         _end_where_too_far_below(job, run)
     if job.save and job.final and _missing(run, job.final):
         if not (run.model / "gemma4vec.json").exists():
-            (trainer or Trainer(run, resolve_base(recipe.model.base, notice=say), say)).save()
+            (trainer or Trainer(run, resolve_base(recipe.model.base))).save()
         del trainer
-        _evaluate_all(job, run, Embedder.load(run.path, notice=say), job.final, say)
+        _evaluate_all(job, run, Embedder.load(run.path), job.final)
 
 
-def _train(job: CellJob, run: RunFolder, recipe: Recipe, say: Say) -> Trainer:
-    base = resolve_base(recipe.model.base, notice=say)
-    loaded = [load_data(run, recipe, number, say) for number in range(len(recipe.stages))]
-    refuse_early(recipe, base.path, loaded, say)
-    trainer = Trainer(run, base, say)
+def _train(job: CellJob, run: RunFolder, recipe: Recipe) -> Trainer:
+    base = resolve_base(recipe.model.base)
+    loaded = [load_data(run, recipe, number) for number in range(len(recipe.stages))]
+    refuse_early(recipe, base.path, loaded)
+    trainer = Trainer(run, base)
     for number, stage in enumerate(recipe.stages):
         _note_cost(run, trainer, recipe, number, loaded[number])
         trainer.train(number, loaded[number], _rule(job, run, trainer, stage.evaluation.at_shares))
@@ -126,7 +128,7 @@ def _rule(job: CellJob, run: RunFolder, trainer: Trainer, shares: Sequence[float
         return None
 
     def look() -> tuple[float, dict[str, Any]]:
-        results = _evaluate_all(job, run, trainer.embedder(SHARE), job.dev, print, name=SHARE)
+        results = _evaluate_all(job, run, trainer.embedder(SHARE), job.dev, name=SHARE)
         score = sum(result.mean[job.metric] for result in results) / len(results)
         fields: dict[str, Any] = {"suite": results[0].suite, job.metric: score}
         reason = _too_far_below(job, results, SHARE)
@@ -170,9 +172,9 @@ def _trained(run: RunFolder, recipe: Recipe) -> bool:
     return finished >= set(range(len(recipe.stages)))
 
 
-def _reopened(run: RunFolder, recipe: Recipe, say: Say) -> Trainer:
+def _reopened(run: RunFolder, recipe: Recipe) -> Trainer:
     """The trained model again, from the last checkpoint: the very weights that training ended with."""
-    trainer = Trainer(run, resolve_base(recipe.model.base, notice=say), say)
+    trainer = Trainer(run, resolve_base(recipe.model.base))
     trainer.built.load_trained(trained_weights(_last_checkpoint(run, recipe)))
     return trainer
 
@@ -190,7 +192,7 @@ def _missing(run: RunFolder, suites: Sequence[str]) -> bool:
 
 
 def _evaluate_all(
-    job: CellJob, run: RunFolder, model: EmbedderLike, suites: Sequence[str], say: Say, name: str = TRAINED
+    job: CellJob, run: RunFolder, model: EmbedderLike, suites: Sequence[str], name: str = TRAINED
 ) -> list[Result]:
     results = []
     for path in suites:
@@ -198,7 +200,7 @@ def _evaluate_all(
         folder = run.evaluation(name, suite.name)
         if not (folder / "metrics.json").exists() or name == SHARE:
             words = job.look_again.get(path, "")
-            result = evaluate(model, suite, folder, name=name, run=run, look_again=words, notice=say)
-            say(f"{suite.name}: nDCG@10 {result.mean['ndcg@10']:.4f}")
+            result = evaluate(model, suite, folder, name=name, run=run, look_again=words)
+            logger.info(f"{suite.name}: nDCG@10 {result.mean['ndcg@10']:.4f}")
         results.append(load_result(folder))
     return results

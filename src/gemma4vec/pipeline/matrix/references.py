@@ -5,7 +5,8 @@ They are no recipes: nothing is chosen by them and nothing is compared with them
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.pipeline.matrix.paired_scores import query_scores
 from gemma4vec.pipeline.matrix.plan import Plan
 from gemma4vec.pipeline.matrix.state import MatrixFolder
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "references"
 
@@ -60,7 +63,7 @@ def open_references(
     return [job for job in jobs if any(not _done(job, path) for path in job.suites)]
 
 
-def run_reference(job: ReferenceJob, say: Callable[[str], None]) -> None:
+def run_reference(job: ReferenceJob) -> None:
     """Evaluate a reference on the suites where it has no result yet.
 
     Raises:
@@ -68,13 +71,13 @@ def run_reference(job: ReferenceJob, say: Callable[[str], None]) -> None:
     """
     model: EmbedderLike | Ranker = Bm25Model()
     if job.base is not None:
-        model = Embedder.load(job.base, max_tokens=job.max_tokens, notice=say)
+        model = Embedder.load(job.base, max_tokens=job.max_tokens)
     for path in job.suites:
         if not _done(job, path):
             suite = load_suite(Path(path))
             words = job.look_again.get(path, "")
-            result = evaluate(model, suite, Path(job.out) / suite.name, name=job.name, look_again=words, notice=say)
-            say(f"{suite.name}: nDCG@10 {result.mean['ndcg@10']:.4f}")
+            result = evaluate(model, suite, Path(job.out) / suite.name, name=job.name, look_again=words)
+            logger.info(f"{suite.name}: nDCG@10 {result.mean['ndcg@10']:.4f}")
 
 
 def reference_rows(plan: Plan, folder: MatrixFolder, metric: str) -> list[dict[str, Any]]:

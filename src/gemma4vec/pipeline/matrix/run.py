@@ -5,6 +5,7 @@ Two runs never train at the same time: on one processor they would only make eac
 
 import contextlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ from gemma4vec.pipeline.matrix.worker import INTERRUPTED_CODE, STOPPED_CODE, Wor
 from gemma4vec.pipeline.matrix.write import write_results
 from gemma4vec.training.run import start_run
 
+logger = logging.getLogger(__name__)
+
 _TAIL_BYTES = 16_384  # enough of a run's events for its last step
 _KEEP_SECONDS = 10.0  # between two notes of the time that a running cell has taken
 
@@ -53,9 +56,6 @@ class Watch(Protocol):
 
     def show(self, views: list[View]) -> None:
         """All cells that are known, in the plan's order; called about once a second."""
-
-    def say(self, text: str) -> None:
-        """A remark."""
 
 
 @dataclass
@@ -90,12 +90,12 @@ def run_matrix(plan: Plan, out: Path, watch: Watch, *, retry: bool = False, tabl
     with _alone(folder):
         new = folder.agree(plan.matrix, variant_texts(plan))
         if new:
-            watch.say(f"new in this matrix: {', '.join(new)}")
+            logger.info(f"new in this matrix: {', '.join(new)}")
         records = folder.records()
         if retry:
             for key in [key for key, record in records.items() if record.status == "failed"]:
                 _try_again(folder, records, key)
-        dev, final = freeze_suites(plan, folder, watch.say)
+        dev, final = freeze_suites(plan, folder)
         worker = Worker(folder.path / "logs" / "worker.log")
         going = _Going(plan, folder, records, watch, dev, final, worker, held_out_words(plan, final))
         try:
@@ -201,12 +201,12 @@ def _wait(worker: Worker, look: Callable[[], None]) -> int:
 def _run_references(going: _Going) -> None:
     """The rows that recipes are read against, as far as they are not there yet; a failure is a remark."""
     for job in open_references(going.plan, going.folder, [*going.dev, *going.final], going.look_again):
-        going.watch.say(f"reference {job.name}")
+        logger.info(f"reference {job.name}")
         log = going.folder.log(f"reference-{Path(job.out).name}")
         going.worker.start(job, log)
         code = _wait(going.worker, lambda: None)
         if code:
-            going.watch.say(f"reference {job.name} failed: {explain_code(code, log)}")
+            logger.info(f"reference {job.name} failed: {explain_code(code, log)}")
 
 
 def _begin(going: _Going, cell: Cell) -> Record:

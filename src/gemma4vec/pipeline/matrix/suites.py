@@ -56,7 +56,7 @@ def _is_declared_final(sample: SuiteSample) -> bool:
     return bool(read_options(Path(sample.suite).expanduser() / "suite.yaml").get("role") == "final")
 
 
-def freeze_suites(plan: Plan, folder: MatrixFolder, say: Callable[[str], None]) -> tuple[list[Path], list[Path]]:
+def freeze_suites(plan: Plan, folder: MatrixFolder) -> tuple[list[Path], list[Path]]:
     """Folders of the dev and of the final suites, made where they are not there yet.
 
     Raises:
@@ -69,7 +69,7 @@ def freeze_suites(plan: Plan, folder: MatrixFolder, say: Callable[[str], None]) 
             control = next(iter(plan.controls.values()))
             recipe = plan.recipe(plan.grid(control)[0])
             stage = next(stage for stage in recipe.stages if stage.task.kind == "contrast")
-            loaded.append(load_sources(stage.data, say, stage.mixture))
+            loaded.append(load_sources(stage.data, stage.mixture))
         return loaded[0]
 
     dev = [_freeze(sample, folder.suites / f"dev-{n}", "dev", source) for n, sample in enumerate(plan.matrix.dev)]

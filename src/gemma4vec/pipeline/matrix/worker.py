@@ -7,6 +7,7 @@ input closes (the matrix was killed) child and server end at once, so that nothi
 """
 
 import json
+import logging
 import os
 import select
 import signal
@@ -21,9 +22,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gemma4vec.machine.terminal import show_on
+
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from gemma4vec.pipeline.matrix.cell import CellJob
     from gemma4vec.pipeline.matrix.references import ReferenceJob
+
+logger = logging.getLogger(__name__)
 
 STOPPED_CODE, INTERRUPTED_CODE, LOST_CODE = 3, 130, 98
 _PATIENCE_SECONDS = 120.0  # for an interrupted child to keep its last step
@@ -126,8 +133,8 @@ def serve() -> None:
     from gemma4vec.pipeline.matrix.references import ReferenceJob, run_reference
 
     kinds: dict[str, Callable[[dict[str, Any]], None]] = {
-        "CellJob": lambda fields: run_cell(CellJob(**fields), _say),
-        "ReferenceJob": lambda fields: run_reference(ReferenceJob(**fields), _say),
+        "CellJob": lambda fields: run_cell(CellJob(**fields)),
+        "ReferenceJob": lambda fields: run_reference(ReferenceJob(**fields)),
     }
     with os.fdopen(0, "rb", buffering=0, closefd=False) as jobs:
         while line := jobs.readline():
@@ -141,8 +148,10 @@ def serve() -> None:
                 os._exit(1)  # the matrix is gone; there is nobody to tell
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _plain_console() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
 
 
 def _fork(work: Callable[[], None], log: Path) -> int:
@@ -158,7 +167,8 @@ def _fork(work: Callable[[], None], log: Path) -> int:
         os.dup2(descriptor, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         threading.Thread(target=_end_with_the_matrix, daemon=True).start()
-        code = _run(work)
+        with show_on(_plain_console):
+            code = _run(work)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -176,17 +186,17 @@ def _run(work: Callable[[], None]) -> int:
     except StoppedError:
         return STOPPED_CODE
     except KeyboardInterrupt as error:
-        _say(f"interrupted: {error}")
+        logger.error(f"interrupted: {error}")
         return INTERRUPTED_CODE
     except Gemma4VecError as error:
-        _say(f"error: {_one_line(error)}")
+        logger.error(f"error: {_one_line(error)}")
         return error.exit_code
     except MemoryError:
-        _say("error: out of memory; use fewer layout.tokens_per_forward or gradient checkpointing")
+        logger.error("error: out of memory; use fewer layout.tokens_per_forward or gradient checkpointing")
         return 1
     except BaseException as error:
         traceback.print_exc()
-        _say(f"error: {type(error).__name__}: {_one_line(error)}"[:300])
+        logger.error(f"error: {type(error).__name__}: {_one_line(error)}"[:300])
         return 1
 
 

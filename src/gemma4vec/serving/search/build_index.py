@@ -4,6 +4,7 @@ The index grows in `.NAME.part` beside its place. `vectors.npy` there gets its f
 rows after another, so the last chunk completes the file and a rename puts the folder in place.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from gemma4vec.serving.search.documents import DocumentStore, IndexedDocument, c
 from gemma4vec.serving.search.known_vectors import KnownVectors, texts_of
 from gemma4vec.serving.search.storage import VECTORS, IndexMeta, check_unit_rows, read_index, unit_rows, vectors_header
 from gemma4vec.text.prompts import Document
+
+logger = logging.getLogger(__name__)
 
 
 class DocumentEmbedder(Protocol):
@@ -44,13 +47,12 @@ def build_index(
     source: str | None = None,
     chunk: int = 512,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    say: Callable[[str], None] = lambda message: None,
 ) -> None:
     """Embed `documents` into an index at `folder`; go on where a killed build of the same index stopped.
 
     An index that is there already and is the same (model and documents) is left alone; another one is replaced once
     the new one is complete. `progress(done, total)` is called first with what was there already and then after each
-    `chunk` documents; `say` gets one line about what is used again or thrown away.
+    `chunk` documents; what is used again or thrown away is logged.
 
     Raises:
         InputError: another process builds this index now.
@@ -69,15 +71,15 @@ def build_index(
         except Timeout as error:
             raise InputError(f"another process is building {folder}; wait for it or stop it") from error
     try:
-        if _is_same(folder, meta, say):
+        if _is_same(folder, meta):
             return
         part = folder.parent / f".{folder.name}.part"
         known = KnownVectors()
         _remember(known, folder, meta)
         with disk_errors(part):
-            done = _prepare_part(part, meta, documents, chunk, known, say)
+            done = _prepare_part(part, meta, documents, chunk, known)
         if known and not done:
-            say("documents that have not changed keep their vectors")
+            logger.info("documents that have not changed keep their vectors")
         _append_vectors(part / VECTORS, documents, done, embedder, chunk, known, progress)
         with disk_errors(folder):
             _put_in_place(part, folder)
@@ -85,21 +87,21 @@ def build_index(
         lock.release()
 
 
-def _is_same(folder: Path, meta: IndexMeta, say: Callable[[str], None]) -> bool:
+def _is_same(folder: Path, meta: IndexMeta) -> bool:
     """Whether the index at `folder` is what would be built."""
     if not folder.exists():
         return False
     try:
         found, _, _ = read_index(folder)
     except InputError as error:
-        say(f"building the search index again: {error}")
+        logger.info(f"building the search index again: {error}")
         return False
     if (found.fingerprint, found.corpus) == (meta.fingerprint, meta.corpus):
         if found.source != meta.source:
             meta.write(folder)
         return True
     why = "the documents have changed" if found.fingerprint == meta.fingerprint else "it is of another model"
-    say(f"replacing the search index {folder}: {why}")
+    logger.info(f"replacing the search index {folder}: {why}")
     return False
 
 
@@ -119,7 +121,6 @@ def _prepare_part(
     documents: Sequence[IndexedDocument],
     chunk: int,
     known: KnownVectors,
-    say: Callable[[str], None],
 ) -> int:
     """Make the unfinished folder, or keep what is good in it; returns the number of documents that are embedded."""
     if part.exists():
@@ -128,10 +129,10 @@ def _prepare_part(
             found, vectors_MD, older = unfinished
             if found.corpus == meta.corpus:
                 done = _keep_whole_chunks(part / VECTORS, meta, len(vectors_MD), chunk)
-                say(f"going on after {done:,} of {meta.count:,} documents that an earlier call embedded")
+                logger.info(f"going on after {done:,} of {meta.count:,} documents that an earlier call embedded")
                 return done
             known.add(older, vectors_MD)
-        say(f"starting {part.name} again: it is damaged, or of another model or other documents")
+        logger.info(f"starting {part.name} again: it is damaged, or of another model or other documents")
         shutil.rmtree(part)
     part.mkdir()
     write_documents(part, documents)

@@ -68,10 +68,9 @@ class SearchIndex:
         source: str | None = None,
         chunk: int = 512,
         progress: Callable[[int, int], None] = lambda done, total: None,
-        say: Callable[[str], None] = lambda message: None,
     ) -> "SearchIndex":
         """Embed `documents` into `folder`, or go on where a killed call stopped; see `build.build_index`."""
-        build_index(folder, documents, embedder, source=source, chunk=chunk, progress=progress, say=say)
+        build_index(folder, documents, embedder, source=source, chunk=chunk, progress=progress)
         return cls.open(folder)
 
     @classmethod

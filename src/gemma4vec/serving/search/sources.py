@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from gemma4vec.errors import InputError
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.run_folder import find_run, list_runs
+from gemma4vec.machine.terminal import ProgressBar
 from gemma4vec.serving.search.build_index import DocumentEmbedder
 from gemma4vec.serving.search.documents import IndexedDocument, documents_of_functions
 from gemma4vec.serving.search.index import SearchIndex
-from gemma4vec.serving.search.progress import IndexProgress
 from gemma4vec.serving.search.storage import read_index
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 LATEST = "latest"
 
@@ -63,10 +63,8 @@ def open_index(
     embedder: DocumentEmbedder,
     everything: bool,
     folder: Path | None,
-    console: "Console",
-    say: Callable[[str], None],
 ) -> SearchIndex:
-    """Open the index of a source; embed what is missing first, with progress on `console` and remarks to `say`.
+    """Open the index of a source; embed what is missing first, with progress (`machine.terminal`).
 
     Raises:
         InputError: no index, one of another model, or no functions.
@@ -75,13 +73,13 @@ def open_index(
     place = index_folder(run, everything, folder)
     if not everything and folder is None:
         return SearchIndex.open(place, embedder.fingerprint)
-    source, read = _functions(folder, say)
+    source, read = _functions(folder)
     if (ready := _ready(place, embedder.fingerprint, source)) is not None:
         return ready
     documents = read()
     if not documents:
         raise InputError(f"no Python functions in {folder or 'the packages of this machine'}; nothing to search")
-    progress = IndexProgress(console)
+    progress = ProgressBar("search index", "functions", final_line=True)
     try:
         with progress:
             return SearchIndex.build(
@@ -90,11 +88,10 @@ def open_index(
                 embedder,
                 source=source,
                 progress=progress,
-                say=say,
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"{progress.done:,} of {progress.total:,} functions are embedded; the same command goes on from there"
+            f"{progress.done:,} of {progress.total or 0:,} functions are embedded; the same command goes on from there"
         ) from None
 
 
@@ -109,13 +106,13 @@ def _ready(place: Path, fingerprint: str, source: str) -> SearchIndex | None:
     return index if index.meta.source == source else None
 
 
-def _functions(folder: Path | None, say: Callable[[str], None]) -> tuple[str, Callable[[], list[IndexedDocument]]]:
+def _functions(folder: Path | None) -> tuple[str, Callable[[], list[IndexedDocument]]]:
     """What identifies the functions to search, quickly, and a way to read them, which takes longer."""
     if folder is not None:
         return _functions_of_folder(folder)
     from gemma4vec.data.pycode.build import load_or_build_pycode, read_functions
 
-    made = load_or_build_pycode(home() / "data", progress=say)
+    made = load_or_build_pycode(home() / "data")
     return made.content_hash, lambda: documents_of_functions(read_functions(made.functions))
 
 

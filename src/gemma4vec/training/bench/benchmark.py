@@ -9,11 +9,12 @@ Operations are those that the documents need (`training.engine.flops.document_fl
 micro-batch reads all layers once forward, and those that a gradient reaches once backward.
 """
 
+import logging
 import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -39,13 +40,14 @@ from gemma4vec.training.engine.flops import document_flops, first_trained_layer,
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
 from gemma4vec.training.engine.prefetch import Prefetcher
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, peak_since_start, start_peak
-from gemma4vec.training.engine.progress_line import ProgressLine
+from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.task import Loss, MemoryPlan
 from gemma4vec.training.loop import Stage, prepare_model
 from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.tasks.make_task import make_task
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 _WARM_UP = 2
 _LEAST_STEPS = 3
 _ADVISED = 2  # batches that are laid out in other ways for advice
@@ -65,7 +67,7 @@ class Step:
     padding_share: float
 
 
-def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[str, Any]:
+def bench(recipe: schema.Recipe, number: int, seconds: float) -> dict[str, Any]:
     """Train stage `number` for about `seconds` after a warm-up; returns plain values (docs/guides/speed.md).
 
     Raises:
@@ -75,9 +77,9 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
     if number >= len(recipe.stages):
         raise InputError(f"--stage {number}: the recipe has {len(recipe.stages)} stages, counted from 0")
     settings = recipe.stages[number]
-    base = resolve_base(recipe.model.base, notice=say)
-    loaded = [load_sources(stage.data, say, stage.mixture) for stage in recipe.stages]
-    refuse_early(recipe, base.path, loaded, say)
+    base = resolve_base(recipe.model.base)
+    loaded = [load_sources(stage.data, stage.mixture) for stage in recipe.stages]
+    refuse_early(recipe, base.path, loaded)
     where = choose_device()
     choice = choose_dtype(where.name, recipe.model.dtype)
     built = build(recipe.model, base.path, dtype=choice.dtype, device=where.name, seed=recipe.seed)
@@ -89,14 +91,13 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
             lambda: load_head(built.encoder.backbone, base.path),
             max_tokens=recipe.model.max_tokens,
             seed=recipe.seed,
-            say=say,
         )
         run = RunFolder.create(Path(folder), recipe.name, dump_recipe(recipe))
-        stage = Stage(number, settings, task, built, run, None, ProgressLine("bench"))
-        say("preparing: the probe, and compilation where the recipe has it")
+        stage = Stage(number, settings, task, built, run, None, StepBar("bench"))
+        logger.info("preparing: the probe, and compilation where the recipe has it")
         started = time.perf_counter()
         plan = prepare_model(stage)
-        measured = _Measurement(stage, plan, seconds, say)
+        measured = _Measurement(stage, plan, seconds)
         try:
             measured.run(time.perf_counter() - started)
         except KeyboardInterrupt:
@@ -109,8 +110,8 @@ def bench(recipe: schema.Recipe, number: int, seconds: float, say: Say) -> dict[
 class _Measurement:
     """The steps of one stage, timed one by one, and one more under the profiler."""
 
-    def __init__(self, stage: Stage, plan: MemoryPlan, seconds: float, say: Say):
-        self.stage, self.plan, self.limit, self.say = stage, plan, seconds, say
+    def __init__(self, stage: Stage, plan: MemoryPlan, seconds: float):
+        self.stage, self.plan, self.limit = stage, plan, seconds
         self.first_trained = first_trained_layer(stage.built)
         self.optimizer = MasterAdamW(stage.built.trainable(), stage.settings.optimizer, stage.task.extra_parameters())
         self.steps: list[Step] = []
@@ -129,7 +130,7 @@ class _Measurement:
             self.first_step = self._step(ahead).seconds
             for _ in range(_WARM_UP - 1):
                 self._step(ahead)
-            self.say(f"measuring for {self.limit:g} s")
+            logger.info(f"measuring for {self.limit:g} s")
             started = time.perf_counter()
             while len(self.steps) < _LEAST_STEPS or time.perf_counter() - started < self.limit:
                 known = self.gave_up
@@ -140,7 +141,7 @@ class _Measurement:
                     self.steps.clear()
                     started = time.perf_counter()
             self.peak_memory = peak_since_start() if watched else peak_memory_bytes()
-            self.say("one more step under the profiler")
+            logger.info("one more step under the profiler")
             batches = [ahead.take() for _ in range(self.stage.settings.batch.accumulate)]
             self.shares = split(lambda: self._work(batches)[0])
         finally:
@@ -197,7 +198,7 @@ class _Measurement:
         for parameter in self.optimizer.parameters.values():
             parameter.grad = None
         self.gave_up = reason
-        self.say(f"layers run uncompiled from here on: {reason}")
+        logger.warning(f"layers run uncompiled from here on: {reason}")
 
 
 def _prediction_flops(task: Any, batches: Sequence[Any]) -> float:

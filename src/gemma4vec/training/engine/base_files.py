@@ -1,7 +1,7 @@
 """A base's config and tokenizer, and where its weights would come from: nothing of them is read."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ class BaseFiles:
 
 
 @contextmanager
-def base_files(name: str, notice: Callable[[str], None], key: str = "model.base") -> Iterator[BaseFiles]:
+def base_files(name: str, key: str = "model.base") -> Iterator[BaseFiles]:
     """The description of a base, or of another model that `key` names; a folder that had to be made for it goes when
     this closes.
 
@@ -46,13 +46,13 @@ def base_files(name: str, notice: Callable[[str], None], key: str = "model.base"
         return
     folder_given = Path(name).expanduser()
     if bundled is None and not folder_given.exists() and is_hub_id(name):
-        path, ready, size = fetch_description(name, notice=notice, key=key)
+        path, ready, size = fetch_description(name, key=key)
         yield BaseFiles(path, ready, "cached" if ready else "not cached: a run downloads its weights", size)
         return
     if (folder_given / "config.json").is_file() and not _weights(folder_given):
         yield BaseFiles(folder_given, False, "config only: a run refuses this folder until its weights are there", None)
         return
-    path = resolve_base(name, notice=notice).path
+    path = resolve_base(name).path
     yield BaseFiles(path, True, f"ready in {path}", sum(file.stat().st_size for file in _weights(path)))
 
 

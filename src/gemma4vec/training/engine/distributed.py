@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
+from gemma4vec.machine.terminal import fall_silent
 from gemma4vec.training.engine.task import Loss
 
 T = TypeVar("T")
@@ -143,6 +144,8 @@ def join_world() -> World:
         if on_gpus:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if on_gpus else "gloo", timeout=_PATIENCE)
+        if dist.get_rank() > 0:
+            fall_silent()
     return World()
 
 

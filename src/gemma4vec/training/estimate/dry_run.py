@@ -5,7 +5,8 @@ activations come from a shallow model of the same layers with random weights, tr
 """
 
 import gc
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit
 from gemma4vec.training.tasks.make_task import data_seed, make_task
 from gemma4vec.training.terms import TERMS
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 # Cells of a measured step: enough to keep all cores busy.
 _MEASURED_CELLS = 8192
 # Memory of the export as a multiple of the merged fp32 model: merging, writing and opening it again (measured: 2.9 for
@@ -129,21 +131,21 @@ class _Model:
     kinds: list[Kind]
 
 
-def estimate(recipe: schema.Recipe, say: Say) -> Estimate:
+def estimate(recipe: schema.Recipe) -> Estimate:
     """Estimate a run of `recipe` on this machine.
 
     Raises:
         InputError: whatever a real run would refuse before it loads weights.
     """
     device = choose_device().name
-    with base_files(recipe.model.base, say) as base:
+    with base_files(recipe.model.base) as base:
         config = text_config(base.path)
         choice = choose_dtype(device, recipe.model.dtype)
         model = _describe(recipe, config, base.path, choice.dtype, device)
-        loaded = [load_sources(stage.data, say, stage.mixture) for stage in recipe.stages]
-        refuse_early(recipe, base.path, loaded, say)  # while the base's small files exist
+        loaded = [load_sources(stage.data, stage.mixture) for stage in recipe.stages]
+        refuse_early(recipe, base.path, loaded)  # while the base's small files exist
     rules = check_stop_rules(recipe, [data.dev_suite for data in loaded])
-    stages = [_estimate_stage(model, number, data, say) for number, data in enumerate(loaded)]
+    stages = [_estimate_stage(model, number, data) for number, data in enumerate(loaded)]
     return Estimate(
         recipe=recipe,
         base=base,
@@ -191,7 +193,7 @@ def _shallow(model: _Model) -> tuple[EmbeddingModel, list[Kind]]:
     return built, kinds
 
 
-def _estimate_stage(model: _Model, number: int, data: TrainingData, say: Say) -> StageEstimate:
+def _estimate_stage(model: _Model, number: int, data: TrainingData) -> StageEstimate:
     stage = model.recipe.stages[number]
     task = _task(model, stage, data, number, model.whole)
     reading = read_batches(task, stage.layout)
@@ -199,7 +201,9 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData, say: Say) ->
     compiled = choose_compile(stage.layout.compile, steps=steps, minutes=stage.budget.minutes)
     use_compile_cache()
     keep_freed_memory(fast_paths(model.device, stage.layout.fast_paths).keep_freed_memory)
-    say(f"measuring layers of {model.config.model_type} on this machine" + (", compiled" if compiled.on else ""))
+    logger.info(
+        f"measuring layers of {model.config.model_type} on this machine" + (", compiled" if compiled.on else "")
+    )
     measured = _measure(model, number, data, reading, compiled)
     release_memory()
     framework = float(psutil.Process().memory_info().rss)

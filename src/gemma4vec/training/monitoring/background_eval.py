@@ -7,6 +7,7 @@ either may be killed and started again, in any order.
 
 import contextlib
 import fcntl
+import logging
 import os
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.monitoring.weight_snapshots import WeightSnapshot, kept_checkpoints
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 LOG, LOCK, SUITES = "beside.log", ".beside.lock", "dev_suites"
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 30.0  # without a trainer; one that is just starting has loaded its libraries by then
@@ -71,13 +73,13 @@ def check_beside(run: RunFolder, number: int) -> None:
 
 
 @contextlib.contextmanager
-def only_one(run: RunFolder, say: Say) -> Iterator[None]:
+def only_one(run: RunFolder) -> Iterator[None]:
     """Wait until no other process evaluates beside this run, and be that one."""
     with (run.path / LOCK).open("w") as stream:
         try:
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another process evaluates the checkpoints of this run; this one goes on when that one ends")
+            logger.info("another process evaluates the checkpoints of this run; this one goes on when that one ends")
             fcntl.lockf(stream, fcntl.LOCK_EX)
         yield
 
@@ -85,7 +87,6 @@ def only_one(run: RunFolder, say: Say) -> Iterator[None]:
 def follow(
     run: RunFolder,
     recipe: Recipe,
-    say: Say,
     *,
     poll: float = POLL_SECONDS,
     patience: float = PATIENCE_SECONDS,
@@ -108,7 +109,7 @@ def follow(
         if finished:
             return
         if alone > patience:
-            say(f"nobody trains {run.path}; the same command goes on when somebody does")
+            logger.info(f"nobody trains {run.path}; the same command goes on when somebody does")
             return
         sleep(poll)
 
@@ -116,8 +117,8 @@ def follow(
 class BackgroundEvaluation:
     """The process that a trainer has started."""
 
-    def __init__(self, run: RunFolder, say: Say):
-        self.run, self.say = run, say
+    def __init__(self, run: RunFolder):
+        self.run = run
         command = [sys.executable, "-m", "gemma4vec", "eval", str(run.path.resolve()), "--checkpoints", "--follow"]
         environment = {name: value for name, value in os.environ.items() if name not in _TORCHRUN}
         with (run.path / LOG).open("ab") as log:
@@ -126,7 +127,9 @@ class BackgroundEvaluation:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         run.event("beside", process=self.process.pid)
-        say(f"evaluation of kept weights goes on beside the training, at low priority; its log is {run.path / LOG}")
+        logger.info(
+            f"evaluation of kept weights goes on beside the training, at low priority; its log is {run.path / LOG}"
+        )
 
     def end(self) -> None:
         """End it, since a person ended the training; what it has not evaluated comes after --resume."""
@@ -135,16 +138,16 @@ class BackgroundEvaluation:
     def wait(self) -> None:
         """Wait for the last results. Ctrl-C ends the waiting, not the work."""
         if self.process.poll() is None:
-            self.say("waiting for the evaluation beside (Ctrl-C leaves it to itself)")
+            logger.info("waiting for the evaluation beside (Ctrl-C leaves it to itself)")
         try:
             code = self.process.wait()
         except KeyboardInterrupt:
-            self.say(f"left to itself; its log is {self.run.path / LOG}")
+            logger.info(f"left to itself; its log is {self.run.path / LOG}")
             return
         if code:
             lines = (self.run.path / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
             why = f"signal {-code}" if code < 0 else lines[-1] if lines else f"exit code {code}"
-            self.say(
+            logger.warning(
                 f"warning: the evaluation beside did not end well ({why}); go on with: "
                 f"gemma4vec eval {self.run.path} --checkpoints --follow"
             )

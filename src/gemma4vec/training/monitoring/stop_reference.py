@@ -4,7 +4,7 @@ A result that is there is taken; else the reference is evaluated now, before the
 `gemma4vec eval` would leave it.
 """
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
@@ -28,7 +28,7 @@ from gemma4vec.training.monitoring.weight_snapshots import (
     kept_checkpoints,
 )
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 def check_reference(rule: StopRule, stage: int, suite: RetrievalSuite, key: str) -> None:
@@ -51,7 +51,7 @@ def check_reference(rule: StopRule, stage: int, suite: RetrievalSuite, key: str)
             )
 
 
-def reference_results(rule: StopRule, stage: int, suite: RetrievalSuite, key: str, say: Say) -> list[Result]:
+def reference_results(rule: StopRule, stage: int, suite: RetrievalSuite, key: str) -> list[Result]:
     """The reference's results: one, or with `reference_at: same_place` one for each look.
 
     Raises:
@@ -63,10 +63,10 @@ def reference_results(rule: StopRule, stage: int, suite: RetrievalSuite, key: st
     elif rule.reference == BM25:
         found = [_known(home() / "evals" / BM25, suite) or _bm25(suite)]
     elif rule.reference_at == "same_place":
-        found = _at_places(_run(rule, key), rule, stage, suite, key, say)
+        found = _at_places(_run(rule, key), rule, stage, suite, key)
     else:
         run = _run(rule, key)
-        found = [_known(run.path / "evals" / TRAINED, suite) or _trained(run, suite, say)]
+        found = [_known(run.path / "evals" / TRAINED, suite) or _trained(run, suite)]
     for one in found:
         _usable(one, rule, suite, key)
     return found
@@ -120,21 +120,21 @@ def _bm25(suite: RetrievalSuite) -> Result:
     return evaluate(model, suite, free_folder(home() / "evals" / BM25, suite.name, model))
 
 
-def _trained(run: RunFolder, suite: RetrievalSuite, say: Say) -> Result:
+def _trained(run: RunFolder, suite: RetrievalSuite) -> Result:
     """The finished model of a run, evaluated now."""
-    say(f"evaluating the stop rule's reference, {run.run_id}, on {suite.name}")
-    model = CachedEmbedder(Embedder.load(run.path, notice=say))
+    logger.info(f"evaluating the stop rule's reference, {run.run_id}, on {suite.name}")
+    model = CachedEmbedder(Embedder.load(run.path))
     folder = free_folder(run.path / "evals" / TRAINED, suite.name, model, replaces_other_weights=True)
     return evaluate(model, suite, folder, run=run)
 
 
-def _at_places(run: RunFolder, rule: StopRule, stage: int, suite: RetrievalSuite, key: str, say: Say) -> list[Result]:
+def _at_places(run: RunFolder, rule: StopRule, stage: int, suite: RetrievalSuite, key: str) -> list[Result]:
     """Results of the reference's checkpoints where the looks are; those that it lacks are made of its kept weights."""
     places = _places(run, rule, stage, suite, key)
     missing = [kept for kept in places.values() if isinstance(kept, WeightSnapshot)]
     made: dict[int, Result] = {}
-    for one, model in checkpoint_models(run, _recipe(run), missing, say):
-        say(f"evaluating the stop rule's reference, {one.name} of {run.run_id}, on {suite.name}")
+    for one, model in checkpoint_models(run, _recipe(run), missing):
+        logger.info(f"evaluating the stop rule's reference, {one.name} of {run.run_id}, on {suite.name}")
         out = run.evaluation(one.name, suite.name)
         made[one.step] = evaluate(CachedEmbedder(model), suite, out, name=one.name, run=run)
     return [made[step] if isinstance(found, WeightSnapshot) else found for step, found in places.items()]

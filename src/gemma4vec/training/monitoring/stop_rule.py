@@ -5,6 +5,7 @@ later finds them there, so that nobody who evaluates the reference again, or del
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ from gemma4vec.recipe.stop_rule import StopRule
 from gemma4vec.training.monitoring.stop_reference import check_reference, reference_results
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_name
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 REFERENCE, RULE = "reference", "stop-rule.json"
 
 
@@ -164,7 +166,7 @@ def rule_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> Retri
 
 
 def load_stop_rules(
-    run: RunFolder, recipe: schema.Recipe, dev_suites: Sequence[Path | None], say: Say
+    run: RunFolder, recipe: schema.Recipe, dev_suites: Sequence[Path | None]
 ) -> list[LoadedStopRule | None]:
     """The rules of all stages, with their references evaluated; before any weight of this run is loaded.
 
@@ -175,18 +177,18 @@ def load_stop_rules(
     if not all(one or stage.evaluation.stop is None for one, stage in zip(known, recipe.stages, strict=True)):
         for sentence in check_stop_rules(recipe, dev_suites):
             if sentence:
-                say(sentence)
-    return [_ready(run, recipe, number, dev, say) for number, dev in enumerate(dev_suites)]
+                logger.info(sentence)
+    return [_ready(run, recipe, number, dev) for number, dev in enumerate(dev_suites)]
 
 
-def _ready(run: RunFolder, recipe: schema.Recipe, number: int, dev: Path | None, say: Say) -> LoadedStopRule | None:
+def _ready(run: RunFolder, recipe: schema.Recipe, number: int, dev: Path | None) -> LoadedStopRule | None:
     settings = recipe.stages[number].evaluation
     rule, key, folder = settings.stop, _key(number), _folder(run, recipe, number)
     if rule is None:
         return None
     suite = rule_suite(settings, dev, key)
     if not (folder / RULE).is_file():
-        found = reference_results(rule, number, suite, key, say)
+        found = reference_results(rule, number, suite, key)
         _write(folder, rule, suite, found)
         run.event("stop_rule", stage=number, suite=suite.name, **rule.model_dump(mode="json"))
     if json.loads((folder / RULE).read_text(encoding="utf-8"))["rule"] != rule.model_dump(mode="json"):

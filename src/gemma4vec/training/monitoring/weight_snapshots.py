@@ -5,8 +5,9 @@ a step, so that a whole curve can be measured after the training instead of duri
 """
 
 import hashlib
+import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,9 @@ from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.engine.checkpoint import OBJECTIVE_PREFIX, latest_checkpoint, read_progress
 from gemma4vec.training.engine.optimizer import MasterAdamW
-from gemma4vec.training.engine.progress_line import once
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 KEPT = "kept"
 _NAME = re.compile(r"step-(\d{8})\.safetensors")
 
@@ -115,7 +116,7 @@ def kept_checkpoints(run: RunFolder, recipe: Recipe, *, whole: bool = True) -> l
 
 
 def checkpoint_models(
-    run: RunFolder, recipe: Recipe, kept: Iterable[WeightSnapshot], say: Say
+    run: RunFolder, recipe: Recipe, kept: Iterable[WeightSnapshot]
 ) -> Iterator[tuple[WeightSnapshot, Embedder]]:
     """Each checkpoint as an embedder: one base in memory, into which their weights are put one after the other.
 
@@ -125,15 +126,15 @@ def checkpoint_models(
         InputError: the weights are damaged, or belong to another recipe.
     """
     where = choose_device()
-    device, notice = where.name, once(say)
+    device = where.name
     if where.reason:
-        say(f"device: {device} ({where.reason})")
+        logger.info(f"device: {device} ({where.reason})")
     dtype = choose_dtype(device, recipe.model.dtype).dtype
     built: EmbeddingModel | None = None
     limit = recipe.model.max_tokens
     for one in kept:
         if built is None:
-            base = resolve_base(recipe.model.base, notice=say)
+            base = resolve_base(recipe.model.base)
             built = build(recipe.model, base.path, dtype=dtype, device=device, seed=recipe.seed)
         try:
             weights = {
@@ -143,4 +144,4 @@ def checkpoint_models(
             raise InputError(f"{one.file} is damaged ({error}); delete it to leave this checkpoint out") from error
         built.load_trained(weights)
         identity = checkpoint_identity(sha256_file(one.file), recipe, base.revision, dtype)
-        yield one, Embedder(built, name=one.name, fingerprint=identity, max_tokens=limit, notice=notice)
+        yield one, Embedder(built, name=one.name, fingerprint=identity, max_tokens=limit)

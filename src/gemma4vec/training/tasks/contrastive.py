@@ -3,7 +3,8 @@
 Shapes: N rows, K hard negatives a row, D dimensions.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,8 @@ from gemma4vec.training.terms.base import Vectors
 from gemma4vec.training.terms.checks import check_dropout, check_scores, check_terms, second_views
 from gemma4vec.training.terms.contrast_loss import ContrastLoss, RowContext, gather_vectors
 from gemma4vec.training.terms.teachers import TermTeacher, encode_ahead, open_teachers
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,6 @@ class ContrastTask:
         *,
         max_tokens: int,
         seed: int,
-        say: Callable[[str], None] = lambda line: None,
     ) -> "ContrastTask":
         """The task of a stage, with its teachers open.
 
@@ -123,7 +125,7 @@ class ContrastTask:
         check_dropout(task, encoder)
         check_scores(task, rows)
         shares_prefix = can_share_prefix(stage.layout, encoder)
-        teachers = open_teachers(task, rows, encoder.dimension, world, say)
+        teachers = open_teachers(task, rows, encoder.dimension, world)
         sizes = {label: teacher.model.dimension for label, teacher in teachers.items()}
         return cls(
             stage=stage,

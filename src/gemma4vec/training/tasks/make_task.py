@@ -24,7 +24,6 @@ def make_task(
     max_tokens: int,
     seed: int,
     pretokenize: bool = True,
-    say: Callable[[str], None] = lambda line: None,
 ) -> Task:
     """The task of a stage on its data.
 
@@ -37,7 +36,6 @@ def make_task(
         seed: of the rows' order.
         pretokenize: whether rows are tokenized here, where the stage says so (`batch.tokenize`); else a text is
             tokenized whenever it is drawn.
-        say: receives lines for people.
     """
     if isinstance(stage.task, schema.MaskedNextToken):
         texts = plain_texts(loaded, stage.task)
@@ -52,9 +50,8 @@ def make_task(
             reader.recipe_prompts,
             query_tokens=max(1, reader.query_tokens - reserved),
             document_tokens=max(1, reader.document_tokens - reserved),
-            say=say,
         )
-    return ContrastTask.make(stage, rows, built, max_tokens=max_tokens, seed=seed, say=say)
+    return ContrastTask.make(stage, rows, built, max_tokens=max_tokens, seed=seed)
 
 
 def data_seed(recipe: schema.Recipe, number: int) -> int:

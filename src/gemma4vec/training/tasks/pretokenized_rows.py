@@ -5,6 +5,7 @@ identify equal texts, are those that training would have computed from the texts
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -20,9 +21,9 @@ from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document, Prompted, Prompts
 from gemma4vec.text.text_hash import text_key
 
-BLOCK = 512
+logger = logging.getLogger(__name__)
 
-Say = Callable[[str], None]
+BLOCK = 512
 
 
 def pretokenize_rows(
@@ -33,7 +34,6 @@ def pretokenize_rows(
     *,
     query_tokens: int,
     document_tokens: int,
-    say: Say,
 ) -> MixedRows:
     """The same rows with tokens in place of texts, source by source.
 
@@ -44,7 +44,6 @@ def pretokenize_rows(
         prompts: source name -> its prompts.
         query_tokens: longest query, prompt and special tokens included.
         document_tokens: longest document.
-        say: receives a line when a source is tokenized, which takes a while.
 
     Raises:
         WorkError: the disk is full or the cache cannot be written.
@@ -61,7 +60,7 @@ def pretokenize_rows(
         folder = cache() / "tokens" / sha256_text(part.name, identity, words, limits)[:24]
 
         def write(part: Part = part, folder: Path = folder, key: str = key) -> StoredRows:
-            say(f"{part.name}: tokenising {len(part.rows):,} rows once, into {folder}")
+            logger.info(f"{part.name}: tokenising {len(part.rows):,} rows once, into {folder}")
             return _write(part, folder, key, tokenizer, prompts(part.name), query_tokens, document_tokens)
 
         parts.append(replace(part, rows=open_or_write(folder, key, write)))

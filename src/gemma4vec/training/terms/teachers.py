@@ -3,8 +3,9 @@
 Shapes: N texts, E dimensions of a teacher.
 """
 
+import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -28,7 +29,8 @@ from gemma4vec.training.terms import TERMS
 from gemma4vec.training.terms.base import TeacherSettings
 from gemma4vec.training.terms.teacher_vectors import read_vectors, vector_length
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 # Texts that a teacher encodes between two writes to disk.
 _CHUNK = 4096
 
@@ -36,9 +38,9 @@ _CHUNK = 4096
 class ModelTeacher:
     """Any model that opens as an embedder, with its own prompts; a text is encoded once and then read from disk."""
 
-    def __init__(self, name: str, say: Say):
+    def __init__(self, name: str):
         self.name = name
-        model = Embedder.load(name, notice=say)
+        model = Embedder.load(name)
         if isinstance(model, Embedder):
             model.compiles_from = sys.maxsize  # never: it runs in a thread, and compilers have global state
         self.embedder = CachedEmbedder(model)
@@ -118,7 +120,7 @@ class TermTeacher:
         return found
 
 
-def open_teacher(settings: TeacherSettings, dimension: int, key: str, say: Say) -> TermTeacher:
+def open_teacher(settings: TeacherSettings, dimension: int, key: str) -> TermTeacher:
     """Open the teacher of a term, for a model of `dimension`; `key` is the term's place in the recipe.
 
     Raises:
@@ -129,12 +131,12 @@ def open_teacher(settings: TeacherSettings, dimension: int, key: str, say: Say) 
         model = FileTeacher(settings.vectors, f"{key}.vectors")
     else:
         assert settings.model is not None  # the recipe has one of the two
-        model = ModelTeacher(settings.model, say)
+        model = ModelTeacher(settings.model)
     check_dimension(settings, model.dimension, dimension, key)
     return TermTeacher(settings, model)
 
 
-def check_teachers(task: schema.Contrast, dimension: int, where: str, say: Say) -> None:
+def check_teachers(task: schema.Contrast, dimension: int, where: str) -> None:
     """Refuse teachers of another dimension where their small files show it: no weights and one vector are read.
 
     Raises:
@@ -151,7 +153,7 @@ def check_teachers(task: schema.Contrast, dimension: int, where: str, say: Say) 
             if folder.is_dir():
                 length = folder_dimension(folder)
             else:
-                with base_files(settings.model, say, f"{key}.teacher") as files:
+                with base_files(settings.model, f"{key}.teacher") as files:
                     length = folder_dimension(files.path)
         if length is not None:
             check_dimension(settings, length, dimension, key)
@@ -179,7 +181,7 @@ def check_dimension(settings: TeacherSettings, teacher: int, model: int, key: st
 
 
 def open_teachers(
-    task: schema.Contrast, rows: Sequence[Row], dimension: int, world: World, say: Say, where: str = "task"
+    task: schema.Contrast, rows: Sequence[Row], dimension: int, world: World, where: str = "task"
 ) -> dict[str, TermTeacher]:
     """The teachers of a contrast by the labels of their terms.
 
@@ -193,13 +195,13 @@ def open_teachers(
     found: dict[str, TermTeacher] = {}
     with world.first_before_others():  # it encodes, the others read what it cached
         for key, label, settings in teachers_of(task, where):
-            teacher = found[label] = open_teacher(settings, dimension, key, say)
+            teacher = found[label] = open_teacher(settings, dimension, key)
             if isinstance(teacher.model, ModelTeacher) and world.size == 1:
                 next(texts_of(settings, rows[:1], key), None)
                 continue
             for done, queries, documents in texts_of(settings, rows, key):
                 if teacher.model.prepare(queries, documents):
-                    say(f"teacher {settings.model}: {done:,} of {len(rows):,} rows")
+                    logger.info(f"teacher {settings.model}: {done:,} of {len(rows):,} rows")
     return found
 
 
