@@ -1,7 +1,7 @@
-"""What must hold before a model is scored on a suite, whoever asks: the command, a matrix, a training, a notebook.
+"""Checks before a model is scored on a suite, for every caller: command, matrix, training, notebook.
 
-`evaluate` calls `check_allowed` itself. Who evaluates on several suites calls it for all of them first, so that the
-last one is not refused after hours.
+`evaluate` calls `check_allowed` itself. A caller with several suites calls it for all of them first, so that the last
+one is not refused after hours.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from gemma4vec.ledger.run_folder import RunFolder
 
 
 class Owner(NamedTuple):
-    """The run and the recipe that a model comes from.
+    """The run and the recipe of a model.
 
     Attributes:
-        run: None for a model that is no run.
+        run: None for a model without a run.
         ids: "run_id" and "recipe_id" as the ledger stores them; a baseline evaluated inside a run has no recipe.
-        bound: the run whose recipe must be frozen before a final suite is opened; None for a yardstick.
+        bound: the run whose recipe must be frozen before a final suite is scored; None for a reference.
     """
 
     run: RunFolder | None
@@ -38,11 +38,12 @@ class Owner(NamedTuple):
 def find_owner(
     model: EmbedderLike | Ranker, *, name: str | None = None, run: RunFolder | None = None, out: Path | None = None
 ) -> Owner:
-    """Find where a model comes from.
+    """Find the run and recipe of a model.
 
     Args:
-        run: taken if given; else the run whose folder the model was opened from; else the one around `out`.
-        name: what the result calls the model; None takes the model's own name.
+        name: of the model in the result; None for the model's own name.
+        run: used if given; else the run whose folder the model was loaded from; else the one around `out`.
+        out: folder of the result.
     """
     folder: Path | None = getattr(model, "folder", None)
     bound = run or (find_enclosing_run(folder) if folder is not None else None)
@@ -62,17 +63,19 @@ def check_allowed(
     depth: int = DEPTH,
     fits: bool = False,
 ) -> None:
-    """Refuse what must not be scored, and check the run's small training data against the suites.
+    """Refuse scoring that the rules forbid, and check the run's small training data against the suites.
 
     Args:
-        owner: of `find_owner`; None finds it from the model alone.
-        look_again: why a final suite is opened all the same.
-        depth: documents per query that count.
-        fits: whether the caller knows that the suites fit into memory.
+        model: what will be scored.
+        suites: all that it will be scored on.
+        owner: from `find_owner`; None finds it from the model alone.
+        look_again: reason for a further look at a final suite.
+        depth: number of documents per query that count.
+        fits: True if the caller knows that the suites fit into memory.
 
     Raises:
-        InputError: a final suite, and the recipe is not frozen or its run was looked at since; a locked suite; one
-            that would not fit into memory; a damaged stamp.
+        InputError: a final suite for a recipe that is not frozen, or a run that was scored on it since; a locked suite;
+            one that does not fit into memory; a damaged contamination record.
     """
     owner = owner or find_owner(model)
     for suite in suites:

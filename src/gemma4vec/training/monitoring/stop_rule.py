@@ -1,7 +1,7 @@
-"""The stop rule of a stage while it trains: what it needs is settled before weights are loaded, then it is asked.
+"""The stop rule of a stage: supplies the results that `evaluation.planning.stop_question` decides about.
 
-The rule, its suite and its reference are written beside the stage's checkpoints the first time. A run that goes on
-later finds them there, so that nobody who evaluates the reference again, or deletes it, changes a rule half-way.
+Suite and reference are prepared before weights are loaded, and stored with the rule next to the stage's checkpoints. A
+resumed run reads them there, so the rule does not change if somebody evaluates the reference again or deletes it.
 """
 
 import json
@@ -37,10 +37,10 @@ class StopCheck:
     """One look at a training.
 
     Attributes:
-        score, fields: as every evaluation during training gives them (nDCG@10; its event's fields).
-        look: the fields of the look's own event.
-        stopped: why the training ends here; None: it goes on.
-        sentence: for a person.
+        score, fields: nDCG@10 and the event's fields, as for every evaluation during training.
+        look: fields of the event `look`.
+        stopped: reason to end the training here; None to continue.
+        sentence: the look, for a person.
     """
 
     score: float
@@ -52,7 +52,7 @@ class StopCheck:
 
 @dataclass(frozen=True)
 class LoadedStopRule:
-    """A rule that can be asked.
+    """A stop rule with its suite and reference.
 
     Attributes:
         references: one result, or one for each look.
@@ -63,9 +63,9 @@ class LoadedStopRule:
     references: Sequence[Result]
 
     def due(self, step: int, total: int | None, taken: int) -> int | None:
-        """The number (from 1) of the look that is to be taken after `step`, where `taken` were before; None: none is.
+        """Return the number (from 1) of the look due after `step`, with `taken` looks taken; None if none is due.
 
-        Where the budget's length becomes known behind a look's place (minutes, tokens), it is taken then.
+        A budget in minutes or tokens may become known after a look's planned step; the look is then due at once.
         """
         if total is None and self.settings.at_shares:
             return None
@@ -99,10 +99,10 @@ class LoadedStopRule:
 
 @dataclass(frozen=True)
 class StopRuleMonitor:
-    """A ready rule, and the training that it is asked about.
+    """A loaded stop rule and the training that it watches.
 
     Attributes:
-        embedder: from a name and the SHA-256 of the weights to the model as it is now.
+        embedder: makes the current model from a name and the SHA-256 of the weights.
     """
 
     loaded: LoadedStopRule
@@ -111,13 +111,13 @@ class StopRuleMonitor:
     embedder: Callable[[str, str], Embedder]
 
     def due(self, step: int, total: int | None, taken: int) -> int | None:
-        """As `LoadedStopRule.due`."""
+        """See `LoadedStopRule.due`."""
         return self.loaded.due(step, total, taken)
 
     def check(self, number: int, step: int, weights: str) -> StopCheck:
         """Evaluate the current model, and ask the rule.
 
-        The result is that of a kept checkpoint. One that is there already, of these very weights, is not made again.
+        The result is stored as that of a kept checkpoint. An existing result of the same weights is used again.
         """
         name, suite = checkpoint_name(self.stage, step), self.loaded.suite
         model, out = self.embedder(name, weights), self.run.evaluation(name, suite.name)
@@ -128,31 +128,32 @@ class StopRuleMonitor:
 
 
 def check_stop_rules(recipe: schema.Recipe, dev_suites: Sequence[Path | None]) -> list[str | None]:
-    """Refuse rules that cannot be asked, without evaluating anything; gives each stage's rule in one sentence.
+    """Refuse rules that cannot work, without evaluating anything; return each stage's rule in one sentence.
 
     Args:
-        dev_suites: of each stage's sources.
+        recipe: of the run.
+        dev_suites: the dev suite of each stage's sources, if any.
 
     Raises:
         InputError: one line that names the recipe's key.
     """
-    said: list[str | None] = []
+    sentences: list[str | None] = []
     for number, (stage, dev) in enumerate(zip(recipe.stages, dev_suites, strict=True)):
         rule, key = stage.evaluation.stop, _key(number)
         if rule is None:
-            said.append(None)
+            sentences.append(None)
             continue
         suite = rule_suite(stage.evaluation, dev, key)
         check_reference(rule, number, suite, key)
-        said.append(forecast_stop_rule(rule, suite.name, suite.fingerprint, len(suite.queries)).sentence())
-    return said
+        sentences.append(forecast_stop_rule(rule, suite.name, suite.fingerprint, len(suite.queries)).sentence())
+    return sentences
 
 
 def rule_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> RetrievalSuite:
-    """The dev suite that the rule looks at: what evaluations during training see.
+    """Open the dev suite of the rule: the one for evaluations during training.
 
     Raises:
-        InputError: there is none, it is a final one, or its files are not as they should be.
+        InputError: there is none, it is a final one, or its files are not valid.
     """
     folder = Path(settings.suite) if settings.suite else dev
     if folder is None:
@@ -168,7 +169,7 @@ def rule_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> Retri
 def load_stop_rules(
     run: RunFolder, recipe: schema.Recipe, dev_suites: Sequence[Path | None]
 ) -> list[LoadedStopRule | None]:
-    """The rules of all stages, with their references evaluated; before any weight of this run is loaded.
+    """Load the rules of all stages and evaluate their references, before any weight of this run is loaded.
 
     Raises:
         InputError: one line that names the recipe's key; or the suite is no longer the one that the rule was set for.
@@ -206,7 +207,7 @@ def _ready(run: RunFolder, recipe: schema.Recipe, number: int, dev: Path | None)
 
 
 def _write(folder: Path, rule: StopRule, suite: RetrievalSuite, references: Sequence[Result]) -> None:
-    """The references first: the file that says that all is there comes last."""
+    """Store references and rule; the rule's file comes last and marks them complete."""
     shutil.rmtree(folder / REFERENCE, ignore_errors=True)
     for place, one in enumerate(references):
         save_result(one, folder / REFERENCE / f"{place:03d}", top=[])
