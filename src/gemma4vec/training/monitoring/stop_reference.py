@@ -1,6 +1,6 @@
 """The reference of a stop rule, on the rule's own suite: a saved result, BM25, or another run's model.
 
-An existing result is used. Otherwise the reference is evaluated now, before the training, and its result is stored where
+An existing result is used. Otherwise the reference is evaluated now, before the training. Its result is stored where
 `gemma4vec eval` stores it.
 """
 
