@@ -15,9 +15,9 @@ from record import say
 
 from gemma4vec.data.loading.open_suite import open_suite
 from gemma4vec.data.loading.resolve_names import suites_named
-from gemma4vec.data.quality.check import check_sources, stamps
+from gemma4vec.data.quality.check import check_sources, make_records
 from gemma4vec.data.quality.cleaning import write_clean
-from gemma4vec.data.quality.contamination_record import write_stamp
+from gemma4vec.data.quality.contamination_record import write_record
 from gemma4vec.data.quality.overlap import NEAR
 from gemma4vec.data.suites.group import AnySuite
 from gemma4vec.errors import InputError
@@ -76,8 +76,8 @@ def clean_sources(data: Path, folder: Path, found: Found) -> list[dict[str, Any]
     ]
     suites = suites_named([str(path) for path in _suites_of(data).values()])
     reports = check_sources(sources, suites)
-    for stamp in stamps(reports, suites, NEAR):
-        write_stamp(stamp)
+    for stamp in make_records(reports, suites, NEAR):
+        write_record(stamp)
     kept = write_clean(folder, reports)
     rows = {report.name: {"rows": len(report.rows), "kept": kept[report.name]} for report in reports}
     found.keep(sources=rows, checked_against=[suite.name for suite in suites])

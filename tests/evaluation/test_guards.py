@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gemma4vec.cli.main import execute
-from gemma4vec.data.quality.contamination_record import read_stamp
+from gemma4vec.data.quality.contamination_record import read_record
 from gemma4vec.data.rows.rows import Row, content_hash, write_rows
 from gemma4vec.data.suites.group import make_group
 from gemma4vec.data.suites.retrieval import RetrievalSuite, write_suite
@@ -155,7 +155,7 @@ def test_small_training_data_is_checked_before_the_score(tmp_path: Path) -> None
     found = evaluate(Model("m", 30), dev, run=run)
     assert found.settings["contamination"]["touched_queries"] == {"dev words": ["q3"]}
     assert found.settings["contamination"]["unchecked"] == []
-    assert read_stamp(content_hash(rows), dev.fingerprint) is not None
+    assert read_record(content_hash(rows), dev.fingerprint) is not None
     (tmp_path / "rows.jsonl").unlink()
     found = evaluate(Model("m", 30), suite("others", "dev"), run=run)
     assert found.settings["contamination"]["unchecked"] == ["rows"]

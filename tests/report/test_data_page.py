@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from gemma4vec.data.quality.profile import profile
+from gemma4vec.data.quality.profile import profile_rows
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.report.data_page import languages, render_data, write_data_page
 from gemma4vec.text.prompts import Document
@@ -18,9 +18,10 @@ def profiles():
         for number in range(30)
     ]
     made = [
-        profile(name, some, sample=100, detect=lambda text: "en") for name, some in (("a<i>", rows), ("b", rows[:1]))
+        profile_rows(name, some, sample=100, detect=lambda text: "en")
+        for name, some in (("a<i>", rows), ("b", rows[:1]))
     ]
-    plain = profile("texts", [Row("only", [])], sample=9, detect=lambda text: "und")
+    plain = profile_rows("texts", [Row("only", [])], sample=9, detect=lambda text: "und")
     return [*made, plain]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemma4vec.data.suites.kinds import items_of
+from gemma4vec.data.suites.kinds import name_items
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _render(found: "Comparison", folder_a: str, folder_b: str) -> Any:
     from gemma4vec.evaluation.results.task_scores import PAIRED
     from gemma4vec.statistics.verdict import format_p
 
-    interval, test, items, detectable = found.interval, found.test, items_of(found.kind), found.smallest_detectable
+    interval, test, items, detectable = found.interval, found.test, name_items(found.kind), found.smallest_detectable
     has_width = interval.high > interval.low
     higher = "A nearer to people, B nearer, equal" if found.kind in PAIRED else "A above, B above, equal"
     figures: list[list[object]] = [
@@ -131,7 +131,7 @@ def _render(found: "Comparison", folder_a: str, folder_b: str) -> Any:
         *_largest("B above A", found.largest_losses),
         Text(f"A: {folder_a}\nB: {folder_b}"),
     ]
-    return Group(table([f"{found.suite}, {test.n} {items_of(found.kind, test.n)}", found.metric], figures), *lines)
+    return Group(table([f"{found.suite}, {test.n} {name_items(found.kind, test.n)}", found.metric], figures), *lines)
 
 
 def _no_worse(found: "Comparison") -> str:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.suites.kinds import items_of
+from gemma4vec.data.suites.kinds import name_items
 from gemma4vec.errors import InputError
 from gemma4vec.report.charts import comparison_charts as several_charts
 from gemma4vec.report.charts import score_charts as charts
@@ -115,7 +115,7 @@ def _section(found: RunComparison, section: SuiteSection, places: dict[str, int]
         "counts": section.rows[0].result.settings.get("suite") or {},
         "columns": columns,
         "queries": len(section.rows[0].result.keys),
-        "item_word": items_of(kind, len(section.rows[0].result.keys)),
+        "item_word": name_items(kind, len(section.rows[0].result.keys)),
         "method": method_words(kind),
         "rows": [
             (row, {name: row.result.interval(name) for name in columns if name in row.result.metrics})

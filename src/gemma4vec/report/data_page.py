@@ -5,8 +5,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from gemma4vec.data.ngrams.language import shown_language
-from gemma4vec.data.quality.profile import Profile, Spread
+from gemma4vec.data.ngrams.language import format_language
+from gemma4vec.data.quality.profile import Distribution, Profile
 from gemma4vec.report.charts.svg import Panel, Scale, line, path, picture, text
 from gemma4vec.report.templating import NARROW, WIDE, Chart, render_template, write_page
 
@@ -40,13 +40,13 @@ def languages(profile: Profile, field: str) -> str:
     """The commonest languages of a field's texts with their shares."""
     counts = profile.languages.get(field) or {}
     total = sum(counts.values())
-    shown = [f"{shown_language(code)} {count / total:.0%}" for code, count in list(counts.items())[:LANGUAGES]]
+    shown = [f"{format_language(code)} {count / total:.0%}" for code, count in list(counts.items())[:LANGUAGES]]
     return ", ".join(shown) + (f" and {len(counts) - LANGUAGES} more" if len(counts) > LANGUAGES else "")
 
 
 def _charts(profile: Profile) -> list[tuple[str, Chart]]:
     """(caption, picture) of every distribution that the source has."""
-    pairs: list[tuple[str, Spread | None, Spread | None]] = [
+    pairs: list[tuple[str, Distribution | None, Distribution | None]] = [
         (f"Length of {field} texts in {profile.unit}", profile.lengths[field], None)
         for field in ("query", "positive", "negative")
     ]
@@ -59,7 +59,7 @@ def _charts(profile: Profile) -> list[tuple[str, Chart]]:
     ]
 
 
-def _caption(words: str, one: Spread, other: Spread | None) -> str:
+def _caption(words: str, one: Distribution, other: Distribution | None) -> str:
     if other is not None:
         return f"{words}: positives filled, negatives as a line."
     if one.edges[-1] <= 1.0:
@@ -67,7 +67,7 @@ def _caption(words: str, one: Spread, other: Spread | None) -> str:
     return f"{words}. Median {one.median:,.0f}, 95% below {one.high:,.0f}, longest {one.largest:,.0f}."
 
 
-def histogram(words: str, one: Spread, other: Spread | None, width: float) -> Markup:
+def histogram(words: str, one: Distribution, other: Distribution | None, width: float) -> Markup:
     """A filled distribution, with a second one as a line over it; heights are shares of the texts."""
     shares = [count / max(one.n, 1) for count in one.counts]
     others = [count / max(other.n, 1) for count in other.counts] if other is not None else []

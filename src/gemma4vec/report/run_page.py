@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.suites.kinds import items_of
+from gemma4vec.data.suites.kinds import name_items
 from gemma4vec.report.charts import score_charts as charts
 from gemma4vec.report.charts.checkpoint_charts import checkpoint_charts
 from gemma4vec.report.content.contamination_sentence import stamp_sentence
@@ -81,7 +81,7 @@ def _section(run: RunData, suite: SuiteResults) -> dict[str, Any]:
         "columns": columns,
         "metric": METRICS.get(primary_of(first), primary_of(first)),
         "queries": len(first.keys),
-        "item_word": items_of(first.kind, len(first.keys)),
+        "item_word": name_items(first.kind, len(first.keys)),
         "method": method_words(first.kind),
         "rows": [
             (model, {name: result.interval(name) for name in columns if name in result.metrics})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.data.loading.load_rows import TrainingData, load_sources
-from gemma4vec.data.quality.check_run import overlaps_known
+from gemma4vec.data.quality.check_run import read_overlapping_records
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import Gemma4VecError, InputError
@@ -86,7 +86,7 @@ def load_data(run: RunFolder, recipe: Recipe, number: int) -> TrainingData:
     loaded = load_sources(stage.data, stage.mixture)
     manifest = run.manifest
     noted = {suite: dict(found) for suite, found in (manifest.get("contamination") or {}).items()}
-    for stamp in overlaps_known([str(told["content_hash"]) for told in loaded.sources.values()]):
+    for stamp in read_overlapping_records([str(told["content_hash"]) for told in loaded.sources.values()]):
         noted.setdefault(stamp.suite, {})[stamp.source] = stamp.summary()
         logger.warning(
             f"warning: {stamp.source} overlaps the suite {stamp.suite}: {len(stamp.touched_queries):,} of "

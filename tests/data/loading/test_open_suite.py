@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gemma4vec.data.loading.open_suite import open_suite
-from gemma4vec.data.suites.catalog import COMPACT, KNOWN, NANO, NANO_TRANSLATED, HubTask
+from gemma4vec.data.suites.catalog import CATALOG, COMPACT, NANO, NANO_TRANSLATED, HubTask
 from gemma4vec.data.suites.group import SuiteGroup
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import InputError
@@ -137,7 +137,7 @@ def mirrored(mirror, task: HubTask, documents=8, prefix=""):
 
 
 def test_nanobeir_is_read_from_a_mirror_offline(tmp_path):
-    for task in KNOWN["nanobeir"].tasks:
+    for task in CATALOG["nanobeir"].tasks:
         mirrored(tmp_path, task)
     group = open_suite("nanobeir", mirror=tmp_path)
     assert (group.kind, group.role, len(group.members)) == ("retrieval", "final", 13)
@@ -154,7 +154,7 @@ def test_nanobeir_is_read_from_a_mirror_offline(tmp_path):
 
 def test_the_compact_suite_is_a_part_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("GEMMA4VEC_MIRROR", str(tmp_path))
-    for task in KNOWN["nanobeir-compact"].tasks:
+    for task in CATALOG["nanobeir-compact"].tasks:
         mirrored(tmp_path, task, documents=1100)
     group = open_suite("nanobeir-compact")
     assert (group.kind, group.role) == ("compact-retrieval", "dev")
@@ -163,7 +163,7 @@ def test_the_compact_suite_is_a_part_and_says_so(tmp_path, monkeypatch):
 
 
 def test_another_language_has_its_own_tables(tmp_path):
-    for task in KNOWN["nanobeir-de"].tasks:
+    for task in CATALOG["nanobeir-de"].tasks:
         mirrored(tmp_path, task, prefix="de-")
     group = open_suite("nanobeir-de", mirror=tmp_path)
     assert group.members[0].name == "NanoArguAna-de"
@@ -171,7 +171,7 @@ def test_another_language_has_its_own_tables(tmp_path):
 
 
 def test_judgments_may_be_the_default_table_and_ids_called_id(tmp_path):
-    task = KNOWN["germandpr"].tasks[0]
+    task = CATALOG["germandpr"].tasks[0]
     folder = mirrored(tmp_path, task)
     (folder / "qrels").rename(folder / "data")
     table(folder / "corpus" / "test-00000-of-00001.parquet", [{"id": f"d{n}", "text": f"t {n}"} for n in range(3)])
@@ -195,7 +195,7 @@ def test_german_sts_has_two_splits(tmp_path):
 
 
 def test_the_readme_says_where_tables_are(tmp_path):
-    task = KNOWN["germandpr"].tasks[0]
+    task = CATALOG["germandpr"].tasks[0]
     folder = mirrored(tmp_path, task)
     (folder / "corpus").rename(folder / "elsewhere")
     (folder / "README.md").write_text(
@@ -205,7 +205,7 @@ def test_the_readme_says_where_tables_are(tmp_path):
 
 
 def test_the_mirrors_revision_is_recorded_and_another_refused(tmp_path):
-    task = KNOWN["germandpr"].tasks[0]
+    task = CATALOG["germandpr"].tasks[0]
     notes = mirrored(tmp_path, task) / ".cache" / "huggingface" / "download" / "corpus"
     notes.mkdir(parents=True)
     (notes / "a.parquet.metadata").write_text(f"{task.revision}\netag\n1.0\n")
@@ -237,19 +237,19 @@ def test_without_hub_cache_and_mirror_the_line_says_what_to_do(tmp_path):
     ],
 )
 def test_a_bad_table_is_one_line(tmp_path, name, rows, reason):
-    task = KNOWN["germandpr"].tasks[0]
+    task = CATALOG["germandpr"].tasks[0]
     table(mirrored(tmp_path, task) / name / "test-00000-of-00001.parquet", rows)
     with pytest.raises(InputError, match=reason):
         open_suite("germandpr", mirror=tmp_path)
 
 
 def test_the_catalogue_pins_every_task_to_a_commit_and_never_mixes_kinds():
-    for known in KNOWN.values():
+    for known in CATALOG.values():
         assert known.tasks and known.role in ("dev", "final")
         assert all(len(task.revision) == 40 and set(task.revision) <= set("0123456789abcdef") for task in known.tasks)
         assert len({task.layout for task in known.tasks}) == 1
-    assert len(KNOWN["nanobeir"].tasks) == 13
-    rest, compact = ({task.name for task in KNOWN[name].tasks} for name in ("nanobeir-rest", "nanobeir-compact"))
+    assert len(CATALOG["nanobeir"].tasks) == 13
+    rest, compact = ({task.name for task in CATALOG[name].tasks} for name in ("nanobeir-rest", "nanobeir-compact"))
     assert rest | compact == set(NANO) and not rest & compact
 
 
@@ -266,6 +266,6 @@ def test_pycode_is_the_held_out_code_of_this_machine(tmp_path, monkeypatch):
 
 
 def test_a_suite_of_one_task_is_no_group(tmp_path):
-    known = KNOWN["germandpr"]
+    known = CATALOG["germandpr"]
     mirrored(tmp_path, known.tasks[0])
     assert not isinstance(open_suite("germandpr", mirror=tmp_path), SuiteGroup)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gemma4vec.data.ngrams.language import _py3langid, by_stop_words, detector, method
+from gemma4vec.data.ngrams.language import _py3langid, detect_by_stop_words, detection_method, make_detector
 
 TEXTS = {
     "en": "This is what we have been looking for in all of the documents that were found.",
@@ -14,18 +14,18 @@ TEXTS = {
 
 @pytest.mark.parametrize(("language", "text"), TEXTS.items())
 def test_sentences(language, text):
-    assert by_stop_words(text) == language
-    if method() == "py3langid":
+    assert detect_by_stop_words(text) == language
+    if detection_method() == "py3langid":
         assert _py3langid()(text) == language
-    assert detector()(text) == language
+    assert make_detector()(text) == language
 
 
 @pytest.mark.parametrize("text", ["", "1234 5678 90", "short", "x = foo(bar)[0]; return x"])
 def test_what_is_no_sentence_has_no_language(text):
-    assert by_stop_words(text) == "und" == detector()(text)
+    assert detect_by_stop_words(text) == "und" == make_detector()(text)
 
 
 def test_py3langid_knows_scripts_that_stop_words_do_not():
     pytest.importorskip("py3langid")
     assert _py3langid()("これは日本語の文章です。とても短いです。") == "ja"
-    assert by_stop_words("これは日本語の文章です。とても短いです。") == "und"
+    assert detect_by_stop_words("これは日本語の文章です。とても短いです。") == "und"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gemma4vec.data.ngrams.minhash import BANDS, PERMUTATIONS, ROWS, band_keys, jaccard, signatures
+from gemma4vec.data.ngrams.minhash import BANDS, PERMUTATIONS, ROWS, compute_band_keys, compute_signatures, jaccard
 from gemma4vec.data.ngrams.word_ngrams import mix
 
 
@@ -16,7 +16,7 @@ def pair_at(similarity, size, generator):
 
 def signed(sets):
     starts = np.cumsum([0, *map(len, sets)])[:-1]
-    return signatures(np.concatenate(sets), starts)
+    return compute_signatures(np.concatenate(sets), starts)
 
 
 @pytest.mark.parametrize("similarity", [0.1, 0.5, 0.7, 0.9])
@@ -35,7 +35,7 @@ def test_bands_find_like_pairs_and_leave_out_others(similarity, least, most):
     generator = np.random.default_rng(1)
     found = []
     for _ in range(200):
-        keys = band_keys(signed(pair_at(similarity, 100, generator)))
+        keys = compute_band_keys(signed(pair_at(similarity, 100, generator)))
         found.append((keys[0] == keys[1]).any())
     promised = 1 - (1 - similarity**ROWS) ** BANDS
     assert least <= np.mean(found) <= most and abs(np.mean(found) - promised) < 0.09
@@ -51,5 +51,5 @@ def test_a_signature_depends_on_the_set_alone():
 
 
 def test_no_sets():
-    assert band_keys(signatures(np.empty(0, np.uint64), np.empty(0, np.int64))).shape == (0, BANDS)
+    assert compute_band_keys(compute_signatures(np.empty(0, np.uint64), np.empty(0, np.int64))).shape == (0, BANDS)
     assert jaccard(np.array([1, 2]), np.array([3])) == 0.0

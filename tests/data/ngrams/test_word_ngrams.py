@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemma4vec.data.ngrams import word_ngrams as spans
-from gemma4vec.data.ngrams.word_ngrams import WordNgrams, batches_of, normalize
+from gemma4vec.data.ngrams.word_ngrams import WordNgrams, batch_texts, normalize
 
 WORDS = st.sampled_from(["a", "b", "ab", "ba", "é", "日", "word", "wörter"])
 TEXTS = st.lists(st.lists(WORDS, max_size=9).map(" ".join), max_size=6)
@@ -38,7 +38,7 @@ def test_normalised_words(text, words):
 @settings(deadline=None)
 @given(TEXTS, st.integers(1, 4))
 def test_runs_are_those_of_a_loop_and_hash_alike_when_equal(texts, n):
-    found = WordNgrams.of(texts)
+    found = WordNgrams.from_texts(texts)
     assert found.lengths.tolist() == [len(text.split()) for text in texts]
     expected = slow_runs(texts, n)
     hashes, numbers = found.runs(n)
@@ -50,7 +50,7 @@ def test_runs_are_those_of_a_loop_and_hash_alike_when_equal(texts, n):
 @settings(deadline=None)
 @given(TEXTS)
 def test_shingles_keep_short_texts_whole_and_order_by_text(texts):
-    hashes, numbers = WordNgrams.of(texts).shingles(3)
+    hashes, numbers = WordNgrams.from_texts(texts).shingles(3)
     expected = [
         (words, number)
         for number, text in enumerate(texts)
@@ -62,18 +62,18 @@ def test_shingles_keep_short_texts_whole_and_order_by_text(texts):
 
 
 def test_a_hash_depends_on_the_words_alone():
-    alone = WordNgrams.of(["b c d"]).runs(3)[0]
-    inside = WordNgrams.of(["x", "a b c d e", "y"]).runs(3)[0]
+    alone = WordNgrams.from_texts(["b c d"]).runs(3)[0]
+    inside = WordNgrams.from_texts(["x", "a b c d e", "y"]).runs(3)[0]
     assert alone[0] == inside[1] and len({*inside.tolist()}) == 3
-    opening, number = WordNgrams.of(["too short", "b c d e"]).openings(3, 4)
+    opening, number = WordNgrams.from_texts(["too short", "b c d e"]).openings(3, 4)
     assert opening[0] == alone[0] and number.tolist() == [1]
 
 
 def test_batches_hold_every_text_once(monkeypatch):
     monkeypatch.setattr(spans, "BATCH_BYTES", 30)
     texts = [f"text number {number} of some" for number in range(20)]
-    parts = list(batches_of(texts))
+    parts = list(batch_texts(texts))
     assert [start for start, _ in parts] == list(range(0, 20, 2))
     joined = np.concatenate([part.runs(2)[0] for _, part in parts])
-    assert joined.tolist() == WordNgrams.of(texts).runs(2)[0].tolist()
-    assert list(batches_of([])) == []
+    assert joined.tolist() == WordNgrams.from_texts(texts).runs(2)[0].tolist()
+    assert list(batch_texts([])) == []

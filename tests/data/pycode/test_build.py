@@ -15,7 +15,7 @@ from gemma4vec.data.pycode.build import build_pycode, load_or_build_pycode, load
 from gemma4vec.data.pycode.extract import Function
 from gemma4vec.data.pycode.near_duplicates import function_tokens, near_pairs
 from gemma4vec.data.pycode.split import draw_units, split_environment, split_folder
-from gemma4vec.data.pycode.walk import environment_files, folder_files
+from gemma4vec.data.pycode.walk import find_environment_files, find_folder_files
 from gemma4vec.data.rows.rows import read_rows
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import InputError
@@ -128,7 +128,7 @@ def test_named_packages_are_held_out_of_a_folder(tmp_path):
 def test_missing_held_out_packages_are_named_with_what_to_install(log_lines, tmp_path, monkeypatch):
     code = repository(tmp_path / "code")
     (code / "package3").rename(code / "rich")
-    monkeypatch.setattr("gemma4vec.data.pycode.build.environment_files", lambda: folder_files(code))
+    monkeypatch.setattr("gemma4vec.data.pycode.build.find_environment_files", lambda: find_folder_files(code))
     loaded = load_sources([source_of(name="code", source="pycode")])
     assert {key.split("/")[0] for key in load_suite(loaded.test_suite).corpus_ids} == {"rich"}
     missing = "huggingface_hub, jinja2, networkx, pydantic"
@@ -208,17 +208,17 @@ def test_walking_passes_over_what_is_not_the_users_code(tmp_path):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("")
     (tmp_path / "pkg" / "link.py").symlink_to(tmp_path / "nowhere.py")
-    found = folder_files(tmp_path)
+    found = find_folder_files(tmp_path)
     assert [(file.path, file.package) for file in found] == [
         ("a.py", "a"),
         ("pkg/b.py", "pkg"),
         ("src/gemma4vec/c.py", "src"),
     ]
     with pytest.raises(InputError, match="no such folder"):
-        folder_files(tmp_path / "none")
+        find_folder_files(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no Python files"):
-        folder_files(tmp_path / "empty")
+        find_folder_files(tmp_path / "empty")
 
 
 def test_the_environment_is_the_standard_library_and_packages_without_us(tmp_path, monkeypatch):
@@ -230,7 +230,7 @@ def test_the_environment_is_the_standard_library_and_packages_without_us(tmp_pat
         (stdlib / path).write_text("")
     paths = {"stdlib": str(stdlib), "purelib": str(site), "platlib": str(site)}
     monkeypatch.setattr(pycode_walk.sysconfig, "get_paths", lambda: paths)
-    assert [file.path for file in environment_files()] == ["json/decoder.py", "rich/d.py"]
+    assert [file.path for file in find_environment_files()] == ["json/decoder.py", "rich/d.py"]
 
 
 def test_a_folder_of_something_else_is_told(tmp_path):

@@ -3,14 +3,14 @@
 import pytest
 
 from gemma4vec.data.loading.load_rows import load_sources
-from gemma4vec.data.quality.check import check_sources, stamps
-from gemma4vec.data.quality.cleaning import without_faults, write_clean, write_drops
+from gemma4vec.data.quality.check import check_sources, make_records
+from gemma4vec.data.quality.cleaning import remove_faults, write_clean, write_drops
 from gemma4vec.data.quality.contamination_record import (
     ContaminationRecord,
-    contamination_of_data,
-    read_stamp,
-    sources_of_manifest,
-    write_stamp,
+    read_record,
+    read_records_of_source,
+    sources_from_manifest,
+    write_record,
 )
 from gemma4vec.data.rows.rows import Row, read_rows, write_rows
 from gemma4vec.data.sources.drops import apply_drops, read_drops, row_key
@@ -77,7 +77,7 @@ def test_a_query_is_touched_by_itself_or_by_a_right_document(checked):
 
 def test_faults_and_flaws(checked):
     assert checked.flaws == {"duplicate": 1, "positive_is_negative": 1} and checked.bad_rows == 0
-    left = list(without_faults(checked.rows, checked.faults))
+    left = list(remove_faults(checked.rows, checked.faults))
     assert left == [ROWS[2], answer("deserts", "are dry", "wet"), answer("one", "two", "three")]
     assert checked.faults[1].reasons == ["positive contained: weather document rain"]
 
@@ -85,7 +85,7 @@ def test_faults_and_flaws(checked):
 def test_the_list_of_drops_gives_training_what_the_clean_copy_has(checked, tmp_path):
     assert write_drops(tmp_path / "drop.jsonl", [checked]) == 5
     drops = read_drops(tmp_path / "drop.jsonl")
-    left = list(without_faults(ROWS, checked.faults))
+    left = list(remove_faults(ROWS, checked.faults))
     assert list(apply_drops(ROWS, drops)) == left
     elsewhere = list(apply_drops([answer("new", "row"), *ROWS[::-1]], drops))
     assert len(elsewhere) == 4 and all(row in elsewhere for row in [answer("new", "row"), *left])
@@ -118,23 +118,23 @@ def test_bad_rows_are_counted_and_near_is_checked(tmp_path):
 
 
 def test_stamps_are_found_by_contents(checked):
-    (stamp,) = stamps([checked], [suite_texts(SUITE)], 0.7)
+    (stamp,) = make_records([checked], [suite_texts(SUITE)], 0.7)
     assert stamp.overlaps and stamp.found_documents == 2 and stamp.found_queries == 1
     assert stamp.touched_queries == ["q1", "q2"] and stamp.summary()["touched_queries"] == 2
-    assert read_stamp(stamp.content_hash, SUITE.fingerprint) is None
-    file = write_stamp(stamp)
-    assert read_stamp(stamp.content_hash, SUITE.fingerprint) == stamp == contamination_of_data(stamp.content_hash)[0]
-    assert read_stamp(f"{stamp.content_hash}:5", SUITE.fingerprint) is None  # its first five rows
-    assert read_stamp("0" * 64, SUITE.fingerprint) is None and contamination_of_data("0" * 64) == []
+    assert read_record(stamp.content_hash, SUITE.fingerprint) is None
+    file = write_record(stamp)
+    assert read_record(stamp.content_hash, SUITE.fingerprint) == stamp == read_records_of_source(stamp.content_hash)[0]
+    assert read_record(f"{stamp.content_hash}:5", SUITE.fingerprint) is None  # its first five rows
+    assert read_record("0" * 64, SUITE.fingerprint) is None and read_records_of_source("0" * 64) == []
     file.write_text("{")
     with pytest.raises(InputError, match="check again"):
-        read_stamp(stamp.content_hash, SUITE.fingerprint)
+        read_record(stamp.content_hash, SUITE.fingerprint)
 
 
 def test_a_manifests_sources_by_contents():
     stages = {"0-a": {"x": {"content_hash": "h", "rows": 1}}, "1-b": {"x": {"content_hash": "i", "rows": 2}}}
-    assert {key: one["name"] for key, one in sources_of_manifest({"data": stages}).items()} == {"h": "x", "i": "x"}
-    assert sources_of_manifest({}) == {}
+    assert {key: one["name"] for key, one in sources_from_manifest({"data": stages}).items()} == {"h": "x", "i": "x"}
+    assert sources_from_manifest({}) == {}
     assert ContaminationRecord.__doc__ and row_key(ROWS[0]) != row_key(ROWS[1])
 
 
@@ -142,7 +142,7 @@ def test_a_source_reads_the_list(checked, tmp_path):
     write_drops(tmp_path / "drop.jsonl", [checked])
     source = source_of(name="rows", path=str(tmp_path / "rows.jsonl"), drop=str(tmp_path / "drop.jsonl"))
     loaded = load_sources([source])
-    assert list(loaded.rows) == list(without_faults(ROWS, checked.faults))
+    assert list(loaded.rows) == list(remove_faults(ROWS, checked.faults))
     (again,) = check_sources([source], [suite_texts(SUITE)])
     assert again.touched == [[]] and again.faults == {} and again.content_hash != checked.content_hash
 

@@ -4,8 +4,8 @@ import pytest
 
 from gemma4vec.data.loading.resolve_names import sources_named, sources_of_run, suites_named
 from gemma4vec.data.quality import check_run as run_check
-from gemma4vec.data.quality.check_run import ensure_checked, overlaps_known
-from gemma4vec.data.quality.contamination_record import read_stamp
+from gemma4vec.data.quality.check_run import ensure_checked, read_overlapping_records
+from gemma4vec.data.quality.contamination_record import read_record
 from gemma4vec.data.rows.rows import Row, content_hash, read_rows, write_rows
 from gemma4vec.data.suites.retrieval import RetrievalSuite, write_suite
 from gemma4vec.errors import InputError
@@ -32,8 +32,10 @@ def run(tmp_path):
 
 def test_small_data_is_checked_once(log_lines, run):
     ensure_checked(run, [SUITE])
-    found = read_stamp(content_hash(ROWS), SUITE.fingerprint)
-    assert found.touched_queries == ["q"] and [one.suite for one in overlaps_known([content_hash(ROWS)])] == ["s"]
+    found = read_record(content_hash(ROWS), SUITE.fingerprint)
+    assert found.touched_queries == ["q"] and [one.suite for one in read_overlapping_records([content_hash(ROWS)])] == [
+        "s"
+    ]
     log_lines.clear()
     ensure_checked(run, [SUITE])
     assert log_lines == []
@@ -42,15 +44,15 @@ def test_small_data_is_checked_once(log_lines, run):
 def test_what_is_gone_or_large_or_changed_stays_unchecked(log_lines, run, monkeypatch, tmp_path):
     monkeypatch.setattr(run_check, "SMALL_BYTES", 1)
     ensure_checked(run, [SUITE])
-    assert read_stamp(content_hash(ROWS), SUITE.fingerprint) is None
+    assert read_record(content_hash(ROWS), SUITE.fingerprint) is None
     monkeypatch.undo()
     (tmp_path / "rows.jsonl").write_text("broken\n")
     ensure_checked(run, [SUITE])
     assert "not checked against s" in log_lines[-1]
     write_rows(tmp_path / "rows.jsonl", ROWS[:1])
     ensure_checked(run, [SUITE])
-    assert read_stamp(content_hash(ROWS), SUITE.fingerprint) is None
-    assert read_stamp(content_hash(ROWS[:1]), SUITE.fingerprint) is not None
+    assert read_record(content_hash(ROWS), SUITE.fingerprint) is None
+    assert read_record(content_hash(ROWS[:1]), SUITE.fingerprint) is not None
 
 
 def test_a_runs_sources_are_the_rows_that_it_saw(run):

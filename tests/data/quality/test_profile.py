@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gemma4vec.data.quality.profile import BINS, Spread, profile
+from gemma4vec.data.quality.profile import BINS, Distribution, profile_rows
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.text.prompts import Document
 
@@ -20,7 +20,9 @@ ROWS = [
 
 
 def look(rows=ROWS, **settings):
-    return profile("rows", rows, **{"sample": 100, "detect": lambda text: "en" if "e" in text else "und", **settings})
+    return profile_rows(
+        "rows", rows, **{"sample": 100, "detect": lambda text: "en" if "e" in text else "und", **settings}
+    )
 
 
 def test_counts_lengths_and_languages():
@@ -63,10 +65,10 @@ def test_plain_texts_have_queries_alone():
 
 def test_a_spread_against_numpy():
     values = np.random.default_rng(0).exponential(50, 1_000)
-    found = Spread.of(values)
+    found = Distribution.from_values(values)
     assert [found.low, found.median, found.high] == pytest.approx(np.quantile(values, [0.05, 0.5, 0.95]).tolist())
     assert sum(found.counts) == 1_000 and len(found.counts) == BINS == len(found.edges) - 1
     assert found.edges[-1] == pytest.approx(np.quantile(values, 0.99)) and found.largest == values.max()
-    assert Spread.of([]) is None
-    few = Spread.of([1, 1, 3, 5])
+    assert Distribution.from_values([]) is None
+    few = Distribution.from_values([1, 1, 3, 5])
     assert few.edges == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0] and few.counts == [0, 2, 0, 1, 1]  # 99% are below 5

@@ -13,7 +13,7 @@ import pytest
 from fake_hub import client_environment, serving
 from tiny_sources import write_parquet
 
-from gemma4vec.data.suites.catalog import COMPACT, KNOWN, NANO, HubTask
+from gemma4vec.data.suites.catalog import CATALOG, COMPACT, NANO, HubTask
 
 # Asked for in one process, since the client reads its address when it is imported; those after OFFLINE without a hub.
 ASKED = ["nanobeir-compact", "germandpr", "germansts", "nanobeir-de", "OFFLINE", "nanobeir-compact", "germansts-dev"]
@@ -60,10 +60,10 @@ def a_hub(root: Path) -> Path:
     """The named suites' data sets at the commits that they are pinned to, but one, whose commit is gone."""
     commits = {}
     for name in ("nanobeir-compact", "germandpr", "nanobeir-de"):
-        for task in KNOWN[name].tasks:
+        for task in CATALOG[name].tasks:
             add_task(root, task, told="elsewhere" if name == "germandpr" else None)
             commits[task.repository] = task.revision
-    (sts,) = KNOWN["germansts"].tasks
+    (sts,) = CATALOG["germansts"].tasks
     for split in ("test", "validation"):
         columns: dict[str, list[Any]] = {
             "sentence1": [*"abcde"],
@@ -72,7 +72,7 @@ def a_hub(root: Path) -> Path:
         }
         write_parquet(root / sts.repository / "data" / f"{split}-00000-of-00001.parquet", columns)
     commits[sts.repository] = sts.revision
-    commits[KNOWN["nanobeir-de"].tasks[-1].repository] = "f" * 40
+    commits[CATALOG["nanobeir-de"].tasks[-1].repository] = "f" * 40
     (root / "commits.json").write_text(json.dumps(commits))
     return root
 
@@ -104,7 +104,7 @@ def test_a_suite_is_downloaded_at_its_commit(answers: list[dict[str, Any]]) -> N
 
 
 def test_tables_that_only_the_readme_names_are_downloaded_too(answers: list[dict[str, Any]]) -> None:
-    (task,) = KNOWN["germandpr"].tasks
+    (task,) = CATALOG["germandpr"].tasks
     assert answers[1]["sources"][0]["resolved_revision"] == task.revision
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from gemma4vec.data.quality.contamination_record import ContaminationRecord, write_stamp
+from gemma4vec.data.quality.contamination_record import ContaminationRecord, write_record
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.paired import _compare_uncorrected
@@ -59,7 +59,7 @@ def trained(run):
 
 
 def test_scores_come_with_and_without_the_touched_queries(run):
-    write_stamp(stamp(["q0", "q2"]))
+    write_record(stamp(["q0", "q2"]))
     result, written = trained(run)
     assert touched_queries(result) == {("things", "q0"), ("things", "q2")}
     rest = [scores["ndcg@10"] for key, scores in result.per_query[SUITE.name].items() if key not in ("q0", "q2")]
@@ -71,7 +71,7 @@ def test_scores_come_with_and_without_the_touched_queries(run):
 
 
 def test_a_comparison_is_also_made_without_them(run):
-    write_stamp(stamp(["q0", "q2"]))
+    write_record(stamp(["q0", "q2"]))
     marked, _ = trained(run)
     plain = evaluate(Bm25Model(), SUITE, run.evaluation("bm25", SUITE.name), name="bm25")
     assert plain.settings["contamination"] is None and mark_sentence(plain) is None
@@ -89,7 +89,7 @@ def test_a_comparison_is_also_made_without_them(run):
 
 
 def test_where_all_queries_are_touched_nothing_is_left(run):
-    write_stamp(stamp(SUITE.query_ids))
+    write_record(stamp(SUITE.query_ids))
     result, written = trained(run)
     assert "mean_without_touched_queries" not in written
     assert mark_sentence(result) == "training data touches 6 of 6 queries; no others are left"
@@ -101,13 +101,13 @@ def test_clean_and_unchecked_data(run):
     assert written["settings"]["contamination"]["unchecked"] == ["rows"]
     assert mark_sentence(unchecked) == "not checked against this suite: rows (gemma4vec data check)"
     assert mark_sentence(unchecked, unchecked=False) is None
-    write_stamp(stamp([], documents=0))
+    write_record(stamp([], documents=0))
     assert mark_sentence(trained(run)[0]) is None
-    write_stamp(stamp([], documents=3))
+    write_record(stamp([], documents=3))
     assert mark_sentence(trained(run)[0]) == "training data holds 3 of its documents, none of them relevant to a query"
 
 
 def test_a_damaged_stamp_stops_before_anything_is_ranked(run):
-    write_stamp(stamp([])).write_text("[]")
+    write_record(stamp([])).write_text("[]")
     with pytest.raises(InputError, match="check again"):
         trained(run)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from gemma4vec.data.loading.resolve_names import sources_of_run
-from gemma4vec.data.quality.check import check_sources, stamps
-from gemma4vec.data.quality.contamination_record import write_stamp
+from gemma4vec.data.quality.check import check_sources, make_records
+from gemma4vec.data.quality.contamination_record import write_record
 from gemma4vec.data.rows.rows import Row, write_rows
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.data.suites.texts import suite_texts
@@ -37,8 +37,8 @@ def test_overlaps_that_are_known_are_said_and_noted(log_lines: list[str], tmp_pa
     load_data(run, recipe, 0)
     assert run.manifest["contamination"] == {} and not log_lines
     texts = [suite_texts(suite) for suite in SUITES]
-    for stamp in stamps(check_sources(sources_of_run(run), texts), texts, 0.7):
-        write_stamp(stamp)
+    for stamp in make_records(check_sources(sources_of_run(run), texts), texts, 0.7):
+        write_record(stamp)
     log_lines.clear()
     for number in (0, 1):
         load_data(run, recipe, number)

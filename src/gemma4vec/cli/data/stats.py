@@ -44,8 +44,8 @@ def stats_command(
     """Rows, lengths, languages, words that query and positive share, and how hard negatives are, by source."""
     from gemma4vec.cli.output import emit
     from gemma4vec.data.loading.resolve_names import open_source, sources_named
-    from gemma4vec.data.ngrams.language import detector, method
-    from gemma4vec.data.quality.profile import profile
+    from gemma4vec.data.ngrams.language import detection_method, make_detector
+    from gemma4vec.data.quality.profile import profile_rows
     from gemma4vec.report.data_page import write_data_page
 
     sources = sources_named(train)
@@ -56,11 +56,11 @@ def stats_command(
         rows, _ = open_source(source)
         logger.info(f"{source.name}: {len(rows):,} rows")
         profiles.append(
-            profile(
+            profile_rows(
                 source.name,
                 rows,
                 sample=sample,
-                detect=detector(),
+                detect=make_detector(),
                 count=count,
                 similarity=similarity,
                 code=code or source.source == "pycode",
@@ -70,7 +70,7 @@ def stats_command(
         write_data_page(html, profiles)
     found = {
         "sources": [one.as_dict() for one in profiles],
-        "languages_by": method(),
+        "languages_by": detection_method(),
         "page": str(html) if html else None,
     }
     emit(as_json, found, _render)
@@ -165,7 +165,7 @@ def _percent(value: float | None) -> str | None:
 
 def _languages(by_field: dict[str, dict[str, int]]) -> str:
     """The two commonest languages of queries and positives."""
-    from gemma4vec.data.ngrams.language import shown_language
+    from gemma4vec.data.ngrams.language import format_language
 
     both: dict[str, int] = {}
     for field in ("query", "positive"):
@@ -173,4 +173,4 @@ def _languages(by_field: dict[str, dict[str, int]]) -> str:
             both[code] = both.get(code, 0) + count
     total = sum(both.values()) or 1
     ordered = sorted(both.items(), key=lambda one: -one[1])[:2]
-    return ", ".join(f"{shown_language(code)} {count / total:.0%}" for code, count in ordered)
+    return ", ".join(f"{format_language(code)} {count / total:.0%}" for code, count in ordered)

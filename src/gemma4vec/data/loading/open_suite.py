@@ -14,12 +14,12 @@ import yaml
 from pydantic import Field
 
 from gemma4vec.data.pycode.build import load_or_build_pycode
-from gemma4vec.data.suites.catalog import KNOWN
+from gemma4vec.data.suites.catalog import CATALOG
 from gemma4vec.data.suites.group import AnySuite, OneSuite, SuiteGroup, make_group, members_of
 from gemma4vec.data.suites.held_out_rows import BLOCK, TEMPERATURE, RowSuite, load_row_suite
-from gemma4vec.data.suites.hub import open_known
-from gemma4vec.data.suites.hub_tables import mirror_folder
-from gemma4vec.data.suites.kinds import ROW_KINDS, Kind, Role, with_role
+from gemma4vec.data.suites.hub import open_catalog_suite
+from gemma4vec.data.suites.hub_tables import find_mirror
+from gemma4vec.data.suites.kinds import ROW_KINDS, Kind, Role, resolve_role
 from gemma4vec.data.suites.retrieval import RetrievalSuite, check_name, load_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.data.suites.sts import StsSuite, load_sts
@@ -75,7 +75,7 @@ def open_suite(spec: str, *, role: Role | None = None, mirror: Path | None = Non
         InputError: no such suite, or one that is not as it should be.
     """
     suite = _open(Member(suite=spec), Path(), mirror)
-    return replace(suite, role=with_role(suite.role, role, suite.name))
+    return replace(suite, role=resolve_role(suite.role, role, suite.name))
 
 
 def _open(member: Member, beside: Path, mirror: Path | None) -> AnySuite:
@@ -118,15 +118,15 @@ def _pairs(member: Member, path: Path) -> StsSuite:
 
 def _named(spec: str, mirror: Path | None) -> AnySuite:
     """A suite of the catalogue, or made of this machine's code."""
-    if spec in KNOWN:
-        return open_known(KNOWN[spec], mirror=mirror_folder(mirror))
+    if spec in CATALOG:
+        return open_catalog_suite(CATALOG[spec], mirror=find_mirror(mirror))
     if spec in OWN_NAMES:
         built = load_or_build_pycode()
         folder = built.test if spec == "pycode" else built.dev
         if folder is None:
             raise InputError("pycode-dev: too little code on this machine for a dev suite; use pycode")
         return load_suite(folder)
-    names = [*KNOWN, *OWN_NAMES]
+    names = [*CATALOG, *OWN_NAMES]
     close = difflib.get_close_matches(spec, names, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]}?" if close else f"names are {', '.join(names)}, and mteb:TASK"
     raise InputError(f"no suite '{spec}': it is no folder in BEIR's layout, no .tsv, .jsonl or .yaml file; {hint}")
@@ -142,7 +142,7 @@ def _adjusted(suite: Any, member: Member) -> Any:
     return replace(
         suite,
         name=member.name or suite.name,
-        role=with_role(suite.role, member.role, suite.name),
+        role=resolve_role(suite.role, member.role, suite.name),
         metric=member.metric or suite.metric,
     )
 
@@ -186,6 +186,6 @@ def open_several(path: Path, *, mirror: Path | None = None) -> SuiteGroup:
         opened = _open(member, file.parent, mirror)
         _refuse_idle(member, opened, f"{file}: {member.suite}")
         role = member.role or opened.role  # a final suite stays one, also within another list
-        members += [replace(one, role=with_role(one.role, role, one.name)) for one in members_of(opened)]
+        members += [replace(one, role=resolve_role(one.role, role, one.name)) for one in members_of(opened)]
     name = told.name or (path.resolve().name if path.is_dir() else file.stem)
     return make_group(name, members, told.role, told.metric)

@@ -34,21 +34,21 @@ LETTERS = re.compile(r"[^\W\d_]+")
 # Letters of these scripts say more each, so that fewer are enough.
 DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]")
 
-Detect = Callable[[str], str]
+LanguageDetector = Callable[[str], str]
 
 
-def method() -> str:
-    """What `detector` uses: "py3langid" or "stop words"."""
+def detection_method() -> str:
+    """What `make_detector` uses: "py3langid" or "stop words"."""
     return "py3langid" if importlib.util.find_spec("py3langid") else "stop words"
 
 
-def detector() -> Detect:
+def make_detector() -> LanguageDetector:
     """A function from a text to its ISO 639 code, or `und`."""
-    return _py3langid() if method() == "py3langid" else by_stop_words
+    return _py3langid() if detection_method() == "py3langid" else detect_by_stop_words
 
 
 @functools.cache
-def _py3langid() -> Detect:
+def _py3langid() -> LanguageDetector:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
@@ -63,7 +63,7 @@ def _py3langid() -> Detect:
     return detect
 
 
-def by_stop_words(text: str) -> str:
+def detect_by_stop_words(text: str) -> str:
     """The language whose stop words make up most of the text's words, where it is clearly ahead."""
     start = text[:CHARACTERS]
     if not _enough(start):
@@ -88,6 +88,6 @@ def _stop_words() -> dict[str, frozenset[str]]:
     return {CODES[name]: words for name, words in STOP_WORDS.items()}
 
 
-def shown_language(code: str) -> str:
+def format_language(code: str) -> str:
     """A language for people: its code, or that none is clear."""
     return "unsure" if code == UNDETERMINED else code

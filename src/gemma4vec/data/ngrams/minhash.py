@@ -15,7 +15,7 @@ BANDS, ROWS = 32, 4
 PERMUTATIONS = BANDS * ROWS
 
 
-def signatures(hash_S: np.ndarray, starts_T: np.ndarray) -> np.ndarray:
+def compute_signatures(hash_S: np.ndarray, starts_T: np.ndarray) -> np.ndarray:
     """uint32[T, P]: for each set the smallest value under P random functions of its members' hashes.
 
     Args:
@@ -32,7 +32,7 @@ def signatures(hash_S: np.ndarray, starts_T: np.ndarray) -> np.ndarray:
     return made
 
 
-def band_keys(signatures_TP: np.ndarray) -> np.ndarray:
+def compute_band_keys(signatures_TP: np.ndarray) -> np.ndarray:
     """uint64[T, BANDS]: one hash for each band of a signature; two sets with an equal one are candidates."""
     parts = signatures_TP.reshape(len(signatures_TP), BANDS, ROWS).astype(np.uint64)
     keys = np.broadcast_to(np.arange(1, BANDS + 1, dtype=np.uint64), parts.shape[:2])

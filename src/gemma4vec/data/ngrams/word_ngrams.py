@@ -41,7 +41,7 @@ class WordNgrams:
     sums_B: np.ndarray
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> "WordNgrams":
+    def from_texts(cls, texts: Sequence[str]) -> "WordNgrams":
         """Of texts that went through `normalize`."""
         joined = ("\n".join(texts) + "\n").encode("utf-8", "replace") if texts else b""
         bytes_B = np.frombuffer(joined, dtype=np.uint8)
@@ -93,16 +93,16 @@ class WordNgrams:
         return mix((self.sums_B[end_S] - self.sums_B[start_S]) * inverse[start_S])
 
 
-def batches_of(texts: Sequence[str]) -> Iterator[tuple[int, WordNgrams]]:
+def batch_texts(texts: Sequence[str]) -> Iterator[tuple[int, WordNgrams]]:
     """Spans of the texts in batches of some megabytes, each with the number of its first text."""
     start, size = 0, 0
     for place, text in enumerate(texts):
         if size >= BATCH_BYTES:
-            yield start, WordNgrams.of(texts[start:place])
+            yield start, WordNgrams.from_texts(texts[start:place])
             start, size = place, 0
         size += len(text) + 1
     if start < len(texts):
-        yield start, WordNgrams.of(texts[start:])
+        yield start, WordNgrams.from_texts(texts[start:])
 
 
 def mix(values: np.ndarray) -> np.ndarray:

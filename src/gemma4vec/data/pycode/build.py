@@ -19,10 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.data.mining.bm25_negatives import mine_bm25
-from gemma4vec.data.pycode.extract import Extracted, Function
+from gemma4vec.data.pycode.extract import Extraction, Function
 from gemma4vec.data.pycode.rules import FORMAT, RULES
 from gemma4vec.data.pycode.split import HELD_OUT, Split, split_environment, split_folder, stable_order
-from gemma4vec.data.pycode.walk import SourceFile, environment_files, files_key, folder_files, installed_versions
+from gemma4vec.data.pycode.walk import (
+    SourceFile,
+    find_environment_files,
+    find_folder_files,
+    hash_files,
+    installed_versions,
+)
 from gemma4vec.data.pycode.worker import extract_files
 from gemma4vec.data.rows.jsonl import read_lines, write_lines
 from gemma4vec.data.rows.rows import Row, content_hash, write_rows
@@ -109,7 +115,7 @@ def build_pycode(
         InputError: no Python file, or no function that can be asked for.
         WorkError: the disk is full, or a worker died.
     """
-    files = environment_files() if folder is None else folder_files(Path(folder))
+    files = find_environment_files() if folder is None else find_folder_files(Path(folder))
     return _build(Path(out), files, folder, held_out, negatives, processes)
 
 
@@ -129,10 +135,10 @@ def load_or_build_pycode(
         InputError, WorkError: as `build_pycode`.
     """
     data = home() / "data" if data is None else Path(data)
-    files = environment_files() if folder is None else folder_files(Path(folder))
+    files = find_environment_files() if folder is None else find_folder_files(Path(folder))
     settings = json.dumps([FORMAT, held_out, negatives, str(folder and Path(folder).resolve())])
     versions = json.dumps(installed_versions()) if folder is None else ""
-    out = data / f"pycode-{files_key(files, settings, versions)[:16]}"
+    out = data / f"pycode-{hash_files(files, settings, versions)[:16]}"
     if (out / "manifest.json").is_file():
         return load_pycode(out)
     return _build(out, files, folder, held_out, negatives, None)
@@ -236,7 +242,7 @@ def _suite(
 
 
 def _manifest(
-    extracted: Extracted,
+    extracted: Extraction,
     split: Split,
     test: RetrievalSuite,
     dev: RetrievalSuite,

@@ -38,30 +38,30 @@ class Function(NamedTuple):
     query: str | None
 
 
-class Extracted(NamedTuple):
+class Extraction(NamedTuple):
     """Functions, and how many files or functions met each reason for leaving something out."""
 
     functions: list[Function]
     reasons: Counter[str]
 
 
-def extract(source: bytes, path: str, package: str) -> Extracted:
+def extract(source: bytes, path: str, package: str) -> Extraction:
     """All functions of a file that pass the size filters. A file that cannot be decoded or parsed is counted."""
     reasons: Counter[str] = Counter(files=1)
     try:
         text = _decode(source)
     except (SyntaxError, UnicodeDecodeError, LookupError):
         reasons["undecodable file"] += 1
-        return Extracted([], reasons)
+        return Extraction([], reasons)
     if "def " not in text:
-        return Extracted([], reasons)
+        return Extraction([], reasons)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         reasons["unparseable file"] += 1
-        return Extracted([], reasons)
+        return Extraction([], reasons)
     lines = NEWLINE.split(text)
     seen: Counter[str] = Counter()
     functions = []
@@ -71,7 +71,7 @@ def extract(source: bytes, path: str, package: str) -> Extracted:
         if made is not None:
             seen[name] += 1
             functions.append(made if seen[name] == 1 else made._replace(id=f"{made.id}#{seen[name]}"))
-    return Extracted(functions, reasons)
+    return Extraction(functions, reasons)
 
 
 def _decode(source: bytes) -> str:
@@ -105,7 +105,7 @@ def _function(
     if plain.lower().startswith("test") or ".Test" in f".{name}":
         reasons["test"] += 1
         return None
-    source, body = without_docstring(node, lines)
+    source, body = remove_docstring(node, lines)
     if sum(bool(line.strip()) and not line.lstrip().startswith("#") for line in body) < MIN_BODY_LINES:
         reasons["short body"] += 1
         return None
@@ -126,7 +126,7 @@ def _first_line(node: FunctionNode) -> int:
     return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
 
 
-def without_docstring(node: FunctionNode, lines: list[str]) -> tuple[str, list[str]]:
+def remove_docstring(node: FunctionNode, lines: list[str]) -> tuple[str, list[str]]:
     """The function's dedented source without its docstring, and the lines of its body alone.
 
     Works on lines, not on the tree, so that comments and formatting stay. `lines` are the file's, cut at every newline

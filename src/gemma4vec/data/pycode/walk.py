@@ -28,7 +28,7 @@ class SourceFile(NamedTuple):
     modified: int
 
 
-def environment_files() -> list[SourceFile]:
+def find_environment_files() -> list[SourceFile]:
     """Python files of the standard library and of the installed packages, ordered by path; no tests, not ourselves."""
     paths = sysconfig.get_paths()
     roots = [paths["stdlib"], paths["purelib"], paths["platlib"]]
@@ -39,7 +39,7 @@ def environment_files() -> list[SourceFile]:
     )
 
 
-def folder_files(folder: Path) -> list[SourceFile]:
+def find_folder_files(folder: Path) -> list[SourceFile]:
     """Python files below a folder, ordered by path; no hidden folders, virtual environments, builds or tests.
 
     Raises:
@@ -93,6 +93,6 @@ def installed_versions() -> dict[str, str]:
     return {name: versions[name] for name in sorted(versions, key=str.lower) if name}
 
 
-def files_key(files: list[SourceFile], *further: str) -> str:
+def hash_files(files: list[SourceFile], *further: str) -> str:
     """A hash of names, sizes and times of files (quick: reads none of them) and of what else decides the result."""
     return sha256_text(*further, *(f"{file.path}\t{file.size}\t{file.modified}" for file in files))

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gemma4vec.data.pycode.extract import Extracted, Function, extract
+from gemma4vec.data.pycode.extract import Extraction, Function, extract
 from gemma4vec.data.pycode.walk import SourceFile
 from gemma4vec.errors import WorkError
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 SHARD_BYTES = 16_000_000
 
 
-def extract_files(files: Sequence[SourceFile], processes: int | None = None) -> Extracted:
+def extract_files(files: Sequence[SourceFile], processes: int | None = None) -> Extraction:
     """Functions of all files, in the files' order, whatever the number of processes.
 
     Args:
@@ -39,7 +39,7 @@ def extract_files(files: Sequence[SourceFile], processes: int | None = None) -> 
     processes = processes or (1 if len(shards) < 2 else min(8, len(os.sched_getaffinity(0))))
     if processes == 1:
         return _merge([_extract_shard(shard) for shard in shards])
-    done: list[Extracted] = []
+    done: list[Extraction] = []
     with ThreadPoolExecutor(processes) as pool:
         try:
             for result in pool.map(_in_child, shards):
@@ -63,28 +63,28 @@ def _shards(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
     return shards
 
 
-def _merge(results: Sequence[Extracted]) -> Extracted:
+def _merge(results: Sequence[Extraction]) -> Extraction:
     functions: list[Function] = []
     reasons: Counter[str] = Counter()
     for result in results:
         functions += result.functions
         reasons.update(result.reasons)
-    return Extracted(functions, reasons)
+    return Extraction(functions, reasons)
 
 
-def _extract_shard(shard: Sequence[SourceFile]) -> Extracted:
+def _extract_shard(shard: Sequence[SourceFile]) -> Extraction:
     results = []
     for file in shard:
         try:
             source = (Path(file.root) / file.path).read_bytes()
         except OSError:
-            results.append(Extracted([], Counter({"unreadable file": 1})))
+            results.append(Extraction([], Counter({"unreadable file": 1})))
             continue
         results.append(extract(source, file.path, file.package))
     return _merge(results)
 
 
-def _in_child(shard: list[SourceFile]) -> Extracted:
+def _in_child(shard: list[SourceFile]) -> Extraction:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     child = subprocess.run(
         [sys.executable, "-m", "gemma4vec.data.pycode.worker"],
@@ -100,7 +100,7 @@ def _in_child(shard: list[SourceFile]) -> Extracted:
 
 
 def main() -> None:
-    """Entry point of a child: a pickled list of files on stdin, a pickled `Extracted` on stdout."""
+    """Entry point of a child: a pickled list of files on stdin, a pickled `Extraction` on stdout."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a child at once, without a traceback of its own
     gc.disable()  # syntax trees are built and dropped whole; collecting cycles in between costs a third of the time
     shard = pickle.load(sys.stdin.buffer)

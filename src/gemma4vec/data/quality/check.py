@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gemma4vec.data.loading.resolve_names import open_source
-from gemma4vec.data.ngrams.language import detector, method
-from gemma4vec.data.quality.contamination import ContaminationIndex, Found, Hit, collect
+from gemma4vec.data.ngrams.language import detection_method, make_detector
+from gemma4vec.data.quality.contamination import ContaminationIndex, Hit, SuiteOverlap, collect_overlaps
 from gemma4vec.data.quality.contamination_record import ContaminationRecord
 from gemma4vec.data.quality.overlap import CONTAINED_WORDS, NEAR, SHINGLE
 from gemma4vec.data.quality.row_faults import DROPPED, Flaw, FlawFinder
@@ -23,7 +23,7 @@ REASONS = 5  # kept of each row
 
 
 @dataclass
-class Fault:
+class RowFault:
     """Why a row (`whole`, or `copy` of an earlier one), or some of its negatives, should be left out."""
 
     whole: bool = False
@@ -62,9 +62,9 @@ class SourceReport:
     flaws: dict[str, int]
     flaw_examples: dict[str, list[dict[str, Any]]]
     cut: dict[str, int] | None
-    found: list[Found]
+    found: list[SuiteOverlap]
     touched: list[list[str]]
-    faults: dict[int, Fault]
+    faults: dict[int, RowFault]
 
 
 def check_sources(
@@ -99,12 +99,12 @@ def check_sources(
 def _check(source: Source, index: ContaminationIndex, languages: Sequence[str]) -> SourceReport:
     rows, told = open_source(source.model_copy(update={"max_bad_share": 1.0}))
     logger.info(f"checking {len(rows):,} rows of {source.name}")
-    finder = FlawFinder(detector() if languages else None, languages)
-    faults: dict[int, Fault] = {}
+    finder = FlawFinder(make_detector() if languages else None, languages)
+    faults: dict[int, RowFault] = {}
     for row in rows:
         for flaw in finder.look(row):
             _note_flaw(flaw, faults)
-    found = collect(_noted(index.hits(rows), index, faults), len(index.suites), source.name)
+    found = collect_overlaps(_noted(index.hits(rows), index, faults), len(index.suites), source.name)
     return SourceReport(
         name=source.name,
         content_hash=told["content_hash"],
@@ -120,17 +120,17 @@ def _check(source: Source, index: ContaminationIndex, languages: Sequence[str]) 
     )
 
 
-def _note_flaw(flaw: Flaw, faults: dict[int, Fault]) -> None:
+def _note_flaw(flaw: Flaw, faults: dict[int, RowFault]) -> None:
     if flaw.kind in DROPPED:
-        faults.setdefault(flaw.row, Fault()).add(flaw.kind, flaw.negatives)
+        faults.setdefault(flaw.row, RowFault()).add(flaw.kind, flaw.negatives)
 
 
-def _noted(hits: Iterator[Hit], index: ContaminationIndex, faults: dict[int, Fault]) -> Iterator[Hit]:
+def _noted(hits: Iterator[Hit], index: ContaminationIndex, faults: dict[int, RowFault]) -> Iterator[Hit]:
     """The hits, each also noted as a fault of its row or, where it is one, of its negative."""
     for hit in hits:
         where = f"{index.suites[hit.item.suite].name} {hit.item.side} {hit.item.id}"
         negatives = (hit.place,) if hit.field == "negative" else ()
-        faults.setdefault(hit.row, Fault()).add(f"{hit.field} {hit.kind}: {where}", negatives)
+        faults.setdefault(hit.row, RowFault()).add(f"{hit.field} {hit.kind}: {where}", negatives)
         yield hit
 
 
@@ -141,11 +141,13 @@ def rules(near: float) -> dict[str, Any]:
         "contained_words": CONTAINED_WORDS,
         "near_jaccard": near,
         "shingle_words": SHINGLE,
-        "language": method(),
+        "language": detection_method(),
     }
 
 
-def stamps(reports: Sequence[SourceReport], suites: Sequence[SuiteTexts], near: float) -> list[ContaminationRecord]:
+def make_records(
+    reports: Sequence[SourceReport], suites: Sequence[SuiteTexts], near: float
+) -> list[ContaminationRecord]:
     """One stamp for each source and suite."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return [

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gemma4vec.data.loading.resolve_names import sources_of_run
-from gemma4vec.data.quality.check import check_sources, stamps
+from gemma4vec.data.quality.check import check_sources, make_records
 from gemma4vec.data.quality.contamination_record import (
     ContaminationRecord,
-    contamination_of_data,
-    read_stamp,
-    sources_of_manifest,
-    write_stamp,
+    read_record,
+    read_records_of_source,
+    sources_from_manifest,
+    write_record,
 )
 from gemma4vec.data.quality.overlap import NEAR
 from gemma4vec.data.suites.group import OneSuite
@@ -30,8 +30,8 @@ def ensure_checked(run: RunFolder, suites: Sequence[OneSuite]) -> None:
 
     Data that is gone, large or not readable stays unchecked, and so the mark on the scores says.
     """
-    hashes = {str(source["name"]): key for key, source in sources_of_manifest(run.manifest).items()}
-    if all(read_stamp(key, suite.fingerprint) is not None for key in hashes.values() for suite in suites):
+    hashes = {str(source["name"]): key for key, source in sources_from_manifest(run.manifest).items()}
+    if all(read_record(key, suite.fingerprint) is not None for key in hashes.values() for suite in suites):
         return None  # every evaluation asks: no text is read for nothing
     texts = [suite_texts(suite) for suite in suites]
     try:
@@ -42,12 +42,12 @@ def ensure_checked(run: RunFolder, suites: Sequence[OneSuite]) -> None:
         key = hashes.get(source.name)
         if key is None or not _small(source):
             continue
-        missing = [suite for suite in texts if read_stamp(key, suite.fingerprint) is None]
+        missing = [suite for suite in texts if read_record(key, suite.fingerprint) is None]
         if not missing:
             continue
         try:
-            for stamp in stamps(check_sources([source], missing), missing, NEAR):
-                write_stamp(stamp)
+            for stamp in make_records(check_sources([source], missing), missing, NEAR):
+                write_record(stamp)
         except Gemma4VecError as error:
             logger.warning(f"{source.name}: not checked against {', '.join(suite.name for suite in missing)}: {error}")
     return None
@@ -59,10 +59,10 @@ def _small(source: Source) -> bool:
     return source.path is not None and path.is_file() and path.stat().st_size <= SMALL_BYTES
 
 
-def overlaps_known(content_hashes: Sequence[str]) -> list[ContaminationRecord]:
+def read_overlapping_records(content_hashes: Sequence[str]) -> list[ContaminationRecord]:
     """Every stamp of these data that found something, by suite.
 
     Raises:
         InputError: a damaged stamp.
     """
-    return [stamp for key in content_hashes for stamp in contamination_of_data(key) if stamp.overlaps]
+    return [stamp for key in content_hashes for stamp in read_records_of_source(key) if stamp.overlaps]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.quality.check import Fault, SourceReport
+from gemma4vec.data.quality.check import RowFault, SourceReport
 from gemma4vec.data.rows.jsonl import write_lines
 from gemma4vec.data.rows.rows import Row, write_rows
 from gemma4vec.data.sources.drops import COPIES, ROW, row_key, without_negatives
@@ -21,7 +21,7 @@ def write_drops(path: Path, reports: Sequence[SourceReport]) -> int:
     return len(entries)
 
 
-def without_faults(rows: Iterable[Row], faults: Mapping[int, Fault]) -> Iterator[Row]:
+def remove_faults(rows: Iterable[Row], faults: Mapping[int, RowFault]) -> Iterator[Row]:
     """The rows (counted from 1) without those at fault and without the negatives at fault."""
     for number, row in enumerate(rows, start=1):
         fault = faults.get(number)
@@ -41,7 +41,7 @@ def write_clean(folder: Path, reports: Sequence[SourceReport]) -> dict[str, int]
     for report in reports:
         whole = sum(fault.whole or fault.copy for fault in report.faults.values())
         kept[report.name] = len(report.rows) - whole
-        write_rows(folder / f"{report.name}.jsonl.gz", without_faults(report.rows, report.faults))
+        write_rows(folder / f"{report.name}.jsonl.gz", remove_faults(report.rows, report.faults))
     return kept
 
 

@@ -43,7 +43,7 @@ class Hit(NamedTuple):
 
 
 @dataclass
-class Found:
+class SuiteOverlap:
     """What one source has in common with one suite.
 
     Attributes:
@@ -109,7 +109,7 @@ class ContaminationIndex:
                     kind, similarity = "exact", 1.0
                 yield Hit(number, name, place, item, kind, similarity, text)
 
-    def touched(self, suite: int, found: Found) -> list[str]:
+    def touched(self, suite: int, found: SuiteOverlap) -> list[str]:
         """Ids of the suite's queries that are touched: found themselves, or one of their right documents was."""
         queries, documents = found.ids("query"), found.ids("document")
         right = self.suites[suite].right
@@ -118,9 +118,9 @@ class ContaminationIndex:
         )
 
 
-def collect(hits: Iterable[Hit], suites: int, source: str) -> list[Found]:
+def collect_overlaps(hits: Iterable[Hit], suites: int, source: str) -> list[SuiteOverlap]:
     """The hits of one source, added up for each suite."""
-    found = [Found() for _ in range(suites)]
+    found = [SuiteOverlap() for _ in range(suites)]
     strongest: dict[tuple[int, int, Field, Side], Kind] = {}
     for hit in hits:
         own, cell = found[hit.item.suite], (hit.field, hit.item.side)

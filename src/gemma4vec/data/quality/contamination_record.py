@@ -23,7 +23,7 @@ class ContaminationRecord:
     Attributes:
         source, content_hash, rows: the training data.
         suite, suite_fingerprint: what it was checked against, and how many `queries` and `documents` that has.
-        found: rows of `contamination.Found.table`.
+        found: rows of `contamination.SuiteOverlap.table`.
         touched_queries: ids of queries that overlap themselves or have a right document that does.
         found_queries, found_documents: how many of the suite's texts overlap.
         rules: parameters of the check.
@@ -59,7 +59,7 @@ def folder() -> Path:
     return home() / "checks"
 
 
-def write_stamp(stamp: ContaminationRecord) -> Path:
+def write_record(stamp: ContaminationRecord) -> Path:
     """Keep a stamp; one of the same contents is replaced.
 
     Raises:
@@ -70,7 +70,7 @@ def write_stamp(stamp: ContaminationRecord) -> Path:
     return file
 
 
-def read_stamp(content_hash: str, suite_fingerprint: str) -> ContaminationRecord | None:
+def read_record(content_hash: str, suite_fingerprint: str) -> ContaminationRecord | None:
     """The stamp of these contents; None where they were never checked.
 
     Raises:
@@ -88,18 +88,18 @@ def read_stamp(content_hash: str, suite_fingerprint: str) -> ContaminationRecord
         raise InputError(f"{file} is damaged ({error}); remove it and check again with gemma4vec data check") from error
 
 
-def contamination_of_data(content_hash: str) -> list[ContaminationRecord]:
+def read_records_of_source(content_hash: str) -> list[ContaminationRecord]:
     """All stamps of one source's rows, by suite.
 
     Raises:
-        InputError: as `read_stamp`.
+        InputError: as `read_record`.
     """
     files = sorted(folder().glob(f"{_short(content_hash)}-*.json"))
-    found = [read_stamp(content_hash, file.stem.partition("-")[2]) for file in files]
+    found = [read_record(content_hash, file.stem.partition("-")[2]) for file in files]
     return sorted((stamp for stamp in found if stamp is not None), key=lambda stamp: stamp.suite)
 
 
-def sources_of_manifest(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def sources_from_manifest(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Content hash -> source, of all stages of a run."""
     stages = manifest.get("data") or {}
     return {

@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from gemma4vec.data.ngrams.minhash import BANDS, band_keys, jaccard, signatures
-from gemma4vec.data.ngrams.word_ngrams import WordNgrams, batches_of, normalize
+from gemma4vec.data.ngrams.minhash import BANDS, compute_band_keys, compute_signatures, jaccard
+from gemma4vec.data.ngrams.word_ngrams import WordNgrams, batch_texts, normalize
 
 Kind = Literal["exact", "contained", "near"]
 KINDS: tuple[Kind, ...] = ("exact", "contained", "near")
@@ -44,7 +44,7 @@ class OverlapIndex:
         self._unique, self._entries = _distinct(texts)
         self._exact = {text: place for place, text in enumerate(self._unique)}
         runs, openings, bands = [], [], []
-        for start, spans in batches_of(self._unique):
+        for start, spans in batch_texts(self._unique):
             runs.append(_moved(spans.runs(OPENING), start))
             openings.append(_moved(spans.openings(OPENING, CONTAINED_WORDS), start))
             bands.append(_moved(_bands(spans), start))
@@ -62,7 +62,7 @@ class OverlapIndex:
             (number, self._exact[text]): ("exact", 1.0) for number, text in enumerate(unique) if text in self._exact
         }
         shingles = _Shingles(unique)
-        for start, spans in batches_of(unique):
+        for start, spans in batch_texts(unique):
             pairs = np.concatenate(
                 [
                     self._runs.pairs(*spans.openings(OPENING, CONTAINED_WORDS)),
@@ -131,7 +131,7 @@ class _Shingles:
 
     def __getitem__(self, place: int) -> np.ndarray:
         if place not in self.known:
-            self.known[place] = np.unique(WordNgrams.of([self.texts[place]]).shingles(SHINGLE)[0])
+            self.known[place] = np.unique(WordNgrams.from_texts([self.texts[place]]).shingles(SHINGLE)[0])
         return self.known[place]
 
 
@@ -148,7 +148,7 @@ def _bands(spans: WordNgrams) -> tuple[np.ndarray, np.ndarray]:
     """Band keys uint64[T, BANDS] of the texts that have a word, and these texts' numbers."""
     hash_S, text_S = spans.shingles(SHINGLE)
     texts_T, starts_T = np.unique(text_S, return_index=True)
-    return band_keys(signatures(hash_S, starts_T)), texts_T
+    return compute_band_keys(compute_signatures(hash_S, starts_T)), texts_T
 
 
 def _moved(found: tuple[np.ndarray, np.ndarray], start: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma4vec.data.batching.mixture import negative_counts, positive_counts
-from gemma4vec.data.ngrams.language import Detect
+from gemma4vec.data.ngrams.language import LanguageDetector
 from gemma4vec.data.ngrams.word_ngrams import normalize
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.retrieval.tokenize import WordTokenizer, choose_tokenizer
@@ -24,7 +24,7 @@ BINS = 40
 
 
 @dataclass(frozen=True)
-class Spread:
+class Distribution:
     """A distribution: its mean, 5%, 50% and 95% quantiles, largest value, and a histogram.
 
     Attributes:
@@ -41,7 +41,7 @@ class Spread:
     counts: list[int]
 
     @classmethod
-    def of(cls, values: Sequence[float], limits: tuple[float, float] | None = None) -> "Spread | None":
+    def from_values(cls, values: Sequence[float], limits: tuple[float, float] | None = None) -> "Distribution | None":
         """None where there is no value; `limits` are those of the histogram, by default 0 and the 99% quantile."""
         if not len(values):
             return None
@@ -79,13 +79,13 @@ class Profile:
     negatives: int
     sampled: int
     unit: str
-    lengths: dict[str, Spread | None]
+    lengths: dict[str, Distribution | None]
     languages: dict[str, dict[str, int]]
-    overlap: Spread | None
-    negative_overlap: Spread | None
+    overlap: Distribution | None
+    negative_overlap: Distribution | None
     as_near: float | None
-    similarity: Spread | None = None
-    negative_similarity: Spread | None = None
+    similarity: Distribution | None = None
+    negative_similarity: Distribution | None = None
     above: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -104,12 +104,12 @@ class _Sample:
     negative_row: list[int] = field(default_factory=list)
 
 
-def profile(
+def profile_rows(
     name: str,
     rows: Sequence[Row],
     *,
     sample: int,
-    detect: Detect,
+    detect: LanguageDetector,
     count: CountTokens | None = None,
     similarity: Similarity | None = None,
     code: bool = False,
@@ -142,13 +142,13 @@ def profile(
         negatives=int(negative_counts(rows).sum()),
         sampled=len(taken.queries),
         unit="words" if count is None else "tokens",
-        lengths={field: Spread.of(measure(texts[field])) for field in FIELDS},
+        lengths={field: Distribution.from_values(measure(texts[field])) for field in FIELDS},
         languages={field: dict(Counter(map(detect, texts[field])).most_common()) for field in FIELDS},
-        overlap=Spread.of(shared, (0.0, 1.0)),
-        negative_overlap=Spread.of(other, (0.0, 1.0)),
+        overlap=Distribution.from_values(shared, (0.0, 1.0)),
+        negative_overlap=Distribution.from_values(other, (0.0, 1.0)),
         as_near=_share_at_least(shared, taken.positive_row, other, taken.negative_row),
-        similarity=Spread.of(cosines, (-1.0, 1.0)),
-        negative_similarity=Spread.of(others, (-1.0, 1.0)),
+        similarity=Distribution.from_values(cosines, (-1.0, 1.0)),
+        negative_similarity=Distribution.from_values(others, (-1.0, 1.0)),
         above=_share_at_least(cosines, taken.positive_row, others, taken.negative_row) if len(cosines) else None,
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from gemma4vec.data.ngrams.hash_set import HashSet, short_hash
-from gemma4vec.data.ngrams.language import UNDETERMINED, Detect
+from gemma4vec.data.ngrams.language import UNDETERMINED, LanguageDetector
 from gemma4vec.data.ngrams.word_ngrams import normalize
 from gemma4vec.data.rows.rows import OVERLONG, Row
 from gemma4vec.text.prompts import Document
@@ -47,7 +47,7 @@ class FlawFinder:
         languages: the codes that are right.
     """
 
-    detect: Detect | None = None
+    detect: LanguageDetector | None = None
     languages: Sequence[str] = ()
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)

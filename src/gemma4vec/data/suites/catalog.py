@@ -35,7 +35,7 @@ class HubTask:
 
 
 @dataclass(frozen=True)
-class KnownSuite:
+class CatalogSuite:
     """Tasks under one name."""
 
     name: str
@@ -101,27 +101,29 @@ def _german_sts(split: str) -> tuple[HubTask, ...]:
 _GERMAN_DPR = HubTask("GermanDPR", "mteb/GermanDPR", "64a4860e55ba6d8fcb923d5306d08e08b1c72794", "test")
 _REST = tuple(name for name in NANO if name not in COMPACT)
 
-KNOWN: dict[str, KnownSuite] = {
+CATALOG: dict[str, CatalogSuite] = {
     suite.name: suite
     for suite in (
-        KnownSuite("nanobeir", "retrieval", "final", "13 English tasks, 50 queries each", _english(tuple(NANO))),
-        KnownSuite(
+        CatalogSuite("nanobeir", "retrieval", "final", "13 English tasks, 50 queries each", _english(tuple(NANO))),
+        CatalogSuite(
             "nanobeir-compact",
             "compact-retrieval",
             "dev",
             f"5 of the 13, with {COMPACT_DOCUMENTS:,} documents each; minutes",
             _english(COMPACT, COMPACT_DOCUMENTS),
         ),
-        KnownSuite(
+        CatalogSuite(
             "nanobeir-rest", "retrieval", "final", "the 8 of the 13 that nanobeir-compact leaves out", _english(_REST)
         ),
         *(
-            KnownSuite(f"nanobeir-{one}", "retrieval", "final", "the 13 tasks, translated by machine", _translated(one))
+            CatalogSuite(
+                f"nanobeir-{one}", "retrieval", "final", "the 13 tasks, translated by machine", _translated(one)
+            )
             for one in LANGUAGES
         ),
-        KnownSuite("germandpr", "retrieval", "dev", "German questions and Wikipedia passages", (_GERMAN_DPR,)),
-        KnownSuite("germansts", "sts", "final", "STS benchmark in German, test split", _german_sts("test")),
-        KnownSuite(
+        CatalogSuite("germandpr", "retrieval", "dev", "German questions and Wikipedia passages", (_GERMAN_DPR,)),
+        CatalogSuite("germansts", "sts", "final", "STS benchmark in German, test split", _german_sts("test")),
+        CatalogSuite(
             "germansts-dev", "sts", "dev", "STS benchmark in German, validation split", _german_sts("validation")
         ),
     )

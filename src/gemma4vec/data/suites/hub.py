@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.data.rows.rows import clean_text, clean_title
-from gemma4vec.data.suites.catalog import HubTask, KnownSuite
+from gemma4vec.data.suites.catalog import CatalogSuite, HubTask
 from gemma4vec.data.suites.group import AnySuite, OneSuite, make_group
-from gemma4vec.data.suites.hub_tables import DatasetFolder, dataset_folder, read_table
+from gemma4vec.data.suites.hub_tables import DatasetFolder, fetch_dataset, read_table
 from gemma4vec.data.suites.retrieval import RetrievalSuite, make_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.data.suites.sts import StsSuite, make_sts
@@ -16,7 +16,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.text.prompts import Document
 
 
-def open_known(known: KnownSuite, *, mirror: Path | None) -> AnySuite:
+def open_catalog_suite(known: CatalogSuite, *, mirror: Path | None) -> AnySuite:
     """The tasks of a named suite, as a group where there are several.
 
     Raises:
@@ -31,7 +31,7 @@ def open_known(known: KnownSuite, *, mirror: Path | None) -> AnySuite:
 def _open(task: HubTask, mirror: Path | None) -> OneSuite:
     prefix = f"{task.language}-" if task.language else ""
     configs = ["default"] if task.layout == "sts" else [f"{prefix}{table}" for table in ("corpus", "queries")]
-    folder = dataset_folder(task.repository, task.revision, configs, mirror=mirror)
+    folder = fetch_dataset(task.repository, task.revision, configs, mirror=mirror)
     source = {
         "dataset": task.repository,
         "revision": task.revision,

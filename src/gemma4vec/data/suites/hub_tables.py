@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from gemma4vec.data.rows.jsonl import read_lines
-from gemma4vec.data.suites.memory_check import check_fits
+from gemma4vec.data.suites.memory_check import check_corpus_fits
 from gemma4vec.errors import InputError
 from gemma4vec.machine.network import ping_hub
 
@@ -31,7 +31,7 @@ class DatasetFolder(NamedTuple):
     revision: str | None
 
 
-def mirror_folder(named: Path | None) -> Path | None:
+def find_mirror(named: Path | None) -> Path | None:
     """The mirror that a person names, or that `$GEMMA4VEC_MIRROR` does.
 
     Raises:
@@ -43,7 +43,7 @@ def mirror_folder(named: Path | None) -> Path | None:
     return chosen
 
 
-def dataset_folder(repository: str, revision: str, configs: Sequence[str], *, mirror: Path | None) -> DatasetFolder:
+def fetch_dataset(repository: str, revision: str, configs: Sequence[str], *, mirror: Path | None) -> DatasetFolder:
     """The folder that holds these configurations of a data set at this revision; downloads what is not cached.
 
     Raises:
@@ -106,7 +106,7 @@ def read_table(folder: Path, config: str, split: str) -> list[dict[str, Any]]:
     chosen = files.get(split) or (next(iter(files.values())) if len(files) == 1 else None)
     if chosen is None:
         raise InputError(f"{folder}: {config} has no split {split!r}; it has {', '.join(sorted(files))}")
-    check_fits(chosen)
+    check_corpus_fits(chosen)
     return [row for file in chosen for row in _read(file)]
 
 

@@ -46,7 +46,7 @@ ITEMS: dict[str, str] = {
 LOWER_IS_BETTER = frozenset({"loss"})
 
 
-def with_role(role: Role | None, asked: Role | None, where: str) -> Role | None:
+def resolve_role(role: Role | None, asked: Role | None, where: str) -> Role | None:
     """The role that a suite has when a person asks for `asked`: a final suite stays one.
 
     Raises:
@@ -57,7 +57,7 @@ def with_role(role: Role | None, asked: Role | None, where: str) -> Role | None:
     return asked or role
 
 
-def items_of(kind: str, count: int = 2) -> str:
+def name_items(kind: str, count: int = 2) -> str:
     """What a suite of this kind consists of, for people: "queries", "pairs", of one "row"."""
     word = ITEMS.get(kind, "queries")
     if count != 1:

@@ -9,7 +9,7 @@ IN_MEMORY = 2.5  # bytes of memory for each byte of a corpus file: 1.3 to 3 meas
 PACKED = 4  # size of a decompressed file as a multiple of the compressed one
 
 
-def check_fits(files: Sequence[Path]) -> None:
+def check_corpus_fits(files: Sequence[Path]) -> None:
     """Refuse a corpus whose texts alone would fill the free memory.
 
     Raises:

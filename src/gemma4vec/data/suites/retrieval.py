@@ -17,7 +17,7 @@ import yaml
 from gemma4vec.data.rows.jsonl import kind_of, read_lines, write_lines
 from gemma4vec.data.rows.rows import clean_text, clean_title
 from gemma4vec.data.suites.kinds import RETRIEVAL_KINDS, Kind, Role
-from gemma4vec.data.suites.memory_check import check_fits
+from gemma4vec.data.suites.memory_check import check_corpus_fits
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder, sha256_text
 from gemma4vec.text.prompts import Document
@@ -94,7 +94,7 @@ def load_suite(path: Path) -> RetrievalSuite:
     options = read_options(path / "suite.yaml")
     if "suites" in options:
         raise InputError(f"{path / 'suite.yaml'} names several suites; open them with --suite {path}, not as one")
-    check_fits([_file(path, "corpus.jsonl")])
+    check_corpus_fits([_file(path, "corpus.jsonl")])
     counts: Counter[str] = Counter(empty=0, overlong=0, control=0)
     corpus = _texts(_file(path, "corpus.jsonl"), counts, with_title=True)
     queries = _texts(_file(path, "queries.jsonl"), counts, with_title=False)

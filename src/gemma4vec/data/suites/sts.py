@@ -19,7 +19,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 
 COLUMNS = ("split", "score", "sentence1", "sentence2")
-LEAST_PAIRS = 4  # fewer have no correlation worth the name
+MIN_PAIRS = 4  # fewer have no correlation worth the name
 
 
 @dataclass
@@ -88,8 +88,8 @@ def make_sts(
     Raises:
         InputError: fewer than four pairs, or judgments that are all equal.
     """
-    if len(pairs) < LEAST_PAIRS:
-        raise InputError(f"{where}: {len(pairs)} pairs; at least {LEAST_PAIRS} are needed for a correlation")
+    if len(pairs) < MIN_PAIRS:
+        raise InputError(f"{where}: {len(pairs)} pairs; at least {MIN_PAIRS} are needed for a correlation")
     if min(gold) == max(gold):
         raise InputError(f"{where}: all {len(gold)} judgments are {gold[0]:g}; there is nothing to correlate with")
     counts: Counter[str] = Counter(empty=0, overlong=0, control=0)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gemma4vec.data.quality.contamination_record import ContaminationRecord, read_stamp, sources_of_manifest
+from gemma4vec.data.quality.contamination_record import ContaminationRecord, read_record, sources_from_manifest
 from gemma4vec.data.suites.group import OneSuite
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.evaluation.results.task_scores import PAIRED
@@ -56,7 +56,7 @@ def find_mark(manifest: Mapping[str, Any], tasks: Sequence[OneSuite] | None) -> 
     Raises:
         InputError: a damaged record.
     """
-    sources = sources_of_manifest(manifest)
+    sources = sources_from_manifest(manifest)
     if not sources:
         return None
     stamps: list[ContaminationRecord] = []
@@ -64,7 +64,7 @@ def find_mark(manifest: Mapping[str, Any], tasks: Sequence[OneSuite] | None) -> 
     unchecked = {str(source["name"]) for source in sources.values()} if tasks is None else set[str]()
     touched: dict[str, list[str]] = {}
     for task in tasks or ():
-        found = {key: read_stamp(key, task.fingerprint) for key in sources}
+        found = {key: read_record(key, task.fingerprint) for key in sources}
         unchecked.update(str(sources[key]["name"]) for key, stamp in found.items() if stamp is None)
         of_task = [stamp for stamp in found.values() if stamp is not None]
         stamps += of_task

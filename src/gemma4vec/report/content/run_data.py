@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.suites.kinds import items_of
+from gemma4vec.data.suites.kinds import name_items
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.comparison_count import compare_pairs
 from gemma4vec.evaluation.comparison.paired import Comparison, LargestDifferences, check_comparable
@@ -189,7 +189,7 @@ def method_words(kind: str) -> str:
     """How a comparison's interval and p come about, for the caption of its table."""
     if kind in PAIRED:
         return "Interval: 95%, bootstrap over pairs. p: test by swapping the two models' ranks"
-    return f"Interval: 95%, over {items_of(kind)}. p: paired sign-flip test"
+    return f"Interval: 95%, over {name_items(kind)}. p: paired sign-flip test"
 
 
 def label(model: str) -> str:

@@ -118,8 +118,8 @@ def _functions(folder: Path | None) -> tuple[str, Callable[[], list[IndexedDocum
 
 def _functions_of_folder(folder: Path) -> tuple[str, Callable[[], list[IndexedDocument]]]:
     """All functions of somebody's own code, with and without docstrings."""
-    from gemma4vec.data.pycode.walk import files_key, folder_files
+    from gemma4vec.data.pycode.walk import find_folder_files, hash_files
     from gemma4vec.data.pycode.worker import extract_files
 
-    files = folder_files(folder)
-    return files_key(files), lambda: documents_of_functions(extract_files(files).functions)
+    files = find_folder_files(folder)
+    return hash_files(files), lambda: documents_of_functions(extract_files(files).functions)
