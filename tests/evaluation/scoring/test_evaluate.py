@@ -14,9 +14,9 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.evaluation.results.result import load_result, load_top
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
-from gemma4vec.evaluation.scoring.dense_ranker import TextProgress
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.text.prompts import Document
+from gemma4vec.text.text_embedder import TextProgress
 
 
 class HashedWords:

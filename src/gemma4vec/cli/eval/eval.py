@@ -11,9 +11,9 @@ from gemma4vec.errors import InputError
 from gemma4vec.machine.terminal import bars_by_stage
 
 if TYPE_CHECKING:
-    from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
     from gemma4vec.evaluation.scoring.ranking import Ranker
     from gemma4vec.ledger.run_folder import RunFolder
+    from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def _owner(spec: str) -> "RunFolder | None":
     return find_enclosing_run(Path(spec)) if Path(spec).is_dir() else None
 
 
-def _say_what_was_known(model: "EmbedderLike | Ranker") -> None:
+def _say_what_was_known(model: "TextEmbedder | Ranker") -> None:
     """Seconds of an evaluation mean little where vectors came from disk; so it is said."""
 
     found, computed = getattr(model, "found", 0), getattr(model, "computed", 0)
@@ -165,7 +165,7 @@ def _say_what_was_known(model: "EmbedderLike | Ranker") -> None:
         logger.info(f"vectors: {found:,} were known, {computed:,} computed (--no-cache computes all)")
 
 
-def _load_model(spec: str, dtype: str, max_tokens: int | None, *, cached: bool) -> "EmbedderLike | Ranker":
+def _load_model(spec: str, dtype: str, max_tokens: int | None, *, cached: bool) -> "TextEmbedder | Ranker":
     """The model that `spec` means, ready to rank or to encode."""
     if spec == "bm25":
         from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
@@ -196,7 +196,7 @@ def _run_of(spec: str) -> Path | None:
         return None  # not a run: the embedder says what else it could have been
 
 
-def _result_folder(spec: str, model: "EmbedderLike | Ranker", suite: str, out: Path | None) -> Path:
+def _result_folder(spec: str, model: "TextEmbedder | Ranker", suite: str, out: Path | None) -> Path:
     """Where the result goes: OUT/<suite>, RUN/evals/trained/<suite> or HOME/evals/<model>/<suite>.
 
     A result of a differently set model (dtype, limits, weights) is never replaced under the same name.

@@ -134,12 +134,11 @@ def detectable_command(
     """Before training: the smallest difference that a suite can show, alone and among the tries so far."""
     from gemma4vec.cli.output import emit
     from gemma4vec.data.loading.open_suite import open_suite
-    from gemma4vec.data.suites.group import members_of
     from gemma4vec.data.suites.retrieval import RetrievalSuite
     from gemma4vec.evaluation.planning.power_forecast import forecast_power
 
     loaded = open_suite(suite)
-    tasks = [one for one in members_of(loaded) if isinstance(one, RetrievalSuite)]
+    tasks = [one for one in loaded.members if isinstance(one, RetrievalSuite)]
     if not tasks:
         raise InputError(
             f"{suite} is {loaded.kind}; the spread that is supposed is that of retrieval: name such a suite"
