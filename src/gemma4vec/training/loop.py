@@ -210,7 +210,7 @@ def _check_stop_rule(stage: Stage, optimizer: MasterAdamW, progress: Progress, t
     number = rule.due(progress.step, total, progress.looks) if rule else None
     if rule is None or number is None:
         return False
-    seen = stage.world.from_first(lambda: rule.look(number, progress.step, hash_of_weights(optimizer)))
+    seen = stage.world.from_first(lambda: rule.check(number, progress.step, hash_of_weights(optimizer)))
     progress.looks, progress.stopped = number, seen.stopped
     _record_score(stage, optimizer, progress, seen.score, seen.fields)
     stage.run.event("look", stage=stage.number, step=progress.step, **seen.look)

@@ -12,7 +12,7 @@ from gemma4vec.model.bases.resolve import ResolvedBase, resolve_base
 from gemma4vec.model.bases.sentence_transformers_folder import describe_ignored_layers
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.engine.distributed import World
-from gemma4vec.training.monitoring.stop_rule import ReadyRule, ready_rules
+from gemma4vec.training.monitoring.stop_rule import LoadedStopRule, load_stop_rules
 from gemma4vec.training.preflight import refuse_early
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class PreparedRun:
     recipe: Recipe
     base: ResolvedBase
     data: list[TrainingData]
-    stop_rules: list[ReadyRule | None]
+    stop_rules: list[LoadedStopRule | None]
 
 
 def prepare_run(
@@ -62,10 +62,10 @@ def prepare_run(
             # Of all stages: rows that do not fit the last one are refused now, not after training the first ones.
             data = [load_data(run, recipe, number) for number in stages]
     refuse_early(recipe, base.path, data)
-    rules: list[ReadyRule | None] = [None for _ in stages]
+    rules: list[LoadedStopRule | None] = [None for _ in stages]
     if stop_rules:
         with world.first_before_others():
-            rules = ready_rules(run, recipe, [one.dev_suite for one in data])
+            rules = load_stop_rules(run, recipe, [one.dev_suite for one in data])
     return PreparedRun(run, recipe, base, data, rules)
 
 

@@ -11,15 +11,15 @@ from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import Gemma4VecError, InputError
-from gemma4vec.evaluation.planning.power_forecast import forecast
+from gemma4vec.evaluation.planning.power_forecast import forecast_power
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.environment import environment
 from gemma4vec.ledger.final_suites import is_final
-from gemma4vec.ledger.recording import drop_by_rule, record_run
-from gemma4vec.ledger.records import parents_of
+from gemma4vec.ledger.recording import record_rule_stop, record_run
+from gemma4vec.ledger.records import find_parents
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
@@ -36,7 +36,7 @@ from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.loop import train_stage
 from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_background, note_dev_suite
-from gemma4vec.training.monitoring.stop_rule import StageRule
+from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity
 from gemma4vec.training.prepare_run import PreparedRun, prepare_run
 from gemma4vec.training.stage import Evaluate, Stage
@@ -62,7 +62,7 @@ def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
         hypothesis=recipe.hypothesis,
         status="started",
         # The reference of a stop rule is not a parent: the run does not build on it.
-        parents=parents_of(recipe.model_dump(mode="json", exclude={"stages": {"__all__": {"evaluation": {"stop"}}}})),
+        parents=find_parents(recipe.model_dump(mode="json", exclude={"stages": {"__all__": {"evaluation": {"stop"}}}})),
         environment=environment(),
     )
     record_run(run)
@@ -81,7 +81,7 @@ def record_outcome(run: RunFolder) -> Iterator[None]:
     Raises:
         InputError: another process trains this run.
     """
-    with run.held():
+    with run.hold():
         yield from _record_status(run)
 
 
@@ -190,7 +190,7 @@ class Trainer:
             raise
         self.stages_done.append(progress)
         if progress.stopped and self.world.first and not self.run.events("stopped"):
-            drop_by_rule(self.run, progress.stopped)
+            record_rule_stop(self.run, progress.stopped)
             self.run.event("stopped", stage=number, step=progress.step, reason=progress.stopped)
         return progress
 
@@ -231,11 +231,11 @@ class Trainer:
         self.run.update_manifest(ended=ended)
         return self.run.model
 
-    def _rule(self, number: int) -> StageRule | None:
+    def _rule(self, number: int) -> StopRuleMonitor | None:
         ready = self.prepared.stop_rules[number]
         if ready:
             check_suite_memory(ready.suite, self.embedder("checkpoint"), DEPTH)
-        return StageRule(ready, number, self.run, self._checkpoint_embedder) if ready else None
+        return StopRuleMonitor(ready, number, self.run, self._checkpoint_embedder) if ready else None
 
     def _checkpoint_embedder(self, name: str, weights: str) -> Embedder:
         """Return an embedder of the model as it is now, with the identity of a snapshot of its weights."""
@@ -258,7 +258,7 @@ class Trainer:
         if is_final(suite.fingerprint, suite.role):
             raise InputError(f"evaluation.suite: {suite.name} is a final suite, not for checkpoints; name a dev suite")
         check_suite_memory(suite, self.embedder("checkpoint"), DEPTH)
-        logger.info(forecast(suite.name, suite.fingerprint, len(suite.queries)).sentence())
+        logger.info(forecast_power(suite.name, suite.fingerprint, len(suite.queries)).sentence())
 
         def run_evaluation() -> tuple[float, dict[str, Any]]:
             result = evaluate(self.embedder("checkpoint"), suite, run=self.run)

@@ -11,7 +11,7 @@ from gemma4vec.recipe import schema
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.task import Task
-from gemma4vec.training.monitoring.stop_rule import StageRule
+from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 
 # Returns a score (higher is better) and the fields of the evaluation's event.
 Evaluate = Callable[[], tuple[float, dict[str, Any]]]
@@ -40,7 +40,7 @@ class Stage:
     previous_checkpoints: Path | None = None
     random: dict[str, Any] | None = None
     world: World = field(default_factory=World)
-    stop_rule: StageRule | None = None
+    stop_rule: StopRuleMonitor | None = None
 
     @property
     def folder(self) -> Path:

@@ -123,7 +123,7 @@ class FollowedRun(RunFolder):
     """The run folder in all processes but the first: they read it and write nothing."""
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Do nothing: the first process holds the lock."""
         yield
 
