@@ -11,7 +11,7 @@ from gemma4vec.data.suites.kinds import name_items
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison import compare as corrected
 from gemma4vec.evaluation.comparison import paired
-from gemma4vec.evaluation.comparison.find_results import locate_all, runs_of_recipe
+from gemma4vec.evaluation.comparison.find_results import find_results, runs_of_recipe
 from gemma4vec.files import home
 from gemma4vec.statistics.bootstrap import Interval
 from gemma4vec.statistics.verdict import Word, format_p
@@ -127,7 +127,7 @@ def compare(
         True
     """
     specs_a, specs_b = specs_of(a), specs_of(b)
-    folders = locate_all([*specs_a, *specs_b], home(), suite)
+    folders = find_results([*specs_a, *specs_b], home(), suite)
     folders_a, folders_b = folders[: len(specs_a)], folders[len(specs_a) :]
     found = corrected.compare(
         folders_a,
@@ -142,7 +142,7 @@ def compare(
 
 
 def specs_of(side: ResultLike | Sequence[ResultLike]) -> list[str]:
-    """The runs or results that one side names, as `find_results.locate_all` takes them."""
+    """The runs or results that one side names, as `find_results` takes them."""
     listed = [side] if isinstance(side, Result | Run | str | Path) else list(side)
     specs: list[str] = []
     for one in listed:

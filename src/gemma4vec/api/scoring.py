@@ -21,12 +21,13 @@ from gemma4vec.evaluation.results import result as stored
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.contamination_mark import mark_sentence
 from gemma4vec.evaluation.scoring.evaluate import evaluate as score
-from gemma4vec.evaluation.scoring.guards import check_allowed, owner_of
+from gemma4vec.evaluation.scoring.guards import check_allowed, find_owner
 from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS
-from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, open_any
+from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite
+from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.files import home
-from gemma4vec.ledger.records import run_around
+from gemma4vec.ledger.records import find_enclosing_run
 from gemma4vec.ledger.run_folder import RunFolder, named_run, slug
 from gemma4vec.machine.terminal import bars_by_stage
 from gemma4vec.model.inference.truncated_embedder import TruncatedEmbedder
@@ -138,7 +139,7 @@ class Result(Showing):
         """BM25's result on the same contents, next to this one or below the outputs' folder; None if unknown."""
         if self.result.kind != "retrieval" or self.model == BM25:
             return None
-        run = run_around(self.folder)
+        run = find_enclosing_run(self.folder)
         for evals in [*([run.path / "evals"] if run else []), home() / "evals"]:
             folder = evals / BM25 / self.suite
             if not (folder / stored.METRICS_FILE).is_file():
@@ -248,7 +249,7 @@ def open_suites(specs: Sequence[str], role: Role | None = None, mirror: Path | N
     """
     if role not in (None, "dev", "final"):
         raise InputError(f"role {role}: use dev or final")
-    suites = [open_any(spec, role, mirror) for spec in specs]
+    suites = [open_any_suite(spec, role, mirror) for spec in specs]
     names = [one.name for one in suites]
     for name in names:
         if names.count(name) > 1:
@@ -280,9 +281,9 @@ def run_of_model(model: ModelLike) -> RunFolder | None:
     if isinstance(model, Run):
         return model.run_folder
     if isinstance(model, Model):
-        return run_around(model.folder) if model.folder is not None else None
+        return find_enclosing_run(model.folder) if model.folder is not None else None
     found = named_run(model, home())
-    return found or (run_around(Path(model)) if Path(model).is_dir() else None)
+    return found or (find_enclosing_run(Path(model)) if Path(model).is_dir() else None)
 
 
 def score_model(
@@ -302,7 +303,7 @@ def score_model(
         is_run: whether the run itself was named, so that its folder takes the results.
         out: results go to `out/<suite>`.
     """
-    check_allowed(model, suites, owner=owner_of(model, run=run), look_again=look_again)
+    check_allowed(model, suites, owner=find_owner(model, run=run), look_again=look_again)
     results = []
     for suite in suites:
         folder = out / suite.name if out is not None else _result_folder(model, suite.name, run if is_run else None)
