@@ -106,14 +106,14 @@ def _detectable(recipe: "Recipe") -> list[dict[str, Any]]:
 
     from gemma4vec.data.suites.retrieval import load_suite
     from gemma4vec.data.suites.sample import sample_suite
-    from gemma4vec.evaluation.planning.power_forecast import forecast
+    from gemma4vec.evaluation.planning.power_forecast import forecast_power
 
     found = []
     for stage in recipe.stages:
         asked = stage.evaluation
         if asked.suite and (asked.every_steps is not None or asked.at_shares):
             suite = sample_suite(load_suite(Path(asked.suite)), asked.max_queries, asked.max_documents)
-            said = forecast(suite.name, suite.fingerprint, len(suite.queries))
+            said = forecast_power(suite.name, suite.fingerprint, len(suite.queries))
             found.append({"stage": stage.name, **vars(said), "sentence": said.sentence()})
     return found
 

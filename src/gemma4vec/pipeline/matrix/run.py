@@ -59,8 +59,8 @@ class Watch(Protocol):
 
 
 @dataclass
-class _Going:
-    """A matrix that is under way."""
+class _MatrixRun:
+    """The state of a matrix while it runs."""
 
     plan: Plan
     folder: MatrixFolder
@@ -97,19 +97,19 @@ def run_matrix(plan: Plan, out: Path, watch: Watch, *, retry: bool = False, tabl
                 _try_again(folder, records, key)
         dev, final = freeze_suites(plan, folder)
         worker = Worker(folder.path / "logs" / "worker.log")
-        going = _Going(plan, folder, records, watch, dev, final, worker, held_out_words(plan, final))
+        matrix_run = _MatrixRun(plan, folder, records, watch, dev, final, worker, held_out_words(plan, final))
         try:
             if not table_only:
-                _run_references(going)
-            while not table_only and (job := next_job(plan, records, going.left_out)):
-                reason = _does_not_fit(going, job)
+                _run_references(matrix_run)
+            while not table_only and (job := next_job(plan, records, matrix_run.left_out)):
+                reason = _does_not_fit(matrix_run, job)
                 if reason:
-                    going.left_out[job.cell.key] = reason
+                    matrix_run.left_out[job.cell.key] = reason
                 else:
-                    _run(going, job)
+                    _run(matrix_run, job)
         finally:
-            going.worker.close()
-        waiting = [(job, going.left_out.get(job.cell.key, "not run yet")) for job in open_jobs(plan, records)]
+            matrix_run.worker.close()
+        waiting = [(job, matrix_run.left_out.get(job.cell.key, "not run yet")) for job in open_jobs(plan, records)]
         results = summarise(plan, folder, records, waiting)
         write_results(results, folder.path)
         return results
@@ -133,15 +133,15 @@ def _try_again(folder: MatrixFolder, records: dict[str, Record], key: str) -> No
     folder.write(key, record)
 
 
-def _does_not_fit(going: _Going, job: Job) -> str | None:
+def _does_not_fit(matrix_run: _MatrixRun, job: Job) -> str | None:
     """Why a job is left out, where the matrix has a limit; None where it fits or none like it was timed yet."""
-    limit = going.plan.matrix.minutes
+    limit = matrix_run.plan.matrix.minutes
     if limit is None:
         return None
-    spent = (sum(record.seconds for record in going.records.values()) + seconds_of(going.folder)) / 60.0
+    spent = (sum(record.seconds for record in matrix_run.records.values()) + seconds_of(matrix_run.folder)) / 60.0
     alike = [
         (record.variant == job.cell.variant, seconds)
-        for record in going.records.values()
+        for record in matrix_run.records.values()
         for final, seconds in record.jobs
         if final == _key_of(job)
     ]
@@ -159,11 +159,11 @@ def _key_of(job: Job) -> str:
     return f"train{' and final' if job.final else ''}"
 
 
-def _run(going: _Going, job: Job) -> None:
+def _run(matrix_run: _MatrixRun, job: Job) -> None:
     """One job from its start to its record."""
     key = job.cell.key
-    record = going.records.get(key) or _begin(going, job.cell)
-    run = RunFolder(going.folder.path / record.run)
+    record = matrix_run.records.get(key) or _begin(matrix_run, job.cell)
+    run = RunFolder(matrix_run.folder.path / record.run)
     before, started, kept = record.seconds, time.monotonic(), time.monotonic()
 
     def look() -> None:
@@ -171,14 +171,14 @@ def _run(going: _Going, job: Job) -> None:
         record.seconds = before + time.monotonic() - started
         if time.monotonic() - kept > _KEEP_SECONDS:
             kept = time.monotonic()
-            going.folder.write(key, record)
-        going.watch.show(views(going.plan, going.folder, going.records, job))
+            matrix_run.folder.write(key, record)
+        matrix_run.watch.show(views(matrix_run.plan, matrix_run.folder, matrix_run.records, job))
 
-    going.worker.start(_cell_job(going, job, run), going.folder.log(key))
-    code = _wait(going.worker, look)
+    matrix_run.worker.start(_cell_job(matrix_run, job, run), matrix_run.folder.log(key))
+    code = _wait(matrix_run.worker, look)
     record.seconds = before + time.monotonic() - started
-    _note(going, job, record, run, code, time.monotonic() - started)
-    going.watch.show(views(going.plan, going.folder, going.records, None))
+    _note(matrix_run, job, record, run, code, time.monotonic() - started)
+    matrix_run.watch.show(views(matrix_run.plan, matrix_run.folder, matrix_run.records, None))
 
 
 def _wait(worker: Worker, look: Callable[[], None]) -> int:
@@ -198,68 +198,70 @@ def _wait(worker: Worker, look: Callable[[], None]) -> int:
     return code
 
 
-def _run_references(going: _Going) -> None:
+def _run_references(matrix_run: _MatrixRun) -> None:
     """The rows that recipes are read against, as far as they are not there yet; a failure is a remark."""
-    for job in open_references(going.plan, going.folder, [*going.dev, *going.final], going.look_again):
+    for job in open_references(
+        matrix_run.plan, matrix_run.folder, [*matrix_run.dev, *matrix_run.final], matrix_run.look_again
+    ):
         logger.info(f"reference {job.name}")
-        log = going.folder.log(f"reference-{Path(job.out).name}")
-        going.worker.start(job, log)
-        code = _wait(going.worker, lambda: None)
+        log = matrix_run.folder.log(f"reference-{Path(job.out).name}")
+        matrix_run.worker.start(job, log)
+        code = _wait(matrix_run.worker, lambda: None)
         if code:
             logger.info(f"reference {job.name} failed: {explain_code(code, log)}")
 
 
-def _begin(going: _Going, cell: Cell) -> Record:
-    run = start_run(going.plan.recipe(cell), going.folder.runs)
+def _begin(matrix_run: _MatrixRun, cell: Cell) -> Record:
+    run = start_run(matrix_run.plan.recipe(cell), matrix_run.folder.runs)
     record = Record(
-        cell.variant, cell.rate, cell.seed, str(run.path.relative_to(going.folder.path)), search=cell.search
+        cell.variant, cell.rate, cell.seed, str(run.path.relative_to(matrix_run.folder.path)), search=cell.search
     )
-    going.records[cell.key] = record
-    going.folder.write(cell.key, record)
+    matrix_run.records[cell.key] = record
+    matrix_run.folder.write(cell.key, record)
     return record
 
 
-def _cell_job(going: _Going, job: Job, run: RunFolder) -> CellJob:
-    matrix = going.plan.matrix
-    control = _stop_control(going, job) if matrix.stop else None
+def _cell_job(matrix_run: _MatrixRun, job: Job, run: RunFolder) -> CellJob:
+    matrix = matrix_run.plan.matrix
+    control = _stop_control(matrix_run, job) if matrix.stop else None
     return CellJob(
         run=str(run.path),
-        dev=[str(path) for path in going.dev],
-        final=[str(path) for path in going.final] if job.final else [],
+        dev=[str(path) for path in matrix_run.dev],
+        final=[str(path) for path in matrix_run.final] if job.final else [],
         metric=matrix.metric,
         margin=(matrix.stop.margin or matrix.smallest_effect) if control and matrix.stop else None,
         control=control,
         at_end=job.cell.search,
         save=matrix.save_models,
-        look_again=going.look_again,
+        look_again=matrix_run.look_again,
     )
 
 
-def _stop_control(going: _Going, job: Job) -> str | None:
+def _stop_control(matrix_run: _MatrixRun, job: Job) -> str | None:
     """Run folder of the control's chosen cell, where the stop rule applies: in the grid, and not to controls.
 
     Later seeds of a recipe are never stopped: a table that lost a recipe's worst seeds would flatter it.
     """
-    plan = going.plan
+    plan = matrix_run.plan
     if job.cell.variant in plan.controls.values() or job.cell not in plan.grid(job.cell.variant):
         return None
-    cell = best_of_grid(plan, plan.controls[job.cell.variant], going.records)
-    return None if cell is None else str(going.folder.path / going.records[cell.key].run)
+    cell = best_of_grid(plan, plan.controls[job.cell.variant], matrix_run.records)
+    return None if cell is None else str(matrix_run.folder.path / matrix_run.records[cell.key].run)
 
 
-def _note(going: _Going, job: Job, record: Record, run: RunFolder, code: int, seconds: float) -> None:
+def _note(matrix_run: _MatrixRun, job: Job, record: Record, run: RunFolder, code: int, seconds: float) -> None:
     """Keep how a job ended."""
     record.jobs.append([_key_of(job), seconds])
     if code == 0:
-        record.dev = fmean(_score(run, path, going.plan.matrix.metric) for path in going.dev)
+        record.dev = fmean(_score(run, path, matrix_run.plan.matrix.metric) for path in matrix_run.dev)
         record.status = "done" if job.final else "trained"
     elif code == STOPPED_CODE:
         record.status, record.reason = "stopped", str(run.events(STOPPED)[-1]["reason"])
         if record.search:  # trained to its end
-            record.dev = fmean(_score(run, path, going.plan.matrix.metric) for path in going.dev)
+            record.dev = fmean(_score(run, path, matrix_run.plan.matrix.metric) for path in matrix_run.dev)
     else:
-        record.status, record.reason = "failed", explain_code(code, going.folder.log(job.cell.key))
-    going.folder.write(job.cell.key, record)
+        record.status, record.reason = "failed", explain_code(code, matrix_run.folder.log(job.cell.key))
+    matrix_run.folder.write(job.cell.key, record)
 
 
 def _score(run: RunFolder, suite: Path, metric: str) -> float:
