@@ -105,8 +105,9 @@ def compare(
     records the comparison.
 
     Args:
-        a, b: results of `evaluate`, runs, folders, or names below `$GEMMA4VEC_HOME/evals` such as "bm25"; a list of
+        a: a result of `evaluate`, a run, a folder, or a name below `$GEMMA4VEC_HOME/evals` such as "bm25". A list of
             several runs of one recipe is averaged query by query; "recipe:ID" is all its runs.
+        b: what `a` is compared with, in the same forms. The difference is A - B.
         metric: one that both have; None is the suite's own.
         suite: which one, where runs or folders have several in common.
         margin: differences below it do not matter; only with it can the verdict be "equivalent".

@@ -207,7 +207,8 @@ def evaluate(
         metrics: more of retrieval than the usual ones, such as "recall@10".
         role: "dev" or "final", for suites that do not say so themselves.
         mirror: folder with copies of the hub's data sets as OWNER/NAME.
-        dtype, max_tokens: as in `load`, where `model` is not loaded yet.
+        dtype: as in `load`, where `model` is not loaded yet.
+        max_tokens: the same.
         cached: take vectors that are known from disk, and store new ones.
         look_again: why a final suite is opened once more; stored with the scores.
         progress: show log lines and the progress of long work on standard error.
