@@ -42,7 +42,7 @@ def train_command(
     from gemma4vec.cli.output import emit
 
     if (recipe is None) == (resume is None):
-        raise InputError("give a recipe to start, or --resume RUN to go on, not both and not neither")
+        raise InputError("give exactly one of RECIPE and --resume RUN")
     if resume is not None and (overrides or seed is not None):
         raise InputError("--resume goes on with the recipe as it was; start a new run to change it")
     if dry_run:
