@@ -101,8 +101,8 @@ def test_ctrl_c_leaves_a_run_that_goes_on(
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda t: g4v.train(), "not both and not neither"),
-        (lambda t: g4v.train(t.recipe, resume=t.run), "not both and not neither"),
+        (lambda t: g4v.train(), "exactly one of"),
+        (lambda t: g4v.train(t.recipe, resume=t.run), "exactly one of"),
         (lambda t: g4v.train(resume=t.run, seed=3), "as it was"),
         (lambda t: g4v.train(resume=t.run), "is finished"),
         (lambda t: g4v.train(resume="nothing"), "no run 'nothing'"),

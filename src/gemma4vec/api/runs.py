@@ -136,7 +136,7 @@ def train(
         ('finished', 2)
     """
     if (recipe is None) == (resume is None):
-        raise InputError("give a recipe to start, or resume=RUN to go on, not both and not neither")
+        raise InputError("give exactly one of recipe and resume=RUN")
     if resume is not None and (overrides or seed is not None):
         raise InputError("resume goes on with the recipe as it was; start a new run to change it")
     with progress_shown(progress):
@@ -145,13 +145,11 @@ def train(
 
             join_world()
         where = None if out is None else Path(out)
-        loaded: Recipe | None = None  # of a resumed run it is read from the run's folder
-        if resume is not None:
-            run = _run_to_resume(resume, where)
-        else:
-            loaded, run = _new_run(recipe, overrides or (), seed, where)
+        loaded = _load(recipe, overrides or (), seed) if resume is None else None
         from gemma4vec.training.engine.distributed import World
-        from gemma4vec.training.run import train_run
+        from gemma4vec.training.run import start_run, train_run
+
+        run = start_run(loaded, where) if loaded is not None else _run_to_resume(resume, where)
 
         if World().first:
             logger.info(f"run folder: {run.path}")
@@ -159,18 +157,12 @@ def train(
         return Run(run)
 
 
-def _run_to_resume(resume: Run | str | Path, out: Path | None) -> RunFolder:
+def _run_to_resume(resume: Run | str | Path | None, out: Path | None) -> RunFolder:
     run = resume.run_folder if isinstance(resume, Run) else find_run(str(resume), out or home())
     if run.manifest.get("status") == "finished":
         raise InputError(f"{run.path} is finished; its model is in {run.model}")
     return run
 
 
-def _new_run(
-    recipe: Any, overrides: Mapping[str, Any] | Sequence[str], seed: int | None, out: Path | None
-) -> tuple[Recipe, RunFolder]:
-    changes = [*typed_overrides(overrides), *([f"seed={seed}"] if seed is not None else [])]
-    loaded = load_recipe(recipe, changes)
-    from gemma4vec.training.run import start_run
-
-    return loaded, start_run(loaded, out)
+def _load(recipe: Any, overrides: Mapping[str, Any] | Sequence[str], seed: int | None) -> Recipe:
+    return load_recipe(recipe, [*typed_overrides(overrides), *([f"seed={seed}"] if seed is not None else [])])
