@@ -102,7 +102,8 @@ print(found)
 clean = arguments.out / "clean" / "train.jsonl.gz"
 
 # %% Hard negatives: documents that look as if they answered
-mined = g4v.mine_hard_negatives(clean, arguments.out / "mined.jsonl", n=2, ranks=(1, 30), share=0.95)
+# The first rank is left out: it may answer after all.
+mined = g4v.mine_hard_negatives(clean, arguments.out / "mined.jsonl", n=2, ranks=(2, 30))
 print(mined)
 # A row that shares no word with another document has none; the loss below wants one for each row.
 with_negative = [row for row in read_rows(mined.out, mined.rows) if row.get("neg")]
