@@ -163,7 +163,7 @@ def test_ctrl_c_keeps_the_last_step_and_ends_with_130(place: Path, tmp_path: Pat
     _, said = process.communicate(timeout=600)
     assert process.returncode == 130
     last = said.decode().strip().splitlines()[-1]
-    assert "the same command goes on" in last and "Traceback" not in said.decode()
+    assert "the same command continues" in last and "Traceback" not in said.decode()
     steps = len(second.events("step"))
     assert 3 <= steps < 60
     code, printed, said_again = matrix(file, out, place)

@@ -170,7 +170,7 @@ def test_a_tokenizer_without_eos_is_refused(
 
 def test_a_run_that_has_begun_is_not_estimated(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["train", "--resume", "latest", "--dry-run"]) == 2
-    assert "--dry-run estimates a run that has not begun" in capsys.readouterr().err
+    assert "--dry-run estimates a new run" in capsys.readouterr().err
 
 
 def test_a_shallow_model_has_every_kind_of_layer() -> None:

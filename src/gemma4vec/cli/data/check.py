@@ -1,4 +1,4 @@
-"""`gemma4vec data check TRAIN... --against SUITE`: is what we test on in what we train on?"""
+"""`gemma4vec data check TRAIN... --against SUITE`: test texts in training data, and faulty rows."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,41 +16,50 @@ EXAMPLES, SHOWN = 6, 160
 def check_command(
     train: Annotated[
         list[str],
-        typer.Argument(metavar="TRAIN...", help="Files of rows, a recipe (.yaml), a run folder, pycode or debian."),
+        typer.Argument(
+            metavar="TRAIN...", help="Training data: JSONL files, a recipe (.yaml), a run folder, pycode or debian."
+        ),
     ],
     against: Annotated[
         list[str] | None,
         typer.Option(
             "--against",
             metavar="SUITE",
-            help="Whatever eval --suite takes, or a folder of suites; repeat for several.",
+            help="Suite, as for eval --suite, or a folder of suites; repeatable.",
             show_default=False,
         ),
     ] = None,
     near: Annotated[
-        float, typer.Option("--near", help="Least Jaccard similarity of a near-duplicate, 0.5 to 1.")
+        float, typer.Option("--near", help="Smallest Jaccard similarity of near-duplicates, 0.5 to 1.")
     ] = 0.7,
     language: Annotated[
         list[str] | None,
         typer.Option(
-            "--language", help="Code of a right language (en, de); rows in others are faults.", show_default=False
+            "--language",
+            help="Expected language (en, de); rows in other languages are faults. Repeatable.",
+            show_default=False,
         ),
     ] = None,
     drop: Annotated[
         Path | None,
-        typer.Option("--drop", metavar="FILE", help="Write what to leave out, as JSONL.", show_default=False),
+        typer.Option(
+            "--drop", metavar="FILE", help="Write a list of the rows to leave out, as JSONL.", show_default=False
+        ),
     ] = None,
     clean: Annotated[
         Path | None,
         typer.Option(
-            "--clean", metavar="DIR", help="Write each source without it: DIR/<source>.jsonl.gz.", show_default=False
+            "--clean",
+            metavar="DIR",
+            help="Write each source without those rows to DIR/<source>.jsonl.gz.",
+            show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON on stdout.")] = False,
 ) -> None:
-    """Find test queries and documents in training data, and rows that are faulty by themselves.
+    """Find test queries and documents in training data, and faulty rows.
 
-    What is found is kept as a stamp below HOME/checks: runs on this data then carry a mark on their scores.
+    The findings are recorded below HOME/checks; scores of runs on this data then carry a contamination mark.
     """
     import time
 
@@ -82,7 +91,7 @@ def check_command(
 
 
 def _source(report: "SourceReport", suites: "list[SuiteTexts]") -> dict[str, Any]:
-    """A source's report as JSON values."""
+    """One source's report as JSON values."""
     return {
         "name": report.name,
         "rows": len(report.rows),
@@ -108,17 +117,17 @@ def _source(report: "SourceReport", suites: "list[SuiteTexts]") -> dict[str, Any
 
 
 def _render(found: dict[str, Any]) -> Any:
-    """The tables for a person."""
+    """The tables and example lines."""
     from rich.console import Group
     from rich.text import Text
 
     lines = [*_overlap_lines(found), *_examples(found)]
     last = [f"{found['seconds']:.1f} s"]
     if "drop" in found:
-        last.append(f"to leave out: {found['drop']['rows']:,} rows, listed in {found['drop']['file']}")
+        last.append(f"rows to leave out: {found['drop']['rows']:,}, listed in {found['drop']['file']}")
     if "clean" in found:
-        kept = ", ".join(f"{name} {rows:,} rows" for name, rows in found["clean"]["rows"].items())
-        last.append(f"without them: {found['clean']['folder']} ({kept})")
+        sizes = ", ".join(f"{name} {rows:,} rows" for name, rows in found["clean"]["rows"].items())
+        last.append(f"cleaned sources: {found['clean']['folder']} ({sizes})")
     parts: list[Any] = [_overlap_table(found)] if found["suites"] else []
     return Group(*parts, *map(Text, lines), _flaw_table(found), *map(Text, last))
 
@@ -137,12 +146,12 @@ def _overlap_table(found: dict[str, Any]) -> Any:
                 where = f"{source['name']} {one['field']}" if several else one["field"]
                 counts = [one["items"][kind] for kind in KINDS]
                 rows.append([suite["name"], where, f"{size:,} {side}", *counts, sum(one["rows"].values())])
-    heading = ["suite", "training text", "found of its", *KINDS, "rows"]
-    return table(heading, sorted(rows, key=lambda row: str(row[0])), title="test texts that stand in training data")
+    heading = ["suite", "training text", "found in", *KINDS, "rows"]
+    return table(heading, sorted(rows, key=lambda row: str(row[0])), title="test texts found in training data")
 
 
 def _overlap_lines(found: dict[str, Any]) -> list[str]:
-    """What the overlap means for each suite's scores."""
+    """One line for each suite on what the overlap means for its scores."""
     lines = []
     for suite in found["suites"]:
         touched = {
@@ -162,14 +171,14 @@ def _overlap_lines(found: dict[str, Any]) -> list[str]:
                 "scores of runs on this data carry a mark"
             )
         elif documents:
-            lines.append(f"{suite['name']}: no query is touched, though {documents:,} of its texts were found")
+            lines.append(f"{suite['name']}: no query is touched, but {documents:,} documents were found")
         else:
             lines.append(f"{suite['name']}: nothing found")
     return lines
 
 
 def _examples(found: dict[str, Any]) -> list[str]:
-    """One example of each kind of overlap, the strongest kinds first."""
+    """One example of each kind of overlap, strongest kinds first."""
     picked: dict[tuple[str, str, str], dict[str, Any]] = {}
     for source in found["sources"]:
         for suite in source["suites"]:
@@ -191,14 +200,14 @@ def _flaw_table(found: dict[str, Any]) -> Any:
     rows: list[list[object]] = []
     for source in found["sources"]:
         named = [(FLAWS[kind], count) for kind, count in sorted(source["flaws"].items())]
-        named += [("cannot be read at all", source["bad_rows"])] if source["bad_rows"] else []
+        named += [("unreadable", source["bad_rows"])] if source["bad_rows"] else []
         if source["cut"]:
             cut = source["cut"]
             named.append((f"positives cut at {cut['characters']:,} characters", cut["texts"]))
         rows += [[source["name"], words, count] for words, count in named]
         if not named:
-            rows.append([source["name"], "no flaw found", source["rows"]])
-    return table(["source", "rows at fault by themselves", "count"], rows)
+            rows.append([source["name"], "no fault found", source["rows"]])
+    return table(["source", "fault", "count"], rows)
 
 
 def _short(text: str) -> str:

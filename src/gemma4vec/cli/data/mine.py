@@ -1,4 +1,4 @@
-"""`gemma4vec data mine TRAIN --out FILE`: hard negatives by BM25, by a model, or both."""
+"""`gemma4vec data mine TRAIN --out FILE`: mine hard negatives with BM25, a model, or both."""
 
 import logging
 from collections import Counter
@@ -26,51 +26,59 @@ DEFAULT_SHARE = 0.95  # NV-Retriever's best (arXiv:2407.15831, table 3)
 def mine_command(
     train: Annotated[
         list[str],
-        typer.Argument(metavar="TRAIN...", help="Files of rows, a recipe (.yaml), a run folder, pycode or debian."),
+        typer.Argument(
+            metavar="TRAIN...", help="Training data: JSONL files, a recipe (.yaml), a run folder, pycode or debian."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Rows with negatives: .jsonl or .jsonl.gz.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Output: rows with negatives, .jsonl or .jsonl.gz.")
+    ],
     corpus: Annotated[
         list[Path] | None,
         typer.Option(
             "--corpus",
             metavar="FILE",
-            help="More documents: a suite's folder, JSON lines {title?, text}, or a .txt of one a line; "
-            "the rows' own texts are always there.",
+            help="Further documents: a suite folder, JSON lines {title?, text}, or a .txt with one a line; repeatable. "
+            "The rows' own texts are always searched.",
             show_default=False,
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", help="Search with this model: a run (finished or not), a folder, a hub id.", show_default=False
+            "--model", help="Search with this model: a run (finished or not), a folder or a hub id.", show_default=False
         ),
     ] = None,
     bm25: Annotated[
-        bool | None, typer.Option("--bm25/--no-bm25", help="Search with BM25; by default where there is no --model.")
+        bool | None, typer.Option("--bm25/--no-bm25", help="Search with BM25; default: only without --model.")
     ] = None,
-    n: Annotated[int, typer.Option("-n", help="Negatives for each row.", min=1)] = 10,
-    ranks: Annotated[str, typer.Option("--ranks", help="First and last rank that candidates may have.")] = "1-100",
+    n: Annotated[int, typer.Option("-n", help="Number of negatives per row.", min=1)] = 10,
+    ranks: Annotated[str, typer.Option("--ranks", help="First and last rank of candidates.")] = "1-100",
     share: Annotated[
         float | None,
         typer.Option(
             "--share",
-            help="Drop candidates that score above this share of the positive's score; 0.95 with a model, else off. "
-            "Above 10: off.",
+            help="Drop candidates that score above this fraction of the positive's score; above 10 turns it off. "
+            "Default: 0.95 with a model, else off.",
             min=0.0,
             show_default=False,
         ),
     ] = None,
     margin: Annotated[
         float | None,
-        typer.Option("--margin", help="Drop candidates above the positive's score minus this.", show_default=False),
+        typer.Option(
+            "--margin", help="Drop candidates that score above the positive's score minus this.", show_default=False
+        ),
     ] = None,
-    choose: Annotated[str, typer.Option("--choose", help="top: the best that are left; draw: any of them.")] = "top",
+    choose: Annotated[
+        str, typer.Option("--choose", help="top: the best remaining candidates; draw: a random choice of them.")
+    ] = "top",
     relabel: Annotated[
         float | None,
         typer.Option(
             "--relabel",
             metavar="SHARE",
-            help="Make positives of candidates that score at least this share of the positive's (1.0 or more).",
+            help="Make candidates positives if they score at least this fraction of the positive's score (>= 1.0).",
             min=0.0,
             show_default=False,
         ),
@@ -78,14 +86,14 @@ def mine_command(
     scores: Annotated[
         bool,
         typer.Option(
-            "--scores", help="Write the searcher's scores as the rows' `scores`, for the terms kl and margin_mse."
+            "--scores", help="Write the searcher's scores to each row's `scores`, for the loss terms kl and margin_mse."
         ),
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Leave out the negatives that rows have already.")] = False,
-    code: Annotated[bool, typer.Option("--code", help="The texts are code: BM25 splits identifiers.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on stdout.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard the negatives that rows already have.")] = False,
+    code: Annotated[bool, typer.Option("--code", help="Treat texts as code: BM25 splits identifiers.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
 ) -> None:
-    """Find documents that look as if they answered, and write them beside the rows with scores and origin."""
+    """Find documents that resemble an answer but are none, and add them to the rows with scores and origin."""
     import time
 
     from gemma4vec.cli.output import emit
@@ -107,7 +115,7 @@ def mine_command(
         relabel=relabel,
     )
     rules.check(model is not None)
-    # A wrong --corpus or --model is said before anything is read.
+    # Open --corpus and --model first, so that a mistake in them is reported before rows are read.
     documents = [document for file in corpus or [] for document in _documents(file)]
     opened = _open(model) if model else None
     rows: Sequence[Row] = MixedRows([Part(one.name, open_source(one)[0]) for one in sources_named(train)])
@@ -145,12 +153,12 @@ def mine_command(
 def _ranks(text: str) -> tuple[int, int]:
     first, dash, last = text.partition("-")
     if not dash or not first.strip().isdigit() or not last.strip().isdigit():
-        raise InputError(f"--ranks {text}: first and last rank with a dash between are needed, such as 1-100")
+        raise InputError(f"--ranks {text}: use FIRST-LAST, such as 1-100")
     return int(first), int(last)
 
 
 def _embed(model: "AnyEmbedder", documents: "list[Document]") -> "ModelSearcher":
-    """The model and the corpus's vectors."""
+    """Embed the corpus with the model."""
     from gemma4vec.data.mining.searchers import ModelSearcher
 
     with ProgressBar("embedding", "documents") as bar:
@@ -169,7 +177,7 @@ def _open(spec: str) -> "AnyEmbedder":
         try:
             run = find_run(spec, home())
         except InputError:
-            run = None  # not a run: the embedder says what else it could have been
+            run = None  # not a run: the embedder's error lists the other forms
     if run is None:
         return Embedder.load(spec)
     finished = run.model.is_dir()
@@ -193,14 +201,14 @@ def _documents(file: Path) -> "Iterator[Document]":
     for number, value, reason in lines:
         text, title = (value or {}).get("text"), (value or {}).get("title")
         if not isinstance(text, str) or not isinstance(title, str | None):
-            raise InputError(f"{file} line {number}: {reason or 'a string `text` (and `title`) is needed'}")
+            raise InputError(f"{file} line {number}: {reason or 'needs a string `text` (and optionally `title`)'}")
         yield Document(text, title or None)
     if not lines and not file.is_dir():
-        raise InputError(f"{file}: the corpus is empty; at least one line is needed")
+        raise InputError(f"{file}: the corpus is empty; it needs at least one document")
 
 
 def _counted(found: "Iterator[Mined]", n: int, counts: Counter[str], scores: bool) -> Iterator[dict[str, Any]]:
-    """The rows as they are written, counted on the way."""
+    """Yield each row as a JSON object and count it in `counts`."""
     from dataclasses import replace
 
     from gemma4vec.data.rows.rows import as_object
@@ -230,9 +238,9 @@ def _render(summary: dict[str, Any]) -> Any:
         ["rows", summary["rows"]],
         ["documents searched", summary["documents"]],
         *([f"negatives by {name}", count] for name, count in summary["by"].items()),
-        ["rows with fewer than asked for", summary["short_rows"]],
-        ["candidates dropped: too near to the positive", summary["dropped"]],
-        ["made positives", summary["relabelled"]],
+        ["rows with fewer negatives than requested", summary["short_rows"]],
+        ["candidates dropped: too close to the positive", summary["dropped"]],
+        ["candidates added as positives", summary["relabelled"]],
         *([["rows with scores", summary["scored"]]] if "scored" in summary else []),
     ]
     rows += [[f"seconds: {name}", f"{value:.1f}"] for name, value in summary["seconds"].items() if value >= 0.05]

@@ -1,4 +1,4 @@
-"""What a person sees while a matrix runs: a table on a terminal, a plain line now and then elsewhere."""
+"""Progress of a running matrix: a live table on a terminal, log lines elsewhere."""
 
 import logging
 import time
@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 30.0
 COLUMNS = ["cell", "state", "step", "loss", "tokens/s", "dev", "minutes"]
-MOST_ROWS = 40  # on a terminal; those that are done go first
+MOST_ROWS = 40  # on a terminal; the first cells are hidden first
 
 
 class Screen:
-    """Shows the cells of a matrix; use it as a context."""
+    """Shows the cells of a matrix; a context manager."""
 
     def __init__(self) -> None:
         self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
@@ -37,7 +37,7 @@ class Screen:
             self._live.stop()
 
     def show(self, views: "list[View]") -> None:
-        """Draw the cells as they are now."""
+        """Draw the current state of the cells."""
         if self._live:
             self._live.update(_table(views))
             return
