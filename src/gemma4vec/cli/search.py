@@ -24,9 +24,12 @@ def search_command(
 ) -> None:
     """Search a corpus with a trained model.
 
-    The default corpus is the run's test corpus, which quickstart has indexed. With --all or --folder, the first search
-    builds an index, which can take minutes; if interrupted, the same command continues. If standard input is not a
-    terminal, each of its lines is a query.
+    The default corpus is the run's test corpus, which quickstart has indexed.
+
+    With --all or --folder, the first search builds an index, which can take
+    minutes. If interrupted, the same command continues.
+
+    If standard input is not a terminal, each of its lines is a query.
     """
     import sys
 

@@ -20,7 +20,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Run = Annotated[
     str, typer.Argument(metavar="RUN", help="Run id or a unique start or end of it, run folder, or latest.")
 ]
-Words = Annotated[str, typer.Argument(metavar="[WORDS]", help="Reason, in words.", show_default=False)]
+Words = Annotated[str, typer.Argument(metavar="WORDS", help="Reason, in words.", show_default=False)]
 
 
 @app.callback(invoke_without_command=True)
@@ -143,7 +143,7 @@ def detectable_command(
     loaded = open_suite(suite)
     tasks = [one for one in members_of(loaded) if isinstance(one, RetrievalSuite)]
     if not tasks:
-        raise InputError(f"{suite} is a {loaded.kind} suite; the forecast supports retrieval suites only")
+        raise InputError(f"{suite} is of kind {loaded.kind}; the forecast needs a retrieval suite")
     sizes = [len(one.queries) for one in tasks]
     found = forecast(loaded.name, loaded.fingerprint, sum(sizes), metric, runs=seeds, tasks=sizes)
     emit(as_json, {**vars(found), "sentence": found.sentence()}, lambda _: found.sentence())
