@@ -14,7 +14,7 @@ from typing import Any
 
 from record import RESULTS, as_program, say, write_result
 
-from gemma4vec.data.loading.resolve_names import sources_named, suites_named
+from gemma4vec.data.loading.resolve_names import resolve_sources, resolve_suites
 from gemma4vec.data.quality.check import check_sources, rules
 from gemma4vec.data.quality.overlap import NEAR
 
@@ -22,7 +22,7 @@ from gemma4vec.data.quality.overlap import NEAR
 def main() -> int:
     arguments = parse_arguments()
     started = time.perf_counter()
-    sources, suites = sources_named([arguments.train]), suites_named([arguments.suite])
+    sources, suites = resolve_sources([arguments.train]), resolve_suites([arguments.suite])
     (report,) = check_sources(sources, suites)
     seconds = time.perf_counter() - started
     found: dict[str, Any] = {

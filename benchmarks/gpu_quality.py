@@ -14,7 +14,7 @@ from gpu_models import train_files
 from record import say
 
 from gemma4vec.data.loading.open_suite import open_suite
-from gemma4vec.data.loading.resolve_names import suites_named
+from gemma4vec.data.loading.resolve_names import resolve_suites
 from gemma4vec.data.quality.check import check_sources, make_records
 from gemma4vec.data.quality.cleaning import write_clean
 from gemma4vec.data.quality.contamination_record import write_record
@@ -74,7 +74,7 @@ def clean_sources(data: Path, folder: Path, found: Found) -> list[dict[str, Any]
         source_of(name=file.name.split(".")[0].replace("-", "_"), source="jsonl", path=str(file.resolve()))
         for file in train_files(data)
     ]
-    suites = suites_named([str(path) for path in _suites_of(data).values()])
+    suites = resolve_suites([str(path) for path in _suites_of(data).values()])
     reports = check_sources(sources, suites)
     for stamp in make_records(reports, suites, NEAR):
         write_record(stamp)

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from record import RESULTS, as_program, say, write_result
 
-from gemma4vec.data.mining.hard_negatives import corpus_of
+from gemma4vec.data.mining.hard_negatives import build_corpus
 from gemma4vec.data.rows.file_hashes import file_hash
 from gemma4vec.data.rows.rows import Row, read_rows, write_rows
 from gemma4vec.data.suites.retrieval import load_suite, write_suite
@@ -151,7 +151,7 @@ def prepare(train: Path, suites: list[Path], folder: Path, arguments: argparse.N
 
 def with_random(rows: list[Row], count: int) -> list[Row]:
     """Negatives drawn evenly from the positives of all rows, never the row's own."""
-    corpus = corpus_of(rows)
+    corpus = build_corpus(rows)
     documents = corpus.documents
     generator = np.random.default_rng(0)
     made = []

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from record import RESULTS, as_program, say, shown, summary, write_result
 
-from gemma4vec.data.loading.resolve_names import open_source, sources_named
-from gemma4vec.data.mining.hard_negatives import Rules, corpus_of, mine
+from gemma4vec.data.loading.resolve_names import load_source, resolve_sources
+from gemma4vec.data.mining.hard_negatives import Rules, build_corpus, mine
 from gemma4vec.data.mining.searchers import Bm25Searcher
 from gemma4vec.retrieval.exact import search
 
@@ -52,9 +52,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def measure_bm25(arguments: argparse.Namespace) -> dict[str, Any]:
     """Mine once."""
-    (source,) = sources_named([arguments.rows])
-    rows = open_source(source)[0][: arguments.most]
-    corpus = corpus_of(rows)
+    (source,) = resolve_sources([arguments.rows])
+    rows = load_source(source)[0][: arguments.most]
+    corpus = build_corpus(rows)
     started = time.perf_counter()
     searcher = Bm25Searcher(corpus.documents)
     indexed = time.perf_counter()

@@ -20,12 +20,12 @@ from gemma4vec.data.rows.rows import Row
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
+from gemma4vec.machine.prefetch import DEPTH, Prefetcher
 from gemma4vec.model.bases.resolve import ResolvedBase
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe.load import dump_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
-from gemma4vec.training.engine.prefetch import DEPTH, Prefetcher
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.task import MemoryPlan
 from gemma4vec.training.loop import Stage, prepare_model

@@ -19,7 +19,7 @@ from gemma4vec.errors import InputError
 if TYPE_CHECKING:
     from plain_model import Vectors
 
-    from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
+    from gemma4vec.text.text_embedder import TextEmbedder
 
 FP32_MINIMUM = 0.99999
 BF16_MEAN = 0.999
@@ -85,7 +85,7 @@ def compare(folder: Path, suite: RetrievalSuite, dtype: str, device: str | None)
     return found | {"ndcg@10": {"ours": our_score, "sentence_transformers": score, "difference": our_score - score}}
 
 
-def vectors_and_score(model: "EmbedderLike", suite: RetrievalSuite, what: str) -> "tuple[Vectors, Vectors, float]":
+def vectors_and_score(model: "TextEmbedder", suite: RetrievalSuite, what: str) -> "tuple[Vectors, Vectors, float]":
     """Query vectors, document vectors and nDCG@10 by gemma4vec's evaluation: only the encoder differs."""
     from gemma4vec.evaluation.scoring.evaluate import evaluate
 

@@ -206,8 +206,8 @@ def test_a_block_makes_as_many_batches_as_it_uses(tmp_path: Path, monkeypatch: p
     import our_trainer
     from gpu_speed import recipe
 
+    from gemma4vec.machine.prefetch import DEPTH
     from gemma4vec.model.bases.resolve import resolve_base
-    from gemma4vec.training.engine.prefetch import DEPTH
 
     base = write_tiny(tmp_path / "base")
     arguments = argparse.Namespace(hard_negatives=1, smoke=True, eager=True)
@@ -217,8 +217,8 @@ def test_a_block_makes_as_many_batches_as_it_uses(tmp_path: Path, monkeypatch: p
     rows = [Row(f"query {i}", [Document(f"text {i}")], [Document(f"other {i}")], None) for i in range(40)]
     ours = our_trainer.build_ours(chosen, resolve_base(str(base)), rows, tmp_path, 8)
     made, clock = [], list[int]()
-    batches = ours.batches
-    ours.batches = (made.append(1) or batch for batch in batches)
+    first_batches = ours.first_batches
+    monkeypatch.setattr(ours, "first_batches", lambda: (made.append(1) or batch for batch in first_batches()))
     monkeypatch.setattr(our_trainer, "read_clock", lambda: float(clock.append(len(made)) or 0))  # type: ignore[func-returns-value]
     ours.prepare()
     for steps in (1, 3, 4):

@@ -21,7 +21,6 @@ from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
-from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.guards import check_allowed
 from gemma4vec.evaluation.scoring.ranking import Ranker
@@ -39,6 +38,7 @@ from gemma4vec.report.content.run_data import MODELS, read_run
 from gemma4vec.report.run_page import write_report
 from gemma4vec.serving.search.documents import documents_of_suite
 from gemma4vec.serving.search.index import SearchIndex
+from gemma4vec.text.text_embedder import TextEmbedder
 from gemma4vec.training.monitoring.stop_rule import ready_rules
 from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
@@ -169,7 +169,7 @@ def _suite_folder(run: RunFolder) -> Path:
     return run.path / "suite"
 
 
-def _evaluate(run: RunFolder, name: str, model: EmbedderLike | Ranker, suite: RetrievalSuite) -> Result:
+def _evaluate(run: RunFolder, name: str, model: TextEmbedder | Ranker, suite: RetrievalSuite) -> Result:
     folder = run.evaluation(name, suite.name)
     if (folder / "metrics.json").exists():
         return load_result(folder)

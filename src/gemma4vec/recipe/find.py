@@ -9,6 +9,8 @@ from gemma4vec.errors import InputError
 # One folder per origin, plus `matrix` with the matrix plans. The repository's `recipes` is a link to it.
 SHIPPED = Path(__file__).with_name("shipped")
 MATRIX_PLANS = "matrix"
+# JSON Schema of a recipe, for editors; `tools/recipe_reference.py` writes it.
+SCHEMA = Path(__file__).with_name("recipe.schema.json")
 
 
 def find_recipe(name: str | Path) -> Path:

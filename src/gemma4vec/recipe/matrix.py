@@ -1,4 +1,4 @@
-"""The matrix file: which recipes are compared, on what, with how many seeds, by which rules; all said beforehand."""
+"""The matrix plan: which recipes are compared, on what, with which seeds, by which rules; all fixed beforehand."""
 
 import re
 from collections.abc import Sequence
@@ -38,9 +38,9 @@ def _text_keys(value: Any) -> Any:
 class Entry(Part):
     """One recipe of the matrix."""
 
-    recipe: str = Field(description="file, beside the matrix file or below the working folder, or a shipped name")
-    name: Name = Field("", description="what tables call it; by default the file's name")
-    overrides: Overrides = ()
+    recipe: str = Field(description="a file, next to the plan or below the working folder, or a shipped name")
+    name: Name = Field("", description="name in tables; by default the file's name")
+    overrides: Overrides = Field((), description="`key.path=value`, for this recipe")
 
     @model_validator(mode="before")
     @classmethod
@@ -53,7 +53,9 @@ class Entry(Part):
 class Axis(Part):
     """Settings that are tried in turn: one variant a label, for all recipes or for those named."""
 
-    values: Annotated[dict[str, Overrides], BeforeValidator(_text_keys), Field(min_length=1)]
+    values: Annotated[dict[str, Overrides], BeforeValidator(_text_keys), Field(min_length=1)] = Field(
+        description="label -> its overrides, `key.path=value`"
+    )
     recipes: tuple[str, ...] | None = Field(None, description="names of the recipes it applies to; null: all")
 
 
@@ -61,68 +63,74 @@ class SuiteSample(Part):
     """A suite, or a fixed sample of it."""
 
     suite: str = Field(description='folder in BEIR layout, or "source:dev" / "source:test" of the training data')
-    max_queries: int | None = Field(None, ge=1)
-    max_documents: int | None = Field(None, ge=1, description="those kept for certain, then others in a fixed order")
+    max_queries: int | None = Field(None, ge=1, description="sample of queries; null: all")
+    max_documents: int | None = Field(None, ge=1, description="those of `keep`, then others; null: all")
     keep: Literal["judged", "relevant"] = Field(
-        "judged", description="documents kept for certain: all that are judged, or only those judged relevant"
+        "judged", description="documents that are always kept: all judged ones, or only those judged relevant"
     )
-    seed: int = Field(0, ge=0, description="another fixed order, so another sample")
+    seed: int = Field(0, ge=0, description="chooses the fixed order, and so the sample")
 
 
 class Top(Part):
     """More seeds for the best recipes by dev score, and for the control."""
 
-    count: int = Field(ge=1)
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    count: int = Field(ge=1, description="number of recipes")
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = Field(description="seeds of each")
 
 
 class Stop(Part):
-    """Give a recipe up where its paired difference to the control's dev score at this share of the budget lies, with
-    the whole 95% interval, below -margin. Only in the search of learning rates, never the control itself."""
+    """Stop a recipe if the 95% interval of its paired difference to the control's dev score is below -margin at this
+    share of the budget. Applies to the search of learning rates, never to the control."""
 
-    after_share: float | None = Field(None, gt=0, lt=1, description="null: at the end of the search (needs search)")
-    margin: float | None = Field(None, gt=0, description="how far below is too far; null: smallest_effect")
+    after_share: float | None = Field(None, gt=0, lt=1, description="when the rule looks; null: at the end of `search`")
+    margin: float | None = Field(None, gt=0, description="tolerated distance; null: `smallest_effect`")
 
 
 class Search(Part):
-    """The learning rate is chosen after so many rows; the best is then trained from the start with the whole budget."""
+    """Choose the learning rate after fewer rows; the best is then trained from the start with the whole budget."""
 
-    rows: int = Field(ge=1)
+    rows: int = Field(ge=1, description="rows for each learning rate")
 
 
 class Rows(Part):
-    """Equal budget: so many rows, the same in the same order, for every recipe."""
+    """Equal budget: the same rows in the same order, for every recipe."""
 
-    rows: int = Field(ge=1)
+    rows: int = Field(ge=1, description="number of rows")
 
 
 class Matrix(Part):
     """Everything about a matrix of runs."""
 
-    name: Name
-    hypothesis: str = ""
+    name: Name = Field(description="name of the matrix and of its folder")
+    hypothesis: str = Field("", description="what should move, by how much, on what")
     variables: dict[str, str | None] = Field({}, description="${NAME} elsewhere in this file; null: must be set")
-    recipes: Annotated[tuple[Annotated[Entry, BeforeValidator(_spelled_out)], ...], Field(min_length=1)]
+    recipes: Annotated[tuple[Annotated[Entry, BeforeValidator(_spelled_out)], ...], Field(min_length=1)] = Field(
+        description="recipes to compare; a path or a shipped name is enough"
+    )
     bases: Annotated[tuple[str | None, ...], Field(min_length=1)] = Field((None,), description="null: the recipe's own")
     axes: dict[str, Axis] = Field({}, description="cross product of their labels")
     overrides: Overrides = Field((), description='for all recipes; "stages.*." is every contrast stage')
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field((), description="empty: each recipe's own")
     search: Search | None = Field(None, description="null: each rate has the whole budget")
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
-    top: Top | None = None
-    budget: Rows
-    dev: Annotated[tuple[SuiteSample, ...], Field(min_length=1, description="what choices are made on")]
-    final: Annotated[tuple[SuiteSample, ...], Field(min_length=1, description="what is reported; no choice sees it")]
-    metric: Literal["ndcg@10", "recall@100", "mrr@10", "map"] = "ndcg@10"
-    control: str = Field(description="the recipe (or variant) that all others are compared with")
-    smallest_effect: float | None = Field(None, gt=0, description="differences below it do not matter")
-    stop: Stop | None = None
-    references: tuple[Literal["bm25", "untrained"], ...] = Field(
-        ("bm25", "untrained"), description="rows to read the others against; they are no recipes and are not compared"
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = Field(
+        (0,), description="seeds of every recipe"
     )
-    minutes: float | None = Field(None, gt=0, description="of all cells; what does not fit is listed as not run")
-    equal_rows: bool = Field(True, description="refuse recipes that would see other rows than the control")
-    save_models: bool = Field(False, description="write each final cell's merged model, and evaluate that one")
+    top: Top | None = Field(None, description="more seeds for the best; null: none")
+    budget: Rows = Field(description="what each run trains on")
+    dev: Annotated[tuple[SuiteSample, ...], Field(min_length=1, description="suites for choices")]
+    final: Annotated[tuple[SuiteSample, ...], Field(min_length=1, description="suites that no choice sees")]
+    metric: Literal["ndcg@10", "recall@100", "mrr@10", "map"] = Field(
+        "ndcg@10", description="metric of choices and comparisons"
+    )
+    control: str = Field(description="the recipe (or variant) that all others are compared with")
+    smallest_effect: float | None = Field(None, gt=0, description="smallest difference that matters")
+    stop: Stop | None = Field(None, description="when to stop a recipe early; null: never")
+    references: tuple[Literal["bm25", "untrained"], ...] = Field(
+        ("bm25", "untrained"), description="further rows of the table, for orientation; they are not compared"
+    )
+    minutes: float | None = Field(None, gt=0, description="limit of all runs; others are listed as not run")
+    equal_rows: bool = Field(True, description="refuse recipes that would train on other rows than the control")
+    save_models: bool = Field(False, description="export the model of each final run, and evaluate the export")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Matrix":

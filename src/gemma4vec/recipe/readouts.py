@@ -6,7 +6,7 @@ from pydantic import Field
 
 from gemma4vec.recipe.part import Part
 
-_POOL_PROMPT = "whether the prompt's tokens are pooled, BOS included"
+_POOL_PROMPT = "pool the prompt's tokens too, BOS included"
 
 
 class LastToken(Part):
@@ -39,7 +39,7 @@ class Attention(Part):
     """One learned query attends to the states (the attention pooling that arXiv:2503.02656 compares with mean)."""
 
     name: Literal["attention"] = "attention"
-    heads: int = Field(1, ge=1, description="slices of the state with a softmax each; divides its width")
+    heads: int = Field(1, ge=1, description="number of slices of the state, each with a softmax; divides its width")
     pool_prompt: bool = Field(True, description=_POOL_PROMPT)
 
 
@@ -47,7 +47,7 @@ class LatentAttention(Part):
     """States attend to trained latents, then MLP, then mean (NV-Embed, Lee et al. 2024, arXiv:2405.17428)."""
 
     name: Literal["latent_attention"] = "latent_attention"
-    latents: int = Field(512, ge=32, le=512, description="r, number of trained latent vectors")
+    latents: int = Field(512, ge=32, le=512, description="number of trained latent vectors")
     heads: int = Field(8, ge=1, description="attention heads; divides hidden_size")
     hidden_size: int | None = Field(None, ge=1, description="width of all heads together; null: the base's width")
     mlp: int = Field(4, ge=1, le=16, description="inner width of the MLP, in widths of the base")
@@ -68,10 +68,10 @@ class LayerMix(Part):
     """Trained mix of all layers' states, then mean (ELMo, arXiv:1802.05365; multi-layer pooling, arXiv:2409.02727)."""
 
     name: Literal["layer_mix"] = "layer_mix"
-    normalize: bool = Field(
-        True, description="bring each layer's states to unit root mean square before they are mixed"
+    normalize: bool = Field(True, description="scale each layer's states to unit root mean square before mixing")
+    scale: bool = Field(
+        True, description="train a factor on the mix; it changes no vector unless a head with bias follows"
     )
-    scale: bool = Field(True, description="a trained factor on the mix; without a head with bias it changes no vector")
     pool_prompt: bool = Field(True, description=_POOL_PROMPT)
 
 
@@ -80,9 +80,9 @@ class EchoDelta(Part):
 
     name: Literal["echo_delta"] = "echo_delta"
     join: Literal["sum", "concat"] = Field(
-        "sum", description="second + delta * (second - first), or the two side by side: twice the width"
+        "sum", description="`sum`: second + delta * (second - first); `concat`: both, so twice the width"
     )
-    delta: float = Field(0.5, description="initial factor of the difference; trained, never fixed")
+    delta: float = Field(0.5, description="initial factor of the difference; it is trained")
     separator: str = Field("\n", description="text between the two copies")
 
 
@@ -101,4 +101,4 @@ class Head(Part):
     widths: Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(min_length=1, max_length=8)] = Field(
         description="output width of each layer; the last one is the vector's dimension"
     )
-    bias: bool = False
+    bias: bool = Field(False, description="add a trained bias after each layer")

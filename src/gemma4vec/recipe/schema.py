@@ -1,7 +1,7 @@
 """The recipe: one typed value that says everything about a run.
 
-Every field that changes the resulting vectors stands here, never in an environment variable. Unknown keys are errors
-(see `recipe.load`). Lengths are in tokens, rates per optimizer step.
+Every setting that changes the resulting vectors is a key here, never an environment variable. Unknown keys are errors
+(see `recipe.load`). Lengths are in tokens, learning rates per optimizer step.
 """
 
 from typing import Annotated, Any, Literal
@@ -19,22 +19,26 @@ from gemma4vec.recipe.sources import Source as Source
 from gemma4vec.recipe.sources import check_mixture
 from gemma4vec.recipe.sources import source_of as source_of
 from gemma4vec.recipe.stop_rule import StopRule as StopRule
-from gemma4vec.recipe.terms import HARDNESS, AnyTerm, LearnedTemperature, Nce, OnScores
+from gemma4vec.recipe.tasks import Contrast as Contrast
+from gemma4vec.recipe.tasks import MaskedNextToken as MaskedNextToken
+from gemma4vec.recipe.tasks import Task as Task
 
 
 class Lora(Part):
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on the frozen base, through peft."""
 
-    rank: int = Field(16, ge=1, le=1024)
+    rank: int = Field(16, ge=1, le=1024, description="inner width of each adapter")
     alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha / rank (rslora: alpha / sqrt(rank))")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the input of each adapter, in training")
     modules: tuple[str, ...] | Literal["all-linear"] = Field(
         "all-linear", description='names of linear layers, such as [q_proj, v_proj], or "all-linear"'
     )
     last_layers: int | float | None = Field(
-        None, gt=0, description="adapt only so many of the last layers, below 1 this share of all; null: all"
+        None,
+        gt=0,
+        description="adapt only this number of last layers, or, below 1, this share of all layers; null: all",
     )
-    rslora: bool = Field(False, description="rank-stabilised scaling (Kalajdzievski 2023, arXiv:2312.03732)")
+    rslora: bool = Field(False, description="rank-stabilized scaling (Kalajdzievski 2023, arXiv:2312.03732)")
     dora: bool = Field(False, description="a trained magnitude for each output (Liu et al. 2024, arXiv:2402.09353)")
 
     @field_validator("last_layers")
@@ -49,18 +53,26 @@ class Model(Part):
     """The base model and everything between a text and its vector."""
 
     base: str = Field("google/gemma-4-E2B-it", description="hub id, local folder or bundled:NAME")
-    attention: Literal["causal", "bidirectional"] = "bidirectional"
-    readout: Readout = Mean()
-    head: Head | None = Field(None, description="linear layers behind the readout; null: the readout's own dimension")
+    attention: Literal["causal", "bidirectional"] = Field(
+        "bidirectional", description="what a token sees: the tokens before it, or the whole text"
+    )
+    readout: Readout = Field(
+        Mean(), description="how token states become one vector (pooling); a bare name is enough, and so is `pooling`"
+    )
+    head: Head | None = Field(None, description="linear layers after the readout; null: none")
     lora: Lora | None = Field(Lora(), description="adapters on a frozen base; null: none, see `train`")
     train: Literal["frozen", "full"] = Field(
-        "frozen", description="the base's own weights; full: all of them are trained, which needs `lora: null`"
+        "frozen", description="the base's own weights; `full`: train all of them, which needs `lora: null`"
     )
-    train_embeddings: bool = Field(True, description="train: full trains the token embeddings too")
-    prompts: Literal["retrieval", "code_retrieval", "none"] | dict[Literal["query", "document"], str] = "retrieval"
+    train_embeddings: bool = Field(True, description="with `train: full`: train the token embeddings too")
+    prompts: Literal["retrieval", "code_retrieval", "none"] | dict[Literal["query", "document"], str] = Field(
+        "retrieval", description="text around queries and documents: a preset, or a template for each role"
+    )
     max_tokens: int = Field(512, ge=4, description="longest text the model reads, prompt and special tokens included")
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    allow_untested: bool = Field(False, description="use a model type whose attention modes were never verified")
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="type of the base's weights and activations; `auto`: what this machine computes well"
+    )
+    allow_untested: bool = Field(False, description="allow a model type whose attention modes were never verified")
 
     @model_validator(mode="before")
     @classmethod
@@ -89,124 +101,61 @@ class Model(Part):
         return self
 
 
-class Contrast(Part):
-    """InfoNCE over in-batch and hard negatives (van den Oord et al. 2018, arXiv:1807.03748)."""
-
-    kind: Literal["contrast"] = "contrast"
-    temperature: float = Field(0.05, gt=0)
-    learn_temperature: LearnedTemperature | None = Field(
-        None, description="train it, in terms that have none of their own; null: it stays"
-    )
-    hard_negatives: int = Field(0, ge=0, description="hard negatives drawn per row and epoch")
-    share_hard_negatives: bool = Field(True, description="every row also sees the other rows' hard negatives")
-    terms: tuple[AnyTerm, ...] = Field(
-        (Nce(),), min_length=1, description="what the loss is the weighted sum of, see docs/guides/objectives.md"
-    )
-
-    @model_validator(mode="after")
-    def _hardness(self) -> "Contrast":
-        """Say what a term leaves open, so that the recipe in a run folder means the same whatever the default is."""
-        alpha = HARDNESS if self.hard_negatives else 0.0
-        open_terms = [isinstance(term, Nce) and term.hardness is None for term in self.terms]
-        if any(open_terms):
-            closed = (
-                term.model_copy(update={"hardness": alpha}) if is_open else term
-                for term, is_open in zip(self.terms, open_terms, strict=True)
-            )
-            object.__setattr__(self, "terms", tuple(closed))  # the part is being made, and immutable afterwards
-        return self
-
-    @model_validator(mode="after")
-    def _told_apart(self) -> "Contrast":
-        labels = [term.label for term in self.terms]
-        twice = next((label for label in labels if labels.count(label) > 1), None)
-        if twice is not None:
-            raise ValueError(f"two terms are called {twice!r} in the log; give one of them a name")
-        if not any(term.weight for term in self.terms):
-            raise ValueError("all terms have weight 0, so nothing would be trained")
-        bounds = self.learn_temperature
-        if bounds is not None and not bounds.minimum < self.temperature < bounds.maximum:
-            raise ValueError(
-                f"learn_temperature: temperature {self.temperature:g} is not between its bounds {bounds.minimum:g} and "
-                f"{bounds.maximum:g}"
-            )
-        weighted = next((term for term in self.terms if isinstance(term, Nce) and term.hardness), None)
-        if weighted is not None and not self.hard_negatives:
-            raise ValueError(
-                f"{weighted.label}.hardness weighs a row's own hard negatives, hard_negatives is 0; set it to 1 or more"
-            )
-        scored = next((term for term in self.terms if isinstance(term, OnScores)), None)
-        if scored is not None and not self.hard_negatives:
-            raise ValueError(
-                f"{scored.label} compares a row's positive with its own hard negatives, hard_negatives is 0; set it "
-                "to 1 or more"
-            )
-        return self
-
-
-class MaskedNextToken(Part):
-    """Masked next-token prediction: teaches a causal model to use what stands behind a token, before contrast.
-
-    LLM2Vec (BehnamGhader et al. 2024, arXiv:2404.05961, section 2.2). A batch's `rows` are texts here.
-    """
-
-    kind: Literal["masked_next_token"] = "masked_next_token"
-    mask_share: float = Field(0.2, gt=0, lt=1, description="share of tokens that are predicted")
-    mask_token: str = Field("_", description="the token of the vocabulary that stands in their place")
-    random_share: float = Field(0.1, ge=0, le=1, description="share of the predicted that show a random token instead")
-    unchanged_share: float = Field(0.1, ge=0, le=1, description="share of the predicted that are left as they are")
-    texts: Literal["all", "queries", "documents"] = "all"
-
-    @model_validator(mode="after")
-    def _shares(self) -> "MaskedNextToken":
-        if self.random_share + self.unchanged_share > 1:
-            raise ValueError("random_share and unchanged_share together are more than 1")
-        return self
-
-
-Task = Annotated[Contrast | MaskedNextToken, Field(discriminator="kind")]
-
-
 class Batch(Part):
-    """`rows` is the softmax's row count; `accumulate` shares no negatives.
+    """The rows of one optimizer step, and how much of each text is read.
 
-    Training may read less of a text than the finished model does: long tails cost time and seldom decide.
+    Training may read less of a text than the finished model does: long tails cost time and seldom matter.
     """
 
-    rows: int = Field(32, ge=2)
-    accumulate: int = Field(1, ge=1)
+    rows: int = Field(32, ge=2, description="rows in one softmax: each row's negatives come from the others")
+    accumulate: int = Field(
+        1, ge=1, description="batches in an optimizer step; their gradients are averaged, negatives are not shared"
+    )
     group_rows: int = Field(
-        1, ge=1, description="so many rows of a batch come from one group (package, topic): harder in-batch negatives"
+        1, ge=1, description="number of rows of a batch from the same group (package, topic): harder in-batch negatives"
     )
     no_duplicates: bool = Field(False, description="no two rows of a batch have an equal query or an equal positive")
-    query_tokens: int | None = Field(None, ge=4, description="cut of queries in training; null: model.max_tokens")
-    document_tokens: int | None = Field(None, ge=4, description="cut of documents in training; null: model.max_tokens")
+    query_tokens: int | None = Field(
+        None, ge=4, description="cut queries to this length in training; null: `model.max_tokens`"
+    )
+    document_tokens: int | None = Field(
+        None, ge=4, description="cut documents to this length in training; null: `model.max_tokens`"
+    )
     tokenize: Literal["each_time", "once"] = Field(
-        "each_time", description="once: rows are kept as tokens on disk, for millions of rows or many runs (contrast)"
+        "each_time",
+        description="`once`: store rows as tokens on disk, for millions of rows or many runs (contrast only)",
     )
 
 
 class Optimizer(Part):
     """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with linear warm-up, then decay."""
 
-    learning_rate: float = Field(2e-4, gt=0)
+    learning_rate: float = Field(2e-4, gt=0, description="highest rate, reached after warm-up")
     readout_learning_rate: float | None = Field(
-        None, gt=0, description="rate of the readout's own parameters, on the same schedule; null: learning_rate"
+        None,
+        gt=0,
+        description="highest rate of the readout's own parameters, on the same schedule; null: `learning_rate`",
     )
-    weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null: not clipped")
-    warmup_steps: int = Field(10, ge=0)
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay; learned temperatures have none")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of AdamW's two moments")
+    clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null: no clipping")
+    warmup_steps: int = Field(10, ge=0, description="steps over which the rate rises linearly")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "cosine", description="how the rate falls after warm-up, to 0 at the end"
+    )
 
 
 class Budget(Part):
-    """How long to train: exactly one of the four."""
+    """How long to train: give exactly one key."""
 
-    steps: int | None = Field(None, ge=1)
-    rows: int | None = Field(None, ge=1)
-    tokens: int | None = Field(None, ge=1, description="real tokens; turned into steps after the first ones")
-    minutes: float | None = Field(None, gt=0, description="turned into a fixed step count after the first steps")
+    steps: int | None = Field(None, ge=1, description="optimizer steps")
+    rows: int | None = Field(None, ge=1, description="rows, repeated ones counted again")
+    tokens: int | None = Field(
+        None, ge=1, description="tokens without padding; converted to a number of steps after the first ones"
+    )
+    minutes: float | None = Field(
+        None, gt=0, description="minutes of training; converted to a number of steps after the first ones"
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Budget":
@@ -218,24 +167,32 @@ class Budget(Part):
 
 
 class Evaluation(Part):
-    """What is measured during training. Does not define the method, unless it chooses the exported checkpoint."""
+    """What is measured and saved during training. Not part of the method, unless it chooses the exported checkpoint."""
 
-    every_steps: int | None = Field(None, ge=1, description="evaluate on `suite` every so many steps; null: never")
+    every_steps: int | None = Field(
+        None, ge=1, description="evaluate on `suite` after each such number of steps; null: never"
+    )
     at_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        (), description="evaluate also after these shares of the steps, such as [0.5]"
+        (), description="also evaluate after these shares of the steps, such as [0.5]"
     )
     snapshot_at_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        (), description="keep the trained weights after these shares of the steps, for eval --checkpoints"
+        (), description="save the trained weights after these shares of the steps, for `eval --checkpoints`"
     )
-    snapshot_every_steps: int | None = Field(None, ge=1, description="keep them every so many steps; null: never")
-    suite: str | None = Field(None, description="folder in BEIR layout; null: the source's own dev suite")
-    max_queries: int | None = Field(200, ge=1)
-    max_documents: int | None = Field(1000, ge=1, description="judged documents first, then others in a fixed order")
-    checkpoint_seconds: float = Field(60.0, ge=0, description="least time between two saves of the last checkpoint")
+    snapshot_every_steps: int | None = Field(
+        None, ge=1, description="save them after each such number of steps; null: never"
+    )
+    suite: str | None = Field(None, description="folder in BEIR's layout; null: the source's own dev suite")
+    max_queries: int | None = Field(200, ge=1, description="evaluate on a fixed sample of this size; null: all")
+    max_documents: int | None = Field(
+        1000, ge=1, description="size of the corpus: judged documents first, then others in a fixed order; null: all"
+    )
+    checkpoint_seconds: float = Field(
+        60.0, ge=0, description="shortest time between two saves of the last checkpoint, for `--resume`"
+    )
     export: Literal["last", "best"] = Field("last", description="which checkpoint of the last stage becomes the model")
-    stop: StopRule | None = Field(None, description="give the training up where it cannot be useful any more")
+    stop: StopRule | None = Field(None, description="stop early if the model can no longer reach a reference")
     background: bool = Field(
-        False, description="evaluate kept weights in a process of low priority while training goes on"
+        False, description="evaluate saved weights in a process of low priority, while training goes on"
     )
 
     @model_validator(mode="after")
@@ -245,7 +202,7 @@ class Evaluation(Part):
         return self
 
     @model_validator(mode="after")
-    def _something_beside(self) -> "Evaluation":
+    def _something_in_background(self) -> "Evaluation":
         if not self.background:
             return self
         if self.export == "best":
@@ -262,15 +219,15 @@ class Evaluation(Part):
 class Stage(Part):
     """One task on one mixture of data for one budget."""
 
-    name: str = "contrast"
-    data: Annotated[tuple[Source, ...], Field(min_length=1)]
-    mixture: Mixture = Mixture()
-    task: Task = Contrast()
-    batch: Batch = Batch()
-    layout: Layout = Layout()
-    optimizer: Optimizer = Optimizer()
-    budget: Budget
-    evaluation: Evaluation = Evaluation()
+    name: str = Field("contrast", description="name in the log")
+    data: Annotated[tuple[Source, ...], Field(min_length=1)] = Field(description="sources of rows or texts")
+    mixture: Mixture = Field(Mixture(), description="shares of the sources")
+    task: Task = Field(Contrast(), description="what is learned from the data; without `kind`: contrast")
+    batch: Batch = Field(Batch(), description="rows of a step, and lengths of texts")
+    layout: Layout = Field(Layout(), description="how a batch is computed: speed and memory")
+    optimizer: Optimizer = Field(Optimizer(), description="AdamW and its schedule")
+    budget: Budget = Field(description="how long to train")
+    evaluation: Evaluation = Field(Evaluation(), description="what is measured and saved on the way")
 
     @model_validator(mode="before")
     @classmethod
@@ -345,10 +302,10 @@ class Stage(Part):
 class Recipe(Part):
     """Everything about a run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    model: Model = Model()
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-    seed: int = Field(0, ge=0)
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(description="start of the run's id")
+    model: Model = Field(Model(), description="base model, readout, and which weights are trained")
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = Field(description="trained one after the other")
+    seed: int = Field(0, ge=0, description="of initial weights, dropout and the order of rows")
     hypothesis: str = Field("", description="what should move, by how much, on what")
 
     @model_validator(mode="after")

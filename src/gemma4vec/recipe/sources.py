@@ -34,17 +34,17 @@ FIRST_KEYS: dict[str, Any] = {
 class Columns(Part):
     """Which column of a table holds what; several columns of positives or negatives are one list.
 
-    Without any of this, columns are recognised by their names (docs/guides/data.md lists them).
+    Without any of this, columns are recognized by their names (docs/guides/data.md lists them).
     """
 
-    query: str | None = None
-    pos: str | tuple[str, ...] = ()
-    neg: str | tuple[str, ...] = ()
+    query: str | None = Field(None, description="the query")
+    pos: str | tuple[str, ...] = Field((), description="the positive, or several")
+    neg: str | tuple[str, ...] = Field((), description="the hard negative, or several")
     title: str | None = Field(None, description="title of the positive")
-    task: str | None = None
-    group: str | None = None
+    task: str | None = Field(None, description="the row's task, for `mixture.one_task_batches`")
+    group: str | None = Field(None, description="the row's group, for `batch.group_rows`")
     scores: str | tuple[str, ...] = Field(
-        (), description="a teacher's scores: a column of objects or lists, or a column for each of pos and neg"
+        (), description="a teacher's scores: one column of objects or lists, or one for each of `pos` and `neg`"
     )
     text: str | None = Field(None, description="plain texts instead of rows")
 
@@ -305,9 +305,9 @@ def all_keys(source: Source) -> dict[str, Any]:
 
 
 class Mixture(Part):
-    """In which shares the rows of several sources are trained on (their `weight` says it outright).
+    """Shares of several sources in the training rows. A source's `weight` sets its share directly.
 
-    Sources without weights and without a temperature are read through once an epoch.
+    Sources without weights and without a temperature are read once an epoch.
     """
 
     temperature: float | None = Field(

@@ -1,4 +1,4 @@
-"""The stop rule of a stage: when a training is given up before the end of its budget, said before it begins."""
+"""The recipe's words for the stop rule of a stage: when to stop before the end of the budget, planned beforehand."""
 
 from typing import Annotated, Literal
 
@@ -19,13 +19,13 @@ class StopRule(Part):
     smallest_effect: float = Field(
         gt=-1, lt=1, description="smallest difference to the reference worth having; below 0: how far below it is fine"
     )
-    metric: Literal["ndcg@10", "recall@100", "mrr@10", "map"] = "ndcg@10"
+    metric: Literal["ndcg@10", "recall@100", "mrr@10", "map"] = Field("ndcg@10", description="metric of the comparison")
     at_shares: tuple[Share, ...] = Field((), description="looks after these shares of the steps, such as [0.25, 0.5]")
     at_steps: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="or after these steps")
     reference_at: Literal["end", "same_place"] = Field(
         "end", description="same_place: a run's checkpoints of the same shares or steps, not its finished model"
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="of all looks together")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="confidence of all looks together")
 
     @property
     def grid(self) -> tuple[float, ...]:

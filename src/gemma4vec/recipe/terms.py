@@ -76,7 +76,7 @@ class Nce(Term):
 
 
 class Gor(Term):
-    """The spread-out regulariser, on queries plus on positives (Zhang et al. 2017, arXiv:1708.06320)."""
+    """The spread-out regularizer, on queries plus on positives (Zhang et al. 2017, arXiv:1708.06320)."""
 
     kind: Literal["gor"] = "gor"
     form: Literal["second_moment", "spread_out"] = Field(
@@ -103,13 +103,18 @@ class Matching(Term):
     kind: Literal["matching"] = "matching"
     teacher: str | None = Field(None, description="a model: hub id, folder, run folder or bundled:all-minilm-l6-v2")
     vectors: str | None = Field(
-        None, description="instead: a file of vectors: .jsonl or .parquet of text and vector, or .npy, texts beside it"
+        None,
+        description="instead of a model, a file: .jsonl or .parquet with text and vector, or .npy with a file of texts",
     )
     form: Literal["direct", "projection", "relational"] = Field(
         "direct", description="projection: through a learned matrix; relational: similarities, whatever the dimensions"
     )
-    distance: Literal["squared", "l2", "cosine"] = Field("squared", description="of direct and projection")
-    texts: tuple[Literal["queries", "positives", "negatives"], ...] = ("queries", "positives", "negatives")
+    distance: Literal["squared", "l2", "cosine"] = Field(
+        "squared", description="how `direct` and `projection` compare two vectors"
+    )
+    texts: tuple[Literal["queries", "positives", "negatives"], ...] = Field(
+        ("queries", "positives", "negatives"), description="whose vectors are compared with the teacher's"
+    )
     projection_learning_rate: float = Field(1e-3, gt=0, description="on the same schedule as optimizer.learning_rate")
 
     @property
@@ -132,8 +137,10 @@ class Kl(Term):
     """A row's candidates are to be as likely as a teacher's scores say (Lin et al. 2020, arXiv:2010.11386)."""
 
     kind: Literal["kl"] = "kl"
-    temperature: float | None = Field(None, gt=0, description="of the model's similarities; null: the task's")
-    teacher_temperature: float = Field(1.0, gt=0, description="of the rows' scores")
+    temperature: float | None = Field(
+        None, gt=0, description="temperature of the model's similarities; null: the task's"
+    )
+    teacher_temperature: float = Field(1.0, gt=0, description="temperature of the teacher's scores")
 
 
 class MarginMse(Term):
@@ -141,15 +148,17 @@ class MarginMse(Term):
 
     kind: Literal["margin_mse"] = "margin_mse"
     teacher_scale: float = Field(
-        1.0, gt=0, description="the rows' scores times this: margins of similarities are at most 2, a reranker's 20"
+        1.0,
+        gt=0,
+        description="factor on the teacher's scores: margins of similarities are at most 2, a reranker's may be 20",
     )
 
 
 class LearnedTemperature(Part):
-    """A temperature that is trained between bounds, from `temperature` on."""
+    """A temperature that starts at `temperature` and is trained between bounds."""
 
-    minimum: float = Field(0.005, gt=0)
-    maximum: float = Field(0.5, gt=0)
+    minimum: float = Field(0.005, gt=0, description="lower bound")
+    maximum: float = Field(0.5, gt=0, description="upper bound")
     learning_rate: float = Field(0.01, gt=0, description="on the same schedule as optimizer.learning_rate")
 
 

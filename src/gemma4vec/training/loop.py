@@ -19,6 +19,7 @@ import torch
 from gemma4vec.errors import WorkError
 from gemma4vec.files import write_json
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.machine.prefetch import Prefetcher
 from gemma4vec.model import upstream
 from gemma4vec.model.backbone import attention_probe as probe
 from gemma4vec.model.backbone.backbone import Backbone
@@ -46,7 +47,6 @@ from gemma4vec.training.engine.checkpoint import (
 )
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
-from gemma4vec.training.engine.prefetch import Prefetcher
 from gemma4vec.training.engine.process_memory import keep_freed_memory, peak_memory_bytes
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.step_budget import StepBudget, known_steps, step_budget

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from gemma4vec.data.batching.epoch_order import check_batches
-from gemma4vec.data.batching.mixture import negative_counts
 from gemma4vec.data.loading.load_rows import TrainingData
+from gemma4vec.data.rows.lazy_rows import as_lazy_rows
 from gemma4vec.data.suites.retrieval import read_options
 from gemma4vec.errors import InputError
 from gemma4vec.machine.device import choose_device
@@ -81,7 +81,7 @@ def check_data(number: int, stage: schema.Stage, loaded: TrainingData) -> None:
     check_scores(stage.task, rows, f"{where}.task")
     if not wanted:
         return
-    counts = negative_counts(rows)
+    counts = as_lazy_rows(rows).negative_counts()
     fewer = np.flatnonzero(counts < wanted)
     if len(fewer):
         first = rows[int(fewer[0])]

@@ -41,7 +41,7 @@ def test_rows_with_negatives_scores_and_origins(rows, tmp_path, capsys):
         (["--ranks", "1-5"], "fewer than the 10"),
         (["--choose", "best"], "--choose best"),
         (["--relabel", "1"], "--relabel needs"),
-        (["--no-bm25"], "nothing to search with"),
+        (["--no-bm25"], "no searcher"),
         (["--corpus", "{dir}/none.jsonl"], "no such file"),
         (["--corpus", "{dir}/empty.jsonl"], "the corpus is empty"),
         (["--corpus", "{dir}/number.jsonl"], "number.jsonl line 2"),

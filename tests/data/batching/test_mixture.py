@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gemma4vec.data.batching.batches import batches
 from gemma4vec.data.batching.epoch_order import epoch_order, shuffled
-from gemma4vec.data.batching.mixture import MixedRows, Part, quotas, shares_of
+from gemma4vec.data.batching.mixture import MixedRows, Part, compute_shares, quotas
 from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.errors import InputError
@@ -44,10 +44,10 @@ def test_quotas_sum_up_and_are_within_one(raw: list[float], total: int) -> None:
 
 
 def test_shares_come_from_weights_or_a_temperature() -> None:
-    assert shares_of([10, 90], [None, None], None) == [None, None]
-    assert shares_of([10, 90], [3, 1], None) == [0.75, 0.25]
-    assert shares_of([10, 90], [None, None], 1.0) == pytest.approx([0.1, 0.9])
-    assert shares_of([16, 256], [None, None], 2.0) == pytest.approx([0.2, 0.8])
+    assert compute_shares([10, 90], [None, None], None) == [None, None]
+    assert compute_shares([10, 90], [3, 1], None) == [0.75, 0.25]
+    assert compute_shares([10, 90], [None, None], 1.0) == pytest.approx([0.1, 0.9])
+    assert compute_shares([16, 256], [None, None], 2.0) == pytest.approx([0.2, 0.8])
 
 
 def test_an_epoch_has_the_shares_and_passes_follow_each_other() -> None:
@@ -86,7 +86,7 @@ def test_batches_of_one_source() -> None:
     names = [{text[0] for text in batch} for batch in whole]
     assert all(len(one) == 1 for one in names)
     assert Counter(name for one in names for name in one) == {"a": 6, "b": 12, "c": 6}
-    with pytest.raises(InputError, match="source 'c' has 7 rows, a batch 8"):
+    with pytest.raises(InputError, match="source 'c' has 7 rows, a batch needs 8"):
         drawn(MixedRows([part("a", 60), part("c", 7)], one_source_batches=True), 1)
 
 

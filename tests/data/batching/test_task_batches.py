@@ -68,11 +68,11 @@ def test_sources_keep_their_shares_and_stored_rows_give_the_same_batches(tmp_pat
 
 def test_a_task_with_fewer_rows_than_a_batch_is_refused() -> None:
     few = MixedRows([part("a", "qqqqqsss")], one_task_batches=True)
-    with pytest.raises(InputError, match=r"stages\.1\.mixture\.one_task_batches: task 's' has 3 rows, a batch 4"):
+    with pytest.raises(InputError, match=r"stages\.1\.mixture\.one_task_batches: task 's' has 3 rows, a batch needs 4"):
         check_batches(few, 4, "stages.1.mixture")
     with pytest.raises(InputError, match="task 's' has 3 rows"):
         drawn(few, 1)
     none = MixedRows([part("a", "qqqqq--")], one_task_batches=True)
-    with pytest.raises(InputError, match="what has no task has 2 rows"):
+    with pytest.raises(InputError, match="the set of rows without a task has 2 rows"):
         check_batches(none, 4)
     check_batches(MixedRows([part("a", "qs")]), 4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gemma4vec.data.mining import hard_negatives
-from gemma4vec.data.mining.hard_negatives import Rules, corpus_of, mine
+from gemma4vec.data.mining.hard_negatives import Rules, build_corpus, mine
 from gemma4vec.data.mining.searchers import Bm25Searcher, ModelSearcher
 from gemma4vec.data.ngrams.word_ngrams import normalize
 from gemma4vec.data.rows.rows import Row
@@ -36,7 +36,7 @@ CORPUS = [Document(circle(degrees, f"word{degrees}")) for degrees in range(0, 90
 
 
 def mined(rows, rules, *, others=CORPUS, bm25=False, model=True):
-    corpus = corpus_of(rows, others)
+    corpus = build_corpus(rows, others)
     searchers = {"bm25": Bm25Searcher(corpus.documents) if bm25 else None}
     searchers["model"] = ModelSearcher(Model(), corpus.documents) if model else None
     return list(mine(rows, corpus, rules, **searchers))
@@ -140,10 +140,10 @@ def test_equal_to_a_slow_loop_whatever_the_blocks(monkeypatch, block, rules):
 
 
 def test_a_corpus_has_no_text_twice_and_none_without_words():
-    corpus = corpus_of([row(10), row(10)], [Document("..."), Document("A b"), Document("a, B"), Document("b", "A")])
+    corpus = build_corpus([row(10), row(10)], [Document("..."), Document("A b"), Document("a, B"), Document("b", "A")])
     assert normalize(corpus.documents[0].text) == "a b" and len(corpus.documents) == 2
     with pytest.raises(InputError, match="no text"):
-        corpus_of([])
+        build_corpus([])
 
 
 @pytest.mark.parametrize(
@@ -158,10 +158,10 @@ def test_a_corpus_has_no_text_twice_and_none_without_words():
 def test_rules_that_make_no_sense(rules, said):
     with pytest.raises(InputError, match=said):
         mined([row(10)], rules, model=False, bm25=True)
-    with pytest.raises(InputError, match="nothing to search with"):
-        list(mine([row(10)], corpus_of([row(10)]), Rules()))
+    with pytest.raises(InputError, match="no searcher"):
+        list(mine([row(10)], build_corpus([row(10)]), Rules()))
     with pytest.raises(InputError, match="row 2 has no positive"):
-        list(mine([row(10), Row("a text", [])], corpus_of([row(10)]), Rules(), bm25=Bm25Searcher([Document("a")])))
+        list(mine([row(10), Row("a text", [])], build_corpus([row(10)]), Rules(), bm25=Bm25Searcher([Document("a")])))
 
 
 def test_the_judges_scores_of_all_texts_stand_in_their_order():

@@ -17,7 +17,6 @@ from gemma4vec.data.sources.drops import apply_drops, read_drops, row_key
 from gemma4vec.data.suites.held_out_rows import RowSuite
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.data.suites.sts import StsSuite
-from gemma4vec.data.suites.texts import suite_texts
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.schema import source_of
 from gemma4vec.text.prompts import Document
@@ -52,7 +51,7 @@ ROWS = [
 def checked(tmp_path):
     write_rows(tmp_path / "rows.jsonl", ROWS)
     source = source_of(name="rows", path=str(tmp_path / "rows.jsonl"))
-    (report,) = check_sources([source], [suite_texts(SUITE)])
+    (report,) = check_sources([source], [SUITE.texts()])
     return report
 
 
@@ -111,14 +110,14 @@ def test_a_damaged_list_is_named_with_its_line(tmp_path, line):
 def test_bad_rows_are_counted_and_near_is_checked(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"query": "a", "pos": ["b"]}\nbroken\n{"query": "", "pos": ["b"]}\n')
     source = source_of(name="rows", path=str(tmp_path / "rows.jsonl"))
-    (report,) = check_sources([source], [suite_texts(SUITE)])
+    (report,) = check_sources([source], [SUITE.texts()])
     assert report.bad_rows == 2 and len(report.rows) == 1 and report.touched == [[]]
     with pytest.raises(InputError, match=r"near 0\.2"):
-        check_sources([source], [suite_texts(SUITE)], near=0.2)
+        check_sources([source], [SUITE.texts()], near=0.2)
 
 
 def test_stamps_are_found_by_contents(checked):
-    (stamp,) = make_records([checked], [suite_texts(SUITE)], 0.7)
+    (stamp,) = make_records([checked], [SUITE.texts()], 0.7)
     assert stamp.overlaps and stamp.found_documents == 2 and stamp.found_queries == 1
     assert stamp.touched_queries == ["q1", "q2"] and stamp.summary()["touched_queries"] == 2
     assert read_record(stamp.content_hash, SUITE.fingerprint) is None
@@ -143,7 +142,7 @@ def test_a_source_reads_the_list(checked, tmp_path):
     source = source_of(name="rows", path=str(tmp_path / "rows.jsonl"), drop=str(tmp_path / "drop.jsonl"))
     loaded = load_sources([source])
     assert list(loaded.rows) == list(remove_faults(ROWS, checked.faults))
-    (again,) = check_sources([source], [suite_texts(SUITE)])
+    (again,) = check_sources([source], [SUITE.texts()])
     assert again.touched == [[]] and again.faults == {} and again.content_hash != checked.content_hash
 
 
@@ -151,7 +150,7 @@ def test_pairs_and_rows_are_suites_too(tmp_path):
     write_rows(tmp_path / "rows.jsonl", ROWS)
     pairs = StsSuite("sts", ["p1", "p2"], ["no", "where is no RAIN"], ["damp", "never"], [0.0, 1.0])
     rows = RowSuite("rank", "local-rank", ["1", "2"], [answer("x", f"{LONG} a", "y"), answer("untouchable", "z", "y")])
-    suites = [suite_texts(pairs), suite_texts(rows)]
+    suites = [pairs.texts(), rows.texts()]
     (report,) = check_sources([source_of(name="r", path=str(tmp_path / "rows.jsonl"))], suites)
     assert report.touched == [["p2"], ["1"]]
     assert [found.table()[0]["field"] for found in report.found] == ["query", "positive"]

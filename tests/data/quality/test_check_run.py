@@ -2,7 +2,7 @@
 
 import pytest
 
-from gemma4vec.data.loading.resolve_names import sources_named, sources_of_run, suites_named
+from gemma4vec.data.loading.resolve_names import resolve_sources, resolve_suites, sources_of_run
 from gemma4vec.data.quality import check_run as run_check
 from gemma4vec.data.quality.check_run import ensure_checked, read_overlapping_records
 from gemma4vec.data.quality.contamination_record import read_record
@@ -58,15 +58,15 @@ def test_what_is_gone_or_large_or_changed_stays_unchecked(log_lines, run, monkey
 def test_a_runs_sources_are_the_rows_that_it_saw(run):
     code, _, rows = sources_of_run(run)
     assert (code.name, code.source) == ("code", "jsonl") and code.path == rows.path
-    assert sources_named([str(run.path)]) == sources_of_run(run)
+    assert resolve_sources([str(run.path)]) == sources_of_run(run)
     assert read_rows(rows.path).rows == ROWS
 
 
 def test_names(tmp_path):
-    assert sources_named(["pycode"])[0].source == "pycode"
+    assert resolve_sources(["pycode"])[0].source == "pycode"
     with pytest.raises(InputError, match="no such file"):
-        sources_named([str(tmp_path / "none.jsonl")])
+        resolve_sources([str(tmp_path / "none.jsonl")])
     write_suite(tmp_path / "suites" / "one", SUITE)
-    assert [suite.name for suite in suites_named([str(tmp_path / "suites")])] == ["s"]
+    assert [suite.name for suite in resolve_suites([str(tmp_path / "suites")])] == ["s"]
     with pytest.raises(InputError, match="two suites are named 's'"):
-        suites_named([str(tmp_path / "suites"), str(tmp_path / "suites" / "one")])
+        resolve_suites([str(tmp_path / "suites"), str(tmp_path / "suites" / "one")])

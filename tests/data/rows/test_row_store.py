@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gemma4vec.data.batching.mixture import MixedRows, Part, group_numbers, negative_counts
+from gemma4vec.data.batching.mixture import MixedRows, Part
 from gemma4vec.data.batching.plain_texts import TextsOnDisk, unique_texts
 from gemma4vec.data.loading import load_rows as sources
 from gemma4vec.data.loading.load_rows import load_sources, read_source
@@ -55,11 +55,11 @@ def test_what_goes_in_comes_out(rows: list[Row], tmp_path_factory: pytest.TempPa
     assert store == rows and list(map(exact, store)) == list(map(exact, rows))
     assert [row.task for row in store] == [row.task for row in rows]
     assert store.facts["content_hash"] == content_hash(rows)
-    assert negative_counts(store).tolist() == [len(row.neg) for row in rows]
+    assert store.negative_counts().tolist() == [len(row.neg) for row in rows]
     assert store.positive_counts().tolist() == [len(row.pos) for row in rows]
     texts = [text for row in rows for text in (row.query, *row.pos, *row.neg)]
     assert store.folded_keys().tolist() == list(map(text_key, texts))
-    groups = group_numbers(store).tolist()
+    groups = store.group_numbers().tolist()
     assert [store.facts["group_names"][n] if n >= 0 else None for n in groups] == [row.group for row in rows]
     opened = open_store(folder, "k")
     assert opened == rows and open_store(folder, "other") is None
@@ -70,8 +70,8 @@ def test_groups_of_mixed_rows_agree_in_memory_and_on_disk(tmp_path: Path) -> Non
     rows = [Row(f"q{i}", [Document("p")], group=group) for i, group in enumerate("abacb")] + [Row("x", [Document("p")])]
     store = write_store(tmp_path / "s", rows[3:], {})
     mixed = MixedRows([Part("one", rows[:3]), Part("two", store)])
-    assert group_numbers(mixed).tolist() == [1, 2, 1, 3, 2, -1]
-    assert group_numbers(mixed).tolist() == group_numbers(MixedRows([Part("all", rows)])).tolist()
+    assert mixed.group_numbers().tolist() == [1, 2, 1, 3, 2, -1]
+    assert mixed.group_numbers().tolist() == MixedRows([Part("all", rows)]).group_numbers().tolist()
 
 
 @pytest.mark.parametrize("name", ["texts.bin", "ends.bin", "first.bin", "folded.bin", "store.json"])
@@ -112,7 +112,7 @@ def test_large_files_give_the_same_as_small_ones(tmp_path: Path, monkeypatch: py
     large = load_sources([source])
     assert isinstance(large.rows.parts[0].rows, StoredRows) and large.rows == small.rows
     assert large.sources == small.sources
-    assert np.array_equal(negative_counts(large.rows), negative_counts(small.rows))
+    assert np.array_equal(large.rows.negative_counts(), small.rows.negative_counts())
     capped = load_sources([source.model_copy(update={"max_rows": 7})])
     assert capped.rows == read_rows(tmp_path / "r.jsonl.gz").rows[:7]
 
@@ -123,16 +123,15 @@ def test_a_store_is_used_again_until_data_or_settings_change(
     monkeypatch.setattr(sources, "LARGE_BYTES", 0)
     file = tmp_path / "r.csv"
     file.write_text("query,pos,other\na,b,c\n")
-    said: list[str] = []
     source = source_of(name="s", source="csv", path=str(file))
     assert read_source(source).rows[0].pos == [Document("b")]
     assert read_source(source).rows[0].pos == [Document("b")]
-    assert len(said) == 1 and "reading" in said[0]
+    assert len(log_lines) == 1 and "reading" in log_lines[0]
     stat = file.stat()
     file.write_text("query,pos,other\na,x,c\n")  # as long as before, and its time set back
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert read_source(source).rows[0].pos == [Document("x")]
-    assert len(said) == 2
+    assert len(log_lines) == 2
     other = source_of(name="s", source="csv", path=str(file), columns={"query": "query", "pos": "other"})
     assert read_source(other).rows[0].pos == [Document("c")]
 

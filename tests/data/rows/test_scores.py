@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gemma4vec.data.batching.batches import batches
-from gemma4vec.data.batching.mixture import MixedRows, Part, scored
+from gemma4vec.data.batching.mixture import MixedRows, Part
 from gemma4vec.data.loading import load_rows as sources
 from gemma4vec.data.loading.load_rows import read_source
 from gemma4vec.data.mining.bm25_negatives import mine_bm25
@@ -73,13 +73,13 @@ def test_columns_of_numbers_are_scores_of_the_documents_beside_them(tmp_path: Pa
     [
         ({"pos": [1.0]}, "scores.pos", "has 1 scores, the row has 2 positives"),
         ({"neg": [1.0, 2.0]}, "scores.neg", "has 2 scores, the row has 3 negatives"),
-        ({"neg": [1.0, float("nan"), 2.0]}, r"scores.neg\[1\]", "nan is no finite number"),
-        ({"pos": [float("inf"), 1.0]}, r"scores.pos\[0\]", "inf is no finite number"),
-        ({"pos": ["high", 1.0]}, r"scores.pos\[0\]", "a number is needed, not a string"),
-        ({"pos": [True, 1.0]}, r"scores.pos\[0\]", "a number is needed"),
-        ({"pos": None}, "scores.pos", "a list of numbers is needed"),
-        ({"teacher": 3}, "scores.teacher", "a string is needed"),
-        ({"positives": [1]}, "scores.positives", "there is no such key"),
+        ({"neg": [1.0, float("nan"), 2.0]}, r"scores.neg\[1\]", "nan is not a finite number"),
+        ({"pos": [float("inf"), 1.0]}, r"scores.pos\[0\]", "inf is not a finite number"),
+        ({"pos": ["high", 1.0]}, r"scores.pos\[0\]", "expected a number, not a string"),
+        ({"pos": [True, 1.0]}, r"scores.pos\[0\]", "expected a number"),
+        ({"pos": None}, "scores.pos", "expected a list of numbers"),
+        ({"teacher": 3}, "scores.teacher", "expected a string"),
+        ({"positives": [1]}, "scores.positives", "unknown key"),
     ],
 )
 def test_wrong_scores_are_named_with_file_line_and_field(
@@ -91,7 +91,7 @@ def test_wrong_scores_are_named_with_file_line_and_field(
     with pytest.raises(InputError, match=rf"r\.jsonl line 2, field '{field}': {reason}"):
         read_rows(file)
     file.write_text(json.dumps(OBJECT | {"scores": [1, 2]}))
-    with pytest.raises(InputError, match=r"line 1, field .scores.: .* is needed, not a list"):
+    with pytest.raises(InputError, match=r"line 1, field .scores.: expected .*, not a list"):
         read_rows(file)
 
 
@@ -116,7 +116,7 @@ def test_scores_stay_with_their_rows(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", rows, {"key": "k"})
     assert list(store) == rows and store.facts["content_hash"] == content_hash(rows)
     mixed = MixedRows([Part("a", rows), Part("b", store.first(1))])
-    assert scored(mixed).tolist() == [True, False, True]
+    assert mixed.has_scores().tolist() == [True, False, True]
     assert content_hash([ROW]) != content_hash([Row(ROW.query, ROW.pos, ROW.neg)])
     assert without_negatives(ROW, [1]).scores == Scores((3.5, 1.25), (-2.0, 1e-9), "judge")
     blank = OBJECT | {"neg": ["x", " ", "z"]}

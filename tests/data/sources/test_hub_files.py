@@ -10,7 +10,7 @@ import pytest
 from fake_hub import COMMIT, client_environment, serving
 from tiny_sources import write_parquet
 
-from gemma4vec.data.sources.hub_files import chosen_files
+from gemma4vec.data.sources.hub_files import choose_files
 from gemma4vec.errors import InputError
 
 SUBSETS = ("triplet", "pair", "ntuple", "judged")
@@ -37,13 +37,18 @@ import json, logging, os, sys
 from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import source_of
+class Lines(logging.Handler):
+    def emit(self, record):
+        said.append(record.getMessage())
+logging.getLogger("gemma4vec").addHandler(Lines())
+logging.getLogger("gemma4vec").setLevel(logging.INFO)
 for line in sys.stdin:
     told = json.loads(line)
     if told.pop("offline"):
         os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
     said = []
     try:
-        loaded = load_sources([source_of(name="s", source="datasets", **told)], said.append)
+        loaded = load_sources([source_of(name="s", source="datasets", **told)])
         rows = [[row.query, row.pos[0].text, len(row.neg)] for row in loaded.rows]
         found = {**loaded.sources["s"], "rows": rows}
     except InputError as error:
@@ -116,15 +121,15 @@ def test_what_was_read_before_is_read_without_a_hub(answers: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("judged", "column 'label' says that not every pair is a good one"),
+        ("judged", "column 'label' may mark some pairs as bad"),
         (
             "no subset",
             "acme/tuples has several subsets; name one as the source's subset: triplet, pair, ntuple",
         ),
         ("no split", "acme/tuples has no split 'test'; it has train"),
-        ("missing", "the data set acme/none cannot be had from the hub: there is no such data set"),
-        ("gated", "gated/secret cannot be had from the hub: access is restricted; accept its terms"),
-        ("revision", "acme/lines@v9 cannot be had from the hub: it has no such revision"),
+        ("missing", "the data set acme/none cannot be downloaded from the hub: there is no such data set"),
+        ("gated", "gated/secret cannot be downloaded from the hub: access is restricted; accept its terms"),
+        ("revision", "acme/lines@v9 cannot be downloaded from the hub: it has no such revision"),
         ("new offline", "acme/new is not cached on this machine and the hub is out of reach"),
     ],
 )
@@ -134,16 +139,16 @@ def test_what_cannot_be_had_is_one_line(answers: dict[str, Any], name: str, said
 
 def test_files_are_chosen_as_the_readme_or_their_names_say() -> None:
     names = ["README.md", "en/train.jsonl", "en/test.jsonl", "de/train.jsonl", "fr.parquet", "notes.pdf"]
-    assert chosen_files("x", names[:4], "", "en", "train") == ["en/train.jsonl"]
-    assert chosen_files("x", names[:4], "", None, "train") == ["en/train.jsonl", "de/train.jsonl"]
-    assert chosen_files("x", names, "", "fr", "train") == ["fr.parquet"]
+    assert choose_files("x", names[:4], "", "en", "train") == ["en/train.jsonl"]
+    assert choose_files("x", names[:4], "", None, "train") == ["en/train.jsonl", "de/train.jsonl"]
+    assert choose_files("x", names, "", "fr", "train") == ["fr.parquet"]
     with pytest.raises(InputError, match="no folder or file of the subset 'it'; it has en, de, fr"):
-        chosen_files("x", names, "", "it", "train")
+        choose_files("x", names, "", "it", "train")
     with pytest.raises(InputError, match="no file is named after the split 'dev'; there are files of train, test"):
-        chosen_files("x", names[:4], "", "en", "dev")
+        choose_files("x", names[:4], "", "en", "dev")
     told = (
         "---\nconfigs:\n- config_name: a\n  data_files: '*/train.jsonl'\n- config_name: b\n  data_files: notes.pdf\n---"
     )
-    assert chosen_files("x", names, told, "a", "train") == ["en/train.jsonl", "de/train.jsonl"]
-    assert chosen_files("x", names, told, "b", "train") == []  # for the datasets library
-    assert chosen_files("x", ["data.zip"], "", None, "train") == []
+    assert choose_files("x", names, told, "a", "train") == ["en/train.jsonl", "de/train.jsonl"]
+    assert choose_files("x", names, told, "b", "train") == []  # for the datasets library
+    assert choose_files("x", ["data.zip"], "", None, "train") == []

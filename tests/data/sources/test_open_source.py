@@ -11,7 +11,6 @@ import pytest
 import torch
 from tiny_sources import ROWS, TRIPLETS, write_beir, write_csv, write_jsonl, write_parquet, write_sqlite
 
-from gemma4vec.data.batching.mixture import group_numbers, negative_counts
 from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import source_of
@@ -22,7 +21,7 @@ def read(path: Path, kind: str, **settings: Any) -> Any:
     return load_sources([source_of(name="s", source=kind, path=str(path), **settings)])
 
 
-def saved_dataset(path: Path) -> Path:
+def is_saved_dataset(path: Path) -> Path:
     import datasets
 
     table = datasets.Dataset.from_dict({name: [row[i] for row in TRIPLETS] for i, name in enumerate(("a", "p", "n"))})
@@ -49,7 +48,7 @@ def f2llm_folder(path: Path) -> Path:
         ("parquet", "folder", lambda path: write_parquet(path / "r.parquet").parent),
         ("csv", "r.csv", write_csv),
         ("tsv", "r.tsv", write_csv),
-        ("datasets", "saved", saved_dataset),
+        ("datasets", "saved", is_saved_dataset),
         ("datasets", "f2llm", f2llm_folder),
         ("beir", "beir", write_beir),
     ],
@@ -136,7 +135,7 @@ def bytes_of(content: bytes) -> Callable[[Path], Path]:
         ("jsonl", "cut.jsonl.gz", cut, r"cut\.jsonl\.gz: compressed stream damaged"),
         ("jsonl", "n.jsonl", bytes_of(b'{"query": "q", "pos": [5]}\n'), r"line 1, field 'pos\[0\]': .*not a number"),
         ("jsonl", "m.jsonl", bytes_of(b'{"query": "\xff", "pos": ["x"]}\n'), r"m\.jsonl line 1: not UTF-8 at byte 11"),
-        ("jsonl", "i.jsonl", bytes_of(b'{"query": {"input_ids": [1, -2]}, "pos": ["x"]}\n'), "-2 is no token id"),
+        ("jsonl", "i.jsonl", bytes_of(b'{"query": {"input_ids": [1, -2]}, "pos": ["x"]}\n'), "-2 is not a token id"),
         (
             "parquet",
             "w.parquet",
@@ -191,7 +190,7 @@ def test_judgments_of_unknown_documents_are_bad_rows(tmp_path: Path) -> None:
     folder = write_beir(tmp_path / "b")
     with (folder / "qrels" / "train.tsv").open("a") as stream:
         stream.write("q1\tmissing\t1\n")
-    with pytest.raises(InputError, match=r"train\.tsv line 4: names 'missing', which corpus\.jsonl does not have"):
+    with pytest.raises(InputError, match=r"train\.tsv line 4: names 'missing', which is not in corpus\.jsonl"):
         read(folder, "beir")
     with pytest.raises(InputError, match=r"qrels/dev\.tsv: missing; the folder has judgments of train"):
         read(folder, "beir", split="dev")
@@ -208,7 +207,7 @@ def test_tensors_are_read_where_they_stand(tmp_path: Path) -> None:
             [row.query.ids for row in loaded.rows] == [row.pos[0].text.ids for row in loaded.rows] == expected[:2_900]
         )
         assert loaded.sources["s"]["largest_token"] == max(map(max, expected))
-    assert negative_counts(loaded.rows).sum() == 0 and set(group_numbers(loaded.rows)) == {-1}
+    assert loaded.rows.negative_counts().sum() == 0 and set(loaded.rows.group_numbers()) == {-1}
     ids[7, 0], lengths[7], lengths[9] = -3, 2, 0
     torch.save({"input_ids": ids, "attention_mask": torch.arange(7)[None] < lengths}, tmp_path / "t.pt")
     with pytest.raises(InputError, match=r"t\.pt row 8: .* \(2 of 3000 rows are bad, 0% are allowed\)"):

@@ -14,9 +14,9 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.evaluation.results.result import load_result, load_top
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
-from gemma4vec.evaluation.scoring.dense_ranker import Counted
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.text.prompts import Document
+from gemma4vec.text.text_embedder import TextProgress
 
 
 class HashedWords:
@@ -28,7 +28,7 @@ class HashedWords:
     def describe(self) -> dict[str, Any]:
         return {"dtype": "fp32", "max_tokens": 8}
 
-    def encode_query(self, texts: Sequence[str], *, progress: Counted | None = None) -> np.ndarray:
+    def encode_query(self, texts: Sequence[str], *, progress: TextProgress | None = None) -> np.ndarray:
         vectors_ND = np.full((len(texts), 64), 1e-3, dtype=np.float32)
         for row, text in enumerate(texts):
             for word in text.lower().split():
@@ -37,7 +37,7 @@ class HashedWords:
             progress(len(texts), len(texts))
         return vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
 
-    def encode_document(self, texts: Sequence[Document], *, progress: Counted | None = None) -> np.ndarray:
+    def encode_document(self, texts: Sequence[Document], *, progress: TextProgress | None = None) -> np.ndarray:
         if progress:
             progress(len(texts), len(texts))
         return self.encode_query([f"{document.title or ''} {document.text}" for document in texts])
@@ -126,7 +126,7 @@ class Broken(HashedWords):
     def __init__(self, value: float) -> None:
         self.value = value
 
-    def encode_document(self, texts: Sequence[Document], *, progress: Counted | None = None) -> np.ndarray:
+    def encode_document(self, texts: Sequence[Document], *, progress: TextProgress | None = None) -> np.ndarray:
         vectors_ND = super().encode_document(texts)
         vectors_ND[5] *= self.value
         return vectors_ND
@@ -143,7 +143,7 @@ def test_meaningless_vectors_are_refused_with_the_first_id_and_nothing_is_writte
 
 def test_a_collapsed_model_is_marked() -> None:
     class Collapsed(HashedWords):
-        def encode_query(self, texts: Sequence[str], *, progress: Counted | None = None) -> np.ndarray:
+        def encode_query(self, texts: Sequence[str], *, progress: TextProgress | None = None) -> np.ndarray:
             return np.full((len(texts), 4), 0.5, dtype=np.float32)
 
     ranking = evaluate(Collapsed(), suite()).settings["ranking"]
@@ -154,7 +154,7 @@ def test_a_collapsed_model_is_marked() -> None:
 
 def test_ready_made_document_vectors_give_the_same_scores() -> None:
     class QueriesOnly(HashedWords):
-        def encode_document(self, texts: Sequence[Document], *, progress: Counted | None = None) -> np.ndarray:
+        def encode_document(self, texts: Sequence[Document], *, progress: TextProgress | None = None) -> np.ndarray:
             raise AssertionError("the vectors were there already")
 
     chosen = suite()

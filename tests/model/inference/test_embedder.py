@@ -122,7 +122,7 @@ def test_a_window_that_cannot_be_compiled_is_encoded_uncompiled_and_said_once(
 def test_reading_ahead_changes_no_bit(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedder_module, "_WINDOW", 7)
     ahead = embedder.encode_document(MIXED)
-    monkeypatch.setattr(embedder_module, "prefetch_one", lambda items: items)
+    monkeypatch.setattr(embedder_module, "Prefetcher", lambda items, depth: items)
     np.testing.assert_array_equal(embedder.encode_document(MIXED), ahead)
 
 

@@ -7,7 +7,6 @@ from gemma4vec.data.quality.check import check_sources, make_records
 from gemma4vec.data.quality.contamination_record import write_record
 from gemma4vec.data.rows.rows import Row, write_rows
 from gemma4vec.data.suites.retrieval import RetrievalSuite
-from gemma4vec.data.suites.texts import suite_texts
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.text.prompts import Document
 from gemma4vec.training.run import load_data, start_run
@@ -36,7 +35,7 @@ def test_overlaps_that_are_known_are_said_and_noted(log_lines: list[str], tmp_pa
     run = start_run(recipe, tmp_path / "runs")
     load_data(run, recipe, 0)
     assert run.manifest["contamination"] == {} and not log_lines
-    texts = [suite_texts(suite) for suite in SUITES]
+    texts = [suite.texts() for suite in SUITES]
     for stamp in make_records(check_sources(sources_of_run(run), texts), texts, 0.7):
         write_record(stamp)
     log_lines.clear()

@@ -64,13 +64,13 @@ def check_command(
     import time
 
     from gemma4vec.cli.output import emit
-    from gemma4vec.data.loading.resolve_names import sources_named, suites_named
+    from gemma4vec.data.loading.resolve_names import resolve_sources, resolve_suites
     from gemma4vec.data.quality.check import check_sources, make_records, rules
     from gemma4vec.data.quality.cleaning import write_clean, write_drops
     from gemma4vec.data.quality.contamination_record import write_record
 
     started = time.perf_counter()
-    sources, suites = sources_named(train), suites_named(against or [])
+    sources, suites = resolve_sources(train), resolve_suites(against or [])
     reports = check_sources(sources, suites, near=near, languages=language or ())
     made = make_records(reports, suites, near)
     for stamp in made:

@@ -12,11 +12,11 @@ from gemma4vec.errors import InputError
 from gemma4vec.machine.terminal import ProgressBar
 
 if TYPE_CHECKING:
-    from gemma4vec.data.mining.hard_negatives import Mined
+    from gemma4vec.data.mining.hard_negatives import MinedRow
     from gemma4vec.data.mining.searchers import ModelSearcher
     from gemma4vec.data.rows.rows import Row
-    from gemma4vec.model.inference.embedder import AnyEmbedder
     from gemma4vec.text.prompts import Document
+    from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +98,8 @@ def mine_command(
 
     from gemma4vec.cli.output import emit
     from gemma4vec.data.batching.mixture import MixedRows, Part
-    from gemma4vec.data.loading.resolve_names import open_source, sources_named
-    from gemma4vec.data.mining.hard_negatives import Fresh, Rules, corpus_of, mine
+    from gemma4vec.data.loading.resolve_names import load_source, resolve_sources
+    from gemma4vec.data.mining.hard_negatives import Rules, WithoutNegatives, build_corpus, mine
     from gemma4vec.data.mining.searchers import Bm25Searcher
     from gemma4vec.data.rows.jsonl import write_lines
 
@@ -118,9 +118,9 @@ def mine_command(
     # Open --corpus and --model first, so that a mistake in them is reported before rows are read.
     documents = [document for file in corpus or [] for document in _documents(file)]
     opened = _open(model) if model else None
-    rows: Sequence[Row] = MixedRows([Part(one.name, open_source(one)[0]) for one in sources_named(train)])
-    rows = Fresh(rows) if fresh else rows
-    made = corpus_of(rows, documents)
+    rows: Sequence[Row] = MixedRows([Part(one.name, load_source(one)[0]) for one in resolve_sources(train)])
+    rows = WithoutNegatives(rows) if fresh else rows
+    made = build_corpus(rows, documents)
     logger.info(f"{len(rows):,} rows, {len(made.documents):,} documents")
     seconds: dict[str, float] = {}
     started = time.perf_counter()
@@ -157,7 +157,7 @@ def _ranks(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _embed(model: "AnyEmbedder", documents: "list[Document]") -> "ModelSearcher":
+def _embed(model: "TextEmbedder", documents: "list[Document]") -> "ModelSearcher":
     """Embed the corpus with the model."""
     from gemma4vec.data.mining.searchers import ModelSearcher
 
@@ -165,7 +165,7 @@ def _embed(model: "AnyEmbedder", documents: "list[Document]") -> "ModelSearcher"
         return ModelSearcher(model, documents, bar)
 
 
-def _open(spec: str) -> "AnyEmbedder":
+def _open(spec: str) -> "TextEmbedder":
     from gemma4vec.files import home
     from gemma4vec.ledger.run_folder import MANIFEST, RunFolder, find_run
     from gemma4vec.model.inference.embedder import Embedder
@@ -207,7 +207,7 @@ def _documents(file: Path) -> "Iterator[Document]":
         raise InputError(f"{file}: the corpus is empty; it needs at least one document")
 
 
-def _counted(found: "Iterator[Mined]", n: int, counts: Counter[str], scores: bool) -> Iterator[dict[str, Any]]:
+def _counted(found: "Iterator[MinedRow]", n: int, counts: Counter[str], scores: bool) -> Iterator[dict[str, Any]]:
     """Yield each row as a JSON object and count it in `counts`."""
     from dataclasses import replace
 

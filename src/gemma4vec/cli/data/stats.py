@@ -47,17 +47,17 @@ def stats_command(
 ) -> None:
     """Describe each source: rows, lengths, languages, word overlap of query and positive, hardness of negatives."""
     from gemma4vec.cli.output import emit
-    from gemma4vec.data.loading.resolve_names import open_source, sources_named
+    from gemma4vec.data.loading.resolve_names import load_source, resolve_sources
     from gemma4vec.data.ngrams.language import detection_method, make_detector
     from gemma4vec.data.quality.profile import profile_rows
     from gemma4vec.report.data_page import write_data_page
 
-    sources = sources_named(train)
+    sources = resolve_sources(train)
     count = _counter(tokenizer) if tokenizer else None
     similarity = _similarity(model) if model else None
     profiles = []
     for source in sources:
-        rows, _ = open_source(source)
+        rows, _ = load_source(source)
         logger.info(f"{source.name}: {len(rows):,} rows")
         profiles.append(
             profile_rows(

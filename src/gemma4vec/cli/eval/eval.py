@@ -11,9 +11,9 @@ from gemma4vec.errors import InputError
 from gemma4vec.machine.terminal import bars_by_stage
 
 if TYPE_CHECKING:
-    from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
     from gemma4vec.evaluation.scoring.ranking import Ranker
     from gemma4vec.ledger.run_folder import RunFolder
+    from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def _owner(spec: str) -> "RunFolder | None":
     return run_around(Path(spec)) if Path(spec).is_dir() else None
 
 
-def _say_what_was_known(model: "EmbedderLike | Ranker") -> None:
+def _say_what_was_known(model: "TextEmbedder | Ranker") -> None:
     """Report cached vectors: they make the evaluation's seconds meaningless."""
 
     found, computed = getattr(model, "found", 0), getattr(model, "computed", 0)
@@ -164,7 +164,7 @@ def _say_what_was_known(model: "EmbedderLike | Ranker") -> None:
         logger.info(f"vectors: {found:,} from the cache, {computed:,} computed (--no-cache computes all)")
 
 
-def _load_model(spec: str, dtype: str, max_tokens: int | None, *, cached: bool) -> "EmbedderLike | Ranker":
+def _load_model(spec: str, dtype: str, max_tokens: int | None, *, cached: bool) -> "TextEmbedder | Ranker":
     """Load the model that `spec` names."""
     if spec == "bm25":
         from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
@@ -195,7 +195,7 @@ def _run_of(spec: str) -> Path | None:
         return None  # not a run: the embedder's error lists the other forms
 
 
-def _result_folder(spec: str, model: "EmbedderLike | Ranker", suite: str, out: Path | None) -> Path:
+def _result_folder(spec: str, model: "TextEmbedder | Ranker", suite: str, out: Path | None) -> Path:
     """The result's folder: OUT/<suite>, RUN/evals/trained/<suite> or HOME/evals/<model>/<suite>.
 
     Results of a model with other settings (dtype, limits, weights) are never overwritten.

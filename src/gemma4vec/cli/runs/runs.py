@@ -136,12 +136,11 @@ def detectable_command(
     """Forecast the smallest difference that a suite can detect, uncorrected and corrected for earlier comparisons."""
     from gemma4vec.cli.output import emit
     from gemma4vec.data.loading.open_suite import open_suite
-    from gemma4vec.data.suites.group import members_of
     from gemma4vec.data.suites.retrieval import RetrievalSuite
     from gemma4vec.evaluation.planning.power_forecast import forecast
 
     loaded = open_suite(suite)
-    tasks = [one for one in members_of(loaded) if isinstance(one, RetrievalSuite)]
+    tasks = [one for one in loaded.members if isinstance(one, RetrievalSuite)]
     if not tasks:
         raise InputError(f"{suite} is of kind {loaded.kind}; the forecast needs a retrieval suite")
     sizes = [len(one.queries) for one in tasks]

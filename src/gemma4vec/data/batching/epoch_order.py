@@ -1,4 +1,8 @@
-"""The order of an epoch: every row once, or so many of each source; batches of one source or task if asked."""
+"""The order of an epoch: every row once, or a share from each source; on request, batches of one source or task.
+
+The order depends on seed and epoch alone. Interruptions and the number of processes do not change it: batch number n
+has the same rows everywhere, and each process takes its part of the batch.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,43 +11,44 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma4vec.data.batching.mixture import MixedRows, group_numbers, quotas
+from gemma4vec.data.batching.mixture import MixedRows, as_mixture, quotas
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.errors import InputError
 
 
 class Epoch(NamedTuple):
-    """Numbers of the rows in the order of an epoch, and in which pass over its source each stands: `int64[E]` both."""
+    """Row indices in the order of an epoch, and for each the pass over its source: both `int64[E]`."""
 
     rows: NDArray[np.int64]
     passes: NDArray[np.int64]
 
 
 def epoch_order(rows: Sequence[Row], *, size: int, seed: int, epoch: int, group_rows: int = 1) -> Epoch:
-    """The rows of an epoch, cut into batches of `size` by the caller, who leaves out what is left at the end.
+    """The rows of an epoch. The caller cuts them into batches of `size` and drops the incomplete last one.
 
-    An epoch has as many places as there are rows. A source with a share fills so many of them: it goes on where it
-    ended in the epoch before, starting a new pass, in a new order, whenever it is through.
+    An epoch has one place for each row of the data. A source with a share fills that share of places. It continues
+    where the previous epoch ended, and starts a new pass in a new order after its last row.
 
     Raises:
-        InputError: batches of one source or task, and one with fewer rows than a batch.
+        InputError: a source or task that must fill whole batches has fewer rows than one batch.
     """
-    groups = group_numbers(rows) if group_rows > 1 else None
+    mixture = as_mixture(rows)
+    groups = mixture.group_numbers() if group_rows > 1 else None
     generator = np.random.default_rng([seed, epoch])
-    if not isinstance(rows, MixedRows) or not rows.mixed:
+    if not mixture.mixed:
         order = shuffled(len(rows), groups, generator, group_rows)
-        return Epoch(order, np.broadcast_to(np.int64(epoch), order.shape))  # one number, whatever the size
-    shares = _shares(rows)
-    if not rows.one_source_batches and not rows.one_task_batches:
-        found = _Unit("", _whole_parts(rows, shares)).taken(len(rows), seed, epoch)
+        return Epoch(order, np.broadcast_to(np.int64(epoch), order.shape))  # a view: takes no memory
+    shares = _shares(mixture)
+    if not mixture.one_source_batches and not mixture.one_task_batches:
+        found = _Unit("", _whole_parts(mixture, shares)).take(len(rows), seed, epoch)
         order = shuffled(len(found.rows), None if groups is None else groups[found.rows], generator, group_rows)
         return Epoch(found.rows[order], found.passes[order])
-    units = _units(rows, shares)
-    _check_units(rows, units, size)
+    units = _units(mixture, shares)
+    _check_units(mixture, units, size)
     counts = [count * size for count in quotas([unit.share for unit in units], len(rows) // size)]
     batches: list[Epoch] = []
     for unit, count in zip(units, counts, strict=True):
-        found = unit.taken(count, seed, epoch)
+        found = unit.take(count, seed, epoch)
         order = shuffled(count, None if groups is None else groups[found.rows], generator, group_rows)
         batches += [
             Epoch(found.rows[order[at : at + size]], found.passes[order[at : at + size]])
@@ -56,7 +61,7 @@ def epoch_order(rows: Sequence[Row], *, size: int, seed: int, epoch: int, group_
 def shuffled(
     count: int, groups: NDArray[np.int64] | None, generator: np.random.Generator, group_rows: int = 1
 ) -> NDArray[np.int64]:
-    """All numbers below `count` once: shuffled, or in shuffled runs of `group_rows` shuffled ones of one group."""
+    """All numbers below `count`, shuffled. With groups: shuffled runs of up to `group_rows` rows of one group."""
     order = generator.permutation(count)
     if groups is None or group_rows == 1 or not count:
         return order
@@ -74,14 +79,14 @@ def shuffled(
 
 @dataclass(frozen=True)
 class _Piece:
-    """Rows that are gone through in passes of their own: a source's, or those of one task in a source.
+    """Rows that are read in passes of their own: those of a source, or of one task in a source.
 
     Attributes:
-        key: seeds the order of its passes.
-        size: how many rows.
-        share: of the epoch's rows.
-        start: number of the first.
-        members: their numbers, where they do not follow each other.
+        key: seed of the order of its passes.
+        size: number of rows.
+        share: share of the epoch's rows.
+        start: index of the first row, if the rows are consecutive.
+        members: indices of the rows, if they are not.
     """
 
     key: tuple[int, ...]
@@ -90,23 +95,23 @@ class _Piece:
     start: int = 0
     members: NDArray[np.int64] | None = None
 
-    def taken(self, count: int, seed: int, epoch: int) -> Epoch:
-        """The `count` rows that it gives to an epoch: the next ones of its endless passes, each in its own order."""
+    def take(self, count: int, seed: int, epoch: int) -> Epoch:
+        """The next `count` rows of its endless passes; each pass has its own order."""
         place, end = epoch * count, (epoch + 1) * count
         found, passes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         while place < end:
             turn, within = divmod(place, self.size)
-            taken = min(self.size - within, end - place)
-            order = np.random.default_rng([seed, *self.key, turn, 1]).permutation(self.size)[within : within + taken]
+            size = min(self.size - within, end - place)
+            order = np.random.default_rng([seed, *self.key, turn, 1]).permutation(self.size)[within : within + size]
             found.append(order + self.start if self.members is None else self.members[order])
-            passes.append(np.full(taken, turn))
-            place += taken
+            passes.append(np.full(size, turn))
+            place += size
         return Epoch(np.concatenate(found), np.concatenate(passes))
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """What a batch may be filled from, when it is of one source or task: the pieces of one name."""
+    """The pieces that one batch may be filled from, if batches have one source or one task."""
 
     name: str
     pieces: list[_Piece]
@@ -119,29 +124,32 @@ class _Unit:
     def size(self) -> int:
         return sum(piece.size for piece in self.pieces)
 
-    def taken(self, count: int, seed: int, epoch: int) -> Epoch:
-        """Of each piece its share of `count` rows."""
+    def take(self, count: int, seed: int, epoch: int) -> Epoch:
+        """`count` rows, divided among the pieces by their shares."""
         whole = self.share
         counts = quotas([piece.share / whole for piece in self.pieces], count) if whole else [0] * len(self.pieces)
-        taken = [piece.taken(one, seed, epoch) for piece, one in zip(self.pieces, counts, strict=True)]
-        return Epoch(*(np.concatenate(arrays) for arrays in zip(*taken, strict=True)))
+        parts = [piece.take(one, seed, epoch) for piece, one in zip(self.pieces, counts, strict=True)]
+        return Epoch(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def check_batches(rows: Sequence[Row], size: int, where: str = "mixture") -> None:
-    """Refuse batches of one source or task where one has fewer rows than a batch.
+    """Check that every source or task that must fill whole batches has enough rows for one.
 
     Raises:
-        InputError: the key, and which it is.
+        InputError: names the recipe key and the source or task.
     """
-    if isinstance(rows, MixedRows) and (rows.one_source_batches or rows.one_task_batches):
-        _check_units(rows, _units(rows, _shares(rows)), size, where)
+    mixture = as_mixture(rows)
+    if mixture.one_source_batches or mixture.one_task_batches:
+        _check_units(mixture, _units(mixture, _shares(mixture)), size, where)
 
 
 def _check_units(rows: MixedRows, units: Sequence[_Unit], size: int, where: str = "mixture") -> None:
     key = "one_task_batches" if rows.one_task_batches else "one_source_batches"
     small = next((unit for unit in units if unit.share and unit.size < size), None)
     if small is not None:
-        raise InputError(f"{where}.{key}: {small.name} has {small.size} rows, a batch {size}; use smaller batches")
+        raise InputError(
+            f"{where}.{key}: {small.name} has {small.size} rows, a batch needs {size}; use smaller batches"
+        )
 
 
 def _shares(rows: MixedRows) -> list[float]:
@@ -156,17 +164,17 @@ def _whole_parts(rows: MixedRows, shares: Sequence[float]) -> list[_Piece]:
 
 
 def _units(rows: MixedRows, shares: Sequence[float]) -> list[_Unit]:
-    """Sources; or tasks, with a piece of each source that has it; or the tasks of each source apart."""
+    """One unit for each source; or for each task, with a piece of every source; or for each task of each source."""
     if not rows.one_task_batches:
         whole = _whole_parts(rows, shares)
         return [_Unit(f"source {part.name!r}", [piece]) for part, piece in zip(rows.parts, whole, strict=True)]
-    tasks_R = group_numbers(rows, "task")
+    tasks_R = rows.group_numbers("task")
     found: dict[tuple[int, ...], _Unit] = {}
     for number, (part, share) in enumerate(zip(rows.parts, shares, strict=True)):
         own_R = tasks_R[rows.starts[number] : rows.starts[number + 1]]
         for task in np.unique(own_R).tolist():
             members = np.flatnonzero(own_R == task) + rows.starts[number]
-            name = "what has no task" if task < 0 else f"task {rows[int(members[0])].task!r}"
+            name = "the set of rows without a task" if task < 0 else f"task {rows[int(members[0])].task!r}"
             if rows.one_source_batches:
                 name = f"{name} of source {part.name!r}"
             unit = found.setdefault((task, number) if rows.one_source_batches else (task,), _Unit(name, []))

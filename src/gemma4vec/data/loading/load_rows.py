@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.batching.mixture import MixedRows, Part, shares_of
+from gemma4vec.data.batching.mixture import MixedRows, Part, compute_shares
 from gemma4vec.data.pycode.build import load_or_build_pycode
 from gemma4vec.data.rows.file_hashes import file_hash
 from gemma4vec.data.rows.row_store import StoredRows, open_or_write, write_store
-from gemma4vec.data.rows.rows import Row, RowsRead, check_bad_share, content_hash, rows_of, shown_share
+from gemma4vec.data.rows.rows import Row, RowsRead, check_bad_share, content_hash, format_share, parse_rows
 from gemma4vec.data.sources.drops import apply_drops, read_drops
-from gemma4vec.data.sources.open_source import SourceReader, open_input
+from gemma4vec.data.sources.open_source import SourceReader, open_reader
 from gemma4vec.data.sources.tensor_rows import TensorRows, check_tensors, refuse_bad_tensors
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, home, sha256_text
@@ -93,9 +93,11 @@ def load_sources(sources: Sequence[Source], mixture: Mixture | None = None) -> T
         else:
             rows.append((source, read.rows))
         loaded.sources[source.name] = _facts(source, path, read)
-        _tell(source, read)
+        _report(source, read)
     mixture = mixture or Mixture()
-    shares = shares_of([len(found) for _, found in rows], [source.weight for source, _ in rows], mixture.temperature)
+    shares = compute_shares(
+        [len(found) for _, found in rows], [source.weight for source, _ in rows], mixture.temperature
+    )
     parts = [Part(source.name, found, share) for (source, found), share in zip(rows, shares, strict=True)]
     loaded.rows = MixedRows(parts, mixture.one_source_batches, mixture.one_task_batches)
     loaded.texts = PlainTexts(MixedRows(texts))
@@ -135,12 +137,12 @@ def read_source(source: Source) -> SourceRows:
     """
     if isinstance(source, TensorsSource):
         return _read_tensors(source)
-    found = open_input(source)
+    found = open_reader(source)
     if found.bytes < LARGE_BYTES:
         noted = RowsRead()
         rows = [
-            _itself(row) if source.own_positives else row
-            for row in _kept(rows_of(found.records(), noted, plain=source.plain), source)
+            _pair_with_itself(row) if source.own_positives else row
+            for row in _without_drops(parse_rows(found.records(), noted, plain=source.plain), source)
         ]
         check_bad_share(noted, len(rows), source.max_bad_share, found.where, _unit(source))
         rows = rows[: source.max_rows]
@@ -152,17 +154,17 @@ def read_source(source: Source) -> SourceRows:
             sorted(noted.unknown_keys),
             content_hash(rows),
             max(
-                (max(text.ids) for row in rows for text in _texts(row) if isinstance(text, PretokenizedText)),
+                (max(text.ids) for row in rows for text in _all_texts(row) if isinstance(text, PretokenizedText)),
                 default=-1,
             ),
             found.revision,
         )
-    store = stored(source, found)
+    store = open_or_build_store(source, found)
     bad = store.facts["bad"]
     if bad > source.max_bad_share * (bad + len(store)):
         raise InputError(
             f"{store.facts['first_bad']} ({bad} of {bad + len(store)} {_unit(source)} are bad, "
-            f"{shown_share(source.max_bad_share)} are allowed); mend them or allow a larger share (max_bad_share)"
+            f"{format_share(source.max_bad_share)} are allowed); mend them or allow a larger share (max_bad_share)"
         )
     facts = store.facts
     content = facts["content_hash"] if source.max_rows is None else f"{facts['content_hash']}:{source.max_rows}"
@@ -188,7 +190,7 @@ def _read_tensors(source: TensorsSource) -> SourceRows:
     return SourceRows(rows, len(checked.bad), first_bad, content_hash=content, largest_token=checked.largest_token)
 
 
-def stored(source: Source, found: SourceReader) -> StoredRows:
+def open_or_build_store(source: Source, found: SourceReader) -> StoredRows:
     """The store of a source, written now where there is none or its files or settings have changed.
 
     Raises:
@@ -207,9 +209,9 @@ def stored(source: Source, found: SourceReader) -> StoredRows:
 
         def rows() -> Iterator[Row]:
             good = 0
-            for row in _kept(rows_of(found.records(), noted, plain=source.plain), source):
+            for row in _without_drops(parse_rows(found.records(), noted, plain=source.plain), source):
                 good += 1
-                yield _itself(row) if source.own_positives else row
+                yield _pair_with_itself(row) if source.own_positives else row
             check_bad_share(noted, good, source.max_bad_share, found.where, _unit(source))
             facts["bad"], facts["first_bad"] = len(noted.bad), str(noted.bad[0]) if noted.bad else ""
             facts["counts"], facts["unknown_keys"] = dict(noted.counts), sorted(noted.unknown_keys)
@@ -219,17 +221,17 @@ def stored(source: Source, found: SourceReader) -> StoredRows:
     return open_or_write(folder, key, write)
 
 
-def _kept(rows: Iterator[Row], source: Source) -> Iterator[Row]:
+def _without_drops(rows: Iterator[Row], source: Source) -> Iterator[Row]:
     """The rows without what the source's list of drops names."""
     return apply_drops(rows, read_drops(Path(source.drop).expanduser())) if source.drop else rows
 
 
-def _itself(row: Row) -> Row:
+def _pair_with_itself(row: Row) -> Row:
     """A plain text as its own positive."""
     return Row(row.query, [Document(row.query)])
 
 
-def _texts(row: Row) -> list[str]:
+def _all_texts(row: Row) -> list[str]:
     return [row.query, *(document.text for document in (*row.pos, *row.neg))]
 
 
@@ -253,7 +255,7 @@ def _facts(source: Source, path: str | None, read: SourceRows) -> dict[str, Any]
     return facts
 
 
-def _tell(source: Source, read: SourceRows) -> None:
+def _report(source: Source, read: SourceRows) -> None:
     if not isinstance(source, PycodeSource) and source.negatives != type(source).model_fields["negatives"].default:
         # No error: a shipped recipe of pycode is often tried on a file of rows with source=jsonl alone.
         logger.warning(

@@ -15,8 +15,8 @@ from pydantic import Field
 
 from gemma4vec.data.pycode.build import load_or_build_pycode
 from gemma4vec.data.suites.catalog import CATALOG
-from gemma4vec.data.suites.group import AnySuite, OneSuite, SuiteGroup, make_group, members_of
-from gemma4vec.data.suites.held_out_rows import BLOCK, TEMPERATURE, RowSuite, load_row_suite
+from gemma4vec.data.suites.group import AnySuite, OneSuite, SuiteGroup, make_group
+from gemma4vec.data.suites.held_out_rows import BLOCK, TEMPERATURE, load_row_suite
 from gemma4vec.data.suites.hub import open_catalog_suite
 from gemma4vec.data.suites.hub_tables import find_mirror
 from gemma4vec.data.suites.kinds import ROW_KINDS, Kind, Role, resolve_role
@@ -28,14 +28,6 @@ from gemma4vec.recipe.load import validate
 from gemma4vec.recipe.part import Part
 
 OWN_NAMES = ("pycode", "pycode-dev")
-# What a list may say about a suite, by what the suite is.
-ALWAYS = {"suite", "name", "role", "metric"}
-APPLIES: dict[type, set[str]] = {
-    RetrievalSuite: {*ALWAYS, "kind", "max_queries", "max_documents"},
-    StsSuite: {*ALWAYS, "split"},
-    RowSuite: {*ALWAYS, "kind", "max_rows", "temperature", "block"},
-    SuiteGroup: {"suite", "role"},
-}
 
 
 class Member(Part):
@@ -149,7 +141,7 @@ def _adjusted(suite: Any, member: Member) -> Any:
 
 def _refuse_idle(member: Member, opened: AnySuite, where: str) -> None:
     """Refuse what a list says about a suite that has no such thing, instead of leaving it out."""
-    idle = next((key for key in Member.model_fields if key in member.model_fields_set - APPLIES[type(opened)]), None)
+    idle = next((key for key in Member.model_fields if key in member.model_fields_set - opened.options), None)
     if idle is not None:
         what = "a list of suites" if isinstance(opened, SuiteGroup) else opened.kind
         raise InputError(f"{where}: {idle} means nothing for {what}; leave it out")
@@ -186,6 +178,6 @@ def open_several(path: Path, *, mirror: Path | None = None) -> SuiteGroup:
         opened = _open(member, file.parent, mirror)
         _refuse_idle(member, opened, f"{file}: {member.suite}")
         role = member.role or opened.role  # a final suite stays one, also within another list
-        members += [replace(one, role=resolve_role(one.role, role, one.name)) for one in members_of(opened)]
+        members += [replace(one, role=resolve_role(one.role, role, one.name)) for one in opened.members]
     name = told.name or (path.resolve().name if path.is_dir() else file.stem)
     return make_group(name, members, told.role, told.metric)

@@ -8,8 +8,7 @@ from gemma4vec.data.loading.load_rows import PlainTexts, load_sources
 from gemma4vec.data.loading.open_suite import open_suite
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.data.sources.splits import kind_of_file
-from gemma4vec.data.suites.group import members_of
-from gemma4vec.data.suites.texts import SuiteTexts, suite_texts
+from gemma4vec.data.suites.texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder
 from gemma4vec.recipe.load import load_recipe, parse_dump
@@ -20,7 +19,7 @@ from gemma4vec.text.pretokenized import PretokenizedText
 RECIPES = (".yaml", ".yml")
 
 
-def sources_named(specs: Sequence[str]) -> list[Source]:
+def resolve_sources(specs: Sequence[str]) -> list[Source]:
     """The sources of rows that `specs` mean, each with its own name.
 
     Each is a file or folder of rows, a recipe (all sources of all its stages), a run folder, or one of the words
@@ -32,7 +31,7 @@ def sources_named(specs: Sequence[str]) -> list[Source]:
     return _renamed([source for spec in specs for source in _sources(spec)])
 
 
-def open_source(source: Source) -> tuple[Sequence[Row], dict[str, Any]]:
+def load_source(source: Source) -> tuple[Sequence[Row], dict[str, Any]]:
     """The rows of one source (plain texts are rows without positives) and its facts, as a manifest has them.
 
     Raises:
@@ -63,14 +62,14 @@ def sources_of_run(run: RunFolder) -> list[Source]:
     ]
 
 
-def suites_named(specs: Sequence[str]) -> list[SuiteTexts]:
+def resolve_suites(specs: Sequence[str]) -> list[SuiteTexts]:
     """The texts of the suites that `specs` mean: each is what `open_suite` opens, or a folder with suites in it.
 
     Raises:
         InputError: a folder without a suite, a suite that cannot be read, two suites of one name.
     """
     opened = [open_suite(inside) for spec in specs for inside in _suites_in(spec)]
-    suites = [suite_texts(one) for suite in opened for one in members_of(suite)]
+    suites = [one.texts() for suite in opened for one in suite.members]
     names = [suite.name for suite in suites]
     for name in names:
         if names.count(name) > 1:

@@ -1,4 +1,4 @@
-"""Hard negatives by BM25: documents that share a row's words and do not answer it (Karpukhin et al., 2020)."""
+"""Hard negatives by BM25: documents that share words with the query but do not answer it (Karpukhin et al., 2020)."""
 
 import hashlib
 import logging
@@ -24,16 +24,16 @@ def mine_bm25(
     rank_window: tuple[int, int] = (0, 30),
     tokens: WordTokenizer = tokenize_text,
 ) -> list[Row]:
-    """The rows, each with up to `n` mined negatives behind those that it has.
+    """The rows, each with up to `n` mined negatives appended to its own.
 
-    From the documents that BM25 ranks in the window for the query, `n` are drawn, seeded by the query, so that a row's
-    negatives do not depend on its neighbours; they stand in rank order. A text of the row itself is never a negative.
-    Near-duplicates of a positive are the caller's to keep out of the corpus (`duplicates.near_pairs`).
+    `n` documents are drawn from those that BM25 ranks in the window, in rank order. The draw is seeded by the query, so
+    a row's negatives do not depend on other rows. The row's own texts are never negatives. The caller keeps
+    near-duplicates of positives out of the corpus (`data.pycode.near_duplicates`).
 
     Args:
-        rows: what needs negatives.
-        corpus: where they come from.
-        n: how many for each row; fewer where the window holds fewer.
+        rows: rows that need negatives.
+        corpus: documents to mine from.
+        n: negatives to add to each row; fewer if the window has fewer.
         rank_window: first rank (from 0) and the rank after the last; a higher start avoids unjudged positives.
         tokens: how texts are cut.
     """
@@ -51,14 +51,14 @@ def mine_bm25(
         found = index.search([row.query for row in block], high, exclude=own)
         for row, ranked in zip(block, found.indices[:, low:], strict=True):
             chosen = _draw(row.query, ranked[ranked >= 0], n)
-            # A teacher that scored the row has not seen its new negatives.
+            # The teacher that scored the row has not scored the new negatives.
             mined.append(replace(row, neg=[*row.neg, *(corpus[place] for place in chosen)], scores=None))
         logger.info(f"mining hard negatives: {len(mined)} of {len(rows)}")
     return mined
 
 
 def _draw(query: str, ranked: np.ndarray, n: int) -> np.ndarray:
-    """n of the candidates without replacement, in rank order."""
+    """`n` of the candidates, drawn without replacement, in rank order."""
     if len(ranked) <= n:
         return ranked
     seed = int.from_bytes(hashlib.sha256(query.encode("utf-8", errors="surrogatepass")).digest()[:8], "little")

@@ -1,9 +1,9 @@
-"""Hard negatives for rows: documents that look as if they answered, with their scores and where they came from.
+"""Hard negative mining: documents that look relevant but do not answer the query, with scores and origin.
 
-A mined negative may answer the query after all. What is done against that: a row's own texts, and the positives of rows
-with the same query, are never negatives; the first ranks may be left out; candidates whose score comes too near to the
-positive's are dropped (positive-aware mining, Moreira et al. 2024, NV-Retriever, arXiv:2407.15831, section 3), or
-those above the positive are made positives (Thakur et al. 2025, arXiv:2505.16967).
+A mined negative may be a false one. Four measures reduce these: a row's own texts, and the positives of rows with the
+same query, are never negatives; the first ranks can be skipped; candidates that score too close to the positive are
+dropped (positive-aware mining, Moreira et al. 2024, NV-Retriever, arXiv:2407.15831, section 3); candidates that score
+above the positive can become positives (Thakur et al. 2025, arXiv:2505.16967).
 """
 
 import hashlib
@@ -31,14 +31,14 @@ class Rules:
     """Which candidates become negatives.
 
     Attributes:
-        n: for each row, beside those that it has.
-        window: first and last rank, from 1, of what each searcher finds.
-        share: candidates that score above this share of the best positive's score are dropped; None keeps them. The
-            score is the model's where one is used, else BM25's.
-        margin: candidates that score above the positive's minus this are dropped.
-        choose: the best of the window, or a draw from it that depends on the query alone.
-        relabel: candidates, and negatives that the row has, that score at least this share of the positive's become
-            positives (by a model's scores only).
+        n: negatives to add to each row.
+        window: first and last rank, from 1, of each searcher's results.
+        share: drop candidates that score above this share of the best positive's score; None: none. Scores are the
+            model's if there is one, else BM25's.
+        margin: drop candidates that score above the best positive's score minus this margin; None: none.
+        choose: take the best of the window ("top"), or draw from it with a seed from the query ("draw").
+        relabel: candidates and given negatives that score at least this share of the positive's score become positives
+            (a model's scores only); None: none.
     """
 
     n: int = 10
@@ -49,43 +49,43 @@ class Rules:
     relabel: float | None = None
 
     def check(self, by_model: bool) -> None:
-        """Refuse what makes no sense.
+        """Check that the rules are consistent.
 
         Raises:
             InputError: names the option.
         """
         if not 1 <= self.window[0] <= self.window[1]:
-            raise InputError(f"--ranks {self.window[0]}-{self.window[1]}: first and last rank are needed, from 1")
+            raise InputError(f"--ranks {self.window[0]}-{self.window[1]}: expected first and last rank, from 1")
         if self.window[1] - self.window[0] + 1 < self.n:
-            raise InputError(f"--ranks {self.window[0]}-{self.window[1]} holds fewer than the {self.n} negatives of -n")
+            raise InputError(f"--ranks {self.window[0]}-{self.window[1]} has fewer than the {self.n} negatives of -n")
         if self.relabel is not None and not by_model:
-            raise InputError("--relabel needs a model's scores (--model); BM25's do not say what answers a query")
+            raise InputError("--relabel needs a model's scores (--model); BM25 cannot judge relevance")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a negative came from ("given": it was there), its rank there, and its scores by searcher."""
+    """Searcher that found a negative ("given" if the row had it), its rank there, and its scores by searcher."""
 
     by: str
     rank: int | None
     scores: dict[str, float]
 
     def as_json(self) -> dict[str, Any]:
-        """For the output; scores are rounded to what a model's arithmetic gives."""
+        """JSON for the output; scores are rounded to the precision of a model."""
         return {"by": self.by, "rank": self.rank, **{name: round(one, 5) for name, one in self.scores.items()}}
 
 
 @dataclass(frozen=True)
-class Mined:
+class MinedRow:
     """A row with its new negatives.
 
     Attributes:
-        row: with all its negatives.
-        origins: of each of them.
-        positive_scores: of each positive that it had, by searcher.
-        relabelled: how many of its last positives were candidates or negatives before.
-        dropped: candidates that were too near to the positive.
-        scores: of all positives and negatives, by the one searcher that judges; None where it has no score of one.
+        row: the row with all its negatives.
+        origins: origin of each negative.
+        positive_scores: searcher -> scores of the positives that the row had.
+        relabelled: number of positives, at the end of the list, that were candidates or negatives.
+        dropped: number of candidates dropped because they scored too close to the positive.
+        scores: scores of all positives and negatives by the judging searcher; None if it lacks one.
     """
 
     row: Row
@@ -98,18 +98,18 @@ class Mined:
 
 @dataclass
 class Corpus:
-    """Documents without repetition, and where each text stands.
+    """Documents without duplicates.
 
     Attributes:
-        documents: M of them.
-        place_of: hash of the normalised title and text -> place.
+        documents: M documents.
+        place_of: hash of the normalized title and text -> index in `documents`.
     """
 
     documents: list[Document] = field(default_factory=list)
     place_of: dict[int, int] = field(default_factory=dict)
 
     def add(self, document: Document) -> int | None:
-        """The document's place, new or old; None where it has no word."""
+        """The document's index, after adding it if it is new; None if it has no word."""
         key = _key(document)
         if key is None:
             return None
@@ -119,13 +119,13 @@ class Corpus:
         return self.place_of[key]
 
     def place(self, document: Document) -> int | None:
-        """Where a document's text stands; None where it does not."""
+        """The index of a document; None if it is not in the corpus."""
         key = _key(document)
         return None if key is None else self.place_of.get(key)
 
 
-class Fresh(LazyRows):
-    """Rows without the negatives that they have."""
+class WithoutNegatives(LazyRows):
+    """The same rows without their negatives."""
 
     def __init__(self, rows: Sequence[Row]):
         self.rows, self.size = rows, len(rows)
@@ -134,8 +134,8 @@ class Fresh(LazyRows):
         return replace(self.rows[number], neg=[], scores=None)
 
 
-def corpus_of(rows: Sequence[Row], others: Sequence[Document] = ()) -> Corpus:
-    """The documents to mine from: `others`, and the rows' positives and negatives, whose scores must be known.
+def build_corpus(rows: Sequence[Row], others: Sequence[Document] = ()) -> Corpus:
+    """The documents to mine from: `others`, and the rows' positives and negatives, which need scores too.
 
     Raises:
         InputError: no document has a word.
@@ -147,7 +147,7 @@ def corpus_of(rows: Sequence[Row], others: Sequence[Document] = ()) -> Corpus:
         for document in (*row.pos, *row.neg):
             corpus.add(document)
     if not corpus.documents:
-        raise InputError("data mine: the corpus has no text; give rows with positives, or another --corpus")
+        raise InputError("data mine: the corpus has no text; use rows with positives, or another --corpus")
     return corpus
 
 
@@ -159,23 +159,23 @@ def mine(
     bm25: Bm25Searcher | None = None,
     model: ModelSearcher | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Iterator[Mined]:
-    """Every row with its negatives, in order. With both searchers their candidates take turns, the model's first.
+) -> Iterator[MinedRow]:
+    """Every row with its negatives, in order. Candidates of two searchers alternate, the model's first.
 
     Raises:
-        InputError: rules that make no sense, or no searcher.
+        InputError: inconsistent rules, no searcher, or a row without a positive.
     """
     rules.check(model is not None)
     if bm25 is None and model is None:
-        raise InputError("data mine: nothing to search with; use --bm25, --model, or both")
+        raise InputError("data mine: no searcher; use --bm25, --model, or both")
     plain = next((number for number, row in enumerate(rows, start=1) if not row.pos), None)
     if plain is not None:
-        raise InputError(f"data mine: row {plain} has no positive to compare with; leave out sources of plain texts")
+        raise InputError(f"data mine: row {plain} has no positive to compare with; remove sources of plain texts")
     own_texts = _own_by_query(rows, corpus)
     for start in range(0, len(rows), BLOCK):
         block = [rows[place] for place in range(start, min(start + BLOCK, len(rows)))]
         own = [
-            sorted({*own_texts[short_hash(normalize(row.query))], *_known(row.neg, corpus)})  # its positives are there
+            sorted({*own_texts[short_hash(normalize(row.query))], *_known(row.neg, corpus)})  # with its positives
             for row in block
         ]
         yield from _mine_block(block, own, corpus, rules, bm25, model)
@@ -189,7 +189,7 @@ def _mine_block(
     rules: Rules,
     bm25: Bm25Searcher | None,
     model: ModelSearcher | None,
-) -> Iterator[Mined]:
+) -> Iterator[MinedRow]:
     queries, depth = [row.query for row in block], rules.window[1]
     found: dict[str, TopK] = {}
     own_scores: dict[str, list[Floats]] = {}
@@ -203,7 +203,7 @@ def _mine_block(
             name: dict(zip(own[number], scores[number].tolist(), strict=True)) for name, scores in own_scores.items()
         }
         candidates = _candidates(number, found, rules)
-        if model is not None and vectors_ND is not None:  # BM25's candidates are judged by the model too
+        if model is not None and vectors_ND is not None:  # the model scores BM25's candidates too
             missing = [place for place, origin in candidates.items() if model.name not in origin.scores]
             for place, score in zip(missing, model.scores(vectors_ND[number], missing).tolist(), strict=True):
                 candidates[place].scores[model.name] = score
@@ -212,7 +212,7 @@ def _mine_block(
 
 
 def _candidates(number: int, found: dict[str, TopK], rules: Rules) -> dict[int, Origin]:
-    """Place -> origin of all searchers' candidates for one row, taking turns rank by rank."""
+    """Index -> origin of all searchers' candidates for one row, alternating rank by rank."""
     low, high = rules.window
     candidates: dict[int, Origin] = {}
     for rank in range(low, high + 1):
@@ -232,7 +232,7 @@ def _choose(
     judge: str,
     corpus: Corpus,
     rules: Rules,
-) -> Mined:
+) -> MinedRow:
     """Apply the rules to one row's candidates."""
     positive_scores = {name: [_score_of(one, scores, corpus) for one in row.pos] for name, scores in known.items()}
     best = max(positive_scores[judge])
@@ -255,7 +255,7 @@ def _choose(
     fitting = [(place, origin) for place, origin in candidates.items() if origin.scores[judge] <= limit]
     chosen = [(corpus.documents[place], origin) for place, origin in _drawn(row.query, fitting, rules)]
     negatives = [*kept_neg, *chosen]
-    return Mined(
+    return MinedRow(
         replace(row, pos=positives, neg=[document for document, _ in negatives], scores=None),
         [origin for _, origin in negatives],
         positive_scores,
@@ -281,12 +281,12 @@ def _drawn(query: str, fitting: list[tuple[int, Origin]], rules: Rules) -> list[
 
 
 def _share(score: float, share: float) -> float:
-    """A share of a score; below zero, as far below as it would be above."""
+    """A share of a score. A negative score is lowered by as much as a positive one of the same size."""
     return score - (1 - share) * abs(score)
 
 
 def _own_by_query(rows: Sequence[Row], corpus: Corpus) -> dict[int, list[int]]:
-    """Hash of a normalised query -> the positives of all rows that ask it."""
+    """Hash of a normalized query -> indices of the positives of all rows with this query."""
     own: dict[int, list[int]] = {}
     for row in rows:
         own.setdefault(short_hash(normalize(row.query)), []).extend(_known(row.pos, corpus))
@@ -309,6 +309,6 @@ def _scores_of(document: Document, known: dict[str, dict[int, float]], corpus: C
 
 
 def _key(document: Document) -> int | None:
-    """Hash of a document's words; None where it has none."""
+    """Hash of a document's words; None if it has no word."""
     words = normalize(f"{document.title} {document.text}" if document.title else document.text)
     return short_hash(words) if words else None

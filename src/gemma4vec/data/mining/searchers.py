@@ -1,10 +1,9 @@
-"""What looks for hard negatives: BM25, or an embedding model, each over a whole corpus.
+"""Searchers for hard negatives: BM25 or an embedding model over a whole corpus.
 
-Shapes: N queries, M documents, D dimensions, k places.
+Shapes: N queries, M documents, D dimensions, k ranks.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,21 +13,13 @@ from gemma4vec.retrieval.bm25 import BM25Index
 from gemma4vec.retrieval.tokenize import choose_tokenizer
 from gemma4vec.retrieval.top_k import TopK
 from gemma4vec.text.prompts import Document, Prompts
+from gemma4vec.text.text_embedder import TextEmbedder
 
 Floats = NDArray[np.float32]
 
 
-class Encoder(Protocol):
-    """What an embedding model must do; `model.inference.embedder.Embedder` does."""
-
-    @property
-    def name(self) -> str: ...
-    def encode_query(self, queries: Sequence[str], /) -> Floats: ...
-    def encode_document(self, documents: Sequence[Document], /, *, progress: Any = None) -> Floats: ...
-
-
 class Bm25Searcher:
-    """BM25 over title and text, with code's or the language's tokens."""
+    """BM25 over title and text; `code` selects the tokenizer for code."""
 
     name = "bm25"
 
@@ -38,12 +29,15 @@ class Bm25Searcher:
         self.index = BM25Index.build(texts, choose_tokenizer(texts, code=code))
 
     def search(self, queries: Sequence[str], k: int, own: Sequence[Sequence[int]]) -> tuple[TopK, list[Floats]]:
-        """The k best documents of each query that are not its own, and the scores of its own ones.
+        """The k best documents for each query except its own, and the scores of its own.
 
         Args:
             queries: N texts.
-            k: how many; -1 and -inf pad the rows of queries that share a token with fewer documents.
-            own: for each query the places of documents that must not be returned.
+            k: number of documents; -1 and -inf pad the rows of queries that share a token with fewer documents.
+            own: for each query, indices of documents that must not be returned.
+
+        Returns:
+            Indices and scores `[N, k]`, and for each query the scores of its own documents.
         """
         found, own_scores = [], []
         for query, places in zip(queries, own, strict=True):
@@ -56,40 +50,37 @@ class Bm25Searcher:
 
 
 class ModelSearcher:
-    """Exact search by the inner product of unit vectors.
-
-    The corpus is embedded once, when the searcher is made.
-    """
+    """Exact search by inner product of unit vectors. The constructor embeds the corpus."""
 
     def __init__(
-        self, model: Encoder, corpus: Sequence[Document], progress: Callable[[int, int], None] | None = None
+        self, model: TextEmbedder, corpus: Sequence[Document], progress: Callable[[int, int], None] | None = None
     ) -> None:
         self.model, self.name = model, model.name
         self.documents_MD = model.encode_document(corpus, progress=progress)
 
     def search(self, queries: Sequence[str], k: int, own: Sequence[Sequence[int]]) -> tuple[TopK, list[Floats]]:
-        """As `Bm25Searcher.search`; every document has a score."""
+        """Like `Bm25Searcher.search`, but every document has a score."""
         return self.search_vectors(self.encode(queries), k, own)
 
     def search_vectors(self, queries_ND: Floats, k: int, own: Sequence[Sequence[int]]) -> tuple[TopK, list[Floats]]:
-        """As `search`, for queries that are encoded already."""
+        """Like `search`, for query vectors `[N, D]`."""
         most = max(map(len, own), default=0)
         found = exact.search(queries_ND, self.documents_MD, k + most)
         own_scores = [self.scores(vector_D, places) for vector_D, places in zip(queries_ND, own, strict=True)]
         return _without_own(found, k, own), own_scores
 
     def encode(self, queries: Sequence[str]) -> Floats:
-        """Vectors of queries, float32[N, D]."""
+        """Vectors of queries: `float32[N, D]`."""
         return self.model.encode_query(list(queries))
 
     def scores(self, query_D: Floats, places: Sequence[int]) -> Floats:
-        """Scores of some documents for a query."""
+        """Scores of the documents at `places` for one query."""
         vectors: Floats = np.asarray(self.documents_MD[list(places)], dtype=np.float32)
         return vectors @ query_D
 
 
 def _without_own(found: TopK, k: int, own: Sequence[Sequence[int]]) -> TopK:
-    """The first k of each row that are not the row's own, in order."""
+    """The first k documents of each row that are not its own, in order."""
     indices = np.full((len(own), k), -1, dtype=np.int64)
     scores = np.full((len(own), k), -np.inf, dtype=np.float32)
     for row, places in enumerate(own):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from gemma4vec.data.loading.resolve_names import open_source
+from gemma4vec.data.loading.resolve_names import load_source
 from gemma4vec.data.ngrams.language import detection_method, make_detector
 from gemma4vec.data.quality.contamination import ContaminationIndex, Hit, SuiteOverlap, collect_overlaps
 from gemma4vec.data.quality.contamination_record import ContaminationRecord
@@ -97,7 +97,7 @@ def check_sources(
 
 
 def _check(source: Source, index: ContaminationIndex, languages: Sequence[str]) -> SourceReport:
-    rows, told = open_source(source.model_copy(update={"max_bad_share": 1.0}))
+    rows, told = load_source(source.model_copy(update={"max_bad_share": 1.0}))
     logger.info(f"checking {len(rows):,} rows of {source.name}")
     finder = FlawFinder(make_detector() if languages else None, languages)
     faults: dict[int, RowFault] = {}

@@ -15,7 +15,6 @@ from gemma4vec.data.quality.contamination_record import (
 )
 from gemma4vec.data.quality.overlap import NEAR
 from gemma4vec.data.suites.group import OneSuite
-from gemma4vec.data.suites.texts import suite_texts
 from gemma4vec.errors import Gemma4VecError
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.recipe.schema import Source
@@ -33,7 +32,7 @@ def ensure_checked(run: RunFolder, suites: Sequence[OneSuite]) -> None:
     hashes = {str(source["name"]): key for key, source in sources_from_manifest(run.manifest).items()}
     if all(read_record(key, suite.fingerprint) is not None for key in hashes.values() for suite in suites):
         return None  # every evaluation asks: no text is read for nothing
-    texts = [suite_texts(suite) for suite in suites]
+    texts = [suite.texts() for suite in suites]
     try:
         sources = sources_of_run(run)
     except Gemma4VecError as error:

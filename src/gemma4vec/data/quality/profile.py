@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma4vec.data.batching.mixture import negative_counts, positive_counts
 from gemma4vec.data.ngrams.language import LanguageDetector
 from gemma4vec.data.ngrams.word_ngrams import normalize
+from gemma4vec.data.rows.lazy_rows import as_lazy_rows
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.retrieval.tokenize import WordTokenizer, choose_tokenizer
 from gemma4vec.text.prompts import Document, Prompts
@@ -138,8 +138,8 @@ def profile_rows(
     return Profile(
         name=name,
         rows=len(rows),
-        positives=int(positive_counts(rows).sum()),
-        negatives=int(negative_counts(rows).sum()),
+        positives=int(as_lazy_rows(rows).positive_counts().sum()),
+        negatives=int(as_lazy_rows(rows).negative_counts().sum()),
         sampled=len(taken.queries),
         unit="words" if count is None else "tokens",
         lengths={field: Distribution.from_values(measure(texts[field])) for field in FIELDS},

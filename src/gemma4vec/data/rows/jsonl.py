@@ -1,4 +1,4 @@
-"""JSON lines, plain or compressed: reading that says which line is wrong, writing that is atomic and reproducible."""
+"""JSON Lines, plain or compressed. Reading reports bad lines by number; writing is atomic and reproducible."""
 
 import gzip
 import io
@@ -13,7 +13,7 @@ from gemma4vec.files import atomic_write
 
 
 class Line(NamedTuple):
-    """One line of a JSONL file: its number from 1, and its object or, where there is none, the reason."""
+    """One line of a JSONL file: its number from 1, and its object, or None and the reason."""
 
     number: int
     value: dict[str, Any] | None
@@ -21,17 +21,17 @@ class Line(NamedTuple):
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """Every non-blank line of a JSONL file (.gz and .zst by suffix).
+    """Every line of a JSONL file that is not blank (decompressed if the suffix is .gz or .zst).
 
     Raises:
-        InputError: the file is missing, is a folder, cannot be read, or its compressed stream is cut or damaged.
+        InputError: the file is missing, is a folder, cannot be read, or its compressed stream is damaged or truncated.
     """
     for number, raw in raw_lines(path):
         yield _parse(number, raw)
 
 
 def raw_lines(path: Path, *, blank: bool = False) -> Iterator[tuple[int, bytes]]:
-    """Number, from 1, and bytes of every line of a text file (.gz and .zst by suffix), with `blank` of empty ones too.
+    """Number, from 1, and bytes of every line of a text file (.gz and .zst by suffix); blank lines only with `blank`.
 
     Raises:
         InputError: as `read_lines`.
@@ -49,17 +49,17 @@ def raw_lines(path: Path, *, blank: bool = False) -> Iterator[tuple[int, bytes]]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; check the path") from error
     except OSError as error:
-        if path.suffix == ".zst" and error.errno is None:  # Arrow's word for a damaged stream
+        if path.suffix == ".zst" and error.errno is None:  # Arrow raises this for a damaged stream
             raise InputError(
                 f"{path}: compressed stream damaged after line {number} ({error}); copy or make the file again"
             ) from error
         raise InputError(
-            f"{path}: cannot be read ({error.strerror or error}); check the path and its rights"
+            f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions"
         ) from error
 
 
 def write_lines(path: Path, objects: Iterable[dict[str, Any]], level: int = 6) -> None:
-    """Write objects as JSONL, atomically; gzipped where the name ends in .gz, without a time stamp in the file.
+    """Write objects as JSONL, atomically; gzipped if the name ends in .gz, without a timestamp in the file.
 
     Raises:
         WorkError: the disk is full or the folder cannot be written.
@@ -86,11 +86,12 @@ def _parse(number: int, raw: bytes) -> Line:
     except RecursionError:
         return Line(number, None, "not JSON (nested too deeply)")
     if not isinstance(value, dict):
-        return Line(number, None, f"a JSON object is needed, not {kind_of(value)}")
+        return Line(number, None, f"expected a JSON object, not {json_type(value)}")
     return Line(number, value)
 
 
-def kind_of(value: object) -> str:
+def json_type(value: object) -> str:
+    """The JSON type of a value, for error messages."""
     names = {str: "a string", list: "a list", bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
     return names.get(type(value), "null")
 
@@ -104,7 +105,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _open_zstd(path: Path) -> IO[bytes]:
-    """Zstandard by Arrow: the package `zstandard` takes a file that is cut, or its second frame, for the end."""
+    """Zstandard through Arrow: the package `zstandard` silently stops at a truncated file or a second frame."""
     import pyarrow
 
     return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"), 2**16)

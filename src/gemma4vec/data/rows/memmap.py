@@ -1,4 +1,4 @@
-"""Files as arrays, mapped into memory, whose pages are given back: reading all of a large file takes little memory."""
+"""Memory-mapped files that release their pages, so that reading a whole large file takes little memory."""
 
 import ctypes
 import mmap
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class MappedFile:
-    """The bytes of a file as an array. `give_back` lets go of the pages read so far (the system may still cache them).
+    """The bytes of a file as an array. `release` unmaps the pages read so far; the system may still cache them.
 
     Raises:
         OSError: the file cannot be opened.
@@ -23,18 +23,18 @@ class MappedFile:
             self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if size else None
         self.array: NDArray[Any] = np.frombuffer(self._map if self._map is not None else b"", dtype=dtype)
         if self._map is not None and hasattr(mmap, "MADV_RANDOM"):
-            self._map.madvise(mmap.MADV_RANDOM)  # rows come in random order: reading ahead would be for nothing
+            self._map.madvise(mmap.MADV_RANDOM)  # rows are read in random order, so read-ahead is wasted
 
-    def give_back(self) -> None:
-        """Let go of the pages that were read."""
+    def release(self) -> None:
+        """Release the pages that were read."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
-def give_back_pages(array: NDArray[Any]) -> None:
-    """Let go of the whole pages below a contiguous array that is mapped from a file and was never written to.
+def release_pages(array: NDArray[Any]) -> None:
+    """Release the whole pages of a contiguous array that is mapped from a file and was never written to.
 
-    On memory that no file stands behind this would lose its contents: only for arrays that are known to be mapped.
+    Never call this on other arrays: anonymous memory loses its contents.
     """
     if not hasattr(mmap, "MADV_DONTNEED") or not array.size:
         return

@@ -1,4 +1,4 @@
-"""What every source gives: one record after the other, each with its place, so that a bad one can be named."""
+"""The common output of all sources: records with their position in a file, so that errors can name it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,20 +8,20 @@ from gemma4vec.data.rows.jsonl import raw_lines, read_lines
 
 
 class RejectError(Exception):
-    """A field that makes its row unusable, and why; `data.rows.rows.rows_of` notes it with the row's place."""
+    """A field that makes its row unusable, and the reason; `data.rows.rows.parse_rows` adds the row's position."""
 
 
 class Record(NamedTuple):
     """One record of a file.
 
     Attributes:
-        file: where it stands.
-        number: which one it is, from 1.
-        value: its fields, named as in a row (`query`, `pos`, `neg`, `task`, `group`, `scores`) or `text`; None: there
-            is none.
+        file: path of the file, or another name for the place that was read.
+        number: position in the file, from 1.
+        value: fields named as in a row (`query`, `pos`, `neg`, `task`, `group`, `scores`), or `text`; None for a bad
+            record.
         reason: why there is no value.
-        field: which field is to blame, if one is.
-        unit: what `number` counts.
+        field: the field at fault, if known.
+        unit: what `number` counts, such as "line" or "row".
     """
 
     file: str
@@ -43,7 +43,7 @@ def jsonl_records(path: Path) -> Iterator[Record]:
 
 
 def text_records(path: Path) -> Iterator[Record]:
-    """The lines of a text file (.gz and .zst by suffix), blank ones left out.
+    """The lines of a text file (.gz and .zst by suffix) without blank lines.
 
     Raises:
         InputError: as `data.rows.jsonl.raw_lines`.

@@ -1,19 +1,21 @@
-"""Rows on disk in a form that is mapped, not read: millions of rows open at once and take next to no memory.
+"""Rows on disk, mapped into memory instead of read: millions of rows open in milliseconds and take almost no memory.
 
-A store is a folder: the bytes of all texts one after the other (`texts.bin`), where each ends (`ends.bin`), the number
-of each row's first text (`first.bin`, one more than there are rows), how many positives it has (`positives.bin`),
-numbers of its group, its task and the teacher that scored it (`groups.bin`, `tasks.bin`, `teachers.bin`, -1: none), a
-hash of each text (`keys.bin`), one that folds case and white space (`folded.bin`), the scores of scored rows
-(`scores.bin`) and where each row's begin (`scored.bin`, -1: it has none), and `store.json`.
+A store is a folder of one file for each array, and `store.json`:
 
-A text is UTF-8; with a title in front and a zero byte between; or, where tokens were given, a one byte, the prompt's
-length, the key, and the ids. Texts never hold either byte (`data.rows.rows.CONTROL`).
+- `texts.bin`: the bytes of all texts (`data.rows.text_bytes`); `ends.bin`: the end of each text
+- `keys.bin`: a hash of each text; `folded.bin`: a hash that ignores case and white space
+- `first.bin`: index of each row's first text, and the number of texts at the end
+- `positives.bin`: number of positives of each row
+- `groups.bin`, `tasks.bin`, `teachers.bin`: index into the names in `store.json` for each row, -1 for none
+- `scores.bin`: teachers' scores; `scored.bin`: start of each row's scores, -1 for none
+
+Shapes: R rows, T texts (queries, positives and negatives).
 """
 
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from copy import copy
 from pathlib import Path
@@ -22,20 +24,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma4vec.data.rows.lazy_rows import LazyRows
+from gemma4vec.data.rows.lazy_rows import POSITIVE, LazyRows, NameKind, RowHashes, RowNames
 from gemma4vec.data.rows.memmap import MappedFile
+from gemma4vec.data.rows.row_texts import RowTexts, TextKind
 from gemma4vec.data.rows.rows import ContentHash, Row
 from gemma4vec.data.rows.scores import Scores
+from gemma4vec.data.rows.text_bytes import from_bytes, to_bytes
 from gemma4vec.files import atomic_folder, write_json
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_hash import text_key
 
 FORMAT = 3
-TITLE, TOKENS = b"\x00", b"\x01"
-HEADER = struct.Struct("<iqi")  # prompt, key, whether there is a key
-# So many rows are read between two times that pages are given back: one touch may map 2 MiB around it.
+# Release mapped pages every N rows: one access can fault in 2 MiB.
 ROWS_HELD = 128
+HASH_BLOCK = 2**18
 ARRAYS = {
     "ends": np.int64,
     "first": np.int64,
@@ -51,12 +54,14 @@ ARRAYS = {
 
 
 class StoredRows(LazyRows):
-    """The rows of a store, each made when it is asked for.
+    """The rows of a store, each made when it is read.
 
     Attributes:
-        facts: what `write_store` was told and what it found: `rows`, `content_hash`, `largest_token`, and the rest.
-        size: how many of the rows there are; `first(n)` gives fewer.
+        facts: contents of `store.json`: `rows`, `content_hash`, `largest_token`, and the facts given to `write_store`.
+        size: number of rows; less than the store has after `first(n)`.
     """
+
+    on_disk = True
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -70,7 +75,7 @@ class StoredRows(LazyRows):
         self._read = 0
 
     def row(self, number: int) -> Row:
-        self._hold()
+        self._count_read()
         begin, end = int(self._first[number]), int(self._first[number + 1])
         texts = [self._document(text) for text in range(begin, end)]
         positives = 1 + int(self._positives[number])
@@ -92,15 +97,8 @@ class StoredRows(LazyRows):
         teacher = self.facts["teacher_names"][int(self._files["teachers"].array[number])]
         return Scores(tuple(values[:positives]), tuple(values[positives:]), teacher)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(one == two for one, two in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
-
     def first(self, size: int | None) -> "StoredRows":
-        """The first so many of the rows."""
+        """The first `size` rows; all of them if `size` is None."""
         if size is None or size >= self.size:
             return self
         fewer = copy(self)  # the files are mapped once
@@ -108,69 +106,95 @@ class StoredRows(LazyRows):
         return fewer
 
     def positive_counts(self) -> NDArray[np.int64]:
-        """How many positives each row has: `int64[R]`."""
         return self._positives[: self.size].astype(np.int64)
 
     def negative_counts(self) -> NDArray[np.int64]:
-        """How many negatives each row has: `int64[R]`."""
         texts = np.diff(self._first[: self.size + 1])
         return texts - 1 - self._positives[: self.size]
 
-    def group_numbers(self) -> NDArray[np.int64]:
-        """A number for each row's group, -1 where it has none: `int64[R]`."""
-        return self._groups[: self.size].astype(np.int64)
-
-    def task_numbers(self) -> NDArray[np.int64]:
-        """A number for each row's task, -1 where it has none: `int64[R]`."""
-        return self._tasks[: self.size].astype(np.int64)
-
-    def scored(self) -> NDArray[np.bool_]:
-        """Whether a row has a teacher's scores: `bool[R]`."""
+    def has_scores(self) -> NDArray[np.bool_]:
         return self._files["scored"].array[: self.size] >= 0
 
+    def names(self, kind: NameKind) -> RowNames:
+        numbers = self._groups if kind == "group" else self._tasks
+        return RowNames(numbers[: self.size].astype(np.int64), self.facts[f"{kind}_names"])
+
+    def text_hashes(self) -> RowHashes:
+        """Hashes of all queries and positives, copied block by block from the store."""
+        first, positives, folded = self.first_texts(), self.positive_counts(), self.folded_keys()
+        starts = np.zeros(self.size + 1, dtype=np.int64)
+        np.cumsum(positives + 1, out=starts[1:])
+        hashes_T = np.empty(int(starts[-1]), dtype=np.int64)
+        for block in range(0, self.size, HASH_BLOCK):
+            end = min(block + HASH_BLOCK, self.size)
+            counts = positives[block:end] + 1
+            within = np.arange(starts[block], starts[end]) - np.repeat(starts[block:end], counts)
+            found = folded[np.repeat(first[block:end], counts) + within]
+            hashes_T[starts[block] : starts[end]] = np.where(within > 0, found ^ POSITIVE, found)
+            self.release()
+        return RowHashes(hashes_T, starts)
+
+    def texts(self, which: TextKind) -> "StoredTexts":
+        return StoredTexts(self, which)
+
     def text_keys(self) -> NDArray[np.int64]:
-        """A hash of each text, queries first in their rows: `int64[T]`, and see `text`."""
+        """A hash of each text's bytes: `int64[T]`."""
         return self._files["keys"].array[: int(self._first[self.size])]
 
     def folded_keys(self) -> NDArray[np.int64]:
-        """`text.text_hash` of each text, in the same order: `int64[T]`."""
+        """`text.text_hash` of each text: `int64[T]`."""
         return self._files["folded"].array[: int(self._first[self.size])]
 
-    def text_rows(self) -> NDArray[np.int64]:
-        """Number of the first text of each row, and one more: `int64[R + 1]`."""
+    def first_texts(self) -> NDArray[np.int64]:
+        """Index of each row's first text, its query, and T at the end: `int64[R + 1]`."""
         return self._first[: self.size + 1]
 
     def text(self, number: int) -> Document:
-        """One text by its number."""
-        self._hold()
+        """Text `number`, from 0 and below T."""
+        self._count_read()
         return self._document(number)
 
-    def give_back(self) -> None:
-        """Let go of the pages that were read."""
-        self._texts.give_back()
+    def release(self) -> None:
+        """Release the pages that were read."""
+        self._texts.release()
         for file in self._files.values():
-            file.give_back()
+            file.release()
 
-    def _hold(self) -> None:
+    def _count_read(self) -> None:
         self._read += 1
         if self._read % ROWS_HELD == 0:
-            self.give_back()
+            self.release()
 
     def _document(self, number: int) -> Document:
         begin = int(self._ends[number - 1]) if number else 0
-        raw = self._texts.array[begin : int(self._ends[number])].tobytes()
-        if raw[:1] == TOKENS:
-            prompt, key, keyed = HEADER.unpack_from(raw, 1)
-            ids = np.frombuffer(raw, dtype="<i4", offset=1 + HEADER.size).tolist()
-            return Document(PretokenizedText(ids, prompt, key if keyed else None))
-        title, separator, text = raw.partition(TITLE)
-        return Document(text.decode("utf-8"), title.decode("utf-8")) if separator else Document(title.decode("utf-8"))
+        return from_bytes(self._texts.array[begin : int(self._ends[number])].tobytes())
+
+
+class StoredTexts(RowTexts):
+    """Texts of a store; each is read when it is asked for."""
+
+    def __init__(self, rows: StoredRows, which: TextKind):
+        self._rows = rows
+        first = rows.first_texts()
+        is_query = np.zeros(int(first[-1]), dtype=bool)
+        is_query[first[:-1]] = True
+        wanted = {"all": np.ones_like(is_query), "queries": is_query, "documents": ~is_query}[which]
+        self._numbers = np.flatnonzero(wanted)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def hashes(self, seed: int) -> NDArray[np.int64]:
+        return self._rows.text_keys()[self._numbers]
+
+    def document(self, number: int) -> Document:
+        return self._rows.text(int(self._numbers[number]))
 
 
 def write_store(folder: Path, rows: Iterable[Row], facts: dict[str, Any]) -> StoredRows:
-    """Write rows as a store, one by one, replacing `folder` only when all of it is written.
+    """Write rows as a store, one by one; `folder` is replaced once the store is complete.
 
-    `facts` goes into `store.json`; what it says when the last row has been taken counts.
+    `facts` goes into `store.json` after the last row was read, so that the iterator may add to it.
 
     Raises:
         WorkError: the disk is full or the folder cannot be written.
@@ -184,7 +208,7 @@ def write_store(folder: Path, rows: Iterable[Row], facts: dict[str, Any]) -> Sto
         for row in rows:
             hashing.add(row)
             documents = [Document(row.query), *row.pos, *row.neg]
-            raws = list(map(encoded, documents))
+            raws = list(map(to_bytes, documents))
             ends = end + np.cumsum([len(raw) for raw in raws], dtype=np.int64)
             streams["texts"].write(b"".join(raws))
             streams["ends"].write(ends.tobytes())
@@ -216,7 +240,7 @@ def write_store(folder: Path, rows: Iterable[Row], facts: dict[str, Any]) -> Sto
 
 
 def open_store(folder: Path, key: str) -> StoredRows | None:
-    """The store in a folder, if it was written for this key by this version of the format."""
+    """The store in a folder; None unless it is complete, of this format, and written for this key."""
     try:
         store = StoredRows(folder)
         fits = store.facts.get("format") == FORMAT and store.facts.get("key") == key
@@ -226,7 +250,7 @@ def open_store(folder: Path, key: str) -> StoredRows | None:
 
 
 def open_or_write(folder: Path, key: str, write: Callable[[], StoredRows]) -> StoredRows:
-    """The store in a folder, written now where there is none for this key; by one process of several that want it."""
+    """The store in a folder; calls `write` if there is none for this key. A file lock lets one process write."""
     store = open_store(folder, key)
     if store is not None:
         return store
@@ -238,18 +262,8 @@ def open_or_write(folder: Path, key: str, write: Callable[[], StoredRows]) -> St
 
 
 def _whole(store: StoredRows) -> bool:
-    """Whether every file is as long as the store says: a copy may have been cut."""
+    """Whether every file has the length that `store.json` names: an interrupted copy is cut short."""
     rows, texts = store.facts["rows"], store.facts["texts"]
     lengths = {"ends": texts, "keys": texts, "folded": texts, "first": rows + 1, "scores": store.facts["scores"]}
     arrays = all(len(file.array) == lengths.get(name, rows) for name, file in store._files.items())
     return arrays and (not texts or int(store._ends[-1]) == len(store._texts.array))
-
-
-def encoded(document: Document) -> bytes:
-    """A text as it stands in a store; equal for equal texts."""
-    text, title = document
-    if isinstance(text, PretokenizedText):
-        header = HEADER.pack(text.prompt, text.key or 0, text.key is not None)
-        return TOKENS + header + np.asarray(text.ids, dtype="<i4").tobytes()
-    raw = text.encode("utf-8", errors="replace")
-    return raw if not title else title.encode("utf-8", errors="replace") + TITLE + raw

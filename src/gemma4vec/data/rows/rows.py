@@ -1,8 +1,8 @@
-"""Rows: what a contrastive model is trained on, on disk and in memory.
+"""The training row of a contrastive model, in memory and as JSON Lines.
 
-On disk one JSON object a line: `{"query", "pos": [...], "neg": [...]?, "task"?, "group"?, "scores"?}`; a text is a
-string or `{"text", "title"?}` or, tokenised already, `{"input_ids"}`; `scores` are described in `data.rows.scores`.
-Other keys are kept out and counted, so that a misspelt `negs` does not vanish silently.
+One JSON object a line: `{"query", "pos": [...], "neg": [...]?, "task"?, "group"?, "scores"?}`. A text is a string,
+`{"text", "title"?}`, or `{"input_ids"}` if it is tokenized. `data.rows.scores` describes `scores`. Unknown keys are
+ignored but counted, so that a misspelled `negs` is reported.
 """
 
 import hashlib
@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gemma4vec.data.rows.jsonl import kind_of, write_lines
+from gemma4vec.data.rows.jsonl import json_type, write_lines
 from gemma4vec.data.rows.records import Record, RejectError, jsonl_records
-from gemma4vec.data.rows.scores import Scores, read_scores
+from gemma4vec.data.rows.scores import Scores, parse_scores
 from gemma4vec.errors import InputError
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
@@ -25,15 +25,20 @@ OVERLONG = 50_000
 # C0 controls except tab and newline (a lone carriage return too), DEL, and lone surrogates from "\ud800" escapes.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 KEYS = ("query", "pos", "neg", "task", "group", "scores")
-NOTES = ("mined",)  # what mining says about a row: read past without a word
+NOTES = ("mined",)  # written by mining; ignored without a report
 
 
 @dataclass(frozen=True)
 class Row:
-    """A query, the documents that answer it, documents that look as if they did, and the name of its task.
+    """One training row.
 
-    `group` names what the row is about (a package, a topic): rows of one group make hard negatives for each other.
-    `scores` are a teacher's, as many as there are positives and negatives.
+    Attributes:
+        query: the query.
+        pos: documents that answer it.
+        neg: hard negatives: documents that look relevant but do not answer it.
+        task: name of its task.
+        group: what the row is about (a package, a topic); rows of one group are hard negatives for each other.
+        scores: a teacher's scores, one for each positive and negative.
     """
 
     query: str
@@ -45,7 +50,7 @@ class Row:
 
 
 class BadRow(NamedTuple):
-    """A row that cannot be used: where it stands (line from 1, or whatever `unit` counts) and why."""
+    """A row that cannot be used: its position (line from 1, or what `unit` counts) and the reason."""
 
     file: str
     line: int
@@ -59,10 +64,14 @@ class BadRow(NamedTuple):
 
 @dataclass
 class RowsRead:
-    """What a file gave.
+    """The rows of a file, and what was wrong with others.
 
-    `counts`: texts that were `empty`, `overlong` (above 50,000 characters; kept whole) or had `control` characters
-    (replaced by spaces). `unknown_keys`: how often each key occurred that a row does not have.
+    Attributes:
+        rows: good rows.
+        bad: bad rows.
+        counts: number of texts that were `empty`, `overlong` (above 50,000 characters; not cut) or had `control`
+            characters (replaced by spaces).
+        unknown_keys: number of occurrences of each unknown key.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -72,7 +81,7 @@ class RowsRead:
 
 
 def clean_text(text: str, counts: Counter[str]) -> str:
-    """The text with control characters and lone surrogates as spaces; counts what is unusual about it."""
+    """The text with control characters and lone surrogates replaced by spaces; updates `counts` (`RowsRead`)."""
     text = text.replace("\r\n", "\n")
     cleaned = CONTROL.sub(" ", text)
     counts["control"] += cleaned != text
@@ -82,7 +91,7 @@ def clean_text(text: str, counts: Counter[str]) -> str:
 
 
 def clean_title(title: str | None) -> str | None:
-    """The title without control characters and outer blanks; None where nothing is left."""
+    """The title without control characters and outer white space; None if nothing is left."""
     return CONTROL.sub(" ", title).strip() or None if title else None
 
 
@@ -91,22 +100,22 @@ def read_rows(path: Path, max_bad_share: float = 0.0) -> RowsRead:
 
     Args:
         path: the file.
-        max_bad_share: the share of rows, 0 to 1, that may be bad before reading fails.
+        max_bad_share: largest share of bad rows, 0 to 1.
 
     Raises:
-        InputError: the file cannot be read, has no row, or more bad rows than allowed (names the first).
+        InputError: the file cannot be read, is empty, or has too many bad rows; names the first one.
     """
     path = Path(path)
     read = RowsRead()
-    read.rows.extend(rows_of(jsonl_records(path), read))
+    read.rows.extend(parse_rows(jsonl_records(path), read))
     check_bad_share(read, len(read.rows), max_bad_share, str(path))
     return read
 
 
-def rows_of(records: Iterable[Record], read: RowsRead, *, plain: bool = False) -> Iterator[Row]:
-    """The good rows of records, one by one; what is unusual or bad about others is noted in `read`.
+def parse_rows(records: Iterable[Record], read: RowsRead, *, plain: bool = False) -> Iterator[Row]:
+    """The good rows of records, one by one; `read` collects bad rows and counts.
 
-    With `plain`, a record is one text and its row has no positive; blank texts are left out.
+    With `plain`, a record is one text and its row has no positive; blank texts are skipped.
     """
     for record in records:
         try:
@@ -122,23 +131,23 @@ def rows_of(records: Iterable[Record], read: RowsRead, *, plain: bool = False) -
 
 
 def check_bad_share(read: RowsRead, good: int, max_bad_share: float, where: str, what: str = "rows") -> None:
-    """Refuse data without a row and data of which too much is bad.
+    """Check that data has rows and not too many bad ones.
 
     Raises:
         InputError: names the first bad row.
     """
     total = good + len(read.bad)
     if total == 0:
-        raise InputError(f"{where}: the file is empty; at least one of its {what} is needed")
+        raise InputError(f"{where}: the file is empty; it must have at least one of its {what}")
     if len(read.bad) > max_bad_share * total or not good:
         raise InputError(
-            f"{read.bad[0]} ({len(read.bad)} of {total} {what} are bad, {shown_share(max_bad_share)} are allowed); "
+            f"{read.bad[0]} ({len(read.bad)} of {total} {what} are bad, {format_share(max_bad_share)} are allowed); "
             f"mend the {what} or allow a larger share (max_bad_share)"
         )
 
 
-def shown_share(share: float) -> str:
-    """A share in per cent, however small."""
+def format_share(share: float) -> str:
+    """A share as a percentage, with enough digits for small ones."""
     return f"{100 * share:.4g}%"
 
 
@@ -149,7 +158,7 @@ def _plain(value: dict[str, Any], read: RowsRead) -> Row | None:
     if isinstance(text, dict) and "input_ids" in text:
         return Row(pretokenized_text("text", text["input_ids"]), [])
     if not isinstance(text, str):
-        raise RejectError("text", f"a string is needed, not {kind_of(text)}")
+        raise RejectError("text", f"expected a string, not {json_type(text)}")
     cleaned = clean_text(text, read.counts)
     return Row(cleaned, []) if cleaned.strip() else None
 
@@ -162,7 +171,7 @@ def _row(value: dict[str, Any], read: RowsRead) -> Row:
     query = _query(value["query"], read.counts)
     pos = _texts("pos", value["pos"], read.counts)
     if not pos:
-        raise RejectError("pos", "is empty; at least one positive text is needed")
+        raise RejectError("pos", "is empty; a row needs at least one positive")
     if any(not document.text.strip() for document in pos):
         raise RejectError("pos", "has an empty text")
     negatives = _texts("neg", value.get("neg") or [], read.counts)
@@ -170,8 +179,8 @@ def _row(value: dict[str, Any], read: RowsRead) -> Row:
     neg = [document for document in negatives if document.text.strip()]
     for name in ("task", "group"):
         if not isinstance(value.get(name), str | None):
-            raise RejectError(name, f"a string is needed, not {kind_of(value[name])}")
-    scores = read_scores(value.get("scores"), len(pos), len(negatives))
+            raise RejectError(name, f"expected a string, not {json_type(value[name])}")
+    scores = parse_scores(value.get("scores"), len(pos), len(negatives))
     scores = scores.without(blank) if scores is not None and blank else scores
     return Row(query, pos, neg, value.get("task"), value.get("group"), scores)
 
@@ -180,7 +189,7 @@ def _query(value: Any, counts: Counter[str]) -> str:
     if isinstance(value, dict) and "input_ids" in value:
         return pretokenized_text("query", value["input_ids"])
     if not isinstance(value, str):
-        raise RejectError("query", f"a string is needed, not {kind_of(value)}")
+        raise RejectError("query", f"expected a string, not {json_type(value)}")
     query = clean_text(value, counts)
     if not query.strip():
         raise RejectError("query", "is empty")
@@ -188,19 +197,25 @@ def _query(value: Any, counts: Counter[str]) -> str:
 
 
 def pretokenized_text(name: str, ids: Any) -> PretokenizedText:
+    """Token ids of field `name` as a text.
+
+    Raises:
+        RejectError: not a list of token ids.
+    """
     if not isinstance(ids, list) or not ids:
         raise RejectError(
-            f"{name}.input_ids", "a list of token ids is needed, at least one of them unmasked, and a mask as long"
+            f"{name}.input_ids",
+            "expected a list of token ids, at least one of them unmasked, and a mask of equal length",
         )
     wrong = next((one for one in ids if type(one) is not int or not 0 <= one < 2**31), None)
     if wrong is not None:
-        raise RejectError(f"{name}.input_ids", f"{wrong!r} is no token id; whole numbers from 0 are needed")
+        raise RejectError(f"{name}.input_ids", f"{wrong!r} is not a token id; token ids are integers from 0")
     return PretokenizedText(ids)
 
 
 def _texts(name: str, value: Any, counts: Counter[str]) -> list[Document]:
     if not isinstance(value, list):
-        raise RejectError(name, f"a list of texts is needed, not {kind_of(value)}")
+        raise RejectError(name, f"expected a list of texts, not {json_type(value)}")
     return [_text(f"{name}[{place}]", item, counts) for place, item in enumerate(value)]
 
 
@@ -210,16 +225,16 @@ def _text(name: str, value: Any, counts: Counter[str]) -> Document:
     if isinstance(value, dict) and "input_ids" in value:
         return Document(pretokenized_text(name, value["input_ids"]))
     if not isinstance(value, dict) or "text" not in value:
-        raise RejectError(name, f'a string or {{"text", "title"?}} is needed, not {kind_of(value)}')
+        raise RejectError(name, f'expected a string or {{"text", "title"?}}, not {json_type(value)}')
     text, title = value["text"], value.get("title")
     if not isinstance(text, str) or not isinstance(title, str | None):
         wrong = "text" if not isinstance(text, str) else "title"
-        raise RejectError(f"{name}.{wrong}", f"a string is needed, not {kind_of(value[wrong])}")
+        raise RejectError(f"{name}.{wrong}", f"expected a string, not {json_type(value[wrong])}")
     return Document(clean_text(text, counts), clean_title(title))
 
 
 def write_rows(path: Path, rows: Iterable[Row], level: int = 6) -> None:
-    """Write rows as JSONL, atomically, gzipped (at this level) where the name ends in .gz.
+    """Write rows as JSONL, atomically; gzipped at `level` if the name ends in .gz.
 
     Raises:
         WorkError: the disk is full or the folder cannot be written.
@@ -251,7 +266,7 @@ def _as_value(document: Document) -> str | dict[str, Any]:
 
 
 def content_hash(rows: Iterable[Row]) -> str:
-    """Hexadecimal SHA-256 of the rows' contents in their order; the boundaries between texts and fields count."""
+    """Hexadecimal SHA-256 of the rows' contents in order; sensitive to the boundaries between texts and fields."""
     hashing = ContentHash()
     for row in rows:
         hashing.add(row)
@@ -259,13 +274,13 @@ def content_hash(rows: Iterable[Row]) -> str:
 
 
 class ContentHash:
-    """`content_hash` of rows that come one by one."""
+    """Incremental `content_hash`."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
     def add(self, row: Row) -> None:
-        """Count one more row in."""
+        """Add one row."""
         self._digest.update(len(row.pos).to_bytes(8, "little") + len(row.neg).to_bytes(8, "little"))
         self._text(row.query)
         self._text(row.task)
@@ -279,7 +294,7 @@ class ContentHash:
             self._text(row.scores.teacher)
 
     def hexdigest(self) -> str:
-        """The hash of the rows so far."""
+        """The hash of all rows added."""
         return self._digest.hexdigest()
 
     def _text(self, text: str | None) -> None:

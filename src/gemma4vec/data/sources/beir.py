@@ -1,4 +1,4 @@
-"""Training rows from a folder in BEIR's layout: its judgments of queries and documents (Thakur et al., 2021)."""
+"""Training rows from the relevance judgments of a folder in BEIR's layout (Thakur et al., 2021)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from gemma4vec.errors import InputError
 
 
 def beir_files(folder: Path, split: str) -> tuple[Path, Path, Path]:
-    """Corpus, queries and judgments of a folder.
+    """The corpus, queries and judgments files of a folder.
 
     Raises:
         InputError: one of them is missing.
@@ -20,16 +20,18 @@ def beir_files(folder: Path, split: str) -> tuple[Path, Path, Path]:
         file = next((file for file in (folder / name, folder / f"{name}.gz") if file.is_file()), None)
         if file is None:
             splits = sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
-            there = f"; the folder has judgments of {', '.join(splits)}: set the source's split" if splits else ""
-            raise InputError(f"{folder / name}: missing{there if name.startswith('qrels') else ''}")
+            hint = f"; the folder has judgments of {', '.join(splits)}: set the source's split" if splits else ""
+            raise InputError(f"{folder / name}: missing{hint if name.startswith('qrels') else ''}")
         found.append(file)
     corpus, queries, qrels = found
     return corpus, queries, qrels
 
 
 def beir_records(folder: Path, split: str) -> Iterator[Record]:
-    """One record a query, in the order of the judgments: documents judged 1 or more are its positives, those judged 0
-    its negatives. Only documents that are judged are kept in memory.
+    """One record for each query with a positive, in the order of the judgments.
+
+    Documents judged 1 or higher are positives, documents judged 0 are negatives. Only judged documents are held in
+    memory.
 
     Raises:
         InputError: a file is missing or malformed.
@@ -45,7 +47,7 @@ def beir_records(folder: Path, split: str) -> Iterator[Record]:
         unknown = next((key for key in grades if key not in documents), None)
         if query not in questions or unknown is not None:
             where, key = (queries.name, query) if query not in questions else (corpus.name, unknown)
-            yield Record(str(qrels), line, None, f"names {key!r}, which {where} does not have")
+            yield Record(str(qrels), line, None, f"names {key!r}, which is not in {where}")
             continue
         yield Record(
             str(qrels),
@@ -59,7 +61,7 @@ def beir_records(folder: Path, split: str) -> Iterator[Record]:
 
 
 def _judgments(path: Path) -> dict[str, tuple[int, dict[str, float]]]:
-    """Query -> the line of its first judgment, and document -> grade."""
+    """Query id -> (line of its first judgment, document id -> grade)."""
     judged: dict[str, tuple[int, dict[str, float]]] = {}
     for number, raw in raw_lines(path):
         cells = raw.decode("utf-8-sig", errors="replace").rstrip("\r\n").split("\t")
@@ -69,16 +71,16 @@ def _judgments(path: Path) -> dict[str, tuple[int, dict[str, float]]]:
             if number == 1:
                 continue  # the header
             raise InputError(
-                f"{path} line {number}: query-id, corpus-id and score separated by tabs are needed"
+                f"{path} line {number}: expected query-id, corpus-id and score, separated by tabs"
             ) from None
         judged.setdefault(query, (number, {}))[1][document] = grade
     if not judged:
-        raise InputError(f"{path}: no judgments; a header line and at least one judgment are needed")
+        raise InputError(f"{path}: no judgments; the file needs a header line and at least one judgment")
     return judged
 
 
 def _texts(path: Path, wanted: set[str]) -> dict[str, dict[str, Any]]:
-    """Id -> text and title, of those that are wanted."""
+    """Id -> text and title of the `wanted` ids."""
     found: dict[str, dict[str, Any]] = {}
     for number, value, reason in read_lines(path):
         if value is None:

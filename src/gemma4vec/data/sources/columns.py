@@ -1,8 +1,8 @@
-"""Tables as rows: which column holds the query, which ones the positives and negatives.
+"""Columns of a table: which one holds the query, which ones the positives and negatives.
 
-Recognised by name: our own rows, sentence-transformers' pairs, triplets and n-tuples (anchor, positive, negative,
-negative_2, ...), F2LLM's (query, passage, negative_1 to negative_24, as texts or as `..._input_ids`), and Gemma-Embed's
-triplets (a, p, n, as texts or as token ids and masks).
+These layouts are recognized by column names: our own rows; pairs, triplets and n-tuples of sentence-transformers
+(anchor, positive, negative, negative_2, ...); F2LLM (query, passage, negative_1 to negative_24, as texts or as
+`..._input_ids`); triplets of Gemma-Embed (a, p, n, as texts or as token ids and masks).
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gemma4vec.data.rows.scores import scores_of_cells
+from gemma4vec.data.rows.scores import scores_from_cells
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import Columns
 
@@ -19,13 +19,13 @@ POSITIVES = ("pos", "positive", "passage", "answer", "document", "p", "sentence2
 NEGATIVES = ("neg", "negative", "negatives", "n")
 TEXTS = ("text", "sentence", "texts")
 TOKENS = ("", "_input_ids", "_ids")
-# A pair with one of these may be a bad pair: nobody should train on it unseen.
+# A table with one of these may have bad pairs, so it is never guessed at.
 JUDGED = ("label", "score", "similarity_score")
 
 
 @dataclass(frozen=True)
-class Mapped:
-    """Columns of a table by what they hold. `text` is set for plain texts, the others for rows."""
+class ColumnMap:
+    """Names of a table's columns by content: `text` for plain texts, the others for rows."""
 
     query: str = ""
     pos: tuple[str, ...] = ()
@@ -38,17 +38,17 @@ class Mapped:
 
     @property
     def used(self) -> list[str]:
-        """Names of the columns that are read, masks left out."""
+        """Names of the columns that are read, except masks."""
         single = (self.query, *self.pos, *self.neg, self.title, self.task, self.group, self.text, *self.scores)
         return [name for name in single if name]
 
     def record(self, cells: Mapping[str, Any]) -> dict[str, Any]:
-        """A table's row as a record's value (`data.rows.records`)."""
+        """The value of a record (`data.rows.records.Record`) from a table's row."""
         if self.text is not None:
             return {"text": _text(self.text, cells)}
         pos, negatives = _all(self.pos, cells), _all(self.neg, cells)
-        kept = [text not in (None, "") for text in negatives]
-        neg = [text for text, keep in zip(negatives, kept, strict=True) if keep]
+        present = [text not in (None, "") for text in negatives]
+        neg = [text for text, keep in zip(negatives, present, strict=True) if keep]
         title = cells.get(self.title) if self.title else None
         if title and len(pos) == 1 and isinstance(pos[0], str):
             pos = [{"text": pos[0], "title": title}]
@@ -58,18 +58,18 @@ class Mapped:
                 value[key] = cells.get(column)
         if self.scores:
             found = [cells.get(column) for column in self.scores]
-            value["scores"] = scores_of_cells(found, self.scores[0], len(pos), kept)
+            value["scores"] = scores_from_cells(found, self.scores[0], len(pos), present)
         return value
 
 
-def map_columns(names: Sequence[str], wanted: Columns | None, where: str, *, plain: bool = False) -> Mapped:
-    """Which of a table's columns hold what, as the recipe says or as their names do.
+def map_columns(names: Sequence[str], wanted: Columns | None, where: str, *, plain: bool = False) -> ColumnMap:
+    """Map a table's columns, by the recipe's `columns` or by their names.
 
     Raises:
-        InputError: a column that the recipe names is not there, or none of the known layouts fits.
+        InputError: the table lacks a column that the recipe names, or no known layout fits.
     """
     if wanted is not None:
-        mapped = Mapped(
+        mapped = ColumnMap(
             wanted.query or "",
             _many(wanted.pos),
             _many(wanted.neg),
@@ -81,20 +81,20 @@ def map_columns(names: Sequence[str], wanted: Columns | None, where: str, *, pla
         )
         missing = next((name for name in mapped.used if name not in names), None)
         if missing is not None:
-            raise InputError(f"{where}: there is no column {missing!r}; it has {_shown(names)}")
+            raise InputError(f"{where}: no column {missing!r}; the columns are {_list_names(names)}")
         return mapped
     found = _plain(names) if plain else _rows(names)
     if found is None:
         example = "{text: ...}" if plain else "{query: ..., pos: ...}"
         judged = next((name for name in JUDGED if name in names), None)
-        why = f"column {judged!r} says that not every pair is a good one" if judged else "no known layout has these"
+        why = f"column {judged!r} may mark some pairs as bad" if judged else "no known layout has these"
         raise InputError(
-            f"{where}: columns {_shown(names)}: {why}; say which ones to read, such as columns: {example} in the source"
+            f"{where}: columns {_list_names(names)}: {why}; name the columns to read: columns: {example} in the source"
         )
     return found
 
 
-def _rows(names: Sequence[str]) -> Mapped | None:
+def _rows(names: Sequence[str]) -> ColumnMap | None:
     if any(name in names for name in JUDGED):
         return None
     for ending in TOKENS:
@@ -106,7 +106,7 @@ def _rows(names: Sequence[str]) -> Mapped | None:
         optional = {name: name for name in ("task", "group") if name in names}
         title = "title" if "title" in names and not ending else None
         scores = ("scores",) if "scores" in names else ()
-        return Mapped(query, (pos,), tuple(sorted(neg, key=_number)), title, **optional, scores=scores)
+        return ColumnMap(query, (pos,), tuple(sorted(neg, key=_number)), title, **optional, scores=scores)
     return None
 
 
@@ -120,11 +120,11 @@ def _number(name: str) -> int:
     return int(found.group()) if found else 0
 
 
-def _plain(names: Sequence[str]) -> Mapped | None:
-    """The only column, or the one whose name says that it has texts or queries."""
+def _plain(names: Sequence[str]) -> ColumnMap | None:
+    """The only column, or the first whose name is one of texts or queries."""
     named = [name for name in (*TEXTS, *QUERIES, "queries") if name in names]
     chosen = named[0] if named else names[0] if len(names) == 1 else None
-    return None if chosen is None else Mapped(text=chosen)
+    return None if chosen is None else ColumnMap(text=chosen)
 
 
 def _many(names: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -140,32 +140,32 @@ def _all(columns: Sequence[str], cells: Mapping[str, Any]) -> list[Any]:
 
 
 def _text(column: str, cells: Mapping[str, Any]) -> Any:
-    """A cell's text, or its tokens without those that the mask beside it leaves out."""
+    """A cell's text, or its token ids without those that the cell's mask excludes."""
     value = cells.get(column)
     tokens = column.endswith(("_ids", "_input_ids")) or column == "input_ids"
     if isinstance(value, str) and value and tokens:
         value = _numbers(value)
         if value is None:
-            return {"input_ids": None}  # what is no list of ids is refused, with its place, where rows are checked
+            return {"input_ids": None}  # row validation rejects this and names the row
     if not isinstance(value, list) or not value or not isinstance(value[0], int):
         return {"input_ids": value} if tokens and isinstance(value, list) else value
     mask = cells.get(re.sub(r"(_input)?_ids$", "_mask", column))
     if mask is None:
         return {"input_ids": value}
-    kept = _numbers(mask) if isinstance(mask, str) else mask
-    if not isinstance(kept, list) or len(kept) != len(value):
+    shown = _numbers(mask) if isinstance(mask, str) else mask
+    if not isinstance(shown, list) or len(shown) != len(value):
         return {"input_ids": None}
-    return {"input_ids": [one for one, keep in zip(value, kept, strict=True) if keep]}
+    return {"input_ids": [one for one, keep in zip(value, shown, strict=True) if keep]}
 
 
 def _numbers(cell: str) -> list[int] | None:
-    """`[2, 651, 603]`, `2 651 603` or `2,651,603`."""
+    """Parse `[2, 651, 603]`, `2 651 603` or `2,651,603`; None if it is none of these."""
     bare = cell.strip().strip("[]()")
     if not re.fullmatch(r"\s*\d+(?:[\s,]+\d+)*[\s,]*", bare):
         return None
     return [int(one) for one in re.findall(r"\d+", bare)]
 
 
-def _shown(names: Sequence[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     shown = ", ".join(map(repr, names[:12]))
     return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown or "none"

@@ -1,8 +1,8 @@
-"""Pairs from the package lists that apt keeps: what a package is called in a few words, and what it is at length.
+"""Training pairs from apt's package lists: short and long description of each package.
 
-apt keeps the long descriptions in `Translation-LANGUAGE` files (Debian Wiki, DebianRepository/Format). Where a machine
-has none for a language (container images leave them out), apt itself is asked to fetch them into a folder of ours, from
-the machine's own sources; nothing of the system is changed.
+The long descriptions are in apt's `Translation-LANGUAGE` files (Debian Wiki, DebianRepository/Format). Container images
+omit these. Then apt fetches them from the machine's own package sources into a folder in our cache; the system is not
+changed.
 """
 
 import logging
@@ -22,30 +22,30 @@ HELPER = Path("/usr/lib/apt/apt-helper")
 FETCH_SECONDS = 300
 
 
-def description_files(language: str, folder: Path | None) -> list[Path]:
+def find_description_files(language: str, folder: Path | None) -> list[Path]:
     """apt's files with descriptions in a language, in a fixed order: those of `folder`, of the machine, or fetched.
 
     Raises:
-        InputError: there are none and apt cannot fetch any.
+        InputError: there are none, and apt cannot fetch any.
     """
     if not language.replace("_", "").isalpha():
-        raise InputError(f"data: language {language!r} is none; use a code such as en, de or pt_BR")
+        raise InputError(f"data: {language!r} is not a language code; use one such as en, de or pt_BR")
     if folder is not None:
         found = _files(folder, language)
         if not found:
             raise InputError(
-                f"{folder}: no Translation-{language} file of apt; give the folder where they are, or no path"
+                f"{folder}: no Translation-{language} file of apt; set path to the folder that has them, or remove it"
             )
         return found
     own = cache() / "apt" / "lists"
-    return _files(LISTS, language) or _files(own, language) or _fetched(own, language)
+    return _files(LISTS, language) or _files(own, language) or _fetch(own, language)
 
 
 def debian_records(files: list[Path], language: str) -> Iterator[Record]:
-    """A record for each package that has both descriptions, by name; of several versions the first file's.
+    """One record for each package with both descriptions, sorted by name; of several versions the first file's.
 
-    The query is the short description, the positive the long one, the package's name its title. Packages built from one
-    source often share a text; a pair of texts comes once.
+    The query is the short description, the positive is the long one, and its title is the package's name. Packages
+    built from one source often share a pair of texts, which is yielded once.
 
     Raises:
         InputError: a file cannot be read.
@@ -75,10 +75,10 @@ def _files(folder: Path, language: str) -> list[Path]:
     )
 
 
-def _fetched(folder: Path, language: str) -> list[Path]:
-    why = f"data: this machine has no apt lists with descriptions in {language!r}"
+def _fetch(folder: Path, language: str) -> list[Path]:
+    why = f"data: this machine has no apt descriptions in {language!r}"
     if shutil.which("apt-get") is None:
-        raise InputError(f"{why} and no apt-get; use a Debian or Ubuntu machine, or give a folder of its lists as path")
+        raise InputError(f"{why} and no apt-get; use a Debian or Ubuntu machine, or set path to a folder of its lists")
     logger.info(f"debian: fetching descriptions in {language!r} with apt-get into {folder}")
     (folder / "partial").mkdir(parents=True, exist_ok=True)
     languages = sorted({language, *_languages(folder)})
@@ -87,7 +87,7 @@ def _fetched(folder: Path, language: str) -> list[Path]:
         f"Dir::Cache={folder.parent / 'cache'}",
         "Debug::NoLocking=1",
         "APT::Sandbox::User=",
-        "Acquire::Languages=",  # clears the list first: a container's settings say "none", which would win
+        "Acquire::Languages=",  # clears the list: container settings have "none", which takes precedence
         *(f"Acquire::Languages::={one}" for one in languages),
     ]
     command = ["apt-get", *(part for setting in settings for part in ("-o", setting)), "update"]
@@ -99,19 +99,19 @@ def _fetched(folder: Path, language: str) -> list[Path]:
     if not found:
         last = next((line for line in reversed(done.stderr.splitlines()) if line.startswith(("E:", "W:"))), "")
         raise InputError(
-            f"{why}, and apt-get brought none ({last or 'its sources have none'}); check the language and the network"
+            f"{why}, and apt-get fetched none ({last or 'its sources have none'}); check the language and the network"
         )
     return found
 
 
 def _languages(folder: Path) -> set[str]:
-    """Languages fetched before, which an update that does not name them would remove."""
+    """Languages fetched before; an update that does not name them removes them."""
     names = (file.name.partition("_Translation-")[2].split(".")[0] for file in folder.iterdir())
     return {name for name in names if name}
 
 
 def _paragraphs(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Number, from 1, and fields of every paragraph of a control file; a field's later lines keep their first blank."""
+    """Number, from 1, and fields of each paragraph of a control file; continuation lines keep their first space."""
     fields: dict[str, str] = {}
     number, name = 1, ""
     for line in [*_text(file).split("\n"), ""]:
@@ -129,7 +129,7 @@ def _paragraphs(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _text(file: Path) -> str:
-    """The file's text; apt's own helper opens what apt compressed (lz4, xz, zst, gz)."""
+    """The file's text; apt's helper decompresses it (lz4, xz, zst, gz)."""
     try:
         if file.name.partition("_Translation-")[2].isalpha():
             return file.read_bytes().decode("utf-8", errors="replace")
@@ -143,7 +143,7 @@ def _text(file: Path) -> str:
 
 
 def _description(field: str) -> tuple[str, str]:
-    """Short and long description. A line ` .` is a blank one, two blanks in front keep a line as it is (lists)."""
+    """Short and long description. A line ` .` is blank; a line with two leading spaces is verbatim (lists)."""
     short, *rest = field.split("\n")
     paragraphs: list[list[str]] = [[]]
     for line in rest:

@@ -1,8 +1,8 @@
-"""Lists of what to leave out of training data: `gemma4vec data check --drop` writes them, a source's `drop` reads them.
+"""Drop lists: rows and negatives to leave out. `gemma4vec data check --drop` writes them, a source's `drop` reads them.
 
-A list is JSONL, one object for each row at fault: `source`, `row` (from 1), `key` (of the row's contents), `drop` and
-`reasons`. `drop` is "row", "copies" (all but the first row of these contents) or the places of negatives. Rows are
-found again by their key, so that a list stays right when rows are added, moved or left out.
+A list is JSONL with one object for each faulty row: `source`, `row` (from 1), `key` (hash of the row's contents),
+`drop` and `reasons`. `drop` is "row", "copies" (all but the first row with these contents), or positions of negatives.
+The key identifies the row, so a list remains valid after rows are added, moved or removed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +18,7 @@ ROW, COPIES = "row", "copies"
 
 @dataclass(frozen=True)
 class Drop:
-    """What to leave out of rows with one key: all of them, all but the first, or these negatives."""
+    """What to leave out of the rows with one key: all rows, all but the first, or some negatives."""
 
     whole: bool = False
     copies: bool = False
@@ -30,15 +30,15 @@ Drops = Mapping[str, Drop]
 
 
 def row_key(row: Row) -> str:
-    """What a row is known by: 64 bits of its contents' hash."""
+    """The key of a row: 64 bits of its content hash, in hexadecimal."""
     return content_hash([row])[:16]
 
 
 def read_drops(path: Path) -> Drops:
-    """Read a list back.
+    """Read a drop list: key of a row -> what to leave out.
 
     Raises:
-        InputError: the file cannot be read or a line is no entry; names the line.
+        InputError: the file cannot be read, or a line is not an entry; names the line.
     """
     drops: dict[str, Drop] = {}
     for number, value, reason in read_lines(path):
@@ -46,7 +46,7 @@ def read_drops(path: Path) -> Drops:
         key, what = entry.get("key"), entry.get("drop")
         places = isinstance(what, list) and all(type(place) is int and place >= 0 for place in what)
         if not isinstance(key, str) or not (what in (ROW, COPIES) or places):
-            wrong = reason or 'an object with "key" and "drop" ("row", "copies" or a list of places) is needed'
+            wrong = reason or 'expected an object with "key" and "drop" ("row", "copies" or a list of positions)'
             raise InputError(f"{path} line {number}: {wrong}; make the list again with gemma4vec data check --drop")
         known = drops.get(key, Drop())
         drops[key] = Drop(
@@ -58,7 +58,7 @@ def read_drops(path: Path) -> Drops:
 
 
 def apply_drops(rows: Iterable[Row], drops: Drops) -> Iterator[Row]:
-    """The rows that are left, some of them with fewer negatives."""
+    """The remaining rows, some with fewer negatives."""
     seen: set[str] = set()
     for row in rows:
         key = row_key(row)
@@ -71,7 +71,7 @@ def apply_drops(rows: Iterable[Row], drops: Drops) -> Iterator[Row]:
 
 
 def without_negatives(row: Row, places: Iterable[int]) -> Row:
-    """The row without its negatives at these places."""
+    """The row without its negatives at these positions."""
     left_out = set(places)
     neg = [document for place, document in enumerate(row.neg) if place not in left_out]
     return replace(row, neg=neg, scores=None if row.scores is None else row.scores.without(left_out))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from gemma4vec.data.rows.records import Record, jsonl_records, text_records
 from gemma4vec.data.sources.beir import beir_files, beir_records
-from gemma4vec.data.sources.debian import debian_records, description_files
+from gemma4vec.data.sources.debian import debian_records, find_description_files
 from gemma4vec.data.sources.hub_files import hub_files
-from gemma4vec.data.sources.splits import BY_SUFFIX, files_of_split, kind_of_file, readable
-from gemma4vec.data.sources.tables import csv_records, dataset_records, open_dataset, parquet_records, saved_dataset
+from gemma4vec.data.sources.splits import BY_SUFFIX, files_of_split, is_readable, kind_of_file
+from gemma4vec.data.sources.tables import csv_records, dataset_records, is_saved_dataset, open_dataset, parquet_records
 from gemma4vec.data.sources.token_files import sqlite_records
 from gemma4vec.errors import InputError
 from gemma4vec.machine.hub import is_hub_id
@@ -56,7 +56,7 @@ class SourceReader:
         return self.other_bytes + sum(file.stat().st_size for file in self.files if file.is_file())
 
 
-def open_input(source: Source) -> SourceReader:
+def open_reader(source: Source) -> SourceReader:
     """Return what a source is read from.
 
     `pycode` is built first, and `tensors` are mapped in place: `data.loading.load_rows` does both.
@@ -94,7 +94,7 @@ def open_input(source: Source) -> SourceReader:
 
 def _debian(source: DebianSource) -> SourceReader:
     path = Path(source.path).expanduser() if source.path else None
-    files = description_files(source.language, path)
+    files = find_description_files(source.language, path)
     return SourceReader(str(files[0].parent), lambda: debian_records(files, source.language), tuple(files))
 
 
@@ -123,10 +123,11 @@ def _file_of_dataset(source: DatasetsSource, file: Path) -> Iterator[Record]:
 def _dataset(source: DatasetsSource) -> SourceReader:
     """A hub's data set, one saved to disk, or a folder of plain files."""
     path, known = Path(source.path).expanduser(), ", ".join(BY_SUFFIX)
-    if saved_dataset(path):
+    if is_saved_dataset(path):
         return _by_library(source, source.path)
     if path.is_dir():
-        names = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file() and readable(file.name)]
+        files_below = (file for file in sorted(path.rglob("*")) if file.is_file() and is_readable(file.name))
+        names = [file.relative_to(path) for file in files_below]
         files = [path / name for name in files_of_split(str(path), names, source.split)]
         return _files(str(path), files, known, lambda file: _file_of_dataset(source, file))
     if path.exists():

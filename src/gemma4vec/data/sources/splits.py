@@ -1,4 +1,4 @@
-"""Which files of a data set's folder can be read, and which belong to a split, by their names."""
+"""File names of a data set: which kinds of files can be read, and which files belong to a split."""
 
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -6,35 +6,35 @@ from typing import TypeVar
 
 from gemma4vec.errors import InputError
 
-# Suffixes of the files of a data set, and how each kind is read.
+# Suffix of a file -> kind of source that reads it.
 BY_SUFFIX = {".parquet": "parquet", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 
-# What the files of a split are named after.
+# Names of splits that occur in file names.
 SPLITS = ("train", "validation", "valid", "dev", "test")
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 
 def kind_of_file(name: str) -> str | None:
-    """How a file is read, by its name; None where it is not."""
+    """The kind of source that reads a file of this name; None if there is none."""
     return BY_SUFFIX.get(PurePath(name.removesuffix(".gz").removesuffix(".zst")).suffix)
 
 
-def readable(name: str) -> bool:
-    """Whether a file of this name is read."""
+def is_readable(name: str) -> bool:
+    """Whether a kind of source reads a file of this name."""
     return kind_of_file(name) is not None
 
 
 def files_of_split(where: str, files: Sequence[AnyPath], split: str) -> list[AnyPath]:
-    """The files named after the split, or that lie in a folder of its name; all of them where none names any split.
+    """The files whose name starts with the split or whose folder has its name; all files if none names any split.
 
     Args:
-        where: the folder or data set, for people.
-        files: paths below it.
-        split: which split.
+        where: the folder or data set, for error messages.
+        files: paths relative to it.
+        split: name of the split.
 
     Raises:
-        InputError: files are named after other splits alone: nobody should train on a test split unawares.
+        InputError: all named files belong to other splits. Guessing could train on a test split.
     """
 
     def named(split: str) -> list[AnyPath]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gemma4vec.data.rows.jsonl import raw_lines
 from gemma4vec.data.rows.records import Record, RejectError
-from gemma4vec.data.sources.columns import Mapped, map_columns
+from gemma4vec.data.sources.columns import ColumnMap, map_columns
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import CsvSource, DatasetsSource, TableSource, TsvSource
 
@@ -54,7 +54,7 @@ def dataset_records(dataset: Any, source: DatasetsSource) -> Iterator[Record]:
     yield from _arrow_records((block for block in arrow.iter(BLOCK)), mapped, where)
 
 
-def saved_dataset(folder: Path) -> bool:
+def is_saved_dataset(folder: Path) -> bool:
     """Whether a folder is what `save_to_disk` of the `datasets` library wrote."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
@@ -70,7 +70,7 @@ def open_dataset(name: str, subset: str | None, split: str) -> Any:
 
     folder = Path(name).expanduser()
     try:
-        if saved_dataset(folder):
+        if is_saved_dataset(folder):
             found = datasets.load_from_disk(str(folder))
             if isinstance(found, datasets.DatasetDict):
                 if split not in found:
@@ -88,7 +88,7 @@ def open_dataset(name: str, subset: str | None, split: str) -> Any:
         ) from error
 
 
-def check_types(schema: "pyarrow.Schema", mapped: Mapped, where: str) -> None:
+def check_types(schema: "pyarrow.Schema", mapped: ColumnMap, where: str) -> None:
     """Refuse columns that hold neither texts, nor lists of them, nor token ids.
 
     Raises:
@@ -123,7 +123,7 @@ def check_types(schema: "pyarrow.Schema", mapped: Mapped, where: str) -> None:
             )
 
 
-def _arrow_records(blocks: Any, mapped: Mapped, where: str) -> Iterator[Record]:
+def _arrow_records(blocks: Any, mapped: ColumnMap, where: str) -> Iterator[Record]:
     number = 0
     for block in blocks:
         for cells in _cells(block):
@@ -152,7 +152,7 @@ def _cells(block: Any) -> Iterator[dict[str, Any] | RejectError]:
             yield RejectError(name, f"not UTF-8 at byte {error.start}")
 
 
-def _record(where: str, number: int, mapped: Mapped, cells: dict[str, Any], unit: str) -> Record:
+def _record(where: str, number: int, mapped: ColumnMap, cells: dict[str, Any], unit: str) -> Record:
     try:
         return Record(where, number, mapped.record(cells), unit=unit)
     except RejectError as reject:
@@ -198,7 +198,7 @@ def _decoded(path: Path, encoding: str) -> Iterator[str]:
         ) from error
 
 
-def _csv_record(path: Path, line: int, names: list[str], cells: list[str], mapped: Mapped) -> Record:
+def _csv_record(path: Path, line: int, names: list[str], cells: list[str], mapped: ColumnMap) -> Record:
     if len(cells) != len(names):
         return Record(str(path), line, None, f"has {len(cells)} cells, the header has {len(names)}")
     row = dict(zip(names, cells, strict=True))

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from gemma4vec.data.suites.held_out_rows import RowSuite
 from gemma4vec.data.suites.kinds import Kind, Role
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.data.suites.sts import StsSuite
+from gemma4vec.data.suites.suite import describe_suite
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 
@@ -25,6 +26,8 @@ class SuiteGroup:
     source: dict[str, Any] | None = None
     counts: dict[str, int] = field(default_factory=dict)
 
+    options: ClassVar[frozenset[str]] = frozenset({"suite", "role"})
+
     @property
     def kind(self) -> Kind:
         """The members' kind."""
@@ -34,6 +37,10 @@ class SuiteGroup:
     def fingerprint(self) -> str:
         """SHA-256 over the members' names and contents; their order does not count."""
         return sha256_text("group", *(part for one in sorted(self.members, key=_name) for part in _identity(one)))
+
+    def details(self) -> dict[str, Any]:
+        """What identifies each task."""
+        return {"tasks": {one.name: describe_suite(one) for one in self.members}}
 
 
 AnySuite = OneSuite | SuiteGroup
@@ -80,11 +87,6 @@ def make_group(
         for key, count in one.counts.items():
             counts[key] = counts.get(key, 0) + count
     return SuiteGroup(name, list(members), role, metric, source, counts)
-
-
-def members_of(suite: AnySuite) -> Sequence[OneSuite]:
-    """The tasks of a suite; one that is no group is its own only task."""
-    return suite.members if isinstance(suite, SuiteGroup) else [suite]
 
 
 def _name(one: OneSuite) -> str:

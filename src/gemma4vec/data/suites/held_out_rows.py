@@ -6,10 +6,12 @@ are left out. Validation loss is InfoNCE over blocks of rows in their order, wit
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gemma4vec.data.rows.rows import Row, content_hash, read_rows
 from gemma4vec.data.suites.kinds import Kind, Role
+from gemma4vec.data.suites.suite import COMMON_OPTIONS
+from gemma4vec.data.suites.texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 
@@ -37,6 +39,36 @@ class RowSuite:
     metric: str | None = None
     temperature: float = TEMPERATURE
     block: int = BLOCK
+
+    options: ClassVar[frozenset[str]] = COMMON_OPTIONS | {"kind", "max_rows", "temperature", "block"}
+
+    @property
+    def members(self) -> "list[RowSuite]":
+        """The tasks: only this one."""
+        return [self]
+
+    def details(self) -> dict[str, Any]:
+        """Nothing beyond what every suite has."""
+        return {}
+
+    def texts(self) -> SuiteTexts:
+        """Queries and positives; negatives may be in training data."""
+        numbered = list(zip(self.ids, self.rows, strict=True))
+        return SuiteTexts(
+            self.name,
+            self.fingerprint,
+            [(key, row.query) for key, row in numbered],
+            [(key, document) for key, row in numbered for document in row.pos],
+            {key: {key} for key in self.ids},
+        )
+
+    def size(self) -> str:
+        """Number of rows, in words."""
+        return f"{len(self.ids):,} rows"
+
+    def how_to_shrink(self) -> str:
+        """How a person evaluates a part of it."""
+        return "max_rows in a list of suites"
 
     @property
     def fingerprint(self) -> str:

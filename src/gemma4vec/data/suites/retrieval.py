@@ -10,14 +10,16 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
-from gemma4vec.data.rows.jsonl import kind_of, read_lines, write_lines
+from gemma4vec.data.rows.jsonl import json_type, read_lines, write_lines
 from gemma4vec.data.rows.rows import clean_text, clean_title
 from gemma4vec.data.suites.kinds import RETRIEVAL_KINDS, Kind, Role
 from gemma4vec.data.suites.memory_check import check_corpus_fits
+from gemma4vec.data.suites.suite import COMMON_OPTIONS
+from gemma4vec.data.suites.texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder, sha256_text
 from gemma4vec.text.prompts import Document
@@ -69,6 +71,40 @@ class RetrievalSuite:
     kind: Kind = "retrieval"
     metric: str | None = None
     source: dict[str, Any] | None = None
+
+    options: ClassVar[frozenset[str]] = COMMON_OPTIONS | {"kind", "max_queries", "max_documents"}
+
+    @property
+    def members(self) -> "list[RetrievalSuite]":
+        """The tasks: only this one."""
+        return [self]
+
+    def details(self) -> dict[str, Any]:
+        """The tokenizer of BM25, the exclusion rule, and sizes."""
+        return {
+            "tokens": "code" if self.code else "text",
+            "exclude_identical_ids": self.exclude_identical_ids,
+            "documents": len(self.corpus),
+            "queries": len(self.queries),
+        }
+
+    def texts(self) -> SuiteTexts:
+        """Queries and documents."""
+        return SuiteTexts(
+            self.name,
+            self.fingerprint,
+            list(zip(self.query_ids, self.queries, strict=True)),
+            list(zip(self.corpus_ids, self.corpus, strict=True)),
+            {query: {key for key, grade in judged.items() if grade >= 1} for query, judged in self.qrels.items()},
+        )
+
+    def size(self) -> str:
+        """Numbers of queries and documents, in words."""
+        return f"{len(self.queries):,} queries over {len(self.corpus):,} documents"
+
+    def how_to_shrink(self) -> str:
+        """How a person evaluates a part of it."""
+        return "max_queries, max_documents in a list of suites"
 
     @property
     def fingerprint(self) -> str:
@@ -186,7 +222,7 @@ def read_options(path: Path) -> dict[str, Any]:
     if read is None:
         return {}
     if not isinstance(read, dict):
-        raise InputError(f"{path}: options as `name: value` lines are needed, not {kind_of(read)}")
+        raise InputError(f"{path}: options as `name: value` lines are needed, not {json_type(read)}")
     if "suites" in read:
         return read
     for key, value in read.items():
@@ -228,11 +264,11 @@ def _texts(path: Path, counts: Counter[str], with_title: bool) -> dict[str, Docu
         if isinstance(key, int) and not isinstance(key, bool):
             key = str(key)
         if not isinstance(key, str) or not key:
-            raise InputError(f"{where}, field '_id': a string is needed, not {kind_of(key)}")
+            raise InputError(f"{where}, field '_id': a string is needed, not {json_type(key)}")
         if not isinstance(text, str):
-            raise InputError(f"{where}, field 'text': a string is needed, not {kind_of(text)}")
+            raise InputError(f"{where}, field 'text': a string is needed, not {json_type(text)}")
         if not isinstance(title, str | None):
-            raise InputError(f"{where}, field 'title': a string is needed, not {kind_of(title)}")
+            raise InputError(f"{where}, field 'title': a string is needed, not {json_type(title)}")
         if key in read:
             raise InputError(f"{where}, field '_id': {key!r} occurs twice; ids must be unique")
         read[key] = Document(clean_text(text, counts), clean_title(title))

@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gemma4vec.data.rows.rows import clean_text
 from gemma4vec.data.suites.kinds import Kind, Role
+from gemma4vec.data.suites.suite import COMMON_OPTIONS
+from gemma4vec.data.suites.texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 
@@ -43,6 +45,30 @@ class StsSuite:
     counts: dict[str, int] = field(default_factory=dict)
     metric: str | None = None
     kind: Kind = "sts"
+
+    options: ClassVar[frozenset[str]] = COMMON_OPTIONS | {"split"}
+
+    @property
+    def members(self) -> "list[StsSuite]":
+        """The tasks: only this one."""
+        return [self]
+
+    def details(self) -> dict[str, Any]:
+        """Nothing beyond what every suite has."""
+        return {}
+
+    def texts(self) -> SuiteTexts:
+        """Both sentences of every pair, as queries."""
+        pairs = [*zip(self.ids, self.first, strict=True), *zip(self.ids, self.second, strict=True)]
+        return SuiteTexts(self.name, self.fingerprint, pairs, [], {})
+
+    def size(self) -> str:
+        """Number of pairs, in words."""
+        return f"{len(self.ids):,} pairs"
+
+    def how_to_shrink(self) -> str:
+        """How a person evaluates a part of it."""
+        return "a shorter file"
 
     @property
     def fingerprint(self) -> str:

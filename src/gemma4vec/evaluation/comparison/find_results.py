@@ -11,12 +11,12 @@ from typing import Any
 
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.results.result import METRICS_FILE
-from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.files import sha256_text
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.overview import all_runs
 from gemma4vec.ledger.run_folder import MANIFEST, find_run, slug
+from gemma4vec.text.text_embedder import TextEmbedder
 
 TRAINED = "trained"
 
@@ -137,7 +137,7 @@ def results_by_suite(folder: Path) -> dict[str, Path]:
 
 
 def free_folder(
-    model_folder: Path, suite: str, model: EmbedderLike | Ranker, *, replaces_other_weights: bool = False
+    model_folder: Path, suite: str, model: TextEmbedder | Ranker, *, replaces_other_weights: bool = False
 ) -> Path:
     """`model_folder/suite`, or `model_folder-<6 hex>/suite` where the first holds another model's or other settings'.
 

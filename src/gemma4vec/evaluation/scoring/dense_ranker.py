@@ -6,12 +6,11 @@ Legend: N queries, M documents, D dimensions.
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import WorkError
@@ -21,24 +20,9 @@ from gemma4vec.files import cache, disk_errors
 from gemma4vec.machine.memory import free_memory
 from gemma4vec.retrieval import exact
 from gemma4vec.retrieval.top_k import descending_id_rank
-from gemma4vec.text.prompts import Document
+from gemma4vec.text.text_embedder import TextEmbedder, Vectors
 
 UNIT_TOLERANCE = 0.01  # vectors normalised in bf16 are off by up to 0.004
-
-Vectors = npt.NDArray[np.float32]
-Counted = Callable[[int, int], None]  # texts done, texts in all
-
-
-class EmbedderLike(Protocol):
-    """What evaluation needs of an embedder; `model.inference.embedder.Embedder` is one."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def fingerprint(self) -> str: ...
-    def describe(self) -> dict[str, Any]: ...
-    def encode_query(self, queries: Sequence[str], /, *, progress: Counted | None = None) -> Vectors: ...
-    def encode_document(self, documents: Sequence[Document], /, *, progress: Counted | None = None) -> Vectors: ...
 
 
 class EmbedderRanker:
@@ -47,7 +31,7 @@ class EmbedderRanker:
     `documents_MD` are the corpus's vectors where the caller has them already (an index that was just built).
     """
 
-    def __init__(self, model: EmbedderLike, documents_MD: Vectors | None = None) -> None:
+    def __init__(self, model: TextEmbedder, documents_MD: Vectors | None = None) -> None:
         self.model, self.documents_MD = model, documents_MD
         self.name, self.fingerprint = model.name, model.fingerprint
 

@@ -6,16 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.suites.group import AnySuite, OneSuite, SuiteGroup, members_of
+from gemma4vec.data.suites.group import AnySuite, OneSuite, SuiteGroup
 from gemma4vec.data.suites.held_out_rows import RowSuite
-from gemma4vec.data.suites.kinds import MAIN_METRIC
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.data.suites.sts import StsSuite
+from gemma4vec.data.suites.suite import describe_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.results.result import Result, check_out, save_result
 from gemma4vec.evaluation.results.task_scores import TaskScores
 from gemma4vec.evaluation.scoring.contamination_mark import mark_of, mean_without_touched
-from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike, EmbedderRanker, Vectors
+from gemma4vec.evaluation.scoring.dense_ranker import EmbedderRanker, Vectors
 from gemma4vec.evaluation.scoring.guards import check_allowed, owner_of
 from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS, DEPTH
 from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, _score_mteb
@@ -27,10 +27,11 @@ from gemma4vec.ledger.environment import versions
 from gemma4vec.ledger.ledger import new_id, now
 from gemma4vec.ledger.recording import record_evaluation, record_look
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.text.text_embedder import TextEmbedder
 
 
 def evaluate(
-    model: EmbedderLike | Ranker,
+    model: TextEmbedder | Ranker,
     suite: AnySuite | MtebSuite,
     out: Path | None = None,
     *,
@@ -74,7 +75,7 @@ def evaluate(
     started = time.perf_counter()
     ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
     described = describe_suite(suite)
-    tasks = None if isinstance(suite, MtebSuite) else members_of(suite)  # mteb's texts are not compared with rows
+    tasks = None if isinstance(suite, MtebSuite) else suite.members  # mteb's texts are not compared with rows
     mark = mark_of(owner.run.manifest, tasks) if owner.run is not None and owner.ids["recipe_id"] else None
     scored = _score_all(ranker, model, suite, metrics, depth, progress)
     settings = {
@@ -109,7 +110,7 @@ def evaluate(
 
 def _score_all(
     ranker: Ranker,
-    model: EmbedderLike | Ranker,
+    model: TextEmbedder | Ranker,
     suite: AnySuite | MtebSuite,
     metrics: Sequence[str],
     depth: int,
@@ -124,7 +125,7 @@ def _score_all(
         return _score_mteb(model, suite, metrics=metrics, progress=progress)
     several = isinstance(suite, SuiteGroup)
     scored: dict[str, TaskScores] = {}
-    for task in members_of(suite):
+    for task in suite.members:
         stages = partial(_of_task, progress, task.name) if several else progress
         scored[task.name] = _score(ranker, model, task, metrics, depth, stages)
     return scored
@@ -132,7 +133,7 @@ def _score_all(
 
 def _score(
     ranker: Ranker,
-    model: EmbedderLike | Ranker,
+    model: TextEmbedder | Ranker,
     task: OneSuite,
     metrics: Sequence[str],
     depth: int,
@@ -154,28 +155,6 @@ def _score(
 
 def _of_task(progress: Progress, task: str, stage: str, done: int, total: int) -> None:
     progress(f"{task} {stage}", done, total)
-
-
-def describe_suite(suite: AnySuite | MtebSuite) -> dict[str, Any]:
-    """What identifies the suite's contents, and its size; of a group also of each task."""
-    described = {
-        "fingerprint": suite.fingerprint,
-        "role": suite.role,
-        "kind": suite.kind,
-        "metric": suite.metric or MAIN_METRIC[suite.kind],
-        "source": suite.source,
-        **suite.counts,
-    }
-    if isinstance(suite, RetrievalSuite):
-        described |= {
-            "tokens": "code" if suite.code else "text",
-            "exclude_identical_ids": suite.exclude_identical_ids,
-            "documents": len(suite.corpus),
-            "queries": len(suite.queries),
-        }
-    if isinstance(suite, SuiteGroup):
-        described["tasks"] = {one.name: describe_suite(one) for one in suite.members}
-    return described
 
 
 def describe_quality(kind: str, by_task: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gemma4vec.data.quality.check_run import ensure_checked
-from gemma4vec.data.suites.group import AnySuite, SuiteGroup, members_of
-from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
+from gemma4vec.data.suites.group import AnySuite, SuiteGroup
 from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
 from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite
@@ -19,6 +18,7 @@ from gemma4vec.ledger.final_suites import check_final
 from gemma4vec.ledger.recording import check_lock
 from gemma4vec.ledger.records import belongs, run_around
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.text.text_embedder import TextEmbedder
 
 
 class Owner(NamedTuple):
@@ -36,7 +36,7 @@ class Owner(NamedTuple):
 
 
 def owner_of(
-    model: EmbedderLike | Ranker, *, name: str | None = None, run: RunFolder | None = None, out: Path | None = None
+    model: TextEmbedder | Ranker, *, name: str | None = None, run: RunFolder | None = None, out: Path | None = None
 ) -> Owner:
     """Find where a model comes from.
 
@@ -54,7 +54,7 @@ def owner_of(
 
 
 def check_allowed(
-    model: EmbedderLike | Ranker,
+    model: TextEmbedder | Ranker,
     suites: Sequence[AnySuite | MtebSuite],
     *,
     owner: Owner | None = None,
@@ -84,4 +84,4 @@ def check_allowed(
         for suite in own:
             check_suite_memory(suite, model, depth)
     if owner.run is not None and owner.ids["recipe_id"] is not None:
-        ensure_checked(owner.run, [one for suite in own for one in members_of(suite)])
+        ensure_checked(owner.run, [one for suite in own for one in suite.members])

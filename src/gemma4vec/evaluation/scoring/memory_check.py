@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass, fields
 from typing import Any
 
-from gemma4vec.data.suites.group import AnySuite, OneSuite, members_of
+from gemma4vec.data.suites.group import AnySuite, OneSuite
 from gemma4vec.data.suites.held_out_rows import RowSuite
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.data.suites.sts import StsSuite
@@ -110,7 +110,7 @@ def check_suite_memory(suite: AnySuite, model: Any, depth: int, in_memory: int =
         InputError: memory or disk is too small, in one line.
     """
     dimension, available = dimension_of(model), free_memory()
-    for one in members_of(suite):
+    for one in suite.members:
         if isinstance(model, Bm25Model):
             need, how = (_need_of_bm25(one, depth) if isinstance(one, RetrievalSuite) else MemoryNeed()), "by BM25"
         elif dimension is None:
@@ -119,10 +119,10 @@ def check_suite_memory(suite: AnySuite, model: Any, depth: int, in_memory: int =
             need, how = _need_of_vectors(one, dimension, depth, available, in_memory), f"in {dimension} dimensions"
         smaller = "" if dimension is None else "a smaller dimension (model.head), "
         require_memory(
-            f"{one.name}: evaluating {_size_of(one)} {how}",
+            f"{one.name}: evaluating {one.size()} {how}",
             need.total,
             available,
-            f"use a part of it ({_limits(one)}, docs/guides/evaluation.md), {smaller}or a machine with more",
+            f"use a part of it ({one.how_to_shrink()}, docs/guides/evaluation.md), {smaller}or a machine with more",
             parts=need.sentence(),
         )
 
@@ -184,15 +184,3 @@ def _check_disk(name: str, plan: Plan) -> None:
             f"{format_bytes(free)} are free in {cache()}; free some, set GEMMA4VEC_CACHE to another disk, or use "
             "a part of the suite (max_documents in a list of suites, docs/guides/evaluation.md)"
         )
-
-
-def _size_of(suite: OneSuite) -> str:
-    if isinstance(suite, RetrievalSuite):
-        return f"{len(suite.queries):,} queries over {len(suite.corpus):,} documents"
-    return f"{len(suite.ids):,} {'pairs' if isinstance(suite, StsSuite) else 'rows'}"
-
-
-def _limits(suite: OneSuite) -> str:
-    if isinstance(suite, RetrievalSuite):
-        return "max_queries, max_documents in a list of suites"
-    return "a shorter file" if isinstance(suite, StsSuite) else "max_rows in a list of suites"

@@ -21,7 +21,7 @@ from gemma4vec.data.suites.group import AnySuite
 from gemma4vec.data.suites.kinds import Kind, Role
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.evaluation.results.task_scores import Items, TaskScores
-from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike, Vectors, check_unit
+from gemma4vec.evaluation.scoring.dense_ranker import Vectors, check_unit
 from gemma4vec.evaluation.scoring.mteb_predictions import (
     classification_items,
     clustering_items,
@@ -31,6 +31,7 @@ from gemma4vec.evaluation.scoring.mteb_predictions import (
 from gemma4vec.evaluation.scoring.ranking import Progress
 from gemma4vec.files import sha256_text
 from gemma4vec.text.prompts import Document
+from gemma4vec.text.text_embedder import TextEmbedder
 
 KINDS: dict[str, Kind] = {
     "Retrieval": "retrieval",
@@ -64,6 +65,10 @@ class MtebSuite:
         """SHA-256 over the task, its data's commit, and what of it is evaluated."""
         assert self.source is not None
         return sha256_text("mteb", *(str(value) for value in self.source.values()), *self.subsets)
+
+    def details(self) -> dict[str, Any]:
+        """Nothing beyond what every suite has."""
+        return {}
 
     @property
     def subsets(self) -> list[str]:
@@ -121,7 +126,7 @@ def suite_of(task: Any, split: str = "", role: Role | None = None) -> MtebSuite:
 class _Encoder:
     """A model as mteb asks it."""
 
-    def __init__(self, model: EmbedderLike, progress: Progress):
+    def __init__(self, model: TextEmbedder, progress: Progress):
         from mteb.models.model_meta import ModelMeta
 
         self.model, self.progress = model, progress
@@ -162,7 +167,7 @@ def _documents(batch: dict[str, Any]) -> list[Document]:
 
 
 def _score_mteb(
-    model: EmbedderLike, suite: MtebSuite, *, metrics: Sequence[str], progress: Progress
+    model: TextEmbedder, suite: MtebSuite, *, metrics: Sequence[str], progress: Progress
 ) -> dict[str, TaskScores]:
     """Scores of every item, by subset.
 

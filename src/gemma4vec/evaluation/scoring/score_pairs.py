@@ -12,11 +12,12 @@ import numpy as np
 
 from gemma4vec.data.suites.sts import StsSuite
 from gemma4vec.evaluation.results.task_scores import TaskScores
-from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike, check_unit
+from gemma4vec.evaluation.scoring.dense_ranker import check_unit
 from gemma4vec.evaluation.scoring.ranking import Progress
+from gemma4vec.text.text_embedder import TextEmbedder
 
 
-def _score_sts(model: EmbedderLike, suite: StsSuite, *, progress: Progress) -> TaskScores:
+def _score_sts(model: TextEmbedder, suite: StsSuite, *, progress: Progress) -> TaskScores:
     """Cosine of every pair as fp32, computed in double precision so that pairs of equal sentences tie at 1.
 
     Raises:

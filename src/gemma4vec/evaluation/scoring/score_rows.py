@@ -14,9 +14,10 @@ import numpy.typing as npt
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.data.suites.held_out_rows import RowSuite
 from gemma4vec.evaluation.results.task_scores import TaskScores
-from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike, check_unit
+from gemma4vec.evaluation.scoring.dense_ranker import check_unit
 from gemma4vec.evaluation.scoring.ranking import Progress
 from gemma4vec.text.prompts import Document
+from gemma4vec.text.text_embedder import TextEmbedder
 
 Doubles = npt.NDArray[np.float64]
 EQUAL = 1e-6  # similarities that differ by less are the same up to rounding
@@ -29,7 +30,7 @@ class _Vectors(NamedTuple):
     documents: dict[Document, Doubles]
 
 
-def _score_rows(model: EmbedderLike, suite: RowSuite, *, progress: Progress) -> TaskScores:
+def _score_rows(model: TextEmbedder, suite: RowSuite, *, progress: Progress) -> TaskScores:
     """Accuracy@1 and reciprocal rank of each row, or the loss of each row.
 
     Raises:
@@ -54,7 +55,7 @@ def _score_rows(model: EmbedderLike, suite: RowSuite, *, progress: Progress) -> 
     return TaskScores(items, quality, seconds)
 
 
-def _encode(model: EmbedderLike, suite: RowSuite, progress: Progress) -> _Vectors:
+def _encode(model: TextEmbedder, suite: RowSuite, progress: Progress) -> _Vectors:
     """Every different text once."""
     queries = list(dict.fromkeys(row.query for row in suite.rows))
     documents = list(dict.fromkeys(document for row in suite.rows for document in (*row.pos, *row.neg)))

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from gemma4vec.files import sha256_text
 from gemma4vec.machine.versions import installed_version
-from gemma4vec.model.inference.embedder import AnyEmbedder
 from gemma4vec.model.inference.vector_store import KEY_BYTES, VectorStore, vectors_folder
 from gemma4vec.text.prompts import Document, as_document
+from gemma4vec.text.text_embedder import TextEmbedder
 
 Vectors = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -37,7 +37,7 @@ class CachedEmbedder:
         computed: number of texts that the model encoded.
     """
 
-    def __init__(self, model: AnyEmbedder, folder: Path | None = None):
+    def __init__(self, model: TextEmbedder, folder: Path | None = None):
         self.model = model
         self.found = self.computed = 0
         described = model.describe()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gemma4vec.errors import InputError
+from gemma4vec.machine.prefetch import Prefetcher
 from gemma4vec.model import upstream
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.backbone.compilation import (
@@ -27,10 +28,10 @@ from gemma4vec.model.backbone.compilation import (
     use_compile_cache,
 )
 from gemma4vec.model.encoder.build import EmbeddingModel
-from gemma4vec.model.inference.prefetch import prefetch_one
 from gemma4vec.model.packing.packed_batch import PackedBatch, pack
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.text.prompts import Document, Prompted, Prompts
+from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Embedder:
         device: str | None = None,
         dtype: str | None = None,
         max_tokens: int | None = None,
-    ) -> "AnyEmbedder":
+    ) -> "TextEmbedder":
         """Open a model for encoding; `dtype` is "fp32", "bf16" or None for what is fast here.
 
         Raises:
@@ -153,7 +154,8 @@ class Embedder:
         self.encoder.eval()
         try:
             # A GPU computes one window while a thread prepares the next; vectors are fetched one window late.
-            with torch.inference_mode(), closing(prefetch_one(laid_out) if len(windows) > 1 else laid_out) as ready:
+            prefetched = Prefetcher(laid_out, depth=1) if len(windows) > 1 else laid_out
+            with torch.inference_mode(), closing(prefetched) as ready:
                 late: tuple[list[int], Tensor] | None = None
                 for window, layouts in zip(windows, ready, strict=True):
                     found_ND = self._forward(layouts)
@@ -270,6 +272,3 @@ class SentenceTransformerEmbedder:
             if progress:
                 progress(min(start + _WINDOW, len(order)), len(order))
         return vectors_ND
-
-
-AnyEmbedder = Embedder | SentenceTransformerEmbedder

@@ -14,16 +14,17 @@ from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.encoder.build import build
-from gemma4vec.model.inference.embedder import AnyEmbedder, Embedder, SentenceTransformerEmbedder
+from gemma4vec.model.inference.embedder import Embedder, SentenceTransformerEmbedder
 from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, open_saved_model, read_settings
 from gemma4vec.recipe.schema import Model
+from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)
 
 SMALL_FILE = 1_000_000  # bytes; larger files are vocabularies
 
 
-def open_embedder(name: str, *, device: str | None, dtype: str | None, max_tokens: int | None) -> AnyEmbedder:
+def open_embedder(name: str, *, device: str | None, dtype: str | None, max_tokens: int | None) -> TextEmbedder:
     """Open a model for encoding; see `Embedder.load`."""
     found = choose_device()
     where = device or found.name
@@ -71,7 +72,7 @@ def _load_saved(path: Path, device: str, dtype: torch.dtype, max_tokens: int | N
 
 def _open_sentence_transformers(
     path: Path, name: str, device: str, dtype: torch.dtype, limit: int | None
-) -> AnyEmbedder:
+) -> TextEmbedder:
     weights = sorted(path.rglob("*.safetensors")) + sorted(path.rglob("*.bin"))
     if not weights:
         raise InputError(f"{path} has modules.json but no weights (*.safetensors); is the download complete?")
@@ -86,7 +87,7 @@ def _open_sentence_transformers(
     )
 
 
-def _open_base(name: str, device: str, dtype: torch.dtype, max_tokens: int | None) -> AnyEmbedder:
+def _open_base(name: str, device: str, dtype: torch.dtype, max_tokens: int | None) -> TextEmbedder:
     """An untrained base: the mean of its causal states, without prompts. A baseline, not a recommendation."""
     base = resolve_base(name)
     if (Path(base.path) / "modules.json").exists():

@@ -19,14 +19,10 @@ from gemma4vec.model.readout.documents import at_least_fp32, mean_of
 class LayerMix(Readout):
     """Mean over tokens of gamma * sum over layers l of softmax(w)_l h_l: `[N, D]`.
 
-    <<<<<<< HEAD
-        Layer 0 is the input embeddings. All layers have equal weights at first. States of deep layers can be a hundred
-        times larger than those of the first; `normalize` scales each layer's states to unit root mean square.
+    Layer 0 is the input embeddings. All layers have equal weights at first. States of deep layers can be a hundred
+    times larger than those of the first; `normalize` scales each layer's states to unit root mean square.
 
-        Example: `model.readout: {name: layer_mix, normalize: true}`.
-    =======
-        States of deep layers can be a hundred times as large as those of the first; `normalize` makes them comparable.
-    >>>>>>> main
+    Example: `model.readout: {name: layer_mix, normalize: true}`.
     """
 
     name = "layer_mix"

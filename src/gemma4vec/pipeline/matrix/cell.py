@@ -16,7 +16,6 @@ from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.comparison.find_results import TRAINED
 from gemma4vec.evaluation.planning.stop_judge import judge
 from gemma4vec.evaluation.results.result import Result, load_result
-from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.ledger.recording import drop_by_rule
 from gemma4vec.ledger.records import SHARE
@@ -25,6 +24,7 @@ from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.pipeline.matrix.rows_hash import rows_hash
 from gemma4vec.recipe.schema import Recipe
+from gemma4vec.text.text_embedder import TextEmbedder
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.engine.flops import flops_per_token
 from gemma4vec.training.loop import Evaluate
@@ -197,7 +197,7 @@ def _missing(run: RunFolder, suites: Sequence[str]) -> bool:
 
 
 def _evaluate_all(
-    job: CellJob, run: RunFolder, model: EmbedderLike, suites: Sequence[str], name: str = TRAINED
+    job: CellJob, run: RunFolder, model: TextEmbedder, suites: Sequence[str], name: str = TRAINED
 ) -> list[Result]:
     results = []
     for path in suites:

@@ -15,7 +15,6 @@ from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.evaluation.comparison.find_results import results_by_suite
 from gemma4vec.evaluation.results.result import METRICS_FILE, Result, load_result
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
-from gemma4vec.evaluation.scoring.dense_ranker import EmbedderLike
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.ledger.run_folder import slug
@@ -23,6 +22,7 @@ from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.pipeline.matrix.paired_scores import query_scores
 from gemma4vec.pipeline.matrix.plan import Plan
 from gemma4vec.pipeline.matrix.state import MatrixFolder
+from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def run_reference(job: ReferenceJob) -> None:
     Raises:
         InputError, WorkError: as opening and evaluating a model.
     """
-    model: EmbedderLike | Ranker = Bm25Model()
+    model: TextEmbedder | Ranker = Bm25Model()
     if job.base is not None:
         model = Embedder.load(job.base, max_tokens=job.max_tokens)
     for path in job.suites:

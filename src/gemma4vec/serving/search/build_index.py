@@ -9,7 +9,6 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,29 +19,15 @@ from gemma4vec.serving.search.documents import DocumentStore, IndexedDocument, c
 from gemma4vec.serving.search.known_vectors import KnownVectors, texts_of
 from gemma4vec.serving.search.storage import VECTORS, IndexMeta, check_unit_rows, read_index, unit_rows, vectors_header
 from gemma4vec.text.prompts import Document
+from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)
-
-
-class DocumentEmbedder(Protocol):
-    """What an index needs of `model.inference.embedder.Embedder`."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    @property
-    def dimension(self) -> int: ...
-
-    def encode_document(self, texts: list[str | Document], /) -> NDArray[np.float32]: ...
 
 
 def build_index(
     folder: Path,
     documents: Sequence[IndexedDocument],
-    embedder: DocumentEmbedder,
+    embedder: TextEmbedder,
     *,
     source: str | None = None,
     chunk: int = 512,
@@ -176,7 +161,7 @@ def _append_vectors(
     path: Path,
     documents: Sequence[IndexedDocument],
     done: int,
-    embedder: DocumentEmbedder,
+    embedder: TextEmbedder,
     chunk: int,
     known: KnownVectors,
     progress: Callable[[int, int], None],
@@ -196,7 +181,7 @@ def _append_vectors(
         progress(start + len(batch), len(documents))
 
 
-def _embed(embedder: DocumentEmbedder, texts: list[str | Document]) -> NDArray[np.float32]:
+def _embed(embedder: TextEmbedder, texts: list[str | Document]) -> NDArray[np.float32]:
     """Vectors [M, D] of texts.
 
     Raises:

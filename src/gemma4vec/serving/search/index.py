@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder
-from gemma4vec.serving.search.build_index import DocumentEmbedder, build_index
+from gemma4vec.serving.search.build_index import build_index
 from gemma4vec.serving.search.documents import IndexedDocument, corpus_hash, write_documents
 from gemma4vec.serving.search.storage import VECTORS, IndexMeta, check_unit_rows, read_index, vectors_header
+from gemma4vec.text.text_embedder import TextEmbedder
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class SearchIndex:
         cls,
         folder: Path,
         documents: Sequence[IndexedDocument],
-        embedder: DocumentEmbedder,
+        embedder: TextEmbedder,
         *,
         source: str | None = None,
         chunk: int = 512,

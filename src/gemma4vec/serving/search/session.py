@@ -7,15 +7,13 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from gemma4vec.errors import InputError
 from gemma4vec.serving.search.display import one_line, print_hits, print_text
 from gemma4vec.serving.search.index import Hit, SearchIndex
 from gemma4vec.text.sanitize import sanitize
+from gemma4vec.text.text_embedder import TextEmbedder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,12 +23,6 @@ type what you look for; an empty line or Ctrl-D ends
   :k 10      show 10 hits
   :show 2    show all of hit 2
   :help      show this"""
-
-
-class QueryEmbedder(Protocol):
-    """What answering needs of `model.inference.embedder.Embedder`."""
-
-    def encode_query(self, texts: list[str], /) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,7 @@ class Answer:
 class SearchSession:
     """An embedder and the index that it made."""
 
-    def __init__(self, embedder: QueryEmbedder, index: SearchIndex, k: int) -> None:
+    def __init__(self, embedder: TextEmbedder, index: SearchIndex, k: int) -> None:
         if k < 1:
             raise InputError(f"-k is {k}; ask for at least 1 hit")
         self.embedder, self.index, self.k = embedder, index, k

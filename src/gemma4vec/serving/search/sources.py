@@ -3,19 +3,15 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.run_folder import find_run, list_runs
 from gemma4vec.machine.terminal import ProgressBar
-from gemma4vec.serving.search.build_index import DocumentEmbedder
 from gemma4vec.serving.search.documents import IndexedDocument, documents_of_functions
 from gemma4vec.serving.search.index import SearchIndex
 from gemma4vec.serving.search.storage import read_index
-
-if TYPE_CHECKING:
-    pass
+from gemma4vec.text.text_embedder import TextEmbedder
 
 LATEST = "latest"
 
@@ -60,7 +56,7 @@ def check_source(run: Path, everything: bool, folder: Path | None) -> None:
 
 def open_index(
     run: Path,
-    embedder: DocumentEmbedder,
+    embedder: TextEmbedder,
     everything: bool,
     folder: Path | None,
 ) -> SearchIndex:

@@ -27,6 +27,7 @@ from gemma4vec.errors import InputError, WorkError
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
+from gemma4vec.machine.prefetch import Prefetcher
 from gemma4vec.machine.rates import matmul_rate, memory_bandwidth
 from gemma4vec.model.backbone.compilation import run_with_eager_fallback
 from gemma4vec.model.backbone.lm_head import load_head
@@ -38,7 +39,6 @@ from gemma4vec.training.bench.advice import Observations, advise
 from gemma4vec.training.bench.time_split import split
 from gemma4vec.training.engine.flops import document_flops, first_trained_layer, prediction_flops
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
-from gemma4vec.training.engine.prefetch import Prefetcher
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, peak_since_start, start_peak
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.task import Loss, MemoryPlan
@@ -147,7 +147,7 @@ class _Measurement:
         finally:
             ahead.close()
 
-    def _step(self, ahead: Prefetcher) -> Step:
+    def _step(self, ahead: Prefetcher[Any]) -> Step:
         waited, started = ahead.waited, _clock()
         batches = [ahead.take() for _ in range(self.stage.settings.batch.accumulate)]
         taken = _clock() - started

@@ -12,9 +12,9 @@ from itertools import islice
 from pathlib import Path
 
 from gemma4vec.data.batching.mixture import MixedRows, Part
+from gemma4vec.data.rows.lazy_rows import as_lazy_rows
 from gemma4vec.data.rows.row_store import StoredRows, open_or_write, write_store
 from gemma4vec.data.rows.rows import Row
-from gemma4vec.data.sources.tensor_rows import TensorRows
 from gemma4vec.files import cache, sha256_text
 from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.text.pretokenized import PretokenizedText
@@ -52,7 +52,7 @@ def pretokenize_rows(
     limits = f"{query_tokens} {document_tokens}"
     parts: list[Part] = []
     for part in rows.parts:
-        if isinstance(part.rows, TensorRows):
+        if as_lazy_rows(part.rows).tokenized:
             parts.append(part)  # its rows are tokens on disk already
             continue
         words = json.dumps(prompts(part.name).as_dict(), sort_keys=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gemma4vec.data.batching.mixture import MixedRows, scored
+from gemma4vec.data.rows.lazy_rows import as_lazy_rows
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.errors import InputError
 from gemma4vec.model.encoder.encoder import TextEncoder
@@ -51,11 +51,12 @@ def check_scores(task: schema.Contrast, rows: Sequence[Row], where: str = "task"
     readers = [(number, term) for number, term in enumerate(task.terms) if TERMS[term.kind].reads_scores]
     if not readers:
         return
-    scored_R = scored(rows)
+    lazy = as_lazy_rows(rows)
+    scored_R = lazy.has_scores()
     for number, term in readers:
         needed_R = np.ones(len(rows), dtype=np.bool_)
-        for start, part in zip(rows.starts, rows.parts, strict=False) if isinstance(rows, MixedRows) else ():
-            needed_R[start : start + len(part.rows)] = term.source_weights is None or term.weight_in(part.name) > 0
+        for source, span in lazy.source_spans():
+            needed_R[span] = term.source_weights is None or term.weight_in(source) > 0
         missing = np.flatnonzero(needed_R & ~scored_R)
         if len(missing):
             raise InputError(

@@ -1,4 +1,4 @@
-"""Batches that are read ahead are the same ones, no more are made than wanted, and errors come where they are taken."""
+"""Prefetched items are the same ones, no more are made than wanted, and errors are raised where the item is taken."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from gemma4vec.errors import InputError
-from gemma4vec.training.engine.prefetch import Prefetcher
+from gemma4vec.machine.prefetch import Prefetcher
 
 
 def counting(made: list[int], upto: int = 1_000) -> Iterator[int]:
@@ -33,7 +33,7 @@ def test_no_more_are_made_than_wanted_or_than_fit() -> None:
     ahead.take()
     time.sleep(0.3)
     ahead.close()
-    assert 1 <= len(unlimited) <= 4  # one taken, two ready, one in the hand
+    assert len(unlimited) == 3  # one taken, two in advance
 
 
 def test_a_batch_is_made_while_the_one_before_is_used() -> None:
@@ -76,6 +76,39 @@ def test_errors_are_raised_where_the_batch_is_taken() -> None:
 def test_more_than_wanted_is_an_error_and_not_an_endless_wait() -> None:
     ahead = Prefetcher(counting([]), lambda: 1)
     ahead.take()
-    with pytest.raises(RuntimeError, match="never wanted"):
+    with pytest.raises(RuntimeError, match="after the last wanted one"):
         ahead.take()
     ahead.close()
+
+
+def test_it_is_an_iterator_that_ends_with_its_items() -> None:
+    ahead = Prefetcher(counting([], 20))
+    assert list(ahead) == list(range(20))
+    with pytest.raises(StopIteration):
+        next(ahead)
+    ahead.close()
+
+
+def test_depth_one_makes_the_next_item_only_when_the_current_one_was_taken() -> None:
+    made: list[int] = []
+    ahead = Prefetcher(counting(made), depth=1)
+    for number in range(3):
+        time.sleep(0.2)
+        assert made == list(range(number + 1))
+        assert ahead.take() == number
+    ahead.close()
+
+
+def test_closing_waits_for_the_item_that_is_being_made() -> None:
+    started, finished = threading.Event(), threading.Event()
+
+    def slow() -> Iterator[int]:
+        started.set()
+        time.sleep(0.2)
+        finished.set()
+        yield 0
+
+    ahead = Prefetcher(slow())
+    assert started.wait(5.0)
+    ahead.close()
+    assert finished.is_set()
