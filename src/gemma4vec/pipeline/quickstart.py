@@ -1,7 +1,7 @@
-"""Quickstart: from nothing to a trained, evaluated, searchable model in one go.
+"""Quickstart: build data, train, evaluate, index and report in one call.
 
-Every step leaves its result in the run folder and is skipped where it is there already, so a quickstart that was killed
-goes on where it stood.
+Each step stores its result in the run folder and is skipped if the result exists, so a killed quickstart continues
+where it stopped.
 """
 
 import logging
@@ -50,23 +50,23 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Size:
-    """How much of the test suite is used: a larger corpus is a harder test and takes longer to embed."""
+    """Size of the sampled test suite: a larger corpus is a harder test and takes longer to embed."""
 
     queries: int | None = 1000
     documents: int | None = 1500
 
 
 def quickstart_recipe(overrides: list[str]) -> Recipe:
-    """The recipe that comes with the package, with overrides."""
+    """Load the shipped quickstart recipe with overrides."""
     file = resources.files("gemma4vec.pipeline") / "quickstart.yaml"
     return parse_recipe(file.read_text(encoding="utf-8"), "quickstart.yaml", overrides)
 
 
 def run_quickstart(run: RunFolder, size: Size) -> dict[str, Any]:
-    """Take all steps that `run` has not taken yet; gives what the command prints.
+    """Do all steps that `run` lacks; return the summary that the command prints.
 
     Raises:
-        InputError, WorkError: as the steps; what is finished is kept, and calling it again goes on.
+        InputError, WorkError: from a step. Finished steps are stored; a second call continues.
     """
     with recorded(run):
         return _steps(run, size)
@@ -85,9 +85,7 @@ def _steps(run: RunFolder, size: Size) -> dict[str, Any]:
             refuse_early(recipe, base.path, [loaded])
             rules = ready_rules(run, recipe, [loaded.dev_suite])
             suite = _test_suite(run, loaded, size)
-        logger.info(
-            f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of packages never trained on"
-        )
+        logger.info(f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of held-out packages")
         with clock.step("evaluating BM25"):
             _evaluate(run, "bm25", Bm25Model(), suite)
         with clock.step("loading the base"):
@@ -103,14 +101,14 @@ def _steps(run: RunFolder, size: Size) -> dict[str, Any]:
     with clock.step("evaluating the trained model"):
         _evaluate_and_index(run, suite)
     with clock.step("report"):
-        summary = summarise(run, suite)
+        summary = summarize(run, suite)
         add_scores(run.model, _card_lines(summary))
         report = write_report(run.path)
     return {**summary, "report": str(report), "seconds": time.perf_counter() - started}
 
 
-def summarise(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
-    """Scores with intervals of every evaluated model, and one honest sentence."""
+def summarize(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
+    """Scores and intervals of every evaluated model, and a sentence with the verdict."""
     models = []
     for key, label in MODELS.items():
         folder = run.evaluation(key, suite.name)
@@ -133,7 +131,7 @@ def summarise(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
 
 
 class _Clock:
-    """Says what is being done and notes how long it took."""
+    """Logs each step and records how long it took."""
 
     def __init__(self, run: RunFolder):
         self.run = run
@@ -153,11 +151,11 @@ class _Clock:
 
 
 def _test_suite(run: RunFolder, loaded: TrainingData, size: Size) -> RetrievalSuite:
-    """The sampled test suite, kept in the run folder with its texts."""
+    """The sampled test suite, stored with its texts in the run folder."""
     if (run.path / "suite" / "corpus.jsonl").exists():
         return load_suite(_suite_folder(run))
     if loaded.test_suite is None:
-        raise InputError("quickstart needs a source that brings a test suite; use source: pycode")
+        raise InputError("quickstart needs a source with a test suite; use source: pycode")
     suite = sample_suite(load_suite(loaded.test_suite), size.queries, size.documents)
     folder = run.path / "suite"
     write_suite(folder, suite)
@@ -180,7 +178,7 @@ def _evaluate(run: RunFolder, name: str, model: TextEmbedder | Ranker, suite: Re
 
 
 def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite) -> None:
-    """Embed the test corpus once, for the scores and for search."""
+    """Embed the test corpus once, for both scores and search index."""
     index = run.path / "index" / "test"
     if (run.evaluation("trained", suite.name) / "metrics.json").exists() and (index / "meta.json").exists():
         return
@@ -198,7 +196,7 @@ def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite) -> None:
 
 
 def _functions(run: RunFolder) -> list[Any]:
-    """Where each function stands (package, path, line), for search results."""
+    """Package, path and line of each function, for search results."""
     source = next(source for source in recipe_of(run).stages[0].data if isinstance(source, PycodeSource))
     built = load_or_build_pycode(home() / "data", folder=Path(source.path).expanduser() if source.path else None)
     return read_functions(built.functions)

@@ -79,7 +79,7 @@ def matrix_command(
 
 def _dry(plan: "Plan", folder: Path) -> dict[str, Any]:
     """The plan as JSON values."""
-    from gemma4vec.pipeline.matrix.plan import expected_cells
+    from gemma4vec.pipeline.matrix.plan import list_expected_cells
     from gemma4vec.pipeline.matrix.state import MatrixFolder
 
     records = MatrixFolder(folder).records()
@@ -92,7 +92,7 @@ def _dry(plan: "Plan", folder: Path) -> dict[str, Any]:
             "why": why,
             "status": records[key].status if key in records else "waiting",
         }
-        for key, variant, rate, seed, why in expected_cells(plan, records)
+        for key, variant, rate, seed, why in list_expected_cells(plan, records)
     ]
     matrix = plan.matrix
     return {

@@ -1,6 +1,6 @@
-"""One cell of a matrix, in a process of its own: train, score on dev, score on the final suites.
+"""One cell of a matrix, in its own process: train, score on dev, score on the final suites.
 
-Every step leaves its result in the run folder and is skipped where it is there already.
+Each step stores its result in the run folder and is skipped if the result exists.
 """
 
 import logging
@@ -34,26 +34,26 @@ from gemma4vec.training.tasks.make_task import data_seed
 
 logger = logging.getLogger(__name__)
 
-STOPPED = "stopped"  # the event
+STOPPED = "stopped"  # name of the event
 
 
 class StoppedError(WorkError):
-    """The rule that was given beforehand ends this training."""
+    """The stop rule ended this training."""
 
 
 @dataclass(frozen=True)
-class CellJob:
-    """What a cell's process is to do.
+class CellSpec:
+    """The work of a cell's process.
 
     Attributes:
         run: the run folder.
-        dev, final: folders of suites; `final` is empty where only the dev score is wanted.
-        metric: what the stop rule compares.
-        margin: how far below the control the stop rule lets a cell be; None: no rule.
+        dev, final: folders of suites; `final` is empty if only the dev score is needed.
+        metric: metric of the stop rule.
+        margin: how far below the control the stop rule allows a cell; None: no rule.
         control: the control's run folder, for the stop rule.
-        at_end: the rule looks at the end of training, not during it.
-        save: write the merged model, and evaluate it on the final suites.
-        look_again: why an unfrozen recipe may be scored on a final suite, by the suite's folder.
+        at_end: apply the rule after training, not during it.
+        save: write the merged model and evaluate that one on the final suites.
+        look_again: suite folder -> reason to score an unfrozen recipe on that final suite.
     """
 
     run: str
@@ -67,50 +67,51 @@ class CellJob:
     look_again: Mapping[str, str] = field(default_factory=dict)
 
 
-def run_cell(job: CellJob) -> None:
-    """Take all steps of `job` that its run has not taken yet.
+def run_cell(spec: CellSpec) -> None:
+    """Do all steps of `spec` that its run lacks.
 
     Raises:
-        StoppedError: by the rule; noted as an event. InputError, WorkError: as training and evaluation.
+        StoppedError: the stop rule ended the run; also recorded as an event.
+        InputError, WorkError: from training and evaluation.
     """
-    run = RunFolder.open(Path(job.run))
+    run = RunFolder.open(Path(spec.run))
     if run.events(STOPPED):
         raise StoppedError(str(run.events(STOPPED)[-1]["reason"]))
     with recorded(run):
-        _steps(job, run)
+        _steps(spec, run)
 
 
-def _steps(job: CellJob, run: RunFolder) -> None:
+def _steps(spec: CellSpec, run: RunFolder) -> None:
     recipe = recipe_of(run)
     trainer: Trainer | None = None
-    if not _trained(run, recipe):
-        trainer = _train(job, run, recipe)
-    if _missing(run, job.dev) or (_missing(run, job.final) and not job.save):
-        trainer = trainer or _reopened(run, recipe)
-        _evaluate_all(job, run, trainer.embedder(TRAINED), job.dev if job.save else [*job.dev, *job.final])
-    if job.at_end:
-        _end_where_too_far_below(job, run)
-    if job.save and job.final and _missing(run, job.final):
+    if not _is_trained(run, recipe):
+        trainer = _train(spec, run, recipe)
+    if _has_missing_results(run, spec.dev) or (_has_missing_results(run, spec.final) and not spec.save):
+        trainer = trainer or _reopen_trainer(run, recipe)
+        _evaluate_all(spec, run, trainer.embedder(TRAINED), spec.dev if spec.save else [*spec.dev, *spec.final])
+    if spec.at_end:
+        _stop_if_below_control(spec, run)
+    if spec.save and spec.final and _has_missing_results(run, spec.final):
         if not (run.model / "gemma4vec.json").exists():
             (trainer or Trainer(run, resolve_base(recipe.model.base))).save()
         del trainer
-        _evaluate_all(job, run, Embedder.load(run.path), job.final)
+        _evaluate_all(spec, run, Embedder.load(run.path), spec.final)
 
 
-def _train(job: CellJob, run: RunFolder, recipe: Recipe) -> Trainer:
+def _train(spec: CellSpec, run: RunFolder, recipe: Recipe) -> Trainer:
     base = resolve_base(recipe.model.base)
     loaded = [load_data(run, recipe, number) for number in range(len(recipe.stages))]
     refuse_early(recipe, base.path, loaded)
     trainer = Trainer(run, base)
     for number, stage in enumerate(recipe.stages):
-        _note_cost(run, trainer, recipe, number, loaded[number])
-        trainer.train(number, loaded[number], _rule(job, run, trainer, stage.evaluation.at_shares))
-        # What a checkpoint was kept for beside the last one: a best score, which this matrix does not look for.
+        _record_cost(run, trainer, recipe, number, loaded[number])
+        trainer.train(number, loaded[number], _make_stop_check(spec, run, trainer, stage.evaluation.at_shares))
+        # The matrix exports the last checkpoint; the one with the best score is not needed.
         shutil.rmtree(run.checkpoints / f"{number}-{stage.name}" / "best", ignore_errors=True)
     return trainer
 
 
-def _note_cost(run: RunFolder, trainer: Trainer, recipe: Recipe, number: int, loaded: TrainingData) -> None:
+def _record_cost(run: RunFolder, trainer: Trainer, recipe: Recipe, number: int, loaded: TrainingData) -> None:
     stage = recipe.stages[number]
     contrast = stage.task.kind == "contrast"
     run.event(
@@ -122,63 +123,63 @@ def _note_cost(run: RunFolder, trainer: Trainer, recipe: Recipe, number: int, lo
     )
 
 
-def _rule(job: CellJob, run: RunFolder, trainer: Trainer, shares: Sequence[float]) -> Evaluate | None:
-    """What the loop asks at the rule's share of the budget: scores on dev, and stops where the control is far above."""
+def _make_stop_check(spec: CellSpec, run: RunFolder, trainer: Trainer, shares: Sequence[float]) -> Evaluate | None:
+    """The evaluation at the stop rule's share of the budget: scores on dev, and stops if too far below the control."""
     if not shares:
         return None
 
     def look() -> tuple[float, dict[str, Any]]:
-        results = _evaluate_all(job, run, trainer.embedder(SHARE), job.dev, name=SHARE)
-        score = sum(result.mean[job.metric] for result in results) / len(results)
-        fields: dict[str, Any] = {"suite": results[0].suite, job.metric: score}
-        reason = _too_far_below(job, results, SHARE)
+        results = _evaluate_all(spec, run, trainer.embedder(SHARE), spec.dev, name=SHARE)
+        score = sum(result.mean[spec.metric] for result in results) / len(results)
+        fields: dict[str, Any] = {"suite": results[0].suite, spec.metric: score}
+        reason = _explain_stop(spec, results, SHARE)
         if reason:
-            raise _stopped(run, reason, **fields)
+            raise _record_stop(run, reason, **fields)
         return score, fields
 
     return look
 
 
-def _end_where_too_far_below(job: CellJob, run: RunFolder) -> None:
-    results = [load_result(run.evaluation(TRAINED, load_suite(Path(path)).name)) for path in job.dev]
-    reason = _too_far_below(job, results, TRAINED)
+def _stop_if_below_control(spec: CellSpec, run: RunFolder) -> None:
+    results = [load_result(run.evaluation(TRAINED, load_suite(Path(path)).name)) for path in spec.dev]
+    reason = _explain_stop(spec, results, TRAINED)
     if reason:
-        raise _stopped(run, reason)
+        raise _record_stop(run, reason)
 
 
-def _too_far_below(job: CellJob, ours: list[Result], name: str) -> str | None:
-    """Why the rule ends this recipe's rate; None where it does not, or where the control has no such scores.
+def _explain_stop(spec: CellSpec, ours: list[Result], name: str) -> str | None:
+    """Why the stop rule ends this cell; None if it does not, or if the control has no scores to compare with.
 
-    `name`: in the control's `evals/`, the scores at the same share of the budget.
+    `name`: folder in the control's `evals/` with the scores at the same share of the budget.
     """
-    if job.control is None or job.margin is None:
+    if spec.control is None or spec.margin is None:
         return None
-    folders = [RunFolder(Path(job.control)).evaluation(name, result.suite) for result in ours]
+    folders = [RunFolder(Path(spec.control)).evaluation(name, result.suite) for result in ours]
     if not all((folder / "metrics.json").is_file() for folder in folders):
         return None
-    rule = judge(ours, [load_result(folder) for folder in folders], job.metric, -job.margin)
+    rule = judge(ours, [load_result(folder) for folder in folders], spec.metric, -spec.margin)
     if not rule.stop:
         return None
     return (
-        f"{job.metric} on dev is {rule.interval.mean:+.4f} from the control at the same share of the budget, and "
-        f"the upper end of its 95% interval, {rule.interval.high:+.4f}, is below -{job.margin:g}"
+        f"{spec.metric} on dev is {rule.interval.mean:+.4f} from the control at the same share of the budget, and "
+        f"the upper end of its 95% interval, {rule.interval.high:+.4f}, is below -{spec.margin:g}"
     )
 
 
-def _stopped(run: RunFolder, reason: str, **fields: Any) -> StoppedError:
-    """Note that the rule ended a training, in the run and as a decision in the ledger."""
+def _record_stop(run: RunFolder, reason: str, **fields: Any) -> StoppedError:
+    """Record in the run and in the ledger that the rule ended a training."""
     run.event(STOPPED, reason=reason, **fields)
     drop_by_rule(run, reason)
     return StoppedError(reason)
 
 
-def _trained(run: RunFolder, recipe: Recipe) -> bool:
+def _is_trained(run: RunFolder, recipe: Recipe) -> bool:
     finished = {event["stage"] for event in run.events("stage_finished")}
     return finished >= set(range(len(recipe.stages)))
 
 
-def _reopened(run: RunFolder, recipe: Recipe) -> Trainer:
-    """The trained model again, from the last checkpoint: the very weights that training ended with."""
+def _reopen_trainer(run: RunFolder, recipe: Recipe) -> Trainer:
+    """Load the trained model from the last checkpoint: the weights that training ended with."""
     trainer = Trainer(run, resolve_base(recipe.model.base))
     trainer.built.load_trained(trained_weights(_last_checkpoint(run, recipe)))
     return trainer
@@ -188,23 +189,23 @@ def _last_checkpoint(run: RunFolder, recipe: Recipe) -> Path:
     number = len(recipe.stages) - 1
     checkpoint = latest_checkpoint(run.checkpoints / f"{number}-{recipe.stages[number].name}")
     if checkpoint is None:
-        raise WorkError(f"{run.path} is trained but its checkpoint is gone; delete the folder to train it again")
+        raise WorkError(f"{run.path} is trained but its checkpoint is missing; delete the folder to train it again")
     return checkpoint
 
 
-def _missing(run: RunFolder, suites: Sequence[str]) -> bool:
+def _has_missing_results(run: RunFolder, suites: Sequence[str]) -> bool:
     return any(not (run.evaluation(TRAINED, load_suite(Path(path)).name) / "metrics.json").exists() for path in suites)
 
 
 def _evaluate_all(
-    job: CellJob, run: RunFolder, model: TextEmbedder, suites: Sequence[str], name: str = TRAINED
+    spec: CellSpec, run: RunFolder, model: TextEmbedder, suites: Sequence[str], name: str = TRAINED
 ) -> list[Result]:
     results = []
     for path in suites:
         suite = load_suite(Path(path))
         folder = run.evaluation(name, suite.name)
         if not (folder / "metrics.json").exists() or name == SHARE:
-            words = job.look_again.get(path, "")
+            words = spec.look_again.get(path, "")
             result = evaluate(model, suite, folder, name=name, run=run, look_again=words)
             logger.info(f"{suite.name}: nDCG@10 {result.mean['ndcg@10']:.4f}")
         results.append(load_result(folder))
