@@ -32,17 +32,33 @@ def test_threads_started_later_inherit_it(before: int) -> None:
     assert scheduler == idle and int(nice) == 19
 
 
-def test_the_session_is_made_nice_where_the_kernel_shares_by_sessions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def make_unable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests themselves stay as they are."""
+
     def refused(*_: object) -> None:
         raise PermissionError
 
-    for name in ("setpriority", "sched_setscheduler"):  # the tests themselves stay as they are
+    for name in ("setpriority", "sched_setscheduler"):
         monkeypatch.setattr(os, name, refused, raising=False)
+
+
+def test_the_leader_of_a_session_makes_it_nice_where_the_kernel_shares_by_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_unable(monkeypatch)
+    monkeypatch.setattr(os, "getsid", lambda _: os.getpid())
     group = tmp_path / "autogroup"
     lower_priority(group)  # nothing is there, nothing is allowed: nothing happens
     assert not group.exists()
     group.write_text("/autogroup-7 nice 0\n")
     lower_priority(group)
     assert group.read_text() == "19"
+
+
+def test_others_leave_the_session_of_their_terminal_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_unable(monkeypatch)
+    monkeypatch.setattr(os, "getsid", lambda _: os.getppid())
+    group = tmp_path / "autogroup"
+    group.write_text("/autogroup-7 nice 0\n")
+    lower_priority(group)
+    assert group.read_text() == "/autogroup-7 nice 0\n"

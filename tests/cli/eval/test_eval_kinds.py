@@ -97,7 +97,7 @@ def test_one_query_is_marked(place, capsys):
     ("words", "reason"),
     [
         (["--role", "test"], "--role test: use dev or final"),
-        (["--mirror", "/nowhere/at/all"], "is no folder"),
+        (["--mirror", "/nowhere/at/all"], "is not a folder"),
     ],
 )
 def test_bad_options_are_one_line(place, capsys, words, reason):

@@ -70,7 +70,7 @@ def test_the_role_of_a_list_within_a_list_stays(tmp_path):
     outer = open_suite(str(tmp_path / "outer.yaml"))
     assert (outer.role, [one.role for one in outer.members]) == ("final", ["final"])
     (tmp_path / "dev.yaml").write_text("role: dev\nsuites: [inner.yaml]\n")
-    with pytest.raises(InputError, match="it holds a final suite"):
+    with pytest.raises(InputError, match="it has a final suite"):
         open_suite(str(tmp_path / "dev.yaml"))
     (tmp_path / "named.yaml").write_text("suites: [{suite: inner.yaml, name: x}]\n")
     with pytest.raises(InputError, match=r"inner\.yaml: name means nothing for a list of suites"):
@@ -87,14 +87,14 @@ def test_a_folder_may_hold_the_list(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("suites: [one, s.tsv]\n", "retrieval and sts mean different things"),
+        ("suites: [one, s.tsv]\n", "scores of retrieval and sts cannot be averaged"),
         ("suites: [one, one]\n", "two suites are named 'one'"),
         ("suites: [one, {suite: one, name: x}]\n", "'one' and 'x' have the same contents"),
-        ("suites: [one, final]\n", r"dev and final are not one suite \(one is neither, final is final\)"),
-        ("role: dev\nsuites: [final]\n", "it holds a final suite"),
+        ("suites: [one, final]\n", r"roles differ \(one is neither, final is final\)"),
+        ("role: dev\nsuites: [final]\n", "it has a final suite"),
         ("suites: [{suite: one, nmae: x}]\n", "unknown key 'suites.0.nmae'; did you mean 'name'"),
-        ("name: ../up\nsuites: [one]\n", "the name '../up' cannot be a folder's"),
-        ("suites: [{suite: one, name: a/b}]\n", "the name 'a/b' cannot be a folder's"),
+        ("name: ../up\nsuites: [one]\n", "the name '../up' cannot name a folder"),
+        ("suites: [{suite: one, name: a/b}]\n", "the name 'a/b' cannot name a folder"),
         ("suites: one\n", "a list of suites under the key"),
         ("suites: [{suite: one, max_rows: 3}]\n", "one: max_rows means nothing for retrieval; leave it out"),
         ("suites: [{suite: s.tsv, max_queries: 3}]\n", "max_queries means nothing for sts"),
@@ -218,7 +218,7 @@ def test_the_mirrors_revision_is_recorded_and_another_refused(tmp_path):
 def test_without_hub_cache_and_mirror_the_line_says_what_to_do(tmp_path):
     with pytest.raises(InputError, match=r"mteb/GermanDPR is not cached .*HF_HUB_OFFLINE .*--mirror"):
         open_suite("germandpr", mirror=tmp_path)
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         open_suite("germandpr", mirror=tmp_path / "none")
 
 

@@ -1,4 +1,4 @@
-"""A compact set says of every hash what Python's set says."""
+"""HashSet agrees with Python's set."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,4 +20,4 @@ def test_it_grows_and_takes_equal_low_bits() -> None:
     keys = [number << 20 for number in range(1, 1_000)] + list(range(1, 2_000))
     assert all(compact.add(key) for key in keys) and not any(compact.add(key) for key in keys)
     assert len(compact) == 2_998
-    assert compact.add(0) is False  # counts as 1
+    assert compact.add(0) is False  # 0 is stored as 1

@@ -14,7 +14,7 @@ def pair_at(similarity, size, generator):
     return members[:size], members[size - common :]
 
 
-def signed(sets):
+def signatures_of(sets):
     starts = np.cumsum([0, *map(len, sets)])[:-1]
     return compute_signatures(np.concatenate(sets), starts)
 
@@ -24,7 +24,7 @@ def test_the_share_of_equal_places_is_the_jaccard_similarity(similarity):
     generator = np.random.default_rng(0)
     pairs = [pair_at(similarity, 200, generator) for _ in range(40)]
     exact = np.mean([len({*a.tolist()} & {*b.tolist()}) / len({*a.tolist()} | {*b.tolist()}) for a, b in pairs])
-    estimate = np.mean([np.mean(np.equal(*signed(pair))) for pair in pairs])
+    estimate = np.mean([np.mean(np.equal(*signatures_of(pair))) for pair in pairs])
     deviation = np.sqrt(exact * (1 - exact) / (PERMUTATIONS * len(pairs)))
     assert abs(estimate - exact) < 4 * deviation
     assert np.mean([jaccard(np.unique(a), np.unique(b)) for a, b in pairs]) == pytest.approx(exact)
@@ -35,7 +35,7 @@ def test_bands_find_like_pairs_and_leave_out_others(similarity, least, most):
     generator = np.random.default_rng(1)
     found = []
     for _ in range(200):
-        keys = compute_band_keys(signed(pair_at(similarity, 100, generator)))
+        keys = compute_band_keys(signatures_of(pair_at(similarity, 100, generator)))
         found.append((keys[0] == keys[1]).any())
     promised = 1 - (1 - similarity**ROWS) ** BANDS
     assert least <= np.mean(found) <= most and abs(np.mean(found) - promised) < 0.09
@@ -44,10 +44,10 @@ def test_bands_find_like_pairs_and_leave_out_others(similarity, least, most):
 def test_a_signature_depends_on_the_set_alone():
     members = mix(np.arange(1, 30, dtype=np.uint64))
     repeated = np.concatenate([members[::-1], members[:5]])
-    assert (signed([members])[0] == signed([repeated])[0]).all()
-    both = signed([members[:3], members])
-    assert (both[1] == signed([members])[0]).all()
-    assert signed([members[:3]]).shape == (1, PERMUTATIONS)
+    assert (signatures_of([members])[0] == signatures_of([repeated])[0]).all()
+    both = signatures_of([members[:3], members])
+    assert (both[1] == signatures_of([members])[0]).all()
+    assert signatures_of([members[:3]]).shape == (1, PERMUTATIONS)
 
 
 def test_no_sets():

@@ -1,4 +1,4 @@
-"""pycode end to end on a small made-up repository, and the promises of its split."""
+"""pycode end to end on a small synthetic repository, and properties of its split."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def function(path, name="f", source=None, query="Sort all the apples.", package=
     return Function(f"{path}:{name}", package or path.split("/")[0], path, name, 1, source, query)
 
 
-def test_what_is_built_is_whole_and_clean(log_lines, tmp_path):
+def test_a_build_is_complete_and_clean(log_lines, tmp_path):
     built = build_pycode(tmp_path / "out", folder=repository(tmp_path / "code"))
     test, rows = load_suite(built.test), read_rows(built.train).rows
     assert test.code and test.role == "dev"
@@ -122,7 +122,7 @@ def test_few_packages_are_split_by_file_and_one_file_cannot_be(tmp_path):
 def test_named_packages_are_held_out_of_a_folder(tmp_path):
     built = build_pycode(tmp_path / "out", folder=repository(tmp_path / "code"), held_out=["package3", "absent"])
     assert {key.split("/")[0] for key in load_suite(built.test).corpus_ids} == {"package3"}
-    assert "held-out packages that are not there: absent" in built.manifest["warnings"]
+    assert "missing held-out packages: absent" in built.manifest["warnings"]
 
 
 def test_missing_held_out_packages_are_named_with_what_to_install(log_lines, tmp_path, monkeypatch):
@@ -132,7 +132,7 @@ def test_missing_held_out_packages_are_named_with_what_to_install(log_lines, tmp
     loaded = load_sources([source_of(name="code", source="pycode")])
     assert {key.split("/")[0] for key in load_suite(loaded.test_suite).corpus_ids} == {"rich"}
     missing = "huggingface_hub, jinja2, networkx, pydantic"
-    hint = f"code: held-out packages that are not there: {missing}; install them: pip install 'gemma4vec[quickstart]'"
+    hint = f"code: missing held-out packages: {missing}; install them: pip install 'gemma4vec[quickstart]'"
     assert log_lines.count(hint) == 1
 
 
@@ -201,7 +201,7 @@ def test_a_dominating_package_means_files():
     assert split_folder(functions, None).unit == "file"
 
 
-def test_walking_passes_over_what_is_not_the_users_code(tmp_path):
+def test_walking_skips_other_code_than_the_users(tmp_path):
     code = "a.py pkg/b.py src/gemma4vec/c.py"
     others = "test_x.py pkg/conftest.py pkg/tests/d.py .git/e.py venv/f.py mine/pyvenv.cfg mine/lib/g.py"
     for path in f"{code} {others} node_modules/h.py build/i.py pkg/x_test.py".split():
@@ -233,6 +233,6 @@ def test_the_environment_is_the_standard_library_and_packages_without_us(tmp_pat
     assert [file.path for file in find_environment_files()] == ["json/decoder.py", "rich/d.py"]
 
 
-def test_a_folder_of_something_else_is_told(tmp_path):
+def test_another_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="build it again"):
         load_pycode(tmp_path)

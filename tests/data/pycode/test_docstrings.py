@@ -1,4 +1,4 @@
-"""First sentences, as people would ask."""
+"""First sentences of docstrings, as queries."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Functions out of source: the docstring goes, everything else stays, and the code means the same."""
+"""Functions are extracted without their docstrings; everything else, and the meaning of the code, stays."""
 
 import ast
 import inspect
@@ -132,7 +132,7 @@ def test_declared_encodings_and_form_feeds():
 
 @pytest.mark.parametrize("module", [textwrap, inspect, json.decoder, json.encoder])
 def test_real_modules_mean_the_same_without_docstrings(module):
-    """Oracle: the tree of what we cut out equals the tree of the original with its docstring taken away."""
+    """Oracle: the syntax tree of the extracted code equals that of the original without its docstring."""
     text = inspect.getsource(module)
     originals = {}
     for node in ast.walk(ast.parse(text)):

@@ -1,4 +1,4 @@
-"""The prefix-filtered join against comparing everything with everything."""
+"""The prefix-filtered join against a comparison of all pairs."""
 
 import numpy as np
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Checking sources against suites: what is counted, touched, stamped and left out."""
+"""Check sources against suites: overlaps, touched queries, records and drops."""
 
 import pytest
 
@@ -70,7 +70,7 @@ def test_overlaps_are_counted_by_field_side_and_rule(checked):
     }
 
 
-def test_a_query_is_touched_by_itself_or_by_a_right_document(checked):
+def test_a_query_is_touched_by_itself_or_by_a_relevant_document(checked):
     assert checked.touched == [["q1", "q2"]]  # "desert" is judged 0, so it touches none
 
 
@@ -81,7 +81,7 @@ def test_faults_and_flaws(checked):
     assert checked.faults[1].reasons == ["positive contained: weather document rain"]
 
 
-def test_the_list_of_drops_gives_training_what_the_clean_copy_has(checked, tmp_path):
+def test_the_list_of_drops_matches_the_clean_copy(checked, tmp_path):
     assert write_drops(tmp_path / "drop.jsonl", [checked]) == 5
     drops = read_drops(tmp_path / "drop.jsonl")
     left = list(remove_faults(ROWS, checked.faults))
@@ -92,7 +92,7 @@ def test_the_list_of_drops_gives_training_what_the_clean_copy_has(checked, tmp_p
     assert read_rows(tmp_path / "clean" / "rows.jsonl.gz").rows == left
 
 
-def test_a_copy_in_other_letters_goes_by_its_own_key(tmp_path):
+def test_a_copy_in_another_case_has_its_own_key(tmp_path):
     rows = [answer("Q", "a b c"), answer("q", "A, b, c")]
     write_rows(tmp_path / "rows.jsonl", rows)
     (report,) = check_sources([source_of(name="r", path=str(tmp_path / "rows.jsonl"))], [])
@@ -116,18 +116,20 @@ def test_bad_rows_are_counted_and_near_is_checked(tmp_path):
         check_sources([source], [SUITE.texts()], near=0.2)
 
 
-def test_stamps_are_found_by_contents(checked):
-    (stamp,) = make_records([checked], [SUITE.texts()], 0.7)
-    assert stamp.overlaps and stamp.found_documents == 2 and stamp.found_queries == 1
-    assert stamp.touched_queries == ["q1", "q2"] and stamp.summary()["touched_queries"] == 2
-    assert read_record(stamp.content_hash, SUITE.fingerprint) is None
-    file = write_record(stamp)
-    assert read_record(stamp.content_hash, SUITE.fingerprint) == stamp == read_records_of_source(stamp.content_hash)[0]
-    assert read_record(f"{stamp.content_hash}:5", SUITE.fingerprint) is None  # its first five rows
+def test_records_are_found_by_contents(checked):
+    (record,) = make_records([checked], [SUITE.texts()], 0.7)
+    assert record.overlaps and record.found_documents == 2 and record.found_queries == 1
+    assert record.touched_queries == ["q1", "q2"] and record.summary()["touched_queries"] == 2
+    assert read_record(record.content_hash, SUITE.fingerprint) is None
+    file = write_record(record)
+    assert (
+        read_record(record.content_hash, SUITE.fingerprint) == record == read_records_of_source(record.content_hash)[0]
+    )
+    assert read_record(f"{record.content_hash}:5", SUITE.fingerprint) is None  # its first five rows
     assert read_record("0" * 64, SUITE.fingerprint) is None and read_records_of_source("0" * 64) == []
     file.write_text("{")
     with pytest.raises(InputError, match="check again"):
-        read_record(stamp.content_hash, SUITE.fingerprint)
+        read_record(record.content_hash, SUITE.fingerprint)
 
 
 def test_a_manifests_sources_by_contents():

@@ -1,9 +1,9 @@
-"""What a run was trained on is checked by itself where that is quick."""
+"""A small source of a run is checked automatically."""
 
 import pytest
 
 from gemma4vec.data.loading.resolve_names import resolve_sources, resolve_suites, sources_of_run
-from gemma4vec.data.quality import check_run as run_check
+from gemma4vec.data.quality import check_run
 from gemma4vec.data.quality.check_run import ensure_checked, read_overlapping_records
 from gemma4vec.data.quality.contamination_record import read_record
 from gemma4vec.data.rows.rows import Row, content_hash, read_rows, write_rows
@@ -33,16 +33,15 @@ def run(tmp_path):
 def test_small_data_is_checked_once(log_lines, run):
     ensure_checked(run, [SUITE])
     found = read_record(content_hash(ROWS), SUITE.fingerprint)
-    assert found.touched_queries == ["q"] and [one.suite for one in read_overlapping_records([content_hash(ROWS)])] == [
-        "s"
-    ]
+    assert found.touched_queries == ["q"]
+    assert [one.suite for one in read_overlapping_records([content_hash(ROWS)])] == ["s"]
     log_lines.clear()
     ensure_checked(run, [SUITE])
     assert log_lines == []
 
 
 def test_what_is_gone_or_large_or_changed_stays_unchecked(log_lines, run, monkeypatch, tmp_path):
-    monkeypatch.setattr(run_check, "SMALL_BYTES", 1)
+    monkeypatch.setattr(check_run, "SMALL_BYTES", 1)
     ensure_checked(run, [SUITE])
     assert read_record(content_hash(ROWS), SUITE.fingerprint) is None
     monkeypatch.undo()

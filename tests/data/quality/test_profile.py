@@ -1,4 +1,4 @@
-"""What a profile says of rows that were written for it."""
+"""Profiles of rows written for the purpose."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_plain_texts_have_queries_alone():
     assert found.positives == 0 and found.overlap is None and found.lengths["positive"] is None
 
 
-def test_a_spread_against_numpy():
+def test_a_distribution_against_numpy():
     values = np.random.default_rng(0).exponential(50, 1_000)
     found = Distribution.from_values(values)
     assert [found.low, found.median, found.high] == pytest.approx(np.quantile(values, [0.05, 0.5, 0.95]).tolist())

@@ -1,4 +1,4 @@
-"""What is wrong with a row by itself."""
+"""Flaws of rows that do not depend on a suite."""
 
 from gemma4vec.data.quality.row_faults import FlawFinder
 from gemma4vec.data.rows.rows import OVERLONG, Row
@@ -11,7 +11,7 @@ def row(query, pos, *neg):
 
 def kinds(*rows, **settings):
     finder = FlawFinder(**settings)
-    return [[(flaw.kind, flaw.negatives) for flaw in finder.look(one)] for one in rows]
+    return [[(flaw.kind, flaw.negatives) for flaw in finder.check(one)] for one in rows]
 
 
 def test_each_flaw_is_found_where_it_is():
@@ -44,7 +44,7 @@ def test_each_flaw_is_found_where_it_is():
 def test_counts_and_examples_are_kept():
     finder = FlawFinder()
     for _ in range(9):
-        finder.look(row("same", "row"))
+        finder.check(row("same", "row"))
     assert finder.counts == {"duplicate": 8} and finder.rows == 9
     assert [one["row"] for one in finder.examples["duplicate"]] == [2, 3, 4]
 
@@ -63,8 +63,8 @@ def test_positives_that_were_cut_at_a_length_are_seen():
     def cut_of(texts):
         finder = FlawFinder()
         for number, text in enumerate(texts):
-            finder.look(row(f"query {number}", text))
-        return finder.cut()
+            finder.check(row(f"query {number}", text))
+        return finder.find_cut()
 
     short = [f"An answer number {number}." for number in range(40)]
     assert cut_of(short) is None

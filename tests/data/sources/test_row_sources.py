@@ -90,5 +90,5 @@ def test_code_without_a_documented_function_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "short.py").write_text("def f(x):\n    return x\n")
     source = source_of(name="code", source="pycode", path=str(tmp_path / "code"))
-    with pytest.raises(InputError, match="code: no held-out function has a docstring sentence to ask with"):
+    with pytest.raises(InputError, match="code: no held-out function has a docstring sentence to use as a query"):
         load_sources([source])

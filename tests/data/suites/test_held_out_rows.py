@@ -1,4 +1,4 @@
-"""Rows as suites: rank tests need negatives, a loss needs company."""
+"""Held-out rows as suites: rank tests need negatives, a loss needs at least two rows."""
 
 import json
 
@@ -19,13 +19,13 @@ def write(path, rows=ROWS):
     return path
 
 
-def test_a_rank_test_keeps_rows_with_negatives_and_says_how_many_it_left_out(tmp_path):
+def test_a_rank_test_keeps_rows_with_negatives_and_counts_the_others(tmp_path):
     suite = load_row_suite(write(tmp_path / "held.jsonl"), "local-rank")
     assert (suite.name, suite.ids) == ("held-local-rank", ["1", "3"])
     assert (suite.counts["rows"], suite.counts["rows_without_negatives"]) == (2, 1)
 
 
-def test_a_loss_takes_all_rows_and_its_settings_are_part_of_what_it_is(tmp_path):
+def test_a_loss_takes_all_rows_and_its_settings_are_in_the_fingerprint(tmp_path):
     file = write(tmp_path / "held.jsonl")
     suite = load_row_suite(file, "loss")
     assert suite.ids == ["1", "2", "3"]
@@ -37,11 +37,11 @@ def test_a_loss_takes_all_rows_and_its_settings_are_part_of_what_it_is(tmp_path)
     ("rows", "kind", "settings", "reason"),
     [
         (ROWS[1:2], "local-rank", {}, "no row has a negative"),
-        (ROWS[:1], "loss", {}, "one row alone"),
+        (ROWS[:1], "loss", {}, "only one row"),
         (ROWS, "loss", {"temperature": 0.0}, "temperature 0"),
         (ROWS, "loss", {"block": 1}, "block 1"),
     ],
 )
-def test_what_can_measure_nothing_is_refused(tmp_path, rows, kind, settings, reason):
+def test_unusable_rows_and_settings_are_refused(tmp_path, rows, kind, settings, reason):
     with pytest.raises(InputError, match=reason):
         load_row_suite(write(tmp_path / "held.jsonl", rows), kind, **settings)

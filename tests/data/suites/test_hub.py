@@ -1,6 +1,6 @@
-"""Named suites with the real client against a hub of our own: asked for at the pinned commit, cached, and kept with it.
+"""Catalog suites with the real client and a local hub: requested at the pinned commit, cached, and recorded with it.
 
-What a mirror on disk gives is tested in test_open_suite.py.
+Mirrors on disk are tested in test_open_suite.py.
 """
 
 import json
@@ -41,27 +41,27 @@ for name in json.load(sys.stdin):
 """
 
 
-def add_task(root: Path, task: HubTask, told: str | None = None) -> None:
-    """A retrieval task's tables; with `told` the corpus stands where only the README says."""
+def add_task(root: Path, task: HubTask, elsewhere: str | None = None) -> None:
+    """Write a retrieval task's tables; the corpus goes to `elsewhere`, which only the README names, if it is given."""
     folder = root / task.repository
     prefix = f"{task.language}-" if task.language else ""
     name = f"{task.split}-00000-of-00001.parquet"
     corpus = {"_id": [f"d{n}" for n in range(6)], "text": [f"{task.name} {n}" for n in range(6)]}
-    write_parquet(folder / (told or f"{prefix}corpus") / name, {**corpus, "title": [""] * 6})
+    write_parquet(folder / (elsewhere or f"{prefix}corpus") / name, {**corpus, "title": [""] * 6})
     write_parquet(folder / f"{prefix}queries" / name, {"_id": ["q0", "q1"], "text": ["which 0", "which 1"]})
     judged = {"query-id": ["q0", "q1"], "corpus-id": ["d0", "d1"], "score": [1, 1]}
     write_parquet(folder / f"{prefix}qrels" / name, judged)
-    if told:
-        front = f"- config_name: {prefix}corpus\n  data_files:\n  - {{split: {task.split}, path: {told}/*}}\n"
+    if elsewhere:
+        front = f"- config_name: {prefix}corpus\n  data_files:\n  - {{split: {task.split}, path: {elsewhere}/*}}\n"
         (folder / "README.md").write_text(f"---\nconfigs:\n{front}---\ntext\n")
 
 
 def a_hub(root: Path) -> Path:
-    """The named suites' data sets at the commits that they are pinned to, but one, whose commit is gone."""
+    """Write the suites' data sets at their pinned commits, except for one data set, whose commit is gone."""
     commits = {}
     for name in ("nanobeir-compact", "germandpr", "nanobeir-de"):
         for task in CATALOG[name].tasks:
-            add_task(root, task, told="elsewhere" if name == "germandpr" else None)
+            add_task(root, task, elsewhere="elsewhere" if name == "germandpr" else None)
             commits[task.repository] = task.revision
     (sts,) = CATALOG["germansts"].tasks
     for split in ("test", "validation"):
@@ -79,7 +79,7 @@ def a_hub(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of `ASKED` gives."""
+    """Return the result of each request in `ASKED`."""
     folder = tmp_path_factory.mktemp("hub")
     with serving(a_hub(folder / "files")) as address:
         done = subprocess.run(
@@ -116,5 +116,5 @@ def test_what_was_downloaded_needs_no_hub(answers: list[dict[str, Any]]) -> None
 
 def test_a_commit_that_is_gone_is_refused_in_one_line(answers: list[dict[str, Any]]) -> None:
     error = answers[3]["error"]
-    assert "the data set mteb/MultilingualNanoTouche2020Retrieval cannot be had from the hub" in error
+    assert "the data set mteb/MultilingualNanoTouche2020Retrieval cannot be downloaded from the hub" in error
     assert "\n" not in error

@@ -1,4 +1,4 @@
-"""Suites: BEIR folders are read as they stand, and a broken one is told in one line."""
+"""Suites in BEIR's folder layout; a broken folder is refused in one line."""
 
 import pytest
 
@@ -79,7 +79,7 @@ def test_the_fingerprint_sees_contents_and_not_their_order():
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("broken", "reason"),
     [
         ({"qrels": None}, r"test.tsv: missing; judgments"),
         ({"corpus": None}, r"corpus.jsonl: missing"),
@@ -97,19 +97,19 @@ def test_the_fingerprint_sees_contents_and_not_their_order():
         ({"qrels": QRELS + "q3\td1\tyes\n"}, r"line 5: score 'yes' is not a whole number"),
         ({"qrels": QRELS + "q3\td1\t0.5\n"}, r"line 5: score '0.5' is not a whole number"),
         ({"qrels": QRELS + "q3\td1\t99999999999\n"}, r"line 5: score '99999999999' is beyond 1,000,000"),
-        ({"options": "name: ../../elsewhere"}, r"suite.yaml: the name '../../elsewhere' cannot be a folder's"),
+        ({"options": "name: ../../elsewhere"}, r"suite.yaml: the name '../../elsewhere' cannot name a folder"),
         ({"options": "name: a/b"}, r"the name 'a/b' cannot"),
         ({"qrels": "q1\td1\t1\n"}, r"line 1: the header .* is missing"),
         ({"qrels": "query-id\tcorpus-id\tscore\n"}, r"no judgments"),
         ({"qrels": "query-id\tcorpus-id\tscore\nq1\td1\t0\n"}, r"no query has a judgment of 1 or more"),
-        ({"options": "roles: dev"}, r"suite.yaml: unknown option 'roles'; known are name, role"),
+        ({"options": "roles: dev"}, r"suite.yaml: unknown option 'roles'; known options are name, role"),
         ({"options": "role: test"}, r"option 'role' is 'test'; dev or final"),
         ({"options": "- 1"}, r"suite.yaml: options as `name: value` lines are needed"),
         ({"options": "a: ["}, r"suite.yaml: not YAML"),
     ],
 )
-def test_a_broken_suite_is_one_line(tmp_path, broken, told):
-    with pytest.raises(InputError, match=told) as raised:
+def test_a_broken_suite_is_one_line(tmp_path, broken, reason):
+    with pytest.raises(InputError, match=reason) as raised:
         load_suite(folder(tmp_path, **broken))
     assert "\n" not in str(raised.value) and str(tmp_path) in str(raised.value)
 
@@ -119,7 +119,7 @@ def test_unknown_ids_are_dropped_where_the_suite_says_so(tmp_path):
     assert suite.qrels == {"q1": {"d1": 2, "d2": 0}} and suite.counts["judgments_dropped"] == 2
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_folder(tmp_path):
     with pytest.raises(InputError, match="no such suite folder"):
         load_suite(tmp_path / "none")
 

@@ -1,4 +1,4 @@
-"""A sample of a suite is fixed by its ids, keeps what is judged, and has a name of its own."""
+"""A sample of a suite depends on ids alone, keeps judged documents, and has its own name."""
 
 import random
 from dataclasses import replace
@@ -87,13 +87,13 @@ def test_a_sample_has_its_own_name_and_keeps_the_options() -> None:
     assert (sample.exclude_identical_ids, sample.role, sample.code) == (True, "dev", True)
 
 
-def test_what_is_not_smaller_stays_the_whole() -> None:
+def test_a_sample_that_is_not_smaller_is_the_whole_suite() -> None:
     whole = suite()
     assert sample_suite(whole, None, None) is whole
     assert sample_suite(whole, 10, 40) is whole
     assert sample_suite(whole, 99, 99) is whole
 
 
-def test_a_larger_sample_holds_the_smaller_one() -> None:
+def test_a_larger_sample_contains_the_smaller_one() -> None:
     small, large = sample_suite(suite(), 4, 20), sample_suite(suite(), 4, 30)
     assert set(small.corpus_ids) < set(large.corpus_ids) and small.query_ids == large.query_ids

@@ -1,4 +1,4 @@
-"""Sentence pairs from a TSV, and what is wrong with one in a line."""
+"""Sentence pairs from a TSV; a broken file is refused in one line."""
 
 import gzip
 
@@ -18,7 +18,7 @@ def write(path, text):
     return path
 
 
-def test_the_test_split_is_the_default_and_others_can_be_asked_for(tmp_path):
+def test_the_test_split_is_the_default_and_others_can_be_requested(tmp_path):
     file = write(tmp_path / "stsb.tsv", HEADER + LINES)
     suite = load_sts(file)
     assert (suite.name, suite.kind, len(suite.ids)) == ("stsb", "sts", 4)
@@ -60,11 +60,11 @@ def test_order_and_file_do_not_change_the_fingerprint(tmp_path):
         (HEADER + "test\t1\ta\tb\n" * 5, None, "all 5 judgments are 1"),
     ],
 )
-def test_what_is_wrong_is_one_line(tmp_path, text, split, reason):
+def test_an_error_is_one_line(tmp_path, text, split, reason):
     with pytest.raises(InputError, match=reason):
         load_sts(write(tmp_path / "x.tsv", text), split)
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_sts(tmp_path / "none.tsv")

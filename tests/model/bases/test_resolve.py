@@ -57,8 +57,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         terms_file=("tiny-terms", "tiny_terms/TERMS.html"),
     )
     monkeypatch.setattr(bundled, "BUNDLED", {"tiny": base})
-    for module in ("bases", "bundled"):
-        monkeypatch.setattr(f"gemma4vec.model.{module}.BUNDLED", {"tiny": base})
+    for module in ("resolve", "bundled"):
+        monkeypatch.setattr(f"gemma4vec.model.bases.{module}.BUNDLED", {"tiny": base})
     monkeypatch.syspath_prepend(str(folder))
     return folder
 

@@ -37,7 +37,7 @@ def model(base: Path, **parts: Any) -> EmbeddingModel:
     return build(schema.Model.model_validate(settings), base, dtype=torch.float32)
 
 
-def task(built: EmbeddingModel, rows: Path, said: list[str], tokenize: str = "once", **parts: Any) -> ContrastTask:
+def task(built: EmbeddingModel, rows: Path, tokenize: str = "once", **parts: Any) -> ContrastTask:
     stage = schema.Stage.model_validate(
         {
             "data": [{"name": "rows", "path": str(rows), **parts.pop("source", {})}],
@@ -57,7 +57,7 @@ def task(built: EmbeddingModel, rows: Path, said: list[str], tokenize: str = "on
 def test_batches_and_loss_are_those_of_the_texts(base: Path, tmp_path: Path, readout: str) -> None:
     write_rows(tmp_path / "rows.jsonl", ROWS)
     built = model(base, readout=readout)
-    once = task(built, tmp_path / "rows.jsonl", [])
+    once = task(built, tmp_path / "rows.jsonl")
     each = task(built, tmp_path / "rows.jsonl", tokenize="each_time")
     assert isinstance(once.rows[0].query, PretokenizedText) and not isinstance(each.rows[0].query, PretokenizedText)
     for one, two in islice(zip(once.batches(), each.batches(), strict=True), 5):

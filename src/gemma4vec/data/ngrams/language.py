@@ -1,8 +1,8 @@
-"""The language of a text, offline: by py3langid where it is installed, else by its stop words.
+"""Offline language detection: by py3langid if it is installed, else by stop words.
 
-py3langid (Barbaresi, after Lui and Baldwin, 2012, langid.py) carries its model of character n-grams in the package. The
-stop words know a dozen European languages and need a sentence. Either says `und` where it is not sure: short texts,
-code, names.
+py3langid (Barbaresi, after Lui and Baldwin, 2012, langid.py) ships its model of character n-grams in the package. Stop
+words cover a dozen European languages and need a whole sentence. Both methods return `und` when they are unsure: for
+short texts, code and names.
 """
 
 import functools
@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable
 
 UNDETERMINED = "und"
-CHARACTERS = 500  # of a text that are looked at
-LEAST_LETTERS = 20
-CONFIDENCE = 0.8  # of py3langid, whose probabilities are calibrated for length
-LEAST_COVERAGE, MARGIN = 0.2, 1.3  # share of words that are stop words; times that of the next language
+MAX_CHARACTERS = 500  # longer texts are cut: their start is enough
+MIN_LETTERS = 20
+MIN_CONFIDENCE = 0.8  # py3langid's probabilities are calibrated for length
+MIN_COVERAGE = 0.2  # share of words that are stop words
+MIN_MARGIN = 1.3  # coverage of the best language, as a multiple of the next one's
 CODES = {
     "english": "en",
     "german": "de",
@@ -31,63 +32,63 @@ CODES = {
 }
 LETTER = re.compile(r"[^\W\d_]")
 LETTERS = re.compile(r"[^\W\d_]+")
-# Letters of these scripts say more each, so that fewer are enough.
+# One letter of these scripts carries more information, so fewer are enough.
 DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]")
 
 LanguageDetector = Callable[[str], str]
 
 
 def detection_method() -> str:
-    """What `make_detector` uses: "py3langid" or "stop words"."""
+    """Return the method that `make_detector` uses: "py3langid" or "stop words"."""
     return "py3langid" if importlib.util.find_spec("py3langid") else "stop words"
 
 
 def make_detector() -> LanguageDetector:
-    """A function from a text to its ISO 639 code, or `und`."""
-    return _py3langid() if detection_method() == "py3langid" else detect_by_stop_words
+    """Return a function that maps a text to its ISO 639 code, or to `und`."""
+    return _load_py3langid() if detection_method() == "py3langid" else detect_by_stop_words
 
 
 @functools.cache
-def _py3langid() -> LanguageDetector:
+def _load_py3langid() -> LanguageDetector:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
     def detect(text: str) -> str:
-        start = text[:CHARACTERS]
-        if not _enough(start):
+        start = text[:MAX_CHARACTERS]
+        if not _has_enough_letters(start):
             return UNDETERMINED
         language, confidence = identifier.classify(start)
-        return language if confidence >= CONFIDENCE else UNDETERMINED
+        return language if confidence >= MIN_CONFIDENCE else UNDETERMINED
 
     return detect
 
 
 def detect_by_stop_words(text: str) -> str:
-    """The language whose stop words make up most of the text's words, where it is clearly ahead."""
-    start = text[:CHARACTERS]
-    if not _enough(start):
+    """Return the language with the largest share of stop words; `und` unless it leads clearly."""
+    start = text[:MAX_CHARACTERS]
+    if not _has_enough_letters(start):
         return UNDETERMINED
     words = LETTERS.findall(start.lower())
     shares = sorted(
-        ((sum(word in stop for word in words) / len(words), code) for code, stop in _stop_words().items()),
+        ((sum(word in stop for word in words) / len(words), code) for code, stop in _load_stop_words().items()),
         reverse=True,
     )
     (best, code), (second, _) = shares[:2]
-    return code if best >= LEAST_COVERAGE and best >= MARGIN * second else UNDETERMINED
+    return code if best >= MIN_COVERAGE and best >= MIN_MARGIN * second else UNDETERMINED
 
 
-def _enough(text: str) -> bool:
-    return len(LETTER.findall(text)) + 4 * len(DENSE.findall(text)) >= LEAST_LETTERS
+def _has_enough_letters(text: str) -> bool:
+    return len(LETTER.findall(text)) + 4 * len(DENSE.findall(text)) >= MIN_LETTERS
 
 
 @functools.cache
-def _stop_words() -> dict[str, frozenset[str]]:
+def _load_stop_words() -> dict[str, frozenset[str]]:
     from gemma4vec.retrieval.tokenize import STOP_WORDS
 
     return {CODES[name]: words for name, words in STOP_WORDS.items()}
 
 
 def format_language(code: str) -> str:
-    """A language for people: its code, or that none is clear."""
+    """Return a language's code for display, or "unsure" if it is undetermined."""
     return "unsure" if code == UNDETERMINED else code

@@ -1,8 +1,8 @@
-"""Runs of words in many texts, hashed at once in numpy: what overlap and near-duplicate search compare.
+"""Word n-grams of many texts, hashed together in numpy; overlap and near-duplicate search compare the hashes.
 
-A text is normalised, then every run of n words is one 64-bit hash. The hash of a run is a polynomial over its bytes
-(Karp and Rabin, 1987) taken from prefix sums modulo 2**64, so that no Python loop over words is needed.
-Shapes: T texts, W words, B bytes, S runs.
+Texts are normalized first; then every n-gram is one 64-bit hash. The hash is a polynomial over the n-gram's bytes (Karp
+and Rabin, 1987), computed from prefix sums modulo 2**64, so no Python loop visits the words.
+Shapes: T texts, W words, B bytes, S n-grams.
 """
 
 import functools
@@ -13,25 +13,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# A word; a Han or Kana character is a word of its own, since these scripts set no spaces.
+# A word. Han and Kana characters are one word each, because these scripts use no spaces.
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\W\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+")
 BATCH_BYTES = 4_000_000
 SPACE, END = 0x20, 0x0A
-MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
+MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so it has an inverse modulo 2**64
 
 
 def normalize(text: str) -> str:
-    """The words of a text in lower case, one space between them: NFKC, casefold, no punctuation, no soft hyphens."""
+    """Return a text's words in lower case, separated by single spaces.
+
+    Applies NFKC and casefold; removes punctuation and soft hyphens.
+    """
     return " ".join(WORD.findall(unicodedata.normalize("NFKC", text.replace("\u00ad", "")).casefold()))
 
 
 @dataclass(frozen=True)
 class WordNgrams:
-    """The words of T normalised texts, and what the hash of any run of them is computed from.
+    """The words of T normalized texts, and the prefix sums from which n-gram hashes are computed.
 
     Attributes:
-        starts_W, ends_W: the byte at which each word starts, and the one after its last.
-        first_T: number of the first word of each text, with W behind the last: int64[T + 1].
+        starts_W, ends_W: byte at which each word starts, and the byte after its end.
+        first_T: index of each text's first word, then W: int64[T + 1].
         sums_B: prefix sums of byte value times power, uint64[B + 1].
     """
 
@@ -42,7 +45,7 @@ class WordNgrams:
 
     @classmethod
     def from_texts(cls, texts: Sequence[str]) -> "WordNgrams":
-        """Of texts that went through `normalize`."""
+        """Index texts that `normalize` returned."""
         joined = ("\n".join(texts) + "\n").encode("utf-8", "replace") if texts else b""
         bytes_B = np.frombuffer(joined, dtype=np.uint8)
         ends_T = np.flatnonzero(bytes_B == END)
@@ -58,26 +61,26 @@ class WordNgrams:
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64[T]: how many words each text has."""
+        """Number of words of each text, int64[T]."""
         return np.diff(self.first_T)
 
-    def runs(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Every run of n words inside one text: hashes uint64[S] and the texts' numbers int64[S], in order."""
+    def ngrams(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return every n-gram in order: hashes uint64[S] and text indices int64[S]."""
         counts_T = np.maximum(self.lengths - n + 1, 0)
         text_S = np.repeat(np.arange(len(counts_T)), counts_T)
         within_S = np.arange(len(text_S)) - np.repeat(np.cumsum(counts_T) - counts_T, counts_T)
         first_S = self.first_T[:-1][text_S] + within_S
         return self._hash(first_S, first_S + n - 1), text_S
 
-    def openings(self, n: int, least: int) -> tuple[np.ndarray, np.ndarray]:
-        """The first n words of each text that has at least `least` (>= n): hashes and the texts' numbers."""
-        text_S = np.flatnonzero(self.lengths >= least)
+    def first_ngrams(self, n: int, min_words: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first n-gram of each text of at least `min_words` (>= n) words: hashes and text indices."""
+        text_S = np.flatnonzero(self.lengths >= min_words)
         first_S = self.first_T[:-1][text_S]
         return self._hash(first_S, first_S + n - 1), text_S
 
     def shingles(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """As `runs`, but a text with fewer than n words is one run; a text without a word has none. Ordered by text."""
-        hash_S, text_S = self.runs(n)
+        """Return the n-grams as `ngrams` does, ordered by text, plus each text of 1 to n - 1 words as a whole."""
+        hash_S, text_S = self.ngrams(n)
         short_T = np.flatnonzero((self.lengths > 0) & (self.lengths < n))
         if len(short_T) == 0:
             return hash_S, text_S
@@ -87,26 +90,26 @@ class WordNgrams:
         return np.concatenate([hash_S, whole])[order], texts[order]
 
     def _hash(self, first_S: np.ndarray, last_S: np.ndarray) -> np.ndarray:
-        """Hashes of the runs from word `first` to word `last`: the polynomial moved to power 0, then its bits mixed."""
+        """Hash the words from `first` to `last`: shift the polynomial to power 0, then mix its bits."""
         start_S, end_S = self.starts_W[first_S], self.ends_W[last_S]
         inverse = _powers(pow(MULTIPLIER, -1, 2**64), len(self.sums_B))
         return mix((self.sums_B[end_S] - self.sums_B[start_S]) * inverse[start_S])
 
 
 def batch_texts(texts: Sequence[str]) -> Iterator[tuple[int, WordNgrams]]:
-    """Spans of the texts in batches of some megabytes, each with the number of its first text."""
+    """Index the texts in batches of a few megabytes; yield the index of each batch's first text and its n-grams."""
     start, size = 0, 0
-    for place, text in enumerate(texts):
+    for index, text in enumerate(texts):
         if size >= BATCH_BYTES:
-            yield start, WordNgrams.from_texts(texts[start:place])
-            start, size = place, 0
+            yield start, WordNgrams.from_texts(texts[start:index])
+            start, size = index, 0
         size += len(text) + 1
     if start < len(texts):
         yield start, WordNgrams.from_texts(texts[start:])
 
 
 def mix(values: np.ndarray) -> np.ndarray:
-    """uint64 values with every bit depending on all (the finaliser of splitmix64; Steele et al., 2014)."""
+    """Mix uint64 values so that every output bit depends on all input bits (splitmix64; Steele et al., 2014)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
@@ -114,18 +117,18 @@ def mix(values: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _byte_values() -> np.ndarray:
-    """A random number for each byte, the same in every process."""
+    """Return a random number for each byte value, the same in every process."""
     return np.random.default_rng(20_100).integers(1, 2**64, 256, dtype=np.uint64)
 
 
-_KNOWN_POWERS: dict[int, np.ndarray] = {}
+_CACHED_POWERS: dict[int, np.ndarray] = {}
 
 
 def _powers(base: int, count: int) -> np.ndarray:
-    """base**0 to base**(count - 1) modulo 2**64; kept, since every batch needs them."""
-    known = _KNOWN_POWERS.get(base)
-    if known is None or len(known) < count:
+    """Return base**0 to base**(count - 1) modulo 2**64; cached, because every batch needs them."""
+    powers = _CACHED_POWERS.get(base)
+    if powers is None or len(powers) < count:
         factors = np.full(max(2 * count, 1), base, dtype=np.uint64)
         factors[0] = 1
-        known = _KNOWN_POWERS[base] = np.cumprod(factors, dtype=np.uint64)
-    return known[:count]
+        powers = _CACHED_POWERS[base] = np.cumprod(factors, dtype=np.uint64)
+    return powers[:count]

@@ -1,11 +1,11 @@
-"""The data source `pycode`: real pairs from the Python code on this machine, split so that a test is a test.
+"""Build the data source `pycode`: real pairs from the Python code on this machine, with held-out packages for testing.
 
-A pair is a docstring's first sentence and its function with the docstring removed, the construction of CodeSearchNet
-(Husain et al., 2019). The folder that is written holds
+A pair is a docstring's first sentence and its function without the docstring, as in CodeSearchNet (Husain et al.,
+2019). The folder contains
 
-    train.jsonl.gz       rows with BM25-mined hard negatives
-    test/, dev/          suites (dev is left out where a folder has too little code)
-    functions.jsonl.gz   every kept function, to search over: id, package, path, line, name, source, query
+    train.jsonl.gz       rows with hard negatives mined by BM25
+    test/, dev/          suites (no dev if there is too little code)
+    functions.jsonl.gz   every kept function, for search: id, package, path, line, name, source, query
     manifest.json        counts, reasons, versions, the split and its rules, content_hash
 """
 
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 TEST_QUERIES, FEW_TEST_QUERIES = 1_000, 200
 DEV_QUERIES, DEV_DOCUMENTS = 200, 600
-COMPRESSION = 1  # of gzip: higher levels cost seconds and save a fifth
+COMPRESSION = 1  # level of gzip; higher levels take seconds longer and save a fifth
 
 Progress = Callable[[str], None]
 
@@ -56,32 +56,32 @@ class PyCode:
 
     @property
     def train(self) -> Path:
-        """Rows to train on (`rows.read_rows`)."""
+        """Rows to train on (read them with `rows.read_rows`)."""
         return self.path / "train.jsonl.gz"
 
     @property
     def test(self) -> Path:
-        """The suite of held-out code (`suites.load_suite`)."""
+        """The suite of held-out code (load it with `retrieval.load_suite`)."""
         return self.path / "test"
 
     @property
     def dev(self) -> Path | None:
-        """The small suite for evaluation during training; None where there was too little code."""
+        """The small suite for evaluation during training; None if there was too little code."""
         return self.path / "dev" if self.manifest["counts"]["dev_queries"] else None
 
     @property
     def functions(self) -> Path:
-        """All kept functions (`read_functions`)."""
+        """All kept functions (read them with `read_functions`)."""
         return self.path / "functions.jsonl.gz"
 
     @property
     def content_hash(self) -> str:
-        """Hash of rows, suites and functions: the same wherever and whenever the same packages are read."""
+        """Hash of rows, suites and functions; the same for the same packages on any machine."""
         return str(self.manifest["content_hash"])
 
 
 def read_functions(path: Path) -> list[Function]:
-    """The functions of a `functions.jsonl.gz`.
+    """Read the functions of a `functions.jsonl.gz`.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -89,7 +89,7 @@ def read_functions(path: Path) -> list[Function]:
     functions = []
     for number, value, reason in read_lines(path):
         if value is None or set(value) != set(Function._fields):
-            raise InputError(f"{path} line {number}: {reason or 'no function'}; build the data again")
+            raise InputError(f"{path} line {number}: {reason or 'not a function'}; build the data again")
         functions.append(Function(**value))
     return functions
 
@@ -102,17 +102,17 @@ def build_pycode(
     negatives: int = 4,
     processes: int | None = None,
 ) -> PyCode:
-    """Extract, split, mine and write, replacing `out` only when all of it is there.
+    """Extract, split, mine and write; replace `out` only when everything is written.
 
     Args:
-        out: the folder to write.
-        folder: code to read; by default that of the running environment (standard library and installed packages).
-        held_out: packages to test on; by default `HELD_OUT` for the environment and a fifth of a folder's pairs.
-        negatives: hard negatives per training row.
-        processes: how many read files at once; the result does not depend on it.
+        out: folder to write.
+        folder: code to read; by default the running environment (standard library and installed packages).
+        held_out: packages to test on; by default `HELD_OUT` of the environment, or a fifth of a folder's pairs.
+        negatives: number of hard negatives per training row.
+        processes: number of processes that read files; the result does not depend on it.
 
     Raises:
-        InputError: no Python file, or no function that can be asked for.
+        InputError: there are no Python files, or no held-out function has a query.
         WorkError: the disk is full, or a worker died.
     """
     files = find_environment_files() if folder is None else find_folder_files(Path(folder))
@@ -126,10 +126,10 @@ def load_or_build_pycode(
     held_out: Sequence[str] | None = None,
     negatives: int = 4,
 ) -> PyCode:
-    """The built folder for the code as it is now, below `data` (by default `HOME/data`); built where there is none.
+    """Return the folder for the code in its present state, below `data` (by default `HOME/data`); build it if missing.
 
-    The folder's name holds a hash of the files' names, sizes and times and of the installed versions: a package that
-    was installed, updated or edited gives another folder.
+    The folder's name contains a hash of the files' names, sizes and times and of the installed versions, so installing,
+    updating or editing a package leads to another folder.
 
     Raises:
         InputError, WorkError: as `build_pycode`.
@@ -145,15 +145,15 @@ def load_or_build_pycode(
 
 
 def load_pycode(path: Path) -> PyCode:
-    """A folder that `build_pycode` wrote.
+    """Open a folder that `build_pycode` wrote.
 
     Raises:
-        InputError: it is none.
+        InputError: the folder has no readable manifest.
     """
     try:
         manifest = json.loads((Path(path) / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no folder that `gemma4vec data pycode` wrote ({error}); build it again") from error
+        raise InputError(f"{path}: not a folder from `gemma4vec data pycode` ({error}); build it again") from error
     return PyCode(Path(path), manifest)
 
 
@@ -175,19 +175,19 @@ def _build(
     else:
         split = split_folder(extracted.functions, held_out)
     clock.lap("split")
-    test = _suite("pycode-test", split.test, split.answers, TEST_QUERIES, None)
-    dev = _suite("pycode-dev", split.dev, split.answers, DEV_QUERIES, DEV_DOCUMENTS)
+    test = _make_suite("pycode-test", split.test, split.answers, TEST_QUERIES, None)
+    dev = _make_suite("pycode-dev", split.dev, split.answers, DEV_QUERIES, DEV_DOCUMENTS)
     if not test.queries:
         where = "the running environment" if folder is None else str(folder)
         raise InputError(
-            f"{where}: no held-out function has a docstring sentence to ask with; "
-            f"hold out other packages than {', '.join(split.test_units) or 'none'}, or give a folder with more code"
+            f"{where}: no held-out function has a docstring sentence to use as a query; "
+            f"hold out other packages than {', '.join(split.test_units) or 'none'}, or use a folder with more code"
         )
-    asked = [function for function in split.train if function.query]
-    rows = [Row(function.query or "", [Document(function.source)], group=function.package) for function in asked]
+    with_query = [function for function in split.train if function.query]
+    rows = [Row(function.query or "", [Document(function.source)], group=function.package) for function in with_query]
     rows = mine_bm25(rows, [row.pos[0] for row in rows], negatives, tokens=tokenize_code)
     clock.lap("mine")
-    manifest = _manifest(extracted, split, test, dev, rows, held_out, folder)
+    manifest = _make_manifest(extracted, split, test, dev, rows, held_out, folder)
     logger.info("writing")
     with atomic_folder(out) as made:
         write_rows(made / "train.jsonl.gz", rows, COMPRESSION)
@@ -203,7 +203,7 @@ def _build(
 
 
 class _Clock:
-    """Wall seconds of named stretches."""
+    """Measures the wall time of named phases, in seconds."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
@@ -215,10 +215,13 @@ class _Clock:
         self._last = now
 
 
-def _suite(
+def _make_suite(
     name: str, functions: list[Function], answers: dict[str, list[str]], queries: int, documents: int | None
 ) -> RetrievalSuite:
-    """A suite: up to so many queries, drawn by hash; all functions as documents, or the answers and a drawn rest."""
+    """Make a suite of at most `queries` queries, drawn by hash.
+
+    Its documents are all functions, or the answers and further functions, drawn by hash, up to `documents`.
+    """
     sentences = {function.id: function.query for function in functions if function.query}
     known = {function.id for function in functions}
     drawn = sorted(stable_order(sentences)[:queries])
@@ -241,7 +244,7 @@ def _suite(
     )
 
 
-def _manifest(
+def _make_manifest(
     extracted: Extraction,
     split: Split,
     test: RetrievalSuite,
@@ -265,41 +268,41 @@ def _manifest(
     reasons = Counter({name: n for name, n in extracted.reasons.items() if name not in ("files", "functions")})
     return {
         "format": FORMAT,
-        "content_hash": _content_hash(split, test, dev, rows),
+        "content_hash": _hash_contents(split, test, dev, rows),
         "source": "environment" if folder is None else "folder",
         "counts": counts,
-        "warnings": _warnings(split, test, dev, held_out, folder),
+        "warnings": _collect_warnings(split, test, dev, held_out, folder),
         "left_out": dict(sorted((reasons + split.reasons).items())),
         "split": {"unit": split.unit, "test": split.test_units, "dev": split.dev_units},
-        "packages": _packages(split),
+        "packages": _count_packages(split),
         "rules": RULES,
         "versions": installed_versions() if folder is None else {},
     }
 
 
-def _content_hash(split: Split, test: RetrievalSuite, dev: RetrievalSuite, rows: list[Row]) -> str:
+def _hash_contents(split: Split, test: RetrievalSuite, dev: RetrievalSuite, rows: list[Row]) -> str:
     kept = sorted([*split.test, *split.dev, *split.train], key=lambda function: function.id)
     functions = sha256_text(*(str(value) for function in kept for value in function))
     return sha256_text(content_hash(rows), test.fingerprint, dev.fingerprint, functions)
 
 
-def _warnings(
+def _collect_warnings(
     split: Split, test: RetrievalSuite, dev: RetrievalSuite, held_out: Sequence[str] | None, folder: Path | None
 ) -> list[str]:
     warnings = []
     missing = sorted(set(HELD_OUT if held_out is None else held_out) - {function.package for function in split.test})
     if missing and (folder is None or held_out is not None):
         remedy = "; install them: pip install 'gemma4vec[quickstart]'" if held_out is None else ""
-        warnings.append(f"held-out packages that are not there: {', '.join(missing)}{remedy}")
+        warnings.append(f"missing held-out packages: {', '.join(missing)}{remedy}")
     if len(test.queries) < FEW_TEST_QUERIES:
         warnings.append(f"only {len(test.queries)} test queries: differences of several points can be chance")
     if not dev.queries:
-        warnings.append("no dev suite: too little code to set some aside")
+        warnings.append("no dev suite: too little code to hold some out")
     return warnings
 
 
-def _packages(split: Split) -> dict[str, dict[str, Any]]:
-    """Package -> kept functions, pairs and part (or parts, where files are split)."""
+def _count_packages(split: Split) -> dict[str, dict[str, Any]]:
+    """Return package -> numbers of kept functions and pairs, and its parts (several if files are held out)."""
     packages: dict[str, dict[str, Any]] = {}
     for part, functions in (("test", split.test), ("dev", split.dev), ("train", split.train)):
         for function in functions:

@@ -1,6 +1,6 @@
-"""Docstrings as people would ask: the first sentence, without markup.
+"""Queries from docstrings: the first sentence, without markup.
 
-CodeSearchNet (Husain et al., 2019) takes a docstring's first paragraph; a sentence is nearer to what is typed into a
+CodeSearchNet (Husain et al., 2019) takes a docstring's first paragraph; a sentence is closer to what people type into a
 search box.
 """
 
@@ -9,13 +9,13 @@ import re
 MIN_WORDS, MAX_CHARACTERS = 3, 300
 MIN_ASCII_SHARE = 0.9
 
-# A period ends a sentence when white space follows, unless it belongs to one of these.
+# A period followed by white space ends a sentence, unless it belongs to one of these.
 ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|etc|vs|cf|resp|approx|incl|fig|eq|eqn|ref|no|al|dr|st)|\b[A-Za-z])\.$", re.I
 )
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
-# Lines that begin something other than prose: doctest, directive, field list, section, underline, table,
-# a parameter with its type (`x (int): ...`, `x : int`).
+# Lines that start something other than prose: a doctest, directive, field list, section, underline, table, or a
+# parameter with its type (`x (int): ...`, `x : int`).
 NOT_PROSE = re.compile(
     r"\s*(?:>>>|\.\.|[:@](?:param|arg|type|return|rtype|raise|var|ivar|cvar|keyword|note|see|deprecated|since|version)"
     r"|(?:args|arguments|parameters|params|returns?|yields?|raises|examples?|usage|notes?|see also|attributes"
@@ -28,7 +28,7 @@ SIGNATURE = re.compile(r"[\w.]+\(.*\)\s*(?:->.*)?$", re.S)
 MARKUP = [
     (re.compile(r"\\([|*_`\\])"), r"\1"),  # escapes
     (re.compile(r":[\w:+-]+:`([^`<]*?)\s*<[^`>]*>`"), r"\1"),  # :role:`title <target>`
-    (re.compile(r":[\w:+-]+:`~[\w.]*?(\w+)`"), r"\1"),  # :role:`~package.target` is shown as its last part
+    (re.compile(r":[\w:+-]+:`~[\w.]*?(\w+)`"), r"\1"),  # :role:`~package.target` displays its last part
     (re.compile(r":[\w:+-]+:`[!~]?([^`]*)`"), r"\1"),  # :role:`target`
     (re.compile(r"`([^`<]+?)\s*<[^`>]*>`__?"), r"\1"),  # `title <url>`_
     (re.compile(r"\[`?([^\]`]+)`?\]\([^)\s]*\)"), r"\1"),  # [title](url)
@@ -39,10 +39,10 @@ MARKUP = [
 
 
 def first_sentence(docstring: str) -> str:
-    """The first sentence of a docstring's first paragraph of prose, as one line without markup; "" where there is none.
+    """Return the first sentence of a docstring's prose, as one line without markup; "" if there is none.
 
-    A paragraph that is only the function's signature (C extensions write it there) is passed over. The sentence stops
-    at a blank line, at a period followed by white space, and where doctests, field lists or sections begin.
+    Skips a paragraph that is only the function's signature, which C extensions write there. The sentence ends at a
+    blank line, at a period followed by white space, or where a doctest, field list or section starts.
     """
     for paragraph in re.split(r"\n\s*\n", docstring.strip().replace("\r", "")):
         prose: list[str] = []
@@ -71,7 +71,7 @@ def _strip_markup(text: str) -> str:
 
 
 def sentence_flaw(sentence: str) -> str | None:
-    """Why a sentence is no query, in words for the counts of what was left out; None where it is one."""
+    """Return why a sentence cannot be a query, as a name for the counts of left-out functions; None if it can."""
     if not sentence:
         return "no sentence"
     if "://" in sentence:

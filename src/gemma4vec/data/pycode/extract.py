@@ -1,7 +1,7 @@
-"""Functions of one Python file, each with its docstring taken out of its source and kept beside it.
+"""Extract the functions of one Python file, with the docstring separated from the source.
 
-The construction of CodeSearchNet (Husain et al., 2019): functions and methods that stand in a module or class (a nested
-function is part of the one around it), no dunder methods, no tests, at least three lines of body.
+Follows CodeSearchNet (Husain et al., 2019): functions and methods defined in a module or class (a nested function is
+part of the outer one), no dunder methods, no tests, at least three lines of body.
 """
 
 import ast
@@ -22,11 +22,15 @@ FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Function(NamedTuple):
-    """A function: where it stands, its source without docstring (dedented), and its docstring's first sentence.
+    """A function: its location, its dedented source without docstring, and its docstring's first sentence.
 
-    `id` is `path:qualified.name`, with `#2`, `#3` for further definitions of that name; `path` is relative to the
-    root that was walked, with slashes; `line` is that of `def` or the first decorator; `query` is None where the
-    docstring is missing or no sentence.
+    Attributes:
+        id: `path:qualified.name`; further definitions of the same name end in `#2`, `#3`.
+        package: top-level package.
+        path: relative to the root that was walked, with slashes.
+        name: qualified name.
+        line: line of `def` or of the first decorator, from 1.
+        query: the sentence; None if the docstring is missing or has no usable one.
     """
 
     id: str
@@ -39,14 +43,14 @@ class Function(NamedTuple):
 
 
 class Extraction(NamedTuple):
-    """Functions, and how many files or functions met each reason for leaving something out."""
+    """Functions, and the numbers of files and functions: all of them, and those left out for each reason."""
 
     functions: list[Function]
     reasons: Counter[str]
 
 
 def extract(source: bytes, path: str, package: str) -> Extraction:
-    """All functions of a file that pass the size filters. A file that cannot be decoded or parsed is counted."""
+    """Extract all functions that pass the filters; a file that cannot be decoded or parsed is only counted."""
     reasons: Counter[str] = Counter(files=1)
     try:
         text = _decode(source)
@@ -65,12 +69,12 @@ def extract(source: bytes, path: str, package: str) -> Extraction:
     lines = NEWLINE.split(text)
     seen: Counter[str] = Counter()
     functions = []
-    for name, node in _definitions(tree.body, ""):
+    for name, node in _iterate_definitions(tree.body, ""):
         reasons["functions"] += 1
-        made = _function(name, node, lines, path, package, reasons)
-        if made is not None:
+        function = _extract_function(name, node, lines, path, package, reasons)
+        if function is not None:
             seen[name] += 1
-            functions.append(made if seen[name] == 1 else made._replace(id=f"{made.id}#{seen[name]}"))
+            functions.append(function if seen[name] == 1 else function._replace(id=f"{function.id}#{seen[name]}"))
     return Extraction(functions, reasons)
 
 
@@ -79,25 +83,25 @@ def _decode(source: bytes) -> str:
     return source.decode(encoding)
 
 
-def _definitions(body: Iterable[ast.stmt], prefix: str) -> Iterator[tuple[str, FunctionNode]]:
-    """Qualified name and node of functions in a module, its classes, and their `if`, `try` and `with` blocks."""
+def _iterate_definitions(body: Iterable[ast.stmt], prefix: str) -> Iterator[tuple[str, FunctionNode]]:
+    """Yield qualified name and node of the functions in a module, its classes, and their compound statements."""
     for node in body:
         if isinstance(node, FunctionNode):
             yield prefix + node.name, node
         elif isinstance(node, ast.ClassDef):
-            yield from _definitions(node.body, f"{prefix}{node.name}.")
+            yield from _iterate_definitions(node.body, f"{prefix}{node.name}.")
         elif isinstance(node, ast.If | ast.Try | ast.With | ast.For | ast.While):
-            yield from _definitions(node.body, prefix)
+            yield from _iterate_definitions(node.body, prefix)
             for handler in getattr(node, "handlers", []):
-                yield from _definitions(handler.body, prefix)
-            yield from _definitions(getattr(node, "orelse", []), prefix)
-            yield from _definitions(getattr(node, "finalbody", []), prefix)
+                yield from _iterate_definitions(handler.body, prefix)
+            yield from _iterate_definitions(getattr(node, "orelse", []), prefix)
+            yield from _iterate_definitions(getattr(node, "finalbody", []), prefix)
 
 
-def _function(
+def _extract_function(
     name: str, node: FunctionNode, lines: list[str], path: str, package: str, reasons: Counter[str]
 ) -> Function | None:
-    """The record of one function, or None (and a reason counted) where it does not pass the filters."""
+    """Return one function, or count a reason and return None if it does not pass the filters."""
     plain = node.name
     if plain.startswith("__") and plain.endswith("__"):
         reasons["dunder method"] += 1
@@ -127,10 +131,13 @@ def _first_line(node: FunctionNode) -> int:
 
 
 def remove_docstring(node: FunctionNode, lines: list[str]) -> tuple[str, list[str]]:
-    """The function's dedented source without its docstring, and the lines of its body alone.
+    """Return the function's dedented source without its docstring, and the lines of its body.
 
-    Works on lines, not on the tree, so that comments and formatting stay. `lines` are the file's, cut at every newline
-    that Python counts.
+    Works on lines, not on the tree, to preserve comments and formatting.
+
+    Args:
+        node: the function.
+        lines: the file's lines, split at every newline that Python counts.
     """
     first, last = _first_line(node) - 1, node.end_lineno or node.lineno
     indent = lines[node.lineno - 1][: node.col_offset]
@@ -145,7 +152,7 @@ def remove_docstring(node: FunctionNode, lines: list[str]) -> tuple[str, list[st
     start, end = statement.lineno - 1, statement.end_lineno or statement.lineno
     before = _slice(lines[start], 0, statement.col_offset)
     after = _slice(lines[end - 1], statement.end_col_offset or 0, None).strip().lstrip(";").strip()
-    # A docstring on the line of `def`, or code behind it on its last line, leaves that line with what is left of it.
+    # Code that shares a line with the docstring (`def f(): "doc"; return 1`) stays.
     remainder = [before + after] if before.strip() or after else []
     body = ([after] if after else []) + lines[end:last]
     while body and not body[0].strip():
@@ -155,10 +162,10 @@ def remove_docstring(node: FunctionNode, lines: list[str]) -> tuple[str, list[st
 
 
 def _slice(line: str, start: int, end: int | None) -> str:
-    """Part of a line by UTF-8 byte offsets, which is how the tree counts columns."""
+    """Slice a line by UTF-8 byte offsets, the columns of the syntax tree."""
     return line.encode("utf-8")[start:end].decode("utf-8")
 
 
 def _dedent(lines: list[str], indent: str) -> str:
-    """Lines without the indentation of the `def` line; lines that lack it (inside strings) stay as they are."""
+    """Join the lines without the indentation of the `def` line; lines without it (inside strings) stay unchanged."""
     return "\n".join(line.removeprefix(indent).rstrip() if line.strip() else "" for line in lines).strip("\n")

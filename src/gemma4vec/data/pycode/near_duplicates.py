@@ -1,9 +1,9 @@
-"""Near-duplicates: an exact join of token sets on their Jaccard similarity.
+"""Find near-duplicates by an exact join of token sets on their Jaccard similarity.
 
 Duplicated code makes measured results look up to twice as good (Allamanis, 2019, "The adverse effects of code
-duplication in machine learning models of code"); the criterion, Jaccard of the sets of identifiers and literals >= 0.8,
-is from there. The join is by prefix filtering (Chaudhuri et al., 2006; Bayardo et al., 2007): two sets that are similar
-enough must share one of their rarest tokens. Nothing is estimated, so nothing depends on a random seed.
+duplication in machine learning models of code"). The criterion comes from that paper: the sets of identifiers and
+literals have a Jaccard similarity >= 0.8. The join uses prefix filtering (Chaudhuri et al., 2006; Bayardo et al.,
+2007): two sets that are similar enough share one of their rarest tokens. It is exact and needs no random seed.
 """
 
 import keyword
@@ -20,23 +20,24 @@ BLOCK = 2_000
 
 
 def function_tokens(source: str) -> frozenset[str]:
-    """Identifiers, numbers and words inside literals and comments; no keywords, no punctuation."""
+    """Return identifiers, numbers, and words in literals and comments, without keywords and punctuation."""
     return frozenset(CODE_TOKEN.findall(source)).difference(keyword.kwlist)
 
 
 def near_pairs(token_sets: Sequence[Iterable[str]], threshold: float = THRESHOLD) -> np.ndarray:
-    """All pairs i < j of sets with a Jaccard similarity of at least `threshold`, i being the first of its equals.
+    """Find all pairs i < j of similar sets, where i is the first of the sets equal to it.
 
-    That is enough to keep one of each (`keep_first`) and spares the pairs among many copies. Empty sets are like none.
+    These pairs suffice to keep one of each (`keep_first`) and avoid all pairs among many copies. Empty sets are similar
+    to no set.
 
     Args:
         token_sets: M sets.
-        threshold: above 0, at most 1.
+        threshold: minimum Jaccard similarity, above 0 and at most 1.
 
     Returns:
-        int64[P, 2], i < j in each row, ordered.
+        int64[P, 2]: ordered pairs, i < j in each.
     """
-    rows = _rarest_first(token_sets)
+    rows = _encode_by_rarity(token_sets)
     places: dict[bytes, list[int]] = {}
     for place, row in enumerate(rows):
         if len(row):
@@ -50,7 +51,7 @@ def near_pairs(token_sets: Sequence[Iterable[str]], threshold: float = THRESHOLD
 
 
 def keep_first(pairs: np.ndarray, count: int) -> np.ndarray:
-    """bool[count]: in order, keep what is no near-duplicate of something kept before it."""
+    """Return bool[count]: keep, in order, each item that is not a near-duplicate of a kept earlier one."""
     kept = np.ones(count, dtype=bool)
     for first, second in pairs:
         if kept[first]:
@@ -58,8 +59,8 @@ def keep_first(pairs: np.ndarray, count: int) -> np.ndarray:
     return kept
 
 
-def _rarest_first(token_sets: Sequence[Iterable[str]]) -> list[np.ndarray]:
-    """Each set as ascending numbers; a token's number is its place in the order of rarity (then of the alphabet)."""
+def _encode_by_rarity(token_sets: Sequence[Iterable[str]]) -> list[np.ndarray]:
+    """Encode each set as ascending numbers: a token's number is its rank by frequency, rarest first, then by name."""
     frequency: Counter[str] = Counter()
     for tokens in token_sets:
         frequency.update(set(tokens))
@@ -70,15 +71,17 @@ def _rarest_first(token_sets: Sequence[Iterable[str]]) -> list[np.ndarray]:
 
 
 def _join(rows: list[np.ndarray], threshold: float) -> np.ndarray:
-    """Pairs (i < j) of distinct sets with Jaccard >= threshold."""
+    """Return the pairs i < j of distinct sets with Jaccard similarity >= threshold."""
     if not rows:
         return np.empty((0, 2), dtype=np.int64)
     sizes = np.array([len(row) for row in rows], dtype=np.int64)
     width = int(max(row[-1] for row in rows)) + 1
-    full = _incidence(rows, width)
-    # Similar sets overlap in at least ceil(threshold * size) tokens: they cannot miss each other in all of this prefix.
+    full = _incidence_matrix(rows, width)
+    # Similar sets share at least ceil(threshold * size) tokens, so at least one of them lies in this prefix.
     needed = np.ceil(threshold * sizes - 1e-9).astype(np.int64)
-    prefix = _incidence([row[: size - least + 1] for row, size, least in zip(rows, sizes, needed, strict=True)], width)
+    prefix = _incidence_matrix(
+        [row[: size - least + 1] for row, size, least in zip(rows, sizes, needed, strict=True)], width
+    )
     transposed = prefix.T.tocsr()
     found = []
     for start in range(0, len(rows), BLOCK):
@@ -95,7 +98,7 @@ def _join(rows: list[np.ndarray], threshold: float) -> np.ndarray:
     return np.concatenate(found) if found else np.empty((0, 2), dtype=np.int64)
 
 
-def _incidence(rows: list[np.ndarray], width: int) -> sparse.csr_matrix:
+def _incidence_matrix(rows: list[np.ndarray], width: int) -> sparse.csr_matrix:
     ends = np.cumsum([0, *(len(row) for row in rows)])
     columns = np.concatenate(rows)
     return sparse.csr_matrix((np.ones(len(columns), dtype=np.int32), columns, ends), shape=(len(rows), width))

@@ -1,7 +1,7 @@
-"""The split of pycode: which functions are tested on, which guide training, which are trained on.
+"""Split the functions of pycode into test, dev and train.
 
-Whole packages are held out, or whole files where a folder has too few packages; nothing that is kept has a
-near-duplicate on the other side, because near-duplicates are kept once in total, test first.
+Whole packages are held out, or whole files if a folder has too few packages. Of near-duplicates only the first is kept,
+test before train, so no function has a near-duplicate in another part.
 """
 
 import hashlib
@@ -24,10 +24,15 @@ Unit = Callable[[Function], str]
 
 @dataclass
 class Split:
-    """Functions by their part, without near-duplicates; and what was left out, by reason.
+    """Functions by part, without near-duplicates.
 
-    A function whose `query` is None is a document only: it had no usable sentence, or an earlier function's is alike.
-    `answers` names, for a query's function, further functions whose sentence is word for word the same, in any part.
+    Attributes:
+        test, dev, train: functions. One whose `query` is None is only a document: it has no usable sentence, or an
+            earlier function has nearly the same one.
+        answers: id of a query's function -> ids of further functions, in any part, with the same words in the sentence.
+        reasons: reason -> number of functions left out.
+        unit: what is held out as a whole, "package" or "file".
+        test_units, dev_units: names of the units in these parts.
     """
 
     test: list[Function] = field(default_factory=list)
@@ -41,12 +46,12 @@ class Split:
 
 
 def stable_order(keys: Iterable[str]) -> list[str]:
-    """Keys in an order that is arbitrary yet the same everywhere, and in which adding a key moves no other."""
+    """Sort keys by hash: arbitrary, the same everywhere, and stable when keys are added."""
     return sorted(keys, key=lambda key: hashlib.sha256(key.encode("utf-8", errors="surrogatepass")).digest())
 
 
 def split_environment(functions: Sequence[Function], held_out: Sequence[str]) -> Split:
-    """Hold out packages by name. A copy of them elsewhere (`pip/_vendor/rich`) is in no part."""
+    """Hold out packages by name; leave out copies of them in other packages (`pip/_vendor/rich`)."""
     split = Split(test_units=sorted(held_out))
     kept = []
     for function in functions:
@@ -59,9 +64,9 @@ def split_environment(functions: Sequence[Function], held_out: Sequence[str]) ->
 
 
 def split_folder(functions: Sequence[Function], held_out: Sequence[str] | None) -> Split:
-    """Hold out a fifth of a folder's pairs: given packages, else packages drawn by hash, else files drawn by hash.
+    """Hold out the given packages; without any, draw packages or files by hash until they have a fifth of the pairs.
 
-    Files are drawn where there are fewer than 5 packages or one has more than half of the pairs.
+    Files are drawn if there are fewer than 5 packages or one has more than half of the pairs.
     """
     sizes = Counter(function.package for function in functions if function.query)
     total = sum(sizes.values())
@@ -75,9 +80,9 @@ def split_folder(functions: Sequence[Function], held_out: Sequence[str] | None) 
 
 
 def draw_units(sizes: Counter[str], share: float) -> set[str]:
-    """Units in hash order until they hold the share of all; one that would exceed it by half is passed over.
+    """Draw units in hash order until they have the share of all pairs; skip a unit that would exceed it by half.
 
-    At least one unit is drawn where there are two; none where there is only one.
+    Draws at least one unit of two or more, and none if there is only one.
     """
     goal = share * sum(sizes.values())
     drawn: set[str] = set()
@@ -92,38 +97,38 @@ def draw_units(sizes: Counter[str], share: float) -> set[str]:
 
 
 def _finish(split: Split, functions: Sequence[Function], unit: Unit, test_units: set[str]) -> Split:
-    """Remove near-duplicates, test first; then draw the dev units from what is left and part the functions."""
+    """Remove near-duplicates, keeping test functions; then draw the dev units and distribute the functions."""
     ordered = sorted(functions, key=lambda function: (unit(function) not in test_units, function.id))
-    ordered = _without_duplicates(ordered, split)
-    ordered = _with_unique_queries(ordered, split)
+    ordered = _remove_duplicates(ordered, split)
+    ordered = _deduplicate_queries(ordered, split)
     sizes = Counter(unit(function) for function in ordered if function.query and unit(function) not in test_units)
     dev_units = draw_units(sizes, DEV_SHARE)
     split.dev_units = sorted(dev_units)
     for function in ordered:
-        of = unit(function)
-        (split.test if of in test_units else split.dev if of in dev_units else split.train).append(function)
+        name = unit(function)
+        (split.test if name in test_units else split.dev if name in dev_units else split.train).append(function)
     return split
 
 
-def _without_duplicates(functions: list[Function], split: Split) -> list[Function]:
+def _remove_duplicates(functions: list[Function], split: Split) -> list[Function]:
     kept = keep_first(near_pairs([function_tokens(function.source) for function in functions]), len(functions))
     split.reasons["near-duplicate function"] += int((~kept).sum())
     return [function for function, keep in zip(functions, kept, strict=True) if keep]
 
 
-def _with_unique_queries(functions: list[Function], split: Split) -> list[Function]:
-    """Each query once: a function whose sentence repeats, or nearly repeats, an earlier one's stays as a document."""
-    asked = [place for place, function in enumerate(functions) if function.query]
-    words = [tokenize_code(functions[place].query or "") for place in asked]
+def _deduplicate_queries(functions: list[Function], split: Split) -> list[Function]:
+    """Remove queries that repeat, or nearly repeat, an earlier one; their functions stay as documents."""
+    with_query = [place for place, function in enumerate(functions) if function.query]
+    words = [tokenize_code(functions[place].query or "") for place in with_query]
     pairs = near_pairs(words)
-    kept = keep_first(pairs, len(asked)) & np.array([bool(tokens) for tokens in words], dtype=bool)
+    kept = keep_first(pairs, len(with_query)) & np.array([bool(tokens) for tokens in words], dtype=bool)
     split.reasons["near-duplicate or wordless query"] += int((~kept).sum())
     for first, second in pairs:
         if kept[first] and words[first] == words[second]:
-            answer = functions[asked[second]].id
-            split.answers.setdefault(functions[asked[first]].id, []).append(answer)
-    made = list(functions)
-    for place, keep in zip(asked, kept, strict=True):
+            answer = functions[with_query[second]].id
+            split.answers.setdefault(functions[with_query[first]].id, []).append(answer)
+    result = list(functions)
+    for place, keep in zip(with_query, kept, strict=True):
         if not keep:
-            made[place] = functions[place]._replace(query=None)
-    return made
+            result[place] = functions[place]._replace(query=None)
+    return result

@@ -1,4 +1,4 @@
-"""Which Python files are on this machine: the running environment, or a folder of a user's own code."""
+"""Find Python files on this machine: those of the running environment, or of a folder of the user's own code."""
 
 import importlib.metadata
 import os
@@ -14,12 +14,18 @@ from gemma4vec.files import sha256_text
 TEST_FOLDERS = frozenset({"test", "tests", "idle_test", "idlelib", "turtledemo", "lib2to3"})
 OTHER_FOLDERS = frozenset({"__pycache__", "site-packages", "dist-packages", "node_modules", "lib-dynload"})
 BUILD_FOLDERS = frozenset({"build", "dist", "venv", "env", "virtualenv"})
-# Our own package, wherever it is installed; editable installs leave only finder modules behind.
-OWN = ("gemma4vec", "__editable__")
+# This package is skipped wherever it is installed; of an editable install only finder modules are there.
+OWN_PACKAGES = ("gemma4vec", "__editable__")
 
 
 class SourceFile(NamedTuple):
-    """A file: the folder that was walked, the path below it (with slashes), and its top-level package."""
+    """A file.
+
+    Attributes:
+        root, path: the folder that was walked, and the file's path below it with slashes.
+        package: top-level package.
+        size, modified: bytes, and nanoseconds since the epoch.
+    """
 
     root: str
     path: str
@@ -29,7 +35,7 @@ class SourceFile(NamedTuple):
 
 
 def find_environment_files() -> list[SourceFile]:
-    """Python files of the standard library and of the installed packages, ordered by path; no tests, not ourselves."""
+    """Find Python files of the standard library and of installed packages, by path, without tests and this package."""
     paths = sysconfig.get_paths()
     roots = [paths["stdlib"], paths["purelib"], paths["platlib"]]
     unique = list(dict.fromkeys(os.path.realpath(root) for root in roots))
@@ -40,22 +46,22 @@ def find_environment_files() -> list[SourceFile]:
 
 
 def find_folder_files(folder: Path) -> list[SourceFile]:
-    """Python files below a folder, ordered by path; no hidden folders, virtual environments, builds or tests.
+    """Find Python files below a folder, by path, without hidden folders, virtual environments, builds and tests.
 
     Raises:
-        InputError: there is no such folder, or no Python file in it.
+        InputError: the folder does not exist or has no Python files.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give one that holds Python files")
+        raise InputError(f"{folder}: no such folder; name a folder of Python files")
     files = sorted(_walk(folder.resolve(), _skip_in_folder), key=lambda file: file.path)
     if not files:
-        raise InputError(f"{folder}: no Python files (tests, hidden folders and virtual environments are passed over)")
+        raise InputError(f"{folder}: no Python files (tests, hidden folders and virtual environments are skipped)")
     return files
 
 
 def _skip_in_environment(folder: Path, name: str, top: bool) -> bool:
-    # config-3.11-x86_64 and foo-1.0.dist-info hold no code that anybody wrote for us to read.
-    return name in TEST_FOLDERS | OTHER_FOLDERS or (top and (name.startswith(OWN) or "-" in name))
+    # Top-level names with a hyphen, such as config-3.11-x86_64 and foo-1.0.dist-info, hold metadata, not source code.
+    return name in TEST_FOLDERS | OTHER_FOLDERS or (top and (name.startswith(OWN_PACKAGES) or "-" in name))
 
 
 def _skip_in_folder(folder: Path, name: str, top: bool) -> bool:
@@ -75,7 +81,7 @@ def _walk(root: Path, skip: Callable[[Path, str, bool], bool]) -> Iterator[Sourc
             try:
                 status = os.stat(here / name)
             except OSError:
-                continue  # a dangling link is no file
+                continue  # a dangling link
             package = path.split("/", 1)[0].removesuffix(".py")
             yield SourceFile(str(root), path, package, status.st_size, status.st_mtime_ns)
 
@@ -85,7 +91,7 @@ def _is_test(name: str) -> bool:
 
 
 def installed_versions() -> dict[str, str]:
-    """Name -> version of every installed distribution, ordered by name, Python itself included."""
+    """Return name -> version of every installed distribution and of Python, ordered by name."""
     paths = sysconfig.get_paths()
     found = importlib.metadata.distributions(path=list({paths["purelib"], paths["platlib"]}))
     versions = {distribution.metadata["Name"] or "": distribution.version for distribution in found}
@@ -94,5 +100,5 @@ def installed_versions() -> dict[str, str]:
 
 
 def hash_files(files: list[SourceFile], *further: str) -> str:
-    """A hash of names, sizes and times of files (quick: reads none of them) and of what else decides the result."""
+    """Hash names, sizes and times of files, without reading them, and any `further` settings."""
     return sha256_text(*further, *(f"{file.path}\t{file.size}\t{file.modified}" for file in files))

@@ -1,7 +1,7 @@
-"""Extraction in several processes.
+"""Extract functions in several processes.
 
-Each is a plain child that reads a list of files on stdin and answers on stdout: no fork of a process that may already
-run threads, and no second import of the caller's script. Run as `python -m gemma4vec.data.pycode.worker`.
+Each child reads a list of files from stdin and writes the result to stdout. This avoids forking a process that may run
+threads and importing the caller's script again. A child runs as `python -m gemma4vec.data.pycode.worker`.
 """
 
 import gc
@@ -26,23 +26,23 @@ SHARD_BYTES = 16_000_000
 
 
 def extract_files(files: Sequence[SourceFile], processes: int | None = None) -> Extraction:
-    """Functions of all files, in the files' order, whatever the number of processes.
+    """Extract the functions of all files, in the files' order for any number of processes.
 
     Args:
-        files: what to read.
-        processes: how many at once; by default one per core, at most 8, and none beside this one for few files.
+        files: files to read.
+        processes: number of child processes; 1 uses this process. By default one per core, at most 8; 1 for few files.
 
     Raises:
         WorkError: a worker died.
     """
-    shards = _shards(files)
+    shards = _split_into_shards(files)
     processes = processes or (1 if len(shards) < 2 else min(8, len(os.sched_getaffinity(0))))
     if processes == 1:
         return _merge([_extract_shard(shard) for shard in shards])
     done: list[Extraction] = []
     with ThreadPoolExecutor(processes) as pool:
         try:
-            for result in pool.map(_in_child, shards):
+            for result in pool.map(_extract_in_child, shards):
                 done.append(result)
                 logger.info(f"reading Python files: {sum(map(len, shards[: len(done)]))} of {len(files)}")
         except BaseException:
@@ -51,7 +51,7 @@ def extract_files(files: Sequence[SourceFile], processes: int | None = None) -> 
     return _merge(done)
 
 
-def _shards(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
+def _split_into_shards(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
     shards: list[list[SourceFile]] = []
     filled = SHARD_BYTES
     for file in files:
@@ -84,7 +84,7 @@ def _extract_shard(shard: Sequence[SourceFile]) -> Extraction:
     return _merge(results)
 
 
-def _in_child(shard: list[SourceFile]) -> Extraction:
+def _extract_in_child(shard: list[SourceFile]) -> Extraction:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     child = subprocess.run(
         [sys.executable, "-m", "gemma4vec.data.pycode.worker"],
@@ -100,9 +100,9 @@ def _in_child(shard: list[SourceFile]) -> Extraction:
 
 
 def main() -> None:
-    """Entry point of a child: a pickled list of files on stdin, a pickled `Extraction` on stdout."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a child at once, without a traceback of its own
-    gc.disable()  # syntax trees are built and dropped whole; collecting cycles in between costs a third of the time
+    """Run a child: read a pickled list of files from stdin, write a pickled `Extraction` to stdout."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a child without a traceback
+    gc.disable()  # collecting cycles while syntax trees are built takes a third of the time
     shard = pickle.load(sys.stdin.buffer)
     sys.stdout.buffer.write(pickle.dumps(_extract_shard(shard)))
 

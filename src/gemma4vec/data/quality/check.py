@@ -1,4 +1,4 @@
-"""Check training data: against suites, and on its own. One pass over each source."""
+"""Check training data for contamination by suites and for flaws of its own, in two passes over each source."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,19 @@ from gemma4vec.recipe.schema import Source
 
 logger = logging.getLogger(__name__)
 
-REASONS = 5  # kept of each row
+MAX_REASONS = 5  # stored for each row
 
 
 @dataclass
 class RowFault:
-    """Why a row (`whole`, or `copy` of an earlier one), or some of its negatives, should be left out."""
+    """Reasons to leave out a row or some of its negatives.
+
+    Attributes:
+        whole: the row itself is at fault.
+        copy: the row is a duplicate of an earlier one.
+        negatives: positions of the negatives at fault.
+        reasons: the first few reasons.
+    """
 
     whole: bool = False
     copy: bool = False
@@ -32,26 +39,28 @@ class RowFault:
     reasons: list[str] = field(default_factory=list)
 
     def add(self, reason: str, negatives: Sequence[int] = ()) -> None:
-        """One more reason: for the row, or for these negatives alone."""
+        """Add a reason to leave out the row, or only these negatives."""
         self.copy |= reason == "duplicate"
         self.whole |= reason != "duplicate" and not negatives
         self.negatives.update(negatives)
-        if reason not in self.reasons and len(self.reasons) < REASONS:
+        if reason not in self.reasons and len(self.reasons) < MAX_REASONS:
             self.reasons.append(reason)
 
 
 @dataclass
 class SourceReport:
-    """What was found in one source.
+    """Results of checking one source.
 
     Attributes:
-        rows: of the source, in order; `faults` counts them from 1.
-        bad_rows: that could not be read at all.
-        counts: of texts, as `rows.RowsRead`.
-        flaws: kind -> how many rows; `flaw_examples` a few of each.
-        cut: see `flaws.FlawFinder.cut`.
-        found: for each suite.
-        touched: for each suite, the ids of its touched queries.
+        rows: the source's rows, in order.
+        bad_rows: number of rows that could not be read.
+        counts: numbers of unusual texts, as `rows.RowsRead` has them.
+        flaws: kind -> number of rows.
+        flaw_examples: kind -> a few rows.
+        cut: result of `row_faults.FlawFinder.find_cut`.
+        found: overlap with each suite.
+        touched: ids of the touched queries of each suite.
+        faults: row number (from 1) -> reasons to leave it out.
     """
 
     name: str
@@ -77,17 +86,17 @@ def check_sources(
     """Check every source against every suite.
 
     Args:
-        sources: of rows; bad rows are counted, however many there are.
-        suites: may be none, then only the rows themselves are checked.
-        near: least Jaccard similarity of a near match, above 0.5.
-        languages: ISO 639 codes; a row clearly in another language is a fault. None given: none is.
+        sources: sources of rows; any number of bad rows is counted, not refused.
+        suites: may be empty; then only the rows themselves are checked.
+        near: minimum Jaccard similarity of a near match, 0.5 to 1.
+        languages: accepted ISO 639 codes; a row clearly in another language is a fault. Empty accepts all.
 
     Raises:
-        InputError: a source that cannot be read or has no row; `near` is no similarity that MinHash finds.
+        InputError: a source cannot be read or has no rows, or `near` is outside of 0.5 to 1.
     """
     if not 0.5 <= near <= 1:
         raise InputError(
-            f"--near {near}: a Jaccard similarity from 0.5 (below it MinHash would miss pairs) to 1 is needed"
+            f"--near {near}: must be a Jaccard similarity from 0.5 to 1 (MinHash would miss pairs below 0.5)"
         )
     if suites:
         texts = sum(len(suite.documents) + len(suite.queries) for suite in suites)
@@ -97,23 +106,23 @@ def check_sources(
 
 
 def _check(source: Source, index: ContaminationIndex, languages: Sequence[str]) -> SourceReport:
-    rows, told = load_source(source.model_copy(update={"max_bad_share": 1.0}))
+    rows, facts = load_source(source.model_copy(update={"max_bad_share": 1.0}))
     logger.info(f"checking {len(rows):,} rows of {source.name}")
     finder = FlawFinder(make_detector() if languages else None, languages)
     faults: dict[int, RowFault] = {}
     for row in rows:
-        for flaw in finder.look(row):
+        for flaw in finder.check(row):
             _note_flaw(flaw, faults)
-    found = collect_overlaps(_noted(index.hits(rows), index, faults), len(index.suites), source.name)
+    found = collect_overlaps(_note_hits(index.hits(rows), index, faults), len(index.suites), source.name)
     return SourceReport(
         name=source.name,
-        content_hash=told["content_hash"],
+        content_hash=facts["content_hash"],
         rows=rows,
-        bad_rows=told["bad_rows"],
-        counts=told["counts"],
+        bad_rows=facts["bad_rows"],
+        counts=facts["counts"],
         flaws=dict(finder.counts),
         flaw_examples=finder.examples,
-        cut=finder.cut(),
+        cut=finder.find_cut(),
         found=found,
         touched=[index.touched(number, one) for number, one in enumerate(found)],
         faults=faults,
@@ -125,8 +134,8 @@ def _note_flaw(flaw: Flaw, faults: dict[int, RowFault]) -> None:
         faults.setdefault(flaw.row, RowFault()).add(flaw.kind, flaw.negatives)
 
 
-def _noted(hits: Iterator[Hit], index: ContaminationIndex, faults: dict[int, RowFault]) -> Iterator[Hit]:
-    """The hits, each also noted as a fault of its row or, where it is one, of its negative."""
+def _note_hits(hits: Iterator[Hit], index: ContaminationIndex, faults: dict[int, RowFault]) -> Iterator[Hit]:
+    """Pass on the hits, adding each to the faults of its row or of its negative."""
     for hit in hits:
         where = f"{index.suites[hit.item.suite].name} {hit.item.side} {hit.item.id}"
         negatives = (hit.place,) if hit.field == "negative" else ()
@@ -135,7 +144,7 @@ def _noted(hits: Iterator[Hit], index: ContaminationIndex, faults: dict[int, Row
 
 
 def rules(near: float) -> dict[str, Any]:
-    """The parameters that a check depends on, as JSON values."""
+    """Return the parameters of a check, as JSON values."""
     return {
         "normalised": "NFKC, casefold, words",
         "contained_words": CONTAINED_WORDS,
@@ -148,7 +157,7 @@ def rules(near: float) -> dict[str, Any]:
 def make_records(
     reports: Sequence[SourceReport], suites: Sequence[SuiteTexts], near: float
 ) -> list[ContaminationRecord]:
-    """One stamp for each source and suite."""
+    """Return one record for each source and suite."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
     return [
         ContaminationRecord(

@@ -1,4 +1,4 @@
-"""Checks of a run's training data without being asked: what is small is checked before its scores are shown."""
+"""Check a run's training data automatically before its scores are shown, if the data is small."""
 
 import logging
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ from gemma4vec.recipe.schema import Source
 
 logger = logging.getLogger(__name__)
 
-SMALL_BYTES = 64_000_000  # of compressed files: some hundred thousand rows, half a minute
+SMALL_BYTES = 64_000_000  # size of a file, possibly compressed: some hundred thousand rows, half a minute
 
 
 def ensure_checked(run: RunFolder, suites: Sequence[OneSuite]) -> None:
-    """Check the run's sources against those suites for which there is no stamp, where their files are small.
+    """Check the run's sources against suites for which they have no record yet.
 
-    Data that is gone, large or not readable stays unchecked, and so the mark on the scores says.
+    Only small files are checked. Missing, large and unreadable data stays unchecked; the mark on the scores says so.
     """
     hashes = {str(source["name"]): key for key, source in sources_from_manifest(run.manifest).items()}
     if all(read_record(key, suite.fingerprint) is not None for key in hashes.values() for suite in suites):
-        return None  # every evaluation asks: no text is read for nothing
+        return None  # every evaluation calls this: read no text without need
     texts = [suite.texts() for suite in suites]
     try:
         sources = sources_of_run(run)
@@ -39,29 +39,29 @@ def ensure_checked(run: RunFolder, suites: Sequence[OneSuite]) -> None:
         return logger.warning(f"training data not checked: {error}")
     for source in sources:
         key = hashes.get(source.name)
-        if key is None or not _small(source):
+        if key is None or not _is_small(source):
             continue
         missing = [suite for suite in texts if read_record(key, suite.fingerprint) is None]
         if not missing:
             continue
         try:
-            for stamp in make_records(check_sources([source], missing), missing, NEAR):
-                write_record(stamp)
+            for record in make_records(check_sources([source], missing), missing, NEAR):
+                write_record(record)
         except Gemma4VecError as error:
             logger.warning(f"{source.name}: not checked against {', '.join(suite.name for suite in missing)}: {error}")
     return None
 
 
-def _small(source: Source) -> bool:
-    """Whether a source's file is there and soon read; what has to be searched for or downloaded is not."""
+def _is_small(source: Source) -> bool:
+    """Return whether a source is a small local file; sources to be searched for or downloaded are not."""
     path = Path(source.path or "").expanduser()
     return source.path is not None and path.is_file() and path.stat().st_size <= SMALL_BYTES
 
 
 def read_overlapping_records(content_hashes: Sequence[str]) -> list[ContaminationRecord]:
-    """Every stamp of these data that found something, by suite.
+    """Return the records of these sources that found an overlap, ordered by suite for each source.
 
     Raises:
-        InputError: a damaged stamp.
+        InputError: a record is damaged.
     """
-    return [stamp for key in content_hashes for stamp in read_records_of_source(key) if stamp.overlaps]
+    return [record for key in content_hashes for record in read_records_of_source(key) if record.overlaps]

@@ -1,4 +1,4 @@
-"""What a check found at fault, left out: as a list for training, or as cleaned copies."""
+"""Leave out the faults that a check found: as a list for training, or as cleaned copies."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from gemma4vec.data.sources.drops import COPIES, ROW, row_key, without_negatives
 
 
 def write_drops(path: Path, reports: Sequence[SourceReport]) -> int:
-    """Write the list of all sources' faults; gives how many rows it names.
+    """Write the list of all sources' faults; return the number of rows in it.
 
     Raises:
         WorkError: the disk is full or the folder cannot be written.
@@ -22,7 +22,7 @@ def write_drops(path: Path, reports: Sequence[SourceReport]) -> int:
 
 
 def remove_faults(rows: Iterable[Row], faults: Mapping[int, RowFault]) -> Iterator[Row]:
-    """The rows (counted from 1) without those at fault and without the negatives at fault."""
+    """Yield the rows (numbered from 1) without faulty rows and faulty negatives."""
     for number, row in enumerate(rows, start=1):
         fault = faults.get(number)
         if fault is None:
@@ -32,7 +32,7 @@ def remove_faults(rows: Iterable[Row], faults: Mapping[int, RowFault]) -> Iterat
 
 
 def write_clean(folder: Path, reports: Sequence[SourceReport]) -> dict[str, int]:
-    """Write each source without its faults as `folder/<name>.jsonl.gz`; gives how many rows each has left.
+    """Write each source without its faults as `folder/<name>.jsonl.gz`; return the number of rows left in each.
 
     Raises:
         WorkError: the disk is full or the folder cannot be written.
@@ -53,7 +53,7 @@ def _entries(report: SourceReport) -> Iterator[dict[str, Any]]:
             first.setdefault(key, number)
     for number, fault in sorted(report.faults.items()):
         key = row_key(report.rows[number - 1])
-        # A copy in other letters, or with other negatives, has a key of its own: all rows of that key may go.
+        # A copy with other negatives, or in another case, has another key, so all rows of that key can go.
         later = fault.copy and not fault.whole and first.get(key) != number
         drop = COPIES if later else ROW if fault.whole or fault.copy else sorted(fault.negatives)
         yield {"source": report.name, "row": number, "key": key, "drop": drop, "reasons": fault.reasons}

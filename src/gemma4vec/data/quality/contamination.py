@@ -1,4 +1,4 @@
-"""Which texts of a suite stand in training data, by which rule, and which of the suite's queries that touches."""
+"""Find the texts of a suite in training data, and the suite's queries that this touches."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ SHOWN = 300
 
 
 class Item(NamedTuple):
-    """A text of a suite (by its place in the list of suites)."""
+    """A text of suite number `suite`; `untitled` is its normalized text without the title, "" if it has no title."""
 
     suite: int
     side: Side
@@ -31,7 +31,7 @@ class Item(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """Row `row` (from 1) has a text, a negative at `place` where it is one, that overlaps with an item of a suite."""
+    """A text of row `row` (from 1) overlaps with a suite's item; `place` is its position among texts of its field."""
 
     row: int
     field: Field
@@ -44,12 +44,12 @@ class Hit(NamedTuple):
 
 @dataclass
 class SuiteOverlap:
-    """What one source has in common with one suite.
+    """The overlap of one source with one suite.
 
     Attributes:
-        items: (field, side) -> id -> the strongest rule by which it was found.
-        rows: (field, side) -> rule -> how many rows, each counted at its strongest rule.
-        examples: a few of each field, side and rule.
+        items: (field, side) -> id -> strongest rule that matched.
+        rows: (field, side) -> rule -> number of rows; each row counts at its strongest rule only.
+        examples: a few for each field, side and rule.
     """
 
     items: dict[tuple[Field, Side], dict[str, Kind]] = field(default_factory=dict)
@@ -57,11 +57,11 @@ class SuiteOverlap:
     examples: list[dict[str, Any]] = field(default_factory=list)
 
     def ids(self, side: Side) -> set[str]:
-        """Ids of the suite's queries or documents that any training text overlaps with."""
+        """Return the ids of the suite's queries or documents that overlap with any training text."""
         return {key for (_, found), items in self.items.items() if found == side for key in items}
 
     def table(self) -> list[dict[str, Any]]:
-        """One row for each training field and side of the suite: how many items and rows, by rule."""
+        """Return one row for each training field and side of the suite: numbers of items and rows by rule."""
         return [
             {
                 "field": name,
@@ -76,24 +76,24 @@ class SuiteOverlap:
 
 
 class ContaminationIndex:
-    """The texts of suites, ready to be found in training rows.
+    """An index of suites' texts in which training rows are looked up.
 
     Args:
-        suites: what is looked for.
-        near: least Jaccard similarity of a near match.
+        suites: the texts to index.
+        near: minimum Jaccard similarity of a near match.
     """
 
     def __init__(self, suites: Sequence[SuiteTexts], near: float = NEAR) -> None:
         self.suites = list(suites)
         self._items = [item for number, suite in enumerate(suites) for item in _items(number, suite)]
         texts = [item.text for item in self._items]
-        # A short text without its title is not found by containment: it is an entry of its own.
+        # Containment needs CONTAINED_WORDS words, so a shorter text without its title is a separate entry.
         short = [item for item in self._items if item.untitled and len(item.untitled.split()) < CONTAINED_WORDS]
         self._entries = [*self._items, *short]
         self._index = OverlapIndex([*texts, *(item.untitled for item in short)], near)
 
     def hits(self, rows: Iterable[Row]) -> Iterator[Hit]:
-        """Every overlap of the rows with the suites, block after block; a text and an item meet at most once."""
+        """Yield every overlap of the rows with the suites, each pair of text and item at most once."""
         numbered = enumerate(rows, start=1)
         while block := list(islice(numbered, BLOCK)):
             texts = [(number, *part) for number, row in block for part in _texts(row)]
@@ -110,16 +110,16 @@ class ContaminationIndex:
                 yield Hit(number, name, place, item, kind, similarity, text)
 
     def touched(self, suite: int, found: SuiteOverlap) -> list[str]:
-        """Ids of the suite's queries that are touched: found themselves, or one of their right documents was."""
+        """Return the ids of touched queries: those that overlap, or have a relevant document that does."""
         queries, documents = found.ids("query"), found.ids("document")
-        right = self.suites[suite].right
+        relevant = self.suites[suite].relevant
         return sorted(
-            key for key in self.suites[suite].query_ids if key in queries or right.get(key, set()) & documents
+            key for key in self.suites[suite].query_ids if key in queries or relevant.get(key, set()) & documents
         )
 
 
 def collect_overlaps(hits: Iterable[Hit], suites: int, source: str) -> list[SuiteOverlap]:
-    """The hits of one source, added up for each suite."""
+    """Sum up the hits of one source for each suite."""
     found = [SuiteOverlap() for _ in range(suites)]
     strongest: dict[tuple[int, int, Field, Side], Kind] = {}
     for hit in hits:

@@ -1,7 +1,7 @@
-"""Stamps: what a check of training data against a suite found, kept where training and evaluation look it up.
+"""Contamination records: results of checking training data against suites, stored for training and evaluation.
 
-A stamp belongs to contents, not to files: its name is made of the hash of a source's rows (which a run's manifest has)
-and the suite's fingerprint. Data or a suite that changed have no stamp until they are checked again.
+A record belongs to contents, not to files: its name consists of the hash of a source's rows, which a run's manifest
+contains, and the suite's fingerprint. Changed data or a changed suite have no record until they are checked again.
 """
 
 import json
@@ -18,16 +18,17 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class ContaminationRecord:
-    """What one source has in common with one suite.
+    """The overlap of one source with one suite.
 
     Attributes:
-        source, content_hash, rows: the training data.
-        suite, suite_fingerprint: what it was checked against, and how many `queries` and `documents` that has.
+        source, content_hash, rows: the training data and its number of rows.
+        suite, suite_fingerprint: the suite that it was checked against.
+        queries, documents: the suite's numbers of queries and documents.
         found: rows of `contamination.SuiteOverlap.table`.
-        touched_queries: ids of queries that overlap themselves or have a right document that does.
-        found_queries, found_documents: how many of the suite's texts overlap.
+        touched_queries: ids of queries that overlap or have a relevant document that does.
+        found_queries, found_documents: numbers of the suite's texts that overlap.
         rules: parameters of the check.
-        created: when, ISO 8601.
+        created: time of the check, ISO 8601.
     """
 
     source: str
@@ -50,28 +51,28 @@ class ContaminationRecord:
         return bool(self.found_queries or self.found_documents)
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the ids of the touched queries, of which their number is kept."""
+        """Return the record as JSON values, with the number of touched queries in place of their ids."""
         return {**asdict(self), "touched_queries": len(self.touched_queries)}
 
 
 def folder() -> Path:
-    """Where stamps stand: HOME/checks."""
+    """Return the folder of the records, HOME/checks."""
     return home() / "checks"
 
 
-def write_record(stamp: ContaminationRecord) -> Path:
-    """Keep a stamp; one of the same contents is replaced.
+def write_record(record: ContaminationRecord) -> Path:
+    """Store a record, replacing an earlier one of the same contents; return its file.
 
     Raises:
         WorkError: the folder cannot be written.
     """
-    file = _file(stamp.content_hash, stamp.suite_fingerprint)
-    write_json(file, {"format": FORMAT, **asdict(stamp)})
+    file = _file(record.content_hash, record.suite_fingerprint)
+    write_json(file, {"format": FORMAT, **asdict(record)})
     return file
 
 
 def read_record(content_hash: str, suite_fingerprint: str) -> ContaminationRecord | None:
-    """The stamp of these contents; None where they were never checked.
+    """Return the record of these contents, or None if they were never checked.
 
     Raises:
         InputError: the file is damaged.
@@ -89,18 +90,18 @@ def read_record(content_hash: str, suite_fingerprint: str) -> ContaminationRecor
 
 
 def read_records_of_source(content_hash: str) -> list[ContaminationRecord]:
-    """All stamps of one source's rows, by suite.
+    """Return all records of one source's rows, ordered by suite.
 
     Raises:
         InputError: as `read_record`.
     """
     files = sorted(folder().glob(f"{_short(content_hash)}-*.json"))
     found = [read_record(content_hash, file.stem.partition("-")[2]) for file in files]
-    return sorted((stamp for stamp in found if stamp is not None), key=lambda stamp: stamp.suite)
+    return sorted((record for record in found if record is not None), key=lambda record: record.suite)
 
 
 def sources_from_manifest(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Content hash -> source, of all stages of a run."""
+    """Return content hash -> source for all stages of a run."""
     stages = manifest.get("data") or {}
     return {
         str(source["content_hash"]): {"name": name, **source}
@@ -115,5 +116,5 @@ def _file(content_hash: str, suite_fingerprint: str) -> Path:
 
 
 def _short(content_hash: str) -> str:
-    """16 digits for all of a content hash: that of a large file's first rows ends in their number."""
+    """Hash the whole content hash to 16 digits; a prefix would ignore the row count that ends some content hashes."""
     return sha256_text(content_hash)[:16]

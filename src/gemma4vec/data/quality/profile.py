@@ -1,4 +1,4 @@
-"""What is in a source of rows: lengths, languages, how much query and positive share, how hard negatives are."""
+"""Profile of a source: lengths, languages, words shared by query and positive, hardness of negatives."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from gemma4vec.text.prompts import Document, Prompts
 
 CountTokens = Callable[[list[str]], list[int]]
 Similarity = Callable[[list[str], list[Document]], NDArray[np.float32]]
-"""Cosine of each query with the document at its place."""
+"""Returns the cosine of each query with the document at the same position."""
 FIELDS = ("query", "positive", "negative")
 QUANTILES = (0.05, 0.5, 0.95)
 BINS = 40
@@ -25,10 +25,10 @@ BINS = 40
 
 @dataclass(frozen=True)
 class Distribution:
-    """A distribution: its mean, 5%, 50% and 95% quantiles, largest value, and a histogram.
+    """Mean, 5%, 50% and 95% quantiles, maximum and histogram of some values.
 
     Attributes:
-        edges, counts: of the histogram, one more edge than counts; the last bin holds all that is larger.
+        edges, counts: the histogram, with one more edge than counts; the last bin includes all larger values.
     """
 
     n: int
@@ -42,12 +42,12 @@ class Distribution:
 
     @classmethod
     def from_values(cls, values: Sequence[float], limits: tuple[float, float] | None = None) -> "Distribution | None":
-        """None where there is no value; `limits` are those of the histogram, by default 0 and the 99% quantile."""
+        """Return None if there are no values; `limits` of the histogram default to 0 and the 99% quantile."""
         if not len(values):
             return None
         found = np.asarray(values, dtype=np.float64)
         low, high = limits or (0.0, max(float(np.quantile(found, 0.99)), 1.0))
-        whole = limits is None and high < BINS  # short lengths: a bin for each number, or some would stay empty
+        whole = limits is None and high < BINS  # one bin for each integer, or some bins would stay empty
         bins = int(high) + 1 if whole else BINS
         high = float(bins) if whole else high
         counts, edges = np.histogram(np.clip(found, low, high), bins=bins, range=(low, high))
@@ -58,19 +58,20 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Profile:
-    """What is in one source.
+    """The profile of one source.
 
     Attributes:
-        rows, positives, negatives: how many.
-        sampled: rows that everything below was measured on.
-        unit: of `lengths`: "tokens" or "words".
-        lengths: by field.
-        languages: by field, code -> texts.
-        overlap: share of the query's words (without stop words, stemmed) that its positive has.
-        negative_overlap: the same of its negatives.
-        as_near: share of the negatives that have at least as many of the query's words as the positive.
-        similarity, negative_similarity: cosines by a model with the positive and with negatives, where one was given.
-        above: share of the negatives whose cosine is at least the positive's.
+        rows, positives, negatives: numbers of each.
+        sampled: number of rows on which everything below was measured.
+        unit: unit of `lengths`, "tokens" or "words".
+        lengths: field -> lengths.
+        languages: field -> language code -> number of texts.
+        overlap: share of the query's words (stemmed, without stop words) that its positive contains.
+        negative_overlap: the same share for its negatives.
+        as_near: share of negatives that contain at least as many of the query's words as the positive.
+        similarity, negative_similarity: a model's cosines of query and positive, and of query and negatives; None
+            without a model.
+        above: share of negatives whose cosine is at least the positive's.
     """
 
     name: str
@@ -89,13 +90,13 @@ class Profile:
     above: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the profile as JSON values."""
         return asdict(self)
 
 
 @dataclass
 class _Sample:
-    """The sampled rows' texts, flat; `row` says to which row each belongs."""
+    """The sampled rows' texts in flat lists; `positive_row` and `negative_row` hold the index of each text's query."""
 
     queries: list[str] = field(default_factory=list)
     positives: list[Document] = field(default_factory=list)
@@ -114,52 +115,52 @@ def profile_rows(
     similarity: Similarity | None = None,
     code: bool = False,
 ) -> Profile:
-    """Look at a source.
+    """Profile a source.
 
     Args:
-        name: of the source.
-        rows: all of them; plain texts are rows without positives.
-        sample: everything but the counts is measured on at most so many rows, evenly spaced.
-        detect: a text's language.
-        count: how many tokens each text has; None counts words.
-        similarity: cosines by a model.
-        code: the texts are code.
+        name: name of the source.
+        rows: all its rows; plain texts are rows without positives.
+        sample: maximum number of evenly spaced rows on which everything but the counts is measured.
+        detect: returns a text's language.
+        count: returns the number of tokens of each text; None counts words.
+        similarity: returns a model's cosines.
+        code: whether the texts are code.
     """
     places = range(len(rows)) if len(rows) <= sample else np.linspace(0, len(rows) - 1, sample).astype(int).tolist()
-    taken = _Sample()
+    sampled = _Sample()
     for place in dict.fromkeys(places):
-        _take(rows[place], taken)
-    texts = {"query": taken.queries, "positive": _plain(taken.positives), "negative": _plain(taken.negatives)}
+        _add_row(rows[place], sampled)
+    texts = {"query": sampled.queries, "positive": _plain(sampled.positives), "negative": _plain(sampled.negatives)}
     measure = count or (lambda many: [len(normalize(text).split()) for text in many])
     tokens = choose_tokenizer([*texts["query"], *texts["positive"]], code=code)
-    shared = _shared(tokens, taken.queries, texts["positive"], taken.positive_row)
-    other = _shared(tokens, taken.queries, texts["negative"], taken.negative_row)
-    cosines, others = _cosines(similarity, taken)
+    shared = _word_overlaps(tokens, sampled.queries, texts["positive"], sampled.positive_row)
+    other = _word_overlaps(tokens, sampled.queries, texts["negative"], sampled.negative_row)
+    cosines, others = _compute_cosines(similarity, sampled)
     return Profile(
         name=name,
         rows=len(rows),
         positives=int(as_lazy_rows(rows).positive_counts().sum()),
         negatives=int(as_lazy_rows(rows).negative_counts().sum()),
-        sampled=len(taken.queries),
+        sampled=len(sampled.queries),
         unit="words" if count is None else "tokens",
         lengths={field: Distribution.from_values(measure(texts[field])) for field in FIELDS},
         languages={field: dict(Counter(map(detect, texts[field])).most_common()) for field in FIELDS},
         overlap=Distribution.from_values(shared, (0.0, 1.0)),
         negative_overlap=Distribution.from_values(other, (0.0, 1.0)),
-        as_near=_share_at_least(shared, taken.positive_row, other, taken.negative_row),
+        as_near=_share_at_least(shared, sampled.positive_row, other, sampled.negative_row),
         similarity=Distribution.from_values(cosines, (-1.0, 1.0)),
         negative_similarity=Distribution.from_values(others, (-1.0, 1.0)),
-        above=_share_at_least(cosines, taken.positive_row, others, taken.negative_row) if len(cosines) else None,
+        above=_share_at_least(cosines, sampled.positive_row, others, sampled.negative_row) if len(cosines) else None,
     )
 
 
-def _take(row: Row, taken: _Sample) -> None:
-    number = len(taken.queries)
-    taken.queries.append(row.query)
-    taken.positives += row.pos
-    taken.negatives += row.neg
-    taken.positive_row += [number] * len(row.pos)
-    taken.negative_row += [number] * len(row.neg)
+def _add_row(row: Row, sampled: _Sample) -> None:
+    number = len(sampled.queries)
+    sampled.queries.append(row.query)
+    sampled.positives += row.pos
+    sampled.negatives += row.neg
+    sampled.positive_row += [number] * len(row.pos)
+    sampled.negative_row += [number] * len(row.neg)
 
 
 def _plain(documents: Sequence[Document]) -> list[str]:
@@ -167,8 +168,10 @@ def _plain(documents: Sequence[Document]) -> list[str]:
     return [plain.for_document(document).text for document in documents]
 
 
-def _shared(tokens: WordTokenizer, queries: Sequence[str], texts: Sequence[str], row_of: Sequence[int]) -> list[float]:
-    """For each text the share of its query's words that it has; 0 where the query has none."""
+def _word_overlaps(
+    tokens: WordTokenizer, queries: Sequence[str], texts: Sequence[str], row_of: Sequence[int]
+) -> list[float]:
+    """Return for each text the share of its query's words that it contains; 0 if the query has no words."""
     words = [set(tokens(query)) for query in queries]
     return [
         len(words[row] & set(tokens(text))) / len(words[row]) if words[row] else 0.0
@@ -176,13 +179,13 @@ def _shared(tokens: WordTokenizer, queries: Sequence[str], texts: Sequence[str],
     ]
 
 
-def _cosines(similarity: Similarity | None, taken: _Sample) -> tuple[Sequence[float], Sequence[float]]:
+def _compute_cosines(similarity: Similarity | None, sampled: _Sample) -> tuple[Sequence[float], Sequence[float]]:
     if similarity is None:
         return [], []
     return (
-        similarity([taken.queries[row] for row in taken.positive_row], taken.positives).tolist(),
-        similarity([taken.queries[row] for row in taken.negative_row], taken.negatives).tolist()
-        if taken.negatives
+        similarity([sampled.queries[row] for row in sampled.positive_row], sampled.positives).tolist(),
+        similarity([sampled.queries[row] for row in sampled.negative_row], sampled.negatives).tolist()
+        if sampled.negatives
         else [],
     )
 
@@ -190,7 +193,7 @@ def _cosines(similarity: Similarity | None, taken: _Sample) -> tuple[Sequence[fl
 def _share_at_least(
     own: Sequence[float], own_row: Sequence[int], others: Sequence[float], other_row: Sequence[int]
 ) -> float | None:
-    """The share of negatives whose value is at least that of their row's best positive; None without negatives."""
+    """Return the share of negatives whose value is at least their row's best positive's; None without negatives."""
     if not len(others):
         return None
     best: dict[int, float] = {}

@@ -1,4 +1,4 @@
-"""What is wrong with rows themselves, whatever they are tested on: duplicates, positives as negatives, cut texts."""
+"""Flaws of rows that do not depend on any suite: duplicates, positives among negatives, cut texts."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,23 +15,22 @@ KINDS = {
     "duplicate": "the same query and positives as an earlier row",
     "positive_is_query": "a positive that only repeats the query",
     "positive_is_negative": "a negative that is also a positive",
-    "no_words": "a query or positive without a word",
-    "wrong_language": "a query or positive that is clearly in another language",
+    "no_words": "a query or positive without words",
+    "wrong_language": "a query or positive clearly in another language",
     "overlong": f"a text of more than {OVERLONG:,} characters",
     "repeated_query": "a query that an earlier row has with other positives",
     "ellipsis": "a positive that ends in an ellipsis",
-    "cut": "a positive as long as the longest allowed, that ends without a full stop",
+    "cut": "a positive of the maximum length that ends in the middle of a sentence",
 }
 DROPPED = ("duplicate", "positive_is_query", "positive_is_negative", "no_words", "wrong_language")
-"""Flaws for which a row, or its negative, is worth leaving out; the others are only reported."""
+"""Flaws for which a row, or its negative, should be left out; the others are only reported."""
 EXAMPLES = 3
-CUT_LEAST, CUT_SLACK = 10, 3  # so many texts within so many characters of the longest look cut
+MIN_CUT_TEXTS, CUT_SLACK = 10, 3  # texts look cut if this many are within this many characters of the longest
 SENTENCE_ENDS = tuple(".!?:;。！？…\"'”’)]}»*`")
 
 
 class Flaw(NamedTuple):
-    """One flaw of row `row` (from 1); `negatives` are the places of the negatives at fault, empty where it is the row
-    itself."""
+    """One flaw of row `row` (from 1); `negatives` are the positions of flawed negatives, empty for the row itself."""
 
     row: int
     kind: str
@@ -40,11 +39,11 @@ class Flaw(NamedTuple):
 
 @dataclass
 class FlawFinder:
-    """Goes through the rows of one source, one after the other, and remembers what is needed to see repetitions.
+    """Finds flaws in the rows of one source, given one after the other; remembers hashes to recognize duplicates.
 
     Args:
-        detect: gives a text's language; None where no language is expected.
-        languages: the codes that are right.
+        detect: returns a text's language; None if any language is accepted.
+        languages: the accepted language codes.
     """
 
     detect: LanguageDetector | None = None
@@ -57,10 +56,10 @@ class FlawFinder:
     _lengths: Counter[int] = field(default_factory=Counter)
     _unended: Counter[int] = field(default_factory=Counter)
 
-    def look(self, row: Row) -> list[Flaw]:
-        """The flaws of the next row."""
+    def check(self, row: Row) -> list[Flaw]:
+        """Return the flaws of the next row."""
         self.rows += 1
-        found = [Flaw(self.rows, kind, negatives) for kind, negatives in self._flaws(row)]
+        found = [Flaw(self.rows, kind, negatives) for kind, negatives in self._find_flaws(row)]
         for flaw in found:
             self.counts[flaw.kind] += 1
             shown = self.examples.setdefault(flaw.kind, [])
@@ -73,19 +72,19 @@ class FlawFinder:
             self._unended[len(document.text)] += not document.text.rstrip().endswith(SENTENCE_ENDS)
         return found
 
-    def cut(self) -> dict[str, int] | None:
-        """Whether the positives were cut at some length: {"characters", "texts"}, or None.
+    def find_cut(self) -> dict[str, int] | None:
+        """Return {"characters", "texts"} if the positives look cut at one length, else None.
 
-        They were where several are as long as the longest and most of these do not end as a sentence does.
+        They look cut if several are as long as the longest and most of these do not end like a sentence.
         """
         longest = max(self._lengths, default=0)
         near = [length for length in self._lengths if length >= longest - CUT_SLACK]
         texts, unended = sum(self._lengths[n] for n in near), sum(self._unended[n] for n in near)
-        if texts < CUT_LEAST or 2 * unended <= texts or longest < 100:
+        if texts < MIN_CUT_TEXTS or 2 * unended <= texts or longest < 100:
             return None
         return {"characters": longest, "texts": texts}
 
-    def _flaws(self, row: Row) -> list[tuple[str, tuple[int, ...]]]:
+    def _find_flaws(self, row: Row) -> list[tuple[str, tuple[int, ...]]]:
         query = normalize(row.query)
         positives = [_words(document) for document in row.pos]
         found: list[tuple[str, tuple[int, ...]]] = []
@@ -93,7 +92,7 @@ class FlawFinder:
             found.append(("no_words", ()))
         elif query in positives:
             found.append(("positive_is_query", ()))
-        found += self._repetition(query, positives)
+        found += self._find_repetition(query, positives)
         same = tuple(place for place, document in enumerate(row.neg) if _words(document) in positives)
         if same:
             found.append(("positive_is_negative", same))
@@ -108,7 +107,7 @@ class FlawFinder:
             found.append(("ellipsis", ()))
         return found
 
-    def _repetition(self, query: str, positives: list[str]) -> list[tuple[str, tuple[int, ...]]]:
+    def _find_repetition(self, query: str, positives: list[str]) -> list[tuple[str, tuple[int, ...]]]:
         if not self._rows_seen.add(short_hash(query, *sorted(positives))):
             return [("duplicate", ())]
         return [] if self._queries_seen.add(short_hash(query)) else [("repeated_query", ())]

@@ -1,8 +1,7 @@
-"""Suites by name: public data sets on the model hub, each pinned to one commit.
+"""Catalog of suites that can be opened by name: public data sets on the model hub, each pinned to one commit.
 
-The commits are those that mteb 2.26 pins for the same tasks. What a score was measured on stands with it twice: the
-commit that was wanted and the one that the files are known to be of (a mirror may not know), and the suite's
-fingerprint, which is of the contents.
+The commits are those that mteb 2.26 pins for the same tasks. Every score is stored with the commit that was requested,
+the commit that the files are known to have (a mirror may not know it), and the fingerprint of the suite's contents.
 """
 
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ class HubTask:
     """One task on the hub.
 
     Attributes:
-        name: of the task in results.
+        name: name of the task in results.
         repository, revision: data set and its commit.
-        split: of the tables.
-        layout: `retrieval` has the tables corpus, queries and qrels; `sts` has sentence1, sentence2 and score.
-        language: what stands before the tables' names in a data set of several languages; empty for those of one.
-        queries, documents: a fixed sample of so many, the judged documents first; None is all.
+        split: split of every table.
+        layout: `retrieval` has the tables corpus, queries and qrels; `sts` has the columns sentence1, sentence2, score.
+        language: prefix of the tables' names in a multilingual data set; empty in a monolingual one.
+        queries, documents: size of a fixed sample, which includes all judged documents; None takes all.
     """
 
     name: str
@@ -36,12 +35,12 @@ class HubTask:
 
 @dataclass(frozen=True)
 class CatalogSuite:
-    """Tasks under one name."""
+    """Tasks under one name; `description` is for people."""
 
     name: str
     kind: Kind
     role: Role
-    what: str
+    description: str
     tasks: tuple[HubTask, ...]
 
 
@@ -60,7 +59,7 @@ NANO = {
     "NanoSciFact": "8c5f7bbe90bb865f46c67710221afa7d9096251b",
     "NanoTouche2020": "ff81c0caff8b6febe1495eae9f2ca3eddad074b8",
 }
-# The same thirteen, translated by machine.
+# The same thirteen tasks, machine-translated.
 NANO_TRANSLATED = {
     "NanoArguAna": "c0b2a891577e87141baf768b28e7acb997ac5680",
     "NanoClimateFever": "2fe8eb61630d248dc0bd1a13e4b7f6406b4a3e2a",
@@ -77,23 +76,23 @@ NANO_TRANSLATED = {
     "NanoTouche2020": "cc244b553d65a88fb66d913907146fe4c33aef29",
 }
 LANGUAGES = ("ar", "de", "es", "fr", "it", "ja", "ko", "no", "pt", "sv")
-# Small corpora that ask different things: claims, health, citations, debate, climate.
+# Small corpora on different subjects: claims, health, citations, debate, climate.
 COMPACT = ("NanoArguAna", "NanoClimateFever", "NanoNFCorpus", "NanoSCIDOCS", "NanoSciFact")
 COMPACT_DOCUMENTS = 1000
 
 
-def _english(names: tuple[str, ...], documents: int | None = None) -> tuple[HubTask, ...]:
+def _english_tasks(names: tuple[str, ...], documents: int | None = None) -> tuple[HubTask, ...]:
     return tuple(HubTask(name, f"mteb/{name}Retrieval", NANO[name], "train", documents=documents) for name in names)
 
 
-def _translated(language: str) -> tuple[HubTask, ...]:
+def _translated_tasks(language: str) -> tuple[HubTask, ...]:
     return tuple(
         HubTask(f"{name}-{language}", f"mteb/Multilingual{name}Retrieval", commit, "test", language=language)
         for name, commit in NANO_TRANSLATED.items()
     )
 
 
-def _german_sts(split: str) -> tuple[HubTask, ...]:
+def _german_sts_tasks(split: str) -> tuple[HubTask, ...]:
     commit = "75829b73cccb64bf86a9f098cbc780d37b786091"
     return (HubTask("GermanSTSBenchmark", "mteb/GermanSTSBenchmark", commit, split, "sts"),)
 
@@ -104,27 +103,33 @@ _REST = tuple(name for name in NANO if name not in COMPACT)
 CATALOG: dict[str, CatalogSuite] = {
     suite.name: suite
     for suite in (
-        CatalogSuite("nanobeir", "retrieval", "final", "13 English tasks, 50 queries each", _english(tuple(NANO))),
+        CatalogSuite(
+            "nanobeir", "retrieval", "final", "13 English tasks, 50 queries each", _english_tasks(tuple(NANO))
+        ),
         CatalogSuite(
             "nanobeir-compact",
             "compact-retrieval",
             "dev",
-            f"5 of the 13, with {COMPACT_DOCUMENTS:,} documents each; minutes",
-            _english(COMPACT, COMPACT_DOCUMENTS),
+            f"5 of these tasks, with {COMPACT_DOCUMENTS:,} documents each; takes minutes",
+            _english_tasks(COMPACT, COMPACT_DOCUMENTS),
         ),
         CatalogSuite(
-            "nanobeir-rest", "retrieval", "final", "the 8 of the 13 that nanobeir-compact leaves out", _english(_REST)
+            "nanobeir-rest",
+            "retrieval",
+            "final",
+            "the 8 tasks of nanobeir that are not in nanobeir-compact",
+            _english_tasks(_REST),
         ),
         *(
             CatalogSuite(
-                f"nanobeir-{one}", "retrieval", "final", "the 13 tasks, translated by machine", _translated(one)
+                f"nanobeir-{one}", "retrieval", "final", "the 13 tasks, machine-translated", _translated_tasks(one)
             )
             for one in LANGUAGES
         ),
         CatalogSuite("germandpr", "retrieval", "dev", "German questions and Wikipedia passages", (_GERMAN_DPR,)),
-        CatalogSuite("germansts", "sts", "final", "STS benchmark in German, test split", _german_sts("test")),
+        CatalogSuite("germansts", "sts", "final", "STS benchmark in German, test split", _german_sts_tasks("test")),
         CatalogSuite(
-            "germansts-dev", "sts", "dev", "STS benchmark in German, validation split", _german_sts("validation")
+            "germansts-dev", "sts", "dev", "STS benchmark in German, validation split", _german_sts_tasks("validation")
         ),
     )
 }

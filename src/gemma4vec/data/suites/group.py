@@ -1,4 +1,4 @@
-"""Several suites of one kind as one: a score for each, and one mean over them."""
+"""A group of suites of one kind: a score for each suite, and their mean."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ OneSuite = RetrievalSuite | StsSuite | RowSuite
 
 @dataclass
 class SuiteGroup:
-    """Tasks that are averaged: `members` are of one kind and have different names."""
+    """Tasks whose scores are averaged; `members` have the same kind and different names."""
 
     name: str
     members: list[OneSuite]
@@ -35,7 +35,7 @@ class SuiteGroup:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the members' names and contents; their order does not count."""
+        """SHA-256 of the members' names and contents, whatever their order."""
         return sha256_text("group", *(part for one in sorted(self.members, key=_name) for part in _identity(one)))
 
     def details(self) -> dict[str, Any]:
@@ -53,11 +53,11 @@ def make_group(
     metric: str | None = None,
     source: dict[str, Any] | None = None,
 ) -> SuiteGroup:
-    """A group, checked. Without a role of its own it has its members', if they have one.
+    """Check the members and return a group; without `role`, the group has its members' role.
 
     Raises:
-        InputError: no members, two of one name or of the same contents, of different kinds or roles, or a dev group
-            with a final member.
+        InputError: there are no members; two have the same name or contents; kinds or roles differ; or a dev group has
+            a final member.
     """
     if not members:
         raise InputError(f"{name}: no suites; name at least one")
@@ -67,21 +67,21 @@ def make_group(
         raise InputError(f"{name}: two suites are named {twice[0]!r}; give one of them another name")
     kinds = sorted({one.kind for one in members})
     if len(kinds) > 1:
-        raise InputError(f"{name}: {' and '.join(kinds)} mean different things and have no mean; make a suite of each")
+        raise InputError(f"{name}: scores of {' and '.join(kinds)} cannot be averaged; make a separate group of each")
     roles = {one.role for one in members}
     if role is None:
         if len(roles) > 1:
-            said = ", ".join(f"{one.name} is {one.role or 'neither'}" for one in members)
-            raise InputError(f"{name}: dev and final are not one suite ({said}); make two, or say role: final for all")
+            listed = ", ".join(f"{one.name} is {one.role or 'neither'}" for one in members)
+            raise InputError(f"{name}: roles differ ({listed}); make two groups, or set role: final for all")
         (role,) = roles
     if role == "dev" and "final" in roles:
-        raise InputError(f"{name}: it holds a final suite, so it cannot be dev; leave that out or say role: final")
+        raise InputError(f"{name}: it has a final suite, so it cannot be dev; leave that suite out or set role: final")
     places: dict[str, str] = {}
     for one in members:
         other = places.setdefault(one.fingerprint, one.name)
-        if other != one.name:  # its queries would count twice, and the interval would be too narrow
+        if other != one.name:  # equal queries would count twice and make the interval too narrow
             raise InputError(f"{name}: {other!r} and {one.name!r} have the same contents; leave one of them out")
-    members = [replace(one, role=one.role or role) for one in members]  # seen alone later, it is what it was here
+    members = [replace(one, role=one.role or role) for one in members]  # a member opened alone later keeps its role
     counts: dict[str, int] = {}
     for one in members:
         for key, count in one.counts.items():

@@ -1,7 +1,7 @@
-"""Rows as a suite: what a model is trained on, held out. Two kinds: local rank tests and validation loss.
+"""Suites of held-out training rows, of two kinds: local rank tests and validation loss.
 
-A local rank test asks whether a row's positive stands above its own negatives; rows without negatives ask nothing and
-are left out. Validation loss is InfoNCE over blocks of rows in their order, with temperature and block stored.
+A local rank test ranks a row's positive among the row's negatives; rows without negatives are left out. Validation loss
+is InfoNCE over blocks of consecutive rows; its temperature and block size are stored.
 """
 
 from dataclasses import dataclass, field
@@ -24,9 +24,10 @@ class RowSuite:
     """Held-out rows.
 
     Attributes:
-        ids: one per row: its place in the file, from 1.
-        temperature, block: of the loss; a row's negatives are the positives of its block and its own negatives.
-        kind, role, source, counts, metric: as a `RetrievalSuite` has them.
+        ids: the position of each row in the file, from 1.
+        temperature, block: settings of the loss; the other positives of its block and its own negatives are the
+            negatives of a row.
+        kind, role, source, counts, metric: as in `RetrievalSuite`.
     """
 
     name: str
@@ -72,7 +73,7 @@ class RowSuite:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over kind and rows in their order, and for the loss what it is computed with."""
+        """SHA-256 of kind and rows in their order, and of the settings of a loss."""
         loss = [repr(self.temperature), str(self.block)] if self.kind == "loss" else []
         return sha256_text(self.kind, content_hash(self.rows), *loss)
 
@@ -86,23 +87,23 @@ def load_row_suite(
     block: int = BLOCK,
     max_rows: int | None = None,
 ) -> RowSuite:
-    """Read a JSONL file of rows as a suite of one of the two kinds; `max_rows` keeps the first ones.
+    """Read a JSONL file of rows as a suite of one of the two kinds; keep the first `max_rows` rows.
 
     Raises:
-        InputError: as `read_rows`; no row has a negative; fewer than two rows for a loss; a temperature or a block
-            that means nothing.
+        InputError: as `read_rows`; or no row has a negative, a loss has fewer than two rows, or temperature or block
+            are out of range.
     """
     if not temperature > 0.0 or block < 2:
-        raise InputError(f"{path}: temperature {temperature} and block {block}; above 0 and at least 2 are needed")
+        raise InputError(f"{path}: temperature {temperature} and block {block}: must be above 0, and at least 2 rows")
     read = read_rows(path)
     numbered = [(str(number), row) for number, row in enumerate(read.rows, start=1)]
     kept = [(key, row) for key, row in numbered if row.neg] if kind == "local-rank" else numbered
     left_out = len(numbered) - len(kept)
     if not kept:
-        raise InputError(f"{path}: no row has a negative; a local rank test needs `neg`, or evaluate loss:{path}")
+        raise InputError(f"{path}: no row has a negative; add `neg` for a local rank test, or evaluate loss:{path}")
     kept = kept[:max_rows]
     if kind == "loss" and len(kept) < 2:
-        raise InputError(f"{path}: one row alone has no other's positive to be told from; give at least two")
+        raise InputError(f"{path}: only one row, so there are no in-batch negatives; at least two rows are needed")
     counts = {**read.counts, "rows": len(kept), "rows_without_negatives": left_out}
     name = path.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl")
     return RowSuite(

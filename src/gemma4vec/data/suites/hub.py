@@ -1,4 +1,4 @@
-"""A named suite from the hub's tables: the same checks as for a folder, and where it comes from kept with it."""
+"""Open a suite of the catalog from the hub's tables, with the checks of a suite folder; record its source."""
 
 from collections import Counter
 from dataclasses import replace
@@ -17,18 +17,18 @@ from gemma4vec.text.prompts import Document
 
 
 def open_catalog_suite(known: CatalogSuite, *, mirror: Path | None) -> AnySuite:
-    """The tasks of a named suite, as a group where there are several.
+    """Open a catalog suite; several tasks become a group.
 
     Raises:
-        InputError: a data set that cannot be had, or one that is not as its layout promises.
+        InputError: a data set is not available, or its tables do not match its layout.
     """
-    members = [replace(_open(task, mirror), role=known.role) for task in known.tasks]
+    members = [replace(_open_task(task, mirror), role=known.role) for task in known.tasks]
     if len(members) == 1:
         return replace(members[0], name=known.name)
     return make_group(known.name, members)
 
 
-def _open(task: HubTask, mirror: Path | None) -> OneSuite:
+def _open_task(task: HubTask, mirror: Path | None) -> OneSuite:
     prefix = f"{task.language}-" if task.language else ""
     configs = ["default"] if task.layout == "sts" else [f"{prefix}{table}" for table in ("corpus", "queries")]
     folder = fetch_dataset(task.repository, task.revision, configs, mirror=mirror)
@@ -38,13 +38,13 @@ def _open(task: HubTask, mirror: Path | None) -> OneSuite:
         "resolved_revision": folder.revision,
         "split": task.split,
     }
-    suite = _sts(task, folder) if task.layout == "sts" else _retrieval(task, folder, prefix)
+    suite = _open_sts(task, folder) if task.layout == "sts" else _open_retrieval(task, folder, prefix)
     return replace(suite, source=source)
 
 
-def _sts(task: HubTask, folder: DatasetFolder) -> StsSuite:
+def _open_sts(task: HubTask, folder: DatasetFolder) -> StsSuite:
     rows = read_table(folder.path, "default", task.split)
-    _need(rows, {"sentence1", "sentence2", "score"}, folder)
+    _require_columns(rows, {"sentence1", "sentence2", "score"}, folder)
     return make_sts(
         task.name,
         [f"{task.split}-{number}" for number in range(1, len(rows) + 1)],
@@ -54,14 +54,14 @@ def _sts(task: HubTask, folder: DatasetFolder) -> StsSuite:
     )
 
 
-def _retrieval(task: HubTask, folder: DatasetFolder, prefix: str) -> RetrievalSuite:
+def _open_retrieval(task: HubTask, folder: DatasetFolder, prefix: str) -> RetrievalSuite:
     counts: Counter[str] = Counter(empty=0, overlong=0, control=0)
-    corpus = _texts(read_table(folder.path, f"{prefix}corpus", task.split), folder, counts)
-    queries = _texts(read_table(folder.path, f"{prefix}queries", task.split), folder, counts)
+    corpus = _parse_texts(read_table(folder.path, f"{prefix}corpus", task.split), folder, counts)
+    queries = _parse_texts(read_table(folder.path, f"{prefix}queries", task.split), folder, counts)
     qrels: dict[str, dict[str, int]] = {}
-    for row in _judgments(task, folder, prefix):
-        several = row["corpus-id"]
-        for document in several if isinstance(several, list) else [several]:
+    for row in _read_judgments(task, folder, prefix):
+        relevant = row["corpus-id"]  # some data sets have a list of ids here
+        for document in relevant if isinstance(relevant, list) else [relevant]:
             judged = qrels.setdefault(str(row["query-id"]), {})
             if str(document) in judged:
                 raise InputError(f"{folder.path}: {row['query-id']!r} and {document!r} are judged twice")
@@ -72,8 +72,8 @@ def _retrieval(task: HubTask, folder: DatasetFolder, prefix: str) -> RetrievalSu
     return replace(sample_suite(suite, task.queries, task.documents), kind="compact-retrieval")
 
 
-def _judgments(task: HubTask, folder: DatasetFolder, prefix: str) -> list[dict[str, Any]]:
-    """The table of judgments: `qrels`, or the default one as in mteb's own data sets."""
+def _read_judgments(task: HubTask, folder: DatasetFolder, prefix: str) -> list[dict[str, Any]]:
+    """Read the table of judgments: `qrels`, or `default` as in mteb's own data sets."""
     names = [f"{prefix}qrels"] if prefix else ["qrels", "default"]
     for name in names[:-1]:
         try:
@@ -83,14 +83,14 @@ def _judgments(task: HubTask, folder: DatasetFolder, prefix: str) -> list[dict[s
             continue
     else:
         rows = read_table(folder.path, names[-1], task.split)
-    _need(rows, {"query-id", "corpus-id"}, folder)
+    _require_columns(rows, {"query-id", "corpus-id"}, folder)
     return rows
 
 
-def _texts(rows: list[dict[str, Any]], folder: DatasetFolder, counts: Counter[str]) -> dict[str, Document]:
-    """Id -> document; the id is called `_id` or `id`."""
+def _parse_texts(rows: list[dict[str, Any]], folder: DatasetFolder, counts: Counter[str]) -> dict[str, Document]:
+    """Return id -> document; the column of ids is `_id` or `id`."""
     key = "_id" if rows and "_id" in rows[0] else "id"
-    _need(rows, {key, "text"}, folder)
+    _require_columns(rows, {key, "text"}, folder)
     read: dict[str, Document] = {}
     for row in rows:
         name = str(row[key])
@@ -100,11 +100,11 @@ def _texts(rows: list[dict[str, Any]], folder: DatasetFolder, counts: Counter[st
     return read
 
 
-def _need(rows: list[dict[str, Any]], columns: set[str], folder: DatasetFolder) -> None:
+def _require_columns(rows: list[dict[str, Any]], columns: set[str], folder: DatasetFolder) -> None:
     """Refuse a table that is empty or lacks a column."""
     missing = columns - set(rows[0] if rows else [])
     if missing:
         raise InputError(
             f"{folder.path}: a table {'is empty' if not rows else 'lacks ' + ', '.join(sorted(missing))}; "
-            "is this the data set that was meant?"
+            "check that this is the intended data set"
         )

@@ -1,7 +1,7 @@
-"""Tables of a hub's data set, at one revision: from the hub's cache, from the hub, or from a mirror on disk.
+"""Read tables of a hub data set at one revision: from a mirror on disk, from the hub's cache, or from the hub.
 
-A mirror is a folder with `owner/name` folders as `hf download --repo-type dataset owner/name --local-dir ...` makes
-them. What a data set's README says about its configurations is followed; without one, the usual layouts are tried.
+A mirror is a folder of `owner/name` folders as `hf download --repo-type dataset owner/name --local-dir ...` creates
+them. The data set's README defines its configurations; if it does not, the usual layouts are tried.
 """
 
 import logging
@@ -25,57 +25,61 @@ _SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 
 
 class DatasetFolder(NamedTuple):
-    """A data set on this disk. `revision` is the commit that it is known to be, None where nothing says so."""
+    """A data set on this disk; `revision` is its commit if known."""
 
     path: Path
     revision: str | None
 
 
 def find_mirror(named: Path | None) -> Path | None:
-    """The mirror that a person names, or that `$GEMMA4VEC_MIRROR` does.
+    """Return the given mirror, else that of `$GEMMA4VEC_MIRROR`, else None.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: the folder does not exist.
     """
     chosen = named or (Path(os.environ[MIRROR]) if os.environ.get(MIRROR) else None)
     if chosen is not None and not chosen.is_dir():
-        raise InputError(f"the mirror {chosen} is no folder; mend --mirror or {MIRROR}")
+        raise InputError(f"the mirror {chosen} is not a folder; correct --mirror or {MIRROR}")
     return chosen
 
 
 def fetch_dataset(repository: str, revision: str, configs: Sequence[str], *, mirror: Path | None) -> DatasetFolder:
-    """The folder that holds these configurations of a data set at this revision; downloads what is not cached.
+    """Return the folder with these configurations of a data set at this revision; download what is not cached.
 
     Raises:
-        InputError: neither mirrored nor cached and the hub out of reach, or a mirror of another revision.
+        InputError: the data set is neither mirrored nor cached and the hub is unreachable, or the mirror has another
+            revision.
     """
     if mirror is not None:
-        found = _mirrored(repository, revision, mirror)
+        found = _find_in_mirror(repository, revision, mirror)
         if found is not None:
             return found
     patterns = ["README.md", *(f"{config}/*" for config in configs), "data/*", *(f"*{end}" for end in _SUFFIXES)]
-    cached = _snapshot(repository, revision, patterns, only_local=True)
+    cached = _fetch_snapshot(repository, revision, patterns, only_local=True)
     if isinstance(cached, Path) and all(has_config(cached, config) for config in configs):
         return DatasetFolder(cached, cached.name)
     state = ping_hub(_ANSWER_SECONDS)
     if not state.reachable:
         raise InputError(
-            f"the data set {repository} is not cached on this machine and the hub is out of reach ({state.reason}); "
-            f"put a copy into a folder as OWNER/NAME and name that folder with --mirror or {MIRROR}"
+            f"the data set {repository} is not cached on this machine and the hub is unreachable ({state.reason}); "
+            f"put a copy into a folder as OWNER/NAME and pass that folder with --mirror or {MIRROR}"
         )
     logger.info(f"downloading the data set {repository}")
-    fetched = _snapshot(repository, revision, patterns, only_local=False)
+    fetched = _fetch_snapshot(repository, revision, patterns, only_local=False)
     if isinstance(fetched, Path):
-        # Files that stand where only the README says: fetched by their names there.
-        told = [path for config in configs if not has_config(fetched, config) for path in _told_paths(fetched, config)]
-        fetched = _snapshot(repository, revision, ["README.md", *told], only_local=False) if told else fetched
+        # Only the README knows the place of some files: fetch the paths that it names.
+        missing = [config for config in configs if not has_config(fetched, config)]
+        paths = [path for config in missing for path in _readme_paths(fetched, config)]
+        fetched = _fetch_snapshot(repository, revision, ["README.md", *paths], only_local=False) if paths else fetched
     if isinstance(fetched, Path):
         return DatasetFolder(fetched, fetched.name)
-    raise InputError(f"the data set {repository} cannot be had from the hub: {' '.join(str(fetched).split())[:300]}")
+    raise InputError(
+        f"the data set {repository} cannot be downloaded from the hub: {' '.join(str(fetched).split())[:300]}"
+    )
 
 
-def _mirrored(repository: str, revision: str, mirror: Path) -> DatasetFolder | None:
-    """What the mirror has of a data set, if its revision is the wanted one or unknown."""
+def _find_in_mirror(repository: str, revision: str, mirror: Path) -> DatasetFolder | None:
+    """Return the mirror's copy of a data set, whose revision must be the requested one or unknown."""
     folder = mirror / repository
     if not folder.is_dir():
         return None
@@ -90,15 +94,16 @@ def _mirrored(repository: str, revision: str, mirror: Path) -> DatasetFolder | N
 
 
 def has_config(folder: Path, config: str) -> bool:
-    """Whether the folder has files of a configuration."""
+    """Return whether the folder has files of a configuration."""
     return bool(_files_by_split(folder, config))
 
 
 def read_table(folder: Path, config: str, split: str) -> list[dict[str, Any]]:
-    """Rows of one split of one configuration; a configuration with one split only has that one.
+    """Read the rows of one split of one configuration; if the configuration has a single split, read that one.
 
     Raises:
-        InputError: no such configuration or split, a file that cannot be read, or more than fits into memory.
+        InputError: the configuration or split does not exist, a file cannot be read, or the rows do not fit into
+            memory.
     """
     files = _files_by_split(folder, config)
     if not files:
@@ -107,14 +112,14 @@ def read_table(folder: Path, config: str, split: str) -> list[dict[str, Any]]:
     if chosen is None:
         raise InputError(f"{folder}: {config} has no split {split!r}; it has {', '.join(sorted(files))}")
     check_corpus_fits(chosen)
-    return [row for file in chosen for row in _read(file)]
+    return [row for file in chosen for row in _read_file(file)]
 
 
 def _files_by_split(folder: Path, config: str) -> dict[str, list[Path]]:
-    """Split -> files of a configuration."""
-    told = _from_readme(folder, config)
-    if told:
-        return told
+    """Return split -> files of a configuration."""
+    named = _readme_files_by_split(folder, config)
+    if named:
+        return named
     places = [folder / config, *([folder / "data", folder] if config == "default" else [])]
     for place in places:
         found: dict[str, list[Path]] = {}
@@ -133,14 +138,14 @@ def _split_of(file: Path) -> str:
     return stem.split("-00")[0]
 
 
-def _from_readme(folder: Path, config: str) -> dict[str, list[Path]]:
-    """Split -> files as README.md's front matter names them; empty where it names none that is there."""
-    named = {split: _globbed(folder, paths) for split, paths in _told(folder, config).items()}
+def _readme_files_by_split(folder: Path, config: str) -> dict[str, list[Path]]:
+    """Return split -> existing files that README.md's front matter names."""
+    named = {split: _glob(folder, paths) for split, paths in _readme_data_files(folder, config).items()}
     return {split: files for split, files in named.items() if files}
 
 
-def _told(folder: Path, config: str) -> dict[str, list[str]]:
-    """Split -> paths that README.md's front matter gives to a configuration; they may be patterns."""
+def _readme_data_files(folder: Path, config: str) -> dict[str, list[str]]:
+    """Return split -> paths or patterns that README.md's front matter lists for a configuration."""
     readme = folder / "README.md"
     parts = readme.read_text(encoding="utf-8").split("---", 2) if readme.is_file() else []
     try:
@@ -152,23 +157,23 @@ def _told(folder: Path, config: str) -> dict[str, list[str]]:
         if isinstance(one, dict) and one.get("config_name") == config:
             data = one.get("data_files") or []
             entries = [{"split": "all", "path": data}] if isinstance(data, str) else data
-            told = [entry for entry in entries if isinstance(entry, dict) and "split" in entry and "path" in entry]
             return {
                 str(entry["split"]): [entry["path"]] if isinstance(entry["path"], str) else list(entry["path"])
-                for entry in told
+                for entry in entries
+                if isinstance(entry, dict) and "split" in entry and "path" in entry
             }
     return {}
 
 
-def _told_paths(folder: Path, config: str) -> list[str]:
-    return [path for paths in _told(folder, config).values() for path in paths]
+def _readme_paths(folder: Path, config: str) -> list[str]:
+    return [path for paths in _readme_data_files(folder, config).values() for path in paths]
 
 
-def _globbed(folder: Path, paths: list[str]) -> list[Path]:
+def _glob(folder: Path, paths: list[str]) -> list[Path]:
     return [file for path in paths for file in sorted(folder.glob(path))]
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
+def _read_file(file: Path) -> list[dict[str, Any]]:
     if file.suffix != ".parquet":
         rows = []
         for number, value, reason in read_lines(file):
@@ -185,8 +190,8 @@ def _read(file: Path) -> list[dict[str, Any]]:
         raise InputError(f"{file} is damaged ({' '.join(str(error).split())[:200]}); download it again") from error
 
 
-def _snapshot(repository: str, revision: str, patterns: list[str], *, only_local: bool) -> Path | Exception:
-    """The hub's folder, or what prevented it."""
+def _fetch_snapshot(repository: str, revision: str, patterns: list[str], *, only_local: bool) -> Path | Exception:
+    """Return the folder of the hub's snapshot, or the error that prevented it."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, RevisionResolutionError
 

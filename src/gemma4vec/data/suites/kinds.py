@@ -1,7 +1,7 @@
-"""The kinds of tasks that a model is validated by. Their scores mean different things and are never averaged together.
+"""The kinds of tasks that validate a model. Their scores mean different things and are never averaged together.
 
-From cheap and far from the use to dear and near to it: validation loss, local rank tests, sentence similarity, compact
-retrieval, full retrieval. The last three kinds come from mteb.
+From cheap and remote to costly and close to real use: validation loss, local rank tests, sentence similarity, compact
+retrieval, full retrieval. The last three kinds of the list below come from mteb.
 """
 
 from typing import Literal, get_args
@@ -23,7 +23,7 @@ Role = Literal["dev", "final"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 RETRIEVAL_KINDS: tuple[Kind, ...] = ("retrieval", "compact-retrieval")
 ROW_KINDS: tuple[Kind, ...] = ("local-rank", "loss")
-# The figure that stands for the kind where a suite names none.
+# Main metric of each kind; a suite may name another one.
 MAIN_METRIC: dict[str, str] = {
     "loss": "loss",
     "local-rank": "mrr",
@@ -34,7 +34,7 @@ MAIN_METRIC: dict[str, str] = {
     "clustering": "v_measure",
     "pair-classification": "ap",
 }
-# What is scored one by one.
+# Items that are scored individually; those of the other kinds are queries.
 ITEMS: dict[str, str] = {
     "loss": "rows",
     "local-rank": "rows",
@@ -46,19 +46,19 @@ ITEMS: dict[str, str] = {
 LOWER_IS_BETTER = frozenset({"loss"})
 
 
-def resolve_role(role: Role | None, asked: Role | None, where: str) -> Role | None:
-    """The role that a suite has when a person asks for `asked`: a final suite stays one.
+def resolve_role(role: Role | None, requested: Role | None, where: str) -> Role | None:
+    """Return the requested role, or the suite's own; a final suite stays final.
 
     Raises:
-        InputError: `asked` is dev and the suite is final.
+        InputError: `requested` is dev and the suite is final.
     """
-    if role == "final" and asked == "dev":
-        raise InputError(f"{where} is a final suite; what was looked at as dev cannot be one again: leave --role out")
-    return asked or role
+    if role == "final" and requested == "dev":
+        raise InputError(f"{where} is a final suite and cannot be used as dev; leave --role out")
+    return requested or role
 
 
 def name_items(kind: str, count: int = 2) -> str:
-    """What a suite of this kind consists of, for people: "queries", "pairs", of one "row"."""
+    """Name the items of a suite of this kind: "queries", "pairs", or "row" if `count` is 1."""
     word = ITEMS.get(kind, "queries")
     if count != 1:
         return word

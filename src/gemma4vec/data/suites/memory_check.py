@@ -1,24 +1,26 @@
-"""Does a corpus fit into memory? Estimated from the size of its files, before they are read."""
+"""Check whether a corpus fits into memory, from the size of its files, before they are read."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from gemma4vec.machine.memory import format_bytes, free_memory, require_memory
 
-IN_MEMORY = 2.5  # bytes of memory for each byte of a corpus file: 1.3 to 3 measured, more where texts are short
-PACKED = 4  # size of a decompressed file as a multiple of the compressed one
+MEMORY_PER_BYTE = 2.5  # bytes of memory for each byte of a corpus file: 1.3 to 3 measured, most for short texts
+COMPRESSION_RATIO = 4  # size of a decompressed file as a multiple of the compressed one
 
 
 def check_corpus_fits(files: Sequence[Path]) -> None:
     """Refuse a corpus whose texts alone would fill the free memory.
 
     Raises:
-        InputError: how large it is and how much memory is free.
+        InputError: the corpus is too large; the message names its size and the free memory.
     """
-    size = sum(file.stat().st_size * (1 if file.suffix in (".jsonl", ".csv", ".json") else PACKED) for file in files)
+    size = sum(
+        file.stat().st_size * (1 if file.suffix in (".jsonl", ".csv", ".json") else COMPRESSION_RATIO) for file in files
+    )
     require_memory(
         f"{files[0]}: a corpus of {format_bytes(size)}",
-        size * IN_MEMORY,
+        size * MEMORY_PER_BYTE,
         free_memory(),
-        "cut it down to a part, or use a machine with more",
+        "use a part of it, or a machine with more memory",
     )

@@ -1,9 +1,9 @@
-"""Suites: retrieval benchmarks as folders in BEIR's layout (Thakur et al., 2021).
+"""Retrieval suites: benchmarks as folders in BEIR's layout (Thakur et al., 2021).
 
-`corpus.jsonl` {_id, title, text}, `queries.jsonl` {_id, text}, `qrels/test.tsv` (header; query-id, corpus-id, score),
-and an optional `suite.yaml` beside them with `name`, `role` (dev or final), `kind` (retrieval or compact-retrieval),
-`metric` (the one that stands for the suite), `exclude_identical_ids`, `tokens` (text or code) and `unknown_ids` (error
-or drop). The JSONL files may be gzipped.
+A folder has `corpus.jsonl` {_id, title, text}, `queries.jsonl` {_id, text}, and `qrels/test.tsv` (a header, then
+query-id, corpus-id, score). An optional `suite.yaml` sets `name`, `role` (dev or final), `kind` (retrieval or
+compact-retrieval), `metric` (the main metric), `exclude_identical_ids`, `tokens` (text or code) and `unknown_ids`
+(error or drop). The JSONL files may be gzipped.
 """
 
 import re
@@ -24,8 +24,8 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder, sha256_text
 from gemma4vec.text.prompts import Document
 
-# trec_eval counts the judgments of every grade in a table that is as long as the highest one; beyond 32 bits it scores
-# every query 0 without a word.
+# trec_eval counts the judgments of each grade in a table with an entry for every grade up to the highest. For grades
+# beyond 32 bits it silently scores every query 0.
 HIGHEST_GRADE = 1_000_000
 
 OPTIONS: dict[str, tuple[object, ...] | type] = {
@@ -44,18 +44,17 @@ class RetrievalSuite:
     """A corpus, queries and judgments.
 
     Attributes:
-        corpus_ids: one per document of `corpus`, unique.
-        query_ids: one per query of `queries`, unique; only queries with at least one judgment of 1 or more.
-        qrels: query id -> document id -> grade; judged zeros are kept.
-        exclude_identical_ids: a document whose id equals the query's is not a candidate (CQADupStack, ArguAna).
-        role: `dev` suites guide choices, a `final` one is opened once per frozen recipe.
-        code: BM25 reads it with `tokenize_code`.
-        fingerprint: SHA-256 of the contents, not of the files' bytes.
-        counts: documents, queries, judgments, and what was unusual: `empty`, `overlong`, `control` texts, queries
-            without a judgment or without a positive one, judgments dropped for unknown ids.
-        kind: `compact-retrieval` where it is a part of a larger suite.
-        metric: the one that stands for the suite; None is nDCG@10.
-        source: where it comes from, as JSON values: dataset and revision of a hub's, None of a folder's.
+        corpus_ids: a unique id for each document of `corpus`.
+        query_ids: a unique id for each query of `queries`; all queries have at least one judgment of 1 or more.
+        qrels: query id -> document id -> grade; includes judgments of 0.
+        exclude_identical_ids: whether a document with the query's own id is no candidate (CQADupStack, ArguAna).
+        role: `dev` suites guide choices; a `final` suite is scored once for each frozen recipe.
+        code: whether BM25 splits texts with `tokenize_code`.
+        counts: numbers of documents, queries and judgments, and of anything unusual: `empty`, `overlong` and `control`
+            texts, queries without a judgment or without a positive one, judgments dropped for unknown ids.
+        kind: `compact-retrieval` for a part of a larger suite.
+        metric: the main metric; None is nDCG@10.
+        source: data set and revision of a suite from the hub, as JSON values; None for a folder.
     """
 
     name: str
@@ -108,7 +107,7 @@ class RetrievalSuite:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over ids, texts, judgments and the exclusion rule; orders do not count."""
+        """SHA-256 of ids, texts, judgments and the exclusion rule, whatever their order."""
         documents = sorted(zip(self.corpus_ids, self.corpus, strict=True))
         parts = [part for key, (text, title) in documents for part in (key, title or "", text)]
         for key, query in sorted(zip(self.query_ids, self.queries, strict=True)):
@@ -122,19 +121,19 @@ def load_suite(path: Path) -> RetrievalSuite:
 
     Raises:
         InputError: a file is missing or malformed, ids repeat or are unknown, the corpus is empty, or no query has a
-            positive judgment. One line: what, where, what to do.
+            positive judgment.
     """
     path = Path(path)
     if not path.is_dir():
-        raise InputError(f"{path}: no such suite folder; it must hold corpus.jsonl, queries.jsonl and qrels/test.tsv")
+        raise InputError(f"{path}: no such suite folder; it must have corpus.jsonl, queries.jsonl and qrels/test.tsv")
     options = read_options(path / "suite.yaml")
     if "suites" in options:
-        raise InputError(f"{path / 'suite.yaml'} names several suites; open them with --suite {path}, not as one")
-    check_corpus_fits([_file(path, "corpus.jsonl")])
+        raise InputError(f"{path / 'suite.yaml'} lists several suites; open it with --suite {path}")
+    check_corpus_fits([_find_file(path, "corpus.jsonl")])
     counts: Counter[str] = Counter(empty=0, overlong=0, control=0)
-    corpus = _texts(_file(path, "corpus.jsonl"), counts, with_title=True)
-    queries = _texts(_file(path, "queries.jsonl"), counts, with_title=False)
-    qrels = _qrels(path / "qrels" / "test.tsv")
+    corpus = _read_texts(_find_file(path, "corpus.jsonl"), counts, with_title=True)
+    queries = _read_texts(_find_file(path, "queries.jsonl"), counts, with_title=False)
+    qrels = _read_qrels(path / "qrels" / "test.tsv")
     judgments = str(path / "qrels" / "test.tsv")
     return make_suite(options.get("name") or path.resolve().name, corpus, queries, qrels, options, counts, judgments)
 
@@ -148,12 +147,12 @@ def make_suite(
     counts: Counter[str],
     where: str,
 ) -> RetrievalSuite:
-    """A suite from what was read, wherever it was read; `where` names the judgments for whoever has to mend them.
+    """Make a suite from texts and judgments; `where` names the judgments' file in errors.
 
     Raises:
         InputError: judgments name unknown ids, or no query has a positive one.
     """
-    qrels = _known(qrels, corpus, queries, options.get("unknown_ids") == "drop", where, counts)
+    qrels = _filter_judgments(qrels, corpus, queries, options.get("unknown_ids") == "drop", where, counts)
     judged = [key for key in queries if max(qrels.get(key, {}).values(), default=0) >= 1]
     counts["queries_without_judgment"] = sum(key not in qrels for key in queries)
     counts["queries_without_positive"] = sum(key in qrels for key in queries) - len(judged)
@@ -178,7 +177,7 @@ def make_suite(
 
 
 def write_suite(path: Path, suite: RetrievalSuite) -> None:
-    """Write a suite as a folder that `load_suite` reads, replacing `path` only when all of it is written.
+    """Write a suite as a folder that `load_suite` reads; replace `path` only when everything is written.
 
     Raises:
         WorkError: the disk is full or the folder cannot be written.
@@ -208,17 +207,17 @@ def write_suite(path: Path, suite: RetrievalSuite) -> None:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """What a `suite.yaml` says, checked; empty where there is none. One that names `suites` is not checked here.
+    """Read and check the options of a `suite.yaml`; empty if there is none. A list of `suites` is not checked here.
 
     Raises:
-        InputError: not YAML, an unknown option, or a value that it cannot have.
+        InputError: the file is not YAML, an option is unknown, or its value is not allowed.
     """
     if not path.exists():
         return {}
     try:
         read = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())}); mend or remove it") from error
+        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())}); correct or remove it") from error
     if read is None:
         return {}
     if not isinstance(read, dict):
@@ -227,7 +226,7 @@ def read_options(path: Path) -> dict[str, Any]:
         return read
     for key, value in read.items():
         if key not in OPTIONS:
-            raise InputError(f"{path}: unknown option {key!r}; known are {', '.join(OPTIONS)}")
+            raise InputError(f"{path}: unknown option {key!r}; known options are {', '.join(OPTIONS)}")
         allowed = OPTIONS[key]
         if not (isinstance(value, allowed) if isinstance(allowed, type) else value in allowed):
             wanted = "a string" if isinstance(allowed, type) else " or ".join(str(one) for one in allowed)
@@ -237,24 +236,24 @@ def read_options(path: Path) -> dict[str, Any]:
 
 
 def check_name(name: str | None, where: str) -> None:
-    """Refuse a suite's name that would put its results elsewhere than in the folder of that name.
+    """Refuse a suite's name that cannot be the name of its folder of results.
 
     Raises:
-        InputError: it is empty, or has a slash, a control character, or nothing but dots.
+        InputError: the name is empty, consists of dots, or has a slash or a control character.
     """
     if name is not None and (not name.strip(" .") or "/" in name or "\\" in name or not name.isprintable()):
-        raise InputError(f"{where}: the name {name!r} cannot be a folder's; use letters, digits, '-' and '_'")
+        raise InputError(f"{where}: the name {name!r} cannot name a folder; use letters, digits, '-' and '_'")
 
 
-def _file(folder: Path, name: str) -> Path:
+def _find_file(folder: Path, name: str) -> Path:
     for found in (folder / name, folder / f"{name}.gz"):
         if found.is_file():
             return found
-    raise InputError(f"{folder / name}: missing; a suite folder holds corpus.jsonl, queries.jsonl and qrels/test.tsv")
+    raise InputError(f"{folder / name}: missing; a suite folder has corpus.jsonl, queries.jsonl and qrels/test.tsv")
 
 
-def _texts(path: Path, counts: Counter[str], with_title: bool) -> dict[str, Document]:
-    """Id -> document, in the file's order. An empty text is kept (its document can still be retrieved) and counted."""
+def _read_texts(path: Path, counts: Counter[str], with_title: bool) -> dict[str, Document]:
+    """Read id -> document in the file's order; keep empty texts, whose documents can be retrieved, and count them."""
     read: dict[str, Document] = {}
     for number, value, reason in read_lines(path):
         where = f"{path} line {number}"
@@ -277,7 +276,7 @@ def _texts(path: Path, counts: Counter[str], with_title: bool) -> dict[str, Docu
     return read
 
 
-def _qrels(path: Path) -> dict[str, dict[str, int]]:
+def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
     if not path.is_file():
         raise InputError(
             f"{path}: missing; judgments as `query-id<TAB>corpus-id<TAB>score` lines with a header are needed"
@@ -287,7 +286,7 @@ def _qrels(path: Path) -> dict[str, dict[str, int]]:
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: cannot be read ({error}); UTF-8 text is needed") from error
     if re.search(r"\t[\d.]+\s*$", lines[0]):
-        raise InputError(f"{path} line 1: the header (query-id, corpus-id, score) is missing; put it there")
+        raise InputError(f"{path} line 1: the header (query-id, corpus-id, score) is missing; add it")
     qrels: dict[str, dict[str, int]] = {}
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
@@ -298,13 +297,13 @@ def _qrels(path: Path) -> dict[str, dict[str, int]]:
         judged = qrels.setdefault(cells[0], {})
         if cells[1] in judged:
             raise InputError(f"{path} line {number}: query {cells[0]!r} and document {cells[1]!r} are judged twice")
-        judged[cells[1]] = _grade(cells[2], f"{path} line {number}")
+        judged[cells[1]] = _parse_grade(cells[2], f"{path} line {number}")
     if not qrels:
         raise InputError(f"{path}: no judgments; a header line and at least one judgment are needed")
     return qrels
 
 
-def _grade(cell: str, where: str) -> int:
+def _parse_grade(cell: str, where: str) -> int:
     try:
         grade = float(cell)
     except ValueError:
@@ -312,11 +311,11 @@ def _grade(cell: str, where: str) -> int:
     if not grade.is_integer():
         raise InputError(f"{where}: score {cell!r} is not a whole number")
     if abs(grade) > HIGHEST_GRADE:
-        raise InputError(f"{where}: score {cell!r} is beyond {HIGHEST_GRADE:,}; a grade such as 0, 1 or 2 is needed")
+        raise InputError(f"{where}: score {cell!r} is beyond {HIGHEST_GRADE:,}; use a grade such as 0, 1 or 2")
     return int(grade)
 
 
-def _known(
+def _filter_judgments(
     qrels: dict[str, dict[str, int]],
     corpus: dict[str, Document],
     queries: dict[str, Document],
@@ -324,7 +323,7 @@ def _known(
     where: str,
     counts: Counter[str],
 ) -> dict[str, dict[str, int]]:
-    """Judgments whose query and document exist; others are an error or, with `drop`, counted."""
+    """Return the judgments whose query and document exist; refuse others, or count them if `drop` is set."""
     unknown = [
         ("query", query) if query not in queries else ("document", document)
         for query, judged in qrels.items()
@@ -336,7 +335,7 @@ def _known(
         kind, first = unknown[0]
         raise InputError(
             f"{where}: {len(unknown)} judgments name unknown ids, first {kind} {first!r}; "
-            "mend the file or write `unknown_ids: drop` into suite.yaml"
+            "correct the file or write `unknown_ids: drop` into suite.yaml"
         )
     kept = {
         query: {document: grade for document, grade in judged.items() if document in corpus}

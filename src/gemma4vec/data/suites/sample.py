@@ -1,4 +1,4 @@
-"""A smaller suite from a larger one: some queries, their judged documents, and others up to a number."""
+"""Sample a smaller suite from a larger one: some queries, their judged documents, and further documents."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,18 +16,24 @@ def sample_suite(
     keep: Literal["judged", "relevant"] = "judged",
     seed: int = 0,
 ) -> RetrievalSuite:
-    """A fixed sample: the same ids and `seed` always give the same sample, whatever their order in the files.
+    """Return a fixed sample, which depends on ids and `seed` but not on the order in the files.
 
-    Keeps `queries` queries, every document judged for them, and others up to `documents` in all. Where hundreds of
-    documents a query are judged as not relevant, `keep="relevant"` treats these as others. Fewer documents make a task
-    easier, so a sample has a name of its own and is never compared with the whole.
+    Fewer documents make a task easier, so a sample has its own name and is never compared with the whole suite.
+
+    Args:
+        suite: the suite to sample from.
+        queries: number of queries; None keeps all.
+        documents: number of documents in total, if the documents that must be kept are fewer; None keeps all.
+        keep: which documents must be kept: all that are judged for the queries, or only the relevant ones. Use
+            "relevant" for suites that judge hundreds of documents per query as not relevant.
+        seed: another seed draws another sample.
     """
-    kept_queries = set(_first(suite.query_ids, queries, seed))
-    least = 1 if keep == "relevant" else float("-inf")
-    certain = {key for query in kept_queries for key, grade in suite.qrels[query].items() if grade >= least}
-    room = max(0, (documents if documents is not None else len(suite.corpus_ids)) - len(certain))
-    others = [document for document in suite.corpus_ids if document not in certain]
-    kept_documents = certain | set(_first(others, room, seed))
+    kept_queries = set(_sample_ids(suite.query_ids, queries, seed))
+    min_grade = 1 if keep == "relevant" else float("-inf")
+    required = {key for query in kept_queries for key, grade in suite.qrels[query].items() if grade >= min_grade}
+    remaining = max(0, (documents if documents is not None else len(suite.corpus_ids)) - len(required))
+    others = [document for document in suite.corpus_ids if document not in required]
+    kept_documents = required | set(_sample_ids(others, remaining, seed))
     if len(kept_queries) == len(suite.query_ids) and len(kept_documents) >= len(suite.corpus_ids):
         return suite
     query_rows = [i for i, query in enumerate(suite.query_ids) if query in kept_queries]
@@ -49,8 +55,8 @@ def sample_suite(
     )
 
 
-def _first(ids: Sequence[str], number: int | None, seed: int) -> list[str]:
-    """The first `number` ids in an order that depends on each id and the seed alone."""
+def _sample_ids(ids: Sequence[str], number: int | None, seed: int) -> list[str]:
+    """Return the first `number` ids in an order that depends only on each id and the seed."""
     if number is None or number >= len(ids):
         return list(ids)
     salt = seed.to_bytes(8, "little") if seed else b""

@@ -1,6 +1,6 @@
-"""Sentence similarity: pairs of sentences with a person's judgment of how alike they are.
+"""Semantic textual similarity (STS): pairs of sentences with human judgments of their similarity.
 
-On disk a TSV with the header `split, score, sentence1, sentence2`, without quoting, possibly gzipped.
+The file format is TSV with the header `split, score, sentence1, sentence2`, without quoting, optionally gzipped.
 """
 
 import csv
@@ -21,7 +21,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 
 COLUMNS = ("split", "score", "sentence1", "sentence2")
-MIN_PAIRS = 4  # fewer have no correlation worth the name
+MIN_PAIRS = 4  # a correlation of fewer pairs means nothing
 
 
 @dataclass
@@ -29,10 +29,10 @@ class StsSuite:
     """Pairs and their judgments.
 
     Attributes:
-        ids: one per pair, unique: its split and its line.
+        ids: a unique id for each pair, from its split and line.
         first, second: the two sentences of each pair.
-        gold: a person's similarity of each pair; its scale does not matter.
-        role, source, counts, metric: as a `RetrievalSuite` has them.
+        gold: human similarity of each pair, on any scale.
+        role, source, counts, metric: as in `RetrievalSuite`.
     """
 
     name: str
@@ -72,19 +72,20 @@ class StsSuite:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over sentences and judgments; their order does not count."""
+        """SHA-256 of sentences and judgments, whatever their order."""
         pairs = sorted(zip(self.first, self.second, map(repr, self.gold), strict=True))
         return sha256_text("sts", *(part for pair in pairs for part in pair))
 
 
 def load_sts(path: Path, split: str | None = None, role: Role | None = None) -> StsSuite:
-    """Read one split of a TSV file; without a name `test` where there is one, else all of them as one.
+    """Read one split of a TSV file; by default `test` if the file has it, else all splits together.
 
     Raises:
-        InputError: no such file or split, a line that is none, fewer than four pairs, or judgments that are all equal.
+        InputError: the file or split does not exist, a line is malformed, there are fewer than four pairs, or all
+            judgments are equal.
     """
     path = Path(path)
-    rows = _rows(path)
+    rows = _read_rows(path)
     splits = sorted({row[0] for _, row in rows})
     wanted = split or ("test" if "test" in splits else None)
     if wanted is not None and wanted not in splits:
@@ -95,7 +96,7 @@ def load_sts(path: Path, split: str | None = None, role: Role | None = None) -> 
         name if split is None else f"{name}-{split}",
         [key for key, _ in kept],
         [(row[2], row[3]) for _, row in kept],
-        [_number(row[1], f"{path} line {key.rpartition('-')[2]}") for key, row in kept],
+        [_parse_score(row[1], f"{path} line {key.rpartition('-')[2]}") for key, row in kept],
         str(path),
         role,
     )
@@ -109,15 +110,15 @@ def make_sts(
     where: str,
     role: Role | None = None,
 ) -> StsSuite:
-    """A suite from pairs, wherever they were read.
+    """Make a suite from pairs; `where` names their file in errors.
 
     Raises:
-        InputError: fewer than four pairs, or judgments that are all equal.
+        InputError: there are fewer than four pairs, or all judgments are equal.
     """
     if len(pairs) < MIN_PAIRS:
         raise InputError(f"{where}: {len(pairs)} pairs; at least {MIN_PAIRS} are needed for a correlation")
     if min(gold) == max(gold):
-        raise InputError(f"{where}: all {len(gold)} judgments are {gold[0]:g}; there is nothing to correlate with")
+        raise InputError(f"{where}: all {len(gold)} judgments are {gold[0]:g}; a correlation needs different ones")
     counts: Counter[str] = Counter(empty=0, overlong=0, control=0)
     first = [clean_text(one, counts) for one, _ in pairs]
     second = [clean_text(other, counts) for _, other in pairs]
@@ -125,8 +126,8 @@ def make_sts(
     return StsSuite(name, list(ids), first, second, list(gold), role, None, dict(counts))
 
 
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Line number, from 1, and cells of every line behind the header."""
+def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Read line number (from 1) and cells of every line after the header."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; a TSV with {', '.join(COLUMNS)} is needed")
     try:
@@ -144,7 +145,7 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _number(cell: str, where: str) -> float:
+def _parse_score(cell: str, where: str) -> float:
     try:
         value = float(cell)
     except ValueError:

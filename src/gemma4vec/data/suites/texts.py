@@ -14,14 +14,14 @@ class SuiteTexts:
         name, fingerprint: those of the suite.
         queries: (id, text); the two sentences of a pair share an id.
         documents: (id, document).
-        right: query id -> ids of its relevant documents.
+        relevant: query id -> ids of its relevant documents.
     """
 
     name: str
     fingerprint: str
     queries: list[tuple[str, str]]
     documents: list[tuple[str, Document]]
-    right: Mapping[str, set[str]]
+    relevant: Mapping[str, set[str]]
 
     @property
     def query_ids(self) -> list[str]:
