@@ -55,7 +55,7 @@ def test_no_weight_is_loaded(
     assert execute(["train", str(recipe_file), "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) < 160
-    assert any(line.startswith("  a GPU of    16 GB fits") for line in lines)
+    assert any(line.startswith("  GPUs of     16 GB fits") for line in lines)
 
 
 def test_the_weights_may_be_missing(recipe_file: Path, tmp_path: Path) -> None:
