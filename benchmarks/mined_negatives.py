@@ -38,7 +38,7 @@ from gemma4vec.data.suites.retrieval import load_suite, write_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.compare import compare
-from gemma4vec.evaluation.comparison.compare_seeds import averaged
+from gemma4vec.evaluation.comparison.compare_seeds import average_runs
 from gemma4vec.evaluation.results.result import load_result
 from gemma4vec.files import home, sha256_text, write_json
 
@@ -215,7 +215,7 @@ def compare_kinds(runs: dict[str, list[dict[str, Any]]], suites: list[Path]) -> 
     outcome: dict[str, Any] = {}
     for suite in suites:
         sides = {
-            kind: averaged([load_result(Path(one["scores"][suite.name]["folder"])) for one in made])
+            kind: average_runs([load_result(Path(one["scores"][suite.name]["folder"])) for one in made])
             for kind, made in runs.items()
         }
         outcome[suite.name] = {

@@ -17,7 +17,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.compare import compare
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.evaluate import evaluate
-from gemma4vec.evaluation.scoring.guards import check_allowed, owner_of
+from gemma4vec.evaluation.scoring.guards import check_allowed, find_owner
 from gemma4vec.evaluation.scoring.ranking import Ranking
 from gemma4vec.files import home
 from gemma4vec.ledger.ledger import open_ledger
@@ -128,7 +128,7 @@ def test_a_member_of_a_group_is_guarded() -> None:
 def test_all_suites_are_refused_before_the_first_is_scored() -> None:
     run = new_run()
     with pytest.raises(InputError, match="words is a final suite"):
-        check_allowed(Model("m", 30), [suite("dev words", "dev"), suite()], owner=owner_of(Model("m", 30), run=run))
+        check_allowed(Model("m", 30), [suite("dev words", "dev"), suite()], owner=find_owner(Model("m", 30), run=run))
     lock(home(), "locked", suite("locked", None).fingerprint, "")
     with pytest.raises(InputError, match="locked until a recipe is frozen"):
         check_allowed(Model("published", 30), [suite("locked", None)])
@@ -212,7 +212,7 @@ def test_compare_takes_folders_results_and_several_of_each() -> None:
     ("sides", "settings", "reason"),
     [
         (lambda a, b: (a, []), {}, "a side without results"),
-        (lambda a, b: (a, a), {}, "stands on both sides"),
+        (lambda a, b: (a, a), {}, "is on both sides"),
         (lambda a, b: (a, b), {"margin": 0.0}, "margin 0.0: give a number above zero"),
         (lambda a, b: (a, b), {"no_worse_than": -1.0}, "no_worse_than -1.0: give a number above zero"),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 from gemma4vec.files import write_json
 from gemma4vec.ledger.ledger import new_id, now
 from gemma4vec.ledger.recording import record_evaluation, record_look, record_run
-from gemma4vec.ledger.records import belongs
+from gemma4vec.ledger.records import owner_ids
 from gemma4vec.ledger.run_folder import RunFolder
 
 RECIPE = "name: tiny\nmodel:\n  base: bundled:x\n  readout: mean\nstages: []\n"
@@ -42,7 +42,7 @@ def look(
         "suite": {"fingerprint": contents, "role": "dev"},
         "created": now(),
         "look": new_id(),
-        "run": belongs(model, run),
+        "run": owner_ids(model, run),
     }
     record_look(model, suite, settings, ["ndcg@10", "map"])
     if folder is not None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.ledger import ledger as ledger_module
 from gemma4vec.ledger.index import INDEX
-from gemma4vec.ledger.journal import JOURNAL, Record, locked
+from gemma4vec.ledger.journal import JOURNAL, Record, lock_journal
 from gemma4vec.ledger.ledger import add, open_ledger
 from gemma4vec.ledger.rebuild import rebuild
 
@@ -75,7 +75,7 @@ def test_a_torn_line_is_passed_over_and_ended(tmp_path: Path) -> None:
 
 def test_what_a_kill_kept_out_of_the_index_is_added_at_the_next_opening(tmp_path: Path) -> None:
     add(tmp_path, [note("first")])
-    with locked(tmp_path, writing=True) as journal:
+    with lock_journal(tmp_path, writing=True) as journal:
         journal.append([note("second")])  # killed here: before the index
     assert ids(tmp_path) == ["first", "second"]
 
@@ -181,7 +181,7 @@ def test_reading_where_nothing_was_recorded_writes_nothing(tmp_path: Path) -> No
 def test_a_lock_that_is_never_given_back_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gemma4vec.ledger.journal.PATIENCE_SECONDS", 0.05)
     started = time.monotonic()
-    with locked(tmp_path, writing=True), pytest.raises(WorkError, match="held by another process"):
+    with lock_journal(tmp_path, writing=True), pytest.raises(WorkError, match="held by another process"):
         add(tmp_path, [note("first")])
     assert time.monotonic() - started < 25
 

@@ -11,13 +11,13 @@ from ledger_samples import RECIPE, look, make_run
 from gemma4vec.errors import InputError
 from gemma4vec.files import home
 from gemma4vec.ledger import recording
-from gemma4vec.ledger.comparison_count import Family, family_of, looks_at_suites
+from gemma4vec.ledger.comparison_count import ComparisonFamily, count_family, count_looks
 from gemma4vec.ledger.index import INDEX
 from gemma4vec.ledger.journal import JOURNAL
 from gemma4vec.ledger.ledger import open_ledger
-from gemma4vec.ledger.overview import all_runs, difference, evaluations_of, find
+from gemma4vec.ledger.overview import all_runs, diff_runs, find_recorded_run, newest_evaluations
 from gemma4vec.ledger.rebuild import rebuild
-from gemma4vec.ledger.records import parents_of
+from gemma4vec.ledger.records import find_parents
 from gemma4vec.ledger.run_folder import RunFolder
 
 CONTENTS = "f" * 64
@@ -37,10 +37,10 @@ def seen() -> dict[str, Any]:
     return views
 
 
-def family(a: str = "a", b: str = "b", metric: str = "ndcg@10") -> Family:
+def family(a: str = "a", b: str = "b", metric: str = "ndcg@10") -> ComparisonFamily:
     sides = [{"fingerprint": one, "created": None} for one in (a, b)]
     with open_ledger(home()) as ledger:
-        return family_of(ledger, CONTENTS, metric, *sides)
+        return count_family(ledger, CONTENTS, metric, *sides)
 
 
 def compared(a: str, b: str) -> None:
@@ -57,7 +57,7 @@ def work() -> RunFolder:
     look(None, "checkpoint", "c", run=run)
     look(home() / "evals" / "peer" / "s", "peer", "p")
     with open_ledger(home()) as ledger:
-        recording.decide(home(), find(ledger, "latest"), "keep", odd)
+        recording.decide(home(), find_recorded_run(ledger, "latest"), "keep", odd)
     return run
 
 
@@ -117,14 +117,14 @@ def test_a_second_rebuild_changes_nothing() -> None:
 def test_deleting_runs_and_one_of_the_files_lowers_no_count(lost: str) -> None:
     work()
     with open_ledger(home()) as ledger:
-        before, many = looks_at_suites(ledger), family()
+        before, many = count_looks(ledger), family()
     for folder in home().iterdir():
         if folder.is_dir():
             shutil.rmtree(folder)
     (home() / lost).unlink()
     rebuild(home())
     with open_ledger(home()) as ledger:
-        assert looks_at_suites(ledger) == before
+        assert count_looks(ledger) == before
         assert all_runs(ledger)[0]["deleted"]
     assert family() == many
     assert before[0]["looks"] == 5
@@ -152,7 +152,7 @@ def test_a_run_elsewhere_is_rebuilt_too(tmp_path: Path) -> None:
     run.event("finished", seconds=9.0, tokens=1)
     rebuild(home())
     with open_ledger(home()) as ledger:
-        assert find(ledger, run.run_id)["cost"]["seconds"] == 9.0
+        assert find_recorded_run(ledger, run.run_id)["cost"]["seconds"] == 9.0
 
 
 def test_the_family_counts_models_and_pairs() -> None:
@@ -160,15 +160,15 @@ def test_the_family_counts_models_and_pairs() -> None:
     for number in range(5):
         look(None, "m", f"m{number}")
         look(None, "m", f"m{number}")  # again, unchanged: the same try
-    assert family("m0", "m1") == Family(4, 5, 1, None)
-    assert family("m0", "new") == Family(5, 6, 1, None)
+    assert family("m0", "m1") == ComparisonFamily(4, 5, 1, None)
+    assert family("m0", "new") == ComparisonFamily(5, 6, 1, None)
     assert family("m0", "m1", "recall@100").size == 1  # which nobody looked at
     for a in range(4):
         for b in range(4):
             if a != b:
                 compared(f"m{a}", f"m{b}")  # six pairs, each both ways
-    assert family("m0", "m1") == Family(6, 5, 6, None)
-    assert family("m0", "m4") == Family(7, 5, 7, None)
+    assert family("m0", "m1") == ComparisonFamily(6, 5, 6, None)
+    assert family("m0", "m4") == ComparisonFamily(7, 5, 7, None)
 
 
 def test_a_freeze_begins_a_family_for_what_is_seen_after_it() -> None:
@@ -191,7 +191,7 @@ def test_looks_are_counted_by_contents() -> None:
     look(None, "m", "c")
     compared("a", "b")
     with open_ledger(home()) as ledger:
-        first, second = looks_at_suites(ledger)
+        first, second = count_looks(ledger)
     assert (first["looks"], first["looks_since_freeze"], first["models"], first["models_since_freeze"]) == (3, 1, 2, 1)
     assert (first["comparisons"], first["locked"]) == (1, False)
     assert (second["looks"], second["suite_fingerprint"]) == (1, "other")
@@ -224,7 +224,7 @@ def test_a_ledger_that_cannot_be_written_is_one_warning(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GEMMA4VEC_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(recording, "_said", set())
+    monkeypatch.setattr(recording, "_warned", set())
     run = make_run(tmp_path / "runs")
     look(run.evaluation("trained", "s"), "trained", "t", run=run)
     compared("a", "b")
@@ -244,7 +244,7 @@ def test_the_difference_of_two_runs() -> None:
         look(run.evaluation("trained", "s"), "trained", run.run_id, value=value, run=run)
         look(run.evaluation("bm25", "s"), "bm25", "bm25", run=run)
     with open_ledger(home()) as ledger:
-        found = difference(ledger, find(ledger, a.run_id), find(ledger, b.run_id))
+        found = diff_runs(ledger, find_recorded_run(ledger, a.run_id), find_recorded_run(ledger, b.run_id))
     assert found == {
         "recipe": {"model.readout": ["mean", None], "model.readout.name": [None, "last_token"]},
         "data": {"0-contrast.x.content_hash": ["h", "k"]},
@@ -262,27 +262,31 @@ def test_a_look_at_cut_texts_is_not_a_runs_score() -> None:
         look(run.evaluation(f"at-{tokens}", "s"), "trained", run.run_id, value=value, run=run, max_tokens=tokens)
     with open_ledger(home()) as ledger:
         assert [run["scores"] for run in all_runs(ledger)] == [{"s": 0.5}, {"s": 0.4}]
-        assert [(one["cut_at"], one["mean"]["ndcg@10"]) for one in evaluations_of(ledger, a.run_id)] == [
+        assert [(one["cut_at"], one["mean"]["ndcg@10"]) for one in newest_evaluations(ledger, a.run_id)] == [
             (None, 0.5),
             (8, 0.1),
         ]
-        assert difference(ledger, find(ledger, a.run_id), find(ledger, b.run_id))["scores"] == {"s": [0.5, 0.4]}
+        assert diff_runs(ledger, find_recorded_run(ledger, a.run_id), find_recorded_run(ledger, b.run_id))[
+            "scores"
+        ] == {"s": [0.5, 0.4]}
     c = make_run(home(), "c")
     look(c.evaluation("trained", "s"), "trained", c.run_id, value=0.3, run=c, max_tokens=32)
     with open_ledger(home()) as ledger:
-        assert difference(ledger, find(ledger, a.run_id), find(ledger, c.run_id))["limits"] == {"s": [64, 32]}
+        assert diff_runs(ledger, find_recorded_run(ledger, a.run_id), find_recorded_run(ledger, c.run_id))[
+            "limits"
+        ] == {"s": [64, 32]}
 
 
 def test_finding_a_run() -> None:
     a, b = make_run(home(), "one"), make_run(home(), "two")
     with open_ledger(home()) as ledger:
-        assert find(ledger, "latest")["run_id"] == b.run_id
-        assert find(ledger, a.run_id[:-2])["run_id"] == a.run_id
-        assert find(ledger, str(a.path))["run_id"] == a.run_id
-        with pytest.raises(InputError, match="fits 2 runs"):
-            find(ledger, a.run_id[:8])
+        assert find_recorded_run(ledger, "latest")["run_id"] == b.run_id
+        assert find_recorded_run(ledger, a.run_id[:-2])["run_id"] == a.run_id
+        assert find_recorded_run(ledger, str(a.path))["run_id"] == a.run_id
+        with pytest.raises(InputError, match="matches 2 runs"):
+            find_recorded_run(ledger, a.run_id[:8])
         with pytest.raises(InputError, match="no run 'nothing'"):
-            find(ledger, "nothing")
+            find_recorded_run(ledger, "nothing")
 
 
 def test_parents_are_the_runs_that_a_recipes_paths_lie_in(tmp_path: Path) -> None:
@@ -292,5 +296,5 @@ def test_parents_are_the_runs_that_a_recipes_paths_lie_in(tmp_path: Path) -> Non
         "model": {"base": str(run.path / "model")},
         "stages": [{"name": "x" * 5000, "data": "bundled:gemma-3-270m"}],
     }
-    assert parents_of(tree) == [run.run_id]
-    assert parents_of({"model": {"base": str(tmp_path)}, "n": 3, "odd": "a/\x00b"}) == []
+    assert find_parents(tree) == [run.run_id]
+    assert find_parents({"model": {"base": str(tmp_path)}, "n": 3, "odd": "a/\x00b"}) == []

@@ -133,7 +133,7 @@ def test_runs_are_found_by_id_its_beginning_its_end_and_latest(tmp_path: Path) -
     assert find_run(first.run_id, tmp_path) == first
     assert find_run(f"one-{first.run_id[-4:]}", tmp_path) == first
     assert find_run(str(second.path), tmp_path) == second
-    with pytest.raises(InputError, match="fits 2 runs"):
+    with pytest.raises(InputError, match="matches 2 runs"):
         find_run("20", tmp_path)
     with pytest.raises(InputError, match="no run 'three'"):
         find_run("three", tmp_path)

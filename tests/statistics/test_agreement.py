@@ -84,7 +84,7 @@ def test_against_the_control() -> None:
     decisions = found.against_control
     assert decisions is not None
     assert (decisions.proxy_yes, decisions.agreed, decisions.denied, decisions.tied) == (3, 1, 1, 1)
-    assert decisions.denied_share == pytest.approx(1 / 3)
+    assert decisions.false_discovery_rate == pytest.approx(1 / 3)
     assert agreement([1.0, 2.0], [1.0, 2.0]).against_control is None
 
 
@@ -94,7 +94,7 @@ def test_too_few_runs_and_no_order_are_said() -> None:
     assert "too few" in few.note
     flat = agreement([1.0] * 8, range(8))
     assert math.isnan(flat.tau.value)
-    assert math.isnan(flat.pairs.denied_share)
+    assert math.isnan(flat.pairs.false_discovery_rate)
     assert "no order" in may_promote(flat).reason
 
 

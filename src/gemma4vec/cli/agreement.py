@@ -8,7 +8,7 @@ import typer
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
-    from gemma4vec.evaluation.planning.proxies import Judged
+    from gemma4vec.evaluation.planning.proxies import ProxyAgreement
     from gemma4vec.statistics.agreement import ProxyDecisions
 
 
@@ -51,22 +51,22 @@ def agreement_command(
     if not 0.0 < least_tau <= 1.0:
         raise InputError(f"--least-tau {least_tau}: give a number above 0 and at most 1, such as 0.5")
     from gemma4vec.cli.output import emit
-    from gemma4vec.evaluation.planning.proxies import judge, known_suites
+    from gemma4vec.evaluation.planning.proxies import judge_proxies, list_evaluated_suites
     from gemma4vec.files import home
     from gemma4vec.ledger.ledger import open_ledger
-    from gemma4vec.ledger.overview import find
+    from gemma4vec.ledger.overview import find_recorded_run
 
     with open_ledger(home()) as ledger:
-        suites = suite or known_suites(ledger)
+        suites = suite or list_evaluated_suites(ledger)
         if not suite and len(suites) != 1:
             known = f"; the ledger has: {', '.join(suites)}" if suites else "; no run has been evaluated yet"
             raise InputError(f"--suite NAME is missing: name the suite to predict{known}")
-        judged = judge(
+        judged = judge_proxies(
             ledger,
             suites,
             metric,
             only=proxy or [],
-            control=find(ledger, control)["run_id"] if control else None,
+            control=find_recorded_run(ledger, control)["run_id"] if control else None,
             least_effect=least_effect,
             least_tau=least_tau,
             checkpoints=checkpoints,
@@ -76,7 +76,7 @@ def agreement_command(
     emit(as_json, plain, lambda _: _render(judged, suites, metric))
 
 
-def _plain(one: "Judged") -> dict[str, Any]:
+def _plain(one: "ProxyAgreement") -> dict[str, Any]:
     return {
         "proxy": one.proxy.name,
         "higher_is_better": one.proxy.higher_is_better,
@@ -89,7 +89,7 @@ def _plain(one: "Judged") -> dict[str, Any]:
     }
 
 
-def _render(judged: "list[Judged]", suites: list[str], metric: str) -> Any:
+def _render(judged: "list[ProxyAgreement]", suites: list[str], metric: str) -> Any:
     """One row a proxy, then one line on whether it may promote a recipe."""
     from rich.console import Group
     from rich.text import Text
@@ -120,4 +120,4 @@ def _estimate(value: float, low: float, high: float) -> str:
 
 
 def _denied(found: "ProxyDecisions") -> str:
-    return f"{found.denied} of {found.proxy_yes}" + (f" ({found.denied_share:.0%})" if found.proxy_yes else "")
+    return f"{found.denied} of {found.proxy_yes}" + (f" ({found.false_discovery_rate:.0%})" if found.proxy_yes else "")

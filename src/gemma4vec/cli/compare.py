@@ -71,11 +71,11 @@ def compare_command(
             raise InputError(f"{option} {value}: give a number above zero, such as 0.01")
     from gemma4vec.cli.output import emit
     from gemma4vec.evaluation.comparison.compare import compare
-    from gemma4vec.evaluation.comparison.find_results import locate_all
+    from gemma4vec.evaluation.comparison.find_results import find_results
     from gemma4vec.files import home
 
     specs_a, specs_b = _specs(a), _specs(b)
-    folders = locate_all([*specs_a, *specs_b], home(), suite)
+    folders = find_results([*specs_a, *specs_b], home(), suite)
     folders_a, folders_b = folders[: len(specs_a)], folders[len(specs_a) :]
     found = compare(
         folders_a,

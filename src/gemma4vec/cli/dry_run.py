@@ -106,14 +106,14 @@ def _detectable(recipe: "Recipe") -> list[dict[str, Any]]:
 
     from gemma4vec.data.suites.retrieval import load_suite
     from gemma4vec.data.suites.sample import sample_suite
-    from gemma4vec.evaluation.planning.power_forecast import forecast
+    from gemma4vec.evaluation.planning.power_forecast import forecast_power
 
     found = []
     for stage in recipe.stages:
         settings = stage.evaluation
         if settings.suite and (settings.every_steps is not None or settings.at_shares):
             suite = sample_suite(load_suite(Path(settings.suite)), settings.max_queries, settings.max_documents)
-            power = forecast(suite.name, suite.fingerprint, len(suite.queries))
+            power = forecast_power(suite.name, suite.fingerprint, len(suite.queries))
             found.append({"stage": stage.name, **vars(power), "sentence": power.sentence()})
     return found
 

@@ -1,9 +1,9 @@
-"""How many comparisons there were: the family that a verdict is corrected for, and how often suites were looked at.
+"""Number of comparisons that a verdict is corrected for, and number of looks at each suite.
 
-A family is a suite's contents x a metric, since the last freeze. Its size counts tries: whoever looks at m models on
-one suite and then shows one difference has chosen among m - 1 differences from a baseline, shown or not; and whoever
-compares more pairs than that has made that many comparisons. So it is the larger of (models seen - 1) and (pairs
-compared, this one included). A model that is looked at twice, unchanged, is one try; a pair that is compared again too.
+A family of comparisons is those on one suite's contents and one metric since the last freeze. Its size is the larger of
+(models seen - 1) and (pairs compared, this one included). Whoever looks at m models on a suite and then shows one
+difference has chosen among m - 1 differences from a baseline, shown or not. An unchanged model that is looked at twice
+is one try, and so is a pair that is compared again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ from gemma4vec.ledger.ledger import Ledger
 
 
 @dataclass(frozen=True)
-class Family:
-    """Size of a family and what it was counted from.
+class ComparisonFamily:
+    """Size of a family of comparisons, and the counts behind it.
 
     Attributes:
         size: comparisons to correct for, this one included.
         models: different models (by fingerprint) seen on this suite and metric.
         pairs: different pairs compared, this one included.
-        since: time of the freeze that began the family; None where there was none before.
+        since: time of the freeze that began the family; None if there was no freeze.
     """
 
     size: int
@@ -35,27 +35,26 @@ class Family:
         return f"{self.size} ({self.models} models seen, {self.pairs} pairs compared {start})"
 
 
-def family_of(
+def count_family(
     ledger: Ledger, suite_fingerprint: str, metric: str, a: Mapping[str, Any], b: Mapping[str, Any]
-) -> Family:
-    """The family of the comparison of two results; see `family_of_pairs`."""
-    return family_of_pairs(ledger, suite_fingerprint, metric, [(a, b)])
+) -> ComparisonFamily:
+    """Count the family of one comparison; see `count_family_of_pairs`."""
+    return count_family_of_pairs(ledger, suite_fingerprint, metric, [(a, b)])
 
 
-def family_of_pairs(
+def count_family_of_pairs(
     ledger: Ledger,
     suite_fingerprint: str,
     metric: str,
     compared: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
-) -> Family:
-    """The family of comparisons that are shown together.
+) -> ComparisonFamily:
+    """Count the family of comparisons that are shown together.
 
-    It began with the last freeze before the newer of two models was first seen here: freezing after having looked
-    at many models does not make their comparisons few, nor does looking again. Of several pairs the first such freeze
-    counts.
+    The family began with the last freeze before the newer of the two models was first seen here. So neither freezing
+    after many looks nor looking again reduces the count. For several pairs, the earliest such freeze counts.
 
     Args:
-        compared: pairs of "fingerprint" of the model and "created" of its result.
+        compared: pairs of {"fingerprint": of the model, "created": of its result}.
     """
     own = {tuple(sorted((a["fingerprint"], b["fingerprint"]))) for a, b in compared}
     starts = [
@@ -83,11 +82,11 @@ def family_of_pairs(
     }
     models |= {side for pair in own for side in pair}
     pairs |= own
-    return Family(max(len(models) - 1, len(pairs)), len(models), len(pairs), since)
+    return ComparisonFamily(max(len(models) - 1, len(pairs)), len(models), len(pairs), since)
 
 
 def _first_look(ledger: Ledger, suite_fingerprint: str, metric: str, one: Mapping[str, Any]) -> str:
-    """When a model was first seen on a suite; for one whose look nobody recorded, when its result was made."""
+    """Return when a model was first seen on a suite; if no look is recorded, when its result was made."""
     seen = ledger.value(
         "SELECT min(time) FROM looks WHERE suite_fingerprint = ? AND metric = ? AND model_fingerprint = ?",
         (suite_fingerprint, metric, one["fingerprint"]),
@@ -95,8 +94,8 @@ def _first_look(ledger: Ledger, suite_fingerprint: str, metric: str, one: Mappin
     return seen or one["created"] or ""
 
 
-def looks_at_suites(ledger: Ledger) -> list[dict[str, Any]]:
-    """One row for each suite's contents that was ever looked at: how often, how many models, since when."""
+def count_looks(ledger: Ledger) -> list[dict[str, Any]]:
+    """Return one row for each suite (by contents) with its numbers of looks, models and comparisons."""
     since = ledger.value("SELECT max(time) FROM freezes") or ""
     rows = ledger.rows(
         """SELECT suite_fingerprint, max(suite) AS suite, max(role) AS role, count(DISTINCT id) AS looks,

@@ -1,4 +1,4 @@
-"""What a result depends on besides the recipe: package versions, the code's commit, the machine."""
+"""Environment of a result: package versions, the code's commit, the machine."""
 
 import platform
 import subprocess
@@ -15,23 +15,23 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the installed packages that results depend on."""
+    """Return the versions of Python and of the installed packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            continue  # an optional package; its absence is what the record says
+            continue  # an optional package; the record shows its absence
     return found
 
 
 def environment() -> dict[str, Any]:
-    """Versions, the code's git commit (None where it does not run from a checkout) and the machine, as JSON values."""
+    """Return versions, the code's git commit (None outside a checkout) and the machine, as JSON values."""
     return {"versions": versions(), "git": git_state(Path(__file__).resolve()), "machine": machine()}
 
 
 def machine() -> dict[str, Any]:
-    """Processor model, usable cores, memory in bytes, operating system."""
+    """Return processor model, usable cores, memory in bytes, operating system."""
     return {
         "cpu": cpu_model(),
         "cores": usable_cores(),
@@ -42,10 +42,10 @@ def machine() -> dict[str, Any]:
 
 
 def git_state(source: Path) -> dict[str, Any] | None:
-    """Commit of the checkout that tracks `source`, and whether tracked files differ from it.
+    """Return the commit of the checkout that tracks `source`, and whether tracked files differ from it.
 
-    None where git does not track that file: a package in a virtual environment inside somebody's repository is not at
-    that repository's commit.
+    None if git does not track that file: a package in a virtual environment inside another repository is not at that
+    repository's commit.
     """
     if _git(source.parent, "ls-files", "--error-unmatch", source.name) is None:
         return None
@@ -56,7 +56,7 @@ def git_state(source: Path) -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Output of a git command, or None where it fails or there is no git."""
+    """Return the output of a git command, or None if it fails or git is missing."""
     command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

@@ -1,4 +1,4 @@
-"""A final suite is opened once per frozen recipe. Every look is recorded, and one more has to say why."""
+"""A final suite is scored once for each frozen recipe. Every look is recorded; a further look needs a reason."""
 
 from gemma4vec.errors import Gemma4VecError, InputError
 from gemma4vec.files import home as outputs_home
@@ -11,18 +11,18 @@ def check_final(
 ) -> None:
     """Refuse to look at a final suite before the run's recipe is frozen, or a second time since.
 
-    Models of no recipe (bm25, published ones) are yardsticks and may always be looked at. Each run of a frozen recipe,
-    that is each of its seeds, may be looked at once; the very same model again tells nothing new and passes.
+    Models without a recipe (bm25, published ones) are references and always pass. Each run of a frozen recipe, that is
+    each of its seeds, may be looked at once. The very same model passes again, since it shows nothing new.
 
     Args:
-        suite, fingerprint, role: of the suite. What the ledger knows as final, from an earlier look or from a lock, is
-            final also where nobody says so this time.
-        run: that the model comes from; None for a yardstick.
-        model_fingerprint: of the model as it will be evaluated: another dtype or limit is another model.
-        again: why to look all the same; anything here lets it pass, and is stored with the scores.
+        suite, fingerprint, role: name, contents and role of the suite. A suite that the ledger knows as final, from an
+            earlier look or a lock, is final whatever its role now.
+        run: the model's run; None for a reference.
+        model_fingerprint: of the model as evaluated: another dtype or limit is another model.
+        again: reason for a further look; any text lets it pass, and is stored with the scores.
 
     Raises:
-        InputError: as said.
+        InputError: the recipe is not frozen, or the run was looked at since the freeze.
     """
     recipe = run.manifest.get("recipe_id") if run is not None else None
     if run is None or recipe is None or again.strip():
@@ -39,9 +39,11 @@ def check_final(
             )
     except (Gemma4VecError, OSError) as error:
         if role != "final":
-            return  # as far as anybody knows; that the look is not recorded is said when it is
-        raise InputError(f"{suite} is a final suite and the ledger cannot say who looked at it: {error}") from error
-    advice = 'or say why you look all the same: --look-again "WORDS"'
+            return  # not known to be final; a warning follows when the look cannot be recorded
+        raise InputError(
+            f"{suite} is a final suite and the ledger cannot be read, so earlier looks are unknown: {error}"
+        ) from error
+    advice = 'or give a reason for this look: --look-again "WHY"'
     if frozen is None:
         raise InputError(
             f"{suite} is a final suite, for frozen recipes only; first: gemma4vec runs freeze {run.run_id} ({advice})"
@@ -54,18 +56,18 @@ def check_final(
 
 
 def is_final(fingerprint: str, role: str | None) -> bool:
-    """Whether a suite is final: by its role, or as the ledger knows it from an earlier look or a lock."""
+    """Return whether a suite is final, by its role, or in the ledger by an earlier look or a lock."""
     if role == "final":
         return True
     try:
         with open_ledger(outputs_home(), tolerant=True) as ledger:
             return _known_final(ledger, fingerprint)
     except (Gemma4VecError, OSError):
-        return False  # as far as anybody knows
+        return False  # not known to be final
 
 
 def _known_final(ledger: Ledger, fingerprint: str) -> bool:
-    """Whether these contents were ever looked at as final, or locked."""
+    """Return whether these contents were ever looked at as final, or locked."""
     for view, where in (("looks", "role = 'final'"), ("locks", "1")):
         if ledger.value(f"SELECT 1 FROM {view} WHERE suite_fingerprint = ? AND {where} LIMIT 1", (fingerprint,)):
             return True

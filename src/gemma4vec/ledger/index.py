@@ -1,8 +1,8 @@
 """The index: `ledger.sqlite`, the journal's records as SQL.
 
-One table, `records`, whose rows nobody can change or delete (triggers), and views that read its JSON: `runs` (each run
-as it was last recorded), `run_states` (every time it was), `evaluations`, `looks` (one row for each metric seen),
-`comparisons`, `decisions`, `freezes`, `locks`. It is made from the journal and can always be made again.
+Triggers keep the rows of its one table, `records`, from being changed or deleted. Views read their JSON: `runs` (each
+run as last recorded), `run_states` (each time it was recorded), `evaluations`, `looks` (one row for each metric seen),
+`comparisons`, `decisions`, `freezes`, `locks`. The index is made from the journal and can always be made again.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ _SCHEMA = [
        BEGIN SELECT RAISE(ABORT, 'records of the ledger never change'); END""",
     """CREATE TRIGGER records_are_never_deleted BEFORE DELETE ON records
        BEGIN SELECT RAISE(ABORT, 'records of the ledger are never deleted'); END""",
-    # INSERT OR REPLACE deletes without asking the trigger above; here it finds the row that is there and leaves it.
+    # INSERT OR REPLACE deletes without firing the trigger above; this one keeps the existing row.
     """CREATE TRIGGER records_are_never_replaced BEFORE INSERT ON records
        WHEN EXISTS (SELECT 1 FROM records WHERE id = NEW.id OR seq = NEW.seq) BEGIN SELECT RAISE(IGNORE); END""",
     *_VIEWS,
@@ -69,14 +69,14 @@ _SCHEMA = [
 ]
 
 
-def damaged(path: Path, reason: object) -> WorkError:
-    """The one line about an index that cannot be read."""
-    return WorkError(f"{path} is damaged ({reason}); nothing is lost, make it again with: gemma4vec runs rebuild")
+def damaged_index_error(path: Path, reason: object) -> WorkError:
+    """Return the error for an index that cannot be read."""
+    return WorkError(f"{path} is damaged ({reason}); nothing is lost; make it again with: gemma4vec runs rebuild")
 
 
 @contextlib.contextmanager
 def database_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into one line that says what to do."""
+    """Turn SQLite's errors into one line with the remedy."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -84,13 +84,13 @@ def database_errors(path: Path) -> Iterator[None]:
             raise WorkError(f"{path} is locked by another program ({error}); close that one and try again") from error
         if "readonly" in str(error) or "unable to open" in str(error) or "full" in str(error):
             raise WorkError(f"{path} cannot be written ({error}); free space or make it writable") from error
-        raise damaged(path, error) from error
+        raise damaged_index_error(path, error) from error
     except sqlite3.DatabaseError as error:
-        raise damaged(path, error) from error
+        raise damaged_index_error(path, error) from error
 
 
 def open_index(path: Path) -> sqlite3.Connection:
-    """Open or make the index; the caller holds the journal's lock.
+    """Open the index, or create it; the caller holds the journal's lock.
 
     Raises:
         WorkError: damaged, of another version, or not writable.
@@ -99,7 +99,7 @@ def open_index(path: Path) -> sqlite3.Connection:
         connection = connect(str(path))
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            # What a power cut can take from the index, the journal gives back.
+            # A power cut can take the last rows from the index; the journal still has them.
             connection.execute("PRAGMA synchronous = NORMAL")
             make_schema(connection)
             version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -116,7 +116,7 @@ def open_index(path: Path) -> sqlite3.Connection:
 
 
 def connect(target: str, *, uri: bool = False) -> sqlite3.Connection:
-    """A connection that waits for others and never stumbles over a text."""
+    """Connect with a timeout for locks, and replace bytes that are not UTF-8."""
     connection = sqlite3.connect(target, timeout=BUSY_SECONDS, isolation_level=None, uri=uri)
     connection.row_factory = sqlite3.Row
     connection.text_factory = lambda data: data.decode("utf-8", "replace")
@@ -124,7 +124,7 @@ def connect(target: str, *, uri: bool = False) -> sqlite3.Connection:
 
 
 def make_schema(connection: sqlite3.Connection) -> None:
-    """Tables, triggers and views, all or none, in a database that has nothing yet."""
+    """Create tables, triggers and views in an empty database, all or none."""
     if connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None:
         return
     connection.execute("BEGIN IMMEDIATE")
@@ -134,7 +134,7 @@ def make_schema(connection: sqlite3.Connection) -> None:
 
 
 def insert(connection: sqlite3.Connection, records: Iterable[Record]) -> None:
-    """Add the records that are not there yet."""
+    """Insert the records that are missing."""
     connection.executemany(
         "INSERT INTO records (id, kind, time, body) VALUES (?, ?, ?, ?)",
         [(one.id, one.kind, one.time, json.dumps(one.body, ensure_ascii=False)) for one in records],
@@ -142,11 +142,11 @@ def insert(connection: sqlite3.Connection, records: Iterable[Record]) -> None:
 
 
 def catch_up(connection: sqlite3.Connection, journal: Journal) -> None:
-    """Add what the journal has and the index has not, in one transaction; the caller holds the journal's lock."""
+    """Insert the journal's records that the index lacks, in one transaction; the caller holds the journal's lock."""
     head = journal.head()
     known, start = connection.execute("SELECT head, bytes FROM journal_read").fetchone()
     if known != head:
-        start = 0  # another journal than the one that was read: from its beginning, ids tell what is known
+        start = 0  # another journal than the one read before: read all of it, known ids are skipped
     records, end = journal.read(start)
     if end == start and known == head:
         return
@@ -160,7 +160,7 @@ def catch_up(connection: sqlite3.Connection, journal: Journal) -> None:
         raise
 
 
-def stored(connection: sqlite3.Connection) -> list[Record]:
-    """All records in the order in which they came."""
+def read_records(connection: sqlite3.Connection) -> list[Record]:
+    """Return all records in insertion order."""
     rows = connection.execute("SELECT id, kind, time, body FROM records ORDER BY seq")
     return [Record(row["id"], row["kind"], row["time"], json.loads(row["body"])) for row in rows]

@@ -1,8 +1,8 @@
 """The journal: `ledger.jsonl`, every record of the ledger as one line, appended, flushed to the disk, never changed.
 
-It is what survives: the SQLite file beside it is made from it, and no run folder's deletion touches it. Whoever writes
-holds a lock on the file (`flock`, which the system takes back when a process dies), so that lines of several processes
-never mix; a line that a kill tore is ended by the next writer and passed over by readers.
+The SQLite index is made from it, and deleting run folders does not change it. A writer holds a lock on the file
+(`flock`, which the system releases when a process dies), so lines of several processes never mix. If a kill leaves a
+partial line, the next writer ends it and readers skip it.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from typing import Any
 
 from gemma4vec.errors import WorkError
 from gemma4vec.files import disk_errors
-from gemma4vec.ledger.run_folder import finite
+from gemma4vec.ledger.run_folder import replace_nonfinite
 
 JOURNAL = "ledger.jsonl"
-PATIENCE_SECONDS = 30.0  # a writer holds the lock for milliseconds; longer means that one was stopped, not that it died
+PATIENCE_SECONDS = 30.0  # a writer needs milliseconds; a longer wait means that one is suspended, not dead
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Record:
     """One line of the ledger.
 
     Attributes:
-        id: unique; a record whose id is there already is the same record and is not added again.
+        id: unique; a record with a known id is the same record and is not added again.
         kind: run, evaluation, look, comparison, decision, freeze or lock.
-        time: of what is recorded, ISO 8601 in UTC.
+        time: of the recorded event, ISO 8601 in UTC.
         body: the rest, as JSON values.
     """
 
@@ -40,29 +40,29 @@ class Record:
     body: dict[str, Any]
 
     def line(self) -> bytes:
-        """The record as one line of JSON; characters that UTF-8 cannot hold become question marks."""
-        plain = finite({"id": self.id, "kind": self.kind, "time": self.time, "body": self.body})
+        """Return the record as one line of JSON; characters that UTF-8 cannot encode become question marks."""
+        plain = replace_nonfinite({"id": self.id, "kind": self.kind, "time": self.time, "body": self.body})
         return json.dumps(plain, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
 
 
 class Journal:
-    """The open and locked journal; made by `locked`."""
+    """The open and locked journal; see `lock_journal`."""
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
 
     def append(self, records: Iterable[Record]) -> None:
-        """Append records with one write and wait until the disk has them."""
+        """Append records with one write, and flush them to the disk."""
         data = b"".join(record.line() for record in records)
         size = os.fstat(self._descriptor).st_size
         if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
-            data = b"\n" + data  # ends the line that a kill tore, so that it cannot swallow this one
-        while data:  # a disk that fills up takes part of a write and refuses the next
+            data = b"\n" + data  # end a partial line of a killed process, so that it does not join this one
+        while data:  # a disk that fills up accepts part of a write and refuses the next
             data = data[os.write(self._descriptor, data) :]
         os.fsync(self._descriptor)
 
     def read(self, start: int = 0) -> tuple[list[Record], int]:
-        """The whole records from byte `start` on, and the byte behind the last complete line."""
+        """Return the complete records from byte `start` on, and the position after the last complete line."""
         data, place = bytearray(), start
         while block := os.pread(self._descriptor, 1 << 20, place):
             data += block
@@ -71,18 +71,18 @@ class Journal:
         return [record for line in bytes(data[:end]).split(b"\n") if (record := _parse(line))], start + end
 
     def head(self) -> str | None:
-        """What tells this journal from another one: its first line's beginning; None where there is none yet."""
+        """Return an identity of this journal, the start of its first line in hex; None if it has no line yet."""
         line, newline, _ = os.pread(self._descriptor, 4096, 0).partition(b"\n")
         return line.hex() if newline or len(line) == 4096 else None
 
 
 @contextlib.contextmanager
-def locked(home: Path, *, writing: bool) -> Iterator[Journal]:
-    """The journal below `home`, locked; made if it is missing and `writing`.
+def lock_journal(home: Path, *, writing: bool) -> Iterator[Journal]:
+    """Lock the journal below `home`; create it if it is missing and `writing` is true.
 
     Raises:
-        FileNotFoundError: there is none and it is not to be written.
-        WorkError: it cannot be opened, or another process does not let go of it.
+        FileNotFoundError: there is none, and `writing` is false.
+        WorkError: it cannot be opened, or another process does not release it.
     """
     path = home / JOURNAL
     if writing:
@@ -106,15 +106,15 @@ def _lock(descriptor: int, path: Path) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise WorkError(
-                    f"{path} is held by another process for {PATIENCE_SECONDS:.0f} s; is one stopped? (fuser {path})"
+                    f"{path} is held by another process for {PATIENCE_SECONDS:.0f} s; is it suspended? (fuser {path})"
                 ) from None
             time.sleep(0.002)
         except OSError:
-            return None  # a file system without locks; appends of one write each are then the protection
+            return None  # a file system without locks; single-write appends are then the only protection
 
 
 def _parse(line: bytes) -> Record | None:
-    """The record on a line; None for an empty or torn one."""
+    """Return the record on a line; None for an empty or partial one."""
     try:
         value = json.loads(line.decode("utf-8"))
         record = Record(value["id"], value["kind"], value["time"], value["body"])

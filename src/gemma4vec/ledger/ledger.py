@@ -1,7 +1,7 @@
-"""The ledger: what was run, seen, compared and decided below one outputs' home. Append-only, for several processes.
+"""The ledger: runs, looks, comparisons and decisions below one outputs' home. Append-only, safe for several processes.
 
-`ledger.jsonl` (the journal) is written first and flushed to the disk; `ledger.sqlite` (the index) follows it. Every
-opening adds to the index what a kill kept out of it, so the two cannot drift apart; see docs/concepts/ledger.md.
+`ledger.jsonl` (the journal) is written and flushed first, then `ledger.sqlite` (the index). Opening adds the records
+that the index lacks after a kill, so the two cannot diverge (docs/concepts/ledger.md).
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from gemma4vec.ledger.index import (
     insert,
     make_schema,
     open_index,
-    stored,
+    read_records,
 )
-from gemma4vec.ledger.journal import JOURNAL, Record, locked
+from gemma4vec.ledger.journal import JOURNAL, Record, lock_journal
 
 _READS = {
     sqlite3.SQLITE_SELECT,
@@ -35,24 +35,24 @@ _READS = {
 
 
 class Ledger:
-    """The open ledger: `rows` reads it. Made by `open_ledger`."""
+    """The open ledger, for reading; see `open_ledger`."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path):
         self._connection = connection
         self.path = path
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """Rows of a query as dictionaries."""
+        """Return the rows of a query as dictionaries."""
         with database_errors(self.path):
             return [dict(row) for row in self._connection.execute(query, tuple(parameters))]
 
     def value(self, query: str, parameters: Sequence[Any] = ()) -> Any:
-        """The first column of the first row; None where there is none."""
+        """Return the first column of the first row; None if there is no row."""
         rows = self.rows(query, parameters)
         return next(iter(rows[0].values())) if rows else None
 
     def select(self, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """A person's own query: its columns and rows. Nothing but reading is possible.
+        """Run a person's own query, read-only; return its columns and rows.
 
         Raises:
             InputError: not SQL, several statements, or one that would write.
@@ -65,7 +65,7 @@ class Ledger:
             rows = [tuple(row) for row in cursor]
         except (sqlite3.Error, sqlite3.Warning) as error:
             views = "runs, run_states, evaluations, looks, comparisons, decisions, freezes, locks, records"
-            raise InputError(f"{error}; one SELECT over {views} is needed") from error
+            raise InputError(f"{error}; give one SELECT over {views}") from error
         finally:
             self._connection.set_authorizer(None)
         return [column[0] for column in cursor.description or ()], rows
@@ -77,7 +77,7 @@ def add(home: Path, records: Sequence[Record]) -> None:
     Raises:
         WorkError: the journal cannot be written (nothing is recorded), or the index cannot (the journal has them).
     """
-    with locked(home, writing=True) as journal, _os_errors(home / JOURNAL):
+    with lock_journal(home, writing=True) as journal, _os_errors(home / JOURNAL):
         journal.append(records)
         connection = open_index(home / INDEX)
         with contextlib.closing(connection), database_errors(home / INDEX):
@@ -86,10 +86,10 @@ def add(home: Path, records: Sequence[Record]) -> None:
 
 @contextlib.contextmanager
 def open_ledger(home: Path, *, tolerant: bool = False) -> Iterator[Ledger]:
-    """The ledger below `home` for reading, brought up to date; empty where there is none.
+    """Open the ledger below `home` for reading, brought up to date; empty if there is none.
 
-    Where the folder cannot be written, the index is made in memory from the journal. With `tolerant` also where the
-    index is damaged, so that an evaluation can ask it in any case.
+    If the folder cannot be written, the index is made in memory from the journal. With `tolerant`, a damaged index is
+    handled in the same way, so that an evaluation can always read it.
 
     Raises:
         WorkError: the index is damaged.
@@ -104,7 +104,7 @@ def _opened(home: Path, tolerant: bool) -> sqlite3.Connection:
         return _in_memory(home)
     if os.access(home, os.W_OK):
         try:
-            with locked(home, writing=True) as journal:
+            with lock_journal(home, writing=True) as journal:
                 connection = open_index(home / INDEX)
                 try:
                     with database_errors(home / INDEX):
@@ -120,23 +120,23 @@ def _opened(home: Path, tolerant: bool) -> sqlite3.Connection:
 
 
 def _in_memory(home: Path) -> sqlite3.Connection:
-    """An index in memory: what the one on disk has, if it can be read, and the journal."""
+    """Make an index in memory from the one on disk, if readable, and the journal."""
     connection = connect(":memory:")
     make_schema(connection)
     with contextlib.suppress(sqlite3.Error, ValueError):
         if (home / INDEX).is_file():
-            # Immutable: opens in a folder that cannot be written. What only its WAL has, the journal has too.
+            # Immutable: opens in a read-only folder. Rows that are only in its WAL are in the journal too.
             with contextlib.closing(connect(f"{(home / INDEX).resolve().as_uri()}?immutable=1", uri=True)) as disk:
-                insert(connection, stored(disk))
+                insert(connection, read_records(disk))
     missing = (FileNotFoundError, NotADirectoryError)
-    with contextlib.suppress(*missing), _os_errors(home / JOURNAL), locked(home, writing=False) as journal:
+    with contextlib.suppress(*missing), _os_errors(home / JOURNAL), lock_journal(home, writing=False) as journal:
         catch_up(connection, journal)
     return connection
 
 
 @contextlib.contextmanager
 def _os_errors(path: Path) -> Iterator[None]:
-    """A disk that refuses, as one line; that a file is missing is the caller's to know."""
+    """Turn errors of the disk into one line; a missing file is left to the caller."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
@@ -146,10 +146,10 @@ def _os_errors(path: Path) -> Iterator[None]:
 
 
 def now() -> str:
-    """The time as the ledger writes it: ISO 8601 in UTC with microseconds, so that texts sort as times do."""
+    """Return the time in the ledger's form: ISO 8601 in UTC with microseconds, which sorts as text."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def new_id() -> str:
-    """A name for one look or decision."""
+    """Return a random id for a look or decision."""
     return secrets.token_hex(8)

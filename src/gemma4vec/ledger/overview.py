@@ -1,4 +1,4 @@
-"""Runs as the ledger knows them, with their scores and decisions; and what differs between two of them."""
+"""The ledger's runs with their scores and decisions, and the differences between two of them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ MAIN_METRIC = "ndcg@10"
 
 
 def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
-    """Every run as it was last recorded, oldest first, with "scores", "decision", "words" and whether it is "deleted".
+    """Return every run as last recorded, oldest first, with "scores", "decision", "words" and "deleted".
 
-    "scores" is suite -> nDCG@10 of the run's own model, the newest evaluation of each suite whose texts were not cut
-    shorter than the model reads them.
+    "scores" is suite -> nDCG@10 of the run's own model: the newest evaluation of each suite whose texts were not
+    truncated below the model's own limit.
     """
     runs = [
         json.loads(row["body"])
@@ -25,7 +25,7 @@ def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
     ]
     decisions = {row["run_id"]: row for row in ledger.rows("SELECT * FROM decisions ORDER BY time, seq")}
     scores: dict[str, dict[str, float]] = {}
-    for row in uncut(recorded_evaluations(ledger)):
+    for row in drop_truncated(recorded_evaluations(ledger)):
         if is_own_model(row["model"]) and MAIN_METRIC in row["mean"]:
             scores.setdefault(row["run_id"], {})[row["suite"]] = row["mean"][MAIN_METRIC]
     for run in runs:
@@ -36,11 +36,11 @@ def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
     return runs
 
 
-def find(ledger: Ledger, spec: str) -> dict[str, Any]:
-    """The run that `spec` means: its id, an unambiguous beginning or end of that, its folder, or "latest".
+def find_recorded_run(ledger: Ledger, spec: str) -> dict[str, Any]:
+    """Find a run by its id, an unambiguous beginning or end of the id, its folder, or "latest".
 
     Raises:
-        InputError: none or several fit.
+        InputError: no run or several runs match.
     """
     runs = all_runs(ledger)
     if spec == "latest" and runs:
@@ -52,15 +52,15 @@ def find(ledger: Ledger, spec: str) -> dict[str, Any]:
         raise InputError(f"the ledger has no run '{spec}'; list them with: gemma4vec runs")
     if len(fitting) > 1:
         some = ", ".join(run["run_id"] for run in fitting[:5])
-        raise InputError(f"'{spec}' fits {len(fitting)} runs: {some}; say more of it")
+        raise InputError(f"'{spec}' matches {len(fitting)} runs: {some}; give more of the id")
     return fitting[0]
 
 
-def evaluations_of(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
-    """The newest evaluation of each model and suite in a run: "model", "suite", "suite_fingerprint", "mean", "time",
-    "folder", and "cut_at", tokens, where texts were cut shorter than the model reads them."""
+def newest_evaluations(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
+    """Return the newest evaluation of each model and suite in a run: "model", "suite", "suite_fingerprint", "mean",
+    "time", "folder", and "cut_at": the limit in tokens if texts were truncated below the model's own limit."""
     rows = recorded_evaluations(ledger, run_id)
-    whole = {row["look"] for row in uncut(rows)}
+    whole = {row["look"] for row in drop_truncated(rows)}
     for row in rows:
         row["cut_at"] = None if row["look"] in whole else row["max_tokens"]
     newest = {(row["model"], row["suite_fingerprint"], row["cut_at"]): row for row in rows}
@@ -68,8 +68,8 @@ def evaluations_of(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
 
 
 def recorded_evaluations(ledger: Ledger, run_id: str | None = None) -> list[dict[str, Any]]:
-    """All evaluations of runs, or those of one, oldest first; columns as `evaluations_of`, and "run_id", "look",
-    "metric" (the suite's own), "max_tokens" (texts were cut there; None where nothing cuts)."""
+    """Return all evaluations of runs, or of one run, oldest first: columns as in `newest_evaluations`, and "run_id",
+    "look", "metric" (the suite's main one), "max_tokens" (truncation limit, or None)."""
     query = (
         "SELECT run_id, recipe_id, model, suite, suite_fingerprint, mean, time, folder, look, "
         "json_extract(settings, '$.metric') AS metric, json_extract(settings, '$.model.max_tokens') AS max_tokens "
@@ -80,11 +80,11 @@ def recorded_evaluations(ledger: Ledger, run_id: str | None = None) -> list[dict
     return [{**row, "mean": json.loads(row["mean"])} for row in rows]
 
 
-def uncut(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The evaluations without those that cut texts shorter than the same run's model reads them.
+def drop_truncated(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Drop the evaluations that truncated texts below the model's own limit.
 
-    A run is evaluated with its own limit or a lower one, never a higher, so the highest is what stands for it: else a
-    look at 64 tokens would take the place of the run's score, only since it is newer.
+    A run is evaluated with its own limit or a lower one, so the highest limit is the run's own. Without this filter a
+    newer look at 64 tokens would replace the run's score.
     """
     longest: dict[tuple[str, str], int] = {}
     for row in rows:
@@ -96,19 +96,19 @@ def _whose(row: Mapping[str, Any]) -> tuple[str, str]:
     return row["run_id"], "" if is_own_model(row["model"]) else row["model"]
 
 
-def difference(ledger: Ledger, a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs between two runs, first in what was done, then in what came out.
+def diff_runs(ledger: Ledger, a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the differences between two runs, in settings and in scores.
 
     Returns:
-        "recipe", "data", "code", "machine": dotted name -> [value of A, value of B], where they differ (None: absent);
-        "scores": suite -> [score of A, of B] by its own metric, of suites with the same contents; "metrics": suite ->
-        that metric; "limits": suite -> [tokens of A, of B], of suites where texts were cut at different lengths, so
-        that the two scores are no pair.
+        "recipe", "data", "code", "machine": dotted name -> [value of A, value of B] for values that differ (None:
+        absent); "scores": suite -> [score of A, of B] by its main metric, for suites with the same contents;
+        "metrics": suite -> that metric; "limits": suite -> [tokens of A, of B], for suites with different truncation
+        limits, whose scores cannot be subtracted.
     """
     scores_a, scores_b = (
         {
             row["suite_fingerprint"]: row
-            for row in uncut(recorded_evaluations(ledger, run["run_id"]))
+            for row in drop_truncated(recorded_evaluations(ledger, run["run_id"]))
             if is_own_model(row["model"])
         }
         for run in (a, b)
@@ -130,7 +130,7 @@ def difference(ledger: Ledger, a: Mapping[str, Any], b: Mapping[str, Any]) -> di
 
 
 def _data(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What identifies a run's data: contents and counts of rows, not where they lie."""
+    """Return the identity of a run's data: contents and counts of rows, not paths."""
     kept = ("content_hash", "rows", "bad_rows")
     return {
         stage: {name: {key: source[key] for key in kept if key in source} for name, source in sources.items()}
@@ -139,17 +139,17 @@ def _data(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differing(a: Any, b: Any) -> dict[str, list[Any]]:
-    flat_a, flat_b = flat(a), flat(b)
+    flat_a, flat_b = flatten(a), flatten(b)
     names = [*flat_a, *(name for name in flat_b if name not in flat_a)]
     return {name: [flat_a.get(name), flat_b.get(name)] for name in names if flat_a.get(name) != flat_b.get(name)}
 
 
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested dictionaries and lists by dotted names."""
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested dictionaries and lists by dotted names."""
     if not isinstance(tree, dict | list):
         return {prefix: tree} if prefix else {}
     items = tree.items() if isinstance(tree, dict) else enumerate(tree)
     leaves: dict[str, Any] = {}
     for name, item in items:
-        leaves.update(flat(item, f"{prefix}.{name}" if prefix else str(name)))
+        leaves.update(flatten(item, f"{prefix}.{name}" if prefix else str(name)))
     return leaves

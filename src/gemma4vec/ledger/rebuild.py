@@ -1,6 +1,6 @@
-"""Make the index again: from the journal, what can be read of the old index, and the run and result folders.
+"""Make the index again, from the journal, the readable part of the old index, and the run and result folders.
 
-Nothing that was counted gets lost: a record of either file is kept, also where its run is long deleted.
+No count is lost: a record of either file is kept, also if its run was deleted.
 """
 
 import contextlib
@@ -11,22 +11,22 @@ from pathlib import Path
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import disk_errors
-from gemma4vec.ledger.index import INDEX, catch_up, connect, database_errors, open_index, stored
-from gemma4vec.ledger.journal import Journal, Record, locked
+from gemma4vec.ledger.index import INDEX, catch_up, connect, database_errors, open_index, read_records
+from gemma4vec.ledger.journal import Journal, Record, lock_journal
 from gemma4vec.ledger.ledger import add, open_ledger
 from gemma4vec.ledger.records import decision_record, evaluation_folders, evaluation_record, run_folders, run_record
 
 
 @dataclass(frozen=True)
-class Rebuilt:
-    """What a rebuild found.
+class RebuildReport:
+    """Outcome of a rebuild.
 
     Attributes:
-        records: in the ledger now.
-        from_index: records that the old index had and the journal had lost.
-        from_folders: records of folders that the ledger had never heard of.
+        records: number of records in the ledger now.
+        from_index: number of records that were only in the old index.
+        from_folders: number of records that were only in folders.
         damaged: folders that could not be read, each with its reason.
-        kept_aside: where a damaged index was moved to.
+        kept_aside: new path of a damaged index.
     """
 
     records: int
@@ -36,13 +36,13 @@ class Rebuilt:
     kept_aside: str | None
 
 
-def rebuild(home: Path) -> Rebuilt:
+def rebuild(home: Path) -> RebuildReport:
     """Make the index again.
 
     Raises:
         WorkError: the folder cannot be written.
     """
-    with locked(home, writing=True) as journal, disk_errors(home / INDEX):
+    with lock_journal(home, writing=True) as journal, disk_errors(home / INDEX):
         saved, aside = _salvage(home, journal)
         connection = open_index(home / INDEX)
         with contextlib.closing(connection), database_errors(home / INDEX):
@@ -55,11 +55,11 @@ def rebuild(home: Path) -> Rebuilt:
         add(home, new)
     with open_ledger(home) as ledger:
         count = ledger.value("SELECT count(*) FROM records")
-    return Rebuilt(count, saved, len(new), damaged, str(aside) if aside else None)
+    return RebuildReport(count, saved, len(new), damaged, str(aside) if aside else None)
 
 
 def _salvage(home: Path, journal: Journal) -> tuple[int, Path | None]:
-    """Give the journal what only the old index has, then remove the index, or move it aside where it is damaged."""
+    """Append to the journal what only the old index has, then remove the index, or move it aside if it is damaged."""
     path = home / INDEX
     if not path.exists():
         return 0, None
@@ -67,7 +67,7 @@ def _salvage(home: Path, journal: Journal) -> tuple[int, Path | None]:
     aside = None
     try:
         with contextlib.closing(connect(str(path))) as connection:
-            records = stored(connection)
+            records = read_records(connection)
             if connection.execute("PRAGMA quick_check").fetchone()[0] != "ok":
                 raise sqlite3.DatabaseError("quick_check")
     except (sqlite3.Error, ValueError):
@@ -84,7 +84,7 @@ def _salvage(home: Path, journal: Journal) -> tuple[int, Path | None]:
 
 
 def _folders(home: Path) -> tuple[list[Record], list[str]]:
-    """Records of every run and result below `home`, and of those elsewhere that the ledger knows."""
+    """Return the records of every run and result below `home`, and of those elsewhere that the ledger has."""
     with open_ledger(home) as ledger:
         elsewhere = [Path(row["path"]) for row in ledger.rows("SELECT path FROM runs")]
         elsewhere += [Path(row["folder"]) for row in ledger.rows("SELECT DISTINCT folder FROM evaluations")]

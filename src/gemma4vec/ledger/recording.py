@@ -1,4 +1,4 @@
-"""How training, evaluation and comparison record themselves. What these cannot write costs a line, never the work."""
+"""Recording by training, evaluation and comparison. A record that cannot be written costs a warning, never the work."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from gemma4vec.ledger.records import DECISION, evaluation_record, look_record, r
 from gemma4vec.ledger.run_folder import RunFolder
 
 DECISIONS = ("keep", "drop", "repeat")
-_said: set[str] = set()
+_warned: set[str] = set()
 
 
 def record_run(run: RunFolder) -> None:
-    """Record a run as its folder has it now."""
+    """Record a run in its current state."""
     try:
         add(outputs_home(), [run_record(run)])
     except (Gemma4VecError, OSError) as error:
@@ -26,7 +26,7 @@ def record_run(run: RunFolder) -> None:
 
 
 def record_look(model: str, suite: str, settings: Mapping[str, Any], metrics: Sequence[str]) -> None:
-    """Record that a model's scores on a suite exist; before they are shown or written anywhere.
+    """Record that a model was scored on a suite, before the scores are shown or written.
 
     Args: as `records.look_record`.
     """
@@ -37,7 +37,7 @@ def record_look(model: str, suite: str, settings: Mapping[str, Any], metrics: Se
 
 
 def record_evaluation(folder: Path) -> None:
-    """Record the result that was written to `folder`."""
+    """Record the result in `folder`."""
     try:
         add(outputs_home(), list(evaluation_record(folder)))
     except (Gemma4VecError, OSError) as error:
@@ -55,13 +55,13 @@ def record_comparison(body: Mapping[str, Any]) -> None:
 def check_lock(suite: str, fingerprint: str, recipe: str | None) -> None:
     """Refuse a look at a suite that is locked until a recipe is frozen.
 
-    A lock holds for the suite's contents and for its name. It opens with the first freeze after it: for models without
-    a recipe (bm25, a published model) and for those of recipes that were frozen since.
+    A lock holds for the suite's contents and for its name. The first freeze after it opens the suite for models without
+    a recipe (bm25, a published model) and for models of recipes frozen since.
 
     Args:
-        suite: its name.
-        fingerprint: of its contents.
-        recipe: that the model comes from; None for a baseline.
+        suite: name of the suite.
+        fingerprint: of the suite's contents.
+        recipe: id of the model's recipe; None for a baseline.
 
     Raises:
         InputError: locked.
@@ -89,9 +89,9 @@ def check_lock(suite: str, fingerprint: str, recipe: str | None) -> None:
 def decide(
     home: Path, run: Mapping[str, Any], decision: str, words: str, promoted_by: Mapping[str, Any] | None = None
 ) -> Record:
-    """Record a decision about a run (a row of the view `runs`), in the ledger and, if it is there, in its folder.
+    """Record a decision about a run (a row of the view `runs`), in the ledger and in the run's folder if it exists.
 
-    `promoted_by` says which proxy led to it and how far that one agrees with which suites.
+    `promoted_by`: the proxy behind the decision, the suites, and their agreement.
 
     Raises:
         InputError: not one of keep, drop, repeat, or no words. WorkError: it cannot be recorded.
@@ -99,7 +99,7 @@ def decide(
     if decision not in DECISIONS:
         raise InputError(f"decision '{decision}': use one of {', '.join(DECISIONS)}")
     if not words.strip():
-        raise InputError(f"{decision}: say why, in words: gemma4vec runs decide {run['run_id']} {decision} 'WHY'")
+        raise InputError(f"{decision}: give a reason: gemma4vec runs decide {run['run_id']} {decision} 'WHY'")
     body = {"run_id": run["run_id"], "recipe_id": run["recipe_id"], "decision": decision, "words": words}
     body |= {"promoted_by": dict(promoted_by)} if promoted_by else {}
     record = Record(f"decision-{new_id()}", "decision", now(), body)
@@ -110,8 +110,8 @@ def decide(
     return record
 
 
-def drop_by_rule(run: RunFolder, reason: str) -> None:
-    """Record that a stop rule ended a training; a ledger that cannot be written is one warning, never a failure."""
+def record_rule_stop(run: RunFolder, reason: str) -> None:
+    """Record that a stop rule ended a training; if the ledger cannot be written, warn."""
     known = {"run_id": run.run_id, "recipe_id": run.manifest.get("recipe_id"), "path": str(run.path.resolve())}
     try:
         decide(outputs_home(), known, "drop", f"stop rule: {reason}")
@@ -120,7 +120,7 @@ def drop_by_rule(run: RunFolder, reason: str) -> None:
 
 
 def freeze(home: Path, recipe_id: str, run_id: str | None, words: str) -> Record:
-    """Freeze a recipe: every suite's and metric's family of comparisons begins anew, and locked suites open for it."""
+    """Freeze a recipe: every family of comparisons is counted from zero, and locked suites open for the recipe."""
     body = {"recipe_id": recipe_id, "run_id": run_id, "words": words}
     record = Record(f"freeze-{new_id()}", "freeze", now(), body)
     add(home, [record])
@@ -136,8 +136,8 @@ def lock(home: Path, suite: str, fingerprint: str, words: str) -> Record:
 
 
 def _warn(what: str, error: Exception) -> None:
-    """One line on stderr, once for each reason."""
+    """Print one line on stderr, once for each reason."""
     reason = " ".join(str(error).split())
-    if reason not in _said:
-        _said.add(reason)
+    if reason not in _warned:
+        _warned.add(reason)
         print(f"warning: the ledger does not know {what}: {reason}", file=sys.stderr)

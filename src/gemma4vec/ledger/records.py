@@ -1,7 +1,7 @@
-"""What the ledger says about a run and an evaluation, read from their folders, live and when the index is rebuilt.
+"""Records of a run and of an evaluation, read from their folders, at once or when the index is rebuilt.
 
-Ids come from what is recorded, not from when: reading a folder twice gives the same record, which is then not added
-again. A look has an id of its own, made when the scores were and stored with them.
+A record's id is a hash of its contents, so reading a folder twice makes the same record, which is added once. A look
+has a random id, made and stored with its scores.
 """
 
 import contextlib
@@ -17,18 +17,18 @@ import yaml
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 from gemma4vec.ledger.journal import Record
-from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder, finite
+from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder, replace_nonfinite
 from gemma4vec.recipe.renamed import current_names
 
 METRICS, DECISION = "metrics.json", "decision.json"
-BASELINES = {"bm25", "untrained"}  # evaluated beside a run's model, but not made by its recipe
-SHARE = "share"  # a model at a share of its budget, which a matrix's stop rule looked at
-CHECKPOINT = "checkpoint"  # how the name of a model begins that is a state of a run on its way, not its result
+BASELINES = {"bm25", "untrained"}  # evaluated within a run, but not made by its recipe
+SHARE = "share"  # result name of a model at a share of its budget, for a matrix's stop rule
+CHECKPOINT = "checkpoint"  # prefix of result names of a run's checkpoints
 _PRUNED = {"checkpoints", "model", "index", "node_modules", "__pycache__"}
 
 
 def run_record(run: RunFolder) -> Record:
-    """A run as its folder has it now.
+    """Return the record of a run in its current state.
 
     Raises:
         InputError: not a run folder, or a damaged one.
@@ -65,12 +65,12 @@ def run_record(run: RunFolder) -> Record:
 
 
 def look_record(model: str, suite: str, settings: Mapping[str, Any], metrics: Sequence[str]) -> Record:
-    """One look at a suite: who saw which metrics of which model on which contents, and when.
+    """Return the record of one look: model, suite contents, metrics, time.
 
     Args:
-        model: what the result calls the model.
-        settings: of the result: "look" is the look's id, "run" the run and recipe that the model belongs to.
-        metrics: names of what was seen.
+        model: name of the model in the result.
+        settings: of the result; "look" is the look's id, "run" the model's run and recipe.
+        metrics: names of the metrics that were seen.
     """
     contents, owner = settings.get("suite") or {}, settings.get("run") or {}
     body = {
@@ -104,15 +104,15 @@ def evaluation_record(folder: Path) -> tuple[Record, Record]:
         model, suite = str(summary["model"]), str(summary["suite"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{file} is damaged ({' '.join(str(error).split())}); evaluate again") from error
-    settings.setdefault("run", belongs(model, run_around(folder)))  # results from before looks were recorded
+    settings.setdefault("run", owner_ids(model, find_enclosing_run(folder)))  # results from before looks were recorded
     seen = look_record(model, suite, settings, list(mean))
     body = {key: value for key, value in seen.body.items() if key != "metrics"}
     body |= {"look": seen.id, "folder": str(folder.resolve()), "mean": mean, "settings": settings}
     return seen, Record(f"evaluation-{seen.id}", "evaluation", seen.time, body)
 
 
-def belongs(model: str, run: RunFolder | None) -> dict[str, str | None]:
-    """Ids of the run and the recipe that an evaluated model comes from; a baseline has a run, but no recipe."""
+def owner_ids(model: str, run: RunFolder | None) -> dict[str, str | None]:
+    """Return the ids of the run and recipe of an evaluated model; a baseline has a run, but no recipe."""
     if run is None:
         return {"run_id": None, "recipe_id": None}
     manifest = run.manifest
@@ -121,12 +121,12 @@ def belongs(model: str, run: RunFolder | None) -> dict[str, str | None]:
 
 
 def is_own_model(model: str) -> bool:
-    """Whether a result of a run is that of its finished model: no baseline, no checkpoint."""
+    """Return whether a run's result is that of its finished model, not of a baseline or checkpoint."""
     return model not in BASELINES and model != SHARE and not model.startswith(CHECKPOINT)
 
 
-def run_around(folder: Path) -> RunFolder | None:
-    """The run whose folder is around `folder` (or is it), at most four levels up."""
+def find_enclosing_run(folder: Path) -> RunFolder | None:
+    """Return the run whose folder is `folder` or one of its first four parents; None if there is none."""
     for place in [folder.resolve(), *folder.resolve().parents][:5]:
         if (place / MANIFEST).is_file():
             with contextlib.suppress(InputError):
@@ -135,7 +135,7 @@ def run_around(folder: Path) -> RunFolder | None:
 
 
 def decision_record(folder: Path) -> Record | None:
-    """The decision that a run folder carries; None where it has none or a damaged one."""
+    """Return the decision in a run folder; None if it has none, or a damaged one."""
     try:
         read = json.loads((folder / DECISION).read_text(encoding="utf-8"))
         return Record(str(read["id"]), "decision", str(read["time"]), dict(read["body"]))
@@ -143,20 +143,20 @@ def decision_record(folder: Path) -> Record | None:
         return None
 
 
-def parents_of(recipe: Any) -> list[str]:
-    """Ids of the runs whose folders a recipe's paths lie in: the runs that this one builds on."""
+def find_parents(recipe: Any) -> list[str]:
+    """Return the ids of the runs that a recipe builds on: those whose folders its paths lie in."""
     found = set()
     for text in _strings(recipe):
         path = Path(text).expanduser()
-        with contextlib.suppress(OSError, ValueError):  # a text that is no path at all
+        with contextlib.suppress(OSError, ValueError):  # a text that cannot be a path
             if ("/" in text or path.is_dir()) and path.exists():
-                run = run_around(path)
+                run = find_enclosing_run(path)
                 found |= {run.run_id} if run is not None else set()
     return sorted(found)
 
 
 def run_folders(root: Path) -> Iterator[RunFolder]:
-    """Every run at or below `root`, in the order of their paths."""
+    """Yield every run at or below `root`, in the order of paths."""
     for folder in _folders(root):
         if (folder / MANIFEST).is_file():
             with contextlib.suppress(InputError):
@@ -164,7 +164,7 @@ def run_folders(root: Path) -> Iterator[RunFolder]:
 
 
 def evaluation_folders(root: Path) -> Iterator[Path]:
-    """Every folder at or below `root` that holds a result."""
+    """Yield every folder at or below `root` that holds a result."""
     yield from (folder for folder in _folders(root) if (folder / METRICS).is_file())
 
 
@@ -173,7 +173,7 @@ def _folders(root: Path) -> Iterator[Path]:
         return
     yield root
     for child in sorted(path for path in root.iterdir() if path.is_dir() and not path.is_symlink()):
-        # A run's big folders hold no results; `data` of the outputs' home none either.
+        # A run's large folders hold no results.
         if child.name not in _PRUNED and not child.name.startswith("."):
             yield from _folders(child)
 
@@ -195,10 +195,10 @@ def recipe_tree(text: str | None) -> dict[str, Any]:
 
 
 def _hashed(*parts: object) -> str:
-    return sha256_text(json.dumps(finite(parts), sort_keys=True))[:16]
+    return sha256_text(json.dumps(replace_nonfinite(parts), sort_keys=True))[:16]
 
 
 def _later(created: Any, seconds: float) -> str:
-    """The later of a manifest's time and an event's, as the ledger writes times."""
+    """Return the later of a manifest's time and an event's, in the ledger's form."""
     event = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
     return max(str(created), event) if isinstance(created, str) and re.match(r"\d{4}-", created) else event

@@ -1,4 +1,4 @@
-"""Run folders: where everything about one run stands, readable after a kill at any moment.
+"""Run folders: all files of one run, readable after a kill at any moment.
 
 `recipe.yaml`, `manifest.json`, `events.jsonl`, `checkpoints/`, `model/`, `evals/<model>/<suite>/`, `report.html`.
 """
@@ -25,7 +25,7 @@ _TRIES = 5  # to hold a folder that somebody only looks at
 
 
 class Events(list[dict[str, Any]]):
-    """The events of a run in their order; `torn` are the numbers (from 1) of lines that a kill left unfinished."""
+    """The events of a run in order; `torn`: numbers (from 1) of lines that a kill left partial."""
 
     def __init__(self, events: Iterable[dict[str, Any]], torn: Iterable[int]) -> None:
         super().__init__(events)
@@ -44,8 +44,8 @@ class RunFolder:
 
         Args:
             home: folder of all runs.
-            name: what the run is called; see `slug`.
-            recipe_text: the recipe as YAML, kept as it is.
+            name: of the run; see `slug`.
+            recipe_text: the recipe as YAML, stored unchanged.
             manifest: further fields of manifest.json, as JSON values.
 
         Raises:
@@ -58,13 +58,13 @@ class RunFolder:
             run.path.mkdir(parents=True)
         with atomic_write(run.path / RECIPE) as stream:
             stream.write(recipe_text)
-        # Last: a folder with a manifest is a run, whole from its first moment.
+        # Last: a folder with a manifest is a complete run.
         write_json(run.path / MANIFEST, {"run_id": run_id, "name": name, "created": now.isoformat(), **manifest})
         return run
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """An existing run folder.
+        """Open an existing run folder.
 
         Raises:
             InputError: no such folder, or not one of a run.
@@ -83,7 +83,7 @@ class RunFolder:
 
     @property
     def recipe_text(self) -> str:
-        """The recipe as it was given."""
+        """The recipe as given."""
         return (self.path / RECIPE).read_text(encoding="utf-8")
 
     @property
@@ -127,8 +127,8 @@ class RunFolder:
         write_json(self.path / MANIFEST, {**self.manifest, **fields})
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the folder while this is open: a second process that trained the same run would damage it.
+    def hold(self) -> Iterator[None]:
+        """Lock the folder within a `with` block: a second process that trains the same run would damage it.
 
         Raises:
             InputError: another process holds it.
@@ -136,7 +136,7 @@ class RunFolder:
         with (self.path / ".lock").open("w") as stream:
             for patience in reversed(range(_TRIES)):
                 try:
-                    # A POSIX lock goes with its process, however that ends, and no child inherits it.
+                    # A POSIX lock ends with its process, however that ends, and no child inherits it.
                     fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError as error:
@@ -144,11 +144,11 @@ class RunFolder:
                         raise InputError(
                             f"{self.path} is being trained by another process; wait for it, or stop it first"
                         ) from error
-                    time.sleep(0.05)  # it may be `is_held` of a process that only looks
+                    time.sleep(0.05)  # another process may be in `is_held`
             yield
 
     def is_held(self) -> bool:
-        """Whether another process holds the folder. Never asked by the one that holds it: asking would let it go."""
+        """Return whether another process holds the folder; calling it in the holding process releases the lock."""
         try:
             with (self.path / ".lock").open("r") as stream:
                 fcntl.lockf(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -160,7 +160,7 @@ class RunFolder:
         return False
 
     def event(self, name: str, **fields: Any) -> None:
-        """Append one event as one line with one write: a kill leaves all of it or a torn last line, never a mixed one.
+        """Append one event as one line with one write: a kill leaves a complete line or a partial last one.
 
         `time` (seconds since 1970) and `event` are added. Numbers that are not finite become null: JSON has none.
 
@@ -169,22 +169,25 @@ class RunFolder:
         """
         file = self.path / EVENTS
         record = {"time": datetime.now(UTC).timestamp(), "event": name, **fields}
-        line = json.dumps(finite(record), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
+        line = (
+            json.dumps(replace_nonfinite(record), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+            + b"\n"
+        )
         with disk_errors(file):
             descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
                 size = os.fstat(descriptor).st_size
-                # A torn line of a killed process is ended first, so that it cannot swallow this one.
+                # End a partial line of a killed process first, so that it does not join this one.
                 torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
                 data = b"\n" + line if torn else line
                 written = os.write(descriptor, data)
-                while written < len(data):  # a disk that fills up takes part of a write and refuses the next
+                while written < len(data):  # a disk that fills up accepts part of a write and refuses the next
                     written += os.write(descriptor, data[written:])
             finally:
                 os.close(descriptor)
 
     def events(self, name: str | None = None) -> Events:
-        """All events, or those called `name`, in their order, without lines that a kill tore (numbered in `.torn`)."""
+        """Return all events, or those named `name`, in order, without partial lines (numbered in `.torn`)."""
         file = self.path / EVENTS
         if not file.is_file():
             return Events([], [])
@@ -203,21 +206,21 @@ class RunFolder:
 
 
 def list_runs(home: Path) -> list[RunFolder]:
-    """The runs below `home`, oldest first; folders that are not runs are passed over."""
+    """Return the runs below `home`, oldest first; other folders are skipped."""
     runs = [RunFolder(manifest.parent) for manifest in home.glob(f"*/{MANIFEST}")]
     dated = []
     for run in runs:
         try:
             manifest = run.manifest
         except InputError:
-            continue  # listing is not the place to complain about a neighbour; opening that run is
+            continue  # a damaged run is reported when it is opened
         if "run_id" in manifest:
             dated.append((str(manifest.get("created", "")), run.path.name, run))
     return [run for _, _, run in sorted(dated, key=lambda item: item[:2])]
 
 
 def latest_run(home: Path) -> RunFolder:
-    """The newest run below `home`.
+    """Return the newest run below `home`.
 
     Raises:
         InputError: there is none.
@@ -229,10 +232,10 @@ def latest_run(home: Path) -> RunFolder:
 
 
 def find_run(spec: str, home: Path) -> RunFolder:
-    """The run that `spec` means: a folder, a run id (or its unambiguous beginning or end) below `home`, or "latest".
+    """Find a run: a folder, a run id (or its unambiguous beginning or end) below `home`, or "latest".
 
     Raises:
-        InputError: none or several fit.
+        InputError: no run or several runs match.
     """
     if Path(spec).is_dir():
         return RunFolder.open(Path(spec))
@@ -245,25 +248,25 @@ def find_run(spec: str, home: Path) -> RunFolder:
     if not fitting:
         raise InputError(f"no run '{spec}' in {home} and no such folder; list the runs with: ls {home}")
     raise InputError(
-        f"'{spec}' fits {len(fitting)} runs: {', '.join(run.path.name for run in fitting[:5])}; say more of it"
+        f"'{spec}' matches {len(fitting)} runs: {', '.join(run.path.name for run in fitting[:5])}; give more of the id"
     )
 
 
 def slug(name: str) -> str:
-    """`name` as a safe part of a file name: ASCII letters, digits, `.`, `_` and `-`, at most 48, never empty."""
+    """Turn `name` into a safe part of a file name: ASCII letters, digits, `.`, `_` and `-`, at most 48, never empty."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.").lower()[:48].strip("-.") or "run"
 
 
-def finite(value: Any) -> Any:
-    """`value` with non-finite numbers as None and numpy scalars and paths as plain values, all the way down."""
+def replace_nonfinite(value: Any) -> Any:
+    """Return `value` as JSON values: non-finite numbers as None, numpy scalars and paths as plain values."""
     if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
+        return {str(key): replace_nonfinite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [replace_nonfinite(item) for item in value]
     if isinstance(value, str | bool | int) or value is None:
         return value
     if hasattr(value, "item"):
-        return finite(value.item())
+        return replace_nonfinite(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return str(value)

@@ -39,7 +39,7 @@ from gemma4vec.report.run_page import write_report
 from gemma4vec.serving.search.documents import documents_of_suite
 from gemma4vec.serving.search.index import SearchIndex
 from gemma4vec.text.text_embedder import TextEmbedder
-from gemma4vec.training.monitoring.stop_rule import ready_rules
+from gemma4vec.training.monitoring.stop_rule import load_stop_rules
 from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
 
@@ -83,7 +83,7 @@ def _steps(run: RunFolder, size: Size) -> dict[str, Any]:
         with clock.step("training data"):
             loaded = load_data(run, recipe, 0)
             refuse_early(recipe, base.path, [loaded])
-            rules = ready_rules(run, recipe, [loaded.dev_suite])
+            rules = load_stop_rules(run, recipe, [loaded.dev_suite])
             suite = _test_suite(run, loaded, size)
         logger.info(f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of held-out packages")
         with clock.step("evaluating BM25"):

@@ -49,7 +49,7 @@ class ProxyDecisions:
     tied: int
 
     @property
-    def denied_share(self) -> float:
+    def false_discovery_rate(self) -> float:
         """Share of the proxy's preferences that the suite reverses; NaN without any."""
         return self.denied / self.proxy_yes if self.proxy_yes else math.nan
 

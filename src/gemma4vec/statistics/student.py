@@ -15,7 +15,7 @@ from scipy import stats
 from gemma4vec.statistics.bootstrap import Interval
 from gemma4vec.statistics.stratified import StratifiedSample, singleton_note, standard_error, stratify
 
-Side = Literal["greater", "less"]
+Alternative = Literal["greater", "less"]
 
 
 def t_interval(values: npt.ArrayLike, strata: Sequence[str] | None = None, *, confidence: float = 0.95) -> Interval:
@@ -42,7 +42,7 @@ def t_interval(values: npt.ArrayLike, strata: Sequence[str] | None = None, *, co
     return Interval(mean, mean - half, mean + half, confidence, "t", n, singleton_note(sample))
 
 
-def one_sided_p(sample: StratifiedSample, bound: float, side: Side) -> float:
+def one_sided_p(sample: StratifiedSample, bound: float, side: Alternative) -> float:
     """p of a one-sided t-test: small where the mean is clearly on that side of `bound`; 1 where nothing varies."""
     error, freedom = standard_error(sample)
     if error == 0.0:

@@ -51,7 +51,7 @@ from gemma4vec.training.engine.process_memory import keep_freed_memory, peak_mem
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.step_budget import StepBudget, known_steps, step_budget
 from gemma4vec.training.engine.task import Loss, MemoryPlan, Task
-from gemma4vec.training.monitoring.stop_rule import StageRule
+from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 from gemma4vec.training.monitoring.weight_snapshots import evaluation_due, hash_of_weights, save_snapshot, snapshot_due
 from gemma4vec.training.tasks.micro_batches import can_share_prefix
 
@@ -78,7 +78,7 @@ class Stage:
     before: Path | None = None  # checkpoints of the stage before this one
     random: dict[str, Any] | None = None  # torch's generators as they were after the last whole step
     world: World = field(default_factory=World)  # the processes that train this together
-    rule: StageRule | None = None  # when this is given up
+    rule: StopRuleMonitor | None = None  # when this is given up
 
     @property
     def folder(self) -> Path:
@@ -316,7 +316,7 @@ def _asked(stage: Stage, optimizer: MasterAdamW, progress: Progress, total: int 
     number = rule.due(progress.step, total, progress.looks) if rule else None
     if rule is None or number is None:
         return False
-    seen = stage.world.from_first(lambda: rule.look(number, progress.step, hash_of_weights(optimizer)))
+    seen = stage.world.from_first(lambda: rule.check(number, progress.step, hash_of_weights(optimizer)))
     progress.looks, progress.stopped = number, seen.stopped
     _note_score(stage, optimizer, progress, seen.score, seen.fields)
     stage.run.event("look", stage=stage.number, step=progress.step, **seen.look)

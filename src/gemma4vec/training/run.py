@@ -12,15 +12,15 @@ from gemma4vec.data.quality.check_run import read_overlapping_records
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import Gemma4VecError, InputError
-from gemma4vec.evaluation.planning.power_forecast import forecast
+from gemma4vec.evaluation.planning.power_forecast import forecast_power
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.environment import environment
 from gemma4vec.ledger.final_suites import is_final
-from gemma4vec.ledger.recording import drop_by_rule, record_run
-from gemma4vec.ledger.records import parents_of
+from gemma4vec.ledger.recording import record_rule_stop, record_run
+from gemma4vec.ledger.records import find_parents
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
@@ -39,7 +39,7 @@ from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.loop import Evaluate, Stage, train_stage
 from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_beside, note_dev_suite
-from gemma4vec.training.monitoring.stop_rule import ReadyRule, StageRule, ready_rules
+from gemma4vec.training.monitoring.stop_rule import LoadedStopRule, StopRuleMonitor, load_stop_rules
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity
 from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.tasks.make_task import data_seed, make_task
@@ -64,7 +64,7 @@ def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
         hypothesis=recipe.hypothesis,
         status="started",
         # What a stop rule compares with is nothing that this run builds on.
-        parents=parents_of(recipe.model_dump(mode="json", exclude={"stages": {"__all__": {"evaluation": {"stop"}}}})),
+        parents=find_parents(recipe.model_dump(mode="json", exclude={"stages": {"__all__": {"evaluation": {"stop"}}}})),
         environment=environment(),
     )
     record_run(run)
@@ -106,7 +106,7 @@ def recorded(run: RunFolder) -> Iterator[None]:
     Raises:
         InputError: another process trains this run.
     """
-    with run.held():
+    with run.hold():
         yield from _noted(run)
 
 
@@ -135,7 +135,7 @@ class Trainer:
     Making one loads the weights; base and data come before, so that a wrong name or bad rows are refused at once.
     """
 
-    def __init__(self, run: RunFolder, base: ResolvedBase, rules: Sequence[ReadyRule | None] | None = None):
+    def __init__(self, run: RunFolder, base: ResolvedBase, rules: Sequence[LoadedStopRule | None] | None = None):
         self.run = run
         self.base = base
         self.recipe = recipe_of(run)
@@ -209,7 +209,7 @@ class Trainer:
             raise
         self.stages_done.append(progress)
         if progress.stopped and self.world.first and not self.run.events("stopped"):
-            drop_by_rule(self.run, progress.stopped)
+            record_rule_stop(self.run, progress.stopped)
             self.run.event("stopped", stage=number, step=progress.step, reason=progress.stopped)
         return progress
 
@@ -250,11 +250,11 @@ class Trainer:
         self.run.update_manifest(ended=ended)
         return self.run.model
 
-    def _rule(self, number: int) -> StageRule | None:
+    def _rule(self, number: int) -> StopRuleMonitor | None:
         ready = self.rules[number]
         if ready:
             check_suite_memory(ready.suite, self.embedder("checkpoint"), DEPTH)
-        return StageRule(ready, number, self.run, self._checkpoint_embedder) if ready else None
+        return StopRuleMonitor(ready, number, self.run, self._checkpoint_embedder) if ready else None
 
     def _checkpoint_embedder(self, name: str, weights: str) -> Embedder:
         """The model as it is now, known as the kept checkpoint of these weights would be."""
@@ -275,7 +275,7 @@ class Trainer:
         if is_final(suite.fingerprint, suite.role):
             raise InputError(f"evaluation.suite: {suite.name} is a final suite, not for checkpoints; name a dev suite")
         check_suite_memory(suite, self.embedder("checkpoint"), DEPTH)
-        logger.info(forecast(suite.name, suite.fingerprint, len(suite.queries)).sentence())
+        logger.info(forecast_power(suite.name, suite.fingerprint, len(suite.queries)).sentence())
 
         def run_evaluation() -> tuple[float, dict[str, Any]]:
             result = evaluate(self.embedder("checkpoint"), suite, run=self.run)
@@ -307,7 +307,7 @@ def train_run(run: RunFolder) -> Path:
             loaded = [load_data(run, recipe, number) for number in range(len(recipe.stages))]
         refuse_early(recipe, base.path, loaded)
         with world.first_before_others():  # it evaluates the stop rules' references
-            rules = ready_rules(run, recipe, [data.dev_suite for data in loaded])
+            rules = load_stop_rules(run, recipe, [data.dev_suite for data in loaded])
         trainer = Trainer(run, base, rules)
         for number, data in enumerate(loaded):
             trainer.train(number, data)

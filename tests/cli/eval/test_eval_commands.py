@@ -77,7 +77,7 @@ def test_compare_says_better_and_undetermined(suite: Path, capsys: pytest.Captur
     assert execute(["compare", "twin", "bm25", "--margin", "0.01"]) == 0
     assert "equivalent" in capsys.readouterr().out
     assert execute(["compare", "bm25", "bm25", "--margin", "0.01"]) == 2
-    assert "stands on both sides" in capsys.readouterr().err
+    assert "is on both sides" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

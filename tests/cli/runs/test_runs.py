@@ -145,9 +145,9 @@ def test_a_dev_suite_is_not_locked(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         (["show", "nothing"], "the ledger has no run 'nothing'"),
         (["decide", "latest", "maybe"], "decision 'maybe': use one of keep, drop, repeat"),
-        (["decide", "latest", "keep"], "keep: say why, in words"),
+        (["decide", "latest", "keep"], "keep: give a reason"),
         (["sql", "DELETE FROM records"], "one SELECT over runs"),
-        (["sql", "SELECT absent FROM looks"], "no such column: absent; one SELECT over"),
+        (["sql", "SELECT absent FROM looks"], "no such column: absent; give one SELECT over"),
     ],
 )
 def test_bad_usage_is_one_line(words: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

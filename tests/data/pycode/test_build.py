@@ -13,7 +13,7 @@ from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.data.pycode import walk as pycode_walk
 from gemma4vec.data.pycode.build import build_pycode, load_or_build_pycode, load_pycode, read_functions
 from gemma4vec.data.pycode.extract import Function
-from gemma4vec.data.pycode.near_duplicates import function_tokens, near_pairs
+from gemma4vec.data.pycode.near_duplicates import find_near_pairs, function_tokens
 from gemma4vec.data.pycode.split import draw_units, split_environment, split_folder
 from gemma4vec.data.pycode.walk import find_environment_files, find_folder_files
 from gemma4vec.data.rows.rows import read_rows
@@ -170,7 +170,7 @@ def test_near_duplicates_stay_on_the_test_side():
         "yyy/e.py": "Guess another thing entirely.",
     }
     kept = split.test + split.dev + split.train
-    assert len(near_pairs([function_tokens(found.source) for found in kept])) == 0
+    assert len(find_near_pairs([function_tokens(found.source) for found in kept])) == 0
 
 
 def test_equal_words_in_another_order_are_no_answer():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gemma4vec.data.pycode.docstrings import first_sentence, sentence_flaw
+from gemma4vec.data.pycode.docstrings import extract_first_sentence, find_sentence_flaw
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from gemma4vec.data.pycode.docstrings import first_sentence, sentence_flaw
     ],
 )
 def test_first_sentence(docstring, sentence):
-    assert first_sentence(docstring) == sentence
+    assert extract_first_sentence(docstring) == sentence
 
 
 @pytest.mark.parametrize(
@@ -48,4 +48,4 @@ def test_first_sentence(docstring, sentence):
     ],
 )
 def test_sentence_flaw(sentence, flaw):
-    assert sentence_flaw(sentence) == flaw
+    assert find_sentence_flaw(sentence) == flaw

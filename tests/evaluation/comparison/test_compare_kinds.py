@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare_seeds import Side, compare_sides
+from gemma4vec.evaluation.comparison.compare_seeds import ResultGroup, compare_groups
 from gemma4vec.evaluation.comparison.paired import _compare_uncorrected
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.evaluation.results.task_scores import task_scores
@@ -79,8 +79,8 @@ def test_of_a_loss_less_is_better():
     found = _compare_uncorrected(low, high, no_worse_than=0.1)
     assert found.difference < 0 and found.verdict.word == "better" and found.no_worse.shown
     assert _compare_uncorrected(high, low).verdict.word == "worse"
-    sides = Side([high], [None]), Side([low], [None])
-    assert compare_sides([sides]).comparisons[0].verdict.word == "worse"
+    sides = ResultGroup([high], [None]), ResultGroup([low], [None])
+    assert compare_groups([sides]).comparisons[0].verdict.word == "worse"
 
 
 def test_results_of_different_kinds_are_not_compared():
@@ -97,7 +97,7 @@ def test_runs_of_one_side_have_no_mean_of_a_figure():
         one.settings["run"] = {"run_id": str(number), "recipe_id": "r"}
         runs.append(one)
     with pytest.raises(InputError, match="one figure of all pairs"):
-        compare_sides([(Side(runs, [0, 1]), Side([sts(3.0)], [None]))])
+        compare_groups([(ResultGroup(runs, [0, 1]), ResultGroup([sts(3.0)], [None]))])
 
 
 def test_under_the_null_figures_reject_as_often_as_they_say():

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.find_results import free_folder, locate_pair
+from gemma4vec.evaluation.comparison.find_results import find_result_pair, free_folder
 from gemma4vec.evaluation.results.result import Result, save_result
 from gemma4vec.ledger.run_folder import RunFolder
 
@@ -35,20 +35,20 @@ def run(home: Path) -> RunFolder:
 def test_a_run_means_its_trained_model_and_a_name_beside_it_the_runs_own(home: Path, run: RunFolder) -> None:
     put(home / "evals" / "bm25" / "code")
     trained, bm25 = run.evaluation("trained", "code"), run.evaluation("bm25", "code")
-    assert locate_pair(str(run.path), "bm25", home) == (trained, bm25)
-    assert locate_pair(run.run_id, "untrained", home) == (trained, run.evaluation("untrained", "code"))
-    assert locate_pair("bm25", "latest", home) == (bm25, trained)
+    assert find_result_pair(str(run.path), "bm25", home) == (trained, bm25)
+    assert find_result_pair(run.run_id, "untrained", home) == (trained, run.evaluation("untrained", "code"))
+    assert find_result_pair("bm25", "latest", home) == (bm25, trained)
 
 
 def test_a_name_below_home_where_the_run_has_none(home: Path, run: RunFolder) -> None:
     other = put(home / "evals" / "minilm-l6" / "code")
-    assert locate_pair(str(run.path), "minilm-l6", home)[1] == other
-    assert locate_pair(str(run.path), "MiniLM L6", home)[1] == other
+    assert find_result_pair(str(run.path), "minilm-l6", home)[1] == other
+    assert find_result_pair(str(run.path), "MiniLM L6", home)[1] == other
 
 
 def test_folders_of_results_and_of_models(home: Path, run: RunFolder) -> None:
     a, b = run.path / "evals" / "bm25" / "code", run.path / "evals" / "untrained"
-    assert locate_pair(str(a), str(b), home) == (a, b / "code")
+    assert find_result_pair(str(a), str(b), home) == (a, b / "code")
 
 
 def test_the_suite_that_both_have(home: Path) -> None:
@@ -56,13 +56,13 @@ def test_the_suite_that_both_have(home: Path) -> None:
         put(home / "evals" / "a" / suite)
     for suite in ("both", "two"):
         put(home / "evals" / "b" / suite)
-    assert [found.name for found in locate_pair("a", "b", home)] == ["both", "both"]
-    assert [found.name for found in locate_pair("a", "b", home, suite="both")] == ["both", "both"]
+    assert [found.name for found in find_result_pair("a", "b", home)] == ["both", "both"]
+    assert [found.name for found in find_result_pair("a", "b", home, suite="both")] == ["both", "both"]
     with pytest.raises(InputError, match="b has no result on 'one'; it has both, two"):
-        locate_pair("a", "b", home, suite="one")
+        find_result_pair("a", "b", home, suite="one")
     put(home / "evals" / "b" / "one")
     with pytest.raises(InputError, match="several suites in common; choose one with --suite: both, one"):
-        locate_pair("a", "b", home)
+        find_result_pair("a", "b", home)
 
 
 def test_nothing_in_common(home: Path) -> None:
@@ -70,19 +70,19 @@ def test_nothing_in_common(home: Path) -> None:
         put(home / "evals" / "a" / suite)
     put(home / "evals" / "b" / "three")
     with pytest.raises(InputError, match=r"no suite in common \(one, two against three\)"):
-        locate_pair("a", "b", home)
+        find_result_pair("a", "b", home)
 
 
 def test_what_is_not_there_says_what_to_do(home: Path, run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no result 'nosuch'.*gemma4vec eval nosuch --suite DIR"):
-        locate_pair(str(run.path), "nosuch", home)
+        find_result_pair(str(run.path), "nosuch", home)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"no evaluation results in .*empty"):
-        locate_pair(str(tmp_path / "empty"), str(run.path), home)
+        find_result_pair(str(tmp_path / "empty"), str(run.path), home)
     fresh = RunFolder.create(home, "fresh", "")
     put(fresh.evaluation("untrained", "code"))
     with pytest.raises(InputError, match=r"no evaluation of its trained model; it has .*untrained"):
-        locate_pair(str(fresh.path), "bm25", home)
+        find_result_pair(str(fresh.path), "bm25", home)
 
 
 class Model:

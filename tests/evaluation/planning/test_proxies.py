@@ -7,11 +7,11 @@ import pytest
 
 from gemma4vec.cli.main import execute
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.planning.proxies import judge
+from gemma4vec.evaluation.planning.proxies import judge_proxies
 from gemma4vec.files import home, write_json
 from gemma4vec.ledger.ledger import new_id, now, open_ledger
 from gemma4vec.ledger.recording import record_evaluation, record_run
-from gemma4vec.ledger.records import belongs
+from gemma4vec.ledger.records import owner_ids
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.statistics.agreement import agreement
 
@@ -26,7 +26,7 @@ def add(run: RunFolder, suite: str, mean: dict[str, float], model: str = "traine
         "suite": {"fingerprint": suite * 4},
         "created": now(),
         "look": new_id(),
-        "run": belongs(model, run),
+        "run": owner_ids(model, run),
     }
     folder = run.evaluation(model, suite)
     write_json(folder / "metrics.json", {"model": model, "suite": suite, "mean": mean, "settings": settings})
@@ -53,7 +53,7 @@ def runs() -> list[RunFolder]:
 
 def test_every_figure_is_judged_as_the_function_judges_it(runs: list[RunFolder]) -> None:
     with open_ledger(home()) as ledger:
-        judged = {one.proxy.name: one for one in judge(ledger, ["final"], "ndcg@10")}
+        judged = {one.proxy.name: one for one in judge_proxies(ledger, ["final"], "ndcg@10")}
     assert set(judged) == {"training loss", "dev ndcg@10 (in training)", "compact ndcg@10", "sts spearman"}
     expected = agreement(COMPACT, FINAL)
     assert judged["compact ndcg@10"].found == expected and expected.pairs.denied == 1
@@ -69,12 +69,12 @@ def test_runs_without_both_figures_do_not_count(runs: list[RunFolder]) -> None:
     record_run(extra)
     add(extra, "final", {"ndcg@10": 0.9})
     with open_ledger(home()) as ledger:
-        judged = {one.proxy.name: one for one in judge(ledger, ["final"], "ndcg@10", only=["compact"])}
+        judged = {one.proxy.name: one for one in judge_proxies(ledger, ["final"], "ndcg@10", only=["compact"])}
         assert judged["compact ndcg@10"].found.runs == len(FINAL)
         with pytest.raises(InputError, match="no run was evaluated on a suite 'nowhere'"):
-            judge(ledger, ["nowhere"], "ndcg@10")
-        with pytest.raises(InputError, match="no proxy is known of 2 or more"):
-            judge(ledger, ["final"], "ndcg@10", only=["nothing"])
+            judge_proxies(ledger, ["nowhere"], "ndcg@10")
+        with pytest.raises(InputError, match="no proxy has values for 2 or more"):
+            judge_proxies(ledger, ["final"], "ndcg@10", only=["nothing"])
 
 
 def test_a_run_that_the_ledger_does_not_have_does_not_count(runs: list[RunFolder]) -> None:
@@ -86,8 +86,8 @@ def test_a_run_that_the_ledger_does_not_have_does_not_count(runs: list[RunFolder
                 add(run, "final", {"ndcg@10": score}, model)
                 add(run, "compact", {"ndcg@10": score}, model)
     with open_ledger(home()) as ledger:
-        assert judge(ledger, ["final"], "ndcg@10", only=["compact"])[0].found.runs == len(runs)
-        of_checkpoints = judge(ledger, ["final"], "ndcg@10", only=["compact"], checkpoints=True)
+        assert judge_proxies(ledger, ["final"], "ndcg@10", only=["compact"])[0].found.runs == len(runs)
+        of_checkpoints = judge_proxies(ledger, ["final"], "ndcg@10", only=["compact"], checkpoints=True)
     assert of_checkpoints[0].found.runs == 2 * len(runs)
 
 
@@ -97,8 +97,8 @@ def test_losses_of_different_objectives_are_called_what_they_are(runs: list[RunF
     runs[0].update_manifest(status="finished again")
     record_run(RunFolder.open(runs[0].path))
     with open_ledger(home()) as ledger:
-        (loss,) = judge(ledger, ["final"], "ndcg@10", only=["training loss"])
-    assert loss.note == "the runs differ in task, so their losses are not one quantity"
+        (loss,) = judge_proxies(ledger, ["final"], "ndcg@10", only=["training loss"])
+    assert loss.note == "the runs differ in task, so their losses are not comparable"
 
 
 def test_the_command_prints_and_refuses(runs: list[RunFolder], capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +109,10 @@ def test_the_command_prints_and_refuses(runs: list[RunFolder], capsys: pytest.Ca
     assert execute(["agreement", "--suite", "final"]) == 0
     assert "cannot promote" in capsys.readouterr().out
     assert execute(["agreement"]) == 2
-    assert "--suite NAME is missing: name the suite to predict; the ledger has: compact, final, sts" in capsys.readouterr().err
+    assert (
+        "--suite NAME is missing: name the suite to predict; the ledger has: compact, final, sts"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_proxy_under_the_threshold_cannot_promote(runs: list[RunFolder], capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,8 +130,8 @@ def test_checkpoints_are_judged_by_what_was_known_then(runs: list[RunFolder]) ->
         add(run, "compact", {"ndcg@10": number / 10}, f"checkpoint-0-{step:08d}")
         add(run, "final", {"ndcg@10": number / 20}, f"checkpoint-0-{step:08d}")
     with open_ledger(home()) as ledger:
-        judged = {one.proxy.name: one for one in judge(ledger, ["final"], "ndcg@10", checkpoints=True)}
-        finished = {one.proxy.name: one for one in judge(ledger, ["final"], "ndcg@10")}
+        judged = {one.proxy.name: one for one in judge_proxies(ledger, ["final"], "ndcg@10", checkpoints=True)}
+        finished = {one.proxy.name: one for one in judge_proxies(ledger, ["final"], "ndcg@10")}
     assert finished["compact ndcg@10"].found.runs == len(FINAL)  # checkpoints are no finished runs
     compact, loss = judged["compact ndcg@10"], judged["training loss"]
     assert (compact.found.tau.value, compact.found.runs) == (1.0, 4)

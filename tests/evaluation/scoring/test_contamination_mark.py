@@ -93,7 +93,7 @@ def test_where_all_queries_are_touched_nothing_is_left(run):
     result, written = trained(run)
     assert "mean_without_touched_queries" not in written
     assert mark_sentence(result) == "training data touches 6 of 6 queries; no others are left"
-    assert "which is all" in _compare_uncorrected(result, result).without_touched.sentence()
+    assert "all of them: nothing is left" in _compare_uncorrected(result, result).without_touched.sentence()
 
 
 def test_clean_and_unchecked_data(run):
@@ -104,7 +104,7 @@ def test_clean_and_unchecked_data(run):
     write_record(stamp([], documents=0))
     assert mark_sentence(trained(run)[0]) is None
     write_record(stamp([], documents=3))
-    assert mark_sentence(trained(run)[0]) == "training data holds 3 of its documents, none of them right for a query"
+    assert mark_sentence(trained(run)[0]) == "training data holds 3 of its documents, none of them relevant to a query"
 
 
 def test_a_damaged_stamp_stops_before_anything_is_ranked(run):

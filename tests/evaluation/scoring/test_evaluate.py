@@ -182,7 +182,7 @@ def test_a_result_may_be_called_by_its_part_in_a_run() -> None:
 
 def test_a_folder_with_something_else_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match=r"something else .*thesis\.tex"):
+    with pytest.raises(InputError, match=r"other files than a result .*thesis\.tex"):
         evaluate(HashedWords(), suite(), tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "precious"
 

@@ -48,9 +48,9 @@ def test_our_means_are_mtebs(kind, tmp_path):
     pytest.importorskip("mteb")
     from mteb.mocks import mock_tasks
 
-    from gemma4vec.evaluation.scoring.mteb_suite import suite_of
+    from gemma4vec.evaluation.scoring.mteb_suite import make_mteb_suite
 
-    suite = suite_of(getattr(mock_tasks, f"Mock{kind}Task")())
+    suite = make_mteb_suite(getattr(mock_tasks, f"Mock{kind}Task")())
     result = evaluate(HashedWords(), suite, tmp_path / "out")
     theirs = next(iter(result.settings["quality" if kind != "Retrieval" else "ranking"]["mteb"].items()))
     stored = result.settings["quality" if kind != "Retrieval" else "ranking"]["mteb"]

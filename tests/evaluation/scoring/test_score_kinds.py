@@ -161,7 +161,7 @@ def test_a_collapsed_model_is_marked_by_every_kind_and_never_scores_by_rounding(
 
 
 def test_bm25_has_no_vectors():
-    with pytest.raises(InputError, match=r"pairs .sts. needs vectors, bm25 has none"):
+    with pytest.raises(InputError, match=r"pairs .sts. needs vectors, and bm25 has none"):
         evaluate(Bm25Model(), pairs())
 
 

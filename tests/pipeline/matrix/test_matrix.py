@@ -95,7 +95,7 @@ def test_the_rule_stops_what_is_far_below_the_control(results: dict[str, Any], o
     stopped = {one["variant"] for one in results["stopped"]}
     assert stopped == {"blind"} and row(results, "blind")["status"] == "stopped"
     for one in results["stopped"]:
-        assert "below -0.24" in one["reason"]
+        assert "below the smallest useful effect of -0.24" in one["reason"]
     control = RunFolder(runs_of(out, "mean", row(results, "mean")["learning_rate"])[0])
     for path in runs_of(out, "blind", 0.001) + runs_of(out, "blind", 0.01):
         run = RunFolder(path)
@@ -229,7 +229,7 @@ def test_a_suite_that_calls_itself_final_waits_for_the_freeze(place: Path, tmp_p
     (failed,) = printed["failed"]
     (run,) = [RunFolder(path) for path in (out / "runs").iterdir()]
     assert code == 1
-    assert failed["reason"].endswith('(or say why you look all the same: --look-again "WORDS")')
+    assert failed["reason"].endswith('(or give a reason for this look: --look-again "WHY")')
     assert (
         f"sealed is a final suite, for frozen recipes only; first: gemma4vec runs freeze {run.run_id}"
         in (failed["reason"])

@@ -81,7 +81,7 @@ def test_the_rule_looks_at_the_end_of_the_search(results: dict[str, Any], out: P
     assert row(results, "blind")["status"] == "stopped" and not cells(out, "blind", search=False)
     control = max(cells(out, "mean", search=True), key=lambda found: found[0]["dev"])[1]
     for record, run in cells(out, "blind", search=True):
-        assert record["status"] == "stopped" and "below -0.24" in record["reason"]
+        assert record["status"] == "stopped" and "below the smallest useful effect of -0.24" in record["reason"]
         assert len(run.events("step")) == 2 and record["dev"] is not None
         found = compare(
             run.evaluation("trained", "tune-10x24"),

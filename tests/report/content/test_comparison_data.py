@@ -10,7 +10,7 @@ from synthetic_run import add_result, add_training, make_suite
 from gemma4vec.cli.main import execute
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare_seeds import Side, averaged
+from gemma4vec.evaluation.comparison.compare_seeds import ResultGroup, average_runs
 from gemma4vec.evaluation.results.result import load_result, save_result
 from gemma4vec.files import home
 from gemma4vec.ledger.ledger import open_ledger
@@ -62,7 +62,7 @@ def test_recipes_against_the_first_with_bm25_seeds_decisions_and_differences(
     assert [(row.label, row.seeds) for row in section.rows] == [("base", 1), ("better", 2), ("BM25", 1)]
     assert [(a, b) for a, b, _ in section.comparisons] == [("better", "base"), ("base", "BM25")]
     assert section.family is not None and section.family.size == 2
-    mean = averaged(Side([load_result(run.evaluation("trained", "test")) for run in better], [0, 1]).results)
+    mean = average_runs(ResultGroup([load_result(run.evaluation("trained", "test")) for run in better], [0, 1]).results)
     shown = page([base, *better], tmp_path / "page.html")
     interval = mean.interval("ndcg@10")
     assert f"{interval.mean:.3f} {interval.low:.3f} to {interval.high:.3f}" in shown.text

@@ -15,7 +15,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import home
 from gemma4vec.ledger.index import INDEX
 from gemma4vec.ledger.ledger import open_ledger
-from gemma4vec.ledger.overview import find
+from gemma4vec.ledger.overview import find_recorded_run
 from gemma4vec.ledger.rebuild import rebuild
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.text.prompts import Document
@@ -41,7 +41,7 @@ def test_a_training_is_in_the_ledger(tmp_path: Path) -> None:
     train_run(run)
     with open_ledger(home()) as ledger:
         states = [row["status"] for row in ledger.rows("SELECT status FROM run_states ORDER BY seq")]
-        found = find(ledger, run.run_id)
+        found = find_recorded_run(ledger, run.run_id)
         looks = ledger.rows("SELECT * FROM looks WHERE metric = 'ndcg@10'")
     assert states == ["started", "finished"]
     assert found["hypothesis"] == "MAP +1 on small" and found["cost"]["tokens"] > 0
@@ -56,7 +56,7 @@ def test_a_training_is_in_the_ledger(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         train_run(child)
     with open_ledger(home()) as ledger:
-        assert find(ledger, child.run_id)["status"] == "failed"
+        assert find_recorded_run(ledger, child.run_id)["status"] == "failed"
         before = [json.loads(row["body"]) for row in ledger.rows("SELECT body FROM records ORDER BY id")]
     (home() / INDEX).unlink()
     assert rebuild(home()).from_folders == 0

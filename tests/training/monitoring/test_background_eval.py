@@ -30,7 +30,7 @@ from gemma4vec.training.run import recipe_of, start_run, train_run
 
 SOURCE = Path(__file__).resolve().parents[3] / "src"
 HOLD = "import sys, time; from pathlib import Path; from gemma4vec.ledger.run_folder import RunFolder\n"
-HOLD += "with RunFolder(Path(sys.argv[1])).held():\n    print('held', flush=True); time.sleep(60)"
+HOLD += "with RunFolder(Path(sys.argv[1])).hold():\n    print('held', flush=True); time.sleep(60)"
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_a_trainer_is_never_refused_by_somebody_who_looks(place: Path, tmp_path:
     trainer = held(run)
     try:
         assert run.is_held()
-        with pytest.raises(InputError, match="being trained by another process"), run.held():
+        with pytest.raises(InputError, match="being trained by another process"), run.hold():
             pass
     finally:
         trainer.kill()
@@ -190,7 +190,7 @@ def test_a_trainer_is_never_refused_by_somebody_who_looks(place: Path, tmp_path:
     try:
         assert looker.stdout is not None and looker.stdout.readline() == "looking\n"
         for _ in range(20):
-            with run.held():
+            with run.hold():
                 pass
     finally:
         looker.kill()

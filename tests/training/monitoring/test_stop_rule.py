@@ -24,7 +24,7 @@ from gemma4vec.recipe.stop_rule import StopRule
 from gemma4vec.report.run_page import write_report
 from gemma4vec.training import run as training_run
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
-from gemma4vec.training.monitoring.stop_rule import ReadyRule, StageRule
+from gemma4vec.training.monitoring.stop_rule import LoadedStopRule, StopRuleMonitor
 from gemma4vec.training.run import recipe_of, start_run, train_run
 
 METRICS = ("ndcg@10", "recall@100", "mrr@10", "map")
@@ -169,7 +169,7 @@ def test_a_look_that_was_cut_off_is_taken_when_the_run_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(StageRule, "look", interrupted)
+        patch.setattr(StopRuleMonitor, "check", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train_run(run)
     assert not run.events("look") and [event["step"] for event in run.events("step")] == [1, 2]
@@ -185,14 +185,14 @@ def test_a_look_is_not_taken_again_where_its_result_outlived_a_kill(
     """Killed between a look and the next checkpoint, the steps are done again, the evaluation is not."""
     told = [*changes(place, place / "nothing", at_steps=[3], at_shares=[]), "stages.0.evaluation.checkpoint_seconds=99"]
     run = start_run(load_recipe(place / "recipe.yaml", told), tmp_path)
-    real = StageRule.look
+    real = StopRuleMonitor.check
 
     def killed(*asked: Any) -> None:
         real(*asked)
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(StageRule, "look", killed)
+        patch.setattr(StopRuleMonitor, "check", killed)
         with pytest.raises(RuntimeError):
             train_run(run)
     file = run.evaluation("checkpoint-0-00000003", "words-dev") / "metrics.json"
@@ -325,12 +325,12 @@ def test_the_dry_run_shows_the_rule_and_what_it_will_see(
 
 def test_when_looks_are_due() -> None:
     shares = StopRule(reference="r", smallest_effect=0.0, at_shares=(0.1, 0.5))
-    rule = ReadyRule(shares, suite("dev"), [])
+    rule = LoadedStopRule(shares, suite("dev"), [])
     assert [step for step in range(1, 11) if rule.due(step, 10, 0)] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert [rule.due(step, 10, 1) for step in (1, 4, 5, 9, 10)] == [None, None, 2, 2, None]
     assert rule.due(1, None, 0) is None  # a budget in minutes: nobody knows how long it is
     assert rule.due(3, 20, 0) == 1  # known behind the first look's place, step 2: it is taken now
-    steps = ReadyRule(StopRule(reference="r", smallest_effect=0.0, at_steps=(2, 30)), suite("dev"), [])
+    steps = LoadedStopRule(StopRule(reference="r", smallest_effect=0.0, at_steps=(2, 30)), suite("dev"), [])
     assert steps.due(2, None, 0) == 1 and steps.due(3, None, 1) is None and steps.due(20, 20, 1) is None
 
 

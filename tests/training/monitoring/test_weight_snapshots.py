@@ -14,7 +14,7 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite, write_suite
 from gemma4vec.files import home
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.overview import all_runs
-from gemma4vec.ledger.records import run_around
+from gemma4vec.ledger.records import find_enclosing_run
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import DeviceChoice
 from gemma4vec.model.inference.embedder import Embedder
@@ -106,7 +106,7 @@ def test_the_command_evaluates_all_of_them_and_the_page_shows_the_curve(
     assert "Choosing it on these queries flatters it by about" in printed["best"]["sentence"]
     result = trained / "evals" / "checkpoint-0-00000004" / "words-dev" / "metrics.json"
     assert json.loads(result.read_text())["mean"]["ndcg@10"] == pytest.approx(scores[1])
-    assert run_around(result.parent) is not None
+    assert find_enclosing_run(result.parent) is not None
     # A checkpoint is not the run's result, but a model that somebody looked at.
     with open_ledger(home()) as ledger:
         assert all(not run["scores"] for run in all_runs(ledger))

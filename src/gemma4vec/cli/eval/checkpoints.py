@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from gemma4vec.data.suites.group import AnySuite
-    from gemma4vec.evaluation.planning.checkpoint_choice import Place
+    from gemma4vec.evaluation.planning.checkpoint_choice import CheckpointPlace
     from gemma4vec.evaluation.results.result import Result
     from gemma4vec.ledger.run_folder import RunFolder
     from gemma4vec.recipe.schema import Recipe
@@ -88,19 +88,19 @@ def _evaluate(
     cached: bool,
     look_again: str,
     again: bool,
-) -> "dict[str, dict[Place, Result]]":
+) -> "dict[str, dict[CheckpointPlace, Result]]":
     """Results by suite and place; without `again`, existing results of the same weights are reused."""
-    from gemma4vec.evaluation.results.result import load_same
+    from gemma4vec.evaluation.results.result import load_matching_result
     from gemma4vec.evaluation.scoring.evaluate import evaluate
     from gemma4vec.model.inference.cached_embedder import CachedEmbedder
     from gemma4vec.training.monitoring.weight_snapshots import checkpoint_models
 
-    found: dict[str, dict[Place, Result]] = {}
+    found: dict[str, dict[CheckpointPlace, Result]] = {}
     for one, embedder in checkpoint_models(run, recipe, checkpoints):
         model = CachedEmbedder(embedder) if cached else embedder
         for suite in suites_of(one.stage):
             out = run.evaluation(one.name, suite.name)
-            result = None if again else load_same(out, suite.fingerprint, model.fingerprint)
+            result = None if again else load_matching_result(out, suite.fingerprint, model.fingerprint)
             if result is None:
                 result = evaluate(model, suite, out, name=one.name, run=run, look_again=look_again)
             found.setdefault(suite.name, {})[one.stage, one.step] = result
@@ -108,9 +108,9 @@ def _evaluate(
     return found
 
 
-def _plain(suite: str, results: "dict[Place, Result]") -> dict[str, Any]:
+def _plain(suite: str, results: "dict[CheckpointPlace, Result]") -> dict[str, Any]:
     """The curve on one suite as JSON values; the best checkpoint if each item has its own score."""
-    from gemma4vec.evaluation.planning.checkpoint_choice import choice_sentence, choose
+    from gemma4vec.evaluation.planning.checkpoint_choice import choice_sentence, choose_checkpoint
     from gemma4vec.evaluation.results.task_scores import PAIRED
 
     first = next(iter(results.values()))
@@ -121,7 +121,7 @@ def _plain(suite: str, results: "dict[Place, Result]") -> dict[str, Any]:
         rows.append({"stage": stage, "step": step, metric: interval.mean, "low": interval.low, "high": interval.high})
     best = None
     if len(results) > 1 and first.kind not in PAIRED:
-        place, selection = choose(results, metric)
+        place, selection = choose_checkpoint(results, metric)
         role = (first.settings.get("suite") or {}).get("role")
         best = {"stage": place[0], "step": place[1], **vars(selection)}
         best["sentence"] = choice_sentence(place, selection, suite, role)

@@ -96,9 +96,10 @@ def evaluate_command(
 
         lower_priority()  # before libraries start threads, which inherit the priority
     from gemma4vec.cli.output import emit
-    from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, open_any
+    from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite
+    from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
 
-    suites = [open_any(spec, chosen, mirror) for spec in suite or []]
+    suites = [open_any_suite(spec, chosen, mirror) for spec in suite or []]
     names = [loaded.name for loaded in suites]
     for name in names:
         if names.count(name) > 1:
@@ -106,7 +107,7 @@ def evaluate_command(
 
     from gemma4vec.cli.eval.eval_table import result_row, result_tables
     from gemma4vec.evaluation.scoring.evaluate import evaluate
-    from gemma4vec.evaluation.scoring.guards import check_allowed, owner_of
+    from gemma4vec.evaluation.scoring.guards import check_allowed, find_owner
     from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS
 
     run = _owner(model)
@@ -125,7 +126,7 @@ def evaluate_command(
         return
     loaded_model = _load_model(model, dtype, max_tokens, cached=not no_cache)
     # Check all suites before scoring the first: the last one may come hours later.
-    owner = owner_of(loaded_model, run=run)
+    owner = find_owner(loaded_model, run=run)
     check_allowed(loaded_model, suites, owner=owner, look_again=look_again)
     rows = []
     for loaded in suites:
@@ -147,13 +148,13 @@ def evaluate_command(
 
 def _owner(spec: str) -> "RunFolder | None":
     """The run of a model, also if `spec` names the run's model folder."""
-    from gemma4vec.ledger.records import run_around
+    from gemma4vec.ledger.records import find_enclosing_run
     from gemma4vec.ledger.run_folder import RunFolder
 
     found = _run_of(spec)
     if found is not None:
         return RunFolder.open(found)
-    return run_around(Path(spec)) if Path(spec).is_dir() else None
+    return find_enclosing_run(Path(spec)) if Path(spec).is_dir() else None
 
 
 def _say_what_was_known(model: "TextEmbedder | Ranker") -> None:

@@ -46,11 +46,11 @@ def show_command(run: Run, as_json: Json = False) -> None:
     from gemma4vec.cli.runs.runs_table import run_page
     from gemma4vec.files import home
     from gemma4vec.ledger.ledger import open_ledger
-    from gemma4vec.ledger.overview import evaluations_of, find
+    from gemma4vec.ledger.overview import find_recorded_run, newest_evaluations
 
     with open_ledger(home()) as ledger:
-        found = find(ledger, run)
-        found["evaluations"] = evaluations_of(ledger, found["run_id"])
+        found = find_recorded_run(ledger, run)
+        found["evaluations"] = newest_evaluations(ledger, found["run_id"])
         found["decisions"] = ledger.rows(
             "SELECT time, decision, words FROM decisions WHERE run_id = ? ORDER BY time, seq", (found["run_id"],)
         )
@@ -68,11 +68,11 @@ def diff_command(
     from gemma4vec.cli.runs.runs_table import difference_page
     from gemma4vec.files import home
     from gemma4vec.ledger.ledger import open_ledger
-    from gemma4vec.ledger.overview import difference, find
+    from gemma4vec.ledger.overview import diff_runs, find_recorded_run
 
     with open_ledger(home()) as ledger:
-        run_a, run_b = find(ledger, a), find(ledger, b)
-        found = {"a": run_a["run_id"], "b": run_b["run_id"], **difference(ledger, run_a, run_b)}
+        run_a, run_b = find_recorded_run(ledger, a), find_recorded_run(ledger, b)
+        found = {"a": run_a["run_id"], "b": run_b["run_id"], **diff_runs(ledger, run_a, run_b)}
     emit(as_json, found, difference_page)
 
 
@@ -97,13 +97,13 @@ def decide_command(
     """
     from gemma4vec.files import home
     from gemma4vec.ledger.ledger import open_ledger
-    from gemma4vec.ledger.overview import find
+    from gemma4vec.ledger.overview import find_recorded_run
     from gemma4vec.ledger.recording import decide
 
     if (by is None) != (not on):
         raise InputError("--by PROXY and --on SUITE need each other; use both or none")
     with open_ledger(home()) as ledger:
-        found = find(ledger, run)
+        found = find_recorded_run(ledger, run)
         promoted = _promotion(ledger, by, on, decision) if by and on else None
     record = decide(home(), found, decision, words, promoted)
     _done(as_json, record, f"{found['run_id']}: {decision}")
@@ -115,9 +115,9 @@ def _promotion(ledger: "Ledger", proxy: str, suites: list[str], decision: str) -
     Raises:
         InputError: the decision is `keep` and the proxy's agreement is below the threshold.
     """
-    from gemma4vec.evaluation.planning.proxies import judge
+    from gemma4vec.evaluation.planning.proxies import judge_proxies
 
-    judged = judge(ledger, suites, "ndcg@10", only=[proxy])
+    judged = judge_proxies(ledger, suites, "ndcg@10", only=[proxy])
     if len(judged) > 1:
         raise InputError(f"'{proxy}' matches {', '.join(one.proxy.name for one in judged)}; use a longer name")
     tau, verdict = judged[0].found.tau, judged[0].promotion
@@ -137,14 +137,14 @@ def detectable_command(
     from gemma4vec.cli.output import emit
     from gemma4vec.data.loading.open_suite import open_suite
     from gemma4vec.data.suites.retrieval import RetrievalSuite
-    from gemma4vec.evaluation.planning.power_forecast import forecast
+    from gemma4vec.evaluation.planning.power_forecast import forecast_power
 
     loaded = open_suite(suite)
     tasks = [one for one in loaded.members if isinstance(one, RetrievalSuite)]
     if not tasks:
         raise InputError(f"{suite} is of kind {loaded.kind}; the forecast needs a retrieval suite")
     sizes = [len(one.queries) for one in tasks]
-    found = forecast(loaded.name, loaded.fingerprint, sum(sizes), metric, runs=seeds, tasks=sizes)
+    found = forecast_power(loaded.name, loaded.fingerprint, sum(sizes), metric, runs=seeds, tasks=sizes)
     emit(as_json, {**vars(found), "sentence": found.sentence()}, lambda _: found.sentence())
 
 
@@ -153,11 +153,11 @@ def freeze_command(run: Run, words: Words = "", as_json: Json = False) -> None:
     """Freeze a run's recipe: the count of comparisons restarts, and locked suites open for the recipe."""
     from gemma4vec.files import home
     from gemma4vec.ledger.ledger import open_ledger
-    from gemma4vec.ledger.overview import find
+    from gemma4vec.ledger.overview import find_recorded_run
     from gemma4vec.ledger.recording import freeze
 
     with open_ledger(home()) as ledger:
-        found = find(ledger, run)
+        found = find_recorded_run(ledger, run)
     if not found["recipe_id"]:
         raise InputError(f"run {found['run_id']} has no recipe id; only runs of a recipe can be frozen")
     record = freeze(home(), found["recipe_id"], found["run_id"], words)
@@ -179,11 +179,11 @@ def lock_command(
 ) -> None:
     """Lock a final suite and its tasks: no model is evaluated on them until a recipe is frozen."""
     from gemma4vec.data.suites.group import SuiteGroup
-    from gemma4vec.evaluation.scoring.mteb_suite import open_any
+    from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
     from gemma4vec.files import home
     from gemma4vec.ledger.recording import lock
 
-    loaded = open_any(suite, mirror=mirror)
+    loaded = open_any_suite(suite, mirror=mirror)
     if loaded.role == "dev":
         raise InputError(f"{suite} is a dev suite; only final suites can be locked (role: final)")
     for one in loaded.members if isinstance(loaded, SuiteGroup) else []:  # else each member could be evaluated alone
@@ -198,11 +198,11 @@ def looks_command(as_json: Json = False) -> None:
     from gemma4vec.cli.output import emit
     from gemma4vec.cli.runs.runs_table import look_table
     from gemma4vec.files import home
-    from gemma4vec.ledger.comparison_count import looks_at_suites
+    from gemma4vec.ledger.comparison_count import count_looks
     from gemma4vec.ledger.ledger import open_ledger
 
     with open_ledger(home()) as ledger:
-        rows = looks_at_suites(ledger)
+        rows = count_looks(ledger)
     emit(as_json, rows, look_table)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from gemma4vec.data.mining.bm25_negatives import mine_bm25
 from gemma4vec.data.pycode.extract import Extraction, Function
 from gemma4vec.data.pycode.rules import FORMAT, RULES
-from gemma4vec.data.pycode.split import HELD_OUT, Split, split_environment, split_folder, stable_order
+from gemma4vec.data.pycode.split import HELD_OUT, Split, sort_by_hash, split_environment, split_folder
 from gemma4vec.data.pycode.walk import (
     SourceFile,
     find_environment_files,
@@ -224,13 +224,13 @@ def _make_suite(
     """
     sentences = {function.id: function.query for function in functions if function.query}
     known = {function.id for function in functions}
-    drawn = sorted(stable_order(sentences)[:queries])
+    drawn = sorted(sort_by_hash(sentences)[:queries])
     qrels = {
         key: dict.fromkeys([key, *(other for other in answers.get(key, ()) if other in known)], 1) for key in drawn
     }
     if documents is not None:
         needed = dict.fromkeys(found for judged in qrels.values() for found in judged)
-        known = set(list(needed | dict.fromkeys(stable_order(known)))[: max(documents, len(needed))])
+        known = set(list(needed | dict.fromkeys(sort_by_hash(known)))[: max(documents, len(needed))])
     corpus = sorted((function for function in functions if function.id in known), key=lambda function: function.id)
     return RetrievalSuite(
         name=name,

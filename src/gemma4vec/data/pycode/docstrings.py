@@ -38,7 +38,7 @@ MARKUP = [
 ]
 
 
-def first_sentence(docstring: str) -> str:
+def extract_first_sentence(docstring: str) -> str:
     """Return the first sentence of a docstring's prose, as one line without markup; "" if there is none.
 
     Skips a paragraph that is only the function's signature, which C extensions write there. The sentence ends at a
@@ -70,7 +70,7 @@ def _strip_markup(text: str) -> str:
     return " ".join(text.split()).rstrip(" :")
 
 
-def sentence_flaw(sentence: str) -> str | None:
+def find_sentence_flaw(sentence: str) -> str | None:
     """Return why a sentence cannot be a query, as a name for the counts of left-out functions; None if it can."""
     if not sentence:
         return "no sentence"

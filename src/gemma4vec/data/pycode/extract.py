@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from gemma4vec.data.pycode.docstrings import first_sentence, sentence_flaw
+from gemma4vec.data.pycode.docstrings import extract_first_sentence, find_sentence_flaw
 
 MIN_BODY_LINES, MAX_CHARACTERS = 3, 20_000
 NEWLINE = re.compile(r"\r\n|\r|\n")
@@ -118,8 +118,8 @@ def _extract_function(
         return None
     docstring = ast.get_docstring(node)
     flaw = "no docstring" if docstring is None else None
-    sentence = first_sentence(docstring) if docstring is not None else ""
-    flaw = flaw or sentence_flaw(sentence)
+    sentence = extract_first_sentence(docstring) if docstring is not None else ""
+    flaw = flaw or find_sentence_flaw(sentence)
     if flaw is not None:
         reasons[flaw] += 1
     line = _first_line(node)

@@ -24,7 +24,7 @@ def function_tokens(source: str) -> frozenset[str]:
     return frozenset(CODE_TOKEN.findall(source)).difference(keyword.kwlist)
 
 
-def near_pairs(token_sets: Sequence[Iterable[str]], threshold: float = THRESHOLD) -> np.ndarray:
+def find_near_pairs(token_sets: Sequence[Iterable[str]], threshold: float = THRESHOLD) -> np.ndarray:
     """Find all pairs i < j of similar sets, where i is the first of the sets equal to it.
 
     These pairs suffice to keep one of each (`keep_first`) and avoid all pairs among many copies. Empty sets are similar

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gemma4vec.data.pycode.extract import Function
-from gemma4vec.data.pycode.near_duplicates import function_tokens, keep_first, near_pairs
+from gemma4vec.data.pycode.near_duplicates import find_near_pairs, function_tokens, keep_first
 from gemma4vec.retrieval.tokenize import tokenize_code
 
 HELD_OUT = ("networkx", "huggingface_hub", "rich", "pydantic", "jinja2")
@@ -45,7 +45,7 @@ class Split:
     dev_units: list[str] = field(default_factory=list)
 
 
-def stable_order(keys: Iterable[str]) -> list[str]:
+def sort_by_hash(keys: Iterable[str]) -> list[str]:
     """Sort keys by hash: arbitrary, the same everywhere, and stable when keys are added."""
     return sorted(keys, key=lambda key: hashlib.sha256(key.encode("utf-8", errors="surrogatepass")).digest())
 
@@ -87,12 +87,12 @@ def draw_units(sizes: Counter[str], share: float) -> set[str]:
     goal = share * sum(sizes.values())
     drawn: set[str] = set()
     filled = 0
-    for unit in stable_order(sizes):
+    for unit in sort_by_hash(sizes):
         if filled < goal and filled + sizes[unit] <= 1.5 * goal:
             drawn.add(unit)
             filled += sizes[unit]
     if not drawn and len(sizes) > 1:
-        drawn.add(min(stable_order(sizes), key=sizes.__getitem__))
+        drawn.add(min(sort_by_hash(sizes), key=sizes.__getitem__))
     return drawn
 
 
@@ -111,7 +111,7 @@ def _finish(split: Split, functions: Sequence[Function], unit: Unit, test_units:
 
 
 def _remove_duplicates(functions: list[Function], split: Split) -> list[Function]:
-    kept = keep_first(near_pairs([function_tokens(function.source) for function in functions]), len(functions))
+    kept = keep_first(find_near_pairs([function_tokens(function.source) for function in functions]), len(functions))
     split.reasons["near-duplicate function"] += int((~kept).sum())
     return [function for function, keep in zip(functions, kept, strict=True) if keep]
 
@@ -120,7 +120,7 @@ def _deduplicate_queries(functions: list[Function], split: Split) -> list[Functi
     """Remove queries that repeat, or nearly repeat, an earlier one; their functions stay as documents."""
     with_query = [place for place, function in enumerate(functions) if function.query]
     words = [tokenize_code(functions[place].query or "") for place in with_query]
-    pairs = near_pairs(words)
+    pairs = find_near_pairs(words)
     kept = keep_first(pairs, len(with_query)) & np.array([bool(tokens) for tokens in words], dtype=bool)
     split.reasons["near-duplicate or wordless query"] += int((~kept).sum())
     for first, second in pairs:

@@ -124,7 +124,7 @@ def _check(source: Source, index: ContaminationIndex, languages: Sequence[str]) 
         flaw_examples=finder.examples,
         cut=finder.find_cut(),
         found=found,
-        touched=[index.touched(number, one) for number, one in enumerate(found)],
+        touched=[index.find_touched(number, one) for number, one in enumerate(found)],
         faults=faults,
     )
 

@@ -85,18 +85,18 @@ class ContaminationIndex:
 
     def __init__(self, suites: Sequence[SuiteTexts], near: float = NEAR) -> None:
         self.suites = list(suites)
-        self._items = [item for number, suite in enumerate(suites) for item in _items(number, suite)]
-        texts = [item.text for item in self._items]
+        items = [item for number, suite in enumerate(suites) for item in _iterate_items(number, suite)]
+        texts = [item.text for item in items]
         # Containment needs CONTAINED_WORDS words, so a shorter text without its title is a separate entry.
-        short = [item for item in self._items if item.untitled and len(item.untitled.split()) < CONTAINED_WORDS]
-        self._entries = [*self._items, *short]
+        short = [item for item in items if item.untitled and len(item.untitled.split()) < CONTAINED_WORDS]
+        self._entries = [*items, *short]
         self._index = OverlapIndex([*texts, *(item.untitled for item in short)], near)
 
     def hits(self, rows: Iterable[Row]) -> Iterator[Hit]:
         """Yield every overlap of the rows with the suites, each pair of text and item at most once."""
         numbered = enumerate(rows, start=1)
         while block := list(islice(numbered, BLOCK)):
-            texts = [(number, *part) for number, row in block for part in _texts(row)]
+            texts = [(number, *part) for number, row in block for part in _iterate_texts(row)]
             seen: set[tuple[int, int]] = set()
             for match in self._index.match([text for *_, text in texts]):
                 item = self._entries[match.entry]
@@ -109,7 +109,7 @@ class ContaminationIndex:
                     kind, similarity = "exact", 1.0
                 yield Hit(number, name, place, item, kind, similarity, text)
 
-    def touched(self, suite: int, found: SuiteOverlap) -> list[str]:
+    def find_touched(self, suite: int, found: SuiteOverlap) -> list[str]:
         """Return the ids of touched queries: those that overlap, or have a relevant document that does."""
         queries, documents = found.ids("query"), found.ids("document")
         relevant = self.suites[suite].relevant
@@ -125,9 +125,9 @@ def collect_overlaps(hits: Iterable[Hit], suites: int, source: str) -> list[Suit
     for hit in hits:
         own, cell = found[hit.item.suite], (hit.field, hit.item.side)
         items = own.items.setdefault(cell, {})
-        items[hit.item.id] = _stronger(items.get(hit.item.id), hit.kind)
+        items[hit.item.id] = _pick_stronger(items.get(hit.item.id), hit.kind)
         row = (hit.row, hit.item.suite, *cell)
-        strongest[row] = _stronger(strongest.get(row), hit.kind)
+        strongest[row] = _pick_stronger(strongest.get(row), hit.kind)
         of_kind = sum(
             (one["field"], one["side"], one["kind"]) == (hit.field, hit.item.side, hit.kind) for one in own.examples
         )
@@ -139,7 +139,7 @@ def collect_overlaps(hits: Iterable[Hit], suites: int, source: str) -> list[Suit
     return found
 
 
-def _stronger(one: Kind | None, other: Kind) -> Kind:
+def _pick_stronger(one: Kind | None, other: Kind) -> Kind:
     return other if one is None else min(one, other, key=KINDS.index)
 
 
@@ -157,20 +157,20 @@ def _example(hit: Hit, source: str) -> dict[str, Any]:
     }
 
 
-def _items(number: int, suite: SuiteTexts) -> Iterator[Item]:
+def _iterate_items(number: int, suite: SuiteTexts) -> Iterator[Item]:
     for key, query in suite.queries:
         yield Item(number, "query", key, query, "")
     for key, document in suite.documents:
-        yield Item(number, "document", key, _whole(document), normalize(document.text) if document.title else "")
+        yield Item(number, "document", key, _join_title(document), normalize(document.text) if document.title else "")
 
 
-def _texts(row: Row) -> Iterator[tuple[Field, int, str]]:
+def _iterate_texts(row: Row) -> Iterator[tuple[Field, int, str]]:
     yield "query", 0, row.query
     for place, document in enumerate(row.pos):
-        yield "positive", place, _whole(document)
+        yield "positive", place, _join_title(document)
     for place, document in enumerate(row.neg):
-        yield "negative", place, _whole(document)
+        yield "negative", place, _join_title(document)
 
 
-def _whole(document: Document) -> str:
+def _join_title(document: Document) -> str:
     return f"{document.title} {document.text}" if document.title else document.text

@@ -87,10 +87,10 @@ def load_sts(path: Path, split: str | None = None, role: Role | None = None) -> 
     path = Path(path)
     rows = _read_rows(path)
     splits = sorted({row[0] for _, row in rows})
-    wanted = split or ("test" if "test" in splits else None)
-    if wanted is not None and wanted not in splits:
-        raise InputError(f"{path}: no split {wanted!r}; it has {', '.join(splits)}")
-    kept = [(f"{row[0]}-{line}", row) for line, row in rows if wanted is None or row[0] == wanted]
+    chosen = split or ("test" if "test" in splits else None)
+    if chosen is not None and chosen not in splits:
+        raise InputError(f"{path}: no split {chosen!r}; it has {', '.join(splits)}")
+    kept = [(f"{row[0]}-{line}", row) for line, row in rows if chosen is None or row[0] == chosen]
     name = path.name.removesuffix(".gz").removesuffix(".tsv")
     return make_sts(
         name if split is None else f"{name}-{split}",

@@ -1,15 +1,15 @@
-"""Compare two evaluations: corrected for the tries that the ledger counts, and recorded there, whoever asks."""
+"""Compare two evaluations: corrected for the tries that the ledger counts, and recorded there."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare_seeds import compare_sides, side_of
+from gemma4vec.evaluation.comparison.compare_seeds import compare_groups, load_group
 from gemma4vec.evaluation.comparison.paired import Comparison
 from gemma4vec.evaluation.results.result import Result
 
 Results = Result | Path | Sequence[Result | Path]
-"""One result or several, each with the folder that `load_result` reads in its place."""
+"""One result or several, each as a `Result` or as its folder."""
 
 
 def compare(
@@ -28,25 +28,25 @@ def compare(
     the ledger records the comparison (docs/concepts/ledger.md).
 
     Args:
-        a, b: a result or its folder; several of one recipe's runs are averaged query by query. Seeds are paired where
-            folders inside runs are given.
-        metric: one that both have; None is the suite's own.
+        a, b: a result or its folder; several of one recipe's runs are averaged query by query. Seeds are paired if
+            the folders are inside runs.
+        metric: one that both have; None is the suite's main metric.
         seed: of the random sign flips.
-        margin: differences below it do not matter; only with it can the verdict be "equivalent".
-        no_worse_than: asks too whether A is worse than B by less than this.
-        allow_different_settings: compare even where the models cut texts at different lengths.
+        margin: differences below it do not matter; required for the verdict "equivalent".
+        no_worse_than: also test whether A is worse than B by less than this.
+        allow_different_settings: compare even if the models truncate texts at different lengths.
 
     Returns:
-        The comparison, whose `verdict.p` is corrected (`test.p` is not) and whose `family` says what for.
+        The comparison, whose `verdict.p` is corrected (`test.p` is not) for `family`.
 
     Raises:
-        InputError: as `compare_sides`; a margin that is not above zero; a side without results.
+        InputError: as `compare_groups`; a margin that is not above zero; a side without results.
     """
     for name, value in (("margin", margin), ("no_worse_than", no_worse_than)):
         if value is not None and not value > 0:
             raise InputError(f"{name} {value}: give a number above zero, such as 0.01")
-    (found,), _ = compare_sides(
-        [(side_of(_listed(a)), side_of(_listed(b)))],
+    (found,), _ = compare_groups(
+        [(load_group(_listed(a)), load_group(_listed(b)))],
         metric,
         seed=seed,
         margin=margin,

@@ -1,4 +1,4 @@
-"""Compare two results by a figure of all pairs together (Spearman, average precision): what stands in for a mean.
+"""Compare two results by a figure of all pairs together (Spearman, average precision), where no mean exists.
 
 Legend: N pairs.
 """
@@ -23,15 +23,15 @@ Doubles = npt.NDArray[np.float64]
 
 
 class FigureComparison(NamedTuple):
-    """The difference A - B of a figure, in the terms of a mean difference.
+    """The difference A - B of a figure, in the form of a mean difference.
 
     Attributes:
         found: the figure of both, bootstrap interval, swap test.
-        test: the same test as a comparison of means has it: p of swapping the two models' ranks on random pairs.
-        interval: the percentile bootstrap's.
-        detectable: smallest difference that these pairs find four times out of five.
-        values_a, values_b: [N], 1 less the distance between the pair's rank by the model and by people, over N: where
-            A orders better than B. They explain the difference; they do not add up to it.
+        test: p of swapping the two models' ranks on random pairs, in the form of a comparison of means.
+        interval: percentile bootstrap.
+        detectable: smallest difference that these pairs find with 80% probability.
+        values_a, values_b: [N], 1 - |rank by the model - rank by people| / N of each pair. They show where A orders
+            better than B; they do not sum to the difference.
     """
 
     found: CorrelationDifference
@@ -42,18 +42,22 @@ class FigureComparison(NamedTuple):
     values_b: Doubles
 
 
-def figure_of(kind: str, metric: str) -> PairMetric | None:
-    """The metric as a figure of all pairs, where it is one."""
+def as_pair_metric(kind: str, metric: str) -> PairMetric | None:
+    """Return `metric` if it is a figure of all pairs together for this kind, else None."""
     return next((figure for figure in PAIRED.get(kind, ()) if figure == metric), None)
 
 
 def compare_figures(
     a: Tasks, b: Tasks, keys: Sequence[tuple[str, str]], figure: PairMetric, *, seed: int, family: int
 ) -> FigureComparison:
-    """Two models on the same pairs, by task.
+    """Compare two models on the same pairs, by task.
 
     Args:
-        keys: (task, pair) in the order in which values are given.
+        a, b: task -> pair -> similarity and judgment.
+        keys: (task, pair) in the order of the returned values.
+        figure: what is compared.
+        seed: of bootstrap and swaps.
+        family: number of comparisons, for the detectable difference.
     """
     tasks = []
     for task in a:
@@ -73,7 +77,7 @@ def compare_figures(
 
 
 def _nearness(task: str, items: Items) -> dict[tuple[str, str], float]:
-    """How near each pair's rank by the model is to its rank by people, 0 to 1."""
+    """Return 1 - |rank by the model - rank by people| / N for each pair."""
     similarity_N, gold_N = pair_values(items)
     distance_N = np.abs(stats.rankdata(similarity_N) - stats.rankdata(gold_N)) / len(gold_N)
     return {(task, pair): 1.0 - float(distance) for pair, distance in zip(items, distance_N, strict=True)}

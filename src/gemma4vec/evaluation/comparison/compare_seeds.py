@@ -1,9 +1,8 @@
-"""Compare two recipes by several runs of each: does the recipe win, or did these runs of it?
+"""Compare two recipes by several runs of each, to separate the recipe's effect from the seed's.
 
-Scores are averaged over runs query by query; the sign-flip test is on these means. The interval is over seeds and
-queries (`statistics.seeds`) as soon as there are 6 runs of whatever was trained, and says what it speaks of. Two
-runs of one seed, one on each side, are a pair. A model that is no run (bm25, a published one) has no seeds: it is
-held fixed.
+Scores are averaged over runs query by query; the sign-flip test uses these means. With 6 or more trained runs the
+interval covers seeds and queries (`statistics.seeds`); otherwise it covers queries only. Two runs of one seed, one on
+each side, are a pair. A model without a run (bm25, a published one) has no seeds and is held fixed.
 """
 
 from collections.abc import Sequence
@@ -16,18 +15,18 @@ import numpy.typing as npt
 
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.comparison_count import (
-    Compared,
-    Spread,
+    CorrectedComparisons,
+    SeedUncertainty,
     compare_pairs,
     contents,
-    family_of_results,
+    count_family_of_results,
     fingerprint,
 )
 from gemma4vec.evaluation.comparison.paired import check_limits
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.results.task_scores import PAIRED
 from gemma4vec.files import sha256_text
-from gemma4vec.ledger.records import run_around
+from gemma4vec.ledger.records import find_enclosing_run
 from gemma4vec.statistics.multiplicity import Correction
 from gemma4vec.statistics.power import forecast_detectable
 from gemma4vec.statistics.seeds import seed_interval
@@ -37,12 +36,12 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Side:
-    """The runs of one recipe, or one model that is no run.
+class ResultGroup:
+    """One side of a comparison: the runs of one recipe, or one model without a run.
 
     Attributes:
         results: one for each run, all on the same queries.
-        seeds: of the runs, in the same order; None where a result is of no run or its seed is unknown.
+        seeds: of the runs, in the same order; None if a result has no run or its seed is unknown.
     """
 
     results: Sequence[Result]
@@ -50,25 +49,25 @@ class Side:
 
     @property
     def fixed(self) -> bool:
-        """Whether there is no chance in training to speak of."""
+        """Whether the model has no recipe, and so no randomness of training."""
         return len(self.results) == 1 and not (self.results[0].settings.get("run") or {}).get("recipe_id")
 
 
-def side_of(results: Sequence[Result | Path]) -> Side:
-    """Results, or those in these folders with the seeds of their runs.
+def load_group(results: Sequence[Result | Path]) -> ResultGroup:
+    """Make a group of results, given directly or by folder; folders add the seeds of their runs.
 
     Raises:
         InputError: as `result.load_result`.
     """
-    runs = [run_around(one) if isinstance(one, Path) else None for one in results]
-    return Side(
+    runs = [find_enclosing_run(one) if isinstance(one, Path) else None for one in results]
+    return ResultGroup(
         [load_result(one) if isinstance(one, Path) else one for one in results],
         [run.manifest.get("seed") if run else None for run in runs],
     )
 
 
-def compare_sides(
-    pairs: Sequence[tuple[Side, Side]],
+def compare_groups(
+    pairs: Sequence[tuple[ResultGroup, ResultGroup]],
     metric: str | None = None,
     *,
     seed: int = 0,
@@ -76,23 +75,23 @@ def compare_sides(
     no_worse_than: float | None = None,
     correction: Correction = "holm",
     allow_different_settings: bool = False,
-) -> Compared:
-    """Compare pairs of sides, each one run or several, in the family that the ledger counts; the ledger is told.
+) -> CorrectedComparisons:
+    """Compare pairs of groups, each one run or several; corrected for the ledger's family, and recorded.
 
     Args:
         pairs: (A, B); the differences are A - B. Several are corrected together.
         correction: "holm" for claims, "benjamini-hochberg" for exploration.
 
     Raises:
-        InputError: as `compare_pairs`; runs of one side that differ in recipe, queries or settings that matter.
+        InputError: as `compare_pairs`; runs of one side that differ in recipe, queries or truncation limits.
     """
     metric = metric or pairs[0][0].results[0].metric
     for side in {id(side): side for pair in pairs for side in pair}.values():
         _check_alike(side.results, allow_different_settings)
     for a, b in pairs:
-        _check_apart(a, b)
-    means = [(averaged(a.results), averaged(b.results)) for a, b in pairs]
-    size = family_of_results(means, metric).size
+        _check_disjoint(a, b)
+    means = [(average_runs(a.results), average_runs(b.results)) for a, b in pairs]
+    size = count_family_of_results(means, metric).size
     return compare_pairs(
         means,
         metric,
@@ -105,18 +104,18 @@ def compare_sides(
     )
 
 
-def averaged(results: Sequence[Result]) -> Result:
-    """One result with the mean over runs of each query's scores; one run stays as it is.
+def average_runs(results: Sequence[Result]) -> Result:
+    """Average each query's scores over runs; a single run is returned unchanged.
 
     Raises:
-        InputError: runs on other queries, or a figure of all pairs together.
+        InputError: the kind's score is a figure of all pairs together.
     """
     first = results[0]
     if len(results) == 1:
         return first
     if first.kind in PAIRED:
         raise InputError(
-            f"{first.metric} on {first.suite} is one figure of all pairs, which several runs have no mean of; "
+            f"{first.metric} on {first.suite} is one figure of all pairs, so several runs cannot be averaged; "
             "compare one run with one"
         )
     metrics = [name for name in first.metrics if all(name in one.metrics for one in results)]
@@ -131,14 +130,14 @@ def averaged(results: Sequence[Result]) -> Result:
     return Result(f"{len(results)} runs of {_common_name(results)}", first.suite, per_query, settings)
 
 
-def _over_seeds(a: Side, b: Side, metric: str, seed: int, family: int) -> Spread:
-    """What these runs tell of seeds; nothing where there is one on either side."""
+def _over_seeds(a: ResultGroup, b: ResultGroup, metric: str, seed: int, family: int) -> SeedUncertainty:
+    """Estimate the uncertainty between seeds; empty if each side has one run."""
     if len(a.results) == len(b.results) == 1:
-        return Spread()
+        return SeedUncertainty()
     rows_a, rows_b = _rows(a, metric), _rows(b, metric)
     tasks = [task for task, _ in a.results[0].values(metric)[0]]
     if rows_a.shape[1] != rows_b.shape[1]:
-        return Spread()  # `compare_pairs` says which queries differ
+        return SeedUncertainty()  # `compare_pairs` reports which queries differ
     paired = _paired_seeds(a, b)
     if paired:
         rows = np.stack([rows_a[i] - rows_b[j] for i, j in paired])
@@ -148,22 +147,22 @@ def _over_seeds(a: Side, b: Side, metric: str, seed: int, family: int) -> Spread
     else:
         found = seed_interval(rows_a, rows_b, tasks, seed=seed)
     if not found.over_seeds:
-        return Spread(found)
+        return SeedUncertainty(found)
     difference_N = rows_a.mean(axis=0) - rows_b.mean(axis=0)
     error, _ = standard_error(stratify(difference_N, tasks))
-    # `forecast_detectable` counts the spread of runs twice, once for each recipe; one row of differences has it once.
+    # `forecast_detectable` adds the variance of runs twice, once for each recipe; paired differences have it once.
     run_sd = float(np.sqrt(np.mean(np.square(found.run_sds)) * len(found.runs) / 2.0))
     n = difference_N.size
     detectable = forecast_detectable(error * float(np.sqrt(n)), n, runs=min(found.runs), run_sd=run_sd, family=family)
-    return Spread(found, detectable)
+    return SeedUncertainty(found, detectable)
 
 
-def _rows(side: Side, metric: str) -> Floats:
+def _rows(side: ResultGroup, metric: str) -> Floats:
     return np.stack([result.values(metric)[1] for result in side.results])
 
 
-def _paired_seeds(a: Side, b: Side) -> list[tuple[int, int]]:
-    """Positions of runs of the same seed, where every run on either side has exactly one partner."""
+def _paired_seeds(a: ResultGroup, b: ResultGroup) -> list[tuple[int, int]]:
+    """Return positions of runs with the same seed, if every run has exactly one partner; else nothing."""
     seeds_a, seeds_b = list(a.seeds), list(b.seeds)
     known = None not in seeds_a and len(set(seeds_a)) == len(seeds_a) > 1
     if not known or set(seeds_a) != set(seeds_b) or len(seeds_a) != len(seeds_b):
@@ -172,7 +171,7 @@ def _paired_seeds(a: Side, b: Side) -> list[tuple[int, int]]:
 
 
 def _check_alike(results: Sequence[Result], allow_different_settings: bool) -> None:
-    """Refuse runs of one side that are not runs of one thing."""
+    """Refuse runs of one side that differ in recipe, contents or limits."""
     first = results[0]
     recipes = {(one.settings.get("run") or {}).get("recipe_id") for one in results}
     if len(results) > 1 and (len(recipes) > 1 or None in recipes):
@@ -184,13 +183,13 @@ def _check_alike(results: Sequence[Result], allow_different_settings: bool) -> N
     if len(set(prints)) < len(prints):
         raise InputError("a run is named twice on one side; name each once")
     for one in results[1:]:
-        check_same_questions(first, one)
+        check_same_queries(first, one)
         if not allow_different_settings:
             check_limits(first, one)
 
 
-def check_same_questions(first: Result, one: Result) -> None:
-    """Refuse two runs of one side whose scores have no mean, query by query.
+def check_same_queries(first: Result, one: Result) -> None:
+    """Refuse two runs of one side that cannot be averaged query by query.
 
     Raises:
         InputError: other contents, or other queries.
@@ -201,12 +200,12 @@ def check_same_questions(first: Result, one: Result) -> None:
         raise InputError(f"the runs of one side were evaluated on different queries of {first.suite}; evaluate again")
 
 
-def _check_apart(a: Side, b: Side) -> None:
-    """Refuse a result on both sides: its differences to itself are zeros, which would count as evidence."""
+def _check_disjoint(a: ResultGroup, b: ResultGroup) -> None:
+    """Refuse a result on both sides: its differences from itself are zeros, which would count as evidence."""
     seen = {(one.model, look) for one in a.results if (look := one.settings.get("look"))}
     both = next((one for one in b.results if (one.model, one.settings.get("look")) in seen), None)
     if both is not None:
-        raise InputError(f"{both.model} on {both.suite} stands on both sides; compare it with another result")
+        raise InputError(f"{both.model} on {both.suite} is on both sides; compare it with another result")
 
 
 def _common_name(results: Sequence[Result]) -> str:

@@ -1,4 +1,4 @@
-"""What the ledger adds to a comparison: the family that it is corrected for, and the record that it was made."""
+"""Comparisons corrected for the ledger's family, and recorded there."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gemma4vec.evaluation.comparison.paired import Comparison, _compare_uncorrected
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.files import home
-from gemma4vec.ledger.comparison_count import Family, family_of_pairs
+from gemma4vec.ledger.comparison_count import ComparisonFamily, count_family_of_pairs
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.recording import record_comparison
 from gemma4vec.statistics.multiplicity import Correction, adjust
@@ -17,23 +17,27 @@ from gemma4vec.statistics.verdict import decide
 Pair = tuple[Result, Result]
 
 
-class Spread(NamedTuple):
-    """What several runs a side tell of seeds: the interval over seeds and queries, and the smallest detectable
-    difference where that interval speaks of the recipe."""
+class SeedUncertainty(NamedTuple):
+    """Uncertainty between seeds, from several runs on each side.
+
+    Attributes:
+        interval: over seeds and queries.
+        detectable: smallest detectable difference of the recipes, if the interval covers seeds.
+    """
 
     interval: SeedInterval | None = None
     detectable: float | None = None
 
 
-class Compared(NamedTuple):
-    """Comparisons of one suite and metric, in the order of the pairs, and the family that all of them belong to."""
+class CorrectedComparisons(NamedTuple):
+    """Comparisons on one suite and metric, in the order of the pairs, and their family."""
 
     comparisons: list[Comparison]
-    family: Family
+    family: ComparisonFamily
 
 
-def family_of_results(pairs: Sequence[Pair], metric: str) -> Family:
-    """How many comparisons the ledger counts for the suite of these pairs and `metric`, these included."""
+def count_family_of_results(pairs: Sequence[Pair], metric: str) -> ComparisonFamily:
+    """Count the ledger's comparisons on the suite of these pairs and `metric`, these included."""
     sides = [
         (
             {"fingerprint": fingerprint(a), "created": a.settings.get("created")},
@@ -42,7 +46,7 @@ def family_of_results(pairs: Sequence[Pair], metric: str) -> Family:
         for a, b in pairs
     ]
     with open_ledger(home(), tolerant=True) as ledger:
-        return family_of_pairs(ledger, contents(pairs[0][0]), metric, sides)
+        return count_family_of_pairs(ledger, contents(pairs[0][0]), metric, sides)
 
 
 def compare_pairs(
@@ -53,25 +57,26 @@ def compare_pairs(
     margin: float | None = None,
     no_worse_than: float | None = None,
     correction: Correction = "holm",
-    spreads: Sequence[Spread] | None = None,
+    spreads: Sequence[SeedUncertainty] | None = None,
     allow_different_settings: bool = False,
-) -> Compared:
-    """Compare several pairs of results on one suite: corrected together, in the ledger's family, and recorded there.
+) -> CorrectedComparisons:
+    """Compare several pairs of results on one suite: corrected together for the ledger's family, and recorded.
 
-    Holm's steps see all p-values that are at hand; what else the ledger counts stands in as p = 1.
+    Holm's procedure uses the p-values of these pairs; the other comparisons of the family count as p = 1.
 
     Args:
         pairs: (A, B), one or more; the differences are A - B.
         seed: of the random sign flips.
-        margin: differences below it do not matter; only with it can a verdict be "equivalent".
-        no_worse_than: asks too whether A is worse by less than this.
+        margin: differences below it do not matter; required for the verdict "equivalent".
+        no_worse_than: also test whether A is worse by less than this.
         correction: "holm" for claims, "benjamini-hochberg" for exploration.
-        spreads: for each pair of means over runs, what is known of their seeds.
+        spreads: for each pair of means over runs, the uncertainty between their seeds.
+        allow_different_settings: compare even if the models truncate texts at different lengths.
 
     Raises:
         InputError: different suites or queries, a metric that one lacks, different truncation limits.
     """
-    family = family_of_results(pairs, metric)
+    family = count_family_of_results(pairs, metric)
     alone = [
         _compare_uncorrected(
             a,
@@ -85,7 +90,7 @@ def compare_pairs(
             detectable=spread.detectable,
             allow_different_settings=allow_different_settings,
         )
-        for (a, b), spread in zip(pairs, spreads or [Spread()] * len(pairs), strict=True)
+        for (a, b), spread in zip(pairs, spreads or [SeedUncertainty()] * len(pairs), strict=True)
     ]
     adjusted = adjust([one.test.p for one in alone], "none" if family.size == 1 else correction, family.size)
     found = []
@@ -100,22 +105,22 @@ def compare_pairs(
         )
         found.append(replace(one, verdict=verdict, family=family))
         record(found[-1], a, b)
-    return Compared(found, family)
+    return CorrectedComparisons(found, family)
 
 
 def record(found: Comparison, a: Result, b: Result) -> None:
-    """Tell the ledger what was compared and what was said."""
+    """Record a comparison and its verdict in the ledger."""
     fingerprints = {"fingerprint_a": fingerprint(a), "fingerprint_b": fingerprint(b)}
-    said = {"p": found.verdict.p, "family": found.verdict.family, "verdict": found.verdict.word}
+    verdict = {"p": found.verdict.p, "family": found.verdict.family, "verdict": found.verdict.word}
     what = {"suite": found.suite, "suite_fingerprint": contents(a), "metric": found.metric, "a": found.a, "b": found.b}
-    record_comparison({**what, **fingerprints, "difference": found.difference, **said})
+    record_comparison({**what, **fingerprints, "difference": found.difference, **verdict})
 
 
 def fingerprint(result: Result) -> str:
-    """What the ledger knows the result's model by."""
+    """Return the id of the result's model in the ledger."""
     return result.settings.get("model_fingerprint") or result.model
 
 
 def contents(result: Result) -> str:
-    """What the ledger knows the result's suite by."""
+    """Return the id of the result's suite contents in the ledger."""
     return (result.settings.get("suite") or {}).get("fingerprint") or result.suite

@@ -1,7 +1,7 @@
-"""From what a person types after `gemma4vec compare` to two results on the same suite.
+"""Find the results that the arguments of `gemma4vec compare` name, all on the same suite.
 
-An argument may be the folder of one result, a folder of results by suite (`RUN/evals/bm25`), a run folder or run id
-(then its trained model), or the name of a model below `HOME/evals`, such as `bm25`.
+An argument is the folder of one result, a folder of results by suite (`RUN/evals/bm25`), a run folder or run id (for
+its trained model), or the name of a model below `HOME/evals`, such as `bm25`.
 """
 
 import json
@@ -21,23 +21,23 @@ from gemma4vec.text.text_embedder import TextEmbedder
 TRAINED = "trained"
 
 
-def locate_pair(a: str, b: str, home: Path, suite: str | None = None) -> tuple[Path, Path]:
-    """Folders of the two results that `a` and `b` mean.
+def find_result_pair(a: str, b: str, home: Path, suite: str | None = None) -> tuple[Path, Path]:
+    """Find the folders of the two results that `a` and `b` name.
 
-    A bare name such as `bm25` first means the one that the other argument's run has, then the one below `home`.
+    A bare name such as `bm25` is looked up in the other argument's run first, then below `home`.
 
     Raises:
-        InputError: nothing fits, or several suites do and `suite` does not say which.
+        InputError: nothing matches, or several suites match and `suite` is not given.
     """
-    folders = locate_all([a, b], home, suite)
+    folders = find_results([a, b], home, suite)
     return folders[0], folders[1]
 
 
-def locate_all(specs: Sequence[str], home: Path, suite: str | None = None) -> list[Path]:
-    """Folders of the results that `specs` mean, all on one suite; a bare name is first looked for in the others' runs.
+def find_results(specs: Sequence[str], home: Path, suite: str | None = None) -> list[Path]:
+    """Find the folders of the results that `specs` name, on one suite; bare names: first in the others' runs.
 
     Raises:
-        InputError: nothing fits, or several suites do and `suite` does not say which.
+        InputError: nothing matches, or several suites match and `suite` is not given.
     """
     results = [_results(spec, home, _others(specs, spec)) for spec in specs]
     if suite is not None:
@@ -57,19 +57,19 @@ def locate_all(specs: Sequence[str], home: Path, suite: str | None = None) -> li
 
 
 def runs_of_recipe(recipe: str, home: Path) -> list[str]:
-    """Folders of the evaluated runs of a recipe (its id or the beginning of it), as the ledger knows them.
+    """Find the folders of a recipe's evaluated runs in the ledger, by its id or the beginning of it.
 
     Raises:
-        InputError: none, or several recipes fit.
+        InputError: no recipe or several recipes match.
     """
     with open_ledger(home, tolerant=True) as ledger:
         known = [run for run in all_runs(ledger) if str(run["recipe_id"]).startswith(recipe) and run["scores"]]
     ids = sorted({str(run["recipe_id"]) for run in known})
     if len(ids) > 1:
-        raise InputError(f"'recipe:{recipe}' fits {len(ids)} recipes: {', '.join(ids[:5])}; say more of it")
+        raise InputError(f"'recipe:{recipe}' matches {len(ids)} recipes: {', '.join(ids[:5])}; give more of the id")
     found = [run["path"] for run in known if not run["deleted"]]
     if not found:
-        raise InputError(f"the ledger knows no evaluated run of a recipe '{recipe}'; list them with: gemma4vec runs")
+        raise InputError(f"the ledger has no evaluated run of a recipe '{recipe}'; list them with: gemma4vec runs")
     return found
 
 
@@ -77,9 +77,9 @@ def _others(specs: Sequence[str], spec: str) -> list[str]:
     return [other for other in specs if other != spec]
 
 
-def _results(spec: str, home: Path, beside: Sequence[str]) -> dict[str, Path]:
-    """Suite -> result folder for what `spec` means."""
-    folder = _folder(spec, home, beside)
+def _results(spec: str, home: Path, others: Sequence[str]) -> dict[str, Path]:
+    """Return suite -> result folder for what `spec` names."""
+    folder = _folder(spec, home, others)
     if (folder / METRICS_FILE).is_file():
         return {folder.name: folder}
     if (folder / MANIFEST).is_file():
@@ -97,12 +97,12 @@ def _results(spec: str, home: Path, beside: Sequence[str]) -> dict[str, Path]:
     return results
 
 
-def _folder(spec: str, home: Path, beside: Sequence[str]) -> Path:
-    """The folder that `spec` means."""
+def _folder(spec: str, home: Path, others: Sequence[str]) -> Path:
+    """Return the folder that `spec` names."""
     if Path(spec).is_dir():
         return Path(spec)
     candidates = [home / "evals" / spec, home / "evals" / slug(spec)]
-    runs = [run for other in beside if (run := _run_of(other, home)) is not None]
+    runs = [run for other in others if (run := _run_of(other, home)) is not None]
     candidates = [*(run / "evals" / spec for run in runs), *candidates]
     for candidate in candidates:
         if candidate.is_dir():
@@ -117,14 +117,14 @@ def _folder(spec: str, home: Path, beside: Sequence[str]) -> Path:
 
 
 def _run_of(spec: str, home: Path) -> Path | None:
-    """The run folder that `spec` is, lies in or names; None where there is none."""
+    """Return the run folder that `spec` is, lies in or names; None if there is none."""
     path = Path(spec)
     if path.is_dir():
         return next((folder for folder in (path, *path.resolve().parents) if _is_run(folder)), None)
     try:
         return find_run(spec, home).path
     except InputError:
-        return None  # the caller names everything that was tried
+        return None  # the caller lists everything that was tried
 
 
 def _is_run(folder: Path) -> bool:
@@ -132,17 +132,17 @@ def _is_run(folder: Path) -> bool:
 
 
 def results_by_suite(folder: Path) -> dict[str, Path]:
-    """Suite -> folder, for the results that stand side by side in `folder`."""
+    """Return suite -> folder for the results directly below `folder`."""
     return {metrics.parent.name: metrics.parent for metrics in sorted(folder.glob(f"*/{METRICS_FILE}"))}
 
 
 def free_folder(
     model_folder: Path, suite: str, model: TextEmbedder | Ranker, *, replaces_other_weights: bool = False
 ) -> Path:
-    """`model_folder/suite`, or `model_folder-<6 hex>/suite` where the first holds another model's or other settings'.
+    """Return `model_folder/suite`, or `model_folder-<6 hex>/suite` if the first holds a result of another model.
 
     The same model with the same settings replaces its own result. With `replaces_other_weights` only the settings
-    count: a run's model is the run's, also after it was trained further.
+    are compared: a run's model stays the run's after further training.
     """
     wanted: dict[str, Any] = {"model": model.describe()}
     if not replaces_other_weights:
@@ -150,7 +150,7 @@ def free_folder(
     folder = model_folder / suite
     if not (folder / METRICS_FILE).is_file():
         return folder
-    # Through JSON, since that is what the stored settings went through.
+    # Through JSON, as the stored settings.
     if json.loads(json.dumps(wanted)) == {name: _stored_settings(folder).get(name) for name in wanted}:
         return folder
     mark = sha256_text(json.dumps(wanted, sort_keys=True))[:6]
@@ -158,7 +158,7 @@ def free_folder(
 
 
 def _stored_settings(folder: Path) -> dict[str, Any]:
-    """Settings of the result in `folder`; empty where it is damaged, so that it is left for its owner to see."""
+    """Return the settings of the result in `folder`; empty if it is damaged, so that it is never replaced."""
     try:
         return dict(json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))["settings"])
     except (ValueError, TypeError, KeyError):
@@ -166,7 +166,7 @@ def _stored_settings(folder: Path) -> dict[str, Any]:
 
 
 def _of_suite(results: dict[str, Path], spec: str, suite: str) -> Path:
-    """The result on `suite`."""
+    """Return the result on `suite`."""
     if suite not in results:
         raise InputError(f"{spec} has no result on '{suite}'; it has {_names(results)}")
     return results[suite]

@@ -1,7 +1,7 @@
-"""The paired comparison of two results, query by query: how large is the difference A - B, and is it more than noise?
+"""The paired comparison of two results, query by query: the difference A - B, its interval and its test.
 
-`_compare_uncorrected` knows nothing of other comparisons, so it is private to this room; everybody else calls the
-functions that take the family's size from the ledger.
+`_compare_uncorrected` ignores other comparisons, so it is private to evaluation/. All other callers use the functions
+that take the family's size from the ledger.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,10 +13,10 @@ from scipy import stats
 
 from gemma4vec.data.suites.kinds import LOWER_IS_BETTER
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare_figures import compare_figures, figure_of
+from gemma4vec.evaluation.comparison.compare_figures import as_pair_metric, compare_figures
 from gemma4vec.evaluation.results.result import Result
-from gemma4vec.evaluation.scoring.contamination_mark import WithoutTouched, without_touched
-from gemma4vec.ledger.comparison_count import Family
+from gemma4vec.evaluation.scoring.contamination_mark import UntouchedComparison, compare_without_touched
+from gemma4vec.ledger.comparison_count import ComparisonFamily
 from gemma4vec.statistics.bootstrap import Interval
 from gemma4vec.statistics.equivalence import (
     Equivalence,
@@ -31,7 +31,7 @@ from gemma4vec.statistics.seeds import SeedInterval
 from gemma4vec.statistics.student import t_interval
 from gemma4vec.statistics.verdict import Verdict, decide
 
-SHOWN = 10  # largest differences kept on either side
+SHOWN = 10  # number of largest differences in each direction
 Doubles = npt.NDArray[np.float64]
 LIMIT_WORDS = ("max_tokens", "token_limit", "max_seq_length", "truncat")
 
@@ -53,19 +53,19 @@ class Comparison:
     Attributes:
         a, b: names of the models.
         mean_a, mean_b: their means (over tasks, of the tasks' means over queries).
-        interval: mean difference A - B with its 95% t interval over queries (docs/concepts/statistics.md says why).
+        interval: mean difference A - B with its 95% t interval over queries (reasons: docs/concepts/statistics.md).
         test: paired sign-flip test.
-        verdict: "better" and "worse" are said of A; it stores the family's size and the correction.
-        smallest_detectable: mean difference that these queries with their spread find with 80% probability.
-        equivalence: the question "within the margin?" with its own p, where a margin was stated.
-        no_worse: the question "is A worse by less than this?" with its own p, where it was asked.
-        seeds: interval over seeds and queries, where A or B are several runs.
-        without_touched: the comparison without queries that either's training data touches, where there are any.
+        verdict: of A ("better", "worse", ...), with the family's size and the correction.
+        smallest_detectable: mean difference that these queries find with 80% probability.
+        equivalence: test of "within the margin", if a margin was given.
+        no_worse: test of "A is worse by less than this", if requested.
+        seeds: interval over seeds and queries, if A or B has several runs.
+        without_touched: the comparison without queries that either's training data touches, if there are any.
         kind: of the suite's tasks.
         wins, losses, ties: queries where A is above, below, equal to B.
         largest_wins, largest_losses: queries with the largest differences.
-        differing_settings: setting -> (A's value, B's value), where both have it and they differ.
-        family: what the family's size was counted from in the ledger; None where it was not asked.
+        differing_settings: setting -> (A's value, B's value), for settings that both have and that differ.
+        family: the family counted in the ledger; None without correction.
     """
 
     a: str
@@ -89,8 +89,8 @@ class Comparison:
     lower_is_better: bool = False
     kind: str = "retrieval"
     seeds: SeedInterval | None = None
-    without_touched: WithoutTouched | None = None
-    family: Family | None = None
+    without_touched: UntouchedComparison | None = None
+    family: ComparisonFamily | None = None
 
     @property
     def difference(self) -> float:
@@ -98,7 +98,7 @@ class Comparison:
         return self.interval.mean
 
     def sentence(self) -> str:
-        """The result in one sentence, for a person."""
+        """Describe the result in one sentence."""
         word = {
             "better": f"{self.a} is better than {self.b}",
             "worse": f"{self.a} is worse than {self.b}",
@@ -111,7 +111,7 @@ class Comparison:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Return all fields as JSON values."""
         plain = {**asdict(self), "difference": self.difference, "direction": "A - B", "sentence": self.sentence()}
         for side in ("largest_wins", "largest_losses"):
             plain[side] = [query._asdict() for query in getattr(self, side)]
@@ -136,18 +136,17 @@ def _compare_uncorrected(
 
     Args:
         a, b: results.
-        metric: a metric that both have; None is the suite's own. Of a loss less is better. A figure of all pairs
-            together (Spearman, average precision) is compared by bootstrap and rank swaps (`compare_figures`).
-        resamples: random sign flips.
-        seed: of these.
-        margin: differences below it do not matter; only with it can the verdict be "equivalent".
-        no_worse_than: asks too whether A is worse by less than this, a question of its own.
-        family: comparisons of this suite and metric so far, this one included; p is then Holm's for the smallest of
-            them, `family` times p.
-        seeds: interval of A - B where these are means of several runs; it takes the place of Student's where it
-            speaks of seeds too.
-        detectable: smallest detectable difference, where the caller knows more than these queries tell (seeds).
-        allow_different_settings: compare even where the models cut texts at different lengths.
+        metric: a metric that both have; None is the suite's main metric. For a loss, lower is better. A figure of all
+            pairs together (Spearman, average precision) is compared by bootstrap and rank swaps (`compare_figures`).
+        resamples: number of random sign flips.
+        seed: of the sign flips.
+        margin: differences below it do not matter; required for the verdict "equivalent".
+        no_worse_than: also test whether A is worse by less than this.
+        family: number of comparisons on this suite and metric, this one included; p is then Holm's for the smallest
+            of them, `family` times p.
+        seeds: interval of A - B for means of several runs; it replaces Student's if it covers seeds.
+        detectable: smallest detectable difference, if the caller knows more than these queries show (seeds).
+        allow_different_settings: compare even if the models truncate texts at different lengths.
 
     Raises:
         InputError: different suites or queries, a metric that one lacks, different truncation limits.
@@ -155,8 +154,8 @@ def _compare_uncorrected(
     metric = metric or a.metric
     differing = check_comparable(a, b, metric, allow_different_settings=allow_different_settings)
     keys, lower = a.keys, metric in LOWER_IS_BETTER
-    asked = _Asked(metric, margin, no_worse_than, seed, resamples, family)
-    found = _of_figure(a, b, asked) if figure_of(a.kind, metric) else _of_means(a, b, asked, seeds)
+    asked = _Question(metric, margin, no_worse_than, seed, resamples, family)
+    found = _of_figure(a, b, asked) if as_pair_metric(a.kind, metric) else _of_means(a, b, asked, seeds)
     if detectable is None:
         detectable = found.detectable
     interval, test, same = found.interval, found.test, found.same
@@ -192,19 +191,19 @@ def _compare_uncorrected(
         lower_is_better=lower,
         kind=a.kind,
         seeds=seeds,
-        without_touched=without_touched(a, b, metric, seed=seed),
+        without_touched=compare_without_touched(a, b, metric, seed=seed),
     )
 
 
 class LargestDifferences(NamedTuple):
-    """The queries with the largest differences A - B, largest first."""
+    """The queries with the largest differences A - B in each direction, largest first."""
 
     largest_wins: list[QueryDifference]
     largest_losses: list[QueryDifference]
 
 
 def largest_differences(a: Result, b: Result, metric: str) -> LargestDifferences:
-    """Queries to look at: no verdict, so no comparison that the ledger would count.
+    """Return queries to look at. There is no verdict, so the ledger counts no comparison.
 
     Args:
         metric: one whose score is a mean over queries.
@@ -216,8 +215,8 @@ def largest_differences(a: Result, b: Result, metric: str) -> LargestDifferences
     return LargestDifferences(*_largest(a.keys, a.values(metric)[1], b.values(metric)[1]))
 
 
-class _Asked(NamedTuple):
-    """What is asked of two results on the same queries."""
+class _Question(NamedTuple):
+    """The settings of one comparison of two results on the same queries."""
 
     metric: str
     margin: float | None
@@ -227,7 +226,7 @@ class _Asked(NamedTuple):
     family: int
 
 
-class _Found(NamedTuple):
+class _Difference(NamedTuple):
     """The difference A - B, and the values of the queries in the order of `Result.keys`."""
 
     values_a: Doubles
@@ -239,8 +238,8 @@ class _Found(NamedTuple):
     detectable: float
 
 
-def _of_means(a: Result, b: Result, asked: _Asked, seeds: SeedInterval | None) -> _Found:
-    """Of a metric whose score is a mean over queries."""
+def _of_means(a: Result, b: Result, asked: _Question, seeds: SeedInterval | None) -> _Difference:
+    """Compare by a metric whose score is a mean over queries."""
     (keys, values_a), (_, values_b) = a.values(asked.metric), b.values(asked.metric)
     difference_N, tasks = values_a - values_b, [task for task, _ in keys]
     interval = t_interval(difference_N, tasks)
@@ -250,39 +249,39 @@ def _of_means(a: Result, b: Result, asked: _Asked, seeds: SeedInterval | None) -
     gain_N = -difference_N if asked.metric in LOWER_IS_BETTER else difference_N
     same = None if asked.margin is None else equivalence_test(difference_N, asked.margin, tasks)
     no_worse = None if asked.no_worse_than is None else non_inferiority_test(gain_N, asked.no_worse_than, tasks)
-    if seeds is not None and seeds.over_seeds:  # of recipes then, not of these runs
+    if seeds is not None and seeds.over_seeds:  # about the recipes, not about these runs
         same = same and _over_seeds(same, seeds, interval.n, lower=False)
         no_worse = no_worse and _over_seeds(no_worse, seeds, interval.n, lower=asked.metric in LOWER_IS_BETTER)
     detectable = smallest_detectable(difference_N, tasks, family=asked.family)
-    return _Found(values_a, values_b, interval, test, same, no_worse, detectable)
+    return _Difference(values_a, values_b, interval, test, same, no_worse, detectable)
 
 
 def _over_seeds(asked: Equivalence, seeds: SeedInterval, n: int, *, lower: bool) -> Equivalence:
-    """The same question, with the spread between seeds in its standard error.
+    """Repeat an equivalence test with the variance between seeds in its standard error.
 
-    The interval reaches as far as Student's t; taken as the normal's reach its error is a little too large, which errs
-    on the careful side.
+    The half-width of the interval is Student's; dividing it by the normal quantile overestimates the error a little,
+    which is conservative.
     """
     error = (seeds.high - seeds.low) / 2.0 / float(stats.norm.ppf(0.5 + seeds.confidence / 2.0))
     return equivalence_of_estimate(asked.question, -seeds.mean if lower else seeds.mean, error, n, asked.margin)
 
 
-def _of_figure(a: Result, b: Result, asked: _Asked) -> _Found:
-    """Of one figure of all pairs together."""
-    figure = figure_of(a.kind, asked.metric)
+def _of_figure(a: Result, b: Result, asked: _Question) -> _Difference:
+    """Compare by one figure of all pairs together."""
+    figure = as_pair_metric(a.kind, asked.metric)
     assert figure is not None
     done = compare_figures(a.per_query, b.per_query, a.keys, figure, seed=asked.seed, family=asked.family)
     mean, error, n = done.test.mean, done.found.error, done.test.n
     same = None if asked.margin is None else equivalence_of_estimate("equivalence", mean, error, n, asked.margin)
     asked_worse = asked.no_worse_than
     no_worse = None if asked_worse is None else equivalence_of_estimate("non-inferiority", mean, error, n, asked_worse)
-    return _Found(done.values_a, done.values_b, done.interval, done.test, same, no_worse, done.detectable)
+    return _Difference(done.values_a, done.values_b, done.interval, done.test, same, no_worse, done.detectable)
 
 
 def check_comparable(
     a: Result, b: Result, metric: str, *, allow_different_settings: bool = False
 ) -> dict[str, tuple[Any, Any]]:
-    """Refuse two results whose comparison would not be fair; gives the settings that differ all the same.
+    """Refuse two results whose comparison would not be fair; return the other settings that differ.
 
     Raises:
         InputError: different suites or queries, a metric that one lacks, different truncation limits.
@@ -300,7 +299,7 @@ def check_comparable(
 
 
 def differing_settings(a: Result, b: Result) -> dict[str, tuple[Any, Any]]:
-    """Settings of the models and of the ranking that both results have and that differ, with dotted names."""
+    """Return the settings of model and ranking that both results have and that differ, by dotted name."""
     flat_a, flat_b = _flat(a.settings.get("model")), _flat(b.settings.get("model"))
     depths = [(result.settings.get("ranking") or {}).get("depth") for result in (a, b)]
     differing = {
@@ -312,7 +311,7 @@ def differing_settings(a: Result, b: Result) -> dict[str, tuple[Any, Any]]:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one with dotted names."""
+    """Flatten nested dictionaries to dotted names."""
     if not isinstance(value, dict):
         return {prefix: value} if prefix else {}
     flat: dict[str, Any] = {}
@@ -332,7 +331,7 @@ def _check_same_suite(a: Result, b: Result) -> None:
 
 
 def check_limits(a: Result, b: Result) -> None:
-    """Refuse results of models that were shown different amounts of each text.
+    """Refuse results of models that read different amounts of each text.
 
     Raises:
         InputError: different truncation limits or depths.
@@ -349,7 +348,7 @@ def check_limits(a: Result, b: Result) -> None:
 
 
 def _different_queries(a: Result, b: Result, keys_a: list[tuple[str, str]], keys_b: list[tuple[str, str]]) -> str:
-    """The one line that says which queries differ."""
+    """Describe in one line which queries differ."""
     only_a, only_b = sorted(set(keys_a) - set(keys_b)), sorted(set(keys_b) - set(keys_a))
     task, query_id = (only_a or only_b)[0]
     return (
@@ -361,7 +360,7 @@ def _different_queries(a: Result, b: Result, keys_a: list[tuple[str, str]], keys
 def _largest(
     keys: list[tuple[str, str]], values_a: npt.NDArray[np.float64], values_b: npt.NDArray[np.float64]
 ) -> tuple[list[QueryDifference], list[QueryDifference]]:
-    """The queries with the largest positive and negative differences, largest first, ids breaking ties."""
+    """Return the queries with the largest positive and negative differences, largest first; ties by id."""
     queries = [
         QueryDifference(task, query_id, float(value_a), float(value_b), float(value_a - value_b))
         for (task, query_id), value_a, value_b in zip(keys, values_a, values_b, strict=True)

@@ -1,4 +1,4 @@
-"""Which checkpoint is best on a suite, and how much of its lead is the choosing."""
+"""The best checkpoint on a suite, and how much of its lead comes from choosing."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,11 +10,11 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.statistics.selection import Selection, selection_effect
 
-Place = tuple[int, int]  # stage, step
+CheckpointPlace = tuple[int, int]  # stage, step
 
 
-def choose(results: Mapping[Place, Result], metric: str) -> tuple[Place, Selection]:
-    """The checkpoint with the best mean of `metric`, and what choosing it on these queries is worth.
+def choose_checkpoint(results: Mapping[CheckpointPlace, Result], metric: str) -> tuple[CheckpointPlace, Selection]:
+    """Choose the checkpoint with the best mean of `metric`, and estimate how much choosing flatters it.
 
     Raises:
         InputError: results on different queries, or one that lacks the metric.
@@ -29,14 +29,14 @@ def choose(results: Mapping[Place, Result], metric: str) -> tuple[Place, Selecti
     return places[found.best], replace(found, score=sign * found.score, held_out=sign * found.held_out)
 
 
-def choice_sentence(place: Place, found: Selection, suite: str, role: str | None) -> str:
-    """The choice for a person, with its price."""
+def choice_sentence(place: CheckpointPlace, found: Selection, suite: str, role: str | None) -> str:
+    """Describe the choice for a person, with the bias that choosing adds."""
     count = len(found.chosen_share)
-    said = (
+    sentence = (
         f"Best of {count} checkpoints on {suite}: step {place[1]} of stage {place[0]}, {found.score:.4f}. Choosing it "
         f"on these queries flatters it by about {found.effect:.4f}: chosen on one half and scored on the other, "
         f"{found.held_out:.4f}; {found.chosen_share[found.best]:.0%} of the halves choose this one."
     )
     if role == "final":
-        said += " This is a final suite: a checkpoint that it chose has no test left; choose on a dev suite."
-    return said
+        sentence += " This is a final suite: a checkpoint chosen on it has no test left; choose on a dev suite."
+    return sentence

@@ -1,7 +1,7 @@
-"""What a suite will be able to show, said before anything is trained.
+"""Power forecast: the smallest difference that a suite will be able to show, before anything is trained.
 
-The spread of per-query differences is that of earlier pairs of models on the same contents, where the ledger knows
-some, and the spread between runs that of earlier seeds. Else the spread is a typical one.
+The spread of per-query differences is estimated from earlier pairs of models on the same contents, and the spread
+between runs from earlier seeds, if the ledger has any. Otherwise a typical spread is assumed.
 """
 
 import contextlib
@@ -18,25 +18,26 @@ from gemma4vec.errors import Gemma4VecError
 from gemma4vec.evaluation.results.result import load_result
 from gemma4vec.files import home
 from gemma4vec.ledger.ledger import Ledger, open_ledger
-from gemma4vec.ledger.overview import recorded_evaluations, uncut
+from gemma4vec.ledger.overview import drop_truncated, recorded_evaluations
 from gemma4vec.ledger.records import is_own_model
 from gemma4vec.statistics.power import forecast_detectable
 from gemma4vec.statistics.stratified import standard_error, stratify
 
 TYPICAL_SD = 0.1  # nDCG@10 of two variants of a recipe: .08 to .1 (docs/concepts/statistics.md)
-NEWEST = 4  # results whose pairs tell the spread
+NEWEST = 4  # number of results whose pairs estimate the spread
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """The smallest difference that an evaluation will find four times out of five.
+class PowerForecast:
+    """The smallest difference that an evaluation will find with 80% probability.
 
     Attributes:
         alone: as the only comparison.
-        in_family: with the comparisons that the ledger counts and this one more.
-        sd: spread of per-query differences that this supposes, scaled as of one task.
-        run_sd: spread of run means between seeds; None where unknown, and then it is left out.
-        basis: where the spreads come from.
+        in_family: corrected for the comparisons that the ledger counts, and this one.
+        family: number of those comparisons.
+        sd: assumed standard deviation of per-query differences, scaled as for one task.
+        run_sd: standard deviation of run means between seeds; None, and ignored, if unknown.
+        basis: source of the two.
     """
 
     suite: str
@@ -50,7 +51,7 @@ class Forecast:
     basis: str
 
     def sentence(self) -> str:
-        """For a person, before training."""
+        """Describe the forecast for a person."""
         family = f", {self.in_family:.3f} as one of {self.family} comparisons" if self.family > 1 else ""
         subject = "two trained models" if self.run_sd is None else f"two recipes with {self.runs} seeds each"
         return (
@@ -59,23 +60,25 @@ class Forecast:
         )
 
 
-def forecast(
+def forecast_power(
     suite: str, contents: str, queries: int, metric: str = "ndcg@10", *, runs: int = 1, tasks: Sequence[int] = ()
-) -> Forecast:
-    """Smallest detectable difference on a suite before training.
+) -> PowerForecast:
+    """Forecast the smallest detectable difference on a suite, before training.
 
     Args:
-        suite: its name.
-        contents: its fingerprint.
-        queries: how many there are.
-        runs: seeds planned for each recipe.
-        tasks: how many queries each of several tasks has; they count alike, so a small one widens the whole.
+        suite: name of the suite.
+        contents: fingerprint of the suite.
+        queries: number of queries.
+        metric: what will be compared.
+        runs: number of seeds planned for each recipe.
+        tasks: number of queries of each task, if there are several. Tasks have equal weight, so a small task increases
+            the variance of the mean.
     """
     usual = TYPICAL_SD
     if tasks:
         usual *= float(np.sqrt(queries * sum(1 / size for size in tasks))) / len(tasks)
     with contextlib.suppress(Gemma4VecError), open_ledger(home(), tolerant=True) as ledger:
-        rows = [row for row in uncut(recorded_evaluations(ledger)) if row["suite_fingerprint"] == contents]
+        rows = [row for row in drop_truncated(recorded_evaluations(ledger)) if row["suite_fingerprint"] == contents]
         family = 1 + _tries(ledger, contents, metric)
         return _from(rows, suite, queries, metric, runs, family, usual)
     return _from([], suite, queries, metric, runs, 1, usual)
@@ -83,7 +86,7 @@ def forecast(
 
 def _from(
     rows: Sequence[Mapping[str, Any]], suite: str, queries: int, metric: str, runs: int, family: int, usual: float
-) -> Forecast:
+) -> PowerForecast:
     own = [row for row in rows if is_own_model(row["model"]) and metric in row["mean"]]
     spreads = _spreads(own, metric)
     sd = median(spreads) if spreads else usual
@@ -95,11 +98,11 @@ def _from(
     def found(size: int) -> float:
         return forecast_detectable(sd, queries, runs=runs, run_sd=run_sd or 0.0, family=size)
 
-    return Forecast(suite, queries, runs, found(1), found(family), family, sd, run_sd, basis)
+    return PowerForecast(suite, queries, runs, found(1), found(family), family, sd, run_sd, basis)
 
 
 def _spreads(rows: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
-    """Standard deviation of per-query differences of each pair of the newest results that are still on disk."""
+    """Estimate the standard deviation of per-query differences for each pair of the newest results on disk."""
     results = []
     for row in reversed(rows):
         with contextlib.suppress(Gemma4VecError):
@@ -117,7 +120,7 @@ def _spreads(rows: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
 
 
 def _run_sd(rows: Sequence[Mapping[str, Any]], metric: str) -> float | None:
-    """Spread of runs' means between runs of one recipe, pooled over recipes."""
+    """Estimate the standard deviation of run means between runs of one recipe, pooled over recipes."""
     by_recipe: dict[str, dict[str, float]] = {}
     for row in rows:
         if row["recipe_id"]:
@@ -130,7 +133,7 @@ def _run_sd(rows: Sequence[Mapping[str, Any]], metric: str) -> float | None:
 
 
 def _tries(ledger: Ledger, contents: str, metric: str) -> int:
-    """Comparisons that the ledger counts on these contents since the last freeze, before this one."""
+    """Count the comparisons on these contents in the ledger since the last freeze."""
     since = ledger.value("SELECT max(time) FROM freezes") or ""
     where = "WHERE suite_fingerprint = ? AND metric = ? AND time > ?"
     models = ledger.value(f"SELECT count(DISTINCT model_fingerprint) FROM looks {where}", (contents, metric, since))

@@ -1,7 +1,7 @@
-"""Does a cheap measure order runs as an external suite does? Values of both, as the ledger and run folders have them.
+"""Agreement of cheap measures (proxies) with an external suite, over the runs in the ledger and their folders.
 
-A proxy is any figure that is known of runs before the suite is: the loss at the end of training, what was measured
-during training, a score on another suite (STS, local rank, compact retrieval). The suite is what one believes in.
+A proxy is any figure of a run that is available before the suite's score: the loss at the end of training, an
+evaluation during training, a score on another suite (STS, local rank, compact retrieval).
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.ledger import Ledger
-from gemma4vec.ledger.overview import all_runs, recorded_evaluations, uncut
+from gemma4vec.ledger.overview import all_runs, drop_truncated, recorded_evaluations
 from gemma4vec.ledger.records import CHECKPOINT, is_own_model, recipe_tree
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.statistics.agreement import Agreement, Promotion, agreement, may_promote
@@ -40,12 +40,14 @@ class Proxy:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """How far a proxy may be followed.
+class ProxyAgreement:
+    """Agreement of one proxy with the suite.
 
     Attributes:
-        runs: ids of the runs that have both figures, in the order that they began.
-        note: what weakens the comparison itself, or nothing.
+        runs: ids of the runs that have both figures, in order of their start.
+        found: rank correlation and decisions.
+        promotion: whether the proxy may decide alone.
+        note: weaknesses of the comparison itself, or empty.
     """
 
     proxy: Proxy
@@ -55,7 +57,7 @@ class Judged:
     note: str
 
 
-def judge(
+def judge_proxies(
     ledger: Ledger,
     suites: Sequence[str],
     metric: str,
@@ -66,28 +68,29 @@ def judge(
     least_tau: float = 0.5,
     checkpoints: bool = False,
     seed: int = 0,
-) -> list[Judged]:
-    """Every proxy against the mean of `metric` over `suites`, over the ledger's runs; the most faithful first.
+) -> list[ProxyAgreement]:
+    """Compare every proxy with the mean of `metric` over `suites`, over the ledger's runs; best agreement first.
 
     Args:
-        suites: names of external suites; a run counts where it was evaluated on all of them.
-        only: names of proxies (their beginnings), or all.
-        control: id of the run with which others are compared.
-        least_effect: differences of the suite up to this size count as ties, not as yes or no.
-        least_tau: under which a proxy cannot promote a recipe.
-        checkpoints: judge by the runs' evaluated checkpoints instead of their finished models. Those of one run are
-            not independent of each other, which the intervals do not know and the notes say.
+        suites: names of external suites; a run counts if it was evaluated on all of them.
+        only: prefixes of the names of proxies; empty for all.
+        control: id of the run that others are compared with.
+        least_effect: differences on the suite up to this size count as ties.
+        least_tau: smallest rank correlation with which a proxy can promote a recipe.
+        checkpoints: use the runs' evaluated checkpoints instead of their finished models. Checkpoints of one run are
+            not independent; the intervals ignore this, and the notes mention it.
+        seed: of the resampling.
 
     Raises:
         InputError: no such suite, fewer than 2 runs evaluated on it, no proxy.
     """
     runs = {run["run_id"]: run for run in all_runs(ledger)}
-    every = [row for row in uncut(recorded_evaluations(ledger)) if row["run_id"] in runs]  # others are of no training
+    rows_of_runs = [row for row in drop_truncated(recorded_evaluations(ledger)) if row["run_id"] in runs]
     if checkpoints:
-        rows = [{**row, "run_id": f"{row['run_id']}:{row['model']}"} for row in every if _place(row["model"])]
+        rows = [{**row, "run_id": f"{row['run_id']}:{row['model']}"} for row in rows_of_runs if _place(row["model"])]
         runs = {unit: runs[unit.split(":")[0]] for unit in sorted({row["run_id"] for row in rows})}
     else:
-        rows = [row for row in every if is_own_model(row["model"])]
+        rows = [row for row in rows_of_runs if is_own_model(row["model"])]
     target = _target(rows, suites, metric)
     if len(target) < 2:
         raise InputError(
@@ -110,20 +113,20 @@ def judge(
             seed=seed,
         )
         note = _note([runs[run] for run in common], proxy, checkpoints)
-        judged.append(Judged(proxy, common, found, may_promote(found, least_tau), note))
+        judged.append(ProxyAgreement(proxy, common, found, may_promote(found, least_tau), note))
     if not judged:
         known = ", ".join(proxy.name for proxy in proxies) or "none at all"
-        raise InputError(f"no proxy is known of 2 or more of these runs; the ledger has: {known}")
+        raise InputError(f"no proxy has values for 2 or more of these runs; the ledger has: {known}")
     return sorted(judged, key=lambda one: -one.found.tau.value if math.isfinite(one.found.tau.value) else math.inf)
 
 
-def known_suites(ledger: Ledger) -> list[str]:
-    """Names of the suites that runs were evaluated on."""
+def list_evaluated_suites(ledger: Ledger) -> list[str]:
+    """Return the names of the suites that runs were evaluated on."""
     return sorted({row["suite"] for row in recorded_evaluations(ledger) if is_own_model(row["model"])})
 
 
 def _target(rows: Sequence[Mapping[str, Any]], suites: Sequence[str], metric: str) -> dict[str, float]:
-    """Mean over suites of each run's score, of the runs that have them all."""
+    """Return each run's mean score over the suites, for the runs that have all of them."""
     by_suite = []
     for suite in suites:
         own = [row for row in rows if row["suite"] == suite]
@@ -136,7 +139,7 @@ def _target(rows: Sequence[Mapping[str, Any]], suites: Sequence[str], metric: st
 
 
 def _scores(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
-    """Run -> its newest score on a suite, on those contents of it that most runs were evaluated on."""
+    """Return each run's newest score on a suite, on the contents that most runs were evaluated on."""
     by_contents: dict[str, dict[str, float]] = {}
     for row in rows:
         if metric in row["mean"]:
@@ -145,7 +148,7 @@ def _scores(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
 
 
 def _from_suites(rows: Sequence[Mapping[str, Any]], suites: Sequence[str], metric: str) -> list[Proxy]:
-    """Scores on other suites, and other metrics of the same."""
+    """Make proxies of the scores on other suites, and of other metrics on the same suite."""
     names = sorted({(row["suite"], name) for row in rows for name in row["mean"]})
     proxies = []
     for suite, name in names:
@@ -157,7 +160,7 @@ def _from_suites(rows: Sequence[Mapping[str, Any]], suites: Sequence[str], metri
 
 
 def _from_training(runs: Mapping[str, Mapping[str, Any]]) -> list[Proxy]:
-    """What was measured while runs were trained, of those whose folders are there."""
+    """Make proxies of the measurements during training, for runs whose folders exist."""
     values: dict[str, dict[str, float]] = {}
     for run_id, run in runs.items():
         if run["deleted"]:
@@ -170,7 +173,7 @@ def _from_training(runs: Mapping[str, Mapping[str, Any]]) -> list[Proxy]:
 
 
 def _until(events: Sequence[Mapping[str, Any]], checkpoint: str) -> Sequence[Mapping[str, Any]]:
-    """What had happened when a checkpoint was reached; everything where none is named."""
+    """Return the events up to a checkpoint; all events if none is named."""
     place = _place(checkpoint)
     if place is None:
         return events
@@ -178,7 +181,7 @@ def _until(events: Sequence[Mapping[str, Any]], checkpoint: str) -> Sequence[Map
 
 
 def _measured(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The loss at the end of the last stage, and the last value of everything that was evaluated."""
+    """Return the loss at the end of the last stage, and the last value of each evaluated figure."""
     steps = [event for event in events if event.get("event") == "step" and _finite(event.get("loss"))]
     found: dict[str, float] = {}
     if steps:
@@ -197,7 +200,7 @@ def _finite(value: Any) -> bool:
 
 
 def _note(runs: Sequence[Mapping[str, Any]], proxy: Proxy, checkpoints: bool) -> str:
-    """What weakens the comparison itself."""
+    """Describe the weaknesses of the comparison itself."""
     notes = [_other_losses(runs)] if proxy.name == LOSS else []
     if checkpoints:
         several = len({run["run_id"] for run in runs})
@@ -206,7 +209,7 @@ def _note(runs: Sequence[Mapping[str, Any]], proxy: Proxy, checkpoints: bool) ->
 
 
 def _place(model: str) -> tuple[int, int] | None:
-    """Stage and step of a checkpoint by its model's name; None for anything else."""
+    """Return stage and step of a checkpoint from its result name; None for anything else."""
     parts = model.split("-")
     if parts[0] != CHECKPOINT or len(parts) != 3:
         return None
@@ -214,7 +217,7 @@ def _place(model: str) -> tuple[int, int] | None:
 
 
 def _other_losses(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Losses of different objectives or batches are different quantities."""
+    """Warn if losses are of different objectives or batches, and so not comparable."""
     stages = [(recipe_tree(run["recipe"]).get("stages") or [{}])[-1] or {} for run in runs]
     differing = [key for key in ("task", "batch", "data") if len({repr(stage.get(key)) for stage in stages}) > 1]
-    return f"the runs differ in {' and '.join(differing)}, so their losses are not one quantity" if differing else ""
+    return f"the runs differ in {' and '.join(differing)}, so their losses are not comparable" if differing else ""

@@ -2,7 +2,7 @@
 
 `metrics.json` is {"model", "suite", "tasks": {task: {metric: value}}, "mean": {metric: value}, "settings"};
 `per_query.parquet` has the columns task, query_id, metric, value; `top.parquet` has task, query_id, rank (from 1),
-doc_id, score. A query_id is the id of whatever the kind of task scores: a query, a pair of sentences, a row.
+doc_id, score. A query_id is the id of what the kind of task scores: a query, a pair of sentences, a row.
 """
 
 import json
@@ -37,12 +37,12 @@ class Result:
     Attributes:
         model: the model's name.
         suite: the suite's name.
-        per_query: task -> query id -> metric -> value. A plain suite is one task of the suite's name.
+        per_query: task -> query id -> metric -> value. A single suite is one task with the suite's name.
         settings: what the scores depend on: "model" (its `describe()`), "model_fingerprint", "kind" and "metric" (the
             main one), "suite" (fingerprint and counts), "ranking" or "quality" (depth, ties, judged share), "seconds",
-            "versions", "created", "look" (its id in the ledger), "run" (ids of the run and the recipe that the model
-            comes from), "contamination" (what is known about the run's training data and the suite, see
-            `contamination.mark_of`; null where nothing is).
+            "versions", "created", "look" (its id in the ledger), "run" (ids of the model's run and recipe),
+            "contamination" (overlap of the run's training data and the suite, see `contamination_mark.find_mark`;
+            null if unknown).
     """
 
     model: str
@@ -52,12 +52,12 @@ class Result:
 
     @property
     def kind(self) -> str:
-        """The kind of its tasks; results from before there were several are of retrieval."""
+        """The kind of its tasks; results without one are older and of retrieval."""
         return str(self.settings.get("kind") or "retrieval")
 
     @property
     def metric(self) -> str:
-        """The metric that stands for the suite."""
+        """The main metric of the suite."""
         return str(self.settings.get("metric") or MAIN_METRIC.get(self.kind) or self.metrics[0])
 
     @property
@@ -70,7 +70,7 @@ class Result:
 
     @property
     def tasks(self) -> dict[str, dict[str, float]]:
-        """Every figure by task: means over queries, or one figure of all pairs together."""
+        """Task -> figure -> value: means over queries, or figures of all pairs together."""
         return {task: task_scores(self.kind, items) for task, items in self.per_query.items()}
 
     @property
@@ -85,7 +85,7 @@ class Result:
         return sorted((task, query_id) for task, queries in self.per_query.items() for query_id in queries)
 
     def values(self, metric: str) -> tuple[list[tuple[str, str]], npt.NDArray[np.float64]]:
-        """The (task, query id) pairs, sorted, and their values of `metric`, float64[N].
+        """Return the (task, query id) pairs, sorted, and their values of `metric`, float64[N].
 
         Raises:
             InputError: the result does not have this metric, or it is one figure of all items together.
@@ -98,7 +98,7 @@ class Result:
         return keys, np.array([self.per_query[task][query_id][metric] for task, query_id in keys])
 
     def without(self, items: Collection[tuple[str, str]]) -> "Result":
-        """The same scores without these (task, query id); a task that has no others is left out."""
+        """Return the scores without these (task, query id); a task without other queries is left out."""
         kept = {
             task: {key: values for key, values in scores.items() if (task, key) not in items}
             for task, scores in self.per_query.items()
@@ -106,7 +106,7 @@ class Result:
         return replace(self, per_query={task: scores for task, scores in kept.items() if scores})
 
     def interval(self, metric: str | None = None, *, seed: int = 0) -> Interval:
-        """95% bootstrap interval over queries (or pairs) of the tasks' mean of `metric`, by default the main one."""
+        """Return the 95% bootstrap interval over queries (or pairs) of the tasks' mean of `metric` (default: main)."""
         metric = metric or self.metric
         for figure in PAIRED.get(self.kind, ()):
             if figure == metric:
@@ -120,13 +120,13 @@ class Result:
 def save_result(result: Result, out: Path, top: list[dict[str, Any]], rest: Mapping[str, float] | None = None) -> None:
     """Write `result` and the top ranks (rows as in top.parquet) as the folder `out`, all or nothing.
 
-    `rest` are the figures without queries that training data touches, which stand beside `mean`.
+    `rest`: figures without the queries that training data touches, stored next to `mean`.
 
     Raises:
-        InputError: `out` holds something else than an earlier result.
+        InputError: `out` holds other files than an earlier result.
         WorkError: the disk is full or the folder cannot be written.
     """
-    check_out(out)
+    check_output_folder(out)
     rows = [
         (task, query_id, metric, value)
         for task, queries in result.per_query.items()
@@ -152,7 +152,7 @@ def save_result(result: Result, out: Path, top: list[dict[str, Any]], rest: Mapp
         write_json(folder / METRICS_FILE, {**summary, "settings": result.settings})
 
 
-def check_out(out: Path) -> None:
+def check_output_folder(out: Path) -> None:
     """Refuse to replace a folder that is not an earlier result.
 
     Raises:
@@ -162,7 +162,7 @@ def check_out(out: Path) -> None:
         return
     others = {path.name for path in out.iterdir()} - FILES if out.is_dir() else {out.name}
     if others:
-        raise InputError(f"{out} holds something else than a result ({sorted(others)[0]}); choose another --out")
+        raise InputError(f"{out} holds other files than a result ({sorted(others)[0]}); choose another --out")
 
 
 def load_result(folder: Path) -> Result:
@@ -190,11 +190,14 @@ def load_result(folder: Path) -> Result:
     return result
 
 
-def load_same(folder: Path, contents: str, model_fingerprint: str | None = None) -> Result | None:
-    """The result in `folder` where it is on these contents (a suite's fingerprint) and, if asked, of this model.
+def load_matching_result(folder: Path, contents: str, model_fingerprint: str | None = None) -> Result | None:
+    """Load the result in `folder` if it is on these contents (a suite's fingerprint) and, if given, of this model.
+
+    Returns:
+        None if there is no such result.
 
     Raises:
-        InputError: there is one, and it is damaged.
+        InputError: the result is damaged.
     """
     if not (folder / METRICS_FILE).is_file():
         return None
@@ -205,9 +208,9 @@ def load_same(folder: Path, contents: str, model_fingerprint: str | None = None)
 
 
 def load_top(folder: Path, task: str | None = None) -> dict[str, list[tuple[str, float]]]:
-    """The top ranks of each query as (document id, score), best first; empty where the result has none.
+    """Load the top ranks of each query as (document id, score), best first; empty if the result has none.
 
-    Of several tasks, whose queries may have the same ids, `task` chooses one; without it one of them is taken.
+    `task` chooses one of several tasks, whose queries may have the same ids; without it the first one is used.
     """
     if not (folder / TOP_FILE).is_file():
         return {}

@@ -1,4 +1,4 @@
-"""What scoring one task gives, whatever its kind."""
+"""The scores of one task, for every kind of suite."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gemma4vec.statistics.correlation import PAIR_METRICS, PairMetric
 
 Items = Mapping[str, Mapping[str, float]]
-"""Item id (a query, a pair, a row) -> what was measured of it."""
+"""Item id (a query, a pair, a row) -> metric -> value."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class TaskScores:
     """One task's scores.
 
     Attributes:
-        items: what was measured of every item; always kept, since it is what comparisons are made of.
-        quality: how far the scores can be trusted, as JSON values.
+        items: measurements of every item; comparisons use them.
+        quality: signs of unreliable scores, such as ties, as JSON values.
         seconds: wall time by stage.
-        top: rows of top.parquet, where something was ranked.
+        top: rows of top.parquet, for rankings.
     """
 
     items: Items
@@ -31,9 +31,9 @@ class TaskScores:
 
 
 def task_scores(kind: str, items: Items) -> dict[str, float]:
-    """The figures of one task: means over items, or the one figure of all pairs together where there is no mean.
+    """Compute the figures of one task: means over items, or figures of all pairs together.
 
-    A model that gives all pairs the same similarity has no correlation; it then scores 0.
+    If all pairs have the same similarity, the correlation is undefined; the score is then 0.
     """
     if kind in PAIRED:
         values_N, gold_N = pair_values(items)
@@ -43,7 +43,7 @@ def task_scores(kind: str, items: Items) -> dict[str, float]:
 
 
 def pair_values(items: Items) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Similarities and judgments of the pairs, [N] each, in the items' order."""
+    """Return similarities and judgments of the pairs, [N] each, in the items' order."""
     both = [(scores["similarity"], scores["gold"]) for scores in items.values()]
     similarity_N, gold_N = np.array(both, dtype=np.float64).T
     return similarity_N, gold_N
@@ -54,5 +54,5 @@ def _figure(name: PairMetric, values_N: npt.NDArray[np.float64], gold_N: npt.NDA
     return value if np.isfinite(value) else 0.0
 
 
-# Kinds whose score is one figure of all items together, the main one first.
+# Kinds whose score is a figure of all items together; the main figure first.
 PAIRED: dict[str, tuple[PairMetric, ...]] = {"sts": ("spearman", "pearson"), "pair-classification": ("ap",)}

@@ -1,4 +1,4 @@
-"""BM25 as a model to evaluate: the row that a trained model has to beat."""
+"""BM25 as a model to evaluate: the baseline for trained models."""
 
 import time
 from typing import Any
@@ -11,13 +11,13 @@ from gemma4vec.retrieval.top_k import descending_id_rank
 
 
 class Bm25Model:
-    """BM25 over title and text, with code's or the language's tokens: a straw man would prove nothing."""
+    """BM25 over title and text, with tokens for code or for the corpus's language, so that the baseline is strong."""
 
     name = "bm25"
     fingerprint = "bm25"
 
     def describe(self) -> dict[str, Any]:
-        """Settings that the scores depend on."""
+        """Return the settings that the scores depend on."""
         return {
             "backend": "bm25s",
             "variant": "lucene",
@@ -27,7 +27,7 @@ class Bm25Model:
         }
 
     def rank(self, suite: RetrievalSuite, depth: int, progress: Progress = no_progress) -> Ranking:
-        """The best `depth` documents that share a token with each query."""
+        """Rank the best `depth` documents that share a token with each query."""
         started = time.perf_counter()
         texts = [f"{title} {text}" if title else text for text, title in suite.corpus]
         index = BM25Index.build(texts, tokenize=choose_tokenizer(texts, code=suite.code))

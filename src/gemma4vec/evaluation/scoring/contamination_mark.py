@@ -1,9 +1,8 @@
-"""The mark on scores of a run whose training data overlaps with what it is tested on.
+"""The mark on scores of a run whose training data overlaps with the suite.
 
-A query is touched where it stands in the training data itself or one of its right documents does
-(`data.quality.contamination` says by which rules). The mark comes from stamps that `gemma4vec data check` left
-(`data.quality.contamination_record`); it is stored with the result as `settings["contamination"]`, and whoever shows
-the scores shows it.
+A query is touched if it, or one of its relevant documents, is in the training data; `data.quality.contamination`
+has the rules. The mark is made from the records of `gemma4vec data check` (`data.quality.contamination_record`), stored
+with the result as `settings["contamination"]`, and shown wherever the scores are shown.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,12 +19,13 @@ from gemma4vec.statistics.student import t_interval
 
 
 @dataclass(frozen=True)
-class WithoutTouched:
+class UntouchedComparison:
     """A comparison on the queries that no training data of either side touches.
 
     Attributes:
-        touched: queries that are left out; `queries` those that are left.
-        mean_a, mean_b, interval, p: as of `compare.Comparison`, p uncorrected; None where nothing is left.
+        touched: number of queries left out.
+        queries: number of queries that remain.
+        mean_a, mean_b, interval, p: as in `Comparison`, p uncorrected; None if no query remains.
     """
 
     touched: int
@@ -36,31 +36,31 @@ class WithoutTouched:
     p: float | None
 
     def sentence(self) -> str:
-        """What is left of the difference, in one sentence."""
+        """Describe the difference on the remaining queries."""
         marked = f"training data touches {self.touched:,} queries"
         if self.interval is None:
-            return f"{marked}, which is all: nothing is left to compare"
+            return f"{marked}, all of them: nothing is left to compare"
         return (
             f"{marked}; on the other {self.queries:,}: {self.mean_a:.4f} against {self.mean_b:.4f}, difference "
             f"{self.interval.mean:+.4f} ({self.interval.low:+.4f} to {self.interval.high:+.4f})"
         )
 
 
-def mark_of(manifest: Mapping[str, Any], tasks: Sequence[OneSuite] | None) -> dict[str, Any] | None:
-    """What is known about a run's training data and the tasks of a suite; None where the run names no data.
+def find_mark(manifest: Mapping[str, Any], tasks: Sequence[OneSuite] | None) -> dict[str, Any] | None:
+    """Find the known overlap of a run's training data with the tasks of a suite; None if the run names no data.
 
     Returns:
-        {"sources": summaries of the stamps, "unchecked": names of sources without one for some task,
+        {"sources": summaries of the records, "unchecked": names of sources without a record for some task,
         "touched_queries": task -> ids}.
 
     Raises:
-        InputError: a damaged stamp.
+        InputError: a damaged record.
     """
     sources = sources_from_manifest(manifest)
     if not sources:
         return None
     stamps: list[ContaminationRecord] = []
-    # Of texts that we do not hold ourselves (a task of mteb) nothing was checked.
+    # The texts of mteb's tasks are not available here, so nothing was checked.
     unchecked = {str(source["name"]) for source in sources.values()} if tasks is None else set[str]()
     touched: dict[str, list[str]] = {}
     for task in tasks or ():
@@ -78,22 +78,22 @@ def mark_of(manifest: Mapping[str, Any], tasks: Sequence[OneSuite] | None) -> di
 
 
 def touched_queries(result: Result) -> set[tuple[str, str]]:
-    """(task, id) of the result's queries that its model's training data touches, as far as that was checked."""
+    """Return (task, id) of the result's queries that its model's training data touches, among those checked."""
     touched = (result.settings.get("contamination") or {}).get("touched_queries") or {}
     return {(task, key) for task, ids in touched.items() for key in ids} & set(result.keys)
 
 
 def mean_without_touched(result: Result) -> dict[str, float] | None:
-    """The figures without the touched queries; None where none is touched, or nothing is left."""
+    """Return the figures without the touched queries; None if none is touched, or none remains."""
     touched = touched_queries(result)
     rest = result.without(touched)
     return rest.mean if touched and rest.per_query else None
 
 
-def without_touched(a: Result, b: Result, metric: str, *, seed: int = 0) -> WithoutTouched | None:
-    """The comparison A - B without the touched queries of either.
+def compare_without_touched(a: Result, b: Result, metric: str, *, seed: int = 0) -> UntouchedComparison | None:
+    """Compare A - B without the touched queries of either.
 
-    None where none is touched, and for figures of all pairs together, which are no means over queries.
+    None if none is touched, and for figures of all pairs together.
     """
     touched = touched_queries(a) | touched_queries(b)
     if not touched or a.kind in PAIRED:
@@ -103,20 +103,20 @@ def without_touched(a: Result, b: Result, metric: str, *, seed: int = 0) -> With
     left = [place for place, key in enumerate(keys) if key not in touched]
     gone = len(keys) - len(left)
     if not left:
-        return WithoutTouched(gone, 0, None, None, None, None)
+        return UntouchedComparison(gone, 0, None, None, None, None)
     tasks = [keys[place][0] for place in left]
     difference_N = values_a[left] - values_b[left]
     mean_a, mean_b = (one.without(touched).mean[metric] for one in (a, b))
     test = sign_flip_test(difference_N, tasks, seed=seed)
-    return WithoutTouched(gone, len(left), mean_a, mean_b, t_interval(difference_N, tasks), test.p)
+    return UntouchedComparison(gone, len(left), mean_a, mean_b, t_interval(difference_N, tasks), test.p)
 
 
 def mark_sentence(result: Result, *, unchecked: bool = True) -> str | None:
-    """The mark in one sentence for a person; None where the result has none or its data is clean.
+    """Describe the mark in one sentence; None if the result has none or its data is clean.
 
     Args:
         result: with its settings.
-        unchecked: say also which data was not checked.
+        unchecked: also name the data that was not checked.
     """
     mark = result.settings.get("contamination")
     if not mark:
@@ -131,7 +131,7 @@ def mark_sentence(result: Result, *, unchecked: bool = True) -> str | None:
         )
         parts.append(f"training data touches {len(touched):,} of {len(queries):,} queries; {score}")
     elif documents := sum(source["found_documents"] for source in mark["sources"]):
-        parts.append(f"training data holds {documents:,} of its documents, none of them right for a query")
+        parts.append(f"training data holds {documents:,} of its documents, none of them relevant to a query")
     if mark["unchecked"] and unchecked:
         parts.append(f"not checked against this suite: {_names(mark['unchecked'])} (gemma4vec data check)")
     return "; ".join(parts) or None

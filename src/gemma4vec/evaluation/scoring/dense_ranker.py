@@ -22,13 +22,13 @@ from gemma4vec.retrieval import exact
 from gemma4vec.retrieval.top_k import descending_id_rank
 from gemma4vec.text.text_embedder import TextEmbedder, Vectors
 
-UNIT_TOLERANCE = 0.01  # vectors normalised in bf16 are off by up to 0.004
+UNIT_TOLERANCE = 0.01  # vectors normalized in bf16 are off by up to 0.004
 
 
 class EmbedderRanker:
     """Ranks a suite's documents by the inner product of unit vectors.
 
-    `documents_MD` are the corpus's vectors where the caller has them already (an index that was just built).
+    `documents_MD`: the corpus's vectors if the caller already has them, such as from an index.
     """
 
     def __init__(self, model: TextEmbedder, documents_MD: Vectors | None = None) -> None:
@@ -36,11 +36,11 @@ class EmbedderRanker:
         self.name, self.fingerprint = model.name, model.fingerprint
 
     def describe(self) -> dict[str, Any]:
-        """The model's settings."""
+        """Return the model's settings."""
         return self.model.describe()
 
     def rank(self, suite: RetrievalSuite, depth: int, progress: Progress = no_progress) -> Ranking:
-        """The best `depth` documents for each query.
+        """Rank the best `depth` documents for each query.
 
         Raises:
             WorkError: vectors that are not finite or not of unit length.
@@ -56,7 +56,7 @@ class EmbedderRanker:
             documents_MD,
             min(depth, len(suite.corpus)),
             descending_id_rank=descending_id_rank(suite.corpus_ids),
-            progress=partial(_of_queries, progress, len(suite.queries)),
+            progress=partial(_report_queries, progress, len(suite.queries)),
         )
         progress("search", len(suite.queries), len(suite.queries))
         seconds = {
@@ -67,7 +67,7 @@ class EmbedderRanker:
         return Ranking(indices_NK, scores_NK, seconds)
 
     def _documents(self, suite: RetrievalSuite, depth: int, progress: Progress) -> Vectors:
-        """The corpus's vectors, checked."""
+        """Return the corpus's vectors, checked."""
         documents_MD = self.documents_MD
         block = self._block(suite, depth)
         if documents_MD is None and block < len(suite.corpus):
@@ -80,25 +80,25 @@ class EmbedderRanker:
         return documents_MD
 
     def _block(self, suite: RetrievalSuite, depth: int) -> int:
-        """Documents that are encoded at a time; all of them where their vectors fit into memory."""
+        """Return the number of documents to encode at a time; all of them if their vectors fit into memory."""
         queries, documents, dimension = len(suite.queries), len(suite.corpus), dimension_of(self.model)
         if dimension is None:
             return min(documents, IN_MEMORY)
         return plan_retrieval(queries, documents, dimension, depth, free_memory(), IN_MEMORY).block
 
     def _encoded_to_file(self, suite: RetrievalSuite, block: int, progress: Progress) -> Vectors:
-        """The vectors of a large corpus, in a file that is mapped and is gone with the array."""
+        """Encode a large corpus into a mapped file, which is deleted with the array."""
         what, total = f"document vectors of {self.name} on {suite.name}", len(suite.corpus)
         cache().mkdir(parents=True, exist_ok=True)
         with disk_errors(cache()), tempfile.TemporaryFile(dir=cache()) as file:
             mapped_MD: Vectors | None = None
             for start in range(0, total, block):
                 part = slice(start, min(start + block, total))
-                counted = partial(_of_part, progress, start, total)
+                counted = partial(_report_part, progress, start, total)
                 vectors_BD = self.model.encode_document(suite.corpus[part], progress=counted)
                 check_unit(vectors_BD, suite.corpus_ids[part], what)
                 if mapped_MD is None:
-                    # The disk is asked for all of it now: a full one is an error here, later it would be a crash.
+                    # Reserve all of the disk space now: a full disk is an error here, and a crash later.
                     os.posix_fallocate(file.fileno(), 0, total * vectors_BD.shape[1] * 4)
                     mapped_MD = np.memmap(file, dtype=np.float32, mode="r+", shape=(total, vectors_BD.shape[1]))
                 mapped_MD[part] = vectors_BD
@@ -106,28 +106,33 @@ class EmbedderRanker:
         return mapped_MD
 
 
-def _of_queries(progress: Progress, queries: int, done: int, total: int) -> None:
-    """The search's progress in queries."""
+def _report_queries(progress: Progress, queries: int, done: int, total: int) -> None:
+    """Report the search's progress in queries."""
     progress("search", queries * done // total, queries)
 
 
-def _of_part(progress: Progress, before: int, total: int, done: int, _: int) -> None:
-    """The encoder's progress within the whole corpus."""
+def _report_part(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    """Report the encoder's progress within the whole corpus."""
     progress("documents", before + done, total)
 
 
 def check_unit(vectors_ND: Vectors, ids: Sequence[str], what: str) -> None:
-    """Refuse vectors whose scores would be meaningless.
+    """Refuse vectors that are not finite or not of unit length.
+
+    Args:
+        vectors_ND: float32[N, D].
+        ids: of the vectors.
+        what: name of the vectors in the message.
 
     Raises:
-        WorkError: naming how many vectors are not finite, or zero or not of unit length, and the first one's id.
+        WorkError: with the number of bad vectors and the first one's id.
     """
     finite_N = np.isfinite(vectors_ND).all(axis=1)
     if not finite_N.all():
         first = ids[int(np.argmin(finite_N))]
         raise WorkError(
             f"{int((~finite_N).sum())} of {len(ids)} {what} are not finite (first: id '{first}'); "
-            "try --dtype fp32, and if it stays so the model's weights are broken"
+            "try --dtype fp32; if that does not help, the model's weights are damaged"
         )
     lengths_N = np.linalg.norm(vectors_ND, axis=1)
     unit_N = np.abs(lengths_N - 1.0) <= UNIT_TOLERANCE

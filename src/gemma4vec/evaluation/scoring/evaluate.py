@@ -1,4 +1,4 @@
-"""Evaluate one model on one suite, of whatever kind: the one way to a score, guarded and recorded."""
+"""Evaluate one model on one suite of any kind: the only way to a score, guarded and recorded."""
 
 import time
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.data.suites.sts import StsSuite
 from gemma4vec.data.suites.suite import describe_suite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.results.result import Result, check_out, save_result
+from gemma4vec.evaluation.results.result import Result, check_output_folder, save_result
 from gemma4vec.evaluation.results.task_scores import TaskScores
-from gemma4vec.evaluation.scoring.contamination_mark import mark_of, mean_without_touched
+from gemma4vec.evaluation.scoring.contamination_mark import find_mark, mean_without_touched
 from gemma4vec.evaluation.scoring.dense_ranker import EmbedderRanker, Vectors
-from gemma4vec.evaluation.scoring.guards import check_allowed, owner_of
+from gemma4vec.evaluation.scoring.guards import check_allowed, find_owner
 from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS, DEPTH
 from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, _score_mteb
 from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, no_progress
@@ -45,38 +45,38 @@ def evaluate(
 ) -> Result:
     """Score a model on every task of a suite, and write the result to `out`.
 
-    A final suite is opened for frozen recipes only and once a run, and a run's small training data is checked against
-    the suite first (`evaluation.scoring.guards`). The ledger records every look, written or not
+    A final suite is scored for frozen recipes only, and once for each run. The run's small training data is first
+    checked against the suite (`evaluation.scoring.guards`). The ledger records every look, also if nothing is written
     (docs/concepts/ledger.md).
 
     Args:
         model: an embedder, or anything with `rank` such as `Bm25Model`.
-        suite: one of any kind, a group of one kind, or a task of mteb.
+        suite: a suite of any kind, a group of suites of one kind, or a task of mteb.
         out: folder for metrics.json, per_query.parquet and top.parquet; None writes nothing.
-        name: what the result calls the model, such as "trained"; None takes the model's own name.
-        metrics: of retrieval, names that `evaluation.scoring.metrics` knows; the suite's own one is added.
-        depth: documents per query that count.
-        documents_MD: the vectors of the only task's corpus, where the caller has them already.
+        name: of the model in the result, such as "trained"; None for the model's own name.
+        metrics: for retrieval, names from `evaluation.scoring.metrics`; the suite's main one is added.
+        depth: number of documents per query that count.
+        documents_MD: float32[M, D], the vectors of the only task's corpus, if the caller already has them.
         progress: called as `progress(stage, done, total)`; in a group the stage begins with the task's name.
-        run: that the model comes from; by default the one it was opened from, else the one that `out` lies in.
-        look_again: why a final suite is opened all the same, stored with the scores.
+        run: the model's run; by default the one it was loaded from, else the one around `out`.
+        look_again: reason for a further look at a final suite, stored with the scores.
 
     Raises:
-        InputError: an unknown metric, `out` holds something else, the suite is locked, or final and the model's recipe
-            is not frozen or was looked at already, or it asks for vectors and the model has none, or it would not fit
-            into memory, or a check's stamp is damaged.
-        WorkError: vectors that are not finite or not of unit length; a disk that is full.
+        InputError: an unknown metric; `out` holds other files; a locked suite; a final suite for a recipe that is not
+            frozen, or for a run that was already scored on it; a suite that needs vectors for a model without them; a
+            suite that does not fit into memory; a damaged contamination record.
+        WorkError: vectors that are not finite or not of unit length; a full disk.
     """
     if out is not None:
-        check_out(out)
-    owner = owner_of(model, name=name, run=run, out=out)
+        check_output_folder(out)
+    owner = find_owner(model, name=name, run=run, out=out)
     fits = documents_MD is not None
     check_allowed(model, [suite], owner=owner, look_again=look_again, depth=depth, fits=fits)
     started = time.perf_counter()
     ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
     described = describe_suite(suite)
     tasks = None if isinstance(suite, MtebSuite) else suite.members  # mteb's texts are not compared with rows
-    mark = mark_of(owner.run.manifest, tasks) if owner.run is not None and owner.ids["recipe_id"] else None
+    mark = find_mark(owner.run.manifest, tasks) if owner.run is not None and owner.ids["recipe_id"] else None
     scored = _score_all(ranker, model, suite, metrics, depth, progress)
     settings = {
         "model": ranker.describe(),
@@ -95,7 +95,7 @@ def evaluate(
     }
     result = Result(name or ranker.name, suite.name, {task: one.items for task, one in scored.items()}, settings)
     record_look(result.model, result.suite, settings, result.metrics)
-    for task, contents in described.get("tasks", {}).items():  # who sees a group's scores has seen each task's
+    for task, contents in described.get("tasks", {}).items():  # a look at a group is a look at each task
         record_look(result.model, task, {**settings, "suite": contents, "look": new_id()}, result.metrics)
     if out is not None:
         save_result(
@@ -116,17 +116,15 @@ def _score_all(
     depth: int,
     progress: Progress,
 ) -> dict[str, TaskScores]:
-    """Every task of the suite."""
+    """Score every task of the suite."""
     if isinstance(suite, MtebSuite):
         if isinstance(model, Ranker):
-            raise InputError(
-                f"{suite.name} needs vectors, {model.name} has none; it can be evaluated on suites of ours"
-            )
+            raise InputError(f"{suite.name} needs vectors, and {model.name} has none; evaluate it on a suite of ours")
         return _score_mteb(model, suite, metrics=metrics, progress=progress)
     several = isinstance(suite, SuiteGroup)
     scored: dict[str, TaskScores] = {}
     for task in suite.members:
-        stages = partial(_of_task, progress, task.name) if several else progress
+        stages = partial(_report_task, progress, task.name) if several else progress
         scored[task.name] = _score(ranker, model, task, metrics, depth, stages)
     return scored
 
@@ -139,13 +137,13 @@ def _score(
     depth: int,
     progress: Progress,
 ) -> TaskScores:
-    """One task by what it is."""
+    """Score one task by its kind."""
     if isinstance(task, RetrievalSuite):
         wanted = list(dict.fromkeys([*metrics, *([task.metric] if task.metric else [])]))
         return _score_retrieval(ranker, task, metrics=wanted, depth=depth, progress=progress)
     if isinstance(model, Ranker):
         raise InputError(
-            f"{task.name} ({task.kind}) needs vectors, {model.name} has none; it can be evaluated on retrieval"
+            f"{task.name} ({task.kind}) needs vectors, and {model.name} has none; evaluate it on retrieval"
         )
     if isinstance(task, StsSuite):
         return _score_sts(model, task, progress=progress)
@@ -153,14 +151,14 @@ def _score(
     return _score_rows(model, task, progress=progress)
 
 
-def _of_task(progress: Progress, task: str, stage: str, done: int, total: int) -> None:
+def _report_task(progress: Progress, task: str, stage: str, done: int, total: int) -> None:
     progress(f"{task} {stage}", done, total)
 
 
 def describe_quality(kind: str, by_task: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """How far the scores can be trusted: `ranking` of retrieval, `quality` of other kinds; of a group each task's too.
+    """Describe signs of unreliable scores: `ranking` for retrieval, `quality` for other kinds; in groups also by task.
 
-    Of several tasks rates are averaged and counts summed; one degenerate task marks the whole.
+    Over several tasks, rates are averaged and counts summed; one degenerate task marks the group.
     """
     name = "ranking" if kind in ("retrieval", "compact-retrieval") else "quality"
     if len(by_task) == 1:
@@ -181,7 +179,7 @@ def describe_quality(kind: str, by_task: dict[str, dict[str, Any]]) -> dict[str,
 
 
 def _summed(every: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Seconds of all tasks by stage."""
+    """Sum the seconds of all tasks by stage."""
     summed: dict[str, float] = {}
     for one in every:
         for stage, seconds in one.items():

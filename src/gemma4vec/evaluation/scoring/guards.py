@@ -1,7 +1,7 @@
-"""What must hold before a model is scored on a suite, whoever asks: the command, a matrix, a training, a notebook.
+"""Checks before a model is scored on a suite, for every caller: command, matrix, training, notebook.
 
-`evaluate` calls `check_allowed` itself. Who evaluates on several suites calls it for all of them first, so that the
-last one is not refused after hours.
+`evaluate` calls `check_allowed` itself. A caller with several suites calls it for all of them first, so that the last
+one is not refused after hours.
 """
 
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.ledger.final_suites import check_final
 from gemma4vec.ledger.recording import check_lock
-from gemma4vec.ledger.records import belongs, run_around
+from gemma4vec.ledger.records import find_enclosing_run, owner_ids
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.text.text_embedder import TextEmbedder
 
 
 class Owner(NamedTuple):
-    """The run and the recipe that a model comes from.
+    """The run and the recipe of a model.
 
     Attributes:
-        run: None for a model that is no run.
+        run: None for a model without a run.
         ids: "run_id" and "recipe_id" as the ledger stores them; a baseline evaluated inside a run has no recipe.
-        bound: the run whose recipe must be frozen before a final suite is opened; None for a yardstick.
+        bound: the run whose recipe must be frozen before a final suite is scored; None for a reference.
     """
 
     run: RunFolder | None
@@ -35,19 +35,20 @@ class Owner(NamedTuple):
     bound: RunFolder | None
 
 
-def owner_of(
+def find_owner(
     model: TextEmbedder | Ranker, *, name: str | None = None, run: RunFolder | None = None, out: Path | None = None
 ) -> Owner:
-    """Find where a model comes from.
+    """Find the run and recipe of a model.
 
     Args:
-        run: taken if given; else the run whose folder the model was opened from; else the one around `out`.
-        name: what the result calls the model; None takes the model's own name.
+        name: of the model in the result; None for the model's own name.
+        run: used if given; else the run whose folder the model was loaded from; else the one around `out`.
+        out: folder of the result.
     """
     folder: Path | None = getattr(model, "folder", None)
-    bound = run or (run_around(folder) if folder is not None else None)
-    found = bound or (run_around(out) if out is not None else None)
-    ids = belongs(name or model.name, found)
+    bound = run or (find_enclosing_run(folder) if folder is not None else None)
+    found = bound or (find_enclosing_run(out) if out is not None else None)
+    ids = owner_ids(name or model.name, found)
     if bound is None and ids["recipe_id"] is not None:  # a model in memory whose result goes into its run
         bound = found
     return Owner(found, ids, bound)
@@ -62,19 +63,21 @@ def check_allowed(
     depth: int = DEPTH,
     fits: bool = False,
 ) -> None:
-    """Refuse what must not be scored, and check the run's small training data against the suites.
+    """Refuse scoring that the rules forbid, and check the run's small training data against the suites.
 
     Args:
-        owner: of `owner_of`; None finds it from the model alone.
-        look_again: why a final suite is opened all the same.
-        depth: documents per query that count.
-        fits: whether the caller knows that the suites fit into memory.
+        model: what will be scored.
+        suites: all that it will be scored on.
+        owner: from `find_owner`; None finds it from the model alone.
+        look_again: reason for a further look at a final suite.
+        depth: number of documents per query that count.
+        fits: True if the caller knows that the suites fit into memory.
 
     Raises:
-        InputError: a final suite, and the recipe is not frozen or its run was looked at since; a locked suite; one
-            that would not fit into memory; a damaged stamp.
+        InputError: a final suite for a recipe that is not frozen, or a run that was scored on it since; a locked suite;
+            one that does not fit into memory; a damaged contamination record.
     """
-    owner = owner or owner_of(model)
+    owner = owner or find_owner(model)
     for suite in suites:
         for one in (suite, *(suite.members if isinstance(suite, SuiteGroup) else [])):
             check_final(one.name, one.fingerprint, one.role, owner.bound, model.fingerprint, look_again)

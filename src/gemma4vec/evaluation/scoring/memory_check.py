@@ -1,7 +1,7 @@
-"""Does an evaluation fit into memory? Counted before the first text is encoded, not found out hours later.
+"""Memory that an evaluation needs, counted before the first text is encoded.
 
-What is counted are the arrays that grow with the suite; the model, the texts and the libraries are there already and
-are part of what is not free. Legend: N queries, M documents, D dimensions, K ranks. Sizes are in bytes.
+Only arrays that grow with the suite are counted; the model, the texts and the libraries already occupy their memory.
+Legend: N queries, M documents, D dimensions, K ranks. Sizes are in bytes.
 """
 
 import shutil
@@ -19,24 +19,24 @@ from gemma4vec.files import cache
 from gemma4vec.machine.memory import format_bytes, free_memory, require_memory
 from gemma4vec.retrieval import exact
 
-IN_MEMORY = 262_144  # documents whose vectors are held in memory; those of a larger corpus go to a file
-LEAST_BLOCK = 1_024  # documents that are encoded at a time, at least
-VECTORS_AT_ONCE = 3  # copies while vectors are made: those that are kept, those that are new, those that are stored
-RANKINGS_AT_ONCE = 3  # as they are found, put together, and freed of what does not count
-PLACE = 12  # bytes of one place of a ranking: index and score
-CANDIDATE = 28  # of one candidate of the search
-BM25_CHARACTER = 8  # for each character of the corpus: BM25's index while it is made (measured: 4.6), and its texts
-ITEM = 8_000  # of a query's scores and first ranks, in Python's objects (measured: 5,300)
-JUDGED_PLACE = 120  # of one place of a ranking while trec_eval judges it (measured: 51, and its own copy)
+IN_MEMORY = 262_144  # documents; vectors of a larger corpus go to a file
+LEAST_BLOCK = 1_024  # smallest number of documents encoded at a time
+VECTORS_AT_ONCE = 3  # copies while vectors are made: kept, new, stored
+RANKINGS_AT_ONCE = 3  # copies: as found, joined, filtered
+PLACE = 12  # bytes of one rank: index and score
+CANDIDATE = 28  # bytes of one candidate of the search
+BM25_CHARACTER = 8  # bytes for each character of the corpus: BM25's index while it is built (measured: 4.6), and texts
+ITEM = 8_000  # bytes of a query's scores and first ranks as Python objects (measured: 5,300)
+JUDGED_PLACE = 120  # bytes of one rank while trec_eval scores it (measured: 51, and its own copy)
 
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """What an evaluation takes at its peak, in bytes, by what takes it.
+    """Peak memory of an evaluation in bytes, by its parts.
 
     Attributes:
-        documents: vectors of the corpus, or of one block of it where they go to a file; BM25's index.
-        queries: vectors of the queries (of pairs and rows: of all texts).
+        documents: vectors of the corpus, or of one block if they go to a file; BM25's index.
+        queries: vectors of the queries (for pairs and rows: of all texts).
         search: candidates and one block of scores.
         rankings: the best K of each query.
         scores: of each query, for the files.
@@ -50,22 +50,23 @@ class MemoryNeed:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of the parts."""
         return sum(vars(self).values())
 
     def sentence(self) -> str:
-        """The parts, largest first."""
+        """List the parts, largest first."""
         parts = sorted(((getattr(self, part.name), part.name) for part in fields(self)), reverse=True)
         return ", ".join(f"{name} {format_bytes(size)}" for size, name in parts if size >= self.total / 20)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a corpus's vectors are held.
+class CorpusPlan:
+    """Storage of a corpus's vectors.
 
     Attributes:
-        block: documents that are encoded at a time; the whole corpus where its vectors stay in memory.
-        on_disk: size of the file that they go to; 0: memory.
+        block: number of documents encoded at a time; the whole corpus if its vectors stay in memory.
+        on_disk: size of the vectors' file in bytes; 0 if they stay in memory.
+        need: memory that the evaluation needs.
     """
 
     block: int
@@ -75,13 +76,14 @@ class Plan:
 
 def plan_retrieval(
     queries: int, documents: int, dimension: int, depth: int, available: int, in_memory: int = IN_MEMORY
-) -> Plan:
-    """Where the vectors of a corpus go: memory, or a file where they are many, or would take half of what is free.
+) -> CorpusPlan:
+    """Plan where a corpus's vectors go: to a file if they are many, or need over half of the free memory; else memory.
 
     Args:
-        depth: ranks kept of each query.
-        available: memory that is free, in bytes.
-        in_memory: documents whose vectors are held in memory at most.
+        queries, documents, dimension: sizes N, M, D.
+        depth: number of ranks kept for each query.
+        available: free memory in bytes.
+        in_memory: largest number of documents whose vectors stay in memory.
     """
     vector, places = 4 * dimension, queries * min(depth, documents)
     rest = MemoryNeed(
@@ -93,18 +95,20 @@ def plan_retrieval(
     )
     whole = VECTORS_AT_ONCE * vector * documents
     if documents <= in_memory and whole <= available // 2:
-        return Plan(documents, 0, _with_documents(rest, whole))
+        return CorpusPlan(documents, 0, _with_documents(rest, whole))
     fitting = (available - rest.total) // 2 // (VECTORS_AT_ONCE * vector)
     block = min(documents, in_memory, max(LEAST_BLOCK, fitting))
     on_disk = vector * documents if block < documents else 0
-    return Plan(block, on_disk, _with_documents(rest, VECTORS_AT_ONCE * vector * block))
+    return CorpusPlan(block, on_disk, _with_documents(rest, VECTORS_AT_ONCE * vector * block))
 
 
 def check_suite_memory(suite: AnySuite, model: Any, depth: int, in_memory: int = IN_MEMORY) -> None:
-    """Refuse a suite whose vectors, rankings and scores would not fit, naming what is needed and what there is.
+    """Refuse a suite whose vectors, rankings and scores do not fit; the message states needed and free memory.
 
     Args:
-        model: what encodes, or BM25; of one that does not say its dimension nothing is known.
+        model: an embedder, or BM25; an embedder without `dimension` is not checked.
+        depth: number of documents per query that count.
+        in_memory: largest number of documents whose vectors stay in memory.
 
     Raises:
         InputError: memory or disk is too small, in one line.
@@ -136,7 +140,7 @@ def _need_of_vectors(suite: OneSuite, dimension: int, depth: int, available: int
 
 
 def _need_of_bm25(suite: RetrievalSuite, depth: int) -> MemoryNeed:
-    """Its index holds a number for each word of each document; while it is made, several."""
+    """Count BM25's index: a number for each word of each document; several while it is built."""
     characters = sum(len(text) + len(title or "") for text, title in suite.corpus)
     places = len(suite.queries) * min(depth, len(suite.corpus))
     return MemoryNeed(
@@ -147,7 +151,7 @@ def _need_of_bm25(suite: RetrievalSuite, depth: int) -> MemoryNeed:
 
 
 def dimension_of(model: Any) -> int | None:
-    """D of a model that makes vectors; None of one that makes none, or does not say."""
+    """Return a model's dimension D; None if it has no vectors, or does not state it."""
     dimension = getattr(model, "dimension", None)
     return int(dimension) if isinstance(dimension, int) else None
 
@@ -157,12 +161,12 @@ def _with_documents(rest: MemoryNeed, size: int) -> MemoryNeed:
 
 
 def _of_scores(queries: int, places: int) -> int:
-    """Scores of every query, and some queries' rankings as they are judged."""
+    """Count the scores of every query, and the rankings of one block of queries while they are scored."""
     return ITEM * queries + JUDGED_PLACE * places * min(queries, QUERIES_PER_BLOCK)
 
 
 def _need_of_texts(suite: OneSuite, dimension: int) -> MemoryNeed:
-    """Of pairs and rows every different text has a vector, which is then held in double precision too."""
+    """Count vectors for pairs and rows: one for each distinct text, later also in double precision."""
     if isinstance(suite, StsSuite):
         texts = len({*suite.first, *suite.second})
         doubles = 2 * len(suite.first)
@@ -173,7 +177,7 @@ def _need_of_texts(suite: OneSuite, dimension: int) -> MemoryNeed:
     return MemoryNeed(queries=4 * dimension * (VECTORS_AT_ONCE * texts + 2 * doubles), scores=ITEM * items)
 
 
-def _check_disk(name: str, plan: Plan) -> None:
+def _check_disk(name: str, plan: CorpusPlan) -> None:
     if not plan.on_disk:
         return
     cache().mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ Qrels = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True)
 class _Measure:
-    """What to ask trec_eval for, where the answer stands, and what to make of it."""
+    """Request to trec_eval, key of its answer, and the final step."""
 
     request: str
     key: str
@@ -48,7 +48,7 @@ def _measure(metric: str) -> _Measure:
         )
     name, cut = match[1], match[2]
     if name == "mrr":
-        # trec_eval's reciprocal rank has no cut: drop what stands below it (halfway between two ranks: no rounding).
+        # trec_eval's reciprocal rank has no cut: drop what is ranked below it (halfway between two ranks: no rounding).
         lowest = 0.0 if cut is None else 1.0 / (int(cut) + 0.5)
         return _Measure("recip_rank", "recip_rank", lambda value: value if value > lowest else 0.0)
     binary = name == "ndcg_binary"
@@ -70,9 +70,9 @@ def per_query(
     """Score every query's ranking.
 
     Args:
-        ranking_NK: positions in `document_ids`; -1 is "nothing retrieved". The order within a row does not count:
-            as in trec_eval, the scores (as 32-bit floats) and document ids decide it.
-        scores_NK: the scores, finite wherever a document is retrieved.
+        ranking_NK: positions in `document_ids`; -1 is "nothing retrieved". The order within a row is ignored: as in
+            trec_eval, the scores (as 32-bit floats) and document ids determine it.
+        scores_NK: the scores, finite for retrieved documents.
         query_ids: id of each row, each with judgments in `qrels`.
         document_ids: ids that `ranking_NK` points into.
         qrels: query id -> document id -> grade.
@@ -113,23 +113,23 @@ def per_query(
 
 
 def _binary(qrels: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    """The same judgments as relevant or not."""
+    """Reduce judgments to relevant or not."""
     return {query: {key: int(grade >= 1) for key, grade in judged.items()} for query, judged in qrels.items()}
 
 
 def _as_run(ranking_K: Ints, scores_K: npt.NDArray[np.floating], document_ids: Sequence[str]) -> dict[str, float]:
-    """One query's ranking as pytrec_eval wants it."""
+    """Convert one query's ranking to pytrec_eval's form."""
     kept = ranking_K >= 0
     scores = scores_K[kept].astype(np.float32).tolist()
     return {document_ids[index]: score for index, score in zip(ranking_K[kept].tolist(), scores, strict=True)}
 
 
 def tie_rate(scores_NK: Floats, ranking_NK: Ints, cut: int = 10) -> float:
-    """Share of queries where a tie decides something in the top `cut`.
+    """Return the share of queries where a tie decides something in the top `cut`.
 
-    That is: two neighbours among ranks 1 to `cut` + 1 have equal 32-bit scores, so that the document id decided their
-    order or who stands at rank `cut`. High in low precision; a score built on ids says little about the model.
-    Rows must be sorted by falling score.
+    Two neighbors among ranks 1 to `cut` + 1 then have equal 32-bit scores, so the document id decided their order or
+    the document at rank `cut`. The rate is high in low precision; such a score depends on ids, not on the model. Rows
+    must be sorted by falling score.
     """
     scores = scores_NK[:, : cut + 1].astype(np.float32)
     both = ranking_NK[:, 1 : cut + 1] >= 0
@@ -140,9 +140,9 @@ def tie_rate(scores_NK: Floats, ranking_NK: Ints, cut: int = 10) -> float:
 def judged_share(
     ranking_NK: Ints, query_ids: Sequence[str], document_ids: Sequence[str], qrels: Qrels, cut: int = 10
 ) -> float:
-    """Share of the documents in the top `cut` that have a judgment of any grade (judged@10).
+    """Return the share of documents in the top `cut` that have a judgment of any grade (judged@10).
 
-    Low values mean that the score mostly counts unjudged documents as wrong. Rows must be sorted by falling score.
+    If it is low, the score mostly counts unjudged documents as wrong. Rows must be sorted by falling score.
     """
     judged = retrieved = 0
     for row, query_id in enumerate(query_ids):

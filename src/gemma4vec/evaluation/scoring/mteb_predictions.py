@@ -1,6 +1,6 @@
-"""What mteb's saved predictions say of every single item: read back, since its own results are means only.
+"""Scores of single items from mteb's saved predictions; mteb's own results are means only.
 
-Predictions are `{subset: {split: ...}}` in `TASK_predictions.json`; what stands inside depends on the type of task.
+Predictions are `{subset: {split: ...}}` in `TASK_predictions.json`; the rest depends on the type of task.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ def retrieval_items(
     *,
     exclude_identical_ids: bool = False,
 ) -> Items:
-    """Every metric of every query with a positive judgment, from {query: {document: score}}, scored by trec_eval."""
+    """Score every query with a positive judgment by trec_eval, from {query: {document: score}}."""
     queries = [query for query, judged in qrels.items() if max(judged.values(), default=0) >= 1]
     documents = sorted({document for query in queries for document in predictions.get(query, {})})
     place = {document: number for number, document in enumerate(documents)}
@@ -43,7 +43,7 @@ def retrieval_items(
 
 
 def pair_items(predictions: Mapping[str, Any], gold: Sequence[float]) -> Items:
-    """Cosine and judgment of every pair, of STS and of pair classification."""
+    """Return cosine and judgment of every pair, for STS and pair classification."""
     cosines = predictions["cosine_scores"]
     if len(cosines) != len(gold):
         raise WorkError(f"mteb saved {len(cosines)} similarities for {len(gold)} pairs; evaluate again")
@@ -54,7 +54,7 @@ def pair_items(predictions: Mapping[str, Any], gold: Sequence[float]) -> Items:
 
 
 def classification_items(predictions: Sequence[Sequence[Any]], labels: Sequence[Any]) -> Items:
-    """Of every text the share of the experiments that gave it its label; the mean is mteb's mean accuracy."""
+    """Return for every text the share of experiments that predicted its label; the mean is mteb's mean accuracy."""
     if any(len(experiment) != len(labels) for experiment in predictions):
         raise WorkError("mteb's cross-validation predicts each text in one fold only; this task cannot be read back")
     right = np.mean([[given == label for given, label in zip(one, labels, strict=True)] for one in predictions], axis=0)
@@ -62,7 +62,7 @@ def classification_items(predictions: Sequence[Sequence[Any]], labels: Sequence[
 
 
 def clustering_items(scores: Mapping[str, Any]) -> Items:
-    """The V-measure of each clustering that mteb made of a sample; of texts there is none."""
+    """Return the V-measure of each of mteb's clusterings; single texts have no score."""
     by_level = scores.get("v_measures") or {}
     levels = by_level if isinstance(by_level, Mapping) else {"all": by_level}
     found = {

@@ -1,7 +1,7 @@
-"""Tasks of mteb (the optional extra), with a score for every item: retrieval, STS, classification, clustering, pairs.
+"""Tasks of mteb (an optional extra), with a score for every item: retrieval, STS, classification, clustering, pairs.
 
-mteb loads the data at the commit that it pins, asks our model for vectors, and saves predictions, which are read back
-(`mteb_predictions`). Queries and documents are prompted as always; texts of tasks that know neither count as queries.
+mteb loads the data at its pinned commit, asks our model for vectors, and saves predictions, which are read back
+(`mteb_predictions`). Queries and documents get their usual prompts; texts of other tasks are encoded as queries.
 """
 
 import json
@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from gemma4vec.data.loading.open_suite import open_suite
-from gemma4vec.data.suites.group import AnySuite
 from gemma4vec.data.suites.kinds import Kind, Role
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.evaluation.results.task_scores import Items, TaskScores
@@ -41,14 +39,14 @@ KINDS: dict[str, Kind] = {
     "Clustering": "clustering",
     "PairClassification": "pair-classification",
 }
-BATCH = 1024  # texts that mteb hands over at a time; the model cuts its own batches
+BATCH = 1024  # texts that mteb passes at a time; the model makes its own batches
 
 
 @dataclass
 class MtebSuite:
-    """One task of mteb: one split, every language that it has (each a task of the result).
+    """One task of mteb: one split, with all its languages (each a task of the result).
 
-    Attributes: as a `RetrievalSuite` has them; `task` is mteb's own object.
+    Attributes: as of `RetrievalSuite`; `task` is mteb's own object.
     """
 
     name: str
@@ -62,7 +60,7 @@ class MtebSuite:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the task, its data's commit, and what of it is evaluated."""
+        """SHA-256 over the task, its data's commit, and the subsets that are evaluated."""
         assert self.source is not None
         return sha256_text("mteb", *(str(value) for value in self.source.values()), *self.subsets)
 
@@ -72,15 +70,15 @@ class MtebSuite:
 
     @property
     def subsets(self) -> list[str]:
-        """mteb's names of what it evaluates one by one: languages, or `default`."""
+        """mteb's names of the subsets: languages, or `default`."""
         return [str(subset) for subset in self.task.hf_subsets]
 
 
 def open_mteb(spec: str, role: Role | None = None) -> MtebSuite:
-    """`TASK` or `TASK@split`; without a split the task's own one, its test split where it has several.
+    """Open `TASK` or `TASK@split`; without a split: the test split, or the first one if there is none.
 
     Raises:
-        InputError: mteb is not installed, no such task or split, or a type of task that is not read back.
+        InputError: mteb is not installed, no such task or split, or an unsupported type of task.
     """
     try:
         import mteb
@@ -91,26 +89,20 @@ def open_mteb(spec: str, role: Role | None = None) -> MtebSuite:
         task = mteb.get_task(name)
     except KeyError as error:
         raise InputError(f"mteb has no task '{name}': {' '.join(str(error).split())[:200]}") from error
-    return suite_of(task, split, role)
+    return make_mteb_suite(task, split, role)
 
 
-def open_any(spec: str, role: Role | None = None, mirror: Path | None = None) -> AnySuite | MtebSuite:
-    """What a person types after --suite: `mteb:TASK`, or what `open_suite` knows; arguments and errors as there."""
-    task = spec.removeprefix("mteb:")
-    return open_suite(spec, role=role, mirror=mirror) if task == spec else open_mteb(task, role)
-
-
-def suite_of(task: Any, split: str = "", role: Role | None = None) -> MtebSuite:
-    """A task of mteb as a suite; arguments and errors as `open_mteb`."""
+def make_mteb_suite(task: Any, split: str = "", role: Role | None = None) -> MtebSuite:
+    """Make a suite of a task of mteb; arguments and errors as in `open_mteb`."""
     about = task.metadata
     if about.type not in KINDS:
-        raise InputError(f"{about.name} is of type {about.type}; of mteb's types {', '.join(KINDS)} are read back")
+        raise InputError(f"{about.name} is of type {about.type}; supported types: {', '.join(KINDS)}")
     splits = [str(one) for one in about.eval_splits]
     chosen = split or ("test" if "test" in splits else splits[0])
     if chosen not in splits:
         raise InputError(f"{about.name} has no split '{chosen}'; it has {', '.join(splits)}")
     task.filter_eval_splits([chosen])
-    metric = None  # the kind's own, but of retrieval mteb's main score where we have it
+    metric = None  # the kind's usual one; for retrieval mteb's main score if we have it
     if KINDS[about.type] == "retrieval":
         named = str(about.main_score).replace("_at_", "@")
         metric = named if re.fullmatch(r"(ndcg|mrr|recall|map)@[1-9][0-9]*", named) else None
@@ -124,7 +116,7 @@ def suite_of(task: Any, split: str = "", role: Role | None = None) -> MtebSuite:
 
 
 class _Encoder:
-    """A model as mteb asks it."""
+    """A model behind mteb's encoder interface."""
 
     def __init__(self, model: TextEmbedder, progress: Progress):
         from mteb.models.model_meta import ModelMeta
@@ -134,7 +126,7 @@ class _Encoder:
         self.mteb_model_meta = ModelMeta.create_empty({"name": name, "revision": model.fingerprint})
 
     def encode(self, inputs: Any, *, prompt_type: Any = None, **_: Any) -> Vectors:
-        """`[N, D]` vectors of the batches' texts."""
+        """Return the vectors of the batches' texts, `[N, D]`."""
         role = getattr(prompt_type, "value", prompt_type)
         if role == "document":
             documents = [document for batch in inputs for document in _documents(batch)]
@@ -147,20 +139,20 @@ class _Encoder:
         return vectors_ND
 
     def similarity(self, first_ND: Any, second_MD: Any) -> Any:
-        """`[N, M]` inner products."""
+        """Return inner products, `[N, M]`."""
         import torch
 
         return torch.as_tensor(np.asarray(first_ND)) @ torch.as_tensor(np.asarray(second_MD)).T
 
     def similarity_pairwise(self, first_ND: Any, second_ND: Any) -> Any:
-        """`[N]` inner products of equal rows."""
+        """Return inner products of rows with the same number, `[N]`."""
         import torch
 
         return torch.as_tensor(np.einsum("nd,nd->n", np.asarray(first_ND), np.asarray(second_ND)))
 
 
 def _documents(batch: dict[str, Any]) -> list[Document]:
-    """Texts with their titles, where the batch tells them apart."""
+    """Return texts with their titles, if the batch separates them."""
     bodies = batch.get("body") or batch["text"]
     titles = batch.get("title") if batch.get("body") else None
     return [Document(body, title or None) for body, title in zip(bodies, titles or [None] * len(bodies), strict=True)]
@@ -206,7 +198,7 @@ def _score_mteb(
 
 
 def _items(suite: MtebSuite, subset: str, saved: Any, scores: dict[str, Any], metrics: Sequence[str]) -> Items:
-    """What the predictions of one subset say of its items."""
+    """Return the scores of one subset's items from its predictions."""
     if suite.kind == "clustering":
         return clustering_items(scores)
     if saved is None:

@@ -1,4 +1,4 @@
-"""Rankings: what a model returns for a suite.
+"""Rankings of a suite's documents.
 
 Legend: N queries, K ranks, M documents.
 """
@@ -28,8 +28,8 @@ class Ranking:
     """The best documents of each query, in trec_eval's order: by falling score, equal scores by descending document id.
 
     Attributes:
-        indices: positions in the suite's corpus, [N, K], -1 where fewer than K were found.
-        scores: their scores as 32-bit floats.
+        indices: positions in the suite's corpus, [N, K]; -1 if fewer than K were found.
+        scores: float32[N, K].
         seconds: wall time by stage, e.g. {"encode_documents": 12.1, "encode_queries": 0.4, "search": 0.1}.
     """
 
@@ -46,18 +46,18 @@ class Ranker(Protocol):
     fingerprint: str
 
     def describe(self) -> dict[str, Any]:
-        """Settings that the scores depend on, as JSON values."""
+        """Return the settings that the scores depend on, as JSON values."""
         ...
 
     def rank(self, suite: RetrievalSuite, depth: int, progress: Progress) -> Ranking:
-        """The best `depth` documents for each of the suite's queries, in trec_eval's order."""
+        """Rank the best `depth` documents for each query, in trec_eval's order."""
         ...
 
 
 def without_own_document(
     ranking: Ranking, query_ids: Sequence[str], document_ids: Sequence[str], depth: int
 ) -> Ranking:
-    """Drop from each query's ranking the document that has the query's id, and keep the best `depth` of the rest."""
+    """Drop from each query's ranking the document with the query's id, and keep the best `depth` of the rest."""
     index_of = {document_id: index for index, document_id in enumerate(document_ids)}
     own_N = np.array([index_of.get(query_id, -2) for query_id in query_ids], dtype=np.int64)
     is_own_NK = ranking.indices == own_N[:, None]
@@ -68,7 +68,7 @@ def without_own_document(
 
 
 def count_constant(ranking: Ranking) -> int:
-    """Queries for which all of at least two retrieved documents have the same score, up to 32-bit rounding."""
+    """Count the queries whose retrieved documents (two or more) all have the same score, up to 32-bit rounding."""
     found_NK = ranking.indices >= 0
     high_N = np.where(found_NK, ranking.scores, -np.inf).max(axis=1, initial=-np.inf)
     low_N = np.where(found_NK, ranking.scores, np.inf).min(axis=1, initial=np.inf)

@@ -1,6 +1,6 @@
-"""Sentence similarity: the cosine of each pair's sentences, against a person's judgment.
+"""Sentence similarity: the cosine of each pair, to be compared with human judgments.
 
-Both sentences are read as queries, whatever prompt the model gives those: neither is the other's document.
+Both sentences are encoded as queries: neither is the other's document.
 
 Legend: N pairs, S different sentences, D dimensions.
 """
@@ -18,7 +18,7 @@ from gemma4vec.text.text_embedder import TextEmbedder
 
 
 def _score_sts(model: TextEmbedder, suite: StsSuite, *, progress: Progress) -> TaskScores:
-    """Cosine of every pair as fp32, computed in double precision so that pairs of equal sentences tie at 1.
+    """Compute the cosine of every pair in double precision, so that equal sentences tie at 1, and round it to fp32.
 
     Raises:
         WorkError: vectors that are not finite or not of unit length.
@@ -32,7 +32,7 @@ def _score_sts(model: TextEmbedder, suite: StsSuite, *, progress: Progress) -> T
     )
     lengths_N = np.linalg.norm(first_ND, axis=1) * np.linalg.norm(second_ND, axis=1)
     similarity_N = (np.einsum("nd,nd->n", first_ND, second_ND) / lengths_N).astype(np.float32)
-    # What two vectors' last bits differ by is no similarity: a collapsed model must not score on rounding.
+    # Differences in the last bits are rounding: a collapsed model must not score on them.
     degenerate = bool(np.ptp(similarity_N) <= 1e-6)
     if degenerate:
         similarity_N = np.full_like(similarity_N, similarity_N.mean())

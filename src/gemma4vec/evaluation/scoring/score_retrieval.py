@@ -1,4 +1,4 @@
-"""Retrieval: rank the documents for every query, score the rankings."""
+"""Retrieval: rank the documents for every query, and score the rankings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from gemma4vec.evaluation.results.task_scores import TaskScores
 from gemma4vec.evaluation.scoring.metrics import judged_share, per_query, tie_rate
 from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, Ranking, count_constant, without_own_document
 
-TOP = 10  # ranks kept with their scores, for reports
+TOP = 10  # ranks stored with their scores, for reports
 
 
 def _score_retrieval(
     ranker: Ranker, suite: RetrievalSuite, *, metrics: Sequence[str], depth: int, progress: Progress
 ) -> TaskScores:
-    """Every metric of every query.
+    """Compute every metric of every query.
 
     Raises:
         InputError: an unknown metric. WorkError: vectors that are not finite or not of unit length.
@@ -31,14 +31,14 @@ def _score_retrieval(
 
 
 def _ranking(ranker: Ranker, suite: RetrievalSuite, depth: int, progress: Progress) -> Ranking:
-    """The ranking that is scored: without the query's own document where the suite says so."""
+    """Return the ranking to score: without the query's own document if the suite excludes it."""
     excluded = 1 if suite.exclude_identical_ids else 0
     ranking = ranker.rank(suite, depth + excluded, progress)
     return without_own_document(ranking, suite.query_ids, suite.corpus_ids, depth) if excluded else ranking
 
 
 def _quality(ranking: Ranking, suite: RetrievalSuite, depth: int) -> dict[str, Any]:
-    """How far the scores can be trusted: ties, missing judgments, constant scores."""
+    """Describe signs of unreliable scores: ties, missing judgments, constant scores."""
     constant = count_constant(ranking)
     return {
         "depth": depth,
@@ -51,7 +51,7 @@ def _quality(ranking: Ranking, suite: RetrievalSuite, depth: int) -> dict[str, A
 
 
 def _top_rows(ranking: Ranking, suite: RetrievalSuite) -> list[dict[str, Any]]:
-    """The first ranks of every query as rows of top.parquet."""
+    """Return the first ranks of every query as rows of top.parquet."""
     return [
         {"query_id": query_id, "rank": rank + 1, "doc_id": suite.corpus_ids[index], "score": float(score)}
         for row, query_id in enumerate(suite.query_ids)

@@ -1,4 +1,4 @@
-"""Held-out rows: does the positive stand above the row's own negatives, and what is the loss?
+"""Held-out rows: the rank of the positive among the row's own negatives, or the loss.
 
 Legend: C candidates of a row, P its positives, D dimensions, S different texts.
 """
@@ -20,18 +20,18 @@ from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_embedder import TextEmbedder
 
 Doubles = npt.NDArray[np.float64]
-EQUAL = 1e-6  # similarities that differ by less are the same up to rounding
+EQUAL = 1e-6  # similarities that differ by less count as ties
 
 
 class _Vectors(NamedTuple):
-    """Unit vectors of the rows' different texts."""
+    """Unit vectors of the rows' distinct texts."""
 
     queries: dict[str, Doubles]
     documents: dict[Document, Doubles]
 
 
 def _score_rows(model: TextEmbedder, suite: RowSuite, *, progress: Progress) -> TaskScores:
-    """Accuracy@1 and reciprocal rank of each row, or the loss of each row.
+    """Compute accuracy@1 and reciprocal rank of each row, or the loss of each row.
 
     Raises:
         WorkError: vectors that are not finite or not of unit length.
@@ -56,7 +56,7 @@ def _score_rows(model: TextEmbedder, suite: RowSuite, *, progress: Progress) -> 
 
 
 def _encode(model: TextEmbedder, suite: RowSuite, progress: Progress) -> _Vectors:
-    """Every different text once."""
+    """Encode every distinct text once."""
     queries = list(dict.fromkeys(row.query for row in suite.rows))
     documents = list(dict.fromkeys(document for row in suite.rows for document in (*row.pos, *row.neg)))
     queries_SD = model.encode_query(queries, progress=partial(progress, "queries"))
@@ -71,7 +71,7 @@ def _encode(model: TextEmbedder, suite: RowSuite, progress: Progress) -> _Vector
 
 
 def _ranks(row: Row, vectors: _Vectors) -> tuple[npt.NDArray[np.int64], bool]:
-    """Rank of each positive among the row's negatives, and whether one is a tie. Ties count against the model."""
+    """Return each positive's rank among the row's negatives, and whether one ties. Ties count against the model."""
     query_D = vectors.queries[row.query]
     positives = np.array([vectors.documents[document] @ query_D for document in row.pos])
     negatives = np.array([vectors.documents[document] @ query_D for document in row.neg])
@@ -81,10 +81,10 @@ def _ranks(row: Row, vectors: _Vectors) -> tuple[npt.NDArray[np.int64], bool]:
 
 
 def _losses(suite: RowSuite, vectors: _Vectors) -> list[float]:
-    """InfoNCE of each row: its first positive against the first positives of its block and its own negatives.
+    """Compute InfoNCE of each row: its first positive against the first positives of its block and its own negatives.
 
-    A candidate with the text of one of the row's own positives is no negative. The last block may be shorter; a single
-    row that would be left over goes with the block before it.
+    A candidate that equals one of the row's own positives is not a negative. The last block may be shorter; a single
+    remaining row joins the block before it.
     """
     starts = list(range(0, len(suite.rows), suite.block))
     if len(suite.rows) - starts[-1] == 1:

@@ -14,10 +14,10 @@ from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.comparison.find_results import TRAINED
-from gemma4vec.evaluation.planning.stop_judge import judge
+from gemma4vec.evaluation.planning.stop_question import StopQuestion
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.scoring.evaluate import evaluate
-from gemma4vec.ledger.recording import drop_by_rule
+from gemma4vec.ledger.recording import record_rule_stop
 from gemma4vec.ledger.records import SHARE
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.model.bases.resolve import resolve_base
@@ -157,19 +157,14 @@ def _explain_stop(spec: CellSpec, ours: list[Result], name: str) -> str | None:
     folders = [RunFolder(Path(spec.control)).evaluation(name, result.suite) for result in ours]
     if not all((folder / "metrics.json").is_file() for folder in folders):
         return None
-    rule = judge(ours, [load_result(folder) for folder in folders], spec.metric, -spec.margin)
-    if not rule.stop:
-        return None
-    return (
-        f"{spec.metric} on dev is {rule.interval.mean:+.4f} from the control at the same share of the budget, and "
-        f"the upper end of its 95% interval, {rule.interval.high:+.4f}, is below -{spec.margin:g}"
-    )
+    answer = StopQuestion(spec.metric, -spec.margin).answer(ours, [load_result(folder) for folder in folders])
+    return answer.reason("dev", "the control at the same share of the budget") if answer.stop else None
 
 
 def _record_stop(run: RunFolder, reason: str, **fields: Any) -> StoppedError:
     """Record in the run and in the ledger that the rule ended a training."""
     run.event(STOPPED, reason=reason, **fields)
-    drop_by_rule(run, reason)
+    record_rule_stop(run, reason)
     return StoppedError(reason)
 
 

@@ -6,7 +6,7 @@ here.
 
 from collections.abc import Mapping, Sequence
 
-from gemma4vec.evaluation.comparison.comparison_count import family_of_results, fingerprint
+from gemma4vec.evaluation.comparison.comparison_count import count_family_of_results, fingerprint
 from gemma4vec.evaluation.results.result import Result
 
 
@@ -33,7 +33,7 @@ def count_comparisons(
             if name != control and name in variants and control in variants
         ]
         if pairs:
-            family = family_of_results(pairs, metric)
+            family = count_family_of_results(pairs, metric)
             prints = {fingerprint(result) for found in variants.values() for result in found}
             models = family.models - (len(prints) - len(variants))
             size = max(size, models - 1, family.pairs)

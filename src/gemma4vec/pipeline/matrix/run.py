@@ -59,8 +59,8 @@ class MatrixDisplay(Protocol):
 
 
 @dataclass
-class _Session:
-    """A running matrix."""
+class _MatrixRun:
+    """The state of a matrix while it runs."""
 
     plan: Plan
     folder: MatrixFolder
@@ -99,19 +99,19 @@ def run_matrix(
                 _reset_failed(folder, records, key)
         dev, final = freeze_suites(plan, folder)
         worker = Worker(folder.path / "logs" / "worker.log")
-        session = _Session(plan, folder, records, display, dev, final, worker, explain_held_out(plan, final))
+        matrix_run = _MatrixRun(plan, folder, records, display, dev, final, worker, explain_held_out(plan, final))
         try:
             if not table_only:
-                _run_references(session)
-            while not table_only and (job := next_job(plan, records, session.skipped)):
-                reason = _check_time_limit(session, job)
+                _run_references(matrix_run)
+            while not table_only and (job := next_job(plan, records, matrix_run.skipped)):
+                reason = _check_time_limit(matrix_run, job)
                 if reason:
-                    session.skipped[job.cell.key] = reason
+                    matrix_run.skipped[job.cell.key] = reason
                 else:
-                    _run_job(session, job)
+                    _run_job(matrix_run, job)
         finally:
-            session.worker.close()
-        waiting = [(job, session.skipped.get(job.cell.key, "not run yet")) for job in list_open_jobs(plan, records)]
+            matrix_run.worker.close()
+        waiting = [(job, matrix_run.skipped.get(job.cell.key, "not run yet")) for job in list_open_jobs(plan, records)]
         results = summarize(plan, folder, records, waiting)
         write_results(results, folder.path)
         return results
@@ -135,15 +135,17 @@ def _reset_failed(folder: MatrixFolder, records: dict[str, Record], key: str) ->
     folder.write(key, record)
 
 
-def _check_time_limit(session: _Session, job: Job) -> str | None:
+def _check_time_limit(matrix_run: _MatrixRun, job: Job) -> str | None:
     """Why a job would exceed the matrix's `minutes`; None if it fits or no similar job has been timed."""
-    limit = session.plan.matrix.minutes
+    limit = matrix_run.plan.matrix.minutes
     if limit is None:
         return None
-    spent = (sum(record.seconds for record in session.records.values()) + sum_reference_seconds(session.folder)) / 60.0
+    spent = (
+        sum(record.seconds for record in matrix_run.records.values()) + sum_reference_seconds(matrix_run.folder)
+    ) / 60.0
     alike = [
         (record.variant == job.cell.variant, seconds)
-        for record in session.records.values()
+        for record in matrix_run.records.values()
         for final, seconds in record.jobs
         if final == _job_kind(job)
     ]
@@ -161,11 +163,11 @@ def _job_kind(job: Job) -> str:
     return f"train{' and final' if job.final else ''}"
 
 
-def _run_job(session: _Session, job: Job) -> None:
+def _run_job(matrix_run: _MatrixRun, job: Job) -> None:
     """Run one job and record its outcome."""
     key = job.cell.key
-    record = session.records.get(key) or _begin_cell(session, job.cell)
-    run = RunFolder(session.folder.path / record.run)
+    record = matrix_run.records.get(key) or _begin_cell(matrix_run, job.cell)
+    run = RunFolder(matrix_run.folder.path / record.run)
     before, started, recorded_at = record.seconds, time.monotonic(), time.monotonic()
 
     def look() -> None:
@@ -173,14 +175,14 @@ def _run_job(session: _Session, job: Job) -> None:
         record.seconds = before + time.monotonic() - started
         if time.monotonic() - recorded_at > _RECORD_SECONDS:
             recorded_at = time.monotonic()
-            session.folder.write(key, record)
-        session.display.show(list_statuses(session.plan, session.folder, session.records, job))
+            matrix_run.folder.write(key, record)
+        matrix_run.display.show(list_statuses(matrix_run.plan, matrix_run.folder, matrix_run.records, job))
 
-    session.worker.start(_make_cell_spec(session, job, run), session.folder.log(key))
-    code = _wait(session.worker, look)
+    matrix_run.worker.start(_make_cell_spec(matrix_run, job, run), matrix_run.folder.log(key))
+    code = _wait(matrix_run.worker, look)
     record.seconds = before + time.monotonic() - started
-    _record_outcome(session, job, record, run, code, time.monotonic() - started)
-    session.display.show(list_statuses(session.plan, session.folder, session.records, None))
+    _record_outcome(matrix_run, job, record, run, code, time.monotonic() - started)
+    matrix_run.display.show(list_statuses(matrix_run.plan, matrix_run.folder, matrix_run.records, None))
 
 
 def _wait(worker: Worker, look: Callable[[], None]) -> int:
@@ -200,70 +202,72 @@ def _wait(worker: Worker, look: Callable[[], None]) -> int:
     return code
 
 
-def _run_references(session: _Session) -> None:
+def _run_references(matrix_run: _MatrixRun) -> None:
     """Evaluate missing references. A failure is logged and does not stop the matrix."""
     for spec in list_missing_references(
-        session.plan, session.folder, [*session.dev, *session.final], session.look_again
+        matrix_run.plan, matrix_run.folder, [*matrix_run.dev, *matrix_run.final], matrix_run.look_again
     ):
         logger.info(f"reference {spec.name}")
-        log = session.folder.log(f"reference-{Path(spec.out).name}")
-        session.worker.start(spec, log)
-        code = _wait(session.worker, lambda: None)
+        log = matrix_run.folder.log(f"reference-{Path(spec.out).name}")
+        matrix_run.worker.start(spec, log)
+        code = _wait(matrix_run.worker, lambda: None)
         if code:
             logger.info(f"reference {spec.name} failed: {explain_code(code, log)}")
 
 
-def _begin_cell(session: _Session, cell: Cell) -> Record:
-    run = start_run(session.plan.recipe(cell), session.folder.runs)
+def _begin_cell(matrix_run: _MatrixRun, cell: Cell) -> Record:
+    run = start_run(matrix_run.plan.recipe(cell), matrix_run.folder.runs)
     record = Record(
-        cell.variant, cell.rate, cell.seed, str(run.path.relative_to(session.folder.path)), search=cell.search
+        cell.variant, cell.rate, cell.seed, str(run.path.relative_to(matrix_run.folder.path)), search=cell.search
     )
-    session.records[cell.key] = record
-    session.folder.write(cell.key, record)
+    matrix_run.records[cell.key] = record
+    matrix_run.folder.write(cell.key, record)
     return record
 
 
-def _make_cell_spec(session: _Session, job: Job, run: RunFolder) -> CellSpec:
-    matrix = session.plan.matrix
-    control = _find_stop_control(session, job) if matrix.stop else None
+def _make_cell_spec(matrix_run: _MatrixRun, job: Job, run: RunFolder) -> CellSpec:
+    matrix = matrix_run.plan.matrix
+    control = _find_stop_control(matrix_run, job) if matrix.stop else None
     return CellSpec(
         run=str(run.path),
-        dev=[str(path) for path in session.dev],
-        final=[str(path) for path in session.final] if job.final else [],
+        dev=[str(path) for path in matrix_run.dev],
+        final=[str(path) for path in matrix_run.final] if job.final else [],
         metric=matrix.metric,
         margin=(matrix.stop.margin or matrix.smallest_effect) if control and matrix.stop else None,
         control=control,
         at_end=job.cell.search,
         save=matrix.save_models,
-        look_again=session.look_again,
+        look_again=matrix_run.look_again,
     )
 
 
-def _find_stop_control(session: _Session, job: Job) -> str | None:
+def _find_stop_control(matrix_run: _MatrixRun, job: Job) -> str | None:
     """Run folder of the control's best cell, if the stop rule applies to the job: grid cells other than controls.
 
     Later seeds of a recipe are never stopped: a table without its worst seeds would flatter the recipe.
     """
-    plan = session.plan
+    plan = matrix_run.plan
     if job.cell.variant in plan.controls.values() or job.cell not in plan.grid(job.cell.variant):
         return None
-    cell = find_best_cell(plan, plan.controls[job.cell.variant], session.records)
-    return None if cell is None else str(session.folder.path / session.records[cell.key].run)
+    cell = find_best_cell(plan, plan.controls[job.cell.variant], matrix_run.records)
+    return None if cell is None else str(matrix_run.folder.path / matrix_run.records[cell.key].run)
 
 
-def _record_outcome(session: _Session, job: Job, record: Record, run: RunFolder, code: int, seconds: float) -> None:
+def _record_outcome(
+    matrix_run: _MatrixRun, job: Job, record: Record, run: RunFolder, code: int, seconds: float
+) -> None:
     """Record how a job ended."""
     record.jobs.append([_job_kind(job), seconds])
     if code == 0:
-        record.dev = fmean(_read_score(run, path, session.plan.matrix.metric) for path in session.dev)
+        record.dev = fmean(_read_score(run, path, matrix_run.plan.matrix.metric) for path in matrix_run.dev)
         record.status = "done" if job.final else "trained"
     elif code == STOPPED_CODE:
         record.status, record.reason = "stopped", str(run.events(STOPPED)[-1]["reason"])
         if record.search:  # trained to its end
-            record.dev = fmean(_read_score(run, path, session.plan.matrix.metric) for path in session.dev)
+            record.dev = fmean(_read_score(run, path, matrix_run.plan.matrix.metric) for path in matrix_run.dev)
     else:
-        record.status, record.reason = "failed", explain_code(code, session.folder.log(job.cell.key))
-    session.folder.write(job.cell.key, record)
+        record.status, record.reason = "failed", explain_code(code, matrix_run.folder.log(job.cell.key))
+    matrix_run.folder.write(job.cell.key, record)
 
 
 def _read_score(run: RunFolder, suite: Path, metric: str) -> float:

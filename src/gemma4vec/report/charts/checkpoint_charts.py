@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from gemma4vec.evaluation.planning.checkpoint_choice import Place, choice_sentence, choose
+from gemma4vec.evaluation.planning.checkpoint_choice import CheckpointPlace, choice_sentence, choose_checkpoint
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.report.charts.svg import Panel, Scale, line, marker, padded, path, picture, text
 from gemma4vec.report.content.run_data import PRIMARY, RunData
@@ -22,7 +22,7 @@ def checkpoint_charts(run: RunData) -> list[tuple[str, Chart, str]]:
         if len(measured) < 2:
             continue
         rows = steps_of(measured)
-        best, chosen = choose(measured, PRIMARY)
+        best, chosen = choose_checkpoint(measured, PRIMARY)
         role = (measured[best].settings.get("suite") or {}).get("role")
         step = rows[sorted(measured).index(best)][0]
         chart = drawn(lambda width, rows=rows, step=step: checkpoint_curve(rows, step, width))  # type: ignore[misc]
@@ -31,7 +31,7 @@ def checkpoint_charts(run: RunData) -> list[tuple[str, Chart, str]]:
     return found
 
 
-def steps_of(results: Mapping[Place, Result]) -> list[tuple[int, Interval]]:
+def steps_of(results: Mapping[CheckpointPlace, Result]) -> list[tuple[int, Interval]]:
     """(step, score with interval) in the order of training; the steps of later stages go on from the earlier ones'."""
     rows, before, last, stage_now = [], 0, 0, None
     for stage, step in sorted(results):

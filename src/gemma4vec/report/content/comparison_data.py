@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare_seeds import Side, averaged, check_same_questions, compare_sides
+from gemma4vec.evaluation.comparison.compare_seeds import ResultGroup, average_runs, check_same_queries, compare_groups
 from gemma4vec.evaluation.comparison.comparison_count import contents
 from gemma4vec.evaluation.comparison.paired import Comparison, check_comparable, check_limits, largest_differences
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.results.task_scores import PAIRED
 from gemma4vec.files import home
-from gemma4vec.ledger.comparison_count import Family
-from gemma4vec.ledger.overview import flat
+from gemma4vec.ledger.comparison_count import ComparisonFamily
+from gemma4vec.ledger.overview import flatten
 from gemma4vec.ledger.records import recipe_tree
 from gemma4vec.report.content.run_data import PRIMARY, RunData, SuiteResults, primary_of, read_run
 from gemma4vec.report.content.training_log import number
@@ -88,7 +88,7 @@ class SuiteSection:
     rows: list[Row]
     comparisons: list[tuple[str, str, Comparison]]
     """(label of A, label of B, A minus B); A is a recipe and B the first one, or A the first one and B a reference."""
-    family: Family | None
+    family: ComparisonFamily | None
     tasks: list[TaskDifference]
     notes: list[str]
     results: SuiteResults
@@ -157,7 +157,7 @@ def _section(name: str, groups: Sequence[Group], correction: Correction, missing
         missing.append(f"BM25 was not evaluated on {name}: gemma4vec eval bm25 --suite DIR adds its row.")
     fair, notes = _fair(sides, references, first, metric)
     compared, family = (
-        compare_sides([pair for _, _, pair in fair], metric, correction=correction) if fair else ([], None)
+        compare_groups([pair for _, _, pair in fair], metric, correction=correction) if fair else ([], None)
     )
     rows = [_row(label, side, metric) for label, side in sides.items()]
     rows += [Row(REFERENCES[kind], kind, result) for kind, result in references.items()]
@@ -169,13 +169,13 @@ def _section(name: str, groups: Sequence[Group], correction: Correction, missing
     )
 
 
-def _side(group: Group, suite: str, missing: list[str]) -> Side | None:
+def _side(group: Group, suite: str, missing: list[str]) -> ResultGroup | None:
     found: list[tuple[RunData, Result]] = []
     for run, results in _trained(group, suite):
         one = results.results["trained"]
         try:
             if found:
-                check_same_questions(found[0][1], one)
+                check_same_queries(found[0][1], one)
                 check_limits(found[0][1], one)
         except InputError as error:
             missing.append(f"{run.run_id} is left out of {group.label} on {suite}: {error}.")
@@ -185,7 +185,7 @@ def _side(group: Group, suite: str, missing: list[str]) -> Side | None:
         return None
     if found[0][1].kind in PAIRED:
         found = found[:1]  # one figure of all pairs has no mean over seeds, query by query
-    return Side([result for _, result in found], [run.manifest.get("seed") for run, _ in found])
+    return ResultGroup([result for _, result in found], [run.manifest.get("seed") for run, _ in found])
 
 
 def _trained(group: Group, suite: str) -> list[tuple[RunData, SuiteResults]]:
@@ -217,15 +217,17 @@ def _references(suite: str, groups: Sequence[Group], like: Result) -> dict[str, 
 
 
 def _fair(
-    sides: Mapping[str, Side], references: Mapping[str, Result], first: str, metric: str
-) -> tuple[list[tuple[str, str, tuple[Side, Side]]], list[str]]:
+    sides: Mapping[str, ResultGroup], references: Mapping[str, Result], first: str, metric: str
+) -> tuple[list[tuple[str, str, tuple[ResultGroup, ResultGroup]]], list[str]]:
     """The pairs that may be compared, and why others may not."""
     pairs = [(label, first, (side, sides[first])) for label, side in sides.items() if label != first]
-    pairs += [(first, REFERENCES[kind], (sides[first], Side([result], [None]))) for kind, result in references.items()]
+    pairs += [
+        (first, REFERENCES[kind], (sides[first], ResultGroup([result], [None]))) for kind, result in references.items()
+    ]
     fair, notes = [], []
     for a, b, (ours, theirs) in pairs:
         try:
-            differing = check_comparable(averaged(ours.results), averaged(theirs.results), metric)
+            differing = check_comparable(average_runs(ours.results), average_runs(theirs.results), metric)
         except InputError as error:
             notes.append(f"{a} is not compared with {b}: {error}.")
             continue
@@ -236,15 +238,15 @@ def _fair(
     return fair, notes
 
 
-def _row(label: str, side: Side, metric: str) -> Row:
+def _row(label: str, side: ResultGroup, metric: str) -> Row:
     means = [result.mean[metric] for result in side.results]
     spread = (min(means), max(means)) if len(means) > 1 else None
-    return Row(label, "trained", averaged(side.results), len(means), spread)
+    return Row(label, "trained", average_runs(side.results), len(means), spread)
 
 
-def _task_rows(label: str, ours: Side, theirs: Side, metric: str) -> list[TaskDifference]:
-    keys, ours_N = averaged(ours.results).values(metric)
-    difference_N = ours_N - averaged(theirs.results).values(metric)[1]
+def _task_rows(label: str, ours: ResultGroup, theirs: ResultGroup, metric: str) -> list[TaskDifference]:
+    keys, ours_N = average_runs(ours.results).values(metric)
+    difference_N = ours_N - average_runs(theirs.results).values(metric)[1]
     rows = []
     for task in dict.fromkeys(task for task, _ in keys):
         own = [place for place, (name, _) in enumerate(keys) if name == task]
@@ -254,14 +256,14 @@ def _task_rows(label: str, ours: Side, theirs: Side, metric: str) -> list[TaskDi
 
 
 def _examples(
-    name: str, groups: Sequence[Group], sides: Mapping[str, Side], rows: Sequence[Row], metric: str
+    name: str, groups: Sequence[Group], sides: Mapping[str, ResultGroup], rows: Sequence[Row], metric: str
 ) -> SuiteResults:
     """The best recipe's first run as "trained" against the first recipe's; against another where the first is best.
 
     Queries to look at, not a comparison with a verdict.
     """
     first = next(iter(sides))
-    best = max(sides, key=lambda label: averaged(sides[label].results).mean[metric])
+    best = max(sides, key=lambda label: average_runs(sides[label].results).mean[metric])
     other = first if best != first else next((label for label in sides if label != first), "")
     found = SuiteResults(name, {}, {})
     for key, label in (("trained", best), ("other", other)):
@@ -278,7 +280,7 @@ def _examples(
 
 def _differing(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     """Keys of the recipes whose values differ, with the value of each; and of the data, by their hashes."""
-    trees = [{**flat(recipe_tree(group.runs[0].recipe_text)), **_data(group.runs[0].manifest)} for group in groups]
+    trees = [{**flatten(recipe_tree(group.runs[0].recipe_text)), **_data(group.runs[0].manifest)} for group in groups]
     names = dict.fromkeys(name for tree in trees for name in tree if name.split(".")[0] not in NOT_COMPARED)
     rows = [(name, ["-" if tree.get(name) is None else str(tree[name]) for tree in trees]) for name in names]
     return [(name, values) for name, values in rows if len(set(values)) > 1]

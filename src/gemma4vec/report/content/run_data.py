@@ -12,7 +12,7 @@ from gemma4vec.evaluation.comparison.comparison_count import compare_pairs
 from gemma4vec.evaluation.comparison.paired import Comparison, LargestDifferences, check_comparable
 from gemma4vec.evaluation.results.result import Result, load_result, load_top
 from gemma4vec.evaluation.results.task_scores import PAIRED
-from gemma4vec.ledger.comparison_count import Family
+from gemma4vec.ledger.comparison_count import ComparisonFamily
 from gemma4vec.ledger.records import CHECKPOINT, decision_record
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.report.content.stop_looks import StopLooks, read_looks
@@ -42,7 +42,7 @@ class SuiteResults:
     """Queries to look at, where the two are not compared on this page."""
     names: dict[str, str] = field(default_factory=dict)
     """What the models are called on the page, where not by `label`."""
-    family: Family | None = None
+    family: ComparisonFamily | None = None
     """The ledger's family that these comparisons are corrected for."""
 
 

@@ -123,7 +123,7 @@ class FollowedRun(RunFolder):
     """A run folder as the processes behind the first have it: they read it and write nothing."""
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Nothing: the first process holds it."""
         yield
 

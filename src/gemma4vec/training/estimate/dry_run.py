@@ -45,7 +45,7 @@ from gemma4vec.training.engine.task import Task
 from gemma4vec.training.estimate.data import BatchStatistics, one_micro_batch, read_batches
 from gemma4vec.training.estimate.layers import Costs, LayerCosts, measure_layers, total_cost
 from gemma4vec.training.estimate.memory import Memory, activation_bytes, memory_on_gpu, training_memory
-from gemma4vec.training.monitoring.stop_rule import check_rules
+from gemma4vec.training.monitoring.stop_rule import check_stop_rules
 from gemma4vec.training.preflight import refuse_early
 from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit
 from gemma4vec.training.tasks.make_task import data_seed, make_task
@@ -144,7 +144,7 @@ def estimate(recipe: schema.Recipe) -> Estimate:
         model = _describe(recipe, config, base.path, choice.dtype, device)
         loaded = [load_sources(stage.data, stage.mixture) for stage in recipe.stages]
         refuse_early(recipe, base.path, loaded)  # while the base's small files exist
-    rules = check_rules(recipe, [data.dev_suite for data in loaded])
+    rules = check_stop_rules(recipe, [data.dev_suite for data in loaded])
     stages = [_estimate_stage(model, number, data) for number, data in enumerate(loaded)]
     return Estimate(
         recipe=recipe,

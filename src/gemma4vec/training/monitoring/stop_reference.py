@@ -1,7 +1,7 @@
-"""What a stop rule measures a training against: a saved result, BM25, or another run's model, on the rule's own suite.
+"""The reference of a stop rule, on the rule's own suite: a saved result, BM25, or another run's model.
 
-A result that is there is taken; else the reference is evaluated now, before the training, and its result is left where
-`gemma4vec eval` would leave it.
+An existing result is used. Otherwise the reference is evaluated now, before the training. Its result is stored where
+`gemma4vec eval` stores it.
 """
 
 import logging
@@ -10,8 +10,8 @@ from pathlib import Path
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.find_results import TRAINED, free_folder, results_by_suite
-from gemma4vec.evaluation.planning.stop_judge import BM25
-from gemma4vec.evaluation.results.result import METRICS_FILE, Result, load_result, load_same
+from gemma4vec.evaluation.planning.stop_question import BM25
+from gemma4vec.evaluation.results.result import METRICS_FILE, Result, load_matching_result, load_result
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.files import home
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_reference(rule: StopRule, stage: int, suite: RetrievalSuite, key: str) -> None:
-    """Refuse a reference that is not there or cannot be compared; evaluates nothing.
+    """Refuse a reference that is missing or cannot be compared, without evaluating anything.
 
     Raises:
         InputError: one line that begins with `key`.
@@ -52,7 +52,7 @@ def check_reference(rule: StopRule, stage: int, suite: RetrievalSuite, key: str)
 
 
 def reference_results(rule: StopRule, stage: int, suite: RetrievalSuite, key: str) -> list[Result]:
-    """The reference's results: one, or with `reference_at: same_place` one for each look.
+    """Return the reference's results: one, or with `reference_at: same_place` one for each look.
 
     Raises:
         InputError: as `check_reference`, or the reference cannot be evaluated.
@@ -73,7 +73,7 @@ def reference_results(rule: StopRule, stage: int, suite: RetrievalSuite, key: st
 
 
 def _result_folder(rule: StopRule, key: str) -> Path | None:
-    """The folder that `reference` names where it holds results and is no run; None where it is something else."""
+    """Return the folder that `reference` names if it holds results and is not a run; else None."""
     path = Path(rule.reference).expanduser()
     if not path.is_dir() or not ((path / METRICS_FILE).is_file() or results_by_suite(path)):
         return None
@@ -111,8 +111,8 @@ def _run(rule: StopRule, key: str) -> RunFolder:
 
 
 def _known(folder: Path, suite: RetrievalSuite) -> Result | None:
-    """A result on these very contents below `folder`, if there is one."""
-    return load_same(folder / suite.name, suite.fingerprint)
+    """Load a result on these contents below `folder`; None if there is none."""
+    return load_matching_result(folder / suite.name, suite.fingerprint)
 
 
 def _bm25(suite: RetrievalSuite) -> Result:
@@ -121,7 +121,7 @@ def _bm25(suite: RetrievalSuite) -> Result:
 
 
 def _trained(run: RunFolder, suite: RetrievalSuite) -> Result:
-    """The finished model of a run, evaluated now."""
+    """Evaluate the finished model of a run now."""
     logger.info(f"evaluating the stop rule's reference, {run.run_id}, on {suite.name}")
     model = CachedEmbedder(Embedder.load(run.path))
     folder = free_folder(run.path / "evals" / TRAINED, suite.name, model, replaces_other_weights=True)
@@ -129,7 +129,7 @@ def _trained(run: RunFolder, suite: RetrievalSuite) -> Result:
 
 
 def _at_places(run: RunFolder, rule: StopRule, stage: int, suite: RetrievalSuite, key: str) -> list[Result]:
-    """Results of the reference's checkpoints where the looks are; those that it lacks are made of its kept weights."""
+    """Return results of the reference's checkpoints at the looks; missing ones are evaluated from its kept weights."""
     places = _places(run, rule, stage, suite, key)
     missing = [kept for kept in places.values() if isinstance(kept, WeightSnapshot)]
     made: dict[int, Result] = {}
@@ -143,7 +143,7 @@ def _at_places(run: RunFolder, rule: StopRule, stage: int, suite: RetrievalSuite
 def _places(
     run: RunFolder, rule: StopRule, stage: int, suite: RetrievalSuite, key: str
 ) -> dict[int, Result | WeightSnapshot]:
-    """Step of the reference -> its result there, or the weights that it kept there; by share of its own budget."""
+    """Return step -> the reference's result at that step, or its kept weights; steps are shares of its own budget."""
     ends = [event for event in run.events("stage_finished") if event.get("stage") == stage]
     if not ends:
         raise InputError(f"{key}.reference: {run.path} has not finished its stage {stage}, so it has no such places")

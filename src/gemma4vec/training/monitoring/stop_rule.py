@@ -1,7 +1,7 @@
-"""The stop rule of a stage while it trains: what it needs is settled before weights are loaded, then it is asked.
+"""The stop rule of a stage: supplies the results that `evaluation.planning.stop_question` decides about.
 
-The rule, its suite and its reference are written beside the stage's checkpoints the first time. A run that goes on
-later finds them there, so that nobody who evaluates the reference again, or deletes it, changes a rule half-way.
+Suite and reference are prepared before weights are loaded, and stored with the rule next to the stage's checkpoints. A
+resumed run reads them there, so the rule does not change if somebody evaluates the reference again or deletes it.
 """
 
 import json
@@ -15,8 +15,8 @@ from typing import Any
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.planning.stop_judge import forecast_rule, judge
-from gemma4vec.evaluation.results.result import Result, load_result, load_same, save_result
+from gemma4vec.evaluation.planning.stop_question import StopQuestion, forecast_stop_rule
+from gemma4vec.evaluation.results.result import Result, load_matching_result, load_result, save_result
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.files import write_json
 from gemma4vec.ledger.final_suites import is_final
@@ -24,7 +24,6 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.stop_rule import StopRule
-from gemma4vec.statistics.stopping import StopDecision
 from gemma4vec.training.monitoring.stop_reference import check_reference, reference_results
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_name
 
@@ -34,14 +33,14 @@ REFERENCE, RULE = "reference", "stop-rule.json"
 
 
 @dataclass(frozen=True)
-class Seen:
+class StopCheck:
     """One look at a training.
 
     Attributes:
-        score, fields: as every evaluation during training gives them (nDCG@10; its event's fields).
-        look: the fields of the look's own event.
-        stopped: why the training ends here; None: it goes on.
-        sentence: for a person.
+        score, fields: nDCG@10 and the event's fields, as for every evaluation during training.
+        look: fields of the event `look`.
+        stopped: reason to end the training here; None to continue.
+        sentence: the look, for a person.
     """
 
     score: float
@@ -52,8 +51,8 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class ReadyRule:
-    """A rule that can be asked.
+class LoadedStopRule:
+    """A stop rule with its suite and reference.
 
     Attributes:
         references: one result, or one for each look.
@@ -64,112 +63,97 @@ class ReadyRule:
     references: Sequence[Result]
 
     def due(self, step: int, total: int | None, taken: int) -> int | None:
-        """The number (from 1) of the look that is to be taken after `step`, where `taken` were before; None: none is.
+        """Return the number (from 1) of the look due after `step`, with `taken` looks taken; None if none is due.
 
-        Where the budget's length becomes known behind a look's place (minutes, tokens), it is taken then.
+        A budget in minutes or tokens may become known after a look's planned step; the look is then due at once.
         """
         if total is None and self.settings.at_shares:
             return None
         passed = sum(place <= step for place in self.settings.steps(total or step))
         return passed if passed > taken and step != total else None
 
-    def ask(self, number: int, step: int, result: Result) -> Seen:
-        """What the rule says to the result of look `number` (from 1)."""
+    def check(self, number: int, step: int, result: Result) -> StopCheck:
+        """Ask the rule about the result of look `number` (from 1)."""
         reference = self.references[number - 1 if len(self.references) > 1 else 0]
-        rule, looks = self.settings, len(self.settings.grid)
-        asked = judge([result], [reference], rule.metric, rule.smallest_effect, looks=looks, confidence=rule.confidence)
-        mine, theirs = result.mean[rule.metric], reference.mean[rule.metric]
+        question = StopQuestion.of_rule(self.settings)
+        answer = question.answer([result], [reference])
+        place = f"{self.suite.name} at step {step} (look {number} of {question.looks})"
+        stopped = answer.reason(place, self.settings.reference) if answer.stop else None
         interval = result.interval("ndcg@10")
         fields = {"suite": self.suite.name, "ndcg@10": interval.mean, "low": interval.low, "high": interval.high}
-        reason = self._reason(asked, number, step) if asked.stop else None
-        seen = (
-            f"look {number} of {looks}: {rule.metric} {mine:.4f}, {reference.model} {theirs:.4f}, difference "
-            f"{asked.interval.mean:+.4f} ({asked.interval.low:+.4f} to {asked.interval.high:+.4f})"
-        )
-        return Seen(interval.mean, fields, self._event(asked, number, mine, theirs, reason), reason, seen)
-
-    def _reason(self, asked: StopDecision, number: int, step: int) -> str:
-        return (
-            f"{self.settings.metric} on {self.suite.name} at step {step} (look {number} of {asked.looks}) is "
-            f"{asked.interval.mean:+.4f} from {self.settings.reference}: {asked.reason}"
-        )
-
-    def _event(
-        self, asked: StopDecision, number: int, mine: float, theirs: float, reason: str | None
-    ) -> dict[str, Any]:
-        return {
+        look = {
             "look": number,
-            "looks": asked.looks,
+            "looks": question.looks,
             "suite": self.suite.name,
-            "metric": self.settings.metric,
-            "score": mine,
-            "reference": theirs,
-            "difference": asked.interval.mean,
-            "low": asked.interval.low,
-            "high": asked.interval.high,
-            "confidence": asked.interval.confidence,
-            "smallest_effect": self.settings.smallest_effect,
-            "stopped": reason is not None,
-            "reason": reason or asked.reason,
+            **answer.fields(),
+            "stopped": stopped is not None,
+            "reason": stopped or answer.decision.reason,
         }
+        found = answer.decision.interval
+        sentence = (
+            f"look {number} of {question.looks}: {question.metric} {answer.score:.4f}, {reference.model} "
+            f"{answer.reference:.4f}, difference {found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+        )
+        return StopCheck(interval.mean, fields, look, stopped, sentence)
 
 
 @dataclass(frozen=True)
-class StageRule:
-    """A ready rule, and the training that it is asked about.
+class StopRuleMonitor:
+    """A loaded stop rule and the training that it watches.
 
     Attributes:
-        embedder: from a name and the SHA-256 of the weights to the model as it is now.
+        embedder: makes the current model from a name and the SHA-256 of the weights.
     """
 
-    ready: ReadyRule
+    loaded: LoadedStopRule
     stage: int
     run: RunFolder
     embedder: Callable[[str, str], Embedder]
 
     def due(self, step: int, total: int | None, taken: int) -> int | None:
-        """As `ReadyRule.due`."""
-        return self.ready.due(step, total, taken)
+        """See `LoadedStopRule.due`."""
+        return self.loaded.due(step, total, taken)
 
-    def look(self, number: int, step: int, weights: str) -> Seen:
-        """Evaluate the model as it is now, and ask.
+    def check(self, number: int, step: int, weights: str) -> StopCheck:
+        """Evaluate the current model, and ask the rule.
 
-        The result is that of a kept checkpoint. One that is there already, of these very weights, is not made again.
+        The result is stored as that of a kept checkpoint. An existing result of the same weights is used again.
         """
-        name, suite = checkpoint_name(self.stage, step), self.ready.suite
+        name, suite = checkpoint_name(self.stage, step), self.loaded.suite
         model, out = self.embedder(name, weights), self.run.evaluation(name, suite.name)
-        result = load_same(out, suite.fingerprint, model.fingerprint) or evaluate(
+        result = load_matching_result(out, suite.fingerprint, model.fingerprint) or evaluate(
             model, suite, out, name=name, run=self.run
         )
-        return self.ready.ask(number, step, result)
+        return self.loaded.check(number, step, result)
 
 
-def check_rules(recipe: schema.Recipe, dev_suites: Sequence[Path | None]) -> list[str | None]:
-    """Refuse rules that cannot be asked, without evaluating anything; gives each stage's rule in one sentence.
+def check_stop_rules(recipe: schema.Recipe, dev_suites: Sequence[Path | None]) -> list[str | None]:
+    """Refuse rules that cannot work, without evaluating anything; return each stage's rule in one sentence.
 
     Args:
-        dev_suites: of each stage's sources.
+        recipe: of the run.
+        dev_suites: the dev suite of each stage's sources, if any.
 
     Raises:
         InputError: one line that names the recipe's key.
     """
-    said: list[str | None] = []
+    sentences: list[str | None] = []
     for number, (stage, dev) in enumerate(zip(recipe.stages, dev_suites, strict=True)):
         rule, key = stage.evaluation.stop, _key(number)
         if rule is None:
-            said.append(None)
+            sentences.append(None)
             continue
         suite = rule_suite(stage.evaluation, dev, key)
         check_reference(rule, number, suite, key)
-        said.append(forecast_rule(rule, suite.name, suite.fingerprint, len(suite.queries)).sentence())
-    return said
+        sentences.append(forecast_stop_rule(rule, suite.name, suite.fingerprint, len(suite.queries)).sentence())
+    return sentences
 
 
 def rule_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> RetrievalSuite:
-    """The dev suite that the rule looks at: what evaluations during training see.
+    """Open the dev suite of the rule: the one for evaluations during training.
 
     Raises:
-        InputError: there is none, it is a final one, or its files are not as they should be.
+        InputError: there is none, it is a final one, or its files are not valid.
     """
     folder = Path(settings.suite) if settings.suite else dev
     if folder is None:
@@ -182,21 +166,23 @@ def rule_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> Retri
     return suite
 
 
-def ready_rules(run: RunFolder, recipe: schema.Recipe, dev_suites: Sequence[Path | None]) -> list[ReadyRule | None]:
-    """The rules of all stages, with their references evaluated; before any weight of this run is loaded.
+def load_stop_rules(
+    run: RunFolder, recipe: schema.Recipe, dev_suites: Sequence[Path | None]
+) -> list[LoadedStopRule | None]:
+    """Load the rules of all stages and evaluate their references, before any weight of this run is loaded.
 
     Raises:
         InputError: one line that names the recipe's key; or the suite is no longer the one that the rule was set for.
     """
     known = [(_folder(run, recipe, number) / RULE).is_file() for number in range(len(recipe.stages))]
     if not all(one or stage.evaluation.stop is None for one, stage in zip(known, recipe.stages, strict=True)):
-        for sentence in check_rules(recipe, dev_suites):
+        for sentence in check_stop_rules(recipe, dev_suites):
             if sentence:
                 logger.info(sentence)
     return [_ready(run, recipe, number, dev) for number, dev in enumerate(dev_suites)]
 
 
-def _ready(run: RunFolder, recipe: schema.Recipe, number: int, dev: Path | None) -> ReadyRule | None:
+def _ready(run: RunFolder, recipe: schema.Recipe, number: int, dev: Path | None) -> LoadedStopRule | None:
     settings = recipe.stages[number].evaluation
     rule, key, folder = settings.stop, _key(number), _folder(run, recipe, number)
     if rule is None:
@@ -217,11 +203,11 @@ def _ready(run: RunFolder, recipe: schema.Recipe, number: int, dev: Path | None)
             f"{key}: {suite.name} is not the suite any more that the rule was set for; put its files back, or start a "
             "new run"
         )
-    return ReadyRule(rule, suite, references)
+    return LoadedStopRule(rule, suite, references)
 
 
 def _write(folder: Path, rule: StopRule, suite: RetrievalSuite, references: Sequence[Result]) -> None:
-    """The references first: the file that says that all is there comes last."""
+    """Store references and rule; the rule's file comes last and marks them complete."""
     shutil.rmtree(folder / REFERENCE, ignore_errors=True)
     for place, one in enumerate(references):
         save_result(one, folder / REFERENCE / f"{place:03d}", top=[])

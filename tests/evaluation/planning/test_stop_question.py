@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from gemma4vec.errors import WorkError
-from gemma4vec.evaluation.planning.stop_judge import forecast_rule, judge
+from gemma4vec.evaluation.planning.stop_question import StopQuestion, forecast_stop_rule
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.recipe.stop_rule import StopRule
 
@@ -24,7 +24,7 @@ def random_pair(seed: int, queries: int = 40) -> tuple[Result, Result]:
 
 def test_it_judges_paired_differences_with_shared_confidence() -> None:
     ours, theirs = random_pair(1)
-    found = judge([ours], [theirs], "ndcg@10", -0.01, looks=4)
+    found = StopQuestion("ndcg@10", -0.01, looks=4).answer([ours], [theirs]).decision
     a, b = ours.per_query["s1"], theirs.per_query["s1"]
     differences = [a[key]["ndcg@10"] - b[key]["ndcg@10"] for key in a]
     low, high = stats.t.interval(1 - 0.05 / 4, 39, np.mean(differences), stats.sem(differences))
@@ -34,37 +34,37 @@ def test_it_judges_paired_differences_with_shared_confidence() -> None:
 
 def test_several_suites_count_alike() -> None:
     (a, b), (c, d) = random_pair(1, 40), random_pair(2, 10)
-    found = judge([a, c], [b, d], "ndcg@10", 0.0)
+    found = StopQuestion("ndcg@10", 0.0).answer([a, c], [b, d])
     means = [
         np.mean([mine["ndcg@10"] - y.per_query[y.suite][key]["ndcg@10"] for key, mine in x.per_query[x.suite].items()])
         for x, y in ((a, b), (c, d))
     ]
-    assert found.interval.mean == pytest.approx(np.mean(means))
+    assert found.decision.interval.mean == pytest.approx(np.mean(means)) == found.score - found.reference
 
 
 def test_other_queries_are_refused() -> None:
     (a, _), (_, b) = random_pair(1, 40), random_pair(1, 30)
     with pytest.raises(WorkError, match="different queries"):
-        judge([a], [b], "ndcg@10", 0.0)
+        StopQuestion("ndcg@10", 0.0).answer([a], [b])
 
 
 def test_the_forecast_is_the_power_of_the_rule() -> None:
     """Four out of five models that truly lie at `stopped_below` are stopped at a look."""
     rule = StopRule(reference="run", smallest_effect=0.02, at_shares=(0.25, 0.5, 0.75))
-    said = forecast_rule(rule, "s", "contents", 100)
+    said = forecast_stop_rule(rule, "s", "contents", 100)
     assert said.stopped_below == pytest.approx(0.02 - said.detectable)
     random, trials, stopped = np.random.default_rng(0), 600, 0
     zeros = result("s", {f"q{i}": 0.0 for i in range(100)})
     for _ in range(trials):
         drawn = random.normal(said.stopped_below, 0.1, 100)
         ours = result("s", {f"q{i}": float(value) for i, value in enumerate(drawn)})
-        stopped += judge([ours], [zeros], "ndcg@10", 0.02, looks=3).stop
+        stopped += StopQuestion.of_rule(rule).answer([ours], [zeros]).stop
     assert stats.binom.ppf(0.001, trials, 0.8) <= stopped <= stats.binom.ppf(0.999, trials, 0.8)
 
 
 def test_it_says_where_it_will_be_blind() -> None:
     rule = StopRule(reference="bm25", smallest_effect=0.01, at_steps=(5,))
-    few, many = forecast_rule(rule, "s", "c", 50).sentence(), forecast_rule(rule, "s", "c", 50_000).sentence()
+    few, many = forecast_stop_rule(rule, "s", "c", 50).sentence(), forecast_stop_rule(rule, "s", "c", 50_000).sentence()
     assert "a model that equals the reference will mostly not be stopped" in few
     assert "mostly not be stopped" not in many
     assert "smallest useful effect +0.01, 1 look at step 5 (95% confidence)" in few
