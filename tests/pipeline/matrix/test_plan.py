@@ -135,7 +135,7 @@ def test_changes_for_every_contrast_stage(place: Path) -> None:
     [
         ({"recipies": ["mean"]}, "unknown key 'recipies'; did you mean 'recipes'?"),
         ({"budget": {"minutes": 5}}, "unknown key 'budget.minutes'"),
-        ({"control": "other"}, "control: 'other' is none of mean, last"),
+        ({"control": "other"}, "control: 'other' is unknown; use one of mean, last"),
         ({"recipes": ["mean", "absent"]}, "recipes: no recipe 'absent': neither a file nor one that comes"),
         ({"recipes": ["mean", "mean"]}, "two are called 'mean'"),
         ({"overrides": ["stages.*.batch.rowz=4"]}, "unknown key 'stages.0.batch.rowz'; did you mean 'rows'?"),
@@ -143,7 +143,7 @@ def test_changes_for_every_contrast_stage(place: Path) -> None:
         ({"stop": {"after_share": 0.5}}, "stop needs smallest_effect"),
         ({"seeds": [1, 1]}, "seeds: a value stands twice"),
         ({"axes": {"a": {"values": {"b": []}, "recipes": ["men"]}}}, "axes.a.recipes: 'men' is none of mean, last"),
-        ({"bases": [None, "x"], "control": "mean @y"}, "control: 'mean @y' is none of"),
+        ({"bases": [None, "x"], "control": "mean @y"}, "control: 'mean @y' is unknown; use one of"),
         ({"axes": {"a": {"values": {"b": [], "c": []}}}}, "control: 'mean' has 2 variants"),
         (
             {"recipes": ["mean", {"recipe": "last", "overrides": ["stages.0.batch.rows=4"]}]},
