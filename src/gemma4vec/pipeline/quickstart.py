@@ -1,6 +1,6 @@
-"""Quickstart: build data, train, evaluate, index and report in one call.
+"""Quickstart: from nothing to a trained, evaluated, searchable model with one command.
 
-Each step stores its result in the run folder and is skipped if the result exists, so a killed quickstart continues
+Every step stores its result in the run folder and is skipped if the result exists, so a killed quickstart continues
 where it stopped.
 """
 
@@ -27,7 +27,6 @@ from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.terminal import ProgressBar, bars_by_stage
-from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.model_card import add_scores
 from gemma4vec.recipe.load import parse_recipe
@@ -39,9 +38,8 @@ from gemma4vec.report.run_page import write_report
 from gemma4vec.serving.search.documents import documents_of_suite
 from gemma4vec.serving.search.index import SearchIndex
 from gemma4vec.text.text_embedder import TextEmbedder
-from gemma4vec.training.monitoring.stop_rule import load_stop_rules
-from gemma4vec.training.preflight import refuse_early
-from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
+from gemma4vec.training.prepare_run import prepare_run
+from gemma4vec.training.run import Trainer, recipe_of, record_outcome
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +48,7 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Size:
-    """Size of the sampled test suite: a larger corpus is a harder test and takes longer to embed."""
+    """Size of the test suite: a larger corpus is a harder test and takes longer to embed."""
 
     queries: int | None = 1000
     documents: int | None = 1500
@@ -62,41 +60,38 @@ def quickstart_recipe(overrides: list[str]) -> Recipe:
     return parse_recipe(file.read_text(encoding="utf-8"), "quickstart.yaml", overrides)
 
 
-def run_quickstart(run: RunFolder, size: Size) -> dict[str, Any]:
-    """Do all steps that `run` lacks; return the summary that the command prints.
+def run_quickstart(run: RunFolder, size: Size, recipe: Recipe | None = None) -> dict[str, Any]:
+    """Run all steps that `run` lacks. Return what the command prints.
+
+    Args:
+        recipe: of a run that has just been started; None: it is read from the run's folder.
 
     Raises:
-        InputError, WorkError: from a step. Finished steps are stored; a second call continues.
+        InputError, WorkError: as the steps. Finished steps are stored; another call continues with the next one.
     """
-    with recorded(run):
-        return _steps(run, size)
+    with record_outcome(run):
+        return _steps(run, size, recipe)
 
 
-def _steps(run: RunFolder, size: Size) -> dict[str, Any]:
+def _steps(run: RunFolder, size: Size, recipe: Recipe | None) -> dict[str, Any]:
     started = time.perf_counter()
     clock = _Clock(run)
     suite: RetrievalSuite | None = None
     if not (run.model / "gemma4vec.json").exists():
-        recipe = recipe_of(run)
-        with clock.step("base model"):
-            base = resolve_base(recipe.model.base)
-        with clock.step("training data"):
-            loaded = load_data(run, recipe, 0)
-            refuse_early(recipe, base.path, [loaded])
-            rules = load_stop_rules(run, recipe, [loaded.dev_suite])
-            suite = _test_suite(run, loaded, size)
+        prepared = prepare_run(run, recipe or recipe_of(run), step=clock.step)
+        suite = _test_suite(run, prepared.data[0], size)
         logger.info(f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of held-out packages")
         with clock.step("evaluating BM25"):
             _evaluate(run, "bm25", Bm25Model(), suite)
         with clock.step("loading the base"):
-            trainer = Trainer(run, base, rules)
+            trainer = Trainer(prepared)
         with clock.step("evaluating the untrained base"):
             _evaluate(run, "untrained", trainer.embedder("untrained"), suite)
         with clock.step("training"):
-            trainer.train(0, loaded)
+            trainer.train(0)
         with clock.step("saving the model"):
             trainer.save()
-        del trainer, loaded
+        del trainer, prepared
     suite = suite or load_suite(_suite_folder(run))
     with clock.step("evaluating the trained model"):
         _evaluate_and_index(run, suite)
@@ -108,7 +103,7 @@ def _steps(run: RunFolder, size: Size) -> dict[str, Any]:
 
 
 def summarize(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
-    """Scores and intervals of every evaluated model, and a sentence with the verdict."""
+    """Return scores with intervals of every evaluated model, and a sentence that compares them."""
     models = []
     for key, label in MODELS.items():
         folder = run.evaluation(key, suite.name)
@@ -131,7 +126,7 @@ def summarize(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
 
 
 class _Clock:
-    """Logs each step and records how long it took."""
+    """Log the name of each step, and record its seconds as an event."""
 
     def __init__(self, run: RunFolder):
         self.run = run
@@ -151,11 +146,11 @@ class _Clock:
 
 
 def _test_suite(run: RunFolder, loaded: TrainingData, size: Size) -> RetrievalSuite:
-    """The sampled test suite, stored with its texts in the run folder."""
+    """The sampled test suite, stored in the run folder with its texts."""
     if (run.path / "suite" / "corpus.jsonl").exists():
         return load_suite(_suite_folder(run))
     if loaded.test_suite is None:
-        raise InputError("quickstart needs a source with a test suite; use source: pycode")
+        raise InputError("quickstart needs a source that has a test suite; use source: pycode")
     suite = sample_suite(load_suite(loaded.test_suite), size.queries, size.documents)
     folder = run.path / "suite"
     write_suite(folder, suite)

@@ -1,6 +1,6 @@
 """One cell of a matrix, in its own process: train, score on dev, score on the final suites.
 
-Each step stores its result in the run folder and is skipped if the result exists.
+Every step stores its result in the run folder and is skipped if the result exists.
 """
 
 import logging
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.comparison.find_results import TRAINED
@@ -20,16 +19,15 @@ from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.ledger.recording import record_rule_stop
 from gemma4vec.ledger.records import SHARE
 from gemma4vec.ledger.run_folder import RunFolder
-from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.pipeline.matrix.rows_hash import rows_hash
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.text_embedder import TextEmbedder
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.engine.flops import flops_per_token
-from gemma4vec.training.loop import Evaluate
-from gemma4vec.training.preflight import refuse_early
-from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
+from gemma4vec.training.prepare_run import prepare_run, reopen_run
+from gemma4vec.training.run import Trainer, recipe_of, record_outcome
+from gemma4vec.training.stage import Evaluate
 from gemma4vec.training.tasks.make_task import data_seed
 
 logger = logging.getLogger(__name__)
@@ -38,7 +36,7 @@ STOPPED = "stopped"  # name of the event
 
 
 class StoppedError(WorkError):
-    """The stop rule ended this training."""
+    """The matrix's stop rule ends this training."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,9 @@ class CellSpec:
 
     Attributes:
         run: the run folder.
-        dev, final: folders of suites; `final` is empty if only the dev score is needed.
-        metric: metric of the stop rule.
-        margin: how far below the control the stop rule allows a cell; None: no rule.
+        dev, final: folders of suites; `final` is empty if only the dev score is wanted.
+        metric: the metric that the stop rule compares.
+        margin: how far below the control the stop rule lets a cell be; None: no rule.
         control: the control's run folder, for the stop rule.
         at_end: apply the rule after training, not during it.
         save: write the merged model and evaluate that one on the final suites.
@@ -68,16 +66,15 @@ class CellSpec:
 
 
 def run_cell(spec: CellSpec) -> None:
-    """Do all steps of `spec` that its run lacks.
+    """Run all steps of `spec` that its run lacks.
 
     Raises:
-        StoppedError: the stop rule ended the run; also recorded as an event.
-        InputError, WorkError: from training and evaluation.
+        StoppedError: the stop rule ended it; recorded as an event. InputError, WorkError: as training and evaluation.
     """
     run = RunFolder.open(Path(spec.run))
     if run.events(STOPPED):
         raise StoppedError(str(run.events(STOPPED)[-1]["reason"]))
-    with recorded(run):
+    with record_outcome(run):
         _steps(spec, run)
 
 
@@ -93,28 +90,26 @@ def _steps(spec: CellSpec, run: RunFolder) -> None:
         _stop_if_below_control(spec, run)
     if spec.save and spec.final and _has_missing_results(run, spec.final):
         if not (run.model / "gemma4vec.json").exists():
-            (trainer or Trainer(run, resolve_base(recipe.model.base))).save()
+            (trainer or Trainer(reopen_run(run, recipe))).save()
         del trainer
         _evaluate_all(spec, run, Embedder.load(run.path), spec.final)
 
 
 def _train(spec: CellSpec, run: RunFolder, recipe: Recipe) -> Trainer:
-    base = resolve_base(recipe.model.base)
-    loaded = [load_data(run, recipe, number) for number in range(len(recipe.stages))]
-    refuse_early(recipe, base.path, loaded)
-    trainer = Trainer(run, base)
+    trainer = Trainer(prepare_run(run, recipe, stop_rules=False))  # `_make_stop_check` is the matrix's own
     for number, stage in enumerate(recipe.stages):
-        _record_cost(run, trainer, recipe, number, loaded[number])
-        trainer.train(number, loaded[number], _make_stop_check(spec, run, trainer, stage.evaluation.at_shares))
-        # The matrix exports the last checkpoint; the one with the best score is not needed.
+        _record_cost(trainer, number)
+        trainer.train(number, _make_stop_check(spec, run, trainer, stage.evaluation.at_shares))
+        # The loop also keeps the checkpoint with the best score, which a matrix does not use.
         shutil.rmtree(run.checkpoints / f"{number}-{stage.name}" / "best", ignore_errors=True)
     return trainer
 
 
-def _record_cost(run: RunFolder, trainer: Trainer, recipe: Recipe, number: int, loaded: TrainingData) -> None:
-    stage = recipe.stages[number]
+def _record_cost(trainer: Trainer, number: int) -> None:
+    recipe = trainer.recipe
+    stage, loaded = recipe.stages[number], trainer.prepared.data[number]
     contrast = stage.task.kind == "contrast"
-    run.event(
+    trainer.run.event(
         "cell",
         stage=number,
         contrast=contrast,
@@ -124,7 +119,7 @@ def _record_cost(run: RunFolder, trainer: Trainer, recipe: Recipe, number: int, 
 
 
 def _make_stop_check(spec: CellSpec, run: RunFolder, trainer: Trainer, shares: Sequence[float]) -> Evaluate | None:
-    """The evaluation at the stop rule's share of the budget: scores on dev, and stops if too far below the control."""
+    """Return the loop's evaluation at the rule's share of the budget: on dev; it stops a cell far below the control."""
     if not shares:
         return None
 
@@ -148,7 +143,7 @@ def _stop_if_below_control(spec: CellSpec, run: RunFolder) -> None:
 
 
 def _explain_stop(spec: CellSpec, ours: list[Result], name: str) -> str | None:
-    """Why the stop rule ends this cell; None if it does not, or if the control has no scores to compare with.
+    """Why the rule ends this recipe's rate; None if it does not, or if the control has no such scores.
 
     `name`: folder in the control's `evals/` with the scores at the same share of the budget.
     """
@@ -162,7 +157,7 @@ def _explain_stop(spec: CellSpec, ours: list[Result], name: str) -> str | None:
 
 
 def _record_stop(run: RunFolder, reason: str, **fields: Any) -> StoppedError:
-    """Record in the run and in the ledger that the rule ended a training."""
+    """Record that the rule ended a training, in the run and as a decision in the ledger."""
     run.event(STOPPED, reason=reason, **fields)
     record_rule_stop(run, reason)
     return StoppedError(reason)
@@ -174,8 +169,8 @@ def _is_trained(run: RunFolder, recipe: Recipe) -> bool:
 
 
 def _reopen_trainer(run: RunFolder, recipe: Recipe) -> Trainer:
-    """Load the trained model from the last checkpoint: the weights that training ended with."""
-    trainer = Trainer(run, resolve_base(recipe.model.base))
+    """Load the trained model from the last checkpoint: the same weights that training ended with."""
+    trainer = Trainer(reopen_run(run, recipe))
     trainer.built.load_trained(trained_weights(_last_checkpoint(run, recipe)))
     return trainer
 
