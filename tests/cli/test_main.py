@@ -46,7 +46,7 @@ def run_failing(error: BaseException, monkeypatch: pytest.MonkeyPatch, *words: s
             1,
             "error: no space left on the disk while writing /x/y",
         ),
-        (KeyboardInterrupt(), 130, "interrupted: stopped by Ctrl-C; what was finished is kept"),
+        (KeyboardInterrupt(), 130, "interrupted: stopped by Ctrl-C; finished work is saved"),
         (KeyboardInterrupt("go on with --resume latest"), 130, "interrupted: go on with --resume latest"),
         (MemoryError(), 1, "error: out of memory"),
         (ValueError("odd\n  thing"), 1, "error: unexpected ValueError: odd thing (run again with --traceback"),

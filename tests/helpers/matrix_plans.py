@@ -36,7 +36,7 @@ def row(results: dict[str, Any], variant: str) -> dict[str, Any]:
 
 def half_trained(out: Path, process: "subprocess.Popen[bytes]") -> RunFolder:
     """The second run, once it has begun to train."""
-    for _ in range(1200):
+    for _ in range(6000):  # five minutes: a busy machine takes one to import the libraries
         runs = list_runs(out / "runs")
         if len(runs) == 2 and len(runs[1].events("step")) >= 3:
             return runs[1]

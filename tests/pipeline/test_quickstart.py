@@ -164,8 +164,8 @@ def test_a_final_suite_is_not_scored_for_an_unfrozen_recipe(
     [
         (["--folder", "no/such/folder"], "--folder no/such/folder: no such folder"),
         (["--resume", "nothing"], "no run 'nothing' in "),
-        (["--resume", "latest", "--minutes", "1"], "--resume goes on with the recipe as it was"),
-        (["--resume", "latest", "--seed", "1"], "--resume goes on with the recipe as it was"),
+        (["--resume", "latest", "--minutes", "1"], "--resume continues with the run's own recipe"),
+        (["--resume", "latest", "--seed", "1"], "--resume continues with the run's own recipe"),
         (["--resume", "."], "is not a run folder"),
         (["--set", "model.lora.rnak=3"], "unknown key 'model.lora.rnak'; did you mean 'rank'?"),
         (["--set", "stages.0.budget.steps=3"], "found steps and minutes"),

@@ -63,7 +63,7 @@ class Contamination(Showing):
         return Shown("Test texts in the training data", columns, rows, lines)
 
 
-_FAULTS = {*FLAWS.values(), "cannot be read at all"}
+_FAULTS = {*FLAWS.values(), "unreadable"}
 
 
 def check_contamination(
@@ -158,7 +158,7 @@ def overlap_rows(found: dict[str, Any]) -> tuple[list[str], list[list[object]]]:
                 counts = [one["items"][kind] for kind in KINDS]
                 size = sizes[suite["name"]][side]
                 rows.append([suite["name"], where, f"{size:,} {side}", *counts, sum(one["rows"].values())])
-    heading = ["suite", "training text", "found of its", *KINDS, "rows"]
+    heading = ["suite", "training text", "found in", *KINDS, "rows"]
     return heading, sorted(rows, key=lambda row: str(row[0]))
 
 
@@ -200,13 +200,13 @@ def flaw_rows(found: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
     """(source, flaw, count) of rows that are faulty by themselves; a source without one has a row too."""
     for source in found["sources"]:
         named = [(FLAWS[kind], count) for kind, count in sorted(source["flaws"].items())]
-        named += [("cannot be read at all", source["bad_rows"])] if source["bad_rows"] else []
+        named += [("unreadable", source["bad_rows"])] if source["bad_rows"] else []
         if source["cut"]:
             cut = source["cut"]
             named.append((f"positives cut at {cut['characters']:,} characters", cut["texts"]))
         yield from ((source["name"], words, count) for words, count in named)
         if not named:
-            yield source["name"], "no flaw found", source["rows"]
+            yield source["name"], "no fault found", source["rows"]
 
 
 def _source(report: SourceReport, suites: list[SuiteTexts]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`gemma4vec agreement`: may a cheap measure choose between recipes?"""
+"""`gemma4vec agreement`: whether a cheap measure (a proxy) may choose between recipes."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,32 +17,37 @@ def agreement_command(
         list[str] | None,
         typer.Option(
             "--suite",
-            help="External suite to be predicted; several: their mean. May be left out where there is one.",
+            help="External suite to predict; repeat for the mean of several. Optional if the ledger has only one.",
             metavar="NAME",
             show_default=False,
         ),
     ] = None,
-    metric: Annotated[str, typer.Option("--metric", help="Of the external suite.")] = "ndcg@10",
+    metric: Annotated[str, typer.Option("--metric", help="Metric of the external suite.")] = "ndcg@10",
     proxy: Annotated[
         list[str] | None,
-        typer.Option("--proxy", help="Beginning of a proxy's name; default all.", metavar="NAME", show_default=False),
+        typer.Option(
+            "--proxy",
+            help="Only proxies whose name starts with this; repeatable. Default: all.",
+            metavar="NAME",
+            show_default=False,
+        ),
     ] = None,
     control: Annotated[
-        str | None, typer.Option("--control", help="The run that others are compared with.", show_default=False)
+        str | None, typer.Option("--control", help="Run that the others are compared with.", show_default=False)
     ] = None,
     least_effect: Annotated[
-        float, typer.Option("--least-effect", help="Differences of the suite up to this do not matter.", min=0.0)
+        float, typer.Option("--least-effect", help="Largest difference on the suite that does not matter.", min=0.0)
     ] = 0.0,
     least_tau: Annotated[
-        float, typer.Option("--least-tau", help="Kendall's tau under which a proxy cannot promote a recipe.")
+        float, typer.Option("--least-tau", help="Smallest Kendall's tau with which a proxy may promote a recipe.")
     ] = 0.5,
     checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="Judge by evaluated checkpoints instead of finished runs.")
+        bool, typer.Option("--checkpoints", help="Use evaluated checkpoints instead of finished runs.")
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap over runs.", min=0)] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
-    """Over the ledger's runs: does the loss, STS or a compact suite order them as the external suite does?"""
+    """Test whether the loss, STS or a compact suite orders the ledger's runs as an external suite does."""
     if not 0.0 < least_tau <= 1.0:
         raise InputError(f"--least-tau {least_tau}: give a number above 0 and at most 1, such as 0.5")
     from gemma4vec.cli.output import emit
@@ -54,8 +59,8 @@ def agreement_command(
     with open_ledger(home()) as ledger:
         suites = suite or list_evaluated_suites(ledger)
         if not suite and len(suites) != 1:
-            known = f"; the ledger has: {', '.join(suites)}" if suites else "; no run was evaluated yet"
-            raise InputError(f"say which suite is to be predicted with --suite NAME{known}")
+            known = f"; the ledger has: {', '.join(suites)}" if suites else "; no run has been evaluated yet"
+            raise InputError(f"--suite NAME is missing: name the suite to predict{known}")
         judged = judge_proxies(
             ledger,
             suites,
@@ -85,7 +90,7 @@ def _plain(one: "ProxyAgreement") -> dict[str, Any]:
 
 
 def _render(judged: "list[ProxyAgreement]", suites: list[str], metric: str) -> Any:
-    """One row a proxy, then what each may do."""
+    """One row a proxy, then one line on whether it may promote a recipe."""
     from rich.console import Group
     from rich.text import Text
 
@@ -102,11 +107,11 @@ def _render(judged: "list[ProxyAgreement]", suites: list[str], metric: str) -> A
         ]
         for one in judged
     ]
-    columns = ["proxy", "runs", "Kendall tau (95%)", "same sign (95%)", "said yes, suite no", "may promote"]
+    columns = ["proxy", "runs", "Kendall tau (95%)", "same sign (95%)", "proxy yes, suite no", "may promote"]
     control = any(one.found.against_control for one in judged)
-    said = "against the control" if control else "over all pairs of runs"
+    scope = "against the control" if control else "over all pairs of runs"
     lines = [f"{one.proxy.name}: {one.promotion.reason}{f'; {one.note}' if one.note else ''}" for one in judged]
-    title = f"{metric} on {' and '.join(suites)}; yes and no {said}"
+    title = f"{metric} on {' and '.join(suites)}; yes and no {scope}"
     return Group(table(columns, rows, title), *(Text(line) for line in lines))
 
 

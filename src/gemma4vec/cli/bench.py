@@ -1,4 +1,4 @@
-"""`gemma4vec bench RECIPE`: how fast a recipe trains on this machine, how near its limit, and what would help."""
+"""`gemma4vec bench RECIPE`: training speed on this machine, the hardware limit, and settings that may be faster."""
 
 import textwrap
 from pathlib import Path
@@ -11,13 +11,13 @@ def bench_command(
     recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).", metavar="RECIPE", show_default=False)],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Changes to it, such as stages.0.layout.kind=padded.", metavar="KEY=VALUE"),
+        typer.Argument(help="Changes to the recipe, such as stages.0.layout.kind=padded.", metavar="KEY=VALUE"),
     ] = None,
-    stage: Annotated[int, typer.Option("--stage", help="Which stage, counted from 0.", min=0)] = 0,
-    seconds: Annotated[float, typer.Option("--seconds", help="How long to measure, after a warm-up.", min=0)] = 30.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
+    stage: Annotated[int, typer.Option("--stage", help="Stage to measure, counted from 0.", min=0)] = 0,
+    seconds: Annotated[float, typer.Option("--seconds", help="Seconds to measure after a warm-up.", min=0)] = 30.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
-    """Train a recipe for half a minute and say where the time goes. Nothing is kept; see docs/guides/speed.md."""
+    """Train a recipe for half a minute and show where the time goes. Nothing is saved; see docs/guides/speed.md."""
     from gemma4vec.cli.output import emit
     from gemma4vec.recipe.load import load_recipe
 
@@ -40,34 +40,35 @@ def as_text(found: dict[str, Any]) -> str:
             f"{found['seconds_per_step']:.2f} s a step of {found['tokens_per_step']:,.0f} tokens",
         ),
         _line(
-            "first step", f"{found['first_step_seconds']:.1f} s, after {found['prepare_seconds']:.1f} s of preparing"
+            "first step", f"{found['first_step_seconds']:.1f} s, after {found['prepare_seconds']:.1f} s of preparation"
         ),
-        _line("padding", f"{found['padding_share']:.1%} of what is computed"),
+        _line("padding", f"{found['padding_share']:.1%} of the computed tokens"),
         _line("memory", f"{found['peak_memory_gb']:.2f} GB at the peak"),
         _line(
             "machine",
-            f"{roof['matrix_products_tflops']:.2f} TFLOP/s in products, {roof['memory_gb_per_second']:,.0f} GB/s",
+            f"{roof['matrix_products_tflops']:.2f} TFLOP/s in matrix products, "
+            f"{roof['memory_gb_per_second']:,.0f} GB/s",
         ),
         _line(
             "roofline",
-            f"{roof['share']:.0%}: {roof['needed_tflop_per_step']:.3f} TFLOP a step are needed, "
+            f"{roof['share']:.0%}: a step needs {roof['needed_tflop_per_step']:.3f} TFLOP, "
             f"{roof['floor_seconds']:.2f} s at that rate",
         ),
         _line("time", ", ".join(f"{part} {share:.0%}" for part, share in found["time"].items())),
-        _line("", f"the optimizer's update is {found['update_share']:.0%} of it"),
+        _line("", f"the optimizer's update takes {found['update_share']:.0%}"),
     ]
     if not found["advice"]:
-        return "\n".join([*lines, _line("faster", "no switch of the recipe promises more")])
-    lines.append(_line("faster", "by count, not measured; give one behind the recipe to measure it:"))
+        return "\n".join([*lines, _line("faster", "no setting promises more speed")])
+    lines.append(_line("faster", "estimated, not measured; to measure one, add it after the recipe:"))
     for one in found["advice"]:
-        factor = f"about {one['factor']:.2f} times" if one["factor"] else "to be measured"
+        factor = f"about {one['factor']:.2f}x" if one["factor"] else "not estimated"
         lines.append(f"    {one['change']:<41} {factor}")
         lines.append(f"      {one['why']}")
     return "\n".join(lines)
 
 
 def _why(found: dict[str, Any]) -> list[str]:
-    """Why device, dtype and layers are what they are, as far as a person might wonder."""
+    """The reasons for device, dtype and uncompiled layers."""
     reasons = {"device": found["device_reason"], "dtype": found["dtype_reason"]}
     if not found["compiled"]:
         reasons["layers"] = found["compile_reason"]

@@ -1,28 +1,28 @@
-"""`gemma4vec cache`: what is kept that can be made again, and how to be rid of it."""
+"""`gemma4vec cache`: files that can be made again (vectors, rows, models), and how to delete them."""
 
 from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="What is kept on disk and can be made again: vectors, rows, models.")
+app = typer.Typer(help="List and clear cached vectors, rows and models.")
 
-# Folders of the cache beside that of the vectors, which has a limit of its own.
+# Cache folders other than `vectors`, which has its own size limit.
 OTHERS = {
-    "bases": "base models, dequantised",
+    "bases": "base models, dequantized",
     "inductor": "compiled kernels",
     "rows": "rows of large sources",
-    "tokens": "rows as tokens",
-    "snapshots": "models of runs that were not finished",
+    "tokens": "tokenized rows",
+    "snapshots": "models of unfinished runs",
     "apt": "package descriptions",
-    "hub": "which files of the hub's data sets were read",
+    "hub": "lists of the hub files that were read",
 }
 
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
 
 @app.callback(invoke_without_command=True)
 def list_command(ctx: typer.Context, as_json: Json = False) -> None:
-    """Show whose vectors are kept and when they were last used, and how large all else is."""
+    """List cached vectors by model with their size and last use, and the size of every other cache folder."""
     if ctx.invoked_subcommand is not None:
         return
     from gemma4vec.cli.output import emit
@@ -35,14 +35,21 @@ def list_command(ctx: typer.Context, as_json: Json = False) -> None:
 
 @app.command("clear")
 def clear_command(
-    model: Annotated[str | None, typer.Option("--model", help="Only this model's.", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Delete only this model's vectors.", show_default=False)
+    ] = None,
     folder: Annotated[
         str | None,
-        typer.Option("--folder", help=f"Instead of vectors: {', '.join(OTHERS)}.", metavar="NAME", show_default=False),
+        typer.Option(
+            "--folder",
+            help=f"Clear this folder instead of vectors: {', '.join(OTHERS)}.",
+            metavar="NAME",
+            show_default=False,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Remove kept vectors, or another folder of the cache; what is needed will be made again."""
+    """Delete cached vectors or another cache folder. What is needed later is made again."""
     import shutil
     from pathlib import Path
 
@@ -58,7 +65,7 @@ def clear_command(
         gone = [one for one in _others() if one["name"] == folder]
     if model is not None and not gone:
         known = ", ".join(sorted({one["model"] for one in _models()})) or "none"
-        raise InputError(f"no vectors of a model '{model}' are kept; there are those of: {known}")
+        raise InputError(f"no cached vectors of '{model}'; models with cached vectors: {known}")
     for one in gone:
         with disk_errors(vectors_folder()):
             shutil.rmtree(Path(one["folder"]))
@@ -68,7 +75,7 @@ def clear_command(
 
 
 def _models() -> list[dict[str, Any]]:
-    """One entry for each model whose vectors are kept, the largest first."""
+    """One entry for each model with cached vectors, largest first."""
     import json
 
     from gemma4vec.model.inference.vector_store import META, folder_bytes, last_used, vectors_folder
@@ -87,7 +94,7 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _others() -> list[dict[str, Any]]:
-    """One entry for each other folder that there is."""
+    """One entry for each other cache folder that exists."""
     from gemma4vec.files import cache, folder_bytes
 
     folders = {name: cache() / name for name in OTHERS}
@@ -107,10 +114,10 @@ def _render(models: list[dict[str, Any]], others: list[dict[str, Any]], folder: 
     from gemma4vec.cli.output import table
 
     total = sum(one["bytes"] for one in models)
-    line = f"{total / 1e9:.2f} of {limit / 1e9:g} GB in {folder}; empty it with: gemma4vec cache clear"
-    kept = [[one["name"], one["what"], f"{one['bytes'] / 1e6:,.1f} MB"] for one in others]
-    hint = Text("each goes with: gemma4vec cache clear --folder NAME")
-    rest: list[Any] = [table(["folder", "what", "size"], kept), hint] if kept else []
+    line = f"{total / 1e9:.2f} of {limit / 1e9:g} GB in {folder}; clear them with: gemma4vec cache clear"
+    folders = [[one["name"], one["what"], f"{one['bytes'] / 1e6:,.1f} MB"] for one in others]
+    hint = Text("clear one with: gemma4vec cache clear --folder NAME")
+    rest: list[Any] = [table(["folder", "contents", "size"], folders), hint] if folders else []
     if not models:
         return Group(Text(line), *rest)
     rows = [

@@ -1,4 +1,4 @@
-"""`gemma4vec doctor`: what this machine can do, and what to do about what is missing."""
+"""`gemma4vec doctor`: hardware, libraries and models on this machine, and how to add what is missing."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +13,9 @@ _MARKS = {"ok": "ok", "warn": "!", "missing": "MISSING"}
 
 
 def doctor_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable findings on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON on stdout.")] = False,
 ) -> None:
-    """Say what this machine can do and what is missing. Warnings do not fail: the exit code is 0."""
+    """Check hardware, libraries and models, and say how to add what is missing. The exit code is always 0."""
     from gemma4vec.cli.output import emit
     from gemma4vec.machine.describe import describe_machine
     from gemma4vec.machine.doctor import run_checks
@@ -28,7 +28,7 @@ def doctor_command(
 
 
 def _check_bases() -> "list[Check]":
-    """One finding per bundled base. They live in `model/`, which `machine/` must not import."""
+    """One check for each bundled base; here because `machine/` must not import `model/`."""
     from gemma4vec.machine.doctor import Check
     from gemma4vec.model.bases.resolve import list_bundled
 
@@ -38,7 +38,7 @@ def _check_bases() -> "list[Check]":
         if base.cached:
             found.append(Check(name, "ok", "unpacked in the cache"))
         elif base.installed:
-            found.append(Check(name, "ok", "installed; unpacked at first use (about 10 seconds)"))
+            found.append(Check(name, "ok", "installed; the first use unpacks it (about 10 seconds)"))
         else:
             found.append(Check(name, "missing", "its packages are not installed", base.install))
     return found
@@ -52,8 +52,8 @@ def _render(checks: "list[Check]") -> "RenderableType":
     styles = {"ok": "green", "warn": "yellow", "missing": "red"}
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     made.add_column("")
-    made.add_column("what", no_wrap=True)
-    made.add_column("finding, and what to do", overflow="fold")
+    made.add_column("check", no_wrap=True)
+    made.add_column("finding and advice", overflow="fold")
     for check in checks:
         words = Text(check.finding)
         if check.advice:

@@ -1,4 +1,4 @@
-"""What `gemma4vec train RECIPE --dry-run` prints: one screen for people, one JSON document for programs."""
+"""The output of `gemma4vec train RECIPE --dry-run`: one screen for people, one JSON document for programs."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,10 @@ GB = 1e9
 
 
 def show_dry_run(recipe: "Recipe", as_json: bool) -> None:
-    """Estimate a run and print what it would take.
+    """Estimate a run's cost and print it.
 
     Raises:
-        InputError: whatever the run itself would be refused for.
+        InputError: for every reason that would stop the run itself.
     """
     from gemma4vec.training.estimate.dry_run import estimate
 
@@ -25,7 +25,7 @@ def show_dry_run(recipe: "Recipe", as_json: bool) -> None:
 
 
 def as_dict(found: "Estimate") -> dict[str, Any]:
-    """Everything as plain values; memory in GB (1e9 bytes), time in seconds."""
+    """The estimate as JSON values; memory in GB (1e9 bytes), time in seconds."""
     from gemma4vec.machine.describe import list_gpus, memory_bytes
     from gemma4vec.training.estimate.dry_run import checkpoint_bytes, model_bytes
 
@@ -101,7 +101,7 @@ def _stage(stage: "StageEstimate", settings: Any) -> dict[str, Any]:
 
 
 def _detectable(recipe: "Recipe") -> list[dict[str, Any]]:
-    """What the evaluations during training will be able to show, for each stage that names its suite."""
+    """The smallest difference that each stage's evaluations can detect, for stages that name a suite."""
     from pathlib import Path
 
     from gemma4vec.data.suites.retrieval import load_suite
@@ -110,11 +110,11 @@ def _detectable(recipe: "Recipe") -> list[dict[str, Any]]:
 
     found = []
     for stage in recipe.stages:
-        asked = stage.evaluation
-        if asked.suite and (asked.every_steps is not None or asked.at_shares):
-            suite = sample_suite(load_suite(Path(asked.suite)), asked.max_queries, asked.max_documents)
-            said = forecast_power(suite.name, suite.fingerprint, len(suite.queries))
-            found.append({"stage": stage.name, **vars(said), "sentence": said.sentence()})
+        settings = stage.evaluation
+        if settings.suite and (settings.every_steps is not None or settings.at_shares):
+            suite = sample_suite(load_suite(Path(settings.suite)), settings.max_queries, settings.max_documents)
+            power = forecast_power(suite.name, suite.fingerprint, len(suite.queries))
+            found.append({"stage": stage.name, **vars(power), "sentence": power.sentence()})
     return found
 
 
@@ -123,7 +123,7 @@ def _memory(memory: "Memory") -> dict[str, float]:
 
 
 def _fits(found: "Estimate", total: int, available: int, cards: list[dict[str, Any]]) -> dict[str, Any]:
-    """Whether the largest stage fits this machine, each GPU in it, and GPUs of common sizes."""
+    """Whether the largest stage fits this machine, each of its GPUs, and GPUs of common sizes."""
     from gemma4vec.training.estimate.memory import gpu_table
 
     needed = found.peak_bytes
@@ -148,7 +148,7 @@ def as_text(found: dict[str, Any]) -> str:
     parts = ", ".join(f"{name} {count:,}" for name, count in parameters["by_part"].items())
     share = parameters["trainable"] / parameters["total"]
     lines = [
-        f"dry run of {found['recipe']}: no weight was loaded, nothing was trained",
+        f"dry run of {found['recipe']}: no weights loaded, nothing trained",
         _line("base", f"{base['name']}, {base['model_type']}, {base['layers']} layers, weights {size}"),
         _line("", base["state"]),
         _line("model", f"{found['attention']} attention, {found['readout']} readout"),
@@ -164,8 +164,8 @@ def as_text(found: dict[str, Any]) -> str:
     lines += [
         _line("reads", f"{source['source']}: {source['rows']:,} rows, {source['path']}") for source in found["reads"]
     ]
-    lines += [_line("can show", one["sentence"]) for one in found["detectable"]]
-    lines += [_line("gives up", sentence) for sentence in found["stop_rules"]]
+    lines += [_line("detects", one["sentence"]) for one in found["detectable"]]
+    lines += [_line("stop rule", sentence) for sentence in found["stop_rules"]]
     writes = ", ".join(f"{name} {size:.2f} GB" for name, size in found["writes_gb"].items())
     return "\n".join([*lines, _line("writes", writes)])
 
@@ -208,14 +208,14 @@ def _fit_lines(fits: dict[str, Any]) -> list[str]:
         _line(
             "here",
             f"{verdict}: {here['needed_gb']:.1f} GB of {here['available_gb']:.1f} GB free "
-            f"(the export alone {here['export_gb']:.1f})",
+            f"(the export alone needs {here['export_gb']:.1f})",
         )
     ]
     for card in fits["gpus_here"]:
         word = "fits" if card["fits"] else "DOES NOT FIT"
         lines.append(_line(card["name"][:12], f"{word}: {card['needed_gb']:.1f} of {card['memory_gb']:g} GB"))
     sizes = ", ".join(f"{card['memory_gb']:g} GB {'fits' if card['fits'] else 'NO'}" for card in fits["gpus"])
-    return [*lines, _line("a GPU of", f"{sizes} (needs about {fits['gpus'][0]['needed_gb']:.1f} GB)")]
+    return [*lines, _line("GPUs of", f"{sizes} (needs about {fits['gpus'][0]['needed_gb']:.1f} GB)")]
 
 
 def _line(label: str, text: str) -> str:

@@ -1,4 +1,4 @@
-"""A command group that imports a command only when it runs, so that `gemma4vec --help` stays quick."""
+"""A command group that imports a command only when it runs, so that `gemma4vec --help` stays fast."""
 
 from importlib import import_module
 from typing import Any
@@ -9,7 +9,7 @@ from typer.main import get_command, get_group
 
 
 def load(target: str, name: str) -> Any:
-    """The command behind `module:attribute`: a function with typer's annotations, or a `typer.Typer` of subcommands."""
+    """Import the command at `module:attribute`: a typer-annotated function, or a `typer.Typer` of subcommands."""
     module_name, attribute = target.split(":")
     found = getattr(import_module(module_name), attribute)
     if isinstance(found, typer.Typer):
@@ -25,7 +25,7 @@ def lazy_group(commands: dict[str, tuple[str, str]]) -> type[TyperGroup]:
     """A group class for `typer.Typer(cls=...)`.
 
     Args:
-        commands: name -> (`module:attribute`, help line). The help line stands here so that listing imports nothing.
+        commands: name -> (`module:attribute`, help line). The help line is here so that `--help` imports nothing.
     """
 
     class LazyGroup(TyperGroup):
@@ -35,7 +35,7 @@ def lazy_group(commands: dict[str, tuple[str, str]]) -> type[TyperGroup]:
                 self.add_command(TyperCommand(name=name, help=line))
 
         def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
-            # The parent says "No such command" with a suggestion; what it finds is only a placeholder.
+            # The parent class reports unknown commands with a suggestion; the command that it returns is a placeholder.
             name, _, rest = super().resolve_command(ctx, args)
             return name, load(commands[name][0], name) if name else None, rest
 

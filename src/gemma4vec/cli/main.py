@@ -1,6 +1,6 @@
-"""The command `gemma4vec`: its list of commands, and how every failure becomes one line and an exit code.
+"""The command `gemma4vec`: the list of commands; every failure becomes one line and an exit code.
 
-Exit codes: 0 done, 1 the work failed, 2 bad usage or bad input, 130 interrupted.
+Exit codes: 0 success, 1 the work failed, 2 bad usage or bad input, 130 interrupted.
 """
 
 import errno
@@ -23,28 +23,34 @@ if TYPE_CHECKING:
 COMMANDS = {
     "quickstart": (
         "gemma4vec.cli.quickstart:quickstart_command",
-        "From nothing to a trained, evaluated, searchable model in one go.",
+        "Train, evaluate and index a code-search model from installed Python code.",
     ),
-    "train": ("gemma4vec.cli.train:train_command", "Train what a recipe describes."),
-    "eval": ("gemma4vec.cli.eval.eval:evaluate_command", "Evaluate a model on a suite."),
-    "compare": ("gemma4vec.cli.compare:compare_command", "Say whether two evaluations differ, with statistics."),
+    "train": ("gemma4vec.cli.train:train_command", "Train a recipe."),
+    "eval": ("gemma4vec.cli.eval.eval:evaluate_command", "Evaluate a model on suites."),
+    "compare": ("gemma4vec.cli.compare:compare_command", "Test whether two evaluations differ."),
     "agreement": (
         "gemma4vec.cli.agreement:agreement_command",
-        "May a cheap measure choose? Its agreement with a suite over runs.",
+        "Test whether a cheap measure may choose between recipes.",
     ),
-    "matrix": ("gemma4vec.cli.matrix.matrix:matrix_command", "Train many recipes at equal budget and compare them."),
-    "runs": ("gemma4vec.cli.runs.runs:app", "What was run, seen and decided: the ledger."),
-    "report": ("gemma4vec.cli.report:report_command", "Write a report about one run, or about several."),
+    "matrix": (
+        "gemma4vec.cli.matrix.matrix:matrix_command",
+        "Train many recipes at equal budget and compare them with a control.",
+    ),
+    "runs": ("gemma4vec.cli.runs.runs:app", "List, compare and judge runs: the ledger."),
+    "report": ("gemma4vec.cli.report:report_command", "Write an HTML report on one or more runs."),
     "search": ("gemma4vec.cli.search:search_command", "Search a corpus with a trained model."),
-    "data": ("gemma4vec.cli.data.data:app", "Make and inspect data: pairs, suites, hard negatives."),
-    "cache": ("gemma4vec.cli.cache:app", "What is kept on disk and can be made again: vectors, rows, models."),
-    "bench": ("gemma4vec.cli.bench:bench_command", "How fast a recipe trains here, and what would make it faster."),
-    "doctor": ("gemma4vec.cli.doctor:doctor_command", "Say what this machine can do and what is missing."),
+    "data": ("gemma4vec.cli.data.data:app", "Build, inspect and clean data: pairs, suites, hard negatives."),
+    "cache": ("gemma4vec.cli.cache:app", "List and clear cached vectors, rows and models."),
+    "bench": (
+        "gemma4vec.cli.bench:bench_command",
+        "Measure how fast a recipe trains here and suggest faster settings.",
+    ),
+    "doctor": ("gemma4vec.cli.doctor:doctor_command", "Check hardware, libraries and models on this machine."),
 }
 
 app = typer.Typer(
     cls=lazy_group(COMMANDS),
-    help="Turn a decoder language model into a text-embedding model, and stay honest while you do so.",
+    help="Turn a decoder language model into a text-embedding model, with honest evaluation.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -63,7 +69,8 @@ def _global_options(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
     traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show the full Python traceback of a failure (may stand anywhere).")
+        bool,
+        typer.Option("--traceback", help="Show the full Python traceback of a failure; allowed anywhere on the line."),
     ] = False,
 ) -> None:
     if ctx.invoked_subcommand is None:
@@ -71,13 +78,13 @@ def _global_options(
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the script: runs one command and exits with its code."""
+    """Run one command and exit with its code: the entry point of the script."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(execute(words))
 
 
 def execute(words: list[str]) -> int:
-    """Run one command and return its exit code; a failure is one line on stderr."""
+    """Run one command and return its exit code; a failure prints one line on stderr."""
     own = words[: words.index("--")] if "--" in words else words
     show_traceback = "--traceback" in own
     if show_traceback:
@@ -103,22 +110,22 @@ def execute(words: list[str]) -> int:
 
 
 def _console() -> "Console":
-    """Where log lines and progress go."""
+    """The console for log lines and progress."""
     from gemma4vec.cli.output import console
 
     return console
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
-    """The one line (empty: say nothing) and the exit code of a failure."""
+    """The line to print (empty: none) and the exit code of a failure."""
     if isinstance(error, Gemma4VecError):
         return f"error: {_one_line(error)}", error.exit_code
     if isinstance(error, typer.TyperException):
         return _explain_usage(error)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return f"interrupted: {_one_line(error) or 'stopped by Ctrl-C; what was finished is kept'}", 130
+        return f"interrupted: {_one_line(error) or 'stopped by Ctrl-C; finished work is saved'}", 130
     if isinstance(error, BrokenPipeError):
-        # The reader of our output went away (`| head`): quiet, also when Python flushes at exit.
+        # The reader of our output closed it (`| head`): print nothing, also when Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return "", 1
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -133,9 +140,9 @@ def _explain(error: BaseException) -> tuple[str, int]:
 
 
 def _explain_usage(error: typer.TyperException) -> tuple[str, int]:
-    """Bad usage: what is wrong and which --help to ask."""
+    """Bad usage: the mistake, and the --help that explains it."""
     context = getattr(error, "ctx", None)
-    if type(error).__name__ == "NoArgsIsHelpError":  # a group without a subcommand has shown its help
+    if type(error).__name__ == "NoArgsIsHelpError":  # a group without a subcommand has already printed its help
         return error.format_message(), error.exit_code
     hint = f" (see {context.command_path} --help)" if context is not None else ""
     return f"error: {_one_line(error.format_message())}{hint}", error.exit_code

@@ -1,4 +1,4 @@
-"""What people and machines read: JSON on stdout, everything else on stderr when JSON was asked for."""
+"""Output of commands: results on stdout, as text or as JSON; log lines and progress on stderr."""
 
 import json
 import math
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 def _console(stderr: bool) -> Console:
     console = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    # Not a terminal: a table has a fixed width instead of rich's 80 columns, so that a log reads like the screen.
+    # In files and pipes a table has a fixed width instead of rich's 80 columns, so that a log looks like the screen.
     console.width = min(console.width, MAXIMAL_WIDTH) if console.is_terminal else MAXIMAL_WIDTH
     return console
 
@@ -26,14 +26,14 @@ results = _console(stderr=False)
 
 
 def print_json(value: Any) -> None:
-    """Print `value` as one JSON document on stdout. A number that is not finite becomes null (JSON has no NaN)."""
+    """Print `value` as one JSON document on stdout. NaN and infinities become null, since JSON has neither."""
     print(json.dumps(_finite(value), indent=2, ensure_ascii=False))
 
 
 def emit(as_json: bool, value: T, render: Callable[[T], Any]) -> None:
-    """Print a command's result: `value` as JSON, or what `render(value)` makes of it (a table or text) on stdout.
+    """Print a command's result on stdout: `value` as JSON, or `render(value)`, a table or text.
 
-    `value` must be made of dicts, lists, strings, numbers, booleans and None.
+    With `as_json`, `value` must consist of dicts, lists, strings, numbers, booleans and None.
     """
     if as_json:
         print_json(value)
@@ -46,11 +46,11 @@ def emit(as_json: bool, value: T, render: Callable[[T], Any]) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> Table:
-    """A table of at most 100 columns: first column left, those of numbers right; long cells fold.
+    """A table at most 100 characters wide: numbers align right, long cells wrap.
 
     Args:
         columns: headings.
-        rows: one cell per column; a float is shown with 4 decimals, None as a dash.
+        rows: one cell a column; floats get 4 decimals, None becomes a dash.
     """
     made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for index, heading in enumerate(columns):

@@ -1,4 +1,4 @@
-"""`gemma4vec quickstart`: from nothing to a trained, evaluated, searchable model."""
+"""`gemma4vec quickstart`: train, evaluate and index a code-search model in one command."""
 
 import json
 import logging
@@ -17,25 +17,30 @@ logger = logging.getLogger(__name__)
 
 def quickstart_command(
     minutes: Annotated[float | None, typer.Option("--minutes", help="Minutes of training.", min=0.05)] = None,
-    base: Annotated[str | None, typer.Option("--base", help="Base model, instead of bundled:gemma-3-270m.")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="Base model; default bundled:gemma-3-270m.")] = None,
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Your own code, instead of that of this environment.", metavar="DIR")
+        Path | None,
+        typer.Option(
+            "--folder",
+            help="Folder with your own code; default: the packages of this Python environment.",
+            metavar="DIR",
+        ),
     ] = None,
-    queries: Annotated[int, typer.Option("--queries", help="Most test queries.", min=1)] = 1000,
-    documents: Annotated[int, typer.Option("--documents", help="Most test documents.", min=1)] = 1500,
+    queries: Annotated[int, typer.Option("--queries", help="Largest number of test queries.", min=1)] = 1000,
+    documents: Annotated[int, typer.Option("--documents", help="Largest number of test documents.", min=1)] = 1500,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="A change to the recipe, such as seed=1.", metavar="KEY=VALUE")
+        list[str] | None, typer.Option("--set", help="Change a key of the recipe, such as seed=1.", metavar="KEY=VALUE")
     ] = None,
     resume: Annotated[
-        str | None, typer.Option("--resume", help="Go on with this run (folder, id or latest).", metavar="RUN")
+        str | None, typer.Option("--resume", help="Continue this run (folder, id or latest).", metavar="RUN")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the run folder; default $GEMMA4VEC_HOME.", metavar="DIR")
+        Path | None, typer.Option("--out", help="Parent of the run folder; default $GEMMA4VEC_HOME.", metavar="DIR")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of model and data order.", min=0)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the model and the data order.", min=0)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
-    """Train a code-search model on the Python code of this machine, and say with statistics how good it is."""
+    """Train a code-search model on this machine's Python code and test it against BM25 and the untrained base."""
     from gemma4vec.cli.output import emit
     from gemma4vec.files import home
     from gemma4vec.ledger.run_folder import find_run
@@ -44,7 +49,7 @@ def quickstart_command(
         raise InputError(f"--folder {folder}: no such folder")
     if resume is not None:
         if any(value is not None for value in (minutes, base, folder, overrides, seed)):
-            raise InputError("--resume goes on with the recipe as it was; leave out the other options")
+            raise InputError("--resume continues with the run's own recipe; leave out the other options")
         run = find_run(resume, out or home())
     logger.info("loading libraries")
     from gemma4vec.pipeline.quickstart import Size, quickstart_recipe, run_quickstart
@@ -58,7 +63,7 @@ def quickstart_command(
     try:
         summary = run_quickstart(run, Size(queries, documents), recipe)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with: gemma4vec quickstart --resume {run.path}") from None
+        raise KeyboardInterrupt(f"stopped; continue with: gemma4vec quickstart --resume {run.path}") from None
     emit(as_json, summary, _table)
 
 
@@ -71,7 +76,7 @@ def _changes(
         "stages.0.data.0.path": str(folder.resolve()) if folder else None,
         "seed": seed,
     }
-    # As JSON, which is YAML too: a folder may be called "my code #1".
+    # JSON is valid YAML and quotes values such as the folder name "my code #1".
     given = {key: json.dumps(value, ensure_ascii=False) for key, value in named.items() if value is not None}
     return [f"{key}={value}" for key, value in given.items()] + overrides
 

@@ -1,4 +1,4 @@
-"""`gemma4vec report RUN...`: one HTML file about a run, or about several beside each other."""
+"""`gemma4vec report RUN...`: one HTML file about a run, or a comparison of several."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +25,7 @@ def report_command(
         Path | None,
         typer.Option(
             "--out",
-            help="The file; default RUN/report.html, for several runs HOME/reports/NAME.html.",
+            help="Output file; default RUN/report.html, for several runs HOME/reports/NAME.html.",
             metavar="FILE",
             show_default=False,
         ),
@@ -33,11 +33,11 @@ def report_command(
     correction: Annotated[
         str, typer.Option("--correction", help="holm (for claims) or benjamini-hochberg (for exploration).")
     ] = "holm",
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
-    """Write a report: tables with intervals, verdicts in the ledger's family, curves, costs, decisions, examples.
+    """Write an HTML report: scores with intervals, corrected verdicts, curves, costs, decisions and examples.
 
-    The file loads nothing, opens from disk, and reads on a phone and on paper.
+    The file is self-contained: it opens from disk without a network, on a phone and in print.
     """
     if correction not in CORRECTIONS:
         raise InputError(f"--correction {correction}: use one of {', '.join(CORRECTIONS)}")
@@ -49,7 +49,7 @@ def report_command(
 
 
 def _folders(spec: str) -> list[Path]:
-    """The run folders that one argument means."""
+    """The run folders that one argument names."""
     from gemma4vec.evaluation.comparison.find_results import runs_of_recipe
     from gemma4vec.files import home
     from gemma4vec.ledger.run_folder import find_run
@@ -63,7 +63,7 @@ def _one(folder: Path, out: Path | None) -> Path:
     from gemma4vec.report.run_page import write_report
 
     if out is not None and out.is_dir():
-        raise InputError(f"{out} is a folder; give --out the name of a file, such as {out / 'report.html'}")
+        raise InputError(f"{out} is a folder; --out needs a file, such as {out / 'report.html'}")
     return write_report(folder, out)
 
 

@@ -1,4 +1,4 @@
-"""`gemma4vec search`: find code (or any text) with a trained model."""
+"""`gemma4vec search`: search code, or any text, with a trained model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +11,9 @@ LATEST = "latest"
 
 
 def search_command(
-    run: Annotated[str, typer.Argument(help="Run folder, its name, or 'latest'.")] = LATEST,
-    query: Annotated[str | None, typer.Argument(help="What to look for; without it a prompt asks.")] = None,
-    k: Annotated[int, typer.Option("-k", help="How many hits.", min=1)] = 5,
+    run: Annotated[str, typer.Argument(help="Run folder, run id, or latest.")] = LATEST,
+    query: Annotated[str | None, typer.Argument(help="The query; default: ask for queries at a prompt.")] = None,
+    k: Annotated[int, typer.Option("-k", help="Number of hits.", min=1)] = 5,
     everything: Annotated[
         bool, typer.Option("--all", help="Search all Python functions installed on this machine.")
     ] = False,
@@ -24,9 +24,12 @@ def search_command(
 ) -> None:
     """Search a corpus with a trained model.
 
-    Without --all or --folder: the test corpus that quickstart embedded. Their first call embeds what it finds, which
-    can take minutes; stopped, the same command goes on where it was. Queries are read line by line where standard
-    input is no terminal.
+    The default corpus is the run's test corpus, which quickstart has indexed.
+
+    With --all or --folder, the first search builds an index, which can take
+    minutes. If interrupted, the same command continues.
+
+    If standard input is not a terminal, each of its lines is a query.
     """
     import sys
 
@@ -35,11 +38,11 @@ def search_command(
     from gemma4vec.serving.search.sources import check_source, find_searchable_run, open_index
 
     if everything and folder is not None:
-        raise InputError("--all and --folder exclude each other; give one of them")
+        raise InputError("--all and --folder exclude each other; use one")
     if query is not None and not query.strip():
-        raise InputError("the query is empty; say what to look for")
+        raise InputError("the query is empty; give at least one word")
     run_folder = find_searchable_run(run)
-    # Mistakes are said before the model is loaded, which takes seconds.
+    # Report mistakes before loading the model, which takes seconds.
     check_source(run_folder, everything, folder)
 
     from gemma4vec.model.inference.embedder import Embedder

@@ -1,4 +1,4 @@
-"""`gemma4vec train RECIPE`: train what a recipe describes, or go on with a run."""
+"""`gemma4vec train RECIPE`: train a recipe, or resume a run."""
 
 import os
 from pathlib import Path
@@ -20,34 +20,36 @@ def train_command(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="Changes to it, such as stages.0.batch.rows=64.", metavar="KEY=VALUE", show_default=False),
+        typer.Argument(
+            help="Changes to the recipe, such as stages.0.batch.rows=64.", metavar="KEY=VALUE", show_default=False
+        ),
     ] = None,
     resume: Annotated[
-        str | None, typer.Option("--resume", help="Go on with this run (folder, id or latest).", metavar="RUN")
+        str | None, typer.Option("--resume", help="Continue this run (folder, id or latest).", metavar="RUN")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the run folder; default $GEMMA4VEC_HOME.", metavar="DIR")
+        Path | None, typer.Option("--out", help="Parent of the run folder; default $GEMMA4VEC_HOME.", metavar="DIR")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed, instead of the recipe's.", min=0)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed; default: the recipe's.", min=0)] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what the run would take, without loading weights.")
+        bool, typer.Option("--dry-run", help="Estimate memory, time and disk space; load no weights.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
-    """Train what a recipe describes: data, model, objective and budget all stand in it.
+    """Train a model from a recipe, a YAML file with data, model, objective and budget.
 
-    On several GPUs or processes: torchrun --nproc-per-node 2 -m gemma4vec train RECIPE
+    With several GPUs or processes: torchrun --nproc-per-node 2 -m gemma4vec train RECIPE
     """
     from gemma4vec.api.runs import train
     from gemma4vec.cli.output import emit
 
     if (recipe is None) == (resume is None):
-        raise InputError("give exactly one of RECIPE and --resume RUN")
+        raise InputError("give exactly one of RECIPE or --resume RUN")
     if resume is not None and (overrides or seed is not None):
-        raise InputError("--resume goes on with the recipe as it was; start a new run to change it")
+        raise InputError("--resume continues with the run's own recipe; to change it, start a new run")
     if dry_run:
         if recipe is None:
-            raise InputError("--dry-run estimates a run that has not begun; give its recipe, not --resume")
+            raise InputError("--dry-run estimates a new run; give a recipe instead of --resume")
         from gemma4vec.cli.dry_run import show_dry_run
         from gemma4vec.recipe.load import load_recipe
 
@@ -72,5 +74,5 @@ def train_command(
         "ended": run.manifest["ended"],
     }
     ended = result["ended"]
-    said = f"ended by the {ended['by']}{': ' + ended['reason'] if 'reason' in ended else ''}"
-    emit(as_json, result, lambda _: f"{said}\nmodel: {run.model}\nnext: gemma4vec eval {run.path} --suite DIR")
+    reason = f"ended by the {ended['by']}{': ' + ended['reason'] if 'reason' in ended else ''}"
+    emit(as_json, result, lambda _: f"{reason}\nmodel: {run.model}\nnext: gemma4vec eval {run.path} --suite DIR")

@@ -55,7 +55,7 @@ class Size:
 
 
 def quickstart_recipe(overrides: list[str]) -> Recipe:
-    """The recipe that comes with the package, with overrides."""
+    """Load the shipped quickstart recipe with overrides."""
     file = resources.files("gemma4vec.pipeline") / "quickstart.yaml"
     return parse_recipe(file.read_text(encoding="utf-8"), "quickstart.yaml", overrides)
 
@@ -80,9 +80,7 @@ def _steps(run: RunFolder, size: Size, recipe: Recipe | None) -> dict[str, Any]:
     if not (run.model / "gemma4vec.json").exists():
         prepared = prepare_run(run, recipe or recipe_of(run), step=clock.step)
         suite = _test_suite(run, prepared.data[0], size)
-        logger.info(
-            f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of packages never trained on"
-        )
+        logger.info(f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of held-out packages")
         with clock.step("evaluating BM25"):
             _evaluate(run, "bm25", Bm25Model(), suite)
         with clock.step("loading the base"):
@@ -98,13 +96,13 @@ def _steps(run: RunFolder, size: Size, recipe: Recipe | None) -> dict[str, Any]:
     with clock.step("evaluating the trained model"):
         _evaluate_and_index(run, suite)
     with clock.step("report"):
-        summary = summarise(run, suite)
+        summary = summarize(run, suite)
         add_scores(run.model, _card_lines(summary))
         report = write_report(run.path)
     return {**summary, "report": str(report), "seconds": time.perf_counter() - started}
 
 
-def summarise(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
+def summarize(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
     """Return scores with intervals of every evaluated model, and a sentence that compares them."""
     models = []
     for key, label in MODELS.items():
@@ -175,7 +173,7 @@ def _evaluate(run: RunFolder, name: str, model: TextEmbedder | Ranker, suite: Re
 
 
 def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite) -> None:
-    """Embed the test corpus once, for the scores and for search."""
+    """Embed the test corpus once, for both scores and search index."""
     index = run.path / "index" / "test"
     if (run.evaluation("trained", suite.name) / "metrics.json").exists() and (index / "meta.json").exists():
         return

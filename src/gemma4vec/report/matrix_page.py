@@ -15,7 +15,7 @@ WIDTH, LEFT, RIGHT = 290.0, 44.0, 20.0
 
 
 def write_matrix_page(results: Mapping[str, Any], out: Path) -> Path:
-    """Write the page about what `pipeline.matrix.table.summarise` gave.
+    """Write the page about what `pipeline.matrix.table.summarize` gave.
 
     Raises:
         WorkError: the file cannot be written.

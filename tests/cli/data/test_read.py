@@ -46,4 +46,4 @@ def test_the_sources_of_a_recipe_and_their_shares(tmp_path: Path, capsys: pytest
     assert [(one["name"], one["share"]) for one in found["sources"]] == [("a", 0.75), ("b", 0.25)]
     assert execute(["data", "read", str(tmp_path / "r.yaml"), "--stage", "1"]) == 2
     assert execute(["data", "read"]) == 2
-    assert "give a recipe, or --source KIND" in capsys.readouterr().err
+    assert "give exactly one of RECIPE or --source KIND" in capsys.readouterr().err

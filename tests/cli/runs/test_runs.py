@@ -131,13 +131,13 @@ def test_a_list_is_locked_with_each_of_its_suites_and_other_kinds_too(
         assert "locked until a recipe is frozen" in capsys.readouterr().err
     assert execute(["runs", "detectable", str(tmp_path / "all.yaml")]) == 0
     assert execute(["runs", "detectable", str(tmp_path / "pairs.tsv")]) == 2
-    assert "is sts" in capsys.readouterr().err
+    assert "is of kind sts" in capsys.readouterr().err
 
 
 def test_a_dev_suite_is_not_locked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     suite(tmp_path / "dev", "dev")
     assert execute(["runs", "lock", str(tmp_path / "dev")]) == 2
-    assert "only a final one can be locked" in capsys.readouterr().err
+    assert "only final suites can be locked" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,10 @@ def test_the_command_prints_and_refuses(runs: list[RunFolder], capsys: pytest.Ca
     assert execute(["agreement", "--suite", "final"]) == 0
     assert "cannot promote" in capsys.readouterr().out
     assert execute(["agreement"]) == 2
-    assert "--suite NAME; the ledger has: compact, final, sts" in capsys.readouterr().err
+    assert (
+        "--suite NAME is missing: name the suite to predict; the ledger has: compact, final, sts"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_proxy_under_the_threshold_cannot_promote(runs: list[RunFolder], capsys: pytest.CaptureFixture[str]) -> None:

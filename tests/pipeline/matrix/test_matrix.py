@@ -144,7 +144,7 @@ def test_the_figures_are_what_direct_calls_give(results: dict[str, Any], out: Pa
     # Four models were seen on these suites: two recipes (the seeds of one are one try), BM25 and the untrained base.
     assert shown["p"] == pytest.approx(test.p) and shown["comparisons"] == 3
     assert shown["p_holm"] == pytest.approx(min(1.0, 3 * test.p)) and shown["detectable"] > 0
-    assert any("speaks of these runs only" in note for note in results["notes"])
+    assert any("describes these runs only" in note for note in results["notes"])
     assert "blind reads up to 4 tokens of a text and mean up to 48." in results["notes"]
 
 

@@ -10,7 +10,14 @@ from tiny_matrix import write_matrix, write_place
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 from gemma4vec.ledger.run_folder import RunFolder
-from gemma4vec.pipeline.matrix.plan import Plan, chosen, expected_cells, make_plan, next_job, top_variants
+from gemma4vec.pipeline.matrix.plan import (
+    Plan,
+    choose_cell,
+    list_expected_cells,
+    list_top_variants,
+    make_plan,
+    next_job,
+)
 from gemma4vec.pipeline.matrix.state import Cell, Record
 from gemma4vec.recipe.matrix import load_matrix
 from gemma4vec.recipe.schema import Recipe
@@ -68,7 +75,7 @@ def test_a_recipe_that_fails_has_no_further_cells(place: Path) -> None:
 
 def test_the_dry_run_lists_what_the_run_does(place: Path) -> None:
     plan = plan_of(place, seeds=[0, 1], top={"count": 1, "seeds": [0, 1, 2]})
-    before = expected_cells(plan, {})
+    before = list_expected_cells(plan, {})
     scores = {("mean", 0.001): 0.2, ("mean", 0.01): 0.3, ("last", 0.001): 0.5, ("last", 0.01): 0.4}
     cells = {(variant, rate, seed) for variant, rate, seed, _ in walk(plan, scores)}
     assert len(before) == len(cells) == 8
@@ -87,9 +94,9 @@ def test_stopped_cells_are_not_chosen(place: Path) -> None:
         low.key: Record("mean", 0.001, 0, "run", "trained", dev=0.1),
         high.key: Record("mean", 0.01, 0, "run", "stopped", dev=0.9),
     }
-    assert chosen(plan, "mean", records) == low
+    assert choose_cell(plan, "mean", records) == low
     plan = plan_of(place, top={"count": 1, "seeds": [1]})
-    assert top_variants(plan, records) == ["mean"]
+    assert list_top_variants(plan, records) == ["mean"]
 
 
 def test_axes_and_bases_are_crossed(place: Path) -> None:
@@ -129,7 +136,7 @@ def test_changes_for_every_contrast_stage(place: Path) -> None:
     [
         ({"recipies": ["mean"]}, "unknown key 'recipies'; did you mean 'recipes'?"),
         ({"budget": {"minutes": 5}}, "unknown key 'budget.minutes'"),
-        ({"control": "other"}, "control: 'other' is none of mean, last"),
+        ({"control": "other"}, "control: 'other' is unknown; use one of mean, last"),
         ({"recipes": ["mean", "absent"]}, "recipes: no recipe 'absent': neither a file nor one that comes"),
         ({"recipes": ["mean", "mean"]}, "two are called 'mean'"),
         ({"overrides": ["stages.*.batch.rowz=4"]}, "unknown key 'stages.0.batch.rowz'; did you mean 'rows'?"),
@@ -137,7 +144,7 @@ def test_changes_for_every_contrast_stage(place: Path) -> None:
         ({"stop": {"after_share": 0.5}}, "stop needs smallest_effect"),
         ({"seeds": [1, 1]}, "seeds: a value stands twice"),
         ({"axes": {"a": {"values": {"b": []}, "recipes": ["men"]}}}, "axes.a.recipes: 'men' is none of mean, last"),
-        ({"bases": [None, "x"], "control": "mean @y"}, "control: 'mean @y' is none of"),
+        ({"bases": [None, "x"], "control": "mean @y"}, "control: 'mean @y' is unknown; use one of"),
         ({"axes": {"a": {"values": {"b": [], "c": []}}}}, "control: 'mean' has 2 variants"),
         (
             {"recipes": ["mean", {"recipe": "last", "overrides": ["stages.0.batch.rows=4"]}]},

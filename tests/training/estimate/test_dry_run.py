@@ -55,7 +55,7 @@ def test_no_weight_is_loaded(
     assert execute(["train", str(recipe_file), "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) < 160
-    assert any(line.startswith("  a GPU of    16 GB fits") for line in lines)
+    assert any(line.startswith("  GPUs of     16 GB fits") for line in lines)
 
 
 def test_the_weights_may_be_missing(recipe_file: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_tokenizer_without_eos_is_refused(
 
 def test_a_run_that_has_begun_is_not_estimated(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["train", "--resume", "latest", "--dry-run"]) == 2
-    assert "--dry-run estimates a run that has not begun" in capsys.readouterr().err
+    assert "--dry-run estimates a new run" in capsys.readouterr().err
 
 
 def test_a_shallow_model_has_every_kind_of_layer() -> None:

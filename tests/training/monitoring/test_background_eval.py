@@ -285,4 +285,4 @@ def test_what_the_command_refuses(place: Path, tmp_path: Path, capsys: pytest.Ca
     assert execute(["eval", str(run.path), "--follow"]) == 2
     assert "--suite" in capsys.readouterr().err
     assert execute(["eval", str(run.path), "--follow", "--suite", str(place / "words")]) == 2
-    assert "--follow goes with --checkpoints" in capsys.readouterr().err
+    assert "--follow needs --checkpoints" in capsys.readouterr().err

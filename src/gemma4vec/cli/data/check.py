@@ -1,4 +1,4 @@
-"""`gemma4vec data check TRAIN... --against SUITE`: is what we test on in what we train on?"""
+"""`gemma4vec data check TRAIN... --against SUITE`: test texts in training data, and faulty rows."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,41 +9,50 @@ import typer
 def check_command(
     train: Annotated[
         list[str],
-        typer.Argument(metavar="TRAIN...", help="Files of rows, a recipe (.yaml), a run folder, pycode or debian."),
+        typer.Argument(
+            metavar="TRAIN...", help="Training data: JSONL files, a recipe (.yaml), a run folder, pycode or debian."
+        ),
     ],
     against: Annotated[
         list[str] | None,
         typer.Option(
             "--against",
             metavar="SUITE",
-            help="Whatever eval --suite takes, or a folder of suites; repeat for several.",
+            help="Suite, as for eval --suite, or a folder of suites; repeatable.",
             show_default=False,
         ),
     ] = None,
     near: Annotated[
-        float, typer.Option("--near", help="Least Jaccard similarity of a near-duplicate, 0.5 to 1.")
+        float, typer.Option("--near", help="Smallest Jaccard similarity of near-duplicates, 0.5 to 1.")
     ] = 0.7,
     language: Annotated[
         list[str] | None,
         typer.Option(
-            "--language", help="Code of a right language (en, de); rows in others are faults.", show_default=False
+            "--language",
+            help="Expected language (en, de); rows in other languages are faults. Repeatable.",
+            show_default=False,
         ),
     ] = None,
     drop: Annotated[
         Path | None,
-        typer.Option("--drop", metavar="FILE", help="Write what to leave out, as JSONL.", show_default=False),
+        typer.Option(
+            "--drop", metavar="FILE", help="Write a list of the rows to leave out, as JSONL.", show_default=False
+        ),
     ] = None,
     clean: Annotated[
         Path | None,
         typer.Option(
-            "--clean", metavar="DIR", help="Write each source without it: DIR/<source>.jsonl.gz.", show_default=False
+            "--clean",
+            metavar="DIR",
+            help="Write each source without those rows to DIR/<source>.jsonl.gz.",
+            show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON on stdout.")] = False,
 ) -> None:
-    """Find test queries and documents in training data, and rows that are faulty by themselves.
+    """Find test queries and documents in training data, and faulty rows.
 
-    What is found is kept as a stamp below HOME/checks: runs on this data then carry a mark on their scores.
+    The findings are recorded below HOME/checks; scores of runs on this data then carry a contamination mark.
     """
     from gemma4vec.api.contamination import check
     from gemma4vec.cli.output import emit
@@ -54,7 +63,7 @@ def check_command(
 
 
 def _render(found: dict[str, Any]) -> Any:
-    """The tables for a person."""
+    """The tables and example lines."""
     from rich.console import Group
     from rich.text import Text
 
@@ -64,12 +73,12 @@ def _render(found: dict[str, Any]) -> Any:
     lines = [*overlap_lines(found), *example_lines(found)]
     last = [f"{found['seconds']:.1f} s"]
     if "drop" in found:
-        last.append(f"to leave out: {found['drop']['rows']:,} rows, listed in {found['drop']['file']}")
+        last.append(f"rows to leave out: {found['drop']['rows']:,}, listed in {found['drop']['file']}")
     if "clean" in found:
-        kept = ", ".join(f"{name} {rows:,} rows" for name, rows in found["clean"]["rows"].items())
-        last.append(f"without them: {found['clean']['folder']} ({kept})")
+        sizes = ", ".join(f"{name} {rows:,} rows" for name, rows in found["clean"]["rows"].items())
+        last.append(f"cleaned sources: {found['clean']['folder']} ({sizes})")
     parts: list[Any] = []
     if found["suites"]:
-        parts.append(table(*overlap_rows(found), title="test texts that stand in training data"))
-    flaws = table(["source", "rows at fault by themselves", "count"], list(flaw_rows(found)))
+        parts.append(table(*overlap_rows(found), title="test texts found in training data"))
+    flaws = table(["source", "fault", "count"], list(flaw_rows(found)))
     return Group(*parts, *map(Text, lines), flaws, *map(Text, last))

@@ -1,4 +1,4 @@
-"""`gemma4vec data`: make training data and suites."""
+"""`gemma4vec data`: build, inspect and clean training data and suites."""
 
 import logging
 from pathlib import Path
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-app = typer.Typer(help="Make and inspect data: pairs, suites, hard negatives.", no_args_is_help=True)
+app = typer.Typer(help="Build, inspect and clean data: pairs, suites, hard negatives.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Make data from what is on this machine."""
+    """Build, inspect and clean data."""
 
 
 app.command("read")(read_command)
@@ -35,21 +35,22 @@ def pycode_command(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            help="Code to read, such as a repository; by default the Python environment.", show_default=False
+            help="Folder with Python code, such as a repository; default: the packages of this Python environment.",
+            show_default=False,
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to write; by default below HOME/data, reused while the code is the same."),
+        typer.Option(help="Output folder; default: below HOME/data, reused until the code changes."),
     ] = None,
     held_out: Annotated[
         list[str] | None,
-        typer.Option("--held-out", help="A package to test on, never trained on; repeat for several."),
+        typer.Option("--held-out", help="Package for the test suite, excluded from training; repeatable."),
     ] = None,
-    negatives: Annotated[int, typer.Option(min=0, help="Hard negatives per training row.")] = 4,
-    as_json: Annotated[bool, typer.Option("--json", help="The manifest as JSON on stdout.")] = False,
+    negatives: Annotated[int, typer.Option(min=0, help="Number of hard negatives per training row.")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")] = False,
 ) -> None:
-    """Pairs of docstring sentence and function from Python code, with a test that shares no package with training."""
+    """Build pairs of docstring sentence and function, and a test suite of packages that training never sees."""
     from gemma4vec.cli.output import emit
     from gemma4vec.data.pycode.build import build_pycode, load_or_build_pycode
 
@@ -60,7 +61,7 @@ def pycode_command(
     emit(as_json, {"path": str(made.path), **made.manifest}, _table)
     held = made.manifest["split"]["test"]
     shown = ", ".join(held[:5]) + (f" and {len(held) - 5} more" if len(held) > 5 else "")
-    logger.info(f"{made.path}: tested on {made.manifest['split']['unit']}s never trained on: {shown}")
+    logger.info(f"{made.path}: {made.manifest['split']['unit']}s held out for the test: {shown}")
     for warning in made.manifest["warnings"]:
         logger.warning(f"warning: {warning}")
 
@@ -72,7 +73,7 @@ def _table(manifest: dict[str, Any]) -> "Table":
     rows = [
         ("Python files", counts["files"]),
         ("functions", counts["functions"]),
-        ("kept, without near-duplicates", counts["kept_functions"]),
+        ("functions without near-duplicates", counts["kept_functions"]),
         ("pairs", counts["pairs"]),
         ("training rows", counts["train_rows"]),
         ("dev suite: documents", counts["dev_documents"]),

@@ -1,4 +1,4 @@
-"""`gemma4vec data mine TRAIN --out FILE`: hard negatives by BM25, by a model, or both."""
+"""`gemma4vec data mine TRAIN --out FILE`: mine hard negatives with BM25, a model, or both."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,51 +11,59 @@ from gemma4vec.errors import InputError
 def mine_command(
     train: Annotated[
         list[str],
-        typer.Argument(metavar="TRAIN...", help="Files of rows, a recipe (.yaml), a run folder, pycode or debian."),
+        typer.Argument(
+            metavar="TRAIN...", help="Training data: JSONL files, a recipe (.yaml), a run folder, pycode or debian."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Rows with negatives: .jsonl or .jsonl.gz.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Output: rows with negatives, .jsonl or .jsonl.gz.")
+    ],
     corpus: Annotated[
         list[Path] | None,
         typer.Option(
             "--corpus",
             metavar="FILE",
-            help="More documents: a suite's folder, JSON lines {title?, text}, or a .txt of one a line; "
-            "the rows' own texts are always there.",
+            help="Further documents: a suite folder, JSON lines {title?, text}, or a .txt with one a line; repeatable. "
+            "The rows' own texts are always searched.",
             show_default=False,
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", help="Search with this model: a run (finished or not), a folder, a hub id.", show_default=False
+            "--model", help="Search with this model: a run (finished or not), a folder or a hub id.", show_default=False
         ),
     ] = None,
     bm25: Annotated[
-        bool | None, typer.Option("--bm25/--no-bm25", help="Search with BM25; by default where there is no --model.")
+        bool | None, typer.Option("--bm25/--no-bm25", help="Search with BM25; default: only without --model.")
     ] = None,
-    n: Annotated[int, typer.Option("-n", help="Negatives for each row.", min=1)] = 10,
-    ranks: Annotated[str, typer.Option("--ranks", help="First and last rank that candidates may have.")] = "1-100",
+    n: Annotated[int, typer.Option("-n", help="Number of negatives per row.", min=1)] = 10,
+    ranks: Annotated[str, typer.Option("--ranks", help="First and last rank of candidates.")] = "1-100",
     share: Annotated[
         float | None,
         typer.Option(
             "--share",
-            help="Drop candidates that score above this share of the positive's score; 0.95 with a model, else off. "
-            "Above 10: off.",
+            help="Drop candidates that score above this fraction of the positive's score; above 10 turns it off. "
+            "Default: 0.95 with a model, else off.",
             min=0.0,
             show_default=False,
         ),
     ] = None,
     margin: Annotated[
         float | None,
-        typer.Option("--margin", help="Drop candidates above the positive's score minus this.", show_default=False),
+        typer.Option(
+            "--margin", help="Drop candidates that score above the positive's score minus this.", show_default=False
+        ),
     ] = None,
-    choose: Annotated[str, typer.Option("--choose", help="top: the best that are left; draw: any of them.")] = "top",
+    choose: Annotated[
+        str, typer.Option("--choose", help="top: the best remaining candidates; draw: a random choice of them.")
+    ] = "top",
     relabel: Annotated[
         float | None,
         typer.Option(
             "--relabel",
             metavar="SHARE",
-            help="Make positives of candidates that score at least this share of the positive's (1.0 or more).",
+            help="Make candidates positives if they score at least this fraction of the positive's score (>= 1.0).",
             min=0.0,
             show_default=False,
         ),
@@ -63,14 +71,14 @@ def mine_command(
     scores: Annotated[
         bool,
         typer.Option(
-            "--scores", help="Write the searcher's scores as the rows' `scores`, for the terms kl and margin_mse."
+            "--scores", help="Write the searcher's scores to each row's `scores`, for the loss terms kl and margin_mse."
         ),
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Leave out the negatives that rows have already.")] = False,
-    code: Annotated[bool, typer.Option("--code", help="The texts are code: BM25 splits identifiers.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on stdout.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard the negatives that rows already have.")] = False,
+    code: Annotated[bool, typer.Option("--code", help="Treat texts as code: BM25 splits identifiers.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
 ) -> None:
-    """Find documents that look as if they answered, and write them beside the rows with scores and origin."""
+    """Find documents that resemble an answer but are none, and add them to the rows with scores and origin."""
     from gemma4vec.api.mining import documents_of, mine_sources, mining_rules, open_for_mining
     from gemma4vec.cli.output import emit
     from gemma4vec.data.loading.resolve_names import resolve_sources
@@ -99,7 +107,7 @@ def mine_command(
 def _ranks(text: str) -> tuple[int, int]:
     first, dash, last = text.partition("-")
     if not dash or not first.strip().isdigit() or not last.strip().isdigit():
-        raise InputError(f"--ranks {text}: first and last rank with a dash between are needed, such as 1-100")
+        raise InputError(f"--ranks {text}: use FIRST-LAST, such as 1-100")
     return int(first), int(last)
 
 
@@ -110,9 +118,9 @@ def _render(summary: dict[str, Any]) -> Any:
         ["rows", summary["rows"]],
         ["documents searched", summary["documents"]],
         *([f"negatives by {name}", count] for name, count in summary["by"].items()),
-        ["rows with fewer than asked for", summary["short_rows"]],
-        ["candidates dropped: too near to the positive", summary["dropped"]],
-        ["made positives", summary["relabelled"]],
+        ["rows with fewer negatives than requested", summary["short_rows"]],
+        ["candidates dropped: too close to the positive", summary["dropped"]],
+        ["candidates added as positives", summary["relabelled"]],
         *([["rows with scores", summary["scored"]]] if "scored" in summary else []),
     ]
     rows += [[f"seconds: {name}", f"{value:.1f}"] for name, value in summary["seconds"].items() if value >= 0.05]

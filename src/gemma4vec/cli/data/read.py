@@ -1,4 +1,4 @@
-"""`gemma4vec data read`: try a recipe's sources, or one of any kind, see what is in them, write them as rows."""
+"""`gemma4vec data read`: read a recipe's sources, or a single source; show and convert their rows."""
 
 import logging
 from pathlib import Path
@@ -20,28 +20,29 @@ logger = logging.getLogger(__name__)
 def read_command(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="Recipe whose data is read, by file or name; or give --source.", show_default=False),
+        typer.Argument(help="Recipe (file or name) whose data to read; or use --source.", show_default=False),
     ] = None,
-    stage: Annotated[int, typer.Option(min=0, help="Which of the recipe's stages, from 0.")] = 0,
+    stage: Annotated[int, typer.Option(min=0, help="Stage of the recipe, counted from 0.")] = 0,
     source: Annotated[
-        str | None, typer.Option(help="Kind of a single source: jsonl, parquet, csv, debian ... (docs/guides/data.md).")
+        str | None,
+        typer.Option(help="Kind of the single source: jsonl, parquet, csv, debian, ... (docs/guides/data.md)."),
     ] = None,
-    path: Annotated[str | None, typer.Option(help="The single source's file, folder or hub id.")] = None,
+    path: Annotated[str | None, typer.Option(help="File, folder or hub id of the single source.")] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change a key of the recipe, or of the single source, such as language=de."),
+        typer.Option("--set", help="Change a key of the recipe or of the single source, such as language=de."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write all rows as JSONL (.gz by suffix), or plain texts one a line."),
+        typer.Option(help="Write all rows as JSONL (compressed if the name ends in .gz), plain texts one a line."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="What was found as JSON on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
-    """Read training data as training would: check it, count it, show a row, prepare what is kept on disk."""
+    """Read data as training does: validate it, count rows, show the first, and fill the cache."""
     from gemma4vec.cli.output import emit
     from gemma4vec.data.loading.load_rows import load_sources
 
-    sources, mixture = _asked(recipe, stage, source, path, overrides or [])
+    sources, mixture = _sources(recipe, stage, source, path, overrides or [])
     loaded = load_sources(sources, mixture)
     shares = {part.name: part.share for part in getattr(loaded.rows, "parts", ())}
     found: dict[str, Any] = {
@@ -60,18 +61,18 @@ def read_command(
             logger.info(f"{name}: {text if len(text) <= 200 else text[:200] + ' ...'}")
 
 
-def _asked(
+def _sources(
     recipe: str | None, stage: int, kind: str | None, path: str | None, overrides: list[str]
 ) -> "tuple[tuple[Source, ...], Mixture]":
     from gemma4vec.recipe.load import load_recipe, parse_source
     from gemma4vec.recipe.schema import Mixture
 
     if (recipe is None) == (kind is None):
-        raise InputError("give a recipe, or --source KIND (with --path) for a single source, not both and not neither")
+        raise InputError("give exactly one of RECIPE or --source KIND (with --path)")
     if recipe is not None:
         stages = load_recipe(recipe, overrides).stages
         if stage >= len(stages):
-            raise InputError(f"--stage {stage}: {recipe} has {len(stages)} stages, from 0")
+            raise InputError(f"--stage {stage}: {recipe} has {len(stages)} stages, counted from 0")
         return stages[stage].data, stages[stage].mixture
     tree = {"name": kind, "source": kind} | ({"path": path} if path else {})
     text = yaml.safe_dump(tree)
@@ -79,7 +80,7 @@ def _asked(
 
 
 def _first(loaded: Any) -> dict[str, str]:
-    """The first row (or plain text), field by field."""
+    """The fields of the first row, or the first plain text."""
     if not len(loaded.rows):
         return {"text": loaded.texts[0]}
     row = loaded.rows[0]

@@ -1,4 +1,4 @@
-"""`gemma4vec data stats TRAIN`: what is in training data, as a table, as JSON and as a page."""
+"""`gemma4vec data stats TRAIN`: statistics of training data, as a table, as JSON and as an HTML page."""
 
 import logging
 from pathlib import Path
@@ -17,31 +17,35 @@ logger = logging.getLogger(__name__)
 def stats_command(
     train: Annotated[
         list[str],
-        typer.Argument(metavar="TRAIN...", help="Files of rows, a recipe (.yaml), a run folder, pycode or debian."),
+        typer.Argument(
+            metavar="TRAIN...", help="Training data: JSONL files, a recipe (.yaml), a run folder, pycode or debian."
+        ),
     ],
     tokenizer: Annotated[
         str | None,
         typer.Option(
             "--tokenizer",
             metavar="BASE",
-            help="Count tokens as this base does (bundled:NAME, hub id, folder); without it words are counted.",
+            help="Count tokens of this base (bundled:NAME, hub id, folder) instead of words.",
             show_default=False,
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", help="Measure negatives' hardness by this model's cosines too.", show_default=False),
+        typer.Option(
+            "--model", help="Also measure how hard negatives are by this model's cosines.", show_default=False
+        ),
     ] = None,
     sample: Annotated[
-        int, typer.Option("--sample", help="Measure on at most so many rows of a source.", min=1)
+        int, typer.Option("--sample", help="Largest number of rows to measure in each source.", min=1)
     ] = 5_000,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots.", show_default=False)
+        Path | None, typer.Option("--html", metavar="FILE", help="Write an HTML page with plots.", show_default=False)
     ] = None,
-    code: Annotated[bool, typer.Option("--code", help="The texts are code: identifiers are split.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON on stdout.")] = False,
+    code: Annotated[bool, typer.Option("--code", help="Treat texts as code: split identifiers.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON on stdout.")] = False,
 ) -> None:
-    """Rows, lengths, languages, words that query and positive share, and how hard negatives are, by source."""
+    """Describe each source: rows, lengths, languages, word overlap of query and positive, hardness of negatives."""
     from gemma4vec.cli.output import emit
     from gemma4vec.data.loading.resolve_names import load_source, resolve_sources
     from gemma4vec.data.ngrams.language import detection_method, make_detector
@@ -77,7 +81,7 @@ def stats_command(
 
 
 def _counter(spec: str) -> "CountTokens":
-    """How many tokens a base's tokenizer makes of texts, special ones included."""
+    """A function that counts tokens with a base's tokenizer, special tokens included."""
     from gemma4vec.model.bases.resolve import resolve_base
     from gemma4vec.model.tokenize.tokenizer import load_tokenizer
     from gemma4vec.text.prompts import Prompted
@@ -91,7 +95,7 @@ def _counter(spec: str) -> "CountTokens":
 
 
 def _similarity(spec: str) -> "Similarity":
-    """Cosines by a model."""
+    """A function that returns the model's cosines of query-document pairs."""
     import numpy as np
     from numpy.typing import NDArray
 
@@ -99,7 +103,7 @@ def _similarity(spec: str) -> "Similarity":
     from gemma4vec.text.prompts import Document
 
     if not spec.strip():
-        raise InputError("--model is empty; name a run folder, a model folder or a hub id")
+        raise InputError("--model is empty; use a run folder, a model folder or a hub id")
     embedder = Embedder.load(spec)
 
     def cosines(queries: list[str], documents: list[Document]) -> NDArray[np.float32]:
@@ -147,8 +151,8 @@ def _render(found: dict[str, Any]) -> Any:
     if all(row[-1] is None for row in rows):
         heading, rows = heading[:-1], [row[:-1] for row in rows]
     notes = [
-        "lengths: median, 95%, longest; shared: words of the query that its positive has, on average; as near: "
-        f"negatives that have as many; languages by {found['languages_by']}"
+        "lengths: median, 95th percentile, maximum; shared: mean share of a query's words in its positive; as near: "
+        f"negatives that share at least as many; languages detected by {found['languages_by']}"
     ]
     if found["page"]:
         notes.append(f"page: {found['page']}")
@@ -164,7 +168,7 @@ def _percent(value: float | None) -> str | None:
 
 
 def _languages(by_field: dict[str, dict[str, int]]) -> str:
-    """The two commonest languages of queries and positives."""
+    """The two most common languages of queries and positives."""
     from gemma4vec.data.ngrams.language import format_language
 
     both: dict[str, int] = {}

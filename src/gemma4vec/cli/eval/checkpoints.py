@@ -1,4 +1,4 @@
-"""`gemma4vec eval RUN --checkpoints`: a curve over what a run kept on its way, and which moment was the best."""
+"""`gemma4vec eval RUN --checkpoints`: scores of all checkpoints of a run, and the best one."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -27,19 +27,19 @@ def evaluate_checkpoints(
     as_json: bool,
     follow: bool = False,
 ) -> None:
-    """Evaluate every kept checkpoint on every suite, print the curve, and say what choosing the best costs.
+    """Evaluate every checkpoint on every suite; print the curve and the bias of choosing the best.
 
     Args:
-        suites: none: each stage's own dev suite, as its training noted it.
-        follow: also those that a running training still will keep; results that are there are not made again.
+        suites: empty: each stage's dev suite from the run's manifest.
+        follow: also evaluate checkpoints that a running training will still write; skip existing results.
 
     Raises:
-        InputError: not a run, one without checkpoints, or a final suite without a reason.
+        InputError: not a run, a run without checkpoints, or a final suite without a reason.
     """
     if run is None:
         raise InputError("--checkpoints needs a run: give its id or folder; list them with: gemma4vec runs")
     from gemma4vec.cli.output import emit
-    from gemma4vec.training.monitoring import background_eval as beside
+    from gemma4vec.training.monitoring import background_eval
     from gemma4vec.training.monitoring.weight_snapshots import kept_checkpoints
     from gemma4vec.training.run import recipe_of
 
@@ -47,35 +47,35 @@ def evaluate_checkpoints(
     own: dict[int, list[AnySuite]] = {}
 
     def suites_of(stage: int) -> "Sequence[AnySuite]":
-        """Asked when the stage has kept something: a training that has just begun has noted no suite yet."""
+        """Called once the stage has a checkpoint: a training that has just begun has no suite in its manifest yet."""
         if stage not in own:
-            own[stage] = list(suites) or [beside.dev_suite_of(run, stage)]
+            own[stage] = list(suites) or [background_eval.dev_suite_of(run, stage)]
             _refuse_final(own[stage], look_again)
         return own[stage]
 
     _refuse_final(suites, look_again)
     if follow:
-        with beside.only_one(run):
-            checkpoints = beside.follow(run, recipe)
+        with background_eval.only_one(run):
+            checkpoints = background_eval.follow(run, recipe)
             found = _evaluate(run, recipe, checkpoints, suites_of, cached=cached, look_again=look_again, again=False)
     else:
         kept = kept_checkpoints(run, recipe)
         found = _evaluate(run, recipe, kept, suites_of, cached=cached, look_again=look_again, again=True)
     if not found:
         raise InputError(
-            f"{run.path} has no checkpoints; keep some with stages.N.evaluation.snapshot_at_shares=[0.5,1.0]"
+            f"{run.path} has no checkpoints; store some with stages.N.evaluation.snapshot_at_shares=[0.5,1.0]"
         )
     plain = [_plain(suite, results) for suite, results in found.items()]
     emit(as_json, plain if len(plain) > 1 else plain[0], lambda _: _render(plain))
 
 
 def _refuse_final(suites: "Sequence[AnySuite]", look_again: str) -> None:
-    """A final suite is not for choosing a checkpoint."""
+    """Refuse final suites: choosing a checkpoint on one would spoil it as a test."""
     final = next((suite.name for suite in suites if suite.role == "final"), None)
     if final is not None and not look_again:
         raise InputError(
-            f"{final} is a final suite; a checkpoint that it chose would have no test left: use a dev suite, or say "
-            "why with --look-again WORDS"
+            f"{final} is a final suite, which must not choose a checkpoint; use a dev suite, or state a reason with "
+            "--look-again WORDS"
         )
 
 
@@ -89,7 +89,7 @@ def _evaluate(
     look_again: str,
     again: bool,
 ) -> "dict[str, dict[CheckpointPlace, Result]]":
-    """Results by suite and place; without `again` those that are there of the same weights are taken as they are."""
+    """Results by suite and place; without `again`, existing results of the same weights are reused."""
     from gemma4vec.evaluation.results.result import load_matching_result
     from gemma4vec.evaluation.scoring.evaluate import evaluate
     from gemma4vec.model.inference.cached_embedder import CachedEmbedder
@@ -109,7 +109,7 @@ def _evaluate(
 
 
 def _plain(suite: str, results: "dict[CheckpointPlace, Result]") -> dict[str, Any]:
-    """The curve on one suite, and the best of it where its items have scores of their own."""
+    """The curve on one suite as JSON values; the best checkpoint if each item has its own score."""
     from gemma4vec.evaluation.planning.checkpoint_choice import choice_sentence, choose_checkpoint
     from gemma4vec.evaluation.results.task_scores import PAIRED
 

@@ -1,4 +1,4 @@
-"""What `gemma4vec eval` says about results, of whatever kind."""
+"""The tables and warnings of `gemma4vec eval`, for every kind of suite."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +19,12 @@ NAMES = {
     "ap": "AP",
     "v_measure": "V-measure",
 }
-MOST_COLUMNS = 4  # figures in the table, the main one first; --json has all
+MOST_COLUMNS = 4  # metrics in the table, the main one first; --json has all
 FEW_TIES = 0.05
 
 
 def result_row(result: "Result", folder: Path, seed: int) -> dict[str, Any]:
-    """What is said about one result, as JSON values."""
+    """One result as JSON values."""
     from gemma4vec.evaluation.scoring.contamination_mark import mark_sentence, touched_queries
 
     main = result.metric
@@ -56,7 +56,7 @@ def result_row(result: "Result", folder: Path, seed: int) -> dict[str, Any]:
 
 
 def result_tables(rows: list[dict[str, Any]]) -> Any:
-    """One table for each kind and its main metric: different things are never in one column."""
+    """One table for each kind of suite and main metric, so that a column never mixes metrics."""
     from rich.console import Group
     from rich.text import Text
 
@@ -93,20 +93,20 @@ def _interval(row: dict[str, Any], main: str) -> str:
 
 
 def _warnings(rows: list[dict[str, Any]]) -> list[str]:
-    """What a person should know about the figures."""
+    """Warnings about the scores."""
     notes = []
     for row in rows:
         if row.get("degenerate"):
-            notes.append(f"warning: {row['suite']}: most scores are the same; the model tells nothing apart")
+            notes.append(f"warning: {row['suite']}: most scores are equal; the model does not separate the documents")
         elif row[row["metric"]] == 0.0 and row["kind"] in ("retrieval", "compact-retrieval"):
-            notes.append(f"warning: {row['suite']}: every query scores 0; do corpus and judgments belong together?")
+            notes.append(f"warning: {row['suite']}: every query scores 0; check that the qrels match the corpus")
         if row["contamination"]:
             notes.append(f"{'* ' if row['touched_queries'] else ''}{row['suite']}: {row['contamination']}")
         if row["items"] == 1:
-            notes.append(f"warning: {row['suite']}: one query; no interval, and no comparison will ever say anything")
+            notes.append(f"warning: {row['suite']}: one query; no interval and no comparison is possible")
         ties = row.get("tie_rate@10") or 0.0
         if ties > FEW_TIES and not row["degenerate"] and row["model"] != "bm25":
             notes.append(
-                f"warning: {row['suite']}: ties decide the top 10 of {ties:.0%} of the queries; try --dtype fp32"
+                f"warning: {row['suite']}: ties decide the top 10 for {ties:.0%} of the queries; try --dtype fp32"
             )
     return notes

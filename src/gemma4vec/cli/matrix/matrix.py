@@ -1,4 +1,4 @@
-"""`gemma4vec matrix FILE`: many recipes under one trainer, on the same rows, compared with statistics."""
+"""`gemma4vec matrix FILE`: train many recipes on the same rows and compare them with a control."""
 
 import logging
 from pathlib import Path
@@ -19,25 +19,28 @@ def matrix_command(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Its folder; default $GEMMA4VEC_HOME/matrix/NAME.", metavar="DIR", show_default=False
+            "--out",
+            help="Folder of the matrix; default $GEMMA4VEC_HOME/matrix/NAME.",
+            metavar="DIR",
+            show_default=False,
         ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Change the file, such as budget.rows=320.", metavar="KEY=VALUE", show_default=False
+            "--set", help="Change a key of the file, such as budget.rows=320.", metavar="KEY=VALUE", show_default=False
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and their order; run nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells in order; run nothing.")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed cells again.")] = False,
     table_only: Annotated[
-        bool, typer.Option("--table", help="Write the table of what is finished; run nothing.")
+        bool, typer.Option("--table", help="Write the table of the finished cells; run nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
-    """Train and evaluate every recipe of a matrix at equal budget, and compare all with one control.
+    """Train and evaluate every recipe of a matrix at equal budget, and compare each with a control.
 
-    The same command goes on where an earlier one stopped; finished cells are never done again.
+    After an interruption, the same command continues. Finished cells never run again.
     """
     from gemma4vec.cli.output import emit
     from gemma4vec.files import home
@@ -64,19 +67,19 @@ def matrix_command(
         with Screen() as screen:
             results = run_matrix(plan, folder, screen, retry=retry, table_only=table_only)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("stopped; the same command goes on where it was") from None
+        raise KeyboardInterrupt("stopped; the same command continues") from None
     emit(as_json, results, _tables)
     if results["failed"]:
         first = results["failed"][0]
         raise WorkError(
-            f"{len(results['failed'])} of the cells failed, the first: {first['cell']}: {first['reason']}; "
-            f"the table is in {folder / 'results.md'}; --retry runs them again"
+            f"{len(results['failed'])} cells failed; first: {first['cell']}: {first['reason']}; "
+            f"table: {folder / 'results.md'}; run failed cells again with --retry"
         )
 
 
 def _dry(plan: "Plan", folder: Path) -> dict[str, Any]:
     """The plan as JSON values."""
-    from gemma4vec.pipeline.matrix.plan import expected_cells
+    from gemma4vec.pipeline.matrix.plan import list_expected_cells
     from gemma4vec.pipeline.matrix.state import MatrixFolder
 
     records = MatrixFolder(folder).records()
@@ -89,7 +92,7 @@ def _dry(plan: "Plan", folder: Path) -> dict[str, Any]:
             "why": why,
             "status": records[key].status if key in records else "waiting",
         }
-        for key, variant, rate, seed, why in expected_cells(plan, records)
+        for key, variant, rate, seed, why in list_expected_cells(plan, records)
     ]
     matrix = plan.matrix
     return {
@@ -126,7 +129,7 @@ def _dry_table(plan: dict[str, Any]) -> Any:
     ]
     lines = [
         f"{plan['count']} cells of {plan['rows_per_cell']:,} rows"
-        + (f" (learning rates: {plan['rows_of_the_search']:,})" if plan["rows_of_the_search"] else "")
+        + (f" ({plan['rows_of_the_search']:,} in the search of learning rates)" if plan["rows_of_the_search"] else "")
         + f"; control: {', '.join(plan['control'])}",
         f"dev: {', '.join(plan['dev'])}",
         f"final: {', '.join(plan['final'])}",
@@ -144,12 +147,12 @@ def _tables(results: dict[str, Any]) -> Any:
 
     parts = [
         table(*matrix_write.scores_table(results), title=f"{results['matrix']}: {results['metric']}"),
-        table(*matrix_write.difference_table(results), title=f"against {results['control']}, all final suites"),
-        table(*matrix_write.cost_table(results), title="cost of one training"),
-        table(*matrix_write.grid_table(results), title="learning rates: dev score"),
+        table(*matrix_write.difference_table(results), title=f"difference to {results['control']}, all final suites"),
+        table(*matrix_write.cost_table(results), title="cost per run"),
+        table(*matrix_write.grid_table(results), title="dev score by learning rate"),
     ]
     lines = [f"note: {note}" for note in results["notes"]]
-    for key, word in (("failed", "failed"), ("stopped", "stopped by the rule"), ("not_run", "not run")):
+    for key, word in (("failed", "failed"), ("stopped", "stopped by the stop rule"), ("not_run", "not run")):
         lines += [f"{word}: {one['cell']}: {one['reason']}" for one in results[key]]
     lines.append(f"tables: {results['folder']}/results.md, results.csv, results.json")
     return Group(*parts, Text("\n".join(lines)))

@@ -1,4 +1,4 @@
-"""What a person sees while a matrix runs: a table on a terminal, a plain line now and then elsewhere."""
+"""Progress of a running matrix: a live table on a terminal, log lines elsewhere."""
 
 import logging
 import time
@@ -10,17 +10,17 @@ from rich.table import Table
 from gemma4vec.cli.output import console, table
 
 if TYPE_CHECKING:
-    from gemma4vec.pipeline.matrix.run import View
+    from gemma4vec.pipeline.matrix.run import CellStatus
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 30.0
 COLUMNS = ["cell", "state", "step", "loss", "tokens/s", "dev", "minutes"]
-MOST_ROWS = 40  # on a terminal; those that are done go first
+MOST_ROWS = 40  # on a terminal; the first cells are hidden first
 
 
 class Screen:
-    """Shows the cells of a matrix; use it as a context."""
+    """Shows the cells of a matrix; a context manager."""
 
     def __init__(self) -> None:
         self._live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
@@ -36,44 +36,44 @@ class Screen:
         if self._live:
             self._live.stop()
 
-    def show(self, views: "list[View]") -> None:
-        """Draw the cells as they are now."""
+    def show(self, statuses: "list[CellStatus]") -> None:
+        """Draw the current state of the cells."""
         if self._live:
-            self._live.update(_table(views))
+            self._live.update(_make_table(statuses))
             return
-        for view in views:
-            state = f"{view.state}{f' ({view.why})' if view.why else ''}"
-            fresh = self._states.get(view.cell.key, "waiting") != state
-            due = view.step is not None and time.monotonic() - self._last >= SECONDS_BETWEEN_LINES
+        for status in statuses:
+            state = f"{status.state}{f' ({status.why})' if status.why else ''}"
+            fresh = self._states.get(status.cell.key, "waiting") != state
+            due = status.step is not None and time.monotonic() - self._last >= SECONDS_BETWEEN_LINES
             if fresh or due:
-                self._states[view.cell.key] = state
+                self._states[status.cell.key] = state
                 self._last = time.monotonic()
                 figures = [
                     f"{name} {value}"
-                    for name, value in zip(COLUMNS[2:], _cells(view)[2:], strict=True)
+                    for name, value in zip(COLUMNS[2:], _format_cells(status)[2:], strict=True)
                     if value not in ("-", "0.0")
                 ]
-                logger.info(f"{_name(view)}: {state}{'  ' if figures else ''}{'  '.join(figures)}")
+                logger.info(f"{_format_name(status)}: {state}{'  ' if figures else ''}{'  '.join(figures)}")
 
 
-def _name(view: "View") -> str:
-    rate = "" if view.cell.rate is None else f", rate {view.cell.rate:g}"
-    return f"{view.cell.variant}{rate}, seed {view.cell.seed}"
+def _format_name(status: "CellStatus") -> str:
+    rate = "" if status.cell.rate is None else f", rate {status.cell.rate:g}"
+    return f"{status.cell.variant}{rate}, seed {status.cell.seed}"
 
 
-def _cells(view: "View") -> list[str]:
+def _format_cells(status: "CellStatus") -> list[str]:
     return [
-        _name(view),
-        view.state,
-        "-" if view.step is None else str(view.step),
-        "-" if view.loss is None else f"{view.loss:.3f}",
-        "-" if view.tokens_per_second is None else f"{view.tokens_per_second:,.0f}",
-        "-" if view.dev is None else f"{view.dev:.4f}",
-        f"{view.minutes:.1f}",
+        _format_name(status),
+        status.state,
+        "-" if status.step is None else str(status.step),
+        "-" if status.loss is None else f"{status.loss:.3f}",
+        "-" if status.tokens_per_second is None else f"{status.tokens_per_second:,.0f}",
+        "-" if status.dev is None else f"{status.dev:.4f}",
+        f"{status.minutes:.1f}",
     ]
 
 
-def _table(views: "list[View]") -> Table:
-    hidden = max(0, len(views) - min(MOST_ROWS, max(5, console.height - 6)))
+def _make_table(statuses: "list[CellStatus]") -> Table:
+    hidden = max(0, len(statuses) - min(MOST_ROWS, max(5, console.height - 6)))
     title = f"{hidden} earlier cells not shown" if hidden else None
-    return table(COLUMNS, [_cells(view) for view in views[hidden:]], title)
+    return table(COLUMNS, [_format_cells(status) for status in statuses[hidden:]], title)

@@ -1,4 +1,4 @@
-"""`gemma4vec runs`: what was run, seen, compared and decided."""
+"""`gemma4vec runs`: the ledger of runs, looks at suites, comparisons and decisions."""
 
 import logging
 from pathlib import Path
@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-app = typer.Typer(help="What was run, seen and decided: the ledger.")
+app = typer.Typer(help="List, compare and judge runs: the ledger.")
 
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout.")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Run id, its beginning or end, its folder, or latest.")]
-Words = Annotated[str, typer.Argument(metavar="[WORDS]", help="Why, in words.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="Run id or a unique start or end of it, run folder, or latest.")
+]
+Words = Annotated[str, typer.Argument(metavar="WORDS", help="Reason, in words.", show_default=False)]
 
 
 @app.callback(invoke_without_command=True)
 def list_command(ctx: typer.Context, as_json: Json = False) -> None:
-    """List all runs; the subcommands show, compare, judge and count."""
+    """List all runs. Subcommands show, compare and judge them."""
     if ctx.invoked_subcommand is not None:
         return
     from gemma4vec.cli.output import emit
@@ -39,7 +41,7 @@ def list_command(ctx: typer.Context, as_json: Json = False) -> None:
 
 @app.command("show")
 def show_command(run: Run, as_json: Json = False) -> None:
-    """One run: recipe, parents, data, code, machine, cost, hypothesis, scores, decisions."""
+    """Show one run: recipe, parents, data, code, machine, cost, hypothesis, scores, decisions."""
     from gemma4vec.cli.output import emit
     from gemma4vec.cli.runs.runs_table import run_page
     from gemma4vec.files import home
@@ -57,11 +59,11 @@ def show_command(run: Run, as_json: Json = False) -> None:
 
 @app.command("diff")
 def diff_command(
-    a: Annotated[str, typer.Argument(metavar="A", help="A run.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="First run.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Second run.")],
     as_json: Json = False,
 ) -> None:
-    """What differs between two runs: recipe, data, code, machine; then scores."""
+    """Show the differences between two runs: recipe, data, code, machine, scores."""
     from gemma4vec.cli.output import emit
     from gemma4vec.cli.runs.runs_table import difference_page
     from gemma4vec.files import home
@@ -77,21 +79,21 @@ def diff_command(
 @app.command("decide")
 def decide_command(
     run: Run,
-    decision: Annotated[str, typer.Argument(metavar="keep|drop|repeat", help="What becomes of it.")],
+    decision: Annotated[str, typer.Argument(metavar="keep|drop|repeat", help="The decision.")],
     words: Words = "",
     by: Annotated[
         str | None,
-        typer.Option("--by", help="The proxy that led to it (see gemma4vec agreement).", show_default=False),
+        typer.Option("--by", help="Proxy that the decision rests on (see gemma4vec agreement).", show_default=False),
     ] = None,
     on: Annotated[
         list[str] | None,
-        typer.Option("--on", help="With --by: the suite that the proxy stands in for.", show_default=False),
+        typer.Option("--on", help="With --by: suite that the proxy replaces; repeatable.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Record what is decided about a run, and why; a later decision stands beside an earlier one.
+    """Record a decision about a run and its reason. Earlier decisions stay on record.
 
-    A run that is kept because of a proxy (--by) is refused where that proxy has not earned it on the suite (--on).
+    A `keep` that rests on a proxy (--by) is refused if the proxy does not agree with the suite (--on).
     """
     from gemma4vec.files import home
     from gemma4vec.ledger.ledger import open_ledger
@@ -99,7 +101,7 @@ def decide_command(
     from gemma4vec.ledger.recording import decide
 
     if (by is None) != (not on):
-        raise InputError("--by PROXY and --on SUITE belong together: a proxy stands in for a suite")
+        raise InputError("--by PROXY and --on SUITE need each other; use both or none")
     with open_ledger(home()) as ledger:
         found = find_recorded_run(ledger, run)
         promoted = _promotion(ledger, by, on, decision) if by and on else None
@@ -108,16 +110,16 @@ def decide_command(
 
 
 def _promotion(ledger: "Ledger", proxy: str, suites: list[str], decision: str) -> dict[str, Any]:
-    """How far the proxy agrees with the suites.
+    """The proxy's agreement with the suites, for the record.
 
     Raises:
-        InputError: a proxy under the threshold cannot promote a recipe.
+        InputError: the decision is `keep` and the proxy's agreement is below the threshold.
     """
     from gemma4vec.evaluation.planning.proxies import judge_proxies
 
     judged = judge_proxies(ledger, suites, "ndcg@10", only=[proxy])
     if len(judged) > 1:
-        raise InputError(f"'{proxy}' fits {', '.join(one.proxy.name for one in judged)}; say more of it")
+        raise InputError(f"'{proxy}' matches {', '.join(one.proxy.name for one in judged)}; use a longer name")
     tau, verdict = judged[0].found.tau, judged[0].promotion
     if decision == "keep" and not verdict.allowed:
         raise InputError(f"{judged[0].proxy.name} {verdict.reason}; evaluate the run on {' and '.join(suites)} instead")
@@ -126,12 +128,12 @@ def _promotion(ledger: "Ledger", proxy: str, suites: list[str], decision: str) -
 
 @app.command("detectable")
 def detectable_command(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Of retrieval: whatever eval --suite takes.")],
-    metric: Annotated[str, typer.Option("--metric", help="Of which the spread is known or supposed.")] = "ndcg@10",
-    seeds: Annotated[int, typer.Option("--seeds", help="Runs planned for each recipe.", min=1)] = 1,
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Retrieval suite, as for eval --suite.")],
+    metric: Annotated[str, typer.Option("--metric", help="Metric of the planned comparison.")] = "ndcg@10",
+    seeds: Annotated[int, typer.Option("--seeds", help="Number of runs planned for each recipe.", min=1)] = 1,
     as_json: Json = False,
 ) -> None:
-    """Before training: the smallest difference that a suite can show, alone and among the tries so far."""
+    """Forecast the smallest difference that a suite can detect, uncorrected and corrected for earlier comparisons."""
     from gemma4vec.cli.output import emit
     from gemma4vec.data.loading.open_suite import open_suite
     from gemma4vec.data.suites.retrieval import RetrievalSuite
@@ -140,9 +142,7 @@ def detectable_command(
     loaded = open_suite(suite)
     tasks = [one for one in loaded.members if isinstance(one, RetrievalSuite)]
     if not tasks:
-        raise InputError(
-            f"{suite} is {loaded.kind}; the spread that is supposed is that of retrieval: name such a suite"
-        )
+        raise InputError(f"{suite} is of kind {loaded.kind}; the forecast needs a retrieval suite")
     sizes = [len(one.queries) for one in tasks]
     found = forecast_power(loaded.name, loaded.fingerprint, sum(sizes), metric, runs=seeds, tasks=sizes)
     emit(as_json, {**vars(found), "sentence": found.sentence()}, lambda _: found.sentence())
@@ -150,7 +150,7 @@ def detectable_command(
 
 @app.command("freeze")
 def freeze_command(run: Run, words: Words = "", as_json: Json = False) -> None:
-    """Freeze a run's recipe: comparisons are counted anew from now on, and locked suites open for it."""
+    """Freeze a run's recipe: the count of comparisons restarts, and locked suites open for the recipe."""
     from gemma4vec.files import home
     from gemma4vec.ledger.ledger import open_ledger
     from gemma4vec.ledger.overview import find_recorded_run
@@ -159,21 +159,25 @@ def freeze_command(run: Run, words: Words = "", as_json: Json = False) -> None:
     with open_ledger(home()) as ledger:
         found = find_recorded_run(ledger, run)
     if not found["recipe_id"]:
-        raise InputError(f"the run {found['run_id']} has no recipe id; only a recipe can be frozen")
+        raise InputError(f"run {found['run_id']} has no recipe id; only runs of a recipe can be frozen")
     record = freeze(home(), found["recipe_id"], found["run_id"], words)
-    _done(as_json, record, f"frozen: recipe {found['recipe_id']} of {found['run_id']}; a new family begins")
+    _done(
+        as_json, record, f"frozen: recipe {found['recipe_id']} of {found['run_id']}; the count of comparisons restarts"
+    )
 
 
 @app.command("lock")
 def lock_command(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="What eval --suite takes: a name, a folder, a list.")],
+    suite: Annotated[
+        str, typer.Argument(metavar="SUITE", help="Suite, as for eval --suite: a name, a folder or a list.")
+    ],
     words: Words = "",
     mirror: Annotated[
-        Path | None, typer.Option("--mirror", metavar="DIR", help="Folder with copies of hub data sets as OWNER/NAME.")
+        Path | None, typer.Option("--mirror", metavar="DIR", help="Folder with copies of hub data sets, as OWNER/NAME.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Lock a final suite: nothing is evaluated on it, or on a task of it, until a recipe is frozen."""
+    """Lock a final suite and its tasks: no model is evaluated on them until a recipe is frozen."""
     from gemma4vec.data.suites.group import SuiteGroup
     from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
     from gemma4vec.files import home
@@ -181,8 +185,8 @@ def lock_command(
 
     loaded = open_any_suite(suite, mirror=mirror)
     if loaded.role == "dev":
-        raise InputError(f"{suite} is a dev suite, which guides choices; only a final one can be locked (role: final)")
-    for one in loaded.members if isinstance(loaded, SuiteGroup) else []:  # else each would be open alone
+        raise InputError(f"{suite} is a dev suite; only final suites can be locked (role: final)")
+    for one in loaded.members if isinstance(loaded, SuiteGroup) else []:  # else each member could be evaluated alone
         lock(home(), one.name, one.fingerprint, words)
     record = lock(home(), loaded.name, loaded.fingerprint, words)
     _done(as_json, record, f"locked: {loaded.name}, until a recipe is frozen with: gemma4vec runs freeze RUN")
@@ -190,7 +194,7 @@ def lock_command(
 
 @app.command("looks")
 def looks_command(as_json: Json = False) -> None:
-    """How often each suite has been looked at, by how many models, and since the last freeze."""
+    """Count the looks at each suite and the models evaluated on it, in total and since the last freeze."""
     from gemma4vec.cli.output import emit
     from gemma4vec.cli.runs.runs_table import look_table
     from gemma4vec.files import home
@@ -204,10 +208,12 @@ def looks_command(as_json: Json = False) -> None:
 
 @app.command("sql")
 def sql_command(
-    query: Annotated[str, typer.Argument(metavar="SELECT", help="One query; docs/concepts/ledger.md lists the views.")],
+    query: Annotated[
+        str, typer.Argument(metavar="SELECT", help="One SELECT statement; docs/concepts/ledger.md lists the views.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Ask the ledger in SQL; nothing but reading is possible."""
+    """Query the ledger in SQL, read-only."""
     from gemma4vec.cli.output import emit, table
     from gemma4vec.files import home
     from gemma4vec.ledger.ledger import open_ledger
@@ -219,7 +225,7 @@ def sql_command(
 
 @app.command("rebuild")
 def rebuild_command(as_json: Json = False) -> None:
-    """Make the index again from the journal, run folders and evaluations; no count of looks gets smaller."""
+    """Rebuild the index from the journal, run folders and evaluations. Counts of looks never decrease."""
     from dataclasses import asdict
 
     from gemma4vec.cli.output import emit
@@ -229,13 +235,15 @@ def rebuild_command(as_json: Json = False) -> None:
     done = rebuild(home())
     for line in done.damaged:
         logger.warning(f"warning: {line}")
-    said = f"{done.records:,} records; {done.from_index:,} only the old index had, {done.from_folders:,} only folders"
-    aside = f"\nthe damaged index is kept as {done.kept_aside}" if done.kept_aside else ""
-    emit(as_json, asdict(done), lambda _: said + aside)
+    summary = (
+        f"{done.records:,} records; {done.from_index:,} only in the old index, {done.from_folders:,} only in folders"
+    )
+    aside = f"\nthe damaged index was moved to {done.kept_aside}" if done.kept_aside else ""
+    emit(as_json, asdict(done), lambda _: summary + aside)
 
 
 def _brief(run: dict[str, Any]) -> dict[str, Any]:
-    """What the list says of a run."""
+    """The fields of a run in the list."""
     names = ("run_id", "name", "created", "recipe_id", "status", "hypothesis", "scores", "decision", "words", "path")
     return {name: run[name] for name in names} | {"deleted": run["deleted"]}
 

@@ -1,4 +1,4 @@
-"""What `gemma4vec runs` shows to a person."""
+"""The tables of `gemma4vec runs`."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ SHOWN_SUITES = 3
 
 
 def run_table(runs: list[dict[str, Any]]) -> Any:
-    """The list of runs; scores are nDCG@10."""
+    """The list of runs with their nDCG@10."""
     if not runs:
         return "no runs yet; start one with: gemma4vec quickstart"
     rows = [
@@ -29,7 +29,7 @@ def run_table(runs: list[dict[str, Any]]) -> Any:
 
 
 def run_page(run: dict[str, Any]) -> Any:
-    """One run."""
+    """Everything about one run."""
     git = (run["code"] or {}).get("git") or {}
     commit = f"{git['commit'][:12]}{' with changes' if git.get('dirty') else ''}" if git.get("commit") else None
     machine = run["machine"] or {}
@@ -51,7 +51,7 @@ def run_page(run: dict[str, Any]) -> Any:
         ["folder", run["path"]],
     ]
     parts: list[Any] = [table([run["run_id"], ""], pairs)]
-    by_metrics: dict[tuple[str, ...], list[list[object]]] = {}  # kinds of tasks have no column in common
+    by_metrics: dict[tuple[str, ...], list[list[object]]] = {}  # kinds of tasks share no column
     for one in run["evaluations"]:
         cut = f" (cut at {one['cut_at']:,} tokens)" if one["cut_at"] else ""
         row = [f"{one['suite']}{cut}", one["model"], *one["mean"].values()]
@@ -61,7 +61,7 @@ def run_page(run: dict[str, Any]) -> Any:
 
 
 def difference_page(found: dict[str, Any]) -> Any:
-    """What differs between two runs."""
+    """The differences between two runs."""
     parts: list[Any] = [Text(f"A: {found['a']}\nB: {found['b']}")]
     for kind in ("recipe", "data", "code", "machine"):
         rows = [[name, _plain(a), _plain(b)] for name, (a, b) in found[kind].items()]
@@ -73,25 +73,25 @@ def difference_page(found: dict[str, Any]) -> Any:
     if scores:
         parts += [
             table(["suite", "metric", "A", "B", "A - B"], scores),
-            Text(f"is it more than noise? gemma4vec compare {found['a']} {found['b']}"),
+            Text(f"to test the difference: gemma4vec compare {found['a']} {found['b']}"),
         ]
     else:
-        parts.append(Text("scores: no suite that both were evaluated on"))
+        parts.append(Text("scores: no common suite"))
     return Group(*parts)
 
 
 def _less(a: float | None, b: float | None, limits: list[int | None] | None) -> str | None:
-    """A - B, or why there is none."""
+    """A - B, or why it is not defined."""
     if limits is not None:
         return f"cut at {limits[0]} and {limits[1]} tokens"
     return f"{a - b:+.4f}" if a is not None and b is not None else None
 
 
 def look_table(rows: list[dict[str, Any]]) -> Any:
-    """How often each suite was looked at."""
+    """Looks at each suite."""
     if not rows:
         return "no suite has been looked at yet"
-    columns = ["suite", "role", "contents", "looks", "models", "since the freeze", "compared", "last", "locked"]
+    columns = ["suite", "role", "contents", "looks", "models", "since freeze", "compared", "last", "locked"]
     cells = [
         [
             row["suite"],
@@ -125,7 +125,7 @@ def _sources(sources: dict[str, dict[str, Any]]) -> str:
 def _cost(cost: dict[str, Any]) -> str | None:
     words = [f"{cost['seconds']:,.0f} s"] if "seconds" in cost else []
     words += [f"{cost['tokens']:,} tokens"] if "tokens" in cost else []
-    words += [f"{cost['peak_memory_bytes'] / 2**30:.1f} GiB at most"] if cost.get("peak_memory_bytes") else []
+    words += [f"{cost['peak_memory_bytes'] / 2**30:.1f} GiB peak memory"] if cost.get("peak_memory_bytes") else []
     return ", ".join(words) or None
 
 

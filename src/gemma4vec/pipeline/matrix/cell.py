@@ -1,4 +1,4 @@
-"""One cell of a matrix, in a process of its own: train, score on dev, score on the final suites.
+"""One cell of a matrix, in its own process: train, score on dev, score on the final suites.
 
 Every step stores its result in the run folder and is skipped if the result exists.
 """
@@ -32,7 +32,7 @@ from gemma4vec.training.tasks.make_task import data_seed
 
 logger = logging.getLogger(__name__)
 
-STOPPED = "stopped"  # the event
+STOPPED = "stopped"  # name of the event
 
 
 class StoppedError(WorkError):
@@ -40,7 +40,7 @@ class StoppedError(WorkError):
 
 
 @dataclass(frozen=True)
-class CellJob:
+class CellSpec:
     """The work of a cell's process.
 
     Attributes:
@@ -49,9 +49,9 @@ class CellJob:
         metric: the metric that the stop rule compares.
         margin: how far below the control the stop rule lets a cell be; None: no rule.
         control: the control's run folder, for the stop rule.
-        at_end: the rule looks at the end of training, not during it.
-        save: write the merged model, and evaluate it on the final suites.
-        look_again: why an unfrozen recipe may be scored on a final suite, by the suite's folder.
+        at_end: apply the rule after training, not during it.
+        save: write the merged model and evaluate that one on the final suites.
+        look_again: suite folder -> reason to score an unfrozen recipe on that final suite.
     """
 
     run: str
@@ -65,41 +65,41 @@ class CellJob:
     look_again: Mapping[str, str] = field(default_factory=dict)
 
 
-def run_cell(job: CellJob) -> None:
-    """Run all steps of `job` that its run lacks.
+def run_cell(spec: CellSpec) -> None:
+    """Run all steps of `spec` that its run lacks.
 
     Raises:
         StoppedError: the stop rule ended it; recorded as an event. InputError, WorkError: as training and evaluation.
     """
-    run = RunFolder.open(Path(job.run))
+    run = RunFolder.open(Path(spec.run))
     if run.events(STOPPED):
         raise StoppedError(str(run.events(STOPPED)[-1]["reason"]))
     with record_outcome(run):
-        _steps(job, run)
+        _steps(spec, run)
 
 
-def _steps(job: CellJob, run: RunFolder) -> None:
+def _steps(spec: CellSpec, run: RunFolder) -> None:
     recipe = recipe_of(run)
     trainer: Trainer | None = None
-    if not _trained(run, recipe):
-        trainer = _train(job, run, recipe)
-    if _missing(run, job.dev) or (_missing(run, job.final) and not job.save):
-        trainer = trainer or _reopened(run, recipe)
-        _evaluate_all(job, run, trainer.embedder(TRAINED), job.dev if job.save else [*job.dev, *job.final])
-    if job.at_end:
-        _end_where_too_far_below(job, run)
-    if job.save and job.final and _missing(run, job.final):
+    if not _is_trained(run, recipe):
+        trainer = _train(spec, run, recipe)
+    if _has_missing_results(run, spec.dev) or (_has_missing_results(run, spec.final) and not spec.save):
+        trainer = trainer or _reopen_trainer(run, recipe)
+        _evaluate_all(spec, run, trainer.embedder(TRAINED), spec.dev if spec.save else [*spec.dev, *spec.final])
+    if spec.at_end:
+        _stop_if_below_control(spec, run)
+    if spec.save and spec.final and _has_missing_results(run, spec.final):
         if not (run.model / "gemma4vec.json").exists():
             (trainer or Trainer(reopen_run(run, recipe))).save()
         del trainer
-        _evaluate_all(job, run, Embedder.load(run.path), job.final)
+        _evaluate_all(spec, run, Embedder.load(run.path), spec.final)
 
 
-def _train(job: CellJob, run: RunFolder, recipe: Recipe) -> Trainer:
-    trainer = Trainer(prepare_run(run, recipe, stop_rules=False))  # `_rule` is the matrix's own
+def _train(spec: CellSpec, run: RunFolder, recipe: Recipe) -> Trainer:
+    trainer = Trainer(prepare_run(run, recipe, stop_rules=False))  # `_make_stop_check` is the matrix's own
     for number, stage in enumerate(recipe.stages):
         _record_cost(trainer, number)
-        trainer.train(number, _rule(job, run, trainer, stage.evaluation.at_shares))
+        trainer.train(number, _make_stop_check(spec, run, trainer, stage.evaluation.at_shares))
         # The loop also keeps the checkpoint with the best score, which a matrix does not use.
         shutil.rmtree(run.checkpoints / f"{number}-{stage.name}" / "best", ignore_errors=True)
     return trainer
@@ -118,57 +118,57 @@ def _record_cost(trainer: Trainer, number: int) -> None:
     )
 
 
-def _rule(job: CellJob, run: RunFolder, trainer: Trainer, shares: Sequence[float]) -> Evaluate | None:
+def _make_stop_check(spec: CellSpec, run: RunFolder, trainer: Trainer, shares: Sequence[float]) -> Evaluate | None:
     """Return the loop's evaluation at the rule's share of the budget: on dev; it stops a cell far below the control."""
     if not shares:
         return None
 
     def look() -> tuple[float, dict[str, Any]]:
-        results = _evaluate_all(job, run, trainer.embedder(SHARE), job.dev, name=SHARE)
-        score = sum(result.mean[job.metric] for result in results) / len(results)
-        fields: dict[str, Any] = {"suite": results[0].suite, job.metric: score}
-        reason = _too_far_below(job, results, SHARE)
+        results = _evaluate_all(spec, run, trainer.embedder(SHARE), spec.dev, name=SHARE)
+        score = sum(result.mean[spec.metric] for result in results) / len(results)
+        fields: dict[str, Any] = {"suite": results[0].suite, spec.metric: score}
+        reason = _explain_stop(spec, results, SHARE)
         if reason:
-            raise _stopped(run, reason, **fields)
+            raise _record_stop(run, reason, **fields)
         return score, fields
 
     return look
 
 
-def _end_where_too_far_below(job: CellJob, run: RunFolder) -> None:
-    results = [load_result(run.evaluation(TRAINED, load_suite(Path(path)).name)) for path in job.dev]
-    reason = _too_far_below(job, results, TRAINED)
+def _stop_if_below_control(spec: CellSpec, run: RunFolder) -> None:
+    results = [load_result(run.evaluation(TRAINED, load_suite(Path(path)).name)) for path in spec.dev]
+    reason = _explain_stop(spec, results, TRAINED)
     if reason:
-        raise _stopped(run, reason)
+        raise _record_stop(run, reason)
 
 
-def _too_far_below(job: CellJob, ours: list[Result], name: str) -> str | None:
+def _explain_stop(spec: CellSpec, ours: list[Result], name: str) -> str | None:
     """Why the rule ends this recipe's rate; None if it does not, or if the control has no such scores.
 
-    `name`: in the control's `evals/`, the scores at the same share of the budget.
+    `name`: folder in the control's `evals/` with the scores at the same share of the budget.
     """
-    if job.control is None or job.margin is None:
+    if spec.control is None or spec.margin is None:
         return None
-    folders = [RunFolder(Path(job.control)).evaluation(name, result.suite) for result in ours]
+    folders = [RunFolder(Path(spec.control)).evaluation(name, result.suite) for result in ours]
     if not all((folder / "metrics.json").is_file() for folder in folders):
         return None
-    answer = StopQuestion(job.metric, -job.margin).answer(ours, [load_result(folder) for folder in folders])
+    answer = StopQuestion(spec.metric, -spec.margin).answer(ours, [load_result(folder) for folder in folders])
     return answer.reason("dev", "the control at the same share of the budget") if answer.stop else None
 
 
-def _stopped(run: RunFolder, reason: str, **fields: Any) -> StoppedError:
+def _record_stop(run: RunFolder, reason: str, **fields: Any) -> StoppedError:
     """Record that the rule ended a training, in the run and as a decision in the ledger."""
     run.event(STOPPED, reason=reason, **fields)
     record_rule_stop(run, reason)
     return StoppedError(reason)
 
 
-def _trained(run: RunFolder, recipe: Recipe) -> bool:
+def _is_trained(run: RunFolder, recipe: Recipe) -> bool:
     finished = {event["stage"] for event in run.events("stage_finished")}
     return finished >= set(range(len(recipe.stages)))
 
 
-def _reopened(run: RunFolder, recipe: Recipe) -> Trainer:
+def _reopen_trainer(run: RunFolder, recipe: Recipe) -> Trainer:
     """Load the trained model from the last checkpoint: the same weights that training ended with."""
     trainer = Trainer(reopen_run(run, recipe))
     trainer.built.load_trained(trained_weights(_last_checkpoint(run, recipe)))
@@ -179,23 +179,23 @@ def _last_checkpoint(run: RunFolder, recipe: Recipe) -> Path:
     number = len(recipe.stages) - 1
     checkpoint = latest_checkpoint(run.checkpoints / f"{number}-{recipe.stages[number].name}")
     if checkpoint is None:
-        raise WorkError(f"{run.path} is trained but its checkpoint is gone; delete the folder to train it again")
+        raise WorkError(f"{run.path} is trained but its checkpoint is missing; delete the folder to train it again")
     return checkpoint
 
 
-def _missing(run: RunFolder, suites: Sequence[str]) -> bool:
+def _has_missing_results(run: RunFolder, suites: Sequence[str]) -> bool:
     return any(not (run.evaluation(TRAINED, load_suite(Path(path)).name) / "metrics.json").exists() for path in suites)
 
 
 def _evaluate_all(
-    job: CellJob, run: RunFolder, model: TextEmbedder, suites: Sequence[str], name: str = TRAINED
+    spec: CellSpec, run: RunFolder, model: TextEmbedder, suites: Sequence[str], name: str = TRAINED
 ) -> list[Result]:
     results = []
     for path in suites:
         suite = load_suite(Path(path))
         folder = run.evaluation(name, suite.name)
         if not (folder / "metrics.json").exists() or name == SHARE:
-            words = job.look_again.get(path, "")
+            words = spec.look_again.get(path, "")
             result = evaluate(model, suite, folder, name=name, run=run, look_again=words)
             logger.info(f"{suite.name}: nDCG@10 {result.mean['ndcg@10']:.4f}")
         results.append(load_result(folder))

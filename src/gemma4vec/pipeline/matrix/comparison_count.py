@@ -1,7 +1,7 @@
-"""How many comparisons a matrix's verdicts are corrected for: its own, and whatever else was tried on its suites.
+"""The number of comparisons for which a matrix corrects its p-values: its own, and all others on its suites.
 
-The ledger counts models (docs/concepts/ledger.md). Seeds of one recipe, of which all are averaged, are one try and not
-several; the matrix's own models are counted that way here.
+The ledger counts models (docs/concepts/ledger.md). A matrix averages all seeds of a recipe, so they count as one model
+here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,15 @@ from gemma4vec.evaluation.comparison.comparison_count import count_family_of_res
 from gemma4vec.evaluation.results.result import Result
 
 
-def matrix_family(
+def count_comparisons(
     results: Mapping[str, Sequence[Sequence[Result]]], controls: Mapping[str, str], metric: str, own: int
 ) -> int:
-    """Size of the family of all comparisons with controls: the largest over the suites, at least `own`.
+    """The number of comparisons to correct for: the largest over the suites, at least `own`.
 
     Args:
-        results: variant -> for each of its runs, the results on every final suite.
-        controls: variant -> the one that it is compared with.
-        own: comparisons that the matrix itself makes.
+        results: variant -> for each run, its results on all final suites.
+        controls: variant -> its control.
+        own: number of comparisons in the matrix itself.
     """
     by_suite: dict[str, dict[str, list[Result]]] = {}
     for variant, runs in results.items():

@@ -1,4 +1,4 @@
-"""Scores of several runs over several suites as one row of values, and the paired difference of two such rows."""
+"""Per-query scores of several runs on several suites, and the paired difference of two recipes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Key = tuple[str, str, str]  # suite, task, query id
 
 @dataclass(frozen=True)
 class Scores:
-    """One value a query, over suites: `strata` are the suites' tasks, each of which counts the same."""
+    """One value a query over all suites. The strata are the suites' tasks; each counts the same."""
 
     keys: list[Key]
     values_N: npt.NDArray[np.float64]
@@ -41,7 +41,7 @@ class Difference:
     Attributes:
         values_N, strata: the difference of each query (averaged over seeds) and its stratum.
         interval, test: over queries.
-        seeds: over queries, and over seeds as well where there are at least 6.
+        seeds: over queries, and also over seeds if there are at least 6.
     """
 
     values_N: npt.NDArray[np.float64]
@@ -51,11 +51,11 @@ class Difference:
     seeds: SeedInterval
 
 
-def query_scores(runs: Sequence[Sequence[Result]], metric: str) -> Scores:
-    """Each query's score, averaged over runs (seeds); every run has its results on the same suites.
+def average_query_scores(runs: Sequence[Sequence[Result]], metric: str) -> Scores:
+    """Average each query's score over runs (seeds); all runs have results on the same suites.
 
     Raises:
-        WorkError: runs that were measured on different queries.
+        WorkError: the runs were measured on different queries.
     """
     rows = []
     keys: list[Key] = []
@@ -75,19 +75,19 @@ def paired_difference(a: Sequence[Sequence[Result]], b: Sequence[Sequence[Result
     """Mean difference A - B over suites: Student's interval and sign-flip test over queries, stratified by suite.
 
     Args:
-        a, b: for each seed, the results on every suite, in the same order of seeds: two runs of one seed saw the same
-            batches and are a pair. Scores are averaged over seeds first, so a query is one pair too.
-        metric: what is compared.
+        a, b: for each seed, the results on every suite, in the same order of seeds. Two runs of one seed saw the same
+            batches and form a pair. Scores are averaged over seeds first, so each query is one pair.
+        metric: the metric to compare.
 
     Raises:
         WorkError: A and B were measured on different queries.
     """
-    ours, theirs = query_scores(a, metric), query_scores(b, metric)
+    ours, theirs = average_query_scores(a, metric), average_query_scores(b, metric)
     if ours.keys != theirs.keys:
         raise WorkError("two runs of one matrix were measured on different queries; delete their evals and run again")
     difference_N = ours.values_N - theirs.values_N
     by_seed_RN = [
-        query_scores([one], metric).values_N - query_scores([other], metric).values_N
+        average_query_scores([one], metric).values_N - average_query_scores([other], metric).values_N
         for one, other in zip(a, b, strict=True)
     ]
     return Difference(

@@ -1,8 +1,8 @@
-"""From a matrix file to its cells, and from what is done to what comes next.
+"""The cells of a matrix file, and the next job given the finished ones.
 
 A *variant* is a recipe with a base and one label of each axis. A *cell* is a variant with a learning rate and a seed:
-one run folder. What comes next is a pure function of the plan and of what is on disk, so a matrix that was killed goes
-on by asking again.
+one run folder. The next job is a pure function of the plan and the records on disk, so a killed matrix continues with
+the same call.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from gemma4vec.recipe.schema import Recipe
 
 @dataclass(frozen=True)
 class Variant:
-    """A recipe with a base and one label of each axis; `overrides` are all changes to the recipe's file."""
+    """A recipe with a base and one label of each axis; `overrides` has all changes to the recipe's file."""
 
     name: str
     recipe: str
@@ -33,7 +33,7 @@ class Variant:
     overrides: tuple[str, ...]
 
     def build(self, matrix: Matrix, rate: float | None, seed: int, *, search: bool = False) -> Recipe:
-        """The recipe of a cell; `search`: with the rows of the search of learning rates.
+        """Build the recipe of a cell; `search`: with the row budget of the learning-rate search.
 
         Raises:
             InputError: an unknown key or a wrong value.
@@ -48,7 +48,7 @@ class Variant:
             f"stages.*.budget={{rows: {rows}}}",
             "stages.*.evaluation.every_steps=null",
             "stages.*.evaluation.export=last",
-            "stages.*.evaluation.stop=null",  # the matrix has a rule of its own
+            "stages.*.evaluation.stop=null",  # the matrix has its own stop rule
             "stages.*.evaluation.background=false",
             f"stages.*.evaluation.at_shares={shares}",
         ]
@@ -61,7 +61,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Job:
-    """What to do next: train a cell and score it on dev, and on the final suites where `final`."""
+    """One unit of work: train a cell and score it on dev, with `final` also on the final suites."""
 
     cell: Cell
     final: bool
@@ -70,7 +70,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a matrix consists of; `controls` names each variant's control."""
+    """The variants of a matrix; `controls` maps each to its control."""
 
     matrix: Matrix
     variants: dict[str, Variant]
@@ -78,16 +78,16 @@ class Plan:
 
     @property
     def rates(self) -> tuple[float | None, ...]:
-        """The learning rates that each variant is given."""
+        """The learning rates to try for each variant."""
         return self.matrix.learning_rates or (None,)
 
     @property
     def searching(self) -> bool:
-        """Whether learning rates are chosen by cells of their own, at part of the budget."""
+        """Whether separate cells choose the learning rate, at part of the budget."""
         return self.matrix.search is not None and len(self.rates) > 1
 
     def grid(self, variant: str) -> list[Cell]:
-        """The cells among which a variant's learning rate is chosen."""
+        """The cells that decide a variant's learning rate."""
         return [Cell(variant, rate, self.matrix.seeds[0], self.searching) for rate in self.rates]
 
     def recipe(self, cell: Cell) -> Recipe:
@@ -95,13 +95,13 @@ class Plan:
         return self.variants[cell.variant].build(self.matrix, cell.rate, cell.seed, search=cell.search)
 
 
-def make_plan(matrix: Matrix, beside: Path) -> Plan:
-    """Read every recipe of a matrix; relative files are looked for in the folder `beside` first.
+def make_plan(matrix: Matrix, folder: Path) -> Plan:
+    """Read every recipe of a matrix; relative paths are looked up in `folder`, the matrix file's, first.
 
     Raises:
-        InputError: a recipe is missing or wrong, the control is none of them, or recipes would see different rows.
+        InputError: a recipe is missing or invalid, the control is unknown, or recipes would see different rows.
     """
-    found = [variant for entry in matrix.recipes for variant in _variants(matrix, entry, beside)]
+    found = [variant for entry in matrix.recipes for variant in _variants(matrix, entry, folder)]
     controls = {variant.name: _control_of(variant, found, matrix.control) for variant in found}
     # Controls first: the stop rule compares with them.
     ordered = sorted(found, key=lambda variant: variant.name not in controls.values())
@@ -109,52 +109,54 @@ def make_plan(matrix: Matrix, beside: Path) -> Plan:
     for name in plan.variants:
         recipe = plan.recipe(plan.grid(name)[0])
         if not any(stage.task.kind == "contrast" for stage in recipe.stages):
-            raise InputError(f"recipe {name} has no contrast stage, so there is nothing to compare")
+            raise InputError(f"recipe {name} has no contrast stage; a matrix compares contrast stages only")
         if matrix.equal_rows:
             _check_equal_rows(recipe, plan.recipe(plan.grid(controls[name])[0]), name, controls[name])
     return plan
 
 
-def chosen(plan: Plan, variant: str, records: Mapping[str, Record]) -> Cell | None:
-    """The cell that stands for a variant: the first seed at the rate with the best dev score; None where none is."""
-    best = best_of_grid(plan, variant, records)
+def choose_cell(plan: Plan, variant: str, records: Mapping[str, Record]) -> Cell | None:
+    """The cell with a variant's best learning rate, first seed and whole budget; None if no rate has a dev score."""
+    best = find_best_cell(plan, variant, records)
     return None if best is None else replace(best, search=False)
 
 
-def best_of_grid(plan: Plan, variant: str, records: Mapping[str, Record]) -> Cell | None:
-    """The cell with the best dev score of a variant's grid; None while or where there is none."""
-    scored = [cell for cell in plan.grid(variant) if _usable(records.get(cell.key))]
+def find_best_cell(plan: Plan, variant: str, records: Mapping[str, Record]) -> Cell | None:
+    """The cell of a variant's grid with the best dev score; None if no cell has one."""
+    scored = [cell for cell in plan.grid(variant) if _is_eligible(records.get(cell.key))]
     return max(scored, key=lambda cell: records[cell.key].dev or 0.0, default=None)
 
 
-def next_job(plan: Plan, records: Mapping[str, Record], left_out: Collection[str] = ()) -> Job | None:
-    """What comes next; `left_out` are keys of cells that are not to be run now. None: all is done."""
-    return next((job for job in open_jobs(plan, records) if job.cell.key not in left_out), None)
+def next_job(plan: Plan, records: Mapping[str, Record], skipped: Collection[str] = ()) -> Job | None:
+    """The next job, None if all are done; `skipped` has keys of cells not to run."""
+    return next((job for job in list_open_jobs(plan, records) if job.cell.key not in skipped), None)
 
 
-def open_jobs(plan: Plan, records: Mapping[str, Record]) -> Iterator[Job]:
-    """Everything that is not done, as far as it is known now: what the best are is known later."""
-    for job in _jobs(plan, records):
+def list_open_jobs(plan: Plan, records: Mapping[str, Record]) -> Iterator[Job]:
+    """All unfinished jobs known so far. Jobs that depend on the best recipes appear once those are known."""
+    for job in _list_jobs(plan, records):
         record = records.get(job.cell.key)
         if record is None or not (record.ended or (record.trained and not job.final)):
             yield job
 
 
-def expected_cells(plan: Plan, records: Mapping[str, Record]) -> list[tuple[str, str, float | None, int, str]]:
-    """(key, variant, rate, seed, why) of every cell in its order, as far as it is known; where the choice of a learning
-    rate or of the best recipes is still open, placeholders stand for it."""
-    found = {job.cell.key: (job.cell.variant, job.cell.rate, job.cell.seed, job.why) for job in _jobs(plan, records)}
-    undecided = [variant for variant in plan.variants if not _complete(plan, variant, records)]
+def list_expected_cells(plan: Plan, records: Mapping[str, Record]) -> list[tuple[str, str, float | None, int, str]]:
+    """(key, variant, rate, seed, why) of every cell, in order. Cells that depend on a choice that is still open, of a
+    learning rate or of the best recipes, are placeholders."""
+    found = {
+        job.cell.key: (job.cell.variant, job.cell.rate, job.cell.seed, job.why) for job in _list_jobs(plan, records)
+    }
+    undecided = [variant for variant in plan.variants if not _is_grid_complete(plan, variant, records)]
     if plan.searching:
         for variant in undecided:
             found[f"{variant}, whole budget"] = (variant, None, plan.matrix.seeds[0], "whole budget, at the best rate")
     for seed in plan.matrix.seeds[1:]:
         for variant in undecided:
-            if chosen(plan, variant, records) is None:
+            if choose_cell(plan, variant, records) is None:
                 found[f"{variant}, seed {seed}"] = (variant, None, seed, "seed, at the chosen rate")
     top = plan.matrix.top
     if top is not None and undecided:
-        controls = [name for name in dict.fromkeys(plan.controls.values()) if not chosen(plan, name, records)]
+        controls = [name for name in dict.fromkeys(plan.controls.values()) if not choose_cell(plan, name, records)]
         for seed in [seed for seed in top.seeds if seed not in plan.matrix.seeds]:
             for place in range(1, top.count + 1):
                 found[f"top {place}, seed {seed}"] = (f"top {place}", None, seed, "seed of the top")
@@ -163,33 +165,34 @@ def expected_cells(plan: Plan, records: Mapping[str, Record]) -> list[tuple[str,
     return [(key, *cell) for key, cell in found.items()]
 
 
-def _jobs(plan: Plan, records: Mapping[str, Record]) -> Iterator[Job]:
-    """Every job in its order. Each variant's grid is followed by its final evaluation, so that a matrix which is cut
-    short has whole rows; then come the further seeds of all, then those of the best."""
+def _list_jobs(plan: Plan, records: Mapping[str, Record]) -> Iterator[Job]:
+    """All jobs in order: each variant's grid and its final evaluation, further seeds of all, further seeds of the best.
+
+    Because the final evaluation follows the grid directly, a matrix that is cut short has complete table rows."""
     single = len(plan.rates) == 1
     for variant in plan.variants:
         for cell in plan.grid(variant):
             yield Job(cell, single, "train" if single else "learning rate")
-        best = chosen(plan, variant, records)
-        if not single and best is not None and _complete(plan, variant, records):
+        best = choose_cell(plan, variant, records)
+        if not single and best is not None and _is_grid_complete(plan, variant, records):
             yield Job(best, True, "whole budget" if plan.searching else "final")
     for seed in plan.matrix.seeds[1:]:
         for variant in plan.variants:
             yield from _more(plan, variant, seed, records, "seed")
     if plan.matrix.top is not None:
-        names = top_variants(plan, records)
+        names = list_top_variants(plan, records)
         for seed in plan.matrix.top.seeds:
             for variant in names:
                 yield from _more(plan, variant, seed, records, "seed of the top")
 
 
-def top_variants(plan: Plan, records: Mapping[str, Record]) -> list[str]:
-    """The best variants by the dev score of their chosen cells, and the controls, in the plan's order."""
+def list_top_variants(plan: Plan, records: Mapping[str, Record]) -> list[str]:
+    """The variants with the best dev scores, and the controls, in the plan's order."""
     assert plan.matrix.top is not None
     scores = {}
     for variant in plan.variants:
-        cell = chosen(plan, variant, records)
-        if cell is not None and _usable(records.get(cell.key)):
+        cell = choose_cell(plan, variant, records)
+        if cell is not None and _is_eligible(records.get(cell.key)):
             scores[variant] = records[cell.key].dev or 0.0
     best = sorted(scores, key=lambda variant: -scores[variant])
     wanted = {*best[: plan.matrix.top.count], *plan.controls.values()}
@@ -197,23 +200,23 @@ def top_variants(plan: Plan, records: Mapping[str, Record]) -> list[str]:
 
 
 def _more(plan: Plan, variant: str, seed: int, records: Mapping[str, Record], why: str) -> Iterator[Job]:
-    best = chosen(plan, variant, records)
+    best = choose_cell(plan, variant, records)
     if best is not None:
         yield Job(Cell(variant, best.rate, seed), True, why)
 
 
-def _complete(plan: Plan, variant: str, records: Mapping[str, Record]) -> bool:
-    """Whether no cell of the grid can still change which is the best."""
+def _is_grid_complete(plan: Plan, variant: str, records: Mapping[str, Record]) -> bool:
+    """Whether every cell of the grid has ended or has a dev score, so that the best rate is final."""
     return all((record := records.get(cell.key)) and (record.ended or record.trained) for cell in plan.grid(variant))
 
 
-def _usable(record: Record | None) -> bool:
+def _is_eligible(record: Record | None) -> bool:
     return record is not None and record.dev is not None and record.status != "stopped"
 
 
-def _variants(matrix: Matrix, entry: Entry, beside: Path) -> list[Variant]:
+def _variants(matrix: Matrix, entry: Entry, folder: Path) -> list[Variant]:
     axes = {name: axis for name, axis in matrix.axes.items() if axis.recipes is None or entry.name in axis.recipes}
-    file = _find(entry.recipe, beside)
+    file = _find_recipe(entry.recipe, folder)
     found = []
     for base in matrix.bases:
         for labels in itertools.product(*(axis.values for axis in axes.values())):
@@ -228,13 +231,13 @@ def _variants(matrix: Matrix, entry: Entry, beside: Path) -> list[Variant]:
     return found
 
 
-def _find(spec: str, beside: Path) -> Path:
-    """A recipe's file: next to the matrix file, below the working folder, or one that comes with the package."""
+def _find_recipe(spec: str, folder: Path) -> Path:
+    """Find a recipe's file: next to the matrix file, below the working folder, or shipped with the package."""
     ending = spec.endswith((".yaml", ".yml"))
-    for folder in (beside, Path()):
+    for place in (folder, Path()):
         for name in [spec] if ending else [spec, f"{spec}.yaml"]:
-            if (folder / name).is_file():
-                return (folder / name).resolve()
+            if (place / name).is_file():
+                return (place / name).resolve()
     try:
         return find_recipe(spec.removesuffix(".yaml"))
     except InputError as error:
@@ -242,20 +245,20 @@ def _find(spec: str, beside: Path) -> Path:
 
 
 def _control_of(variant: Variant, variants: Sequence[Variant], control: str) -> str:
-    """The variant that `variant` is compared with: the one named, or the named recipe on the same base."""
+    """The control of `variant`: the variant or recipe named `control`, on the same base if there are several."""
     named = [one for one in variants if one.name == control] or [one for one in variants if one.recipe == control]
     named = [one for one in named if one.base == variant.base] or named
     if len(named) == 1:
         return named[0].name
     if not named:
-        raise InputError(f"control: {control!r} is none of {', '.join(one.name for one in variants)}")
+        raise InputError(f"control: {control!r} is unknown; use one of {', '.join(one.name for one in variants)}")
     raise InputError(
-        f"control: {control!r} has {len(named)} variants; name one: {', '.join(one.name for one in named)}"
+        f"control: {control!r} has {len(named)} variants; use one of {', '.join(one.name for one in named)}"
     )
 
 
-def rows_settings(recipe: Recipe) -> list[dict[str, Any]]:
-    """What decides, besides the seed, which rows a recipe sees in which order, by contrast stage
+def list_row_settings(recipe: Recipe) -> list[dict[str, Any]]:
+    """The settings of each contrast stage that decide, with the seed, which rows it sees in which order
     (`data.batching.batches`)."""
     return [
         {
@@ -271,7 +274,7 @@ def rows_settings(recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _check_equal_rows(recipe: Recipe, control: Recipe, name: str, control_name: str) -> None:
-    ours, theirs = rows_settings(recipe), rows_settings(control)
+    ours, theirs = list_row_settings(recipe), list_row_settings(control)
     if len(ours) != len(theirs):
         raise InputError(f"recipe {name} has {len(ours)} contrast stages and {control_name} {len(theirs)}: " + _UNEQUAL)
     for mine, other in zip(ours, theirs, strict=True):
@@ -283,11 +286,11 @@ def _check_equal_rows(recipe: Recipe, control: Recipe, name: str, control_name: 
                 )
 
 
-_UNEQUAL = "not the same rows; set it for all in overrides (stages.*.KEY=VALUE), or say equal_rows: false"
+_UNEQUAL = "not the same rows; set one value for all in overrides (stages.*.KEY=VALUE), or set equal_rows: false"
 
 
 def _contrast_stages(tree: Mapping[str, Any]) -> list[int]:
-    """Numbers of the contrast stages of a recipe that is not validated yet."""
+    """Numbers of the contrast stages in a recipe that is not yet validated."""
     stages = tree.get("stages")
     kinds = [
         ((stage.get("task") or {}).get("kind", "contrast") if isinstance(stage, dict) else "contrast")
@@ -297,12 +300,12 @@ def _contrast_stages(tree: Mapping[str, Any]) -> list[int]:
 
 
 def _at_each_stage(change: str, stages: Sequence[int]) -> list[str]:
-    """`stages.*.KEY=VALUE` for each contrast stage; other changes as they are."""
+    """Expand `stages.*.KEY=VALUE` to each contrast stage; return other changes unchanged."""
     if not change.startswith("stages.*."):
         return [change]
     return [change.replace("stages.*.", f"stages.{number}.", 1) for number in stages]
 
 
-def variant_texts(plan: Plan) -> dict[str, str]:
-    """Each variant's recipe as YAML, without its learning rates: what must not change while a matrix goes on."""
+def dump_variants(plan: Plan) -> dict[str, str]:
+    """Each variant's recipe as YAML, without its learning rates; it must not change when a matrix continues."""
     return {name: dump_recipe(variant.build(plan.matrix, None, 0)) for name, variant in plan.variants.items()}

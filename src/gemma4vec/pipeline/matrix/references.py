@@ -1,7 +1,7 @@
-"""Rows to read a matrix against: BM25, and each control's base as it is before any training.
+"""Reference rows of a matrix's table: BM25, and each control's untrained base.
 
-They are no recipes: nothing is chosen by them and nothing is compared with them. Their results lie in
-`references/<name>/<suite>/` of the matrix's folder.
+They are not recipes: they guide no choice and no comparison. Their results are in `references/<name>/<suite>/` of the
+matrix's folder.
 """
 
 import json
@@ -19,7 +19,7 @@ from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.ledger.run_folder import slug
 from gemma4vec.model.inference.embedder import Embedder
-from gemma4vec.pipeline.matrix.paired_scores import query_scores
+from gemma4vec.pipeline.matrix.paired_scores import average_query_scores
 from gemma4vec.pipeline.matrix.plan import Plan
 from gemma4vec.pipeline.matrix.state import MatrixFolder
 from gemma4vec.text.text_embedder import TextEmbedder
@@ -30,16 +30,16 @@ FOLDER = "references"
 
 
 @dataclass(frozen=True)
-class ReferenceJob:
-    """What a reference's process is to do.
+class ReferenceSpec:
+    """The work of a reference's process.
 
     Attributes:
-        name: what tables call it.
-        base: evaluated untrained; None: BM25.
-        max_tokens: of each text.
-        out: where results go, a folder a suite.
+        name: name in tables.
+        base: base to evaluate untrained; None: BM25.
+        max_tokens: longest text, in tokens.
+        out: folder of the results, one subfolder a suite.
         suites: folders of suites.
-        look_again: as of a `CellJob`; it counts where the base is itself a run's model.
+        look_again: as in `CellSpec`; needed if the base is itself a run's model.
     """
 
     name: str
@@ -50,43 +50,43 @@ class ReferenceJob:
     look_again: Mapping[str, str] = field(default_factory=dict)
 
 
-def open_references(
+def list_missing_references(
     plan: Plan, folder: MatrixFolder, suites: Sequence[Path], look_again: Mapping[str, str]
-) -> list[ReferenceJob]:
-    """What is not evaluated on every suite yet."""
-    jobs = [
-        ReferenceJob(
+) -> list[ReferenceSpec]:
+    """The references that lack a result on some suite."""
+    specs = [
+        ReferenceSpec(
             name, base, max_tokens, str(folder.path / FOLDER / slug(name)), [str(path) for path in suites], look_again
         )
-        for name, base, max_tokens in _references(plan)
+        for name, base, max_tokens in _list_references(plan)
     ]
-    return [job for job in jobs if any(not _done(job, path) for path in job.suites)]
+    return [spec for spec in specs if any(not _has_result(spec, path) for path in spec.suites)]
 
 
-def run_reference(job: ReferenceJob) -> None:
-    """Evaluate a reference on the suites where it has no result yet.
+def run_reference(spec: ReferenceSpec) -> None:
+    """Evaluate a reference on the suites that it has no result for.
 
     Raises:
-        InputError, WorkError: as opening and evaluating a model.
+        InputError, WorkError: from loading and evaluating the model.
     """
     model: TextEmbedder | Ranker = Bm25Model()
-    if job.base is not None:
-        model = Embedder.load(job.base, max_tokens=job.max_tokens)
-    for path in job.suites:
-        if not _done(job, path):
+    if spec.base is not None:
+        model = Embedder.load(spec.base, max_tokens=spec.max_tokens)
+    for path in spec.suites:
+        if not _has_result(spec, path):
             suite = load_suite(Path(path))
-            words = job.look_again.get(path, "")
-            result = evaluate(model, suite, Path(job.out) / suite.name, name=job.name, look_again=words)
+            words = spec.look_again.get(path, "")
+            result = evaluate(model, suite, Path(spec.out) / suite.name, name=spec.name, look_again=words)
             logger.info(f"{suite.name}: nDCG@10 {result.mean['ndcg@10']:.4f}")
 
 
-def reference_rows(plan: Plan, folder: MatrixFolder, metric: str) -> list[dict[str, Any]]:
-    """Rows of the final table, for those that have all their results; fields as a recipe's row."""
-    dev_names = {sample["name"] for sample in folder.suite_list("dev")}
-    names = dev_names | {sample["name"] for sample in folder.suite_list("final")}
+def list_reference_rows(plan: Plan, folder: MatrixFolder, metric: str) -> list[dict[str, Any]]:
+    """Table rows of the references that have all results; same fields as a recipe's row."""
+    dev_names = {sample["name"] for sample in folder.list_suites("dev")}
+    names = dev_names | {sample["name"] for sample in folder.list_suites("final")}
     rows: list[dict[str, Any]] = []
-    for name, base, _ in _references(plan):
-        results = _results(folder.path / FOLDER / slug(name))
+    for name, base, _ in _list_references(plan):
+        results = _load_results(folder.path / FOLDER / slug(name))
         if set(results) < names:
             continue
         final = [results[suite] for suite in sorted(names - dev_names)]
@@ -108,14 +108,14 @@ def reference_rows(plan: Plan, folder: MatrixFolder, metric: str) -> list[dict[s
     return rows
 
 
-def seconds_of(folder: MatrixFolder) -> float:
-    """What evaluating the references took."""
+def sum_reference_seconds(folder: MatrixFolder) -> float:
+    """Total evaluation time of the references, in seconds."""
     files = (folder.path / FOLDER).glob(f"*/*/{METRICS_FILE}")
     return sum(float(json.loads(file.read_text(encoding="utf-8"))["settings"]["seconds"]["total"]) for file in files)
 
 
-def _references(plan: Plan) -> list[tuple[str, str | None, int]]:
-    """(name, base, longest text) of each; a base that several controls share is one."""
+def _list_references(plan: Plan) -> list[tuple[str, str | None, int]]:
+    """(name, base, max_tokens) of each reference; controls that share a base share the reference."""
     found: list[tuple[str, str | None, int]] = []
     controls = [plan.recipe(plan.grid(name)[0]).model for name in dict.fromkeys(plan.controls.values())]
     bases = {model.base: model.max_tokens for model in controls}
@@ -127,14 +127,14 @@ def _references(plan: Plan) -> list[tuple[str, str | None, int]]:
     return found
 
 
-def _results(folder: Path) -> dict[str, Result]:
+def _load_results(folder: Path) -> dict[str, Result]:
     return {name: load_result(path) for name, path in results_by_suite(folder).items()} if folder.is_dir() else {}
 
 
-def _done(job: ReferenceJob, suite: str) -> bool:
-    return (Path(job.out) / load_suite(Path(suite)).name / METRICS_FILE).is_file()
+def _has_result(spec: ReferenceSpec, suite: str) -> bool:
+    return (Path(spec.out) / load_suite(Path(suite)).name / METRICS_FILE).is_file()
 
 
 def _interval(results: Sequence[Result], metric: str) -> dict[str, Any]:
-    interval = query_scores([results], metric).interval
+    interval = average_query_scores([results], metric).interval
     return {"mean": interval.mean, "low": interval.low, "high": interval.high, "queries": interval.n}

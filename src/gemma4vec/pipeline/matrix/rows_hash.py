@@ -1,4 +1,4 @@
-"""Which rows a training saw."""
+"""A hash of the rows that a training saw."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -10,7 +10,7 @@ from gemma4vec.recipe import schema
 
 
 def rows_hash(rows: Sequence[Row], stage: schema.Stage, seed: int) -> str:
-    """12 hexadecimal digits of the queries and positives of all batches of a stage, in the order of training."""
+    """12 hexadecimal digits over the queries and positives of all batches of a stage, in training order."""
     batch = stage.batch
     assert stage.budget.rows is not None
     count = max(1, round(stage.budget.rows / (batch.rows * batch.accumulate))) * batch.accumulate

@@ -1,6 +1,6 @@
-"""A matrix on disk: `matrix.yaml`, one record a cell in `cells/`, run folders in `runs/`, frozen suites in `suites/`.
+"""A matrix on disk: `matrix.yaml`, a record for each cell in `cells/`, run folders in `runs/`, suites in `suites/`.
 
-Records are small and written atomically, so that a matrix killed at any moment knows what was finished.
+Records are written atomically, so that a matrix killed at any moment still knows which cells are finished.
 """
 
 import json
@@ -18,7 +18,7 @@ from gemma4vec.recipe.matrix import Matrix, dump_matrix, load_matrix
 
 Status = Literal["running", "trained", "done", "failed", "stopped"]
 
-# What may change while a matrix goes on: more of it, never what the finished cells were measured by.
+# Keys that may change when a matrix continues: they add cells but do not affect the finished ones.
 MAY_CHANGE = {
     "hypothesis",
     "recipes",
@@ -35,7 +35,7 @@ MAY_CHANGE = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: a variant, a learning rate (None: the recipe's own) and a seed; `search`: to choose the rate alone."""
+    """One run: a variant, a learning rate (None: the recipe's own) and a seed; `search`: only to choose the rate."""
 
     variant: str
     rate: float | None
@@ -44,7 +44,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """A file name of its own."""
+        """A unique file name."""
         marks = (self.variant, repr(self.rate), str(self.seed), *(["search"] if self.search else []))
         rate = "" if self.rate is None else f"-lr{self.rate:g}"
         word = "-search" if self.search else ""
@@ -53,14 +53,15 @@ class Cell:
 
 @dataclass
 class Record:
-    """What is known about a cell.
+    """The state of a cell.
 
     Attributes:
-        run: its run folder, relative to the matrix's.
-        dev: mean dev score of the trained model; None before it is known.
-        seconds: wall seconds spent in all; `jobs` has those of each job, as [final, seconds].
-        reason: why it failed or was stopped, in one line.
-        search: trained with the rows of the search alone.
+        run: run folder, relative to the matrix's folder.
+        dev: mean dev score of the trained model, None until it is known.
+        seconds: total wall time in seconds.
+        jobs: [kind, seconds] of each job.
+        reason: one line on why it failed or was stopped.
+        search: trained with the rows of the search only.
     """
 
     variant: str
@@ -76,23 +77,23 @@ class Record:
 
     @property
     def cell(self) -> Cell:
-        """The cell that it is about."""
+        """The cell of this record."""
         return Cell(self.variant, self.rate, self.seed, self.search)
 
     @property
     def ended(self) -> bool:
-        """Nothing more is to be done: finished, failed, or stopped by the rule."""
+        """Whether the cell is finished, failed or stopped by the rule."""
         return self.status in ("done", "failed", "stopped")
 
     @property
     def trained(self) -> bool:
-        """Trained and scored on dev."""
+        """Whether the cell is trained and scored on dev."""
         return self.dev is not None and self.status in ("trained", "done")
 
 
 @dataclass(frozen=True)
 class MatrixFolder:
-    """Where a matrix stands."""
+    """The folder of a matrix."""
 
     path: Path
 
@@ -107,14 +108,14 @@ class MatrixFolder:
         return self.path / "suites"
 
     def log(self, key: str) -> Path:
-        """What a cell's process printed."""
+        """The log of a cell's process."""
         return self.path / "logs" / f"{key}.log"
 
     def records(self) -> dict[str, Record]:
-        """Records of all cells that were ever begun, by key.
+        """Read the records of all cells that were ever started, by key.
 
         Raises:
-            InputError: one is damaged.
+            InputError: a record is damaged.
         """
         found = {}
         for file in sorted((self.path / "cells").glob("*.json")):
@@ -125,19 +126,19 @@ class MatrixFolder:
         return found
 
     def write(self, key: str, record: Record) -> None:
-        """Keep a cell's record."""
+        """Write a cell's record."""
         write_json(self.path / "cells" / f"{key}.json", asdict(record))
 
-    def suite_list(self, role: str) -> list[dict[str, Any]]:
-        """Name, folder and sizes of the frozen dev or final suites."""
+    def list_suites(self, role: str) -> list[dict[str, Any]]:
+        """Name, folder and sizes of the dev or final suites."""
         every = json.loads((self.path / "suites.json").read_text(encoding="utf-8"))
         return [{"name": name, **suite} for name, suite in every.items() if suite["role"] == role]
 
-    def agree(self, matrix: Matrix, variants: dict[str, str]) -> list[str]:
-        """Refuse a matrix that contradicts the one this folder was started with, else keep it; names what is new.
+    def store_matrix(self, matrix: Matrix, variants: dict[str, str]) -> list[str]:
+        """Store the matrix and return its new variants; refuse a matrix that contradicts the stored one.
 
         Raises:
-            InputError: something changed that finished cells depend on.
+            InputError: a key or a recipe changed that finished cells depend on.
         """
         new = []
         if (self.path / "matrix.yaml").is_file():
@@ -147,7 +148,7 @@ class MatrixFolder:
                 if key not in MAY_CHANGE and now[key] != before.get(key):
                     raise InputError(
                         f"{key} was {_short(before.get(key))} when {self.path} was started and is now "
-                        f"{_short(now[key])}; put it back, or use another --out"
+                        f"{_short(now[key])}; restore it, or use another --out"
                     )
             old = json.loads((self.path / "variants.json").read_text(encoding="utf-8"))
             for name, text in variants.items():
@@ -156,7 +157,7 @@ class MatrixFolder:
                 elif old[name] != text and dump_recipe(parse_dump(old[name], name)) != text:
                     raise InputError(
                         f"recipe {name} changed since {self.path} was started ({_first_difference(old[name], text)}); "
-                        "put it back, give it another name, or use another --out"
+                        "restore it, give it another name, or use another --out"
                     )
             variants = old | variants
         write_json(self.path / "variants.json", variants)

@@ -1,4 +1,4 @@
-"""The suites of a matrix, sampled once and frozen in its folder: every cell is measured on the same texts."""
+"""The suites of a matrix: sampled once and stored in its folder, so that all cells are measured on the same texts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,14 +14,14 @@ from gemma4vec.pipeline.matrix.plan import Plan
 from gemma4vec.pipeline.matrix.state import MatrixFolder
 from gemma4vec.recipe.matrix import SuiteSample
 
-SOURCE = "source:"  # "source:dev" and "source:test" are those of the training data
+SOURCE = "source:"  # "source:dev" and "source:test" are the suites of the training data
 
 
 def check_suites(plan: Plan) -> None:
-    """Refuse a suite folder that is missing, before anything is built or loaded.
+    """Refuse missing suite folders before anything is built or loaded.
 
     Raises:
-        InputError: no such folder, or a final suite that choices would see.
+        InputError: no such folder, or a final suite listed under `dev`.
     """
     for where, samples in (("dev", plan.matrix.dev), ("final", plan.matrix.final)):
         for sample in samples:
@@ -31,18 +31,16 @@ def check_suites(plan: Plan) -> None:
             elif not Path(sample.suite).expanduser().is_dir():
                 raise InputError(f"{where}: no suite folder {sample.suite}")
             elif where == "dev" and _is_declared_final(sample):
-                raise InputError(
-                    f"dev: {sample.suite} is a final suite, which must not guide choices; name a dev suite"
-                )
+                raise InputError(f"dev: {sample.suite} is a final suite, which must not guide choices; use a dev suite")
 
 
-def held_out_words(plan: Plan, final: Sequence[Path]) -> dict[str, str]:
-    """Why unfrozen recipes may be scored on the matrix's own final suites, by the suite's folder in the matrix.
+def explain_held_out(plan: Plan, final: Sequence[Path]) -> dict[str, str]:
+    """The reason for which unfrozen recipes may be scored on the final suites, by the suite's folder in the matrix.
 
-    The matrix holds these suites out: its choices see the dev suites alone, and each cell is scored once. A suite whose
-    own suite.yaml says that it is final has no words here: it waits for the recipe to be frozen, as everywhere.
+    The matrix holds these suites out: its choices use the dev suites only, and each cell is scored once. A suite whose
+    own suite.yaml declares it final has no reason here: its recipe must be frozen first, as everywhere.
     """
-    words = f"held out by the matrix {plan.matrix.name}, whose choices see its dev suites alone"
+    words = f"held out by the matrix {plan.matrix.name}, whose choices use its dev suites only"
     return {
         str(path): words
         for sample, path in zip(plan.matrix.final, final, strict=True)
@@ -57,10 +55,10 @@ def _is_declared_final(sample: SuiteSample) -> bool:
 
 
 def freeze_suites(plan: Plan, folder: MatrixFolder) -> tuple[list[Path], list[Path]]:
-    """Folders of the dev and of the final suites, made where they are not there yet.
+    """Create the dev and final suites that do not exist yet; return the folders of all.
 
     Raises:
-        InputError: a suite is missing or malformed, two have one name, or one is both dev and final.
+        InputError: a suite is missing or malformed, two share a name, or one is both dev and final.
     """
     loaded: list[TrainingData] = []
 
@@ -79,11 +77,11 @@ def freeze_suites(plan: Plan, folder: MatrixFolder) -> tuple[list[Path], list[Pa
     suites = {path: load_suite(path) for path in [*dev, *final]}
     burnt = next((suites[path].name for path in dev if is_final(suites[path].fingerprint, suites[path].role)), None)
     if burnt is not None:
-        raise InputError(f"dev: {burnt} was opened as a final suite, which must not guide choices; name another")
+        raise InputError(f"dev: {burnt} was opened as a final suite, which must not guide choices; use another suite")
     names = [suite.name for suite in suites.values()]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
-        raise InputError(f"dev, final: two suites are called {twice!r}; a final suite must not guide choices")
+        raise InputError(f"dev, final: two suites are named {twice!r}; a final suite must not guide choices")
     write_json(
         folder.path / "suites.json",
         {
@@ -108,8 +106,8 @@ def _load(spec: str, source: Callable[[], TrainingData]) -> RetrievalSuite:
         return load_suite(Path(spec).expanduser())
     which = source().dev_suite if spec == "source:dev" else source().test_suite
     if which is None:
-        raise InputError(f"{spec}: the training data brings no such suite; name a folder instead")
+        raise InputError(f"{spec}: the training data has no such suite; use a folder")
     suite = load_suite(which)
-    # "dev" and "test" say little in a table of several suites.
+    # "dev" and "test" are ambiguous in a table of several suites.
     name = suite.name if suite.name not in ("dev", "test") else f"pycode-{suite.name}"
     return replace(suite, name=name)

@@ -1,4 +1,4 @@
-"""The final table of a matrix: scores with intervals, seed spread, paired difference to the control, cost."""
+"""The final table of a matrix: scores with intervals, spread over seeds, paired difference to the control, cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,10 +9,10 @@ from gemma4vec.evaluation.comparison.find_results import TRAINED, results_by_sui
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.ledger.environment import environment
 from gemma4vec.ledger.run_folder import RunFolder
-from gemma4vec.pipeline.matrix.comparison_count import matrix_family
-from gemma4vec.pipeline.matrix.paired_scores import paired_difference, query_scores
-from gemma4vec.pipeline.matrix.plan import Job, Plan, chosen
-from gemma4vec.pipeline.matrix.references import reference_rows, seconds_of
+from gemma4vec.pipeline.matrix.comparison_count import count_comparisons
+from gemma4vec.pipeline.matrix.paired_scores import average_query_scores, paired_difference
+from gemma4vec.pipeline.matrix.plan import Job, Plan, choose_cell
+from gemma4vec.pipeline.matrix.references import list_reference_rows, sum_reference_seconds
 from gemma4vec.pipeline.matrix.state import MatrixFolder, Record
 from gemma4vec.statistics.equivalence import equivalence_test
 from gemma4vec.statistics.multiplicity import adjust
@@ -31,18 +31,18 @@ class _Run:
     final: list[Result]
 
 
-def summarise(
+def summarize(
     plan: Plan, folder: MatrixFolder, records: Mapping[str, Record], waiting: Sequence[tuple[Job, str]]
 ) -> dict[str, Any]:
-    """Everything that the table says, as JSON values.
+    """The contents of all tables, as JSON values.
 
     Args:
-        waiting: jobs that were not run, with the reason.
+        waiting: jobs that did not run, with the reason.
     """
     metric = plan.matrix.metric
-    runs = {name: _runs(plan, folder, records, name) for name in plan.variants}
-    rows = [_row(plan, records, name, runs[name], metric) for name in plan.variants]
-    differences = _differences(plan, runs, metric)
+    runs = {name: _load_runs(plan, folder, records, name) for name in plan.variants}
+    rows = [_make_row(plan, records, name, runs[name], metric) for name in plan.variants]
+    differences = _compare_with_controls(plan, runs, metric)
     for row in rows:
         row["difference"] = differences.get(row["variant"])
     failed = [(key, record) for key, record in records.items() if record.status == "failed"]
@@ -52,9 +52,9 @@ def summarise(
         "folder": str(folder.path),
         "metric": metric,
         "control": plan.matrix.control,
-        "suites": _suites(runs),
+        "suites": _list_suites(runs),
         "rows": rows,
-        "references": reference_rows(plan, folder, metric),
+        "references": list_reference_rows(plan, folder, metric),
         "search_rows": plan.matrix.search.rows if plan.searching and plan.matrix.search else None,
         "grid": [_grid_row(plan, records, name) for name in plan.variants],
         "failed": [{"cell": key, "variant": record.variant, "reason": record.reason} for key, record in failed],
@@ -64,18 +64,18 @@ def summarise(
             if record.status == "stopped"
         ],
         "not_run": [{"variant": job.cell.variant, "cell": job.cell.key, "reason": why} for job, why in waiting],
-        "notes": _notes(plan, runs, rows),
-        "minutes": (sum(record.seconds for record in records.values()) + seconds_of(folder)) / 60.0,
+        "notes": _list_notes(plan, runs, rows),
+        "minutes": (sum(record.seconds for record in records.values()) + sum_reference_seconds(folder)) / 60.0,
         "environment": environment(),
     }
 
 
-def _runs(plan: Plan, folder: MatrixFolder, records: Mapping[str, Record], variant: str) -> list[_Run]:
+def _load_runs(plan: Plan, folder: MatrixFolder, records: Mapping[str, Record], variant: str) -> list[_Run]:
     """The finished cells of a variant at its chosen learning rate, by seed."""
-    best = chosen(plan, variant, records)
+    best = choose_cell(plan, variant, records)
     if best is None:
         return []
-    dev_names = {sample["name"] for sample in folder.suite_list("dev")}
+    dev_names = {sample["name"] for sample in folder.list_suites("dev")}
     found = []
     for record in records.values():
         if (record.variant, record.rate, record.status, record.search) != (variant, best.rate, "done", False):
@@ -88,16 +88,16 @@ def _runs(plan: Plan, folder: MatrixFolder, records: Mapping[str, Record], varia
     return sorted(found, key=lambda run: run.seed)
 
 
-def _row(plan: Plan, records: Mapping[str, Record], name: str, runs: list[_Run], metric: str) -> dict[str, Any]:
-    variant, best = plan.variants[name], chosen(plan, name, records)
+def _make_row(plan: Plan, records: Mapping[str, Record], name: str, runs: list[_Run], metric: str) -> dict[str, Any]:
+    variant, best = plan.variants[name], choose_cell(plan, name, records)
     row: dict[str, Any] = {
         "variant": name,
         "recipe": variant.recipe,
         "base": plan.recipe(plan.grid(name)[0]).model.base,
         "axes": variant.axes,
         "control": name in plan.controls.values(),
-        "status": "done" if runs else _status(plan, records, name),
-        "learning_rate": None if best is None else _rate(plan, name, best.rate),
+        "status": "done" if runs else _find_status(plan, records, name),
+        "learning_rate": None if best is None else _learning_rate(plan, name, best.rate),
         "grid_complete": all((r := records.get(c.key)) and r.dev is not None for c in plan.grid(name)),
         "seeds": [run.seed for run in runs],
         "dev": None,
@@ -115,33 +115,33 @@ def _row(plan: Plan, records: Mapping[str, Record], name: str, runs: list[_Run],
         row["final"][suite] = _interval([[r for r in run.final if r.suite == suite] for run in runs], metric)
     row["final_mean"] = _interval([run.final for run in runs], metric)
     row["spread"] = _spread([_mean(run.final, metric) for run in runs])
-    return row | _cost([run.folder for run in runs])
+    return row | _mean_cost([run.folder for run in runs])
 
 
 def _interval(runs: Sequence[Sequence[Result]], metric: str) -> dict[str, Any]:
-    interval = query_scores(runs, metric).interval
+    interval = average_query_scores(runs, metric).interval
     return {"mean": interval.mean, "low": interval.low, "high": interval.high, "queries": interval.n}
 
 
 def _mean(results: Sequence[Result], metric: str) -> float:
-    return query_scores([results], metric).interval.mean
+    return average_query_scores([results], metric).interval.mean
 
 
 def _spread(means: list[float]) -> dict[str, Any]:
-    """How far apart the seeds are."""
+    """The spread of the final mean over seeds."""
     sd = stdev(means) if len(means) > 1 else None
     return {"seeds": len(means), "min": min(means), "max": max(means), "sd": sd}
 
 
-def _cost(runs: list[RunFolder]) -> dict[str, Any]:
-    """Means over seeds of what a training took; all stages of a run together."""
-    costs = [_cost_of(run) for run in runs]
+def _mean_cost(runs: list[RunFolder]) -> dict[str, Any]:
+    """The cost of a training, all stages together, averaged over seeds."""
+    costs = [_run_cost(run) for run in runs]
     means: dict[str, Any] = {key: fmean(cost[key] for cost in costs) for key in costs[0] if key != "rows_hash"}
     whole = {key: round(value) for key, value in means.items() if key != "minutes"}
     return means | whole | {"rows_hash": [cost["rows_hash"] for cost in costs]}
 
 
-def _cost_of(run: RunFolder) -> dict[str, Any]:
+def _run_cost(run: RunFolder) -> dict[str, Any]:
     stages = {event["stage"]: event for event in run.events("stage_finished")}
     noted = {event["stage"]: event for event in run.events("cell")}
     contrast = [stage for stage, event in noted.items() if event["contrast"]]
@@ -158,8 +158,8 @@ def _cost_of(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _differences(plan: Plan, runs: Mapping[str, list[_Run]], metric: str) -> dict[str, dict[str, Any]]:
-    """Each variant against its control, on the seeds that both have; p-values corrected for the family (Holm)."""
+def _compare_with_controls(plan: Plan, runs: Mapping[str, list[_Run]], metric: str) -> dict[str, dict[str, Any]]:
+    """Each variant against its control on their common seeds; p-values corrected by Holm's method."""
     pairs = {}
     for name, control in plan.controls.items():
         common = sorted({run.seed for run in runs[name]} & {run.seed for run in runs[control]})
@@ -167,7 +167,7 @@ def _differences(plan: Plan, runs: Mapping[str, list[_Run]], metric: str) -> dic
             ours, theirs = ([run.final for run in runs[one] if run.seed in common] for one in (name, control))
             pairs[name] = (common, paired_difference(ours, theirs, metric))
     finals = {name: [run.final for run in found] for name, found in runs.items() if found}
-    family = matrix_family(finals, plan.controls, metric, len(pairs))
+    family = count_comparisons(finals, plan.controls, metric, len(pairs))
     corrected = adjust([difference.test.p for _, difference in pairs.values()], "holm", family) if pairs else []
     margin = plan.matrix.smallest_effect
     found = {}
@@ -195,38 +195,40 @@ def _differences(plan: Plan, runs: Mapping[str, list[_Run]], metric: str) -> dic
 
 
 def _grid_row(plan: Plan, records: Mapping[str, Record], name: str) -> dict[str, Any]:
-    """Dev scores of the learning rates; None where a cell was stopped, failed or not run."""
+    """Dev score of each learning rate; None if the cell was stopped, failed or did not run."""
     cells = plan.grid(name)
     return {
         "variant": name,
         "scores": {
-            f"{_rate(plan, name, cell.rate):g}": (record.dev if (record := records.get(cell.key)) else None)
+            f"{_learning_rate(plan, name, cell.rate):g}": (record.dev if (record := records.get(cell.key)) else None)
             for cell in cells
         },
         "status": {
-            f"{_rate(plan, name, cell.rate):g}": (record.status if (record := records.get(cell.key)) else "not run")
+            f"{_learning_rate(plan, name, cell.rate):g}": (
+                record.status if (record := records.get(cell.key)) else "not run"
+            )
             for cell in cells
         },
     }
 
 
-def _rate(plan: Plan, name: str, rate: float | None) -> float:
-    """A cell's learning rate; the recipe's own where the matrix gives none."""
+def _learning_rate(plan: Plan, name: str, rate: float | None) -> float:
+    """A cell's learning rate; the recipe's own if the matrix sets none."""
     if rate is not None:
         return rate
     stages = plan.recipe(plan.grid(name)[0]).stages
     return next(stage.optimizer.learning_rate for stage in reversed(stages) if stage.task.kind == "contrast")
 
 
-def _status(plan: Plan, records: Mapping[str, Record], name: str) -> str:
+def _find_status(plan: Plan, records: Mapping[str, Record], name: str) -> str:
     """Why a variant has no scores."""
-    cells = [*plan.grid(name), chosen(plan, name, records)]
+    cells = [*plan.grid(name), choose_cell(plan, name, records)]
     known = [record.status for cell in cells if cell is not None and (record := records.get(cell.key))]
     return next((status for status in ("failed", "stopped") if status in known), "not run")
 
 
-def _suites(runs: Mapping[str, list[_Run]]) -> list[dict[str, Any]]:
-    """The suites as the first finished run has them."""
+def _list_suites(runs: Mapping[str, list[_Run]]) -> list[dict[str, Any]]:
+    """The suites of the first finished run."""
     first = next((found[0] for found in runs.values() if found), None)
     if first is None:
         return []
@@ -241,43 +243,43 @@ def _suites(runs: Mapping[str, list[_Run]]) -> list[dict[str, Any]]:
     ]
 
 
-def _notes(plan: Plan, runs: Mapping[str, list[_Run]], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a reader must know before believing the table."""
+def _list_notes(plan: Plan, runs: Mapping[str, list[_Run]], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Notes that a reader needs to interpret the table."""
     notes = [
         "95% intervals (bootstrap for scores, Student's for differences) and p-values (sign flips, Holm's) are "
-        "over queries; each suite counts the same."
+        "over queries; all suites have equal weight."
     ]
     seeds = [len(found) for found in runs.values() if found]
     if seeds and min(seeds) < MIN_RUNS:
         span = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
         notes.append(
-            f"Seeds a recipe: {span}. The table speaks of these runs only, not of what other seeds would give: a "
-            f"sign-flip test over fewer than {MIN_RUNS} seeds cannot reach p < .05."
+            f"Seeds per recipe: {span}. The table describes these runs only, not other seeds: a sign-flip test over "
+            f"fewer than {MIN_RUNS} seeds cannot reach p < .05."
         )
     for row in rows:
         if row["status"] == "done" and not row["grid_complete"]:
-            notes.append(f"{row['variant']}: not every learning rate of the grid has a dev score; see the grid.")
-        unequal = _other_rows(plan, runs, row["variant"])
+            notes.append(f"{row['variant']}: some learning rates have no dev score; see the table of learning rates.")
+        unequal = _seeds_with_other_rows(plan, runs, row["variant"])
         if unequal:
             notes.append(f"{row['variant']} saw other rows than {plan.controls[row['variant']]} (seed {unequal}).")
-        notes += _other_limit(plan, row["variant"])
+        notes += _note_other_limit(plan, row["variant"])
     controls = [name for name in dict.fromkeys(plan.controls.values()) if not runs[name]]
     notes += [f"The control {name} has no finished run, so nothing is compared with it." for name in controls]
     return notes
 
 
-def _other_rows(plan: Plan, runs: Mapping[str, list[_Run]], name: str) -> str:
-    """Seeds at which a variant saw other rows, or in another order, than its control; empty where none."""
-    theirs = {run.seed: _cost_of(run.folder)["rows_hash"] for run in runs[plan.controls[name]]}
+def _seeds_with_other_rows(plan: Plan, runs: Mapping[str, list[_Run]], name: str) -> str:
+    """Seeds for which a variant saw other rows than its control, or another order; empty if none."""
+    theirs = {run.seed: _run_cost(run.folder)["rows_hash"] for run in runs[plan.controls[name]]}
     return ", ".join(
         str(run.seed)
         for run in runs[name]
-        if run.seed in theirs and _cost_of(run.folder)["rows_hash"] != theirs[run.seed]
+        if run.seed in theirs and _run_cost(run.folder)["rows_hash"] != theirs[run.seed]
     )
 
 
-def _other_limit(plan: Plan, name: str) -> list[str]:
-    """A recipe that reads more or less of each text than its control is not compared on equal terms."""
+def _note_other_limit(plan: Plan, name: str) -> list[str]:
+    """A note if a recipe reads more or less of each text than its control."""
     ours, theirs = (plan.recipe(plan.grid(one)[0]).model.max_tokens for one in (name, plan.controls[name]))
     if ours == theirs:
         return []

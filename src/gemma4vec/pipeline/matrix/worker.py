@@ -1,9 +1,12 @@
-"""Runs cells in processes of their own: a small server that has imported everything once and forks a child for each.
+"""A fork server: it imports the libraries once and forks a child process for each cell.
 
-The libraries take seconds to import; a fork has them at once, and what happens in it (a crash, no memory, a kill)
-does not touch the others. The server never computes and touches no GPU, so it can be forked safely. It reads jobs from
-its standard input, one JSON object a line, and answers with a line when the child starts and one when it ends. When the
-input closes (the matrix was killed) child and server end at once, so that nothing goes on training behind its back.
+Importing takes seconds; a fork has the libraries at once, and its failure (a crash, no memory, a kill) does not affect
+other cells. The server computes nothing and uses no GPU, so forking it is safe. It reads jobs from standard input, one
+JSON object a line, and answers with one line when the child starts and one when it ends. When the input closes because
+the matrix was killed, child and server exit at once, so that no training continues unnoticed.
+
+`multiprocessing`'s forkserver with `set_forkserver_preload` cannot replace it. Its children outlive a killed parent,
+they share the terminal's session, so that Ctrl-C reaches them twice, and errors of preloaded imports are ignored.
 """
 
 import json
@@ -27,50 +30,51 @@ from gemma4vec.machine.terminal import show_on
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gemma4vec.pipeline.matrix.cell import CellJob
-    from gemma4vec.pipeline.matrix.references import ReferenceJob
+    from gemma4vec.pipeline.matrix.cell import CellSpec
+    from gemma4vec.pipeline.matrix.references import ReferenceSpec
+
 
 logger = logging.getLogger(__name__)
 
 STOPPED_CODE, INTERRUPTED_CODE, LOST_CODE = 3, 130, 98
-_PATIENCE_SECONDS = 120.0  # for an interrupted child to keep its last step
+_PATIENCE_SECONDS = 120.0  # for an interrupted child to save its last step
 
 
 class Worker:
-    """The matrix's side: `start` a job, then `poll` until it gives an exit code."""
+    """The client: `start` a job, then `poll` until it returns an exit code."""
 
     def __init__(self, log: Path):
         self.log = log
         self._server: subprocess.Popen[bytes] | None = None
         self._child: int | None = None
 
-    def start(self, job: "CellJob | ReferenceJob", log: Path) -> None:
-        """Begin a job; what its process prints goes to the end of the file `log`."""
-        server = self._started()
+    def start(self, job: "CellSpec | ReferenceSpec", log: Path) -> None:
+        """Start a job; its process appends its output to the file `log`."""
+        server = self._ensure_server()
         assert server.stdin is not None
         self._child = None
         try:
             order = {"kind": type(job).__name__, "job": asdict(job), "log": str(log)}
             server.stdin.write(json.dumps(order).encode() + b"\n")
         except BrokenPipeError:
-            return  # `poll` says that the server is gone
+            return  # `poll` reports that the server is gone
 
     def poll(self, seconds: float) -> int | None:
-        """The job's exit code, or None where it still runs after `seconds`. A negative one is a signal's number."""
-        answer = self._answer(seconds)
+        """The job's exit code, None if it still runs after `seconds`. A negative code is a signal number."""
+        answer = self._read_answer(seconds)
         if answer and "pid" in answer:
             self._child = int(answer["pid"])
             return None
         return None if answer is None else int(answer["code"])
 
     def interrupt(self) -> None:
-        """Pass Ctrl-C on to the job, and wait until it has kept its last step."""
+        """Send SIGINT to the job and wait until it has saved its last step."""
         if self._child is not None:
             os.kill(self._child, signal.SIGINT)
             self.poll(_PATIENCE_SECONDS)
 
     def close(self) -> None:
-        """End the server, and a job that still runs."""
+        """Stop the server and any running job."""
         if self._server is not None:
             assert self._server.stdin is not None and self._server.stdout is not None
             self._server.stdin.close()
@@ -78,7 +82,7 @@ class Worker:
             self._server.stdout.close()
             self._server = None
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _ensure_server(self) -> subprocess.Popen[bytes]:
         if self._server is None:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             source = str(Path(__file__).resolve().parents[3])
@@ -86,17 +90,17 @@ class Worker:
             with self.log.open("ab") as stderr:
                 self._server = subprocess.Popen(
                     [sys.executable, "-m", "gemma4vec.pipeline.matrix.worker"],
-                    bufsize=0,  # `select` must see what is left to read
+                    bufsize=0,  # so that `select` sees all unread output
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=stderr,
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-                    start_new_session=True,  # the terminal's Ctrl-C comes to the matrix alone, which passes it on once
+                    start_new_session=True,  # Ctrl-C reaches the matrix alone, which passes it on once
                 )
         return self._server
 
-    def _answer(self, seconds: float) -> dict[str, int] | None:
-        """The server's next line, None after `seconds` without one."""
+    def _read_answer(self, seconds: float) -> dict[str, int] | None:
+        """The server's next answer, None if there is none within `seconds`."""
         assert self._server is not None and self._server.stdout is not None
         ready, _, _ = select.select([self._server.stdout], [], [], seconds)
         if not ready:
@@ -110,31 +114,31 @@ class Worker:
 
 
 def explain_code(code: int, log: Path) -> str:
-    """Why a job failed, in one line."""
+    """The reason of a failure, in one line."""
     if code < 0:
         name = signal.Signals(-code).name
-        return f"its process was killed by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
+        return f"process killed by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
     if code == LOST_CODE:
-        return f"its process could not be started; see {log.parent / 'worker.log'}"
+        return f"process could not start; see {log.parent / 'worker.log'}"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return errors[-1] if errors else f"it ended with exit code {code}; see {log}"
+    return errors[-1] if errors else f"exit code {code}; see {log}"
 
 
 def serve() -> None:
-    """The server: see the module."""
+    """Run the server; see the module's docstring."""
     replies = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints is no reply
+    os.dup2(2, 1)  # output of libraries must not mix with answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import peft  # noqa: F401  # every import that a cell needs, once
+    import peft  # noqa: F401  # import once what every cell needs
     import sentence_transformers  # noqa: F401
 
-    from gemma4vec.pipeline.matrix.cell import CellJob, run_cell
-    from gemma4vec.pipeline.matrix.references import ReferenceJob, run_reference
+    from gemma4vec.pipeline.matrix.cell import CellSpec, run_cell
+    from gemma4vec.pipeline.matrix.references import ReferenceSpec, run_reference
 
     kinds: dict[str, Callable[[dict[str, Any]], None]] = {
-        "CellJob": lambda fields: run_cell(CellJob(**fields)),
-        "ReferenceJob": lambda fields: run_reference(ReferenceJob(**fields)),
+        "CellSpec": lambda fields: run_cell(CellSpec(**fields)),
+        "ReferenceSpec": lambda fields: run_reference(ReferenceSpec(**fields)),
     }
     with os.fdopen(0, "rb", buffering=0, closefd=False) as jobs:
         while line := jobs.readline():
@@ -145,7 +149,7 @@ def serve() -> None:
             try:
                 replies.write(json.dumps({"code": code}) + "\n")
             except BrokenPipeError:
-                os._exit(1)  # the matrix is gone; there is nobody to tell
+                os._exit(1)  # the matrix is gone
 
 
 def _plain_console() -> "Console":
@@ -155,7 +159,7 @@ def _plain_console() -> "Console":
 
 
 def _fork(work: Callable[[], None], log: Path) -> int:
-    """Run `work` in a child, its output at the end of `log`; gives the child's process id."""
+    """Run `work` in a child that appends its output to `log`; return the child's process id."""
     child = os.fork()
     if child:
         return child
@@ -166,7 +170,7 @@ def _fork(work: Callable[[], None], log: Path) -> int:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        threading.Thread(target=_end_with_the_matrix, daemon=True).start()
+        threading.Thread(target=_exit_with_matrix, daemon=True).start()
         with show_on(_plain_console):
             code = _run(work)
     finally:
@@ -176,7 +180,7 @@ def _fork(work: Callable[[], None], log: Path) -> int:
 
 
 def _run(work: Callable[[], None]) -> int:
-    """Do it; how it ended as an exit code, and why as the last line of the log."""
+    """Run `work`; return its exit code and log the reason of a failure in one line."""
     from gemma4vec.errors import Gemma4VecError
     from gemma4vec.pipeline.matrix.cell import StoppedError
 
@@ -204,10 +208,10 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _end_with_the_matrix() -> None:
-    """End this process when the matrix's end of our standard input is gone, however it went."""
+def _exit_with_matrix() -> None:
+    """Exit when the matrix has closed our standard input, for whatever reason."""
     poll: Any = select.poll()
-    poll.register(0, 0)  # hang-ups are reported without being asked for, and nothing is read
+    poll.register(0, 0)  # poll reports hang-ups always; nothing is read
     while not any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll()):
         time.sleep(0.1)
     os._exit(1)

@@ -1,5 +1,5 @@
-"""A matrix's results as files: results.json (everything), results.csv (one line a variant), results.md and
-results.html (to read)."""
+"""Files with a matrix's results: results.json (everything), results.csv (one line a variant), results.md and
+results.html (for reading)."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from gemma4vec.statistics.verdict import format_p
 
 
 def write_results(results: Mapping[str, Any], folder: Path) -> None:
-    """Write the files, atomically each.
+    """Write each file atomically.
 
     Raises:
         WorkError: the disk is full or the folder cannot be written.
@@ -26,7 +26,7 @@ def write_results(results: Mapping[str, Any], folder: Path) -> None:
 
 
 def as_csv(results: Mapping[str, Any]) -> str:
-    """One line a variant, all figures, full precision."""
+    """One line a variant: all figures in full precision."""
     finals = _final_suites(results)
     lines = [_csv_row(row, finals) for row in [*results["rows"], *results["references"]]]
     stream = io.StringIO()
@@ -54,13 +54,13 @@ COST = ("rows", "tokens", "flops", "minutes", "peak_memory_bytes", "trainable", 
 
 
 def as_markdown(results: Mapping[str, Any]) -> str:
-    """The table with everything that a reader must know beside it."""
+    """All tables and notes as Markdown."""
     environment = results["environment"]
     machine = environment["machine"]
     parts = [
         f"# {results['matrix']}",
         results["hypothesis"],
-        f"{machine['cpu']}, {machine['cores']} cores; {results['minutes']:.0f} minutes in all. "
+        f"{machine['cpu']}, {machine['cores']} cores; {results['minutes']:.0f} minutes in total. "
         f"{METRIC.get(results['metric'], results['metric'])}; control: {results['control']}.",
         markdown_table(*suites_table(results)),
         "## Scores",
@@ -75,7 +75,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
     ]
     for title, key, name in (
         ("Failed", "failed", "cell"),
-        ("Stopped by the rule", "stopped", "cell"),
+        ("Stopped by the stop rule", "stopped", "cell"),
         ("Not run", "not_run", "cell"),
     ):
         if results[key]:
@@ -88,19 +88,19 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns and rows in Markdown."""
+    """A table in Markdown."""
     lines = [columns, ["---"] * len(columns), *([_plain(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def suites_table(results: Mapping[str, Any]) -> Table:
-    """Which texts were measured."""
+    """The suites and their sizes."""
     rows = [[s["suite"], s["role"], f"{s['queries']:,}", f"{s['documents']:,}"] for s in results["suites"]]
     return ["suite", "role", "queries", "documents"], rows
 
 
 def scores_table(results: Mapping[str, Any]) -> Table:
-    """Dev and final scores with intervals, and how far apart the seeds are."""
+    """Dev and final scores with intervals, and the spread over seeds."""
     finals = _final_suites(results)
     columns = ["recipe", "rate", "seeds", "dev", *finals, "mean of final", "seeds min to max (sd)"]
     rows = [
@@ -139,7 +139,7 @@ def difference_table(results: Mapping[str, Any]) -> Table:
 
 
 def cost_table(results: Mapping[str, Any]) -> Table:
-    """What a training took, mean over seeds."""
+    """The cost of a training, mean over seeds."""
     columns = ["recipe", "rows", "tokens", "FLOPs", "minutes", "peak memory", "trainable", "total"]
     rows = [
         [
@@ -198,5 +198,5 @@ def _spread(part: Mapping[str, Any] | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that does not end a table's cell."""
+    """Escape text for a table cell."""
     return text.replace("|", "\\|")
