@@ -105,7 +105,7 @@ class Trainer:
         from gemma4vec.model.encoder.build import build
         from gemma4vec.recipe import schema
         from gemma4vec.training.engine.process_memory import keep_freed_memory
-        from gemma4vec.training.loop import compile_for_training
+        from gemma4vec.training.prepare_model import compile_for_training
 
         device = choose_device().name
         base = resolve_base(self.arguments.base)

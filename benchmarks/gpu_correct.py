@@ -16,7 +16,7 @@ from gemma4vec.model.backbone.kernel_options import DEFAULTS, fast_paths
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.training.loop import compile_for_training
+from gemma4vec.training.prepare_model import compile_for_training
 from gemma4vec.training.tasks.contrastive import ContrastTask
 
 # Relative errors, ||found - expected|| / ||expected||, that rounding in fp32 explains. A wrong mask gives above .01.

@@ -28,7 +28,8 @@ from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.task import MemoryPlan
-from gemma4vec.training.loop import Stage, prepare_model
+from gemma4vec.training.prepare_model import prepare_model
+from gemma4vec.training.stage import Stage
 from gemma4vec.training.tasks.contrastive import ContrastBatch, ContrastTask
 
 

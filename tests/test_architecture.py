@@ -185,11 +185,21 @@ def test_no_circles_between_modules() -> None:
     graph = {
         module: {target for _, target in imported(path) if target != module and (module, target) not in DOORS}
         for module, path in modules().items()
+        if module != "__init__"  # it imports nothing when it is imported, which the next test checks
     }
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(f"circle: {' -> '.join(error.args[1])}")
+
+
+def test_the_package_root_imports_nothing_of_ours() -> None:
+    """Its public names are imported when they are used; before that only type checkers follow them."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    at_once = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert [ast.unparse(node) for node in at_once] == ["from typing import TYPE_CHECKING"]
+    blocks = [ast.unparse(node.test) for node in tree.body if isinstance(node, ast.If)]
+    assert blocks == ["TYPE_CHECKING"]
 
 
 def test_every_imported_package_is_a_declared_dependency() -> None:

@@ -137,7 +137,7 @@ def test_all_suites_are_refused_before_the_first_is_scored() -> None:
 def test_the_line_is_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     run, model = new_run(), Model("m", 30)
     write_suite(tmp_path / "words", suite())
-    monkeypatch.setattr("gemma4vec.cli.eval.eval._load_model", lambda *words, **named: model)
+    monkeypatch.setattr("gemma4vec.api.scoring.open_scorer", lambda *words, **named: model)
     assert execute(["eval", run.run_id, "--suite", str(tmp_path / "words")]) == 2
     line = capsys.readouterr().err.strip()
     with pytest.raises(InputError) as refused:

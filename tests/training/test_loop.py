@@ -18,7 +18,8 @@ from gemma4vec.training import loop
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
 from gemma4vec.training.engine.task import Loss
-from gemma4vec.training.loop import Stage, train_stage
+from gemma4vec.training.loop import train_stage
+from gemma4vec.training.stage import Stage
 
 
 @pytest.fixture(scope="module")

@@ -56,44 +56,30 @@ def compare_command(
     for option, value in (("--margin", margin), ("--no-worse-than", no_worse_than)):
         if value is not None and not value > 0:
             raise InputError(f"{option} {value}: give a number above zero, such as 0.01")
+    from gemma4vec.api.comparing import compare
     from gemma4vec.cli.output import emit
-    from gemma4vec.evaluation.comparison.compare import compare
-    from gemma4vec.evaluation.comparison.find_results import find_results
-    from gemma4vec.files import home
 
-    specs_a, specs_b = _specs(a), _specs(b)
-    folders = find_results([*specs_a, *specs_b], home(), suite)
-    folders_a, folders_b = folders[: len(specs_a)], folders[len(specs_a) :]
-    found = compare(
-        folders_a,
-        folders_b,
+    made = compare(
+        _specs(a),
+        _specs(b),
         metric,
+        suite=suite,
         seed=seed,
         margin=margin,
         no_worse_than=no_worse_than,
         allow_different_settings=allow_different_settings,
     )
-    places = {"folder_a": _joined(folders_a), "folder_b": _joined(folders_b)}
-    emit(as_json, {**found.as_dict(), **places}, lambda _: _render(found, **places))
+    found = made.as_dict()
+    emit(as_json, found, lambda _: _render(made.comparison, found["folder_a"], found["folder_b"]))
 
 
 def _specs(text: str) -> list[str]:
     """The runs or results that one argument names."""
-    from gemma4vec.evaluation.comparison.find_results import runs_of_recipe
-    from gemma4vec.files import home
-
-    if Path(text).exists():
-        return [text]  # a folder may have a comma in its name
-    specs = []
-    for word in [part.strip() for part in text.split(",") if part.strip()]:
-        specs += runs_of_recipe(word.removeprefix("recipe:"), home()) if word.startswith("recipe:") else [word]
+    # A folder may have a comma in its name.
+    specs = [text] if Path(text).exists() else [part.strip() for part in text.split(",") if part.strip()]
     if not specs:
         raise InputError(f"'{text}' names no result; give a run, a folder, or a name below HOME/evals such as bm25")
     return specs
-
-
-def _joined(folders: list[Path]) -> str:
-    return ", ".join(str(folder) for folder in folders)
 
 
 def _render(found: "Comparison", folder_a: str, folder_b: str) -> Any:

@@ -50,11 +50,13 @@ def quickstart_command(
     from gemma4vec.pipeline.quickstart import Size, quickstart_recipe, run_quickstart
     from gemma4vec.training.run import start_run
 
+    recipe = None
     if resume is None:
-        run = start_run(quickstart_recipe(_changes(minutes, base, folder, seed, overrides or [])), out)
+        recipe = quickstart_recipe(_changes(minutes, base, folder, seed, overrides or []))
+        run = start_run(recipe, out)
     logger.info(f"run folder: {run.path}")
     try:
-        summary = run_quickstart(run, Size(queries, documents))
+        summary = run_quickstart(run, Size(queries, documents), recipe)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with: gemma4vec quickstart --resume {run.path}") from None
     emit(as_json, summary, _table)

@@ -1,6 +1,5 @@
 """`gemma4vec train RECIPE`: train what a recipe describes, or go on with a run."""
 
-import logging
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,8 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from gemma4vec.errors import InputError
-
-logger = logging.getLogger(__name__)
 
 
 def train_command(
@@ -41,54 +38,39 @@ def train_command(
 
     On several GPUs or processes: torchrun --nproc-per-node 2 -m gemma4vec train RECIPE
     """
+    from gemma4vec.api.runs import train
     from gemma4vec.cli.output import emit
-    from gemma4vec.files import home
-    from gemma4vec.ledger.run_folder import find_run
-    from gemma4vec.recipe.load import load_recipe
 
     if (recipe is None) == (resume is None):
-        raise InputError("give a recipe to start, or --resume RUN to go on, not both and not neither")
+        raise InputError("give exactly one of RECIPE and --resume RUN")
+    if resume is not None and (overrides or seed is not None):
+        raise InputError("--resume goes on with the recipe as it was; start a new run to change it")
+    if dry_run:
+        if recipe is None:
+            raise InputError("--dry-run estimates a run that has not begun; give its recipe, not --resume")
+        from gemma4vec.cli.dry_run import show_dry_run
+        from gemma4vec.recipe.load import load_recipe
+
+        seeded = [f"seed={seed}"] if seed is not None else []
+        show_dry_run(load_recipe(recipe, [*(overrides or []), *seeded]), as_json)
+        return
     first = True
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dry_run:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from gemma4vec.training.engine.distributed import join_world
 
         first = join_world().first
-    if resume is not None:
-        if dry_run:
-            raise InputError("--dry-run estimates a run that has not begun; give its recipe, not --resume")
-        if overrides or seed is not None:
-            raise InputError("--resume goes on with the recipe as it was; start a new run to change it")
-        run = find_run(resume, out or home())
-        if run.manifest.get("status") == "finished":
-            raise InputError(f"{run.path} is finished; its model is in {run.model}")
-    else:
-        assert recipe is not None
-        changes = [*(overrides or []), *([f"seed={seed}"] if seed is not None else [])]
-        loaded = load_recipe(recipe, changes)
-        if dry_run:
-            from gemma4vec.cli.dry_run import show_dry_run
-
-            show_dry_run(loaded, as_json)
-            return
-        from gemma4vec.training.run import start_run
-
-        run = start_run(loaded, out)
-    if first:
-        logger.info(f"run folder: {run.path}")
-    from gemma4vec.training.run import train_run
-
-    model = train_run(run)
+    run = train(recipe, overrides, resume=resume, seed=seed, out=out).run_folder
     if not first:
         return
     finished = run.events("finished")[-1]
     result: dict[str, Any] = {
         "run": str(run.path),
         "run_id": run.run_id,
-        "model": str(model),
+        "model": str(run.model),
         "tokens": finished["tokens"],
         "seconds": finished["seconds"],
         "ended": run.manifest["ended"],
     }
     ended = result["ended"]
     said = f"ended by the {ended['by']}{': ' + ended['reason'] if 'reason' in ended else ''}"
-    emit(as_json, result, lambda _: f"{said}\nmodel: {model}\nnext: gemma4vec eval {run.path} --suite DIR")
+    emit(as_json, result, lambda _: f"{said}\nmodel: {run.model}\nnext: gemma4vec eval {run.path} --suite DIR")

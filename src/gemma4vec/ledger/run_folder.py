@@ -252,6 +252,22 @@ def find_run(spec: str, home: Path) -> RunFolder:
     )
 
 
+def named_run(spec: str | Path, home: Path) -> RunFolder | None:
+    """The run folder that `spec` is or, below `home`, names; None where it is another kind of model.
+
+    Raises:
+        InputError: the folder's manifest is damaged.
+    """
+    if Path(spec).exists():
+        return RunFolder.open(Path(spec)) if (Path(spec) / MANIFEST).is_file() else None
+    if ":" in str(spec) or "/" in str(spec):
+        return None
+    try:
+        return find_run(str(spec), home)
+    except InputError:
+        return None  # not a run: who opens models says what else it could have been
+
+
 def slug(name: str) -> str:
     """Turn `name` into a safe part of a file name: ASCII letters, digits, `.`, `_` and `-`, at most 48, never empty."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.").lower()[:48].strip("-.") or "run"

@@ -119,6 +119,11 @@ def show_on(console: Callable[[], "Console"]) -> Iterator[None]:
         _display = before
 
 
+def is_shown() -> bool:
+    """Whether lines and progress are shown already, or were silenced for good."""
+    return _display is not None or logging.getLogger(PACKAGE).level > logging.CRITICAL
+
+
 def fall_silent() -> None:
     """Show nothing in this process from here on: of several that train together, the first one speaks."""
     global _display

@@ -1,7 +1,7 @@
-"""Quickstart: from nothing to a trained, evaluated, searchable model in one go.
+"""Quickstart: from nothing to a trained, evaluated, searchable model with one command.
 
-Every step leaves its result in the run folder and is skipped where it is there already, so a quickstart that was killed
-goes on where it stood.
+Every step stores its result in the run folder and is skipped if the result exists, so a killed quickstart continues
+where it stopped.
 """
 
 import logging
@@ -27,7 +27,6 @@ from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.terminal import ProgressBar, bars_by_stage
-from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.model_card import add_scores
 from gemma4vec.recipe.load import parse_recipe
@@ -39,9 +38,8 @@ from gemma4vec.report.run_page import write_report
 from gemma4vec.serving.search.documents import documents_from_suite
 from gemma4vec.serving.search.index import SearchIndex
 from gemma4vec.text.text_embedder import TextEmbedder
-from gemma4vec.training.monitoring.stop_rule import load_stop_rules
-from gemma4vec.training.preflight import refuse_early
-from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
+from gemma4vec.training.prepare_run import prepare_run
+from gemma4vec.training.run import Trainer, recipe_of, record_outcome
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +48,7 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Size:
-    """How much of the test suite is used: a larger corpus is a harder test and takes longer to embed."""
+    """Size of the test suite: a larger corpus is a harder test and takes longer to embed."""
 
     queries: int | None = 1000
     documents: int | None = 1500
@@ -62,43 +60,40 @@ def quickstart_recipe(overrides: list[str]) -> Recipe:
     return parse_recipe(file.read_text(encoding="utf-8"), "quickstart.yaml", overrides)
 
 
-def run_quickstart(run: RunFolder, size: Size) -> dict[str, Any]:
-    """Take all steps that `run` has not taken yet; gives what the command prints.
+def run_quickstart(run: RunFolder, size: Size, recipe: Recipe | None = None) -> dict[str, Any]:
+    """Run all steps that `run` lacks. Return what the command prints.
+
+    Args:
+        recipe: of a run that has just been started; None: it is read from the run's folder.
 
     Raises:
-        InputError, WorkError: as the steps; what is finished is kept, and calling it again goes on.
+        InputError, WorkError: as the steps. Finished steps are stored; another call continues with the next one.
     """
-    with recorded(run):
-        return _steps(run, size)
+    with record_outcome(run):
+        return _steps(run, size, recipe)
 
 
-def _steps(run: RunFolder, size: Size) -> dict[str, Any]:
+def _steps(run: RunFolder, size: Size, recipe: Recipe | None) -> dict[str, Any]:
     started = time.perf_counter()
     clock = _Clock(run)
     suite: RetrievalSuite | None = None
     if not (run.model / "gemma4vec.json").exists():
-        recipe = recipe_of(run)
-        with clock.step("base model"):
-            base = resolve_base(recipe.model.base)
-        with clock.step("training data"):
-            loaded = load_data(run, recipe, 0)
-            refuse_early(recipe, base.path, [loaded])
-            rules = load_stop_rules(run, recipe, [loaded.dev_suite])
-            suite = _test_suite(run, loaded, size)
+        prepared = prepare_run(run, recipe or recipe_of(run), step=clock.step)
+        suite = _test_suite(run, prepared.data[0], size)
         logger.info(
             f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of packages never trained on"
         )
         with clock.step("evaluating BM25"):
             _evaluate(run, "bm25", Bm25Model(), suite)
         with clock.step("loading the base"):
-            trainer = Trainer(run, base, rules)
+            trainer = Trainer(prepared)
         with clock.step("evaluating the untrained base"):
             _evaluate(run, "untrained", trainer.embedder("untrained"), suite)
         with clock.step("training"):
-            trainer.train(0, loaded)
+            trainer.train(0)
         with clock.step("saving the model"):
             trainer.save()
-        del trainer, loaded
+        del trainer, prepared
     suite = suite or load_suite(_suite_folder(run))
     with clock.step("evaluating the trained model"):
         _evaluate_and_index(run, suite)
@@ -110,7 +105,7 @@ def _steps(run: RunFolder, size: Size) -> dict[str, Any]:
 
 
 def summarise(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
-    """Scores with intervals of every evaluated model, and one honest sentence."""
+    """Return scores with intervals of every evaluated model, and a sentence that compares them."""
     models = []
     for key, label in MODELS.items():
         folder = run.evaluation(key, suite.name)
@@ -133,7 +128,7 @@ def summarise(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
 
 
 class _Clock:
-    """Says what is being done and notes how long it took."""
+    """Log the name of each step, and record its seconds as an event."""
 
     def __init__(self, run: RunFolder):
         self.run = run
@@ -153,11 +148,11 @@ class _Clock:
 
 
 def _test_suite(run: RunFolder, loaded: TrainingData, size: Size) -> RetrievalSuite:
-    """The sampled test suite, kept in the run folder with its texts."""
+    """The sampled test suite, stored in the run folder with its texts."""
     if (run.path / "suite" / "corpus.jsonl").exists():
         return load_suite(_suite_folder(run))
     if loaded.test_suite is None:
-        raise InputError("quickstart needs a source that brings a test suite; use source: pycode")
+        raise InputError("quickstart needs a source that has a test suite; use source: pycode")
     suite = sample_suite(load_suite(loaded.test_suite), size.queries, size.documents)
     folder = run.path / "suite"
     write_suite(folder, suite)
@@ -198,7 +193,7 @@ def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite) -> None:
 
 
 def _functions(run: RunFolder) -> list[Any]:
-    """Where each function stands (package, path, line), for search results."""
+    """Package, path and line of each function, for search results."""
     source = next(source for source in recipe_of(run).stages[0].data if isinstance(source, PycodeSource))
     built = load_or_build_pycode(home() / "data", folder=Path(source.path).expanduser() if source.path else None)
     return read_functions(built.functions)

@@ -1,7 +1,7 @@
 """Read a recipe: YAML, then `key.path=value` overrides, then validation with errors that people can act on."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,18 +17,63 @@ from gemma4vec.recipe.sources import KINDS, Source, source_of, with_kind
 P = TypeVar("P", bound=BaseModel)
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a YAML file, with `key.path=value` overrides applied (`stages.0.batch.rows=64`).
+def load_recipe(
+    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | Sequence[str] = ()
+) -> Recipe:
+    """Load what a run is: a YAML file, a recipe that comes with the package, or a mapping, checked key by key.
 
     Args:
-        path: a file, or the name of a recipe that comes with the package (see `recipe.find`).
-        overrides: applied in this order.
+        recipe: a file, the name of a shipped recipe such as `gemma4vec/echo_delta_causal` (see `recipe.find`), a
+            mapping as the file would have it, or a recipe to change.
+        overrides: applied in their order: `{"stages.0.batch.rows": 64}`, or `["stages.0.batch.rows=64"]` as typed.
+
+    Returns:
+        The recipe, which does not change any more; `recipe.model_dump()` is the mapping.
 
     Raises:
         InputError: the file is missing or not YAML, a key is unknown (with a suggestion), a value is wrong.
+
+    Example:
+        >>> import gemma4vec as g4v
+        >>> recipe = g4v.load_recipe("gemma4vec/echo_delta_causal", {"model.base": "bundled:gemma-3-270m", "seed": 3})
+        >>> recipe.model.readout.name, recipe.seed
+        ('echo_delta', 3)
     """
-    file = find_recipe(path)
-    return parse_recipe(read_text(file, "recipe"), str(file), overrides)
+    changes = [overrides] if isinstance(overrides, str) else typed_overrides(overrides)
+    if isinstance(recipe, Recipe):
+        return parse_recipe(dump_recipe(recipe), f"recipe {recipe.name}", changes)
+    if isinstance(recipe, Mapping):
+        return parse_recipe(_as_yaml(recipe, "recipe"), "recipe", changes)
+    file = find_recipe(recipe)
+    return parse_recipe(read_text(file, "recipe"), str(file), changes)
+
+
+def typed_overrides(overrides: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    """Overrides as a person types them, `key.path=value`, the value as YAML in one line.
+
+    Raises:
+        InputError: a value that YAML does not have.
+    """
+    if not isinstance(overrides, Mapping):
+        return list(overrides)
+    return [f"{key}={_as_yaml(value, f'override {key}')}" for key, value in overrides.items()]
+
+
+def _as_yaml(value: Any, where: str) -> str:
+    """A value as YAML in one line: numbers, strings, paths, lists and mappings of them."""
+    try:
+        text: str = yaml.safe_dump(_plain(value), default_flow_style=True, allow_unicode=True, width=10**9)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: YAML has no {type(value).__name__} ({' '.join(str(error).split())})") from error
+    return text.removesuffix("...\n").strip()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe:

@@ -1,4 +1,4 @@
-"""The model of a run that is still being trained, as it was at its newest checkpoint."""
+"""Export the model of an unfinished run from its newest checkpoint."""
 
 import logging
 from pathlib import Path
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def snapshot(run: RunFolder) -> Path:
-    """Folder of a merged model below the cache, made of the run's newest checkpoint; made once for each step.
+    """Write the model of the run's newest checkpoint to the cache, unless it is there. Return its folder.
 
     Raises:
         InputError: the run has no checkpoint yet, or it was replaced while it was read.
@@ -30,10 +30,10 @@ def snapshot(run: RunFolder) -> Path:
     step = read_progress(checkpoint).step
     folder = cache() / "snapshots" / f"{run.run_id}-{number}-{step}"
     if not (folder / "model").is_dir():
-        logger.info(f"{run.run_id} is not finished: its model of stage {stage.name}, step {step}, is taken")
+        logger.info(f"{run.run_id} is not finished: using its model after step {step} of stage {stage.name}")
         weights = trained_weights(checkpoint)
         base = resolve_base(recipe.model.base)
-        told = f"a snapshot of step {step} of stage {stage.name}, made while the run was not finished"
+        origin = f"a snapshot of step {step} of stage {stage.name}, made while the run was not finished"
         save_model(
             folder / "model",
             recipe,
@@ -41,6 +41,6 @@ def snapshot(run: RunFolder) -> Path:
             weights,
             data=run.manifest.get("data", {}),
             name=f"{run.run_id}-step-{step}",
-            checkpoint=told,
+            checkpoint=origin,
         )
     return folder / "model"

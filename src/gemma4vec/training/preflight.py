@@ -1,4 +1,4 @@
-"""What cannot be trained is refused before any weight is loaded, in a real run and in a dry one alike."""
+"""Refuse what cannot be trained before any weight is loaded, in real runs and dry runs alike."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +25,7 @@ from gemma4vec.training.terms.teachers import check_teachers
 
 
 def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingData]) -> None:
-    """Check what can be known without weights: readout against base, rows against batches, lengths of vectors against
-    prefixes and teachers, the mask token.
+    """Check what can be known without weights: readout and base, rows and batches, dimension, teachers, mask token.
 
     Raises:
         InputError: one line that names the recipe's key.
@@ -46,8 +45,9 @@ def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingDat
 
 
 def check_dev_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> None:
-    """Refuse a final suite for evaluations during training: each is a look, and a checkpoint that it chose would have
-    no test left. The process beside a training and the stop rule refuse it themselves.
+    """Refuse a final suite for evaluations during training: it could not test a checkpoint that it helped to choose.
+
+    The background evaluation and the stop rule refuse it themselves.
 
     Raises:
         InputError: the suite's own suite.yaml says that it is final.
@@ -64,7 +64,7 @@ def check_data(number: int, stage: schema.Stage, loaded: TrainingData) -> None:
     """Refuse data that the task of stage `number` cannot be trained on.
 
     Raises:
-        InputError: fewer rows or texts than a batch, or rows with fewer hard negatives than asked for.
+        InputError: fewer rows or texts than a batch, or rows with fewer hard negatives than the recipe needs.
     """
     where = f"stages.{number}"
     if isinstance(stage.task, schema.MaskedNextToken):
@@ -93,10 +93,10 @@ def check_data(number: int, stage: schema.Stage, loaded: TrainingData) -> None:
 
 
 def check_given_tokens(model: schema.Model, base: Path, number: int, stage: schema.Stage, loaded: TrainingData) -> None:
-    """Refuse tokens in place of texts where the model has no such ids, or its readout reads the texts themselves.
+    """Refuse token ids in place of texts if the model lacks such ids, or its readout needs the texts.
 
     Raises:
-        InputError: the source, and the highest id that it has.
+        InputError: one line that names the source.
     """
     given = {name: facts["largest_token"] for name, facts in loaded.sources.items() if "largest_token" in facts}
     needs_texts = "context" in READOUTS[model.readout.name].needs
@@ -113,10 +113,10 @@ def check_given_tokens(model: schema.Model, base: Path, number: int, stage: sche
 
 
 def check_tokenizer(stages: Sequence[schema.Stage], base: Path) -> None:
-    """Refuse a mask token that the base's tokenizer does not have.
+    """Refuse a mask token that the base's tokenizer lacks.
 
     Raises:
-        InputError: the key, the token, and what there is instead.
+        InputError: one line that names the recipe's key, the token, and similar ones.
     """
     wanted = {n: stage.task for n, stage in enumerate(stages) if isinstance(stage.task, schema.MaskedNextToken)}
     if not wanted:

@@ -2,13 +2,12 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.loading.load_rows import TrainingData, load_sources
-from gemma4vec.data.quality.check_run import read_overlapping_records
+from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import Gemma4VecError, InputError
@@ -25,8 +24,6 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.backbone.lm_head import load_head
-from gemma4vec.model.bases.resolve import ResolvedBase, resolve_base
-from gemma4vec.model.bases.sentence_transformers_folder import describe_ignored_layers
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.write_model import save_model
@@ -37,18 +34,19 @@ from gemma4vec.training.engine.checkpoint import Progress, latest_checkpoint, re
 from gemma4vec.training.engine.distributed import FollowedRun, World, leave_world
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_memory
 from gemma4vec.training.engine.step_bar import StepBar
-from gemma4vec.training.loop import Evaluate, Stage, train_stage
-from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_beside, note_dev_suite
-from gemma4vec.training.monitoring.stop_rule import LoadedStopRule, StopRuleMonitor, load_stop_rules
+from gemma4vec.training.loop import train_stage
+from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_background, note_dev_suite
+from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity
-from gemma4vec.training.preflight import refuse_early
+from gemma4vec.training.prepare_run import PreparedRun, prepare_run
+from gemma4vec.training.stage import Evaluate, Stage
 from gemma4vec.training.tasks.make_task import data_seed, make_task
 
 logger = logging.getLogger(__name__)
 
 
 def start_run(recipe: Recipe, out: Path | None = None) -> RunFolder:
-    """Make the run folder of a recipe, below `out` or the outputs' home; of several processes the first makes it."""
+    """Make the run folder of a recipe in `out` (default: the outputs' home); of several processes the first does."""
     world = World()
     run = world.from_first(lambda: _make_run(recipe, out))
     return run if world.first else FollowedRun(run.path)
@@ -63,7 +61,7 @@ def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
         seed=recipe.seed,
         hypothesis=recipe.hypothesis,
         status="started",
-        # What a stop rule compares with is nothing that this run builds on.
+        # The reference of a stop rule is not a parent: the run does not build on it.
         parents=find_parents(recipe.model_dump(mode="json", exclude={"stages": {"__all__": {"evaluation": {"stop"}}}})),
         environment=environment(),
     )
@@ -72,45 +70,22 @@ def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
 
 
 def recipe_of(run: RunFolder) -> Recipe:
-    """The recipe that a run was started with."""
+    """Read the recipe that a run was started with."""
     return parse_dump(run.recipe_text, str(run.path / "recipe.yaml"))
 
 
-def load_data(run: RunFolder, recipe: Recipe, number: int) -> TrainingData:
-    """Rows of a stage, noted in the manifest.
-
-    Raises:
-        InputError: as `data.loading.load_rows.load_sources`.
-    """
-    stage = recipe.stages[number]
-    loaded = load_sources(stage.data, stage.mixture)
-    manifest = run.manifest
-    noted = {suite: dict(found) for suite, found in (manifest.get("contamination") or {}).items()}
-    for stamp in read_overlapping_records([str(told["content_hash"]) for told in loaded.sources.values()]):
-        noted.setdefault(stamp.suite, {})[stamp.source] = stamp.summary()
-        logger.warning(
-            f"warning: {stamp.source} overlaps the suite {stamp.suite}: {len(stamp.touched_queries):,} of "
-            f"{stamp.queries:,} queries are touched; scores on it will carry a mark"
-        )
-    run.update_manifest(
-        data=dict(manifest.get("data", {})) | {f"{number}-{stage.name}": loaded.sources},
-        contamination=noted,
-    )
-    return loaded
-
-
 @contextlib.contextmanager
-def recorded(run: RunFolder) -> Iterator[None]:
-    """Note in the run's manifest and in the ledger how the work inside ended, and pass its error on.
+def record_outcome(run: RunFolder) -> Iterator[None]:
+    """Record in the manifest and in the ledger how the block ended: finished, interrupted or failed.
 
     Raises:
         InputError: another process trains this run.
     """
     with run.hold():
-        yield from _noted(run)
+        yield from _record_status(run)
 
 
-def _noted(run: RunFolder) -> Iterator[None]:
+def _record_status(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
@@ -130,19 +105,14 @@ def _record(run: RunFolder) -> None:
 
 
 class Trainer:
-    """What a run needs while it trains; its methods are the steps of `train_run`, which quickstart takes one by one.
+    """The model of a prepared run, and the steps that train, evaluate and save it. Making one loads the weights."""
 
-    Making one loads the weights; base and data come before, so that a wrong name or bad rows are refused at once.
-    """
-
-    def __init__(self, run: RunFolder, base: ResolvedBase, rules: Sequence[LoadedStopRule | None] | None = None):
-        self.run = run
-        self.base = base
-        self.recipe = recipe_of(run)
-        self.rules = rules or [None] * len(self.recipe.stages)
+    def __init__(self, prepared: PreparedRun):
+        self.prepared = prepared
+        self.run, self.recipe, self.base = prepared.run, prepared.recipe, prepared.base
         self.world = World()
         self.stages_done: list[Progress] = []
-        self.beside: BackgroundEvaluation | None = None
+        self.background: BackgroundEvaluation | None = None
         where = choose_device()
         self.device = where.name
         if where.reason:
@@ -163,19 +133,30 @@ class Trainer:
         )
 
     def embedder(self, name: str) -> Embedder:
-        """The model as it is now, as an embedder."""
+        """Return an embedder of the model as it is now."""
         identity = sha256_text(self.run.run_id, name, str(id(self)))[:16]
         model = self.recipe.model
         return Embedder(self.built, name=name, fingerprint=identity, max_tokens=model.max_tokens)
 
     @property
     def stopped(self) -> Progress | None:
-        """Where the stop rule ended the training; None where none did."""
+        """Where a stop rule ended the training; None if none did."""
         return next((progress for progress in self.stages_done if progress.stopped), None)
 
-    def train(self, number: int, loaded: TrainingData, evaluate: Evaluate | None = None) -> Progress:
-        """Train one stage; `evaluate` is asked where the recipe says when, instead of the recipe's own suite."""
-        settings = self.recipe.stages[number]
+    def train_all(self) -> None:
+        """Train the stages one after the other, until a stop rule ends the training."""
+        for number in range(len(self.recipe.stages)):
+            self.train(number)
+            if self.stopped:
+                break
+
+    def train(self, number: int, evaluate: Evaluate | None = None) -> Progress:
+        """Train stage `number`.
+
+        Args:
+            evaluate: replaces the evaluation on the recipe's suite, at the times that the recipe gives.
+        """
+        settings, loaded = self.recipe.stages[number], self.prepared.data[number]
         seed = self.recipe.seed + number
         task = make_task(
             settings,
@@ -193,19 +174,19 @@ class Trainer:
             self.run,
             evaluate or self._evaluator(settings.evaluation, loaded),
             StepBar("train"),
-            before=self._checkpoints(number - 1) if number else None,
+            previous_checkpoints=self._checkpoints(number - 1) if number else None,
             world=self.world,
-            rule=self._rule(number),
+            stop_rule=self._rule(number),
         )
         note_dev_suite(self.run, number, settings.evaluation, loaded.dev_suite)
-        if settings.evaluation.background and self.world.first and self.beside is None:
-            check_beside(self.run, number)  # here rather than in a log
-            self.beside = BackgroundEvaluation(self.run)
+        if settings.evaluation.background and self.world.first and self.background is None:
+            check_background(self.run, number)  # otherwise its error would be in a log file
+            self.background = BackgroundEvaluation(self.run)
         try:
             progress = train_stage(stage, seed)
         except KeyboardInterrupt:
-            if self.beside:
-                self.beside.end()
+            if self.background:
+                self.background.end()
             raise
         self.stages_done.append(progress)
         if progress.stopped and self.world.first and not self.run.events("stopped"):
@@ -214,9 +195,9 @@ class Trainer:
         return progress
 
     def save(self) -> Path:
-        """Write the merged model and the adapter, from a checkpoint's full-precision weights.
+        """Write the merged model and the adapter, from full-precision weights. Return the model's folder.
 
-        The last checkpoint of the last stage that was trained, or its best one where `evaluation.export` asks for it.
+        They are those of the last checkpoint of the last trained stage, or of its best one with `export: best`.
         """
         stopped = self.stopped
         number = stopped.stage if stopped else len(self.recipe.stages) - 1
@@ -224,7 +205,7 @@ class Trainer:
         wants_best = stage.evaluation.export == "best"
         checkpoint = folder / "best" if wants_best else latest_checkpoint(folder)
         if checkpoint is None or not checkpoint.is_dir():
-            raise InputError(f"{self.run.path} has no checkpoint to export; go on with it by --resume {self.run.path}")
+            raise InputError(f"{self.run.path} has no checkpoint to export; continue it with --resume {self.run.path}")
         taken = read_progress(checkpoint)
         logger.info(f"writing the merged model of step {taken.step}" if wants_best else "writing the merged model")
         release_memory()
@@ -251,13 +232,13 @@ class Trainer:
         return self.run.model
 
     def _rule(self, number: int) -> StopRuleMonitor | None:
-        ready = self.rules[number]
+        ready = self.prepared.stop_rules[number]
         if ready:
             check_suite_memory(ready.suite, self.embedder("checkpoint"), DEPTH)
         return StopRuleMonitor(ready, number, self.run, self._checkpoint_embedder) if ready else None
 
     def _checkpoint_embedder(self, name: str, weights: str) -> Embedder:
-        """The model as it is now, known as the kept checkpoint of these weights would be."""
+        """Return an embedder of the model as it is now, with the identity of a snapshot of its weights."""
         identity = checkpoint_identity(weights, self.recipe, self.base.revision, self.dtype)
         limit = self.recipe.model.max_tokens
         return Embedder(self.built, name=name, fingerprint=identity, max_tokens=limit)
@@ -270,7 +251,9 @@ class Trainer:
             return None
         folder = Path(settings.suite) if settings.suite else loaded.dev_suite
         if folder is None:
-            raise InputError("evaluation is asked for, but there is no suite; name one as evaluation.suite")
+            raise InputError(
+                "evaluation.every_steps or at_shares is set, but there is no suite; name one as evaluation.suite"
+            )
         suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
         if is_final(suite.fingerprint, suite.role):
             raise InputError(f"evaluation.suite: {suite.name} is a final suite, not for checkpoints; name a dev suite")
@@ -286,35 +269,26 @@ class Trainer:
         return run_evaluation
 
 
-def train_run(run: RunFolder) -> Path:
-    """Train all stages of a run, from wherever it stands, and write its model; gives the model's folder.
+def train_run(run: RunFolder, recipe: Recipe | None = None) -> Path:
+    """Train all stages of a run, from wherever it stopped, and write its model. Return the model's folder.
 
-    Where several processes train (`training.engine.distributed`), the first one writes, and this is the same for all.
+    If several processes train (`training.engine.distributed`), the first one writes, and all return the same folder.
+
+    Args:
+        recipe: of a run that has just been started; None: it is read from the run's folder.
 
     Raises:
-        InputError: bad recipe or data. WorkError: the work failed; what was finished is kept.
+        InputError: the recipe or its data cannot be used. WorkError: the work failed; what was finished is kept.
     """
     world = World()
     if not world.first:
         run = FollowedRun(run.path)
-    with recorded(run):
-        recipe = recipe_of(run)
-        with world.first_before_others():  # it downloads and builds what is missing
-            base = resolve_base(recipe.model.base)
-            if left := describe_ignored_layers(base.path):
-                logger.info(left)
-            # All stages' rows at once: what does not fit the last stage is refused now, not after the first ones.
-            loaded = [load_data(run, recipe, number) for number in range(len(recipe.stages))]
-        refuse_early(recipe, base.path, loaded)
-        with world.first_before_others():  # it evaluates the stop rules' references
-            rules = load_stop_rules(run, recipe, [data.dev_suite for data in loaded])
-        trainer = Trainer(run, base, rules)
-        for number, data in enumerate(loaded):
-            trainer.train(number, data)
-            if trainer.stopped:
-                break
-        leave_world()  # what is left needs one process
+    with record_outcome(run):
+        prepared = prepare_run(run, recipe or recipe_of(run))
+        trainer = Trainer(prepared)
+        trainer.train_all()
+        leave_world()  # saving needs one process
         model = trainer.save() if world.first else run.model
-    if trainer.beside:
-        trainer.beside.wait()
+    if trainer.background:
+        trainer.background.wait()
     return model

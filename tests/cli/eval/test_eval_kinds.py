@@ -5,7 +5,7 @@ import json
 import pytest
 from hashed_words import HashedWords
 
-from gemma4vec.cli.eval import eval as eval_command
+from gemma4vec.api import scoring
 from gemma4vec.cli.main import execute
 from gemma4vec.evaluation.results.result import Result, save_result
 from gemma4vec.files import home
@@ -18,7 +18,7 @@ WORDS = ["sort", "graph", "nodes", "parse", "json", "file", "open", "socket", "r
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A suite of each kind, and a model that needs no weights."""
-    monkeypatch.setattr(eval_command, "_load_model", lambda spec, *_, **__: HashedWords(name=spec))
+    monkeypatch.setattr(scoring, "open_scorer", lambda spec, *_, **__: HashedWords(name=spec))
     lines = "".join(f"test\t{n % 5}\t{word} it\t{WORDS[n - n % 3]} it\n" for n, word in enumerate(WORDS))
     (tmp_path / "pairs.tsv").write_text("split\tscore\tsentence1\tsentence2\n" + lines)
     rows = [{"query": f"how to {w}", "pos": [f"the {w}"], "neg": [f"the {WORDS[n - 1]}"]} for n, w in enumerate(WORDS)]

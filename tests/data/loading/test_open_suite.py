@@ -73,7 +73,7 @@ def test_the_role_of_a_list_within_a_list_stays(tmp_path):
     with pytest.raises(InputError, match="it has a final suite"):
         open_suite(str(tmp_path / "dev.yaml"))
     (tmp_path / "named.yaml").write_text("suites: [{suite: inner.yaml, name: x}]\n")
-    with pytest.raises(InputError, match=r"inner\.yaml: name means nothing for a list of suites"):
+    with pytest.raises(InputError, match=r"inner\.yaml: name does not apply to a list of suites"):
         open_suite(str(tmp_path / "named.yaml"))
 
 
@@ -95,11 +95,11 @@ def test_a_folder_may_hold_the_list(tmp_path):
         ("suites: [{suite: one, nmae: x}]\n", "unknown key 'suites.0.nmae'; did you mean 'name'"),
         ("name: ../up\nsuites: [one]\n", "the name '../up' cannot name a folder"),
         ("suites: [{suite: one, name: a/b}]\n", "the name 'a/b' cannot name a folder"),
-        ("suites: one\n", "a list of suites under the key"),
-        ("suites: [{suite: one, max_rows: 3}]\n", "one: max_rows means nothing for retrieval; leave it out"),
-        ("suites: [{suite: s.tsv, max_queries: 3}]\n", "max_queries means nothing for sts"),
+        ("suites: one\n", "the key .suites. must be a list"),
+        ("suites: [{suite: one, max_rows: 3}]\n", "one: max_rows does not apply to retrieval; remove it"),
+        ("suites: [{suite: s.tsv, max_queries: 3}]\n", "max_queries does not apply to sts"),
         ("suites: [{suite: one, kind: sts}]\n", "one: it is retrieval, not sts"),
-        ("suites: ['mteb:STSB']\n", "a task of mteb stands alone"),
+        ("suites: ['mteb:STSB']\n", "a list cannot have a task of mteb"),
         ("suites: [nowhere]\n", "no suite 'nowhere'"),
     ],
 )

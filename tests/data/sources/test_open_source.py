@@ -140,7 +140,7 @@ def bytes_of(content: bytes) -> Callable[[Path], Path]:
             "parquet",
             "w.parquet",
             lambda path: write_parquet(path, {"query": ["q"], "pos": [5]}),
-            r"w\.parquet, column 'pos': texts.*it has int64",
+            r"w\.parquet, column 'pos': expected texts.*not int64",
         ),
         ("parquet", "o.parquet", other_encoding, r"o\.parquet row 2, field 'pos': not UTF-8 at byte 2 \(1 of 2 rows"),
         ("parquet", "x.parquet", bytes_of(b"nothing"), r"x\.parquet: cannot be read as Parquet"),
@@ -152,7 +152,7 @@ def bytes_of(content: bytes) -> Callable[[Path], Path]:
         ("csv", "d.csv", bytes_of(b"query,query\n"), "two columns are called 'query'"),
         ("csv", "k.csv", bytes_of(b"foo,bar\na,b\n"), r"k\.csv: columns 'foo', 'bar': no known layout"),
         ("csv", "t.csv", bytes_of(b"a_ids,p_ids\n1 2,x\n"), r"t\.csv line 2, field 'pos\[0\]\.input_ids'"),
-        ("sqlite", "b.db", bad_sqlite, r"row 2, field 'query': a text is needed, not int"),
+        ("sqlite", "b.db", bad_sqlite, r"row 2, field 'query': expected a text, not int"),
         ("sqlite", "two.db", two_tables, r"two\.db: 2 tables; name one of other, queries"),
         ("sqlite", "n.db", bytes_of(b"nothing" * 99), r"n\.db: cannot be read as SQLite"),
         ("tensors", "n.pt", bytes_of(b"nothing"), r"n\.pt: cannot be read as a file of torch\.save"),
@@ -168,12 +168,12 @@ def test_bad_input_is_named(tmp_path: Path, kind: str, name: str, write: Callabl
 @pytest.mark.parametrize(
     ("tensors", "expected"),
     [
-        ({"input_ids": torch.ones(2, 3)}, "'attention_mask' are needed, it has 'input_ids'"),
+        ({"input_ids": torch.ones(2, 3)}, "'attention_mask', the file has 'input_ids'"),
         (
             {"input_ids": torch.ones(2, 3), "attention_mask": torch.ones(2, 2)},
-            r"input_ids \(2, 3\) and attention_mask \(2, 2\) must be",
+            r"input_ids \(2, 3\) and attention_mask \(2, 2\) must both be",
         ),
-        ({"input_ids": torch.ones(2, 3), "attention_mask": torch.ones(2, 3)}, "whole numbers are needed"),
+        ({"input_ids": torch.ones(2, 3), "attention_mask": torch.ones(2, 3)}, "expected integers"),
         (
             {"input_ids": torch.tensor([[1], [2]]), "attention_mask": torch.tensor([[1], [0]])},
             "row 2: is empty",

@@ -42,14 +42,14 @@ def test_bad_rows_and_unknown_keys_are_said(log_lines: list[str], tmp_path: Path
     file = write(tmp_path / "a.jsonl", 8, "a", '{"query": "x"}', '{"query": "y", "pos": ["z"], "negs": []}')
     loaded = load_sources([source_of(name="mine", path=str(file), max_bad_share=0.2)])
     assert len(loaded.rows) == 9 and loaded.sources["mine"]["bad_rows"] == 1
-    assert any(line.startswith("mine: 1 bad rows left out, the first: ") and "line 9" in line for line in log_lines)
-    assert "mine: unknown keys in rows left out: negs" in log_lines
+    assert any(line.startswith("mine: 1 bad rows skipped, the first: ") and "line 9" in line for line in log_lines)
+    assert "mine: unknown keys in rows ignored: negs" in log_lines
 
 
 def test_negatives_of_code_are_said_to_mean_nothing_elsewhere(log_lines: list[str], tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", 2, "a")
     load_sources([source_of(name="mine", path=str(file), negatives=2)])
-    assert log_lines == ["mine: negatives=2 is for pycode; these rows keep the negatives that they have"]
+    assert log_lines == ["mine: negatives=2 applies to pycode only; these rows keep their own negatives"]
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_the_command_says_so_in_one_line(
         write_suite(tmp_path / name, retrieval(5, 5 if name == "first" else 3000))
         (tmp_path / name / "suite.yaml").write_text(f"name: {name}\n")
     model = Vectors()
-    monkeypatch.setattr("gemma4vec.cli.eval.eval._load_model", lambda *_, **__: model)
+    monkeypatch.setattr("gemma4vec.api.scoring.open_scorer", lambda *_, **__: model)
     pretend(monkeypatch, 1e6 + plan_retrieval(5, 5, 64, 1000, GB).need.total)
     suites = ["--suite", str(tmp_path / "first"), "--suite", str(tmp_path / "second")]
     assert execute(["eval", "some/model", *suites]) == 2

@@ -127,7 +127,7 @@ def outcome(folder: Path, case: str) -> dict[str, Any]:
     assert isinstance(next(embedder.encoder.parameters()), PretendTensor)  # type: ignore[union-attr]
     in_steps = Counter[str]()
     for (operation, places), times in waits.items():
-        if "training.loop._step" in places:
+        if "training.loop._train_step" in places:
             in_steps[f"{places[0]}: {operation}"] += times
     return {
         "difference": float(np.abs(found - expected).max()),

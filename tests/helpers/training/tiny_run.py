@@ -13,7 +13,7 @@ from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Document
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.task import Loss, Task
-from gemma4vec.training.loop import Evaluate, Stage
+from gemma4vec.training.stage import Evaluate, Stage
 from gemma4vec.training.tasks.contrastive import ContrastTask
 
 VERBS, THINGS = ("read", "write", "sort", "open", "close", "return"), ("file", "tree", "graph", "list")

@@ -15,7 +15,8 @@ from gemma4vec.pipeline.matrix.state import Cell, Record
 from gemma4vec.recipe.matrix import load_matrix
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.engine.checkpoint import Progress
-from gemma4vec.training.run import Trainer, load_data
+from gemma4vec.training.prepare_run import prepare_run
+from gemma4vec.training.run import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +180,6 @@ def test_every_recipe_draws_the_same_texts(place: Path, tmp_path: Path) -> None:
 
 def _drawn(recipe: Recipe, folder: Path) -> str:
     """Hash of all texts that a training of `recipe` is given, in their order."""
-    from gemma4vec.model.bases.resolve import resolve_base
     from gemma4vec.training import run as run_module
 
     texts: list[str] = []
@@ -191,10 +191,10 @@ def _drawn(recipe: Recipe, folder: Path) -> str:
         return Progress()
 
     run = run_module.start_run(recipe, folder)
-    trainer = Trainer(RunFolder(run.path), resolve_base(recipe.model.base))
+    trainer = Trainer(prepare_run(RunFolder(run.path), recipe))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "train_stage", watch)
         number = len(recipe.stages) - 1
-        trainer.train(number, load_data(run, recipe, number))
+        trainer.train(number)
     assert len(texts) == 64
     return sha256_text(*texts)

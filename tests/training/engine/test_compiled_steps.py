@@ -13,9 +13,12 @@ from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.compilation import CompileChoice
 from gemma4vec.recipe.schema import Optimizer
 from gemma4vec.training import loop
+from gemma4vec.training import prepare_model as prepare
 from gemma4vec.training.engine.checkpoint import Progress
 from gemma4vec.training.engine.optimizer import MasterAdamW
-from gemma4vec.training.loop import Stage, prepare_model, train_stage
+from gemma4vec.training.loop import train_stage
+from gemma4vec.training.prepare_model import prepare_model
+from gemma4vec.training.stage import Stage
 from gemma4vec.training.tasks.contrastive import ContrastTask
 
 
@@ -26,8 +29,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def layers_that_count_as_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "choose_compile", lambda *_, **__: CompileChoice(True, "pretended"))
-    monkeypatch.setattr(loop, "compile_for_training", lambda backbone: setattr(backbone, "compiled", True))
+    monkeypatch.setattr(prepare, "choose_compile", lambda *_, **__: CompileChoice(True, "pretended"))
+    monkeypatch.setattr(prepare, "compile_for_training", lambda backbone: setattr(backbone, "compiled", True))
 
 
 def test_no_whole_micro_batch_is_run_before_memory_is_settled(
@@ -95,4 +98,4 @@ def test_of_several_processes_none_goes_on_alone(base: Path, tmp_path: Path) -> 
     stage = make_stage(base, tmp_path)
     stage.world.size = 2
     with pytest.raises(WorkError, match=r"^step 2: the reason; start again with stages\.0\.layout\.compile=false$"):
-        loop._begin_anew(stage, MasterAdamW(stage.built.trainable(), Optimizer()), Progress(step=1), "the reason")
+        loop._retry_uncompiled(stage, MasterAdamW(stage.built.trainable(), Optimizer()), Progress(step=1), "the reason")

@@ -17,12 +17,12 @@ TESTS = Path(__file__).resolve().parents[2]
 # What a step may wait for: once all backward passes are on their way, each batch's loss, and the gradient's norm.
 READ = "aten._local_scalar_dense.default"
 ALLOWED = {
-    f"training.loop._passes: {READ}": 2 * 2,
-    f"training.loop._step.<locals>.<genexpr>: {READ}": 2 * 2,
+    f"training.loop._forward_backward: {READ}": 2 * 2,
+    f"training.loop._train_step.<locals>.<genexpr>: {READ}": 2 * 2,
     f"training.engine.optimizer.MasterAdamW.step: {READ}": 2,
 }
 # Read once for each term, and the temperature: what the log shows of them.
-OF_TERMS = "training.loop._terms."
+OF_TERMS = "training.loop._mean_terms."
 # The small encoder is another library's: it looks into its own inputs.
 OF_CONTEXT = "model.readout.context_encoder.ContextEncoder.forward:"
 

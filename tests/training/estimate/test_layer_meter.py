@@ -17,7 +17,7 @@ from gemma4vec.training.engine.parameter_count import count_parameters
 from gemma4vec.training.estimate.data import cells_of, read_batches
 from gemma4vec.training.estimate.layer_meter import LayerMeter
 from gemma4vec.training.estimate.layers import LayerCosts, measure_layers, total_cost
-from gemma4vec.training.loop import Stage
+from gemma4vec.training.stage import Stage
 
 
 def stage_of(folder: Path, architecture: str, layers: int, last: int | None = None) -> Stage:

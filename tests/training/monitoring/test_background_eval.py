@@ -242,7 +242,7 @@ def test_ctrl_c_ends_both_and_resuming_starts_it_again(
     train_run(run)
     assert len(children) == 2 and not children[1].ended
     assert any(
-        "warning: the evaluation beside did not end well" in line for line in log_lines
+        "warning: background evaluation failed" in line for line in log_lines
     )  # a child that fails fails nothing else
     assert run.manifest["status"] == "finished"
 

@@ -9,7 +9,8 @@ from gemma4vec.data.rows.rows import Row, write_rows
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.text.prompts import Document
-from gemma4vec.training.run import load_data, start_run
+from gemma4vec.training.prepare_run import load_data
+from gemma4vec.training.run import start_run
 
 RECIPE = """
 name: stamped

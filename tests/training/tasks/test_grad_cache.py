@@ -16,7 +16,9 @@ from torch import Tensor
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone.compilation import choose_compile
 from gemma4vec.recipe.load import parse_recipe
-from gemma4vec.training.loop import Stage, compile_for_training, train_stage
+from gemma4vec.training.loop import train_stage
+from gemma4vec.training.prepare_model import compile_for_training
+from gemma4vec.training.stage import Stage
 from gemma4vec.training.tasks.contrastive import ContrastTask
 from gemma4vec.training.tasks.fit_memory import kept_bytes
 from gemma4vec.training.tasks.grad_cache import encode_cached

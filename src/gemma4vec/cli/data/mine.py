@@ -1,26 +1,11 @@
 """`gemma4vec data mine TRAIN --out FILE`: hard negatives by BM25, by a model, or both."""
 
-import logging
-from collections import Counter
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from gemma4vec.errors import InputError
-from gemma4vec.machine.terminal import ProgressBar
-
-if TYPE_CHECKING:
-    from gemma4vec.data.mining.hard_negatives import MinedRow
-    from gemma4vec.data.mining.searchers import ModelSearcher
-    from gemma4vec.data.rows.rows import Row
-    from gemma4vec.text.prompts import Document
-    from gemma4vec.text.text_embedder import TextEmbedder
-
-logger = logging.getLogger(__name__)
-
-DEFAULT_SHARE = 0.95  # NV-Retriever's best (arXiv:2407.15831, table 3)
 
 
 def mine_command(
@@ -86,59 +71,28 @@ def mine_command(
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on stdout.")] = False,
 ) -> None:
     """Find documents that look as if they answered, and write them beside the rows with scores and origin."""
-    import time
-
+    from gemma4vec.api.mining import documents_of, mine_sources, mining_rules, open_for_mining
     from gemma4vec.cli.output import emit
-    from gemma4vec.data.batching.mixture import MixedRows, Part
-    from gemma4vec.data.loading.resolve_names import load_source, resolve_sources
-    from gemma4vec.data.mining.hard_negatives import Rules, WithoutNegatives, build_corpus, mine
-    from gemma4vec.data.mining.searchers import Bm25Searcher
-    from gemma4vec.data.rows.jsonl import write_lines
+    from gemma4vec.data.loading.resolve_names import resolve_sources
 
     if choose not in ("top", "draw"):
         raise InputError(f"--choose {choose}: use top or draw")
-    limit = share if share is not None else (DEFAULT_SHARE if model else None)
-    rules = Rules(
-        n=n,
-        window=_ranks(ranks),
-        share=None if limit is None or limit > 10 else limit,
-        margin=margin,
-        choose="top" if choose == "top" else "draw",
-        relabel=relabel,
+    chosen: Literal["top", "draw"] = "top" if choose == "top" else "draw"
+    rules = mining_rules(n, _ranks(ranks), share, margin, chosen, relabel, by_model=model is not None)
+    # A wrong --corpus or --model is reported before anything is read.
+    documents = [document for file in corpus or [] for document in documents_of(file)]
+    opened = open_for_mining(model) if model else None
+    summary = mine_sources(
+        resolve_sources(train),
+        out,
+        rules,
+        documents=documents,
+        model=opened,
+        bm25=not model if bm25 is None else bm25,
+        scores=scores,
+        fresh=fresh,
+        code=code,
     )
-    rules.check(model is not None)
-    # A wrong --corpus or --model is said before anything is read.
-    documents = [document for file in corpus or [] for document in _documents(file)]
-    opened = _open(model) if model else None
-    rows: Sequence[Row] = MixedRows([Part(one.name, load_source(one)[0]) for one in resolve_sources(train)])
-    rows = WithoutNegatives(rows) if fresh else rows
-    made = build_corpus(rows, documents)
-    logger.info(f"{len(rows):,} rows, {len(made.documents):,} documents")
-    seconds: dict[str, float] = {}
-    started = time.perf_counter()
-    embedded = _embed(opened, made.documents) if opened is not None else None
-    seconds["embedding"] = time.perf_counter() - started
-    started = time.perf_counter()
-    words = Bm25Searcher(made.documents, code=code) if bm25 or (bm25 is None and not model) else None
-    seconds["indexing"] = time.perf_counter() - started
-    started = time.perf_counter()
-    counts: Counter[str] = Counter()
-    with ProgressBar("hard negatives", "rows") as bar:
-        found = mine(rows, made, rules, bm25=words, model=embedded, progress=bar)
-        write_lines(out, _counted(found, rules.n, counts, scores), level=1)
-    seconds["mining"] = time.perf_counter() - started
-    summary = {
-        "out": str(out),
-        "rows": len(rows),
-        "documents": len(made.documents),
-        "searchers": [searcher.name for searcher in (embedded, words) if searcher is not None],
-        "share": rules.share,
-        "margin": rules.margin,
-        **{name: counts[name] for name in ("negatives", "short_rows", "dropped", "relabelled")},
-        **({"scored": counts["scored"]} if scores else {}),
-        "by": {name.removeprefix("by "): count for name, count in sorted(counts.items()) if name.startswith("by ")},
-        "seconds": seconds,
-    }
     emit(as_json, summary, _render)
 
 
@@ -147,80 +101,6 @@ def _ranks(text: str) -> tuple[int, int]:
     if not dash or not first.strip().isdigit() or not last.strip().isdigit():
         raise InputError(f"--ranks {text}: first and last rank with a dash between are needed, such as 1-100")
     return int(first), int(last)
-
-
-def _embed(model: "TextEmbedder", documents: "list[Document]") -> "ModelSearcher":
-    """The model and the corpus's vectors."""
-    from gemma4vec.data.mining.searchers import ModelSearcher
-
-    with ProgressBar("embedding", "documents") as bar:
-        return ModelSearcher(model, documents, bar)
-
-
-def _open(spec: str) -> "TextEmbedder":
-    from gemma4vec.files import home
-    from gemma4vec.ledger.run_folder import MANIFEST, RunFolder, find_run
-    from gemma4vec.model.inference.embedder import Embedder
-    from gemma4vec.training.export_snapshot import snapshot
-
-    path = Path(spec)
-    run: RunFolder | None = RunFolder(path) if (path / MANIFEST).is_file() else None
-    if run is None and not path.exists() and ":" not in spec and "/" not in spec:
-        try:
-            run = find_run(spec, home())
-        except InputError:
-            run = None  # not a run: the embedder says what else it could have been
-    if run is None:
-        return Embedder.load(spec)
-    finished = run.model.is_dir()
-    return Embedder.load(run.path if finished else snapshot(run))
-
-
-def _documents(file: Path) -> "Iterator[Document]":
-    """The documents of a suite's corpus, of JSON lines, or of plain lines."""
-    from gemma4vec.data.rows.jsonl import read_lines
-    from gemma4vec.data.rows.records import text_records
-    from gemma4vec.data.suites.retrieval import load_suite
-    from gemma4vec.text.prompts import Document
-
-    lines: list[Any] = []
-    if file.is_dir():
-        yield from load_suite(file).corpus
-    elif file.name.removesuffix(".gz").endswith(".txt"):
-        lines = [one[1:4] for one in text_records(file)]
-    else:
-        lines = list(read_lines(file))
-    for number, value, reason in lines:
-        text, title = (value or {}).get("text"), (value or {}).get("title")
-        if not isinstance(text, str) or not isinstance(title, str | None):
-            raise InputError(f"{file} line {number}: {reason or 'a string `text` (and `title`) is needed'}")
-        yield Document(text, title or None)
-    if not lines and not file.is_dir():
-        raise InputError(f"{file}: the corpus is empty; at least one line is needed")
-
-
-def _counted(found: "Iterator[MinedRow]", n: int, counts: Counter[str], scores: bool) -> Iterator[dict[str, Any]]:
-    """The rows as they are written, counted on the way."""
-    from dataclasses import replace
-
-    from gemma4vec.data.rows.rows import as_object
-
-    for mined in found:
-        new = [origin for origin in mined.origins if origin.by != "given"]
-        counts.update({"negatives": len(new), "short_rows": int(len(new) < n)})
-        counts.update({"dropped": mined.dropped, "relabelled": mined.relabelled})
-        counts.update(f"by {origin.by}" for origin in new)
-        notes = {
-            "pos": {name: [_rounded(one) for one in scores] for name, scores in mined.positive_scores.items()},
-            "neg": [origin.as_json() for origin in mined.origins],
-            "relabelled": mined.relabelled,
-        }
-        counts["scored"] += scores and mined.scores is not None
-        yield {**as_object(replace(mined.row, scores=mined.scores if scores else None)), "mined": notes}
-
-
-def _rounded(score: float) -> float | None:
-    return round(score, 5) if score > float("-inf") else None
 
 
 def _render(summary: dict[str, Any]) -> Any:

@@ -8,17 +8,14 @@ import typer
 
 from gemma4vec.data.suites.kinds import Role
 from gemma4vec.errors import InputError
-from gemma4vec.machine.terminal import bars_by_stage
 
 if TYPE_CHECKING:
     from gemma4vec.evaluation.scoring.ranking import Ranker
-    from gemma4vec.ledger.run_folder import RunFolder
     from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)
 
 DTYPES = ("auto", "fp32", "bf16")
-SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal to redraw a bar on
 
 
 def evaluate_command(
@@ -95,22 +92,15 @@ def evaluate_command(
         from gemma4vec.machine.priority import lower_priority
 
         lower_priority()  # before libraries start threads, which inherit it
+    from gemma4vec.api.scoring import open_scorer, open_suites, run_of_model, score_model
+    from gemma4vec.cli.eval.eval_table import result_row, result_tables
     from gemma4vec.cli.output import emit
     from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite
-    from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
+    from gemma4vec.files import home
+    from gemma4vec.ledger.run_folder import named_run
 
-    suites = [open_any_suite(spec, chosen, mirror) for spec in suite or []]
-    names = [loaded.name for loaded in suites]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"two suites are named '{name}'; rename one folder or set 'name' in its suite.yaml")
-
-    from gemma4vec.cli.eval.eval_table import result_row, result_tables
-    from gemma4vec.evaluation.scoring.evaluate import evaluate
-    from gemma4vec.evaluation.scoring.guards import check_allowed, find_owner
-    from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS
-
-    run = _owner(model)
+    suites = open_suites(suite or [], chosen, mirror)
+    run = run_of_model(model)
     if checkpoints:
         if out is not None or max_tokens is not None or dtype != "auto" or metric:
             raise InputError(
@@ -124,37 +114,19 @@ def evaluate_command(
             raise InputError("--checkpoints goes with suites of ours, not with tasks of mteb; leave mteb:TASK out")
         evaluate_checkpoints(run, own, cached=not no_cache, look_again=look_again, as_json=as_json, follow=follow)
         return
-    loaded_model = _load_model(model, dtype, max_tokens, cached=not no_cache)
-    # All before the first: the last one is reached after hours.
-    owner = find_owner(loaded_model, run=run)
-    check_allowed(loaded_model, suites, owner=owner, look_again=look_again)
-    rows = []
-    for loaded in suites:
-        folder = _result_folder(model, loaded_model, loaded.name, out)
-        with bars_by_stage(loaded.name) as report:
-            result = evaluate(
-                loaded_model,
-                loaded,
-                folder,
-                metrics=[*DEFAULT_METRICS, *(metric or [])],
-                progress=report,
-                run=run,
-                look_again=look_again,
-            )
-        rows.append(result_row(result, folder, seed))
+    loaded_model = open_scorer(model, dtype, max_tokens, cached=not no_cache)
+    found = score_model(
+        loaded_model,
+        suites,
+        run=run,
+        is_run=named_run(model, home()) is not None,
+        out=out,
+        metrics=metric or [],
+        look_again=look_again,
+    )
+    rows = [result_row(one.result, one.folder, seed) for one in found]
     _say_what_was_known(loaded_model)
     emit(as_json, rows if len(rows) > 1 else rows[0], lambda _: result_tables(rows))
-
-
-def _owner(spec: str) -> "RunFolder | None":
-    """The run that a model comes from, also where its model folder is named instead of the run."""
-    from gemma4vec.ledger.records import find_enclosing_run
-    from gemma4vec.ledger.run_folder import RunFolder
-
-    found = _run_of(spec)
-    if found is not None:
-        return RunFolder.open(found)
-    return find_enclosing_run(Path(spec)) if Path(spec).is_dir() else None
 
 
 def _say_what_was_known(model: "TextEmbedder | Ranker") -> None:
@@ -163,51 +135,3 @@ def _say_what_was_known(model: "TextEmbedder | Ranker") -> None:
     found, computed = getattr(model, "found", 0), getattr(model, "computed", 0)
     if found:
         logger.info(f"vectors: {found:,} were known, {computed:,} computed (--no-cache computes all)")
-
-
-def _load_model(spec: str, dtype: str, max_tokens: int | None, *, cached: bool) -> "TextEmbedder | Ranker":
-    """The model that `spec` means, ready to rank or to encode."""
-    if spec == "bm25":
-        from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
-
-        if max_tokens is not None:
-            raise InputError("--max-tokens does not apply to bm25, which reads whole texts; leave it out")
-        return Bm25Model()
-    from gemma4vec.model.inference.cached_embedder import CachedEmbedder
-    from gemma4vec.model.inference.embedder import Embedder
-
-    run = _run_of(spec)
-    found = Embedder.load(str(run) if run else spec, dtype=None if dtype == "auto" else dtype, max_tokens=max_tokens)
-    return CachedEmbedder(found) if cached else found
-
-
-def _run_of(spec: str) -> Path | None:
-    """The run folder that `spec` is or, below the outputs' home, names; None where it is another kind of model."""
-    from gemma4vec.files import home
-    from gemma4vec.ledger.run_folder import MANIFEST, find_run
-
-    if Path(spec).exists():
-        return Path(spec) if (Path(spec) / MANIFEST).is_file() else None
-    if ":" in spec or "/" in spec:
-        return None
-    try:
-        return find_run(spec, home()).path
-    except InputError:
-        return None  # not a run: the embedder says what else it could have been
-
-
-def _result_folder(spec: str, model: "TextEmbedder | Ranker", suite: str, out: Path | None) -> Path:
-    """Where the result goes: OUT/<suite>, RUN/evals/trained/<suite> or HOME/evals/<model>/<suite>.
-
-    A result of a differently set model (dtype, limits, weights) is never replaced under the same name.
-    """
-    from gemma4vec.evaluation.comparison.find_results import TRAINED, free_folder
-    from gemma4vec.files import home
-    from gemma4vec.ledger.run_folder import slug
-
-    if out is not None:
-        return out / suite
-    run = _run_of(spec)
-    if run is not None:
-        return free_folder(run / "evals" / TRAINED, suite, model, replaces_other_weights=True)
-    return free_folder(home() / "evals" / slug(model.name), suite, model)

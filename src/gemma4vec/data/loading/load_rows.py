@@ -1,4 +1,4 @@
-"""Sources of training rows by name, as a recipe's `data` part gives them."""
+"""Training rows from the sources in a recipe's `data`."""
 
 import json
 import logging
@@ -23,22 +23,22 @@ from gemma4vec.text.prompts import Document
 
 logger = logging.getLogger(__name__)
 
-# Sources of larger files are kept on disk in a form that is mapped, not read (`data.rows.row_store`).
+# Sources with more bytes become a memory-mapped store (`data.rows.row_store`).
 LARGE_BYTES = 64 * 2**20
-# What of a source decides which rows its files give.
+# Keys of a source that decide which rows its files contain.
 READING = ("source", "columns", "split", "subset", "table", "language", "encoding", "drop", "pair_with_itself")
 
 
 @dataclass
 class TrainingData:
-    """The rows and plain texts of a stage's sources, one after the other.
+    """The rows and plain texts of a stage's sources, in order.
 
     Attributes:
         rows: all rows.
-        texts: all plain texts, which belong to no row.
-        sources: name -> {"source", "path", "rows", "bad_rows", "content_hash", "counts", ...}; goes into the manifest.
-        dev_suite: folder of the first dev suite that a source brings, if any.
-        test_suite: folder of the first test suite that a source brings, if any.
+        texts: all plain texts.
+        sources: name -> {"source", "path", "rows", "bad_rows", "content_hash", "counts", ...}, for the manifest.
+        dev_suite: folder of the first dev suite that a source comes with, if any.
+        test_suite: folder of the first test suite that a source comes with, if any.
     """
 
     rows: Sequence[Row] = field(default_factory=list)
@@ -50,7 +50,7 @@ class TrainingData:
 
 @dataclass
 class SourceRows:
-    """The rows of one source; a plain text is a row without a positive."""
+    """The rows of one source, and facts about them. A plain text is a row without a positive."""
 
     rows: Sequence[Row]
     bad: int = 0
@@ -66,7 +66,7 @@ def load_sources(sources: Sequence[Source], mixture: Mixture | None = None) -> T
     """Read every source of a stage.
 
     Raises:
-        InputError: two sources of one name, a file that cannot be read, more bad rows than allowed.
+        InputError: two sources have one name, a file cannot be read, or too many rows are bad.
     """
     try:
         check_mixture(tuple(sources), mixture or Mixture())
@@ -128,12 +128,12 @@ class PlainTexts(Sequence[str]):
 
 
 def read_source(source: Source) -> SourceRows:
-    """Read one source: into memory, or, where its files are large, into a store that is used again until they change.
+    """Read one source into memory, or into a store if its files are large.
 
-    Tensors are read where they stand.
+    A store is used again until the files change. Tensors are memory-mapped.
 
     Raises:
-        InputError: it cannot be read, has no row, or more bad rows than allowed.
+        InputError: the source cannot be read, has no row, or too many bad rows.
     """
     if isinstance(source, TensorsSource):
         return _read_tensors(source)
@@ -191,10 +191,10 @@ def _read_tensors(source: TensorsSource) -> SourceRows:
 
 
 def open_or_build_store(source: Source, found: SourceReader) -> StoredRows:
-    """The store of a source, written now where there is none or its files or settings have changed.
+    """The store of a source; built if there is none, or if its files or settings changed.
 
     Raises:
-        InputError: a file cannot be read, no row is good, or more are bad than allowed.
+        InputError: a file cannot be read, no row is good, or too many are bad.
     """
     settings = all_keys(source)
     reading = json.dumps({key: settings[key] for key in READING}, sort_keys=True)
@@ -222,12 +222,12 @@ def open_or_build_store(source: Source, found: SourceReader) -> StoredRows:
 
 
 def _without_drops(rows: Iterator[Row], source: Source) -> Iterator[Row]:
-    """The rows without what the source's list of drops names."""
+    """The rows without those in the source's drop list."""
     return apply_drops(rows, read_drops(Path(source.drop).expanduser())) if source.drop else rows
 
 
 def _pair_with_itself(row: Row) -> Row:
-    """A plain text as its own positive."""
+    """A plain text with itself as positive."""
     return Row(row.query, [Document(row.query)])
 
 
@@ -257,11 +257,11 @@ def _facts(source: Source, path: str | None, read: SourceRows) -> dict[str, Any]
 
 def _report(source: Source, read: SourceRows) -> None:
     if not isinstance(source, PycodeSource) and source.negatives != type(source).model_fields["negatives"].default:
-        # No error: a shipped recipe of pycode is often tried on a file of rows with source=jsonl alone.
+        # Not an error: people often try a shipped pycode recipe on a file of rows by setting only source=jsonl.
         logger.warning(
-            f"{source.name}: negatives={source.negatives} is for pycode; these rows keep the negatives that they have"
+            f"{source.name}: negatives={source.negatives} applies to pycode only; these rows keep their own negatives"
         )
     if read.bad:
-        logger.warning(f"{source.name}: {read.bad} bad rows left out, the first: {read.first_bad}")
+        logger.warning(f"{source.name}: {read.bad} bad rows skipped, the first: {read.first_bad}")
     if read.unknown_keys:
-        logger.warning(f"{source.name}: unknown keys in rows left out: {', '.join(read.unknown_keys)}")
+        logger.warning(f"{source.name}: unknown keys in rows ignored: {', '.join(read.unknown_keys)}")

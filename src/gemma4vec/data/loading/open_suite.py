@@ -1,7 +1,7 @@
-"""From what a person types after `--suite` to a suite.
+"""A suite from the argument of `--suite`.
 
-A name (`nanobeir`, `germandpr`, `pycode`; `data.suites.catalog`), a folder in BEIR's layout, a YAML file (or a folder's
-suite.yaml) that names several, a TSV of sentence pairs (`file.tsv@split`), or rows: `rows.jsonl` and
+It is a name (`nanobeir`, `germandpr`, `pycode`; `data.suites.catalog`), a folder in BEIR's layout, a YAML file (or a
+folder's suite.yaml) with a list of suites, a TSV of sentence pairs (`file.tsv@split`), or rows: `rows.jsonl` and
 `local-rank:rows.jsonl` are a local rank test, `loss:rows.jsonl` is validation loss.
 """
 
@@ -31,9 +31,9 @@ OWN_NAMES = ("pycode", "pycode-dev")
 
 
 class Member(Part):
-    """One suite of several."""
+    """One suite in a list."""
 
-    suite: str = Field(description="anything that --suite takes; a path is looked for beside the file")
+    suite: str = Field(description="any argument of --suite; paths are relative to this file")
     name: str | None = None
     role: Role | None = None
     kind: Kind | None = Field(None, description="of rows: local-rank or loss; of a folder: compact-retrieval")
@@ -47,7 +47,7 @@ class Member(Part):
 
 
 class RunComparison(Part):
-    """A YAML file that names several suites."""
+    """A YAML file with a list of suites."""
 
     name: str | None = None
     role: Role | None = None
@@ -59,28 +59,28 @@ def open_suite(spec: str, *, role: Role | None = None, mirror: Path | None = Non
     """The suite that `spec` means.
 
     Args:
-        spec: see the module.
-        role: what the suite is to count as, where it does not say so itself.
-        mirror: folder of hub data sets on this disk; by default `$GEMMA4VEC_MIRROR`.
+        spec: the argument of `--suite`.
+        role: the role, if the suite has none itself.
+        mirror: local folder of hub data sets; by default `$GEMMA4VEC_MIRROR`.
 
     Raises:
-        InputError: no such suite, or one that is not as it should be.
+        InputError: there is no such suite, or its files are malformed.
     """
     suite = _open(Member(suite=spec), Path(), mirror)
     return replace(suite, role=resolve_role(suite.role, role, suite.name))
 
 
-def _open(member: Member, beside: Path, mirror: Path | None) -> AnySuite:
-    """What a member of a list, or a whole argument, means; paths are seen from `beside`."""
+def _open(member: Member, parent: Path, mirror: Path | None) -> AnySuite:
+    """Open a member of a list, or a whole argument; paths are relative to `parent`."""
     kind, spec = _kind_and_rest(member.suite)
     if spec.startswith("mteb:"):
-        raise InputError(f"{spec}: a task of mteb stands alone (gemma4vec eval MODEL --suite {spec}), in no list")
-    path = beside / Path(spec).expanduser()
+        raise InputError(f"{spec}: a list cannot have a task of mteb; run gemma4vec eval MODEL --suite {spec}")
+    path = parent / Path(spec).expanduser()
     if kind is not None or spec.removesuffix(".gz").removesuffix(".zst").endswith(".jsonl"):
         return _rows(member, kind, path)
     where, _, split = spec.rpartition("@")
     if where and not path.exists():
-        path, member = beside / Path(where).expanduser(), member.model_copy(update={"split": split})
+        path, member = parent / Path(where).expanduser(), member.model_copy(update={"split": split})
     if path.name.removesuffix(".gz").endswith(".tsv"):
         return _pairs(member, path)
     if path.suffix in (".yaml", ".yml") or _names_several(path):
@@ -91,7 +91,7 @@ def _open(member: Member, beside: Path, mirror: Path | None) -> AnySuite:
 
 
 def _kind_and_rest(spec: str) -> tuple[Kind | None, str]:
-    """`loss:rows.jsonl` -> (loss, rows.jsonl)."""
+    """Split `loss:rows.jsonl` into (loss, rows.jsonl)."""
     start, colon, rest = spec.partition(":")
     return next(((kind, rest) for kind in ROW_KINDS if colon and start == kind), (None, spec))
 
@@ -109,7 +109,7 @@ def _pairs(member: Member, path: Path) -> StsSuite:
 
 
 def _named(spec: str, mirror: Path | None) -> AnySuite:
-    """A suite of the catalogue, or made of this machine's code."""
+    """A suite of the catalog, or of this machine's code."""
     if spec in CATALOG:
         return open_catalog_suite(CATALOG[spec], mirror=find_mirror(mirror))
     if spec in OWN_NAMES:
@@ -120,12 +120,12 @@ def _named(spec: str, mirror: Path | None) -> AnySuite:
         return load_suite(folder)
     names = [*CATALOG, *OWN_NAMES]
     close = difflib.get_close_matches(spec, names, n=1, cutoff=0.6)
-    hint = f"did you mean {close[0]}?" if close else f"names are {', '.join(names)}, and mteb:TASK"
-    raise InputError(f"no suite '{spec}': it is no folder in BEIR's layout, no .tsv, .jsonl or .yaml file; {hint}")
+    hint = f"did you mean {close[0]}?" if close else f"names are {', '.join(names)} and mteb:TASK"
+    raise InputError(f"no suite '{spec}': not a folder in BEIR's layout, nor a .tsv, .jsonl or .yaml file; {hint}")
 
 
 def _adjusted(suite: Any, member: Member) -> Any:
-    """A suite with what a list says about it."""
+    """A suite with the options that a list sets for it."""
     if isinstance(suite, RetrievalSuite):
         if member.max_queries is not None or member.max_documents is not None:
             suite = sample_suite(suite, member.max_queries, member.max_documents)
@@ -140,13 +140,13 @@ def _adjusted(suite: Any, member: Member) -> Any:
 
 
 def _refuse_idle(member: Member, opened: AnySuite, where: str) -> None:
-    """Refuse what a list says about a suite that has no such thing, instead of leaving it out."""
+    """Refuse options that do not apply to this kind of suite, instead of ignoring them."""
     idle = next((key for key in Member.model_fields if key in member.model_fields_set - opened.options), None)
     if idle is not None:
         what = "a list of suites" if isinstance(opened, SuiteGroup) else opened.kind
-        raise InputError(f"{where}: {idle} means nothing for {what}; leave it out")
+        raise InputError(f"{where}: {idle} does not apply to {what}; remove it")
     if member.kind is not None and member.kind != opened.kind:
-        raise InputError(f"{where}: it is {opened.kind}, not {member.kind}; leave kind out")
+        raise InputError(f"{where}: it is {opened.kind}, not {member.kind}; remove kind")
 
 
 def _names_several(path: Path) -> bool:
@@ -155,10 +155,10 @@ def _names_several(path: Path) -> bool:
 
 
 def open_several(path: Path, *, mirror: Path | None = None) -> SuiteGroup:
-    """The suites that a YAML file (or a folder's suite.yaml) names, as one.
+    """The suites in a YAML file (or a folder's suite.yaml) as one group.
 
     Raises:
-        InputError: not such a file, or a member that cannot be opened or does not go with the others.
+        InputError: the file is malformed, or a member cannot be opened or grouped with the others.
     """
     file = path / "suite.yaml" if path.is_dir() else path
     try:
@@ -168,7 +168,7 @@ def open_several(path: Path, *, mirror: Path | None = None) -> SuiteGroup:
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{file}: not YAML ({' '.join(str(error).split())}); mend it") from error
     if not isinstance(tree, dict) or not isinstance(tree.get("suites"), list):
-        raise InputError(f"{file}: a list of suites under the key `suites` is needed; see docs/guides/evaluation.md")
+        raise InputError(f"{file}: the key `suites` must be a list of suites; see docs/guides/evaluation.md")
     named = [{"suite": one} if isinstance(one, str) else one for one in tree["suites"]]
     told = validate(RunComparison, {**tree, "suites": named}, str(file))
     for given in (told.name, *(member.name for member in told.suites)):
@@ -177,7 +177,7 @@ def open_several(path: Path, *, mirror: Path | None = None) -> SuiteGroup:
     for member in told.suites:
         opened = _open(member, file.parent, mirror)
         _refuse_idle(member, opened, f"{file}: {member.suite}")
-        role = member.role or opened.role  # a final suite stays one, also within another list
+        role = member.role or opened.role  # a final suite remains final inside another list
         members += [replace(one, role=resolve_role(one.role, role, one.name)) for one in opened.members]
     name = told.name or (path.resolve().name if path.is_dir() else file.stem)
     return make_group(name, members, told.role, told.metric)

@@ -1,4 +1,4 @@
-"""From what a person types to training sources and suites: files, recipes, runs, folders."""
+"""Training sources and suites from what a person types: files, recipes, runs, folders."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,34 +20,34 @@ RECIPES = (".yaml", ".yml")
 
 
 def resolve_sources(specs: Sequence[str]) -> list[Source]:
-    """The sources of rows that `specs` mean, each with its own name.
+    """The training sources that `specs` mean, each with a unique name.
 
     Each is a file or folder of rows, a recipe (all sources of all its stages), a run folder, or one of the words
     `pycode`, `debian` and `debian:LANGUAGE`.
 
     Raises:
-        InputError: there is no such file, or a recipe that cannot be read.
+        InputError: there is no such file, or a recipe cannot be read.
     """
     return _renamed([source for spec in specs for source in _sources(spec)])
 
 
 def load_source(source: Source) -> tuple[Sequence[Row], dict[str, Any]]:
-    """The rows of one source (plain texts are rows without positives) and its facts, as a manifest has them.
+    """The rows of one source (a plain text is a row without a positive), and its facts as in a manifest.
 
     Raises:
-        InputError: it cannot be read, has no row, or has token ids instead of texts.
+        InputError: the source cannot be read, has no row, or has token ids instead of texts.
     """
     loaded = load_sources([source.model_copy(update={"weight": None})])
     rows = loaded.rows if len(loaded.rows) else cast(PlainTexts, loaded.texts).rows
     if isinstance(rows[0].query, PretokenizedText) or (
         rows[0].pos and isinstance(rows[0].pos[0].text, PretokenizedText)
     ):
-        raise InputError(f"{source.name}: its texts are token ids, which say nothing here; give the texts themselves")
+        raise InputError(f"{source.name}: its texts are token ids; use a source of plain text here")
     return rows, loaded.sources[source.name]
 
 
 def sources_of_run(run: RunFolder) -> list[Source]:
-    """The sources that a run was trained on; code is read as the rows that were made of it then.
+    """The sources that a run was trained on. For pycode, the rows that the run built from the code.
 
     Raises:
         InputError: the run's recipe or manifest is damaged.
@@ -63,10 +63,10 @@ def sources_of_run(run: RunFolder) -> list[Source]:
 
 
 def resolve_suites(specs: Sequence[str]) -> list[SuiteTexts]:
-    """The texts of the suites that `specs` mean: each is what `open_suite` opens, or a folder with suites in it.
+    """The texts of the suites that `specs` mean: arguments of `open_suite`, or folders of suites.
 
     Raises:
-        InputError: a folder without a suite, a suite that cannot be read, two suites of one name.
+        InputError: a folder has no suite, a suite cannot be read, or two suites have one name.
     """
     opened = [open_suite(inside) for spec in specs for inside in _suites_in(spec)]
     suites = [one.texts() for suite in opened for one in suite.members]
@@ -94,34 +94,34 @@ def _sources(spec: str) -> list[Source]:
 
 
 def _kind(path: Path) -> str:
-    """How a file or folder is read, by its name and contents."""
+    """The kind of source for a file or folder, from its name and contents."""
     if path.is_dir():
         return "beir" if (path / "qrels").is_dir() else "datasets"
     return kind_of_file(path.name) or "jsonl"
 
 
 def _sources_of_recipe(recipe: Recipe) -> list[Source]:
-    """Each source of all stages, once."""
+    """The sources of all stages, without duplicates."""
     found = [source for stage in recipe.stages for source in stage.data]
     return [source for place, source in enumerate(found) if source not in found[:place]]
 
 
 def _renamed(sources: list[Source]) -> list[Source]:
-    """The same sources; of those of one name all but the first get a number."""
-    taken: set[str] = set()
+    """The same sources with unique names: a repeated name gets a number."""
+    used: set[str] = set()
     renamed = []
     for source in sources:
         name, number = source.name, 1
-        while name in taken:
+        while name in used:
             number += 1
             name = f"{source.name}-{number}"
-        taken.add(name)
+        used.add(name)
         renamed.append(source if name == source.name else source.model_copy(update={"name": name}))
     return renamed
 
 
 def _suites_in(spec: str) -> list[str]:
-    """`spec` itself, or the folders in BEIR's layout that stand in it side by side."""
+    """`spec` itself, or the folders in BEIR's layout inside it."""
     folder = Path(spec).expanduser()
     if not folder.is_dir() or (folder / "suite.yaml").is_file() or _is_suite(folder):
         return [spec]

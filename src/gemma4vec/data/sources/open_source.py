@@ -32,15 +32,15 @@ from gemma4vec.recipe.sources import (
 
 @dataclass(frozen=True)
 class SourceReader:
-    """What a source is read from.
+    """The input of one source.
 
     Attributes:
-        where: its path or name, for people.
-        records: starts reading.
-        files: files whose bytes decide what is read.
-        identity: what else decides what is read.
-        other_bytes: size of what is read from no file.
-        revision: the hub's commit, of a hub's data set.
+        where: path or name, for messages.
+        records: starts reading; yields one record after the other.
+        files: files that the records depend on.
+        identity: everything else that the records depend on.
+        other_bytes: bytes that are read from elsewhere.
+        revision: the commit, for a hub data set.
     """
 
     where: str
@@ -52,12 +52,12 @@ class SourceReader:
 
     @property
     def bytes(self) -> int:
-        """Size of all that is read."""
+        """Bytes of all input."""
         return self.other_bytes + sum(file.stat().st_size for file in self.files if file.is_file())
 
 
 def open_reader(source: Source) -> SourceReader:
-    """Return what a source is read from.
+    """Return the reader of a source.
 
     `pycode` is built first, and `tensors` are mapped in place: `data.loading.load_rows` does both.
 
@@ -113,7 +113,7 @@ def _files(
 
 
 def _file_of_dataset(source: DatasetsSource, file: Path) -> Iterator[Record]:
-    """Records of one file of a data set, by the kind of file that its name says."""
+    """Records of one file of a data set; its name decides the kind of file."""
     kind = kind_of_file(file.name)
     if kind == "parquet":
         return parquet_records(file, source)
@@ -121,7 +121,7 @@ def _file_of_dataset(source: DatasetsSource, file: Path) -> Iterator[Record]:
 
 
 def _dataset(source: DatasetsSource) -> SourceReader:
-    """A hub's data set, one saved to disk, or a folder of plain files."""
+    """A hub data set, a data set that was saved to disk, or a folder of files."""
     path, known = Path(source.path).expanduser(), ", ".join(BY_SUFFIX)
     if is_saved_dataset(path):
         return _by_library(source, source.path)
@@ -131,9 +131,9 @@ def _dataset(source: DatasetsSource) -> SourceReader:
         files = [path / name for name in files_of_split(str(path), names, source.split)]
         return _files(str(path), files, known, lambda file: _file_of_dataset(source, file))
     if path.exists():
-        raise InputError(f"{path}: a file is no data set; use source: {BY_SUFFIX.get(path.suffix, 'jsonl')}")
+        raise InputError(f"{path}: a file is not a data set; use source: {BY_SUFFIX.get(path.suffix, 'jsonl')}")
     if not is_hub_id(source.path):
-        raise InputError(f"{source.path}: no such folder, and no id of the hub (owner/name); check the source's path")
+        raise InputError(f"{source.path}: not a folder and not a hub id (owner/name); check the source's path")
     found = hub_files(source.path, source.subset, source.split)
     if found.files:
         return _files(source.path, found.files, known, lambda file: _file_of_dataset(source, file), found.commit)

@@ -1,4 +1,4 @@
-"""Parquet, CSV, TSV and `datasets` as records, read in blocks: a file's size is not its memory."""
+"""Records of Parquet, CSV, TSV and `datasets`, read in blocks so that memory does not grow with the file."""
 
 import csv
 import os
@@ -23,7 +23,7 @@ def parquet_records(path: Path, source: TableSource) -> Iterator[Record]:
     """Rows of a Parquet file.
 
     Raises:
-        InputError: no Parquet, no known columns, a column of another type than texts or token ids.
+        InputError: not a Parquet file, no known columns, or a column has neither texts nor token ids.
     """
     import pyarrow
     import pyarrow.parquet
@@ -45,7 +45,7 @@ def dataset_records(dataset: Any, source: DatasetsSource) -> Iterator[Record]:
     """Rows of a `datasets.Dataset`.
 
     Raises:
-        InputError: no known columns, or one of a wrong type.
+        InputError: no known columns, or a column has a wrong type.
     """
     where = f"{source.path} ({source.split})"
     mapped = map_columns(dataset.column_names, source.columns, where, plain=source.plain)
@@ -55,15 +55,15 @@ def dataset_records(dataset: Any, source: DatasetsSource) -> Iterator[Record]:
 
 
 def is_saved_dataset(folder: Path) -> bool:
-    """Whether a folder is what `save_to_disk` of the `datasets` library wrote."""
+    """Whether `save_to_disk` of the `datasets` library wrote this folder."""
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def open_dataset(name: str, subset: str | None, split: str) -> Any:
-    """The `datasets.Dataset` of a folder that `save_to_disk` wrote, or of the hub (`owner/name@revision`).
+    """The `datasets.Dataset` from a folder of `save_to_disk`, or from the hub (`owner/name@revision`).
 
     Raises:
-        InputError: it cannot be loaded or has no such split.
+        InputError: the data set cannot be loaded or has no such split.
     """
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     import datasets
@@ -81,7 +81,7 @@ def open_dataset(name: str, subset: str | None, split: str) -> Any:
         return datasets.load_dataset(repository, subset, split=split, revision=revision or None)
     except InputError:
         raise
-    except Exception as error:  # the library and the hub's client raise whatever they like
+    except Exception as error:  # the library and the hub's client raise many types
         raise InputError(
             f"data: cannot load the data set {name!r}, split {split!r} ({_line(error)}); check the id, split and "
             "subset, and the network"
@@ -89,7 +89,7 @@ def open_dataset(name: str, subset: str | None, split: str) -> Any:
 
 
 def check_types(schema: "pyarrow.Schema", mapped: ColumnMap, where: str) -> None:
-    """Refuse columns that hold neither texts, nor lists of them, nor token ids.
+    """Check that columns have texts, lists of texts or token ids, and that score columns have scores.
 
     Raises:
         InputError: names the column and its type.
@@ -97,7 +97,7 @@ def check_types(schema: "pyarrow.Schema", mapped: ColumnMap, where: str) -> None
     from pyarrow import types
 
     def text(kind: Any) -> bool:
-        # null: a column in which every cell is empty, such as a last negative
+        # null: every cell is empty, as the last negative column can be
         return any(known(kind) for known in (types.is_string, types.is_large_string, types.is_struct, types.is_null))
 
     def fits(kind: Any) -> bool:
@@ -115,10 +115,10 @@ def check_types(schema: "pyarrow.Schema", mapped: ColumnMap, where: str) -> None
     for name in mapped.used:
         kind = schema.field(name).type
         if name in mapped.scores and not (number(kind) or text(kind)):
-            raise InputError(f"{where}, column {name!r}: scores are numbers, lists of them or objects, it has {kind}")
+            raise InputError(f"{where}, column {name!r}: expected scores (numbers, lists or objects), not {kind}")
         if name not in mapped.scores and not fits(kind):
             raise InputError(
-                f"{where}, column {name!r}: texts, lists of texts or lists of token ids are needed, it has {kind}; "
+                f"{where}, column {name!r}: expected texts, lists of texts or lists of token ids, not {kind}; "
                 "convert it, or name another column in the source's `columns`"
             )
 
@@ -136,12 +136,12 @@ def _arrow_records(blocks: Any, mapped: ColumnMap, where: str) -> Iterator[Recor
 
 
 def _cells(block: Any) -> Iterator[dict[str, Any] | RejectError]:
-    """The rows of a block; in place of one whose bytes are no text, what is wrong with it."""
+    """The rows of a block; a `RejectError` in place of a row that is not UTF-8."""
     try:
         yield from block.to_pylist()
         return
     except UnicodeDecodeError:
-        pass  # Arrow does not look at the bytes before they are asked for
+        pass  # Arrow decodes on access, so find the bad row below
     for place in range(block.num_rows):
         row: dict[str, Any] = {}
         try:
@@ -161,10 +161,10 @@ def _record(where: str, number: int, mapped: ColumnMap, cells: dict[str, Any], u
 
 
 def csv_records(path: Path, source: CsvSource | TsvSource | DatasetsSource, *, tabs: bool = False) -> Iterator[Record]:
-    """Rows of a CSV file, or with `tabs` of a TSV file (.gz and .zst by suffix). Quotes mean something in CSV alone.
+    """Rows of a CSV file, or with `tabs` of a TSV file (.gz and .zst by suffix). Quotes have a meaning in CSV only.
 
     Raises:
-        InputError: the file cannot be read, an unclosed quote, no known columns.
+        InputError: the file cannot be read, has an unclosed quote, or no known columns.
     """
     csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
     lines = _decoded(path, source.encoding)
@@ -173,7 +173,7 @@ def csv_records(path: Path, source: CsvSource | TsvSource | DatasetsSource, *, t
     try:
         names = next(reader, [])
         if not names:
-            raise InputError(f"{path}: the file is empty; a header line with the columns' names is needed")
+            raise InputError(f"{path}: the file is empty; it must have a header line with column names")
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise InputError(f"{path} line 1: two columns are called {twice!r}; give each its own name")
@@ -183,19 +183,17 @@ def csv_records(path: Path, source: CsvSource | TsvSource | DatasetsSource, *, t
             yield _csv_record(path, started, names, cells, mapped)
             started = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{path} line {started}: not CSV ({error}); mend the line's quotes") from error
+        raise InputError(f"{path} line {started}: not CSV ({error}); fix the quotes in this line") from error
 
 
 def _decoded(path: Path, encoding: str) -> Iterator[str]:
-    """Text lines; bytes that are no text in this encoding become lone surrogates, which `_csv_record` looks for."""
+    """Text lines; bytes that do not decode become lone surrogates, which `_csv_record` rejects."""
     first = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     try:
         for number, raw in raw_lines(path, blank=True):
             yield raw.decode(first if number == 1 else encoding, errors="surrogateescape")
     except LookupError as error:
-        raise InputError(
-            f"{path}: there is no encoding {encoding!r}; use utf-8, cp1252 or another of Python's"
-        ) from error
+        raise InputError(f"{path}: unknown encoding {encoding!r}; use utf-8, cp1252 or another of Python's") from error
 
 
 def _csv_record(path: Path, line: int, names: list[str], cells: list[str], mapped: ColumnMap) -> Record:

@@ -1,4 +1,4 @@
-"""Files of queries and of ready tokens, as Gemma-Embed keeps them: SQLite tables and pairs of torch tensors."""
+"""SQLite tables of texts, and `torch.save` files of token ids (the file formats of Gemma-Embed)."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def sqlite_records(path: Path, source: SqliteSource) -> Iterator[Record]:
-    """Texts of one column of a SQLite table, in the order in which they were put in.
+    """Texts of one column of a SQLite table, in order of insertion.
 
     Raises:
-        InputError: no SQLite file, several tables and none named, no such table or column.
+        InputError: not a SQLite file, several tables and none is named, or no such table or column.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path")
@@ -38,7 +38,7 @@ def sqlite_records(path: Path, source: SqliteSource) -> Iterator[Record]:
 
 def _sqlite_record(where: str, number: int, column: str, value: Any) -> Record:
     if not isinstance(value, bytes):
-        return Record(where, number, None, f"a text is needed, not {type(value).__name__}", column, "row")
+        return Record(where, number, None, f"expected a text, not {type(value).__name__}", column, "row")
     try:
         return Record(where, number, {"text": value.decode("utf-8")}, unit="row")
     except UnicodeDecodeError as error:
@@ -63,10 +63,10 @@ def _quoted(name: str) -> str:
 
 
 def open_tensors(path: Path) -> "tuple[Tensor, Tensor]":
-    """`input_ids` and `attention_mask` of a file, mapped into memory.
+    """`input_ids` and `attention_mask` of a file, mapped into memory: both `[N, C]`.
 
     Raises:
-        InputError: no such file, no such tensors, or of shapes or types that do not fit.
+        InputError: no such file or tensors, or wrong shapes or types.
     """
     import torch
 
@@ -74,7 +74,7 @@ def open_tensors(path: Path) -> "tuple[Tensor, Tensor]":
         raise InputError(f"{path}: no such file; check the path")
     try:
         found = torch.load(path, mmap=True, weights_only=True, map_location="cpu")
-    except Exception as error:  # whatever zip files, pickles and torch raise
+    except Exception as error:  # zipfile, pickle and torch raise many types
         raise InputError(
             f"{path}: cannot be read as a file of torch.save ({' '.join(str(error).split())[:120]}); "
             "copy or make it again"
@@ -82,12 +82,12 @@ def open_tensors(path: Path) -> "tuple[Tensor, Tensor]":
     names = ("input_ids", "attention_mask")
     if not isinstance(found, dict) or any(not isinstance(found.get(name), torch.Tensor) for name in names):
         has = ", ".join(map(repr, found)) if isinstance(found, dict) else type(found).__name__
-        raise InputError(f"{path}: tensors 'input_ids' and 'attention_mask' are needed, it has {has}")
+        raise InputError(f"{path}: expected tensors 'input_ids' and 'attention_mask', the file has {has}")
     ids, mask = found["input_ids"], found["attention_mask"]
     if ids.ndim != 2 or ids.shape != mask.shape:
         raise InputError(
-            f"{path}: input_ids {tuple(ids.shape)} and attention_mask {tuple(mask.shape)} must be [rows, tokens] both"
+            f"{path}: input_ids {tuple(ids.shape)} and attention_mask {tuple(mask.shape)} must both be [rows, tokens]"
         )
     if ids.is_floating_point() or ids.is_complex():
-        raise InputError(f"{path}, field 'input_ids': whole numbers are needed, not {ids.dtype}")
+        raise InputError(f"{path}, field 'input_ids': expected integers, not {ids.dtype}")
     return ids, mask

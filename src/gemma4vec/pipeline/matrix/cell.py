@@ -1,6 +1,6 @@
 """One cell of a matrix, in a process of its own: train, score on dev, score on the final suites.
 
-Every step leaves its result in the run folder and is skipped where it is there already.
+Every step stores its result in the run folder and is skipped if the result exists.
 """
 
 import logging
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.comparison.find_results import TRAINED
@@ -20,16 +19,15 @@ from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.ledger.recording import record_rule_stop
 from gemma4vec.ledger.records import SHARE
 from gemma4vec.ledger.run_folder import RunFolder
-from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.pipeline.matrix.rows_hash import rows_hash
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.text_embedder import TextEmbedder
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.engine.flops import flops_per_token
-from gemma4vec.training.loop import Evaluate
-from gemma4vec.training.preflight import refuse_early
-from gemma4vec.training.run import Trainer, load_data, recipe_of, recorded
+from gemma4vec.training.prepare_run import prepare_run, reopen_run
+from gemma4vec.training.run import Trainer, recipe_of, record_outcome
+from gemma4vec.training.stage import Evaluate
 from gemma4vec.training.tasks.make_task import data_seed
 
 logger = logging.getLogger(__name__)
@@ -38,17 +36,17 @@ STOPPED = "stopped"  # the event
 
 
 class StoppedError(WorkError):
-    """The rule that was given beforehand ends this training."""
+    """The matrix's stop rule ends this training."""
 
 
 @dataclass(frozen=True)
 class CellJob:
-    """What a cell's process is to do.
+    """The work of a cell's process.
 
     Attributes:
         run: the run folder.
-        dev, final: folders of suites; `final` is empty where only the dev score is wanted.
-        metric: what the stop rule compares.
+        dev, final: folders of suites; `final` is empty if only the dev score is wanted.
+        metric: the metric that the stop rule compares.
         margin: how far below the control the stop rule lets a cell be; None: no rule.
         control: the control's run folder, for the stop rule.
         at_end: the rule looks at the end of training, not during it.
@@ -68,15 +66,15 @@ class CellJob:
 
 
 def run_cell(job: CellJob) -> None:
-    """Take all steps of `job` that its run has not taken yet.
+    """Run all steps of `job` that its run lacks.
 
     Raises:
-        StoppedError: by the rule; noted as an event. InputError, WorkError: as training and evaluation.
+        StoppedError: the stop rule ended it; recorded as an event. InputError, WorkError: as training and evaluation.
     """
     run = RunFolder.open(Path(job.run))
     if run.events(STOPPED):
         raise StoppedError(str(run.events(STOPPED)[-1]["reason"]))
-    with recorded(run):
+    with record_outcome(run):
         _steps(job, run)
 
 
@@ -92,28 +90,26 @@ def _steps(job: CellJob, run: RunFolder) -> None:
         _end_where_too_far_below(job, run)
     if job.save and job.final and _missing(run, job.final):
         if not (run.model / "gemma4vec.json").exists():
-            (trainer or Trainer(run, resolve_base(recipe.model.base))).save()
+            (trainer or Trainer(reopen_run(run, recipe))).save()
         del trainer
         _evaluate_all(job, run, Embedder.load(run.path), job.final)
 
 
 def _train(job: CellJob, run: RunFolder, recipe: Recipe) -> Trainer:
-    base = resolve_base(recipe.model.base)
-    loaded = [load_data(run, recipe, number) for number in range(len(recipe.stages))]
-    refuse_early(recipe, base.path, loaded)
-    trainer = Trainer(run, base)
+    trainer = Trainer(prepare_run(run, recipe, stop_rules=False))  # `_rule` is the matrix's own
     for number, stage in enumerate(recipe.stages):
-        _note_cost(run, trainer, recipe, number, loaded[number])
-        trainer.train(number, loaded[number], _rule(job, run, trainer, stage.evaluation.at_shares))
-        # What a checkpoint was kept for beside the last one: a best score, which this matrix does not look for.
+        _record_cost(trainer, number)
+        trainer.train(number, _rule(job, run, trainer, stage.evaluation.at_shares))
+        # The loop also keeps the checkpoint with the best score, which a matrix does not use.
         shutil.rmtree(run.checkpoints / f"{number}-{stage.name}" / "best", ignore_errors=True)
     return trainer
 
 
-def _note_cost(run: RunFolder, trainer: Trainer, recipe: Recipe, number: int, loaded: TrainingData) -> None:
-    stage = recipe.stages[number]
+def _record_cost(trainer: Trainer, number: int) -> None:
+    recipe = trainer.recipe
+    stage, loaded = recipe.stages[number], trainer.prepared.data[number]
     contrast = stage.task.kind == "contrast"
-    run.event(
+    trainer.run.event(
         "cell",
         stage=number,
         contrast=contrast,
@@ -123,7 +119,7 @@ def _note_cost(run: RunFolder, trainer: Trainer, recipe: Recipe, number: int, lo
 
 
 def _rule(job: CellJob, run: RunFolder, trainer: Trainer, shares: Sequence[float]) -> Evaluate | None:
-    """What the loop asks at the rule's share of the budget: scores on dev, and stops where the control is far above."""
+    """Return the loop's evaluation at the rule's share of the budget: on dev; it stops a cell far below the control."""
     if not shares:
         return None
 
@@ -147,7 +143,7 @@ def _end_where_too_far_below(job: CellJob, run: RunFolder) -> None:
 
 
 def _too_far_below(job: CellJob, ours: list[Result], name: str) -> str | None:
-    """Why the rule ends this recipe's rate; None where it does not, or where the control has no such scores.
+    """Why the rule ends this recipe's rate; None if it does not, or if the control has no such scores.
 
     `name`: in the control's `evals/`, the scores at the same share of the budget.
     """
@@ -161,7 +157,7 @@ def _too_far_below(job: CellJob, ours: list[Result], name: str) -> str | None:
 
 
 def _stopped(run: RunFolder, reason: str, **fields: Any) -> StoppedError:
-    """Note that the rule ended a training, in the run and as a decision in the ledger."""
+    """Record that the rule ended a training, in the run and as a decision in the ledger."""
     run.event(STOPPED, reason=reason, **fields)
     record_rule_stop(run, reason)
     return StoppedError(reason)
@@ -173,8 +169,8 @@ def _trained(run: RunFolder, recipe: Recipe) -> bool:
 
 
 def _reopened(run: RunFolder, recipe: Recipe) -> Trainer:
-    """The trained model again, from the last checkpoint: the very weights that training ended with."""
-    trainer = Trainer(run, resolve_base(recipe.model.base))
+    """Load the trained model from the last checkpoint: the same weights that training ended with."""
+    trainer = Trainer(reopen_run(run, recipe))
     trainer.built.load_trained(trained_weights(_last_checkpoint(run, recipe)))
     return trainer
 

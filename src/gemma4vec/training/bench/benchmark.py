@@ -42,8 +42,9 @@ from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, peak_since_start, start_peak
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.task import Loss, MemoryPlan
-from gemma4vec.training.loop import Stage, prepare_model
 from gemma4vec.training.preflight import refuse_early
+from gemma4vec.training.prepare_model import prepare_model
+from gemma4vec.training.stage import Stage
 from gemma4vec.training.tasks.make_task import make_task
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
-"""Checkpoints: everything that a killed run needs to go on as if nothing had happened.
+"""Checkpoints: everything that a killed run needs to continue as if nothing had happened.
 
-One folder a checkpoint, `step-00000120`, renamed into place when it is whole; older ones go after that. So there is a
-whole one at any moment, `kill -9` included.
+Each checkpoint is a folder, `step-00000120`. It is renamed into place when it is complete, and older ones are deleted
+after that. So there is a complete one at any moment, even after `kill -9`.
 """
 
 import json
@@ -29,7 +29,7 @@ OBJECTIVE_PREFIX = "objective."
 
 @dataclass
 class Progress:
-    """Where a run stands."""
+    """The progress of a run: counters of its current stage."""
 
     stage: int = 0
     step: int = 0  # optimizer steps done in this stage
@@ -39,7 +39,7 @@ class Progress:
     seconds: float = 0.0  # spent on training steps
     best_score: float | None = None
     best_step: int | None = None
-    looks: int = 0  # of the stop rule
+    looks: int = 0  # looks that the stop rule has taken
     stopped: str | None = None  # why the stop rule ended this stage
 
 
@@ -50,7 +50,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put torch's generators back as `random_state` gave them, those of GPUs as far as there are any here."""
+    """Restore torch's generators from `random_state`; states of GPUs that do not exist here are ignored."""
     torch.set_rng_state(state["random"])
     if state["cuda"] is not None and torch.cuda.is_available():
         for number, generator in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
@@ -64,9 +64,9 @@ def save_checkpoint(
     keep_as: str | None = None,
     random: Sequence[dict[str, Any]] = (),
 ) -> Path:
-    """Write a checkpoint below `folder`, and drop older ones; `keep_as` names one that is kept aside ("best").
+    """Write a checkpoint below `folder`, and delete older ones; `keep_as` names one that is never deleted ("best").
 
-    `random` has the `random_state` of each process that trains; by default that of this one, now.
+    `random` has the `random_state` of each training process; the default is this process's current one.
 
     Raises:
         WorkError: the disk is full; the last whole checkpoint is still there.
@@ -89,13 +89,13 @@ def save_checkpoint(
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most steps, if there is one."""
+    """Return the checkpoint with the most steps, if there is one."""
     found = sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
     return found[-1] if found else None
 
 
 def read_progress(checkpoint: Path) -> Progress:
-    """Where the run stood.
+    """Read the progress of the run at a checkpoint.
 
     Raises:
         InputError: the checkpoint is damaged.
@@ -108,7 +108,7 @@ def read_progress(checkpoint: Path) -> Progress:
 
 
 def trained_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The model's trained values at full precision, by name, without what a task trained beside it.
+    """Return the model's trained values at full precision, by name, without parameters of the objective.
 
     Raises:
         InputError: the checkpoint is damaged.
@@ -124,10 +124,10 @@ def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 
 def load_checkpoint(checkpoint: Path, optimizer: MasterAdamW, rank: int = 0) -> None:
-    """Put weights, moments and the random state of process `rank` back; one that was not there draws anew.
+    """Restore weights, moments and the random state of process `rank`, which keeps its own if none was saved for it.
 
-    Where it was written does not matter: a GPU's checkpoint goes on without one, or with fewer; the random states of
-    GPUs that are not there are left out.
+    A checkpoint written on a GPU can be loaded without one, or with fewer; the random states of missing GPUs are
+    ignored.
 
     Raises:
         InputError: the checkpoint is damaged, or belongs to another model.

@@ -1,9 +1,9 @@
-"""Several processes that train one model: `torchrun --nproc-per-node 2 -m gemma4vec train RECIPE`.
+"""Several processes train one model: `torchrun --nproc-per-node 2 -m gemma4vec train RECIPE`.
 
-Every process draws the same batches, of `batch.rows` rows whatever their number, and encodes its own share of the rows.
-Vectors are gathered, each process computes its part of the loss, and before an update the gradients are added up
-(no DistributedDataParallel: a batch has many forwards and backwards, and one sum at the end is enough). Only the first
-process writes. Backend: NCCL on GPUs, gloo on CPUs.
+Every process draws the same batches of `batch.rows` rows, and encodes its own share of them. Vectors are gathered, each
+process computes its part of the loss, and gradients are summed before an update. DistributedDataParallel is not used: a
+batch has many forwards and backwards, and one sum at the end is enough. Only the first process writes. The backend is
+NCCL on GPUs and gloo on CPUs.
 """
 
 import os
@@ -26,16 +26,16 @@ from gemma4vec.training.engine.task import Loss
 T = TypeVar("T")
 # The others wait while the first process evaluates, or prepares data.
 _PATIENCE = timedelta(hours=6)
-# Values that are added up at once: 128 MB in fp32.
+# Values summed in one operation: 128 MB in fp32.
 _BUCKET = 2**25
 
 
 class World:
-    """The processes that train together, as one of them sees them. In a process on its own every method does nothing.
+    """The processes that train together, as one of them sees them. With a single process every method does nothing.
 
     Attributes:
         rank: number of this process, from 0.
-        size: how many there are.
+        size: number of processes.
     """
 
     def __init__(self) -> None:
@@ -44,11 +44,11 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def counts(self, rows: int) -> list[int]:
-        """How many of the rows each process takes; they differ by one at most.
+        """Number of rows of each process; they differ by one at most.
 
         Raises:
             InputError: fewer rows than processes.
@@ -58,16 +58,16 @@ class World:
         return [rows * (n + 1) // self.size - rows * n // self.size for n in range(self.size)]
 
     def share(self, rows: int) -> slice:
-        """Which of the rows this process takes."""
+        """The rows of this process."""
         before = sum(self.counts(rows)[: self.rank])
         return slice(before, before + self.counts(rows)[self.rank])
 
     def seed(self, seed: int) -> int:
-        """A seed of this process's own, so that processes drop out different values."""
+        """A seed for this process alone, so that dropout differs between processes."""
         return seed + self.rank * 1_000_003
 
     def whole(self, loss: Loss) -> Loss:
-        """The loss of all processes, from their parts, without a graph."""
+        """Sum the loss over all processes; the result has no graph."""
         if self.size == 1:
             return replace(loss, value=loss.value.detach())
         cells = loss.tokens / (1.0 - loss.padding_share)
@@ -79,7 +79,7 @@ class World:
         return replace(loss, value=value, terms=named, tokens=int(tokens), rows=int(rows), padding_share=padding)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Give each parameter the sum of its gradients in all processes, added in fp32 at least."""
+        """Replace each parameter's gradient by the sum over all processes, computed in fp32 or wider."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         for bucket in _buckets(gradients) if self.size > 1 else ():
             wide = torch.float64 if bucket[0].dtype == torch.float64 else torch.float32
@@ -89,7 +89,7 @@ class World:
                 gradient.copy_(part.view_as(gradient))
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` gives in the first process; the others do not call it, and wait for it."""
+        """Return what `make` returns in the first process; the others wait for it and do not call it."""
         if self.size == 1:
             return make()
         holder = [make() if self.first else None]
@@ -97,7 +97,7 @@ class World:
         return holder[0]  # type: ignore[return-value]  # the first process put it there
 
     def gather(self, value: T) -> list[T]:
-        """What each process has, by rank."""
+        """Return the values of all processes, in order of rank."""
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
@@ -105,13 +105,13 @@ class World:
         return found
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have called this."""
         if self.size > 1:
             dist.barrier()
 
     @contextmanager
     def first_before_others(self) -> Iterator[None]:
-        """Let the first process through alone, then the others, who find what it made."""
+        """Run the block in the first process alone, then in the others, which find its results."""
         if not self.first:
             self.wait()
         yield
@@ -120,25 +120,25 @@ class World:
 
 
 class FollowedRun(RunFolder):
-    """A run folder as the processes behind the first have it: they read it and write nothing."""
+    """The run folder in all processes but the first: they read it and write nothing."""
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Nothing: the first process holds it."""
+        """Do nothing: the first process holds the lock."""
         yield
 
     def event(self, name: str, **fields: Any) -> None:
-        """Nothing: the first process writes it."""
+        """Do nothing: the first process writes it."""
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
-        """Nothing: the first process writes it."""
+        """Do nothing: the first process writes it."""
 
     def update_manifest(self, **fields: Any) -> None:
-        """Nothing: the first process writes it."""
+        """Do nothing: the first process writes it."""
 
 
 def join_world() -> World:
-    """Meet the other processes where torchrun has started several; a process on its own is a world of one."""
+    """Join the other processes if torchrun has started several; otherwise return a world of one process."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         on_gpus = choose_device().name == "cuda"
         if on_gpus:
@@ -150,13 +150,13 @@ def join_world() -> World:
 
 
 def leave_world() -> None:
-    """Part from the other processes; each goes on alone."""
+    """Leave the other processes; each continues alone."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 def _buckets(gradients: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Gradients of one type in groups that are not too large."""
+    """Group gradients of one dtype, up to `_BUCKET` values a group."""
     bucket: list[Tensor] = []
     for gradient in gradients:
         if bucket and (bucket[0].dtype != gradient.dtype or sum(g.numel() for g in bucket) >= _BUCKET):

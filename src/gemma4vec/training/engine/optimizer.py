@@ -1,8 +1,8 @@
 """AdamW on fp32 copies of the trained parameters, and the learning-rate schedule.
 
-Adapters live in the base's own dtype (bf16), which is fast; an update far smaller than the weight would be lost there,
-so the optimizer keeps an fp32 copy of each, updates that, and copies it back rounded (Micikevicius et al. 2018,
-arXiv:1710.03740). Where a parameter is fp32 or wider already, the copy is the parameter itself.
+Adapters have the base's dtype (bf16), which is fast, but loses updates that are far smaller than the weight. So the
+optimizer keeps an fp32 copy of each parameter, updates the copy, and copies it back rounded (Micikevicius et al. 2018,
+arXiv:1710.03740). If a parameter is fp32 or wider already, the copy is the parameter itself.
 """
 
 import math
@@ -17,8 +17,8 @@ from gemma4vec.model.upstream import copy_tensors
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.task import ExtraParameter
 
-# Of a group's settings those that say how the update is computed, not what it is.
-_MANNER = ("fused", "foreach", "capturable")
+# Param-group keys that select an implementation; they do not change the update.
+_IMPLEMENTATION_KEYS = ("fused", "foreach", "capturable")
 
 
 class MasterAdamW:
@@ -28,30 +28,31 @@ class MasterAdamW:
         self,
         parameters: Mapping[str, nn.Parameter],
         settings: schema.Optimizer,
-        beside: Mapping[str, ExtraParameter] | None = None,
+        extra_parameters: Mapping[str, ExtraParameter] | None = None,
     ):
         if not parameters:
             raise InputError("model: nothing is trained; set model.lora, or model.train=full")
-        beside = beside or {}
-        self.parameters = {**parameters, **{name: own.parameter for name, own in beside.items()}}
+        extra = extra_parameters or {}
+        self.parameters = {**parameters, **{name: own.parameter for name, own in extra.items()}}
         self.settings = settings
         self.masters = {
             name: p if p.dtype in (torch.float32, torch.float64) else nn.Parameter(p.detach().float().clone())
             for name, p in self.parameters.items()
         }
         own = settings.readout_learning_rate
-        # Weights of a readout start from nothing, or as factors of about one; adapters are small changes to a base.
+        # Readout weights start at zero, or as factors near one, while adapters are small changes to a base: they may
+        # need another learning rate.
         readout = [p for name, p in self.masters.items() if own is not None and name.startswith("readout.")]
         rest = [p for name, p in self.masters.items() if own is None or not name.startswith("readout.")]
-        rest = [p for p in rest if not any(p is found.parameter for found in beside.values())]
+        rest = [p for p in rest if not any(p is found.parameter for found in extra.values())]
         groups: list[tuple[list[nn.Parameter], float, dict[str, float]]] = [
             (rest, 1.0, {}),
             (readout, (own or 0.0) / settings.learning_rate, {}),
         ]
-        # No decay: a temperature of no weight is a temperature, and not a neutral one.
+        # No weight decay: shrinking a temperature towards 0 is not neutral.
         groups += [
             ([self.masters[name]], found.learning_rate / settings.learning_rate, {"weight_decay": 0.0})
-            for name, found in beside.items()
+            for name, found in extra.items()
         ]
         self._factors = [factor for part, factor, _ in groups if part]
         self.adamw = torch.optim.AdamW(
@@ -59,12 +60,12 @@ class MasterAdamW:
             lr=settings.learning_rate,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
-            # On a GPU one kernel for all parameters; on a CPU the order of operations stays what it always was.
+            # On a GPU one kernel updates all parameters; on a CPU the order of operations must not change.
             fused=all(master.device.type == "cuda" for master in self.masters.values()) or None,
         )
 
     def step(self, learning_rate: float) -> float:
-        """Clip, update, copy back, and forget the gradients; gives the gradient's norm before clipping.
+        """Clip, update, copy back, and drop the gradients. Return the gradient's norm before clipping.
 
         A gradient that is not finite updates nothing: one such step would make every later value NaN.
         """
@@ -72,7 +73,7 @@ class MasterAdamW:
         gradients = [parameter.grad for parameter, _ in copied if parameter.grad is not None]
         for parameter, master in copied:
             master.grad = None if parameter.grad is None else torch.empty_like(master)
-        if gradients:  # at once: on a GPU hundreds of small copies would take longer than the update
+        if gradients:  # all at once: on a GPU hundreds of small copies take longer than the update
             copy_tensors([master.grad for _, master in copied if master.grad is not None], gradients)
         limit = self.settings.clip if self.settings.clip is not None else math.inf
         norm = float(nn.utils.clip_grad_norm_(list(self.masters.values()), limit))
@@ -92,29 +93,29 @@ class MasterAdamW:
         return {name: master.detach().clone().cpu() for name, master in self.masters.items()}
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Put trained values back, into copies and parameters."""
+        """Load trained values into copies and parameters."""
         with torch.no_grad():
             for name, value in weights.items():
                 self.masters[name].copy_(value)
                 self.parameters[name].copy_(self.masters[name])
 
     def state(self) -> dict[str, Any]:
-        """Moments and counters."""
+        """Return moments and step counters."""
         return self.adamw.state_dict()
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Put moments and counters back, also where they were another device's: how they are updated is our own."""
-        own = [{name: group[name] for name in _MANNER} for group in self.adamw.param_groups]
+        """Load moments and step counters, also from another device. The implementation of the update stays ours."""
+        own = [{name: group[name] for name in _IMPLEMENTATION_KEYS} for group in self.adamw.param_groups]
         groups = [saved | mine for saved, mine in zip(state["param_groups"], own, strict=True)]
         self.adamw.load_state_dict({**state, "param_groups": groups})
 
 
 def learning_rate(settings: schema.Optimizer, step: int, total: int | None, flat_until: int = 0) -> float:
-    """Rate of optimizer step `step` (from 0) of `total`.
+    """Return the learning rate of optimizer step `step` (from 0) of `total`.
 
-    Linear warm-up over `warmup_steps`, then the schedule down to zero at the end. While the total is not known (a
-    budget in minutes or tokens, in its first `flat_until` steps) there is no decay, and the decay later starts after
-    them, so that a resumed run has the same rates.
+    Linear warm-up over `warmup_steps`, then the schedule decays to zero at the end. While the total is unknown (the
+    first `flat_until` steps of a budget in minutes or tokens) there is no decay. Decay starts after them, so that a
+    resumed run has the same rates.
     """
     peak = settings.learning_rate
     if step < settings.warmup_steps:

@@ -1,7 +1,7 @@
-"""How many optimizer steps a budget is.
+"""Convert a budget to a number of optimizer steps.
 
-Minutes and tokens become a fixed number of steps once the first ones have been seen: a schedule needs an end, and a
-resumed run must have the same one. The number is written down the moment it is known.
+Minutes and tokens become a fixed number of steps after the first steps have been measured: a schedule needs an end, and
+a resumed run must have the same one. The number is written to a file as soon as it is known.
 """
 
 import statistics
@@ -12,9 +12,9 @@ from typing import Any
 from gemma4vec.files import write_json
 from gemma4vec.recipe import schema
 
-# The first step compiles and warms caches; it says nothing about the others.
+# The first step compiles and warms caches, so its time is not typical.
 _SKIPPED = 1
-_OUTLIER = 3.0  # times the median: the most that one watched step counts
+_OUTLIER = 3.0  # a measured step counts at most this multiple of the median
 
 
 @dataclass
@@ -23,8 +23,8 @@ class StepBudget:
 
     Attributes:
         total: number of optimizer steps; None until it is known.
-        watched: steps after which it becomes known.
-        file: where it is written down then; None: by another process.
+        watched: number of measured steps after which it becomes known.
+        file: the file to write it to; None: another process writes it.
     """
 
     budget: schema.Budget
@@ -34,7 +34,7 @@ class StepBudget:
     _seconds: list[float] = field(default_factory=list)
 
     def seen(self, step: int, seconds: float, tokens: int) -> bool:
-        """Note what step `step` (from 0) took, and all tokens so far; true when this made the total known."""
+        """Measure step `step` (from 0); `tokens` counts all steps. Return whether the total became known by it."""
         if self.total is not None:
             return False
         self._seconds.append(seconds)
@@ -49,15 +49,15 @@ class StepBudget:
         if self.budget.tokens is not None:
             return round(self.budget.tokens / tokens_a_step)
         assert self.budget.minutes is not None
-        # The mean, not the median: long batches take their time too. The budget's clock starts after the first step.
-        # But a step in which a kernel was made for a new shape says nothing about those that follow.
+        # The mean, not the median, because long batches count too. The budget's clock starts after the first step.
+        # Outliers are cut: a step that compiled a kernel for a new shape is not typical.
         timed = self._seconds[_SKIPPED:] or self._seconds
         most = _OUTLIER * statistics.median(timed)
         return _SKIPPED + round(self.budget.minutes * 60.0 / statistics.fmean(min(one, most) for one in timed))
 
 
 def known_steps(budget: schema.Budget, rows_per_step: int) -> int | None:
-    """Optimizer steps of a budget in steps or rows; None: time and tokens have to be seen going."""
+    """Optimizer steps of a budget in steps or rows; None: minutes and tokens have to be measured first."""
     if budget.steps is not None:
         return budget.steps
     return None if budget.rows is None else max(1, round(budget.rows / rows_per_step))
@@ -66,7 +66,7 @@ def known_steps(budget: schema.Budget, rows_per_step: int) -> int | None:
 def step_budget(
     stage: schema.Stage, rows_per_step: int, folder: Path | None, known: dict[str, Any] | None
 ) -> StepBudget:
-    """The budget of a stage; `known` is what an interrupted run had written down, `folder` where to write."""
+    """The budget of a stage. `known` is the file of an interrupted run, `folder` the folder to write the file to."""
     budget = stage.budget
     watched = 0
     total = known_steps(budget, rows_per_step)

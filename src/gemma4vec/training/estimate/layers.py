@@ -19,7 +19,7 @@ from gemma4vec.training.engine.optimizer import MasterAdamW
 from gemma4vec.training.engine.process_memory import memory_now, peak_since_start, release_memory, start_peak
 from gemma4vec.training.engine.task import Task
 from gemma4vec.training.estimate.layer_meter import LayerMeter, Place
-from gemma4vec.training.loop import compile_for_training
+from gemma4vec.training.prepare_model import compile_for_training
 
 _REPEATS = 3
 _BATCHES_OF_THE_PEAK = 4

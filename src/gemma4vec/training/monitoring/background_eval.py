@@ -1,8 +1,8 @@
-"""Evaluation beside a training: a process of low priority that evaluates kept weights as they appear.
+"""Evaluation in the background: a process of low priority evaluates weight snapshots of a training as they appear.
 
-The trainer starts `gemma4vec eval RUN --checkpoints --follow` and goes on; people may start it themselves. What passes
-between the two is the run folder alone: weights that are there are whole, results that are there are not made again. So
-either may be killed and started again, in any order.
+The trainer starts `gemma4vec eval RUN --checkpoints --follow` and continues; people may also start it themselves. The
+two processes share only the run folder: a snapshot that exists is complete, and a result that exists is not computed
+again. So either process may be killed and started again, in any order.
 """
 
 import contextlib
@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 LOG, LOCK, SUITES = "beside.log", ".beside.lock", "dev_suites"
 POLL_SECONDS = 2.0
-PATIENCE_SECONDS = 30.0  # without a trainer; one that is just starting has loaded its libraries by then
-# What torchrun tells its processes; the one beside is none of them.
+PATIENCE_SECONDS = 30.0  # without a trainer; a trainer that is starting needs less to load its libraries
+# torchrun's variables; removed because the background evaluator is not a rank.
 _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def note_dev_suite(run: RunFolder, number: int, settings: Evaluation, dev: Path | None) -> None:
-    """Write into the manifest which suite a stage's checkpoints are to be evaluated on."""
+    """Record in the manifest the suite on which a stage's checkpoints are evaluated."""
     folder = Path(settings.suite) if settings.suite else dev
     if folder is not None:
         noted = dict(run.manifest.get(SUITES) or {})
@@ -47,19 +47,19 @@ def note_dev_suite(run: RunFolder, number: int, settings: Evaluation, dev: Path 
 
 
 def dev_suite_of(run: RunFolder, number: int) -> RetrievalSuite:
-    """The suite that a stage's evaluations see, as its training noted it.
+    """Return the suite of a stage's evaluations, as its training recorded it.
 
     Raises:
-        InputError: it noted none, or its files are gone.
+        InputError: it recorded none, or the suite's files are gone.
     """
     noted: dict[str, Any] | None = (run.manifest.get(SUITES) or {}).get(str(number))
     if noted is None:
-        raise InputError(f"{run.path} names no dev suite for stage {number}; say which with --suite")
+        raise InputError(f"{run.path} names no dev suite for stage {number}; name one with --suite")
     return sample_suite(load_suite(Path(noted["folder"])), noted["max_queries"], noted["max_documents"])
 
 
-def check_beside(run: RunFolder, number: int) -> None:
-    """Refuse what the process beside a stage would refuse, where nobody would see it.
+def check_background(run: RunFolder, number: int) -> None:
+    """Refuse what the background process would refuse: its own error would only be in a log file.
 
     Raises:
         InputError: one line that names the recipe's key.
@@ -74,12 +74,12 @@ def check_beside(run: RunFolder, number: int) -> None:
 
 @contextlib.contextmanager
 def only_one(run: RunFolder) -> Iterator[None]:
-    """Wait until no other process evaluates beside this run, and be that one."""
+    """Hold the lock of this run's background evaluation; wait while another process holds it."""
     with (run.path / LOCK).open("w") as stream:
         try:
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("another process evaluates the checkpoints of this run; this one goes on when that one ends")
+            logger.info("another process evaluates the checkpoints of this run; this one continues when it ends")
             fcntl.lockf(stream, fcntl.LOCK_EX)
         yield
 
@@ -92,62 +92,59 @@ def follow(
     patience: float = PATIENCE_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[WeightSnapshot]:
-    """Kept weights of a run as they appear, each once, until it is finished; then also the last and the best.
+    """Yield each weight snapshot of a run once, as it appears; of a finished run, also its last and best weights.
 
-    Ends too where nobody has trained the run for `patience` seconds: it was killed or interrupted, and the weights that
-    it had kept were given.
+    Ends as well when no process has trained the run for `patience` seconds, because it was killed or interrupted.
     """
-    given: set[tuple[int, int]] = set()
+    yielded: set[tuple[int, int]] = set()
     alone = 0.0
     while True:
-        finished = run.manifest.get("status") == "finished"  # asked first: what it kept is there by then
+        finished = run.manifest.get("status") == "finished"  # read first: all snapshots of a finished run exist
         alone = 0.0 if run.is_held() else alone + poll
         for one in kept_checkpoints(run, recipe, whole=finished):
-            if (one.stage, one.step) not in given:
-                given.add((one.stage, one.step))
+            if (one.stage, one.step) not in yielded:
+                yielded.add((one.stage, one.step))
                 yield one
         if finished:
             return
         if alone > patience:
-            logger.info(f"nobody trains {run.path}; the same command goes on when somebody does")
+            logger.info(f"nobody trains {run.path}; repeat this command when its training continues")
             return
         sleep(poll)
 
 
 class BackgroundEvaluation:
-    """The process that a trainer has started."""
+    """The background process that a trainer has started."""
 
     def __init__(self, run: RunFolder):
         self.run = run
         command = [sys.executable, "-m", "gemma4vec", "eval", str(run.path.resolve()), "--checkpoints", "--follow"]
         environment = {name: value for name, value in os.environ.items() if name not in _TORCHRUN}
         with (run.path / LOG).open("ab") as log:
-            # In a session of its own, so that what ends the trainer's does not end it.
+            # A new session, so that a signal to the trainer's process group does not kill it.
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         run.event("beside", process=self.process.pid)
-        logger.info(
-            f"evaluation of kept weights goes on beside the training, at low priority; its log is {run.path / LOG}"
-        )
+        logger.info(f"weight snapshots are evaluated in the background, at low priority; the log is {run.path / LOG}")
 
     def end(self) -> None:
-        """End it, since a person ended the training; what it has not evaluated comes after --resume."""
+        """Terminate the process after Ctrl-C in the training. `--resume` evaluates the remaining snapshots."""
         self.process.terminate()
 
     def wait(self) -> None:
-        """Wait for the last results. Ctrl-C ends the waiting, not the work."""
+        """Wait for the last results. Ctrl-C stops the waiting, not the process."""
         if self.process.poll() is None:
-            logger.info("waiting for the evaluation beside (Ctrl-C leaves it to itself)")
+            logger.info("waiting for the background evaluation (Ctrl-C stops waiting; the evaluation continues)")
         try:
             code = self.process.wait()
         except KeyboardInterrupt:
-            logger.info(f"left to itself; its log is {self.run.path / LOG}")
+            logger.info(f"the background evaluation continues; its log is {self.run.path / LOG}")
             return
         if code:
             lines = (self.run.path / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
             why = f"signal {-code}" if code < 0 else lines[-1] if lines else f"exit code {code}"
             logger.warning(
-                f"warning: the evaluation beside did not end well ({why}); go on with: "
+                f"warning: background evaluation failed ({why}); continue it with: "
                 f"gemma4vec eval {self.run.path} --checkpoints --follow"
             )

@@ -1,7 +1,7 @@
-"""Checkpoints that are kept for looking at later: the trained weights alone, without what resuming needs.
+"""Weight snapshots: the trained weights at a step, without the optimizer's state that resuming needs.
 
-`checkpoints/<n>-<name>/kept/step-00000120.safetensors`. With adapters that is some megabytes, written in the time of
-a step, so that a whole curve can be measured after the training instead of during it.
+They are files `checkpoints/<n>-<name>/kept/step-00000120.safetensors`. With adapters each takes some megabytes and the
+time of one step, so a whole curve can be measured after the training instead of during it.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ _NAME = re.compile(r"step-(\d{8})\.safetensors")
 
 @dataclass(frozen=True)
 class WeightSnapshot:
-    """Trained weights of one moment of a run."""
+    """The trained weights of a run at one step."""
 
     stage: int
     step: int
@@ -47,24 +47,24 @@ class WeightSnapshot:
 
     @property
     def name(self) -> str:
-        """What its results are called."""
+        """Name of its results."""
         return checkpoint_name(self.stage, self.step)
 
 
 def checkpoint_name(stage: int, step: int) -> str:
-    """What the results of a run are called that it had after a step."""
+    """Result name of the checkpoint saved after `step`."""
     return f"{CHECKPOINT}-{stage}-{step:08d}"
 
 
 def checkpoint_identity(weights: str, recipe: Recipe, revision: str | None, dtype: torch.dtype) -> str:
-    """Fingerprint of a checkpoint as a model, from the SHA-256 of its weights as they are kept."""
+    """Fingerprint of a checkpoint as a model. `weights` is the SHA-256 of its file."""
     tree = first_names(recipe.model.model_dump(mode="json"), "model")
     model = TypeAdapter(dict[str, Any]).dump_json(tree).decode()
     return sha256_text("checkpoint", weights, model, str(revision), str(dtype))[:16]
 
 
 def snapshot_due(settings: Evaluation, step: int, total: int | None) -> bool:
-    """Whether the weights after this step are to be kept: for later, or for the process that evaluates beside."""
+    """Whether to save the weights after this step: for later, or for the background evaluation."""
     if settings.snapshot_every_steps is not None and step % settings.snapshot_every_steps == 0:
         return True
     if total is not None and step in {max(1, round(share * total)) for share in settings.snapshot_at_shares}:
@@ -73,7 +73,7 @@ def snapshot_due(settings: Evaluation, step: int, total: int | None) -> bool:
 
 
 def evaluation_due(settings: Evaluation, step: int, total: int | None) -> bool:
-    """Whether the model is to be evaluated after this step."""
+    """Whether to evaluate the model after this step."""
     if total is not None and step in {max(1, round(share * total)) for share in settings.at_shares}:
         return True
     return settings.every_steps is not None and (step == total or step % settings.every_steps == 0)
@@ -97,9 +97,9 @@ def hash_of_weights(optimizer: MasterAdamW) -> str:
 
 
 def kept_checkpoints(run: RunFolder, recipe: Recipe, *, whole: bool = True) -> list[WeightSnapshot]:
-    """All weights that a run still has, in the order of training: kept ones, the best and the last of each stage.
+    """List the weights that a run still has, in training order: snapshots, and the best and last ones of each stage.
 
-    Without `whole` the kept ones alone: while a run trains, its best and its last are others from minute to minute.
+    Without `whole` only the snapshots, because the best and last weights change while a run trains.
     """
     found: dict[tuple[int, int], WeightSnapshot] = {}
     for number, stage in enumerate(recipe.stages):
@@ -118,9 +118,9 @@ def kept_checkpoints(run: RunFolder, recipe: Recipe, *, whole: bool = True) -> l
 def checkpoint_models(
     run: RunFolder, recipe: Recipe, kept: Iterable[WeightSnapshot]
 ) -> Iterator[tuple[WeightSnapshot, Embedder]]:
-    """Each checkpoint as an embedder: one base in memory, into which their weights are put one after the other.
+    """Yield each checkpoint as an embedder. They share one base in memory, whose trained weights are replaced.
 
-    An embedder is good until the next one is asked for. The base is loaded when the first checkpoint is there.
+    An embedder is valid until the next one is requested. The base is loaded with the first checkpoint.
 
     Raises:
         InputError: the weights are damaged, or belong to another recipe.

@@ -1,0 +1,168 @@
+"""A training from Python: `train`."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma4vec.api.display import Showing, Shown, progress_shown
+from gemma4vec.errors import InputError
+from gemma4vec.files import home
+from gemma4vec.ledger.run_folder import RunFolder, find_run
+from gemma4vec.recipe.load import load_recipe, parse_dump, typed_overrides
+from gemma4vec.recipe.schema import Recipe
+
+logger = logging.getLogger(__name__)
+
+
+class Run(Showing):
+    """A run on disk: what was trained, with what, and how it went. `train` returns one.
+
+    Attributes:
+        folder: where everything of the run is.
+        run_folder: the same for the rest of the package.
+    """
+
+    def __init__(self, run: RunFolder):
+        self.run_folder = run
+        self.folder = run.path
+
+    @property
+    def id(self) -> str:
+        """The run's unique name, which every command and function takes in place of the folder."""
+        return self.run_folder.run_id
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Contents of manifest.json: status, versions, data hashes, machine, how it ended."""
+        return self.run_folder.manifest
+
+    @property
+    def status(self) -> str:
+        """ "started", "finished", "interrupted" or "failed"."""
+        return str(self.manifest.get("status", "started"))
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that the run was started with."""
+        return parse_dump(self.run_folder.recipe_text, str(self.folder / "recipe.yaml"))
+
+    @property
+    def model_folder(self) -> Path:
+        """The trained model, which sentence-transformers opens too; it is there once the run is finished."""
+        return self.run_folder.model
+
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """The loss of every step of all stages in their order, float64[steps]; a resumed run's repeated steps once."""
+        from gemma4vec.report.content.training_log import read_training
+
+        return np.array([step.loss for step in read_training(self.events()).steps], dtype=np.float64)
+
+    def events(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """What the training noted, in order: each event has `time` (seconds since 1970), `event` and its own fields.
+
+        Args:
+            kind: only events of this name, such as "step", "evaluation" or "finished".
+        """
+        return list(self.run_folder.events(kind))
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write a page about the run, one HTML file without a reference to others, and return its path.
+
+        Args:
+            out: the file; None writes `report.html` into the run's folder.
+
+        Raises:
+            WorkError: the file cannot be written.
+        """
+        from gemma4vec.report.run_page import write_report
+
+        return write_report(self.folder, None if out is None else Path(out))
+
+    def _shown(self) -> Shown:
+        losses = self.losses
+        loss = f"{losses[0]:.4f} to {losses[-1]:.4f}" if len(losses) else None
+        ended = self.manifest.get("ended") or {}
+        rows: list[list[object]] = [
+            ["status", self.status],
+            ["ended by", ended.get("reason") or ended.get("by")],
+            ["steps", len(losses)],
+            ["loss, first to last step", loss],
+            ["base", self.recipe.model.base],
+            ["model", self.model_folder if self.model_folder.is_dir() else None],
+        ]
+        return Shown(f"Run {self.id}", ["", ""], rows, [f"folder: {self.folder}"])
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] | None = None,
+    *,
+    resume: Run | str | Path | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train what a recipe describes, or go on with a run. The same as `gemma4vec train`.
+
+    The ledger records the run. Interrupted (Ctrl-C, a kill, a crash), it goes on from its last checkpoint with
+    `train(resume=...)`, to the same result.
+
+    Args:
+        recipe: what `load_recipe` takes.
+        overrides: changes to it, such as `{"stages.0.batch.rows": 64}`.
+        resume: a run to go on with, in place of a recipe: a `Run`, its folder or id, or "latest".
+        seed: of the model and the data's order, instead of the recipe's.
+        out: folder for the run's folder; None is `$GEMMA4VEC_HOME`, by default `./runs`.
+        progress: show log lines and the progress of long work on standard error.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: a bad recipe, bad data, or a run that is finished or held by another process.
+        WorkError: the work failed; what was finished is kept.
+        KeyboardInterrupt: stopped by Ctrl-C, at a checkpoint.
+
+    Example:
+        >>> import gemma4vec as g4v
+        >>> run = g4v.train(recipe, {"stages.0.budget": {"steps": 2}}, progress=False)
+        >>> run.status, len(run.losses)
+        ('finished', 2)
+    """
+    if (recipe is None) == (resume is None):
+        raise InputError("give exactly one of recipe and resume=RUN")
+    if resume is not None and (overrides or seed is not None):
+        raise InputError("resume goes on with the recipe as it was; start a new run to change it")
+    with progress_shown(progress):
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # several processes, by torchrun
+            from gemma4vec.training.engine.distributed import join_world
+
+            join_world()
+        where = None if out is None else Path(out)
+        loaded = _load(recipe, overrides or (), seed) if resume is None else None
+        from gemma4vec.training.engine.distributed import World
+        from gemma4vec.training.run import start_run, train_run
+
+        run = start_run(loaded, where) if loaded is not None else _run_to_resume(resume, where)
+
+        if World().first:
+            logger.info(f"run folder: {run.path}")
+        train_run(run, loaded)
+        return Run(run)
+
+
+def _run_to_resume(resume: Run | str | Path | None, out: Path | None) -> RunFolder:
+    run = resume.run_folder if isinstance(resume, Run) else find_run(str(resume), out or home())
+    if run.manifest.get("status") == "finished":
+        raise InputError(f"{run.path} is finished; its model is in {run.model}")
+    return run
+
+
+def _load(recipe: Any, overrides: Mapping[str, Any] | Sequence[str], seed: int | None) -> Recipe:
+    return load_recipe(recipe, [*typed_overrides(overrides), *([f"seed={seed}"] if seed is not None else [])])

@@ -1,0 +1,48 @@
+"""A stage while it is trained: what the loop reads, and the two things that it changes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.model.encoder.build import EmbeddingModel
+from gemma4vec.recipe import schema
+from gemma4vec.training.engine.distributed import World
+from gemma4vec.training.engine.step_bar import StepBar
+from gemma4vec.training.engine.task import Task
+from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
+
+# Returns a score (higher is better) and the fields of the evaluation's event.
+Evaluate = Callable[[], tuple[float, dict[str, Any]]]
+
+
+@dataclass
+class Stage:
+    """A stage that is being trained.
+
+    Attributes:
+        built: the model; training changes its weights.
+        evaluate: evaluates the model as it is now; None: no evaluation during training.
+        previous_checkpoints: folder of the previous stage's checkpoints; None for the first stage.
+        random: the state of torch's random generators after the last whole step.
+        world: the processes that train this stage together.
+        stop_rule: ends the stage before its budget is spent.
+    """
+
+    number: int
+    settings: schema.Stage
+    task: Task
+    built: EmbeddingModel
+    run: RunFolder
+    evaluate: Evaluate | None
+    bar: StepBar
+    previous_checkpoints: Path | None = None
+    random: dict[str, Any] | None = None
+    world: World = field(default_factory=World)
+    stop_rule: StopRuleMonitor | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this stage's checkpoints."""
+        return self.run.checkpoints / f"{self.number}-{self.settings.name}"
