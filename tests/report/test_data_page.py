@@ -7,7 +7,7 @@ import pytest
 
 from gemma4vec.data.quality.profile import profile_rows
 from gemma4vec.data.rows.rows import Row
-from gemma4vec.report.data_page import languages, render_data, write_data_page
+from gemma4vec.report.data_page import format_languages, render_data, write_data_page
 from gemma4vec.text.prompts import Document
 
 
@@ -45,4 +45,4 @@ def test_every_distribution_is_drawn_for_both_widths(profiles):
 
 
 def test_languages_in_words(profiles):
-    assert languages(profiles[0], "query") == "en 100%" and languages(profiles[2], "positive") == ""
+    assert format_languages(profiles[0], "query") == "en 100%" and format_languages(profiles[2], "positive") == ""

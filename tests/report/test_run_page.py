@@ -59,7 +59,7 @@ def test_examples_show_the_query_the_right_document_and_what_was_put_first(whole
     row = int(best.query_id[1:])
     assert f"Return the shortest path number {row} between" in page.text
     assert f"def function_{row}(graph" in page.text
-    assert page.text.count("Trained model: a right document first") >= 1
+    assert page.text.count("Trained model: a relevant document first") >= 1
 
 
 def test_the_page_loads_nothing_and_runs_nothing(whole_run):
@@ -110,7 +110,7 @@ def test_a_run_that_was_stopped_shows_its_curve(tmp_path):
     with (run.path / "events.jsonl").open("a") as stream:
         stream.write('{"event": "step", "step": 41, "lo')
     page = page_of(run.path)
-    assert "the last step recorded is 40" in page.text and "torn" in page.text
+    assert "the last recorded step is 40" in page.text and "torn" in page.text
     assert "Learning curve" in page.text and "60,000" in page.text
 
 
@@ -118,7 +118,7 @@ def test_texts_that_are_gone_leave_ids(tmp_path):
     run = make_run(tmp_path, queries=12, steps=20)
     shutil.rmtree(tmp_path / "data")
     page = page_of(run)
-    assert "ids stand for texts" in page.text and "text not available" in page.text
+    assert "the page shows ids instead of texts" in page.text and "text not available" in page.text
 
 
 def test_texts_that_changed_are_marked(tmp_path):
@@ -133,7 +133,7 @@ def test_a_damaged_result_is_named_and_the_rest_shown(tmp_path):
     (run / "evals/untrained/test/metrics.json").write_text("{")
     page = page_of(run)
     assert "The result of BM25 on test cannot be read" in page.text
-    assert "nothing was evaluated to compare it with" in page.text
+    assert "no other model was evaluated to compare it with" in page.text
 
 
 @pytest.mark.parametrize(("skill", "words"), [(0.05, "is worse than BM25"), (0.351, "Undetermined whether")])
@@ -202,4 +202,4 @@ def test_pairs_rows_and_a_single_query_have_a_section_each_and_no_invented_inter
     page = page_of(run.path)
     assert "9 pairs. Scores" in page.text and "2 rows. Scores" in page.text and "1 query over 3 documents" in page.text
     assert "0.500 no interval" in page.text  # not "0.500 to 0.500", as if it were known exactly
-    assert "swapping the two models' ranks" in page.text
+    assert "swaps the two models' ranks" in page.text

@@ -32,10 +32,10 @@ from gemma4vec.model.save.model_card import add_scores
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.sources import PycodeSource
-from gemma4vec.report.content.headline import headline
+from gemma4vec.report.content.headline import format_headline
 from gemma4vec.report.content.run_data import MODELS, read_run
 from gemma4vec.report.run_page import write_report
-from gemma4vec.serving.search.documents import documents_of_suite
+from gemma4vec.serving.search.documents import documents_from_suite
 from gemma4vec.serving.search.index import SearchIndex
 from gemma4vec.text.text_embedder import TextEmbedder
 from gemma4vec.training.prepare_run import prepare_run
@@ -119,7 +119,7 @@ def summarize(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
         "queries": len(suite.queries),
         "documents": len(suite.corpus),
         "models": models,
-        "sentence": headline(read_run(run.path)),
+        "sentence": format_headline(read_run(run.path)),
         "model": str(run.model),
         "training": training[-1] if training else None,
     }
@@ -184,7 +184,7 @@ def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite) -> None:
     folder = run.evaluation("trained", suite.name)
     result = evaluate(embedder, suite, folder, name="trained", documents_MD=vectors_MD)
     logger.info(f"{MODELS['trained']}: nDCG@10 {result.mean['ndcg@10']:.4f}")
-    documents = documents_of_suite(suite, _functions(run))
+    documents = documents_from_suite(suite, _functions(run))
     SearchIndex.save(
         index, documents, vectors_MD, model=embedder.name, fingerprint=embedder.fingerprint, source=suite.name
     )

@@ -1,4 +1,4 @@
-"""One HTML file about training data: a table, and distributions by source."""
+"""The page about training data: a table of the sources and their distributions, in one HTML file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,42 +24,45 @@ def write_data_page(out: Path, profiles: Sequence[Profile]) -> None:
 
 
 def render_data(profiles: Sequence[Profile]) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     return render_template(
         "data.html",
         {
             "profiles": profiles,
             "rows": sum(one.rows for one in profiles),
-            "languages": languages,
-            "sections": [(one, _charts(one)) for one in profiles],
+            "format_languages": format_languages,
+            "sections": [(one, _draw_charts(one)) for one in profiles],
         },
     )
 
 
-def languages(profile: Profile, field: str) -> str:
-    """The commonest languages of a field's texts with their shares."""
+def format_languages(profile: Profile, field: str) -> str:
+    """Format the most common languages of a field's texts with their shares."""
     counts = profile.languages.get(field) or {}
     total = sum(counts.values())
     shown = [f"{format_language(code)} {count / total:.0%}" for code, count in list(counts.items())[:LANGUAGES]]
     return ", ".join(shown) + (f" and {len(counts) - LANGUAGES} more" if len(counts) > LANGUAGES else "")
 
 
-def _charts(profile: Profile) -> list[tuple[str, Chart]]:
-    """(caption, picture) of every distribution that the source has."""
+def _draw_charts(profile: Profile) -> list[tuple[str, Chart]]:
+    """Return (caption, chart) for every distribution of the source."""
     pairs: list[tuple[str, Distribution | None, Distribution | None]] = [
         (f"Length of {field} texts in {profile.unit}", profile.lengths[field], None)
         for field in ("query", "positive", "negative")
     ]
-    pairs.append(("Share of the query's words that the text has", profile.overlap, profile.negative_overlap))
+    pairs.append(("Share of the query's words that occur in the text", profile.overlap, profile.negative_overlap))
     pairs.append(("Cosine with the query", profile.similarity, profile.negative_similarity))
     return [
-        (_caption(words, one, other), Chart(*(histogram(words, one, other, width) for width in (WIDE, NARROW))))
+        (
+            _format_caption(words, one, other),
+            Chart(*(draw_histogram(words, one, other, width) for width in (WIDE, NARROW))),
+        )
         for words, one, other in pairs
         if one is not None
     ]
 
 
-def _caption(words: str, one: Distribution, other: Distribution | None) -> str:
+def _format_caption(words: str, one: Distribution, other: Distribution | None) -> str:
     if other is not None:
         return f"{words}: positives filled, negatives as a line."
     if one.edges[-1] <= 1.0:
@@ -67,8 +70,8 @@ def _caption(words: str, one: Distribution, other: Distribution | None) -> str:
     return f"{words}. Median {one.median:,.0f}, 95% below {one.high:,.0f}, longest {one.largest:,.0f}."
 
 
-def histogram(words: str, one: Distribution, other: Distribution | None, width: float) -> Markup:
-    """A filled distribution, with a second one as a line over it; heights are shares of the texts."""
+def draw_histogram(words: str, one: Distribution, other: Distribution | None, width: float) -> Markup:
+    """Draw a filled distribution and, if given, a second one as a line over it. Heights are shares of the texts."""
     shares = [count / max(one.n, 1) for count in one.counts]
     others = [count / max(other.n, 1) for count in other.counts] if other is not None else []
     x = Scale(one.edges[0], one.edges[-1], LEFT, width - RIGHT)
@@ -88,7 +91,7 @@ def histogram(words: str, one: Distribution, other: Distribution | None, width: 
 
 
 def _steps(panel: Panel, edges: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
-    """The outline of the bars."""
+    """Return the outline of the bars in pixels."""
     points = [(edges[0], 0.0)]
     for low, high, value in zip(edges[:-1], edges[1:], values, strict=True):
         points += [(low, value), (high, value)]

@@ -1,4 +1,4 @@
-"""One HTML file about a matrix: every recipe with its intervals, against the control, and what it cost."""
+"""The page about a matrix: scores, differences from the control and cost of every recipe, in one HTML file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,16 +6,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gemma4vec.report.charts.comparison_charts import SHAPES, css_of, difference_axis
-from gemma4vec.report.charts.svg import Panel, Scale, interval, line, marker, padded, picture
+from gemma4vec.report.charts.comparison_charts import SHAPES, draw_difference_axis, series_class
+from gemma4vec.report.charts.svg import Panel, Scale, interval, line, marker, padded_range, picture
 from gemma4vec.report.content.run_data import METRICS
-from gemma4vec.report.templating import drawn, render_template, write_page
+from gemma4vec.report.templating import draw_chart, render_template, write_page
 
 WIDTH, LEFT, RIGHT = 290.0, 44.0, 20.0
 
 
 def write_matrix_page(results: Mapping[str, Any], out: Path) -> Path:
-    """Write the page about what `pipeline.matrix.table.summarize` gave.
+    """Write the page about the results that `pipeline.matrix.table.summarize` returns.
 
     Raises:
         WorkError: the file cannot be written.
@@ -24,11 +24,11 @@ def write_matrix_page(results: Mapping[str, Any], out: Path) -> Path:
 
 
 def render_matrix(results: Mapping[str, Any]) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     rows = [*results["rows"], *results["references"]]
     differences = [(row["variant"], row["difference"]) for row in results["rows"] if row["difference"]]
     scale = _scale([one for _, one in differences])
-    colours = {row["variant"]: css_of(place) for place, row in enumerate(results["rows"])}
+    colors = {row["variant"]: series_class(place) for place, row in enumerate(results["rows"])}
     machine = results["environment"]["machine"]
     values = {
         "results": results,
@@ -37,14 +37,16 @@ def render_matrix(results: Mapping[str, Any]) -> str:
         "machine": f"{machine.get('cpu')}, {machine.get('cores')} cores",
         "finals": [suite["suite"] for suite in results["suites"] if suite["role"] == "final"],
         "rows": rows,
-        "forest": [(name, one, _forest(name, one, scale, colours[name])) for name, one in differences],
-        "axis": difference_axis(scale, results["metric"]) if differences else None,
-        "cost": drawn(lambda width: _cost(results["rows"], colours, METRICS.get(results["metric"], ""), width)),
-        "colours": colours,
+        "forest": [(name, one, _draw_forest_row(name, one, scale, colors[name])) for name, one in differences],
+        "axis": draw_difference_axis(scale, results["metric"]) if differences else None,
+        "cost": draw_chart(
+            lambda width: _draw_cost(results["rows"], colors, METRICS.get(results["metric"], ""), width)
+        ),
+        "colors": colors,
         "rates": list(dict.fromkeys(rate for row in results["grid"] for rate in row["scores"])),
         "unfinished": [
             (title, [(one.get("cell") or one["variant"], one["reason"]) for one in results[key]])
-            for title, key in (("Failed", "failed"), ("Stopped by the rule", "stopped"), ("Not run", "not_run"))
+            for title, key in (("Failed", "failed"), ("Stopped by the stop rule", "stopped"), ("Not run", "not_run"))
             if results[key]
         ],
     }
@@ -52,7 +54,7 @@ def render_matrix(results: Mapping[str, Any]) -> str:
 
 
 def _headline(results: Mapping[str, Any]) -> str:
-    """What may be said of all recipes against the control."""
+    """Summarize the verdicts of all recipes against the control in one sentence."""
     by_word: dict[str, list[str]] = {}
     for row in results["rows"]:
         if row["difference"]:
@@ -70,18 +72,18 @@ def _headline(results: Mapping[str, Any]) -> str:
         for key, word in words.items()
         if key in by_word
     ]
-    said = "; ".join(parts)
-    return f"{said[0].upper()}{said[1:]}."
+    sentence = "; ".join(parts)
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def _scale(differences: Sequence[Mapping[str, Any]]) -> Scale:
     edges = [edge for one in differences for edge in (one["low"], one["high"])]
-    low, high = padded(edges or [0.0], 0.1, include=[0.0])
+    low, high = padded_range(edges or [0.0], 0.1, include=[0.0])
     return Scale(low, high, 18.0, WIDTH - 18.0)
 
 
-def _forest(name: str, one: Mapping[str, Any], scale: Scale, css: str) -> Markup:
-    """One recipe's difference to the control."""
+def _draw_forest_row(name: str, one: Mapping[str, Any], scale: Scale, css: str) -> Markup:
+    """Draw one recipe's difference from the control."""
     height = 30.0
     parts = [
         *(line((scale(mark), 0), (scale(mark), height), "grid") for mark in scale.ticks(4)),
@@ -93,17 +95,19 @@ def _forest(name: str, one: Mapping[str, Any], scale: Scale, css: str) -> Markup
     return picture(scale.end + 18, height, f"{name} minus {one['control']}", described, parts, "forest")
 
 
-def _cost(rows: Sequence[Mapping[str, Any]], colours: Mapping[str, str], metric: str, width: float) -> Markup | None:
-    """Final score with its interval over minutes of training."""
+def _draw_cost(
+    rows: Sequence[Mapping[str, Any]], colors: Mapping[str, str], metric: str, width: float
+) -> Markup | None:
+    """Draw final scores with intervals over minutes of training; None for fewer than two recipes."""
     measured = [(place, row) for place, row in enumerate(rows) if row["final_mean"] and row.get("minutes")]
     if len(measured) < 2:
         return None
-    low, high = padded([row["final_mean"][edge] for _, row in measured for edge in ("low", "high")])
+    low, high = padded_range([row["final_mean"][edge] for _, row in measured for edge in ("low", "high")])
     longest = max(row["minutes"] for _, row in measured)
     panel = Panel(Scale(0.0, longest * 1.15, LEFT, width - RIGHT), Scale(max(low, 0.0), min(high, 1.0), 190.0, 30.0))
     parts = [panel.axes("minutes of training", f"{metric}, mean of the final suites", x_ticks=4 if width < 500 else 7)]
     for place, row in measured:
-        x, score, css = panel.x(row["minutes"]), row["final_mean"], colours[row["variant"]]
+        x, score, css = panel.x(row["minutes"]), row["final_mean"], colors[row["variant"]]
         parts.append(line((x, panel.y(score["low"])), (x, panel.y(score["high"])), f"interval {css}"))
         parts.append(marker((x, panel.y(score["mean"])), f"mark {css}", SHAPES[place % 3], 5.0))
     described = "; ".join(

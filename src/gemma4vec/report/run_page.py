@@ -1,4 +1,4 @@
-"""One HTML file about a run: opens from disk, needs no network, and reads on a phone, in the dark and on paper."""
+"""The page about one run, in one HTML file that needs no network and reads on a phone, in dark mode and on paper."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,72 +6,72 @@ from typing import Any
 
 from gemma4vec.data.suites.kinds import name_items
 from gemma4vec.report.charts import score_charts as charts
-from gemma4vec.report.charts.checkpoint_charts import checkpoint_charts
-from gemma4vec.report.content.contamination_sentence import stamp_sentence
+from gemma4vec.report.charts.checkpoint_charts import draw_checkpoint_charts
+from gemma4vec.report.content.contamination_sentence import contamination_sentence
 from gemma4vec.report.content.examples import find_examples
-from gemma4vec.report.content.headline import headline, main_suite
+from gemma4vec.report.content.headline import format_headline, select_main_suite
 from gemma4vec.report.content.run_data import (
     METRICS,
     MODELS,
     PRIMARY,
     RunData,
     SuiteResults,
-    as_text,
-    columns_of,
+    describe_method,
+    format_value,
     label,
-    method_words,
-    primary_of,
+    primary_metric,
     read_run,
+    select_columns,
 )
-from gemma4vec.report.templating import FOREST, NARROW, WIDE, Chart, drawn, render_template, write_page
+from gemma4vec.report.templating import FOREST, NARROW, WIDE, Chart, draw_chart, render_template, write_page
 
 REPORT = "report.html"
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:
-    """Write `run/report.html`, or `out`, and return its path. Parts of the run that are missing are named on the page.
+    """Write the page to `out` (default `run/report.html`) and return its path. The page lists missing parts of the run.
 
     Raises:
-        InputError: `run` is no run folder.
+        InputError: `run` is not a run folder.
         WorkError: the file cannot be written.
     """
-    return write_page(out or run / REPORT, render(read_run(run)))
+    return write_page(out or run / REPORT, render_run(read_run(run)))
 
 
-def render(run: RunData) -> str:
-    """The page as HTML."""
+def render_run(run: RunData) -> str:
+    """Return the page as HTML."""
     values = {
         "title": str(run.manifest.get("name") or run.run_id),
         "run": run,
-        "headline": headline(run),
+        "headline": format_headline(run),
         "label": label,
         "costs": run.training.costs(),
-        "curve": _learning_curve(run),
-        "throughput": drawn(lambda width: charts.throughput(run.training, width)),
-        "checkpoints": checkpoint_charts(run),
-        "sections": [_section(run, suite) for suite in _main_first(run)],
-        "settings": _settings(run.manifest),
-        "licence": _licence(run.manifest),
+        "curve": _draw_learning_curve(run),
+        "throughput": draw_chart(lambda width: charts.draw_throughput(run.training, width)),
+        "checkpoints": draw_checkpoint_charts(run),
+        "sections": [_section(run, suite) for suite in _sort_suites(run)],
+        "settings": _group_settings(run.manifest),
+        "license": _license_lines(run.manifest),
     }
-    return render_template("report.html", values)
+    return render_template("run.html", values)
 
 
-def _main_first(run: RunData) -> list[SuiteResults]:
-    main = main_suite(run)
+def _sort_suites(run: RunData) -> list[SuiteResults]:
+    main = select_main_suite(run)
     return sorted(run.suites, key=lambda suite: (suite is not main, suite.name))
 
 
-def _learning_curve(run: RunData) -> Chart | None:
+def _draw_learning_curve(run: RunData) -> Chart | None:
     if len(run.training.steps) < 2:
         return None
-    return drawn(lambda width: charts.learning_curve(run.training, width))
+    return draw_chart(lambda width: charts.draw_learning_curve(run.training, width))
 
 
 def _section(run: RunData, suite: SuiteResults) -> dict[str, Any]:
-    """All that the page says about one suite."""
+    """Return the template values of one suite."""
     comparisons, first = suite.comparisons, next(iter(suite.results.values()))
-    columns = columns_of(first)
-    # Where each item has no score of its own (a correlation), there is nothing to show item by item.
+    columns = select_columns(first)
+    # Metrics of all items together, such as a correlation, have no score per query to show.
     by_query = PRIMARY in first.metrics
     scale = charts.forest_scale(list(comparisons.values()), FOREST)
     against = "bm25" if "bm25" in comparisons else next(iter(comparisons), "")
@@ -79,86 +79,94 @@ def _section(run: RunData, suite: SuiteResults) -> dict[str, Any]:
         "name": suite.name,
         "counts": first.settings.get("suite") or {},
         "columns": columns,
-        "metric": METRICS.get(primary_of(first), primary_of(first)),
+        "metric": METRICS.get(primary_metric(first), primary_metric(first)),
         "queries": len(first.keys),
         "item_word": name_items(first.kind, len(first.keys)),
-        "method": method_words(first.kind),
+        "method": describe_method(first.kind),
         "rows": [
             (model, {name: result.interval(name) for name in columns if name in result.metrics})
             for model, result in suite.results.items()
         ],
-        "notes": _notes(suite),
+        "notes": _list_notes(suite),
         "family": suite.family.sentence() if suite.family else "",
-        "stamps": [(label(model), said) for model, one in suite.results.items() if (said := stamp_sentence(one))],
-        "forest": [
-            (other, one, charts.forest_row(one, scale, "trained"))
-            for other, one in sorted(comparisons.items(), key=_order)
+        "stamps": [
+            (label(model), sentence)
+            for model, one in suite.results.items()
+            if (sentence := contamination_sentence(one))
         ],
-        "axis": charts.forest_axis(scale, METRICS.get(primary_of(first), primary_of(first))) if comparisons else None,
+        "forest": [
+            (other, one, charts.draw_forest_row(one, scale, "trained"))
+            for other, one in sorted(comparisons.items(), key=_model_order)
+        ],
+        "axis": charts.draw_forest_axis(scale, METRICS.get(primary_metric(first), primary_metric(first)))
+        if comparisons
+        else None,
         "differences": [
-            (other, _differences(suite, other))
-            for other in sorted(comparisons, key=lambda key: _order((key,)))
+            (other, _draw_differences(suite, other))
+            for other in sorted(comparisons, key=lambda key: _model_order((key,)))
             if by_query
         ],
         "examples": find_examples(run, suite, against) if against and by_query else None,
     }
 
 
-def _order(item: tuple[Any, ...]) -> tuple[int, str]:
+def _model_order(item: tuple[Any, ...]) -> tuple[int, str]:
     known = list(MODELS)
     return (known.index(item[0]) if item[0] in known else len(known), str(item[0]))
 
 
-def _differences(suite: SuiteResults, other: str) -> Chart:
-    """The distribution of per-query differences to `other`."""
+def _draw_differences(suite: SuiteResults, other: str) -> Chart:
+    """Draw the per-query differences from `other`."""
     one, another = (suite.results[model].values("ndcg@10")[1] for model in ("trained", other))
     values = (one - another).tolist()
-    return Chart(*(charts.differences(values, label(other), width) for width in (WIDE, NARROW)))
+    return Chart(*(charts.draw_differences(values, label(other), width) for width in (WIDE, NARROW)))
 
 
-def _notes(suite: SuiteResults) -> list[str]:
-    """What limits the scores: ties, degenerate rankings, settings that differ."""
+def _list_notes(suite: SuiteResults) -> list[str]:
+    """List the limits of the scores: ties, degenerate rankings, differing settings."""
     notes = []
     for model, result in suite.results.items():
         ranking = result.settings.get("ranking") or {}
         if ranking.get("degenerate"):
             notes.append(
-                f"{label(model)}: most queries gave every document the same score, so its ranking means nothing."
+                f"{label(model)}: every document has the same score for most queries, so the ranking means nothing."
             )
         elif isinstance(ranking.get("tie_rate@10"), float) and ranking["tie_rate@10"] > 0.1:
-            notes.append(f"{label(model)}: equal scores decide the top ten of {ranking['tie_rate@10']:.0%} of queries.")
+            notes.append(f"{label(model)}: equal scores affect the top ten of {ranking['tie_rate@10']:.0%} of queries.")
     for other, comparison in suite.comparisons.items():
         if comparison.without_touched:
             notes.append(f"Trained model minus {label(other)}: {comparison.without_touched.sentence()}.")
         for name, (ours, theirs) in comparison.differing_settings.items():
-            notes.append(f"Setting {name} differs: trained model {as_text(ours)}, {label(other)} {as_text(theirs)}.")
+            notes.append(
+                f"Setting {name} differs: trained model {format_value(ours)}, {label(other)} {format_value(theirs)}."
+            )
     return notes
 
 
-def _settings(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The manifest as groups of (name, value) rows; plain values first."""
-    plain = [(name, as_text(value)) for name, value in manifest.items() if not isinstance(value, dict)]
+def _group_settings(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Group the manifest into (name, value) rows; plain values come first."""
+    plain = [(name, format_value(value)) for name, value in manifest.items() if not isinstance(value, dict)]
     groups = [("run", plain)] if plain else []
-    groups += [(name, list(_flat(value))) for name, value in manifest.items() if isinstance(value, dict) and value]
+    groups += [(name, list(_flatten(value))) for name, value in manifest.items() if isinstance(value, dict) and value]
     return groups
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for name, item in value.items():
         if isinstance(item, dict) and item:
-            rows += _flat(item, f"{prefix}{name} › ")
+            rows += _flatten(item, f"{prefix}{name} › ")
         else:
-            rows.append((f"{prefix}{name}", as_text(item)))
+            rows.append((f"{prefix}{name}", format_value(item)))
     return rows
 
 
-def _licence(manifest: Mapping[str, Any]) -> list[str]:
-    """The terms under which the base may be used, as the manifest records them."""
+def _license_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the license and terms of the base model from the manifest."""
     base = manifest.get("base")
     if not isinstance(base, dict):
         return []
-    name, licence = as_text(base.get("name") or "unknown"), base.get("licence")
-    lines = [f"Base model: {name}. Licence: {as_text(licence) if licence else 'not stated; ask who published it'}."]
-    lines += [as_text(base[key]) for key in ("terms", "terms_url") if base.get(key)]
+    name, license_ = format_value(base.get("name") or "unknown"), base.get("licence")
+    lines = [f"Base model: {name}. License: {format_value(license_) if license_ else 'not stated; ask the publisher'}."]
+    lines += [format_value(base[key]) for key in ("terms", "terms_url") if base.get(key)]
     return lines

@@ -1,4 +1,4 @@
-"""What all pages share: the template environment, pictures in two widths, and how texts become harmless."""
+"""Shared parts of all pages: the template environment, charts in two widths, sanitized texts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from gemma4vec import __version__
 from gemma4vec.files import atomic_write
-from gemma4vec.report.content.headline import p_text
+from gemma4vec.report.content.headline import format_p_value
 from gemma4vec.text.sanitize import sanitize
 
 WIDE, NARROW, FOREST = 744.0, 350.0, 340.0
@@ -18,20 +18,20 @@ WIDE, NARROW, FOREST = 744.0, 350.0, 340.0
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture drawn twice; the style sheet shows the one that fits."""
+    """A chart in two widths; the style sheet shows the one that fits."""
 
     wide: Markup
     narrow: Markup
 
 
-def drawn(draw: Callable[[float], Markup | None]) -> Chart | None:
-    """A picture in both widths; None where there is nothing to draw."""
+def draw_chart(draw: Callable[[float], Markup | None]) -> Chart | None:
+    """Draw a chart in both widths; None if there is nothing to draw."""
     wide, narrow = draw(WIDE), draw(NARROW)
     return Chart(wide, narrow) if wide is not None and narrow is not None else None
 
 
 def render_template(name: str, values: Mapping[str, Any]) -> str:
-    """A page as HTML."""
+    """Render the template `name` as HTML."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -40,13 +40,13 @@ def render_template(name: str, values: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    environment.filters["p"] = p_text
+    environment.filters["p"] = format_p_value
     environment.globals["span"] = span
     return environment.get_template(name).render(version=__version__, **values)
 
 
 def write_page(path: Path, page: str) -> Path:
-    """Write a page atomically and give its path.
+    """Write a page atomically and return its path.
 
     Raises:
         WorkError: the file cannot be written.
@@ -57,10 +57,10 @@ def write_page(path: Path, page: str) -> Path:
 
 
 def span(interval: Any, form: str) -> str:
-    """The limits of anything with `low` and `high`; of one without width (one query, nothing varies) there are none."""
+    """Format the limits of an object with `low` and `high`. One query, or equal values, have no interval."""
     return f"{form % interval.low} to {form % interval.high}" if interval.high > interval.low else "no interval"
 
 
 def _finalize(value: Any) -> Any:
-    """Every text that reaches the page loses its control characters; markup of our own passes."""
+    """Remove control characters from every text on the page; our own markup passes unchanged."""
     return sanitize(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gemma4vec.report.charts import score_charts as charts
-from gemma4vec.report.charts.svg import Panel, Scale, padded, picture, text, tick_label, ticks
+from gemma4vec.report.charts.svg import Panel, Scale, padded_range, picture, text, tick_label, ticks
 from gemma4vec.report.content.training_log import read_training
 
 reals = st.floats(min_value=-1e9, max_value=1e9, allow_nan=False)
@@ -45,7 +45,7 @@ def test_tick_labels_have_the_decimals_they_need(marks, labels):
 @given(st.lists(st.floats(), max_size=20))
 def test_a_padded_range_holds_the_finite_values_and_has_a_width(values):
     bounded = [value for value in values if not abs(value) > 1e100]
-    low, high = padded(bounded)
+    low, high = padded_range(bounded)
     assert low < high
     assert all(low <= value <= high for value in bounded if math.isfinite(value))
 
@@ -73,7 +73,7 @@ def test_charts_are_well_formed_and_inside_their_frame(steps, width):
     ]  # fmt: skip
     events += [{"event": "evaluation", "step": step, "suite": "dev", "ndcg@10": 0.4} for step in (0, steps)]
     log = read_training(events)
-    for svg in (charts.learning_curve(log, width), charts.throughput(log, width)):
+    for svg in (charts.draw_learning_curve(log, width), charts.draw_throughput(log, width)):
         assert svg is not None and len(svg) < 120_000
         root = ElementTree.fromstring(str(svg))
         height = float(root.attrib["height"])
@@ -84,7 +84,7 @@ def test_charts_are_well_formed_and_inside_their_frame(steps, width):
 
 @given(st.lists(st.floats(min_value=-1, max_value=1), max_size=60))
 def test_the_bars_of_differences_cover_the_sum_of_the_differences(values):
-    root = ElementTree.fromstring(str(charts.differences(values, "BM25", 744.0)))
+    root = ElementTree.fromstring(str(charts.draw_differences(values, "BM25", 744.0)))
     height_per_unit, width_per_query = 80.0, (744.0 - 64.0) / max(len(values), 1)
     for css, expected in (
         ("area trained", sum(v for v in values if v > 0)),

@@ -43,7 +43,7 @@ def test_costs_come_from_the_steps_and_the_end():
         "training time": "1.0 min",
         "steps": "30",
         "tokens trained": "3,000",
-        "throughput, over all": "50 tokens/s",
+        "throughput, overall": "50 tokens/s",
     }
     finished = {"event": "finished", "seconds": 9.0, "tokens": 9, "peak_memory_bytes": 2**31}
     costs = dict(read_training([*steps([1.0] * 30), finished]).costs())

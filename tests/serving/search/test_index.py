@@ -46,7 +46,7 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(log_lines, tmp_path):
     SearchIndex.build(tmp_path / "cut", documents, second, chunk=16, progress=lambda *at: seen.append(at))
     assert seen[0] == (48, 100) and seen[-1] == (100, 100)
     assert second.encoded == 52
-    assert "going on after 48" in log_lines[0]
+    assert "continuing after 48" in log_lines[0]
     for name in ("vectors.npy", "documents.jsonl", "offsets.npy", "meta.json"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
@@ -99,7 +99,7 @@ def test_unfinished_work_of_another_build_is_thrown_away(log_lines, tmp_path, ch
     embedder = FakeEmbedder("0" * 64 if change == "model" else "f" * 64)
     documents = documents if change == "model" else documents[1:]
     index = SearchIndex.build(tmp_path / "index", documents, embedder, chunk=16)
-    assert "starting .index.part again" in log_lines[0]
+    assert "restarting .index.part" in log_lines[0]
     assert index.meta.count == len(documents)
     # Of another corpus, the 16 documents embedded (less the one that is gone) keep their vectors.
     assert embedder.encoded == (40 if change == "model" else 24)
@@ -163,7 +163,7 @@ def test_truncated_vectors_and_missing_files_are_noticed(tmp_path):
     vectors.unlink()
     with pytest.raises(InputError, match="damaged"):
         SearchIndex.open(tmp_path / "index")
-    with pytest.raises(InputError, match="no search index"):
+    with pytest.raises(InputError, match="not a search index"):
         SearchIndex.open(tmp_path)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from gemma4vec.errors import InputError
 from gemma4vec.serving.search import session as session_module
-from gemma4vec.serving.search.display import excerpt, lines_per_hit, one_line, sanitize
+from gemma4vec.serving.search.display import excerpt, lines_per_hit, sanitize, to_one_line
 from gemma4vec.serving.search.documents import IndexedDocument
 from gemma4vec.serving.search.index import SearchIndex
 from gemma4vec.serving.search.session import SearchSession, print_answer
@@ -59,13 +59,13 @@ def test_harmless_text_is_printable_and_keeps_the_rest(text):
 
 @given(st.text(max_size=300), st.integers(min_value=8, max_value=60))
 def test_one_line_fits(text, width):
-    assert len(one_line(text, width)) <= width and "\n" not in one_line(text, width)
+    assert len(to_one_line(text, width)) <= width and "\n" not in to_one_line(text, width)
 
 
 def test_long_texts_are_cut():
     shown, left_out = excerpt("x" * 100_000 + "\n" + "y\n" * 50, 3)
     assert len(shown) < 500 and left_out == 48
-    assert one_line("x" * 100_000, 30) == "x" * 27 + "..."
+    assert to_one_line("x" * 100_000, 30) == "x" * 27 + "..."
 
 
 @pytest.mark.parametrize(("height", "hits"), [(24, 5), (40, 5), (60, 10), (24, 1), (24, 0)])
@@ -127,8 +127,8 @@ def test_the_prompt_answers_and_knows_its_commands(session, monkeypatch, tmp_pat
     text, left = run_prompt(session, monkeypatch, tmp_path, lines)
     assert not left
     assert "search for something first" in text and "hits to show: 2" in text and "2 hits in" in text
-    assert "say :show N with N from 1 to 2" in text
-    assert text.count("show all of hit 2") == 2  # the help, for both that are no commands
+    assert "use :show N with N from 1 to 2" in text
+    assert text.count("show the whole text of hit 2") == 2  # the help, for both that are no commands
 
 
 def test_an_empty_line_ends_the_prompt(session, monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.serving.search import sources
-from gemma4vec.serving.search.documents import documents_of_suite
+from gemma4vec.serving.search.documents import documents_from_suite
 from gemma4vec.serving.search.index import SearchIndex
 from gemma4vec.text.prompts import Document
 
@@ -101,7 +101,7 @@ def test_queries_from_a_pipe_are_answered_line_by_line(run, embedder, capsys, mo
     [
         (["latest", ""], "query is empty"),
         (["latest", "x", "--all", "--folder", "."], "exclude each other"),
-        (["latest", "x", "--folder", "not/there"], "no folder"),
+        (["latest", "x", "--folder", "not/there"], "not a folder"),
         (["latest", "x", "-k", "0"], "-k"),
     ],
 )
@@ -135,7 +135,7 @@ def test_stopping_says_how_far_it_came_and_how_to_go_on(run, code):
         def encode_document(self, texts):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match="0 of 2 functions are embedded; the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match="0 of 2 functions are embedded; run the same command to continue"):
         sources.open_index(run.path, Stopped(), False, code)
 
 
@@ -149,5 +149,5 @@ def test_documents_of_a_suite_know_their_place():
     from gemma4vec.data.pycode.extract import Function
 
     function = Function("m.py:f", "m", "m.py", "f", 12, "def f()", None)
-    first, second = documents_of_suite(suite, [function])
+    first, second = documents_from_suite(suite, [function])
     assert (first.path, first.line, second.title, second.line) == ("m.py", 12, "title", None)

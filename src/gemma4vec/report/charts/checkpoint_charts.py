@@ -1,4 +1,4 @@
-"""Scores of a run's checkpoints over its steps, with the price of choosing the best of them."""
+"""Charts of checkpoint scores over training steps, with the bias of choosing the best checkpoint."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,33 +6,33 @@ from markupsafe import Markup
 
 from gemma4vec.evaluation.planning.checkpoint_choice import CheckpointPlace, choice_sentence, choose_checkpoint
 from gemma4vec.evaluation.results.result import Result
-from gemma4vec.report.charts.svg import Panel, Scale, line, marker, padded, path, picture, text
+from gemma4vec.report.charts.svg import Panel, Scale, line, marker, padded_range, path, picture, text
 from gemma4vec.report.content.run_data import PRIMARY, RunData
-from gemma4vec.report.templating import Chart, drawn
+from gemma4vec.report.templating import Chart, draw_chart
 from gemma4vec.statistics.bootstrap import Interval
 
 LEFT, RIGHT = 44.0, 20.0
 
 
-def checkpoint_charts(run: RunData) -> list[tuple[str, Chart, str]]:
-    """(suite, curve, what may be said of the best) for every suite that two or more checkpoints were evaluated on."""
+def draw_checkpoint_charts(run: RunData) -> list[tuple[str, Chart, str]]:
+    """Return (suite, chart, sentence about the best) for every suite with at least two evaluated checkpoints."""
     found = []
     for suite, results in sorted(run.checkpoints.items()):
         measured = {place: one for place, one in results.items() if PRIMARY in one.metrics}
         if len(measured) < 2:
             continue
-        rows = steps_of(measured)
+        rows = order_by_step(measured)
         best, chosen = choose_checkpoint(measured, PRIMARY)
         role = (measured[best].settings.get("suite") or {}).get("role")
         step = rows[sorted(measured).index(best)][0]
-        chart = drawn(lambda width, rows=rows, step=step: checkpoint_curve(rows, step, width))  # type: ignore[misc]
+        chart = draw_chart(lambda width, rows=rows, step=step: draw_checkpoint_curve(rows, step, width))  # type: ignore[misc]
         if chart is not None:
             found.append((suite, chart, choice_sentence(best, chosen, suite, role)))
     return found
 
 
-def steps_of(results: Mapping[CheckpointPlace, Result]) -> list[tuple[int, Interval]]:
-    """(step, score with interval) in the order of training; the steps of later stages go on from the earlier ones'."""
+def order_by_step(results: Mapping[CheckpointPlace, Result]) -> list[tuple[int, Interval]]:
+    """Return (step, score with interval) in training order; steps count on from stage to stage."""
     rows, before, last, stage_now = [], 0, 0, None
     for stage, step in sorted(results):
         if stage != stage_now:
@@ -42,9 +42,9 @@ def steps_of(results: Mapping[CheckpointPlace, Result]) -> list[tuple[int, Inter
     return rows
 
 
-def checkpoint_curve(rows: Sequence[tuple[int, Interval]], best: int, width: float) -> Markup:
-    """nDCG@10 over steps, with intervals; the best checkpoint is named."""
-    low, high = padded([edge for _, one in rows for edge in (one.low, one.high)])
+def draw_checkpoint_curve(rows: Sequence[tuple[int, Interval]], best: int, width: float) -> Markup:
+    """Draw nDCG@10 over steps with intervals, and label the best checkpoint."""
+    low, high = padded_range([edge for _, one in rows for edge in (one.low, one.high)])
     panel = Panel(
         Scale(0.0, float(rows[-1][0]) or 1.0, LEFT, width - RIGHT), Scale(max(low, 0.0), min(high, 1.0), 170.0, 30.0)
     )

@@ -1,45 +1,56 @@
-"""Pictures about several runs: curves over each other, differences by task, cost against quality."""
+"""Charts of several runs: overlaid curves, differences by task, cost against quality."""
 
 import math
 from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from gemma4vec.report.charts.svg import Panel, Scale, interval, line, marker, padded, path, picture, text, tick_label
+from gemma4vec.report.charts.svg import (
+    Panel,
+    Scale,
+    interval,
+    line,
+    marker,
+    padded_range,
+    path,
+    picture,
+    text,
+    tick_label,
+)
 from gemma4vec.report.content.comparison_data import Group, SuiteSection, TaskDifference
 from gemma4vec.report.content.run_data import METRICS
 from gemma4vec.report.content.training_log import TrainingLog
 
-COLOURS = 6
+COLORS = 6
 SHAPES = ("circle", "square", "diamond")
 LEFT, RIGHT = 44.0, 20.0
 
 
-def css_of(place: int) -> str:
-    """The class that gives the recipe at `place` its colour and dashes."""
-    return f"s{place % COLOURS}{' dashed' if place >= COLOURS else ''}"
+def series_class(place: int) -> str:
+    """Return the CSS class that sets color and dashes of recipe number `place`."""
+    return f"s{place % COLORS}{' dashed' if place >= COLORS else ''}"
 
 
-def loss_curves(groups: Sequence[Group], width: float) -> Markup | None:
-    """Smoothed training loss of every run over tokens."""
+def draw_loss_curves(groups: Sequence[Group], width: float) -> Markup | None:
+    """Draw the smoothed training loss of every run over tokens; None if no run has a curve."""
     rows = [(place, log.smoothed_loss()) for place, log in _logs(groups) if len(log.steps) > 1]
     points = [point for _, smooth in rows for point in smooth]
     if not points:
         return None
     ends = [smooth[-1][1] for _, smooth in rows if smooth]
     starts = sorted(loss for _, loss in points)
-    # The first steps of a run may stand far above all others and would flatten them.
-    low, high = padded([min(ends), starts[int(0.98 * (len(starts) - 1))], max(ends)])
+    # The first losses can be far above all others and would flatten the curves, so they do not set the axis.
+    low, high = padded_range([min(ends), starts[int(0.98 * (len(starts) - 1))], max(ends)])
     panel = Panel(Scale(0.0, max(x for x, _ in points) or 1.0, LEFT, width - RIGHT), Scale(low, high, 190.0, 30.0))
     parts = [panel.axes("tokens trained", "training loss", x_ticks=_ticks(width))]
     for place, smooth in rows:
         inside = [(x, min(max(y, low), high)) for x, y in smooth]
-        parts.append(path(panel.points(inside), f"line {css_of(place)}"))
+        parts.append(path(panel.points(inside), f"line {series_class(place)}"))
     return picture(width, 232, "Training loss", f"Smoothed loss of {len(rows)} runs.", parts)
 
 
-def dev_curves(groups: Sequence[Group], width: float) -> Markup | None:
-    """nDCG@10 at each evaluation during training, of every run on the suite that most were evaluated on."""
+def draw_dev_curves(groups: Sequence[Group], width: float) -> Markup | None:
+    """Draw nDCG@10 during training of every run, on the suite with the most evaluations; None if there are none."""
     logs = _logs(groups)
     suites = [row.suite for _, log in logs for row in log.evaluations]
     if not suites:
@@ -48,19 +59,19 @@ def dev_curves(groups: Sequence[Group], width: float) -> Markup | None:
     rows = [(place, [one for one in log.evaluations if one.suite == suite]) for place, log in logs]
     rows = [(place, own) for place, own in rows if own]
     values = [one.value for _, own in rows for one in own if math.isfinite(one.value)]
-    low, high = padded(values)
+    low, high = padded_range(values)
     last = max(one.tokens for _, own in rows for one in own) or 1.0
     panel = Panel(Scale(0.0, last, LEFT, width - RIGHT), Scale(max(low, 0.0), min(high, 1.0), 170.0, 30.0))
     parts = [panel.axes("tokens trained", f"nDCG@10 on {suite}", x_ticks=_ticks(width))]
     for place, own in rows:
         points = panel.points([(one.tokens, one.value) for one in own])
-        parts.append(path(points, f"line {css_of(place)}"))
-        parts += [marker(at, f"mark {css_of(place)}", SHAPES[place % 3]) for at in points]
+        parts.append(path(points, f"line {series_class(place)}"))
+        parts += [marker(at, f"mark {series_class(place)}", SHAPES[place % 3]) for at in points]
     return picture(width, 212, "Scores during training", f"nDCG@10 of {len(rows)} runs on {suite}.", parts)
 
 
-def cost_against_quality(groups: Sequence[Group], section: SuiteSection, width: float) -> Markup | None:
-    """Score with its interval over minutes of training, one mark a recipe."""
+def draw_cost_against_quality(groups: Sequence[Group], section: SuiteSection, width: float) -> Markup | None:
+    """Draw the score and interval of each recipe over minutes of training; None for fewer than two recipes."""
     seconds = {group.label: group.cost()["seconds"] for group in groups}
     rows = [
         (place, label, minutes / 60, row.result.interval(section.metric))
@@ -70,7 +81,7 @@ def cost_against_quality(groups: Sequence[Group], section: SuiteSection, width: 
     ]
     if len(rows) < 2:
         return None
-    low, high = padded([edge for _, _, _, one in rows for edge in (one.low, one.high)])
+    low, high = padded_range([edge for _, _, _, one in rows for edge in (one.low, one.high)])
     longest = max(minutes for _, _, minutes, _ in rows)
     panel = Panel(Scale(0.0, longest * 1.15, LEFT, width - RIGHT), Scale(max(low, 0.0), min(high, 1.0), 190.0, 30.0))
     parts = [
@@ -81,7 +92,7 @@ def cost_against_quality(groups: Sequence[Group], section: SuiteSection, width: 
         )
     ]
     for place, _, minutes, one in rows:
-        x, css = panel.x(minutes), css_of(place)
+        x, css = panel.x(minutes), series_class(place)
         parts.append(line((x, panel.y(one.low)), (x, panel.y(one.high)), f"interval {css}"))
         parts.append(marker((x, panel.y(one.mean)), f"mark {css}", SHAPES[place % 3], 5.0))
     described = "; ".join(f"{label}: {minutes:.1f} min, {one.mean:.3f}" for _, label, minutes, one in rows)
@@ -89,14 +100,14 @@ def cost_against_quality(groups: Sequence[Group], section: SuiteSection, width: 
 
 
 def task_scale(rows: Sequence[TaskDifference], width: float) -> Scale:
-    """One scale for all tasks' differences, with zero on it."""
-    low, high = padded([edge for row in rows for edge in (row.low, row.high)], 0.1, include=[0.0])
+    """Return one scale, including zero, for the differences of all tasks."""
+    low, high = padded_range([edge for row in rows for edge in (row.low, row.high)], 0.1, include=[0.0])
     return Scale(low, high, 18.0, width - 18.0)
 
 
-def task_row(row: TaskDifference, scale: Scale, place: int, first: str) -> Markup:
-    """One recipe's difference to the first on one task."""
-    height, css = 30.0, css_of(place)
+def draw_task_row(row: TaskDifference, scale: Scale, place: int, first: str) -> Markup:
+    """Draw one recipe's difference from the first recipe on one task."""
+    height, css = 30.0, series_class(place)
     parts = [
         *(line((scale(mark), 0), (scale(mark), height), "grid") for mark in scale.ticks(4)),
         line((scale(0), 0), (scale(0), height), "zero"),
@@ -107,8 +118,8 @@ def task_row(row: TaskDifference, scale: Scale, place: int, first: str) -> Marku
     return picture(scale.end + 18, height, f"{row.label} minus {first} on {row.task}", described, parts, "forest")
 
 
-def difference_axis(scale: Scale, metric: str) -> Markup:
-    """The numbers under a forest plot."""
+def draw_difference_axis(scale: Scale, metric: str) -> Markup:
+    """Draw the numbers under a forest plot."""
     marks = scale.ticks(4)
     signs = ["+" if mark > 0 else "" for mark in marks]
     parts = [

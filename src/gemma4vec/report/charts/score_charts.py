@@ -1,4 +1,4 @@
-"""The report's pictures. Each is drawn for a given width, so that a phone gets its own and not a shrunken one."""
+"""Charts of one run. Each is drawn for a given width, so a phone shows its own chart, not a shrunken one."""
 
 import math
 from collections.abc import Sequence
@@ -7,24 +7,35 @@ import numpy as np
 from markupsafe import Markup
 
 from gemma4vec.evaluation.comparison.paired import Comparison
-from gemma4vec.report.charts.svg import Panel, Scale, interval, line, marker, padded, path, picture, text, tick_label
+from gemma4vec.report.charts.svg import (
+    Panel,
+    Scale,
+    interval,
+    line,
+    marker,
+    padded_range,
+    path,
+    picture,
+    text,
+    tick_label,
+)
 from gemma4vec.report.content.training_log import Evaluation, TrainingLog
 
 SHAPES = {"bm25": "square", "untrained": "diamond", "trained": "circle"}
 DASHES = ("", "dashed", "dotted")
-MOST_POINTS = 1200  # more than this many would be finer than a pixel
+MOST_POINTS = 1200  # more points would be closer than a pixel
 LEFT, RIGHT = 44.0, 20.0
 
 
-def learning_curve(log: TrainingLog, width: float) -> Markup:
-    """Training loss over tokens, and nDCG@10 at each evaluation below it on the same axis."""
+def draw_learning_curve(log: TrainingLog, width: float) -> Markup:
+    """Draw training loss over tokens, and below it nDCG@10 at each evaluation on the same axis."""
     evaluations = [row for row in log.evaluations if math.isfinite(row.value)]
-    panels = [_loss_panel(log, width, 30.0, 190.0)]
+    panels = [_draw_loss(log, width, 30.0, 190.0)]
     bottom = 190.0
     if evaluations:
-        panels.append(_evaluation_panel(log, evaluations, width, 250.0, 380.0))
+        panels.append(_draw_evaluations(log, evaluations, width, 250.0, 380.0))
         bottom = 380.0
-    panels.append(_minutes(log, width, bottom))
+    panels.append(_draw_minutes(log, width, bottom))
     last = log.smoothed_loss()[-1][1] if log.smoothed_loss() else math.nan
     description = (
         f"Smoothed training loss at the end: {last:.3f} after {log.steps[-1].tokens:,.0f} tokens. "
@@ -37,21 +48,23 @@ def _token_scale(log: TrainingLog, width: float) -> Scale:
     return Scale(0.0, max((step.tokens for step in log.steps), default=1.0) or 1.0, LEFT, width - RIGHT)
 
 
-def _loss_panel(log: TrainingLog, width: float, top: float, bottom: float) -> Markup:
+def _draw_loss(log: TrainingLog, width: float, top: float, bottom: float) -> Markup:
     smooth = log.smoothed_loss()
     raw = [(step.tokens, step.loss) for step in log.steps if math.isfinite(step.loss)]
-    # A first step far above all others would flatten the rest: the axis covers all but the wildest hundredth.
+    # The first losses can be far above all others and would flatten the curve, so the axis ignores outliers.
     losses = np.array([loss for _, loss in raw] or [0.0])
-    low, high = padded([float(np.quantile(losses, 0.002)), float(np.quantile(losses, 0.998)), *(y for _, y in smooth)])
+    low, high = padded_range(
+        [float(np.quantile(losses, 0.002)), float(np.quantile(losses, 0.998)), *(y for _, y in smooth)]
+    )
     panel = Panel(_token_scale(log, width), Scale(low, high, bottom, top))
-    inside = [(x, min(max(y, low), high)) for x, y in _thinned(raw)]
+    inside = [(x, min(max(y, low), high)) for x, y in _thin_out(raw)]
     axes = panel.axes("", "training loss", x_ticks=_x_ticks(width), x_numbers=not log.evaluations)
-    return axes + path(panel.points(inside), "line raw") + path(panel.points(_thinned(smooth)), "line trained")
+    return axes + path(panel.points(inside), "line raw") + path(panel.points(_thin_out(smooth)), "line trained")
 
 
-def _evaluation_panel(log: TrainingLog, rows: Sequence[Evaluation], width: float, top: float, bottom: float) -> Markup:
+def _draw_evaluations(log: TrainingLog, rows: Sequence[Evaluation], width: float, top: float, bottom: float) -> Markup:
     edges = [edge for row in rows for edge in (row.low, row.high, row.value) if edge is not None]
-    low, high = padded(edges, include=[0.0] if min(edges) < 0.25 else [])
+    low, high = padded_range(edges, include=[0.0] if min(edges) < 0.25 else [])
     panel = Panel(_token_scale(log, width), Scale(max(low, 0.0), min(high, 1.0), bottom, top))
     parts = [panel.axes("", "nDCG@10", x_ticks=_x_ticks(width))]
     for number, suite in enumerate(sorted({row.suite for row in rows})):
@@ -67,8 +80,8 @@ def _evaluation_panel(log: TrainingLog, rows: Sequence[Evaluation], width: float
     return Markup("").join(parts)
 
 
-def _minutes(log: TrainingLog, width: float, bottom: float) -> Markup:
-    """Under the tokens' numbers: the minutes at which they were reached."""
+def _draw_minutes(log: TrainingLog, width: float, bottom: float) -> Markup:
+    """Label the token axis with the minutes at which training reached each count."""
     scale = _token_scale(log, width)
     known = [(step.tokens, step.seconds / 60) for step in log.steps]
     marks = scale.ticks(_x_ticks(width))
@@ -91,8 +104,8 @@ def _x_ticks(width: float) -> int:
     return 4 if width < 500 else 7
 
 
-def throughput(log: TrainingLog, width: float) -> Markup | None:
-    """Tokens per second over the training; None where they were not recorded."""
+def draw_throughput(log: TrainingLog, width: float) -> Markup | None:
+    """Draw tokens per second over the training; None if fewer than two steps recorded them."""
     rates = [(step.tokens, step.rate) for step in log.steps if step.rate is not None]
     if len(rates) < 2:
         return None
@@ -101,15 +114,15 @@ def throughput(log: TrainingLog, width: float) -> Markup | None:
     panel = Panel(_token_scale(log, width), Scale(0.0, top, 130.0, 30.0))
     parts = [
         panel.axes("tokens trained", "tokens per second", x_ticks=_x_ticks(width), y_ticks=3),
-        path(panel.points(_thinned(rates)), "line raw"),
+        path(panel.points(_thin_out(rates)), "line raw"),
         line((panel.x.start, panel.y(median)), (panel.x.end, panel.y(median)), "line trained dashed"),
         text((panel.x.end, 18), f"median {median:,.0f}", "label value", "end"),
     ]
     return picture(width, 172, "Throughput", f"Median of {median:,.0f} tokens per second.", parts)
 
 
-def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most `MOST_POINTS` points: the extremes of each stretch, so that spikes stay."""
+def _thin_out(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return at most `MOST_POINTS` points: minimum and maximum of each stretch, so that spikes stay visible."""
     if len(points) <= MOST_POINTS:
         return list(points)
     kept: list[tuple[float, float]] = []
@@ -120,14 +133,14 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def forest_scale(comparisons: Sequence[Comparison], width: float) -> Scale:
-    """One scale for all rows of a forest plot, with zero on it."""
+    """Return one scale, including zero, for all rows of a forest plot."""
     edges = [edge for one in comparisons for edge in (one.interval.low, one.interval.high)]
-    low, high = padded(edges, 0.1, include=[0.0])
+    low, high = padded_range(edges, 0.1, include=[0.0])
     return Scale(low, high, 18.0, width - 18.0)
 
 
-def forest_row(comparison: Comparison, scale: Scale, model: str) -> Markup:
-    """One paired difference with its interval against the line of no difference."""
+def draw_forest_row(comparison: Comparison, scale: Scale, model: str) -> Markup:
+    """Draw one paired difference with its interval, and the zero line."""
     span, height = comparison.interval, 34.0
     parts = [
         *(line((scale(mark), 0), (scale(mark), height), "grid") for mark in scale.ticks(4)),
@@ -140,8 +153,8 @@ def forest_row(comparison: Comparison, scale: Scale, model: str) -> Markup:
     return picture(scale.end + 18, height, f"{comparison.a} minus {comparison.b}", described, parts, "forest")
 
 
-def forest_axis(scale: Scale, metric: str) -> Markup:
-    """The numbers under a forest plot."""
+def draw_forest_axis(scale: Scale, metric: str) -> Markup:
+    """Draw the numbers under a forest plot."""
     marks = scale.ticks(4)
     parts = []
     for mark in marks:
@@ -151,14 +164,14 @@ def forest_axis(scale: Scale, metric: str) -> Markup:
         scale.end + 18,
         20,
         "Axis",
-        f"difference in {metric}; right of zero the trained model's is higher",
+        f"difference in {metric}; right of zero, the trained model scores higher",
         parts,
         "forest",
     )
 
 
-def differences(values: Sequence[float], other: str, width: float) -> Markup:
-    """Per-query differences, sorted: how many queries gain, how many lose, and how much."""
+def draw_differences(values: Sequence[float], other: str, width: float) -> Markup:
+    """Draw the sorted per-query differences with the numbers of better and worse queries."""
     ordered = np.sort(np.asarray(values, dtype=float))[::-1]
     count = len(ordered)
     panel = Panel(Scale(0.0, float(count), LEFT, width - RIGHT), Scale(-1.0, 1.0, 190.0, 30.0))
@@ -166,22 +179,22 @@ def differences(values: Sequence[float], other: str, width: float) -> Markup:
     parts = [panel.axes("queries, best for the trained model first", "difference in nDCG@10", x_ticks=_x_ticks(width))]
     for start, end, css in ((0, wins, "area trained"), (count - losses, count, "area other")):
         if end > start:
-            parts.append(path(_skyline(panel, ordered, start, end), css, closed=True))
+            parts.append(path(_outline_bars(panel, ordered, start, end), css, closed=True))
     parts.append(line((panel.x.start, panel.y(0)), (panel.x.end, panel.y(0)), "zero"))
-    # Each label stands on the side of the zero line that its bars leave empty, and clear of the other bars.
+    # Each label is on the empty side of its bars, and does not touch the other bars.
     if wins:
         parts.append(text((panel.x.start + 6, panel.y(-0.2)), f"{wins:,} better", "label trained-text"))
     if losses:
         clear = wins < 0.75 * count
-        right, beside = (panel.x.end - 4, 0.12) if clear else (panel.x(count - losses) - 8, -0.35)
-        parts.append(text((right, panel.y(beside)), f"{losses:,} worse", "label other-text", "end"))
+        right, level = (panel.x.end - 4, 0.12) if clear else (panel.x(count - losses) - 8, -0.35)
+        parts.append(text((right, panel.y(level)), f"{losses:,} worse", "label other-text", "end"))
     ties = count - wins - losses
     summary = f"{wins} queries better than {other}, {ties} equal, {losses} worse."
-    return picture(width, 232, f"Per-query differences to {other}", summary, parts)
+    return picture(width, 232, f"Per-query differences from {other}", summary, parts)
 
 
-def _skyline(panel: Panel, ordered: np.ndarray, start: int, end: int) -> list[tuple[float, float]]:
-    """The outline of the bars from `start` to `end`; equal neighbours are one step."""
+def _outline_bars(panel: Panel, ordered: np.ndarray, start: int, end: int) -> list[tuple[float, float]]:
+    """Return the outline of bars `start` to `end` in pixels; equal neighbors become one step."""
     outline = [(panel.x(start), panel.y(0.0))]
     row = start
     while row < end:

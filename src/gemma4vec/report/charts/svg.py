@@ -1,6 +1,6 @@
-"""Small pieces of SVG: scales, ticks, axes, lines, bands. What they return is safe markup; texts are escaped.
+"""SVG elements: scales, ticks, axes, lines, bands. All functions return safe markup; texts are escaped.
 
-Colours come from the page's style sheet through class names, so that one picture serves light, dark and paper.
+Class names refer to colors in the page's style sheet, so one chart works in light and dark mode and on paper.
 """
 
 import math
@@ -13,7 +13,7 @@ Point = tuple[float, float]
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten) between `low` and `high`, about as many as asked for."""
+    """Round numbers (1, 2 or 5 times a power of ten) between `low` and `high`, approximately `about` of them."""
     if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
         return [low] if math.isfinite(low) else []
     raw = (high - low) / max(about, 1)
@@ -24,11 +24,11 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def tick_label(value: float, all_ticks: Sequence[float]) -> str:
-    """A tick's number with as many decimals as its neighbours need; thousands as k, millions as M."""
+    """Format a tick with the decimals that the tick spacing needs; thousands as k, millions as M."""
     step = abs(all_ticks[1] - all_ticks[0]) if len(all_ticks) > 1 else abs(value)
     largest = max((abs(tick) for tick in all_ticks), default=0.0)
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        # 8,000 reads well as it is; 10,000 does not.
+        # Four digits are readable without a suffix: 8,000, but 10k.
         if largest >= 10 * size or (largest >= size and suffix != "k"):
             return _number(value / size, step / size) + (suffix if value else "")
     return _number(value, step)
@@ -41,7 +41,7 @@ def _number(value: float, step: float) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """A straight map from data (`low` to `high`) to pixels (`start` to `end`)."""
+    """A linear map from data (`low` to `high`) to pixels (`start` to `end`)."""
 
     low: float
     high: float
@@ -49,18 +49,18 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """The pixel of a value."""
+        """Return the pixel position of a value."""
         span = self.high - self.low
         share = (value - self.low) / span if span else 0.5
         return round(self.start + share * (self.end - self.start), 2)
 
     def ticks(self, about: int) -> list[float]:
-        """Round numbers inside the scale."""
+        """Return approximately `about` round numbers inside the scale."""
         return ticks(self.low, self.high, about)
 
 
-def padded(values: Sequence[float], share: float = 0.06, include: Sequence[float] = ()) -> tuple[float, float]:
-    """The range of `values` (finite ones) and `include` with some air; never of zero width."""
+def padded_range(values: Sequence[float], share: float = 0.06, include: Sequence[float] = ()) -> tuple[float, float]:
+    """Return the range of the finite values and `include` with padding; its width is never zero."""
     finite = [value for value in (*values, *include) if math.isfinite(value)]
     if not finite:
         return 0.0, 1.0
@@ -75,12 +75,12 @@ def line(start: Point, end: Point, css: str) -> Markup:
 
 
 def text(at: Point, words: str, css: str = "", anchor: str = "start") -> Markup:
-    """Words at a point; `anchor` is start, middle or end."""
+    """A text at a point; `anchor` is start, middle or end."""
     return Markup('<text class="{}" x="{:g}" y="{:g}" text-anchor="{}">{}</text>').format(css, *at, anchor, words)
 
 
 def path(points: Sequence[Point], css: str, *, closed: bool = False) -> Markup:
-    """A line through points, or the shape they enclose."""
+    """A line through points, or the shape that they enclose."""
     steps = "L".join(f"{x:g} {y:g}" for x, y in points)
     return Markup('<path class="{}" d="M{}{}"/>').format(css, steps, "Z" if closed else "")
 
@@ -92,7 +92,7 @@ def rectangle(corner: Point, width: float, height: float, css: str) -> Markup:
 
 
 def marker(at: Point, css: str, shape: str = "circle", radius: float = 4.0) -> Markup:
-    """A point: circle, square or diamond, so that colour is not the only difference."""
+    """A circle, square or diamond, so that color is not the only difference between series."""
     x, y = at
     if shape == "circle":
         return Markup('<circle class="{}" cx="{:g}" cy="{:g}" r="{:g}"/>').format(css, x, y, radius)
@@ -115,7 +115,7 @@ def interval(scale: Scale, y: float, low: float, high: float, css: str, cap: flo
 def picture(
     width: float, height: float, title: str, description: str, content: Sequence[Markup], css: str = ""
 ) -> Markup:
-    """An SVG element that a screen reader announces by its title and description."""
+    """An SVG element with a title and a description for screen readers."""
     frame = '<svg class="{}" role="img" viewBox="0 0 {:g} {:g}" width="{:g}" height="{:g}" aria-label="{}">'
     start = Markup(frame).format(css, width, height, width, height, f"{title}. {description}")
     named = Markup("<title>{}</title><desc>{}</desc>").format(title, description)
@@ -130,7 +130,7 @@ class Panel:
     y: Scale
 
     def axes(self, x_label: str, y_label: str, *, x_ticks: int = 6, y_ticks: int = 4, x_numbers: bool = True) -> Markup:
-        """Grid lines and numbers; the y label stands above the axis, where it needs no turning of the head."""
+        """Draw grid lines, numbers and labels; the y label is above the axis, so it needs no rotated text."""
         left, right, bottom, top = self.x.start, self.x.end, self.y.start, self.y.end
         parts = [text((left - 34, top - 12), y_label, "label")]
         for marks, place in ((self.y.ticks(y_ticks), self.y),):
@@ -148,11 +148,11 @@ class Panel:
         return Markup("").join(parts)
 
     def points(self, values: Sequence[Point]) -> list[Point]:
-        """Data to pixels."""
+        """Convert data points to pixels."""
         return [(self.x(x), self.y(y)) for x, y in values]
 
     def band(self, rows: Sequence[tuple[float, float, float]], css: str) -> Markup:
-        """The area between low and high of (x, low, high)."""
+        """Draw the area between low and high of (x, low, high) rows."""
         upper = [(self.x(x), self.y(high)) for x, _, high in rows]
         lower = [(self.x(x), self.y(low)) for x, low, _ in reversed(rows)]
         return path(upper + lower, css, closed=True)

@@ -1,6 +1,6 @@
-"""What several runs have to say beside each other: seeds of one recipe together, every other recipe against the first.
+"""Contents of the page about several runs: seeds grouped by recipe, each recipe compared with the first one.
 
-Read from run folders; what a run lacks is named and not fatal.
+Everything comes from run folders. A missing part is listed in `missing` and is not an error.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from gemma4vec.files import home
 from gemma4vec.ledger.comparison_count import ComparisonFamily
 from gemma4vec.ledger.overview import flatten
 from gemma4vec.ledger.records import recipe_tree
-from gemma4vec.report.content.run_data import PRIMARY, RunData, SuiteResults, primary_of, read_run
+from gemma4vec.report.content.run_data import PRIMARY, RunData, SuiteResults, primary_metric, read_run
 from gemma4vec.report.content.training_log import number
 from gemma4vec.statistics.multiplicity import Correction
 from gemma4vec.statistics.student import t_interval
@@ -30,11 +30,11 @@ NOT_COMPARED = {"name", "seed", "hypothesis"}
 
 @dataclass
 class Group:
-    """The runs of one recipe, in the order in which they were named.
+    """The runs of one recipe, in the order of the arguments.
 
     Attributes:
-        label: the recipe's name, made different from the others' where two recipes share one.
-        runs: one for each seed.
+        label: the recipe's name, with a suffix if two recipes have the same name.
+        runs: one run for each seed.
     """
 
     label: str
@@ -43,11 +43,11 @@ class Group:
 
     @property
     def seeds(self) -> list[int | None]:
-        """Of the runs."""
+        """Seed of each run; None if unknown."""
         return [run.manifest.get("seed") for run in self.runs]
 
     def cost(self) -> dict[str, float | None]:
-        """Means over runs: "seconds" and "tokens" of training, "memory" in bytes at the peak."""
+        """Return means over runs of "seconds" and "tokens" of training, and the largest peak "memory" in bytes."""
         logs = [run.training for run in self.runs]
         seconds = [log.steps[-1].seconds for log in logs if log.steps]
         tokens = [log.steps[-1].tokens for log in logs if log.steps]
@@ -64,12 +64,12 @@ class Row:
     result: Result
     seeds: int = 1
     spread: tuple[float, float] | None = None
-    """Smallest and largest mean between seeds."""
+    """Smallest and largest mean of the seeds."""
 
 
 @dataclass
 class TaskDifference:
-    """One recipe minus the first on one task: an exploration, without p-values."""
+    """One recipe minus the first one on one task. For exploration: without p-values."""
 
     task: str
     label: str
@@ -81,23 +81,23 @@ class TaskDifference:
 
 @dataclass
 class SuiteSection:
-    """Everything about one suite."""
+    """The contents of the page about one suite."""
 
     name: str
     metric: str
     rows: list[Row]
     comparisons: list[tuple[str, str, Comparison]]
-    """(label of A, label of B, A minus B); A is a recipe and B the first one, or A the first one and B a reference."""
+    """(label of A, label of B, A minus B). Either B is the first recipe, or A is and B is a reference."""
     family: ComparisonFamily | None
     tasks: list[TaskDifference]
     notes: list[str]
     results: SuiteResults
-    """Of the examples: the recipe with the highest score as "trained", and the first one."""
+    """Results for the examples: the best recipe as "trained", the first one as "other"."""
 
 
 @dataclass
 class RunComparison:
-    """All that the page about several runs shows."""
+    """The contents of the page about several runs."""
 
     groups: list[Group]
     suites: list[SuiteSection]
@@ -106,72 +106,72 @@ class RunComparison:
 
 
 def read_comparison(folders: Sequence[Path], correction: Correction = "holm") -> RunComparison:
-    """Read runs and compare every recipe with the first one's, on every suite that both were evaluated on.
+    """Read runs, and compare every recipe with the first one on each suite that has results of both.
 
     Raises:
-        InputError: one of them is no run folder, or they are fewer than two.
+        InputError: a folder is not a run, or fewer than two runs are given.
     """
     if len({folder.resolve() for folder in folders}) < 2:
-        raise InputError("a report that compares needs two or more different runs; name them all after `report`")
+        raise InputError("a comparison needs two or more different runs; list them all after `report`")
     runs = [read_run(folder, compared=False) for folder in dict.fromkeys(folder.resolve() for folder in folders)]
-    groups = _grouped(runs)
-    missing = [f"{run.run_id}: {said}" for run in runs for said in run.missing]
+    groups = _group_runs(runs)
+    missing = [f"{run.run_id}: {sentence}" for run in runs for sentence in run.missing]
     known = [suite for run in runs for suite in run.suites]
-    # Retrieval first: the page's sentence is about the first suite.
+    # Retrieval first: the headline is about the first suite.
     known.sort(key=lambda suite: not all(PRIMARY in result.metrics for result in suite.results.values()))
     names = dict.fromkeys(suite.name for suite in known)
     suites = [section for name in names if (section := _section(name, groups, correction, missing)) is not None]
     if not suites:
-        missing.append("None of these runs has a result of its trained model; make some with: gemma4vec eval RUN")
-    return RunComparison(groups, suites, _differing(groups), missing)
+        missing.append("No run has a result of its trained model; evaluate one with: gemma4vec eval RUN")
+    return RunComparison(groups, suites, _find_differences(groups), missing)
 
 
-def _grouped(runs: Sequence[RunData]) -> list[Group]:
+def _group_runs(runs: Sequence[RunData]) -> list[Group]:
     by_recipe: dict[str, list[RunData]] = {}
     for run in runs:
         by_recipe.setdefault(str(run.manifest.get("recipe_id") or run.run_id), []).append(run)
     names = [str(found[0].manifest.get("name") or found[0].run_id) for found in by_recipe.values()]
     groups = []
     for name, (recipe, found) in zip(names, by_recipe.items(), strict=True):
-        unique = name if names.count(name) == 1 else f"{name} {_short(found[0], recipe)}"
+        unique = name if names.count(name) == 1 else f"{name} {_distinguish(found[0], recipe)}"
         groups.append(Group(unique, recipe, found))
     return groups
 
 
-def _short(run: RunData, recipe: str) -> str:
-    """What tells recipes of one name apart."""
+def _distinguish(run: RunData, recipe: str) -> str:
+    """Return a suffix that distinguishes recipes with the same name."""
     return recipe[:8] if recipe != run.run_id else run.run_id[-4:]
 
 
 def _section(name: str, groups: Sequence[Group], correction: Correction, missing: list[str]) -> SuiteSection | None:
-    sides = {group.label: side for group in groups if (side := _side(group, name, missing)) is not None}
+    sides = {group.label: side for group in groups if (side := _select_results(group, name, missing)) is not None}
     if not sides:
         return None
     first = next(iter(sides))
-    metric = primary_of(sides[first].results[0])
+    metric = primary_metric(sides[first].results[0])
     for group in groups:
         if group.label not in sides:
             missing.append(f"{group.label} was not evaluated on {name}.")
-    references = _references(name, groups, sides[first].results[0])
+    references = _find_references(name, groups, sides[first].results[0])
     if "bm25" not in references and metric == PRIMARY:
-        missing.append(f"BM25 was not evaluated on {name}: gemma4vec eval bm25 --suite DIR adds its row.")
-    fair, notes = _fair(sides, references, first, metric)
+        missing.append(f"BM25 was not evaluated on {name}; to add its row, run: gemma4vec eval bm25 --suite DIR")
+    comparable, notes = _select_comparable(sides, references, first, metric)
     compared, family = (
-        compare_groups([pair for _, _, pair in fair], metric, correction=correction) if fair else ([], None)
+        compare_groups([pair for _, _, pair in comparable], metric, correction=correction) if comparable else ([], None)
     )
     rows = [_row(label, side, metric) for label, side in sides.items()]
     rows += [Row(REFERENCES[kind], kind, result) for kind, result in references.items()]
-    comparisons = [(a, b, one) for (a, b, _), one in zip(fair, compared, strict=True)]
-    against_first = [(a, pair) for a, b, pair in fair if b == first and metric == PRIMARY]
-    tasks = [row for a, (ours, theirs) in against_first for row in _task_rows(a, ours, theirs, metric)]
+    comparisons = [(a, b, one) for (a, b, _), one in zip(comparable, compared, strict=True)]
+    against_first = [(a, pair) for a, b, pair in comparable if b == first and metric == PRIMARY]
+    tasks = [row for a, (ours, theirs) in against_first for row in _task_differences(a, ours, theirs, metric)]
     return SuiteSection(
-        name, metric, rows, comparisons, family, tasks, notes, _examples(name, groups, sides, rows, metric)
+        name, metric, rows, comparisons, family, tasks, notes, _select_examples(name, groups, sides, rows, metric)
     )
 
 
-def _side(group: Group, suite: str, missing: list[str]) -> ResultGroup | None:
+def _select_results(group: Group, suite: str, missing: list[str]) -> ResultGroup | None:
     found: list[tuple[RunData, Result]] = []
-    for run, results in _trained(group, suite):
+    for run, results in _trained_results(group, suite):
         one = results.results["trained"]
         try:
             if found:
@@ -184,18 +184,18 @@ def _side(group: Group, suite: str, missing: list[str]) -> ResultGroup | None:
     if not found:
         return None
     if found[0][1].kind in PAIRED:
-        found = found[:1]  # one figure of all pairs has no mean over seeds, query by query
+        found = found[:1]  # a metric of all pairs together has no per-query mean over seeds
     return ResultGroup([result for _, result in found], [run.manifest.get("seed") for run, _ in found])
 
 
-def _trained(group: Group, suite: str) -> list[tuple[RunData, SuiteResults]]:
-    """Each run that has a result of its trained model on the suite, with its results there."""
+def _trained_results(group: Group, suite: str) -> list[tuple[RunData, SuiteResults]]:
+    """Return (run, its results on the suite) for each run whose trained model was evaluated on it."""
     results = [(run, one) for run in group.runs for one in run.suites if one.name == suite]
     return [(run, one) for run, one in results if "trained" in one.results]
 
 
-def _references(suite: str, groups: Sequence[Group], like: Result) -> dict[str, Result]:
-    """BM25 and the untrained base on the same contents, from any of the runs, else from the outputs' home."""
+def _find_references(suite: str, groups: Sequence[Group], like: Result) -> dict[str, Result]:
+    """Find results of BM25 and the untrained base on the same contents: in the runs, else in `HOME/evals/`."""
     found: dict[str, Result] = {}
     for group in groups:
         for run in group.runs:
@@ -209,33 +209,33 @@ def _references(suite: str, groups: Sequence[Group], like: Result) -> dict[str, 
             try:
                 result = load_result(metrics.parent)
             except InputError:
-                continue  # a result of somebody else's; this page can do without
+                continue  # a damaged result outside these runs; BM25's row is optional
             if contents(result) == contents(like):
                 found["bm25"] = result
                 break
     return {kind: found[kind] for kind in REFERENCES if kind in found}
 
 
-def _fair(
+def _select_comparable(
     sides: Mapping[str, ResultGroup], references: Mapping[str, Result], first: str, metric: str
 ) -> tuple[list[tuple[str, str, tuple[ResultGroup, ResultGroup]]], list[str]]:
-    """The pairs that may be compared, and why others may not."""
+    """Return the pairs that can be compared, and a note for each pair that cannot."""
     pairs = [(label, first, (side, sides[first])) for label, side in sides.items() if label != first]
     pairs += [
         (first, REFERENCES[kind], (sides[first], ResultGroup([result], [None]))) for kind, result in references.items()
     ]
-    fair, notes = [], []
+    comparable, notes = [], []
     for a, b, (ours, theirs) in pairs:
         try:
             differing = check_comparable(average_runs(ours.results), average_runs(theirs.results), metric)
         except InputError as error:
             notes.append(f"{a} is not compared with {b}: {error}.")
             continue
-        fair.append((a, b, (ours, theirs)))
+        comparable.append((a, b, (ours, theirs)))
         notes += [
             f"Setting {name} differs: {a} {ours_}, {b} {theirs_}." for name, (ours_, theirs_) in differing.items()
         ]
-    return fair, notes
+    return comparable, notes
 
 
 def _row(label: str, side: ResultGroup, metric: str) -> Row:
@@ -244,7 +244,7 @@ def _row(label: str, side: ResultGroup, metric: str) -> Row:
     return Row(label, "trained", average_runs(side.results), len(means), spread)
 
 
-def _task_rows(label: str, ours: ResultGroup, theirs: ResultGroup, metric: str) -> list[TaskDifference]:
+def _task_differences(label: str, ours: ResultGroup, theirs: ResultGroup, metric: str) -> list[TaskDifference]:
     keys, ours_N = average_runs(ours.results).values(metric)
     difference_N = ours_N - average_runs(theirs.results).values(metric)[1]
     rows = []
@@ -255,12 +255,12 @@ def _task_rows(label: str, ours: ResultGroup, theirs: ResultGroup, metric: str) 
     return rows
 
 
-def _examples(
+def _select_examples(
     name: str, groups: Sequence[Group], sides: Mapping[str, ResultGroup], rows: Sequence[Row], metric: str
 ) -> SuiteResults:
-    """The best recipe's first run as "trained" against the first recipe's; against another where the first is best.
+    """Select the results for examples: first runs of the best recipe ("trained") and of the first one ("other").
 
-    Queries to look at, not a comparison with a verdict.
+    If the first recipe is the best, "other" is the next one. The page shows these queries without a verdict.
     """
     first = next(iter(sides))
     best = max(sides, key=lambda label: average_runs(sides[label].results).mean[metric])
@@ -269,17 +269,17 @@ def _examples(
     for key, label in (("trained", best), ("other", other)):
         for group in groups:
             if group.label == label:
-                _, one = _trained(group, name)[0]
+                _, one = _trained_results(group, name)[0]
                 found.results[key], found.tops[key] = one.results["trained"], one.tops.get("trained", {})
     found.names = {"trained": best, "other": other}
     if len(found.results) == 2 and metric == PRIMARY:
-        with contextlib.suppress(InputError):  # why they cannot be compared stands among the notes
+        with contextlib.suppress(InputError):  # the notes say why they cannot be compared
             found.largest["other"] = largest_differences(found.results["trained"], found.results["other"], metric)
     return found
 
 
-def _differing(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
-    """Keys of the recipes whose values differ, with the value of each; and of the data, by their hashes."""
+def _find_differences(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
+    """Return (key, value in each group) for recipe keys and data hashes that differ."""
     trees = [{**flatten(recipe_tree(group.runs[0].recipe_text)), **_data(group.runs[0].manifest)} for group in groups]
     names = dict.fromkeys(name for tree in trees for name in tree if name.split(".")[0] not in NOT_COMPARED)
     rows = [(name, ["-" if tree.get(name) is None else str(tree[name]) for tree in trees]) for name in names]

@@ -1,13 +1,13 @@
-"""The contamination stamp of a result, in one sentence: does the training data overlap with what was tested?"""
+"""One sentence about a result's contamination: whether the training data overlaps with the suite."""
 
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.evaluation.scoring.contamination_mark import mark_sentence, touched_queries
 
 
-def stamp_sentence(result: Result) -> str:
-    """What is known about training data and this suite; empty for a model that was not trained here.
+def contamination_sentence(result: Result) -> str:
+    """Describe the overlap of training data and suite; empty for a model that was not trained here.
 
-    The stamp is `settings["contamination"]`: {"sources": [...], "unchecked": names, "touched_queries": task -> ids}.
+    The source is `settings["contamination"]`: {"sources": [...], "unchecked": names, "touched_queries": task -> ids}.
     """
     mark = result.settings.get("contamination")
     if not isinstance(mark, dict):
@@ -20,7 +20,9 @@ def stamp_sentence(result: Result) -> str:
         if touched_queries(result):
             parts.append(mark_sentence(result, unchecked=False) or "")
         else:
-            inside = f"; {documents:,} documents stand in it, none right for a query" if documents else ""
+            inside = (
+                f"; it contains {documents:,} of the suite's documents, none relevant to a query" if documents else ""
+            )
             parts.append(f"checked: training data touches no query{inside}")
     if unchecked:
         parts.append(

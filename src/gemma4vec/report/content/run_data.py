@@ -1,4 +1,4 @@
-"""What a run folder holds, read for the report. A part that is missing or damaged is named, not fatal."""
+"""Contents of the page about one run, read from its folder. A missing or damaged part is listed in `missing`."""
 
 import json
 from collections.abc import Mapping
@@ -39,16 +39,16 @@ class SuiteResults:
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     """The trained model minus each of the others on nDCG@10, by the other's name."""
     largest: dict[str, LargestDifferences] = field(default_factory=dict)
-    """Queries to look at, where the two are not compared on this page."""
+    """Queries for the examples of two results that this page does not compare."""
     names: dict[str, str] = field(default_factory=dict)
-    """What the models are called on the page, where not by `label`."""
+    """Names of models on the page that replace `label`."""
     family: ComparisonFamily | None = None
-    """The ledger's family that these comparisons are corrected for."""
+    """The ledger's count of comparisons, which corrects these."""
 
 
 @dataclass
 class RunData:
-    """All that the report shows."""
+    """The contents of the page about one run."""
 
     path: Path
     manifest: dict[str, Any]
@@ -56,17 +56,17 @@ class RunData:
     training: TrainingLog
     suites: list[SuiteResults]
     missing: list[str]
-    """One sentence for each part that is not there."""
+    """One sentence for each missing part."""
     decision: tuple[str, str] | None = None
-    """What was decided about the run last, and why."""
+    """The last decision about the run, and its reason."""
     checkpoints: CheckpointResults = field(default_factory=dict)
     """Suite -> (stage, step) -> result of that checkpoint."""
     stop: StopLooks | None = None
-    """The stop rule and what it saw, where the recipe has one."""
+    """The stop rule and its looks, if the recipe has one."""
 
     @property
     def hypothesis(self) -> str:
-        """What should move, as the recipe said before."""
+        """The effect that the recipe predicted before training; may be empty."""
         return str(self.manifest.get("hypothesis") or "")
 
     @property
@@ -76,10 +76,10 @@ class RunData:
 
 
 def read_run(path: Path, *, compared: bool = True) -> RunData:
-    """Read a run folder; `compared` compares its models, which the ledger then knows of.
+    """Read a run folder. With `compared`, compare its models; the ledger records these comparisons.
 
     Raises:
-        InputError: `path` is no run folder.
+        InputError: `path` is not a run folder.
     """
     run = RunFolder.open(path)
     missing: list[str] = []
@@ -90,17 +90,17 @@ def read_run(path: Path, *, compared: bool = True) -> RunData:
         missing.append(f"The recipe cannot be read ({type(error).__name__}).")
     events = run.events()
     if events.torn:
-        missing.append(f"{len(events.torn)} line(s) of events.jsonl are torn, as a killed process leaves them.")
+        missing.append(f"{len(events.torn)} line(s) of events.jsonl are torn; a killed process leaves such lines.")
     training = read_training(events)
     if not training.steps:
         missing.append("No training step was recorded.")
     elif training.finished is None:
-        missing.append(f"Training was stopped before its end: the last step recorded is {training.steps[-1].step:,}.")
+        missing.append(f"Training stopped before its end: the last recorded step is {training.steps[-1].step:,}.")
     ended = run.manifest.get("ended") or {}
     if ended.get("by") == "stop rule":
         missing.append(f"The rest of the budget: the stop rule ended the training after step {ended.get('step')}.")
     if training.skipped_losses:
-        missing.append(f"{training.skipped_losses:,} step(s) have a loss that is not a finite number.")
+        missing.append(f"{training.skipped_losses:,} step(s) have a loss that is not finite.")
     suites = _read_suites(path / "evals", missing, compared=compared)
     made = decision_record(path)
     decision = (str(made.body.get("decision")), str(made.body.get("words") or "")) if made else None
@@ -110,7 +110,7 @@ def read_run(path: Path, *, compared: bool = True) -> RunData:
 
 
 def _read_checkpoints(evals: Path, missing: list[str]) -> CheckpointResults:
-    """Results of the run's checkpoints, by suite and by where in the training they stand."""
+    """Read the results of the run's checkpoints, by suite and (stage, step)."""
     found: CheckpointResults = {}
     for metrics in sorted(evals.glob(f"{CHECKPOINT}-*/*/metrics.json")):
         try:
@@ -124,7 +124,7 @@ def _read_checkpoints(evals: Path, missing: list[str]) -> CheckpointResults:
 
 
 def _read_suites(evals: Path, missing: list[str], *, compared: bool) -> list[SuiteResults]:
-    """Results grouped by suite, with the comparisons that they allow."""
+    """Read results grouped by suite, and compare the models of each suite if `compared`."""
     found: dict[str, dict[str, Path]] = {}
     for metrics in sorted(evals.glob("*/*/metrics.json")):
         if not metrics.parent.parent.name.startswith(CHECKPOINT):
@@ -155,7 +155,7 @@ def _place(model: str) -> int:
 
 
 def _compare_all(suite: SuiteResults, missing: list[str]) -> None:
-    """The trained model against every other; a comparison that would not be fair is named instead."""
+    """Compare the trained model with every other; a pair that is not comparable goes to `missing`."""
     trained = suite.results.get("trained")
     if trained is None:
         return
@@ -164,41 +164,43 @@ def _compare_all(suite: SuiteResults, missing: list[str]) -> None:
         if model == "trained":
             continue
         try:
-            check_comparable(trained, result, primary_of(trained))
+            check_comparable(trained, result, primary_metric(trained))
             others[model] = result
         except InputError as error:
             missing.append(f"The trained model is not compared with {label(model)} on {suite.name}: {error}.")
     if others:
-        compared, suite.family = compare_pairs([(trained, result) for result in others.values()], primary_of(trained))
+        compared, suite.family = compare_pairs(
+            [(trained, result) for result in others.values()], primary_metric(trained)
+        )
         suite.comparisons = dict(zip(others, compared, strict=True))
 
 
-def primary_of(result: Result) -> str:
-    """The metric that stands for a result: nDCG@10 of retrieval, else its suite's own."""
+def primary_metric(result: Result) -> str:
+    """Return a result's main metric: nDCG@10 for retrieval, else the suite's own."""
     return PRIMARY if PRIMARY in result.metrics else result.metric
 
 
-def columns_of(result: Result) -> dict[str, str]:
-    """The metrics of a table about results like this one, with the names that people know."""
+def select_columns(result: Result) -> dict[str, str]:
+    """Return metric -> column title for a table of results like this one."""
     return {name: title for name, title in METRICS.items() if name in result.metrics} or {
         name: name for name in result.metrics
     }
 
 
-def method_words(kind: str) -> str:
-    """How a comparison's interval and p come about, for the caption of its table."""
+def describe_method(kind: str) -> str:
+    """Name the methods behind a comparison's interval and p, for a table caption."""
     if kind in PAIRED:
-        return "Interval: 95%, bootstrap over pairs. p: test by swapping the two models' ranks"
+        return "Interval: 95%, bootstrap over pairs. p: test that swaps the two models' ranks"
     return f"Interval: 95%, over {name_items(kind)}. p: paired sign-flip test"
 
 
 def label(model: str) -> str:
-    """A model's name for people."""
+    """Return a model's display name."""
     return MODELS.get(model, model)
 
 
 def suite_folder(run: RunData, name: str) -> Path | None:
-    """Where the suite's texts stand, if the manifest says so."""
+    """Return the folder of the suite's texts; None if the manifest has none."""
     suites = run.manifest.get("suites")
     entry = suites.get(name) if isinstance(suites, dict) else None
     place = entry.get("path") if isinstance(entry, dict) else None
@@ -207,17 +209,17 @@ def suite_folder(run: RunData, name: str) -> Path | None:
     return Path(place) if Path(place).is_absolute() or Path(place).exists() else run.path / place
 
 
-def shortened(text: str, characters: int) -> str:
-    """The text, cut with an ellipsis where it is longer than `characters`."""
+def shorten(text: str, characters: int) -> str:
+    """Cut the text to `characters`, with an ellipsis if it is longer."""
     return text if len(text) <= characters else text[: characters - 3] + "..."
 
 
-def as_text(value: Any) -> str:
-    """A JSON value for a table cell: strings as they are, what is long shortened."""
+def format_value(value: Any) -> str:
+    """Format a JSON value for a table cell; long values are cut."""
     if isinstance(value, str):
-        return shortened(value, VALUE_CHARACTERS)
+        return shorten(value, VALUE_CHARACTERS)
     if isinstance(value, list) and len(value) > 12:
-        return f"{as_text(value[:12])} and {len(value) - 12:,} more"
+        return f"{format_value(value[:12])} and {len(value) - 12:,} more"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return shortened(json.dumps(value, ensure_ascii=False), VALUE_CHARACTERS)
+    return shorten(json.dumps(value, ensure_ascii=False), VALUE_CHARACTERS)

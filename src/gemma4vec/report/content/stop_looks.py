@@ -1,4 +1,4 @@
-"""What a training's stop rule was and what it saw, from `events.jsonl`."""
+"""The stop rule of a training and its looks, from `events.jsonl`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _NUMBERS = ("score", "reference", "difference", "low", "high")
 
 @dataclass(frozen=True)
 class Look:
-    """One look: the model's and the reference's score, and their difference with its interval."""
+    """One look: scores of model and reference, and their difference with its interval."""
 
     place: str
     score: float
@@ -24,7 +24,7 @@ class Look:
 
 @dataclass(frozen=True)
 class StopLooks:
-    """The rule in one sentence, with how it ended, and its looks in order."""
+    """The rule and its outcome in one sentence, and its looks in order."""
 
     sentence: str
     metric: str
@@ -32,7 +32,7 @@ class StopLooks:
 
 
 def read_looks(events: Sequence[dict[str, Any]]) -> StopLooks | None:
-    """The rule and its looks; None where there is no rule. Of a look that a resumed run took again the later counts."""
+    """Read the rule and its looks; None without a rule. If a resumed run repeated a look, the later one counts."""
     rules = {int(number(event.get("stage")) or 0): event for event in events if event.get("event") == "stop_rule"}
     if not rules:
         return None

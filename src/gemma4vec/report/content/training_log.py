@@ -1,4 +1,4 @@
-"""What `events.jsonl` says about a training: one row per step, one per evaluation, and what it cost."""
+"""The log of a training from `events.jsonl`: steps, evaluations and cost."""
 
 import math
 import statistics
@@ -22,7 +22,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """nDCG@10 on a suite during training, with its 95% interval where it was recorded."""
+    """nDCG@10 on a suite during training, with its 95% interval if recorded."""
 
     suite: str
     step: int
@@ -42,13 +42,13 @@ class TrainingLog:
 
     @property
     def skipped_losses(self) -> int:
-        """Steps whose loss is not a finite number."""
+        """Number of steps whose loss is not finite."""
         return sum(not math.isfinite(step.loss) for step in self.steps)
 
     def smoothed_loss(self) -> list[tuple[float, float]]:
-        """(tokens, loss): means over windows of a twentieth of the run, centred, so that the curve does not lag.
+        """Return (tokens, loss): means over centered windows of a twentieth of the run; centered means do not lag.
 
-        The window shrinks towards the start, where the loss falls steeply, and is cut off at the end, where it is flat.
+        The window shrinks towards the start, where the loss falls steeply. At the end, where it is flat, it is cut off.
         """
         finite = [step for step in self.steps if math.isfinite(step.loss)]
         half = max(len(finite) // 40, 1)
@@ -60,7 +60,7 @@ class TrainingLog:
         return smooth
 
     def costs(self) -> list[tuple[str, str]]:
-        """What the training used, as (name, value with unit)."""
+        """Return the cost of the training as (name, value with unit)."""
         finished = self.finished or {}
         last = self.steps[-1] if self.steps else None
         seconds = last.seconds if last else number(finished.get("seconds"))
@@ -73,18 +73,18 @@ class TrainingLog:
             ("training time", f"{seconds / 60:.1f} min" if seconds else ""),
             ("steps", f"{last.step:,}" if last else ""),
             ("tokens trained", f"{tokens:,.0f}" if tokens else ""),
-            ("throughput, over all", f"{overall:,.0f} tokens/s" if overall else ""),
+            ("throughput, overall", f"{overall:,.0f} tokens/s" if overall else ""),
             ("throughput, median step", f"{statistics.median(rates):,.0f} tokens/s" if rates else ""),
-            ("computed but empty (padding, tails)", f"{statistics.fmean(paddings):.1%}" if paddings else ""),
+            ("padding and unused batch ends", f"{statistics.fmean(paddings):.1%}" if paddings else ""),
             ("peak memory", f"{memory / 2**30:.2f} GiB" if memory else ""),
         ]
         return [(name, value) for name, value in rows if value]
 
 
 def read_training(events: Sequence[dict[str, Any]]) -> TrainingLog:
-    """Put events in order. A resumed run repeats steps after its checkpoint: the later one of each counts.
+    """Sort events. A resumed run repeats the steps after its checkpoint; the later event of each step counts.
 
-    Steps, tokens and seconds are counted anew in each stage of a run; here they go on.
+    Events count steps, tokens and seconds from 0 in each stage; the log counts on across stages.
     """
     by_step: dict[tuple[int, int], Step] = {}
     found: dict[tuple[int, int, str], dict[str, Any]] = {}
@@ -112,7 +112,7 @@ def read_training(events: Sequence[dict[str, Any]]) -> TrainingLog:
 def _evaluation(
     event: dict[str, Any], place: tuple[int, int, str], steps: Mapping[tuple[int, int], Step]
 ) -> Evaluation:
-    """An evaluation at the tokens of the last step before it."""
+    """Return an evaluation with the token count of the last step before it."""
     stage, at, suite = place
     done = [step for key, step in steps.items() if key <= (stage, at)]
     step, tokens = (done[-1].step, done[-1].tokens) if done else (0, 0.0)
@@ -120,7 +120,7 @@ def _evaluation(
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
+    """Return a finite number as float, or None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)

@@ -1,7 +1,7 @@
 """The documents of a search index, on disk as JSON lines with a table of offsets.
 
-A hit needs one line of the file, so opening an index reads no texts at all: that keeps a cold search short however
-many documents there are.
+Opening an index reads no texts; a hit reads one line of the file. So a cold search is fast for any number of
+documents.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ OFFSETS = "offsets.npy"
 
 @dataclass(frozen=True, slots=True)
 class IndexedDocument:
-    """A text that can be found. `path` and `line` (from 1) say where it stands, if it stands in a file."""
+    """A searchable text. `path` and `line` (from 1) are its location, if it comes from a file."""
 
     id: str
     text: str
@@ -34,19 +34,19 @@ class IndexedDocument:
     line: int | None = None
 
     def as_document(self) -> Document:
-        """What the embedder reads."""
+        """Return text and title for the embedder."""
         return Document(self.text, self.title)
 
 
-def documents_of_functions(functions: Iterable[Function]) -> list[IndexedDocument]:
-    """Functions that the `pycode` source found, each with its file and line."""
+def documents_from_functions(functions: Iterable[Function]) -> list[IndexedDocument]:
+    """Make documents from functions of the `pycode` source, with file and line."""
     return [
         IndexedDocument(function.id, function.source, path=function.path, line=function.line) for function in functions
     ]
 
 
-def documents_of_suite(suite: RetrievalSuite, functions: Iterable[Function] = ()) -> list[IndexedDocument]:
-    """A suite's corpus in its order; file and line come from those `functions` that are documents of it."""
+def documents_from_suite(suite: RetrievalSuite, functions: Iterable[Function] = ()) -> list[IndexedDocument]:
+    """Make documents from a suite's corpus, in its order. `functions` supply file and line by id."""
     places = {function.id: (function.path, function.line) for function in functions}
     return [
         IndexedDocument(key, text, title, *places.get(key, (None, None)))
@@ -55,11 +55,11 @@ def documents_of_suite(suite: RetrievalSuite, functions: Iterable[Function] = ()
 
 
 def write_documents(folder: Path, documents: Sequence[IndexedDocument]) -> None:
-    """Write `documents.jsonl` and `offsets.npy` (int64, one more than documents: where each line starts and ends)."""
+    """Write `documents.jsonl` and `offsets.npy` (int64[M + 1]: start of each line, and the file's size)."""
     offsets = np.zeros(len(documents) + 1, dtype=np.int64)
     with atomic_write(folder / DOCUMENTS, "wb") as stream:
         for row, document in enumerate(documents):
-            # ASCII escapes keep lone surrogates and control characters writable.
+            # ASCII escapes make lone surrogates and control characters writable.
             stream.write(json.dumps(asdict(document)).encode("ascii") + b"\n")
             offsets[row + 1] = stream.tell()
     with atomic_write(folder / OFFSETS, "wb") as stream:
@@ -67,7 +67,7 @@ def write_documents(folder: Path, documents: Sequence[IndexedDocument]) -> None:
 
 
 def corpus_hash(documents: Sequence[IndexedDocument]) -> str:
-    """Hexadecimal SHA-256 of the documents and their order: where it is equal, vectors can be used again."""
+    """Return the hexadecimal SHA-256 of the documents in order. Equal hashes mean that vectors can be reused."""
     digest = hashlib.sha256()
     for document in documents:
         fields = (document.id, document.text, document.title, document.path, document.line)
@@ -76,7 +76,7 @@ def corpus_hash(documents: Sequence[IndexedDocument]) -> str:
 
 
 class DocumentStore(Sequence[IndexedDocument]):
-    """Random access to the documents of an index folder, without reading the others."""
+    """The documents of an index folder, read one at a time."""
 
     def __init__(self, folder: Path) -> None:
         """Open the store.
@@ -88,7 +88,7 @@ class DocumentStore(Sequence[IndexedDocument]):
         self._offsets = np.load(folder / OFFSETS, allow_pickle=False)
         size = (folder / DOCUMENTS).stat().st_size
         if self._offsets.ndim != 1 or len(self._offsets) < 1 or int(self._offsets[-1]) != size:
-            raise ValueError(f"{DOCUMENTS} has {size} bytes, which is not what {OFFSETS} says")
+            raise ValueError(f"{DOCUMENTS} has {size} bytes, but {OFFSETS} says otherwise")
         stream: IO[Any]
         with (folder / DOCUMENTS).open("rb") as stream:
             # An empty file cannot be mapped.

@@ -1,6 +1,6 @@
-"""A search index: open a folder of vectors and documents, and answer queries from it.
+"""A search index: vectors and documents in a folder, searched by inner product.
 
-Legend of shapes: N queries, M documents, D dimension, K hits of a query.
+Shapes: N queries, M documents, D dimension, K hits per query.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder
 from gemma4vec.serving.search.build_index import build_index
 from gemma4vec.serving.search.documents import IndexedDocument, corpus_hash, write_documents
-from gemma4vec.serving.search.storage import VECTORS, IndexMeta, check_unit_rows, read_index, vectors_header
+from gemma4vec.serving.search.storage import VECTORS, IndexMeta, check_unit_rows, make_vectors_header, read_index
 from gemma4vec.text.text_embedder import TextEmbedder
 
 
@@ -28,13 +28,13 @@ class Hit:
     document: IndexedDocument
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: rank, score and the document's fields that are set."""
+        """Return rank, score and the document's set fields, for JSON."""
         fields = {name: value for name, value in asdict(self.document).items() if value is not None}
         return {"rank": self.rank, "score": round(self.score, 6), **fields}
 
 
 class SearchIndex:
-    """Documents that can be searched by vector."""
+    """Documents with their vectors, open for search."""
 
     def __init__(
         self, folder: Path, meta: IndexMeta, vectors_MD: NDArray[np.float32], documents: Sequence[IndexedDocument]
@@ -46,16 +46,16 @@ class SearchIndex:
 
     @classmethod
     def open(cls, folder: Path, fingerprint: str | None = None) -> "SearchIndex":
-        """Open the index in `folder`; with `fingerprint`, only if that model made it.
+        """Open the index in `folder`. With `fingerprint`, the index must come from that model.
 
         Raises:
-            InputError: not an index, a damaged one, or one of another model.
+            InputError: `folder` is not an index, is damaged, or another model built it.
         """
         meta, vectors_MD, documents = read_index(folder)
         if fingerprint is not None and meta.fingerprint != fingerprint:
             raise InputError(
-                f"the search index {folder} was made by another model ({meta.model}, {meta.fingerprint[:12]}, "
-                f"not {fingerprint[:12]}); delete {folder} and build it again"
+                f"the search index {folder} was built by another model ({meta.model}, {meta.fingerprint[:12]}, "
+                f"not {fingerprint[:12]}); delete {folder} and rebuild it"
             )
         return cls(folder, meta, vectors_MD, documents)
 
@@ -70,7 +70,7 @@ class SearchIndex:
         chunk: int = 512,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> "SearchIndex":
-        """Embed `documents` into `folder`, or go on where a killed call stopped; see `build.build_index`."""
+        """Embed `documents` into `folder`, or continue a killed build; see `build_index.build_index`."""
         build_index(folder, documents, embedder, source=source, chunk=chunk, progress=progress)
         return cls.open(folder)
 
@@ -85,7 +85,7 @@ class SearchIndex:
         fingerprint: str,
         source: str | None = None,
     ) -> "SearchIndex":
-        """Write an index of vectors that exist already (an evaluation's), atomically, and open it.
+        """Write an index of existing vectors [M, D], such as an evaluation's, atomically, and open it.
 
         Raises:
             WorkError: a vector is not finite or not of unit length, or the disk is full.
@@ -99,12 +99,12 @@ class SearchIndex:
             meta.write(part)
             write_documents(part, documents)
             with (part / VECTORS).open("wb") as stream:
-                stream.write(vectors_header(meta))
+                stream.write(make_vectors_header(meta))
                 vectors_MD.tofile(stream)
         return cls.open(folder)
 
     def search(self, queries_ND: NDArray[np.float32], k: int) -> list[list[Hit]]:
-        """The `k` nearest documents of each query by inner product, best first.
+        """Find the `k` documents with the largest inner product for each query [N, D], best first.
 
         Raises:
             InputError: `k` is below 1, or the vectors have another dimension.
@@ -112,11 +112,11 @@ class SearchIndex:
         from gemma4vec.retrieval.exact import search
 
         if k < 1:
-            raise InputError(f"k is {k}; ask for at least 1 document")
+            raise InputError(f"k is {k}; use at least 1")
         if queries_ND.ndim != 2 or queries_ND.shape[1] != self.meta.dimension:
             raise InputError(
                 f"query vectors of shape {list(queries_ND.shape)} do not fit {self.folder}, whose vectors have "
-                f"dimension {self.meta.dimension}; use the model that made it ({self.meta.model})"
+                f"dimension {self.meta.dimension}; use the model that built it ({self.meta.model})"
             )
         if not self.meta.count:
             return [[] for _ in queries_ND]

@@ -1,4 +1,4 @@
-"""Vectors that need not be made again: a document that has not changed keeps its vector when its corpus changes."""
+"""Vectors of unchanged documents, reused when their corpus changes."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ Vectors = NDArray[np.float32]
 
 
 class KnownVectors:
-    """Vectors of one model by what the model read (text and title)."""
+    """Vectors of one model, by text and title."""
 
     def __init__(self) -> None:
         self._rows: dict[bytes, Vectors] = {}
@@ -22,12 +22,12 @@ class KnownVectors:
         return len(self._rows)
 
     def add(self, documents: Iterable[IndexedDocument], vectors_MD: Vectors) -> None:
-        """Remember the vectors of `documents`; of more documents than vectors, the first ones."""
+        """Add the vectors of `documents`. With fewer vectors than documents, they belong to the first documents."""
         for document, vector_D in zip(documents, vectors_MD, strict=False):
             self._rows[_key(document)] = vector_D
 
     def find(self, documents: Sequence[IndexedDocument], dimension: int) -> tuple[Vectors, list[int]]:
-        """Vectors [M, D] of `documents`, and the rows that are not known and still empty."""
+        """Return vectors [M, D] of `documents`, and the rows that are unknown and still zero."""
         vectors_MD = np.zeros((len(documents), dimension), dtype="<f4")
         missing = []
         for row, document in enumerate(documents):
@@ -39,8 +39,8 @@ class KnownVectors:
         return vectors_MD, missing
 
 
-def texts_of(documents: Sequence[IndexedDocument], rows: Sequence[int]) -> list[str | Document]:
-    """What the embedder reads of the documents in `rows`."""
+def embedder_inputs(documents: Sequence[IndexedDocument], rows: Sequence[int]) -> list[str | Document]:
+    """Return text and title of the documents in `rows`, for the embedder."""
     return [documents[row].as_document() for row in rows]
 
 

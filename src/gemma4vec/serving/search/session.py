@@ -1,4 +1,4 @@
-"""A person asks, the index answers: one query, a file of queries, or a prompt."""
+"""Answering queries from an index: one query, lines of a file, or a prompt."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma4vec.errors import InputError
-from gemma4vec.serving.search.display import one_line, print_hits, print_text
+from gemma4vec.serving.search.display import print_hits, print_text, to_one_line
 from gemma4vec.serving.search.index import Hit, SearchIndex
 from gemma4vec.text.sanitize import sanitize
 from gemma4vec.text.text_embedder import TextEmbedder
@@ -19,53 +19,57 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 HELP = """\
-type what you look for; an empty line or Ctrl-D ends
+Type a query. An empty line or Ctrl-D ends the session.
   :k 10      show 10 hits
-  :show 2    show all of hit 2
-  :help      show this"""
+  :show 2    show the whole text of hit 2
+  :help      show this help"""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The hits of one query and the seconds they took."""
+    """The hits of one query and the search time in seconds."""
 
     query: str
     hits: list[Hit]
     seconds: float
 
     def as_json(self) -> str:
-        """One line of ASCII JSON, safe for every terminal and file."""
+        """Return one line of ASCII JSON, which every terminal and file can hold."""
         value: dict[str, Any] = {"query": self.query, "seconds": round(self.seconds, 4)}
         return json.dumps({**value, "hits": [hit.as_dict() for hit in self.hits]})
 
 
 class SearchSession:
-    """An embedder and the index that it made."""
+    """An embedder and an index of its vectors.
+
+    Raises:
+        InputError: `k` is below 1.
+    """
 
     def __init__(self, embedder: TextEmbedder, index: SearchIndex, k: int) -> None:
         if k < 1:
-            raise InputError(f"-k is {k}; ask for at least 1 hit")
+            raise InputError(f"-k is {k}; use at least 1")
         self.embedder, self.index, self.k = embedder, index, k
         self.last: list[Hit] = []
 
     def ask(self, query: str) -> Answer:
-        """The `k` best hits for `query`; none for a blank one."""
+        """Return the `k` best hits for `query`; no hits for a blank query."""
         if not query.strip():
             return Answer(query, [], 0.0)
         started = time.perf_counter()
-        # Lone surrogates come from bytes of a terminal that are not UTF-8; no tokenizer takes them.
+        # Terminal input that is not UTF-8 becomes lone surrogates, which no tokenizer accepts.
         vector_1D = self.embedder.encode_query([query.encode("utf-8", "replace").decode("utf-8")])
         self.last = self.index.search(vector_1D, self.k)[0]
         return Answer(query, self.last, time.perf_counter() - started)
 
     def answer_lines(self, lines: Iterable[str], show: Callable[[Answer], None]) -> None:
-        """Answer queries line by line; a blank line is a query without hits, so that answers line up with lines."""
+        """Answer queries line by line. A blank line is a query without hits, so answers correspond to lines."""
         for line in lines:
             show(self.ask(line.rstrip("\r\n")))
 
     def prompt(self, console: "Console", history: Path) -> None:
-        """Ask at a prompt until an empty line or Ctrl-D; Ctrl-C goes through to the caller."""
-        console.print(f"{len(self.index.documents):,} documents. Type what you look for; :help says what else.")
+        """Read queries at a prompt until an empty line or Ctrl-D. Ctrl-C reaches the caller."""
+        console.print(f"{len(self.index.documents):,} documents. Type a query, or :help for the commands.")
         with _line_history(history):
             while True:
                 try:
@@ -76,12 +80,12 @@ class SearchSession:
                 if not line:
                     return
                 if line.startswith(":"):
-                    self._command(line, console)
+                    self._run_command(line, console)
                 else:
                     print_answer(console, self.ask(line))
 
-    def _command(self, line: str, console: "Console") -> None:
-        """One line that starts with a colon."""
+    def _run_command(self, line: str, console: "Console") -> None:
+        """Run a prompt command: a line that starts with a colon."""
         name, _, argument = line[1:].partition(" ")
         number = int(argument) if argument.strip().isdecimal() else 0
         if name == "k" and number:
@@ -93,31 +97,31 @@ class SearchSession:
             print_text(console, document)
         elif name == "show":
             console.print(
-                f"say :show N with N from 1 to {len(self.last)}" if self.last else "search for something first"
+                f"use :show N with N from 1 to {len(self.last)}" if self.last else "search for something first"
             )
         else:
             console.print(HELP)
 
 
 def print_answer(console: "Console", answer: Answer) -> None:
-    """Print the hits and the time taken."""
+    """Print the hits, their number and the search time."""
     if not answer.query.strip():
         return
     print_hits(console, answer.hits)
-    shown = one_line(answer.query, max(console.width - 40, 20))
+    shown = to_one_line(answer.query, max(console.width - 40, 20))
     hits = "1 hit" if len(answer.hits) == 1 else f"{len(answer.hits)} hits"
     console.print(f"{hits} in {answer.seconds:.2f} s for: {shown}", style="dim", markup=False, highlight=False)
 
 
 @contextlib.contextmanager
 def _line_history(path: Path) -> Any:
-    """Arrow keys and a history that lasts, where Python has readline."""
+    """Turn on arrow keys and a stored history, if Python has readline."""
     try:
         import readline
     except ImportError:
         yield
         return
-    # A history that cannot be read or kept is no reason not to search.
+    # Search works without a readable or writable history.
     with contextlib.suppress(OSError):
         readline.read_history_file(path)
     readline.set_history_length(1000)
@@ -130,6 +134,6 @@ def _line_history(path: Path) -> Any:
 
 
 def stdin_lines() -> Iterable[str]:
-    """The lines of standard input; bytes that are not UTF-8 become U+FFFD."""
+    """Yield the lines of standard input; bytes that are not UTF-8 become U+FFFD."""
     for line in sys.stdin.buffer:
         yield line.decode("utf-8", "replace")

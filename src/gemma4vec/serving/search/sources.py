@@ -1,4 +1,4 @@
-"""What a run can search: its test corpus, all functions on this machine, or those of a folder."""
+"""The documents that a run searches: its test corpus, all functions on this machine, or those of a folder."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.run_folder import find_run, list_runs
 from gemma4vec.machine.terminal import ProgressBar
-from gemma4vec.serving.search.documents import IndexedDocument, documents_of_functions
+from gemma4vec.serving.search.documents import IndexedDocument, documents_from_functions
 from gemma4vec.serving.search.index import SearchIndex
 from gemma4vec.serving.search.storage import read_index
 from gemma4vec.text.text_embedder import TextEmbedder
@@ -17,10 +17,10 @@ LATEST = "latest"
 
 
 def find_searchable_run(name: str) -> Path:
-    """The run folder with a model that `name` means: a path, a run id (or part of it) below `home()`, or "latest".
+    """Find a run folder with a model by path, run id (or a part of it) in `home()`, or "latest".
 
     Raises:
-        InputError: there is none.
+        InputError: no such run, or a run without a model.
     """
     if name == LATEST:
         made = [run for run in list_runs(home()) if run.model.is_dir()]
@@ -28,17 +28,17 @@ def find_searchable_run(name: str) -> Path:
             raise InputError(f"no run with a model in {home()}; make one with `gemma4vec quickstart`")
         return made[-1].path
     if not Path(name).is_dir() and len(name.split()) > 1:
-        # Somebody left out the run: the words are the query.
+        # Several words are a query without a run in front of it.
         shown = name if len(name) <= 60 else name[:57] + "..."
-        raise InputError(f'no run folder {shown!r}; to search the latest run, write: gemma4vec search latest "{shown}"')
+        raise InputError(f'no run folder {shown!r}; to search the latest run, use: gemma4vec search latest "{shown}"')
     run = find_run(name, home())
     if not run.model.is_dir():
-        raise InputError(f"{run.path} has no model/ yet, so there is nothing to search with; name a finished run")
+        raise InputError(f"{run.path} has no model/ yet, so it cannot search; use a finished run")
     return run.path
 
 
 def index_folder(run: Path, everything: bool, folder: Path | None) -> Path:
-    """Where the index of a source stands in the run folder."""
+    """Return the folder of a source's index in the run folder."""
     if folder is not None:
         where = str(folder.resolve())
         slug = re.sub(r"[^A-Za-z0-9]+", "-", folder.resolve().name).strip("-").lower()[:40]
@@ -47,9 +47,13 @@ def index_folder(run: Path, everything: bool, folder: Path | None) -> Path:
 
 
 def check_source(run: Path, everything: bool, folder: Path | None) -> None:
-    """Raise InputError where the source cannot be searched, before anything slow happens."""
+    """Check that the source can be searched, before anything slow happens.
+
+    Raises:
+        InputError: the folder does not exist, or the test corpus has no index.
+    """
     if folder is not None and not folder.is_dir():
-        raise InputError(f"--folder {folder} is no folder; name one that holds Python files")
+        raise InputError(f"--folder {folder} is not a folder; use one with Python files")
     if not everything and folder is None:
         read_index(index_folder(run, everything, folder))
 
@@ -60,17 +64,17 @@ def open_index(
     everything: bool,
     folder: Path | None,
 ) -> SearchIndex:
-    """Open the index of a source; embed what is missing first, with progress (`machine.terminal`).
+    """Open the index of a source. Build it first if it is missing or outdated, with a progress bar.
 
     Raises:
-        InputError: no index, one of another model, or no functions.
-        KeyboardInterrupt: stopped; the message says how to go on.
+        InputError: no index, an index of another model, or no functions.
+        KeyboardInterrupt: interrupted; the message says how to continue.
     """
     place = index_folder(run, everything, folder)
     if not everything and folder is None:
         return SearchIndex.open(place, embedder.fingerprint)
-    source, read = _functions(folder)
-    if (ready := _ready(place, embedder.fingerprint, source)) is not None:
+    source, read = _find_functions(folder)
+    if (ready := _open_current(place, embedder.fingerprint, source)) is not None:
         return ready
     documents = read()
     if not documents:
@@ -87,12 +91,12 @@ def open_index(
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"{progress.done:,} of {progress.total or 0:,} functions are embedded; the same command goes on from there"
+            f"{progress.done:,} of {progress.total or 0:,} functions are embedded; run the same command to continue"
         ) from None
 
 
-def _ready(place: Path, fingerprint: str, source: str) -> SearchIndex | None:
-    """The finished index of these functions by this model; None where it has to be built (which says why)."""
+def _open_current(place: Path, fingerprint: str, source: str) -> SearchIndex | None:
+    """Open the index of these functions by this model; None if it must be built (the build logs why)."""
     if not place.exists():
         return None
     try:
@@ -102,20 +106,20 @@ def _ready(place: Path, fingerprint: str, source: str) -> SearchIndex | None:
     return index if index.meta.source == source else None
 
 
-def _functions(folder: Path | None) -> tuple[str, Callable[[], list[IndexedDocument]]]:
-    """What identifies the functions to search, quickly, and a way to read them, which takes longer."""
+def _find_functions(folder: Path | None) -> tuple[str, Callable[[], list[IndexedDocument]]]:
+    """Return the hash of the functions to search, and a function that reads them, which is slower."""
     if folder is not None:
-        return _functions_of_folder(folder)
+        return _find_functions_in_folder(folder)
     from gemma4vec.data.pycode.build import load_or_build_pycode, read_functions
 
     made = load_or_build_pycode(home() / "data")
-    return made.content_hash, lambda: documents_of_functions(read_functions(made.functions))
+    return made.content_hash, lambda: documents_from_functions(read_functions(made.functions))
 
 
-def _functions_of_folder(folder: Path) -> tuple[str, Callable[[], list[IndexedDocument]]]:
-    """All functions of somebody's own code, with and without docstrings."""
+def _find_functions_in_folder(folder: Path) -> tuple[str, Callable[[], list[IndexedDocument]]]:
+    """The same for all functions of a folder, with and without docstrings."""
     from gemma4vec.data.pycode.walk import find_folder_files, hash_files
     from gemma4vec.data.pycode.worker import extract_files
 
     files = find_folder_files(folder)
-    return hash_files(files), lambda: documents_of_functions(extract_files(files).functions)
+    return hash_files(files), lambda: documents_from_functions(extract_files(files).functions)

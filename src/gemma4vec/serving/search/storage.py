@@ -1,9 +1,9 @@
-"""What an index folder holds and whether it is whole.
+"""The files of an index folder, and checks that they are complete.
 
 vectors.npy       float32[M, D], unit rows, memory-mapped
 documents.jsonl   id, text, title, path, line
-offsets.npy       where each document's line starts
-meta.json         which model made the vectors, of which documents
+offsets.npy       int64[M + 1], start of each document's line
+meta.json         the model and the documents of the vectors
 """
 
 import io
@@ -23,12 +23,12 @@ from gemma4vec.serving.search.documents import DocumentStore, IndexedDocument
 VECTORS = "vectors.npy"
 META = "meta.json"
 FORMAT = 1
-UNIT_TOLERANCE = 1e-2  # bf16 vectors that were normalised before they became fp32 are off by up to 4e-3
+UNIT_TOLERANCE = 1e-2  # vectors normalized in bf16 and then converted to fp32 are off by up to 4e-3
 
 
 @dataclass(frozen=True)
 class IndexMeta:
-    """What an index holds. `corpus` is the hash of its documents, `source` the hash of what they were taken from."""
+    """The description of an index. `corpus` is the hash of its documents, `source` the hash of their origin."""
 
     model: str
     fingerprint: str
@@ -47,7 +47,7 @@ class IndexMeta:
         """Read `meta.json`.
 
         Raises:
-            OSError, ValueError, TypeError, KeyError: missing or not such a file.
+            OSError, ValueError, TypeError, KeyError: missing, or not a `meta.json` of this format.
         """
         value = json.loads((folder / META).read_text(encoding="utf-8"))
         if value["format"] != FORMAT:
@@ -56,14 +56,14 @@ class IndexMeta:
 
 
 def read_index(folder: Path) -> tuple[IndexMeta, NDArray[np.float32], DocumentStore]:
-    """The parts of an index: description, memory-mapped vectors [M, D], documents.
+    """Read description, memory-mapped vectors [M, D] and documents of an index.
 
     Raises:
-        InputError: not an index, or a damaged one.
+        InputError: not an index, or a damaged index.
     """
-    remedy = f"delete {folder} and build it again"
+    remedy = f"delete {folder} and rebuild it"
     if not (folder / META).is_file():
-        raise InputError(f"{folder} is no search index (no {META}); make one with `gemma4vec search RUN --all`")
+        raise InputError(f"{folder} is not a search index (no {META}); build one with `gemma4vec search RUN --all`")
     try:
         meta = IndexMeta.read(folder)
         vectors_MD = _map_vectors(folder / VECTORS, meta)
@@ -77,8 +77,8 @@ def read_index(folder: Path) -> tuple[IndexMeta, NDArray[np.float32], DocumentSt
     return meta, vectors_MD, documents
 
 
-def vectors_header(meta: IndexMeta) -> bytes:
-    """The first bytes of `vectors.npy`. Comparing them is safer than parsing what a damaged file holds."""
+def make_vectors_header(meta: IndexMeta) -> bytes:
+    """Return the first bytes of `vectors.npy`. Comparing them is safer than parsing a damaged file."""
     stream = io.BytesIO()
     shape = (meta.count, meta.dimension)
     npy.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
@@ -86,8 +86,8 @@ def vectors_header(meta: IndexMeta) -> bytes:
 
 
 def _map_vectors(path: Path, meta: IndexMeta) -> NDArray[np.float32]:
-    """The rows of `vectors.npy` [M, D], memory-mapped; ValueError where the file is not what `meta` says."""
-    header = vectors_header(meta)
+    """Map the rows of `vectors.npy` [M, D] into memory; ValueError if header or size do not match `meta`."""
+    header = make_vectors_header(meta)
     with path.open("rb") as stream:
         same = stream.read(len(header)) == header
     size = path.stat().st_size
@@ -96,19 +96,19 @@ def _map_vectors(path: Path, meta: IndexMeta) -> NDArray[np.float32]:
     return np.memmap(path, dtype="<f4", mode="r", offset=len(header), shape=(meta.count, meta.dimension))
 
 
-def unit_rows(vectors_MD: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which rows are finite and of unit length, bool[M]."""
+def find_unit_rows(vectors_MD: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return bool[M]: which rows are finite and of unit length."""
     good_M: NDArray[np.bool_] = np.abs(np.linalg.norm(vectors_MD, axis=1) - 1) <= UNIT_TOLERANCE
     return good_M
 
 
 def check_unit_rows(vectors_MD: NDArray[np.float32], documents: Sequence[IndexedDocument]) -> None:
-    """Demand finite rows of unit length.
+    """Check that all rows are finite and of unit length.
 
     Raises:
-        WorkError: names the count and the first document.
+        WorkError: some are not; the message has their number and the first document.
     """
-    bad = np.flatnonzero(~unit_rows(vectors_MD))
+    bad = np.flatnonzero(~find_unit_rows(vectors_MD))
     if len(bad):
         first = int(bad[0])
         raise WorkError(
