@@ -265,9 +265,9 @@ def test_only_evaluation_uses_its_unguarded_functions() -> None:
 def test_an_unguarded_import_is_found(tmp_path: Path) -> None:
     file = tmp_path / "caller.py"
     lines = [
-        "from gemma4vec.evaluation.compare import Comparison, _compare_uncorrected",
-        "from gemma4vec.evaluation import score_rows",
-        "import gemma4vec.evaluation.compare as raw",
+        "from gemma4vec.evaluation.comparison.paired import Comparison, _compare_uncorrected",
+        "from gemma4vec.evaluation.scoring import score_rows",
+        "import gemma4vec.evaluation.comparison.paired as raw",
         "score_rows._score_rows",
         "raw._compare_uncorrected",
     ]

@@ -77,7 +77,7 @@ class Shown:
 
 
 def cell(value: object, longest: int = LONGEST) -> str:
-    """A value as plain text in one line of at most so many characters."""
+    """A value as plain text in one line of limited length."""
     if value is None:
         return "-"
     if isinstance(value, bool):

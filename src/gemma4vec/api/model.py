@@ -50,7 +50,7 @@ class Model(Showing):
 
     @property
     def truncate_dim(self) -> int | None:
-        """Keep the first so many dimensions of every vector, brought to length one again; None keeps all.
+        """Number of leading dimensions that are kept, scaled to unit length again; None keeps all.
 
         Of a model that was trained with Matryoshka dimensions this costs little (Kusupati et al. 2022,
         arXiv:2205.13147). Setting it changes the vectors from then on.
@@ -276,7 +276,7 @@ def load(
             id, or `bundled:gemma-3-270m` for a base that nobody trained (mean of its causal states).
         device: "cpu", "cuda"; None takes what is there.
         dtype: "fp32", "bf16"; None takes what is fast here.
-        truncate_dim: keep the first so many dimensions of every vector (Matryoshka).
+        truncate_dim: number of leading dimensions to keep of every vector (Matryoshka).
         max_tokens: cut texts at this many tokens instead of the model's limit, which is never exceeded.
 
     Returns:

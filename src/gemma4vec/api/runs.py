@@ -138,7 +138,7 @@ def train(
     if (recipe is None) == (resume is None):
         raise InputError("give exactly one of recipe and resume=RUN")
     if resume is not None and (overrides or seed is not None):
-        raise InputError("resume goes on with the recipe as it was; start a new run to change it")
+        raise InputError("resume continues with the run's own recipe; start a new run to change it")
     with progress_shown(progress):
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # several processes, by torchrun
             from gemma4vec.training.engine.distributed import join_world

@@ -65,7 +65,7 @@ class Result(Showing):
 
     @property
     def metric(self) -> str:
-        """The metric that stands for the suite, such as "ndcg@10"."""
+        """The suite's main metric, such as "ndcg@10"."""
         return self.result.metric
 
     @property

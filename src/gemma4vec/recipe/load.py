@@ -167,12 +167,12 @@ def _child(node: Any, name: str, key: str) -> Any:
         if node.get(name) is None:
             node[name] = {}
         return node[name]
-    raise InputError(f"override {key!r}: {name!r} stands below a value, not a mapping")
+    raise InputError(f"override {key!r}: {name!r} is below a value, not a mapping")
 
 
 def _index(node: list[Any], name: str, key: str) -> int:
     if not name.isdigit() or int(name) >= len(node):
-        raise InputError(f"override {key!r}: {name!r} is no index here; use 0 to {len(node) - 1}")
+        raise InputError(f"override {key!r}: {name!r} is not a valid index; use 0 to {len(node) - 1}")
     return int(name)
 
 
@@ -221,7 +221,7 @@ def _suggestion(key: str, part: type[BaseModel] | None) -> str:
 
 
 def _walk(location: Iterable[int | str], whole: type[BaseModel]) -> tuple[list[str], type[BaseModel] | None]:
-    """A place as a person writes it, and the part of `whole` that its last key stands in.
+    """A path as a person writes it, and the part of `whole` that holds its last key.
 
     Behind a key whose part comes in several kinds, pydantic puts the kind that was chosen; no such key is in the file.
     """

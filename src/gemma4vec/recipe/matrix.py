@@ -136,7 +136,7 @@ class Matrix(Part):
     def _consistent(self) -> "Matrix":
         for key, values in (("learning_rates", self.learning_rates), ("seeds", self.seeds), ("bases", self.bases)):
             if len(set(values)) < len(values):
-                raise ValueError(f"{key}: a value stands twice")
+                raise ValueError(f"{key}: a value is given twice")
         names = [entry.name for entry in self.recipes]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:

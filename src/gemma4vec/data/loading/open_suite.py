@@ -170,14 +170,14 @@ def open_several(path: Path, *, mirror: Path | None = None) -> SuiteGroup:
     if not isinstance(tree, dict) or not isinstance(tree.get("suites"), list):
         raise InputError(f"{file}: the key `suites` must be a list of suites; see docs/guides/evaluation.md")
     named = [{"suite": one} if isinstance(one, str) else one for one in tree["suites"]]
-    told = validate(RunComparison, {**tree, "suites": named}, str(file))
-    for given in (told.name, *(member.name for member in told.suites)):
+    listed = validate(RunComparison, {**tree, "suites": named}, str(file))
+    for given in (listed.name, *(member.name for member in listed.suites)):
         check_name(given, str(file))
     members: list[OneSuite] = []
-    for member in told.suites:
+    for member in listed.suites:
         opened = _open(member, file.parent, mirror)
         _refuse_idle(member, opened, f"{file}: {member.suite}")
         role = member.role or opened.role  # a final suite remains final inside another list
         members += [replace(one, role=resolve_role(one.role, role, one.name)) for one in opened.members]
-    name = told.name or (path.resolve().name if path.is_dir() else file.stem)
-    return make_group(name, members, told.role, told.metric)
+    name = listed.name or (path.resolve().name if path.is_dir() else file.stem)
+    return make_group(name, members, listed.role, listed.metric)

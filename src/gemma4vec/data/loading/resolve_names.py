@@ -52,7 +52,7 @@ def sources_of_run(run: RunFolder) -> list[Source]:
     Raises:
         InputError: the run's recipe or manifest is damaged.
     """
-    made = {name: told for stage in (run.manifest.get("data") or {}).values() for name, told in stage.items()}
+    made = {name: recorded for stage in (run.manifest.get("data") or {}).values() for name, recorded in stage.items()}
     sources = _sources_of_recipe(parse_dump(run.recipe_text, str(run.path / RECIPE)))
     return [
         source.built_rows(made[source.name]["path"])

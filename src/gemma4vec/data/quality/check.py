@@ -27,9 +27,9 @@ class RowFault:
     """Reasons to leave out a row or some of its negatives.
 
     Attributes:
-        whole: the row itself is at fault.
+        whole: the row itself is faulty.
         copy: the row is a duplicate of an earlier one.
-        negatives: positions of the negatives at fault.
+        negatives: positions of the faulty negatives.
         reasons: the first few reasons.
     """
 

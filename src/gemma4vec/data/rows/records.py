@@ -20,7 +20,7 @@ class Record(NamedTuple):
         value: fields named as in a row (`query`, `pos`, `neg`, `task`, `group`, `scores`), or `text`; None for a bad
             record.
         reason: why there is no value.
-        field: the field at fault, if known.
+        field: the faulty field, if known.
         unit: what `number` counts, such as "line" or "row".
     """
 

@@ -13,7 +13,7 @@ from gemma4vec.model.bases.resolve import resolve_base
 
 @dataclass(frozen=True)
 class BaseFiles:
-    """A base as far as a dry run needs it.
+    """What a dry run needs of a base.
 
     Attributes:
         path: folder with config.json and the tokenizer.

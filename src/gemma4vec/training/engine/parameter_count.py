@@ -66,6 +66,6 @@ def _part(name: str) -> str:
 def _first_trained(built: EmbeddingModel) -> int:
     backbone = built.encoder.backbone
     inside = {id(p): i for i, layer in enumerate(backbone.layers) for p in layer.parameters()}
-    # What is trained and in no layer (an embedding, say) stands before the first one.
+    # What is trained and in no layer (an embedding, say) counts as before the first one.
     numbers = [inside.get(id(p), 0) for p in backbone.parameters() if p.requires_grad]
     return min(numbers, default=len(backbone.layers))

@@ -20,7 +20,7 @@ _KEEPING, _ITS_OWN = (1 << 30, 2**31 - 1), (32 << 20, 64 << 20)
 def keep_freed_memory(keep: bool = True) -> None:
     """Let C's allocator keep what is freed for the next step instead of giving it to the system and asking again.
 
-    Each step allocates the same gigabytes of activations; by default glibc maps them anew, page fault by page fault
+    Each step allocates the same gigabytes of activations; by default glibc maps them again, page fault by page fault
     (measured: 5 to 9% of a training step). `release_memory` gives them back all the same; `keep=False` goes back to
     glibc's own thresholds.
     """
@@ -35,7 +35,7 @@ def keep_freed_memory(keep: bool = True) -> None:
 def release_memory() -> None:
     """Give the memory of a finished training back before the next large thing is loaded.
 
-    C's allocator keeps what was freed (here gigabytes of activations) unless it is told; elsewhere than on Linux with
+    C's allocator keeps what was freed (here gigabytes of activations) unless asked to; elsewhere than on Linux with
     glibc there is nothing to tell.
     """
     gc.collect()
@@ -60,7 +60,7 @@ def peak_memory_bytes() -> int:
 
 
 def start_peak() -> bool:
-    """Begin to watch the peak of this process anew, or of its GPU; false where the system does not allow that."""
+    """Restart the peak count of this process, or of its GPU. Return false if the system does not allow that."""
     if _on_gpu():
         torch.cuda.reset_peak_memory_stats()
         return True

@@ -60,7 +60,7 @@ def pretokenize_rows(
         folder = cache() / "tokens" / sha256_text(part.name, identity, words, limits)[:24]
 
         def write(part: Part = part, folder: Path = folder, key: str = key) -> StoredRows:
-            logger.info(f"{part.name}: tokenising {len(part.rows):,} rows once, into {folder}")
+            logger.info(f"{part.name}: tokenizing {len(part.rows):,} rows once, into {folder}")
             return _write(part, folder, key, tokenizer, prompts(part.name), query_tokens, document_tokens)
 
         parts.append(replace(part, rows=open_or_write(folder, key, write)))
