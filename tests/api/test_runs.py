@@ -40,7 +40,7 @@ def test_overrides_are_values_or_words(trained: Any) -> None:
     ("overrides", "said"),
     [
         ({"model.bas": "x"}, "did you mean 'base'"),
-        ({"stages.7.batch.rows": 3}, "is no index here"),
+        ({"stages.7.batch.rows": 3}, "is not a valid index"),
         ({"seed": object()}, "override seed: YAML has no object"),
         ("seed", "write key.path=value"),
     ],

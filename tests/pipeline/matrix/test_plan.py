@@ -142,7 +142,7 @@ def test_changes_for_every_contrast_stage(place: Path) -> None:
         ({"overrides": ["stages.*.batch.rowz=4"]}, "unknown key 'stages.0.batch.rowz'; did you mean 'rows'?"),
         ({"dev": [{"suite": "${suits}/tune"}]}, "${suits} is none of its variables (suites)"),
         ({"stop": {"after_share": 0.5}}, "stop needs smallest_effect"),
-        ({"seeds": [1, 1]}, "seeds: a value stands twice"),
+        ({"seeds": [1, 1]}, "seeds: a value is given twice"),
         ({"axes": {"a": {"values": {"b": []}, "recipes": ["men"]}}}, "axes.a.recipes: 'men' is none of mean, last"),
         ({"bases": [None, "x"], "control": "mean @y"}, "control: 'mean @y' is unknown; use one of"),
         ({"axes": {"a": {"values": {"b": [], "c": []}}}}, "control: 'mean' has 2 variants"),
