@@ -124,7 +124,7 @@ def test_an_unknown_key_is_named_with_a_suggestion(override: str, expected: str)
         ("stages.1.batch.rows=3", "'1' is not a valid index; use 0 to 0"),
         ("stages.x.batch.rows=3", "'x' is not a valid index"),
         ("name.first=x", "name is a value, not a mapping"),
-        ("name.first.second=x", "'second'|'first' stands below a value"),
+        ("name.first.second=x", "'second'|'first' is below a value"),
     ],
 )
 def test_a_wrong_value_is_one_line_with_its_place(override: str, expected: str) -> None:
