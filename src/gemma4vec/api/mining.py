@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -241,11 +241,11 @@ def documents_of(file: Path) -> Iterator[Document]:
     Raises:
         InputError: the file cannot be read, is empty, or has a line without a text.
     """
-    lines: list[Any] = []
+    lines: list[tuple[int, Mapping[str, object] | None, str]] = []
     if file.is_dir():
         yield from load_suite(file).corpus
     elif file.name.removesuffix(".gz").endswith(".txt"):
-        lines = [one[1:4] for one in text_records(file)]
+        lines = [(record.number, record.value, record.reason) for record in text_records(file)]
     else:
         lines = list(read_lines(file))
     for number, value, reason in lines:

@@ -5,7 +5,6 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from gemma4vec.api.runs import Run
 from gemma4vec.data.loading.resolve_names import resolve_sources
@@ -13,7 +12,15 @@ from gemma4vec.errors import InputError
 from gemma4vec.recipe.load import dump_recipe, load_recipe
 from gemma4vec.recipe.schema import Recipe, Source
 
-Rows = str | Path | Recipe | Run | Mapping[str, Any] | Sequence[str | Path | Recipe | Run] | Sequence[Mapping[str, Any]]
+Rows = (
+    str
+    | Path
+    | Recipe
+    | Run
+    | Mapping[str, object]
+    | Sequence[str | Path | Recipe | Run]
+    | Sequence[Mapping[str, object]]
+)
 """Files of rows, recipes (file, object or mapping), runs, `pycode`, `debian`; several of these; or rows in memory."""
 
 
@@ -25,7 +32,7 @@ def sources_of(rows: Rows) -> Iterator[list[Source]]:
         InputError: there is no such file, a recipe that cannot be read, a row that is no JSON object.
     """
     if isinstance(rows, str | Path | Recipe | Run | Mapping):
-        listed: list[Any] = [rows]
+        listed: list[str | Path | Recipe | Run | Mapping[str, object]] = [rows]
     else:
         listed = list(rows)
     if not listed:
@@ -49,7 +56,7 @@ def sources_of(rows: Rows) -> Iterator[list[Source]]:
             raise InputError(str(error).replace(str(Path(folder) / "rows.jsonl"), "rows")) from error
 
 
-def _spec(one: str | Path | Recipe | Run | Mapping[str, Any], file: Path) -> str:
+def _spec(one: str | Path | Recipe | Run | Mapping[str, object], file: Path) -> str:
     """What a person would type for it."""
     if isinstance(one, Run):
         return str(one.folder)
@@ -61,7 +68,7 @@ def _spec(one: str | Path | Recipe | Run | Mapping[str, Any], file: Path) -> str
     return str(file)
 
 
-def _line(row: Mapping[str, Any], place: int) -> str:
+def _line(row: Mapping[str, object], place: int) -> str:
     try:
         return json.dumps(dict(row)) + "\n"
     except (TypeError, ValueError) as error:

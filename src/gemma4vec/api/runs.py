@@ -100,8 +100,8 @@ class Run(Showing):
 
 
 def train(
-    recipe: str | Path | Mapping[str, Any] | Recipe | None = None,
-    overrides: Mapping[str, Any] | Sequence[str] | None = None,
+    recipe: str | Path | Mapping[str, object] | Recipe | None = None,
+    overrides: Mapping[str, object] | Sequence[str] | None = None,
     *,
     resume: Run | str | Path | None = None,
     seed: int | None = None,
@@ -145,7 +145,7 @@ def train(
 
             join_world()
         where = None if out is None else Path(out)
-        loaded = _load(recipe, overrides or (), seed) if resume is None else None
+        loaded = _load(recipe, overrides or (), seed) if recipe is not None else None
         from gemma4vec.training.engine.distributed import World
         from gemma4vec.training.run import start_run, train_run
 
@@ -164,5 +164,9 @@ def _run_to_resume(resume: Run | str | Path | None, out: Path | None) -> RunFold
     return run
 
 
-def _load(recipe: Any, overrides: Mapping[str, Any] | Sequence[str], seed: int | None) -> Recipe:
+def _load(
+    recipe: str | Path | Mapping[str, object] | Recipe,
+    overrides: Mapping[str, object] | Sequence[str],
+    seed: int | None,
+) -> Recipe:
     return load_recipe(recipe, [*typed_overrides(overrides), *([f"seed={seed}"] if seed is not None else [])])

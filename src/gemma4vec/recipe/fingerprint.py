@@ -23,7 +23,7 @@ _NOT_CHOOSING = {"checkpoint_seconds", "snapshot_at_shares", "snapshot_every_ste
 _LOOKED_AT = ("suite", "max_queries", "max_documents")
 
 # Path of a key under its first name (`*` for any item of a list) -> the value that does what was done before the key.
-ADDED_LATER: dict[str, Any] = {
+ADDED_LATER: dict[str, object] = {
     "stages.*.layout.fast_paths": first_names(FastPaths().model_dump(), "stages.*.layout.fast_paths"),
 }
 
@@ -49,7 +49,7 @@ def method(recipe: Recipe) -> dict[str, Any]:
     return first_names(kept)
 
 
-def recipe_id(recipe: Recipe, added_later: Mapping[str, Any] = ADDED_LATER) -> str:
+def recipe_id(recipe: Recipe, added_later: Mapping[str, object] = ADDED_LATER) -> str:
     """12 hexadecimal digits; equal for recipes that define the same method, in this release and in earlier ones."""
     tree = method(recipe)
     for path, value in added_later.items():

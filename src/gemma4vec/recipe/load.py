@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,7 +18,7 @@ P = TypeVar("P", bound=BaseModel)
 
 
 def load_recipe(
-    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Mapping[str, Any] | Sequence[str] = ()
+    recipe: str | Path | Mapping[str, object] | Recipe, overrides: Mapping[str, object] | Sequence[str] = ()
 ) -> Recipe:
     """Load what a run is: a YAML file, a recipe that comes with the package, or a mapping, checked key by key.
 
@@ -48,7 +48,7 @@ def load_recipe(
     return parse_recipe(read_text(file, "recipe"), str(file), changes)
 
 
-def typed_overrides(overrides: Mapping[str, Any] | Sequence[str]) -> list[str]:
+def typed_overrides(overrides: Mapping[str, object] | Sequence[str]) -> list[str]:
     """Overrides as a person types them, `key.path=value`, the value as YAML in one line.
 
     Raises:
@@ -59,7 +59,7 @@ def typed_overrides(overrides: Mapping[str, Any] | Sequence[str]) -> list[str]:
     return [f"{key}={_as_yaml(value, f'override {key}')}" for key, value in overrides.items()]
 
 
-def _as_yaml(value: Any, where: str) -> str:
+def _as_yaml(value: object, where: str) -> str:
     """A value as YAML in one line: numbers, strings, paths, lists and mappings of them."""
     try:
         text: str = yaml.safe_dump(_plain(value), default_flow_style=True, allow_unicode=True, width=10**9)
@@ -68,7 +68,7 @@ def _as_yaml(value: Any, where: str) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -85,7 +85,7 @@ def parse_source(text: str, where: str, overrides: Sequence[str] = ()) -> Source
     """A single source of training data, from YAML text with `key=value` overrides; `where` names it in errors."""
     tree = read_tree(text, where, overrides)
     try:
-        tree = with_kind(tree)
+        tree = cast(dict[str, Any], with_kind(tree))
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None
     if tree["source"] not in KINDS:
@@ -248,7 +248,7 @@ def _by_tag(parts: Sequence[type[BaseModel]]) -> dict[str, type[BaseModel]]:
     return {str(next(iter(part.model_fields.values())).default): part for part in parts}
 
 
-def _parts_in(annotation: Any) -> list[type[BaseModel]]:
+def _parts_in(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [part for argument in getattr(annotation, "__args__", ()) for part in _parts_in(argument)]

@@ -25,12 +25,12 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
-def _spelled_out(value: Any) -> Any:
+def _spelled_out(value: object) -> object:
     """A recipe may be given by its path alone."""
     return {"recipe": value} if isinstance(value, str) else value
 
 
-def _text_keys(value: Any) -> Any:
+def _text_keys(value: object) -> object:
     """Labels such as 128 are numbers to YAML."""
     return {str(key): item for key, item in value.items()} if isinstance(value, dict) else value
 
@@ -44,7 +44,7 @@ class Entry(Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _named(cls, value: Any) -> Any:
+    def _named(cls, value: object) -> object:
         if isinstance(value, dict) and isinstance(value.get("recipe"), str):
             return {"name": Path(value["recipe"]).name.removesuffix(".yaml"), **value}
         return value

@@ -89,7 +89,7 @@ def first_names(tree: dict[str, Any], at: str = "") -> dict[str, Any]:
     return tree
 
 
-def mappings_at(tree: Any, steps: list[str], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def mappings_at(tree: object, steps: list[str], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield place and value of each mapping at a path, `*` for any item of a list; none if there is no such part."""
     if not steps:
         if isinstance(tree, dict):

@@ -4,7 +4,7 @@ Every setting that changes the resulting vectors is a key here, never an environ
 (see `recipe.load`). Lengths are in tokens, learning rates per optimizer step.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -76,7 +76,7 @@ class Model(Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _older_names(cls, tree: Any) -> Any:
+    def _older_names(cls, tree: object) -> object:
         """What was written before readouts had parameters stays readable; a bare name is a readout."""
         if not isinstance(tree, dict):
             return tree
@@ -231,7 +231,7 @@ class Stage(Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _contrast_where_nothing_is_said(cls, tree: Any) -> Any:
+    def _contrast_where_nothing_is_said(cls, tree: object) -> object:
         if isinstance(tree, dict) and isinstance(tree.get("task"), dict):
             return tree | {"task": {"kind": "contrast"} | tree["task"]}
         return tree

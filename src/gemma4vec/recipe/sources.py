@@ -3,7 +3,7 @@
 Each kind of source is a `Part` with keys of its own; `source` says which kind it is.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
@@ -13,7 +13,7 @@ PromptWords = Literal["retrieval", "code_retrieval", "none"] | dict[Literal["que
 
 # A source of commit da599b7 had all of these keys, whatever its kind: recipes that it wrote out have them, and ids are
 # hashes of them. Nothing is ever added or changed here; a new key has its default in its own class.
-FIRST_KEYS: dict[str, Any] = {
+FIRST_KEYS: dict[str, object] = {
     "path": None,
     "columns": None,
     "split": "train",
@@ -249,7 +249,7 @@ KINDS: dict[str, type[SourceBase]] = {
 }
 
 
-def with_kind(value: Any) -> Any:
+def with_kind(value: object) -> object:
     """Return a source's tree with its kind, by default `jsonl`, and without keys that only other kinds use.
 
     Raises:
@@ -290,7 +290,7 @@ Source = Annotated[
 _ADAPTER: TypeAdapter[Source] = TypeAdapter(Source)
 
 
-def source_of(**keys: Any) -> Source:
+def source_of(**keys: object) -> Source:
     """Return the source with these keys; its kind is `source`, by default `jsonl`.
 
     Raises:
@@ -299,7 +299,7 @@ def source_of(**keys: Any) -> Source:
     return _ADAPTER.validate_python(keys)
 
 
-def all_keys(source: Source) -> dict[str, Any]:
+def all_keys(source: Source) -> dict[str, object]:
     """Return a source's settings as hashes need them: with the keys that every source once had."""
     return FIRST_KEYS | source.model_dump(mode="json")
 

@@ -1,6 +1,6 @@
 """The recipe's words for the terms of a contrast's loss. See docs/guides/objectives.md."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -71,7 +71,7 @@ class Nce(Term):
 
     @field_validator("hardness", mode="before")
     @classmethod
-    def _switched(cls, value: Any) -> Any:
+    def _switched(cls, value: object) -> object:
         return (HARDNESS if value else 0.0) if isinstance(value, bool) else value
 
 
