@@ -1,9 +1,10 @@
-"""Device choice: a GPU that this torch has kernels for, otherwise the CPU."""
+"""Device choice: a GPU that this torch has kernels for, otherwise the CPU. Copies to it, without waiting."""
 
 import re
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 # Below it there is no compiler for torch.compile (Triton).
 MIN_COMPILE_CAPABILITY = (7, 0)
@@ -52,3 +53,10 @@ def _capability(name: str) -> tuple[int, int] | None:
 
 def _shown(capability: tuple[int, int]) -> str:
     return f"{capability[0]}.{capability[1]}"
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Copy a tensor to a device; pinned memory lets a copy to a GPU run asynchronously."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

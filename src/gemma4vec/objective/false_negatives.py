@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gemma4vec.machine.transfer import to_device
+from gemma4vec.machine.device import to_device
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gemma4vec.machine.transfer import to_device
+from gemma4vec.machine.device import to_device
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.last_token_layer import add_last_tokens
 from gemma4vec.model.encoder.projection_head import Head

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gemma4vec.machine.transfer import to_device
+from gemma4vec.machine.device import to_device
 from gemma4vec.model.packing.shared_prefix import NONE, SharedPrefixes, find_shared_prefixes
 
 # The width of the last rectangle is a multiple of this.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
-from gemma4vec.machine.transfer import to_device
+from gemma4vec.machine.device import to_device
 from gemma4vec.model.bases.resolve import resolve_base
 
 # Subfolder of a saved model that contains its small encoder.

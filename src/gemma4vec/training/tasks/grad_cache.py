@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gemma4vec.machine.transfer import to_device
+from gemma4vec.machine.device import to_device
 from gemma4vec.model.encoder.encoder import TextEncoder
 from gemma4vec.model.packing.packed_batch import PackedBatch
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gemma4vec.errors import InputError
+from gemma4vec.machine.device import to_device
 from gemma4vec.machine.memory import device_memory
-from gemma4vec.machine.transfer import to_device
 from gemma4vec.model.backbone.lm_head import LanguageModelHead
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_share

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gemma4vec.machine.transfer import to_device
+from gemma4vec.machine.device import to_device
 from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.objective.gather import gather_rows
 from gemma4vec.recipe import schema

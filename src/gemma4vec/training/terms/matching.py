@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from gemma4vec.machine.transfer import to_device
+from gemma4vec.machine.device import to_device
 from gemma4vec.objective.matching import embedding_matching, relational_matching
 from gemma4vec.objective.matryoshka import matryoshka
 from gemma4vec.recipe import terms

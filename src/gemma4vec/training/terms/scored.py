@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gemma4vec.machine.transfer import to_device
+from gemma4vec.machine.device import to_device
 from gemma4vec.objective.matching import score_candidates
 from gemma4vec.training.terms.base import LossTerm, TermBatch
 
