@@ -103,7 +103,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(
     [
         (lambda t: g4v.train(), "exactly one of"),
         (lambda t: g4v.train(t.recipe, resume=t.run), "exactly one of"),
-        (lambda t: g4v.train(resume=t.run, seed=3), "as it was"),
+        (lambda t: g4v.train(resume=t.run, seed=3), "own recipe"),
         (lambda t: g4v.train(resume=t.run), "is finished"),
         (lambda t: g4v.train(resume="nothing"), "no run 'nothing'"),
         (lambda t: g4v.train("no_such_recipe"), "no recipe 'no_such_recipe'"),

@@ -59,11 +59,22 @@ def test_the_last_state_stays_where_that_is_asked_for(times: list[float]) -> Non
         assert text(console) == ("train: 2 of 2 steps (100%), loss 1.0000\n" if final_line else "")
 
 
+def drawn(console: Console, words: str) -> None:
+    """Wait until the display, which draws some times a second, has drawn these words."""
+    for _ in range(3000):
+        if words in text(console):
+            return
+        threading.Event().wait(0.1)
+    raise AssertionError(f"{words} was never drawn")
+
+
 def test_a_terminal_gets_a_bar_and_lines_of_threads_above_it_and_no_rest() -> None:
     console = shown(terminal_like=True)
     with show_on(lambda: console), bars_by_stage("words [x]") as report:
         report("documents", 10, 100)
+        drawn(console, "10 of 100 documents (10%)")
         report("queries", 5, 10)
+        drawn(console, "5 of 10 queries (50%)")
         speakers = [threading.Thread(target=logger.info, args=(f"line {number}",)) for number in range(20)]
         for one in speakers:
             one.start()

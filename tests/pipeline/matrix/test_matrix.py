@@ -180,7 +180,7 @@ def test_files_are_whole(results: dict[str, Any], out: Path) -> None:
         assert heading in text
     page = (out / "results.html").read_text()
     shown = row(results, "last")["difference"]
-    for words in (f"{shown['mean']:+.3f}", "Against the control", "bm25", "untrained", "What was measured", "<svg"):
+    for words in (f"{shown['mean']:+.3f}", "Against the control", "bm25", "untrained", "Scores", "<svg"):
         assert words in page
     assert "<script" not in page and "://" not in page
     (result,) = {path.parent for path in out.glob("runs/*-last-*/evals/trained/test-a/per_query.parquet")}

@@ -91,7 +91,7 @@ def test_kept_until_rows_prompts_limits_or_tokenizer_change(log_lines: list[str]
     built = model(base)
 
     def made() -> int:
-        return sum("tokenising" in line for line in log_lines)
+        return sum("tokenizing" in line for line in log_lines)
 
     task(built, file)
     assert made() == 1
