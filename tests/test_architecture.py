@@ -88,7 +88,7 @@ def resolve(name: str) -> str:
     return ".".join(parts) or "__init__"
 
 
-def device_memory(module: str) -> str:
+def room_of(module: str) -> str:
     return module.split(".")[0]
 
 
@@ -101,11 +101,11 @@ def test_imports_go_down_only() -> None:
     order = {room: height for height, room in enumerate(rooms_in_order())}
     wrong = []
     for module, path in modules().items():
-        room = device_memory(module)
+        room = room_of(module)
         if room in ENTRIES:
             continue
         for line, target in imported(path):
-            other = device_memory(target)
+            other = room_of(target)
             if other in GROUND_FLOOR | ENTRIES or other == room:
                 continue
             if room in GROUND_FLOOR or order[other] > order[room]:
@@ -137,11 +137,11 @@ def test_imports_between_subrooms_go_down_only() -> None:
     places = {room.removesuffix("/"): {name: place for place, name in enumerate(entries)} for room, entries in tree()}
     wrong = []
     for module, path in modules().items():
-        room = device_memory(module)
+        room = room_of(module)
         if not places.get(room) or "." not in module:
             continue
         for line, target in imported(path):
-            if device_memory(target) != room or "." not in target:
+            if room_of(target) != room or "." not in target:
                 continue
             own, other = entry_of(module), entry_of(target)
             # Files that share a line of the tree may import each other; circles are another test's.

@@ -7,43 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from hostile_page import HOSTILE, Page
+from small_suite import SIZE, write_small_suite
 
 import gemma4vec as g4v
 from gemma4vec.api.display import Shown
 from gemma4vec.cli.main import execute
-from gemma4vec.data.suites.retrieval import RetrievalSuite, write_suite
 from gemma4vec.ledger.ledger import open_ledger
-from gemma4vec.text.prompts import Document
-
-SIZE = 12
-
-
-def small_suite(folder: Path, name: str = "words", role: str | None = None, extra: str = "") -> Path:
-    words = [
-        "sort",
-        "graph",
-        "parse",
-        "socket",
-        "render",
-        "table",
-        "matrix",
-        "token",
-        "cache",
-        "thread",
-        "index",
-        "merge",
-    ]
-    made = RetrievalSuite(
-        name=name,
-        corpus_ids=[f"d{row}" for row in range(SIZE)],
-        corpus=[Document(f"the {word} function{extra}") for word in words],
-        query_ids=[f"q{row}" for row in range(SIZE)],
-        queries=[f"how to {word}" if row % 2 else "nothing known" for row, word in enumerate(words)],
-        qrels={f"q{row}": {f"d{row}": 1} for row in range(SIZE)},
-        role=role,  # type: ignore[arg-type]
-    )
-    write_suite(folder / name, made)
-    return folder / name
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
@@ -91,7 +60,7 @@ def test_comparisons_are_the_commands(same_home: Any, capsys: pytest.CaptureFixt
 
 
 def test_every_query_has_its_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = g4v.evaluate("bm25", small_suite(tmp_path), metrics=["recall@1"], progress=False)
+    found = g4v.evaluate("bm25", write_small_suite(tmp_path), metrics=["recall@1"], progress=False)
     frame = found.per_query
     assert list(frame["query_id"]) == sorted(f"q{row}" for row in range(SIZE)) and set(frame["task"]) == {"words"}
     for metric, mean in found.metrics.items():
@@ -104,7 +73,7 @@ def test_every_query_has_its_values(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_all_suites_or_none(same_home: Any, tmp_path: Path) -> None:
-    first, second = small_suite(tmp_path, "first"), small_suite(tmp_path, "second", "final", " here")
+    first, second = write_small_suite(tmp_path, "first"), write_small_suite(tmp_path, "second", "final", " here")
     with pytest.raises(g4v.InputError, match="second is a final suite"):
         g4v.evaluate(same_home.run, [first, second], progress=False)
     assert not (same_home.run.folder / "evals" / "trained" / "first").exists()
@@ -113,7 +82,7 @@ def test_all_suites_or_none(same_home: Any, tmp_path: Path) -> None:
 
 
 def test_a_final_suite_says_the_commands_line(same_home: Any, tmp_path: Path, capsys: Any) -> None:
-    final = small_suite(tmp_path, "sealed", "final", " there")
+    final = write_small_suite(tmp_path, "sealed", "final", " there")
     run = same_home.run
     line = refused(capsys, "eval", run.id, "--suite", str(final))
     for model in (run, run.id, run.folder, run.model_folder, g4v.load(run), g4v.load(run.model_folder, truncate_dim=4)):
@@ -126,7 +95,7 @@ def test_a_final_suite_says_the_commands_line(same_home: Any, tmp_path: Path, ca
 
 
 def test_touched_queries_are_reported(same_home: Any, tmp_path: Path) -> None:
-    folder = small_suite(tmp_path, "leaky")
+    folder = write_small_suite(tmp_path, "leaky")
     (folder / "queries.jsonl").write_text(
         "".join(
             json.dumps({"_id": f"q{row}", "text": "read the file" if row == 3 else f"other {row}"}) + "\n"
@@ -168,7 +137,7 @@ def test_html_is_escaped_small_and_without_scripts() -> None:
 
 
 def test_hostile_names_are_escaped_in_real_results(tmp_path: Path) -> None:
-    folder = small_suite(tmp_path, "plain")
+    folder = write_small_suite(tmp_path, "plain")
     (folder / "suite.yaml").write_text(json.dumps({"name": "a<img src=x onerror=alert(1)>b"}))
     html = g4v.evaluate("bm25", folder, out=tmp_path / "out", progress=False)._repr_html_()
     assert "<img" not in html and "&lt;img" in html

@@ -4,40 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+from small_suite import write_small_suite
 
 from gemma4vec.cli.main import execute
-from gemma4vec.data.suites.retrieval import RetrievalSuite, write_suite
-from gemma4vec.text.prompts import Document
 
 
 @pytest.fixture
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A suite of 12 queries, each with one right document, and an empty home."""
     monkeypatch.setenv("GEMMA4VEC_HOME", str(tmp_path / "home"))
-    words = [
-        "sort",
-        "graph",
-        "parse",
-        "socket",
-        "render",
-        "table",
-        "matrix",
-        "token",
-        "cache",
-        "thread",
-        "index",
-        "merge",
-    ]
-    made = RetrievalSuite(
-        name="words",
-        corpus_ids=[f"d{row}" for row in range(12)],
-        corpus=[Document(f"the {word} function") for word in words],
-        query_ids=[f"q{row}" for row in range(12)],
-        queries=[f"how to {word}" if row % 2 else "nothing known" for row, word in enumerate(words)],
-        qrels={f"q{row}": {f"d{row}": 1} for row in range(12)},
-    )
-    write_suite(tmp_path / "words", made)
-    return tmp_path / "words"
+    return write_small_suite(tmp_path)
 
 
 def test_eval_writes_below_home_and_prints_json(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
