@@ -5,6 +5,7 @@ looks right on light and dark pages.
 """
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -90,11 +91,12 @@ def cell(value: object, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else text[: longest - 3] + "..."
 
 
-class Showing:
+class Showing(ABC):
     """An object that shows itself; subclasses say what in `_shown`."""
 
+    @abstractmethod
     def _shown(self) -> Shown:
-        raise NotImplementedError
+        """Title, header, rows and lines."""
 
     def __repr__(self) -> str:
         return self._shown().text()

@@ -66,16 +66,19 @@ class MinedNegatives(Showing):
         return dict(self._summary)
 
     def _shown(self) -> Shown:
-        found = self._summary
-        rows: list[list[object]] = [
-            ["rows", found["rows"]],
-            ["documents searched", found["documents"]],
-            *([f"negatives by {name}", count] for name, count in found["by"].items()),
-            ["rows with fewer than asked for", found["short_rows"]],
-            ["candidates dropped: too near to the positive", found["dropped"]],
-            ["made positives", found["relabelled"]],
-        ]
-        return Shown(f"Hard negatives in {self.out}", ["", "count"], rows)
+        return Shown(f"Hard negatives in {self.out}", ["", "count"], summary_rows(self._summary))
+
+
+def summary_rows(summary: dict[str, Any]) -> list[list[object]]:
+    """What was mined, as rows of a table: a name and a count."""
+    return [
+        ["rows", summary["rows"]],
+        ["documents searched", summary["documents"]],
+        *([f"negatives by {name}", count] for name, count in summary["by"].items()),
+        ["rows with fewer negatives than requested", summary["short_rows"]],
+        ["candidates dropped: too close to the positive", summary["dropped"]],
+        ["candidates added as positives", summary["relabelled"]],
+    ]
 
 
 def mine_hard_negatives(

@@ -140,21 +140,28 @@ def train(
     if resume is not None and (overrides or seed is not None):
         raise InputError("resume continues with the run's own recipe; start a new run to change it")
     with progress_shown(progress):
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # several processes, by torchrun
-            from gemma4vec.training.engine.distributed import join_world
-
-            join_world()
+        first = join_processes()
         where = None if out is None else Path(out)
-        loaded = _load(recipe, overrides or (), seed) if recipe is not None else None
-        from gemma4vec.training.engine.distributed import World
+        loaded = load_seeded(recipe, overrides or (), seed) if recipe is not None else None
         from gemma4vec.training.run import start_run, train_run
 
         run = start_run(loaded, where) if loaded is not None else _run_to_resume(resume, where)
-
-        if World().first:
+        if first:
             logger.info(f"run folder: {run.path}")
         train_run(run, loaded)
         return Run(run)
+
+
+def join_processes() -> bool:
+    """Join the processes that torchrun has started, if there are any; return whether this one is the first.
+
+    A single process does not import torch here: a bad recipe is refused before that takes its seconds.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        return True
+    from gemma4vec.training.engine.distributed import join_world
+
+    return join_world().first
 
 
 def _run_to_resume(resume: Run | str | Path | None, out: Path | None) -> RunFolder:
@@ -164,9 +171,10 @@ def _run_to_resume(resume: Run | str | Path | None, out: Path | None) -> RunFold
     return run
 
 
-def _load(
+def load_seeded(
     recipe: str | Path | Mapping[str, object] | Recipe,
     overrides: Mapping[str, object] | Sequence[str],
     seed: int | None,
 ) -> Recipe:
+    """Load a recipe with overrides, and with this seed if one is given."""
     return load_recipe(recipe, [*typed_overrides(overrides), *([f"seed={seed}"] if seed is not None else [])])

@@ -1,6 +1,5 @@
 """`gemma4vec train RECIPE`: train a recipe, or resume a run."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +39,7 @@ def train_command(
 
     With several GPUs or processes: torchrun --nproc-per-node 2 -m gemma4vec train RECIPE
     """
-    from gemma4vec.api.runs import train
+    from gemma4vec.api.runs import join_processes, load_seeded, train
     from gemma4vec.cli.output import emit
 
     if (recipe is None) == (resume is None):
@@ -51,16 +50,10 @@ def train_command(
         if recipe is None:
             raise InputError("--dry-run estimates a new run; give a recipe instead of --resume")
         from gemma4vec.cli.dry_run import show_dry_run
-        from gemma4vec.recipe.load import load_recipe
 
-        seeded = [f"seed={seed}"] if seed is not None else []
-        show_dry_run(load_recipe(recipe, [*(overrides or []), *seeded]), as_json)
+        show_dry_run(load_seeded(recipe, overrides or [], seed), as_json)
         return
-    first = True
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from gemma4vec.training.engine.distributed import join_world
-
-        first = join_world().first
+    first = join_processes()  # asked before the training, after which each process is alone
     run = train(recipe, overrides, resume=resume, seed=seed, out=out).run_folder
     if not first:
         return

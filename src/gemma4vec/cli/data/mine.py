@@ -112,16 +112,11 @@ def _ranks(text: str) -> tuple[int, int]:
 
 
 def _render(summary: dict[str, Any]) -> Any:
+    from gemma4vec.api.mining import summary_rows
     from gemma4vec.cli.output import table
 
-    rows: list[list[object]] = [
-        ["rows", summary["rows"]],
-        ["documents searched", summary["documents"]],
-        *([f"negatives by {name}", count] for name, count in summary["by"].items()),
-        ["rows with fewer negatives than requested", summary["short_rows"]],
-        ["candidates dropped: too close to the positive", summary["dropped"]],
-        ["candidates added as positives", summary["relabelled"]],
-        *([["rows with scores", summary["scored"]]] if "scored" in summary else []),
-    ]
+    rows = summary_rows(summary)
+    if "scored" in summary:
+        rows.append(["rows with scores", summary["scored"]])
     rows += [[f"seconds: {name}", f"{value:.1f}"] for name, value in summary["seconds"].items() if value >= 0.05]
     return table(["", "count"], rows, title=summary["out"])
