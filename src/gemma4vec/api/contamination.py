@@ -78,7 +78,8 @@ def check_contamination(
 ) -> Contamination:
     """Find test queries and documents in training data, and faulty rows. The same as `gemma4vec data check`.
 
-    What is found is stored below `$GEMMA4VEC_HOME/checks`: runs on this data then carry a mark on their scores.
+    The findings are recorded below `$GEMMA4VEC_HOME/checks`. Scores of runs on this data then
+    carry a contamination mark.
 
     Args:
         rows: files of rows, recipes, runs, or rows in memory: `[{"query": ..., "pos": [...]}, ...]`.

@@ -28,7 +28,7 @@ class Prefetcher(Generic[T]):
         """Start the thread.
 
         Args:
-            items: the iterator; nobody else may read from it.
+            items: the iterator; only this object may read from it.
             wanted: number of items that will be taken in all, if known by now; no more are made.
             depth: highest number of items in advance, including the one that is being made.
         """

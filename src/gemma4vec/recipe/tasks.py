@@ -36,7 +36,7 @@ class Contrast(Part):
         return self
 
     @model_validator(mode="after")
-    def _told_apart(self) -> "Contrast":
+    def _check_terms(self) -> "Contrast":
         labels = [term.label for term in self.terms]
         twice = next((label for label in labels if labels.count(label) > 1), None)
         if twice is not None:

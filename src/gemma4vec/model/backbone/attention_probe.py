@@ -6,7 +6,7 @@ whose documents see each other. The probe measures the loaded model rather than 
 1. a later token of the same document changes an earlier state (bidirectional) or does not (causal);
 2. an earlier token changes a later state;
 3. neighbors in the same packed row change nothing, whether before or after;
-4. a layer with a sliding window sees exactly as far as `architectures.Reach` says;
+4. a sliding-window layer sees exactly the tokens within `architectures.Reach`;
 5. the library's own forward pass, with its own masks, agrees: the config holds the attention mode for other programs;
 6. documents that share a prefix have the states of whole documents.
 """
