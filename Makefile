@@ -76,8 +76,7 @@ wheel: $(VENV)/.installed-dev
 lowest: $(LOWEST)/.installed
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python $(PYTEST)
 
-# ARGS="--base COMMIT" compares with another commit, ARGS="--keep" stores the values of HEAD (see CONTRIBUTING.md).
-# The references are written from the commands and the schema. mkdocs is Python's own process: it imports nothing of torch.
+# The command line's page is written from the commands; the recipe's is in the repository, and a test keeps it true.
 docs: $(VENV)/.installed-dev
 	$(BIN)/python tools/cli_reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -85,6 +84,7 @@ docs: $(VENV)/.installed-dev
 docs-serve: docs
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000
 
+# ARGS="--base COMMIT" compares with another commit, ARGS="--keep" stores the values of HEAD (see CONTRIBUTING.md).
 same-loss: $(VENV)/.installed-dev
 	$(BIN)/python tools/same_loss.py $(ARGS)
 
