@@ -184,7 +184,7 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "bases": Kind(
         7,
-        "base/*.json base/*.json base/model.safetensors sharded/* base.gguf",
+        "base/*.json base/*.json base/model.safetensors sharded/*",
         f"""
         train recipe.yaml model.base={{base}} --dry-run
         train recipe.yaml model.base={{base}} model.readout=last_token {STEP}
@@ -192,10 +192,12 @@ KINDS: Final[dict[str, Kind]] = {
         data stats rows.jsonl --tokenizer {{base}}
         eval {{base}} --suite suite
         """,
-        f"{DATA} base sharded base.gguf",
+        f"{DATA} base sharded",
         models=True,
         working=True,
     ),
+    # No command takes a GGUF file by its name: the worker calls what unpacks those of bundled bases.
+    "gguf": Kind(2, "base.gguf", "@gguf base.gguf", "base.gguf", models=True),
     "models": Kind(
         4,
         "model/*.json model/*/*.json model/*.safetensors",
@@ -220,7 +222,7 @@ KINDS: Final[dict[str, Kind]] = {
         runs
         runs show {first}
         runs diff {first} {second}
-        agreement
+        agreement --suite suite
         runs rebuild
         eval {first} --checkpoints --suite suite
         """,
@@ -242,17 +244,17 @@ KINDS: Final[dict[str, Kind]] = {
         compare {first} {second} --suite suite
         eval {first} --suite suite
         eval {first} --checkpoints
-        data check {first} --against suite
+        data check runs/{first} --against suite
         search {first} read --folder code
-        agreement
-        train recipe.yaml model.base=runs/{first} --dry-run
+        agreement --suite suite
+        train recipe.yaml model.base=runs/{first}/model --dry-run
         """,
         f"{RUNS} code",
         models=True,
     ),
     "checkpoints": Kind(
         6,
-        "runs/{stopped}/checkpoints/*/*/* runs/{stopped}/checkpoints/*/* runs/{stopped}/*"
+        "runs/{stopped}/checkpoints/*/*/* runs/{stopped}/checkpoints/*/*/* runs/{stopped}/*"
         " runs/{first}/checkpoints/*/*/*",
         """
         train --resume {stopped}
@@ -277,30 +279,29 @@ KINDS: Final[dict[str, Kind]] = {
         eval bm25 --suite suite
         eval {first} --suite suite
         runs freeze {first}
-        runs lock other later
-        agreement
+        runs lock final later
+        agreement --suite suite
         report {first}
         """,
-        f"{RUNS} other",
+        f"{RUNS} final",
         models=True,
     ),
     "vectors": Kind(
         3,
-        "cache/vectors/*/* cache/*/*/* cache/*/* cache/*",
+        "cache/vectors/*/* cache/**/*",
         """
         eval model --suite suite
         eval {first} --suite pairs.tsv
         cache
         cache clear
-        cache clear --folder bases
-        train recipe.yaml model.base=base.gguf --dry-run
+        cache clear --folder tokens
         """,
-        f"{RUNS} model base.gguf",
+        f"{RUNS} model",
         models=True,
     ),
     "indexes": Kind(
         4,
-        "runs/*/index/*/* runs/*/index/*/* code/module.py",
+        "runs/*/index/*/* runs/*/index/*/* code/*/*.py",
         """
         search {first} 'read a file' --folder code
         search {first} --folder code -k 2
@@ -311,7 +312,7 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "records": Kind(
         2.5,
-        "runs/checks/* runs/checks/*/*",
+        "runs/checks/*",
         """
         runs show {first}
         report {first}
@@ -324,7 +325,7 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "code": Kind(
         0.6,
-        "code/module.py",
+        "code/*/*.py",
         """
         data pycode code --out pairs
         data read --source pycode --path code
@@ -379,7 +380,7 @@ class Maker:
             words, environment = _filled(words, self._runs), odd_words.environment(draw)
         else:
             words = odd_words.changed(_filled(words, self._runs), draw, overrides=name == "overrides")
-        as_json = draw.random() < 0.6 and not {"--json", "--help", "--version"} & set(words)
+        as_json = draw.random() < 0.6 and not {"--json", "--help", "--version", "@gguf"} & set(words)
         if as_json:
             words = _with_json(words)
         encoding = draw.choice(("ascii", "latin-1", "cp1252")) if draw.random() < 0.05 else "utf-8"

@@ -44,24 +44,25 @@ COMMANDS: Final = f"""
 {LIGHT_COMMANDS.strip()}
 {MODEL_COMMANDS.strip()}
 train recipe.yaml --dry-run --seed 3
-train --resume {{first}}
-eval {{first}} --checkpoints --dtype fp32 --max-tokens 16 --no-cache
+train --resume {{stopped}}
+eval {{first}} --checkpoints --suite suite --seed 1 --no-cache
+eval model --suite suite --dtype fp32 --max-tokens 16 --out results
 compare {{first}} bm25 --metric ndcg@10 --suite suite --margin 0.1 --no-worse-than 0.05 --seed 1
 compare {{first}},{{second}} bm25 --allow-different-settings
-agreement --suite suite --metric ndcg@10 --proxy spearman --control {{first}} --least-effect 0.1
+agreement --suite suite --metric ndcg@10 --proxy 'training loss' --control {{first}} --least-effect 0.1
 matrix plan.yaml --table --out matrix
 runs show {{first}}
 runs diff {{first}} {{second}}
-runs decide {{first}} keep better --by spearman --on suite
+runs decide {{first}} keep better --by 'training loss' --on suite
 runs freeze {{first}} chosen
 report {{first}} {{second}} --correction holm --out page.html
-search latest sort -k 3
+search {{first}} sort -k 3 --folder code
 data check recipe.yaml --against suite --drop dropped.jsonl --clean clean
 data mine rows.jsonl --out mined.jsonl --model model --margin 0.1 --relabel 1.0 --scores --fresh
 data stats rows.jsonl --tokenizer base --html page.html
-data pycode code --out pairs --held-out module --negatives 1
-cache clear --folder vectors
-cache clear --model tiny
+data pycode code --out pairs --held-out sorting --negatives 1
+cache clear --folder bases
+cache clear --model {{first}}
 bench recipe.yaml stages.0.layout.compile=false --stage 0 --seconds 0
 """
 # Whatever a person names as an output may be anywhere: their values stay inside the place.

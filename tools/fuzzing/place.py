@@ -104,14 +104,10 @@ def write_data() -> None:
         encoding="utf-8",
     )
     Path("recipe.yaml").write_text(yaml.safe_dump(recipe(), sort_keys=False), encoding="utf-8")
-    Path("code").mkdir()
-    body = 'def {verb}_{thing}({thing}, target=None):\n    """{Verb} the {thing} and return its lines, one by one."""\n'
-    code = "".join(
-        (body + "    return [{thing}, target]\n\n\n").format(verb=v, Verb=v.title(), thing=t)
-        for v in VERBS
-        for t in THINGS
-    )
-    Path("code/module.py").write_text(code, encoding="utf-8")
+    _helper_folders()
+    from tiny_code import write_code
+
+    write_code(Path("code"), packages=4)
     _write_debian(Path("apt"))
     _write_plan()
     run("data", "check", "rows.jsonl", "--against", "suite", "--drop", "drop.jsonl")
@@ -246,17 +242,18 @@ def _write_plan() -> None:
 def write_models() -> None:
     """Bases, and all that commands make of them: runs, results, an index, records."""
     import torch
+    from tiny_gguf import write_tiny
 
     torch.set_num_threads(1)
     _write_base(Path("base"))
     _shard(Path("base"), Path("sharded"))
-    _write_gguf(Path("base.gguf"))
+    write_tiny(Path("base.gguf"))
     torch.save(
         {"input_ids": torch.full((4, 6), 5), "attention_mask": torch.ones(4, 6, dtype=torch.long)}, "tables/tokens.pt"
     )
     run("train", "recipe.yaml", "--json")
     first = runs()[-1]
-    run("train", "recipe.yaml", "stages.0.optimizer.learning_rate=0.02", "hypothesis=a higher rate", "--json")
+    run("train", "recipe.yaml", "hypothesis=another seed", "--seed", "2", "--json")
     second = runs()[-1]
     _stopped_run()
     for name in (first, second):
@@ -335,12 +332,10 @@ def _shard(base: Path, folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
-def _write_gguf(path: Path) -> None:
-    helpers = Path(__file__).resolve().parents[2] / "tests" / "helpers" / "models"
-    sys.path.append(str(helpers))
-    from tiny_gguf import write_tiny
-
-    write_tiny(path)
+def _helper_folders() -> None:
+    """The tests' makers of tiny files can be imported."""
+    helpers = Path(__file__).resolve().parents[2] / "tests" / "helpers"
+    sys.path += [str(helpers), str(helpers / "models")]
 
 
 @contextlib.contextmanager

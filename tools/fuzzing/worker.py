@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -91,13 +92,11 @@ class Worker:
 
     def once(self, one: Input) -> tuple[Outcome, list[str]]:
         """(what came of an input, what is wrong with it)."""
-        from gemma4vec.cli.main import execute
-
         for limit in (LIMIT_SECONDS, PATIENCE * LIMIT_SECONDS):
             self.sandbox.fresh(parts_of(one.kind, *(change.path for change in one.changes)))
             for change in one.changes:
                 change.apply(self.sandbox.place)
-            outcome = self.sandbox.run(lambda: execute(list(one.words)), one, limit)
+            outcome = self.sandbox.run(lambda: command(one.words), one, limit)
             if not outcome.hung:
                 break
         return outcome, faults(one, outcome)
@@ -129,11 +128,11 @@ class Worker:
         """Run each command of each kind as it is, in this process: what it imports is there in every child.
 
         Raises:
-            SystemExit: a command fails on files that nobody has changed: its inputs would show nothing.
+            SystemExit: all commands of a kind fail on files that nobody has changed: its inputs would show nothing.
         """
         maker = Maker(self.sandbox, self.names, self.runs)
         before, here = dict(os.environ), Path.cwd()
-        done: set[Words] = set()
+        done, failed = set[Words](), []
         for name in self.names:
             for ways in maker.plain(name):
                 if done & {words for words, _ in ways}:
@@ -149,10 +148,14 @@ class Worker:
                         done.add(words)
                         break
                 else:
-                    sys.exit(f"error: {name}: {' '.join(ways[-1][0])} fails on files as they should be\n{said}")
+                    failed.append(f"{name}: {' '.join(ways[-1][0])}: {said.strip().splitlines()[-1][:300]}")
+            if not done & {words for ways in maker.plain(name) for words, _ in ways}:
+                sys.exit("\n".join(["error: no command works on files as they should be", *failed]))
         os.chdir(here)
         set_environment(dict.fromkeys(os.environ))
         os.environ.update(before)
+        for line in failed:
+            say(f"note: fails on files as they should be: {line}")
         for cached in [found for found in gc.get_objects() if type(found) is functools._lru_cache_wrapper]:
             if (getattr(cached, "__module__", None) or "").startswith("gemma4vec"):
                 cached.cache_clear()
@@ -160,12 +163,29 @@ class Worker:
 
 def _aloud(words: Words) -> tuple[int, str]:
     """(exit code, output) of a command in this process."""
-    from gemma4vec.cli.main import execute
-
     stream = io.StringIO()
     with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-        code = execute(["--traceback", *words])
+        code = command(("--traceback", *words))
     return code, stream.getvalue()
+
+
+def command(words: Words) -> int:
+    """The exit code of a command; `@gguf FILE` is one that only this program has."""
+    from gemma4vec.cli import main
+
+    if "@gguf" not in words:
+        return main.execute(list(words))
+    from gemma4vec.model.bases.gguf_model import write_model_folder
+
+    try:
+        write_model_folder(Path(words[-1]), Path("unpacked"))
+    except Exception as error:
+        if "--traceback" in words:
+            traceback.print_exc()
+        line, code = main._explain(error)
+        print(line, file=sys.stderr)
+        return code
+    return 0
 
 
 def say(text: str) -> None:
