@@ -5,7 +5,7 @@
   opens both spellings.
 - `config.json`, `architectures`: servers choose a class by it. llama.cpp's converter turns `Gemma3TextModel` into
   `gemma-embedding`, which always attends in both directions; vLLM serves `Gemma3ForCausalLM` with a pooling config as
-  an embedding model. So a causal model names the class of the causal language model, and a bidirectional one its tower's.
+  an embedding model. So a causal model names the class of the causal language model, a bidirectional one its tower's.
 - `config.json`, `is_matryoshka` and `matryoshka_dimensions`: vLLM refuses the request field `dimensions` without them.
 """
 
