@@ -5,6 +5,7 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from gemma4vec.errors import WorkError
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def home() -> Path:
@@ -129,9 +132,11 @@ def _runs(process: int) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically, keys in the given order."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    if not text.isascii() and _LONE_SURROGATE.search(text):  # as in a file name that is not UTF-8
+        text = json.dumps(value, indent=2)
     with atomic_write(path) as stream:
-        json.dump(value, stream, indent=2, ensure_ascii=False)
-        stream.write("\n")
+        stream.write(text + "\n")
 
 
 def folder_bytes(folder: Path) -> int:

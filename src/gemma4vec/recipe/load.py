@@ -1,6 +1,7 @@
 """Read a recipe: YAML, then `key.path=value` overrides, then validation with errors that people can act on."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -171,8 +172,10 @@ def _child(node: Any, name: str, key: str) -> Any:
 
 
 def _index(node: list[Any], name: str, key: str) -> int:
-    if not name.isdigit() or int(name) >= len(node):
-        raise InputError(f"override {key!r}: {name!r} is not a valid index; use 0 to {len(node) - 1}")
+    # Other scripts' digits and superscripts are digits to Python too; not all of them can be read as a number.
+    if re.fullmatch("[0-9]{1,9}", name) is None or int(name) >= len(node):
+        known = f"use 0 to {len(node) - 1}" if node else "the list is empty"
+        raise InputError(f"override {key!r}: {name!r} is not a valid index; {known}")
     return int(name)
 
 

@@ -125,6 +125,8 @@ def test_a_missing_folder(tmp_path):
 
 
 def test_numbers_as_ids_and_windows_line_ends(tmp_path):
-    made = folder(tmp_path, '{"_id": 7, "text": "x"}\r\n', '{"_id": 8, "text": "q"}\r\n', "h\th\th\r\n8\t7\t1.0\r\n")
+    made = folder(
+        tmp_path, '{"_id": 7, "text": "x"}\r\n', '{"_id": 8, "text": "q"}\r\n', "qid\tdocid\tgain\r\n8\t7\t1.0\r\n"
+    )
     suite = load_suite(made)
     assert suite.corpus_ids == ["7"] and suite.qrels == {"8": {"7": 1}}
