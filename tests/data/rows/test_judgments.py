@@ -46,7 +46,7 @@ def test_a_judgment_is_not_a_header(tmp_path: Path, line: bytes) -> None:
         (b"q1 d1 1\nq2\td2\t1\n", r"line 1: .*separated by tabs"),
         (b"q1\t0\td1\t1\n", r"line 1: .*separated by tabs"),
         (b"a\tb\tscore\nq\td\t1\nq\t\xff\t1\n", r"line 3: not UTF-8 at byte 2"),
-        (b"\xff\xfeq\x00", r"line 1: not UTF-8 at byte 0; the file is UTF-16, save it as UTF-8"),
+        (b"\xff\xfeq\x00", r"line 1: not UTF-8 at byte 0 \(is it UTF-16\?\)"),
         (b"a\tb\tscore\nq\td\t\n", r"line 2: score '' is not a whole number"),
     ],
 )

@@ -121,7 +121,7 @@ def beir_with(name: str, raw: bytes) -> Callable[[Path], Path]:
     return write
 
 
-HUGE = b'{"query": "q", "pos": ["p"], "scores": {"pos": [1' + b"0" * 400 + b"]}}\n"
+HUGE = b'{"query": "q", "pos": ["p"], "scores": {"pos": [1e400]}}\n'
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,10 @@ HUGE = b'{"query": "q", "pos": ["p"], "scores": {"pos": [1' + b"0" * 400 + b"]}}
             "jsonl",
             "u.jsonl",
             content('{"query": 1}\n'.encode("utf-16")),
-            r"line 1: not UTF-8 at byte 0; the file is UTF-16",
+            r"line 1: not UTF-8 at byte 0 \(is it UTF-16\?\)",
         ),
-        ("text", "u.txt", content("one\n".encode("utf-16")), r"line 1: not UTF-8 at byte 0; the file is UTF-16"),
-        ("jsonl", "h.jsonl", content(HUGE), r"line 1, field 'scores\.pos\[0\]': 10{29} is not a finite number"),
+        ("text", "u.txt", content("one\n".encode("utf-16")), r"line 1: not UTF-8 at byte 0 \(is it UTF-16\?\)"),
+        ("jsonl", "h.jsonl", content(HUGE), r"line 1, field 'scores\.pos\[0\]': inf is not a finite number"),
         ("sqlite", "e.db", content(b""), r"e\.db: the database has no table"),
         (
             "beir",

@@ -56,7 +56,7 @@ def test_titles_are_cleaned_too(tmp_path: Path) -> None:
     assert read_vectors(tmp_path / "v.jsonl", "k")[0] == {("a", "x"): 0}
 
 
-@pytest.mark.parametrize("vector", ["123", [True], [None], ["1"], {"a": 1}, [10**400], None, [[1]]])
+@pytest.mark.parametrize("vector", ["123", [True], [None], ["1"], {"a": 1}, None, [[1]]])
 def test_what_is_no_vector_is_one_line(tmp_path: Path, vector: Any) -> None:
     (tmp_path / "v.jsonl").write_text(json.dumps({"text": "x", "vector": vector}) + "\n")
     with pytest.raises(InputError, match=r"^k: .*v\.jsonl line 1: a vector is a list of numbers"):

@@ -1,6 +1,5 @@
 """The `scores` field of a row: a teacher's scores (a reranker's, for example) of the row's documents."""
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import Any
 
 from gemma4vec.data.rows.jsonl import json_type
 from gemma4vec.data.rows.records import RejectError
+from gemma4vec.reading.json_values import JsonError, loads_json
 from gemma4vec.text.sanitize import sanitize
 
 KEYS = ("pos", "neg", "teacher")
@@ -82,9 +82,9 @@ def _number(name: str, value: Any) -> float:
 
 def _from_json(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RejectError("scores", f"is not JSON ({error})") from error
+        return loads_json(text, nonfinite=True, surrogates=True)
+    except JsonError as fault:
+        raise RejectError("scores", f"is {fault.reason}") from None
 
 
 def scores_from_cells(cells: Sequence[Any], column: str, positives: int, present: Sequence[bool]) -> Any:

@@ -3,7 +3,6 @@
 Shapes: N vectors, E dimensions.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from gemma4vec.data.rows.jsonl import raw_lines
 from gemma4vec.data.rows.rows import clean_text, clean_title
 from gemma4vec.errors import InputError
+from gemma4vec.reading.json_values import JsonError, loads_json
 
 # A document's title ("" where it has none) and its text.
 Key = tuple[str, str]
@@ -109,9 +109,9 @@ def _jsonl(path: Path, key: str) -> Iterator[tuple[str, Key, Any]]:
 
 def _json(raw: bytes, where: str) -> Any:
     try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON ({error})") from error
+        return loads_json(raw, nonfinite=True, surrogates=True)
+    except JsonError as fault:
+        raise InputError(f"{where}: {fault.reason}") from None
 
 
 def _parquet(path: Path, key: str) -> Iterator[tuple[str, Key, Any]]:
