@@ -184,6 +184,12 @@ def test_many_unread_columns_are_shortened(tmp_path: Path, caplog: pytest.LogCap
     assert caplog.text.strip().endswith("x18, x19 and 30 more")
 
 
+def test_an_unread_column_whose_name_is_no_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "t.csv").write_bytes(b"query,pos,gr\xf6\xdfe\nq,p,5\n")
+    read(tmp_path / "t.csv", "csv")
+    assert "unknown columns ignored: gr\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}e" in caplog.text
+
+
 def test_jsonl_says_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_jsonl(tmp_path / "r.jsonl")
     path.write_text('{"query": "q", "pos": ["p"], "hard_negative": "n"}\n')

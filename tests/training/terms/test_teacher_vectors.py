@@ -63,6 +63,14 @@ def test_what_is_no_vector_is_one_line(tmp_path: Path, vector: Any) -> None:
         read_vectors(tmp_path / "v.jsonl", "k")
 
 
+def test_a_damaged_npy_header_is_one_line(tmp_path: Path) -> None:
+    np.save(tmp_path / "n.npy", np.ones((2, 3), np.float32))
+    raw = (tmp_path / "n.npy").read_bytes()
+    (tmp_path / "n.npy").write_bytes(raw.replace(b"}  ", b"} }"))
+    with pytest.raises(InputError, match=r"n\.npy: cannot be read as \.npy"):
+        read_vectors(tmp_path / "n.npy", "k")
+
+
 def test_values_beyond_32_bits_are_refused(tmp_path: Path) -> None:
     (tmp_path / "v.jsonl").write_text('{"text": "x", "vector": [1e300]}\n')
     with pytest.raises(InputError, match="vector 1 has a value that is no finite number"):

@@ -14,6 +14,7 @@ from gemma4vec.data.rows.rows import NOTES
 from gemma4vec.data.rows.scores import scores_from_cells
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import Columns
+from gemma4vec.text.sanitize import sanitize
 
 QUERIES = ("query", "anchor", "question", "a", "sentence1", "sentence_A")
 POSITIVES = ("pos", "positive", "passage", "answer", "document", "p", "sentence2", "sentence_B")
@@ -22,6 +23,7 @@ NEGATIVES = ("n",)
 NEGATIVE = re.compile(r"(hard[_ -]?)?neg(ative)?s?([_ -]?[0-9]{1,6})?", re.ASCII)
 TEXTS = ("text", "sentence", "texts")
 TOKENS = ("", "_input_ids", "_ids")
+LONGEST_NAME = 60  # characters of a column's name in a message
 LONGEST_NUMBER = 18  # digits; longer numbers are no token ids, and Python refuses to read very long ones
 # A table with one of these may have bad pairs, so it is never guessed at.
 JUDGED = ("label", "score", "similarity_score")
@@ -106,7 +108,7 @@ def unread_columns(mapped: ColumnMap, names: Sequence[str], wanted: Columns | No
     if wanted is not None:
         return ()
     read = {*mapped.used, *(_mask_of(name) for name in mapped.used), *NOTES}
-    return tuple(name for name in names if name not in read)
+    return tuple(sanitize(name) for name in names if name not in read)
 
 
 def _rows(names: Sequence[str]) -> ColumnMap | None:
@@ -187,5 +189,5 @@ def _numbers(cell: str) -> list[int] | None:
 
 
 def _list_names(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:12]))
+    shown = ", ".join(repr(name)[:LONGEST_NAME] for name in names[:12])
     return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown or "none"

@@ -295,7 +295,7 @@ def _filter_judgments(
     if unknown and not drop:
         kind, first = unknown[0]
         raise InputError(
-            f"{where}: {len(unknown)} judgments name unknown ids, first {kind} {first!r}; "
+            f"{where}: {len(unknown)} judgments name unknown ids, first {kind} {repr(first)[:60]}; "
             "correct the file or write `unknown_ids: drop` into suite.yaml"
         )
     kept = {

@@ -17,7 +17,6 @@ from gemma4vec.data.suites.suite import COMMON_OPTIONS
 from gemma4vec.data.suites.texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
-from gemma4vec.reading.compressed import open_bytes
 from gemma4vec.reading.names import as_name
 
 COLUMNS = ("split", "score", "sentence1", "sentence2")

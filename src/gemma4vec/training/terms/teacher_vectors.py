@@ -145,8 +145,9 @@ def _array(path: Path, key: str) -> NDArray[np.float32]:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{key}: {path}: no such file; check the path") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{key}: {path}: cannot be read as .npy ({error})") from error
+    except Exception as error:  # numpy reads the header as Python and raises what the parser raises
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"{key}: {path}: cannot be read as .npy ({line}); copy or make the file again") from error
     if vectors.ndim != 2 or not vectors.size or vectors.dtype.kind != "f":
         raise InputError(
             f"{key}: {path}: floats [texts, dimensions] are needed, it has {vectors.dtype} {vectors.shape}"
