@@ -48,6 +48,17 @@ def run_failing(error: BaseException, monkeypatch: pytest.MonkeyPatch, *words: s
         ),
         (KeyboardInterrupt(), 130, "interrupted: stopped by Ctrl-C; finished work is saved"),
         (KeyboardInterrupt("go on with --resume latest"), 130, "interrupted: go on with --resume latest"),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300),
+            1,
+            f"error: {'x' * 197}...: File name too long; check",
+        ),
+        (
+            OSError(errno.ELOOP, "Too many symbolic links", "a\nb"),
+            1,
+            "error: a b: Too many symbolic links; check the path",
+        ),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x"), 1, "error: unexpected FileNotFoundError"),
         (MemoryError(), 1, "error: out of memory"),
         (ValueError("odd\n  thing"), 1, "error: unexpected ValueError: odd thing (run again with --traceback"),
         (RecursionError(), 1, "error: unexpected RecursionError"),
@@ -172,3 +183,12 @@ def test_the_script_exits_with_the_code() -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: No such command 'nothing'")
+
+
+@pytest.mark.parametrize(
+    ("columns", "kept"), [("80", True), ("²", False), ("9" * 5000, False), ("", False), ("-1", False)]
+)
+def test_a_terminal_of_no_size_is_no_obstacle(columns: str, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert execute(["--version"]) == 0
+    assert ("COLUMNS" in os.environ) == kept

@@ -41,9 +41,9 @@ def faults(one: Input, outcome: Outcome) -> list[str]:
 
 def _json_faults(one: Input, outcome: Outcome) -> list[str]:
     try:
-        text = outcome.stdout.decode("utf-8")
+        text = outcome.stdout.decode(one.encoding)
     except UnicodeDecodeError:
-        return ["stdout is not UTF-8"]
+        return [f"stdout is not {one.encoding}"]
     if not text.strip():
         # An empty standard input has no queries, and so no answers.
         return ["no JSON on stdout"] if outcome.code == 0 and one.words[0] != "search" else []

@@ -55,6 +55,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+LONGEST_SIZE = 5  # digits of the number of columns or lines of a terminal
+# What a system says of a path, wherever it is met: the name is too long, a part of it is a file, permissions, ...
+_OF_A_PATH = {
+    errno.EACCES,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -89,6 +101,7 @@ def execute(words: list[str]) -> int:
     show_traceback = "--traceback" in own
     if show_traceback:
         words = [word for word in own if word != "--traceback"] + words[len(own) :]
+    _forget_impossible_sizes()
     try:
         command = get_command(app)
         with show_on(_console), command.make_context("gemma4vec", words) as context:
@@ -107,6 +120,14 @@ def execute(words: list[str]) -> int:
         if line:
             print(line, file=sys.stderr)
         return code
+
+
+def _forget_impossible_sizes() -> None:
+    """Remove COLUMNS and LINES where they are no sizes: rich fails on digits that are no number, such as ²."""
+    for name in ("COLUMNS", "LINES"):
+        text = os.environ.get(name)
+        if text is not None and not (text.isascii() and text.isdigit() and len(text) <= LONGEST_SIZE):
+            del os.environ[name]
 
 
 def _console() -> "Console":
@@ -131,6 +152,9 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
         return f"error: no space left on the disk{where}; free some, or choose another folder with --out", 1
+    if isinstance(error, OSError) and error.errno in _OF_A_PATH and isinstance(error.filename, str):
+        shown = error.filename if len(error.filename) <= 200 else f"{error.filename[:197]}..."
+        return f"error: {_one_line(shown)}: {error.strerror}; check the path and its permissions", 1
     if isinstance(error, MemoryError):
         return "error: out of memory; use smaller batches or a smaller model (gemma4vec doctor shows what is free)", 1
     if isinstance(error, SystemExit):
