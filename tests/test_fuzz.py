@@ -36,7 +36,7 @@ FINE = Outcome(0, None, False, 0.1, b'{"rows": 3}\n', b"", ())
         ({"code": 3, "stderr": b"error: x\n"}, ["exit code 3"]),
         ({"code": 130, "stderr": b"interrupted\n"}, ["exit code 130"]),
         ({"code": 1, "stdout": b"", "stderr": b""}, ["a failure without a word on stderr"]),
-        ({"code": None, "signal": 11}, ["signal 9"]),
+        ({"code": None, "signal": 11}, ["signal 11"]),
         ({"code": None, "hung": True, "seconds": 240.0}, ["hang: 240 s"]),
         ({"stdout": b"[1] [2]"}, ["stdout is not JSON: Extra data: line 1 column 5 (char 4)"]),
         ({"stdout": b'{"a": NaN}'}, ["stdout is not JSON: NaN is not JSON"]),
