@@ -72,7 +72,7 @@ _LONG: Final = frozenset(("--all", "--follow", "quickstart", "pycode", "debian",
 FOUND: Final = (
     "rows.jsonl", "suite", "recipe.yaml", "plan.yaml", "list.yaml", "bm25", "latest", "runs", "drop.jsonl",
     "missing", "missing.yaml", ".", "recipe:none", "a,b", ",", "bm25,bm25", "model", "base", "--json", "--help",
-    "--seed", "--suite", "--out", "-k", "-n", "--bm25", "--no-bm25", "--dry-run", "--traceback", "--checkpoints",
+    "--seed", "--suite", "--out", "-k", "-n", "--bm25", "--no-bm25", "--dry-run", "--checkpoints",
     "--version",
 )  # fmt: skip
 STDIN: Final = (
