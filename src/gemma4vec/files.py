@@ -13,7 +13,8 @@ import socket
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from functools import cache as once
 from pathlib import Path
 from typing import IO, Any
@@ -119,6 +120,21 @@ def check_writable(folder: Path, needed: int = 0) -> None:
             f"{folder}: {needed / 1e9:.1f} GB will be written and {free / 1e9:.1f} GB are free; "
             f"{_way_out(folder, OSError(errno.ENOSPC, ''))}"
         )
+
+
+def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[str | Path | None]) -> None:
+    """Refuse work that would replace what it reads: an input itself, or a file in a folder that is one.
+
+    Raises:
+        InputError: it names the file.
+    """
+    read = [Path(one).expanduser().resolve() for one in inputs if one is not None]
+    for out in outputs:
+        place = out.expanduser().resolve()
+        for one in read:
+            same = place.exists() and one.exists() and place.samefile(one)
+            if same or (place.exists() and one.is_dir() and place.is_relative_to(one)):
+                raise InputError(f"{out} is read by this command and would be replaced; write to another file")
 
 
 @contextlib.contextmanager
@@ -311,6 +327,15 @@ def folder_bytes(folder: Path) -> int:
         with contextlib.suppress(OSError):
             total += path.lstat().st_size if path.is_file() else 0
     return total
+
+
+def crc32_file(path: Path) -> str:
+    """CRC-32 of a file's bytes, 8 hexadecimal digits: it finds damage, in less time than a hash."""
+    value = 0
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            value = zlib.crc32(block, value)
+    return f"{value:08x}"
 
 
 def sha256_file(path: Path) -> str:

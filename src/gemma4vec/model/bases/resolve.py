@@ -1,7 +1,6 @@
 """Find a base model: `bundled:NAME`, a local folder, or a hub id."""
 
 import difflib
-import json
 import re
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -18,6 +17,8 @@ from gemma4vec.model.bases.bundled import (
     show_terms_once,
     unpack,
 )
+from gemma4vec.model.bases.foreign_code import refuse_foreign_code
+from gemma4vec.reading.json_values import JsonError, load_foreign_json
 
 __all__ = ["BundledState", "ResolvedBase", "list_bundled", "resolve_base"]
 
@@ -116,14 +117,15 @@ def check_model_folder(folder: Path) -> None:
     expected = "expected a Hugging Face model folder: config.json, *.safetensors, tokenizer files"
     if folder.is_file():
         raise InputError(f"{folder} is a file; {expected}")
+    refuse_foreign_code(folder)
     if (folder / "modules.json").is_file() and next(folder.glob("*/config.json"), None):
         return  # sentence-transformers with the transformer in a subfolder
     config_path = folder / "config.json"
     if not config_path.is_file():
         raise InputError(f"{folder} holds {_what_it_holds(folder)}; {expected}")
     try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = load_foreign_json(config_path)
+    except (OSError, JsonError) as error:
         raise InputError(f"{config_path} cannot be read as JSON ({error})") from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise InputError(f"{config_path} names no model_type, so it is not a Hugging Face model; {expected}")

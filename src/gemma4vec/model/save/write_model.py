@@ -116,6 +116,7 @@ def _write(
         prompts=_plain_prompts(recipe_prompts(recipe.model)),
         similarity_fn_name="cosine",
         device="cpu",
+        trust_remote_code=False,
     )
     with _full_disks(folder):
         model.save(str(folder), create_model_card=False)
@@ -149,7 +150,9 @@ def _standard_modules(
         Transformer(
             str(folder / _TRANSFORMER),
             max_seq_length=recipe.model.max_tokens,
-            model_kwargs={"dtype": dtype},
+            model_kwargs={"dtype": dtype, "trust_remote_code": False},
+            config_kwargs={"trust_remote_code": False},
+            processor_kwargs={"trust_remote_code": False},
         ),
         Pooling(readout.dimension, pooling_mode=readout.sentence_transformers, include_prompt=readout.pool_prompt),
     ]

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gemma4vec.errors import InputError
 from gemma4vec.model import upstream
+from gemma4vec.model.bases.foreign_code import needs_own_code
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.packing.packed_batch import Tokens
 from gemma4vec.model.tokenize.prompt_boundary import strip_final_prompt_space
@@ -143,8 +144,12 @@ def load_tokenizer(path: str | Path, *, append_eos: bool, unpooled_prompts: Prom
         InputError: there is no fast tokenizer, or a required EOS or padding token is missing.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(transformer_folder(path), local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        folder = transformer_folder(path)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises plain Exception, the library many types
+        needed = needs_own_code(Path(path), error)
+        if needed is not None:
+            raise needed from error
         raise InputError(
             f"model.base: cannot read a tokenizer at {path}: {' '.join(str(error).split())[:200]}"
         ) from error
@@ -163,6 +168,7 @@ def load_tokenizer(path: str | Path, *, append_eos: bool, unpooled_prompts: Prom
     if unpooled_prompts is not None:
         strip_final_prompt_space(tokenizer, unpooled_prompts)
     tokenizer.padding_side = "right"
+    tokenizer.init_kwargs.pop("auto_map", None)  # the saved model would name code that it does not hold
     # A multimodal base's tokenizer names an image processor, without which the saved text model could not be opened.
     upstream.forget_processor(tokenizer)
     return TextTokenizer(tokenizer)
