@@ -1,6 +1,5 @@
 """The `scores` field of a row: a teacher's scores (a reranker's, for example) of the row's documents."""
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import Any
 
 from gemma4vec.data.rows.jsonl import json_type
 from gemma4vec.data.rows.records import RejectError
+from gemma4vec.reading.json_values import JsonError, loads_json
 
 KEYS = ("pos", "neg", "teacher")
 
@@ -76,9 +76,9 @@ def _number(name: str, value: Any) -> float:
 
 def _from_json(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise RejectError("scores", f"is not JSON ({error})") from error
+        return loads_json(text, nonfinite=True)
+    except JsonError as error:
+        raise RejectError("scores", f"is {error}") from error
 
 
 def scores_from_cells(cells: Sequence[Any], column: str, positives: int, present: Sequence[bool]) -> Any:

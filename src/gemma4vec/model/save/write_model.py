@@ -24,6 +24,7 @@ from gemma4vec.model.save.model_card import model_card
 from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE
 from gemma4vec.model.save.served_folder import make_servable
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
+from gemma4vec.reading.json_values import load_foreign_json
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.prompts import Prompts
@@ -207,7 +208,7 @@ def trained_lengths(recipe: Recipe, dimension: int) -> list[int]:
 
 def write_both_pooling_schemas(file: Path) -> None:
     """Write a pooling config's mode in both spellings: servers read one or the other."""
-    config = json.loads(file.read_text(encoding="utf-8"))
+    config = load_foreign_json(file)
     config["word_embedding_dimension"] = config["embedding_dimension"]
     for mode, key in _LEGACY_POOLING.items():
         config[key] = mode == config["pooling_mode"]

@@ -4,7 +4,6 @@ The tokenizer's post-processor adds both, so that the saved tokenizer behaves th
 `add_eos_token=True` would drop BOS on Gemma's tokenizer.
 """
 
-import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from gemma4vec.model.bases.foreign_code import needs_own_code
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.packing.packed_batch import Tokens
 from gemma4vec.model.tokenize.prompt_boundary import strip_final_prompt_space
+from gemma4vec.reading.json_values import load_foreign_json
 from gemma4vec.text.encodable import encodable
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Prompted, Prompts
@@ -117,7 +117,7 @@ def load_saved_tokenizer(path: Path) -> TextTokenizer:
         InputError: a file is missing or damaged.
     """
     try:
-        settings = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        settings = load_foreign_json(path / "tokenizer_config.json")
         special = {
             key: settings[key] for key in ("bos_token", "eos_token", "unk_token", "pad_token") if key in settings
         }

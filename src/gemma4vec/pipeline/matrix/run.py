@@ -29,6 +29,7 @@ from gemma4vec.pipeline.matrix.suites import explain_held_out, freeze_suites
 from gemma4vec.pipeline.matrix.table import summarize
 from gemma4vec.pipeline.matrix.worker import INTERRUPTED_CODE, STOPPED_CODE, Worker, explain_code
 from gemma4vec.pipeline.matrix.write import write_results
+from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.training.run import start_run
 
 logger = logging.getLogger(__name__)
@@ -272,7 +273,7 @@ def _record_outcome(
 
 def _read_score(run: RunFolder, suite: Path, metric: str) -> float:
     file = run.evaluation(TRAINED, load_suite(suite).name) / METRICS_FILE
-    return float(json.loads(file.read_text(encoding="utf-8"))["mean"][metric])
+    return float(load_own_json(file)["mean"][metric])
 
 
 def list_statuses(

@@ -3,7 +3,6 @@
 Shapes: N vectors, E dimensions.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from gemma4vec.data.rows.jsonl import raw_lines
 from gemma4vec.errors import InputError
+from gemma4vec.reading.json_values import JsonError, loads_json
 
 # A document's title ("" where it has none) and its text.
 Key = tuple[str, str]
@@ -102,9 +102,9 @@ def _jsonl(path: Path, key: str) -> Iterator[tuple[str, Key, Any]]:
 
 def _json(raw: bytes, where: str) -> Any:
     try:
-        return json.loads(raw)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON ({error})") from error
+        return loads_json(raw, nonfinite=True, surrogates=True)
+    except JsonError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def _parquet(path: Path, key: str) -> Iterator[tuple[str, Key, Any]]:
@@ -133,6 +133,8 @@ def _parquet(path: Path, key: str) -> Iterator[tuple[str, Key, Any]]:
 def _array(path: Path, key: str) -> NDArray[np.float32]:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(vectors, np.ndarray):
+            raise ValueError("an archive of several arrays")
     except FileNotFoundError as error:
         raise InputError(f"{key}: {path}: no such file; check the path") from error
     except (OSError, ValueError, EOFError) as error:
