@@ -196,7 +196,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         try:
             os.chmod(temporary, 0o755)
             yield temporary
-            _flush_all(temporary)
+            flush(temporary)
             if not path.exists():
                 os.replace(temporary, path)
             elif _exchange(temporary, path):
@@ -244,8 +244,13 @@ def _machine() -> str:
     return socket.gethostname()
 
 
-def _flush_all(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
+def flush(folder: Path, *, inside: bool = True) -> None:
+    """Write a folder's names, and with `inside` all files below it, to the disk; call it before a rename.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    for path in [*(folder.rglob("*") if inside else ()), folder]:
         if not path.is_symlink():
             _flush(path)
 

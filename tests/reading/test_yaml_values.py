@@ -74,6 +74,12 @@ def test_a_file_is_named(tmp_path: Path) -> None:
         parse_yaml("a: *b", "where")
 
 
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless file here")
+def test_an_endless_file_ends() -> None:
+    with pytest.raises(InputError, match="cannot read the plan /dev/zero: longer than 16 MiB"):
+        read_yaml("/dev/zero", "plan")
+
+
 @pytest.mark.parametrize("index", ["²", "1", "-1", "9" * 30, "x"])
 def test_an_override_of_a_list_needs_one_of_its_indices(index: str) -> None:
     with pytest.raises(InputError, match="is not a valid index; use 0 to 0"):

@@ -169,7 +169,9 @@ def _readme_paths(folder: Path, config: str) -> list[str]:
 
 
 def _glob(folder: Path, paths: list[str]) -> list[Path]:
-    return [file for path in paths for file in sorted(folder.glob(path))]
+    """The files in `folder` that a README names; a path that leads out of it names none."""
+    inside = [path for path in paths if path and not path.startswith("/") and ".." not in Path(path).parts]
+    return [file for path in inside for file in sorted(folder.glob(path))]
 
 
 def _read_file(file: Path) -> list[dict[str, Any]]:
