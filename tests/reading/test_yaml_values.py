@@ -23,6 +23,7 @@ TEN_TIMES_TEN = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         "a: 2024-02-29",
         "\ufeffa: 1",
         "a: .inf",
+        'path: "a\\udcff.jsonl"',
     ],
 )
 def test_what_pyyaml_reads_is_read_alike(text: str) -> None:

@@ -20,7 +20,8 @@ MOST_VALUES = 200_000  # with every alias written out
 MOST_DIGITS = 300
 _MERGE = "tag:yaml.org,2002:merge"
 _NUMBER = "tag:yaml.org,2002:int"
-_SURROGATE = re.compile("[\ud800-\udfff]")
+# But for U+DC80 to U+DCFF, which Python writes for the bytes of a path that is not UTF-8.
+_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 class YamlError(ValueError):
