@@ -38,7 +38,7 @@ from gemma4vec.training.loop import train_stage
 from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_background, note_dev_suite
 from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity
-from gemma4vec.training.prepare_run import PreparedRun, prepare_run
+from gemma4vec.training.prepare_run import CheckedInputs, PreparedRun, prepare_run
 from gemma4vec.training.stage import Evaluate, Stage
 from gemma4vec.training.tasks.make_task import data_seed, make_task
 
@@ -121,7 +121,12 @@ class Trainer:
         logger.info(f"dtype: {str(choice.dtype).removeprefix('torch.')} ({choice.reason})")
         self.dtype = choice.dtype
         self.built: EmbeddingModel = build(
-            self.recipe.model, self.base.path, dtype=choice.dtype, device=self.device, seed=self.recipe.seed
+            self.recipe.model,
+            self.base.path,
+            dtype=choice.dtype,
+            device=self.device,
+            seed=self.recipe.seed,
+            tokenizer=prepared.tokenizer,
         )
         self.run.update_manifest(
             base={key: value for key, value in asdict(self.base).items() if key != "path"},
@@ -269,13 +274,14 @@ class Trainer:
         return run_evaluation
 
 
-def train_run(run: RunFolder, recipe: Recipe | None = None) -> Path:
+def train_run(run: RunFolder, recipe: Recipe | None = None, checked: CheckedInputs | None = None) -> Path:
     """Train all stages of a run, from wherever it stopped, and write its model. Return the model's folder.
 
     If several processes train (`training.engine.distributed`), the first one writes, and all return the same folder.
 
     Args:
         recipe: of a run that has just been started; None: it is read from the run's folder.
+        checked: its base and rows, if they were checked before the run's folder was made.
 
     Raises:
         InputError: the recipe or its data cannot be used. WorkError: the work failed; what was finished is kept.
@@ -284,7 +290,7 @@ def train_run(run: RunFolder, recipe: Recipe | None = None) -> Path:
     if not world.first:
         run = FollowedRun(run.path)
     with record_outcome(run):
-        prepared = prepare_run(run, recipe or recipe_of(run))
+        prepared = prepare_run(run, recipe or recipe_of(run), checked=checked)
         trainer = Trainer(prepared)
         trainer.train_all()
         leave_world()  # saving needs one process

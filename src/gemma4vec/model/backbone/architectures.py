@@ -131,9 +131,10 @@ def read_config(path: str | Path) -> Any:
     Raises:
         InputError: there is no config, or the installed transformers does not know its model type.
     """
+    folder = transformer_folder(path)
     try:
-        return AutoConfig.from_pretrained(transformer_folder(path), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # a wrong value fails wherever the library's config class first uses it
         raise InputError(f"model.base: cannot read {path}/config.json: {' '.join(str(error).split())[:200]}") from error
 
 
