@@ -106,7 +106,7 @@ def prepare_run(
     inputs = checked or check_inputs(recipe, step=step)
     with world.first_before_others():
         for number in stages:
-            record_data(run, recipe, number, inputs.data[number])
+            load_data(run, recipe, number, inputs.data[number])
     rules: list[LoadedStopRule | None] = [None for _ in stages]
     if stop_rules:
         with world.first_before_others():
@@ -119,9 +119,20 @@ def reopen_run(run: RunFolder, recipe: Recipe) -> PreparedRun:
     return PreparedRun(run, recipe, resolve_base(recipe.model.base), [], [None for _ in recipe.stages])
 
 
-def record_data(run: RunFolder, recipe: Recipe, number: int, loaded: TrainingData) -> None:
-    """Record the sources of stage `number` and their known contamination in the manifest."""
+def load_data(run: RunFolder, recipe: Recipe, number: int, loaded: TrainingData | None = None) -> TrainingData:
+    """Load the rows of stage `number`, and record their sources and known contamination in the manifest.
+
+    Args:
+        run: gets the record.
+        recipe: the run's.
+        number: of the stage, from 0.
+        loaded: the stage's rows, if they were loaded already.
+
+    Raises:
+        InputError: as `data.loading.load_rows.load_sources`.
+    """
     stage = recipe.stages[number]
+    loaded = loaded or load_stage_data(stage)
     manifest = run.manifest
     contamination = {suite: dict(found) for suite, found in (manifest.get("contamination") or {}).items()}
     for record in read_overlapping_records([str(facts["content_hash"]) for facts in loaded.sources.values()]):
@@ -134,3 +145,4 @@ def record_data(run: RunFolder, recipe: Recipe, number: int, loaded: TrainingDat
         data=dict(manifest.get("data", {})) | {f"{number}-{stage.name}": loaded.sources},
         contamination=contamination,
     )
+    return loaded
