@@ -3,6 +3,7 @@
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.encoder.check_config import check_prompts
 from gemma4vec.recipe import schema
+from gemma4vec.recipe.sources import TensorsSource
 from gemma4vec.text.prompts import Prompts
 from gemma4vec.training.tasks.row_reader import RowReader
 
@@ -26,7 +27,7 @@ def check_limits(recipe: schema.Recipe, built: EmbeddingModel) -> None:
             check_prompts(built.tokenizer, Prompts(), reader.document_tokens, f"{key}.document_tokens")
             continue
         for source in stage.data:
-            if isinstance(source, schema.TensorsSource):
+            if isinstance(source, TensorsSource):
                 continue  # its tokens have no prompts
             prompts = reader.recipe_prompts(source.name)
             check_prompts(built.tokenizer, prompts, reader.query_tokens - reserved, f"{key}.query_tokens", "query")
