@@ -62,7 +62,6 @@ ON_DOCUMENTS = "{query: '', document: 'title: {title} | text: '}"
         (["model.max_tokens=200000"], r"^model\.max_tokens: 200000 tokens, and the base reads 131072 "),
         (["stages.0.task.terms=[{kind: self_contrast}]"], r"^stages\.0\.task\.terms\.0: self_contrast compares two"),
         (["model.lora.modules=[w]"], r"^model\.lora\.modules: the base has no 'w'"),
-        (["stages.0.evaluation.every_steps=1"], r"^stages\.0\.evaluation: .*there is no suite; name one"),
     ],
 )  # fmt: skip
 def test_limits_and_terms(folder: Path, overrides: list[str], message: str) -> None:

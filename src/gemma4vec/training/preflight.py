@@ -80,12 +80,10 @@ def check_dev_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> 
     The background evaluation and the stop rule refuse it themselves.
 
     Raises:
-        InputError: there is no suite, or its own suite.yaml says that it is final.
+        InputError: the suite's own suite.yaml says that it is final.
     """
     folder = Path(settings.suite) if settings.suite else dev
     inside = (settings.every_steps is not None or settings.at_shares) and not settings.background
-    if inside and folder is None:
-        raise InputError(f"{key}: every_steps or at_shares is set, but there is no suite; name one as evaluation.suite")
     if inside and folder is not None and read_options(folder / "suite.yaml").get("role") == "final":
         raise InputError(
             f"{key}.suite: {folder.name} is a final suite, for finished models of frozen recipes; name a dev suite"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny_shard import write_shard
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.bases.resolve import check_model_folder
@@ -12,17 +13,6 @@ from gemma4vec.model.bases.weight_files import check_weight_files, tensor_header
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1\nsize 537\n"
 ANNEX = b"/annex/objects/SHA256E-s537--4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1.safetensors\n"
-
-
-def write_shard(file: Path, tensors: dict[str, list[int]]) -> None:
-    """A safetensors file of fp32 zeros, written by hand after the format's description."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, (rows, columns) in tensors.items():
-        header[name] = {"dtype": "F32", "shape": [rows, columns], "data_offsets": [end, end + 4 * rows * columns]}
-        end += 4 * rows * columns
-    text = json.dumps(header).encode()
-    file.write_bytes(len(text).to_bytes(8, "little") + text + bytes(end))
 
 
 def write_sharded(folder: Path) -> Path:

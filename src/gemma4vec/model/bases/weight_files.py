@@ -4,13 +4,13 @@ A safetensors file is 8 bytes with the header's length (little endian), the head
 and span), then the tensors (https://github.com/huggingface/safetensors, "Format"). No tensor is read.
 """
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gemma4vec.errors import InputError
+from gemma4vec.reading.json_values import load_foreign_json, loads_json
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _WHOLE, _INDEX, _PICKLED_INDEX = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin.index.json"
@@ -117,10 +117,10 @@ def read_weight_map(index: Path) -> dict[str, str]:
         InputError: the index is damaged, or names a file outside its folder.
     """
     try:
-        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        found = load_foreign_json(index)["weight_map"]
         if not isinstance(found, dict) or not found or not all(isinstance(value, str) for value in found.values()):
             raise TypeError("weight_map: names of tensors with their files are expected")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"model.base: {index} is damaged ({error}); download it again") from error
     outside = next((name for name in found.values() if Path(name).name != name), None)
     if outside is not None:
@@ -163,9 +163,9 @@ def read_header(file: Path) -> Iterator[tuple[str, str, tuple[int, ...]]]:
             length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
             if size < _LENGTH_BYTES or not 2 <= length <= _LONGEST_HEADER:
                 raise ValueError("it is empty or cut" if size < _LENGTH_BYTES else "it is no safetensors file")
-            header = json.loads(stream.read(length).decode("utf-8")) if _LENGTH_BYTES + length <= size else {}
+            header = loads_json(stream.read(length), twice=True) if _LENGTH_BYTES + length <= size else {}
         found = [(str(name), *_entry(entry)) for name, entry in header.items() if name != "__metadata__"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"model.base: {file} is damaged ({error}); download it again") from error
     expected = _LENGTH_BYTES + length + max((end for *_, end in found), default=0)
     if expected != size:
