@@ -57,7 +57,7 @@ def count_family_of_pairs(
     """Count the family of comparisons that are shown together, on these contents and on changed copies of them.
 
     Args:
-        compared: pairs of {"fingerprint": of the model}.
+        compared: pairs of {"fingerprint": of the model}; without any, what was counted so far.
     """
     contents = find_copies(ledger, suite_fingerprint)
     marks = ", ".join("?" * len(contents))
@@ -79,7 +79,7 @@ def count_family_of_pairs(
         )
     }
     models, pairs = seen | sides, pairs | own
-    return ComparisonFamily(max(len(models) - 1, len(pairs)), len(models), len(pairs), len(sides - seen))
+    return ComparisonFamily(max(len(models) - 1, len(pairs), 0), len(models), len(pairs), len(sides - seen))
 
 
 def count_looks(ledger: Ledger) -> list[dict[str, Any]]:

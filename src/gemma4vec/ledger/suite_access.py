@@ -255,10 +255,11 @@ def _final(
 def _opened_as_final(ledger: Ledger, contents: str, *, held_out: bool) -> str | None:
     """Return the day of the first look at these contents as a final suite, "" if they were locked, None if neither."""
     looks = ledger.rows(
-        "SELECT looks.time AS time, coalesce(json_extract(records.body, '$.look_again'), "
-        "json_extract(evaluations.settings, '$.look_again')) AS words FROM looks JOIN records ON records.id = looks.id "
-        "LEFT JOIN evaluations ON evaluations.look = looks.id "
-        "WHERE looks.suite_fingerprint = ? AND looks.role = 'final' ORDER BY looks.seq",
+        "SELECT look.time AS time, coalesce(json_extract(look.body, '$.look_again'), "
+        "json_extract(result.body, '$.settings.look_again')) AS words FROM records AS look "
+        "LEFT JOIN records AS result ON result.id = 'evaluation-' || look.id "  # looks of older versions have no reason
+        "WHERE look.kind = 'look' AND json_extract(look.body, '$.suite_fingerprint') = ? "
+        "AND json_extract(look.body, '$.role') = 'final' ORDER BY look.seq" + ("" if held_out else " LIMIT 1"),
         (contents,),
     )
     for row in looks:

@@ -92,11 +92,12 @@ class Sketch:
 
     def shares(self, other: "Sketch") -> tuple[float, float]:
         """Estimate the share of this set that is in `other`, and the share of `other` that is in this one."""
+        both = self.hashes & other.hashes
+        if not both:
+            return 0.0, 0.0
         end = min(self._end, other._end)
-        ours = {one for one in self.hashes if one <= end}
-        theirs = {one for one in other.hashes if one <= end}
-        both = len(ours & theirs)
-        return (both / len(ours) if ours else 0.0), (both / len(theirs) if theirs else 0.0)
+        common, ours, theirs = (sum(one <= end for one in hashes) for hashes in (both, self.hashes, other.hashes))
+        return (common / ours if ours else 0.0), (common / theirs if theirs else 0.0)
 
     def text(self) -> str:
         """The hashes in order, as digits without a separator."""
@@ -265,7 +266,7 @@ def find_overlaps(ledger: Ledger, fingerprint: str, contents: SuiteContents | No
 
 
 def find_copies(ledger: Ledger, fingerprint: str) -> list[str]:
-    """Return the fingerprints of these contents and of their changed copies, as far as the ledger has their hashes."""
+    """Return the fingerprints of these contents and of the changed copies of them that the ledger knows."""
     contents = next((one.contents for one in _known_suites(ledger) if one.fingerprint == fingerprint), None)
     return [fingerprint, *(one.fingerprint for one in find_overlaps(ledger, fingerprint, contents) if one.copy)]
 
