@@ -192,8 +192,9 @@ def find_original(fingerprint: str, weights: str | None) -> tuple[str, str] | No
         weights: hash of its weights alone, if known.
     """
     by_look = (
-        "SELECT run_id, recipe_id FROM looks WHERE model_fingerprint = ? AND run_id IS NOT NULL "
-        "AND recipe_id IS NOT NULL ORDER BY seq LIMIT 1"
+        "SELECT json_extract(body, '$.run_id') AS run_id, json_extract(body, '$.recipe_id') AS recipe_id FROM records "
+        "WHERE kind = 'look' AND json_extract(body, '$.model_fingerprint') = ? "
+        "AND json_extract(body, '$.recipe_id') IS NOT NULL ORDER BY seq LIMIT 1"
     )
     by_weights = (
         "SELECT json_extract(body, '$.run_id') AS run_id, json_extract(body, '$.recipe_id') AS recipe_id FROM records "

@@ -63,6 +63,7 @@ def find_owner(
         if known is not None:
             logger.info(f"{model.name} is the model of the run {known[0]}, whose rules apply")
     if known is not None:
+        found = found if known[0] == ids["run_id"] else None
         ids = {"run_id": known[0], "recipe_id": known[1]}
     viewer = REFERENCE if ids["recipe_id"] is None else Viewer(ids["run_id"], ids["recipe_id"], model.fingerprint)
     return Owner(found, ids, viewer)
