@@ -4,7 +4,6 @@ Parameters are counted on the meta device. Tokens come from batches that are dra
 activations come from a shallow model of the same layers with random weights, trained for a few steps on this machine.
 """
 
-import gc
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,8 +50,8 @@ from gemma4vec.training.terms import TERMS
 
 logger = logging.getLogger(__name__)
 
-# Cells of a measured step: enough to keep all cores busy.
-_MEASURED_CELLS = 8192
+# Cells of a measured step: a micro-batch of the shipped recipes, and enough to keep the cores of a small machine busy.
+_MEASURED_CELLS = {"cpu": 4096, "cuda": 8192}
 # Memory of the export as a multiple of the merged fp32 model: merging, writing and opening it again (measured: 2.9 for
 # Gemma 3 270M; see docs/guides/dry-run.md).
 _EXPORT_COPIES = 3
@@ -249,15 +248,15 @@ def _fit(model: _Model, stage: schema.Stage, reading: BatchStatistics, memory: M
 def _measure(
     model: _Model, number: int, data: TrainingData, reading: BatchStatistics, compiled: CompileChoice
 ) -> LayerCosts:
-    """Train the shallow model on as many rows as fill `_MEASURED_CELLS`."""
+    """Train the shallow model on as many rows as fill `_MEASURED_CELLS`; the caller releases its memory."""
     stage = model.recipe.stages[number]
-    share = min(1.0, _MEASURED_CELLS / reading.all_cells)
+    share = min(1.0, _MEASURED_CELLS.get(model.device, 4096) / reading.all_cells)
     rows = max(2, round(stage.batch.rows * share))
     plain = stage.layout.model_copy(update={"grad_cache": False})  # its cost is derived from the plain path's
     smaller = stage.model_copy(update={"batch": stage.batch.model_copy(update={"rows": rows}), "layout": plain})
     built, kinds = _shallow(model)
     built.encoder.backbone.fast = fast_paths(model.device, stage.layout.fast_paths)
-    measured = measure_layers(
+    return measure_layers(
         built,
         _task(model, smaller, data, number, built),
         MasterAdamW(built.trainable(), stage.optimizer),
@@ -265,9 +264,6 @@ def _measure(
         compile=compiled,
         checkpointing=stage.layout.gradient_checkpointing,
     )
-    del built
-    gc.collect()
-    return measured
 
 
 def _task(model: _Model, stage: schema.Stage, data: TrainingData, number: int, built: EmbeddingModel) -> Task:
