@@ -132,8 +132,8 @@ def read_config(path: str | Path) -> Any:
     Raises:
         InputError: there is no config, or the installed transformers does not know its model type.
     """
+    folder = transformer_folder(path)
     try:
-        folder = transformer_folder(path)
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library and its validators raise many types for odd settings
         needed = needs_own_code(Path(path), error)

@@ -8,7 +8,7 @@ from pathlib import Path
 from gemma4vec.files import temporary_folder
 from gemma4vec.machine.hub import fetch_description, is_hub_id
 from gemma4vec.model.bases.bundled import BUNDLED, cached_folder, describe_bundled, is_cached
-from gemma4vec.model.bases.resolve import resolve_base
+from gemma4vec.model.bases.resolve import check_model_folder, resolve_base
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ def base_files(name: str, key: str = "model.base") -> Iterator[BaseFiles]:
     folder_given = Path(name).expanduser()
     if bundled is None and not folder_given.exists() and is_hub_id(name):
         path, ready, size = fetch_description(name, key=key)
+        if ready:
+            check_model_folder(path)
         yield BaseFiles(path, ready, "cached" if ready else "not cached: a run downloads its weights", size)
         return
     if (folder_given / "config.json").is_file() and not _weights(folder_given):
