@@ -16,6 +16,7 @@ from gemma4vec.model.tokenize.tokenizer import load_tokenizer
 
 SOURCES = Path(__file__).parents[3] / "src" / "gemma4vec"
 CODE = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\n"
+EMPTY = (2).to_bytes(8, "little") + b"{}"  # a safetensors file of no tensor
 # `to_sentence_transformers` trusts the module of ours, after `refuse_foreign_code`.
 TRUSTED = {"api/model.py"}
 
@@ -24,7 +25,7 @@ def make(folder: Path, **files: object) -> Path:
     """A folder of JSON files and one Python file; `weights` names the weights' file."""
     folder.mkdir(exist_ok=True)
     (folder / "foreign.py").write_text(CODE)
-    (folder / str(files.pop("weights", "model.safetensors"))).write_bytes(b"x")
+    (folder / str(files.pop("weights", "model.safetensors"))).write_bytes(EMPTY)
     for name, value in files.items():
         file = folder / f"{name.replace('__', '/')}.json"
         file.parent.mkdir(exist_ok=True)
