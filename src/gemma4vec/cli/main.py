@@ -4,6 +4,7 @@ Exit codes: 0 success, 1 the work failed, 2 bad usage or bad input, 130 interrup
 """
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -56,16 +57,8 @@ app = typer.Typer(
 )
 
 LONGEST_SIZE = 5  # digits of the number of columns or lines of a terminal
-# What a system says of a path, wherever it is met: the name is too long, a part of it is a file, permissions, ...
-_OF_A_PATH = {
-    errno.EACCES,
-    errno.EISDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-}
+# What a system says of a path itself, wherever it is met.
+_OF_A_PATH = {errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR}
 
 
 def _print_version(wanted: bool) -> None:
@@ -101,6 +94,7 @@ def execute(words: list[str]) -> int:
     show_traceback = "--traceback" in own
     if show_traceback:
         words = [word for word in own if word != "--traceback"] + words[len(own) :]
+    _escape_what_cannot_be_encoded()
     _forget_impossible_sizes()
     try:
         command = get_command(app)
@@ -130,6 +124,13 @@ def _forget_impossible_sizes() -> None:
             del os.environ[name]
 
 
+def _escape_what_cannot_be_encoded() -> None:
+    """An ASCII terminal shows \\xe9 for é, and lone surrogates (of a path that is not UTF-8) as escapes everywhere."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _console() -> "Console":
     """The console for log lines and progress."""
     from gemma4vec.cli.output import console
@@ -151,10 +152,13 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return "", 1
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
-        return f"error: no space left on the disk{where}; free some, or choose another folder with --out", 1
+        what = "no space left on the disk" if error.errno == errno.ENOSPC else "the disk quota is used up"
+        return f"error: {what}{where}; free some, or choose another folder with --out", 1
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and error.filename:
+        return f"error: {error.filename}: {error.strerror}; check its permissions, or choose another folder", 1
     if isinstance(error, OSError) and error.errno in _OF_A_PATH and isinstance(error.filename, str):
         shown = error.filename if len(error.filename) <= 200 else f"{error.filename[:197]}..."
-        return f"error: {_one_line(shown)}: {error.strerror}; check the path and its permissions", 1
+        return f"error: {_one_line(shown)}: {error.strerror}; check the path", 1
     if isinstance(error, MemoryError):
         return "error: out of memory; use smaller batches or a smaller model (gemma4vec doctor shows what is free)", 1
     if isinstance(error, SystemExit):
