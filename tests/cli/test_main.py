@@ -210,3 +210,10 @@ def test_what_a_terminal_cannot_show_is_escaped(encoding: str, monkeypatch: pyte
     assert ("ß" if encoding == "utf-8" else "\\xdf") in streams["stdout"].getvalue().decode(encoding)
     errors = streams["stderr"].getvalue().decode(encoding)
     assert errors.splitlines()[-1].startswith("error: none-\\udcff-")
+
+
+def test_a_loop_of_links_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    link = tmp_path / "rows.parquet"
+    link.symlink_to(link)
+    assert execute(["data", "read", "--source", "parquet", "--path", str(link)]) in (1, 2)
+    assert "unexpected" not in (line := capsys.readouterr().err) and "rows.parquet" in line

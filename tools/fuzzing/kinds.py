@@ -167,7 +167,7 @@ KINDS: Final[dict[str, Kind]] = {
         "suite/corpus.jsonl suite/queries.jsonl suite/qrels/test.tsv suite/suite.yaml list.yaml pairs.tsv pairs.tsv",
         """
         eval model --suite {suite}
-        eval model --suite {suite} --no-cache --max-tokens 8
+        eval model --suite {suite} --no-cache --max-tokens 36
         """,
         f"{DATA} model pairs.tsv cache",
         models=True,

@@ -46,7 +46,7 @@ COMMANDS: Final = f"""
 train recipe.yaml --dry-run --seed 3
 train --resume {{stopped}}
 eval {{first}} --checkpoints --suite suite --seed 1 --no-cache
-eval model --suite suite --dtype fp32 --max-tokens 16 --out results
+eval model --suite suite --dtype fp32 --max-tokens 36 --out results
 compare {{first}} bm25 --metric ndcg@10 --suite suite --margin 0.1 --no-worse-than 0.05 --seed 1
 compare {{first}},{{second}} bm25 --allow-different-settings
 agreement --suite suite --metric ndcg@10 --proxy 'training loss' --control {{first}} --least-effect 0.1

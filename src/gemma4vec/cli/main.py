@@ -159,6 +159,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno in _OF_A_PATH and isinstance(error.filename, str):
         shown = error.filename if len(error.filename) <= 200 else f"{error.filename[:197]}..."
         return f"error: {_one_line(shown)}: {error.strerror}; check the path", 1
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from"):  # pathlib's, until Python 3.13
+        return f"error: {_one_line(error)}; remove the link, or name the file itself", 1
     if isinstance(error, MemoryError):
         return "error: out of memory; use smaller batches or a smaller model (gemma4vec doctor shows what is free)", 1
     if isinstance(error, SystemExit):
