@@ -158,21 +158,9 @@ def test_an_odd_file_differs(filled: Sandbox) -> None:
 
 
 def test_forty_inputs_pass(tmp_path: Path) -> None:
-    words = [
-        "--light",
-        "--inputs",
-        "40",
-        "--seed",
-        "1",
-        "--workers",
-        "1",
-        "--kept",
-        str(tmp_path),
-        "--place",
-        str(tmp_path / "place"),
-    ]
-    run = subprocess.run(
-        [sys.executable, ROOT / "tools" / "fuzz.py", *words], capture_output=True, text=True, check=False
-    )
+    kinds = ["rows", "suites", "recipe-data", "arguments-light", "environment"]
+    words = ["--inputs", "40", "--seed", "1", "--workers", "1", "--kept", tmp_path, "--place", tmp_path / "place"]
+    command = [sys.executable, ROOT / "tools" / "fuzz.py", *words, "--kinds", *kinds]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "seed 1: 40 inputs, 0 failures" in run.stdout
