@@ -13,7 +13,7 @@ from gemma4vec.evaluation.planning.power_forecast import forecast_power
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
-from gemma4vec.files import home, sha256_text
+from gemma4vec.files import check_writable, home, sha256_text
 from gemma4vec.ledger.environment import environment
 from gemma4vec.ledger.recording import record_rule_stop, record_run
 from gemma4vec.ledger.records import find_parents
@@ -126,6 +126,8 @@ class Trainer:
             seed=self.recipe.seed,
             tokenizer=prepared.tokenizer,
         )
+        if self.world.first:
+            check_writable(self.run.path, self._bytes_to_write())
         self.run.update_manifest(
             base={key: value for key, value in asdict(self.base).items() if key != "path"},
             dtype={"name": str(choice.dtype), "reason": choice.reason},
@@ -134,6 +136,12 @@ class Trainer:
                 "total": sum(p.numel() for p in self.built.encoder.parameters()),
             },
         )
+
+    def _bytes_to_write(self) -> int:
+        """Bytes of two checkpoints, old and new (weights and two moments in fp32), and of the model."""
+        trainable = sum(p.numel() for p in self.built.trainable().values())
+        total = sum(p.numel() for p in self.built.encoder.parameters())
+        return 2 * 12 * trainable + self.dtype.itemsize * total
 
     def embedder(self, name: str) -> Embedder:
         """Return an embedder of the model as it is now."""

@@ -1,7 +1,6 @@
 """Find a base model: `bundled:NAME`, a local folder, or a hub id."""
 
 import difflib
-import json
 import re
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -18,8 +17,10 @@ from gemma4vec.model.bases.bundled import (
     show_terms_once,
     unpack,
 )
+from gemma4vec.model.bases.foreign_code import refuse_foreign_code
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.bases.weight_files import WEIGHTS, check_weight_files, refuse_pointer
+from gemma4vec.reading.json_values import JsonError, load_foreign_json
 
 __all__ = ["BundledState", "ResolvedBase", "list_bundled", "resolve_base"]
 
@@ -118,6 +119,7 @@ def check_model_folder(folder: Path) -> None:
     expected = "expected a Hugging Face model folder: config.json, *.safetensors, tokenizer files"
     if folder.is_file():
         raise InputError(f"{folder} is a file; {expected}")
+    refuse_foreign_code(folder)
     if (folder / "modules.json").is_file() and next(folder.glob("*/config.json"), None):
         check_weight_files(transformer_folder(folder))  # sentence-transformers with the transformer in a subfolder
         return
@@ -126,8 +128,8 @@ def check_model_folder(folder: Path) -> None:
     if not config_path.is_file():
         raise InputError(f"{folder} holds {_what_it_holds(folder)}; {expected}")
     try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = load_foreign_json(config_path)
+    except (OSError, JsonError) as error:
         raise InputError(f"{config_path} cannot be read as JSON ({error})") from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise InputError(f"{config_path} names no model_type, so it is not a Hugging Face model; {expected}")

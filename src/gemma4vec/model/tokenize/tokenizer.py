@@ -5,7 +5,6 @@ its eos_token is <|im_end|>), else EOS. The tokenizer's post-processor adds both
 the same in every program. `add_eos_token=True` would drop BOS on Gemma's tokenizer.
 """
 
-import json
 import logging
 import threading
 from collections.abc import Sequence
@@ -17,9 +16,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gemma4vec.errors import InputError
 from gemma4vec.model import upstream
+from gemma4vec.model.bases.foreign_code import needs_own_code
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.packing.packed_batch import Tokens
 from gemma4vec.model.tokenize.prompt_boundary import strip_final_prompt_space
+from gemma4vec.reading.json_values import load_foreign_json
 from gemma4vec.text.encodable import encodable
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Prompted, Prompts
@@ -136,7 +137,7 @@ def load_saved_tokenizer(path: Path) -> TextTokenizer:
         InputError: a file is missing or damaged.
     """
     try:
-        settings = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        settings = load_foreign_json(path / "tokenizer_config.json")
         special = {
             key: settings[key] for key in ("bos_token", "eos_token", "unk_token", "pad_token") if key in settings
         }
@@ -164,8 +165,11 @@ def load_tokenizer(path: str | Path, *, append_eos: bool, unpooled_prompts: Prom
     """
     folder = transformer_folder(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # tokenizers raises plain Exception
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises plain Exception, the library many types
+        needed = needs_own_code(Path(path), error)
+        if needed is not None:
+            raise needed from error
         raise InputError(
             f"model.base: cannot read a tokenizer at {path}: {' '.join(str(error).split())[:200]}"
         ) from error
@@ -184,6 +188,7 @@ def load_tokenizer(path: str | Path, *, append_eos: bool, unpooled_prompts: Prom
     if unpooled_prompts is not None:
         strip_final_prompt_space(tokenizer, unpooled_prompts)
     tokenizer.padding_side = "right"
+    tokenizer.init_kwargs.pop("auto_map", None)  # the saved model would name code that it does not hold
     # A multimodal base's tokenizer names an image processor, without which the saved text model could not be opened.
     upstream.forget_processor(tokenizer)
     return TextTokenizer(tokenizer)

@@ -12,7 +12,6 @@ micro-batch reads all layers once forward, and those that a gradient reaches onc
 import logging
 import math
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 
 from gemma4vec.errors import InputError, WorkError
+from gemma4vec.files import temporary_folder
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
@@ -91,7 +91,7 @@ def bench(recipe: schema.Recipe, number: int, seconds: float) -> dict[str, Any]:
         seed=recipe.seed,
         tokenizer=outline.tokenizer,
     )
-    with tempfile.TemporaryDirectory(prefix="gemma4vec-bench-") as folder:
+    with temporary_folder("bench") as folder:
         task = make_task(
             settings,
             loaded[number],
