@@ -1,6 +1,5 @@
 """The suites of a matrix: sampled once and stored in its folder, so that all cells are measured on the same texts."""
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from gemma4vec.ledger.suite_access import HELD_OUT, NamedSuite, check_choice, co
 from gemma4vec.ledger.suite_contents import SeenSuite
 from gemma4vec.pipeline.matrix.plan import Plan
 from gemma4vec.pipeline.matrix.state import MatrixFolder
+from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.recipe.matrix import SuiteSample
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def _freeze(sample: SuiteSample, folder: Path, role: str, source: Callable[[], T
 def _sampled_from(folder: Path) -> list[NamedSuite]:
     """The suite that a stored one was sampled from, which the ledger may know; none in matrices of older versions."""
     file = folder / SAMPLED_FROM
-    return [NamedSuite(**json.loads(file.read_text(encoding="utf-8")))] if file.is_file() else []
+    return [NamedSuite(**load_own_json(file))] if file.is_file() else []
 
 
 def _load(spec: str, source: Callable[[], TrainingData]) -> RetrievalSuite:
