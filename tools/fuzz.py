@@ -37,7 +37,7 @@ os.environ |= {
 
 from fuzzing.inputs import Input, Json
 from fuzzing.kinds import KINDS, LIGHT
-from fuzzing.worker import Worker, say
+from fuzzing.worker import Findings, Worker, say
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "build" / "fuzz"
@@ -52,21 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.again:
         return _again(options.again)
-    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
-    names = tuple(options.kinds or (LIGHT if options.light else KINDS))
-    say(f"seed {seed}, {options.inputs} inputs, {len(names)} kinds")
-    if options.part is None and options.workers > 1:
-        found = _together(options, seed, names)
+    if options.merge:
+        found = _merged([json.loads(file.read_text(encoding="utf-8")) for file in options.merge])
     else:
-        at, parts = options.part or (0, 1)
-        worker = Worker(options.place / str(at), names, options.kept)
-        found = worker.run(seed, range(options.first + at, options.first + options.inputs, parts)).to_json()
-        shutil.rmtree(worker.sandbox.root, ignore_errors=True)
-    found |= {"seed": seed, "kinds": list(names)}
-    if options.result:
-        options.result.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
+        names = tuple(options.kinds or (LIGHT if options.light else KINDS))
+        say(f"seed {seed}, {options.inputs} inputs, {len(names)} kinds")
+        alone = options.part is not None or options.workers == 1
+        found = _alone(options, seed, names) if alone else _together(options, seed, names)
     if options.part is None:
         print(summary(found))
+    if options.keep:
+        _keep(found)
     return 1 if found["failures"] else 0
 
 
@@ -84,8 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kept", type=Path, default=KEPT, help="folder of failures (default build/fuzz)")
     parser.add_argument("--again", type=Path, metavar="FILE", help="run a kept failure again and show its traceback")
     parser.add_argument("--result", type=Path, metavar="FILE", help="write counts and failures as JSON")
+    parser.add_argument(
+        "--merge", type=Path, nargs="+", metavar="FILE", help="add up the results of parts; run nothing"
+    )
+    parser.add_argument("--keep", action="store_true", help="store the counts in benchmarks/results")
     parser.add_argument("--list", action="store_true", help="list the kinds of input")
-    parser.add_argument("--part", type=_part, help=argparse.SUPPRESS)
+    parser.add_argument("--part", type=_part, metavar="I/N", help="run each N-th input alone, from the I-th")
     return parser
 
 
@@ -101,47 +102,57 @@ def _place() -> Path:
     return parent / f"gemma4vec-fuzz-{os.getuid()}"
 
 
+def _alone(options: argparse.Namespace, seed: int, names: tuple[str, ...]) -> dict[str, Json]:
+    """All inputs, or one part of them, in this process."""
+    at, parts = options.part or (0, 1)
+    started = time.monotonic()
+    worker = Worker(options.place / str(at), names, options.kept)
+
+    def found(findings: Findings) -> dict[str, Json]:
+        seconds = round(time.monotonic() - started)
+        made: dict[str, Json] = {**findings.to_json(), "seed": seed, "seconds": seconds}
+        if options.result:
+            options.result.write_text(json.dumps(made) + "\n", encoding="utf-8")
+        return made
+
+    last = worker.run(seed, range(options.first + at, options.first + options.inputs, parts), found)
+    shutil.rmtree(worker.sandbox.root, ignore_errors=True)
+    return found(last)
+
+
 def _together(options: argparse.Namespace, seed: int, names: tuple[str, ...]) -> dict[str, Json]:
     """All parts at once, each in a process of its own."""
-    started = time.monotonic()
+    passed = {key: getattr(options, key) for key in ("place", "inputs", "first", "kept")} | {"seed": seed}
+    words = [word for key, given in passed.items() for word in (f"--{key}", str(given))]
     with tempfile.TemporaryDirectory() as folder:
-        words = [
-            "--place",
-            str(options.place),
-            "--seed",
-            str(seed),
-            "--inputs",
-            str(options.inputs),
-            "--first",
-            str(options.first),
-            "--kept",
-            str(options.kept),
-        ]
         files = [Path(folder) / f"{at}.json" for at in range(options.workers)]
-        processes = [
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    __file__,
-                    *words,
-                    "--part",
-                    f"{at}/{options.workers}",
-                    "--result",
-                    str(file),
-                    "--kinds",
-                    *names,
-                ]
-            )
-            for at, file in enumerate(files)
-        ]
+        processes = []
+        for at, file in enumerate(files):
+            own = ["--part", f"{at}/{options.workers}", "--result", str(file), "--kinds", *names]
+            processes.append(subprocess.Popen([sys.executable, __file__, *words, *own]))
         codes = [process.wait() for process in processes]
         if any(code not in (0, 1) for code in codes) or not all(file.exists() for file in files):
             sys.exit(f"error: a worker ended with {codes}")
-        parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    counted = {key: dict(sum((Counter(part[key]) for part in parts), Counter())) for key in ("inputs", "codes")}
-    slowest = {name: max(part["slowest"].get(name, 0.0) for part in parts) for name in names}
-    failures = [failure for part in parts for failure in part["failures"]]
-    return {**counted, "slowest": slowest, "failures": failures, "seconds": round(time.monotonic() - started)}
+        return _merged([json.loads(file.read_text(encoding="utf-8")) for file in files])
+
+
+def _merged(parts: list[dict[str, dict[str, float]]]) -> dict[str, Json]:
+    """The parts of one run as one."""
+    made: dict[str, Json] = {"seed": parts[0]["seed"], "seconds": max(part["seconds"] for part in parts)}
+    for key in ("inputs", "codes"):
+        made[key] = dict(sorted(sum((Counter(part[key]) for part in parts), Counter()).items()))
+    names = sorted({name for part in parts for name in part["slowest"]})
+    made["slowest"] = {name: max(part["slowest"].get(name, 0.0) for part in parts) for name in names}
+    made["failures"] = [failure for part in parts for failure in part["failures"]]
+    return made
+
+
+def _keep(found: dict[str, Json]) -> None:
+    """Store counts, commit and machine next to the results of the benchmarks."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    from record import write_result
+
+    write_result("fuzz", {"command": ["make", "fuzz", f'ARGS="--seed {found["seed"]}"'], **found})
 
 
 def summary(found: dict[str, Json]) -> str:

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -73,8 +73,8 @@ class Worker:
         prepare_parent()
         self.maker = Maker(self.sandbox, names, self.runs)
 
-    def run(self, seed: int, numbers: Iterable[int]) -> Findings:
-        """Run inputs; what fails is kept in a file of its own."""
+    def run(self, seed: int, numbers: Iterable[int], progress: Callable[[Findings], object]) -> Findings:
+        """Run inputs; what fails is kept in a file of its own; `progress` sees the findings after each 200."""
         findings, started = Findings(), time.monotonic()
         for count, number in enumerate(numbers, 1):
             one = self.maker.make(seed, number)
@@ -87,6 +87,7 @@ class Worker:
                 )
                 say(f"{one.label} {one.kind}: {wrong[0][:160]}")
             if count % 200 == 0:
+                progress(findings)
                 say(f"{count} inputs, {len(findings.failures)} failures, {time.monotonic() - started:.0f} s")
         return findings
 
