@@ -21,7 +21,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,9 +34,9 @@ os.environ |= {
     "CUDA_VISIBLE_DEVICES": "",
 }
 
-from fuzzing.inputs import Input, Json
+from fuzzing.inputs import Input
 from fuzzing.kinds import KINDS, LIGHT
-from fuzzing.worker import Findings, Worker, say
+from fuzzing.worker import Failure, Found, Worker, say
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "build" / "fuzz"
@@ -102,25 +101,22 @@ def _place() -> Path:
     return parent / f"gemma4vec-fuzz-{os.getuid()}"
 
 
-def _alone(options: argparse.Namespace, seed: int, names: tuple[str, ...]) -> dict[str, Json]:
+def _alone(options: argparse.Namespace, seed: int, names: tuple[str, ...]) -> Found:
     """All inputs, or one part of them, in this process."""
     at, parts = options.part or (0, 1)
-    started = time.monotonic()
-    worker = Worker(options.place / str(at), names, options.kept)
 
-    def found(findings: Findings) -> dict[str, Json]:
-        seconds = round(time.monotonic() - started)
-        made: dict[str, Json] = {**findings.to_json(), "seed": seed, "seconds": seconds}
+    def store(found: Found) -> None:
         if options.result:
-            options.result.write_text(json.dumps(made) + "\n", encoding="utf-8")
-        return made
+            options.result.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
-    last = worker.run(seed, range(options.first + at, options.first + options.inputs, parts), found)
+    worker = Worker(options.place / str(at), names, options.kept)
+    found = worker.run(seed, range(options.first + at, options.first + options.inputs, parts), store)
+    store(found)
     shutil.rmtree(worker.sandbox.root, ignore_errors=True)
-    return found(last)
+    return found
 
 
-def _together(options: argparse.Namespace, seed: int, names: tuple[str, ...]) -> dict[str, Json]:
+def _together(options: argparse.Namespace, seed: int, names: tuple[str, ...]) -> Found:
     """All parts at once, each in a process of its own."""
     passed = {key: getattr(options, key) for key in ("place", "inputs", "first", "kept")} | {"seed": seed}
     words = [word for key, given in passed.items() for word in (f"--{key}", str(given))]
@@ -136,18 +132,25 @@ def _together(options: argparse.Namespace, seed: int, names: tuple[str, ...]) ->
         return _merged([json.loads(file.read_text(encoding="utf-8")) for file in files])
 
 
-def _merged(parts: list[dict[str, dict[str, float]]]) -> dict[str, Json]:
+def _merged(parts: list[Found]) -> Found:
     """The parts of one run as one."""
-    made: dict[str, Json] = {"seed": parts[0]["seed"], "seconds": max(part["seconds"] for part in parts)}
-    for key in ("inputs", "codes"):
-        made[key] = dict(sorted(sum((Counter(part[key]) for part in parts), Counter()).items()))
-    names = sorted({name for part in parts for name in part["slowest"]})
-    made["slowest"] = {name: max(part["slowest"].get(name, 0.0) for part in parts) for name in names}
-    made["failures"] = [failure for part in parts for failure in part["failures"]]
-    return made
+    inputs, codes, slowest = Counter[str](), Counter[str](), dict[str, float]()
+    for part in parts:
+        inputs.update(part["inputs"])
+        codes.update(part["codes"])
+        for name, seconds in part["slowest"].items():
+            slowest[name] = max(seconds, slowest.get(name, 0.0))
+    return {
+        "seed": parts[0]["seed"],
+        "seconds": max(part["seconds"] for part in parts),
+        "inputs": dict(sorted(inputs.items())),
+        "codes": dict(sorted(codes.items())),
+        "slowest": dict(sorted(slowest.items())),
+        "failures": [failure for part in parts for failure in part["failures"]],
+    }
 
 
-def _keep(found: dict[str, Json]) -> None:
+def _keep(found: Found) -> None:
     """Store counts, commit and machine next to the results of the benchmarks."""
     sys.path.append(str(ROOT / "benchmarks"))
     from record import write_result
@@ -155,25 +158,19 @@ def _keep(found: dict[str, Json]) -> None:
     write_result("fuzz", {"command": ["make", "fuzz", f'ARGS="--seed {found["seed"]}"'], **found})
 
 
-def summary(found: dict[str, Json]) -> str:
+def summary(found: Found) -> str:
     """A table of kinds by exit code, then failures by the line that they come from."""
-    inputs, codes, failures = found["inputs"], found["codes"], found["failures"]
-    assert isinstance(inputs, dict) and isinstance(codes, dict) and isinstance(failures, list)
     lines = [f"{'kind':20} {'inputs':>7} {'code 0':>7} {'code 1':>7} {'code 2':>7} {'failed':>7}"]
-    failed = Counter(str(one["kind"]) for one in failures if isinstance(one, dict))
-    for name in inputs:
-        cells = [inputs[name], *(codes.get(f"{name} {code}", 0) for code in (0, 1, 2)), failed[name]]
+    failed = Counter(one["kind"] for one in found["failures"])
+    for name, count in found["inputs"].items():
+        cells = [count, *(found["codes"].get(f"{name} {code}", 0) for code in (0, 1, 2)), failed[name]]
         lines.append(f"{name:20} " + " ".join(f"{cell:>7}" for cell in cells))
-    groups: dict[str, list[dict[str, Json]]] = {}
-    for one in failures:
-        if isinstance(one, dict):
-            groups.setdefault(str(one["where"]), []).append(one)
+    groups: dict[str, list[Failure]] = {}
+    for one in found["failures"]:
+        groups.setdefault(one["where"], []).append(one)
     for where, members in sorted(groups.items(), key=lambda item: -len(item[1])):
-        wrong = members[0]["faults"]
-        assert isinstance(wrong, list)
-        lines.append(f"{len(members):4} {where}: {str(wrong[0])[:200]} ({members[0]['file']})")
-    total = sum(count for count in inputs.values() if isinstance(count, int))
-    lines.append(f"seed {found['seed']}: {total} inputs, {len(failures)} failures")
+        lines.append(f"{len(members):4} {where}: {members[0]['faults'][0][:200]} ({members[0]['file']})")
+    lines.append(f"seed {found['seed']}: {sum(found['inputs'].values())} inputs, {len(found['failures'])} failures")
     return "\n".join(lines)
 
 
