@@ -10,8 +10,8 @@ MOST_CHARACTERS = 100
 MOST_BYTES = 200  # file systems allow 255, and `1-NAME` and `NAME.jsonl.gz` are names too
 _FORBIDDEN = frozenset("/\\")
 RULE = (
-    f"at most {MOST_CHARACTERS} printable characters, no slash or backslash, the first a letter, a digit or '_', the last "
-    "no space and no '.'"
+    f"at most {MOST_CHARACTERS} printable characters, no slash or backslash, the first a letter, a digit or '_', "
+    "the last no space and no '.'"
 )
 
 
