@@ -29,7 +29,17 @@ METRICS_FILE, PER_QUERY_FILE, TOP_FILE = "metrics.json", "per_query.parquet", "t
 FILES = {METRICS_FILE, PER_QUERY_FILE, TOP_FILE}
 
 # Settings that say what the scores are scores of.
-_DIGESTED = ("model", "model_fingerprint", "kind", "metric", "suite", "run", "contamination", "created", "look")
+_DIGESTED: tuple[str, ...] = (
+    "model",
+    "model_fingerprint",
+    "kind",
+    "metric",
+    "suite",
+    "run",
+    "contamination",
+    "created",
+    "look",
+)
 _DIGESTED += ("look_again", "overlaps")
 
 QueryScores = Mapping[str, Mapping[str, float]]

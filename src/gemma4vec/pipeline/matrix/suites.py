@@ -11,6 +11,7 @@ from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
 from gemma4vec.files import write_json
 from gemma4vec.ledger.suite_access import HELD_OUT, NamedSuite, check_choice, count_models, may_see
+from gemma4vec.ledger.suite_contents import SeenSuite
 from gemma4vec.pipeline.matrix.plan import Plan
 from gemma4vec.pipeline.matrix.state import MatrixFolder
 from gemma4vec.reading.json_values import load_own_json
@@ -52,8 +53,9 @@ def explain_held_out(plan: Plan, final: Sequence[Path]) -> dict[str, str]:
         if _is_declared_final(sample):
             continue
         suite = load_suite(path)
+        asked: list[SeenSuite] = [suite, *_sampled_from(path)]
         try:
-            for one in (suite, *_sampled_from(path)):
+            for one in asked:
                 may_see(one, use="hold out")
         except InputError as error:
             logger.warning(f"warning: final: {error}")
