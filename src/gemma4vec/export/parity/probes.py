@@ -148,7 +148,7 @@ def make_probes(
 
 
 def _of_length(role: Role, wanted: int, count: Callable[[RoleText], int]) -> RoleText | None:
-    """A text of exactly so many tokens; None if no number of our words gives it."""
+    """A text of `wanted` tokens; None if no number of our words gives it."""
     if wanted <= count(RoleText(role, "")):
         return None
     for words in (_WORDS, ["a"], ["x", "y"]):
