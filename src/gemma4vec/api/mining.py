@@ -18,10 +18,10 @@ from gemma4vec.data.mining.hard_negatives import MinedRow, Rules, WithoutNegativ
 from gemma4vec.data.mining.searchers import Bm25Searcher, ModelSearcher
 from gemma4vec.data.rows.jsonl import read_lines, write_lines
 from gemma4vec.data.rows.records import text_records
-from gemma4vec.data.rows.rows import Row, as_object
+from gemma4vec.data.rows.rows import Row, as_object, clean_text, clean_title
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import InputError
-from gemma4vec.files import home
+from gemma4vec.files import check_writable, home, refuse_overwriting
 from gemma4vec.ledger.run_folder import named_run
 from gemma4vec.machine.terminal import ProgressBar
 from gemma4vec.model.inference.truncated_embedder import TruncatedEmbedder
@@ -141,7 +141,8 @@ def mine_hard_negatives(
     rules = mining_rules(n, ranks, share, margin, choose, relabel, by_model=bool(models))
     files = [corpus] if isinstance(corpus, str | Path) else list(corpus)
     with progress_shown(progress), sources_of(rows) as sources:
-        # A wrong corpus or model is reported before the rows are read.
+        # A wrong corpus, model or output is reported before the rows are read.
+        refuse_overwriting([Path(out)], files)
         documents = [document for file in files for document in documents_of(Path(file))]
         model = open_for_mining(models[0]) if models else None
         summary = mine_sources(
@@ -192,7 +193,14 @@ def mine_sources(
     fresh: bool,
     code: bool,
 ) -> dict[str, Any]:
-    """Mine, write `out`, and return what was found as JSON values."""
+    """Mine, write `out`, and return what was found as JSON values.
+
+    Raises:
+        InputError: `out` is one of the sources.
+        WorkError: `out` cannot be written, which is found before the search.
+    """
+    refuse_overwriting([out], [place for source in sources for place in (source.path, source.drop)])
+    check_writable(out.parent)
     rows: Sequence[Row] = MixedRows([Part(one.name, load_source(one)[0]) for one in sources])
     rows = WithoutNegatives(rows) if fresh else rows
     made = build_corpus(rows, documents)
@@ -245,6 +253,7 @@ def documents_of(file: Path) -> Iterator[Document]:
         InputError: the file cannot be read, is empty, or has a line without a text.
     """
     lines: list[tuple[int, Mapping[str, object] | None, str]] = []
+    unusual: Counter[str] = Counter()
     if file.is_dir():
         yield from load_suite(file).corpus
     elif file.name.removesuffix(".gz").endswith(".txt"):
@@ -255,7 +264,7 @@ def documents_of(file: Path) -> Iterator[Document]:
         text, title = (value or {}).get("text"), (value or {}).get("title")
         if not isinstance(text, str) or not isinstance(title, str | None):
             raise InputError(f"{file} line {number}: {reason or 'a string `text` (and `title`) is needed'}")
-        yield Document(text, title or None)
+        yield Document(clean_text(text, unusual), clean_title(title))
     if not lines and not file.is_dir():
         raise InputError(f"{file}: the corpus is empty; at least one line is needed")
 

@@ -1,7 +1,6 @@
 """A training from Python: `train`."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from gemma4vec.api.display import Showing, Shown, progress_shown
 from gemma4vec.errors import InputError
 from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder, find_run
+from gemma4vec.machine.memory import torchrun_count
 from gemma4vec.recipe.load import load_recipe, parse_dump, typed_overrides
 from gemma4vec.recipe.schema import Recipe
 
@@ -143,12 +143,15 @@ def train(
         first = join_processes()
         where = None if out is None else Path(out)
         loaded = load_seeded(recipe, overrides or (), seed) if recipe is not None else None
+        from gemma4vec.training.prepare_run import check_inputs
         from gemma4vec.training.run import start_run, train_run
 
+        # What cannot be trained leaves no run folder behind.
+        checked = check_inputs(loaded) if loaded is not None else None
         run = start_run(loaded, where) if loaded is not None else _run_to_resume(resume, where)
         if first:
             logger.info(f"run folder: {run.path}")
-        train_run(run, loaded)
+        train_run(run, loaded, checked)
         return Run(run)
 
 
@@ -157,7 +160,7 @@ def join_processes() -> bool:
 
     A single process does not import torch here: a bad recipe is refused before that takes its seconds.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+    if torchrun_count("WORLD_SIZE", 1) <= 1:
         return True
     from gemma4vec.training.engine.distributed import join_world
 

@@ -4,6 +4,7 @@ Exit codes: 0 success, 1 the work failed, 2 bad usage or bad input, 130 interrup
 """
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -63,6 +64,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+LONGEST_SIZE = 5  # digits of the number of columns or lines of a terminal
+# What a system says of a path itself, wherever it is met.
+_OF_A_PATH = {errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR}
+
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -97,6 +102,8 @@ def execute(words: list[str]) -> int:
     show_traceback = "--traceback" in own
     if show_traceback:
         words = [word for word in own if word != "--traceback"] + words[len(own) :]
+    _escape_what_cannot_be_encoded()
+    _forget_impossible_sizes()
     try:
         command = get_command(app)
         with show_on(_console), command.make_context("gemma4vec", words) as context:
@@ -115,6 +122,21 @@ def execute(words: list[str]) -> int:
         if line:
             print(line, file=sys.stderr)
         return code
+
+
+def _forget_impossible_sizes() -> None:
+    """Remove COLUMNS and LINES where they are no sizes: rich fails on digits that are no number, such as ²."""
+    for name in ("COLUMNS", "LINES"):
+        text = os.environ.get(name)
+        if text is not None and not (text.isascii() and text.isdigit() and len(text) <= LONGEST_SIZE):
+            del os.environ[name]
+
+
+def _escape_what_cannot_be_encoded() -> None:
+    """An ASCII terminal shows \\xe9 for é, and lone surrogates (of a path that is not UTF-8) as escapes everywhere."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _console() -> "Console":
@@ -138,7 +160,15 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return "", 1
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
-        return f"error: no space left on the disk{where}; free some, or choose another folder with --out", 1
+        what = "no space left on the disk" if error.errno == errno.ENOSPC else "the disk quota is used up"
+        return f"error: {what}{where}; free some, or choose another folder with --out", 1
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and error.filename:
+        return f"error: {error.filename}: {error.strerror}; check its permissions, or choose another folder", 1
+    if isinstance(error, OSError) and error.errno in _OF_A_PATH and isinstance(error.filename, str):
+        shown = error.filename if len(error.filename) <= 200 else f"{error.filename[:197]}..."
+        return f"error: {_one_line(shown)}: {error.strerror}; check the path", 1
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from"):  # pathlib's, until Python 3.13
+        return f"error: {_one_line(error)}; remove the link, or name the file itself", 1
     if isinstance(error, MemoryError):
         return "error: out of memory; use smaller batches or a smaller model (gemma4vec doctor shows what is free)", 1
     if isinstance(error, SystemExit):

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.data.loading.load_rows import TrainingData
-from gemma4vec.data.suites.retrieval import load_suite
-from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import Gemma4VecError, InputError
 from gemma4vec.evaluation.planning.power_forecast import forecast_power
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
-from gemma4vec.files import home, sha256_text
+from gemma4vec.files import check_writable, home, sha256_text
 from gemma4vec.ledger.environment import environment
-from gemma4vec.ledger.final_suites import is_final
 from gemma4vec.ledger.recording import record_rule_stop, record_run
 from gemma4vec.ledger.records import find_parents
 from gemma4vec.ledger.run_folder import RunFolder
@@ -36,9 +33,10 @@ from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.loop import train_stage
 from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_background, note_dev_suite
+from gemma4vec.training.monitoring.dev_suite import dev_folder, open_dev_suite
 from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity
-from gemma4vec.training.prepare_run import PreparedRun, prepare_run
+from gemma4vec.training.prepare_run import CheckedInputs, PreparedRun, prepare_run
 from gemma4vec.training.stage import Evaluate, Stage
 from gemma4vec.training.tasks.make_task import data_seed, make_task
 
@@ -121,8 +119,15 @@ class Trainer:
         logger.info(f"dtype: {str(choice.dtype).removeprefix('torch.')} ({choice.reason})")
         self.dtype = choice.dtype
         self.built: EmbeddingModel = build(
-            self.recipe.model, self.base.path, dtype=choice.dtype, device=self.device, seed=self.recipe.seed
+            self.recipe.model,
+            self.base.path,
+            dtype=choice.dtype,
+            device=self.device,
+            seed=self.recipe.seed,
+            tokenizer=prepared.tokenizer,
         )
+        if self.world.first:
+            check_writable(self.run.path, self._bytes_to_write())
         self.run.update_manifest(
             base={key: value for key, value in asdict(self.base).items() if key != "path"},
             dtype={"name": str(choice.dtype), "reason": choice.reason},
@@ -131,6 +136,12 @@ class Trainer:
                 "total": sum(p.numel() for p in self.built.encoder.parameters()),
             },
         )
+
+    def _bytes_to_write(self) -> int:
+        """Bytes of two checkpoints, old and new (weights and two moments in fp32), and of the model."""
+        trainable = sum(p.numel() for p in self.built.trainable().values())
+        total = sum(p.numel() for p in self.built.encoder.parameters())
+        return 2 * 12 * trainable + self.dtype.itemsize * total
 
     def embedder(self, name: str) -> Embedder:
         """Return an embedder of the model as it is now."""
@@ -249,14 +260,12 @@ class Trainer:
     def _evaluator(self, settings: Evaluation, loaded: TrainingData) -> Evaluate | None:
         if settings.background or (settings.every_steps is None and not settings.at_shares):
             return None
-        folder = Path(settings.suite) if settings.suite else loaded.dev_suite
+        folder = dev_folder(settings, loaded.dev_suite)
         if folder is None:
             raise InputError(
                 "evaluation.every_steps or at_shares is set, but there is no suite; name one as evaluation.suite"
             )
-        suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
-        if is_final(suite.fingerprint, suite.role):
-            raise InputError(f"evaluation.suite: {suite.name} is a final suite, not for checkpoints; name a dev suite")
+        suite = open_dev_suite(folder, settings.max_queries, settings.max_documents, "evaluation.suite")
         check_suite_memory(suite, self.embedder("checkpoint"), DEPTH)
         logger.info(forecast_power(suite.name, suite.fingerprint, len(suite.queries)).sentence())
 
@@ -269,13 +278,14 @@ class Trainer:
         return run_evaluation
 
 
-def train_run(run: RunFolder, recipe: Recipe | None = None) -> Path:
+def train_run(run: RunFolder, recipe: Recipe | None = None, checked: CheckedInputs | None = None) -> Path:
     """Train all stages of a run, from wherever it stopped, and write its model. Return the model's folder.
 
     If several processes train (`training.engine.distributed`), the first one writes, and all return the same folder.
 
     Args:
         recipe: of a run that has just been started; None: it is read from the run's folder.
+        checked: its base and rows, if they were checked before the run's folder was made.
 
     Raises:
         InputError: the recipe or its data cannot be used. WorkError: the work failed; what was finished is kept.
@@ -284,7 +294,7 @@ def train_run(run: RunFolder, recipe: Recipe | None = None) -> Path:
     if not world.first:
         run = FollowedRun(run.path)
     with record_outcome(run):
-        prepared = prepare_run(run, recipe or recipe_of(run))
+        prepared = prepare_run(run, recipe or recipe_of(run), checked=checked)
         trainer = Trainer(prepared)
         trainer.train_all()
         leave_world()  # saving needs one process

@@ -1,11 +1,13 @@
 """`gemma4vec data mine TRAIN --out FILE`: mine hard negatives with BM25, a model, or both."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from gemma4vec.errors import InputError
+from gemma4vec.files import refuse_overwriting
 
 
 def mine_command(
@@ -87,7 +89,8 @@ def mine_command(
         raise InputError(f"--choose {choose}: use top or draw")
     chosen: Literal["top", "draw"] = "top" if choose == "top" else "draw"
     rules = mining_rules(n, _ranks(ranks), share, margin, chosen, relabel, by_model=model is not None)
-    # A wrong --corpus or --model is reported before anything is read.
+    # A wrong --out, --corpus or --model is reported before anything is read.
+    refuse_overwriting([out], [*train, *(corpus or [])])
     documents = [document for file in corpus or [] for document in documents_of(file)]
     opened = open_for_mining(model) if model else None
     summary = mine_sources(
@@ -105,10 +108,10 @@ def mine_command(
 
 
 def _ranks(text: str) -> tuple[int, int]:
-    first, dash, last = text.partition("-")
-    if not dash or not first.strip().isdigit() or not last.strip().isdigit():
+    found = re.fullmatch(r"\s*([0-9]{1,9})\s*-\s*([0-9]{1,9})\s*", text)
+    if found is None:
         raise InputError(f"--ranks {text}: use FIRST-LAST, such as 1-100")
-    return int(first), int(last)
+    return int(found[1]), int(found[2])
 
 
 def _render(summary: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.data.batching.mixture import MixedRows, Part, compute_shares
+from gemma4vec.data.batching.short_rows import leave_out_short_rows
 from gemma4vec.data.pycode.build import load_or_build_pycode
 from gemma4vec.data.rows.file_hashes import file_hash
 from gemma4vec.data.rows.row_store import StoredRows, open_or_write, write_store
@@ -17,7 +18,16 @@ from gemma4vec.data.sources.open_source import SourceReader, open_reader
 from gemma4vec.data.sources.tensor_rows import TensorRows, check_tensors, refuse_bad_tensors
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, home, sha256_text
-from gemma4vec.recipe.sources import Mixture, PycodeSource, Source, TensorsSource, TextSource, all_keys, check_mixture
+from gemma4vec.recipe.sources import (
+    Mixture,
+    PycodeSource,
+    Source,
+    TableSource,
+    TensorsSource,
+    TextSource,
+    all_keys,
+    check_mixture,
+)
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
 
@@ -25,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 # Sources with more bytes become a memory-mapped store (`data.rows.row_store`).
 LARGE_BYTES = 64 * 2**20
+SHOWN_KEYS = 20
 # Keys of a source that decide which rows its files contain.
 READING = ("source", "columns", "split", "subset", "table", "language", "encoding", "drop", "pair_with_itself")
 
@@ -36,7 +47,8 @@ class TrainingData:
     Attributes:
         rows: all rows.
         texts: all plain texts.
-        sources: name -> {"source", "path", "rows", "bad_rows", "content_hash", "counts", ...}, for the manifest.
+        sources: name -> {"source", "path", "rows", "bad_rows", "content_hash", "counts", ...}, for the manifest;
+            "left_out" is the number of rows that are not in `rows`, for lack of hard negatives.
         dev_suite: folder of the first dev suite that a source comes with, if any.
         test_suite: folder of the first test suite that a source comes with, if any.
     """
@@ -62,8 +74,14 @@ class SourceRows:
     revision: str = ""
 
 
-def load_sources(sources: Sequence[Source], mixture: Mixture | None = None) -> TrainingData:
+def load_sources(sources: Sequence[Source], mixture: Mixture | None = None, *, hard_negatives: int = 0) -> TrainingData:
     """Read every source of a stage.
+
+    Args:
+        sources: the stage's.
+        mixture: how they are mixed.
+        hard_negatives: negatives that each row needs. The few rows with fewer are left out and counted
+            (`data.batching.short_rows`).
 
     Raises:
         InputError: two sources have one name, a file cannot be read, or too many rows are bad.
@@ -99,7 +117,14 @@ def load_sources(sources: Sequence[Source], mixture: Mixture | None = None) -> T
         [len(found) for _, found in rows], [source.weight for source, _ in rows], mixture.temperature
     )
     parts = [Part(source.name, found, share) for (source, found), share in zip(rows, shares, strict=True)]
-    loaded.rows = MixedRows(parts, mixture.one_source_batches, mixture.one_task_batches)
+    mixed = MixedRows(parts, mixture.one_source_batches, mixture.one_task_batches)
+    loaded.rows, left_out = leave_out_short_rows(mixed, hard_negatives)
+    for name, count in left_out.items():
+        loaded.sources[name]["left_out"] = count
+        logger.warning(
+            f"{name}: {count:,} of {loaded.sources[name]['rows']:,} rows have fewer than {hard_negatives} hard "
+            "negatives and are left out"
+        )
     loaded.texts = PlainTexts(MixedRows(texts))
     return loaded
 
@@ -239,6 +264,10 @@ def _unit(source: Source) -> str:
     return "lines" if isinstance(source, TextSource) else "rows"
 
 
+def _keys(source: Source) -> str:
+    return "columns" if isinstance(source, TableSource) else "keys in rows"
+
+
 def _facts(source: Source, path: str | None, read: SourceRows) -> dict[str, Any]:
     facts = {
         "source": source.source,
@@ -264,4 +293,6 @@ def _report(source: Source, read: SourceRows) -> None:
     if read.bad:
         logger.warning(f"{source.name}: {read.bad} bad rows skipped, the first: {read.first_bad}")
     if read.unknown_keys:
-        logger.warning(f"{source.name}: unknown keys in rows ignored: {', '.join(read.unknown_keys)}")
+        shown = ", ".join(read.unknown_keys[:SHOWN_KEYS])
+        more = f" and {len(read.unknown_keys) - SHOWN_KEYS} more" if len(read.unknown_keys) > SHOWN_KEYS else ""
+        logger.warning(f"{source.name}: unknown {_keys(source)} ignored: {shown}{more}")

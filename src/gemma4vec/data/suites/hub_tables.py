@@ -4,6 +4,7 @@ A mirror is a folder of `owner/name` folders as `hf download --repo-type dataset
 them. The data set's README defines its configurations; if it does not, the usual layouts are tried.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gemma4vec.data.rows.jsonl import read_lines
+from gemma4vec.data.sources.splits import SPLIT_OF_WORD
 from gemma4vec.data.suites.memory_check import check_corpus_fits
 from gemma4vec.errors import InputError
 from gemma4vec.machine.network import ping_hub
@@ -83,7 +85,8 @@ def _find_in_mirror(repository: str, revision: str, mirror: Path) -> DatasetFold
     if not folder.is_dir():
         return None
     notes = sorted((folder / ".cache" / "huggingface" / "download").rglob("*.metadata"))
-    known = {lines[0].strip() for note in notes if (lines := note.read_text(encoding="utf-8").splitlines())}
+    contents = [note.read_text(encoding="utf-8", errors="replace").splitlines() for note in notes]
+    known = {lines[0].strip() for lines in contents if lines}
     if known - {revision}:
         raise InputError(
             f"{folder} was downloaded at revision {sorted(known - {revision})[0][:12]}, {revision[:12]} is needed; "
@@ -98,7 +101,7 @@ def has_config(folder: Path, config: str) -> bool:
 
 
 def read_table(folder: Path, config: str, split: str) -> list[dict[str, Any]]:
-    """Read the rows of one split of one configuration; if the configuration has a single split, read that one.
+    """Read the rows of one split of one configuration; if its only split has no known name, read that one.
 
     Raises:
         InputError: the configuration or split does not exist, a file cannot be read, or the rows do not fit into
@@ -107,7 +110,10 @@ def read_table(folder: Path, config: str, split: str) -> list[dict[str, Any]]:
     files = _files_by_split(folder, config)
     if not files:
         raise InputError(f"{folder}: no table {config!r}; {config}/{split}*.parquet is needed")
-    chosen = files.get(split) or (next(iter(files.values())) if len(files) == 1 else None)
+    chosen = files.get(split)
+    if chosen is None and len(files) == 1:
+        ((only, single),) = files.items()  # some tables have one split named after the table; train is not test
+        chosen = single if SPLIT_OF_WORD.get(only) in (None, SPLIT_OF_WORD.get(split)) else None
     if chosen is None:
         raise InputError(f"{folder}: {config} has no split {split!r}; it has {', '.join(sorted(files))}")
     check_corpus_fits(chosen)
@@ -146,7 +152,7 @@ def _readme_files_by_split(folder: Path, config: str) -> dict[str, list[Path]]:
 def _readme_data_files(folder: Path, config: str) -> dict[str, list[str]]:
     """Return split -> paths or patterns that README.md's front matter lists for a configuration."""
     readme = folder / "README.md"
-    parts = readme.read_text(encoding="utf-8").split("---", 2) if readme.is_file() else []
+    parts = readme.read_text(encoding="utf-8", errors="replace").split("---", 2) if readme.is_file() else []
     try:
         front = loads_yaml(parts[1]) if len(parts) == 3 else None
     except YamlError:
@@ -169,7 +175,13 @@ def _readme_paths(folder: Path, config: str) -> list[str]:
 
 
 def _glob(folder: Path, paths: list[str]) -> list[Path]:
-    return [file for path in paths for file in sorted(folder.glob(path))]
+    """The files in `folder` that a README names; a path that leads out of it names none."""
+    found: list[Path] = []
+    for path in paths:
+        if ".." not in Path(path).parts:
+            with contextlib.suppress(ValueError, NotImplementedError):  # an empty or absolute path
+                found += sorted(folder.glob(path))
+    return found
 
 
 def _read_file(file: Path) -> list[dict[str, Any]]:
@@ -184,8 +196,12 @@ def _read_file(file: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
+        names = pq.read_schema(file).names
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{file}: two columns are called {twice!r}; give each its own name")
         return pq.read_table(file).to_pylist()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise InputError(f"{file} is damaged ({' '.join(str(error).split())[:200]}); download it again") from error
 
 

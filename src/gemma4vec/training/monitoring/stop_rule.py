@@ -4,7 +4,6 @@ Suite and reference are prepared before weights are loaded, and stored with the 
 resumed run reads them there, so the rule does not change if somebody evaluates the reference again or deletes it.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,18 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
-from gemma4vec.data.suites.sample import sample_suite
+from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.planning.stop_question import StopQuestion, forecast_stop_rule
 from gemma4vec.evaluation.results.result import Result, load_matching_result, load_result, save_result
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.files import write_json
-from gemma4vec.ledger.final_suites import is_final
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.reading.json_values import read_json
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.stop_rule import StopRule
+from gemma4vec.training.monitoring.dev_suite import dev_folder, open_dev_suite
 from gemma4vec.training.monitoring.stop_reference import check_reference, reference_results
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_name
 
@@ -155,15 +154,10 @@ def rule_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> Retri
     Raises:
         InputError: there is none, it is a final one, or its files are not valid.
     """
-    folder = Path(settings.suite) if settings.suite else dev
+    folder = dev_folder(settings, dev)
     if folder is None:
         raise InputError(f"{key}: there is no suite to look at; name a dev suite as {key.removesuffix('.stop')}.suite")
-    suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
-    if is_final(suite.fingerprint, suite.role):
-        raise InputError(
-            f"{key}: {suite.name} is a final suite; a training that it ended would have no test left: use a dev suite"
-        )
-    return suite
+    return open_dev_suite(folder, settings.max_queries, settings.max_documents, key)
 
 
 def load_stop_rules(
@@ -192,7 +186,8 @@ def _ready(run: RunFolder, recipe: schema.Recipe, number: int, dev: Path | None)
         found = reference_results(rule, number, suite, key)
         _write(folder, rule, suite, found)
         run.event("stop_rule", stage=number, suite=suite.name, **rule.model_dump(mode="json"))
-    if json.loads((folder / RULE).read_text(encoding="utf-8"))["rule"] != rule.model_dump(mode="json"):
+    known = read_json(folder / RULE, "the stop rule", "restore it, or start a new run")
+    if not isinstance(known, dict) or known.get("rule") != rule.model_dump(mode="json"):
         raise InputError(
             f"{key}: it is not the rule any more that was set before the run ({folder / RULE}); put it back, or start "
             "a new run"
