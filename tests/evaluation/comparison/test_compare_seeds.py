@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare_groups import compare_groups as compare_all_sides
-from gemma4vec.evaluation.comparison.compare_groups import compare_pairs
 from gemma4vec.evaluation.comparison.compare_seeds import ResultGroup, average_runs
+from gemma4vec.evaluation.comparison.corrected import compare_groups as compare_all_sides
+from gemma4vec.evaluation.comparison.corrected import compare_pairs
 from gemma4vec.evaluation.comparison.paired import Comparison, _compare_uncorrected
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.files import home

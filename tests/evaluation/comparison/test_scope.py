@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from ledger_samples import look, make_run
 
-from gemma4vec.evaluation.comparison.compare_groups import compare_groups, compare_pairs
 from gemma4vec.evaluation.comparison.compare_seeds import ResultGroup
+from gemma4vec.evaluation.comparison.corrected import compare_groups, compare_pairs
 from gemma4vec.evaluation.comparison.paired import Comparison
 from gemma4vec.evaluation.results.marks import REPEATED, count_repeated
 from gemma4vec.evaluation.results.result import Result

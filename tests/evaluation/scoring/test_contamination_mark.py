@@ -8,7 +8,7 @@ import pytest
 from gemma4vec.data.quality.contamination_record import ContaminationRecord, write_record
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare_groups import compare_pairs
+from gemma4vec.evaluation.comparison.corrected import compare_pairs
 from gemma4vec.evaluation.results.result import load_result
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.contamination_mark import mark_sentence, touched_queries

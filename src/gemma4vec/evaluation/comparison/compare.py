@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare_groups import compare_groups
 from gemma4vec.evaluation.comparison.compare_seeds import load_group
+from gemma4vec.evaluation.comparison.corrected import compare_groups
 from gemma4vec.evaluation.comparison.paired import Comparison
 from gemma4vec.evaluation.results.result import Result
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.comparable import check_comparable, check_limits
-from gemma4vec.evaluation.comparison.compare_groups import compare_groups
 from gemma4vec.evaluation.comparison.compare_seeds import ResultGroup, average_runs, check_same_queries
 from gemma4vec.evaluation.comparison.comparison_count import contents
+from gemma4vec.evaluation.comparison.corrected import compare_groups
 from gemma4vec.evaluation.comparison.paired import Comparison, largest_differences
 from gemma4vec.evaluation.results.marks import model_marks, suite_marks
 from gemma4vec.evaluation.results.result import Result, load_result

@@ -9,7 +9,7 @@ from typing import Any
 from gemma4vec.data.suites.kinds import name_items
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.comparable import check_comparable
-from gemma4vec.evaluation.comparison.compare_groups import compare_pairs
+from gemma4vec.evaluation.comparison.corrected import compare_pairs
 from gemma4vec.evaluation.comparison.paired import Comparison, LargestDifferences
 from gemma4vec.evaluation.results.result import Result, load_result, load_top
 from gemma4vec.evaluation.results.task_scores import PAIRED
