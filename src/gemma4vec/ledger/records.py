@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 from gemma4vec.ledger.journal import Record
 from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder, replace_nonfinite
+from gemma4vec.reading.yaml_values import YamlError, loads_yaml
 from gemma4vec.recipe.renamed import current_names
 
 METRICS, DECISION = "metrics.json", "decision.json"
@@ -69,7 +68,8 @@ def look_record(model: str, suite: str, settings: Mapping[str, Any], metrics: Se
 
     Args:
         model: name of the model in the result.
-        settings: of the result; "look" is the look's id, "run" the model's run and recipe.
+        settings: of the result; "look" is the look's id, "run" the model's run and recipe, "scores" a hash of the
+            result (`evaluation.results.result.Result.digest`).
         metrics: names of the metrics that were seen.
     """
     contents, owner = settings.get("suite") or {}, settings.get("run") or {}
@@ -83,6 +83,7 @@ def look_record(model: str, suite: str, settings: Mapping[str, Any], metrics: Se
         "run_id": owner.get("run_id"),
         "recipe_id": owner.get("recipe_id"),
     }
+    body |= {key: settings[key] for key in ("look_again", "model_weights", "scores") if settings.get(key)}
     time = str(settings.get("created") or "")
     return Record(f"look-{settings.get('look') or _hashed(body, time)}", "look", time, body)
 
@@ -188,8 +189,8 @@ def _strings(tree: Any) -> Iterator[str]:
 def recipe_tree(text: str | None) -> dict[str, Any]:
     """Return a recipe's YAML as a tree, with today's names of keys; empty if it is no recipe."""
     try:
-        tree = yaml.safe_load(text or "")
-    except yaml.YAMLError:
+        tree = loads_yaml(text or "")
+    except YamlError:
         return {}
     return current_names(tree, "recipe", log=False) if isinstance(tree, dict) else {}
 

@@ -1,6 +1,7 @@
 """Read a recipe: YAML, then `key.path=value` overrides, then validation with errors that people can act on."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -9,12 +10,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gemma4vec.errors import InputError
+from gemma4vec.reading.yaml_values import parse_yaml, read_text
 from gemma4vec.recipe.find import find_recipe
 from gemma4vec.recipe.renamed import current_names, current_path
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.sources import KINDS, Source, source_of, with_kind
 
 P = TypeVar("P", bound=BaseModel)
+SHOWN = 100  # characters of an override in a message
 
 
 def load_recipe(
@@ -98,24 +101,12 @@ def parse_dump(text: str, where: str) -> Recipe:
     return validate(Recipe, read_tree(text, where, log=False), where)
 
 
-def read_text(path: str | Path, what: str) -> str:
-    """Text of a YAML file; `what` names its kind in errors."""
-    file = Path(path)
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the {what} {file}: {getattr(error, 'strerror', None) or error}") from error
-
-
 def read_tree(text: str, where: str, overrides: Sequence[str] = (), *, log: bool = True) -> dict[str, Any]:
     """YAML text as nested mappings and lists, with `key.path=value` overrides applied, not yet validated.
 
     Old key names are replaced by today's, one line in the log for each (`recipe.renamed`).
     """
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    tree = parse_yaml(text, where)
     if not isinstance(tree, dict):
         raise InputError(f"{where}: a recipe is a mapping of keys to values, found {type(tree).__name__}")
     tree = current_names(tree, where, log=log)
@@ -142,11 +133,8 @@ def dump_recipe(recipe: Recipe) -> str:
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, separator, value_text = override.partition("=")
     if not separator or not key:
-        raise InputError(f"override {override!r}: write key.path=value, for example stages.0.batch.rows=64")
-    try:
-        value = yaml.safe_load(value_text)
-    except yaml.YAMLError as error:
-        raise InputError(f"override {override!r}: the value is not YAML") from error
+        raise InputError(f"override {_short(override)}: write key.path=value, for example stages.0.batch.rows=64")
+    value = parse_yaml(value_text, f"override {_short(override)}: the value")
     node: Any = tree
     key = current_path(key)
     *parents, last = key.split(".")
@@ -157,7 +145,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     elif isinstance(node, dict):
         node[last] = value
     else:
-        raise InputError(f"override {override!r}: {'.'.join(parents)} is a value, not a mapping")
+        raise InputError(f"override {_short(override)}: {'.'.join(parents)[:SHOWN]} is a value, not a mapping")
 
 
 def _child(node: Any, name: str, key: str) -> Any:
@@ -167,13 +155,20 @@ def _child(node: Any, name: str, key: str) -> Any:
         if node.get(name) is None:
             node[name] = {}
         return node[name]
-    raise InputError(f"override {key!r}: {name!r} is below a value, not a mapping")
+    raise InputError(f"override {_short(key)}: {_short(name)} is below a value, not a mapping")
 
 
 def _index(node: list[Any], name: str, key: str) -> int:
-    if not name.isdigit() or int(name) >= len(node):
-        raise InputError(f"override {key!r}: {name!r} is not a valid index; use 0 to {len(node) - 1}")
+    # Other scripts' digits and superscripts are digits to Python too; not all of them can be read as a number.
+    if re.fullmatch("[0-9]{1,9}", name) is None or int(name) >= len(node):
+        known = f"use 0 to {len(node) - 1}" if node else "the list is empty"
+        raise InputError(f"override {_short(key)}: {_short(name)} is not a valid index; {known}")
     return int(name)
+
+
+def _short(text: str) -> str:
+    """What a person typed, quoted, and cut where it is long."""
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 
 def _explain(error: ValidationError, whole: type[BaseModel]) -> str:

@@ -213,3 +213,13 @@ def test_p_near_its_level_gets_more_flips_in_the_family_too() -> None:
 
     assert flips(2.0) == 10_001  # p = .05, which is far from what decides here
     assert flips(3.2) > 100_000  # p = .0023, and .05 / 21 = .0024
+
+
+def test_an_average_of_runs_that_were_seen_has_no_look_of_its_own() -> None:
+    a, b = recipe("a", [1, 2]), recipe("b", [1, 2])
+    for run in (*a, *b):
+        look(None, "trained", run.run_id, contents=CONTENTS, run=run)
+    found = compared(side(a, 0.3), side(b, 0.0))
+    assert found.family is not None and found.family.unrecorded == 0
+    unseen = compared(side(a, 0.3), ResultGroup([result(None, 0.0)], [None]))
+    assert unseen.family is not None and unseen.family.unrecorded == 1

@@ -6,7 +6,6 @@ compact-retrieval), `metric` (the main metric), `exclude_identical_ids`, `tokens
 (error or drop). The JSONL files may be gzipped.
 """
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, ClassVar
 import yaml
 
 from gemma4vec.data.rows.jsonl import json_type, read_lines, write_lines
+from gemma4vec.data.rows.judgments import parse_id, read_judgments
 from gemma4vec.data.rows.rows import clean_text, clean_title
 from gemma4vec.data.suites.kinds import RETRIEVAL_KINDS, Kind, Role
 from gemma4vec.data.suites.memory_check import check_corpus_fits
@@ -22,11 +22,9 @@ from gemma4vec.data.suites.suite import COMMON_OPTIONS
 from gemma4vec.data.suites.texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder, sha256_text
+from gemma4vec.reading.names import as_name, check_name
+from gemma4vec.reading.yaml_values import parse_yaml, read_text
 from gemma4vec.text.prompts import Document
-
-# trec_eval counts the judgments of each grade in a table with an entry for every grade up to the highest. For grades
-# beyond 32 bits it silently scores every query 0.
-HIGHEST_GRADE = 1_000_000
 
 OPTIONS: dict[str, tuple[object, ...] | type] = {
     "name": str,
@@ -135,7 +133,8 @@ def load_suite(path: Path) -> RetrievalSuite:
     queries = _read_texts(_find_file(path, "queries.jsonl"), counts, with_title=False)
     qrels = _read_qrels(path / "qrels" / "test.tsv")
     judgments = str(path / "qrels" / "test.tsv")
-    return make_suite(options.get("name") or path.resolve().name, corpus, queries, qrels, options, counts, judgments)
+    name = options.get("name") or as_name(path.resolve().name)
+    return make_suite(name, corpus, queries, qrels, options, counts, judgments)
 
 
 def make_suite(
@@ -214,10 +213,7 @@ def read_options(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         return {}
-    try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())}); correct or remove it") from error
+    read = parse_yaml(read_text(path, "suite's options"), str(path))
     if read is None:
         return {}
     if not isinstance(read, dict):
@@ -231,18 +227,9 @@ def read_options(path: Path) -> dict[str, Any]:
         if not (isinstance(value, allowed) if isinstance(allowed, type) else value in allowed):
             wanted = "a string" if isinstance(allowed, type) else " or ".join(str(one) for one in allowed)
             raise InputError(f"{path}: option {key!r} is {value!r}; {wanted} is needed")
-    check_name(read.get("name"), str(path))
+    if "name" in read:
+        check_name(read["name"], str(path))
     return read
-
-
-def check_name(name: str | None, where: str) -> None:
-    """Refuse a suite's name that cannot be the name of its folder of results.
-
-    Raises:
-        InputError: the name is empty, consists of dots, or has a slash or a control character.
-    """
-    if name is not None and (not name.strip(" .") or "/" in name or "\\" in name or not name.isprintable()):
-        raise InputError(f"{where}: the name {name!r} cannot name a folder; use letters, digits, '-' and '_'")
 
 
 def _find_file(folder: Path, name: str) -> Path:
@@ -259,11 +246,8 @@ def _read_texts(path: Path, counts: Counter[str], with_title: bool) -> dict[str,
         where = f"{path} line {number}"
         if value is None:
             raise InputError(f"{where}: {reason}")
-        key, text, title = value.get("_id"), value.get("text"), value.get("title") if with_title else None
-        if isinstance(key, int) and not isinstance(key, bool):
-            key = str(key)
-        if not isinstance(key, str) or not key:
-            raise InputError(f"{where}, field '_id': a string is needed, not {json_type(key)}")
+        key = parse_id(value.get("_id"), f"{where}, field '_id'")
+        text, title = value.get("text"), value.get("title") if with_title else None
         if not isinstance(text, str):
             raise InputError(f"{where}, field 'text': a string is needed, not {json_type(text)}")
         if not isinstance(title, str | None):
@@ -281,38 +265,15 @@ def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
         raise InputError(
             f"{path}: missing; judgments as `query-id<TAB>corpus-id<TAB>score` lines with a header are needed"
         )
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); UTF-8 text is needed") from error
-    if re.search(r"\t[\d.]+\s*$", lines[0]):
-        raise InputError(f"{path} line 1: the header (query-id, corpus-id, score) is missing; add it")
     qrels: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
-            continue
-        cells = line.rstrip("\r").split("\t")
-        if len(cells) != 3:
-            raise InputError(f"{path} line {number}: query-id, corpus-id and score separated by tabs are needed")
-        judged = qrels.setdefault(cells[0], {})
-        if cells[1] in judged:
-            raise InputError(f"{path} line {number}: query {cells[0]!r} and document {cells[1]!r} are judged twice")
-        judged[cells[1]] = _parse_grade(cells[2], f"{path} line {number}")
+    for line, query, document, grade in read_judgments(path, header=True):
+        judged = qrels.setdefault(query, {})
+        if document in judged:
+            raise InputError(f"{path} line {line}: query {query!r} and document {document!r} are judged twice")
+        judged[document] = grade
     if not qrels:
         raise InputError(f"{path}: no judgments; a header line and at least one judgment are needed")
     return qrels
-
-
-def _parse_grade(cell: str, where: str) -> int:
-    try:
-        grade = float(cell)
-    except ValueError:
-        grade = float("nan")
-    if not grade.is_integer():
-        raise InputError(f"{where}: score {cell!r} is not a whole number")
-    if abs(grade) > HIGHEST_GRADE:
-        raise InputError(f"{where}: score {cell!r} is beyond {HIGHEST_GRADE:,}; use a grade such as 0, 1 or 2")
-    return int(grade)
 
 
 def _filter_judgments(
@@ -334,7 +295,7 @@ def _filter_judgments(
     if unknown and not drop:
         kind, first = unknown[0]
         raise InputError(
-            f"{where}: {len(unknown)} judgments name unknown ids, first {kind} {first!r}; "
+            f"{where}: {len(unknown)} judgments name unknown ids, first {kind} {repr(first)[:60]}; "
             "correct the file or write `unknown_ids: drop` into suite.yaml"
         )
     kept = {

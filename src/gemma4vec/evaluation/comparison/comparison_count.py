@@ -8,6 +8,7 @@ from gemma4vec.files import home
 from gemma4vec.ledger.comparison_count import ComparisonFamily, count_family_of_pairs
 from gemma4vec.ledger.ledger import Ledger, open_ledger
 from gemma4vec.ledger.recording import record_comparison
+from gemma4vec.ledger.suite_contents import find_copies
 
 Pair = tuple[Result, Result]
 
@@ -23,6 +24,13 @@ def count_family_of_results(pairs: Sequence[Pair], metric: str) -> ComparisonFam
     ]
     with open_ledger(home(), tolerant=True) as ledger:
         return count_family_of_pairs(ledger, contents(pairs[0][0]), metric, sides)
+
+
+def count_unrecorded(ledger: Ledger, sides: Sequence[Sequence[Result]], metric: str) -> int:
+    """Count the models of these sides whose look at the suite this ledger does not have; an average has none."""
+    prints = [{"fingerprint": fingerprint(one)} for side in sides for one in side]
+    pairs = [(one, one) for one in prints]
+    return count_family_of_pairs(ledger, contents(sides[0][0]), metric, pairs).unrecorded
 
 
 def record(found: Comparison, a: Result, b: Result, *, margin: float | None, no_worse_than: float | None) -> None:
@@ -55,12 +63,13 @@ def margins_stated_late(
         margin, no_worse_than: as stated now, or None.
     """
     ours, theirs = {fingerprint(one) for one in a}, {fingerprint(one) for one in b}
+    copies = find_copies(ledger, contents(a[0]))
     rows = ledger.rows(
-        """SELECT time, json_extract(body, '$.fingerprint_a') AS a, json_extract(body, '$.fingerprint_b') AS b,
+        f"""SELECT time, json_extract(body, '$.fingerprint_a') AS a, json_extract(body, '$.fingerprint_b') AS b,
              json_extract(body, '$.margin') AS margin, json_extract(body, '$.no_worse_than') AS no_worse_than
-           FROM records WHERE kind = 'comparison' AND json_extract(body, '$.suite_fingerprint') = ?
+           FROM records WHERE kind = 'comparison' AND json_extract(body, '$.suite_fingerprint') IN ({", ".join("?" * len(copies))})
              AND json_extract(body, '$.metric') = ? ORDER BY seq""",
-        (contents(a[0]), metric),
+        (*copies, metric),
     )
     same_way = [row for row in rows if row["a"] in ours and row["b"] in theirs]
     either_way = [row for row in rows if row in same_way or (row["b"] in ours and row["a"] in theirs)]

@@ -15,6 +15,7 @@ from gemma4vec.evaluation.comparison.compare_seeds import (
 from gemma4vec.evaluation.comparison.comparison_count import (
     contents,
     count_family_of_results,
+    count_unrecorded,
     margins_stated_late,
     record,
 )
@@ -27,6 +28,7 @@ from gemma4vec.evaluation.scoring.contamination_mark import touched_queries
 from gemma4vec.files import home
 from gemma4vec.ledger.comparison_count import ComparisonFamily
 from gemma4vec.ledger.ledger import Ledger, open_ledger
+from gemma4vec.ledger.suite_contents import find_copies
 from gemma4vec.statistics.equivalence import Equivalence
 from gemma4vec.statistics.multiplicity import Correction, adjust, decision_levels
 from gemma4vec.statistics.seeds import SeedInterval
@@ -118,6 +120,8 @@ def compare_groups(
         check_comparable(mean_a, mean_b, metric, allow_different_settings=allow_different_settings)
     family = count_family_of_results(means, metric)
     with open_ledger(home(), tolerant=True) as ledger:
+        sides = [side.results for pair in pairs for side in pair]
+        family = replace(family, unrecorded=count_unrecorded(ledger, sides, metric))
         prepared = [
             _prepare(ledger, *pair, mean, metric, seed, margin=margin, no_worse_than=no_worse_than)
             for pair, mean in zip(pairs, means, strict=True)
@@ -190,10 +194,9 @@ def _prepare(
         left = 0 if rest is None else len(rest[0].keys)
         mean_a, mean_b = (one.mean[metric] for one in whole)
         touched = TouchedQueries(len(whole[0].keys) - left, left, mean_a, mean_b)
+    copies = find_copies(ledger, contents(whole[0]))
     left_out = {
-        str(recipe_of(side.results)): runs
-        for side in (a, b)
-        if (runs := find_left_out(ledger, side.results, contents(whole[0])))
+        str(recipe_of(side.results)): runs for side in (a, b) if (runs := find_left_out(ledger, side.results, copies))
     }
     no_sample = why_no_sample([(side.results, side.seeds) for side in (a, b)], left_out)
     seeds = over_seeds(a, b, metric, seed, no_sample)

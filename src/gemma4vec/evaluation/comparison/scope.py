@@ -44,22 +44,24 @@ def recipe_of(results: Sequence[Result]) -> str | None:
     return None if recipe is None else str(recipe)
 
 
-def find_left_out(ledger: Ledger, results: Sequence[Result], contents: str) -> list[str]:
+def find_left_out(ledger: Ledger, results: Sequence[Result], contents: Sequence[str]) -> list[str]:
     """Return the ids of the recipe's other runs: finished ones, and all that were scored on the suite.
 
     A finished run whose folder is gone counts if it was scored on the suite: its score was seen.
 
     Args:
         results: one side's.
-        contents: fingerprint of the suite's contents.
+        contents: fingerprints of the suite's contents and of changed copies of them.
     """
     recipe = recipe_of(results)
     if recipe is None:
         return []
     known = ledger.rows("SELECT run_id, status, path FROM runs WHERE recipe_id = ? ORDER BY created, run_id", (recipe,))
+    marks = ", ".join("?" * len(contents))
     seen = ledger.rows(
-        "SELECT DISTINCT run_id FROM looks WHERE recipe_id = ? AND suite_fingerprint = ? AND run_id IS NOT NULL",
-        (recipe, contents),
+        "SELECT DISTINCT run_id FROM looks WHERE recipe_id = ? AND run_id IS NOT NULL "
+        f"AND suite_fingerprint IN ({marks})",
+        (recipe, *contents),
     )
     finished = [row["run_id"] for row in known if row["status"] == "finished" and _exists(row["path"])]
     own = {str((one.settings.get("run") or {}).get("run_id")) for one in results}
