@@ -64,10 +64,11 @@ def margins_stated_late(
     """
     ours, theirs = {fingerprint(one) for one in a}, {fingerprint(one) for one in b}
     copies = find_copies(ledger, contents(a[0]))
+    marks = ", ".join("?" * len(copies))
     rows = ledger.rows(
         f"""SELECT time, json_extract(body, '$.fingerprint_a') AS a, json_extract(body, '$.fingerprint_b') AS b,
              json_extract(body, '$.margin') AS margin, json_extract(body, '$.no_worse_than') AS no_worse_than
-           FROM records WHERE kind = 'comparison' AND json_extract(body, '$.suite_fingerprint') IN ({", ".join("?" * len(copies))})
+           FROM records WHERE kind = 'comparison' AND json_extract(body, '$.suite_fingerprint') IN ({marks})
              AND json_extract(body, '$.metric') = ? ORDER BY seq""",
         (*copies, metric),
     )
