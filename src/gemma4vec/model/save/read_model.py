@@ -3,7 +3,6 @@
 Format 1, from before readouts had parameters, differs in recipe keys alone, which `recipe.schema.Model` still reads.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.tokenize.tokenizer import load_saved_tokenizer
+from gemma4vec.reading.json_values import load_foreign_json, load_own_json
 from gemma4vec.recipe.renamed import current_names
 from gemma4vec.recipe.schema import Model
 
@@ -30,7 +30,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     file = path / SETTINGS_FILE
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = load_own_json(file)
         if not isinstance(settings["model"], dict) or not isinstance(settings["fingerprint"], str):
             raise TypeError("model and fingerprint are expected")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -87,7 +87,7 @@ def _head_weights(path: Path) -> dict[str, Tensor]:
     """Weights of the Dense modules, in their order."""
     from safetensors.torch import load_file
 
-    modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
+    modules = load_foreign_json(path / "modules.json")
     folders = [path / module["path"] for module in modules if module["type"].endswith(".Dense")]
     weights = {}
     for number, folder in enumerate(folders):
