@@ -33,7 +33,7 @@ def result_row(result: "Result", folder: Path, seed: int) -> dict[str, Any]:
     has_width = interval.high > interval.low
     quality = quality_of(result)
     suite = result.settings["suite"]
-    row = {
+    row: dict[str, Any] = {
         "model": result.model,
         "suite": result.suite,
         "kind": result.kind,
