@@ -173,8 +173,8 @@ def _compare_with_controls(plan: Plan, runs: Mapping[str, list[_Run]], metric: s
     levels = decision_levels(len(common), "holm", family) if common else []
     pairs = {}
     for name, seeds in common.items():
-        sides = ([run.final for run in runs[one] if run.seed in seeds] for one in (name, plan.controls[name]))
-        pairs[name] = (seeds, paired_difference(*sides, metric, levels))
+        ours, theirs = ([run.final for run in runs[one] if run.seed in seeds] for one in (name, plan.controls[name]))
+        pairs[name] = (seeds, paired_difference(ours, theirs, metric, levels))
     corrected = adjust([difference.p for _, difference in pairs.values()], "holm", family) if pairs else []
     margin = plan.matrix.smallest_effect
     found = {}
