@@ -73,7 +73,8 @@ def test_a_final_suite_waits_for_the_recipe_to_be_frozen(place, capsys):
     assert execute(words) == 2
     assert "for frozen recipes only" in capsys.readouterr().err
     assert execute([*words, "--look-again", "to see what happens"]) == 0
-    assert "one: a further look at a final suite, since: to see what happens" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "one: a further look at a final suite, since: to see what happens" in printed
     stored = json.loads((run.path / "evals" / "trained" / "one" / "metrics.json").read_text())
     assert stored["settings"]["look_again"] == "to see what happens" and stored["settings"]["suite"]["role"] == "final"
     assert execute(["runs", "freeze", run.run_id]) == 0
