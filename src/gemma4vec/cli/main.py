@@ -40,6 +40,14 @@ COMMANDS = {
     "runs": ("gemma4vec.cli.runs.runs:app", "List, compare and judge runs: the ledger."),
     "report": ("gemma4vec.cli.report:report_command", "Write an HTML report on one or more runs."),
     "search": ("gemma4vec.cli.search:search_command", "Search a corpus with a trained model."),
+    "export": (
+        "gemma4vec.cli.export.export:export_command",
+        "Export a model to sentence-transformers, ONNX or GGUF, compared with ours there.",
+    ),
+    "parity": (
+        "gemma4vec.cli.export.parity:parity_command",
+        "Compare a server or an exported file with a trained model.",
+    ),
     "data": ("gemma4vec.cli.data.data:app", "Build, inspect and clean data: pairs, suites, hard negatives."),
     "cache": ("gemma4vec.cli.cache:app", "List and clear cached vectors, rows and models."),
     "bench": (
