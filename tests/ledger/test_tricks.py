@@ -381,7 +381,7 @@ def test_results_name_their_ledger_and_another_one_is_said(tmp_path: Path, monke
     assert there.settings["ledger"]["id"] not in (None, here.settings["ledger"]["id"])
     family = compare(here, there).family
     assert family is not None and family.unrecorded == 1
-    assert "this ledger has no look at 1 of the models" in family.sentence()
+    assert "this ledger did not record 1 of the results" in family.sentence()
 
 
 def test_a_look_that_no_ledger_recorded_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
