@@ -74,7 +74,7 @@ def test_recipes_against_the_first_with_bm25_seeds_decisions_and_differences(
         "better finds more",
         "2 seeds",
         "speaks only of these runs",
-        "(3 models seen, 2 pairs compared so far)",
+        "(3 models seen, 2 pairs compared so far; this ledger has no look at",
         "stages.0.optimizer.learning_rate",
         "data 0-contrast rows",
         "not checked: whether its training data overlaps",
