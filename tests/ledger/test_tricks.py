@@ -354,6 +354,14 @@ def test_edited_settings_are_refused(key: str, value: Any) -> None:
         load_result(folder)
 
 
+def test_an_edited_name_is_refused() -> None:
+    folder = scored(Model("m", 10), suite("dev", "dev"))
+    summary = json.loads((folder / "metrics.json").read_text())
+    write_json(folder / "metrics.json", {**summary, "model": "another"})
+    with pytest.raises(InputError, match="is not the one that the ledger recorded"):
+        load_result(folder)
+
+
 def test_edited_means_are_refused() -> None:
     folder = scored(Model("m", 10), suite("dev", "dev"))
     summary = json.loads((folder / "metrics.json").read_text())

@@ -41,7 +41,7 @@ def test_compare_says_better_and_undetermined(suite: Path, capsys: pytest.Captur
     home = suite.parent / "home" / "evals"
     bm25 = load_result(home / "bm25" / "words")
     perfect = {query_id: dict.fromkeys(scores, 1.0) for query_id, scores in bm25.per_query["words"].items()}
-    unrecorded = {name: value for name, value in bm25.settings.items() if name != "look"}
+    unrecorded = {**bm25.settings, "look": None}  # with the look of another result it would be refused
     save_result(Result("perfect", "words", {"words": perfect}, unrecorded), home / "perfect" / "words", [])
     capsys.readouterr()
     assert execute(["compare", "perfect", "bm25", "--json"]) == 0
