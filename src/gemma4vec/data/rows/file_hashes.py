@@ -1,12 +1,12 @@
 """Cached hashes of files. Hashing 10 GB at every start takes too long, so a hash is stored until its file changes."""
 
 import contextlib
-import json
 import time
 from pathlib import Path
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, sha256_file, sha256_text, write_json
+from gemma4vec.reading.json_values import load_foreign_json
 
 # A file can change twice within one tick of the file system's clock, so hashes of very recent files are not stored.
 YOUNG_SECONDS = 2.0
@@ -23,7 +23,7 @@ def file_hash(path: Path) -> str:
         stamp = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
         note = cache() / "hashes" / f"{sha256_text(str(path.resolve()))[:24]}.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads(note.read_text(encoding="utf-8"))
+            known = load_foreign_json(note)
             if known["stamp"] == stamp:
                 return str(known["sha256"])
         started = time.time_ns()
