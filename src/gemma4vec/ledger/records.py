@@ -50,6 +50,7 @@ def run_record(run: RunFolder) -> Record:
         "data": manifest.get("data") or {},
         "contamination": manifest.get("contamination"),
         "base": manifest.get("base"),
+        **{key: manifest[key] for key in ("made_from", "inherited", "weights") if key in manifest},
         "code": {"git": environment.get("git"), "versions": environment.get("versions")},
         "machine": environment.get("machine"),
         "cost": {key: finished[key] for key in ("seconds", "tokens", "peak_memory_bytes") if key in finished},
@@ -80,6 +81,7 @@ def look_record(model: str, suite: str, settings: Mapping[str, Any], metrics: Se
         "role": contents.get("role"),
         "metrics": list(metrics),
         "model_fingerprint": settings.get("model_fingerprint") or model,
+        **({"model_weights": settings["model_weights"]} if settings.get("model_weights") else {}),
         "run_id": owner.get("run_id"),
         "recipe_id": owner.get("recipe_id"),
     }

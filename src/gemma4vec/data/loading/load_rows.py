@@ -9,7 +9,6 @@ from typing import Any
 
 from gemma4vec.data.batching.mixture import MixedRows, Part, compute_shares
 from gemma4vec.data.pycode.build import load_or_build_pycode
-from gemma4vec.data.rows.file_hashes import file_hash
 from gemma4vec.data.rows.row_store import StoredRows, open_or_write, write_store
 from gemma4vec.data.rows.rows import Row, RowsRead, check_bad_share, content_hash, format_share, parse_rows
 from gemma4vec.data.sources.drops import apply_drops, read_drops
@@ -17,6 +16,7 @@ from gemma4vec.data.sources.open_source import SourceReader, open_reader
 from gemma4vec.data.sources.tensor_rows import TensorRows, check_tensors, refuse_bad_tensors
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, home, sha256_text
+from gemma4vec.machine.file_hashes import file_hash
 from gemma4vec.recipe.sources import Mixture, PycodeSource, Source, TensorsSource, TextSource, all_keys, check_mixture
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document

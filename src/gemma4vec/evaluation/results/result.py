@@ -38,11 +38,12 @@ class Result:
         model: the model's name.
         suite: the suite's name.
         per_query: task -> query id -> metric -> value. A single suite is one task with the suite's name.
-        settings: what the scores depend on: "model" (its `describe()`), "model_fingerprint", "kind" and "metric" (the
-            main one), "suite" (fingerprint and counts), "ranking" or "quality" (depth, ties, judged share), "seconds",
-            "versions", "created", "look" (its id in the ledger), "run" (ids of the model's run and recipe),
-            "contamination" (overlap of the run's training data and the suite, see `contamination_mark.find_mark`;
-            null if unknown).
+        settings: what the scores depend on: "model" (its `describe()`), "model_fingerprint", "model_weights"
+            (hash of the weights alone, if known), "kind" and "metric" (the main one), "suite" (fingerprint and counts),
+            "ranking" or "quality" (depth, ties, judged share), "seconds", "versions", "created", "look" (its id in the
+            ledger), "run" (ids of the model's run and recipe),
+            "contamination" (overlap of the suite with the training data of the model and of all that it was made from,
+            see `contamination_mark.find_mark`; null for a model that is not trained).
     """
 
     model: str

@@ -18,6 +18,7 @@ from gemma4vec.model.bases.bundled import (
     show_terms_once,
     unpack,
 )
+from gemma4vec.model.bases.weights import hash_weights
 
 __all__ = ["BundledState", "ResolvedBase", "list_bundled", "resolve_base"]
 
@@ -46,6 +47,11 @@ class ResolvedBase:
     terms: str | None = None
     terms_url: str | None = None
     revision: str | None = None
+
+    @property
+    def weights(self) -> str:
+        """Hash of the weights' contents as they are now (`model.bases.weights`), 64 hexadecimal digits."""
+        return hash_weights(self.path)
 
 
 def resolve_base(name: str) -> ResolvedBase:

@@ -17,11 +17,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from gemma4vec.errors import WorkError
-from gemma4vec.files import atomic_folder, disk_errors, sha256_file, sha256_text, write_json
+from gemma4vec.files import atomic_folder, disk_errors, sha256_file, write_json
 from gemma4vec.model.bases.resolve import ResolvedBase
+from gemma4vec.model.bases.weights import hash_lines, hash_settings
 from gemma4vec.model.encoder.build import EmbeddingModel, build, recipe_prompts
 from gemma4vec.model.save.model_card import model_card
-from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE
+from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE, fingerprint_of
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Recipe
@@ -50,7 +51,7 @@ def save_model(
     name: str,
     dtype: torch.dtype = torch.float32,
     checkpoint: str = "",
-) -> None:
+) -> str:
     """Write `folder` (merged, for `SentenceTransformer`) and `adapter/` next to it (peft), each whole or not at all.
 
     Args:
@@ -62,6 +63,9 @@ def save_model(
         name: the model's name.
         dtype: dtype of the saved weights.
         checkpoint: the exported checkpoint, in words.
+
+    Returns:
+        The hash of the weights (`model.bases.weights.hash_weights`).
 
     Raises:
         InputError: the trained weights belong to another recipe.
@@ -75,7 +79,7 @@ def save_model(
             embedding_model.adapters.save_pretrained(str(temporary), save_embedding_layers=False)
         embedding_model.encoder.backbone.model = embedding_model.adapters.merge_and_unload()
     with atomic_folder(folder) as temporary:
-        _write(temporary, recipe, base, embedding_model, dtype, data, name, checkpoint)
+        return _write(temporary, recipe, base, embedding_model, dtype, data, name, checkpoint)
 
 
 def _write(
@@ -87,7 +91,7 @@ def _write(
     data: Mapping[str, Any],
     name: str,
     checkpoint: str,
-) -> None:
+) -> str:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize
 
@@ -124,10 +128,12 @@ def _write(
     if standard:
         _write_both_pooling_schemas(folder / "1_Pooling" / "config.json")
     weights = [f"{file.relative_to(folder)} {sha256_file(file)}" for file in sorted(folder.rglob("*.safetensors"))]
-    settings["fingerprint"] = sha256_text(*weights, json.dumps(settings["model"], sort_keys=True))
+    settings["fingerprint"] = fingerprint_of(weights, settings)
+    settings["files"] = hash_settings(folder)
     write_json(folder / SETTINGS_FILE, settings)
     card = model_card(recipe, base, data, dimension, checkpoint, standard=standard)
     (folder / "README.md").write_text(card, encoding="utf-8")
+    return hash_lines(weights)
 
 
 def _standard_modules(
