@@ -43,7 +43,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, rows and a teacher's vectors, named by relative paths."""
     folder = tmp_path_factory.mktemp("original")
     write_tiny(folder / "base", "llama", layers=2)
-    write_teacher(folder, read_rows(write_rows_file(folder / "rows.jsonl")))
+    write_teacher(folder, read_rows(write_rows_file(folder / "rows.jsonl")).rows)
     return folder
 
 
@@ -127,7 +127,7 @@ def test_what_was_never_trained_may_change(begun: RunFolder) -> None:
     before = begun.manifest
     other_weights()
     other_rows()
-    write_teacher(Path(), read_rows(Path("rows.jsonl")))
+    write_teacher(Path(), read_rows(Path("rows.jsonl")).rows)
     prepare_run(begun, recipe_of(begun))
     now = begun.manifest
     assert now["made_from"]["model.base"]["weights"] != before["made_from"]["model.base"]["weights"]

@@ -7,16 +7,16 @@ from typing import Any
 from gemma4vec.recipe.renamed import mappings_at
 from gemma4vec.recipe.schema import Recipe
 
-# Where a recipe has paths, and the keys there that are nothing else. The others may also be names (of hub models, data
-# sets, runs): such a text is a path if there is something.
-_FILES = {"stages.*.data.*": ("drop",), "stages.*.evaluation": ("suite",), "stages.*.task.terms.*": ("vectors",)}
-_NAMES = {
+# Where a recipe has paths. Some may also be names (of hub models, data sets, runs): they are paths if there is something.
+_PATHS = {
     "model": ("base",),
     "model.readout": ("encoder",),
-    "stages.*.data.*": ("path",),
+    "stages.*.data.*": ("path", "drop"),
+    "stages.*.evaluation": ("suite",),
     "stages.*.evaluation.stop": ("reference",),
-    "stages.*.task.terms.*": ("teacher",),
+    "stages.*.task.terms.*": ("teacher", "vectors"),
 }
+_MAY_BE_NAMES = {"base", "encoder", "reference", "teacher"}
 
 
 def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
@@ -37,15 +37,16 @@ def missing_path(recipe: Recipe) -> str | None:
     """Return the first relative path of the recipe that names a file and does not exist here; None: there is none."""
     for part, key, certain in _paths(recipe.model_dump(mode="json")):
         path = Path(part[key]).expanduser()
-        is_file = certain or (key == "path" and part.get("source") != "datasets")
-        if is_file and not path.is_absolute() and not path.exists():
+        if certain and not path.is_absolute() and not path.exists():
             return str(part[key])
     return None
 
 
 def _paths(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, bool]]:
     """(mapping, its key, whether the value is certainly a path) of every value that may be a path."""
-    for places, certain in ((_FILES, True), (_NAMES, False)):
-        for place, keys in places.items():
-            for _, part in mappings_at(tree, place.split(".")):
-                yield from ((part, key, certain) for key in keys if part.get(key))
+    for place, keys in _PATHS.items():
+        for _, part in mappings_at(tree, place.split(".")):
+            for key in keys:
+                if part.get(key):
+                    is_data_set = key == "path" and part.get("source") == "datasets"
+                    yield part, key, key not in _MAY_BE_NAMES and not is_data_set
