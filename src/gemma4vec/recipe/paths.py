@@ -7,7 +7,7 @@ from typing import Any
 from gemma4vec.recipe.renamed import mappings_at
 from gemma4vec.recipe.schema import Recipe
 
-# Where a recipe has paths. Some may also be names (of hub models, data sets, runs): they are paths if there is something.
+# Where a recipe has paths. Some may also be names (of hub models, data sets, runs): a path then is one that exists.
 _PATHS = {
     "model": ("base",),
     "model.readout": ("encoder",),

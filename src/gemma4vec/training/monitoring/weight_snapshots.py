@@ -62,8 +62,7 @@ def checkpoint_identity(weights: str, recipe: Recipe, dtype: torch.dtype) -> str
 
     No path of a model counts: a run that goes on from another folder has the same checkpoints.
     """
-    paths = {"base": True, "readout": {"encoder"}}
-    tree = first_names(recipe.model.model_dump(mode="json", exclude=paths), "model")
+    tree = first_names(recipe.model.model_dump(mode="json", exclude={"base": True, "readout": {"encoder"}}), "model")
     model = TypeAdapter(dict[str, Any]).dump_json(tree).decode()
     return sha256_text("checkpoint", weights, model, str(dtype))[:16]
 
