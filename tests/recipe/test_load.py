@@ -116,7 +116,7 @@ def test_an_unknown_key_is_named_with_a_suggestion(override: str, expected: str)
         ("stages.0.data.0.path=null", "stages.0.data.0: a jsonl source needs a path"),
         ("stages.0.data=[]", "stages.0.data: "),
         ("stages=[]", "stages: "),
-        ("name=a b", "name: "),
+        ("name=a/b", "name: "),
         ("seed=x", "seed: "),
         ("seed", "override 'seed': write key.path=value"),
         ("=3", "override '=3': write key.path=value"),

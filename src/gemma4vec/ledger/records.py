@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 from gemma4vec.ledger.journal import Record
 from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder, replace_nonfinite
+from gemma4vec.reading.yaml_values import YamlError, loads_yaml
 from gemma4vec.recipe.renamed import current_names
 
 METRICS, DECISION = "metrics.json", "decision.json"
@@ -191,8 +190,8 @@ def _strings(tree: Any) -> Iterator[str]:
 def recipe_tree(text: str | None) -> dict[str, Any]:
     """Return a recipe's YAML as a tree, with today's names of keys; empty if it is no recipe."""
     try:
-        tree = yaml.safe_load(text or "")
-    except yaml.YAMLError:
+        tree = loads_yaml(text or "")
+    except YamlError:
         return {}
     return current_names(tree, "recipe", log=False) if isinstance(tree, dict) else {}
 

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gemma4vec.errors import InputError
+from gemma4vec.reading.yaml_values import parse_yaml, read_text
 from gemma4vec.recipe.find import find_recipe
 from gemma4vec.recipe.renamed import current_names, current_path
 from gemma4vec.recipe.schema import Recipe
@@ -98,24 +99,12 @@ def parse_dump(text: str, where: str) -> Recipe:
     return validate(Recipe, read_tree(text, where, log=False), where)
 
 
-def read_text(path: str | Path, what: str) -> str:
-    """Text of a YAML file; `what` names its kind in errors."""
-    file = Path(path)
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the {what} {file}: {getattr(error, 'strerror', None) or error}") from error
-
-
 def read_tree(text: str, where: str, overrides: Sequence[str] = (), *, log: bool = True) -> dict[str, Any]:
     """YAML text as nested mappings and lists, with `key.path=value` overrides applied, not yet validated.
 
     Old key names are replaced by today's, one line in the log for each (`recipe.renamed`).
     """
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    tree = parse_yaml(text, where)
     if not isinstance(tree, dict):
         raise InputError(f"{where}: a recipe is a mapping of keys to values, found {type(tree).__name__}")
     tree = current_names(tree, where, log=log)
@@ -143,10 +132,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     key, separator, value_text = override.partition("=")
     if not separator or not key:
         raise InputError(f"override {override!r}: write key.path=value, for example stages.0.batch.rows=64")
-    try:
-        value = yaml.safe_load(value_text)
-    except yaml.YAMLError as error:
-        raise InputError(f"override {override!r}: the value is not YAML") from error
+    value = parse_yaml(value_text, f"override {override!r}: the value")
     node: Any = tree
     key = current_path(key)
     *parents, last = key.split(".")
@@ -171,7 +157,8 @@ def _child(node: Any, name: str, key: str) -> Any:
 
 
 def _index(node: list[Any], name: str, key: str) -> int:
-    if not name.isdigit() or int(name) >= len(node):
+    # `isdigit` holds for digits that `int` does not read, such as a superscript two.
+    if not (name.isascii() and name.isdigit() and len(name) < 10 and int(name) < len(node)):
         raise InputError(f"override {key!r}: {name!r} is not a valid index; use 0 to {len(node) - 1}")
     return int(name)
 

@@ -9,7 +9,9 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gemma4vec.errors import InputError
-from gemma4vec.recipe.load import read_text, read_tree, validate
+from gemma4vec.reading.names import Name
+from gemma4vec.reading.yaml_values import read_text
+from gemma4vec.recipe.load import read_tree, validate
 from gemma4vec.recipe.renamed import current_path
 from gemma4vec.recipe.schema import Part
 
@@ -21,7 +23,6 @@ def _current_override(override: str) -> str:
 
 
 Overrides = tuple[Annotated[str, Field(pattern=r"^[^=]+="), AfterValidator(_current_override)], ...]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from gemma4vec.reading.names import Name
 from gemma4vec.recipe.layout import FastPaths as FastPaths
 from gemma4vec.recipe.layout import Layout as Layout
 from gemma4vec.recipe.part import Part as Part
@@ -219,7 +220,7 @@ class Evaluation(Part):
 class Stage(Part):
     """One task on one mixture of data for one budget."""
 
-    name: str = Field("contrast", description="name in the log")
+    name: Name = Field("contrast", description="name in the log and of its folder of checkpoints")
     data: Annotated[tuple[Source, ...], Field(min_length=1)] = Field(description="sources of rows or texts")
     mixture: Mixture = Field(Mixture(), description="shares of the sources")
     task: Task = Field(Contrast(), description="what is learned from the data; without `kind`: contrast")
@@ -302,7 +303,7 @@ class Stage(Part):
 class Recipe(Part):
     """Everything about a run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(description="start of the run's id")
+    name: Name = Field(description="start of the run's id")
     model: Model = Field(Model(), description="base model, readout, and which weights are trained")
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = Field(description="trained one after the other")
     seed: int = Field(0, ge=0, description="of initial weights, dropout and the order of rows")

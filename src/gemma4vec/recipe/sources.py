@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
+from gemma4vec.reading.names import Name
 from gemma4vec.recipe.part import Part
 
 PromptWords = Literal["retrieval", "code_retrieval", "none"] | dict[Literal["query", "document"], str]
@@ -61,7 +62,7 @@ class SourceBase(Part):
     """What every kind of source has."""
 
     source: str = Field(description="the kind of source; decides which other keys there are")
-    name: str = Field(description="what the log, the manifest and `source_weights` call it")
+    name: Name = Field(description="what the log, the manifest and `source_weights` call it")
     path: str | None = Field(None, description="the file or folder")
     drop: str | None = Field(
         None, description="list of rows and negatives to leave out, as `data check --drop` writes it"

@@ -105,7 +105,7 @@ def test_the_fingerprint_sees_contents_and_not_their_order():
         ({"options": "roles: dev"}, r"suite.yaml: unknown option 'roles'; known options are name, role"),
         ({"options": "role: test"}, r"option 'role' is 'test'; dev or final"),
         ({"options": "- 1"}, r"suite.yaml: options as `name: value` lines are needed"),
-        ({"options": "a: ["}, r"suite.yaml: not YAML"),
+        ({"options": "a: ["}, r"suite.yaml is not YAML: line 1"),
     ],
 )
 def test_a_broken_suite_is_one_line(tmp_path, broken, reason):

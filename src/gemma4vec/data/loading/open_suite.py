@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field
 
 from gemma4vec.data.pycode.build import load_or_build_pycode
@@ -20,10 +19,12 @@ from gemma4vec.data.suites.held_out_rows import BLOCK, TEMPERATURE, load_row_sui
 from gemma4vec.data.suites.hub import open_catalog_suite
 from gemma4vec.data.suites.hub_tables import find_mirror
 from gemma4vec.data.suites.kinds import ROW_KINDS, Kind, Role, resolve_role
-from gemma4vec.data.suites.retrieval import RetrievalSuite, check_name, load_suite
+from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.data.suites.sts import StsSuite, load_sts
 from gemma4vec.errors import InputError
+from gemma4vec.reading.names import as_name, check_name
+from gemma4vec.reading.yaml_values import parse_yaml, read_text
 from gemma4vec.recipe.load import validate
 from gemma4vec.recipe.part import Part
 
@@ -161,23 +162,19 @@ def open_several(path: Path, *, mirror: Path | None = None) -> SuiteGroup:
         InputError: the file is malformed, or a member cannot be opened or grouped with the others.
     """
     file = path / "suite.yaml" if path.is_dir() else path
-    try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{file}: no such file; check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{file}: not YAML ({' '.join(str(error).split())}); mend it") from error
+    tree = parse_yaml(read_text(file, "list of suites"), str(file))
     if not isinstance(tree, dict) or not isinstance(tree.get("suites"), list):
         raise InputError(f"{file}: the key `suites` must be a list of suites; see docs/guides/evaluation.md")
     named = [{"suite": one} if isinstance(one, str) else one for one in tree["suites"]]
     listed = validate(RunComparison, {**tree, "suites": named}, str(file))
     for given in (listed.name, *(member.name for member in listed.suites)):
-        check_name(given, str(file))
+        if given is not None:
+            check_name(given, str(file))
     members: list[OneSuite] = []
     for member in listed.suites:
         opened = _open(member, file.parent, mirror)
         _refuse_idle(member, opened, f"{file}: {member.suite}")
         role = member.role or opened.role  # a final suite remains final inside another list
         members += [replace(one, role=resolve_role(one.role, role, one.name)) for one in opened.members]
-    name = listed.name or (path.resolve().name if path.is_dir() else file.stem)
+    name = listed.name or as_name(path.resolve().name if path.is_dir() else file.stem)
     return make_group(name, members, listed.role, listed.metric)

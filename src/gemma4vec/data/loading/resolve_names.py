@@ -12,6 +12,7 @@ from gemma4vec.data.suites.texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder
 from gemma4vec.ledger.run_recipe import read_recipe
+from gemma4vec.reading.names import as_name
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.recipe.schema import Recipe, Source
 from gemma4vec.recipe.sources import DebianSource, PycodeSource, source_of
@@ -90,7 +91,7 @@ def _sources(spec: str) -> list[Source]:
         return _sources_of_recipe(load_recipe(path))
     if not path.exists():
         raise InputError(f"{spec}: no such file; name a file of rows, a recipe (.yaml) or a run folder")
-    name = path.name.split(".")[0] or path.resolve().name
+    name = as_name(path.name.split(".")[0] or path.resolve().name)
     return [source_of(name=name, source=_kind(path), path=str(path))]
 
 

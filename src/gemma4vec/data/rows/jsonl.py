@@ -1,15 +1,15 @@
 """JSON Lines, plain or compressed. Reading reports bad lines by number; writing is atomic and reproducible."""
 
 import gzip
-import io
 import json
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_write
+from gemma4vec.reading.compressed import DAMAGED, limited_lines, open_bytes
+from gemma4vec.reading.json_values import JsonError, loads_json
 
 
 class Line(NamedTuple):
@@ -38,11 +38,11 @@ def raw_lines(path: Path, *, blank: bool = False) -> Iterator[tuple[int, bytes]]
     """
     number = 0
     try:
-        with _open(path) as stream:
-            for number, raw in enumerate(stream, start=1):
+        with open_bytes(path) as stream:
+            for number, raw in enumerate(limited_lines(stream, path), start=1):
                 if blank or raw.strip():
                     yield number, raw
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path}: compressed stream damaged after line {number} ({error}); copy or make the file again"
         ) from error
@@ -78,13 +78,10 @@ def _encode(value: dict[str, Any]) -> bytes:
 
 def _parse(number: int, raw: bytes) -> Line:
     try:
-        value = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except UnicodeDecodeError as error:
-        return Line(number, None, f"not UTF-8 at byte {error.start}")
-    except ValueError as error:
-        return Line(number, None, f"not JSON ({error})")
-    except RecursionError:
-        return Line(number, None, "not JSON (nested too deeply)")
+        # Readers of rows replace lone surrogates and refuse scores that are not finite.
+        value = loads_json(raw, nonfinite=True, surrogates=True)
+    except JsonError as fault:
+        return Line(number, None, fault.reason)
     if not isinstance(value, dict):
         return Line(number, None, f"expected a JSON object, not {json_type(value)}")
     return Line(number, value)
@@ -94,18 +91,3 @@ def json_type(value: object) -> str:
     """The JSON type of a value, for error messages."""
     names = {str: "a string", list: "a list", bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
     return names.get(type(value), "null")
-
-
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    if path.suffix == ".zst":
-        return _open_zstd(path)
-    return path.open("rb")
-
-
-def _open_zstd(path: Path) -> IO[bytes]:
-    """Zstandard through Arrow: the package `zstandard` silently stops at a truncated file or a second frame."""
-    import pyarrow
-
-    return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"), 2**16)

@@ -12,13 +12,12 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import yaml
-
 from gemma4vec.data.sources.splits import files_of_split, is_readable
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, sha256_text, write_json
 from gemma4vec.machine.hub_errors import explain_hub_error
 from gemma4vec.machine.network import ping_hub
+from gemma4vec.reading.yaml_values import YamlError, loads_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -136,8 +135,8 @@ def _configs(readme: str) -> list[dict[str, Any]]:
     """The configurations in the YAML front matter of README.md."""
     parts = readme.split("---", 2)
     try:
-        front = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
-    except yaml.YAMLError:
+        front = loads_yaml(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
+    except YamlError:
         return []
     configs = front.get("configs") if isinstance(front, dict) else None
     return [one for one in configs or [] if isinstance(one, dict) and isinstance(one.get("config_name"), str)]

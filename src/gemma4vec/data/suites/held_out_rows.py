@@ -14,6 +14,7 @@ from gemma4vec.data.suites.suite import COMMON_OPTIONS
 from gemma4vec.data.suites.texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
+from gemma4vec.reading.names import as_name
 
 TEMPERATURE = 0.05
 BLOCK = 64
@@ -105,7 +106,7 @@ def load_row_suite(
     if kind == "loss" and len(kept) < 2:
         raise InputError(f"{path}: only one row, so there are no in-batch negatives; at least two rows are needed")
     counts = {**read.counts, "rows": len(kept), "rows_without_negatives": left_out}
-    name = path.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl")
+    name = as_name(path.name.removesuffix(".gz").removesuffix(".zst").removesuffix(".jsonl"))
     return RowSuite(
         name=f"{name}-{kind}",
         kind=kind,

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from gemma4vec.data.rows.jsonl import read_lines
 from gemma4vec.data.suites.memory_check import check_corpus_fits
 from gemma4vec.errors import InputError
 from gemma4vec.machine.network import ping_hub
+from gemma4vec.reading.yaml_values import YamlError, loads_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -149,8 +148,8 @@ def _readme_data_files(folder: Path, config: str) -> dict[str, list[str]]:
     readme = folder / "README.md"
     parts = readme.read_text(encoding="utf-8").split("---", 2) if readme.is_file() else []
     try:
-        front = yaml.safe_load(parts[1]) if len(parts) == 3 else None
-    except yaml.YAMLError:
+        front = loads_yaml(parts[1]) if len(parts) == 3 else None
+    except YamlError:
         return {}
     configs = front.get("configs") if isinstance(front, dict) else None
     for one in configs if isinstance(configs, list) else []:

@@ -22,6 +22,8 @@ from gemma4vec.data.suites.suite import COMMON_OPTIONS
 from gemma4vec.data.suites.texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder, sha256_text
+from gemma4vec.reading.names import as_name, check_name
+from gemma4vec.reading.yaml_values import parse_yaml, read_text
 from gemma4vec.text.prompts import Document
 
 # trec_eval counts the judgments of each grade in a table with an entry for every grade up to the highest. For grades
@@ -135,7 +137,8 @@ def load_suite(path: Path) -> RetrievalSuite:
     queries = _read_texts(_find_file(path, "queries.jsonl"), counts, with_title=False)
     qrels = _read_qrels(path / "qrels" / "test.tsv")
     judgments = str(path / "qrels" / "test.tsv")
-    return make_suite(options.get("name") or path.resolve().name, corpus, queries, qrels, options, counts, judgments)
+    name = options.get("name") or as_name(path.resolve().name)
+    return make_suite(name, corpus, queries, qrels, options, counts, judgments)
 
 
 def make_suite(
@@ -214,10 +217,7 @@ def read_options(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         return {}
-    try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())}); correct or remove it") from error
+    read = parse_yaml(read_text(path, "suite's options"), str(path))
     if read is None:
         return {}
     if not isinstance(read, dict):
@@ -231,18 +231,9 @@ def read_options(path: Path) -> dict[str, Any]:
         if not (isinstance(value, allowed) if isinstance(allowed, type) else value in allowed):
             wanted = "a string" if isinstance(allowed, type) else " or ".join(str(one) for one in allowed)
             raise InputError(f"{path}: option {key!r} is {value!r}; {wanted} is needed")
-    check_name(read.get("name"), str(path))
+    if "name" in read:
+        check_name(read["name"], str(path))
     return read
-
-
-def check_name(name: str | None, where: str) -> None:
-    """Refuse a suite's name that cannot be the name of its folder of results.
-
-    Raises:
-        InputError: the name is empty, consists of dots, or has a slash or a control character.
-    """
-    if name is not None and (not name.strip(" .") or "/" in name or "\\" in name or not name.isprintable()):
-        raise InputError(f"{where}: the name {name!r} cannot name a folder; use letters, digits, '-' and '_'")
 
 
 def _find_file(folder: Path, name: str) -> Path:

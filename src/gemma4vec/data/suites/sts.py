@@ -4,7 +4,6 @@ The file format is TSV with the header `split, score, sentence1, sentence2`, wit
 """
 
 import csv
-import gzip
 import io
 import math
 from collections import Counter
@@ -19,6 +18,8 @@ from gemma4vec.data.suites.suite import COMMON_OPTIONS
 from gemma4vec.data.suites.texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
+from gemma4vec.reading.compressed import open_bytes
+from gemma4vec.reading.names import as_name
 
 COLUMNS = ("split", "score", "sentence1", "sentence2")
 MIN_PAIRS = 4  # a correlation of fewer pairs means nothing
@@ -91,7 +92,7 @@ def load_sts(path: Path, split: str | None = None, role: Role | None = None) -> 
     if chosen is not None and chosen not in splits:
         raise InputError(f"{path}: no split {chosen!r}; it has {', '.join(splits)}")
     kept = [(f"{row[0]}-{line}", row) for line, row in rows if chosen is None or row[0] == chosen]
-    name = path.name.removesuffix(".gz").removesuffix(".tsv")
+    name = as_name(path.name.removesuffix(".gz").removesuffix(".tsv"))
     return make_sts(
         name if split is None else f"{name}-{split}",
         [key for key, _ in kept],
@@ -131,7 +132,7 @@ def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; a TSV with {', '.join(COLUMNS)} is needed")
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
+        with open_bytes(path) as raw:
             stream = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
             lines = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:

@@ -122,6 +122,24 @@ def hugging_face_name(name: str, architecture: str) -> str:
     raise InputError(f"tensor {name!r} is unknown in a {architecture} model: is the file from a newer version?")
 
 
+def gguf_name(name: str, architecture: str) -> str:
+    """`layers.3.self_attn.q_proj.weight`, with or without `model.` in front, -> `blk.3.attn_q.weight`.
+
+    Raises:
+        InputError: a GGUF model of this architecture has no such tensor.
+    """
+    whole = name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
+    outside = {ours: theirs for theirs, ours in _OUTSIDE_LAYERS.items()}
+    if whole in outside:
+        return outside[whole]
+    _, layers, number, middle = (*whole.split(".", 3), "", "", "")[:4]
+    part, _, suffix = middle.rpartition(".")
+    inside = {ours: theirs for theirs, ours in _LAYER_NAMES[architecture].items()}
+    if layers == "layers" and part in inside:
+        return f"blk.{number}.{inside[part]}.{suffix}"
+    raise InputError(f"weight {name!r} has no place in a GGUF file of a {architecture} model")
+
+
 def unpermute(weight_OI: np.ndarray, heads: int) -> np.ndarray:
     """Undo llama.cpp's reordering of rotary pairs (convert_hf_to_gguf.py, `LlamaModel.permute`).
 

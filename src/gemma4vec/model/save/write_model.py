@@ -23,6 +23,7 @@ from gemma4vec.model.bases.weights import hash_lines, hash_settings
 from gemma4vec.model.encoder.build import EmbeddingModel, build, recipe_prompts
 from gemma4vec.model.save.model_card import model_card
 from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE, fingerprint_of
+from gemma4vec.model.save.served_folder import make_servable
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Recipe
@@ -126,7 +127,8 @@ def _write(
         for file in folder.rglob("*.safetensors"):
             file.chmod(0o644)  # safetensors lets only the owner read them
     if standard:
-        _write_both_pooling_schemas(folder / "1_Pooling" / "config.json")
+        write_both_pooling_schemas(folder / "1_Pooling" / "config.json")
+    make_servable(folder, causal=recipe.model.attention == "causal", matryoshka=trained_lengths(recipe, dimension))
     weights = [f"{file.relative_to(folder)} {sha256_file(file)}" for file in sorted(folder.rglob("*.safetensors"))]
     settings["fingerprint"] = fingerprint_of(weights, settings)
     settings["files"] = hash_settings(folder)
@@ -194,7 +196,20 @@ def _plain_prompts(prompts: Prompts) -> dict[str, str]:
     return {"query": prompts.query, "document": prompts.for_document("").prompt}
 
 
-def _write_both_pooling_schemas(file: Path) -> None:
+def trained_lengths(recipe: Recipe, dimension: int) -> list[int]:
+    """Lengths of the vector prefixes that the last stage trained, with the whole one; empty without Matryoshka terms.
+
+    A prefix counts if every term with a weight that has prefixes has it.
+    """
+    terms = [term for term in getattr(recipe.stages[-1].task, "terms", ()) if term.weight > 0 and term.matryoshka]
+    if not terms:
+        return []
+    common = set.intersection(*(set(term.matryoshka) for term in terms))
+    return sorted({length for length in common if length < dimension} | {dimension}) if common else []
+
+
+def write_both_pooling_schemas(file: Path) -> None:
+    """Write a pooling config's mode in both spellings: servers read one or the other."""
     config = json.loads(file.read_text(encoding="utf-8"))
     config["word_embedding_dimension"] = config["embedding_dimension"]
     for mode, key in _LEGACY_POOLING.items():

@@ -18,6 +18,7 @@ from gemma4vec.model import upstream
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.packing.packed_batch import Tokens
 from gemma4vec.model.tokenize.prompt_boundary import strip_final_prompt_space
+from gemma4vec.text.encodable import encodable
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Prompted, Prompts
 
@@ -68,7 +69,7 @@ class TextTokenizer:
             return []
         with self.lock:
             plain = [prompted for prompted in texts if not isinstance(prompted.text, PretokenizedText)]
-            whole = [_encodable(prompted.prompt + prompted.text) for prompted in plain]
+            whole = [encodable(prompted.prompt + prompted.text) for prompted in plain]
             self._count_prompts([prompted.prompt for prompted in plain])
             encoded = iter(self._ids(whole, max_tokens))
             result = []
@@ -99,7 +100,7 @@ class TextTokenizer:
         if len(self.prompt_lengths) > _PROMPTS_KEPT:
             self.prompt_lengths.clear()
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.prompt_lengths]
-        encodings = self.hf_tokenizer([_encodable(prompt) for prompt in new])["input_ids"] if new else []
+        encodings = self.hf_tokenizer([encodable(prompt) for prompt in new])["input_ids"] if new else []
         for prompt, ids in zip(new, encodings, strict=True):
             closing = bool(ids) and ids[-1] == self.hf_tokenizer.eos_token_id
             self.prompt_lengths[prompt] = len(ids) - closing if prompt else 0
@@ -174,12 +175,3 @@ def _set_special_tokens(tokenizer: PreTrainedTokenizerFast, append_eos: bool) ->
     template = " ".join(part for part in (bos, "$A", eos) if part)
     special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in (bos, eos) if token]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=special)
-
-
-def _encodable(text: str) -> str:
-    """Replace lone surrogates, which UTF-8 cannot encode, by question marks."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", errors="replace").decode("utf-8")
-    return text

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_write, sha256_text, write_json
 from gemma4vec.ledger.run_folder import slug
+from gemma4vec.reading.yaml_values import loads_yaml
 from gemma4vec.recipe.load import dump_recipe, parse_dump
 from gemma4vec.recipe.matrix import Matrix, dump_matrix, load_matrix
 
@@ -142,8 +141,8 @@ class MatrixFolder:
         """
         new = []
         if (self.path / "matrix.yaml").is_file():
-            before = yaml.safe_load(dump_matrix(load_matrix(self.path / "matrix.yaml")))
-            now = yaml.safe_load(dump_matrix(matrix))
+            before = loads_yaml(dump_matrix(load_matrix(self.path / "matrix.yaml")))
+            now = loads_yaml(dump_matrix(matrix))
             for key in now:
                 if key not in MAY_CHANGE and now[key] != before.get(key):
                     raise InputError(
@@ -172,7 +171,7 @@ def _short(value: Any) -> str:
 
 
 def _first_difference(before: str, now: str) -> str:
-    old, new = _flat(yaml.safe_load(before)), _flat(yaml.safe_load(now))
+    old, new = _flat(loads_yaml(before)), _flat(loads_yaml(now))
     key = next(key for key in [*new, *old] if old.get(key) != new.get(key))
     return f"{key}: {_short(old.get(key))} before, {_short(new.get(key))} now"
 
