@@ -12,7 +12,7 @@ from gemma4vec.data.quality.contamination_record import ContaminationRecord, wri
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.paired import _compare_uncorrected
-from gemma4vec.evaluation.results.result import load_result
+from gemma4vec.evaluation.results.result import load_matching_result, load_result
 from gemma4vec.evaluation.scoring import guards
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.contamination_mark import mark_sentence, touched_queries
@@ -149,6 +149,13 @@ def test_a_copied_model_carries_its_runs_mark(run, tmp_path):
     other = evaluate(Copied(model_folder(tmp_path / "other" / "model", run.run_id), "x" * 64), SUITE)
     assert len(touched_queries(other)) == 2
     assert "unknown: whether the training data of hashed-words" in mark_sentence(other)
+
+
+def test_a_known_result_of_other_weights_is_not_reused(tmp_path):
+    evaluate(Copied(model_folder(tmp_path / "model", "m"), "w" * 64), SUITE, tmp_path / "result")
+    for weights, matches in (("w" * 64, True), ("x" * 64, False), (None, True)):
+        found = load_matching_result(tmp_path / "result", SUITE.fingerprint, weights=weights)
+        assert (found is not None) == matches
 
 
 def looks_at(suite):

@@ -191,8 +191,13 @@ def load_result(folder: Path) -> Result:
     return result
 
 
-def load_matching_result(folder: Path, contents: str, model_fingerprint: str | None = None) -> Result | None:
+def load_matching_result(
+    folder: Path, contents: str, model_fingerprint: str | None = None, weights: str | None = None
+) -> Result | None:
     """Load the result in `folder` if it is on these contents (a suite's fingerprint) and, if given, of this model.
+
+    Args:
+        weights: hash of the model's weights now (`model.bases.weights`); a result that knows other ones does not match.
 
     Returns:
         None if there is no such result.
@@ -205,6 +210,7 @@ def load_matching_result(folder: Path, contents: str, model_fingerprint: str | N
     result = load_result(folder)
     settings = result.settings
     same = (settings.get("suite") or {}).get("fingerprint") == contents
+    same = same and (weights is None or settings.get("model_weights") in (None, weights))
     return result if same and model_fingerprint in (None, settings.get("model_fingerprint")) else None
 
 

@@ -17,6 +17,7 @@ from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder, find_run
 from gemma4vec.ledger.run_recipe import read_recipe
+from gemma4vec.model.bases.weights import hash_weights
 from gemma4vec.model.inference.cached_embedder import CachedEmbedder
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe.stop_rule import StopRule
@@ -65,7 +66,8 @@ def reference_results(rule: StopRule, stage: int, suite: RetrievalSuite, key: st
         found = _at_places(_run(rule, key), rule, stage, suite, key)
     else:
         run = _run(rule, key)
-        found = [_known(run.path / "evals" / TRAINED, suite) or _trained(run, suite)]
+        weights = hash_weights(run.model) if run.model.is_dir() else None
+        found = [_known(run.path / "evals" / TRAINED, suite, weights) or _trained(run, suite)]
     for one in found:
         _usable(one, rule, suite, key)
     return found
@@ -109,9 +111,9 @@ def _run(rule: StopRule, key: str) -> RunFolder:
         raise InputError(f"{key}.reference: {error}; or bm25, or the folder of a saved result") from error
 
 
-def _known(folder: Path, suite: RetrievalSuite) -> Result | None:
-    """Load a result on these contents below `folder`; None if there is none."""
-    return load_matching_result(folder / suite.name, suite.fingerprint)
+def _known(folder: Path, suite: RetrievalSuite, weights: str | None = None) -> Result | None:
+    """Load a result on these contents below `folder`, not of other weights; None if there is none."""
+    return load_matching_result(folder / suite.name, suite.fingerprint, weights=weights)
 
 
 def _bm25(suite: RetrievalSuite) -> Result:
