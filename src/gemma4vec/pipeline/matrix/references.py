@@ -13,7 +13,7 @@ from typing import Any
 
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.evaluation.comparison.find_results import results_by_suite
-from gemma4vec.evaluation.results.result import Result, load_matching_result, load_result
+from gemma4vec.evaluation.results.result import METRICS_FILE, Result, load_matching_result, load_result
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.ranking import Ranker
