@@ -31,6 +31,9 @@ class DiskError(WorkError):
     """A file or folder cannot be written."""
 
 
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def home() -> Path:
     """Return the folder of all outputs: `$GEMMA4VEC_HOME`, by default `./runs`."""
     return Path(os.environ.get("GEMMA4VEC_HOME") or "runs")
@@ -299,9 +302,11 @@ def _runs(process: int) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically, keys in the given order."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    if not text.isascii() and _LONE_SURROGATE.search(text):  # as in a file name that is not UTF-8
+        text = json.dumps(value, indent=2)
     with atomic_write(path) as stream:
-        json.dump(value, stream, indent=2, ensure_ascii=False)
-        stream.write("\n")
+        stream.write(text + "\n")
 
 
 def folder_bytes(folder: Path) -> int:

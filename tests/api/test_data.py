@@ -132,3 +132,22 @@ def test_bad_input_is_one_line(tmp_path: Path, call: Any, said: str) -> None:
         call(tmp_path / "out.jsonl")
     assert said in str(refused.value) and "\n" not in str(refused.value)
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_odd_characters_of_a_corpus_are_cleaned_before_mining(tmp_path: Path) -> None:
+    corpus = write(tmp_path / "corpus.jsonl", [{"text": "the kiwi of a \ud83d tree", "title": "a\ud83d"}])
+    lines = tmp_path / "corpus.txt"
+    lines.write_text("the plum\x00of a tree\n")
+    rows = [{**ROWS[0], "query": "tree \ud83d", "group": "\ud83d"}, *ROWS[1:]]
+    made = g4v.mine_hard_negatives(
+        rows, tmp_path / "o.jsonl", corpus=[corpus, lines], n=2, ranks=(1, 9), fresh=True, progress=False
+    )
+    found = {document for row in read_rows(made.out).rows for document in row.neg}
+    assert {("the kiwi of a   tree", "a"), ("the plum of a tree", None)} & found
+    assert "\\ud83d" not in made.out.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("ranks", ["²-9", "1-²", "1-" + "9" * 5000, "1", "-1-3", ""])
+def test_ranks_that_are_no_numbers_are_one_line(tmp_path: Path, ranks: str) -> None:
+    file = write(tmp_path / "rows.jsonl", ROWS)
+    assert execute(["data", "mine", str(file), "--out", str(tmp_path / "o.jsonl"), "--ranks", ranks]) == 2

@@ -1,4 +1,7 @@
-"""`benchmarks/gpu.py --smoke`: every part runs through on a CPU and writes what it found."""
+"""`benchmarks/gpu.py --smoke`: every part runs through on a CPU and writes what it found.
+
+A part takes up to half a minute; `make slow` runs them all.
+"""
 
 import json
 import os
@@ -52,6 +55,7 @@ def result_of(part: str, base: Path, results: Path, *more: str) -> dict[str, obj
     return found
 
 
+@pytest.mark.slow
 def test_all_paths_are_compared(base: Path, tmp_path: Path) -> None:
     found = result_of("correctness", base, tmp_path, "--eager")["by_model"]
     assert isinstance(found, dict)
@@ -70,6 +74,7 @@ def test_a_small_gemma_4_is_compiled(base: Path, data: Path, tmp_path: Path) -> 
     assert trained["fastest"]["compiled"] and "peer_failed" not in trained, trained  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_training_is_compared_with_the_peer(base: Path, data: Path, tmp_path: Path) -> None:
     found = result_of("training-e2b", base, tmp_path, "--data", str(data), "--eager")
     assert "peer_failed" not in found, found["peer_failed"]
@@ -79,6 +84,7 @@ def test_training_is_compared_with_the_peer(base: Path, data: Path, tmp_path: Pa
     assert 0 < best["model_flop_utilisation"] < 1 and sum(best["time"].values()) == pytest.approx(1)  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_encoding_gives_the_peers_vectors(base: Path, tmp_path: Path) -> None:
     found = result_of("encoding-e2b", base, tmp_path)
     assert found["cosine"]["least"] > 0.99  # type: ignore[index]

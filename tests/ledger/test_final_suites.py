@@ -4,10 +4,10 @@ import pytest
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import home
-from gemma4vec.ledger.final_suites import check_final
 from gemma4vec.ledger.ledger import now
 from gemma4vec.ledger.recording import freeze, lock, record_look
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.ledger.suite_access import REFERENCE, NamedSuite, Viewer, may_see
 
 
 def run(name: str, recipe: str = "recipe") -> RunFolder:
@@ -26,7 +26,12 @@ def look(of: RunFolder, fingerprint: str, contents: str = "contents") -> None:
 
 
 def check(of: RunFolder | None, fingerprint: str = "m", role: str | None = "final", again: str = "") -> None:
-    check_final("suite", "contents", role, of, fingerprint, again)
+    see(of, "contents", fingerprint, role, again)
+
+
+def see(of: RunFolder | None, contents: str, fingerprint: str, role: str | None = None, again: str = "") -> None:
+    viewer = Viewer(of.run_id, of.manifest["recipe_id"], fingerprint) if of else REFERENCE
+    may_see(NamedSuite("suite", contents, role), viewer, again=again)
 
 
 def test_only_a_frozen_recipe_may_be_looked_at() -> None:
@@ -53,12 +58,14 @@ def test_a_second_look_at_the_run_is_refused_and_another_seed_is_not() -> None:
     look(one, "elsewhere", "other contents")
 
 
-def test_a_new_freeze_opens_it_again() -> None:
-    one = run("one")
+def test_a_new_freeze_opens_it_for_no_run_that_was_looked_at() -> None:
+    one, other = run("one"), run("other")
     freeze(home(), "recipe", one.run_id, "")
     look(one, "m")
     freeze(home(), "recipe", one.run_id, "")
-    check(one, "trained further")
+    with pytest.raises(InputError, match="however often its recipe is frozen"):
+        check(one, "trained further")
+    check(other, "other seed")
 
 
 def test_what_was_final_once_stays_it_without_anybody_saying_so() -> None:
@@ -72,7 +79,7 @@ def test_what_was_final_once_stays_it_without_anybody_saying_so() -> None:
         check(other, role=role, again="by mistake it was called final")
     lock(home(), "suite", "locked contents", "")
     with pytest.raises(InputError, match="final suite"):
-        check_final("suite", "locked contents", None, other, "m")
+        see(other, "locked contents", "m")
 
 
 def test_the_freeze_of_another_recipe_opens_nothing() -> None:

@@ -19,6 +19,7 @@ from gemma4vec.ledger.overview import all_runs, diff_runs, find_recorded_run, ne
 from gemma4vec.ledger.rebuild import rebuild
 from gemma4vec.ledger.records import find_parents
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.ledger.suite_access import REFERENCE, NamedSuite, Viewer, may_see
 
 CONTENTS = "f" * 64
 
@@ -160,27 +161,24 @@ def test_the_family_counts_models_and_pairs() -> None:
     for number in range(5):
         look(None, "m", f"m{number}")
         look(None, "m", f"m{number}")  # again, unchanged: the same try
-    assert family("m0", "m1") == ComparisonFamily(4, 5, 1, None)
-    assert family("m0", "new") == ComparisonFamily(5, 6, 1, None)
+    assert family("m0", "m1") == ComparisonFamily(4, 5, 1)
+    assert family("m0", "new") == ComparisonFamily(5, 6, 1, unrecorded=1)
     assert family("m0", "m1", "recall@100").size == 1  # which nobody looked at
     for a in range(4):
         for b in range(4):
             if a != b:
                 compared(f"m{a}", f"m{b}")  # six pairs, each both ways
-    assert family("m0", "m1") == ComparisonFamily(6, 5, 6, None)
-    assert family("m0", "m4") == ComparisonFamily(7, 5, 7, None)
+    assert family("m0", "m1") == ComparisonFamily(6, 5, 6)
+    assert family("m0", "m4") == ComparisonFamily(7, 5, 7)
 
 
-def test_a_freeze_begins_a_family_for_what_is_seen_after_it() -> None:
+def test_a_freeze_begins_no_family() -> None:
     for number in range(20):
         look(None, "m", f"m{number}")
     recording.freeze(home(), "abc", None, "")
-    assert family("m0", "m1").size == 19  # seen before the freeze: chosen among twenty
+    assert family("m0", "m1").size == 19
     look(None, "m", "fresh")
-    after = family("m0", "fresh")
-    assert (after.size, after.models) == (1, 2) and after.since is not None
-    look(None, "m", "m1")
-    assert family("m0", "m1").size == 20  # looking at it again makes it no less chosen
+    assert (family("m0", "fresh").size, family("m0", "fresh").models) == (20, 21)
 
 
 def test_looks_are_counted_by_contents() -> None:
@@ -197,26 +195,34 @@ def test_looks_are_counted_by_contents() -> None:
     assert (second["looks"], second["suite_fingerprint"]) == (1, "other")
 
 
-def test_a_locked_suite_opens_for_the_frozen_recipe_and_for_baselines() -> None:
-    recording.check_lock("s", CONTENTS, "abc")
+def check_lock(suite: str, contents: str, recipe: str | None) -> None:
+    may_see(NamedSuite(suite, contents), REFERENCE if recipe is None else Viewer("run", recipe, "m"))
+
+
+def test_a_locked_suite_opens_for_the_frozen_recipe_and_then_for_baselines() -> None:
+    check_lock("s", CONTENTS, "abc")
     recording.freeze(home(), "early", None, "")
     recording.lock(home(), "s", CONTENTS, "")
     for suite, contents in (("s", "changed"), ("renamed", CONTENTS)):
         with pytest.raises(InputError, match="locked until a recipe is frozen"):
-            recording.check_lock(suite, contents, None)
-    recording.check_lock("other", "other", "abc")
-    recording.freeze(home(), "abc", None, "")
-    recording.check_lock("s", CONTENTS, "abc")
-    recording.check_lock("s", CONTENTS, None)
-    with pytest.raises(InputError, match="not for xyz"):
-        recording.check_lock("s", CONTENTS, "xyz")
+            check_lock(suite, contents, None)
+    check_lock("other", "other", "abc")
+    run = make_run(home())
+    recording.freeze(home(), "abc", run.run_id, "")
+    check_lock("s", CONTENTS, "abc")
+    with pytest.raises(InputError, match="until one of them is scored on it"):
+        check_lock("s", CONTENTS, None)
+    look(None, "trained", "t", run=run)
+    check_lock("s", CONTENTS, None)
+    with pytest.raises(InputError, match="for frozen recipes only"):
+        check_lock("s", CONTENTS, "xyz")
 
 
 def test_a_damaged_index_opens_no_lock() -> None:
     recording.lock(home(), "s", CONTENTS, "")
     (home() / INDEX).write_bytes(b"garbage" * 1000)
     with pytest.raises(InputError, match="locked"):
-        recording.check_lock("s", CONTENTS, None)
+        check_lock("s", CONTENTS, None)
 
 
 def test_a_ledger_that_cannot_be_written_is_one_warning(
@@ -228,7 +234,7 @@ def test_a_ledger_that_cannot_be_written_is_one_warning(
     run = make_run(tmp_path / "runs")
     look(run.evaluation("trained", "s"), "trained", "t", run=run)
     compared("a", "b")
-    recording.check_lock("s", CONTENTS, None)
+    check_lock("s", CONTENTS, None)
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith(f"warning: the ledger does not know the run {run.path.name}: ")
 

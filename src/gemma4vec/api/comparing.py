@@ -101,8 +101,7 @@ def compare(
 ) -> Comparison:
     """Ask whether the difference between two evaluations is more than noise. The same as `gemma4vec compare`.
 
-    p is corrected for the tries that the ledger counts on this suite and metric since the last freeze, and the ledger
-    records the comparison.
+    p is corrected for the tries that the ledger counts on this suite, and the ledger records the comparison.
 
     Args:
         a: a result of `evaluate`, a run, a folder, or a name below `$GEMMA4VEC_HOME/evals` such as "bm25". A list of

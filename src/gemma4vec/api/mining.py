@@ -18,7 +18,7 @@ from gemma4vec.data.mining.hard_negatives import MinedRow, Rules, WithoutNegativ
 from gemma4vec.data.mining.searchers import Bm25Searcher, ModelSearcher
 from gemma4vec.data.rows.jsonl import read_lines, write_lines
 from gemma4vec.data.rows.records import text_records
-from gemma4vec.data.rows.rows import Row, as_object
+from gemma4vec.data.rows.rows import Row, as_object, clean_text, clean_title
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import InputError
 from gemma4vec.files import home
@@ -245,6 +245,7 @@ def documents_of(file: Path) -> Iterator[Document]:
         InputError: the file cannot be read, is empty, or has a line without a text.
     """
     lines: list[tuple[int, Mapping[str, object] | None, str]] = []
+    unusual: Counter[str] = Counter()
     if file.is_dir():
         yield from load_suite(file).corpus
     elif file.name.removesuffix(".gz").endswith(".txt"):
@@ -255,7 +256,7 @@ def documents_of(file: Path) -> Iterator[Document]:
         text, title = (value or {}).get("text"), (value or {}).get("title")
         if not isinstance(text, str) or not isinstance(title, str | None):
             raise InputError(f"{file} line {number}: {reason or 'a string `text` (and `title`) is needed'}")
-        yield Document(text, title or None)
+        yield Document(clean_text(text, unusual), clean_title(title))
     if not lines and not file.is_dir():
         raise InputError(f"{file}: the corpus is empty; at least one line is needed")
 

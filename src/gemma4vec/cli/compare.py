@@ -64,7 +64,7 @@ def compare_command(
 ) -> None:
     """Compare two evaluations query by query: difference A - B, 95% interval, p-value and verdict.
 
-    The p-value is corrected for all comparisons that the ledger counts on this suite and metric since the last freeze.
+    The p-value is corrected for all comparisons that the ledger counts on this suite.
     """
     for option, value in (("--margin", margin), ("--no-worse-than", no_worse_than)):
         if value is not None and not value > 0:

@@ -10,9 +10,11 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from gemma4vec.errors import WorkError
 from gemma4vec.ledger.journal import Journal, Record
+from gemma4vec.ledger.run_folder import replace_nonfinite
 
 INDEX = "ledger.sqlite"
 SCHEMA_VERSION = 1
@@ -50,8 +52,8 @@ _SCHEMA = [
     """CREATE TABLE records (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, time TEXT NOT NULL,
        body TEXT NOT NULL CHECK (json_valid(body)))""",
     "CREATE INDEX records_by_kind ON records (kind, time)",
-    "CREATE TABLE journal_read (head TEXT, bytes INTEGER NOT NULL)",
-    "INSERT INTO journal_read VALUES (NULL, 0)",
+    "CREATE TABLE journal_read (head TEXT, bytes INTEGER NOT NULL, tail TEXT)",
+    "INSERT INTO journal_read VALUES (NULL, 0, NULL)",
     """CREATE TRIGGER records_never_change BEFORE UPDATE ON records
        BEGIN SELECT RAISE(ABORT, 'records of the ledger never change'); END""",
     """CREATE TRIGGER records_are_never_deleted BEFORE DELETE ON records
@@ -124,8 +126,11 @@ def connect(target: str, *, uri: bool = False) -> sqlite3.Connection:
 
 
 def make_schema(connection: sqlite3.Connection) -> None:
-    """Create tables, triggers and views in an empty database, all or none."""
+    """Create tables, triggers and views in an empty database, all or none; add the column that older ones lack."""
     if connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None:
+        columns = [row["name"] for row in connection.execute("PRAGMA table_info(journal_read)")]
+        if columns and "tail" not in columns:
+            connection.execute("ALTER TABLE journal_read ADD COLUMN tail TEXT")
         return
     connection.execute("BEGIN IMMEDIATE")
     for statement in _SCHEMA:
@@ -137,27 +142,53 @@ def insert(connection: sqlite3.Connection, records: Iterable[Record]) -> None:
     """Insert the records that are missing."""
     connection.executemany(
         "INSERT INTO records (id, kind, time, body) VALUES (?, ?, ?, ?)",
-        [(one.id, one.kind, one.time, json.dumps(one.body, ensure_ascii=False)) for one in records],
+        [tuple(map(_storable, (one.id, one.kind, one.time, _as_json(one.body)))) for one in records],
     )
 
 
-def catch_up(connection: sqlite3.Connection, journal: Journal) -> None:
-    """Insert the journal's records that the index lacks, in one transaction; the caller holds the journal's lock."""
+def _as_json(body: dict[str, Any]) -> str:
+    return json.dumps(replace_nonfinite(body), ensure_ascii=False, allow_nan=False)
+
+
+def _storable(text: str) -> str:
+    """Replace what UTF-8 cannot encode: a damaged line may hold half of a surrogate pair."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def catch_up(connection: sqlite3.Connection, journal: Journal, *, restore: bool = True) -> int:
+    """Insert the journal's records that the index lacks, in one transaction; the caller holds the journal's lock.
+
+    The journal is read from where it was read before. If it is shorter, or has another first line, or another line at
+    that place (a backup, a merge, an edit), it is read whole: known ids are skipped, and with `restore` the journal
+    gets back the records that only the index has.
+
+    Returns:
+        Number of records that the journal got back.
+    """
     head = journal.head()
-    known, start = connection.execute("SELECT head, bytes FROM journal_read").fetchone()
-    if known != head:
-        start = 0  # another journal than the one read before: read all of it, known ids are skipped
+    known, start, tail = connection.execute("SELECT head, bytes, tail FROM journal_read").fetchone()
+    whole = known != head or journal.tail(start) != tail
+    if whole:
+        start = 0
     records, end = journal.read(start)
-    if end == start and known == head:
-        return
+    if end == start and not whole:
+        return 0
+    lost: list[Record] = []
+    if whole and restore:
+        kept = {record.id for record in records}
+        lost = [record for record in read_records(connection) if record.id not in kept]
+        if lost:
+            journal.append(lost)
+            head, end = journal.head(), journal.size()
     connection.execute("BEGIN IMMEDIATE")
     try:
         insert(connection, records)
-        connection.execute("UPDATE journal_read SET head = ?, bytes = ?", (head, end))
+        connection.execute("UPDATE journal_read SET head = ?, bytes = ?, tail = ?", (head, end, journal.tail(end)))
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+    return len(lost)
 
 
 def read_records(connection: sqlite3.Connection) -> list[Record]:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.errors import WorkError
-from gemma4vec.files import disk_errors
+from gemma4vec.files import disk_errors, sha256_text
 from gemma4vec.ledger.run_folder import replace_nonfinite
 
 JOURNAL = "ledger.jsonl"
+_TAIL_BYTES = 1 << 16
 PATIENCE_SECONDS = 30.0  # a writer needs milliseconds; a longer wait means that one is suspended, not dead
 
 
@@ -29,7 +30,7 @@ class Record:
 
     Attributes:
         id: unique; a record with a known id is the same record and is not added again.
-        kind: run, evaluation, look, comparison, decision, freeze or lock.
+        kind: run, evaluation, look, comparison, decision, freeze, lock, suite or opening.
         time: of the recorded event, ISO 8601 in UTC.
         body: the rest, as JSON values.
     """
@@ -50,6 +51,7 @@ class Journal:
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
+        self.damaged = 0  # lines that were read and hold no record
 
     def append(self, records: Iterable[Record]) -> None:
         """Append records with one write, and flush them to the disk."""
@@ -68,7 +70,27 @@ class Journal:
             data += block
             place += len(block)
         end = data.rfind(b"\n") + 1
-        return [record for line in bytes(data[:end]).split(b"\n") if (record := _parse(line))], start + end
+        lines = [line for line in bytes(data[:end]).split(b"\n") if line.strip()]
+        records = [record for line in lines if (record := _parse(line))]
+        self.damaged += len(lines) - len(records)
+        return records, start + end
+
+    def size(self) -> int:
+        """Return the length in bytes."""
+        return os.fstat(self._descriptor).st_size
+
+    def tail(self, end: int) -> str | None:
+        """Return a hash of the last line before byte `end`; None if no line ends there."""
+        start = max(0, end - _TAIL_BYTES)
+        data = os.pread(self._descriptor, end - start, start)
+        if not end or len(data) < end - start or not data.endswith(b"\n"):
+            return None
+        return sha256_text(data[data.rfind(b"\n", 0, -1) + 1 :].hex())[:16]
+
+    def identity(self) -> str | None:
+        """Return the name of this ledger in results: a hash of its first line; None if it has no line yet."""
+        head = self.head()
+        return sha256_text(head)[:12] if head else None
 
     def head(self) -> str | None:
         """Return an identity of this journal, the start of its first line in hex; None if it has no line yet."""
@@ -118,7 +140,7 @@ def _parse(line: bytes) -> Record | None:
     try:
         value = json.loads(line.decode("utf-8"))
         record = Record(value["id"], value["kind"], value["time"], value["body"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     texts = (record.id, record.kind, record.time)
     return record if all(isinstance(text, str) for text in texts) and isinstance(record.body, dict) else None

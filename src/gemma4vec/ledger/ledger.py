@@ -5,10 +5,11 @@ that the index lacks after a kill, so the two cannot diverge (docs/concepts/ledg
 """
 
 import contextlib
+import logging
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from gemma4vec.ledger.index import (
     INDEX,
     catch_up,
     connect,
+    damaged_index_error,
     database_errors,
     insert,
     make_schema,
     open_index,
     read_records,
 )
-from gemma4vec.ledger.journal import JOURNAL, Record, lock_journal
+from gemma4vec.ledger.journal import JOURNAL, Journal, Record, lock_journal
+
+logger = logging.getLogger(__name__)
 
 _READS = {
     sqlite3.SQLITE_SELECT,
@@ -34,17 +38,43 @@ _READS = {
 }
 
 
+_warned: set[str] = set()
+
+
+class NotIndexedError(WorkError):
+    """The journal has the records, the index lacks them until it is made again."""
+
+    def __init__(self, reason: WorkError, identity: str | None):
+        super().__init__(str(reason))
+        self.identity = identity
+
+
 class Ledger:
     """The open ledger, for reading; see `open_ledger`."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path):
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, instead: Callable[[], sqlite3.Connection] | None = None
+    ):
         self._connection = connection
+        self._instead = instead  # opens what is read if the index turns out to be damaged
         self.path = path
+
+    def close(self) -> None:
+        """Close the index."""
+        self._connection.close()
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Return the rows of a query as dictionaries."""
-        with database_errors(self.path):
-            return [dict(row) for row in self._connection.execute(query, tuple(parameters))]
+        try:
+            with database_errors(self.path):
+                return [dict(row) for row in self._connection.execute(query, tuple(parameters))]
+        except WorkError as error:
+            if self._instead is None:
+                raise
+            _warn_once(str(error))
+            self._connection.close()
+            self._connection, self._instead = self._instead(), None
+            return self.rows(query, parameters)
 
     def value(self, query: str, parameters: Sequence[Any] = ()) -> Any:
         """Return the first column of the first row; None if there is no row."""
@@ -71,17 +101,46 @@ class Ledger:
         return [column[0] for column in cursor.description or ()], rows
 
 
-def add(home: Path, records: Sequence[Record]) -> None:
-    """Append records: to the journal, then to the index.
+def add(home: Path, records: Sequence[Record]) -> str | None:
+    """Append records: to the journal, then to the index. Return the ledger's identity.
+
+    What the journal has lost since it was last read comes back first, so that the order of events stays.
 
     Raises:
-        WorkError: the journal cannot be written (nothing is recorded), or the index cannot (the journal has them).
+        WorkError: the journal cannot be written: nothing is recorded.
+        NotIndexedError: the index cannot be written; the journal has the records.
     """
     with lock_journal(home, writing=True) as journal, _os_errors(home / JOURNAL):
-        journal.append(records)
-        connection = open_index(home / INDEX)
-        with contextlib.closing(connection), database_errors(home / INDEX):
-            catch_up(connection, journal)
+        with contextlib.ExitStack() as stack:
+            failure: WorkError | None = None
+            connection: sqlite3.Connection | None = None
+            try:
+                connection = stack.enter_context(contextlib.closing(open_index(home / INDEX)))
+                _catch_up(connection, journal, home)
+            except WorkError as error:
+                failure = error  # the journal is written nevertheless
+            journal.append(records)
+            identity = journal.identity()
+            try:
+                if failure is None and connection is not None:
+                    _catch_up(connection, journal, home)
+            except WorkError as error:
+                failure = error
+        if failure is not None:
+            raise NotIndexedError(failure, identity)
+        return identity
+
+
+def identity_of(home: Path) -> str | None:
+    """Return the identity of the ledger below `home`, by which results name it; None if there is none.
+
+    Raises:
+        WorkError: it cannot be read.
+    """
+    missing = (FileNotFoundError, NotADirectoryError)
+    with contextlib.suppress(*missing), _os_errors(home / JOURNAL), lock_journal(home, writing=False) as journal:
+        return journal.identity()
+    return None
 
 
 @contextlib.contextmanager
@@ -94,9 +153,9 @@ def open_ledger(home: Path, *, tolerant: bool = False) -> Iterator[Ledger]:
     Raises:
         WorkError: the index is damaged.
     """
-    connection = _opened(home, tolerant)
-    with contextlib.closing(connection):
-        yield Ledger(connection, home / INDEX)
+    ledger = Ledger(_opened(home, tolerant), home / INDEX, (lambda: _in_memory(home)) if tolerant else None)
+    with contextlib.closing(ledger):
+        yield ledger
 
 
 def _opened(home: Path, tolerant: bool) -> sqlite3.Connection:
@@ -107,15 +166,15 @@ def _opened(home: Path, tolerant: bool) -> sqlite3.Connection:
             with lock_journal(home, writing=True) as journal:
                 connection = open_index(home / INDEX)
                 try:
-                    with database_errors(home / INDEX):
-                        catch_up(connection, journal)
+                    _catch_up(connection, journal, home)
                 except BaseException:
                     connection.close()
                     raise
                 return connection
-        except WorkError:
+        except (WorkError, OSError) as error:
             if not tolerant:
                 raise
+            _warn_once(" ".join(str(error).split()))
     return _in_memory(home)
 
 
@@ -130,8 +189,27 @@ def _in_memory(home: Path) -> sqlite3.Connection:
                 insert(connection, read_records(disk))
     missing = (FileNotFoundError, NotADirectoryError)
     with contextlib.suppress(*missing), _os_errors(home / JOURNAL), lock_journal(home, writing=False) as journal:
-        catch_up(connection, journal)
+        catch_up(connection, journal, restore=False)
     return connection
+
+
+def _catch_up(connection: sqlite3.Connection, journal: Journal, home: Path) -> None:
+    """Bring the index up to date, and say what was damaged or lost."""
+    try:
+        with database_errors(home / INDEX):
+            restored = catch_up(connection, journal)
+    except (ValueError, TypeError, RecursionError) as error:  # bodies that are no JSON, a table without its row
+        raise damaged_index_error(home / INDEX, error) from error
+    if restored:
+        _warn_once(f"{home / JOURNAL} had lost {restored:,} records; it has them again, from {INDEX}")
+    if journal.damaged:
+        _warn_once(f"{home / JOURNAL}: {journal.damaged:,} damaged lines hold no record and are skipped")
+
+
+def _warn_once(line: str) -> None:
+    if line not in _warned:
+        _warned.add(line)
+        logger.warning(f"warning: {line}")
 
 
 @contextlib.contextmanager

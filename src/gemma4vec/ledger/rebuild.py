@@ -73,6 +73,7 @@ def _salvage(home: Path, journal: Journal) -> tuple[int, Path | None]:
     except (sqlite3.Error, ValueError):
         aside = path.with_name(f"{INDEX}.damaged-{os.getpid()}")
     known = {record.id for record in journal.read()[0]}
+    journal.damaged = 0  # the index's own reading counts them
     lost = [record for record in records if record.id not in known]
     if lost:
         journal.append(lost)

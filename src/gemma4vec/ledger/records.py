@@ -70,7 +70,8 @@ def look_record(model: str, suite: str, settings: Mapping[str, Any], metrics: Se
 
     Args:
         model: name of the model in the result.
-        settings: of the result; "look" is the look's id, "run" the model's run and recipe.
+        settings: of the result; "look" is the look's id, "run" the model's run and recipe, "scores" a hash of the
+            result (`evaluation.results.result.Result.digest`).
         metrics: names of the metrics that were seen.
     """
     contents, owner = settings.get("suite") or {}, settings.get("run") or {}
@@ -81,10 +82,10 @@ def look_record(model: str, suite: str, settings: Mapping[str, Any], metrics: Se
         "role": contents.get("role"),
         "metrics": list(metrics),
         "model_fingerprint": settings.get("model_fingerprint") or model,
-        **({"model_weights": settings["model_weights"]} if settings.get("model_weights") else {}),
         "run_id": owner.get("run_id"),
         "recipe_id": owner.get("recipe_id"),
     }
+    body |= {key: settings[key] for key in ("look_again", "model_weights", "scores") if settings.get(key)}
     time = str(settings.get("created") or "")
     return Record(f"look-{settings.get('look') or _hashed(body, time)}", "look", time, body)
 

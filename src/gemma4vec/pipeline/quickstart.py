@@ -26,6 +26,7 @@ from gemma4vec.evaluation.scoring.guards import check_allowed
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.ledger.suite_access import Viewer, may_see
 from gemma4vec.machine.terminal import ProgressBar, bars_by_stage
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.model_card import add_scores
@@ -80,6 +81,7 @@ def _steps(run: RunFolder, size: Size, recipe: Recipe | None) -> dict[str, Any]:
     if not (run.model / "gemma4vec.json").exists():
         prepared = prepare_run(run, recipe or recipe_of(run), step=clock.step)
         suite = _test_suite(run, prepared.data[0], size)
+        may_see(suite, Viewer(run.run_id, run.manifest.get("recipe_id")))  # before the training, not after it
         logger.info(f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of held-out packages")
         with clock.step("evaluating BM25"):
             _evaluate(run, "bm25", Bm25Model(), suite)

@@ -1,6 +1,7 @@
 """Read a recipe: YAML, then `key.path=value` overrides, then validation with errors that people can act on."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,6 +17,7 @@ from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.sources import KINDS, Source, source_of, with_kind
 
 P = TypeVar("P", bound=BaseModel)
+SHOWN = 100  # characters of an override in a message
 
 
 def load_recipe(
@@ -131,8 +133,8 @@ def dump_recipe(recipe: Recipe) -> str:
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, separator, value_text = override.partition("=")
     if not separator or not key:
-        raise InputError(f"override {override!r}: write key.path=value, for example stages.0.batch.rows=64")
-    value = parse_yaml(value_text, f"override {override!r}: the value")
+        raise InputError(f"override {_short(override)}: write key.path=value, for example stages.0.batch.rows=64")
+    value = parse_yaml(value_text, f"override {_short(override)}: the value")
     node: Any = tree
     key = current_path(key)
     *parents, last = key.split(".")
@@ -143,7 +145,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     elif isinstance(node, dict):
         node[last] = value
     else:
-        raise InputError(f"override {override!r}: {'.'.join(parents)} is a value, not a mapping")
+        raise InputError(f"override {_short(override)}: {'.'.join(parents)[:SHOWN]} is a value, not a mapping")
 
 
 def _child(node: Any, name: str, key: str) -> Any:
@@ -153,14 +155,20 @@ def _child(node: Any, name: str, key: str) -> Any:
         if node.get(name) is None:
             node[name] = {}
         return node[name]
-    raise InputError(f"override {key!r}: {name!r} is below a value, not a mapping")
+    raise InputError(f"override {_short(key)}: {_short(name)} is below a value, not a mapping")
 
 
 def _index(node: list[Any], name: str, key: str) -> int:
-    # `isdigit` holds for digits that `int` does not read, such as a superscript two.
-    if not (name.isascii() and name.isdigit() and len(name) < 10 and int(name) < len(node)):
-        raise InputError(f"override {key!r}: {name!r} is not a valid index; use 0 to {len(node) - 1}")
+    # Other scripts' digits and superscripts are digits to Python too; not all of them can be read as a number.
+    if re.fullmatch("[0-9]{1,9}", name) is None or int(name) >= len(node):
+        known = f"use 0 to {len(node) - 1}" if node else "the list is empty"
+        raise InputError(f"override {_short(key)}: {_short(name)} is not a valid index; {known}")
     return int(name)
+
+
+def _short(text: str) -> str:
+    """What a person typed, quoted, and cut where it is long."""
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 
 def _explain(error: ValidationError, whole: type[BaseModel]) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 from gemma4vec.data.batching.epoch_order import check_batches
 from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.rows.lazy_rows import as_lazy_rows
-from gemma4vec.data.suites.retrieval import read_options
 from gemma4vec.errors import InputError
 from gemma4vec.machine.device import choose_device
 from gemma4vec.model.backbone.architectures import text_config
@@ -18,6 +17,7 @@ from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.save.output_dimension import recipe_dimension
 from gemma4vec.model.tokenize.tokenizer import load_tokenizer
 from gemma4vec.recipe import schema
+from gemma4vec.training.monitoring.dev_suite import dev_folder, open_dev_suite
 from gemma4vec.training.tasks.make_task import plain_texts
 from gemma4vec.training.tasks.masked_next_token import mask_token_id
 from gemma4vec.training.terms.checks import check_scores, check_terms
@@ -50,14 +50,12 @@ def check_dev_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> 
     The background evaluation and the stop rule refuse it themselves.
 
     Raises:
-        InputError: the suite's own suite.yaml says that it is final.
+        InputError: the suite, or the one that it is sampled from, is final: by its role or by the ledger.
     """
-    folder = Path(settings.suite) if settings.suite else dev
+    folder = dev_folder(settings, dev)
     inside = (settings.every_steps is not None or settings.at_shares) and not settings.background
-    if inside and folder is not None and read_options(folder / "suite.yaml").get("role") == "final":
-        raise InputError(
-            f"{key}.suite: {folder.name} is a final suite, for finished models of frozen recipes; name a dev suite"
-        )
+    if inside and folder is not None:
+        open_dev_suite(folder, settings.max_queries, settings.max_documents, f"{key}.suite")
 
 
 def check_data(number: int, stage: schema.Stage, loaded: TrainingData) -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.data.loading.load_rows import TrainingData
-from gemma4vec.data.suites.retrieval import load_suite
-from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import Gemma4VecError, InputError
 from gemma4vec.evaluation.planning.power_forecast import forecast_power
 from gemma4vec.evaluation.scoring.evaluate import evaluate
@@ -17,7 +15,6 @@ from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
 from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.environment import environment
-from gemma4vec.ledger.final_suites import is_final
 from gemma4vec.ledger.recording import record_rule_stop, record_run
 from gemma4vec.ledger.records import find_parents
 from gemma4vec.ledger.run_folder import RunFolder
@@ -38,6 +35,7 @@ from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.loop import train_stage
 from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_background, note_dev_suite
+from gemma4vec.training.monitoring.dev_suite import dev_folder, open_dev_suite
 from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity, checkpoint_weights
 from gemma4vec.training.prepare_run import PreparedRun, prepare_run
@@ -256,14 +254,12 @@ class Trainer:
     def _evaluator(self, settings: Evaluation, loaded: TrainingData) -> Evaluate | None:
         if settings.background or (settings.every_steps is None and not settings.at_shares):
             return None
-        folder = Path(settings.suite) if settings.suite else loaded.dev_suite
+        folder = dev_folder(settings, loaded.dev_suite)
         if folder is None:
             raise InputError(
                 "evaluation.every_steps or at_shares is set, but there is no suite; name one as evaluation.suite"
             )
-        suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
-        if is_final(suite.fingerprint, suite.role):
-            raise InputError(f"evaluation.suite: {suite.name} is a final suite, not for checkpoints; name a dev suite")
+        suite = open_dev_suite(folder, settings.max_queries, settings.max_documents, "evaluation.suite")
         check_suite_memory(suite, self.embedder("checkpoint"), DEPTH)
         logger.info(forecast_power(suite.name, suite.fingerprint, len(suite.queries)).sentence())
 

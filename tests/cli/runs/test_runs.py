@@ -110,7 +110,9 @@ def test_a_locked_suite_is_refused_until_a_recipe_is_frozen(tmp_path: Path, caps
     refused = capsys.readouterr().err.strip()
     assert "locked until a recipe is frozen" in refused and "\n" not in refused
     assert say(capsys, "runs", "freeze", run.run_id)["recipe_id"] == "id-good"
-    assert execute(["eval", "bm25", "--suite", folder]) == 0
+    assert execute(["eval", "bm25", "--suite", folder]) == 2
+    assert "(id-good) until one of them is scored on it" in capsys.readouterr().err
+    assert execute(["eval", "bm25", "--suite", folder, "--look-again", "to know the yardstick first"]) == 0
     capsys.readouterr()
     rows = say(capsys, "runs", "looks")
     assert (rows[0]["looks"], rows[0]["locked"]) == (2, False)

@@ -26,6 +26,23 @@ NEGATIVES_24 = [f"negative_{n}" for n in range(1, 25)]
             ColumnMap("query_input_ids", ("passage_input_ids",), ("negative_1_input_ids",)),
         ),
         (["a", "p", "n"], ColumnMap("a", ("p",), ("n",))),
+        *(
+            (["query", "pos", name], ColumnMap("query", ("pos",), (name,)))
+            for name in (
+                "negatives",
+                "neg1",
+                "neg_1",
+                "negative1",
+                "negative-1",
+                "hard_negative",
+                "hard_neg_3",
+                "hardneg",
+            )
+        ),
+        *(
+            (["query", "pos", name], ColumnMap("query", ("pos",)))
+            for name in ("negation", "negative_²", "non_negative")
+        ),
         (["a_ids", "a_mask", "p_ids", "p_mask", "n_ids", "n_mask"], ColumnMap("a_ids", ("p_ids",), ("n_ids",))),
         (["query", "pos", "task", "group", "x"], ColumnMap("query", ("pos",), task="task", group="group")),
     ],

@@ -230,5 +230,5 @@ def test_a_folder_of_files_gives_those_of_its_split(tmp_path: Path) -> None:
     assert read(folder, "datasets").rows == ROWS
     write_jsonl(tmp_path / "unnamed" / "part-1.jsonl")
     assert read(tmp_path / "unnamed", "datasets").rows == ROWS
-    with pytest.raises(InputError, match="'test'; there are files of no split"):
+    with pytest.raises(InputError, match="'test'; no file is named after any"):
         read(tmp_path / "unnamed", "datasets", split="test")

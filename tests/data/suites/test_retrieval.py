@@ -90,6 +90,11 @@ def test_the_fingerprint_sees_contents_and_not_their_order():
         ({"corpus": '{"_id": null, "text": "x"}'}, r"line 1, field '_id'"),
         ({"corpus": '{"_id": "d", "text": "x", "title": 3}'}, r"field 'title': a string is needed, not a number"),
         ({"corpus": "{"}, r"corpus.jsonl line 1: not JSON"),
+        ({"corpus": '{"_id": "\\ud83d", "text": "x"}'}, r"corpus.jsonl line 1, field '_id': the id .* lone surrogate"),
+        (
+            {"queries": '{"_id": "q\\u0000", "text": "x"}'},
+            r"queries.jsonl line 1, field '_id': the id .* NUL character",
+        ),
         ({"qrels": QRELS + "q1\tdX\t1\nq9\td1\t1\n"}, r"2 judgments name unknown ids, first document 'dX'"),
         ({"qrels": QRELS + "q9\td1\t1\n"}, r"1 judgments name unknown ids, first query 'q9'"),
         ({"qrels": QRELS + "q1\td1\t1\n"}, r"line 5: query 'q1' and document 'd1' are judged twice"),
@@ -100,6 +105,8 @@ def test_the_fingerprint_sees_contents_and_not_their_order():
         ({"options": "name: ../../elsewhere"}, r"suite.yaml: the name '../../elsewhere' cannot name a folder"),
         ({"options": "name: a/b"}, r"the name 'a/b' cannot"),
         ({"qrels": "q1\td1\t1\n"}, r"line 1: the header .* is missing"),
+        ({"qrels": "q1\td1\t+1\nq1\td2\t1\n"}, r"line 1: the header .* is missing"),
+        ({"qrels": "query-id\tcorpus-id\tscore\nq1\td1\t-1\n"}, r"no query has a judgment of 1 or more"),
         ({"qrels": "query-id\tcorpus-id\tscore\n"}, r"no judgments"),
         ({"qrels": "query-id\tcorpus-id\tscore\nq1\td1\t0\n"}, r"no query has a judgment of 1 or more"),
         ({"options": "roles: dev"}, r"suite.yaml: unknown option 'roles'; known options are name, role"),
@@ -125,6 +132,8 @@ def test_a_missing_folder(tmp_path):
 
 
 def test_numbers_as_ids_and_windows_line_ends(tmp_path):
-    made = folder(tmp_path, '{"_id": 7, "text": "x"}\r\n', '{"_id": 8, "text": "q"}\r\n', "h\th\th\r\n8\t7\t1.0\r\n")
+    made = folder(
+        tmp_path, '{"_id": 7, "text": "x"}\r\n', '{"_id": 8, "text": "q"}\r\n', "qid\tdocid\tgain\r\n8\t7\t1.0\r\n"
+    )
     suite = load_suite(made)
     assert suite.corpus_ids == ["7"] and suite.qrels == {"8": {"7": 1}}

@@ -65,6 +65,29 @@ def test_an_error_is_one_line(tmp_path, text, split, reason):
         load_sts(write(tmp_path / "x.tsv", text), split)
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (gzip.compress((HEADER + LINES).encode())[:-20], r"x\.tsv\.gz: compressed stream damaged after line"),
+        (gzip.compress((HEADER + LINES).encode())[:30] + b"\0" * 99, r"x\.tsv\.gz: compressed stream damaged"),
+        (b"no gzip", r"x\.tsv\.gz: compressed stream damaged after line 0"),
+        (gzip.compress((HEADER + LINES).encode("utf-16")), "line 1: not UTF-8 at byte 0 \\(is it UTF-16"),
+        (gzip.compress((HEADER + LINES).encode() + b"test\t1\t\xff\tx\n"), "line 11: not UTF-8 at byte 7"),
+        (gzip.compress(b""), "line 1: the header must be"),
+    ],
+)
+def test_damaged_files_are_one_line(tmp_path, content, reason):
+    (tmp_path / "x.tsv.gz").write_bytes(content)
+    with pytest.raises(InputError, match=reason):
+        load_sts(tmp_path / "x.tsv.gz")
+
+
+def test_long_sentences_and_other_line_separators_are_text(tmp_path):
+    text = HEADER + LINES.replace("one 1", "x" * 200_000).replace("other 1", "a\u2028b\x0cc")
+    suite = load_sts(write(tmp_path / "x.tsv", text.replace("\n", "\r\n")))
+    assert (len(suite.first[1]), suite.second[1]) == (200_000, "a\u2028b c")
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_sts(tmp_path / "none.tsv")

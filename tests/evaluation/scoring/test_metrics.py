@@ -1,6 +1,7 @@
 """Metrics against an independent implementation written from their definitions."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,6 +107,37 @@ def test_shapes_and_values_that_cannot_be_right() -> None:
         per_query(np.array([[0]]), np.array([[np.nan]]), ["q"], ["a"], {"q": {"a": 1}})
     with pytest.raises(ValueError, match="do not fit"):
         per_query(np.array([[0]]), np.array([[1.0, 2.0]]), ["q"], ["a"], {"q": {"a": 1}})
+
+
+@pytest.mark.parametrize("bad", ["\ud83d", "d\0", "\udcff"])
+def test_ids_that_trec_eval_cannot_take_are_refused(bad: str) -> None:
+    ranking, scores = np.zeros((1, 1), np.int64), np.ones((1, 1))
+    for query, document, judged in ((bad, "d", "d"), ("q", bad, "d"), ("q", "d", bad)):
+        with pytest.raises(InputError, match="lone surrogate or a NUL character"):
+            per_query(ranking, scores, [query], [document], {query: {judged: 1}})
+
+
+def test_negative_grades_gain_as_much_as_none() -> None:
+    ranking, scores = np.array([[0, 1, 2], [2, 1, 0]]), np.array([[3.0, 2.0, 1.0]] * 2)
+    qrels = {"q": {"a": -1, "b": 2, "c": 1}, "r": {"a": -1, "b": -(2**20) // 2}}
+    zero = {query: {key: max(0, grade) for key, grade in judged.items()} for query, judged in qrels.items()}
+    found = per_query(ranking, scores, ["q", "r"], ["a", "b", "c"], qrels, NAMES)
+    for metric, values in per_query(ranking, scores, ["q", "r"], ["a", "b", "c"], zero, NAMES).items():
+        assert np.array_equal(found[metric], values) and values[1] == 0.0
+        assert found[metric][0] == pytest.approx(plain(["a", "b", "c"], qrels["q"], metric))
+
+
+def test_judgments_that_cannot_be_scored_are_refused() -> None:
+    ranking, scores = np.zeros((1, 1), np.int64), np.ones((1, 1))
+    qrels: list[tuple[dict[str, Any], str]] = [
+        ({}, "query 'q' has no judgments"),
+        ({"q": {}}, "query 'q' has no judgments"),
+        ({"q": {"d": 0.5}}, "judgments of query 'q': score 0.5 is not a whole number"),
+        ({"q": {"d": 2**40}}, "judgments of query 'q': score 1099511627776 is beyond"),
+    ]
+    for judged, expected in qrels:
+        with pytest.raises(InputError, match=expected):
+            per_query(ranking, scores, ["q"], ["d"], judged)
 
 
 def test_tie_rate_counts_ties_that_touch_the_top() -> None:

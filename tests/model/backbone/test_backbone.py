@@ -237,7 +237,8 @@ def test_compiled_layers_keep_less_where_they_are_asked_to(
 ) -> None:
     """`aot_eager` plans what is kept as `inductor` does, and compiles nothing."""
     compile_layer = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_layer(layer, backend="aot_eager", **how))
+    static = {"backend": "aot_eager", "dynamic": False}  # there is one layout
+    monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_layer(layer, **(how | static)))
     kept, gradients = [], []
     for selective in (False, True):
         torch._dynamo.reset()

@@ -52,7 +52,8 @@ def texts() -> list[Tokens]:
 
 def test_turned_off_compiled_layers_are_the_librarys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compile_layer = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_layer(layer, backend="aot_eager", **how))
+    static = {"backend": "aot_eager", "dynamic": False}  # there is one layout
+    monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_layer(layer, **(how | static)))
     layout = pack(texts(), 16, 64, 0)[0]
     states = {}
     for on in (True, False):

@@ -65,15 +65,21 @@ def test_capped_scores_equal_the_librarys_own() -> None:
 def test_compiled_layers_equal_plain_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, backend: str, causal: bool
 ) -> None:
-    """`aot_eager` traces layers, and their backward pass, as `inductor` does, and compiles nothing."""
+    """`aot_eager` traces layers, and their backward pass, as `inductor` does, and compiles nothing.
+
+    Tracing Gemma 4's layers for unknown shapes takes a minute; each shape by itself takes seconds.
+    """
     compile_layer = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_layer(layer, backend=backend, **how))
+    changed = {"backend": backend} | ({"dynamic": False} if backend == "aot_eager" else {})
+    monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_layer(layer, **(how | changed)))
     generator = torch.Generator().manual_seed(0)
     texts = [Tokens(torch.randint(4, 400, (n,), generator=generator).tolist()) for n in (9, 7, 16, 12, 3, 8, 5, 2, 4)]
     layouts = pack(texts, 16, 32, 0)
     layouts.append(pack(texts[:1], 16, 32, 0)[0])  # one row: not for compiled layers
     assert {layout.compilable for layout in layouts} == {True, False}
     assert len({layout.input_ids_RC.shape for layout in layouts}) > 2
+    if backend == "aot_eager":
+        layouts = layouts[1:2] + layouts[-1:]
     found = []
     for compiled in (False, True):
         backbone = load_backbone(write_tiny(tmp_path, architecture, layers=2), causal=causal, dtype=torch.float32)

@@ -17,7 +17,7 @@ import pytest
 from matrix_plans import BLIND, BROKEN, half_trained, matrix, row
 from tiny_matrix import write_matrix, write_place
 
-from gemma4vec.data.suites.retrieval import load_suite, write_suite
+from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite, write_suite
 from gemma4vec.evaluation.comparison.compare import compare
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.files import home
@@ -26,6 +26,7 @@ from gemma4vec.ledger.run_folder import RunFolder, list_runs
 from gemma4vec.statistics.bootstrap import mean_interval
 from gemma4vec.statistics.paired import sign_flip_test
 from gemma4vec.statistics.student import t_interval
+from gemma4vec.text.prompts import Document
 
 SOURCE = Path(__file__).resolve().parents[3] / "src"
 
@@ -218,10 +219,17 @@ def test_more_recipes_are_more_cells(results: dict[str, Any], file: Path, out: P
     assert {cell["status"] for cell in plan["cells"] if cell["variant"] == "mean"} == {"trained", "done"}
 
 
+def sealed(suite: RetrievalSuite) -> RetrievalSuite:
+    """A final suite with texts of its own: the other matrices of this file hold out the one that it is made from."""
+    corpus = [Document(f"sealed {number}", title) for number, (_, title) in enumerate(suite.corpus)]
+    queries = [f"sealed {query}" for query in suite.queries]
+    return replace(suite, name="sealed", role="final", corpus=corpus, queries=queries)
+
+
 def test_a_suite_that_calls_itself_final_waits_for_the_freeze(place: Path, tmp_path: Path) -> None:
     """The matrix scores what it holds out itself and stores the reason; a person's final suite is guarded here too."""
     final = tmp_path / "suites" / "sealed"
-    write_suite(final, replace(load_suite(place / "suites" / "test-b"), name="sealed", role="final"))
+    write_suite(final, sealed(load_suite(place / "suites" / "test-b")))
     changes: dict[str, Any] = {"recipes": ["mean"], "learning_rates": [0.01], "references": ["bm25"]}
     changes["final"] = [{"suite": str(place / "suites" / "test-a"), "max_queries": 9}, {"suite": str(final)}]
     file, out = write_matrix(place, "sealed", **changes), tmp_path / "out"

@@ -263,7 +263,7 @@ def test_a_final_suite_is_refused_before_it_trains(place: Path, tmp_path: Path, 
     before = options.read_text()
     options.write_text(before.replace("role: dev", "role: final"))
     try:
-        with pytest.raises(InputError, match=r"evaluation\.background: words-20x24 is a final suite"):
+        with pytest.raises(InputError, match=r"evaluation\.background: words is a final suite"):
             train_run(run)
         inside = started(place, tmp_path, "stages.0.evaluation.every_steps=2")
         with pytest.raises(InputError, match=r"stages\.0\.evaluation\.suite: words is a final suite"):

@@ -133,7 +133,7 @@ def test_what_a_task_trains_beside_the_model_is_no_part_of_a_kept_model(tmp_path
 def test_what_is_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     final, dev = suite(tmp_path, "final"), suite(tmp_path, "dev")
     assert execute(["eval", str(trained), "--checkpoints", "--suite", str(final)]) == 2
-    assert "must not choose a checkpoint" in capsys.readouterr().err
+    assert "must not guide choices; use a dev suite, or state a reason" in capsys.readouterr().err
     assert execute(["eval", "bm25", "--checkpoints", "--suite", str(dev)]) == 2
     assert execute(["eval", str(trained), "--checkpoints", "--suite", str(dev), "--dtype", "fp32"]) == 2
     bare = RunFolder.create(tmp_path / "bare", "bare", RunFolder(trained).recipe_text)

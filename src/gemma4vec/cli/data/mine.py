@@ -1,5 +1,6 @@
 """`gemma4vec data mine TRAIN --out FILE`: mine hard negatives with BM25, a model, or both."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -105,10 +106,10 @@ def mine_command(
 
 
 def _ranks(text: str) -> tuple[int, int]:
-    first, dash, last = text.partition("-")
-    if not dash or not first.strip().isdigit() or not last.strip().isdigit():
+    found = re.fullmatch(r"\s*([0-9]{1,9})\s*-\s*([0-9]{1,9})\s*", text)
+    if found is None:
         raise InputError(f"--ranks {text}: use FIRST-LAST, such as 1-100")
-    return int(first), int(last)
+    return int(found[1]), int(found[2])
 
 
 def _render(summary: dict[str, Any]) -> Any:

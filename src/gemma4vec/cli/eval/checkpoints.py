@@ -71,12 +71,14 @@ def evaluate_checkpoints(
 
 def _refuse_final(suites: "Sequence[AnySuite]", look_again: str) -> None:
     """Refuse final suites: choosing a checkpoint on one would spoil it as a test."""
-    final = next((suite.name for suite in suites if suite.role == "final"), None)
-    if final is not None and not look_again:
-        raise InputError(
-            f"{final} is a final suite, which must not choose a checkpoint; use a dev suite, or state a reason with "
-            "--look-again WORDS"
-        )
+    if not look_again:
+        from gemma4vec.ledger.suite_access import check_choice
+
+        try:
+            for suite in suites:
+                check_choice("--checkpoints", suite, *suite.members)
+        except InputError as error:
+            raise InputError(f"{error}, or state a reason with --look-again WORDS") from error
 
 
 def _evaluate(

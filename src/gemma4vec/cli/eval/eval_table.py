@@ -49,6 +49,9 @@ def result_row(result: "Result", folder: Path, seed: int) -> dict[str, Any]:
         "unknown_training_data": [*(mark.get("unknown") or []), *(mark.get("pretrained") or [])],
         "seconds": result.settings["seconds"]["total"],
         "look": result.settings.get("look"),
+        "ledger": result.settings.get("ledger"),
+        "look_again": result.settings.get("look_again"),
+        "overlaps": result.settings.get("overlaps") or [],
         "folder": str(folder),
     }
     if len(result.per_query) > 1:
@@ -103,6 +106,11 @@ def _warnings(rows: list[dict[str, Any]]) -> list[str]:
             notes.append(f"warning: {row['suite']}: every query scores 0; check that the qrels match the corpus")
         if row["contamination"]:
             notes.append(f"{'* ' if row['touched_queries'] else ''}{row['suite']}: {row['contamination']}")
+        if not (row.get("ledger") or {}).get("id"):
+            notes.append(f"warning: {row['suite']}: no ledger recorded this look")
+        for one in row.get("overlaps") or []:
+            role = f"{one['role']} suite" if one["role"] else "suite"
+            notes.append(f"{one['of']}: {one['shared']:.0%} of the queries of the {role} {one['suite']} are in it")
         if row["items"] == 1:
             notes.append(f"warning: {row['suite']}: one query; no interval and no comparison is possible")
         ties = row.get("tie_rate@10") or 0.0

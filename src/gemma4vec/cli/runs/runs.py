@@ -150,7 +150,7 @@ def detectable_command(
 
 @app.command("freeze")
 def freeze_command(run: Run, words: Words = "", as_json: Json = False) -> None:
-    """Freeze a run's recipe: the count of comparisons restarts, and locked suites open for the recipe."""
+    """Freeze a run's recipe: final suites and those that are locked now open for its runs. No count changes."""
     from gemma4vec.files import home
     from gemma4vec.ledger.ledger import open_ledger
     from gemma4vec.ledger.overview import find_recorded_run
@@ -161,9 +161,8 @@ def freeze_command(run: Run, words: Words = "", as_json: Json = False) -> None:
     if not found["recipe_id"]:
         raise InputError(f"run {found['run_id']} has no recipe id; only runs of a recipe can be frozen")
     record = freeze(home(), found["recipe_id"], found["run_id"], words)
-    _done(
-        as_json, record, f"frozen: recipe {found['recipe_id']} of {found['run_id']}; the count of comparisons restarts"
-    )
+    frozen = f"frozen: recipe {found['recipe_id']} of {found['run_id']}"
+    _done(as_json, record, f"{frozen}; its runs may be scored on final suites, each once")
 
 
 @app.command("lock")
@@ -182,13 +181,14 @@ def lock_command(
     from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
     from gemma4vec.files import home
     from gemma4vec.ledger.recording import lock
+    from gemma4vec.ledger.suite_access import contents_record
 
     loaded = open_any_suite(suite, mirror=mirror)
     if loaded.role == "dev":
         raise InputError(f"{suite} is a dev suite; only final suites can be locked (role: final)")
     for one in loaded.members if isinstance(loaded, SuiteGroup) else []:  # else each member could be evaluated alone
-        lock(home(), one.name, one.fingerprint, words)
-    record = lock(home(), loaded.name, loaded.fingerprint, words)
+        lock(home(), one.name, one.fingerprint, words, contents_record(one))
+    record = lock(home(), loaded.name, loaded.fingerprint, words, contents_record(loaded))
     _done(as_json, record, f"locked: {loaded.name}, until a recipe is frozen with: gemma4vec runs freeze RUN")
 
 

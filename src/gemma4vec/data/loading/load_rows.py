@@ -17,7 +17,16 @@ from gemma4vec.data.sources.tensor_rows import TensorRows, check_tensors, refuse
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, home, sha256_text
 from gemma4vec.machine.file_hashes import file_hash
-from gemma4vec.recipe.sources import Mixture, PycodeSource, Source, TensorsSource, TextSource, all_keys, check_mixture
+from gemma4vec.recipe.sources import (
+    Mixture,
+    PycodeSource,
+    Source,
+    TableSource,
+    TensorsSource,
+    TextSource,
+    all_keys,
+    check_mixture,
+)
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
 
@@ -25,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 # Sources with more bytes become a memory-mapped store (`data.rows.row_store`).
 LARGE_BYTES = 64 * 2**20
+SHOWN_KEYS = 20
 # Keys of a source that decide which rows its files contain.
 READING = ("source", "columns", "split", "subset", "table", "language", "encoding", "drop", "pair_with_itself")
 
@@ -239,6 +249,10 @@ def _unit(source: Source) -> str:
     return "lines" if isinstance(source, TextSource) else "rows"
 
 
+def _keys(source: Source) -> str:
+    return "columns" if isinstance(source, TableSource) else "keys in rows"
+
+
 def _facts(source: Source, path: str | None, read: SourceRows) -> dict[str, Any]:
     facts = {
         "source": source.source,
@@ -264,4 +278,6 @@ def _report(source: Source, read: SourceRows) -> None:
     if read.bad:
         logger.warning(f"{source.name}: {read.bad} bad rows skipped, the first: {read.first_bad}")
     if read.unknown_keys:
-        logger.warning(f"{source.name}: unknown keys in rows ignored: {', '.join(read.unknown_keys)}")
+        shown = ", ".join(read.unknown_keys[:SHOWN_KEYS])
+        more = f" and {len(read.unknown_keys) - SHOWN_KEYS} more" if len(read.unknown_keys) > SHOWN_KEYS else ""
+        logger.warning(f"{source.name}: unknown {_keys(source)} ignored: {shown}{more}")

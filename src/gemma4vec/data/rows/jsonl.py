@@ -1,5 +1,6 @@
 """JSON Lines, plain or compressed. Reading reports bad lines by number; writing is atomic and reproducible."""
 
+import codecs
 import gzip
 import json
 from collections.abc import Iterable, Iterator
@@ -73,7 +74,10 @@ def write_lines(path: Path, objects: Iterable[dict[str, Any]], level: int = 6) -
 
 
 def _encode(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8")
+    try:
+        return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can only escape
+        return (json.dumps(value) + "\n").encode("ascii")
 
 
 def _parse(number: int, raw: bytes) -> Line:
@@ -85,6 +89,12 @@ def _parse(number: int, raw: bytes) -> Line:
     if not isinstance(value, dict):
         return Line(number, None, f"expected a JSON object, not {json_type(value)}")
     return Line(number, value)
+
+
+def explain_not_utf8(error: UnicodeDecodeError, raw: bytes) -> str:
+    """Why a line is not UTF-8, for error messages; files of UTF-16 are recognized by their first two bytes."""
+    utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return f"not UTF-8 at byte {error.start}" + (" (is it UTF-16?)" if utf16 else "")
 
 
 def json_type(value: object) -> str:

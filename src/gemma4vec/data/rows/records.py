@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gemma4vec.data.rows.jsonl import raw_lines, read_lines
+from gemma4vec.data.rows.jsonl import explain_not_utf8, raw_lines, read_lines
 
 
 class RejectError(Exception):
@@ -22,6 +22,7 @@ class Record(NamedTuple):
         reason: why there is no value.
         field: the faulty field, if known.
         unit: what `number` counts, such as "line" or "row".
+        unread: names of columns that the row has and that nothing reads.
     """
 
     file: str
@@ -30,6 +31,7 @@ class Record(NamedTuple):
     reason: str = ""
     field: str = ""
     unit: str = "line"
+    unread: tuple[str, ...] = ()
 
 
 def jsonl_records(path: Path) -> Iterator[Record]:
@@ -52,6 +54,6 @@ def text_records(path: Path) -> Iterator[Record]:
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            yield Record(str(path), number, None, f"not UTF-8 at byte {error.start}")
+            yield Record(str(path), number, None, explain_not_utf8(error, raw))
             continue
         yield Record(str(path), number, {"text": text.rstrip("\r\n")})

@@ -20,6 +20,7 @@ from gemma4vec.data.rows.scores import Scores, parse_scores
 from gemma4vec.errors import InputError
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
+from gemma4vec.text.sanitize import sanitize
 
 OVERLONG = 50_000
 # C0 controls except tab and newline (a lone carriage return too), DEL, and lone surrogates from "\ud800" escapes.
@@ -71,7 +72,7 @@ class RowsRead:
         bad: bad rows.
         counts: number of texts that were `empty`, `overlong` (above 50,000 characters; not cut) or had `control`
             characters (replaced by spaces).
-        unknown_keys: number of occurrences of each unknown key.
+        unknown_keys: number of occurrences of each unknown key, or column that is not read.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -118,13 +119,14 @@ def parse_rows(records: Iterable[Record], read: RowsRead, *, plain: bool = False
     With `plain`, a record is one text and its row has no positive; blank texts are skipped.
     """
     for record in records:
+        read.unknown_keys.update(record.unread)
         try:
             if record.value is None:
                 raise RejectError(record.field, record.reason)
             row = _plain(record.value, read) if plain else _row(record.value, read)
         except RejectError as reject:
             name, reason = reject.args
-            read.bad.append(BadRow(record.file, record.number, name, reason, record.unit))
+            read.bad.append(BadRow(record.file, record.number, sanitize(name), sanitize(reason), record.unit))
             continue
         if row is not None:
             yield row
@@ -164,7 +166,7 @@ def _plain(value: dict[str, Any], read: RowsRead) -> Row | None:
 
 
 def _row(value: dict[str, Any], read: RowsRead) -> Row:
-    read.unknown_keys.update(key for key in value if key not in KEYS + NOTES)
+    read.unknown_keys.update(sanitize(key) for key in value if key not in KEYS + NOTES)
     if "query" not in value or "pos" not in value:
         missing = "query" if "query" not in value else "pos"
         raise RejectError(missing, f"is missing; the row has {', '.join(map(repr, sorted(value))) or 'no keys'}")
@@ -182,7 +184,11 @@ def _row(value: dict[str, Any], read: RowsRead) -> Row:
             raise RejectError(name, f"expected a string, not {json_type(value[name])}")
     scores = parse_scores(value.get("scores"), len(pos), len(negatives))
     scores = scores.without(blank) if scores is not None and blank else scores
-    return Row(query, pos, neg, value.get("task"), value.get("group"), scores)
+    return Row(query, pos, neg, _name(value.get("task")), _name(value.get("group")), scores)
+
+
+def _name(name: str | None) -> str | None:
+    return None if name is None else CONTROL.sub(" ", name)
 
 
 def _query(value: Any, counts: Counter[str]) -> str:

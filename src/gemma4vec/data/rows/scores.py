@@ -1,6 +1,5 @@
 """The `scores` field of a row: a teacher's scores (a reranker's, for example) of the row's documents."""
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,8 @@ from typing import Any
 
 from gemma4vec.data.rows.jsonl import json_type
 from gemma4vec.data.rows.records import RejectError
+from gemma4vec.reading.json_values import JsonError, loads_json
+from gemma4vec.text.sanitize import sanitize
 
 KEYS = ("pos", "neg", "teacher")
 
@@ -55,7 +56,8 @@ def parse_scores(value: Any, positives: int, negatives: int) -> Scores | None:
     if not isinstance(teacher, str | None):
         raise RejectError("scores.teacher", f"expected a string, not {json_type(teacher)}")
     pos = _numbers("pos", value.get("pos"), positives, "positives")
-    return Scores(pos, _numbers("neg", value.get("neg") or [], negatives, "negatives"), teacher or "")
+    neg = _numbers("neg", value.get("neg") or [], negatives, "negatives")
+    return Scores(pos, neg, sanitize(teacher or ""))
 
 
 def _numbers(name: str, value: Any, wanted: int, what: str) -> tuple[float, ...]:
@@ -69,16 +71,20 @@ def _numbers(name: str, value: Any, wanted: int, what: str) -> tuple[float, ...]
 def _number(name: str, value: Any) -> float:
     if type(value) not in (int, float):
         raise RejectError(name, f"expected a number, not {json_type(value)}")
-    if not math.isfinite(value):
-        raise RejectError(name, f"{value} is not a finite number")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise RejectError(name, f"{str(value)[:30]} is not a finite number")
+    return number
 
 
 def _from_json(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise RejectError("scores", f"is not JSON ({error})") from error
+        return loads_json(text, nonfinite=True, surrogates=True)
+    except JsonError as fault:
+        raise RejectError("scores", f"is {fault.reason}") from None
 
 
 def scores_from_cells(cells: Sequence[Any], column: str, positives: int, present: Sequence[bool]) -> Any:

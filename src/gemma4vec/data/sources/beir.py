@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.rows.jsonl import raw_lines, read_lines
+from gemma4vec.data.rows.jsonl import read_lines
+from gemma4vec.data.rows.judgments import read_judgments
 from gemma4vec.data.rows.records import Record
 from gemma4vec.errors import InputError
 
@@ -60,20 +61,15 @@ def beir_records(folder: Path, split: str) -> Iterator[Record]:
         )
 
 
-def _judgments(path: Path) -> dict[str, tuple[int, dict[str, float]]]:
+def _judgments(path: Path) -> dict[str, tuple[int, dict[str, int]]]:
     """Query id -> (line of its first judgment, document id -> grade)."""
-    judged: dict[str, tuple[int, dict[str, float]]] = {}
-    for number, raw in raw_lines(path):
-        cells = raw.decode("utf-8-sig", errors="replace").rstrip("\r\n").split("\t")
-        try:
-            query, document, grade = cells[0], cells[1], float(cells[2])
-        except (ValueError, IndexError):
-            if number == 1:
-                continue  # the header
+    judged: dict[str, tuple[int, dict[str, int]]] = {}
+    for line, query, document, grade in read_judgments(path, header=False):
+        grades = judged.setdefault(query, (line, {}))[1]
+        if grades.setdefault(document, grade) != grade:
             raise InputError(
-                f"{path} line {number}: expected query-id, corpus-id and score, separated by tabs"
-            ) from None
-        judged.setdefault(query, (number, {}))[1][document] = grade
+                f"{path} line {line}: query {query!r} and document {document!r} are judged twice, with different scores"
+            )
     if not judged:
         raise InputError(f"{path}: no judgments; the file needs a header line and at least one judgment")
     return judged

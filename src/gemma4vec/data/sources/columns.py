@@ -10,15 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gemma4vec.data.rows.rows import NOTES
 from gemma4vec.data.rows.scores import scores_from_cells
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import Columns
+from gemma4vec.text.sanitize import sanitize
 
 QUERIES = ("query", "anchor", "question", "a", "sentence1", "sentence_A")
 POSITIVES = ("pos", "positive", "passage", "answer", "document", "p", "sentence2", "sentence_B")
-NEGATIVES = ("neg", "negative", "negatives", "n")
+NEGATIVES = ("n",)
+# A hard negative, one of several or all: neg, neg_1, negative1, negatives, hard_negative, hard_negative_2.
+NEGATIVE = re.compile(r"(hard[_ -]?)?neg(ative)?s?([_ -]?[0-9]{1,6})?", re.ASCII)
 TEXTS = ("text", "sentence", "texts")
 TOKENS = ("", "_input_ids", "_ids")
+LONGEST_NAME = 60  # characters of a column's name in a message
+LONGEST_NUMBER = 18  # digits; longer numbers are no token ids, and Python refuses to read very long ones
 # A table with one of these may have bad pairs, so it is never guessed at.
 JUDGED = ("label", "score", "similarity_score")
 
@@ -66,8 +72,11 @@ def map_columns(names: Sequence[str], wanted: Columns | None, where: str, *, pla
     """Map a table's columns, by the recipe's `columns` or by their names.
 
     Raises:
-        InputError: the table lacks a column that the recipe names, or no known layout fits.
+        InputError: two columns have one name, the table lacks a column that the recipe names, or no known layout fits.
     """
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{where}: two columns are called {twice!r}; give each its own name")
     if wanted is not None:
         mapped = ColumnMap(
             wanted.query or "",
@@ -94,6 +103,14 @@ def map_columns(names: Sequence[str], wanted: Columns | None, where: str, *, pla
     return found
 
 
+def unread_columns(mapped: ColumnMap, names: Sequence[str], wanted: Columns | None) -> tuple[str, ...]:
+    """Columns that nothing reads, to be reported; none if the recipe names the columns, since that is a choice."""
+    if wanted is not None:
+        return ()
+    read = {*mapped.used, *(_mask_of(name) for name in mapped.used), *NOTES}
+    return tuple(sanitize(name) for name in names if name not in read)
+
+
 def _rows(names: Sequence[str]) -> ColumnMap | None:
     if any(name in names for name in JUDGED):
         return None
@@ -112,7 +129,7 @@ def _rows(names: Sequence[str]) -> ColumnMap | None:
 
 def _is_negative(name: str, ending: str) -> bool:
     bare = name.removesuffix(ending)
-    return name.endswith(ending) and (bare in NEGATIVES or re.fullmatch(r"neg(ative)?_\d+", bare) is not None)
+    return name.endswith(ending) and (bare in NEGATIVES or NEGATIVE.fullmatch(bare) is not None)
 
 
 def _number(name: str) -> int:
@@ -149,7 +166,7 @@ def _text(column: str, cells: Mapping[str, Any]) -> Any:
             return {"input_ids": None}  # row validation rejects this and names the row
     if not isinstance(value, list) or not value or not isinstance(value[0], int):
         return {"input_ids": value} if tokens and isinstance(value, list) else value
-    mask = cells.get(re.sub(r"(_input)?_ids$", "_mask", column))
+    mask = cells.get(_mask_of(column))
     if mask is None:
         return {"input_ids": value}
     shown = _numbers(mask) if isinstance(mask, str) else mask
@@ -158,14 +175,19 @@ def _text(column: str, cells: Mapping[str, Any]) -> Any:
     return {"input_ids": [one for one, keep in zip(value, shown, strict=True) if keep]}
 
 
+def _mask_of(column: str) -> str:
+    return re.sub(r"(_input)?_ids$", "_mask", column)
+
+
 def _numbers(cell: str) -> list[int] | None:
     """Parse `[2, 651, 603]`, `2 651 603` or `2,651,603`; None if it is none of these."""
     bare = cell.strip().strip("[]()")
-    if not re.fullmatch(r"\s*\d+(?:[\s,]+\d+)*[\s,]*", bare):
+    found = re.findall(r"[0-9]+", bare)
+    if not re.fullmatch(r"\s*[0-9]+(?:[\s,]+[0-9]+)*[\s,]*", bare) or max(map(len, found)) > LONGEST_NUMBER:
         return None
-    return [int(one) for one in re.findall(r"\d+", bare)]
+    return [int(one) for one in found]
 
 
 def _list_names(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:12]))
+    shown = ", ".join(repr(name)[:LONGEST_NAME] for name in names[:12])
     return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown or "none"

@@ -9,7 +9,7 @@ from gemma4vec.data.rows.records import Record, jsonl_records, text_records
 from gemma4vec.data.sources.beir import beir_files, beir_records
 from gemma4vec.data.sources.debian import debian_records, find_description_files
 from gemma4vec.data.sources.hub_files import hub_files
-from gemma4vec.data.sources.splits import BY_SUFFIX, files_of_split, is_readable, kind_of_file
+from gemma4vec.data.sources.splits import BY_SUFFIX, files_of_split, is_readable, kind_of_file, splits_of_file
 from gemma4vec.data.sources.tables import csv_records, dataset_records, is_saved_dataset, open_dataset, parquet_records
 from gemma4vec.data.sources.token_files import sqlite_records
 from gemma4vec.errors import InputError
@@ -78,6 +78,7 @@ def open_reader(source: Source) -> SourceReader:
         case ParquetSource():
             if path.is_dir():
                 files = sorted(path.glob("*.parquet"))
+                _refuse_several_splits(path, files)
                 return _files(str(path), files, ".parquet", lambda file: parquet_records(file, source))
             return _file(path, lambda: parquet_records(path, source))
         case JsonlSource():
@@ -110,6 +111,16 @@ def _files(
         raise InputError(f"{where}: no file to read ({known}); check the source's path")
     every = lambda: chain.from_iterable(records(file) for file in files)  # noqa: E731
     return SourceReader(where, every, tuple(files), revision=revision)
+
+
+def _refuse_several_splits(folder: Path, files: Sequence[Path]) -> None:
+    """Refuse to read the training and test files of a folder together."""
+    splits = list(dict.fromkeys(one for file in files for one in splits_of_file(Path(file.name))))
+    if len(splits) > 1:
+        raise InputError(
+            f"{folder}: has files of the splits {', '.join(splits)}; use source: datasets and set its split, or name "
+            "one file as the path"
+        )
 
 
 def _file_of_dataset(source: DatasetsSource, file: Path) -> Iterator[Record]:

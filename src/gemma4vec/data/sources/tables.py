@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gemma4vec.data.rows.jsonl import raw_lines
+from gemma4vec.data.rows.decoded_lines import decoded_lines
 from gemma4vec.data.rows.records import Record, RejectError
-from gemma4vec.data.sources.columns import ColumnMap, map_columns
+from gemma4vec.data.sources.columns import ColumnMap, map_columns, unread_columns
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import CsvSource, DatasetsSource, TableSource, TsvSource
 
@@ -34,10 +34,11 @@ def parquet_records(path: Path, source: TableSource) -> Iterator[Record]:
         check_types(file.schema_arrow, mapped, str(path))
         names = set(mapped.used) | {name for name in file.schema_arrow.names if name.endswith("_mask")}
         blocks = file.iter_batches(BLOCK, columns=[name for name in file.schema_arrow.names if name in names])
-        yield from _arrow_records(blocks, mapped, str(path))
+        unread = unread_columns(mapped, file.schema_arrow.names, source.columns)
+        yield from _arrow_records(blocks, mapped, str(path), unread)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; check the path") from error
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as Parquet ({_line(error)}); copy or make the file again") from error
 
 
@@ -51,7 +52,8 @@ def dataset_records(dataset: Any, source: DatasetsSource) -> Iterator[Record]:
     mapped = map_columns(dataset.column_names, source.columns, where, plain=source.plain)
     arrow = dataset.with_format("arrow")
     check_types(arrow.data.schema, mapped, where)
-    yield from _arrow_records((block for block in arrow.iter(BLOCK)), mapped, where)
+    unread = unread_columns(mapped, dataset.column_names, source.columns)
+    yield from _arrow_records((block for block in arrow.iter(BLOCK)), mapped, where, unread)
 
 
 def is_saved_dataset(folder: Path) -> bool:
@@ -123,7 +125,7 @@ def check_types(schema: "pyarrow.Schema", mapped: ColumnMap, where: str) -> None
             )
 
 
-def _arrow_records(blocks: Any, mapped: ColumnMap, where: str) -> Iterator[Record]:
+def _arrow_records(blocks: Any, mapped: ColumnMap, where: str, unread: tuple[str, ...]) -> Iterator[Record]:
     number = 0
     for block in blocks:
         for cells in _cells(block):
@@ -132,7 +134,7 @@ def _arrow_records(blocks: Any, mapped: ColumnMap, where: str) -> Iterator[Recor
                 name, reason = cells.args
                 yield Record(where, number, None, reason, name, "row")
             else:
-                yield _record(where, number, mapped, cells, "row")
+                yield _record(where, number, mapped, cells, "row", unread)
 
 
 def _cells(block: Any) -> Iterator[dict[str, Any] | RejectError]:
@@ -152,9 +154,11 @@ def _cells(block: Any) -> Iterator[dict[str, Any] | RejectError]:
             yield RejectError(name, f"not UTF-8 at byte {error.start}")
 
 
-def _record(where: str, number: int, mapped: ColumnMap, cells: dict[str, Any], unit: str) -> Record:
+def _record(
+    where: str, number: int, mapped: ColumnMap, cells: dict[str, Any], unit: str, unread: tuple[str, ...]
+) -> Record:
     try:
-        return Record(where, number, mapped.record(cells), unit=unit)
+        return Record(where, number, mapped.record(cells), unit=unit, unread=unread)
     except RejectError as reject:
         name, reason = reject.args
         return Record(where, number, None, reason, name, unit)
@@ -167,7 +171,7 @@ def csv_records(path: Path, source: CsvSource | TsvSource | DatasetsSource, *, t
         InputError: the file cannot be read, has an unclosed quote, or no known columns.
     """
     csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
-    lines = _decoded(path, source.encoding)
+    lines = decoded_lines(path, source.encoding)
     reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(lines, strict=True)
     started = 1
     try:
@@ -178,32 +182,26 @@ def csv_records(path: Path, source: CsvSource | TsvSource | DatasetsSource, *, t
         if twice is not None:
             raise InputError(f"{path} line 1: two columns are called {twice!r}; give each its own name")
         mapped = map_columns(names, source.columns, str(path), plain=source.plain)
+        unread = unread_columns(mapped, names, source.columns)
         started = reader.line_num + 1
         for cells in reader:
-            yield _csv_record(path, started, names, cells, mapped)
+            if cells:
+                yield _csv_record(path, started, names, cells, mapped, unread)
             started = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"{path} line {started}: not CSV ({error}); fix the quotes in this line") from error
 
 
-def _decoded(path: Path, encoding: str) -> Iterator[str]:
-    """Text lines; bytes that do not decode become lone surrogates, which `_csv_record` rejects."""
-    first = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
-    try:
-        for number, raw in raw_lines(path, blank=True):
-            yield raw.decode(first if number == 1 else encoding, errors="surrogateescape")
-    except LookupError as error:
-        raise InputError(f"{path}: unknown encoding {encoding!r}; use utf-8, cp1252 or another of Python's") from error
-
-
-def _csv_record(path: Path, line: int, names: list[str], cells: list[str], mapped: ColumnMap) -> Record:
+def _csv_record(
+    path: Path, line: int, names: list[str], cells: list[str], mapped: ColumnMap, unread: tuple[str, ...]
+) -> Record:
     if len(cells) != len(names):
         return Record(str(path), line, None, f"has {len(cells)} cells, the header has {len(names)}")
     row = dict(zip(names, cells, strict=True))
     for name in mapped.used:
         if any("\udc80" <= letter <= "\udcff" for letter in row[name]):
             return Record(str(path), line, None, "is not text in the file's encoding", name)
-    return _record(str(path), line, mapped, row, "line")
+    return _record(str(path), line, mapped, row, "line", unread)
 
 
 def _line(error: Exception) -> str:

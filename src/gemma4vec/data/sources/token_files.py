@@ -2,11 +2,12 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemma4vec.data.rows.records import Record
-from gemma4vec.data.sources.columns import map_columns
+from gemma4vec.data.sources.columns import map_columns, unread_columns
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.sources import SqliteSource
 
@@ -23,38 +24,45 @@ def sqlite_records(path: Path, source: SqliteSource) -> Iterator[Record]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path")
     try:
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+        # `as_uri` escapes #, ? and %, which would end or change the path.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             connection.text_factory = bytes
             table = _table(connection, path, source.table)
-            names = [row[1].decode() for row in connection.execute(f"PRAGMA table_info({_quoted(table)})")]
-            column = map_columns(names, source.columns, f"{path}, table {table!r}", plain=True).text
+            where = f"{path}, table {table!r}"
+            columns = connection.execute(f"PRAGMA table_info({_quoted(table)})")
+            names = [row[1].decode("utf-8", errors="replace") for row in columns]
+            mapped = map_columns(names, source.columns, where, plain=True)
+            unread = unread_columns(mapped, names, source.columns)
+            column = mapped.text
             assert column is not None
             found = connection.execute(f"SELECT {_quoted(column)} FROM {_quoted(table)}")
             for number, (value,) in enumerate(found, start=1):
-                yield _sqlite_record(f"{path}, table {table!r}", number, column, value)
-    except sqlite3.Error as error:
+                yield _sqlite_record(where, number, column, value, unread)
+    except (sqlite3.Error, UnicodeEncodeError) as error:
         raise InputError(f"{path}: cannot be read as SQLite ({error}); check the file") from error
 
 
-def _sqlite_record(where: str, number: int, column: str, value: Any) -> Record:
+def _sqlite_record(where: str, number: int, column: str, value: Any, unread: tuple[str, ...]) -> Record:
     if not isinstance(value, bytes):
         return Record(where, number, None, f"expected a text, not {type(value).__name__}", column, "row")
     try:
-        return Record(where, number, {"text": value.decode("utf-8")}, unit="row")
+        return Record(where, number, {"text": value.decode("utf-8")}, unit="row", unread=unread)
     except UnicodeDecodeError as error:
         return Record(where, number, None, f"not UTF-8 at byte {error.start}", column, "row")
 
 
 def _table(connection: sqlite3.Connection, path: Path, wanted: str | None) -> str:
     rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
-    tables = sorted(name.decode() for (name,) in rows)
+    tables = sorted(name.decode("utf-8", errors="replace") for (name,) in rows)
     if wanted is not None and wanted in tables:
         return wanted
     if wanted is None and len(tables) == 1:
         return tables[0]
+    if not tables:
+        raise InputError(f"{path}: the database has no table; check the path")
     raise InputError(
         f"{path}: {f'no table {wanted!r}' if wanted else f'{len(tables)} tables'}; "
-        f"name one of {', '.join(tables) or 'none'} as the source's table"
+        f"name one of {', '.join(tables)} as the source's table"
     )
 
 

@@ -5,13 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gemma4vec.data.rows.jsonl import json_type
+from gemma4vec.data.rows.judgments import parse_grade, parse_id
 from gemma4vec.data.rows.rows import clean_text, clean_title
 from gemma4vec.data.suites.catalog import CatalogSuite, HubTask
 from gemma4vec.data.suites.group import AnySuite, OneSuite, make_group
 from gemma4vec.data.suites.hub_tables import DatasetFolder, fetch_dataset, read_table
 from gemma4vec.data.suites.retrieval import RetrievalSuite, make_suite
 from gemma4vec.data.suites.sample import sample_suite
-from gemma4vec.data.suites.sts import StsSuite, make_sts
+from gemma4vec.data.suites.sts import StsSuite, make_sts, parse_score
 from gemma4vec.errors import InputError
 from gemma4vec.text.prompts import Document
 
@@ -45,11 +47,15 @@ def _open_task(task: HubTask, mirror: Path | None) -> OneSuite:
 def _open_sts(task: HubTask, folder: DatasetFolder) -> StsSuite:
     rows = read_table(folder.path, "default", task.split)
     _require_columns(rows, {"sentence1", "sentence2", "score"}, folder)
+    where = [f"{folder.path}: row {number} of {task.split}" for number in range(1, len(rows) + 1)]
     return make_sts(
         task.name,
         [f"{task.split}-{number}" for number in range(1, len(rows) + 1)],
-        [(str(row["sentence1"]), str(row["sentence2"])) for row in rows],
-        [float(row["score"]) for row in rows],
+        [
+            (_text(row, "sentence1", place), _text(row, "sentence2", place))
+            for row, place in zip(rows, where, strict=True)
+        ],
+        [parse_score(row.get("score"), place) for row, place in zip(rows, where, strict=True)],
         str(folder.path),
     )
 
@@ -59,13 +65,15 @@ def _open_retrieval(task: HubTask, folder: DatasetFolder, prefix: str) -> Retrie
     corpus = _parse_texts(read_table(folder.path, f"{prefix}corpus", task.split), folder, counts)
     queries = _parse_texts(read_table(folder.path, f"{prefix}queries", task.split), folder, counts)
     qrels: dict[str, dict[str, int]] = {}
-    for row in _read_judgments(task, folder, prefix):
-        relevant = row["corpus-id"]  # some data sets have a list of ids here
-        for document in relevant if isinstance(relevant, list) else [relevant]:
-            judged = qrels.setdefault(str(row["query-id"]), {})
-            if str(document) in judged:
-                raise InputError(f"{folder.path}: {row['query-id']!r} and {document!r} are judged twice")
-            judged[str(document)] = int(row.get("score", 1))
+    for number, row in enumerate(_read_judgments(task, folder, prefix), start=1):
+        where = f"{folder.path}: row {number} of the judgments"
+        query, relevant = parse_id(row.get("query-id"), f"{where}, field 'query-id'"), row.get("corpus-id")
+        for given in relevant if isinstance(relevant, list) else [relevant]:  # some data sets have a list of ids here
+            document = parse_id(given, f"{where}, field 'corpus-id'")
+            judged = qrels.setdefault(query, {})
+            if document in judged:
+                raise InputError(f"{where}: {query!r} and {document!r} are judged twice")
+            judged[document] = parse_grade(row.get("score", 1), where)
     suite = make_suite(task.name, corpus, queries, qrels, {}, counts, str(folder.path))
     if task.queries is None and task.documents is None:
         return suite
@@ -92,12 +100,22 @@ def _parse_texts(rows: list[dict[str, Any]], folder: DatasetFolder, counts: Coun
     key = "_id" if rows and "_id" in rows[0] else "id"
     _require_columns(rows, {key, "text"}, folder)
     read: dict[str, Document] = {}
-    for row in rows:
-        name = str(row[key])
+    for number, row in enumerate(rows, start=1):
+        where = f"{folder.path}: row {number} of the texts"
+        name = parse_id(row.get(key), f"{where}, field {key!r}")
         if name in read:
-            raise InputError(f"{folder.path}: the id {name!r} occurs twice; ids must be unique")
-        read[name] = Document(clean_text(row["text"] or "", counts), clean_title(row.get("title")))
+            raise InputError(f"{where}, field {key!r}: {name!r} occurs twice; ids must be unique")
+        text = "" if row.get("text") is None else _text(row, "text", where)
+        title = None if row.get("title") is None else _text(row, "title", where)
+        read[name] = Document(clean_text(text, counts), clean_title(title))
     return read
+
+
+def _text(row: dict[str, Any], column: str, where: str) -> str:
+    value = row.get(column)
+    if not isinstance(value, str):
+        raise InputError(f"{where}, field {column!r}: a string is needed, not {json_type(value)}")
+    return value
 
 
 def _require_columns(rows: list[dict[str, Any]], columns: set[str], folder: DatasetFolder) -> None:

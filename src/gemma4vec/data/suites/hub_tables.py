@@ -4,6 +4,7 @@ A mirror is a folder of `owner/name` folders as `hf download --repo-type dataset
 them. The data set's README defines its configurations; if it does not, the usual layouts are tried.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -83,7 +84,8 @@ def _find_in_mirror(repository: str, revision: str, mirror: Path) -> DatasetFold
     if not folder.is_dir():
         return None
     notes = sorted((folder / ".cache" / "huggingface" / "download").rglob("*.metadata"))
-    known = {lines[0].strip() for note in notes if (lines := note.read_text(encoding="utf-8").splitlines())}
+    contents = [note.read_text(encoding="utf-8", errors="replace").splitlines() for note in notes]
+    known = {lines[0].strip() for lines in contents if lines}
     if known - {revision}:
         raise InputError(
             f"{folder} was downloaded at revision {sorted(known - {revision})[0][:12]}, {revision[:12]} is needed; "
@@ -146,7 +148,7 @@ def _readme_files_by_split(folder: Path, config: str) -> dict[str, list[Path]]:
 def _readme_data_files(folder: Path, config: str) -> dict[str, list[str]]:
     """Return split -> paths or patterns that README.md's front matter lists for a configuration."""
     readme = folder / "README.md"
-    parts = readme.read_text(encoding="utf-8").split("---", 2) if readme.is_file() else []
+    parts = readme.read_text(encoding="utf-8", errors="replace").split("---", 2) if readme.is_file() else []
     try:
         front = loads_yaml(parts[1]) if len(parts) == 3 else None
     except YamlError:
@@ -169,7 +171,11 @@ def _readme_paths(folder: Path, config: str) -> list[str]:
 
 
 def _glob(folder: Path, paths: list[str]) -> list[Path]:
-    return [file for path in paths for file in sorted(folder.glob(path))]
+    found: list[Path] = []
+    for path in paths:
+        with contextlib.suppress(ValueError, NotImplementedError):  # an empty or absolute path
+            found += sorted(folder.glob(path))
+    return found
 
 
 def _read_file(file: Path) -> list[dict[str, Any]]:
@@ -184,8 +190,12 @@ def _read_file(file: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
+        names = pq.read_schema(file).names
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{file}: two columns are called {twice!r}; give each its own name")
         return pq.read_table(file).to_pylist()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise InputError(f"{file} is damaged ({' '.join(str(error).split())[:200]}); download it again") from error
 
 

@@ -6,7 +6,6 @@ compact-retrieval), `metric` (the main metric), `exclude_identical_ids`, `tokens
 (error or drop). The JSONL files may be gzipped.
 """
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, ClassVar
 import yaml
 
 from gemma4vec.data.rows.jsonl import json_type, read_lines, write_lines
+from gemma4vec.data.rows.judgments import parse_id, read_judgments
 from gemma4vec.data.rows.rows import clean_text, clean_title
 from gemma4vec.data.suites.kinds import RETRIEVAL_KINDS, Kind, Role
 from gemma4vec.data.suites.memory_check import check_corpus_fits
@@ -25,10 +25,6 @@ from gemma4vec.files import atomic_folder, sha256_text
 from gemma4vec.reading.names import as_name, check_name
 from gemma4vec.reading.yaml_values import parse_yaml, read_text
 from gemma4vec.text.prompts import Document
-
-# trec_eval counts the judgments of each grade in a table with an entry for every grade up to the highest. For grades
-# beyond 32 bits it silently scores every query 0.
-HIGHEST_GRADE = 1_000_000
 
 OPTIONS: dict[str, tuple[object, ...] | type] = {
     "name": str,
@@ -250,11 +246,8 @@ def _read_texts(path: Path, counts: Counter[str], with_title: bool) -> dict[str,
         where = f"{path} line {number}"
         if value is None:
             raise InputError(f"{where}: {reason}")
-        key, text, title = value.get("_id"), value.get("text"), value.get("title") if with_title else None
-        if isinstance(key, int) and not isinstance(key, bool):
-            key = str(key)
-        if not isinstance(key, str) or not key:
-            raise InputError(f"{where}, field '_id': a string is needed, not {json_type(key)}")
+        key = parse_id(value.get("_id"), f"{where}, field '_id'")
+        text, title = value.get("text"), value.get("title") if with_title else None
         if not isinstance(text, str):
             raise InputError(f"{where}, field 'text': a string is needed, not {json_type(text)}")
         if not isinstance(title, str | None):
@@ -272,38 +265,15 @@ def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
         raise InputError(
             f"{path}: missing; judgments as `query-id<TAB>corpus-id<TAB>score` lines with a header are needed"
         )
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); UTF-8 text is needed") from error
-    if re.search(r"\t[\d.]+\s*$", lines[0]):
-        raise InputError(f"{path} line 1: the header (query-id, corpus-id, score) is missing; add it")
     qrels: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
-            continue
-        cells = line.rstrip("\r").split("\t")
-        if len(cells) != 3:
-            raise InputError(f"{path} line {number}: query-id, corpus-id and score separated by tabs are needed")
-        judged = qrels.setdefault(cells[0], {})
-        if cells[1] in judged:
-            raise InputError(f"{path} line {number}: query {cells[0]!r} and document {cells[1]!r} are judged twice")
-        judged[cells[1]] = _parse_grade(cells[2], f"{path} line {number}")
+    for line, query, document, grade in read_judgments(path, header=True):
+        judged = qrels.setdefault(query, {})
+        if document in judged:
+            raise InputError(f"{path} line {line}: query {query!r} and document {document!r} are judged twice")
+        judged[document] = grade
     if not qrels:
         raise InputError(f"{path}: no judgments; a header line and at least one judgment are needed")
     return qrels
-
-
-def _parse_grade(cell: str, where: str) -> int:
-    try:
-        grade = float(cell)
-    except ValueError:
-        grade = float("nan")
-    if not grade.is_integer():
-        raise InputError(f"{where}: score {cell!r} is not a whole number")
-    if abs(grade) > HIGHEST_GRADE:
-        raise InputError(f"{where}: score {cell!r} is beyond {HIGHEST_GRADE:,}; use a grade such as 0, 1 or 2")
-    return int(grade)
 
 
 def _filter_judgments(
@@ -325,7 +295,7 @@ def _filter_judgments(
     if unknown and not drop:
         kind, first = unknown[0]
         raise InputError(
-            f"{where}: {len(unknown)} judgments name unknown ids, first {kind} {first!r}; "
+            f"{where}: {len(unknown)} judgments name unknown ids, first {kind} {repr(first)[:60]}; "
             "correct the file or write `unknown_ids: drop` into suite.yaml"
         )
     kept = {

@@ -3,8 +3,6 @@
 The file format is TSV with the header `split, score, sentence1, sentence2`, without quoting, optionally gzipped.
 """
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -12,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from gemma4vec.data.rows.jsonl import explain_not_utf8, raw_lines
 from gemma4vec.data.rows.rows import clean_text
 from gemma4vec.data.suites.kinds import Kind, Role
 from gemma4vec.data.suites.suite import COMMON_OPTIONS
 from gemma4vec.data.suites.texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
-from gemma4vec.reading.compressed import open_bytes
 from gemma4vec.reading.names import as_name
 
 COLUMNS = ("split", "score", "sentence1", "sentence2")
@@ -97,7 +95,7 @@ def load_sts(path: Path, split: str | None = None, role: Role | None = None) -> 
         name if split is None else f"{name}-{split}",
         [key for key, _ in kept],
         [(row[2], row[3]) for _, row in kept],
-        [_parse_score(row[1], f"{path} line {key.rpartition('-')[2]}") for key, row in kept],
+        [parse_score(row[1], f"{path} line {key.rpartition('-')[2]}") for key, row in kept],
         str(path),
         role,
     )
@@ -131,26 +129,31 @@ def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
     """Read line number (from 1) and cells of every line after the header."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; a TSV with {', '.join(COLUMNS)} is needed")
-    try:
-        with open_bytes(path) as raw:
-            stream = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-            lines = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); UTF-8 text is needed") from error
-    if not lines or tuple(lines[0]) != COLUMNS:
+    lines: list[tuple[int, list[str]]] = []
+    for number, raw in raw_lines(path):
+        try:
+            text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} line {number}: {explain_not_utf8(error, raw)}") from error
+        lines.append((number, text.rstrip("\r\n").split("\t")))
+    if not lines or tuple(lines[0][1]) != COLUMNS:
         raise InputError(f"{path} line 1: the header must be {', '.join(COLUMNS)}, separated by tabs")
-    rows = [(number, cells) for number, cells in enumerate(lines[1:], start=2) if cells]
-    for number, cells in rows:
+    for number, cells in lines[1:]:
         if len(cells) != len(COLUMNS):
             raise InputError(f"{path} line {number}: {len(cells)} cells; {', '.join(COLUMNS)} are needed")
-    return rows
+    return lines[1:]
 
 
-def _parse_score(cell: str, where: str) -> float:
+def parse_score(cell: object, where: str) -> float:
+    """A human judgment from a cell of a text file or a table.
+
+    Raises:
+        InputError: not a finite number.
+    """
     try:
-        value = float(cell)
-    except ValueError:
+        value = math.nan if isinstance(cell, bool) else float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"{where}: score {cell!r} is not a number")
+        raise InputError(f"{where}: score {repr(cell)[:60]} is not a number")
     return value

@@ -24,8 +24,8 @@ def compare(
 ) -> Comparison:
     """Compare two evaluations query by query; the difference is A - B. The same as `gemma4vec compare`.
 
-    The p-value is corrected for the family that the ledger counts on this suite and metric since the last freeze, and
-    the ledger records the comparison (docs/concepts/ledger.md).
+    The p-value is corrected for the family that the ledger counts on this suite, and the ledger records the comparison
+    (docs/concepts/ledger.md).
 
     Args:
         a, b: a result or its folder; several of one recipe's runs are averaged query by query. Seeds are paired if

@@ -17,6 +17,7 @@ import numpy as np
 from gemma4vec.errors import Gemma4VecError
 from gemma4vec.evaluation.results.result import load_result
 from gemma4vec.files import home
+from gemma4vec.ledger.comparison_count import count_family_of_pairs
 from gemma4vec.ledger.ledger import Ledger, open_ledger
 from gemma4vec.ledger.overview import drop_truncated, recorded_evaluations
 from gemma4vec.ledger.records import is_own_model
@@ -133,10 +134,5 @@ def _run_sd(rows: Sequence[Mapping[str, Any]], metric: str) -> float | None:
 
 
 def _tries(ledger: Ledger, contents: str, metric: str) -> int:
-    """Count the comparisons on these contents in the ledger since the last freeze."""
-    since = ledger.value("SELECT max(time) FROM freezes") or ""
-    where = "WHERE suite_fingerprint = ? AND metric = ? AND time > ?"
-    models = ledger.value(f"SELECT count(DISTINCT model_fingerprint) FROM looks {where}", (contents, metric, since))
-    sides = "min(fingerprint_a, fingerprint_b), max(fingerprint_a, fingerprint_b)"
-    pairs = ledger.rows(f"SELECT DISTINCT {sides} FROM comparisons {where}", (contents, metric, since))
-    return max(models - 1, len(pairs), 0)
+    """Count the comparisons on these contents in the ledger, as those are counted that a verdict is corrected for."""
+    return count_family_of_pairs(ledger, contents, metric, []).size

@@ -19,12 +19,17 @@ import pyarrow.parquet as pq
 from gemma4vec.data.suites.kinds import MAIN_METRIC
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.results.task_scores import PAIRED, pair_values, task_scores
-from gemma4vec.files import atomic_folder, write_json
+from gemma4vec.files import atomic_folder, sha256_text, write_json
+from gemma4vec.ledger.recording import check_recorded
 from gemma4vec.statistics.bootstrap import Interval, mean_interval
 from gemma4vec.statistics.correlation import pair_metric_interval
 
 METRICS_FILE, PER_QUERY_FILE, TOP_FILE = "metrics.json", "per_query.parquet", "top.parquet"
 FILES = {METRICS_FILE, PER_QUERY_FILE, TOP_FILE}
+
+# Settings that say what the scores are scores of.
+_DIGESTED = ("model", "model_fingerprint", "kind", "metric", "suite", "run", "contamination", "created", "look")
+_DIGESTED += ("look_again", "overlaps")
 
 QueryScores = Mapping[str, Mapping[str, float]]
 """Query id -> metric -> value, for one task."""
@@ -43,7 +48,8 @@ class Result:
             "ranking" or "quality" (depth, ties, judged share), "seconds", "versions", "created", "look" (its id in the
             ledger), "run" (ids of the model's run and recipe),
             "contamination" (overlap of the suite with the training data of the model and of all that it was made from,
-            see `contamination_mark.find_mark`; null for a model that is not trained).
+            see `contamination_mark.find_mark`; null for a model that is not trained), "scores" (`digest`), "ledger"
+            (which one recorded the look: "id", null if none did, and "file"), "overlaps" (with final suites).
     """
 
     model: str
@@ -97,6 +103,16 @@ class Result:
             raise InputError(f"{metric} on {self.suite} is one figure of all pairs; no single pair has a value of it")
         keys = self.keys
         return keys, np.array([self.per_query[task][query_id][metric] for task, query_id in keys])
+
+    def digest(self) -> str:
+        """Return a hash of the scores of every item and of what they are scores of; the ledger's look has it."""
+        about = {key: self.settings.get(key) for key in _DIGESTED}
+        items = [
+            [task, key, sorted((name, float(value)) for name, value in self.per_query[task][key].items())]
+            for task, key in self.keys
+        ]
+        plain = json.loads(json.dumps([about, items], default=str))  # as it is read back
+        return sha256_text(json.dumps(plain, sort_keys=True))[:32]
 
     def without(self, items: Collection[tuple[str, str]]) -> "Result":
         """Return the scores without these (task, query id); a task without other queries is left out."""
@@ -170,7 +186,7 @@ def load_result(folder: Path) -> Result:
     """Read back what `save_result` wrote.
 
     Raises:
-        InputError: no result there, or one that is damaged.
+        InputError: no result there, one that is damaged, or one whose scores are not those that the ledger recorded.
     """
     if not (folder / METRICS_FILE).is_file():
         raise InputError(
@@ -188,6 +204,7 @@ def load_result(folder: Path) -> Result:
         raise InputError(f"the result in {folder} is damaged ({reason}); evaluate again") from error
     if not per_query:
         raise InputError(f"the result in {folder} has no queries; evaluate again")
+    check_recorded(folder, summary, result.digest, result.mean)
     return result
 
 

@@ -24,9 +24,11 @@ from gemma4vec.evaluation.scoring.score_pairs import _score_sts
 from gemma4vec.evaluation.scoring.score_retrieval import _score_retrieval
 from gemma4vec.evaluation.scoring.score_rows import _score_rows
 from gemma4vec.ledger.environment import versions
+from gemma4vec.ledger.journal import Record
 from gemma4vec.ledger.ledger import new_id, now
-from gemma4vec.ledger.recording import record_evaluation, record_look
+from gemma4vec.ledger.recording import at_the_cost_of_a_warning, record_evaluation, record_look
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.ledger.suite_access import contents_record, describe_overlaps, open_final
 from gemma4vec.text.text_embedder import TextEmbedder
 
 
@@ -71,7 +73,10 @@ def evaluate(
         check_output_folder(out)
     owner = find_owner(model, name=name, run=run, out=out)
     fits = documents_MD is not None
-    check_allowed(model, [suite], owner=owner, look_again=look_again, depth=depth, fits=fits)
+    accesses = check_allowed(model, [suite], owner=owner, look_again=look_again, depth=depth, fits=fits)
+    seen = [suite, *(suite.members if isinstance(suite, SuiteGroup) else [])]
+    for access, one in zip(accesses, seen, strict=True):
+        open_final(access, owner.viewer, one, look_again)
     started = time.perf_counter()
     ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
     described = describe_suite(suite)
@@ -96,11 +101,16 @@ def evaluate(
         "run": owner.ids,
         "contamination": mark,
         **({"look_again": look_again} if look_again else {}),
+        **({"overlaps": overlaps} if (overlaps := describe_overlaps(accesses)) else {}),
     }
     result = Result(name or ranker.name, suite.name, {task: one.items for task, one in scored.items()}, settings)
-    record_look(result.model, result.suite, settings, result.metrics)
+    settings["scores"] = result.digest()
+    settings["ledger"] = record_look(
+        result.model, result.suite, settings, result.metrics, [record for one in seen for record in _contents(one)]
+    )
     for task, contents in described.get("tasks", {}).items():  # a look at a group is a look at each task
-        record_look(result.model, task, {**settings, "suite": contents, "look": new_id()}, result.metrics)
+        one_task = {**settings, "suite": contents, "look": new_id(), "scores": None}
+        record_look(result.model, task, one_task, result.metrics)
     if out is not None:
         save_result(
             result,
@@ -153,6 +163,13 @@ def _score(
         return _score_sts(model, task, progress=progress)
     assert isinstance(task, RowSuite)
     return _score_rows(model, task, progress=progress)
+
+
+def _contents(suite: AnySuite | MtebSuite) -> list[Record]:
+    """Return the record of the suite's texts that the ledger lacks, by which it is recognized under another name."""
+    with at_the_cost_of_a_warning(f"the texts of {suite.name}"):
+        return contents_record(suite)
+    return []
 
 
 def _report_task(progress: Progress, task: str, stage: str, done: int, total: int) -> None:

@@ -1,9 +1,10 @@
 """Checks before a model is scored on a suite, for every caller: command, matrix, training, notebook.
 
-`evaluate` calls `check_allowed` itself. A caller with several suites calls it for all of them first, so that the last
-one is not refused after hours.
+Whether a model may see a suite is asked of the ledger (`ledger.suite_access.may_see`). `evaluate` calls `check_allowed`
+itself. A caller with several suites calls it for all of them first, so that the last one is not refused after hours.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,13 +16,14 @@ from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
 from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite
 from gemma4vec.evaluation.scoring.ranking import Ranker
-from gemma4vec.ledger.final_suites import check_final
 from gemma4vec.ledger.lineage import Lineage, find_folder, lineage_of_model, lineage_of_run
-from gemma4vec.ledger.recording import check_lock
 from gemma4vec.ledger.records import find_enclosing_run, owner_ids
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.ledger.suite_access import REFERENCE, Access, Viewer, find_original, may_see, recorded_owner
 from gemma4vec.model.save.model_lineage import lineage_of_folder
 from gemma4vec.text.text_embedder import TextEmbedder
+
+logger = logging.getLogger(__name__)
 
 
 class Owner(NamedTuple):
@@ -30,18 +32,21 @@ class Owner(NamedTuple):
     Attributes:
         run: None for a model without a run.
         ids: "run_id" and "recipe_id" as the ledger stores them; a baseline evaluated inside a run has no recipe.
-        bound: the run whose recipe must be frozen before a final suite is scored; None for a reference.
+        viewer: whose recipe must be frozen before a final suite is scored; a reference has none.
     """
 
     run: RunFolder | None
     ids: dict[str, str | None]
-    bound: RunFolder | None
+    viewer: Viewer
 
 
 def find_owner(
     model: TextEmbedder | Ranker, *, name: str | None = None, run: RunFolder | None = None, out: Path | None = None
 ) -> Owner:
     """Find the run and recipe of a model.
+
+    The recipe is the one that the ledger knows the run by, whatever its manifest says now. A copy of a run's model
+    outside of its folder is recognized by its weights or its fingerprint, if the ledger has the original's.
 
     Args:
         name: of the model in the result; None for the model's own name.
@@ -52,9 +57,18 @@ def find_owner(
     bound = run or (find_enclosing_run(folder) if folder is not None else None)
     found = bound or (find_enclosing_run(out) if out is not None else None)
     ids = owner_ids(name or model.name, found)
-    if bound is None and ids["recipe_id"] is not None:  # a model in memory whose result goes into its run
-        bound = found
-    return Owner(found, ids, bound)
+    if bound is not None:  # a run's own model under a baseline's name is still its own
+        ids["recipe_id"] = bound.manifest.get("recipe_id")
+    known = recorded_owner(ids["run_id"]) if bound is not None or ids["recipe_id"] is not None else None
+    if known is None and ids["recipe_id"] is None and not isinstance(model, Bm25Model):
+        known = find_original(model.fingerprint, getattr(model, "weights", None))
+        if known is not None:
+            logger.info(f"{model.name} is the model of the run {known[0]}, whose rules apply")
+    if known is not None:
+        found = found if known[0] == ids["run_id"] else None
+        ids = {"run_id": known[0], "recipe_id": known[1]}
+    viewer = REFERENCE if ids["recipe_id"] is None else Viewer(ids["run_id"], ids["recipe_id"], model.fingerprint)
+    return Owner(found, ids, viewer)
 
 
 def check_allowed(
@@ -65,7 +79,7 @@ def check_allowed(
     look_again: str = "",
     depth: int = DEPTH,
     fits: bool = False,
-) -> None:
+) -> list[Access]:
     """Refuse scoring that the rules forbid, and check the run's small training data against the suites.
 
     Args:
@@ -76,21 +90,26 @@ def check_allowed(
         depth: number of documents per query that count.
         fits: True if the caller knows that the suites fit into memory.
 
+    Returns:
+        What the ledger knows about every suite and every member of a group.
+
     Raises:
         InputError: a final suite for a recipe that is not frozen, or a run that was scored on it since; a locked suite;
             one that does not fit into memory; a damaged contamination record.
     """
     owner = owner or find_owner(model)
-    for suite in suites:
-        for one in (suite, *(suite.members if isinstance(suite, SuiteGroup) else [])):
-            check_final(one.name, one.fingerprint, one.role, owner.bound, model.fingerprint, look_again)
-            check_lock(one.name, one.fingerprint, owner.ids["recipe_id"])
+    accesses = [
+        may_see(one, owner.viewer, again=look_again)
+        for suite in suites
+        for one in (suite, *(suite.members if isinstance(suite, SuiteGroup) else []))
+    ]
     own = [suite for suite in suites if not isinstance(suite, MtebSuite)]
     if not fits:
         for suite in own:
             check_suite_memory(suite, model, depth)
     if owner.run is not None and owner.ids["recipe_id"] is not None:
         ensure_checked(owner.run, [one for suite in own for one in suite.members])
+    return accesses
 
 
 def find_lineage(model: TextEmbedder | Ranker, owner: Owner) -> Lineage:
@@ -99,10 +118,8 @@ def find_lineage(model: TextEmbedder | Ranker, owner: Owner) -> Lineage:
     Raises:
         InputError: the settings of a saved model are damaged.
     """
-    if owner.run is not None and owner.ids["recipe_id"] is not None:
-        own = lineage_of_run(owner.run.manifest)
-    else:
-        own = Lineage()
+    of_run = owner.run is not None and owner.ids["recipe_id"] is not None
+    own = lineage_of_run(owner.run.manifest) if owner.run is not None and of_run else Lineage()
     if isinstance(model, Bm25Model):
         return own
     folder: Path | None = getattr(model, "folder", None)
@@ -114,7 +131,7 @@ def find_lineage(model: TextEmbedder | Ranker, owner: Owner) -> Lineage:
 
 def check_ancestors(lineage: Lineage, tasks: Sequence[OneSuite], owner: Owner) -> None:
     """Check the small training data of a model's ancestors against suites, as `check_allowed` does for its own."""
-    own = owner.ids["run_id"] if owner.ids["recipe_id"] is not None else None
+    own = owner.run.run_id if owner.run is not None and owner.ids["recipe_id"] is not None else None
     for run_id in lineage.data if tasks else ():
         folder = find_folder(run_id) if run_id != own else None
         if folder is not None:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytrec_eval
 
+from gemma4vec.data.rows.judgments import is_usable_id, parse_grade
 from gemma4vec.errors import InputError
 
 DEFAULT_METRICS = ("ndcg@10", "recall@100", "mrr@10", "map")
@@ -82,7 +83,8 @@ def per_query(
         metric -> float64[N] in the order of `query_ids`.
 
     Raises:
-        InputError: an unknown metric.
+        InputError: an unknown metric; an id that trec_eval cannot take; a query without judgments, or a grade that is
+            not a whole number or too high.
         ValueError: shapes that do not fit, or a score that is not finite.
     """
     if ranking_NK.shape != scores_NK.shape or ranking_NK.shape[:1] != (len(query_ids),):
@@ -92,6 +94,8 @@ def per_query(
     if not np.isfinite(scores_NK[ranking_NK >= 0]).all():
         raise ValueError("a retrieved document's score is not finite")
     measures = {metric: _measure(metric) for metric in metrics}
+    _check_ids("query", query_ids)
+    _check_ids("document", document_ids)
     requests = {
         binary: {measure.request for measure in measures.values() if measure.binary == binary}
         for binary in (False, True)
@@ -99,7 +103,7 @@ def per_query(
     values: dict[str, npt.NDArray[np.float64]] = {metric: np.zeros(len(query_ids)) for metric in metrics}
     for start in range(0, len(query_ids), QUERIES_PER_BLOCK):
         rows = range(start, min(start + QUERIES_PER_BLOCK, len(query_ids)))
-        graded = {query_ids[row]: dict(qrels[query_ids[row]]) for row in rows}
+        graded = {query_ids[row]: _grades(query_ids[row], qrels) for row in rows}
         run = {query_ids[row]: _as_run(ranking_NK[row], scores_NK[row], document_ids) for row in rows}
         scored = {
             binary: pytrec_eval.RelevanceEvaluator(_binary(graded) if binary else graded, wanted).evaluate(run)
@@ -110,6 +114,23 @@ def per_query(
             for row in rows:
                 values[metric][row] = measure.finish(scored[measure.binary][query_ids[row]][measure.key])
     return values
+
+
+def _check_ids(what: str, ids: Sequence[str]) -> None:
+    """Refuse ids on which trec_eval would crash or which it would cut."""
+    bad = next((key for key in ids if not is_usable_id(key)), None)
+    if bad is not None:
+        raise InputError(f"the {what} id {bad!a} has a lone surrogate or a NUL character; give the {what} another id")
+
+
+def _grades(query: str, qrels: Qrels) -> dict[str, int]:
+    """The query's grades as trec_eval takes them: those below 0 are 0, which gains as little."""
+    judged = qrels.get(query)
+    if not judged:
+        raise InputError(f"query {query!r} has no judgments, so that it cannot be scored; leave it out")
+    where = f"judgments of query {query!r}"
+    _check_ids("document", list(judged))
+    return {key: max(0, parse_grade(grade, where)) for key, grade in judged.items()}
 
 
 def _binary(qrels: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:

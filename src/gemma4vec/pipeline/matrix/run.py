@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.find_results import TRAINED
-from gemma4vec.evaluation.results.result import METRICS_FILE
+from gemma4vec.evaluation.results.result import load_result
 from gemma4vec.ledger.run_folder import EVENTS, RunFolder
 from gemma4vec.pipeline.matrix.cell import STOPPED, CellSpec
 from gemma4vec.pipeline.matrix.plan import Job, Plan, dump_variants, find_best_cell, list_open_jobs, next_job
@@ -271,8 +271,7 @@ def _record_outcome(
 
 
 def _read_score(run: RunFolder, suite: Path, metric: str) -> float:
-    file = run.evaluation(TRAINED, load_suite(suite).name) / METRICS_FILE
-    return float(json.loads(file.read_text(encoding="utf-8"))["mean"][metric])
+    return load_result(run.evaluation(TRAINED, load_suite(suite).name)).mean[metric]
 
 
 def list_statuses(

@@ -1,5 +1,7 @@
 """The suites of a matrix: sampled once and stored in its folder, so that all cells are measured on the same texts."""
 
+import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +11,14 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite, read_opt
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
 from gemma4vec.files import write_json
-from gemma4vec.ledger.final_suites import is_final
+from gemma4vec.ledger.suite_access import HELD_OUT, NamedSuite, check_choice, count_models, may_see
 from gemma4vec.pipeline.matrix.plan import Plan
 from gemma4vec.pipeline.matrix.state import MatrixFolder
 from gemma4vec.recipe.matrix import SuiteSample
 
+logger = logging.getLogger(__name__)
+
+SAMPLED_FROM = "sampled_from.json"
 SOURCE = "source:"  # "source:dev" and "source:test" are the suites of the training data
 
 
@@ -38,14 +43,24 @@ def explain_held_out(plan: Plan, final: Sequence[Path]) -> dict[str, str]:
     """The reason for which unfrozen recipes may be scored on the final suites, by the suite's folder in the matrix.
 
     The matrix holds these suites out: its choices use the dev suites only, and each cell is scored once. A suite whose
-    own suite.yaml declares it final has no reason here: its recipe must be frozen first, as everywhere.
+    own suite.yaml declares it final has no reason here, and neither has one that the ledger knows as final from a lock
+    or from a look outside of matrices: its recipe must be frozen first, as everywhere.
     """
-    words = f"held out by the matrix {plan.matrix.name}, whose choices use its dev suites only"
-    return {
-        str(path): words
-        for sample, path in zip(plan.matrix.final, final, strict=True)
-        if not _is_declared_final(sample)
-    }
+    words = f"{HELD_OUT} {plan.matrix.name}, whose choices use its dev suites only"
+    reasons = {}
+    for sample, path in zip(plan.matrix.final, final, strict=True):
+        if _is_declared_final(sample):
+            continue
+        suite = load_suite(path)
+        try:
+            for one in (suite, *_sampled_from(path)):
+                may_see(one, use="hold out")
+        except InputError as error:
+            logger.warning(f"warning: final: {error}")
+            continue
+        seen = count_models(suite.fingerprint)
+        reasons[str(path)] = words + (f"; {seen} models were seen on it before this call" if seen else "")
+    return reasons
 
 
 def _is_declared_final(sample: SuiteSample) -> bool:
@@ -75,9 +90,8 @@ def freeze_suites(plan: Plan, folder: MatrixFolder) -> tuple[list[Path], list[Pa
         _freeze(sample, folder.suites / f"final-{n}", "final", source) for n, sample in enumerate(plan.matrix.final)
     ]
     suites = {path: load_suite(path) for path in [*dev, *final]}
-    burnt = next((suites[path].name for path in dev if is_final(suites[path].fingerprint, suites[path].role)), None)
-    if burnt is not None:
-        raise InputError(f"dev: {burnt} was opened as a final suite, which must not guide choices; use another suite")
+    for path in dev:
+        check_choice("dev", suites[path], *_sampled_from(path))
     names = [suite.name for suite in suites.values()]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
@@ -98,7 +112,14 @@ def _freeze(sample: SuiteSample, folder: Path, role: str, source: Callable[[], T
         whole = _load(sample.suite, source)
         found = sample_suite(whole, sample.max_queries, sample.max_documents, keep=sample.keep, seed=sample.seed)
         write_suite(folder, replace(found, role="dev" if role == "dev" else "final"))
+        write_json(folder / SAMPLED_FROM, {"name": whole.name, "fingerprint": whole.fingerprint})
     return folder
+
+
+def _sampled_from(folder: Path) -> list[NamedSuite]:
+    """The suite that a stored one was sampled from, which the ledger may know; none in matrices of older versions."""
+    file = folder / SAMPLED_FROM
+    return [NamedSuite(**json.loads(file.read_text(encoding="utf-8")))] if file.is_file() else []
 
 
 def _load(spec: str, source: Callable[[], TrainingData]) -> RetrievalSuite:

@@ -16,12 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
-from gemma4vec.data.suites.sample import sample_suite
+from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
-from gemma4vec.ledger.final_suites import is_final
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.recipe.schema import Evaluation, Recipe
+from gemma4vec.training.monitoring.dev_suite import dev_folder, open_dev_suite
 from gemma4vec.training.monitoring.weight_snapshots import WeightSnapshot, kept_checkpoints
 
 logger = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK
 
 def note_dev_suite(run: RunFolder, number: int, settings: Evaluation, dev: Path | None) -> None:
     """Record in the manifest the suite on which a stage's checkpoints are evaluated."""
-    folder = Path(settings.suite) if settings.suite else dev
+    folder = dev_folder(settings, dev)
     if folder is not None:
         noted = dict(run.manifest.get(SUITES) or {})
         noted[str(number)] = {
@@ -50,12 +49,13 @@ def dev_suite_of(run: RunFolder, number: int) -> RetrievalSuite:
     """Return the suite of a stage's evaluations, as its training recorded it.
 
     Raises:
-        InputError: it recorded none, or the suite's files are gone.
+        InputError: it recorded none, the suite is final, or its files are gone.
     """
     noted: dict[str, Any] | None = (run.manifest.get(SUITES) or {}).get(str(number))
     if noted is None:
         raise InputError(f"{run.path} names no dev suite for stage {number}; name one with --suite")
-    return sample_suite(load_suite(Path(noted["folder"])), noted["max_queries"], noted["max_documents"])
+    key = f"stages.{number}.evaluation.background"
+    return open_dev_suite(Path(noted["folder"]), noted["max_queries"], noted["max_documents"], key)
 
 
 def check_background(run: RunFolder, number: int) -> None:
@@ -67,9 +67,7 @@ def check_background(run: RunFolder, number: int) -> None:
     key = f"stages.{number}.evaluation"
     if str(number) not in (run.manifest.get(SUITES) or {}):
         raise InputError(f"{key}.background: there is no dev suite to evaluate on; name one as {key}.suite")
-    suite = dev_suite_of(run, number)
-    if is_final(suite.fingerprint, suite.role):
-        raise InputError(f"{key}.background: {suite.name} is a final suite, not for checkpoints; name a dev suite")
+    dev_suite_of(run, number)
 
 
 @contextlib.contextmanager

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
-from gemma4vec.data.suites.sample import sample_suite
+from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.planning.stop_question import StopQuestion, forecast_stop_rule
 from gemma4vec.evaluation.results.result import Result, load_matching_result, load_result, save_result
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.files import write_json
-from gemma4vec.ledger.final_suites import is_final
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.stop_rule import StopRule
+from gemma4vec.training.monitoring.dev_suite import dev_folder, open_dev_suite
 from gemma4vec.training.monitoring.stop_reference import check_reference, reference_results
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_name
 
@@ -155,15 +154,10 @@ def rule_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> Retri
     Raises:
         InputError: there is none, it is a final one, or its files are not valid.
     """
-    folder = Path(settings.suite) if settings.suite else dev
+    folder = dev_folder(settings, dev)
     if folder is None:
         raise InputError(f"{key}: there is no suite to look at; name a dev suite as {key.removesuffix('.stop')}.suite")
-    suite = sample_suite(load_suite(folder), settings.max_queries, settings.max_documents)
-    if is_final(suite.fingerprint, suite.role):
-        raise InputError(
-            f"{key}: {suite.name} is a final suite; a training that it ended would have no test left: use a dev suite"
-        )
-    return suite
+    return open_dev_suite(folder, settings.max_queries, settings.max_documents, key)
 
 
 def load_stop_rules(

@@ -3,7 +3,7 @@
 Shapes: N vectors, E dimensions.
 """
 
-import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma4vec.data.rows.jsonl import raw_lines
+from gemma4vec.data.rows.rows import clean_text, clean_title
 from gemma4vec.errors import InputError
+from gemma4vec.reading.json_values import JsonError, loads_json
 
 # A document's title ("" where it has none) and its text.
 Key = tuple[str, str]
 BLOCK = 4096
+NUMBERS = (int, float, np.floating)
 
 
 def read_vectors(path: Path, key: str) -> tuple[dict[Key, int], NDArray[np.float32]]:
@@ -72,9 +75,12 @@ def vector_length(path: Path, key: str) -> int:
 
 
 def _vector(values: Any, where: str) -> NDArray[np.float32]:
+    if not isinstance(values, list) or any(type(one) is bool or not isinstance(one, NUMBERS) for one in values):
+        raise InputError(f"{where}: a vector is a list of numbers")
     try:
-        vector = np.array([float(value) for value in values], dtype=np.float32)
-    except (TypeError, ValueError) as error:
+        with np.errstate(over="ignore"):  # beyond 32 bits: infinite, which the caller refuses
+            vector = np.array([float(value) for value in values], dtype=np.float32)
+    except OverflowError as error:
         raise InputError(f"{where}: a vector is a list of numbers ({error})") from error
     if not len(vector):
         raise InputError(f"{where}: the vector is empty")
@@ -82,12 +88,13 @@ def _vector(values: Any, where: str) -> NDArray[np.float32]:
 
 
 def _text(value: Any, where: str, needed: str) -> Key:
+    """The key of a text, cleaned as the texts of rows are, so that both are equal."""
     if isinstance(value, str):
-        return "", value
+        return "", clean_text(value, Counter())
     text, title = (value.get("text"), value.get("title")) if isinstance(value, dict) else (None, None)
     if not isinstance(text, str) or not isinstance(title, str | None):
         raise InputError(f"{where}: {needed} is needed")
-    return title or "", text
+    return clean_title(title) or "", clean_text(text, Counter())
 
 
 def _jsonl(path: Path, key: str) -> Iterator[tuple[str, Key, Any]]:
@@ -102,9 +109,9 @@ def _jsonl(path: Path, key: str) -> Iterator[tuple[str, Key, Any]]:
 
 def _json(raw: bytes, where: str) -> Any:
     try:
-        return json.loads(raw)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON ({error})") from error
+        return loads_json(raw, nonfinite=True, surrogates=True)
+    except JsonError as fault:
+        raise InputError(f"{where}: {fault.reason}") from None
 
 
 def _parquet(path: Path, key: str) -> Iterator[tuple[str, Key, Any]]:
@@ -117,6 +124,9 @@ def _parquet(path: Path, key: str) -> Iterator[tuple[str, Key, Any]]:
         missing = next((name for name in ("text", "vector") if name not in names), None)
         if missing is not None:
             raise InputError(f"{key}: {path} has no column {missing!r}; it has {', '.join(names)}")
+        twice = next((name for name in ("text", "vector", "title") if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{key}: {path}: two columns are called {twice!r}; give each its own name")
         number = 0
         for block in file.iter_batches(BLOCK, columns=[n for n in ("text", "vector", "title") if n in names]):
             for row in block.to_pylist():
@@ -125,7 +135,7 @@ def _parquet(path: Path, key: str) -> Iterator[tuple[str, Key, Any]]:
                 yield where, _text(row, where, "a text"), row["vector"]
     except FileNotFoundError as error:
         raise InputError(f"{key}: {path}: no such file; check the path") from error
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())[:200]
         raise InputError(f"{key}: {path}: cannot be read as Parquet ({line}); copy or make the file again") from error
 
@@ -135,8 +145,9 @@ def _array(path: Path, key: str) -> NDArray[np.float32]:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{key}: {path}: no such file; check the path") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{key}: {path}: cannot be read as .npy ({error})") from error
+    except Exception as error:  # numpy reads the header as Python and raises what the parser raises
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"{key}: {path}: cannot be read as .npy ({line}); copy or make the file again") from error
     if vectors.ndim != 2 or not vectors.size or vectors.dtype.kind != "f":
         raise InputError(
             f"{key}: {path}: floats [texts, dimensions] are needed, it has {vectors.dtype} {vectors.shape}"
