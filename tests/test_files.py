@@ -10,7 +10,15 @@ import pytest
 
 from gemma4vec import files
 from gemma4vec.errors import InputError, WorkError
-from gemma4vec.files import DiskError, atomic_folder, atomic_write, check_writable, optional_file, temporary_folder
+from gemma4vec.files import (
+    DiskError,
+    atomic_folder,
+    atomic_write,
+    check_writable,
+    optional_file,
+    refuse_overwriting,
+    temporary_folder,
+)
 
 
 def dead() -> int:
@@ -191,3 +199,18 @@ def test_a_user_without_home_has_a_cache(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(InputError, match="open to other users; set GEMMA4VEC_CACHE"):
         files.cache()
     files._temporary_cache.cache_clear()
+
+
+def test_work_never_replaces_what_it_reads(tmp_path: Path) -> None:
+    file, folder = tmp_path / "rows.jsonl", tmp_path / "rows"
+    folder.mkdir()
+    for one in (file, folder / "a.jsonl"):
+        one.write_text("{}")
+    (tmp_path / "link.jsonl").symlink_to(file)
+    (tmp_path / "hard.jsonl").hardlink_to(file)
+    for out in (file, tmp_path / "rows" / ".." / "rows.jsonl", tmp_path / "link.jsonl", tmp_path / "hard.jsonl"):
+        with pytest.raises(InputError, match=r"jsonl is read by this command and would be replaced"):
+            refuse_overwriting([tmp_path / "new.jsonl", out], [None, str(file)])
+    with pytest.raises(InputError, match=r"a\.jsonl is read by this command"):
+        refuse_overwriting([folder / "a.jsonl"], [folder])
+    refuse_overwriting([tmp_path / "new.jsonl", folder / "new.jsonl"], [file, folder, "bundled:x"])

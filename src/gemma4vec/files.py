@@ -13,7 +13,8 @@ import socket
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from functools import cache as once
 from pathlib import Path
 from typing import IO, Any
@@ -124,6 +125,21 @@ def check_writable(folder: Path, needed: int = 0) -> None:
         )
 
 
+def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[str | Path | None]) -> None:
+    """Refuse work that would replace what it reads: an input itself, or a file in a folder that is one.
+
+    Raises:
+        InputError: it names the file.
+    """
+    read = [Path(one).expanduser().resolve() for one in inputs if one is not None]
+    for out in outputs:
+        place = out.expanduser().resolve()
+        for one in read:
+            same = place.exists() and one.exists() and place.samefile(one)
+            if same or (place.exists() and one.is_dir() and place.is_relative_to(one)):
+                raise InputError(f"{out} is read by this command and would be replaced; write to another file")
+
+
 @contextlib.contextmanager
 def optional_file(what: str) -> Iterator[None]:
     """Do without a cached file that cannot be written: one line in the log for each `what`."""
@@ -183,7 +199,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         try:
             os.chmod(temporary, 0o755)
             yield temporary
-            _flush_all(temporary)
+            flush(temporary)
             if not path.exists():
                 os.replace(temporary, path)
             elif _exchange(temporary, path):
@@ -231,8 +247,13 @@ def _machine() -> str:
     return socket.gethostname()
 
 
-def _flush_all(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
+def flush(folder: Path, *, inside: bool = True) -> None:
+    """Write a folder's names, and with `inside` all files below it, to the disk; call it before a rename.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    for path in [*(folder.rglob("*") if inside else ()), folder]:
         if not path.is_symlink():
             _flush(path)
 
@@ -316,6 +337,15 @@ def folder_bytes(folder: Path) -> int:
         with contextlib.suppress(OSError):
             total += path.lstat().st_size if path.is_file() else 0
     return total
+
+
+def crc32_file(path: Path) -> str:
+    """CRC-32 of a file's bytes, 8 hexadecimal digits: it finds damage, in less time than a hash."""
+    value = 0
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            value = zlib.crc32(block, value)
+    return f"{value:08x}"
 
 
 def sha256_file(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Every failure is one line and the right exit code; the list of commands is true."""
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -172,3 +173,20 @@ def test_the_script_exits_with_the_code() -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: No such command 'nothing'")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_what_a_terminal_cannot_show_is_escaped(encoding: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Tables, error lines and paths that are not UTF-8, on both streams."""
+    streams = {name: io.BytesIO() for name in ("stdout", "stderr")}
+    for name, raw in streams.items():
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(raw, encoding=encoding))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"query": "schön \\ud83d\\ude00", "pos": ["漢字"]}\n', encoding="utf-8")
+    assert execute(["data", "read", "--source", "jsonl", "--path", str(rows), "--set", "name=ß"]) == 0
+    assert execute(["data", "read", "--source", "jsonl", "--path", "none-\udcff-é.jsonl"]) == 2
+    for name in streams:
+        getattr(sys, name).flush()
+    assert ("ß" if encoding == "utf-8" else "\\xdf") in streams["stdout"].getvalue().decode(encoding)
+    errors = streams["stderr"].getvalue().decode(encoding)
+    assert errors.splitlines()[-1].startswith("error: none-\\udcff-")

@@ -1,8 +1,10 @@
 """What is printed: valid JSON on stdout, tables that fit 100 columns."""
 
+import io
 import json
 import logging
 import math
+import sys
 
 import pytest
 
@@ -18,6 +20,16 @@ def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
 
     read = json.loads(capsys.readouterr().out, parse_constant=refuse)
     assert read == {"a": None, "b": [1.5, None], "c": {"d": [1, None]}, "e": "ü"}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_is_valid_for_every_terminal(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = {"é": ["\N{GRINNING FACE}", "lone \ud800", "漢"]}
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    print_json(value)
+    sys.stdout.flush()
+    assert json.loads(raw.getvalue().decode(encoding)) == value
 
 
 def test_emit_prints_json_or_what_is_rendered(capsys: pytest.CaptureFixture[str]) -> None:

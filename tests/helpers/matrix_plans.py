@@ -14,9 +14,12 @@ from gemma4vec.cli.main import execute
 from gemma4vec.ledger.run_folder import RunFolder, list_runs
 
 BROKEN = {"recipe": "mean", "name": "broken", "overrides": ["model.base=/no/such/model"]}
-
-
-BLIND = {"recipe": "mean", "name": "blind", "overrides": ["model.max_tokens=4"]}  # sees the prompt's beginning alone
+# BOS and the prompt's two tokens leave one for the text: every document of `tiny_matrix` begins with the same.
+BLIND = {
+    "recipe": "mean",
+    "name": "blind",
+    "overrides": ["model.max_tokens=4", "model.prompts={query: '||', document: '||'}"],
+}
 
 
 def matrix(file: Path, out: Path, place: Path, *more: str) -> tuple[int, Any, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gemma4vec.errors import InputError
+from gemma4vec.reading import json_values
 from gemma4vec.reading.json_values import MOST_DEPTH, JsonError, load_foreign_json, loads_json, read_json
 
 
@@ -53,6 +54,13 @@ def test_files_of_other_libraries_may_hold_what_python_reads(tmp_path: Path) -> 
     file = tmp_path / "config.json"
     file.write_text('{"limit": Infinity, "limit": 1e999, "token": "\\ud800"}')
     assert load_foreign_json(file) == {"limit": float("inf"), "token": "\ud800"}
+
+
+def test_a_file_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_values, "MOST_BYTES", 2**20)
+    (tmp_path / "a.json").write_text(" " * 2**20 + "1")
+    with pytest.raises(JsonError, match="longer than 1 MiB"):
+        load_foreign_json(tmp_path / "a.json")
 
 
 def test_a_file_is_named_with_its_line(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ TEN_TIMES_TEN = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         "a: 2024-02-29",
         "\ufeffa: 1",
         "a: .inf",
+        'path: "a\\udcff.jsonl"',
     ],
 )
 def test_what_pyyaml_reads_is_read_alike(text: str) -> None:
@@ -72,6 +73,12 @@ def test_a_file_is_named(tmp_path: Path) -> None:
         read_yaml(tmp_path / "a.yaml", "plan")
     with pytest.raises(InputError, match="where is not YAML"):
         parse_yaml("a: *b", "where")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless file here")
+def test_an_endless_file_ends() -> None:
+    with pytest.raises(InputError, match="cannot read the plan /dev/zero: longer than 16 MiB"):
+        read_yaml("/dev/zero", "plan")
 
 
 @pytest.mark.parametrize("index", ["²", "1", "-1", "9" * 30, "x"])

@@ -1,5 +1,6 @@
-"""Every recipe that comes with the package trains, saves and opens; only base, data and sizes are made small for it."""
+"""Every shipped recipe is estimated, trains, saves and opens; only base, data and sizes are made small for it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tiny_context import write_context
 from tiny_model import write_tiny
 from tiny_run import rows
 
+from gemma4vec.cli.dry_run import as_text, show_dry_run
 from gemma4vec.data.rows.rows import Row, write_rows
 from gemma4vec.errors import InputError
 from gemma4vec.model.inference.embedder import Embedder
@@ -52,8 +54,16 @@ def made_small(name: str, folder: Path) -> Recipe:
 
 
 @pytest.mark.parametrize("name", list(shipped_recipes()))
-def test_it_trains_saves_and_opens(name: str, folder: Path, tmp_path: Path) -> None:
+def test_it_is_estimated_trains_saves_and_opens(
+    name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = made_small(name, folder)
+    show_dry_run(recipe, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert [stage["steps"] for stage in found["stages"]] == [2] * len(recipe.stages)
+    wanted = [getattr(stage.task, "hard_negatives", 0) for stage in recipe.stages]
+    assert [stage["hard_negatives"] for stage in found["stages"]] == wanted
+    assert len(as_text(found).splitlines()) > 12
     run = start_run(recipe, tmp_path)
     model = train_run(run)
     assert [event["stage"] for event in run.events("stage_finished")] == list(range(len(recipe.stages)))

@@ -13,6 +13,7 @@ from gemma4vec.data.quality.cleaning import write_clean, write_drops
 from gemma4vec.data.quality.contamination_record import write_record
 from gemma4vec.data.quality.row_faults import KINDS as FLAWS
 from gemma4vec.data.suites.texts import SuiteTexts
+from gemma4vec.files import check_writable, refuse_overwriting
 from gemma4vec.recipe.schema import Source
 
 KINDS = ("exact", "contained", "near")
@@ -125,8 +126,18 @@ def check(
     drop: Path | None,
     clean: Path | None,
 ) -> dict[str, Any]:
-    """Check, store what was found, and return it as JSON values."""
+    """Check, store what was found, and return it as JSON values.
+
+    Raises:
+        InputError: `drop`, or a file below `clean`, is one of the sources.
+        WorkError: a file cannot be written, which is found before the check.
+    """
     started = time.perf_counter()
+    cleaned = [] if clean is None else [clean / f"{source.name}.jsonl.gz" for source in sources]
+    outputs = cleaned if drop is None else [drop, *cleaned]
+    refuse_overwriting(outputs, [*suites, *(place for source in sources for place in (source.path, source.drop))])
+    for out in outputs:
+        check_writable(out.parent)
     texts = resolve_suites(suites)
     reports = check_sources(sources, texts, near=near, languages=languages)
     for stamp in make_records(reports, texts, near):

@@ -21,7 +21,7 @@ from gemma4vec.data.rows.records import text_records
 from gemma4vec.data.rows.rows import Row, as_object, clean_text, clean_title
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import InputError
-from gemma4vec.files import home
+from gemma4vec.files import check_writable, home, refuse_overwriting
 from gemma4vec.ledger.run_folder import named_run
 from gemma4vec.machine.terminal import ProgressBar
 from gemma4vec.model.inference.truncated_embedder import TruncatedEmbedder
@@ -141,7 +141,8 @@ def mine_hard_negatives(
     rules = mining_rules(n, ranks, share, margin, choose, relabel, by_model=bool(models))
     files = [corpus] if isinstance(corpus, str | Path) else list(corpus)
     with progress_shown(progress), sources_of(rows) as sources:
-        # A wrong corpus or model is reported before the rows are read.
+        # A wrong corpus, model or output is reported before the rows are read.
+        refuse_overwriting([Path(out)], files)
         documents = [document for file in files for document in documents_of(Path(file))]
         model = open_for_mining(models[0]) if models else None
         summary = mine_sources(
@@ -192,7 +193,14 @@ def mine_sources(
     fresh: bool,
     code: bool,
 ) -> dict[str, Any]:
-    """Mine, write `out`, and return what was found as JSON values."""
+    """Mine, write `out`, and return what was found as JSON values.
+
+    Raises:
+        InputError: `out` is one of the sources.
+        WorkError: `out` cannot be written, which is found before the search.
+    """
+    refuse_overwriting([out], [place for source in sources for place in (source.path, source.drop)])
+    check_writable(out.parent)
     rows: Sequence[Row] = MixedRows([Part(one.name, load_source(one)[0]) for one in sources])
     rows = WithoutNegatives(rows) if fresh else rows
     made = build_corpus(rows, documents)

@@ -3,7 +3,6 @@
 Shapes: N and M texts, D dimensions. Vectors are float32 rows of length one.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -213,9 +212,13 @@ class Model(Showing):
 
         if self.folder is None:
             raise InputError(f"{self.name} is a base that nobody trained; sentence-transformers opens saved models")
-        modules = json.loads((self.folder / MODULES_FILE).read_text(encoding="utf-8"))
-        # Only code that is installed: the module of ours, never a file that came with the folder.
-        ours = all(str(one["type"]).startswith(("sentence_transformers.", "gemma4vec.")) for one in modules)
+        from gemma4vec.model.bases.foreign_code import own_code, refuse_foreign_code
+        from gemma4vec.model.bases.sentence_transformers_folder import read_modules
+
+        refuse_foreign_code(self.folder)
+        # The library calls our module foreign. Installed code alone runs, never a file that came with the folder.
+        named = any(str(one.get("type")).startswith("gemma4vec.") for one in read_modules(self.folder))
+        ours = named and not own_code(self.folder)
         opened = SentenceTransformer(
             str(self.folder), trust_remote_code=ours, truncate_dim=self._truncate_dim, local_files_only=True
         )

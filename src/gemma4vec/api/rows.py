@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gemma4vec.api.runs import Run
 from gemma4vec.data.loading.resolve_names import resolve_sources
 from gemma4vec.errors import InputError
+from gemma4vec.files import temporary_folder
 from gemma4vec.recipe.load import dump_recipe, load_recipe
 from gemma4vec.recipe.schema import Recipe, Source
 
@@ -37,7 +37,7 @@ def sources_of(rows: Rows) -> Iterator[list[Source]]:
         listed = list(rows)
     if not listed:
         raise InputError("no rows are given; name a file, or give rows such as {'query': ..., 'pos': [...]}")
-    with tempfile.TemporaryDirectory(prefix="gemma4vec-rows-") as folder:
+    with temporary_folder("rows") as folder:
         memory = [one for one in listed if isinstance(one, Mapping) and "stages" not in one]
         if memory:
             if len(memory) < len(listed):

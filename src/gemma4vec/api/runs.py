@@ -143,12 +143,15 @@ def train(
         first = join_processes()
         where = None if out is None else Path(out)
         loaded = load_seeded(recipe, overrides or (), seed) if recipe is not None else None
+        from gemma4vec.training.prepare_run import check_inputs
         from gemma4vec.training.run import start_run, train_run
 
+        # What cannot be trained leaves no run folder behind.
+        checked = check_inputs(loaded) if loaded is not None else None
         run = start_run(loaded, where) if loaded is not None else _run_to_resume(resume, where)
         if first:
             logger.info(f"run folder: {run.path}")
-        train_run(run, loaded)
+        train_run(run, loaded, checked)
         return Run(run)
 
 

@@ -31,6 +31,7 @@ from gemma4vec.ledger.records import find_enclosing_run
 from gemma4vec.ledger.run_folder import RunFolder, named_run, slug
 from gemma4vec.machine.terminal import bars_by_stage
 from gemma4vec.model.inference.truncated_embedder import TruncatedEmbedder
+from gemma4vec.reading.names import check_name
 from gemma4vec.statistics.bootstrap import Interval
 from gemma4vec.text.text_embedder import TextEmbedder
 
@@ -307,6 +308,7 @@ def score_model(
     check_allowed(model, suites, owner=find_owner(model, run=run), look_again=look_again)
     results = []
     for suite in suites:
+        check_name(suite.name, "suite")
         folder = out / suite.name if out is not None else _result_folder(model, suite.name, run if is_run else None)
         with bars_by_stage(suite.name) as report:
             found = score(

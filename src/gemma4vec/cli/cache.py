@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from gemma4vec.reading.json_values import load_own_json
+
 app = typer.Typer(help="List and clear cached vectors, rows and models.")
 
 # Cache folders other than `vectors`, which has its own size limit.
@@ -76,7 +78,6 @@ def clear_command(
 
 def _models() -> list[dict[str, Any]]:
     """One entry for each model with cached vectors, largest first."""
-    import json
 
     from gemma4vec.model.inference.vector_store import META, folder_bytes, last_used, vectors_folder
 
@@ -84,7 +85,7 @@ def _models() -> list[dict[str, Any]]:
     root = vectors_folder()
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
         try:
-            about = json.loads((folder / META).read_text(encoding="utf-8"))
+            about = load_own_json(folder / META)
         except (OSError, ValueError):
             about = {}
         sizes = {"bytes": folder_bytes(folder), "last_used": last_used(folder), "folder": str(folder)}

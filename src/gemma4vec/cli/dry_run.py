@@ -86,7 +86,7 @@ def _stage(stage: "StageEstimate", settings: Any) -> dict[str, Any]:
             "compile_reason": stage.compile.reason,
         },
         "rows_per_step": settings.batch.rows * settings.batch.accumulate,
-        "hard_negatives": settings.task.hard_negatives,
+        "hard_negatives": settings.task.hard_negatives if settings.task.kind == "contrast" else 0,
         "steps": stage.steps,
         "tokens_per_step": stage.tokens_per_step,
         "padding_share": stage.reading.padding_share,

@@ -4,6 +4,7 @@ Exit codes: 0 success, 1 the work failed, 2 bad usage or bad input, 130 interrup
 """
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -89,6 +90,7 @@ def execute(words: list[str]) -> int:
     show_traceback = "--traceback" in own
     if show_traceback:
         words = [word for word in own if word != "--traceback"] + words[len(own) :]
+    _escape_what_cannot_be_encoded()
     try:
         command = get_command(app)
         with show_on(_console), command.make_context("gemma4vec", words) as context:
@@ -107,6 +109,13 @@ def execute(words: list[str]) -> int:
         if line:
             print(line, file=sys.stderr)
         return code
+
+
+def _escape_what_cannot_be_encoded() -> None:
+    """An ASCII terminal shows \\xe9 for é, and lone surrogates (of a path that is not UTF-8) as escapes everywhere."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _console() -> "Console":
@@ -130,7 +139,10 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return "", 1
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
-        return f"error: no space left on the disk{where}; free some, or choose another folder with --out", 1
+        what = "no space left on the disk" if error.errno == errno.ENOSPC else "the disk quota is used up"
+        return f"error: {what}{where}; free some, or choose another folder with --out", 1
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and error.filename:
+        return f"error: {error.filename}: {error.strerror}; check its permissions, or choose another folder", 1
     if isinstance(error, MemoryError):
         return "error: out of memory; use smaller batches or a smaller model (gemma4vec doctor shows what is free)", 1
     if isinstance(error, SystemExit):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -26,8 +27,16 @@ results = _console(stderr=False)
 
 
 def print_json(value: Any) -> None:
-    """Print `value` as one JSON document on stdout. NaN and infinities become null, since JSON has neither."""
-    print(json.dumps(_finite(value), indent=2, ensure_ascii=False))
+    """Print `value` as one JSON document on stdout. NaN and infinities become null, since JSON has neither.
+
+    Characters that the terminal's encoding lacks, and lone surrogates, are written as JSON escapes.
+    """
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(_finite(value), indent=2)
+    print(text)
 
 
 def emit(as_json: bool, value: T, render: Callable[[T], Any]) -> None:

@@ -11,7 +11,7 @@ from gemma4vec.machine.network import ping_hub
 logger = logging.getLogger(__name__)
 
 # One file format is enough, and no weights of other frameworks: some repositories hold the same model five times.
-_WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py", "README.md"]
+_WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
 _DESCRIPTION = ["*.json", "*.model", "*.txt", "*.jinja"]
 _UNWANTED = ["original/*", "onnx/*", "openvino/*", "*.gguf"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?")

@@ -228,10 +228,13 @@ def cache_custom_gradients() -> None:
 
 
 def default_compile_cache() -> str:
-    """The folder for compiled kernels where nobody chose one."""
+    """The folder for compiled kernels where nobody chose one; empty for a user without a name."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-    folder: str = default_cache_dir()
+    try:
+        folder: str = default_cache_dir()
+    except (KeyError, OSError):  # as `getpass.getuser`
+        return ""
     return folder
 
 

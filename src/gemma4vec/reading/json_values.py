@@ -13,6 +13,7 @@ from typing import Any
 
 from gemma4vec.errors import InputError
 
+MOST_BYTES = 2**28  # of a file
 MOST_DEPTH = 100
 MOST_DIGITS = 300  # a float ends at 1.8e308
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -62,7 +63,11 @@ def load_json(path: Path, *, nonfinite: bool = False, surrogates: bool = False, 
         OSError: the file cannot be read.
         JsonError: it is not JSON.
     """
-    return loads_json(path.read_bytes(), nonfinite=nonfinite, surrogates=surrogates, twice=twice)
+    with path.open("rb") as stream:
+        raw = stream.read(MOST_BYTES + 1)  # not its size, which a device does not have
+    if len(raw) > MOST_BYTES:
+        raise JsonError(f"longer than {MOST_BYTES // 2**20} MiB")
+    return loads_json(raw, nonfinite=nonfinite, surrogates=surrogates, twice=twice)
 
 
 def load_foreign_json(path: Path) -> Any:

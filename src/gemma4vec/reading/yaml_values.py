@@ -14,12 +14,14 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gemma4vec.errors import InputError
 
+MOST_BYTES = 2**24  # of a file
 MOST_DEPTH = 50
 MOST_VALUES = 200_000  # with every alias written out
 MOST_DIGITS = 300
 _MERGE = "tag:yaml.org,2002:merge"
 _NUMBER = "tag:yaml.org,2002:int"
-_SURROGATE = re.compile("[\ud800-\udfff]")
+# But for U+DC80 to U+DCFF, which Python writes for the bytes of a path that is not UTF-8.
+_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 class YamlError(ValueError):
@@ -121,7 +123,11 @@ def read_text(path: str | Path, what: str) -> str:
     """
     file = Path(path)
     try:
-        return file.read_text(encoding="utf-8-sig")
+        with file.open("rb") as stream:
+            raw = stream.read(MOST_BYTES + 1)  # not its size, which a device does not have
+        if len(raw) > MOST_BYTES:
+            raise ValueError(f"longer than {MOST_BYTES // 2**20} MiB")
+        return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise InputError(f"cannot read the {what} {file}: {getattr(error, 'strerror', None) or error}") from error
 

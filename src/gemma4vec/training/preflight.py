@@ -3,45 +3,75 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+import torch
 
+from gemma4vec.data.batching.batches import check_rows
 from gemma4vec.data.batching.epoch_order import check_batches
 from gemma4vec.data.loading.load_rows import TrainingData
-from gemma4vec.data.rows.lazy_rows import as_lazy_rows
 from gemma4vec.errors import InputError
 from gemma4vec.machine.device import choose_device
 from gemma4vec.model.backbone.architectures import text_config
 from gemma4vec.model.backbone.kernel_options import fast_paths
-from gemma4vec.model.encoder.check_config import check_recipe, read_config
+from gemma4vec.model.encoder.build import EmbeddingModel
+from gemma4vec.model.encoder.check_config import check_positions, read_config
+from gemma4vec.model.encoder.outline import outline_encoder
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.save.output_dimension import recipe_dimension
-from gemma4vec.model.tokenize.tokenizer import load_tokenizer
+from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe import schema
 from gemma4vec.training.monitoring.dev_suite import dev_folder, open_dev_suite
+from gemma4vec.training.tasks.check_limits import check_limits
 from gemma4vec.training.tasks.make_task import plain_texts
 from gemma4vec.training.tasks.masked_next_token import mask_token_id
-from gemma4vec.training.terms.checks import check_scores, check_terms
+from gemma4vec.training.tasks.row_reader import RowReader
+from gemma4vec.training.tasks.rows_without_signal import check_rows_teach
+from gemma4vec.training.terms.checks import check_dropout, check_scores, check_terms
 from gemma4vec.training.terms.teachers import check_teachers
 
 
-def refuse_early(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingData]) -> None:
-    """Check what can be known without weights: readout and base, rows and batches, dimension, teachers, mask token.
+def check_base(recipe: schema.Recipe, base: Path, dtype: torch.dtype = torch.bfloat16) -> EmbeddingModel:
+    """Check what can be known without weights and rows: base, adapters, readout, dimension, limits, teachers, tokens.
+
+    Args:
+        recipe: the recipe.
+        base: folder of its base; config and tokenizer are enough.
+        dtype: dtype of the result, for those who count bytes.
+
+    Returns:
+        The recipe's model on the meta device, with its real tokenizer.
 
     Raises:
         InputError: one line that names the recipe's key.
     """
+    built = outline_encoder(recipe.model, base, dtype)
     config = read_config(base)
-    check_recipe(recipe.model, config)
+    check_positions(recipe.model.max_tokens, config)
+    check_limits(recipe, built)
     fast_paths(choose_device().name, recipe.stages[0].layout.fast_paths)
     dimension = recipe_dimension(recipe.model, config)
+    for number, stage in enumerate(recipe.stages):
+        if isinstance(stage.task, schema.Contrast):
+            check_dropout(stage.task, built.encoder, f"stages.{number}.task")
+            if dimension is not None:
+                check_terms(stage.task, dimension, f"stages.{number}.task")
+                check_teachers(stage.task, dimension, f"stages.{number}.task")
+    check_mask_tokens(recipe.stages, built.tokenizer)
+    return built
+
+
+def check_stages(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingData], built: EmbeddingModel) -> None:
+    """Check the rows of all stages against the recipe and the model (result of `check_base`).
+
+    Raises:
+        InputError: one line that names the recipe's key.
+    """
     for number, (stage, data) in enumerate(zip(recipe.stages, loaded, strict=True)):
-        check_dev_suite(stage.evaluation, data.dev_suite, f"stages.{number}.evaluation")
+        where = f"stages.{number}"
+        check_dev_suite(stage.evaluation, data.dev_suite, f"{where}.evaluation")
         check_data(number, stage, data)
-        if isinstance(stage.task, schema.Contrast) and dimension is not None:
-            check_terms(stage.task, dimension, f"stages.{number}.task")
-            check_teachers(stage.task, dimension, f"stages.{number}.task")
+        reader = RowReader.of(stage, built, recipe.model.max_tokens)
+        check_rows_teach(stage, data.rows, reader.recipe_prompts, built.encoder.has_dropout, where)
         check_given_tokens(recipe.model, base, number, stage, data)
-    check_tokenizer(recipe.stages, base)
 
 
 def check_dev_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> None:
@@ -70,24 +100,9 @@ def check_data(number: int, stage: schema.Stage, loaded: TrainingData) -> None:
         if texts < stage.batch.rows:
             raise InputError(f"{where}.batch.rows: {stage.batch.rows} texts asked for, the data has {texts}")
         return
-    rows, wanted = loaded.rows, stage.task.hard_negatives
-    if len(rows) < stage.batch.rows:
-        raise InputError(
-            f"{where}.batch.rows: {stage.batch.rows} rows asked for, the data has {len(rows)}; use a smaller batch"
-        )
-    check_batches(rows, stage.batch.rows, f"{where}.mixture")
-    check_scores(stage.task, rows, f"{where}.task")
-    if not wanted:
-        return
-    counts = as_lazy_rows(rows).negative_counts()
-    fewer = np.flatnonzero(counts < wanted)
-    if len(fewer):
-        first = rows[int(fewer[0])]
-        raise InputError(
-            f"{where}.task.hard_negatives: {wanted} asked for, {len(fewer):,} of {len(rows):,} rows have fewer, "
-            f"first row {fewer[0] + 1} ({first.query[:40]!r}) with {len(first.neg)}; every row has {counts.min()}: "
-            "use at most that, or mine more"
-        )
+    check_rows(loaded.rows, size=stage.batch.rows, hard_negatives=stage.task.hard_negatives, where=f"{where}.")
+    check_batches(loaded.rows, stage.batch.rows, f"{where}.mixture")
+    check_scores(stage.task, loaded.rows, f"{where}.task")
 
 
 def check_given_tokens(model: schema.Model, base: Path, number: int, stage: schema.Stage, loaded: TrainingData) -> None:
@@ -110,15 +125,13 @@ def check_given_tokens(model: schema.Model, base: Path, number: int, stage: sche
             )
 
 
-def check_tokenizer(stages: Sequence[schema.Stage], base: Path) -> None:
+def check_mask_tokens(stages: Sequence[schema.Stage], tokenizer: TextTokenizer) -> None:
     """Refuse a mask token that the base's tokenizer lacks.
 
     Raises:
         InputError: one line that names the recipe's key, the token, and similar ones.
     """
     wanted = {n: stage.task for n, stage in enumerate(stages) if isinstance(stage.task, schema.MaskedNextToken)}
-    if not wanted:
-        return
-    vocabulary = load_tokenizer(base, append_eos=False).hf_tokenizer.get_vocab()
+    vocabulary = tokenizer.hf_tokenizer.get_vocab() if wanted else {}
     for number, task in wanted.items():
         mask_token_id(vocabulary, task.mask_token, f"stages.{number}.task.mask_token")

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from gemma4vec.data.loading.load_rows import TrainingData, load_sources
+from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.quality.check_run import read_overlapping_records
 from gemma4vec.data.quality.contamination_record import sources_from_manifest
 from gemma4vec.ledger.lineage import INHERITED
@@ -15,6 +15,7 @@ from gemma4vec.ledger.run_recipe import started_in
 from gemma4vec.model.bases.resolve import ResolvedBase, resolve_base
 from gemma4vec.model.bases.sentence_transformers_folder import describe_ignored_layers
 from gemma4vec.model.inference.load import find_model_folder
+from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe.paths import missing_path
 from gemma4vec.recipe.schema import Contrast, Recipe
 from gemma4vec.training.engine.distributed import World
@@ -30,7 +31,8 @@ from gemma4vec.training.engine.made_from import (
     record_parts,
 )
 from gemma4vec.training.monitoring.stop_rule import LoadedStopRule, load_stop_rules
-from gemma4vec.training.preflight import refuse_early
+from gemma4vec.training.preflight import check_base, check_stages
+from gemma4vec.training.tasks.make_task import load_stage_data
 from gemma4vec.training.terms.teachers import teachers_of
 
 logger = logging.getLogger(__name__)
@@ -40,12 +42,28 @@ Step = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
+class CheckedInputs:
+    """What a run reads: its base and rows, checked against the recipe.
+
+    Attributes:
+        base: the base.
+        tokenizer: the base's, with special tokens as the readout needs them.
+        data: rows of each stage.
+    """
+
+    base: ResolvedBase
+    tokenizer: TextTokenizer
+    data: list[TrainingData]
+
+
+@dataclass(frozen=True)
 class PreparedRun:
     """A run that can be trained (`training.run.Trainer`).
 
     Attributes:
         data: rows of each stage; empty if the run is only opened again.
         stop_rules: the stop rule of each stage.
+        tokenizer: the base's; None: it is loaded with the weights.
     """
 
     run: RunFolder
@@ -53,19 +71,51 @@ class PreparedRun:
     base: ResolvedBase
     data: list[TrainingData]
     stop_rules: list[LoadedStopRule | None]
+    tokenizer: TextTokenizer | None = None
+
+
+def check_inputs(recipe: Recipe, *, step: Step = lambda name: nullcontext()) -> CheckedInputs:
+    """Find the base, read the rows of all stages, and check both against the recipe. Writes nothing but caches.
+
+    Of several processes the first one does what downloads or writes; the others read its results.
+
+    Args:
+        recipe: the recipe.
+        step: surrounds the steps "base model" and "training data".
+
+    Raises:
+        InputError: the base, the data or the recipe cannot be used; one line that names the recipe's key.
+    """
+    world = World()
+    with step("base model"):
+        with world.first_before_others():
+            base = resolve_base(recipe.model.base)
+        if ignored := describe_ignored_layers(base.path):
+            logger.info(ignored)
+        outline = check_base(recipe, base.path)
+    with step("training data"):
+        with world.first_before_others():
+            # Of all stages: rows that do not fit the last one are refused now, not after training the first ones.
+            data = [load_stage_data(stage) for stage in recipe.stages]
+        check_stages(recipe, base.path, data, outline)
+    return CheckedInputs(base, outline.tokenizer, data)
 
 
 def prepare_run(
-    run: RunFolder, recipe: Recipe, *, stop_rules: bool = True, step: Step = lambda name: nullcontext()
+    run: RunFolder,
+    recipe: Recipe,
+    *,
+    stop_rules: bool = True,
+    step: Step = lambda name: nullcontext(),
+    checked: CheckedInputs | None = None,
 ) -> PreparedRun:
-    """Find the base, read the rows of all stages, check both against the recipe, and evaluate stop rules' references.
-
-    Of several processes the first one does what downloads or writes; the others read its results.
+    """Check base and rows, record the rows in the run's folder, and evaluate stop rules' references.
 
     Args:
         run: the run's folder; its manifest gets the sources of the data.
         stop_rules: whether the recipe's own stop rules apply; if not, the caller decides when to stop.
         step: surrounds the steps "base model" and "training data".
+        checked: result of `check_inputs`, if it was called before the run's folder was made.
 
     Raises:
         InputError: the base, the data, the recipe or a stop rule cannot be used, or base, rows or teachers are not
@@ -74,30 +124,21 @@ def prepare_run(
     world, stages = World(), range(len(recipe.stages))
     goes_on = has_begun(run)
     _check_started_in(run, recipe, goes_on)
+    inputs = checked or check_inputs(recipe, step=step)
     with world.first_before_others():
-        with step("base model"):
-            base = resolve_base(recipe.model.base)
-            if ignored := describe_ignored_layers(base.path):
-                logger.info(ignored)
-            parts = own_parts(recipe, base)
-            if goes_on:
-                check_parts(run, parts)
-        with step("training data"):
-            # Of all stages: rows that do not fit the last one are refused now, not after training the first ones.
-            data = [load_data(run, recipe, number, goes_on=goes_on) for number in stages]
-    refuse_early(recipe, base.path, data)
-    with world.first_before_others():
-        parts |= _teachers(recipe)
+        parts = own_parts(recipe, inputs.base) | _teachers(recipe)
         if goes_on:
             check_parts(run, parts)
-        else:
+        for number in stages:
+            load_data(run, recipe, number, inputs.data[number], goes_on=goes_on)
+        if not goes_on:
             record_parts(run, parts)
             _warn_of_inherited_overlaps(run)
     rules: list[LoadedStopRule | None] = [None for _ in stages]
     if stop_rules:
         with world.first_before_others():
-            rules = load_stop_rules(run, recipe, [one.dev_suite for one in data])
-    return PreparedRun(run, recipe, base, data, rules)
+            rules = load_stop_rules(run, recipe, [one.dev_suite for one in inputs.data])
+    return PreparedRun(run, recipe, inputs.base, inputs.data, rules, inputs.tokenizer)
 
 
 def reopen_run(run: RunFolder, recipe: Recipe) -> PreparedRun:
@@ -153,17 +194,23 @@ def _warn_of_inherited_overlaps(run: RunFolder) -> None:
             )
 
 
-def load_data(run: RunFolder, recipe: Recipe, number: int, *, goes_on: bool = False) -> TrainingData:
+def load_data(
+    run: RunFolder, recipe: Recipe, number: int, loaded: TrainingData | None = None, *, goes_on: bool = False
+) -> TrainingData:
     """Load the rows of stage `number`, and record their sources and known contamination in the manifest.
 
     Args:
+        run: gets the record.
+        recipe: the run's.
+        number: of the stage, from 0.
+        loaded: the stage's rows, if they were loaded already.
         goes_on: whether the run has trained on rows already, which must be the same ones.
 
     Raises:
         InputError: as `data.loading.load_rows.load_sources`; other rows than the run began with.
     """
     stage = recipe.stages[number]
-    loaded = load_sources(stage.data, stage.mixture)
+    loaded = loaded or load_stage_data(stage)
     manifest = run.manifest
     began_with = (manifest.get("data") or {}).get(f"{number}-{stage.name}") or {}
     for name, facts in loaded.sources.items():

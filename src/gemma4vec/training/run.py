@@ -13,7 +13,7 @@ from gemma4vec.evaluation.planning.power_forecast import forecast_power
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
-from gemma4vec.files import home, sha256_text
+from gemma4vec.files import check_writable, home, sha256_text
 from gemma4vec.ledger.environment import environment
 from gemma4vec.ledger.recording import record_rule_stop, record_run
 from gemma4vec.ledger.records import find_parents
@@ -38,7 +38,7 @@ from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, 
 from gemma4vec.training.monitoring.dev_suite import dev_folder, open_dev_suite
 from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity, checkpoint_weights
-from gemma4vec.training.prepare_run import PreparedRun, prepare_run
+from gemma4vec.training.prepare_run import CheckedInputs, PreparedRun, prepare_run
 from gemma4vec.training.stage import Evaluate, Stage
 from gemma4vec.training.tasks.make_task import data_seed, make_task
 
@@ -124,8 +124,15 @@ class Trainer:
         logger.info(f"dtype: {str(choice.dtype).removeprefix('torch.')} ({choice.reason})")
         self.dtype = choice.dtype
         self.built: EmbeddingModel = build(
-            self.recipe.model, self.base.path, dtype=choice.dtype, device=self.device, seed=self.recipe.seed
+            self.recipe.model,
+            self.base.path,
+            dtype=choice.dtype,
+            device=self.device,
+            seed=self.recipe.seed,
+            tokenizer=prepared.tokenizer,
         )
+        if self.world.first:
+            check_writable(self.run.path, self._bytes_to_write())
         self.run.update_manifest(
             base={key: value for key, value in asdict(self.base).items() if key != "path"},
             dtype={"name": str(choice.dtype), "reason": choice.reason},
@@ -134,6 +141,12 @@ class Trainer:
                 "total": sum(p.numel() for p in self.built.encoder.parameters()),
             },
         )
+
+    def _bytes_to_write(self) -> int:
+        """Bytes of two checkpoints, old and new (weights and two moments in fp32), and of the model."""
+        trainable = sum(p.numel() for p in self.built.trainable().values())
+        total = sum(p.numel() for p in self.built.encoder.parameters())
+        return 2 * 12 * trainable + self.dtype.itemsize * total
 
     def embedder(self, name: str) -> Embedder:
         """Return an embedder of the model as it is now."""
@@ -272,13 +285,14 @@ class Trainer:
         return run_evaluation
 
 
-def train_run(run: RunFolder, recipe: Recipe | None = None) -> Path:
+def train_run(run: RunFolder, recipe: Recipe | None = None, checked: CheckedInputs | None = None) -> Path:
     """Train all stages of a run, from wherever it stopped, and write its model. Return the model's folder.
 
     If several processes train (`training.engine.distributed`), the first one writes, and all return the same folder.
 
     Args:
         recipe: of a run that has just been started; None: it is read from the run's folder.
+        checked: its base and rows, if they were checked before the run's folder was made.
 
     Raises:
         InputError: the recipe or its data cannot be used. WorkError: the work failed; what was finished is kept.
@@ -287,7 +301,7 @@ def train_run(run: RunFolder, recipe: Recipe | None = None) -> Path:
     if not world.first:
         run = FollowedRun(run.path)
     with record_outcome(run):
-        prepared = prepare_run(run, recipe or recipe_of(run))
+        prepared = prepare_run(run, recipe or recipe_of(run), checked=checked)
         trainer = Trainer(prepared)
         trainer.train_all()
         leave_world()  # saving needs one process

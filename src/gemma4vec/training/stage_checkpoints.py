@@ -1,9 +1,9 @@
 """Where a stage starts from, and when its state is written: its own checkpoints, and those of the previous stage."""
 
-import json
 import logging
 from typing import Any
 
+from gemma4vec.reading.json_values import read_json
 from gemma4vec.training.engine.checkpoint import (
     Progress,
     latest_checkpoint,
@@ -50,7 +50,9 @@ def load_latest(stage: Stage, optimizer: MasterAdamW) -> Progress:
 def stored_budget(stage: Stage) -> StepBudget:
     """The stage's budget in optimizer steps. If a killed run already measured it, it is read from `budget.json`."""
     file = stage.folder / "budget.json"
-    known: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    known: dict[str, Any] | None = None
+    if file.exists():
+        known = read_json(file, "the budget", "restore it, or start a new run")
     rows_per_step = stage.task.rows_per_batch * stage.settings.batch.accumulate
     return step_budget(stage.settings, rows_per_step, stage.folder if stage.world.first else None, known)
 

@@ -52,6 +52,8 @@ def test_a_recipe_and_a_file_twice(files, capsys):
         (["{rows}", "--against", "{dir}/none"], "{dir}/none"),
         (["{rows}", "--against", "{dir}/suites/one", "--against", "{dir}/suites/one"], "two suites are named 'one'"),
         (["{rows}", "--against", "{dir}/suites", "--near", "0.1"], "--near 0.1"),
+        (["{rows}", "--drop", "{rows}"], "rows.jsonl.gz is read by this command and would be replaced"),
+        (["{rows}", "--clean", "{dir}"], "rows.jsonl.gz is read by this command and would be replaced"),
     ],
 )
 def test_bad_input_is_one_line(files, capsys, arguments, said):

@@ -68,3 +68,23 @@ def test_scores_are_written_for_terms_that_learn_from_them(rows, tmp_path, capsy
     # What is mined without them leaves no scores behind that are of other negatives.
     assert execute(["data", "mine", str(out), "--out", str(tmp_path / "more.jsonl"), "-n", "1", "--fresh"]) == 0
     assert all(row.scores is None for row in read_rows(tmp_path / "more.jsonl").rows)
+
+
+def test_what_is_read_is_never_replaced(rows, tmp_path, capsys):
+    before = rows.read_bytes()
+    (tmp_path / "more.jsonl").write_text('{"text": "a"}\n')
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"name: x\nstages: [{{data: [{{name: rows, path: {rows}}}], budget: {{steps: 1}}}}]\n")
+    for words in ([rows, "--out", rows], [recipe, "--out", rows], [recipe, "--out", recipe]):
+        assert execute(["data", "mine", *map(str, words), "-n", "2"]) == 2
+        assert "is read by this command and would be replaced" in capsys.readouterr().err.splitlines()[-1]
+    corpus = str(tmp_path / "more.jsonl")
+    assert execute(["data", "mine", str(rows), "--corpus", corpus, "--out", corpus, "-n", "2"]) == 2
+    assert rows.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_search(rows, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("gemma4vec.api.mining.build_corpus", lambda *_: pytest.fail("searched"))
+    (tmp_path / "file").write_text("x")
+    assert execute(["data", "mine", str(rows), "--out", str(tmp_path / "file" / "out.jsonl"), "-n", "2"]) == 1
+    assert "could not write" in capsys.readouterr().err.splitlines()[-1]

@@ -47,3 +47,11 @@ def test_the_sources_of_a_recipe_and_their_shares(tmp_path: Path, capsys: pytest
     assert execute(["data", "read", str(tmp_path / "r.yaml"), "--stage", "1"]) == 2
     assert execute(["data", "read"]) == 2
     assert "give exactly one of RECIPE or --source KIND" in capsys.readouterr().err
+
+
+def test_what_is_read_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_jsonl(tmp_path / "r.jsonl")
+    before = file.read_bytes()
+    assert execute(["data", "read", "--source", "jsonl", "--path", str(file), "--out", str(file)]) == 2
+    assert "r.jsonl is read by this command and would be replaced" in capsys.readouterr().err
+    assert file.read_bytes() == before

@@ -76,6 +76,8 @@ def test_too_few_rows_or_negatives_name_the_key() -> None:
         first(1, rows(3))
     data = rows(8)
     data[5] = Row("why?", [Document("because")], [Document("no")])
-    with pytest.raises(InputError, match=r"task\.hard_negatives: 2 asked for, row 6 \('why\?'\) has 1; mine more"):
+    with pytest.raises(
+        InputError, match=r"^task\.hard_negatives: 2 asked for, 1 of 8 rows .* row 6 \('why\?'\) with 1;"
+    ):
         first(1, data)
     assert first(1, data, hard_negatives=0)[0].negatives == [[], [], [], []]

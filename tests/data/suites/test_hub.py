@@ -13,6 +13,7 @@ import pytest
 from fake_hub import client_environment, serving
 from tiny_sources import write_parquet
 
+from gemma4vec.data.suites import hub_tables
 from gemma4vec.data.suites.catalog import CATALOG, COMPACT, NANO, HubTask
 
 # Asked for in one process, since the client reads its address when it is imported; those after OFFLINE without a hub.
@@ -118,3 +119,12 @@ def test_a_commit_that_is_gone_is_refused_in_one_line(answers: list[dict[str, An
     error = answers[3]["error"]
     assert "the data set mteb/MultilingualNanoTouche2020Retrieval cannot be downloaded from the hub" in error
     assert "\n" not in error
+
+
+def test_a_readme_names_files_of_its_own_folder_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "snapshot"
+    (folder / "data").mkdir(parents=True)
+    for file in (tmp_path / "secret.jsonl", folder / "data" / "a.jsonl"):
+        file.write_text("{}")
+    named = ["../secret.jsonl", "data/../../secret.jsonl", str(tmp_path / "secret.jsonl"), "", "data/*.jsonl"]
+    assert hub_tables._glob(folder, named) == [folder / "data" / "a.jsonl"]

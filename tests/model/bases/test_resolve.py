@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tiny_gguf import write_tiny
+from tiny_shard import write_shard
 
 from gemma4vec import files
 from gemma4vec.errors import InputError, WorkError
@@ -185,7 +186,7 @@ def test_an_unknown_bundled_name_gets_a_suggestion(site: Path, name: str, hint: 
 def model_folder(folder: Path, card: str | None = None) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    (folder / "model.safetensors").write_bytes(b"weights")
+    write_shard(folder / "model.safetensors", {"weights": [1, 1]})
     if card is not None:
         (folder / "README.md").write_text(card)
     return folder

@@ -106,6 +106,31 @@ def test_a_damaged_segment_is_computed_again_and_a_broken_vector_is_not_kept() -
         assert np.isnan(broken.encode_query(["x"])).all() and broken.computed == 1
 
 
+@pytest.mark.parametrize("part", ["key", "vector"])
+def test_a_single_wrong_bit_is_damage_and_computed_again(part: str, log_lines: list[str]) -> None:
+    right = cached().encode_query(["a", "b"])
+    (segment,) = vectors_folder().glob("*/*.vectors")
+    content = bytearray(segment.read_bytes())
+    # The second row of the keys, which begin after a header of 128 bytes, or the second vector.
+    content[128 + 16 if part == "key" else content.index(right[1].tobytes())] ^= 1
+    segment.write_bytes(content)
+    again = cached()
+    assert np.array_equal(again.encode_query(["a", "b"]), right) and again.computed == 1
+    assert len([line for line in log_lines if "is damaged" in line and segment.name in line]) == (part == "vector")
+    last = cached()
+    assert np.array_equal(last.encode_query(["a", "b"]), right)
+    assert last.computed == (1 if part == "vector" else 0)  # "a" went with the damaged segment
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(log_lines: list[str]) -> None:
+    vectors_folder().parent.mkdir(parents=True, exist_ok=True)
+    vectors_folder().write_text("a file where the folder should be")
+    for _ in range(2):
+        one = cached()
+        assert one.encode_query(["a"]).shape == (1, 8) and one.computed == 1
+    assert len([line for line in log_lines if line.startswith("vectors of model not cached: could not write")]) == 1
+
+
 def test_the_limit_holds_and_the_model_used_longest_ago_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LIMIT_VARIABLE, str(100_000 / 1e9))
     for number, name in enumerate(("old", "middle", "new")):

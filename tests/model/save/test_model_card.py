@@ -75,6 +75,6 @@ def test_a_card_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("gemma4vec.files.os.fsync", fails)
-    with pytest.raises(Exception, match="No space left"):
+    with pytest.raises(Exception, match="no space left"):
         add_scores(tmp_path, ["| ours | 0.6 |"])
     assert file.read_text() == before

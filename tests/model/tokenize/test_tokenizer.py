@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from gemma_tokenizer import gemma_tokenizer
 from tiny_model import TEXTS, tiny_tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gemma4vec.errors import InputError
@@ -97,8 +98,6 @@ def test_the_saved_tokenizer_does_the_same_everywhere(tmp_path: Path, append_eos
 
 def test_a_base_without_bos_gets_none(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
-    from tokenizers.processors import TemplateProcessing
-
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
     tokenizer.save_pretrained(tmp_path)
     assert BOS not in ids_of(load_tokenizer(tmp_path, append_eos=False), "read")
@@ -106,6 +105,39 @@ def test_a_base_without_bos_gets_none(tmp_path: Path) -> None:
     # Not one token for an empty text: one padding token stands for it, since a vector needs a state.
     tokens = load_tokenizer(tmp_path, append_eos=False).encode([Prompted("", "")], 8)[0]
     assert list(tokens.ids) == [0] and tokens.prompt == 0
+
+
+@pytest.mark.parametrize("template", [["$A", "<pad>"], ["<bos>", "$A", "<pad>"], ["$A", "<unk>", "<pad>"]], ids=str)
+def test_the_bases_own_closing_token_is_used_and_reported(
+    folder: Path, tmp_path: Path, log_lines: list[str], template: list[str]
+) -> None:
+    """As Qwen3-Embedding closes texts with another token than its eos_token."""
+    tokenizer = tiny_tokenizer()
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<bos>", "<unk>", "<pad>")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=special)
+    tokenizer.save_pretrained(folder)
+    ours = load_tokenizer(folder, append_eos=True)
+    assert log_lines == ["texts end with <pad>, as the base's own tokenizer ends them (its eos_token is <eos>)"]
+    ours.hf_tokenizer.save_pretrained(tmp_path / "saved")
+    own = load_saved_tokenizer(tmp_path / "saved")
+    for text in ("read the file", "read the file " * 30):
+        ids = ids_of(ours, text, 9)
+        assert ids[-1] == 0 and EOS not in ids and ids.count(0) == 1 and (ids[0] == BOS) == (template[0] == "<bos>")
+        assert ids_of(own, text, 9) == ids
+    (found,) = own.encode([Prompted("query: ", "read")], 64)
+    assert found.prompt == len(tiny_tokenizer()("query: ", add_special_tokens=False)["input_ids"]) + (
+        template[0] == "<bos>"
+    )
+    assert 0 not in ids_of(load_tokenizer(folder, append_eos=False), "read")  # a readout that needs none gets none
+    without_eos = without(folder, "eos_token")
+    assert load_tokenizer(without_eos, append_eos=False).closing_id is None
+
+
+def test_padding_that_a_file_asks_for_is_no_closing_token(folder: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.enable_padding(length=16, pad_id=0, pad_token="<pad>")
+    tokenizer.save_pretrained(folder)
+    assert load_tokenizer(folder, append_eos=True).closing_id == EOS
 
 
 def without(folder: Path, *names: str) -> Path:

@@ -24,7 +24,11 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.model.inference.embedder import Embedder
 
 SOURCE = Path(__file__).resolve().parents[3] / "src"
-BLIND = {"recipe": "mean", "name": "blind", "overrides": ["model.max_tokens=4"]}
+BLIND = {
+    "recipe": "mean",
+    "name": "blind",
+    "overrides": ["model.max_tokens=4", "model.prompts={query: '||', document: '||'}"],
+}
 SUITES = ("test-a", "test-b-12x20")
 
 

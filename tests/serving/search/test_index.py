@@ -216,7 +216,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", no_space)
-    with pytest.raises(WorkError, match="No space left"):
+    with pytest.raises(WorkError, match="no space left"):
         SearchIndex.build(tmp_path / "index", functions(3), FakeEmbedder())
 
 

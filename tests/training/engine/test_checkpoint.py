@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.recipe.schema import Optimizer
+from gemma4vec.training.engine.checked_weights import pack_weights, read_weights, write_weights
 from gemma4vec.training.engine.checkpoint import (
     Progress,
     latest_checkpoint,
@@ -128,6 +130,44 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, file: str, damage: str
         read_progress(folder)
         load_checkpoint(folder, optimizer(seed=3))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("file", ["progress.json", "trained.safetensors", "optimiser.pt"])
+def test_a_single_wrong_digit_is_damage(tmp_path: Path, file: str) -> None:
+    """A bit that flips in a weight is read without a fault by every library."""
+    folder = save_checkpoint(tmp_path, Progress(step=3), optimizer())
+    path = folder / file
+    content = bytearray(path.read_bytes())
+    if file == "progress.json":
+        content = bytearray(content.replace(b'"step": 3', b'"step": 4'))
+    else:
+        values = optimizer().state()["state"][0]["exp_avg"] if file == "optimiser.pt" else optimizer().weights()["w"]
+        content[content.index(values.numpy().tobytes()) + 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"step-00000003 is damaged \({file} differs from .* written\); delete it"):
+        read_progress(folder)
+        load_checkpoint(folder, optimizer(seed=3))
+
+
+def test_a_checkpoint_of_an_earlier_release_has_no_checksums(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, Progress(step=3), optimizer())
+    (folder / "checksums.json").unlink()
+    save_file(optimizer().weights(), folder / "trained.safetensors")
+    load_checkpoint(folder, optimizer(seed=3))
+    assert read_progress(folder).step == 3
+
+
+def test_weights_of_every_dtype_and_shape_are_checked(tmp_path: Path) -> None:
+    weights = {"a": torch.tensor(2.0), "b": torch.ones(2, 3, dtype=torch.bfloat16).t(), "c": torch.zeros(0)}
+    weights = {name: value.contiguous() for name, value in weights.items()}
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(pack_weights(weights))
+    assert all(torch.equal(value, weights[name]) for name, value in read_weights(file).items())
+    write_weights(tmp_path / "other.safetensors", weights)
+    assert (tmp_path / "other.safetensors").read_bytes() == file.read_bytes()
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ValueError, match="differs from what was written"):
+        read_weights(file)
 
 
 def test_progress_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -142,14 +142,14 @@ def test_a_run_on_several_kinds_of_sources(base: Path, tmp_path: Path, capsys: p
     (tmp_path / "t.csv").write_text("a,p,n\n" + "".join(f"q{i},p{i},n{i}\n" for i in range(9)))
     (tmp_path / "r.yaml").write_text(f"""
 name: several
-model: {{base: {base}, max_tokens: 24, lora: {{rank: 4, dropout: 0.1}}}}
+model: {{base: {base}, max_tokens: 48, lora: {{rank: 4, dropout: 0.1}}}}
 stages:
   - data:
       - {{name: rows, path: {tmp_path}/rows.jsonl, weight: 1}}
       - {{name: texts, source: csv, path: {tmp_path}/t.csv, weight: 1, prompts: none}}
       - {{name: tokens, source: tensors, path: {tmp_path}/t.pt, weight: 2, pair_with_itself: true}}
     batch: {{rows: 6, tokenize: once}}
-    layout: {{row_tokens: 32, tokens_per_forward: 128, compile: false}}
+    layout: {{row_tokens: 64, tokens_per_forward: 128, compile: false}}
     budget: {{steps: 3}}
 """)
     assert execute(["train", str(tmp_path / "r.yaml"), "--json"]) == 0, capsys.readouterr().err

@@ -10,7 +10,6 @@ from tiny_run import make_stage, rows
 from torch import Tensor
 from torch.nn import functional
 
-from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.errors import InputError
 from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.objective.gor import gor
@@ -19,7 +18,7 @@ from gemma4vec.objective.nce import false_negative_mask, info_nce, nce, self_con
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import AnyTerm
 from gemma4vec.training.loop import train_stage
-from gemma4vec.training.preflight import refuse_early
+from gemma4vec.training.preflight import check_base
 from gemma4vec.training.tasks.contrastive import ContrastTask
 from gemma4vec.training.terms import TERMS
 from gemma4vec.training.terms.base import Vectors
@@ -174,4 +173,4 @@ def test_prefixes_longer_than_vectors_are_refused_before_weights_are_loaded(
     with pytest.raises(
         InputError, match=rf"terms\.0\.matryoshka: {length + 1} is above the model's {length} dimensions"
     ):
-        refuse_early(recipe, base, [TrainingData(rows())])
+        check_base(recipe, base)

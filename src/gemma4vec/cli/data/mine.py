@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from gemma4vec.errors import InputError
+from gemma4vec.files import refuse_overwriting
 
 
 def mine_command(
@@ -88,7 +89,8 @@ def mine_command(
         raise InputError(f"--choose {choose}: use top or draw")
     chosen: Literal["top", "draw"] = "top" if choose == "top" else "draw"
     rules = mining_rules(n, _ranks(ranks), share, margin, chosen, relabel, by_model=model is not None)
-    # A wrong --corpus or --model is reported before anything is read.
+    # A wrong --out, --corpus or --model is reported before anything is read.
+    refuse_overwriting([out], [*train, *(corpus or [])])
     documents = [document for file in corpus or [] for document in documents_of(file)]
     opened = open_for_mining(model) if model else None
     summary = mine_sources(

@@ -8,6 +8,7 @@ import typer
 import yaml
 
 from gemma4vec.errors import InputError
+from gemma4vec.files import check_writable, refuse_overwriting
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,6 +44,9 @@ def read_command(
     from gemma4vec.data.loading.load_rows import load_sources
 
     sources, mixture = _sources(recipe, stage, source, path, overrides or [])
+    if out is not None:
+        refuse_overwriting([out], [recipe, *(place for one in sources for place in (one.path, one.drop))])
+        check_writable(out.parent)
     loaded = load_sources(sources, mixture)
     shares = {part.name: part.share for part in getattr(loaded.rows, "parts", ())}
     found: dict[str, Any] = {

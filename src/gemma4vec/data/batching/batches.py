@@ -29,22 +29,30 @@ class RowBatch:
     scores: list[list[float] | None] = field(default_factory=list)
 
 
-def check_rows(rows: Sequence[Row], *, size: int, hard_negatives: int) -> None:
+def check_rows(rows: Sequence[Row], *, size: int, hard_negatives: int, where: str = "") -> None:
     """Check that batches can be drawn.
 
+    Args:
+        rows: the rows.
+        size: rows in a batch.
+        hard_negatives: negatives that are drawn for each row.
+        where: key of the stage with a final period, for messages.
+
     Raises:
-        InputError: fewer rows than one batch, or a row with fewer than `hard_negatives` negatives.
+        InputError: fewer rows than one batch, or rows with fewer than `hard_negatives` negatives.
     """
     if len(rows) < size:
-        raise InputError(f"batch.rows: {size} rows asked for, the data has {len(rows)}; use a smaller batch")
+        raise InputError(f"{where}batch.rows: {size} rows asked for, the data has {len(rows)}; use a smaller batch")
     if not hard_negatives:
         return
-    fewer = np.flatnonzero(as_lazy_rows(rows).negative_counts() < hard_negatives)
+    counts = as_lazy_rows(rows).negative_counts()
+    fewer = np.flatnonzero(counts < hard_negatives)
     if len(fewer):
-        row = rows[int(fewer[0])]
+        first = rows[int(fewer[0])]
         raise InputError(
-            f"task.hard_negatives: {hard_negatives} asked for, row {fewer[0] + 1} ({row.query[:40]!r}) has "
-            f"{len(row.neg)}; mine more, or use a smaller number"
+            f"{where}task.hard_negatives: {hard_negatives} asked for, {len(fewer):,} of {len(rows):,} rows have fewer, "
+            f"first row {fewer[0] + 1} ({first.query[:40]!r}) with {len(first.neg)}; every row has {counts.min()}: "
+            "use at most that, or mine more"
         )
 
 

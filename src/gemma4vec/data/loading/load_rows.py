@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.data.batching.mixture import MixedRows, Part, compute_shares
+from gemma4vec.data.batching.short_rows import leave_out_short_rows
 from gemma4vec.data.pycode.build import load_or_build_pycode
 from gemma4vec.data.rows.row_store import StoredRows, open_or_write, write_store
 from gemma4vec.data.rows.rows import Row, RowsRead, check_bad_share, content_hash, format_share, parse_rows
@@ -46,7 +47,8 @@ class TrainingData:
     Attributes:
         rows: all rows.
         texts: all plain texts.
-        sources: name -> {"source", "path", "rows", "bad_rows", "content_hash", "counts", ...}, for the manifest.
+        sources: name -> {"source", "path", "rows", "bad_rows", "content_hash", "counts", ...}, for the manifest;
+            "left_out" is the number of rows that are not in `rows`, for lack of hard negatives.
         dev_suite: folder of the first dev suite that a source comes with, if any.
         test_suite: folder of the first test suite that a source comes with, if any.
     """
@@ -72,8 +74,14 @@ class SourceRows:
     revision: str = ""
 
 
-def load_sources(sources: Sequence[Source], mixture: Mixture | None = None) -> TrainingData:
+def load_sources(sources: Sequence[Source], mixture: Mixture | None = None, *, hard_negatives: int = 0) -> TrainingData:
     """Read every source of a stage.
+
+    Args:
+        sources: the stage's.
+        mixture: how they are mixed.
+        hard_negatives: negatives that each row needs. The few rows with fewer are left out and counted
+            (`data.batching.short_rows`).
 
     Raises:
         InputError: two sources have one name, a file cannot be read, or too many rows are bad.
@@ -109,7 +117,14 @@ def load_sources(sources: Sequence[Source], mixture: Mixture | None = None) -> T
         [len(found) for _, found in rows], [source.weight for source, _ in rows], mixture.temperature
     )
     parts = [Part(source.name, found, share) for (source, found), share in zip(rows, shares, strict=True)]
-    loaded.rows = MixedRows(parts, mixture.one_source_batches, mixture.one_task_batches)
+    mixed = MixedRows(parts, mixture.one_source_batches, mixture.one_task_batches)
+    loaded.rows, left_out = leave_out_short_rows(mixed, hard_negatives)
+    for name, count in left_out.items():
+        loaded.sources[name]["left_out"] = count
+        logger.warning(
+            f"{name}: {count:,} of {loaded.sources[name]['rows']:,} rows have fewer than {hard_negatives} hard "
+            "negatives and are left out"
+        )
     loaded.texts = PlainTexts(MixedRows(texts))
     return loaded
 

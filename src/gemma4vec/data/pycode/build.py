@@ -35,6 +35,7 @@ from gemma4vec.data.rows.rows import Row, content_hash, write_rows
 from gemma4vec.data.suites.retrieval import RetrievalSuite, write_suite
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder, home, sha256_text, write_json
+from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.retrieval.tokenize import tokenize_code
 from gemma4vec.text.prompts import Document
 
@@ -151,7 +152,7 @@ def load_pycode(path: Path) -> PyCode:
         InputError: the folder has no readable manifest.
     """
     try:
-        manifest = json.loads((Path(path) / "manifest.json").read_text(encoding="utf-8"))
+        manifest = load_own_json(Path(path) / "manifest.json")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a folder from `gemma4vec data pycode` ({error}); build it again") from error
     return PyCode(Path(path), manifest)

@@ -4,7 +4,6 @@ A record belongs to contents, not to files: its name consists of the hash of a s
 contains, and the suite's fingerprint. Changed data or a changed suite have no record until they are checked again.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import home, sha256_text, write_json
+from gemma4vec.reading.json_values import load_own_json
 
 FORMAT = 1
 
@@ -81,7 +81,7 @@ def read_record(content_hash: str, suite_fingerprint: str) -> ContaminationRecor
     if not file.is_file():
         return None
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = load_own_json(file)
         if value.pop("format") != FORMAT:
             return None
         return ContaminationRecord(**value)

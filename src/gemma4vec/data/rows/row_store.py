@@ -13,7 +13,6 @@ Shapes: R rows, T texts (queries, positives and negatives).
 """
 
 import hashlib
-import json
 import struct
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -30,7 +29,8 @@ from gemma4vec.data.rows.row_texts import RowTexts, TextKind
 from gemma4vec.data.rows.rows import ContentHash, Row
 from gemma4vec.data.rows.scores import Scores
 from gemma4vec.data.rows.text_bytes import from_bytes, to_bytes
-from gemma4vec.files import atomic_folder, write_json
+from gemma4vec.files import atomic_folder, disk_errors, write_json
+from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_hash import text_key
@@ -65,7 +65,7 @@ class StoredRows(LazyRows):
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.facts: dict[str, Any] = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+        self.facts: dict[str, Any] = load_own_json(folder / "store.json")
         self._texts = MappedFile(folder / "texts.bin", np.uint8)
         self._files = {name: MappedFile(folder / f"{name}.bin", dtype) for name, dtype in ARRAYS.items()}
         self._ends, self._first = self._files["ends"].array, self._files["first"].array
@@ -256,8 +256,12 @@ def open_or_write(folder: Path, key: str, write: Callable[[], StoredRows]) -> St
         return store
     from filelock import FileLock
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{folder.name}.lock"):
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.parent / f".{folder.name}.lock")
+        lock.acquire()
+    with lock:
+        lock.release()  # the block holds it once
         return open_store(folder, key) or write()
 
 

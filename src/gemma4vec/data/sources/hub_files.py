@@ -4,7 +4,6 @@ Each file is read on its own, because the files of one split can have different 
 so that a commit that was downloaded once needs no hub.
 """
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -14,9 +13,10 @@ from typing import Any, NamedTuple
 
 from gemma4vec.data.sources.splits import files_of_split, is_readable
 from gemma4vec.errors import InputError
-from gemma4vec.files import cache, sha256_text, write_json
+from gemma4vec.files import cache, optional_file, sha256_text, write_json
 from gemma4vec.machine.hub_errors import explain_hub_error
 from gemma4vec.machine.network import ping_hub
+from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.reading.yaml_values import YamlError, loads_yaml
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def hub_files(name: str, subset: str | None, split: str) -> HubFiles:
 def _read_note(note: Path) -> HubFiles | None:
     """The stored choice; None if any of its files is missing."""
     try:
-        stored = json.loads(note.read_text(encoding="utf-8"))
+        stored = load_own_json(note)
         found = HubFiles(str(stored["commit"]), tuple(map(Path, stored["files"])))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -99,7 +99,8 @@ def _fetch(repository: str, revision: str | None, subset: str | None, split: str
         wanted = [re.sub(r"([*?\[])", r"[\1]", name) for name in chosen]
         folder = Path(snapshot_download(repository, repo_type="dataset", revision=commit, allow_patterns=wanted))
     found = HubFiles(commit, tuple(folder / name for name in chosen))
-    write_json(note, {"commit": commit, "files": list(map(str, found.files)), "of": repository})
+    with optional_file("notes on data files"):
+        write_json(note, {"commit": commit, "files": list(map(str, found.files)), "of": repository})
     return found
 
 

@@ -1,6 +1,5 @@
 """Rows of a `torch.save` file of token ids and masks, mapped into memory: a file of any size is read in place."""
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,8 @@ from gemma4vec.data.rows.row_texts import RowTexts, TextKind
 from gemma4vec.data.rows.rows import Row, format_share
 from gemma4vec.data.sources.token_files import open_tensors
 from gemma4vec.errors import InputError
-from gemma4vec.files import cache, write_json
+from gemma4vec.files import cache, optional_file, write_json
+from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_hash import tokens_key
@@ -131,7 +131,7 @@ def check_tensors(path: Path, content_hash: str) -> TensorCheck:
     """
     note = cache() / "tensors" / f"{content_hash[:24]}.json"
     with suppress(OSError, ValueError, TypeError):
-        return TensorCheck(**json.loads(note.read_text(encoding="utf-8")))
+        return TensorCheck(**load_own_json(note))
     ids_NC, mask_NC = open_tensors(path)
     bad: list[int] = []
     largest = -1
@@ -145,7 +145,8 @@ def check_tensors(path: Path, content_hash: str) -> TensorCheck:
         release_pages(ids)
         release_pages(mask)
     checked = TensorCheck(len(ids_NC), largest, bad)
-    write_json(note, checked._asdict())
+    with optional_file("notes on data files"):
+        write_json(note, checked._asdict())
     return checked
 
 

@@ -171,10 +171,12 @@ def _readme_paths(folder: Path, config: str) -> list[str]:
 
 
 def _glob(folder: Path, paths: list[str]) -> list[Path]:
+    """The files in `folder` that a README names; a path that leads out of it names none."""
     found: list[Path] = []
     for path in paths:
-        with contextlib.suppress(ValueError, NotImplementedError):  # an empty or absolute path
-            found += sorted(folder.glob(path))
+        if ".." not in Path(path).parts:
+            with contextlib.suppress(ValueError, NotImplementedError):  # an empty or absolute path
+                found += sorted(folder.glob(path))
     return found
 
 

@@ -16,6 +16,7 @@ from gemma4vec.files import sha256_text
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.overview import all_runs
 from gemma4vec.ledger.run_folder import MANIFEST, find_run, slug
+from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.text.text_embedder import TextEmbedder
 
 TRAINED = "trained"
@@ -160,7 +161,7 @@ def free_folder(
 def _stored_settings(folder: Path) -> dict[str, Any]:
     """Return the settings of the result in `folder`; empty if it is damaged, so that it is never replaced."""
     try:
-        return dict(json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))["settings"])
+        return dict(load_own_json(folder / METRICS_FILE)["settings"])
     except (ValueError, TypeError, KeyError):
         return {}
 

@@ -21,6 +21,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.results.task_scores import PAIRED, pair_values, task_scores
 from gemma4vec.files import atomic_folder, sha256_text, write_json
 from gemma4vec.ledger.recording import check_recorded
+from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.statistics.bootstrap import Interval, mean_interval
 from gemma4vec.statistics.correlation import pair_metric_interval
 
@@ -28,7 +29,17 @@ METRICS_FILE, PER_QUERY_FILE, TOP_FILE = "metrics.json", "per_query.parquet", "t
 FILES = {METRICS_FILE, PER_QUERY_FILE, TOP_FILE}
 
 # Settings that say what the scores are scores of.
-_DIGESTED = ("model", "model_fingerprint", "kind", "metric", "suite", "run", "contamination", "created", "look")
+_DIGESTED: tuple[str, ...] = (
+    "model",
+    "model_fingerprint",
+    "kind",
+    "metric",
+    "suite",
+    "run",
+    "contamination",
+    "created",
+    "look",
+)
 _DIGESTED += ("look_again", "overlaps")
 
 QueryScores = Mapping[str, Mapping[str, float]]
@@ -193,7 +204,7 @@ def load_result(folder: Path) -> Result:
             f"{folder} is not an evaluation result: it has no {METRICS_FILE}; make one with gemma4vec eval"
         )
     try:
-        summary = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        summary = load_own_json(folder / METRICS_FILE)
         columns = pq.read_table(folder / PER_QUERY_FILE, columns=["task", "query_id", "metric", "value"]).to_pydict()
         per_query: dict[str, dict[str, dict[str, float]]] = {}
         for task, query_id, metric, value in zip(*columns.values(), strict=True):

@@ -23,6 +23,7 @@ from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, no_progress
 from gemma4vec.evaluation.scoring.score_pairs import _score_sts
 from gemma4vec.evaluation.scoring.score_retrieval import _score_retrieval
 from gemma4vec.evaluation.scoring.score_rows import _score_rows
+from gemma4vec.files import check_writable
 from gemma4vec.ledger.environment import versions
 from gemma4vec.ledger.journal import Record
 from gemma4vec.ledger.ledger import new_id, now
@@ -71,6 +72,7 @@ def evaluate(
     """
     if out is not None:
         check_output_folder(out)
+        check_writable(out)
     owner = find_owner(model, name=name, run=run, out=out)
     fits = documents_MD is not None
     accesses = check_allowed(model, [suite], owner=owner, look_again=look_again, depth=depth, fits=fits)

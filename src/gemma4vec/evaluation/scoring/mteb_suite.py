@@ -4,14 +4,11 @@ mteb loads the data at its pinned commit, asks our model for vectors, and saves 
 (`mteb_predictions`). Queries and documents get their usual prompts; texts of other tasks are encoded as queries.
 """
 
-import json
 import re
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +24,8 @@ from gemma4vec.evaluation.scoring.mteb_predictions import (
     retrieval_items,
 )
 from gemma4vec.evaluation.scoring.ranking import Progress
-from gemma4vec.files import sha256_text
+from gemma4vec.files import sha256_text, temporary_folder
+from gemma4vec.reading.json_values import load_foreign_json
 from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_embedder import TextEmbedder
 
@@ -175,7 +173,7 @@ def _score_mteb(
     except Exception as error:  # whatever the hub, the cache and a data set's own code raise
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"mteb cannot load the data of {task.metadata.name}: {reason}") from error
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder("mteb") as folder:
         result = mteb.evaluate(
             _Encoder(model, progress),
             task,
@@ -185,7 +183,7 @@ def _score_mteb(
             show_progress_bar=False,
             encode_kwargs={"batch_size": BATCH, "show_progress_bar": False},
         )
-        saved = json.loads((Path(folder) / task.prediction_file_name).read_text(encoding="utf-8"))
+        saved = load_foreign_json(folder / task.prediction_file_name)
     by_subset = {scores["hf_subset"]: scores for scores in result.task_results[0].scores[suite.split]}
     seconds = {"mteb": time.perf_counter() - started}
     scored: dict[str, TaskScores] = {}

@@ -13,6 +13,7 @@ from transformers import AutoConfig
 
 from gemma4vec.errors import InputError
 from gemma4vec.model import upstream
+from gemma4vec.model.bases.foreign_code import needs_own_code
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 
 
@@ -131,10 +132,17 @@ def read_config(path: str | Path) -> Any:
     Raises:
         InputError: there is no config, or the installed transformers does not know its model type.
     """
+    folder = transformer_folder(path)
     try:
-        return AutoConfig.from_pretrained(transformer_folder(path), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the library and its validators raise many types for odd settings
+        needed = needs_own_code(Path(path), error)
+        if needed is not None:
+            raise needed from error
         raise InputError(f"model.base: cannot read {path}/config.json: {' '.join(str(error).split())[:200]}") from error
+    if hasattr(config, "auto_map"):
+        del config.auto_map  # the saved model would name code that it does not hold
+    return config
 
 
 def tower_config(config: Any) -> Any:

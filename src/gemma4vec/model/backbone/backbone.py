@@ -378,6 +378,8 @@ def load_backbone(
         dtype=dtype,
         attn_implementation=library_attention(config),
         local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
         key_mapping={whole.prefix: ""} if whole else None,
         output_loading_info=True,
     )

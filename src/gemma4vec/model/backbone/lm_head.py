@@ -7,7 +7,6 @@ than one block of logits is stored.
 Shapes: M predicted tokens, V vocabulary, D hidden size, B tokens of a block.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch.nn import functional
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone.backbone import Backbone
+from gemma4vec.reading.json_values import load_foreign_json
 
 # Logits of a block: 2^24 values are 64 MB in fp32, 64 tokens of Gemma's vocabulary.
 _BLOCK_VALUES = 2**24
@@ -75,7 +75,10 @@ def _read_head(folder: Path) -> Tensor:
     files = sorted(folder.glob("*.safetensors"))
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        try:
+            names: dict[str, str] = load_foreign_json(index)["weight_map"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"model.base: {index} is damaged ({error}); download it again") from error
         files = [folder / file for name, file in names.items() if name.endswith("lm_head.weight")]
     for file in files:
         try:

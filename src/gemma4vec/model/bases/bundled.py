@@ -5,7 +5,6 @@ The packages are located through their installation records and never imported: 
 
 import base64
 import contextlib
-import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from gemma4vec import files
 from gemma4vec.errors import InputError, WorkError
+from gemma4vec.reading.json_values import load_own_json
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def is_cached(base: BundledBase) -> bool:
     """Whether the cached folder is complete: written by this version, and every file has its recorded size."""
     folder = cached_folder(base)
     try:
-        record = json.loads((folder / _RECORD_NAME).read_text(encoding="utf-8"))
+        record = load_own_json(folder / _RECORD_NAME)
         return bool(
             record["conversion"] == CONVERSION
             and record["sha256"] == base.sha256
@@ -249,5 +249,5 @@ def show_terms_once(base: BundledBase) -> None:
         distribution, name = base.terms_file
         text += f" A copy: {metadata.distribution(distribution).locate_file(name)}"
     logger.info(text)
-    with files.atomic_write(marker) as stream:
+    with files.optional_file("the notice of terms"), files.atomic_write(marker) as stream:
         stream.write(text + "\n")

@@ -218,7 +218,7 @@ def write_tokenizer(gguf_path: Path, metadata: dict[str, Any], folder: Path) -> 
 
     is_gemma = metadata["tokenizer.ggml.model"] == "llama"
     kind = GemmaTokenizer if is_gemma else GPT2Tokenizer
-    tokenizer = kind.from_pretrained(str(gguf_path.parent), gguf_file=gguf_path.name)
+    tokenizer = kind.from_pretrained(str(gguf_path.parent), gguf_file=gguf_path.name, trust_remote_code=False)
     if metadata.get("tokenizer.ggml.pre") == "smollm":
         backend = tokenizer.backend_tokenizer
         # As in SmolLM2's own tokenizer.json; transformers' reader does not know this splitting rule.

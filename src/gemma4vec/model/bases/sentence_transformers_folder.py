@@ -1,10 +1,10 @@
 """Use a sentence-transformers folder as a base: its transformer alone. What is ignored is reported."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from gemma4vec.errors import InputError
+from gemma4vec.reading.json_values import load_foreign_json, read_json
 
 
 def transformer_folder(path: str | Path) -> Path:
@@ -28,7 +28,7 @@ def describe_ignored_layers(path: str | Path) -> str | None:
     for module in read_modules(path):
         config = path / module.get("path", "") / "config.json"
         if module.get("type", "").endswith("Dense") and config.is_file():
-            dense = json.loads(config.read_text(encoding="utf-8"))
+            dense = read_json(config, "the dense layer's settings", "download the model again", foreign=True)
             sizes.append(f"{dense.get('in_features')} to {dense.get('out_features')}")
     if not sizes:
         return None
@@ -48,7 +48,7 @@ def read_modules(path: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     try:
-        modules = json.loads(file.read_text(encoding="utf-8"))
+        modules = load_foreign_json(file)
         return [dict(module) for module in sorted(modules, key=lambda module: module["idx"])]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"model.base: {file} cannot be read ({error})") from error

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gemma4vec.errors import InputError
 from gemma4vec.model.adapters.full_finetune import train_base
 from gemma4vec.model.backbone.backbone import Backbone, load_backbone
-from gemma4vec.model.encoder.check_config import check_recipe, read_config
+from gemma4vec.model.encoder.check_config import check_recipe, check_vocabulary, read_config
 from gemma4vec.model.encoder.encoder import TextEncoder
 from gemma4vec.model.encoder.projection_head import Head
 from gemma4vec.model.packing.packed_batch import Tokens
@@ -114,8 +114,10 @@ def build(
     Raises:
         InputError: the recipe does not fit the base (see `model.encoder.check_config`); no weight was loaded.
     """
-    check_recipe(model, read_config(path), folder=Path(path))
+    config = read_config(path)
+    check_recipe(model, config, folder=Path(path))
     tokenizer = tokenizer or load_recipe_tokenizer(model, path)
+    check_vocabulary(tokenizer, config, path)
     backbone = load_backbone(
         path, causal=model.attention == "causal", dtype=dtype, device=device, allow_untested=model.allow_untested
     )

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma4vec.files import sha256_text
+from gemma4vec.files import optional_file, sha256_text
 from gemma4vec.machine.versions import installed_version
 from gemma4vec.model.inference.vector_store import KEY_BYTES, VectorStore, vectors_folder
 from gemma4vec.text.prompts import Document, as_document
@@ -106,7 +106,8 @@ class CachedEmbedder:
             new_ND = encode([texts[row] for row in missing])
             vectors_ND[missing] = new_ND
             if np.isfinite(new_ND).all():  # return broken vectors, but do not store them
-                self._store.put([keys[row] for row in missing], new_ND)
+                with optional_file(f"vectors of {self.name}"):
+                    self._store.put([keys[row] for row in missing], new_ND)
         elif progress:
             progress(len(keys), len(keys))
         return vectors_ND

@@ -27,6 +27,7 @@ from gemma4vec.model.backbone.compilation import (
     run_with_eager_fallback,
     use_compile_cache,
 )
+from gemma4vec.model.bases.foreign_code import refuse_foreign_code
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch, pack
 from gemma4vec.recipe.renamed import first_names
@@ -231,7 +232,14 @@ class SentenceTransformerEmbedder:
         from sentence_transformers import SentenceTransformer
 
         try:
-            self.model = SentenceTransformer(path, device=device, model_kwargs={"dtype": dtype}, local_files_only=True)
+            refuse_foreign_code(Path(path))
+            self.model = SentenceTransformer(
+                path,
+                device=device,
+                model_kwargs={"dtype": dtype, "use_safetensors": True},
+                local_files_only=True,
+                trust_remote_code=False,
+            )
         except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"sentence-transformers cannot open {path}: {reason}") from error

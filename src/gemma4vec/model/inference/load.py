@@ -16,12 +16,16 @@ from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.bases.weights import hash_settings, hash_weights, weight_files
 from gemma4vec.model.encoder.build import build
+from gemma4vec.model.encoder.check_config import check_positions, check_prompts, longest_text, read_config
+from gemma4vec.model.encoder.outline import outline_encoder
 from gemma4vec.model.inference.embedder import Embedder, SentenceTransformerEmbedder
 from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, open_saved_model, read_settings, saved_fingerprint
 from gemma4vec.recipe.schema import Model
 from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)
+
+_BASE_TOKENS = 512  # longest text of an untrained base, which has no limit of its own
 
 
 def open_embedder(name: str, *, device: str | None, dtype: str | None, max_tokens: int | None) -> TextEmbedder:
@@ -72,8 +76,11 @@ def _load_saved(path: Path, device: str, dtype: torch.dtype, max_tokens: int | N
     settings = read_settings(path)
     model = model_of(settings)
     limit = min(max_tokens or model.max_tokens, model.max_tokens)
+    built = open_saved_model(path, model, dtype=dtype, device=device)
+    if max_tokens is not None:
+        check_prompts(built.tokenizer, built.prompts, limit - built.encoder.readout.reserved, "max_tokens")
     return Embedder(
-        open_saved_model(path, model, dtype=dtype, device=device),
+        built,
         name=settings.get("name", path.name),
         fingerprint=sha256_text(_fingerprint_now(path, settings), str(limit), str(dtype))[:16],
         weights=hash_weights(path),
@@ -116,8 +123,13 @@ def _open_base(name: str, device: str, dtype: torch.dtype, max_tokens: int | Non
     base = resolve_base(name)
     if (Path(base.path) / "modules.json").exists():
         return _open_sentence_transformers(Path(base.path), name, device, dtype, max_tokens)
-    model = Model(base=name, attention="causal", lora=None, prompts="none", max_tokens=max_tokens or 512)
-    embedding_model = build(model, base.path, dtype=dtype, device=device)
+    config = read_config(base.path)
+    if max_tokens is not None:
+        check_positions(max_tokens, config, "max_tokens")
+    limit = max_tokens or min(_BASE_TOKENS, longest_text(config) or _BASE_TOKENS)
+    model = Model(base=name, attention="causal", lora=None, prompts="none", max_tokens=limit)
+    outline = outline_encoder(model, base.path)  # a base that cannot be loaded is refused in one line
+    embedding_model = build(model, base.path, dtype=dtype, device=device, tokenizer=outline.tokenizer)
     check(embedding_model.encoder.backbone)
     weights, files = hash_weights(base.path), hash_settings(base.path)
     fingerprint = sha256_text("base", weights, files, str(max_tokens), str(dtype))[:16]

@@ -1,25 +1,29 @@
 """Vectors on disk, by the hash of their text.
 
 The cache has one folder for each model. It contains segments that are written once and never changed, so that several
-processes can write at the same time. A segment is two arrays, keys `[N, 16]` and vectors `[N, D]`; only the keys are
-read into memory.
+processes can write at the same time. A segment is three arrays: keys `[N, 16]`, checksums `[N]` of key and vector, and
+vectors `[N, D]`. Keys and checksums are read into memory, and each vector is checked when it is used.
 
 Shapes: N texts, D dimensions.
 """
 
+import logging
 import os
 import secrets
 import shutil
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gemma4vec.errors import WorkError
 from gemma4vec.files import atomic_write, cache, write_json
+
+logger = logging.getLogger(__name__)
 
 Vectors = NDArray[np.float32]
 
@@ -46,6 +50,14 @@ def limit_bytes() -> int:
         raise WorkError(f"{LIMIT_VARIABLE}={text} is not a number of gigabytes; use one such as 10") from error
 
 
+class Segment(NamedTuple):
+    """One file of vectors `[N, D]` with the checksum `[N]` of each."""
+
+    path: Path
+    checksums: NDArray[np.uint32]
+    vectors_ND: Vectors
+
+
 class VectorStore:
     """The vectors of one model.
 
@@ -59,7 +71,8 @@ class VectorStore:
     def __init__(self, root: Path, name: str, dimension: int, about: dict[str, Any]):
         self.root, self.folder, self.dimension, self._about = root, root / name, dimension, about
         self._places: dict[bytes, tuple[int, int]] = {}  # key -> segment, row
-        self._segments: list[Vectors] = []
+        self._segments: list[Segment] = []
+        limit_bytes()  # a wrong limit is reported before the work
         for path in sorted(self.folder.glob(f"*{SEGMENT}")):
             self._open(path)
 
@@ -74,12 +87,28 @@ class VectorStore:
                 missing.append(position)
             else:
                 wanted.setdefault(place[0], []).append((position, place[1]))
-        for segment, pairs in wanted.items():
+        for number, pairs in wanted.items():
             positions, rows = zip(*pairs, strict=True)
-            vectors_ND[list(positions)] = self._segments[segment][list(rows)]
+            segment = self._segments[number]
+            found = segment.vectors_ND[list(rows)]
+            known = segment.checksums[list(rows)]
+            damaged = [p for p, row, one in zip(positions, found, known, strict=True) if _checksum(keys[p], row) != one]
+            vectors_ND[list(positions)] = found
+            if damaged:
+                vectors_ND[damaged] = 0.0
+                missing += damaged
+                self._discard(number)
         if wanted:
             self._used()
-        return vectors_ND, missing
+        return vectors_ND, sorted(missing)
+
+    def _discard(self, number: int) -> None:
+        """Forget a damaged segment: its texts will be encoded and stored again."""
+        path = self._segments[number].path
+        logger.warning(f"{path} is damaged: vectors in it differ from what was written; its texts are encoded again")
+        self._places = {key: place for key, place in self._places.items() if place[0] != number}
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
     def put(self, keys: Sequence[bytes], vectors_ND: Vectors) -> None:
         """Store vectors `[N, D]`; beyond the limit, the least recently used models are deleted.
@@ -99,10 +128,14 @@ class VectorStore:
         path = self.folder / f"{secrets.token_hex(8)}{SEGMENT}"
         with atomic_write(path, "wb") as stream:
             np.save(stream, np.frombuffer(b"".join(keys[row] for row in rows), np.uint8).reshape(-1, KEY_BYTES))
-            np.save(stream, np.ascontiguousarray(vectors_ND[rows], dtype="<f4"))
+            stored_ND = np.ascontiguousarray(vectors_ND[rows], dtype="<f4")
+            checksums = [_checksum(keys[row], vector) for row, vector in zip(rows, stored_ND, strict=True)]
+            np.save(stream, np.array(checksums, dtype="<u4"))
+            np.save(stream, stored_ND)
         self._used()
         self._open(path)
-        _make_room(self.root, self.folder, limit)
+        with suppress(OSError):  # another process makes room at the same time
+            _make_room(self.root, self.folder, limit)
 
     def _used(self) -> None:
         """Record that these vectors were just used."""
@@ -115,18 +148,24 @@ class VectorStore:
         try:
             with path.open("rb") as stream:
                 keys = np.load(stream, allow_pickle=False)
+                checksums = np.load(stream, allow_pickle=False)
                 shape, dtype = _header(stream)
                 start = stream.tell()
             whole = keys.shape == (shape[0], KEY_BYTES) and shape[1:] == (self.dimension,) and dtype == np.dtype("<f4")
+            whole = whole and checksums.shape == (shape[0],) and checksums.dtype == np.dtype("<u4")
             if not whole or path.stat().st_size != start + 4 * shape[0] * shape[1]:
                 return
             vectors_ND = np.memmap(path, np.dtype("<f4"), mode="r", offset=start, shape=shape)
         except (OSError, ValueError, EOFError, IndexError):
             return
         number = len(self._segments)
-        self._segments.append(vectors_ND)
+        self._segments.append(Segment(path, checksums, vectors_ND))
         for row, key in enumerate(keys):
             self._places.setdefault(key.tobytes(), (number, row))
+
+
+def _checksum(key: bytes, vector_D: Vectors) -> int:
+    return zlib.crc32(vector_D, zlib.crc32(key))
 
 
 def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
 from gemma4vec.machine.device import to_device
+from gemma4vec.model.bases.foreign_code import refuse_foreign_code
 from gemma4vec.model.bases.resolve import resolve_base
 
 # Subfolder of a saved model that contains its small encoder.
@@ -58,7 +59,14 @@ class ContextEncoder(nn.Module):
 
         transformers_logging.disable_progress_bar()
         try:
-            self.model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
+            refuse_foreign_code(path)
+            self.model = SentenceTransformer(
+                str(path),
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"model.readout.encoder: sentence-transformers cannot open {path}: {reason}") from error

@@ -1,6 +1,5 @@
 """The embedding dimension of a model from its small files; no weights are loaded."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from gemma4vec.model.bases.sentence_transformers_folder import read_modules
 from gemma4vec.model.encoder.check_config import read_config
 from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, read_settings
+from gemma4vec.reading.json_values import load_foreign_json
 from gemma4vec.recipe import schema
 
 # Modules of sentence-transformers that do not change the dimension.
@@ -45,7 +45,7 @@ def _of_modules(folder: Path) -> int | None:
     for module in reversed(read_modules(folder)):
         kind, inside = module["type"].rsplit(".", 1)[-1], folder / module.get("path", "")
         if kind == "Dense":
-            return int(json.loads((inside / "config.json").read_text(encoding="utf-8"))["out_features"])
+            return int(load_foreign_json(inside / "config.json")["out_features"])
         if kind == "Pooling":
             return _pooled(inside)
         if kind not in _KEEPS:

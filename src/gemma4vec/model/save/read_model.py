@@ -17,6 +17,7 @@ from gemma4vec.machine.file_hashes import file_hash
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.tokenize.tokenizer import load_saved_tokenizer
+from gemma4vec.reading.json_values import load_foreign_json, load_own_json
 from gemma4vec.recipe.renamed import current_names
 from gemma4vec.recipe.schema import Model
 
@@ -33,7 +34,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     file = path / SETTINGS_FILE
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = load_own_json(file)
         if not isinstance(settings["model"], dict) or not isinstance(settings["fingerprint"], str):
             raise TypeError("model and fingerprint are expected")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -107,7 +108,7 @@ def _head_weights(path: Path) -> dict[str, Tensor]:
     """Weights of the Dense modules, in their order."""
     from safetensors.torch import load_file
 
-    modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
+    modules = load_foreign_json(path / "modules.json")
     folders = [path / module["path"] for module in modules if module["type"].endswith(".Dense")]
     weights = {}
     for number, folder in enumerate(folders):

@@ -9,13 +9,13 @@
 - `config.json`, `is_matryoshka` and `matryoshka_dimensions`: vLLM refuses the request field `dimensions` without them.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gemma4vec.files import write_json
 from gemma4vec.model.backbone.architectures import read_config
+from gemma4vec.reading.json_values import load_foreign_json
 
 # The names that every server knows. Modules of ours keep their own.
 _SERVED_TYPES = {
@@ -32,13 +32,13 @@ def make_servable(folder: Path, *, causal: bool, matryoshka: Sequence[int]) -> N
         matryoshka: the lengths of vector prefixes that were trained, the whole one included; empty: none.
     """
     file = folder / "modules.json"
-    modules: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    modules: list[dict[str, Any]] = load_foreign_json(file)
     for module in modules:
         if str(module["type"]).startswith("sentence_transformers."):
             module["type"] = _SERVED_TYPES.get(module["type"].rsplit(".", 1)[-1], module["type"])
     write_json(file, modules)
     file = folder / "config.json"
-    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    config: dict[str, Any] = load_foreign_json(file)
     if causal and (name := _causal_class(folder)) is not None:
         config["architectures"] = [name]
     if matryoshka:
@@ -50,7 +50,7 @@ def make_servable(folder: Path, *, causal: bool, matryoshka: Sequence[int]) -> N
 def matryoshka_dimensions(folder: Path) -> list[int]:
     """The trained lengths that a folder's `config.json` names; empty if none."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = load_foreign_json(folder / "config.json")
         return sorted(int(length) for length in config.get("matryoshka_dimensions") or ())
     except (OSError, ValueError, TypeError, AttributeError):
         return []

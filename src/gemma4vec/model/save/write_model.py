@@ -6,7 +6,6 @@ Otherwise backbone and readout form one module of ours (`model.save.encoder_modu
 """
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from gemma4vec.model.save.model_card import model_card
 from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE, fingerprint_of
 from gemma4vec.model.save.served_folder import make_servable
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
+from gemma4vec.reading.json_values import load_foreign_json
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.prompts import Prompts
@@ -120,6 +120,7 @@ def _write(
         prompts=_plain_prompts(recipe_prompts(recipe.model)),
         similarity_fn_name="cosine",
         device="cpu",
+        trust_remote_code=False,
     )
     with _full_disks(folder):
         model.save(str(folder), create_model_card=False)
@@ -155,7 +156,9 @@ def _standard_modules(
         Transformer(
             str(folder / _TRANSFORMER),
             max_seq_length=recipe.model.max_tokens,
-            model_kwargs={"dtype": dtype},
+            model_kwargs={"dtype": dtype, "trust_remote_code": False},
+            config_kwargs={"trust_remote_code": False},
+            processor_kwargs={"trust_remote_code": False},
         ),
         Pooling(readout.dimension, pooling_mode=readout.sentence_transformers, include_prompt=readout.pool_prompt),
     ]
@@ -210,7 +213,7 @@ def trained_lengths(recipe: Recipe, dimension: int) -> list[int]:
 
 def write_both_pooling_schemas(file: Path) -> None:
     """Write a pooling config's mode in both spellings: servers read one or the other."""
-    config = json.loads(file.read_text(encoding="utf-8"))
+    config = load_foreign_json(file)
     config["word_embedding_dimension"] = config["embedding_dimension"]
     for mode, key in _LEGACY_POOLING.items():
         config[key] = mode == config["pooling_mode"]

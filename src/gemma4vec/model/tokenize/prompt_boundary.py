@@ -13,6 +13,7 @@ from pathlib import Path
 from tokenizers import Regex, normalizers
 from transformers import PreTrainedTokenizerFast
 
+from gemma4vec.reading.json_values import load_foreign_json
 from gemma4vec.text.prompts import Prompts
 
 # This class uses tokenizer.json as it is; a model's own class would rebuild the normalizer and lose our rule.
@@ -37,7 +38,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, *, keep_nor
     tokenizer.save_pretrained(folder)
     if keep_normalizer:
         file = folder / "tokenizer_config.json"
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = load_foreign_json(file)
         settings["tokenizer_class"] = _PLAIN_CLASS
         file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

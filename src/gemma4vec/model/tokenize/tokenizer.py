@@ -1,10 +1,11 @@
-"""Tokenize texts: BOS as the base expects it, and exactly one EOS if the readout needs it, also after truncation.
+"""Tokenize texts: BOS as the base expects it, and exactly one closing token if the readout needs it, also when cut.
 
-The tokenizer's post-processor adds both, so that the saved tokenizer behaves the same in every program.
-`add_eos_token=True` would drop BOS on Gemma's tokenizer.
+The closing token is the one with which the base's own tokenizer ends a text (Qwen3-Embedding: <|endoftext|>, although
+its eos_token is <|im_end|>), else EOS. The tokenizer's post-processor adds both, so that the saved tokenizer behaves
+the same in every program. `add_eos_token=True` would drop BOS on Gemma's tokenizer.
 """
 
-import json
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,12 +16,16 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gemma4vec.errors import InputError
 from gemma4vec.model import upstream
+from gemma4vec.model.bases.foreign_code import needs_own_code
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.packing.packed_batch import Tokens
 from gemma4vec.model.tokenize.prompt_boundary import strip_final_prompt_space
+from gemma4vec.reading.json_values import load_foreign_json
 from gemma4vec.text.encodable import encodable
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Prompted, Prompts
+
+logger = logging.getLogger(__name__)
 
 _PROMPTS_KEPT = 1024
 
@@ -47,13 +52,21 @@ class TextTokenizer:
         hf_tokenizer: the transformers tokenizer, with its post-processor set.
         counts: counts of the texts read so far.
         prompt_lengths: number of tokens of recent prompts; prompts that contain titles can be thousands.
+        rows: rows of the embedding, if some tokens have none (`model.encoder.outline`); they are read as unknown.
+        closing_id: the token that ends every text; EOS if the post-processor adds none.
         lock: the Hugging Face tokenizer stores truncation as state, and another thread prepares the next batches.
     """
 
     hf_tokenizer: PreTrainedTokenizerFast
     counts: Counts = field(default_factory=Counts)
     prompt_lengths: dict[str, int] = field(default_factory=dict)
+    rows: int | None = None
+    closing_id: int | None = field(init=False)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _, closing = added_tokens(self.hf_tokenizer)
+        self.closing_id = closing[-1] if closing else self.hf_tokenizer.eos_token_id
 
     @property
     def padding_id(self) -> int:
@@ -76,7 +89,7 @@ class TextTokenizer:
             for prompted in texts:
                 self.counts.empty += not prompted.text.strip()
                 if isinstance(prompted.text, PretokenizedText):
-                    ids = prompted.text.cut(max_tokens, self.hf_tokenizer.eos_token_id)
+                    ids = prompted.text.cut(max_tokens, self.closing_id)
                     result.append(Tokens(ids, min(prompted.text.prompt, len(ids))))
                 else:
                     ids = next(encoded)
@@ -93,7 +106,15 @@ class TextTokenizer:
             return []
         found = self.hf_tokenizer(texts, truncation=True, max_length=max_tokens, return_attention_mask=False)
         ids: list[list[int]] = found["input_ids"]
-        return ids
+        if self.rows is None:
+            return ids
+        unknown = self.hf_tokenizer.unk_token_id
+        other = self.padding_id if unknown is None else int(unknown)
+        return [[one if one < self.rows else other for one in text] for text in ids]
+
+    def prompt_tokens(self, prompt: str) -> int:
+        """Number of tokens that every text with this prompt has before and after its own: special tokens included."""
+        return len(self.hf_tokenizer(encodable(prompt))["input_ids"])
 
     def _count_prompts(self, prompts: Sequence[str]) -> None:
         """Add the lengths of `prompts` to `prompt_lengths`, which is cleared before it grows too large."""
@@ -102,7 +123,7 @@ class TextTokenizer:
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.prompt_lengths]
         encodings = self.hf_tokenizer([encodable(prompt) for prompt in new])["input_ids"] if new else []
         for prompt, ids in zip(new, encodings, strict=True):
-            closing = bool(ids) and ids[-1] == self.hf_tokenizer.eos_token_id
+            closing = bool(ids) and ids[-1] == self.closing_id
             self.prompt_lengths[prompt] = len(ids) - closing if prompt else 0
 
 
@@ -116,7 +137,7 @@ def load_saved_tokenizer(path: Path) -> TextTokenizer:
         InputError: a file is missing or damaged.
     """
     try:
-        settings = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        settings = load_foreign_json(path / "tokenizer_config.json")
         special = {
             key: settings[key] for key in ("bos_token", "eos_token", "unk_token", "pad_token") if key in settings
         }
@@ -136,21 +157,25 @@ def load_tokenizer(path: str | Path, *, append_eos: bool, unpooled_prompts: Prom
 
     Args:
         path: folder of the base.
-        append_eos: append EOS to every text. BOS stays as in the base.
-        apart: prompts that the readout does not pool (see `model.tokenize.prompt_boundary`).
+        append_eos: append one closing token to every text: the base's own, else EOS. BOS stays as in the base.
+        unpooled_prompts: prompts that the readout does not pool (see `model.tokenize.prompt_boundary`).
 
     Raises:
         InputError: there is no fast tokenizer, or a required EOS or padding token is missing.
     """
+    folder = transformer_folder(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(transformer_folder(path), local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises plain Exception, the library many types
+        needed = needs_own_code(Path(path), error)
+        if needed is not None:
+            raise needed from error
         raise InputError(
             f"model.base: cannot read a tokenizer at {path}: {' '.join(str(error).split())[:200]}"
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"model.base: the tokenizer at {path} is not a fast one (tokenizer.json is missing)")
-    if append_eos and tokenizer.eos_token_id is None:
+    if append_eos and tokenizer.eos_token_id is None and not added_tokens(tokenizer)[1]:
         raise InputError(
             f"model.readout: it needs an EOS token, and the tokenizer at {path} has none; "
             "choose one that needs none, such as mean"
@@ -163,15 +188,32 @@ def load_tokenizer(path: str | Path, *, append_eos: bool, unpooled_prompts: Prom
     if unpooled_prompts is not None:
         strip_final_prompt_space(tokenizer, unpooled_prompts)
     tokenizer.padding_side = "right"
+    tokenizer.init_kwargs.pop("auto_map", None)  # the saved model would name code that it does not hold
     # A multimodal base's tokenizer names an image processor, without which the saved text model could not be opened.
     upstream.forget_processor(tokenizer)
     return TextTokenizer(tokenizer)
 
 
+def added_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
+    """The tokens that the post-processor puts before and after a text."""
+    encoding = tokenizer.backend_tokenizer.encode("a")
+    # A tokenizer.json may ask for padding, which has no attention.
+    marked = zip(encoding.ids, encoding.special_tokens_mask, encoding.attention_mask, strict=True)
+    tokens = [(token, bool(special)) for token, special, real in marked if real]
+    own = [place for place, (_, special) in enumerate(tokens) if not special] or [len(tokens)]
+    return [token for token, _ in tokens[: own[0]]], [token for token, _ in tokens[own[-1] + 1 :]]
+
+
 def _set_special_tokens(tokenizer: PreTrainedTokenizerFast, append_eos: bool) -> None:
-    ids = tokenizer("a")["input_ids"]
-    bos = tokenizer.bos_token if ids and ids[0] == tokenizer.bos_token_id else None
-    eos = tokenizer.eos_token if append_eos else None
-    template = " ".join(part for part in (bos, "$A", eos) if part)
-    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in (bos, eos) if token]
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=template, special_tokens=special)
+    opening, closing = added_tokens(tokenizer)
+    if append_eos and closing and closing[-1] != tokenizer.eos_token_id:
+        logger.info(
+            f"texts end with {tokenizer.convert_ids_to_tokens(closing[-1])}, as the base's own tokenizer ends them "
+            f"(its eos_token is {tokenizer.eos_token})"
+        )
+    last = [closing[-1] if closing else int(tokenizer.eos_token_id)] if append_eos else []
+    name_of = {token: tokenizer.convert_ids_to_tokens(token) for token in (*opening, *last)}
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=[*(name_of[token] for token in opening), "$A", *(name_of[token] for token in last)],
+        special_tokens=[(name, token) for token, name in name_of.items()],
+    )

@@ -4,7 +4,6 @@ They are not recipes: they guide no choice and no comparison. Their results are 
 matrix's folder.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from gemma4vec.model.inference.load import find_model_folder
 from gemma4vec.pipeline.matrix.paired_scores import average_query_scores
 from gemma4vec.pipeline.matrix.plan import Plan
 from gemma4vec.pipeline.matrix.state import MatrixFolder
+from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def list_reference_rows(plan: Plan, folder: MatrixFolder, metric: str) -> list[d
 def sum_reference_seconds(folder: MatrixFolder) -> float:
     """Total evaluation time of the references, in seconds."""
     files = (folder.path / FOLDER).glob(f"*/*/{METRICS_FILE}")
-    return sum(float(json.loads(file.read_text(encoding="utf-8"))["settings"]["seconds"]["total"]) for file in files)
+    return sum(float(load_own_json(file)["settings"]["seconds"]["total"]) for file in files)
 
 
 def _list_references(plan: Plan) -> list[tuple[str, str | None, int]]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_write, sha256_text, write_json
 from gemma4vec.ledger.run_folder import slug
+from gemma4vec.reading.json_values import load_own_json, read_json
 from gemma4vec.reading.yaml_values import loads_yaml
 from gemma4vec.recipe.load import dump_recipe, parse_dump
 from gemma4vec.recipe.matrix import Matrix, dump_matrix, load_matrix
@@ -119,7 +120,7 @@ class MatrixFolder:
         found = {}
         for file in sorted((self.path / "cells").glob("*.json")):
             try:
-                found[file.stem] = Record(**json.loads(file.read_text(encoding="utf-8")))
+                found[file.stem] = Record(**load_own_json(file))
             except (ValueError, TypeError) as error:
                 raise InputError(f"{file} is damaged ({error}); delete it to run this cell again") from error
         return found
@@ -130,7 +131,7 @@ class MatrixFolder:
 
     def list_suites(self, role: str) -> list[dict[str, Any]]:
         """Name, folder and sizes of the dev or final suites."""
-        every = json.loads((self.path / "suites.json").read_text(encoding="utf-8"))
+        every = read_json(self.path / "suites.json", "the matrix's", "restore it, or use another --out")
         return [{"name": name, **suite} for name, suite in every.items() if suite["role"] == role]
 
     def store_matrix(self, matrix: Matrix, variants: dict[str, str]) -> list[str]:
@@ -149,7 +150,7 @@ class MatrixFolder:
                         f"{key} was {_short(before.get(key))} when {self.path} was started and is now "
                         f"{_short(now[key])}; restore it, or use another --out"
                     )
-            old = json.loads((self.path / "variants.json").read_text(encoding="utf-8"))
+            old = read_json(self.path / "variants.json", "the matrix's", "restore it, or use another --out")
             for name, text in variants.items():
                 if name not in old:
                     new.append(name)

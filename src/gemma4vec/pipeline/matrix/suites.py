@@ -1,6 +1,5 @@
 """The suites of a matrix: sampled once and stored in its folder, so that all cells are measured on the same texts."""
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,8 +11,10 @@ from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
 from gemma4vec.files import write_json
 from gemma4vec.ledger.suite_access import HELD_OUT, NamedSuite, check_choice, count_models, may_see
+from gemma4vec.ledger.suite_contents import SeenSuite
 from gemma4vec.pipeline.matrix.plan import Plan
 from gemma4vec.pipeline.matrix.state import MatrixFolder
+from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.recipe.matrix import SuiteSample
 
 logger = logging.getLogger(__name__)
@@ -52,8 +53,9 @@ def explain_held_out(plan: Plan, final: Sequence[Path]) -> dict[str, str]:
         if _is_declared_final(sample):
             continue
         suite = load_suite(path)
+        asked: list[SeenSuite] = [suite, *_sampled_from(path)]
         try:
-            for one in (suite, *_sampled_from(path)):
+            for one in asked:
                 may_see(one, use="hold out")
         except InputError as error:
             logger.warning(f"warning: final: {error}")
@@ -119,7 +121,7 @@ def _freeze(sample: SuiteSample, folder: Path, role: str, source: Callable[[], T
 def _sampled_from(folder: Path) -> list[NamedSuite]:
     """The suite that a stored one was sampled from, which the ledger may know; none in matrices of older versions."""
     file = folder / SAMPLED_FROM
-    return [NamedSuite(**json.loads(file.read_text(encoding="utf-8")))] if file.is_file() else []
+    return [NamedSuite(**load_own_json(file))] if file.is_file() else []
 
 
 def _load(spec: str, source: Callable[[], TrainingData]) -> RetrievalSuite:

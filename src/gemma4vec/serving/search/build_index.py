@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma4vec.errors import InputError, WorkError
-from gemma4vec.files import disk_errors
+from gemma4vec.files import check_writable, disk_errors, flush
 from gemma4vec.serving.search.documents import DocumentStore, IndexedDocument, corpus_hash, write_documents
 from gemma4vec.serving.search.known_vectors import KnownVectors, embedder_inputs
 from gemma4vec.serving.search.storage import (
@@ -66,6 +66,7 @@ def build_index(
         if _is_current(folder, meta):
             return
         part = folder.parent / f".{folder.name}.part"
+        check_writable(folder, 4 * len(documents) * embedder.dimension)
         known = KnownVectors()
         _load_known_vectors(known, folder, meta)
         with disk_errors(part):
@@ -209,5 +210,7 @@ def _put_in_place(part: Path, folder: Path) -> None:
     shutil.rmtree(outgoing, ignore_errors=True)
     if folder.exists():
         os.replace(folder, outgoing)
+    flush(part)
     os.replace(part, folder)
+    flush(folder.parent, inside=False)
     shutil.rmtree(outgoing, ignore_errors=True)

@@ -7,7 +7,6 @@ meta.json         the model and the documents of the vectors
 """
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.files import write_json
+from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.serving.search.documents import DocumentStore, IndexedDocument
 
 VECTORS = "vectors.npy"
@@ -49,7 +49,7 @@ class IndexMeta:
         Raises:
             OSError, ValueError, TypeError, KeyError: missing, or not a `meta.json` of this format.
         """
-        value = json.loads((folder / META).read_text(encoding="utf-8"))
+        value = load_own_json(folder / META)
         if value["format"] != FORMAT:
             raise ValueError(f"format {value['format']}, this version reads {FORMAT}")
         return IndexMeta(**value)

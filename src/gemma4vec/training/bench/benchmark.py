@@ -12,7 +12,6 @@ micro-batch reads all layers once forward, and those that a gradient reaches onc
 import logging
 import math
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,8 +21,8 @@ from typing import Any
 
 import torch
 
-from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.errors import InputError, WorkError
+from gemma4vec.files import temporary_folder
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
@@ -42,10 +41,10 @@ from gemma4vec.training.engine.optimizer import MasterAdamW, learning_rate
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, peak_since_start, start_peak
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.task import Loss, MemoryPlan
-from gemma4vec.training.preflight import refuse_early
+from gemma4vec.training.preflight import check_base, check_stages
 from gemma4vec.training.prepare_model import prepare_model
 from gemma4vec.training.stage import Stage
-from gemma4vec.training.tasks.make_task import make_task
+from gemma4vec.training.tasks.make_task import load_stage_data, make_task
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +78,20 @@ def bench(recipe: schema.Recipe, number: int, seconds: float) -> dict[str, Any]:
         raise InputError(f"--stage {number}: the recipe has {len(recipe.stages)} stages, counted from 0")
     settings = recipe.stages[number]
     base = resolve_base(recipe.model.base)
-    loaded = [load_sources(stage.data, stage.mixture) for stage in recipe.stages]
-    refuse_early(recipe, base.path, loaded)
+    outline = check_base(recipe, base.path)
+    loaded = [load_stage_data(stage) for stage in recipe.stages]
+    check_stages(recipe, base.path, loaded, outline)
     where = choose_device()
     choice = choose_dtype(where.name, recipe.model.dtype)
-    built = build(recipe.model, base.path, dtype=choice.dtype, device=where.name, seed=recipe.seed)
-    with tempfile.TemporaryDirectory(prefix="gemma4vec-bench-") as folder:
+    built = build(
+        recipe.model,
+        base.path,
+        dtype=choice.dtype,
+        device=where.name,
+        seed=recipe.seed,
+        tokenizer=outline.tokenizer,
+    )
+    with temporary_folder("bench") as folder:
         task = make_task(
             settings,
             loaded[number],

@@ -1,14 +1,14 @@
 """A base's config and tokenizer, and where its weights would come from: nothing of them is read."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gemma4vec.files import temporary_folder
 from gemma4vec.machine.hub import fetch_description, is_hub_id
 from gemma4vec.model.bases.bundled import BUNDLED, cached_folder, describe_bundled, is_cached
-from gemma4vec.model.bases.resolve import resolve_base
+from gemma4vec.model.bases.resolve import check_model_folder, resolve_base
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def base_files(name: str, key: str = "model.base") -> Iterator[BaseFiles]:
     name = name.strip()
     bundled = BUNDLED.get(name.removeprefix("bundled:")) if name.startswith("bundled:") else None
     if bundled is not None and not is_cached(bundled):
-        with tempfile.TemporaryDirectory(prefix="gemma4vec-") as folder:
+        with temporary_folder("base") as folder:
             describe_bundled(bundled, Path(folder))
             state = f"installed, not unpacked: a run unpacks it into {cached_folder(bundled)} (once, about 10 seconds)"
             yield BaseFiles(Path(folder), False, state, bundled.cached_bytes)
@@ -47,6 +47,8 @@ def base_files(name: str, key: str = "model.base") -> Iterator[BaseFiles]:
     folder_given = Path(name).expanduser()
     if bundled is None and not folder_given.exists() and is_hub_id(name):
         path, ready, size = fetch_description(name, key=key)
+        if ready:
+            check_model_folder(path)
         yield BaseFiles(path, ready, "cached" if ready else "not cached: a run downloads its weights", size)
         return
     if (folder_given / "config.json").is_file() and not _weights(folder_given):

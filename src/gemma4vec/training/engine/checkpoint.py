@@ -14,13 +14,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from gemma4vec.errors import InputError
-from gemma4vec.files import atomic_folder
+from gemma4vec.files import atomic_folder, crc32_file, write_json
+from gemma4vec.reading.json_values import load_own_json
+from gemma4vec.training.engine.checked_weights import read_weights, write_weights
 from gemma4vec.training.engine.optimizer import MasterAdamW
 
 _NAME = re.compile(r"step-(\d{8})")
+CHECKSUMS = "checksums.json"
 
 
 # Name prefix of parameters that belong to the objective, not to the model (see `training.terms`).
@@ -76,11 +78,13 @@ def save_checkpoint(
         own, *others = random or [random_state()]
         state = {"optimiser": optimizer.state(), **own, "others": others}
         try:
-            save_file(optimizer.weights(), temporary / "trained.safetensors")
+            write_weights(temporary / "trained.safetensors", optimizer.weights())
             torch.save(state, temporary / "optimiser.pt")
         except (SafetensorError, RuntimeError) as error:  # their ways to say that the disk is full
             raise OSError(None, f"{' '.join(str(error).split())[:120]} (is the disk full?)") from error
         (temporary / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+        checksums = {name: crc32_file(temporary / name) for name in ("optimiser.pt", "progress.json")}
+        write_json(temporary / CHECKSUMS, checksums)
     if keep_as is None:
         for older in folder.glob("step-*"):
             if older.name != name and _NAME.fullmatch(older.name):
@@ -101,7 +105,8 @@ def read_progress(checkpoint: Path) -> Progress:
         InputError: the checkpoint is damaged.
     """
     try:
-        values: dict[str, Any] = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
+        _check(checkpoint, "progress.json")
+        values: dict[str, Any] = load_own_json(checkpoint / "progress.json")
         return Progress(**values)
     except (OSError, ValueError, TypeError) as error:
         raise _damaged(checkpoint, error) from error
@@ -118,8 +123,8 @@ def trained_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(checkpoint / "trained.safetensors")
-    except (OSError, SafetensorError) as error:
+        return read_weights(checkpoint / "trained.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
         raise _damaged(checkpoint, error) from error
 
 
@@ -136,6 +141,7 @@ def load_checkpoint(checkpoint: Path, optimizer: MasterAdamW, rank: int = 0) -> 
     if {n: w.shape for n, w in weights.items()} != {n: w.shape for n, w in optimizer.masters.items()}:
         raise InputError(f"{checkpoint} belongs to another model; start a new run instead of resuming this one")
     try:
+        _check(checkpoint, "optimiser.pt")
         state = torch.load(checkpoint / "optimiser.pt", map_location="cpu", weights_only=True)
     except Exception as error:  # whatever zip files, pickles and torch raise
         raise _damaged(checkpoint, error) from error
@@ -144,6 +150,19 @@ def load_checkpoint(checkpoint: Path, optimizer: MasterAdamW, rank: int = 0) -> 
     random = [state, *state.get("others", ())]
     if rank < len(random):
         set_random_state(random[rank])
+
+
+def _check(checkpoint: Path, name: str) -> None:
+    """Compare a file with its checksum; checkpoints of earlier releases have none.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: its bytes differ from those that were written.
+    """
+    file = checkpoint / CHECKSUMS
+    known = load_own_json(file).get(name) if file.exists() else None
+    if known is not None and known != crc32_file(checkpoint / name):
+        raise ValueError(f"{name} differs from what was written")
 
 
 def _damaged(checkpoint: Path, error: Exception) -> InputError:

@@ -13,7 +13,7 @@ from gemma4vec.training.engine.task import Task
 from gemma4vec.training.tasks.micro_batches import padding_by_layout
 
 _BATCHES = 16
-_SECONDS = 10.0
+_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class BatchStatistics:
 
 
 def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: int = _BATCHES) -> BatchStatistics:
-    """Draw the first batches of a task, at least two, for about ten seconds at most.
+    """Draw the first batches of a task, at least two, for about three seconds.
 
     With the stage's `layout`, its texts are also laid out packed and padded, for comparison.
     """

@@ -4,17 +4,15 @@ Parameters are counted on the meta device. Tokens come from batches that are dra
 activations come from a shallow model of the same layers with random weights, trained for a few steps on this machine.
 """
 
-import gc
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-from gemma4vec.data.loading.load_rows import TrainingData, load_sources
+from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
 from gemma4vec.machine.memory import DeviceMemory, device_memory
@@ -31,8 +29,7 @@ from gemma4vec.model.backbone.meta_model import (
     representative_layers,
     shallow_config,
 )
-from gemma4vec.model.encoder.build import EmbeddingModel, assemble, load_recipe_tokenizer
-from gemma4vec.model.encoder.check_config import check_recipe, read_config
+from gemma4vec.model.encoder.build import EmbeddingModel, assemble
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
 from gemma4vec.training.engine.base_files import BaseFiles, base_files
@@ -46,15 +43,15 @@ from gemma4vec.training.estimate.data import BatchStatistics, one_micro_batch, r
 from gemma4vec.training.estimate.layers import Costs, LayerCosts, measure_layers, total_cost
 from gemma4vec.training.estimate.memory import Memory, activation_bytes, memory_on_gpu, training_memory
 from gemma4vec.training.monitoring.stop_rule import check_stop_rules
-from gemma4vec.training.preflight import refuse_early
+from gemma4vec.training.preflight import check_base, check_stages
 from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit
-from gemma4vec.training.tasks.make_task import data_seed, make_task
+from gemma4vec.training.tasks.make_task import data_seed, load_stage_data, make_task
 from gemma4vec.training.terms import TERMS
 
 logger = logging.getLogger(__name__)
 
-# Cells of a measured step: enough to keep all cores busy.
-_MEASURED_CELLS = 8192
+# Cells of a measured step: a micro-batch of the shipped recipes, and enough to keep the cores of a small machine busy.
+_MEASURED_CELLS = {"cpu": 4096, "cuda": 8192}
 # Memory of the export as a multiple of the merged fp32 model: merging, writing and opening it again (measured: 2.9 for
 # Gemma 3 270M; see docs/guides/dry-run.md).
 _EXPORT_COPIES = 3
@@ -139,11 +136,14 @@ def estimate(recipe: schema.Recipe) -> Estimate:
     """
     device = choose_device().name
     with base_files(recipe.model.base) as base:
-        config = text_config(base.path)
         choice = choose_dtype(device, recipe.model.dtype)
-        model = _describe(recipe, config, base.path, choice.dtype, device)
-        loaded = [load_sources(stage.data, stage.mixture) for stage in recipe.stages]
-        refuse_early(recipe, base.path, loaded)  # while the base's small files exist
+        outline = check_base(recipe, base.path, choice.dtype)
+        config = text_config(base.path)
+        loaded = [load_stage_data(stage) for stage in recipe.stages]
+        check_stages(recipe, base.path, loaded, outline)  # while the base's small files exist
+        parameters = count_parameters(outline)
+        kinds = layer_kinds(config, parameters.first_trained)
+        model = _Model(recipe, config, choice.dtype, device, outline, parameters, kinds)
     rules = check_stop_rules(recipe, [data.dev_suite for data in loaded])
     stages = [_estimate_stage(model, number, data) for number, data in enumerate(loaded)]
     return Estimate(
@@ -158,18 +158,6 @@ def estimate(recipe: schema.Recipe) -> Estimate:
         stages=stages,
         stop_rules=[sentence for sentence in rules if sentence],
     )
-
-
-def _describe(recipe: schema.Recipe, config: Any, path: Path, dtype: torch.dtype, device: str) -> _Model:
-    settings = recipe.model
-    check_recipe(settings, read_config(path))
-    tokenizer = load_recipe_tokenizer(settings, path)
-    empty = empty_backbone(
-        config, causal=settings.attention == "causal", dtype=dtype, allow_untested=settings.allow_untested
-    )
-    whole = assemble(settings, empty, tokenizer)
-    parameters = count_parameters(whole)
-    return _Model(recipe, config, dtype, device, whole, parameters, layer_kinds(config, parameters.first_trained))
 
 
 def _shallow(model: _Model) -> tuple[EmbeddingModel, list[Kind]]:
@@ -260,15 +248,15 @@ def _fit(model: _Model, stage: schema.Stage, reading: BatchStatistics, memory: M
 def _measure(
     model: _Model, number: int, data: TrainingData, reading: BatchStatistics, compiled: CompileChoice
 ) -> LayerCosts:
-    """Train the shallow model on as many rows as fill `_MEASURED_CELLS`."""
+    """Train the shallow model on as many rows as fill `_MEASURED_CELLS`; the caller releases its memory."""
     stage = model.recipe.stages[number]
-    share = min(1.0, _MEASURED_CELLS / reading.all_cells)
+    share = min(1.0, _MEASURED_CELLS.get(model.device, 4096) / reading.all_cells)
     rows = max(2, round(stage.batch.rows * share))
     plain = stage.layout.model_copy(update={"grad_cache": False})  # its cost is derived from the plain path's
     smaller = stage.model_copy(update={"batch": stage.batch.model_copy(update={"rows": rows}), "layout": plain})
     built, kinds = _shallow(model)
     built.encoder.backbone.fast = fast_paths(model.device, stage.layout.fast_paths)
-    measured = measure_layers(
+    return measure_layers(
         built,
         _task(model, smaller, data, number, built),
         MasterAdamW(built.trainable(), stage.optimizer),
@@ -276,9 +264,6 @@ def _measure(
         compile=compiled,
         checkpointing=stage.layout.gradient_checkpointing,
     )
-    del built
-    gc.collect()
-    return measured
 
 
 def _task(model: _Model, stage: schema.Stage, data: TrainingData, number: int, built: EmbeddingModel) -> Task:

@@ -21,8 +21,7 @@ from gemma4vec.training.engine.task import Task
 from gemma4vec.training.estimate.layer_meter import LayerMeter, Place
 from gemma4vec.training.prepare_model import compile_for_training
 
-_REPEATS = 3
-_BATCHES_OF_THE_PEAK = 4
+_MEASURED_BATCHES = 4
 Costs = dict[tuple[Kind | None, bool], float]
 
 
@@ -64,11 +63,11 @@ def measure_layers(
     compile: CompileChoice,
     checkpointing: Literal["selective"] | bool,
 ) -> LayerCosts:
-    """Train a shallow model on the task's first batches: first to count kept bytes, then to measure time."""
+    """Train a shallow model on the task's first batches: first to count kept bytes, then to measure time and memory."""
     backbone = built.encoder.backbone
     built.encoder.train()
     meter = LayerMeter(backbone, [kind[-1] for kind in kinds])
-    batches = list(islice(task.batches(0), _BATCHES_OF_THE_PEAK))
+    batches = list(islice(task.batches(0), _MEASURED_BATCHES))
     batch = batches[0]
 
     def kept() -> Costs:
@@ -95,31 +94,32 @@ def measure_layers(
         backbone.use_gradient_checkpointing()
     steps_cells: list[dict[bool, float]] = []
 
+    passes: list[Costs] = []
+    updates: list[float] = []
+
     def step(one: Any) -> None:
         meter.clear()
         with meter.attached():
-            task.loss(built, one).value.backward()
-        optimizer.step(0.0)
-        steps_cells.append({compilable: float(count) for compilable, count in meter.cells.items()})
-
-    peak_bytes = _rise(step, batches)
-    passes, updates = [], []
-    for _ in range(_REPEATS):
-        meter.clear()
-        with meter.attached():
             started = meter.now()
-            task.loss(built, batch).value.backward()
+            task.loss(built, one).value.backward()
             before_update = meter.now()
         optimizer.step(0.0)
         updates.append(meter.now() - before_update)
         _add_the_rest(meter, before_update - started)
         passes.append(_by_kind(meter.seconds, meter.cells, kinds))
+        steps_cells.append({compilable: float(count) for compilable, count in meter.cells.items()})
+
+    peak_bytes = _rise(step, batches)
+    warm = passes[1:]  # the first step warms up
     return LayerCosts(
         compile=compile,
-        seconds={place: statistics.median(each[place] for each in passes) for place in passes[-1]},
+        seconds={
+            place: statistics.median(each[place] for each in warm if place in each)
+            for place in dict.fromkeys(place for each in warm for place in each)
+        },
         kept_bytes=as_run,
         eager_kept_bytes=eager,
-        optimizer_seconds=statistics.median(updates),
+        optimizer_seconds=statistics.median(updates[1:]),
         optimizer_parameters=sum(p.numel() for p in built.trainable().values()),
         peak_bytes=peak_bytes,
         peak_cells=max(steps_cells, key=lambda cells: sum(cells.values())),

@@ -4,7 +4,6 @@ Suite and reference are prepared before weights are loaded, and stored with the 
 resumed run reads them there, so the rule does not change if somebody evaluates the reference again or deletes it.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.files import write_json
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.reading.json_values import read_json
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.stop_rule import StopRule
 from gemma4vec.training.monitoring.dev_suite import dev_folder, open_dev_suite
@@ -186,7 +186,8 @@ def _ready(run: RunFolder, recipe: schema.Recipe, number: int, dev: Path | None)
         found = reference_results(rule, number, suite, key)
         _write(folder, rule, suite, found)
         run.event("stop_rule", stage=number, suite=suite.name, **rule.model_dump(mode="json"))
-    if json.loads((folder / RULE).read_text(encoding="utf-8"))["rule"] != rule.model_dump(mode="json"):
+    known = read_json(folder / RULE, "the stop rule", "restore it, or start a new run")
+    if not isinstance(known, dict) or known.get("rule") != rule.model_dump(mode="json"):
         raise InputError(
             f"{key}: it is not the rule any more that was set before the run ({folder / RULE}); put it back, or start "
             "a new run"

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_write, sha256_file, sha256_text
@@ -28,6 +27,7 @@ from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Evaluation, Recipe
+from gemma4vec.training.engine.checked_weights import pack_weights, read_weights
 from gemma4vec.training.engine.checkpoint import OBJECTIVE_PREFIX, latest_checkpoint, read_progress
 from gemma4vec.training.engine.made_from import check_parts, own_parts
 from gemma4vec.training.engine.optimizer import MasterAdamW
@@ -96,13 +96,13 @@ def save_snapshot(folder: Path, step: int, optimizer: MasterAdamW) -> Path:
     """
     path = folder / KEPT / f"step-{step:08d}.safetensors"
     with atomic_write(path, "wb") as stream:
-        stream.write(save(optimizer.weights()))
+        stream.write(pack_weights(optimizer.weights()))
     return path
 
 
 def hash_of_weights(optimizer: MasterAdamW) -> str:
     """SHA-256 of the file that `save_snapshot` would write."""
-    return hashlib.sha256(save(optimizer.weights())).hexdigest()
+    return hashlib.sha256(pack_weights(optimizer.weights())).hexdigest()
 
 
 def kept_checkpoints(run: RunFolder, recipe: Recipe, *, whole: bool = True) -> list[WeightSnapshot]:
@@ -148,9 +148,9 @@ def checkpoint_models(
             built = build(recipe.model, base.path, dtype=dtype, device=device, seed=recipe.seed)
         try:
             weights = {
-                name: value for name, value in load_file(one.file).items() if not name.startswith(OBJECTIVE_PREFIX)
+                name: value for name, value in read_weights(one.file).items() if not name.startswith(OBJECTIVE_PREFIX)
             }
-        except (OSError, SafetensorError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{one.file} is damaged ({error}); delete it to leave this checkpoint out") from error
         built.load_trained(weights)
         whole = checkpoint_weights(sha256_file(one.file), base)

@@ -1,10 +1,11 @@
-"""Which task a stage trains."""
+"""Which task a stage trains, and on which rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from gemma4vec.data.batching.mixture import MixedRows
 from gemma4vec.data.batching.plain_texts import texts_of_rows, unique_texts
-from gemma4vec.data.loading.load_rows import PlainTexts, TrainingData
+from gemma4vec.data.loading.load_rows import PlainTexts, TrainingData, load_sources
 from gemma4vec.model.backbone.lm_head import LanguageModelHead
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.recipe import schema
@@ -13,6 +14,16 @@ from gemma4vec.training.tasks.contrastive import ContrastTask
 from gemma4vec.training.tasks.masked_next_token import MaskedNextTokenTask
 from gemma4vec.training.tasks.pretokenized_rows import pretokenize_rows
 from gemma4vec.training.tasks.row_reader import RowReader
+
+
+def load_stage_data(stage: schema.Stage) -> TrainingData:
+    """Read the sources of a stage, without the few rows that have too few hard negatives for it.
+
+    Raises:
+        InputError: as `data.loading.load_rows.load_sources`.
+    """
+    wanted = stage.task.hard_negatives if isinstance(stage.task, schema.Contrast) else 0
+    return load_sources(stage.data, stage.mixture, hard_negatives=wanted)
 
 
 def make_task(
@@ -45,13 +56,19 @@ def make_task(
         reader, reserved = RowReader.of(stage, built, max_tokens), built.encoder.readout.reserved
         rows = pretokenize_rows(
             rows,
-            {name: facts["content_hash"] for name, facts in loaded.sources.items()},
+            {name: _rows_identity(facts, stage.task.hard_negatives) for name, facts in loaded.sources.items()},
             built.tokenizer,
             reader.recipe_prompts,
             query_tokens=max(1, reader.query_tokens - reserved),
             document_tokens=max(1, reader.document_tokens - reserved),
         )
     return ContrastTask.make(stage, rows, built, max_tokens=max_tokens, seed=seed)
+
+
+def _rows_identity(facts: Mapping[str, Any], hard_negatives: int) -> str:
+    """Hash of the rows of a source that a stage trains on."""
+    content = str(facts["content_hash"])
+    return f"{content}:{hard_negatives} negatives" if facts.get("left_out") else content
 
 
 def data_seed(recipe: schema.Recipe, number: int) -> int:

@@ -143,6 +143,8 @@ def _parquet(path: Path, key: str) -> Iterator[tuple[str, Key, Any]]:
 def _array(path: Path, key: str) -> NDArray[np.float32]:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(vectors, np.ndarray):
+            raise ValueError("an archive of several arrays")
     except FileNotFoundError as error:
         raise InputError(f"{key}: {path}: no such file; check the path") from error
     except Exception as error:  # numpy reads the header as Python and raises what the parser raises
