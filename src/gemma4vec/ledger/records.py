@@ -36,7 +36,7 @@ def run_record(run: RunFolder) -> Record:
     environment = manifest.get("environment") or {}
     finished = next((event for event in reversed(events) if event.get("event") == "finished"), {})
     measured = next((event for event in reversed(events) if event.get("event") == "evaluation"), {})
-    contents = {key: manifest[key] for key in ("made_from", "inherited", "weights") if key in manifest}
+    contents: dict[str, Any] = {key: manifest[key] for key in ("made_from", "inherited", "weights") if key in manifest}
     body: dict[str, Any] = {
         "run_id": str(manifest["run_id"]),
         "name": manifest.get("name"),
