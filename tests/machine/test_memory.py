@@ -5,7 +5,14 @@ import torch
 
 from gemma4vec.errors import InputError
 from gemma4vec.machine import memory
-from gemma4vec.machine.memory import DeviceMemory, device_memory, format_bytes, free_memory, require_memory
+from gemma4vec.machine.memory import (
+    DeviceMemory,
+    device_memory,
+    format_bytes,
+    free_memory,
+    require_memory,
+    torchrun_count,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,3 +46,17 @@ def test_a_gpus_free_memory_counts_what_torch_holds_unused(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 60)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20)
     assert device_memory(torch.device("cuda")) == DeviceMemory(free=140, total=1_000)
+
+
+@pytest.mark.parametrize("text", ["x", "0", "-1", "²", "9" * 5000, "1.5"])
+def test_a_count_of_processes_that_is_none_is_named(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", text)
+    with pytest.raises(InputError, match=r"^WORLD_SIZE="):
+        torchrun_count("WORLD_SIZE", 1)
+
+
+def test_a_count_of_processes_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert torchrun_count("WORLD_SIZE", 1) == 8
+    monkeypatch.setenv("WORLD_SIZE", "")
+    assert torchrun_count("WORLD_SIZE", 1) == 1

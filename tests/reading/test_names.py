@@ -8,7 +8,7 @@ from gemma4vec.reading.names import as_name, check_name, is_name
 from gemma4vec.recipe.matrix import Entry, Matrix
 from gemma4vec.recipe.schema import Recipe, Stage, source_of
 
-GOOD = ["a", "warm up", "nq-train_2.1", "Bücher", "x@y=1,2", "_dev", "漢字"]
+GOOD = ["a", "warm up", "nq-train_2.1", "Bücher", "x@y=1,2", "_dev", "a<b>: c?", "漢字"]
 BAD = [
     "x/../../../../escaped",
     "..",
@@ -20,7 +20,6 @@ BAD = [
     ".a",
     "-a",
     "a\\b",
-    "a:b",
     "a\nb",
     "a\x00",
     "a" * 101,

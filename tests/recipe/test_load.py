@@ -87,6 +87,7 @@ def test_compile_takes_yaml_booleans_and_auto(value: str, meaning: bool | str) -
         ("model.lora.r=3", "unknown key 'model.lora.r'; known here: rank, alpha, dropout, modules, last_layers"),
         ("stages.0.data.0.file=x", "unknown key 'stages.0.data.0.file'"),
         ("stages.0.optimiezr.clip=1", "unknown key 'stages.0.optimiezr'; did you mean 'optimizer'?"),
+        ("k" * 5000 + "=3", f"unknown key '{'k' * 100}...'"),
         ("sede=3", "unknown key 'sede'; did you mean 'seed'?"),
     ],
 )

@@ -1,7 +1,6 @@
 """A training from Python: `train`."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from gemma4vec.api.display import Showing, Shown, progress_shown
 from gemma4vec.errors import InputError
 from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder, find_run
+from gemma4vec.machine.memory import torchrun_count
 from gemma4vec.recipe.load import load_recipe, parse_dump, typed_overrides
 from gemma4vec.recipe.schema import Recipe
 
@@ -160,7 +160,7 @@ def join_processes() -> bool:
 
     A single process does not import torch here: a bad recipe is refused before that takes its seconds.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+    if torchrun_count("WORLD_SIZE", 1) <= 1:
         return True
     from gemma4vec.training.engine.distributed import join_world
 

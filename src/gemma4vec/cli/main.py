@@ -40,6 +40,14 @@ COMMANDS = {
     "runs": ("gemma4vec.cli.runs.runs:app", "List, compare and judge runs: the ledger."),
     "report": ("gemma4vec.cli.report:report_command", "Write an HTML report on one or more runs."),
     "search": ("gemma4vec.cli.search:search_command", "Search a corpus with a trained model."),
+    "export": (
+        "gemma4vec.cli.export.export:export_command",
+        "Export a model to sentence-transformers, ONNX or GGUF, compared with ours there.",
+    ),
+    "parity": (
+        "gemma4vec.cli.export.parity:parity_command",
+        "Compare a server or an exported file with a trained model.",
+    ),
     "data": ("gemma4vec.cli.data.data:app", "Build, inspect and clean data: pairs, suites, hard negatives."),
     "cache": ("gemma4vec.cli.cache:app", "List and clear cached vectors, rows and models."),
     "bench": (
@@ -55,6 +63,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+LONGEST_SIZE = 5  # digits of the number of columns or lines of a terminal
+# What a system says of a path itself, wherever it is met.
+_OF_A_PATH = {errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR}
 
 
 def _print_version(wanted: bool) -> None:
@@ -91,6 +103,7 @@ def execute(words: list[str]) -> int:
     if show_traceback:
         words = [word for word in own if word != "--traceback"] + words[len(own) :]
     _escape_what_cannot_be_encoded()
+    _forget_impossible_sizes()
     try:
         command = get_command(app)
         with show_on(_console), command.make_context("gemma4vec", words) as context:
@@ -109,6 +122,14 @@ def execute(words: list[str]) -> int:
         if line:
             print(line, file=sys.stderr)
         return code
+
+
+def _forget_impossible_sizes() -> None:
+    """Remove COLUMNS and LINES where they are no sizes: rich fails on digits that are no number, such as ²."""
+    for name in ("COLUMNS", "LINES"):
+        text = os.environ.get(name)
+        if text is not None and not (text.isascii() and text.isdigit() and len(text) <= LONGEST_SIZE):
+            del os.environ[name]
 
 
 def _escape_what_cannot_be_encoded() -> None:
@@ -143,6 +164,11 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return f"error: {what}{where}; free some, or choose another folder with --out", 1
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and error.filename:
         return f"error: {error.filename}: {error.strerror}; check its permissions, or choose another folder", 1
+    if isinstance(error, OSError) and error.errno in _OF_A_PATH and isinstance(error.filename, str):
+        shown = error.filename if len(error.filename) <= 200 else f"{error.filename[:197]}..."
+        return f"error: {_one_line(shown)}: {error.strerror}; check the path", 1
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from"):  # pathlib's, until Python 3.13
+        return f"error: {_one_line(error)}; remove the link, or name the file itself", 1
     if isinstance(error, MemoryError):
         return "error: out of memory; use smaller batches or a smaller model (gemma4vec doctor shows what is free)", 1
     if isinstance(error, SystemExit):

@@ -24,6 +24,18 @@ class DeviceMemory:
     total: float
 
 
+def torchrun_count(variable: str, default: int) -> int:
+    """A count that torchrun gives its processes in the environment, such as WORLD_SIZE.
+
+    Raises:
+        InputError: the variable is no whole number, or is below `default`.
+    """
+    text = os.environ.get(variable) or str(default)
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= default):
+        raise InputError(f"{variable}={text[:40]} is no number of processes; unset it, or start with torchrun")
+    return int(text)
+
+
 def device_memory(device: "torch.device") -> DeviceMemory:
     """The memory of a device; processes that train together on one machine's CPU share it."""
     if device.type == "cuda":
@@ -32,7 +44,7 @@ def device_memory(device: "torch.device") -> DeviceMemory:
         free, total = torch.cuda.mem_get_info(device)
         return DeviceMemory(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total)
     total, free = memory_bytes()
-    return DeviceMemory(free / int(os.environ.get("LOCAL_WORLD_SIZE", "1")), total)
+    return DeviceMemory(free / torchrun_count("LOCAL_WORLD_SIZE", 1), total)
 
 
 def free_memory() -> int:

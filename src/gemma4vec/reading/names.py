@@ -8,15 +8,15 @@ from gemma4vec.errors import InputError
 
 MOST_CHARACTERS = 100
 MOST_BYTES = 200  # file systems allow 255, and `1-NAME` and `NAME.jsonl.gz` are names too
-_FORBIDDEN = frozenset('/\\:*?"<>|')
+_FORBIDDEN = frozenset("/\\")
 RULE = (
-    f"at most {MOST_CHARACTERS} printable characters, none of / \\ : * ? \" < > |, the first a letter, a digit or '_', "
+    f"at most {MOST_CHARACTERS} printable characters, no slash or backslash, the first a letter, a digit or '_', "
     "the last no space and no '.'"
 )
 
 
 def is_name(name: str) -> bool:
-    """Whether a name can be that of a folder or file on every system."""
+    """Whether a name can be that of a folder or file."""
     return (
         0 < len(name) <= MOST_CHARACTERS
         and (name[0].isalnum() or name[0] == "_")

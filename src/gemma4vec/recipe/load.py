@@ -180,7 +180,7 @@ def _explain(error: ValidationError, whole: type[BaseModel]) -> str:
     location, part = _walk(first["loc"], whole)
     where = ".".join(location)
     if first["type"] == "extra_forbidden":
-        message = f"unknown key {where!r}{_suggestion(location[-1], part)}"
+        message = f"unknown key {_short(where)}{_suggestion(location[-1], part)}"
     elif first["type"] == "union_tag_invalid":
         context = first["ctx"]
         known = [_unquoted(name) for name in context["expected_tags"].split(", ")]

@@ -185,7 +185,7 @@ def _teachers(recipe: Recipe) -> Parts:
 
 
 def _warn_of_inherited_overlaps(run: RunFolder) -> None:
-    """Say which suites overlap the training data of what the run is made from, as far as it was checked."""
+    """Say which suites overlap the training data of what the run is made from, where it was checked."""
     for ancestor, data in (run.manifest[INHERITED]["data"]).items():
         for record in read_overlapping_records(list(sources_from_manifest({"data": data}))):
             logger.warning(

@@ -138,6 +138,7 @@ HUGE = b'{"query": "q", "pos": ["p"], "scores": {"pos": [1e400]}}\n'
             r"line 1: not UTF-8 at byte 0 \(is it UTF-16\?\)",
         ),
         ("text", "u.txt", content("one\n".encode("utf-16")), r"line 1: not UTF-8 at byte 0 \(is it UTF-16\?\)"),
+        ("text", "w.txt", content("one\n".encode("utf-16-le")), r"line 1: is mostly NUL characters \(is it UTF-16\?\)"),
         ("jsonl", "h.jsonl", content(HUGE), r"line 1, field 'scores\.pos\[0\]': inf is not a finite number"),
         ("sqlite", "e.db", content(b""), r"e\.db: the database has no table"),
         (

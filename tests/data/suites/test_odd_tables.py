@@ -97,3 +97,14 @@ def test_doubled_columns_and_bytes_that_are_no_text(tmp_path: Path) -> None:
 def test_an_odd_readme_leaves_the_usual_layout(tmp_path: Path, readme: bytes) -> None:
     (mirror(tmp_path, qrels=judged(1)) / "o" / "n" / "README.md").write_bytes(readme)
     assert read_table(tmp_path / "o" / "n", "qrels", "test") == judged(1)
+
+
+@pytest.mark.parametrize(("name", "read"), [("train", False), ("corpus", True), ("test", True), ("validation", False)])
+def test_the_only_split_is_not_read_for_another(tmp_path: Path, name: str, read: bool) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / f"{name}-00000-of-00001.jsonl").write_text('{"_id": "d", "text": "x"}\n')
+    if read:
+        assert len(read_table(tmp_path, "corpus", "test")) == 1
+        return
+    with pytest.raises(InputError, match=f"corpus has no split 'test'; it has {name}"):
+        read_table(tmp_path, "corpus", "test")

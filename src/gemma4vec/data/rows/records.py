@@ -56,4 +56,7 @@ def text_records(path: Path) -> Iterator[Record]:
         except UnicodeDecodeError as error:
             yield Record(str(path), number, None, explain_not_utf8(error, raw))
             continue
+        if number == 1 and 3 * text.count("\0") > len(text):
+            yield Record(str(path), number, None, "is mostly NUL characters (is it UTF-16?); save the file as UTF-8")
+            continue
         yield Record(str(path), number, {"text": text.rstrip("\r\n")})

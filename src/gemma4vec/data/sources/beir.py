@@ -48,7 +48,7 @@ def beir_records(folder: Path, split: str) -> Iterator[Record]:
         unknown = next((key for key in grades if key not in documents), None)
         if query not in questions or unknown is not None:
             where, key = (queries.name, query) if query not in questions else (corpus.name, unknown)
-            yield Record(str(qrels), line, None, f"names {key!r}, which is not in {where}")
+            yield Record(str(qrels), line, None, f"names {repr(key)[:60]}, which is not in {where}")
             continue
         yield Record(
             str(qrels),

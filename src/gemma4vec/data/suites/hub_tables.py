@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gemma4vec.data.rows.jsonl import read_lines
+from gemma4vec.data.sources.splits import SPLIT_OF_WORD
 from gemma4vec.data.suites.memory_check import check_corpus_fits
 from gemma4vec.errors import InputError
 from gemma4vec.machine.network import ping_hub
@@ -100,7 +101,7 @@ def has_config(folder: Path, config: str) -> bool:
 
 
 def read_table(folder: Path, config: str, split: str) -> list[dict[str, Any]]:
-    """Read the rows of one split of one configuration; if the configuration has a single split, read that one.
+    """Read the rows of one split of one configuration; if its only split has no known name, read that one.
 
     Raises:
         InputError: the configuration or split does not exist, a file cannot be read, or the rows do not fit into
@@ -109,7 +110,10 @@ def read_table(folder: Path, config: str, split: str) -> list[dict[str, Any]]:
     files = _files_by_split(folder, config)
     if not files:
         raise InputError(f"{folder}: no table {config!r}; {config}/{split}*.parquet is needed")
-    chosen = files.get(split) or (next(iter(files.values())) if len(files) == 1 else None)
+    chosen = files.get(split)
+    if chosen is None and len(files) == 1:
+        ((only, single),) = files.items()  # some tables have one split named after the table; train is not test
+        chosen = single if SPLIT_OF_WORD.get(only) in (None, SPLIT_OF_WORD.get(split)) else None
     if chosen is None:
         raise InputError(f"{folder}: {config} has no split {split!r}; it has {', '.join(sorted(files))}")
     check_corpus_fits(chosen)

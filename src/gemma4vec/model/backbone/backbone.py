@@ -37,6 +37,7 @@ from gemma4vec.model.backbone.last_token_layer import add_last_tokens, enable_la
 from gemma4vec.model.backbone.layer_hooks import record_states
 from gemma4vec.model.backbone.masks import attention_mask
 from gemma4vec.model.backbone.rotary import use_fused_rotary
+from gemma4vec.model.bases.load_errors import base_errors
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.packing.embedding_overrides import EmbeddingOverrides
 from gemma4vec.model.packing.packed_batch import PackedBatch
@@ -367,22 +368,23 @@ def load_backbone(
             are missing.
     """
     _silence_transformers()
-    whole_config = read_config(path)
-    config, architecture, window = set_attention_mode(
-        tower_config(whole_config), causal=causal, allow_untested=allow_untested
-    )
-    whole = ENCLOSING_MODELS.get(whole_config.model_type)
-    model, loaded = model_class(config).from_pretrained(
-        transformer_folder(path),
-        config=config,
-        dtype=dtype,
-        attn_implementation=library_attention(config),
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-        key_mapping={whole.prefix: ""} if whole else None,
-        output_loading_info=True,
-    )
+    with base_errors(path):
+        whole_config = read_config(path)
+        config, architecture, window = set_attention_mode(
+            tower_config(whole_config), causal=causal, allow_untested=allow_untested
+        )
+        whole = ENCLOSING_MODELS.get(whole_config.model_type)
+        model, loaded = model_class(config).from_pretrained(
+            transformer_folder(path),
+            config=config,
+            dtype=dtype,
+            attn_implementation=library_attention(config),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            key_mapping={whole.prefix: ""} if whole else None,
+            output_loading_info=True,
+        )
     if loaded["missing_keys"]:
         first = sorted(loaded["missing_keys"])[0]
         raise InputError(

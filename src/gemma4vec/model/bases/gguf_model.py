@@ -18,6 +18,7 @@ import numpy as np
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.bases.gguf_file import GgufFile
+from gemma4vec.model.bases.load_errors import base_errors
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,9 @@ def write_model_folder(gguf_path: Path, folder: Path) -> None:
     from safetensors.torch import save_file
 
     source, architecture = _write_description(gguf_path, folder)
-    save_file(_weights(source, architecture), folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    with base_errors(gguf_path, passing=(OSError,)):
+        weights = _weights(source, architecture)
+    save_file(weights, folder / WEIGHTS_NAME, metadata={"format": "pt"})
 
 
 def write_model_description(gguf_path: Path, folder: Path) -> None:
@@ -76,15 +79,17 @@ def write_model_description(gguf_path: Path, folder: Path) -> None:
 
 
 def _write_description(gguf_path: Path, folder: Path) -> tuple[GgufFile, str]:
-    source = GgufFile(gguf_path)
+    with base_errors(gguf_path):
+        source = GgufFile(gguf_path)
     architecture = source.metadata.get("general.architecture")
     if architecture not in _LAYER_NAMES:
         raise InputError(f"{gguf_path} holds a {architecture!r} model; only gemma3 and llama can be unpacked")
-    config = _CONFIGS[architecture](source.metadata)
-    config.tie_word_embeddings = all(entry.name != "output.weight" for entry in source.tensors)
-    config.dtype = "bfloat16"
-    config.save_pretrained(folder)
-    write_tokenizer(gguf_path, source.metadata, folder)
+    with base_errors(gguf_path, passing=(OSError,)):
+        config = _CONFIGS[architecture](source.metadata)
+        config.tie_word_embeddings = all(entry.name != "output.weight" for entry in source.tensors)
+        config.dtype = "bfloat16"
+        config.save_pretrained(folder)
+        write_tokenizer(gguf_path, source.metadata, folder)
     return source, str(architecture)
 
 

@@ -56,6 +56,7 @@ class Embedder:
         compiles_from: number of characters of a job from which layers are compiled, once.
         folder: the folder that the model was opened from; None for a base and during training.
         weights: hash of its weights' contents (`model.bases.weights`), whatever its settings; None during training.
+        read: `read(texts, max_tokens)`: what the backbone reads of texts with their prompts.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Embedder:
         folder: Path | None = None,
     ):
         self.encoder = embedding_model.encoder
-        self._read = embedding_model.read
+        self.read = embedding_model.read
         self.tokenizer = embedding_model.tokenizer
         self.prompts: Prompts = embedding_model.prompts
         self.name = name
@@ -201,7 +202,7 @@ class Embedder:
             logger.info(line)
 
     def _lay_out(self, texts: Sequence[Prompted]) -> list[PackedBatch]:
-        tokens = self._read(texts, self.max_tokens)
+        tokens = self.read(texts, self.max_tokens)
         share = self.encoder.reason_not_to_share(training=False) is None
         return pack(tokens, _ROW_TOKENS, self.tokens_per_forward, self.tokenizer.padding_id, share=share)
 

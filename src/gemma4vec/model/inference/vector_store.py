@@ -165,7 +165,7 @@ class VectorStore:
 
 
 def _checksum(key: bytes, vector_D: Vectors) -> int:
-    return zlib.crc32(vector_D, zlib.crc32(key))
+    return zlib.crc32(vector_D.tobytes(), zlib.crc32(key))
 
 
 def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -6,7 +6,6 @@ batch has many forwards and backwards, and one sum at the end is enough. Only th
 NCCL on GPUs and gloo on CPUs.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
+from gemma4vec.machine.memory import torchrun_count
 from gemma4vec.machine.terminal import fall_silent
 from gemma4vec.training.engine.task import Loss
 
@@ -139,10 +139,10 @@ class FollowedRun(RunFolder):
 
 def join_world() -> World:
     """Join the other processes if torchrun has started several; otherwise return a world of one process."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+    if torchrun_count("WORLD_SIZE", 1) > 1 and not dist.is_initialized():
         on_gpus = choose_device().name == "cuda"
         if on_gpus:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(torchrun_count("LOCAL_RANK", 0))
         dist.init_process_group("nccl" if on_gpus else "gloo", timeout=_PATIENCE)
         if dist.get_rank() > 0:
             fall_silent()

@@ -1,0 +1,164 @@
+"""A client of OpenAI-compatible embedding servers: llama-server, text-embeddings-inference, vLLM, Ollama.
+
+The prompts are put before the texts here, because these servers apply none by themselves.
+"""
+
+import base64
+import http.client
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from gemma4vec.errors import InputError, WorkError
+from gemma4vec.export.runtimes.job import RefusedTextError, RoleText, Vectors
+from gemma4vec.text.encodable import encodable
+from gemma4vec.text.prompts import Prompts
+
+_SECONDS = 300  # a batch of long texts on a slow machine
+_OVERLOADED = (429, 503)
+
+
+class OpenAiClient:
+    """Encodes by `POST /v1/embeddings`.
+
+    Args:
+        url: `http://host:port`, with or without `/v1` or `/v1/embeddings`.
+        prompts: put before the texts.
+        model: name of the model for the server; None: the first one that it lists.
+        token: bearer token, if the server wants one.
+
+    Raises:
+        InputError: no URL; or nothing answers there.
+    """
+
+    def __init__(self, url: str, prompts: Prompts, *, model: str | None = None, token: str | None = None):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InputError(f"{url} is no URL of a server; give one such as http://127.0.0.1:8080")
+        path = parts.path.rstrip("/").removesuffix("/embeddings").removesuffix("/v1")
+        self.root = f"{parts.scheme}://{parts.netloc}{path}"
+        self.prompts = prompts
+        self._token = token
+        self.model = model or self._first_model()
+        self._tokenize: _Tokenizer | None = None
+        self._asked_for_tokens = False
+
+    @property
+    def version(self) -> str:
+        """The server's address and its model."""
+        return f"{self.model} at {self.root}"
+
+    def encode(self, texts: Sequence[RoleText]) -> Vectors:
+        """Vectors `[N, D]`, in the order of the texts, as the server returns them.
+
+        Raises:
+            RefusedTextError: the server answers 400, 413, 422 or, for a long text, 500.
+            WorkError: it answers something else, or nothing.
+        """
+        asked = {"model": self.model, "input": [self._whole(text) for text in texts], "encoding_format": "float"}
+        reply = self._post("/v1/embeddings", asked)
+        try:
+            rows = sorted(reply["data"], key=lambda row: row["index"])
+            vectors = [_vector(row["embedding"]) for row in rows]
+            if len(vectors) != len(texts) or len({len(vector) for vector in vectors}) != 1:
+                raise ValueError(f"{len(vectors)} vectors for {len(texts)} texts, or of different lengths")
+        except (KeyError, TypeError, ValueError) as error:
+            raise WorkError(f"{self.root}/v1/embeddings: its reply is not OpenAI's ({error!r})") from error
+        return np.stack(vectors)
+
+    def tokens(self, text: RoleText) -> list[int] | None:
+        """Token ids by the server's own `/tokenize`, in any of the forms that servers have."""
+        if not self._asked_for_tokens:
+            self._asked_for_tokens = True
+            self._tokenize = next((form for form in _TOKENIZERS if self._tokens(form, "a") is not None), None)
+        return None if self._tokenize is None else self._tokens(self._tokenize, self._whole(text))
+
+    def _whole(self, text: RoleText) -> str:
+        given = self.prompts.for_query(text.text) if text.role == "query" else self.prompts.for_document(text.text)
+        return encodable(given.prompt + given.text)
+
+    def _tokens(self, form: "_Tokenizer", text: str) -> list[int] | None:
+        ask, read = form
+        try:
+            return read(self._post("/tokenize", ask(text, self.model)))
+        except (RefusedTextError, WorkError, KeyError, TypeError, ValueError, IndexError):
+            return None
+
+    def _first_model(self) -> str:
+        listed = self._request("/v1/models", None)
+        try:
+            return str(listed["data"][0]["id"])
+        except (KeyError, TypeError, IndexError) as error:
+            raise InputError(f"{self.root}/v1/models lists no model; name one with --model") from error
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        return self._request(path, json.dumps(body).encode())
+
+    def _request(self, path: str, body: bytes | None) -> Any:
+        headers = {"Content-Type": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        request = urllib.request.Request(self.root + path, data=body, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=_SECONDS) as reply:
+                return json.loads(reply.read())
+        except urllib.error.HTTPError as error:
+            said = _said(error.read())
+            if error.code in (401, 403):
+                raise InputError(f"{self.root} refuses the token ({error.code}); give one with --token-file") from error
+            if body is not None and 400 <= error.code <= 500 and error.code not in (404, *_OVERLOADED):
+                raise RefusedTextError(f"{error.code}: {said}") from error
+            raise WorkError(f"{self.root}{path} answers {error.code}: {said}") from error
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, OSError) as error:
+            reason = getattr(error, "reason", error)
+            raise InputError(f"{self.root} cannot be reached ({reason}); is the server running?") from error
+        except ValueError as error:
+            raise WorkError(f"{self.root}{path}: its reply is not JSON") from error
+
+
+def _said(reply: bytes) -> str:
+    """The message of an error in the forms that servers have, in one line."""
+    text = reply.decode("utf-8", "replace")
+    try:
+        found = json.loads(text)
+        for key in ("error", "message", "detail"):
+            found = found.get(key, found) if isinstance(found, dict) else found
+        text = found if isinstance(found, str) else text
+    except ValueError:
+        pass  # not JSON: its text is the message
+    return " ".join(text.split())[:200]
+
+
+_Tokenizer = tuple[Callable[[str, str], dict[str, Any]], Callable[[Any], list[int]]]
+
+
+def _first_of_all(reply: Any) -> list[int]:
+    return [int(token["id"]) for token in reply[0]]
+
+
+_TOKENIZERS: tuple[_Tokenizer, ...] = (
+    # llama-server
+    (
+        lambda text, _: {"content": text, "add_special": True, "parse_special": True},
+        lambda reply: [int(token) for token in reply["tokens"]],
+    ),
+    # vLLM
+    (
+        lambda text, model: {"model": model, "prompt": text, "add_special_tokens": True},
+        lambda reply: [int(token) for token in reply["tokens"]],
+    ),
+    # text-embeddings-inference
+    (lambda text, _: {"inputs": text, "add_special_tokens": True}, _first_of_all),
+)
+
+
+def _vector(given: Any) -> Vectors:
+    """A vector as JSON numbers or as base64 of little-endian float32. null, as some servers write NaN, is NaN."""
+    if isinstance(given, str):
+        return np.frombuffer(base64.b64decode(given), dtype="<f4").astype(np.float32)
+    return np.array([np.nan if value is None else value for value in given], dtype=np.float32)

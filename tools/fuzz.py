@@ -1,0 +1,182 @@
+"""`make fuzz`: thousands of odd files, arguments and variables; no command may fail in a way that a person cannot read.
+
+    python tools/fuzz.py                             5,000 inputs from a new seed, on two workers
+    python tools/fuzz.py --seed 7 --inputs 300       the first 300 of seed 7
+    python tools/fuzz.py --kinds rows tables         some kinds only (--list names all)
+    python tools/fuzz.py --again build/fuzz/7-42.json    one kept failure, with its traceback
+
+Each input is a command on a tiny place (a base of some thousand parameters, eight rows, two runs) in which one file, or
+the command line, or a variable is odd. It fails where the command prints a traceback or "unexpected ...", ends with
+another exit code than 0, 1 or 2, dies of a signal, runs longer than a minute, writes outside the working folder, or
+prints no valid JSON with `--json`. A failure is one file in build/fuzz/, which holds the whole input.
+
+Exit codes: 0 no failures, 1 failures, 2 bad usage.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+# Before anything of torch or tokenizers is imported: children are forked, so that no library may have threads.
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
+from fuzzing.inputs import Input, Json
+from fuzzing.kinds import KINDS, LIGHT
+from fuzzing.worker import Worker, say
+
+ROOT = Path(__file__).resolve().parent.parent
+KEPT = ROOT / "build" / "fuzz"
+INPUTS = 5000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; the exit code."""
+    options = _parser().parse_args(arguments)
+    if options.list:
+        print("\n".join(f"{name}{'' if kind.models else '  (light)'}" for name, kind in KINDS.items()))
+        return 0
+    if options.again:
+        return _again(options.again)
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
+    names = tuple(options.kinds or (LIGHT if options.light else KINDS))
+    say(f"seed {seed}, {options.inputs} inputs, {len(names)} kinds")
+    if options.part is None and options.workers > 1:
+        found = _together(options, seed, names)
+    else:
+        at, parts = options.part or (0, 1)
+        worker = Worker(options.place / str(at), names, options.kept)
+        found = worker.run(seed, range(options.first + at, options.first + options.inputs, parts)).to_json()
+        shutil.rmtree(worker.sandbox.root, ignore_errors=True)
+    found |= {"seed": seed, "kinds": list(names)}
+    if options.result:
+        options.result.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    if options.part is None:
+        print(summary(found))
+    return 1 if found["failures"] else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Run odd inputs through every command (see the top of tools/fuzz.py).")
+    parser.add_argument("--inputs", type=int, default=INPUTS, help=f"number of inputs (default {INPUTS})")
+    parser.add_argument("--seed", type=int, help="default: a new one, which is printed")
+    parser.add_argument("--first", type=int, default=0, help="number of the first input")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=sorted(KINDS), metavar="KIND", help="kinds of input; default: all"
+    )
+    parser.add_argument("--light", action="store_true", help="only kinds that need no model: no torch is imported")
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes (default 2)")
+    parser.add_argument("--place", type=Path, default=_place(), help="folder of the places where inputs run, in memory")
+    parser.add_argument("--kept", type=Path, default=KEPT, help="folder of failures (default build/fuzz)")
+    parser.add_argument("--again", type=Path, metavar="FILE", help="run a kept failure again and show its traceback")
+    parser.add_argument("--result", type=Path, metavar="FILE", help="write counts and failures as JSON")
+    parser.add_argument("--list", action="store_true", help="list the kinds of input")
+    parser.add_argument("--part", type=_part, help=argparse.SUPPRESS)
+    return parser
+
+
+def _part(text: str) -> tuple[int, int]:
+    at, parts = text.split("/")
+    return int(at), int(parts)
+
+
+def _place() -> Path:
+    """The folder of places: always the same, since files of a place name it; in memory if possible."""
+    memory = Path("/dev/shm")
+    parent = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+    return parent / f"gemma4vec-fuzz-{os.getuid()}"
+
+
+def _together(options: argparse.Namespace, seed: int, names: tuple[str, ...]) -> dict[str, Json]:
+    """All parts at once, each in a process of its own."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        words = [
+            "--place",
+            str(options.place),
+            "--seed",
+            str(seed),
+            "--inputs",
+            str(options.inputs),
+            "--first",
+            str(options.first),
+            "--kept",
+            str(options.kept),
+        ]
+        files = [Path(folder) / f"{at}.json" for at in range(options.workers)]
+        processes = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    __file__,
+                    *words,
+                    "--part",
+                    f"{at}/{options.workers}",
+                    "--result",
+                    str(file),
+                    "--kinds",
+                    *names,
+                ]
+            )
+            for at, file in enumerate(files)
+        ]
+        codes = [process.wait() for process in processes]
+        if any(code not in (0, 1) for code in codes) or not all(file.exists() for file in files):
+            sys.exit(f"error: a worker ended with {codes}")
+        parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    counted = {key: dict(sum((Counter(part[key]) for part in parts), Counter())) for key in ("inputs", "codes")}
+    slowest = {name: max(part["slowest"].get(name, 0.0) for part in parts) for name in names}
+    failures = [failure for part in parts for failure in part["failures"]]
+    return {**counted, "slowest": slowest, "failures": failures, "seconds": round(time.monotonic() - started)}
+
+
+def summary(found: dict[str, Json]) -> str:
+    """A table of kinds by exit code, then failures by the line that they come from."""
+    inputs, codes, failures = found["inputs"], found["codes"], found["failures"]
+    assert isinstance(inputs, dict) and isinstance(codes, dict) and isinstance(failures, list)
+    lines = [f"{'kind':20} {'inputs':>7} {'code 0':>7} {'code 1':>7} {'code 2':>7} {'failed':>7}"]
+    failed = Counter(str(one["kind"]) for one in failures if isinstance(one, dict))
+    for name in inputs:
+        cells = [inputs[name], *(codes.get(f"{name} {code}", 0) for code in (0, 1, 2)), failed[name]]
+        lines.append(f"{name:20} " + " ".join(f"{cell:>7}" for cell in cells))
+    groups: dict[str, list[dict[str, Json]]] = {}
+    for one in failures:
+        if isinstance(one, dict):
+            groups.setdefault(str(one["where"]), []).append(one)
+    for where, members in sorted(groups.items(), key=lambda item: -len(item[1])):
+        wrong = members[0]["faults"]
+        assert isinstance(wrong, list)
+        lines.append(f"{len(members):4} {where}: {str(wrong[0])[:200]} ({members[0]['file']})")
+    total = sum(count for count in inputs.values() if isinstance(count, int))
+    lines.append(f"seed {found['seed']}: {total} inputs, {len(failures)} failures")
+    return "\n".join(lines)
+
+
+def _again(file: Path) -> int:
+    """Run a kept failure again, on a place under the name that it had then."""
+    one = Input.load(file)
+    root = Path(json.loads(file.read_text(encoding="utf-8"))["root"])
+    worker = Worker(root, (one.kind,), KEPT)
+    outcome, wrong = worker.once(Input(**{**vars(one), "words": ("--traceback", *one.words)}))
+    shutil.rmtree(root, ignore_errors=True)
+    say(outcome.stdout.decode("utf-8", "replace") + outcome.stderr.decode("utf-8", "replace"))
+    print(f"{' '.join(one.words)}\n" + ("\n".join(wrong) or "nothing is wrong now"))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

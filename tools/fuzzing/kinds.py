@@ -1,0 +1,435 @@
+"""The kinds of input: which files are made odd, and by which commands they are then read."""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from fuzzing import odd_files, odd_words
+from fuzzing.inputs import Change, Input
+from fuzzing.sandbox import Sandbox
+
+Words = tuple[str, ...]
+DATA: Final = "rows.jsonl suite other final recipe.yaml whole.yaml plan.yaml list.yaml drop.jsonl"
+RUNS: Final = "runs suite base rows.jsonl cache pairs.tsv recipe.yaml"
+ROWS: Final = "stages.0.data.0.path={file}"
+# One step, not compiled, whatever the recipe asks for; in packed and in padded layout.
+STEP: Final = "stages.0.layout.compile=false 'stages.0.budget={steps: 1}' 'stages.0.evaluation={}'"
+PADDED: Final = f"{STEP} stages.0.layout.kind=padded"
+TEACHER: Final = "'stages.0.task.terms=[{kind: matching, vectors: {file}, form: projection}]'"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of input.
+
+    Attributes:
+        weight: its share of all inputs.
+        files: patterns of the files of the place that are made odd, one in each input; empty: the command line is odd.
+        commands: those that read them, one a line; `{file}` is the odd file, `{first}`, `{second}` and `{stopped}` are
+            runs; see `_about` for more.
+        parts: what else of the place they need.
+        models: whether the place must have models and runs.
+        working: whether the commands do the work that sizes in the file ask for.
+    """
+
+    weight: float
+    files: str
+    commands: str
+    parts: str = DATA
+    models: bool = False
+    working: bool = False
+
+    def split(self) -> list[Words]:
+        """The commands as words."""
+        return [tuple(shlex.split(line)) for line in self.commands.strip().splitlines()]
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "recipe": Kind(
+        7,
+        "recipe.yaml whole.yaml",
+        """
+        train {file} --dry-run
+        train {file} model.base=base --dry-run
+        data mine {file} --out mined.jsonl
+        """,
+        f"{DATA} base",
+        models=True,
+    ),
+    "recipe-data": Kind(
+        5,
+        "recipe.yaml whole.yaml",
+        """
+        data read {file}
+        data stats {file}
+        data check {file} --against suite
+        """,
+    ),
+    "recipe-trained": Kind(
+        4,
+        "recipe.yaml whole.yaml",
+        f"""
+        train {{file}} {STEP}
+        train {{file}} {PADDED}
+        bench {{file}} {STEP} --seconds 0
+        """,
+        f"{DATA} base tables",
+        models=True,
+        working=True,
+    ),
+    "plan": Kind(
+        5,
+        "plan.yaml",
+        """
+        matrix plan.yaml --dry-run
+        matrix plan.yaml --dry-run --set budget.rows=4
+        matrix plan.yaml --table
+        """,
+        f"{DATA} base",
+        models=True,
+    ),
+    "rows": Kind(
+        8,
+        "rows.jsonl rows.jsonl.gz",
+        f"""
+        data read --source jsonl --path {{file}}
+        data read --source jsonl --path {{file}} --out read.jsonl.gz
+        data read recipe.yaml --set {ROWS}
+        data check {{file}} --against suite --drop dropped.jsonl --clean clean
+        data mine {{file}} --out mined.jsonl -n 2
+        data mine {{file}} --out mined.jsonl --corpus suite --scores --choose draw
+        data stats {{file}} --html stats.html
+        """,
+    ),
+    "rows-trained": Kind(
+        4,
+        "rows.jsonl rows.jsonl.gz",
+        f"""
+        train recipe.yaml {ROWS} {STEP}
+        train recipe.yaml {ROWS} 'stages.0.task.terms=[{{kind: kl}}, {{kind: margin_mse}}]' {PADDED}
+        train recipe.yaml {ROWS} stages.0.batch.tokenize=once {PADDED}
+        train recipe.yaml {ROWS} 'stages.0.task={{kind: masked_next_token}}' {STEP}
+        eval model --suite {{file}}
+        eval model --suite loss:{{file}}
+        data mine {{file}} --out mined.jsonl --model model --bm25
+        data stats {{file}} --model model
+        """,
+        f"{DATA} base model",
+        models=True,
+    ),
+    "corpora": Kind(
+        2,
+        "other/corpus.jsonl drop.jsonl texts.txt",
+        """
+        data mine rows.jsonl --corpus {corpus} --out mined.jsonl
+        data read recipe.yaml --set stages.0.data.0.drop={drop}
+        data read --source text --path {file}
+        """,
+    ),
+    "tables": Kind(
+        8,
+        "tables/rows.csv tables/rows.tsv tables/rows.parquet tables/hub/*.parquet tables/arrow/* tables/texts.sqlite"
+        " suite/*.jsonl suite/qrels/train.tsv apt/* texts.txt",
+        """
+        data read --source {kind} --path {path}
+        data read --source {kind} --path {path} --out out.jsonl
+        data read --source {kind} --path {path} --set max_bad_share=1
+        """,
+        "tables suite apt texts.txt",
+    ),
+    "tensors": Kind(
+        1.5,
+        "tables/tokens.pt",
+        """
+        data read --source tensors --path {file}
+        data read --source tensors --path {file} --set pair_with_itself=true
+        """,
+        "tables",
+        models=True,
+    ),
+    "suites": Kind(
+        8,
+        "suite/corpus.jsonl suite/queries.jsonl suite/qrels/test.tsv suite/suite.yaml list.yaml final/suite.yaml",
+        """
+        eval bm25 --suite {suite}
+        eval bm25 --suite {suite} --metric recall@3 --metric ndcg_binary@10 --out results
+        runs detectable {suite}
+        data check rows.jsonl --against {suite}
+        runs lock {suite} later
+        """,
+        DATA,
+    ),
+    "suites-encoded": Kind(
+        4,
+        "suite/corpus.jsonl suite/queries.jsonl suite/qrels/test.tsv suite/suite.yaml list.yaml pairs.tsv pairs.tsv",
+        """
+        eval model --suite {suite}
+        eval model --suite {suite} --no-cache --max-tokens 36
+        """,
+        f"{DATA} model pairs.tsv cache",
+        models=True,
+    ),
+    "teachers": Kind(
+        4,
+        "tables/vectors.jsonl tables/vectors.parquet tables/array.npy tables/array.jsonl",
+        f"""
+        train recipe.yaml {TEACHER} {STEP}
+        train recipe.yaml {TEACHER} --dry-run
+        """,
+        f"{DATA} base tables",
+        models=True,
+    ),
+    "bases": Kind(
+        7,
+        "base/*.json base/*.json base/model.safetensors sharded/*",
+        f"""
+        train recipe.yaml model.base={{base}} --dry-run
+        train recipe.yaml model.base={{base}} model.readout=last_token {STEP}
+        train recipe.yaml model.base={{base}} model.attention=causal {PADDED}
+        data stats rows.jsonl --tokenizer {{base}}
+        eval {{base}} --suite suite
+        """,
+        f"{DATA} base sharded",
+        models=True,
+        working=True,
+    ),
+    # No command takes a GGUF file by its name: the worker calls what unpacks those of bundled bases.
+    "gguf": Kind(2, "base.gguf", "@gguf base.gguf", "base.gguf", models=True),
+    "models": Kind(
+        4,
+        "model/*.json model/*/*.json model/*.safetensors",
+        f"""
+        eval model --suite suite
+        data mine rows.jsonl --out mined.jsonl --model model
+        train recipe.yaml model.base=model {PADDED}
+        """,
+        f"{DATA} model base",
+        models=True,
+        working=True,
+    ),
+    "results": Kind(
+        6,
+        "runs/*/evals/*/*/* runs/*/evals/*/*/metrics.json runs/evals/*/*/*",
+        """
+        compare {first} {second} --suite suite
+        compare {first} bm25 --suite suite --margin 0.1 --no-worse-than 0.05
+        compare {first},{second} bm25 --suite suite
+        report {first} {second}
+        report {first} --correction benjamini-hochberg
+        runs
+        runs show {first}
+        runs diff {first} {second}
+        agreement --suite suite
+        runs rebuild
+        eval {first} --checkpoints --suite suite
+        """,
+        RUNS,
+        models=True,
+    ),
+    "manifests": Kind(
+        7,
+        "runs/*/manifest.json runs/*/events.jsonl runs/*/recipe.yaml runs/*/decision.json",
+        """
+        runs
+        runs show {first}
+        runs diff {first} {second}
+        runs decide {first} drop worse
+        runs freeze {first} chosen
+        runs rebuild
+        report {first}
+        report {first} {second}
+        compare {first} {second} --suite suite
+        eval {first} --suite suite
+        eval {first} --checkpoints
+        data check runs/{first} --against suite
+        search {first} read --folder code
+        agreement --suite suite
+        train recipe.yaml model.base=runs/{first}/model --dry-run
+        """,
+        f"{RUNS} code",
+        models=True,
+    ),
+    "checkpoints": Kind(
+        6,
+        "runs/{stopped}/checkpoints/*/*/* runs/{stopped}/checkpoints/*/*/* runs/{stopped}/*"
+        " runs/{first}/checkpoints/*/*/*",
+        """
+        train --resume {stopped}
+        train --resume {stopped}
+        eval {first} --checkpoints
+        data mine rows.jsonl --out mined.jsonl --model {stopped}
+        """,
+        RUNS,
+        models=True,
+    ),
+    "ledger": Kind(
+        7,
+        "runs/ledger.jsonl runs/ledger.sqlite",
+        """
+        runs
+        runs looks
+        runs sql 'SELECT * FROM looks'
+        runs rebuild
+        runs show {first}
+        runs decide {first} keep again
+        compare {first} {second} --suite suite
+        eval bm25 --suite suite
+        eval {first} --suite suite
+        runs freeze {first}
+        runs lock final later
+        agreement --suite suite
+        report {first}
+        """,
+        f"{RUNS} final",
+        models=True,
+    ),
+    "vectors": Kind(
+        3,
+        "cache/vectors/*/* cache/**/*",
+        """
+        eval model --suite suite
+        eval {first} --suite pairs.tsv
+        cache
+        cache clear
+        cache clear --folder tokens
+        """,
+        f"{RUNS} model",
+        models=True,
+    ),
+    "indexes": Kind(
+        4,
+        "runs/*/index/*/* runs/*/index/*/* code/*/*.py",
+        """
+        search {first} 'read a file' --folder code
+        search {first} --folder code -k 2
+        search {first} x --folder code -k 100
+        """,
+        "runs base code cache",
+        models=True,
+    ),
+    "records": Kind(
+        2.5,
+        "runs/checks/*",
+        """
+        runs show {first}
+        report {first}
+        eval {first} --suite suite
+        data check recipe.yaml --against suite
+        compare {first} {second} --suite suite
+        """,
+        RUNS,
+        models=True,
+    ),
+    "code": Kind(
+        0.6,
+        "code/*/*.py",
+        """
+        data pycode code --out pairs
+        data read --source pycode --path code
+        """,
+        "code",
+    ),
+    "overrides": Kind(6, "", odd_words.OVERRIDDEN, f"{DATA} base", models=True),
+    "arguments": Kind(9, "", odd_words.COMMANDS, f"{RUNS} {DATA} model code tables", models=True),
+    "arguments-light": Kind(3, "", odd_words.LIGHT_COMMANDS),
+    "environment": Kind(3, "", odd_words.LIGHT_COMMANDS),
+    "environment-models": Kind(1.5, "", odd_words.MODEL_COMMANDS, f"{RUNS} {DATA} model code", models=True),
+}
+# The kinds whose place is made in a second, for the test suite.
+LIGHT: Final = tuple(name for name, kind in KINDS.items() if not kind.models and name != "code")
+# (how a file's name begins or ends, the kind of its source, the source's path if it is not the file).
+_SOURCES: Final = (
+    ("tables/hub/", "datasets", "tables/hub"),
+    ("tables/arrow/", "datasets", "tables/arrow"),
+    ("suite/", "beir", "suite"),
+    ("apt/", "debian", "apt"),
+    (".csv", "csv", ""),
+    (".tsv", "tsv", ""),
+    (".parquet", "parquet", ""),
+    (".sqlite", "sqlite", ""),
+)
+
+
+class Maker:
+    """Makes inputs from seed and number.
+
+    Args:
+        sandbox: its template is there.
+        names: kinds to choose from.
+        runs: ids of the place's runs: first, second, stopped; empty: it has none.
+    """
+
+    def __init__(self, sandbox: Sandbox, names: Words, runs: list[str]) -> None:
+        self._template, self._names = sandbox.template, names
+        self._runs = dict(zip(("first", "second", "stopped"), runs, strict=False))
+
+    def make(self, seed: int, number: int) -> Input:
+        """Input `number` of a seed."""
+        draw = Random(f"{seed}/{number}")
+        name = draw.choices(self._names, [KINDS[one].weight for one in self._names])[0]
+        kind = KINDS[name]
+        words, changes, environment = draw.choice(kind.split()), list[Change](), dict[str, str | None]()
+        if kind.files:
+            file = draw.choice(self._matching(draw.choice(kind.files.split())))
+            changes = odd_files.changes(self._template / file, file, draw, kind.working)
+            words = _filled(words, self._runs | _about(file))
+        elif name.startswith("environment"):
+            words, environment = _filled(words, self._runs), odd_words.environment(draw)
+        else:
+            words = odd_words.changed(_filled(words, self._runs), draw, overrides=name == "overrides")
+        as_json = draw.random() < 0.6 and not {"--json", "--help", "--version", "@gguf"} & set(words)
+        if as_json:
+            words = _with_json(words)
+        encoding = draw.choice(("ascii", "latin-1", "cp1252")) if draw.random() < 0.05 else "utf-8"
+        stdin = draw.choice(odd_words.STDIN) if words[:1] == ("search",) else b""
+        return Input(name, f"{seed}/{number}", words, as_json, tuple(changes), environment, encoding, stdin)
+
+    def plain(self, name: str) -> Iterator[list[tuple[Words, Words]]]:
+        """For each command of a kind: (words, parts of the place) with each of the kind's files, as they are."""
+        kind = KINDS[name]
+        files = [file for pattern in kind.files.split() for file in self._matching(pattern)]
+        for words in dict.fromkeys(kind.split()):
+            ways = [(_filled(words, self._runs | _about(file)), parts_of(name, file)) for file in files]
+            yield ways or [(_filled(words, self._runs), parts_of(name))]
+
+    def _matching(self, pattern: str) -> list[str]:
+        (filled,) = _filled((pattern,), self._runs)
+        found = sorted(path for path in self._template.glob(filled) if path.is_file() and path.name != ".lock")
+        if not found:
+            raise LookupError(f"the place has no file {filled}")
+        return [str(path.relative_to(self._template)) for path in found]
+
+
+def parts_of(name: str, *files: str) -> Words:
+    """The parts of the place that an input needs: its kind's, and those of the files that it changes."""
+    return tuple(dict.fromkeys((*KINDS[name].parts.split(), *(Path(file).parts[0] for file in files))))
+
+
+def _with_json(words: Words) -> Words:
+    """`--json` behind the command's name, where no other option can take it for its value."""
+    at = 2 if len(words) > 1 and words[0] in ("runs", "data", "cache") and not words[1].startswith("-") else 1
+    return (*words[:at], "--json", *words[at:])
+
+
+def _about(file: str) -> dict[str, str]:
+    """What commands say of an odd file: itself, its suite, its base, its kind of source."""
+    top = Path(file).parts[0]
+    found = {"file": file, "kind": "text", "path": file}
+    found |= {"suite": top if top in ("suite", "final") else file, "base": top if top in ("base", "sharded") else file}
+    found |= {"corpus": file if file.endswith(".txt") else top, "drop": file if "drop" in file else "drop.jsonl"}
+    for part, kind, path in _SOURCES:
+        if file.startswith(part) or file.endswith(part):
+            return found | {"kind": kind, "path": path or file}
+    return found | ({"file": "tables/array.npy"} if file == "tables/array.jsonl" else {})
+
+
+def _filled(words: Words, values: dict[str, str]) -> Words:
+    made = []
+    for word in words:
+        for name, text in values.items():
+            word = word.replace("{" + name + "}", text)
+        made.append(word)
+    return tuple(made)
