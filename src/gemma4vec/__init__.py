@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from gemma4vec.api.scoring import evaluate as evaluate
     from gemma4vec.errors import InputError as InputError
     from gemma4vec.errors import WorkError as WorkError
+    from gemma4vec.export.formats.onnx_embedder import OnnxEmbedder as OnnxEmbedder
     from gemma4vec.recipe.load import load_recipe as load_recipe
     from gemma4vec.recipe.schema import Recipe as Recipe
 
 __version__ = "0.2.0"
 __all__ = [
     "InputError",
+    "OnnxEmbedder",
     "Recipe",
     "WorkError",
     "__version__",
@@ -43,6 +45,7 @@ __all__ = [
 
 _MODULES = {
     "InputError": "errors",
+    "OnnxEmbedder": "export.formats.onnx_embedder",
     "Recipe": "recipe.schema",
     "WorkError": "errors",
     "check_contamination": "api.contamination",

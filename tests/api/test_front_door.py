@@ -17,6 +17,7 @@ import gemma4vec as g4v
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
     "InputError",
+    "OnnxEmbedder",
     "Recipe",
     "WorkError",
     "__version__",

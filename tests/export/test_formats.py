@@ -187,8 +187,8 @@ def test_the_onnx_embedder_is_ours_without_torch(sources: dict[str, Source], onn
     np.testing.assert_allclose(model.encode_document(documents), expected, atol=1e-5)
     assert model.encode_query([]).shape == (0, 16) and model.describe()["dimension"] == 16
     code = (
-        "import sys; from gemma4vec.export.formats.onnx_embedder import OnnxEmbedder\n"
-        "print(OnnxEmbedder(sys.argv[1]).encode_query(['a', 'b c']).shape, 'torch' in sys.modules, "
+        "import sys, gemma4vec as g4v\n"
+        "print(g4v.OnnxEmbedder(sys.argv[1]).encode_query(['a', 'b c']).shape, 'torch' in sys.modules, "
         "'transformers' in sys.modules)"
     )
     source = str(Path(__file__).resolve().parents[2] / "src")

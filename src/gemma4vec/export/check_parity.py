@@ -19,8 +19,8 @@ _FILE_TYPES = {0: "f32", 1: "f16", 2: "q4_0", 7: "q8_0", 32: "bf16"}
 
 
 def check_parity(
-    target: str,
-    run: str,
+    target: str | Path,
+    run: str | Path,
     *,
     dtype: str | None = None,
     dimension: int | None = None,
@@ -48,9 +48,10 @@ def check_parity(
     """
     if dtype is not None and dtype not in LIMITS:
         raise InputError(f"--dtype {dtype}: use {', '.join(LIMITS)}")
+    target = str(target)
     is_url = target.startswith(("http://", "https://"))
     kind, path = ("", Path()) if is_url else _kind(Path(target))
-    source = open_source(run)
+    source = open_source(str(run))
     ranked = open_dev_suite(source, suite, queries, documents)
     if is_url:
         client = OpenAiClient(target, source.embedder.prompts, model=model, token=token)

@@ -47,7 +47,7 @@ class Export:
 
 
 def export_model(
-    run: str,
+    run: str | Path,
     to: str,
     *,
     dtype: str | None = None,
@@ -75,7 +75,7 @@ def export_model(
         WorkError: its program fails, or the disk is full.
     """
     chosen = check_format(to, dtype)
-    source = open_source(run)
+    source = open_source(str(run))
     length = source.check_dimension(dimension)
     check_format_holds(source, to, length)
     ranked = open_dev_suite(source, suite, queries, documents)

@@ -11,7 +11,7 @@ from gemma4vec.cli.eval.eval_table import result_row
 from gemma4vec.data.quality.contamination_record import ContaminationRecord, write_record
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.paired import _compare_uncorrected
+from gemma4vec.evaluation.comparison.corrected import compare_pairs
 from gemma4vec.evaluation.results.result import load_matching_result, load_result
 from gemma4vec.evaluation.scoring import guards
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
@@ -86,13 +86,16 @@ def test_a_comparison_is_also_made_without_them(run):
         key: {name: value / 2 for name, value in scores.items()} for key, scores in plain.per_query[SUITE.name].items()
     }
     worse = type(plain)("worse", plain.suite, {SUITE.name: lowered}, plain.settings)
-    found = _compare_uncorrected(marked, worse).without_touched
+    (found,), _ = compare_pairs([(marked, worse)])
     left = [(marked.per_query[SUITE.name][key]["ndcg@10"], lowered[key]["ndcg@10"]) for key in ("q1", "q3", "q4", "q5")]
-    assert found.touched == 2 and found.queries == 4
+    assert (found.touched.touched, found.touched.left, found.test.n) == (2, 4, 4)
     assert (found.mean_a, found.mean_b) == pytest.approx(tuple(np.mean(left, axis=0)))
     assert found.interval.mean == pytest.approx(found.mean_a - found.mean_b)
-    assert "touches 2 queries; on the other 4" in found.sentence()
-    assert _compare_uncorrected(worse, plain).without_touched is None
+    assert "undetermined" in found.sentence() and "on the 4 queries that no training data touches" in found.sentence()
+    whole = tuple(one.mean["ndcg@10"] for one in (marked, worse))
+    assert (found.touched.mean_a, found.touched.mean_b) == pytest.approx(whole)
+    (clean,), _ = compare_pairs([(worse, plain)])
+    assert clean.touched is None
 
 
 def test_where_all_queries_are_touched_nothing_is_left(run):
@@ -100,7 +103,11 @@ def test_where_all_queries_are_touched_nothing_is_left(run):
     result, written = trained(run)
     assert "mean_without_touched_queries" not in written
     assert mark_sentence(result) == "training data touches 6 of 6 queries; no others are left"
-    assert "all of them: nothing is left" in _compare_uncorrected(result, result).without_touched.sentence()
+    plain = evaluate(Bm25Model(), SUITE, run.evaluation("bm25", SUITE.name), name="bm25")
+    (found,), _ = compare_pairs([(result, plain)], margin=0.5, no_worse_than=0.5)
+    assert (found.verdict.word, found.verdict.p, found.touched.left) == ("undetermined", 1.0, 0)
+    assert not found.equivalence.shown and not found.no_worse.shown
+    assert "training data touches all 6 queries" in found.verdict.reason
 
 
 def test_clean_and_unchecked_data(run):

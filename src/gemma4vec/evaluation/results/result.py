@@ -122,7 +122,7 @@ class Result:
             [task, key, sorted((name, float(value)) for name, value in self.per_query[task][key].items())]
             for task, key in self.keys
         ]
-        plain = json.loads(json.dumps([about, items], default=str))  # as it is read back
+        plain = json.loads(json.dumps([self.model, self.suite, about, items], default=str))  # as it is read back
         return sha256_text(json.dumps(plain, sort_keys=True))[:32]
 
     def without(self, items: Collection[tuple[str, str]]) -> "Result":

@@ -7,45 +7,12 @@ the data of everything that the model was made from (`ledger.lineage`). It is st
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from gemma4vec.data.quality.contamination_record import ContaminationRecord, read_record, sources_from_manifest
 from gemma4vec.data.suites.group import OneSuite
 from gemma4vec.evaluation.results.result import Result
-from gemma4vec.evaluation.results.task_scores import PAIRED
 from gemma4vec.ledger.lineage import Lineage
-from gemma4vec.statistics.bootstrap import Interval
-from gemma4vec.statistics.paired import sign_flip_test
-from gemma4vec.statistics.student import t_interval
-
-
-@dataclass(frozen=True)
-class UntouchedComparison:
-    """A comparison on the queries that no training data of either side touches.
-
-    Attributes:
-        touched: number of queries left out.
-        queries: number of queries that remain.
-        mean_a, mean_b, interval, p: as in `Comparison`, p uncorrected; None if no query remains.
-    """
-
-    touched: int
-    queries: int
-    mean_a: float | None
-    mean_b: float | None
-    interval: Interval | None
-    p: float | None
-
-    def sentence(self) -> str:
-        """Describe the difference on the remaining queries."""
-        marked = f"training data touches {self.touched:,} queries"
-        if self.interval is None:
-            return f"{marked}, all of them: nothing is left to compare"
-        return (
-            f"{marked}; on the other {self.queries:,}: {self.mean_a:.4f} against {self.mean_b:.4f}, difference "
-            f"{self.interval.mean:+.4f} ({self.interval.low:+.4f} to {self.interval.high:+.4f})"
-        )
 
 
 def find_mark(lineage: Lineage, tasks: Sequence[OneSuite] | None) -> dict[str, Any] | None:
@@ -99,27 +66,6 @@ def mean_without_touched(result: Result) -> dict[str, float] | None:
     touched = touched_queries(result)
     rest = result.without(touched)
     return rest.mean if touched and rest.per_query else None
-
-
-def compare_without_touched(a: Result, b: Result, metric: str, *, seed: int = 0) -> UntouchedComparison | None:
-    """Compare A - B without the touched queries of either.
-
-    None if none is touched, and for figures of all pairs together.
-    """
-    touched = touched_queries(a) | touched_queries(b)
-    if not touched or a.kind in PAIRED:
-        return None
-    keys, values_a = a.values(metric)
-    _, values_b = b.values(metric)
-    left = [place for place, key in enumerate(keys) if key not in touched]
-    gone = len(keys) - len(left)
-    if not left:
-        return UntouchedComparison(gone, 0, None, None, None, None)
-    tasks = [keys[place][0] for place in left]
-    difference_N = values_a[left] - values_b[left]
-    mean_a, mean_b = (one.without(touched).mean[metric] for one in (a, b))
-    test = sign_flip_test(difference_N, tasks, seed=seed)
-    return UntouchedComparison(gone, len(left), mean_a, mean_b, t_interval(difference_N, tasks), test.p)
 
 
 def mark_sentence(result: Result, *, unchecked: bool = True) -> str | None:

@@ -1,8 +1,8 @@
 """Encode texts with an exported ONNX folder. It needs onnxruntime and tokenizers, and neither torch nor transformers.
 
-    from gemma4vec.export.formats.onnx_embedder import OnnxEmbedder
+    import gemma4vec as g4v
 
-    model = OnnxEmbedder("exports/onnx-f32")
+    model = g4v.OnnxEmbedder("exports/onnx-f32")
     scores = model.encode_query(["open a file"]) @ model.encode_document(["def open_file(path): ..."]).T
 
 Shapes: N texts, D dimensions.

@@ -12,6 +12,7 @@ from typing import Any
 
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.evaluation.comparison.find_results import results_by_suite
+from gemma4vec.evaluation.results.marks import model_marks
 from gemma4vec.evaluation.results.result import METRICS_FILE, Result, load_matching_result, load_result
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.evaluate import evaluate
@@ -105,6 +106,9 @@ def list_reference_rows(plan: Plan, folder: MatrixFolder, metric: str) -> list[d
                 "final_mean": _interval(final, metric),
                 "difference": None,
                 "spread": None,
+                "marks": [
+                    f"{name}, {suite}: {mark}." for suite in sorted(names) for mark in model_marks(results[suite])
+                ],
             }
         )
     return rows
