@@ -37,7 +37,8 @@ def run_record(run: RunFolder) -> Record:
     environment = manifest.get("environment") or {}
     finished = next((event for event in reversed(events) if event.get("event") == "finished"), {})
     measured = next((event for event in reversed(events) if event.get("event") == "evaluation"), {})
-    body = {
+    contents: dict[str, Any] = {key: manifest[key] for key in ("made_from", "inherited", "weights") if key in manifest}
+    body: dict[str, Any] = {
         "run_id": str(manifest["run_id"]),
         "name": manifest.get("name"),
         "recipe_id": manifest.get("recipe_id"),
@@ -50,6 +51,7 @@ def run_record(run: RunFolder) -> Record:
         "data": manifest.get("data") or {},
         "contamination": manifest.get("contamination"),
         "base": manifest.get("base"),
+        **contents,
         "code": {"git": environment.get("git"), "versions": environment.get("versions")},
         "machine": environment.get("machine"),
         "cost": {key: finished[key] for key in ("seconds", "tokens", "peak_memory_bytes") if key in finished},

@@ -32,7 +32,7 @@ def result_row(result: "Result", folder: Path, seed: int) -> dict[str, Any]:
     interval = result.interval(main, seed=seed)
     has_width = interval.high > interval.low
     quality = quality_of(result)
-    suite = result.settings["suite"]
+    suite, mark = result.settings["suite"], result.settings.get("contamination") or {}
     row: dict[str, Any] = {
         "model": result.model,
         "suite": result.suite,
@@ -47,6 +47,7 @@ def result_row(result: "Result", folder: Path, seed: int) -> dict[str, Any]:
         **{key: quality[key] for key in ("tie_rate@10", "judged@10", "tie_rate", "degenerate") if key in quality},
         "touched_queries": len(touched_queries(result)),
         "contamination": mark_sentence(result),
+        "unknown_training_data": [*(mark.get("unknown") or []), *(mark.get("pretrained") or [])],
         "cautions": suite_marks(result),
         "seconds": result.settings["seconds"]["total"],
         "look": result.settings.get("look"),
