@@ -6,6 +6,7 @@ Shapes: N texts, D dimensions.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,9 +98,8 @@ def variants(reference: Reference) -> Iterator[Variant]:
         yield _with("the head (dense layers) is left out", reference, lambda: _no_head(reference))
     for name in ("mean", "last_token", "first_token"):
         if name != encoder.readout.name:
-            yield _with(
-                f"pooling is {name}, not {encoder.readout.name}", reference, lambda n=name: _pooling(encoder, n)
-            )
+            cause = f"pooling is {name}, not {encoder.readout.name}"
+            yield _with(cause, reference, partial(_pooling, encoder, name))
     if backbone.reach is not None:
         half = Reach(backbone.reach.back // 2, backbone.reach.ahead // 2)
         yield _with("the sliding window is half as wide", reference, lambda: _replaced(backbone, "reach", half))
@@ -113,10 +113,7 @@ def variants(reference: Reference) -> Iterator[Variant]:
     special = {"EOS": embedder.tokenizer.hf_tokenizer.eos_token_id, "BOS": embedder.tokenizer.hf_tokenizer.bos_token_id}
     for name, token in special.items():
         if token is not None:
-            yield Variant(
-                f"{name} is missing",
-                lambda texts, n=name, t=token: reference.of_tokens(_without(reference.read(texts), n, t)),
-            )
+            yield Variant(f"{name} is missing", partial(_of_tokens_without, reference, name, token))
 
 
 def _with(cause: str, reference: Reference, change: Callable[[], Any]) -> Variant:
@@ -141,6 +138,10 @@ def _swapped(prompts: Prompts) -> Prompts:
 
 def _twice(prompts: Prompts) -> Prompts:
     return Prompts(2 * prompts.query, 2 * prompts.document)
+
+
+def _of_tokens_without(reference: Reference, name: str, token: int, texts: Sequence[RoleText]) -> Vectors:
+    return reference.of_tokens(_without(reference.read(texts), name, token))
 
 
 def _without(tokens: Sequence[Tokens], name: str, token: int) -> list[Tokens]:

@@ -61,4 +61,4 @@ def _causal_class(folder: Path) -> str | None:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     found = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(read_config(folder)), None)
-    return None if found is None else str(found.__name__)
+    return found.__name__ if isinstance(found, type) else None

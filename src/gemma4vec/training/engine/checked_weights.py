@@ -46,5 +46,5 @@ def _checksum(weights: dict[str, torch.Tensor]) -> str:
     value = 0
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous().reshape(-1)
-        value = zlib.crc32(tensor.view(torch.uint8).numpy(), zlib.crc32(name.encode(), value))
+        value = zlib.crc32(tensor.view(torch.uint8).numpy().data, zlib.crc32(name.encode(), value))
     return f"{value:08x}"
