@@ -32,7 +32,6 @@ import numpy as np
 from record import RESULTS, as_program, say, write_result
 
 from gemma4vec.data.mining.hard_negatives import build_corpus
-from gemma4vec.data.rows.file_hashes import file_hash
 from gemma4vec.data.rows.rows import Row, read_rows, write_rows
 from gemma4vec.data.suites.retrieval import load_suite, write_suite
 from gemma4vec.data.suites.sample import sample_suite
@@ -41,6 +40,7 @@ from gemma4vec.evaluation.comparison.compare import compare
 from gemma4vec.evaluation.comparison.compare_seeds import average_runs
 from gemma4vec.evaluation.results.result import load_result
 from gemma4vec.files import home, sha256_text, write_json
+from gemma4vec.machine.file_hashes import file_hash
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "src/gemma4vec/pipeline/quickstart.yaml"

@@ -33,11 +33,11 @@ import numpy as np
 from numpy.typing import NDArray
 from record import RESULTS, as_program, say, write_result
 
-from gemma4vec.data.rows.file_hashes import file_hash
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
 from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.scoring.metrics import per_query
 from gemma4vec.files import home, sha256_text
+from gemma4vec.machine.file_hashes import file_hash
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.retrieval.exact import search
 from gemma4vec.retrieval.top_k import descending_id_rank

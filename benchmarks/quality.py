@@ -29,12 +29,12 @@ import yaml
 from record import RESULTS, as_program, say, write_result
 from saved_measurements import SavedMeasurements
 
-from gemma4vec.data.rows.file_hashes import file_hash
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.compare import compare
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.files import sha256_text
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.machine.file_hashes import file_hash
 
 ROOT = Path(__file__).parents[1]
 METRIC = "ndcg@10"

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from record import RESULTS, as_program, say, write_result
 from scipy import stats
+from verdict_calibration import measure_verdicts, missed_verdicts, share, verdict_lines
 
 from gemma4vec.errors import WorkError
 from gemma4vec.statistics.agreement import agreement
@@ -121,6 +122,8 @@ def main() -> None:
         "bootstrap_trials": arguments.bootstrap_trials,
         "flips": arguments.flips,
         "resamples": arguments.resamples,
+        "seed_trials": arguments.seed_trials,
+        "families": arguments.families,
         "seed": arguments.seed,
         "rejections": rejections(arguments),
         "coverage": coverage(arguments),
@@ -128,6 +131,7 @@ def main() -> None:
         "many_comparisons": many_comparisons(arguments),
         "over_seeds": over_seeds(arguments),
         "kendall_tau": kendall(arguments),
+        **measure_verdicts(arguments),
     }
     measured["missed"] = missed(measured)
     measured["processor_seconds"] = time.process_time() - started
@@ -143,11 +147,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--bootstrap-trials", type=int, default=2_000, help="of these, draws given to the bootstrap")
     parser.add_argument("--flips", type=int, default=1_999, help="random sign flips a test")
     parser.add_argument("--resamples", type=int, default=1_000, help="bootstrap resamples an interval")
+    parser.add_argument("--seed-trials", type=int, default=20_000, help="comparisons of recipes with several seeds")
+    parser.add_argument("--families", type=int, default=2_000, help="families of 20 equal variants")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     arguments = parser.parse_args()
-    if min(arguments.trials, arguments.bootstrap_trials) < 100 or min(arguments.flips, arguments.resamples) < 100:
-        parser.error("trials, flips and resamples must be 100 or more")
+    counts = (arguments.trials, arguments.bootstrap_trials, arguments.seed_trials, arguments.families)
+    if min(*counts, arguments.flips, arguments.resamples) < 100:
+        parser.error("trials, families, flips and resamples must be 100 or more")
     return arguments
 
 
@@ -269,12 +276,6 @@ def ends(interval: Any) -> tuple[float, float]:
     return interval.low, interval.high
 
 
-def share(hits: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """A rate, its count, and its own 95% interval (Wilson)."""
-    found = stats.binomtest(int(hits.sum()), hits.size).proportion_ci(method="wilson")
-    return {"rate": float(hits.mean()), "of": hits.size, "interval": [float(found.low), float(found.high)]}
-
-
 def covered(limits: Floats, truth: float) -> dict[str, Any]:
     """How often the truth lies inside, below and above, and the median width."""
     low, high = limits.T
@@ -296,7 +297,7 @@ def missed(measured: dict[str, Any]) -> list[str]:
         for n, both in measured["coverage"][name].items():
             if kind.covers and not kind.covers[0] <= both["t"]["rate"] <= kind.covers[1]:
                 broken.append(f"t interval of {name} at n = {n} covers {both['t']['rate']:.1%}")
-    return broken
+    return broken + missed_verdicts(measured)
 
 
 def table(measured: dict[str, Any]) -> str:
@@ -316,7 +317,7 @@ def table(measured: dict[str, Any]) -> str:
     lines.append(
         f"Benjamini-Hochberg, false of the found: {many['benjamini-hochberg']['false share of the found']:.1%}"
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, *verdict_lines(measured)])
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ from record import RESULTS, as_program, say, shown, summary, write_result
 from saved_measurements import SavedMeasurements
 
 from gemma4vec.data.loading.load_rows import load_sources
-from gemma4vec.data.rows.file_hashes import file_hash
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
 from gemma4vec.data.suites.sample import sample_suite
+from gemma4vec.machine.file_hashes import file_hash
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe.load import dump_recipe, load_recipe

@@ -21,7 +21,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,9 +34,9 @@ os.environ |= {
     "CUDA_VISIBLE_DEVICES": "",
 }
 
-from fuzzing.inputs import Input, Json
+from fuzzing.inputs import Input
 from fuzzing.kinds import KINDS, LIGHT
-from fuzzing.worker import Worker, say
+from fuzzing.worker import Failure, Found, Worker, say
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "build" / "fuzz"
@@ -52,21 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.again:
         return _again(options.again)
-    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
-    names = tuple(options.kinds or (LIGHT if options.light else KINDS))
-    say(f"seed {seed}, {options.inputs} inputs, {len(names)} kinds")
-    if options.part is None and options.workers > 1:
-        found = _together(options, seed, names)
+    if options.merge:
+        found = _merged([json.loads(file.read_text(encoding="utf-8")) for file in options.merge])
     else:
-        at, parts = options.part or (0, 1)
-        worker = Worker(options.place / str(at), names, options.kept)
-        found = worker.run(seed, range(options.first + at, options.first + options.inputs, parts)).to_json()
-        shutil.rmtree(worker.sandbox.root, ignore_errors=True)
-    found |= {"seed": seed, "kinds": list(names)}
-    if options.result:
-        options.result.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
+        names = tuple(options.kinds or (LIGHT if options.light else KINDS))
+        say(f"seed {seed}, {options.inputs} inputs, {len(names)} kinds")
+        alone = options.part is not None or options.workers == 1
+        found = _alone(options, seed, names) if alone else _together(options, seed, names)
     if options.part is None:
         print(summary(found))
+    if options.keep:
+        _keep(found)
     return 1 if found["failures"] else 0
 
 
@@ -84,8 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kept", type=Path, default=KEPT, help="folder of failures (default build/fuzz)")
     parser.add_argument("--again", type=Path, metavar="FILE", help="run a kept failure again and show its traceback")
     parser.add_argument("--result", type=Path, metavar="FILE", help="write counts and failures as JSON")
+    parser.add_argument(
+        "--merge", type=Path, nargs="+", metavar="FILE", help="add up the results of parts; run nothing"
+    )
+    parser.add_argument("--keep", action="store_true", help="store the counts in benchmarks/results")
     parser.add_argument("--list", action="store_true", help="list the kinds of input")
-    parser.add_argument("--part", type=_part, help=argparse.SUPPRESS)
+    parser.add_argument("--part", type=_part, metavar="I/N", help="run each N-th input alone, from the I-th")
     return parser
 
 
@@ -101,68 +101,76 @@ def _place() -> Path:
     return parent / f"gemma4vec-fuzz-{os.getuid()}"
 
 
-def _together(options: argparse.Namespace, seed: int, names: tuple[str, ...]) -> dict[str, Json]:
+def _alone(options: argparse.Namespace, seed: int, names: tuple[str, ...]) -> Found:
+    """All inputs, or one part of them, in this process."""
+    at, parts = options.part or (0, 1)
+
+    def store(found: Found) -> None:
+        if options.result:
+            options.result.write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+    worker = Worker(options.place / str(at), names, options.kept)
+    found = worker.run(seed, range(options.first + at, options.first + options.inputs, parts), store)
+    store(found)
+    shutil.rmtree(worker.sandbox.root, ignore_errors=True)
+    return found
+
+
+def _together(options: argparse.Namespace, seed: int, names: tuple[str, ...]) -> Found:
     """All parts at once, each in a process of its own."""
-    started = time.monotonic()
+    passed = {key: getattr(options, key) for key in ("place", "inputs", "first", "kept")} | {"seed": seed}
+    words = [word for key, given in passed.items() for word in (f"--{key}", str(given))]
     with tempfile.TemporaryDirectory() as folder:
-        words = [
-            "--place",
-            str(options.place),
-            "--seed",
-            str(seed),
-            "--inputs",
-            str(options.inputs),
-            "--first",
-            str(options.first),
-            "--kept",
-            str(options.kept),
-        ]
         files = [Path(folder) / f"{at}.json" for at in range(options.workers)]
-        processes = [
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    __file__,
-                    *words,
-                    "--part",
-                    f"{at}/{options.workers}",
-                    "--result",
-                    str(file),
-                    "--kinds",
-                    *names,
-                ]
-            )
-            for at, file in enumerate(files)
-        ]
+        processes = []
+        for at, file in enumerate(files):
+            own = ["--part", f"{at}/{options.workers}", "--result", str(file), "--kinds", *names]
+            processes.append(subprocess.Popen([sys.executable, __file__, *words, *own]))
         codes = [process.wait() for process in processes]
         if any(code not in (0, 1) for code in codes) or not all(file.exists() for file in files):
             sys.exit(f"error: a worker ended with {codes}")
-        parts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    counted = {key: dict(sum((Counter(part[key]) for part in parts), Counter())) for key in ("inputs", "codes")}
-    slowest = {name: max(part["slowest"].get(name, 0.0) for part in parts) for name in names}
-    failures = [failure for part in parts for failure in part["failures"]]
-    return {**counted, "slowest": slowest, "failures": failures, "seconds": round(time.monotonic() - started)}
+        return _merged([json.loads(file.read_text(encoding="utf-8")) for file in files])
 
 
-def summary(found: dict[str, Json]) -> str:
+def _merged(parts: list[Found]) -> Found:
+    """The parts of one run as one."""
+    inputs, codes, slowest = Counter[str](), Counter[str](), dict[str, float]()
+    for part in parts:
+        inputs.update(part["inputs"])
+        codes.update(part["codes"])
+        for name, seconds in part["slowest"].items():
+            slowest[name] = max(seconds, slowest.get(name, 0.0))
+    return {
+        "seed": parts[0]["seed"],
+        "seconds": max(part["seconds"] for part in parts),
+        "inputs": dict(sorted(inputs.items())),
+        "codes": dict(sorted(codes.items())),
+        "slowest": dict(sorted(slowest.items())),
+        "failures": [failure for part in parts for failure in part["failures"]],
+    }
+
+
+def _keep(found: Found) -> None:
+    """Store counts, commit and machine next to the results of the benchmarks."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    from record import write_result
+
+    write_result("fuzz", {"command": ["make", "fuzz", f'ARGS="--seed {found["seed"]}"'], **found})
+
+
+def summary(found: Found) -> str:
     """A table of kinds by exit code, then failures by the line that they come from."""
-    inputs, codes, failures = found["inputs"], found["codes"], found["failures"]
-    assert isinstance(inputs, dict) and isinstance(codes, dict) and isinstance(failures, list)
     lines = [f"{'kind':20} {'inputs':>7} {'code 0':>7} {'code 1':>7} {'code 2':>7} {'failed':>7}"]
-    failed = Counter(str(one["kind"]) for one in failures if isinstance(one, dict))
-    for name in inputs:
-        cells = [inputs[name], *(codes.get(f"{name} {code}", 0) for code in (0, 1, 2)), failed[name]]
+    failed = Counter(one["kind"] for one in found["failures"])
+    for name, count in found["inputs"].items():
+        cells = [count, *(found["codes"].get(f"{name} {code}", 0) for code in (0, 1, 2)), failed[name]]
         lines.append(f"{name:20} " + " ".join(f"{cell:>7}" for cell in cells))
-    groups: dict[str, list[dict[str, Json]]] = {}
-    for one in failures:
-        if isinstance(one, dict):
-            groups.setdefault(str(one["where"]), []).append(one)
+    groups: dict[str, list[Failure]] = {}
+    for one in found["failures"]:
+        groups.setdefault(one["where"], []).append(one)
     for where, members in sorted(groups.items(), key=lambda item: -len(item[1])):
-        wrong = members[0]["faults"]
-        assert isinstance(wrong, list)
-        lines.append(f"{len(members):4} {where}: {str(wrong[0])[:200]} ({members[0]['file']})")
-    total = sum(count for count in inputs.values() if isinstance(count, int))
-    lines.append(f"seed {found['seed']}: {total} inputs, {len(failures)} failures")
+        lines.append(f"{len(members):4} {where}: {members[0]['faults'][0][:200]} ({members[0]['file']})")
+    lines.append(f"seed {found['seed']}: {sum(found['inputs'].values())} inputs, {len(found['failures'])} failures")
     return "\n".join(lines)
 
 

@@ -259,6 +259,7 @@ def test_the_difference_of_two_runs() -> None:
         "scores": {"s": [0.5, 0.6]},
         "metrics": {"s": "ndcg@10"},
         "limits": {},
+        "further_looks": {},
     }
 
 

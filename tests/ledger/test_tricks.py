@@ -354,6 +354,14 @@ def test_edited_settings_are_refused(key: str, value: Any) -> None:
         load_result(folder)
 
 
+def test_an_edited_name_is_refused() -> None:
+    folder = scored(Model("m", 10), suite("dev", "dev"))
+    summary = json.loads((folder / "metrics.json").read_text())
+    write_json(folder / "metrics.json", {**summary, "model": "another"})
+    with pytest.raises(InputError, match="is not the one that the ledger recorded"):
+        load_result(folder)
+
+
 def test_edited_means_are_refused() -> None:
     folder = scored(Model("m", 10), suite("dev", "dev"))
     summary = json.loads((folder / "metrics.json").read_text())
@@ -381,7 +389,7 @@ def test_results_name_their_ledger_and_another_one_is_said(tmp_path: Path, monke
     assert there.settings["ledger"]["id"] not in (None, here.settings["ledger"]["id"])
     family = compare(here, there).family
     assert family is not None and family.unrecorded == 1
-    assert "this ledger has no look at 1 of the models" in family.sentence()
+    assert "this ledger did not record 1 of the results" in family.sentence()
 
 
 def test_a_look_that_no_ledger_recorded_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

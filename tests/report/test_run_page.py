@@ -203,3 +203,24 @@ def test_pairs_rows_and_a_single_query_have_a_section_each_and_no_invented_inter
     assert "9 pairs. Scores" in page.text and "2 rows. Scores" in page.text and "1 query over 3 documents" in page.text
     assert "0.500 no interval" in page.text  # not "0.500 to 0.500", as if it were known exactly
     assert "swaps the two models' ranks" in page.text
+
+
+def test_a_degenerate_ranking_and_touched_queries_reach_the_headline(tmp_path):
+    run = make_run(tmp_path, queries=20)
+    bm25, trained = (run / "evals" / model / "test" for model in ("bm25", "trained"))
+    for folder, changed in (
+        (bm25, {"ranking": {"degenerate": True}}),
+        (trained, {"contamination": {"sources": [], "touched_queries": {"test": ["q0", "q1"]}}}),
+    ):
+        result = load_result(folder)
+        result.settings.update(changed)
+        save_result(result, folder, [])
+    page = page_of(run)
+    assert "18 queries of test that no training data touches" in page.text
+    assert "one side's ranking is degenerate and means nothing" in page.text
+    assert "BM25: degenerate: most of its scores are equal" in page.text
+    assert "training data touches 2 queries, which the comparison leaves out" in page.text
+    result = load_result(trained)
+    result.settings["contamination"]["touched_queries"]["test"] = [query for _, query in result.keys]
+    save_result(result, trained, [])
+    assert "Undetermined whether the trained model or BM25 is better" in page_of(run).text

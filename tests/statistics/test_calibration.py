@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gemma4vec.statistics.bootstrap import mean_interval
-from gemma4vec.statistics.paired import sign_flip_test
+from gemma4vec.statistics.bootstrap import Interval, mean_interval
+from gemma4vec.statistics.multiplicity import adjust
+from gemma4vec.statistics.paired import SignFlip, sign_flip_test
+from gemma4vec.statistics.seeds import seed_interval
 from gemma4vec.statistics.student import t_interval
+from gemma4vec.statistics.verdict import decide
 
 N = 50
 TASKS = ["a"] * 30 + ["b"] * 20
@@ -50,3 +53,24 @@ def test_why_differences_get_students_interval_and_not_the_bootstraps() -> None:
     rates = [np.mean([one.low <= 0.0 <= one.high for one in intervals]) for intervals in (student, bca)]
     assert rates[0] >= 0.93
     assert rates[1] <= 0.92
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_equal_recipes_are_told_apart_as_seldom_as_promised(paired: bool) -> None:
+    """Six seeds a side with a standard deviation of .03 between seeds, alone and in a family of 20."""
+    generator, trials = np.random.default_rng(12), 1000
+    claims = {1: 0, 20: 0}
+    for trial in range(trials):
+        a, b = (
+            generator.normal(0.0, 0.03, (6, 1)) + generator.normal(0.0, 0.1, N) + generator.normal(0.0, 0.1, (6, N))
+            for _ in range(2)
+        )
+        found = seed_interval(*((a - b,) if paired else (a, b)), resamples=200, seed=trial)
+        span = Interval(found.mean, found.low, found.high, 0.95, "percentile", N)
+        for family in claims:
+            (adjusted,) = adjust([found.p], "holm", family)
+            test = SignFlip(found.mean, 0.0, N, N, 1, False)
+            claims[family] += decide(test, span, seeds=found, adjusted=adjusted).word != "undetermined"
+    for family, count in claims.items():
+        assert count <= stats.binom.ppf(0.999, trials, 0.05 / family)
+    assert claims[1] >= stats.binom.ppf(0.001, trials, 0.025)

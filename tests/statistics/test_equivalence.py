@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gemma4vec.statistics.equivalence import equivalence_test, non_inferiority_test
+from gemma4vec.statistics.combined_error import single_error
+from gemma4vec.statistics.equivalence import (
+    correct_for,
+    equivalence_of_estimate,
+    equivalence_test,
+    non_inferiority_test,
+)
 
 
 def test_p_values_equal_scipys_one_sided_t_tests() -> None:
@@ -68,3 +74,32 @@ def test_few_differing_queries_are_confessed() -> None:
 def test_unusable_input_is_refused(margin: float, alpha: float) -> None:
     with pytest.raises(ValueError):
         non_inferiority_test([0.1, 0.2], margin, alpha=alpha)
+
+
+def test_in_a_family_p_is_multiplied() -> None:
+    d = np.random.default_rng(5).normal(0.0, 0.1, 60)
+    alone = equivalence_test(d - d.mean(), 0.035)
+    assert alone.shown and (alone.family, alone.adjusted) == (1, alone.p)
+    among = correct_for(40, alone)
+    assert (among.family, among.adjusted, among.p) == (40, pytest.approx(40 * alone.p), alone.p)
+    assert among.adjusted > 0.05 and not among.shown and among.reason.startswith("not shown")
+    assert "corrected for 40 comparisons" in among.reason
+    assert correct_for(10**9, alone).adjusted == 1.0
+    with pytest.raises(ValueError):
+        correct_for(0, alone)
+
+
+def test_few_degrees_of_freedom_ask_for_more() -> None:
+    t = 0.03 / 0.012
+    few = equivalence_of_estimate("non-inferiority", 0.0, single_error(0.012, 5), 60, 0.03)
+    assert few.p == pytest.approx(stats.t.sf(t, 5.0))
+    many = equivalence_of_estimate("non-inferiority", 0.0, single_error(0.012, 59), 60, 0.03)
+    assert many.p == pytest.approx(stats.t.sf(t, 59)) and few.p > 2 * many.p
+    assert few.interval.low == pytest.approx(-stats.t.ppf(0.95, 5.0) * 0.012)
+
+
+def test_tasks_of_one_query_show_nothing() -> None:
+    d, tasks = np.random.default_rng(6).normal(0.0, 0.001, 41), ["a"] * 40 + ["b"]
+    for found in (equivalence_test(d, 0.5, tasks), non_inferiority_test(d, 0.5, tasks)):
+        assert (found.p, found.shown) == (1.0, False)
+        assert "1 of 2 tasks have one query" in found.note

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gemma4vec.statistics.multiplicity import adjust, benjamini_hochberg, holm
+from gemma4vec.statistics.multiplicity import adjust, benjamini_hochberg, decision_levels, holm
 
 p_values = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12)
 
@@ -91,3 +91,15 @@ def test_unusable_input_is_refused() -> None:
             correct([0.1, 0.2], 1)
     with pytest.raises(ValueError):
         adjust([0.1], "none", 2)
+
+
+def test_the_levels_are_where_the_corrections_decide() -> None:
+    for correction in ("holm", "benjamini-hochberg"):
+        levels = decision_levels(3, correction, 10)
+        for place, level in enumerate(levels):
+            # With every smaller p at 0, the p at this place decides alone.
+            for step, found in ((-1e-9, True), (1e-9, False)):
+                p = np.r_[np.zeros(place), level + step, np.ones(2 - place)]
+                assert (adjust(p, correction, 10)[place].adjusted < 0.05) == found
+    with pytest.raises(ValueError):
+        decision_levels(3, "holm", 2)

@@ -109,3 +109,27 @@ def test_unusable_input_is_refused(bad: list[float]) -> None:
         sign_flip_test([1.0], ["a", "b"])
     with pytest.raises(ValueError):
         sign_flip_test([1.0], flips=0)
+
+
+def near(level: float) -> np.ndarray:
+    """40 differences whose t-test has this p."""
+    values = np.random.default_rng(12).normal(size=40)
+    t = stats.t.isf(level / 2.0, 39)
+    return (values - values.mean()) / values.std(ddof=1) + t / np.sqrt(40)
+
+
+def test_a_p_near_the_level_that_decides_gets_more_flips() -> None:
+    open_question, clear = near(0.05), near(0.3)
+    assert sign_flip_test(open_question).flips == 1 + 21 * 10_000
+    assert sign_flip_test(open_question, levels=()).flips == 1 + 10_000
+    assert sign_flip_test(clear).flips == 1 + 10_000
+    # What decides in a family of 20 is .0025: there .05 is clear.
+    assert sign_flip_test(open_question, levels=[0.05 / 20]).flips == 1 + 10_000
+    assert sign_flip_test(near(0.0026), levels=[0.05 / 20]).flips == 1 + 21 * 10_000
+
+
+def test_more_flips_make_the_error_smaller() -> None:
+    differences = near(0.05)
+    spread = [np.std([sign_flip_test(differences, flips=500, seed=seed, levels=levels).p for seed in range(40)])
+              for levels in ((), (0.05,))]  # fmt: skip
+    assert spread[1] < 0.5 * spread[0]

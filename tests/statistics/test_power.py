@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gemma4vec.statistics.power import forecast_detectable, smallest_detectable, smallest_detectable_difference
+from gemma4vec.statistics.combined_error import CombinedError, single_error
+from gemma4vec.statistics.power import (
+    detectable_by_error,
+    forecast_detectable,
+    smallest_detectable,
+    smallest_detectable_difference,
+)
 from gemma4vec.statistics.seeds import seed_interval
 from gemma4vec.statistics.student import t_interval
 
@@ -110,3 +116,14 @@ def test_forecast_edges() -> None:
     for keywords in ({"runs": 0}, {"run_sd": -1.0}, {"run_sd": math.nan}, {"power": 0.01}):
         with pytest.raises(ValueError):
             forecast_detectable(0.2, 50, **keywords)
+
+
+def test_from_a_standard_error_it_is_the_same() -> None:
+    alone = detectable_by_error(single_error(0.2 / 50**0.5, 49))
+    assert alone == pytest.approx(smallest_detectable_difference(0.2, 50))
+    few, many = (detectable_by_error(single_error(0.02, freedom)) for freedom in (5, 49))
+    mixed = detectable_by_error(CombinedError(0.02, (0.5, 0.5), (49.0, 5.0)))
+    assert few > mixed > many and detectable_by_error(single_error(0.02, 5), family=20) > 1.5 * few > 1.8 * many
+    assert detectable_by_error(CombinedError(0.0, (), ())) == float("inf")
+    with pytest.raises(ValueError):
+        detectable_by_error(single_error(0.02, 5), family=0)

@@ -95,6 +95,42 @@ def test_one_run() -> None:
     assert run_sd([0.3]) == 0.0
 
 
+def test_without_residuals_and_with_equal_queries_p_is_welchs() -> None:
+    generator = np.random.default_rng(8)
+    a, b = generator.normal(0.52, 0.02, 6), generator.normal(0.5, 0.06, 9)
+    found = seed_interval(*(np.repeat(means[:, None], 20, axis=1) for means in (a, b)))
+    welch = stats.ttest_ind(a, b, equal_var=False)
+    assert (found.p, found.uncertainty.freedoms[1]) == (pytest.approx(welch.pvalue), pytest.approx(welch.df))
+    assert found.uncertainty.error == pytest.approx((a.mean() - b.mean()) / welch.statistic)
+    paired = seed_interval(np.repeat((a - b[:6])[:, None], 20, axis=1))
+    alone = stats.ttest_1samp(a - b[:6], 0.0)
+    assert (paired.p, paired.uncertainty.freedoms[1]) == (pytest.approx(alone.pvalue), 5.0)
+
+
+def test_without_a_seed_effect_error_and_p_are_those_of_the_queries() -> None:
+    row = np.random.default_rng(9).normal(0.02, 0.1, 40)
+    found = seed_interval(np.tile(row, (6, 1)))
+    alone = stats.ttest_1samp(row, 0.0)
+    assert found.p == pytest.approx(alone.pvalue)
+    assert found.uncertainty.error == pytest.approx(row.std(ddof=1) / np.sqrt(40))
+    still = seed_interval(np.full((6, 20), 0.1))  # nothing varies: no certainty comes out of that
+    assert (still.p, still.uncertainty.error) == (1.0, 0.0)
+
+
+def test_chosen_runs_speak_only_of_themselves_however_many() -> None:
+    scores = runs_of(np.random.default_rng(10), 8, 50, 0.05)
+    chosen = seed_interval(scores, no_sample="2 other runs exist")
+    assert not chosen.over_seeds and chosen.statement.endswith("not of the recipe, since 2 other runs exist")
+    assert chosen.uncertainty.error < seed_interval(scores).uncertainty.error
+    assert chosen.uncertainty.error == pytest.approx(scores.mean(axis=0).std(ddof=1) / np.sqrt(50))
+
+
+def test_tasks_of_one_query_are_named() -> None:
+    scores = runs_of(np.random.default_rng(11), 6, 20, 0.05)
+    assert seed_interval(scores, strata=["a"] * 19 + ["b"]).note.startswith("1 of 2 tasks have one query")
+    assert seed_interval(scores, strata=["a"] * 10 + ["b"] * 10).note == ""
+
+
 def test_unusable_input_is_refused() -> None:
     good = np.ones((2, 3))
     for bad in (np.ones(3), np.ones((0, 3)), np.full((2, 3), np.nan), np.array([[1.0, 2.0], [1.0, np.nan]])):

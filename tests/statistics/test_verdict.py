@@ -7,8 +7,9 @@ from gemma4vec.statistics.bootstrap import Interval, Method, mean_interval
 from gemma4vec.statistics.equivalence import equivalence_test, non_inferiority_test
 from gemma4vec.statistics.multiplicity import adjust
 from gemma4vec.statistics.paired import SignFlip, sign_flip_test
+from gemma4vec.statistics.seeds import SeedInterval, seed_interval
 from gemma4vec.statistics.student import t_interval
-from gemma4vec.statistics.verdict import Verdict, decide, format_p
+from gemma4vec.statistics.verdict import Verdict, decide, evidence, format_p
 
 
 def verdict_of(differences: np.ndarray, margin: float | None = None) -> Verdict:
@@ -154,3 +155,52 @@ def test_what_does_not_belong_together_is_refused() -> None:
     ):
         with pytest.raises(ValueError):
             decide(test, interval, **keywords)
+
+
+def over_seeds(
+    run_sd: float, runs: int = 6, gain: float = 0.1, **settings: str
+) -> tuple[SignFlip, Interval, SeedInterval]:
+    """Test, interval and seed interval of a recipe's advantage over a fixed model."""
+    generator = np.random.default_rng(9)
+    rows = 0.1 + generator.normal(0.0, run_sd, (runs, 1)) + generator.normal(0.0, 0.05, 60)
+    seeds = seed_interval(rows, **settings)
+    span = Interval(seeds.mean, seeds.low, seeds.high, 0.95, "percentile", 60)
+    return sign_flip_test(rows.mean(axis=0)), span, seeds
+
+
+def test_the_p_of_the_seeds_decides_and_not_that_of_the_queries() -> None:
+    test, span, seeds = over_seeds(0.2)
+    assert test.p < 0.001 < 0.05 < seeds.p == evidence(test, seeds)
+    verdict = decide(test, span, seeds=seeds)
+    assert (verdict.word, verdict.p) == ("undetermined", seeds.p)
+    assert verdict.reason.endswith("over 6 seeds and the queries")
+    test, span, seeds = over_seeds(0.01)
+    (adjusted,) = adjust([seeds.p], "holm", 20)
+    verdict = decide(test, span, seeds=seeds, adjusted=adjusted)
+    assert (verdict.word, verdict.p) == ("better", 20 * seeds.p)
+    with pytest.raises(ValueError, match="the evidence's is"):
+        decide(test, span, seeds=seeds, adjusted=adjust([test.p], "holm", 20)[0])
+
+
+def test_of_chosen_or_few_runs_the_sign_flips_decide() -> None:
+    for found in (over_seeds(0.2, no_sample="others exist"), over_seeds(0.2, runs=5)):
+        test, _, seeds = found
+        assert evidence(test, seeds) == test.p != seeds.p
+
+
+def test_tasks_of_one_query_are_never_equivalent() -> None:
+    differences = np.r_[np.random.default_rng(10).normal(0.0, 0.001, 40), 0.0]
+    for tasks, word in ((["a"] * 41, "equivalent"), (["a"] * 40 + ["b"], "undetermined")):
+        test, same = sign_flip_test(differences, tasks), equivalence_test(differences, 0.05, tasks)
+        verdict = decide(test, t_interval(differences, tasks), equivalence=same)
+        assert verdict.word == word and same.shown == (word == "equivalent")
+        assert decide(test, t_interval(differences, tasks), margin=0.05).word == word
+    assert "1 of 2 tasks have one query" in verdict.reason
+    nothing = np.zeros(41)
+    verdict = decide(sign_flip_test(nothing, tasks), t_interval(nothing, tasks), margin=0.05)
+    assert verdict.word == "undetermined"
+    # Their spread is in no standard error: the sign flips must agree with the seeds.
+    rows = 0.1 + np.random.default_rng(11).normal(0.0, 0.01, (6, 41))
+    rows[:, 40] = -3.0
+    seeds, test = seed_interval(rows, strata=tasks), sign_flip_test(rows.mean(axis=0), tasks)
+    assert evidence(test, seeds) == test.p > seeds.p

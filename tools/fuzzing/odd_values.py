@@ -40,6 +40,7 @@ SMALL: Final[tuple[Json, ...]] = (
     -math.inf,
     -(2**63),
 )
+EMPTY: Final[tuple[Json, ...]] = ([], {}, [[]], [None], {"": None}, [{}], {"a": {"b": {}}})
 DEEP: Final = 3000
 # A large value of these makes work, not an error: they stay small where a command would do the work.
 SIZES: Final = frozenset((
@@ -65,7 +66,7 @@ def value(draw: Random, numbers: tuple[Json, ...] = NUMBERS) -> Json:
     if kind < 0.75:
         return scalar(draw, numbers)
     if kind < 0.85:
-        return draw.choice(([], {}, [[]], [None], {"": None}, [{}], {"a": {"b": {}}}))
+        return draw.choice(EMPTY)
     if kind < 0.95:
         return [scalar(draw, numbers) for _ in range(draw.randrange(1, 4))]
     return {str(draw.choice(STRINGS)): scalar(draw, numbers)}
@@ -142,8 +143,10 @@ def _other(before: Json, draw: Random, numbers: tuple[Json, ...]) -> Json:
         if isinstance(before, str):
             return draw.choice((draw.choice(STRINGS), before + str(draw.choice(STRINGS)), before.upper(), before[:-1]))
         if isinstance(before, list):
-            return draw.choice(([], before[::-1], before * 2, before[:1], [before]))
-    return draw.choice((value(draw, numbers), str(before), [before], {"a": before}))
+            lists: tuple[list[Json], ...] = ([], before[::-1], before * 2, before[:1], [before])
+            return draw.choice(lists)
+    others: tuple[Json, ...] = (value(draw, numbers), str(before), [before], {"a": before})
+    return draw.choice(others)
 
 
 def as_json(tree: Json, draw: Random, indent: int | None = None) -> str:

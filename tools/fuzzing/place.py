@@ -355,10 +355,10 @@ def _counted_names() -> Iterator[None]:
     real = secrets.token_hex
     run_folder.datetime = Clock  # type: ignore[misc]
 
-    def token(size: int | None = None) -> str:
+    def token(nbytes: int | None = None) -> str:
         nonlocal calls
         calls += 1
-        return f"{calls:0{2 * (size or 16)}x}"
+        return f"{calls:0{2 * (nbytes or 16)}x}"
 
     secrets.token_hex = token
     try:

@@ -252,14 +252,14 @@ def _watch(place: str, outside: list[str]) -> Callable[[str, tuple[object, ...]]
         if not isinstance(given, str | bytes | os.PathLike):
             return  # an open file
         path = fspath(given)
-        if "\x00" in path or path == "/dev/null" or path.startswith("/proc/self/"):
+        if "\x00" in path or path.startswith("/proc/self/"):
             return
         where = (
             real_path(path)
             if event == "open"
             else os.path.join(real_path(dirname(path) or "."), os.path.basename(path))
         )
-        if where != place and not where.startswith(place + "/"):
+        if where not in (place, "/dev/null") and not where.startswith(place + "/"):
             refuse(event, path)
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:

@@ -11,12 +11,13 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict
 
 from fuzzing import place
-from fuzzing.inputs import Input, Json
+from fuzzing.inputs import Input
 from fuzzing.judge import faults
 from fuzzing.kinds import KINDS, Maker, Words, parts_of
 from fuzzing.sandbox import Outcome, Sandbox, prepare_parent, set_environment
@@ -25,29 +26,24 @@ LIMIT_SECONDS = 60.0
 PATIENCE = 4  # a busy machine is slow, not stuck: what took too long is tried once more with this multiple of the limit
 
 
-@dataclass
-class Findings:
-    """Counts of all inputs, and the files of those that failed."""
+class Failure(TypedDict):
+    """An input that failed: its file in the folder of failures, its kind, the line of ours, what is wrong."""
 
-    inputs: Counter[str] = field(default_factory=Counter)
-    codes: Counter[str] = field(default_factory=Counter)
-    failures: list[dict[str, Json]] = field(default_factory=list)
-    slowest: dict[str, float] = field(default_factory=dict)
+    file: str
+    kind: str
+    where: str
+    faults: list[str]
 
-    def add(self, one: Input, outcome: Outcome) -> None:
-        """Count an input."""
-        self.inputs[one.kind] += 1
-        self.codes[f"{one.kind} {outcome.code}"] += 1
-        self.slowest[one.kind] = max(self.slowest.get(one.kind, 0.0), round(outcome.seconds, 2))
 
-    def to_json(self) -> dict[str, Json]:
-        """For the program that started this worker."""
-        return {
-            "inputs": dict(self.inputs),
-            "codes": dict(self.codes),
-            "failures": list(self.failures),
-            "slowest": dict(self.slowest),
-        }
+class Found(TypedDict):
+    """What a run found: counts by kind and by `kind code`, the longest seconds by kind, the failures."""
+
+    seed: int
+    seconds: int
+    inputs: dict[str, int]
+    codes: dict[str, int]
+    slowest: dict[str, float]
+    failures: list[Failure]
 
 
 class Worker:
@@ -73,22 +69,26 @@ class Worker:
         prepare_parent()
         self.maker = Maker(self.sandbox, names, self.runs)
 
-    def run(self, seed: int, numbers: Iterable[int]) -> Findings:
-        """Run inputs; what fails is kept in a file of its own."""
-        findings, started = Findings(), time.monotonic()
+    def run(self, seed: int, numbers: Iterable[int], progress: Callable[[Found], object]) -> Found:
+        """Run inputs; what fails is kept in a file of its own; `progress` sees the findings after each 200."""
+        inputs, codes, started = Counter[str](), Counter[str](), time.monotonic()
+        found: Found = {"seed": seed, "seconds": 0, "inputs": inputs, "codes": codes, "slowest": {}, "failures": []}
         for count, number in enumerate(numbers, 1):
             one = self.maker.make(seed, number)
             outcome, wrong = self.once(one)
-            findings.add(one, outcome)
+            inputs[one.kind] += 1
+            codes[f"{one.kind} {outcome.code}"] += 1
+            found["slowest"][one.kind] = max(found["slowest"].get(one.kind, 0.0), round(outcome.seconds, 2))
             if wrong:
                 file = self._keep(one, outcome, wrong)
-                findings.failures.append(
-                    {"file": file.name, "kind": one.kind, "where": self._where(one, wrong), "faults": list(wrong)}
-                )
+                where = self._where(one, wrong)
+                found["failures"].append({"file": file.name, "kind": one.kind, "where": where, "faults": wrong})
                 say(f"{one.label} {one.kind}: {wrong[0][:160]}")
+            found["seconds"] = round(time.monotonic() - started)
             if count % 200 == 0:
-                say(f"{count} inputs, {len(findings.failures)} failures, {time.monotonic() - started:.0f} s")
-        return findings
+                progress(found)
+                say(f"{count} inputs, {len(found['failures'])} failures, {found['seconds']} s")
+        return found
 
     def once(self, one: Input) -> tuple[Outcome, list[str]]:
         """(what came of an input, what is wrong with it)."""

@@ -1,6 +1,7 @@
 """Differences from Python: `compare`."""
 
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison import compare as corrected
 from gemma4vec.evaluation.comparison import paired
 from gemma4vec.evaluation.comparison.find_results import find_results, runs_of_recipe
+from gemma4vec.evaluation.results.task_scores import PAIRED
 from gemma4vec.files import home
 from gemma4vec.statistics.bootstrap import Interval
 from gemma4vec.statistics.verdict import Word, format_p
@@ -48,7 +50,11 @@ class Comparison(Showing):
 
     @property
     def p(self) -> float:
-        """The p-value of the paired sign-flip test, corrected for the family that the ledger counts."""
+        """The verdict's p-value, corrected for the family that the ledger counts.
+
+        From 6 seeds a side it covers seeds and queries and speaks of the recipes; else it is that of the paired
+        sign-flip test over queries and speaks of these runs (`scope`).
+        """
         return self.comparison.verdict.p
 
     @property
@@ -62,6 +68,16 @@ class Comparison(Showing):
         return self.comparison.smallest_detectable
 
     @property
+    def scope(self) -> str:
+        """What the verdict speaks of, the recipes or these runs only, in one sentence."""
+        return self.comparison.scope.sentence if self.comparison.scope else ""
+
+    @property
+    def cautions(self) -> list[str]:
+        """What the figures must not be shown without: degenerate rankings, further looks, margins stated late."""
+        return list(self.comparison.cautions)
+
+    @property
     def sentence(self) -> str:
         """The result in one sentence."""
         return self.comparison.sentence()
@@ -72,20 +88,8 @@ class Comparison(Showing):
         return {**self.comparison.as_dict(), **places}
 
     def _shown(self) -> Shown:
-        found, interval = self.comparison, self.interval
-        items = name_items(found.kind, found.test.n)
-        has_width = interval.high > interval.low
-        rows: list[list[object]] = [
-            [f"A  {found.a}", found.mean_a],
-            [f"B  {found.b}", found.mean_b],
-            ["A - B", f"{interval.mean:+.4f}"],
-            ["95% interval", f"{interval.low:+.4f} to {interval.high:+.4f}" if has_width else "none"],
-            [f"p, corrected for {self.family}", format_p(self.p)],
-        ]
-        lines = [self.sentence]
-        if found.without_touched:
-            lines.append(f"warning: {found.without_touched.sentence()}")
-        return Shown(f"{found.suite}, {found.test.n:,} {items}", ["", found.metric], rows, lines)
+        found = self.comparison
+        return Shown(comparison_title(found), ["", found.metric], comparison_rows(found), comparison_lines(found))
 
 
 def compare(
@@ -115,7 +119,8 @@ def compare(
         seed: of the random sign flips.
 
     Returns:
-        The comparison: `verdict`, `difference`, `interval`, `p`, `sentence`.
+        The comparison: `verdict`, `difference`, `interval`, `p`, `scope`, `sentence`. Queries that training data
+        touches are left out of it.
 
     Raises:
         InputError: no such result, different suites or queries, the same result on both sides.
@@ -139,6 +144,46 @@ def compare(
         allow_different_settings=allow_different_settings,
     )
     return Comparison(found, folders_a, folders_b)
+
+
+def comparison_title(found: paired.Comparison) -> str:
+    """The suite and the number of items that the figures are of."""
+    return f"{found.suite}, {found.test.n:,} {name_items(found.kind, found.test.n)}"
+
+
+def comparison_rows(found: paired.Comparison) -> list[list[object]]:
+    """Rows of the table of a comparison: a name and a figure each."""
+    interval, detectable = found.interval, found.smallest_detectable
+    has_width = interval.high > interval.low
+    of_pairs = found.kind in PAIRED
+    higher = "A closer to the labels, B closer, equal" if of_pairs else "A higher, B higher, equal"
+    basis = "over seeds and queries" if found.scope and found.scope.of == "recipes" else "of these runs"
+    return [
+        [f"A  {found.a}", found.mean_a],
+        [f"B  {found.b}", found.mean_b],
+        ["A - B", f"{interval.mean:+.4f}"],
+        ["95% interval of A - B", f"{interval.low:+.4f} to {interval.high:+.4f}" if has_width else "none"],
+        [f"p {basis}, corrected", format_p(found.verdict.p)],
+        ["corrected for", found.family.sentence() if found.family else "unknown"],
+        [f"p of these runs ({'rank swaps' if of_pairs else 'paired sign-flip'}), uncorrected", format_p(found.test.p)],
+        [f"{name_items(found.kind)}: {higher}", f"{found.wins:,}, {found.losses:,}, {found.ties:,}"],
+        ["smallest detectable difference", f"{detectable:.4f}" if has_width and isfinite(detectable) else "unknown"],
+    ]
+
+
+def comparison_lines(found: paired.Comparison) -> list[str]:
+    """Sentences below the table: the verdict first, then what it speaks of and what weakens it."""
+    asked = found.no_worse
+    lines = [found.sentence()]
+    if asked is not None:
+        lines.append(f"no worse than {asked.margin:g}? {asked.reason}{f' ({asked.note})' if asked.note else ''}")
+    if found.scope:
+        lines.append(f"seeds: {found.scope.sentence}")
+    if found.touched:
+        lines.append(f"warning: {found.touched.sentence()}")
+    lines += [f"warning: {caution}" for caution in found.cautions]
+    differing = found.differing_settings.items()
+    return [*lines, *(f"differs: {name}: A {value_a}, B {value_b}" for name, (value_a, value_b) in differing)]
 
 
 def specs_of(side: ResultLike | Sequence[ResultLike]) -> list[str]:

@@ -18,6 +18,7 @@ from gemma4vec.data.suites.kinds import Role
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.find_results import TRAINED, free_folder
 from gemma4vec.evaluation.results import result as stored
+from gemma4vec.evaluation.results.marks import model_marks, result_marks
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.contamination_mark import mark_sentence
 from gemma4vec.evaluation.scoring.evaluate import evaluate as score
@@ -121,6 +122,11 @@ class Result(Showing):
         return mark_sentence(self.result)
 
     @property
+    def marks(self) -> list[str]:
+        """What the score must not be shown without: a degenerate ranking, a further look's reason, repeated queries."""
+        return result_marks(self.result)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What the scores depend on: model, suite, depth, versions, time, run, the ledger's look."""
         return self.result.settings
@@ -132,7 +138,8 @@ class Result(Showing):
         if bm25 is not None:
             rows.append(_row(bm25, names))
         items = f"{len(self.result.keys):,} {'queries' if self.result.kind == 'retrieval' else 'items'}"
-        lines = [line for line in (self.contamination,) if line]
+        lines = [line for line in (self.contamination, *self.marks) if line]
+        lines += [f"{BM25}: {mark}" for mark in (model_marks(bm25) if bm25 is not None else ())]
         columns = ["model", names[0], "95% interval", *names[1:]]
         return Shown(f"{self.suite}: {items}", columns, rows, [*lines, f"folder: {self.folder}"])
 

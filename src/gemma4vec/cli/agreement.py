@@ -107,7 +107,8 @@ def _render(judged: "list[ProxyAgreement]", suites: list[str], metric: str) -> A
         ]
         for one in judged
     ]
-    columns = ["proxy", "runs", "Kendall tau (95%)", "same sign (95%)", "proxy yes, suite no", "may promote"]
+    share = f"{100 * judged[0].found.confidence:.4g}%"
+    columns = ["proxy", "runs", f"Kendall tau ({share})", f"same sign ({share})", "proxy yes, suite no", "may promote"]
     control = any(one.found.against_control for one in judged)
     scope = "against the control" if control else "over all pairs of runs"
     lines = [f"{one.proxy.name}: {one.promotion.reason}{f'; {one.note}' if one.note else ''}" for one in judged]

@@ -1,12 +1,10 @@
 """`gemma4vec compare A B`: whether the difference between two evaluations is more than noise."""
 
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemma4vec.data.suites.kinds import name_items
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,6 +63,7 @@ def compare_command(
     """Compare two evaluations query by query: difference A - B, 95% interval, p-value and verdict.
 
     The p-value is corrected for all comparisons that the ledger counts on this suite.
+    With 6 or more seeds on each side the verdict speaks of the recipes, else of these runs only.
     """
     for option, value in (("--margin", margin), ("--no-worse-than", no_worse_than)):
         if value is not None and not value > 0:
@@ -100,44 +99,18 @@ def _render(found: "Comparison", folder_a: str, folder_b: str) -> Any:
     from rich.console import Group
     from rich.text import Text
 
+    from gemma4vec.api.comparing import comparison_lines, comparison_rows, comparison_title
     from gemma4vec.cli.output import table
-    from gemma4vec.evaluation.results.task_scores import PAIRED
-    from gemma4vec.statistics.verdict import format_p
 
-    interval, test, items, detectable = found.interval, found.test, name_items(found.kind), found.smallest_detectable
-    has_width = interval.high > interval.low
-    higher = "A closer to the labels, B closer, equal" if found.kind in PAIRED else "A higher, B higher, equal"
-    figures: list[list[object]] = [
-        [f"A  {found.a}", found.mean_a],
-        [f"B  {found.b}", found.mean_b],
-        ["A - B", f"{interval.mean:+.4f}"],
-        ["95% interval of A - B", f"{interval.low:+.4f} to {interval.high:+.4f}" if has_width else "none"],
-        [f"p ({'rank swaps' if found.kind in PAIRED else 'paired sign-flip'}), uncorrected", format_p(test.p)],
-        ["corrected for", found.family.sentence() if found.family else "unknown"],
-        [f"{items}: {higher}", f"{found.wins}, {found.losses}, {found.ties}"],
-        ["smallest detectable difference", f"{detectable:.4f}" if has_width and isfinite(detectable) else "unknown"],
-    ]
+    first, *rest = comparison_lines(found)
     lines = [
-        Text(found.sentence(), style="bold"),
-        *([Text(f"warning: {found.without_touched.sentence()}")] if found.without_touched else []),
-        *([Text(f"seeds: {found.seeds.statement}")] if found.seeds else []),
-        *([Text(_no_worse(found), style="bold")] if found.no_worse else []),
-        *(
-            Text(f"differs: {name}: A {value_a}, B {value_b}")
-            for name, (value_a, value_b) in found.differing_settings.items()
-        ),
+        Text(first, style="bold"),
+        *(Text(line) for line in rest),
         *_largest("A over B", found.largest_wins),
         *_largest("B over A", found.largest_losses),
         Text(f"A: {folder_a}\nB: {folder_b}"),
     ]
-    return Group(table([f"{found.suite}, {test.n} {name_items(found.kind, test.n)}", found.metric], figures), *lines)
-
-
-def _no_worse(found: "Comparison") -> str:
-    """The answer to --no-worse-than, with its caveat."""
-    asked = found.no_worse
-    assert asked is not None
-    return f"no worse than {asked.margin:g}? {asked.reason}{f' ({asked.note})' if asked.note else ''}"
+    return Group(table([comparison_title(found), found.metric], comparison_rows(found)), *lines)
 
 
 def _largest(title: str, queries: "list[QueryDifference]") -> list[Any]:

@@ -37,7 +37,7 @@ class ComparisonFamily:
         """For a person."""
         said = f"{self.size} ({self.models} models seen, {self.pairs} pairs compared so far"
         if self.unrecorded:
-            said += f"; this ledger has no look at {self.unrecorded} of the models, so there may be more"
+            said += f"; this ledger did not record {self.unrecorded} of the results, so there may be more"
         return f"{said})"
 
 

@@ -14,10 +14,11 @@ MAIN_METRIC = "ndcg@10"
 
 
 def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
-    """Return every run as last recorded, oldest first, with "scores", "decision", "words" and "deleted".
+    """Return every run as last recorded, oldest first, with "scores", "further_looks", "decision", "words", "deleted".
 
     "scores" is suite -> nDCG@10 of the run's own model: the newest evaluation of each suite whose texts were not
-    truncated below the model's own limit.
+    truncated below the model's own limit. "further_looks" is suite -> reason, for scores of a final suite that the run
+    had been scored on before.
     """
     runs = [
         json.loads(row["body"])
@@ -25,12 +26,15 @@ def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
     ]
     decisions = {row["run_id"]: row for row in ledger.rows("SELECT * FROM decisions ORDER BY time, seq")}
     scores: dict[str, dict[str, float]] = {}
+    further: dict[str, dict[str, str]] = {}
     for row in drop_truncated(recorded_evaluations(ledger)):
         if is_own_model(row["model"]) and MAIN_METRIC in row["mean"]:
             scores.setdefault(row["run_id"], {})[row["suite"]] = row["mean"][MAIN_METRIC]
+            further.setdefault(row["run_id"], {})[row["suite"]] = row["look_again"] or ""
     for run in runs:
         made = decisions.get(run["run_id"])
         run["scores"] = scores.get(run["run_id"], {})
+        run["further_looks"] = {suite: why for suite, why in further.get(run["run_id"], {}).items() if why}
         run["decision"], run["words"] = (made["decision"], made["words"]) if made else (None, None)
         run["deleted"] = not (Path(run["path"]) / MANIFEST).is_file()
     return runs
@@ -69,10 +73,12 @@ def newest_evaluations(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
 
 def recorded_evaluations(ledger: Ledger, run_id: str | None = None) -> list[dict[str, Any]]:
     """Return all evaluations of runs, or of one run, oldest first: columns as in `newest_evaluations`, and "run_id",
-    "look", "metric" (the suite's main one), "max_tokens" (truncation limit, or None)."""
+    "look", "metric" (the suite's main one), "max_tokens" (truncation limit, or None), "look_again" (the reason of a
+    further look at a final suite, or None)."""
     query = (
         "SELECT run_id, recipe_id, model, suite, suite_fingerprint, mean, time, folder, look, "
-        "json_extract(settings, '$.metric') AS metric, json_extract(settings, '$.model.max_tokens') AS max_tokens "
+        "json_extract(settings, '$.metric') AS metric, json_extract(settings, '$.model.max_tokens') AS max_tokens, "
+        "json_extract(settings, '$.look_again') AS look_again "
         "FROM evaluations WHERE run_id "
     )
     where, parameters = ("= ?", [run_id]) if run_id else ("IS NOT NULL", [])
@@ -103,7 +109,8 @@ def diff_runs(ledger: Ledger, a: Mapping[str, Any], b: Mapping[str, Any]) -> dic
         "recipe", "data", "code", "machine": dotted name -> [value of A, value of B] for values that differ (None:
         absent); "scores": suite -> [score of A, of B] by its main metric, for suites with the same contents;
         "metrics": suite -> that metric; "limits": suite -> [tokens of A, of B], for suites with different truncation
-        limits, whose scores cannot be subtracted.
+        limits, whose scores cannot be subtracted; "further_looks": suite -> [reason of A, of B], for scores of a final
+        suite that the run had been scored on before.
     """
     scores_a, scores_b = (
         {
@@ -121,6 +128,11 @@ def diff_runs(ledger: Ledger, a: Mapping[str, Any], b: Mapping[str, Any]) -> dic
         "machine": _differing(a["machine"], b["machine"]),
         "scores": {one["suite"]: [one["mean"].get(name), other["mean"].get(name)] for one, other, name in common},
         "metrics": {one["suite"]: name for one, _, name in common},
+        "further_looks": {
+            one["suite"]: [one["look_again"], other["look_again"]]
+            for one, other, _ in common
+            if one["look_again"] or other["look_again"]
+        },
         "limits": {
             one["suite"]: [one["max_tokens"], other["max_tokens"]]
             for one, other, _ in common

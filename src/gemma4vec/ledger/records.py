@@ -16,6 +16,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 from gemma4vec.ledger.journal import Record
 from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder, replace_nonfinite
+from gemma4vec.reading.json_values import load_foreign_json
 from gemma4vec.reading.yaml_values import YamlError, loads_yaml
 from gemma4vec.recipe.renamed import current_names
 
@@ -36,7 +37,8 @@ def run_record(run: RunFolder) -> Record:
     environment = manifest.get("environment") or {}
     finished = next((event for event in reversed(events) if event.get("event") == "finished"), {})
     measured = next((event for event in reversed(events) if event.get("event") == "evaluation"), {})
-    body = {
+    contents: dict[str, Any] = {key: manifest[key] for key in ("made_from", "inherited", "weights") if key in manifest}
+    body: dict[str, Any] = {
         "run_id": str(manifest["run_id"]),
         "name": manifest.get("name"),
         "recipe_id": manifest.get("recipe_id"),
@@ -49,6 +51,7 @@ def run_record(run: RunFolder) -> Record:
         "data": manifest.get("data") or {},
         "contamination": manifest.get("contamination"),
         "base": manifest.get("base"),
+        **contents,
         "code": {"git": environment.get("git"), "versions": environment.get("versions")},
         "machine": environment.get("machine"),
         "cost": {key: finished[key] for key in ("seconds", "tokens", "peak_memory_bytes") if key in finished},
@@ -99,7 +102,7 @@ def evaluation_record(folder: Path) -> tuple[Record, Record]:
     """
     file = folder / METRICS
     try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
+        summary = load_foreign_json(file)
         settings = dict(summary.get("settings") or {})
         mean = {str(metric): float(value) for metric, value in summary["mean"].items()}
         model, suite = str(summary["model"]), str(summary["suite"])
@@ -138,7 +141,7 @@ def find_enclosing_run(folder: Path) -> RunFolder | None:
 def decision_record(folder: Path) -> Record | None:
     """Return the decision in a run folder; None if it has none, or a damaged one."""
     try:
-        read = json.loads((folder / DECISION).read_text(encoding="utf-8"))
+        read = load_foreign_json(folder / DECISION)
         return Record(str(read["id"]), "decision", str(read["time"]), dict(read["body"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -19,6 +19,7 @@ from typing import Any
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_write, disk_errors, write_json
+from gemma4vec.reading.json_values import load_foreign_json, loads_json
 
 MANIFEST, RECIPE, EVENTS = "manifest.json", "recipe.yaml", "events.jsonl"
 _TRIES = 5  # to hold a folder that somebody only looks at
@@ -111,7 +112,7 @@ class RunFolder:
         if not file.is_file():
             raise InputError(f"{self.path} is not a run folder: it has no {MANIFEST}")
         try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
+            manifest = load_foreign_json(file)
         except ValueError as error:
             raise InputError(f"{file} is damaged ({error}); restore it or start a new run") from error
         if not isinstance(manifest, dict):
@@ -196,7 +197,7 @@ class RunFolder:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line.decode("utf-8"))
+                record = loads_json(line, nonfinite=True, surrogates=True, twice=True)
             except ValueError:
                 torn.append(number)
                 continue

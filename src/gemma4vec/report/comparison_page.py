@@ -5,12 +5,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from gemma4vec.data.suites.kinds import name_items
 from gemma4vec.errors import InputError
+from gemma4vec.evaluation.comparison.paired import Comparison
+from gemma4vec.evaluation.results.marks import quality_of
 from gemma4vec.report.charts import comparison_charts
-from gemma4vec.report.charts import score_charts as charts
 from gemma4vec.report.charts.checkpoint_charts import draw_checkpoint_charts
-from gemma4vec.report.content.comparison_data import Group, RunComparison, SuiteSection, read_comparison
+from gemma4vec.report.charts.forest import draw_forest_axis, draw_forest_row, forest_scale
+from gemma4vec.report.charts.svg import Scale
+from gemma4vec.report.content.comparison_data import (
+    Group,
+    RunComparison,
+    SuiteSection,
+    TaskDifference,
+    read_comparison,
+)
 from gemma4vec.report.content.contamination_sentence import contamination_sentence
 from gemma4vec.report.content.examples import find_examples
 from gemma4vec.report.content.run_data import METRICS, PRIMARY, describe_method, format_value, select_columns, shorten
@@ -72,7 +83,7 @@ def format_comparison_headline(found: RunComparison) -> str:
     section, first = found.suites[0], found.groups[0].label
     decided = [
         f"{a} is {one.verdict.word} than {b} ({one.difference:+.3f}, "
-        f"{one.interval.low:+.3f} to {one.interval.high:+.3f})"
+        f"{one.interval.low:+.3f} to {one.interval.high:+.3f}{one.scope.clause() if one.scope else ''})"
         for a, b, one in section.comparisons
         if b == first and one.verdict.word in ("better", "worse")
     ]
@@ -104,8 +115,8 @@ def _describe_runs(group: Group) -> dict[str, Any]:
 def _section(found: RunComparison, section: SuiteSection, places: dict[str, int]) -> dict[str, Any]:
     """Return the template values of one suite."""
     comparisons = [one for _, _, one in section.comparisons]
-    scale = charts.forest_scale(comparisons, FOREST_WIDTH) if comparisons else None
-    by_task = comparison_charts.task_scale(section.tasks, FOREST_WIDTH) if section.tasks else None
+    scale = forest_scale((one.interval for one in comparisons), FOREST_WIDTH)
+    by_task = forest_scale(section.tasks, FOREST_WIDTH)
     first, columns = found.groups[0].label, select_columns(section.rows[0].result)
     home = next(group for group in found.groups if group.label == section.results.names["trained"])
     kind = section.rows[0].result.kind
@@ -116,30 +127,37 @@ def _section(found: RunComparison, section: SuiteSection, places: dict[str, int]
         "columns": columns,
         "queries": len(section.rows[0].result.keys),
         "item_word": name_items(kind, len(section.rows[0].result.keys)),
-        "method": describe_method(kind),
+        "method": describe_method(kind, over_seeds=any(_over_seeds(one) for one in comparisons)),
+        "degenerate": {row.label for row in section.rows if quality_of(row.result).get("degenerate")},
         "rows": [
             (row, {name: row.result.interval(name) for name in columns if name in row.result.metrics})
             for row in section.rows
         ],
         "forest": [
-            (a, b, one, charts.draw_forest_row(one, scale, "trained")) for a, b, one in section.comparisons if scale
+            (a, b, one, draw_forest_row(f"{a} minus {b}", one.interval, scale, "trained"))
+            for a, b, one in section.comparisons
         ],
-        "axis": comparison_charts.draw_difference_axis(scale, section.metric) if scale else None,
+        "axis": draw_forest_axis(scale, section.metric) if comparisons else None,
         "family": section.family.sentence() if section.family else "",
-        "seeds": [(a, b, one.seeds.statement) for a, b, one in section.comparisons if one.seeds],
-        "tasks": [
-            (row, comparison_charts.draw_task_row(row, by_task, places[row.label], first))
-            for row in section.tasks
-            if by_task
-        ],
+        "tasks": [(row, _draw_task_row(row, by_task, places[row.label], first)) for row in section.tasks],
         "several_tasks": len({row.task for row in section.tasks}) > 1,
-        "task_axis": comparison_charts.draw_difference_axis(by_task, section.metric) if by_task else None,
+        "task_axis": draw_forest_axis(by_task, section.metric) if section.tasks else None,
         "cost": draw_chart(lambda width: comparison_charts.draw_cost_against_quality(found.groups, section, width)),
         "stamps": _contamination_sentences(section),
         "notes": [format_value(note) for note in section.notes],
         "examples": find_examples(home.runs[0], section.results, "other") if section.metric == PRIMARY else None,
         "best": section.results.names["trained"],
     }
+
+
+def _over_seeds(one: Comparison) -> bool:
+    return one.scope is not None and one.scope.of == "recipes"
+
+
+def _draw_task_row(row: TaskDifference, scale: Scale, place: int, first: str) -> Markup:
+    """Draw one recipe's difference from the first recipe on one task."""
+    title, shape = f"{row.label} minus {first} on {row.task}", comparison_charts.SHAPES[place % 3]
+    return draw_forest_row(title, row, scale, comparison_charts.series_class(place), shape)
 
 
 def _contamination_sentences(section: SuiteSection) -> list[tuple[str, str]]:

@@ -6,10 +6,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gemma4vec.report.charts.comparison_charts import SHAPES, draw_difference_axis, series_class
-from gemma4vec.report.charts.svg import Panel, Scale, interval, line, marker, padded_range, picture
+from gemma4vec.report.charts.comparison_charts import SHAPES, series_class
+from gemma4vec.report.charts.forest import draw_forest_axis, draw_forest_row, forest_scale
+from gemma4vec.report.charts.svg import Panel, Scale, line, marker, padded_range, picture
 from gemma4vec.report.content.run_data import METRICS
 from gemma4vec.report.templating import draw_chart, render_template, write_page
+from gemma4vec.statistics.bootstrap import Interval
 
 WIDTH, LEFT, RIGHT = 290.0, 44.0, 20.0
 
@@ -27,7 +29,7 @@ def render_matrix(results: Mapping[str, Any]) -> str:
     """Return the page as HTML."""
     rows = [*results["rows"], *results["references"]]
     differences = [(row["variant"], row["difference"]) for row in results["rows"] if row["difference"]]
-    scale = _scale([one for _, one in differences])
+    scale = forest_scale((_span(one) for _, one in differences), WIDTH)
     colors = {row["variant"]: series_class(place) for place, row in enumerate(results["rows"])}
     machine = results["environment"]["machine"]
     values = {
@@ -37,8 +39,11 @@ def render_matrix(results: Mapping[str, Any]) -> str:
         "machine": f"{machine.get('cpu')}, {machine.get('cores')} cores",
         "finals": [suite["suite"] for suite in results["suites"] if suite["role"] == "final"],
         "rows": rows,
-        "forest": [(name, one, _draw_forest_row(name, one, scale, colors[name])) for name, one in differences],
-        "axis": draw_difference_axis(scale, results["metric"]) if differences else None,
+        "forest": [
+            (name, one, draw_forest_row(f"{name} minus {one['control']}", _span(one), scale, colors[name]))
+            for name, one in differences
+        ],
+        "axis": draw_forest_axis(scale, results["metric"]) if differences else None,
         "cost": draw_chart(
             lambda width: _draw_cost(results["rows"], colors, METRICS.get(results["metric"], ""), width)
         ),
@@ -76,23 +81,9 @@ def _headline(results: Mapping[str, Any]) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _scale(differences: Sequence[Mapping[str, Any]]) -> Scale:
-    edges = [edge for one in differences for edge in (one["low"], one["high"])]
-    low, high = padded_range(edges or [0.0], 0.1, include=[0.0])
-    return Scale(low, high, 18.0, WIDTH - 18.0)
-
-
-def _draw_forest_row(name: str, one: Mapping[str, Any], scale: Scale, css: str) -> Markup:
-    """Draw one recipe's difference from the control."""
-    height = 30.0
-    parts = [
-        *(line((scale(mark), 0), (scale(mark), height), "grid") for mark in scale.ticks(4)),
-        line((scale(0), 0), (scale(0), height), "zero"),
-        interval(scale, height / 2, one["low"], one["high"], f"interval {css}"),
-        marker((scale(one["mean"]), height / 2), f"mark {css}", "circle", 4.5),
-    ]
-    described = f"{one['mean']:+.3f}, 95% interval {one['low']:+.3f} to {one['high']:+.3f}"
-    return picture(scale.end + 18, height, f"{name} minus {one['control']}", described, parts, "forest")
+def _span(one: Mapping[str, Any]) -> Interval:
+    """The interval of one recipe's difference from the control."""
+    return Interval(one["mean"], one["low"], one["high"], 0.95, "t", one["n"])
 
 
 def _draw_cost(

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.data.suites.kinds import name_items
+from gemma4vec.evaluation.results.marks import model_marks, quality_of, suite_marks
 from gemma4vec.report.charts import score_charts as charts
 from gemma4vec.report.charts.checkpoint_charts import draw_checkpoint_charts
+from gemma4vec.report.charts.forest import draw_forest_axis, draw_forest_row, forest_scale
+from gemma4vec.report.content.comparison_notes import list_comparison_notes
 from gemma4vec.report.content.contamination_sentence import contamination_sentence
 from gemma4vec.report.content.examples import find_examples
 from gemma4vec.report.content.headline import format_headline, select_main_suite
@@ -73,13 +76,14 @@ def _section(run: RunData, suite: SuiteResults) -> dict[str, Any]:
     columns = select_columns(first)
     # Metrics of all items together, such as a correlation, have no score per query to show.
     by_query = PRIMARY in first.metrics
-    scale = charts.forest_scale(list(comparisons.values()), FOREST)
+    scale = forest_scale((one.interval for one in comparisons.values()), FOREST)
+    metric = METRICS.get(primary_metric(first), primary_metric(first))
     against = "bm25" if "bm25" in comparisons else next(iter(comparisons), "")
     return {
         "name": suite.name,
         "counts": first.settings.get("suite") or {},
         "columns": columns,
-        "metric": METRICS.get(primary_metric(first), primary_metric(first)),
+        "metric": metric,
         "queries": len(first.keys),
         "item_word": name_items(first.kind, len(first.keys)),
         "method": describe_method(first.kind),
@@ -95,12 +99,13 @@ def _section(run: RunData, suite: SuiteResults) -> dict[str, Any]:
             if (sentence := contamination_sentence(one))
         ],
         "forest": [
-            (other, one, charts.draw_forest_row(one, scale, "trained"))
+            (other, one, draw_forest_row(f"{one.a} minus {one.b}", one.interval, scale, "trained"))
             for other, one in sorted(comparisons.items(), key=_model_order)
         ],
-        "axis": charts.draw_forest_axis(scale, METRICS.get(primary_metric(first), primary_metric(first)))
+        "axis": draw_forest_axis(scale, metric, "right of zero, the trained model scores higher")
         if comparisons
         else None,
+        "degenerate": {model for model, result in suite.results.items() if quality_of(result).get("degenerate")},
         "differences": [
             (other, _draw_differences(suite, other))
             for other in sorted(comparisons, key=lambda key: _model_order((key,)))
@@ -123,19 +128,18 @@ def _draw_differences(suite: SuiteResults, other: str) -> Chart:
 
 
 def _list_notes(suite: SuiteResults) -> list[str]:
-    """List the limits of the scores: ties, degenerate rankings, differing settings."""
+    """List the limits of scores and verdicts: marks, ties, seeds, touched queries, differing settings."""
     notes = []
     for model, result in suite.results.items():
-        ranking = result.settings.get("ranking") or {}
+        ranking = quality_of(result)
+        notes += [f"{label(model)}: {mark}." for mark in model_marks(result)]
         if ranking.get("degenerate"):
-            notes.append(
-                f"{label(model)}: every document has the same score for most queries, so the ranking means nothing."
-            )
-        elif isinstance(ranking.get("tie_rate@10"), float) and ranking["tie_rate@10"] > 0.1:
+            continue
+        if isinstance(ranking.get("tie_rate@10"), float) and ranking["tie_rate@10"] > 0.1:
             notes.append(f"{label(model)}: equal scores affect the top ten of {ranking['tie_rate@10']:.0%} of queries.")
+    notes += [f"{mark}." for mark in suite_marks(next(iter(suite.results.values())))]
+    notes += list_comparison_notes([(label(other), one) for other, one in suite.comparisons.items()], "Trained model")
     for other, comparison in suite.comparisons.items():
-        if comparison.without_touched:
-            notes.append(f"Trained model minus {label(other)}: {comparison.without_touched.sentence()}.")
         for name, (ours, theirs) in comparison.differing_settings.items():
             notes.append(
                 f"Setting {name} differs: trained model {format_value(ours)}, {label(other)} {format_value(theirs)}."

@@ -146,7 +146,7 @@ def may_promote(found: Agreement, least_tau: float = 0.5) -> Promotion:
     tau = found.tau
     if math.isnan(tau.value):
         return Promotion(False, f"cannot promote: {found.note}")
-    figures = f"Kendall tau {tau.value:.2f} ({found.confidence:.0%} interval {tau.low:.2f} to {tau.high:.2f})"
+    figures = f"Kendall tau {tau.value:.2f} ({100 * found.confidence:.4g}% interval {tau.low:.2f} to {tau.high:.2f})"
     over = f"{figures} over {found.runs} runs"
     if tau.value < least_tau:
         return Promotion(False, f"cannot promote: {over} is under the threshold of {least_tau:g}")

@@ -28,8 +28,8 @@ class Interval:
 
     `method` is the method used: "bca"; "percentile" where the BCa correction is undefined (all resamples on one side
     of the mean); "t" for Student's; "degenerate" where nothing varies (all values equal, or one value per stratum):
-    then `low == high == mean` and the interval says nothing about uncertainty. `note` is a caveat, or an
-    empty string.
+    then `low == high == mean` and the interval says nothing about uncertainty. `note` names tasks of one
+    query, whose spread the interval lacks, or is an empty string.
     """
 
     mean: float

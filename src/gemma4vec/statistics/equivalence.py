@@ -10,13 +10,13 @@ hypothesis of exchangeable models, and models that differ by the margin are not 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from gemma4vec.statistics.bootstrap import Interval
+from gemma4vec.statistics.combined_error import CombinedError
 from gemma4vec.statistics.stratified import stratify
 from gemma4vec.statistics.student import one_sided_p, t_interval
 
@@ -31,13 +31,16 @@ class Equivalence:
         question: "non-inferiority" or "equivalence".
         margin: largest difference that does not matter, in the metric's unit.
         mean: mean difference A - B.
-        p: small where the answer is yes. For equivalence the larger of the two one-sided p-values, which needs no
-            correction for being two (Berger 1982, intersection-union test).
+        p: small where the answer is yes, 1 where tasks of one query leave the spread unknown. For equivalence the
+            larger of the two one-sided p-values, which needs no correction for being two (Berger 1982,
+            intersection-union test).
         interval: two-sided interval with confidence 1 - 2 alpha: p < alpha exactly where it (for non-inferiority its
             lower end) lies inside the margin.
-        shown: whether p < alpha.
+        shown: whether p, corrected for the family, is below alpha.
         reason: one sentence.
         note: caveat, or an empty string.
+        family: number of comparisons that the answer is corrected for (`correct_for`), this one included.
+        adjusted: p corrected for the family (Bonferroni); p itself in a family of one.
     """
 
     question: str
@@ -48,6 +51,8 @@ class Equivalence:
     shown: bool
     reason: str
     note: str
+    family: int = 1
+    adjusted: float = 1.0
 
 
 def non_inferiority_test(
@@ -75,13 +80,19 @@ def equivalence_test(
 
 
 def equivalence_of_estimate(
-    question: str, mean: float, error: float, n: int, margin: float, *, alpha: float = 0.05
+    question: str,
+    mean: float,
+    uncertainty: CombinedError,
+    n: int,
+    margin: float,
+    *,
+    alpha: float = 0.05,
 ) -> Equivalence:
     """The same two questions of a difference that is no mean over queries, by its standard error.
 
     Args:
         mean: the difference A - B of a figure where more is better.
-        error: its standard error; 0 where nothing varies, and then there is no test.
+        uncertainty: its standard error; 0 where nothing varies, and then there is no test.
         n: items that it is made of.
 
     Raises:
@@ -89,15 +100,29 @@ def equivalence_of_estimate(
     """
     if not margin > 0.0 or not 0.0 < alpha < 0.5:
         raise ValueError(f"expected a margin above zero and alpha in (0, 0.5), got {margin} and {alpha}")
-    half = float(stats.t.ppf(1.0 - alpha, n - 1)) * error
+    error = uncertainty.error
+    half = uncertainty.critical(alpha) * error if error > 0.0 else 0.0
     interval = Interval(mean, mean - half, mean + half, 1.0 - 2.0 * alpha, "t" if error > 0.0 else "degenerate", n)
     p = 1.0
     if error > 0.0:
-        p = float(stats.t.sf((mean + margin) / error, n - 1))
+        p = uncertainty.tail(mean + margin)
         if question == "equivalence":
-            p = max(p, float(stats.t.cdf((mean - margin) / error, n - 1)))
+            p = max(p, uncertainty.tail(margin - mean))
     note = "" if error > 0.0 else "the two do not differ anywhere: there is no test"
-    return Equivalence(question, margin, mean, p, interval, p < alpha, _reason(question, margin, mean, p, alpha), note)
+    return _answer(question, margin, mean, p, interval, note, alpha)
+
+
+def correct_for(family: int, asked: Equivalence, *, alpha: float = 0.05) -> Equivalence:
+    """The same answer where the comparison is one of `family`: p times their number must be below `alpha`.
+
+    Raises:
+        ValueError: a family below 1.
+    """
+    if family < 1:
+        raise ValueError(f"a family has one comparison or more, got {family}")
+    adjusted = min(1.0, family * asked.p)
+    reason = _reason(asked.question, asked.margin, asked.mean, asked.p, alpha, family)
+    return replace(asked, family=family, adjusted=adjusted, shown=adjusted < alpha, reason=reason)
 
 
 def _test(
@@ -108,26 +133,38 @@ def _test(
     sample = stratify(differences, strata)
     interval = t_interval(differences, strata, confidence=1.0 - 2.0 * alpha)
     n, differing = sample.values.size, int(np.count_nonzero(sample.values))
-    if interval.method == "degenerate":
+    if interval.method == "degenerate" or interval.note:
         p = 1.0
     else:
         p = one_sided_p(sample, -margin, "greater")
         if question == "equivalence":
             p = max(p, one_sided_p(sample, margin, "less"))
-    reason = _reason(question, margin, sample.mean, p, alpha)
-    return Equivalence(question, margin, sample.mean, p, interval, p < alpha, reason, _note(n, differing, interval))
+    return _answer(question, margin, sample.mean, p, interval, _note(n, differing, interval), alpha)
 
 
-def _reason(question: str, margin: float, mean: float, p: float, alpha: float) -> str:
+def _answer(
+    question: str, margin: float, mean: float, p: float, interval: Interval, note: str, alpha: float
+) -> Equivalence:
+    reason = _reason(question, margin, mean, p, alpha)
+    return Equivalence(question, margin, mean, p, interval, p < alpha, reason, note, adjusted=p)
+
+
+def _reason(question: str, margin: float, mean: float, p: float, alpha: float, family: int = 1) -> str:
     """The answer in one sentence."""
     claim = f"A is worse than B by less than {margin:g}"
     if question == "equivalence":
         claim = f"A and B differ by less than {margin:g}"
-    return f"{'shown' if p < alpha else 'not shown'} that {claim}: mean difference {mean:+.4f}, p = {p:.3g}"
+    adjusted = min(1.0, family * p)
+    figures = f"mean difference {mean:+.4f}, p = {adjusted:.3g}"
+    if family > 1:
+        figures += f" (corrected for {family} comparisons; {p:.3g} on its own)"
+    return f"{'shown' if adjusted < alpha else 'not shown'} that {claim}: {figures}"
 
 
 def _note(n: int, differing: int, interval: Interval) -> str:
     """What weakens the answer."""
+    if interval.note:
+        return f"{interval.note}: there is no test"
     if interval.method == "degenerate":
         # With no difference among n queries, 95% sure is only a share below 1 - .05^(1/n), about 3/n ("rule of three").
         unseen = 1.0 - 0.05 ** (1.0 / n)
@@ -136,4 +173,4 @@ def _note(n: int, differing: int, interval: Interval) -> str:
         return "the differences do not vary, so their spread is unknown: there is no test"
     if differing < MIN_DIFFERING:
         return f"only {differing} of {n} queries differ: too few to know their spread, so p is a rough guide"
-    return interval.note
+    return ""

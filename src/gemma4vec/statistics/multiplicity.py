@@ -95,6 +95,21 @@ def adjust(p_values: npt.ArrayLike, correction: Correction, family: int | None =
     return [AdjustedP(float(p), float(q), m, correction) for p, q in zip(p_K, adjusted_K, strict=True)]
 
 
+def decision_levels(count: int, correction: Correction, family: int, alpha: float = 0.05) -> list[float]:
+    """Values that `count` uncorrected p-values of a family are compared with, smallest first.
+
+    Holm: alpha / m, alpha / (m - 1), ...; Benjamini-Hochberg: alpha / m, 2 alpha / m, ...
+
+    Raises:
+        ValueError: fewer than one p-value, or a family smaller than their number.
+    """
+    if not 1 <= count <= family:
+        raise ValueError(f"a family of {family} cannot hold {count} p-values")
+    if correction == "benjamini-hochberg":
+        return [alpha * (place + 1) / family for place in range(count)]
+    return [alpha / (family - place) for place in range(count)]
+
+
 def _checked(p_values: npt.ArrayLike, family: int | None) -> tuple[Floats, int]:
     p_K = np.asarray(p_values, dtype=np.float64)
     if p_K.ndim != 1 or not ((p_K >= 0.0) & (p_K <= 1.0)).all():

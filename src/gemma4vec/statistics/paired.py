@@ -9,6 +9,7 @@ mean's denominator only, which changes no p-value and saves work. They do reduce
 the smallest possible two-sided p is 2 / 2^m.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ import numpy.typing as npt
 from gemma4vec.statistics.stratified import Floats, stratify
 
 EXACT_UP_TO = 14  # 2^14 = 16,384 sign patterns: as cheap as the default number of random flips, and exact
+MORE_FLIPS = 20  # times as many random flips where the first ones leave the decision open
+MOST_SIGNS = 400_000_000  # random signs of one test, so that a large suite stays a matter of seconds
 FLIPS_PER_BLOCK = 1024  # part of the definition of a seeded result: random bits are drawn block by block
 TOLERANCE = 1e-10  # two sums of the same numbers in another order differ by rounding only; count them as tied
 
@@ -44,7 +47,12 @@ class SignFlip:
 
 
 def sign_flip_test(
-    differences: npt.ArrayLike, strata: Sequence[str] | None = None, *, flips: int = 10_000, seed: int = 0
+    differences: npt.ArrayLike,
+    strata: Sequence[str] | None = None,
+    *,
+    flips: int = 10_000,
+    seed: int = 0,
+    levels: Sequence[float] = (0.05,),
 ) -> SignFlip:
     """Two-sided paired sign-flip test of "the mean difference is zero".
 
@@ -52,11 +60,17 @@ def sign_flip_test(
     drawn and p = (1 + those at least as extreme) / (1 + flips), which keeps the test valid: p is never zero
     (Phipson & Smyth 2010, "Permutation p-values should never be zero"). Memory does not grow with `flips`.
 
+    An estimate from random patterns has an error of its own, sqrt(p (1 - p) / flips). If p lies within 4 of these
+    errors of a level that it will be compared with, 20 times as many patterns are drawn (fewer for more than 2,000
+    non-zero differences).
+
     Args:
         differences: one value per query, [N].
         strata: task of each query, or None for a plain mean.
         flips: random sign patterns, at least 1.
         seed: of the random patterns; the same seed gives the same p.
+        levels: values that p will be compared with: alpha, or what a correction for many comparisons leaves of it
+            (`multiplicity.decision_levels`). Empty: no more patterns than `flips`.
 
     Raises:
         ValueError: no differences, values that are not finite, or fewer than one flip.
@@ -71,8 +85,26 @@ def sign_flip_test(
         sums = _all_signs(m) @ terms_M
         p = float(np.mean(np.abs(sums) >= threshold))
         return SignFlip(sample.mean, p, n, m, flips=2**m, exact=True)
-    extreme = _count_extreme(terms_M, threshold, flips, np.random.default_rng(seed))
+    generator = np.random.default_rng(seed)
+    extreme = _count_extreme(terms_M, threshold, flips, generator)
+    more = min(MORE_FLIPS * flips, MOST_SIGNS // m)
+    if more > 0 and is_near((1 + extreme) / (1 + flips), flips, levels):
+        extreme += _count_extreme(terms_M, threshold, more, generator)
+        flips += more
     return SignFlip(sample.mean, (1 + extreme) / (1 + flips), n, m, flips=1 + flips, exact=False)
+
+
+def is_near(p: float, flips: int, levels: Sequence[float]) -> bool:
+    """Whether the error of random patterns leaves open on which side of a level p lies.
+
+    The error is taken at the level: at a p of 1 / flips its estimate from p itself would be too small.
+
+    Args:
+        p: estimated from random patterns (sign flips, rank swaps).
+        flips: their number.
+        levels: values that p will be compared with.
+    """
+    return any(abs(p - level) < 4.0 * math.sqrt(level * (1.0 - level) / flips) for level in levels)
 
 
 def smallest_p(pairs: int) -> float:

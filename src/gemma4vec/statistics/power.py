@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy import stats
 from scipy.optimize import brentq
 
+from gemma4vec.statistics.combined_error import CombinedError
 from gemma4vec.statistics.stratified import standard_error, stratify
 
 
@@ -121,6 +122,26 @@ def forecast_detectable(
         return 0.0
     freedom = total**2 / (of_queries**2 / (queries - 1) + (of_runs**2 / (2 * (runs - 1)) if of_runs else 0.0))
     return _detectable(math.sqrt(total), freedom, alpha / family, power)
+
+
+def detectable_by_error(
+    uncertainty: CombinedError, *, family: int = 1, alpha: float = 0.05, power: float = 0.8
+) -> float:
+    """Smallest mean difference that a test with this standard error finds, as `smallest_detectable`.
+
+    Args:
+        uncertainty: of the mean difference (`seeds.SeedInterval` has it over seeds and queries).
+
+    Returns:
+        The difference in the metric's unit; infinity with less than one degree of freedom.
+
+    Raises:
+        ValueError: `family` below 1, `alpha` or `power` outside (0, 1).
+    """
+    if family < 1 or not 0.0 < alpha < power < 1.0:
+        raise ValueError(f"expected family >= 1 and alpha < power, got {family}, {alpha}, {power}")
+    freedom = uncertainty.freedom_at(alpha / family / 2.0)
+    return math.inf if freedom < 1.0 else _detectable(uncertainty.error, freedom, alpha / family, power)
 
 
 def _detectable(error: float, freedom: float, alpha: float, power: float) -> float:

@@ -11,8 +11,13 @@ variance is the unbiased one:
 The spread of a few run means already holds the residuals' share, and so does that of the query means; it is taken out
 once. Plain pigeonhole resampling of the scores would count it three times.
 
+The p-value next to the interval has the same standard error. Its parts (queries, runs) have degrees of freedom of
+their own and are combined as `combined_error` says; those of the runs of two recipes are Welch's. The residuals' share
+is taken out of the error but not out of the parts' shares, since subtracting makes an estimate no more certain.
+
 With fewer than 6 runs it makes no claim about seeds. A sign-flip test of 5 pairs cannot reach p < .05, and a
-spread of 5 figures is a guess: the interval then resamples queries only, keeps the runs as they are, and says so.
+spread of 5 figures is a guess: the interval then resamples queries only, keeps the runs as they are, and says so. It
+does the same where the runs are no sample of the recipe's runs, such as the best six of ten.
 """
 
 import math
@@ -21,13 +26,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 from scipy.special import ndtr
 
-from gemma4vec.statistics.stratified import Floats, standard_error, stratify
+from gemma4vec.statistics.combined_error import CombinedError
+from gemma4vec.statistics.stratified import Floats, singleton_note, standard_error, stratify, variance_of
 
 MIN_RUNS = 6  # 2 / 2^6 < .05 < 2 / 2^5
 RESAMPLES_PER_BLOCK = 1000
+FEW_SEEDS = (
+    f"with fewer than {MIN_RUNS} seeds this speaks only of these runs; another seed may move the result further than "
+    "the interval is wide"
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,9 @@ class SeedInterval:
         run_sds: standard deviation of the runs' means (unbiased; 0 with one run), of A and of B.
         over_seeds: whether seeds were resampled, so that the interval speaks of the recipe and not of these runs only.
         statement: one sentence to print next to it.
+        uncertainty: standard error of the mean, over queries and seeds, or over queries alone.
+        p: two-sided p for a mean of zero; 1 where nothing varies.
+        note: caveat, or an empty string.
     """
 
     mean: float
@@ -53,6 +65,9 @@ class SeedInterval:
     run_sds: tuple[float, ...]
     over_seeds: bool
     statement: str
+    uncertainty: CombinedError
+    p: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,7 @@ def seed_interval(
     confidence: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
+    no_sample: str = "",
 ) -> SeedInterval:
     """Interval for recipe A, or for A - B, over seeds and queries; over queries alone with fewer than 6 runs of either.
 
@@ -86,6 +102,8 @@ def seed_interval(
         confidence: coverage that the interval aims at, between 0 and 1.
         resamples: bootstrap resamples, at least 100.
         seed: the same seed gives the same interval.
+        no_sample: why these runs are no sample of the recipe's runs, in words that fit after "since"; the interval
+            then keeps the runs as they are, however many there are.
 
     Raises:
         ValueError: other than two-dimensional finite scores, other queries in B than in A, `confidence` outside (0, 1),
@@ -100,24 +118,51 @@ def seed_interval(
             raise ValueError("A and B have scores of different numbers of queries")
     query_N = sides[0].query_means_N - sides[1].query_means_N if len(sides) == 2 else sides[0].query_means_N
     runs = tuple(side.run_means_R.size for side in sides)
-    over_seeds = min(runs) >= MIN_RUNS
+    over_seeds = min(runs) >= MIN_RUNS and not no_sample
     mean = sides[0].mean - (sides[1].mean if len(sides) == 2 else 0.0)
 
     generator = np.random.default_rng(seed)
     deviations_B, variance, freedom = _query_deviations(query_N, strata, resamples, generator)
+    parts, freedoms = [variance], [freedom]
     if over_seeds:
-        # Satterthwaite's degrees of freedom for a sum of variances: each squared, over its own.
-        shares = variance**2 / freedom if freedom else 0.0
+        squares = []
         for sign, side in zip((1.0, -1.0), sides, strict=False):
-            of_runs_B, run_variance = _run_deviations(side, resamples, generator)
+            of_runs_B, run_variance, mean_square = _run_deviations(side, resamples, generator)
             deviations_B += sign * of_runs_B
             variance += run_variance
-            shares += run_variance**2 / (side.run_means_R.size - 1)
-        freedom = variance**2 / shares if shares else 0.0
-    low, high = _limits(deviations_B, mean, freedom, confidence)
+            squares.append(mean_square)
+        parts.append(sum(squares))
+        freedoms.append(_welch(squares, runs))
+    uncertainty = _combine(variance, parts, freedoms)
+    low, high = _limits(deviations_B, mean, uncertainty, confidence)
     run_sds = tuple(run_sd(side.run_means_R) for side in sides)
-    statement = _statement(runs, run_sds, over_seeds)
-    return SeedInterval(mean, low, high, confidence, runs, query_N.size, run_sds, over_seeds, statement)
+    return SeedInterval(
+        mean,
+        low,
+        high,
+        confidence,
+        runs,
+        query_N.size,
+        run_sds,
+        over_seeds,
+        _statement(runs, run_sds, over_seeds, no_sample),
+        uncertainty,
+        uncertainty.p(mean),
+        singleton_note(stratify(query_N, strata)),
+    )
+
+
+def _welch(squares: Sequence[float], runs: Sequence[int]) -> float:
+    """Welch's degrees of freedom of a sum of the variances of means over runs; 0 if all are 0."""
+    shares = sum(square**2 / (count - 1) for square, count in zip(squares, runs, strict=True))
+    return sum(squares) ** 2 / shares if shares else 0.0
+
+
+def _combine(variance: float, parts: Sequence[float], freedoms: Sequence[float]) -> CombinedError:
+    total = sum(parts)
+    if variance == 0.0 or total == 0.0:
+        return CombinedError(0.0, (), ())
+    return CombinedError(math.sqrt(variance), tuple(part / total for part in parts), tuple(freedoms))
 
 
 def run_sd(run_means_R: npt.ArrayLike) -> float:
@@ -162,15 +207,16 @@ def _query_deviations(
     return deviations_B, error**2, freedom
 
 
-def _run_deviations(side: _Effects, resamples: int, generator: np.random.Generator) -> tuple[Floats, float]:
-    """Deviations of the resampled mean over runs, without the residuals' share, [resamples], and their variance."""
+def _run_deviations(side: _Effects, resamples: int, generator: np.random.Generator) -> tuple[Floats, float, float]:
+    """Deviations of the resampled mean over runs, without the residuals' share, [resamples]; their variance; and the
+    variance with the residuals' share, whose degrees of freedom are known."""
     runs = side.run_means_R.size
-    spread = float(side.run_means_R.var(ddof=1))
+    spread = variance_of(side.run_means_R)
     own = max(0.0, spread - side.residual_variance)
     if own == 0.0:
-        return np.zeros(resamples), 0.0
+        return np.zeros(resamples), 0.0, spread / runs
     centered = (side.run_means_R - side.mean) * math.sqrt(own / spread * runs / (runs - 1))
-    return _resampled_means(centered, resamples, generator), own / runs
+    return _resampled_means(centered, resamples, generator), own / runs, spread / runs
 
 
 def _resampled_means(values_K: Floats, resamples: int, generator: np.random.Generator) -> Floats:
@@ -183,20 +229,20 @@ def _resampled_means(values_K: Floats, resamples: int, generator: np.random.Gene
     return means_B
 
 
-def _limits(deviations_B: Floats, mean: float, freedom: float, confidence: float) -> tuple[float, float]:
-    """Percentiles, read as far out as Student's t with these degrees of freedom is further out than the normal.
+def _limits(deviations_B: Floats, mean: float, uncertainty: CombinedError, confidence: float) -> tuple[float, float]:
+    """Percentiles, read as far out as the t quantile of this uncertainty is further out than the normal.
 
     Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 5.3: expanded percentiles. Reflected at
     the mean would be the "basic" interval; percentiles keep the side on which the scores are skewed.
     """
-    if freedom == 0.0 or not deviations_B.any():
+    if uncertainty.error == 0.0 or not deviations_B.any():
         return mean, mean
-    tail = float(ndtr(stats.t.ppf((1.0 - confidence) / 2.0, freedom)))
+    tail = float(ndtr(-uncertainty.critical((1.0 - confidence) / 2.0)))
     low, high = np.quantile(deviations_B, [tail, 1.0 - tail])
     return mean + float(low), mean + float(high)
 
 
-def _statement(runs: tuple[int, ...], run_sds: tuple[float, ...], over_seeds: bool) -> str:
+def _statement(runs: tuple[int, ...], run_sds: tuple[float, ...], over_seeds: bool, no_sample: str) -> str:
     """Say what the interval covers."""
     count = " and ".join(str(number) for number in runs)
     if over_seeds:
@@ -204,7 +250,6 @@ def _statement(runs: tuple[int, ...], run_sds: tuple[float, ...], over_seeds: bo
     spread = " and ".join(f"{sd:.4f}" if number > 1 else "unknown" for number, sd in zip(runs, run_sds, strict=True))
     known = f" (their means have a standard deviation of {spread})" if max(runs) > 1 else ""
     word = "run" if runs == (1,) else "runs"
-    return (
-        f"{count} {word}{known}: with fewer than {MIN_RUNS} seeds this speaks only of these runs; another seed may "
-        "move the result further than the interval is wide"
-    )
+    if no_sample:
+        return f"{count} {word}{known}: this speaks only of these runs and not of the recipe, since {no_sample}"
+    return f"{count} {word}{known}: {FEW_SEEDS}"

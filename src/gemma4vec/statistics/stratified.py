@@ -73,7 +73,7 @@ def standard_error(sample: StratifiedSample) -> StandardError:
     degrees of freedom.
     """
     larger = [members for members in sample.members if members.size > 1]
-    parts_H = np.array([_variance(sample.values[members]) / members.size for members in larger])
+    parts_H = np.array([variance_of(sample.values[members]) / members.size for members in larger])
     total = float(parts_H.sum())
     if total == 0.0:
         return StandardError(0.0, float(sum(members.size - 1 for members in larger)))
@@ -82,7 +82,7 @@ def standard_error(sample: StratifiedSample) -> StandardError:
     return StandardError(math.sqrt(total) / len(sample.members), float(1.0 / (shares_H**2 / freedom_H).sum()))
 
 
-def _variance(values: Floats) -> float:
+def variance_of(values: Floats) -> float:
     """Unbiased variance; exactly 0 for equal values, where rounding in the mean would otherwise make a test certain."""
     if np.ptp(values) <= ROUNDING * np.abs(values).max():
         return 0.0

@@ -7,6 +7,7 @@ from gemma4vec.statistics.bootstrap import Interval
 from gemma4vec.statistics.equivalence import Equivalence
 from gemma4vec.statistics.multiplicity import AdjustedP, Correction
 from gemma4vec.statistics.paired import SignFlip, smallest_p
+from gemma4vec.statistics.seeds import SeedInterval
 
 Word = Literal["better", "worse", "equivalent", "undetermined"]
 
@@ -22,7 +23,7 @@ class Verdict:
         p: the p-value that was compared with alpha: adjusted, where a family was given.
         family: comparisons that it was adjusted for, this one included; 1 is none but this one.
         correction: "none", "holm" or "benjamini-hochberg".
-        smallest_detectable: mean difference that these queries find four times out of five, if it was given.
+        smallest_detectable: mean difference that these queries (and seeds) find four times out of five, if given.
     """
 
     word: Word
@@ -33,10 +34,22 @@ class Verdict:
     smallest_detectable: float | None = None
 
 
+def evidence(test: SignFlip, seeds: SeedInterval | None = None) -> float:
+    """The uncorrected p-value that a verdict rests on.
+
+    That of the recipes where the interval covers seeds, else that of the sign flips over queries, which takes the runs
+    as they are. Tasks of one query have a spread that no standard error contains, so there both must agree.
+    """
+    if seeds is None or not seeds.over_seeds:
+        return test.p
+    return max(seeds.p, test.p) if seeds.note else seeds.p
+
+
 def decide(
     test: SignFlip,
     interval: Interval,
     *,
+    seeds: SeedInterval | None = None,
     margin: float | None = None,
     equivalence: Equivalence | None = None,
     adjusted: AdjustedP | None = None,
@@ -44,24 +57,28 @@ def decide(
     lower_is_better: bool = False,
     alpha: float = 0.05,
 ) -> Verdict:
-    """Judge a mean difference A - B by its sign-flip test and its interval.
+    """Judge a mean difference A - B by its p-value and its interval.
 
-    "better" and "worse" need both: p (adjusted, where a family is given) below `alpha` and an interval on one side of
-    zero. "equivalent" is only ever said against a stated margin, when the whole interval lies inside it; it then goes
-    before "better", since whoever stated the margin said that smaller differences do not matter. In a family it also
-    needs the equivalence test's own p, times the family's size, below `alpha`. Everything else is "undetermined": no
-    evidence of a difference is not evidence of no difference.
+    "better" and "worse" need both: p (`evidence`; adjusted, where a family is given) below `alpha` and an interval on
+    one side of zero. "equivalent" is only ever said against a stated margin, when the whole interval lies inside it; it
+    then goes before "better", since whoever stated the margin said that smaller differences do not matter. In a family
+    it also needs the equivalence test's own p, times the family's size, below `alpha`. It is never said where a task
+    has one query. Everything else is "undetermined": no evidence of a difference is not evidence of no difference.
 
     Args:
+        test: sign flips over queries: of these runs.
+        interval: over seeds and queries where `seeds` covers seeds, else over queries.
+        seeds: of the same differences; its p decides where it covers seeds.
         margin: differences below it do not matter; `equivalence` brings its own.
         equivalence: `equivalence.equivalence_test` of the same differences.
-        adjusted: `test.p` corrected for the family that the comparison belongs to; None for a comparison on its own.
+        adjusted: `evidence(test, seeds)` corrected for the family that the comparison belongs to; None for a
+            comparison on its own.
         smallest_detectable: stored with the verdict.
         lower_is_better: of a loss, where a negative A - B is "better".
 
     Raises:
         ValueError: a margin that is not above zero or not that of `equivalence`; a margin in a family without
-            `equivalence`; `adjusted` for another p than the test's; `equivalence` of the other kind.
+            `equivalence`; `adjusted` for another p; `equivalence` of the other kind.
     """
     if equivalence is not None:
         if equivalence.question != "equivalence" or (margin is not None and margin != equivalence.margin):
@@ -69,12 +86,15 @@ def decide(
         margin = equivalence.margin
     if margin is not None and not margin > 0.0:
         raise ValueError(f"the margin must be above zero, got {margin}")
-    adjusted = adjusted or AdjustedP(test.p, test.p, 1, "none")
-    if adjusted.p != test.p:
-        raise ValueError(f"the adjusted p-value is of p = {adjusted.p}, the test's is {test.p}")
+    p = evidence(test, seeds)
+    adjusted = adjusted or AdjustedP(p, p, 1, "none")
+    if adjusted.p != p:
+        raise ValueError(f"the adjusted p-value is of p = {adjusted.p}, the evidence's is {p}")
     if margin is not None and equivalence is None and adjusted.family > 1:
         raise ValueError(f"a margin in a family of {adjusted.family} comparisons needs the equivalence test's p")
     word, reason = _word(test, interval, margin, equivalence, adjusted, alpha)
+    if seeds is not None and seeds.over_seeds:
+        reason += f", over {' and '.join(map(str, seeds.runs))} seeds and the queries"
     if lower_is_better:
         word = _TURNED.get(word, word)
     return Verdict(word, reason, adjusted.adjusted, adjusted.family, adjusted.correction, smallest_detectable)
@@ -96,11 +116,13 @@ def _word(
     p, p_words = adjusted.adjusted, f"p = {format_p(adjusted.adjusted)}"
     if adjusted.family > 1:
         name = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}[adjusted.correction]
-        p_words += f" ({name}, {adjusted.family} comparisons; {format_p(test.p)} on its own)"
+        p_words += f" ({name}, {adjusted.family} comparisons; {format_p(adjusted.p)} on its own)"
     span = f"{interval.confidence:.0%} interval {interval.low:+.4f} to {interval.high:+.4f}"
     # A degenerate interval has no width whatever the uncertainty; only "no query differs at all" needs none.
     has_width = interval.method != "degenerate" or test.nonzero == 0
     inside = margin is not None and has_width and -margin < interval.low and interval.high < margin
+    if inside and interval.note:
+        return "undetermined", f"the {span} lies inside the stated margin of {margin:g}, but {interval.note}"
     if inside and _holds_in_family(test, equivalence, adjusted.family, alpha):
         found = f", though a difference is detectable ({p_words})" if p < alpha else ""
         same = f"all {test.n} differences are zero: " if test.nonzero == 0 else ""
@@ -119,7 +141,7 @@ def _word(
         return "undetermined", unsure
     if adjusted.family == 1 and (p < alpha or excludes_zero):
         return "undetermined", f"test and interval disagree: {p_words} but the {span} {side} zero"
-    return "undetermined", f"{p_words} and the {span}{' of this comparison alone' * (p != test.p)} {side} zero"
+    return "undetermined", f"{p_words} and the {span}{' of this comparison alone' * (p != adjusted.p)} {side} zero"
 
 
 def _holds_in_family(test: SignFlip, equivalence: Equivalence | None, family: int, alpha: float) -> bool:

@@ -9,6 +9,7 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.save.write_model import save_model
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, read_progress, trained_weights
+from gemma4vec.training.engine.made_from import check_parts, own_parts
 from gemma4vec.training.run import recipe_of
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ def snapshot(run: RunFolder) -> Path:
         logger.info(f"{run.run_id} is not finished: using its model after step {step} of stage {stage.name}")
         weights = trained_weights(checkpoint)
         base = resolve_base(recipe.model.base)
+        check_parts(run, own_parts(recipe, base))
         origin = f"a snapshot of step {step} of stage {stage.name}, made while the run was not finished"
         save_model(
             folder / "model",

@@ -4,18 +4,36 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.quality.check_run import read_overlapping_records
+from gemma4vec.data.quality.contamination_record import sources_from_manifest
+from gemma4vec.ledger.lineage import INHERITED
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.ledger.run_recipe import started_in
 from gemma4vec.model.bases.resolve import ResolvedBase, resolve_base
 from gemma4vec.model.bases.sentence_transformers_folder import describe_ignored_layers
+from gemma4vec.model.inference.load import find_model_folder
 from gemma4vec.model.tokenize.tokenizer import TextTokenizer
-from gemma4vec.recipe.schema import Recipe
+from gemma4vec.recipe.paths import missing_path
+from gemma4vec.recipe.schema import Contrast, Recipe
 from gemma4vec.training.engine.distributed import World
+from gemma4vec.training.engine.made_from import (
+    ChangedInputError,
+    Parts,
+    changed,
+    check_parts,
+    file_part,
+    has_begun,
+    model_part,
+    own_parts,
+    record_parts,
+)
 from gemma4vec.training.monitoring.stop_rule import LoadedStopRule, load_stop_rules
 from gemma4vec.training.preflight import check_base, check_stages
 from gemma4vec.training.tasks.make_task import load_stage_data
+from gemma4vec.training.terms.teachers import teachers_of
 
 logger = logging.getLogger(__name__)
 
@@ -100,13 +118,22 @@ def prepare_run(
         checked: result of `check_inputs`, if it was called before the run's folder was made.
 
     Raises:
-        InputError: the base, the data, the recipe or a stop rule cannot be used; one line that names the recipe's key.
+        InputError: the base, the data, the recipe or a stop rule cannot be used, or base, rows or teachers are not
+            those that the run began with; one line that names the recipe's key.
     """
     world, stages = World(), range(len(recipe.stages))
+    goes_on = has_begun(run)
+    _check_started_in(run, recipe, goes_on)
     inputs = checked or check_inputs(recipe, step=step)
     with world.first_before_others():
+        parts = own_parts(recipe, inputs.base) | _teachers(recipe)
+        if goes_on:
+            check_parts(run, parts)
         for number in stages:
-            load_data(run, recipe, number, inputs.data[number])
+            load_data(run, recipe, number, inputs.data[number], goes_on=goes_on)
+        if not goes_on:
+            record_parts(run, parts)
+            _warn_of_inherited_overlaps(run)
     rules: list[LoadedStopRule | None] = [None for _ in stages]
     if stop_rules:
         with world.first_before_others():
@@ -115,11 +142,61 @@ def prepare_run(
 
 
 def reopen_run(run: RunFolder, recipe: Recipe) -> PreparedRun:
-    """A trained run whose model is loaded again, to evaluate or save it: no data, no stop rules."""
-    return PreparedRun(run, recipe, resolve_base(recipe.model.base), [], [None for _ in recipe.stages])
+    """A trained run whose model is loaded again, to evaluate or save it: no data, no stop rules.
+
+    Raises:
+        InputError: the base is missing, or is not that of the training any more.
+    """
+    base = resolve_base(recipe.model.base)
+    check_parts(run, own_parts(recipe, base))
+    return PreparedRun(run, recipe, base, [], [None for _ in recipe.stages])
 
 
-def load_data(run: RunFolder, recipe: Recipe, number: int, loaded: TrainingData | None = None) -> TrainingData:
+def _check_started_in(run: RunFolder, recipe: Recipe, goes_on: bool) -> None:
+    """Say what nobody can check of a run that an earlier release began, and where it has to go on.
+
+    Raises:
+        InputError: its paths are relative to a folder that was not recorded, and one does not exist here.
+    """
+    if started_in(run) is None and goes_on:
+        if missing := missing_path(recipe):
+            raise ChangedInputError(
+                f"{missing} is not in {Path.cwd()}: the paths of {run.run_id} are relative to the folder that it was "
+                "started in, which its release did not record; go there and resume it"
+            )
+        logger.info("an earlier release began this run: whether its base and teachers have changed cannot be checked")
+
+
+def _teachers(recipe: Recipe) -> Parts:
+    """Describe the teachers of all stages by their contents."""
+    found: Parts = {}
+    for number, stage in enumerate(recipe.stages):
+        if not isinstance(stage.task, Contrast):
+            continue
+        for key, _, settings in teachers_of(stage.task, f"stages.{number}.task"):
+            if settings.model is not None:
+                found[key] = model_part(settings.model, find_model_folder(settings.model))
+            elif settings.vectors is not None:
+                file = Path(settings.vectors).expanduser()
+                found[key] = file_part(file)
+                if file.suffix == ".npy":  # its texts are in a file of their own
+                    found[f"{key}.texts"] = file_part(file.with_suffix(".jsonl"))
+    return found
+
+
+def _warn_of_inherited_overlaps(run: RunFolder) -> None:
+    """Say which suites overlap the training data of what the run is made from, where it was checked."""
+    for ancestor, data in (run.manifest[INHERITED]["data"]).items():
+        for record in read_overlapping_records(list(sources_from_manifest({"data": data}))):
+            logger.warning(
+                f"warning: {record.source}, on which {ancestor} was trained, overlaps the suite {record.suite}: this "
+                f"run is made from {ancestor}; scores on the suite will carry a mark"
+            )
+
+
+def load_data(
+    run: RunFolder, recipe: Recipe, number: int, loaded: TrainingData | None = None, *, goes_on: bool = False
+) -> TrainingData:
     """Load the rows of stage `number`, and record their sources and known contamination in the manifest.
 
     Args:
@@ -127,13 +204,21 @@ def load_data(run: RunFolder, recipe: Recipe, number: int, loaded: TrainingData 
         recipe: the run's.
         number: of the stage, from 0.
         loaded: the stage's rows, if they were loaded already.
+        goes_on: whether the run has trained on rows already, which must be the same ones.
 
     Raises:
-        InputError: as `data.loading.load_rows.load_sources`.
+        InputError: as `data.loading.load_rows.load_sources`; other rows than the run began with.
     """
     stage = recipe.stages[number]
     loaded = loaded or load_stage_data(stage)
     manifest = run.manifest
+    began_with = (manifest.get("data") or {}).get(f"{number}-{stage.name}") or {}
+    for name, facts in loaded.sources.items():
+        before, now = (began_with.get(name) or {}).get("content_hash"), str(facts["content_hash"])
+        if goes_on and before and before != now:
+            raise changed(f"stages.{number}.data", f"the rows of {name}", before, now)
+        if facts["path"] and Path(facts["path"]).expanduser().exists():
+            facts["path"] = str(Path(facts["path"]).expanduser().resolve())
     contamination = {suite: dict(found) for suite, found in (manifest.get("contamination") or {}).items()}
     for record in read_overlapping_records([str(facts["content_hash"]) for facts in loaded.sources.values()]):
         contamination.setdefault(record.suite, {})[record.source] = record.summary()
@@ -142,7 +227,7 @@ def load_data(run: RunFolder, recipe: Recipe, number: int, loaded: TrainingData 
             f"{record.queries:,} queries are touched; scores on it will carry a mark"
         )
     run.update_manifest(
-        data=dict(manifest.get("data", {})) | {f"{number}-{stage.name}": loaded.sources},
+        data=dict(manifest.get("data") or {}) | {f"{number}-{stage.name}": loaded.sources},
         contamination=contamination,
     )
     return loaded

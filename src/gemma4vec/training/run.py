@@ -18,6 +18,7 @@ from gemma4vec.ledger.environment import environment
 from gemma4vec.ledger.recording import record_rule_stop, record_run
 from gemma4vec.ledger.records import find_parents
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.ledger.run_recipe import STARTED_IN, read_recipe
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.backbone.lm_head import load_head
@@ -25,17 +26,18 @@ from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.write_model import save_model
 from gemma4vec.recipe.fingerprint import recipe_id
-from gemma4vec.recipe.load import dump_recipe, parse_dump
+from gemma4vec.recipe.load import dump_recipe
 from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.engine.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.engine.distributed import FollowedRun, World, leave_world
+from gemma4vec.training.engine.made_from import ChangedInputError, check_parts, own_parts
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_memory
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.loop import train_stage
 from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_background, note_dev_suite
 from gemma4vec.training.monitoring.dev_suite import dev_folder, open_dev_suite
 from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
-from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity
+from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity, checkpoint_weights
 from gemma4vec.training.prepare_run import CheckedInputs, PreparedRun, prepare_run
 from gemma4vec.training.stage import Evaluate, Stage
 from gemma4vec.training.tasks.make_task import data_seed, make_task
@@ -62,14 +64,15 @@ def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
         # The reference of a stop rule is not a parent: the run does not build on it.
         parents=find_parents(recipe.model_dump(mode="json", exclude={"stages": {"__all__": {"evaluation": {"stop"}}}})),
         environment=environment(),
+        **{STARTED_IN: str(Path.cwd())},
     )
     record_run(run)
     return run
 
 
 def recipe_of(run: RunFolder) -> Recipe:
-    """Read the recipe that a run was started with."""
-    return parse_dump(run.recipe_text, str(run.path / "recipe.yaml"))
+    """Read the recipe that a run was started with; see `ledger.run_recipe.read_recipe`."""
+    return read_recipe(run)
 
 
 @contextlib.contextmanager
@@ -86,6 +89,8 @@ def record_outcome(run: RunFolder) -> Iterator[None]:
 def _record_status(run: RunFolder) -> Iterator[None]:
     try:
         yield
+    except ChangedInputError:
+        raise  # nothing was done: the run is as it was, and goes on when its inputs are back
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         with contextlib.suppress(Gemma4VecError):  # a full disk must not hide the error itself
@@ -218,9 +223,10 @@ class Trainer:
         if checkpoint is None or not checkpoint.is_dir():
             raise InputError(f"{self.run.path} has no checkpoint to export; continue it with --resume {self.run.path}")
         taken = read_progress(checkpoint)
+        check_parts(self.run, own_parts(self.recipe, self.base))
         logger.info(f"writing the merged model of step {taken.step}" if wants_best else "writing the merged model")
         release_memory()
-        save_model(
+        weights = save_model(
             self.run.model,
             self.recipe,
             self.base,
@@ -239,7 +245,7 @@ class Trainer:
         ended: dict[str, Any] = {"by": "budget"}
         if stopped:
             ended = {"by": "stop rule", "stage": number, "step": stopped.step, "reason": stopped.stopped}
-        self.run.update_manifest(ended=ended)
+        self.run.update_manifest(ended=ended, weights=weights)
         return self.run.model
 
     def _rule(self, number: int) -> StopRuleMonitor | None:
@@ -250,9 +256,10 @@ class Trainer:
 
     def _checkpoint_embedder(self, name: str, weights: str) -> Embedder:
         """Return an embedder of the model as it is now, with the identity of a snapshot of its weights."""
-        identity = checkpoint_identity(weights, self.recipe, self.base.revision, self.dtype)
+        whole = checkpoint_weights(weights, self.base)
+        identity = checkpoint_identity(whole, self.recipe, self.dtype)
         limit = self.recipe.model.max_tokens
-        return Embedder(self.built, name=name, fingerprint=identity, max_tokens=limit)
+        return Embedder(self.built, name=name, fingerprint=identity, weights=whole, max_tokens=limit)
 
     def _checkpoints(self, number: int) -> Path:
         return self.run.checkpoints / f"{number}-{self.recipe.stages[number].name}"

@@ -41,13 +41,14 @@ def test_compare_says_better_and_undetermined(suite: Path, capsys: pytest.Captur
     home = suite.parent / "home" / "evals"
     bm25 = load_result(home / "bm25" / "words")
     perfect = {query_id: dict.fromkeys(scores, 1.0) for query_id, scores in bm25.per_query["words"].items()}
-    save_result(Result("perfect", "words", {"words": perfect}, bm25.settings), home / "perfect" / "words", [])
+    unrecorded = {**bm25.settings, "look": None}  # with the look of another result it would be refused
+    save_result(Result("perfect", "words", {"words": perfect}, unrecorded), home / "perfect" / "words", [])
     capsys.readouterr()
     assert execute(["compare", "perfect", "bm25", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["verdict"]["word"], printed["wins"], printed["losses"]) == ("better", 6, 0)
     assert printed["interval"]["mean"] == pytest.approx(0.5)
-    save_result(Result("twin", "words", bm25.per_query, bm25.settings), home / "twin" / "words", [])
+    save_result(Result("twin", "words", bm25.per_query, unrecorded), home / "twin" / "words", [])
     assert execute(["compare", "twin", "bm25"]) == 0
     assert "undetermined" in capsys.readouterr().out
     assert execute(["compare", "twin", "bm25", "--margin", "0.01"]) == 0

@@ -73,6 +73,8 @@ def test_a_final_suite_waits_for_the_recipe_to_be_frozen(place, capsys):
     assert execute(words) == 2
     assert "for frozen recipes only" in capsys.readouterr().err
     assert execute([*words, "--look-again", "to see what happens"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "one: a further look at a final suite, since: to see what happens" in printed
     stored = json.loads((run.path / "evals" / "trained" / "one" / "metrics.json").read_text())
     assert stored["settings"]["look_again"] == "to see what happens" and stored["settings"]["suite"]["role"] == "final"
     assert execute(["runs", "freeze", run.run_id]) == 0
@@ -131,4 +133,4 @@ def test_compare_invents_no_interval_for_one_query_and_names_the_test_of_pairs(t
     assert "retrieval, 1 query " in printed and "interval of A - B none" in printed and "inf" not in printed
     assert execute(["compare", *places, "--suite", "sts"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "sts, 8 pairs" in printed and "p (rank swaps)" in printed and "sign-flip" not in printed
+    assert "sts, 8 pairs" in printed and "p of these runs (rank swaps)" in printed and "sign-flip" not in printed

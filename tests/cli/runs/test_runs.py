@@ -82,6 +82,10 @@ def test_runs_list_show_diff_decide(tmp_path: Path, capsys: pytest.CaptureFixtur
     for words in ([], ["show", "latest"], ["diff", good.run_id, poor.run_id], ["looks"], ["rebuild"]):
         assert execute(["runs", *words]) == 0
     printed = capsys.readouterr().out
+    # The reason of a further look at a final suite is next to the score: in the list, the page, the difference.
+    why = "a further look at a final suite, since: not frozen: this is about the ledger"
+    assert " ".join(printed.split()).count(why) == 5
+    assert listed[0]["further_looks"] == {"words": "not frozen: this is about the ledger"}
     assert "words 0.250" in printed and "drop: no" in printed and "A - B" in printed and "contents" in printed
 
 

@@ -14,10 +14,10 @@ from gemma4vec.data.batching.mixture import MixedRows, Part
 from gemma4vec.data.batching.plain_texts import TextsOnDisk, unique_texts
 from gemma4vec.data.loading import load_rows as sources
 from gemma4vec.data.loading.load_rows import load_sources, read_source
-from gemma4vec.data.rows.file_hashes import file_hash
 from gemma4vec.data.rows.row_store import StoredRows, open_or_write, open_store, write_store
 from gemma4vec.data.rows.rows import Row, content_hash, read_rows, write_rows
 from gemma4vec.errors import InputError
+from gemma4vec.machine.file_hashes import file_hash
 from gemma4vec.recipe.sources import source_of
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
@@ -164,7 +164,7 @@ def test_texts_on_disk_are_those_in_memory(tmp_path: Path) -> None:
 
 
 def test_hashes_of_files_are_remembered_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gemma4vec.data.rows import file_hashes as stamps
+    from gemma4vec.machine import file_hashes as stamps
 
     file = tmp_path / "f"
     file.write_bytes(b"one")

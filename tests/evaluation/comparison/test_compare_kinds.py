@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare_seeds import ResultGroup, compare_groups
+from gemma4vec.evaluation.comparison.compare_seeds import ResultGroup
+from gemma4vec.evaluation.comparison.corrected import compare_groups
 from gemma4vec.evaluation.comparison.paired import _compare_uncorrected
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.evaluation.results.task_scores import task_scores

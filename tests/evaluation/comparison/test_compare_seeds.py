@@ -7,8 +7,8 @@ import pytest
 
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.compare_seeds import ResultGroup, average_runs
-from gemma4vec.evaluation.comparison.compare_seeds import compare_groups as compare_all_sides
-from gemma4vec.evaluation.comparison.comparison_count import compare_pairs
+from gemma4vec.evaluation.comparison.corrected import compare_groups as compare_all_sides
+from gemma4vec.evaluation.comparison.corrected import compare_pairs
 from gemma4vec.evaluation.comparison.paired import Comparison, _compare_uncorrected
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.files import home
@@ -130,7 +130,10 @@ def test_no_worse_than_and_equivalence_of_recipes_know_of_the_spread_between_see
     # Runs of a recipe differ by .02: its means over 6 are not known to .005, as queries alone would have it.
     width = found.no_worse.interval.high - found.no_worse.interval.low
     assert width > 1.5 * (alone.no_worse.interval.high - alone.no_worse.interval.low)
-    assert width == pytest.approx((found.interval.high - found.interval.low) * 0.85, rel=0.02)
+    error = found.seeds.uncertainty
+    assert width == pytest.approx(2 * error.critical(0.05) * error.error)
+    ratio = error.critical(0.05) / error.critical(0.025)  # of a 90% and a 95% interval
+    assert width == pytest.approx((found.interval.high - found.interval.low) * ratio, rel=0.02)
     assert found.equivalence.p > alone.equivalence.p
 
 

@@ -55,13 +55,22 @@ def test_every_figure_is_judged_as_the_function_judges_it(runs: list[RunFolder])
     with open_ledger(home()) as ledger:
         judged = {one.proxy.name: one for one in judge_proxies(ledger, ["final"], "ndcg@10")}
     assert set(judged) == {"training loss", "dev ndcg@10 (in training)", "compact ndcg@10", "sts spearman"}
-    expected = agreement(COMPACT, FINAL)
+    expected = agreement(COMPACT, FINAL, confidence=1 - 0.05 / 4)  # four were asked
     assert judged["compact ndcg@10"].found == expected and expected.pairs.denied == 1
-    assert judged["sts spearman"].found == agreement(STS, FINAL)
+    assert judged["sts spearman"].found == agreement(STS, FINAL, confidence=1 - 0.05 / 4)
     loss = judged["training loss"]  # lower is better, and only the end counts
     assert (loss.found.tau.value, loss.proxy.values[runs[0].run_id]) == (1.0, pytest.approx(2.7))
-    assert loss.note == "" and loss.promotion.allowed and not judged["sts spearman"].promotion.allowed
+    assert loss.note == "corrected for 4 proxies: whoever takes the best of them has chosen"
+    assert loss.promotion.allowed and not judged["sts spearman"].promotion.allowed
     assert list(judged)[-1] == "sts spearman"  # the most faithful first
+
+
+def test_one_proxy_alone_is_corrected_only_where_it_was_chosen_before(runs: list[RunFolder]) -> None:
+    with open_ledger(home()) as ledger:
+        (alone,) = judge_proxies(ledger, ["final"], "ndcg@10", only=["compact"])
+        (chosen,) = judge_proxies(ledger, ["final"], "ndcg@10", only=["compact"], of_all=True)
+    assert (alone.found.confidence, alone.note) == (0.95, "")
+    assert chosen.found.confidence == 1 - 0.05 / 4 and chosen.found.tau.low <= alone.found.tau.low
 
 
 def test_runs_without_both_figures_do_not_count(runs: list[RunFolder]) -> None:

@@ -1,5 +1,6 @@
 """BOS in front, EOS behind exactly once, whatever the text, its length, and who reads the saved tokenizer."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -171,3 +172,12 @@ def test_a_tokenizer_that_cannot_be_read_is_one_line(folder: Path, damage: str) 
         with pytest.raises(InputError) as caught:
             load()
         assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", ["{}", '"x"', "[1]"])
+def test_a_limit_that_is_no_number_is_one_line(folder: Path, limit: str) -> None:
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) | {"model_max_length": json.loads(limit)}
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(InputError, match="cannot read a tokenizer"):
+        load_tokenizer(folder, append_eos=False)

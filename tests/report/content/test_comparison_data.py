@@ -26,6 +26,7 @@ def make(suite: RetrievalSuite, name: str, seed: int, skill: float, *, steps: in
     recipe = f"name: {name}\nseed: {seed}\nstages:\n- optimizer: {{learning_rate: {skill}}}\n"
     run = RunFolder.create(
         home(), name, recipe + extra, recipe_id=f"id-{name}", seed=seed, hypothesis=f"{name} finds more",
+        status="finished",
         suites={suite.name: {"path": str(home() / "suite"), "fingerprint": suite.fingerprint}},
         data={"0-contrast": {"rows": {"rows": 10, "content_hash": name * 10}}},
     )  # fmt: skip
@@ -74,7 +75,7 @@ def test_recipes_against_the_first_with_bm25_seeds_decisions_and_differences(
         "better finds more",
         "2 seeds",
         "speaks only of these runs",
-        "(3 models seen, 2 pairs compared so far)",
+        "(3 models seen, 2 pairs compared so far; this ledger did not record 4 of the results",
         "stages.0.optimizer.learning_rate",
         "data 0-contrast rows",
         "not checked: whether its training data overlaps",
@@ -85,6 +86,37 @@ def test_recipes_against_the_first_with_bm25_seeds_decisions_and_differences(
     with open_ledger(home()) as ledger:
         assert ledger.value("SELECT count(*) FROM comparisons") == 4  # two pairs, read twice: still a family of two
     assert read_comparison([run.path for run in [base, *better]]).suites[0].family == section.family
+
+
+def test_verdicts_say_what_they_speak_of_and_marks_stay(suite: RetrievalSuite, tmp_path: Path) -> None:
+    base, better = (
+        [make(suite, name, seed, skill) for seed in range(6)] for name, skill in (("base", 0.2), ("on", 0.9))
+    )
+    add_result(base[0], suite, "bm25", 0.3, 5)
+    for run, model, changed in (
+        (base[0], "bm25", {"ranking": {"degenerate": True}}),
+        (better[1], "trained", {"look_again": "a reviewer asked"}),
+    ):
+        folder = run.evaluation(model, suite.name)
+        result = load_result(folder)
+        result.settings.update(changed)
+        save_result(result, folder, [])
+    shown = page([*base, *better], tmp_path / "page.html")
+    for words in (
+        "on minus base: over 6 seeds and the queries: speaks of the recipe.",
+        "over seeds and queries, can show",
+        "Student's t over seeds and queries where the verdict says so",
+        "BM25: degenerate",
+        "base minus BM25: bm25: degenerate",
+        "on: a further look at a final suite, since: a reviewer asked.",
+    ):
+        assert words in shown.text, words
+    assert "BM25 degenerate" in " ".join(shown.text.split())
+    assert "of these runs" not in shown.text.split("Is the difference real?")[0]
+    few = page([*base[:5], *better], tmp_path / "few.html")
+    left = f"another run of recipe id-base exists and is left out ({base[5].run_id})"
+    assert few.text.count("speaks only of these runs and not of the recipe, since " + left) >= 1
+    assert "over seeds and queries, can show" not in few.text and "of these runs, can show" in few.text
 
 
 def test_the_page_loads_nothing_and_is_whole(suite: RetrievalSuite, tmp_path: Path) -> None:

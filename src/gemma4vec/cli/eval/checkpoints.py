@@ -127,7 +127,8 @@ def _plain(suite: str, results: "dict[CheckpointPlace, Result]") -> dict[str, An
         role = (first.settings.get("suite") or {}).get("role")
         best = {"stage": place[0], "step": place[1], **vars(selection)}
         best["sentence"] = choice_sentence(place, selection, suite, role)
-    return {"suite": suite, "metric": metric, "checkpoints": rows, "best": best}
+    looks = dict.fromkeys(why for one in results.values() if (why := one.settings.get("look_again")))
+    return {"suite": suite, "metric": metric, "checkpoints": rows, "best": best, "look_again": list(looks)}
 
 
 def _render(plain: list[dict[str, Any]]) -> Any:
@@ -144,4 +145,5 @@ def _render(plain: list[dict[str, Any]]) -> Any:
         ]
         parts.append(table(["stage", "step", one["metric"], "95% interval"], cells, title=one["suite"]))
         parts += [Text(one["best"]["sentence"])] if one["best"] else []
+        parts += [Text(f"{one['suite']}: a further look at a final suite, since: {why}") for why in one["look_again"]]
     return Group(*parts)

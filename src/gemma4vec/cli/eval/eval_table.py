@@ -25,14 +25,15 @@ FEW_TIES = 0.05
 
 def result_row(result: "Result", folder: Path, seed: int) -> dict[str, Any]:
     """One result as JSON values."""
+    from gemma4vec.evaluation.results.marks import quality_of, suite_marks
     from gemma4vec.evaluation.scoring.contamination_mark import mark_sentence, touched_queries
 
     main = result.metric
     interval = result.interval(main, seed=seed)
     has_width = interval.high > interval.low
-    quality = result.settings.get("ranking") or result.settings.get("quality") or {}
-    suite = result.settings["suite"]
-    row = {
+    quality = quality_of(result)
+    suite, mark = result.settings["suite"], result.settings.get("contamination") or {}
+    row: dict[str, Any] = {
         "model": result.model,
         "suite": result.suite,
         "kind": result.kind,
@@ -46,6 +47,8 @@ def result_row(result: "Result", folder: Path, seed: int) -> dict[str, Any]:
         **{key: quality[key] for key in ("tie_rate@10", "judged@10", "tie_rate", "degenerate") if key in quality},
         "touched_queries": len(touched_queries(result)),
         "contamination": mark_sentence(result),
+        "unknown_training_data": [*(mark.get("unknown") or []), *(mark.get("pretrained") or [])],
+        "cautions": suite_marks(result),
         "seconds": result.settings["seconds"]["total"],
         "look": result.settings.get("look"),
         "ledger": result.settings.get("ledger"),
@@ -103,6 +106,9 @@ def _warnings(rows: list[dict[str, Any]]) -> list[str]:
             notes.append(f"warning: {row['suite']}: most scores are equal; the model does not separate the documents")
         elif row[row["metric"]] == 0.0 and row["kind"] in ("retrieval", "compact-retrieval"):
             notes.append(f"warning: {row['suite']}: every query scores 0; check that the qrels match the corpus")
+        if row["look_again"]:
+            notes.append(f"{row['suite']}: a further look at a final suite, since: {row['look_again']}")
+        notes += [f"warning: {row['suite']}: {caution}" for caution in row["cautions"]]
         if row["contamination"]:
             notes.append(f"{'* ' if row['touched_queries'] else ''}{row['suite']}: {row['contamination']}")
         if not (row.get("ledger") or {}).get("id"):

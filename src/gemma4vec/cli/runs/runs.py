@@ -117,7 +117,7 @@ def _promotion(ledger: "Ledger", proxy: str, suites: list[str], decision: str) -
     """
     from gemma4vec.evaluation.planning.proxies import judge_proxies
 
-    judged = judge_proxies(ledger, suites, "ndcg@10", only=[proxy])
+    judged = judge_proxies(ledger, suites, "ndcg@10", only=[proxy], of_all=True)
     if len(judged) > 1:
         raise InputError(f"'{proxy}' matches {', '.join(one.proxy.name for one in judged)}; use a longer name")
     tau, verdict = judged[0].found.tau, judged[0].promotion
@@ -244,8 +244,8 @@ def rebuild_command(as_json: Json = False) -> None:
 
 def _brief(run: dict[str, Any]) -> dict[str, Any]:
     """The fields of a run in the list."""
-    names = ("run_id", "name", "created", "recipe_id", "status", "hypothesis", "scores", "decision", "words", "path")
-    return {name: run[name] for name in names} | {"deleted": run["deleted"]}
+    names = ("run_id", "name", "created", "recipe_id", "status", "hypothesis", "scores", "further_looks", "decision")
+    return {name: run[name] for name in (*names, "words", "path", "deleted")}
 
 
 def _done(as_json: bool, record: "Record", line: str) -> None:

@@ -25,7 +25,10 @@ def run_table(runs: list[dict[str, Any]]) -> Any:
         ]
         for run in runs
     ]
-    return table(["run", "when (UTC)", "recipe", "status", "nDCG@10", "decision"], rows)
+    looks = [
+        _further_look(f"{run['run_id']}, {suite}", why) for run in runs for suite, why in run["further_looks"].items()
+    ]
+    return Group(table(["run", "when (UTC)", "recipe", "status", "nDCG@10", "decision"], rows), *looks)
 
 
 def run_page(run: dict[str, Any]) -> Any:
@@ -57,6 +60,8 @@ def run_page(run: dict[str, Any]) -> Any:
         row = [f"{one['suite']}{cut}", one["model"], *one["mean"].values()]
         by_metrics.setdefault(tuple(one["mean"]), []).append(row)
     parts += [table(["suite", "model", *metrics], rows) for metrics, rows in by_metrics.items()]
+    further = {(one["suite"], one["model"]): one["look_again"] for one in run["evaluations"] if one["look_again"]}
+    parts += [_further_look(f"{suite}, {model}", why) for (suite, model), why in further.items()]
     return Group(*parts)
 
 
@@ -73,11 +78,21 @@ def difference_page(found: dict[str, Any]) -> Any:
     if scores:
         parts += [
             table(["suite", "metric", "A", "B", "A - B"], scores),
+            *(
+                _further_look(f"{suite}, {side}", why)
+                for suite, reasons in found["further_looks"].items()
+                for side, why in zip("AB", reasons, strict=True)
+                if why
+            ),
             Text(f"to test the difference: gemma4vec compare {found['a']} {found['b']}"),
         ]
     else:
         parts.append(Text("scores: no common suite"))
     return Group(*parts)
+
+
+def _further_look(where: str, why: str) -> Text:
+    return Text(f"{where}: a further look at a final suite, since: {' '.join(why.split())}")
 
 
 def _less(a: float | None, b: float | None, limits: list[int | None] | None) -> str | None:

@@ -10,7 +10,6 @@ from typing import Any
 from gemma4vec.data.batching.mixture import MixedRows, Part, compute_shares
 from gemma4vec.data.batching.short_rows import leave_out_short_rows
 from gemma4vec.data.pycode.build import load_or_build_pycode
-from gemma4vec.data.rows.file_hashes import file_hash
 from gemma4vec.data.rows.row_store import StoredRows, open_or_write, write_store
 from gemma4vec.data.rows.rows import Row, RowsRead, check_bad_share, content_hash, format_share, parse_rows
 from gemma4vec.data.sources.drops import apply_drops, read_drops
@@ -18,6 +17,7 @@ from gemma4vec.data.sources.open_source import SourceReader, open_reader
 from gemma4vec.data.sources.tensor_rows import TensorRows, check_tensors, refuse_bad_tensors
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache, home, sha256_text
+from gemma4vec.machine.file_hashes import file_hash
 from gemma4vec.recipe.sources import (
     Mixture,
     PycodeSource,

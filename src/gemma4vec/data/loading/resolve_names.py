@@ -11,8 +11,9 @@ from gemma4vec.data.sources.splits import kind_of_file
 from gemma4vec.data.suites.texts import SuiteTexts
 from gemma4vec.errors import InputError
 from gemma4vec.ledger.run_folder import MANIFEST, RECIPE, RunFolder
+from gemma4vec.ledger.run_recipe import read_recipe
 from gemma4vec.reading.names import as_name
-from gemma4vec.recipe.load import load_recipe, parse_dump
+from gemma4vec.recipe.load import load_recipe
 from gemma4vec.recipe.schema import Recipe, Source
 from gemma4vec.recipe.sources import DebianSource, PycodeSource, source_of
 from gemma4vec.text.pretokenized import PretokenizedText
@@ -54,7 +55,7 @@ def sources_of_run(run: RunFolder) -> list[Source]:
         InputError: the run's recipe or manifest is damaged.
     """
     made = {name: recorded for stage in (run.manifest.get("data") or {}).values() for name, recorded in stage.items()}
-    sources = _sources_of_recipe(parse_dump(run.recipe_text, str(run.path / RECIPE)))
+    sources = _sources_of_recipe(read_recipe(run))
     return [
         source.built_rows(made[source.name]["path"])
         if isinstance(source, PycodeSource) and source.name in made

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare_seeds import compare_groups, load_group
+from gemma4vec.evaluation.comparison.compare_seeds import load_group
+from gemma4vec.evaluation.comparison.corrected import compare_groups
 from gemma4vec.evaluation.comparison.paired import Comparison
 from gemma4vec.evaluation.results.result import Result
 
@@ -29,7 +30,8 @@ def compare(
 
     Args:
         a, b: a result or its folder; several of one recipe's runs are averaged query by query. Seeds are paired if
-            the folders are inside runs.
+            the folders are inside runs. From 6 seeds a side the verdict speaks of the recipes, if the ledger knows no
+            other run of them; `scope` says so.
         metric: one that both have; None is the suite's main metric.
         seed: of the random sign flips.
         margin: differences below it do not matter; required for the verdict "equivalent".
@@ -37,7 +39,8 @@ def compare(
         allow_different_settings: compare even if the models truncate texts at different lengths.
 
     Returns:
-        The comparison, whose `verdict.p` is corrected (`test.p` is not) for `family`.
+        The comparison, whose `verdict.p` is corrected (`test.p` is not) for `family`. Queries that training data
+        touches are left out of it.
 
     Raises:
         InputError: as `compare_groups`; a margin that is not above zero; a side without results.

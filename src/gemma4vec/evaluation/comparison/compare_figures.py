@@ -14,10 +14,10 @@ from scipy import stats
 from gemma4vec.evaluation.results.task_scores import PAIRED, Items, pair_values
 from gemma4vec.statistics.bootstrap import Interval, Method
 from gemma4vec.statistics.correlation import CorrelationDifference, PairMetric, pair_metric_difference
-from gemma4vec.statistics.paired import SignFlip
+from gemma4vec.statistics.paired import SignFlip, is_near
 from gemma4vec.statistics.power import forecast_detectable
 
-SWAPS = 2_000
+SWAPS, MORE_SWAPS = 2_000, 10
 Tasks = Mapping[str, Items]
 Doubles = npt.NDArray[np.float64]
 
@@ -48,7 +48,14 @@ def as_pair_metric(kind: str, metric: str) -> PairMetric | None:
 
 
 def compare_figures(
-    a: Tasks, b: Tasks, keys: Sequence[tuple[str, str]], figure: PairMetric, *, seed: int, family: int
+    a: Tasks,
+    b: Tasks,
+    keys: Sequence[tuple[str, str]],
+    figure: PairMetric,
+    *,
+    seed: int,
+    family: int,
+    levels: Sequence[float] = (0.05,),
 ) -> FigureComparison:
     """Compare two models on the same pairs, by task.
 
@@ -58,20 +65,25 @@ def compare_figures(
         figure: what is compared.
         seed: of bootstrap and swaps.
         family: number of comparisons, for the detectable difference.
+        levels: values that p will be compared with; near one, ten times as many swaps are drawn.
     """
     tasks = []
     for task in a:
         similarity_a, gold_N = pair_values({pair: a[task][pair] for pair in a[task]})
         similarity_b, _ = pair_values({pair: b[task][pair] for pair in a[task]})
         tasks.append((similarity_a, similarity_b, gold_N))
-    found = pair_metric_difference(figure, tasks, resamples=SWAPS, seed=seed)
+    swaps = SWAPS
+    found = pair_metric_difference(figure, tasks, resamples=swaps, seed=seed)
+    if is_near(found.p, swaps, levels):
+        swaps *= MORE_SWAPS
+        found = pair_metric_difference(figure, tasks, resamples=swaps, seed=seed)
     near = [{key: value for task in side for key, value in _nearness(task, side[task]).items()} for side in (a, b)]
     values_a, values_b = (np.array([one[key] for key in keys]) for one in near)
     differing = int(np.count_nonzero(values_a != values_b))
     n = len(keys)
     method: Method = "percentile" if found.high > found.low else "degenerate"
     interval = Interval(found.difference, found.low, found.high, found.confidence, method, n)
-    test = SignFlip(found.difference, found.p, n, differing, SWAPS + 1, False)
+    test = SignFlip(found.difference, found.p, n, differing, swaps + 1, False)
     detectable = forecast_detectable(found.error * sqrt(n), n, family=family)
     return FigureComparison(found, test, interval, detectable, values_a, values_b)
 

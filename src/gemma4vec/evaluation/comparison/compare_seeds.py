@@ -1,8 +1,8 @@
-"""Compare two recipes by several runs of each, to separate the recipe's effect from the seed's.
+"""The sides of a comparison: several runs of a recipe each, to separate the recipe's effect from the seed's.
 
-Scores are averaged over runs query by query; the sign-flip test uses these means. With 6 or more trained runs the
-interval covers seeds and queries (`statistics.seeds`); otherwise it covers queries only. Two runs of one seed, one on
-each side, are a pair. A model without a run (bm25, a published one) has no seeds and is held fixed.
+Scores are averaged over runs query by query; the sign-flip test uses these means. With 6 or more trained runs, interval
+and p-value cover seeds and queries (`statistics.seeds`); otherwise they cover queries only. Two runs of one seed, one
+on each side, are a pair. A model without a run (bm25, a published one) has no seeds and is held fixed.
 """
 
 from collections.abc import Sequence
@@ -14,23 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.comparison_count import (
-    CorrectedComparisons,
-    SeedUncertainty,
-    compare_pairs,
-    contents,
-    count_family_of_results,
-    fingerprint,
-)
-from gemma4vec.evaluation.comparison.paired import check_limits
+from gemma4vec.evaluation.comparison.comparable import check_limits
+from gemma4vec.evaluation.comparison.comparison_count import contents, fingerprint
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.results.task_scores import PAIRED
 from gemma4vec.files import sha256_text
 from gemma4vec.ledger.records import find_enclosing_run
-from gemma4vec.statistics.multiplicity import Correction
-from gemma4vec.statistics.power import forecast_detectable
-from gemma4vec.statistics.seeds import seed_interval
-from gemma4vec.statistics.stratified import standard_error, stratify
+from gemma4vec.statistics.seeds import SeedInterval, seed_interval
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,44 +56,6 @@ def load_group(results: Sequence[Result | Path]) -> ResultGroup:
     )
 
 
-def compare_groups(
-    pairs: Sequence[tuple[ResultGroup, ResultGroup]],
-    metric: str | None = None,
-    *,
-    seed: int = 0,
-    margin: float | None = None,
-    no_worse_than: float | None = None,
-    correction: Correction = "holm",
-    allow_different_settings: bool = False,
-) -> CorrectedComparisons:
-    """Compare pairs of groups, each one run or several; corrected for the ledger's family, and recorded.
-
-    Args:
-        pairs: (A, B); the differences are A - B. Several are corrected together.
-        correction: "holm" for claims, "benjamini-hochberg" for exploration.
-
-    Raises:
-        InputError: as `compare_pairs`; runs of one side that differ in recipe, queries or truncation limits.
-    """
-    metric = metric or pairs[0][0].results[0].metric
-    for side in {id(side): side for pair in pairs for side in pair}.values():
-        _check_alike(side.results, allow_different_settings)
-    for a, b in pairs:
-        _check_disjoint(a, b)
-    means = [(average_runs(a.results), average_runs(b.results)) for a, b in pairs]
-    size = count_family_of_results(means, metric).size
-    return compare_pairs(
-        means,
-        metric,
-        seed=seed,
-        margin=margin,
-        no_worse_than=no_worse_than,
-        correction=correction,
-        spreads=[_over_seeds(a, b, metric, seed, size) for a, b in pairs],
-        allow_different_settings=allow_different_settings,
-    )
-
-
 def average_runs(results: Sequence[Result]) -> Result:
     """Average each query's scores over runs; a single run is returned unchanged.
 
@@ -130,31 +82,25 @@ def average_runs(results: Sequence[Result]) -> Result:
     return Result(f"{len(results)} runs of {_common_name(results)}", first.suite, per_query, settings)
 
 
-def _over_seeds(a: ResultGroup, b: ResultGroup, metric: str, seed: int, family: int) -> SeedUncertainty:
-    """Estimate the uncertainty between seeds; empty if each side has one run."""
+def over_seeds(a: ResultGroup, b: ResultGroup, metric: str, seed: int, no_sample: str = "") -> SeedInterval | None:
+    """Estimate the difference A - B with its uncertainty between seeds; None if each side has one run.
+
+    Args:
+        a, b: sides with the same queries.
+        seed: of the bootstrap.
+        no_sample: why the runs are no sample of their recipes' runs (`scope.why_no_sample`), or empty.
+    """
     if len(a.results) == len(b.results) == 1:
-        return SeedUncertainty()
+        return None
     rows_a, rows_b = _rows(a, metric), _rows(b, metric)
     tasks = [task for task, _ in a.results[0].values(metric)[0]]
-    if rows_a.shape[1] != rows_b.shape[1]:
-        return SeedUncertainty()  # `compare_pairs` reports which queries differ
     paired = _paired_seeds(a, b)
     if paired:
         rows = np.stack([rows_a[i] - rows_b[j] for i, j in paired])
-        found = seed_interval(rows, strata=tasks, seed=seed)
-    elif b.fixed or a.fixed:
-        found = seed_interval(rows_a - rows_b, strata=tasks, seed=seed)
-    else:
-        found = seed_interval(rows_a, rows_b, tasks, seed=seed)
-    if not found.over_seeds:
-        return SeedUncertainty(found)
-    difference_N = rows_a.mean(axis=0) - rows_b.mean(axis=0)
-    error, _ = standard_error(stratify(difference_N, tasks))
-    # `forecast_detectable` adds the variance of runs twice, once for each recipe; paired differences have it once.
-    run_sd = float(np.sqrt(np.mean(np.square(found.run_sds)) * len(found.runs) / 2.0))
-    n = difference_N.size
-    detectable = forecast_detectable(error * float(np.sqrt(n)), n, runs=min(found.runs), run_sd=run_sd, family=family)
-    return SeedUncertainty(found, detectable)
+        return seed_interval(rows, strata=tasks, seed=seed, no_sample=no_sample)
+    if b.fixed or a.fixed:
+        return seed_interval(rows_a - rows_b, strata=tasks, seed=seed, no_sample=no_sample)
+    return seed_interval(rows_a, rows_b, tasks, seed=seed, no_sample=no_sample)
 
 
 def _rows(side: ResultGroup, metric: str) -> Floats:
@@ -170,8 +116,12 @@ def _paired_seeds(a: ResultGroup, b: ResultGroup) -> list[tuple[int, int]]:
     return [(place, seeds_b.index(one)) for place, one in enumerate(seeds_a)]
 
 
-def _check_alike(results: Sequence[Result], allow_different_settings: bool) -> None:
-    """Refuse runs of one side that differ in recipe, contents or limits."""
+def check_alike(results: Sequence[Result], allow_different_settings: bool) -> None:
+    """Refuse runs of one side that differ in recipe, contents or limits.
+
+    Raises:
+        InputError: they differ, or one is named twice.
+    """
     first = results[0]
     recipes = {(one.settings.get("run") or {}).get("recipe_id") for one in results}
     if len(results) > 1 and (len(recipes) > 1 or None in recipes):
@@ -200,8 +150,12 @@ def check_same_queries(first: Result, one: Result) -> None:
         raise InputError(f"the runs of one side were evaluated on different queries of {first.suite}; evaluate again")
 
 
-def _check_disjoint(a: ResultGroup, b: ResultGroup) -> None:
-    """Refuse a result on both sides: its differences from itself are zeros, which would count as evidence."""
+def check_disjoint(a: ResultGroup, b: ResultGroup) -> None:
+    """Refuse a result on both sides: its differences from itself are zeros, which would count as evidence.
+
+    Raises:
+        InputError: one is on both sides.
+    """
     seen = {(one.model, look) for one in a.results if (look := one.settings.get("look"))}
     both = next((one for one in b.results if (one.model, one.settings.get("look")) in seen), None)
     if both is not None:

@@ -1,39 +1,16 @@
-"""Comparisons corrected for the ledger's family, and recorded there."""
+"""What the ledger knows of comparisons: the family of one, its record, the margins stated before."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
 
-from gemma4vec.evaluation.comparison.paired import Comparison, _compare_uncorrected
+from gemma4vec.evaluation.comparison.paired import Comparison
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.files import home
 from gemma4vec.ledger.comparison_count import ComparisonFamily, count_family_of_pairs
-from gemma4vec.ledger.ledger import open_ledger
+from gemma4vec.ledger.ledger import Ledger, open_ledger
 from gemma4vec.ledger.recording import record_comparison
-from gemma4vec.statistics.multiplicity import Correction, adjust
-from gemma4vec.statistics.seeds import SeedInterval
-from gemma4vec.statistics.verdict import decide
+from gemma4vec.ledger.suite_contents import find_copies
 
 Pair = tuple[Result, Result]
-
-
-class SeedUncertainty(NamedTuple):
-    """Uncertainty between seeds, from several runs on each side.
-
-    Attributes:
-        interval: over seeds and queries.
-        detectable: smallest detectable difference of the recipes, if the interval covers seeds.
-    """
-
-    interval: SeedInterval | None = None
-    detectable: float | None = None
-
-
-class CorrectedComparisons(NamedTuple):
-    """Comparisons on one suite and metric, in the order of the pairs, and their family."""
-
-    comparisons: list[Comparison]
-    family: ComparisonFamily
 
 
 def count_family_of_results(pairs: Sequence[Pair], metric: str) -> ComparisonFamily:
@@ -49,71 +26,68 @@ def count_family_of_results(pairs: Sequence[Pair], metric: str) -> ComparisonFam
         return count_family_of_pairs(ledger, contents(pairs[0][0]), metric, sides)
 
 
-def compare_pairs(
-    pairs: Sequence[Pair],
-    metric: str = "ndcg@10",
-    *,
-    seed: int = 0,
-    margin: float | None = None,
-    no_worse_than: float | None = None,
-    correction: Correction = "holm",
-    spreads: Sequence[SeedUncertainty] | None = None,
-    allow_different_settings: bool = False,
-) -> CorrectedComparisons:
-    """Compare several pairs of results on one suite: corrected together for the ledger's family, and recorded.
-
-    Holm's procedure uses the p-values of these pairs; the other comparisons of the family count as p = 1.
-
-    Args:
-        pairs: (A, B), one or more; the differences are A - B.
-        seed: of the random sign flips.
-        margin: differences below it do not matter; required for the verdict "equivalent".
-        no_worse_than: also test whether A is worse by less than this.
-        correction: "holm" for claims, "benjamini-hochberg" for exploration.
-        spreads: for each pair of means over runs, the uncertainty between their seeds.
-        allow_different_settings: compare even if the models truncate texts at different lengths.
-
-    Raises:
-        InputError: different suites or queries, a metric that one lacks, different truncation limits.
-    """
-    family = count_family_of_results(pairs, metric)
-    alone = [
-        _compare_uncorrected(
-            a,
-            b,
-            metric,
-            seed=seed,
-            margin=margin,
-            no_worse_than=no_worse_than,
-            family=family.size,
-            seeds=spread.interval,
-            detectable=spread.detectable,
-            allow_different_settings=allow_different_settings,
-        )
-        for (a, b), spread in zip(pairs, spreads or [SeedUncertainty()] * len(pairs), strict=True)
-    ]
-    adjusted = adjust([one.test.p for one in alone], "none" if family.size == 1 else correction, family.size)
-    found = []
-    for one, corrected, (a, b) in zip(alone, adjusted, pairs, strict=True):
-        verdict = decide(
-            one.test,
-            one.interval,
-            equivalence=one.equivalence,
-            adjusted=corrected,
-            smallest_detectable=one.smallest_detectable,
-            lower_is_better=one.lower_is_better,
-        )
-        found.append(replace(one, verdict=verdict, family=family))
-        record(found[-1], a, b)
-    return CorrectedComparisons(found, family)
+def count_unrecorded(ledger: Ledger, sides: Sequence[Sequence[Result]], metric: str) -> int:
+    """Count the models of these sides whose look at the suite this ledger does not have; an average has none."""
+    prints = [{"fingerprint": fingerprint(one)} for side in sides for one in side]
+    pairs = [(one, one) for one in prints]
+    return count_family_of_pairs(ledger, contents(sides[0][0]), metric, pairs).unrecorded
 
 
-def record(found: Comparison, a: Result, b: Result) -> None:
-    """Record a comparison and its verdict in the ledger."""
+def record(found: Comparison, a: Result, b: Result, *, margin: float | None, no_worse_than: float | None) -> None:
+    """Record a comparison, its verdict, and the margins that were stated for it."""
     fingerprints = {"fingerprint_a": fingerprint(a), "fingerprint_b": fingerprint(b)}
     verdict = {"p": found.verdict.p, "family": found.verdict.family, "verdict": found.verdict.word}
     what = {"suite": found.suite, "suite_fingerprint": contents(a), "metric": found.metric, "a": found.a, "b": found.b}
-    record_comparison({**what, **fingerprints, "difference": found.difference, **verdict})
+    stated = {"margin": margin, "no_worse_than": no_worse_than}
+    touched = {"touched": found.touched.touched, "left": found.touched.left} if found.touched else None
+    rests_on = {"speaks_of": found.scope.of if found.scope else None, "touched_queries": touched}
+    cautions = {"cautions": list(found.cautions)}
+    record_comparison(
+        {**what, **fingerprints, "difference": found.difference, **verdict, **stated, **rests_on, **cautions}
+    )
+
+
+def margins_stated_late(
+    ledger: Ledger,
+    a: Sequence[Result],
+    b: Sequence[Result],
+    metric: str,
+    *,
+    margin: float | None,
+    no_worse_than: float | None,
+) -> list[str]:
+    """Say which margins were stated after this pair had been compared; whoever saw the difference can choose them.
+
+    Args:
+        a, b: the results of each side, and their average: a comparison of any of A with any of B counts.
+        margin, no_worse_than: as stated now, or None.
+    """
+    ours, theirs = {fingerprint(one) for one in a}, {fingerprint(one) for one in b}
+    copies = find_copies(ledger, contents(a[0]))
+    marks = ", ".join("?" * len(copies))
+    rows = ledger.rows(
+        f"""SELECT time, json_extract(body, '$.fingerprint_a') AS a, json_extract(body, '$.fingerprint_b') AS b,
+             json_extract(body, '$.margin') AS margin, json_extract(body, '$.no_worse_than') AS no_worse_than
+           FROM records WHERE kind = 'comparison' AND json_extract(body, '$.suite_fingerprint') IN ({marks})
+             AND json_extract(body, '$.metric') = ? ORDER BY seq""",
+        (*copies, metric),
+    )
+    same_way = [row for row in rows if row["a"] in ours and row["b"] in theirs]
+    either_way = [row for row in rows if row in same_way or (row["b"] in ours and row["a"] in theirs)]
+    late = []
+    if margin is not None and either_way and either_way[0]["margin"] != margin:
+        late.append(_late(f"the margin {margin:g}", either_way[0]["time"], either_way[0]["margin"]))
+    if no_worse_than is not None and either_way:
+        first = either_way[0]
+        before = first["no_worse_than"] if first in same_way else None
+        if before != no_worse_than:
+            late.append(_late(f'"no worse than {no_worse_than:g}"', first["time"], before))
+    return late
+
+
+def _late(what: str, time: str, before: float | None) -> str:
+    first = "without one" if before is None else f"with {before:g}"
+    return f"{what} was stated after this pair had been compared ({first}, {time[:10]}): it was not chosen beforehand"
 
 
 def fingerprint(result: Result) -> str:

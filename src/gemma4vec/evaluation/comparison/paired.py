@@ -4,36 +4,38 @@
 that take the family's size from the ledger.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from gemma4vec.data.suites.kinds import LOWER_IS_BETTER
-from gemma4vec.errors import InputError
+from gemma4vec.evaluation.comparison.comparable import check_comparable
 from gemma4vec.evaluation.comparison.compare_figures import as_pair_metric, compare_figures
+from gemma4vec.evaluation.comparison.scope import Scope
+from gemma4vec.evaluation.comparison.touched import TouchedQueries
 from gemma4vec.evaluation.results.result import Result
-from gemma4vec.evaluation.scoring.contamination_mark import UntouchedComparison, compare_without_touched
 from gemma4vec.ledger.comparison_count import ComparisonFamily
-from gemma4vec.statistics.bootstrap import Interval
+from gemma4vec.statistics.bootstrap import Interval, Method
+from gemma4vec.statistics.combined_error import single_error
 from gemma4vec.statistics.equivalence import (
     Equivalence,
+    correct_for,
     equivalence_of_estimate,
     equivalence_test,
     non_inferiority_test,
 )
-from gemma4vec.statistics.multiplicity import adjust
+from gemma4vec.statistics.multiplicity import adjust, decision_levels
 from gemma4vec.statistics.paired import SignFlip, sign_flip_test
-from gemma4vec.statistics.power import smallest_detectable
+from gemma4vec.statistics.power import detectable_by_error, smallest_detectable
 from gemma4vec.statistics.seeds import SeedInterval
 from gemma4vec.statistics.student import t_interval
-from gemma4vec.statistics.verdict import Verdict, decide
+from gemma4vec.statistics.verdict import Verdict, decide, evidence
 
 SHOWN = 10  # number of largest differences in each direction
 Doubles = npt.NDArray[np.float64]
-LIMIT_WORDS = ("max_tokens", "token_limit", "max_seq_length", "truncat")
 
 
 class QueryDifference(NamedTuple):
@@ -53,14 +55,19 @@ class Comparison:
     Attributes:
         a, b: names of the models.
         mean_a, mean_b: their means (over tasks, of the tasks' means over queries).
-        interval: mean difference A - B with its 95% t interval over queries (reasons: docs/concepts/statistics.md).
-        test: paired sign-flip test.
-        verdict: of A ("better", "worse", ...), with the family's size and the correction.
-        smallest_detectable: mean difference that these queries find with 80% probability.
-        equivalence: test of "within the margin", if a margin was given.
-        no_worse: test of "A is worse by less than this", if requested.
+        interval: mean difference A - B with its 95% interval: bootstrap over seeds and queries where `scope` is the
+            recipes, else Student's over queries (reasons: docs/concepts/statistics.md).
+        test: paired sign-flip test over queries, which speaks of these runs.
+        verdict: of A ("better", "worse", ...), with the family's size and the correction. Its p is that of `seeds`
+            where `scope` is the recipes, else that of `test`.
+        smallest_detectable: mean difference that these queries (and seeds) find with 80% probability.
+        equivalence: test of "within the margin", if a margin was given; corrected for the family.
+        no_worse: test of "A is worse by less than this", if requested; corrected for the family.
         seeds: interval over seeds and queries, if A or B has several runs.
-        without_touched: the comparison without queries that either's training data touches, if there are any.
+        touched: the queries that either's training data touches, if there are any. They are left out of everything
+            else here; if none is left, the figures are those of all queries and the verdict is "undetermined".
+        scope: whether the verdict speaks of the recipes or of these runs.
+        cautions: what the figures must not be shown without, one sentence each.
         kind: of the suite's tasks.
         wins, losses, ties: queries where A is above, below, equal to B.
         largest_wins, largest_losses: queries with the largest differences.
@@ -89,8 +96,10 @@ class Comparison:
     lower_is_better: bool = False
     kind: str = "retrieval"
     seeds: SeedInterval | None = None
-    without_touched: UntouchedComparison | None = None
+    touched: TouchedQueries | None = None
     family: ComparisonFamily | None = None
+    scope: Scope | None = None
+    cautions: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float:
@@ -105,10 +114,16 @@ class Comparison:
             "equivalent": f"{self.a} and {self.b} are equivalent",
             "undetermined": f"undetermined whether {self.a} or {self.b} is better",
         }[self.verdict.word]
+        among = f", {self.touched.among()}" if self.touched else ""
         return (
-            f"{word} on {self.suite}: {self.metric} {self.mean_a:.4f} against {self.mean_b:.4f}, difference "
-            f"{self.difference:+.4f}; {self.verdict.reason}."
+            f"{word} on {self.suite}{among}: {self.metric} {self.mean_a:.4f} against {self.mean_b:.4f}, difference "
+            f"{self.difference:+.4f}; {self.verdict.reason}{self.scope.clause() if self.scope else ''}."
         )
+
+    def warnings(self) -> list[str]:
+        """Return what must be shown next to the verdict: its scope, touched queries, cautions."""
+        lines = [self.scope.sentence] if self.scope else []
+        return [*lines, *([self.touched.sentence()] if self.touched else []), *self.cautions]
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
@@ -128,8 +143,8 @@ def _compare_uncorrected(
     margin: float | None = None,
     no_worse_than: float | None = None,
     family: int = 1,
+    levels: Sequence[float] | None = None,
     seeds: SeedInterval | None = None,
-    detectable: float | None = None,
     allow_different_settings: bool = False,
 ) -> Comparison:
     """Compare two results on the same suite; the difference is A - B.
@@ -144,8 +159,8 @@ def _compare_uncorrected(
         no_worse_than: also test whether A is worse by less than this.
         family: number of comparisons on this suite and metric, this one included; p is then Holm's for the smallest
             of them, `family` times p.
+        levels: values that an uncorrected p is compared with; None: that of the smallest p of the family.
         seeds: interval of A - B for means of several runs; it replaces Student's if it covers seeds.
-        detectable: smallest detectable difference, if the caller knows more than these queries show (seeds).
         allow_different_settings: compare even if the models truncate texts at different lengths.
 
     Raises:
@@ -154,13 +169,12 @@ def _compare_uncorrected(
     metric = metric or a.metric
     differing = check_comparable(a, b, metric, allow_different_settings=allow_different_settings)
     keys, lower = a.keys, metric in LOWER_IS_BETTER
-    asked = _Question(metric, margin, no_worse_than, seed, resamples, family)
+    levels = levels or decision_levels(1, "holm", family)
+    asked = _Question(metric, margin, no_worse_than, seed, resamples, family, levels)
     found = _of_figure(a, b, asked) if as_pair_metric(a.kind, metric) else _of_means(a, b, asked, seeds)
-    if detectable is None:
-        detectable = found.detectable
     interval, test, same = found.interval, found.test, found.same
     values_a, values_b = found.values_a, found.values_b
-    (adjusted,) = adjust([test.p], "none" if family == 1 else "holm", family)
+    (adjusted,) = adjust([evidence(test, seeds)], "none" if family == 1 else "holm", family)
     wins, losses = _largest(keys, values_a, values_b)
     return Comparison(
         a=a.model,
@@ -174,12 +188,13 @@ def _compare_uncorrected(
         verdict=decide(
             test,
             interval,
+            seeds=seeds,
             equivalence=same,
             adjusted=adjusted,
-            smallest_detectable=detectable,
+            smallest_detectable=found.detectable,
             lower_is_better=lower,
         ),
-        smallest_detectable=detectable,
+        smallest_detectable=found.detectable,
         wins=int(np.count_nonzero(values_a > values_b)),
         losses=int(np.count_nonzero(values_a < values_b)),
         ties=int(np.count_nonzero(values_a == values_b)),
@@ -191,7 +206,6 @@ def _compare_uncorrected(
         lower_is_better=lower,
         kind=a.kind,
         seeds=seeds,
-        without_touched=compare_without_touched(a, b, metric, seed=seed),
     )
 
 
@@ -224,6 +238,7 @@ class _Question(NamedTuple):
     seed: int
     resamples: int
     family: int
+    levels: Sequence[float]
 
 
 class _Difference(NamedTuple):
@@ -243,118 +258,44 @@ def _of_means(a: Result, b: Result, asked: _Question, seeds: SeedInterval | None
     (keys, values_a), (_, values_b) = a.values(asked.metric), b.values(asked.metric)
     difference_N, tasks = values_a - values_b, [task for task, _ in keys]
     interval = t_interval(difference_N, tasks)
-    if seeds is not None and seeds.over_seeds:
-        interval = Interval(seeds.mean, seeds.low, seeds.high, seeds.confidence, "percentile", interval.n)
-    test = sign_flip_test(difference_N, tasks, flips=asked.resamples, seed=asked.seed)
+    test = sign_flip_test(difference_N, tasks, flips=asked.resamples, seed=asked.seed, levels=asked.levels)
     gain_N = -difference_N if asked.metric in LOWER_IS_BETTER else difference_N
     same = None if asked.margin is None else equivalence_test(difference_N, asked.margin, tasks)
     no_worse = None if asked.no_worse_than is None else non_inferiority_test(gain_N, asked.no_worse_than, tasks)
+    detectable = smallest_detectable(difference_N, tasks, family=asked.family)
     if seeds is not None and seeds.over_seeds:  # about the recipes, not about these runs
+        method: Method = "percentile" if seeds.high > seeds.low else "degenerate"
+        interval = Interval(seeds.mean, seeds.low, seeds.high, seeds.confidence, method, interval.n, interval.note)
         same = same and _over_seeds(same, seeds, interval.n, lower=False)
         no_worse = no_worse and _over_seeds(no_worse, seeds, interval.n, lower=asked.metric in LOWER_IS_BETTER)
-    detectable = smallest_detectable(difference_N, tasks, family=asked.family)
+        detectable = detectable_by_error(seeds.uncertainty, family=asked.family)
+    same, no_worse = (one and correct_for(asked.family, one) for one in (same, no_worse))
     return _Difference(values_a, values_b, interval, test, same, no_worse, detectable)
 
 
 def _over_seeds(asked: Equivalence, seeds: SeedInterval, n: int, *, lower: bool) -> Equivalence:
-    """Repeat an equivalence test with the variance between seeds in its standard error.
-
-    The half-width of the interval is Student's; dividing it by the normal quantile overestimates the error a little,
-    which is conservative.
-    """
-    error = (seeds.high - seeds.low) / 2.0 / float(stats.norm.ppf(0.5 + seeds.confidence / 2.0))
-    return equivalence_of_estimate(asked.question, -seeds.mean if lower else seeds.mean, error, n, asked.margin)
+    """Repeat an equivalence test with the standard error over seeds and queries."""
+    if seeds.note:
+        return asked  # tasks of one query: no standard error contains their spread
+    mean = -seeds.mean if lower else seeds.mean
+    return equivalence_of_estimate(asked.question, mean, seeds.uncertainty, n, asked.margin)
 
 
 def _of_figure(a: Result, b: Result, asked: _Question) -> _Difference:
     """Compare by one figure of all pairs together."""
     figure = as_pair_metric(a.kind, asked.metric)
     assert figure is not None
-    done = compare_figures(a.per_query, b.per_query, a.keys, figure, seed=asked.seed, family=asked.family)
-    mean, error, n = done.test.mean, done.found.error, done.test.n
-    same = None if asked.margin is None else equivalence_of_estimate("equivalence", mean, error, n, asked.margin)
-    asked_worse = asked.no_worse_than
-    no_worse = None if asked_worse is None else equivalence_of_estimate("non-inferiority", mean, error, n, asked_worse)
-    return _Difference(done.values_a, done.values_b, done.interval, done.test, same, no_worse, done.detectable)
-
-
-def check_comparable(
-    a: Result, b: Result, metric: str, *, allow_different_settings: bool = False
-) -> dict[str, tuple[Any, Any]]:
-    """Refuse two results whose comparison would not be fair; return the other settings that differ.
-
-    Raises:
-        InputError: different suites or queries, a metric that one lacks, different truncation limits.
-    """
-    _check_same_suite(a, b)
-    differing = differing_settings(a, b)
-    if not allow_different_settings:
-        check_limits(a, b)
-    for one in (a, b):
-        if metric not in one.metrics:
-            raise InputError(f"{one.model} on {one.suite} has no metric '{metric}'; it has {', '.join(one.metrics)}")
-    if a.keys != b.keys:
-        raise InputError(_different_queries(a, b, a.keys, b.keys))
-    return differing
-
-
-def differing_settings(a: Result, b: Result) -> dict[str, tuple[Any, Any]]:
-    """Return the settings of model and ranking that both results have and that differ, by dotted name."""
-    flat_a, flat_b = _flat(a.settings.get("model")), _flat(b.settings.get("model"))
-    depths = [(result.settings.get("ranking") or {}).get("depth") for result in (a, b)]
-    differing = {
-        name: (flat_a[name], flat_b[name]) for name in flat_a if name in flat_b and flat_a[name] != flat_b[name]
-    }
-    if None not in depths and depths[0] != depths[1]:
-        differing["depth"] = (depths[0], depths[1])
-    return differing
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested dictionaries to dotted names."""
-    if not isinstance(value, dict):
-        return {prefix: value} if prefix else {}
-    flat: dict[str, Any] = {}
-    for name, item in value.items():
-        flat.update(_flat(item, f"{prefix}.{name}" if prefix else str(name)))
-    return flat
-
-
-def _check_same_suite(a: Result, b: Result) -> None:
-    """Refuse results whose queries, documents or judgments are not the same."""
-    prints = [(result.settings.get("suite") or {}).get("fingerprint") for result in (a, b)]
-    if None not in prints and prints[0] != prints[1]:
-        raise InputError(
-            f"A was evaluated on {a.suite} ({str(prints[0])[:12]}) and B on {b.suite} ({str(prints[1])[:12]}): "
-            "not the same queries, documents and judgments; evaluate both on one suite"
-        )
-
-
-def check_limits(a: Result, b: Result) -> None:
-    """Refuse results of models that read different amounts of each text.
-
-    Raises:
-        InputError: different truncation limits or depths.
-    """
-    differing = differing_settings(a, b)
-    limits = [name for name in differing if any(word in name for word in LIMIT_WORDS)]
-    if "depth" in differing or limits:
-        name = limits[0] if limits else "depth"
-        value_a, value_b = differing[name]
-        raise InputError(
-            f"{a.model} was evaluated with {name} {value_a} and {b.model} with {value_b}; evaluate again with the same "
-            "--max-tokens, or pass --allow-different-settings"
-        )
-
-
-def _different_queries(a: Result, b: Result, keys_a: list[tuple[str, str]], keys_b: list[tuple[str, str]]) -> str:
-    """Describe in one line which queries differ."""
-    only_a, only_b = sorted(set(keys_a) - set(keys_b)), sorted(set(keys_b) - set(keys_a))
-    task, query_id = (only_a or only_b)[0]
-    return (
-        f"{a.model} and {b.model} were not evaluated on the same queries: {len(only_a)} only in A, {len(only_b)} only "
-        f"in B (first: '{query_id}' of {task}); evaluate both on one suite"
+    done = compare_figures(
+        a.per_query, b.per_query, a.keys, figure, seed=asked.seed, family=asked.family, levels=asked.levels
     )
+    n = done.test.n
+    answers: list[Equivalence | None] = []
+    for question, margin in (("equivalence", asked.margin), ("non-inferiority", asked.no_worse_than)):
+        error = single_error(done.found.error, n - 1)
+        made = None if margin is None else equivalence_of_estimate(question, done.test.mean, error, n, margin)
+        answers.append(made and correct_for(asked.family, made))
+    same, no_worse = answers
+    return _Difference(done.values_a, done.values_b, done.interval, done.test, same, no_worse, done.detectable)
 
 
 def _largest(

@@ -21,6 +21,7 @@ from gemma4vec.statistics.agreement import Agreement, Promotion, agreement, may_
 
 LOSS = "training loss"
 NOT_MEASURED = {"time", "event", "stage", "step", "tokens", "seconds", "low", "high", "queries", "documents"}
+ALPHA = 0.05
 END = 20  # the loss at the end is the mean over the last twentieth of a stage's steps
 
 
@@ -67,6 +68,7 @@ def judge_proxies(
     least_effect: float = 0.0,
     least_tau: float = 0.5,
     checkpoints: bool = False,
+    of_all: bool = False,
     seed: int = 0,
 ) -> list[ProxyAgreement]:
     """Compare every proxy with the mean of `metric` over `suites`, over the ledger's runs; best agreement first.
@@ -79,7 +81,13 @@ def judge_proxies(
         least_tau: smallest rank correlation with which a proxy can promote a recipe.
         checkpoints: use the runs' evaluated checkpoints instead of their finished models. Checkpoints of one run are
             not independent; the intervals ignore this, and the notes mention it.
+        of_all: correct the intervals for all proxies that have values, also those that `only` leaves out: for a choice
+            among them that was made earlier.
         seed: of the resampling.
+
+    Returns:
+        One for each proxy that was asked. Whoever asks K proxies and takes the best has chosen, so the intervals have
+        the confidence 1 - .05 / K each (Bonferroni), and a promotion rests on them.
 
     Raises:
         InputError: no such suite, fewer than 2 runs evaluated on it, no proxy.
@@ -98,21 +106,22 @@ def judge_proxies(
             f"{len(target)}; evaluate more with: gemma4vec eval RUN --suite DIR"
         )
     proxies = [*_from_training(runs), *_from_suites(rows, suites, metric)]
-    wanted = [proxy for proxy in proxies if not only or any(proxy.name.startswith(one) for one in only)]
+    usable = [proxy for proxy in proxies if len(target.keys() & proxy.values.keys()) >= 2]
+    wanted = [proxy for proxy in usable if not only or any(proxy.name.startswith(one) for one in only)]
+    asked = max(1, len(usable if of_all else wanted))
     judged = []
     for proxy in wanted:
         common = [run for run in runs if run in target and run in proxy.values]
-        if len(common) < 2:
-            continue
         found = agreement(
             [proxy.values[run] for run in common],
             [target[run] for run in common],
             proxy_higher_is_better=proxy.higher_is_better,
             least_suite=least_effect,
             control=common.index(control) if control in common else None,
+            confidence=1.0 - ALPHA / asked,
             seed=seed,
         )
-        note = _note([runs[run] for run in common], proxy, checkpoints)
+        note = _note([runs[run] for run in common], proxy, checkpoints, asked)
         judged.append(ProxyAgreement(proxy, common, found, may_promote(found, least_tau), note))
     if not judged:
         known = ", ".join(proxy.name for proxy in proxies) or "none at all"
@@ -199,12 +208,14 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _note(runs: Sequence[Mapping[str, Any]], proxy: Proxy, checkpoints: bool) -> str:
+def _note(runs: Sequence[Mapping[str, Any]], proxy: Proxy, checkpoints: bool, asked: int) -> str:
     """Describe the weaknesses of the comparison itself."""
     notes = [_other_losses(runs)] if proxy.name == LOSS else []
     if checkpoints:
         several = len({run["run_id"] for run in runs})
         notes.append(f"checkpoints of {several} runs are not independent: the interval is too narrow")
+    if asked > 1:
+        notes.append(f"corrected for {asked} proxies: whoever takes the best of them has chosen")
     return "; ".join(note for note in notes if note)
 
 

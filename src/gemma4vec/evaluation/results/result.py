@@ -54,12 +54,13 @@ class Result:
         model: the model's name.
         suite: the suite's name.
         per_query: task -> query id -> metric -> value. A single suite is one task with the suite's name.
-        settings: what the scores depend on: "model" (its `describe()`), "model_fingerprint", "kind" and "metric" (the
-            main one), "suite" (fingerprint and counts), "ranking" or "quality" (depth, ties, judged share), "seconds",
-            "versions", "created", "look" (its id in the ledger), "run" (ids of the model's run and recipe),
-            "contamination" (overlap of the run's training data and the suite, see `contamination_mark.find_mark`;
-            null if unknown), "scores" (`digest`), "ledger" (which one recorded the look: "id", null if none did, and
-            "file"), "overlaps" (with final suites).
+        settings: what the scores depend on: "model" (its `describe()`), "model_fingerprint", "model_weights"
+            (hash of the weights alone, if known), "kind" and "metric" (the main one), "suite" (fingerprint and counts),
+            "ranking" or "quality" (depth, ties, judged share), "seconds", "versions", "created", "look" (its id in the
+            ledger), "run" (ids of the model's run and recipe),
+            "contamination" (overlap of the suite with the training data of the model and of all that it was made from,
+            see `contamination_mark.find_mark`; null for a model that is not trained), "scores" (`digest`), "ledger"
+            (which one recorded the look: "id", null if none did, and "file"), "overlaps" (with final suites).
     """
 
     model: str
@@ -121,7 +122,7 @@ class Result:
             [task, key, sorted((name, float(value)) for name, value in self.per_query[task][key].items())]
             for task, key in self.keys
         ]
-        plain = json.loads(json.dumps([about, items], default=str))  # as it is read back
+        plain = json.loads(json.dumps([self.model, self.suite, about, items], default=str))  # as it is read back
         return sha256_text(json.dumps(plain, sort_keys=True))[:32]
 
     def without(self, items: Collection[tuple[str, str]]) -> "Result":
@@ -218,8 +219,13 @@ def load_result(folder: Path) -> Result:
     return result
 
 
-def load_matching_result(folder: Path, contents: str, model_fingerprint: str | None = None) -> Result | None:
+def load_matching_result(
+    folder: Path, contents: str, model_fingerprint: str | None = None, weights: str | None = None
+) -> Result | None:
     """Load the result in `folder` if it is on these contents (a suite's fingerprint) and, if given, of this model.
+
+    Args:
+        weights: hash of the model's weights now (`model.bases.weights`); a result that knows other ones does not match.
 
     Returns:
         None if there is no such result.
@@ -232,6 +238,7 @@ def load_matching_result(folder: Path, contents: str, model_fingerprint: str | N
     result = load_result(folder)
     settings = result.settings
     same = (settings.get("suite") or {}).get("fingerprint") == contents
+    same = same and (weights is None or settings.get("model_weights") in (None, weights))
     return result if same and model_fingerprint in (None, settings.get("model_fingerprint")) else None
 
 

@@ -1,64 +1,39 @@
 """The mark on scores of a run whose training data overlaps with the suite.
 
 A query is touched if it, or one of its relevant documents, is in the training data; `data.quality.contamination`
-has the rules. The mark is made from the records of `gemma4vec data check` (`data.quality.contamination_record`), stored
-with the result as `settings["contamination"]`, and shown wherever the scores are shown.
+has the rules. The mark is made from the records of `gemma4vec data check` (`data.quality.contamination_record`) about
+the data of everything that the model was made from (`ledger.lineage`). It is stored with the result as
+`settings["contamination"]`, and shown wherever the scores are shown.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gemma4vec.data.quality.contamination_record import ContaminationRecord, read_record, sources_from_manifest
 from gemma4vec.data.suites.group import OneSuite
 from gemma4vec.evaluation.results.result import Result
-from gemma4vec.evaluation.results.task_scores import PAIRED
-from gemma4vec.statistics.bootstrap import Interval
-from gemma4vec.statistics.paired import sign_flip_test
-from gemma4vec.statistics.student import t_interval
+from gemma4vec.ledger.lineage import Lineage
 
 
-@dataclass(frozen=True)
-class UntouchedComparison:
-    """A comparison on the queries that no training data of either side touches.
-
-    Attributes:
-        touched: number of queries left out.
-        queries: number of queries that remain.
-        mean_a, mean_b, interval, p: as in `Comparison`, p uncorrected; None if no query remains.
-    """
-
-    touched: int
-    queries: int
-    mean_a: float | None
-    mean_b: float | None
-    interval: Interval | None
-    p: float | None
-
-    def sentence(self) -> str:
-        """Describe the difference on the remaining queries."""
-        marked = f"training data touches {self.touched:,} queries"
-        if self.interval is None:
-            return f"{marked}, all of them: nothing is left to compare"
-        return (
-            f"{marked}; on the other {self.queries:,}: {self.mean_a:.4f} against {self.mean_b:.4f}, difference "
-            f"{self.interval.mean:+.4f} ({self.interval.low:+.4f} to {self.interval.high:+.4f})"
-        )
-
-
-def find_mark(manifest: Mapping[str, Any], tasks: Sequence[OneSuite] | None) -> dict[str, Any] | None:
-    """Find the known overlap of a run's training data with the tasks of a suite; None if the run names no data.
+def find_mark(lineage: Lineage, tasks: Sequence[OneSuite] | None) -> dict[str, Any] | None:
+    """Find the known overlap of a model's training data, and its ancestors', with the tasks of a suite.
 
     Returns:
-        {"sources": summaries of the records, "unchecked": names of sources without a record for some task,
-        "touched_queries": task -> ids}.
+        None for a model that was trained on nothing (BM25); else {"sources": summaries of the records, "unchecked":
+        names of sources without a record for some task, "touched_queries": task -> ids, "runs": ids of the runs whose
+        data count, "unknown": names of embedding models whose training data nobody recorded, "pretrained": those of
+        language models}.
 
     Raises:
         InputError: a damaged record.
     """
-    sources = sources_from_manifest(manifest)
-    if not sources:
+    if lineage == Lineage():
         return None
+    sources: dict[str, dict[str, Any]] = {}
+    for number, (run, data) in enumerate(lineage.data.items()):
+        for key, source in sources_from_manifest({"data": data}).items():
+            name = str(source["name"]) if number == 0 else f"{source['name']} of {run}"
+            sources.setdefault(key, {**source, "name": name})
     stamps: list[ContaminationRecord] = []
     # The texts of mteb's tasks are not available here, so nothing was checked.
     unchecked = {str(source["name"]) for source in sources.values()} if tasks is None else set[str]()
@@ -74,6 +49,9 @@ def find_mark(manifest: Mapping[str, Any], tasks: Sequence[OneSuite] | None) -> 
         "sources": [stamp.summary() for stamp in stamps],
         "unchecked": sorted(unchecked),
         "touched_queries": touched,
+        "runs": list(lineage.data),
+        "unknown": list(lineage.unknown),
+        "pretrained": list(lineage.pretrained),
     }
 
 
@@ -90,33 +68,14 @@ def mean_without_touched(result: Result) -> dict[str, float] | None:
     return rest.mean if touched and rest.per_query else None
 
 
-def compare_without_touched(a: Result, b: Result, metric: str, *, seed: int = 0) -> UntouchedComparison | None:
-    """Compare A - B without the touched queries of either.
-
-    None if none is touched, and for figures of all pairs together.
-    """
-    touched = touched_queries(a) | touched_queries(b)
-    if not touched or a.kind in PAIRED:
-        return None
-    keys, values_a = a.values(metric)
-    _, values_b = b.values(metric)
-    left = [place for place, key in enumerate(keys) if key not in touched]
-    gone = len(keys) - len(left)
-    if not left:
-        return UntouchedComparison(gone, 0, None, None, None, None)
-    tasks = [keys[place][0] for place in left]
-    difference_N = values_a[left] - values_b[left]
-    mean_a, mean_b = (one.without(touched).mean[metric] for one in (a, b))
-    test = sign_flip_test(difference_N, tasks, seed=seed)
-    return UntouchedComparison(gone, len(left), mean_a, mean_b, t_interval(difference_N, tasks), test.p)
-
-
 def mark_sentence(result: Result, *, unchecked: bool = True) -> str | None:
     """Describe the mark in one sentence; None if the result has none or its data is clean.
 
+    What plain language models were pretrained on is unknown too, but not said with each score: see `find_mark`.
+
     Args:
         result: with its settings.
-        unchecked: also name the data that was not checked.
+        unchecked: also name the data that was not checked, and models whose training data nobody recorded.
     """
     mark = result.settings.get("contamination")
     if not mark:
@@ -134,7 +93,14 @@ def mark_sentence(result: Result, *, unchecked: bool = True) -> str | None:
         parts.append(f"training data holds {documents:,} of its documents, none of them relevant to a query")
     if mark["unchecked"] and unchecked:
         parts.append(f"not checked against this suite: {_names(mark['unchecked'])} (gemma4vec data check)")
+    if mark.get("unknown") and unchecked:
+        parts.append(unknown_sentence(mark["unknown"]))
     return "; ".join(parts) or None
+
+
+def unknown_sentence(models: Sequence[str]) -> str:
+    """Say that nobody recorded what these models were trained on."""
+    return f"unknown: whether the training data of {_names(models)} overlaps with this suite"
 
 
 def _names(names: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from gemma4vec.evaluation.results.result import Result, check_output_folder, sav
 from gemma4vec.evaluation.results.task_scores import TaskScores
 from gemma4vec.evaluation.scoring.contamination_mark import find_mark, mean_without_touched
 from gemma4vec.evaluation.scoring.dense_ranker import EmbedderRanker, Vectors
-from gemma4vec.evaluation.scoring.guards import check_allowed, find_owner
+from gemma4vec.evaluation.scoring.guards import check_allowed, check_ancestors, find_lineage, find_owner
 from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS, DEPTH
 from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, _score_mteb
 from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, no_progress
@@ -83,7 +83,9 @@ def evaluate(
     ranker = model if isinstance(model, Ranker) else EmbedderRanker(model, documents_MD)
     described = describe_suite(suite)
     tasks = None if isinstance(suite, MtebSuite) else suite.members  # mteb's texts are not compared with rows
-    mark = find_mark(owner.run.manifest, tasks) if owner.run is not None and owner.ids["recipe_id"] else None
+    lineage = find_lineage(model, owner)
+    check_ancestors(lineage, [] if tasks is None else tasks, owner)
+    mark = find_mark(lineage, tasks)
     weights: str | None = getattr(model, "weights", None)
     scored = _score_all(ranker, model, suite, metrics, depth, progress)
     settings = {

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gemma4vec.data.quality.check_run import ensure_checked
-from gemma4vec.data.suites.group import AnySuite, SuiteGroup
+from gemma4vec.data.suites.group import AnySuite, OneSuite, SuiteGroup
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
 from gemma4vec.evaluation.scoring.metrics import DEPTH
 from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite
 from gemma4vec.evaluation.scoring.ranking import Ranker
+from gemma4vec.ledger.lineage import Lineage, find_folder, lineage_of_model, lineage_of_run
 from gemma4vec.ledger.records import find_enclosing_run, owner_ids
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.ledger.suite_access import REFERENCE, Access, Viewer, find_original, may_see, recorded_owner
+from gemma4vec.model.save.model_lineage import lineage_of_folder
 from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)
@@ -108,3 +110,29 @@ def check_allowed(
     if owner.run is not None and owner.ids["recipe_id"] is not None:
         ensure_checked(owner.run, [one for suite in own for one in suite.members])
     return accesses
+
+
+def find_lineage(model: TextEmbedder | Ranker, owner: Owner) -> Lineage:
+    """Find what a model was trained on, itself and through its ancestors (`ledger.lineage`).
+
+    Raises:
+        InputError: the settings of a saved model are damaged.
+    """
+    of_run = owner.run is not None and owner.ids["recipe_id"] is not None
+    own = lineage_of_run(owner.run.manifest) if owner.run is not None and of_run else Lineage()
+    if isinstance(model, Bm25Model):
+        return own
+    folder: Path | None = getattr(model, "folder", None)
+    weights: str | None = getattr(model, "weights", None)
+    if folder is not None:  # also for a model of a run: its folder may hold other weights by now
+        return own | lineage_of_folder(folder, weights, model.name)
+    return own if own != Lineage() else lineage_of_model(None, weights, model.name)
+
+
+def check_ancestors(lineage: Lineage, tasks: Sequence[OneSuite], owner: Owner) -> None:
+    """Check the small training data of a model's ancestors against suites, as `check_allowed` does for its own."""
+    own = owner.run.run_id if owner.run is not None and owner.ids["recipe_id"] is not None else None
+    for run_id in lineage.data if tasks else ():
+        folder = find_folder(run_id) if run_id != own else None
+        if folder is not None:
+            ensure_checked(folder, tasks)

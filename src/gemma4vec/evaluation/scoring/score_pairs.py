@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from gemma4vec.data.suites.sts import StsSuite
+from gemma4vec.evaluation.results.marks import REPEATED, count_repeated
 from gemma4vec.evaluation.results.task_scores import TaskScores
 from gemma4vec.evaluation.scoring.dense_ranker import check_unit
 from gemma4vec.evaluation.scoring.ranking import Progress
@@ -41,5 +42,6 @@ def _score_sts(model: TextEmbedder, suite: StsSuite, *, progress: Progress) -> T
         for key, similarity, gold in zip(suite.ids, similarity_N, suite.gold, strict=True)
     }
     ties = 1.0 - len(np.unique(similarity_N)) / len(similarity_N)
-    quality = {"tie_rate": ties, "texts_as": "queries", "degenerate": degenerate}
+    repeated = count_repeated(zip(suite.first, suite.second, strict=True))
+    quality = {"tie_rate": ties, "texts_as": "queries", "degenerate": degenerate, REPEATED: repeated}
     return TaskScores(items, quality, {"encode_sentences": time.perf_counter() - started})

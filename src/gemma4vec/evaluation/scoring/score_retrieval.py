@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
+from gemma4vec.evaluation.results.marks import REPEATED, count_repeated
 from gemma4vec.evaluation.results.task_scores import TaskScores
 from gemma4vec.evaluation.scoring.metrics import judged_share, per_query, tie_rate
 from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, Ranking, count_constant, without_own_document
@@ -46,6 +47,7 @@ def _quality(ranking: Ranking, suite: RetrievalSuite, depth: int) -> dict[str, A
         "judged@10": judged_share(ranking.indices, suite.query_ids, suite.corpus_ids, suite.qrels),
         "queries_without_documents": int(np.count_nonzero((ranking.indices < 0).all(axis=1))),
         "queries_with_constant_scores": constant,
+        REPEATED: count_repeated(suite.queries),
         "degenerate": constant > len(suite.queries) / 2,
     }
 

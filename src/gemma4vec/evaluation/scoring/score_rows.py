@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.data.suites.held_out_rows import RowSuite
+from gemma4vec.evaluation.results.marks import REPEATED, count_repeated
 from gemma4vec.evaluation.results.task_scores import TaskScores
 from gemma4vec.evaluation.scoring.dense_ranker import check_unit
 from gemma4vec.evaluation.scoring.ranking import Progress
@@ -38,11 +39,12 @@ def _score_rows(model: TextEmbedder, suite: RowSuite, *, progress: Progress) -> 
     """
     started = time.perf_counter()
     vectors = _encode(model, suite, progress)
+    repeated = count_repeated(row.query for row in suite.rows)
     encoded = time.perf_counter()
     if suite.kind == "loss":
         losses = _losses(suite, vectors)
         items = {key: {"loss": loss} for key, loss in zip(suite.ids, losses, strict=True)}
-        quality = {"temperature": suite.temperature, "block": suite.block, "degenerate": False}
+        quality = {"temperature": suite.temperature, "block": suite.block, "degenerate": False, REPEATED: repeated}
     else:
         ranks = [_ranks(row, vectors) for row in suite.rows]
         items = {
@@ -50,7 +52,7 @@ def _score_rows(model: TextEmbedder, suite: RowSuite, *, progress: Progress) -> 
             for key, (rank_P, _) in zip(suite.ids, ranks, strict=True)
         }
         tied = float(np.mean([ties for _, ties in ranks]))
-        quality = {"tie_rate": tied, "degenerate": tied > 0.5}
+        quality = {"tie_rate": tied, "degenerate": tied > 0.5, REPEATED: repeated}
     seconds = {"encode": encoded - started, "score": time.perf_counter() - encoded}
     return TaskScores(items, quality, seconds)
 

@@ -21,10 +21,11 @@ def base_errors(path: str | Path, passing: tuple[type[Exception], ...] = ()) -> 
     """
     try:
         yield
-    except (Gemma4VecError, MemoryError, *passing):
+    except (Gemma4VecError, MemoryError):
         raise
     except Exception as error:  # any type that transformers, safetensors, tokenizers or torch raise
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for its name
+        # The other one is torch's, which is not imported for its name.
+        if isinstance(error, passing) or type(error).__name__ == "OutOfMemoryError":
             raise
         reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
         raise InputError(

@@ -20,6 +20,7 @@ from gemma4vec.model.bases.bundled import (
 from gemma4vec.model.bases.foreign_code import refuse_foreign_code
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.bases.weight_files import WEIGHTS, check_weight_files, refuse_pointer
+from gemma4vec.model.bases.weights import hash_weights
 from gemma4vec.reading.json_values import JsonError, load_foreign_json
 
 __all__ = ["BundledState", "ResolvedBase", "list_bundled", "resolve_base"]
@@ -48,6 +49,11 @@ class ResolvedBase:
     terms: str | None = None
     terms_url: str | None = None
     revision: str | None = None
+
+    @property
+    def weights(self) -> str:
+        """Hash of the weights' contents as they are now (`model.bases.weights`), 64 hexadecimal digits."""
+        return hash_weights(self.path)
 
 
 def resolve_base(name: str) -> ResolvedBase:

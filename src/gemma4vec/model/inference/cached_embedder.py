@@ -61,6 +61,12 @@ class CachedEmbedder:
         return self.model.fingerprint
 
     @property
+    def weights(self) -> str | None:
+        """Hash of the model's weights, if known."""
+        weights: str | None = getattr(self.model, "weights", None)
+        return weights
+
+    @property
     def folder(self) -> Path | None:
         """The folder that the model was opened from, if any."""
         return self.model.folder

@@ -55,6 +55,7 @@ class Embedder:
         tokens_per_forward: cells of one micro-batch; it affects speed and memory alone.
         compiles_from: number of characters of a job from which layers are compiled, once.
         folder: the folder that the model was opened from; None for a base and during training.
+        weights: hash of its weights' contents (`model.bases.weights`), whatever its settings; None during training.
         read: `read(texts, max_tokens)`: what the backbone reads of texts with their prompts.
     """
 
@@ -65,6 +66,7 @@ class Embedder:
         name: str,
         fingerprint: str,
         max_tokens: int,
+        weights: str | None = None,
         settings: dict[str, Any] | None = None,
         folder: Path | None = None,
     ):
@@ -74,6 +76,7 @@ class Embedder:
         self.prompts: Prompts = embedding_model.prompts
         self.name = name
         self.fingerprint = fingerprint
+        self.weights = weights
         self.max_tokens = max_tokens
         self.folder = folder
         self._settings = settings or {}
@@ -216,7 +219,17 @@ class Embedder:
 class SentenceTransformerEmbedder:
     """A model that gemma4vec did not train, run by sentence-transformers with its own prompts and limits."""
 
-    def __init__(self, path: str, *, name: str, fingerprint: str, device: str, dtype: torch.dtype, limit: int | None):
+    def __init__(
+        self,
+        path: str,
+        *,
+        name: str,
+        fingerprint: str,
+        weights: str | None = None,
+        device: str,
+        dtype: torch.dtype,
+        limit: int | None,
+    ):
         from sentence_transformers import SentenceTransformer
 
         try:
@@ -235,6 +248,7 @@ class SentenceTransformerEmbedder:
             self.model.max_seq_length = limit
         self.name = name
         self.fingerprint = fingerprint
+        self.weights = weights
         self.folder = Path(path)
         self.dtype = dtype
 

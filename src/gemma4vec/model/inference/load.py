@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -13,17 +14,17 @@ from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.bases.resolve import resolve_base
+from gemma4vec.model.bases.weights import hash_settings, hash_weights, weight_files
 from gemma4vec.model.encoder.build import build
 from gemma4vec.model.encoder.check_config import check_positions, check_prompts, longest_text, read_config
 from gemma4vec.model.encoder.outline import outline_encoder
 from gemma4vec.model.inference.embedder import Embedder, SentenceTransformerEmbedder
-from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, open_saved_model, read_settings
+from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, open_saved_model, read_settings, saved_fingerprint
 from gemma4vec.recipe.schema import Model
 from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)
 
-SMALL_FILE = 1_000_000  # bytes; larger files are vocabularies
 _BASE_TOKENS = 512  # longest text of an untrained base, which has no limit of its own
 
 
@@ -34,9 +35,7 @@ def open_embedder(name: str, *, device: str | None, dtype: str | None, max_token
     if found.reason and device is None:
         logger.info(f"device: {where} ({found.reason})")
     chosen = choose_dtype(where, dtype or "auto").dtype
-    path = Path(name)
-    if path.is_dir() and (path / "manifest.json").exists():
-        path = _model_of_run(path)
+    path = _model_of_run(Path(name))
     if (path / SETTINGS_FILE).exists():
         return _open_saved(path, where, chosen, max_tokens)
     if (path / "modules.json").exists():
@@ -44,7 +43,21 @@ def open_embedder(name: str, *, device: str | None, dtype: str | None, max_token
     return _open_base(name, where, chosen, max_tokens)
 
 
+def find_model_folder(name: str) -> Path:
+    """The folder whose weights `open_embedder` loads; a base is brought onto this machine.
+
+    Raises:
+        InputError: there is no such model, or a run without a finished one.
+    """
+    path = _model_of_run(Path(name))
+    saved = (path / SETTINGS_FILE).exists() or (path / "modules.json").exists()
+    return path if saved else resolve_base(name).path
+
+
 def _model_of_run(run: Path) -> Path:
+    """The model of a run folder; any other path as it is."""
+    if not run.is_dir() or not (run / "manifest.json").exists():
+        return run
     model = run / "model"
     if not (model / SETTINGS_FILE).exists():
         raise InputError(f"{run} has no finished model yet; go on with: gemma4vec train --resume {run}")
@@ -69,27 +82,39 @@ def _load_saved(path: Path, device: str, dtype: torch.dtype, max_tokens: int | N
     return Embedder(
         built,
         name=settings.get("name", path.name),
-        fingerprint=sha256_text(settings["fingerprint"], str(limit), str(dtype))[:16],
+        fingerprint=sha256_text(_fingerprint_now(path, settings), str(limit), str(dtype))[:16],
+        weights=hash_weights(path),
         max_tokens=limit,
         settings={"base": model.base},
         folder=path,
     )
 
 
+def _fingerprint_now(path: Path, settings: dict[str, Any]) -> str:
+    """The fingerprint of what is in the folder: the exported one while weights and settings are those of the export."""
+    found = saved_fingerprint(path, settings)
+    if found != settings["fingerprint"]:
+        logger.warning(f"{path}: weights or settings are not those that were exported; this is another model")
+    files = hash_settings(path)
+    return found if settings.get("files", files) == files else sha256_text(found, files)
+
+
 def _open_sentence_transformers(
     path: Path, name: str, device: str, dtype: torch.dtype, limit: int | None
 ) -> TextEmbedder:
-    weights = sorted(path.rglob("*.safetensors")) + sorted(path.rglob("*.bin"))
-    if not weights:
+    if not weight_files(path):
         raise InputError(f"{path} has modules.json but no weights (*.safetensors); is the download complete?")
-    sizes = [f"{file.relative_to(path)}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in weights]
-    # Small files contain pooling, prompts and limits, and people edit some of them.
-    small = [file for file in sorted(path.rglob("*.json")) if file.stat().st_size < SMALL_FILE]
-    settings = [part for file in small for part in (str(file.relative_to(path)), file.read_text("utf-8", "replace"))]
-    fingerprint = sha256_text(*settings, *sizes, str(limit), str(dtype))[:16]
+    weights = hash_weights(path)
+    fingerprint = sha256_text("published", weights, hash_settings(path), str(limit), str(dtype))[:16]
     own_name = path.resolve().parent.name if path.name == "model" else path.resolve().name
     return SentenceTransformerEmbedder(
-        str(path), name=own_name or name, fingerprint=fingerprint, device=device, dtype=dtype, limit=limit
+        str(path),
+        name=own_name or name,
+        fingerprint=fingerprint,
+        weights=weights,
+        device=device,
+        dtype=dtype,
+        limit=limit,
     )
 
 
@@ -106,10 +131,12 @@ def _open_base(name: str, device: str, dtype: torch.dtype, max_tokens: int | Non
     outline = outline_encoder(model, base.path)  # a base that cannot be loaded is refused in one line
     embedding_model = build(model, base.path, dtype=dtype, device=device, tokenizer=outline.tokenizer)
     check(embedding_model.encoder.backbone)
-    fingerprint = sha256_text("base", base.name, str(base.revision), str(max_tokens), str(dtype))[:16]
+    weights, files = hash_weights(base.path), hash_settings(base.path)
+    fingerprint = sha256_text("base", weights, files, str(max_tokens), str(dtype))[:16]
     return Embedder(
         embedding_model,
         name=name.removeprefix("bundled:").replace("/", "--"),
         fingerprint=fingerprint,
+        weights=weights,
         max_tokens=model.max_tokens,
     )

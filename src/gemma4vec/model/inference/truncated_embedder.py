@@ -46,6 +46,12 @@ class TruncatedEmbedder:
         """The folder that the model was opened from, if any."""
         return self.model.folder
 
+    @property
+    def weights(self) -> str | None:
+        """Hash of the model's weights, if known."""
+        weights: str | None = getattr(self.model, "weights", None)
+        return weights
+
     def describe(self) -> dict[str, Any]:
         """What explains a score, with the dimension that the whole vectors have."""
         return {**self.model.describe(), "dimension": self.dimension, "truncated_from": self.model.dimension}

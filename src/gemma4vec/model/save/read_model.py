@@ -3,6 +3,8 @@
 Format 1, from before readouts had parameters, differs in recipe keys alone, which `recipe.schema.Model` still reads.
 """
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
+from gemma4vec.files import sha256_text
+from gemma4vec.machine.file_hashes import file_hash
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.tokenize.tokenizer import load_saved_tokenizer
@@ -36,6 +40,23 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} is damaged ({error}); export the model again from its run") from error
     return dict(settings)
+
+
+def saved_fingerprint(path: Path, settings: dict[str, Any]) -> str:
+    """Fingerprint of the weights in a saved model's folder and of its recipe part, 64 hexadecimal digits.
+
+    As `save_model` stores it in the settings; another one now means that weights or settings were replaced.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    weights = sorted(path.rglob("*.safetensors"))
+    return fingerprint_of([f"{file.relative_to(path)} {file_hash(file)}" for file in weights], settings)
+
+
+def fingerprint_of(weights: Sequence[str], settings: dict[str, Any]) -> str:
+    """Fingerprint of lines `NAME SHA256`, one for each file of weights, and of the recipe part of `settings`."""
+    return sha256_text(*weights, json.dumps(settings["model"], sort_keys=True))
 
 
 def model_of(settings: dict[str, Any]) -> Model:

@@ -6,7 +6,6 @@ Otherwise backbone and readout form one module of ours (`model.save.encoder_modu
 """
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,11 +16,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from gemma4vec.errors import WorkError
-from gemma4vec.files import atomic_folder, disk_errors, sha256_file, sha256_text, write_json
+from gemma4vec.files import atomic_folder, disk_errors, sha256_file, write_json
 from gemma4vec.model.bases.resolve import ResolvedBase
+from gemma4vec.model.bases.weights import hash_lines, hash_settings
 from gemma4vec.model.encoder.build import EmbeddingModel, build, recipe_prompts
 from gemma4vec.model.save.model_card import model_card
-from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE
+from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE, fingerprint_of
 from gemma4vec.model.save.served_folder import make_servable
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
 from gemma4vec.reading.json_values import load_foreign_json
@@ -52,7 +52,7 @@ def save_model(
     name: str,
     dtype: torch.dtype = torch.float32,
     checkpoint: str = "",
-) -> None:
+) -> str:
     """Write `folder` (merged, for `SentenceTransformer`) and `adapter/` next to it (peft), each whole or not at all.
 
     Args:
@@ -64,6 +64,9 @@ def save_model(
         name: the model's name.
         dtype: dtype of the saved weights.
         checkpoint: the exported checkpoint, in words.
+
+    Returns:
+        The hash of the weights (`model.bases.weights.hash_weights`).
 
     Raises:
         InputError: the trained weights belong to another recipe.
@@ -77,7 +80,7 @@ def save_model(
             embedding_model.adapters.save_pretrained(str(temporary), save_embedding_layers=False)
         embedding_model.encoder.backbone.model = embedding_model.adapters.merge_and_unload()
     with atomic_folder(folder) as temporary:
-        _write(temporary, recipe, base, embedding_model, dtype, data, name, checkpoint)
+        return _write(temporary, recipe, base, embedding_model, dtype, data, name, checkpoint)
 
 
 def _write(
@@ -89,7 +92,7 @@ def _write(
     data: Mapping[str, Any],
     name: str,
     checkpoint: str,
-) -> None:
+) -> str:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize
 
@@ -128,10 +131,12 @@ def _write(
         write_both_pooling_schemas(folder / "1_Pooling" / "config.json")
     make_servable(folder, causal=recipe.model.attention == "causal", matryoshka=trained_lengths(recipe, dimension))
     weights = [f"{file.relative_to(folder)} {sha256_file(file)}" for file in sorted(folder.rglob("*.safetensors"))]
-    settings["fingerprint"] = sha256_text(*weights, json.dumps(settings["model"], sort_keys=True))
+    settings["fingerprint"] = fingerprint_of(weights, settings)
+    settings["files"] = hash_settings(folder)
     write_json(folder / SETTINGS_FILE, settings)
     card = model_card(recipe, base, data, dimension, checkpoint, standard=standard)
     (folder / "README.md").write_text(card, encoding="utf-8")
+    return hash_lines(weights)
 
 
 def _standard_modules(

@@ -166,6 +166,7 @@ def load_tokenizer(path: str | Path, *, append_eos: bool, unpooled_prompts: Prom
     folder = transformer_folder(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer("a")  # some settings, such as a limit that is no number, are first read here
     except Exception as error:  # tokenizers raises plain Exception, the library many types
         needed = needs_own_code(Path(path), error)
         if needed is not None:

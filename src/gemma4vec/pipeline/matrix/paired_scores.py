@@ -1,6 +1,6 @@
 """Per-query scores of several runs on several suites, and the paired difference of two recipes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +8,13 @@ import numpy.typing as npt
 
 from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.results.result import Result
-from gemma4vec.statistics.bootstrap import Interval, mean_interval
+from gemma4vec.evaluation.scoring.contamination_mark import touched_queries
+from gemma4vec.statistics.bootstrap import Interval, Method, mean_interval
+from gemma4vec.statistics.equivalence import Equivalence, equivalence_of_estimate, equivalence_test
 from gemma4vec.statistics.paired import SignFlip, sign_flip_test
 from gemma4vec.statistics.seeds import SeedInterval, seed_interval
 from gemma4vec.statistics.student import t_interval
+from gemma4vec.statistics.verdict import evidence
 
 Key = tuple[str, str, str]  # suite, task, query id
 
@@ -40,8 +43,11 @@ class Difference:
 
     Attributes:
         values_N, strata: the difference of each query (averaged over seeds) and its stratum.
-        interval, test: over queries.
-        seeds: over queries, and also over seeds if there are at least 6.
+        interval: over seeds and queries if there are at least 6 seeds, else over queries.
+        test: sign flips over queries, which take the runs as they are.
+        seeds: over queries, and also over seeds if there are at least 6; its p is then the verdict's.
+        touched: number of queries that training data of either side touches; they are left out of everything else.
+        none_left: whether it touches all queries; the figures are then those of all, and show nothing.
     """
 
     values_N: npt.NDArray[np.float64]
@@ -49,10 +55,27 @@ class Difference:
     interval: Interval
     test: SignFlip
     seeds: SeedInterval
+    touched: int = 0
+    none_left: bool = False
+
+    @property
+    def p(self) -> float:
+        """The uncorrected p-value that a verdict rests on."""
+        return 1.0 if self.none_left else evidence(self.test, self.seeds)
+
+    def equivalence(self, margin: float) -> Equivalence:
+        """Test "within the margin", over seeds and queries if there are at least 6 seeds, else over queries."""
+        seeds = self.seeds
+        if not seeds.over_seeds or seeds.note:
+            return equivalence_test(self.values_N, margin, self.strata)
+        n = len(self.values_N)
+        return equivalence_of_estimate("equivalence", seeds.mean, seeds.uncertainty, n, margin)
 
 
-def average_query_scores(runs: Sequence[Sequence[Result]], metric: str) -> Scores:
-    """Average each query's score over runs (seeds); all runs have results on the same suites.
+def average_query_scores(
+    runs: Sequence[Sequence[Result]], metric: str, without: Collection[Key] = frozenset()
+) -> Scores:
+    """Average each query's score over runs (seeds), without some queries; all runs have results on the same suites.
 
     Raises:
         WorkError: the runs were measured on different queries.
@@ -63,7 +86,11 @@ def average_query_scores(runs: Sequence[Sequence[Result]], metric: str) -> Score
         found: dict[Key, float] = {}
         for result in results:
             pairs, values_N = result.values(metric)
-            found |= {(result.suite, task, query): float(v) for (task, query), v in zip(pairs, values_N, strict=True)}
+            found |= {
+                key: float(value)
+                for (task, query), value in zip(pairs, values_N, strict=True)
+                if (key := (result.suite, task, query)) not in without
+            }
         if keys and sorted(found) != keys:
             raise WorkError("runs of one matrix were measured on different queries; delete their evals and run again")
         keys = sorted(found)
@@ -71,29 +98,42 @@ def average_query_scores(runs: Sequence[Sequence[Result]], metric: str) -> Score
     return Scores(keys, np.mean(np.array(rows, dtype=np.float64), axis=0))
 
 
-def paired_difference(a: Sequence[Sequence[Result]], b: Sequence[Sequence[Result]], metric: str) -> Difference:
-    """Mean difference A - B over suites: Student's interval and sign-flip test over queries, stratified by suite.
+def paired_difference(
+    a: Sequence[Sequence[Result]], b: Sequence[Sequence[Result]], metric: str, levels: Sequence[float] = (0.05,)
+) -> Difference:
+    """Mean difference A - B over suites: interval and sign-flip test over queries, stratified by suite, and over seeds.
 
     Args:
         a, b: for each seed, the results on every suite, in the same order of seeds. Two runs of one seed saw the same
-            batches and form a pair. Scores are averaged over seeds first, so each query is one pair.
+            batches and form a pair. Scores are averaged over seeds first, so each query is one pair. Queries that
+            training data of any of these runs touches are left out.
         metric: the metric to compare.
+        levels: values that the uncorrected p will be compared with (`multiplicity.decision_levels`).
 
     Raises:
         WorkError: A and B were measured on different queries.
     """
-    ours, theirs = average_query_scores(a, metric), average_query_scores(b, metric)
+    touched = {
+        (result.suite, *item)
+        for side in (a, b)
+        for results in side
+        for result in results
+        for item in touched_queries(result)
+    }
+    none_left = bool(touched) and not average_query_scores(a, metric, touched).keys
+    without: Collection[Key] = frozenset() if none_left else touched
+    ours, theirs = (average_query_scores(side, metric, without) for side in (a, b))
     if ours.keys != theirs.keys:
         raise WorkError("two runs of one matrix were measured on different queries; delete their evals and run again")
     difference_N = ours.values_N - theirs.values_N
     by_seed_RN = [
-        average_query_scores([one], metric).values_N - average_query_scores([other], metric).values_N
+        average_query_scores([one], metric, without).values_N - average_query_scores([other], metric, without).values_N
         for one, other in zip(a, b, strict=True)
     ]
-    return Difference(
-        difference_N,
-        ours.strata,
-        t_interval(difference_N, ours.strata),
-        sign_flip_test(difference_N, ours.strata),
-        seed_interval(np.array(by_seed_RN), strata=ours.strata),
-    )
+    interval = t_interval(difference_N, ours.strata)
+    seeds = seed_interval(np.array(by_seed_RN), strata=ours.strata)
+    if seeds.over_seeds:
+        method: Method = "percentile" if seeds.high > seeds.low else "degenerate"
+        interval = Interval(seeds.mean, seeds.low, seeds.high, seeds.confidence, method, interval.n, interval.note)
+    test = sign_flip_test(difference_N, ours.strata, levels=levels)
+    return Difference(difference_N, ours.strata, interval, test, seeds, len(touched), none_left)

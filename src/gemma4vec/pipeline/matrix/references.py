@@ -12,12 +12,15 @@ from typing import Any
 
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.evaluation.comparison.find_results import results_by_suite
-from gemma4vec.evaluation.results.result import METRICS_FILE, Result, load_result
+from gemma4vec.evaluation.results.marks import model_marks
+from gemma4vec.evaluation.results.result import METRICS_FILE, Result, load_matching_result, load_result
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.ledger.run_folder import slug
+from gemma4vec.model.bases.weights import hash_weights
 from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.model.inference.load import find_model_folder
 from gemma4vec.pipeline.matrix.paired_scores import average_query_scores
 from gemma4vec.pipeline.matrix.plan import Plan
 from gemma4vec.pipeline.matrix.state import MatrixFolder
@@ -103,6 +106,9 @@ def list_reference_rows(plan: Plan, folder: MatrixFolder, metric: str) -> list[d
                 "final_mean": _interval(final, metric),
                 "difference": None,
                 "spread": None,
+                "marks": [
+                    f"{name}, {suite}: {mark}." for suite in sorted(names) for mark in model_marks(results[suite])
+                ],
             }
         )
     return rows
@@ -132,7 +138,11 @@ def _load_results(folder: Path) -> dict[str, Result]:
 
 
 def _has_result(spec: ReferenceSpec, suite: str) -> bool:
-    return (Path(spec.out) / load_suite(Path(suite)).name / METRICS_FILE).is_file()
+    """Return whether the reference is evaluated on the suite, with the weights that its base has now."""
+    loaded = load_suite(Path(suite))
+    local = spec.base is not None and Path(spec.base).expanduser().exists()
+    weights = hash_weights(find_model_folder(str(spec.base))) if local else None
+    return load_matching_result(Path(spec.out) / loaded.name, loaded.fingerprint, weights=weights) is not None
 
 
 def _interval(results: Sequence[Result], metric: str) -> dict[str, Any]:

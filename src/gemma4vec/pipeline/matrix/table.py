@@ -6,6 +6,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from gemma4vec.evaluation.comparison.find_results import TRAINED, results_by_suite
+from gemma4vec.evaluation.results.marks import model_marks, suite_marks
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.ledger.environment import environment
 from gemma4vec.ledger.run_folder import RunFolder
@@ -14,11 +15,11 @@ from gemma4vec.pipeline.matrix.paired_scores import average_query_scores, paired
 from gemma4vec.pipeline.matrix.plan import Job, Plan, choose_cell
 from gemma4vec.pipeline.matrix.references import list_reference_rows, sum_reference_seconds
 from gemma4vec.pipeline.matrix.state import MatrixFolder, Record
-from gemma4vec.statistics.equivalence import equivalence_test
-from gemma4vec.statistics.multiplicity import adjust
-from gemma4vec.statistics.power import smallest_detectable
+from gemma4vec.statistics.equivalence import correct_for
+from gemma4vec.statistics.multiplicity import adjust, decision_levels
+from gemma4vec.statistics.power import detectable_by_error, smallest_detectable
 from gemma4vec.statistics.seeds import MIN_RUNS
-from gemma4vec.statistics.verdict import decide
+from gemma4vec.statistics.verdict import Verdict, decide
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def summarize(
     differences = _compare_with_controls(plan, runs, metric)
     for row in rows:
         row["difference"] = differences.get(row["variant"])
+    references = list_reference_rows(plan, folder, metric)
     failed = [(key, record) for key, record in records.items() if record.status == "failed"]
     return {
         "matrix": plan.matrix.name,
@@ -54,7 +56,7 @@ def summarize(
         "control": plan.matrix.control,
         "suites": _list_suites(runs),
         "rows": rows,
-        "references": list_reference_rows(plan, folder, metric),
+        "references": references,
         "search_rows": plan.matrix.search.rows if plan.searching and plan.matrix.search else None,
         "grid": [_grid_row(plan, records, name) for name in plan.variants],
         "failed": [{"cell": key, "variant": record.variant, "reason": record.reason} for key, record in failed],
@@ -64,7 +66,7 @@ def summarize(
             if record.status == "stopped"
         ],
         "not_run": [{"variant": job.cell.variant, "cell": job.cell.key, "reason": why} for job, why in waiting],
-        "notes": _list_notes(plan, runs, rows),
+        "notes": [*_list_notes(plan, runs, rows), *(note for row in references for note in row["marks"])],
         "minutes": (sum(record.seconds for record in records.values()) + sum_reference_seconds(folder)) / 60.0,
         "environment": environment(),
     }
@@ -160,22 +162,41 @@ def _run_cost(run: RunFolder) -> dict[str, Any]:
 
 def _compare_with_controls(plan: Plan, runs: Mapping[str, list[_Run]], metric: str) -> dict[str, dict[str, Any]]:
     """Each variant against its control on their common seeds; p-values corrected by Holm's method."""
-    pairs = {}
-    for name, control in plan.controls.items():
-        common = sorted({run.seed for run in runs[name]} & {run.seed for run in runs[control]})
-        if name != control and common:
-            ours, theirs = ([run.final for run in runs[one] if run.seed in common] for one in (name, control))
-            pairs[name] = (common, paired_difference(ours, theirs, metric))
+    common = {
+        name: sorted({run.seed for run in runs[name]} & {run.seed for run in runs[control]})
+        for name, control in plan.controls.items()
+        if name != control
+    }
+    common = {name: seeds for name, seeds in common.items() if seeds}
     finals = {name: [run.final for run in found] for name, found in runs.items() if found}
-    family = count_comparisons(finals, plan.controls, metric, len(pairs))
-    corrected = adjust([difference.test.p for _, difference in pairs.values()], "holm", family) if pairs else []
+    family = count_comparisons(finals, plan.controls, metric, len(common))
+    levels = decision_levels(len(common), "holm", family) if common else []
+    pairs = {}
+    for name, seeds in common.items():
+        ours, theirs = ([run.final for run in runs[one] if run.seed in seeds] for one in (name, plan.controls[name]))
+        pairs[name] = (seeds, paired_difference(ours, theirs, metric, levels))
+    corrected = adjust([difference.p for _, difference in pairs.values()], "holm", family) if pairs else []
     margin = plan.matrix.smallest_effect
     found = {}
     for (name, (seeds, difference)), adjusted in zip(pairs.items(), corrected, strict=True):
-        interval = difference.interval
-        same = None if margin is None else equivalence_test(difference.values_N, margin, difference.strata)
-        detectable = smallest_detectable(difference.values_N, difference.strata, family=family)
-        verdict = decide(difference.test, interval, equivalence=same, adjusted=adjusted, smallest_detectable=detectable)
+        interval, over_seeds = difference.interval, difference.seeds if difference.seeds.over_seeds else None
+        same = None if margin is None else difference.equivalence(margin)
+        detectable = (
+            detectable_by_error(over_seeds.uncertainty, family=family)
+            if over_seeds
+            else smallest_detectable(difference.values_N, difference.strata, family=family)
+        )
+        if difference.none_left:
+            verdict = Verdict("undetermined", f"training data touches all {difference.touched:,} queries")
+        else:
+            verdict = decide(
+                difference.test,
+                interval,
+                seeds=over_seeds,
+                equivalence=same and correct_for(family, same),
+                adjusted=adjusted,
+                smallest_detectable=detectable,
+            )
         found[name] = {
             "control": plan.controls[name],
             "seeds": seeds,
@@ -189,7 +210,11 @@ def _compare_with_controls(plan: Plan, runs: Mapping[str, list[_Run]], metric: s
             "detectable": detectable,
             "verdict": verdict.word,
             "reason": verdict.reason,
-            "over_seeds": asdict(difference.seeds) if difference.seeds.over_seeds else None,
+            "touched_queries": difference.touched,
+            "p_of_these_runs": difference.test.p,
+            "speaks_of": "recipes" if over_seeds else "runs",
+            "scope": difference.seeds.statement,
+            "over_seeds": asdict(over_seeds) if over_seeds else None,
         }
     return found
 
@@ -247,7 +272,8 @@ def _list_notes(plan: Plan, runs: Mapping[str, list[_Run]], rows: Sequence[Mappi
     """Notes that a reader needs to interpret the table."""
     notes = [
         "95% intervals (bootstrap for scores, Student's for differences) and p-values (sign flips, Holm's) are "
-        "over queries; all suites have equal weight."
+        f"over queries; from {MIN_RUNS} seeds a recipe, those of differences are over seeds and queries (bootstrap, "
+        "Student's t). All suites have equal weight."
     ]
     seeds = [len(found) for found in runs.values() if found]
     if seeds and min(seeds) < MIN_RUNS:
@@ -256,6 +282,16 @@ def _list_notes(plan: Plan, runs: Mapping[str, list[_Run]], rows: Sequence[Mappi
             f"Seeds per recipe: {span}. The table describes these runs only, not other seeds: a sign-flip test over "
             f"fewer than {MIN_RUNS} seeds cannot reach p < .05."
         )
+    for name, found in runs.items():
+        notes += [
+            f"{name}, seed {run.seed}, {result.suite}: {mark}."
+            for run in found
+            for result in (*run.dev, *run.final)
+            for mark in model_marks(result)
+        ]
+    first = next((found[0] for found in runs.values() if found), None)
+    for result in (*first.dev, *first.final) if first else ():
+        notes += [f"{result.suite}: {mark}." for mark in suite_marks(result)]
     for row in rows:
         if row["status"] == "done" and not row["grid_complete"]:
             notes.append(f"{row['variant']}: some learning rates have no dev score; see the table of learning rates.")
@@ -263,6 +299,9 @@ def _list_notes(plan: Plan, runs: Mapping[str, list[_Run]], rows: Sequence[Mappi
         if unequal:
             notes.append(f"{row['variant']} saw other rows than {plan.controls[row['variant']]} (seed {unequal}).")
         notes += _note_other_limit(plan, row["variant"])
+        if (row["difference"] or {}).get("touched_queries"):
+            count = row["difference"]["touched_queries"]
+            notes.append(f"{row['variant']}: training data touches {count:,} queries; its difference leaves them out.")
     controls = [name for name in dict.fromkeys(plan.controls.values()) if not runs[name]]
     notes += [f"The control {name} has no finished run, so nothing is compared with it." for name in controls]
     return notes

@@ -8,16 +8,13 @@ from markupsafe import Markup
 from gemma4vec.report.charts.svg import (
     Panel,
     Scale,
-    interval,
     line,
     marker,
     padded_range,
     path,
     picture,
-    text,
-    tick_label,
 )
-from gemma4vec.report.content.comparison_data import Group, SuiteSection, TaskDifference
+from gemma4vec.report.content.comparison_data import Group, SuiteSection
 from gemma4vec.report.content.run_data import METRICS
 from gemma4vec.report.content.training_log import TrainingLog
 
@@ -97,36 +94,6 @@ def draw_cost_against_quality(groups: Sequence[Group], section: SuiteSection, wi
         parts.append(marker((x, panel.y(one.mean)), f"mark {css}", SHAPES[place % 3], 5.0))
     described = "; ".join(f"{label}: {minutes:.1f} min, {one.mean:.3f}" for _, label, minutes, one in rows)
     return picture(width, 232, "Cost against quality", described, parts)
-
-
-def task_scale(rows: Sequence[TaskDifference], width: float) -> Scale:
-    """Return one scale, including zero, for the differences of all tasks."""
-    low, high = padded_range([edge for row in rows for edge in (row.low, row.high)], 0.1, include=[0.0])
-    return Scale(low, high, 18.0, width - 18.0)
-
-
-def draw_task_row(row: TaskDifference, scale: Scale, place: int, first: str) -> Markup:
-    """Draw one recipe's difference from the first recipe on one task."""
-    height, css = 30.0, series_class(place)
-    parts = [
-        *(line((scale(mark), 0), (scale(mark), height), "grid") for mark in scale.ticks(4)),
-        line((scale(0), 0), (scale(0), height), "zero"),
-        interval(scale, height / 2, row.low, row.high, f"interval {css}"),
-        marker((scale(row.mean), height / 2), f"mark {css}", SHAPES[place % 3], 4.5),
-    ]
-    described = f"{row.mean:+.3f}, 95% interval {row.low:+.3f} to {row.high:+.3f}"
-    return picture(scale.end + 18, height, f"{row.label} minus {first} on {row.task}", described, parts, "forest")
-
-
-def draw_difference_axis(scale: Scale, metric: str) -> Markup:
-    """Draw the numbers under a forest plot."""
-    marks = scale.ticks(4)
-    signs = ["+" if mark > 0 else "" for mark in marks]
-    parts = [
-        text((scale(mark), 16), sign + tick_label(mark, marks), "tick", "middle")
-        for mark, sign in zip(marks, signs, strict=True)
-    ]
-    return picture(scale.end + 18, 20, "Axis", f"difference in {metric}", parts, "forest")
 
 
 def _logs(groups: Sequence[Group]) -> list[tuple[int, TrainingLog]]:

@@ -6,22 +6,18 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from gemma4vec.evaluation.comparison.paired import Comparison
 from gemma4vec.report.charts.svg import (
     Panel,
     Scale,
-    interval,
     line,
     marker,
     padded_range,
     path,
     picture,
     text,
-    tick_label,
 )
 from gemma4vec.report.content.training_log import Evaluation, TrainingLog
 
-SHAPES = {"bm25": "square", "untrained": "diamond", "trained": "circle"}
 DASHES = ("", "dashed", "dotted")
 MOST_POINTS = 1200  # more points would be closer than a pixel
 LEFT, RIGHT = 44.0, 20.0
@@ -130,44 +126,6 @@ def _thin_out(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]
         ends = {min(stretch, key=lambda row: points[row][1]), max(stretch, key=lambda row: points[row][1])}
         kept.extend(points[row] for row in sorted(ends))
     return kept
-
-
-def forest_scale(comparisons: Sequence[Comparison], width: float) -> Scale:
-    """Return one scale, including zero, for all rows of a forest plot."""
-    edges = [edge for one in comparisons for edge in (one.interval.low, one.interval.high)]
-    low, high = padded_range(edges, 0.1, include=[0.0])
-    return Scale(low, high, 18.0, width - 18.0)
-
-
-def draw_forest_row(comparison: Comparison, scale: Scale, model: str) -> Markup:
-    """Draw one paired difference with its interval, and the zero line."""
-    span, height = comparison.interval, 34.0
-    parts = [
-        *(line((scale(mark), 0), (scale(mark), height), "grid") for mark in scale.ticks(4)),
-        line((scale(0), 0), (scale(0), height), "zero"),
-        *([interval(scale, height / 2, span.low, span.high, "interval trained")] if span.high > span.low else []),
-        marker((scale(span.mean), height / 2), f"mark {model}", SHAPES.get(model, "circle"), 5.0),
-    ]
-    limits = f"95% interval {span.low:+.3f} to {span.high:+.3f}" if span.high > span.low else "no interval"
-    described = f"{span.mean:+.3f}, {limits}"
-    return picture(scale.end + 18, height, f"{comparison.a} minus {comparison.b}", described, parts, "forest")
-
-
-def draw_forest_axis(scale: Scale, metric: str) -> Markup:
-    """Draw the numbers under a forest plot."""
-    marks = scale.ticks(4)
-    parts = []
-    for mark in marks:
-        sign = "+" if mark > 0 else ""
-        parts.append(text((scale(mark), 16), sign + tick_label(mark, marks), "tick", "middle"))
-    return picture(
-        scale.end + 18,
-        20,
-        "Axis",
-        f"difference in {metric}; right of zero, the trained model scores higher",
-        parts,
-        "forest",
-    )
 
 
 def draw_differences(values: Sequence[float], other: str, width: float) -> Markup:

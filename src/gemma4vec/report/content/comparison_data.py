@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.compare_seeds import ResultGroup, average_runs, check_same_queries, compare_groups
+from gemma4vec.evaluation.comparison.comparable import check_comparable, check_limits
+from gemma4vec.evaluation.comparison.compare_seeds import ResultGroup, average_runs, check_same_queries
 from gemma4vec.evaluation.comparison.comparison_count import contents
-from gemma4vec.evaluation.comparison.paired import Comparison, check_comparable, check_limits, largest_differences
+from gemma4vec.evaluation.comparison.corrected import compare_groups
+from gemma4vec.evaluation.comparison.paired import Comparison, largest_differences
+from gemma4vec.evaluation.results.marks import model_marks, suite_marks
 from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.results.task_scores import PAIRED
 from gemma4vec.files import home
 from gemma4vec.ledger.comparison_count import ComparisonFamily
 from gemma4vec.ledger.overview import flatten
 from gemma4vec.ledger.records import recipe_tree
+from gemma4vec.report.content.comparison_notes import list_comparison_notes
 from gemma4vec.report.content.run_data import PRIMARY, RunData, SuiteResults, primary_metric, read_run
 from gemma4vec.report.content.training_log import number
 from gemma4vec.statistics.multiplicity import Correction
@@ -162,6 +166,7 @@ def _section(name: str, groups: Sequence[Group], correction: Correction, missing
     rows = [_row(label, side, metric) for label, side in sides.items()]
     rows += [Row(REFERENCES[kind], kind, result) for kind, result in references.items()]
     comparisons = [(a, b, one) for (a, b, _), one in zip(comparable, compared, strict=True)]
+    notes = [*_mark_scores(sides, references), *_note_comparisons(comparisons), *notes]
     against_first = [(a, pair) for a, b, pair in comparable if b == first and metric == PRIMARY]
     tasks = [row for a, (ours, theirs) in against_first for row in _task_differences(a, ours, theirs, metric)]
     return SuiteSection(
@@ -236,6 +241,21 @@ def _select_comparable(
             f"Setting {name} differs: {a} {ours_}, {b} {theirs_}." for name, (ours_, theirs_) in differing.items()
         ]
     return comparable, notes
+
+
+def _mark_scores(sides: Mapping[str, ResultGroup], references: Mapping[str, Result]) -> list[str]:
+    """Return the marks of the scores, one sentence each; those of the suite come once."""
+    shown = [(label, one) for label, side in sides.items() for one in side.results]
+    shown += [(REFERENCES[kind], result) for kind, result in references.items()]
+    marks = [f"{label}: {mark}." for label, one in shown for mark in model_marks(one)]
+    return list(dict.fromkeys([*marks, *(f"{mark}." for mark in suite_marks(shown[0][1]))]))
+
+
+def _note_comparisons(comparisons: Sequence[tuple[str, str, Comparison]]) -> list[str]:
+    by_side: dict[str, list[tuple[str, Comparison]]] = {}
+    for a, b, one in comparisons:
+        by_side.setdefault(a, []).append((b, one))
+    return [note for a, own in by_side.items() for note in list_comparison_notes(own, a)]
 
 
 def _row(label: str, side: ResultGroup, metric: str) -> Row:

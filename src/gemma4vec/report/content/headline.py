@@ -49,8 +49,11 @@ def _compare_sentence(comparison: Comparison, other: str) -> str:
     sure = (
         f"{span.mean:+.3f}, 95% interval {span.low:+.3f} to {span.high:+.3f}, "
         f"p {format_p_value(comparison.verdict.p)}{_correction_note(comparison)}, "
-        f"{comparison.test.n:,} queries of {comparison.suite}"
+        f"{comparison.test.n:,} queries of {comparison.suite}{' that no training data touches' * _is_cut(comparison)}"
+        f"{comparison.scope.clause() if comparison.scope else ''}"
     )
+    if any("degenerate" in caution for caution in comparison.cautions):
+        sure += "; one side's ranking is degenerate and means nothing"
     word = comparison.verdict.word
     if word == "better":
         return f"The trained model is better than {other}: {scores} ({sure})."
@@ -58,10 +61,20 @@ def _compare_sentence(comparison: Comparison, other: str) -> str:
         return f"The trained model is worse than {other}: {scores} ({sure})."
     if word == "equivalent":
         return f"The trained model and {other} are equivalent: {scores} ({sure}); {comparison.verdict.reason}."
+    if comparison.touched and not comparison.touched.left:
+        return (
+            f"Undetermined whether the trained model or {other} is better: {scores}, but "
+            f"{comparison.touched.sentence()}."
+        )
     return (
         f"Undetermined whether the trained model or {other} is better: {scores} ({sure}); "
         f"this number of queries can show a difference of about {comparison.smallest_detectable:.3f} or more."
     )
+
+
+def _is_cut(comparison: Comparison) -> bool:
+    """Whether the figures are those of a part of the queries."""
+    return comparison.touched is not None and comparison.touched.left > 0
 
 
 def _correction_note(comparison: Comparison) -> str:

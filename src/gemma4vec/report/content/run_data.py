@@ -8,8 +8,9 @@ from typing import Any
 
 from gemma4vec.data.suites.kinds import name_items
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.comparison_count import compare_pairs
-from gemma4vec.evaluation.comparison.paired import Comparison, LargestDifferences, check_comparable
+from gemma4vec.evaluation.comparison.comparable import check_comparable
+from gemma4vec.evaluation.comparison.corrected import compare_pairs
+from gemma4vec.evaluation.comparison.paired import Comparison, LargestDifferences
 from gemma4vec.evaluation.results.result import Result, load_result, load_top
 from gemma4vec.evaluation.results.task_scores import PAIRED
 from gemma4vec.ledger.comparison_count import ComparisonFamily
@@ -187,10 +188,21 @@ def select_columns(result: Result) -> dict[str, str]:
     }
 
 
-def describe_method(kind: str) -> str:
-    """Name the methods behind a comparison's interval and p, for a table caption."""
+def describe_method(kind: str, *, over_seeds: bool = False) -> str:
+    """Name the methods behind a comparison's interval and p, for a table caption.
+
+    Args:
+        kind: of the suite's tasks.
+        over_seeds: whether some comparisons of the table cover seeds.
+    """
     if kind in PAIRED:
         return "Interval: 95%, bootstrap over pairs. p: test that swaps the two models' ranks"
+    if over_seeds:
+        items = name_items(kind)
+        return (
+            f"Interval and p: 95% bootstrap and Student's t over seeds and {items} where the verdict says so, else "
+            f"Student's t and paired sign-flip test over {items}"
+        )
     return f"Interval: 95%, over {name_items(kind)}. p: paired sign-flip test"
 
 

@@ -16,10 +16,10 @@ from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder, find_run
+from gemma4vec.ledger.run_recipe import read_recipe
+from gemma4vec.model.bases.weights import hash_weights
 from gemma4vec.model.inference.cached_embedder import CachedEmbedder
 from gemma4vec.model.inference.embedder import Embedder
-from gemma4vec.recipe.load import parse_dump
-from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.stop_rule import StopRule
 from gemma4vec.training.monitoring.weight_snapshots import (
     WeightSnapshot,
@@ -66,7 +66,8 @@ def reference_results(rule: StopRule, stage: int, suite: RetrievalSuite, key: st
         found = _at_places(_run(rule, key), rule, stage, suite, key)
     else:
         run = _run(rule, key)
-        found = [_known(run.path / "evals" / TRAINED, suite) or _trained(run, suite)]
+        weights = hash_weights(run.model) if run.model.is_dir() else None
+        found = [_known(run.path / "evals" / TRAINED, suite, weights) or _trained(run, suite)]
     for one in found:
         _usable(one, rule, suite, key)
     return found
@@ -110,9 +111,9 @@ def _run(rule: StopRule, key: str) -> RunFolder:
         raise InputError(f"{key}.reference: {error}; or bm25, or the folder of a saved result") from error
 
 
-def _known(folder: Path, suite: RetrievalSuite) -> Result | None:
-    """Load a result on these contents below `folder`; None if there is none."""
-    return load_matching_result(folder / suite.name, suite.fingerprint)
+def _known(folder: Path, suite: RetrievalSuite, weights: str | None = None) -> Result | None:
+    """Load a result on these contents below `folder`, not of other weights; None if there is none."""
+    return load_matching_result(folder / suite.name, suite.fingerprint, weights=weights)
 
 
 def _bm25(suite: RetrievalSuite) -> Result:
@@ -133,7 +134,7 @@ def _at_places(run: RunFolder, rule: StopRule, stage: int, suite: RetrievalSuite
     places = _places(run, rule, stage, suite, key)
     missing = [kept for kept in places.values() if isinstance(kept, WeightSnapshot)]
     made: dict[int, Result] = {}
-    for one, model in checkpoint_models(run, _recipe(run), missing):
+    for one, model in checkpoint_models(run, read_recipe(run), missing):
         logger.info(f"evaluating the stop rule's reference, {one.name} of {run.run_id}, on {suite.name}")
         out = run.evaluation(one.name, suite.name)
         made[one.step] = evaluate(CachedEmbedder(model), suite, out, name=one.name, run=run)
@@ -147,7 +148,7 @@ def _places(
     ends = [event for event in run.events("stage_finished") if event.get("stage") == stage]
     if not ends:
         raise InputError(f"{key}.reference: {run.path} has not finished its stage {stage}, so it has no such places")
-    weights = {one.step: one for one in kept_checkpoints(run, _recipe(run)) if one.stage == stage}
+    weights = {one.step: one for one in kept_checkpoints(run, read_recipe(run)) if one.stage == stage}
     places: dict[int, Result | WeightSnapshot] = {}
     for step in rule.steps(int(ends[-1].get("steps_of_budget") or ends[-1]["steps"])):
         found = _known(run.path / "evals" / checkpoint_name(stage, step), suite) or weights.get(step)
@@ -161,7 +162,3 @@ def _places(
     if len(places) < len(rule.grid):
         raise InputError(f"{key}: two looks fall on one step of {run.path}; plan fewer")
     return places
-
-
-def _recipe(run: RunFolder) -> Recipe:
-    return parse_dump(run.recipe_text, str(run.path / "recipe.yaml"))

@@ -22,13 +22,14 @@ from gemma4vec.ledger.records import CHECKPOINT
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
-from gemma4vec.model.bases.resolve import resolve_base
+from gemma4vec.model.bases.resolve import ResolvedBase, resolve_base
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.engine.checked_weights import pack_weights, read_weights
 from gemma4vec.training.engine.checkpoint import OBJECTIVE_PREFIX, latest_checkpoint, read_progress
+from gemma4vec.training.engine.made_from import check_parts, own_parts
 from gemma4vec.training.engine.optimizer import MasterAdamW
 
 logger = logging.getLogger(__name__)
@@ -56,11 +57,19 @@ def checkpoint_name(stage: int, step: int) -> str:
     return f"{CHECKPOINT}-{stage}-{step:08d}"
 
 
-def checkpoint_identity(weights: str, recipe: Recipe, revision: str | None, dtype: torch.dtype) -> str:
-    """Fingerprint of a checkpoint as a model. `weights` is the SHA-256 of its file."""
-    tree = first_names(recipe.model.model_dump(mode="json"), "model")
+def checkpoint_identity(weights: str, recipe: Recipe, dtype: torch.dtype) -> str:
+    """Fingerprint of a checkpoint as a model. `weights` is from `checkpoint_weights`.
+
+    No path of a model counts: a run that goes on from another folder has the same checkpoints.
+    """
+    tree = first_names(recipe.model.model_dump(mode="json", exclude={"base": True, "readout": {"encoder"}}), "model")
     model = TypeAdapter(dict[str, Any]).dump_json(tree).decode()
-    return sha256_text("checkpoint", weights, model, str(revision), str(dtype))[:16]
+    return sha256_text("checkpoint", weights, model, str(dtype))[:16]
+
+
+def checkpoint_weights(trained: str, base: ResolvedBase) -> str:
+    """Hash of all weights of a checkpoint. `trained` is the SHA-256 of its file, which leaves out what is frozen."""
+    return sha256_text("checkpoint", trained, base.weights)
 
 
 def snapshot_due(settings: Evaluation, step: int, total: int | None) -> bool:
@@ -123,7 +132,7 @@ def checkpoint_models(
     An embedder is valid until the next one is requested. The base is loaded with the first checkpoint.
 
     Raises:
-        InputError: the weights are damaged, or belong to another recipe.
+        InputError: the weights are damaged, or belong to another recipe, or the base is not that of the training.
     """
     where = choose_device()
     device = where.name
@@ -135,6 +144,7 @@ def checkpoint_models(
     for one in kept:
         if built is None:
             base = resolve_base(recipe.model.base)
+            check_parts(run, own_parts(recipe, base))
             built = build(recipe.model, base.path, dtype=dtype, device=device, seed=recipe.seed)
         try:
             weights = {
@@ -143,5 +153,6 @@ def checkpoint_models(
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{one.file} is damaged ({error}); delete it to leave this checkpoint out") from error
         built.load_trained(weights)
-        identity = checkpoint_identity(sha256_file(one.file), recipe, base.revision, dtype)
-        yield one, Embedder(built, name=one.name, fingerprint=identity, max_tokens=limit)
+        whole = checkpoint_weights(sha256_file(one.file), base)
+        identity = checkpoint_identity(whole, recipe, dtype)
+        yield one, Embedder(built, name=one.name, fingerprint=identity, weights=whole, max_tokens=limit)

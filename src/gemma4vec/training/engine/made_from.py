@@ -1,0 +1,89 @@
+"""The models and files that a run is made from, by their contents: base, small encoder, teachers.
+
+The manifest has them from the run's start on (`made_from`), with absolute paths. A run that goes on, is evaluated or
+exported later must find the same contents: other weights under the trained ones are a model that nobody trained.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.errors import InputError
+from gemma4vec.ledger.lineage import INHERITED, Lineage, union
+from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.machine.file_hashes import file_hash
+from gemma4vec.model.bases.resolve import ResolvedBase
+from gemma4vec.model.bases.weights import hash_settings, hash_weights
+from gemma4vec.model.readout.context_encoder import find_encoder
+from gemma4vec.model.save.model_lineage import lineage_of_folder
+from gemma4vec.recipe.readouts import ContextualToken
+from gemma4vec.recipe.schema import Recipe
+
+MADE_FROM = "made_from"
+# Hashes of a part, and what each is the hash of, in words.
+_HASHES = {"weights": "weights", "settings": "configuration or tokenizer", "sha256": "contents"}
+
+Parts = dict[str, dict[str, Any]]
+"""Key of the recipe -> {"name", "path", and hashes: "weights" and "settings" of a model, "sha256" of a file}."""
+
+
+class ChangedInputError(InputError):
+    """What a run was begun with has changed or is missing. The run itself is as it was and can go on later."""
+
+
+def model_part(name: str, folder: Path) -> dict[str, Any]:
+    """Describe a model that a run is made from, by the contents of its folder."""
+    hashes = {"weights": hash_weights(folder), "settings": hash_settings(folder)}
+    return {"name": name, "path": str(folder.resolve()), **hashes}
+
+
+def file_part(path: Path) -> dict[str, Any]:
+    """Describe a file that a run is made from."""
+    return {"name": path.name, "path": str(path.resolve()), "sha256": file_hash(path)}
+
+
+def own_parts(recipe: Recipe, base: ResolvedBase) -> Parts:
+    """Describe what is part of the finished model: the base, and the small encoder of a readout that has one."""
+    found = {"model.base": model_part(base.name, base.path)}
+    readout = recipe.model.readout
+    if isinstance(readout, ContextualToken):
+        found["model.readout.encoder"] = model_part(readout.encoder, find_encoder(readout.encoder))
+    return found
+
+
+def check_parts(run: RunFolder, parts: Parts) -> None:
+    """Refuse to go on with other contents than those that the run began with.
+
+    Raises:
+        ChangedInputError: one line with the path and both hashes.
+    """
+    began_with = run.manifest.get(MADE_FROM) or {}
+    for key, now in parts.items():
+        before = began_with.get(key) or {}
+        for name, words in _HASHES.items():
+            if before.get(name) and before[name] != now.get(name):
+                raise changed(key, f"the {words} of {now['path']}", before[name], str(now.get(name)))
+
+
+def changed(key: str, what: str, before: str, now: str) -> ChangedInputError:
+    """Return the error for contents that changed after a run began; `key` is the place in the recipe."""
+    return ChangedInputError(
+        f"{key}: {what} have changed since the run began: sha256 {now[:16]} now, {before[:16]} then; put the earlier "
+        "contents back, or start a new run"
+    )
+
+
+def record_parts(run: RunFolder, parts: Parts) -> None:
+    """Store in the manifest what the run is made from, and what that was trained on."""
+    run.update_manifest(**{MADE_FROM: parts, INHERITED: union(map(_lineage, parts.values())).as_json()})
+
+
+def has_begun(run: RunFolder) -> bool:
+    """Return whether the run has trained at least one step."""
+    return any(run.checkpoints.glob("*/*")) or bool(run.events("step"))
+
+
+def _lineage(part: Mapping[str, Any]) -> Lineage:
+    if "weights" not in part:
+        return Lineage(unknown=(str(part["name"]),))
+    return lineage_of_folder(Path(part["path"]), str(part["weights"]), str(part["name"]))
