@@ -87,7 +87,8 @@ def embeddings(vector: Any) -> Reply:
 TEXT = RoleText("query", "a")
 
 
-def test_replies_in_other_forms_are_read() -> None:
+def test_replies_in_other_forms_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # not for a server of this machine
     raw = base64.b64encode(np.array([0.6, 0.8], dtype="<f4").tobytes()).decode()
     for vector in ([0.6, 0.8], raw):
         with serving(embeddings(vector)) as url:
@@ -131,6 +132,7 @@ def test_a_text_that_is_refused_does_not_take_its_batch_along() -> None:
         (200, {"vectors": []}, WorkError, "its reply is not OpenAI's"),
         (200, {"data": []}, WorkError, "its reply is not OpenAI's"),
         (404, {"error": "no"}, WorkError, "answers 404: no"),
+        (307, {"error": "elsewhere"}, WorkError, "answers 307: elsewhere"),
     ],
 )
 def test_a_bad_reply_is_one_line(code: int, value: Any, error: type[Exception], message: str) -> None:

@@ -21,6 +21,14 @@ from gemma4vec.text.prompts import Prompts
 
 _SECONDS = 300  # a batch of long texts on a slow machine
 _OVERLOADED = (429, 503)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class _NoRedirection(urllib.request.HTTPRedirectHandler):
+    """Leaves redirections to the caller, as errors."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
 
 
 class OpenAiClient:
@@ -44,6 +52,10 @@ class OpenAiClient:
         self.root = f"{parts.scheme}://{parts.netloc}{path}"
         self.prompts = prompts
         self._token = token
+        # A server of this machine is not behind the proxy that the environment names. A redirection would carry the
+        # token to another host, so it is an answer like any other.
+        own = {} if parts.hostname in _LOOPBACK else None
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler(own), _NoRedirection())
         self.model = model or self._first_model()
         self._tokenize: _Tokenizer | None = None
         self._asked_for_tokens = False
@@ -105,7 +117,7 @@ class OpenAiClient:
             headers["Authorization"] = f"Bearer {self._token}"
         request = urllib.request.Request(self.root + path, data=body, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=_SECONDS) as reply:
+            with self._opener.open(request, timeout=_SECONDS) as reply:
                 return json.loads(reply.read())
         except urllib.error.HTTPError as error:
             said = _said(error.read())
