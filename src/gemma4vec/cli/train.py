@@ -57,13 +57,14 @@ def train_command(
     run = train(recipe, overrides, resume=resume, seed=seed, out=out).run_folder
     if not first:
         return
-    finished = run.events("finished")[-1]
+    # A disk that took no events has none.
+    finished = next(reversed(run.events("finished")), {})
     result: dict[str, Any] = {
         "run": str(run.path),
         "run_id": run.run_id,
         "model": str(run.model),
-        "tokens": finished["tokens"],
-        "seconds": finished["seconds"],
+        "tokens": finished.get("tokens"),
+        "seconds": finished.get("seconds"),
         "ended": run.manifest["ended"],
     }
     ended = result["ended"]

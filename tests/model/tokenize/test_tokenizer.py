@@ -181,3 +181,12 @@ def test_a_limit_that_is_no_number_is_one_line(folder: Path, limit: str) -> None
     file.write_text(json.dumps(settings), encoding="utf-8")
     with pytest.raises(InputError, match="cannot read a tokenizer"):
         load_tokenizer(folder, append_eos=False)
+
+
+def test_a_token_with_a_huge_id_is_refused(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    whole = json.loads(file.read_text(encoding="utf-8"))
+    whole["model"]["vocab"][next(iter(whole["model"]["vocab"]))] = 2**31
+    file.write_text(json.dumps(whole), encoding="utf-8")
+    with pytest.raises(InputError, match="has a token of the id 2147483648"):
+        load_tokenizer(folder, append_eos=False)

@@ -27,6 +27,7 @@ from gemma4vec.text.prompts import Prompted, Prompts
 
 logger = logging.getLogger(__name__)
 
+MOST_IDS = 2**24  # the largest vocabularies have a million tokens
 _PROMPTS_KEPT = 1024
 
 
@@ -176,6 +177,9 @@ def load_tokenizer(path: str | Path, *, append_eos: bool, unpooled_prompts: Prom
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"model.base: the tokenizer at {path} is not a fast one (tokenizer.json is missing)")
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= MOST_IDS:  # the tokenizers library allocates memory for all ids up to it, and ends the process
+        raise InputError(f"model.base: the tokenizer at {path} has a token of the id {largest}; check tokenizer.json")
     if append_eos and tokenizer.eos_token_id is None and not added_tokens(tokenizer)[1]:
         raise InputError(
             f"model.readout: it needs an EOS token, and the tokenizer at {path} has none; "
