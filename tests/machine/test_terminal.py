@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import threading
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from gemma4vec.machine import terminal
-from gemma4vec.machine.terminal import ProgressBar, bars_by_stage, duration, fall_silent, show_on
+from gemma4vec.machine.terminal import ProgressBar, bars_by_stage, duration, fall_silent, prints_on_stderr, show_on
 
 logger = logging.getLogger("gemma4vec.machine.test")
 
@@ -119,3 +120,10 @@ def test_processes_behind_the_first_are_silent(restored: None) -> None:
 )
 def test_durations_for_people(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_what_libraries_print_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    with prints_on_stderr():
+        os.write(1, b"from compiled code\n")
+    os.write(1, b"the result\n")
+    assert capfd.readouterr() == ("the result\n", "from compiled code\n")

@@ -66,7 +66,7 @@ def value(draw: Random, numbers: tuple[Json, ...] = NUMBERS) -> Json:
     if kind < 0.75:
         return scalar(draw, numbers)
     if kind < 0.85:
-        return draw.choice(EMPTY)
+        return copy.deepcopy(draw.choice(EMPTY))  # it is changed further
     if kind < 0.95:
         return [scalar(draw, numbers) for _ in range(draw.randrange(1, 4))]
     return {str(draw.choice(STRINGS)): scalar(draw, numbers)}

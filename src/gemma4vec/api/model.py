@@ -212,13 +212,10 @@ class Model(Showing):
 
         if self.folder is None:
             raise InputError(f"{self.name} is a base that nobody trained; sentence-transformers opens saved models")
-        from gemma4vec.model.bases.foreign_code import own_code, refuse_foreign_code
-        from gemma4vec.model.bases.sentence_transformers_folder import read_modules
+        from gemma4vec.model.bases.foreign_code import has_our_module
 
-        refuse_foreign_code(self.folder)
         # The library calls our module foreign. Installed code alone runs, never a file that came with the folder.
-        named = any(str(one.get("type")).startswith("gemma4vec.") for one in read_modules(self.folder))
-        ours = named and not own_code(self.folder)
+        ours = has_our_module(self.folder)
         opened = SentenceTransformer(
             str(self.folder), trust_remote_code=ours, truncate_dim=self._truncate_dim, local_files_only=True
         )

@@ -6,6 +6,8 @@ calls `show_on` with a rich console: lines and bars share it, so that no line te
 
 import contextlib
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +29,29 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+@contextlib.contextmanager
+def prints_on_stderr() -> Iterator[None]:
+    """While this is open, what libraries print on stdout goes to stderr, since stdout has a command's result alone.
+
+    This also holds for compiled libraries, which write to the file descriptor. Where a process has no stdout or stderr,
+    nothing changes.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # a process without a console has None there
+        sys.stdout.flush()
+    try:
+        stdout = os.dup(1)
+    except OSError:
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):
+            os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 class Display(logging.Handler):

@@ -67,10 +67,10 @@ def interrupt() -> None:
 
 # Two batches a step, six steps; a checkpoint is written after each.
 MOMENTS: dict[str, Callable[[], None]] = {
-    "kill before the first checkpoint": lambda: at_call(1, checkpoint, "save_file", kill, after=False),
+    "kill before the first checkpoint": lambda: at_call(1, checkpoint, "write_weights", kill, after=False),
     "kill in a forward pass": lambda: at_call(5, contrast.ContrastTask, "loss", kill),
     "kill between update and copy": lambda: at_call(3, torch.optim.AdamW, "step", kill),
-    "kill while a checkpoint is written": lambda: at_call(4, checkpoint, "save_file", kill),
+    "kill while a checkpoint is written": lambda: at_call(4, checkpoint, "write_weights", kill),
     "kill before the older checkpoint goes": lambda: at_call(2, checkpoint.shutil, "rmtree", kill, after=False),
     "kill while the model is written": lambda: at_call(1, saving, "model_card", kill),
     "interrupt in a forward pass": lambda: at_call(6, contrast.ContrastTask, "loss", interrupt),

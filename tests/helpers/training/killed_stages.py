@@ -23,7 +23,7 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "in adaptation": lambda: at_call(3, masked_next_token.MaskedNextTokenTask, "loss", kill),
     "between the stages": lambda: at_call(1, contrast.ContrastTask, "loss", kill),
     "in contrast": lambda: at_call(3, contrast.ContrastTask, "loss", kill),
-    "while contrast's first checkpoint is written": lambda: at_call(5, checkpoint, "save_file", kill, after=False),
+    "while contrast's first checkpoint is written": lambda: at_call(5, checkpoint, "write_weights", kill, after=False),
 }
 
 

@@ -48,7 +48,7 @@ def test_an_unverified_type_is_refused_unless_the_user_says_otherwise(tmp_path: 
     GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=50).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"model\.base: model type 'gpt2' was never verified.*allow_untested"):
         load_backbone(tmp_path, causal=True, dtype=torch.float32)
-    with pytest.raises(AssertionError, match="about to be loaded"):
+    with pytest.raises(InputError, match="about to be loaded"):
         load_backbone(tmp_path, causal=True, dtype=torch.float32, allow_untested=True)
 
 

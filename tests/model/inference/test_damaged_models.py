@@ -35,12 +35,12 @@ def test_an_unknown_setting(folder: Path) -> None:
 
 def test_missing_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match=r"cannot be loaded \(Error no file named model\.safetensors"):
         Embedder.load(folder)
 
 
 def test_cut_weights(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match=r"cannot be loaded .*invalid header"):
         Embedder.load(folder)

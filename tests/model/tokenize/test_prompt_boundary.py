@@ -91,7 +91,7 @@ def test_lengths_of_titles_are_not_kept_forever(tmp_path: Path) -> None:
 def test_one_word_has_a_vector_of_its_own(tmp_path: Path, kind: str) -> None:
     """Readouts of ours: `pool_prompt: false` on Gemma 3, and the second copy of an echo."""
     embedder = Embedder.load(save_tiny(tmp_path, kind), dtype="fp32")
-    (tokens,) = embedder._read([embedder.prompts.for_query("sort")], 64)
+    (tokens,) = embedder.read([embedder.prompts.for_query("sort")], 64)
     prompt = len(embedder.tokenizer.hf_tokenizer(embedder.prompts.query)["input_ids"])
     assert tokens.prompt == prompt
     if kind == "echo":

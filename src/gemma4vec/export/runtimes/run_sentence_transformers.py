@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gemma4vec.export.runtimes.job import RoleText, Vectors
+from gemma4vec.model.bases.foreign_code import has_our_module
 
 
 class SentenceTransformers:
@@ -17,12 +18,11 @@ class SentenceTransformers:
         from sentence_transformers import SentenceTransformer
 
         torch.set_num_threads(threads)
-        own = "gemma4vec." in (folder / "modules.json").read_text(encoding="utf-8")  # a readout of ours
         self._model = SentenceTransformer(
             str(folder),
             device="cpu",
             local_files_only=True,
-            trust_remote_code=own,
+            trust_remote_code=has_our_module(folder),  # which the library calls foreign
             model_kwargs={"dtype": torch.float32},
         )
 

@@ -22,6 +22,16 @@ _OUR_MODULE = re.compile(r"gemma4vec\.model\.[a-z_.]+\.[A-Z]\w*")
 _ACTIVATION = re.compile(r"torch\.nn(\.modules)?(\.[a-z_]+)*\.[A-Z]\w*")
 
 
+def has_our_module(folder: Path) -> bool:
+    """Whether sentence-transformers needs a module of this package for the folder, and no other code.
+
+    Raises:
+        InputError: see `refuse_foreign_code`.
+    """
+    refuse_foreign_code(folder)
+    return any(_OUR_MODULE.fullmatch(str(one.get("type"))) for one in _modules(folder)) and not own_code(folder)
+
+
 def refuse_foreign_code(folder: Path) -> None:
     """Refuse a model folder that names code of others, or has its weights as pickles alone.
 

@@ -15,6 +15,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from gemma4vec.errors import InputError
+from gemma4vec.machine.terminal import prints_on_stderr
 from gemma4vec.model import upstream
 from gemma4vec.model.bases.foreign_code import needs_own_code
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
@@ -143,9 +144,10 @@ def load_saved_tokenizer(path: Path) -> TextTokenizer:
             key: settings[key] for key in ("bos_token", "eos_token", "unk_token", "pad_token") if key in settings
         }
         # Passing a tokenizer object would copy it, which takes longer than reading the file.
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_file=str(path / "tokenizer.json"), padding_side="right", **special
-        )
+        with prints_on_stderr():  # the library prints settings that it does not know
+            tokenizer = PreTrainedTokenizerFast(
+                tokenizer_file=str(path / "tokenizer.json"), padding_side="right", **special
+            )
     except Exception as error:  # tokenizers raises plain Exception
         raise InputError(
             f"the tokenizer in {path} is damaged ({error}); export the model again from its run"
@@ -166,7 +168,8 @@ def load_tokenizer(path: str | Path, *, append_eos: bool, unpooled_prompts: Prom
     """
     folder = transformer_folder(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with prints_on_stderr():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer("a")  # some settings, such as a limit that is no number, are first read here
     except Exception as error:  # tokenizers raises plain Exception, the library many types
         needed = needs_own_code(Path(path), error)
