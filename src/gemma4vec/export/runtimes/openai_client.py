@@ -54,7 +54,7 @@ class OpenAiClient:
         self._token = token
         # A server of this machine is not behind the proxy that the environment names. A redirection would carry the
         # token to another host, so it is an answer like any other.
-        own = {} if parts.hostname in _LOOPBACK else None
+        own: dict[str, str] | None = {} if parts.hostname in _LOOPBACK else None
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler(own), _NoRedirection())
         self.model = model or self._first_model()
         self._tokenize: _Tokenizer | None = None
