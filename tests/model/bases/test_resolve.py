@@ -177,6 +177,20 @@ def test_a_cache_that_cannot_be_written_is_one_line(
         resolve_base("bundled:tiny")
 
 
+def test_a_description_without_weights_is_made_once(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = bundled.BUNDLED["tiny"]
+    with bundled.description(base) as first:
+        names = {file.name for file in first.iterdir()}
+    assert {"config.json", "tokenizer.json"} <= names and not any(name.endswith(".safetensors") for name in names)
+    with bundled.description(base) as second:
+        assert second == first
+    assert not bundled.is_cached(base)
+    monkeypatch.setenv("GEMMA4VEC_CACHE", "/dev/null/nowhere")  # a cache that cannot be written
+    with bundled.description(base) as temporary:
+        assert {file.name for file in temporary.iterdir()} == names
+    assert not temporary.exists() and first.exists()
+
+
 @pytest.mark.parametrize(("name", "hint"), [("bundled:tinny", "did you mean bundled:tiny"), ("bundled:x", "there are")])
 def test_an_unknown_bundled_name_gets_a_suggestion(site: Path, name: str, hint: str) -> None:
     with pytest.raises(InputError, match=hint):

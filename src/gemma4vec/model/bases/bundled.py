@@ -135,15 +135,32 @@ def unpack(base: BundledBase) -> Path:
     return cached_folder(base)
 
 
-def describe_bundled(base: BundledBase, folder: Path) -> None:
-    """Write a base's config and tokenizer, without weights, into `folder`.
+@contextlib.contextmanager
+def description(base: BundledBase) -> Iterator[Path]:
+    """A folder with a base's config and tokenizer, without weights.
+
+    The cache keeps it, since it takes ten seconds to make. Where the cache cannot be written, it is removed at the end.
 
     Raises:
         InputError: a package is missing, or one of its files is damaged.
     """
+    parts = find_parts(base)
+    kept = cached_folder(base).with_name(f"{base.name}-description-{CONVERSION}-{base.sha256[:12]}")
+    if not kept.is_dir():
+        with contextlib.suppress(files.DiskError), files.atomic_folder(kept) as folder:
+            _write_description(parts, folder)
+    if kept.is_dir():
+        yield kept
+        return
+    with files.temporary_folder("base") as folder:
+        _write_description(parts, folder)
+        yield folder
+
+
+def _write_description(parts: list[Path], folder: Path) -> None:
     from gemma4vec.model.bases.gguf_model import write_model_description
 
-    joined = _join(find_parts(base), folder)
+    joined = _join(parts, folder)
     write_model_description(joined, folder)
     joined.unlink()
 

@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gemma4vec.files import temporary_folder
 from gemma4vec.machine.hub import fetch_description, is_hub_id
-from gemma4vec.model.bases.bundled import BUNDLED, cached_folder, describe_bundled, is_cached
+from gemma4vec.model.bases.bundled import BUNDLED, cached_folder, description, is_cached
 from gemma4vec.model.bases.resolve import check_model_folder, resolve_base
 
 
@@ -39,10 +38,9 @@ def base_files(name: str, key: str = "model.base") -> Iterator[BaseFiles]:
     name = name.strip()
     bundled = BUNDLED.get(name.removeprefix("bundled:")) if name.startswith("bundled:") else None
     if bundled is not None and not is_cached(bundled):
-        with temporary_folder("base") as folder:
-            describe_bundled(bundled, Path(folder))
+        with description(bundled) as folder:
             state = f"installed, not unpacked: a run unpacks it into {cached_folder(bundled)} (once, about 10 seconds)"
-            yield BaseFiles(Path(folder), False, state, bundled.cached_bytes)
+            yield BaseFiles(folder, False, state, bundled.cached_bytes)
         return
     folder_given = Path(name).expanduser()
     if bundled is None and not folder_given.exists() and is_hub_id(name):
