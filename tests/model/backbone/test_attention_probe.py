@@ -35,6 +35,15 @@ def test_the_training_shape_can_be_probed(folder: Path) -> None:
     assert check(load(folder, False), height=3, columns=64) == measure(load(folder, False), height=3, columns=64)
 
 
+def test_tokens_that_happen_to_be_equal_are_changed_all_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a small vocabulary may draw them."""
+    backbone = load(folder, False)
+    drawn = measure(backbone)
+    monkeypatch.setattr(torch, "randint", lambda low, high, size, **_: torch.full(size, high - 1))
+    equal = measure(backbone)
+    assert min(drawn.future_to_past, drawn.past_to_future, equal.future_to_past, equal.past_to_future) > 1e-3
+
+
 def test_weights_that_are_not_finite_are_called_that(folder: Path) -> None:
     broken = load(folder, True)
     with torch.no_grad():

@@ -52,8 +52,9 @@ def measure(backbone: Backbone, height: int = 1, columns: int = 2 * _LENGTH) -> 
     """Measure on `height` rows of `columns` columns; use the training shape for compiled layers."""
     vocabulary = int(backbone.config.vocab_size)
     generator = torch.Generator().manual_seed(0)
-    first, second = torch.randint(min(10, vocabulary // 2), vocabulary, (2, _LENGTH), generator=generator)
-    other = torch.randint(min(10, vocabulary // 2), vocabulary, (_LENGTH,), generator=generator)
+    lowest = min(10, vocabulary // 2)
+    first, second = torch.randint(lowest, vocabulary, (2, _LENGTH), generator=generator)
+    other = _unlike(first, torch.randint(lowest, vocabulary, (_LENGTH,), generator=generator), lowest, vocabulary)
 
     def states(document: torch.Tensor, neighbor: torch.Tensor) -> torch.Tensor:
         documents = [Tokens(document.tolist()), Tokens(neighbor.tolist())]
@@ -155,6 +156,8 @@ def _prefix_problem(backbone: Backbone, height: int, columns: int) -> str | None
 def _library_problem(backbone: Backbone) -> str | None:
     """The error, if the library itself would run this model in another attention mode."""
     first, other = _random_ids(backbone, 2)
+    vocabulary = int(backbone.config.vocab_size)
+    other = _unlike(first, other, min(10, vocabulary // 2), vocabulary)
     changed = first.clone()
     changed[-1] = other[-1]
     with _eval_mode(backbone), torch.no_grad():
@@ -204,6 +207,12 @@ def _with_common_prefix(backbone: Backbone, count: int) -> tuple[list[Tokens], S
     prefix, *ends = _random_ids(backbone, 1 + count)
     documents = [Tokens(torch.cat([prefix, end]).tolist()) for end in ends]
     return documents, SharedPrefixes((tuple(prefix.tolist()),), (0,) * count)
+
+
+def _unlike(first: torch.Tensor, drawn: torch.Tensor, lowest: int, vocabulary: int) -> torch.Tensor:
+    """`drawn`, with the next id wherever it equals `first`: a token that was not changed would move nothing."""
+    following = torch.where(drawn + 1 < vocabulary, drawn + 1, lowest)
+    return torch.where(drawn == first, following, drawn)
 
 
 def _random_ids(backbone: Backbone, rows: int, length: int = _LENGTH) -> torch.Tensor:
