@@ -90,6 +90,7 @@ def test_encoding_gives_the_peers_vectors(base: Path, tmp_path: Path) -> None:
     assert found["cosine"]["least"] > 0.99  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_quality_trains_and_evaluates(base: Path, data: Path, tmp_path: Path) -> None:
     found = result_of("quality", base, tmp_path, "--data", str(data), "--suites", "files")
     assert set(found["ndcg@10"]) == {"files"} and found["training"]["steps"] == 2  # type: ignore[call-overload, index]
@@ -105,6 +106,7 @@ def test_no_suite_is_opened_unasked(base: Path, data: Path, tmp_path: Path) -> N
     assert done.returncode == 2 and "--suites" in done.stderr and not (tmp_path / "gpu-quality").exists()
 
 
+@pytest.mark.slow
 def test_a_failing_part_writes_why_and_stops_no_other(base: Path, tmp_path: Path) -> None:
     words = ["--smoke", "--base", str(tmp_path / "missing"), "--results", str(tmp_path)]
     command = [sys.executable, str(PROGRAM), *words, "--parts", "encoding-270m", "training-270m"]

@@ -63,7 +63,7 @@ def test_every_causal_family_gives_the_states_and_gradients_of_whole_documents(
         torch.testing.assert_close(gradient, shared_gradients[name], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("checkpointed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_compiled_layers_take_shared_beginnings(tmp_path: Path, checkpointed: bool) -> None:
     documents = texts(torch.Generator().manual_seed(0))
     found = []

@@ -150,6 +150,7 @@ def _top(results: dict[str, Any]) -> set[str]:
     return {one["variant"] for one in results["rows"] if len(one["seeds"]) > 1} | {best["variant"]}
 
 
+@pytest.mark.slow  # test_resume.py has Ctrl-C in a run, test_matrix.py a killed matrix
 def test_ctrl_c_keeps_the_last_step_and_ends_with_130(place: Path, tmp_path: Path) -> None:
     file = write_matrix(place, "interrupted", budget={"rows": 8 * 60}, learning_rates=[0.001], references=[])
     out = tmp_path / "out"

@@ -27,13 +27,20 @@ OF_TERMS = "training.loop._mean_terms."
 OF_CONTEXT = "model.readout.context_encoder.ContextEncoder.forward:"
 
 
+FAST = [case for case in pretended.CASES if case not in pretended.SLOW]
+EVERY_CASE = [*FAST, *(pytest.param(case, marks=pytest.mark.slow) for case in pretended.SLOW)]
+
+
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of the cases that run: all of them take a minute and a half."""
+    asked = {getattr(item, "callspec", None) and item.callspec.params.get("case") for item in request.session.items}
+    cases = [case for case in pretended.CASES if case in asked]
     folder = tmp_path_factory.mktemp("pretended")
     paths = [TESTS.parent / "src", *(TESTS / "helpers" / name for name in ("models", "training"))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
     environment |= {"GEMMA4VEC_CACHE": str(folder / "cache"), "GEMMA4VEC_HOME": str(folder / "home")}
-    command = [sys.executable, pretended.__file__, str(folder)]
+    command = [sys.executable, pretended.__file__, str(folder), *cases]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads((folder / "outcomes.json").read_text())
@@ -53,7 +60,7 @@ def test_the_pretence_refuses_two_devices_and_notes_what_waits(outcomes: dict[st
     assert harness["after"] == 6, "each of the six, and neither a copy that runs beside nor a size that is known"
 
 
-@pytest.mark.parametrize("case", list(pretended.CASES))
+@pytest.mark.parametrize("case", EVERY_CASE)
 def test_a_run_there_is_the_run_on_the_cpu(outcomes: dict[str, Any], case: str) -> None:
     found = outcomes[case]
     assert "error" not in found, found["error"]
@@ -63,7 +70,7 @@ def test_a_run_there_is_the_run_on_the_cpu(outcomes: dict[str, Any], case: str) 
     assert found["difference"] < 1e-3
 
 
-@pytest.mark.parametrize("case", list(pretended.CASES))
+@pytest.mark.parametrize("case", EVERY_CASE)
 def test_steps_wait_for_losses_and_the_norm_alone(outcomes: dict[str, Any], case: str) -> None:
     """Not once a micro-batch: each wait leaves a GPU without work for a moment."""
     waits = {

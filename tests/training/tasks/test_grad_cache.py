@@ -86,6 +86,7 @@ def test_compiled_layers_have_the_loss_and_gradients_of_plain_ones(base: Path, t
         torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-4 * wanted.abs().max().item(), msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not choose_compile("auto", steps=None, minutes=None).on, reason="no compiler")
 def test_compiled_layers_reproduce_dropout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against compiled layers without GradCache under the same seed: they draw other values than uncompiled ones."""
