@@ -13,6 +13,7 @@ import socket
 import stat
 import sys
 import tempfile
+import tokenize
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import cache as once
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _SHOWN = 40  # characters of a name in its temporary name, which also holds the host's name of up to 64
+
+
+# What numpy raises for a damaged .npy file: it reads the header as Python.
+NPY_ERRORS = (ValueError, TypeError, EOFError, IndexError, SyntaxError, tokenize.TokenError, MemoryError)
 
 
 class DiskError(WorkError):

@@ -143,8 +143,11 @@ def test_results_from_before_the_ledger_are_found(tmp_path: Path) -> None:
     (folder / "metrics.json").write_text(json.dumps(summary))
     (home() / "evals" / "bad").mkdir()
     (home() / "evals" / "bad" / "metrics.json").write_text("{")
+    (home() / "evals" / "odd").mkdir()
+    odd = summary | {"settings": {"suite": ["s"]}}
+    (home() / "evals" / "odd" / "metrics.json").write_text(json.dumps(odd))
     done = rebuild(home())
-    assert done.from_folders == 2 and len(done.damaged) == 1
+    assert done.from_folders == 2 and len(done.damaged) == 2
     assert [row["time"] for row in rows("SELECT time FROM looks")] == ["2025-01-01T00:00:00+00:00"]
 
 

@@ -104,6 +104,9 @@ def evaluation_record(folder: Path) -> tuple[Record, Record]:
     try:
         summary = load_foreign_json(file)
         settings = dict(summary.get("settings") or {})
+        for part in ("suite", "run"):
+            if not isinstance(settings.get(part) or {}, dict):
+                raise TypeError(f"settings.{part} is not a mapping")
         mean = {str(metric): float(value) for metric, value in summary["mean"].items()}
         model, suite = str(summary["model"]), str(summary["suite"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -23,9 +23,10 @@ from gemma4vec.files import home
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.recipe.load import load_recipe
+from gemma4vec.recipe.schema import Evaluation
 from gemma4vec.report.run_page import write_report
 from gemma4vec.training.monitoring import background_eval as beside
-from gemma4vec.training.monitoring.background_eval import dev_suite_of, follow
+from gemma4vec.training.monitoring.background_eval import dev_suite_of, follow, note_dev_suite
 from gemma4vec.training.run import recipe_of, start_run, train_run
 
 SOURCE = Path(__file__).resolve().parents[3] / "src"
@@ -286,3 +287,9 @@ def test_what_the_command_refuses(place: Path, tmp_path: Path, capsys: pytest.Ca
     assert "--suite" in capsys.readouterr().err
     assert execute(["eval", str(run.path), "--follow", "--suite", str(place / "words")]) == 2
     assert "--follow needs --checkpoints" in capsys.readouterr().err
+
+
+def test_a_damaged_note_of_dev_suites_is_made_anew(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, "odd", "name: odd\n", dev_suites=["x"])
+    note_dev_suite(run, 0, Evaluation(), tmp_path / "suite")
+    assert run.manifest["dev_suites"]["0"]["folder"] == str(tmp_path / "suite")

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma4vec.errors import WorkError
-from gemma4vec.files import atomic_write, cache, write_json
+from gemma4vec.files import NPY_ERRORS, atomic_write, cache, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class VectorStore:
             if not whole or path.stat().st_size != start + 4 * shape[0] * shape[1]:
                 return
             vectors_ND = np.memmap(path, np.dtype("<f4"), mode="r", offset=start, shape=shape)
-        except (OSError, ValueError, EOFError, IndexError):
+        except (OSError, *NPY_ERRORS):
             return
         number = len(self._segments)
         self._segments.append(Segment(path, checksums, vectors_ND))

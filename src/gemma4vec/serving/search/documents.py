@@ -16,7 +16,7 @@ import numpy as np
 
 from gemma4vec.data.pycode.extract import Function
 from gemma4vec.data.suites.retrieval import RetrievalSuite
-from gemma4vec.files import atomic_write
+from gemma4vec.files import NPY_ERRORS, atomic_write
 from gemma4vec.text.prompts import Document
 
 DOCUMENTS = "documents.jsonl"
@@ -85,7 +85,10 @@ class DocumentStore(Sequence[IndexedDocument]):
             ValueError: the files disagree.
             OSError: a file is missing.
         """
-        self._offsets = np.load(folder / OFFSETS, allow_pickle=False)
+        try:
+            self._offsets = np.load(folder / OFFSETS, allow_pickle=False)
+        except NPY_ERRORS as error:
+            raise ValueError(f"{OFFSETS} is damaged ({' '.join(str(error).split())})") from error
         size = (folder / DOCUMENTS).stat().st_size
         if self._offsets.ndim != 1 or len(self._offsets) < 1 or int(self._offsets[-1]) != size:
             raise ValueError(f"{DOCUMENTS} has {size} bytes, but {OFFSETS} says otherwise")

@@ -36,7 +36,8 @@ def note_dev_suite(run: RunFolder, number: int, settings: Evaluation, dev: Path 
     """Record in the manifest the suite on which a stage's checkpoints are evaluated."""
     folder = dev_folder(settings, dev)
     if folder is not None:
-        noted = dict(run.manifest.get(SUITES) or {})
+        known = run.manifest.get(SUITES)
+        noted = dict(known) if isinstance(known, dict) else {}  # a damaged note is made anew
         noted[str(number)] = {
             "folder": str(folder.resolve()),
             "max_queries": settings.max_queries,
