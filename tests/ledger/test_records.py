@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ledger_samples import RECIPE, look, make_run
 
-from gemma4vec.errors import InputError
+from gemma4vec.errors import InputError, WorkError
 from gemma4vec.files import home
 from gemma4vec.ledger import recording
 from gemma4vec.ledger.comparison_count import ComparisonFamily, count_family, count_looks
@@ -308,3 +308,14 @@ def test_parents_are_the_runs_that_a_recipes_paths_lie_in(tmp_path: Path) -> Non
     }
     assert find_parents(tree) == [run.run_id]
     assert find_parents({"model": {"base": str(tmp_path)}, "n": 3, "odd": "a/\x00b"}) == []
+
+
+def test_a_journal_that_is_no_file_is_one_line() -> None:
+    make_run(home(), "one")
+    (home() / JOURNAL).unlink()
+    (home() / JOURNAL).symlink_to("/dev/null")  # it cannot be flushed
+    with (
+        pytest.raises(WorkError, match=r"ledger\.jsonl: .*; free space or make it readable and writable"),
+        open_ledger(home()),
+    ):
+        pass

@@ -196,7 +196,7 @@ def _in_memory(home: Path) -> sqlite3.Connection:
 def _catch_up(connection: sqlite3.Connection, journal: Journal, home: Path) -> None:
     """Bring the index up to date, and say what was damaged or lost."""
     try:
-        with database_errors(home / INDEX):
+        with _os_errors(home / JOURNAL), database_errors(home / INDEX):
             restored = catch_up(connection, journal)
     except (ValueError, TypeError, RecursionError) as error:  # bodies that are no JSON, a table without its row
         raise damaged_index_error(home / INDEX, error) from error
