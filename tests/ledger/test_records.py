@@ -319,3 +319,11 @@ def test_a_journal_that_is_no_file_is_one_line() -> None:
         open_ledger(home()),
     ):
         pass
+
+
+def test_a_recipe_that_is_no_text_is_one_line_and_its_run_is_not_rebuilt() -> None:
+    run = make_run(home(), "one")
+    (run.path / "recipe.yaml").write_bytes("name: one".encode("utf-16"))
+    with pytest.raises(InputError, match=r"recipe\.yaml is damaged .*; put the file back"):
+        _ = run.recipe_text
+    assert len(rebuild(home()).damaged) == 1

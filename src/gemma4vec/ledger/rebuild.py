@@ -95,7 +95,12 @@ def _folders(home: Path) -> tuple[list[Record], list[str]]:
     for root in roots:
         for run in run_folders(root):
             decision = decision_record(run.path)
-            for record in [run_record(run), *([decision] if decision else [])]:
+            try:
+                found_run = run_record(run)
+            except InputError as error:
+                damaged.append(str(error))
+                continue
+            for record in [found_run, *([decision] if decision else [])]:
                 records.setdefault(record.id, record)
         for folder in evaluation_folders(root):
             try:

@@ -84,8 +84,16 @@ class RunFolder:
 
     @property
     def recipe_text(self) -> str:
-        """The recipe as given."""
-        return (self.path / RECIPE).read_text(encoding="utf-8")
+        """The recipe as given.
+
+        Raises:
+            InputError: it is not UTF-8.
+            OSError: it cannot be read.
+        """
+        try:
+            return (self.path / RECIPE).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path / RECIPE} is damaged ({error}); put the file back") from error
 
     @property
     def checkpoints(self) -> Path:

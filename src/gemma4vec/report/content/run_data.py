@@ -86,7 +86,7 @@ def read_run(path: Path, *, compared: bool = True) -> RunData:
     missing: list[str] = []
     try:
         recipe_text = run.recipe_text
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, InputError) as error:
         recipe_text = ""
         missing.append(f"The recipe cannot be read ({type(error).__name__}).")
     events = run.events()
