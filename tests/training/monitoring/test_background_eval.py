@@ -289,7 +289,7 @@ def test_what_the_command_refuses(place: Path, tmp_path: Path, capsys: pytest.Ca
     assert "--follow needs --checkpoints" in capsys.readouterr().err
 
 
-def test_a_damaged_note_of_dev_suites_is_made_anew(tmp_path: Path) -> None:
+def test_a_damaged_note_of_dev_suites_is_replaced(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, "odd", "name: odd\n", dev_suites=["x"])
     note_dev_suite(run, 0, Evaluation(), tmp_path / "suite")
     assert run.manifest["dev_suites"]["0"]["folder"] == str(tmp_path / "suite")

@@ -37,7 +37,7 @@ def note_dev_suite(run: RunFolder, number: int, settings: Evaluation, dev: Path 
     folder = dev_folder(settings, dev)
     if folder is not None:
         known = run.manifest.get(SUITES)
-        noted = dict(known) if isinstance(known, dict) else {}  # a damaged note is made anew
+        noted = dict(known) if isinstance(known, dict) else {}  # a damaged note is replaced
         noted[str(number)] = {
             "folder": str(folder.resolve()),
             "max_queries": settings.max_queries,
