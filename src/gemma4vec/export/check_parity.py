@@ -57,7 +57,7 @@ def check_parity(
         client = OpenAiClient(target, source.embedder.prompts, model=model, token=token)
         ask = partial(_ask_server, client)
     else:
-        ask = partial(_ask_file, kind, path, source.model.max_tokens)
+        ask = partial(ask_process, kind, path, max_tokens=source.model.max_tokens)
     chosen = dtype or (_file_dtype(path) if kind == "gguf" else "f32")
     length = source.check_dimension(dimension)
     return compare_export(source, ranked, ask, dtype=chosen, dimension=length)
@@ -94,14 +94,3 @@ def _ask_server(
     client: OpenAiClient, texts: Sequence[RoleText], calls: Sequence[Sequence[int]], tokens_of: Sequence[int]
 ) -> Answer:
     return answer(client, [[texts[i] for i in call] for call in calls], [texts[i] for i in tokens_of])
-
-
-def _ask_file(
-    kind: str,
-    path: Path,
-    max_tokens: int,
-    texts: Sequence[RoleText],
-    calls: Sequence[Sequence[int]],
-    tokens_of: Sequence[int],
-) -> Answer:
-    return ask_process(kind, path, texts, calls, tokens_of, max_tokens=max_tokens)

@@ -1,7 +1,7 @@
 """Export a model: write it next to its place, run it in its own program, compare, and only then rename it."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from gemma4vec.export.parity.gate import compare_export
 from gemma4vec.export.parity.ranking import DOCUMENTS, QUERIES, open_dev_suite
 from gemma4vec.export.parity.report import ParityReport
 from gemma4vec.export.runtimes.ask import ask_process
-from gemma4vec.export.runtimes.job import Answer, RoleText
 from gemma4vec.export.source import Source, open_source
 from gemma4vec.files import atomic_folder, home, write_json
 from gemma4vec.ledger.run_folder import slug
@@ -83,7 +82,7 @@ def export_model(
     check_out(folder)
     with atomic_folder(folder) as temporary, _disk_errors(folder):
         path = write_format(source, temporary, to, chosen, length)
-        ask = partial(_ask, to, path, source.model.max_tokens)
+        ask = partial(ask_process, to, path, max_tokens=source.model.max_tokens)
         report = compare_export(source, ranked, ask, dtype=chosen, dimension=length)
         if not report.passed:
             line = f"--to {to}: the export is not {source.name} in {report.runtime}: {report.line()}"
@@ -104,17 +103,6 @@ def check_out(folder: Path) -> None:
         ours = (PARITY_FILE, "gemma4vec.json")
         if not any((folder / name).is_file() for name in ours):
             raise InputError(f"--out {folder} holds other files, which an export would replace; name another folder")
-
-
-def _ask(
-    to: str,
-    path: Path,
-    max_tokens: int,
-    texts: Sequence[RoleText],
-    calls: Sequence[Sequence[int]],
-    tokens_of: Sequence[int],
-) -> Answer:
-    return ask_process(to, path, texts, calls, tokens_of, max_tokens=max_tokens)
 
 
 def _place(source: Source, to: str, dtype: str, dimension: int) -> Path:

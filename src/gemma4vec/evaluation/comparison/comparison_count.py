@@ -15,13 +15,7 @@ Pair = tuple[Result, Result]
 
 def count_family_of_results(pairs: Sequence[Pair], metric: str) -> ComparisonFamily:
     """Count the ledger's comparisons on the suite of these pairs and `metric`, these included."""
-    sides = [
-        (
-            {"fingerprint": fingerprint(a), "created": a.settings.get("created")},
-            {"fingerprint": fingerprint(b), "created": b.settings.get("created")},
-        )
-        for a, b in pairs
-    ]
+    sides = [({"fingerprint": fingerprint(a)}, {"fingerprint": fingerprint(b)}) for a, b in pairs]
     with open_ledger(home(), tolerant=True) as ledger:
         return count_family_of_pairs(ledger, contents(pairs[0][0]), metric, sides)
 
