@@ -136,7 +136,7 @@ class Copied(HashedWords):
 
 
 def model_folder(folder, name):
-    """A saved model, as far as it says whose it is."""
+    """The part of a saved model that names its run."""
     folder.mkdir(parents=True)
     (folder / "modules.json").write_text("[]")
     (folder / "gemma4vec.json").write_text(json.dumps({"name": name, "model": {}, "fingerprint": "f"}))

@@ -54,7 +54,7 @@ class SelectedRows(LazyRows):
 def leave_out_short_rows(rows: MixedRows, hard_negatives: int) -> tuple[MixedRows, dict[str, int]]:
     """The rows with at least `hard_negatives` negatives, and source -> number of rows left out.
 
-    Nothing is left out of a source of which more than `MOST_LEFT_OUT` would be.
+    A source that would lose more than `MOST_LEFT_OUT` of its rows keeps them all.
     """
     parts, left_out = [], {}
     for part in rows.parts:
