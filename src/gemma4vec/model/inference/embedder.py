@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 Vectors = NDArray[np.float32]
 Progress = Callable[[int, int], None]  # texts done, texts in all
+Lengths = NDArray[np.int32]
 
 # Texts are sorted by length and encoded in windows of this many: enough for dense packing, little to hold at once.
 _WINDOW = 1024
@@ -120,6 +121,11 @@ class Embedder:
         """`[N, D]` vectors of texts with `prompt` put before each."""
         return self._encode([Prompted(prompt, text) for text in texts], progress)
 
+    def encode_counted(self, texts: Sequence[Prompted], *, progress: Progress | None = None) -> tuple[Vectors, Lengths]:
+        """`[N, D]` vectors of texts with their prompts, and `[N]` numbers of tokens that the backbone read of each."""
+        lengths_N = np.zeros(len(texts), dtype=np.int32)
+        return self._encode(texts, progress, lengths_N), lengths_N
+
     def describe(self) -> dict[str, Any]:
         """Settings that explain a score; stored with each one."""
         backbone = self.encoder.backbone
@@ -140,12 +146,14 @@ class Embedder:
             "prompts": self.prompts.as_dict(),
         } | self._settings
 
-    def _encode(self, texts: Sequence[Prompted], progress: Progress | None) -> Vectors:
+    def _encode(
+        self, texts: Sequence[Prompted], progress: Progress | None, lengths_N: Lengths | None = None
+    ) -> Vectors:
         vectors_ND = np.zeros((len(texts), self.dimension), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda i: (-len(texts[i].text), i))
         self._compile_if_worth_it(texts)
         windows = [order[start : start + _WINDOW] for start in range(0, len(order), _WINDOW)]
-        laid_out = (self._lay_out([texts[i] for i in window]) for window in windows)
+        laid_out = (self._lay_out(texts, window, lengths_N) for window in windows)
         done = 0
 
         def fetch(window: list[int], found_ND: Tensor) -> None:
@@ -201,8 +209,13 @@ class Embedder:
             remarks.add(line)
             logger.info(line)
 
-    def _lay_out(self, texts: Sequence[Prompted]) -> list[PackedBatch]:
-        tokens = self.read(texts, self.max_tokens)
+    def _lay_out(
+        self, texts: Sequence[Prompted], window: Sequence[int], lengths_N: Lengths | None
+    ) -> list[PackedBatch]:
+        """The texts of a window as batches; their numbers of tokens go to `lengths_N`."""
+        tokens = self.read([texts[i] for i in window], self.max_tokens)
+        if lengths_N is not None:
+            lengths_N[window] = [one.length for one in tokens]
         share = self.encoder.reason_not_to_share(training=False) is None
         return pack(tokens, _ROW_TOKENS, self.tokens_per_forward, self.tokenizer.padding_id, share=share)
 
