@@ -3,8 +3,8 @@
     pip install 'ray[data]'
     python examples/ray_encode.py runs/my-run corpus.jsonl vectors/ --parts 32 --cores 4
 
-A part is every N-th shard of the plan, as with `--shard` in an array of jobs. Ray retries a part whose node is lost; what
-was finished of it stays. Nothing of the corpus passes through Ray. At the end everything is verified.
+A part is every N-th shard of the plan, as with `--shard` in an array of jobs. Ray retries a part whose node is lost;
+what was finished stays. Nothing of the corpus passes through Ray. At the end everything is verified.
 """
 
 import argparse
