@@ -153,7 +153,7 @@ class Embedder:
         order = sorted(range(len(texts)), key=lambda i: (-len(texts[i].text), i))
         self._compile_if_worth_it(texts)
         windows = [order[start : start + _WINDOW] for start in range(0, len(order), _WINDOW)]
-        laid_out = (self._lay_out(texts, window, lengths_N) for window in windows)
+        laid_out = (self._lay_out([texts[i] for i in window]) for window in windows)
         done = 0
 
         def fetch(window: list[int], found_ND: Tensor) -> None:
@@ -171,6 +171,9 @@ class Embedder:
             with torch.inference_mode(), closing(prefetched) as ready:
                 late: tuple[list[int], Tensor] | None = None
                 for window, layouts in zip(windows, ready, strict=True):
+                    if lengths_N is not None:
+                        for batch in layouts:
+                            lengths_N[[window[i] for i in batch.documents]] = batch.lengths_N.cpu().numpy()
                     found_ND = self._forward(layouts)
                     if late:
                         fetch(*late)
@@ -209,13 +212,8 @@ class Embedder:
             remarks.add(line)
             logger.info(line)
 
-    def _lay_out(
-        self, texts: Sequence[Prompted], window: Sequence[int], lengths_N: Lengths | None
-    ) -> list[PackedBatch]:
-        """The texts of a window as batches; their numbers of tokens go to `lengths_N`."""
-        tokens = self.read([texts[i] for i in window], self.max_tokens)
-        if lengths_N is not None:
-            lengths_N[window] = [one.length for one in tokens]
+    def _lay_out(self, texts: Sequence[Prompted]) -> list[PackedBatch]:
+        tokens = self.read(texts, self.max_tokens)
         share = self.encoder.reason_not_to_share(training=False) is None
         return pack(tokens, _ROW_TOKENS, self.tokens_per_forward, self.tokenizer.padding_id, share=share)
 
