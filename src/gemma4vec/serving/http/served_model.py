@@ -1,5 +1,6 @@
 """The model of a server: requests to tokens (in the reading thread), tokens to vectors (in the model thread)."""
 
+import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,32 @@ from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Prompted, Prompts
 
 _NO_LIMIT = 2**31 - 1
-_WARM_UPS = 3  # the last one is measured
+_WORDS = [
+    "return",
+    "the",
+    "path",
+    "of",
+    "a",
+    "file",
+    "and",
+    "close",
+    "it",
+    "or",
+    "open",
+    "read",
+    "write",
+    "sort",
+    "list",
+    "tree",
+    "graph",
+    "data",
+    "for",
+    "if",
+    "else",
+]
+# A processor computes half of what it could in one pass: a query that comes meanwhile waits for the whole pass.
+_SHARE_OF_A_PASS = {"cpu": 0.5}
+_SHARE_ELSEWHERE = 0.75  # so that texts that do not fill their rows still fit into one pass
 
 
 class ReadText(NamedTuple):
@@ -75,7 +101,8 @@ class ServedModel:
     @property
     def tokens_per_forward(self) -> int:
         """Number of tokens in one forward pass that suits the device."""
-        return self.embedder.tokens_per_forward
+        share = _SHARE_OF_A_PASS.get(self.embedder.encoder.backbone.device.type, _SHARE_ELSEWHERE)
+        return int(share * self.embedder.tokens_per_forward)
 
     def describe(self) -> dict[str, Any]:
         """The embedder's settings, as JSON values."""
@@ -124,22 +151,35 @@ class ServedModel:
         return self.embedder.encode_tokens(tokens)
 
     def warm_up(self, batch_tokens: int, *, compile_layers: bool) -> float:
-        """Run texts of every size, so that no request waits for a kernel; returns tokens a second of full batches."""
+        """Encode texts of every size, so that no request waits for a kernel; returns tokens a second of full batches.
+
+        Compiled layers are planned again for the first rectangle of a new kind: one row or several, few columns or
+        many, with or without a prefix that texts share.
+        """
         if compile_layers:
             self.embedder.compile()
-        word = self.read([Prompted("", "return the path of a file and close it")])[0].tokens
-        ids = list(word.ids)
-        limit = self.max_tokens
-        wide = [Tokens((ids * limit)[:length]) for length in sorted({limit, min(limit, 64), min(limit, 12)})]
-        for one in wide:
-            self.encode([one])
-        full = [wide[min(1, len(wide) - 1)]] * max(2, batch_tokens // 64)
-        self.encode(full[:2])
+        generator = random.Random(0)
+
+        def texts(count: int, words: int, role: str) -> list[Tokens]:
+            own = [" ".join(generator.choices(_WORDS, k=max(1, words))) for _ in range(count)]
+            prompted = {
+                "query": self.prompts.for_query,
+                "document": self.prompts.for_document,
+                "none": lambda text: Prompted("", text),
+            }[role]
+            return [text.tokens for text in self.read([prompted(text) for text in own])]
+
+        limit, full = self.max_tokens, max(1, batch_tokens // 60)
+        kinds = ((1, 4), (2, 3), (3, 40), (16, 20), (2, min(limit, 300)), (1, limit), (full, 40))
+        for role in ("query", "document", "none"):
+            for count, words in kinds:
+                self.encode(texts(count, words, role))
         rate = 1.0
-        for _ in range(_WARM_UPS):
+        for _ in range(2):
+            read = texts(full, 40, "document")
             started = time.perf_counter()
-            self.encode(full)
-            rate = sum(tokens.length for tokens in full) / max(time.perf_counter() - started, 1e-9)
+            self.encode(read)
+            rate = sum(tokens.length for tokens in read) / max(time.perf_counter() - started, 1e-9)
         return rate
 
 

@@ -30,7 +30,6 @@ FAMILIES: dict[str, Family] = {
     "gemma4vec_truncated_texts_total": Family("counter", "Texts that were truncated at the limit."),
     "gemma4vec_queue_tokens": Family("gauge", "Tokens that wait, by priority."),
     "gemma4vec_expired_texts_total": Family("counter", "Texts that were dropped because their time was over."),
-    "gemma4vec_in_flight_requests": Family("gauge", "Requests that are being answered."),
     "gemma4vec_ready": Family("gauge", "1 if requests are accepted."),
     "gemma4vec_model_info": Family("gauge", "1, with the model's name and fingerprint."),
 }
