@@ -153,8 +153,10 @@ def test_a_folder_that_hosts_do_not_share_is_refused(
     logs = [tmp_path / "0.log", tmp_path / "1.log"]
     first = started.start(on_host(hosts, 0, *train(recipe, out)), logs[0], GLOO_SOCKET_IFNAME="veth0")
     second = started.start(hidden, logs[1], GLOO_SOCKET_IFNAME="veth0")
-    assert first.wait(120) == 2 and second.wait(120) == 2
-    assert "does not see what process 0" in logs[0].read_text() and "all machines share" in logs[1].read_text()
+    # The second torchrun may end because the first one is gone.
+    assert first.wait(120) == 2 and second.wait(120) in (1, 2)
+    assert "process 1 on" in logs[0].read_text() and "does not see what process 0" in logs[0].read_text()
+    assert all("Traceback" not in log.read_text() for log in logs)
     assert list_runs(out) == [] and list(out.iterdir()) == []
 
 

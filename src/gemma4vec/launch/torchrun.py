@@ -30,9 +30,10 @@ def main(words: Sequence[str] | None = None) -> int:
         if one is not signal.SIGHUP or signal.getsignal(one) is not signal.SIG_IGN:
             signal.signal(one, _pass_on)
 
-    from torch.distributed import run
+    from torch.distributed import DistError, run
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
 
     try:
         run.main(["--signals-to-handle", LEFT_TO_TORCH, *(sys.argv[1:] if words is None else words)])
@@ -46,6 +47,12 @@ def main(words: Sequence[str] | None = None) -> int:
     except SignalException as error:
         print(f"interrupted: torchrun got {signal.Signals(error.sigval).name}", file=sys.stderr)
         return 128 + int(error.sigval)
+    except (RendezvousError, DistError) as error:
+        if os.environ.get(STOPPING_VARIABLE):
+            return Interrupted.exit_code
+        reason = " ".join(str(error).split())[:160]
+        print(f"error: torchrun on the first machine has ended, or cannot be reached ({reason})", file=sys.stderr)
+        return WorkError.exit_code
     return 0
 
 

@@ -222,7 +222,7 @@ def join_world() -> World:
             store = connect()
             name = meet(store, rank, size)
             # A connection of its own: one that is in use by a waiting collective answers nobody else.
-            _heart = Heartbeat(dist.PrefixStore(f"{name}/heartbeat", store.clone()), rank, size, patience)
+            _heart = Heartbeat(dist.PrefixStore(f"{name}/heartbeat", connect(again=True)), rank, size, patience)
             _heart.start()  # before the connections, which wait long for a process that has ended meanwhile
             store, backend = dist.PrefixStore(f"{name}/processes", store), "nccl" if on_gpus else "gloo"
             dist.init_process_group(backend, timeout=_PATIENCE_IN_A_STEP, store=store, rank=rank, world_size=size)

@@ -20,14 +20,17 @@ PATIENCE_SECONDS = 600.0
 _POLL_SECONDS = 0.02
 
 
-def connect() -> dist.Store:
+def connect(*, again: bool = False) -> dist.Store:
     """Connect to the store at MASTER_ADDR and MASTER_PORT; without torchrun the first process serves it.
+
+    Args:
+        again: whether this process has a connection already, and wants another one.
 
     Raises:
         KeyError, ValueError: the variables are missing or wrong.
         RuntimeError: nobody answers there.
     """
-    serves = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and torchrun_count("RANK", 0) == 0
+    serves = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and torchrun_count("RANK", 0) == 0 and not again
     return dist.TCPStore(
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
