@@ -40,6 +40,7 @@ COMMANDS = {
     "runs": ("gemma4vec.cli.runs.runs:app", "List, compare and judge runs: the ledger."),
     "report": ("gemma4vec.cli.report:report_command", "Write an HTML report on one or more runs."),
     "search": ("gemma4vec.cli.search:search_command", "Search a corpus with a trained model."),
+    "encode": ("gemma4vec.cli.encode:encode_command", "Encode a file of any size into a folder of vectors."),
     "export": (
         "gemma4vec.cli.export.export:export_command",
         "Export a model to sentence-transformers, ONNX or GGUF, compared with ours there.",

@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 Vectors = NDArray[np.float32]
 Progress = Callable[[int, int], None]  # texts done, texts in all
+Lengths = NDArray[np.int32]
 
 # Texts are sorted by length and encoded in windows of this many: enough for dense packing, little to hold at once.
 _WINDOW = 1024
@@ -120,6 +121,11 @@ class Embedder:
         """`[N, D]` vectors of texts with `prompt` put before each."""
         return self._encode([Prompted(prompt, text) for text in texts], progress)
 
+    def encode_counted(self, texts: Sequence[Prompted], *, progress: Progress | None = None) -> tuple[Vectors, Lengths]:
+        """`[N, D]` vectors of texts with their prompts, and `[N]` numbers of tokens that the backbone read of each."""
+        lengths_N = np.zeros(len(texts), dtype=np.int32)
+        return self._encode(texts, progress, lengths_N), lengths_N
+
     def describe(self) -> dict[str, Any]:
         """Settings that explain a score; stored with each one."""
         backbone = self.encoder.backbone
@@ -140,7 +146,9 @@ class Embedder:
             "prompts": self.prompts.as_dict(),
         } | self._settings
 
-    def _encode(self, texts: Sequence[Prompted], progress: Progress | None) -> Vectors:
+    def _encode(
+        self, texts: Sequence[Prompted], progress: Progress | None, lengths_N: Lengths | None = None
+    ) -> Vectors:
         vectors_ND = np.zeros((len(texts), self.dimension), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda i: (-len(texts[i].text), i))
         self._compile_if_worth_it(texts)
@@ -163,6 +171,9 @@ class Embedder:
             with torch.inference_mode(), closing(prefetched) as ready:
                 late: tuple[list[int], Tensor] | None = None
                 for window, layouts in zip(windows, ready, strict=True):
+                    if lengths_N is not None:
+                        for batch in layouts:
+                            lengths_N[[window[i] for i in batch.documents]] = batch.lengths_N.cpu().numpy()
                     found_ND = self._forward(layouts)
                     if late:
                         fetch(*late)
