@@ -41,6 +41,7 @@ COMMANDS = {
     "report": ("gemma4vec.cli.report:report_command", "Write an HTML report on one or more runs."),
     "search": ("gemma4vec.cli.search:search_command", "Search a corpus with a trained model."),
     "encode": ("gemma4vec.cli.encode:encode_command", "Encode a file of any size into a folder of vectors."),
+    "serve": ("gemma4vec.cli.serve:serve_command", "Serve a trained model by HTTP, with OpenAI's /v1/embeddings."),
     "export": (
         "gemma4vec.cli.export.export:export_command",
         "Export a model to sentence-transformers, ONNX or GGUF, compared with ours there.",
