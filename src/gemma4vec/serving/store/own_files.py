@@ -345,8 +345,7 @@ class OwnFiles:
         self, data: _Data, queries_ND: Vectors, count: int, mask_M: NDArray[np.bool_] | None
     ) -> list[NDArray[np.int64]]:
         if mask_M is None:
-            found = search(queries_ND, data.vectors_MD, min(count, len(data.vectors_MD))).indices
-            return list(found)
+            return list(search(queries_ND, data.vectors_MD, min(count, len(data.vectors_MD))).indices)
         matching = np.flatnonzero(mask_M)
         best = min(count, len(matching))
         scores, places = np.empty((len(queries_ND), 0), np.float32), np.empty((len(queries_ND), 0), np.int64)
