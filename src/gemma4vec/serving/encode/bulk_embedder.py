@@ -75,9 +75,9 @@ class ModelOpener:
         run = named_run(self.model, home())
         opened = Embedder.load(run.path if run is not None else self.model)
         if isinstance(opened, Embedder):
-            return _Ours(opened, prefix_lengths(opened.folder, opened.dimension))
+            return CountingEmbedder(opened, prefix_lengths(opened.folder, opened.dimension))
         assert isinstance(opened, SentenceTransformerEmbedder)
-        return _Foreign(opened)
+        return CountingSentenceTransformer(opened)
 
 
 def prefix_lengths(folder: Path | None, dimension: int) -> tuple[int, ...]:
@@ -90,7 +90,7 @@ def prefix_lengths(folder: Path | None, dimension: int) -> tuple[int, ...]:
     return tuple(lengths_of(folder, named_run(folder.resolve().parent, home()), dimension))
 
 
-class _Ours:
+class CountingEmbedder:
     """A model of gemma4vec."""
 
     def __init__(self, embedder: Any, lengths: tuple[int, ...]):
@@ -132,7 +132,7 @@ class _Ours:
         return found_N
 
 
-class _Foreign:
+class CountingSentenceTransformer:
     """A model that sentence-transformers runs; texts are tokenized twice, since it does not say what it read."""
 
     def __init__(self, embedder: Any):
