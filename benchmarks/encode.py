@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 PARTS = ("speed", "memory", "quantized")
 LEAST_OF_EMBEDDER, LEAST_OF_POOL, MOST_MEMORY = 0.95, 2.0, 1.05
-TRIAL_DOCUMENTS = 128
 
 
 def main() -> int:
@@ -79,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--quick", action="store_true", help="small sizes, to see whether everything runs")
     parser.add_argument("--corpus", type=Path, help="BEIR folder of documents (default: the test suite of pycode)")
-    parser.add_argument("--documents", type=int, help="documents of speed and quantized (default 1,500; quick 48)")
+    parser.add_argument("--documents", type=int, help="documents of speed and quantized (default 1,500; quick 24)")
     parser.add_argument("--repeats", type=int, help="rounds (default 5; quick 1)")
     parser.add_argument("--batch-sizes", nargs="+", type=int, help="of the peers (default 4 8 16 32 64; quick 8)")
     parser.add_argument("--rows", type=int, help="rows of the smaller job of memory (default 10,000; quick 1,000)")
@@ -88,7 +87,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    small: dict[str, Any] = {"documents": 48, "repeats": 1, "batch_sizes": [8], "rows": 1_000}
+    arguments.trial = 8 if arguments.quick else 128
+    small: dict[str, Any] = {"documents": 24, "repeats": 1, "batch_sizes": [8], "rows": 1_000}
     large: dict[str, Any] = {"documents": 1_500, "repeats": 5, "batch_sizes": [4, 8, 16, 32, 64], "rows": 10_000}
     for name, value in (small if arguments.quick else large).items():
         if getattr(arguments, name) is None:
@@ -128,7 +128,7 @@ def measure_speed(folder: Path, scratch: Path, arguments: argparse.Namespace) ->
     own = {"float32": "fp32", "bfloat16": "bf16"}[embedder.describe()["dtype"]]
     tokens = count_tokens(embedder, PlainModel(folder, embedder.prompts, dtype=own, device="cpu"), texts)
     say(f"{len(texts)} documents, {tokens:,} real tokens, ours in {own}")
-    pool, trials = best_pool(folder, embedder, texts, sorted({own, "fp32"}), arguments)
+    pool, trials = best_pool(folder, embedder, texts, [own] if arguments.quick else sorted({own, "fp32"}), arguments)
     settings = EncodeSettings(shard_rows=max(1, len(texts) // 2))
 
     def bulk() -> "Vectors":
@@ -226,11 +226,12 @@ def best_pool(
     """The fastest pool of those tried, started, and the seconds of all on some documents."""
     from plain_model import PlainModel
 
-    trial = texts[:TRIAL_DOCUMENTS]
+    trial = texts[: arguments.trial]
+    counts = {usable_cores()} if arguments.quick else {1, usable_cores()}
     seconds: dict[str, float] = {}
     best: tuple[float, str, int, int] | None = None
     for dtype in dtypes:
-        for processes in sorted({1, usable_cores()}):
+        for processes in sorted(counts):
             pool = Pool(PlainModel(folder, embedder.prompts, dtype=dtype, device="cpu"), dtype, processes)
             try:
                 pool.encode(trial[: 2 * processes])  # the processes have the model from here on

@@ -55,7 +55,7 @@ def measure_quantized(folder: Path, scratch: Path, arguments: argparse.Namespace
         try:
             runtime, path, limits = write()
             paths[name] = judge(source, suite, runtime, path, limits)
-            sides[name], paths[name]["batch"] = fastest(runtime, path, source, texts, arguments.batch_sizes)
+            sides[name], paths[name]["batch"] = fastest(runtime, path, source, texts, arguments)
         except (InputError, WorkError) as error:
             paths[name] = {"gate": "not made", "reason": str(error)}
         except Exception as error:  # a quantizer of another library
@@ -130,13 +130,15 @@ def judge(source: Source, suite: RetrievalSuite, runtime: str, path: Path, limit
     return found | {"bytes": folder_bytes(path) if path.is_dir() else path.stat().st_size}
 
 
-def fastest(runtime: str, path: Path, source: Source, texts: Sequence[str], sizes: Sequence[int]) -> tuple[Encode, int]:
+def fastest(
+    runtime: str, path: Path, source: Source, texts: Sequence[str], arguments: argparse.Namespace
+) -> tuple[Encode, int]:
     """The path's encoding of all texts with the fastest of these batch or call sizes."""
     make = llama_cpp if runtime == "gguf" else onnx
     encode = make(path, source)
-    trial = texts[:64]
+    trial = texts[: arguments.trial]
     seconds = {}
-    for size in sizes:
+    for size in arguments.batch_sizes:
         encode(trial[:4], size)
         started = time.perf_counter()
         encode(trial, size)
