@@ -100,7 +100,7 @@ def _way_out(path: Path, error: OSError) -> str:
     folder = (
         "set GEMMA4VEC_CACHE to another folder" if below_cache else "choose another folder with --out or GEMMA4VEC_HOME"
     )
-    return folder if error.errno in _READ_ONLY else f"free space or {folder}"
+    return folder if error.errno in (*_READ_ONLY, errno.ENOTDIR, errno.EEXIST) else f"free space or {folder}"
 
 
 def check_writable(folder: Path, needed: int = 0) -> None:

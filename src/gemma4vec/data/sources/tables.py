@@ -29,7 +29,7 @@ def parquet_records(path: Path, source: TableSource) -> Iterator[Record]:
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        file = pyarrow.parquet.ParquetFile(path.absolute())
         mapped = map_columns(file.schema_arrow.names, source.columns, str(path), plain=source.plain)
         check_types(file.schema_arrow, mapped, str(path))
         names = set(mapped.used) | {name for name in file.schema_arrow.names if name.endswith("_mask")}

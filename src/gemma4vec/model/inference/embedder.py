@@ -29,7 +29,7 @@ from gemma4vec.model.backbone.compilation import (
 )
 from gemma4vec.model.bases.foreign_code import refuse_foreign_code
 from gemma4vec.model.encoder.build import EmbeddingModel
-from gemma4vec.model.packing.packed_batch import PackedBatch, pack
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, pack
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.text.prompts import Document, Prompted, Prompts
 from gemma4vec.text.text_embedder import TextEmbedder
@@ -146,6 +146,37 @@ class Embedder:
             "prompts": self.prompts.as_dict(),
         } | self._settings
 
+    def encode_tokens(self, tokens: Sequence[Tokens]) -> Vectors:
+        """`[N, D]` vectors of texts that `read` has tokenized, all at once: for callers with batches of their own."""
+        training = self.encoder.training
+        if training:
+            self.encoder.eval()
+        try:
+            with torch.inference_mode():
+                return self._forward(self._pack(tokens)).float().cpu().numpy()
+        finally:
+            if training:
+                self.encoder.train()
+
+    def compile(self) -> None:
+        """Compile the layers, however little there is to encode. If that fails, report why and continue uncompiled."""
+        backbone = self.encoder.backbone
+        self._compiled = False
+        choice = choose_compile("auto", steps=None, minutes=None)
+        if backbone.compiled or backbone.compile_failed:
+            return
+        if not choice.on:
+            self._log_once(f"encoding with uncompiled layers: {choice.reason}")
+            return
+        use_compile_cache()
+        shape = max(2, self.tokens_per_forward // _ROW_TOKENS), _ROW_TOKENS
+        try:
+            with torch.inference_mode():
+                run_compiled(backbone, lambda: check(backbone, *shape))
+            self._compiled = True
+        except upstream.compiler_errors() as error:
+            self._log_once(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
+
     def _encode(
         self, texts: Sequence[Prompted], progress: Progress | None, lengths_N: Lengths | None = None
     ) -> Vectors:
@@ -185,26 +216,10 @@ class Embedder:
         return vectors_ND
 
     def _compile_if_worth_it(self, texts: Sequence[Prompted]) -> None:
-        """Compile the layers for a large job, once. If that fails, report why and continue uncompiled."""
-        backbone = self.encoder.backbone
+        """Compile the layers for a large job, once."""
         characters = sum(min(len(text.text), 5 * self.max_tokens) for text in texts)
-        if self._compiled is not None or characters < self.compiles_from:
-            return
-        self._compiled = False
-        choice = choose_compile("auto", steps=None, minutes=None)
-        if backbone.compiled or backbone.compile_failed:
-            return
-        if not choice.on:
-            self._log_once(f"encoding with uncompiled layers: {choice.reason}")
-            return
-        use_compile_cache()
-        shape = max(2, self.tokens_per_forward // _ROW_TOKENS), _ROW_TOKENS
-        try:
-            with torch.inference_mode():
-                run_compiled(backbone, lambda: check(backbone, *shape))
-            self._compiled = True
-        except upstream.compiler_errors() as error:
-            self._log_once(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
+        if self._compiled is None and characters >= self.compiles_from:
+            self.compile()
 
     def _log_once(self, line: str) -> None:
         remarks = self.encoder.backbone.remarks
@@ -213,7 +228,9 @@ class Embedder:
             logger.info(line)
 
     def _lay_out(self, texts: Sequence[Prompted]) -> list[PackedBatch]:
-        tokens = self.read(texts, self.max_tokens)
+        return self._pack(self.read(texts, self.max_tokens))
+
+    def _pack(self, tokens: Sequence[Tokens]) -> list[PackedBatch]:
         share = self.encoder.reason_not_to_share(training=False) is None
         return pack(tokens, _ROW_TOKENS, self.tokens_per_forward, self.tokenizer.padding_id, share=share)
 

@@ -162,7 +162,7 @@ def _parquet(path: Path, fields: Fields, offset: int, before: int) -> Found:
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        file = pyarrow.parquet.ParquetFile(path.absolute())
         used = check_columns(str(path), file.schema_arrow.names, fields)
         _check_types(path, file.schema_arrow, used)
         groups, row = _groups_from(file, offset)

@@ -56,7 +56,7 @@ def build_table(out: Path, plan: Plan) -> None:
     def blocks() -> Iterator["pyarrow.RecordBatch"]:
         nonlocal rows
         for shard in range(len(plan.places)):
-            table = pyarrow.parquet.read_table(out / VECTORS / f"{shard_name(shard)}.parquet")
+            table = pyarrow.parquet.read_table(out.absolute() / VECTORS / f"{shard_name(shard)}.parquet")
             _add(digest, table, plan)
             rows += table.num_rows
             yield from table.to_batches()

@@ -208,7 +208,7 @@ def read_shard(out: Path, plan: Plan, shard: int) -> tuple[list[str], NDArray[An
             vectors_ND = np.load(out / VECTORS / f"{name}.npy", allow_pickle=False)
             text = (out / IDS / f"{name}.jsonl").read_text(encoding="utf-8")
             return [str(json.loads(line)["id"]) for line in text.split("\n") if line], vectors_ND
-        table = pyarrow.parquet.read_table(out / VECTORS / f"{name}.parquet").combine_chunks()
+        table = pyarrow.parquet.read_table(out.absolute() / VECTORS / f"{name}.parquet").combine_chunks()
         return table["id"].to_pylist(), vectors_of(table, plan)
     except (OSError, pyarrow.ArrowException, KeyError, *NPY_ERRORS) as error:
         raise InputError(f"shard {shard} of {out} cannot be read ({' '.join(str(error).split())[:200]})") from error
