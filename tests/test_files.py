@@ -83,8 +83,8 @@ def test_there_is_no_moment_with_neither(tmp_path: Path) -> None:
 
 
 def test_another_process_at_work_is_left_alone(tmp_path: Path) -> None:
-    working = tmp_path / f".made.{files._machine()}-{os.getppid()}.abc.part"
-    elsewhere = tmp_path / f".made.{files._machine()}0-{dead()}.abc.part"
+    working = tmp_path / f".made.{files.machine_name()}-{os.getppid()}.abc.part"
+    elsewhere = tmp_path / f".made.{files.machine_name()}0-{dead()}.abc.part"
     for folder in (working, elsewhere):
         folder.mkdir()
     fill(tmp_path / "made", "new")
@@ -93,7 +93,7 @@ def test_another_process_at_work_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("used", ["file", "folder"])
 def test_what_dead_processes_left_in_a_folder_is_removed(tmp_path: Path, used: str) -> None:
-    owner = f"{files._machine()}-{dead()}"
+    owner = f"{files.machine_name()}-{dead()}"
     (tmp_path / f".other.json.{owner}.abc.part").write_text("half")
     (tmp_path / f".store.{owner}.abc.part").mkdir()
     (tmp_path / f".store.{owner}.abc.part" / "half").write_text("half")
@@ -111,7 +111,7 @@ def test_what_dead_processes_left_in_a_folder_is_removed(tmp_path: Path, used: s
 
 def test_temporary_folders_of_dead_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
-    (tmp_path / f".gemma4vec-bench.{files._machine()}-{dead()}.abc.part").mkdir()
+    (tmp_path / f".gemma4vec-bench.{files.machine_name()}-{dead()}.abc.part").mkdir()
     with temporary_folder("bench") as folder:
         (folder / "file").write_text("x")
         assert [entry.name for entry in tmp_path.iterdir()] == [folder.name]

@@ -100,7 +100,7 @@ def _way_out(path: Path, error: OSError) -> str:
     folder = (
         "set GEMMA4VEC_CACHE to another folder" if below_cache else "choose another folder with --out or GEMMA4VEC_HOME"
     )
-    return folder if error.errno in _READ_ONLY else f"free space or {folder}"
+    return folder if error.errno in (*_READ_ONLY, errno.ENOTDIR, errno.EEXIST) else f"free space or {folder}"
 
 
 def check_writable(folder: Path, needed: int = 0) -> None:
@@ -241,11 +241,11 @@ def temporary_folder(what: str) -> Iterator[Path]:
 
 def _prefix(path: Path) -> str:
     """Start of a temporary name: it names the process, so that others know when it is dead."""
-    return f".{path.name[:_SHOWN]}.{_machine()}-{os.getpid()}."
+    return f".{path.name[:_SHOWN]}.{machine_name()}-{os.getpid()}."
 
 
 @once
-def _machine() -> str:
+def machine_name() -> str:
     """Where numbers of processes are unique: a host, and on Linux one of its namespaces, such as a container's."""
     with contextlib.suppress(OSError):
         return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
@@ -293,10 +293,10 @@ def remove_leftovers(folder: Path) -> None:
 
     Where such a process died between two renames, the old folder gets its name back.
     """
-    left = re.compile(rf"\..*\.{re.escape(_machine())}-(\d+)\.[^.]*\.(part|old)")
+    left = re.compile(rf"\..*\.{re.escape(machine_name())}-(\d+)\.[^.]*\.(part|old)")
     for name in os.listdir(folder):
         found = left.fullmatch(name)
-        if found is None or _runs(int(found[1])):
+        if found is None or is_running(int(found[1])):
             continue
         path = folder / name
         if path.is_symlink() or not path.is_dir():
@@ -316,7 +316,8 @@ def _remove_leftovers_once(folder: Path) -> None:
     remove_leftovers(folder)
 
 
-def _runs(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this machine has this number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -1,10 +1,15 @@
 """Files of a run that nest too deeply for Python are damaged files, not errors of their own."""
 
+import contextlib
+import json
 from pathlib import Path
 
 import pytest
 
-from gemma4vec.errors import InputError
+from gemma4vec.errors import InputError, WorkError
+from gemma4vec.ledger.index import connect, make_schema
+from gemma4vec.ledger.ledger import Ledger
+from gemma4vec.ledger.overview import all_runs, recorded_evaluations
 from gemma4vec.ledger.records import decision_record, evaluation_record
 from gemma4vec.ledger.run_folder import RunFolder
 
@@ -35,3 +40,25 @@ def test_results_and_decisions_that_nest_too_deeply_are_damaged(tmp_path: Path) 
     assert decision_record(tmp_path) is None
     with pytest.raises(InputError, match=r"metrics\.json is damaged"):
         evaluation_record(tmp_path)
+
+
+@pytest.mark.parametrize("body", ["0.5", "[]", '{"run_id": 3, "path": "x"}', '{"run_id": "x"}', '"' + "x" * 9 + '"'])
+def test_a_run_of_the_index_that_is_no_run_is_damage(tmp_path: Path, body: str) -> None:
+    with contextlib.closing(connect(":memory:")) as connection:
+        make_schema(connection)
+        connection.execute("DROP VIEW runs")
+        connection.execute("CREATE TABLE runs (id, created, run_id)")
+        connection.execute("INSERT INTO runs VALUES ('a', '', '')")
+        connection.execute("INSERT INTO records (id, kind, time, body) VALUES ('a', 'run', '', ?)", (body,))
+        with pytest.raises(WorkError, match="make it again with: gemma4vec runs rebuild"):
+            all_runs(Ledger(connection, tmp_path / "ledger.sqlite"))
+
+
+@pytest.mark.parametrize("mean", ["0.5", '"[[["', "{"])
+def test_an_evaluation_of_the_index_whose_mean_is_no_object_is_damage(tmp_path: Path, mean: str) -> None:
+    with contextlib.closing(connect(":memory:")) as connection:
+        make_schema(connection)
+        body = json.dumps({"run_id": "a", "mean": mean})
+        connection.execute("INSERT INTO records (id, kind, time, body) VALUES ('a', 'evaluation', '', ?)", (body,))
+        with pytest.raises(WorkError, match="is damaged"):
+            recorded_evaluations(Ledger(connection, tmp_path / "ledger.sqlite"))

@@ -40,7 +40,10 @@ COMMANDS = {
     ),
     "runs": ("gemma4vec.cli.runs.runs:app", "List, compare and judge runs: the ledger."),
     "report": ("gemma4vec.cli.report:report_command", "Write an HTML report on one or more runs."),
-    "search": ("gemma4vec.cli.search:search_command", "Search a corpus with a trained model."),
+    "search": ("gemma4vec.cli.search.search:search_command", "Search a corpus with a trained model."),
+    "index": ("gemma4vec.cli.search.index:index_command", "Build a vector store of a corpus and measure its recall."),
+    "encode": ("gemma4vec.cli.encode:encode_command", "Encode a file of any size into a folder of vectors."),
+    "serve": ("gemma4vec.cli.serve:serve_command", "Serve a trained model by HTTP, with OpenAI's /v1/embeddings."),
     "export": (
         "gemma4vec.cli.export.export:export_command",
         "Export a model to sentence-transformers, ONNX or GGUF, compared with ours there.",

@@ -7,6 +7,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder, find_run, named_run
 from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.model.inference.truncated_embedder import check_trained_dimension
 from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, read_settings
 from gemma4vec.model.save.served_folder import matryoshka_dimensions
 from gemma4vec.model.save.write_model import trained_lengths
@@ -42,16 +43,7 @@ class Source:
         Raises:
             InputError: vectors of that length were never trained.
         """
-        whole = self.embedder.dimension
-        if dimension is None or dimension == whole:
-            return whole
-        if dimension in self.lengths:
-            return dimension
-        trained = ", ".join(map(str, self.lengths)) or str(whole)
-        raise InputError(
-            f"--dimension {dimension}: {self.name} was not trained for it; it has {trained} "
-            "(train with `matryoshka` lengths, docs/guides/objectives.md)"
-        )
+        return check_trained_dimension(dimension, self.embedder.dimension, self.lengths, self.name)
 
 
 def open_source(name: str) -> Source:
@@ -75,12 +67,12 @@ def open_source(name: str) -> Source:
     embedder = Embedder.load(path, device="cpu", dtype="fp32")
     assert isinstance(embedder, Embedder)  # the folder has our settings
     embedder.compiles_from = 2**62  # the reference is computed without compiled kernels
-    lengths = _lengths(path, run, embedder.dimension)
+    lengths = lengths_of(path, run, embedder.dimension)
     return Source(path, embedder.name, run, model_of(settings), embedder, settings["fingerprint"], tuple(lengths))
 
 
-def _lengths(folder: Path, run: RunFolder | None, dimension: int) -> list[int]:
-    """What the folder says; of one from before folders said it, what the run's recipe says."""
+def lengths_of(folder: Path, run: RunFolder | None, dimension: int) -> list[int]:
+    """Trained lengths of vector prefixes: what the folder says, or the run's recipe for folders from before that."""
     said = matryoshka_dimensions(folder)
     if said or run is None:
         return said

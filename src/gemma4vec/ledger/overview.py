@@ -1,14 +1,15 @@
 """The ledger's runs with their scores and decisions, and the differences between two of them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gemma4vec.errors import InputError
+from gemma4vec.ledger.index import damaged_index_error
 from gemma4vec.ledger.ledger import Ledger
 from gemma4vec.ledger.records import is_own_model, recipe_tree
 from gemma4vec.ledger.run_folder import MANIFEST
+from gemma4vec.reading.json_values import JsonError, loads_json
 
 MAIN_METRIC = "ndcg@10"
 
@@ -21,7 +22,7 @@ def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
     had been scored on before.
     """
     runs = [
-        json.loads(row["body"])
+        _read_run(ledger, row["body"])
         for row in ledger.rows("SELECT records.body FROM runs JOIN records USING (id) ORDER BY created, run_id")
     ]
     decisions = {row["run_id"]: row for row in ledger.rows("SELECT * FROM decisions ORDER BY time, seq")}
@@ -83,7 +84,25 @@ def recorded_evaluations(ledger: Ledger, run_id: str | None = None) -> list[dict
     )
     where, parameters = ("= ?", [run_id]) if run_id else ("IS NOT NULL", [])
     rows = ledger.rows(f"{query}{where} ORDER BY time, seq", parameters)
-    return [{**row, "mean": json.loads(row["mean"])} for row in rows]
+    return [{**row, "mean": _read_object(ledger, row["mean"])} for row in rows]
+
+
+def _read_run(ledger: Ledger, body: str) -> dict[str, Any]:
+    run = _read_object(ledger, body)
+    if not isinstance(run.get("run_id"), str) or not isinstance(run.get("path"), str):
+        raise damaged_index_error(ledger.path, "a run without its id or path")
+    return run
+
+
+def _read_object(ledger: Ledger, text: object) -> dict[str, Any]:
+    """Read a JSON object of the index, in whose place a damaged page may have anything."""
+    try:
+        value = loads_json(text, nonfinite=True) if isinstance(text, str) else None
+    except JsonError as fault:
+        raise damaged_index_error(ledger.path, fault.reason) from None
+    if not isinstance(value, dict):
+        raise damaged_index_error(ledger.path, "a record is not an object")
+    return value
 
 
 def drop_truncated(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

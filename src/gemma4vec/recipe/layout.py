@@ -38,8 +38,12 @@ class Layout(Part):
         description="which texts share a forward: `separate`: of one role; `candidate_packed`: positives and hard "
         "negatives; `all_packed`: all",
     )
-    row_tokens: int = Field(256, ge=8, description="length of a packed row; raised to that of the longest text")
-    tokens_per_forward: int = Field(2048, ge=8, description="tokens in one forward (a micro-batch), padding included")
+    row_tokens: int = Field(
+        256, ge=8, le=2**20, description="length of a packed row; raised to that of the longest text"
+    )
+    tokens_per_forward: int = Field(
+        2048, ge=8, le=2**24, description="tokens in one forward (a micro-batch), padding included"
+    )
     compile: Literal["auto"] | bool = Field(
         "auto", description="torch.compile for each decoder layer; `auto`: if it pays off"
     )

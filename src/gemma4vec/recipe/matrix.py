@@ -69,7 +69,7 @@ class SuiteSample(Part):
     keep: Literal["judged", "relevant"] = Field(
         "judged", description="documents that are always kept: all judged ones, or only those judged relevant"
     )
-    seed: int = Field(0, ge=0, description="chooses the fixed order, and so the sample")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="chooses the fixed order, and so the sample")
 
 
 class Top(Part):

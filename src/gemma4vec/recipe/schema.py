@@ -113,7 +113,10 @@ class Batch(Part):
         1, ge=1, description="batches in an optimizer step; their gradients are averaged, negatives are not shared"
     )
     group_rows: int = Field(
-        1, ge=1, description="number of rows of a batch from the same group (package, topic): harder in-batch negatives"
+        1,
+        ge=1,
+        le=2**31 - 1,
+        description="number of rows of a batch from the same group (package, topic): harder in-batch negatives",
     )
     no_duplicates: bool = Field(False, description="no two rows of a batch have an equal query or an equal positive")
     query_tokens: int | None = Field(
@@ -306,7 +309,7 @@ class Recipe(Part):
     name: Name = Field(description="start of the run's id")
     model: Model = Field(Model(), description="base model, readout, and which weights are trained")
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = Field(description="trained one after the other")
-    seed: int = Field(0, ge=0, description="of initial weights, dropout and the order of rows")
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="of initial weights, dropout and the order of rows")
     hypothesis: str = Field("", description="what should move, by how much, on what")
 
     @model_validator(mode="after")

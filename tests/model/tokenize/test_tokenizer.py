@@ -190,3 +190,12 @@ def test_a_token_with_a_huge_id_is_refused(folder: Path) -> None:
     file.write_text(json.dumps(whole), encoding="utf-8")
     with pytest.raises(InputError, match="has a token of the id 2147483648"):
         load_tokenizer(folder, append_eos=False)
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_half_a_character_in_the_settings_is_refused(folder: Path, name: str) -> None:
+    file = folder / name
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    file.write_text(json.dumps(settings | {"backend": "\ud800"}), encoding="utf-8")
+    with pytest.raises(InputError, match=f"{name}: a lone surrogate"):
+        load_tokenizer(folder, append_eos=False)

@@ -5,7 +5,7 @@ import gzip
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_write
@@ -28,19 +28,27 @@ def read_lines(path: Path) -> Iterator[Line]:
         InputError: the file is missing, is a folder, cannot be read, or its compressed stream is damaged or truncated.
     """
     for number, raw in raw_lines(path):
-        yield _parse(number, raw)
+        yield parse_line(number, raw)
 
 
-def raw_lines(path: Path, *, blank: bool = False) -> Iterator[tuple[int, bytes]]:
+def raw_lines(path: Path, *, blank: bool = False, offset: int = 0, before: int = 0) -> Iterator[tuple[int, bytes]]:
     """Number, from 1, and bytes of every line of a text file (.gz and .zst by suffix); blank lines only with `blank`.
+
+    Args:
+        path: the file.
+        blank: yield blank lines too.
+        offset: the byte at which to begin, the first of a line; of a compressed file, that of the unpacked stream.
+        before: number of lines before it.
 
     Raises:
         InputError: as `read_lines`.
     """
-    number = 0
+    number = before
     try:
         with open_bytes(path) as stream:
-            for number, raw in enumerate(limited_lines(stream, path), start=1):
+            if offset:
+                stream.seek(offset) if stream.seekable() else _skip(stream, offset)
+            for number, raw in enumerate(limited_lines(stream, path), start=before + 1):
                 if blank or raw.strip():
                     yield number, raw
     except DAMAGED as error:
@@ -57,6 +65,12 @@ def raw_lines(path: Path, *, blank: bool = False) -> Iterator[tuple[int, bytes]]
         raise InputError(
             f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions"
         ) from error
+
+
+def _skip(stream: IO[bytes], count: int) -> None:
+    """Read and forget bytes of a stream that cannot seek."""
+    while count and (read := len(stream.read(min(count, 1 << 20)))):
+        count -= read
 
 
 def write_lines(path: Path, objects: Iterable[dict[str, Any]], level: int = 6) -> None:
@@ -80,7 +94,8 @@ def _encode(value: dict[str, Any]) -> bytes:
         return (json.dumps(value) + "\n").encode("ascii")
 
 
-def _parse(number: int, raw: bytes) -> Line:
+def parse_line(number: int, raw: bytes) -> Line:
+    """The object of one line, or the reason why there is none."""
     try:
         # Readers of rows replace lone surrogates and refuse scores that are not finite.
         value = loads_json(raw, nonfinite=True, surrogates=True)

@@ -51,12 +51,15 @@ def text_records(path: Path) -> Iterator[Record]:
         InputError: as `data.rows.jsonl.raw_lines`.
     """
     for number, raw in raw_lines(path):
-        try:
-            text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            yield Record(str(path), number, None, explain_not_utf8(error, raw))
-            continue
-        if number == 1 and 3 * text.count("\0") > len(text):
-            yield Record(str(path), number, None, "is mostly NUL characters (is it UTF-16?); save the file as UTF-8")
-            continue
-        yield Record(str(path), number, {"text": text.rstrip("\r\n")})
+        yield text_record(path, number, raw)
+
+
+def text_record(path: Path, number: int, raw: bytes) -> Record:
+    """One line of a text file."""
+    try:
+        text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        return Record(str(path), number, None, explain_not_utf8(error, raw))
+    if number == 1 and 3 * text.count("\0") > len(text):
+        return Record(str(path), number, None, "is mostly NUL characters (is it UTF-16?); save the file as UTF-8")
+    return Record(str(path), number, {"text": text.rstrip("\r\n")})

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ def parquet_records(path: Path, source: TableSource) -> Iterator[Record]:
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        file = pyarrow.parquet.ParquetFile(path.absolute())
         mapped = map_columns(file.schema_arrow.names, source.columns, str(path), plain=source.plain)
         check_types(file.schema_arrow, mapped, str(path))
         names = set(mapped.used) | {name for name in file.schema_arrow.names if name.endswith("_mask")}
@@ -128,7 +128,7 @@ def check_types(schema: "pyarrow.Schema", mapped: ColumnMap, where: str) -> None
 def _arrow_records(blocks: Any, mapped: ColumnMap, where: str, unread: tuple[str, ...]) -> Iterator[Record]:
     number = 0
     for block in blocks:
-        for cells in _cells(block):
+        for cells in arrow_rows(block):
             number += 1
             if isinstance(cells, RejectError):
                 name, reason = cells.args
@@ -137,7 +137,7 @@ def _arrow_records(blocks: Any, mapped: ColumnMap, where: str, unread: tuple[str
                 yield _record(where, number, mapped, cells, "row", unread)
 
 
-def _cells(block: Any) -> Iterator[dict[str, Any] | RejectError]:
+def arrow_rows(block: Any) -> Iterator[dict[str, Any] | RejectError]:
     """The rows of a block; a `RejectError` in place of a row that is not UTF-8."""
     try:
         yield from block.to_pylist()
@@ -170,8 +170,22 @@ def csv_records(path: Path, source: CsvSource | TsvSource | DatasetsSource, *, t
     Raises:
         InputError: the file cannot be read, has an unclosed quote, or no known columns.
     """
+    lines = csv_lines(path, source.encoding, tabs=tabs)
+    _, names = next(lines)
+    mapped = map_columns(names, source.columns, str(path), plain=source.plain)
+    unread = unread_columns(mapped, names, source.columns)
+    for started, cells in lines:
+        yield _csv_record(path, started, names, cells, mapped, unread)
+
+
+def csv_lines(path: Path, encoding: str, *, tabs: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """Line at which it begins, and cells, of every row of a CSV or TSV file that is not blank, the header first.
+
+    Raises:
+        InputError: the file is empty or cannot be read, has an unclosed quote, or two columns have one name.
+    """
     csv.field_size_limit(max(csv.field_size_limit(), LARGEST_CELL))
-    lines = decoded_lines(path, source.encoding)
+    lines = decoded_lines(path, encoding)
     reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(lines, strict=True)
     started = 1
     try:
@@ -181,12 +195,11 @@ def csv_records(path: Path, source: CsvSource | TsvSource | DatasetsSource, *, t
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise InputError(f"{path} line 1: two columns are called {twice!r}; give each its own name")
-        mapped = map_columns(names, source.columns, str(path), plain=source.plain)
-        unread = unread_columns(mapped, names, source.columns)
+        yield 1, names
         started = reader.line_num + 1
         for cells in reader:
             if cells:
-                yield _csv_record(path, started, names, cells, mapped, unread)
+                yield started, cells
             started = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"{path} line {started}: not CSV ({error}); fix the quotes in this line") from error
@@ -195,13 +208,26 @@ def csv_records(path: Path, source: CsvSource | TsvSource | DatasetsSource, *, t
 def _csv_record(
     path: Path, line: int, names: list[str], cells: list[str], mapped: ColumnMap, unread: tuple[str, ...]
 ) -> Record:
+    try:
+        return _record(str(path), line, mapped, csv_row(names, cells, mapped.used), "line", unread)
+    except RejectError as reject:
+        name, reason = reject.args
+        return Record(str(path), line, None, reason, name)
+
+
+def csv_row(names: Sequence[str], cells: Sequence[str], used: Iterable[str]) -> dict[str, str]:
+    """Column -> cell of a row of a CSV file.
+
+    Raises:
+        RejectError: another number of cells than columns, or a cell of `used` columns is not in the file's encoding.
+    """
     if len(cells) != len(names):
-        return Record(str(path), line, None, f"has {len(cells)} cells, the header has {len(names)}")
+        raise RejectError("", f"has {len(cells)} cells, the header has {len(names)}")
     row = dict(zip(names, cells, strict=True))
-    for name in mapped.used:
+    for name in used:
         if any("\udc80" <= letter <= "\udcff" for letter in row[name]):
-            return Record(str(path), line, None, "is not text in the file's encoding", name)
-    return _record(str(path), line, mapped, row, "line", unread)
+            raise RejectError(name, "is not text in the file's encoding")
+    return row
 
 
 def _line(error: Exception) -> str:

@@ -196,11 +196,11 @@ def _read_file(file: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        names = pq.read_schema(file).names
+        names = pq.read_schema(file.absolute()).names
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise InputError(f"{file}: two columns are called {twice!r}; give each its own name")
-        return pq.read_table(file).to_pylist()
+        return pq.read_table(file.absolute()).to_pylist()
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise InputError(f"{file} is damaged ({' '.join(str(error).split())[:200]}); download it again") from error
 

@@ -173,8 +173,9 @@ def save_result(result: Result, out: Path, top: list[dict[str, Any]], rest: Mapp
         ]
     )
     with atomic_folder(out) as folder:
-        pq.write_table(per_query, folder / PER_QUERY_FILE, compression="zstd")
-        pq.write_table(pa.Table.from_pylist(top, schema=top_schema), folder / TOP_FILE, compression="zstd")
+        # Absolute: pyarrow takes a relative name with a colon for an address.
+        pq.write_table(per_query, folder.absolute() / PER_QUERY_FILE, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(top, schema=top_schema), folder.absolute() / TOP_FILE, compression="zstd")
         summary = {"model": result.model, "suite": result.suite, "tasks": result.tasks, "mean": result.mean}
         summary |= {"mean_without_touched_queries": dict(rest)} if rest else {}
         write_json(folder / METRICS_FILE, {**summary, "settings": result.settings})
@@ -205,7 +206,9 @@ def load_result(folder: Path) -> Result:
         )
     try:
         summary = load_own_json(folder / METRICS_FILE)
-        columns = pq.read_table(folder / PER_QUERY_FILE, columns=["task", "query_id", "metric", "value"]).to_pydict()
+        columns = pq.read_table(
+            folder.absolute() / PER_QUERY_FILE, columns=["task", "query_id", "metric", "value"]
+        ).to_pydict()
         per_query: dict[str, dict[str, dict[str, float]]] = {}
         for task, query_id, metric, value in zip(*columns.values(), strict=True):
             per_query.setdefault(task, {}).setdefault(query_id, {})[metric] = float(value)
@@ -215,6 +218,8 @@ def load_result(folder: Path) -> Result:
         raise InputError(f"the result in {folder} is damaged ({reason}); evaluate again") from error
     if not per_query:
         raise InputError(f"the result in {folder} has no queries; evaluate again")
+    if len({frozenset(scores) for queries in per_query.values() for scores in queries.values()}) > 1:
+        raise InputError(f"the result in {folder} is damaged (queries with different metrics); evaluate again")
     check_recorded(folder, summary, result.digest, result.mean)
     return result
 
@@ -250,7 +255,11 @@ def load_top(folder: Path, task: str | None = None) -> dict[str, list[tuple[str,
     if not (folder / TOP_FILE).is_file():
         return {}
     top: dict[str, list[tuple[str, float]]] = {}
-    rows = pq.read_table(folder / TOP_FILE).sort_by([("query_id", "ascending"), ("rank", "ascending")]).to_pylist()
+    rows = (
+        pq.read_table(folder.absolute() / TOP_FILE)
+        .sort_by([("query_id", "ascending"), ("rank", "ascending")])
+        .to_pylist()
+    )
     chosen = task if task is not None else next((row.get("task") for row in rows), None)
     for row in rows:
         if row.get("task") in (chosen, None):

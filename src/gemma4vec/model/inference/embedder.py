@@ -29,7 +29,7 @@ from gemma4vec.model.backbone.compilation import (
 )
 from gemma4vec.model.bases.foreign_code import refuse_foreign_code
 from gemma4vec.model.encoder.build import EmbeddingModel
-from gemma4vec.model.packing.packed_batch import PackedBatch, pack
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, pack
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.text.prompts import Document, Prompted, Prompts
 from gemma4vec.text.text_embedder import TextEmbedder
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 Vectors = NDArray[np.float32]
 Progress = Callable[[int, int], None]  # texts done, texts in all
+Lengths = NDArray[np.int32]
 
 # Texts are sorted by length and encoded in windows of this many: enough for dense packing, little to hold at once.
 _WINDOW = 1024
@@ -120,6 +121,11 @@ class Embedder:
         """`[N, D]` vectors of texts with `prompt` put before each."""
         return self._encode([Prompted(prompt, text) for text in texts], progress)
 
+    def encode_counted(self, texts: Sequence[Prompted], *, progress: Progress | None = None) -> tuple[Vectors, Lengths]:
+        """`[N, D]` vectors of texts with their prompts, and `[N]` numbers of tokens that the backbone read of each."""
+        lengths_N = np.zeros(len(texts), dtype=np.int32)
+        return self._encode(texts, progress, lengths_N), lengths_N
+
     def describe(self) -> dict[str, Any]:
         """Settings that explain a score; stored with each one."""
         backbone = self.encoder.backbone
@@ -140,7 +146,40 @@ class Embedder:
             "prompts": self.prompts.as_dict(),
         } | self._settings
 
-    def _encode(self, texts: Sequence[Prompted], progress: Progress | None) -> Vectors:
+    def encode_tokens(self, tokens: Sequence[Tokens]) -> Vectors:
+        """`[N, D]` vectors of texts that `read` has tokenized, all at once: for callers with batches of their own."""
+        training = self.encoder.training
+        if training:
+            self.encoder.eval()
+        try:
+            with torch.inference_mode():
+                return self._forward(self._pack(tokens)).float().cpu().numpy()
+        finally:
+            if training:
+                self.encoder.train()
+
+    def compile(self) -> None:
+        """Compile the layers, however little there is to encode. If that fails, report why and continue uncompiled."""
+        backbone = self.encoder.backbone
+        self._compiled = False
+        choice = choose_compile("auto", steps=None, minutes=None)
+        if backbone.compiled or backbone.compile_failed:
+            return
+        if not choice.on:
+            self._log_once(f"encoding with uncompiled layers: {choice.reason}")
+            return
+        use_compile_cache()
+        shape = max(2, self.tokens_per_forward // _ROW_TOKENS), _ROW_TOKENS
+        try:
+            with torch.inference_mode():
+                run_compiled(backbone, lambda: check(backbone, *shape))
+            self._compiled = True
+        except upstream.compiler_errors() as error:
+            self._log_once(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
+
+    def _encode(
+        self, texts: Sequence[Prompted], progress: Progress | None, lengths_N: Lengths | None = None
+    ) -> Vectors:
         vectors_ND = np.zeros((len(texts), self.dimension), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda i: (-len(texts[i].text), i))
         self._compile_if_worth_it(texts)
@@ -163,6 +202,9 @@ class Embedder:
             with torch.inference_mode(), closing(prefetched) as ready:
                 late: tuple[list[int], Tensor] | None = None
                 for window, layouts in zip(windows, ready, strict=True):
+                    if lengths_N is not None:
+                        for batch in layouts:
+                            lengths_N[[window[i] for i in batch.documents]] = batch.lengths_N.cpu().numpy()
                     found_ND = self._forward(layouts)
                     if late:
                         fetch(*late)
@@ -174,26 +216,10 @@ class Embedder:
         return vectors_ND
 
     def _compile_if_worth_it(self, texts: Sequence[Prompted]) -> None:
-        """Compile the layers for a large job, once. If that fails, report why and continue uncompiled."""
-        backbone = self.encoder.backbone
+        """Compile the layers for a large job, once."""
         characters = sum(min(len(text.text), 5 * self.max_tokens) for text in texts)
-        if self._compiled is not None or characters < self.compiles_from:
-            return
-        self._compiled = False
-        choice = choose_compile("auto", steps=None, minutes=None)
-        if backbone.compiled or backbone.compile_failed:
-            return
-        if not choice.on:
-            self._log_once(f"encoding with uncompiled layers: {choice.reason}")
-            return
-        use_compile_cache()
-        shape = max(2, self.tokens_per_forward // _ROW_TOKENS), _ROW_TOKENS
-        try:
-            with torch.inference_mode():
-                run_compiled(backbone, lambda: check(backbone, *shape))
-            self._compiled = True
-        except upstream.compiler_errors() as error:
-            self._log_once(f"encoding with uncompiled layers: {failed_to_compile(error).reason}")
+        if self._compiled is None and characters >= self.compiles_from:
+            self.compile()
 
     def _log_once(self, line: str) -> None:
         remarks = self.encoder.backbone.remarks
@@ -202,7 +228,9 @@ class Embedder:
             logger.info(line)
 
     def _lay_out(self, texts: Sequence[Prompted]) -> list[PackedBatch]:
-        tokens = self.read(texts, self.max_tokens)
+        return self._pack(self.read(texts, self.max_tokens))
+
+    def _pack(self, tokens: Sequence[Tokens]) -> list[PackedBatch]:
         share = self.encoder.reason_not_to_share(training=False) is None
         return pack(tokens, _ROW_TOKENS, self.tokens_per_forward, self.tokenizer.padding_id, share=share)
 

@@ -32,6 +32,23 @@ def check_dimension(dimension: int, width: int) -> None:
         raise InputError(f"truncate_dim {dimension!r}: give a whole number from 1 to {width}, the model's dimension")
 
 
+def check_trained_dimension(dimension: int | None, whole: int, lengths: Sequence[int], name: str) -> int:
+    """The number of leading dimensions to keep of vectors of `whole`.
+
+    Raises:
+        InputError: vectors of that length were never trained.
+    """
+    if dimension is None or dimension == whole:
+        return whole
+    if dimension in lengths:
+        return dimension
+    trained = ", ".join(map(str, lengths)) or str(whole)
+    raise InputError(
+        f"--dimension {dimension}: {name} was not trained for it; it has {trained} "
+        "(train with `matryoshka` lengths, docs/guides/objectives.md)"
+    )
+
+
 class TruncatedEmbedder:
     """Wraps an embedder, or one that remembers its vectors (which it then remembers whole)."""
 

@@ -20,6 +20,7 @@ from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.find_results import TRAINED
 from gemma4vec.evaluation.results.result import load_result
+from gemma4vec.files import check_writable, disk_errors
 from gemma4vec.ledger.run_folder import EVENTS, RunFolder
 from gemma4vec.pipeline.matrix.cell import STOPPED, CellSpec
 from gemma4vec.pipeline.matrix.plan import Job, Plan, dump_variants, find_best_cell, list_open_jobs, next_job
@@ -120,7 +121,9 @@ def run_matrix(
 @contextlib.contextmanager
 def _lock_folder(folder: MatrixFolder) -> Iterator[None]:
     """Lock the folder: a second process would train the same cells."""
-    folder.path.mkdir(parents=True, exist_ok=True)
+    check_writable(folder.path)
+    with disk_errors(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder.path / ".lock", timeout=0):
             yield

@@ -119,7 +119,7 @@ def _parquet(path: Path, key: str) -> Iterator[tuple[str, Key, Any]]:
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        file = pyarrow.parquet.ParquetFile(path.absolute())
         names = file.schema_arrow.names
         missing = next((name for name in ("text", "vector") if name not in names), None)
         if missing is not None:

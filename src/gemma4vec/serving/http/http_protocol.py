@@ -1,0 +1,70 @@
+"""uvicorn's HTTP/1.1 protocol with two more time limits: for the head of a request, and for a client that reads slowly.
+
+Without them a client that sends a header every few seconds, or that never reads its reply, holds its connection and
+memory for ever.
+"""
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from gemma4vec.serving.http.server_settings import HEAD_SECONDS, READING_SECONDS
+
+
+class TimedProtocol(H11Protocol):
+    """One connection.
+
+    Attributes:
+        head_seconds: from a new connection, or from the first byte of its next request, to the end of the head.
+        reading_seconds: from a reply to the moment when the client has read it.
+    """
+
+    head_seconds = HEAD_SECONDS
+    reading_seconds = READING_SECONDS
+
+    def __init__(self, *arguments: Any, **settings: Any):
+        super().__init__(*arguments, **settings)
+        self._head: asyncio.TimerHandle | None = None
+        self._reading: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock of the first request's head."""
+        super().connection_made(transport)
+        self._head = self.loop.call_later(self.head_seconds, self._give_up)
+
+    def data_received(self, data: bytes) -> None:
+        """Stop the clock when the head is complete; start it with the first byte of the next one."""
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_head()
+        elif self._head is None:
+            self._head = self.loop.call_later(self.head_seconds, self._give_up)
+
+    def on_response_complete(self) -> None:
+        """Start the clock of a reply that is not read yet."""
+        super().on_response_complete()
+        if self._reading is None and self.transport.get_write_buffer_size():
+            self._reading = self.loop.call_later(self.reading_seconds, self._check_reading)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clocks."""
+        self._stop_head()
+        if self._reading is not None:
+            self._reading.cancel()
+        super().connection_lost(exc)
+
+    def _stop_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def _check_reading(self) -> None:
+        self._reading = None
+        if self.transport.get_write_buffer_size():
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._head = None
+        self.transport.abort()
