@@ -33,7 +33,6 @@ from gemma4vec.training.engine.distributed import FollowedRun, World, leave_worl
 from gemma4vec.training.engine.made_from import ChangedInputError, check_parts, own_parts
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_memory
 from gemma4vec.training.engine.step_bar import StepBar
-from gemma4vec.training.engine.stop_signals import StopSignals
 from gemma4vec.training.job import STOPPED_BY, Job
 from gemma4vec.training.loop import resume_command, train_stage
 from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_background, note_dev_suite
@@ -41,6 +40,7 @@ from gemma4vec.training.monitoring.dev_suite import dev_folder, open_dev_suite
 from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity, checkpoint_weights
 from gemma4vec.training.prepare_run import CheckedInputs, PreparedRun, prepare_run
+from gemma4vec.training.processes.stop_signals import StopSignals
 from gemma4vec.training.stage import Evaluate, Stage
 from gemma4vec.training.tasks.make_task import data_seed, make_task
 

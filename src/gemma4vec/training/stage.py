@@ -10,9 +10,9 @@ from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.step_bar import StepBar
-from gemma4vec.training.engine.stop_signals import StopSignals
 from gemma4vec.training.engine.task import Task
 from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
+from gemma4vec.training.processes.stop_signals import StopSignals
 
 # Returns a score (higher is better) and the fields of the evaluation's event.
 Evaluate = Callable[[], tuple[float, dict[str, Any]]]

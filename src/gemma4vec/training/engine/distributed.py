@@ -7,7 +7,7 @@ NCCL on GPUs and gloo on CPUs.
 
 There are two process groups. Tensors of a step go through the default one, where a process waits minutes for the
 others. Everything else (what the first process decides, evaluates or prepares) goes through a second one, always gloo,
-where it waits hours, and no GPU is busy with waiting. A dead process is found sooner in both (`engine.heartbeat`).
+where it waits hours, and no GPU is busy with waiting. A dead process is found sooner in both (`processes.heartbeat`).
 """
 
 import os
@@ -32,9 +32,9 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.memory import torchrun_count
 from gemma4vec.machine.terminal import fall_silent
-from gemma4vec.training.engine.heartbeat import Heartbeat, patience_seconds
-from gemma4vec.training.engine.meeting import connect, meet
 from gemma4vec.training.engine.task import Loss
+from gemma4vec.training.processes.heartbeat import Heartbeat, patience_seconds
+from gemma4vec.training.processes.meeting import connect, meet
 
 T = TypeVar("T")
 # In a step the slowest process may compile its layers.

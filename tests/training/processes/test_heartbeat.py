@@ -8,8 +8,8 @@ import pytest
 import torch.distributed as dist
 
 from gemma4vec.errors import InputError, WorkError
-from gemma4vec.training.engine.heartbeat import PATIENCE_VARIABLE, Heartbeat, patience_seconds
-from gemma4vec.training.engine.meeting import meet
+from gemma4vec.training.processes.heartbeat import PATIENCE_VARIABLE, Heartbeat, patience_seconds
+from gemma4vec.training.processes.meeting import meet
 
 
 class Silent:
