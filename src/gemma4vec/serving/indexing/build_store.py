@@ -170,7 +170,7 @@ def _add_shards(store: VectorStore, folder: Path, plan: Plan) -> int:
         for shard in range(len(plan.places)):
             damage = find_damage(folder, plan, shard)
             if damage is not None:
-                raise InputError(f"{damage}; run `gemma4vec encode` again, which makes the shard anew")
+                raise InputError(f"{damage}; run `gemma4vec encode` again, which makes the shard a second time")
             ids, vectors_ND, fields = _read_shard(folder, plan, shard)
             vectors_ND = np.asarray(vectors_ND, np.float32)
             rows = [

@@ -8,6 +8,7 @@ pca       the directions in which the vectors vary most, in fp32: a prefix for m
 Shapes: N queries, M rows, D dimensions, W 64-bit words of a row, E dimensions of a prefix, C candidates.
 """
 
+import threading
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -23,7 +24,6 @@ KINDS = ("binary", "int8", "prefix", "pca")
 FEWEST_DIMENSIONS = {"binary": 64, "int8": 1, "prefix": 16, "pca": 16}
 BLOCK = 16_384
 SAMPLED = 20_000  # rows whose second moments give the directions of "pca"
-_FAR = np.uint16(0xFFFF)
 
 
 class Codes(Protocol):
@@ -104,23 +104,23 @@ class _BinaryCodes:
 
     def __init__(self, words_WM: NDArray[np.uint64], offset_D: Vectors) -> None:
         self.words_WM, self.offset_D = words_WM, offset_D
+        self._local = threading.local()
 
     def nearest(self, query_D: Vectors, count: int, mask_M: NDArray[np.bool_] | None) -> Rows:
         distances_M = self.distances(query_D)
+        farthest = 64 * len(self.words_WM)
         if mask_M is not None:
-            distances_M[~mask_M] = _FAR
-        if count >= len(distances_M):
-            return np.flatnonzero(distances_M != _FAR)
-        # np.partition of uint16 is vectorized, np.argpartition is not. All rows at the last distance are candidates.
-        least = np.partition(distances_M, count - 1)[count - 1]
-        return np.flatnonzero((distances_M <= least) & (distances_M != _FAR))
+            distances_M[~mask_M] = farthest + 1
+        # Counting has no branches; a partition of fresh numbers takes several times as long.
+        rows_within = np.cumsum(np.bincount(distances_M, minlength=farthest + 2))
+        least = min(int(np.searchsorted(rows_within, count)), farthest)
+        return np.flatnonzero(distances_M <= least)
 
     def distances(self, query_D: Vectors) -> NDArray[np.uint16]:
-        """Return the Hamming distance to each row, uint16[M]."""
+        """Return the Hamming distance to each row, uint16[M]; the thread's next call overwrites it."""
         words_W = pack_signs((query_D - self.offset_D)[None])[0]
-        rows = self.words_WM.shape[1]
-        differing, ones = np.empty(rows, np.uint64), np.empty(rows, np.uint8)
-        few, distances_M = np.empty(rows, np.uint8), np.zeros(rows, np.uint16)
+        differing, ones, few, distances_M = self._buffers()
+        distances_M[:] = 0
         for place, word in enumerate(words_W):
             np.bitwise_xor(self.words_WM[place], word, out=differing)
             # A byte holds the ones of three words, 192 at most; sums of bytes are the fastest.
@@ -131,6 +131,16 @@ class _BinaryCodes:
             if place % 3 == 2 or place == len(words_W) - 1:
                 np.add(distances_M, few, out=distances_M)
         return distances_M
+
+    def _buffers(self) -> tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint16]]:
+        """Return this thread's arrays: new memory would cost a page fault each 4 kB."""
+        found = getattr(self._local, "buffers", None)
+        if found is None:
+            rows = self.words_WM.shape[1]
+            bytes_M = np.empty((2, rows), np.uint8)
+            found = np.empty(rows, np.uint64), bytes_M[0], bytes_M[1], np.empty(rows, np.uint16)
+            self._local.buffers = found
+        return found  # type: ignore[no-any-return]
 
 
 class _ScoredCodes:

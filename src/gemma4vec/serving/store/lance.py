@@ -54,9 +54,9 @@ class LanceStore:
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / f"{name}{_METADATA}", meta.as_json())
         with _errors(f"lance:{folder}#{name}"):
-            table = connect(str(folder)).create_table(
-                name, schema=row_schema(meta.dimension, meta.fields), mode="overwrite"
-            )
+            database = connect(str(folder))
+            database.drop_table(name, ignore_missing=True)
+            table = database.create_table(name, schema=row_schema(meta.dimension, meta.fields))
         return cls(folder, name, meta, table)
 
     @classmethod
@@ -76,8 +76,11 @@ class LanceStore:
             raise InputError(f"{file} is damaged ({error}); drop the store and build it again") from error
         with _errors(f"lance:{folder}#{name}"):
             database = connect(str(folder))
-            # A process that was killed between the two steps of `create` left the description alone.
-            table = database.create_table(name, schema=row_schema(meta.dimension, meta.fields), exist_ok=True)
+            try:
+                table = database.open_table(name)
+            except ValueError:
+                # A process that was killed between the two steps of `create` left the description alone.
+                table = database.create_table(name, schema=row_schema(meta.dimension, meta.fields))
         return cls(folder, name, meta, table)
 
     @property
@@ -138,7 +141,7 @@ class LanceStore:
         with _errors(self.location):
             for query_D in queries_ND:
                 query = self._table.search(query_D, vector_column_name="vector").distance_type("dot")
-                query = query.select(["id", "vector"]).limit(count)
+                query = query.select(["id", "vector", "_distance"]).limit(count)
                 if parameters is None:
                     query = query.bypass_vector_index()
                 else:
