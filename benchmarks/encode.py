@@ -50,6 +50,8 @@ def main() -> int:
     if arguments.child:
         print(json.dumps(encode_in_this_process(*arguments.child)))
         return 0
+    if not arguments.quick:
+        os.environ["OMP_NUM_THREADS"] = str(usable_cores())  # before torch is imported; all sides have all cores
     measured: dict[str, Any] = {"quick": arguments.quick}
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as temporary:
         scratch = Path(temporary)

@@ -11,6 +11,7 @@ What cannot be made is written down with the reason.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -31,6 +32,7 @@ from gemma4vec.machine.describe import usable_cores
 
 ENOUGH = 1.5  # times our speed from which a path is worth having
 GGUF = ("f16", "q8_0", "q4_0")
+GGUF_QUICK = ("q8_0",)
 Encode = Callable[[], Any]
 
 
@@ -40,6 +42,8 @@ def measure_quantized(folder: Path, scratch: Path, arguments: argparse.Namespace
     from gemma4vec.export.source import open_source
     from gemma4vec.model.inference.embedder import Embedder
 
+    if arguments.quick:  # one thread: those of llama.cpp wait for each other in loops, for ever on a busy machine
+        os.environ["OMP_NUM_THREADS"] = "1"
     source = open_source(str(folder))
     queries, documents = (10, 20) if arguments.quick else (200, 600)
     suite = open_dev_suite(source, arguments.suite, queries, documents)
@@ -51,7 +55,7 @@ def measure_quantized(folder: Path, scratch: Path, arguments: argparse.Namespace
     ours.compiles_from = 2**62 if arguments.quick else 0
     paths: dict[str, dict[str, Any]] = {"ours": {"dtype": ours.describe()["dtype"], "gate": "it is the reference"}}
     sides: dict[str, Encode] = {"ours": lambda: ours.encode_document(texts)}
-    for name, write in writers(source, scratch).items():
+    for name, write in writers(source, scratch, GGUF_QUICK if arguments.quick else GGUF).items():
         try:
             runtime, path, limits = write()
             paths[name] = judge(source, suite, runtime, path, limits)
@@ -81,10 +85,10 @@ def measure_quantized(folder: Path, scratch: Path, arguments: argparse.Namespace
 Written = tuple[str, Path, str]  # runtime, what it opens, number type whose limits the gate has
 
 
-def writers(source: Source, scratch: Path) -> dict[str, Callable[[], Written]]:
+def writers(source: Source, scratch: Path, gguf: Sequence[str]) -> dict[str, Callable[[], Written]]:
     """How each path is written."""
     made: dict[str, Callable[[], Written]] = {
-        f"llama.cpp {dtype}": partial(write, source, scratch / dtype, "gguf", dtype) for dtype in GGUF
+        f"llama.cpp {dtype}": partial(write, source, scratch / dtype, "gguf", dtype) for dtype in gguf
     }
     made["onnx f32"] = partial(write, source, scratch / "onnx", "onnx", "f32")
     made["onnx 8 bits"] = partial(write_blocks, scratch / "onnx", scratch / "onnx-8-bits")
@@ -156,7 +160,7 @@ def onnx(path: Path, source: Source) -> Callable[[Sequence[str], int], Any]:
     def encode(texts: Sequence[str], size: int) -> Any:
         if size not in opened:
             opened.clear()  # one model in memory
-            opened[size] = OnnxEmbedder(path, threads=usable_cores(), batch=size)
+            opened[size] = OnnxEmbedder(path, threads=threads(), batch=size)
         return opened[size].encode_document(texts)
 
     return encode
@@ -166,7 +170,7 @@ def llama_cpp(path: Path, source: Source) -> Callable[[Sequence[str], int], Any]
     """Encoding by llama.cpp's server in this process; longest texts first, so that its slots have work of one size."""
     from gemma4vec.export.runtimes.run_llama_cpp import LlamaCpp
 
-    server = LlamaCpp(path, source.model.max_tokens, usable_cores())
+    server = LlamaCpp(path, source.model.max_tokens, threads())
     limit = source.embedder.max_tokens
 
     def encode(texts: Sequence[str], size: int) -> Any:
@@ -188,6 +192,11 @@ def _cut(source: Source, text: str, limit: int) -> str:
     spare = source.embedder.tokenizer.prompt_tokens("".join(source.embedder.prompts.for_document(""))) + 8
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return text if len(ids) + spare <= limit else str(tokenizer.decode(ids[: limit - spare]))
+
+
+def threads() -> int:
+    """Threads of a path: all cores, or fewer if the environment says so."""
+    return int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
 
 
 def in_turn(sides: dict[str, Encode], repeats: int) -> dict[str, list[float]]:

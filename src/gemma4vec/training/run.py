@@ -36,7 +36,7 @@ from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.job import STOPPED_BY, Job
 from gemma4vec.training.loop import resume_command, train_stage
 from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_background, note_dev_suite
-from gemma4vec.training.monitoring.dev_suite import dev_folder, open_dev_suite
+from gemma4vec.training.monitoring.dev_suite import needed_dev_folder, open_dev_suite
 from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity, checkpoint_weights
 from gemma4vec.training.prepare_run import CheckedInputs, PreparedRun, prepare_run
@@ -299,13 +299,9 @@ class Trainer:
         return self.run.checkpoints / f"{number}-{self.recipe.stages[number].name}"
 
     def _evaluator(self, settings: Evaluation, loaded: TrainingData) -> Evaluate | None:
-        if settings.background or (settings.every_steps is None and not settings.at_shares):
-            return None
-        folder = dev_folder(settings, loaded.dev_suite)
+        folder = needed_dev_folder(settings, loaded.dev_suite, "evaluation")
         if folder is None:
-            raise InputError(
-                "evaluation.every_steps or at_shares is set, but there is no suite; name one as evaluation.suite"
-            )
+            return None
         suite = open_dev_suite(folder, settings.max_queries, settings.max_documents, "evaluation.suite")
         check_suite_memory(suite, self.embedder("checkpoint"), DEPTH)
         logger.info(forecast_power(suite.name, suite.fingerprint, len(suite.queries)).sentence())
