@@ -93,6 +93,7 @@ def test_sigterm_ends_with_75_at_a_step_boundary(outcomes: dict[str, Any], momen
     assert outcome["first"] == 75 and outcome["checkpoints"] == [f"step-{step:08d}"]
     last = outcome["said"].strip().splitlines()[-1]
     assert last.startswith("interrupted: stopped by SIGTERM") and "Traceback" not in outcome["said"]
+    assert last.endswith(f"; go on with: gemma4vec train --resume {outcome['run']}")
     events = [event["event"] for event in RunFolder(Path(outcome["run"])).events()]
     assert "interrupted" in events and "failed" not in events
 

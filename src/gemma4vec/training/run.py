@@ -328,7 +328,7 @@ def train_run(run: RunFolder, recipe: Recipe | None = None, checked: CheckedInpu
         InputError: the recipe or its data cannot be used. WorkError: the work failed; what was finished is kept.
         Interrupted: SIGTERM or SIGUSR1 came; the run goes on from its last checkpoint.
     """
-    world, signals = World(), StopSignals()
+    world, signals = World(), StopSignals(resume_command(run))
     if not world.first:
         run = FollowedRun(run.path)
     world.check_shared(run.path)

@@ -21,12 +21,16 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 class StopSignals:
     """The signals that ask a training to stop. Without `caught` none ever comes.
 
+    Args:
+        how_to_go_on: a command, for the message of a signal that stops at once.
+
     Attributes:
         name: of the first signal that came, such as `SIGUSR1`; None: none yet. Later ones change nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, how_to_go_on: str | None = None) -> None:
         self.name: str | None = None
+        self._hint = f"; go on with: {how_to_go_on}" if how_to_go_on else ""
         self._noted_only = False
 
     @contextmanager
@@ -76,4 +80,4 @@ class StopSignals:
             return
         self.name = signal.Signals(number).name
         if not self._noted_only:
-            raise Interrupted(f"stopped by {self.name}")
+            raise Interrupted(f"stopped by {self.name}{self._hint}")
