@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,15 @@ def test_work_never_replaces_what_it_reads(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.jsonl is read by this command"):
         refuse_overwriting([folder / "a.jsonl"], [folder])
     refuse_overwriting([tmp_path / "new.jsonl", folder / "new.jsonl"], [file, folder, "bundled:x"])
+
+
+def test_a_killed_process_that_nobody_waited_for_is_dead() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    deadline = time.monotonic() + 30
+    while files.is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(pid, 0)  # its number is still taken
+    assert not files.is_running(pid) and files.is_running(os.getpid())
+    os.waitpid(pid, 0)

@@ -324,6 +324,8 @@ def is_running(process: int) -> bool:
         return False
     except (PermissionError, OverflowError):
         pass  # it runs, under another user; or it is no process's number
+    with contextlib.suppress(OSError, IndexError):  # Linux: a killed process that nobody has waited for is dead
+        return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
     return True
 
 

@@ -52,3 +52,11 @@ def test_no_spread_is_no_reason_to_stop() -> None:
 def test_unusable_input_is_refused(keywords: dict[str, float]) -> None:
     with pytest.raises(ValueError):
         should_stop([0.1, 0.2], 0.01, **keywords)
+
+
+def test_a_task_of_one_query_hides_a_spread_that_could_be_the_whole_effect() -> None:
+    d = np.append(np.random.default_rng(1).normal(-0.05, 0.01, 100), 0.9)
+    tasks = ["large"] * 100 + ["one query"]
+    decision = should_stop(d, 0.5, tasks)
+    assert not decision.stop and "1 of 2 tasks have one query" in decision.reason
+    assert should_stop(d[:100], 0.5, tasks[:100]).stop

@@ -168,3 +168,11 @@ def test_run_and_dry_run_refuse_alike_and_leave_no_folder(
         said.append(capsys.readouterr().err.strip().splitlines()[-1])
     assert said[0] == said[1] and message in said[0]
     assert not (tmp_path / "runs").exists()
+
+
+def test_evaluations_without_a_suite_are_refused_before_weights_are_read(folder: Path) -> None:
+    asked = recipe(folder, "stages.0.evaluation={every_steps: 1}")
+    with pytest.raises(InputError, match=r"stages\.0\.evaluation: every_steps or at_shares is set, but there is no"):
+        estimate(asked)
+    with pytest.raises(InputError, match="there is no suite; name one as"):
+        check_inputs(asked)

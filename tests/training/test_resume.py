@@ -87,6 +87,17 @@ def test_a_killed_run_was_really_killed(outcomes: dict[str, Any], moment: str) -
     assert outcome["checkpoints"] == [f"step-{step:08d}" for step in steps]
 
 
+@pytest.mark.parametrize(("moment", "step"), [("in a forward pass", 3), ("while the model is written", 6)])
+def test_sigterm_ends_with_75_at_a_step_boundary(outcomes: dict[str, Any], moment: str, step: int) -> None:
+    outcome = outcomes[f"terminate {moment}"]
+    assert outcome["first"] == 75 and outcome["checkpoints"] == [f"step-{step:08d}"]
+    last = outcome["said"].strip().splitlines()[-1]
+    assert last.startswith("interrupted: stopped by SIGTERM") and "Traceback" not in outcome["said"]
+    assert last.endswith(f"; go on with: gemma4vec train --resume {outcome['run']}")
+    events = [event["event"] for event in RunFolder(Path(outcome["run"])).events()]
+    assert "interrupted" in events and "failed" not in events
+
+
 @pytest.mark.parametrize("moment", [name for name in killed_runs.MOMENTS if name.startswith("interrupt")])
 def test_ctrl_c_keeps_the_last_whole_step_and_says_how_to_go_on(outcomes: dict[str, Any], moment: str) -> None:
     outcome = outcomes[moment]

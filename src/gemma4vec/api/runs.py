@@ -15,6 +15,7 @@ from gemma4vec.ledger.run_folder import RunFolder, find_run
 from gemma4vec.machine.memory import torchrun_count
 from gemma4vec.recipe.load import load_recipe, parse_dump, typed_overrides
 from gemma4vec.recipe.schema import Recipe
+from gemma4vec.training.job import check_not_stopped, current_job
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ def train(
     resume: Run | str | Path | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
+    job: str | None = None,
     progress: bool = True,
 ) -> Run:
     """Train what a recipe describes, or go on with a run. The same as `gemma4vec train`.
@@ -119,6 +121,8 @@ def train(
         resume: a run to go on with, in place of a recipe: a `Run`, its folder or id, or "latest".
         seed: of the model and the data's order, instead of the recipe's.
         out: folder for the run's folder; None is `$GEMMA4VEC_HOME`, by default `./runs`.
+        job: a name for what starts this training again, such as "slurm-123". The first call begins a run; the next ones
+            with the same name go on with it, and return it once it is finished.
         progress: show log lines and the progress of long work on standard error.
 
     Returns:
@@ -127,7 +131,7 @@ def train(
     Raises:
         InputError: a bad recipe, bad data, or a run that is finished or held by another process.
         WorkError: the work failed; what was finished is kept.
-        KeyboardInterrupt: stopped by Ctrl-C, at a checkpoint.
+        KeyboardInterrupt: stopped by Ctrl-C, at a checkpoint, or by SIGTERM or SIGUSR1 (`errors.Interrupted`).
 
     Example:
         >>> import gemma4vec as g4v
@@ -139,20 +143,38 @@ def train(
         raise InputError("give exactly one of recipe and resume=RUN")
     if resume is not None and (overrides or seed is not None):
         raise InputError("resume continues with the run's own recipe; start a new run to change it")
+    if resume is not None and job is not None:
+        raise InputError("resume names the run to go on with; job finds it: give one of them")
     with progress_shown(progress):
-        first = join_processes()
         where = None if out is None else Path(out)
         loaded = load_seeded(recipe, overrides or (), seed) if recipe is not None else None
+        started_by = current_job(job)
+        check_not_stopped()
+        if started_by is not None and started_by.attempt > 0:
+            check_not_stopped(
+                _run_to_resume(resume, where) if resume is not None else started_by.find_run(where or home())
+            )
+        first = join_processes()
         from gemma4vec.training.prepare_run import check_inputs
-        from gemma4vec.training.run import start_run, train_run
+        from gemma4vec.training.run import find_job_run, start_run, train_run
 
+        begun = find_job_run(started_by, loaded, where) if loaded is not None and started_by is not None else None
+        if begun is not None:
+            if begun.manifest.get("status") == "finished":
+                return Run(begun)
+            resume, loaded = begun.path, None
         # What cannot be trained leaves no run folder behind.
         checked = check_inputs(loaded) if loaded is not None else None
-        run = start_run(loaded, where) if loaded is not None else _run_to_resume(resume, where)
+        run = start_run(loaded, where, started_by) if loaded is not None else _run_to_resume(resume, where)
         if first:
             logger.info(f"run folder: {run.path}")
         train_run(run, loaded, checked)
         return Run(run)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks, of those that torchrun has started; true without torchrun."""
+    return torchrun_count("WORLD_SIZE", 1) <= 1 or torchrun_count("RANK", 0) == 0
 
 
 def join_processes() -> bool:

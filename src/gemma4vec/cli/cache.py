@@ -14,6 +14,7 @@ OTHERS = {
     "inductor": "compiled kernels",
     "rows": "rows of large sources",
     "tokens": "tokenized rows",
+    "dry-runs": "measurements of layers",
     "snapshots": "models of unfinished runs",
     "apt": "package descriptions",
     "hub": "lists of the hub files that were read",

@@ -1,6 +1,7 @@
 """The command `gemma4vec`: the list of commands; every failure becomes one line and an exit code.
 
-Exit codes: 0 success, 1 the work failed, 2 bad usage or bad input, 130 interrupted.
+Exit codes: 0 success, 1 the work failed, 2 bad usage or bad input, 75 stopped by SIGTERM or SIGUSR1 and ready to go on,
+130 interrupted.
 """
 
 import errno
@@ -15,7 +16,7 @@ from typer.main import get_command
 
 from gemma4vec import __version__
 from gemma4vec.cli.lazy import lazy_group
-from gemma4vec.errors import Gemma4VecError
+from gemma4vec.errors import Gemma4VecError, Interrupted
 from gemma4vec.machine.terminal import show_on
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ COMMANDS = {
     ),
     "runs": ("gemma4vec.cli.runs.runs:app", "List, compare and judge runs: the ledger."),
     "report": ("gemma4vec.cli.report:report_command", "Write an HTML report on one or more runs."),
-    "search": ("gemma4vec.cli.search:search_command", "Search a corpus with a trained model."),
+    "search": ("gemma4vec.cli.search.search:search_command", "Search a corpus with a trained model."),
+    "index": ("gemma4vec.cli.search.index:index_command", "Build a vector store of a corpus and measure its recall."),
     "encode": ("gemma4vec.cli.encode:encode_command", "Encode a file of any size into a folder of vectors."),
     "serve": ("gemma4vec.cli.serve:serve_command", "Serve a trained model by HTTP, with OpenAI's /v1/embeddings."),
     "export": (
@@ -49,6 +51,10 @@ COMMANDS = {
     "parity": (
         "gemma4vec.cli.export.parity:parity_command",
         "Compare a server or an exported file with a trained model.",
+    ),
+    "launch": (
+        "gemma4vec.cli.launch:app",
+        "Print or submit commands and job files for several processes or machines.",
     ),
     "data": ("gemma4vec.cli.data.data:app", "Build, inspect and clean data: pairs, suites, hard negatives."),
     "cache": ("gemma4vec.cli.cache:app", "List and clear cached vectors, rows and models."),
@@ -154,6 +160,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return f"error: {_one_line(error)}", error.exit_code
     if isinstance(error, typer.TyperException):
         return _explain_usage(error)
+    if isinstance(error, Interrupted):
+        return f"interrupted: {_one_line(error)}", error.exit_code
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return f"interrupted: {_one_line(error) or 'stopped by Ctrl-C; finished work is saved'}", 130
     if isinstance(error, BrokenPipeError):

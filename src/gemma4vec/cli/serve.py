@@ -11,7 +11,8 @@ from gemma4vec.errors import InputError
 def serve_command(
     run: Annotated[str, typer.Argument(help="Run folder, run id, latest, or a folder that gemma4vec saved.")],
     index: Annotated[
-        Path | None, typer.Option("--index", help="Search index for /v1/search, such as RUN/index/test.")
+        str | None,
+        typer.Option("--index", help="Index folder or store for /v1/search, such as RUN/index/test."),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address; any but this machine's own needs --token-file.")] = (
         "127.0.0.1"
@@ -80,7 +81,7 @@ def serve_command(
         check_index(index)
     settings = ServerSettings(
         model,
-        None if index is None else str(index),
+        index,
         host,
         port,
         workers,

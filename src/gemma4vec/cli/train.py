@@ -29,6 +29,14 @@ def train_command(
     out: Annotated[
         Path | None, typer.Option("--out", help="Parent of the run folder; default $GEMMA4VEC_HOME.", metavar="DIR")
     ] = None,
+    job: Annotated[
+        str | None,
+        typer.Option(
+            "--job",
+            help="Go on with the run that this job began, or begin one: for jobs that a scheduler starts again.",
+            metavar="NAME",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed; default: the recipe's.", min=0)] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate memory, time and disk space; load no weights.")
@@ -39,13 +47,15 @@ def train_command(
 
     With several GPUs or processes: torchrun --nproc-per-node 2 -m gemma4vec train RECIPE
     """
-    from gemma4vec.api.runs import join_processes, load_seeded, train
+    from gemma4vec.api.runs import is_first_process, load_seeded, train
     from gemma4vec.cli.output import emit
 
     if (recipe is None) == (resume is None):
         raise InputError("give exactly one of RECIPE or --resume RUN")
     if resume is not None and (overrides or seed is not None):
         raise InputError("--resume continues with the run's own recipe; to change it, start a new run")
+    if resume is not None and job is not None:
+        raise InputError("--resume names the run to go on with, --job finds it; give one of them")
     if dry_run:
         if recipe is None:
             raise InputError("--dry-run estimates a new run; give a recipe instead of --resume")
@@ -53,9 +63,8 @@ def train_command(
 
         show_dry_run(load_seeded(recipe, overrides or [], seed), as_json)
         return
-    first = join_processes()  # asked before the training, after which each process is alone
-    run = train(recipe, overrides, resume=resume, seed=seed, out=out).run_folder
-    if not first:
+    run = train(recipe, overrides, resume=resume, seed=seed, out=out, job=job).run_folder
+    if not is_first_process():
         return
     # A disk that took no events has none.
     finished = next(reversed(run.events("finished")), {})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy.typing as npt
 
 from gemma4vec.statistics.bootstrap import Interval
+from gemma4vec.statistics.stratified import singleton_note, stratify
 from gemma4vec.statistics.student import t_interval
 
 
@@ -41,7 +42,8 @@ def should_stop(
     A branch is asked at each of `looks` planned checkpoints, and each time may stop by bad luck. The error is shared
     out among them (Bonferroni: confidence 1 - (1 - confidence) / looks each), so that a branch which is truly worth
     `least_useful` all along is stopped with at most half of (1 - confidence), however many checkpoints there are.
-    The rule does not predict later improvement: it is about the checkpoint that was evaluated.
+    The rule does not predict later improvement: it is about the checkpoint that was evaluated. Tasks of one query have
+    a spread that the interval does not contain, so with one of them it never stops.
 
     Args:
         differences: per-query differences of the branch to the best or to the control, [N].
@@ -58,6 +60,9 @@ def should_stop(
     if interval.method == "degenerate":
         reason = f"the {interval.n} differences do not vary, so there is no interval to judge by"
         return StopDecision(False, least_useful, interval, looks, reason)
+    unknown = singleton_note(stratify(differences, strata))
+    if unknown:
+        return StopDecision(False, least_useful, interval, looks, f"{unknown}, so it cannot stop a branch")
     stop = interval.high < least_useful
     side = "below" if stop else "not below"
     share = "" if looks == 1 else f" ({interval.confidence:.2%} for each of {looks} looks)"

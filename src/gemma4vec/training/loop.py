@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gemma4vec.errors import WorkError
+from gemma4vec.errors import Interrupted, WorkError
 from gemma4vec.files import write_json
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.prefetch import Prefetcher
@@ -41,6 +41,7 @@ def train_stage(stage: Stage, seed: int) -> Progress:
 
     Raises:
         WorkError: the loss is not finite (the batch is written to a file), the probe fails, the disk is full.
+        Interrupted: a signal asked one of the processes to stop; all of them have, at a checkpoint.
     """
     finished = load_finished(stage)
     if finished is not None:
@@ -59,18 +60,25 @@ def train_stage(stage: Stage, seed: int) -> Progress:
     settings = stage.settings.evaluation
     saved_at = time.monotonic()
     try:
-        # If Ctrl-C cut off the look after the last saved step, it is taken now.
-        _check_stop_rule(stage, optimizer, progress, budget.total)
-        while not _is_done(progress, budget):
-            _train_step(stage, optimizer, batches, progress, budget)
-            looked = _check_stop_rule(stage, optimizer, progress, budget.total)
-            if not looked and stage.evaluate and evaluation_due(settings, progress.step, budget.total):
-                _evaluate(stage, optimizer, progress)
-            if stage.world.first and snapshot_due(settings, progress.step, budget.total):
-                save_snapshot(stage.folder, progress.step, optimizer)
-            if _is_done(progress, budget) or _save_due(stage, saved_at):
-                save_progress(stage, optimizer, progress)
-                saved_at = time.monotonic()
+        with stage.signals.noted_only():
+            _make_up_evaluation(stage, optimizer, progress, budget.total)
+            if _ask_all(stage, saved_at)[1]:
+                raise _interruption(stage, progress)
+            while not _is_done(progress, budget):
+                _train_step(stage, optimizer, batches, progress, budget)
+                looked = _check_stop_rule(stage, optimizer, progress, budget.total)
+                if not looked and stage.evaluate and evaluation_due(settings, progress.step, budget.total):
+                    _evaluate(stage, optimizer, progress)
+                if stage.world.first and snapshot_due(settings, progress.step, budget.total):
+                    save_snapshot(stage.folder, progress.step, optimizer)
+                due, stop = _ask_all(stage, saved_at)
+                if stop or due or _is_done(progress, budget):
+                    save_progress(stage, optimizer, progress)
+                    saved_at = time.monotonic()
+                if stop:
+                    raise _interruption(stage, progress)
+    except Interrupted:
+        raise
     except KeyboardInterrupt:
         save_interrupted(stage, optimizer, progress)
         raise KeyboardInterrupt(
@@ -100,9 +108,35 @@ def _is_done(progress: Progress, budget: StepBudget) -> bool:
     return progress.stopped is not None or (budget.total is not None and progress.step >= budget.total)
 
 
-def _save_due(stage: Stage, saved_at: float) -> bool:
-    """Whether a checkpoint is due by the clock of the first process; all processes save together."""
-    return stage.world.from_first(lambda: time.monotonic() - saved_at >= stage.settings.evaluation.checkpoint_seconds)
+def _ask_all(stage: Stage, saved_at: float) -> tuple[bool, bool]:
+    """Whether a checkpoint is due by the clock of the first process, and whether a signal has come to any process.
+
+    One tiny sum over all processes answers both, so that all save, or stop, after the same step.
+    """
+    due = stage.world.first and time.monotonic() - saved_at >= stage.settings.evaluation.checkpoint_seconds
+    save, stop = stage.world.any([due, stage.signals.name is not None])
+    return save, stop
+
+
+def _interruption(stage: Stage, progress: Progress) -> Interrupted:
+    by = stage.signals.name or "a signal to another process"
+    where = f"stopped by {by} after step {progress.step}"
+    return Interrupted(f"{where}; go on with: {resume_command(stage.run)}", agreed=True)
+
+
+def _make_up_evaluation(stage: Stage, optimizer: MasterAdamW, progress: Progress, total: int | None) -> None:
+    """Take the look, or make the evaluation, that a signal or Ctrl-C cut off after the last saved step."""
+    if _check_stop_rule(stage, optimizer, progress, total) or progress.step == 0 or stage.evaluate is None:
+        return
+    if not evaluation_due(stage.settings.evaluation, progress.step, total):
+        return
+
+    def is_recorded() -> bool:
+        events = stage.run.events("evaluation")
+        return any(event.get("stage") == stage.number and event.get("step") == progress.step for event in events)
+
+    if not stage.world.from_first(is_recorded):
+        _evaluate(stage, optimizer, progress)
 
 
 def _train_step(
@@ -204,13 +238,17 @@ def _mean_terms(losses: list[Loss]) -> dict[str, Any]:
 def _check_stop_rule(stage: Stage, optimizer: MasterAdamW, progress: Progress, total: int | None) -> bool:
     """Take a look at the model if one is due, and stop if the rule says so. Return whether a look was taken.
 
-    A look evaluates the model, so no other evaluation is needed after the same step.
+    A look evaluates the model, so no other evaluation is needed after the same step. A signal cuts it off.
     """
     rule = stage.stop_rule
     number = rule.due(progress.step, total, progress.looks) if rule else None
     if rule is None or number is None:
         return False
-    seen = stage.world.from_first(lambda: rule.check(number, progress.step, hash_of_weights(optimizer)))
+    seen = stage.world.from_first(
+        lambda: stage.signals.unless_stopped(lambda: rule.check(number, progress.step, hash_of_weights(optimizer)))
+    )
+    if seen is None:
+        return False
     progress.looks, progress.stopped = number, seen.stopped
     _record_score(stage, optimizer, progress, seen.score, seen.fields)
     stage.run.event("look", stage=stage.number, step=progress.step, **seen.look)
@@ -219,8 +257,13 @@ def _check_stop_rule(stage: Stage, optimizer: MasterAdamW, progress: Progress, t
 
 
 def _evaluate(stage: Stage, optimizer: MasterAdamW, progress: Progress) -> None:
-    assert stage.evaluate is not None
-    score, fields = stage.world.from_first(stage.evaluate)
+    """Evaluate the model in the first process; a signal cuts it off, and it is made when the run goes on."""
+    evaluate = stage.evaluate
+    assert evaluate is not None
+    found = stage.world.from_first(lambda: stage.signals.unless_stopped(evaluate))
+    if found is None:
+        return
+    score, fields = found
     _record_score(stage, optimizer, progress, score, fields)
 
 

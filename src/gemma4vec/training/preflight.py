@@ -19,7 +19,7 @@ from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.save.output_dimension import recipe_dimension
 from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe import schema
-from gemma4vec.training.monitoring.dev_suite import dev_folder, open_dev_suite
+from gemma4vec.training.monitoring.dev_suite import needed_dev_folder, open_dev_suite
 from gemma4vec.training.tasks.check_limits import check_limits
 from gemma4vec.training.tasks.make_task import plain_texts
 from gemma4vec.training.tasks.masked_next_token import mask_token_id
@@ -80,11 +80,10 @@ def check_dev_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> 
     The background evaluation and the stop rule refuse it themselves.
 
     Raises:
-        InputError: the suite, or the one that it is sampled from, is final: by its role or by the ledger.
+        InputError: no suite; or it, or the one that it is sampled from, is final: by its role or by the ledger.
     """
-    folder = dev_folder(settings, dev)
-    inside = (settings.every_steps is not None or settings.at_shares) and not settings.background
-    if inside and folder is not None:
+    folder = needed_dev_folder(settings, dev, key)
+    if folder is not None:
         open_dev_suite(folder, settings.max_queries, settings.max_documents, f"{key}.suite")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.data.loading.load_rows import TrainingData
-from gemma4vec.errors import Gemma4VecError, InputError
+from gemma4vec.errors import Gemma4VecError, InputError, Interrupted
 from gemma4vec.evaluation.planning.power_forecast import forecast_power
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.memory_check import check_suite_memory
@@ -29,30 +29,57 @@ from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe
 from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.engine.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
-from gemma4vec.training.engine.distributed import FollowedRun, World, leave_world
+from gemma4vec.training.engine.distributed import FollowedRun, World, leave_world, name_lost_processes, when_lost
 from gemma4vec.training.engine.made_from import ChangedInputError, check_parts, own_parts
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_memory
 from gemma4vec.training.engine.step_bar import StepBar
-from gemma4vec.training.loop import train_stage
+from gemma4vec.training.job import STOPPED_BY, Job
+from gemma4vec.training.loop import resume_command, train_stage
 from gemma4vec.training.monitoring.background_eval import BackgroundEvaluation, check_background, note_dev_suite
-from gemma4vec.training.monitoring.dev_suite import dev_folder, open_dev_suite
+from gemma4vec.training.monitoring.dev_suite import needed_dev_folder, open_dev_suite
 from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity, checkpoint_weights
 from gemma4vec.training.prepare_run import CheckedInputs, PreparedRun, prepare_run
+from gemma4vec.training.processes.stop_signals import StopSignals
 from gemma4vec.training.stage import Evaluate, Stage
 from gemma4vec.training.tasks.make_task import data_seed, make_task
 
 logger = logging.getLogger(__name__)
 
 
-def start_run(recipe: Recipe, out: Path | None = None) -> RunFolder:
-    """Make the run folder of a recipe in `out` (default: the outputs' home); of several processes the first does."""
+def start_run(recipe: Recipe, out: Path | None = None, job: Job | None = None) -> RunFolder:
+    """Make the run folder of a recipe in `out` (default: the outputs' home); of several processes the first does.
+
+    Args:
+        job: what may go on with the run by itself; None: nothing.
+
+    Raises:
+        InputError: several processes train, and `out` is not the same folder for all of them.
+    """
     world = World()
-    run = world.from_first(lambda: _make_run(recipe, out))
+    world.check_shared(out or home())
+    run = world.from_first(lambda: _make_run(recipe, out, job))
     return run if world.first else FollowedRun(run.path)
 
 
-def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
+def find_job_run(job: Job, recipe: Recipe, out: Path | None = None) -> RunFolder | None:
+    """Find the run that an earlier attempt of a job began; of several processes the first decides for all.
+
+    Raises:
+        InputError: that run has another recipe.
+    """
+
+    def find() -> tuple[RunFolder | None, str | None]:
+        run = job.find_run(out or home())
+        return run, run.recipe_text if run else None
+
+    run, text = World().from_first(find)
+    if run is not None and text != dump_recipe(recipe):
+        raise InputError(f"the job {job.name} began {run.path} with another recipe; give this one another --job")
+    return run
+
+
+def _make_run(recipe: Recipe, out: Path | None, job: Job | None) -> RunFolder:
     run = RunFolder.create(
         out or home(),
         recipe.name,
@@ -65,6 +92,7 @@ def _make_run(recipe: Recipe, out: Path | None) -> RunFolder:
         parents=find_parents(recipe.model_dump(mode="json", exclude={"stages": {"__all__": {"evaluation": {"stop"}}}})),
         environment=environment(),
         **{STARTED_IN: str(Path.cwd())},
+        **(job.manifest_fields() if job else {}),
     )
     record_run(run)
     return run
@@ -93,13 +121,18 @@ def _record_status(run: RunFolder) -> Iterator[None]:
         raise  # nothing was done: the run is as it was, and goes on when its inputs are back
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        with contextlib.suppress(Gemma4VecError):  # a full disk must not hide the error itself
-            run.event(status, error=f"{type(error).__name__}: {error}")
-            run.update_manifest(status=status)
-            _record(run)
+        stopped = {STOPPED_BY: str(error)} if isinstance(error, Interrupted) and error.agreed else {}
+        _record_end(run, status, f"{type(error).__name__}: {error}", **stopped)
         raise
     run.update_manifest(status="finished")
     _record(run)
+
+
+def _record_end(run: RunFolder, status: str, error: str, **fields: Any) -> None:
+    with contextlib.suppress(Gemma4VecError):  # a full disk must not hide the error itself
+        run.event(status, error=error)
+        run.update_manifest(status=status, **fields)
+        _record(run)
 
 
 def _record(run: RunFolder) -> None:
@@ -110,8 +143,8 @@ def _record(run: RunFolder) -> None:
 class Trainer:
     """The model of a prepared run, and the steps that train, evaluate and save it. Making one loads the weights."""
 
-    def __init__(self, prepared: PreparedRun):
-        self.prepared = prepared
+    def __init__(self, prepared: PreparedRun, signals: StopSignals | None = None):
+        self.prepared, self.signals = prepared, signals or StopSignals()
         self.run, self.recipe, self.base = prepared.run, prepared.recipe, prepared.base
         self.world = World()
         self.stages_done: list[Progress] = []
@@ -193,6 +226,7 @@ class Trainer:
             previous_checkpoints=self._checkpoints(number - 1) if number else None,
             world=self.world,
             stop_rule=self._rule(number),
+            signals=self.signals,
         )
         note_dev_suite(self.run, number, settings.evaluation, loaded.dev_suite)
         if settings.evaluation.background and self.world.first and self.background is None:
@@ -265,13 +299,9 @@ class Trainer:
         return self.run.checkpoints / f"{number}-{self.recipe.stages[number].name}"
 
     def _evaluator(self, settings: Evaluation, loaded: TrainingData) -> Evaluate | None:
-        if settings.background or (settings.every_steps is None and not settings.at_shares):
-            return None
-        folder = dev_folder(settings, loaded.dev_suite)
+        folder = needed_dev_folder(settings, loaded.dev_suite, "evaluation")
         if folder is None:
-            raise InputError(
-                "evaluation.every_steps or at_shares is set, but there is no suite; name one as evaluation.suite"
-            )
+            return None
         suite = open_dev_suite(folder, settings.max_queries, settings.max_documents, "evaluation.suite")
         check_suite_memory(suite, self.embedder("checkpoint"), DEPTH)
         logger.info(forecast_power(suite.name, suite.fingerprint, len(suite.queries)).sentence())
@@ -296,13 +326,18 @@ def train_run(run: RunFolder, recipe: Recipe | None = None, checked: CheckedInpu
 
     Raises:
         InputError: the recipe or its data cannot be used. WorkError: the work failed; what was finished is kept.
+        Interrupted: SIGTERM or SIGUSR1 came; the run goes on from its last checkpoint.
     """
-    world = World()
+    world, signals = World(), StopSignals(resume_command(run))
     if not world.first:
         run = FollowedRun(run.path)
-    with record_outcome(run):
+    world.check_shared(run.path)
+    with signals.caught(), record_outcome(run), name_lost_processes(resume_command(run)):
+        when_lost(lambda reason: _record_end(run, "failed", f"WorkError: {reason}"))
+        if run.manifest.get(STOPPED_BY) is not None:
+            run.update_manifest(**{STOPPED_BY: None})
         prepared = prepare_run(run, recipe or recipe_of(run), checked=checked)
-        trainer = Trainer(prepared)
+        trainer = Trainer(prepared, signals)
         trainer.train_all()
         leave_world()  # saving needs one process
         model = trainer.save() if world.first else run.model

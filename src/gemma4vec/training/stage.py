@@ -12,6 +12,7 @@ from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.task import Task
 from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
+from gemma4vec.training.processes.stop_signals import StopSignals
 
 # Returns a score (higher is better) and the fields of the evaluation's event.
 Evaluate = Callable[[], tuple[float, dict[str, Any]]]
@@ -28,6 +29,7 @@ class Stage:
         random: the state of torch's random generators after the last whole step.
         world: the processes that train this stage together.
         stop_rule: ends the stage before its budget is spent.
+        signals: what asks the training to stop at a step boundary.
     """
 
     number: int
@@ -41,6 +43,7 @@ class Stage:
     random: dict[str, Any] | None = None
     world: World = field(default_factory=World)
     stop_rule: StopRuleMonitor | None = None
+    signals: StopSignals = field(default_factory=StopSignals)
 
     @property
     def folder(self) -> Path:

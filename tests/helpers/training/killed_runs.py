@@ -65,6 +65,10 @@ def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 # Two batches a step, six steps; a checkpoint is written after each.
 MOMENTS: dict[str, Callable[[], None]] = {
     "kill before the first checkpoint": lambda: at_call(1, checkpoint, "write_weights", kill, after=False),
@@ -77,6 +81,8 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "interrupt in a backward pass": lambda: in_backward(7, interrupt),
     "interrupt between update and copy": lambda: at_call(4, torch.optim.AdamW, "step", interrupt),
     "interrupt while taking a batch": lambda: at_call(6, loop.Prefetcher, "take", interrupt),
+    "terminate in a forward pass": lambda: at_call(6, contrast.ContrastTask, "loss", terminate),
+    "terminate while the model is written": lambda: at_call(1, saving, "model_card", terminate),
     "interrupt while noting a step": lambda: at_call(4, loop.StepBudget, "seen", interrupt),
 }
 
@@ -107,8 +113,9 @@ def main(folder: Path) -> None:
     for number, (moment, arm) in enumerate({"": lambda: None, **MOMENTS}.items()):
         out = folder / f"runs{number}"
 
-        # The checkpoints of an interrupted run are made by Ctrl-C alone, so that those are tested too.
-        seldom = ["stages.0.evaluation.checkpoint_seconds=1000"] if moment.startswith("interrupt") else []
+        # The checkpoints of an interrupted run are made by the signal alone, so that those are tested too.
+        signaled = moment.startswith(("interrupt", "terminate"))
+        seldom = ["stages.0.evaluation.checkpoint_seconds=1000"] if signaled else []
 
         def first(arm: Callable[[], None] = arm, out: Path = out, seldom: list[str] = seldom) -> int:
             arm()

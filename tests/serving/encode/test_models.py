@@ -1,5 +1,7 @@
 """Bulk encodings with real models, tiny ones: the vectors, tokens and truncations of the model itself."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from encoded_folders import sums, write_corpus
 from tiny_saved import MAX_TOKENS, save_tiny
 
+from gemma4vec.errors import InputError
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.serving.encode.bulk_embedder import ModelOpener
 from gemma4vec.serving.encode.encode_file import EncodeSettings, encode_file
@@ -64,6 +67,21 @@ def test_the_whole_job_decides_about_compiled_layers(tmp_path: Path, monkeypatch
     assert compiled == [0]
     encode_file(opener, source, tmp_path / "large", EncodeSettings(shard_rows=15))
     assert compiled == [0, 0] and sums(tmp_path / "large")["vectors/000001.parquet"]
+
+
+def test_trained_lengths_are_those_of_the_model(tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "model", "both-mean")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"is_matryoshka": True, "matryoshka_dimensions": [8, 32]}))
+    source = write_corpus(tmp_path / "c.jsonl", ROWS)
+    settings = EncodeSettings(dimension=8, file_format="npy")
+    encode_file(ModelOpener(str(model)), source, tmp_path / "out", settings)
+    documents = [Document(row["text"], row["title"] or None) for row in ROWS]
+    whole = Embedder.load(model).encode_document(documents)
+    found = np.load(tmp_path / "out" / "vectors" / "000000.npy")
+    np.testing.assert_allclose(found, whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True), rtol=1e-6)
+    with pytest.raises(InputError, match="--dimension 16: tiny-both-mean was not trained for it; it has 8, 32"):
+        encode_file(ModelOpener(str(model)), source, tmp_path / "other", replace(settings, dimension=16))
 
 
 def test_a_model_of_sentence_transformers_counts_its_tokens(tmp_path: Path) -> None:

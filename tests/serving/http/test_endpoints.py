@@ -22,6 +22,11 @@ from gemma4vec.serving.http.server_settings import ServerSettings
 from gemma4vec.serving.http.service import Service
 from gemma4vec.serving.search.documents import IndexedDocument
 from gemma4vec.serving.search.index import SearchIndex
+from gemma4vec.serving.store.open_store import create_store
+from gemma4vec.serving.store.recall_gate import build_and_check
+from gemma4vec.serving.store.rows import Row, make_rows
+from gemma4vec.serving.store.search_store import add_rows
+from gemma4vec.serving.store.store_meta import StoreMeta
 
 Ask = Callable[[httpx2.AsyncClient], Coroutine[Any, Any, None]]
 
@@ -169,10 +174,23 @@ def test_search(tmp_path: Path) -> None:
         assert hits[0][0]["score"] == pytest.approx(1.0) and reply["usage"]["total_tokens"] == 14
         assert (await client.get("/info")).json()["index"]["documents"] == 20
 
+    async def filtered(client: httpx2.AsyncClient) -> None:
+        asked = {"query": "q 3", "k": 2, "filter": "year > 2004"}
+        hits = (await client.post("/v1/search", json=asked)).json()["data"][0]["hits"]
+        assert len(hits) == 2 and all(int(hit["id"][1:]) > 4 for hit in hits)
+        for bad in ("year >", "month = 1", 3):
+            assert error(await client.post("/v1/search", json={**asked, "filter": bad}), 400)["param"] == "filter"
+        assert (await client.get("/info")).json()["index"]["recall"]["recall"] == 1.0
+
     async def without(client: httpx2.AsyncClient) -> None:
         assert error(await client.post("/v1/search", json={"query": "a"}), 404)["code"] == "no_index"
 
-    served(ask, index=open_searcher(tmp_path / "index", "f" * 64, 8))
+    served(ask, index=open_searcher(str(tmp_path / "index"), "f" * 64, 8))
+    store = create_store(str(tmp_path / "store"), StoreMeta("stub", "f" * 64, 8, {"year": "int"}))
+    add_rows(store, make_rows([Row(f"d{i}", fields={"year": 2000 + i}) for i in range(20)], rows, {"year": "int"}))
+    build_and_check(store, held_out=5)
+    store.close()
+    served(filtered, index=open_searcher(str(tmp_path / "store"), "f" * 64, 8))
     served(without)
 
 

@@ -48,10 +48,10 @@ def test_no_weight_is_loaded(
     monkeypatch.setattr(transformers.AutoModel, "from_pretrained", never)
     monkeypatch.setattr(safetensors, "safe_open", never)
     monkeypatch.setattr(torch, "load", never)
-    assert execute(["train", str(recipe_file), "--dry-run", "--json", "--out", str(tmp_path)]) == 0
+    assert execute(["train", str(recipe_file), "--dry-run", "--json", "--out", str(tmp_path / "out")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["steps"] == 6 and found["fits"]["this_machine"]["fits"] is True
-    assert not list(tmp_path.iterdir())  # and nothing is written
+    assert not (tmp_path / "out").exists()
     assert execute(["train", str(recipe_file), "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) < 160
@@ -297,3 +297,17 @@ def test_a_compiled_readout_of_last_tokens_is_measured_on_whole_layers(
     stage = estimated(recipe_file, "model.readout=last_token", "stages.0.layout.compile=true").stages[0]
     assert stage.compile.on and stage.seconds_per_step > 0
     assert asked and not any(asked)
+
+
+def test_a_second_dry_run_measures_nothing(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = estimated(recipe_file)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("layers were measured")
+
+    monkeypatch.setattr(estimate_module, "measure_layers", never)
+    second = estimated(recipe_file, "stages.0.budget.steps=9")
+    assert second.stages[0].measured == first.stages[0].measured and second.stages[0].steps == 9
+    assert second.stages[0].memory == first.stages[0].memory
+    with pytest.raises(AssertionError, match="measured"):
+        estimated(recipe_file, "model.lora.rank=3")

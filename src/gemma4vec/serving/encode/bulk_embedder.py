@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from gemma4vec.errors import InputError
 from gemma4vec.files import home
 from gemma4vec.text.prompts import Document, Prompted, Prompts
 from gemma4vec.text.text_embedder import TextProgress, Vectors
+
+if TYPE_CHECKING:
+    from gemma4vec.model.inference.embedder import Embedder, SentenceTransformerEmbedder
 
 
 class Encoded(NamedTuple):
@@ -75,9 +78,9 @@ class ModelOpener:
         run = named_run(self.model, home())
         opened = Embedder.load(run.path if run is not None else self.model)
         if isinstance(opened, Embedder):
-            return _Ours(opened, prefix_lengths(opened.folder, opened.dimension))
+            return CountingEmbedder(opened, prefix_lengths(opened.folder, opened.dimension))
         assert isinstance(opened, SentenceTransformerEmbedder)
-        return _Foreign(opened)
+        return CountingSentenceTransformer(opened)
 
 
 def prefix_lengths(folder: Path | None, dimension: int) -> tuple[int, ...]:
@@ -90,13 +93,13 @@ def prefix_lengths(folder: Path | None, dimension: int) -> tuple[int, ...]:
     return tuple(lengths_of(folder, named_run(folder.resolve().parent, home()), dimension))
 
 
-class _Ours:
+class CountingEmbedder:
     """A model of gemma4vec."""
 
-    def __init__(self, embedder: Any, lengths: tuple[int, ...]):
+    def __init__(self, embedder: "Embedder", lengths: tuple[int, ...]):
         self.embedder = embedder
-        self.name, self.dimension, self.lengths = str(embedder.name), int(embedder.dimension), lengths
-        self._worth_compiling = int(embedder.compiles_from)
+        self.name, self.dimension, self.lengths = embedder.name, embedder.dimension, lengths
+        self._worth_compiling = embedder.compiles_from
 
     def identity(self) -> dict[str, Any]:
         described = self.embedder.describe()
@@ -109,14 +112,14 @@ class _Ours:
         }
 
     def prompt(self, queries: bool) -> str:
-        return str(self.embedder.prompts.query if queries else self.embedder.prompts.document)
+        return self.embedder.prompts.query if queries else self.embedder.prompts.document
 
     def encode(
         self, documents: Sequence[Document], queries: bool, *, characters: int, progress: TextProgress | None = None
     ) -> Encoded:
         # The whole job decides about compilation, so that a shard has the same bytes whoever encodes it and when.
         self.embedder.compiles_from = 0 if characters >= self._worth_compiling else 2**62
-        prompts: Prompts = self.embedder.prompts
+        prompts = self.embedder.prompts
         texts = [prompts.for_query(one.text) if queries else prompts.for_document(one) for one in documents]
         vectors_ND, tokens_N = self.embedder.encode_counted(texts, progress=progress)
         return Encoded(vectors_ND, tokens_N, self._truncated(texts, tokens_N))
@@ -132,12 +135,12 @@ class _Ours:
         return found_N
 
 
-class _Foreign:
+class CountingSentenceTransformer:
     """A model that sentence-transformers runs; texts are tokenized twice, since it does not say what it read."""
 
-    def __init__(self, embedder: Any):
+    def __init__(self, embedder: "SentenceTransformerEmbedder"):
         self.embedder = embedder
-        self.name, self.dimension = str(embedder.name), int(embedder.dimension)
+        self.name, self.dimension = embedder.name, embedder.dimension
         self.lengths: tuple[int, ...] = ()
         if getattr(embedder.model, "tokenizer", None) is None:
             raise InputError(f"{self.name} has no tokenizer that counts tokens; encode with a model of texts")
@@ -158,8 +161,10 @@ class _Foreign:
     def encode(
         self, documents: Sequence[Document], queries: bool, *, characters: int, progress: TextProgress | None = None
     ) -> Encoded:
-        encode = self.embedder.encode_query if queries else self.embedder.encode_document
-        vectors_ND = encode([one.text for one in documents] if queries else documents, progress=progress)
+        if queries:
+            vectors_ND = self.embedder.encode_query([one.text for one in documents], progress=progress)
+        else:
+            vectors_ND = self.embedder.encode_document(documents, progress=progress)
         prompt, plain = self.prompt(queries), Prompts()
         texts = [prompt + (one.text if queries else plain.for_document(one).text) for one in documents]
         whole_N = np.array([len(ids) for ids in self.embedder.model.tokenizer(texts)["input_ids"]], dtype=np.int32)

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from gemma4vec.data.rows.records import Record
 from gemma4vec.errors import InputError
 from gemma4vec.files import DiskError, atomic_write, disk_errors, machine_name
 from gemma4vec.machine.terminal import ProgressBar
@@ -118,7 +119,8 @@ def make_plan(files: InputFiles, identity: dict[str, Any], max_bad_share: float)
     return Plan(identity, rows, rejected, characters, tuple(places))
 
 
-def _chained(first: Any, records: Iterator[Any], size: int) -> Iterator[Any]:
+def _chained(first: Record, records: Iterator[tuple[Place, Record]], size: int) -> Iterator[Record]:
+    """The records of a shard, the first of which is read already."""
     yield first
     for _, record in islice(records, size - 1):
         yield record

@@ -6,7 +6,7 @@ The bytes depend on the plan and the shard's number alone. Shapes: N encoded row
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,7 +154,7 @@ def _parquet(table: "pyarrow.Table") -> bytes:
     return stream.getvalue()
 
 
-def _jsonl(lines: Any) -> bytes:
+def _jsonl(lines: Iterable[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode("utf-8", "replace")
 
 

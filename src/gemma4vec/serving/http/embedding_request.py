@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gemma4vec.errors import InputError
 from gemma4vec.reading.json_values import JsonError, loads_json
 from gemma4vec.serving.http.api_errors import ApiError, bad_request
 from gemma4vec.serving.http.server_settings import (
@@ -17,9 +18,10 @@ from gemma4vec.serving.http.server_settings import (
     MOST_INPUTS,
     InputType,
 )
+from gemma4vec.serving.store.filters import Filter, parse_filter
 
 _EMBEDDING_FIELDS = ("input", "model", "encoding_format", "dimensions", "user", "input_type", "title")
-_SEARCH_FIELDS = ("query", "k", "model")
+_SEARCH_FIELDS = ("query", "k", "filter", "model")
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ class EmbeddingRequest:
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """Queries, and the number of hits of each."""
+    """Queries, the number of hits of each, and a filter of documents."""
 
     queries: list[str]
     k: int
+    where: Filter | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,14 @@ def read_search_request(body: bytes, names: Sequence[str]) -> SearchRequest:
     k = given.get("k", 10)
     if not _is_integer(k) or not 1 <= k <= MOST_HITS:
         raise bad_request(f"k is a whole number from 1 to {MOST_HITS}", "k")
-    return SearchRequest(queries, k)
+    text = given.get("filter")
+    if text is not None and not isinstance(text, str):
+        raise bad_request("filter is a text, such as: year >= 2020", "filter")
+    try:
+        where = None if text is None else parse_filter(text)
+    except InputError as error:
+        raise bad_request(str(error), "filter") from None
+    return SearchRequest(queries, k, where)
 
 
 def read_timeout_ms(header: str | None) -> int:

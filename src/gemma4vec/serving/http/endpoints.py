@@ -17,6 +17,7 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from gemma4vec import __version__
+from gemma4vec.errors import InputError
 from gemma4vec.model.inference.truncated_embedder import truncate
 from gemma4vec.serving.http import server_settings as limits
 from gemma4vec.serving.http.api_errors import (
@@ -101,7 +102,10 @@ class Endpoints:
         truncated = self._check_lengths(read_texts, "query")
         vectors_ND = await self._encode(request, read_texts, started + milliseconds / 1000, milliseconds)
         searcher = service.index.searcher
-        hits = await self._in(service.searching, lambda: _found(searcher.search(vectors_ND, asked.k)))
+        try:
+            hits = await self._in(service.searching, lambda: _found(searcher.search(vectors_ND, asked.k, asked.where)))
+        except InputError as error:  # a filter on fields that the index does not have
+            raise bad_request(str(error), "filter") from None
         tokens = sum(text.tokens.length for text in read_texts)
         reply: dict[str, Any] = {
             "object": "list",

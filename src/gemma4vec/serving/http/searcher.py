@@ -1,13 +1,16 @@
-"""What `/v1/search` searches: opened by one function, whatever holds the vectors."""
+"""What `/v1/search` searches: an index folder or a vector store, opened by one function."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gemma4vec.errors import InputError
+
+if TYPE_CHECKING:
+    from gemma4vec.serving.store.filters import Filter
 
 
 class FoundDocument(Protocol):
@@ -20,8 +23,10 @@ class FoundDocument(Protocol):
 class Searcher(Protocol):
     """Documents that can be searched by vectors."""
 
-    def search(self, queries_ND: NDArray[np.float32], k: int, /) -> Sequence[Sequence[FoundDocument]]:
-        """The `k` best documents of each query, best first."""
+    def search(
+        self, queries_ND: NDArray[np.float32], k: int, where: "Filter | None" = None, /
+    ) -> Sequence[Sequence[FoundDocument]]:
+        """The `k` best documents of each query that match, best first."""
 
 
 class OpenIndex:
@@ -31,31 +36,48 @@ class OpenIndex:
         self.searcher, self.about = searcher, about
 
 
-def check_index(folder: Path) -> None:
+def check_index(location: str) -> None:
     """Refuse what is no index before the model is loaded.
 
     Raises:
-        InputError: no such folder, or not an index.
+        InputError: no such folder, or neither an index nor a store.
+        WorkError: a database that cannot be reached.
     """
-    from gemma4vec.serving.search.storage import read_index
+    from gemma4vec.serving.search.storage import META, read_index
+    from gemma4vec.serving.store.open_store import open_store, parse_location
+    from gemma4vec.serving.store.own_files import STORE
 
-    if not folder.is_dir():
+    found = parse_location(location)
+    folder = Path(found.address)
+    if found.kind == "files" and not folder.is_dir():
         raise InputError(
-            f"--index {folder} is not a folder; give one that `gemma4vec search` has built, RUN/index/NAME"
+            f"--index {location} is not a folder; give one that `gemma4vec search` or `gemma4vec index` has built"
         )
-    read_index(folder)
+    if found.kind == "files" and ((folder / META).is_file() or not (folder / STORE).is_file()):
+        read_index(folder)
+    else:
+        open_store(location).close()
 
 
-def open_searcher(folder: Path, fingerprint: str, dimension: int) -> OpenIndex:
-    """Open the index of a model.
+def open_searcher(location: str, fingerprint: str, dimension: int) -> OpenIndex:
+    """Open the index or the store of a model.
 
     Raises:
-        InputError: not an index, a damaged one, or one of another model.
+        InputError: neither an index nor a store, a damaged one, or one of another model.
+        WorkError: a database that cannot be reached.
     """
     from gemma4vec.serving.search.index import SearchIndex
+    from gemma4vec.serving.search.store_index import open_index_at
 
-    index = SearchIndex.open(folder, fingerprint)
-    if index.meta.dimension != dimension:
-        raise InputError(f"--index {folder} has {index.meta.dimension} dimensions, the model {dimension}; rebuild it")
-    about = {"documents": index.meta.count, "dimension": index.meta.dimension, "corpus": index.meta.corpus}
+    index = open_index_at(location, fingerprint)
+    meta = index.meta if isinstance(index, SearchIndex) else index.store.meta
+    if meta.dimension != dimension:
+        raise InputError(f"--index {location} has {meta.dimension} dimensions, the model {dimension}; rebuild it")
+    about: dict[str, Any] = {"documents": index.count, "dimension": meta.dimension}
+    if isinstance(index, SearchIndex):
+        about["corpus"] = index.meta.corpus
+    else:
+        gate = index.store.meta.gate
+        about |= {"location": index.store.location, "index": index.store.meta.index}
+        about["recall"] = None if gate is None else {**vars(gate), "passed": gate.passed}
     return OpenIndex(index, about)

@@ -231,7 +231,7 @@ def _announcement(service: Service, sock: socket.socket) -> str:
 
 
 def _open_index(settings: ServerSettings, model: Model) -> OpenIndex | None:
-    return None if settings.index is None else open_searcher(Path(settings.index), model.fingerprint, model.dimension)
+    return None if settings.index is None else open_searcher(settings.index, model.fingerprint, model.dimension)
 
 
 def _config(app: object) -> uvicorn.Config:

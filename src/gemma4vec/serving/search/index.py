@@ -6,7 +6,7 @@ Shapes: N queries, M documents, D dimension, K hits per query.
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,11 @@ from gemma4vec.serving.search.build_index import build_index
 from gemma4vec.serving.search.documents import IndexedDocument, corpus_hash, write_documents
 from gemma4vec.serving.search.storage import VECTORS, IndexMeta, check_unit_rows, make_vectors_header, read_index
 from gemma4vec.text.text_embedder import TextEmbedder
+
+if TYPE_CHECKING:
+    from gemma4vec.serving.store.filters import FieldType, Filter
+
+FIELDS: dict[str, "FieldType"] = {"path": "text", "line": "int"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class SearchIndex:
         self.meta = meta
         self.vectors_MD = vectors_MD
         self.documents = documents
+        self._fields: Any = None
 
     @classmethod
     def open(cls, folder: Path, fingerprint: str | None = None) -> "SearchIndex":
@@ -103,11 +109,21 @@ class SearchIndex:
                 vectors_MD.tofile(stream)
         return cls.open(folder)
 
-    def search(self, queries_ND: NDArray[np.float32], k: int) -> list[list[Hit]]:
+    @property
+    def count(self) -> int:
+        """Number of documents."""
+        return self.meta.count
+
+    def search(self, queries_ND: NDArray[np.float32], k: int, where: "Filter | None" = None) -> list[list[Hit]]:
         """Find the `k` documents with the largest inner product for each query [N, D], best first.
 
+        Args:
+            queries_ND: unit vectors of queries.
+            k: number of documents.
+            where: only documents that match; their fields are `path` (text) and `line` (int).
+
         Raises:
-            InputError: `k` is below 1, or the vectors have another dimension.
+            InputError: `k` is below 1, the vectors have another dimension, or the filter has other fields.
         """
         from gemma4vec.retrieval.exact import search
 
@@ -120,7 +136,14 @@ class SearchIndex:
             )
         if not self.meta.count:
             return [[] for _ in queries_ND]
-        indices_NK, scores_NK = search(queries_ND, self.vectors_MD, min(k, self.meta.count))
+        if where is None:
+            indices_NK, scores_NK = search(queries_ND, self.vectors_MD, min(k, self.meta.count))
+        else:
+            rows_P = self._matching(where)
+            if not len(rows_P):
+                return [[] for _ in queries_ND]
+            places_NK, scores_NK = search(queries_ND, self.vectors_MD[rows_P], min(k, len(rows_P)))
+            indices_NK = rows_P[places_NK]
         return [
             [
                 Hit(place + 1, float(score), self.documents[int(row)])
@@ -129,3 +152,18 @@ class SearchIndex:
             ]
             for rows, scores in zip(indices_NK, scores_NK, strict=True)
         ]
+
+    def _matching(self, where: "Filter") -> NDArray[np.int64]:
+        """Return the rows that match a filter, in order."""
+        import pyarrow as pa
+
+        where.check(FIELDS)
+        if self._fields is None:
+            pairs = [(document.path, document.line) for document in self.documents]
+            self._fields = pa.table(
+                {
+                    "path": pa.array([path for path, _ in pairs], pa.string()),
+                    "line": pa.array([line for _, line in pairs], pa.int64()),
+                }
+            )
+        return np.flatnonzero(where.mask(self._fields).to_numpy())

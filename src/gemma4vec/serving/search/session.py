@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from gemma4vec.errors import InputError
 from gemma4vec.serving.search.display import print_hits, print_text, to_one_line
 from gemma4vec.serving.search.index import Hit, SearchIndex
+from gemma4vec.serving.search.store_index import StoreIndex
+from gemma4vec.serving.store.filters import Filter
 from gemma4vec.text.sanitize import sanitize
 from gemma4vec.text.text_embedder import TextEmbedder
 
@@ -40,16 +42,18 @@ class Answer:
 
 
 class SearchSession:
-    """An embedder and an index of its vectors.
+    """An embedder and an index of its vectors; with `where`, only documents that match.
 
     Raises:
         InputError: `k` is below 1.
     """
 
-    def __init__(self, embedder: TextEmbedder, index: SearchIndex, k: int) -> None:
+    def __init__(
+        self, embedder: TextEmbedder, index: SearchIndex | StoreIndex, k: int, where: Filter | None = None
+    ) -> None:
         if k < 1:
             raise InputError(f"-k is {k}; use at least 1")
-        self.embedder, self.index, self.k = embedder, index, k
+        self.embedder, self.index, self.k, self.where = embedder, index, k, where
         self.last: list[Hit] = []
 
     def ask(self, query: str) -> Answer:
@@ -59,7 +63,7 @@ class SearchSession:
         started = time.perf_counter()
         # Terminal input that is not UTF-8 becomes lone surrogates, which no tokenizer accepts.
         vector_1D = self.embedder.encode_query([query.encode("utf-8", "replace").decode("utf-8")])
-        self.last = self.index.search(vector_1D, self.k)[0]
+        self.last = self.index.search(vector_1D, self.k, self.where)[0]
         return Answer(query, self.last, time.perf_counter() - started)
 
     def answer_lines(self, lines: Iterable[str], show: Callable[[Answer], None]) -> None:
@@ -69,7 +73,7 @@ class SearchSession:
 
     def prompt(self, console: "Console", history: Path) -> None:
         """Read queries at a prompt until an empty line or Ctrl-D. Ctrl-C reaches the caller."""
-        console.print(f"{len(self.index.documents):,} documents. Type a query, or :help for the commands.")
+        console.print(f"{self.index.count:,} documents. Type a query, or :help for the commands.")
         with _line_history(history):
             while True:
                 try:

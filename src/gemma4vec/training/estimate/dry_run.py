@@ -42,6 +42,7 @@ from gemma4vec.training.engine.task import Task
 from gemma4vec.training.estimate.data import BatchStatistics, one_micro_batch, read_batches
 from gemma4vec.training.estimate.layers import Costs, LayerCosts, measure_layers, total_cost
 from gemma4vec.training.estimate.memory import Memory, activation_bytes, memory_on_gpu, training_memory
+from gemma4vec.training.estimate.stored_costs import costs_file, load_costs, save_costs
 from gemma4vec.training.monitoring.stop_rule import check_stop_rules
 from gemma4vec.training.preflight import check_base, check_stages
 from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit
@@ -189,12 +190,7 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData) -> StageEsti
     compiled = choose_compile(stage.layout.compile, steps=steps, minutes=stage.budget.minutes)
     use_compile_cache()
     keep_freed_memory(fast_paths(model.device, stage.layout.fast_paths).keep_freed_memory)
-    logger.info(
-        f"measuring layers of {model.config.model_type} on this machine" + (", compiled" if compiled.on else "")
-    )
-    measured = _measure(model, number, data, reading, compiled)
-    release_memory()
-    framework = float(psutil.Process().memory_info().rss)
+    measured, framework = _measure_once(model, number, data, reading, compiled)
     memory, gpu_memory = _memory(model, stage, reading, measured, framework)
     found = _fit(model, stage, reading, memory)
     if found.cached:
@@ -243,6 +239,32 @@ def _fit(model: _Model, stage: schema.Stage, reading: BatchStatistics, memory: M
     device = device_memory(torch.device(model.device))
     left = DeviceMemory(max(0.0, device.free - memory.weights), device.total)  # the weights are not loaded yet
     return fit(stage.layout, needs, left, can_cache=isinstance(stage.task, schema.Contrast))
+
+
+def _measure_once(
+    model: _Model, number: int, data: TrainingData, reading: BatchStatistics, compiled: CompileChoice
+) -> tuple[LayerCosts, float]:
+    """(costs of layers, memory of this process in bytes): measured now, or by an earlier dry run of the same layers."""
+    file = costs_file(
+        model.recipe,
+        model.recipe.stages[number],
+        model.config.to_dict(),
+        data.sources,
+        device=model.device,
+        dtype=model.dtype,
+        compiled=compiled.on,
+    )
+    stored = load_costs(file)
+    if stored is not None:
+        return stored
+    logger.info(
+        f"measuring layers of {model.config.model_type} on this machine" + (", compiled" if compiled.on else "")
+    )
+    measured = _measure(model, number, data, reading, compiled)
+    release_memory()
+    framework = float(psutil.Process().memory_info().rss)
+    save_costs(file, measured, framework)
+    return measured, framework
 
 
 def _measure(

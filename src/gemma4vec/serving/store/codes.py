@@ -1,0 +1,203 @@
+"""Small codes of vectors, which choose candidates fast; full-precision vectors then decide.
+
+binary    one bit a dimension, the sign after the mean is subtracted; nearest by Hamming distance
+int8      one byte a dimension and one scale a row; nearest by inner product
+prefix    the leading dimensions in fp32 at length one (Matryoshka models; Kusupati et al. 2022, arXiv:2205.13147)
+pca       the directions in which the vectors vary most, in fp32: a prefix for models without Matryoshka training
+
+Shapes: N queries, M rows, D dimensions, W 64-bit words of a row, E dimensions of a prefix, C candidates.
+"""
+
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma4vec.errors import InputError
+
+Vectors = NDArray[np.float32]
+Rows = NDArray[np.int64]
+Arrays = dict[str, np.ndarray]
+KINDS = ("binary", "int8", "prefix", "pca")
+FEWEST_DIMENSIONS = {"binary": 64, "int8": 1, "prefix": 16, "pca": 16}
+BLOCK = 16_384
+SAMPLED = 20_000  # rows whose second moments give the directions of "pca"
+
+
+class Codes(Protocol):
+    """Codes of M rows."""
+
+    def nearest(self, query_D: Vectors, count: int, mask_M: NDArray[np.bool_] | None) -> Rows:
+        """Return at least `count` rows that may be nearest (all where fewer match the mask), in any order."""
+
+
+def make_codes(kind: str, vectors_MD: Vectors) -> Arrays:
+    """Return the arrays of a kind's codes, for `open_codes`. Vectors are read in blocks.
+
+    Raises:
+        InputError: the vectors are too short for this kind.
+    """
+    count, dimension = vectors_MD.shape
+    if dimension < FEWEST_DIMENSIONS[kind]:
+        raise InputError(
+            f"index {kind}: needs at least {FEWEST_DIMENSIONS[kind]} dimensions, not {dimension}; use int8"
+        )
+    if kind == "binary":
+        offset_D = sum((block.sum(axis=0, dtype=np.float64) for _, block in _blocks(vectors_MD)), np.zeros(dimension))
+        offset_D = (offset_D / max(count, 1)).astype(np.float32)
+        words_WM = np.empty((-(-dimension // 64), count), np.uint64)
+        for start, block_BD in _blocks(vectors_MD):
+            words_WM[:, start : start + len(block_BD)] = pack_signs(block_BD - offset_D).T
+        return {"words": words_WM, "offset": offset_D}
+    if kind == "int8":
+        codes_MD, scales_M = np.empty((count, dimension), np.int8), np.empty(count, np.float32)
+        for start, block_BD in _blocks(vectors_MD):
+            scales_B = np.abs(block_BD).max(axis=1) / 127
+            codes_MD[start : start + len(block_BD)] = np.rint(block_BD / scales_B[:, None])
+            scales_M[start : start + len(block_BD)] = scales_B
+        return {"codes": codes_MD, "scales": scales_M}
+    axes_DE = _leading_axes(dimension) if kind == "prefix" else _principal_axes(vectors_MD)
+    prefix_ME = np.empty((count, axes_DE.shape[1]), np.float32)
+    for start, block_BD in _blocks(vectors_MD):
+        kept_BE = block_BD @ axes_DE
+        if kind == "prefix":
+            kept_BE /= np.maximum(np.linalg.norm(kept_BE, axis=1, keepdims=True), np.float32(1e-12))
+        prefix_ME[start : start + len(block_BD)] = kept_BE
+    return {"prefix": prefix_ME, "axes": axes_DE}
+
+
+def open_codes(kind: str, arrays: Arrays, count: int, dimension: int) -> Codes:
+    """Open the arrays that `make_codes` made.
+
+    Raises:
+        ValueError: their shapes or types are not those of M = `count` rows of `dimension`.
+    """
+    if kind == "binary":
+        expected = {"words": ((-(-dimension // 64), count), np.uint64), "offset": ((dimension,), np.float32)}
+    elif kind == "int8":
+        expected = {"codes": ((count, dimension), np.int8), "scales": ((count,), np.float32)}
+    else:
+        width = arrays["axes"].shape[1] if "axes" in arrays and arrays["axes"].ndim == 2 else 0
+        expected = {"prefix": ((count, width), np.float32), "axes": ((dimension, width), np.float32)}
+    for name, (shape, dtype) in expected.items():
+        if name not in arrays or arrays[name].shape != shape or arrays[name].dtype != dtype:
+            raise ValueError(f"codes `{name}` are not those of {count} rows of dimension {dimension}")
+    if kind == "binary":
+        return _BinaryCodes(arrays["words"], arrays["offset"])
+    if kind == "int8":
+        return _Int8Codes(arrays["codes"], arrays["scales"])
+    return _PrefixCodes(arrays["prefix"], arrays["axes"])
+
+
+def pack_signs(vectors_RD: Vectors) -> NDArray[np.uint64]:
+    """Return one bit for each number above zero, uint64[R, W]; the bits after the last dimension are zero."""
+    bits = np.packbits(vectors_RD > 0, axis=1)
+    padded = np.zeros((len(bits), -(-vectors_RD.shape[1] // 64) * 8), np.uint8)
+    padded[:, : bits.shape[1]] = bits
+    return padded.view(np.uint64)
+
+
+class _BinaryCodes:
+    """Signs, searched by Hamming distance. Words of equal place lie together, so that each step is one long loop."""
+
+    def __init__(self, words_WM: NDArray[np.uint64], offset_D: Vectors) -> None:
+        self.words_WM, self.offset_D = words_WM, offset_D
+        self._local = threading.local()
+
+    def nearest(self, query_D: Vectors, count: int, mask_M: NDArray[np.bool_] | None) -> Rows:
+        distances_M = self.distances(query_D)
+        farthest = 64 * len(self.words_WM)
+        if mask_M is not None:
+            distances_M[~mask_M] = farthest + 1
+        # Counting has no branches; a partition of fresh numbers takes several times as long.
+        rows_within = np.cumsum(np.bincount(distances_M, minlength=farthest + 2))
+        least = min(int(np.searchsorted(rows_within, count)), farthest)
+        return np.flatnonzero(distances_M <= least)
+
+    def distances(self, query_D: Vectors) -> NDArray[np.uint16]:
+        """Return the Hamming distance to each row, uint16[M]; the thread's next call overwrites it."""
+        words_W = pack_signs((query_D - self.offset_D)[None])[0]
+        differing, ones, few, distances_M = self._buffers()
+        distances_M[:] = 0
+        for place, word in enumerate(words_W):
+            np.bitwise_xor(self.words_WM[place], word, out=differing)
+            # A byte holds the ones of three words, 192 at most; sums of bytes are the fastest.
+            if place % 3 == 0:
+                np.bitwise_count(differing, out=few)
+            else:
+                np.add(few, np.bitwise_count(differing, out=ones), out=few)
+            if place % 3 == 2 or place == len(words_W) - 1:
+                np.add(distances_M, few, out=distances_M)
+        return distances_M
+
+    def _buffers(self) -> tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint16]]:
+        """Return this thread's arrays: new memory would cost a page fault each 4 kB."""
+        found = getattr(self._local, "buffers", None)
+        if found is None:
+            rows = self.words_WM.shape[1]
+            bytes_M = np.empty((2, rows), np.uint8)
+            found = np.empty(rows, np.uint64), bytes_M[0], bytes_M[1], np.empty(rows, np.uint16)
+            self._local.buffers = found
+        return found  # type: ignore[no-any-return]
+
+
+class _ScoredCodes:
+    """Codes with approximate inner products."""
+
+    def scores(self, query_D: Vectors) -> Vectors:
+        """Return approximate scores, float32[M]."""
+        raise NotImplementedError
+
+    def nearest(self, query_D: Vectors, count: int, mask_M: NDArray[np.bool_] | None) -> Rows:
+        scores_M = self.scores(query_D)
+        if mask_M is not None:
+            scores_M[~mask_M] = -np.inf
+        if count >= len(scores_M):
+            return np.flatnonzero(scores_M > -np.inf)
+        least = np.partition(scores_M, len(scores_M) - count)[len(scores_M) - count]
+        return np.flatnonzero((scores_M >= least) & (scores_M > -np.inf))
+
+
+class _Int8Codes(_ScoredCodes):
+    def __init__(self, codes_MD: NDArray[np.int8], scales_M: Vectors) -> None:
+        self.codes_MD, self.scales_M = codes_MD, scales_M
+
+    def scores(self, query_D: Vectors) -> Vectors:
+        blocks = [
+            self.codes_MD[start : start + 2048].astype(np.float32) @ query_D
+            for start in range(0, len(self.codes_MD), 2048)
+        ]
+        return np.concatenate(blocks) * self.scales_M if blocks else np.empty(0, np.float32)
+
+
+class _PrefixCodes(_ScoredCodes):
+    def __init__(self, prefix_ME: Vectors, axes_DE: Vectors) -> None:
+        self.prefix_ME, self.axes_DE = prefix_ME, axes_DE
+
+    def scores(self, query_D: Vectors) -> Vectors:
+        return np.asarray(self.prefix_ME @ (query_D @ self.axes_DE), dtype=np.float32)
+
+
+def _blocks(vectors_MD: Vectors) -> Iterator[tuple[int, Vectors]]:
+    for start in range(0, len(vectors_MD), BLOCK):
+        yield start, np.asarray(vectors_MD[start : start + BLOCK], dtype=np.float32)
+
+
+def _leading_axes(dimension: int) -> Vectors:
+    """Return the matrix [D, E] that keeps the leading dimensions."""
+    return np.eye(dimension, _width(dimension), dtype=np.float32)
+
+
+def _principal_axes(vectors_MD: Vectors) -> Vectors:
+    """Return the directions of largest second moment, float32[D, E], from rows spread over all."""
+    step = max(1, len(vectors_MD) // SAMPLED)
+    sample_SD = np.asarray(vectors_MD[::step][:SAMPLED], dtype=np.float64)
+    _, axes_DD = np.linalg.eigh(sample_SD.T @ sample_SD)
+    return np.ascontiguousarray(axes_DD[:, ::-1][:, : _width(vectors_MD.shape[1])], dtype=np.float32)
+
+
+def _width(dimension: int) -> int:
+    """Return E: a fifth of the dimensions, at least 64 (or all)."""
+    return min(dimension, max(64, dimension // 5))

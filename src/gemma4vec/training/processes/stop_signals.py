@@ -1,0 +1,83 @@
+"""SIGTERM and SIGUSR1: the training stops at the next step boundary, with a checkpoint and exit code 75.
+
+Schedulers send them before they take a machine away: Slurm sends SIGUSR1 some time before a job's limit, Kubernetes
+SIGTERM before a pod ends. Within a step a signal is only noted, since half a step is not worth saving. Elsewhere (while
+the model loads, while it is evaluated) it raises `errors.Interrupted` at once: nothing is lost there.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+from gemma4vec.errors import Interrupted
+
+T = TypeVar("T")
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopSignals:
+    """The signals that ask a training to stop. Without `caught` none ever comes.
+
+    Args:
+        how_to_go_on: a command, for the message of a signal that stops at once.
+
+    Attributes:
+        name: of the first signal that came, such as `SIGUSR1`; None: none yet. Later ones change nothing.
+    """
+
+    def __init__(self, how_to_go_on: str | None = None) -> None:
+        self.name: str | None = None
+        self._hint = f"; go on with: {how_to_go_on}" if how_to_go_on else ""
+        self._noted_only = False
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Catch the signals within the block; the handlers before it return afterwards.
+
+        Only a process's main thread can do that: in others nothing changes. A handler that the calling program has set
+        itself stays.
+        """
+        before: dict[signal.Signals, object] = {}
+        try:
+            if threading.current_thread() is threading.main_thread():
+                for one in SIGNALS:
+                    current = signal.getsignal(one)
+                    # torchrun's parent may ignore SIGUSR1, and its children inherit that.
+                    if current in (signal.SIG_DFL, signal.SIG_IGN):
+                        before[one] = current
+                        signal.signal(one, self._handle)
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)  # type: ignore[arg-type]  # what getsignal returned
+
+    @contextmanager
+    def noted_only(self) -> Iterator[None]:
+        """Only note signals within the block, whose caller asks for `name`."""
+        before, self._noted_only = self._noted_only, True
+        try:
+            yield
+        finally:
+            self._noted_only = before
+
+    def unless_stopped(self, work: Callable[[], T]) -> T | None:
+        """Return what `work` returns; None if a signal came before it or cut it off. For use within `noted_only`."""
+        before, self._noted_only = self._noted_only, False
+        try:
+            if self.name is None:
+                return work()
+        except Interrupted:
+            pass  # `name` says so to the caller
+        finally:
+            self._noted_only = before
+        return None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.name is not None:
+            return
+        self.name = signal.Signals(number).name
+        if not self._noted_only:
+            raise Interrupted(f"stopped by {self.name}{self._hint}")

@@ -1,0 +1,191 @@
+"""Our own files: every kind of code reaches its recall, damage and half-done work are noticed."""
+
+import logging
+
+import numpy as np
+import pytest
+from small_rows import META, small_rows, vectors
+
+from gemma4vec.errors import InputError, WorkError
+from gemma4vec.retrieval.exact import search
+from gemma4vec.serving.store.codes import KINDS, make_codes, open_codes, pack_signs
+from gemma4vec.serving.store.own_files import OwnFiles
+from gemma4vec.serving.store.recall_gate import build_and_check
+from gemma4vec.serving.store.search_store import add_rows, search_store
+from gemma4vec.serving.store.vector_store import Candidates
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    store = OwnFiles.create(tmp_path_factory.mktemp("own") / "store", META)
+    add_rows(store, small_rows(2000))
+    return store
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_code_reaches_the_recall_that_it_says(stored, kind):
+    gate = build_and_check(stored, kind, vectors(100, seed=3))
+    assert gate is not None and gate.passed and gate.recall >= 0.98 and gate.parameters["oversample"] >= 1
+    again = OwnFiles.open(stored.folder)
+    assert again.meta.gate == gate and "recall@10" in gate.line()
+    found = search_store(again, vectors(3, seed=4), 5)
+    assert len(found) == 3 and found[0][0].score >= found[0][4].score
+    again.close()
+
+
+@pytest.mark.parametrize("dimension", [64, 100, 640])
+def test_hamming_distances_are_counted_bits(dimension):
+    generator = np.random.default_rng(0)
+    rows = generator.standard_normal((50, dimension)).astype(np.float32)
+    arrays = make_codes("binary", rows)
+    query = -rows[0]
+    codes = open_codes("binary", arrays, 50, dimension)
+    centred = rows - rows.mean(axis=0)
+    expected = ((centred > 0) != (query - rows.mean(axis=0) > 0)).sum(axis=1)
+    np.testing.assert_array_equal(codes.distances(query), expected)
+    best = set(codes.nearest(query, 5, None).tolist())
+    assert set(np.flatnonzero(expected < np.sort(expected)[4]).tolist()) <= best and len(best) >= 5
+    mask = np.zeros(50, bool)
+    mask[[3, 9]] = True
+    assert codes.nearest(query, 5, mask).tolist() == [3, 9]
+    assert pack_signs(rows).shape == (50, -(-dimension // 64))
+
+
+def test_codes_rank_as_their_scores_say():
+    rows, query = vectors(400), vectors(1, seed=2)[0]
+    exact = set(search(query[None], rows, 5).indices[0].tolist())
+    for kind in ("int8", "prefix", "pca"):
+        codes = open_codes(kind, make_codes(kind, rows), 400, 64)
+        assert exact <= set(codes.nearest(query, 20, None).tolist()), kind
+
+
+def test_a_bad_index_fails_its_gate_and_says_so(tmp_path, caplog):
+    class Forgetful(OwnFiles):
+        """Loses every row whose id ends with 3, 5 or 7, also in exact mode."""
+
+        def candidates(self, queries_ND, count, where, parameters):
+            found = super().candidates(queries_ND, count, where, parameters)
+            kept = [[i for i, one in enumerate(c.ids) if one[-1] not in "357"] for c in found]
+            return [
+                Candidates([c.ids[i] for i in rows], c.vectors_CD[rows], c.complete)
+                for c, rows in zip(found, kept, strict=True)
+            ]
+
+    store = Forgetful.create(tmp_path / "store", META)
+    add_rows(store, small_rows(600))
+    with caplog.at_level(logging.WARNING, "gemma4vec"):
+        gate = build_and_check(store, "binary", vectors(60, seed=3))
+    assert gate is not None and not gate.passed and gate.recall < 0.9
+    assert "BELOW 0.98" in caplog.text and OwnFiles.open(tmp_path / "store").meta.gate == gate
+    assert gate.parameters == {"oversample": 128}  # the last one that was tried
+
+
+def test_the_queries_that_judge_do_not_choose(tmp_path, monkeypatch):
+    seen = []
+    store = OwnFiles.create(tmp_path / "store", META)
+    add_rows(store, small_rows(400))
+    original = OwnFiles.candidates
+
+    def watch(self, queries_ND, count, where, parameters):
+        seen.append((parameters, {query.tobytes() for query in queries_ND}))
+        return original(self, queries_ND, count, where, parameters)
+
+    monkeypatch.setattr(OwnFiles, "candidates", watch)
+    build_and_check(store, "binary", vectors(60, seed=3))
+    judging = seen[-1][1]
+    assert len(judging) == 30 and all(not judging & queries for _, queries in seen[:-1]) and len(seen) >= 2
+
+
+def test_auto_is_exact_for_few_rows_and_takes_another_code_where_one_fails(tmp_path, monkeypatch):
+    store = OwnFiles.create(tmp_path / "store", META)
+    add_rows(store, small_rows(300))
+    build_and_check(store)
+    assert store.meta.index == "exact"
+    monkeypatch.setattr("gemma4vec.serving.store.own_files.EXACT_BELOW", 100)
+    monkeypatch.setitem(OwnFiles.ladder.__globals__["OVERSAMPLES"], "binary", (1,))
+    gate = build_and_check(store, queries_ND=vectors(60, seed=3))
+    assert store.meta.index == "int8" and gate is not None and gate.passed
+
+
+@pytest.mark.parametrize("name", ["words.npy", "offset.npy"])
+def test_a_flipped_bit_in_the_codes_is_damage(tmp_path, name):
+    store = OwnFiles.create(tmp_path / "store", META)
+    add_rows(store, small_rows(100))
+    build_and_check(store, "binary", held_out=5)
+    store.close()
+    path = tmp_path / "store" / "data-1" / name
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"damaged \(its checksum differs\)"):
+        OwnFiles.open(tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("store.json", b"{"), ("store.json", b"[]"), ("data-1/vectors.npy", b"x"), ("data-1/rows.arrow", b"ARROW1")],
+)
+def test_damaged_files_are_one_line(tmp_path, name, content):
+    store = OwnFiles.create(tmp_path / "store", META)
+    add_rows(store, small_rows(50))
+    build_and_check(store, "int8", held_out=5)
+    store.close()
+    (tmp_path / "store" / name).write_bytes(content)
+    with pytest.raises(InputError, match="damaged") as failure:
+        OwnFiles.open(tmp_path / "store")
+    assert "\n" not in str(failure.value)
+
+
+def test_a_flipped_bit_in_the_vectors_is_found_by_verify(tmp_path):
+    store = OwnFiles.create(tmp_path / "store", META)
+    add_rows(store, small_rows(50))
+    build_and_check(store, held_out=5)
+    store.verify()
+    path = tmp_path / "store" / "data-1" / "vectors.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="checksum"):
+        store.verify()
+
+
+def test_a_build_that_was_killed_before_its_rename_changes_nothing(tmp_path, monkeypatch):
+    store = OwnFiles.create(tmp_path / "store", META)
+    add_rows(store, small_rows(100))
+    build_and_check(store, held_out=5)
+    add_rows(store, small_rows(100).slice(0, 10))
+    monkeypatch.setattr(OwnFiles, "_save", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        store.build("binary", lambda *_: None)
+    monkeypatch.undo()
+    store.close()
+    again = OwnFiles.open(tmp_path / "store")
+    assert again.meta.index == "exact" and again.count() == 100
+    build_and_check(again, "binary", held_out=5)
+    assert sorted(path.name for path in again.folder.iterdir() if not path.name.startswith(".")) == [
+        "data-2",
+        "staged",
+        "store.json",
+    ]
+
+
+def test_one_process_changes_a_store(tmp_path):
+    from filelock import FileLock
+
+    store = OwnFiles.create(tmp_path / "store", META)
+    with FileLock(tmp_path / "store" / ".lock"), pytest.raises(InputError, match="another process"):
+        add_rows(store, small_rows(10))
+
+
+def test_an_unbuilt_store_and_a_full_disk_are_one_line(tmp_path, monkeypatch):
+    store = OwnFiles.create(tmp_path / "store", META)
+    add_rows(store, small_rows(10))
+    with pytest.raises(InputError, match="not been built"):
+        search_store(store, vectors(1), 3)
+
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(WorkError, match="no space left"):
+        add_rows(store, small_rows(20))
