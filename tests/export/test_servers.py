@@ -99,6 +99,22 @@ def test_replies_in_other_forms_are_read(monkeypatch: pytest.MonkeyPatch) -> Non
         assert np.isnan(OpenAiClient(url, Prompts()).encode([TEXT])[0, 0])
 
 
+@pytest.mark.parametrize("model", [None, "m"])
+def test_our_own_server_is_asked_by_role_and_gets_no_prompt(model: str | None) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    def reply(path: str, body: Any) -> tuple[int, Any]:
+        if path == "/v1/models":
+            return 200, {"data": [{"id": "m", "owned_by": "gemma4vec"}]}
+        asked.append((body["input_type"], body["input"]))
+        return 200, {"data": [{"index": i, "embedding": [len(text), 1.0]} for i, text in enumerate(body["input"])]}
+
+    texts = [RoleText("document", "aa"), RoleText("query", "b"), RoleText("document", "cccc")]
+    with serving(reply) as url:
+        found = OpenAiClient(url, Prompts("q: ", "d: "), model=model).encode(texts)
+    assert asked == [("document", ["aa", "cccc"]), ("query", ["b"])] and found[:, 0].tolist() == [2, 1, 4]
+
+
 def test_token_ids_are_asked_in_the_servers_own_form() -> None:
     def reply(path: str, body: Any) -> tuple[int, Any]:
         if "inputs" not in (body or {}):  # text-embeddings-inference

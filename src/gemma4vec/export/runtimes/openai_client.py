@@ -1,6 +1,7 @@
-"""A client of OpenAI-compatible embedding servers: llama-server, text-embeddings-inference, vLLM, Ollama.
+"""A client of OpenAI-compatible embedding servers: llama-server, text-embeddings-inference, vLLM, Ollama, our own.
 
-The prompts are put before the texts here, because these servers apply none by themselves.
+The prompts are put before the texts here, because these servers apply none by themselves. Only `gemma4vec serve` does:
+it is asked by role.
 """
 
 import base64
@@ -36,7 +37,7 @@ class OpenAiClient:
 
     Args:
         url: `http://host:port`, with or without `/v1` or `/v1/embeddings`.
-        prompts: put before the texts.
+        prompts: put before the texts, unless the server applies its own.
         model: name of the model for the server; None: the first one that it lists.
         token: bearer token, if the server wants one.
 
@@ -56,7 +57,9 @@ class OpenAiClient:
         # token to another host, so it is an answer like any other.
         own: dict[str, str] | None = {} if parts.hostname in _LOOPBACK else None
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler(own), _NoRedirection())
-        self.model = model or self._first_model()
+        listed = self._first_model(needed=model is None)
+        self.model = model or str(listed["id"])
+        self._by_role = listed.get("owned_by") == "gemma4vec"
         self._tokenize: _Tokenizer | None = None
         self._asked_for_tokens = False
 
@@ -72,13 +75,22 @@ class OpenAiClient:
             RefusedTextError: the server answers 400, 413, 422 or, for a long text, 500.
             WorkError: it answers something else, or nothing.
         """
-        asked = {"model": self.model, "input": [self._whole(text) for text in texts], "encoding_format": "float"}
-        reply = self._post("/v1/embeddings", asked)
+        if not self._by_role:
+            return self._embed({"input": [self._whole(text) for text in texts]}, len(texts))
+        found: dict[int, Vectors] = {}
+        for role in dict.fromkeys(text.role for text in texts):
+            places = [place for place, text in enumerate(texts) if text.role == role]
+            given = {"input": [encodable(texts[place].text) for place in places], "input_type": role}
+            found |= dict(zip(places, self._embed(given, len(places)), strict=True))
+        return np.stack([found[place] for place in range(len(texts))])
+
+    def _embed(self, given: dict[str, Any], count: int) -> Vectors:
+        reply = self._post("/v1/embeddings", {"model": self.model, **given, "encoding_format": "float"})
         try:
             rows = sorted(reply["data"], key=lambda row: row["index"])
             vectors = [_vector(row["embedding"]) for row in rows]
-            if len(vectors) != len(texts) or len({len(vector) for vector in vectors}) != 1:
-                raise ValueError(f"{len(vectors)} vectors for {len(texts)} texts, or of different lengths")
+            if len(vectors) != count or len({len(vector) for vector in vectors}) != 1:
+                raise ValueError(f"{len(vectors)} vectors for {count} texts, or of different lengths")
         except (KeyError, TypeError, ValueError) as error:
             raise WorkError(f"{self.root}/v1/embeddings: its reply is not OpenAI's ({error!r})") from error
         return np.stack(vectors)
@@ -101,12 +113,18 @@ class OpenAiClient:
         except (RefusedTextError, WorkError, KeyError, TypeError, ValueError, IndexError):
             return None
 
-    def _first_model(self) -> str:
-        listed = self._request("/v1/models", None)
+    def _first_model(self, *, needed: bool) -> dict[str, Any]:
+        """What the server says of its first model; empty where it says nothing and nothing is needed."""
         try:
-            return str(listed["data"][0]["id"])
-        except (KeyError, TypeError, IndexError) as error:
-            raise InputError(f"{self.root}/v1/models lists no model; name one with --model") from error
+            first = self._request("/v1/models", None)["data"][0]
+            return {"id": first["id"], "owned_by": first.get("owned_by")}
+        except (InputError, WorkError):
+            if needed:
+                raise
+        except (AttributeError, KeyError, TypeError, IndexError) as error:
+            if needed:
+                raise InputError(f"{self.root}/v1/models lists no model; name one with --model") from error
+        return {}
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         return self._request(path, json.dumps(body).encode())
