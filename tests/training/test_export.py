@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from export_recipe import write_recipe
+from small_suite import write_small_suite
 from tiny_run import RECIPE
 
 from gemma4vec.errors import InputError
@@ -44,7 +45,12 @@ def test_the_exported_checkpoint_is_the_one_asked_for(
 
     monkeypatch.setattr(training_run.Trainer, "_evaluator", evaluator)
     monkeypatch.setattr(training_run, "save_model", save_model)
-    changes = ["stages.0.evaluation.every_steps=2", f"stages.0.evaluation.export={export}"]
+    suite = write_small_suite(tmp_path / "suite")  # there must be one, although the scores are made up here
+    changes = [
+        f"stages.0.evaluation.suite={suite}",
+        "stages.0.evaluation.every_steps=2",
+        f"stages.0.evaluation.export={export}",
+    ]
     run = start_run(load_recipe(write_recipe(tmp_path), changes), tmp_path / "runs")
     train_run(run)
     step = {"last": 6, "best": 4}[export]

@@ -19,7 +19,7 @@ from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.save.output_dimension import recipe_dimension
 from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe import schema
-from gemma4vec.training.monitoring.dev_suite import needed_dev_folder, open_dev_suite
+from gemma4vec.training.monitoring.dev_suite import dev_folder, needed_dev_folder, open_dev_suite
 from gemma4vec.training.tasks.check_limits import check_limits
 from gemma4vec.training.tasks.make_task import plain_texts
 from gemma4vec.training.tasks.masked_next_token import mask_token_id
@@ -82,6 +82,8 @@ def check_dev_suite(settings: schema.Evaluation, dev: Path | None, key: str) -> 
     Raises:
         InputError: no suite; or it, or the one that it is sampled from, is final: by its role or by the ledger.
     """
+    if settings.every_steps is None and dev_folder(settings, dev) is None:
+        return  # a matrix has suites of its own for at_shares
     folder = needed_dev_folder(settings, dev, key)
     if folder is not None:
         open_dev_suite(folder, settings.max_queries, settings.max_documents, f"{key}.suite")
