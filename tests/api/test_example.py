@@ -12,7 +12,9 @@ import pytest
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own_data.py"
 
 
-@pytest.mark.parametrize("own", [True, False], ids=["own rows", "rows of the library"])
+@pytest.mark.parametrize(
+    "own", [pytest.param(True, id="own rows"), pytest.param(False, id="rows of the library", marks=pytest.mark.slow)]
+)
 def test_the_example_runs(trained: Any, tmp_path: Path, own: bool) -> None:
     given: list[str] = []
     if own:

@@ -67,7 +67,17 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "masked tokens": ("gemma3", BIDIRECTIONAL | {"readout": {"name": "mean"}}, {"task": {"kind": "masked_next_token"}}),
 }
 # These differ little from others: `make slow` runs them.
-SLOW = ("padded", "checkpointed", "weighted_mean", "attention", "layer_mix", "echo_delta", "a head")
+SLOW = (
+    "padded",
+    "checkpointed",
+    "selective",
+    "mean",
+    "weighted_mean",
+    "attention",
+    "layer_mix",
+    "echo_delta",
+    "a head",
+)
 QUERIES = ["read the file", "sort the tree", "close the list at the end of the graph", ""]
 
 

@@ -8,6 +8,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora.layer import Linear
 from tiny_model import write_tiny
 from torch import nn
+from traced import trace_only
 
 from gemma4vec.model.adapters.fused_lora import FusedLoraLinear, fuse_lora
 from gemma4vec.model.encoder.build import EmbeddingModel, build
@@ -66,7 +67,10 @@ def test_values_and_gradients_equal_pefts(folder: Path, lora: Lora) -> None:
         torch.testing.assert_close(found_gradients[name], gradient, rtol=1e-10, atol=1e-10)
 
 
-def test_compiled_it_is_still_the_same(folder: Path) -> None:
+@pytest.mark.parametrize("way", ["traced", pytest.param("compiled", marks=pytest.mark.slow)])
+def test_compiled_it_is_still_the_same(folder: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if way == "traced":
+        trace_only(monkeypatch)
     plain, joined = (built_with(folder, Lora(rank=4), torch.float32) for _ in range(2))
     fuse_lora(joined.encoder.backbone)
     joined.encoder.backbone.compile_layers()

@@ -11,9 +11,10 @@ import pytest
 import torch
 from float64_norms import use_float64_norms
 from tiny_model import BUILDERS, MODES, tiny_tokenizer, write_tiny
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
+from traced import trace_only
 from transformers import AutoConfig
 from transformers.models.t5gemma import modeling_t5gemma
 
@@ -236,9 +237,7 @@ def test_compiled_layers_keep_less_where_they_are_asked_to(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`aot_eager` plans what is kept as `inductor` does, and compiles nothing."""
-    compile_layer = nn.Module.compile
-    static = {"backend": "aot_eager", "dynamic": False}  # there is one layout
-    monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_layer(layer, **(how | static)))
+    trace_only(monkeypatch)
     kept, gradients = [], []
     for selective in (False, True):
         torch._dynamo.reset()

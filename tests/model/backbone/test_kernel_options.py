@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from tiny_model import write_tiny
-from torch import nn
 from torch.nn.attention import flex_attention
+from traced import trace_only
 from transformers.activations import GELUTanh
 from transformers.integrations import flex_attention as library_flex
 
@@ -51,9 +51,7 @@ def texts() -> list[Tokens]:
 
 
 def test_turned_off_compiled_layers_are_the_librarys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_layer = nn.Module.compile
-    static = {"backend": "aot_eager", "dynamic": False}  # there is one layout
-    monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_layer(layer, **(how | static)))
+    trace_only(monkeypatch)
     layout = pack(texts(), 16, 64, 0)[0]
     states = {}
     for on in (True, False):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_documents import documents
 from tiny_model import BUILDERS, write_tiny
+from traced import trace_only
 
 from gemma4vec.model.backbone.backbone import load_backbone
 from gemma4vec.model.packing.embedding_overrides import EmbeddingOverrides
@@ -59,22 +60,25 @@ def test_per_layer_embeddings_follow_the_token_that_stands_there(tmp_path: Path)
 @pytest.mark.parametrize(
     ("architecture", "way"),
     [
-        ("llama", "compiled"),
+        ("llama", "traced"),
+        pytest.param("llama", "compiled", marks=pytest.mark.slow),
         ("llama", "checkpointed"),
         ("gemma4", "checkpointed"),
         ("t5gemma", "checkpointed"),
     ],
 )
 def test_gradients_reach_the_vectors_through_compiled_and_checkpointed_layers(
-    tmp_path: Path, architecture: str, way: str
+    tmp_path: Path, architecture: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if way == "traced":
+        trace_only(monkeypatch)
     folder = write_tiny(tmp_path, architecture)
     layout = pack(documents(), 16, 64, 0)[0]
     cells = first_cells(layout)
     found = []
     for other in (False, True):
         backbone = load_backbone(folder, causal=False, dtype=torch.float32).train()
-        if other and way == "compiled":
+        if other and way != "checkpointed":
             backbone.compile_layers()
         elif other:
             backbone.use_gradient_checkpointing()

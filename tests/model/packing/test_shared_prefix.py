@@ -8,6 +8,7 @@ from float64_norms import use_float64_norms
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_model import BUILDERS, MODES, write_tiny
+from traced import trace_only
 
 from gemma4vec.model.backbone.backbone import Backbone, load_backbone
 from gemma4vec.model.backbone.masks import attention_mask
@@ -63,8 +64,19 @@ def test_every_causal_family_gives_the_states_and_gradients_of_whole_documents(
         torch.testing.assert_close(gradient, shared_gradients[name], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("checkpointed", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_compiled_layers_take_shared_beginnings(tmp_path: Path, checkpointed: bool) -> None:
+@pytest.mark.parametrize(
+    ("way", "checkpointed"),
+    [
+        ("traced", False),
+        pytest.param("compiled", False, marks=pytest.mark.slow),
+        pytest.param("compiled", True, marks=pytest.mark.slow),
+    ],
+)
+def test_compiled_layers_take_shared_beginnings(
+    tmp_path: Path, way: str, checkpointed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "traced":
+        trace_only(monkeypatch, dynamic=True)
     documents = texts(torch.Generator().manual_seed(0))
     found = []
     for compiled, share in ((False, False), (True, True)):

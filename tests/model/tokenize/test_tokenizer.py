@@ -199,3 +199,13 @@ def test_half_a_character_in_the_settings_is_refused(folder: Path, name: str) ->
     file.write_text(json.dumps(settings | {"backend": "\ud800"}), encoding="utf-8")
     with pytest.raises(InputError, match=f"{name}: a lone surrogate"):
         load_tokenizer(folder, append_eos=False)
+
+
+@pytest.mark.parametrize("merges", [[["a", "b"]], ["a b"]])
+def test_merges_without_the_prefix_of_subwords_are_refused(folder: Path, merges: list[object]) -> None:
+    file = folder / "tokenizer.json"
+    whole = json.loads(file.read_text(encoding="utf-8"))
+    whole["model"] |= {"type": "BPE", "continuing_subword_prefix": "bm25", "merges": merges}
+    file.write_text(json.dumps(whole), encoding="utf-8")
+    with pytest.raises(InputError, match="the merge with 'b' lacks the prefix of subwords, 'bm25'"):
+        load_tokenizer(folder, append_eos=False)

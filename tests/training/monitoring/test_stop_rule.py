@@ -119,6 +119,7 @@ def test_a_hopeless_training_ends_at_the_first_look(
     assert execute(["train", "--resume", str(run.path)]) == 2  # it is finished
 
 
+@pytest.mark.slow  # test_distributed.py has two processes in every run of the tests
 def test_two_processes_look_once_and_end_together(place: Path, tmp_path: Path) -> None:
     words = [str(place / "recipe.yaml"), *changes(place, place / "perfect"), "--out", str(tmp_path), "--json"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "gemma4vec", "train"]

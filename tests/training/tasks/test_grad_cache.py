@@ -12,6 +12,7 @@ from float64_norms import use_float64_norms
 from tiny_model import write_tiny
 from tiny_run import make_stage
 from torch import Tensor
+from traced import trace_only
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone.compilation import choose_compile
@@ -77,7 +78,12 @@ def test_loss_gradients_and_later_draws_are_those_of_the_plain_path(
 
 
 @pytest.mark.skipif(not choose_compile("auto", steps=None, minutes=None).on, reason="no compiler")
-def test_compiled_layers_have_the_loss_and_gradients_of_plain_ones(base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["traced", pytest.param("compiled", marks=pytest.mark.slow)])
+def test_compiled_layers_have_the_loss_and_gradients_of_plain_ones(
+    base: Path, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "traced":
+        trace_only(monkeypatch, dynamic=True)
     plain, plain_gradients, _ = one_batch(base, tmp_path, False, dropout=0.0)
     cached, gradients, _ = one_batch(base, tmp_path, True, compiled=True, dropout=0.0)
     assert cached == pytest.approx(plain, rel=1e-5)

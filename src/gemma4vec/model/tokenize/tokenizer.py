@@ -21,7 +21,8 @@ from gemma4vec.model.bases.foreign_code import needs_own_code
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.packing.packed_batch import Tokens
 from gemma4vec.model.tokenize.prompt_boundary import strip_final_prompt_space
-from gemma4vec.reading.json_values import JsonError, load_foreign_json, load_json
+from gemma4vec.model.tokenize.tokenizer_files import refuse_half_characters, refuse_impossible_merges
+from gemma4vec.reading.json_values import load_foreign_json
 from gemma4vec.text.encodable import encodable
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Prompted, Prompts
@@ -167,6 +168,7 @@ def load_tokenizer(path: str | Path, *, append_eos: bool, unpooled_prompts: Prom
         InputError: there is no fast tokenizer, or a required EOS or padding token is missing.
     """
     folder = transformer_folder(path)
+    refuse_impossible_merges(folder)
     try:
         with prints_on_stderr():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -178,7 +180,7 @@ def load_tokenizer(path: str | Path, *, append_eos: bool, unpooled_prompts: Prom
         raise InputError(
             f"model.base: cannot read a tokenizer at {path}: {' '.join(str(error).split())[:200]}"
         ) from error
-    _refuse_half_characters(folder)
+    refuse_half_characters(folder)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"model.base: the tokenizer at {path} is not a fast one (tokenizer.json is missing)")
     largest = max(tokenizer.get_vocab().values(), default=0)
@@ -201,16 +203,6 @@ def load_tokenizer(path: str | Path, *, append_eos: bool, unpooled_prompts: Prom
     # A multimodal base's tokenizer names an image processor, without which the saved text model could not be opened.
     upstream.forget_processor(tokenizer)
     return TextTokenizer(tokenizer)
-
-
-def _refuse_half_characters(folder: Path) -> None:
-    """Refuse settings with lone surrogates: the model trained with them could not be saved."""
-    for file in (folder / "tokenizer_config.json", folder / "special_tokens_map.json"):
-        if file.is_file():
-            try:
-                load_json(file, nonfinite=True, twice=True)
-            except JsonError as fault:
-                raise InputError(f"model.base: {file}: {fault.reason}") from None
 
 
 def added_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
