@@ -84,6 +84,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--documents", type=int, help="documents of speed and quantized (default 1,500; quick 24)")
     parser.add_argument("--repeats", type=int, help="rounds (default 5; quick 1)")
     parser.add_argument("--batch-sizes", nargs="+", type=int, help="of the peers (default 4 8 16 32 64; quick 8)")
+    parser.add_argument(
+        "--pool-dtypes", nargs="+", choices=["bf16", "fp32"], help="tried by the pool (default: ours, fp32)"
+    )
     parser.add_argument("--rows", type=int, help="rows of the smaller job of memory (default 10,000; quick 1,000)")
     parser.add_argument("--suite", default="pycode-dev", help="dev suite of the gate of quantized models")
     parser.add_argument("--scratch", type=Path, help="folder for models and outputs, some gigabytes")
@@ -141,7 +144,8 @@ def measure_speed(folder: Path, scratch: Path, arguments: argparse.Namespace) ->
     own = {"float32": "fp32", "bfloat16": "bf16"}[embedder.describe()["dtype"]]
     tokens = count_tokens(embedder, PlainModel(folder, embedder.prompts, dtype=own, device="cpu"), texts)
     say(f"{len(texts)} documents, {tokens:,} real tokens, ours in {own}")
-    pool, trials = best_pool(folder, embedder, texts, [own] if arguments.quick else sorted({own, "fp32"}), arguments)
+    dtypes = arguments.pool_dtypes or ([own] if arguments.quick else sorted({own, "fp32"}))
+    pool, trials = best_pool(folder, embedder, texts, dtypes, arguments)
     settings = EncodeSettings(shard_rows=max(1, len(texts) // 2))
 
     def bulk() -> "Vectors":

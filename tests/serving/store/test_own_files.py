@@ -104,7 +104,7 @@ def test_auto_is_exact_for_few_rows_and_takes_another_code_where_one_fails(tmp_p
     monkeypatch.setattr("gemma4vec.serving.store.own_files.EXACT_BELOW", 100)
     monkeypatch.setitem(OwnFiles.ladder.__globals__["OVERSAMPLES"], "binary", (1,))
     gate = build_and_check(store, queries_ND=vectors(60, seed=3))
-    assert store.meta.index == "int8" and gate is not None and gate.passed
+    assert store.meta.index == "pca" and gate is not None and gate.passed
 
 
 @pytest.mark.parametrize("name", ["words.npy", "offset.npy"])

@@ -176,7 +176,7 @@ class OwnFiles:
         """Kinds of index to try in turn until one reaches the target."""
         if self.count() < EXACT_BELOW:
             return ("exact",)
-        return tuple(kind for kind in ("binary", "int8") if self.meta.dimension >= FEWEST_DIMENSIONS[kind])
+        return tuple(kind for kind in ("binary", "pca") if self.meta.dimension >= FEWEST_DIMENSIONS[kind])
 
     def ladder(self) -> list[Parameters]:
         """Growing numbers of candidates for each wanted row."""
