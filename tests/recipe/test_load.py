@@ -120,6 +120,7 @@ def test_an_unknown_key_is_named_with_a_suggestion(override: str, expected: str)
         ("name=a/b", "name: "),
         ("seed=x", "seed: "),
         ("seed=36893488147419103232", "seed: "),
+        ("stages.0.optimizer.betas=[0.9, 2.999]", "betas.1: "),
         ("stages.0.layout.row_tokens=9223372036854775807", "row_tokens: "),
         ("stages.0.layout.tokens_per_forward=2147483648", "tokens_per_forward: "),
         ("stages.0.batch.group_rows=36893488147419103232", "group_rows: "),

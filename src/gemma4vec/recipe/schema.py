@@ -141,7 +141,9 @@ class Optimizer(Part):
         description="highest rate of the readout's own parameters, on the same schedule; null: `learning_rate`",
     )
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay; learned temperatures have none")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of AdamW's two moments")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.999), description="decay rates of AdamW's two moments"
+    )
     clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null: no clipping")
     warmup_steps: int = Field(10, ge=0, description="steps over which the rate rises linearly")
     schedule: Literal["constant", "linear", "cosine"] = Field(

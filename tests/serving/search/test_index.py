@@ -17,6 +17,7 @@ import gemma4vec
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.serving.search.documents import IndexedDocument
 from gemma4vec.serving.search.index import SearchIndex
+from gemma4vec.serving.search.storage import read_index
 
 
 def test_search_finds_what_brute_force_finds(tmp_path):
@@ -58,6 +59,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from fake_embedder import FakeEmbedder, functions
 from gemma4vec.serving.search.index import SearchIndex
+from gemma4vec.serving.search.storage import read_index
 
 class Killed(FakeEmbedder):
     def encode_document(self, texts):
@@ -152,6 +154,25 @@ def test_a_damaged_index_is_one_line(tmp_path, name, content):
     with pytest.raises(InputError, match="damaged") as failure:
         SearchIndex.open(tmp_path / "index")
     assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": {"a": "b"}}, {"count": "3"}, {"dimension": True}, {"model": None}])
+def test_a_description_with_other_types_is_damage(tmp_path, change):
+    SearchIndex.build(tmp_path / "index", functions(3), FakeEmbedder())
+    file = tmp_path / "index" / "meta.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    with pytest.raises(InputError, match="damaged"):
+        SearchIndex.open(tmp_path / "index")
+
+
+def test_a_place_of_documents_that_is_wrong_is_damage(tmp_path):
+    SearchIndex.build(tmp_path / "index", functions(3), FakeEmbedder())
+    file = tmp_path / "index" / "offsets.npy"
+    offsets = np.load(file)
+    offsets[1] = offsets[2]
+    np.save(file, offsets)
+    with pytest.raises(InputError, match="damaged \\(document 1: "):
+        read_index(tmp_path / "index")[2][0]
 
 
 def test_truncated_vectors_and_missing_files_are_noticed(tmp_path):

@@ -293,3 +293,11 @@ def test_a_damaged_note_of_dev_suites_is_replaced(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, "odd", "name: odd\n", dev_suites=["x"])
     note_dev_suite(run, 0, Evaluation(), tmp_path / "suite")
     assert run.manifest["dev_suites"]["0"]["folder"] == str(tmp_path / "suite")
+
+
+@pytest.mark.parametrize("note", [{"folder": "x"}, {"folder": "x", "max_queries": "3", "max_documents": None}, [], 3])
+def test_a_damaged_note_of_the_dev_suite_is_one_line(tmp_path: Path, note: object) -> None:
+    run = RunFolder.create(tmp_path, "noted", "name: noted\n")
+    run.update_manifest(**{beside.SUITES: {"0": note}})
+    with pytest.raises(InputError, match="its note of the dev suite is damaged"):
+        dev_suite_of(run, 0)

@@ -16,7 +16,9 @@ import numpy as np
 
 from gemma4vec.data.pycode.extract import Function
 from gemma4vec.data.suites.retrieval import RetrievalSuite
+from gemma4vec.errors import InputError
 from gemma4vec.files import NPY_ERRORS, atomic_write
+from gemma4vec.reading.json_values import JsonError, loads_json
 from gemma4vec.text.prompts import Document
 
 DOCUMENTS = "documents.jsonl"
@@ -89,6 +91,7 @@ class DocumentStore(Sequence[IndexedDocument]):
             self._offsets = np.load(folder / OFFSETS, allow_pickle=False)
         except NPY_ERRORS as error:
             raise ValueError(f"{OFFSETS} is damaged ({' '.join(str(error).split())})") from error
+        self._folder = folder
         size = (folder / DOCUMENTS).stat().st_size
         if self._offsets.ndim != 1 or len(self._offsets) < 1 or int(self._offsets[-1]) != size:
             raise ValueError(f"{DOCUMENTS} has {size} bytes, but {OFFSETS} says otherwise")
@@ -112,7 +115,13 @@ class DocumentStore(Sequence[IndexedDocument]):
         if not -len(self) <= row < len(self):
             raise IndexError(row)
         row %= len(self)
-        return IndexedDocument(**json.loads(self._bytes[int(self._offsets[row]) : int(self._offsets[row + 1])]))
+        line = self._bytes[int(self._offsets[row]) : int(self._offsets[row + 1])]
+        try:
+            return IndexedDocument(**loads_json(line, surrogates=True))
+        except (JsonError, TypeError) as error:
+            raise InputError(
+                f"the search index {self._folder} is damaged (document {row + 1}: {error}); delete it and rebuild it"
+            ) from error
 
     def __iter__(self) -> Iterator[IndexedDocument]:
         return (self[row] for row in range(len(self)))

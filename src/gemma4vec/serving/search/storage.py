@@ -52,7 +52,13 @@ class IndexMeta:
         value = load_own_json(folder / META)
         if value["format"] != FORMAT:
             raise ValueError(f"format {value['format']}, this version reads {FORMAT}")
-        return IndexMeta(**value)
+        meta = IndexMeta(**value)
+        texts = (meta.model, meta.fingerprint, meta.corpus, meta.source or "")
+        if not all(isinstance(one, str) for one in texts) or not all(
+            type(one) is int and one >= 0 for one in (meta.dimension, meta.count)
+        ):
+            raise ValueError(f"{META} has values of other types")
+        return meta
 
 
 def read_index(folder: Path) -> tuple[IndexMeta, NDArray[np.float32], DocumentStore]:

@@ -56,7 +56,15 @@ def dev_suite_of(run: RunFolder, number: int) -> RetrievalSuite:
     if noted is None:
         raise InputError(f"{run.path} names no dev suite for stage {number}; name one with --suite")
     key = f"stages.{number}.evaluation.background"
-    return open_dev_suite(Path(noted["folder"]), noted["max_queries"], noted["max_documents"], key)
+    try:
+        folder, sizes = Path(noted["folder"]), (noted["max_queries"], noted["max_documents"])
+        if not all(size is None or (type(size) is int and size > 0) for size in sizes):
+            raise ValueError("a size that is no whole number")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{run.path}: its note of the dev suite is damaged ({error!r}); name it with --suite"
+        ) from error
+    return open_dev_suite(folder, *sizes, key)
 
 
 def check_background(run: RunFolder, number: int) -> None:
