@@ -1,6 +1,6 @@
 """One Lance table of all shards, for LanceDB: built when the last shard is done, from the shards' own files.
 
-Lance names its files at random, so two builds differ in their bytes. What they hold is equal: the hash of ids and
+Lance gives its files random names, so two builds differ in their bytes. Their contents are equal: the hash of ids and
 vectors in order, which is stored next to the table, and which `--check` computes again.
 """
 

@@ -120,7 +120,7 @@ def make_plan(files: InputFiles, identity: dict[str, Any], max_bad_share: float)
 
 
 def _chained(first: Record, records: Iterator[tuple[Place, Record]], size: int) -> Iterator[Record]:
-    """The records of a shard, the first of which is read already."""
+    """The records of a shard; the caller has read the first one."""
     yield first
     for _, record in islice(records, size - 1):
         yield record

@@ -192,7 +192,6 @@ def open_served_model(settings: ServerSettings) -> ServedModel:
     embedder = Embedder.load(
         settings.model, device=settings.device, dtype=settings.dtype, max_tokens=settings.max_tokens
     )
-    assert isinstance(embedder, Embedder) or hasattr(embedder, "name")
     return ServedModel(embedder, name=settings.name, lengths=_lengths(embedder))  # type: ignore[arg-type]
 
 

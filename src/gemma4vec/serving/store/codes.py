@@ -9,6 +9,7 @@ Shapes: N queries, M rows, D dimensions, W 64-bit words of a row, E dimensions o
 """
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -143,12 +144,12 @@ class _BinaryCodes:
         return found  # type: ignore[no-any-return]
 
 
-class _ScoredCodes:
+class _ScoredCodes(ABC):
     """Codes with approximate inner products."""
 
+    @abstractmethod
     def scores(self, query_D: Vectors) -> Vectors:
         """Return approximate scores, float32[M]."""
-        raise NotImplementedError
 
     def nearest(self, query_D: Vectors, count: int, mask_M: NDArray[np.bool_] | None) -> Rows:
         scores_M = self.scores(query_D)

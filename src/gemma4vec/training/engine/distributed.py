@@ -221,7 +221,7 @@ def join_world() -> World:
         try:
             store = connect()
             name = meet(store, rank, size)
-            # A connection of its own: one that is in use by a waiting collective answers nobody else.
+            # A connection of its own: a waiting collective blocks the one that it uses.
             _heart = Heartbeat(dist.PrefixStore(f"{name}/heartbeat", connect(again=True)), rank, size, patience)
             _heart.start()  # before the connections, which wait long for a process that has ended meanwhile
             store, backend = dist.PrefixStore(f"{name}/processes", store), "nccl" if on_gpus else "gloo"

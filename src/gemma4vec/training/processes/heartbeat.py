@@ -48,7 +48,7 @@ class Heartbeat:
     """Signs of life of this process, and the watch over the next one.
 
     Args:
-        store: shared by all processes and used by nobody else.
+        store: all processes share it, for heartbeats alone.
         rank: of this process.
         size: number of processes.
         patience: seconds without a sign of life after which a process counts as gone.
