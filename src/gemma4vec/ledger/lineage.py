@@ -48,6 +48,12 @@ class Lineage:
         """Return the lineage as JSON values, for a manifest."""
         return {"data": self.data, "unknown": list(self.unknown), "pretrained": list(self.pretrained)}
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Lineage":
+        """Return the lineage that `as_json` wrote."""
+        unknown, pretrained = (tuple(map(str, value.get(key) or ())) for key in ("unknown", "pretrained"))
+        return cls(dict(value.get("data") or {}), unknown, pretrained)
+
 
 def union(lineages: Iterable[Lineage]) -> Lineage:
     """Return all lineages as one."""
@@ -68,8 +74,7 @@ def lineage_of_run(manifest: Mapping[str, Any], *, above: tuple[str, ...] = ()) 
     own = Lineage({run_id: manifest["data"]} if manifest.get("data") else {})
     known = manifest.get(INHERITED)
     if isinstance(known, Mapping):
-        unknown, pretrained = (tuple(map(str, known.get(key) or ())) for key in ("unknown", "pretrained"))
-        return own | Lineage(dict(known.get("data") or {}), unknown, pretrained)
+        return own | Lineage.from_json(known)
     # A run from before lineages were recorded: its parents are the runs whose folders its recipe names.
     base = (manifest.get("base") or {}).get("name")
     parents = [str(parent) for parent in manifest.get("parents") or () if parent not in (run_id, *above)]

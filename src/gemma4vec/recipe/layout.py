@@ -1,4 +1,4 @@
-"""The recipe's words for how a stage computes: rectangles of tokens, recomputation, optional kernels."""
+"""The recipe's words for how a stage computes: rectangles of tokens, recomputation, optional kernels, quantization."""
 
 from typing import Literal
 
@@ -7,6 +7,14 @@ from pydantic import Field, model_validator
 from gemma4vec.recipe.part import Part
 
 Switch = Literal["auto"] | bool
+
+
+class Quantize(Part):
+    """Fake quantization: train weights for the grid on which they will be stored (guides/quantization.md)."""
+
+    scheme: Literal["q8_0", "q4_0", "mixed"] = Field(
+        description="q8_0, q4_0: GGUF's, all matrices; mixed: int8 attention, the rest int4, one scale a row"
+    )
 
 
 class FastPaths(Part):

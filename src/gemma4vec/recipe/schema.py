@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from gemma4vec.reading.names import Name
 from gemma4vec.recipe.layout import FastPaths as FastPaths
 from gemma4vec.recipe.layout import Layout as Layout
+from gemma4vec.recipe.layout import Quantize as Quantize
 from gemma4vec.recipe.part import Part as Part
 from gemma4vec.recipe.readouts import Head as Head
 from gemma4vec.recipe.readouts import Mean
@@ -231,6 +232,9 @@ class Stage(Part):
     task: Task = Field(Contrast(), description="what is learned from the data; without `kind`: contrast")
     batch: Batch = Field(Batch(), description="rows of a step, and lengths of texts")
     layout: Layout = Field(Layout(), description="how a batch is computed: speed and memory")
+    quantize: Quantize | None = Field(
+        None, description="train the weights to be quantized by a scheme; null: train them as they are"
+    )
     optimizer: Optimizer = Field(Optimizer(), description="AdamW and its schedule")
     budget: Budget = Field(description="how long to train")
     evaluation: Evaluation = Field(Evaluation(), description="what is measured and saved on the way")
@@ -288,6 +292,12 @@ class Stage(Part):
         return self
 
     @model_validator(mode="after")
+    def _vectors_of_quantized_weights(self) -> "Stage":
+        if self.quantize is not None and self.task.kind != "contrast":
+            raise ValueError(f"quantize: it is for contrast; {self.task.kind} also reads weights that are not saved")
+        return self
+
+    @model_validator(mode="after")
     def _rows_for_contrast(self) -> "Stage":
         check_mixture(self.data, self.mixture)
         if self.batch.tokenize == "once" and self.task.kind != "contrast":
@@ -322,6 +332,26 @@ class Recipe(Part):
                     f"stages.{number}.task: masked_next_token teaches bidirectional attention, model.attention is "
                     "causal; set model.attention=bidirectional, or leave this stage out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _quantized_to_the_end(self) -> "Recipe":
+        first = next((stage.quantize for stage in self.stages if stage.quantize is not None), None)
+        begun = False
+        for number, stage in enumerate(self.stages):
+            begun = begun or stage.quantize is not None
+            if begun and stage.quantize != first:
+                raise ValueError(
+                    f"stages.{number}.quantize: an earlier stage has another value; quantize the last stages of a "
+                    "recipe, all by one scheme"
+                )
+        lora = self.model.lora
+        if first is not None and lora is not None and (lora.dora or lora.dropout > 0):
+            key = "dora" if lora.dora else "dropout"
+            raise ValueError(
+                f"model.lora.{key}: stages.*.quantize quantizes the merged weight W + sBA, which {key} does not have; "
+                f"set model.lora.{key}={'false' if lora.dora else '0'}, or lora=null with train=full"
+            )
         return self
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gemma4vec.recipe.part import Part
 
+START = "start"  # as a teacher: the model that the run starts from
 HARDNESS = 5.0  # EmbeddingGemma's alpha (arXiv:2509.20354, section 2.2), where rows have hard negatives
 
 
@@ -101,7 +102,11 @@ class Matching(Term):
     """The model's vectors are to be a teacher's (EmbedDistill, arXiv:2301.12005; EmbeddingGemma, section 2.2)."""
 
     kind: Literal["matching"] = "matching"
-    teacher: str | None = Field(None, description="a model: hub id, folder, run folder or bundled:all-minilm-l6-v2")
+    teacher: str | None = Field(
+        None,
+        description="a model: hub id, folder, run folder, bundled:all-minilm-l6-v2, or `start`: the model of "
+        "`model.start`, before this training",
+    )
     vectors: str | None = Field(
         None,
         description="instead of a model, a file: .jsonl or .parquet with text and vector, or .npy with a file of texts",

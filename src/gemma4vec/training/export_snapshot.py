@@ -10,7 +10,7 @@ from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.save.write_model import save_model
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.engine.made_from import check_parts, own_parts
-from gemma4vec.training.run import recipe_of
+from gemma4vec.training.run import quantization_of_stage, recipe_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,5 +44,6 @@ def snapshot(run: RunFolder) -> Path:
             data=run.manifest.get("data", {}),
             name=f"{run.run_id}-step-{step}",
             checkpoint=origin,
+            quantization=quantization_of_stage(recipe, number, base),
         )
     return folder / "model"

@@ -48,9 +48,12 @@ def train_stage(stage: Stage, seed: int) -> Progress:
         return finished
 
     plan = prepare_model(stage)
-    optimizer = MasterAdamW(stage.built.trainable(), stage.settings.optimizer, stage.task.extra_parameters())
+    optimizer = MasterAdamW(
+        stage.built.trainable(), stage.settings.optimizer, stage.task.extra_parameters(), stage.quantization
+    )
     torch.manual_seed(stage.world.seed(seed))
     progress = load_latest(stage, optimizer)
+    optimizer.quantize_weights()
     stage.random = random_state()
     budget, accumulate, first = stored_budget(stage), stage.settings.batch.accumulate, progress.batch
     batches = Prefetcher(

@@ -10,6 +10,7 @@ from gemma4vec.data.batching.epoch_order import check_batches
 from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.errors import InputError
 from gemma4vec.machine.device import choose_device
+from gemma4vec.model.adapters.fake_quantize import quantized_grids
 from gemma4vec.model.backbone.architectures import text_config
 from gemma4vec.model.backbone.kernel_options import fast_paths
 from gemma4vec.model.encoder.build import EmbeddingModel
@@ -56,6 +57,7 @@ def check_base(recipe: schema.Recipe, base: Path, dtype: torch.dtype = torch.bfl
                 check_terms(stage.task, dimension, f"stages.{number}.task")
                 check_teachers(stage.task, dimension, f"stages.{number}.task")
     check_mask_tokens(recipe.stages, built.tokenizer)
+    check_quantization(recipe.stages, built)
     return built
 
 
@@ -124,6 +126,20 @@ def check_given_tokens(model: schema.Model, base: Path, number: int, stage: sche
                 f"stages.{number}.data: source {name!r} has token id {largest}, the vocabulary of {model.base} ends at "
                 f"{vocabulary - 1}; its tokens were made for another base"
             )
+
+
+def check_quantization(stages: Sequence[schema.Stage], built: EmbeddingModel) -> None:
+    """Refuse a quantization scheme that does not fit a matrix of the model.
+
+    Raises:
+        InputError: one line that names the recipe's key and the matrix.
+    """
+    for number, stage in enumerate(stages):
+        if stage.quantize is not None:
+            try:
+                quantized_grids(built.encoder.backbone, built.encoder.head_layers, stage.quantize.scheme)
+            except InputError as error:
+                raise InputError(f"stages.{number}.quantize: {error}") from error
 
 
 def check_mask_tokens(stages: Sequence[schema.Stage], tokenizer: TextTokenizer) -> None:

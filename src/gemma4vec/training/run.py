@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.errors import Gemma4VecError, InputError, Interrupted
 from gemma4vec.evaluation.planning.power_forecast import forecast_power
@@ -21,9 +23,12 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.ledger.run_recipe import STARTED_IN, read_recipe
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
+from gemma4vec.model.adapters.fake_quantize import FakeQuantization
 from gemma4vec.model.backbone.lm_head import load_head
+from gemma4vec.model.bases.resolve import ResolvedBase
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.model.save.quantization import Quantization
 from gemma4vec.model.save.write_model import save_model
 from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe
@@ -149,6 +154,7 @@ class Trainer:
         self.world = World()
         self.stages_done: list[Progress] = []
         self.background: BackgroundEvaluation | None = None
+        self.quantization: FakeQuantization | None = None
         where = choose_device()
         self.device = where.name
         if where.reason:
@@ -207,6 +213,7 @@ class Trainer:
         """
         settings, loaded = self.recipe.stages[number], self.prepared.data[number]
         seed = self.recipe.seed + number
+        self._quantize(number)
         task = make_task(
             settings,
             loaded,
@@ -227,6 +234,7 @@ class Trainer:
             world=self.world,
             stop_rule=self._rule(number),
             signals=self.signals,
+            quantization=self.quantization,
         )
         note_dev_suite(self.run, number, settings.evaluation, loaded.dev_suite)
         if settings.evaluation.background and self.world.first and self.background is None:
@@ -260,6 +268,7 @@ class Trainer:
         check_parts(self.run, own_parts(self.recipe, self.base))
         logger.info(f"writing the merged model of step {taken.step}" if wants_best else "writing the merged model")
         release_memory()
+        live = self.quantization if not wants_best else None
         weights = save_model(
             self.run.model,
             self.recipe,
@@ -268,6 +277,8 @@ class Trainer:
             data=self.run.manifest.get("data", {}),
             name=self.run.run_id,
             checkpoint=f"the {stage.evaluation.export} checkpoint, step {taken.step} of stage {stage.name}",
+            quantization=quantization_of_stage(self.recipe, number, self.base),
+            evaluated=live.weights() if live is not None else None,
         )
         self.run.event(
             "finished",
@@ -281,6 +292,18 @@ class Trainer:
             ended = {"by": "stop rule", "stage": number, "step": stopped.step, "reason": stopped.stopped}
         self.run.update_manifest(ended=ended, weights=weights)
         return self.run.model
+
+    def _quantize(self, number: int) -> None:
+        """Let the model read quantized weights, if stage `number` is the first that trains them."""
+        settings, encoder = self.recipe.stages[number].quantize, self.built.encoder
+        if settings is None or self.quantization is not None:
+            return
+        if encoder.backbone.compiled:  # an earlier stage: the layers are others now
+            encoder.backbone.uncompile_layers()
+            torch.compiler.reset()
+        scheme, weights = settings.scheme, self.base.path
+        self.quantization = FakeQuantization(encoder.backbone, encoder.head_layers, scheme, weights)
+        logger.info(f"training with weights quantized by {settings.scheme}: {len(self.quantization.grids)} matrices")
 
     def _rule(self, number: int) -> StopRuleMonitor | None:
         ready = self.prepared.stop_rules[number]
@@ -313,6 +336,12 @@ class Trainer:
             return interval.mean, fields
 
         return run_evaluation
+
+
+def quantization_of_stage(recipe: Recipe, number: int, base: ResolvedBase) -> Quantization | None:
+    """How the model of stage `number` is quantized; None: it is not."""
+    settings = recipe.stages[number].quantize
+    return Quantization(settings.scheme, base.name, base.weights, trained=True) if settings is not None else None
 
 
 def train_run(run: RunFolder, recipe: Recipe | None = None, checked: CheckedInputs | None = None) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.model.adapters.fake_quantize import FakeQuantization
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.distributed import World
@@ -30,6 +31,7 @@ class Stage:
         world: the processes that train this stage together.
         stop_rule: ends the stage before its budget is spent.
         signals: what asks the training to stop at a step boundary.
+        quantization: the model's quantized weights; None: it is trained as it is.
     """
 
     number: int
@@ -44,6 +46,7 @@ class Stage:
     world: World = field(default_factory=World)
     stop_rule: StopRuleMonitor | None = None
     signals: StopSignals = field(default_factory=StopSignals)
+    quantization: FakeQuantization | None = None
 
     @property
     def folder(self) -> Path:

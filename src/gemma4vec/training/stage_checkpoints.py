@@ -25,7 +25,10 @@ def load_finished(stage: Stage) -> Progress | None:
     checkpoint = latest_checkpoint(stage.folder)
     if checkpoint is None or not any(e["stage"] == stage.number for e in stage.run.events("stage_finished")):
         return None
-    stage.built.load_trained(trained_weights(checkpoint))
+    weights = trained_weights(checkpoint)
+    stage.built.load_trained(weights)
+    if stage.quantization is not None:
+        stage.quantization.refresh(weights)
     return read_progress(checkpoint)
 
 

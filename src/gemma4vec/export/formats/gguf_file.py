@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType, PoolingType
-from gguf.quants import quantize
+from gguf.quants import dequantize, quantize
 
 from gemma4vec.errors import WorkError
 from gemma4vec.export.formats.gguf_tokenizer import read_gguf_tokenizer
@@ -22,6 +22,8 @@ from gemma4vec.export.formats.gguf_weights import (
     window_period,
 )
 from gemma4vec.export.source import Source
+from gemma4vec.model.save.quantization import scheme_of
+from gemma4vec.model.save.read_model import read_settings
 
 QUERY_PROMPT, DOCUMENT_PROMPT = "gemma4vec.prompt.query", "gemma4vec.prompt.document"
 _TYPES = {
@@ -39,14 +41,16 @@ def write_gguf(source: Source, file: Path, dtype: str, dimension: int) -> None:
     Args:
         source: the model.
         file: a new file.
-        dtype: "f32", "f16", "q8_0" or "q4_0", of all matrices; norms and heads are f32.
+        dtype: "f32", "f16", "q8_0" or "q4_0", of all matrices; norms and heads are f32. A model that is quantized by
+            the scheme of the same name keeps its values bit for bit.
         dimension: number of leading dimensions that carry values; the file's vectors have the base's width.
 
     Raises:
         InputError: llama.cpp cannot hold this model; it names the property.
-        WorkError: a weight is too large for f16.
+        WorkError: a weight is too large for f16; or one of a quantized model is not on the grid.
         OSError: writing failed.
     """
+    exact = scheme_of(read_settings(source.folder)) == dtype
     config = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
     check_gguf(source.model, config, dimension, source.embedder.dimension)
     hidden = int(config["hidden_size"])
@@ -77,7 +81,7 @@ def write_gguf(source: Source, file: Path, dtype: str, dimension: int) -> None:
     writer.add_string(DOCUMENT_PROMPT, prompts.document)
     read_gguf_tokenizer(source.folder, int(config["vocab_size"])).write(writer)
     for name, values in backbone_weights(source.folder):
-        _add(writer, name, values, dtype)
+        _add(writer, name, values, dtype, exact=exact)
     head_DD = folded_head(source.folder, dimension, hidden)
     if head_DD is not None:
         writer.add_dense_features_dims("dense_2", hidden, hidden)
@@ -92,11 +96,17 @@ def write_gguf(source: Source, file: Path, dtype: str, dimension: int) -> None:
         writer.close()
 
 
-def _add(writer: GGUFWriter, name: str, values: np.ndarray, dtype: str) -> None:
-    """Add a tensor: a matrix in `dtype`, or in f16 if its rows do not divide into blocks; a vector in f32."""
+def _add(writer: GGUFWriter, name: str, values: np.ndarray, dtype: str, *, exact: bool = False) -> None:
+    """Add a tensor: a matrix in `dtype`, or in f16 if its rows do not divide into blocks; a vector in f32.
+
+    With `exact`, the file's values must be those of the model.
+    """
     kind = _TYPES[dtype][0] if values.ndim > 1 else GGMLQuantizationType.F32
     if values.shape[-1] % GGML_QUANT_SIZES[kind][0]:
         kind = GGMLQuantizationType.F16
     if kind == GGMLQuantizationType.F16 and np.abs(values).max(initial=0.0) > _F16_LARGEST:
         raise WorkError(f"gguf: a value of {name} is too large for f16; use --dtype f32")
-    writer.add_tensor(name, quantize(np.ascontiguousarray(values), kind), raw_dtype=kind)
+    quantized = quantize(np.ascontiguousarray(values), kind)
+    if exact and values.ndim > 1 and not np.array_equal(dequantize(quantized, kind), values):
+        raise WorkError(f"gguf: {name} is not on the grid of {dtype}, by which its model says it was quantized")
+    writer.add_tensor(name, quantized, raw_dtype=kind)

@@ -9,6 +9,8 @@ from gemma4vec.errors import InputError
 from gemma4vec.export.source import Source
 from gemma4vec.files import sha256_text, write_json
 from gemma4vec.ledger.run_folder import slug
+from gemma4vec.model.save.quantization import CODES_FILE, scheme_of
+from gemma4vec.model.save.read_model import read_settings
 from gemma4vec.model.save.served_folder import make_servable
 from gemma4vec.model.save.write_model import write_both_pooling_schemas
 
@@ -31,6 +33,11 @@ def check_format_holds(source: Source, to: str, dimension: int) -> None:
         from gemma4vec.export.formats.gguf_tokenizer import read_gguf_tokenizer
         from gemma4vec.export.formats.gguf_weights import check_gguf
 
+        if scheme_of(read_settings(source.folder)) == "mixed":
+            raise InputError(
+                f"gguf cannot hold {source.name}, quantized as mixed: it has no integers with one scale a row; use "
+                f"--to st (its codes are in {CODES_FILE}), or quantize the model as q4_0"
+            )
         config = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
         check_gguf(source.model, config, dimension, source.embedder.dimension)
         read_gguf_tokenizer(source.folder, int(config["vocab_size"]))

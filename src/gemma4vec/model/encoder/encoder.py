@@ -31,6 +31,11 @@ class TextEncoder(nn.Module):
         """D, the length of an output vector."""
         return self.head.dimension if self.head is not None else self.readout.dimension
 
+    @property
+    def head_layers(self) -> list[nn.Linear]:
+        """The head's linear layers, first to last; empty without a head."""
+        return self.head.layers if self.head is not None else []
+
     def reason_not_to_share(self, *, training: bool) -> str | None:
         """Why layouts must not store shared prefixes once (`model.packing.shared_prefix`); None: they may."""
         if not self.backbone.causal:

@@ -10,7 +10,7 @@ from gemma4vec.files import atomic_write
 from gemma4vec.model.bases.resolve import ResolvedBase
 from gemma4vec.recipe.schema import Recipe
 
-_SCORES_HEADING = "## Scores"
+_SCORES_HEADING, _QUANTIZATION_HEADING, _DATA_HEADING = "## Scores", "## Quantization", "## Training data"
 _NEEDS_US = (
     "sentence-transformers does not have its readout, so gemma4vec must be installed to open it. "
     "`trust_remote_code=True` allows that library to import the class; this folder contains no code."
@@ -55,7 +55,7 @@ def model_card(
         'queries = model.encode_query(["how do I ..."])\n'
         'documents = model.encode_document(["..."])\n'
         "scores = model.similarity(queries, documents)\n```",
-        "## Training data\n\n" + "\n".join(_data_lines(data)),
+        f"{_DATA_HEADING}\n\n" + "\n".join(_data_lines(data)),
         f"## Recipe\n\nSee `recipe.yaml` of the run. Seed {recipe.seed}."
         + (f" Exported: {checkpoint}." if checkpoint else "")
         + (f"\n\nHypothesis: {recipe.hypothesis}" if recipe.hypothesis else ""),
@@ -71,10 +71,24 @@ def add_scores(folder: Path, lines: Sequence[str]) -> None:
     head, _, rest = card.partition(_SCORES_HEADING)
     tail = rest[rest.index("\n## ") + 1 :] if "\n## " in rest else ""
     if not rest:
-        at = card.index("## Training data")
+        at = card.index(_DATA_HEADING)
         head, tail = card[:at], card[at:]
     with atomic_write(file) as stream:
         stream.write(f"{head}{_SCORES_HEADING}\n\n" + "\n".join(lines) + f"\n\n{tail}")
+
+
+def with_quantization(card: str, description: str) -> str:
+    """Return a card with a section on quantization before the training data; earlier scores are left out.
+
+    They are those of other weights.
+    """
+    for heading in (_SCORES_HEADING, _QUANTIZATION_HEADING):
+        before, found, after = card.partition(f"{heading}\n")
+        if found:
+            card = before + (after[after.index("\n## ") + 1 :] if "\n## " in after else "")
+    section = f"{_QUANTIZATION_HEADING}\n\n{description}\n\n"
+    before, found, after = card.partition(f"{_DATA_HEADING}\n")
+    return f"{before}{section}{found}{after}" if found else f"{card.rstrip()}\n\n{section}"
 
 
 def _data_lines(data: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 from gemma4vec.ledger.lineage import Lineage, lineage_of_model
-from gemma4vec.model.save.read_model import SETTINGS_FILE, read_settings
+from gemma4vec.model.save.read_model import SETTINGS_FILE, read_settings, saved_fingerprint
+
+# In the settings of a model that was made from others without a run of its own: what those were trained on.
+LINEAGE = "lineage"
 
 
 def lineage_of_folder(folder: Path, weights: str | None, name: str) -> Lineage:
@@ -17,6 +20,9 @@ def lineage_of_folder(folder: Path, weights: str | None, name: str) -> Lineage:
     Raises:
         InputError: the settings of a saved model are damaged.
     """
-    recorded = str(read_settings(folder).get("name")) if (folder / SETTINGS_FILE).is_file() else None
+    settings = read_settings(folder) if (folder / SETTINGS_FILE).is_file() else {}
+    if isinstance(settings.get(LINEAGE), dict) and saved_fingerprint(folder, settings) == settings["fingerprint"]:
+        return Lineage.from_json(settings[LINEAGE])
+    recorded = str(settings.get("name")) if settings else None
     plain = not (folder / "modules.json").is_file()
     return lineage_of_model(folder, weights, name, recorded_name=recorded, pretrained=plain)

@@ -20,7 +20,16 @@ from gemma4vec.files import atomic_folder, disk_errors, sha256_file, write_json
 from gemma4vec.model.bases.resolve import ResolvedBase
 from gemma4vec.model.bases.weights import hash_lines, hash_settings
 from gemma4vec.model.encoder.build import EmbeddingModel, build, recipe_prompts
-from gemma4vec.model.save.model_card import model_card
+from gemma4vec.model.save.model_card import model_card, with_quantization
+from gemma4vec.model.save.quantization import (
+    QUANTIZATION,
+    Quantization,
+    check_written,
+    merge_and_round,
+    quantized_bytes,
+    saved_grids,
+    write_codes,
+)
 from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE, fingerprint_of
 from gemma4vec.model.save.served_folder import make_servable
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
@@ -52,6 +61,8 @@ def save_model(
     name: str,
     dtype: torch.dtype = torch.float32,
     checkpoint: str = "",
+    quantization: Quantization | None = None,
+    evaluated: Mapping[str, Tensor] | None = None,
 ) -> str:
     """Write `folder` (merged, for `SentenceTransformer`) and `adapter/` next to it (peft), each whole or not at all.
 
@@ -64,13 +75,15 @@ def save_model(
         name: the model's name.
         dtype: dtype of the saved weights.
         checkpoint: the exported checkpoint, in words.
+        quantization: how the merged weights are quantized; None: they are not. `dtype` is fp32 then.
+        evaluated: quantized weights by name that a model was evaluated with, which the folder must have.
 
     Returns:
         The hash of the weights (`model.bases.weights.hash_weights`).
 
     Raises:
         InputError: the trained weights belong to another recipe.
-        WorkError: the disk is full.
+        WorkError: the disk is full; or what was written is not on the grid, or not what was evaluated.
     """
     embedding_model = build(recipe.model, base.path, dtype=torch.float32, seed=recipe.seed)
     embedding_model.load_trained({key: value.float() for key, value in trained.items()})
@@ -78,9 +91,15 @@ def save_model(
         with atomic_folder(folder.parent / "adapter") as temporary:
             embedding_model.adapters.peft_config["default"].base_model_name_or_path = base.name
             embedding_model.adapters.save_pretrained(str(temporary), save_embedding_layers=False)
+    if quantization is not None:
+        merge_and_round(embedding_model, quantization.scheme)
+    elif embedding_model.adapters is not None:
         embedding_model.encoder.backbone.model = embedding_model.adapters.merge_and_unload()
     with atomic_folder(folder) as temporary:
-        return _write(temporary, recipe, base, embedding_model, dtype, data, name, checkpoint)
+        weights = _write(temporary, recipe, base, embedding_model, dtype, data, name, checkpoint, quantization)
+        if quantization is not None:
+            check_written(temporary, quantization.scheme, evaluated)
+        return weights
 
 
 def _write(
@@ -92,6 +111,7 @@ def _write(
     data: Mapping[str, Any],
     name: str,
     checkpoint: str,
+    quantization: Quantization | None,
 ) -> str:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize
@@ -129,12 +149,18 @@ def _write(
             file.chmod(0o644)  # safetensors lets only the owner read them
     if standard:
         write_both_pooling_schemas(folder / "1_Pooling" / "config.json")
+    if quantization is not None:
+        settings[QUANTIZATION] = quantization.as_json()
+        with _full_disks(folder):
+            write_codes(folder, quantization.scheme)
     make_servable(folder, causal=recipe.model.attention == "causal", matryoshka=trained_lengths(recipe, dimension))
     weights = [f"{file.relative_to(folder)} {sha256_file(file)}" for file in sorted(folder.rglob("*.safetensors"))]
     settings["fingerprint"] = fingerprint_of(weights, settings)
     settings["files"] = hash_settings(folder)
     write_json(folder / SETTINGS_FILE, settings)
     card = model_card(recipe, base, data, dimension, checkpoint, standard=standard)
+    if quantization is not None:
+        card = with_quantization(card, quantization.describe(quantized_bytes(saved_grids(folder, quantization.scheme))))
     (folder / "README.md").write_text(card, encoding="utf-8")
     return hash_lines(weights)
 

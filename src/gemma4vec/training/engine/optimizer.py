@@ -3,6 +3,8 @@
 Adapters have the base's dtype (bf16), which is fast, but loses updates that are far smaller than the weight. So the
 optimizer keeps an fp32 copy of each parameter, updates the copy, and copies it back rounded (Micikevicius et al. 2018,
 arXiv:1710.03740). If a parameter is fp32 or wider already, the copy is the parameter itself.
+
+With fake quantization the copy is the unquantized weight, and the parameter that the model reads is the quantized one.
 """
 
 import math
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
+from gemma4vec.model.adapters.fake_quantize import FakeQuantization
 from gemma4vec.model.upstream import copy_tensors
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.task import ExtraParameter
@@ -29,16 +32,16 @@ class MasterAdamW:
         parameters: Mapping[str, nn.Parameter],
         settings: schema.Optimizer,
         extra_parameters: Mapping[str, ExtraParameter] | None = None,
+        quantization: FakeQuantization | None = None,
     ):
         if not parameters:
             raise InputError("model: nothing is trained; set model.lora, or model.train=full")
         extra = extra_parameters or {}
         self.parameters = {**parameters, **{name: own.parameter for name, own in extra.items()}}
         self.settings = settings
-        self.masters = {
-            name: p if p.dtype in (torch.float32, torch.float64) else nn.Parameter(p.detach().float().clone())
-            for name, p in self.parameters.items()
-        }
+        self._quantization = quantization
+        self._quantized = quantization.trained if quantization is not None else frozenset()
+        self.masters = {name: self._master(name, parameter) for name, parameter in self.parameters.items()}
         own = settings.readout_learning_rate
         # Readout weights start at zero, or as factors near one, while adapters are small changes to a base: they may
         # need another learning rate.
@@ -64,6 +67,18 @@ class MasterAdamW:
             fused=all(master.device.type == "cuda" for master in self.masters.values()) or None,
         )
 
+    def _master(self, name: str, parameter: nn.Parameter) -> nn.Parameter:
+        """The weight that is updated: the parameter itself, or an unrounded copy."""
+        wide = parameter.dtype in (torch.float32, torch.float64)
+        if wide and name not in self._quantized:
+            return parameter
+        return nn.Parameter(parameter.detach().to(parameter.dtype if wide else torch.float32).clone())
+
+    def quantize_weights(self) -> None:
+        """With fake quantization: write the quantized trained weights into the model."""
+        if self._quantization is not None:
+            self._quantization.refresh(self.masters)
+
     def step(self, learning_rate: float) -> float:
         """Clip, update, copy back, and drop the gradients. Return the gradient's norm before clipping.
 
@@ -81,12 +96,19 @@ class MasterAdamW:
             group["lr"] = learning_rate * factor
         if math.isfinite(norm):
             self.adamw.step()
+        rounded = [(p, self.masters[name]) for name, p in self._rounded()]
         with torch.no_grad():
-            if copied:
-                copy_tensors([parameter for parameter, _ in copied], [master for _, master in copied])
+            if rounded:
+                copy_tensors([parameter for parameter, _ in rounded], [master for _, master in rounded])
             for name, parameter in self.parameters.items():
                 self.masters[name].grad = parameter.grad = None
+        self.quantize_weights()
         return norm
+
+    def _rounded(self) -> list[tuple[str, nn.Parameter]]:
+        """The parameters that hold their copy's values, rounded to their dtype."""
+        named = self.parameters.items()
+        return [(name, p) for name, p in named if self.masters[name] is not p and name not in self._quantized]
 
     def weights(self) -> dict[str, Tensor]:
         """The trained values by name, at full precision."""
@@ -97,7 +119,9 @@ class MasterAdamW:
         with torch.no_grad():
             for name, value in weights.items():
                 self.masters[name].copy_(value)
-                self.parameters[name].copy_(self.masters[name])
+            for name, parameter in self._rounded():
+                parameter.copy_(self.masters[name])
+        self.quantize_weights()
 
     def state(self) -> dict[str, Any]:
         """Return moments and step counters."""

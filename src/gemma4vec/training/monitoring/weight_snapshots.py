@@ -22,6 +22,7 @@ from gemma4vec.ledger.records import CHECKPOINT
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
+from gemma4vec.model.adapters.fake_quantize import FakeQuantization
 from gemma4vec.model.bases.resolve import ResolvedBase, resolve_base
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
@@ -140,6 +141,7 @@ def checkpoint_models(
         logger.info(f"device: {device} ({where.reason})")
     dtype = choose_dtype(device, recipe.model.dtype).dtype
     built: EmbeddingModel | None = None
+    quantization: FakeQuantization | None = None
     limit = recipe.model.max_tokens
     for one in kept:
         if built is None:
@@ -153,6 +155,12 @@ def checkpoint_models(
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{one.file} is damaged ({error}); delete it to leave this checkpoint out") from error
         built.load_trained(weights)
+        settings = recipe.stages[one.stage].quantize  # of the last stages alone, whose snapshots come last
+        if settings is not None and quantization is None:
+            encoder = built.encoder
+            quantization = FakeQuantization(encoder.backbone, encoder.head_layers, settings.scheme, base.path)
+        if quantization is not None:
+            quantization.refresh(weights)
         whole = checkpoint_weights(sha256_file(one.file), base)
         identity = checkpoint_identity(whole, recipe, dtype)
         yield one, Embedder(built, name=one.name, fingerprint=identity, weights=whole, max_tokens=limit)
