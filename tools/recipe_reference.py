@@ -14,8 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
-from gemma4vec.recipe.matrix import Matrix
-from gemma4vec.recipe.plan import Plan
+from gemma4vec.recipe.plans.matrix import Matrix
+from gemma4vec.recipe.plans.plan import Plan
 from gemma4vec.recipe.readouts import Mean
 from gemma4vec.recipe.renamed import ALIASES, RENAMED
 from gemma4vec.recipe.schema import Contrast, Recipe

@@ -8,7 +8,7 @@ from tiny_matrix import THINGS, VERBS, write_suites
 
 from gemma4vec.data.rows.rows import Row, write_rows
 from gemma4vec.pipeline.plan.jobs import Outline, make_outline
-from gemma4vec.recipe.plan import load_plan
+from gemma4vec.recipe.plans.plan import load_plan
 from gemma4vec.text.prompts import Document
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.find import find_plan
-from gemma4vec.recipe.plan import Plan, dump_plan, load_plan
+from gemma4vec.recipe.plans.plan import Plan, dump_plan, load_plan
 
 TRAIN = {"train": "a.yaml"}
 MIXED = {"train": "a.yaml", "mixtures": {"x": {"s": 1}, "y": {"t": 1}}}

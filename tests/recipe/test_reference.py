@@ -4,8 +4,8 @@ import yaml
 
 import recipe_reference as reference
 from gemma4vec.recipe.find import PLAN_SCHEMA, SCHEMA, shipped_recipes
-from gemma4vec.recipe.matrix import Matrix
-from gemma4vec.recipe.plan import Plan
+from gemma4vec.recipe.plans.matrix import Matrix
+from gemma4vec.recipe.plans.plan import Plan
 from gemma4vec.recipe.schema import Recipe
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from hostile_page import HOSTILE, Page
 
-from gemma4vec.pipeline.plan.write import as_markdown
+from gemma4vec.pipeline.plan.write_plan import as_markdown
 from gemma4vec.report.charts.lineage import Node, draw_lineage
 from gemma4vec.report.plan_page import headline, render_plan
 

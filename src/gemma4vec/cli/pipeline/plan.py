@@ -50,12 +50,12 @@ def plan_command(
     from gemma4vec.cli.output import emit
     from gemma4vec.files import home
     from gemma4vec.recipe.find import find_plan
-    from gemma4vec.recipe.plan import load_plan
+    from gemma4vec.recipe.plans.plan import load_plan
 
     found = find_plan(file)
     plan = load_plan(found, overrides or [])
     from gemma4vec.pipeline.plan.jobs import make_outline
-    from gemma4vec.pipeline.plan.state import PlanFolder
+    from gemma4vec.pipeline.plan.plan_state import PlanFolder
     from gemma4vec.pipeline.suites import check_samples
 
     outline = make_outline(plan, found.resolve().parent)
@@ -81,7 +81,7 @@ def _run(outline: "Outline", folder: Path, command: str, as_json: bool) -> None:
     from gemma4vec.cli.output import emit
 
     logger.info("loading libraries")
-    from gemma4vec.pipeline.plan.run import run_plan
+    from gemma4vec.pipeline.plan.run_plan import run_plan
 
     logger.info(f"plan folder: {folder}")
     try:
@@ -140,7 +140,7 @@ def _tables(results: dict[str, Any]) -> Any:
     from rich.text import Text
 
     from gemma4vec.cli.output import table
-    from gemma4vec.pipeline.plan import write
+    from gemma4vec.pipeline.plan import write_plan as write
 
     columns = ["difference", "suites", "value", "95% interval", "p (Holm)", "verdict"]
     differences = [[row[0], row[1], row[2], row[3], row[5], row[6]] for row in write.difference_table(results)[1]]

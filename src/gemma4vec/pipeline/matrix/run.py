@@ -17,10 +17,10 @@ from gemma4vec.evaluation.comparison.find_results import TRAINED
 from gemma4vec.evaluation.results.result import load_result
 from gemma4vec.ledger.run_folder import EVENTS, RunFolder
 from gemma4vec.pipeline.matrix.cell import STOPPED, CellSpec, run_cell
+from gemma4vec.pipeline.matrix.freeze_suites import freeze_suites
 from gemma4vec.pipeline.matrix.plan import Job, Plan, dump_variants, find_best_cell, list_open_jobs, next_job
 from gemma4vec.pipeline.matrix.references import list_missing_references, run_reference, sum_reference_seconds
 from gemma4vec.pipeline.matrix.state import Cell, MatrixFolder, Record
-from gemma4vec.pipeline.matrix.suites import freeze_suites
 from gemma4vec.pipeline.matrix.table import summarize
 from gemma4vec.pipeline.matrix.write import write_results
 from gemma4vec.pipeline.plan_folder import lock_folder

@@ -14,7 +14,7 @@ from gemma4vec.pipeline.plan_folder import first_difference, shorten
 from gemma4vec.reading.json_values import load_own_json, read_json
 from gemma4vec.reading.yaml_values import loads_yaml
 from gemma4vec.recipe.load import dump_recipe, parse_dump
-from gemma4vec.recipe.matrix import Matrix, dump_matrix, load_matrix
+from gemma4vec.recipe.plans.matrix import Matrix, dump_matrix, load_matrix
 
 Status = Literal["running", "trained", "done", "failed", "stopped"]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from gemma4vec.pipeline.plan.jobs import Job
-from gemma4vec.pipeline.plan.state import Record
+from gemma4vec.pipeline.plan.plan_state import Record
 
 LEAST_SHARE = 0.1  # of a job's part of the whole: so much it trains even where the time is used up
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from gemma4vec.errors import InputError
 from gemma4vec.pipeline.plan.jobs import Job, Outline
-from gemma4vec.pipeline.plan.state import Record
+from gemma4vec.pipeline.plan.plan_state import Record
 from gemma4vec.training.prepare_run import check_inputs
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gemma4vec.pipeline.plan.jobs import Job, Outline
-from gemma4vec.pipeline.plan.state import Record
+from gemma4vec.pipeline.plan.plan_state import Record
 
 UNTRAINED = "untrained"
 

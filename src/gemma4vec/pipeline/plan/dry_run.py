@@ -5,8 +5,8 @@ from typing import Any
 
 from gemma4vec.errors import InputError
 from gemma4vec.pipeline.plan.check import distinct_trainings
-from gemma4vec.pipeline.plan.jobs import Job, Outline
-from gemma4vec.pipeline.plan.state import Record
+from gemma4vec.pipeline.plan.jobs import Job, Kind, Outline
+from gemma4vec.pipeline.plan.plan_state import Record
 from gemma4vec.training.estimate.dry_run import Estimate, checkpoint_bytes, estimate, model_bytes
 
 GB = 1e9
@@ -25,7 +25,7 @@ def estimate_plan(outline: Outline, records: Mapping[str, Record]) -> dict[str, 
     """
     estimates = {(job.step, job.kind): _estimate(job) for job in distinct_trainings(outline)}
     budget, shares = outline.plan.budget, sum(job.share for job in outline.jobs.values())
-    rows = []
+    rows: list[dict[str, Any]] = []
     for job in outline.jobs.values():
         found = estimates.get((job.step, job.kind)) if job.trains else None
         model = found or _source_estimate(outline, job, estimates)
@@ -66,7 +66,7 @@ def _estimate(job: Job) -> Estimate:
         raise InputError(f"steps.{job.step}: {error}") from error
 
 
-def _source_estimate(outline: Outline, job: Job, estimates: Mapping[tuple[str, str], Estimate]) -> Estimate:
+def _source_estimate(outline: Outline, job: Job, estimates: Mapping[tuple[str, Kind], Estimate]) -> Estimate:
     """The estimate of the training that made the model which a job averages or quantizes."""
     while not job.trains:
         job = outline.jobs[outline.models(job.needs[0])[0]]

@@ -17,7 +17,7 @@ from gemma4vec.pipeline.plan.mixtures import draw_mixtures, weigh_sources
 from gemma4vec.reading.yaml_values import read_text
 from gemma4vec.recipe.find import find_recipe
 from gemma4vec.recipe.load import read_tree, typed_overrides, validate
-from gemma4vec.recipe.plan import Plan, Step
+from gemma4vec.recipe.plans.plan import Plan, Step
 from gemma4vec.recipe.schema import Recipe
 
 Kind = Literal["train", "soup", "quantize"]
@@ -72,7 +72,12 @@ class Job:
     def definition(self) -> dict[str, Any]:
         """What must not change once the job has begun, as JSON values."""
         recipe = None if self.recipe is None else self.recipe.model_dump(mode="json")
-        value = {"kind": self.kind, "needs": self.needs, "recipe": recipe, "mixture": dict(self.mixture)}
+        value: dict[str, Any] = {
+            "kind": self.kind,
+            "needs": self.needs,
+            "recipe": recipe,
+            "mixture": dict(self.mixture),
+        }
         value |= {"method": self.method, "start_weight": self.start_weight, "scheme": self.scheme}
         plain: dict[str, Any] = json.loads(json.dumps(value))
         return plain

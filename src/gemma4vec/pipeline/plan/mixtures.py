@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from gemma4vec.errors import InputError
-from gemma4vec.recipe.plan import Draw
+from gemma4vec.recipe.plans.plan import Draw
 from gemma4vec.recipe.schema import Recipe
 
 

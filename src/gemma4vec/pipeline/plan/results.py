@@ -16,7 +16,7 @@ from gemma4vec.pipeline.matrix.paired_scores import average_query_scores
 from gemma4vec.pipeline.matrix.references import load_results, score_interval
 from gemma4vec.pipeline.plan.comparisons import UNTRAINED, Compared, list_comparisons, list_with_lengths
 from gemma4vec.pipeline.plan.jobs import Outline
-from gemma4vec.pipeline.plan.state import PlanFolder, Record
+from gemma4vec.pipeline.plan.plan_state import PlanFolder, Record
 from gemma4vec.statistics.selection import selection_effect
 
 Results = dict[str, dict[str, Result]]

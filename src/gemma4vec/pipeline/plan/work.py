@@ -60,7 +60,8 @@ def _score_all(spec: JobSpec, made: Made, embedder: CachedEmbedder, suites: Sequ
 
 def _score_final(spec: JobSpec, made: Made, embedder: CachedEmbedder) -> tuple[dict[str, str], dict[str, str]]:
     """Results on the final suites, and why there is none on others: their recipe must be frozen first."""
-    found, refused = {}, {}
+    found: dict[str, str] = {}
+    refused: dict[str, str] = {}
     for path in spec.final:
         try:
             found |= _score_all(spec, made, embedder, [path])

@@ -14,7 +14,7 @@ from gemma4vec.pipeline.plan.jobs import Outline
 from gemma4vec.pipeline.plan_folder import first_difference, shorten
 from gemma4vec.reading.json_values import load_own_json, read_json
 from gemma4vec.reading.yaml_values import loads_yaml
-from gemma4vec.recipe.plan import Plan, dump_plan, load_plan
+from gemma4vec.recipe.plans.plan import Plan, dump_plan, load_plan
 
 Status = Literal["running", "done", "failed"]
 

@@ -23,10 +23,10 @@ from gemma4vec.pipeline.plan.check import check_jobs
 from gemma4vec.pipeline.plan.comparisons import list_comparisons, list_with_lengths
 from gemma4vec.pipeline.plan.job_spec import JobSpec, read_made
 from gemma4vec.pipeline.plan.jobs import Job, Outline, model_settings
+from gemma4vec.pipeline.plan.plan_state import PlanFolder, Record
 from gemma4vec.pipeline.plan.results import summarize
-from gemma4vec.pipeline.plan.state import PlanFolder, Record
 from gemma4vec.pipeline.plan.work import run_job
-from gemma4vec.pipeline.plan.write import write_results
+from gemma4vec.pipeline.plan.write_plan import write_results
 from gemma4vec.pipeline.plan_folder import lock_folder
 from gemma4vec.pipeline.suites import explain_held_out, freeze_samples
 from gemma4vec.pipeline.worker import Worker, explain_code

@@ -10,9 +10,9 @@ import yaml
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from gemma4vec.reading.names import Name
-from gemma4vec.recipe.matrix import SuiteSample
+from gemma4vec.recipe.plans.matrix import SuiteSample
+from gemma4vec.recipe.plans.variables import load_with_variables
 from gemma4vec.recipe.schema import Part
-from gemma4vec.recipe.variables import load_with_variables
 
 Mix = Annotated[dict[str, Annotated[float, Field(ge=0)]], Field(min_length=1)]
 Changes = dict[str, JsonValue]

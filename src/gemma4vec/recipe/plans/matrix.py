@@ -8,9 +8,9 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gemma4vec.reading.names import Name
+from gemma4vec.recipe.plans.variables import load_with_variables
 from gemma4vec.recipe.renamed import current_path
 from gemma4vec.recipe.schema import Part
-from gemma4vec.recipe.variables import load_with_variables
 
 
 def _current_override(override: str) -> str:
