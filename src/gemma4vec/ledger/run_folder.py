@@ -40,13 +40,13 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, home: Path, name: str, recipe_text: str, **manifest: Any) -> "RunFolder":
+    def create(cls, home: Path, name: str, recipe_text: str | None, **manifest: Any) -> "RunFolder":
         """Make a new run folder `home/YYYYmmdd-HHMMSS-<name>-<4 hex>` (UTC).
 
         Args:
             home: folder of all runs.
             name: of the run; see `slug`.
-            recipe_text: the recipe as YAML, stored unchanged.
+            recipe_text: the recipe as YAML, stored unchanged; None: nothing was trained, as in a soup of other runs.
             manifest: further fields of manifest.json, as JSON values.
 
         Raises:
@@ -57,8 +57,9 @@ class RunFolder:
         run = cls(home / run_id)
         with disk_errors(run.path):
             run.path.mkdir(parents=True)
-        with atomic_write(run.path / RECIPE) as stream:
-            stream.write(recipe_text)
+        if recipe_text is not None:
+            with atomic_write(run.path / RECIPE) as stream:
+                stream.write(recipe_text)
         # Last: a folder with a manifest is a complete run.
         write_json(run.path / MANIFEST, {"run_id": run_id, "name": name, "created": now.isoformat(), **manifest})
         return run
@@ -87,11 +88,14 @@ class RunFolder:
         """The recipe as given.
 
         Raises:
-            InputError: it is not UTF-8.
+            InputError: there is none, or it is not UTF-8.
             OSError: it cannot be read.
         """
         try:
             return (self.path / RECIPE).read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            what = "is a soup of other runs" if self.manifest.get("soup") else "has lost it"
+            raise InputError(f"{self.path} has no {RECIPE}: the run {what}, so there is nothing to train") from error
         except UnicodeDecodeError as error:
             raise InputError(f"{self.path / RECIPE} is damaged ({error}); put the file back") from error
 
