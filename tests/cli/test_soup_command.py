@@ -33,8 +33,8 @@ def test_json_and_table_have_the_same_figures(
     assert f"{found['ingredients'][1]['norm']:.4f}" in shown and f"{found['dev']['words']:.4f}" in shown
     assert "3 looks at words chose this soup" in shown and "its control" in shown
     assert "before a final suite: gemma4vec runs freeze" in shown
-    assert execute(["runs", "list"]) == 0 and "soup-greedy" in capsys.readouterr().out
-    run = next(line.split()[1] for line in shown.split("run: ")[1:] for line in [f"run: {line}"])
+    assert execute(["runs"]) == 0 and "soup-greedy" in capsys.readouterr().out
+    run = shown.split("run: ")[1].split()[0]
     assert execute(["runs", "show", run]) == 0 and "builds on" in capsys.readouterr().out
     assert execute(["runs", "freeze", run]) == 0
 

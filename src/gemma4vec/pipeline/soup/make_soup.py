@@ -75,7 +75,7 @@ def make_soup(
     names = [one.name for one in plan.ingredients]
     deltas = measure_deltas([one.tensors for one in plan.ingredients], names, plan.start)
     if deltas is None:
-        logger.info("the start of the ingredients is not there any more, so their changes from it are not measured")
+        logger.info("the weights of the common start cannot be read here, so changes from it are not measured")
     given = equal_weights(len(names)) if method == UNIFORM else None
     if weights is not None:
         given = check_weights(weights, names)
