@@ -61,7 +61,10 @@ def check_mean(folder: Path, parts: dict[Path, float], own: bool = False) -> Non
     for name, value in loaded(folder, own).items():
         mean = sum(weight * state[name].double() for weight, state in zip(parts.values(), states, strict=True))
         same = all(torch.equal(states[0][name], state[name]) for state in states)
-        assert torch.equal(value, states[0][name] if same else torch.as_tensor(mean).float()), name
+        if same:
+            assert torch.equal(value, states[0][name]), name
+        else:  # rounded once: at most half a unit in the last place of fp32 away
+            assert torch.allclose(value.double(), torch.as_tensor(mean), rtol=1.0001 * 2**-24, atol=1e-40), name
         assert not same or name.endswith("embed_scale"), name
 
 

@@ -38,7 +38,8 @@ def choose_greedily(scores: Sequence[float], score_of: Callable[[Sequence[int]],
         One trial for each model, in the order in which they were tried; the members of the last kept one are the soup.
     """
     order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
-    members, best = (order[0],), scores[order[0]]
+    members: tuple[int, ...] = (order[0],)
+    best = scores[order[0]]
     trials = [Trial(order[0], members, best, True)]
     for index in order[1:]:
         candidate = (*members, index)

@@ -137,7 +137,7 @@ def _made_by(
 ) -> tuple[Mapping[str, Any] | None, RunFolder | None]:
     """The manifest and folder of the run that made the weights; its folder may be gone. None: nobody knows it."""
     around = run or find_enclosing_run(folder)
-    candidates = [around.manifest] if around is not None else []
+    candidates: list[Mapping[str, Any]] = [around.manifest] if around is not None else []
     candidates += [found for name in (*runs_of_weights(weights), recorded_name) if (found := find_manifest(name))]
     for manifest in candidates:
         if manifest.get(WEIGHTS) == weights:
