@@ -16,7 +16,7 @@ from gemma4vec.model.save.write_model import save_model
 from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe
 from gemma4vec.recipe.schema import Budget, Model, Recipe, Stage, source_of
-from gemma4vec.training.engine.made_from import MADE_FROM, model_part
+from gemma4vec.training.engine.made_from import MADE_FROM, model_part, parts_to_save
 
 MAX_TOKENS = 40
 
@@ -81,6 +81,15 @@ def make_run(
         base={"name": "base", "licence": "apache-2.0", "terms": None, "terms_url": None, "revision": None},
         **{MADE_FROM: made_from, INHERITED: union(lineages).as_json()},
     )
-    weights = save_model(run.model, recipe, resolve_base(str(base)), trained, data=data, name=run.run_id, dtype=dtype)
+    weights = save_model(
+        run.model,
+        recipe,
+        resolve_base(str(base)),
+        trained,
+        data=data,
+        name=run.run_id,
+        dtype=dtype,
+        made_from=parts_to_save(made_from),
+    )
     run.update_manifest(**{WEIGHTS: weights})
     return run

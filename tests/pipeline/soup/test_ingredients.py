@@ -72,6 +72,11 @@ def test_other_starts_and_unknown_ones(family: Path, tmp_path: Path) -> None:
     assert "was trained from start (" in words and f"{foreign.name} from base (" in words
     assert "only models from one start have a mean: train them with the same model.start" in words
     lost = Path(shutil.copytree(run(family, 2) / "model", tmp_path / "lost"))
+    found = find_ingredients([str(lost), str(run(family, 3))])  # no ledger knows it, but its own settings do
+    assert found[0].start["weights"] == found[1].start["weights"] and found[0].run is None
+    settings = read_settings(lost)
+    del settings["made_from"]
+    write_json(lost / SETTINGS_FILE, settings)
     assert "made these weights, so what they were trained from is unknown" in refused(lost, run(family, 3))
     assert "needs at least two ingredients" in refused(run(family, 2))
     assert "name each ingredient once" in refused(run(family, 2), run(family, 2) / "model")

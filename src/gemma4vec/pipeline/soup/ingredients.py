@@ -12,18 +12,18 @@ from gemma4vec.ledger.records import find_enclosing_run
 from gemma4vec.ledger.run_folder import RunFolder, find_run
 from gemma4vec.model.bases.weights import hash_weights
 from gemma4vec.model.readout.context_encoder import SAVED_FOLDER
-from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, read_settings
+from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, read_settings, saved_fingerprint
 from gemma4vec.pipeline.soup.tensors import TensorFolder
 from gemma4vec.reading.json_values import load_foreign_json
 from gemma4vec.recipe.schema import Model
-from gemma4vec.training.engine.made_from import MADE_FROM
+from gemma4vec.training.engine.made_from import MADE_FROM, Parts
 
 # A model's description (`made_from`) of what its training started from: an earlier model, else the base.
 START, BASE = "model.start", "model.base"
 # Readouts whose parameters start from random numbers; those of the others start from constants.
 RANDOM_READOUTS = {"contextual_token", "latent_attention"}
 # What may differ between models that have a mean: how they were trained, and what the base is called.
-_FREE = {"base", "lora", "train", "train_embeddings", "dtype", "allow_untested"}
+_FREE = {"base", "start", "lora", "train", "train_embeddings", "dtype", "allow_untested"}
 # What may differ between their config.json.
 _NOTES = {"architectures", "transformers_version", "torch_dtype", "dtype", "is_matryoshka", "matryoshka_dimensions"}
 
@@ -67,7 +67,7 @@ class Ingredient:
 
     @property
     def start(self) -> Mapping[str, str]:
-        """What its training started from: "name", "path", "weights"."""
+        """What its training started from: "name", "weights", and "path" where this machine knows it."""
         found: Mapping[str, str] = self.manifest[MADE_FROM][self.start_key]
         return found
 
@@ -121,6 +121,8 @@ def find_ingredient(spec: str) -> Ingredient:
     settings = read_settings(path)
     manifest, run = _made_by(path, weights, str(settings.get("name")), run)
     if manifest is None:
+        manifest = _own_record(path, settings)
+    if manifest is None:
         raise InputError(
             f"{spec}: no run in {home()} made these weights, so what they were trained from is unknown; name the run, "
             "or set GEMMA4VEC_HOME to the folder of its ledger"
@@ -144,6 +146,14 @@ def _made_by(
             return manifest, find_folder(str(manifest["run_id"])) or (around if manifest is candidates[0] else None)
     snapshots = [one for one in candidates if one.get("status") != "finished"]
     return (snapshots[0], None) if snapshots else (None, None)
+
+
+def _own_record(folder: Path, settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What a model from another machine says of itself, if its weights are those that were saved with it."""
+    known = isinstance(settings.get(MADE_FROM), dict) and settings[MADE_FROM].get(BASE)
+    if not known or saved_fingerprint(folder, dict(settings)) != settings["fingerprint"]:
+        return None
+    return {"run_id": str(settings.get("name")), "status": "finished", MADE_FROM: settings[MADE_FROM]}
 
 
 def check_same_settings(one: Ingredient, other: Ingredient) -> None:
@@ -191,8 +201,8 @@ def check_common_start(ingredients: Sequence[Ingredient]) -> None:
     for other in ingredients:
         if other.weights != start["weights"] and other.start["weights"] != start["weights"]:
             raise InputError(
-                f"{reference.name} was trained from {start['name']} ({start['weights'][:12]}) and {other.name} from "
-                f"{other.start['name']} ({other.start['weights'][:12]}); only models from one start have a mean: train "
+                f"{reference.name} was trained from {start_name(start)} ({start['weights'][:12]}) and {other.name} from "
+                f"{start_name(other.start)} ({other.start['weights'][:12]}); only models from one start have a mean: train "
                 "them with the same model.start"
             )
     random = None if reference.start_key == START else random_part(reference)
@@ -208,6 +218,21 @@ def common_start(ingredients: Sequence[Ingredient]) -> Mapping[str, str]:
     by_weights = {one.weights for one in ingredients}
     inside = [one.start for one in ingredients if one.start["weights"] in by_weights]
     return inside[0] if inside else ingredients[0].start
+
+
+def start_parts(ingredients: Sequence[Ingredient]) -> Parts:
+    """What `made_from` says of the base and the common start, for a model that is made from these."""
+    start = common_start(ingredients)
+    reference = next(one for one in ingredients if one.start["weights"] == start["weights"])
+    return {key: dict(part) for key, part in reference.manifest[MADE_FROM].items() if key in (BASE, START)}
+
+
+def start_name(start: Mapping[str, str]) -> str:
+    """What people call a start: of a folder its run's id or its name, without the folders of this machine."""
+    path = Path(start["name"])
+    if not path.is_absolute():
+        return start["name"]
+    return path.parent.name if path.name == "model" else path.name
 
 
 def random_part(ingredient: Ingredient) -> str | None:

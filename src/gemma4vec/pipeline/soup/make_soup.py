@@ -25,7 +25,7 @@ from gemma4vec.model.save.model_lineage import lineage_of_folder
 from gemma4vec.pipeline.soup.card import soup_card
 from gemma4vec.pipeline.soup.dev_scores import DevScore, score_model
 from gemma4vec.pipeline.soup.greedy import choose_greedily, members_of
-from gemma4vec.pipeline.soup.ingredients import BASE, START, Ingredient, common_start
+from gemma4vec.pipeline.soup.ingredients import Ingredient, common_start, start_name, start_parts
 from gemma4vec.pipeline.soup.library_merge import merge_by_library, needs_start
 from gemma4vec.pipeline.soup.mean import check_weights, equal_weights, mean_blocks, measure_deltas
 from gemma4vec.pipeline.soup.plan_soup import GREEDY, OWN_METHODS, UNIFORM, SoupPlan, control_folder, plan_soup
@@ -91,7 +91,7 @@ def make_soup(
             method=method,
             names=tuple(names),
             weights=tuple(given or ()),
-            start=str(common_start(plan.ingredients)["name"]),
+            start=start_name(common_start(plan.ingredients)),
             start_weight=start_weight,
             deltas=deltas,
             ingredient_scores=tuple(scores),
@@ -170,10 +170,7 @@ def _merged(plan: SoupPlan, run: RunFolder, method: str, parameters: Mapping[str
 def _start_run(name: str, recipe: Mapping[str, Any], plan: SoupPlan) -> RunFolder:
     """Make the run folder that the ledger knows a soup by."""
     used = plan.ingredients
-    start = common_start(used)
-    reference = next(one for one in used if one.start["weights"] == start["weights"])
-    made_from = {key: part for key, part in reference.manifest[MADE_FROM].items() if key in (BASE, START)}
-    made_from |= {
+    made_from = start_parts(used) | {
         f"soup.{number}": {"name": one.name, "path": str(one.folder.resolve()), "weights": one.weights}
         for number, one in enumerate(used)
     }
@@ -185,7 +182,7 @@ def _start_run(name: str, recipe: Mapping[str, Any], plan: SoupPlan) -> RunFolde
         status="started",
         parents=[one.name for one in used],
         environment=environment(),
-        base=reference.manifest.get("base"),
+        base=used[0].manifest.get("base"),
         data={},
         soup={"recipe": dict(recipe)},
         **{

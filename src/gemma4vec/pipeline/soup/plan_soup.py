@@ -11,7 +11,7 @@ from gemma4vec.files import check_writable, folder_bytes, home
 from gemma4vec.ledger.records import find_enclosing_run
 from gemma4vec.model.bases.weights import hash_weights
 from gemma4vec.pipeline.soup.dev_scores import Suite, open_dev_suites
-from gemma4vec.pipeline.soup.ingredients import Ingredient, common_start, find_ingredients
+from gemma4vec.pipeline.soup.ingredients import Ingredient, common_start, find_ingredients, start_name
 from gemma4vec.pipeline.soup.library_merge import check_library_method, needs_start
 from gemma4vec.pipeline.soup.mean import check_weights, mean_blocks
 from gemma4vec.pipeline.soup.tensors import StartTensors, TensorFolder
@@ -114,17 +114,17 @@ def _open_start(ingredients: Sequence[Ingredient]) -> StartTensors | None:
     """The tensors of the common start, if its folder still has these weights."""
     start = common_start(ingredients)
     folders = [one.folder for one in ingredients if one.weights == start["weights"]]
-    for folder in [*folders, Path(start["path"])]:
+    for folder in [*folders, *([Path(start["path"])] if start.get("path") else [])]:
         if folder.is_dir() and hash_weights(folder) == start["weights"]:
             return StartTensors(folder, ingredients[0].tensors.places)
     return None
 
 
 def _check_start(start: StartTensors | None, ingredients: Sequence[Ingredient]) -> None:
-    name = common_start(ingredients)["name"]
+    name = start_name(common_start(ingredients))
     why = "--control, --start-weight and methods on changes need the common start"
     if start is None:
-        raise InputError(f"{why}, and {common_start(ingredients)['path']} does not have the weights of {name} any more")
+        raise InputError(f"{why}, and the weights of {name} are not on this machine any more")
     lacking = [key for key in ingredients[0].tensors.places if key not in start.places]
     if lacking:
         raise InputError(

@@ -16,9 +16,10 @@ from gemma4vec.model.readout.context_encoder import SAVED_FOLDER
 from gemma4vec.model.save.model_lineage import lineage_of_folder
 from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE, fingerprint_of
 from gemma4vec.model.save.served_folder import matryoshka_dimensions
-from gemma4vec.pipeline.soup.ingredients import Ingredient
+from gemma4vec.pipeline.soup.ingredients import Ingredient, start_parts
 from gemma4vec.pipeline.soup.tensors import Key, Place, TensorFolder, write_tensors
 from gemma4vec.reading.json_values import load_foreign_json
+from gemma4vec.training.engine.made_from import parts_to_save
 
 CARD = "README.md"
 _WRITTEN_HERE = {CARD, SETTINGS_FILE}
@@ -64,6 +65,7 @@ def write_soup_folder(
         "name": name,
         "dtype": "float32",
         "model": template.settings["model"],
+        "made_from": parts_to_save(start_parts(ingredients)),
         "licence": template.settings.get("licence"),
         "soup": dict(soup),
         # What the ingredients were trained on, for a ledger that does not know the soup's run.
