@@ -200,10 +200,10 @@ def check_common_start(ingredients: Sequence[Ingredient]) -> None:
     reference = next(one for one in ingredients if one.weights != start["weights"])
     for other in ingredients:
         if other.weights != start["weights"] and other.start["weights"] != start["weights"]:
+            one, two = (f"{start_name(part)} ({part['weights'][:12]})" for part in (start, other.start))
             raise InputError(
-                f"{reference.name} was trained from {start_name(start)} ({start['weights'][:12]}) and {other.name} from "
-                f"{start_name(other.start)} ({other.start['weights'][:12]}); only models from one start have a mean: train "
-                "them with the same model.start"
+                f"{reference.name} was trained from {one} and {other.name} from {two}; only models from one start have "
+                "a mean: train them with the same model.start"
             )
     random = None if reference.start_key == START else random_part(reference)
     if random is not None:
