@@ -8,7 +8,7 @@ from small_rows import META, small_rows, vectors
 
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.retrieval.exact import search
-from gemma4vec.serving.store.codes import KINDS, make_codes, open_codes, pack_signs
+from gemma4vec.serving.store.codes import COARSE_TIMES, KINDS, make_codes, open_codes, pack_signs
 from gemma4vec.serving.store.own_files import OwnFiles
 from gemma4vec.serving.store.recall_gate import build_and_check
 from gemma4vec.serving.store.search_store import add_rows, search_store
@@ -49,6 +49,24 @@ def test_hamming_distances_are_counted_bits(dimension):
     mask[[3, 9]] = True
     assert codes.nearest(query, 5, mask).tolist() == [3, 9]
     assert pack_signs(rows).shape == (50, -(-dimension // 64))
+
+
+def test_half_of_the_bits_choose_many_rows_and_all_bits_choose_few_of_these():
+    rows, query = vectors(3000), vectors(1, seed=2)[0]
+    arrays = make_codes("pca_binary", rows)
+    axes, mean = arrays["axes"].astype(np.float64), rows.mean(axis=0, dtype=np.float64)
+    bits = np.unpackbits(np.ascontiguousarray(arrays["words"].T).view(np.uint8), axis=1).astype(bool)
+    assert (bits == ((rows - mean) @ axes > 0)).mean() > 0.9999  # a number next to zero may round to either side
+    differing = bits != ((query - mean) @ axes > 0)
+    half, whole = differing[:, :192].sum(axis=1), differing.sum(axis=1)
+    coarse = np.flatnonzero(half <= np.sort(half)[10 * COARSE_TIMES - 1])
+    expected = coarse[whole[coarse] <= np.sort(whole[coarse])[9]]
+    codes = open_codes("pca_binary", arrays, 3000, 64)
+    assert codes.nearest(query, 10, None).tolist() == expected.tolist()
+    mask = np.zeros(3000, bool)
+    mask[[3, 9, 2000]] = True
+    assert codes.nearest(query, 10, mask).tolist() == [3, 9, 2000]
+    assert codes.nearest(query, 5000, None).tolist() == list(range(3000))
 
 
 def test_codes_rank_as_their_scores_say():
@@ -102,7 +120,10 @@ def test_auto_is_exact_for_few_rows_and_takes_another_code_where_one_fails(tmp_p
     build_and_check(store)
     assert store.meta.index == "exact"
     monkeypatch.setattr("gemma4vec.serving.store.own_files.EXACT_BELOW", 100)
-    monkeypatch.setitem(OwnFiles.ladder.__globals__["OVERSAMPLES"], "binary", (1,))
+    gate = build_and_check(store, queries_ND=vectors(60, seed=3))
+    assert store.meta.index == "pca_binary" and gate is not None and gate.passed
+    for kind in ("pca_binary", "binary"):
+        monkeypatch.setitem(OwnFiles.ladder.__globals__["OVERSAMPLES"], kind, (1,))
     gate = build_and_check(store, queries_ND=vectors(60, seed=3))
     assert store.meta.index == "pca" and gate is not None and gate.passed
 

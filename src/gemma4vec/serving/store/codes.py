@@ -1,11 +1,13 @@
 """Small codes of vectors, which choose candidates fast; full-precision vectors then decide.
 
 binary    one bit a dimension, the sign after the mean is subtracted; nearest by Hamming distance
+pca_binary  signs of random mixtures of the principal directions (as ITQ begins; Gong and Lazebnik 2011): half of the
+          bits choose many rows, all bits choose few of these
 int8      one byte a dimension and one scale a row; nearest by inner product
 prefix    the leading dimensions in fp32 at length one (Matryoshka models; Kusupati et al. 2022, arXiv:2205.13147)
 pca       the directions in which the vectors vary most, in fp32: a prefix for models without Matryoshka training
 
-Shapes: N queries, M rows, D dimensions, W 64-bit words of a row, E dimensions of a prefix, C candidates.
+Shapes: N queries, M rows, D dimensions, W 64-bit words of a row, E dimensions of a prefix, B bits, C candidates.
 """
 
 import threading
@@ -21,10 +23,12 @@ from gemma4vec.errors import InputError
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Arrays = dict[str, np.ndarray]
-KINDS = ("binary", "int8", "prefix", "pca")
-FEWEST_DIMENSIONS = {"binary": 64, "int8": 1, "prefix": 16, "pca": 16}
+KINDS = ("pca_binary", "binary", "int8", "prefix", "pca")
+FEWEST_DIMENSIONS = {"pca_binary": 64, "binary": 64, "int8": 1, "prefix": 16, "pca": 16}
 BLOCK = 16_384
-SAMPLED = 20_000  # rows whose second moments give the directions of "pca"
+SAMPLED = 20_000  # rows whose second moments give the directions of "pca" and "pca_binary"
+COARSE_WORDS, ALL_WORDS = 3, 6  # of "pca_binary"; a byte counts the ones of three words
+COARSE_TIMES = 8  # rows that half of the bits choose for each row that all bits choose
 
 
 class Codes(Protocol):
@@ -46,12 +50,17 @@ def make_codes(kind: str, vectors_MD: Vectors) -> Arrays:
             f"index {kind}: needs at least {FEWEST_DIMENSIONS[kind]} dimensions, not {dimension}; use int8"
         )
     if kind == "binary":
-        offset_D = sum((block.sum(axis=0, dtype=np.float64) for _, block in _blocks(vectors_MD)), np.zeros(dimension))
-        offset_D = (offset_D / max(count, 1)).astype(np.float32)
+        offset_D = _mean(vectors_MD)
         words_WM = np.empty((-(-dimension // 64), count), np.uint64)
         for start, block_BD in _blocks(vectors_MD):
             words_WM[:, start : start + len(block_BD)] = pack_signs(block_BD - offset_D).T
         return {"words": words_WM, "offset": offset_D}
+    if kind == "pca_binary":
+        offset_D, axes_DB = _mean(vectors_MD), _mixed_axes(vectors_MD)
+        words_WM = np.empty((ALL_WORDS, count), np.uint64)
+        for start, block_BD in _blocks(vectors_MD):
+            words_WM[:, start : start + len(block_BD)] = pack_signs((block_BD - offset_D) @ axes_DB).T
+        return {"words": words_WM, "offset": offset_D, "axes": axes_DB}
     if kind == "int8":
         codes_MD, scales_M = np.empty((count, dimension), np.int8), np.empty(count, np.float32)
         for start, block_BD in _blocks(vectors_MD):
@@ -77,6 +86,12 @@ def open_codes(kind: str, arrays: Arrays, count: int, dimension: int) -> Codes:
     """
     if kind == "binary":
         expected = {"words": ((-(-dimension // 64), count), np.uint64), "offset": ((dimension,), np.float32)}
+    elif kind == "pca_binary":
+        expected = {
+            "words": ((ALL_WORDS, count), np.uint64),
+            "offset": ((dimension,), np.float32),
+            "axes": ((dimension, 64 * ALL_WORDS), np.float32),
+        }
     elif kind == "int8":
         expected = {"codes": ((count, dimension), np.int8), "scales": ((count,), np.float32)}
     else:
@@ -87,6 +102,8 @@ def open_codes(kind: str, arrays: Arrays, count: int, dimension: int) -> Codes:
             raise ValueError(f"codes `{name}` are not those of {count} rows of dimension {dimension}")
     if kind == "binary":
         return _BinaryCodes(arrays["words"], arrays["offset"])
+    if kind == "pca_binary":
+        return _MixedBinaryCodes(arrays["words"], arrays["offset"], arrays["axes"])
     if kind == "int8":
         return _Int8Codes(arrays["codes"], arrays["scales"])
     return _PrefixCodes(arrays["prefix"], arrays["axes"])
@@ -112,10 +129,7 @@ class _BinaryCodes:
         farthest = 64 * len(self.words_WM)
         if mask_M is not None:
             distances_M[~mask_M] = farthest + 1
-        # Counting has no branches; a partition of fresh numbers takes several times as long.
-        rows_within = np.cumsum(np.bincount(distances_M, minlength=farthest + 2))
-        least = min(int(np.searchsorted(rows_within, count)), farthest)
-        return np.flatnonzero(distances_M <= least)
+        return _within(distances_M, count, farthest)
 
     def distances(self, query_D: Vectors) -> NDArray[np.uint16]:
         """Return the Hamming distance to each row, uint16[M]; the thread's next call overwrites it."""
@@ -142,6 +156,46 @@ class _BinaryCodes:
             found = np.empty(rows, np.uint64), bytes_M[0], bytes_M[1], np.empty(rows, np.uint16)
             self._local.buffers = found
         return found  # type: ignore[no-any-return]
+
+
+class _MixedBinaryCodes:
+    """Signs of mixed directions. Each bit sees all principal directions, so that a few words rank nearly as all do."""
+
+    def __init__(self, words_WM: NDArray[np.uint64], offset_D: Vectors, axes_DB: Vectors) -> None:
+        self.words_WM, self.offset_D, self.axes_DB = words_WM, offset_D, axes_DB
+        self._local = threading.local()
+
+    def nearest(self, query_D: Vectors, count: int, mask_M: NDArray[np.bool_] | None) -> Rows:
+        words_W = pack_signs(((query_D - self.offset_D) @ self.axes_DB)[None])[0]
+        coarse_M = self._coarse_distances(words_W, mask_M)
+        near_C = _within(coarse_M, count * COARSE_TIMES, 64 * COARSE_WORDS)
+        distances_C = coarse_M[near_C].astype(np.uint16)
+        for place in range(COARSE_WORDS, ALL_WORDS):
+            distances_C += np.bitwise_count(self.words_WM[place, near_C] ^ words_W[place])
+        return near_C[_within(distances_C, count, 64 * ALL_WORDS)]
+
+    def _coarse_distances(self, words_W: NDArray[np.uint64], mask_M: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+        """Return the Hamming distance of the first words; one more than the largest for rows outside the mask."""
+        if not hasattr(self._local, "buffers"):  # new memory would cost a page fault each 4 kB
+            rows = self.words_WM.shape[1]
+            self._local.buffers = np.empty(rows, np.uint64), np.empty(rows, np.uint8), np.empty(rows, np.uint8)
+        differing, ones_M, distances_M = self._local.buffers
+        for place in range(COARSE_WORDS):
+            np.bitwise_xor(self.words_WM[place], words_W[place], out=differing)
+            if place == 0:
+                np.bitwise_count(differing, out=distances_M)
+            else:
+                np.add(distances_M, np.bitwise_count(differing, out=ones_M), out=distances_M)
+        if mask_M is not None:
+            distances_M[~mask_M] = 64 * COARSE_WORDS + 1
+        return distances_M  # type: ignore[no-any-return]
+
+
+def _within(distances_M: NDArray[np.unsignedinteger], count: int, farthest: int) -> Rows:
+    """Return at least `count` rows of the smallest distances, or all whose distance is not above `farthest`."""
+    # Counting has no branches; a partition of fresh numbers takes several times as long.
+    rows_within = np.cumsum(np.bincount(distances_M, minlength=farthest + 2))
+    return np.flatnonzero(distances_M <= min(int(np.searchsorted(rows_within, count)), farthest))
 
 
 class _ScoredCodes(ABC):
@@ -184,6 +238,20 @@ class _PrefixCodes(_ScoredCodes):
 def _blocks(vectors_MD: Vectors) -> Iterator[tuple[int, Vectors]]:
     for start in range(0, len(vectors_MD), BLOCK):
         yield start, np.asarray(vectors_MD[start : start + BLOCK], dtype=np.float32)
+
+
+def _mean(vectors_MD: Vectors) -> Vectors:
+    dimension = vectors_MD.shape[1]
+    sums_D = sum((block.sum(axis=0, dtype=np.float64) for _, block in _blocks(vectors_MD)), np.zeros(dimension))
+    return np.asarray(sums_D / max(len(vectors_MD), 1), dtype=np.float32)
+
+
+def _mixed_axes(vectors_MD: Vectors) -> Vectors:
+    """Return random mixtures of the principal directions, float32[D, B]; the same for the same vectors."""
+    axes_DE = _principal_axes(vectors_MD)
+    bits = 64 * ALL_WORDS
+    random_BB = np.random.default_rng(0).standard_normal((max(bits, axes_DE.shape[1]), bits))
+    return np.ascontiguousarray(axes_DE @ np.linalg.qr(random_BB)[0][: axes_DE.shape[1]], dtype=np.float32)
 
 
 def _leading_axes(dimension: int) -> Vectors:

@@ -38,6 +38,7 @@ STORE = "store.json"
 VECTORS, ROWS = "vectors.npy", "rows.arrow"
 EXACT_BELOW = 20_000  # rows; below it, exact search takes a few milliseconds (docs/guides/stores.md)
 OVERSAMPLES = {
+    "pca_binary": (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
     "binary": (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
     "int8": (1, 2, 4, 8),
     "prefix": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64),
@@ -176,7 +177,7 @@ class OwnFiles:
         """Kinds of index to try in turn until one reaches the target."""
         if self.count() < EXACT_BELOW:
             return ("exact",)
-        return tuple(kind for kind in ("binary", "pca") if self.meta.dimension >= FEWEST_DIMENSIONS[kind])
+        return tuple(kind for kind in ("pca_binary", "binary", "pca") if self.meta.dimension >= FEWEST_DIMENSIONS[kind])
 
     def ladder(self) -> list[Parameters]:
         """Growing numbers of candidates for each wanted row."""
