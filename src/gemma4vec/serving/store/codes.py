@@ -1,8 +1,8 @@
 """Small codes of vectors, which choose candidates fast; full-precision vectors then decide.
 
 binary    one bit a dimension, the sign after the mean is subtracted; nearest by Hamming distance
-pca_binary  signs of random mixtures of the principal directions (as ITQ begins; Gong and Lazebnik 2011): half of the
-          bits choose many rows, all bits choose few of these
+pca_binary  signs of random mixtures of the principal directions (as ITQ begins; Gong and Lazebnik 2011): a few bits
+          choose many rows, all bits choose few of these
 int8      one byte a dimension and one scale a row; nearest by inner product
 prefix    the leading dimensions in fp32 at length one (Matryoshka models; Kusupati et al. 2022, arXiv:2205.13147)
 pca       the directions in which the vectors vary most, in fp32: a prefix for models without Matryoshka training
@@ -27,8 +27,8 @@ KINDS = ("pca_binary", "binary", "int8", "prefix", "pca")
 FEWEST_DIMENSIONS = {"pca_binary": 64, "binary": 64, "int8": 1, "prefix": 16, "pca": 16}
 BLOCK = 16_384
 SAMPLED = 20_000  # rows whose second moments give the directions of "pca" and "pca_binary"
-COARSE_WORDS, ALL_WORDS = 3, 6  # of "pca_binary"; a byte counts the ones of three words
-COARSE_TIMES = 8  # rows that half of the bits choose for each row that all bits choose
+COARSE_WORDS, FINE_WORDS = 3, 7  # of "pca_binary"; a byte counts the ones of three words
+COARSE_TIMES = 20  # rows that the coarse words choose for each row that all words choose
 
 
 class Codes(Protocol):
@@ -56,11 +56,13 @@ def make_codes(kind: str, vectors_MD: Vectors) -> Arrays:
             words_WM[:, start : start + len(block_BD)] = pack_signs(block_BD - offset_D).T
         return {"words": words_WM, "offset": offset_D}
     if kind == "pca_binary":
-        offset_D, axes_DB = _mean(vectors_MD), _mixed_axes(vectors_MD)
-        words_WM = np.empty((ALL_WORDS, count), np.uint64)
+        offset_D, axes_DE, mixing_EB = _mean(vectors_MD), _principal_axes(vectors_MD), _mixing(_width(dimension))
+        coarse_WM, fine_MW = np.empty((COARSE_WORDS, count), np.uint64), np.empty((count, FINE_WORDS), np.uint64)
         for start, block_BD in _blocks(vectors_MD):
-            words_WM[:, start : start + len(block_BD)] = pack_signs((block_BD - offset_D) @ axes_DB).T
-        return {"words": words_WM, "offset": offset_D, "axes": axes_DB}
+            words_RW = pack_signs((block_BD - offset_D) @ axes_DE @ mixing_EB)
+            coarse_WM[:, start : start + len(block_BD)] = words_RW[:, :COARSE_WORDS].T
+            fine_MW[start : start + len(block_BD)] = words_RW[:, COARSE_WORDS:]
+        return {"coarse": coarse_WM, "fine": fine_MW, "offset": offset_D, "axes": axes_DE, "mixing": mixing_EB}
     if kind == "int8":
         codes_MD, scales_M = np.empty((count, dimension), np.int8), np.empty(count, np.float32)
         for start, block_BD in _blocks(vectors_MD):
@@ -88,9 +90,11 @@ def open_codes(kind: str, arrays: Arrays, count: int, dimension: int) -> Codes:
         expected = {"words": ((-(-dimension // 64), count), np.uint64), "offset": ((dimension,), np.float32)}
     elif kind == "pca_binary":
         expected = {
-            "words": ((ALL_WORDS, count), np.uint64),
+            "coarse": ((COARSE_WORDS, count), np.uint64),
+            "fine": ((count, FINE_WORDS), np.uint64),
             "offset": ((dimension,), np.float32),
-            "axes": ((dimension, 64 * ALL_WORDS), np.float32),
+            "axes": ((dimension, _width(dimension)), np.float32),
+            "mixing": ((_width(dimension), 64 * (COARSE_WORDS + FINE_WORDS)), np.float32),
         }
     elif kind == "int8":
         expected = {"codes": ((count, dimension), np.int8), "scales": ((count,), np.float32)}
@@ -103,7 +107,7 @@ def open_codes(kind: str, arrays: Arrays, count: int, dimension: int) -> Codes:
     if kind == "binary":
         return _BinaryCodes(arrays["words"], arrays["offset"])
     if kind == "pca_binary":
-        return _MixedBinaryCodes(arrays["words"], arrays["offset"], arrays["axes"])
+        return _MixedBinaryCodes(arrays["coarse"], arrays["fine"], arrays["offset"], arrays["axes"], arrays["mixing"])
     if kind == "int8":
         return _Int8Codes(arrays["codes"], arrays["scales"])
     return _PrefixCodes(arrays["prefix"], arrays["axes"])
@@ -161,27 +165,37 @@ class _BinaryCodes:
 class _MixedBinaryCodes:
     """Signs of mixed directions. Each bit sees all principal directions, so that a few words rank nearly as all do."""
 
-    def __init__(self, words_WM: NDArray[np.uint64], offset_D: Vectors, axes_DB: Vectors) -> None:
-        self.words_WM, self.offset_D, self.axes_DB = words_WM, offset_D, axes_DB
+    def __init__(
+        self,
+        coarse_WM: NDArray[np.uint64],
+        fine_MW: NDArray[np.uint64],
+        offset_D: Vectors,
+        axes_DE: Vectors,
+        mixing_EB: Vectors,
+    ) -> None:
+        self.coarse_WM, self.fine_MW = coarse_WM, fine_MW
+        self.offset_D, self.axes_DE, self.mixing_EB = offset_D, axes_DE, mixing_EB
         self._local = threading.local()
 
     def nearest(self, query_D: Vectors, count: int, mask_M: NDArray[np.bool_] | None) -> Rows:
-        words_W = pack_signs(((query_D - self.offset_D) @ self.axes_DB)[None])[0]
+        words_W = pack_signs(((query_D - self.offset_D) @ self.axes_DE @ self.mixing_EB)[None])[0]
         coarse_M = self._coarse_distances(words_W, mask_M)
         near_C = _within(coarse_M, count * COARSE_TIMES, 64 * COARSE_WORDS)
-        distances_C = coarse_M[near_C].astype(np.uint16)
-        for place in range(COARSE_WORDS, ALL_WORDS):
-            distances_C += np.bitwise_count(self.words_WM[place, near_C] ^ words_W[place])
-        return near_C[_within(distances_C, count, 64 * ALL_WORDS)]
+        ones_CW = np.bitwise_count(self.fine_MW[near_C] ^ words_W[COARSE_WORDS:])
+        fine_C = ones_CW.astype(np.float32) @ np.ones(
+            FINE_WORDS, np.float32
+        )  # a sum of short rows takes five times as long
+        distances_C = coarse_M[near_C] + fine_C.astype(np.uint16)
+        return near_C[_within(distances_C, count, 64 * (COARSE_WORDS + FINE_WORDS))]
 
     def _coarse_distances(self, words_W: NDArray[np.uint64], mask_M: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
         """Return the Hamming distance of the first words; one more than the largest for rows outside the mask."""
         if not hasattr(self._local, "buffers"):  # new memory would cost a page fault each 4 kB
-            rows = self.words_WM.shape[1]
+            rows = self.coarse_WM.shape[1]
             self._local.buffers = np.empty(rows, np.uint64), np.empty(rows, np.uint8), np.empty(rows, np.uint8)
         differing, ones_M, distances_M = self._local.buffers
         for place in range(COARSE_WORDS):
-            np.bitwise_xor(self.words_WM[place], words_W[place], out=differing)
+            np.bitwise_xor(self.coarse_WM[place], words_W[place], out=differing)
             if place == 0:
                 np.bitwise_count(differing, out=distances_M)
             else:
@@ -193,6 +207,13 @@ class _MixedBinaryCodes:
 
 def _within(distances_M: NDArray[np.unsignedinteger], count: int, farthest: int) -> Rows:
     """Return at least `count` rows of the smallest distances, or all whose distance is not above `farthest`."""
+    if len(distances_M) >= 32 * count and count >= 256:  # few of many: a sample shows the distance
+        rows_within = np.cumsum(np.bincount(distances_M[::16], minlength=farthest + 2))
+        least = int(np.searchsorted(rows_within, count // 16))
+        for distance in (least, least + 1):
+            found = np.flatnonzero(distances_M <= min(distance, farthest))
+            if count <= len(found) <= 2 * count:
+                return found
     # Counting has no branches; a partition of fresh numbers takes several times as long.
     rows_within = np.cumsum(np.bincount(distances_M, minlength=farthest + 2))
     return np.flatnonzero(distances_M <= min(int(np.searchsorted(rows_within, count)), farthest))
@@ -246,12 +267,11 @@ def _mean(vectors_MD: Vectors) -> Vectors:
     return np.asarray(sums_D / max(len(vectors_MD), 1), dtype=np.float32)
 
 
-def _mixed_axes(vectors_MD: Vectors) -> Vectors:
-    """Return random mixtures of the principal directions, float32[D, B]; the same for the same vectors."""
-    axes_DE = _principal_axes(vectors_MD)
-    bits = 64 * ALL_WORDS
-    random_BB = np.random.default_rng(0).standard_normal((max(bits, axes_DE.shape[1]), bits))
-    return np.ascontiguousarray(axes_DE @ np.linalg.qr(random_BB)[0][: axes_DE.shape[1]], dtype=np.float32)
+def _mixing(width: int) -> Vectors:
+    """Return orthogonal random rows, float32[E, B], the same each time."""
+    bits = 64 * (COARSE_WORDS + FINE_WORDS)
+    random_BB = np.random.default_rng(0).standard_normal((max(bits, width), bits))
+    return np.ascontiguousarray(np.linalg.qr(random_BB)[0][:width], dtype=np.float32)
 
 
 def _leading_axes(dimension: int) -> Vectors:

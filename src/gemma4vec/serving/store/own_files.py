@@ -38,7 +38,7 @@ STORE = "store.json"
 VECTORS, ROWS = "vectors.npy", "rows.arrow"
 EXACT_BELOW = 20_000  # rows; below it, exact search takes a few milliseconds (docs/guides/stores.md)
 OVERSAMPLES = {
-    "pca_binary": (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
+    "pca_binary": (2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
     "binary": (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
     "int8": (1, 2, 4, 8),
     "prefix": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64),
