@@ -32,7 +32,13 @@ COARSE_TIMES = 20  # rows that the coarse words choose for each row that all wor
 
 
 class Codes(Protocol):
-    """Codes of M rows."""
+    """Codes of M rows.
+
+    Attributes:
+        parallel: whether several threads find more in a second; a matrix product has threads of its own.
+    """
+
+    parallel: bool
 
     def nearest(self, query_D: Vectors, count: int, mask_M: NDArray[np.bool_] | None) -> Rows:
         """Return at least `count` rows that may be nearest (all where fewer match the mask), in any order."""
@@ -124,6 +130,8 @@ def pack_signs(vectors_RD: Vectors) -> NDArray[np.uint64]:
 class _BinaryCodes:
     """Signs, searched by Hamming distance. Words of equal place lie together, so that each step is one long loop."""
 
+    parallel = True
+
     def __init__(self, words_WM: NDArray[np.uint64], offset_D: Vectors) -> None:
         self.words_WM, self.offset_D = words_WM, offset_D
         self._local = threading.local()
@@ -164,6 +172,8 @@ class _BinaryCodes:
 
 class _MixedBinaryCodes:
     """Signs of mixed directions. Each bit sees all principal directions, so that a few words rank nearly as all do."""
+
+    parallel = True
 
     def __init__(
         self,
@@ -221,6 +231,8 @@ def _within(distances_M: NDArray[np.unsignedinteger], count: int, farthest: int)
 
 class _ScoredCodes(ABC):
     """Codes with approximate inner products."""
+
+    parallel = False
 
     @abstractmethod
     def scores(self, query_D: Vectors) -> Vectors:

@@ -203,7 +203,7 @@ class OwnFiles:
                 scores_C = data.vectors_MD[near] @ query_D
                 return near if len(near) <= count else near[np.argpartition(-scores_C, count - 1)[:count]]
 
-            rows = _in_threads(find, queries_ND)
+            rows = _in_threads(find, queries_ND) if codes.parallel else [find(query_D) for query_D in queries_ND]
         matching = len(data.vectors_MD) if mask_M is None else int(mask_M.sum())
         return [self._candidates(data, row, len(row) >= matching) for row in rows]
 
