@@ -15,6 +15,7 @@ from gemma4vec.recipe.find import find_recipe
 from gemma4vec.recipe.renamed import current_names, current_path
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.sources import KINDS, Source, source_of, with_kind
+from gemma4vec.recipe.start import fill_from_start
 
 P = TypeVar("P", bound=BaseModel)
 SHOWN = 100  # characters of an override in a message
@@ -81,7 +82,7 @@ def _plain(value: object) -> object:
 
 def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe:
     """As `load_recipe`, from YAML text; `where` names it in errors."""
-    return validate(Recipe, read_tree(text, where, overrides), where)
+    return validate(Recipe, fill_from_start(read_tree(text, where, overrides), where), where)
 
 
 def parse_source(text: str, where: str, overrides: Sequence[str] = ()) -> Source:

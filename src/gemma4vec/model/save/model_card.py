@@ -8,7 +8,7 @@ import yaml
 
 from gemma4vec.files import atomic_write
 from gemma4vec.model.bases.resolve import ResolvedBase
-from gemma4vec.recipe.schema import Recipe
+from gemma4vec.recipe.schema import Model, Recipe
 
 _SCORES_HEADING = "## Scores"
 _NEEDS_US = (
@@ -55,7 +55,7 @@ def model_card(
         'queries = model.encode_query(["how do I ..."])\n'
         'documents = model.encode_document(["..."])\n'
         "scores = model.similarity(queries, documents)\n```",
-        "## Training data\n\n" + "\n".join(_data_lines(data)),
+        "## Training data\n\n" + "\n".join([*_start_lines(model), *_data_lines(data)]),
         f"## Recipe\n\nSee `recipe.yaml` of the run. Seed {recipe.seed}."
         + (f" Exported: {checkpoint}." if checkpoint else "")
         + (f"\n\nHypothesis: {recipe.hypothesis}" if recipe.hypothesis else ""),
@@ -75,6 +75,14 @@ def add_scores(folder: Path, lines: Sequence[str]) -> None:
         head, tail = card[:at], card[at:]
     with atomic_write(file) as stream:
         stream.write(f"{head}{_SCORES_HEADING}\n\n" + "\n".join(lines) + f"\n\n{tail}")
+
+
+def _start_lines(model: Model) -> list[str]:
+    """Say which trained model this one went on from, without the folders of this machine."""
+    if model.start is None:
+        return []
+    folder = Path(model.start)
+    return [f"- before: that of `{(folder.parent if folder.name == 'model' else folder).name}`, the trained start"]
 
 
 def _data_lines(data: Mapping[str, Any]) -> list[str]:

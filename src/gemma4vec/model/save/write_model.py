@@ -50,6 +50,7 @@ def save_model(
     *,
     data: Mapping[str, Any],
     name: str,
+    made_from: Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
     checkpoint: str = "",
 ) -> str:
@@ -62,6 +63,7 @@ def save_model(
         trained: fp32 values of the trained parameters, by name.
         data: stage -> source -> its facts, for the model card.
         name: the model's name.
+        made_from: names and hashes of base and start, for runs that start from this model.
         dtype: dtype of the saved weights.
         checkpoint: the exported checkpoint, in words.
 
@@ -76,11 +78,11 @@ def save_model(
     embedding_model.load_trained({key: value.float() for key, value in trained.items()})
     if embedding_model.adapters is not None:
         with atomic_folder(folder.parent / "adapter") as temporary:
-            embedding_model.adapters.peft_config["default"].base_model_name_or_path = base.name
+            embedding_model.adapters.peft_config["default"].base_model_name_or_path = recipe.model.start or base.name
             embedding_model.adapters.save_pretrained(str(temporary), save_embedding_layers=False)
         embedding_model.encoder.backbone.model = embedding_model.adapters.merge_and_unload()
     with atomic_folder(folder) as temporary:
-        return _write(temporary, recipe, base, embedding_model, dtype, data, name, checkpoint)
+        return _write(temporary, recipe, base, embedding_model, dtype, data, name, made_from or {}, checkpoint)
 
 
 def _write(
@@ -91,6 +93,7 @@ def _write(
     dtype: torch.dtype,
     data: Mapping[str, Any],
     name: str,
+    made_from: Mapping[str, Any],
     checkpoint: str,
 ) -> str:
     from sentence_transformers import SentenceTransformer
@@ -104,8 +107,9 @@ def _write(
         "format": FORMAT,
         "name": name,
         "dtype": str(dtype).removeprefix("torch."),
-        # The first names of its keys, so that earlier versions open the folder too.
-        "model": first_names(recipe.model.model_dump(mode="json"), "model"),
+        # The first names of its keys, so that earlier versions open the folder too; they know no start.
+        "model": first_names(recipe.model.model_dump(mode="json", exclude={"start"}), "model"),
+        "made_from": dict(made_from),
         "licence": base.licence,
     }
     embedding_model.encoder.backbone.model.to(dtype)
