@@ -22,6 +22,13 @@ from gemma4vec.files import atomic_write, disk_errors, write_json
 from gemma4vec.reading.json_values import load_foreign_json, loads_json
 
 MANIFEST, RECIPE, EVENTS = "manifest.json", "recipe.yaml", "events.jsonl"
+# What a run that goes on or is compared reads of its own events. A line with other values is as good as torn.
+_NUMBER, _MAYBE_NUMBER, _MAYBE_SWITCH = (int,), (int, type(None)), (bool, type(None))
+_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "prepared": {"stage": _NUMBER, "tokens_per_forward": _MAYBE_NUMBER, "grad_cache": _MAYBE_SWITCH},
+    "stage_finished": {"stage": _NUMBER},
+    "cell": {"stage": _NUMBER},
+}
 _TRIES = 5  # to hold a folder that somebody only looks at
 
 
@@ -213,9 +220,19 @@ class RunFolder:
             except ValueError:
                 torn.append(number)
                 continue
-            if isinstance(record, dict) and name in (None, record.get("event")):
+            if not isinstance(record, dict):
+                continue
+            if not _has_its_fields(record):
+                torn.append(number)
+            elif name in (None, record.get("event")):
                 events.append(record)
         return Events(events, torn)
+
+
+def _has_its_fields(record: dict[str, Any]) -> bool:
+    event = record.get("event")
+    fields = _FIELDS.get(event, {}) if isinstance(event, str) else {}
+    return all(isinstance(record.get(field), types) for field, types in fields.items())
 
 
 def list_runs(home: Path) -> list[RunFolder]:
