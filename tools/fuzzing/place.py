@@ -267,6 +267,8 @@ def write_models() -> None:
     run("search", first, "read", "--folder", "code", "--json")
     run("report", first)
     shutil.copytree(Path("runs", first, "model"), "model")
+    run("encode", "model", "suite", "vectors", "--shard-rows", "3", "--json")
+    run("index", "model", "suite", "--to", "store", "--field", "title:text", "--index", "binary", "--json")
 
 
 def runs() -> list[str]:

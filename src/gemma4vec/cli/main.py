@@ -38,6 +38,7 @@ COMMANDS = {
         "gemma4vec.cli.matrix.matrix:matrix_command",
         "Train many recipes at equal budget and compare them with a control.",
     ),
+    "soup": ("gemma4vec.cli.pipeline.soup:soup_command", "Average finished models that were trained from one start."),
     "pipeline": (
         "gemma4vec.cli.pipeline.plan:plan_command",
         "Run a plan: trainings that build on each other, soups, quantization.",

@@ -26,7 +26,7 @@ def index_command(
         str,
         typer.Option(
             "--index",
-            help="auto, exact, or binary, int8, prefix, pca (folder), ivf_sq, ivf_pq, ivf_flat (LanceDB), "
+            help="auto, exact, or pca_binary, binary, int8, prefix, pca (folder), ivf_sq, ivf_pq, ivf_flat (LanceDB), "
             "hnsw, bit (PostgreSQL), hnsw (Qdrant).",
         ),
     ] = "auto",

@@ -38,6 +38,7 @@ STORE = "store.json"
 VECTORS, ROWS = "vectors.npy", "rows.arrow"
 EXACT_BELOW = 20_000  # rows; below it, exact search takes a few milliseconds (docs/guides/stores.md)
 OVERSAMPLES = {
+    "pca_binary": (2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
     "binary": (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
     "int8": (1, 2, 4, 8),
     "prefix": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64),
@@ -176,7 +177,7 @@ class OwnFiles:
         """Kinds of index to try in turn until one reaches the target."""
         if self.count() < EXACT_BELOW:
             return ("exact",)
-        return tuple(kind for kind in ("binary", "pca") if self.meta.dimension >= FEWEST_DIMENSIONS[kind])
+        return tuple(kind for kind in ("pca_binary", "binary", "pca") if self.meta.dimension >= FEWEST_DIMENSIONS[kind])
 
     def ladder(self) -> list[Parameters]:
         """Growing numbers of candidates for each wanted row."""
@@ -202,7 +203,7 @@ class OwnFiles:
                 scores_C = data.vectors_MD[near] @ query_D
                 return near if len(near) <= count else near[np.argpartition(-scores_C, count - 1)[:count]]
 
-            rows = _in_threads(find, queries_ND)
+            rows = _in_threads(find, queries_ND) if codes.parallel else [find(query_D) for query_D in queries_ND]
         matching = len(data.vectors_MD) if mask_M is None else int(mask_M.sum())
         return [self._candidates(data, row, len(row) >= matching) for row in rows]
 
