@@ -151,7 +151,7 @@ def nce(
             (Li et al. 2023, arXiv:2308.03281, section 3.3).
         symmetric: average with the loss of each positive's query among all queries.
         false_negative_margin: exclude candidates whose similarity exceeds the positive's by more than this.
-        decoupled: leave the positive out of its own denominator (Yeh et al. 2022, arXiv:2110.06848, eq. 6), which is what
+        decoupled: leave the positive out of its own denominator (Yeh et al. 2022, arXiv:2110.06848, eq. 6), as
             EmbeddingGemma's formula says when it is read to the letter. A row without candidates has loss 0.
         text_hashes: exclude the candidates that `FalseNegatives` marks.
         row_weights_N: None weighs each row 1. A row of weight 0 remains a candidate of the others.
