@@ -162,6 +162,7 @@ TERMS = {
     "passage_passage": "true",
     "symmetric": "true",
     "false_negative_margin": "0.1",
+    "decoupled": "true",
     "source_weights": "{pairs: 0.5}",
 }
 _OTHER_TERMS = (

@@ -134,6 +134,6 @@ def test_a_matrix_plan_is_found_by_name_and_plans_anywhere(tmp_path: Path, monke
 def test_recipes_of_other_papers_keep_plain_infonce() -> None:
     """None of them weighs hard negatives, so none takes the default of `nce`, which is EmbeddingGemma's."""
     for name in shipped_recipes():
-        for stage in load_recipe(name).stages:
+        for stage in load_recipe(name).stages if not name.startswith("embeddinggemma/") else ():
             for term in getattr(stage.task, "terms", ()):
                 assert term.hardness == 0.0, name
