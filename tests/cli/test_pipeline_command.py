@@ -42,8 +42,8 @@ def test_a_plan_that_has_begun_asks_for_resume(place: Path, capsys: pytest.Captu
     folder.store(outline)
     folder.write(Record("first", "first", "train", outline.jobs["first"].definition(), status="done", dev=0.5))
     assert line_of([str(file)], capsys) == (
-        f"error: the plan has begun in {folder.path} (1 of 5 models made); go on with: gemma4vec pipeline {file} --resume, "
-        "or use another --out"
+        f"error: the plan has begun in {folder.path} (1 of 5 models made); go on with: gemma4vec pipeline {file} "
+        "--resume, or use another --out"
     )
     changed = write_plan(place, STEPS | {"first": {"train": "pairs", "set": {"seed": 3}}})
     assert line_of([str(changed)], capsys).startswith("error: the plan has begun")
@@ -62,7 +62,8 @@ def test_a_dry_run_estimates_every_step_and_writes_nothing(place: Path, capsys: 
         "mixed/b",
     ]
     assert found["disk_gb"] == pytest.approx(sum(row["disk_gb"] for row in rows.values()))
-    assert found["peak_memory_gb"] == rows["first"]["peak_memory_gb"] and found["results"] == ["soup", "soup/greedy"]
+    assert found["peak_memory_gb"] == max(row["peak_memory_gb"] for row in rows.values())
+    assert found["results"] == ["soup", "soup/greedy"]
     assert not (home() / "plans").exists()
     assert execute(["pipeline", file, "--dry-run"]) == 0
     shown = capsys.readouterr().out
