@@ -364,10 +364,10 @@ KINDS: Final[dict[str, Kind]] = {
         "store/* store/*/*",
         """
         search model read --store store
-        search model 'read a file' --store store --filter "title = 'file'" -k 3
+        search model 'read a file' --store store --filter "verb = 'read'" -k 3
         search model read --store store --exact
-        index model suite --to store --field title:text
-        index model suite --to store --field title:text --index int8 --fresh
+        index model suite --to store --field verb:text
+        index model suite --to store --field verb:text --index int8 --fresh
         """,
         "suite store model",
         models=True,
