@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from gemma4vec.files import sha256_text
-from gemma4vec.recipe.fingerprint import method, recipe_id
 from gemma4vec.recipe.load import load_recipe, parse_recipe
+from gemma4vec.recipe.recorded.fingerprint import method, recipe_id
 from gemma4vec.recipe.schema import FastPaths, Recipe
 from gemma4vec.recipe.sources import FIRST_KEYS, KINDS, Columns
 from gemma4vec.recipe.stop_rule import StopRule
@@ -162,6 +162,7 @@ TERMS = {
     "passage_passage": "true",
     "symmetric": "true",
     "false_negative_margin": "0.1",
+    "decoupled": "true",
     "source_weights": "{pairs: 0.5}",
 }
 _OTHER_TERMS = (

@@ -17,7 +17,7 @@ from gemma4vec.model.bases.sentence_transformers_folder import describe_ignored_
 from gemma4vec.model.bases.start import resolve_model
 from gemma4vec.model.inference.load import find_model_folder
 from gemma4vec.model.tokenize.tokenizer import TextTokenizer
-from gemma4vec.recipe.paths import missing_path
+from gemma4vec.recipe.recorded.paths import missing_path
 from gemma4vec.recipe.schema import Contrast, Recipe
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.made_from import (

@@ -13,8 +13,8 @@ from gemma4vec.model.bases.resolve import resolve_base
 from gemma4vec.model.encoder.build import build
 from gemma4vec.model.save.model_lineage import lineage_of_folder
 from gemma4vec.model.save.write_model import save_model
-from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe
+from gemma4vec.recipe.recorded.fingerprint import recipe_id
 from gemma4vec.recipe.schema import Budget, Model, Recipe, Stage, source_of
 from gemma4vec.training.engine.made_from import MADE_FROM, model_part, parts_to_save
 

@@ -9,6 +9,7 @@ from small_rows import META, small_rows, vectors
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.retrieval.exact import search
 from gemma4vec.serving.store.codes import COARSE_TIMES, COARSE_WORDS, KINDS, make_codes, open_codes, pack_signs
+from gemma4vec.serving.store.open_store import verify_store
 from gemma4vec.serving.store.own_files import OwnFiles
 from gemma4vec.serving.store.recall_gate import build_and_check
 from gemma4vec.serving.store.search_store import add_rows, search_store
@@ -173,13 +174,17 @@ def test_a_flipped_bit_in_the_vectors_is_found_by_verify(tmp_path):
     store = OwnFiles.create(tmp_path / "store", META)
     add_rows(store, small_rows(50))
     build_and_check(store, held_out=5)
-    store.verify()
+    assert store.verify() == 2
+    assert verify_store(str(tmp_path / "store")) == {"location": str(tmp_path / "store"), "rows": 50, "files": 2}
     path = tmp_path / "store" / "data-1" / "vectors.npy"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(InputError, match="checksum"):
-        store.verify()
+    for check in (store.verify, lambda: verify_store(str(tmp_path / "store"))):
+        with pytest.raises(InputError, match="checksum"):
+            check()
+    with pytest.raises(InputError, match="a database checks its own files"):
+        verify_store("lance:folder#table")
 
 
 def test_a_build_that_was_killed_before_its_rename_changes_nothing(tmp_path, monkeypatch):

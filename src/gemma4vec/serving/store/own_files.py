@@ -240,15 +240,17 @@ class OwnFiles:
         self.meta = meta
         self._save()
 
-    def verify(self) -> None:
-        """Compare the checksums of all files.
+    def verify(self) -> int:
+        """Compare the checksums of all files; return their number.
 
         Raises:
             InputError: a file is damaged.
         """
-        if self._state["data"] is not None:
-            for name in self._state["files"]:
-                self._check_sum(self.folder / self._state["data"], name)
+        if self._state["data"] is None:
+            return 0
+        for name in self._state["files"]:
+            self._check_sum(self.folder / self._state["data"], name)
+        return len(self._state["files"])
 
     def close(self) -> None:
         """Unmap the files and release the lock."""

@@ -1,0 +1,198 @@
+"""A plan of tiny models, whole: what it makes, what a kill at any step leaves, and what its figures are."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_plan import STEPS, outline_of, write_plan_place
+
+from gemma4vec.errors import Interrupted, WorkError
+from gemma4vec.evaluation.results.result import load_result
+from gemma4vec.ledger.run_folder import RunFolder, list_runs
+from gemma4vec.pipeline.plan.plan_state import PlanFolder
+from gemma4vec.pipeline.plan.run_plan import run_plan
+from gemma4vec.statistics.bootstrap import mean_interval
+from gemma4vec.statistics.student import t_interval
+
+COMMAND = "gemma4vec pipeline plan.yaml --resume"
+Work = Callable[[Any], None]
+
+
+class Killed(BaseException):
+    """What nothing in the package catches, as it cannot catch a kill."""
+
+
+class Executor:
+    """Runs jobs in this process; with `died` it dies once before and once after each of them."""
+
+    def __init__(self, died: set[str] | None = None):
+        self.died = died
+        self.names: list[str] = []
+
+    def __call__(self, work: Work, argument: Any, log: Path, look: Callable[[], None]) -> int:
+        name = getattr(argument, "key", None) or argument.name
+        self.names.append(name + (" finally" if getattr(argument, "final", ()) else ""))
+        self._die("before")
+        work(argument)
+        look()
+        self._die("after")
+        return 0
+
+    def _die(self, when: str) -> None:
+        moment = f"{when} {self.names[-1]}"
+        if self.died is not None and moment not in self.died:
+            self.died.add(moment)
+            raise Killed
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_plan_place(tmp_path_factory.mktemp("plan"))
+
+
+FINAL = {"dev": ["tune"], "final": ["test-a"]}
+
+
+def suites(place: Path) -> dict[str, list[str]]:
+    return {role: [str(place / "suites" / name) for name in names] for role, names in FINAL.items()}
+
+
+@pytest.fixture(scope="module")
+def out(place: Path) -> Path:
+    return place / "out"
+
+
+@pytest.fixture(scope="module")
+def results(place: Path, out: Path) -> dict[str, Any]:
+    """The whole plan, killed before and after every job."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMMA4VEC_HOME", str(place / "home"))
+        patch.setenv("GEMMA4VEC_CACHE", str(place / "cache"))
+        outline = outline_of(place, suites=suites(place), budget=None, smallest_effect=0.5)
+        died: set[str] = set()
+        for _ in range(40):
+            try:
+                found = run_plan(outline, out, command=COMMAND, execute=Executor(died))
+                break
+            except Killed:
+                continue
+        return found | {"died": died}
+
+
+def test_a_killed_plan_repeats_no_finished_step(results: dict[str, Any], place: Path, out: Path) -> None:
+    # Killed before a job, nothing of it was done; killed after it, its record was not written, and the next call finds
+    # everything made.
+    assert [row["status"] for row in results["steps"]] == ["done"] * 3
+    jobs = ["first", "mixed/a", "mixed/b"]
+    every = ["bm25", "untrained", *jobs, *(f"{job} finally" for job in jobs)]
+    assert results["died"] == {f"{when} {name}" for when in ("before", "after") for name in every}
+    runs = list_runs(place / "home")
+    assert len(runs) == 3
+    for run in runs:
+        assert len(run.events("step")) == 2 and len(run.events("finished")) == 1
+        assert run.manifest["status"] == "finished"
+    journal = [json.loads(line) for line in (place / "home" / "ledger.jsonl").read_text().splitlines()]
+    # Three models and two references on two suites, and three models on dev at 16 dimensions: each scored once.
+    assert len({record["id"] for record in journal if record["kind"] == "look"}) == 5 * 2 + 3
+
+
+def test_the_figures_are_what_direct_calls_give(results: dict[str, Any], out: Path) -> None:
+    rows = {row["key"]: row for row in results["steps"]}
+    name = next(suite["name"] for suite in results["suites"] if suite["role"] == "dev")
+    direct = {key: load_result(RunFolder(Path(row["run"])).evaluation("trained", name)) for key, row in rows.items()}
+    direct["untrained"] = load_result(out / "references" / "untrained" / name)
+    for key, row in rows.items():
+        interval = mean_interval(direct[key].values("ndcg@10")[1])
+        assert (row["dev"]["mean"], row["dev"]["low"]) == pytest.approx((interval.mean, interval.low))
+    of_dev = [one for one in results["differences"] if one["role"] == "dev"]
+    assert [one["key"] for one in of_dev] == list(rows)
+    for one in of_dev:
+        values_N = direct[one["key"]].values("ndcg@10")[1] - direct["untrained"].values("ndcg@10")[1]
+        assert (one["mean"], one["high"]) == pytest.approx((np.mean(values_N), t_interval(values_N).high))
+        assert one["p_holm"] >= one["p"] and one["comparisons"] >= 3
+    assert [one["role"] for one in results["differences"]] == ["dev"] * 3 + ["final"] * 3
+    lengths = {row["key"]: row["lengths"] for row in results["lengths"]}
+    assert set(lengths) == set(rows)
+    for key, scores in lengths.items():
+        assert list(scores) == ["32", "16"] and scores["32"]["mean"] == rows[key]["dev"]["mean"]
+        short = load_result(out / "evals" / (key if "/" in key else f"{key}/main") / "length-16" / name)
+        assert scores["16"]["mean"] == pytest.approx(short.mean["ndcg@10"])
+        assert short.settings["model"]["truncated_from"] == 32
+
+
+def test_the_results_are_on_disk_and_a_finished_plan_does_nothing(
+    results: dict[str, Any], place: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEMMA4VEC_HOME", str(place / "home"))
+    page = (out / "results.html").read_text()
+    assert "mixed/a" in page and "mixed/a" in (out / "results.md").read_text()
+    assert json.loads((out / "results.json").read_text())["plan"] == "tiny"
+    idle = Executor()
+    outline = outline_of(place, suites=suites(place), budget=None, smallest_effect=0.5)
+    again = run_plan(outline, out, command=COMMAND, execute=idle)
+    assert idle.names == [] and [row["dev"] for row in again["steps"]] == [row["dev"] for row in results["steps"]]
+
+
+def test_a_training_killed_in_its_middle_goes_on_in_its_run(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outline = outline_of(place, {"first": STEPS["first"]}, set={"stages.0.budget.steps": 4})
+    event = RunFolder.event
+
+    def dies(run: RunFolder, name: str, **fields: Any) -> None:
+        event(run, name, **fields)
+        if name == "step" and len(run.events("step")) == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunFolder, "event", dies)
+        run_plan(outline, tmp_path / "out", command=COMMAND, execute=Executor())
+    record = PlanFolder(tmp_path / "out").records()["first"]
+    assert record.status == "running" and record.seconds > 0 and record.run is not None
+    run_plan(outline, tmp_path / "out", command=COMMAND, execute=Executor())
+    after = PlanFolder(tmp_path / "out").records()["first"]
+    assert (after.run, after.status) == (record.run, "done")
+    steps = [event["step"] for event in RunFolder(Path(record.run)).events("step")]
+    assert steps[:3] == [1, 2, 3] and steps[-1] == 4 and 1 not in steps[3:]  # not from the start
+
+
+def test_a_failed_job_stops_the_plan_and_is_tried_again(place: Path, tmp_path: Path) -> None:
+    outline = outline_of(place, {"first": STEPS["first"]})
+
+    def fails(work: Work, argument: Any, log: Path, look: Callable[[], None]) -> int:
+        if hasattr(argument, "key"):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text("error: the loss is not finite\n")
+            return 1
+        work(argument)
+        return 0
+
+    with pytest.raises(
+        WorkError, match=r"^first: the loss is not finite; what is finished is kept; go on with: gemma4vec"
+    ):
+        run_plan(outline, tmp_path / "out", command=COMMAND, execute=fails)
+    assert PlanFolder(tmp_path / "out").records()["first"].reason == "the loss is not finite"
+    found = run_plan(outline, tmp_path / "out", command=COMMAND, execute=Executor())
+    assert [row["status"] for row in found["steps"]] == ["done"]
+
+
+def test_a_signal_leaves_a_plan_that_goes_on(place: Path, tmp_path: Path) -> None:
+    outline = outline_of(place, {"first": STEPS["first"]}, budget={"minutes": 0.2})
+
+    def stopped(work: Work, argument: Any, log: Path, look: Callable[[], None]) -> int:
+        if hasattr(argument, "key"):
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGTERM)
+        work(argument)
+        return 0
+
+    with pytest.raises(Interrupted) as caught:
+        run_plan(outline, tmp_path / "out", command=COMMAND, execute=stopped)
+    assert caught.value.exit_code == 75 and str(caught.value) == f"stopped by SIGTERM; go on with: {COMMAND}"
+    record = PlanFolder(tmp_path / "out").records()["first"]
+    assert record.status == "running" and record.minutes is not None and 0 < record.minutes < 0.2
