@@ -56,9 +56,11 @@ STEPS: dict[str, Any] = {
     "first": {"train": "pairs.yaml"},
     "mixed": {
         "train": "pairs",
+        "start": "first",
         "mixtures": {"a": {"one": 3, "two": 1}, "b": {"one": 1, "two": 3}},
         "share": 3,
     },
+    "soup": {"soup": {"of": "mixed", "also": "greedy"}},
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from tiny_plan import STEPS, outline_of, write_recipes
 
 from gemma4vec.errors import InputError
@@ -32,16 +33,17 @@ def done(key: str, dev: float = 0.5, **fields: Any) -> Record:
 
 def test_a_mixture_becomes_the_weights_of_its_sources(place: Path) -> None:
     outline = outline_of(place)
-    assert list(outline.jobs) == ["first", "mixed/a", "mixed/b"]
+    assert list(outline.jobs) == ["first", "mixed/a", "mixed/b", "soup", "soup/greedy"]
     weights = {key: [s.weight for s in job.recipe.stages[0].data] for key, job in outline.jobs.items() if job.recipe}
     assert weights == {"first": [None, None], "mixed/a": [3, 1], "mixed/b": [1, 3]}
-    assert [job.share for job in outline.jobs.values()] == [1.0, 1.5, 1.5]  # a step's runs share its part
-    assert outline.results == ["first", "mixed/a", "mixed/b"]
+    # A step's runs share its part.
+    assert [job.share for job in outline.jobs.values()] == [1.0, 1.5, 1.5, 0.0, 0.0]
+    assert outline.results == ["soup", "soup/greedy"]
     only_one = outline_of(place, {"a": {"train": "pairs", "mixtures": {"x": {"two": 1}}}}).jobs["a/x"]
     assert only_one.recipe and [source.weight for source in only_one.recipe.stages[0].data] == [0, 1]
     # A temperature of the recipe gives way to weights.
-    warm = STEPS["mixed"] | {"set": {"stages.0.mixture.temperature": 2.0}}
-    assert outline_of(place, {"mixed": warm}).jobs["mixed/a"].recipe.stages[0].mixture.temperature is None  # type: ignore[union-attr]
+    warm = STEPS | {"mixed": STEPS["mixed"] | {"set": {"stages.0.mixture.temperature": 2.0}}}
+    assert outline_of(place, warm).jobs["mixed/a"].recipe.stages[0].mixture.temperature is None  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_the_time_is_shared_among_stages_as_the_recipe_has_it(place: Path) -> No
 
 
 def test_what_is_left_is_passed_on(place: Path) -> None:
-    jobs = list(outline_of(place).jobs.values())  # shares 1, 1.5, 1.5
+    jobs = list(outline_of(place).jobs.values())[:3]  # shares 1, 1.5, 1.5
     first, others = jobs[0], jobs[1:]
     assert training_minutes(40.0, 0.0, first, others, {}, 0.0) == pytest.approx(10.0)
     # Three evaluations of two minutes are paid for first.
@@ -126,16 +128,15 @@ def test_the_definition_changes_with_the_recipe_not_with_the_time(place: Path) -
 
 
 def test_every_model_is_compared_with_what_it_was_made_from(place: Path) -> None:
-    steps = STEPS | {"soup": {"soup": {"of": "mixed", "also": "greedy"}}}
-    outline = outline_of(place, steps)
+    outline = outline_of(place)
     records = {key: done(key) for key in outline.jobs}
     records["mixed/b"].dev = 0.9
     found = [(one.key, one.against, one.words) for one in list_comparisons(outline, records)]
     both = ("mixed/a", "mixed/b")
     assert found == [
         ("first", (), "untrained"),
-        ("mixed/a", (), "untrained"),
-        ("mixed/b", (), "untrained"),
+        ("mixed/a", ("first",), "first"),
+        ("mixed/b", ("first",), "first"),
         ("soup", ("mixed/b",), "its best ingredient, mixed/b"),
         ("soup", both, "the mean of its 2 ingredients"),
         ("soup/greedy", ("mixed/b",), "its best ingredient, mixed/b"),
@@ -143,4 +144,19 @@ def test_every_model_is_compared_with_what_it_was_made_from(place: Path) -> None
     ]
     del records["soup"]
     assert not any(one.key == "soup" for one in list_comparisons(outline, records))
-    assert list_with_lengths(outline) == ["first", "soup", "soup/greedy"]
+    assert list_with_lengths(outline) == ["soup", "soup/greedy"]
+
+
+def test_a_run_takes_over_what_its_recipe_leaves_out_and_contradicts_nothing(place: Path) -> None:
+    tree = yaml.safe_load((place / "pairs.yaml").read_text())
+    tree["model"] = {"lora": {"rank": 2}}
+    (place / "short.yaml").write_text(yaml.safe_dump(tree))
+    steps = {"first": {"train": "last"}, "next": {"train": "short", "start": "first"}}
+    taken = outline_of(place, steps).jobs["next"].recipe
+    assert taken is not None and taken.model.readout.name == "last_token"
+    assert (taken.model.base, taken.model.max_tokens) == ("bundled:gemma-3-270m", 48)
+    with pytest.raises(InputError) as caught:
+        outline_of(place, {"first": {"train": "last"}, "next": {"train": "pairs", "start": "first"}})
+    line = str(caught.value)
+    assert line.startswith('steps.next: pairs.yaml has model.readout {"name": "mean"') and "\n" not in line
+    assert 'and first, which it starts from, has {"name": "last_token"' in line and line.endswith("give both the same")

@@ -1,6 +1,9 @@
 """A plan of tiny models, whole: what it makes, what a kill at any step leaves, and what its figures are."""
 
+import contextlib
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,9 @@ from tiny_plan import STEPS, outline_of, write_plan_place
 
 from gemma4vec.errors import Interrupted, WorkError
 from gemma4vec.evaluation.results.result import load_result
+from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder, list_runs
+from gemma4vec.pipeline.plan.jobs import Outline
 from gemma4vec.pipeline.plan.plan_state import PlanFolder
 from gemma4vec.pipeline.plan.run_plan import run_plan
 from gemma4vec.statistics.bootstrap import mean_interval
@@ -65,57 +70,68 @@ def out(place: Path) -> Path:
     return place / "out"
 
 
+def tiny_outline(place: Path) -> Outline:
+    return outline_of(place, suites=suites(place), budget=None, smallest_effect=0.5)
+
+
 @pytest.fixture(scope="module")
 def results(place: Path, out: Path) -> dict[str, Any]:
-    """The whole plan, killed before and after every job."""
+    """The whole plan."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEMMA4VEC_HOME", str(place / "home"))
-        patch.setenv("GEMMA4VEC_CACHE", str(place / "cache"))
-        outline = outline_of(place, suites=suites(place), budget=None, smallest_effect=0.5)
-        died: set[str] = set()
-        for _ in range(40):
-            try:
-                found = run_plan(outline, out, command=COMMAND, execute=Executor(died))
-                break
-            except Killed:
-                continue
-        return found | {"died": died}
+        return run_plan(tiny_outline(place), out, command=COMMAND, execute=Executor())
 
 
-def test_a_killed_plan_repeats_no_finished_step(results: dict[str, Any], place: Path, out: Path) -> None:
-    # Killed before a job, nothing of it was done; killed after it, its record was not written, and the next call finds
-    # everything made.
-    assert [row["status"] for row in results["steps"]] == ["done"] * 3
-    jobs = ["first", "mixed/a", "mixed/b"]
-    every = ["bm25", "untrained", *jobs, *(f"{job} finally" for job in jobs)]
-    assert results["died"] == {f"{when} {name}" for when in ("before", "after") for name in every}
-    runs = list_runs(place / "home")
-    assert len(runs) == 3
-    for run in runs:
+@pytest.mark.slow
+def test_a_plan_killed_before_and_after_every_job_repeats_no_finished_step(place: Path, tmp_path: Path) -> None:
+    died: set[str] = set()
+    results: dict[str, Any] = {}
+    while not results:
+        # Killed before a job, nothing of it was done; killed after it, its record was not written, and the next call
+        # finds everything made.
+        with contextlib.suppress(Killed):
+            results = run_plan(tiny_outline(place), tmp_path / "out", command=COMMAND, execute=Executor(died))
+    assert [row["status"] for row in results["steps"]] == ["done"] * 5
+    jobs = ["first", "mixed/a", "mixed/b", "soup", "soup/greedy"]
+    every = ["bm25", "untrained", *jobs, *(f"{job} finally" for job in jobs[1:])]
+    assert died == {f"{when} {name}" for when in ("before", "after") for name in every}
+    runs = list_runs(home())
+    trained = [run for run in runs if "soup" not in run.run_id]
+    assert (len(trained), len(runs)) == (3, 5)
+    for run in trained:
         assert len(run.events("step")) == 2 and len(run.events("finished")) == 1
         assert run.manifest["status"] == "finished"
-    journal = [json.loads(line) for line in (place / "home" / "ledger.jsonl").read_text().splitlines()]
-    # Three models and two references on two suites, and three models on dev at 16 dimensions: each scored once.
-    assert len({record["id"] for record in journal if record["kind"] == "look"}) == 5 * 2 + 3
+    journal = [json.loads(line) for line in (home() / "ledger.jsonl").read_text().splitlines()]
+    bodies = {record["id"]: record["body"] for record in journal if record["kind"] == "look"}.values()
+    # Five models and two references on dev; four and the references on final; both soups on dev at 16 dimensions.
+    assert sum(not body["model"].startswith("trial-") for body in bodies) == 7 + 6 + 2
 
 
 def test_the_figures_are_what_direct_calls_give(results: dict[str, Any], out: Path) -> None:
     rows = {row["key"]: row for row in results["steps"]}
     name = next(suite["name"] for suite in results["suites"] if suite["role"] == "dev")
-    direct = {key: load_result(RunFolder(Path(row["run"])).evaluation("trained", name)) for key, row in rows.items()}
+    direct = {key: load_result(Path(row["run"]) / "evals" / "trained" / name) for key, row in rows.items()}
     direct["untrained"] = load_result(out / "references" / "untrained" / name)
+    both = [direct["mixed/a"].values("ndcg@10")[1], direct["mixed/b"].values("ndcg@10")[1]]
+    means = {"the mean of its 2 ingredients": np.mean(both, axis=0)}
     for key, row in rows.items():
         interval = mean_interval(direct[key].values("ndcg@10")[1])
         assert (row["dev"]["mean"], row["dev"]["low"]) == pytest.approx((interval.mean, interval.low))
     of_dev = [one for one in results["differences"] if one["role"] == "dev"]
-    assert [one["key"] for one in of_dev] == list(rows)
+    assert [one["key"] for one in of_dev] == ["first", "mixed/a", "mixed/b", *["soup"] * 2, *["soup/greedy"] * 2]
     for one in of_dev:
-        values_N = direct[one["key"]].values("ndcg@10")[1] - direct["untrained"].values("ndcg@10")[1]
+        other = one["against"][0] if one["against"] else "untrained"
+        theirs_N = means.get(one["words"], direct[other].values("ndcg@10")[1])
+        values_N = direct[one["key"]].values("ndcg@10")[1] - theirs_N
         assert (one["mean"], one["high"]) == pytest.approx((np.mean(values_N), t_interval(values_N).high))
-        assert one["p_holm"] >= one["p"] and one["comparisons"] >= 3
-    assert [one["role"] for one in results["differences"]] == ["dev"] * 3 + ["final"] * 3
+        assert one["p_holm"] >= one["p"] and one["comparisons"] >= 7
+    best = max(("mixed/a", "mixed/b"), key=lambda key: rows[key]["dev"]["mean"])
+    assert [one["against"] for one in of_dev if "best" in one["words"]] == [[best]] * 2
+    assert [(one["key"], one["role"]) for one in results["differences"][7:]] == [
+        ("soup", "final"), ("soup", "final"), ("soup/greedy", "final"), ("soup/greedy", "final")
+    ]  # fmt: skip
     lengths = {row["key"]: row["lengths"] for row in results["lengths"]}
-    assert set(lengths) == set(rows)
+    assert set(lengths) == {"soup", "soup/greedy"}
     for key, scores in lengths.items():
         assert list(scores) == ["32", "16"] and scores["32"]["mean"] == rows[key]["dev"]["mean"]
         short = load_result(out / "evals" / (key if "/" in key else f"{key}/main") / "length-16" / name)
@@ -131,8 +147,7 @@ def test_the_results_are_on_disk_and_a_finished_plan_does_nothing(
     assert "mixed/a" in page and "mixed/a" in (out / "results.md").read_text()
     assert json.loads((out / "results.json").read_text())["plan"] == "tiny"
     idle = Executor()
-    outline = outline_of(place, suites=suites(place), budget=None, smallest_effect=0.5)
-    again = run_plan(outline, out, command=COMMAND, execute=idle)
+    again = run_plan(tiny_outline(place), out, command=COMMAND, execute=idle)
     assert idle.names == [] and [row["dev"] for row in again["steps"]] == [row["dev"] for row in results["steps"]]
 
 
@@ -184,9 +199,6 @@ def test_a_signal_leaves_a_plan_that_goes_on(place: Path, tmp_path: Path) -> Non
 
     def stopped(work: Work, argument: Any, log: Path, look: Callable[[], None]) -> int:
         if hasattr(argument, "key"):
-            import os
-            import signal
-
             os.kill(os.getpid(), signal.SIGTERM)
         work(argument)
         return 0

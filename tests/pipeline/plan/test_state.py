@@ -29,6 +29,9 @@ def change(step: str, **keys: Any) -> dict[str, Any]:
     return STEPS | {step: STEPS[step] | keys}
 
 
+NO_START = {key: value for key, value in STEPS["mixed"].items() if key != "start"}
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -37,11 +40,15 @@ def change(step: str, **keys: Any) -> dict[str, Any]:
             "mixed/a has begun: recipe.stages.0.batch.rows: 4 before, 8 now",
         ),
         (
-            {"steps": change("mixed", mixtures={"a": {"one": 2, "two": 1}})},
+            {"steps": change("mixed", mixtures={"a": {"one": 2, "two": 1}, "b": {"one": 1}})},
             "mixed/a has begun: recipe.stages.0.data.0.weight: 3.0 before, 2.0 now",
         ),
         ({"steps": {"first": STEPS["first"]}}, "mixed/a has begun and is not in it any more"),
-        ({"steps": change("first", train="last.yaml")}, "first has begun: recipe.model.readout.name"),
+        (
+            {"steps": {"first": STEPS["first"], "mixed": NO_START}},
+            'mixed/a has begun: needs: "first" before, "" now',
+        ),
+        ({"steps": {"first": {"train": "last.yaml"}}}, "first has begun: recipe.model.readout.name"),
         ({"metric": "map"}, 'metric: "ndcg@10" before, "map" now'),
         ({"suites": {"dev": ["elsewhere"]}}, "suites.dev.0.suite: "),
     ],
@@ -59,9 +66,7 @@ def test_a_plan_that_contradicts_what_has_begun_is_refused(
 
 
 def test_what_has_not_begun_may_change(place: Path, begun: PlanFolder) -> None:
-    more = change("mixed", mixtures=STEPS["mixed"]["mixtures"] | {"b": {"one": 1}, "c": {"two": 1}}) | {
-        "soup": {"soup": {"of": "mixed"}}
-    }
+    more = change("mixed", mixtures=STEPS["mixed"]["mixtures"] | {"b": {"one": 1}, "c": {"two": 1}})
     begun.store(outline_of(place, more, budget={"minutes": 5}, hypothesis="none", smallest_effect=0.1, lengths=[8]))
     plan = begun.plan
     assert plan is not None and list(plan.steps["mixed"].mixtures) == ["a", "b", "c"]

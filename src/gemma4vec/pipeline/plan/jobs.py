@@ -16,13 +16,12 @@ from gemma4vec.ledger.run_folder import slug
 from gemma4vec.pipeline.plan.mixtures import draw_mixtures, weigh_sources
 from gemma4vec.reading.yaml_values import read_text
 from gemma4vec.recipe.find import find_recipe
-from gemma4vec.recipe.load import read_tree, typed_overrides, validate
+from gemma4vec.recipe.load import parse_recipe, read_tree, typed_overrides, validate
 from gemma4vec.recipe.plans.plan import Plan, Step
 from gemma4vec.recipe.schema import Recipe
+from gemma4vec.recipe.start import CARRIED
 
 Kind = Literal["train", "soup", "quantize"]
-# Keys of a recipe's model that a run takes over from the model that it starts from, and must not contradict.
-TAKEN_OVER = ("base", "attention", "readout", "head", "prompts")
 
 
 class Scored(Protocol):
@@ -74,7 +73,7 @@ class Job:
         recipe = None if self.recipe is None else self.recipe.model_dump(mode="json")
         value: dict[str, Any] = {
             "kind": self.kind,
-            "needs": self.needs,
+            "needs": ", ".join(self.needs),
             "recipe": recipe,
             "mixture": dict(self.mixture),
         }
@@ -138,7 +137,7 @@ class Outline:
             ]
         if start is not None:
             changes.append(f"model.start={json.dumps(str(start))}")
-        return _recipe(job.file, job.step, changes)[0]
+        return parse_recipe(read_text(job.file, "recipe"), _where(job.file, job.step), changes)
 
 
 def make_outline(plan: Plan, folder: Path) -> Outline:
@@ -226,11 +225,11 @@ def _changes(outline: Outline, name: str, step: Step, needs: Sequence[str], file
         return changes
     start = model_settings(outline, outline.models(needs[0])[0])
     recipe, given = _recipe(file, name, changes)
-    for key in TAKEN_OVER:
+    for key in (*CARRIED, "max_tokens"):
         ours, theirs = (one.model.model_dump(mode="json")[key] for one in (recipe, start))
         if key not in given:
             changes.append(f"model.{key}={json.dumps(theirs, ensure_ascii=False)}")
-        elif ours != theirs:
+        elif key in CARRIED and ours != theirs:
             raise InputError(
                 f"steps.{name}: {file.name} has model.{key} {_short(ours)}, and {needs[0]}, which it starts from, has "
                 f"{_short(theirs)}; give both the same"
@@ -246,10 +245,14 @@ def model_settings(outline: Outline, key: str) -> Recipe:
 
 def _recipe(file: Path, step: str, changes: Sequence[str]) -> tuple[Recipe, frozenset[str]]:
     """The recipe with changes, and the keys of its model that it gives."""
-    where = f"steps.{step} ({file})"
+    where = _where(file, step)
     tree = read_tree(read_text(file, "recipe"), where, changes)
     model = tree.get("model")
     return validate(Recipe, tree, where), frozenset(model if isinstance(model, dict) else ())
+
+
+def _where(file: Path, step: str) -> str:
+    return f"steps.{step} ({file})"
 
 
 def find_step_recipe(spec: str, folder: Path, where: str) -> Path:

@@ -1,6 +1,7 @@
 """The results of a plan as JSON values: lineage, scores, what each step brought, lengths and schemes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.evaluation.scoring.contamination_mark import mark_sentence
 from gemma4vec.files import folder_bytes
 from gemma4vec.ledger.environment import environment
+from gemma4vec.ledger.suite_access import HELD_OUT
 from gemma4vec.pipeline.matrix.comparison_count import count_comparisons
 from gemma4vec.pipeline.matrix.differences import Side, compare_pairs
 from gemma4vec.pipeline.matrix.paired_scores import average_query_scores
@@ -179,7 +181,9 @@ def _marks(key: str, results: Mapping[str, Result]) -> list[str]:
     found = []
     for suite, result in results.items():
         sentence = mark_sentence(result, unchecked=False)
-        found += [f"{key}, {suite}: {mark}." for mark in (*model_marks(result), *([sentence] if sentence else []))]
+        held_out = str(result.settings.get("look_again") or "").startswith(HELD_OUT)
+        plain = replace(result, settings={**result.settings, "look_again": ""}) if held_out else result  # see `_notes`
+        found += [f"{key}, {suite}: {mark}." for mark in (*model_marks(plain), *([sentence] if sentence else []))]
     return found
 
 
@@ -194,8 +198,11 @@ def _notes(
         "95% intervals (bootstrap for scores, Student's t for differences) and p-values (sign flips, Holm's) are over "
         "queries, of these runs alone: other seeds differ. All suites of a role have equal weight."
     ]
-    looks = sum(len(found) for found in results.values())
+    cut = [folders for record in records.values() for folders in record.lengths.values()]
+    looks = sum(len(found) for found in [*results.values(), *cut])
     notes.append(f"The models of this plan were scored {looks} times; the ledger has every look, and counts them.")
+    if suites["final"]:
+        notes.append(f"No choice of this plan saw its final suites: {', '.join(suites['final'])}.")
     for name, step in outline.plan.steps.items():
         scored = [key for key in outline.models(name) if key in results]
         if step.keep is not None and len(scored) > step.keep:

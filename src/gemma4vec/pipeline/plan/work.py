@@ -81,7 +81,8 @@ def _score_lengths(spec: JobSpec, made: Made, embedder: CachedEmbedder) -> dict[
         for path in spec.dev:
             suite = load_suite(Path(path))
             folder = Path(spec.results) / f"length-{length}" / suite.name
-            found.setdefault(str(length), {})[suite.name] = _score(cut, suite, folder, f"{spec.key} at {length}", None)
+            name = f"{spec.key} at {length}"
+            found.setdefault(str(length), {})[suite.name] = _score(cut, suite, folder, name, made.run_folder)
     return found
 
 

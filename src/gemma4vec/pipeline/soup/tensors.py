@@ -21,7 +21,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.bases.weights import weight_files
 
-BLOCK_VALUES = 1 << 23  # values of a block: 64 MB in float64
+BLOCK_VALUES = 1 << 21  # values of a block: 16 MB in float64
 _SHARD = re.compile(r"-\d+-of-\d+$")
 _DTYPES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _FLOATS = {"F64", "F32", "F16", "BF16"}

@@ -13,7 +13,7 @@ Shapes: N queries, M rows, D dimensions, W 64-bit words of a row, E dimensions o
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +119,7 @@ def open_codes(kind: str, arrays: Arrays, count: int, dimension: int) -> Codes:
     return _PrefixCodes(arrays["prefix"], arrays["axes"])
 
 
-def pack_signs(vectors_RD: Vectors) -> NDArray[np.uint64]:
+def pack_signs(vectors_RD: NDArray[np.floating[Any]]) -> NDArray[np.uint64]:
     """Return one bit for each number above zero, uint64[R, W]; the bits after the last dimension are zero."""
     bits = np.packbits(vectors_RD > 0, axis=1)
     padded = np.zeros((len(bits), -(-vectors_RD.shape[1] // 64) * 8), np.uint8)
