@@ -363,13 +363,13 @@ KINDS: Final[dict[str, Kind]] = {
         5,
         "store/* store/*/*",
         """
-        search model read --store store
-        search model 'read a file' --store store --filter "title = 'file'" -k 3
-        search model read --store store --exact
-        index model suite --to store --field title:text
-        index model suite --to store --field title:text --index int8 --fresh
+        search {first} read --store store
+        search {first} 'read a file' --store store --filter 'verb = "read"' -k 3
+        search {first} read --store store --exact
+        index model suite --to store --field verb:text
+        index model suite --to store --field verb:text --index int8 --fresh
         """,
-        "suite store model",
+        f"{RUNS} suite store model",
         models=True,
     ),
     "exports": Kind(
@@ -385,7 +385,7 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "launched": Kind(
         2,
-        "recipe.yaml whole.yaml suite/corpus.jsonl",
+        "recipe.yaml whole.yaml",
         """
         launch local {file} --nproc-per-node 2
         launch ssh {file} --hosts a,b

@@ -1,5 +1,6 @@
 """Our own files: every kind of code reaches its recall, damage and half-done work are noticed."""
 
+import json
 import logging
 
 import numpy as np
@@ -227,3 +228,15 @@ def test_an_unbuilt_store_and_a_full_disk_are_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", no_space)
     with pytest.raises(WorkError, match="no space left"):
         add_rows(store, small_rows(20))
+
+
+@pytest.mark.parametrize(("name", "value"), [("through", [3]), ("count", "2"), ("data", 4), ("files", None)])
+def test_a_state_of_other_types_is_damage(tmp_path, name, value):
+    store = OwnFiles.create(tmp_path / "store", META)
+    add_rows(store, small_rows(20))
+    build_and_check(store)
+    store.close()
+    file = tmp_path / "store" / "store.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    with pytest.raises(InputError, match=f"is damaged .{name} is"):
+        OwnFiles.open(tmp_path / "store")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gemma4vec.model.encoder.encoder import TextEncoder
-from gemma4vec.reading.json_values import load_foreign_json
+from gemma4vec.reading.json_values import read_json
 
 READOUT_FILE = "readout.safetensors"
 
@@ -46,7 +46,7 @@ def _head_weights(path: Path) -> dict[str, Tensor]:
     """Weights of the Dense modules, in their order."""
     from safetensors.torch import load_file
 
-    modules = load_foreign_json(path / "modules.json")
+    modules = read_json(path / "modules.json", "the modules", "export the model again from its run", foreign=True)
     folders = [path / module["path"] for module in modules if module["type"].endswith(".Dense")]
     weights = {}
     for number, folder in enumerate(folders):

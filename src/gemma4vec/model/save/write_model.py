@@ -15,16 +15,16 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from gemma4vec.errors import WorkError
+from gemma4vec.errors import InputError, WorkError
 from gemma4vec.files import atomic_folder, disk_errors, sha256_file, write_json
 from gemma4vec.model.bases.resolve import ResolvedBase
 from gemma4vec.model.bases.weights import hash_lines, hash_settings
 from gemma4vec.model.encoder.build import EmbeddingModel, build, recipe_prompts
 from gemma4vec.model.save.model_card import model_card
 from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE, fingerprint_of
-from gemma4vec.model.save.served_folder import make_servable
+from gemma4vec.model.save.served_folder import ADVICE, make_servable
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
-from gemma4vec.reading.json_values import load_foreign_json
+from gemma4vec.reading.json_values import read_json
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.prompts import Prompts
@@ -217,7 +217,9 @@ def trained_lengths(recipe: Recipe, dimension: int) -> list[int]:
 
 def write_both_pooling_schemas(file: Path) -> None:
     """Write a pooling config's mode in both spellings: servers read one or the other."""
-    config = load_foreign_json(file)
+    config = read_json(file, "the settings of pooling", ADVICE, foreign=True)
+    if not isinstance(config, dict) or not {"embedding_dimension", "pooling_mode"} <= set(config):
+        raise InputError(f"{file} lacks embedding_dimension or pooling_mode; {ADVICE}")
     config["word_embedding_dimension"] = config["embedding_dimension"]
     for mode, key in _LEGACY_POOLING.items():
         config[key] = mode == config["pooling_mode"]

@@ -13,8 +13,9 @@ from gemma4vec.ledger.run_folder import RunFolder, find_run
 from gemma4vec.model.bases.weights import hash_weights
 from gemma4vec.model.readout.context_encoder import SAVED_FOLDER
 from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, read_settings, saved_fingerprint
+from gemma4vec.model.save.served_folder import ADVICE
 from gemma4vec.pipeline.soup.tensors import TensorFolder
-from gemma4vec.reading.json_values import load_foreign_json
+from gemma4vec.reading.json_values import read_json
 from gemma4vec.recipe.schema import Model
 from gemma4vec.training.engine.made_from import MADE_FROM, Parts
 
@@ -249,7 +250,7 @@ def _differ(one: Ingredient, other: Ingredient, what: str, first: str = "", seco
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    found = load_foreign_json(folder / "config.json")
+    found = read_json(folder / "config.json", "the model's configuration", ADVICE, foreign=True)
     return {key: value for key, value in found.items() if key not in _NOTES and not key.startswith("_")}
 
 

@@ -15,10 +15,10 @@ from gemma4vec.model.bases.weights import hash_lines, hash_settings
 from gemma4vec.model.readout.context_encoder import SAVED_FOLDER
 from gemma4vec.model.save.model_lineage import lineage_of_folder
 from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE, fingerprint_of
-from gemma4vec.model.save.served_folder import matryoshka_dimensions
+from gemma4vec.model.save.served_folder import ADVICE, matryoshka_dimensions
 from gemma4vec.pipeline.soup.ingredients import Ingredient, start_parts
 from gemma4vec.pipeline.soup.tensors import Key, Place, TensorFolder, write_tensors
-from gemma4vec.reading.json_values import load_foreign_json
+from gemma4vec.reading.json_values import read_json
 from gemma4vec.training.engine.made_from import parts_to_save
 
 CARD = "README.md"
@@ -102,7 +102,7 @@ def _named(blocks: BlocksOf, keys: Mapping[str, Key], name: str) -> Iterator[Ten
 def _describe(folder: Path, models: Sequence[Ingredient]) -> None:
     """Let the small files say fp32, the lengths that all models were trained for, and the size of shards."""
     file = folder / "config.json"
-    config: dict[str, Any] = load_foreign_json(file)
+    config: dict[str, Any] = read_json(file, "the model's configuration", ADVICE, foreign=True)
     for key in ("dtype", "torch_dtype"):
         if key in config:
             config[key] = "float32"

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from gemma4vec.errors import InputError
@@ -32,6 +31,7 @@ from gemma4vec.serving.store.filters import Filter
 from gemma4vec.serving.store.rows import PAYLOAD, Row, as_vector_column, row_schema, vectors_of
 from gemma4vec.serving.store.staged_rows import FOLDER, StagedRows, map_arrow, merge_order, take_in_order
 from gemma4vec.serving.store.store_meta import NoStoreError, Parameters, StoreMeta
+from gemma4vec.serving.store.vector_file import map_vectors, npy_header
 from gemma4vec.serving.store.vector_store import Candidates, Progress
 
 STORE = "store.json"
@@ -109,6 +109,9 @@ class OwnFiles:
         try:
             value = load_own_json(folder / STORE)
             state = {name: value.pop(name) for name in ("data", "count", "through", "files")}
+            kinds = {"data": str | None, "count": int, "through": int, "files": dict}
+            if wrong := next((name for name, kind in kinds.items() if not isinstance(state[name], kind)), None):
+                raise TypeError(f"{wrong} is {str(state[wrong])[:40]!r}")
             store = cls(folder, StoreMeta.from_json(value), state)
             if store._state["data"] is not None:
                 store._data = store._map(folder / store._state["data"])
@@ -156,7 +159,7 @@ class OwnFiles:
         number = int(str(self._state["data"] or "data-0").removeprefix("data-")) + 1
         with atomic_folder(self.folder / f"data-{number}") as part:
             self._write_rows(part, tables, positions, progress)
-            vectors_MD = _map_vectors(part / VECTORS, count, dimension)
+            vectors_MD = map_vectors(part / VECTORS, count, dimension)
             if kind != "exact":
                 for name, array in make_codes(kind, vectors_MD).items():
                     np.save(part / f"{name}.npy", array, allow_pickle=False)
@@ -308,7 +311,7 @@ class OwnFiles:
             (part / ROWS).open("wb") as stream,
             pa.ipc.new_file(stream, schema) as writer,
         ):
-            vectors.write(_header(len(positions), self.meta.dimension))
+            vectors.write(npy_header(len(positions), self.meta.dimension))
             for done, table in enumerate(take_in_order(whole, positions, _BATCH) if whole is not None else ()):
                 vectors_of(table).tofile(vectors)
                 writer.write_table(table.drop_columns("vector").combine_chunks().cast(schema))
@@ -317,7 +320,7 @@ class OwnFiles:
     def _map(self, folder: Path) -> _Data:
         """Map the files of a build; ValueError if they are damaged."""
         count, dimension = int(self._state["count"]), self.meta.dimension
-        vectors_MD = _map_vectors(folder / VECTORS, count, dimension)
+        vectors_MD = map_vectors(folder / VECTORS, count, dimension)
         rows = map_arrow(folder / ROWS)
         if rows.num_rows != count or {"id", *PAYLOAD, *self.meta.fields} - set(rows.schema.names):
             raise ValueError(f"{ROWS} does not hold {count} rows with the store's fields")
@@ -376,24 +379,3 @@ def _in_threads(find: Any, queries_ND: Vectors) -> list[NDArray[np.int64]]:
         return [find(query_D) for query_D in queries_ND]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(find, queries_ND))
-
-
-def _header(count: int, dimension: int) -> bytes:
-    import io
-
-    stream = io.BytesIO()
-    npy.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": (count, dimension)})
-    return stream.getvalue()
-
-
-def _map_vectors(path: Path, count: int, dimension: int) -> Vectors:
-    """Map the vectors; ValueError if header or size are others."""
-    header = _header(count, dimension)
-    with path.open("rb") as stream:
-        same = stream.read(len(header)) == header
-    if not same or path.stat().st_size != len(header) + 4 * count * dimension:
-        raise ValueError(f"{path.name} does not hold {count} vectors of dimension {dimension}")
-    if not count:
-        return np.empty((0, dimension), np.float32)
-    mapped = np.memmap(path, dtype="<f4", mode="r", offset=len(header), shape=(count, dimension))
-    return mapped.view(np.ndarray)  # whose rows are taken much faster
