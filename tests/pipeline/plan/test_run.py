@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from tiny_plan import STEPS, outline_of, write_plan_place
 
 from gemma4vec.errors import Interrupted, WorkError
 from gemma4vec.evaluation.results.result import load_result
 from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder, list_runs
-from gemma4vec.pipeline.plan.jobs import Outline
+from gemma4vec.pipeline.plan.jobs import Outline, make_outline
 from gemma4vec.pipeline.plan.plan_state import PlanFolder
 from gemma4vec.pipeline.plan.run_plan import run_plan
+from gemma4vec.recipe.find import find_plan
+from gemma4vec.recipe.plans.plan import load_plan
 from gemma4vec.statistics.bootstrap import mean_interval
 from gemma4vec.statistics.student import t_interval
 
@@ -208,3 +211,28 @@ def test_a_signal_leaves_a_plan_that_goes_on(place: Path, tmp_path: Path) -> Non
     assert caught.value.exit_code == 75 and str(caught.value) == f"stopped by SIGTERM; go on with: {COMMAND}"
     record = PlanFolder(tmp_path / "out").records()["first"]
     assert record.status == "running" and record.minutes is not None and 0 < record.minutes < 0.2
+
+
+@pytest.mark.slow
+def test_the_shipped_plan_runs_whole_when_everything_is_tiny(place: Path, tmp_path: Path) -> None:
+    file = find_plan("embeddinggemma/plan")
+    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    head = {"widths": [48, 32]}
+    every = {"model.base": str(place / "base"), "model.head": head, "model.max_tokens": 64, "model.dtype": "fp32"}
+    every |= {"stages.0.layout": {"row_tokens": 64, "tokens_per_forward": 512, "compile": False}}
+    every |= {"stages.0.budget": {"steps": 2}, "stages.0.optimizer.warmup_steps": 1}
+    texts = {"stages.0.data": [{"name": "one", "path": str(place / "one.jsonl")}]}
+    contrast = {"stages.0.batch": {"rows": 4}, "stages.0.task.terms": [{"kind": "nce", "matryoshka": [16]}]}
+    contrast |= {"stages.0.task.hard_negatives": 0}
+    for seed, (name, step) in enumerate(tree["steps"].items()):
+        if "train" in step or "quantize" in step:
+            step["set"] = (
+                step.get("set", {}) | texts | {"seed": seed} | (contrast if name != "adapt" else {"model.head": head})
+            )
+    changes = {"set": every, "suites": suites(place), "lengths": [16], "budget": None, "variables": {}}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(tree | changes, sort_keys=False), encoding="utf-8")
+    outline = make_outline(load_plan(tmp_path / "plan.yaml"), file.parent)
+    found = run_plan(outline, tmp_path / "out", command=COMMAND, execute=Executor())
+    assert [row["key"] for row in found["steps"]] == list(outline.jobs)
+    assert {row["status"] for row in found["steps"]} == {"done"} and len(found["differences"]) > len(outline.jobs)
+    assert all(set(row["lengths"]) == {"32", "16"} for row in found["lengths"])

@@ -193,8 +193,8 @@ def _notes(records: Mapping[str, Record], results: Results, suites: Mapping[str,
         "95% intervals (bootstrap for scores, Student's t for differences) and p-values (sign flips, Holm's) are over "
         "queries, of these runs alone: other seeds differ. All suites of a role have equal weight."
     ]
-    cut = [folders for record in records.values() for folders in record.lengths.values()]
-    looks = sum(len(found) for found in [*results.values(), *cut])
+    looks = sum(map(len, results.values()))
+    looks += sum(len(folders) for record in records.values() for folders in record.lengths.values())
     notes.append(f"The models of this plan were scored {looks} times; the ledger has every look, and counts them.")
     if suites["final"]:
         notes.append(f"No choice of this plan saw its final suites: {', '.join(suites['final'])}.")
