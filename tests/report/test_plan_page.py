@@ -53,6 +53,7 @@ def results(name: str = "tiny") -> dict[str, Any]:
         ],
         "lengths": [{"key": "first", "what": name, "lengths": {"32": part(0.512), "16": part(0.466)}}],
         "notes": [f"note {name}"],
+        "choices": [f"choice {name}"],
         "environment": {"machine": {"cpu": "A CPU", "cores": 2}},
     }
 
@@ -67,6 +68,7 @@ def test_every_value_is_on_the_page_and_in_the_markdown() -> None:
             "undetermined",
             "mixed/b",
             "note tiny",
+            "choice tiny",
             "mixed/a, tune: tiny.",
             "41.7"[:2],
         ):

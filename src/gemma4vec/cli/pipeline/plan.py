@@ -136,21 +136,47 @@ def _dry_table(found: dict[str, Any]) -> Any:
 
 
 def _tables(results: dict[str, Any]) -> Any:
+    """One screen: means alone, and the differences that count most; the page has the rest."""
     from rich.console import Group
     from rich.text import Text
 
     from gemma4vec.cli.output import table
-    from gemma4vec.pipeline.plan import write_plan as write
+    from gemma4vec.pipeline.plan import write_plan
 
-    columns = ["difference", "suites", "value", "95% interval", "p (Holm)", "verdict"]
-    differences = [[row[0], row[1], row[2], row[3], row[5], row[6]] for row in write.difference_table(results)[1]]
+    def mean(part: dict[str, Any] | None) -> float | None:
+        return None if part is None else part["mean"]
+
+    has_final = any(one["role"] == "final" for one in results["differences"])
+    role = "final" if has_final else "dev"
+    rows: list[list[object]] = [[row["key"], "-", None, mean(row["dev"])] for row in results["references"]]
+    for row in results["steps"]:
+        name = row["key"] + (" (not kept)" if row["kept"] is False else "")
+        parents = ", ".join(row["parents"][:2]) + (" ..." if len(row["parents"]) > 2 else "")
+        rows.append([name, parents or "the base", f"{row['minutes']:.1f}", mean(row["dev"])])
+    if has_final:
+        scored = [*results["references"], *results["steps"]]
+        rows = [[*row, mean(one["final"])] for row, one in zip(rows, scored, strict=True)]
+    columns = ["step", "from", "minutes", "dev", *(["final"] if has_final else [])]
+    differences = [
+        [one["name"], f"{one['mean']:+.4f}", f"{one['low']:+.3f} to {one['high']:+.3f}", one["verdict"]]
+        for one in results["differences"]
+        if one["role"] == role
+    ]
     parts = [
-        table(*write.steps_table(results), title=f"{results['plan']}: {results['metric']}"),
-        table(columns, differences, title="what each step brought"),
+        table(columns, rows, title=f"{results['plan']}: {results['metric']}"),
+        table([f"difference on {role}", "value", "95% interval", "verdict"], differences),
     ]
     if results["lengths"]:
-        parts.append(table(*write.lengths_table(results), title="vector lengths and schemes (mean of dev)"))
-    lines = [f"note: {note}" for note in [*results["notes"], *write.list_marks(results)]]
-    lines.append(f"{results['minutes']:.1f} minutes in all")
+        lengths = write_plan.list_lengths(results)
+        cells = [
+            [row["key"], *(mean(row["lengths"].get(str(length))) for length in lengths)] for row in results["lengths"]
+        ]
+        parts.append(table(["dev by vector length", *map(str, lengths)], cells))
+    marks = write_plan.list_marks(results)
+    lines = [f"note: {note}" for note in results["choices"]]
+    if marks:
+        lines.append(f"note: {len(marks)} marks of scores are on the page; the first: {marks[0]}")
+    budget = "" if results["budget"] is None else f" of {results['budget']:g}"
+    lines.append(f"{results['minutes']:.1f}{budget} minutes in all")
     lines.append(f"page: {results['folder']}/results.html (also results.md, results.json)")
     return Group(*parts, Text("\n".join(lines)))

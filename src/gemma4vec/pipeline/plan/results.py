@@ -62,7 +62,8 @@ def summarize(
             for one in _compare(comparisons, results | base, names, role, plan.metric, plan.smallest_effect)
         ],
         "lengths": _length_table(outline, records, results, suites["dev"]),
-        "notes": _notes(outline, records, results, suites, refused),
+        "notes": _notes(records, results, suites),
+        "choices": _choices(outline, records, results, suites["dev"], refused),
         "environment": environment(),
     }
 
@@ -187,13 +188,7 @@ def _marks(key: str, results: Mapping[str, Result]) -> list[str]:
     return found
 
 
-def _notes(
-    outline: Outline,
-    records: Mapping[str, Record],
-    results: Results,
-    suites: Mapping[str, Sequence[str]],
-    refused: Mapping[str, Mapping[str, str]],
-) -> list[str]:
+def _notes(records: Mapping[str, Record], results: Results, suites: Mapping[str, Sequence[str]]) -> list[str]:
     notes = [
         "95% intervals (bootstrap for scores, Student's t for differences) and p-values (sign flips, Holm's) are over "
         "queries, of these runs alone: other seeds differ. All suites of a role have equal weight."
@@ -203,18 +198,29 @@ def _notes(
     notes.append(f"The models of this plan were scored {looks} times; the ledger has every look, and counts them.")
     if suites["final"]:
         notes.append(f"No choice of this plan saw its final suites: {', '.join(suites['final'])}.")
+    first = next(iter(results.values()), {})
+    return notes + [f"{result.suite}: {mark}." for result in first.values() for mark in suite_marks(result)]
+
+
+def _choices(
+    outline: Outline,
+    records: Mapping[str, Record],
+    results: Results,
+    dev: Sequence[str],
+    refused: Mapping[str, Mapping[str, str]],
+) -> list[str]:
+    """What was chosen by dev scores, how much this flatters them, and which final scores wait for a freeze."""
+    found = []
     for name, step in outline.plan.steps.items():
         scored = [key for key in outline.models(name) if key in results]
         if step.keep is not None and len(scored) > step.keep:
             kept = outline.used(name, records)
-            notes.append(_selection_note(name, scored, kept, results, suites["dev"], outline.plan.metric))
+            found.append(_selection_note(name, scored, kept, results, dev, outline.plan.metric))
     greedy = [job.key for job in outline.jobs.values() if job.kind == "soup" and job.method == "greedy"]
-    notes += [f"{key} chose its ingredients by the dev suites, so its dev score is too good." for key in greedy]
-    first = next(iter(results.values()), {})
-    notes += [f"{result.suite}: {mark}." for result in first.values() for mark in suite_marks(result)]
+    found += [f"{key} chose its ingredients by the dev suites, so its dev score is too good." for key in greedy]
     for key, reasons in refused.items():
-        notes += [f"{key} was not scored on {suite}: {reason}." for suite, reason in reasons.items()]
-    return notes
+        found += [f"{key} was not scored on {suite}: {reason}." for suite, reason in reasons.items()]
+    return found
 
 
 def _selection_note(

@@ -36,7 +36,7 @@ def as_markdown(results: Mapping[str, Any]) -> str:
         "## What each step brought",
         markdown_table(*difference_table(results)),
         *(["## Vector lengths and schemes", markdown_table(*lengths_table(results))] if results["lengths"] else []),
-        "\n".join(f"- {note}" for note in [*results["notes"], *list_marks(results)]),
+        "\n".join(f"- {note}" for note in [*results["notes"], *results["choices"], *list_marks(results)]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -84,9 +84,14 @@ def difference_table(results: Mapping[str, Any]) -> Table:
     return columns, rows
 
 
+def list_lengths(results: Mapping[str, Any]) -> list[int]:
+    """All vector lengths of the last table, the longest first."""
+    return sorted({int(length) for row in results["lengths"] for length in row["lengths"]}, reverse=True)
+
+
 def lengths_table(results: Mapping[str, Any]) -> Table:
     """Rows: models; columns: vector lengths."""
-    lengths = sorted({int(length) for row in results["lengths"] for length in row["lengths"]}, reverse=True)
+    lengths = list_lengths(results)
     rows = [
         [row["key"], row["what"], *(score(row["lengths"].get(str(length))) for length in lengths)]
         for row in results["lengths"]
