@@ -1,9 +1,11 @@
 """A run that starts from a trained model: `model.start`, and the keys of `model` that come from it.
 
 The start has a base, a readout, a head and prompts. A recipe may leave these keys out: they are the start's. Those that
-it gives must be the start's, since trained weights have no meaning below other settings.
+it gives must be the start's, since trained weights have no meaning below other settings. Where the start has no trained
+readout or head, the recipe may add one, whose weights are random then.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from gemma4vec.recipe.part import Part
 from gemma4vec.recipe.renamed import current_names
 from gemma4vec.recipe.schema import Model
 
-SETTINGS_FILE = "gemma4vec.json"
+logger = logging.getLogger(__name__)
+
+SETTINGS_FILE, READOUT_FILE = "gemma4vec.json", "readout.safetensors"
 # Keys that must be the start's; `max_tokens` is the start's where the recipe gives none, and may be another.
 CARRIED = ("base", "attention", "readout", "head", "prompts", "allow_untested")
 _FREE = ("max_tokens",)
@@ -53,8 +57,8 @@ def find_start(name: str, where: str = "recipe") -> Path:
     )
 
 
-def start_settings(folder: Path, where: str = "recipe") -> dict[str, Any]:
-    """Return what a saved model's settings say of its `model` part, under today's names.
+def start_model(folder: Path, where: str = "recipe") -> Model:
+    """Return what a saved model's settings say of the keys that a run carries on.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -64,9 +68,17 @@ def start_settings(folder: Path, where: str = "recipe") -> dict[str, Any]:
         settings = load_own_json(file)["model"]
         if not isinstance(settings, dict):
             raise TypeError("model is expected")
-        return dict(current_names(settings, SETTINGS_FILE, at="model", log=False))
-    except (OSError, JsonError, KeyError, TypeError) as error:
-        raise InputError(f"{where}: model.start: {file} is damaged ({error}); export the model again") from error
+        settings = current_names(settings, SETTINGS_FILE, at="model", log=False)
+        return Model.model_validate({key: settings[key] for key in (*CARRIED, *_FREE) if key in settings})
+    except (OSError, JsonError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{where}: model.start: {file} is damaged ({reason}); export the model again") from error
+
+
+def carried_parts(model: Model) -> tuple[str, ...]:
+    """Return which of `readout` and `head` a model has from its start: those with the start's settings."""
+    own = start_model(Path(str(model.start)))
+    return tuple(key for key in ("readout", "head") if getattr(model, key) == getattr(own, key))
 
 
 def fill_from_start(tree: dict[str, Any], where: str) -> dict[str, Any]:
@@ -79,21 +91,28 @@ def fill_from_start(tree: dict[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(model, dict) or not isinstance(model.get("start"), str):
         return tree
     folder = find_start(model["start"], where)
-    settings = start_settings(folder, where)
+    own = start_model(folder, where)
     given = {key: model[key] for key in CARRIED if key in model}
     try:
-        own = Model.model_validate({key: settings[key] for key in (*CARRIED, *_FREE) if key in settings})
         wanted = Model.model_validate(given)
     except ValueError:
         return tree  # validation of the whole recipe names the key
     for key in given:
         here, there = (getattr(part, key) for part in (wanted, own))
-        if here != there:
+        if here != there and _may_be_new(key, own, folder):
+            logger.info(f"model.{key}: {_short(here)} instead of the start's {_short(there)}; its weights are new")
+        elif here != there:
             raise InputError(
                 f"{where}: model.{key} is {_short(here)}, and {_short(there)} in its start {folder}; leave the key out"
             )
     carried = own.model_dump(mode="json", include={*CARRIED, *_FREE})
     return tree | {"model": carried | model | {"start": str(folder)}}
+
+
+def _may_be_new(key: str, own: Model, folder: Path) -> bool:
+    if key == "readout":
+        return not (folder / READOUT_FILE).is_file() and own.head is None
+    return key == "head" and own.head is None
 
 
 def _short(value: object) -> str:

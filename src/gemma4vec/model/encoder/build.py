@@ -21,6 +21,7 @@ from gemma4vec.model.readout import READOUTS, BaseInfo
 from gemma4vec.model.tokenize.tokenizer import TextTokenizer, load_saved_tokenizer, load_tokenizer
 from gemma4vec.recipe.schema import Model
 from gemma4vec.recipe.sources import PromptWords
+from gemma4vec.recipe.start import carried_parts
 from gemma4vec.text.prompts import BY_NAME, Prompted, Prompts
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def build(
     built = assemble(model, backbone, tokenizer, seed=seed, folder=Path(path))
     if model.start is not None:
         try:
-            load_parts(built.encoder, Path(path))
+            load_parts(built.encoder, Path(path), carried_parts(model))
         except (KeyError, OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"model.start: readout or head in {path} are damaged ({reason})") from error

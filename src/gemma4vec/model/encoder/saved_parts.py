@@ -1,5 +1,6 @@
 """The trained readout and head of a saved model's folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -7,19 +8,21 @@ from torch import Tensor, nn
 
 from gemma4vec.model.encoder.encoder import TextEncoder
 from gemma4vec.reading.json_values import read_json
+from gemma4vec.recipe.start import READOUT_FILE as READOUT_FILE
 
-READOUT_FILE = "readout.safetensors"
 
-
-def load_parts(encoder: TextEncoder, path: Path) -> None:
-    """Copy the weights of readout and head from a saved model's folder.
+def load_parts(encoder: TextEncoder, path: Path, parts: Sequence[str] = ("readout", "head")) -> None:
+    """Copy the weights of readout and head, or of one of them, from a saved model's folder.
 
     Raises:
         KeyError: a weight is missing, or has another shape.
         OSError, SafetensorError: a file is missing or damaged.
     """
-    for part, weights in ((encoder.readout, _readout_weights), (encoder.head, _head_weights)):
-        if part is not None:
+    for name, part, weights in (
+        ("readout", encoder.readout, _readout_weights),
+        ("head", encoder.head, _head_weights),
+    ):
+        if part is not None and name in parts:
             _load(part, weights(path))
 
 

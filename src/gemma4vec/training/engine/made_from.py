@@ -88,7 +88,12 @@ def changed(key: str, what: str, before: str, now: str) -> ChangedInputError:
 
 def parts_to_save(parts: Parts) -> Parts:
     """Return what a saved model says of its parts: names and hashes, no path of this machine."""
-    return {key: {name: value for name, value in part.items() if name != "path"} for key, part in parts.items()}
+    saved = {key: {name: value for name, value in part.items() if name != "path"} for key, part in parts.items()}
+    for part in saved.values():
+        folder = Path(part["name"])
+        if folder.is_absolute():
+            part["name"] = (folder.parent if folder.name == "model" else folder).name
+    return saved
 
 
 def record_parts(run: RunFolder, parts: Parts) -> None:
