@@ -10,6 +10,7 @@ from gemma4vec.cli.main import execute
 from gemma4vec.files import home
 from gemma4vec.pipeline.plan.jobs import make_outline
 from gemma4vec.pipeline.plan.plan_state import PlanFolder, Record
+from gemma4vec.pipeline.plan.work import MAKERS
 from gemma4vec.recipe.find import find_plan, shipped_plans
 from gemma4vec.recipe.plans.plan import load_plan
 
@@ -77,3 +78,11 @@ def test_the_recipes_of_a_shipped_plan_exist_and_agree(name: str) -> None:
     trained = [job for job in outline.jobs.values() if job.trains]
     assert trained and all(job.file is not None and job.file.parent == file.parent for job in trained)
     assert sum(job.share for job in trained) > 0 and outline.plan.budget is not None
+
+
+def test_a_kind_of_step_without_code_is_refused_before_anything_runs(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MAKERS, "soup", ("gemma4vec.pipeline.plan.no_such_step", "make"))
+    said = line_of([str(write_plan(place)), "--dry-run"], capsys)
+    assert said == "error: steps.soup: this installation of gemma4vec cannot do a soup step"

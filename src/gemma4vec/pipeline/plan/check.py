@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 
 from gemma4vec.errors import InputError
 from gemma4vec.pipeline.plan.jobs import Job, Outline
 from gemma4vec.pipeline.plan.plan_state import Record
+from gemma4vec.pipeline.plan.work import MAKERS
 from gemma4vec.training.prepare_run import check_inputs
 
 logger = logging.getLogger(__name__)
@@ -17,6 +19,7 @@ def check_jobs(outline: Outline, records: Mapping[str, Record]) -> None:
     Raises:
         InputError: a base, a source or a recipe cannot be used; the line begins with the step.
     """
+    check_kinds(outline)
     for job in distinct_trainings(outline):
         if job.key not in records:
             logger.info(f"checking {job.step}")
@@ -25,6 +28,18 @@ def check_jobs(outline: Outline, records: Mapping[str, Record]) -> None:
                 check_inputs(job.recipe)
             except InputError as error:
                 raise InputError(f"steps.{job.step}: {error}") from error
+
+
+def check_kinds(outline: Outline) -> None:
+    """Refuse kinds of steps that this installation has no code for.
+
+    Raises:
+        InputError: the line names the step.
+    """
+    for job in outline.jobs.values():
+        module, _ = MAKERS[job.kind]
+        if find_spec(module) is None:
+            raise InputError(f"steps.{job.step}: this installation of gemma4vec cannot do a {job.kind} step")
 
 
 def distinct_trainings(outline: Outline) -> Iterator[Job]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gemma4vec.errors import InputError
-from gemma4vec.pipeline.plan.check import distinct_trainings
+from gemma4vec.pipeline.plan.check import check_kinds, distinct_trainings
 from gemma4vec.pipeline.plan.jobs import Job, Kind, Outline
 from gemma4vec.pipeline.plan.plan_state import Record
 from gemma4vec.training.estimate.dry_run import Estimate, checkpoint_bytes, estimate, model_bytes
@@ -23,6 +23,7 @@ def estimate_plan(outline: Outline, records: Mapping[str, Record]) -> dict[str, 
     Raises:
         InputError: whatever a run would refuse before it loads weights; the line begins with the step.
     """
+    check_kinds(outline)
     estimates = {(job.step, job.kind): _estimate(job) for job in distinct_trainings(outline)}
     budget, shares = outline.plan.budget, sum(job.share for job in outline.jobs.values())
     rows: list[dict[str, Any]] = []
