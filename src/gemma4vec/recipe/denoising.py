@@ -1,9 +1,9 @@
 """The recipe's words for denoising: which spans of a text are hidden, and the decoder that restores them."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gemma4vec.recipe.lora import Lora
 from gemma4vec.recipe.part import Part
@@ -58,6 +58,12 @@ MIXTURES: Mapping[str, tuple[Denoiser, ...]] = {
 }
 
 
+def _or_a_name(schema: dict[str, Any]) -> None:
+    """For editors: a mixture may be a name."""
+    schema["anyOf"] = [{"enum": list(MIXTURES)}, {"items": schema.pop("items"), "type": schema.pop("type")}]
+    schema["default"] = "t5gemma2"
+
+
 class Decoder(Part):
     """The decoder that restores hidden tokens. It starts as the base and is stored in checkpoints alone."""
 
@@ -87,8 +93,10 @@ class Ul2(Part):
     """
 
     kind: Literal["ul2"] = "ul2"
-    mix: Literal["t5gemma2", "ul2", "ul2r"] | tuple[Denoiser, ...] = Field(
-        "t5gemma2", description="a published mixture of denoisers, or a list"
+    mix: tuple[Denoiser, ...] = Field(
+        MIXTURES["t5gemma2"],
+        description="what is hidden: a published mixture (`t5gemma2`, the default, `ul2`, `ul2r`), or a list",
+        json_schema_extra=_or_a_name,
     )
     decoder: Decoder = Field(Decoder(), description="the decoder: its size, and what of it is trained")
     sentinels: str | tuple[str, ...] = Field(
@@ -99,11 +107,21 @@ class Ul2(Part):
     )
     texts: Literal["all", "queries", "documents"] = Field("all", description="which texts of rows are used")
 
+    @field_validator("mix", mode="before")
+    @classmethod
+    def _published(cls, value: object) -> object:
+        """A name is written out, so that the recipe in a run folder means the same if a mixture ever changes."""
+        if isinstance(value, str):
+            if value not in MIXTURES:
+                raise ValueError(f"there is no mixture {value!r}; there are {', '.join(MIXTURES)}")
+            return MIXTURES[value]
+        return value
+
     @model_validator(mode="after")
     def _check(self) -> "Ul2":
-        if not self.denoisers:
+        if not self.mix:
             raise ValueError("mix: the list is empty, so nothing would be hidden; name a denoiser or a mixture")
-        labels = [denoiser.label for denoiser in self.denoisers]
+        labels = [denoiser.label for denoiser in self.mix]
         twice = next((label for label in labels if labels.count(label) > 1), None)
         if twice is not None:
             raise ValueError(f"mix: two denoisers are {twice!r}; give one of them the weight of both")
@@ -112,8 +130,3 @@ class Ul2(Part):
         if not isinstance(self.sentinels, str) and len(set(self.sentinels)) < len(self.sentinels):
             raise ValueError("sentinels: a token is named more than once; each span needs its own")
         return self
-
-    @property
-    def denoisers(self) -> tuple[Denoiser, ...]:
-        """The mixture, written out."""
-        return MIXTURES[self.mix] if isinstance(self.mix, str) else self.mix

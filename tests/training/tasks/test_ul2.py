@@ -202,7 +202,7 @@ def test_the_held_out_loss_is_the_mean_over_tokens(base: Path) -> None:
     for pair in pairs:
         one = DenoisingBatch(*task._lay_out([pair], task.stage.layout), 1, len(pair[0].target), 0, None)  # type: ignore[arg-type]
         loss = float(task.loss(built, one).value) * len(pair[0].target)
-        label = task.settings.denoisers[pair[1]].label
+        label = task.settings.mix[pair[1]].label
         total, (before_sum, before_count) = total + loss, parts[label]
         parts[label] = (before_sum + loss, before_count + len(pair[0].target))
     assert found.predicted == sum(len(text.target) for text, _ in pairs)
@@ -338,7 +338,7 @@ def test_a_dry_run_names_the_decoder_and_its_memory(recipe: str, capsys: pytest.
         ("stages.0.task.mix=[{prefix: 0.5, share: 0.5}]", "prefix hides one span"),
         ("stages.0.task.mix=[{span: 3}]", "a denoiser has span and share, or prefix"),
         ("stages.0.task.mix=[{prefix: 0.5}, {prefix: 0.5, weight: 2}]", "two denoisers are 'prefix 50%'"),
-        ("stages.0.task.mix=t5", "t5gemma2"),
+        ("stages.0.task.mix=t5", "there is no mixture 't5'; there are t5gemma2, ul2, ul2r"),
         ("stages.0.task.sentinels=<unused>", "has no single {} for a number"),
         ("stages.0.task.sentinels=[a, a]", "a token is named more than once"),
         ("stages.0.task.decoder={shared: true, lora: {}}", "shared: the encoder's layers are trained by"),

@@ -42,7 +42,7 @@ def find_markers(settings: schema.Ul2, built: EmbeddingModel, limit: int, key: s
     tokenizer = built.tokenizer.hf_tokenizer
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise InputError("model.base: ul2 needs a BOS and an EOS token, and the tokenizer lacks one; use another base")
-    spans = {denoiser.label: most_spans(limit, denoiser) for denoiser in settings.denoisers}
+    spans = {denoiser.label: most_spans(limit, denoiser) for denoiser in settings.mix}
     label, needed = max(spans.items(), key=lambda one: one[1])
     rows = int(built.encoder.backbone.config.vocab_size)
     known = {token: number for token, number in tokenizer.get_vocab().items() if number < rows}

@@ -182,7 +182,8 @@ class Ul2Task:
         whole = self.lay_out_batch(drawn, plan).layouts
         cells = sum(one.all_tokens for one in whole)
         few = max(2, round(_MEASURED / cells * len(drawn.batch.texts)))
-        small = self.lay_out_batch(replace(drawn, batch=TextBatch(drawn.batch.texts[:few], drawn.batch.epoch)), plan)
+        longest = sorted(drawn.batch.texts, key=len, reverse=True)[:few]
+        small = self.lay_out_batch(replace(drawn, batch=TextBatch(longest, drawn.batch.epoch)), plan)
         self._compile(built, small)
         parameters = count_parameters(built, self.decoder)
         needs = BatchMemory(
@@ -240,7 +241,7 @@ class Ul2Task:
 
     def _corrupt(self, texts: Sequence[str], generator: np.random.Generator) -> list[tuple[Corrupted, int]]:
         """(corrupted text, number of its denoiser) of each text that is long enough."""
-        denoisers, markers = self.settings.denoisers, self.markers
+        denoisers, markers = self.settings.mix, self.markers
         numbers = assign_denoisers(len(texts), denoisers, generator).tolist()
         found = []
         for tokens, number in zip(
@@ -317,7 +318,7 @@ class Ul2Task:
             return self._held_out(built)
 
     def _held_out(self, built: EmbeddingModel) -> HeldOutLoss | None:
-        denoisers, layout = self.settings.denoisers, self.stage.layout
+        denoisers, layout = self.settings.mix, self.stage.layout
         pairs = self._corrupt(list(self.kept), np.random.default_rng(0))
         sums, counts = np.zeros(len(denoisers)), np.zeros(len(denoisers))
         step = max(1, layout.tokens_per_forward // self.limit)
