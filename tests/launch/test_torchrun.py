@@ -19,6 +19,7 @@ from gemma4vec.training.job import STOPPING_VARIABLE
 def handlers_return(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(STOPPING_VARIABLE, "")
     before = {one: signal.getsignal(one) for one in torchrun.PASSED_ON}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run below `nohup`, which ignores it
     yield
     for one, handler in before.items():
         signal.signal(one, handler)
@@ -95,6 +96,12 @@ def test_a_signal_is_passed_on_and_ends_with_75(
 
     assert outcome(work, monkeypatch)[0] == 75
     assert sent == [passed_on, passed_on] and os.environ[STOPPING_VARIABLE] == "1"
+
+
+def test_a_lost_terminal_ends_nothing_that_was_started_to_survive_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert outcome(lambda: os.kill(os.getpid(), signal.SIGHUP), monkeypatch)[0] == 0
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def test_a_signal_while_it_waits_for_other_machines_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
