@@ -47,7 +47,9 @@ class LibraryPair(nn.Module):
         self.reach, self.own_masks = backbone.reach, own_masks
 
         def config(kind: Any, layer_types: list[str]) -> Any:
-            return kind(**values, num_hidden_layers=len(layer_types), layer_types=layer_types, pad_token_id=0)
+            made = kind(**values, num_hidden_layers=len(layer_types), layer_types=layer_types, pad_token_id=0)
+            made.dropout_rate = 0.0  # the whole model's config hands it on
+            return made
 
         encoder_config = config(T5Gemma2TextConfig, list(backbone.config.layer_types))
         decoder_config = config(T5Gemma2DecoderConfig, decoder.kinds)
