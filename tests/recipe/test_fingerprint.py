@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from gemma4vec.files import sha256_text
-from gemma4vec.recipe.fingerprint import method, recipe_id
 from gemma4vec.recipe.load import load_recipe, parse_recipe
+from gemma4vec.recipe.recorded.fingerprint import method, recipe_id
 from gemma4vec.recipe.schema import FastPaths, Recipe
 from gemma4vec.recipe.sources import FIRST_KEYS, KINDS, Columns
 from gemma4vec.recipe.stop_rule import StopRule
@@ -176,6 +176,7 @@ TERMS = {
     "passage_passage": "true",
     "symmetric": "true",
     "false_negative_margin": "0.1",
+    "decoupled": "true",
     "source_weights": "{pairs: 0.5}",
 }
 _OTHER_TERMS = (
@@ -243,9 +244,15 @@ def test_everything_else_counts_and_no_two_changes_look_alike() -> None:
     assert len(set(found.values())) == len(found)
 
 
+def test_a_start_counts_and_none_changes_nothing() -> None:
+    recipe = parse_recipe(TEXT, "text")
+    started = recipe.model_copy(update={"model": recipe.model.model_copy(update={"start": "runs/first/model"})})
+    assert recipe_id(recipe) == PLAIN != recipe_id(started)
+
+
 def test_every_field_of_the_schema_is_tried_above() -> None:
     tried = {change.partition("=")[0] for change in SAME + DIFFERENT}
-    tried |= {"model.train", "model.train_embeddings", "stages.0.evaluation.export"}
+    tried |= {"model.start", "model.train", "model.train_embeddings", "stages.0.evaluation.export"}
     tried |= {"stages.0.budget." + name for name in ("steps", "rows", "tokens", "minutes")}
     tried |= {f"stages.0.task.terms.0.{key}" for key in (*TERMS, "name")}  # the name: see test_terms
     tried |= {"model.head.bias", "model.readout.name", "stages.0.data.0.pair_with_itself"}  # with others of their part

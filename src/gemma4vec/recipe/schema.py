@@ -31,6 +31,10 @@ class Model(Part):
     """The base model and everything between a text and its vector."""
 
     base: str = Field("google/gemma-4-E2B-it", description="hub id, local folder or bundled:NAME")
+    start: str | None = Field(
+        None,
+        description="a run or saved model to go on from: its weights, readout, head and prompts; null: the base alone",
+    )
     attention: Literal["causal", "bidirectional"] = Field(
         "bidirectional", description="what a token sees: the tokens before it, or the whole text"
     )

@@ -139,7 +139,7 @@ def estimate(recipe: schema.Recipe) -> Estimate:
         InputError: whatever a real run would refuse before it loads weights.
     """
     device = choose_device().name
-    with base_files(recipe.model.base) as base:
+    with base_files(recipe.model.start or recipe.model.base) as base:
         choice = choose_dtype(device, recipe.model.dtype)
         outline = check_base(recipe, base.path, choice.dtype)
         config = text_config(base.path)
