@@ -155,8 +155,16 @@ def test_a_run_takes_over_what_its_recipe_leaves_out_and_contradicts_nothing(pla
     taken = outline_of(place, steps).jobs["next"].recipe
     assert taken is not None and taken.model.readout.name == "last_token"
     assert (taken.model.base, taken.model.max_tokens) == ("bundled:gemma-3-270m", 48)
+    head = {"model.head": {"widths": [16]}}
     with pytest.raises(InputError) as caught:
-        outline_of(place, {"first": {"train": "last"}, "next": {"train": "pairs", "start": "first"}})
+        outline_of(
+            place,
+            {"first": {"train": "last", "set": head}, "next": {"train": "pairs", "start": "first"} | {"set": head}},
+        )
     line = str(caught.value)
     assert line.startswith('steps.next: pairs.yaml has model.readout {"name": "mean"') and "\n" not in line
     assert 'and first, which it starts from, has {"name": "last_token"' in line and line.endswith("give both the same")
+    # A start without weights of a head or readout takes new ones.
+    new = outline_of(place, {"first": {"train": "last"}, "next": {"train": "pairs", "start": "first", "set": head}})
+    added = new.jobs["next"].recipe
+    assert added is not None and added.model.readout.name == "mean" and added.model.head is not None

@@ -22,6 +22,8 @@ from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.start import CARRIED
 
 Kind = Literal["train", "soup", "quantize"]
+# Readouts that have nothing to train.
+WITHOUT_WEIGHTS = {"last_token", "first_token", "mean", "weighted_mean"}
 
 
 class Scored(Protocol):
@@ -229,12 +231,18 @@ def _changes(outline: Outline, name: str, step: Step, needs: Sequence[str], file
         ours, theirs = (one.model.model_dump(mode="json")[key] for one in (recipe, start))
         if key not in given:
             changes.append(f"model.{key}={json.dumps(theirs, ensure_ascii=False)}")
-        elif key in CARRIED and ours != theirs:
+        elif key in CARRIED and ours != theirs and not _may_be_new(key, start):
             raise InputError(
                 f"steps.{name}: {file.name} has model.{key} {_short(ours)}, and {needs[0]}, which it starts from, has "
                 f"{_short(theirs)}; give both the same"
             )
     return changes
+
+
+def _may_be_new(key: str, start: Recipe) -> bool:
+    """Whether a run may have another readout or head than its start, since the start has no weights of one."""
+    model = start.model
+    return model.head is None and (key == "head" or (key == "readout" and model.readout.name in WITHOUT_WEIGHTS))
 
 
 def model_settings(outline: Outline, key: str) -> Recipe:
