@@ -173,7 +173,7 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel) or (isinstance(value, tuple) and any(isinstance(one, BaseModel) for one in value)):
         shown = [value] if isinstance(value, BaseModel) else value
-        return ", ".join(_link(type(one)) for one in shown)
+        return ", ".join(dict.fromkeys(_link(type(one)) for one in shown))
     if value is None:
         return "null"
     return f"`{_escaped(json.dumps(value, ensure_ascii=False))}`"

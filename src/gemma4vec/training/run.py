@@ -211,7 +211,7 @@ class Trainer:
             settings,
             loaded,
             self.built,
-            lambda: load_head(self.built.encoder.backbone, self.base.path),
+            lambda: load_head(self.built.encoder.backbone, self.base.path, settings.task.kind),
             max_tokens=self.recipe.model.max_tokens,
             seed=data_seed(self.recipe, number),
         )

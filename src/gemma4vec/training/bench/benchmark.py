@@ -96,7 +96,7 @@ def bench(recipe: schema.Recipe, number: int, seconds: float) -> dict[str, Any]:
             settings,
             loaded[number],
             built,
-            lambda: load_head(built.encoder.backbone, base.path),
+            lambda: load_head(built.encoder.backbone, base.path, settings.task.kind),
             max_tokens=recipe.model.max_tokens,
             seed=recipe.seed,
         )
