@@ -224,11 +224,11 @@ def test_the_shipped_plan_runs_whole_when_everything_is_tiny(place: Path, tmp_pa
     texts = {"stages.0.data": [{"name": "one", "path": str(place / "one.jsonl")}]}
     contrast = {"stages.0.batch": {"rows": 4}, "stages.0.task.terms": [{"kind": "nce", "matryoshka": [16]}]}
     contrast |= {"stages.0.task.hard_negatives": 0}
+    denoising = {"model.head": None, "stages.0.task.sentinels": [f"<0x{byte:02X}>" for byte in range(1, 30)]}
+    denoising |= {"stages.0.task.held_out": 4, "stages.0.batch": {"rows": 4, "document_tokens": 32}}
     for seed, (name, step) in enumerate(tree["steps"].items()):
         if "train" in step or "quantize" in step:
-            step["set"] = (
-                step.get("set", {}) | texts | {"seed": seed} | (contrast if name != "adapt" else {"model.head": head})
-            )
+            step["set"] = step.get("set", {}) | texts | {"seed": seed} | (contrast if name != "adapt" else denoising)
     changes = {"set": every, "suites": suites(place), "lengths": [16], "budget": None, "variables": {}}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(tree | changes, sort_keys=False), encoding="utf-8")
     outline = make_outline(load_plan(tmp_path / "plan.yaml"), file.parent)
