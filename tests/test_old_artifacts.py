@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from gemma4vec.cli.main import run
-from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import load_recipe
+from gemma4vec.recipe.recorded.fingerprint import recipe_id
 
 OLD = Path(__file__).resolve().parent / "fixtures" / "da599b7"
 PLACEHOLDER = "/tmp/gemma4vec-da599b7"

@@ -1,6 +1,6 @@
-"""Write the reference of recipe keys and the JSON Schema for editors, both from the schema in `gemma4vec.recipe`.
+"""Write the reference of recipe keys and the JSON Schemas for editors, both from the schema in `gemma4vec.recipe`.
 
-python tools/recipe_reference.py           write docs/reference/recipe.md and recipe.schema.json
+python tools/recipe_reference.py           write docs/reference/recipe.md, recipe.schema.json and plan.schema.json
 python tools/recipe_reference.py --check   exit with 1 if either is out of date
 """
 
@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
-from gemma4vec.recipe.matrix import Matrix
+from gemma4vec.recipe.plans.matrix import Matrix
+from gemma4vec.recipe.plans.plan import Plan
 from gemma4vec.recipe.readouts import Mean
 from gemma4vec.recipe.renamed import ALIASES, RENAMED
 from gemma4vec.recipe.schema import Contrast, Recipe
@@ -23,6 +24,7 @@ from gemma4vec.recipe.sources import JsonlSource
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference" / "recipe.md"
 SCHEMA = ROOT / "src" / "gemma4vec" / "recipe" / "recipe.schema.json"
+PLAN_SCHEMA = SCHEMA.with_name("plan.schema.json")
 
 # Parts that may leave out the key that says their kind.
 _DEFAULT_KINDS: tuple[type[BaseModel], ...] = (JsonlSource, Contrast, Mean)
@@ -65,7 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def files() -> dict[Path, str]:
     """Return what each file should contain."""
-    return {PAGE: page(), SCHEMA: json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"}
+    schemas = {SCHEMA: schema(), PLAN_SCHEMA: plan_schema()}
+    return {
+        PAGE: page(),
+        **{file: json.dumps(one, indent=1, ensure_ascii=False) + "\n" for file, one in schemas.items()},
+    }
 
 
 def schema() -> dict[str, Any]:
@@ -89,6 +95,18 @@ def schema() -> dict[str, Any]:
     }
 
 
+def plan_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a plan, with the short forms that YAML files may use."""
+    tree = Plan.model_json_schema()
+    soup, suites = (tree["$defs"][name]["properties"] for name in ("Soup", "Suites"))
+    for key in ("of", "also"):
+        described = {name: soup[key].pop(name) for name in ("description", "default") if name in soup[key]}
+        soup[key] = {"anyOf": [{"type": "string"}, soup[key]], **described}
+    for key in ("dev", "final"):
+        suites[key]["items"] = {"anyOf": [{"type": "string"}, suites[key]["items"]]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **tree, "title": "gemma4vec plan"}
+
+
 def page() -> str:
     """Return the page: a section for each part, in the order in which a recipe reaches them."""
     text = [_INTRO]
@@ -100,6 +118,9 @@ def page() -> str:
     text.append("# Matrix plan keys\n\n[Matrix](../guides/matrix.md) explains how to write a plan.\n")
     shared = set(reachable(Recipe))
     text.extend(_section(part) for part in reachable(Matrix) if part not in shared)
+    text.append("# Plan keys\n\n[Plans](../guides/pipeline.md) explains how to write a plan.\n")
+    shared |= set(reachable(Matrix))
+    text.extend(_section(part) for part in reachable(Plan) if part not in shared)
     return "\n".join(text).rstrip() + "\n"
 
 
@@ -152,7 +173,7 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel) or (isinstance(value, tuple) and any(isinstance(one, BaseModel) for one in value)):
         shown = [value] if isinstance(value, BaseModel) else value
-        return ", ".join(_link(type(one)) for one in shown)
+        return ", ".join(dict.fromkeys(_link(type(one)) for one in shown))
     if value is None:
         return "null"
     return f"`{_escaped(json.dumps(value, ensure_ascii=False))}`"
@@ -174,6 +195,8 @@ def _type(annotation: Any) -> str:
         return f"mapping of {_type(inside[0])} to {_type(inside[1])}"
     if parts:
         return _link(parts[0])
+    if annotation is JsonValue:
+        return "value"
     names = {int: "integer", float: "number", str: "text", bool: "true or false", types.NoneType: "null"}
     return names.get(annotation, str(annotation))
 

@@ -14,8 +14,8 @@ import gemma4vec as g4v
 from gemma4vec.cli.main import execute
 from gemma4vec.files import home
 from gemma4vec.ledger.ledger import open_ledger
-from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe
+from gemma4vec.recipe.recorded.fingerprint import recipe_id
 
 
 def test_a_recipe_comes_from_a_file_a_name_a_mapping_or_a_recipe(trained: Any, tmp_path: Path) -> None:

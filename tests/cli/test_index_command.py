@@ -23,6 +23,8 @@ def failure(*words: str) -> str:
         (["--to", "x", "--field", "year"], "NAME:TYPE"),
         (["--to", "x", "--field", "vector:int"], "field 'vector'"),
         (["--to", "x", "--row-ids", "--id-field", "a"], "exclude each other"),
+        (["--to", "x", "--check"], "is no vector store"),
+        (["--to", "x", "--check", "--fresh"], "--check and --fresh exclude each other"),
     ],
 )
 def test_bad_options_of_index(tmp_path, words, message):

@@ -20,11 +20,16 @@ def write_place(root: Path) -> Path:
     write_tiny(root / "base", "llama", layers=2)
     rows = [Row(f"{verb} the {thing}", [Document(f"def {thing}_{verb}")]) for verb in VERBS for thing in THINGS]
     write_rows(root / "rows.jsonl", rows)
-    for number, name in enumerate(("tune", "test-a", "test-b")):
-        write_suite(root / "suites" / name, _suite(name, COLOURS[number]))
+    write_suites(root / "suites")
     for name, readout in (("mean", "mean"), ("last", "last_token")):
         (root / f"{name}.yaml").write_text(yaml.safe_dump(_recipe(root, name, readout)), encoding="utf-8")
     return root
+
+
+def write_suites(folder: Path) -> None:
+    """The suites `tune`, `test-a` and `test-b`, each with texts of its own."""
+    for number, name in enumerate(("tune", "test-a", "test-b")):
+        write_suite(folder / name, _suite(name, COLOURS[number]))
 
 
 def _suite(name: str, colour: str) -> RetrievalSuite:

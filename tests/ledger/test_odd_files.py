@@ -3,6 +3,7 @@
 import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,19 @@ def test_an_event_that_nests_too_deeply_is_a_torn_line(tmp_path: Path) -> None:
     events = run.events()
     assert [event["event"] for event in events] == ["step", "finished"]
     assert events.torn == (2,)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"event": "prepared", "stage": 0, "tokens_per_forward": {"a": 1}}, {"event": "stage_finished"}],
+)
+def test_an_event_without_the_values_that_a_run_reads_is_a_torn_line(tmp_path: Path, fields: dict[str, Any]) -> None:
+    run = RunFolder.create(tmp_path, "odd", "name: odd\n")
+    run.event(fields.pop("event"), **fields)
+    run.event("prepared", stage=0, compile=False)  # of a task that has no such choices
+    run.event("stage_finished", stage=0)
+    assert [event["event"] for event in run.events()] == ["prepared", "stage_finished"]
+    assert run.events().torn == (1,) and run.events("prepared")[0]["stage"] == 0
 
 
 def test_results_and_decisions_that_nest_too_deeply_are_damaged(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """The doctor's findings, on this machine and on made-up ones."""
 
 import re
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from packaging.requirements import Requirement
 
 from gemma4vec.machine import compiler, doctor
 from gemma4vec.machine.device import DeviceChoice
@@ -118,3 +120,21 @@ def test_bf16_that_is_not_faster_is_a_warning(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("gemma4vec.machine.rates.matmul_rate", lambda _: 100.0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "use dtype fp32" in doctor.check_dtype().advice
+
+
+def test_every_extra_for_users_is_listed() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    own = {"bundled", "quickstart", "docs", "dev"}  # data, and what contributors need
+    wanted = {name: {Requirement(text).name for text in texts} for name, texts in extras.items() if name not in own}
+    assert {name: set(distributions) for name, (distributions, _) in doctor._EXTRAS.items()} == wanted
+
+
+def test_an_extra_is_there_if_all_of_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_EXTRAS", {"a": (("x", "y"), "this"), "b": (("x",), "that"), "c": (("z",), "those")})
+    monkeypatch.setattr(doctor, "installed_version", lambda name: "1" if name == "x" else None)
+    check = doctor.check_extras()
+    assert check.finding == "installed: b; not installed: a (this; lacks y), c (those)"
+    assert check.advice == 'to add one: pip install "gemma4vec[NAME]"'
+    monkeypatch.setattr(doctor, "installed_version", lambda name: "1")
+    assert doctor.check_extras().finding == "installed: a, b, c; not installed: none"
+    assert not doctor.check_extras().advice

@@ -25,6 +25,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"passage_passage": True, "share_hard_negatives": False},
     {"symmetric": True},
     {"false_negative_margin": 0.1},
+    {"decoupled": True},
+    {"decoupled": True, "hardness": 5.0, "share_hard_negatives": False, "symmetric": True},
     {
         "hardness": 2.0,
         "query_query": True,
@@ -70,6 +72,7 @@ def slow(
     passage_passage: bool = False,
     symmetric: bool = False,
     false_negative_margin: float | None = None,
+    decoupled: bool = False,
 ) -> Tensor:
     """The definition, term by term: each candidate asked on its own whether it counts."""
     n, k = negatives.shape[:2]
@@ -79,6 +82,12 @@ def slow(
         else (None, None, None)
     )
     losses, back = [], []
+
+    def loss_of(terms: list[Tensor]) -> Tensor:
+        if decoupled:
+            return sum(map(torch.exp, terms[1:]), terms[0] * 0).log() - terms[0] if len(terms) > 1 else terms[0] * 0
+        return torch.logsumexp(torch.stack(terms), 0) - terms[0]
+
     for i in range(n):
         own = queries[i] @ positives[i]
         answers = {p[j] for j in range(n) if q[j] == q[i]} | {q[i]} if q and p else set()
@@ -103,13 +112,13 @@ def slow(
             between = queries[i] @ queries[j]
             if query_query and j != i and counts(between, q[j] if q else None, askers):
                 terms.append(between / temperature)
-        losses.append(torch.logsumexp(torch.stack(terms), 0) - terms[0])
+        losses.append(loss_of(terms))
         terms = [own / temperature]
         for j in range(n):
             similarity = positives[i] @ queries[j]
             if j != i and counts(similarity, q[j] if q else None, askers):
                 terms.append(similarity / temperature)
-        back.append(torch.logsumexp(torch.stack(terms), 0) - terms[0])
+        back.append(loss_of(terms))
     forward = torch.stack(losses).mean()
     return (forward + torch.stack(back).mean()) / 2 if symmetric else forward
 

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from gemma4vec.errors import InputError
 from gemma4vec.reading.names import as_name, check_name, is_name
-from gemma4vec.recipe.matrix import Entry, Matrix
+from gemma4vec.recipe.plans.matrix import Entry, Matrix
 from gemma4vec.recipe.schema import Recipe, Stage, source_of
 
 GOOD = ["a", "warm up", "nq-train_2.1", "Bücher", "x@y=1,2", "_dev", "a<b>: c?", "漢字"]

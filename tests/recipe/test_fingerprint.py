@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from gemma4vec.files import sha256_text
-from gemma4vec.recipe.fingerprint import method, recipe_id
 from gemma4vec.recipe.load import load_recipe, parse_recipe
+from gemma4vec.recipe.recorded.fingerprint import method, recipe_id
 from gemma4vec.recipe.schema import FastPaths, Recipe
 from gemma4vec.recipe.sources import FIRST_KEYS, KINDS, Columns
 from gemma4vec.recipe.stop_rule import StopRule
@@ -118,6 +118,20 @@ DIFFERENT = [
     "stages.0.task={kind: masked_next_token, random_share: 0}",
     "stages.0.task={kind: masked_next_token, unchanged_share: 0}",
     "stages.0.task={kind: masked_next_token, texts: queries}",
+    "stages.0.task={kind: ul2}",
+    "stages.0.task={kind: ul2, mix: ul2r}",
+    "stages.0.task={kind: ul2, mix: [{span: 3, share: 0.5}]}",
+    "stages.0.task={kind: ul2, mix: [{span: 4, share: 0.5}]}",
+    "stages.0.task={kind: ul2, mix: [{span: 4, share: 0.4}]}",
+    "stages.0.task={kind: ul2, mix: [{span: 4, share: 0.4, weight: 2}]}",
+    "stages.0.task={kind: ul2, mix: [{prefix: 0.5}]}",
+    "stages.0.task={kind: ul2, decoder: {layers: 2}}",
+    "stages.0.task={kind: ul2, decoder: {lora: {}}}",
+    "stages.0.task={kind: ul2, decoder: {shared: true}}",
+    "stages.0.task={kind: ul2, decoder: {learning_rate: 0.1}}",
+    "stages.0.task={kind: ul2, sentinels: '<x{}>'}",
+    "stages.0.task={kind: ul2, held_out: 0}",
+    "stages.0.task={kind: ul2, texts: queries}",
     "stages.0.batch.rows=8",
     "stages.0.batch.accumulate=2",
     "stages.0.batch.group_rows=4",
@@ -162,6 +176,7 @@ TERMS = {
     "passage_passage": "true",
     "symmetric": "true",
     "false_negative_margin": "0.1",
+    "decoupled": "true",
     "source_weights": "{pairs: 0.5}",
 }
 _OTHER_TERMS = (
@@ -229,9 +244,15 @@ def test_everything_else_counts_and_no_two_changes_look_alike() -> None:
     assert len(set(found.values())) == len(found)
 
 
+def test_a_start_counts_and_none_changes_nothing() -> None:
+    recipe = parse_recipe(TEXT, "text")
+    started = recipe.model_copy(update={"model": recipe.model.model_copy(update={"start": "runs/first/model"})})
+    assert recipe_id(recipe) == PLAIN != recipe_id(started)
+
+
 def test_every_field_of_the_schema_is_tried_above() -> None:
     tried = {change.partition("=")[0] for change in SAME + DIFFERENT}
-    tried |= {"model.train", "model.train_embeddings", "stages.0.evaluation.export"}
+    tried |= {"model.start", "model.train", "model.train_embeddings", "stages.0.evaluation.export"}
     tried |= {"stages.0.budget." + name for name in ("steps", "rows", "tokens", "minutes")}
     tried |= {f"stages.0.task.terms.0.{key}" for key in (*TERMS, "name")}  # the name: see test_terms
     tried |= {"model.head.bias", "model.readout.name", "stages.0.data.0.pair_with_itself"}  # with others of their part

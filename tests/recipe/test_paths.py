@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gemma4vec.recipe.load import load_recipe
-from gemma4vec.recipe.paths import missing_path, with_absolute_paths
+from gemma4vec.recipe.recorded.paths import missing_path, with_absolute_paths
 
 RECIPE: dict[str, Any] = {
     "name": "paths",

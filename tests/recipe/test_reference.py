@@ -3,19 +3,20 @@
 import yaml
 
 import recipe_reference as reference
-from gemma4vec.recipe.find import SCHEMA, shipped_recipes
-from gemma4vec.recipe.matrix import Matrix
+from gemma4vec.recipe.find import PLAN_SCHEMA, SCHEMA, shipped_recipes
+from gemma4vec.recipe.plans.matrix import Matrix
+from gemma4vec.recipe.plans.plan import Plan
 from gemma4vec.recipe.schema import Recipe
 
 
 def test_page_and_schema_are_up_to_date() -> None:
     for file, text in reference.files().items():
         assert file.read_text(encoding="utf-8") == text, f"run python tools/recipe_reference.py ({file.name})"
-    assert reference.main(["--check"]) == 0 and reference.SCHEMA == SCHEMA
+    assert reference.main(["--check"]) == 0 and (reference.SCHEMA, reference.PLAN_SCHEMA) == (SCHEMA, PLAN_SCHEMA)
 
 
 def test_every_key_and_every_part_is_described() -> None:
-    for part in [*reference.reachable(Recipe), *reference.reachable(Matrix)]:
+    for part in [one for whole in (Recipe, Matrix, Plan) for one in reference.reachable(whole)]:
         assert part.__doc__
         fields = {name: field for name, field in part.model_fields.items() if not reference.is_tag(field)}
         bare = [name for name, field in fields.items() if not field.description]

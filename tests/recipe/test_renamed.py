@@ -9,9 +9,9 @@ import yaml
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.save.read_model import model_of
-from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe, parse_dump, parse_recipe
-from gemma4vec.recipe.matrix import load_matrix
+from gemma4vec.recipe.plans.matrix import load_matrix
+from gemma4vec.recipe.recorded.fingerprint import recipe_id
 from gemma4vec.recipe.renamed import RENAMED, current_names, current_path, first_names
 
 OLD = """

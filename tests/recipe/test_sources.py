@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from gemma4vec.errors import InputError
-from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe, parse_dump, parse_recipe, parse_source
+from gemma4vec.recipe.recorded.fingerprint import recipe_id
 from gemma4vec.recipe.sources import (
     FIRST_KEYS,
     KINDS,

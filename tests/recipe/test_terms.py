@@ -3,8 +3,8 @@
 import pytest
 
 from gemma4vec.errors import InputError
-from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe, parse_recipe
+from gemma4vec.recipe.recorded.fingerprint import recipe_id
 from gemma4vec.recipe.schema import Contrast, Recipe
 from gemma4vec.recipe.terms import Gor, Nce, SelfContrast
 

@@ -332,8 +332,72 @@ KINDS: Final[dict[str, Kind]] = {
         """,
         "code",
     ),
+    "encoded": Kind(
+        4,
+        "suite/corpus.jsonl rows.jsonl rows.jsonl.gz texts.txt tables/rows.csv tables/rows.tsv tables/rows.parquet",
+        """
+        encode model {file} new
+        encode model {file} new --row-ids --max-bad-share 1 --shard-rows 3
+        encode model {file} new --text-field query --row-ids --format npy --dtype f16
+        encode model {file} new --text-field anchor --row-ids --input-type query --shard 1/2
+        index model {file} --to new --row-ids
+        index model {file} --to new --text-field anchor --row-ids --field positive:text
+        """,
+        f"{DATA} rows.jsonl.gz texts.txt tables model",
+        models=True,
+        working=True,
+    ),
+    "shards": Kind(
+        4,
+        "vectors/* vectors/*/*",
+        """
+        encode model suite vectors --shard-rows 3
+        encode model suite vectors --shard-rows 3 --check
+        encode model suite vectors --shard-rows 3 --workers 1 --lease-seconds 1
+        index model vectors --to new
+        """,
+        "suite vectors model",
+        models=True,
+    ),
+    "stores": Kind(
+        5,
+        "store/* store/*/*",
+        """
+        search {first} read --store store
+        search {first} 'read a file' --store store --filter 'verb = "read"' -k 3
+        search {first} read --store store --exact
+        index model suite --to store --field verb:text
+        index model suite --to store --field verb:text --index int8 --fresh
+        """,
+        f"{RUNS} suite store model",
+        models=True,
+    ),
+    "exports": Kind(
+        0.3,
+        "model/*.json model/*/*.json",
+        """
+        export model --to st --out new --suite suite --queries 4 --documents 6
+        parity model {first} --suite suite --queries 4 --documents 6
+        """,
+        f"{DATA} {RUNS} model",
+        models=True,
+        working=True,
+    ),
+    "launched": Kind(
+        2,
+        "recipe.yaml whole.yaml",
+        """
+        launch local {file} --nproc-per-node 2
+        launch ssh {file} --hosts a,b
+        launch slurm {file} --nodes 2 --output job.sh
+        launch skypilot {file}
+        launch slurm encode model {file} new --nodes 3
+        """,
+        f"{DATA} model",
+        models=True,
+    ),
     "overrides": Kind(6, "", odd_words.OVERRIDDEN, f"{DATA} base", models=True),
-    "arguments": Kind(9, "", odd_words.COMMANDS, f"{RUNS} {DATA} model code tables", models=True),
+    "arguments": Kind(12, "", odd_words.COMMANDS, f"{RUNS} {DATA} model code tables vectors store", models=True),
     "arguments-light": Kind(3, "", odd_words.LIGHT_COMMANDS),
     "environment": Kind(3, "", odd_words.LIGHT_COMMANDS),
     "environment-models": Kind(1.5, "", odd_words.MODEL_COMMANDS, f"{RUNS} {DATA} model code", models=True),

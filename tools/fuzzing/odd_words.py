@@ -44,6 +44,14 @@ COMMANDS: Final = f"""
 {LIGHT_COMMANDS.strip()}
 {MODEL_COMMANDS.strip()}
 train recipe.yaml --dry-run --seed 3
+encode model suite new --shard 1/2 --shard-rows 3 --format npy --dtype f16 --max-bad-share 0.5 --lease-seconds 9
+encode model suite vectors --shard-rows 3 --check
+index model suite --to new --index int8 --field verb:text --queries suite/queries.jsonl --fresh
+search {{first}} read --store store --filter 'verb = "read"' -k 3
+launch local recipe.yaml stages.0.batch.rows=4 --nproc-per-node 2 --max-restarts 1
+launch ssh recipe.yaml --hosts a,b --name job --workdir code --port 2000
+launch slurm recipe.yaml --nodes 2 --gpus 2 --cpus 4 --mem 8G --time 1:00:00 --partition p --sbatch=--qos=high
+launch skypilot recipe.yaml
 train --resume {{stopped}}
 eval {{first}} --checkpoints --suite suite --seed 1 --no-cache
 eval model --suite suite --dtype fp32 --max-tokens 36 --out results

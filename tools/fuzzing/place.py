@@ -188,7 +188,10 @@ def _write_suite(folder: Path, name: str) -> None:
     pairs = [(verb, thing) for verb in VERBS for thing in THINGS]
     _write_lines(
         str(folder / "corpus.jsonl"),
-        [{"_id": f"d{n}", "title": thing, "text": f"{verb} {name}"} for n, (verb, thing) in enumerate(pairs)],
+        [
+            {"_id": f"d{n}", "title": thing, "text": f"{verb} {name}", "verb": verb}
+            for n, (verb, thing) in enumerate(pairs)
+        ],
     )
     _write_lines(
         str(folder / "queries.jsonl"),
@@ -267,6 +270,8 @@ def write_models() -> None:
     run("search", first, "read", "--folder", "code", "--json")
     run("report", first)
     shutil.copytree(Path("runs", first, "model"), "model")
+    run("encode", "model", "suite", "vectors", "--shard-rows", "3", "--json")
+    run("index", "model", "suite", "--to", "store", "--field", "verb:text", "--index", "int8", "--json")
 
 
 def runs() -> list[str]:

@@ -6,6 +6,7 @@ from gemma4vec.cli.output import emit
 
 if TYPE_CHECKING:
     from gemma4vec.recipe.schema import Recipe
+    from gemma4vec.training.engine.parameter_count import Parameters
     from gemma4vec.training.estimate.dry_run import Estimate, StageEstimate
     from gemma4vec.training.estimate.memory import Memory
 
@@ -52,7 +53,10 @@ def as_dict(found: "Estimate") -> dict[str, Any]:
             "by_part": parameters.total,
             "trainable_by_part": parameters.trainable,
         },
-        "stages": [_stage(stage, settings) for stage, settings in zip(found.stages, recipe.stages, strict=True)],
+        "stages": [
+            _stage(stage, settings) | _decoder(stage, parameters)
+            for stage, settings in zip(found.stages, recipe.stages, strict=True)
+        ],
         "steps": sum(stage.steps for stage in found.stages),
         "seconds": sum(stage.seconds for stage in found.stages),
         "peak_memory_gb": found.peak_bytes / GB,
@@ -64,7 +68,7 @@ def as_dict(found: "Estimate") -> dict[str, Any]:
         "detectable": _detectable(recipe),
         "stop_rules": found.stop_rules,
         "writes_gb": {
-            "checkpoints": checkpoint_bytes(parameters, recipe.stages) / GB,
+            "checkpoints": checkpoint_bytes([stage.parameters for stage in found.stages], recipe.stages) / GB,
             "model": model_bytes(parameters) / GB,
             "adapter": adapters / GB,
         },
@@ -97,6 +101,21 @@ def _stage(stage: "StageEstimate", settings: Any) -> dict[str, Any]:
         "flops_per_step": stage.flops.total,
         "memory_gb": _memory(stage.memory),
         "gpu_memory_gb": _memory(stage.gpu_memory),
+    }
+
+
+def _decoder(stage: "StageEstimate", without: "Parameters") -> dict[str, Any]:
+    """The decoder of a stage that trains one: its parameters, and its memory without activations."""
+    own = stage.parameters
+    if own is without:
+        return {}
+    names = ("weight_bytes", "trainable_bytes", "master_bytes", "moment_bytes")
+    return {
+        "decoder": {
+            "parameters": own.total.get("decoder", 0),
+            "trainable": own.trainable.get("decoder", 0),
+            "memory_gb": sum(getattr(own, name) - getattr(without, name) for name in names) / GB,
+        }
     }
 
 
@@ -178,6 +197,7 @@ def _stage_lines(number: int, stage: dict[str, Any]) -> list[str]:
     compiled = "compiled" if layout["compiled"] else f"not compiled: {layout['compile_reason']}"
     negatives = f", {stage['hard_negatives']} hard negatives each" if stage["hard_negatives"] else ""
     parts = ", ".join(f"{name} {size:.2f}" for name, size in memory.items() if name != "peak")
+    decoder = stage.get("decoder")
     return [
         f"stage {number}: {stage['name']}",
         _line("layout", f"{layout['kind']}, {layout['grouping']}{checkpointing}{cached}, {compiled}"),
@@ -197,8 +217,16 @@ def _stage_lines(number: int, stage: dict[str, Any]) -> list[str]:
             f"{stage['flops_per_step'] / 1e12:.2f} TFLOP), {stage['steps']:,} steps: {_duration(stage['seconds'])}",
         ),
         _line("memory", f"{memory['peak']:.2f} GB at the peak ({parts})"),
+        *([_line("decoder", _decoder_words(decoder))] if decoder else []),
         *([_line("", layout["memory_remark"])] if layout["memory_remark"] else []),
     ]
+
+
+def _decoder_words(decoder: dict[str, Any]) -> str:
+    if not decoder["parameters"]:
+        return "the encoder's own layers: no parameters of its own"
+    counts = f"{decoder['parameters']:,} parameters ({decoder['trainable']:,} trainable)"
+    return f"{counts}, {decoder['memory_gb']:.2f} GB of that with its optimizer; in checkpoints alone"
 
 
 def _fit_lines(fits: dict[str, Any]) -> list[str]:

@@ -38,6 +38,11 @@ COMMANDS = {
         "gemma4vec.cli.matrix.matrix:matrix_command",
         "Train many recipes at equal budget and compare them with a control.",
     ),
+    "soup": ("gemma4vec.cli.pipeline.soup:soup_command", "Average finished models that were trained from one start."),
+    "pipeline": (
+        "gemma4vec.cli.pipeline.plan:plan_command",
+        "Run a plan: trainings that build on each other, soups, quantization.",
+    ),
     "runs": ("gemma4vec.cli.runs.runs:app", "List, compare and judge runs: the ledger."),
     "report": ("gemma4vec.cli.report:report_command", "Write an HTML report on one or more runs."),
     "search": ("gemma4vec.cli.search.search:search_command", "Search a corpus with a trained model."),

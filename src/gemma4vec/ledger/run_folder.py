@@ -22,6 +22,13 @@ from gemma4vec.files import atomic_write, disk_errors, write_json
 from gemma4vec.reading.json_values import load_foreign_json, loads_json
 
 MANIFEST, RECIPE, EVENTS = "manifest.json", "recipe.yaml", "events.jsonl"
+# What a run that goes on or is compared reads of its own events. A line with other values is as good as torn.
+_NUMBER, _MAYBE_NUMBER, _MAYBE_SWITCH = (int,), (int, type(None)), (bool, type(None))
+_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "prepared": {"stage": _NUMBER, "tokens_per_forward": _MAYBE_NUMBER, "grad_cache": _MAYBE_SWITCH},
+    "stage_finished": {"stage": _NUMBER},
+    "cell": {"stage": _NUMBER},
+}
 _TRIES = 5  # to hold a folder that somebody only looks at
 
 
@@ -40,13 +47,13 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, home: Path, name: str, recipe_text: str, **manifest: Any) -> "RunFolder":
+    def create(cls, home: Path, name: str, recipe_text: str | None, **manifest: Any) -> "RunFolder":
         """Make a new run folder `home/YYYYmmdd-HHMMSS-<name>-<4 hex>` (UTC).
 
         Args:
             home: folder of all runs.
             name: of the run; see `slug`.
-            recipe_text: the recipe as YAML, stored unchanged.
+            recipe_text: the recipe as YAML, stored unchanged; None: nothing was trained, as in a soup of other runs.
             manifest: further fields of manifest.json, as JSON values.
 
         Raises:
@@ -57,8 +64,9 @@ class RunFolder:
         run = cls(home / run_id)
         with disk_errors(run.path):
             run.path.mkdir(parents=True)
-        with atomic_write(run.path / RECIPE) as stream:
-            stream.write(recipe_text)
+        if recipe_text is not None:
+            with atomic_write(run.path / RECIPE) as stream:
+                stream.write(recipe_text)
         # Last: a folder with a manifest is a complete run.
         write_json(run.path / MANIFEST, {"run_id": run_id, "name": name, "created": now.isoformat(), **manifest})
         return run
@@ -87,11 +95,14 @@ class RunFolder:
         """The recipe as given.
 
         Raises:
-            InputError: it is not UTF-8.
+            InputError: there is none, or it is not UTF-8.
             OSError: it cannot be read.
         """
         try:
             return (self.path / RECIPE).read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            what = "is a soup of other runs" if self.manifest.get("soup") else "has lost it"
+            raise InputError(f"{self.path} has no {RECIPE}: the run {what}, so there is nothing to train") from error
         except UnicodeDecodeError as error:
             raise InputError(f"{self.path / RECIPE} is damaged ({error}); put the file back") from error
 
@@ -209,9 +220,19 @@ class RunFolder:
             except ValueError:
                 torn.append(number)
                 continue
-            if isinstance(record, dict) and name in (None, record.get("event")):
+            if not isinstance(record, dict):
+                continue
+            if not _has_its_fields(record):
+                torn.append(number)
+            elif name in (None, record.get("event")):
                 events.append(record)
         return Events(events, torn)
+
+
+def _has_its_fields(record: dict[str, Any]) -> bool:
+    event = record.get("event")
+    fields = _FIELDS.get(event, {}) if isinstance(event, str) else {}
+    return all(isinstance(record.get(field), types) for field, types in fields.items())
 
 
 def list_runs(home: Path) -> list[RunFolder]:

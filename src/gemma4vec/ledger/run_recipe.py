@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gemma4vec.ledger.run_folder import RECIPE, RunFolder
 from gemma4vec.recipe.load import parse_dump
-from gemma4vec.recipe.paths import with_absolute_paths
+from gemma4vec.recipe.recorded.paths import with_absolute_paths
 from gemma4vec.recipe.schema import Recipe
 
 STARTED_IN = "started_in"  # in the manifest: the folder that relative paths of the recipe are relative to

@@ -28,7 +28,7 @@ from gemma4vec.ledger.suite_contents import (
 logger = logging.getLogger(__name__)
 
 Use = Literal["score", "choose", "hold out"]
-HELD_OUT = "held out by the matrix"  # how a matrix's reasons begin
+HELD_OUT = "held out by the"  # how the reasons of a matrix or plan begin
 _said: set[str] = set()
 
 

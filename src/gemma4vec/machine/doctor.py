@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,9 +28,15 @@ _TCMALLOC = tuple(
     for folder in ("usr/lib/*-linux-gnu", "usr/lib64", "usr/local/lib")
 )
 _CUDA_SETTINGS = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
-_EXTRAS = {
-    "mteb": ("mteb", "MTEB's tasks"),
-    "language": ("py3langid", "languages of texts in data check and stats"),
+# Extra -> its distributions and what they are for.
+_EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
+    "mteb": (("mteb",), "MTEB's tasks"),
+    "language": (("py3langid",), "languages of texts in data check and stats"),
+    "notebook": (("pandas",), "results as data frames"),
+    "export": (("onnx", "onnxruntime", "onnxscript", "xllamacpp"), "export and parity"),
+    "serve": (("h11", "starlette", "uvicorn"), "the HTTP server"),
+    "merge": (("mergekit", "sentence-transformers"), "more methods of soup"),
+    "store": (("lancedb", "pgvector", "psycopg", "qdrant-client"), "databases for search and serve"),
 }
 
 
@@ -239,11 +244,13 @@ def check_versions() -> Check:
 def check_extras() -> Check:
     """Which optional extras are there."""
     present, absent = [], []
-    for extra, (package, purpose) in _EXTRAS.items():
-        try:
-            metadata.distribution(package)
+    for extra, (distributions, purpose) in _EXTRAS.items():
+        missing = [name for name in distributions if installed_version(name) is None]
+        if not missing:
             present.append(extra)
-        except metadata.PackageNotFoundError:
+        elif len(missing) < len(distributions):
+            absent.append(f"{extra} ({purpose}; lacks {', '.join(missing)})")
+        else:
             absent.append(f"{extra} ({purpose})")
     finding = f"installed: {', '.join(present) or 'none'}; not installed: {', '.join(absent) or 'none'}"
     return Check("optional extras", "ok", finding, 'to add one: pip install "gemma4vec[NAME]"' if absent else "")

@@ -120,6 +120,7 @@ def nce(
     passage_passage: bool = False,
     symmetric: bool = False,
     false_negative_margin: float | None = None,
+    decoupled: bool = False,
     text_hashes: TextHashes | None = None,
     row_weights_N: Tensor | None = None,
     max_scores: int = MAX_SCORES,
@@ -150,6 +151,8 @@ def nce(
             (Li et al. 2023, arXiv:2308.03281, section 3.3).
         symmetric: average with the loss of each positive's query among all queries.
         false_negative_margin: exclude candidates whose similarity exceeds the positive's by more than this.
+        decoupled: leave the positive out of its own denominator (Yeh et al. 2022, arXiv:2110.06848, eq. 6), as
+            EmbeddingGemma's formula says when it is read to the letter. A row without candidates has loss 0.
         text_hashes: exclude the candidates that `FalseNegatives` marks.
         row_weights_N: None weighs each row 1. A row of weight 0 remains a candidate of the others.
         max_scores: number of scores in memory at once.
@@ -178,6 +181,7 @@ def nce(
         negatives_NKD = queries_ND.new_empty(rows, 0, queries_ND.shape[1])
     k = negatives_NKD.shape[1]
     changed = (hardness and k) or query_query or passage_passage or symmetric or false_negative_margin is not None
+    changed = changed or decoupled
     if (
         not changed
         and row_weights_N is None
@@ -216,10 +220,11 @@ def nce(
         parts.append(log_partition(queries_ND, queries_ND, inverse, excluded=no_queries, **among))
     if passage_passage:
         parts.append(log_partition(positives_ND, candidates_MD, inverse, excluded=no_passages, **among))
-    loss_N = _first_of(positive_N * inverse, torch.cat([own_logits_NK, torch.stack(parts, dim=1)], dim=1))
+    loss_of = _without_first if decoupled else _first_of
+    loss_N = loss_of(positive_N * inverse, torch.cat([own_logits_NK, torch.stack(parts, dim=1)], dim=1))
     if symmetric:
         back_N = log_partition(positives_ND, queries_ND, inverse, excluded=no_queries, **among)
-        loss_N = (loss_N + _first_of(positive_N * inverse, back_N[:, None])) / 2
+        loss_N = (loss_N + loss_of(positive_N * inverse, back_N[:, None])) / 2
     return row_mean(loss_N, row_weights_N)
 
 
@@ -274,6 +279,13 @@ def _first_of(first_N: Tensor, others_NC: Tensor) -> Tensor:
     """Cross-entropy of the first logit against the others, `[N]`; 0 if all others are minus infinity."""
     logits_NC = torch.cat([first_N[:, None], others_NC], dim=1)
     return functional.cross_entropy(logits_NC, first_N.new_zeros(len(first_N), dtype=torch.long), reduction="none")
+
+
+def _without_first(first_N: Tensor, others_NC: Tensor) -> Tensor:
+    """Log-sum of the others' exponentials less the first logit, `[N]`; 0 if all others are minus infinity."""
+    alone_N = torch.isneginf(others_NC).all(dim=1)
+    others_NC = others_NC.masked_fill(alone_N[:, None], 0.0)  # no NaN in the gradient of rows that do not count
+    return (torch.logsumexp(others_NC, dim=1) - first_N).masked_fill(alone_N, 0.0)
 
 
 def _excluded(

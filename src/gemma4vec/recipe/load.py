@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +15,7 @@ from gemma4vec.recipe.find import find_recipe
 from gemma4vec.recipe.renamed import current_names, current_path
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.recipe.sources import KINDS, Source, source_of, with_kind
+from gemma4vec.recipe.start import fill_from_start
 
 P = TypeVar("P", bound=BaseModel)
 SHOWN = 100  # characters of an override in a message
@@ -81,7 +82,7 @@ def _plain(value: object) -> object:
 
 def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe:
     """As `load_recipe`, from YAML text; `where` names it in errors."""
-    return validate(Recipe, read_tree(text, where, overrides), where)
+    return validate(Recipe, fill_from_start(read_tree(text, where, overrides), where), where)
 
 
 def parse_source(text: str, where: str, overrides: Sequence[str] = ()) -> Source:
@@ -187,7 +188,8 @@ def _explain(error: ValidationError, whole: type[BaseModel]) -> str:
         message = f"{where}.{_unquoted(context['discriminator'])}: {_unknown_choice(context['tag'], known)}"
     else:
         reason = first["msg"].removeprefix("Value error, ")
-        message = f"{where or 'recipe'}: {reason}"
+        where = where or ("recipe" if whole is Recipe else "")
+        message = f"{where}: {reason}" if where else reason
     more = len(problems) - 1
     return message + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
 
@@ -224,7 +226,12 @@ def _walk(location: Iterable[int | str], whole: type[BaseModel]) -> tuple[list[s
     part: type[BaseModel] | None = whole
     kinds: dict[str, type[BaseModel]] = {}
     inside: type[BaseModel] | None = whole
+    is_name = False  # a key of a mapping from names to parts
     for step in location:
+        if is_name:
+            path.append(str(step))
+            is_name = False
+            continue
         if kinds and step in kinds:
             part, kinds = kinds[str(step)], {}
             continue
@@ -234,6 +241,7 @@ def _walk(location: Iterable[int | str], whole: type[BaseModel]) -> tuple[list[s
             field = part.model_fields.get(step) if part else None
             found = _parts_in(field.annotation) if field else []
             part = found[0] if found else None
+            is_name = field is not None and get_origin(field.annotation) is dict
             kinds = _by_tag(found) if len(found) > 1 else {}
     return path, inside
 

@@ -6,12 +6,14 @@ Every setting that changes the resulting vectors is a key here, never an environ
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from gemma4vec.reading.names import Name
+from gemma4vec.recipe.denoising import Ul2 as Ul2
 from gemma4vec.recipe.layout import FastPaths as FastPaths
 from gemma4vec.recipe.layout import Layout as Layout
 from gemma4vec.recipe.layout import Quantize as Quantize
+from gemma4vec.recipe.lora import Lora as Lora
 from gemma4vec.recipe.part import Part as Part
 from gemma4vec.recipe.readouts import Head as Head
 from gemma4vec.recipe.readouts import Mean
@@ -26,35 +28,14 @@ from gemma4vec.recipe.tasks import MaskedNextToken as MaskedNextToken
 from gemma4vec.recipe.tasks import Task as Task
 
 
-class Lora(Part):
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) on the frozen base, through peft."""
-
-    rank: int = Field(16, ge=1, le=1024, description="inner width of each adapter")
-    alpha: float = Field(32.0, gt=0, description="the update is scaled by alpha / rank (rslora: alpha / sqrt(rank))")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the input of each adapter, in training")
-    modules: tuple[str, ...] | Literal["all-linear"] = Field(
-        "all-linear", description='names of linear layers, such as [q_proj, v_proj], or "all-linear"'
-    )
-    last_layers: int | float | None = Field(
-        None,
-        gt=0,
-        description="adapt only this number of last layers, or, below 1, this share of all layers; null: all",
-    )
-    rslora: bool = Field(False, description="rank-stabilized scaling (Kalajdzievski 2023, arXiv:2312.03732)")
-    dora: bool = Field(False, description="a trained magnitude for each output (Liu et al. 2024, arXiv:2402.09353)")
-
-    @field_validator("last_layers")
-    @classmethod
-    def _whole_or_share(cls, value: int | float | None) -> int | float | None:
-        if value is not None and value > 1 and value != int(value):
-            raise ValueError(f"{value} is neither a number of layers nor a share below 1")
-        return int(value) if value is not None and value >= 1 else value
-
-
 class Model(Part):
     """The base model and everything between a text and its vector."""
 
     base: str = Field("google/gemma-4-E2B-it", description="hub id, local folder or bundled:NAME")
+    start: str | None = Field(
+        None,
+        description="a run or saved model to go on from: its weights, readout, head and prompts; null: the base alone",
+    )
     attention: Literal["causal", "bidirectional"] = Field(
         "bidirectional", description="what a token sees: the tokens before it, or the whole text"
     )
@@ -327,9 +308,9 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _adaptation_sees_both_ways(self) -> "Recipe":
         for number, stage in enumerate(self.stages):
-            if stage.task.kind == "masked_next_token" and self.model.attention == "causal":
+            if stage.task.kind != "contrast" and self.model.attention == "causal":
                 raise ValueError(
-                    f"stages.{number}.task: masked_next_token teaches bidirectional attention, model.attention is "
+                    f"stages.{number}.task: {stage.task.kind} teaches bidirectional attention, model.attention is "
                     "causal; set model.attention=bidirectional, or leave this stage out"
                 )
         return self

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from gemma4vec.recipe.denoising import Ul2
 from gemma4vec.recipe.part import Part
 from gemma4vec.recipe.terms import HARDNESS, AnyTerm, LearnedTemperature, Nce, OnScores
 
@@ -85,4 +86,4 @@ class MaskedNextToken(Part):
         return self
 
 
-Task = Annotated[Contrast | MaskedNextToken, Field(discriminator="kind")]
+Task = Annotated[Contrast | MaskedNextToken | Ul2, Field(discriminator="kind")]

@@ -70,6 +70,10 @@ class Nce(Term):
         None, ge=0, description="candidates more similar than the positive by more than this do not count; null: all do"
     )
 
+    decoupled: bool = Field(
+        False, description="leave the positive out of its own denominator (Yeh et al. 2022, arXiv:2110.06848)"
+    )
+
     @field_validator("hardness", mode="before")
     @classmethod
     def _switched(cls, value: object) -> object:

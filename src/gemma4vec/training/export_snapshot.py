@@ -6,10 +6,10 @@ from pathlib import Path
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache
 from gemma4vec.ledger.run_folder import RunFolder
-from gemma4vec.model.bases.resolve import resolve_base
+from gemma4vec.model.bases.start import resolve_model
 from gemma4vec.model.save.write_model import save_model
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, read_progress, trained_weights
-from gemma4vec.training.engine.made_from import check_parts, own_parts
+from gemma4vec.training.engine.made_from import check_parts, own_parts, parts_to_save
 from gemma4vec.training.run import quantization_of_stage, recipe_of
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,9 @@ def snapshot(run: RunFolder) -> Path:
     if not (folder / "model").is_dir():
         logger.info(f"{run.run_id} is not finished: using its model after step {step} of stage {stage.name}")
         weights = trained_weights(checkpoint)
-        base = resolve_base(recipe.model.base)
-        check_parts(run, own_parts(recipe, base))
+        base = resolve_model(recipe.model)
+        parts = own_parts(recipe, base)
+        check_parts(run, parts)
         origin = f"a snapshot of step {step} of stage {stage.name}, made while the run was not finished"
         save_model(
             folder / "model",
@@ -42,6 +43,7 @@ def snapshot(run: RunFolder) -> Path:
             base,
             weights,
             data=run.manifest.get("data", {}),
+            made_from=parts_to_save(parts),
             name=f"{run.run_id}-step-{step}",
             checkpoint=origin,
             quantization=quantization_of_stage(recipe, number, base),

@@ -8,6 +8,7 @@ because batches, draws and learning rates depend on the seed and the step alone;
 import logging
 import math
 import time
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -64,6 +65,8 @@ def train_stage(stage: Stage, seed: int) -> Progress:
     saved_at = time.monotonic()
     try:
         with stage.signals.noted_only():
+            if progress.step == 0:
+                _measure_held_out(stage, progress)
             _make_up_evaluation(stage, optimizer, progress, budget.total)
             if _ask_all(stage, saved_at)[1]:
                 raise _interruption(stage, progress)
@@ -80,6 +83,7 @@ def train_stage(stage: Stage, seed: int) -> Progress:
                     saved_at = time.monotonic()
                 if stop:
                     raise _interruption(stage, progress)
+            _measure_held_out(stage, progress)
     except Interrupted:
         raise
     except KeyboardInterrupt:
@@ -140,6 +144,32 @@ def _make_up_evaluation(stage: Stage, optimizer: MasterAdamW, progress: Progress
 
     if not stage.world.from_first(is_recorded):
         _evaluate(stage, optimizer, progress)
+
+
+def _measure_held_out(stage: Stage, progress: Progress) -> None:
+    """Record the task's loss on texts that it never trains on, if it keeps any; once for a step."""
+
+    def measure() -> None:
+        done = stage.run.events("held_out")
+        if any(event["stage"] == stage.number and event["step"] == progress.step for event in done):
+            return
+        started = time.perf_counter()
+        found = run_with_eager_fallback(
+            stage.built.encoder.backbone,
+            lambda: stage.task.held_out(stage.built),
+            lambda reason: logger.warning(f"layers run uncompiled from here on: {reason}"),
+        )
+        if found is None:
+            return
+        where = {"stage": stage.number, "step": progress.step, "tokens": progress.tokens}
+        stage.run.event("held_out", **where, **asdict(found), seconds=time.perf_counter() - started)
+        parts = ", ".join(f"{name}: {value:.2f}" for name, value in found.parts.items())
+        logger.info(
+            f"step {progress.step}: held-out loss {found.value:.4f} ({found.texts} texts, {found.predicted:,} tokens"
+            + (f"; {parts})" if parts else ")")
+        )
+
+    stage.world.from_first(measure)
 
 
 def _train_step(

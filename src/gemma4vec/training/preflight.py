@@ -22,10 +22,12 @@ from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe import schema
 from gemma4vec.training.monitoring.dev_suite import dev_folder, needed_dev_folder, open_dev_suite
 from gemma4vec.training.tasks.check_limits import check_limits
+from gemma4vec.training.tasks.denoising_checks import check_denoising, check_lengths
 from gemma4vec.training.tasks.make_task import plain_texts
 from gemma4vec.training.tasks.masked_next_token import mask_token_id
 from gemma4vec.training.tasks.row_reader import RowReader
 from gemma4vec.training.tasks.rows_without_signal import check_rows_teach
+from gemma4vec.training.tasks.text_batches import hold_out
 from gemma4vec.training.terms.checks import check_dropout, check_scores, check_terms
 from gemma4vec.training.terms.teachers import check_teachers
 
@@ -56,6 +58,7 @@ def check_base(recipe: schema.Recipe, base: Path, dtype: torch.dtype = torch.bfl
             if dimension is not None:
                 check_terms(stage.task, dimension, f"stages.{number}.task")
                 check_teachers(stage.task, dimension, f"stages.{number}.task")
+        check_denoising(stage, built, recipe.model.max_tokens, f"stages.{number}.task")
     check_mask_tokens(recipe.stages, built.tokenizer)
     check_quantization(recipe.stages, built)
     return built
@@ -71,6 +74,9 @@ def check_stages(recipe: schema.Recipe, base: Path, loaded: Sequence[TrainingDat
         where = f"stages.{number}"
         check_dev_suite(stage.evaluation, data.dev_suite, f"{where}.evaluation")
         check_data(number, stage, data)
+        if isinstance(stage.task, schema.Ul2):
+            limit = min(stage.batch.document_tokens or recipe.model.max_tokens, recipe.model.max_tokens)
+            check_lengths(plain_texts(data, stage.task), built, limit, f"{where}.data")
         reader = RowReader.of(stage, built, recipe.model.max_tokens)
         check_rows_teach(stage, data.rows, reader.recipe_prompts, built.encoder.has_dropout, where)
         check_given_tokens(recipe.model, base, number, stage, data)
@@ -98,10 +104,12 @@ def check_data(number: int, stage: schema.Stage, loaded: TrainingData) -> None:
         InputError: fewer rows or texts than a batch, or rows with fewer hard negatives than the recipe needs.
     """
     where = f"stages.{number}"
-    if isinstance(stage.task, schema.MaskedNextToken):
-        texts = len(plain_texts(loaded, stage.task))
-        if texts < stage.batch.rows:
-            raise InputError(f"{where}.batch.rows: {stage.batch.rows} texts asked for, the data has {texts}")
+    if not isinstance(stage.task, schema.Contrast):
+        texts = plain_texts(loaded, stage.task)
+        if isinstance(stage.task, schema.Ul2):
+            texts = hold_out(texts, stage.task.held_out)[0]
+        if len(texts) < stage.batch.rows:
+            raise InputError(f"{where}.batch.rows: {stage.batch.rows} texts asked for, the data has {len(texts)}")
         return
     check_rows(loaded.rows, size=stage.batch.rows, hard_negatives=stage.task.hard_negatives, where=f"{where}.")
     check_batches(loaded.rows, stage.batch.rows, f"{where}.mixture")

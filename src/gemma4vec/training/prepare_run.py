@@ -12,11 +12,12 @@ from gemma4vec.data.quality.contamination_record import sources_from_manifest
 from gemma4vec.ledger.lineage import INHERITED
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.ledger.run_recipe import started_in
-from gemma4vec.model.bases.resolve import ResolvedBase, resolve_base
+from gemma4vec.model.bases.resolve import ResolvedBase
 from gemma4vec.model.bases.sentence_transformers_folder import describe_ignored_layers
+from gemma4vec.model.bases.start import resolve_model
 from gemma4vec.model.inference.load import find_model_folder
 from gemma4vec.model.tokenize.tokenizer import TextTokenizer
-from gemma4vec.recipe.paths import missing_path
+from gemma4vec.recipe.recorded.paths import missing_path
 from gemma4vec.recipe.schema import Contrast, Recipe
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.made_from import (
@@ -89,8 +90,8 @@ def check_inputs(recipe: Recipe, *, step: Step = lambda name: nullcontext()) -> 
     world = World()
     with step("base model"):
         with world.first_before_others():
-            base = resolve_base(recipe.model.base)
-        if ignored := describe_ignored_layers(base.path):
+            base = resolve_model(recipe.model)
+        if recipe.model.start is None and (ignored := describe_ignored_layers(base.path)):
             logger.info(ignored)
         outline = check_base(recipe, base.path)
     with step("training data"):
@@ -147,7 +148,7 @@ def reopen_run(run: RunFolder, recipe: Recipe) -> PreparedRun:
     Raises:
         InputError: the base is missing, or is not that of the training any more.
     """
-    base = resolve_base(recipe.model.base)
+    base = resolve_model(recipe.model)
     check_parts(run, own_parts(recipe, base))
     return PreparedRun(run, recipe, base, [], [None for _ in recipe.stages])
 

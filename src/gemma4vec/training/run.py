@@ -30,12 +30,12 @@ from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.quantization import Quantization
 from gemma4vec.model.save.write_model import save_model
-from gemma4vec.recipe.fingerprint import recipe_id
 from gemma4vec.recipe.load import dump_recipe
+from gemma4vec.recipe.recorded.fingerprint import recipe_id
 from gemma4vec.recipe.schema import Evaluation, Recipe
 from gemma4vec.training.engine.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.engine.distributed import FollowedRun, World, leave_world, name_lost_processes, when_lost
-from gemma4vec.training.engine.made_from import ChangedInputError, check_parts, own_parts
+from gemma4vec.training.engine.made_from import ChangedInputError, check_parts, own_parts, parts_to_save
 from gemma4vec.training.engine.process_memory import peak_memory_bytes, release_memory
 from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.job import STOPPED_BY, Job
@@ -218,7 +218,7 @@ class Trainer:
             settings,
             loaded,
             self.built,
-            lambda: load_head(self.built.encoder.backbone, self.base.path),
+            lambda: load_head(self.built.encoder.backbone, self.base.path, settings.task.kind),
             max_tokens=self.recipe.model.max_tokens,
             seed=data_seed(self.recipe, number),
         )
@@ -265,7 +265,8 @@ class Trainer:
         if checkpoint is None or not checkpoint.is_dir():
             raise InputError(f"{self.run.path} has no checkpoint to export; continue it with --resume {self.run.path}")
         taken = read_progress(checkpoint)
-        check_parts(self.run, own_parts(self.recipe, self.base))
+        parts = own_parts(self.recipe, self.base)
+        check_parts(self.run, parts)
         logger.info(f"writing the merged model of step {taken.step}" if wants_best else "writing the merged model")
         release_memory()
         live = self.quantization if not wants_best else None
@@ -275,6 +276,7 @@ class Trainer:
             self.base,
             trained_weights(checkpoint),
             data=self.run.manifest.get("data", {}),
+            made_from=parts_to_save(parts),
             name=self.run.run_id,
             checkpoint=f"the {stage.evaluation.export} checkpoint, step {taken.step} of stage {stage.name}",
             quantization=quantization_of_stage(self.recipe, number, self.base),

@@ -43,6 +43,8 @@ TERMS: list[dict[str, Any]] = [
 ]
 BIDIRECTIONAL = {"attention": "bidirectional"}
 CAUSAL = {"attention": "causal", "readout": {"name": "last_token"}}
+# Sentinels are characters of bytes that no text has: the tiny tokenizer has no unused tokens.
+DENOISING = {"kind": "ul2", "sentinels": [chr(256 + number) for number in range(8)]}
 # Of each case the base's family, what of the model and what of the stage is not the recipe's.
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "packed": ("gemma3", {}, {"layout": {"kind": "packed"}}),
@@ -64,6 +66,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"lora": {"rank": 4, "dropout": 0.2}},
         {"task": {"hard_negatives": 2, "terms": TERMS, "learn_temperature": {}}},
     ),
+    "denoising": ("gemma3", BIDIRECTIONAL | {"readout": {"name": "mean"}}, {"task": DENOISING}),
     "masked tokens": ("gemma3", BIDIRECTIONAL | {"readout": {"name": "mean"}}, {"task": {"kind": "masked_next_token"}}),
 }
 # These differ little from others: `make slow` runs them.
@@ -78,6 +81,7 @@ SLOW = (
     "echo_delta",
     "a head",
 )
+ON_TEXTS = ("masked_next_token", "ul2")
 QUERIES = ["read the file", "sort the tree", "close the list at the end of the graph", ""]
 
 
@@ -106,8 +110,8 @@ def recipe_of(folder: Path, case: str) -> Path:
     stage["budget"] = {"steps": 2}
     stage["task"] |= {"hard_negatives": 1}
     for name, part in parts.items():
-        stage[name] = (stage[name] | part) if part.get("kind") != "masked_next_token" else part
-    if stage["task"].get("kind") == "masked_next_token":
+        stage[name] = (stage[name] | part) if part.get("kind") not in ON_TEXTS else part
+    if stage["task"].get("kind") in ON_TEXTS:
         stage["data"] = [{"name": "texts", "source": "text", "path": str(folder / "texts.txt")}]
     if "terms" in stage["task"]:
         stage["data"].append({"name": "scored", "path": str(folder / "scored.jsonl")})

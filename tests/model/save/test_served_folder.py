@@ -9,9 +9,10 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from tiny_saved import save_tiny
 
+from gemma4vec.errors import InputError
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.served_folder import make_servable, matryoshka_dimensions
-from gemma4vec.model.save.write_model import trained_lengths
+from gemma4vec.model.save.write_model import trained_lengths, write_both_pooling_schemas
 from gemma4vec.recipe.schema import Recipe
 
 # text-embeddings-inference, backends/src/lib.rs, enum ModuleType: any other string, and the dense layers are left out.
@@ -98,3 +99,26 @@ def test_an_older_folder_is_mended_with_the_same_vectors(tmp_path: Path) -> None
     theirs = SentenceTransformer(str(folder), device="cpu").encode_query(texts)
     assert ((theirs * expected).sum(1) >= 0.99999).all()
     np.testing.assert_allclose(Embedder.load(folder, dtype="fp32").encode_query(texts), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("modules.json", '[{"idx": 0}', "the model's modules .*modules.json line 1: not JSON"),
+        ("modules.json", '[{"idx": 0}]', "is no list of modules with a type"),
+        ("config.json", "[]", "config.json is no mapping"),
+    ],
+)
+def test_a_damaged_folder_is_one_line(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / "modules.json").write_text("[]")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=f"{said}.*; export the model again from its run"):
+        make_servable(tmp_path, causal=False, matryoshka=[])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"embedding_dimension": 8}'])
+def test_damaged_settings_of_pooling_are_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config.json.*export the model again from its run"):
+        write_both_pooling_schemas(tmp_path / "config.json")

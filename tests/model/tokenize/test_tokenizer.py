@@ -209,3 +209,13 @@ def test_merges_without_the_prefix_of_subwords_are_refused(folder: Path, merges:
     file.write_text(json.dumps(whole), encoding="utf-8")
     with pytest.raises(InputError, match="the merge with 'b' lacks the prefix of subwords, 'bm25'"):
         load_tokenizer(folder, append_eos=False)
+
+
+def test_two_tokens_with_one_id_are_refused(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    whole = json.loads(file.read_text(encoding="utf-8"))
+    names = list(whole["model"]["vocab"])
+    whole["model"]["vocab"][names[-1]] = whole["model"]["vocab"][names[-2]]
+    file.write_text(json.dumps(whole), encoding="utf-8")
+    with pytest.raises(InputError, match=r"one id, .*check tokenizer.json or download it again"):
+        load_tokenizer(folder, append_eos=False)

@@ -19,7 +19,7 @@ from gemma4vec.pipeline.matrix.plan import (
     next_job,
 )
 from gemma4vec.pipeline.matrix.state import Cell, Record
-from gemma4vec.recipe.matrix import load_matrix
+from gemma4vec.recipe.plans.matrix import load_matrix
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.engine.checkpoint import Progress
 from gemma4vec.training.prepare_run import prepare_run

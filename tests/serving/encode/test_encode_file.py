@@ -299,7 +299,15 @@ def test_folders_that_are_no_output_are_refused(source: Path, tmp_path: Path) ->
     with pytest.raises(InputError, match="holds the input"):
         encode(source, source.parent)
     encode(source, tmp_path / "out", part=(1, 4))
-    (tmp_path / "out" / "plan.json").write_text("{")
+    plan = tmp_path / "out" / "plan.json"
+    whole = json.loads(plan.read_text())
+    for key in whole["encoding"]:
+        if key in ("input_type", "format", "dtype", "shard_rows", "dimension"):
+            less = {name: value for name, value in whole["encoding"].items() if name != key}
+            plan.write_text(json.dumps(whole | {"encoding": less}))
+            with pytest.raises(InputError, match=rf"plan.json is damaged \('{key}'\)"):
+                encode(source, tmp_path / "out")
+    plan.write_text("{")
     with pytest.raises(InputError, match=r"plan.json is damaged"):
         encode(source, tmp_path / "out")
     with pytest.raises(InputError, match="has no plan of a bulk encoding"):

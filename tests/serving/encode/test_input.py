@@ -151,6 +151,10 @@ def test_an_input_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, con
 
 
 def test_a_column_of_numbers_is_no_text(tmp_path: Path) -> None:
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["x"]), pa.array(["y"])], names=["id", "text", "text"])
+    pq.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(InputError, match=r"twice.parquet: several columns are named 'text'"):
+        plan_of(open_input(tmp_path / "twice.parquet", Fields()))
     pq.write_table(pa.table({"id": ["a"], "text": [[0.5]]}), tmp_path / "c.parquet")
     with pytest.raises(InputError, match="column 'text': expected texts, not list"):
         plan_of(open_input(tmp_path / "c.parquet", Fields()))

@@ -1,5 +1,6 @@
 """Our own files: every kind of code reaches its recall, damage and half-done work are noticed."""
 
+import json
 import logging
 
 import numpy as np
@@ -8,7 +9,8 @@ from small_rows import META, small_rows, vectors
 
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.retrieval.exact import search
-from gemma4vec.serving.store.codes import KINDS, make_codes, open_codes, pack_signs
+from gemma4vec.serving.store.codes import COARSE_TIMES, COARSE_WORDS, KINDS, make_codes, open_codes, pack_signs
+from gemma4vec.serving.store.open_store import verify_store
 from gemma4vec.serving.store.own_files import OwnFiles
 from gemma4vec.serving.store.recall_gate import build_and_check
 from gemma4vec.serving.store.search_store import add_rows, search_store
@@ -49,6 +51,36 @@ def test_hamming_distances_are_counted_bits(dimension):
     mask[[3, 9]] = True
     assert codes.nearest(query, 5, mask).tolist() == [3, 9]
     assert pack_signs(rows).shape == (50, -(-dimension // 64))
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 3000), (20, 20_000)])
+def test_a_few_bits_choose_many_rows_and_all_bits_choose_few_of_these(count, size):
+    rows, query = vectors(size), vectors(1, seed=2)[0]
+    arrays = make_codes("pca_binary", rows)
+    axes, mean = arrays["axes"].astype(np.float64) @ arrays["mixing"], rows.mean(axis=0, dtype=np.float64)
+    words = np.concatenate([arrays["coarse"].T, arrays["fine"]], axis=1)
+    bits = np.unpackbits(words.view(np.uint8), axis=1).astype(bool)
+    assert (bits == ((rows - mean) @ axes > 0)).mean() > 0.9999  # a number next to zero may round to either side
+    differing = bits != ((query - mean) @ axes > 0)
+    few, whole = differing[:, : 64 * COARSE_WORDS].sum(axis=1), differing.sum(axis=1)
+    codes = open_codes("pca_binary", arrays, size, 64)
+    found = codes.nearest(query, count, None)
+    # At least COARSE_TIMES rows are chosen for each wanted one; a sample may choose a distance more.
+    least = np.sort(few)[count * COARSE_TIMES - 1]
+    expected = []
+    for distance in range(least, least + 8):
+        coarse = np.flatnonzero(few <= distance)
+        expected.append(coarse[whole[coarse] <= np.sort(whole[coarse])[count - 1]].tolist())
+    assert found.tolist() in (expected[:1] if size < 32 * count * COARSE_TIMES else expected)
+
+
+def test_rows_of_mixed_signs_match_the_mask_and_may_be_all():
+    rows, query = vectors(3000), vectors(1, seed=2)[0]
+    codes = open_codes("pca_binary", make_codes("pca_binary", rows), 3000, 64)
+    mask = np.zeros(3000, bool)
+    mask[[3, 9, 2000]] = True
+    assert codes.nearest(query, 10, mask).tolist() == [3, 9, 2000]
+    assert codes.nearest(query, 5000, None).tolist() == list(range(3000))
 
 
 def test_codes_rank_as_their_scores_say():
@@ -102,7 +134,10 @@ def test_auto_is_exact_for_few_rows_and_takes_another_code_where_one_fails(tmp_p
     build_and_check(store)
     assert store.meta.index == "exact"
     monkeypatch.setattr("gemma4vec.serving.store.own_files.EXACT_BELOW", 100)
-    monkeypatch.setitem(OwnFiles.ladder.__globals__["OVERSAMPLES"], "binary", (1,))
+    gate = build_and_check(store, queries_ND=vectors(60, seed=3))
+    assert store.meta.index == "pca_binary" and gate is not None and gate.passed
+    for kind in ("pca_binary", "binary"):
+        monkeypatch.setitem(OwnFiles.ladder.__globals__["OVERSAMPLES"], kind, (1,))
     gate = build_and_check(store, queries_ND=vectors(60, seed=3))
     assert store.meta.index == "pca" and gate is not None and gate.passed
 
@@ -140,13 +175,17 @@ def test_a_flipped_bit_in_the_vectors_is_found_by_verify(tmp_path):
     store = OwnFiles.create(tmp_path / "store", META)
     add_rows(store, small_rows(50))
     build_and_check(store, held_out=5)
-    store.verify()
+    assert store.verify() == 2
+    assert verify_store(str(tmp_path / "store")) == {"location": str(tmp_path / "store"), "rows": 50, "files": 2}
     path = tmp_path / "store" / "data-1" / "vectors.npy"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(InputError, match="checksum"):
-        store.verify()
+    for check in (store.verify, lambda: verify_store(str(tmp_path / "store"))):
+        with pytest.raises(InputError, match="checksum"):
+            check()
+    with pytest.raises(InputError, match="a database checks its own files"):
+        verify_store("lance:folder#table")
 
 
 def test_a_build_that_was_killed_before_its_rename_changes_nothing(tmp_path, monkeypatch):
@@ -189,3 +228,15 @@ def test_an_unbuilt_store_and_a_full_disk_are_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", no_space)
     with pytest.raises(WorkError, match="no space left"):
         add_rows(store, small_rows(20))
+
+
+@pytest.mark.parametrize(("name", "value"), [("through", [3]), ("count", "2"), ("data", 4), ("files", None)])
+def test_a_state_of_other_types_is_damage(tmp_path, name, value):
+    store = OwnFiles.create(tmp_path / "store", META)
+    add_rows(store, small_rows(20))
+    build_and_check(store)
+    store.close()
+    file = tmp_path / "store" / "store.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    with pytest.raises(InputError, match=f"is damaged .{name} is"):
+        OwnFiles.open(tmp_path / "store")

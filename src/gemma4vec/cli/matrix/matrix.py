@@ -45,15 +45,15 @@ def matrix_command(
     from gemma4vec.cli.output import emit
     from gemma4vec.files import home
     from gemma4vec.recipe.find import find_matrix
-    from gemma4vec.recipe.matrix import load_matrix
+    from gemma4vec.recipe.plans.matrix import load_matrix
 
     file = find_matrix(file)
     matrix = load_matrix(file, overrides or [])
     from gemma4vec.pipeline.matrix.plan import make_plan
-    from gemma4vec.pipeline.matrix.suites import check_suites
+    from gemma4vec.pipeline.suites import check_samples
 
     plan = make_plan(matrix, file.resolve().parent)
-    check_suites(plan)
+    check_samples(matrix.dev, matrix.final)
     folder = out or home() / "matrix" / matrix.name
     if dry_run:
         emit(as_json, _dry(plan, folder), _dry_table)

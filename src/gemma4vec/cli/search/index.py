@@ -26,7 +26,7 @@ def index_command(
         str,
         typer.Option(
             "--index",
-            help="auto, exact, or binary, int8, prefix, pca (folder), ivf_sq, ivf_pq, ivf_flat (LanceDB), "
+            help="auto, exact, or pca_binary, binary, int8, prefix, pca (folder), ivf_sq, ivf_pq, ivf_flat (LanceDB), "
             "hnsw, bit (PostgreSQL), hnsw (Qdrant).",
         ),
     ] = "auto",
@@ -49,6 +49,9 @@ def index_command(
     title_field: Annotated[str, typer.Option("--title-field", help="Field of the title.")] = "title",
     row_ids: Annotated[bool, typer.Option("--row-ids", help="Use each row's number, from 1, as its id.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Drop an existing store first.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare the checksums of an existing store's files; build nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Build a vector store, and measure its recall against exact search.
@@ -66,6 +69,13 @@ def index_command(
     if row_ids and id_field is not None:
         raise InputError("--row-ids and --id-field exclude each other; use one")
     parse_location(to)
+    if check:
+        from gemma4vec.serving.store.open_store import verify_store
+
+        if fresh:
+            raise InputError("--check and --fresh exclude each other; use one")
+        emit(as_json, verify_store(to), _checked)
+        return
     types = parse_fields(field or [])
     encoded = (source / PLAN).is_file()
     if encoded and types:
@@ -93,3 +103,7 @@ def _built(value: dict[str, Any], measured: str) -> str:
         f"{value['location']}: {value['rows']:,} rows ({value['added']:,} added now{left_out}), "
         f"index {value['index']}\n{measured}"
     )
+
+
+def _checked(value: dict[str, Any]) -> str:
+    return f"{value['location']}: {value['rows']:,} rows; the checksums of {value['files']:,} files are right"

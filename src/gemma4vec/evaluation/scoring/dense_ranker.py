@@ -20,9 +20,8 @@ from gemma4vec.files import cache, disk_errors
 from gemma4vec.machine.memory import free_memory
 from gemma4vec.retrieval import exact
 from gemma4vec.retrieval.top_k import descending_id_rank
+from gemma4vec.retrieval.unit_rows import are_unit_lengths
 from gemma4vec.text.text_embedder import TextEmbedder, Vectors
-
-UNIT_TOLERANCE = 0.01  # vectors normalized in bf16 are off by up to 0.004
 
 
 class EmbedderRanker:
@@ -135,7 +134,7 @@ def check_unit(vectors_ND: Vectors, ids: Sequence[str], what: str) -> None:
             "try --dtype fp32; if that does not help, the model's weights are damaged"
         )
     lengths_N = np.linalg.norm(vectors_ND, axis=1)
-    unit_N = np.abs(lengths_N - 1.0) <= UNIT_TOLERANCE
+    unit_N = are_unit_lengths(lengths_N)
     if not unit_N.all():
         first_index = int(np.argmin(unit_N))
         raise WorkError(

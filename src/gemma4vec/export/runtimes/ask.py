@@ -54,7 +54,13 @@ def ask_process(
         package = str(Path(__file__).resolve().parents[3])
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
+        # The kernel closes our end of the pipe however we end, and the child waits for that.
+        end, ours = os.pipe()
+        try:
+            done = subprocess.run(command, env=environment, stdin=end, capture_output=True)
+        finally:
+            os.close(end)
+            os.close(ours)
         if done.returncode != 0:
             raise WorkError(f"{_PROGRAMS[kind]} cannot run {path.name}: {_last_words(done)}")
         about = json.loads((folder / "answer.json").read_text(encoding="utf-8"))

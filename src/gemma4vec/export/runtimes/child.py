@@ -4,7 +4,9 @@ llama.cpp ends the whole process where a file violates an assertion, and onnxrun
 """
 
 import json
+import os
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -44,5 +46,16 @@ def main(job_file: Path, answer_folder: Path) -> None:
     (answer_folder / "answer.json").write_text(json.dumps(about), encoding="utf-8")
 
 
+def end_with_parent(descriptor: int) -> None:
+    """End this process when the other end of a pipe is closed: its parent has ended, perhaps by SIGKILL."""
+
+    def wait() -> None:
+        os.read(descriptor, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 if __name__ == "__main__":
+    end_with_parent(sys.stdin.fileno())
     main(Path(sys.argv[1]), Path(sys.argv[2]))

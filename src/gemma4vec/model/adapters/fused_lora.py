@@ -21,7 +21,6 @@ from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
 from gemma4vec.model import upstream
-from gemma4vec.model.backbone.backbone import Backbone
 
 
 class _FusedProduct(torch.autograd.Function):
@@ -65,14 +64,14 @@ class FusedLoraLinear(Linear):
         return y if self.base_layer.bias is None else y + self.base_layer.bias
 
 
-def fuse_lora(backbone: Backbone) -> int:
+def fuse_lora(model: nn.Module) -> int:
     """Fuse every plain LoRA layer; returns the number of fused layers.
 
     Layers with dropout on the adapter's input, other kinds (DoRA) and layers with several adapters stay unchanged.
     Parameters keep their identity and values, but now share one matrix.
     """
     changed = 0
-    for module in backbone.modules():
+    for module in model.modules():
         if type(module) is Linear and _is_plain(module):
             layer: Any = module  # peft's attributes are not typed
             (name,) = layer.active_adapters

@@ -21,8 +21,8 @@ from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.recipe.schema import Lora
 
 
-def first_adapted_layer(layers: int, lora: Lora) -> int:
-    """Index of the first of `layers` layers that `lora` adapts.
+def first_adapted_layer(layers: int, lora: Lora, key: str = "model.lora.last_layers") -> int:
+    """Index of the first of `layers` layers that `lora` adapts; `key` names it in the complaint.
 
     No earlier layer takes part in the backward pass: neither its weights nor its inputs require a gradient, so autograd
     stores none of its activations.
@@ -33,7 +33,7 @@ def first_adapted_layer(layers: int, lora: Lora) -> int:
     if lora.last_layers is None:
         return 0
     if lora.last_layers > layers:
-        raise InputError(f"model.lora.last_layers: {lora.last_layers} requested, the base has {layers} layers")
+        raise InputError(f"{key}: {lora.last_layers} requested, the base has {layers} layers")
     count = lora.last_layers if lora.last_layers >= 1 else max(1, round(lora.last_layers * layers))
     return layers - int(count)
 

@@ -44,7 +44,7 @@ from gemma4vec.model.packing.packed_batch import PackedBatch
 
 # Selective checkpointing. Compiled layers keep this fraction of their activations. Others keep matrix products with at
 # least this inner dimension (values: the index of the first operand).
-_KEPT_FRACTION, _MIN_INNER_SIZE = 0.5, 256
+KEPT_FRACTION, _MIN_INNER_SIZE = 0.5, 256
 _PRODUCTS = {torch.ops.aten.mm.default: 0, torch.ops.aten.addmm.default: 1, torch.ops.aten.bmm.default: 0}
 
 
@@ -53,6 +53,7 @@ class Backbone(nn.Module):
 
     Attributes:
         causal: whether a token sees no later token.
+        window: sliding window in tokens, as in the base's config file; None: no layer has one.
         reach: what a token sees in a layer with a sliding window; None: no layer has one.
         compiled: whether its layers are compiled.
         fast: the optional kernels in use; choose them before layers are compiled.
@@ -67,6 +68,7 @@ class Backbone(nn.Module):
         self.model = model
         self.causal = causal
         self.architecture = architecture
+        self.window = window
         self.reach: Reach | None = None
         if window is not None:
             self.reach = Reach(window - 1, 0) if causal else architecture.reach(window)
@@ -79,7 +81,7 @@ class Backbone(nn.Module):
         self.checkpointed = False
         self.selective = False
         self._has_last_token_layer = False
-        self._exposes_saved_tensors = False
+        self.exposes_saved_tensors = False
 
     @property
     def config(self) -> Any:
@@ -154,8 +156,8 @@ class Backbone(nn.Module):
         layer: Any  # the library sets attributes that are not typed
         if self.selective:
             for layer in self.layers:  # the compiler does its own planning, and hooks must see all saved tensors
-                layer.gradient_checkpointing = not (use_compiled or self._exposes_saved_tensors)
-        budget = _KEPT_FRACTION if self.selective else 1.0
+                layer.gradient_checkpointing = not (use_compiled or self.exposes_saved_tensors)
+        budget = KEPT_FRACTION if self.selective else 1.0
         with ExitStack() as stack:
             if use_compiled:
                 stack.enter_context(upstream.activation_memory_budget(budget))
@@ -290,7 +292,7 @@ class Backbone(nn.Module):
             return
         settings: dict[str, Any] = {"use_reentrant": False}
         if selective:
-            settings["context_fn"] = partial(create_selective_checkpoint_contexts, _selective_policy)
+            settings["context_fn"] = partial(create_selective_checkpoint_contexts, selective_policy)
         self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
         # With adapters, the library by default makes the embeddings require a gradient, which reentrant checkpoints
         # need. Ours do not, and the backward pass would run through all frozen layers below the first adapted one.
@@ -305,11 +307,11 @@ class Backbone(nn.Module):
         Selective checkpointing of uncompiled layers hides results in its own cache, so it is off meanwhile. More is
         kept then: counts are an upper bound.
         """
-        self._exposes_saved_tensors = True
+        self.exposes_saved_tensors = True
         try:
             yield
         finally:
-            self._exposes_saved_tensors = False
+            self.exposes_saved_tensors = False
 
 
 def _checkpoint_if_needed(layer: nn.Module, checkpoint: upstream.LayerCall) -> upstream.LayerCall:
@@ -323,7 +325,7 @@ def _checkpoint_if_needed(layer: nn.Module, checkpoint: upstream.LayerCall) -> u
     return run
 
 
-def _selective_policy(_: Any, operator: Any, *args: Any, **__: Any) -> CheckpointPolicy:
+def selective_policy(_: Any, operator: Any, *args: Any, **__: Any) -> CheckpointPolicy:
     """Selective checkpointing keeps attention, and products with a large inner dimension.
 
     The cost of each value of a product is its inner dimension. An adapter's second product, whose inner dimension is

@@ -51,26 +51,34 @@ class LanguageModelHead:
         return loss
 
 
-def load_head(backbone: Backbone, path: str | Path) -> LanguageModelHead:
-    """The head of a backbone that was loaded from `path`.
+def load_head(backbone: Backbone, path: str | Path, task: str = "masked_next_token") -> LanguageModelHead:
+    """The head of a backbone that was loaded from `path`; `task` names who needs it in the complaint.
 
     Raises:
         InputError: the base is an encoder; or its head is not tied to the embeddings, and the folder has none.
     """
-    if backbone.architecture.causal is None:
-        raise InputError(
-            "model.base: masked_next_token turns decoders into encoders, and this base is already an encoder; "
-            "remove the stage"
-        )
+    refuse_encoder(backbone, task)
     softcap = getattr(backbone.config, "final_logit_softcapping", None)
     embedding: Tensor = backbone.model.get_input_embeddings().weight
     if getattr(backbone.config, "tie_word_embeddings", True):
         return LanguageModelHead(embedding, softcap)
-    weight_VD = _read_head(Path(path)).to(embedding.device, embedding.dtype)
+    weight_VD = _read_head(Path(path), task).to(embedding.device, embedding.dtype)
     return LanguageModelHead(weight_VD, softcap)
 
 
-def _read_head(folder: Path) -> Tensor:
+def refuse_encoder(backbone: Backbone, task: str) -> None:
+    """Refuse a base that attends both ways already, for a task that teaches it to.
+
+    Raises:
+        InputError: one line that names the task.
+    """
+    if backbone.architecture.causal is None:
+        raise InputError(
+            f"model.base: {task} turns decoders into encoders, and this base is already an encoder; remove the stage"
+        )
+
+
+def _read_head(folder: Path, task: str) -> Tensor:
     """`lm_head.weight`, with any prefix, from the safetensors files of a model folder."""
     files = sorted(folder.glob("*.safetensors"))
     index = folder / "model.safetensors.index.json"
@@ -90,7 +98,7 @@ def _read_head(folder: Path) -> Tensor:
         except (OSError, SafetensorError) as error:
             raise InputError(f"model.base: {file} cannot be read: {' '.join(str(error).split())[:200]}") from error
     raise InputError(
-        f"model.base: {folder} has no language-model head (lm_head.weight), which the task masked_next_token needs; "
+        f"model.base: {folder} has no language-model head (lm_head.weight), which the task {task} needs; "
         "leave the stage out, or take the base's language model"
     )
 

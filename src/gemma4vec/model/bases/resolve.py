@@ -115,6 +115,11 @@ def _resolve_folder(name: str, folder: Path) -> ResolvedBase:
     return _described(ResolvedBase(name=name, path=folder.resolve()))
 
 
+def describe_folder(name: str, folder: Path) -> ResolvedBase:
+    """A model in a folder, with the license of its card and the terms that follow from it."""
+    return _described(ResolvedBase(name=name, path=folder))
+
+
 def check_model_folder(folder: Path) -> None:
     """Check that a folder contains a Hugging Face model or a sentence-transformers model, with whole weight files.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
@@ -14,11 +15,13 @@ from gemma4vec.model.backbone.backbone import Backbone, load_backbone
 from gemma4vec.model.encoder.check_config import check_recipe, check_vocabulary, read_config
 from gemma4vec.model.encoder.encoder import TextEncoder
 from gemma4vec.model.encoder.projection_head import Head
+from gemma4vec.model.encoder.saved_parts import load_parts
 from gemma4vec.model.packing.packed_batch import Tokens
 from gemma4vec.model.readout import READOUTS, BaseInfo
-from gemma4vec.model.tokenize.tokenizer import TextTokenizer, load_tokenizer
+from gemma4vec.model.tokenize.tokenizer import TextTokenizer, load_saved_tokenizer, load_tokenizer
 from gemma4vec.recipe.schema import Model
 from gemma4vec.recipe.sources import PromptWords
+from gemma4vec.recipe.start import carried_parts
 from gemma4vec.text.prompts import BY_NAME, Prompted, Prompts
 
 if TYPE_CHECKING:
@@ -87,6 +90,8 @@ def load_recipe_tokenizer(model: Model, path: str | Path) -> TextTokenizer:
     Raises:
         InputError: there is no tokenizer, or it lacks a required token.
     """
+    if model.start is not None:
+        return load_saved_tokenizer(Path(path))
     readout_class = READOUTS[model.readout.name]
     unpooled_prompts = None if readout_class.pools_prompt(model.readout) else recipe_prompts(model)
     return load_tokenizer(path, append_eos="eos" in readout_class.needs, unpooled_prompts=unpooled_prompts)
@@ -101,18 +106,19 @@ def build(
     seed: int = 0,
     tokenizer: TextTokenizer | None = None,
 ) -> EmbeddingModel:
-    """Load a base and add the recipe's adapters, readout and head.
+    """Load a base and add the recipe's adapters, readout and head. Those of a start have its trained weights.
 
     Args:
         model: the recipe's model part.
-        path: folder of the base.
+        path: folder of the base, or of the start (`model.bases.start`).
         dtype: dtype of the base. Readout and head are fp32, or float64 like the base.
         device: device of all weights.
         seed: initial values of new parameters depend on it alone.
         tokenizer: replaces the base's own.
 
     Raises:
-        InputError: the recipe does not fit the base (see `model.encoder.check_config`); no weight was loaded.
+        InputError: the recipe does not fit the base (see `model.encoder.check_config`); no weight was loaded. Readout
+            or head of the start are missing or damaged.
     """
     config = read_config(path)
     check_recipe(model, config, folder=Path(path))
@@ -121,7 +127,14 @@ def build(
     backbone = load_backbone(
         path, causal=model.attention == "causal", dtype=dtype, device=device, allow_untested=model.allow_untested
     )
-    return assemble(model, backbone, tokenizer, seed=seed, folder=Path(path))
+    built = assemble(model, backbone, tokenizer, seed=seed, folder=Path(path))
+    if model.start is not None:
+        try:
+            load_parts(built.encoder, Path(path), carried_parts(model))
+        except (KeyError, OSError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"model.start: readout or head in {path} are damaged ({reason})") from error
+    return built
 
 
 def assemble(

@@ -8,7 +8,7 @@ import yaml
 
 from gemma4vec.files import atomic_write
 from gemma4vec.model.bases.resolve import ResolvedBase
-from gemma4vec.recipe.schema import Recipe
+from gemma4vec.recipe.schema import Model, Recipe
 
 _SCORES_HEADING, _QUANTIZATION_HEADING, _DATA_HEADING = "## Scores", "## Quantization", "## Training data"
 _NEEDS_US = (
@@ -37,25 +37,14 @@ def model_card(
         standard: whether the folder opens without gemma4vec.
     """
     model = recipe.model
-    front_matter = {
-        "library_name": "sentence-transformers",
-        "pipeline_tag": "sentence-similarity",
-        "tags": ["sentence-transformers", "feature-extraction", "sentence-similarity", "gemma4vec"],
-        "base_model": base.name,
-        "license": base.licence or "other",
-    }
     parts = [
-        "---\n" + yaml.safe_dump(front_matter, sort_keys=False) + "---",
+        _front_matter(base),
         f"# {recipe.name}",
         f"A text-embedding model made from `{base.name}` with gemma4vec: {dimension} dimensions, {model.attention} "
         f"attention, {model.readout.name.replace('_', ' ')} readout, up to {model.max_tokens} tokens.",
         *([] if standard else [_NEEDS_US]),
-        "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
-        f'model = SentenceTransformer("path/to/this/folder"{"" if standard else ", trust_remote_code=True"})\n'
-        'queries = model.encode_query(["how do I ..."])\n'
-        'documents = model.encode_document(["..."])\n'
-        "scores = model.similarity(queries, documents)\n```",
-        f"{_DATA_HEADING}\n\n" + "\n".join(_data_lines(data)),
+        _usage(standard),
+        f"{_DATA_HEADING}\n\n" + "\n".join([*_start_lines(model), *_data_lines(data)]),
         f"## Recipe\n\nSee `recipe.yaml` of the run. Seed {recipe.seed}."
         + (f" Exported: {checkpoint}." if checkpoint else "")
         + (f"\n\nHypothesis: {recipe.hypothesis}" if recipe.hypothesis else ""),
@@ -89,6 +78,70 @@ def with_quantization(card: str, description: str) -> str:
     section = f"{_QUANTIZATION_HEADING}\n\n{description}\n\n"
     before, found, after = card.partition(f"{_DATA_HEADING}\n")
     return f"{before}{section}{found}{after}" if found else f"{card.rstrip()}\n\n{section}"
+
+
+def averaged_card(
+    title: str,
+    base: ResolvedBase,
+    about: str,
+    table: Sequence[str],
+    data: Mapping[str, Mapping[str, Any]],
+    *,
+    standard: bool = True,
+) -> str:
+    """The README.md of a model that was not trained, but averaged from others.
+
+    Args:
+        title: its heading.
+        base: the base of the others, with its license and terms.
+        about: what it is, in sentences.
+        table: lines of Markdown about the others.
+        data: run -> stage -> source -> its facts, of all that they were trained on.
+        standard: whether the folder opens without gemma4vec.
+    """
+    lines = [
+        line.replace("- stage", f"- run {run}, stage") for run, of_run in data.items() for line in _data_lines(of_run)
+    ]
+    parts = [
+        _front_matter(base),
+        f"# {title}",
+        about,
+        *([] if standard else [_NEEDS_US]),
+        _usage(standard),
+        "## Ingredients\n\n" + "\n".join(table),
+        "## Training data\n\n" + ("\n".join(lines) or "Not recorded."),
+        f"## Licence and terms\n\n{_terms(base)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(base: ResolvedBase) -> str:
+    front_matter = {
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "sentence-similarity",
+        "tags": ["sentence-transformers", "feature-extraction", "sentence-similarity", "gemma4vec"],
+        "base_model": base.name,
+        "license": base.licence or "other",
+    }
+    return "---\n" + yaml.safe_dump(front_matter, sort_keys=False) + "---"
+
+
+def _usage(standard: bool) -> str:
+    return (
+        "```python\nfrom sentence_transformers import SentenceTransformer\n\n"
+        f'model = SentenceTransformer("path/to/this/folder"{"" if standard else ", trust_remote_code=True"})\n'
+        'queries = model.encode_query(["how do I ..."])\n'
+        'documents = model.encode_document(["..."])\n'
+        "scores = model.similarity(queries, documents)\n```"
+    )
+
+
+def _start_lines(model: Model) -> list[str]:
+    """Say which trained model this one went on from, without the folders of this machine."""
+    if model.start is None:
+        return []
+    folder = Path(model.start)
+    return [f"- before: that of `{(folder.parent if folder.name == 'model' else folder).name}`, the trained start"]
 
 
 def _data_lines(data: Mapping[str, Any]) -> list[str]:

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
 from gemma4vec.machine.file_hashes import file_hash
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.encoder.build import EmbeddingModel, build
+from gemma4vec.model.encoder.saved_parts import READOUT_FILE as READOUT_FILE
+from gemma4vec.model.encoder.saved_parts import load_parts
 from gemma4vec.model.tokenize.tokenizer import load_saved_tokenizer
-from gemma4vec.reading.json_values import load_foreign_json, load_own_json
+from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.recipe.renamed import current_names
 from gemma4vec.recipe.schema import Model
+from gemma4vec.recipe.start import SETTINGS_FILE as SETTINGS_FILE
 
-SETTINGS_FILE = "gemma4vec.json"
-READOUT_FILE = "readout.safetensors"
 FORMAT = 2
 
 
@@ -64,7 +64,7 @@ def model_of(settings: dict[str, Any]) -> Model:
     tree = current_names(settings["model"], SETTINGS_FILE, at="model", log=False)
     if settings.get("format") == 1 and tree.get("readout", {}).get("name") == "last_token":
         tree["readout"] = {"name": "last_token"}  # a pool_prompt here had no meaning
-    return Model.model_validate(tree).model_copy(update={"lora": None})
+    return Model.model_validate(tree).model_copy(update={"lora": None, "start": None})
 
 
 def open_saved_model(path: Path, model: Model, *, dtype: torch.dtype, device: torch.device | str) -> EmbeddingModel:
@@ -75,43 +75,6 @@ def open_saved_model(path: Path, model: Model, *, dtype: torch.dtype, device: to
         WorkError: attention differs from the saved mode.
     """
     embedding_model = build(model, path, dtype=dtype, device=device, tokenizer=load_saved_tokenizer(path))
-    for part, weights in (
-        (embedding_model.encoder.readout, _readout_weights),
-        (embedding_model.encoder.head, _head_weights),
-    ):
-        if part is not None:
-            _load(part, weights(path))
+    load_parts(embedding_model.encoder, path)
     check(embedding_model.encoder.backbone)
     return embedding_model
-
-
-def _load(part: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Copy weights into the trained parameters of a part; none may be missing."""
-    parameters = {name: parameter for name, parameter in part.named_parameters() if parameter.requires_grad}
-    if set(parameters) != set(weights):
-        raise KeyError(f"parameter names differ: {', '.join(sorted(set(parameters) ^ set(weights)))}")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            if parameter.shape != weights[name].shape:
-                raise KeyError(f"{name} has shape {tuple(weights[name].shape)}, not {tuple(parameter.shape)}")
-            parameter.copy_(weights[name])
-
-
-def _readout_weights(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    file = path / READOUT_FILE
-    return load_file(file) if file.exists() else {}
-
-
-def _head_weights(path: Path) -> dict[str, Tensor]:
-    """Weights of the Dense modules, in their order."""
-    from safetensors.torch import load_file
-
-    modules = load_foreign_json(path / "modules.json")
-    folders = [path / module["path"] for module in modules if module["type"].endswith(".Dense")]
-    weights = {}
-    for number, folder in enumerate(folders):
-        for name, value in load_file(folder / "model.safetensors").items():
-            weights[f"{number}.{name.removeprefix('linear.')}"] = value
-    return weights

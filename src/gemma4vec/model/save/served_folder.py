@@ -11,12 +11,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from gemma4vec.errors import InputError
 from gemma4vec.files import write_json
 from gemma4vec.model.backbone.architectures import read_config
-from gemma4vec.reading.json_values import load_foreign_json
+from gemma4vec.reading.json_values import load_foreign_json, read_json
 
+ADVICE = "export the model again from its run"
 # The names that every server knows. Modules of ours keep their own.
 _SERVED_TYPES = {
     name: f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Dense", "Normalize")
@@ -32,13 +33,17 @@ def make_servable(folder: Path, *, causal: bool, matryoshka: Sequence[int]) -> N
         matryoshka: the lengths of vector prefixes that were trained, the whole one included; empty: none.
     """
     file = folder / "modules.json"
-    modules: list[dict[str, Any]] = load_foreign_json(file)
+    modules = read_json(file, "the model's modules", ADVICE, foreign=True)
+    if not isinstance(modules, list) or not all(isinstance(one, dict) and "type" in one for one in modules):
+        raise InputError(f"{file} is no list of modules with a type; {ADVICE}")
     for module in modules:
         if str(module["type"]).startswith("sentence_transformers."):
-            module["type"] = _SERVED_TYPES.get(module["type"].rsplit(".", 1)[-1], module["type"])
+            module["type"] = _SERVED_TYPES.get(str(module["type"]).rsplit(".", 1)[-1], module["type"])
     write_json(file, modules)
     file = folder / "config.json"
-    config: dict[str, Any] = load_foreign_json(file)
+    config = read_json(file, "the model's configuration", ADVICE, foreign=True)
+    if not isinstance(config, dict):
+        raise InputError(f"{file} is no mapping; {ADVICE}")
     if causal and (name := _causal_class(folder)) is not None:
         config["architectures"] = [name]
     if matryoshka:

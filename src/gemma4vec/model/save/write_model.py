@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from gemma4vec.errors import WorkError
+from gemma4vec.errors import InputError, WorkError
 from gemma4vec.files import atomic_folder, disk_errors, sha256_file, write_json
 from gemma4vec.model.bases.resolve import ResolvedBase
 from gemma4vec.model.bases.weights import hash_lines, hash_settings
@@ -31,9 +31,9 @@ from gemma4vec.model.save.quantization import (
     write_codes,
 )
 from gemma4vec.model.save.read_model import FORMAT, SETTINGS_FILE, fingerprint_of
-from gemma4vec.model.save.served_folder import make_servable
+from gemma4vec.model.save.served_folder import ADVICE, make_servable
 from gemma4vec.model.tokenize.prompt_boundary import save_tokenizer
-from gemma4vec.reading.json_values import load_foreign_json
+from gemma4vec.reading.json_values import read_json
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.prompts import Prompts
@@ -59,6 +59,7 @@ def save_model(
     *,
     data: Mapping[str, Any],
     name: str,
+    made_from: Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
     checkpoint: str = "",
     quantization: Quantization | None = None,
@@ -73,6 +74,7 @@ def save_model(
         trained: fp32 values of the trained parameters, by name.
         data: stage -> source -> its facts, for the model card.
         name: the model's name.
+        made_from: names and hashes of base and start, for runs that start from this model.
         dtype: dtype of the saved weights.
         checkpoint: the exported checkpoint, in words.
         quantization: how the merged weights are quantized; None: they are not. `dtype` is fp32 then.
@@ -89,14 +91,16 @@ def save_model(
     embedding_model.load_trained({key: value.float() for key, value in trained.items()})
     if embedding_model.adapters is not None:
         with atomic_folder(folder.parent / "adapter") as temporary:
-            embedding_model.adapters.peft_config["default"].base_model_name_or_path = base.name
+            embedding_model.adapters.peft_config["default"].base_model_name_or_path = recipe.model.start or base.name
             embedding_model.adapters.save_pretrained(str(temporary), save_embedding_layers=False)
     if quantization is not None:
         merge_and_round(embedding_model, quantization.scheme)
     elif embedding_model.adapters is not None:
         embedding_model.encoder.backbone.model = embedding_model.adapters.merge_and_unload()
     with atomic_folder(folder) as temporary:
-        weights = _write(temporary, recipe, base, embedding_model, dtype, data, name, checkpoint, quantization)
+        weights = _write(
+            temporary, recipe, base, embedding_model, dtype, data, name, made_from or {}, checkpoint, quantization
+        )
         if quantization is not None:
             check_written(temporary, quantization.scheme, evaluated)
         return weights
@@ -110,6 +114,7 @@ def _write(
     dtype: torch.dtype,
     data: Mapping[str, Any],
     name: str,
+    made_from: Mapping[str, Any],
     checkpoint: str,
     quantization: Quantization | None,
 ) -> str:
@@ -124,8 +129,9 @@ def _write(
         "format": FORMAT,
         "name": name,
         "dtype": str(dtype).removeprefix("torch."),
-        # The first names of its keys, so that earlier versions open the folder too.
-        "model": first_names(recipe.model.model_dump(mode="json"), "model"),
+        # The first names of its keys, so that earlier versions open the folder too; they know no start.
+        "model": first_names(recipe.model.model_dump(mode="json", exclude={"start"}), "model"),
+        "made_from": dict(made_from),
         "licence": base.licence,
     }
     embedding_model.encoder.backbone.model.to(dtype)
@@ -239,7 +245,9 @@ def trained_lengths(recipe: Recipe, dimension: int) -> list[int]:
 
 def write_both_pooling_schemas(file: Path) -> None:
     """Write a pooling config's mode in both spellings: servers read one or the other."""
-    config = load_foreign_json(file)
+    config = read_json(file, "the settings of pooling", ADVICE, foreign=True)
+    if not isinstance(config, dict) or not {"embedding_dimension", "pooling_mode"} <= set(config):
+        raise InputError(f"{file} lacks embedding_dimension or pooling_mode; {ADVICE}")
     config["word_embedding_dimension"] = config["embedding_dimension"]
     for mode, key in _LEGACY_POOLING.items():
         config[key] = mode == config["pooling_mode"]

@@ -21,7 +21,11 @@ from gemma4vec.model.bases.foreign_code import needs_own_code
 from gemma4vec.model.bases.sentence_transformers_folder import transformer_folder
 from gemma4vec.model.packing.packed_batch import Tokens
 from gemma4vec.model.tokenize.prompt_boundary import strip_final_prompt_space
-from gemma4vec.model.tokenize.tokenizer_files import refuse_half_characters, refuse_impossible_merges
+from gemma4vec.model.tokenize.tokenizer_files import (
+    refuse_half_characters,
+    refuse_impossible_merges,
+    refuse_shared_ids,
+)
 from gemma4vec.reading.json_values import load_foreign_json
 from gemma4vec.text.encodable import encodable
 from gemma4vec.text.pretokenized import PretokenizedText
@@ -186,6 +190,7 @@ def load_tokenizer(path: str | Path, *, append_eos: bool, unpooled_prompts: Prom
     largest = max(tokenizer.get_vocab().values(), default=0)
     if largest >= MOST_IDS:  # the tokenizers library allocates memory for all ids up to it, and ends the process
         raise InputError(f"model.base: the tokenizer at {path} has a token of the id {largest}; check tokenizer.json")
+    refuse_shared_ids(tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False), path)
     if append_eos and tokenizer.eos_token_id is None and not added_tokens(tokenizer)[1]:
         raise InputError(
             f"model.readout: it needs an EOS token, and the tokenizer at {path} has none; "

@@ -1,6 +1,7 @@
 """What is refused in a tokenizer's files because the libraries fail on it too late, or end the process."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from gemma4vec.errors import InputError
@@ -43,3 +44,18 @@ def refuse_half_characters(folder: Path) -> None:
                 load_json(file, nonfinite=True, twice=True)
             except JsonError as fault:
                 raise InputError(f"model.base: {file}: {fault.reason}") from None
+
+
+def refuse_shared_ids(vocabulary: Mapping[str, int], path: str | Path) -> None:
+    """Refuse two tokens with one id: only one of them would be saved with the trained model.
+
+    Raises:
+        InputError: there are two.
+    """
+    token_of = {number: token for token, number in vocabulary.items()}
+    if len(token_of) < len(vocabulary):
+        token, number = next((token, number) for token, number in vocabulary.items() if token_of[number] != token)
+        raise InputError(
+            f"model.base: the tokenizer at {path} gives {token_of[number][:40]!r} and {token[:40]!r} one id, {number}; "
+            "check tokenizer.json or download it again"
+        )

@@ -21,6 +21,7 @@ from gemma4vec.ledger.records import SHARE
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.pipeline.matrix.rows_hash import rows_hash
+from gemma4vec.pipeline.worker import STOPPED_CODE
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.text_embedder import TextEmbedder
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
@@ -37,6 +38,8 @@ STOPPED = "stopped"  # name of the event
 
 class StoppedError(WorkError):
     """The matrix's stop rule ends this training."""
+
+    exit_code = STOPPED_CODE
 
 
 @dataclass(frozen=True)

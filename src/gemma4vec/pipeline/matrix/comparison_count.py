@@ -11,14 +11,14 @@ from gemma4vec.evaluation.results.result import Result
 
 
 def count_comparisons(
-    results: Mapping[str, Sequence[Sequence[Result]]], controls: Mapping[str, str], metric: str, own: int
+    results: Mapping[str, Sequence[Sequence[Result]]], controls: Sequence[tuple[str, str]], metric: str, own: int
 ) -> int:
     """The number of comparisons to correct for: the largest over the suites, at least `own`.
 
     Args:
-        results: variant -> for each run, its results on all final suites.
-        controls: variant -> its control.
-        own: number of comparisons in the matrix itself.
+        results: variant -> for each run, its results on all suites.
+        controls: pairs of a variant and its control.
+        own: number of comparisons in the matrix or plan itself.
     """
     by_suite: dict[str, dict[str, list[Result]]] = {}
     for variant, runs in results.items():
@@ -29,7 +29,7 @@ def count_comparisons(
     for variants in by_suite.values():
         pairs = [
             (variants[name][0], variants[control][0])
-            for name, control in controls.items()
+            for name, control in controls
             if name != control and name in variants and control in variants
         ]
         if pairs:

@@ -18,7 +18,7 @@ from gemma4vec.pipeline.matrix.state import Cell, Record
 from gemma4vec.reading.yaml_values import read_text
 from gemma4vec.recipe.find import find_recipe
 from gemma4vec.recipe.load import dump_recipe, read_tree, validate
-from gemma4vec.recipe.matrix import Entry, Matrix
+from gemma4vec.recipe.plans.matrix import Entry, Matrix
 from gemma4vec.recipe.schema import Recipe
 
 

@@ -63,7 +63,7 @@ def list_missing_references(
         )
         for name, base, max_tokens in _list_references(plan)
     ]
-    return [spec for spec in specs if any(not _has_result(spec, path) for path in spec.suites)]
+    return [spec for spec in specs if any(not has_result(spec, path) for path in spec.suites)]
 
 
 def run_reference(spec: ReferenceSpec) -> None:
@@ -76,7 +76,7 @@ def run_reference(spec: ReferenceSpec) -> None:
     if spec.base is not None:
         model = Embedder.load(spec.base, max_tokens=spec.max_tokens)
     for path in spec.suites:
-        if not _has_result(spec, path):
+        if not has_result(spec, path):
             suite = load_suite(Path(path))
             words = spec.look_again.get(path, "")
             result = evaluate(model, suite, Path(spec.out) / suite.name, name=spec.name, look_again=words)
@@ -89,7 +89,7 @@ def list_reference_rows(plan: Plan, folder: MatrixFolder, metric: str) -> list[d
     names = dev_names | {sample["name"] for sample in folder.list_suites("final")}
     rows: list[dict[str, Any]] = []
     for name, base, _ in _list_references(plan):
-        results = _load_results(folder.path / FOLDER / slug(name))
+        results = load_results(folder.path / FOLDER / slug(name))
         if set(results) < names:
             continue
         final = [results[suite] for suite in sorted(names - dev_names)]
@@ -101,9 +101,9 @@ def list_reference_rows(plan: Plan, folder: MatrixFolder, metric: str) -> list[d
                 "status": "reference",
                 "learning_rate": None,
                 "seeds": [],
-                "dev": _interval([results[suite] for suite in sorted(dev_names)], metric),
-                "final": {result.suite: _interval([result], metric) for result in final},
-                "final_mean": _interval(final, metric),
+                "dev": score_interval([results[suite] for suite in sorted(dev_names)], metric),
+                "final": {result.suite: score_interval([result], metric) for result in final},
+                "final_mean": score_interval(final, metric),
                 "difference": None,
                 "spread": None,
                 "marks": [
@@ -133,11 +133,12 @@ def _list_references(plan: Plan) -> list[tuple[str, str | None, int]]:
     return found
 
 
-def _load_results(folder: Path) -> dict[str, Result]:
+def load_results(folder: Path) -> dict[str, Result]:
+    """The results of a reference, by suite."""
     return {name: load_result(path) for name, path in results_by_suite(folder).items()} if folder.is_dir() else {}
 
 
-def _has_result(spec: ReferenceSpec, suite: str) -> bool:
+def has_result(spec: ReferenceSpec, suite: str) -> bool:
     """Return whether the reference is evaluated on the suite, with the weights that its base has now."""
     loaded = load_suite(Path(suite))
     local = spec.base is not None and Path(spec.base).expanduser().exists()
@@ -145,6 +146,7 @@ def _has_result(spec: ReferenceSpec, suite: str) -> bool:
     return load_matching_result(Path(spec.out) / loaded.name, loaded.fingerprint, weights=weights) is not None
 
 
-def _interval(results: Sequence[Result], metric: str) -> dict[str, Any]:
+def score_interval(results: Sequence[Result], metric: str) -> dict[str, Any]:
+    """One model's mean over suites, with its 95% interval over queries, as JSON values."""
     interval = average_query_scores([results], metric).interval
     return {"mean": interval.mean, "low": interval.low, "high": interval.high, "queries": interval.n}

@@ -3,33 +3,29 @@
 Two cells never train at the same time: on shared hardware their minutes would be meaningless.
 """
 
-import contextlib
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
-
 from gemma4vec.data.suites.retrieval import load_suite
-from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.find_results import TRAINED
 from gemma4vec.evaluation.results.result import load_result
-from gemma4vec.files import check_writable, disk_errors
 from gemma4vec.ledger.run_folder import EVENTS, RunFolder
-from gemma4vec.pipeline.matrix.cell import STOPPED, CellSpec
+from gemma4vec.pipeline.matrix.cell import STOPPED, CellSpec, run_cell
+from gemma4vec.pipeline.matrix.freeze_suites import freeze_suites
 from gemma4vec.pipeline.matrix.plan import Job, Plan, dump_variants, find_best_cell, list_open_jobs, next_job
-from gemma4vec.pipeline.matrix.references import list_missing_references, sum_reference_seconds
+from gemma4vec.pipeline.matrix.references import list_missing_references, run_reference, sum_reference_seconds
 from gemma4vec.pipeline.matrix.state import Cell, MatrixFolder, Record
-from gemma4vec.pipeline.matrix.suites import explain_held_out, freeze_suites
 from gemma4vec.pipeline.matrix.table import summarize
-from gemma4vec.pipeline.matrix.worker import INTERRUPTED_CODE, STOPPED_CODE, Worker, explain_code
 from gemma4vec.pipeline.matrix.write import write_results
+from gemma4vec.pipeline.plan_folder import lock_folder
+from gemma4vec.pipeline.suites import explain_held_out
+from gemma4vec.pipeline.worker import STOPPED_CODE, Worker, explain_code
 from gemma4vec.training.run import start_run
 
 logger = logging.getLogger(__name__)
@@ -90,7 +86,7 @@ def run_matrix(
         InputError: `out` belongs to another matrix or is in use; a suite is malformed.
     """
     folder = MatrixFolder(out.resolve())
-    with _lock_folder(folder):
+    with lock_folder(folder.path, "matrix"):
         new = folder.store_matrix(plan.matrix, dump_variants(plan))
         if new:
             logger.info(f"new variants: {', '.join(new)}")
@@ -100,7 +96,8 @@ def run_matrix(
                 _reset_failed(folder, records, key)
         dev, final = freeze_suites(plan, folder)
         worker = Worker(folder.path / "logs" / "worker.log")
-        matrix_run = _MatrixRun(plan, folder, records, display, dev, final, worker, explain_held_out(plan, final))
+        reasons = explain_held_out(f"matrix {plan.matrix.name}", plan.matrix.final, final)
+        matrix_run = _MatrixRun(plan, folder, records, display, dev, final, worker, reasons)
         try:
             if not table_only:
                 _run_references(matrix_run)
@@ -116,19 +113,6 @@ def run_matrix(
         results = summarize(plan, folder, records, waiting)
         write_results(results, folder.path)
         return results
-
-
-@contextlib.contextmanager
-def _lock_folder(folder: MatrixFolder) -> Iterator[None]:
-    """Lock the folder: a second process would train the same cells."""
-    check_writable(folder.path)
-    with disk_errors(folder.path):
-        folder.path.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder.path / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise InputError(f"{folder.path} is in use by a running matrix; wait for it, or use another --out") from error
 
 
 def _reset_failed(folder: MatrixFolder, records: dict[str, Record], key: str) -> None:
@@ -181,28 +165,11 @@ def _run_job(matrix_run: _MatrixRun, job: Job) -> None:
             matrix_run.folder.write(key, record)
         matrix_run.display.show(list_statuses(matrix_run.plan, matrix_run.folder, matrix_run.records, job))
 
-    matrix_run.worker.start(_make_cell_spec(matrix_run, job, run), matrix_run.folder.log(key))
-    code = _wait(matrix_run.worker, look)
+    matrix_run.worker.start(run_cell, _make_cell_spec(matrix_run, job, run), matrix_run.folder.log(key))
+    code = matrix_run.worker.wait(look)
     record.seconds = before + time.monotonic() - started
     _record_outcome(matrix_run, job, record, run, code, time.monotonic() - started)
     matrix_run.display.show(list_statuses(matrix_run.plan, matrix_run.folder, matrix_run.records, None))
-
-
-def _wait(worker: Worker, look: Callable[[], None]) -> int:
-    """Wait for the worker's job and return its exit code; call `look` about once a second.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C, here or in the job, after the job has saved its last step.
-    """
-    try:
-        while (code := worker.poll(1.0)) is None:
-            look()
-    except KeyboardInterrupt:
-        worker.interrupt()
-        raise
-    if code == INTERRUPTED_CODE:
-        raise KeyboardInterrupt
-    return code
 
 
 def _run_references(matrix_run: _MatrixRun) -> None:
@@ -212,8 +179,8 @@ def _run_references(matrix_run: _MatrixRun) -> None:
     ):
         logger.info(f"reference {spec.name}")
         log = matrix_run.folder.log(f"reference-{Path(spec.out).name}")
-        matrix_run.worker.start(spec, log)
-        code = _wait(matrix_run.worker, lambda: None)
+        matrix_run.worker.start(run_reference, spec, log)
+        code = matrix_run.worker.wait()
         if code:
             logger.info(f"reference {spec.name} failed: {explain_code(code, log)}")
 

@@ -3,7 +3,6 @@
 Records are written atomically, so that a matrix killed at any moment still knows which cells are finished.
 """
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +10,11 @@ from typing import Any, Literal
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_write, sha256_text, write_json
 from gemma4vec.ledger.run_folder import slug
+from gemma4vec.pipeline.plan_folder import first_difference, shorten
 from gemma4vec.reading.json_values import load_own_json, read_json
 from gemma4vec.reading.yaml_values import loads_yaml
 from gemma4vec.recipe.load import dump_recipe, parse_dump
-from gemma4vec.recipe.matrix import Matrix, dump_matrix, load_matrix
+from gemma4vec.recipe.plans.matrix import Matrix, dump_matrix, load_matrix
 
 Status = Literal["running", "trained", "done", "failed", "stopped"]
 
@@ -147,16 +147,17 @@ class MatrixFolder:
             for key in now:
                 if key not in MAY_CHANGE and now[key] != before.get(key):
                     raise InputError(
-                        f"{key} was {_short(before.get(key))} when {self.path} was started and is now "
-                        f"{_short(now[key])}; restore it, or use another --out"
+                        f"{key} was {shorten(before.get(key))} when {self.path} was started and is now "
+                        f"{shorten(now[key])}; restore it, or use another --out"
                     )
             old = read_json(self.path / "variants.json", "the matrix's", "restore it, or use another --out")
             for name, text in variants.items():
                 if name not in old:
                     new.append(name)
                 elif old[name] != text and dump_recipe(parse_dump(old[name], name)) != text:
+                    where = first_difference(loads_yaml(old[name]), loads_yaml(text))
                     raise InputError(
-                        f"recipe {name} changed since {self.path} was started ({_first_difference(old[name], text)}); "
+                        f"recipe {name} changed since {self.path} was started ({where}); "
                         "restore it, give it another name, or use another --out"
                     )
             variants = old | variants
@@ -164,22 +165,3 @@ class MatrixFolder:
         with atomic_write(self.path / "matrix.yaml") as stream:
             stream.write(dump_matrix(matrix))
         return new
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 120 else text[:117] + "..."
-
-
-def _first_difference(before: str, now: str) -> str:
-    old, new = _flat(loads_yaml(before)), _flat(loads_yaml(now))
-    key = next(key for key in [*new, *old] if old.get(key) != new.get(key))
-    return f"{key}: {_short(old.get(key))} before, {_short(new.get(key))} now"
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as one mapping with dotted names."""
-    if isinstance(value, dict | list) and value:
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {key: leaf for name, item in items for key, leaf in _flat(item, f"{prefix}.{name}").items()}
-    return {prefix.removeprefix("."): value}

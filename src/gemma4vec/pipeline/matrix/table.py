@@ -1,7 +1,7 @@
 """The final table of a matrix: scores with intervals, spread over seeds, paired difference to the control, cost."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
@@ -11,15 +11,12 @@ from gemma4vec.evaluation.results.result import Result, load_result
 from gemma4vec.ledger.environment import environment
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.pipeline.matrix.comparison_count import count_comparisons
-from gemma4vec.pipeline.matrix.paired_scores import average_query_scores, paired_difference
+from gemma4vec.pipeline.matrix.differences import Side, compare_pairs
+from gemma4vec.pipeline.matrix.paired_scores import average_query_scores
 from gemma4vec.pipeline.matrix.plan import Job, Plan, choose_cell
 from gemma4vec.pipeline.matrix.references import list_reference_rows, sum_reference_seconds
 from gemma4vec.pipeline.matrix.state import MatrixFolder, Record
-from gemma4vec.statistics.equivalence import correct_for
-from gemma4vec.statistics.multiplicity import adjust, decision_levels
-from gemma4vec.statistics.power import detectable_by_error, smallest_detectable
 from gemma4vec.statistics.seeds import MIN_RUNS
-from gemma4vec.statistics.verdict import Verdict, decide
 
 
 @dataclass(frozen=True)
@@ -169,54 +166,16 @@ def _compare_with_controls(plan: Plan, runs: Mapping[str, list[_Run]], metric: s
     }
     common = {name: seeds for name, seeds in common.items() if seeds}
     finals = {name: [run.final for run in found] for name, found in runs.items() if found}
-    family = count_comparisons(finals, plan.controls, metric, len(common))
-    levels = decision_levels(len(common), "holm", family) if common else []
-    pairs = {}
+    family = count_comparisons(finals, list(plan.controls.items()), metric, len(common))
+    pairs: dict[str, tuple[Side, Side]] = {}
     for name, seeds in common.items():
         ours, theirs = ([run.final for run in runs[one] if run.seed in seeds] for one in (name, plan.controls[name]))
-        pairs[name] = (seeds, paired_difference(ours, theirs, metric, levels))
-    corrected = adjust([difference.p for _, difference in pairs.values()], "holm", family) if pairs else []
-    margin = plan.matrix.smallest_effect
-    found = {}
-    for (name, (seeds, difference)), adjusted in zip(pairs.items(), corrected, strict=True):
-        interval, over_seeds = difference.interval, difference.seeds if difference.seeds.over_seeds else None
-        same = None if margin is None else difference.equivalence(margin)
-        detectable = (
-            detectable_by_error(over_seeds.uncertainty, family=family)
-            if over_seeds
-            else smallest_detectable(difference.values_N, difference.strata, family=family)
-        )
-        if difference.none_left:
-            verdict = Verdict("undetermined", f"training data touches all {difference.touched:,} queries")
-        else:
-            verdict = decide(
-                difference.test,
-                interval,
-                seeds=over_seeds,
-                equivalence=same and correct_for(family, same),
-                adjusted=adjusted,
-                smallest_detectable=detectable,
-            )
-        found[name] = {
-            "control": plan.controls[name],
-            "seeds": seeds,
-            "mean": interval.mean,
-            "low": interval.low,
-            "high": interval.high,
-            "n": interval.n,
-            "p": adjusted.p,
-            "p_holm": adjusted.adjusted,
-            "comparisons": adjusted.family,
-            "detectable": detectable,
-            "verdict": verdict.word,
-            "reason": verdict.reason,
-            "touched_queries": difference.touched,
-            "p_of_these_runs": difference.test.p,
-            "speaks_of": "recipes" if over_seeds else "runs",
-            "scope": difference.seeds.statement,
-            "over_seeds": asdict(over_seeds) if over_seeds else None,
-        }
-    return found
+        pairs[name] = (ours, theirs)
+    found = compare_pairs(pairs, metric, family, plan.matrix.smallest_effect)
+    return {
+        name: {"control": plan.controls[name], "seeds": common[name], **difference}
+        for name, difference in found.items()
+    }
 
 
 def _grid_row(plan: Plan, records: Mapping[str, Record], name: str) -> dict[str, Any]:

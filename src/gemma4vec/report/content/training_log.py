@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
@@ -33,12 +33,24 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """The loss on texts that a stage never trains on, and of each part of its task by name."""
+
+    stage: int
+    step: int
+    value: float
+    texts: int
+    parts: list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
 class TrainingLog:
     """The events of a run, in order."""
 
     steps: list[Step]
     evaluations: list[Evaluation]
     finished: dict[str, Any] | None
+    held_out: list[HeldOut] = field(default_factory=list)
 
     @property
     def skipped_losses(self) -> int:
@@ -88,6 +100,7 @@ def read_training(events: Sequence[dict[str, Any]]) -> TrainingLog:
     """
     by_step: dict[tuple[int, int], Step] = {}
     found: dict[tuple[int, int, str], dict[str, Any]] = {}
+    held_out: dict[tuple[int, int], HeldOut] = {}
     finished = None
     for event in events:
         at, stage = number(event.get("step")), int(number(event.get("stage")) or 0)
@@ -95,6 +108,8 @@ def read_training(events: Sequence[dict[str, Any]]) -> TrainingLog:
             by_step[stage, int(at)] = _step(event, int(at))
         elif event.get("event") == "evaluation" and number(event.get("ndcg@10")) is not None:
             found[stage, int(at or 0), str(event.get("suite", "suite"))] = event
+        elif event.get("event") == "held_out" and number(event.get("value")) is not None:
+            held_out[stage, int(at or 0)] = _held_out(event, stage, int(at or 0))
         elif event.get("event") == "finished":
             finished = event
     steps: dict[tuple[int, int], Step] = {}
@@ -106,7 +121,14 @@ def read_training(events: Sequence[dict[str, Any]]) -> TrainingLog:
         last = replace(one, step=at + before[0], tokens=one.tokens + before[1], seconds=one.seconds + before[2])
         steps[stage, at] = last
     evaluations = [_evaluation(event, place, steps) for place, event in sorted(found.items())]
-    return TrainingLog(list(steps.values()), evaluations, finished)
+    return TrainingLog(list(steps.values()), evaluations, finished, [one for _, one in sorted(held_out.items())])
+
+
+def _held_out(event: dict[str, Any], stage: int, step: int) -> HeldOut:
+    parts = event.get("parts")
+    named = [(str(name), number(value)) for name, value in (parts.items() if isinstance(parts, dict) else ())]
+    known = [(name, value) for name, value in named if value is not None]
+    return HeldOut(stage, step, float(event["value"]), int(number(event.get("texts")) or 0), known)
 
 
 def _evaluation(

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from gemma4vec.errors import InputError
+from gemma4vec.retrieval.unit_rows import find_unit_rows
 from gemma4vec.serving.encode.lance_table import find_table_damage, is_built
 from gemma4vec.serving.encode.plan import Plan, read_plan
 from gemma4vec.serving.encode.shard_files import find_damage, is_done, note_path, read_note, read_shard
-from gemma4vec.serving.search.storage import find_unit_rows
 from gemma4vec.text.text_embedder import TextProgress
 
 LISTED = 100  # shards that a report names

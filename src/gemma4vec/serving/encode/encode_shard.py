@@ -7,12 +7,12 @@ import numpy as np
 
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.model.inference.truncated_embedder import truncate
+from gemma4vec.retrieval.unit_rows import find_unit_rows
 from gemma4vec.serving.encode.bulk_embedder import BulkEmbedder
 from gemma4vec.serving.encode.input_files import InputFiles
 from gemma4vec.serving.encode.input_rows import LONGEST_SHOWN, BadRow, GoodRow
 from gemma4vec.serving.encode.plan import Plan
 from gemma4vec.serving.encode.shard_files import DTYPES, ShardRows
-from gemma4vec.serving.search.storage import find_unit_rows
 from gemma4vec.text.sanitize import sanitize
 from gemma4vec.text.text_embedder import TextProgress, Vectors
 

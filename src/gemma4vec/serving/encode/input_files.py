@@ -214,6 +214,8 @@ def _check_types(path: Path, schema: "pyarrow.Schema", used: Sequence[str]) -> N
     from pyarrow import types
 
     for name in used:
+        if schema.get_field_index(name) < 0:
+            raise InputError(f"{path}: several columns are named {name!r}; rename all but one")
         kind = schema.field(name).type
         plain = kind.value_type if types.is_dictionary(kind) else kind
         text = types.is_string(plain) or types.is_large_string(plain) or types.is_null(plain)

@@ -137,13 +137,17 @@ def read_plan(out: Path) -> Plan | None:
         read = load_own_json(file)
         if read["format"] != FORMAT:
             raise InputError(f"{file} has format {read['format']!r}, this version reads {FORMAT}; use another folder")
-        return Plan(
+        plan = Plan(
             {key: dict(read[key]) for key in ("input", "encoding", "model", "versions")},
             int(read["rows"]),
             int(read["rejected"]),
             int(read["characters"]),
             tuple(Place(*map(int, place)) for place in read["places"]),
         )
+        if plan.shard_rows < 1 or plan.dimension < 1:
+            raise ValueError("shard_rows and dimension are at least 1")
+        _ = plan.queries, plan.file_format, plan.dtype  # a key that is missing is damage now, not later
+        return plan
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gemma4vec.retrieval.unit_rows import find_unit_rows
 from gemma4vec.serving.http.server_metrics import Metrics
 from gemma4vec.serving.http.text_queue import Entry, TextQueue
-from gemma4vec.serving.search.storage import find_unit_rows
 
 if TYPE_CHECKING:
     from gemma4vec.model.packing.packed_batch import Tokens

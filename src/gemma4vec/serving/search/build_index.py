@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.files import check_writable, disk_errors, flush
+from gemma4vec.retrieval.unit_rows import find_unit_rows
 from gemma4vec.serving.search.documents import DocumentStore, IndexedDocument, corpus_hash, write_documents
 from gemma4vec.serving.search.known_vectors import KnownVectors, embedder_inputs
 from gemma4vec.serving.search.storage import (
     VECTORS,
     IndexMeta,
     check_unit_rows,
-    find_unit_rows,
     make_vectors_header,
     read_index,
 )

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.files import write_json
 from gemma4vec.reading.json_values import load_own_json
+from gemma4vec.retrieval.unit_rows import find_unit_rows
 from gemma4vec.serving.search.documents import DocumentStore, IndexedDocument
 
 VECTORS = "vectors.npy"
 META = "meta.json"
 FORMAT = 1
-UNIT_TOLERANCE = 1e-2  # vectors normalized in bf16 and then converted to fp32 are off by up to 4e-3
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,6 @@ def _map_vectors(path: Path, meta: IndexMeta) -> NDArray[np.float32]:
     if not same or size != len(header) + 4 * meta.count * meta.dimension:
         raise ValueError(f"{VECTORS} does not hold {meta.count} vectors of dimension {meta.dimension}")
     return np.memmap(path, dtype="<f4", mode="r", offset=len(header), shape=(meta.count, meta.dimension))
-
-
-def find_unit_rows(vectors_MD: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return bool[M]: which rows are finite and of unit length."""
-    good_M: NDArray[np.bool_] = np.abs(np.linalg.norm(vectors_MD, axis=1) - 1) <= UNIT_TOLERANCE
-    return good_M
 
 
 def check_unit_rows(vectors_MD: NDArray[np.float32], documents: Sequence[IndexedDocument]) -> None:

@@ -1,17 +1,19 @@
 """Small codes of vectors, which choose candidates fast; full-precision vectors then decide.
 
 binary    one bit a dimension, the sign after the mean is subtracted; nearest by Hamming distance
+pca_binary  signs of random mixtures of the principal directions (as ITQ begins; Gong and Lazebnik 2011): a few bits
+          choose many rows, all bits choose few of these
 int8      one byte a dimension and one scale a row; nearest by inner product
 prefix    the leading dimensions in fp32 at length one (Matryoshka models; Kusupati et al. 2022, arXiv:2205.13147)
 pca       the directions in which the vectors vary most, in fp32: a prefix for models without Matryoshka training
 
-Shapes: N queries, M rows, D dimensions, W 64-bit words of a row, E dimensions of a prefix, C candidates.
+Shapes: N queries, M rows, D dimensions, W 64-bit words of a row, E dimensions of a prefix, B bits, C candidates.
 """
 
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +23,22 @@ from gemma4vec.errors import InputError
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Arrays = dict[str, np.ndarray]
-KINDS = ("binary", "int8", "prefix", "pca")
-FEWEST_DIMENSIONS = {"binary": 64, "int8": 1, "prefix": 16, "pca": 16}
+KINDS = ("pca_binary", "binary", "int8", "prefix", "pca")
+FEWEST_DIMENSIONS = {"pca_binary": 64, "binary": 64, "int8": 1, "prefix": 16, "pca": 16}
 BLOCK = 16_384
-SAMPLED = 20_000  # rows whose second moments give the directions of "pca"
+SAMPLED = 20_000  # rows whose second moments give the directions of "pca" and "pca_binary"
+COARSE_WORDS, FINE_WORDS = 3, 7  # of "pca_binary"; a byte counts the ones of three words
+COARSE_TIMES = 20  # rows that the coarse words choose for each row that all words choose
 
 
 class Codes(Protocol):
-    """Codes of M rows."""
+    """Codes of M rows.
+
+    Attributes:
+        parallel: whether several threads find more in a second; a matrix product has threads of its own.
+    """
+
+    parallel: bool
 
     def nearest(self, query_D: Vectors, count: int, mask_M: NDArray[np.bool_] | None) -> Rows:
         """Return at least `count` rows that may be nearest (all where fewer match the mask), in any order."""
@@ -46,12 +56,19 @@ def make_codes(kind: str, vectors_MD: Vectors) -> Arrays:
             f"index {kind}: needs at least {FEWEST_DIMENSIONS[kind]} dimensions, not {dimension}; use int8"
         )
     if kind == "binary":
-        offset_D = sum((block.sum(axis=0, dtype=np.float64) for _, block in _blocks(vectors_MD)), np.zeros(dimension))
-        offset_D = (offset_D / max(count, 1)).astype(np.float32)
+        offset_D = _mean(vectors_MD)
         words_WM = np.empty((-(-dimension // 64), count), np.uint64)
         for start, block_BD in _blocks(vectors_MD):
             words_WM[:, start : start + len(block_BD)] = pack_signs(block_BD - offset_D).T
         return {"words": words_WM, "offset": offset_D}
+    if kind == "pca_binary":
+        offset_D, axes_DE, mixing_EB = _mean(vectors_MD), _principal_axes(vectors_MD), _mixing(_width(dimension))
+        coarse_WM, fine_MW = np.empty((COARSE_WORDS, count), np.uint64), np.empty((count, FINE_WORDS), np.uint64)
+        for start, block_BD in _blocks(vectors_MD):
+            words_RW = pack_signs((block_BD - offset_D) @ axes_DE @ mixing_EB)
+            coarse_WM[:, start : start + len(block_BD)] = words_RW[:, :COARSE_WORDS].T
+            fine_MW[start : start + len(block_BD)] = words_RW[:, COARSE_WORDS:]
+        return {"coarse": coarse_WM, "fine": fine_MW, "offset": offset_D, "axes": axes_DE, "mixing": mixing_EB}
     if kind == "int8":
         codes_MD, scales_M = np.empty((count, dimension), np.int8), np.empty(count, np.float32)
         for start, block_BD in _blocks(vectors_MD):
@@ -77,6 +94,14 @@ def open_codes(kind: str, arrays: Arrays, count: int, dimension: int) -> Codes:
     """
     if kind == "binary":
         expected = {"words": ((-(-dimension // 64), count), np.uint64), "offset": ((dimension,), np.float32)}
+    elif kind == "pca_binary":
+        expected = {
+            "coarse": ((COARSE_WORDS, count), np.uint64),
+            "fine": ((count, FINE_WORDS), np.uint64),
+            "offset": ((dimension,), np.float32),
+            "axes": ((dimension, _width(dimension)), np.float32),
+            "mixing": ((_width(dimension), 64 * (COARSE_WORDS + FINE_WORDS)), np.float32),
+        }
     elif kind == "int8":
         expected = {"codes": ((count, dimension), np.int8), "scales": ((count,), np.float32)}
     else:
@@ -87,12 +112,14 @@ def open_codes(kind: str, arrays: Arrays, count: int, dimension: int) -> Codes:
             raise ValueError(f"codes `{name}` are not those of {count} rows of dimension {dimension}")
     if kind == "binary":
         return _BinaryCodes(arrays["words"], arrays["offset"])
+    if kind == "pca_binary":
+        return _MixedBinaryCodes(arrays["coarse"], arrays["fine"], arrays["offset"], arrays["axes"], arrays["mixing"])
     if kind == "int8":
         return _Int8Codes(arrays["codes"], arrays["scales"])
     return _PrefixCodes(arrays["prefix"], arrays["axes"])
 
 
-def pack_signs(vectors_RD: Vectors) -> NDArray[np.uint64]:
+def pack_signs(vectors_RD: NDArray[np.floating[Any]]) -> NDArray[np.uint64]:
     """Return one bit for each number above zero, uint64[R, W]; the bits after the last dimension are zero."""
     bits = np.packbits(vectors_RD > 0, axis=1)
     padded = np.zeros((len(bits), -(-vectors_RD.shape[1] // 64) * 8), np.uint8)
@@ -103,6 +130,8 @@ def pack_signs(vectors_RD: Vectors) -> NDArray[np.uint64]:
 class _BinaryCodes:
     """Signs, searched by Hamming distance. Words of equal place lie together, so that each step is one long loop."""
 
+    parallel = True
+
     def __init__(self, words_WM: NDArray[np.uint64], offset_D: Vectors) -> None:
         self.words_WM, self.offset_D = words_WM, offset_D
         self._local = threading.local()
@@ -112,10 +141,7 @@ class _BinaryCodes:
         farthest = 64 * len(self.words_WM)
         if mask_M is not None:
             distances_M[~mask_M] = farthest + 1
-        # Counting has no branches; a partition of fresh numbers takes several times as long.
-        rows_within = np.cumsum(np.bincount(distances_M, minlength=farthest + 2))
-        least = min(int(np.searchsorted(rows_within, count)), farthest)
-        return np.flatnonzero(distances_M <= least)
+        return _within(distances_M, count, farthest)
 
     def distances(self, query_D: Vectors) -> NDArray[np.uint16]:
         """Return the Hamming distance to each row, uint16[M]; the thread's next call overwrites it."""
@@ -144,8 +170,69 @@ class _BinaryCodes:
         return found  # type: ignore[no-any-return]
 
 
+class _MixedBinaryCodes:
+    """Signs of mixed directions. Each bit sees all principal directions, so that a few words rank nearly as all do."""
+
+    parallel = True
+
+    def __init__(
+        self,
+        coarse_WM: NDArray[np.uint64],
+        fine_MW: NDArray[np.uint64],
+        offset_D: Vectors,
+        axes_DE: Vectors,
+        mixing_EB: Vectors,
+    ) -> None:
+        self.coarse_WM, self.fine_MW = coarse_WM, fine_MW
+        self.offset_D, self.axes_DE, self.mixing_EB = offset_D, axes_DE, mixing_EB
+        self._local = threading.local()
+
+    def nearest(self, query_D: Vectors, count: int, mask_M: NDArray[np.bool_] | None) -> Rows:
+        words_W = pack_signs(((query_D - self.offset_D) @ self.axes_DE @ self.mixing_EB)[None])[0]
+        coarse_M = self._coarse_distances(words_W, mask_M)
+        near_C = _within(coarse_M, count * COARSE_TIMES, 64 * COARSE_WORDS)
+        ones_CW = np.bitwise_count(self.fine_MW[near_C] ^ words_W[COARSE_WORDS:])
+        fine_C = ones_CW.astype(np.float32) @ np.ones(
+            FINE_WORDS, np.float32
+        )  # a sum of short rows takes five times as long
+        distances_C = coarse_M[near_C] + fine_C.astype(np.uint16)
+        return near_C[_within(distances_C, count, 64 * (COARSE_WORDS + FINE_WORDS))]
+
+    def _coarse_distances(self, words_W: NDArray[np.uint64], mask_M: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+        """Return the Hamming distance of the first words; one more than the largest for rows outside the mask."""
+        if not hasattr(self._local, "buffers"):  # new memory would cost a page fault each 4 kB
+            rows = self.coarse_WM.shape[1]
+            self._local.buffers = np.empty(rows, np.uint64), np.empty(rows, np.uint8), np.empty(rows, np.uint8)
+        differing, ones_M, distances_M = self._local.buffers
+        for place in range(COARSE_WORDS):
+            np.bitwise_xor(self.coarse_WM[place], words_W[place], out=differing)
+            if place == 0:
+                np.bitwise_count(differing, out=distances_M)
+            else:
+                np.add(distances_M, np.bitwise_count(differing, out=ones_M), out=distances_M)
+        if mask_M is not None:
+            distances_M[~mask_M] = 64 * COARSE_WORDS + 1
+        return distances_M  # type: ignore[no-any-return]
+
+
+def _within(distances_M: NDArray[np.unsignedinteger], count: int, farthest: int) -> Rows:
+    """Return at least `count` rows of the smallest distances, or all whose distance is not above `farthest`."""
+    if len(distances_M) >= 32 * count and count >= 256:  # few of many: a sample shows the distance
+        rows_within = np.cumsum(np.bincount(distances_M[::16], minlength=farthest + 2))
+        least = int(np.searchsorted(rows_within, count // 16))
+        for distance in (least, least + 1):
+            found = np.flatnonzero(distances_M <= min(distance, farthest))
+            if count <= len(found) <= 2 * count:
+                return found
+    # Counting has no branches; a partition of fresh numbers takes several times as long.
+    rows_within = np.cumsum(np.bincount(distances_M, minlength=farthest + 2))
+    return np.flatnonzero(distances_M <= min(int(np.searchsorted(rows_within, count)), farthest))
+
+
 class _ScoredCodes(ABC):
     """Codes with approximate inner products."""
+
+    parallel = False
 
     @abstractmethod
     def scores(self, query_D: Vectors) -> Vectors:
@@ -184,6 +271,19 @@ class _PrefixCodes(_ScoredCodes):
 def _blocks(vectors_MD: Vectors) -> Iterator[tuple[int, Vectors]]:
     for start in range(0, len(vectors_MD), BLOCK):
         yield start, np.asarray(vectors_MD[start : start + BLOCK], dtype=np.float32)
+
+
+def _mean(vectors_MD: Vectors) -> Vectors:
+    dimension = vectors_MD.shape[1]
+    sums_D = sum((block.sum(axis=0, dtype=np.float64) for _, block in _blocks(vectors_MD)), np.zeros(dimension))
+    return np.asarray(sums_D / max(len(vectors_MD), 1), dtype=np.float32)
+
+
+def _mixing(width: int) -> Vectors:
+    """Return orthogonal random rows, float32[E, B], the same each time."""
+    bits = 64 * (COARSE_WORDS + FINE_WORDS)
+    random_BB = np.random.default_rng(0).standard_normal((max(bits, width), bits))
+    return np.ascontiguousarray(np.linalg.qr(random_BB)[0][:width], dtype=np.float32)
 
 
 def _leading_axes(dimension: int) -> Vectors:

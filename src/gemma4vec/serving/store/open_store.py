@@ -9,6 +9,7 @@ qdrant:http://HOST:6333#COLLECTION  Qdrant; the key from QDRANT_API_KEY
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gemma4vec.errors import InputError
 from gemma4vec.serving.store.store_meta import NoStoreError, StoreMeta
@@ -70,6 +71,27 @@ def open_store(location: str, fingerprint: str | None = None) -> VectorStore:
             store.close()
             raise
     return store
+
+
+def verify_store(location: str) -> dict[str, Any]:
+    """Compare the checksums of all files of a store in a folder.
+
+    Returns:
+        {"location", "rows", "files"}: its folder, its number of rows, and the number of files that were read.
+
+    Raises:
+        InputError: no such store, a damaged file, or a database, which checks its files itself.
+    """
+    found = parse_location(location)
+    if found.kind != "files":
+        raise InputError(f"{location}: a database checks its own files; --check is for a store in a folder")
+    from gemma4vec.serving.store.own_files import OwnFiles
+
+    store = OwnFiles.open(Path(found.address))
+    try:
+        return {"location": store.location, "rows": store.count(), "files": store.verify()}
+    finally:
+        store.close()
 
 
 def create_store(location: str, meta: StoreMeta) -> VectorStore:

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from gemma4vec.errors import InputError
@@ -32,12 +31,14 @@ from gemma4vec.serving.store.filters import Filter
 from gemma4vec.serving.store.rows import PAYLOAD, Row, as_vector_column, row_schema, vectors_of
 from gemma4vec.serving.store.staged_rows import FOLDER, StagedRows, map_arrow, merge_order, take_in_order
 from gemma4vec.serving.store.store_meta import NoStoreError, Parameters, StoreMeta
+from gemma4vec.serving.store.vector_file import map_vectors, npy_header
 from gemma4vec.serving.store.vector_store import Candidates, Progress
 
 STORE = "store.json"
 VECTORS, ROWS = "vectors.npy", "rows.arrow"
 EXACT_BELOW = 20_000  # rows; below it, exact search takes a few milliseconds (docs/guides/stores.md)
 OVERSAMPLES = {
+    "pca_binary": (2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
     "binary": (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128),
     "int8": (1, 2, 4, 8),
     "prefix": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64),
@@ -108,6 +109,9 @@ class OwnFiles:
         try:
             value = load_own_json(folder / STORE)
             state = {name: value.pop(name) for name in ("data", "count", "through", "files")}
+            kinds = {"data": str | None, "count": int, "through": int, "files": dict}
+            if wrong := next((name for name, kind in kinds.items() if not isinstance(state[name], kind)), None):
+                raise TypeError(f"{wrong} is {str(state[wrong])[:40]!r}")
             store = cls(folder, StoreMeta.from_json(value), state)
             if store._state["data"] is not None:
                 store._data = store._map(folder / store._state["data"])
@@ -155,7 +159,7 @@ class OwnFiles:
         number = int(str(self._state["data"] or "data-0").removeprefix("data-")) + 1
         with atomic_folder(self.folder / f"data-{number}") as part:
             self._write_rows(part, tables, positions, progress)
-            vectors_MD = _map_vectors(part / VECTORS, count, dimension)
+            vectors_MD = map_vectors(part / VECTORS, count, dimension)
             if kind != "exact":
                 for name, array in make_codes(kind, vectors_MD).items():
                     np.save(part / f"{name}.npy", array, allow_pickle=False)
@@ -176,7 +180,7 @@ class OwnFiles:
         """Kinds of index to try in turn until one reaches the target."""
         if self.count() < EXACT_BELOW:
             return ("exact",)
-        return tuple(kind for kind in ("binary", "pca") if self.meta.dimension >= FEWEST_DIMENSIONS[kind])
+        return tuple(kind for kind in ("pca_binary", "binary", "pca") if self.meta.dimension >= FEWEST_DIMENSIONS[kind])
 
     def ladder(self) -> list[Parameters]:
         """Growing numbers of candidates for each wanted row."""
@@ -202,7 +206,7 @@ class OwnFiles:
                 scores_C = data.vectors_MD[near] @ query_D
                 return near if len(near) <= count else near[np.argpartition(-scores_C, count - 1)[:count]]
 
-            rows = _in_threads(find, queries_ND)
+            rows = _in_threads(find, queries_ND) if codes.parallel else [find(query_D) for query_D in queries_ND]
         matching = len(data.vectors_MD) if mask_M is None else int(mask_M.sum())
         return [self._candidates(data, row, len(row) >= matching) for row in rows]
 
@@ -239,15 +243,17 @@ class OwnFiles:
         self.meta = meta
         self._save()
 
-    def verify(self) -> None:
-        """Compare the checksums of all files.
+    def verify(self) -> int:
+        """Compare the checksums of all files; return their number.
 
         Raises:
             InputError: a file is damaged.
         """
-        if self._state["data"] is not None:
-            for name in self._state["files"]:
-                self._check_sum(self.folder / self._state["data"], name)
+        if self._state["data"] is None:
+            return 0
+        for name in self._state["files"]:
+            self._check_sum(self.folder / self._state["data"], name)
+        return len(self._state["files"])
 
     def close(self) -> None:
         """Unmap the files and release the lock."""
@@ -305,7 +311,7 @@ class OwnFiles:
             (part / ROWS).open("wb") as stream,
             pa.ipc.new_file(stream, schema) as writer,
         ):
-            vectors.write(_header(len(positions), self.meta.dimension))
+            vectors.write(npy_header(len(positions), self.meta.dimension))
             for done, table in enumerate(take_in_order(whole, positions, _BATCH) if whole is not None else ()):
                 vectors_of(table).tofile(vectors)
                 writer.write_table(table.drop_columns("vector").combine_chunks().cast(schema))
@@ -314,7 +320,7 @@ class OwnFiles:
     def _map(self, folder: Path) -> _Data:
         """Map the files of a build; ValueError if they are damaged."""
         count, dimension = int(self._state["count"]), self.meta.dimension
-        vectors_MD = _map_vectors(folder / VECTORS, count, dimension)
+        vectors_MD = map_vectors(folder / VECTORS, count, dimension)
         rows = map_arrow(folder / ROWS)
         if rows.num_rows != count or {"id", *PAYLOAD, *self.meta.fields} - set(rows.schema.names):
             raise ValueError(f"{ROWS} does not hold {count} rows with the store's fields")
@@ -373,24 +379,3 @@ def _in_threads(find: Any, queries_ND: Vectors) -> list[NDArray[np.int64]]:
         return [find(query_D) for query_D in queries_ND]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(find, queries_ND))
-
-
-def _header(count: int, dimension: int) -> bytes:
-    import io
-
-    stream = io.BytesIO()
-    npy.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": (count, dimension)})
-    return stream.getvalue()
-
-
-def _map_vectors(path: Path, count: int, dimension: int) -> Vectors:
-    """Map the vectors; ValueError if header or size are others."""
-    header = _header(count, dimension)
-    with path.open("rb") as stream:
-        same = stream.read(len(header)) == header
-    if not same or path.stat().st_size != len(header) + 4 * count * dimension:
-        raise ValueError(f"{path.name} does not hold {count} vectors of dimension {dimension}")
-    if not count:
-        return np.empty((0, dimension), np.float32)
-    mapped = np.memmap(path, dtype="<f4", mode="r", offset=len(header), shape=(count, dimension))
-    return mapped.view(np.ndarray)  # whose rows are taken much faster

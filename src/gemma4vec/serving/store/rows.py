@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gemma4vec.errors import InputError
+from gemma4vec.retrieval.unit_rows import are_unit_lengths
 from gemma4vec.serving.store.filters import LARGEST_INT, FieldType, Value
 
 ARROW_TYPES: dict[FieldType, pa.DataType] = {
@@ -27,7 +28,6 @@ ARROW_TYPES: dict[FieldType, pa.DataType] = {
 }
 PAYLOAD = ("title", "text", "content")
 RESERVED = ("id", "vector", *PAYLOAD)
-UNIT_TOLERANCE = 1e-2  # vectors normalized in bf16 or stored as fp16 and then converted to fp32
 LONGEST_ID = 2_000  # bytes; an index entry of PostgreSQL holds about 2,700
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,40}")
 
@@ -155,7 +155,7 @@ def check_vectors(vectors_RD: Vectors, dimension: int, ids: Sequence[object] | p
         )
     with np.errstate(all="ignore"):
         lengths_R = np.sqrt(np.einsum("rd,rd->r", vectors_RD, vectors_RD, dtype=np.float64))
-    bad = np.flatnonzero(~(np.abs(lengths_R - 1) <= UNIT_TOLERANCE))
+    bad = np.flatnonzero(~are_unit_lengths(lengths_R))
     if len(bad):
         first = int(bad[0])
         raise InputError(

@@ -30,7 +30,7 @@ from gemma4vec.machine.prefetch import Prefetcher
 from gemma4vec.machine.rates import matmul_rate, memory_bandwidth
 from gemma4vec.model.backbone.compilation import run_with_eager_fallback
 from gemma4vec.model.backbone.lm_head import load_head
-from gemma4vec.model.bases.resolve import resolve_base
+from gemma4vec.model.bases.start import resolve_model
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import dump_recipe
@@ -77,7 +77,7 @@ def bench(recipe: schema.Recipe, number: int, seconds: float) -> dict[str, Any]:
     if number >= len(recipe.stages):
         raise InputError(f"--stage {number}: the recipe has {len(recipe.stages)} stages, counted from 0")
     settings = recipe.stages[number]
-    base = resolve_base(recipe.model.base)
+    base = resolve_model(recipe.model)
     outline = check_base(recipe, base.path)
     loaded = [load_stage_data(stage) for stage in recipe.stages]
     check_stages(recipe, base.path, loaded, outline)
@@ -96,7 +96,7 @@ def bench(recipe: schema.Recipe, number: int, seconds: float) -> dict[str, Any]:
             settings,
             loaded[number],
             built,
-            lambda: load_head(built.encoder.backbone, base.path),
+            lambda: load_head(built.encoder.backbone, base.path, settings.task.kind),
             max_tokens=recipe.model.max_tokens,
             seed=recipe.seed,
         )

@@ -16,6 +16,7 @@ from gemma4vec.model.bases.resolve import ResolvedBase
 from gemma4vec.model.bases.weights import hash_settings, hash_weights
 from gemma4vec.model.readout.context_encoder import find_encoder
 from gemma4vec.model.save.model_lineage import lineage_of_folder
+from gemma4vec.model.save.read_model import read_settings
 from gemma4vec.recipe.readouts import ContextualToken
 from gemma4vec.recipe.schema import Recipe
 
@@ -43,12 +44,24 @@ def file_part(path: Path) -> dict[str, Any]:
 
 
 def own_parts(recipe: Recipe, base: ResolvedBase) -> Parts:
-    """Describe what is part of the finished model: the base, and the small encoder of a readout that has one."""
+    """Describe what is part of the finished model: the base or start, and the small encoder of a readout that has one.
+
+    The base of a start is what the start's own settings say, as the base itself need not be on this machine.
+    """
     found = {"model.base": model_part(base.name, base.path)}
+    if recipe.model.start is not None:
+        found["model.start"] = model_part(recipe.model.start, base.path)
+        found["model.base"] = _base_of_start(base) or found["model.base"]
     readout = recipe.model.readout
     if isinstance(readout, ContextualToken):
         found["model.readout.encoder"] = model_part(readout.encoder, find_encoder(readout.encoder))
     return found
+
+
+def _base_of_start(start: ResolvedBase) -> dict[str, Any] | None:
+    recorded = read_settings(start.path).get(MADE_FROM)
+    part = recorded.get("model.base") if isinstance(recorded, dict) else None
+    return dict(part) if isinstance(part, dict) and isinstance(part.get("weights"), str) else None
 
 
 def check_parts(run: RunFolder, parts: Parts) -> None:
@@ -62,7 +75,7 @@ def check_parts(run: RunFolder, parts: Parts) -> None:
         before = began_with.get(key) or {}
         for name, words in _HASHES.items():
             if before.get(name) and before[name] != now.get(name):
-                raise changed(key, f"the {words} of {now['path']}", before[name], str(now.get(name)))
+                raise changed(key, f"the {words} of {now.get('path', now['name'])}", before[name], str(now.get(name)))
 
 
 def changed(key: str, what: str, before: str, now: str) -> ChangedInputError:
@@ -73,9 +86,20 @@ def changed(key: str, what: str, before: str, now: str) -> ChangedInputError:
     )
 
 
+def parts_to_save(parts: Parts) -> Parts:
+    """Return what a saved model says of its parts: names and hashes, no path of this machine."""
+    saved = {key: {name: value for name, value in part.items() if name != "path"} for key, part in parts.items()}
+    for part in saved.values():
+        folder = Path(part["name"])
+        if folder.is_absolute():
+            part["name"] = (folder.parent if folder.name == "model" else folder).name
+    return saved
+
+
 def record_parts(run: RunFolder, parts: Parts) -> None:
     """Store in the manifest what the run is made from, and what that was trained on."""
-    run.update_manifest(**{MADE_FROM: parts, INHERITED: union(map(_lineage, parts.values())).as_json()})
+    found = union(_lineage(part) for part in parts.values() if "path" in part)
+    run.update_manifest(**{MADE_FROM: parts, INHERITED: found.as_json()})
 
 
 def has_begun(run: RunFolder) -> bool:

@@ -46,8 +46,8 @@ class MasterAdamW:
         # Readout weights start at zero, or as factors near one, while adapters are small changes to a base: they may
         # need another learning rate.
         readout = [p for name, p in self.masters.items() if own is not None and name.startswith("readout.")]
-        rest = [p for name, p in self.masters.items() if own is None or not name.startswith("readout.")]
-        rest = [p for p in rest if not any(p is found.parameter for found in extra.values())]
+        apart = {name for name in self.masters if name in extra or (own is not None and name.startswith("readout."))}
+        rest = [p for name, p in self.masters.items() if name not in apart]
         groups: list[tuple[list[nn.Parameter], float, dict[str, float]]] = [
             (rest, 1.0, {}),
             (readout, (own or 0.0) / settings.learning_rate, {}),

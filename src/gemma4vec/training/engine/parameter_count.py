@@ -4,13 +4,14 @@ from collections import Counter
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from gemma4vec.model.encoder.build import EmbeddingModel
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Counts by part (`base`, `adapters`, `readout`, `head`), and what they mean in bytes.
+    """Counts by part (`base`, `adapters`, `readout`, `head`, `decoder`), and what they mean in bytes.
 
     Attributes:
         total: part -> all parameters of it.
@@ -31,13 +32,18 @@ class Parameters:
     first_trained: int
 
 
-def count_parameters(built: EmbeddingModel) -> Parameters:
-    """Count what a built encoder holds; its tensors may be on the meta device."""
+def count_parameters(built: EmbeddingModel, decoder: nn.Module | None = None) -> Parameters:
+    """Count what a built encoder holds; its tensors may be on the meta device.
+
+    `decoder` is trained next to it; what the two share counts once.
+    """
+    held = {id(parameter) for parameter in built.encoder.parameters()}
+    own = [] if decoder is None else [(f"decoder.{n}", p) for n, p in decoder.named_parameters() if id(p) not in held]
     total: Counter[str] = Counter()
     trainable: Counter[str] = Counter()
     trained, masters, moments = 0, 0, 0
-    for name, parameter in built.encoder.named_parameters():
-        part = _part(name)
+    for name, parameter in [*built.encoder.named_parameters(), *own]:
+        part = "decoder" if name.startswith("decoder.") else _part(name)
         total[part] += parameter.numel()
         if parameter.requires_grad:
             trainable[part] += parameter.numel()
@@ -45,7 +51,7 @@ def count_parameters(built: EmbeddingModel) -> Parameters:
             wide = parameter.dtype in (torch.float32, torch.float64)
             masters += 0 if wide else 4 * parameter.numel()
             moments += 2 * (parameter.element_size() if wide else 4) * parameter.numel()
-    tensors = [*built.encoder.parameters(), *built.encoder.buffers()]
+    tensors = [*built.encoder.parameters(), *built.encoder.buffers(), *(parameter for _, parameter in own)]
     return Parameters(
         total=dict(total),
         trainable=dict(trainable),

@@ -41,6 +41,23 @@ class ExtraParameter:
 
 
 @dataclass(frozen=True)
+class HeldOutLoss:
+    """The loss on texts that a task never trains on.
+
+    Attributes:
+        value: mean over all predicted tokens, in nats.
+        texts: number of texts.
+        predicted: number of predicted tokens.
+        parts: the same mean for each part of the task, by its name.
+    """
+
+    value: float
+    texts: int
+    predicted: int
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
     """How the batches of a stage are laid out and encoded, so that they fit into memory.
 
@@ -85,6 +102,10 @@ class Task(Protocol):
 
         `before` are the choices that a resumed run began with (`MemoryPlan.fields`).
         """
+        ...
+
+    def held_out(self, built: EmbeddingModel) -> HeldOutLoss | None:
+        """The loss of the model as it is now on texts that are never trained on; None: the task keeps none."""
         ...
 
     def loss(self, built: EmbeddingModel, batch: Any) -> Loss:

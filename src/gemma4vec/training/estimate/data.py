@@ -30,6 +30,7 @@ class BatchStatistics:
         padding_share: share of computed cells without a real token.
         seconds: time to draw, tokenize and lay out a batch.
         padding_by_layout: `padding_share` of the same texts packed and padded; empty where it was not computed.
+        decoder_cells: those of the cells that a decoder computes, in a task that has one.
     """
 
     batches: int
@@ -41,6 +42,7 @@ class BatchStatistics:
     padding_share: float
     seconds: float
     padding_by_layout: dict[str, float] = field(default_factory=dict)
+    decoder_cells: float = 0.0
 
     @property
     def all_cells(self) -> float:
@@ -56,12 +58,14 @@ def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: in
     groups: list[Sequence[PackedBatch]] = []
     drawn: list[list[PackedBatch]] = []
     seconds: list[float] = []
+    decoder_cells: list[int] = []
     endless = islice(task.batches(0), batches)
     while len(drawn) < batches and (len(drawn) < 2 or sum(seconds) < _SECONDS):
         started = time.perf_counter()
         batch: Any = next(endless)
         seconds.append(time.perf_counter() - started)
         drawn.append(list(batch.layouts))
+        decoder_cells.append(sum(layout.all_tokens for layout in getattr(batch, "decoder", ())))
         groups += getattr(batch, "groups", [batch.layouts])
     each = [cells_of(layouts) for layouts in drawn]
     cells = {compilable: statistics.fmean(found[compilable] for found in each) for compilable in (True, False)}
@@ -81,6 +85,7 @@ def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: in
         # The first batch shuffles the epoch and warms up the tokenizer; a run does that once.
         seconds=statistics.fmean(seconds[1:]),
         padding_by_layout=by_layout,
+        decoder_cells=statistics.fmean(decoder_cells),
     )
 
 

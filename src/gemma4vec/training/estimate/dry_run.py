@@ -6,7 +6,7 @@ activations come from a shallow model of the same layers with random weights, tr
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psutil
@@ -29,6 +29,7 @@ from gemma4vec.model.backbone.meta_model import (
     representative_layers,
     shallow_config,
 )
+from gemma4vec.model.decoder.decoder import Decoder
 from gemma4vec.model.encoder.build import EmbeddingModel, assemble
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
@@ -76,6 +77,7 @@ class StageEstimate:
     tokens_per_step: float
     seconds_per_step: float
     steps: int
+    parameters: Parameters  # with those of the task's decoder
 
     @property
     def seconds(self) -> float:
@@ -125,8 +127,9 @@ class _Model:
     dtype: torch.dtype
     device: str
     whole: EmbeddingModel  # on the meta device
-    parameters: Parameters
+    parameters: Parameters  # with those of the stage's decoder, if it has one
     kinds: list[Kind]
+    decoder_kinds: list[Kind] = field(default_factory=list)
 
 
 def estimate(recipe: schema.Recipe) -> Estimate:
@@ -136,7 +139,7 @@ def estimate(recipe: schema.Recipe) -> Estimate:
         InputError: whatever a real run would refuse before it loads weights.
     """
     device = choose_device().name
-    with base_files(recipe.model.base) as base:
+    with base_files(recipe.model.start or recipe.model.base) as base:
         choice = choose_dtype(device, recipe.model.dtype)
         outline = check_base(recipe, base.path, choice.dtype)
         config = text_config(base.path)
@@ -185,6 +188,10 @@ def _shallow(model: _Model) -> tuple[EmbeddingModel, list[Kind]]:
 def _estimate_stage(model: _Model, number: int, data: TrainingData) -> StageEstimate:
     stage = model.recipe.stages[number]
     task = _task(model, stage, data, number, model.whole)
+    decoder = getattr(task, "decoder", None)
+    if decoder is not None:
+        parameters = count_parameters(model.whole, decoder)
+        model = replace(model, parameters=parameters, decoder_kinds=_decoder_kinds(decoder))
     reading = read_batches(task, stage.layout)
     steps = known_steps(stage.budget, task.rows_per_batch * stage.batch.accumulate)
     compiled = choose_compile(stage.layout.compile, steps=steps, minutes=stage.budget.minutes)
@@ -200,11 +207,12 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData) -> StageEsti
     update = measured.optimizer_seconds * trainable / max(1, measured.optimizer_parameters)
     accumulate = stage.batch.accumulate
     passes = 1.0 + (_SECOND_FORWARD[model.recipe.model.train] if found.cached else 0.0)
-    computing = passes * total_cost(measured.seconds, model.kinds, reading.cells)
+    computing = passes * total_cost(measured.seconds, [*model.kinds, *model.decoder_kinds], reading.cells)
     seconds = accumulate * (computing + reading.seconds) + update
     flops = layout_flops(
         model.whole.encoder.backbone,
-        reading.all_cells * accumulate,
+        # A decoder's layers count as the encoder's.
+        (reading.all_cells - reading.decoder_cells * (1 - len(model.decoder_kinds) / len(model.kinds))) * accumulate,
         reading.columns,
         model.parameters.first_trained,
         trains_below=trains_inputs(model.whole),
@@ -223,7 +231,13 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData) -> StageEsti
         tokens_per_step=tokens,
         seconds_per_step=seconds,
         steps=steps_of(stage, tokens, seconds),
+        parameters=model.parameters,
     )
+
+
+def _decoder_kinds(decoder: Decoder) -> list[Kind]:
+    """Kinds of a decoder's layers: a gradient passes through each, to the encoder."""
+    return [("decoder", kind, True) for kind in decoder.kinds]
 
 
 def _fit(model: _Model, stage: schema.Stage, reading: BatchStatistics, memory: Memory) -> Fit:
@@ -278,11 +292,14 @@ def _measure(
     smaller = stage.model_copy(update={"batch": stage.batch.model_copy(update={"rows": rows}), "layout": plain})
     built, kinds = _shallow(model)
     built.encoder.backbone.fast = fast_paths(model.device, stage.layout.fast_paths)
+    task = _task(model, smaller, data, number, built)
+    decoder = getattr(task, "decoder", None)
     return measure_layers(
         built,
-        _task(model, smaller, data, number, built),
-        MasterAdamW(built.trainable(), stage.optimizer),
-        kinds,
+        task,
+        MasterAdamW(built.trainable(), stage.optimizer, task.extra_parameters()),
+        [*kinds, *(_decoder_kinds(decoder) if decoder is not None else [])],
+        decoder=decoder,
         compile=compiled,
         checkpointing=stage.layout.gradient_checkpointing,
     )
@@ -294,6 +311,9 @@ def _task(model: _Model, stage: schema.Stage, data: TrainingData, number: int, b
         terms = tuple(term for term in stage.task.terms if TERMS[term.kind].teacher(term) is None)
         kept = stage.task.model_copy(update={"terms": terms or (Nce(),)})
         stage = stage.model_copy(update={"task": kept})
+    if isinstance(stage.task, schema.Ul2) and built is not model.whole:  # the shallow model has each kind of layer once
+        whole = stage.task.decoder.model_copy(update={"layers": "all"})
+        stage = stage.model_copy(update={"task": stage.task.model_copy(update={"decoder": whole})})
     return make_task(
         stage,
         data,
@@ -329,7 +349,7 @@ def _memory(
         return training_memory(
             model.parameters,
             kept,
-            model.kinds,
+            [*model.kinds, *model.decoder_kinds],
             reading,
             buffers=buffers,
             input_bytes=inputs,
@@ -359,10 +379,13 @@ def steps_of(stage: schema.Stage, tokens_per_step: float, seconds_per_step: floa
     return 1 + round(budget.minutes * 60.0 / seconds_per_step)
 
 
-def checkpoint_bytes(parameters: Parameters, stages: Sequence[schema.Stage]) -> int:
-    """Largest size of a run's checkpoints at a time: weights and two moments of each copy, in fp32."""
-    one = 12 * sum(parameters.trainable.values())
-    return one * sum(2 if stage.evaluation.every_steps is not None else 1 for stage in stages)
+def checkpoint_bytes(parameters: Sequence[Parameters], stages: Sequence[schema.Stage]) -> int:
+    """Largest size of a run's checkpoints at a time: weights and two moments of each copy, in fp32.
+
+    `parameters` are those of each stage.
+    """
+    copies = [2 if stage.evaluation.every_steps is not None else 1 for stage in stages]
+    return sum(12 * count * sum(own.trainable.values()) for own, count in zip(parameters, copies, strict=True))
 
 
 def model_bytes(parameters: Parameters) -> int:

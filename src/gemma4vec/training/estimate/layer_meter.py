@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gemma4vec.model import upstream
 from gemma4vec.model.backbone.backbone import Backbone
+from gemma4vec.model.decoder.decoder import Decoder
 from gemma4vec.training.engine.activation_memory import count_kept_bytes
 
 # (layer, or None for everything else; whether compiled layers accept the layout)
@@ -22,7 +23,7 @@ Place = tuple[int | None, bool]
 
 
 class LayerMeter:
-    """Counts by layer and kind of layout.
+    """Counts by layer and kind of layout; a decoder's layers follow the backbone's.
 
     Attributes:
         seconds: forward and backward of layers; None: of the whole step.
@@ -30,8 +31,10 @@ class LayerMeter:
         cells: number of cells.
     """
 
-    def __init__(self, backbone: Backbone, trained: Sequence[bool]):
+    def __init__(self, backbone: Backbone, trained: Sequence[bool], decoder: Decoder | None = None):
         self.backbone = backbone
+        self.decoder = decoder
+        self.layers: list[nn.Module] = [*backbone.layers, *(decoder.layers if decoder is not None else ())]
         self.trained = list(trained)
         self.compilable = False
         self.layer: int | None = None
@@ -59,12 +62,14 @@ class LayerMeter:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Measure while this is open."""
-        watch = self.backbone.register_forward_pre_hook(self._note_layout)
+        read = [self.backbone] if self.decoder is None else [self.backbone, self.decoder]
+        watches = [module.register_forward_pre_hook(self._note_layout) for module in read]
         try:
-            with upstream.wrapped_calls(self.backbone.layers, self._around):
+            with upstream.wrapped_calls(self.layers, self._around):
                 yield
         finally:
-            watch.remove()
+            for watch in watches:
+                watch.remove()
 
     @contextmanager
     def keeping_count(self) -> Iterator[None]:
@@ -74,7 +79,8 @@ class LayerMeter:
             place = (None if address in self._shared else self.layer, self.compilable)
             self.kept_bytes[place] += size
 
-        with count_kept_bytes(self.backbone, self.backbone.parameters(), count):
+        weights = [*self.backbone.parameters(), *(self.decoder.parameters() if self.decoder is not None else ())]
+        with count_kept_bytes(self.backbone, weights, count):
             yield
 
     def gradient(self, layer: int, compilable: bool, begins: bool) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from gemma4vec.model import upstream
 from gemma4vec.model.backbone.compilation import CompileChoice, failed_to_compile
 from gemma4vec.model.backbone.meta_model import Kind
+from gemma4vec.model.decoder.decoder import Decoder
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.training.engine.optimizer import MasterAdamW
 from gemma4vec.training.engine.process_memory import memory_now, peak_since_start, release_memory, start_peak
@@ -62,11 +63,15 @@ def measure_layers(
     *,
     compile: CompileChoice,
     checkpointing: Literal["selective"] | bool,
+    decoder: Decoder | None = None,
 ) -> LayerCosts:
-    """Train a shallow model on the task's first batches: first to count kept bytes, then to measure time and memory."""
+    """Train a shallow model on the task's first batches: first to count kept bytes, then to measure time and memory.
+
+    `kinds` are those of the model's layers, then those of the task's `decoder`. Costs are for a cell of either side.
+    """
     backbone = built.encoder.backbone
     built.encoder.train()
-    meter = LayerMeter(backbone, [kind[-1] for kind in kinds])
+    meter = LayerMeter(backbone, [kind[-1] for kind in kinds], decoder)
     batches = list(islice(task.batches(0), _MEASURED_BATCHES))
     batch = batches[0]
 
@@ -85,10 +90,14 @@ def measure_layers(
         backbone.use_gradient_checkpointing("selective")
     if compile.on:
         compile_for_training(backbone)
+        if decoder is not None:
+            decoder.compile_layers(backbone)
         try:
             as_run = kept()
         except upstream.compiler_errors() as error:  # as training does
             backbone.uncompile_layers()
+            if decoder is not None:
+                decoder.uncompile_layers()
             compile, as_run = failed_to_compile(error), kept()
     if checkpointing is True:
         backbone.use_gradient_checkpointing()
@@ -120,7 +129,7 @@ def measure_layers(
         kept_bytes=as_run,
         eager_kept_bytes=eager,
         optimizer_seconds=statistics.median(updates[1:]),
-        optimizer_parameters=sum(p.numel() for p in built.trainable().values()),
+        optimizer_parameters=sum(p.numel() for p in optimizer.parameters.values()),
         peak_bytes=peak_bytes,
         peak_cells=max(steps_cells, key=lambda cells: sum(cells.values())),
         kinds=kinds,

@@ -23,7 +23,8 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
 from gemma4vec.model.adapters.fake_quantize import FakeQuantization
-from gemma4vec.model.bases.resolve import ResolvedBase, resolve_base
+from gemma4vec.model.bases.resolve import ResolvedBase
+from gemma4vec.model.bases.start import resolve_model
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe.renamed import first_names
@@ -145,7 +146,7 @@ def checkpoint_models(
     limit = recipe.model.max_tokens
     for one in kept:
         if built is None:
-            base = resolve_base(recipe.model.base)
+            base = resolve_model(recipe.model)
             check_parts(run, own_parts(recipe, base))
             built = build(recipe.model, base.path, dtype=dtype, device=device, seed=recipe.seed)
         try:

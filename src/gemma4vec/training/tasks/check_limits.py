@@ -23,7 +23,7 @@ def check_limits(recipe: schema.Recipe, built: EmbeddingModel) -> None:
     for number, stage in enumerate(recipe.stages):
         reader = RowReader.of(stage, built, longest)
         key = f"stages.{number}.batch"
-        if isinstance(stage.task, schema.MaskedNextToken):
+        if not isinstance(stage.task, schema.Contrast):
             check_prompts(built.tokenizer, Prompts(), reader.document_tokens, f"{key}.document_tokens")
             continue
         for source in stage.data:

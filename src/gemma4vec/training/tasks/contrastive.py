@@ -19,7 +19,7 @@ from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_sh
 from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.distributed import World
-from gemma4vec.training.engine.task import ExtraParameter, Loss, MemoryPlan
+from gemma4vec.training.engine.task import ExtraParameter, HeldOutLoss, Loss, MemoryPlan
 from gemma4vec.training.tasks.fit_memory import fit, measure_needs
 from gemma4vec.training.tasks.grad_cache import encode_cached
 from gemma4vec.training.tasks.micro_batches import can_share_prefix, lay_out_texts
@@ -174,6 +174,10 @@ class ContrastTask:
     def plan_of_recipe(self) -> MemoryPlan:
         """The recipe's own layout; GradCache where it demands it."""
         return MemoryPlan(self.stage.layout, self.stage.layout.grad_cache is True)
+
+    def held_out(self, built: EmbeddingModel) -> HeldOutLoss | None:
+        """None: suites measure a contrast."""
+        return None
 
     def plan_memory(self, built: EmbeddingModel, before: Mapping[str, Any] | None = None) -> MemoryPlan:
         """Choose by the first batch whether activations are kept or computed again, and micro-batches that fit."""

@@ -14,6 +14,7 @@ from gemma4vec.training.tasks.contrastive import ContrastTask
 from gemma4vec.training.tasks.masked_next_token import MaskedNextTokenTask
 from gemma4vec.training.tasks.pretokenized_rows import pretokenize_rows
 from gemma4vec.training.tasks.row_reader import RowReader
+from gemma4vec.training.tasks.ul2 import Ul2Task
 
 
 def load_stage_data(stage: schema.Stage) -> TrainingData:
@@ -51,6 +52,9 @@ def make_task(
     if isinstance(stage.task, schema.MaskedNextToken):
         texts = plain_texts(loaded, stage.task)
         return MaskedNextTokenTask.make(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed)
+    if isinstance(stage.task, schema.Ul2):
+        texts = plain_texts(loaded, stage.task)
+        return Ul2Task.make(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed)
     rows = loaded.rows
     if pretokenize and stage.batch.tokenize == "once" and isinstance(rows, MixedRows):
         reader, reserved = RowReader.of(stage, built, max_tokens), built.encoder.readout.reserved
@@ -81,7 +85,7 @@ def data_seed(recipe: schema.Recipe, number: int) -> int:
     return recipe.seed + sum(stage.task.kind == kind for stage in recipe.stages[:number])
 
 
-def plain_texts(loaded: TrainingData, task: schema.MaskedNextToken) -> Sequence[str]:
+def plain_texts(loaded: TrainingData, task: schema.MaskedNextToken | schema.Ul2) -> Sequence[str]:
     """Every text once, in the order of the data."""
     if isinstance(loaded.texts, PlainTexts) and isinstance(loaded.rows, MixedRows):
         return unique_texts(loaded.texts.rows, loaded.rows, task.texts)

@@ -13,7 +13,6 @@ Shapes: T real tokens, M predicted tokens, D hidden size.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -31,25 +30,10 @@ from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Prompted
 from gemma4vec.training.engine.distributed import World
-from gemma4vec.training.engine.task import ExtraParameter, Loss, MemoryPlan
+from gemma4vec.training.engine.task import ExtraParameter, HeldOutLoss, Loss, MemoryPlan
 from gemma4vec.training.tasks.fit_memory import fit, measure_needs
 from gemma4vec.training.tasks.micro_batches import lay_out_texts
-
-
-@dataclass(frozen=True)
-class TextBatch:
-    """The texts of a batch."""
-
-    texts: list[str]
-    epoch: int
-
-
-@dataclass(frozen=True)
-class DrawnTexts:
-    """The texts of a batch, and the seed of its masks."""
-
-    batch: TextBatch
-    seed: tuple[int, ...]
+from gemma4vec.training.tasks.text_batches import DrawnTexts, TextBatch, draw_texts
 
 
 @dataclass(frozen=True)
@@ -151,21 +135,15 @@ class MaskedNextTokenTask:
         Raises:
             InputError: fewer texts than a batch has.
         """
-        per_epoch = len(self.texts) // self.rows_per_batch
-        if per_epoch == 0:
-            raise InputError(f"batch.rows: {self.rows_per_batch} texts asked for, the data has {len(self.texts)}")
-        epoch_shown, order = -1, np.empty(0, dtype=np.int64)
-        for number in count(start):
-            epoch, within = divmod(number, per_epoch)
-            if epoch != epoch_shown:
-                order = np.random.default_rng([self.seed, epoch]).permutation(len(self.texts))
-                epoch_shown = epoch
-            chosen = order[within * self.rows_per_batch : (within + 1) * self.rows_per_batch]
-            yield DrawnTexts(TextBatch([self.texts[i] for i in chosen.tolist()], epoch), (self.seed, epoch, within))
+        return draw_texts(self.texts, self.rows_per_batch, self.seed, start)
 
     def extra_parameters(self) -> Mapping[str, ExtraParameter]:
         """None: it trains the model alone."""
         return {}
+
+    def held_out(self, built: EmbeddingModel) -> HeldOutLoss | None:
+        """None: it trains on every text."""
+        return None
 
     def plan_memory(self, built: EmbeddingModel, before: Mapping[str, Any] | None = None) -> MemoryPlan:
         """Nothing to choose; only warns if a batch may not fit."""

@@ -36,6 +36,7 @@ class Nce(LossTerm):
                 passage_passage=settings.passage_passage,
                 symmetric=settings.symmetric,
                 false_negative_margin=settings.false_negative_margin,
+                decoupled=settings.decoupled,
                 text_hashes=batch.hashes,
                 row_weights_N=batch.row_weights_N,
             )

@@ -9,14 +9,14 @@ from gemma4vec.recipe.schema import Recipe
 
 # Where a recipe has paths. Some may also be names (of hub models, data sets, runs): a path then is one that exists.
 _PATHS = {
-    "model": ("base",),
+    "model": ("base", "start"),
     "model.readout": ("encoder",),
     "stages.*.data.*": ("path", "drop"),
     "stages.*.evaluation": ("suite",),
     "stages.*.evaluation.stop": ("reference",),
     "stages.*.task.terms.*": ("teacher", "vectors"),
 }
-_MAY_BE_NAMES = {"base", "encoder", "reference", "teacher"}
+_MAY_BE_NAMES = {"base", "start", "encoder", "reference", "teacher"}
 
 
 def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:

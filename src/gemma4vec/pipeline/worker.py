@@ -1,9 +1,9 @@
-"""A fork server: it imports the libraries once and forks a child process for each cell.
+"""A fork server: it imports the libraries once and forks a child process for each job of a matrix or a plan.
 
 Importing takes seconds; a fork has the libraries at once, and its failure (a crash, no memory, a kill) does not affect
-other cells. The server computes nothing and uses no GPU, so forking it is safe. It reads jobs from standard input, one
+other jobs. The server computes nothing and uses no GPU, so forking it is safe. It reads jobs from standard input, one
 JSON object a line, and answers with one line when the child starts and one when it ends. When the input closes because
-the matrix was killed, child and server exit at once, so that no training continues unnoticed.
+its client was killed, child and server exit at once, so that no training continues unnoticed.
 
 `multiprocessing`'s forkserver with `set_forkserver_preload` cannot replace it. Its children outlive a killed parent,
 they share the terminal's session, so that Ctrl-C reaches them twice, and errors of preloaded imports are ignored.
@@ -22,22 +22,25 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from gemma4vec.machine.terminal import show_on
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gemma4vec.pipeline.matrix.cell import CellSpec
-    from gemma4vec.pipeline.matrix.references import ReferenceSpec
-
-
 logger = logging.getLogger(__name__)
 
 STOPPED_CODE, INTERRUPTED_CODE, LOST_CODE = 3, 130, 98
 _PATIENCE_SECONDS = 120.0  # for an interrupted child to save its last step
+
+
+class Job(Protocol):
+    """A dataclass; its fields are JSON values."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
 class Worker:
@@ -48,13 +51,20 @@ class Worker:
         self._server: subprocess.Popen[bytes] | None = None
         self._child: int | None = None
 
-    def start(self, job: "CellSpec | ReferenceSpec", log: Path) -> None:
-        """Start a job; its process appends its output to the file `log`."""
+    def start(self, work: "Callable[[Any], None]", job: Job, log: Path) -> None:
+        """Start a job; its process appends its output to the file `log`.
+
+        Args:
+            work: a function of a module, called as `work(job)`.
+            job: its argument; the fields are JSON values.
+            log: the file.
+        """
         server = self._ensure_server()
         assert server.stdin is not None
         self._child = None
         try:
-            order = {"kind": type(job).__name__, "job": asdict(job), "log": str(log)}
+            names = [f"{one.__module__}:{one.__qualname__}" for one in (work, type(job))]
+            order = {"work": names[0], "kind": names[1], "job": asdict(job), "log": str(log)}
             server.stdin.write(json.dumps(order).encode() + b"\n")
         except BrokenPipeError:
             return  # `poll` reports that the server is gone
@@ -73,6 +83,22 @@ class Worker:
             os.kill(self._child, signal.SIGINT)
             self.poll(_PATIENCE_SECONDS)
 
+    def wait(self, look: Callable[[], None] = lambda: None) -> int:
+        """Wait for the job and return its exit code; call `look` about once a second.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C or a signal that stops, here or in the job, after the job has saved its last step.
+        """
+        try:
+            while (code := self.poll(1.0)) is None:
+                look()
+        except KeyboardInterrupt:
+            self.interrupt()
+            raise
+        if code == INTERRUPTED_CODE:
+            raise KeyboardInterrupt
+        return code
+
     def close(self) -> None:
         """Stop the server and any running job."""
         if self._server is not None:
@@ -85,17 +111,17 @@ class Worker:
     def _ensure_server(self) -> subprocess.Popen[bytes]:
         if self._server is None:
             self.log.parent.mkdir(parents=True, exist_ok=True)
-            source = str(Path(__file__).resolve().parents[3])
+            source = str(Path(__file__).resolve().parents[2])
             paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
             with self.log.open("ab") as stderr:
                 self._server = subprocess.Popen(
-                    [sys.executable, "-m", "gemma4vec.pipeline.matrix.worker"],
+                    [sys.executable, "-m", "gemma4vec.pipeline.worker"],
                     bufsize=0,  # so that `select` sees all unread output
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=stderr,
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-                    start_new_session=True,  # Ctrl-C reaches the matrix alone, which passes it on once
+                    start_new_session=True,  # Ctrl-C reaches the client alone, which passes it on once
                 )
         return self._server
 
@@ -130,26 +156,26 @@ def serve() -> None:
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # output of libraries must not mix with answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import peft  # noqa: F401  # import once what every cell needs
+    import peft  # noqa: F401  # import once what every job needs
     import sentence_transformers  # noqa: F401
 
-    from gemma4vec.pipeline.matrix.cell import CellSpec, run_cell
-    from gemma4vec.pipeline.matrix.references import ReferenceSpec, run_reference
-
-    kinds: dict[str, Callable[[dict[str, Any]], None]] = {
-        "CellSpec": lambda fields: run_cell(CellSpec(**fields)),
-        "ReferenceSpec": lambda fields: run_reference(ReferenceSpec(**fields)),
-    }
     with os.fdopen(0, "rb", buffering=0, closefd=False) as jobs:
         while line := jobs.readline():
             order = json.loads(line)
-            child = _fork(partial(kinds[order["kind"]], order["job"]), Path(order["log"]))
+            work, kind = (_find(order[key]) for key in ("work", "kind"))
+            child = _fork(partial(work, kind(**order["job"])), Path(order["log"]))
             replies.write(json.dumps({"pid": child}) + "\n")
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             try:
                 replies.write(json.dumps({"code": code}) + "\n")
             except BrokenPipeError:
-                os._exit(1)  # the matrix is gone
+                os._exit(1)  # the client is gone
+
+
+def _find(name: str) -> Any:
+    """The function or class "module:name"; its module is imported here, once for all children."""
+    module, name = name.split(":")
+    return getattr(import_module(module), name)
 
 
 def _plain_console() -> "Console":
@@ -170,7 +196,7 @@ def _fork(work: Callable[[], None], log: Path) -> int:
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        threading.Thread(target=_exit_with_matrix, daemon=True).start()
+        threading.Thread(target=_exit_with_client, daemon=True).start()
         with show_on(_plain_console):
             code = _run(work)
     finally:
@@ -182,18 +208,16 @@ def _fork(work: Callable[[], None], log: Path) -> int:
 def _run(work: Callable[[], None]) -> int:
     """Run `work`; return its exit code and log the reason of a failure in one line."""
     from gemma4vec.errors import Gemma4VecError
-    from gemma4vec.pipeline.matrix.cell import StoppedError
 
     try:
         work()
         return 0
-    except StoppedError:
-        return STOPPED_CODE
     except KeyboardInterrupt as error:
         logger.error(f"interrupted: {error}")
         return INTERRUPTED_CODE
     except Gemma4VecError as error:
-        logger.error(f"error: {_one_line(error)}")
+        if error.exit_code != STOPPED_CODE:
+            logger.error(f"error: {_one_line(error)}")
         return error.exit_code
     except MemoryError:
         logger.error("error: out of memory; use fewer layout.tokens_per_forward or gradient checkpointing")
@@ -208,8 +232,8 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _exit_with_matrix() -> None:
-    """Exit when the matrix has closed our standard input, for whatever reason."""
+def _exit_with_client() -> None:
+    """Exit when the client has closed our standard input, for whatever reason."""
     poll: Any = select.poll()
     poll.register(0, 0)  # poll reports hang-ups always; nothing is read
     while not any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll()):

@@ -1,17 +1,14 @@
 """The matrix plan: which recipes are compared, on what, with which seeds, by which rules; all fixed beforehand."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from gemma4vec.errors import InputError
 from gemma4vec.reading.names import Name
-from gemma4vec.reading.yaml_values import read_text
-from gemma4vec.recipe.load import read_tree, validate
+from gemma4vec.recipe.plans.variables import load_with_variables
 from gemma4vec.recipe.renamed import current_path
 from gemma4vec.recipe.schema import Part
 
@@ -23,7 +20,6 @@ def _current_override(override: str) -> str:
 
 
 Overrides = tuple[Annotated[str, Field(pattern=r"^[^=]+="), AfterValidator(_current_override)], ...]
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def _spelled_out(value: object) -> object:
@@ -169,37 +165,10 @@ def load_matrix(path: str | Path, overrides: Sequence[str] = ()) -> Matrix:
     Raises:
         InputError: the file is missing or not YAML, a key is unknown (with a suggestion), a variable is not set.
     """
-    tree = read_tree(read_text(path, "matrix file"), str(path), overrides)
-    variables = tree.get("variables") or {}
-    if not isinstance(variables, dict):
-        raise InputError(f"{path}: variables: names with their values are needed")
-    filled = {key: value if key == "variables" else _fill(value, variables, str(path)) for key, value in tree.items()}
-    return validate(Matrix, filled, str(path))
+    return load_with_variables(Matrix, path, "matrix file", overrides)
 
 
 def dump_matrix(matrix: Matrix) -> str:
     """The whole matrix as YAML, defaults spelled out."""
     text: str = yaml.safe_dump(matrix.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
     return text
-
-
-def _fill(value: Any, variables: dict[str, Any], where: str) -> Any:
-    """`value` with every `${NAME}` replaced, all the way down."""
-    if isinstance(value, dict):
-        return {key: _fill(item, variables, where) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_fill(item, variables, where) for item in value]
-    if not isinstance(value, str):
-        return value
-
-    def replacement(match: re.Match[str]) -> str:
-        name = match[1]
-        if name not in variables:
-            raise InputError(
-                f"{where}: ${{{name}}} is none of its variables ({', '.join(variables) or 'there are none'})"
-            )
-        if variables[name] is None:
-            raise InputError(f"{where}: the variable {name} is not set; give it with --set variables.{name}=...")
-        return str(variables[name])
-
-    return _VARIABLE.sub(replacement, value)

@@ -1,21 +1,19 @@
-"""The suites of a matrix: sampled once and stored in its folder, so that all cells are measured on the same texts."""
+"""The suites of a matrix or a plan: sampled once and stored in its folder, so that all models see the same texts."""
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gemma4vec.data.loading.load_rows import TrainingData, load_sources
+from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite, read_options, write_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
 from gemma4vec.files import write_json
 from gemma4vec.ledger.suite_access import HELD_OUT, NamedSuite, check_choice, count_models, may_see
 from gemma4vec.ledger.suite_contents import SeenSuite
-from gemma4vec.pipeline.matrix.plan import Plan
-from gemma4vec.pipeline.matrix.state import MatrixFolder
 from gemma4vec.reading.json_values import load_own_json
-from gemma4vec.recipe.matrix import SuiteSample
+from gemma4vec.recipe.plans.matrix import SuiteSample
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +21,13 @@ SAMPLED_FROM = "sampled_from.json"
 SOURCE = "source:"  # "source:dev" and "source:test" are the suites of the training data
 
 
-def check_suites(plan: Plan) -> None:
+def check_samples(dev: Sequence[SuiteSample], final: Sequence[SuiteSample]) -> None:
     """Refuse missing suite folders before anything is built or loaded.
 
     Raises:
         InputError: no such folder, or a final suite listed under `dev`.
     """
-    for where, samples in (("dev", plan.matrix.dev), ("final", plan.matrix.final)):
+    for where, samples in (("dev", dev), ("final", final)):
         for sample in samples:
             if sample.suite.startswith(SOURCE):
                 if sample.suite not in ("source:dev", "source:test"):
@@ -40,16 +38,21 @@ def check_suites(plan: Plan) -> None:
                 raise InputError(f"dev: {sample.suite} is a final suite, which must not guide choices; use a dev suite")
 
 
-def explain_held_out(plan: Plan, final: Sequence[Path]) -> dict[str, str]:
-    """The reason for which unfrozen recipes may be scored on the final suites, by the suite's folder in the matrix.
+def explain_held_out(holder: str, samples: Sequence[SuiteSample], final: Sequence[Path]) -> dict[str, str]:
+    """The reason for which unfrozen recipes may be scored on the final suites, by the suite's stored folder.
 
-    The matrix holds these suites out: its choices use the dev suites only, and each cell is scored once. A suite whose
-    own suite.yaml declares it final has no reason here, and neither has one that the ledger knows as final from a lock
-    or from a look outside of matrices: its recipe must be frozen first, as everywhere.
+    A matrix or plan holds these suites out: its choices use the dev suites only, and each model is scored once. A suite
+    whose own suite.yaml declares it final has no reason here, and neither has one that the ledger knows as final from a
+    lock or from a look outside of matrices and plans: its recipe must be frozen first, as everywhere.
+
+    Args:
+        holder: kind and name, such as "matrix recipes_270m".
+        samples: of the final suites.
+        final: their stored folders, in the same order.
     """
-    words = f"{HELD_OUT} {plan.matrix.name}, whose choices use its dev suites only"
+    words = f"{HELD_OUT} {holder}, whose choices use its dev suites only"
     reasons = {}
-    for sample, path in zip(plan.matrix.final, final, strict=True):
+    for sample, path in zip(samples, final, strict=True):
         if _is_declared_final(sample):
             continue
         suite = load_suite(path)
@@ -71,42 +74,41 @@ def _is_declared_final(sample: SuiteSample) -> bool:
     return bool(read_options(Path(sample.suite).expanduser() / "suite.yaml").get("role") == "final")
 
 
-def freeze_suites(plan: Plan, folder: MatrixFolder) -> tuple[list[Path], list[Path]]:
+def freeze_samples(
+    folder: Path,
+    dev: Sequence[SuiteSample],
+    final: Sequence[SuiteSample],
+    source: Callable[[], TrainingData],
+) -> tuple[list[Path], list[Path]]:
     """Create the dev and final suites that do not exist yet; return the folders of all.
+
+    Args:
+        folder: gets `suites/` and `suites.json`.
+        dev, final: the samples.
+        source: loads the training data that `source:dev` and `source:test` are suites of.
 
     Raises:
         InputError: a suite is missing or malformed, two share a name, or one is both dev and final.
     """
-    loaded: list[TrainingData] = []
-
-    def source() -> TrainingData:
-        if not loaded:
-            control = next(iter(plan.controls.values()))
-            recipe = plan.recipe(plan.grid(control)[0])
-            stage = next(stage for stage in recipe.stages if stage.task.kind == "contrast")
-            loaded.append(load_sources(stage.data, stage.mixture))
-        return loaded[0]
-
-    dev = [_freeze(sample, folder.suites / f"dev-{n}", "dev", source) for n, sample in enumerate(plan.matrix.dev)]
-    final = [
-        _freeze(sample, folder.suites / f"final-{n}", "final", source) for n, sample in enumerate(plan.matrix.final)
-    ]
-    suites = {path: load_suite(path) for path in [*dev, *final]}
-    for path in dev:
+    stored = folder / "suites"
+    dev_folders = [_freeze(sample, stored / f"dev-{n}", "dev", source) for n, sample in enumerate(dev)]
+    final_folders = [_freeze(sample, stored / f"final-{n}", "final", source) for n, sample in enumerate(final)]
+    suites = {path: load_suite(path) for path in [*dev_folders, *final_folders]}
+    for path in dev_folders:
         check_choice("dev", suites[path], *_sampled_from(path))
     names = [suite.name for suite in suites.values()]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise InputError(f"dev, final: two suites are named {twice!r}; a final suite must not guide choices")
     write_json(
-        folder.path / "suites.json",
+        folder / "suites.json",
         {
             suite.name: {"folder": path.name, "fingerprint": suite.fingerprint, "role": suite.role}
             | {"queries": len(suite.queries), "documents": len(suite.corpus)}
             for path, suite in suites.items()
         },
     )
-    return dev, final
+    return dev_folders, final_folders
 
 
 def _freeze(sample: SuiteSample, folder: Path, role: str, source: Callable[[], TrainingData]) -> Path:
