@@ -39,6 +39,10 @@ COMMANDS = {
         "Train many recipes at equal budget and compare them with a control.",
     ),
     "soup": ("gemma4vec.cli.pipeline.soup:soup_command", "Average finished models that were trained from one start."),
+    "quantize": (
+        "gemma4vec.cli.pipeline.quantize:quantize_command",
+        "Quantize a trained model, by rounding its weights or by training them for it.",
+    ),
     "pipeline": (
         "gemma4vec.cli.pipeline.plan:plan_command",
         "Run a plan: trainings that build on each other, soups, quantization.",

@@ -29,7 +29,7 @@ from gemma4vec.training.tasks.row_reader import RowReader
 from gemma4vec.training.tasks.rows_without_signal import check_rows_teach
 from gemma4vec.training.tasks.text_batches import hold_out
 from gemma4vec.training.terms.checks import check_dropout, check_scores, check_terms
-from gemma4vec.training.terms.teachers import check_teachers
+from gemma4vec.training.terms.teachers import check_teachers, named_teachers
 
 
 def check_base(recipe: schema.Recipe, base: Path, dtype: torch.dtype = torch.bfloat16) -> EmbeddingModel:
@@ -57,7 +57,7 @@ def check_base(recipe: schema.Recipe, base: Path, dtype: torch.dtype = torch.bfl
             check_dropout(stage.task, built.encoder, f"stages.{number}.task")
             if dimension is not None:
                 check_terms(stage.task, dimension, f"stages.{number}.task")
-                check_teachers(stage.task, dimension, f"stages.{number}.task")
+                check_teachers(named_teachers(stage.task, recipe.model.start), dimension, f"stages.{number}.task")
         check_denoising(stage, built, recipe.model.max_tokens, f"stages.{number}.task")
     check_mask_tokens(recipe.stages, built.tokenizer)
     check_quantization(recipe.stages, built)

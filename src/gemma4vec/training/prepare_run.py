@@ -34,7 +34,7 @@ from gemma4vec.training.engine.made_from import (
 from gemma4vec.training.monitoring.stop_rule import LoadedStopRule, load_stop_rules
 from gemma4vec.training.preflight import check_base, check_stages
 from gemma4vec.training.tasks.make_task import load_stage_data
-from gemma4vec.training.terms.teachers import teachers_of
+from gemma4vec.training.terms.teachers import named_teachers, teachers_of
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +174,8 @@ def _teachers(recipe: Recipe) -> Parts:
     for number, stage in enumerate(recipe.stages):
         if not isinstance(stage.task, Contrast):
             continue
-        for key, _, settings in teachers_of(stage.task, f"stages.{number}.task"):
+        task = named_teachers(stage.task, recipe.model.start)
+        for key, _, settings in teachers_of(task, f"stages.{number}.task"):
             if settings.model is not None:
                 found[key] = model_part(settings.model, find_model_folder(settings.model))
             elif settings.vectors is not None:

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.errors import Gemma4VecError, InputError, Interrupted
 from gemma4vec.evaluation.planning.power_forecast import forecast_power
@@ -29,6 +27,7 @@ from gemma4vec.model.bases.resolve import ResolvedBase
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.quantization import Quantization
+from gemma4vec.model.save.read_model import read_settings
 from gemma4vec.model.save.write_model import save_model
 from gemma4vec.recipe.load import dump_recipe
 from gemma4vec.recipe.recorded.fingerprint import recipe_id
@@ -46,7 +45,7 @@ from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity, checkpoint_weights
 from gemma4vec.training.prepare_run import CheckedInputs, PreparedRun, prepare_run
 from gemma4vec.training.processes.stop_signals import StopSignals
-from gemma4vec.training.stage import Evaluate, Stage
+from gemma4vec.training.stage import Evaluate, Stage, quantize_stage
 from gemma4vec.training.tasks.make_task import data_seed, make_task
 
 logger = logging.getLogger(__name__)
@@ -213,7 +212,7 @@ class Trainer:
         """
         settings, loaded = self.recipe.stages[number], self.prepared.data[number]
         seed = self.recipe.seed + number
-        self._quantize(number)
+        self.quantization = self.quantization or quantize_stage(settings, self.built, self.base.path)
         task = make_task(
             settings,
             loaded,
@@ -221,6 +220,7 @@ class Trainer:
             lambda: load_head(self.built.encoder.backbone, self.base.path, settings.task.kind),
             max_tokens=self.recipe.model.max_tokens,
             seed=data_seed(self.recipe, number),
+            start=self.recipe.model.start,
         )
         stage = Stage(
             number,
@@ -295,18 +295,6 @@ class Trainer:
         self.run.update_manifest(ended=ended, weights=weights)
         return self.run.model
 
-    def _quantize(self, number: int) -> None:
-        """Let the model read quantized weights, if stage `number` is the first that trains them."""
-        settings, encoder = self.recipe.stages[number].quantize, self.built.encoder
-        if settings is None or self.quantization is not None:
-            return
-        if encoder.backbone.compiled:  # an earlier stage: the layers are others now
-            encoder.backbone.uncompile_layers()
-            torch.compiler.reset()
-        scheme, weights = settings.scheme, self.base.path
-        self.quantization = FakeQuantization(encoder.backbone, encoder.head_layers, scheme, weights)
-        logger.info(f"training with weights quantized by {settings.scheme}: {len(self.quantization.grids)} matrices")
-
     def _rule(self, number: int) -> StopRuleMonitor | None:
         ready = self.prepared.stop_rules[number]
         if ready:
@@ -343,7 +331,10 @@ class Trainer:
 def quantization_of_stage(recipe: Recipe, number: int, base: ResolvedBase) -> Quantization | None:
     """How the model of stage `number` is quantized; None: it is not."""
     settings = recipe.stages[number].quantize
-    return Quantization(settings.scheme, base.name, base.weights, trained=True) if settings is not None else None
+    if settings is None:
+        return None
+    start = read_settings(base.path).get("name") if recipe.model.start is not None else None
+    return Quantization(settings.scheme, str(start or base.name), base.weights, trained=True)
 
 
 def train_run(run: RunFolder, recipe: Recipe | None = None, checked: CheckedInputs | None = None) -> Path:

@@ -1,9 +1,12 @@
 """A stage while it is trained: what the loop reads, and the two things that it changes."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.model.adapters.fake_quantize import FakeQuantization
@@ -15,8 +18,27 @@ from gemma4vec.training.engine.task import Task
 from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 from gemma4vec.training.processes.stop_signals import StopSignals
 
+logger = logging.getLogger(__name__)
+
 # Returns a score (higher is better) and the fields of the evaluation's event.
 Evaluate = Callable[[], tuple[float, dict[str, Any]]]
+
+
+def quantize_stage(settings: schema.Stage, built: EmbeddingModel, folder: Path) -> FakeQuantization | None:
+    """Let a model read quantized weights if the stage trains them; `folder` is where its weights were loaded from.
+
+    Raises:
+        InputError: the scheme does not fit a matrix.
+    """
+    if settings.quantize is None:
+        return None
+    encoder = built.encoder
+    if encoder.backbone.compiled:  # in an earlier stage: the layers become others
+        encoder.backbone.uncompile_layers()
+        torch.compiler.reset()
+    found = FakeQuantization(encoder.backbone, encoder.head_layers, settings.quantize.scheme, folder)
+    logger.info(f"training with weights quantized by {settings.quantize.scheme}: {len(found.grids)} matrices")
+    return found
 
 
 @dataclass

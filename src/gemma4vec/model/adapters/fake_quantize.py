@@ -57,8 +57,8 @@ def _weights(backbone: Backbone, head: Sequence[nn.Linear]) -> Iterator[tuple[st
 def merge(weight_OI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float, out_OI: Tensor | None = None) -> Tensor:
     """W + s B A in fp32.
 
-    Products and sums are in float64, so that training and saving, on any device and with any number of threads, round to
-    the same fp32.
+    Products and sums are in float64, so that training and saving round to the same fp32 on any device, with any number
+    of threads.
     """
     out_OI = torch.empty(weight_OI.shape, device=weight_OI.device) if out_OI is None else out_OI
     a_RI = a_RI.double()

@@ -7,8 +7,8 @@
 | `INT8`, `INT4` | -127 to 127, -7 to 7 | a row (an output channel) | largest magnitude / 127, / 7 | symmetric, LiteRT |
 
 `Q8_0` and `Q4_0` equal `gguf.quants` bit for bit, so a file that our exporter writes holds what training has seen.
-ggml chooses codes by the scale in fp32 and stores it in f16; so do we. The scale of a channel has 11 significant bits in
-fp32. So every value `code * scale` is exact in fp32, and each grid maps its own values to themselves.
+ggml chooses codes by the scale in fp32 and stores it in f16; so do we. The scale of a channel has 11 significant bits
+in fp32. So every value `code * scale` is exact in fp32, and each grid maps its own values to themselves.
 
 Shapes: O outputs (rows), I inputs (values of a row), B blocks of a row.
 """
@@ -141,7 +141,7 @@ def _encode_q4_0(blocks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _encode_q8_0(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    scale = torch.maximum(blocks.amax(1, keepdim=True), -blocks.amin(1, keepdim=True)) / 127
+    scale = _magnitude(blocks) / 127
     exact = blocks * _inverse(scale)
     codes = exact.trunc()
     codes.add_(exact.sub_(codes).mul_(2).trunc_())  # halves are rounded away from zero
@@ -149,10 +149,14 @@ def _encode_q8_0(blocks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _encode_rows(rows: Tensor, largest: int) -> tuple[Tensor, Tensor]:
-    bound = torch.maximum(rows.amax(1, keepdim=True), -rows.amin(1, keepdim=True))
-    scale = _eleven_bits(bound / largest)
+    scale = _eleven_bits(_magnitude(rows) / largest)
     divisor = torch.where(scale == 0, torch.ones_like(scale), scale)
     return (rows / divisor).round_().clamp_(-largest, largest).add_(0.0), scale
+
+
+def _magnitude(rows: Tensor) -> Tensor:
+    """Largest magnitude of each row, never -0."""
+    return torch.maximum(rows.amax(1, keepdim=True), -rows.amin(1, keepdim=True)).abs_()
 
 
 def _inverse(scale: Tensor) -> Tensor:

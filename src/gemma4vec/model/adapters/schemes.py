@@ -51,7 +51,7 @@ def grids_of(scheme: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, Grid
         shapes: shape of every weight of the base by name, and of the head's matrices as `head.N`.
 
     Raises:
-        InputError: a block does not divide a matrix's rows, or a weight has more than two dimensions; the line names it.
+        InputError: a block does not divide a matrix's rows, or a weight has more than two dimensions; it is named.
     """
     found: dict[str, Grid] = {}
     for name, shape in shapes.items():

@@ -1,9 +1,9 @@
 """A saved model whose matrices lie on a quantization grid: written, described, and read back for a check.
 
-The folder is an ordinary one: its weights are the dequantized values in fp32, which any program opens. `gemma4vec.json`
-names the scheme (key `quantization`). A GGUF file of the same scheme holds exactly these values, because the grids of
-blocks map their own values to themselves. No such file exists for a scheme with one scale a row, so its codes and scales
-are stored too, in `quantized/codes.safetensors`.
+The folder is an ordinary one: its weights are the dequantized values in fp32, which any program opens. The key
+`quantization` of `gemma4vec.json` names the scheme. A GGUF file of the same scheme holds exactly these values, because
+the grids of blocks map their own values to themselves. No such file exists for a scheme with one scale a row, so its
+codes and scales are stored too, in `quantized/codes.safetensors`.
 
 Shapes: O outputs (rows), I inputs.
 """

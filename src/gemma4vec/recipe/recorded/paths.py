@@ -6,6 +6,7 @@ from typing import Any
 
 from gemma4vec.recipe.renamed import mappings_at
 from gemma4vec.recipe.schema import Recipe
+from gemma4vec.recipe.terms import START
 
 # Where a recipe has paths. Some may also be names (of hub models, data sets, runs): a path then is one that exists.
 _PATHS = {
@@ -47,6 +48,6 @@ def _paths(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, bool]]:
     for place, keys in _PATHS.items():
         for _, part in mappings_at(tree, place.split(".")):
             for key in keys:
-                if part.get(key):
+                if part.get(key) and not (key == "teacher" and part[key] == START):
                     is_data_set = key == "path" and part.get("source") == "datasets"
                     yield part, key, key not in _MAY_BE_NAMES and not is_data_set

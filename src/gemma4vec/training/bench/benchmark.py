@@ -43,7 +43,7 @@ from gemma4vec.training.engine.step_bar import StepBar
 from gemma4vec.training.engine.task import Loss, MemoryPlan
 from gemma4vec.training.preflight import check_base, check_stages
 from gemma4vec.training.prepare_model import prepare_model
-from gemma4vec.training.stage import Stage
+from gemma4vec.training.stage import Stage, quantize_stage
 from gemma4vec.training.tasks.make_task import load_stage_data, make_task
 
 logger = logging.getLogger(__name__)
@@ -99,9 +99,11 @@ def bench(recipe: schema.Recipe, number: int, seconds: float) -> dict[str, Any]:
             lambda: load_head(built.encoder.backbone, base.path, settings.task.kind),
             max_tokens=recipe.model.max_tokens,
             seed=recipe.seed,
+            start=recipe.model.start,
         )
         run = RunFolder.create(Path(folder), recipe.name, dump_recipe(recipe))
-        stage = Stage(number, settings, task, built, run, None, StepBar("bench"))
+        quantization = quantize_stage(settings, built, base.path)
+        stage = Stage(number, settings, task, built, run, None, StepBar("bench"), quantization=quantization)
         logger.info("preparing: the probe, and compilation where the recipe has it")
         started = time.perf_counter()
         plan = prepare_model(stage)
@@ -121,7 +123,10 @@ class _Measurement:
     def __init__(self, stage: Stage, plan: MemoryPlan, seconds: float):
         self.stage, self.plan, self.limit = stage, plan, seconds
         self.first_trained = first_trained_layer(stage.built)
-        self.optimizer = MasterAdamW(stage.built.trainable(), stage.settings.optimizer, stage.task.extra_parameters())
+        self.optimizer = MasterAdamW(
+            stage.built.trainable(), stage.settings.optimizer, stage.task.extra_parameters(), stage.quantization
+        )
+        self.optimizer.quantize_weights()
         self.steps: list[Step] = []
         self.first_step = self.prepare_seconds = 0.0
         self.shares: dict[str, float] = {}

@@ -321,6 +321,7 @@ def _task(model: _Model, stage: schema.Stage, data: TrainingData, number: int, b
         lambda: _head(model, built),
         max_tokens=model.recipe.model.max_tokens,
         seed=seed,
+        start=model.recipe.model.start,
         pretokenize=False,
     )
 

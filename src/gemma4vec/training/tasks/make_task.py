@@ -15,6 +15,7 @@ from gemma4vec.training.tasks.masked_next_token import MaskedNextTokenTask
 from gemma4vec.training.tasks.pretokenized_rows import pretokenize_rows
 from gemma4vec.training.tasks.row_reader import RowReader
 from gemma4vec.training.tasks.ul2 import Ul2Task
+from gemma4vec.training.terms.teachers import named_teachers
 
 
 def load_stage_data(stage: schema.Stage) -> TrainingData:
@@ -35,6 +36,7 @@ def make_task(
     *,
     max_tokens: int,
     seed: int,
+    start: str | None = None,
     pretokenize: bool = True,
 ) -> Task:
     """The task of a stage on its data.
@@ -46,6 +48,7 @@ def make_task(
         head: loads the base's language-model head, for a task that needs it.
         max_tokens: the model's limit.
         seed: of the rows' order.
+        start: folder of the model that the run starts from, for `teacher: start`.
         pretokenize: whether rows are tokenized here, where the stage says so (`batch.tokenize`); else a text is
             tokenized whenever it is drawn.
     """
@@ -55,6 +58,7 @@ def make_task(
     if isinstance(stage.task, schema.Ul2):
         texts = plain_texts(loaded, stage.task)
         return Ul2Task.make(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed)
+    stage = stage.model_copy(update={"task": named_teachers(stage.task, start)})
     rows = loaded.rows
     if pretokenize and stage.batch.tokenize == "once" and isinstance(rows, MixedRows):
         reader, reserved = RowReader.of(stage, built, max_tokens), built.encoder.readout.reserved

@@ -21,6 +21,7 @@ from gemma4vec.model.inference.cached_embedder import CachedEmbedder
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.output_dimension import folder_dimension
 from gemma4vec.recipe import schema
+from gemma4vec.recipe.terms import START, Matching
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
 from gemma4vec.training.engine.base_files import base_files
@@ -157,6 +158,15 @@ def check_teachers(task: schema.Contrast, dimension: int, where: str) -> None:
                     length = folder_dimension(files.path)
         if length is not None:
             check_dimension(settings, length, dimension, key)
+
+
+def named_teachers(task: schema.Contrast, start: str | None) -> schema.Contrast:
+    """Return the task with the folder of `model.start` in place of each `teacher: start`."""
+    terms = tuple(
+        term.model_copy(update={"teacher": start}) if isinstance(term, Matching) and term.teacher == START else term
+        for term in task.terms
+    )
+    return task.model_copy(update={"terms": terms})
 
 
 def teachers_of(task: schema.Contrast, where: str = "task") -> Iterator[tuple[str, str, TeacherSettings]]:
