@@ -25,6 +25,7 @@ from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training import loop
 from gemma4vec.training.engine.checkpoint import latest_checkpoint, trained_weights
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_models, kept_checkpoints
+from gemma4vec.training.prepare_run import check_inputs
 from gemma4vec.training.run import start_run, train_run
 
 TEXT = """
@@ -172,10 +173,12 @@ def test_what_cannot_be_trained_is_refused_in_one_line(folder: Path, tmp_path: P
         "model.dtype=fp16": "model.dtype",
         "stages.0.quantize.scheme=q5": "stages.0.quantize.scheme",
         "stages.0.task={kind: masked_next_token}": "quantize: it is for contrast",
-        "stages.0.task.terms=[{kind: matching, teacher: start}]": "teacher: start is the model of model.start",
     }.items():
         with pytest.raises(InputError, match=line):
             recipe_of(folder, "lora", "fp32", change)
+    alone = recipe_of(folder, "lora", "fp32", "stages.0.task.terms=[{kind: matching, teacher: start}]")
+    with pytest.raises(InputError, match=r"stages\.0\.task\.terms\.0\.teacher: start is the model of model\.start"):
+        check_inputs(alone)
     tree = recipe_of(folder).model_dump(mode="json")
     with pytest.raises(InputError, match=r"stages\.1\.quantize: an earlier stage has another value"):
         load_recipe(tree | {"stages": [*tree["stages"], tree["stages"][0] | {"name": "after", "quantize": None}]})

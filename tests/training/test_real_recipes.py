@@ -61,7 +61,7 @@ def clean_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(shipped_recipes()))
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name != "embeddinggemma/quantize"])
 def test_a_shipped_recipe_runs_on_a_fresh_machine(
     name: str, clean_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

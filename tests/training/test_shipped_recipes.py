@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_model
 import yaml
 from shipped_names import SIX
 from tiny_context import write_context
+from tiny_gemma import save_tiny_run
 from tiny_model import write_tiny
 from tiny_run import rows
 
@@ -32,6 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("shipped")
     write_tiny(made / "base", "gemma3", layers=2)
     write_context(made / "context")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiny_model.COMMON, "intermediate_size", 64)
+        save_tiny_run(made / "start", attention="bidirectional", max_tokens=120)
     plain = rows()
     documents = [row.pos[0] for row in plain]
     with_negatives = [Row(row.query, row.pos, (documents[n + 1 :] + documents)[:8]) for n, row in enumerate(plain)]
@@ -42,8 +47,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made_small(name: str, folder: Path) -> Recipe:
     """The recipe with a tiny base, two steps a stage, four rows a batch."""
     tree: dict[str, Any] = yaml.safe_load(find_recipe(name).read_text())
-    tree["model"] |= {"base": str(folder / "base"), "dtype": "fp32", "max_tokens": 120}
-    if tree["model"]["readout"]["name"] == "contextual_token":
+    tree["model"] |= {"dtype": "fp32", "max_tokens": 120}
+    if name == "embeddinggemma/quantize":  # it starts from a trained model
+        tree["model"]["start"] = str(folder / "start" / "run")
+    else:
+        tree["model"]["base"] = str(folder / "base")
+    if tree["model"].get("readout", {}).get("name") == "contextual_token":
         tree["model"]["readout"]["encoder"] = str(folder / "context" / "encoder")
     for stage in tree["stages"]:
         stage["data"] = [{"name": "rows", "path": str(folder / "rows.jsonl")}]

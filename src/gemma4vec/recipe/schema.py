@@ -26,7 +26,6 @@ from gemma4vec.recipe.stop_rule import StopRule as StopRule
 from gemma4vec.recipe.tasks import Contrast as Contrast
 from gemma4vec.recipe.tasks import MaskedNextToken as MaskedNextToken
 from gemma4vec.recipe.tasks import Task as Task
-from gemma4vec.recipe.terms import START
 
 
 class Model(Part):
@@ -334,17 +333,6 @@ class Recipe(Part):
                 f"model.lora.{key}: stages.*.quantize quantizes the merged weight W + sBA, which {key} does not have; "
                 f"set model.lora.{key}={'false' if lora.dora else '0'}, or lora=null with train=full"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _a_start_to_learn_from(self) -> "Recipe":
-        for number, stage in enumerate(self.stages):
-            for at, term in enumerate(stage.task.terms if isinstance(stage.task, Contrast) else ()):
-                if term.kind == "matching" and term.teacher == START and self.model.start is None:
-                    raise ValueError(
-                        f"stages.{number}.task.terms.{at}.teacher: start is the model of model.start, which is not "
-                        "given; add model.start=RUN"
-                    )
         return self
 
     @model_validator(mode="after")

@@ -57,7 +57,8 @@ def check_base(recipe: schema.Recipe, base: Path, dtype: torch.dtype = torch.bfl
             check_dropout(stage.task, built.encoder, f"stages.{number}.task")
             if dimension is not None:
                 check_terms(stage.task, dimension, f"stages.{number}.task")
-                check_teachers(named_teachers(stage.task, recipe.model.start), dimension, f"stages.{number}.task")
+                where = f"stages.{number}.task"
+                check_teachers(named_teachers(stage.task, recipe.model.start, where), dimension, where)
         check_denoising(stage, built, recipe.model.max_tokens, f"stages.{number}.task")
     check_mask_tokens(recipe.stages, built.tokenizer)
     check_quantization(recipe.stages, built)

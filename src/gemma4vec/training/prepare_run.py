@@ -88,6 +88,9 @@ def check_inputs(recipe: Recipe, *, step: Step = lambda name: nullcontext()) -> 
         InputError: the base, the data or the recipe cannot be used; one line that names the recipe's key.
     """
     world = World()
+    for number, stage in enumerate(recipe.stages):
+        if isinstance(stage.task, Contrast):  # before a base is downloaded
+            named_teachers(stage.task, recipe.model.start, f"stages.{number}.task")
     with step("base model"):
         with world.first_before_others():
             base = resolve_model(recipe.model)

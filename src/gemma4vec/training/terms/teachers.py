@@ -160,8 +160,18 @@ def check_teachers(task: schema.Contrast, dimension: int, where: str) -> None:
             check_dimension(settings, length, dimension, key)
 
 
-def named_teachers(task: schema.Contrast, start: str | None) -> schema.Contrast:
-    """Return the task with the folder of `model.start` in place of each `teacher: start`."""
+def named_teachers(task: schema.Contrast, start: str | None, where: str = "task") -> schema.Contrast:
+    """Return the task with the folder of `model.start` in place of each `teacher: start`.
+
+    Raises:
+        InputError: there is no start; `where` begins the line.
+    """
+    for number, term in enumerate(task.terms):
+        if isinstance(term, Matching) and term.teacher == START and start is None:
+            raise InputError(
+                f"{where}.terms.{number}.teacher: start is the model of model.start, which is not given; add "
+                "model.start=RUN"
+            )
     terms = tuple(
         term.model_copy(update={"teacher": start}) if isinstance(term, Matching) and term.teacher == START else term
         for term in task.terms
