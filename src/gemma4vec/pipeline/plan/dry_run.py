@@ -30,6 +30,7 @@ def estimate_plan(outline: Outline, records: Mapping[str, Record]) -> dict[str, 
     for job in outline.jobs.values():
         found = estimates.get((job.step, job.kind)) if job.trains else None
         model = found or _source_estimate(outline, job, estimates)
+        own = [stage.parameters for stage in found.stages] if found else []
         size = model_bytes(model.parameters) / GB
         minutes = None if found is None else sum(stage.seconds for stage in found.stages) / 60.0
         rows.append(
@@ -39,11 +40,11 @@ def estimate_plan(outline: Outline, records: Mapping[str, Record]) -> dict[str, 
                 "from": [key for reference in job.needs for key in outline.models(reference)],
                 "status": records[job.key].status if job.key in records else "waiting",
                 "parameters": sum(model.parameters.total.values()),
-                "trainable": sum(found.parameters.trainable.values()) if found else 0,
+                "trainable": max(sum(one.trainable.values()) for one in own) if own else 0,
                 "peak_memory_gb": found.peak_bytes / GB if found else _COPIES * size,
                 "recipe_minutes": minutes,
                 "minutes": minutes if budget is None or found is None else budget.minutes * job.share / shares,
-                "disk_gb": size + (checkpoint_bytes(found.parameters, found.recipe.stages) / GB if found else 0.0),
+                "disk_gb": size + (checkpoint_bytes(own, found.recipe.stages) / GB if found else 0.0),
             }
         )
     return {
