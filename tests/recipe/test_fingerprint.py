@@ -36,6 +36,7 @@ SAME = [
 ]
 
 DIFFERENT = [
+    "stages.0.quantize.scheme=q4_0",
     "model.base=bundled:gemma-3-270m",
     "model.attention=causal",
     "model.readout.name=last_token",

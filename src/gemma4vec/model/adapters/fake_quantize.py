@@ -51,7 +51,8 @@ def _weights(backbone: Backbone, head: Sequence[nn.Linear]) -> Iterator[tuple[st
         if ".lora_" not in name:
             yield name.replace(_BASE, ""), f"{_BACKBONE}{name}", parameter
     for number, layer in enumerate(head):
-        yield f"{HEAD}{number}", f"{HEAD}{number}.weight", layer.weight
+        weight: Any = layer.weight  # a parameter, which the class only calls a tensor
+        yield f"{HEAD}{number}", f"{HEAD}{number}.weight", weight
 
 
 def merge(weight_OI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float, out_OI: Tensor | None = None) -> Tensor:

@@ -58,13 +58,14 @@ def make_task(
     if isinstance(stage.task, schema.Ul2):
         texts = plain_texts(loaded, stage.task)
         return Ul2Task.make(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed)
-    stage = stage.model_copy(update={"task": named_teachers(stage.task, start)})
+    task = named_teachers(stage.task, start)
+    stage = stage.model_copy(update={"task": task})
     rows = loaded.rows
     if pretokenize and stage.batch.tokenize == "once" and isinstance(rows, MixedRows):
         reader, reserved = RowReader.of(stage, built, max_tokens), built.encoder.readout.reserved
         rows = pretokenize_rows(
             rows,
-            {name: _rows_identity(facts, stage.task.hard_negatives) for name, facts in loaded.sources.items()},
+            {name: _rows_identity(facts, task.hard_negatives) for name, facts in loaded.sources.items()},
             built.tokenizer,
             reader.recipe_prompts,
             query_tokens=max(1, reader.query_tokens - reserved),
