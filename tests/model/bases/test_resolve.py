@@ -278,6 +278,7 @@ def test_a_cached_hub_model_needs_no_network(tmp_path: Path, monkeypatch: pytest
     snapshot = model_folder(repository / "snapshots" / commit)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
+    (snapshot / "tokenizer.json").write_text("{}")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     base = resolve_base("owner/model")
     assert (base.path, base.revision) == (snapshot, commit)
