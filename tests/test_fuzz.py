@@ -14,7 +14,8 @@ import pytest
 
 from fuzzing import judge, odd_files, place
 from fuzzing.inputs import Change, Input
-from fuzzing.kinds import LIGHT, Maker
+from fuzzing.kinds import LIGHT
+from fuzzing.maker import Maker
 from fuzzing.sandbox import Outcome, Sandbox
 
 ROOT = Path(__file__).resolve().parent.parent

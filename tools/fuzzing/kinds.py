@@ -1,15 +1,10 @@
 """The kinds of input: which files are made odd, and by which commands they are then read."""
 
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from random import Random
 from typing import Final
 
-from fuzzing import odd_files, odd_words
-from fuzzing.inputs import Change, Input
-from fuzzing.sandbox import Sandbox
+from fuzzing import odd_words
 
 Words = tuple[str, ...]
 DATA: Final = "rows.jsonl suite other final recipe.yaml whole.yaml plan.yaml list.yaml drop.jsonl"
@@ -396,6 +391,63 @@ KINDS: Final[dict[str, Kind]] = {
         f"{DATA} model",
         models=True,
     ),
+    "soups": Kind(
+        1.5,
+        "soups/one/*.json soups/two/*/*.json soups/two/*.json soups/*/*.safetensors",
+        """
+        soup soups/one soups/two --out new
+        soup soups/one soups/two --out new --method weights --weights 0.3,0.7 --start-weight 0.2
+        soup soups/one soups/two --out new --method greedy --dev suite
+        soup soups/one {second} --out new --control
+        """,
+        f"{RUNS} suite soups",
+        models=True,
+    ),
+    "quantized": Kind(
+        1.5,
+        "model/*.json model/*/*.json model/*.safetensors recipe.yaml",
+        f"""
+        quantize model --scheme mixed --out new
+        quantize model --scheme q8_0 --out new
+        quantize model --scheme mixed --out new --train recipe.yaml {STEP}
+        """,
+        f"{DATA} model base",
+        models=True,
+        working=True,
+    ),
+    "starts": Kind(
+        2,
+        "model/*.json model/*/*.json model/*.safetensors model/*/*.safetensors",
+        f"""
+        train recipe.yaml model.start=model --dry-run
+        train recipe.yaml model.start=model {STEP}
+        train recipe.yaml model.start=model 'model.readout=attention_pooling' {PADDED}
+        """,
+        f"{DATA} model base",
+        models=True,
+    ),
+    "steps": Kind(
+        3,
+        "steps.yaml steps.yaml recipe.yaml",
+        """
+        pipeline steps.yaml --dry-run
+        pipeline steps.yaml --dry-run --set budget.minutes=2
+        """,
+        f"{DATA} steps.yaml base",
+        models=True,
+    ),
+    "denoised": Kind(
+        1,
+        "rows.jsonl texts.txt denoise.yaml denoise.yaml",
+        f"""
+        train denoise.yaml --dry-run
+        train denoise.yaml {STEP}
+        train denoise.yaml {PADDED} 'stages.0.data=[{{kind: text, path: texts.txt}}]'
+        """,
+        f"{DATA} base texts.txt denoise.yaml",
+        models=True,
+        working=True,
+    ),
     "overrides": Kind(6, "", odd_words.OVERRIDDEN, f"{DATA} base", models=True),
     "arguments": Kind(12, "", odd_words.COMMANDS, f"{RUNS} {DATA} model code tables vectors store", models=True),
     "arguments-light": Kind(3, "", odd_words.LIGHT_COMMANDS),
@@ -404,96 +456,3 @@ KINDS: Final[dict[str, Kind]] = {
 }
 # The kinds whose place is made in a second, for the test suite.
 LIGHT: Final = tuple(name for name, kind in KINDS.items() if not kind.models and name != "code")
-# (how a file's name begins or ends, the kind of its source, the source's path if it is not the file).
-_SOURCES: Final = (
-    ("tables/hub/", "datasets", "tables/hub"),
-    ("tables/arrow/", "datasets", "tables/arrow"),
-    ("suite/", "beir", "suite"),
-    ("apt/", "debian", "apt"),
-    (".csv", "csv", ""),
-    (".tsv", "tsv", ""),
-    (".parquet", "parquet", ""),
-    (".sqlite", "sqlite", ""),
-)
-
-
-class Maker:
-    """Makes inputs from seed and number.
-
-    Args:
-        sandbox: its template is there.
-        names: kinds to choose from.
-        runs: ids of the place's runs: first, second, stopped; empty: it has none.
-    """
-
-    def __init__(self, sandbox: Sandbox, names: Words, runs: list[str]) -> None:
-        self._template, self._names = sandbox.template, names
-        self._runs = dict(zip(("first", "second", "stopped"), runs, strict=False))
-
-    def make(self, seed: int, number: int) -> Input:
-        """Input `number` of a seed."""
-        draw = Random(f"{seed}/{number}")
-        name = draw.choices(self._names, [KINDS[one].weight for one in self._names])[0]
-        kind = KINDS[name]
-        words, changes, environment = draw.choice(kind.split()), list[Change](), dict[str, str | None]()
-        if kind.files:
-            file = draw.choice(self._matching(draw.choice(kind.files.split())))
-            changes = odd_files.changes(self._template / file, file, draw, kind.working)
-            words = _filled(words, self._runs | _about(file))
-        elif name.startswith("environment"):
-            words, environment = _filled(words, self._runs), odd_words.environment(draw)
-        else:
-            words = odd_words.changed(_filled(words, self._runs), draw, overrides=name == "overrides")
-        as_json = draw.random() < 0.6 and not {"--json", "--help", "--version", "@gguf"} & set(words)
-        if as_json:
-            words = _with_json(words)
-        encoding = draw.choice(("ascii", "latin-1", "cp1252")) if draw.random() < 0.05 else "utf-8"
-        stdin = draw.choice(odd_words.STDIN) if words[:1] == ("search",) else b""
-        return Input(name, f"{seed}/{number}", words, as_json, tuple(changes), environment, encoding, stdin)
-
-    def plain(self, name: str) -> Iterator[list[tuple[Words, Words]]]:
-        """For each command of a kind: (words, parts of the place) with each of the kind's files, as they are."""
-        kind = KINDS[name]
-        files = [file for pattern in kind.files.split() for file in self._matching(pattern)]
-        for words in dict.fromkeys(kind.split()):
-            ways = [(_filled(words, self._runs | _about(file)), parts_of(name, file)) for file in files]
-            yield ways or [(_filled(words, self._runs), parts_of(name))]
-
-    def _matching(self, pattern: str) -> list[str]:
-        (filled,) = _filled((pattern,), self._runs)
-        found = sorted(path for path in self._template.glob(filled) if path.is_file() and path.name != ".lock")
-        if not found:
-            raise LookupError(f"the place has no file {filled}")
-        return [str(path.relative_to(self._template)) for path in found]
-
-
-def parts_of(name: str, *files: str) -> Words:
-    """The parts of the place that an input needs: its kind's, and those of the files that it changes."""
-    return tuple(dict.fromkeys((*KINDS[name].parts.split(), *(Path(file).parts[0] for file in files))))
-
-
-def _with_json(words: Words) -> Words:
-    """`--json` behind the command's name, where no other option can take it for its value."""
-    at = 2 if len(words) > 1 and words[0] in ("runs", "data", "cache") and not words[1].startswith("-") else 1
-    return (*words[:at], "--json", *words[at:])
-
-
-def _about(file: str) -> dict[str, str]:
-    """What commands say of an odd file: itself, its suite, its base, its kind of source."""
-    top = Path(file).parts[0]
-    found = {"file": file, "kind": "text", "path": file}
-    found |= {"suite": top if top in ("suite", "final") else file, "base": top if top in ("base", "sharded") else file}
-    found |= {"corpus": file if file.endswith(".txt") else top, "drop": file if "drop" in file else "drop.jsonl"}
-    for part, kind, path in _SOURCES:
-        if file.startswith(part) or file.endswith(part):
-            return found | {"kind": kind, "path": path or file}
-    return found | ({"file": "tables/array.npy"} if file == "tables/array.jsonl" else {})
-
-
-def _filled(words: Words, values: dict[str, str]) -> Words:
-    made = []
-    for word in words:
-        for name, text in values.items():
-            word = word.replace("{" + name + "}", text)
-        made.append(word)
-    return tuple(made)

@@ -110,6 +110,7 @@ def write_data() -> None:
     write_code(Path("code"), packages=4)
     _write_debian(Path("apt"))
     _write_plan()
+    _write_steps()
     run("data", "check", "rows.jsonl", "--against", "suite", "--drop", "drop.jsonl")
     shutil.rmtree("runs", ignore_errors=True)
     from gemma4vec.recipe.load import dump_recipe, load_recipe
@@ -242,6 +243,30 @@ def _write_plan() -> None:
     Path("plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
 
 
+def _write_steps() -> None:
+    """A plan of steps that build on each other, and a recipe that denoises texts."""
+    other = recipe() | {
+        "name": "denoise",
+        "model": recipe()["model"] | {"attention": "bidirectional", "max_tokens": 20},
+    }
+    other["stages"][0] |= {"task": {"kind": "ul2", "decoder": {"layers": "all"}}, "evaluation": {}}
+    other["stages"][0]["batch"] = {"rows": 4}
+    Path("denoise.yaml").write_text(yaml.safe_dump(other, sort_keys=False), encoding="utf-8")
+    steps: dict[str, Json] = {
+        "name": "steps",
+        "budget": {"minutes": 1},
+        "suites": {"dev": [{"suite": "suite", "max_queries": 4}], "final": [{"suite": "other"}]},
+        "lengths": [16],
+        "steps": {
+            "first": {"train": "recipe.yaml"},
+            "next": {"train": "recipe.yaml", "start": "first", "mixtures": {"one": {"rows": 1}, "two": {"rows": 2}}},
+            "soup": {"soup": {"of": ["first", "next"], "method": "uniform"}},
+            "quantize": {"quantize": {"of": "soup", "schemes": ["mixed"], "train": "recipe.yaml"}},
+        },
+    }
+    Path("steps.yaml").write_text(yaml.safe_dump(steps, sort_keys=False), encoding="utf-8")
+
+
 def write_models() -> None:
     """Bases, and all that commands make of them: runs, results, an index, records."""
     import torch
@@ -270,6 +295,9 @@ def write_models() -> None:
     run("search", first, "read", "--folder", "code", "--json")
     run("report", first)
     shutil.copytree(Path("runs", first, "model"), "model")
+    for seed, name in (("1", "one"), ("2", "two")):
+        run("train", "recipe.yaml", "model.start=model", "name=soup", "--seed", seed, "--json")
+        shutil.move(Path("runs", runs()[-1], "model"), Path("soups", name))
     run("encode", "model", "suite", "vectors", "--shard-rows", "3", "--json")
     run("index", "model", "suite", "--to", "store", "--field", "verb:text", "--index", "int8", "--json")
 

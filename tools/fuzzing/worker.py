@@ -19,7 +19,8 @@ from typing import TypedDict
 from fuzzing import place
 from fuzzing.inputs import Input
 from fuzzing.judge import faults
-from fuzzing.kinds import KINDS, Maker, Words, parts_of
+from fuzzing.kinds import KINDS, Words
+from fuzzing.maker import Maker, parts_of
 from fuzzing.sandbox import Outcome, Sandbox, prepare_parent, set_environment
 
 LIMIT_SECONDS = 60.0
