@@ -136,7 +136,7 @@ def test_a_source_paired_with_itself_needs_dropout(
     taught = "stages.0.task.terms=[{kind: nce, hardness: 0}, {kind: matching, vectors: teacher.jsonl}]"
     encoder, stage = check_base(recipe(folder), folder / "base").encoder, recipe(folder, source, taught).stages[0]
     check_dropout(stage, encoder)
-    with pytest.raises(InputError, match="^data: source 'texts'"):
+    with pytest.raises(InputError, match=r"^data: source 'texts'"):
         check_dropout(stage.model_copy(update={"task": Contrast()}), encoder)
 
 

@@ -117,7 +117,8 @@ class ContrastTask:
 
         Raises:
             InputError: a term that this model or these rows cannot have (Matryoshka dimensions, two vectors of a
-                text without dropout, rows without scores, a teacher that cannot be opened), or prefixes that it cannot share.
+                text without dropout, rows without scores, a teacher that cannot be opened), or prefixes that it cannot
+                share.
         """
         task, encoder, world = stage.task, built.encoder, World()
         assert isinstance(task, schema.Contrast)
