@@ -18,6 +18,26 @@ def test_a_rate_counts_two_operations_per_product_and_sum() -> None:
     assert rate < 1e6  # no CPU does 1,000 TFLOP/s
 
 
+def test_a_slow_product_is_measured_on_smaller_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of bf16 on a CPU without it: a product of 1,024 rows takes a minute there."""
+    clock, sizes = [0.0], list[int]()
+    random = torch.randn
+
+    class Slow(torch.Tensor):
+        def __matmul__(self, other: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(self))
+            clock[0] += 2 * len(self) ** 3 / 1e7  # 0.01 GFLOP/s
+            return other
+
+    monkeypatch.setattr(rates.torch, "randn", lambda *shape, **how: random(*shape, **how).as_subclass(Slow))
+    monkeypatch.setattr(rates.time, "perf_counter", lambda: clock[0])
+    assert matmul_rate(torch.float32) == pytest.approx(0.01)
+    assert sizes[0] == 64 and max(sizes) == 64 and clock[0] < 1
+    sizes.clear()
+    matmul_rate(torch.float32, seconds=5)
+    assert max(sizes) == 256
+
+
 def test_a_full_gpu_is_measured_with_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[int] = []
 

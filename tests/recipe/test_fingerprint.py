@@ -182,6 +182,9 @@ TERMS = {
 }
 _OTHER_TERMS = (
     "kind: gor, form: spread_out",
+    "kind: triplet",
+    "kind: triplet, margin: 0.3",
+    "kind: triplet, distance: l2",
     "kind: self_contrast",
     "kind: self_contrast, texts: queries",
     "kind: matching, teacher: x",

@@ -14,11 +14,12 @@ from gemma4vec.cli.main import execute
 from gemma4vec.data.rows.rows import Row, write_rows
 from gemma4vec.errors import InputError
 from gemma4vec.recipe.load import parse_recipe
-from gemma4vec.recipe.schema import Recipe
+from gemma4vec.recipe.schema import Contrast, Recipe
 from gemma4vec.text.prompts import Document
 from gemma4vec.training.estimate.dry_run import estimate
 from gemma4vec.training.preflight import check_base
 from gemma4vec.training.prepare_run import check_inputs
+from gemma4vec.training.terms.checks import check_dropout
 
 
 @pytest.fixture(scope="module")
@@ -107,18 +108,36 @@ def test_rows_without_signal(folder: Path, tmp_path: Path, data: list[Row], mess
 
 
 def test_own_positives_need_dropout_or_prompts(folder: Path, tmp_path: Path, log_lines: list[str]) -> None:
-    (tmp_path / "texts.txt").write_text("".join(f"line {n}\n" for n in range(24)))
-    source = f"stages.0.data=[{{name: texts, source: text, path: {tmp_path / 'texts.txt'}, pair_with_itself: true}}]"
-    with pytest.raises(InputError, match=r"source 'texts' is its own positive, and the model has no dropout"):
-        check_inputs(recipe(folder, source))
-    assert not log_lines
-    check_inputs(recipe(folder, source, "model.lora.dropout=0.1"))
-    assert not log_lines
-    check_inputs(recipe(folder, source, prompts={"query": "q: ", "document": ""}))
-    assert "the two differ by their prompts alone" in log_lines[-1]
     write_rows(tmp_path / "rows.jsonl", ITSELF)
     check_inputs(recipe(folder, "model.lora.dropout=0.1", path=tmp_path / "rows.jsonl"))
     assert "is its own positive (SimCSE); check the columns" in log_lines[-1]
+    check_inputs(recipe(folder, path=tmp_path / "rows.jsonl", prompts={"query": "q: ", "document": ""}))
+    assert "the two differ by their prompts alone" in log_lines[-1]
+
+
+@pytest.mark.parametrize("prompts", ["none", {"query": "q: ", "document": ""}], ids=["none", "two prompts"])
+def test_a_source_paired_with_itself_needs_dropout(
+    folder: Path, tmp_path: Path, log_lines: list[str], prompts: Any
+) -> None:
+    """Refused by run and dry run alike, before the file is read; with dropout both accept it without a word."""
+    texts = tmp_path / "texts.txt"
+    source = f"stages.0.data=[{{name: texts, source: text, path: {texts}, pair_with_itself: true}}]"
+    terms = "stages.0.task.terms=[{kind: nce, hardness: 0}, {kind: gor}]"
+    message = r"^stages\.0\.data: source 'texts' is paired with itself, and this model has no dropout: .*dropout=0\.1 "
+    for check in (check_inputs, estimate):
+        with pytest.raises(InputError, match=message) as caught:
+            check(recipe(folder, source, terms, prompts=prompts))
+        assert "\n" not in str(caught.value)
+    texts.write_text("".join(f"line {n}\n" for n in range(24)))
+    log_lines.clear()
+    check_inputs(recipe(folder, source, terms, "model.lora.dropout=0.1", prompts=prompts))
+    assert not [line for line in log_lines if "positive" in line]
+    # A teacher makes vectors differ that are alike, so there is something to learn.
+    taught = "stages.0.task.terms=[{kind: nce, hardness: 0}, {kind: matching, vectors: teacher.jsonl}]"
+    encoder, stage = check_base(recipe(folder), folder / "base").encoder, recipe(folder, source, taught).stages[0]
+    check_dropout(stage, encoder)
+    with pytest.raises(InputError, match=r"^data: source 'texts'"):
+        check_dropout(stage.model_copy(update={"task": Contrast()}), encoder)
 
 
 def test_the_few_short_rows_are_left_out_of_run_and_dry_run(folder: Path, tmp_path: Path, log_lines: list[str]) -> None:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -245,10 +246,9 @@ def _write_plan() -> None:
 
 def _write_steps() -> None:
     """A plan of steps that build on each other, and a recipe that denoises texts."""
-    other = recipe() | {
-        "name": "denoise",
-        "model": recipe()["model"] | {"attention": "bidirectional", "max_tokens": 20},
-    }
+    other: Any = recipe()
+    other["name"] = "denoise"
+    other["model"] |= {"attention": "bidirectional", "max_tokens": 20}
     other["stages"][0] |= {"task": {"kind": "ul2", "decoder": {"layers": "all"}}, "evaluation": {}}
     other["stages"][0]["batch"] = {"rows": 4}
     Path("denoise.yaml").write_text(yaml.safe_dump(other, sort_keys=False), encoding="utf-8")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 _SIZE = 1024
+_SMALLEST = 64  # of the products that are tried first on a CPU
 _REPEATS = {"cpu": 5, "cuda": 20}
 _WARM_UP = {"cpu": 0.0, "cuda": 0.3}  # seconds; an idle GPU has a low clock
 _COPY_BYTES = {"cpu": 64 << 20, "cuda": 2 << 30}  # beyond any cache
@@ -18,17 +19,36 @@ def matmul_rate(
 ) -> float:
     """Median rate of square matrix products, in GFLOP/s (2 * size^3 operations each).
 
-    A few products are a burst: a GPU that computes for minutes has a lower clock.
+    A few products are a burst: a GPU that computes for minutes has a lower clock. A CPU without bf16 takes a minute for
+    one product of 1,024 rows, so on a CPU smaller products come first: the largest that fits the time is measured.
 
     Args:
-        size: rows and columns of the factors; a GPU is filled by 8192.
+        size: rows and columns of the factors, at most; a GPU is filled by 8192.
         seconds: stop repeating after about this long (at least one product is measured).
     """
+    if torch.device(device).type == "cpu":
+        size = _largest_size(dtype, size, seconds)
     # Random values: on zeros or ones a GPU switches fewer transistors and runs at a higher clock.
     left = torch.randn(size, size, device=device).to(dtype)
     right = torch.randn(size, size, device=device).to(dtype)
     elapsed = _median_seconds(lambda: left @ right, seconds, device)
     return 2 * size**3 / elapsed / 1e9
+
+
+def _largest_size(dtype: torch.dtype, most: int, seconds: float) -> int:
+    """Rows of the largest square matrices, up to `most`, whose product should take no longer than `seconds`."""
+    size = min(_SMALLEST, most)
+    while size < most:
+        factor = torch.randn(size, size).to(dtype)
+        factor @ factor  # the first product picks a kernel
+        started = time.perf_counter()
+        factor @ factor
+        taken = time.perf_counter() - started
+        larger = min(2 * size, most)
+        if taken * (larger / size) ** 3 > seconds:
+            break
+        size = larger
+    return size
 
 
 def memory_bandwidth(seconds: float = 0.15, device: torch.device | str = "cpu") -> float:

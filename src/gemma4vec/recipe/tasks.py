@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from gemma4vec.recipe.denoising import Ul2
 from gemma4vec.recipe.part import Part
-from gemma4vec.recipe.terms import HARDNESS, AnyTerm, LearnedTemperature, Nce, OnScores
+from gemma4vec.recipe.terms import HARDNESS, AnyTerm, LearnedTemperature, Nce, OnOwnNegatives
 
 
 class Contrast(Part):
@@ -55,10 +55,10 @@ class Contrast(Part):
             raise ValueError(
                 f"{weighted.label}.hardness weighs a row's own hard negatives, hard_negatives is 0; set it to 1 or more"
             )
-        scored = next((term for term in self.terms if isinstance(term, OnScores)), None)
-        if scored is not None and not self.hard_negatives:
+        own = next((term for term in self.terms if isinstance(term, OnOwnNegatives)), None)
+        if own is not None and not self.hard_negatives:
             raise ValueError(
-                f"{scored.label} compares a row's positive with its own hard negatives, hard_negatives is 0; set it "
+                f"{own.label} compares a row's positive with its own hard negatives, hard_negatives is 0; set it "
                 "to 1 or more"
             )
         return self

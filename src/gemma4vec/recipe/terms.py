@@ -163,6 +163,14 @@ class MarginMse(Term):
     )
 
 
+class Triplet(Term):
+    """A row's positive is nearer than its own hard negatives, by a margin (Sentence-BERT, arXiv:1908.10084)."""
+
+    kind: Literal["triplet"] = "triplet"
+    margin: float = Field(0.2, gt=0, le=2, description="by how much nearer, in units of the distance")
+    distance: Literal["cosine", "l2"] = Field("cosine", description="1 - cosine, or Euclidean")
+
+
 class LearnedTemperature(Part):
     """A temperature that starts at `temperature` and is trained between bounds."""
 
@@ -171,5 +179,5 @@ class LearnedTemperature(Part):
     learning_rate: float = Field(0.01, gt=0, description="on the same schedule as optimizer.learning_rate")
 
 
-OnScores = Kl | MarginMse
-AnyTerm = Annotated[Nce | Gor | SelfContrast | Matching | Kl | MarginMse, Field(discriminator="kind")]
+OnOwnNegatives = Kl | MarginMse | Triplet
+AnyTerm = Annotated[Nce | Gor | SelfContrast | Matching | Kl | MarginMse | Triplet, Field(discriminator="kind")]

@@ -54,7 +54,7 @@ def check_base(recipe: schema.Recipe, base: Path, dtype: torch.dtype = torch.bfl
     dimension = recipe_dimension(recipe.model, config)
     for number, stage in enumerate(recipe.stages):
         if isinstance(stage.task, schema.Contrast):
-            check_dropout(stage.task, built.encoder, f"stages.{number}.task")
+            check_dropout(stage, built.encoder, f"stages.{number}.")
             if dimension is not None:
                 check_terms(stage.task, dimension, f"stages.{number}.task")
                 where = f"stages.{number}.task"

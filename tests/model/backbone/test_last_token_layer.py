@@ -15,12 +15,13 @@ from gemma4vec.model.backbone.backbone import load_backbone
 from gemma4vec.model.backbone.last_token_layer import find_last_tokens
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, pack, pad
 
-# Each compiles for a quarter of a minute; layers of mistral and qwen3 differ little from llama's.
-CASES = [("gemma3", True)]
+# Compiled, each takes up to two minutes; layers of mistral and qwen3 differ little from llama's.
+CASES = [("gemma3", True, "traced")]
 SLOW_CASES = [
-    pytest.param(name, causal, marks=pytest.mark.slow)
-    for name, causal in (("gemma3", False), ("llama", True), ("mistral", True), ("qwen3", True))
+    pytest.param(name, causal, "compiled", marks=pytest.mark.slow)
+    for name, causal in (("gemma3", True), ("gemma3", False), ("llama", True), ("mistral", True), ("qwen3", True))
 ]
+WAYS = ["traced", pytest.param("compiled", marks=pytest.mark.slow)]
 
 
 def layouts(share: bool = True) -> list[PackedBatch]:
@@ -33,8 +34,12 @@ def layouts(share: bool = True) -> list[PackedBatch]:
     return pack(texts, 32, 96, 0, share=share)
 
 
-@pytest.mark.parametrize(("architecture", "causal"), [*CASES, *SLOW_CASES])
-def test_states_and_gradients_are_those_of_whole_rows(tmp_path: Path, architecture: str, causal: bool) -> None:
+@pytest.mark.parametrize(("architecture", "causal", "way"), [*CASES, *SLOW_CASES])
+def test_states_and_gradients_are_those_of_whole_rows(
+    tmp_path: Path, architecture: str, causal: bool, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "traced":
+        trace_only(monkeypatch)
     folder = write_tiny(tmp_path, architecture, layers=2)
     found = []
     for compiled in (False, True):
@@ -57,8 +62,19 @@ def test_states_and_gradients_are_those_of_whole_rows(tmp_path: Path, architectu
         assert float((gradient - fast[name]).norm()) <= 1e-4 * float(gradient.norm()), name
 
 
-@pytest.mark.parametrize("share", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_once_passed_back_training_finds_its_code_compiled(tmp_path: Path, share: bool) -> None:
+@pytest.mark.parametrize(
+    ("share", "way"),
+    [
+        (True, "traced"),
+        pytest.param(True, "compiled", marks=pytest.mark.slow),
+        pytest.param(False, "compiled", marks=pytest.mark.slow),
+    ],
+)
+def test_once_passed_back_training_finds_its_code_compiled(
+    tmp_path: Path, share: bool, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "traced":
+        trace_only(monkeypatch, dynamic=True)
     backbone = load_backbone(write_tiny(tmp_path, "gemma3", layers=3), causal=True, dtype=torch.float32).train()
     torch._dynamo.reset()
     counters.clear()
@@ -71,7 +87,10 @@ def test_once_passed_back_training_finds_its_code_compiled(tmp_path: Path, share
     assert counters["stats"]["unique_graphs"] == made
 
 
-def test_nothing_is_computed_that_leads_nowhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_computed_that_leads_nowhere(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if way == "traced":
+        trace_only(monkeypatch)
     backbone = load_backbone(write_tiny(tmp_path, "llama", layers=3), causal=True, dtype=torch.float32).eval()
     backbone.compile_layers()
     layout = layouts()[0]

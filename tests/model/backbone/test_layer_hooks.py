@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_documents import documents
 from tiny_model import write_tiny
+from traced import trace_only
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone.architectures import library_attention
@@ -36,17 +37,25 @@ def test_all_layers_equal_what_the_library_records_of_each_document_alone(folder
 
 @pytest.mark.parametrize(
     ("architecture", "way"),
-    [("gemma3", "compiled"), ("gemma3", "checkpointed"), ("gemma4", "checkpointed"), ("t5gemma", "checkpointed")],
+    [
+        ("gemma3", "traced"),
+        pytest.param("gemma3", "compiled", marks=pytest.mark.slow),
+        ("gemma3", "checkpointed"),
+        ("gemma4", "checkpointed"),
+        ("t5gemma", "checkpointed"),
+    ],
 )
 def test_compiled_and_checkpointed_layers_record_the_same_with_the_same_gradients(
-    tmp_path: Path, architecture: str, way: str
+    tmp_path: Path, architecture: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if way == "traced":
+        trace_only(monkeypatch)
     folder = write_tiny(tmp_path, architecture)
     layout = pack(documents(), 16, 64, 0)[0]
     found = []
     for other in (False, True):
         backbone = load_backbone(folder, causal=False, dtype=torch.float32).train()
-        if other and way == "compiled":
+        if other and way in ("traced", "compiled"):
             backbone.compile_layers()
         elif other:
             backbone.use_gradient_checkpointing()

@@ -63,6 +63,17 @@ def one_batch(
     return loss.value.item(), found, torch.rand(3)
 
 
+def test_triplets_are_those_of_the_plain_path(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_float64_norms(monkeypatch)
+    task = {"hard_negatives": 2, "terms": [{"kind": "triplet", "margin": 0.5, "matryoshka": [16, 8]}]}
+    found = [one_batch(base, tmp_path, cached, negatives=2, task=task) for cached in (False, True)]
+    (plain, plain_gradients, _), (cached, gradients, _) = found
+    assert cached == pytest.approx(plain, abs=1e-12) and plain > 0
+    for name, gradient in gradients.items():
+        assert gradient.abs().max() > 1e-9, name
+        torch.testing.assert_close(gradient, plain_gradients[name], rtol=0, atol=1e-9, msg=name)
+
+
 @pytest.mark.parametrize("layout", [{}, {"gradient_checkpointing": True}, {"kind": "padded", "grouping": "separate"}])
 def test_loss_gradients_and_later_draws_are_those_of_the_plain_path(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: dict[str, Any]

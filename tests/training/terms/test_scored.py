@@ -97,6 +97,7 @@ def test_a_teacher_that_scores_as_the_model_does_leaves_nothing_to_learn() -> No
         {"kind": "self_contrast"},
         {"kind": "kl"},
         {"kind": "margin_mse", "matryoshka": [4]},
+        {"kind": "triplet", "margin": 0.5, "distance": "l2", "matryoshka": [D, 4]},
         {"kind": "matching", "vectors": "v.jsonl", "distance": "l2"},
         {"kind": "matching", "vectors": "v.jsonl", "matryoshka": [D, 4]},
     ],
@@ -128,7 +129,7 @@ def test_rows_of_a_mixed_batch_weigh_as_their_sources_say(term: dict[str, Any]) 
         assert (one is None) == (other is None)
         if one is not None and other is not None:
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-8)
-    if term["kind"] in ("kl", "margin_mse", "matching"):  # no other row's loss sees this one
+    if term["kind"] in ("kl", "margin_mse", "matching", "triplet"):  # no other row's loss sees this one
         assert whole[0] is not None and torch.equal(whole[0][3], torch.zeros(D, dtype=torch.float64))
     # Weights that are all alike are the term's one weight.
     torch.testing.assert_close(loss({"a": 2.0}, ["a"] * N), 2.0 * loss({"b": 1.0}, ["b"] * N), rtol=1e-12, atol=0)
@@ -179,11 +180,16 @@ stages:
         ("{kind: kl, teacher_temperature: 0}", r"terms\.1\.teacher_temperature"),
         ("{kind: margin_mse, teacher_scale: .nan}", r"terms\.1\.teacher_scale"),
         ("{kind: margin_mes}", "did you mean 'margin_mse'"),
+        ("{kind: triplet, margin: 2.5}", r"terms\.1\.triplet\.margin|terms\.1\.margin"),
         ("{kind: gor, source_weights: {a: 1}}", "gor is of all pairs of a batch, not row by row"),
         ("{kind: matching, vectors: v, form: relational, source_weights: {a: 1}}", "matching is of all pairs"),
     ):
         with pytest.raises(InputError, match=complaint):
             parse_recipe(text % term, "my.yaml")
+    with pytest.raises(
+        InputError, match="triplet compares a row's positive with its own hard negatives, hard_negatives i"
+    ):
+        parse_recipe(text.replace("hard_negatives: 1, ", "") % "{kind: triplet}", "my.yaml")
     with pytest.raises(InputError, match="kl compares a row's positive with its own hard negatives"):
         parse_recipe(text.replace("hard_negatives: 1, ", "") % "{kind: kl}", "my.yaml")
     task = parse_recipe(text % "{kind: kl, source_weights: {a: 2}}", "my.yaml").stages[0].task

@@ -116,13 +116,14 @@ class ContrastTask:
         """The task of a stage, with its teachers open.
 
         Raises:
-            InputError: a term that this model or these rows cannot have (Matryoshka dimensions, self-contrast without
-                dropout, rows without scores, a teacher that cannot be opened), or prefixes that it cannot share.
+            InputError: a term that this model or these rows cannot have (Matryoshka dimensions, two vectors of a
+                text without dropout, rows without scores, a teacher that cannot be opened), or prefixes that it cannot
+                share.
         """
         task, encoder, world = stage.task, built.encoder, World()
         assert isinstance(task, schema.Contrast)
         check_terms(task, encoder.dimension)
-        check_dropout(task, encoder)
+        check_dropout(stage, encoder)
         check_scores(task, rows)
         shares_prefix = can_share_prefix(stage.layout, encoder)
         teachers = open_teachers(task, rows, encoder.dimension, world)

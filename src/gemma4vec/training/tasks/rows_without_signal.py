@@ -8,13 +8,12 @@ from gemma4vec.data.rows.rows import Row
 from gemma4vec.errors import InputError
 from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Prompts
+from gemma4vec.training.terms.checks import CONTRAST_ALONE
 
 logger = logging.getLogger(__name__)
 
 # Rows of a source that are looked at, evenly spaced; most sources are clear after two.
 _LOOKED_AT = 2_000
-# Terms that only tell a row's texts from others'. The others learn from a teacher or from a second view of a text.
-_CONTRAST = {"nce", "gor"}
 
 
 def check_rows_teach(
@@ -36,7 +35,7 @@ def check_rows_teach(
     task = stage.task
     if not isinstance(task, schema.Contrast):
         return
-    contrast_alone = {term.kind for term in task.terms} <= _CONTRAST
+    contrast_alone = {term.kind for term in task.terms} <= CONTRAST_ALONE
     declared = {source.name for source in stage.data if source.own_positives}
     for part in as_mixture(rows).parts:
         if len(part.rows) < 2:

@@ -12,6 +12,9 @@ from gemma4vec.recipe import schema
 from gemma4vec.training.terms import TERMS
 from gemma4vec.training.terms.base import Texts
 
+# Terms that only tell a row's texts from others'. The others learn from a teacher or from a second view of a text.
+CONTRAST_ALONE = {"nce", "gor", "triplet"}
+
 
 def second_views(task: schema.Contrast) -> list[Texts]:
     """The texts that are encoded twice: `positives`, `queries`, both or neither, in this order."""
@@ -28,18 +31,35 @@ def check_terms(task: schema.Contrast, dimension: int, where: str = "task") -> N
         TERMS[term.kind].check(term, dimension, f"{where}.terms.{number}")
 
 
-def check_dropout(task: schema.Contrast, encoder: TextEncoder, where: str = "task") -> None:
-    """Refuse terms on two dropout views where the model has no dropout, so both views would be the same.
+def check_dropout(stage: schema.Stage, encoder: TextEncoder, where: str = "") -> None:
+    """Refuse two vectors of one text where the model has no dropout that makes them differ.
+
+    Terms on two dropout views compare such vectors, and so does a contrast on a source with `pair_with_itself`, unless
+    another term of the task learns from a teacher.
+
+    Args:
+        stage: the recipe's.
+        encoder: the model; on the meta device too.
+        where: key of the stage with a dot behind it, for messages.
 
     Raises:
-        InputError: the term, and the key that adds dropout.
+        InputError: the term or the source, and the key that adds dropout.
     """
+    task = stage.task
+    if not isinstance(task, schema.Contrast) or encoder.has_dropout:
+        return
     for number, term in enumerate(task.terms):
-        if TERMS[term.kind].second_views(term) and not encoder.has_dropout:
+        if TERMS[term.kind].second_views(term):
             raise InputError(
-                f"{where}.terms.{number}: {term.kind} compares two dropout views of a text, and this model has no "
+                f"{where}task.terms.{number}: {term.kind} compares two dropout views of a text, and this model has no "
                 "dropout; set model.lora.dropout=0.1"
             )
+    itself = next((source for source in stage.data if source.own_positives), None)
+    if itself is not None and {term.kind for term in task.terms} <= CONTRAST_ALONE:
+        raise InputError(
+            f"{where}data: source {itself.name!r} is paired with itself, and this model has no dropout: nothing but "
+            "dropout makes the two vectors of a text differ; set model.lora.dropout=0.1 (SimCSE, arXiv:2104.08821)"
+        )
 
 
 def check_scores(task: schema.Contrast, rows: Sequence[Row], where: str = "task") -> None:

@@ -1,0 +1,52 @@
+"""The files of Gemma-Embed's three phases, small: sentences, triplets of token ids, a database, tensors, a suite."""
+
+import csv
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import torch
+from small_suite import write_small_suite
+
+from gemma4vec.data.rows.rows import Row
+
+COLUMNS = ("a_ids", "a_mask", "p_ids", "p_mask", "n_ids", "n_mask")
+
+
+def write_phase_files(folder: Path, rows: Sequence[Row], width: int = 16) -> None:
+    """Write text.txt, triplets.csv, queries.db, pretokenized_queries.pt and the dev suite `dev` to a folder.
+
+    Token ids are bytes above the special tokens, as the tiny tokenizer has them.
+    """
+    (folder / "text.txt").write_text("".join(f"{row.pos[0].text} {n}\n" for n, row in enumerate(rows)))
+    tokens = [[padded(text, width) for text in (row.query, row.pos[0].text, row.query[::-1])] for row in rows]
+    write_triplets(folder / "triplets.csv", [[list(part) for text in row for part in text] for row in tokens])
+    write_queries(folder / "queries.db", [row.query for row in rows])
+    ids, masks = (torch.tensor([row[0][part] for row in tokens]) for part in (0, 1))
+    torch.save({"input_ids": ids, "attention_mask": masks}, folder / "pretokenized_queries.pt")
+    write_small_suite(folder, "dev", "dev")
+
+
+def padded(text: str, width: int) -> tuple[list[int], list[int]]:
+    """Token ids and mask, both of this width."""
+    ids = [10 + ord(letter) for letter in text[:width]]
+    rest = width - len(ids)
+    return ids + [0] * rest, [1] * len(ids) + [0] * rest
+
+
+def write_triplets(path: Path, cells: Sequence[Sequence[Sequence[int]]]) -> None:
+    """Rows of six lists each, in the order of `COLUMNS`."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(COLUMNS)
+        writer.writerows(cells)
+
+
+def write_queries(path: Path, queries: Sequence[str], tables: Sequence[str] = ("queries",)) -> None:
+    """A database with these queries in each table."""
+    with closing(sqlite3.connect(path)) as connection:
+        for table in tables:
+            connection.execute(f"CREATE TABLE {table} (query TEXT)")
+            connection.executemany(f"INSERT INTO {table} VALUES (?)", [(query,) for query in queries])
+        connection.commit()
