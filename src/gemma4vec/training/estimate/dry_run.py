@@ -37,7 +37,7 @@ from gemma4vec.training.engine.base_files import BaseFiles, base_files
 from gemma4vec.training.engine.flops import Flops, layout_flops, trains_inputs
 from gemma4vec.training.engine.optimizer import MasterAdamW
 from gemma4vec.training.engine.parameter_count import Parameters, count_parameters
-from gemma4vec.training.engine.process_memory import keep_freed_memory, release_memory
+from gemma4vec.training.engine.process_memory import keep_freed_memory, quick_collections, release_memory
 from gemma4vec.training.engine.step_budget import known_steps
 from gemma4vec.training.engine.task import Task
 from gemma4vec.training.estimate.data import BatchStatistics, one_micro_batch, read_batches
@@ -149,7 +149,8 @@ def estimate(recipe: schema.Recipe) -> Estimate:
         kinds = layer_kinds(config, parameters.first_trained)
         model = _Model(recipe, config, choice.dtype, device, outline, parameters, kinds)
     rules = check_stop_rules(recipe, [data.dev_suite for data in loaded])
-    stages = [_estimate_stage(model, number, data) for number, data in enumerate(loaded)]
+    with quick_collections():
+        stages = [_estimate_stage(model, number, data) for number, data in enumerate(loaded)]
     return Estimate(
         recipe=recipe,
         base=base,
