@@ -6,7 +6,7 @@ A token is a word here, in lower case (`split_words`), so that models with other
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,9 +133,7 @@ def measure_texts(
     return _recovery(values if cosines_N is None else {**values, "cosine": cosines_N}, sources)
 
 
-def _recovery(
-    values: "dict[str, Sequence[float]] | dict[str, Sequence[float] | Floats]", sources: Sequence[str]
-) -> Recovery:
+def _recovery(values: Mapping[str, Sequence[float] | Floats], sources: Sequence[str]) -> Recovery:
     arrays = {name: np.asarray(scores, dtype=np.float64) for name, scores in values.items()}
     wrong = next((name for name, scores in arrays.items() if scores.shape != (len(sources),)), None)
     if wrong is not None:
