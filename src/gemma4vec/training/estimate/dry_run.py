@@ -44,6 +44,7 @@ from gemma4vec.training.estimate.data import BatchStatistics, one_micro_batch, r
 from gemma4vec.training.estimate.layers import Costs, LayerCosts, measure_layers, total_cost
 from gemma4vec.training.estimate.memory import Memory, activation_bytes, memory_on_gpu, training_memory
 from gemma4vec.training.estimate.stored_costs import costs_file, load_costs, save_costs
+from gemma4vec.training.inversion.text_vectors import vector_width
 from gemma4vec.training.monitoring.stop_rule import check_stop_rules
 from gemma4vec.training.preflight import check_base, check_stages
 from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit
@@ -324,6 +325,7 @@ def _task(model: _Model, stage: schema.Stage, data: TrainingData, number: int, b
         seed=seed,
         start=model.recipe.model.start,
         pretokenize=False,
+        vector_width=vector_width(stage.task),
     )
 
 
