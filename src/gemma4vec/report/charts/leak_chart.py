@@ -41,7 +41,8 @@ def draw_leak(rows: Sequence[Mapping[str, Any]], floors: Mapping[str, float], wi
     for place, kind in enumerate(kinds):
         own = [row for row in rows if row["kind"] == kind]
         # A weaker defense of the kind leads to a stronger one, and all begin undefended.
-        points = [(row["use"]["mean"], row["adaptive"]["mean"]) for row in ([] if kind == "none" else rows[:1]) + own]
+        begun = own if kind == "none" else [rows[0], *own]
+        points = [(row["use"]["mean"], row["adaptive"]["mean"]) for row in begun]
         if len(points) > 1:
             parts.append(path(panel.points(points), f"line {series_class(place)}"))
         for row in own:
