@@ -166,7 +166,7 @@ def test_the_base_reads_alone_as_it_was_loaded_and_adapters_come_back(base: Path
 
 
 def test_training_lets_the_base_write_what_another_texts_vector_would_not(base: Path, tmp_path: Path) -> None:
-    parts: dict[str, Any] = {"budget": {"steps": 60}, "term": {"weight": 1.0, "prefix_learning_rate": 0.01}}
+    parts: dict[str, Any] = {"budget": {"steps": 40}, "term": {"weight": 1.0, "prefix_learning_rate": 0.01}}
     stage = written_stage(base, tmp_path, dtype=torch.float32, **parts)
     task: Any = stage.task
     train_stage(stage, seed=0)
