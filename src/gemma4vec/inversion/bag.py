@@ -17,7 +17,7 @@ from gemma4vec.inversion.measures import split_words, token_set_f1
 from gemma4vec.text.text_embedder import Vectors
 
 VOCABULARY = 16_384
-PENALTIES = (0.03, 0.3, 3.0, 30.0)
+PENALTIES = (0.003, 0.03, 0.3, 3.0, 30.0)
 HELD_BACK = 250  # texts of the training side that choose the penalty
 BLOCK = 512
 Floats = NDArray[np.float32]
@@ -44,7 +44,9 @@ class Ridge:
 
     def predict(self, vectors_ND: Vectors) -> Floats:
         """`[N, V]`."""
-        found: Floats = (vectors_ND - self.mean_D) @ self.inverse_DD @ self.products_DV + self.mean_V
+        found: Floats = np.asarray(
+            (vectors_ND - self.mean_D) @ self.inverse_DD @ self.products_DV + self.mean_V, np.float32
+        )
         return found
 
 
@@ -115,7 +117,7 @@ def fit_bag(
     Args:
         vectors_ND: the texts' vectors.
         texts: what they are vectors of.
-        penalty: None takes the best of four on a tenth of these texts, which is then learned from too.
+        penalty: None takes the best of five on a tenth of these texts, which is then learned from too.
         vocabulary: keep this many of the most frequent words.
         seed: of the draw of that tenth.
 
@@ -154,7 +156,7 @@ def _best_penalty(
     count = min(HELD_BACK, max(1, len(bags) // 10))
     back, rest = order[:count], order[count:]
     if not len(rest):
-        return PENALTIES[1]
+        return PENALTIES[2]
     moments = Moments.of(vectors_ND[rest], targets_NV[rest])
     scores = []
     for penalty in PENALTIES:
