@@ -19,7 +19,7 @@ from gemma4vec.model.encoder.build import build
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.inverter.decoder_folder import read_facts
 from gemma4vec.recipe import schema
-from gemma4vec.text.text_hash import text_key
+from gemma4vec.text.text_hash import words_key
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def decoder(trained: Any, encoder: Embedder) -> VectorDecoder:
 @pytest.fixture(scope="module")
 def held_out(trained: Any) -> list[str]:
     hashes = set(read_facts(trained.run / "model").held_out)
-    texts = {f"{text_key(text) % 2**64:016x}": text for text in TEXTS}
+    texts = {words_key(text): text for text in TEXTS}
     return [texts[one] for one in sorted(hashes)]
 
 

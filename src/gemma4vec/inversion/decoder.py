@@ -16,7 +16,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.inversion.generate import Written, write_by_beams, write_by_nucleus, write_greedily
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
-from gemma4vec.model.backbone.cached_states import CachedStates
+from gemma4vec.model.inverter.cached_states import CachedStates
 from gemma4vec.model.inverter.decoder_folder import OpenDecoder, find_decoder, open_decoder, read_facts
 from gemma4vec.model.inverter.frame import soft_tokens
 from gemma4vec.model.inverter.identity import encoder_identity
