@@ -153,6 +153,9 @@ def test_bad_input_is_one_line(run: Path, quantized: dict[str, Path], tmp_path: 
     odd = save_tiny_run(tmp_path / "odd", attention="bidirectional")  # rows of 48 values
     with pytest.raises(InputError, match=r"q4_0: the rows of layers\.0\.mlp\.down_proj\.weight have 48 values"):
         quantize_model(odd, "q4_0", tmp_path / "out")
+    (odd / "model" / "modules.json").write_text("[{")
+    with pytest.raises(InputError, match=r"modules\.json cannot be read \(not JSON"):
+        quantize_model(odd / "model", "mixed", tmp_path / "out")
     assert execute(["quantize", str(run)]) == 2 and not (tmp_path / "out").exists()
 
 

@@ -398,9 +398,9 @@ KINDS: Final[dict[str, Kind]] = {
         soup soups/one soups/two --out new
         soup soups/one soups/two --out new --method weights --weights 0.3,0.7 --start-weight 0.2
         soup soups/one soups/two --out new --method greedy --dev suite
-        soup soups/one {second} --out new --control
+        soup soups/one soups/two --out new --control
         """,
-        f"{RUNS} suite soups",
+        f"{RUNS} suite soups model",
         models=True,
     ),
     "quantized": Kind(
@@ -408,7 +408,7 @@ KINDS: Final[dict[str, Kind]] = {
         "model/*.json model/*/*.json model/*.safetensors recipe.yaml",
         f"""
         quantize model --scheme mixed --out new
-        quantize model --scheme q8_0 --out new
+        quantize model --scheme mixed --out new --dev suite
         quantize model --scheme mixed --out new --train recipe.yaml {STEP}
         """,
         f"{DATA} model base",
@@ -417,11 +417,11 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "starts": Kind(
         2,
-        "model/*.json model/*/*.json model/*.safetensors model/*/*.safetensors",
+        "model/*.json model/*/*.json model/*.safetensors",
         f"""
         train recipe.yaml model.start=model --dry-run
         train recipe.yaml model.start=model {STEP}
-        train recipe.yaml model.start=model 'model.readout=attention_pooling' {PADDED}
+        train recipe.yaml model.start=model 'model.readout={{name: attention, heads: 2}}' {PADDED}
         """,
         f"{DATA} model base",
         models=True,
@@ -442,7 +442,7 @@ KINDS: Final[dict[str, Kind]] = {
         f"""
         train denoise.yaml --dry-run
         train denoise.yaml {STEP}
-        train denoise.yaml {PADDED} 'stages.0.data=[{{kind: text, path: texts.txt}}]'
+        train denoise.yaml {PADDED} 'stages.0.data=[{{name: texts, source: text, path: texts.txt}}]'
         """,
         f"{DATA} base texts.txt denoise.yaml",
         models=True,

@@ -248,8 +248,11 @@ def _write_steps() -> None:
     """A plan of steps that build on each other, and a recipe that denoises texts."""
     other: Any = recipe()
     other["name"] = "denoise"
-    other["model"] |= {"attention": "bidirectional", "max_tokens": 20}
-    other["stages"][0] |= {"task": {"kind": "ul2", "decoder": {"layers": "all"}}, "evaluation": {}}
+    other["model"] |= {"attention": "bidirectional", "max_tokens": 40}
+    other["stages"][0] |= {
+        "task": {"kind": "ul2", "decoder": {"layers": "all"}, "sentinels": [chr(256 + n) for n in range(16)]},
+        "evaluation": {},
+    }
     other["stages"][0]["batch"] = {"rows": 4}
     Path("denoise.yaml").write_text(yaml.safe_dump(other, sort_keys=False), encoding="utf-8")
     steps: dict[str, Json] = {

@@ -52,6 +52,10 @@ COMMANDS = {
         "Run a plan: trainings that build on each other, soups, quantization.",
     ),
     "runs": ("gemma4vec.cli.runs.runs:app", "List, compare and judge runs: the ledger."),
+    "privacy": (
+        "gemma4vec.cli.inversion.privacy:privacy_command",
+        "Measure how far vectors give their texts away, and what defenses cost.",
+    ),
     "report": ("gemma4vec.cli.report:report_command", "Write an HTML report on one or more runs."),
     "search": ("gemma4vec.cli.search.search:search_command", "Search a corpus with a trained model."),
     "index": ("gemma4vec.cli.search.index:index_command", "Build a vector store of a corpus and measure its recall."),

@@ -49,6 +49,7 @@ def train_command(
     """
     from gemma4vec.api.runs import is_first_process, load_seeded, train
     from gemma4vec.cli.output import emit
+    from gemma4vec.recipe.inversion import DECODER_FILE
 
     if (recipe is None) == (resume is None):
         raise InputError("give exactly one of RECIPE or --resume RUN")
@@ -78,4 +79,7 @@ def train_command(
     }
     ended = result["ended"]
     reason = f"ended by the {ended['by']}{': ' + ended['reason'] if 'reason' in ended else ''}"
-    emit(as_json, result, lambda _: f"{reason}\nmodel: {run.model}\nnext: gemma4vec eval {run.path} --suite DIR")
+    made, then = "model", f"gemma4vec eval {run.path} --suite DIR"
+    if (run.model / DECODER_FILE).is_file():
+        made, then = "decoder", f'gemma4vec invert MODEL --decoder {run.path} --text "..."'
+    emit(as_json, result, lambda _: f"{reason}\n{made}: {run.model}\nnext: {then}")

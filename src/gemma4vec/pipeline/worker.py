@@ -9,6 +9,7 @@ its client was killed, child and server exit at once, so that no training contin
 they share the terminal's session, so that Ctrl-C reaches them twice, and errors of preloaded imports are ignored.
 """
 
+import gc
 import json
 import logging
 import os
@@ -163,6 +164,7 @@ def serve() -> None:
         while line := jobs.readline():
             order = json.loads(line)
             work, kind = (_find(order[key]) for key in ("work", "kind"))
+            gc.freeze()  # a child's collections of garbage neither look through the libraries nor copy them
             child = _fork(partial(work, kind(**order["job"])), Path(order["log"]))
             replies.write(json.dumps({"pid": child}) + "\n")
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

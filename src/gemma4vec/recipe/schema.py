@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from gemma4vec.reading.names import Name
 from gemma4vec.recipe.denoising import Ul2 as Ul2
+from gemma4vec.recipe.inversion import VectorToText as VectorToText
 from gemma4vec.recipe.layout import FastPaths as FastPaths
 from gemma4vec.recipe.layout import Layout as Layout
 from gemma4vec.recipe.layout import Quantize as Quantize
@@ -308,11 +309,31 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _adaptation_sees_both_ways(self) -> "Recipe":
         for number, stage in enumerate(self.stages):
-            if stage.task.kind != "contrast" and self.model.attention == "causal":
+            adapts = isinstance(stage.task, MaskedNextToken | Ul2)
+            if adapts and self.model.attention == "causal":
                 raise ValueError(
                     f"stages.{number}.task: {stage.task.kind} teaches bidirectional attention, model.attention is "
                     "causal; set model.attention=bidirectional, or leave this stage out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _decoder_alone(self) -> "Recipe":
+        number = next((n for n, stage in enumerate(self.stages) if isinstance(stage.task, VectorToText)), None)
+        if number is None:
+            return self
+        model, watched = self.model, self.stages[number].evaluation
+        if len(self.stages) > 1:
+            raise ValueError(
+                f"stages.{number}.task: vector_to_text makes a decoder, no model to go on with; train alone"
+            )
+        if model.attention != "causal":
+            raise ValueError("model.attention: vector_to_text writes token by token; set model.attention=causal")
+        if model.start is not None or model.head is not None or model.readout != Mean():
+            key = "start" if model.start is not None else "head" if model.head is not None else "readout"
+            raise ValueError(f"model.{key}: vector_to_text trains a decoder, which has none; leave it out")
+        if watched.every_steps or watched.at_shares or watched.snapshot_at_shares or watched.snapshot_every_steps:
+            raise ValueError("evaluation: a decoder makes no vectors to be evaluated; its held-out loss is logged")
         return self
 
     @model_validator(mode="after")

@@ -20,6 +20,8 @@ from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.save.output_dimension import recipe_dimension
 from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe import schema
+from gemma4vec.training.inversion.check_decoder import check_decoder
+from gemma4vec.training.inversion.text_vectors import split_texts
 from gemma4vec.training.monitoring.dev_suite import dev_folder, needed_dev_folder, open_dev_suite
 from gemma4vec.training.tasks.check_limits import check_limits
 from gemma4vec.training.tasks.denoising_checks import check_denoising, check_lengths
@@ -60,6 +62,7 @@ def check_base(recipe: schema.Recipe, base: Path, dtype: torch.dtype = torch.bfl
                 where = f"stages.{number}.task"
                 check_teachers(named_teachers(stage.task, recipe.model.start, where), dimension, where)
         check_denoising(stage, built, recipe.model.max_tokens, f"stages.{number}.task")
+        check_decoder(stage, built, recipe.model.max_tokens, f"stages.{number}.task")
     check_mask_tokens(recipe.stages, built.tokenizer)
     check_quantization(recipe.stages, built)
     return built
@@ -109,6 +112,8 @@ def check_data(number: int, stage: schema.Stage, loaded: TrainingData) -> None:
         texts = plain_texts(loaded, stage.task)
         if isinstance(stage.task, schema.Ul2):
             texts = hold_out(texts, stage.task.held_out)[0]
+        if isinstance(stage.task, schema.VectorToText):
+            texts = split_texts(texts, stage.task.held_out)[0]
         if len(texts) < stage.batch.rows:
             raise InputError(f"{where}.batch.rows: {stage.batch.rows} texts asked for, the data has {len(texts)}")
         return

@@ -18,7 +18,7 @@ from gemma4vec.model.bases.start import resolve_model
 from gemma4vec.model.inference.load import find_model_folder
 from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe.recorded.paths import missing_path
-from gemma4vec.recipe.schema import Contrast, Recipe
+from gemma4vec.recipe.schema import Contrast, Recipe, VectorToText
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.made_from import (
     ChangedInputError,
@@ -130,7 +130,7 @@ def prepare_run(
     _check_started_in(run, recipe, goes_on)
     inputs = checked or check_inputs(recipe, step=step)
     with world.first_before_others():
-        parts = own_parts(recipe, inputs.base) | _teachers(recipe)
+        parts = own_parts(recipe, inputs.base) | _teachers(recipe) | vector_parts(recipe)
         if goes_on:
             check_parts(run, parts)
         for number in stages:
@@ -187,6 +187,15 @@ def _teachers(recipe: Recipe) -> Parts:
                 if file.suffix == ".npy":  # its texts are in a file of their own
                     found[f"{key}.texts"] = file_part(file.with_suffix(".jsonl"))
     return found
+
+
+def vector_parts(recipe: Recipe) -> Parts:
+    """Describe the models whose vectors decoders learn to invert, by their contents."""
+    return {
+        f"stages.{number}.task.embedder": model_part(stage.task.embedder, find_model_folder(stage.task.embedder))
+        for number, stage in enumerate(recipe.stages)
+        if isinstance(stage.task, VectorToText)
+    }
 
 
 def _warn_of_inherited_overlaps(run: RunFolder) -> None:

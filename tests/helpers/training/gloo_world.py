@@ -3,6 +3,7 @@
 Processes are forked before anything is computed, so that libraries are imported once.
 """
 
+import gc
 import os
 import sys
 import traceback
@@ -41,6 +42,7 @@ def in_world(size: int, out: Path, work: Callable[[], Any]) -> list[Any]:
     """What `work` gives in each of `size` processes; of one, without a process group."""
     out.mkdir(parents=True)
     children = []
+    gc.freeze()  # no child's collection looks through what is imported, which would copy it
     for rank in range(size):
         child = os.fork()
         if child == 0:

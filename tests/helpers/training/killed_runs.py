@@ -4,6 +4,7 @@ One process imports everything once and forks a child for each run, so that a re
 `FOLDER/outcomes.json`: for each moment how the first child ended, what it printed, and how the second one ended.
 """
 
+import gc
 import json
 import os
 import signal
@@ -90,6 +91,7 @@ MOMENTS: dict[str, Callable[[], None]] = {
 def child(work: Callable[[], int], log: Path) -> int:
     """Run `work` in a process of its own; its exit code, or minus the signal that ended it."""
     sys.stdout.flush()
+    gc.freeze()  # no child's collection looks through what is imported, which would copy it
     number = os.fork()
     if number == 0:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

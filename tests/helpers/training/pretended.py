@@ -5,6 +5,7 @@ both, the largest difference of the two saved models' vectors, each encoded on i
 the GPU.
 """
 
+import gc
 import json
 import os
 import sys
@@ -172,6 +173,7 @@ def harness() -> dict[str, Any]:
 
 def main(folder: Path, cases: list[str]) -> None:
     torch.set_num_threads(1)
+    gc.freeze()  # each of forty collections would look through all that is imported
     write_inputs(folder)
     outcomes: dict[str, Any] = {}
     with pretend_gpu():

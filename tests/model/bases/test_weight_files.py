@@ -48,6 +48,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: (f / SECOND).write_bytes((f / SECOND).read_bytes() + b"x"),
         rf"{SECOND} is damaged: \d+ bytes",
     ),
+    "other bits": (
+        lambda f: (f / SECOND).write_bytes((f / SECOND).read_bytes().replace(b'"F32"', b'"F16"')),
+        rf"{SECOND} is damaged \(a tensor's span does not fit its shape\)",
+    ),
     "empty": (lambda f: (f / SECOND).write_bytes(b""), rf"{SECOND} is damaged \(it is empty or cut\)"),
     "a web page": (
         lambda f: (f / SECOND).write_bytes(b"<html><body>404 Not Found</body></html>"),

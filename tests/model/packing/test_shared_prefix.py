@@ -76,7 +76,7 @@ def test_compiled_layers_take_shared_beginnings(
     tmp_path: Path, way: str, checkpointed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "traced":
-        trace_only(monkeypatch, dynamic=True)
+        trace_only(monkeypatch)
     documents = texts(torch.Generator().manual_seed(0))
     found = []
     for compiled, share in ((False, False), (True, True)):

@@ -94,7 +94,7 @@ def test_compiled_layers_have_the_loss_and_gradients_of_plain_ones(
     base: Path, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "traced":
-        trace_only(monkeypatch, dynamic=True)
+        trace_only(monkeypatch)
     plain, plain_gradients, _ = one_batch(base, tmp_path, False, dropout=0.0)
     cached, gradients, _ = one_batch(base, tmp_path, True, compiled=True, dropout=0.0)
     assert cached == pytest.approx(plain, rel=1e-5)

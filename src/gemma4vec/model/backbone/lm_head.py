@@ -46,9 +46,21 @@ class LanguageModelHead:
         Products are computed in the weights' dtype, softmax and sum in fp32 or wider. `block` is B; None: as many as
         fit into 64 MB.
         """
-        block = block or max(1, _BLOCK_VALUES // self.weight_VD.shape[0])
-        loss: Tensor = _BlockwiseCrossEntropy.apply(states_MD, self.weight_VD, targets_M, self.softcap, block)  # type: ignore[no-untyped-call]
-        return loss
+        return blockwise_cross_entropy(states_MD, self.weight_VD, targets_M, self.softcap, block=block)
+
+
+def blockwise_cross_entropy(
+    states_MD: Tensor,
+    weight_VD: Tensor,
+    targets_M: Tensor,
+    softcap: float | None,
+    added_V: Tensor | None = None,
+    block: int | None = None,
+) -> Tensor:
+    """Mean cross-entropy of `softmax(capped(weight_VD @ state) + added_V)`, block by block; `added_V` is constant."""
+    block = block or max(1, _BLOCK_VALUES // weight_VD.shape[0])
+    loss: Tensor = _BlockwiseCrossEntropy.apply(states_MD, weight_VD, targets_M, softcap, block, added_V)  # type: ignore[no-untyped-call]
+    return loss
 
 
 def load_head(backbone: Backbone, path: str | Path, task: str = "masked_next_token") -> LanguageModelHead:
@@ -108,7 +120,13 @@ class _BlockwiseCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states_MD: Tensor, weight_VD: Tensor, targets_M: Tensor, softcap: float | None, block: int
+        ctx: Any,
+        states_MD: Tensor,
+        weight_VD: Tensor,
+        targets_M: Tensor,
+        softcap: float | None,
+        block: int,
+        added_V: Tensor | None,
     ) -> Tensor:
         wide = torch.promote_types(states_MD.dtype, torch.float32)
         total = torch.zeros((), dtype=wide, device=states_MD.device)
@@ -121,10 +139,11 @@ class _BlockwiseCrossEntropy(torch.autograd.Function):
             states_BD, targets_B = states_MD[rows], targets_M[rows]
             raw_BV = (states_BD @ weight_VD.T).to(wide)
             logits_BV = _capped(raw_BV, softcap)
-            total += functional.cross_entropy(logits_BV, targets_B, reduction="sum")
+            scores_BV = logits_BV if added_V is None else logits_BV + added_V.to(wide)
+            total += functional.cross_entropy(scores_BV, targets_B, reduction="sum")
             if states_gradient_MD is None and weight_gradient_VD is None:
                 continue
-            gradient_BV = torch.softmax(logits_BV, dim=-1)
+            gradient_BV = torch.softmax(scores_BV, dim=-1)
             gradient_BV[torch.arange(len(targets_B), device=targets_B.device), targets_B] -= 1.0
             if softcap is not None:
                 gradient_BV *= 1.0 - (logits_BV / softcap).square()  # derivative of c * tanh(x / c)
@@ -138,12 +157,13 @@ class _BlockwiseCrossEntropy(torch.autograd.Function):
         return total / count
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         (upstream,) = gradients
         states_gradient_MD, weight_gradient_VD = ctx.saved_tensors
         return (
             None if states_gradient_MD is None else states_gradient_MD * upstream.to(states_gradient_MD.dtype),
             None if weight_gradient_VD is None else (weight_gradient_VD * upstream).to(ctx.weight_dtype),
+            None,
             None,
             None,
             None,

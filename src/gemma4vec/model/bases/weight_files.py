@@ -23,6 +23,13 @@ _POINTERS = (
 )
 _LONGEST_POINTER = 1024  # bytes
 _LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
+# Of a value, by the format's names; those of packed values (F4, F6) are not among them.
+_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
+}
 _LENGTH_BYTES = 8
 
 
@@ -181,7 +188,9 @@ def _entry(entry: dict[str, object]) -> tuple[str, tuple[int, ...], int]:
     shape, span = entry["shape"], entry["data_offsets"]
     if not isinstance(shape, list) or not isinstance(span, list) or not all(isinstance(one, int) for one in span):
         raise TypeError("a tensor has no shape or no span")
-    start, end = span
-    if not 0 <= start <= end or (start == end) != (math.prod(shape) == 0):
+    (start, end), dtype = span, str(entry["dtype"])
+    count = math.prod(shape)
+    fits = end - start == count * _BYTES[dtype] if dtype in _BYTES else (start == end) == (count == 0)
+    if not 0 <= start <= end or not fits:
         raise ValueError("a tensor's span does not fit its shape")
-    return str(entry["dtype"]), tuple(int(one) for one in shape), int(end)
+    return dtype, tuple(int(one) for one in shape), int(end)

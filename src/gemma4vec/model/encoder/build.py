@@ -170,7 +170,7 @@ def assemble(
         else:
             train_base(backbone, full=model.train == "full", embeddings=model.train_embeddings)
         count = layers or len(backbone.layers)
-        base = BaseInfo(backbone.hidden_size, count, _embedding_size(backbone), folder, backbone.input_size)
+        base = BaseInfo(backbone.hidden_size, count, embedding_size(backbone), folder, backbone.input_size)
         readout = READOUTS[model.readout.name](model.readout, base)
         head = Head(readout.dimension, model.head) if model.head is not None else None
     encoder = TextEncoder(backbone, readout, head)
@@ -180,7 +180,7 @@ def assemble(
     return EmbeddingModel(encoder, tokenizer, recipe_prompts(model), adapters)
 
 
-def _embedding_size(backbone: Backbone) -> float:
+def embedding_size(backbone: Backbone) -> float:
     """Root mean square of about a thousand token embeddings; 1 on the meta device, which has no values."""
     if backbone.device.type == "meta":
         return 1.0

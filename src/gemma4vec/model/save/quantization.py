@@ -20,9 +20,9 @@ from gemma4vec.errors import WorkError
 from gemma4vec.model.adapters.fake_quantize import merge, quantized_grids
 from gemma4vec.model.adapters.grids import Grid, Quantized, check_finite, dequantize, quantize, round_to_grid
 from gemma4vec.model.adapters.schemes import HEAD, grids_of
+from gemma4vec.model.bases.sentence_transformers_folder import read_modules
 from gemma4vec.model.bases.weight_files import read_header
 from gemma4vec.model.encoder.build import EmbeddingModel
-from gemma4vec.reading.json_values import load_foreign_json
 
 QUANTIZATION = "quantization"
 CODES_FILE = "quantized/codes.safetensors"
@@ -91,8 +91,7 @@ def saved_weights(folder: Path) -> Iterator[SavedWeight]:
     for file in sorted(folder.glob("model*.safetensors")):
         for name, _, shape in read_header(file):
             yield SavedWeight(file, name, name, shape)
-    modules = load_foreign_json(folder / "modules.json")
-    dense = [folder / module["path"] for module in modules if str(module["type"]).endswith(".Dense")]
+    dense = [folder / str(module["path"]) for module in read_modules(folder) if str(module["type"]).endswith(".Dense")]
     for number, place in enumerate(dense):
         for name, _, shape in read_header(place / "model.safetensors"):
             if name == "linear.weight":

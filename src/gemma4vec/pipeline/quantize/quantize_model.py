@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -206,7 +206,7 @@ def _rounded(file: Path, grids: Mapping[str, tuple[str, Grid]]) -> tuple[dict[st
     """All tensors of a file in fp32, matrices rounded; squared norms of the change and of the matrices."""
     found: dict[str, Tensor] = {}
     changed = torch.zeros(2, dtype=torch.float64)
-    with safe_open(file, framework="pt") as opened:
+    with _opened(file) as opened:
         for tensor in opened.keys():  # noqa: SIM118  # not a mapping
             value = opened.get_tensor(tensor).float()
             if tensor in grids:
@@ -217,3 +217,10 @@ def _rounded(file: Path, grids: Mapping[str, tuple[str, Grid]]) -> tuple[dict[st
                 value = rounded
             found[tensor] = value
     return found, changed
+
+
+def _opened(file: Path) -> safe_open:
+    try:
+        return safe_open(file, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file} is damaged ({error}); save or download the model again") from error

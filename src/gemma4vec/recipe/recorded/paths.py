@@ -15,9 +15,10 @@ _PATHS = {
     "stages.*.data.*": ("path", "drop"),
     "stages.*.evaluation": ("suite",),
     "stages.*.evaluation.stop": ("reference",),
+    "stages.*.task": ("embedder",),
     "stages.*.task.terms.*": ("teacher", "vectors"),
 }
-_MAY_BE_NAMES = {"base", "start", "encoder", "reference", "teacher"}
+_MAY_BE_NAMES = {"base", "start", "encoder", "reference", "teacher", "embedder"}
 
 
 def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:

@@ -121,6 +121,15 @@ def trained_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return {name: value for name, value in _weights(checkpoint).items() if not name.startswith(OBJECTIVE_PREFIX)}
 
 
+def objective_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Return the values of the objective's own parameters at full precision, by name.
+
+    Raises:
+        InputError: the checkpoint is damaged.
+    """
+    return {name: value for name, value in _weights(checkpoint).items() if name.startswith(OBJECTIVE_PREFIX)}
+
+
 def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     try:
         return read_weights(checkpoint / "trained.safetensors")

@@ -37,13 +37,14 @@ from gemma4vec.training.engine.base_files import BaseFiles, base_files
 from gemma4vec.training.engine.flops import Flops, layout_flops, trains_inputs
 from gemma4vec.training.engine.optimizer import MasterAdamW
 from gemma4vec.training.engine.parameter_count import Parameters, count_parameters
-from gemma4vec.training.engine.process_memory import keep_freed_memory, release_memory
+from gemma4vec.training.engine.process_memory import keep_freed_memory, quick_collections, release_memory
 from gemma4vec.training.engine.step_budget import known_steps
 from gemma4vec.training.engine.task import Task
 from gemma4vec.training.estimate.data import BatchStatistics, one_micro_batch, read_batches
 from gemma4vec.training.estimate.layers import Costs, LayerCosts, measure_layers, total_cost
 from gemma4vec.training.estimate.memory import Memory, activation_bytes, memory_on_gpu, training_memory
 from gemma4vec.training.estimate.stored_costs import costs_file, load_costs, save_costs
+from gemma4vec.training.inversion.text_vectors import vector_width
 from gemma4vec.training.monitoring.stop_rule import check_stop_rules
 from gemma4vec.training.preflight import check_base, check_stages
 from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit
@@ -149,7 +150,8 @@ def estimate(recipe: schema.Recipe) -> Estimate:
         kinds = layer_kinds(config, parameters.first_trained)
         model = _Model(recipe, config, choice.dtype, device, outline, parameters, kinds)
     rules = check_stop_rules(recipe, [data.dev_suite for data in loaded])
-    stages = [_estimate_stage(model, number, data) for number, data in enumerate(loaded)]
+    with quick_collections():
+        stages = [_estimate_stage(model, number, data) for number, data in enumerate(loaded)]
     return Estimate(
         recipe=recipe,
         base=base,
@@ -323,6 +325,7 @@ def _task(model: _Model, stage: schema.Stage, data: TrainingData, number: int, b
         seed=seed,
         start=model.recipe.model.start,
         pretokenize=False,
+        vector_width=vector_width(stage.task),
     )
 
 

@@ -10,11 +10,13 @@ from gemma4vec.model.backbone.lm_head import LanguageModelHead
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.task import Task
+from gemma4vec.training.inversion.text_vectors import embedded_texts
 from gemma4vec.training.tasks.contrastive import ContrastTask
 from gemma4vec.training.tasks.masked_next_token import MaskedNextTokenTask
 from gemma4vec.training.tasks.pretokenized_rows import pretokenize_rows
 from gemma4vec.training.tasks.row_reader import RowReader
 from gemma4vec.training.tasks.ul2 import Ul2Task
+from gemma4vec.training.tasks.vector_to_text import VectorToTextTask
 from gemma4vec.training.terms.teachers import named_teachers
 
 
@@ -38,6 +40,7 @@ def make_task(
     seed: int,
     start: str | None = None,
     pretokenize: bool = True,
+    vector_width: int | None = None,
 ) -> Task:
     """The task of a stage on its data.
 
@@ -51,6 +54,8 @@ def make_task(
         start: folder of the model that the run starts from, for `teacher: start`.
         pretokenize: whether rows are tokenized here, where the stage says so (`batch.tokenize`); else a text is
             tokenized whenever it is drawn.
+        vector_width: dimensions of random vectors that stand for the texts' in vector_to_text, where only time and
+            memory matter; None: the embedder is opened and embeds them.
     """
     if isinstance(stage.task, schema.MaskedNextToken):
         texts = plain_texts(loaded, stage.task)
@@ -58,6 +63,9 @@ def make_task(
     if isinstance(stage.task, schema.Ul2):
         texts = plain_texts(loaded, stage.task)
         return Ul2Task.make(stage, stage.task, texts, built, head(), max_tokens=max_tokens, seed=seed)
+    if isinstance(stage.task, schema.VectorToText):
+        embedded = embedded_texts(plain_texts(loaded, stage.task), stage.task, vector_width)
+        return VectorToTextTask.make(stage, stage.task, embedded, built, head(), max_tokens=max_tokens, seed=seed)
     task = named_teachers(stage.task, start)
     stage = stage.model_copy(update={"task": task})
     rows = loaded.rows
@@ -90,7 +98,7 @@ def data_seed(recipe: schema.Recipe, number: int) -> int:
     return recipe.seed + sum(stage.task.kind == kind for stage in recipe.stages[:number])
 
 
-def plain_texts(loaded: TrainingData, task: schema.MaskedNextToken | schema.Ul2) -> Sequence[str]:
+def plain_texts(loaded: TrainingData, task: schema.MaskedNextToken | schema.Ul2 | schema.VectorToText) -> Sequence[str]:
     """Every text once, in the order of the data."""
     if isinstance(loaded.texts, PlainTexts) and isinstance(loaded.rows, MixedRows):
         return unique_texts(loaded.texts.rows, loaded.rows, task.texts)

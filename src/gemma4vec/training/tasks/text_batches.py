@@ -24,10 +24,11 @@ class TextBatch:
 
 @dataclass(frozen=True)
 class DrawnTexts:
-    """The texts of a batch, and the seed of what is drawn for them."""
+    """The texts of a batch, the seed of what is drawn for them, and their numbers among all texts."""
 
     batch: TextBatch
     seed: tuple[int, ...]
+    numbers: tuple[int, ...] = ()
 
 
 def draw_texts(texts: Sequence[str], rows: int, seed: int, start: int = 0) -> Iterator[DrawnTexts]:
@@ -46,7 +47,8 @@ def draw_texts(texts: Sequence[str], rows: int, seed: int, start: int = 0) -> It
             order = np.random.default_rng([seed, epoch]).permutation(len(texts))
             epoch_shown = epoch
         chosen = order[within * rows : (within + 1) * rows]
-        yield DrawnTexts(TextBatch([texts[i] for i in chosen.tolist()], epoch), (seed, epoch, within))
+        numbers = tuple(chosen.tolist())
+        yield DrawnTexts(TextBatch([texts[i] for i in numbers], epoch), (seed, epoch, within), numbers)
 
 
 def hold_out(texts: Sequence[str], wanted: int) -> tuple[Sequence[str], Sequence[str]]:
