@@ -52,6 +52,6 @@ def token_counter(model: Any) -> TokenCounter | None:
 
     def theirs(documents: Sequence[Document]) -> list[int]:
         texts = [prompt + (f"{one.title} {one.text}" if one.title else one.text) for one in documents]
-        return [len(ids) for ids in published.tokenizer(texts, truncation=False)["input_ids"]]
+        return [len(ids) for ids in published.tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
 
     return TokenCounter(theirs, limit)
