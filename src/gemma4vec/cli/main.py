@@ -29,6 +29,10 @@ COMMANDS = {
     ),
     "train": ("gemma4vec.cli.train:train_command", "Train a recipe."),
     "eval": ("gemma4vec.cli.eval.eval:evaluate_command", "Evaluate a model on suites."),
+    "inspect": (
+        "gemma4vec.cli.inspection.inspect:app",
+        "Find where a model fails: slices, kinds of failure, geometry; confirm a slice on sealed queries.",
+    ),
     "compare": ("gemma4vec.cli.compare:compare_command", "Test whether two evaluations differ."),
     "agreement": (
         "gemma4vec.cli.agreement:agreement_command",
