@@ -186,9 +186,11 @@ def test_bad_usage_is_one_line(
 
 def test_a_folder_without_code_is_one_line(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
-    assert execute(["quickstart", "--folder", str(tmp_path / "empty"), "--base", str(place / "base")]) == 2
+    arguments = ["--folder", str(tmp_path / "empty"), "--base", str(place / "base"), "--out", str(tmp_path / "out")]
+    assert execute(["quickstart", *arguments]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: ") and str(tmp_path / "empty") in last
+    assert not (tmp_path / "out").exists()  # no run of what cannot be trained
 
 
 @pytest.mark.parametrize("name", ["a b", "x: y", "x #1", "{a}", "[a", "it's", 'say "hi"', "дом", "&a *b", "2024"])

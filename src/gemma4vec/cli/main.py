@@ -29,6 +29,10 @@ COMMANDS = {
     ),
     "train": ("gemma4vec.cli.train:train_command", "Train a recipe."),
     "eval": ("gemma4vec.cli.eval.eval:evaluate_command", "Evaluate a model on suites."),
+    "inspect": (
+        "gemma4vec.cli.inspection.inspect:app",
+        "Find where a model fails: slices, kinds of failure, geometry; confirm a slice on sealed queries.",
+    ),
     "compare": ("gemma4vec.cli.compare:compare_command", "Test whether two evaluations differ."),
     "agreement": (
         "gemma4vec.cli.agreement:agreement_command",
@@ -48,6 +52,10 @@ COMMANDS = {
         "Run a plan: trainings that build on each other, soups, quantization.",
     ),
     "runs": ("gemma4vec.cli.runs.runs:app", "List, compare and judge runs: the ledger."),
+    "invert": (
+        "gemma4vec.cli.inversion.invert:invert_command",
+        "Write the texts of vectors with a trained decoder, or measure how well it does.",
+    ),
     "privacy": (
         "gemma4vec.cli.inversion.privacy:privacy_command",
         "Measure how far vectors give their texts away, and what defenses cost.",

@@ -52,18 +52,14 @@ def quickstart_command(
             raise InputError("--resume continues with the run's own recipe; leave out the other options")
         run = find_run(resume, out or home())
     logger.info("loading libraries")
-    from gemma4vec.pipeline.quickstart import Size, quickstart_recipe, run_quickstart
-    from gemma4vec.training.run import start_run
+    from gemma4vec.pipeline.quickstart import Size, go_on_quickstart, quickstart_recipe, start_quickstart
 
-    recipe = None
+    size = Size(queries, documents)
     if resume is None:
         recipe = quickstart_recipe(_changes(minutes, base, folder, seed, overrides or []))
-        run = start_run(recipe, out)
-    logger.info(f"run folder: {run.path}")
-    try:
-        summary = run_quickstart(run, Size(queries, documents), recipe)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; continue with: gemma4vec quickstart --resume {run.path}") from None
+        summary = start_quickstart(recipe, size, out)
+    else:
+        summary = go_on_quickstart(run, size)
     emit(as_json, summary, _table)
 
 

@@ -3,6 +3,7 @@
 A rule says of any query whether it belongs, also of one that nobody has seen and of a row of training data.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gemma4vec.errors import InputError
-from gemma4vec.files import sha256_text
 from gemma4vec.inspection.attributes import ATTRIBUTES, Value
 
 Relation = Literal["<=", ">", "is"]
@@ -51,11 +51,6 @@ class Predicate:
     """Conditions that must all hold."""
 
     conditions: tuple[Condition, ...]
-
-    @property
-    def id(self) -> str:
-        """A short name by which commands find it."""
-        return sha256_text(str(self))[:8]
 
     def fits(self, values: Mapping[str, Value]) -> bool:
         """Whether a case with these values of attributes belongs to the slice."""
@@ -141,7 +136,7 @@ def candidate_slices(
             continue
         if known.kind == "number":
             numbers = [float(value) for value in present if not isinstance(value, str)]
-            cuts = sorted({float(f"{cut:.6g}") for cut in np.quantile(numbers, quantiles, method="lower")})
+            cuts = sorted({round_up(float(cut)) for cut in np.quantile(numbers, quantiles, method="lower")})
             conditions = [Condition(name, relation, cut) for cut in cuts for relation in _RELATIONS]
         elif known.kind == "flag":
             conditions = [Condition(name, "is", word) for word in (YES, NO)]
@@ -154,6 +149,15 @@ def candidate_slices(
         if smallest <= int(mask_N.sum()) <= len(mask_N) - smallest:
             kept.setdefault(mask_N.tobytes(), rule)
     return list(kept.values())
+
+
+def round_up(value: float, digits: int = 4) -> float:
+    """The next number of this many digits, so that a case at a cut stays below it and a person can type the cut."""
+    if value == 0.0:
+        return 0.0
+    scale = 10.0 ** (digits - 1 - math.floor(math.log10(abs(value))))
+    rounded = float(f"{value:.{digits}g}")
+    return rounded if rounded >= value else math.ceil(value * scale) / scale
 
 
 _RELATIONS: tuple[Relation, ...] = ("<=", ">")

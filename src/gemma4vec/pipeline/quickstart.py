@@ -39,8 +39,8 @@ from gemma4vec.report.run_page import write_report
 from gemma4vec.serving.search.documents import documents_from_suite
 from gemma4vec.serving.search.index import SearchIndex
 from gemma4vec.text.text_embedder import TextEmbedder
-from gemma4vec.training.prepare_run import prepare_run
-from gemma4vec.training.run import Trainer, recipe_of, record_outcome
+from gemma4vec.training.prepare_run import CheckedInputs, check_inputs, prepare_run
+from gemma4vec.training.run import Trainer, recipe_of, record_outcome, start_run
 
 logger = logging.getLogger(__name__)
 
@@ -61,25 +61,47 @@ def quickstart_recipe(overrides: list[str]) -> Recipe:
     return parse_recipe(file.read_text(encoding="utf-8"), "quickstart.yaml", overrides)
 
 
-def run_quickstart(run: RunFolder, size: Size, recipe: Recipe | None = None) -> dict[str, Any]:
-    """Run all steps that `run` lacks. Return what the command prints.
+def start_quickstart(recipe: Recipe, size: Size, out: Path | None = None) -> dict[str, Any]:
+    """Check base and data, make a run folder, and run all steps. Return what the command prints.
 
-    Args:
-        recipe: of a run that has just been started; None: it is read from the run's folder.
+    Raises:
+        InputError, WorkError: as the steps; no run folder is made for inputs that cannot be used.
+        KeyboardInterrupt: with the command that goes on.
+    """
+    clock = _Clock()
+    checked = check_inputs(recipe, step=clock.step)
+    run = start_run(recipe, out)
+    logger.info(f"run folder: {run.path}")
+    clock.begin(run)
+    return _recorded(run, size, clock, checked)
+
+
+def go_on_quickstart(run: RunFolder, size: Size) -> dict[str, Any]:
+    """Run all steps that `run` lacks. Return what the command prints.
 
     Raises:
         InputError, WorkError: as the steps. Finished steps are stored; another call continues with the next one.
+        KeyboardInterrupt: with the command that goes on.
     """
-    with record_outcome(run):
-        return _steps(run, size, recipe)
+    logger.info(f"run folder: {run.path}")
+    clock = _Clock()
+    clock.begin(run)
+    return _recorded(run, size, clock, None)
 
 
-def _steps(run: RunFolder, size: Size, recipe: Recipe | None) -> dict[str, Any]:
+def _recorded(run: RunFolder, size: Size, clock: "_Clock", checked: CheckedInputs | None) -> dict[str, Any]:
+    try:
+        with record_outcome(run):
+            return _steps(run, size, clock, checked)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped; continue with: gemma4vec quickstart --resume {run.path}") from None
+
+
+def _steps(run: RunFolder, size: Size, clock: "_Clock", checked: CheckedInputs | None) -> dict[str, Any]:
     started = time.perf_counter()
-    clock = _Clock(run)
     suite: RetrievalSuite | None = None
     if not (run.model / "gemma4vec.json").exists():
-        prepared = prepare_run(run, recipe or recipe_of(run), step=clock.step)
+        prepared = prepare_run(run, recipe_of(run), step=clock.step, checked=checked)
         suite = _test_suite(run, prepared.data[0], size)
         may_see(suite, Viewer(run.run_id, run.manifest.get("recipe_id")))  # before the training, not after it
         logger.info(f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of held-out packages")
@@ -128,11 +150,18 @@ def summarize(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
 
 
 class _Clock:
-    """Log the name of each step, and record its seconds as an event."""
+    """Log the name of each step, and record its seconds as an event of the run, once there is one."""
 
-    def __init__(self, run: RunFolder):
-        self.run = run
+    def __init__(self) -> None:
+        self._run: RunFolder | None = None
+        self._waiting: list[tuple[str, float]] = []
         self._name, self._started = "", 0.0
+
+    def begin(self, run: RunFolder) -> None:
+        """The run's folder is there: record the steps before it, and all that follow."""
+        self._run = run
+        for name, seconds in self._waiting:
+            run.event("quickstart_step", what=name, seconds=seconds)
 
     def step(self, name: str) -> "_Clock":
         self._name = name
@@ -143,8 +172,13 @@ class _Clock:
         self._started = time.perf_counter()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.run.event("quickstart_step", what=self._name, seconds=time.perf_counter() - self._started)
+        if kind is not None:
+            return
+        seconds = time.perf_counter() - self._started
+        if self._run is None:
+            self._waiting.append((self._name, seconds))
+        else:
+            self._run.event("quickstart_step", what=self._name, seconds=seconds)
 
 
 def _test_suite(run: RunFolder, loaded: TrainingData, size: Size) -> RetrievalSuite:

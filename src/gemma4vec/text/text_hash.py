@@ -1,11 +1,15 @@
 """A 64-bit hash to find equal texts."""
 
 import hashlib
+import re
+import unicodedata
 
 import numpy as np
 
 from gemma4vec.text.pretokenized import PretokenizedText
 from gemma4vec.text.prompts import Document
+
+_WORD = re.compile(r"\w+")
 
 
 def text_key(text: str | Document) -> int:
@@ -15,6 +19,16 @@ def text_key(text: str | Document) -> int:
         return tokens_key(np.asarray(given.ids, dtype="<i4").tobytes()) if given.key is None else given.key
     whole = text if isinstance(text, str) else f"{text.title or ''}\n{text.text}"
     return _hash(" ".join(whole.lower().split()).encode("utf-8", "replace"))
+
+
+def words_key(text: str) -> str:
+    """Hash of a text, 16 hexadecimal digits, ignoring compatibility forms, case, punctuation and white space.
+
+    Texts that differ in nothing else are one text where some are held out. A text without words keeps its punctuation.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    words = " ".join(_WORD.findall(folded)) or " ".join(folded.split())
+    return f"{_hash(words.encode('utf-8', 'replace')) % 2**64:016x}"
 
 
 def tokens_key(ids: bytes) -> int:

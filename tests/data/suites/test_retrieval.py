@@ -1,5 +1,7 @@
 """Suites in BEIR's folder layout; a broken folder is refused in one line."""
 
+from pathlib import Path
+
 import pytest
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite, write_suite
@@ -57,6 +59,14 @@ def test_options_are_read_and_survive_writing(tmp_path):
         suite.qrels,
         suite.corpus,
     )
+
+
+@pytest.mark.parametrize("odd", ["d\t1", "d\n1"])
+def test_an_id_that_judgments_cannot_say_is_refused(tmp_path: Path, odd: str) -> None:
+    suite = RetrievalSuite("odd", [odd], [Document("text")], ["q"], ["query"], {"q": {odd: 1}})
+    with pytest.raises(InputError, match=r"^odd: the id .* holds a tab or a line break"):
+        write_suite(tmp_path / "out", suite)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_fingerprint_sees_contents_and_not_their_order():

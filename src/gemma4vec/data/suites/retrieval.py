@@ -6,6 +6,7 @@ compact-retrieval), `metric` (the main metric), `exclude_identical_ids`, `tokens
 (error or drop). The JSONL files may be gzipped.
 """
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ from gemma4vec.files import atomic_folder, sha256_text
 from gemma4vec.reading.names import as_name, check_name
 from gemma4vec.reading.yaml_values import parse_yaml, read_text
 from gemma4vec.text.prompts import Document
+
+_BREAKS = re.compile(r"[\t\n\r]")
 
 OPTIONS: dict[str, tuple[object, ...] | type] = {
     "name": str,
@@ -179,8 +182,14 @@ def write_suite(path: Path, suite: RetrievalSuite) -> None:
     """Write a suite as a folder that `load_suite` reads; replace `path` only when everything is written.
 
     Raises:
+        InputError: an id holds a tab or a line break, which judgments in TSV cannot say.
         WorkError: the disk is full or the folder cannot be written.
     """
+    judged_ids = {*suite.qrels, *(key for judged in suite.qrels.values() for key in judged)}
+    if odd := next((key for key in sorted(judged_ids) if _BREAKS.search(key)), None):
+        raise InputError(
+            f"{suite.name}: the id {odd!r} holds a tab or a line break, which no suite on disk can; rename it"
+        )
     with atomic_folder(Path(path)) as folder:
         documents = zip(suite.corpus_ids, suite.corpus, strict=True)
         write_lines(

@@ -19,7 +19,7 @@ from gemma4vec.evaluation.scoring.dense_ranker import EmbedderRanker, Vectors
 from gemma4vec.evaluation.scoring.guards import check_allowed, check_ancestors, find_lineage, find_owner
 from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS, DEPTH
 from gemma4vec.evaluation.scoring.mteb_suite import MtebSuite, _score_mteb
-from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, no_progress
+from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, Ranking, no_progress
 from gemma4vec.evaluation.scoring.score_pairs import _score_sts
 from gemma4vec.evaluation.scoring.score_retrieval import _score_retrieval
 from gemma4vec.evaluation.scoring.score_rows import _score_rows
@@ -45,6 +45,7 @@ def evaluate(
     progress: Progress = no_progress,
     run: RunFolder | None = None,
     look_again: str = "",
+    rankings: dict[str, Ranking] | None = None,
 ) -> Result:
     """Score a model on every task of a suite, and write the result to `out`.
 
@@ -63,6 +64,7 @@ def evaluate(
         progress: called as `progress(stage, done, total)`; in a group the stage begins with the task's name.
         run: the model's run; by default the one it was loaded from, else the one around `out`.
         look_again: reason for a further look at a final suite, stored with the scores.
+        rankings: filled with the ranking of each retrieval task, for `inspection/`.
 
     Raises:
         InputError: an unknown metric; `out` holds other files; a locked suite; a final suite for a recipe that is not
@@ -87,7 +89,7 @@ def evaluate(
     check_ancestors(lineage, [] if tasks is None else tasks, owner)
     mark = find_mark(lineage, tasks)
     weights: str | None = getattr(model, "weights", None)
-    scored = _score_all(ranker, model, suite, metrics, depth, progress)
+    scored = _score_all(ranker, model, suite, metrics, depth, progress, {} if rankings is None else rankings)
     settings = {
         "model": ranker.describe(),
         "model_fingerprint": ranker.fingerprint,
@@ -131,6 +133,7 @@ def _score_all(
     metrics: Sequence[str],
     depth: int,
     progress: Progress,
+    rankings: dict[str, Ranking],
 ) -> dict[str, TaskScores]:
     """Score every task of the suite."""
     if isinstance(suite, MtebSuite):
@@ -141,7 +144,7 @@ def _score_all(
     scored: dict[str, TaskScores] = {}
     for task in suite.members:
         stages = partial(_report_task, progress, task.name) if several else progress
-        scored[task.name] = _score(ranker, model, task, metrics, depth, stages)
+        scored[task.name] = _score(ranker, model, task, metrics, depth, stages, rankings)
     return scored
 
 
@@ -152,11 +155,12 @@ def _score(
     metrics: Sequence[str],
     depth: int,
     progress: Progress,
+    rankings: dict[str, Ranking],
 ) -> TaskScores:
     """Score one task by its kind."""
     if isinstance(task, RetrievalSuite):
         wanted = list(dict.fromkeys([*metrics, *([task.metric] if task.metric else [])]))
-        return _score_retrieval(ranker, task, metrics=wanted, depth=depth, progress=progress)
+        return _score_retrieval(ranker, task, metrics=wanted, depth=depth, progress=progress, rankings=rankings)
     if isinstance(model, Ranker):
         raise InputError(
             f"{task.name} ({task.kind}) needs vectors, and {model.name} has none; evaluate it on retrieval"

@@ -15,14 +15,22 @@ TOP = 10  # ranks stored with their scores, for reports
 
 
 def _score_retrieval(
-    ranker: Ranker, suite: RetrievalSuite, *, metrics: Sequence[str], depth: int, progress: Progress
+    ranker: Ranker,
+    suite: RetrievalSuite,
+    *,
+    metrics: Sequence[str],
+    depth: int,
+    progress: Progress,
+    rankings: dict[str, Ranking] | None = None,
 ) -> TaskScores:
-    """Compute every metric of every query.
+    """Compute every metric of every query; `rankings` is given the task's ranking.
 
     Raises:
         InputError: an unknown metric. WorkError: vectors that are not finite or not of unit length.
     """
     ranking = _ranking(ranker, suite, depth, progress)
+    if rankings is not None:
+        rankings[suite.name] = ranking
     scores = per_query(ranking.indices, ranking.scores, suite.query_ids, suite.corpus_ids, suite.qrels, metrics=metrics)
     items = {
         query_id: {metric: float(values_N[row]) for metric, values_N in scores.items()}

@@ -186,7 +186,7 @@ class Backbone(nn.Module):
 
     def _states(self, layout: PackedBatch, overrides: EmbeddingOverrides | None, **settings: Tensor) -> Tensor:
         states_RCD: Tensor = self.model(
-            **self._inputs(layout, overrides),
+            **self.inputs(layout, overrides),
             position_ids=layout.positions_RC,
             attention_mask=self._masks(layout),
             use_cache=False,
@@ -204,7 +204,8 @@ class Backbone(nn.Module):
             states_RCD: Tensor = self.model(input_ids=input_ids_RC.to(self.device), use_cache=False).last_hidden_state
         return states_RCD
 
-    def _inputs(self, layout: PackedBatch, overrides: EmbeddingOverrides | None) -> dict[str, Tensor]:
+    def inputs(self, layout: PackedBatch, overrides: EmbeddingOverrides | None) -> dict[str, Tensor]:
+        """What the library's model reads of a layout."""
         if overrides is None:
             return {"input_ids": layout.input_ids_RC}
         embeddings_RCD = overrides.put_into(self.input_states(layout.input_ids_RC))

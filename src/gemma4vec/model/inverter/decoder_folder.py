@@ -57,7 +57,7 @@ class DecoderFacts(Part):
     text_tokens: int = Field(ge=1, description="longest text that it learned, without the token that ends it")
     trained_texts: int = Field(ge=0, description="number of texts that it was trained on")
     stored_texts: int = Field(ge=0, description="number of those in texts.jsonl")
-    held_out: tuple[str, ...] = Field(description="hashes of the texts that it was never trained on (`text_key`, hex)")
+    held_out: tuple[str, ...] = Field(description="hashes of the texts that it was never trained on (`words_key`)")
     made_from: dict[str, Any] = Field(description="names and hashes of base and encoder")
     licence: str | None = Field(None, description="the base's")
 

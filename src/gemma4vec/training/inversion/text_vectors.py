@@ -19,7 +19,7 @@ from gemma4vec.model.inverter.identity import encoder_identity
 from gemma4vec.model.save.output_dimension import folder_dimension
 from gemma4vec.recipe import schema
 from gemma4vec.text.text_embedder import TextEmbedder
-from gemma4vec.text.text_hash import text_key
+from gemma4vec.text.text_hash import words_key
 from gemma4vec.training.engine.distributed import World
 
 Vectors = NDArray[np.float32]
@@ -52,13 +52,13 @@ class EmbeddedTexts:
 def split_texts(texts: Sequence[str], wanted: int) -> tuple[list[str], list[str]]:
     """(texts to train on, texts that are held out), each text once; empty texts are left out.
 
-    Two texts are one if they differ in case or white space alone. A text's hash decides whether it is held out, so
-    that other data with the same text most likely holds it out too; `wanted` of them, at most a tenth.
+    Two texts are one if they differ in case, punctuation or white space alone. A text's hash decides whether it is held
+    out, so that other data with the same text most likely holds it out too; `wanted` of them, at most a tenth.
     """
-    first: dict[int, str] = {}
+    first: dict[str, str] = {}
     for text in texts:
         if text.strip():
-            first.setdefault(text_key(text), text)
+            first.setdefault(words_key(text), text)
     count = min(wanted, int(_MOST_HELD_OUT * len(first)))
     kept = set(sorted(first)[:count])
     return [text for key, text in first.items() if key not in kept], [first[key] for key in sorted(kept)]

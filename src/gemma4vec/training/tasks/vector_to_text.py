@@ -33,7 +33,7 @@ from gemma4vec.model.inverter.sphere import slerp, turn
 from gemma4vec.model.packing.packed_batch import PackedBatch, padding_share
 from gemma4vec.model.tokenize.tokenizer import Counts, TextTokenizer
 from gemma4vec.recipe import schema
-from gemma4vec.text.text_hash import text_key
+from gemma4vec.text.text_hash import words_key
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import ExtraParameter, HeldOutLoss, Loss, MemoryPlan
 from gemma4vec.training.inversion.text_vectors import EmbeddedTexts, Vectors, VectorSource
@@ -252,7 +252,7 @@ class VectorToTextTask:
 
     def held_out_hashes(self) -> tuple[str, ...]:
         """Hashes of the texts that are never trained on, 16 hexadecimal digits each."""
-        return tuple(f"{text_key(text) & (2**64 - 1):016x}" for text in self.kept)
+        return tuple(words_key(text) for text in self.kept)
 
     def held_out(self, built: EmbeddingModel) -> HeldOutLoss | None:
         """The mean loss of texts that are never trained on, over the whole vocabulary, from their own vectors.

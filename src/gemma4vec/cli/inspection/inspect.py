@@ -1,0 +1,152 @@
+"""`gemma4vec inspect MODEL --suite X` and `gemma4vec inspect confirm SLICE`."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from gemma4vec.data.suites.retrieval import RetrievalSuite
+    from gemma4vec.inspection.inspected import Subject
+
+logger = logging.getLogger(__name__)
+BM25 = "bm25"
+
+
+class ModelOrCommand(TyperGroup):
+    """`inspect confirm` is a command; any other first word begins the options of `inspect MODEL`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the name of the hidden command in front of a model."""
+        if args and args[0] not in self.commands:
+            args = ["model", *args]
+        found: list[str] = super().parse_args(ctx, args)
+        return found
+
+
+app = typer.Typer(
+    cls=ModelOrCommand,
+    no_args_is_help=True,
+    help="Look for failure structure: `inspect MODEL --suite DEV`; `inspect confirm SLICE`.",
+)
+
+
+@app.command("model", hidden=True)
+def inspect_command(
+    model: Annotated[
+        str,
+        typer.Argument(help="bm25, a run folder, a run id, a sentence-transformers folder, a hub id or bundled:NAME."),
+    ],
+    suite: Annotated[str, typer.Option("--suite", help="Dev suite for retrieval: a name or a folder.", metavar="DEV")],
+    task: Annotated[
+        str | None, typer.Option("--task", help="One task of a suite of several.", metavar="NAME", show_default=False)
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", help="Another model for the paired view; bm25 by default, or none.", metavar="MODEL"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder to write; default: RUN/inspect/<suite>.", metavar="DIR", show_default=False),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Also write a page.", metavar="PAGE", show_default=False)
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="auto (the fastest here), fp32 or bf16.")] = "auto",
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", help="Cut texts at this many tokens; default: the model's limit.", min=1),
+    ] = None,
+    mirror: Annotated[
+        Path | None, typer.Option("--mirror", help="Folder with copies of hub data sets, as OWNER/NAME.", metavar="DIR")
+    ] = None,
+    permutations: Annotated[
+        int, typer.Option("--permutations", help="Random deals behind each p.", min=100, max=1_000_000)
+    ] = 2000,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of permutations and samples.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+) -> None:
+    """Inspect a model on a dev suite: slices on which it is worse, kinds of failure, geometry, and advice.
+
+    Half of the queries are sealed until `gemma4vec inspect confirm SLICE` opens them for one slice.
+    """
+    from gemma4vec.cli.inspection.inspect_screen import screen
+    from gemma4vec.cli.output import emit
+    from gemma4vec.files import home
+    from gemma4vec.inspection.inspect import inspect
+    from gemma4vec.inspection.inspection_files import load_inspection
+    from gemma4vec.ledger.run_folder import named_run, slug
+    from gemma4vec.ledger.suite_access import check_choice
+    from gemma4vec.machine.terminal import bars_by_stage
+
+    opened_as = {"spec": suite, "task": task, "mirror": None if mirror is None else str(mirror)}
+    loaded = _open_suite(opened_as)
+    check_choice("inspect shows single queries", loaded)  # before a model is loaded
+    how = {"dtype": None if dtype == "auto" else dtype, "max_tokens": max_tokens}
+    subject = _open_model({"spec": model, **how})
+    other = against or (None if model == BM25 else BM25)
+    reference = None if other in (None, "none") else _open_model({"spec": other, "dtype": how["dtype"]})
+    if reference is not None and reference.model.fingerprint == subject.model.fingerprint:
+        from gemma4vec.errors import InputError
+
+        raise InputError(f"--against {other} is the inspected model itself; name another one, or none")
+    run = named_run(model, home())
+    folder = out or (run.path / "inspect" if run is not None else home() / "inspect" / slug(subject.model.name))
+    folder = folder if out is not None else folder / loaded.name
+    with bars_by_stage(loaded.name) as report:
+        inspect(
+            subject,
+            loaded,
+            folder,
+            against=reference,
+            opened_as=opened_as,
+            permutations=permutations,
+            seed=seed,
+            progress=report,
+        )
+    about, slices = load_inspection(folder)
+    if html is not None:
+        from gemma4vec.report.inspect_page import write_inspect_page
+
+        logger.info(f"page: {write_inspect_page(html, folder, loaded)}")
+    emit(as_json, {"folder": str(folder), **about, "slices": slices}, screen)
+
+
+@app.command("confirm")
+def confirm_command(
+    name: Annotated[
+        str, typer.Argument(help="A slice's id, or with --in a rule such as 'overlap <= 0.3'.", metavar="SLICE")
+    ],
+    folder: Annotated[
+        Path | None,
+        typer.Option("--in", help="Folder of the inspection; default: the one with the id.", metavar="DIR"),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the permutations.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+) -> None:
+    """Open the sealed half for one slice, once: confirmed or refuted, with the smallest gap that it can show."""
+    from gemma4vec.cli.output import emit
+    from gemma4vec.inspection.confirm import confirm, find_slice
+
+    found = confirm(name, find_slice(name, folder), _open_model, _open_suite, seed=seed)
+    emit(as_json, found.as_json(), lambda _: found.sentence())
+
+
+def _open_model(how: Mapping[str, Any]) -> "Subject":
+    from gemma4vec.api.scoring import open_scorer, run_of_model
+    from gemma4vec.inspection.inspected import Subject
+
+    spec, dtype, limit = str(how["spec"]), how.get("dtype"), how.get("max_tokens")
+    run = None if spec == BM25 else run_of_model(spec)
+    return Subject(open_scorer(spec, dtype, limit), spec, dtype, limit, run)
+
+
+def _open_suite(how: Mapping[str, Any]) -> "RetrievalSuite":
+    from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
+    from gemma4vec.inspection.inspect import require_retrieval
+
+    mirror = how.get("mirror")
+    return require_retrieval(open_any_suite(str(how["spec"]), mirror=Path(mirror) if mirror else None), how.get("task"))

@@ -1,0 +1,64 @@
+"""One screen about an inspection: the strongest slices, kinds of failure with base rates, advice."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from gemma4vec.cli.output import table
+
+SHOWN = 5
+
+
+def screen(found: Mapping[str, Any]) -> RenderableType:
+    """Render what `gemma4vec inspect --json` prints."""
+    halves = found["halves"]
+    split = f"{halves['discovery']} found on, {halves['sealed']} sealed" if halves else "no halves"
+    means = ", ".join(f"{name} {value:.3f}" for name, value in found["discovery_means"].items())
+    head = f"{found['suite']['name']}: {found['queries']} queries ({split}), {found['metric']}: {means}"
+    parts: list[RenderableType] = [Text(head)]
+    paired = [one for one in found["slices"] if one["view"] == "paired"]
+    shown = (paired or found["slices"])[:SHOWN]
+    if shown:
+        view = f"{found['model']['name']} minus {found['against']['name']}" if paired else found["model"]["name"]
+        parts.append(
+            table(
+                ["slice", "queries", "inside", "elsewhere", "gap", "p", "can show", "id"],
+                [_slice(one) for one in shown],
+                title=f"Slices, {view}; p is corrected for {shown[0]['tried']} rules",
+            )
+        )
+    if found["kinds"]:
+        rows = [_kind(one) for one in found["kinds"] if one["failures"]["hits"] or one["successes"]["hits"]]
+        columns = ["kind", "of failures", "of successes", "ratio", "what it is"]
+        parts.append(table(columns, rows, title=f"Kinds of failure, {found['failures']} failures of the open half"))
+    parts += [Text(f"{number}. {one['what']} ({one['figure']})") for number, one in enumerate(found["advice"], start=1)]
+    parts += [Text(note) for note in found["notes"]]
+    parts.append(Text(f"folder: {found['folder']}"))
+    return Group(*parts)
+
+
+def _slice(one: Mapping[str, Any]) -> list[object]:
+    state = "" if one["status"] == "proposed" else f" ({one['status']})"
+    return [
+        f"{one['rule']}{state}",
+        one["n"],
+        f"{one['inside']:+.3f}" if one["view"] == "paired" else f"{one['inside']:.3f}",
+        f"{one['outside']:+.3f}" if one["view"] == "paired" else f"{one['outside']:.3f}",
+        f"{one['gap']:+.3f}",
+        "<.001" if one["p_max_t"] < 0.001 else f"{one['p_max_t']:.3f}",
+        "-" if one["can_show"] is None else f"{one['can_show']:.3f}",
+        one["id"],
+    ]
+
+
+def _kind(one: Mapping[str, Any]) -> list[object]:
+    ratio = "-"
+    if one["low"] is not None:
+        ratio = (
+            f"{'-' if one['ratio'] is None else format(one['ratio'], '.1f')} ({one['low']:.1f} to {one['high']:.1f})"
+        )
+    rates = [one[side]["value"] for side in ("failures", "successes")]
+    shares = ["-" if rate is None else f"{rate:.1%}" for rate in rates]
+    return [one["name"], shares[0], "-" if one["name"] == "near_miss" else shares[1], ratio, one["words"]]

@@ -1,0 +1,124 @@
+"""Pieces of advice, each with the figure behind it. Which of them helps is for a comparison to say."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gemma4vec.inspection.geometry.figures import Figure
+from gemma4vec.inspection.kinds import NEAR, TOP, KindCount
+from gemma4vec.inspection.slices import Slice
+
+SHOWN = 3
+CLEAR = 0.05  # p of a slice that is worth opening
+FREE = 0.005  # nDCG@10
+GAINS = 0.01
+LEAST_SHARE = 0.02  # of the queries: below this nothing is advised
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One piece of advice.
+
+    Attributes:
+        what: to do.
+        figure: why.
+        weight: share of the queries that it is about, for the order.
+    """
+
+    what: str
+    figure: str
+    weight: float
+
+    def as_json(self) -> dict[str, Any]:
+        """For inspection.json."""
+        return asdict(self)
+
+
+def advise(
+    slices: Sequence[Slice], kinds: Sequence[KindCount], figures: Sequence[Figure], other: str | None
+) -> list[Advice]:
+    """The three weightiest pieces of advice.
+
+    Args:
+        slices: proposed, strongest first.
+        kinds: counted over the discovery half.
+        figures: of the geometry, possibly none.
+        other: name of the model that was compared with.
+    """
+    found = [*_of_slices(slices), *_of_kinds({one.name: one for one in kinds}, other), *_of_figures(figures)]
+    return sorted(found, key=lambda one: -one.weight)[:SHOWN]
+
+
+def _of_slices(slices: Sequence[Slice]) -> list[Advice]:
+    clear = [one for one in slices if one.p_max_t <= CLEAR and one.status == "proposed"]
+    if not clear:
+        return []
+    best = clear[0]
+    return [
+        Advice(
+            f"confirm the slice '{best.rule}' before changing anything for it: gemma4vec inspect confirm {best.id}",
+            f"gap {best.gap:+.3f} on {best.n} queries, p {max(best.p_max_t, 0.001):.3f} among {best.tried} rules; the "
+            f"sealed half shows gaps from {best.can_show:.3f}",
+            1.0,
+        )
+    ]
+
+
+def _of_kinds(kinds: Mapping[str, KindCount], other: str | None) -> list[Advice]:
+    found: list[Advice] = []
+    texts = {
+        "gold_truncated": "raise max_tokens, or split long documents",
+        "hub_on_top": "look at the hubs first (documents.parquet, k_occurrence)",
+        "duplicate_above": "judge or merge near duplicates before training on this",
+        "label_doubtful": "read these judgments first (queries.parquet, kinds has label_doubtful)",
+    }
+    for name, what in texts.items():
+        one = kinds.get(name)
+        if one is None or not one.lift.failures.n:
+            continue
+        rate, base = one.lift.failures.value or 0.0, one.lift.successes.value or 0.0
+        telling = name == "label_doubtful" or (one.lift.low or 0.0) > 1.0
+        if telling and rate > base:
+            found.append(
+                Advice(
+                    what, f"{one.words}: {rate:.0%} of failures, {base:.0%} of successes", _share(one) * (rate - base)
+                )
+            )
+    near = kinds.get("near_miss")
+    if near is not None and near.lift.failures.n:
+        rate = near.lift.failures.value or 0.0
+        figure = f"{rate:.0%} of failures have a right document at ranks {TOP + 1} to {NEAR}"
+        found.append(Advice(f"rerank the first {NEAR}", figure, _share(near) * rate))
+    misses = kinds.get("other_misses")
+    if misses is not None and misses.lift.failures.n and other is not None:
+        rate = 1.0 - (misses.lift.failures.value or 0.0)
+        figure = f"{other} finds a right document for {rate:.0%} of failures"
+        found.append(Advice(f"join the ranking with {other}'s", figure, _share(misses) * rate))
+    return [one for one in found if one.weight >= LEAST_SHARE]
+
+
+def _share(one: KindCount) -> float:
+    """Failures as a share of the queries."""
+    return one.lift.failures.n / max(one.lift.failures.n + one.lift.successes.n, 1)
+
+
+def _of_figures(figures: Sequence[Figure]) -> list[Advice]:
+    named = {one.name: one for one in figures}
+    found: list[Advice] = []
+    whole, centered = named.get("binary"), named.get("centered binary")
+    int8 = named.get("int8")
+    if int8 is not None and int8.low is not None and int8.low > -FREE:
+        found.append(Advice("store int8 vectors", f"nDCG@10 {int8.value:+.4f} (from {int8.low:+.4f})", LEAST_SHARE / 2))
+    if whole is not None and centered is not None and centered.value - whole.value > GAINS:
+        gain = f"nDCG@10 {centered.value:+.3f} for {whole.value:+.3f}"
+        found.append(Advice("subtract the documents' mean before taking signs", gain, centered.value - whole.value))
+    for name, first in named.items():
+        turned = named.get(name.replace("first", "PCA"))
+        if name.startswith("first ") and turned is not None and turned.value - first.value > GAINS:
+            size = name.removeprefix("first ")
+            gain = f"nDCG@10 {turned.value:+.3f} for {first.value:+.3f} at {size} dimensions"
+            found.append(
+                Advice("turn vectors to their main axes before cutting them", gain, turned.value - first.value)
+            )
+            break
+    return found

@@ -1,0 +1,181 @@
+"""Open the sealed half for one slice, once, and say whether the gap is there too."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gemma4vec.data.suites.retrieval import RetrievalSuite
+from gemma4vec.errors import InputError
+from gemma4vec.files import home
+from gemma4vec.inspection.exposures import record_opening, record_verdict, verdicts
+from gemma4vec.inspection.inspected import Subject
+from gemma4vec.inspection.inspection_files import SLICES, held, load_columns, load_inspection, write_slices
+from gemma4vec.inspection.predicates import parse_predicate
+from gemma4vec.inspection.reading import read_model
+from gemma4vec.inspection.sealed import SEALED
+from gemma4vec.inspection.slices import View, slice_id
+from gemma4vec.inspection.steps import Steps, known_step
+from gemma4vec.statistics.slices.gap import SliceGap, slice_gap
+
+ALPHA = 0.05
+CONFIRMED, REFUTED = "confirmed", "refuted"
+OpenModel = Callable[[Mapping[str, Any]], Subject]
+OpenSuite = Callable[[Mapping[str, Any]], RetrievalSuite]
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What the sealed half says of a slice.
+
+    Attributes:
+        verdict: confirmed if the gap is below 0 with `p_family` at most .05, else refuted.
+        found: the gap on the sealed half.
+        proposed_gap: the gap on the discovery half; None for a rule that a person gave.
+        p_family: p times the number of slices opened on these contents so far (`opened`), at most 1.
+    """
+
+    id: str
+    rule: str
+    view: View
+    model: str
+    against: str | None
+    suite: str
+    metric: str
+    verdict: str
+    found: SliceGap
+    proposed_gap: float | None
+    opened: int
+    p_family: float
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json."""
+        return {**asdict(self), **asdict(self.found), "found": None}
+
+    def sentence(self) -> str:
+        """For a person."""
+        one = self.found
+        before = "" if self.proposed_gap is None else f" (discovery half: {self.proposed_gap:+.3f})"
+        return (
+            f"{self.verdict}: {self.rule}: {self.metric} gap {one.gap:+.3f} ({one.low:+.3f} to {one.high:+.3f}){before}"
+            f" on {one.n_inside} sealed queries against {one.n_outside} others, p {one.p:.4f}, {self.p_family:.4f} as "
+            f"slice {self.opened} that was opened on {self.suite}; such a test finds gaps from {one.detectable:.3f}"
+        )
+
+
+def find_slice(name: str, folder: Path | None = None) -> Path:
+    """The folder of the inspection that proposed a slice.
+
+    Args:
+        name: the slice's id.
+        folder: of an inspection; None looks below the outputs' folder.
+
+    Raises:
+        InputError: no inspection knows it.
+    """
+    if folder is not None:
+        if not (folder / SLICES).is_file():
+            raise InputError(f"{folder} is no inspection: it has no {SLICES}; make one with gemma4vec inspect")
+        return folder
+    for path in sorted([*home().glob(f"inspect/*/*/{SLICES}"), *home().glob(f"*/inspect/*/{SLICES}")]):
+        if any(one.get("id") == name for one in load_inspection(path.parent)[1]):
+            return path.parent
+    raise InputError(
+        f"no inspection below {home()} has a slice '{name}'; gemma4vec inspect lists them; "
+        "a rule of your own needs --in DIR"
+    )
+
+
+def confirm(
+    name: str, folder: Path, open_model: OpenModel, open_suite: OpenSuite, *, permutations: int = 10_000, seed: int = 0
+) -> Confirmation:
+    """Open the sealed half for one slice.
+
+    Args:
+        name: a slice's id, or a rule such as `overlap <= 0.3`, of the paired view where there is another model.
+        folder: of the inspection.
+        open_model, open_suite: open again what inspection.json names.
+
+    Raises:
+        InputError: an unknown slice or one that is spent; a suite or model that is another one now; no sealed queries
+            in the slice; another process at work in the folder.
+        WorkError: the ledger cannot record it; nothing was opened then.
+    """
+    with held(folder):
+        about, slices = load_inspection(folder)
+        known = next((one for one in slices if one["id"] == name), None)
+        rule, view = _rule_of(name, known, about)
+        models = [about["model"], *([about["against"]] if about["against"] is not None else [])]
+        fingerprints = [one["fingerprint"] for one in models]
+        key = known["id"] if known is not None else slice_id(rule, view, _identity(about))
+        contents = about["suite"]["fingerprint"]
+        spent = verdicts(contents).get(key)
+        if spent is not None:
+            gap = spent.body.get("difference")
+            raise InputError(
+                f"the slice '{rule}' is spent on {about['suite']['name']}: {spent.word} on {spent.day} (gap {gap:+.3f})"
+                "; a new claim needs other queries"
+            )
+        suite = open_suite(about["suite"]["open"])
+        if suite.fingerprint != contents:
+            raise InputError(f"{suite.name} has changed since the inspection in {folder}; inspect again")
+        columns = load_columns(folder)
+        sealed_N = np.array([half == SEALED for half in columns["half"]])
+        inside_N = parse_predicate(rule).mask(columns) & sealed_N
+        if not inside_N.any() or inside_N.sum() == sealed_N.sum():
+            raise InputError(f"the slice '{rule}' has {int(inside_N.sum())} of {int(sealed_N.sum())} sealed queries")
+        metric = about["metric"]
+        of_slice = {"suite": suite.name, "suite_fingerprint": contents, "slice": key, "rule": rule, "view": view}
+        of_slice |= {"metric": f"{metric} in {rule}", "a": models[0]["name"], "fingerprint_a": fingerprints[0]}
+        of_slice |= {"b": models[-1]["name"] if view == "paired" else "the other queries"}
+        of_slice |= {"fingerprint_b": fingerprints[-1] if view == "paired" else f"{fingerprints[0]} elsewhere"}
+        opened = record_opening(key, of_slice)
+        values_N = _values(about, suite, metric, view, open_model)
+        found = slice_gap(values_N[sealed_N], inside_N[sealed_N], permutations=permutations, seed=seed)
+        p_family = min(1.0, opened * found.p)
+        word = CONFIRMED if found.gap < 0.0 and p_family <= ALPHA else REFUTED
+        record_verdict(key, {**of_slice, "difference": found.gap, "p": found.p, "family": opened, "verdict": word})
+        write_slices(folder, [{**one, "status": word} if one["id"] == key else one for one in slices])
+    against = models[-1]["name"] if view == "paired" else None
+    gap = float(known["gap"]) if known is not None else None
+    return Confirmation(
+        key, rule, view, models[0]["name"], against, suite.name, metric, word, found, gap, opened, p_family
+    )
+
+
+def _rule_of(name: str, known: Mapping[str, Any] | None, about: Mapping[str, Any]) -> tuple[str, View]:
+    """The rule and view of a slice's id, or of a rule that a person gives."""
+    if known is not None:
+        return str(known["rule"]), "paired" if known["view"] == "paired" else "absolute"
+    if " " not in name:
+        raise InputError(f"this inspection has no slice '{name}'")
+    return str(parse_predicate(name)), "paired" if about["against"] is not None else "absolute"
+
+
+def _identity(about: Mapping[str, Any]) -> str:
+    other = about["against"]["fingerprint"] if about["against"] is not None else ""
+    return f"{about['model']['fingerprint']} {other} {about['suite']['fingerprint']}"
+
+
+def _values(
+    about: Mapping[str, Any], suite: RetrievalSuite, metric: str, view: View, open_model: OpenModel
+) -> np.ndarray:
+    """Values of every query, float64[N]: stored with the inspection, or computed again."""
+    own_N = _of_model(about, "model", suite, metric, open_model)
+    return own_N - _of_model(about, "against", suite, metric, open_model) if view == "paired" else own_N
+
+
+def _of_model(
+    about: Mapping[str, Any], side: str, suite: RetrievalSuite, metric: str, open_model: OpenModel
+) -> np.ndarray:
+    stored = known_step(about["steps"][side], "reading")
+    if stored is not None:
+        values_N: np.ndarray = stored["scores"][stored["metrics"].tolist().index(metric)]
+        return values_N
+    subject = open_model(about[side]["open"])
+    if subject.model.fingerprint != about[side]["fingerprint"]:
+        raise InputError(f"{subject.model.name} is another model than the one that was inspected; inspect again")
+    steps = Steps(subject.model.fingerprint, subject.model.describe(), suite.fingerprint)
+    return read_model(subject.model, suite, steps, run=subject.run).values(metric)

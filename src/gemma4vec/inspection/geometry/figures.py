@@ -1,0 +1,285 @@
+"""How a model's vectors lie, each figure beside what random directions or random rankings give.
+
+No figure is good or bad by itself: lower isotropy often goes with better rankings (Rudman & Eickhoff 2024, I-STAR).
+
+Legend: n vectors, D dimensions, N queries, M documents.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Floats = npt.NDArray[np.float64]
+RESAMPLES = 200
+GROUPS = 10  # of the jackknife
+MOST = 2_000  # vectors of the figures that need all pairs
+BASELINES = 20  # random rankings
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure.
+
+    Attributes:
+        low, high: 95% interval; None where there is none.
+        baseline: the same of `baseline_words`; None where there is none.
+        n: vectors, queries or pairs that it rests on.
+        source: the paper.
+    """
+
+    name: str
+    words: str
+    value: float
+    low: float | None
+    high: float | None
+    baseline: float | None
+    baseline_words: str
+    n: int
+    source: str
+
+    def as_json(self) -> dict[str, Any]:
+        """For inspection.json."""
+        return asdict(self)
+
+
+def document_figures(documents: npt.NDArray[np.floating], *, seed: int = 0) -> list[Figure]:
+    """Figures of the documents' vectors alone.
+
+    Args:
+        documents: unit vectors, float[n, D], at least 20; a sample of a large corpus.
+        seed: of subsamples, resamples and random directions.
+    """
+    generator = np.random.default_rng(seed)
+    vectors_nD = np.asarray(documents, dtype=np.float64)
+    random_nD = random_directions(len(vectors_nD), vectors_nD.shape[1], generator)
+    few = np.sort(generator.permutation(len(vectors_nD))[:MOST])
+    part_nD, random_part_nD = vectors_nD[few], random_nD[few]
+    low, high = _bootstrap(lambda weights: mean_cosine(vectors_nD, weights), len(vectors_nD), generator)
+    kernel, base_kernel = gaussian_kernel(part_nD), gaussian_kernel(random_part_nD)
+    even_low, even_high = _bootstrap(lambda weights: uniformity(kernel, weights), len(part_nD), generator)
+    dimension, dimension_low, dimension_high = two_nn(part_nD)
+    n, few_n, of_random = len(vectors_nD), len(part_nD), "random directions"
+    spread = spectrum_figures(vectors_nD, random_nD)
+    return [
+        Figure(
+            "mean cosine",
+            "mean cosine of two different documents",
+            mean_cosine(vectors_nD),
+            low,
+            high,
+            mean_cosine(random_nD),
+            of_random,
+            n,
+            "Ethayarajh 2019, arXiv:1909.00512",
+        ),
+        *spread,
+        Figure(
+            "uniformity",
+            "log of the mean of exp(-2 squared distance) over pairs of documents",
+            uniformity(kernel),
+            even_low,
+            even_high,
+            uniformity(base_kernel),
+            of_random,
+            few_n,
+            "Wang & Isola 2020, arXiv:2005.10242",
+        ),
+        Figure(
+            "intrinsic dimension",
+            "TwoNN: from the ratio of the distances to the two nearest documents",
+            dimension,
+            dimension_low,
+            dimension_high,
+            two_nn(random_part_nD)[0],
+            of_random,
+            few_n,
+            "Facco et al. 2017, arXiv:1803.06992; Denti et al. 2022 for the interval",
+        ),
+    ]
+
+
+def random_directions(n: int, dimension: int, generator: np.random.Generator) -> Floats:
+    """Unit vectors without any direction, [n, D]."""
+    drawn_nD = generator.normal(size=(n, dimension))
+    return np.asarray(drawn_nD / np.linalg.norm(drawn_nD, axis=1, keepdims=True))
+
+
+def mean_cosine(vectors_nD: Floats, weights_n: Floats | None = None) -> float:
+    """Mean cosine over all pairs of different vectors, each counted as often as its weight says."""
+    weights_n = np.ones(len(vectors_nD)) if weights_n is None else weights_n
+    total_D = weights_n @ vectors_nD
+    squared = float((weights_n**2).sum())
+    return float((total_D @ total_D - squared) / (weights_n.sum() ** 2 - squared))
+
+
+def gaussian_kernel(vectors_nD: Floats) -> Floats:
+    """exp(-2 squared distance) of all pairs of unit vectors, [n, n]."""
+    return np.asarray(np.exp(4.0 * (np.clip(vectors_nD @ vectors_nD.T, -1.0, 1.0) - 1.0)))
+
+
+def uniformity(kernel_nn: Floats, weights_n: Floats | None = None) -> float:
+    """Log of the kernel's mean over pairs of different vectors."""
+    weights_n = np.ones(len(kernel_nn)) if weights_n is None else weights_n
+    squared = weights_n**2
+    total = float(weights_n @ kernel_nn @ weights_n - squared @ np.diag(kernel_nn))
+    return float(np.log(max(total / float(weights_n.sum() ** 2 - squared.sum()), 1e-300)))
+
+
+def eigenvalues(vectors_nD: Floats) -> Floats:
+    """Eigenvalues of the covariance, [D], none below 0."""
+    centered_nD = vectors_nD - vectors_nD.mean(axis=0)
+    return np.asarray(np.clip(np.linalg.eigvalsh(centered_nD.T @ centered_nD / len(vectors_nD)), 0.0, None))
+
+
+def effective_rank(values_D: Floats) -> float:
+    """exp of the entropy of the eigenvalues' shares; 1 to D."""
+    shares_D = values_D[values_D > 0.0] / values_D.sum()
+    return float(np.exp(-(shares_D * np.log(shares_D)).sum()))
+
+
+def iso_score(values_D: Floats) -> float:
+    """IsoScore from eigenvalues: 0 for one direction, 1 for a round cloud.
+
+    The paper's steps reduce to the participation ratio (sum squared over sum of squares) as a share of D, moved to
+    begin at 0.
+    """
+    dimension = len(values_D)
+    participation = float(values_D.sum() ** 2 / (values_D**2).sum())
+    return (participation - 1.0) / (dimension - 1.0)
+
+
+def spectrum_figures(vectors_nD: Floats, random_nD: Floats) -> list[Figure]:
+    """Effective rank and IsoScore with delete-a-group jackknife intervals."""
+    n = len(vectors_nD)
+    group_n = np.arange(n) % GROUPS
+    whole, base = eigenvalues(vectors_nD), eigenvalues(random_nD)
+    left_out = [eigenvalues(vectors_nD[group_n != group]) for group in range(GROUPS)]
+    named: list[tuple[str, str, Callable[[Floats], float], str]] = [
+        (
+            "effective rank",
+            "exp of the entropy of the covariance's spectrum, over the documents",
+            effective_rank,
+            "Roy & Vetterli 2007; Garrido et al. 2023, arXiv:2210.02885",
+        ),
+        ("IsoScore", "how round the cloud of documents is, 0 to 1", iso_score, "Rudman et al. 2022, arXiv:2108.07344"),
+    ]
+    figures = []
+    for name, words, function, source in named:
+        value, parts = function(whole), np.array([function(one) for one in left_out])
+        half = 1.96 * float(np.sqrt((GROUPS - 1) / GROUPS * ((parts - parts.mean()) ** 2).sum()))
+        figures.append(
+            Figure(name, words, value, value - half, value + half, function(base), "random directions", n, source)
+        )
+    return figures
+
+
+def two_nn(vectors_nD: Floats) -> tuple[float, float, float]:
+    """Intrinsic dimension by maximum likelihood, with the interval of independent ratios.
+
+    Repeated vectors are left out. Not a number where fewer than three different ones are left.
+    """
+    distances_nn = 2.0 - 2.0 * np.clip(vectors_nD @ vectors_nD.T, -1.0, 1.0)
+    np.fill_diagonal(distances_nn, np.inf)
+    if len(vectors_nD) < 3:
+        return float("nan"), float("nan"), float("nan")
+    nearest_n2 = np.sqrt(np.maximum(np.partition(distances_nn, 1, axis=1)[:, :2], 0.0))
+    nearest_n2 = np.sort(nearest_n2, axis=1)
+    kept = nearest_n2[:, 0] > 1e-6
+    logarithms = np.log(nearest_n2[kept, 1] / nearest_n2[kept, 0])
+    total, n = float(logarithms.sum()), int(kept.sum())
+    if n < 3 or total <= 0.0:
+        return float("nan"), float("nan"), float("nan")
+    low, high = stats.chi2.ppf([0.025, 0.975], 2 * n) / (2.0 * total)
+    return (n - 1) / total, float(low), float(high)
+
+
+def alignment(queries_ND: npt.NDArray[np.floating], right_ND: npt.NDArray[np.floating], *, seed: int = 0) -> Figure:
+    """Mean squared distance of a query and its right document, beside random pairs of the same vectors.
+
+    Args:
+        queries_ND, right_ND: unit vectors of pairs, [N, D]; N at least 2.
+    """
+    squared_N = ((np.asarray(queries_ND, np.float64) - np.asarray(right_ND, np.float64)) ** 2).sum(axis=1)
+    mixed = np.roll(np.random.default_rng(seed).permutation(len(right_ND)), 1)
+    others_N = ((np.asarray(queries_ND, np.float64) - np.asarray(right_ND, np.float64)[mixed]) ** 2).sum(axis=1)
+    error = float(squared_N.std(ddof=1) / np.sqrt(len(squared_N)))
+    half = float(stats.t.ppf(0.975, len(squared_N) - 1)) * error
+    mean = float(squared_N.mean())
+    return Figure(
+        "alignment",
+        "mean squared distance of a query and its right document",
+        mean,
+        mean - half,
+        mean + half,
+        float(others_N.mean()),
+        "a right document of another query",
+        len(squared_N),
+        "Wang & Isola 2020, arXiv:2005.10242",
+    )
+
+
+def hubness(top_NK: npt.NDArray[np.int64], documents: int, *, seed: int = 0) -> list[Figure]:
+    """Skewness of how often documents are among first ranks, and the share that never are, beside random rankings."""
+    generator = np.random.default_rng(seed)
+    queries, places = len(top_NK), min(top_NK.shape[1], documents)
+    counts_M = np.bincount(top_NK[top_NK >= 0], minlength=documents)
+    random_counts = [
+        np.bincount(
+            np.concatenate([generator.choice(documents, places, replace=False, shuffle=False) for _ in range(queries)])
+            if documents <= 20 * places
+            else generator.integers(0, documents, queries * places),
+            minlength=documents,
+        )
+        for _ in range(BASELINES)
+    ]
+    drawn = [
+        (skewness(counts), float((counts == 0).mean()))
+        for counts in (
+            np.bincount(ranks[ranks >= 0], minlength=documents)
+            for ranks in (top_NK[generator.integers(0, queries, queries)] for _ in range(RESAMPLES))
+        )
+    ]
+    source, of = "Radovanović et al. 2010, JMLR 11", "random rankings"
+    low, high = np.quantile([one for one, _ in drawn], [0.025, 0.975])
+    return [
+        Figure(
+            "hubness",
+            f"skewness of how often a document is among the first {places}",
+            skewness(counts_M),
+            float(low),
+            float(high),
+            float(np.mean([skewness(one) for one in random_counts])),
+            of,
+            queries,
+            source,
+        ),
+        Figure(
+            "never shown",
+            f"share of documents that no query has among the first {places}",
+            float((counts_M == 0).mean()),
+            None,
+            None,
+            float(np.mean([(one == 0).mean() for one in random_counts])),
+            of,
+            queries,
+            source,
+        ),
+    ]
+
+
+def skewness(values: npt.NDArray[Any]) -> float:
+    """Third standardized moment; 0 where all values are equal."""
+    centered = np.asarray(values, dtype=np.float64) - np.mean(values)
+    spread = float(np.sqrt((centered**2).mean()))
+    return float((centered**3).mean() / spread**3) if spread > 0.0 else 0.0
+
+
+def _bootstrap(statistic: Callable[[Floats], float], n: int, generator: np.random.Generator) -> tuple[float, float]:
+    """Percentile interval of a statistic of weights, over resamples of n vectors."""
+    drawn = [statistic(np.bincount(generator.integers(0, n, n), minlength=n).astype(float)) for _ in range(RESAMPLES)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,226 @@
+"""One inspection: readings, attributes, slices, kinds, geometry and advice, written as one folder.
+
+Values of single queries of the sealed half are used for nothing and written nowhere. Each step is stored
+(`steps.Steps`), so that a killed inspection goes on, and another one of the same model and suite takes seconds.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gemma4vec.data.suites.retrieval import RetrievalSuite
+from gemma4vec.errors import InputError
+from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, no_progress
+from gemma4vec.files import check_writable
+from gemma4vec.inspection.advice import advise
+from gemma4vec.inspection.attributes import Case, Facts, describe_cases, document_frequency, whole_text
+from gemma4vec.inspection.exposures import verdicts
+from gemma4vec.inspection.geometry.figures import Figure, hubness
+from gemma4vec.inspection.geometry.measure import vector_figures
+from gemma4vec.inspection.inspected import Columns, Inspection, Subject
+from gemma4vec.inspection.inspection_files import held, write_inspection
+from gemma4vec.inspection.kinds import count_kinds, failed, find_kinds
+from gemma4vec.inspection.reading import Reading, read_model
+from gemma4vec.inspection.sealed import split_halves
+from gemma4vec.inspection.slices import Slice, find_slices, with_status
+from gemma4vec.inspection.steps import Arrays, Steps
+from gemma4vec.inspection.token_counts import COUNTED, TokenCounter, token_counter
+from gemma4vec.ledger.suite_access import check_choice
+from gemma4vec.retrieval.tokenize import choose_tokenizer
+from gemma4vec.text.text_embedder import TextEmbedder
+
+TOKENS_CACHED = 50_000  # texts
+
+
+def inspect(
+    subject: Subject,
+    suite: RetrievalSuite,
+    out: Path,
+    *,
+    against: Subject | None = None,
+    opened_as: Mapping[str, Any] | None = None,
+    permutations: int = 2000,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> Inspection:
+    """Inspect a model on a dev suite and write the folder `out`.
+
+    Args:
+        against: another model for the paired view; None looks at the model's own scores alone.
+        opened_as: the words by which the suite opens again, for inspection.json.
+        permutations: of max-T.
+        seed: of permutations and samples.
+        progress: of the encoding.
+
+    Raises:
+        InputError: a final suite; another process inspects into `out`; as `evaluate`.
+        WorkError: vectors that are not finite or not of unit length; a full disk.
+    """
+    check_choice("inspect shows single queries", suite)
+    check_writable(out)
+    with held(out):
+        found = _inspect(subject, suite, against, permutations, seed, progress)
+        write_inspection(found, out, opened_as or {})
+    return found
+
+
+def _inspect(
+    subject: Subject,
+    suite: RetrievalSuite,
+    against: Subject | None,
+    permutations: int,
+    seed: int,
+    progress: Progress,
+) -> Inspection:
+    fingerprint = suite.fingerprint
+    steps = _steps(subject, fingerprint)
+    reading = read_model(subject.model, suite, steps, run=subject.run, progress=progress)
+    other_steps = _steps(against, fingerprint) if against is not None else None
+    other = None
+    if against is not None and other_steps is not None:
+        other = read_model(against.model, suite, other_steps, run=against.run, progress=progress)
+    metric = suite.metric or "ndcg@10"
+    counter = token_counter(subject.model)
+    tokens = None if counter is None else steps.take("tokens", partial(_count_tokens, counter, suite))["tokens"]
+    columns = _unpack(steps.take("attributes", partial(_attributes, suite, counter, tokens)))["columns"]
+    sealed_N = split_halves(fingerprint, suite.query_ids)
+    notes: list[str] = (
+        [] if sealed_N is not None else ["no halves: the suite has one query, so no slice can be confirmed"]
+    )
+    open_N = np.ones(len(suite.queries), dtype=bool) if sealed_N is None else ~sealed_N
+    slices = _slices(
+        reading, other, metric, columns, sealed_N, permutations, seed, identity_of(subject, against, suite)
+    )
+    slices = with_status(slices, {one: verdict.word for one, verdict in verdicts(fingerprint).items()})
+    if sealed_N is not None and not slices:
+        notes.append(_why_no_slices(reading, other, metric, open_N))
+    flags = find_kinds(suite, reading, other, columns)
+    kinds = count_kinds(flags, failed(reading), open_N)
+    figures = hubness(reading.top, len(suite.corpus), seed=seed)
+    if not isinstance(subject.model, Ranker):
+        measured = _unpack(steps.take("geometry", partial(_geometry, subject.model, suite, reading, open_N, seed)))
+        figures += [Figure(**one) for one in measured["figures"]]
+        notes += measured["notes"]
+    advice = advise(slices, kinds, figures, against.model.name if against is not None else None)
+    keys = {"model": steps.key, **({"against": other_steps.key} if other_steps is not None else {})}
+    return Inspection(
+        subject, against, suite, fingerprint, metric, reading, other, columns, sealed_N, slices, flags, kinds, figures,
+        advice, tokens, counter.limit if counter is not None else None, keys, notes,
+    )  # fmt: skip
+
+
+def identity_of(subject: Subject, against: Subject | None, suite: RetrievalSuite) -> str:
+    """What the ids of slices depend on: both models and the suite's contents."""
+    other = against.model.fingerprint if against is not None else ""
+    return f"{subject.model.fingerprint} {other} {suite.fingerprint}"
+
+
+def case_of(suite: RetrievalSuite, row: int, place: Mapping[str, int]) -> Case:
+    """A query of a suite with its right documents."""
+    judged = suite.qrels[suite.query_ids[row]]
+    right = sorted(key for key, grade in judged.items() if grade >= 1)
+    return Case(suite.queries[row], [suite.corpus[place[key]] for key in right])
+
+
+def _steps(subject: Subject, fingerprint: str) -> Steps:
+    return Steps(subject.model.fingerprint, subject.model.describe(), fingerprint)
+
+
+def _count_tokens(counter: TokenCounter, suite: RetrievalSuite) -> Arrays:
+    if len(suite.corpus) <= COUNTED:
+        wanted: Sequence[int] = range(len(suite.corpus))
+    else:
+        place = {key: index for index, key in enumerate(suite.corpus_ids)}
+        judged = {key for one in suite.qrels.values() for key, grade in one.items() if grade >= 1}
+        wanted = sorted(place[key] for key in judged if key in place)
+    return {"tokens": counter.of(suite.corpus, wanted)}
+
+
+def _attributes(suite: RetrievalSuite, counter: TokenCounter | None, tokens: npt.NDArray[np.int64] | None) -> Arrays:
+    """Every attribute of every query."""
+    texts = [whole_text(one) for one in suite.corpus]
+    chosen = choose_tokenizer(texts, code=suite.code)
+    tokenize = lru_cache(maxsize=TOKENS_CACHED)(chosen)
+    lengths = {} if tokens is None else dict(zip(suite.corpus, tokens.tolist(), strict=True))
+    facts = Facts(
+        tokenize,
+        document_frequency(texts, chosen),
+        count_tokens=None if counter is None else lengths.__getitem__,
+        limit=None if counter is None else counter.limit,
+    )
+    place = {key: index for index, key in enumerate(suite.corpus_ids)}
+    cases = [case_of(suite, row, place) for row in range(len(suite.queries))]
+    return _pack({"columns": describe_cases(cases, facts)})
+
+
+def _slices(
+    reading: Reading,
+    other: Reading | None,
+    metric: str,
+    columns: Columns,
+    sealed_N: npt.NDArray[np.bool_] | None,
+    permutations: int,
+    seed: int,
+    identity: str,
+) -> list[Slice]:
+    """Paired slices first."""
+    if sealed_N is None:
+        return []
+    own_N = reading.values(metric)
+    found: list[Slice] = []
+    if other is not None:
+        paired_N = own_N - other.values(metric)
+        found = find_slices(paired_N, columns, sealed_N, "paired", identity, permutations=permutations, seed=seed)
+    return found + find_slices(own_N, columns, sealed_N, "absolute", identity, permutations=permutations, seed=seed)
+
+
+def _why_no_slices(reading: Reading, other: Reading | None, metric: str, open_N: npt.NDArray[np.bool_]) -> str:
+    values_D = reading.values(metric)[open_N]
+    equal = np.ptp(values_D) == 0.0 and (other is None or np.ptp(other.values(metric)[open_N]) == 0.0)
+    if equal:
+        return f"no slices: all {len(values_D)} queries of the discovery half score {values_D[0]:.3f}"
+    return f"no slices: no rule has enough of the discovery half's {len(values_D)} queries on either side"
+
+
+def _geometry(
+    model: TextEmbedder, suite: RetrievalSuite, reading: Reading, open_N: npt.NDArray[np.bool_], seed: int
+) -> Arrays:
+    right = (reading.grade >= 1) & open_N[reading.query]
+    pairs = list(zip(reading.query[right].tolist(), reading.document[right].tolist(), strict=True))
+    queries = np.flatnonzero(open_N).tolist()
+    figures, notes = vector_figures(model, suite, queries, pairs, reading.top[open_N], seed=seed)
+    return _pack({"figures": [asdict(one) for one in figures], "notes": notes})
+
+
+def _pack(value: Any) -> Arrays:
+    """JSON as bytes in an array, for a step's file."""
+    return {"json": np.frombuffer(json.dumps(value).encode("utf-8", "surrogatepass"), dtype=np.uint8)}
+
+
+def _unpack(stored: Arrays) -> Any:
+    return json.loads(stored["json"].tobytes().decode("utf-8", "surrogatepass"))
+
+
+def require_retrieval(suite: Any, task: str | None) -> RetrievalSuite:
+    """One retrieval suite, also as a task of a group.
+
+    Raises:
+        InputError: another kind of suite, a group without a task's name, or an unknown task.
+    """
+    members = getattr(suite, "members", [suite])
+    names = [one.name for one in members]
+    if task is not None:
+        members = [one for one in members if one.name == task]
+        if not members:
+            raise InputError(f"{suite.name} has no task '{task}'; it has {', '.join(names[:20])}")
+    if len(members) > 1:
+        raise InputError(f"{suite.name} has {len(members)} tasks; inspect one: --task {names[0]}")
+    if not isinstance(members[0], RetrievalSuite):
+        raise InputError(f"{suite.name} is not a retrieval suite ({suite.kind}); inspect needs queries and documents")
+    return members[0]

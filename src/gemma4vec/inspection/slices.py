@@ -1,0 +1,150 @@
+"""Slices on which a model does worse than elsewhere: found on the discovery half, corrected for all that were tried.
+
+The paired view (a model minus another, per query) comes first. Hard queries are hard for everybody: the slice with the
+lowest scores was the one on which the model led BM25 on one of our suites.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gemma4vec.files import sha256_text
+from gemma4vec.inspection.attributes import Value
+from gemma4vec.inspection.predicates import Predicate, candidate_slices
+from gemma4vec.statistics.slices.gap import slice_gap
+from gemma4vec.statistics.slices.max_t import max_t
+
+View = Literal["paired", "absolute"]
+PROPOSED = "proposed"
+STRONGEST = 5
+SMALLEST = 10  # queries of the discovery half on either side of a rule
+SMALLEST_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice with what the discovery half says of it.
+
+    Attributes:
+        id: by which `gemma4vec inspect confirm` knows it.
+        view: "paired" for differences of two models, "absolute" for one model's scores.
+        n, n_sealed: queries of each half that belong to it.
+        inside, outside: means of the discovery half's queries.
+        p, p_max_t: alone, and as one of all that were tried in this view (`tried`).
+        can_show: the gap that the sealed half will find four times out of five, from the discovery half's spread.
+        status: proposed, confirmed, or refuted.
+    """
+
+    id: str
+    rule: str
+    words: str
+    view: View
+    n: int
+    n_sealed: int
+    inside: float
+    outside: float
+    gap: float
+    p: float
+    p_max_t: float
+    tried: int
+    can_show: float
+    status: str = PROPOSED
+
+    def as_json(self) -> dict[str, Any]:
+        """For slices.json."""
+        return asdict(self)
+
+
+def find_slices(
+    values: npt.NDArray[np.float64],
+    attributes: Mapping[str, Sequence[Value]],
+    sealed: npt.NDArray[np.bool_],
+    view: View,
+    identity: str,
+    *,
+    strongest: int = STRONGEST,
+    permutations: int = 2000,
+    seed: int = 0,
+) -> list[Slice]:
+    """Propose slices, strongest first, with at most one rule for each attribute.
+
+    Args:
+        values: of every query, [N]; only those of the discovery half are used.
+        attributes: columns of all queries.
+        sealed: bool[N].
+        view: what the values are.
+        identity: of the models and the suite, for the slices' ids.
+        strongest: number of slices at most.
+        permutations, seed: of max-T.
+
+    Returns:
+        Slices below the rest; none where all values are equal, or no rule has enough queries on either side.
+    """
+    open_N = np.flatnonzero(~sealed)
+    values_D = values[open_N]
+    columns = {name: [column[row] for row in open_N.tolist()] for name, column in attributes.items()}
+    if len(open_N) < 2 * SMALLEST or np.ptp(values_D) == 0.0:
+        return []
+    rules = candidate_slices(columns, smallest=max(SMALLEST, round(SMALLEST_SHARE * len(open_N))))
+    if not rules:
+        return []
+    masks = [rule.mask(columns) for rule in rules]
+    tests = max_t(values_D, np.array(masks), side="lower", permutations=permutations, seed=seed)
+    order = sorted(range(len(rules)), key=lambda at: (tests[at].p_max_t, tests[at].z))
+    found: list[Slice] = []
+    taken: set[str] = set()
+    for at in order:
+        rule, test = rules[at], tests[at]
+        names = {one.attribute for one in rule.conditions}
+        if test.gap >= 0.0 or names & taken or len(found) == strongest:
+            continue
+        taken |= names
+        can_show = slice_gap(values_D, masks[at], permutations=1).detectable
+        counts = len(open_N), int(masks[at].sum()), int((rule.mask(attributes) & sealed).sum())
+        found.append(
+            _slice(
+                rule, view, identity, test.inside, test.outside, (test.p, test.p_max_t, can_show), counts, len(rules)
+            )
+        )
+    return found
+
+
+def _slice(
+    rule: Predicate,
+    view: View,
+    identity: str,
+    inside: float,
+    outside: float,
+    tested: tuple[float, float, float],
+    counts: tuple[int, int, int],
+    tried: int,
+) -> Slice:
+    p, p_max_t, can_show = tested
+    return Slice(
+        slice_id(str(rule), view, identity),
+        str(rule),
+        rule.words(),
+        view,
+        counts[1],
+        counts[2],
+        inside,
+        outside,
+        inside - outside,
+        p,
+        p_max_t,
+        tried,
+        can_show,
+    )
+
+
+def slice_id(rule: str, view: View, identity: str) -> str:
+    """A short name: of this rule, these models and this suite."""
+    return sha256_text(view, rule, identity)[:8]
+
+
+def with_status(found: Sequence[Slice], known: Mapping[str, str]) -> list[Slice]:
+    """The slices with what the ledger knows of each: id -> confirmed or refuted."""
+    return [replace(one, status=known.get(one.id, PROPOSED)) for one in found]

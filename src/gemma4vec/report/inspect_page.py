@@ -1,0 +1,91 @@
+"""The page about an inspection: slices, kinds of failure, figures with baselines, examples of the open half."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gemma4vec.data.suites.retrieval import RetrievalSuite
+from gemma4vec.inspection.inspection_files import load_columns, load_inspection
+from gemma4vec.inspection.predicates import parse_predicate
+from gemma4vec.inspection.sealed import DISCOVERY
+from gemma4vec.report.content.run_data import METRICS, shorten
+from gemma4vec.report.templating import render_template, write_page
+
+EXAMPLES = 5
+QUERY_CHARACTERS, DOCUMENT_CHARACTERS = 300, 600
+
+
+def write_inspect_page(out: Path, folder: Path, suite: RetrievalSuite) -> Path:
+    """Write the page about the inspection in `folder`.
+
+    Raises:
+        InputError: the inspection is damaged. WorkError: the file cannot be written.
+    """
+    about, slices = load_inspection(folder)
+    return write_page(out, render_inspection(about, slices, load_columns(folder), suite))
+
+
+def render_inspection(
+    about: Mapping[str, Any],
+    slices: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, list[Any]],
+    suite: RetrievalSuite,
+) -> str:
+    """Return the page as HTML."""
+    views = [
+        (view, words, [one for one in slices if one["view"] == view])
+        for view, words in (
+            ("paired", f"{about['model']['name']} minus {about['against']['name'] if about['against'] else '-'}"),
+            ("absolute", f"{about['model']['name']} alone"),
+        )
+    ]
+    return render_template(
+        "inspect.html",
+        {
+            "about": about,
+            "metric": METRICS.get(about["metric"], about["metric"]),
+            "views": [one for one in views if one[2]],
+            "examples": [(one, _examples(one, about["metric"], columns, suite)) for one in slices[:EXAMPLES]],
+        },
+    )
+
+
+def _examples(
+    one: Mapping[str, Any], metric: str, columns: Mapping[str, list[Any]], suite: RetrievalSuite
+) -> list[dict[str, Any]]:
+    """The worst queries of a slice, of the discovery half alone, with what they found and what was right."""
+    mask = parse_predicate(one["rule"]).mask(columns)
+    place = {key: index for index, key in enumerate(suite.corpus_ids)}
+    rows = [row for row, half in enumerate(columns["half"]) if half == DISCOVERY and mask[row]]
+    paired = one["view"] == "paired"
+
+    def value(row: int) -> float:
+        return float(columns[metric][row] - (columns["against"][row] if paired else 0.0))
+
+    texts = dict(zip(suite.query_ids, suite.queries, strict=True))
+    found = []
+    for row in sorted(rows, key=lambda row: (value(row), columns["query_id"][row]))[:EXAMPLES]:
+        key = columns["query_id"][row]
+        judged = suite.qrels.get(key, {})
+        right = sorted(
+            (document for document, grade in judged.items() if grade >= 1), key=lambda one: (-judged[one], one)
+        )
+        first = columns["top1_doc"][row]
+        found.append(
+            {
+                "id": key,
+                "query": shorten(texts.get(key, ""), QUERY_CHARACTERS),
+                "value": value(row),
+                "rank": columns["gold_rank"][row],
+                "kinds": columns["kinds"][row] or [],
+                "right": _passage(suite, place, right[0]) if right else None,
+                "first": _passage(suite, place, first) if first is not None and first not in right else None,
+            }
+        )
+    return found
+
+
+def _passage(suite: RetrievalSuite, place: Mapping[str, int], key: str) -> dict[str, str]:
+    document = suite.corpus[place[key]]
+    text = f"{document.title}. {document.text}" if document.title else document.text
+    return {"id": key, "text": shorten(text, DOCUMENT_CHARACTERS)}

@@ -1,0 +1,82 @@
+"""`gemma4vec inspect`: exit codes, JSON, the screen, and the same slice confirmed by its id."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gemma4vec.cli.main import execute
+from gemma4vec.data.suites.retrieval import write_suite
+from gemma4vec.files import home
+from helpers.planted_suite import planted_suite
+
+
+@pytest.fixture
+def hard_suite(tmp_path: Path) -> Path:
+    """BM25 answers the queries with a digit alone."""
+    suite = planted_suite(60, "hard", every=2)
+    suite.queries = [query if "7" in query else "eh oh x" for query in suite.queries]
+    write_suite(tmp_path / "hard", suite)
+    return tmp_path / "hard"
+
+
+def test_inspect_and_confirm(hard_suite: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert execute(["inspect", "bm25", "--suite", str(hard_suite), "--json", "--html", str(page)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    best = found["slices"][0]
+    assert Path(found["folder"]) == home() / "inspect" / "bm25" / "hard" and best["rule"] == "overlap <= 0"
+    text = page.read_text()
+    assert "overlap &lt;= 0" in text and "<script" not in text
+    assert execute(["inspect", "bm25", "--suite", str(hard_suite)]) == 0
+    shown = capsys.readouterr().out
+    assert best["id"] in shown and "30 found on, 30 sealed" in shown and "1. confirm the slice" in shown
+    assert execute(["inspect", "confirm", best["id"], "--json"]) == 0
+    confirmed = json.loads(capsys.readouterr().out)
+    assert confirmed["verdict"] == "confirmed" and confirmed["gap"] < -0.5 and confirmed["opened"] == 1
+    assert execute(["inspect", "confirm", best["id"]]) == 2
+    error = capsys.readouterr().err
+    assert "is spent on hard" in error and error.count("\n") == 1
+    assert execute(["inspect", "bm25", "--suite", str(hard_suite)]) == 0
+    assert "(confirmed)" in capsys.readouterr().out
+
+
+def test_examples_on_the_page_are_of_the_open_half(hard_suite: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert execute(["inspect", "bm25", "--suite", str(hard_suite), "--html", str(page)]) == 0
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(home() / "inspect" / "bm25" / "hard" / "queries.parquet").to_pylist()
+    text = page.read_text()
+    sealed = [row["query_id"] for row in rows if row["half"] == "sealed"]
+    shown = [row["query_id"] for row in rows if row["half"] == "discovery"]
+    assert not any(f">{key}<" in text for key in sealed) and any(f">{key}<" in text for key in shown)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inspect", "bm25"], "Missing option '--suite'"),
+        (["inspect", "bm25", "--suite", "SUITE", "--against", "bm25"], "--against bm25 is the inspected model itself"),
+        (["inspect", "bm25", "--suite", "FINAL"], "inspect shows single queries: hard is a final suite"),
+        (["inspect", "bm25", "--suite", "SUITE", "--task", "x"], "hard has no task 'x'"),
+        (["inspect", "confirm", "abc"], "no inspection below"),
+        (["inspect", "confirm", "abc", "--in", "SUITE"], "is no inspection"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str], message: str, hard_suite: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    final = planted_suite(20, "hard")
+    final.role = "final"
+    write_suite(tmp_path / "final", final)
+    places = {"SUITE": str(hard_suite), "FINAL": str(tmp_path / "final")}
+    assert execute([places.get(word, word) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_help_is_that_of_the_model_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["inspect", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--against" in out and "confirm" in out

@@ -1,0 +1,211 @@
+"""A whole inspection: its files, its seal, and what is refused in one line."""
+
+import json
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from gemma4vec.data.suites.retrieval import RetrievalSuite
+from gemma4vec.errors import InputError, WorkError
+from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
+from gemma4vec.files import home
+from gemma4vec.inspection.confirm import confirm, find_slice
+from gemma4vec.inspection.inspect import inspect, require_retrieval
+from gemma4vec.inspection.inspected import Inspection, Subject
+from gemma4vec.inspection.inspection_files import FILES, held, load_inspection
+from gemma4vec.inspection.steps import steps_folder
+from gemma4vec.ledger.ledger import open_ledger
+from helpers.planted_suite import PlantedModel, planted_suite
+
+SUITE = planted_suite()
+
+
+def run(out: Path, suite: RetrievalSuite = SUITE, **settings: Any) -> Inspection:
+    model = settings.pop("model", None) or PlantedModel()
+    return inspect(Subject(model, "planted"), suite, out, against=Subject(Bm25Model(), "bm25"), **settings)
+
+
+def confirm_again(name: str, folder: Path, suite: RetrievalSuite = SUITE, model: Any = None) -> Any:
+    def open_model(how: Any) -> Subject:
+        return Subject(Bm25Model(), "bm25") if how["spec"] == "bm25" else Subject(model or PlantedModel(), "planted")
+
+    return confirm(name, folder, open_model, lambda how: suite, permutations=999)
+
+
+def test_the_planted_slice_is_first_and_confirmed_once(tmp_path: Path) -> None:
+    found = run(tmp_path / "out")
+    best = found.slices[0]
+    assert best.rule == "digits is yes" and best.view == "paired" and best.p_max_t < 0.01
+    assert f"inspect confirm {best.id}" in found.advice[0].what
+    sealed = confirm_again(best.id, tmp_path / "out")
+    assert sealed.verdict == "confirmed" and sealed.found.high < 0 and sealed.opened == 1
+    assert 0 < sealed.found.detectable < abs(sealed.found.gap)
+    assert load_inspection(tmp_path / "out")[1][0]["status"] == "confirmed"
+    with pytest.raises(InputError, match=r"spent on planted: confirmed on 20.*gap -0"):
+        confirm_again(best.id, tmp_path / "out")
+    with open_ledger(home()) as ledger:
+        kept = ledger.rows("SELECT metric, family, verdict FROM comparisons")
+    assert kept == [{"metric": "ndcg@10 in digits is yes", "family": 1, "verdict": "confirmed"}]
+    assert run(tmp_path / "again").slices[0].status == "confirmed"  # another inspection knows it too
+
+
+def test_a_slice_of_a_persons_own_is_refuted_and_pays_for_the_first_opening(tmp_path: Path) -> None:
+    best = run(tmp_path / "out").slices[0]
+    confirm_again(best.id, tmp_path / "out")
+    own = confirm_again("gold_words > 4 and digits is no", tmp_path / "out")
+    assert own.verdict == "refuted" and own.opened == 2 and own.p_family == min(1.0, 2 * own.found.p)
+    assert own.proposed_gap is None and "slice 2 that was opened on planted" in own.sentence()
+
+
+def test_files_hold_no_sealed_values(tmp_path: Path) -> None:
+    found = run(tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    queries = pq.read_table(tmp_path / "out" / "queries.parquet").to_pylist()
+    sealed = [row for row in queries if row["half"] == "sealed"]
+    assert len(sealed) == 60 and len(queries) == 120
+    measured = {"ndcg@10", "map", "against", "gold_rank", "gold_score", "top1_doc", "top1_score", "margin", "kinds"}
+    for row in sealed:
+        assert all(row[name] is None for name in measured) and row["query_words"] == 3.0
+    shown = [row for row in queries if row["half"] == "discovery"]
+    assert all(row["ndcg@10"] is not None for row in shown)
+    right = {row["query_id"]: value for row, value in zip(queries, found.reading.values("ndcg@10"), strict=True)}
+    assert all(row["ndcg@10"] == right[row["query_id"]] for row in shown)
+    judged = pq.read_table(tmp_path / "out" / "judged.parquet").to_pylist()
+    half = {row["query_id"]: row["half"] for row in queries}
+    assert all((row["rank"] is None) == (half[row["query_id"]] == "sealed") for row in judged)
+    documents = pq.read_table(tmp_path / "out" / "documents.parquet").to_pydict()
+    assert sum(documents["k_occurrence"]) == 1200 and 0 < sum(documents["wrong_top10"]) <= 600
+    about = json.loads((tmp_path / "out" / "inspection.json").read_text())
+    assert about["halves"] == {"discovery": 60, "sealed": 60}
+    assert {one["name"] for one in about["figures"]} >= {
+        "hubness",
+        "mean cosine",
+        "int8",
+        "first 16 of 32",
+        "alignment",
+    }
+    assert about["discovery_means"]["planted-model"] == pytest.approx(np.mean([row["ndcg@10"] for row in shown]))
+
+
+def test_a_killed_inspection_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = PlantedModel()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "gemma4vec.inspection.inspect.vector_figures", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "out", model=model)
+    assert not (tmp_path / "out").exists()
+    encoded = model.encoded
+    first = run(tmp_path / "out", model=model)
+    assert model.encoded - encoded == 120 + 60  # the geometry's vectors: ranks were known
+    encoded = model.encoded
+    again = run(tmp_path / "out", model=model)
+    assert model.encoded == encoded and again.slices == first.slices and again.figures == first.figures
+
+
+def test_bm25_alone_has_absolute_slices_and_no_geometry(tmp_path: Path) -> None:
+    hard = replace(SUITE, queries=[query if "7" in query else "eh oh x" for query in SUITE.queries])
+    found = inspect(Subject(Bm25Model(), "bm25"), hard, tmp_path / "out")
+    assert {one.view for one in found.slices} == {"absolute"} and found.slices[0].rule == "overlap <= 0"
+    assert [one.name for one in found.figures] == ["hubness", "never shown"]
+    assert confirm_again(found.slices[0].id, tmp_path / "out", hard).against is None
+
+
+def test_final_suites_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    model = PlantedModel()
+    with pytest.raises(InputError, match="inspect shows single queries: planted is a final suite"):
+        run(tmp_path / "out", replace(SUITE, role="final"), model=model)
+    assert model.encoded == 0 and not (tmp_path / "out").exists()
+
+
+def test_one_query_has_no_halves(tmp_path: Path) -> None:
+    one = replace(SUITE, query_ids=["q0"], queries=SUITE.queries[:1], qrels={"q0": {"d0": 1}})
+    found = run(tmp_path / "out", one)
+    assert found.notes[0].startswith("no halves: ") and found.slices == []
+    assert pq.read_table(tmp_path / "out" / "queries.parquet")["half"].to_pylist() == ["discovery"]
+
+
+def test_equal_scores_are_one_note(tmp_path: Path) -> None:
+    found = run(tmp_path / "out", model=PlantedModel(constant=True))
+    assert any("no geometry: fewer than 20 different document vectors" in note for note in found.notes)
+    perfect = inspect(Subject(Bm25Model(), "bm25"), SUITE, tmp_path / "bm25")
+    assert perfect.notes == ["no slices: all 60 queries of the discovery half score 1.000"]
+
+
+def test_broken_vectors_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
+    with pytest.raises(WorkError, match="1 of 120 document vectors of planted-model on planted are not finite"):
+        run(tmp_path / "out", model=PlantedModel(broken=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_changed_suite_is_not_opened(tmp_path: Path) -> None:
+    best = run(tmp_path / "out").slices[0]
+    with pytest.raises(InputError, match="planted has changed since the inspection"):
+        confirm_again(best.id, tmp_path / "out", planted_suite(seed=1))
+    assert confirm_again(best.id, tmp_path / "out").opened == 1  # it was not counted
+
+
+def test_a_lost_cache_is_computed_again_and_another_model_refused(tmp_path: Path) -> None:
+    found = run(tmp_path / "out")
+    for path in steps_folder(found.steps["model"]).iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match="another model"):
+        confirm_again(found.slices[0].id, tmp_path / "out", model=PlantedModel("other"))
+    model = PlantedModel()
+    assert confirm_again(found.slices[0].id, tmp_path / "out", model=model).verdict == "confirmed" and model.encoded > 0
+
+
+def test_an_unknown_slice(tmp_path: Path) -> None:
+    run(tmp_path / "out")
+    with pytest.raises(InputError, match="no inspection below"):
+        find_slice("abc")
+    with pytest.raises(InputError, match="is no inspection"):
+        find_slice("abc", tmp_path)
+    with pytest.raises(InputError, match="this inspection has no slice 'abc'"):
+        confirm_again("abc", tmp_path / "out")
+    with pytest.raises(InputError, match="0 of 60 sealed queries"):
+        confirm_again("query_words > 99", tmp_path / "out")
+
+
+def _hold(folder: Path, ready: Any, done: Any) -> None:
+    with held(folder):
+        ready.set()
+        done.wait(30)
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    run(tmp_path / "out")
+    context = get_context("fork")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path / "out", ready, done))
+    other.start()
+    ready.wait(30)
+    with pytest.raises(InputError, match="another process inspects into"):
+        run(tmp_path / "out")
+    done.set()
+    other.join()
+    assert run(tmp_path / "out").slices
+
+
+def test_other_files_are_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"other files than an inspection \(notes.txt\)"):
+        run(tmp_path / "out")
+
+
+def test_a_group_needs_a_task() -> None:
+    class Group:
+        name, kind, members = "group", "retrieval", [SUITE, replace(SUITE, name="other")]
+
+    with pytest.raises(InputError, match="group has 2 tasks; inspect one: --task planted"):
+        require_retrieval(Group(), None)
+    assert require_retrieval(Group(), "other").name == "other"
+    with pytest.raises(InputError, match="no task 'third'"):
+        require_retrieval(Group(), "third")
