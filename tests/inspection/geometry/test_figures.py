@@ -82,11 +82,14 @@ def test_moments_of_a_part_are_the_wholes_minus_the_rests() -> None:
     assert np.allclose(rest.covariance(), np.cov(CLOUD[20:].T, bias=True))
 
 
-def test_two_nn_is_the_formula_over_all_neighbors() -> None:
+def test_two_nn_is_the_papers_fit_over_all_neighbors() -> None:
     distances = euclidean_distances(UNIT) + np.diag(np.full(60, np.inf))
     first, second = np.sort(distances, axis=1)[:, :2].T
-    assert two_nn(UNIT)[0] == pytest.approx(59 / np.log(second / first).sum(), rel=1e-6)
-    assert math.isnan(two_nn(np.ones((5, 4)) / 2)[0])
+    ratios = np.sort(second / first)[:54]
+    shares = np.arange(1, 55) / 61
+    slope = np.linalg.lstsq(np.log(ratios)[:, None], -np.log(1 - shares), rcond=None)[0][0]
+    assert two_nn(UNIT)[0] == pytest.approx(slope, rel=1e-6)
+    assert math.isnan(two_nn(np.ones((30, 4)) / 2)[0])
 
 
 def test_skewness_is_scipys() -> None:

@@ -19,6 +19,8 @@ RESAMPLES = 200
 GROUPS = 10  # of the jackknife
 MOST = 2_000  # vectors of the figures that need all pairs
 BASELINES = 20  # random rankings
+TWO_NN_LEFT_OUT = 0.1  # share of the largest ratios
+TWO_NN_LEAST = 20  # vectors
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def document_figures(documents: npt.NDArray[np.floating], *, seed: int = 0) -> l
             two_nn(random_part_nD)[0],
             of_random,
             few_n,
-            "Facco et al. 2017, arXiv:1803.06992; Denti et al. 2022 for the interval",
+            "Facco et al. 2017, arXiv:1803.06992",
         ),
     ]
 
@@ -217,24 +219,31 @@ def spectrum_figures(vectors_nD: Floats, random_nD: Floats) -> list[Figure]:
     ]
 
 
-def two_nn(vectors_nD: Floats) -> tuple[float, float, float]:
-    """Intrinsic dimension by maximum likelihood, with the interval of independent ratios.
+def two_nn(vectors_nD: Floats, *, seed: int = 0) -> tuple[float, float, float]:
+    """Intrinsic dimension with a bootstrap interval over the vectors' ratios of distances.
 
-    Repeated vectors are left out. Not a number where fewer than three different ones are left.
+    As in the paper, the slope of -log(1 - F) over log(ratio) through the origin, without the largest tenth of the
+    ratios: near duplicates are there. Repeated vectors are left out. Not a number where fewer than 20 are left.
     """
     distances_nn = 2.0 - 2.0 * np.clip(vectors_nD @ vectors_nD.T, -1.0, 1.0)
     np.fill_diagonal(distances_nn, np.inf)
-    if len(vectors_nD) < 3:
-        return float("nan"), float("nan"), float("nan")
-    nearest_n2 = np.sqrt(np.maximum(np.partition(distances_nn, 1, axis=1)[:, :2], 0.0))
-    nearest_n2 = np.sort(nearest_n2, axis=1)
+    nearest_n2 = np.sort(np.sqrt(np.maximum(np.partition(distances_nn, 1, axis=1)[:, :2], 0.0)), axis=1)
     kept = nearest_n2[:, 0] > 1e-6
     logarithms = np.log(nearest_n2[kept, 1] / nearest_n2[kept, 0])
-    total, n = float(logarithms.sum()), int(kept.sum())
-    if n < 3 or total <= 0.0:
+    if len(logarithms) < TWO_NN_LEAST or not logarithms.any():
         return float("nan"), float("nan"), float("nan")
-    low, high = stats.chi2.ppf([0.025, 0.975], 2 * n) / (2.0 * total)
-    return (n - 1) / total, float(low), float(high)
+    drawn = np.random.default_rng(seed).integers(0, len(logarithms), (RESAMPLES, len(logarithms)))
+    low, high = np.quantile(_slope(logarithms[drawn]), [0.025, 0.975])
+    return float(_slope(logarithms[None])[0]), float(low), float(high)
+
+
+def _slope(logarithms_Bn: Floats) -> Floats:
+    """TwoNN's slope for each row of logarithms of ratios, [B]."""
+    n = logarithms_Bn.shape[1]
+    used = n - round(TWO_NN_LEFT_OUT * n)
+    x_Bm = np.sort(logarithms_Bn, axis=1)[:, :used]
+    y_m = -np.log1p(-np.arange(1, used + 1) / (n + 1))
+    return np.asarray((x_Bm @ y_m) / (x_Bm**2).sum(axis=1))
 
 
 def alignment(queries_ND: npt.NDArray[np.floating], right_ND: npt.NDArray[np.floating], *, seed: int = 0) -> Figure:
