@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_model
+import torch
 import yaml
 from phase_files import write_phase_files
 from shipped_names import SIX
@@ -19,6 +20,7 @@ from gemma4vec.cli.dry_run import as_text, show_dry_run
 from gemma4vec.data.rows.rows import Row, write_rows
 from gemma4vec.errors import InputError
 from gemma4vec.model.inference.embedder import Embedder
+from gemma4vec.model.inverter.decoder_folder import open_decoder
 from gemma4vec.pipeline.matrix.plan import make_plan
 from gemma4vec.recipe.find import SHIPPED, find_matrix, find_recipe, shipped_matrices, shipped_plans, shipped_recipes
 from gemma4vec.recipe.load import load_recipe, parse_recipe
@@ -72,7 +74,10 @@ def made_small(name: str, folder: Path) -> Recipe:
 def point_at_own_files(stage: dict[str, Any], folder: Path) -> None:
     for source in stage["data"]:
         source["path"] = str(folder / source["path"])
-    stage["evaluation"]["suite"] = str(folder / stage["evaluation"]["suite"])
+    if "evaluation" in stage:
+        stage["evaluation"]["suite"] = str(folder / stage["evaluation"]["suite"])
+    if "embedder" in stage["task"]:
+        stage["task"]["embedder"] = str(folder / "start" / "run")
 
 
 @pytest.mark.parametrize("name", list(shipped_recipes()))
@@ -89,6 +94,9 @@ def test_it_is_estimated_trains_saves_and_opens(
     run = start_run(recipe, tmp_path)
     model = train_run(run)
     assert [event["stage"] for event in run.events("stage_finished")] == list(range(len(recipe.stages)))
+    if recipe.stages[0].task.kind == "vector_to_text":
+        assert open_decoder(model, dtype=torch.float32, device="cpu").facts.encoder_name
+        return
     opened = Embedder.load(model, dtype="fp32")
     vectors = opened.encode_query(["read the file", "sort the tree"])
     assert vectors.shape == (2, opened.dimension) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)

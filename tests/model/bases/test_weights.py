@@ -11,7 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_model import write_tiny
 from tiny_saved import save_tiny
+from transformers import AutoTokenizer
 
+from gemma4vec.errors import InputError
 from gemma4vec.model.bases.weights import hash_settings, hash_weights, weight_files
 from gemma4vec.model.inference.cached_embedder import CachedEmbedder
 from gemma4vec.model.inference.embedder import Embedder
@@ -109,3 +111,12 @@ def test_which_files_are_weights(tmp_path: Path) -> None:
     names = [str(file.relative_to(tmp_path)) for file in weight_files(tmp_path)]
     assert names == ["2_Dense/pytorch_model.bin", "model.safetensors"]
     assert hash_weights(tmp_path) != plain and hash_settings(tmp_path) != settings
+
+
+def test_a_published_model_with_a_token_without_row_is_refused(originals: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(originals["published"], tmp_path / "model"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"<tool-{number}>" for number in range(len(tokenizer), 402)])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(InputError, match=r"402 tokens and the embedding 400 rows: token '<tool-400>' \(400\)"):
+        Embedder.load(folder, dtype="fp32")

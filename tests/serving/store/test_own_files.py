@@ -4,6 +4,7 @@ import json
 import logging
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from small_rows import META, small_rows, vectors
 
@@ -14,6 +15,7 @@ from gemma4vec.serving.store.open_store import verify_store
 from gemma4vec.serving.store.own_files import OwnFiles
 from gemma4vec.serving.store.recall_gate import build_and_check
 from gemma4vec.serving.store.search_store import add_rows, search_store
+from gemma4vec.serving.store.staged_rows import map_arrow, write_arrow
 from gemma4vec.serving.store.vector_store import Candidates
 
 
@@ -228,6 +230,24 @@ def test_an_unbuilt_store_and_a_full_disk_are_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", no_space)
     with pytest.raises(WorkError, match="no space left"):
         add_rows(store, small_rows(20))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_places_that_lead_out_of_the_file_are_damage(tmp_path, nested):
+    """Reading such a text would end the process."""
+    texts = [f"text {n}" for n in range(50)]
+    column = pa.array([[text] for text in texts]) if nested else pa.array(texts)
+    batch = pa.record_batch({"text": column})
+    file = tmp_path / "rows.arrow"
+    write_arrow(file, batch.schema, [batch])
+    assert map_arrow(file).num_rows == 50
+    texts = column.values if nested else column
+    places = texts.buffers()[1].to_pybytes()[: 4 * 51]
+    content = file.read_bytes()
+    assert content.count(places) == 1
+    file.write_bytes(content.replace(places, places[:40] + b"\xff\xff\xff\x7f" + places[44:]))
+    with pytest.raises(InputError, match=r"rows\.arrow is damaged \(places of texts that run backward"):
+        map_arrow(file)
 
 
 @pytest.mark.parametrize(("name", "value"), [("through", [3]), ("count", "2"), ("data", 4), ("files", None)])

@@ -123,18 +123,32 @@ def check_vocabulary(tokenizer: TextTokenizer, config: dict[str, Any], path: str
         InputError: both sizes and the first token without a row.
     """
     rows = config.get("vocab_size")
-    hf_tokenizer = tokenizer.hf_tokenizer
+    if isinstance(rows, int) and lacks_rows(tokenizer.hf_tokenizer, rows, tokenizer.padding_id, path):
+        tokenizer.rows = rows
+
+
+def lacks_rows(hf_tokenizer: Any, rows: int, padding_id: int, path: str | Path) -> bool:
+    """Whether a tokenizer has special tokens for images, audio or video alone that have no row in the embedding.
+
+    Args:
+        hf_tokenizer: a tokenizer of transformers.
+        rows: of the embedding.
+        padding_id: of the padding token.
+        path: folder of the model, for messages.
+
+    Raises:
+        InputError: other tokens have none; both sizes and the first of them.
+    """
     added = hf_tokenizer.added_tokens_decoder
     size = max(len(hf_tokenizer), *(number + 1 for number in added), 0)
-    if not isinstance(rows, int) or size <= rows:
-        return
+    if size <= rows:
+        return False
     without = {number: token for number, token in added.items() if number >= rows}
     exempt = all(token.special and _NOT_TEXT.search(token.content) for token in without.values())
-    if exempt and size - rows == len(without) and tokenizer.padding_id < rows:
-        tokenizer.rows = rows
-        return
-    first = tokenizer.padding_id if tokenizer.padding_id >= rows else min(without, default=rows)
-    what = "the padding token" if first == tokenizer.padding_id else "token"
+    if exempt and size - rows == len(without) and padding_id < rows:
+        return True
+    first = padding_id if padding_id >= rows else min(without, default=rows)
+    what = "the padding token" if first == padding_id else "token"
     raise InputError(
         f"model.base: the tokenizer at {path} has {size:,} tokens and the embedding {rows:,} rows: {what} "
         f"{hf_tokenizer.convert_ids_to_tokens(first)!r} ({first}) has none; add rows to the model "

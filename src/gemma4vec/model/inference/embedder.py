@@ -29,6 +29,7 @@ from gemma4vec.model.backbone.compilation import (
 )
 from gemma4vec.model.bases.foreign_code import refuse_foreign_code
 from gemma4vec.model.encoder.build import EmbeddingModel
+from gemma4vec.model.encoder.check_config import lacks_rows
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, pack
 from gemma4vec.recipe.renamed import first_names
 from gemma4vec.text.prompts import Document, Prompted, Prompts
@@ -272,6 +273,7 @@ class SentenceTransformerEmbedder:
         except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"sentence-transformers cannot open {path}: {reason}") from error
+        self._refuse_tokens_without_rows(path)
         if limit is not None:
             self.model.max_seq_length = limit
         self.name = name
@@ -308,6 +310,13 @@ class SentenceTransformerEmbedder:
             "max_tokens": self.model.max_seq_length,
             "prompts": dict(self.model.prompts),
         }
+
+    def _refuse_tokens_without_rows(self, path: str) -> None:
+        """As a base is checked: a text with such a token would fail in the middle of the work."""
+        transformer, tokenizer = getattr(self.model[0], "model", None), getattr(self.model[0], "tokenizer", None)
+        if transformer is not None and tokenizer is not None and hasattr(tokenizer, "added_tokens_decoder"):
+            rows = transformer.get_input_embeddings().weight.shape[0]
+            lacks_rows(tokenizer, rows, tokenizer.pad_token_id or 0, path)
 
     def _encode(self, texts: list[str], task: str | None, progress: Progress | None) -> Vectors:
         encode = {"query": self.model.encode_query, "document": self.model.encode_document}.get(

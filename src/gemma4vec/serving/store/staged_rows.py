@@ -30,10 +30,35 @@ def map_arrow(path: Path) -> pa.Table:
         InputError: it is damaged.
     """
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        for column in table.columns:
+            for chunk in column.chunks:
+                _check_offsets(chunk)
+        return table
     except (pa.ArrowInvalid, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path} is damaged ({reason}); drop the store and build it again") from error
+
+
+def _check_offsets(values: pa.Array) -> None:
+    """Refuse values whose places lead out of the file: reading them would end the process, not raise an error.
+
+    `validate(full=True)` would read all texts too, which are gigabytes in a large store; places are a few bytes a row.
+
+    Raises:
+        pa.ArrowInvalid: sizes of the buffers or places are wrong.
+    """
+    values.validate()
+    kind = values.type
+    small = pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_list(kind)
+    large = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind) or pa.types.is_large_list(kind)
+    if (small or large) and len(values):
+        places: NDArray[np.int64] = np.frombuffer(values.buffers()[1], dtype=np.int32 if small else np.int64)
+        places = places[values.offset : values.offset + len(values) + 1]
+        if np.any(places[1:] < places[:-1]):
+            raise pa.ArrowInvalid("places of texts that run backward")
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        _check_offsets(values.values)
 
 
 class StagedRows:

@@ -1,0 +1,116 @@
+"""Vectors to texts, block by block: candidates, edits, and the nearest training text beside each.
+
+Shapes: N vectors, d dimensions, M stored training texts.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma4vec.inversion.candidates import Candidate, find_candidates
+from gemma4vec.inversion.decoder import VectorDecoder
+from gemma4vec.inversion.edit import check_editable, edit_text
+from gemma4vec.model.inverter.decoder_folder import stored_texts
+from gemma4vec.retrieval.exact import search
+from gemma4vec.text.text_embedder import TextEmbedder
+
+# Vectors between two reports.
+BLOCK = 16
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How hard to search.
+
+    Attributes:
+        n: texts that are written for each vector.
+        beams: how many of them beam search finds.
+        edit: rounds of swaps of one token each.
+        seed: of sampled texts.
+    """
+
+    n: int = 16
+    beams: int = 0
+    edit: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """What a vector became.
+
+    Attributes:
+        text: the best text.
+        cosine: of its own vector and the given one.
+        how: how it was found.
+        cleaned: control characters that were taken out of it.
+        nearest: the nearest training text that is stored with the decoder; None: none is.
+        nearest_cosine: the cosine of its vector.
+    """
+
+    text: str
+    cosine: float
+    how: str
+    cleaned: int
+    nearest: str | None
+    nearest_cosine: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+
+class Inverter:
+    """A decoder and its encoder, ready to invert vectors.
+
+    Raises:
+        InputError: edits are asked for, and the encoder gives no gradients; the stored texts are damaged.
+    """
+
+    def __init__(self, decoder: VectorDecoder, encoder: TextEmbedder, settings: Settings):
+        self.decoder, self.encoder, self.settings = decoder, encoder, settings
+        self.editor = check_editable(encoder) if settings.edit else None
+        self.texts, self.vectors_Md = stored_texts(decoder.parts.folder, decoder.facts)
+
+    def blocks(self, vectors_Nd: Vectors) -> Iterator[list[Inverted]]:
+        """What the vectors became, in their order, `BLOCK` of them at a time."""
+        for start in range(0, len(vectors_Nd), BLOCK):
+            part = vectors_Nd[start : start + BLOCK]
+            yield self._with_nearest(part, self.best(part, first=start))
+
+    def best(self, vectors_Nd: Vectors, first: int = 0) -> list[Candidate]:
+        """The best text of each vector; `first` is the first one's number among all."""
+        settings = self.settings
+        ranked = find_candidates(
+            self.decoder,
+            self.encoder,
+            vectors_Nd,
+            settings.n,
+            beams=settings.beams,
+            seed=settings.seed,
+            first=first,
+        )
+        found = [texts[0] for texts in ranked]
+        if self.editor is None:
+            return found
+        role = self.decoder.facts.role
+        return [
+            edit_text(self.editor, role, target_d, one, settings.edit)
+            for target_d, one in zip(vectors_Nd, found, strict=True)
+        ]
+
+    def _with_nearest(self, vectors_Nd: Vectors, found: list[Candidate]) -> list[Inverted]:
+        nearest: list[tuple[str | None, float | None]] = [(None, None)] * len(found)
+        if self.texts:
+            ranked = search(vectors_Nd, self.vectors_Md, 1)
+            rows, scores = ranked.indices[:, 0].tolist(), ranked.scores[:, 0].tolist()
+            nearest = [(self.texts[row], float(score)) for row, score in zip(rows, scores, strict=True)]
+        return [
+            Inverted(one.text, one.cosine, one.how, one.cleaned, *beside)
+            for one, beside in zip(found, nearest, strict=True)
+        ]
