@@ -216,16 +216,6 @@ class Backbone(nn.Module):
             inputs["per_layer_inputs"] = self.model.get_per_layer_inputs(layout.input_ids_RC)
         return inputs
 
-    @contextmanager
-    def read_causally(self) -> Iterator[None]:
-        """While open, a token sees no later token, as in the base's own language modeling."""
-        before = self.causal, self.reach
-        self.causal, self.reach = True, None if self.window is None else Reach(self.window - 1, 0)
-        try:
-            yield
-        finally:
-            self.causal, self.reach = before
-
     def input_states(self, input_ids: Tensor) -> Tensor:
         """Embeddings of token ids as they enter the first layer, `[..., input_size]`."""
         states: Tensor = self.model.get_input_embeddings()(input_ids.to(self.device))

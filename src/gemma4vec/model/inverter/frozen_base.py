@@ -6,13 +6,14 @@ Shapes: N texts, P soft tokens, D hidden size, M predicted tokens.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from gemma4vec.errors import InputError
 from gemma4vec.machine.device import to_device
+from gemma4vec.model import upstream
+from gemma4vec.model.backbone.architectures import Reach
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.lm_head import LanguageModelHead
 from gemma4vec.model.inverter.frame import DecoderFrame, soft_tokens
@@ -86,16 +87,15 @@ class FrozenBase:
 @contextmanager
 def read_alone(backbone: Backbone) -> Iterator[None]:
     """While open, the backbone reads causally and without its adapters, whose `requires_grad` stays as it is."""
-    adapted: list[Any] = [module for module in backbone.model.modules() if hasattr(module, "_disable_adapters")]
-    before = [module._disable_adapters for module in adapted]
+    causal, reach = backbone.causal, backbone.reach
+    before = upstream.switch_adapters(backbone.model)
     try:
-        for module in adapted:
-            module._disable_adapters = True
-        with backbone.read_causally():
-            yield
+        backbone.causal = True
+        backbone.reach = None if backbone.window is None else Reach(backbone.window - 1, 0)
+        yield
     finally:
-        for module, off in zip(adapted, before, strict=True):
-            module._disable_adapters = off
+        backbone.causal, backbone.reach = causal, reach
+        upstream.switch_adapters(backbone.model, before)
 
 
 def check_frozen_base(backbone: Backbone, where: str) -> None:
