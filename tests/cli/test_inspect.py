@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from planted_suite import planted_suite
 
 from gemma4vec.cli.main import execute
 from gemma4vec.data.suites.retrieval import write_suite
 from gemma4vec.files import home
-from helpers.planted_suite import planted_suite
 
 
 @pytest.fixture

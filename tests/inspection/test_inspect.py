@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from planted_suite import PlantedModel, planted_suite
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError, WorkError
@@ -20,7 +21,6 @@ from gemma4vec.inspection.inspected import Inspection, Subject
 from gemma4vec.inspection.inspection_files import FILES, held, load_inspection
 from gemma4vec.inspection.steps import steps_folder
 from gemma4vec.ledger.ledger import open_ledger
-from helpers.planted_suite import PlantedModel, planted_suite
 
 SUITE = planted_suite()
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from planted_suite import PlantedModel, planted_suite
 
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.ranking import Ranking
 from gemma4vec.inspection.reading import Reading, judged_ranks, read_model
 from gemma4vec.inspection.steps import Steps, known_step
-from helpers.planted_suite import PlantedModel, planted_suite
 
 
 def test_ranks_are_those_of_a_plain_sort() -> None:

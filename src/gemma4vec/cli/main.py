@@ -56,6 +56,10 @@ COMMANDS = {
         "gemma4vec.cli.inversion.invert:invert_command",
         "Write the texts of vectors with a trained decoder, or measure how well it does.",
     ),
+    "fanout": (
+        "gemma4vec.cli.inversion.fanout:fanout_command",
+        "Suggest other queries on the way to a document, and measure them beside noise.",
+    ),
     "privacy": (
         "gemma4vec.cli.inversion.privacy:privacy_command",
         "Measure how far vectors give their texts away, and what defenses cost.",

@@ -96,11 +96,20 @@ class BM25Index:
         """Return every document's BM25 score, float32[M]; 0 without a shared token. Repeated query tokens add up."""
         scores_M = np.zeros(self.documents, dtype=np.float32)
         for token in self.tokenize(query):
-            column = self.vocabulary.get(token)
-            if column is not None:
-                start, end = self._columns["indptr"][column : column + 2]
-                scores_M[self._columns["indices"][start:end]] += self._columns["data"][start:end]
+            self._add(token, scores_M)
         return scores_M
+
+    def token_scores(self, token: str) -> np.ndarray:
+        """Return every document's score of one token, as `tokenize` gives it, float32[M]."""
+        scores_M = np.zeros(self.documents, dtype=np.float32)
+        self._add(token, scores_M)
+        return scores_M
+
+    def _add(self, token: str, scores_M: np.ndarray) -> None:
+        column = self.vocabulary.get(token)
+        if column is not None:
+            start, end = self._columns["indptr"][column : column + 2]
+            scores_M[self._columns["indices"][start:end]] += self._columns["data"][start:end]
 
 
 def default_parameters(tokenize: WordTokenizer) -> tuple[float, float]:

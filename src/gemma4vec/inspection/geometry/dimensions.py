@@ -19,7 +19,7 @@ from gemma4vec.statistics.student import t_interval
 
 Vectors = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]
-DRAWS = 5  # random choices of k dimensions
+DRAWS = 3  # random choices of k dimensions
 SHARES = (2, 4, 8)  # of D
 TOP = 10
 LEAST = 8  # dimensions
@@ -53,19 +53,20 @@ class CutVectors:
     def figures(self) -> list[Figure]:
         """Dimensions at a half, a quarter and an eighth; int8, binary and centered binary."""
         width = self.queries_ND.shape[1]
-        found: list[Figure] = []
-        for k in [width // share for share in SHARES if width // share >= LEAST]:
-            found += self._dimensions(k)
+        kept = [width // share for share in SHARES if width // share >= LEAST]
+        mean_D, axes_DK = principal_axes(self.documents_MD, max(kept, default=0))
+        turned_ND = _turn(self.queries_ND, mean_D, axes_DK)
+        turned_MD = _turn(self.documents_MD, mean_D, axes_DK)
+        found = [figure for k in kept for figure in self._dimensions(k, turned_ND[:, :k], turned_MD[:, :k])]
         return found + self._codes()
 
-    def _dimensions(self, k: int) -> list[Figure]:
+    def _dimensions(self, k: int, turned_ND: Vectors, turned_MD: Vectors) -> list[Figure]:
         width = self.queries_ND.shape[1]
         drawn = [self.generator.permutation(width)[:k] for _ in range(DRAWS)]
         random_N = np.mean([self._score_unit(self.queries_ND[:, d], self.documents_MD[:, d]) for d in drawn], axis=0)
         baseline = float((random_N - self.whole_N).mean())
         first_N = self._score_unit(self.queries_ND[:, :k], self.documents_MD[:, :k])
-        mean_D, axes_DK = principal_axes(self.documents_MD, k)
-        turned_N = self._score_unit(_turn(self.queries_ND, mean_D, axes_DK), _turn(self.documents_MD, mean_D, axes_DK))
+        turned_N = self._score_unit(turned_ND, turned_MD)
         source = "Takeshita et al. 2025, arXiv:2508.17744"
         of = f"{k} random dimensions, mean of {DRAWS} draws"
         return [

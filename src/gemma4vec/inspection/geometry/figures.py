@@ -7,7 +7,8 @@ Legend: n vectors, D dimensions, N queries, M documents.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ RESAMPLES = 200
 GROUPS = 10  # of the jackknife
 MOST = 2_000  # vectors of the figures that need all pairs
 BASELINES = 20  # random rankings
+TWO_NN_LEFT_OUT = 0.1  # share of the largest ratios
+TWO_NN_LEAST = 20  # vectors
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,9 @@ def document_figures(documents: npt.NDArray[np.floating], *, seed: int = 0) -> l
     random_nD = random_directions(len(vectors_nD), vectors_nD.shape[1], generator)
     few = np.sort(generator.permutation(len(vectors_nD))[:MOST])
     part_nD, random_part_nD = vectors_nD[few], random_nD[few]
-    low, high = _bootstrap(lambda weights: mean_cosine(vectors_nD, weights), len(vectors_nD), generator)
+    low, high = _bootstrap(partial(mean_cosines, vectors_nD), len(vectors_nD), generator)
     kernel, base_kernel = gaussian_kernel(part_nD), gaussian_kernel(random_part_nD)
-    even_low, even_high = _bootstrap(lambda weights: uniformity(kernel, weights), len(part_nD), generator)
+    even_low, even_high = _bootstrap(partial(uniformities, kernel), len(part_nD), generator)
     dimension, dimension_low, dimension_high = two_nn(part_nD)
     n, few_n, of_random = len(vectors_nD), len(part_nD), "random directions"
     spread = spectrum_figures(vectors_nD, random_nD)
@@ -97,7 +100,7 @@ def document_figures(documents: npt.NDArray[np.floating], *, seed: int = 0) -> l
             two_nn(random_part_nD)[0],
             of_random,
             few_n,
-            "Facco et al. 2017, arXiv:1803.06992; Denti et al. 2022 for the interval",
+            "Facco et al. 2017, arXiv:1803.06992",
         ),
     ]
 
@@ -108,12 +111,16 @@ def random_directions(n: int, dimension: int, generator: np.random.Generator) ->
     return np.asarray(drawn_nD / np.linalg.norm(drawn_nD, axis=1, keepdims=True))
 
 
-def mean_cosine(vectors_nD: Floats, weights_n: Floats | None = None) -> float:
-    """Mean cosine over all pairs of different vectors, each counted as often as its weight says."""
-    weights_n = np.ones(len(vectors_nD)) if weights_n is None else weights_n
-    total_D = weights_n @ vectors_nD
-    squared = float((weights_n**2).sum())
-    return float((total_D @ total_D - squared) / (weights_n.sum() ** 2 - squared))
+def mean_cosine(vectors_nD: Floats) -> float:
+    """Mean cosine over all pairs of different vectors."""
+    return float(mean_cosines(vectors_nD, np.ones((1, len(vectors_nD))))[0])
+
+
+def mean_cosines(vectors_nD: Floats, weights_Bn: Floats) -> Floats:
+    """The same for each row of weights, [B]: each vector counts as often as its weight says, never with itself."""
+    totals_BD = weights_Bn @ vectors_nD
+    squared_B = (weights_Bn**2).sum(axis=1)
+    return np.asarray(((totals_BD**2).sum(axis=1) - squared_B) / (weights_Bn.sum(axis=1) ** 2 - squared_B))
 
 
 def gaussian_kernel(vectors_nD: Floats) -> Floats:
@@ -121,18 +128,44 @@ def gaussian_kernel(vectors_nD: Floats) -> Floats:
     return np.asarray(np.exp(4.0 * (np.clip(vectors_nD @ vectors_nD.T, -1.0, 1.0) - 1.0)))
 
 
-def uniformity(kernel_nn: Floats, weights_n: Floats | None = None) -> float:
+def uniformity(kernel_nn: Floats) -> float:
     """Log of the kernel's mean over pairs of different vectors."""
-    weights_n = np.ones(len(kernel_nn)) if weights_n is None else weights_n
-    squared = weights_n**2
-    total = float(weights_n @ kernel_nn @ weights_n - squared @ np.diag(kernel_nn))
-    return float(np.log(max(total / float(weights_n.sum() ** 2 - squared.sum()), 1e-300)))
+    return float(uniformities(kernel_nn, np.ones((1, len(kernel_nn))))[0])
 
 
-def eigenvalues(vectors_nD: Floats) -> Floats:
-    """Eigenvalues of the covariance, [D], none below 0."""
-    centered_nD = vectors_nD - vectors_nD.mean(axis=0)
-    return np.asarray(np.clip(np.linalg.eigvalsh(centered_nD.T @ centered_nD / len(vectors_nD)), 0.0, None))
+def uniformities(kernel_nn: Floats, weights_Bn: Floats) -> Floats:
+    """The same for each row of weights, [B]."""
+    squared_Bn = weights_Bn**2
+    totals_B = ((weights_Bn @ kernel_nn) * weights_Bn).sum(axis=1) - squared_Bn @ np.diag(kernel_nn)
+    pairs_B = weights_Bn.sum(axis=1) ** 2 - squared_Bn.sum(axis=1)
+    return np.asarray(np.log(np.maximum(totals_B / pairs_B, 1e-300)))
+
+
+def eigenvalues(covariance_DD: Floats) -> Floats:
+    """Eigenvalues, [D], none below 0."""
+    return np.asarray(np.clip(np.linalg.eigvalsh(covariance_DD), 0.0, None))
+
+
+class Moments(NamedTuple):
+    """Number, sum and sum of products of vectors: those of a part are the whole's minus the rest's."""
+
+    n: int
+    sum_D: Floats
+    products_DD: Floats
+
+    def without(self, other: "Moments") -> "Moments":
+        """The moments of the other vectors."""
+        return Moments(self.n - other.n, self.sum_D - other.sum_D, self.products_DD - other.products_DD)
+
+    def covariance(self) -> Floats:
+        """The covariance, [D, D]."""
+        mean_D = self.sum_D / self.n
+        return np.asarray(self.products_DD / self.n - np.outer(mean_D, mean_D))
+
+
+def moments(vectors_nD: Floats) -> Moments:
+    """The moments of vectors."""
+    return Moments(len(vectors_nD), vectors_nD.sum(axis=0), vectors_nD.T @ vectors_nD)
 
 
 def effective_rank(values_D: Floats) -> float:
@@ -141,60 +174,76 @@ def effective_rank(values_D: Floats) -> float:
     return float(np.exp(-(shares_D * np.log(shares_D)).sum()))
 
 
-def iso_score(values_D: Floats) -> float:
-    """IsoScore from eigenvalues: 0 for one direction, 1 for a round cloud.
+def iso_score(covariance_DD: Floats) -> float:
+    """IsoScore: 0 for one direction, 1 for a round cloud.
 
-    The paper's steps reduce to the participation ratio (sum squared over sum of squares) as a share of D, moved to
-    begin at 0.
+    The paper's steps reduce to the participation ratio (the eigenvalues' sum squared over their sum of squares, so
+    traces suffice) as a share of D, moved to begin at 0.
     """
-    dimension = len(values_D)
-    participation = float(values_D.sum() ** 2 / (values_D**2).sum())
-    return (participation - 1.0) / (dimension - 1.0)
+    participation = float(np.trace(covariance_DD) ** 2 / (covariance_DD**2).sum())
+    return (participation - 1.0) / (len(covariance_DD) - 1.0)
 
 
 def spectrum_figures(vectors_nD: Floats, random_nD: Floats) -> list[Figure]:
-    """Effective rank and IsoScore with delete-a-group jackknife intervals."""
-    n = len(vectors_nD)
-    group_n = np.arange(n) % GROUPS
-    whole, base = eigenvalues(vectors_nD), eigenvalues(random_nD)
-    left_out = [eigenvalues(vectors_nD[group_n != group]) for group in range(GROUPS)]
-    named: list[tuple[str, str, Callable[[Floats], float], str]] = [
-        (
+    """Effective rank, and IsoScore with a delete-a-group jackknife interval."""
+    n, of = len(vectors_nD), "random directions"
+    everything = moments(vectors_nD)
+    whole_DD, random_DD = everything.covariance(), moments(random_nD).covariance()
+    groups = [moments(vectors_nD[group::GROUPS]) for group in range(GROUPS)]
+    parts = np.array([iso_score(everything.without(group).covariance()) for group in groups])
+    value = iso_score(whole_DD)
+    half = 1.96 * float(np.sqrt((GROUPS - 1) / GROUPS * ((parts - parts.mean()) ** 2).sum()))
+    return [
+        Figure(
             "effective rank",
-            "exp of the entropy of the covariance's spectrum, over the documents",
-            effective_rank,
+            f"exp of the entropy of the covariance's spectrum, of {vectors_nD.shape[1]} dimensions; grows with n",
+            effective_rank(eigenvalues(whole_DD)),
+            None,
+            None,
+            effective_rank(eigenvalues(random_DD)),
+            of,
+            n,
             "Roy & Vetterli 2007; Garrido et al. 2023, arXiv:2210.02885",
         ),
-        ("IsoScore", "how round the cloud of documents is, 0 to 1", iso_score, "Rudman et al. 2022, arXiv:2108.07344"),
+        Figure(
+            "IsoScore",
+            "how round the cloud of documents is, 0 to 1",
+            value,
+            value - half,
+            value + half,
+            iso_score(random_DD),
+            of,
+            n,
+            "Rudman et al. 2022, arXiv:2108.07344",
+        ),
     ]
-    figures = []
-    for name, words, function, source in named:
-        value, parts = function(whole), np.array([function(one) for one in left_out])
-        half = 1.96 * float(np.sqrt((GROUPS - 1) / GROUPS * ((parts - parts.mean()) ** 2).sum()))
-        figures.append(
-            Figure(name, words, value, value - half, value + half, function(base), "random directions", n, source)
-        )
-    return figures
 
 
-def two_nn(vectors_nD: Floats) -> tuple[float, float, float]:
-    """Intrinsic dimension by maximum likelihood, with the interval of independent ratios.
+def two_nn(vectors_nD: Floats, *, seed: int = 0) -> tuple[float, float, float]:
+    """Intrinsic dimension with a bootstrap interval over the vectors' ratios of distances.
 
-    Repeated vectors are left out. Not a number where fewer than three different ones are left.
+    As in the paper, the slope of -log(1 - F) over log(ratio) through the origin, without the largest tenth of the
+    ratios: near duplicates are there. Repeated vectors are left out. Not a number where fewer than 20 are left.
     """
     distances_nn = 2.0 - 2.0 * np.clip(vectors_nD @ vectors_nD.T, -1.0, 1.0)
     np.fill_diagonal(distances_nn, np.inf)
-    if len(vectors_nD) < 3:
-        return float("nan"), float("nan"), float("nan")
-    nearest_n2 = np.sqrt(np.maximum(np.partition(distances_nn, 1, axis=1)[:, :2], 0.0))
-    nearest_n2 = np.sort(nearest_n2, axis=1)
+    nearest_n2 = np.sort(np.sqrt(np.maximum(np.partition(distances_nn, 1, axis=1)[:, :2], 0.0)), axis=1)
     kept = nearest_n2[:, 0] > 1e-6
     logarithms = np.log(nearest_n2[kept, 1] / nearest_n2[kept, 0])
-    total, n = float(logarithms.sum()), int(kept.sum())
-    if n < 3 or total <= 0.0:
+    if len(logarithms) < TWO_NN_LEAST or not logarithms.any():
         return float("nan"), float("nan"), float("nan")
-    low, high = stats.chi2.ppf([0.025, 0.975], 2 * n) / (2.0 * total)
-    return (n - 1) / total, float(low), float(high)
+    drawn = np.random.default_rng(seed).integers(0, len(logarithms), (RESAMPLES, len(logarithms)))
+    low, high = np.quantile(_slope(logarithms[drawn]), [0.025, 0.975])
+    return float(_slope(logarithms[None])[0]), float(low), float(high)
+
+
+def _slope(logarithms_Bn: Floats) -> Floats:
+    """TwoNN's slope for each row of logarithms of ratios, [B]."""
+    n = logarithms_Bn.shape[1]
+    used = n - round(TWO_NN_LEFT_OUT * n)
+    x_Bm = np.sort(logarithms_Bn, axis=1)[:, :used]
+    y_m = -np.log1p(-np.arange(1, used + 1) / (n + 1))
+    return np.asarray((x_Bm @ y_m) / (x_Bm**2).sum(axis=1))
 
 
 def alignment(queries_ND: npt.NDArray[np.floating], right_ND: npt.NDArray[np.floating], *, seed: int = 0) -> Figure:
@@ -278,8 +327,8 @@ def skewness(values: npt.NDArray[Any]) -> float:
     return float((centered**3).mean() / spread**3) if spread > 0.0 else 0.0
 
 
-def _bootstrap(statistic: Callable[[Floats], float], n: int, generator: np.random.Generator) -> tuple[float, float]:
+def _bootstrap(statistics: Callable[[Floats], Floats], n: int, generator: np.random.Generator) -> tuple[float, float]:
     """Percentile interval of a statistic of weights, over resamples of n vectors."""
-    drawn = [statistic(np.bincount(generator.integers(0, n, n), minlength=n).astype(float)) for _ in range(RESAMPLES)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    weights_Bn = generator.multinomial(n, np.full(n, 1.0 / n), size=RESAMPLES).astype(np.float64)
+    low, high = np.quantile(statistics(weights_Bn), [0.025, 0.975])
     return float(low), float(high)

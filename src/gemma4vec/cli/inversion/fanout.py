@@ -1,0 +1,265 @@
+"""`gemma4vec fanout MODEL`: suggestions for a query, what they are worth on a suite, and rows to train on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gemma4vec.errors import InputError
+
+if TYPE_CHECKING:
+    from gemma4vec.data.suites.retrieval import RetrievalSuite
+    from gemma4vec.fanout.setting import Choices, Setting
+    from gemma4vec.fanout.writers import LogWriter, Writer
+    from gemma4vec.text.text_embedder import TextEmbedder
+
+TARGETS = ("prf", "gold", "text")
+
+
+def fanout_command(
+    model: Annotated[
+        str, typer.Argument(help="A run folder, a run id, a sentence-transformers folder, a hub id or bundled:NAME.")
+    ],
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="Dev suite: its documents, queries and judgments.", metavar="DEV")
+    ] = None,
+    query: Annotated[str | None, typer.Option("--query", help="Walk from this query alone, and show it.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="With --query: walk to this text.", metavar="TEXT")] = None,
+    decoder: Annotated[
+        Path | None, typer.Option("--decoder", help="Decoder of MODEL, which writes the texts.", metavar="DIR")
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            "--log", help="Queries of a log: .txt or rows. Without --decoder they are the texts.", metavar="FILE"
+        ),
+    ] = None,
+    paraphrase: Annotated[
+        str | None,
+        typer.Option("--paraphrase", help="Base model whose paraphrases stand in the table.", metavar="BASE"),
+    ] = None,
+    target: Annotated[
+        str, typer.Option("--target", help="Where walks go: prf (mean of the first hits), gold (judged), text (--to).")
+    ] = "prf",
+    n: Annotated[int, typer.Option("--n", help="Suggestions a query, at most.")] = 8,
+    step_degrees: Annotated[float, typer.Option("--step-degrees", help="Length of a step.")] = 4.0,
+    points: Annotated[int, typer.Option("--points", help="Points of a walk, at most.")] = 20,
+    feedback: Annotated[int, typer.Option("--feedback", help="First hits whose mean is the target.")] = 3,
+    weight: Annotated[float, typer.Option("--weight", help="Weight of the suggestions in the fused ranking.")] = 0.3,
+    faithful: Annotated[float, typer.Option("--faithful", help="Least cosine of a suggestion to its query.")] = 0.5,
+    diverse: Annotated[float, typer.Option("--diverse", help="Weight of being unlike the others, 0 to 1.")] = 0.3,
+    max_queries: Annotated[int | None, typer.Option("--max-queries", help="Sample of the suite's queries.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write training rows (.jsonl, .jsonl.gz).", metavar="FILE")
+    ] = None,
+    published: Annotated[
+        Path | None,
+        typer.Option("--published", help="Also write records: a query, its variants, their documents.", metavar="FILE"),
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="auto (the fastest here), fp32 or bf16.")] = "auto",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of random directions and sampled texts.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+) -> None:
+    """Suggest other queries on the way from a query to a target, and measure them beside noise at the same angles.
+
+    With --suite alone: a table of methods, each with the same number of suggestions. With --out: training rows.
+    """
+    from gemma4vec.fanout.keep import Gates
+    from gemma4vec.fanout.setting import Choices
+
+    if target not in TARGETS:
+        raise InputError(f"--target {target}: use one of {', '.join(TARGETS)}")
+    if dtype not in ("auto", "fp32", "bf16"):
+        raise InputError(f"--dtype {dtype}: use one of auto, fp32, bf16")
+    if (target == "text") != (to is not None) or (to is not None and query is None):
+        raise InputError("--target text walks from --query to the text of --to; give all three")
+    if query is None and suite is None:
+        raise InputError("name a suite (--suite DEV), or a query (--query Q) with --suite or --target text --to TEXT")
+    if query is not None and (out or published or target == "gold"):
+        raise InputError("--out, --published and --target gold need a suite's judged queries; leave --query out")
+    if query is not None and suite is None and to is None:
+        raise InputError("--query with --target prf needs documents: name --suite DEV")
+    if decoder is None and log is None:
+        raise InputError("nothing writes texts: name --decoder DIR, or --log FILE whose queries are taken")
+    choices = Choices(n, step_degrees, points, feedback, weight, seed, Gates(faithful=faithful, diverse=diverse))
+    choices.check()
+    from gemma4vec.cli.output import emit
+
+    opened = _open_suite(suite, max_queries, seed) if suite is not None else None
+    if out is not None:
+        check_outputs(out, published)
+    embedder = _open_model(model, dtype, opened)
+    writer, logged = _open_writer(embedder, decoder, log)
+    if query is not None:
+        emit(as_json, _one_walk(embedder, opened, writer, choices, query, to), _render_walk)
+        return
+    assert opened is not None
+    setting = _setting(embedder, opened, writer, logged, choices, paraphrase if out is None else None)
+    if out is not None:
+        emit(as_json, _write_rows(setting, target, out, published), lambda result: result["sentence"])
+        return
+    from gemma4vec.fanout.measure import measure_fanout
+    from gemma4vec.machine.terminal import bars_by_stage
+
+    with bars_by_stage("fanout") as report:
+        measured = measure_fanout(setting, report=report)
+    emit(as_json, {"model": embedder.name, "suite": opened.name, "n": n, "seed": seed, **measured}, _render_table)
+
+
+def check_outputs(out: Path, published: Path | None) -> None:
+    """Refuse names of files that nobody could read back.
+
+    Raises:
+        InputError: another ending, one file for both, or a folder that cannot be written.
+    """
+    from gemma4vec.files import check_writable
+
+    for key, file in (("--out", out), ("--published", published)):
+        if file is not None and not file.name.endswith((".jsonl", ".jsonl.gz")):
+            raise InputError(f"{key} {file}: the name must end in .jsonl or .jsonl.gz")
+        if file is not None:
+            check_writable(file)
+    if published is not None and published.absolute() == out.absolute():
+        raise InputError("--published: it is the file of --out; name another one")
+
+
+def _open_suite(spec: str, most: int | None, seed: int) -> "RetrievalSuite":
+    """The suite; final ones are refused, since choices are made on it, and rows must not come from it."""
+    from gemma4vec.data.loading.open_suite import open_suite
+    from gemma4vec.data.suites.retrieval import RetrievalSuite
+    from gemma4vec.data.suites.sample import sample_suite
+    from gemma4vec.ledger.suite_access import check_choice
+
+    suite = open_suite(spec)
+    check_choice("--suite", suite, *suite.members)
+    if not isinstance(suite, RetrievalSuite):
+        raise InputError(f"--suite {spec}: {suite.name} is no retrieval suite; name a folder in BEIR format")
+    return sample_suite(suite, most, None, seed=seed) if most is not None else suite
+
+
+def _open_model(model: str, dtype: str, suite: "RetrievalSuite | None") -> "TextEmbedder":
+    from gemma4vec.api.scoring import open_scorer
+    from gemma4vec.evaluation.scoring.guards import check_allowed
+
+    embedder: Any = open_scorer(model, None if dtype == "auto" else dtype, None, cached=True)
+    if suite is not None:
+        check_allowed(embedder, [suite])
+    return embedder
+
+
+def _open_writer(
+    embedder: "TextEmbedder", decoder: Path | None, log: Path | None
+) -> tuple["Writer", "LogWriter | None"]:
+    from gemma4vec.fanout.writers import DecoderWriter, LogWriter
+    from gemma4vec.inversion.decoder import VectorDecoder
+    from gemma4vec.inversion.held_out import normalized
+    from gemma4vec.inversion.read_texts import read_texts
+
+    logged, texts = None, []
+    if log is not None:
+        found, _ = read_texts([log], 1_000_000)
+        texts = list({normalized(text): text for text in found}.values())
+        logged = LogWriter(texts, embedder.encode_query(texts))
+    if decoder is None:
+        assert logged is not None
+        return logged, logged
+    inner: Any = getattr(embedder, "embedder", embedder)
+    return DecoderWriter(VectorDecoder.load(decoder, inner, role="query"), texts), logged
+
+
+def _setting(
+    embedder: "TextEmbedder",
+    suite: "RetrievalSuite",
+    writer: "Writer",
+    log: "LogWriter | None",
+    choices: "Choices",
+    paraphrase: str | None,
+) -> "Setting":
+    from gemma4vec.fanout.paraphrase import Paraphraser
+    from gemma4vec.fanout.setting import Setting
+    from gemma4vec.machine.terminal import bars_by_stage
+
+    with bars_by_stage("encoding") as report:
+        documents = embedder.encode_document(
+            suite.corpus, progress=lambda done, total: report("documents", done, total)
+        )
+        queries = embedder.encode_query(suite.queries, progress=lambda done, total: report("queries", done, total))
+    paraphraser = Paraphraser(paraphrase) if paraphrase is not None else None
+    return Setting(suite, embedder, queries, documents, writer, log, choices, paraphraser)
+
+
+def _write_rows(setting: "Setting", target: str, out: Path, published: Path | None) -> dict[str, Any]:
+    """Rows of all walks; after Ctrl-C those of the finished ones."""
+    from gemma4vec.data.rows.jsonl import write_lines
+    from gemma4vec.data.rows.rows import as_object
+    from gemma4vec.fanout.training_rows import as_record, as_rows, walk_suite
+    from gemma4vec.machine.terminal import bars_by_stage
+
+    rows: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
+    queries, stopped = 0, False
+    if target == "gold" and not any(setting.gold):
+        raise InputError(f"--target gold: {setting.suite.name} has no judged document; use --target prf")
+    with bars_by_stage("fanout") as report:
+        try:
+            for row, aim, found in walk_suite(setting, "gold" if target == "gold" else "prf", report):
+                rows += map(as_object, as_rows(setting, row, aim, found))
+                records.append(as_record(setting, row, found))
+                queries += 1
+        except KeyboardInterrupt:
+            stopped = True
+    write_lines(out, iter(rows))
+    if published is not None:
+        write_lines(published, iter(records))
+    said = f"{out}: {len(rows):,} rows of {queries:,} queries; gates saw no judgment"
+    said += ", the walks' targets are judged documents" if target == "gold" else ""
+    if stopped:
+        raise KeyboardInterrupt(f"stopped; {said}")
+    return {"out": str(out), "rows": len(rows), "queries": queries, "target": target, "sentence": said}
+
+
+def _one_walk(
+    embedder: "TextEmbedder",
+    suite: "RetrievalSuite | None",
+    writer: "Writer",
+    choices: "Choices",
+    query: str,
+    to: str | None,
+) -> dict[str, Any]:
+    """The texts on one way, with their angles and cosines."""
+    from gemma4vec.fanout.one_walk import walk_query
+
+    documents = embedder.encode_document(suite.corpus) if suite is not None and to is None else None
+    return {"query": query, "writer": writer.name, **walk_query(embedder, writer, choices, query, to, documents)}
+
+
+def _render_walk(result: dict[str, Any]) -> Any:
+    from gemma4vec.cli.output import table
+
+    rows = [[f"{step['degrees']:.1f}", step["text"], step["to_query"], step["to_target"]] for step in result["steps"]]
+    return table(["degrees", "text", "cosine to query", "to target"], rows, f"from: {result['query']}")
+
+
+def _lines_of_table(result: dict[str, Any]) -> Iterator[list[Any]]:
+    def shown(value: dict[str, float] | None) -> str:
+        return "" if value is None else f"{value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
+
+    for row in result["rows"]:
+        name = row["method"] + (" (oracle)" if row["oracle"] else "")
+        texts = [f"{row[key]:.2f}" if key in row else "" for key in ("cosine", "alike", "verbatim")]
+        yield [name, f"{row['kept']:.1f}", shown(row["gain"]), shown(row["best_minus_noise"]), *texts]
+
+
+def _render_table(result: dict[str, Any]) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    from gemma4vec.cli.output import table
+
+    columns = ["method", "kept", "fused gain, no label", "best of n over noise's", "cosine", "alike", "verbatim"]
+    own = result["ndcg@10"]
+    title = (
+        f"{result['suite']}: {result['queries']} queries alone nDCG@10 {own['mean']:.3f}; writer: {result['writer']}"
+    )
+    return Group(table(columns, list(_lines_of_table(result)), title), Text(result["sentence"]))

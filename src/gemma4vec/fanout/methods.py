@@ -1,0 +1,163 @@
+"""Ways to make suggestions for a query, each with the same number of them.
+
+A method gives texts, which pass the gates, are embedded and search; or it gives rankings of its own. One that looks at
+judgments is an oracle: it shows what could be had, never what a system gains.
+
+Shapes: d dimensions, K points.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gemma4vec.errors import InputError
+from gemma4vec.fanout.rm3 import rm3_scores
+from gemma4vec.fanout.setting import DEPTH, Ints, Setting
+from gemma4vec.fanout.walk import Vectors, angle_between, random_walk, slerp, step_angles
+from gemma4vec.retrieval.top_k import descending_id_rank
+
+Texts = list[list[str]]
+Rankings = list[list[Ints]]
+NOISE, TO_GOLD, TO_HITS = "noise at the walk's angles", "walk to the gold document", "walk to the first hits' mean"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make suggestions.
+
+    Attributes:
+        name: for people.
+        texts: of each query texts, best first, or None where rankings are made.
+        rankings: of each query rankings, or None where texts are made.
+        oracle: whether it looks at judgments.
+        needs_log: whether it reads a log of queries.
+        needs_paraphraser: whether it has a language model reword queries.
+    """
+
+    name: str
+    texts: Callable[[Setting], Texts] | None = None
+    rankings: Callable[[Setting], Rankings] | None = None
+    oracle: bool = False
+    needs_log: bool = False
+    needs_paraphraser: bool = False
+
+    def can_run(self, setting: Setting) -> bool:
+        """Whether the setting has what the method reads."""
+        has_log = setting.log is not None or not self.needs_log
+        return has_log and (setting.paraphraser is not None or not self.needs_paraphraser)
+
+
+def walk_points(setting: Setting, row: int, end_d: Vectors) -> Vectors:
+    """Points on the way from a query to a target, the target last; none where both are one point or opposite."""
+    try:
+        return slerp(setting.queries_Qd[row], end_d, angles_to(setting, row, end_d))
+    except InputError:
+        return np.zeros((0, len(end_d)), dtype=np.float32)
+
+
+def angles_to(setting: Setting, row: int, end_d: Vectors) -> list[float]:
+    """The angles of a walk's points."""
+    whole = angle_between(setting.queries_Qd[row], end_d)
+    return step_angles(whole, setting.choices.step_degrees, setting.choices.points)
+
+
+def changes(texts: list[str]) -> list[str]:
+    """Texts along a walk without those that repeat the one before: a step is where the text changes."""
+    return [text for number, text in enumerate(texts) if number == 0 or text != texts[number - 1]]
+
+
+def write_walks(setting: Setting, points: list[Vectors]) -> Texts:
+    """What the writer makes of each query's points."""
+    counts = [len(one) for one in points]
+    written = setting.writer.write(np.concatenate(points)) if sum(counts) else []
+    ends = np.cumsum(counts)
+    return [changes(written[end - count : end]) for count, end in zip(counts, ends, strict=True)]
+
+
+def to_gold(setting: Setting) -> Texts:
+    """Texts on the way to the best judged document."""
+    empty = np.zeros((0, setting.queries_Qd.shape[1]), dtype=np.float32)
+    golds = setting.gold
+    ways = [walk_points(setting, row, setting.documents_Md[one[0]]) if one else empty for row, one in enumerate(golds)]
+    return write_walks(setting, ways)
+
+
+def to_hits(setting: Setting) -> Texts:
+    """Texts on the way to the mean of the first hits."""
+    ways = [walk_points(setting, row, centroid_d) for row, centroid_d in enumerate(setting.centroids)]
+    return write_walks(setting, ways)
+
+
+def noise(setting: Setting) -> Texts:
+    """Texts on a way of the gold walk's angles in a random direction: what chance and choice alone give."""
+    ways = []
+    for row, gold in enumerate(setting.gold):
+        end_d = setting.documents_Md[gold[0]] if gold else setting.centroids[row]
+        generator = np.random.default_rng([setting.choices.seed, row])
+        ways.append(random_walk(setting.queries_Qd[row], angles_to(setting, row, end_d), generator))
+    return write_walks(setting, ways)
+
+
+def nearest_log(setting: Setting) -> Texts:
+    """The nearest queries of the log."""
+    assert setting.log is not None
+    return setting.log.nearest(setting.queries_Qd, 2 * setting.choices.n)
+
+
+def from_first_hit(setting: Setting) -> Texts:
+    """Texts for the first hit's own vector, as doc2query writes queries for a document (Nogueira et al., 2019)."""
+    first_Qd = setting.documents_Md[setting.own_rankings[:, 0]]
+    return setting.writer.write_several(first_Qd, 2 * setting.choices.n, setting.choices.seed)
+
+
+def paraphrases(setting: Setting) -> Texts:
+    """What a language model makes of the query's words, without a vector."""
+    assert setting.paraphraser is not None
+    return setting.paraphraser.write(setting.suite.queries, 2 * setting.choices.n, setting.choices.seed)
+
+
+def bm25(setting: Setting) -> Rankings:
+    """The words' own ranking."""
+    rank = descending_id_rank(setting.suite.corpus_ids)
+    found = setting.bm25.search(setting.suite.queries, min(DEPTH + 1, len(setting.texts)), descending_id_rank=rank)
+    rows = setting.without_own(found.indices, found.scores, range(len(setting.suite.queries)))
+    return [[row] for row in rows]
+
+
+def rm3(setting: Setting) -> Rankings:
+    """BM25 with the words of its first hits."""
+    rank = descending_id_rank(setting.suite.corpus_ids)
+    found = []
+    for row, query in enumerate(setting.suite.queries):
+        scores_M = rm3_scores(setting.bm25, setting.texts, query).astype(np.float32)
+        best = setting.bm25.best(scores_M, min(DEPTH + 1, len(setting.texts)), rank)
+        found.append([setting.without_own(best.indices[None], best.scores[None], [row])[0]])
+    return found
+
+
+def feedback_vectors(setting: Setting) -> Rankings:
+    """Points on the way to the mean of the first hits, which search without being written: vector feedback."""
+    found = []
+    for row, centroid_d in enumerate(setting.centroids):
+        points_Kd = walk_points(setting, row, centroid_d)
+        places = np.unique(np.linspace(0, len(points_Kd) - 1, setting.choices.n).round().astype(int))
+        chosen = points_Kd[places] if len(points_Kd) else points_Kd
+        found.append(list(setting.rank(chosen, [row] * len(chosen))) if len(chosen) else [])
+    return found
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("BM25", rankings=bm25),
+        Method("BM25 and RM3", rankings=rm3),
+        Method("feedback vectors", rankings=feedback_vectors),
+        Method("nearest queries of the log", texts=nearest_log, needs_log=True),
+        Method(NOISE, texts=noise),
+        Method("paraphrases", texts=paraphrases, needs_paraphraser=True),
+        Method("texts of the first hit", texts=from_first_hit),
+        Method(TO_GOLD, texts=to_gold, oracle=True),
+        Method(TO_HITS, texts=to_hits),
+    )
+}
