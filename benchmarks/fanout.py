@@ -2,10 +2,10 @@
 
     python benchmarks/fanout.py DATA [--model NAME] [--decoder DIR] [--suites NAME ...] [--log-queries N]
 
-DATA holds `retrieval/NAME` (suites in BEIR's layout) and `train/NAME.jsonl.gz` (rows, whose queries are the log), as for
-quality.py. For each suite the table of `gemma4vec fanout`: each method with 8 suggestions a query, the gain of the fused
-ranking without labels, and the best of n over noise's best of n. Without a decoder the nearest query of the log is the
-text of a point: what a decoder has to beat.
+DATA holds `retrieval/NAME` (suites in BEIR's layout) and `train/NAME.jsonl.gz` (rows, whose queries are the log).
+For each suite the table of `gemma4vec fanout`: each method with 8 suggestions a query, the gain of the fused ranking
+without labels, and the best of n over noise's best of n. Without a decoder the nearest query of the log is the text
+of a point: what a decoder has to beat.
 """
 
 import argparse
