@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from small_suite import WORDS, write_small_suite
+from tiny_model import write_tiny
 from tiny_saved import save_tiny
 
 from gemma4vec.cli.main import execute
@@ -18,6 +19,7 @@ from gemma4vec.data.rows.rows import read_rows
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("fanout")
     shutil.copytree(save_tiny(root / "saved", "no-prompt-pooled"), root / "model")
+    write_tiny(root / "base", "gemma3", layers=2)
     write_small_suite(root, "suite")
     write_small_suite(root, "sealed", role="final")
     (root / "log.txt").write_text("".join(f"{word} {other}\n" for word in WORDS for other in WORDS[:3]))
@@ -32,9 +34,15 @@ def test_the_table_fits_a_screen_and_says_what_it_says(place: Path, capsys: pyte
     assert run(place, "--suite", str(place / "suite"), "--n", "3", "--faithful", "-1", "--json") == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert found["queries"] == len(WORDS) and {row["verbatim"] for row in found["rows"] if "verbatim" in row} == {1.0}
-    assert run(place, "--suite", str(place / "suite"), "--n", "3", "--faithful", "-1") == 0
+    words = ("--suite", str(place / "suite"), "--n", "3", "--faithful", "-1", "--paraphrase", str(place / "base"))
+    assert run(place, *words) == 0
     shown = capsys.readouterr().out
-    assert len(shown.splitlines()) <= 40 and "(oracle)" in shown and found["sentence"][:20] in shown
+    assert (
+        len(shown.splitlines()) <= 40
+        and "(oracle)" in shown
+        and "paraphrases" in shown
+        and found["sentence"][:20] in shown
+    )
 
 
 def test_rows_and_records_are_written_and_read_back(

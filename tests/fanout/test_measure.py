@@ -44,7 +44,7 @@ def setting() -> Setting:
 
 def test_every_method_stands_in_the_table_with_at_most_n_suggestions(setting: Setting) -> None:
     found = measure_fanout(setting)
-    assert [row["method"] for row in found["rows"]] == list(METHODS)
+    assert [row["method"] for row in found["rows"]] == [name for name in METHODS if name != "paraphrases"]
     assert all(row["kept"] <= 4 for row in found["rows"])
     assert {row["method"] for row in found["rows"] if row["oracle"]} == {TO_GOLD}
     assert [row["method"] for row in found["rows"] if row["best_minus_noise"] is None] == [NOISE]
@@ -88,7 +88,7 @@ def test_texts_are_chosen_without_judgments() -> None:
     """Other judgments change the oracle's walks and the scores, and no text of any other method."""
     one, other = make(), make()
     other.suite.qrels.update({query: {"d3": 1} for query in other.suite.qrels})
-    for method in METHODS.values():
+    for method in (method for method in METHODS.values() if method.can_run(one)):
         same = [a.texts == b.texts for a, b in zip(suggest(one, method), suggest(other, method), strict=True)]
         assert all(same) or method.name in (TO_GOLD, NOISE), method.name  # noise has the angles of the gold walk
 

@@ -52,7 +52,7 @@ def measure_fanout(
     methods = [METHODS[name] for name in names or METHODS]
     if all(method.name != NOISE for method in methods):
         methods.append(METHODS[NOISE])
-    methods = [method for method in methods if setting.log is not None or not method.needs_log]
+    methods = [method for method in methods if method.can_run(setting)]
     every = range(len(setting.suite.queries))
     own_Q, own_recall_Q = (score(setting, list(setting.own_rankings), every, metric) for metric in (METRIC, RECALL))
     values: dict[str, dict[str, Floats]] = {}

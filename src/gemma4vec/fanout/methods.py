@@ -32,6 +32,7 @@ class Method:
         rankings: of each query rankings, or None where texts are made.
         oracle: whether it looks at judgments.
         needs_log: whether it reads a log of queries.
+        needs_paraphraser: whether it has a language model reword queries.
     """
 
     name: str
@@ -39,6 +40,12 @@ class Method:
     rankings: Callable[[Setting], Rankings] | None = None
     oracle: bool = False
     needs_log: bool = False
+    needs_paraphraser: bool = False
+
+    def can_run(self, setting: Setting) -> bool:
+        """Whether the setting has what the method reads."""
+        has_log = setting.log is not None or not self.needs_log
+        return has_log and (setting.paraphraser is not None or not self.needs_paraphraser)
 
 
 def walk_points(setting: Setting, row: int, end_d: Vectors) -> Vectors:
@@ -104,6 +111,12 @@ def from_first_hit(setting: Setting) -> Texts:
     return setting.writer.write_several(first_Qd, 2 * setting.choices.n, setting.choices.seed)
 
 
+def paraphrases(setting: Setting) -> Texts:
+    """What a language model makes of the query's words, without a vector."""
+    assert setting.paraphraser is not None
+    return setting.paraphraser.write(setting.suite.queries, 2 * setting.choices.n, setting.choices.seed)
+
+
 def bm25(setting: Setting) -> Rankings:
     """The words' own ranking."""
     rank = descending_id_rank(setting.suite.corpus_ids)
@@ -142,6 +155,7 @@ METHODS: dict[str, Method] = {
         Method("feedback vectors", rankings=feedback_vectors),
         Method("nearest queries of the log", texts=nearest_log, needs_log=True),
         Method(NOISE, texts=noise),
+        Method("paraphrases", texts=paraphrases, needs_paraphraser=True),
         Method("texts of the first hit", texts=from_first_hit),
         Method(TO_GOLD, texts=to_gold, oracle=True),
         Method(TO_HITS, texts=to_hits),

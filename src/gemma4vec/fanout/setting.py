@@ -14,6 +14,7 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.scoring.ranking import Ranking, without_own_document
 from gemma4vec.fanout.keep import Gates
+from gemma4vec.fanout.paraphrase import Paraphraser
 from gemma4vec.fanout.walk import Vectors
 from gemma4vec.fanout.writers import LogWriter, Writer
 from gemma4vec.retrieval.bm25 import BM25Index
@@ -74,6 +75,7 @@ class Setting:
         queries_Qd, documents_Md: its unit vectors.
         writer: texts for vectors.
         log: a log of queries, for the row of nearest ones; None: there is none.
+        paraphraser: a language model that rewords queries; None: there is none.
         choices: numbers.
     """
 
@@ -84,6 +86,7 @@ class Setting:
     writer: Writer
     log: LogWriter | None = None
     choices: Choices = field(default_factory=Choices)
+    paraphraser: Paraphraser | None = None
 
     @cached_property
     def texts(self) -> list[str]:

@@ -35,6 +35,10 @@ def fanout_command(
             "--log", help="Queries of a log: .txt or rows. Without --decoder they are the texts.", metavar="FILE"
         ),
     ] = None,
+    paraphrase: Annotated[
+        str | None,
+        typer.Option("--paraphrase", help="Base model whose paraphrases stand in the table.", metavar="BASE"),
+    ] = None,
     target: Annotated[
         str, typer.Option("--target", help="Where walks go: prf (mean of the first hits), gold (judged), text (--to).")
     ] = "prf",
@@ -91,7 +95,7 @@ def fanout_command(
         emit(as_json, _one_walk(embedder, opened, writer, choices, query, to), _render_walk)
         return
     assert opened is not None
-    setting = _setting(embedder, opened, writer, logged, choices)
+    setting = _setting(embedder, opened, writer, logged, choices, paraphrase if out is None else None)
     if out is not None:
         emit(as_json, _write_rows(setting, target, out, published), lambda result: result["sentence"])
         return
@@ -165,8 +169,14 @@ def _open_writer(
 
 
 def _setting(
-    embedder: "TextEmbedder", suite: "RetrievalSuite", writer: "Writer", log: "LogWriter | None", choices: "Choices"
+    embedder: "TextEmbedder",
+    suite: "RetrievalSuite",
+    writer: "Writer",
+    log: "LogWriter | None",
+    choices: "Choices",
+    paraphrase: str | None,
 ) -> "Setting":
+    from gemma4vec.fanout.paraphrase import Paraphraser
     from gemma4vec.fanout.setting import Setting
     from gemma4vec.machine.terminal import bars_by_stage
 
@@ -175,7 +185,8 @@ def _setting(
             suite.corpus, progress=lambda done, total: report("documents", done, total)
         )
         queries = embedder.encode_query(suite.queries, progress=lambda done, total: report("queries", done, total))
-    return Setting(suite, embedder, queries, documents, writer, log, choices)
+    paraphraser = Paraphraser(paraphrase) if paraphrase is not None else None
+    return Setting(suite, embedder, queries, documents, writer, log, choices, paraphraser)
 
 
 def _write_rows(setting: "Setting", target: str, out: Path, published: Path | None) -> dict[str, Any]:
