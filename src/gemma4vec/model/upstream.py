@@ -175,7 +175,7 @@ UPSTREAM = (
         "peft.tuners.tuners_utils.BaseTunerLayer._disable_adapters",
         "peft",
         "read with the base alone in the middle of a training step",
-        "enable_adapters also switches requires_grad, and hooks of the backward pass are lost with it",
+        "enable_adapters also switches requires_grad, in the middle of a step",
     ),
     UpstreamApi(
         "sentence_transformers.base.modules.InputModule",
