@@ -80,3 +80,12 @@ def test_help_is_that_of_the_model_command(capsys: pytest.CaptureFixture[str]) -
     assert execute(["inspect", "--help"]) == 0
     out = capsys.readouterr().out
     assert "--against" in out and "confirm" in out
+
+
+def test_a_folder_may_be_called_model(
+    hard_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert execute(["inspect", "model", "--suite", str(hard_suite)]) == 2
+    said = capsys.readouterr().err
+    assert "Missing" not in said and "model" in said.strip().splitlines()[-1]
