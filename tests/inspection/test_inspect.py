@@ -124,6 +124,14 @@ def test_final_suites_are_refused_before_anything_is_read(tmp_path: Path) -> Non
     assert model.encoded == 0 and not (tmp_path / "out").exists()
 
 
+def test_a_suite_that_became_final_stays_sealed(tmp_path: Path) -> None:
+    best = run(tmp_path / "out").slices[0]
+    with pytest.raises(InputError, match="inspect confirm: planted is a final suite"):
+        confirm_again(best.id, tmp_path / "out", replace(SUITE, role="final"))
+    with open_ledger(home()) as ledger:
+        assert ledger.rows("SELECT 1 FROM records WHERE kind = 'exposure'") == []
+
+
 def test_one_query_has_no_halves(tmp_path: Path) -> None:
     one = replace(SUITE, query_ids=["q0"], queries=SUITE.queries[:1], qrels={"q0": {"d0": 1}})
     found = run(tmp_path / "out", one)

@@ -13,7 +13,7 @@ from tiny_saved import save_tiny
 from gemma4vec.errors import InputError
 from gemma4vec.inversion.candidates import Candidate, clean, find_candidates
 from gemma4vec.inversion.decoder import VectorDecoder
-from gemma4vec.inversion.edit import check_editable, cosine_gradient, edit_text, propose_swaps, proposed_texts
+from gemma4vec.inversion.edit import Editor, check_editable, cosine_gradient
 from gemma4vec.inversion.generate import Written
 from gemma4vec.model.encoder.build import build
 from gemma4vec.model.inference.embedder import Embedder
@@ -121,7 +121,7 @@ def test_a_proposals_gain_is_the_slope_of_the_cosine(
             handle.remove()
 
     monkeypatch.setattr(Embedder, "encode_tokens", lambda self, tokens: encode_wide(self, tokens))
-    swaps = propose_swaps(model, prompted, target, places, 6)
+    swaps = Editor(model, "query").propose_swaps(prompted, target, places, 6)
     assert [swap.gain for swap in swaps] == sorted((swap.gain for swap in swaps), reverse=True)
     for swap in swaps:
         slope = (cosine(swap.place, swap.token, 1e-5) - cosine(swap.place, swap.token, -1e-5)) / 2e-5
@@ -142,22 +142,22 @@ def test_edits_only_raise_the_cosine_and_find_a_swapped_word(encoder: Embedder) 
         words = text.split()
         spoiled = " ".join([words[0], "graph" if words[1] != "graph" else "tree", *words[2:]])
         start = Candidate(spoiled, float(encoder.encode_query([spoiled])[0] @ target), "greedy", 1)
-        found = edit_text(encoder, "query", target, start, 5)
+        found = Editor(encoder, "query").edit(target, start, 5)
         assert found.cosine >= start.cosine and found.cleaned == 1
         assert found.cosine == pytest.approx(float(encoder.encode_query([found.text])[0] @ target), abs=1e-5)
         assert (found.text == start.text) == (found.how == "greedy")
         improved += found.cosine > start.cosine + 1e-4
     assert improved >= 5
-    assert edit_text(encoder, "query", target, start, 0) == start
+    assert Editor(encoder, "query").edit(target, start, 0) == start
 
 
 def test_proposals_keep_the_prompt_and_change_one_token(encoder: Embedder) -> None:
     target = encoder.encode_document(["sort the tree"])[0]
-    texts = proposed_texts(encoder, "document", target, "read the file", 20)
+    texts = Editor(encoder, "document").proposed_texts(target, "read the file", 20)
     assert len(texts) > 10 and all("code" not in text.split(":")[0] for text in texts)
     kept = [sum(word in text for word in ("read", " the", " file")) for text in texts]
     assert min(kept) >= 1 and np.mean([count >= 2 for count in kept]) > 0.9
-    assert proposed_texts(encoder, "query", target, "", 5) == []
+    assert Editor(encoder, "query").proposed_texts(target, "", 5) == []
 
 
 def test_encoders_without_gradients_are_refused(tmp_path: Path) -> None:

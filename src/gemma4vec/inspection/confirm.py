@@ -18,6 +18,7 @@ from gemma4vec.inspection.reading import read_model
 from gemma4vec.inspection.sealed import SEALED
 from gemma4vec.inspection.slices import View, slice_id
 from gemma4vec.inspection.steps import Steps, known_step
+from gemma4vec.ledger.suite_access import check_choice
 from gemma4vec.statistics.slices.gap import SliceGap, slice_gap
 
 ALPHA = 0.05
@@ -119,6 +120,7 @@ def confirm(
                 "; a new claim needs other queries"
             )
         suite = open_suite(about["suite"]["open"])
+        check_choice("inspect confirm", suite)  # it may be final by now
         if suite.fingerprint != contents:
             raise InputError(f"{suite.name} has changed since the inspection in {folder}; inspect again")
         columns = load_columns(folder)

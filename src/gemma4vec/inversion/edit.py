@@ -55,68 +55,75 @@ def check_editable(encoder: TextEmbedder) -> Embedder:
     return encoder
 
 
-def edit_text(
-    encoder: Embedder, role: Role, target_d: NDArray[np.floating[Any]], start: Candidate, rounds: int
-) -> Candidate:
-    """Improve a text by at most `rounds` swaps, each the best of `PROPOSALS`; its cosine never falls."""
-    best = start
-    for _ in range(rounds):
-        texts = [safe for text in proposed_texts(encoder, role, target_d, best.text) if (safe := clean(text)[0])]
-        different = [text for text in dict.fromkeys(texts) if text != best.text]
-        if not different:
-            break
-        cosines = embed(encoder, role, different) @ target_d.astype(np.float32)
-        nearest = int(cosines.argmax())
-        if float(cosines[nearest]) <= best.cosine + _LEAST_RISE:
-            break
-        best = replace(best, text=different[nearest], cosine=float(cosines[nearest]), how="edited")
-    return best
+class Editor:
+    """Edits texts by the gradients of one encoder.
 
+    Raises:
+        InputError: the encoder's gradients cannot be had (`check_editable`).
+    """
 
-def proposed_texts(
-    encoder: Embedder, role: Role, target_d: NDArray[np.floating[Any]], text: str, most: int = PROPOSALS
-) -> list[str]:
-    """The texts of the swaps that the gradient likes best, best first."""
-    prompted = encoder.prompts.for_query(text) if role == "query" else encoder.prompts.for_document(text)
-    whole, before = encodable(prompted.prompt + prompted.text), len(encodable(prompted.prompt))
-    tokenizer: Any = encoder.tokenizer.hf_tokenizer
-    read = tokenizer(whole, return_offsets_mapping=True, truncation=True, max_length=encoder.max_tokens)
-    spans: Sequence[tuple[int, int]] = read["offset_mapping"]
-    places = [place for place, (start, end) in enumerate(spans) if end > max(start, before)]
-    found = []
-    surface = _surfaces(tokenizer)
-    for swap in propose_swaps(encoder, prompted, target_d, places, most):
-        start, end = spans[swap.place]
-        changed = whole[:start] + surface(swap.token) + whole[end:]
-        if changed.startswith(whole[:before]):  # a token may hold the last space of the prompt
-            found.append(changed[before:])
-    return found
+    def __init__(self, encoder: TextEmbedder, role: Role):
+        self.encoder, self.role = check_editable(encoder), role
+        tokenizer: Any = self.encoder.tokenizer.hf_tokenizer
+        known = {int(one) for one in tokenizer.get_vocab().values()} - {int(one) for one in tokenizer.all_special_ids}
+        weight_VD = _embedding(self.encoder).weight
+        excluded = [token for token in range(len(weight_VD)) if token not in known]
+        self._excluded = torch.tensor(excluded, dtype=torch.long, device=weight_VD.device)
+        self._surface = _surfaces(tokenizer)
 
+    def edit(self, target_d: NDArray[np.floating[Any]], start: Candidate, rounds: int) -> Candidate:
+        """Improve a text by at most `rounds` swaps, each the best of `PROPOSALS`; its cosine never falls."""
+        best = start
+        for _ in range(rounds):
+            texts = [safe for text in self.proposed_texts(target_d, best.text) if (safe := clean(text)[0])]
+            different = [text for text in dict.fromkeys(texts) if text != best.text]
+            if not different:
+                break
+            cosines = embed(self.encoder, self.role, different) @ target_d.astype(np.float32)
+            nearest = int(cosines.argmax())
+            if float(cosines[nearest]) <= best.cosine + _LEAST_RISE:
+                break
+            best = replace(best, text=different[nearest], cosine=float(cosines[nearest]), how="edited")
+        return best
 
-def propose_swaps(
-    encoder: Embedder, prompted: Prompted, target_d: NDArray[np.floating[Any]], places: Sequence[int], most: int
-) -> list[Swap]:
-    """The `most` swaps at these places that raise the cosine most, to first order."""
-    if not places:
-        return []
-    gradient_TD, ids_T = cosine_gradient(encoder, prompted, target_d)
-    weight_VD = _embedding(encoder).weight.detach()
-    chosen_K = torch.tensor(list(places), device=gradient_TD.device)
-    gradient_KD = gradient_TD[chosen_K].to(weight_VD.dtype)
-    own_K = (gradient_KD * weight_VD[ids_T[chosen_K]]).sum(dim=1, keepdim=True)
-    gains_KV = gradient_KD @ weight_VD.T - own_K
-    known = {int(one) for one in encoder.tokenizer.hf_tokenizer.get_vocab().values()}
-    special = {int(one) for one in encoder.tokenizer.hf_tokenizer.all_special_ids}
-    excluded = [one for one in range(len(weight_VD)) if one not in known or one in special]
-    gains_KV[:, torch.tensor(excluded, dtype=torch.long, device=gains_KV.device)] = -float("inf")
-    gains_KV.scatter_(1, ids_T[chosen_K][:, None], -float("inf"))
-    values, flat = gains_KV.flatten().float().topk(min(most, gains_KV.numel()))
-    vocabulary = len(weight_VD)
-    return [
-        Swap(places[at // vocabulary], at % vocabulary, gain)
-        for gain, at in zip(values.tolist(), flat.tolist(), strict=True)
-        if gain > -float("inf")
-    ]
+    def proposed_texts(self, target_d: NDArray[np.floating[Any]], text: str, most: int = PROPOSALS) -> list[str]:
+        """The texts of the swaps that the gradient likes best, best first."""
+        prompts = self.encoder.prompts
+        prompted = prompts.for_query(text) if self.role == "query" else prompts.for_document(text)
+        whole, before = encodable(prompted.prompt + prompted.text), len(encodable(prompted.prompt))
+        tokenizer: Any = self.encoder.tokenizer.hf_tokenizer
+        read = tokenizer(whole, return_offsets_mapping=True, truncation=True, max_length=self.encoder.max_tokens)
+        spans: Sequence[tuple[int, int]] = read["offset_mapping"]
+        places = [place for place, (start, end) in enumerate(spans) if end > max(start, before)]
+        found = []
+        for swap in self.propose_swaps(prompted, target_d, places, most):
+            start, end = spans[swap.place]
+            changed = whole[:start] + self._surface(swap.token) + whole[end:]
+            if changed.startswith(whole[:before]):  # a token may hold the last space of the prompt
+                found.append(changed[before:])
+        return found
+
+    def propose_swaps(
+        self, prompted: Prompted, target_d: NDArray[np.floating[Any]], places: Sequence[int], most: int
+    ) -> list[Swap]:
+        """The `most` swaps at these places that raise the cosine most, to first order."""
+        if not places:
+            return []
+        gradient_TD, ids_T = cosine_gradient(self.encoder, prompted, target_d)
+        weight_VD = _embedding(self.encoder).weight.detach()
+        chosen_K = torch.tensor(list(places), device=gradient_TD.device)
+        gradient_KD = gradient_TD[chosen_K].to(weight_VD.dtype)
+        own_K1 = (gradient_KD * weight_VD[ids_T[chosen_K]]).sum(dim=1, keepdim=True)
+        gains_KV = gradient_KD @ weight_VD.T - own_K1
+        gains_KV[:, self._excluded] = -float("inf")
+        gains_KV.scatter_(1, ids_T[chosen_K][:, None], -float("inf"))
+        values, flat = gains_KV.flatten().float().topk(min(most, gains_KV.numel()))
+        vocabulary = len(weight_VD)
+        return [
+            Swap(places[at // vocabulary], at % vocabulary, gain)
+            for gain, at in zip(values.tolist(), flat.tolist(), strict=True)
+            if gain > -float("inf")
+        ]
 
 
 def cosine_gradient(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gemma4vec.inversion.candidates import Candidate, find_candidates
 from gemma4vec.inversion.decoder import VectorDecoder
-from gemma4vec.inversion.edit import check_editable, edit_text
+from gemma4vec.inversion.edit import Editor
 from gemma4vec.model.inverter.decoder_folder import stored_texts
 from gemma4vec.retrieval.exact import search
 from gemma4vec.text.text_embedder import TextEmbedder
@@ -74,7 +74,7 @@ class Inverter:
 
     def __init__(self, decoder: VectorDecoder, encoder: TextEmbedder, settings: Settings):
         self.decoder, self.encoder, self.settings = decoder, encoder, settings
-        self.editor = check_editable(encoder) if settings.edit else None
+        self.editor = Editor(encoder, decoder.facts.role) if settings.edit else None
         self.texts, self.vectors_Md = stored_texts(decoder.parts.folder, decoder.facts)
 
     def blocks(self, vectors_Nd: Vectors) -> Iterator[list[Inverted]]:
@@ -98,11 +98,8 @@ class Inverter:
         found = [texts[0] for texts in ranked]
         if self.editor is None:
             return found
-        role = self.decoder.facts.role
-        return [
-            edit_text(self.editor, role, target_d, one, settings.edit)
-            for target_d, one in zip(vectors_Nd, found, strict=True)
-        ]
+        pairs = zip(vectors_Nd, found, strict=True)
+        return [self.editor.edit(target_d, one, settings.edit) for target_d, one in pairs]
 
     def _with_nearest(self, vectors_Nd: Vectors, found: list[Candidate]) -> list[Inverted]:
         nearest: list[tuple[str | None, float | None]] = [(None, None)] * len(found)
