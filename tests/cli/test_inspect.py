@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from planted_suite import planted_suite
+from tiny_saved import save_tiny
 
 from gemma4vec.cli.main import execute
 from gemma4vec.data.suites.retrieval import write_suite
@@ -80,3 +81,26 @@ def test_help_is_that_of_the_model_command(capsys: pytest.CaptureFixture[str]) -
     assert execute(["inspect", "--help"]) == 0
     out = capsys.readouterr().out
     assert "--against" in out and "confirm" in out
+
+
+def test_a_folder_may_be_called_model(
+    hard_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert execute(["inspect", "model", "--suite", str(hard_suite)]) == 2
+    said = capsys.readouterr().err
+    assert "Missing" not in said and "model" in said.strip().splitlines()[-1]
+
+
+def test_a_saved_model_is_inspected_with_its_geometry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_suite(tmp_path / "planted", planted_suite(120))
+    model = save_tiny(tmp_path / "tiny", "both-mean")
+    words = ["inspect", str(model), "--suite", str(tmp_path / "planted"), "--dtype", "fp32"]
+    assert execute([*words, "--json", "--out", str(tmp_path / "out")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["against"]["name"] == "bm25" and found["model"]["open"]["dtype"] == "fp32"
+    assert {"mean cosine", "alignment", "int8"} <= {one["name"] for one in found["figures"]}
+    assert {"gold_truncated", "evidence_cut"} <= {one["name"] for one in found["kinds"]}
+    assert execute(["inspect", "confirm", "digits is yes", "--in", str(tmp_path / "out"), "--json"]) == 0
+    own = json.loads(capsys.readouterr().out)
+    assert own["view"] == "paired" and own["n_inside"] + own["n_outside"] == 60 and own["against"] == "bm25"

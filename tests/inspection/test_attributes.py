@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gemma4vec.data.rows.rows import Row
-from gemma4vec.inspection.attributes import ATTRIBUTES, Case, Facts, describe_cases, document_frequency
+from gemma4vec.inspection.attributes import ATTRIBUTES, Case, Facts, describe_cases, document_frequency, split_sentences
 from gemma4vec.retrieval.tokenize import tokenize_text
 from gemma4vec.text.prompts import Document
 
@@ -43,6 +43,10 @@ LONG = Document("Rain fell all day. Nobody slept. The mice hid. Then the cats ca
         ("gold_truncated", "q", [LONG, Document("short")], False),
         ("evidence_place", "where did mice hide", [LONG], pytest.approx(2 / 3)),
         ("evidence_place", "mice", [Document("Only mice.")], None),
+        ("evidence_place", "rain", [Document("Wet rain. Dry days. Sun.")], 0.0),
+        ("evidence_cut", "where did mice hide", [LONG], True),
+        ("evidence_cut", "when did it rain or fall", [LONG], False),
+        ("evidence_cut", "quietly", [LONG], None),
         ("script", "где cat кошка", [], "cyrillic"),
         ("script", "1999", [], "none"),
         ("language", "der Hund", [], "de"),
@@ -65,6 +69,13 @@ def test_rows_of_training_data_have_all_values_too() -> None:
     values = describe_cases([Case(row.query, row.pos), Case("", [])], FACTS)
     assert set(values) == set(ATTRIBUTES)
     assert values["overlap"] == [2 / 3, None] and values["question_word"] == ["why", "none"]
+
+
+def test_sentences_begin_where_they_are_found() -> None:
+    text = "One here. Two!\n\nThree? "
+    assert split_sentences(text) == [(0, "One here."), (10, "Two!"), (16, "Three?")]
+    assert all(text[start:].startswith(sentence) for start, sentence in split_sentences(text))
+    assert split_sentences("  ") == []
 
 
 def test_a_model_without_a_limit_truncates_nothing() -> None:

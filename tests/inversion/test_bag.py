@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.linear_model import Ridge
 
-from gemma4vec.inversion.bag import fit_bag, ridge
+from gemma4vec.inversion.bag import Moments, fit_bag
 from gemma4vec.inversion.floors import derangement, nearest_text, shuffled, true_text, unigrams
 from gemma4vec.inversion.held_out import Split, split_texts
 from gemma4vec.inversion.measures import measure_bags, split_words
@@ -48,16 +48,17 @@ def test_the_closed_form_is_scikit_learns_ridge(penalty: float) -> None:
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((80, 12)).astype(np.float32) + 0.7  # a mean that the offset must take
     targets = (generator.random((80, 9)) < 0.2).astype(np.float32)
-    weights, offset = ridge(vectors, sparse.csr_array(targets), penalty)
+    found = Moments.of(vectors, sparse.csr_array(targets)).ridge(penalty)
     theirs = Ridge(alpha=penalty).fit(vectors.astype(np.float64), targets.astype(np.float64))
-    np.testing.assert_allclose(weights, theirs.coef_.T, atol=2e-5)
-    np.testing.assert_allclose(offset, theirs.intercept_, atol=2e-5)
+    np.testing.assert_allclose(found.inverse_DD @ found.products_DV, theirs.coef_.T, atol=2e-5)
+    unseen = generator.standard_normal((7, 12)).astype(np.float32)
+    np.testing.assert_allclose(found.predict(unseen), theirs.predict(unseen), atol=1e-4)
 
 
 def test_words_come_most_probable_first_and_as_many_as_expected(split: Split) -> None:
     vectors = encode(split.train)
     attacker = fit_bag(vectors, split.train, penalty=0.3)
-    scores = vectors[:50] @ attacker.weights_DV + attacker.offset_V
+    scores = attacker.ridge.predict(vectors[:50])
     for row, bag in zip(scores, attacker.decode(vectors[:50]), strict=True):
         assert len(bag) == max(1, round(float(row[-1])))
         order = np.argsort(-row[:-1], kind="stable")[: len(bag)]
@@ -72,7 +73,7 @@ def test_the_attacker_beats_every_floor_on_texts_that_it_never_saw(split: Split)
     floors = {
         "unigrams": unigrams(split).interval().mean,
         "nearest": nearest.interval("f1").mean,
-        "shuffled": shuffled(attacker, held_out, split).interval().mean,
+        "shuffled": shuffled(attacker.decode(held_out), split).interval().mean,
     }
     assert all(found > floor + 0.05 for floor in floors.values()), (found, floors)
     assert nearest.values["exact"].max() == 0.0 and nearest.values["cosine"].max() <= 1.0 + 1e-6
@@ -83,7 +84,9 @@ def test_another_texts_vector_or_a_constant_one_is_worth_no_more_than_word_count
     train, held_out = encode(split.train), encode(split.held_out)
     attacker = fit_bag(train, split.train)
     floor = unigrams(split).interval()
-    mixed = shuffled(attacker, held_out, split).interval()
+    mixed = shuffled(attacker.decode(held_out), split).interval()
+    order = derangement(len(held_out))
+    assert f1(attacker.decode(held_out[order]), split) == mixed.mean  # another text's vector, or its bag: the same
     assert mixed.mean <= floor.high
     constant = np.repeat(train.mean(axis=0, keepdims=True), len(held_out), axis=0)
     assert abs(f1(attacker.decode(constant), split) - floor.mean) < 0.03

@@ -383,6 +383,19 @@ def _(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 # peft and sentence-transformers
 
 
+@contract("peft.tuners.tuners_utils.BaseTunerLayer._disable_adapters")
+def _(monkeypatch: pytest.MonkeyPatch, _folder: Path) -> None:
+    plain: Any = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))
+    x = torch.randn(3, 4)
+    wanted = plain(x)
+    model = get_peft_model(plain, LoraConfig(r=2, target_modules=["0", "1"], init_lora_weights=False))
+    adapted = model(x)
+    before = upstream.switch_adapters(model)
+    assert before == [False, False] and torch.equal(model(x), wanted) and not torch.equal(adapted, wanted)
+    assert [name for name, value in model.named_parameters() if value.requires_grad and "lora_" in name]
+    assert upstream.switch_adapters(model, before) == [True, True] and torch.equal(model(x), adapted)
+
+
 @contract("peft.tuners.lora.layer.Linear")
 def _(monkeypatch: pytest.MonkeyPatch, _folder: Path) -> None:
     from peft.tuners.lora.layer import Linear

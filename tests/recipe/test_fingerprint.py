@@ -182,6 +182,12 @@ TERMS = {
 }
 _OTHER_TERMS = (
     "kind: gor, form: spread_out",
+    "kind: reconstruct",
+    "kind: reconstruct, weight: 0.2",
+    "kind: reconstruct, prefix_tokens: 5",
+    "kind: reconstruct, texts: documents",
+    "kind: reconstruct, text_tokens: 8",
+    "kind: reconstruct, prefix_learning_rate: 0.1",
     "kind: triplet",
     "kind: triplet, margin: 0.3",
     "kind: triplet, distance: l2",

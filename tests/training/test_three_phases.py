@@ -60,6 +60,18 @@ def test_each_phase_ends_with_a_score_and_moves_the_model(made: Path, files: Pat
     assert {name for event in steps if event["stage"] == 1 for name in event["terms"]} == {"triplet", "nce"}
 
 
+def test_vectors_of_every_phase_are_written_back(made: Path, files: Path, tmp_path: Path) -> None:
+    tensors = f"{{name: queries, source: tensors, path: {files / 'pretokenized_queries.pt'}, pair_with_itself: true}}"
+    recipe = small(made, files, "gemma_embed/three_phases_invertible", f"stages.2.data=[{tensors}]")
+    assert recipe.model == small(made, files).model
+    run = start_run(recipe, tmp_path)
+    train_run(run)
+    steps = run.events("step")
+    assert len(steps) == 6 and all(set(event["terms"]) == {"nce", "reconstruct"} for event in steps)
+    assert all(0 < event["terms"]["reconstruct"] < 20 for event in steps)
+    assert len(run.events("evaluation")) == 3
+
+
 def cut_mask(files: Path) -> None:
     ids, mask = padded("read", 8)
     write_triplets(files / "triplets.csv", [[ids, mask[:-1], ids, mask, ids, mask]] * 8)

@@ -12,6 +12,7 @@ SHOWN = 3
 CLEAR = 0.05  # p of a slice that is worth opening
 FREE = 0.005  # nDCG@10
 GAINS = 0.01
+MOSTLY = 0.5  # of the queries: what is cut for most of them has no rate to compare with
 LEAST_SHARE = 0.02  # of the queries: below this nothing is advised
 
 
@@ -35,7 +36,11 @@ class Advice:
 
 
 def advise(
-    slices: Sequence[Slice], kinds: Sequence[KindCount], figures: Sequence[Figure], other: str | None
+    slices: Sequence[Slice],
+    kinds: Sequence[KindCount],
+    figures: Sequence[Figure],
+    other: str | None,
+    limit: int | None = None,
 ) -> list[Advice]:
     """The three weightiest pieces of advice.
 
@@ -44,13 +49,16 @@ def advise(
         kinds: counted over the discovery half.
         figures: of the geometry, possibly none.
         other: name of the model that was compared with.
+        limit: tokens that the model reads; None for one without a limit.
     """
-    found = [*_of_slices(slices), *_of_kinds({one.name: one for one in kinds}, other), *_of_figures(figures)]
+    named = {one.name: one for one in kinds}
+    found = [*_of_slices(slices), *_of_kinds(named, other), *_of_truncation(named, limit), *_of_figures(figures)]
     return sorted(found, key=lambda one: -one.weight)[:SHOWN]
 
 
 def _of_slices(slices: Sequence[Slice]) -> list[Advice]:
-    clear = [one for one in slices if one.p_max_t <= CLEAR and one.status == "proposed"]
+    shown = [one for one in slices if one.view == slices[0].view]  # paired, where there is another model
+    clear = [one for one in shown if one.p_max_t <= CLEAR and one.status == "proposed"]
     if not clear:
         return []
     best = clear[0]
@@ -67,7 +75,6 @@ def _of_slices(slices: Sequence[Slice]) -> list[Advice]:
 def _of_kinds(kinds: Mapping[str, KindCount], other: str | None) -> list[Advice]:
     found: list[Advice] = []
     texts = {
-        "gold_truncated": "raise max_tokens, or split long documents",
         "hub_on_top": "look at the hubs first (documents.parquet, k_occurrence)",
         "duplicate_above": "judge or merge near duplicates before training on this",
         "label_doubtful": "read these judgments first (queries.parquet, kinds has label_doubtful)",
@@ -95,6 +102,27 @@ def _of_kinds(kinds: Mapping[str, KindCount], other: str | None) -> list[Advice]
         figure = f"{other} finds a right document for {rate:.0%} of failures"
         found.append(Advice(f"join the ranking with {other}'s", figure, _share(misses) * rate))
     return [one for one in found if one.weight >= LEAST_SHARE]
+
+
+def _of_truncation(kinds: Mapping[str, KindCount], limit: int | None) -> list[Advice]:
+    """Where the evidence is cut more often among failures, or most right documents are cut at all.
+
+    What is cut for nearly every query has the same rate among failures and successes, whatever it costs.
+    """
+    found: list[Advice] = []
+    what = f"let the model read more than {limit} tokens, or split long documents"
+    for name in ("evidence_cut", "gold_truncated"):
+        one = kinds.get(name)
+        if one is None or not one.lift.failures.n:
+            continue
+        rate, base = one.lift.failures.value or 0.0, one.lift.successes.value or 0.0
+        everywhere = (one.lift.failures.hits + one.lift.successes.hits) / (one.lift.failures.n + one.lift.successes.n)
+        figure = f"{one.words}: {rate:.0%} of failures, {base:.0%} of successes"
+        if (one.lift.low or 0.0) > 1.0 and rate > base:
+            found.append(Advice(what, figure, _share(one) * (rate - base)))
+        elif name == "gold_truncated" and everywhere > MOSTLY:
+            found.append(Advice(what, figure, _share(one) * everywhere))
+    return [one for one in found if one.weight >= LEAST_SHARE][:1]
 
 
 def _share(one: KindCount) -> float:

@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gemma4vec.data.ngrams.language import UNDETERMINED, LanguageDetector, make_detector
 from gemma4vec.retrieval.tokenize import WordTokenizer
@@ -184,20 +184,56 @@ def gold_truncated(case: Case, facts: Facts) -> Value:
     return all(facts.count_tokens(one) > facts.limit for one in case.gold)
 
 
+@attribute("flag", "the sentence that shares most words with the query lies behind what the model reads")
+def evidence_cut(case: Case, facts: Facts) -> Value:
+    """Whether the model stops before the evidence, in the right document with most of the query's tokens."""
+    evidence = _find_evidence(case, facts)
+    if facts.count_tokens is None or facts.limit is None or evidence is None:
+        return None
+    document, start = evidence.document, evidence.start
+    return facts.count_tokens(Document(document.text[:start], document.title)) >= facts.limit if start else False
+
+
 @attribute("number", "place of the sentence that shares most words with the query, 0 first, 1 last")
 def evidence_place(case: Case, facts: Facts) -> Value:
-    """Where the sentence with most of the query's tokens is, in the right document with most of them."""
+    """Where the evidence is among the sentences of a right document that has at least three."""
+    evidence = _find_evidence(case, facts)
+    if evidence is None or evidence.sentences < SENTENCES_NEEDED:
+        return None
+    return evidence.number / (evidence.sentences - 1)
+
+
+class _Evidence(NamedTuple):
+    """The sentence that shares most tokens with the query: its number from 0, and the character that it begins at."""
+
+    document: Document
+    number: int
+    sentences: int
+    start: int
+
+
+def _find_evidence(case: Case, facts: Facts) -> _Evidence | None:
+    """The evidence in the right document where it shares most; None where nothing is shared."""
     wanted = set(facts.tokenize(case.query))
-    found: list[tuple[int, float]] = []
-    for one in case.gold:
-        sentences = [part for part in SENTENCE.split(one.text) if part.strip()]
-        if len(sentences) < SENTENCES_NEEDED:
-            continue
-        shared = [len(wanted & set(facts.tokenize(part))) for part in sentences]
-        best = max(shared)
-        found.append((best, shared.index(best) / (len(sentences) - 1)))
-    best = max((shared for shared, _ in found), default=0)
-    return next((place for shared, place in found if shared == best), None) if best else None
+    best, most = None, 0
+    for document in case.gold:
+        parts = split_sentences(document.text)
+        for number, (start, sentence) in enumerate(parts):
+            shared = len(wanted & set(facts.tokenize(sentence)))
+            if shared > most:
+                best, most = _Evidence(document, number, len(parts), start), shared
+    return best
+
+
+def split_sentences(text: str) -> list[tuple[int, str]]:
+    """(first character, sentence) of each sentence that is not blank."""
+    found, start = [], 0
+    for gap in [*SENTENCE.finditer(text), None]:
+        end = len(text) if gap is None else gap.start()
+        if text[start:end].strip():
+            found.append((start, text[start:end]))
+        start = end if gap is None else gap.end()
+    return found
 
 
 @attribute("word", "the query's script")

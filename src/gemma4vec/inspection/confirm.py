@@ -1,5 +1,6 @@
 """Open the sealed half for one slice, once, and say whether the gap is there too."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from gemma4vec.inspection.reading import read_model
 from gemma4vec.inspection.sealed import SEALED
 from gemma4vec.inspection.slices import View, slice_id
 from gemma4vec.inspection.steps import Steps, known_step
+from gemma4vec.ledger.suite_access import check_choice
 from gemma4vec.statistics.slices.gap import SliceGap, slice_gap
 
 ALPHA = 0.05
@@ -80,8 +82,9 @@ def find_slice(name: str, folder: Path | None = None) -> Path:
             raise InputError(f"{folder} is no inspection: it has no {SLICES}; make one with gemma4vec inspect")
         return folder
     for path in sorted([*home().glob(f"inspect/*/*/{SLICES}"), *home().glob(f"*/inspect/*/{SLICES}")]):
-        if any(one.get("id") == name for one in load_inspection(path.parent)[1]):
-            return path.parent
+        with contextlib.suppress(InputError):  # a damaged one is not asked for
+            if any(one["id"] == name for one in load_inspection(path.parent)[1]):
+                return path.parent
     raise InputError(
         f"no inspection below {home()} has a slice '{name}'; gemma4vec inspect lists them; "
         "a rule of your own needs --in DIR"
@@ -119,6 +122,7 @@ def confirm(
                 "; a new claim needs other queries"
             )
         suite = open_suite(about["suite"]["open"])
+        check_choice("inspect confirm", suite)  # it may be final by now
         if suite.fingerprint != contents:
             raise InputError(f"{suite.name} has changed since the inspection in {folder}; inspect again")
         columns = load_columns(folder)

@@ -33,6 +33,7 @@ from gemma4vec.inspection.steps import Arrays, Steps
 from gemma4vec.inspection.token_counts import COUNTED, TokenCounter, token_counter
 from gemma4vec.ledger.suite_access import check_choice
 from gemma4vec.retrieval.tokenize import choose_tokenizer
+from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_embedder import TextEmbedder
 
 TOKENS_CACHED = 50_000  # texts
@@ -107,11 +108,12 @@ def _inspect(
         measured = _unpack(steps.take("geometry", partial(_geometry, subject.model, suite, reading, open_N, seed)))
         figures += [Figure(**one) for one in measured["figures"]]
         notes += measured["notes"]
-    advice = advise(slices, kinds, figures, against.model.name if against is not None else None)
+    limit = counter.limit if counter is not None else None
+    advice = advise(slices, kinds, figures, against.model.name if against is not None else None, limit)
     keys = {"model": steps.key, **({"against": other_steps.key} if other_steps is not None else {})}
     return Inspection(
         subject, against, suite, fingerprint, metric, reading, other, columns, sealed_N, slices, flags, kinds, figures,
-        advice, tokens, counter.limit if counter is not None else None, keys, notes,
+        advice, tokens, limit, keys, notes,
     )  # fmt: skip
 
 
@@ -151,12 +153,18 @@ def _attributes(suite: RetrievalSuite, counter: TokenCounter | None, tokens: npt
     facts = Facts(
         tokenize,
         document_frequency(texts, chosen),
-        count_tokens=None if counter is None else lengths.__getitem__,
+        count_tokens=None if counter is None else partial(_length, counter, lengths),
         limit=None if counter is None else counter.limit,
     )
     place = {key: index for index, key in enumerate(suite.corpus_ids)}
     cases = [case_of(suite, row, place) for row in range(len(suite.queries))]
     return _pack({"columns": describe_cases(cases, facts)})
+
+
+def _length(counter: TokenCounter, lengths: Mapping[Document, int], document: Document) -> int:
+    """Tokens of a document of the corpus, or of a part of one."""
+    known = lengths.get(document, -1)
+    return known if known >= 0 else counter.count([document])[0]
 
 
 def _slices(

@@ -52,6 +52,7 @@ KINDS: dict[str, str] = {
     "near_miss": f"a right document at ranks {TOP + 1} to {NEAR}",
     "hub_on_top": "the first wrong document is a hub: first ten of unusually many queries",
     "gold_truncated": "every right document is longer than the model reads",
+    "evidence_cut": "the sentence that shares most words with the query lies behind what the model reads",
     "duplicate_above": "a near duplicate of a right document ranks above it",
     "label_doubtful": f"both models show the same unjudged document in their first {AGREE}, above every right one",
     "other_misses": "the other model fails too",
@@ -80,9 +81,10 @@ def find_kinds(
         "hub_on_top": hub_on_top(reading, len(suite.corpus)),
         "duplicate_above": duplicate_above(suite, reading),
     }
-    cut = attributes.get("gold_truncated", [])
-    if any(value is not None for value in cut):
-        found["gold_truncated"] = np.array([value is True for value in cut])
+    for name in ("gold_truncated", "evidence_cut"):
+        cut = attributes.get(name, [])
+        if any(value is not None for value in cut):
+            found[name] = np.array([value is True for value in cut])
     if other is not None:
         found["label_doubtful"] = label_doubtful(suite, reading, other)
         found["other_misses"] = failed(other)

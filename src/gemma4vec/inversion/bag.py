@@ -17,11 +17,63 @@ from gemma4vec.inversion.measures import split_words, token_set_f1
 from gemma4vec.text.text_embedder import Vectors
 
 VOCABULARY = 16_384
-PENALTIES = (0.03, 0.3, 3.0, 30.0)
-HELD_BACK = 500  # texts of the training side that choose the penalty
-BLOCK = 2_048
+PENALTIES = (0.003, 0.03, 0.3, 3.0, 30.0)
+HELD_BACK = 250  # texts of the training side that choose the penalty
+BLOCK = 512
 Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Least squares with a penalty on the squared weights and a free offset.
+
+    The weights `(X'X + penalty I)^-1 X'Y` of centered vectors are kept as the two factors: their product costs more
+    than to predict for a thousand vectors.
+
+    Attributes:
+        mean_D: mean vector.
+        inverse_DD: `(X'X + penalty I)^-1`.
+        products_DV: `X'Y`.
+        mean_V: mean target.
+    """
+
+    mean_D: Floats
+    inverse_DD: Floats
+    products_DV: Floats
+    mean_V: Floats
+
+    def predict(self, vectors_ND: Vectors) -> Floats:
+        """`[N, V]`."""
+        found: Floats = np.asarray(
+            (vectors_ND - self.mean_D) @ self.inverse_DD @ self.products_DV + self.mean_V, np.float32
+        )
+        return found
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a ridge needs of vectors and targets, whatever the penalty; see `Ridge`."""
+
+    mean_D: Floats
+    gram_DD: NDArray[np.float64]
+    products_DV: Floats
+    mean_V: Floats
+
+    @staticmethod
+    def of(vectors_ND: Vectors, targets_NV: "sparse.csr_array") -> "Moments":
+        """From vectors `[N, D]` and targets `[N, V]`."""
+        mean_D = vectors_ND.mean(axis=0, dtype=np.float64).astype(np.float32)
+        centered_ND = vectors_ND - mean_D
+        products_DV = np.ascontiguousarray((targets_NV.T @ centered_ND).T, dtype=np.float32)
+        gram_DD = (centered_ND.T @ centered_ND).astype(np.float64)
+        mean_V = np.asarray(targets_NV.mean(axis=0), dtype=np.float32).ravel()
+        return Moments(mean_D, gram_DD, products_DV, mean_V)
+
+    def ridge(self, penalty: float) -> Ridge:
+        """The regression with this penalty; scikit-learn's `Ridge(alpha=penalty)` is the same."""
+        identity = np.eye(len(self.gram_DD))
+        inverse_DD = cho_solve(cho_factor(self.gram_DD + penalty * identity), identity)
+        return Ridge(self.mean_D, inverse_DD.astype(np.float32), self.products_DV, self.mean_V)
 
 
 @dataclass(frozen=True)
@@ -30,54 +82,26 @@ class BagInverter:
 
     Attributes:
         words: the vocabulary, most frequent first.
-        weights_DV, offset_V: the regression's; column V - 1 is the number of different words, the others whether a
-            word is in the text.
+        ridge: from a vector to whether each word is in the text; its last value is the number of different words.
         penalty: of the ridge.
     """
 
     words: list[str]
-    weights_DV: Floats
-    offset_V: Floats
+    ridge: Ridge
     penalty: float
 
     def decode(self, vectors_ND: Vectors) -> list[list[str]]:
         """The most probable words of each vector, the most probable first; as many as the regression expects."""
         found: list[list[str]] = []
         for start in range(0, len(vectors_ND), BLOCK):
-            scores_BV = vectors_ND[start : start + BLOCK] @ self.weights_DV + self.offset_V
-            expected_B = scores_BV[:, -1]
-            counts_B = np.clip(np.rint(np.nan_to_num(expected_B, nan=1.0)), 1, len(self.words)).astype(int)
+            scores_BV = self.ridge.predict(vectors_ND[start : start + BLOCK])
+            counts_B = np.clip(np.rint(np.nan_to_num(scores_BV[:, -1], nan=1.0)), 1, len(self.words)).astype(int)
             most = int(counts_B.max(initial=1))
             best_BK = np.argpartition(-scores_BV[:, :-1], most - 1, axis=1)[:, :most]
             own_BK = np.take_along_axis(scores_BV, best_BK, axis=1)
             order_BK = np.take_along_axis(best_BK, np.argsort(-own_BK, axis=1, kind="stable"), axis=1)
             found += [[self.words[word] for word in row[:count]] for row, count in zip(order_BK, counts_B, strict=True)]
         return found
-
-
-def ridge(vectors_ND: Vectors, targets_NV: "sparse.csr_array", penalty: float) -> tuple[Floats, Floats]:
-    """Least squares with a penalty on the squared weights and a free offset: `[D, V]` weights and `[V]` offset.
-
-    The closed form `(X'X + penalty I)^-1 X'Y` on centered vectors; scikit-learn's `Ridge(alpha=penalty)` is the same.
-    """
-    return _solve(*_moments(vectors_ND, targets_NV), penalty)
-
-
-def _moments(vectors_ND: Vectors, targets_NV: "sparse.csr_array") -> tuple[Doubles, Doubles, Doubles, Doubles]:
-    """Mean vector, Gram matrix of the centered vectors, their products with the targets, mean target."""
-    mean_D = vectors_ND.mean(axis=0, dtype=np.float64)
-    centered_ND = vectors_ND - mean_D.astype(vectors_ND.dtype)
-    products_DV = np.asarray((targets_NV.T @ centered_ND).T, dtype=np.float64)
-    gram_DD = (centered_ND.T @ centered_ND).astype(np.float64)
-    return mean_D, gram_DD, products_DV, np.asarray(targets_NV.mean(axis=0), dtype=np.float64).ravel()
-
-
-def _solve(
-    mean_D: Doubles, gram_DD: Doubles, products_DV: Doubles, mean_V: Doubles, penalty: float
-) -> tuple[Floats, Floats]:
-    factor = cho_factor(gram_DD + penalty * np.eye(len(gram_DD)))
-    weights_DV = cho_solve(factor, products_DV)
-    return weights_DV.astype(np.float32), (mean_V - mean_D @ weights_DV).astype(np.float32)
 
 
 def fit_bag(
@@ -93,7 +117,7 @@ def fit_bag(
     Args:
         vectors_ND: the texts' vectors.
         texts: what they are vectors of.
-        penalty: None takes the best of four on a tenth of these texts, which is then learned from too.
+        penalty: None takes the best of five on a tenth of these texts, which is then learned from too.
         vocabulary: keep this many of the most frequent words.
         seed: of the draw of that tenth.
 
@@ -110,7 +134,7 @@ def fit_bag(
     targets_NV = _targets(bags, words)
     if penalty is None:
         penalty = _best_penalty(vectors_ND, bags, targets_NV, words, seed)
-    return BagInverter(words, *ridge(vectors_ND, targets_NV, penalty), penalty)
+    return BagInverter(words, Moments.of(vectors_ND, targets_NV).ridge(penalty), penalty)
 
 
 def _targets(bags: Sequence[set[str]], words: Sequence[str]) -> "sparse.csr_array":
@@ -132,10 +156,10 @@ def _best_penalty(
     count = min(HELD_BACK, max(1, len(bags) // 10))
     back, rest = order[:count], order[count:]
     if not len(rest):
-        return PENALTIES[1]
-    moments = _moments(vectors_ND[rest], targets_NV[rest])
+        return PENALTIES[2]
+    moments = Moments.of(vectors_ND[rest], targets_NV[rest])
     scores = []
     for penalty in PENALTIES:
-        found = BagInverter(words, *_solve(*moments, penalty), penalty).decode(vectors_ND[back])
+        found = BagInverter(words, moments.ridge(penalty), penalty).decode(vectors_ND[back])
         scores.append(float(np.mean([token_set_f1(bag, bags[n]) for bag, n in zip(found, back, strict=True)])))
     return PENALTIES[int(np.argmax(scores))]

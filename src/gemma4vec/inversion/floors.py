@@ -4,10 +4,10 @@ Shapes: N held-out texts, M texts to learn from, D dimensions.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
-from gemma4vec.inversion.bag import BagInverter
 from gemma4vec.inversion.held_out import Split
 from gemma4vec.inversion.measures import Recovery, measure_bags, measure_texts, split_words
 from gemma4vec.retrieval.exact import search
@@ -31,11 +31,13 @@ def unigrams(split: Split) -> Recovery:
     return measure_bags([guess] * len(split.held_out), split.held_out, split.held_out_sources)
 
 
-def shuffled(attacker: BagInverter, vectors_ND: Vectors, split: Split, seed: int = 0) -> Recovery:
-    """The attacker given another text's vector each time: what it finds without the text's own vector."""
-    return measure_bags(
-        attacker.decode(vectors_ND[derangement(len(vectors_ND), seed)]), split.held_out, split.held_out_sources
-    )
+def shuffled(bags: Sequence[Sequence[str]], split: Split, seed: int = 0) -> Recovery:
+    """What an attacker decoded (`bags`, of the held-out texts in order), each taken for another text's.
+
+    That is what it finds given another text's vector: the figure without the text's own vector.
+    """
+    mixed = [bags[place] for place in derangement(len(bags), seed)]
+    return measure_bags(mixed, split.held_out, split.held_out_sources)
 
 
 def true_text(split: Split, vectors_ND: Vectors, defended_ND: Vectors | None = None) -> Recovery:

@@ -107,7 +107,7 @@ def measure_privacy(
     collection = np.concatenate([encoded.train_MD[:SAMPLED], encoded.documents_CD[:SAMPLED]])
     defenses = all_defenses(collection)
     clean = fit_bag(encoded.train_MD, split.train, seed=seed)
-    undefended = _attack(clean, encoded.held_out_ND, split)
+    undefended = _measure(clean.decode(encoded.held_out_ND), split)
     scores_Q = score_queries(encoded.queries_QD, encoded.documents_CD, suite)
     rows = []
     for number, defense in enumerate(defenses):
@@ -149,8 +149,8 @@ def score_queries(queries_QD: Vectors, documents_CD: Vectors, suite: RetrievalSu
     return scores[METRIC]
 
 
-def _attack(attacker: Any, vectors_ND: Vectors, split: Split) -> Recovery:
-    return measure_bags(attacker.decode(vectors_ND), split.held_out, split.held_out_sources)
+def _measure(bags: Sequence[Sequence[str]], split: Split) -> Recovery:
+    return measure_bags(bags, split.held_out, split.held_out_sources)
 
 
 def _row(
@@ -168,7 +168,9 @@ def _row(
         for vectors in (encoded.train_MD, encoded.held_out_ND, encoded.queries_QD, encoded.documents_CD)
     )
     adapted = attacker if defense.kind == "none" else fit_bag(train_MD, split.train, seed=seed)
-    naive, adaptive = _attack(attacker, held_ND, split), _attack(adapted, held_ND, split)
+    bags = adapted.decode(held_ND)
+    adaptive = _measure(bags, split)
+    naive = adaptive if defense.kind == "none" else _measure(attacker.decode(held_ND), split)
     scores_Q = clean_Q if defense.kind == "none" else score_queries(queries_QD, documents_CD, suite)
     cosines = true_text(split, encoded.held_out_ND, held_ND).values["cosine"]
     return {
@@ -178,7 +180,7 @@ def _row(
         "naive": plain(naive.interval()),
         "adaptive": plain(adaptive.interval()),
         "leak_change": plain(t_interval(adaptive.values["f1"] - undefended.values["f1"])),
-        "shuffled": plain(shuffled(adapted, held_ND, split, seed).interval()),
+        "shuffled": plain(shuffled(bags, split, seed).interval()),
         "use": plain(mean_interval(scores_Q)),
         "use_change": plain(t_interval(scores_Q - clean_Q)),
         "penalty": adapted.penalty,

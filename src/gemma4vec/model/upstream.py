@@ -172,6 +172,12 @@ UPSTREAM = (
         "LoraConfig's custom modules are experimental and keep the three products of the forward pass",
     ),
     UpstreamApi(
+        "peft.tuners.tuners_utils.BaseTunerLayer._disable_adapters",
+        "peft",
+        "read with the base alone in the middle of a training step",
+        "enable_adapters also switches requires_grad, and hooks of the backward pass are lost with it",
+    ),
+    UpstreamApi(
         "sentence_transformers.base.modules.InputModule",
         "sentence-transformers",
         "base class of the module that saved models name",
@@ -378,3 +384,12 @@ def change_class(layer: Any, subclass: type[nn.Module]) -> None:
     if not issubclass(subclass, type(layer)):
         raise TypeError(f"{subclass.__name__} is no subclass of {type(layer).__name__}")
     layer.__class__ = subclass
+
+
+def switch_adapters(model: nn.Module, off: Sequence[bool] | None = None) -> list[bool]:
+    """Switch each LoRA layer off or on, by default all off; returns what they were. `requires_grad` stays as it is."""
+    layers: list[Any] = [module for module in model.modules() if hasattr(module, "_disable_adapters")]
+    before = [bool(layer._disable_adapters) for layer in layers]
+    for layer, value in zip(layers, [True] * len(layers) if off is None else off, strict=True):
+        layer._disable_adapters = value
+    return before

@@ -277,6 +277,8 @@ class Stage(Part):
     def _vectors_of_quantized_weights(self) -> "Stage":
         if self.quantize is not None and self.task.kind != "contrast":
             raise ValueError(f"quantize: it is for contrast; {self.task.kind} also reads weights that are not saved")
+        if self.quantize is not None and any(term.kind == "reconstruct" for term in getattr(self.task, "terms", ())):
+            raise ValueError("quantize: the term reconstruct reads the base as it is; leave one of the two out")
         return self
 
     @model_validator(mode="after")

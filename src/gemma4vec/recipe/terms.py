@@ -171,6 +171,28 @@ class Triplet(Term):
     distance: Literal["cosine", "l2"] = Field("cosine", description="1 - cosine, or Euclidean")
 
 
+class Reconstruct(Term):
+    """The frozen base writes a text from its vector (arXiv:2509.03020), through soft tokens as in arXiv:2310.06816."""
+
+    kind: Literal["reconstruct"] = "reconstruct"
+    weight: float = Field(0.1, ge=0, description="factor in the sum of terms; 0: computed and logged, not trained")
+    prefix_tokens: int = Field(4, ge=1, le=256, description="number of soft tokens that a vector becomes")
+    texts: Literal["queries", "documents"] = Field("queries", description="which texts are written")
+    text_tokens: int = Field(32, ge=4, description="write this many of a text's first tokens at most")
+    prefix_learning_rate: float = Field(1e-3, gt=0, description="of the layers that make soft tokens, on the schedule")
+
+    @property
+    def row_by_row(self) -> bool:
+        """A mean over the tokens of all texts."""
+        return False
+
+    @model_validator(mode="after")
+    def _whole_vectors(self) -> "Reconstruct":
+        if self.matryoshka is not None:
+            raise ValueError("matryoshka: soft tokens are made of whole vectors; leave it out")
+        return self
+
+
 class LearnedTemperature(Part):
     """A temperature that starts at `temperature` and is trained between bounds."""
 
@@ -180,4 +202,6 @@ class LearnedTemperature(Part):
 
 
 OnOwnNegatives = Kl | MarginMse | Triplet
-AnyTerm = Annotated[Nce | Gor | SelfContrast | Matching | Kl | MarginMse | Triplet, Field(discriminator="kind")]
+AnyTerm = Annotated[
+    Nce | Gor | SelfContrast | Matching | Kl | MarginMse | Triplet | Reconstruct, Field(discriminator="kind")
+]

@@ -31,6 +31,7 @@ from gemma4vec.training.tasks.row_reader import RowReader
 from gemma4vec.training.tasks.rows_without_signal import check_rows_teach
 from gemma4vec.training.tasks.text_batches import hold_out
 from gemma4vec.training.terms.checks import check_dropout, check_scores, check_terms
+from gemma4vec.training.terms.reconstruct import check_reconstruct
 from gemma4vec.training.terms.teachers import check_teachers, named_teachers
 
 
@@ -57,6 +58,7 @@ def check_base(recipe: schema.Recipe, base: Path, dtype: torch.dtype = torch.bfl
     for number, stage in enumerate(recipe.stages):
         if isinstance(stage.task, schema.Contrast):
             check_dropout(stage, built.encoder, f"stages.{number}.")
+            check_reconstruct(stage, built, f"stages.{number}.")
             if dimension is not None:
                 check_terms(stage.task, dimension, f"stages.{number}.task")
                 where = f"stages.{number}.task"

@@ -57,6 +57,9 @@ class FusedLoraLinear(Linear):
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
         """`[..., I]` to `[..., O]`."""
+        if self.disable_adapters:
+            plain: Tensor = self.base_layer(x)
+            return plain
         (name,) = self.active_adapters
         a_RI, b_OR = self.lora_A[name].weight, self.lora_B[name].weight
         y_TO = _FusedProduct.apply(x.flatten(0, -2), a_RI, b_OR, self.joined, self.scaling[name])

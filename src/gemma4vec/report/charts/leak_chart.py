@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from gemma4vec.report.charts.comparison_charts import series_class
 from gemma4vec.report.charts.svg import Panel, Scale, line, marker, padded_range, path, picture, text
+from gemma4vec.text.sanitize import sanitize
 
 SHAPES = ("circle", "square", "diamond")
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 20.0, 34.0, 300.0
@@ -51,4 +52,4 @@ def draw_leak(rows: Sequence[Mapping[str, Any]], floors: Mapping[str, float], wi
             parts.append(line((x, ends[0]), (x, ends[1]), "axis"))
             parts.append(marker((x, y), f"mark {series_class(place)}", SHAPES[place % 3]))
     described = "; ".join(f"{r['name']}: F1 {r['adaptive']['mean']:.3f} at {r['use']['mean']:.3f}" for r in rows)
-    return picture(width, BOTTOM + 42, "Leak against use", f"{described}.", parts)
+    return picture(width, BOTTOM + 42, "Leak against use", f"{sanitize(described)}.", parts)

@@ -310,7 +310,9 @@ def _measure(
 def _task(model: _Model, stage: schema.Stage, data: TrainingData, number: int, built: EmbeddingModel) -> Task:
     seed = data_seed(model.recipe, number)
     if isinstance(stage.task, schema.Contrast):  # teachers are not opened: their cost is small
-        terms = tuple(term for term in stage.task.terms if TERMS[term.kind].teacher(term) is None)
+        terms = tuple(
+            term for term in stage.task.terms if TERMS[term.kind].teacher(term) is None and term.kind != "reconstruct"
+        )
         kept = stage.task.model_copy(update={"terms": terms or (Nce(),)})
         stage = stage.model_copy(update={"task": kept})
     if isinstance(stage.task, schema.Ul2) and built is not model.whole:  # the shallow model has each kind of layer once

@@ -4,7 +4,7 @@ Shapes: N rows, K hard negatives a row, D dimensions.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from gemma4vec.data.batching.batches import RowBatch, batches
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.machine.memory import device_memory
+from gemma4vec.model.backbone.lm_head import LanguageModelHead
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_share
 from gemma4vec.objective.false_negatives import TextHashes
@@ -28,6 +29,7 @@ from gemma4vec.training.tasks.text_hashes import text_hashes
 from gemma4vec.training.terms.base import Vectors
 from gemma4vec.training.terms.checks import check_dropout, check_scores, check_terms, second_views
 from gemma4vec.training.terms.contrast_loss import ContrastLoss, RowContext, gather_vectors
+from gemma4vec.training.terms.reconstruct import check_reconstruct
 from gemma4vec.training.terms.teachers import TermTeacher, encode_ahead, open_teachers
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class ContrastBatch:
         texts: the rows themselves.
         views: layouts of queries or positives once more, for a second view of each.
         teachers: teachers' vectors, by the label of the term and the kind of text.
+        prepared: what terms made of the rows' texts, by their label.
     """
 
     groups: list[list[PackedBatch]]
@@ -61,6 +64,7 @@ class ContrastBatch:
     texts: RowBatch
     views: dict[str, list[PackedBatch]] = field(default_factory=dict)
     teachers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    prepared: dict[str, Any] = field(default_factory=dict)
 
     @property
     def row_context(self) -> RowContext:
@@ -112,8 +116,9 @@ class ContrastTask:
         *,
         max_tokens: int,
         seed: int,
+        head: Callable[[], LanguageModelHead] | None = None,
     ) -> "ContrastTask":
-        """The task of a stage, with its teachers open.
+        """The task of a stage, with its teachers open; `head` loads the base's, for a term that writes texts.
 
         Raises:
             InputError: a term that this model or these rows cannot have (Matryoshka dimensions, two vectors of a
@@ -124,6 +129,7 @@ class ContrastTask:
         assert isinstance(task, schema.Contrast)
         check_terms(task, encoder.dimension)
         check_dropout(stage, encoder)
+        check_reconstruct(stage, built)
         check_scores(task, rows)
         shares_prefix = can_share_prefix(stage.layout, encoder)
         teachers = open_teachers(task, rows, encoder.dimension, world)
@@ -133,7 +139,7 @@ class ContrastTask:
             settings=task,
             rows=rows,
             reader=RowReader.of(stage, built, max_tokens),
-            objective=ContrastLoss(task, encoder.dimension, sizes, encoder.backbone.device),
+            objective=ContrastLoss(task, encoder.dimension, sizes, encoder.backbone.device, built, head),
             teachers=teachers,
             seed=seed,
             shares_prefix=shares_prefix,
@@ -219,6 +225,9 @@ class ContrastTask:
             texts=rows,
             teachers={label: teacher.vectors(rows) for label, teacher in self.teachers.items()},
             views={name: self._lay_out(twice[name], plan) for name in second_views(self.settings)},
+            prepared=self.objective.prepare(
+                rows, lambda texts: lay_out_texts(texts, plan.layout, self.padding_id, device=self.device)
+            ),
         )
 
     def loss(self, built: EmbeddingModel, batch: ContrastBatch) -> Loss:
@@ -230,7 +239,7 @@ class ContrastTask:
         if self.world.size > 1:
             vectors = gather_vectors(vectors, self.world.counts(batch.rows))
         context = batch.row_context
-        values = self.objective.values(vectors, batch.hashes, batch.teachers, context)
+        values = self.objective.values(vectors, batch.hashes, batch.teachers, context, batch.prepared)
         layouts, part = batch.layouts, 1.0 / self.world.size
         temperature = self.objective.temperature.now()
         return Loss(

@@ -79,7 +79,7 @@ def make_task(
             query_tokens=max(1, reader.query_tokens - reserved),
             document_tokens=max(1, reader.document_tokens - reserved),
         )
-    return ContrastTask.make(stage, rows, built, max_tokens=max_tokens, seed=seed)
+    return ContrastTask.make(stage, rows, built, max_tokens=max_tokens, seed=seed, head=head)
 
 
 def _rows_identity(facts: Mapping[str, Any], hard_negatives: int) -> str:

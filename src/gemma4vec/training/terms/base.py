@@ -6,11 +6,15 @@ Shapes: N rows, K hard negatives a row, C = 1 + K candidates, D dimensions of th
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from gemma4vec.data.batching.batches import RowBatch
+from gemma4vec.model.backbone.lm_head import LanguageModelHead
+from gemma4vec.model.encoder.build import EmbeddingModel
+from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens
 from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.objective.matryoshka import check_dimensions, matryoshka
 from gemma4vec.recipe import schema
@@ -19,6 +23,7 @@ from gemma4vec.training.engine.task import ExtraParameter
 from gemma4vec.training.terms.temperature import Temperature
 
 Texts = Literal["queries", "positives", "negatives"]
+LayOut = Callable[[Sequence[Tokens]], list[PackedBatch]]
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class TermBatch:
         scores_NC: a teacher's scores of each row's positive and hard negatives, on the CPU; NaN in rows without
             scores; None where no row has any.
         teacher: vectors of the term's teacher, by kind of text: `[N, E]`, of negatives `[N*K, E]`.
+        prepared: what the term's `prepare` made of the batch.
     """
 
     vectors: Vectors
@@ -62,6 +68,7 @@ class TermBatch:
     row_weights_N: Tensor | None = None
     scores_NC: Tensor | None = None
     teacher: Mapping[str, Tensor] = field(default_factory=dict)
+    prepared: Any = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,8 @@ class TermContext:
         device: the device of the model.
         temperature: the task's temperature, learned or not.
         teacher_dimension: E; None for a term without a teacher.
+        built: the model itself; None where only vectors are at hand.
+        head: loads the base's language-model head.
     """
 
     task: schema.Contrast
@@ -98,6 +107,8 @@ class TermContext:
     device: torch.device
     temperature: Temperature
     teacher_dimension: int | None = None
+    built: EmbeddingModel | None = None
+    head: Callable[[], LanguageModelHead] | None = None
 
 
 class LossTerm(ABC):
@@ -146,6 +157,13 @@ class LossTerm(ABC):
     def extra_parameters(self) -> Mapping[str, ExtraParameter]:
         """What it trains next to the model, by a name within the term."""
         return {}
+
+    def prepare(self, rows: RowBatch, lay_out: LayOut) -> Any:
+        """What it needs of the rows' texts, made in the thread that lays out batches; it must not touch the model.
+
+        `lay_out` makes micro-batches of any tokenized texts, as the stage's layout says.
+        """
+        return None
 
     @abstractmethod
     def value(self, batch: TermBatch) -> Tensor:

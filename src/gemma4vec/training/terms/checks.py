@@ -12,8 +12,8 @@ from gemma4vec.recipe import schema
 from gemma4vec.training.terms import TERMS
 from gemma4vec.training.terms.base import Texts
 
-# Terms that only tell a row's texts from others'. The others learn from a teacher or from a second view of a text.
-CONTRAST_ALONE = {"nce", "gor", "triplet"}
+# Terms that make no difference between two vectors of one text. The others learn from a teacher or from second views.
+CONTRAST_ALONE = {"nce", "gor", "triplet", "reconstruct"}
 
 
 def second_views(task: schema.Contrast) -> list[Texts]:

@@ -3,13 +3,17 @@
 Shapes: N rows, K hard negatives a row, C = 1 + K candidates, D dimensions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from gemma4vec.data.batching.batches import RowBatch
 from gemma4vec.machine.device import to_device
+from gemma4vec.model.backbone.lm_head import LanguageModelHead
+from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.objective.gather import gather_rows
 from gemma4vec.recipe import schema
@@ -17,7 +21,7 @@ from gemma4vec.recipe.terms import AnyTerm
 from gemma4vec.training.engine.checkpoint import OBJECTIVE_PREFIX
 from gemma4vec.training.engine.task import ExtraParameter
 from gemma4vec.training.terms import TERMS
-from gemma4vec.training.terms.base import LossTerm, TermBatch, TermContext, Vectors
+from gemma4vec.training.terms.base import LayOut, LossTerm, TermBatch, TermContext, Vectors
 from gemma4vec.training.terms.temperature import Temperature
 
 
@@ -62,6 +66,8 @@ class ContrastLoss:
         dimension: D.
         teacher_dimensions: dimension of each teacher, by the label of its term.
         device: where trained parameters are stored.
+        built: the model itself, for terms that read with it.
+        head: loads the base's language-model head, for a term that needs it.
     """
 
     def __init__(
@@ -70,13 +76,15 @@ class ContrastLoss:
         dimension: int,
         teacher_dimensions: Mapping[str, int] | None = None,
         device: torch.device | None = None,
+        built: EmbeddingModel | None = None,
+        head: Callable[[], LanguageModelHead] | None = None,
     ):
         device, sizes = device or torch.device("cpu"), teacher_dimensions or {}
         self.task = task
         self.temperature = Temperature(task, device)
         self.terms: dict[str, LossTerm] = {}
         for term in task.terms:
-            context = TermContext(task, dimension, device, self.temperature, sizes.get(term.label))
+            context = TermContext(task, dimension, device, self.temperature, sizes.get(term.label), built, head)
             self.terms[term.label] = TERMS[term.kind](term, context)
 
     def extra_parameters(self) -> dict[str, ExtraParameter]:
@@ -90,12 +98,18 @@ class ContrastLoss:
             }
         return found
 
+    def prepare(self, rows: RowBatch, lay_out: LayOut) -> dict[str, Any]:
+        """What terms need of the rows' texts, by label; see `LossTerm.prepare`."""
+        made = {label: term.prepare(rows, lay_out) for label, term in self.terms.items()}
+        return {label: value for label, value in made.items() if value is not None}
+
     def values(
         self,
         vectors: Vectors,
         hashes: TextHashes,
         teachers: TeacherVectors | None = None,
         rows: RowContext = RowContext(),
+        prepared: Mapping[str, Any] | None = None,
     ) -> dict[str, Tensor]:
         """Each term's value by label, before its weight, with a graph.
 
@@ -106,7 +120,14 @@ class ContrastLoss:
             row_weights_N = rows.weights(term)[1]
             if row_weights_N is not None:
                 row_weights_N = to_device(row_weights_N, vectors.queries_ND.device)
-            batch = TermBatch(vectors, hashes, row_weights_N, rows.scores_NC, (teachers or {}).get(term.label, {}))
+            batch = TermBatch(
+                vectors,
+                hashes,
+                row_weights_N,
+                rows.scores_NC,
+                (teachers or {}).get(term.label, {}),
+                (prepared or {}).get(term.label),
+            )
             values[term.label] = self.terms[term.label].value(batch)
         return values
 
