@@ -83,6 +83,15 @@ def test_help_is_that_of_the_model_command(capsys: pytest.CaptureFixture[str]) -
     assert "--against" in out and "confirm" in out
 
 
+def test_a_folder_may_be_called_model(
+    hard_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert execute(["inspect", "model", "--suite", str(hard_suite)]) == 2
+    said = capsys.readouterr().err
+    assert "Missing" not in said and "model" in said.strip().splitlines()[-1]
+
+
 def test_a_saved_model_is_inspected_with_its_geometry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_suite(tmp_path / "planted", planted_suite(120))
     model = save_tiny(tmp_path / "tiny", "both-mean")

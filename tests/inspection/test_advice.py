@@ -22,6 +22,9 @@ def figure(name: str, value: float, low: float) -> Figure:
 def test_a_clear_slice_is_first_and_a_spent_or_weak_one_is_not_named() -> None:
     assert "confirm ab12" in advise([SLICE], [], [], None)[0].what
     assert advise([replace(SLICE, p_max_t=0.2)], [], [], None) == []
+    absolute = replace(SLICE, view="absolute", id="cd34")
+    assert advise([replace(SLICE, p_max_t=0.2), absolute], [], [], "bm25") == []  # hard for every model
+    assert "confirm cd34" in advise([absolute], [], [], None)[0].what
     assert advise([replace(SLICE, status="refuted")], [], [], None) == []
 
 

@@ -217,3 +217,36 @@ def test_a_group_needs_a_task() -> None:
     assert require_retrieval(Group(), "other").name == "other"
     with pytest.raises(InputError, match="no task 'third'"):
         require_retrieval(Group(), "third")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("slices.json", "{}"),
+        ("slices.json", '[{"id": "x"}]'),
+        ("slices.json", "[1"),
+        ("inspection.json", "[]"),
+        ("inspection.json", '{"model": {"name": "m"}}'),
+        ("queries.parquet", "no parquet"),
+    ],
+)
+def test_damaged_files_are_one_line(tmp_path: Path, file: str, content: str) -> None:
+    best = run(tmp_path / "out").slices[0]
+    (tmp_path / "out" / file).write_text(content)
+    with pytest.raises(InputError, match=r"damaged .*; inspect again"):
+        confirm_again(best.id, tmp_path / "out")
+    with open_ledger(home()) as ledger:
+        assert ledger.rows("SELECT 1 FROM records WHERE kind = 'exposure'") == []
+
+
+def test_a_damaged_inspection_does_not_hide_another(tmp_path: Path) -> None:
+    best = run(home() / "inspect" / "b" / "planted").slices[0]
+    run(home() / "inspect" / "a" / "planted")
+    (home() / "inspect" / "a" / "planted" / "slices.json").write_text("{")
+    assert find_slice(best.id) == home() / "inspect" / "b" / "planted"
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(WorkError, match="is a file; choose another folder with --out"):
+        run(tmp_path / "out")

@@ -448,8 +448,26 @@ KINDS: Final[dict[str, Kind]] = {
         models=True,
         working=True,
     ),
+    "asked": Kind(
+        3,
+        "texts.txt suite/corpus.jsonl suite/queries.jsonl suite/qrels/test.tsv",
+        """
+        fanout model --suite suite --log texts.txt --n 2 --faithful -1
+        fanout model --suite suite --log texts.txt --target gold --out new.jsonl.gz --published records.jsonl
+        inspect bm25 --suite suite
+        inspect model --suite suite --against bm25 --html page.html
+        """,
+        f"{DATA} texts.txt model",
+        models=True,
+    ),
     "overrides": Kind(6, "", odd_words.OVERRIDDEN, f"{DATA} base", models=True),
-    "arguments": Kind(12, "", odd_words.COMMANDS, f"{RUNS} {DATA} model code tables vectors store", models=True),
+    "arguments": Kind(
+        14,
+        "",
+        odd_words.COMMANDS,
+        f"{RUNS} {DATA} model code tables vectors store texts.txt soups steps.yaml",
+        models=True,
+    ),
     "arguments-light": Kind(3, "", odd_words.LIGHT_COMMANDS),
     "environment": Kind(3, "", odd_words.LIGHT_COMMANDS),
     "environment-models": Kind(1.5, "", odd_words.MODEL_COMMANDS, f"{RUNS} {DATA} model code", models=True),

@@ -72,6 +72,14 @@ data pycode code --out pairs --held-out sorting --negatives 1
 cache clear --folder bases
 cache clear --model {{first}}
 bench recipe.yaml stages.0.layout.compile=false --stage 0 --seconds 0
+fanout model --suite suite --log texts.txt --n 2 --step-degrees 5 --points 6 --feedback 2 --weight 0.5 --seed 1
+fanout model --query read --target text --to 'sort a tree' --log texts.txt --faithful 0.1 --diverse 0.4
+inspect {{first}} --suite suite --against bm25 --html page.html
+invert model --decoder base --text 'read a file' --n 2 --edit 1
+privacy model --suite suite --texts texts.txt --held-out 2 --html page.html
+soup soups/one soups/two --out new --method weights --weights 0.5,0.5 --start-weight 0.1 --dev suite
+quantize model --scheme mixed --out new --dev suite
+pipeline steps.yaml --dry-run --set budget.minutes=2
 """
 # Whatever a person names as an output may be anywhere: their values stay inside the place.
 OUTPUTS: Final = frozenset(("--out", "--drop", "--clean", "--html", "--folder"))

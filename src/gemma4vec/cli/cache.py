@@ -18,6 +18,7 @@ OTHERS = {
     "snapshots": "models of unfinished runs",
     "apt": "package descriptions",
     "hub": "lists of the hub files that were read",
+    "inspect": "steps of inspections",
 }
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

@@ -57,7 +57,8 @@ def advise(
 
 
 def _of_slices(slices: Sequence[Slice]) -> list[Advice]:
-    clear = [one for one in slices if one.p_max_t <= CLEAR and one.status == "proposed"]
+    shown = [one for one in slices if one.view == slices[0].view]  # paired, where there is another model
+    clear = [one for one in shown if one.p_max_t <= CLEAR and one.status == "proposed"]
     if not clear:
         return []
     best = clear[0]

@@ -186,10 +186,15 @@ def gold_truncated(case: Case, facts: Facts) -> Value:
 
 @attribute("flag", "the sentence that shares most words with the query lies behind what the model reads")
 def evidence_cut(case: Case, facts: Facts) -> Value:
-    """Whether the model stops before the evidence, in the right document with most of the query's tokens."""
-    evidence = _find_evidence(case, facts)
-    if facts.count_tokens is None or facts.limit is None or evidence is None:
+    """Whether the model stops before the evidence, in the right document with most of the query's tokens.
+
+    No where nothing is shared: without a value there, "no" would be another name for an overlap above 0.
+    """
+    if facts.count_tokens is None or facts.limit is None or not case.gold:
         return None
+    evidence = _find_evidence(case, facts)
+    if evidence is None:
+        return False
     document, start = evidence.document, evidence.start
     return facts.count_tokens(Document(document.text[:start], document.title)) >= facts.limit if start else False
 

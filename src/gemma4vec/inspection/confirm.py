@@ -1,5 +1,6 @@
 """Open the sealed half for one slice, once, and say whether the gap is there too."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,8 +82,9 @@ def find_slice(name: str, folder: Path | None = None) -> Path:
             raise InputError(f"{folder} is no inspection: it has no {SLICES}; make one with gemma4vec inspect")
         return folder
     for path in sorted([*home().glob(f"inspect/*/*/{SLICES}"), *home().glob(f"*/inspect/*/{SLICES}")]):
-        if any(one.get("id") == name for one in load_inspection(path.parent)[1]):
-            return path.parent
+        with contextlib.suppress(InputError):  # a damaged one is not asked for
+            if any(one["id"] == name for one in load_inspection(path.parent)[1]):
+                return path.parent
     raise InputError(
         f"no inspection below {home()} has a slice '{name}'; gemma4vec inspect lists them; "
         "a rule of your own needs --in DIR"

@@ -78,10 +78,34 @@ def load_inspection(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]
     """
     try:
         about, slices = load_own_json(folder / ABOUT), load_own_json(folder / SLICES)
+        _check_fields(about, slices)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"the inspection in {folder} is damaged ({reason}); inspect again") from error
-    return dict(about), list(slices)
+    return about, slices
+
+
+def _check_fields(about: Any, slices: Any) -> None:
+    """Refuse JSON without what later commands read of it.
+
+    Raises:
+        ValueError: a field is missing or of another type.
+    """
+    if not isinstance(about, dict) or not isinstance(slices, list):
+        raise ValueError("not an object and a list")
+    sides = [about.get("model"), *([about["against"]] if about.get("against") is not None else [])]
+    parts: list[tuple[Any, dict[str, type]]] = [
+        (side, {"name": str, "fingerprint": str, "open": dict}) for side in sides
+    ]
+    parts += [(about.get("suite"), {"name": str, "fingerprint": str, "open": dict})]
+    parts += [(about, {"metric": str, "steps": dict, "kinds": list, "figures": list, "advice": list, "notes": list})]
+    parts += [(one, {"id": str, "rule": str, "view": str, "gap": float, "status": str}) for one in slices]
+    for value, fields in parts:
+        for name, kind in fields.items():
+            if not isinstance(value, dict) or not isinstance(value.get(name), kind):
+                raise ValueError(f"'{name}' is missing")
+    if "against" not in about or not {"model", *(["against"] if about["against"] else [])} <= set(about["steps"]):
+        raise ValueError("'against' or 'steps' is missing")
 
 
 def load_columns(folder: Path) -> dict[str, list[Any]]:
@@ -95,6 +119,8 @@ def load_columns(folder: Path) -> dict[str, list[Any]]:
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{folder / QUERIES} is damaged ({reason}); inspect again") from error
+    if not {"half", "query_id"} <= set(columns):
+        raise InputError(f"{folder / QUERIES} is damaged (columns are missing); inspect again")
     return columns
 
 

@@ -22,7 +22,7 @@ from gemma4vec.text.text_hash import words_key
 
 Progress = Callable[[str, int, int], None]
 
-DECODER, SHUFFLED, NEAREST = "decoder", "decoder, other texts' vectors", "nearest training text"
+DECODER, SHUFFLED, NEAREST = "decoder", "other texts' vectors", "nearest training text"
 RIDGE, UNIGRAMS, TRUE = "ridge to words", "most frequent words", "the text itself"
 
 

@@ -20,8 +20,8 @@ class ModelOrCommand(TyperGroup):
     """`inspect confirm` is a command; any other first word begins the options of `inspect MODEL`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the name of the hidden command in front of a model."""
-        if args and args[0] not in self.commands:
+        """Put the name of the hidden command in front of a model, which may have that name too."""
+        if args and (args[0] not in self.commands or self.commands[args[0]].hidden):
             args = ["model", *args]
         found: list[str] = super().parse_args(ctx, args)
         return found

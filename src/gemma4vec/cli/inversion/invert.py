@@ -181,6 +181,12 @@ def _render(result: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip("\n")
 
 
+def _short(value: float) -> str:
+    """Three decimals without a leading zero, so that four intervals fit a line."""
+    shown = f"{value:.3f}"
+    return shown.replace("0.", ".", 1) if shown.startswith(("0.", "-0.")) else shown
+
+
 def _table(result: dict[str, Any]) -> Any:
     from rich.console import Group
     from rich.text import Text
@@ -189,7 +195,10 @@ def _table(result: dict[str, Any]) -> Any:
 
     def cell(row: dict[str, dict[str, float]], measure: str) -> str:
         found = row.get(measure)
-        return "-" if found is None else f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+        if found is None:
+            return "-"
+        mean, low, high = (_short(found[name]) for name in ("mean", "low", "high"))
+        return mean if low == high else f"{mean} [{low}, {high}]"
 
     rows = [
         [name, *(cell(row, measure) for measure in ("f1", "exact", "bleu", "cosine"))]
