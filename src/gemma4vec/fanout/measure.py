@@ -17,7 +17,7 @@ from gemma4vec.fanout.fuse import fuse, union
 from gemma4vec.fanout.methods import METHODS, NOISE, Method
 from gemma4vec.fanout.setting import DEPTH, Ints, Report, Setting
 from gemma4vec.fanout.suggestions import Suggestions, suggest
-from gemma4vec.statistics.bootstrap import Interval, mean_interval
+from gemma4vec.statistics.bootstrap import mean_interval
 from gemma4vec.statistics.multiplicity import holm
 from gemma4vec.statistics.paired import sign_flip_test
 
@@ -66,7 +66,7 @@ def measure_fanout(
     rows = [_row(method, values[method.name], facts[method.name], values[NOISE]["best"]) for method in methods]
     _correct(rows)
     return {
-        METRIC: plain(mean_interval(own_Q)),
+        METRIC: mean_interval(own_Q).bounds(),
         RECALL: float(own_recall_Q.mean()),
         "queries": len(own_Q),
         "writer": setting.writer.name,
@@ -122,12 +122,12 @@ def _row(method: Method, values: dict[str, Floats], facts: dict[str, float], noi
     return {
         "method": method.name,
         "oracle": method.oracle,
-        "gain": plain(gain),
+        "gain": gain.bounds(),
         "p": sign_flip_test(values["gain"]).p,
         "no_worse": gain.low > -LOSS,
-        "best": plain(mean_interval(values["best"])),
-        "best_minus_noise": None if method.name == NOISE else plain(mean_interval(values["best"] - noise_best_Q)),
-        "recall": plain(mean_interval(values["recall"])),
+        "best": mean_interval(values["best"]).bounds(),
+        "best_minus_noise": None if method.name == NOISE else mean_interval(values["best"] - noise_best_Q).bounds(),
+        "recall": mean_interval(values["recall"]).bounds(),
         **{name: value for name, value in facts.items() if value == value},
     }
 
@@ -137,11 +137,6 @@ def _correct(rows: list[dict[str, Any]]) -> None:
     fair = [row for row in rows if not row["oracle"]]
     for row, p in zip(fair, holm([row["p"] for row in fair]), strict=True):
         row["p_corrected"] = float(p)
-
-
-def plain(interval: Interval) -> dict[str, float]:
-    """An interval as JSON values."""
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
 
 def sentence(rows: Sequence[dict[str, Any]]) -> str:

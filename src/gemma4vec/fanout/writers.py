@@ -38,7 +38,7 @@ class DecoderWriter:
     """A trained decoder (task `vector_to_text`)."""
 
     def __init__(self, decoder: VectorDecoder, known: Sequence[str] = ()) -> None:
-        """`known`: texts that it was trained on, as far as they are at hand.
+        """`known`: its training texts, if they are at hand.
 
         Raises:
             InputError: it writes documents.

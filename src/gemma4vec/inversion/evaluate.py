@@ -15,7 +15,6 @@ from gemma4vec.inversion.floors import derangement, nearest_text, true_text, uni
 from gemma4vec.inversion.held_out import FEWEST, Split
 from gemma4vec.inversion.invert import BLOCK, Inverter
 from gemma4vec.inversion.measures import Recovery, measure_bags, measure_texts
-from gemma4vec.statistics.bootstrap import Interval
 from gemma4vec.statistics.student import t_interval
 from gemma4vec.text.text_embedder import Vectors
 from gemma4vec.text.text_hash import words_key
@@ -90,11 +89,11 @@ def evaluate_decoder(
         "stored": len(inverter.texts),
         "sources": {name: list(sources).count(name) for name in dict.fromkeys(sources)},
         "rows": {
-            name: {measure: _plain(row.interval(measure)) for measure in row.values} for name, row in rows.items()
+            name: {measure: row.interval(measure).bounds() for measure in row.values} for name, row in rows.items()
         },
         "differences": _differences(rows),
         "by_source": {
-            name: {source: _plain(one) for source, one in row.by_source().items()} for name, row in rows.items()
+            name: {source: one.bounds() for source, one in row.by_source().items()} for name, row in rows.items()
         },
         "remark": "a lower bound: a stronger decoder recovers more",
     }
@@ -125,11 +124,7 @@ def _differences(rows: dict[str, Recovery]) -> dict[str, Any]:
     ]
     own = rows[DECODER].values
     return {
-        f"{measure} over {name}": _plain(t_interval(own[measure] - rows[name].values[measure]))
+        f"{measure} over {name}": t_interval(own[measure] - rows[name].values[measure]).bounds()
         for name, measure in pairs
         if name in rows
     }
-
-
-def _plain(interval: Interval) -> dict[str, float]:
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high}

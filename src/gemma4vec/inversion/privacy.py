@@ -21,7 +21,7 @@ from gemma4vec.inversion.held_out import Split
 from gemma4vec.inversion.measures import Floats, Recovery, measure_bags
 from gemma4vec.retrieval.exact import search
 from gemma4vec.retrieval.top_k import descending_id_rank
-from gemma4vec.statistics.bootstrap import Interval, mean_interval
+from gemma4vec.statistics.bootstrap import mean_interval
 from gemma4vec.statistics.student import t_interval
 from gemma4vec.text.text_embedder import TextEmbedder, Vectors
 
@@ -126,13 +126,13 @@ def measure_privacy(
             "sources": {name: split.held_out_sources.count(name) for name in dict.fromkeys(split.held_out_sources)},
         },
         "floors": {
-            "nearest training text": {name: plain(nearest.interval(name)) for name in nearest.values},
-            "most frequent words": {"f1": plain(words.interval())},
+            "nearest training text": {name: nearest.interval(name).bounds() for name in nearest.values},
+            "most frequent words": {"f1": words.interval().bounds()},
             "vectors of other texts": {"f1": rows[0]["shuffled"]},
         },
-        "ceiling": {name: plain(ceiling.interval(name)) for name in ceiling.values},
+        "ceiling": {name: ceiling.interval(name).bounds() for name in ceiling.values},
         "defenses": rows,
-        "by_source": {name: plain(one) for name, one in undefended.by_source().items()},
+        "by_source": {name: one.bounds() for name, one in undefended.by_source().items()},
         "sentence": choose_sentence(rows),
         "remark": LOWER_BOUND,
     }
@@ -177,19 +177,14 @@ def _row(
         "name": defense.name,
         "kind": defense.kind,
         "cosine": float(cosines.mean()),
-        "naive": plain(naive.interval()),
-        "adaptive": plain(adaptive.interval()),
-        "leak_change": plain(t_interval(adaptive.values["f1"] - undefended.values["f1"])),
-        "shuffled": plain(shuffled(bags, split, seed).interval()),
-        "use": plain(mean_interval(scores_Q)),
-        "use_change": plain(t_interval(scores_Q - clean_Q)),
+        "naive": naive.interval().bounds(),
+        "adaptive": adaptive.interval().bounds(),
+        "leak_change": t_interval(adaptive.values["f1"] - undefended.values["f1"]).bounds(),
+        "shuffled": shuffled(bags, split, seed).interval().bounds(),
+        "use": mean_interval(scores_Q).bounds(),
+        "use_change": t_interval(scores_Q - clean_Q).bounds(),
         "penalty": adapted.penalty,
     }
-
-
-def plain(interval: Interval) -> dict[str, float]:
-    """Mean and limits as JSON values."""
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
 
 def choose_sentence(rows: Sequence[dict[str, Any]]) -> str:

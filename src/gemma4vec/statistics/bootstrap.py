@@ -40,6 +40,10 @@ class Interval:
     n: int
     note: str = ""
 
+    def bounds(self) -> dict[str, float]:
+        """Mean and limits as JSON values."""
+        return {"mean": self.mean, "low": self.low, "high": self.high}
+
 
 def mean_interval(
     values: npt.ArrayLike,

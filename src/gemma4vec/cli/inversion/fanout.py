@@ -125,16 +125,11 @@ def check_outputs(out: Path, published: Path | None) -> None:
 
 
 def _open_suite(spec: str, most: int | None, seed: int) -> "RetrievalSuite":
-    """The suite; final ones are refused, since choices are made on it, and rows must not come from it."""
-    from gemma4vec.data.loading.open_suite import open_suite
-    from gemma4vec.data.suites.retrieval import RetrievalSuite
+    """The suite, or a sample of its queries."""
+    from gemma4vec.cli.inversion.dev_suite import open_dev_suite
     from gemma4vec.data.suites.sample import sample_suite
-    from gemma4vec.ledger.suite_access import check_choice
 
-    suite = open_suite(spec)
-    check_choice("--suite", suite, *suite.members)
-    if not isinstance(suite, RetrievalSuite):
-        raise InputError(f"--suite {spec}: {suite.name} is no retrieval suite; name a folder in BEIR format")
+    suite = open_dev_suite(spec)
     return sample_suite(suite, most, None, seed=seed) if most is not None else suite
 
 

@@ -55,13 +55,14 @@ def privacy_command(
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--html {html}: the page's name must end in .html")
     from gemma4vec.api.scoring import open_scorer
+    from gemma4vec.cli.inversion.dev_suite import open_dev_suite
     from gemma4vec.cli.output import emit
     from gemma4vec.evaluation.scoring.guards import check_allowed
     from gemma4vec.inversion.held_out import split_texts
     from gemma4vec.inversion.privacy import encode_all, measure_privacy
     from gemma4vec.machine.terminal import bars_by_stage
 
-    opened = _open_dev_suite(suite)
+    opened = open_dev_suite(suite)
     found, sources = _read_texts(texts or [], opened, most, seed)
     split: Split = split_texts(found, sources, held_out=held_out, seed=seed)
     embedder: Any = open_scorer(model, None if dtype == "auto" else dtype, None, cached=not no_cache)
@@ -75,19 +76,6 @@ def privacy_command(
 
         result["page"] = str(write_privacy_page(result, html))
     emit(as_json, result, _render)
-
-
-def _open_dev_suite(spec: str) -> "RetrievalSuite":
-    """Open the suite; final ones are refused, since a defense is chosen by what it costs here."""
-    from gemma4vec.data.loading.open_suite import open_suite
-    from gemma4vec.data.suites.retrieval import RetrievalSuite
-    from gemma4vec.ledger.suite_access import check_choice
-
-    suite = open_suite(spec)
-    check_choice("--suite", suite, *suite.members)
-    if not isinstance(suite, RetrievalSuite):
-        raise InputError(f"--suite {spec}: {suite.name} is no retrieval suite; name a folder in BEIR format")
-    return suite
 
 
 def _read_texts(files: list[Path], suite: "RetrievalSuite", most: int, seed: int) -> tuple[list[str], list[str]]:
