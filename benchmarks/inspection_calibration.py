@@ -8,7 +8,7 @@ without a second half.
 Then a flag that is true for a fifth of 500 queries lowers the dealt values by .15. It must be among the proposed slices
 and confirmed in over 80% of the deals for paired differences: BM25 on words minus BM25 on parts of identifiers.
 
-Then remedies: three trainings that differ by luck alone (the paired differences with random signs), judged on the sealed
+Then remedies: three trainings that differ by luck alone (paired differences with random signs), judged on the sealed
 queries of the slice that the discovery half proposes. At most 5% may be verified, without a control arm too. Beside it:
 how often a remedy that adds .1 to the slice is verified, where the slice has enough sealed queries to show it.
 
