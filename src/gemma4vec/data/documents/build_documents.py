@@ -22,7 +22,7 @@ from gemma4vec.data.documents.grouped import group_near
 from gemma4vec.data.documents.held_out_queries import make_held_out_suite
 from gemma4vec.data.documents.hold_out import DocumentSplit, split_documents, without_near_duplicates
 from gemma4vec.data.documents.own_queries import read_own_queries
-from gemma4vec.data.documents.pairs import KINDS, Pair, PairKind, make_pairs
+from gemma4vec.data.documents.pairs import Pair, make_pairs
 from gemma4vec.data.documents.read_sections import count_kinds, missing_reader, read_sections
 from gemma4vec.data.documents.section import Link, Section
 from gemma4vec.data.mining.hard_negatives import Rules, build_corpus, mine
@@ -36,6 +36,7 @@ from gemma4vec.machine.file_hashes import file_hash
 from gemma4vec.machine.terminal import ProgressBar
 from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.reading.names import as_name
+from gemma4vec.recipe.sources import DOCUMENT_PAIRS, DocumentPair
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Settings:
     """
 
     queries: Path | None = None
-    pairs: tuple[PairKind, ...] = KINDS
+    pairs: tuple[DocumentPair, ...] = DOCUMENT_PAIRS
     sentences: int = 2
     negatives: int = 4
 

@@ -8,15 +8,13 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from gemma4vec.data.documents.links import Places
 from gemma4vec.data.documents.section import BETWEEN, Section, one_line, sentences
 from gemma4vec.data.ngrams.word_ngrams import normalize
+from gemma4vec.recipe.sources import DOCUMENT_PAIRS, DocumentPair
 from gemma4vec.text.prompts import Document
-
-PairKind = Literal["heading", "sentence", "link", "code"]
-KINDS: tuple[PairKind, ...] = get_args(PairKind)
 
 SENTENCE_WORDS = (6, 50)
 REST_WORDS = 8
@@ -42,7 +40,7 @@ class Pair(NamedTuple):
         answer: the section without the query's words.
     """
 
-    kind: PairKind
+    kind: DocumentPair
     query: str
     place: int
     answer: Document
@@ -139,7 +137,7 @@ def _without_ambiguous(pairs: list[Pair], sections: Sequence[Section]) -> list[P
         key = normalize(pair.query)
         if key and len(answered[key]) == 1:
             kept.setdefault((key, pair.place), pair)
-    return sorted(kept.values(), key=lambda pair: (pair.place, KINDS.index(pair.kind)))
+    return sorted(kept.values(), key=lambda pair: (pair.place, DOCUMENT_PAIRS.index(pair.kind)))
 
 
 def _count_words(text: str) -> int:
