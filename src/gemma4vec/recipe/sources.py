@@ -67,6 +67,9 @@ class SourceBase(Part):
     drop: str | None = Field(
         None, description="list of rows and negatives to leave out, as `data check --drop` writes it"
     )
+    repeat: str | None = Field(
+        None, description="list of rows that a pass reads several times, as `inspect remedy` writes it"
+    )
     max_rows: int | None = Field(None, ge=1, description="read this many rows, from the first; null: all")
     max_bad_share: float = Field(0.0, ge=0, le=1, description="share of bad rows above which the run stops")
     weight: float | None = Field(
@@ -230,8 +233,9 @@ class TensorsSource(TextsSource):
 
     @model_validator(mode="after")
     def _tokens_have_no_words(self) -> "TensorsSource":
-        if self.drop is not None:
-            raise ValueError("a list of drops names texts, a tensors source has tokens; leave drop out")
+        if self.drop is not None or self.repeat is not None:
+            key = "drop" if self.drop is not None else "repeat"
+            raise ValueError(f"a list for {key} names texts, a tensors source has tokens; leave {key} out")
         return self
 
 

@@ -3,11 +3,12 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gemma4vec.data.batching.mixture import MixedRows, Part, compute_shares
+from gemma4vec.data.batching.repeated_rows import read_repeats, repeat_rows
 from gemma4vec.data.batching.short_rows import leave_out_short_rows
 from gemma4vec.data.pycode.build import load_or_build_pycode
 from gemma4vec.data.rows.row_store import StoredRows, open_or_write, write_store
@@ -153,13 +154,22 @@ class PlainTexts(Sequence[str]):
 
 
 def read_source(source: Source) -> SourceRows:
-    """Read one source into memory, or into a store if its files are large.
+    """Read one source into memory, or into a store if its files are large; rows of its `repeat` stand several times.
 
     A store is used again until the files change. Tensors are memory-mapped.
 
     Raises:
         InputError: the source cannot be read, has no row, or too many bad rows.
     """
+    read = _read_once(source)
+    if source.repeat is None:
+        return read
+    file = Path(source.repeat).expanduser()
+    rows = repeat_rows(read.rows, read_repeats(file), source.name)
+    return replace(read, rows=rows, content_hash=sha256_text(read.content_hash, file_hash(file)))
+
+
+def _read_once(source: Source) -> SourceRows:
     if isinstance(source, TensorsSource):
         return _read_tensors(source)
     found = open_reader(source)
