@@ -1,7 +1,7 @@
 """What our servers share: the socket, uvicorn's settings, and its HTTP/1.1 protocol with two more time limits.
 
-The limits are for the head of a request, and for a client that reads slowly. Without them a client that sends a header every few seconds, or that never reads its reply, holds its connection and
-memory for ever.
+The limits are for the head of a request, and for a client that reads slowly. Without them a client that sends a header
+every few seconds, or that never reads its reply, holds its connection and memory for ever.
 """
 
 import asyncio
