@@ -1,4 +1,4 @@
-"""Failures, queries, geometry: the figures of the inspection, nothing sealed, filters in the address, damage in place."""
+"""Failures, queries, geometry: the figures of the inspection, nothing sealed, filters in addresses, damage in place."""
 
 import json
 import shutil
