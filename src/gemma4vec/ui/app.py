@@ -32,6 +32,7 @@ PAGES = {
     "/inspect/{key}": "failures:failures_page",
     "/inspect/{key}/geometry": "geometry:geometry_page",
     "/inspect/{key}/queries/{row:int}": "query_page:query_page",
+    "/search": "search_page:search_page",
     "/ledger": "ledger_page:ledger_page",
     "/api/runs": "run_list:api_runs",
     "/api/compare": "comparison:api_compare",
@@ -40,7 +41,8 @@ PAGES = {
     "/api/inspect/{key}/queries/{row:int}": "query_page:api_query",
     "/api/ledger": "ledger_page:api_ledger",
 }
-STREAMS = {"/api/runs/{run_id}/events": "event_stream:event_stream"}
+# Answered by the event loop: they wait for long.
+STREAMS = {"/api/runs/{run_id}/events": "event_stream:event_stream", "/api/search": "search_page:api_search"}
 # What is recorded: `module:function`, which gets the form's fields too.
 FORMS = {"/compare": "comparison:record_comparison", "/runs/{run_id}/decide": "decisions:record_decision"}
 
@@ -48,7 +50,7 @@ FORMS = {"/compare": "comparison:record_comparison", "/runs/{run_id}/decide": "d
 def make_app(window: Window) -> Gate:
     """Build the ASGI application."""
     routes = [Route(path, _in_thread(window, target), methods=["GET"]) for path, target in PAGES.items()]
-    routes += [Route(path, _in_loop(window, target), methods=["GET"]) for path, target in STREAMS.items()]
+    routes += [Route(path, _in_loop(window, target), methods=["GET", "POST"]) for path, target in STREAMS.items()]
     routes += [Route(path, _with_form(window, target), methods=["POST"]) for path, target in FORMS.items()]
     routes += [Route("/static/{name}", lambda request: static_file(request), methods=["GET"])]
     handlers: dict[Any, Any] = {

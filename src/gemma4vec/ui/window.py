@@ -18,6 +18,7 @@ from gemma4vec.ui.content.event_log import EventLogs
 from gemma4vec.ui.content.recorded_runs import RecordedRuns
 
 if TYPE_CHECKING:
+    from gemma4vec.ui.content.search_worker import SearchWorker
     from gemma4vec.ui.content.stored_inspections import StoredInspections
     from gemma4vec.ui.content.suite_texts import SuiteTexts
 
@@ -63,6 +64,18 @@ class Window:
         from gemma4vec.ui.content.stored_inspections import StoredInspections
 
         return StoredInspections(self.home)
+
+    @cached_property
+    def search(self) -> "SearchWorker":
+        """The thread that searches; imported, and its models loaded, when somebody searches."""
+        from gemma4vec.ui.content.search_worker import SearchWorker
+
+        return SearchWorker()
+
+    @property
+    def is_computing(self) -> bool:
+        """Whether a search computes, which would break the interpreter's own end."""
+        return "search" in self.__dict__ and self.search.busy
 
     @property
     def cookie(self) -> str:
