@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import Environment
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -73,6 +74,11 @@ class Window:
         return SearchWorker()
 
     @property
+    def templates(self) -> Environment:
+        """The pages' templates, and the reports'."""
+        return make_environment(*_FOLDERS)
+
+    @property
     def is_computing(self) -> bool:
         """Whether a search computes, which would break the interpreter's own end."""
         return "search" in self.__dict__ and self.search.busy
@@ -98,7 +104,7 @@ class Window:
             "export_url": str(request.url.include_query_params(export="1").replace(scheme="", netloc="")),
             "nav": request.url.path.split("/")[1],
         }
-        text = make_environment(*_FOLDERS).get_template(template).render({**common, **values})
+        text = self.templates.get_template(template).render({**common, **values})
         name = f"{slug(str(values.get('title', 'page')))}.html"
         headers = {"Content-Disposition": f'attachment; filename="{name}"'} if export else {}
         return HTMLResponse(text.encode("utf-8", "replace"), status, headers)
