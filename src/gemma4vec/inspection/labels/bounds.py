@@ -57,6 +57,6 @@ def _upto(unjudged_U: Floats) -> range:
 
 
 def _ideal(gains: Sequence[int], right: int, discounts_K: Floats) -> float:
-    """The best possible gain with so many further right documents."""
+    """The best possible gain with this number of further right documents."""
     ordered = sorted([*gains, *([1] * right)], reverse=True)[: len(discounts_K)]
     return float(np.dot(ordered, discounts_K[: len(ordered)]))
