@@ -456,6 +456,7 @@ KINDS: Final[dict[str, Kind]] = {
         fanout model --suite suite --log texts.txt --target gold --out new.jsonl.gz --published records.jsonl
         inspect bm25 --suite suite
         inspect model --suite suite --against bm25 --html page.html
+        inspect verify model --against bm25
         """,
         f"{DATA} texts.txt model",
         models=True,

@@ -1,6 +1,7 @@
 """The headline of a run: the verdict, its uncertainty and the number of queries."""
 
 from gemma4vec.evaluation.comparison.paired import Comparison
+from gemma4vec.report.content.p_value import format_p_value
 from gemma4vec.report.content.run_data import METRICS, PRIMARY, RunData, SuiteResults, primary_metric
 
 
@@ -23,11 +24,6 @@ def format_headline(run: RunData) -> str:
         f"The trained model has {name} {score.mean:.3f} (95% interval {score.low:.3f} to {score.high:.3f}) on "
         f"{suite.name}; no other model was evaluated to compare it with."
     )
-
-
-def format_p_value(p: float) -> str:
-    """Format a p-value: `= 0.012`, `< 0.001`. The test's 10,000 flips do not resolve smaller values."""
-    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
 def select_main_suite(run: RunData) -> SuiteResults | None:
