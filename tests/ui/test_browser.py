@@ -1,4 +1,4 @@
-"""The window in a real browser: `make browser`, or pytest -m browser. Needs the extra `uitest` and Debian's chromium."""
+"""The window in a real browser: `make browser`. It needs the extra `uitest` and Debian's chromium."""
 
 import os
 import re
@@ -44,7 +44,7 @@ class Served:
             "search": "/search",
             "choose": "/compare",
         }
-        self.pages |= {"run": f"/runs/{ids[0]}", "nothing": "/runs/none"}
+        self.pages |= {"map": "/map", "run": f"/runs/{ids[0]}", "nothing": "/runs/none"}
         self.pages |= {"compare": f"/compare?run={ids[0]}&run={ids[1]}", "new": f"/compare?run={ids[0]}&run={ids[2]}"}
 
 
@@ -149,7 +149,7 @@ def test_pages_work_without_javascript(browser: Any, served: Served) -> None:
     for name in list(served.pages):
         script.go(name)
         words = one.go(name).locator("main").inner_text().split()
-        if name != "run":  # whose figures move
+        if name not in ("run", "map"):  # whose figures move, and whose canvas needs scripts
             assert words == script.page.locator("main").inner_text().split(), name
     one.context.close()
 
@@ -190,8 +190,14 @@ def test_keys_alone_lead_from_the_runs_to_a_decision(browser: Any, served: Serve
     page.keyboard.press("o")
     page.wait_for_url("**/queries/*")
     before = page.url
-    page.keyboard.press("j")
+    page.keyboard.press("n")
     page.wait_for_url(lambda address: address != before)
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("1")
+    page.locator("#d1-2", has_text="people: right").wait_for()
+    page.keyboard.press("0")
+    page.locator("#d1-2", has_text="people: wrong").wait_for()
     page.keyboard.press("?")
     assert page.locator("dialog[open]").count() == 1
     page.keyboard.press("Escape")
@@ -229,3 +235,25 @@ def test_a_browser_without_the_cookie_is_locked_out(browser: Any, served: Served
         page.click("button")
     assert caught.value.status == 403
     context.close()
+
+
+def test_the_map_draws_the_same_pixels_and_reads_the_document_under_the_pointer(browser: Any, served: Served) -> None:
+    one = Opened(browser, served)
+    sums = []
+    for _ in range(2):
+        page = one.go("map")
+        page.wait_for_function("document.getElementById('map').dataset.frames > 0")
+        sums.append(page.locator("#map").get_attribute("data-checksum"))
+    assert sums[0] == sums[1] and sums[0] is not None
+    page.locator("canvas").focus()
+    page.keyboard.press("+")
+    page.wait_for_function(f"document.getElementById('map').dataset.checksum !== '{sums[0]}'")
+    page.keyboard.press("Home")
+    page.wait_for_function(f"document.getElementById('map').dataset.checksum === '{sums[0]}'")
+    box = page.locator("canvas").bounding_box()
+    for row in range(40):  # until a point is near
+        page.mouse.move(box["x"] + box["width"] * (0.1 + 0.02 * row), box["y"] + box["height"] * (0.1 + 0.02 * row))
+        page.wait_for_timeout(30)
+    page.locator("[data-map=text]", has_text="p/m.py:f").wait_for(timeout=5000)
+    assert one.faults == []
+    one.context.close()

@@ -19,6 +19,7 @@ from gemma4vec.ui.content.event_log import EventLogs
 from gemma4vec.ui.content.recorded_runs import RecordedRuns
 
 if TYPE_CHECKING:
+    from gemma4vec.ui.content.map_points import Maps
     from gemma4vec.ui.content.search_worker import SearchWorker
     from gemma4vec.ui.content.stored_inspections import StoredInspections
     from gemma4vec.ui.content.suite_texts import SuiteTexts
@@ -72,6 +73,13 @@ class Window:
         from gemma4vec.ui.content.search_worker import SearchWorker
 
         return SearchWorker()
+
+    @cached_property
+    def maps(self) -> "Maps":
+        """Maps of indexes; imported when somebody looks at one."""
+        from gemma4vec.ui.content.map_points import Maps
+
+        return Maps()
 
     @property
     def templates(self) -> Environment:
