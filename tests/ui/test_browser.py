@@ -217,7 +217,7 @@ def test_keys_alone_lead_from_the_runs_to_a_decision(browser: Any, served: Serve
 def test_a_step_appears_while_one_looks(browser: Any, served: Served) -> None:
     one = Opened(browser, served)
     page = one.go("run")
-    page.wait_for_function("document.querySelector('[data-live=state]') !== null")
+    page.locator("[data-live=state]").wait_for()
     RunFolder(served.home / served.ids[0]).event("step", step=4321, loss=0.25, tokens=10, seconds=1.0)
     page.locator("[data-live=step]", has_text="4,321").wait_for(timeout=10_000)
     assert one.faults == []
@@ -242,14 +242,14 @@ def test_the_map_draws_the_same_pixels_and_reads_the_document_under_the_pointer(
     sums = []
     for _ in range(2):
         page = one.go("map")
-        page.wait_for_function("document.getElementById('map').dataset.frames > 0")
+        page.locator("#map[data-checksum]").wait_for()
         sums.append(page.locator("#map").get_attribute("data-checksum"))
     assert sums[0] == sums[1] and sums[0] is not None
     page.locator("canvas").focus()
     page.keyboard.press("+")
-    page.wait_for_function(f"document.getElementById('map').dataset.checksum !== '{sums[0]}'")
+    page.locator(f'#map:not([data-checksum="{sums[0]}"])').wait_for()
     page.keyboard.press("Home")
-    page.wait_for_function(f"document.getElementById('map').dataset.checksum === '{sums[0]}'")
+    page.locator(f'#map[data-checksum="{sums[0]}"]').wait_for()
     box = page.locator("canvas").bounding_box()
     for row in range(40):  # until a point is near
         page.mouse.move(box["x"] + box["width"] * (0.1 + 0.02 * row), box["y"] + box["height"] * (0.1 + 0.02 * row))

@@ -46,7 +46,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 // After a judgment the page comes back at the document that was judged.
-const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+const target = location.hash ? document.getElementById(decodeURIComponent(location.hash.slice(1))) : null;
 if (target?.matches("[data-row]")) {
   here = target;
   here.classList.add("here");
