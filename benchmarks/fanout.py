@@ -1,6 +1,7 @@
 """What other queries for a query are worth, beside noise at the same angles.
 
-    python benchmarks/fanout.py DATA [--model NAME] [--decoder DIR] [--suites NAME ...] [--log-queries N]
+    python benchmarks/fanout.py DATA [--model NAME] [--decoder DIR] [--suggester DIR] [--suites NAME ...]
+                                [--log-queries N]
 
 DATA holds `retrieval/NAME` (suites in BEIR's layout) and `train/NAME.jsonl.gz` (rows, whose queries are the log).
 For each suite the table of `gemma4vec fanout`: each method with 8 suggestions a query, the gain of the fused ranking
@@ -20,7 +21,9 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.fanout.fit_gate import with_gate
 from gemma4vec.fanout.measure import measure_fanout
+from gemma4vec.fanout.never_walked import drop_walked
 from gemma4vec.fanout.setting import Choices, Setting
+from gemma4vec.fanout.suggester import Suggester
 from gemma4vec.fanout.writers import DecoderWriter, LogWriter
 from gemma4vec.inversion.decoder import VectorDecoder
 from gemma4vec.inversion.held_out import normalized
@@ -34,6 +37,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with train/ and retrieval/")
     parser.add_argument("--model", default="bundled:all-minilm-l6-v2")
     parser.add_argument("--decoder", type=Path, help="decoder of the model's query vectors")
+    parser.add_argument("--suggester", type=Path, help="trained suggester, judged on queries that it never saw")
     parser.add_argument("--suites", nargs="+", default=list(SUITES))
     parser.add_argument("--log-queries", type=int, default=25_000, help="sample of the training rows' queries")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
@@ -47,13 +51,18 @@ def main() -> None:
     if arguments.decoder is not None:
         inner = getattr(embedder, "embedder", embedder)
         writer = DecoderWriter(VectorDecoder.load(arguments.decoder, inner, role="query"), texts)
+    suggester = None if arguments.suggester is None else Suggester.load(arguments.suggester)
     measured: dict[str, Any] = {"model": embedder.name, "writer": writer.name, "log": len(texts), "suites": {}}
     for name in arguments.suites:
         suite = open_suite(str(arguments.data / "retrieval" / name))
         if not isinstance(suite, RetrievalSuite):
             raise InputError(f"{name} is no retrieval suite")
+        if suggester is not None:
+            suite, walked = drop_walked(suite, suggester.facts)
+            say(f"{name}: {walked} queries were walked for the suggester and are left out")
         queries, documents = embedder.encode_query(suite.queries), embedder.encode_document(suite.corpus)
-        setting, gate = with_gate(Setting(suite, embedder, queries, documents, writer, log, Choices()), None)
+        setting = Setting(suite, embedder, queries, documents, writer, log, Choices(), suggester=suggester)
+        setting, gate = with_gate(setting, None)
         table = {**measure_fanout(setting), "gate": gate.as_json()}
         measured["suites"][name] = table
         say(f"{name}: {table['queries']} queries alone {table['ndcg@10']['mean']:.3f}. {gate.sentence()}")

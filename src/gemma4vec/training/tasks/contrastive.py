@@ -76,6 +76,11 @@ class ContrastBatch:
         """All layouts of all groups."""
         return [layout for group in (*self.groups, *self.views.values()) for layout in group]
 
+    @property
+    def written(self) -> list[PackedBatch]:
+        """Layouts of texts that terms have the base write; no vector is made of them."""
+        return [layout for one in self.prepared.values() for layout in getattr(one, "layouts", ())]
+
 
 @dataclass(frozen=True, eq=False)
 class ContrastTask:
@@ -194,7 +199,12 @@ class ContrastTask:
             again = before.get("grad_cache") is True or layout.grad_cache
             layout = layout.model_copy(update={"tokens_per_forward": tokens, "grad_cache": again})
         rows = next(self.draw())
-        needs = measure_needs(built, layout, lambda other: self.lay_out_batch(rows, MemoryPlan(other)).layouts)
+        needs = measure_needs(
+            built,
+            layout,
+            lambda other: self.lay_out_batch(rows, MemoryPlan(other)).layouts,
+            extra=self.extra_parameters(),
+        )
         found = fit(layout, needs, device_memory(built.encoder.backbone.device))
         layout = layout.model_copy(update={"tokens_per_forward": found.tokens_per_forward})
         return MemoryPlan(layout, found.cached, found.remark)
