@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.scoring.ranking import Ranking
-from gemma4vec.evaluation.scoring.vector_ranking import drop_own, rank_vectors
+from gemma4vec.evaluation.scoring.vector_ranking import rank_vectors, settle
 from gemma4vec.fanout.keep import Gates
 from gemma4vec.fanout.paraphrase import Paraphraser
 from gemma4vec.fanout.suggester import Suggester, title_of
@@ -133,4 +133,4 @@ class Setting:
     def without_own(self, indices_NK: Ints, scores_NK: NDArray[np.floating], rows: Sequence[int] | range) -> Ints:
         """Rankings of at most 100 places, without the query's own document where the suite leaves it out."""
         ranking = Ranking(indices_NK, np.asarray(scores_NK, np.float32))
-        return np.asarray(drop_own(self.suite, ranking, DEPTH, rows).indices)
+        return np.asarray(settle(self.suite, ranking, DEPTH, rows).indices)

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.evaluation.scoring.metrics import per_query
-from gemma4vec.evaluation.scoring.ranking import Ranking, without_own_document
+from gemma4vec.evaluation.scoring.ranking import Ranking, best_of_units, without_own_document
 from gemma4vec.retrieval.exact import search
 from gemma4vec.retrieval.top_k import descending_id_rank
 
 Vectors = NDArray[np.float32]
 Rows = Sequence[int] | range
+PARTS = 4  # documents that are ranked for each unit that counts, where units have several
 
 
 def rank_vectors(
@@ -33,15 +34,26 @@ def rank_vectors(
     found = search(
         queries_ND,
         documents_MD,
-        min(depth + suite.exclude_identical_ids, len(documents_MD)),
+        min(count_to_rank(suite, depth), len(documents_MD)),
         descending_id_rank=descending_id_rank(suite.corpus_ids),
     )
-    return drop_own(suite, Ranking(found.indices, found.scores), depth, rows)
+    return settle(suite, Ranking(found.indices, found.scores), depth, rows)
 
 
-def drop_own(suite: RetrievalSuite, ranking: Ranking, depth: int, rows: Rows | None = None) -> Ranking:
-    """At most `depth` places, without the query's own document where the suite leaves it out; `rows` as above."""
-    if suite.exclude_identical_ids:
+def count_to_rank(suite: RetrievalSuite, depth: int) -> int:
+    """Documents to rank so that `depth` places are left after `settle`, as a rule."""
+    return (PARTS if suite.units is not None else 1) * depth + suite.exclude_identical_ids
+
+
+def settle(suite: RetrievalSuite, ranking: Ranking, depth: int, rows: Rows | None = None) -> Ranking:
+    """At most `depth` places: of units if the suite has some, without own documents if it leaves them out.
+
+    `rows` says which query each ranking belongs to; None: rankings and queries are in one order.
+    """
+    own = suite.exclude_identical_ids
+    if suite.units is not None:
+        ranking = best_of_units(ranking, suite.corpus_ids, suite.units, depth + own)
+    if own:
         ids = suite.query_ids if rows is None else [suite.query_ids[row] for row in rows]
         return without_own_document(ranking, ids, suite.corpus_ids, depth)
     return Ranking(ranking.indices[:, :depth], ranking.scores[:, :depth], ranking.seconds)
