@@ -1,8 +1,8 @@
 """The keys of suggestion: each one belongs to the method."""
 
+from gemma4vec.recipe.inversion import Reading, Suggestion
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.recorded.fingerprint import recipe_id
-from gemma4vec.recipe.suggestion import Reading, Suggestion
 
 TEXT = """
 name: small

@@ -49,8 +49,7 @@ def train_command(
     """
     from gemma4vec.api.runs import is_first_process, load_seeded, train
     from gemma4vec.cli.output import emit
-    from gemma4vec.recipe.inversion import DECODER_FILE
-    from gemma4vec.recipe.suggestion import SUGGESTER_FILE
+    from gemma4vec.recipe.inversion import DECODER_FILE, SUGGESTER_FILE
 
     if (recipe is None) == (resume is None):
         raise InputError("give exactly one of RECIPE or --resume RUN")

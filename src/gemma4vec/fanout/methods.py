@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gemma4vec.errors import InputError
+from gemma4vec.evaluation.scoring.vector_ranking import count_to_rank
 from gemma4vec.fanout.rm3 import rm3_scores
 from gemma4vec.fanout.setting import DEPTH, Ints, Setting
 from gemma4vec.fanout.walk import Vectors, angle_between, changes, random_walk, step_angles, way
@@ -134,7 +135,9 @@ def suggested(setting: Setting) -> Texts:
 def bm25(setting: Setting) -> Rankings:
     """The words' own ranking."""
     rank = descending_id_rank(setting.suite.corpus_ids)
-    found = setting.bm25.search(setting.suite.queries, min(DEPTH + 1, len(setting.texts)), descending_id_rank=rank)
+    found = setting.bm25.search(
+        setting.suite.queries, min(count_to_rank(setting.suite, DEPTH), len(setting.texts)), descending_id_rank=rank
+    )
     rows = setting.without_own(found.indices, found.scores, range(len(setting.suite.queries)))
     return [[row] for row in rows]
 
@@ -145,7 +148,7 @@ def rm3(setting: Setting) -> Rankings:
     found = []
     for row, query in enumerate(setting.suite.queries):
         scores_M = rm3_scores(setting.bm25, setting.texts, query).astype(np.float32)
-        best = setting.bm25.best(scores_M, min(DEPTH + 1, len(setting.texts)), rank)
+        best = setting.bm25.best(scores_M, min(count_to_rank(setting.suite, DEPTH), len(setting.texts)), rank)
         found.append([setting.without_own(best.indices[None], best.scores[None], [row])[0]])
     return found
 

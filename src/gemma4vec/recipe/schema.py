@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from gemma4vec.reading.names import Name
 from gemma4vec.recipe.denoising import Ul2 as Ul2
+from gemma4vec.recipe.inversion import Suggestion as Suggestion
 from gemma4vec.recipe.inversion import VectorToText as VectorToText
 from gemma4vec.recipe.layout import FastPaths as FastPaths
 from gemma4vec.recipe.layout import Layout as Layout
@@ -25,7 +26,6 @@ from gemma4vec.recipe.sources import check_mixture
 from gemma4vec.recipe.sources import source_of as source_of
 from gemma4vec.recipe.stop_rule import Claim as Claim
 from gemma4vec.recipe.stop_rule import StopRule as StopRule
-from gemma4vec.recipe.suggestion import Suggestion as Suggestion
 from gemma4vec.recipe.tasks import WRITERS as WRITERS
 from gemma4vec.recipe.tasks import Contrast as Contrast
 from gemma4vec.recipe.tasks import MaskedNextToken as MaskedNextToken

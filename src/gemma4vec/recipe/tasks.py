@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gemma4vec.recipe.denoising import Ul2
-from gemma4vec.recipe.inversion import VectorToText
+from gemma4vec.recipe.inversion import Suggestion, VectorToText
 from gemma4vec.recipe.part import Part
-from gemma4vec.recipe.suggestion import Suggestion
 from gemma4vec.recipe.terms import HARDNESS, AnyTerm, LearnedTemperature, Nce, OnOwnNegatives
 
 

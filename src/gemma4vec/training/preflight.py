@@ -20,6 +20,7 @@ from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.save.output_dimension import recipe_dimension
 from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe import schema
+from gemma4vec.training.batches.text_batches import hold_out
 from gemma4vec.training.inversion.check_writer import check_writer
 from gemma4vec.training.inversion.suggestion_pairs import check_split, pairs_of
 from gemma4vec.training.inversion.text_vectors import split_texts
@@ -30,7 +31,6 @@ from gemma4vec.training.tasks.make_task import plain_texts
 from gemma4vec.training.tasks.masked_next_token import mask_token_id
 from gemma4vec.training.tasks.row_reader import RowReader
 from gemma4vec.training.tasks.rows_without_signal import check_rows_teach
-from gemma4vec.training.tasks.text_batches import hold_out
 from gemma4vec.training.terms.checks import check_dropout, check_scores, check_terms
 from gemma4vec.training.terms.reconstruct import check_reconstruct
 from gemma4vec.training.terms.teachers import check_teachers, named_teachers

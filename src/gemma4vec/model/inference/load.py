@@ -20,9 +20,8 @@ from gemma4vec.model.encoder.check_config import check_positions, check_prompts,
 from gemma4vec.model.encoder.outline import outline_encoder
 from gemma4vec.model.inference.embedder import Embedder, SentenceTransformerEmbedder
 from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, open_saved_model, read_settings, saved_fingerprint
-from gemma4vec.recipe.inversion import DECODER_FILE
+from gemma4vec.recipe.inversion import DECODER_FILE, SUGGESTER_FILE
 from gemma4vec.recipe.schema import Model
-from gemma4vec.recipe.suggestion import SUGGESTER_FILE
 from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)

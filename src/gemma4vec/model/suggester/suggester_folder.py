@@ -22,8 +22,8 @@ from gemma4vec.model.inverter.causal_base import (
     save_causal_base,
 )
 from gemma4vec.model.suggester.suggestion_frame import SuggestionFrame
+from gemma4vec.recipe.inversion import SUGGESTER_FILE, Reading
 from gemma4vec.recipe.part import Part
-from gemma4vec.recipe.suggestion import SUGGESTER_FILE, Reading
 
 FORMAT = 1
 _ADVICE = "copy the suggester's folder again from its run"

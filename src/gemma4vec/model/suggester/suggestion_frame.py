@@ -14,7 +14,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.model.inverter.frame import read_bare, written
 from gemma4vec.model.packing.packed_batch import Tokens
 from gemma4vec.model.tokenize.tokenizer import Counts, TextTokenizer, added_tokens
-from gemma4vec.recipe.suggestion import Reading
+from gemma4vec.recipe.inversion import Reading
 
 _QUERY, _TITLE, _LAST = "Query: ", "\nTitle: ", "\nOther words: "
 # Fewer tokens of a text than this are not worth a suggester.

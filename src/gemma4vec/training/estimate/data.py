@@ -9,8 +9,8 @@ from typing import Any
 
 from gemma4vec.model.packing.packed_batch import PackedBatch, padding_share
 from gemma4vec.recipe import schema
+from gemma4vec.training.batches.micro_batches import padding_by_layout
 from gemma4vec.training.engine.task import Task
-from gemma4vec.training.tasks.micro_batches import padding_by_layout
 
 _BATCHES = 16
 _SECONDS = 3.0

@@ -33,6 +33,7 @@ from gemma4vec.model.decoder.decoder import Decoder
 from gemma4vec.model.encoder.build import EmbeddingModel, assemble
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
+from gemma4vec.training.batches.fit_memory import BatchMemory, Fit, fit
 from gemma4vec.training.engine.base_files import BaseFiles, base_files
 from gemma4vec.training.engine.flops import Flops, layout_flops, trains_inputs
 from gemma4vec.training.engine.optimizer import MasterAdamW
@@ -47,7 +48,6 @@ from gemma4vec.training.estimate.stored_costs import costs_file, load_costs, sav
 from gemma4vec.training.inversion.text_vectors import vector_width
 from gemma4vec.training.monitoring.stop_rule import check_stop_rules
 from gemma4vec.training.preflight import check_base, check_stages
-from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit
 from gemma4vec.training.tasks.make_task import data_seed, load_stage_data, make_task
 from gemma4vec.training.terms import TERMS
 

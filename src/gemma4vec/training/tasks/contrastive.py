@@ -19,11 +19,11 @@ from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_share
 from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.recipe import schema
+from gemma4vec.training.batches.fit_memory import fit, measure_needs
+from gemma4vec.training.batches.grad_cache import encode_cached
+from gemma4vec.training.batches.micro_batches import can_share_prefix, lay_out_texts
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import ExtraParameter, HeldOutLoss, Loss, MemoryPlan
-from gemma4vec.training.tasks.fit_memory import fit, measure_needs
-from gemma4vec.training.tasks.grad_cache import encode_cached
-from gemma4vec.training.tasks.micro_batches import can_share_prefix, lay_out_texts
 from gemma4vec.training.tasks.row_reader import RowReader
 from gemma4vec.training.tasks.text_hashes import text_hashes
 from gemma4vec.training.terms.base import Vectors

@@ -26,11 +26,11 @@ from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_share
 from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Prompted
+from gemma4vec.training.batches.micro_batches import lay_out_texts
+from gemma4vec.training.batches.text_batches import DrawnTexts, TextBatch
+from gemma4vec.training.batches.text_task import TextTask
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import Loss, MemoryPlan
-from gemma4vec.training.tasks.micro_batches import lay_out_texts
-from gemma4vec.training.tasks.text_batches import DrawnTexts, TextBatch
-from gemma4vec.training.tasks.text_task import TextTask
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.suggester.suggestion_frame import SuggestionFrame
 from gemma4vec.model.tokenize.tokenizer import Counts, TextTokenizer
 from gemma4vec.recipe import schema
+from gemma4vec.training.batches.micro_batches import lay_out_texts
+from gemma4vec.training.batches.text_batches import DrawnTexts, TextBatch
+from gemma4vec.training.batches.writing_task import WritingBatch, WritingTask, token_probabilities
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import MemoryPlan
 from gemma4vec.training.inversion.suggestion_pairs import SuggestionPair, split_pairs
-from gemma4vec.training.tasks.micro_batches import lay_out_texts
-from gemma4vec.training.tasks.text_batches import DrawnTexts, TextBatch
-from gemma4vec.training.tasks.writing_task import WritingBatch, WritingTask, token_probabilities
 
 
 @dataclass(frozen=True, eq=False)

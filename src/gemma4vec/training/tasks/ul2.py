@@ -34,16 +34,16 @@ from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_share
 from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Prompted
+from gemma4vec.training.batches.fit_memory import BatchMemory, fit
+from gemma4vec.training.batches.grad_cache import random_state, replay_random_state
+from gemma4vec.training.batches.micro_batches import lay_out_texts
+from gemma4vec.training.batches.text_batches import DrawnTexts, TextBatch, hold_out
+from gemma4vec.training.batches.text_task import TextTask
 from gemma4vec.training.engine.activation_memory import count_kept_bytes
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.parameter_count import count_parameters
 from gemma4vec.training.engine.task import ExtraParameter, HeldOutLoss, Loss, MemoryPlan
 from gemma4vec.training.tasks.denoising_checks import Markers, edges, find_markers
-from gemma4vec.training.tasks.fit_memory import BatchMemory, fit
-from gemma4vec.training.tasks.grad_cache import random_state, replay_random_state
-from gemma4vec.training.tasks.micro_batches import lay_out_texts
-from gemma4vec.training.tasks.text_batches import DrawnTexts, TextBatch, hold_out
-from gemma4vec.training.tasks.text_task import TextTask
 
 logger = logging.getLogger(__name__)
 

@@ -26,12 +26,12 @@ from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.tokenize.tokenizer import Counts
 from gemma4vec.recipe import schema
 from gemma4vec.text.text_hash import words_key
+from gemma4vec.training.batches.micro_batches import lay_out_texts
+from gemma4vec.training.batches.text_batches import DrawnTexts, TextBatch
+from gemma4vec.training.batches.writing_task import WritingBatch, WritingTask, token_probabilities
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import ExtraParameter, MemoryPlan
 from gemma4vec.training.inversion.text_vectors import EmbeddedTexts, Vectors, VectorSource
-from gemma4vec.training.tasks.micro_batches import lay_out_texts
-from gemma4vec.training.tasks.text_batches import DrawnTexts, TextBatch
-from gemma4vec.training.tasks.writing_task import WritingBatch, WritingTask, token_probabilities
 
 PREFIX = "objective.prefix."
 """How the prefix's parameters are named in checkpoints."""

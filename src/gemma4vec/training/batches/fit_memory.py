@@ -14,10 +14,10 @@ from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.encoder.encoder import TextEncoder
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
+from gemma4vec.training.batches.grad_cache import random_state, replay_random_state
 from gemma4vec.training.engine.activation_memory import count_kept_bytes
 from gemma4vec.training.engine.parameter_count import count_parameters
 from gemma4vec.training.engine.task import ExtraParameter
-from gemma4vec.training.tasks.grad_cache import random_state, replay_random_state
 
 # Largest share of the device's memory for activations before `grad_cache: auto` turns GradCache on. Of the total, not
 # of what is free at the moment: that would choose differently in a resumed run.

@@ -24,9 +24,9 @@ from gemma4vec.model.backbone.sampled_softmax import (
 )
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch, padding_share
+from gemma4vec.training.batches.text_batches import TextBatch
+from gemma4vec.training.batches.text_task import TextTask
 from gemma4vec.training.engine.task import HeldOutLoss, Loss
-from gemma4vec.training.tasks.text_batches import TextBatch
-from gemma4vec.training.tasks.text_task import TextTask
 
 # Texts whose tokens are counted for the sampled softmax.
 _COUNTED = 100_000

@@ -11,10 +11,10 @@ from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe import schema
+from gemma4vec.training.batches.fit_memory import fit, measure_needs
+from gemma4vec.training.batches.text_batches import DrawnTexts, draw_texts
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import ExtraParameter, HeldOutLoss, Loss, MemoryPlan
-from gemma4vec.training.tasks.fit_memory import fit, measure_needs
-from gemma4vec.training.tasks.text_batches import DrawnTexts, draw_texts
 
 
 class LaidOut(Protocol):
