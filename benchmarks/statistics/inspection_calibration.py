@@ -8,6 +8,10 @@ without a second half.
 Then a flag that is true for a fifth of 500 queries lowers the dealt values by .15. It must be among the proposed slices
 and confirmed in over 80% of the deals for paired differences: BM25 on words minus BM25 on parts of identifiers.
 
+Then remedies: three trainings that differ by luck alone (paired differences with random signs), judged on the sealed
+queries of the slice that the discovery half proposes. At most 5% may be verified, without a control arm too. Beside it:
+how often a remedy that adds .1 to the slice is verified, where the slice has enough sealed queries to show it.
+
     python -m benchmarks.statistics.inspection_calibration DIR --suites scifact cosqa ... --deals 200
 """
 
@@ -30,6 +34,7 @@ from gemma4vec.inspection.attributes import Value
 from gemma4vec.inspection.inspect import inspect
 from gemma4vec.inspection.inspected import Subject
 from gemma4vec.inspection.predicates import candidate_slices, parse_predicate
+from gemma4vec.inspection.remedy.judge import VERIFIED, detectable_effect, judge_claim
 from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.inspection.slices import SMALLEST, SMALLEST_SHARE, Slice, find_slices
 from gemma4vec.statistics.slices.gap import slice_gap
@@ -40,6 +45,7 @@ Columns = dict[str, list[Value]]
 LOW, HIGH = 0.04, 0.06
 ALPHA = 0.05
 PLANTED, SHARE, QUERIES, POWER = -0.15, 0.2, 500, 0.8
+CLAIMED, MARGIN, HELP = 0.01, 0.03, 0.1  # of remedies; the claim is small, so that it does not decide alone
 FLAG = "negation"  # its values are replaced by the planted flag
 PERMUTATIONS = 499
 
@@ -131,6 +137,43 @@ def planted(found: Measured, values_N: Floats, deals: int) -> dict[str, float]:
     }
 
 
+def remedies(found: Measured, deals: int) -> dict[str, float]:
+    """Judge remedies that do nothing, and ones that help, on slices that luck has proposed."""
+    null, alone, helped, shown = [], [], [], []
+    for deal in range(deals):
+        generator = np.random.default_rng(20_000 + deal)
+        sealed_N = split_halves(f"remedy {deal}", found.ids)
+        assert sealed_N is not None
+        dealt_N = generator.permutation(found.differences_N)
+        slices = find_slices(dealt_N, found.columns, sealed_N, "paired", "", permutations=99, seed=deal)
+        masks = [parse_predicate(one.rule).mask(found.columns) for one in slices]
+        mask_N = next((one for one in masks if (one & sealed_N).any() and not one[sealed_N].all()), None)
+        if mask_N is None:
+            continue
+        gains_N, other_N = (found.differences_N * generator.choice([-1.0, 1.0], len(dealt_N)) for _ in range(2))
+        over_N = gains_N - other_N  # the remedy and its control arm start from the same model
+        inside_N, own = mask_N[sealed_N], {"flips": PERMUTATIONS, "seed": deal}
+
+        def verified(gains: Floats, over: Floats | None, inside: Any = inside_N, how: Any = own) -> bool:
+            found = judge_claim(gains, inside, CLAIMED, MARGIN, over_control_N=over, **how)
+            return found.verdict == VERIFIED
+
+        null.append(verified(gains_N[sealed_N], over_N[sealed_N]))
+        alone.append(verified(gains_N[sealed_N], None))
+        shows = detectable_effect(gains_N[mask_N & ~sealed_N], int(inside_N.sum()), 1)
+        shown.append(shows <= HELP)
+        if shows <= HELP:
+            helped.append(verified((gains_N + HELP * mask_N)[sealed_N], (over_N + HELP * mask_N)[sealed_N]))
+    return {
+        "slices": len(null),
+        "null_verified": float(np.mean(null)) if null else 0.0,
+        "null_verified_without_control": float(np.mean(alone)) if alone else 0.0,
+        "enough_queries": float(np.mean(shown)) if shown else 0.0,
+        "help_verified": float(np.mean(helped)) if helped else 0.0,
+        "helped": len(helped),
+    }
+
+
 def main() -> int:
     """Measure every suite and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,24 +189,34 @@ def main() -> int:
             suite = load_suite(wanted.data / name)
             found = measure(suite, Path(folder) / "inspections")
             rows[name] = {"queries": len(found.ids), "noise": noise(found, found.scores_N, wanted.deals)}
+            rows[name]["remedy"] = remedies(found, wanted.deals)
             if len(found.ids) >= QUERIES:
                 rows[name]["planted_paired"] = planted(found, found.differences_N, wanted.deals)
                 rows[name]["planted_absolute"] = planted(found, found.scores_N, wanted.deals)
             say(f"{name}: {rows[name]}")
     slices = sum(row["noise"]["slices"] for row in rows.values())
     share = sum(row["noise"]["slices"] * row["noise"]["confirmed"] for row in rows.values()) / slices
-    powers = {name: row["planted_paired"]["proposed_and_confirmed"] for name, row in rows.items() if len(row) > 2}
-    kept = LOW <= share <= HIGH and all(power > POWER for power in powers.values())
+    planted_in = {name: row["planted_paired"] for name, row in rows.items() if "planted_paired" in row}
+    powers = {name: row["proposed_and_confirmed"] for name, row in planted_in.items()}
+    judged = sum(row["remedy"]["slices"] for row in rows.values())
+    idle = {
+        key: sum(row["remedy"]["slices"] * row["remedy"][key] for row in rows.values()) / judged
+        for key in ("null_verified", "null_verified_without_control")
+    }
+    kept = LOW <= share <= HIGH and all(power > POWER for power in powers.values()) and max(idle.values()) <= ALPHA
     measured = {
         "deals": wanted.deals,
         "seconds": time.perf_counter() - started,
         "slices_of_noise": slices,
         "confirmed": share,
+        "remedies": judged,
+        **idle,
         "suites": rows,
         "kept": kept,
     }
     path = write_result("inspection_calibration", measured)
     say(f"{share:.2%} of {slices:,} slices of noise were confirmed (promised: 4 to 6%); planted: {powers}; {path}")
+    say(f"of {judged:,} remedies that do nothing were verified: {idle} (promised: at most 5%)")
     return 0 if kept else 1
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from gemma4vec.cli.main import execute
 from gemma4vec.serving.http import server, workers
-from gemma4vec.serving.http.server import bind
+from gemma4vec.serving.http.http_protocol import bind
 from gemma4vec.serving.http.server_settings import ServerSettings
 
 

@@ -15,6 +15,8 @@ from gemma4vec.data.suites.group import make_group
 from gemma4vec.data.suites.retrieval import RetrievalSuite, write_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.compare import compare
+from gemma4vec.evaluation.comparison.comparison_count import NotComparedError
+from gemma4vec.evaluation.comparison.corrected import compare_pairs
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.guards import check_allowed, find_owner
@@ -221,3 +223,17 @@ def test_bad_comparisons_are_one_line_and_not_recorded(sides: Any, settings: dic
     with pytest.raises(InputError, match=reason):
         compare(*sides(*results(2, suite("dev words", "dev"))), **settings)
     assert comparisons() == 0
+
+
+def test_who_shows_a_comparison_again_records_nothing_and_cannot_show_a_new_one() -> None:
+    one, two, three = results(3, suite("dev words", "dev"))
+    with pytest.raises(NotComparedError, match="m10 and m14 have not been compared on dev words"):
+        compare_pairs([(one, two)], only_known=True)
+    assert comparisons() == 0
+    first = compare(one, two)
+    (again,), family = compare_pairs([(two, one)], only_known=True)
+    assert comparisons() == 1 and family.size == first.verdict.family and again.verdict.p == first.verdict.p
+    with pytest.raises(NotComparedError):
+        compare_pairs([(one, two), (one, three)], only_known=True)
+    with pytest.raises(NotComparedError):
+        compare_pairs([(one, two)], "recall@100", only_known=True)

@@ -5,7 +5,8 @@ import sys
 
 from stub_model import StubModel
 
-from gemma4vec.serving.http.server import bind, run_server
+from gemma4vec.serving.http.http_protocol import bind
+from gemma4vec.serving.http.server import run_server
 from gemma4vec.serving.http.server_settings import ServerSettings
 from gemma4vec.serving.http.workers import run_worker
 

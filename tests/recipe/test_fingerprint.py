@@ -10,7 +10,7 @@ from gemma4vec.recipe.load import load_recipe, parse_recipe
 from gemma4vec.recipe.recorded.fingerprint import method, recipe_id
 from gemma4vec.recipe.schema import FastPaths, Recipe
 from gemma4vec.recipe.sources import FIRST_KEYS, KINDS, Columns
-from gemma4vec.recipe.stop_rule import StopRule
+from gemma4vec.recipe.stop_rule import Claim, StopRule
 
 TEXT = """
 name: small
@@ -23,6 +23,7 @@ SAME = [
     "seed=3",
     "name=other",
     "hypothesis=it helps",
+    "claim={slice: x <= 1, suite: s, suite_fingerprint: f, smallest_effect: 0.1}",
     "stages.0.name=first",
     "stages.0.evaluation.every_steps=5",
     "stages.0.evaluation.at_shares=[0.5]",
@@ -88,6 +89,7 @@ DIFFERENT = [
     "stages.0.data.0.path=x",
     "stages.0.data.0.negatives=5",
     "stages.0.data.0.drop=x",
+    "stages.0.data.0.repeat=x",
     "stages.0.data.0.max_rows=5",
     "stages.0.data.0.max_bad_share=0.5",
     *(
@@ -99,6 +101,10 @@ DIFFERENT = [
             "sqlite, pair_with_itself: true, table: x",
             "debian, language: de",
             "csv, encoding: cp1252",
+            "documents",
+            "documents, queries: x",
+            "documents, pairs: [link]",
+            "documents, sentences: 1",
         )
     ),
     "stages.0.data.0.weight=2",
@@ -262,6 +268,7 @@ def test_a_start_counts_and_none_changes_nothing() -> None:
 
 def test_every_field_of_the_schema_is_tried_above() -> None:
     tried = {change.partition("=")[0] for change in SAME + DIFFERENT}
+    tried |= {f"claim.{key}" for key in Claim.model_fields}
     tried |= {"model.start", "model.train", "model.train_embeddings", "stages.0.evaluation.export"}
     tried |= {"stages.0.budget." + name for name in ("steps", "rows", "tokens", "minutes")}
     tried |= {f"stages.0.task.terms.0.{key}" for key in (*TERMS, "name")}  # the name: see test_terms
@@ -276,7 +283,8 @@ def test_every_field_of_the_schema_is_tried_above() -> None:
 def test_every_key_of_every_kind_of_source_is_tried() -> None:
     keys = {key for kind in KINDS.values() for key in kind.model_fields} - {"source", "name"}
     untried = [key for key in keys if not any(f"{key}: " in change or f"0.{key}=" in change for change in DIFFERENT)]
-    assert not untried and keys == set(FIRST_KEYS)  # a later key has a default of its own, and is in ADDED_LATER
+    # A later key has a default of its own, and is in ADDED_LATER unless its kind came with it.
+    assert not untried and keys == {*FIRST_KEYS, "repeat", "queries", "pairs", "sentences"}
 
 
 def test_it_does_not_depend_on_how_the_recipe_is_written() -> None:

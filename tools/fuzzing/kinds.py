@@ -327,6 +327,17 @@ KINDS: Final[dict[str, Kind]] = {
         """,
         "code",
     ),
+    "documents": Kind(
+        4,
+        "docs/* docs/* docs/*/* queries.tsv",
+        """
+        data documents docs
+        data documents docs --queries queries.tsv
+        data read --source documents --path docs
+        data read --source documents --path docs --set queries=queries.tsv --set negatives=0
+        """,
+        "docs queries.tsv",
+    ),
     "encoded": Kind(
         4,
         "suite/corpus.jsonl rows.jsonl rows.jsonl.gz texts.txt tables/rows.csv tables/rows.tsv tables/rows.parquet",
@@ -456,6 +467,9 @@ KINDS: Final[dict[str, Kind]] = {
         fanout model --suite suite --log texts.txt --target gold --out new.jsonl.gz --published records.jsonl
         inspect bm25 --suite suite
         inspect model --suite suite --against bm25 --html page.html
+        inspect verify model --against bm25
+        inspect flips bm25 model --suite suite --html page.html
+        inspect labels bm25 model --suite suite
         """,
         f"{DATA} texts.txt model",
         models=True,

@@ -135,7 +135,8 @@ def check(
     started = time.perf_counter()
     cleaned = [] if clean is None else [clean / f"{source.name}.jsonl.gz" for source in sources]
     outputs = cleaned if drop is None else [drop, *cleaned]
-    refuse_overwriting(outputs, [*suites, *(place for source in sources for place in (source.path, source.drop))])
+    own = [place for source in sources for place in (source.path, source.drop, source.repeat)]
+    refuse_overwriting(outputs, [*suites, *own])
     for out in outputs:
         check_writable(out.parent)
     texts = resolve_suites(suites)

@@ -199,7 +199,7 @@ def mine_sources(
         InputError: `out` is one of the sources.
         WorkError: `out` cannot be written, which is found before the search.
     """
-    refuse_overwriting([out], [place for source in sources for place in (source.path, source.drop)])
+    refuse_overwriting([out], [place for source in sources for place in (source.path, source.drop, source.repeat)])
     check_writable(out.parent)
     rows: Sequence[Row] = MixedRows([Part(one.name, load_source(one)[0]) for one in sources])
     rows = WithoutNegatives(rows) if fresh else rows

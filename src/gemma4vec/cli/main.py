@@ -65,10 +65,14 @@ COMMANDS = {
         "Measure how far vectors give their texts away, and what defenses cost.",
     ),
     "report": ("gemma4vec.cli.report:report_command", "Write an HTML report on one or more runs."),
+    "ui": ("gemma4vec.cli.servers.ui:ui_command", "Open a window on runs, comparisons and failures in the browser."),
     "search": ("gemma4vec.cli.search.search:search_command", "Search a corpus with a trained model."),
     "index": ("gemma4vec.cli.search.index:index_command", "Build a vector store of a corpus and measure its recall."),
     "encode": ("gemma4vec.cli.encode:encode_command", "Encode a file of any size into a folder of vectors."),
-    "serve": ("gemma4vec.cli.serve:serve_command", "Serve a trained model by HTTP, with OpenAI's /v1/embeddings."),
+    "serve": (
+        "gemma4vec.cli.servers.serve:serve_command",
+        "Serve a trained model by HTTP, with OpenAI's /v1/embeddings.",
+    ),
     "export": (
         "gemma4vec.cli.export.export:export_command",
         "Export a model to sentence-transformers, ONNX or GGUF, compared with ours there.",

@@ -11,7 +11,7 @@ import numpy as np
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.files import home
-from gemma4vec.inspection.exposures import record_opening, record_verdict, verdicts
+from gemma4vec.inspection.exposures import record_opening, record_verdict, refuse_spent, remedy_key, verdicts
 from gemma4vec.inspection.inspected import Subject
 from gemma4vec.inspection.inspection_files import SLICES, held, load_columns, load_inspection, write_slices
 from gemma4vec.inspection.predicates import parse_predicate
@@ -109,18 +109,13 @@ def confirm(
     with held(folder):
         about, slices = load_inspection(folder)
         known = next((one for one in slices if one["id"] == name), None)
-        rule, view = _rule_of(name, known, about)
+        rule, view = rule_of(name, known, about)
         models = [about["model"], *([about["against"]] if about["against"] is not None else [])]
         fingerprints = [one["fingerprint"] for one in models]
         key = known["id"] if known is not None else slice_id(rule, view, _identity(about))
         contents = about["suite"]["fingerprint"]
-        spent = verdicts(contents).get(key)
-        if spent is not None:
-            gap = spent.body.get("difference")
-            raise InputError(
-                f"the slice '{rule}' is spent on {about['suite']['name']}: {spent.word} on {spent.day} (gap {gap:+.3f})"
-                "; a new claim needs other queries"
-            )
+        for mark in (key, remedy_key(rule, contents)):
+            refuse_spent(rule, about["suite"]["name"], verdicts(contents).get(mark))
         suite = open_suite(about["suite"]["open"])
         check_choice("inspect confirm", suite)  # it may be final by now
         if suite.fingerprint != contents:
@@ -149,8 +144,12 @@ def confirm(
     )
 
 
-def _rule_of(name: str, known: Mapping[str, Any] | None, about: Mapping[str, Any]) -> tuple[str, View]:
-    """The rule and view of a slice's id, or of a rule that a person gives."""
+def rule_of(name: str, known: Mapping[str, Any] | None, about: Mapping[str, Any]) -> tuple[str, View]:
+    """The rule and view of a slice's id, or of a rule that a person gives.
+
+    Raises:
+        InputError: neither.
+    """
     if known is not None:
         return str(known["rule"]), "paired" if known["view"] == "paired" else "absolute"
     if " " not in name:

@@ -8,8 +8,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from gemma4vec.errors import Gemma4VecError, WorkError
-from gemma4vec.files import home
+from gemma4vec.errors import Gemma4VecError, InputError, WorkError
+from gemma4vec.files import home, sha256_text
 from gemma4vec.ledger.journal import Record
 from gemma4vec.ledger.ledger import NotIndexedError, add, now, open_ledger
 from gemma4vec.ledger.suite_contents import find_copies
@@ -39,6 +39,26 @@ def verdicts(suite_fingerprint: str) -> dict[str, Verdict]:
     return {str(body["slice"]): Verdict(str(body["verdict"]), day, body) for day, body in bodies}
 
 
+def remedy_key(rule: str, suite_fingerprint: str) -> str:
+    """The name that the verification of a remedy has in the ledger: once for a rule and contents, whatever models."""
+    return f"remedy-{sha256_text(rule, suite_fingerprint)[:8]}"
+
+
+def refuse_spent(rule: str, suite: str, found: Verdict | None) -> None:
+    """Refuse a slice whose sealed queries have given their answer.
+
+    Raises:
+        InputError: they have.
+    """
+    if found is not None:
+        gap = found.body.get("difference")
+        what = "gain" if str(found.body.get("slice")).startswith("remedy-") else "gap"
+        raise InputError(
+            f"the slice '{rule}' is spent on {suite}: {found.word} on {found.day} ({what} {gap:+.3f}); a new claim "
+            "needs other queries"
+        )
+
+
 def record_opening(slice_id: str, body: dict[str, Any]) -> int:
     """Record that a slice's sealed queries are about to be read.
 
@@ -66,6 +86,16 @@ def record_opening(slice_id: str, body: dict[str, Any]) -> int:
             )
     except (Gemma4VecError, OSError) as error:
         raise WorkError(f"the opening cannot be recorded, so the half stays sealed: {error}") from error
+
+
+def count_openings(suite_fingerprint: str, without: str = "") -> int:
+    """Slices that were opened on these contents, without one of them; 0 if the ledger cannot be read."""
+    query = "SELECT count(*) FROM records WHERE kind = 'exposure' AND id != ? AND json_extract(body, ?) = ?"
+    try:
+        with open_ledger(home(), tolerant=True) as ledger:
+            return int(ledger.value(query, (f"exposure-{without}", "$.suite_fingerprint", suite_fingerprint)))
+    except (Gemma4VecError, OSError):
+        return 0
 
 
 def record_verdict(slice_id: str, body: dict[str, Any]) -> None:

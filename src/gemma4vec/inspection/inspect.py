@@ -20,7 +20,7 @@ from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, no_progress
 from gemma4vec.files import check_writable
 from gemma4vec.inspection.advice import advise
 from gemma4vec.inspection.attributes import Case, Facts, describe_cases, document_frequency, whole_text
-from gemma4vec.inspection.exposures import verdicts
+from gemma4vec.inspection.exposures import remedy_key, verdicts
 from gemma4vec.inspection.geometry.figures import Figure, hubness
 from gemma4vec.inspection.geometry.measure import vector_figures
 from gemma4vec.inspection.inspected import Columns, Inspection, Subject
@@ -28,7 +28,7 @@ from gemma4vec.inspection.inspection_files import held, write_inspection
 from gemma4vec.inspection.kinds import count_kinds, failed, find_kinds
 from gemma4vec.inspection.reading import Reading, read_model
 from gemma4vec.inspection.sealed import split_halves
-from gemma4vec.inspection.slices import Slice, find_slices, with_status
+from gemma4vec.inspection.slices import SPENT, Slice, find_slices, with_status
 from gemma4vec.inspection.steps import Arrays, Steps
 from gemma4vec.inspection.token_counts import COUNTED, TokenCounter, token_counter
 from gemma4vec.ledger.suite_access import check_choice
@@ -80,16 +80,14 @@ def _inspect(
     progress: Progress,
 ) -> Inspection:
     fingerprint = suite.fingerprint
-    steps = _steps(subject, fingerprint)
+    steps = steps_of(subject, fingerprint)
     reading = read_model(subject.model, suite, steps, run=subject.run, progress=progress)
-    other_steps = _steps(against, fingerprint) if against is not None else None
+    other_steps = steps_of(against, fingerprint) if against is not None else None
     other = None
     if against is not None and other_steps is not None:
         other = read_model(against.model, suite, other_steps, run=against.run, progress=progress)
     metric = suite.metric or "ndcg@10"
-    counter = token_counter(subject.model)
-    tokens = None if counter is None else steps.take("tokens", partial(_count_tokens, counter, suite))["tokens"]
-    columns = _unpack(steps.take("attributes", partial(_attributes, suite, counter, tokens)))["columns"]
+    columns, tokens, limit = describe_queries(subject, suite, steps)
     sealed_N = split_halves(fingerprint, suite.query_ids)
     notes: list[str] = (
         [] if sealed_N is not None else ["no halves: the suite has one query, so no slice can be confirmed"]
@@ -98,7 +96,7 @@ def _inspect(
     slices = _slices(
         reading, other, metric, columns, sealed_N, permutations, seed, identity_of(subject, against, suite)
     )
-    slices = with_status(slices, {one: verdict.word for one, verdict in verdicts(fingerprint).items()})
+    slices = with_status(slices, _known(slices, fingerprint))
     if sealed_N is not None and not slices:
         notes.append(_why_no_slices(reading, other, metric, open_N))
     flags = find_kinds(suite, reading, other, columns)
@@ -108,7 +106,6 @@ def _inspect(
         measured = _unpack(steps.take("geometry", partial(_geometry, subject.model, suite, reading, open_N, seed)))
         figures += [Figure(**one) for one in measured["figures"]]
         notes += measured["notes"]
-    limit = counter.limit if counter is not None else None
     advice = advise(slices, kinds, figures, against.model.name if against is not None else None, limit)
     keys = {"model": steps.key, **({"against": other_steps.key} if other_steps is not None else {})}
     return Inspection(
@@ -130,7 +127,18 @@ def case_of(suite: RetrievalSuite, row: int, place: Mapping[str, int]) -> Case:
     return Case(suite.queries[row], [suite.corpus[place[key]] for key in right])
 
 
-def _steps(subject: Subject, fingerprint: str) -> Steps:
+def describe_queries(
+    subject: Subject, suite: RetrievalSuite, steps: Steps
+) -> tuple[Columns, npt.NDArray[np.int64] | None, int | None]:
+    """Every attribute of every query, tokens of the documents, and the model's limit; None for one without a limit."""
+    counter = token_counter(subject.model)
+    tokens = None if counter is None else steps.take("tokens", partial(_count_tokens, counter, suite))["tokens"]
+    columns = _unpack(steps.take("attributes", partial(_attributes, suite, counter, tokens)))["columns"]
+    return columns, tokens, counter.limit if counter is not None else None
+
+
+def steps_of(subject: Subject, fingerprint: str) -> Steps:
+    """The steps of a model on a suite's contents."""
     return Steps(subject.model.fingerprint, subject.model.describe(), fingerprint)
 
 
@@ -186,6 +194,13 @@ def _slices(
         paired_N = own_N - other.values(metric)
         found = find_slices(paired_N, columns, sealed_N, "paired", identity, permutations=permutations, seed=seed)
     return found + find_slices(own_N, columns, sealed_N, "absolute", identity, permutations=permutations, seed=seed)
+
+
+def _known(slices: Sequence[Slice], fingerprint: str) -> dict[str, str]:
+    """What the ledger knows of slices: id -> confirmed, refuted, or spent by the verification of a remedy."""
+    found = verdicts(fingerprint)
+    known = {one.id: SPENT for one in slices if remedy_key(one.rule, fingerprint) in found}
+    return {key: verdict.word for key, verdict in found.items()} | known
 
 
 def _why_no_slices(reading: Reading, other: Reading | None, metric: str, open_N: npt.NDArray[np.bool_]) -> str:

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
-from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.metrics import DEFAULT_METRICS, DEPTH
 from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, Ranking, no_progress
 from gemma4vec.inspection.steps import Arrays, Steps
@@ -85,6 +84,8 @@ def read_model(
 
 
 def _read(model: TextEmbedder | Ranker, suite: RetrievalSuite, run: RunFolder | None, progress: Progress) -> Arrays:
+    from gemma4vec.evaluation.scoring.evaluate import evaluate  # imports torch; who shows an inspection needs none
+
     rankings: dict[str, Ranking] = {}
     result = evaluate(model, suite, None, depth=DEPTH, run=run, progress=progress, rankings=rankings)
     ranking = rankings[suite.name]

@@ -18,7 +18,7 @@ from gemma4vec.statistics.slices.gap import slice_gap
 from gemma4vec.statistics.slices.max_t import max_t
 
 View = Literal["paired", "absolute"]
-PROPOSED = "proposed"
+PROPOSED, SPENT = "proposed", "spent"
 STRONGEST = 5
 SMALLEST = 10  # queries of the discovery half on either side of a rule
 SMALLEST_SHARE = 0.05
@@ -35,7 +35,7 @@ class Slice:
         inside, outside: means of the discovery half's queries.
         p, p_max_t: alone, and as one of all that were tried in this view (`tried`).
         can_show: the gap that the sealed half will find four times out of five, from the discovery half's spread.
-        status: proposed, confirmed, or refuted.
+        status: proposed, confirmed, refuted, or spent by the verification of a remedy.
     """
 
     id: str

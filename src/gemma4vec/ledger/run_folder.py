@@ -209,24 +209,28 @@ class RunFolder:
     def events(self, name: str | None = None) -> Events:
         """Return all events, or those named `name`, in order, without partial lines (numbered in `.torn`)."""
         file = self.path / EVENTS
-        if not file.is_file():
-            return Events([], [])
-        events, torn = [], []
-        for number, line in enumerate(file.read_bytes().split(b"\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                record = loads_json(line, nonfinite=True, surrogates=True, twice=True)
-            except ValueError:
-                torn.append(number)
-                continue
-            if not isinstance(record, dict):
-                continue
-            if not _has_its_fields(record):
-                torn.append(number)
-            elif name in (None, record.get("event")):
-                events.append(record)
-        return Events(events, torn)
+        found = parse_events(file.read_bytes()) if file.is_file() else Events([], [])
+        return found if name is None else Events((one for one in found if one.get("event") == name), found.torn)
+
+
+def parse_events(data: bytes) -> Events:
+    """Return the events of some lines of events.jsonl, without partial lines (numbered from 1 in `.torn`)."""
+    events, torn = [], []
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = loads_json(line, nonfinite=True, surrogates=True, twice=True)
+        except ValueError:
+            torn.append(number)
+            continue
+        if not isinstance(record, dict):
+            continue
+        if _has_its_fields(record):
+            events.append(record)
+        else:
+            torn.append(number)
+    return Events(events, torn)
 
 
 def _has_its_fields(record: dict[str, Any]) -> bool:

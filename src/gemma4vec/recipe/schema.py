@@ -23,6 +23,7 @@ from gemma4vec.recipe.sources import Mixture as Mixture
 from gemma4vec.recipe.sources import Source as Source
 from gemma4vec.recipe.sources import check_mixture
 from gemma4vec.recipe.sources import source_of as source_of
+from gemma4vec.recipe.stop_rule import Claim as Claim
 from gemma4vec.recipe.stop_rule import StopRule as StopRule
 from gemma4vec.recipe.tasks import Contrast as Contrast
 from gemma4vec.recipe.tasks import MaskedNextToken as MaskedNextToken
@@ -307,6 +308,7 @@ class Recipe(Part):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = Field(description="trained one after the other")
     seed: int = Field(0, ge=0, le=2**63 - 1, description="of initial weights, dropout and the order of rows")
     hypothesis: str = Field("", description="what should move, by how much, on what")
+    claim: Claim | None = Field(None, description="what a remedy is to reach, for `inspect verify`; null: no claim")
 
     @model_validator(mode="after")
     def _adaptation_sees_both_ways(self) -> "Recipe":

@@ -3,12 +3,15 @@
 Each kind of source is a `Part` with keys of its own; `source` says which kind it is.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from gemma4vec.reading.names import Name
 from gemma4vec.recipe.part import Part
+
+DocumentPair = Literal["heading", "sentence", "link", "code"]
+DOCUMENT_PAIRS: tuple[DocumentPair, ...] = get_args(DocumentPair)
 
 PromptWords = Literal["retrieval", "code_retrieval", "none"] | dict[Literal["query", "document"], str]
 
@@ -67,6 +70,9 @@ class SourceBase(Part):
     drop: str | None = Field(
         None, description="list of rows and negatives to leave out, as `data check --drop` writes it"
     )
+    repeat: str | None = Field(
+        None, description="list of rows that a pass reads several times, as `inspect remedy` writes it"
+    )
     max_rows: int | None = Field(None, ge=1, description="read this many rows, from the first; null: all")
     max_bad_share: float = Field(0.0, ge=0, le=1, description="share of bad rows above which the run stops")
     weight: float | None = Field(
@@ -74,7 +80,9 @@ class SourceBase(Part):
     )
     prompts: PromptWords | None = Field(None, description="this source's own prompts; null: `model.prompts`")
     negatives: int = Field(
-        4, ge=0, description="`pycode`: hard negatives mined for each row; other kinds use those of their rows"
+        4,
+        ge=0,
+        description="`pycode`, `documents`: hard negatives mined for each row; other kinds use those of their rows",
     )
 
     @property
@@ -169,16 +177,39 @@ class BeirSource(FileSource):
     split: str = Field("train", description="which judgments: qrels/SPLIT.tsv")
 
 
-class PycodeSource(SourceBase):
+class BuiltSource(SourceBase):
+    """A source whose rows and suites are built from files that hold none, and stored."""
+
+    def built_rows(self, path: str) -> JsonlSource:
+        """Return the source of the rows that were built, in the file `path`."""
+        shared = set(JsonlSource.model_fields) - {"source", "path", "negatives"}
+        return JsonlSource(**self.model_dump(include=shared), path=path)
+
+
+class PycodeSource(BuiltSource):
     """Pairs of docstring and function from Python code, with mined hard negatives and suites of its own."""
 
     source: Literal["pycode"] = "pycode"
     path: str | None = Field(None, description="a folder of Python code; null: the installed packages")
 
-    def built_rows(self, path: str) -> JsonlSource:
-        """Return the source of the rows that were built from the code, in the file `path`."""
-        shared = set(JsonlSource.model_fields) - {"source", "path", "negatives"}
-        return JsonlSource(**self.model_dump(include=shared), path=path)
+
+class DocumentsSource(BuiltSource):
+    """Pairs from a folder of documents and code, without labels, with mined hard negatives and a suite of its own."""
+
+    source: Literal["documents"] = "documents"
+    path: str = Field(description="a folder of Markdown, HTML, reStructuredText, text, notebooks, PDF, code")
+    queries: str | None = Field(
+        None,
+        description="your own queries, a TSV file of query and path or path#heading, which are the test; null: "
+        "documents are held out for it",
+    )
+    pairs: tuple[DocumentPair, ...] = Field(
+        DOCUMENT_PAIRS,
+        min_length=1,
+        description="where queries come from: a section's heading, a sentence of it (removed from it), the words of a "
+        "link to it, the comment that describes a piece of code",
+    )
+    sentences: int = Field(2, ge=0, description="most sentences of a section, or of a part of a long one, as queries")
 
 
 class DebianSource(SourceBase):
@@ -230,8 +261,9 @@ class TensorsSource(TextsSource):
 
     @model_validator(mode="after")
     def _tokens_have_no_words(self) -> "TensorsSource":
-        if self.drop is not None:
-            raise ValueError("a list of drops names texts, a tensors source has tokens; leave drop out")
+        if self.drop is not None or self.repeat is not None:
+            key = "drop" if self.drop is not None else "repeat"
+            raise ValueError(f"a list for {key} names texts, a tensors source has tokens; leave {key} out")
         return self
 
 
@@ -243,6 +275,7 @@ KINDS: dict[str, type[SourceBase]] = {
     "datasets": DatasetsSource,
     "beir": BeirSource,
     "pycode": PycodeSource,
+    "documents": DocumentsSource,
     "debian": DebianSource,
     "text": TextSource,
     "sqlite": SqliteSource,
@@ -281,6 +314,7 @@ Source = Annotated[
     | DatasetsSource
     | BeirSource
     | PycodeSource
+    | DocumentsSource
     | DebianSource
     | TextSource
     | SqliteSource

@@ -1,4 +1,4 @@
-"""The recipe's words for the stop rule of a stage: when to stop before the end of the budget, planned beforehand."""
+"""The recipe's words for what is fixed before training: when a stage stops early, and what a remedy claims."""
 
 from typing import Annotated, Literal
 
@@ -48,3 +48,18 @@ class StopRule(Part):
         if self.reference == "bm25" and self.reference_at == "same_place":
             raise ValueError("reference_at: bm25 is not trained and has no same place; leave reference_at out")
         return self
+
+
+class Claim(Part):
+    """What a remedy is to reach on one slice of a dev suite; `gemma4vec inspect verify` asks whether it did.
+
+    `inspect remedy` writes it. Run and ledger keep it as it was when training began.
+    """
+
+    slice: str = Field(min_length=1, description="the slice as a rule, such as `overlap <= 0.3`")
+    suite: str = Field(min_length=1, description="the dev suite, as `inspect --suite` takes it")
+    task: str | None = Field(None, description="one task of a suite of several")
+    suite_fingerprint: str = Field(min_length=1, description="hash of the suite's contents")
+    metric: Literal["ndcg@10", "recall@100", "mrr@10", "map"] = Field("ndcg@10", description="metric of the claim")
+    smallest_effect: float = Field(gt=0, lt=1, description="smallest gain on the slice worth having")
+    not_worse_elsewhere: float = Field(0.01, gt=0, lt=1, description="largest loss outside the slice that is accepted")

@@ -47,9 +47,14 @@ def write_comparison(folders: Sequence[Path], out: Path, correction: Correction 
 
 def render_comparison(found: RunComparison, correction: Correction) -> str:
     """Return the page as HTML."""
+    return render_template("comparison.html", comparison_values(found, correction))
+
+
+def comparison_values(found: RunComparison, correction: Correction, *, examples: bool = True) -> dict[str, Any]:
+    """Return the template values of the page; `examples` loads the suites' texts."""
     groups, first = found.groups, found.groups[0].label
     places = {group.label: place for place, group in enumerate(groups)}
-    values = {
+    return {
         "title": " against ".join(places) if len(places) < 4 else f"{len(places)} recipes",
         "found": found,
         "first": first,
@@ -58,7 +63,7 @@ def render_comparison(found: RunComparison, correction: Correction) -> str:
         "correction": {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}.get(correction, correction),
         "colors": {label: comparison_charts.series_class(place) for label, place in places.items()},
         "runs": [_describe_runs(group) for group in groups],
-        "sections": [_section(found, section, places) for section in found.suites],
+        "sections": [_section(found, section, places, examples) for section in found.suites],
         "losses": draw_chart(lambda width: comparison_charts.draw_loss_curves(groups, width)),
         "dev": draw_chart(lambda width: comparison_charts.draw_dev_curves(groups, width)),
         "checkpoints": [
@@ -73,7 +78,6 @@ def render_comparison(found: RunComparison, correction: Correction) -> str:
         "more_differing": max(0, len(found.differing) - MOST_DIFFERING),
         "costs": [(group.label, _format_costs(group)) for group in groups],
     }
-    return render_template("comparison.html", values)
 
 
 def format_comparison_headline(found: RunComparison) -> str:
@@ -112,7 +116,7 @@ def _describe_runs(group: Group) -> dict[str, Any]:
     }
 
 
-def _section(found: RunComparison, section: SuiteSection, places: dict[str, int]) -> dict[str, Any]:
+def _section(found: RunComparison, section: SuiteSection, places: dict[str, int], examples: bool) -> dict[str, Any]:
     """Return the template values of one suite."""
     comparisons = [one for _, _, one in section.comparisons]
     scale = forest_scale((one.interval for one in comparisons), FOREST_WIDTH)
@@ -145,7 +149,9 @@ def _section(found: RunComparison, section: SuiteSection, places: dict[str, int]
         "cost": draw_chart(lambda width: comparison_charts.draw_cost_against_quality(found.groups, section, width)),
         "stamps": _contamination_sentences(section),
         "notes": [format_value(note) for note in section.notes],
-        "examples": find_examples(home.runs[0], section.results, "other") if section.metric == PRIMARY else None,
+        "examples": find_examples(home.runs[0], section.results, "other")
+        if examples and section.metric == PRIMARY
+        else None,
         "best": section.results.names["trained"],
     }
 

@@ -32,6 +32,21 @@ def render_inspection(
     suite: RetrievalSuite,
 ) -> str:
     """Return the page as HTML."""
+    return render_template(
+        "inspect.html",
+        {
+            "about": about,
+            "metric": METRICS.get(about["metric"], about["metric"]),
+            "views": slice_views(about, slices),
+            "examples": [(one, _examples(one, about["metric"], columns, suite)) for one in slices[:EXAMPLES]],
+        },
+    )
+
+
+def slice_views(
+    about: Mapping[str, Any], slices: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str, list[Mapping[str, Any]]]]:
+    """(view, whose figures, its slices) of each view that has slices, paired first."""
     views = [
         (view, words, [one for one in slices if one["view"] == view])
         for view, words in (
@@ -39,15 +54,7 @@ def render_inspection(
             ("absolute", f"{about['model']['name']} alone"),
         )
     ]
-    return render_template(
-        "inspect.html",
-        {
-            "about": about,
-            "metric": METRICS.get(about["metric"], about["metric"]),
-            "views": [one for one in views if one[2]],
-            "examples": [(one, _examples(one, about["metric"], columns, suite)) for one in slices[:EXAMPLES]],
-        },
-    )
+    return [one for one in views if one[2]]
 
 
 def _examples(

@@ -43,7 +43,12 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 
 def render_run(run: RunData) -> str:
     """Return the page as HTML."""
-    values = {
+    return render_template("run.html", run_values(run))
+
+
+def run_values(run: RunData, *, examples: bool = True) -> dict[str, Any]:
+    """Return the template values of the page; `examples` loads the suites' texts."""
+    return {
         "title": str(run.manifest.get("name") or run.run_id),
         "run": run,
         "headline": format_headline(run),
@@ -52,11 +57,10 @@ def render_run(run: RunData) -> str:
         "curve": _draw_learning_curve(run),
         "throughput": draw_chart(lambda width: charts.draw_throughput(run.training, width)),
         "checkpoints": draw_checkpoint_charts(run),
-        "sections": [_section(run, suite) for suite in _sort_suites(run)],
+        "sections": [_section(run, suite, examples) for suite in _sort_suites(run)],
         "settings": _group_settings(run.manifest),
         "license": _license_lines(run.manifest),
     }
-    return render_template("run.html", values)
 
 
 def _sort_suites(run: RunData) -> list[SuiteResults]:
@@ -70,7 +74,7 @@ def _draw_learning_curve(run: RunData) -> Chart | None:
     return draw_chart(lambda width: charts.draw_learning_curve(run.training, width))
 
 
-def _section(run: RunData, suite: SuiteResults) -> dict[str, Any]:
+def _section(run: RunData, suite: SuiteResults, examples: bool) -> dict[str, Any]:
     """Return the template values of one suite."""
     comparisons, first = suite.comparisons, next(iter(suite.results.values()))
     columns = select_columns(first)
@@ -111,7 +115,7 @@ def _section(run: RunData, suite: SuiteResults) -> dict[str, Any]:
             for other in sorted(comparisons, key=lambda key: _model_order((key,)))
             if by_query
         ],
-        "examples": find_examples(run, suite, against) if against and by_query else None,
+        "examples": find_examples(run, suite, against) if examples and against and by_query else None,
     }
 
 

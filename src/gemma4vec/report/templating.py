@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from markupsafe import Markup
 
 from gemma4vec import __version__
 from gemma4vec.files import atomic_write
-from gemma4vec.report.content.headline import format_p_value
+from gemma4vec.report.content.p_value import format_p_value
 from gemma4vec.text.sanitize import sanitize
 
 WIDE, NARROW, FOREST = 744.0, 350.0, 340.0
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,14 @@ def draw_chart(draw: Callable[[float], Markup | None]) -> Chart | None:
 
 def render_template(name: str, values: Mapping[str, Any]) -> str:
     """Render the template `name` as HTML."""
+    return make_environment().get_template(name).render(version=__version__, **values)
+
+
+@once
+def make_environment(*folders: Path) -> Environment:
+    """Make the environment of templates in `folders`, then in `templates/`; they are compiled once."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -42,7 +50,7 @@ def render_template(name: str, values: Mapping[str, Any]) -> str:
     )
     environment.filters["p"] = format_p_value
     environment.globals["span"] = span
-    return environment.get_template(name).render(version=__version__, **values)
+    return environment
 
 
 def write_page(path: Path, page: str) -> Path:

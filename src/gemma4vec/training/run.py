@@ -98,6 +98,7 @@ def _make_run(recipe: Recipe, out: Path | None, job: Job | None) -> RunFolder:
         parents=find_parents(recipe.model_dump(mode="json", exclude={"stages": {"__all__": {"evaluation": {"stop"}}}})),
         environment=environment(),
         **{STARTED_IN: str(Path.cwd())},
+        **({"claim": recipe.claim.model_dump(mode="json")} if recipe.claim is not None else {}),
         **(job.manifest_fields() if job else {}),
     )
     record_run(run)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_code import write_code
 
-from gemma4vec.data.loading import load_rows as sources
+from gemma4vec.data.loading import built_sources as sources
 from gemma4vec.data.loading.load_rows import load_sources
 from gemma4vec.data.pycode.build import build_pycode
 from gemma4vec.data.rows.rows import content_hash, read_rows
@@ -49,7 +49,7 @@ def test_bad_rows_and_unknown_keys_are_said(log_lines: list[str], tmp_path: Path
 def test_negatives_of_code_are_said_to_mean_nothing_elsewhere(log_lines: list[str], tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", 2, "a")
     load_sources([source_of(name="mine", path=str(file), negatives=2)])
-    assert log_lines == ["mine: negatives=2 applies to pycode only; these rows keep their own negatives"]
+    assert log_lines == ["mine: negatives=2 applies to pycode and documents only; these rows keep their own negatives"]
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from raw_http import Connection
 from stub_model import StubModel, query_vector
 
 from gemma4vec.errors import InputError, WorkError
-from gemma4vec.serving.http.http_protocol import TimedProtocol
-from gemma4vec.serving.http.server import ServerProcess, bind
+from gemma4vec.serving.http.http_protocol import TimedProtocol, bind
+from gemma4vec.serving.http.server import ServerProcess
 from gemma4vec.serving.http.server_settings import ServerSettings
 from gemma4vec.serving.http.workers import Supervisor
 

@@ -66,6 +66,46 @@ def pycode_command(
         logger.warning(f"warning: {warning}")
 
 
+@app.command("documents")
+def documents_command(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of Markdown, HTML, reStructuredText, text, notebooks, PDF, code.")
+    ],
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            "--queries", help="Your queries, a TSV file of query and path or path#heading.", show_default=False
+        ),
+    ] = None,
+    negatives: Annotated[int, typer.Option(min=0, help="Number of hard negatives per training row.")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON on stdout.")] = False,
+) -> None:
+    """Build pairs from a folder of documents without labels, and a test of your queries or of held-out documents."""
+    from gemma4vec.cli.output import emit
+    from gemma4vec.data.documents.build_documents import Settings, load_or_build_documents
+
+    made = load_or_build_documents(folder, Settings(queries, negatives=negatives))
+    emit(as_json, {"path": str(made.path), **made.manifest}, _documents_table)
+    for warning in made.warnings:
+        logger.warning(f"warning: {warning}")
+    logger.info(f"{made.path}: the test is of {made.manifest['test']}")
+
+
+def _documents_table(manifest: dict[str, Any]) -> "Table":
+    from gemma4vec.cli.output import table
+
+    counts = manifest["counts"]
+    rows = [
+        *((f"files: {kind}", number) for kind, number in counts["files"].items()),
+        ("sections and parts of long ones", counts["sections"]),
+        ("near-duplicates among them", counts["near_duplicates"]),
+        *((f"training rows: {kind}", number) for kind, number in counts["train_rows_by_kind"].items()),
+        ("test: sections", counts["test_documents"]),
+        ("test: queries", counts["test_queries"]),
+    ]
+    return table(("", "count"), rows)
+
+
 def _table(manifest: dict[str, Any]) -> "Table":
     from gemma4vec.cli.output import table
 

@@ -45,7 +45,7 @@ def read_command(
 
     sources, mixture = _sources(recipe, stage, source, path, overrides or [])
     if out is not None:
-        refuse_overwriting([out], [recipe, *(place for one in sources for place in (one.path, one.drop))])
+        refuse_overwriting([out], [recipe, *(place for one in sources for place in (one.path, one.drop, one.repeat))])
         check_writable(out.parent)
     loaded = load_sources(sources, mixture)
     shares = {part.name: part.share for part in getattr(loaded.rows, "parts", ())}

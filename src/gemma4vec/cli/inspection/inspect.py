@@ -1,19 +1,17 @@
-"""`gemma4vec inspect MODEL --suite X` and `gemma4vec inspect confirm SLICE`."""
+"""`gemma4vec inspect MODEL --suite X` and `gemma4vec inspect confirm SLICE`; the group's other commands are beside."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-if TYPE_CHECKING:
-    from gemma4vec.data.suites.retrieval import RetrievalSuite
-    from gemma4vec.inspection.inspected import Subject
+from gemma4vec.cli.inspection.lists import flips_command, judge_command, labels_command
+from gemma4vec.cli.inspection.opened import BM25, open_retrieval_suite, open_subject
+from gemma4vec.cli.inspection.remedy import remedy_command, verify_command
 
 logger = logging.getLogger(__name__)
-BM25 = "bm25"
 
 
 class ModelOrCommand(TyperGroup):
@@ -30,7 +28,7 @@ class ModelOrCommand(TyperGroup):
 app = typer.Typer(
     cls=ModelOrCommand,
     no_args_is_help=True,
-    help="Look for failure structure: `inspect MODEL --suite DEV`; `inspect confirm SLICE`.",
+    help="Look for failure structure: `inspect MODEL --suite DEV`; confirm a slice, find a remedy, verify it.",
 )
 
 
@@ -83,12 +81,12 @@ def inspect_command(
     from gemma4vec.machine.terminal import bars_by_stage
 
     opened_as = {"spec": suite, "task": task, "mirror": None if mirror is None else str(mirror)}
-    loaded = _open_suite(opened_as)
+    loaded = open_retrieval_suite(opened_as)
     check_choice("inspect shows single queries", loaded)  # before a model is loaded
     how = {"dtype": None if dtype == "auto" else dtype, "max_tokens": max_tokens}
-    subject = _open_model({"spec": model, **how})
+    subject = open_subject({"spec": model, **how})
     other = against or (None if model == BM25 else BM25)
-    reference = None if other in (None, "none") else _open_model({"spec": other, "dtype": how["dtype"]})
+    reference = None if other in (None, "none") else open_subject({"spec": other, "dtype": how["dtype"]})
     if reference is not None and reference.model.fingerprint == subject.model.fingerprint:
         from gemma4vec.errors import InputError
 
@@ -131,22 +129,12 @@ def confirm_command(
     from gemma4vec.cli.output import emit
     from gemma4vec.inspection.confirm import confirm, find_slice
 
-    found = confirm(name, find_slice(name, folder), _open_model, _open_suite, seed=seed)
+    found = confirm(name, find_slice(name, folder), open_subject, open_retrieval_suite, seed=seed)
     emit(as_json, found.as_json(), lambda _: found.sentence())
 
 
-def _open_model(how: Mapping[str, Any]) -> "Subject":
-    from gemma4vec.api.scoring import open_scorer, run_of_model
-    from gemma4vec.inspection.inspected import Subject
-
-    spec, dtype, limit = str(how["spec"]), how.get("dtype"), how.get("max_tokens")
-    run = None if spec == BM25 else run_of_model(spec)
-    return Subject(open_scorer(spec, dtype, limit), spec, dtype, limit, run)
-
-
-def _open_suite(how: Mapping[str, Any]) -> "RetrievalSuite":
-    from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
-    from gemma4vec.inspection.inspect import require_retrieval
-
-    mirror = how.get("mirror")
-    return require_retrieval(open_any_suite(str(how["spec"]), mirror=Path(mirror) if mirror else None), how.get("task"))
+app.command("remedy")(remedy_command)
+app.command("verify")(verify_command)
+app.command("flips")(flips_command)
+app.command("labels")(labels_command)
+app.command("judge")(judge_command)

@@ -15,11 +15,11 @@ MOST_LEFT_OUT = 0.1
 
 
 class SelectedRows(LazyRows):
-    """Some rows of others, in their order.
+    """Some rows of others, each once or several times.
 
     Attributes:
         rows: the others.
-        places_R: index of each row among them, ascending: `int64[R]`.
+        places_R: index of each row among them: `int64[R]`.
     """
 
     def __init__(self, rows: LazyRows, places_R: NDArray[np.int64]):
@@ -45,10 +45,10 @@ class SelectedRows(LazyRows):
 
     def text_hashes(self) -> RowHashes:
         hashes_T, starts = self.rows.text_hashes()
-        texts_R = np.diff(starts)
-        chosen_R = np.zeros(len(texts_R), dtype=np.bool_)
-        chosen_R[self.places_R] = True
-        return RowHashes(hashes_T[np.repeat(chosen_R, texts_R)], np.cumsum([0, *texts_R[chosen_R]]))
+        first_R, texts_R = starts[:-1][self.places_R], np.diff(starts)[self.places_R]
+        ends_R = np.cumsum(np.append(0, texts_R))
+        within_T = np.arange(ends_R[-1]) - np.repeat(ends_R[:-1], texts_R)
+        return RowHashes(hashes_T[np.repeat(first_R, texts_R) + within_T], ends_R)
 
 
 def leave_out_short_rows(rows: MixedRows, hard_negatives: int) -> tuple[MixedRows, dict[str, int]]:

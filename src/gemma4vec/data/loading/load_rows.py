@@ -3,24 +3,25 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gemma4vec.data.batching.mixture import MixedRows, Part, compute_shares
+from gemma4vec.data.batching.repeated_rows import read_repeats, repeat_rows
 from gemma4vec.data.batching.short_rows import leave_out_short_rows
-from gemma4vec.data.pycode.build import load_or_build_pycode
+from gemma4vec.data.loading.built_sources import build_source
 from gemma4vec.data.rows.row_store import StoredRows, open_or_write, write_store
 from gemma4vec.data.rows.rows import Row, RowsRead, check_bad_share, content_hash, format_share, parse_rows
 from gemma4vec.data.sources.drops import apply_drops, read_drops
 from gemma4vec.data.sources.open_source import SourceReader, open_reader
 from gemma4vec.data.sources.tensor_rows import TensorRows, check_tensors, refuse_bad_tensors
 from gemma4vec.errors import InputError
-from gemma4vec.files import cache, home, sha256_text
+from gemma4vec.files import cache, sha256_text
 from gemma4vec.machine.file_hashes import file_hash
 from gemma4vec.recipe.sources import (
+    BuiltSource,
     Mixture,
-    PycodeSource,
     Source,
     TableSource,
     TensorsSource,
@@ -95,14 +96,13 @@ def load_sources(sources: Sequence[Source], mixture: Mixture | None = None, *, h
     texts: list[Part] = []
     for source in sources:
         path = source.path
-        if isinstance(source, PycodeSource):
-            folder = Path(source.path).expanduser() if source.path else None
-            built = load_or_build_pycode(home() / "data", folder=folder, negatives=source.negatives)
-            for warning in built.manifest["warnings"]:
+        if isinstance(source, BuiltSource):
+            built = build_source(source)
+            for warning in built.warnings:
                 logger.warning(f"{source.name}: {warning}")
             loaded.dev_suite = loaded.dev_suite or built.dev
             loaded.test_suite = loaded.test_suite or built.test
-            path = str(built.train)
+            path = str(built.rows)
             read = read_source(source.built_rows(path))
         else:
             read = read_source(source)
@@ -153,13 +153,22 @@ class PlainTexts(Sequence[str]):
 
 
 def read_source(source: Source) -> SourceRows:
-    """Read one source into memory, or into a store if its files are large.
+    """Read one source into memory, or into a store if its files are large; rows of its `repeat` stand several times.
 
     A store is used again until the files change. Tensors are memory-mapped.
 
     Raises:
         InputError: the source cannot be read, has no row, or too many bad rows.
     """
+    read = _read_once(source)
+    if source.repeat is None:
+        return read
+    file = Path(source.repeat).expanduser()
+    rows = repeat_rows(read.rows, read_repeats(file), source.name)
+    return replace(read, rows=rows, content_hash=sha256_text(read.content_hash, file_hash(file)))
+
+
+def _read_once(source: Source) -> SourceRows:
     if isinstance(source, TensorsSource):
         return _read_tensors(source)
     found = open_reader(source)
@@ -285,10 +294,11 @@ def _facts(source: Source, path: str | None, read: SourceRows) -> dict[str, Any]
 
 
 def _report(source: Source, read: SourceRows) -> None:
-    if not isinstance(source, PycodeSource) and source.negatives != type(source).model_fields["negatives"].default:
+    if not isinstance(source, BuiltSource) and source.negatives != type(source).model_fields["negatives"].default:
         # Not an error: people often try a shipped pycode recipe on a file of rows by setting only source=jsonl.
         logger.warning(
-            f"{source.name}: negatives={source.negatives} applies to pycode only; these rows keep their own negatives"
+            f"{source.name}: negatives={source.negatives} applies to pycode and documents only; these rows keep "
+            "their own negatives"
         )
     if read.bad:
         logger.warning(f"{source.name}: {read.bad} bad rows skipped, the first: {read.first_bad}")

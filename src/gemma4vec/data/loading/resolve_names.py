@@ -15,7 +15,7 @@ from gemma4vec.ledger.run_recipe import read_recipe
 from gemma4vec.reading.names import as_name
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.recipe.schema import Recipe, Source
-from gemma4vec.recipe.sources import DebianSource, PycodeSource, source_of
+from gemma4vec.recipe.sources import BuiltSource, DebianSource, PycodeSource, source_of
 from gemma4vec.text.pretokenized import PretokenizedText
 
 RECIPES = (".yaml", ".yml")
@@ -49,7 +49,7 @@ def load_source(source: Source) -> tuple[Sequence[Row], dict[str, Any]]:
 
 
 def sources_of_run(run: RunFolder) -> list[Source]:
-    """The sources that a run was trained on. For pycode, the rows that the run built from the code.
+    """The sources that a run was trained on. For pycode and documents, the rows that the run built.
 
     Raises:
         InputError: the run's recipe or manifest is damaged.
@@ -58,7 +58,7 @@ def sources_of_run(run: RunFolder) -> list[Source]:
     sources = _sources_of_recipe(read_recipe(run))
     return [
         source.built_rows(made[source.name]["path"])
-        if isinstance(source, PycodeSource) and source.name in made
+        if isinstance(source, BuiltSource) and source.name in made
         else source
         for source in sources
     ]

@@ -19,6 +19,7 @@ from gemma4vec.recipe.sources import (
     CsvSource,
     DatasetsSource,
     DebianSource,
+    DocumentsSource,
     JsonlSource,
     ParquetSource,
     PycodeSource,
@@ -59,7 +60,7 @@ class SourceReader:
 def open_reader(source: Source) -> SourceReader:
     """Return the reader of a source.
 
-    `pycode` is built first, and `tensors` are mapped in place: `data.loading.load_rows` does both.
+    `pycode` and `documents` are built first, and `tensors` are mapped in place: `data.loading.load_rows` does both.
 
     Raises:
         InputError: there is nothing to read.
@@ -69,7 +70,7 @@ def open_reader(source: Source) -> SourceReader:
             return _debian(source)
         case DatasetsSource():
             return _dataset(source)
-        case PycodeSource() | TensorsSource():
+        case PycodeSource() | DocumentsSource() | TensorsSource():
             raise TypeError(f"a {source.source} source is not read as records")
     path = Path(source.path).expanduser()
     match source:

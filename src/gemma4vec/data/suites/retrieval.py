@@ -3,7 +3,8 @@
 A folder has `corpus.jsonl` {_id, title, text}, `queries.jsonl` {_id, text}, and `qrels/test.tsv` (a header, then
 query-id, corpus-id, score). An optional `suite.yaml` sets `name`, `role` (dev or final), `kind` (retrieval or
 compact-retrieval), `metric` (the main metric), `exclude_identical_ids`, `tokens` (text or code) and `unknown_ids`
-(error or drop). The JSONL files may be gzipped.
+(error or drop). The JSONL files may be gzipped. A document of the corpus may have a `unit`: the id of the document that
+stands for it where several are parts of one.
 """
 
 import re
@@ -56,6 +57,8 @@ class RetrievalSuite:
         kind: `compact-retrieval` for a part of a larger suite.
         metric: the main metric; None is nDCG@10.
         source: data set and revision of a suite from the hub, as JSON values; None for a folder.
+        units: for each document the id of the one that stands for it. Documents of one unit are parts of a whole, found
+            once, at the rank of its best part; judgments name the one that stands for it. None: no parts.
     """
 
     name: str
@@ -71,6 +74,7 @@ class RetrievalSuite:
     kind: Kind = "retrieval"
     metric: str | None = None
     source: dict[str, Any] | None = None
+    units: list[str] | None = None
 
     options: ClassVar[frozenset[str]] = COMMON_OPTIONS | {"kind", "max_queries", "max_documents"}
 
@@ -114,6 +118,8 @@ class RetrievalSuite:
         for key, query in sorted(zip(self.query_ids, self.queries, strict=True)):
             parts += [key, query]
             parts += [part for found, grade in sorted(self.qrels[key].items()) for part in (found, str(grade))]
+        if self.units is not None:
+            parts += [part for pair in sorted(zip(self.corpus_ids, self.units, strict=True)) for part in pair]
         return sha256_text(str(self.exclude_identical_ids), *parts)
 
 
@@ -132,12 +138,16 @@ def load_suite(path: Path) -> RetrievalSuite:
         raise InputError(f"{path / 'suite.yaml'} lists several suites; open it with --suite {path}")
     check_corpus_fits([_find_file(path, "corpus.jsonl")])
     counts: Counter[str] = Counter(empty=0, overlong=0, control=0)
-    corpus = _read_texts(_find_file(path, "corpus.jsonl"), counts, with_title=True)
+    units: dict[str, str] = {}
+    corpus = _read_texts(_find_file(path, "corpus.jsonl"), counts, with_title=True, units=units)
     queries = _read_texts(_find_file(path, "queries.jsonl"), counts, with_title=False)
     qrels = _read_qrels(path / "qrels" / "test.tsv")
     judgments = str(path / "qrels" / "test.tsv")
     name = options.get("name") or as_name(path.resolve().name)
-    return make_suite(name, corpus, queries, qrels, options, counts, judgments)
+    suite = make_suite(name, corpus, queries, qrels, options, counts, judgments)
+    if units:
+        suite.units = _check_units(units, suite, path)
+    return suite
 
 
 def make_suite(
@@ -192,10 +202,10 @@ def write_suite(path: Path, suite: RetrievalSuite) -> None:
         )
     with atomic_folder(Path(path)) as folder:
         documents = zip(suite.corpus_ids, suite.corpus, strict=True)
-        write_lines(
-            folder / "corpus.jsonl",
-            ({"_id": key, "title": title or "", "text": text} for key, (text, title) in documents),
-        )
+        values = ({"_id": key, "title": title or "", "text": text} for key, (text, title) in documents)
+        if suite.units is not None:
+            values = (value | {"unit": unit} for value, unit in zip(values, suite.units, strict=True))
+        write_lines(folder / "corpus.jsonl", values)
         queries = zip(suite.query_ids, suite.queries, strict=True)
         write_lines(folder / "queries.jsonl", ({"_id": key, "text": text} for key, text in queries))
         (folder / "qrels").mkdir()
@@ -248,8 +258,28 @@ def _find_file(folder: Path, name: str) -> Path:
     raise InputError(f"{folder / name}: missing; a suite folder has corpus.jsonl, queries.jsonl and qrels/test.tsv")
 
 
-def _read_texts(path: Path, counts: Counter[str], with_title: bool) -> dict[str, Document]:
-    """Read id -> document in the file's order; keep empty texts, whose documents can be retrieved, and count them."""
+def _check_units(units: dict[str, str], suite: RetrievalSuite, path: Path) -> list[str]:
+    """Return the unit of each document: its own id where the file says none.
+
+    Raises:
+        InputError: a unit is not a document that stands for itself, or a judgment names a part.
+    """
+    odd = next((unit for unit in units.values() if units.get(unit, unit) != unit or unit not in suite.corpus_ids), None)
+    if odd is not None:
+        raise InputError(f"{path}: {ascii(odd)[:60]} is the unit of a document, but no document that is its own unit")
+    judged = {key for found in suite.qrels.values() for key in found}
+    if part := next((key for key in sorted(judged) if units.get(key, key) != key), None):
+        raise InputError(f"{path}: a judgment names {ascii(part)[:60]}, a part of {ascii(units[part])[:60]}; name that")
+    return [units.get(key, key) for key in suite.corpus_ids]
+
+
+def _read_texts(
+    path: Path, counts: Counter[str], with_title: bool, units: dict[str, str] | None = None
+) -> dict[str, Document]:
+    """Read id -> document in the file's order; keep empty texts, whose documents can be retrieved, and count them.
+
+    `units` gets id -> unit of the documents that have one.
+    """
     read: dict[str, Document] = {}
     for number, value, reason in read_lines(path):
         where = f"{path} line {number}"
@@ -264,6 +294,8 @@ def _read_texts(path: Path, counts: Counter[str], with_title: bool) -> dict[str,
         if key in read:
             raise InputError(f"{where}, field '_id': {key!r} occurs twice; ids must be unique")
         read[key] = Document(clean_text(text, counts), clean_title(title))
+        if units is not None and value.get("unit") is not None:
+            units[key] = parse_id(value["unit"], f"{where}, field 'unit'")
     if not read:
         raise InputError(f"{path}: the file is empty; at least one line is needed")
     return read

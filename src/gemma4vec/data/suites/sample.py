@@ -32,11 +32,18 @@ def sample_suite(
     min_grade = 1 if keep == "relevant" else float("-inf")
     required = {key for query in kept_queries for key, grade in suite.qrels[query].items() if grade >= min_grade}
     remaining = max(0, (documents if documents is not None else len(suite.corpus_ids)) - len(required))
+    if suite.units is not None:  # the other parts of what is judged: a whole is found by its best part
+        required = {key for key, unit in zip(suite.corpus_ids, suite.units, strict=True) if unit in required}
+        remaining = max(0, (documents if documents is not None else len(suite.corpus_ids)) - len(required))
     others = [document for document in suite.corpus_ids if document not in required]
     kept_documents = required | set(_sample_ids(others, remaining, seed))
     if len(kept_queries) == len(suite.query_ids) and len(kept_documents) >= len(suite.corpus_ids):
         return suite
     query_rows = [i for i, query in enumerate(suite.query_ids) if query in kept_queries]
+    if suite.units is not None:
+        kept_documents |= {
+            unit for key, unit in zip(suite.corpus_ids, suite.units, strict=True) if key in kept_documents
+        }
     corpus_rows = [i for i, document in enumerate(suite.corpus_ids) if document in kept_documents]
     return replace(
         suite,
@@ -52,6 +59,7 @@ def sample_suite(
             }
             for i in query_rows
         },
+        units=None if suite.units is None else [suite.units[i] for i in corpus_rows],
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.paired import Comparison
 from gemma4vec.evaluation.results.result import Result
 from gemma4vec.files import home
@@ -11,6 +12,10 @@ from gemma4vec.ledger.recording import record_comparison
 from gemma4vec.ledger.suite_contents import find_copies
 
 Pair = tuple[Result, Result]
+
+
+class NotComparedError(InputError):
+    """A pair whose comparison the ledger does not have yet, asked for by who may not record one."""
 
 
 def count_family_of_results(pairs: Sequence[Pair], metric: str) -> ComparisonFamily:
@@ -25,6 +30,28 @@ def count_unrecorded(ledger: Ledger, sides: Sequence[Sequence[Result]], metric: 
     prints = [{"fingerprint": fingerprint(one)} for side in sides for one in side]
     pairs = [(one, one) for one in prints]
     return count_family_of_pairs(ledger, contents(sides[0][0]), metric, pairs).unrecorded
+
+
+def check_compared(pairs: Sequence[Pair], metric: str) -> None:
+    """Refuse pairs that the ledger has not recorded as compared by this metric.
+
+    Raises:
+        NotComparedError: one of the pairs.
+    """
+    with open_ledger(home(), tolerant=True) as ledger:
+        copies = find_copies(ledger, contents(pairs[0][0]))
+        marks = ", ".join("?" * len(copies))
+        rows = ledger.rows(
+            f"SELECT fingerprint_a, fingerprint_b FROM comparisons WHERE suite_fingerprint IN ({marks}) AND metric = ?",
+            (*copies, metric),
+        )
+    known = {frozenset((row["fingerprint_a"], row["fingerprint_b"])) for row in rows}
+    for a, b in pairs:
+        if frozenset((fingerprint(a), fingerprint(b))) not in known:
+            raise NotComparedError(
+                f"{a.model} and {b.model} have not been compared on {a.suite} by {metric} yet; the ledger counts each "
+                "pair that is"
+            )
 
 
 def record(found: Comparison, a: Result, b: Result, *, margin: float | None, no_worse_than: float | None) -> None:

@@ -13,6 +13,7 @@ from gemma4vec.evaluation.comparison.compare_seeds import (
     over_seeds,
 )
 from gemma4vec.evaluation.comparison.comparison_count import (
+    check_compared,
     contents,
     count_family_of_results,
     count_unrecorded,
@@ -70,6 +71,7 @@ def compare_pairs(
     no_worse_than: float | None = None,
     correction: Correction = "holm",
     allow_different_settings: bool = False,
+    only_known: bool = False,
 ) -> CorrectedComparisons:
     """Compare pairs of results, one run a side, as `compare_groups`."""
     return compare_groups(
@@ -80,6 +82,7 @@ def compare_pairs(
         no_worse_than=no_worse_than,
         correction=correction,
         allow_different_settings=allow_different_settings,
+        only_known=only_known,
     )
 
 
@@ -92,6 +95,7 @@ def compare_groups(
     no_worse_than: float | None = None,
     correction: Correction = "holm",
     allow_different_settings: bool = False,
+    only_known: bool = False,
 ) -> CorrectedComparisons:
     """Compare pairs of groups, each one run or several, on one suite; corrected together, and recorded.
 
@@ -105,10 +109,12 @@ def compare_groups(
         no_worse_than: also test whether A is worse by less than this.
         correction: "holm" for claims, "benjamini-hochberg" for exploration.
         allow_different_settings: compare even if the models truncate texts at different lengths.
+        only_known: show comparisons that the ledger has already, and record nothing.
 
     Raises:
         InputError: different suites or queries, a metric that one lacks, different truncation limits; runs of one side
             that differ in recipe, queries or truncation limits; a result on both sides.
+        NotComparedError: `only_known`, and a pair was not compared yet.
     """
     metric = metric or pairs[0][0].results[0].metric
     for side in {id(side): side for pair in pairs for side in pair}.values():
@@ -118,6 +124,8 @@ def compare_groups(
     means = [(average_runs(a.results), average_runs(b.results)) for a, b in pairs]
     for mean_a, mean_b in means:
         check_comparable(mean_a, mean_b, metric, allow_different_settings=allow_different_settings)
+    if only_known:
+        check_compared(means, metric)
     family = count_family_of_results(means, metric)
     with open_ledger(home(), tolerant=True) as ledger:
         sides = [side.results for pair in pairs for side in pair]
@@ -164,7 +172,8 @@ def compare_groups(
                 lower_is_better=each.lower_is_better,
             )
             found.append(replace(each, verdict=verdict))
-        record(found[-1], *one.whole, margin=margin, no_worse_than=no_worse_than)
+        if not only_known:
+            record(found[-1], *one.whole, margin=margin, no_worse_than=no_worse_than)
     return CorrectedComparisons(found, family)
 
 

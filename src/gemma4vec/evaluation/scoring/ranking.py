@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
+from gemma4vec.retrieval.top_k import descending_id_rank
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -65,6 +66,29 @@ def without_own_document(
     indices_NK = np.take_along_axis(np.where(is_own_NK, -1, ranking.indices), order_NK, axis=1)
     scores_NK = np.take_along_axis(np.where(is_own_NK, -np.inf, ranking.scores), order_NK, axis=1)
     return Ranking(indices_NK[:, :depth], scores_NK[:, :depth].astype(np.float32), ranking.seconds)
+
+
+def best_of_units(ranking: Ranking, document_ids: Sequence[str], units: Sequence[str], depth: int) -> Ranking:
+    """Give each unit the rank of its best document, and keep the best `depth` units, in trec_eval's order.
+
+    Args:
+        ranking: of documents.
+        document_ids: ids of the M documents.
+        units: for each document the id of the one that stands for its unit.
+        depth: number of units.
+    """
+    index_of = {document_id: index for index, document_id in enumerate(document_ids)}
+    unit_M = np.array([index_of[unit] for unit in units], dtype=np.int64)
+    rank_M = descending_id_rank(list(document_ids))
+    indices = np.full((len(ranking.indices), depth), -1, dtype=np.int64)
+    scores = np.full((len(ranking.indices), depth), -np.inf, dtype=np.float32)
+    for row, (found, values) in enumerate(zip(ranking.indices, ranking.scores, strict=True)):
+        found_K, values_K = unit_M[found[found >= 0]], values[found >= 0]
+        _, first = np.unique(found_K, return_index=True)
+        found_K, values_K = found_K[first], values_K[first]
+        order = np.lexsort((rank_M[found_K], -values_K))[:depth]
+        indices[row, : len(order)], scores[row, : len(order)] = found_K[order], values_K[order]
+    return Ranking(indices, scores, ranking.seconds)
 
 
 def count_constant(ranking: Ranking) -> int:

@@ -16,7 +16,7 @@ from gemma4vec.recipe.schema import FastPaths, Recipe
 from gemma4vec.recipe.sources import all_keys
 
 # These say which run it is or how it is watched, not what it does.
-_NOT_METHOD = {"name", "seed", "hypothesis"}
+_NOT_METHOD = {"name", "seed", "hypothesis", "claim"}
 _NOT_METHOD_IN_STAGE = {"name", "evaluation"}
 _NOT_CHOOSING = {"checkpoint_seconds", "snapshot_at_shares", "snapshot_every_steps", "stop", "background"}
 # What a stop rule looks at decides when training ends, as the rule itself does.
@@ -26,6 +26,7 @@ _LOOKED_AT = ("suite", "max_queries", "max_documents")
 ADDED_LATER: dict[str, object] = {
     "stages.*.quantize": None,
     "model.start": None,
+    "stages.*.data.*.repeat": None,
     "stages.*.task.terms.*.decoupled": False,
     "stages.*.layout.fast_paths": first_names(FastPaths().model_dump(), "stages.*.layout.fast_paths"),
 }

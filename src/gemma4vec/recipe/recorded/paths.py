@@ -12,7 +12,7 @@ from gemma4vec.recipe.terms import START
 _PATHS = {
     "model": ("base", "start"),
     "model.readout": ("encoder",),
-    "stages.*.data.*": ("path", "drop"),
+    "stages.*.data.*": ("path", "drop", "repeat", "queries"),
     "stages.*.evaluation": ("suite",),
     "stages.*.evaluation.stop": ("reference",),
     "stages.*.task": ("embedder",),

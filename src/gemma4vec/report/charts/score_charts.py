@@ -23,13 +23,16 @@ MOST_POINTS = 1200  # more points would be closer than a pixel
 LEFT, RIGHT = 44.0, 20.0
 
 
-def draw_learning_curve(log: TrainingLog, width: float) -> Markup:
-    """Draw training loss over tokens, and below it nDCG@10 at each evaluation on the same axis."""
+def draw_learning_curve(log: TrainingLog, width: float, references: Sequence[tuple[str, float]] = ()) -> Markup:
+    """Draw training loss over tokens, and below it nDCG@10 at each evaluation on the same axis.
+
+    `references`: scores of models that do not train, such as BM25, each a horizontal line.
+    """
     evaluations = [row for row in log.evaluations if math.isfinite(row.value)]
     panels = [_draw_loss(log, width, 30.0, 190.0)]
     bottom = 190.0
     if evaluations:
-        panels.append(_draw_evaluations(log, evaluations, width, 250.0, 380.0))
+        panels.append(_draw_evaluations(log, evaluations, width, (250.0, 380.0), references))
         bottom = 380.0
     panels.append(_draw_minutes(log, width, bottom))
     last = log.smoothed_loss()[-1][1] if log.smoothed_loss() else math.nan
@@ -58,11 +61,23 @@ def _draw_loss(log: TrainingLog, width: float, top: float, bottom: float) -> Mar
     return axes + path(panel.points(inside), "line raw") + path(panel.points(_thin_out(smooth)), "line trained")
 
 
-def _draw_evaluations(log: TrainingLog, rows: Sequence[Evaluation], width: float, top: float, bottom: float) -> Markup:
+def _draw_evaluations(
+    log: TrainingLog,
+    rows: Sequence[Evaluation],
+    width: float,
+    place: tuple[float, float],
+    references: Sequence[tuple[str, float]],
+) -> Markup:
+    top, bottom = place
     edges = [edge for row in rows for edge in (row.low, row.high, row.value) if edge is not None]
+    edges += [value for _, value in references]
     low, high = padded_range(edges, include=[0.0] if min(edges) < 0.25 else [])
     panel = Panel(_token_scale(log, width), Scale(max(low, 0.0), min(high, 1.0), bottom, top))
     parts = [panel.axes("", "nDCG@10", x_ticks=_x_ticks(width))]
+    for name, value in references:
+        y = panel.y(value)
+        parts.append(line((panel.x.start, y), (panel.x.end, y), "zero dashed"))
+        parts.append(text((panel.x.start + 4, y - 5), f"{name} {value:.3f}", "label other-text"))
     for number, suite in enumerate(sorted({row.suite for row in rows})):
         own = [row for row in rows if row.suite == suite]
         parts.append(path(panel.points([(row.tokens, row.value) for row in own]), f"line trained {DASHES[number % 3]}"))

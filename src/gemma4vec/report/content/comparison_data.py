@@ -109,11 +109,16 @@ class RunComparison:
     missing: list[str] = field(default_factory=list)
 
 
-def read_comparison(folders: Sequence[Path], correction: Correction = "holm") -> RunComparison:
+def read_comparison(
+    folders: Sequence[Path], correction: Correction = "holm", *, only_known: bool = False
+) -> RunComparison:
     """Read runs, and compare every recipe with the first one on each suite that has results of both.
+
+    With `only_known`, comparisons that the ledger has already are shown, and nothing is recorded.
 
     Raises:
         InputError: a folder is not a run, or fewer than two runs are given.
+        NotComparedError: `only_known`, and the ledger lacks a comparison.
     """
     if len({folder.resolve() for folder in folders}) < 2:
         raise InputError("a comparison needs two or more different runs; list them all after `report`")
@@ -124,7 +129,9 @@ def read_comparison(folders: Sequence[Path], correction: Correction = "holm") ->
     # Retrieval first: the headline is about the first suite.
     known.sort(key=lambda suite: not all(PRIMARY in result.metrics for result in suite.results.values()))
     names = dict.fromkeys(suite.name for suite in known)
-    suites = [section for name in names if (section := _section(name, groups, correction, missing)) is not None]
+    suites = [
+        section for name in names if (section := _section(name, groups, correction, missing, only_known)) is not None
+    ]
     if not suites:
         missing.append("No run has a result of its trained model; evaluate one with: gemma4vec eval RUN")
     return RunComparison(groups, suites, _find_differences(groups), missing)
@@ -147,7 +154,9 @@ def _distinguish(run: RunData, recipe: str) -> str:
     return recipe[:8] if recipe != run.run_id else run.run_id[-4:]
 
 
-def _section(name: str, groups: Sequence[Group], correction: Correction, missing: list[str]) -> SuiteSection | None:
+def _section(
+    name: str, groups: Sequence[Group], correction: Correction, missing: list[str], only_known: bool
+) -> SuiteSection | None:
     sides = {group.label: side for group in groups if (side := _select_results(group, name, missing)) is not None}
     if not sides:
         return None
@@ -161,7 +170,9 @@ def _section(name: str, groups: Sequence[Group], correction: Correction, missing
         missing.append(f"BM25 was not evaluated on {name}; to add its row, run: gemma4vec eval bm25 --suite DIR")
     comparable, notes = _select_comparable(sides, references, first, metric)
     compared, family = (
-        compare_groups([pair for _, _, pair in comparable], metric, correction=correction) if comparable else ([], None)
+        compare_groups([pair for _, _, pair in comparable], metric, correction=correction, only_known=only_known)
+        if comparable
+        else ([], None)
     )
     rows = [_row(label, side, metric) for label, side in sides.items()]
     rows += [Row(REFERENCES[kind], kind, result) for kind, result in references.items()]

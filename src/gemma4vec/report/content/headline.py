@@ -1,17 +1,20 @@
 """The headline of a run: the verdict, its uncertainty and the number of queries."""
 
 from gemma4vec.evaluation.comparison.paired import Comparison
-from gemma4vec.report.content.run_data import METRICS, PRIMARY, RunData, SuiteResults, primary_metric
+from gemma4vec.report.content.p_value import format_p_value
+from gemma4vec.report.content.run_data import METRICS, MODELS, PRIMARY, RunData, SuiteResults, primary_metric
 
 
 def format_headline(run: RunData) -> str:
-    """Format the verdict on the run in at most two sentences."""
+    """Format the verdict on the run: beside BM25, beside a public model where one was evaluated, beside the base."""
     suite = select_main_suite(run)
     if suite is None or "trained" not in suite.results:
         return "The trained model of this run has not been evaluated yet, so nothing can be said about its quality."
     against_bm25, against_base = suite.comparisons.get("bm25"), suite.comparisons.get("untrained")
     if against_bm25 is not None:
         sentence = _compare_sentence(against_bm25, "BM25")
+        if (against_public := suite.comparisons.get("public")) is not None:
+            sentence += f" {_compare_sentence(against_public, MODELS['public'])}"
         if against_base is not None:
             sentence += f" {_training_sentence(against_base)}"
         return sentence
@@ -23,11 +26,6 @@ def format_headline(run: RunData) -> str:
         f"The trained model has {name} {score.mean:.3f} (95% interval {score.low:.3f} to {score.high:.3f}) on "
         f"{suite.name}; no other model was evaluated to compare it with."
     )
-
-
-def format_p_value(p: float) -> str:
-    """Format a p-value: `= 0.012`, `< 0.001`. The test's 10,000 flips do not resolve smaller values."""
-    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
 def select_main_suite(run: RunData) -> SuiteResults | None:

@@ -19,7 +19,14 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.report.content.stop_looks import StopLooks, read_looks
 from gemma4vec.report.content.training_log import TrainingLog, read_training
 
-MODELS = {"bm25": "BM25", "untrained": "untrained base", "trained": "trained model"}
+MODELS = {
+    "bm25": "BM25",
+    "untrained": "untrained base",
+    "public": "all-MiniLM-L6-v2",
+    "trained": "trained model",
+}
+# A run need not have these to be complete.
+OPTIONAL = frozenset({"public"})
 METRICS = {"ndcg@10": "nDCG@10", "recall@100": "Recall@100", "mrr@10": "MRR@10", "map": "MAP"}
 PRIMARY = "ndcg@10"
 VALUE_CHARACTERS = 2000
@@ -76,11 +83,14 @@ class RunData:
         return str(self.manifest["run_id"])
 
 
-def read_run(path: Path, *, compared: bool = True) -> RunData:
+def read_run(path: Path, *, compared: bool = True, only_known: bool = False) -> RunData:
     """Read a run folder. With `compared`, compare its models; the ledger records these comparisons.
+
+    With `only_known`, comparisons that the ledger has already are shown, and nothing is recorded.
 
     Raises:
         InputError: `path` is not a run folder.
+        NotComparedError: `only_known`, and the ledger lacks a comparison.
     """
     run = RunFolder.open(path)
     missing: list[str] = []
@@ -102,7 +112,7 @@ def read_run(path: Path, *, compared: bool = True) -> RunData:
         missing.append(f"The rest of the budget: the stop rule ended the training after step {ended.get('step')}.")
     if training.skipped_losses:
         missing.append(f"{training.skipped_losses:,} step(s) have a loss that is not finite.")
-    suites = _read_suites(path / "evals", missing, compared=compared)
+    suites = _read_suites(path / "evals", missing, compared=compared, only_known=only_known)
     made = decision_record(path)
     decision = (str(made.body.get("decision")), str(made.body.get("words") or "")) if made else None
     checkpoints = _read_checkpoints(path / "evals", missing)
@@ -124,7 +134,7 @@ def _read_checkpoints(evals: Path, missing: list[str]) -> CheckpointResults:
     return found
 
 
-def _read_suites(evals: Path, missing: list[str], *, compared: bool) -> list[SuiteResults]:
+def _read_suites(evals: Path, missing: list[str], *, compared: bool, only_known: bool) -> list[SuiteResults]:
     """Read results grouped by suite, and compare the models of each suite if `compared`."""
     found: dict[str, dict[str, Path]] = {}
     for metrics in sorted(evals.glob("*/*/metrics.json")):
@@ -141,11 +151,11 @@ def _read_suites(evals: Path, missing: list[str], *, compared: bool) -> list[Sui
                 suite.tops[model] = load_top(folders[model])
             except (InputError, OSError, ValueError, KeyError) as error:
                 missing.append(f"The result of {label(model)} on {name} cannot be read: {error}.")
-        absent = [label(model) for model in MODELS if model not in suite.results]
+        absent = [label(model) for model in MODELS if model not in suite.results and model not in OPTIONAL]
         if absent and compared:
             missing.append(f"Not evaluated on {name}: {', '.join(absent)}.")
         if compared:
-            _compare_all(suite, missing)
+            _compare_all(suite, missing, only_known)
         if suite.results:
             suites.append(suite)
     return suites
@@ -155,7 +165,7 @@ def _place(model: str) -> int:
     return list(MODELS).index(model) if model in MODELS else len(MODELS)
 
 
-def _compare_all(suite: SuiteResults, missing: list[str]) -> None:
+def _compare_all(suite: SuiteResults, missing: list[str], only_known: bool) -> None:
     """Compare the trained model with every other; a pair that is not comparable goes to `missing`."""
     trained = suite.results.get("trained")
     if trained is None:
@@ -171,7 +181,7 @@ def _compare_all(suite: SuiteResults, missing: list[str]) -> None:
             missing.append(f"The trained model is not compared with {label(model)} on {suite.name}: {error}.")
     if others:
         compared, suite.family = compare_pairs(
-            [(trained, result) for result in others.values()], primary_metric(trained)
+            [(trained, result) for result in others.values()], primary_metric(trained), only_known=only_known
         )
         suite.comparisons = dict(zip(others, compared, strict=True))
 

@@ -56,16 +56,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-async def read_body(receive: Receive, headers: Headers, seconds: float = BODY_SECONDS) -> bytes:
+async def read_body(
+    receive: Receive, headers: Headers, seconds: float = BODY_SECONDS, most: int = MOST_BODY_BYTES
+) -> bytes:
     """The whole body.
 
     Raises:
-        ApiError: 413 over `MOST_BODY_BYTES`, 408 if it takes too long.
+        ApiError: 413 over `most` bytes, 408 if it takes too long.
         ClientLeftError: the client closed the connection.
     """
     length = headers.get("content-length", "0")
-    too_large = ApiError(413, f"the body is larger than {MOST_BODY_BYTES // 2**20} MiB", code="body_too_large")
-    if not length.isdigit() or int(length[:20]) > MOST_BODY_BYTES:
+    too_large = ApiError(413, f"the body is larger than {most // 2**20} MiB", code="body_too_large")
+    if not length.isdigit() or int(length[:20]) > most:
         raise too_large
     parts, size = [], 0
     try:
@@ -76,7 +78,7 @@ async def read_body(receive: Receive, headers: Headers, seconds: float = BODY_SE
                     raise ClientLeftError
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
-                if size > MOST_BODY_BYTES:
+                if size > most:
                     raise too_large
                 if not message.get("more_body", False):
                     return b"".join(parts)

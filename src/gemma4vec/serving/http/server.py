@@ -5,63 +5,26 @@ SIGTERM: `/health/ready` and new requests are answered with 503, accepted reques
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import uvicorn
-
-from gemma4vec.errors import InputError, WorkError
+from gemma4vec.errors import WorkError
 from gemma4vec.serving.http.endpoints import make_app
-from gemma4vec.serving.http.http_protocol import TimedProtocol
+from gemma4vec.serving.http.http_protocol import SignalFreeServer, url_of, uvicorn_config
 from gemma4vec.serving.http.searcher import OpenIndex, open_searcher
-from gemma4vec.serving.http.server_settings import DRAIN_SECONDS, IDLE_SECONDS, ServerSettings
+from gemma4vec.serving.http.server_settings import DRAIN_SECONDS, ServerSettings
 from gemma4vec.serving.http.service import Model, Service
 
 logger = logging.getLogger(__name__)
 
 OpenModel = Callable[[ServerSettings], Model]
-_BACKLOG = 2048
 _MODEL_THREAD = "gemma4vec-model"
-_CLOSING_SECONDS = 5  # for connections whose replies are sent
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        InputError: the port is in use or not allowed, or the host is no address of this machine.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (socket.gaierror, OverflowError, UnicodeError) as error:
-        raise InputError(f"--host {host} --port {port}: {error}; use an address of this machine") from error
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(_BACKLOG)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        if error.errno == errno.EADDRINUSE:
-            raise InputError(f"--port {port} is in use on {host}; choose another one") from error
-        raise InputError(f"--host {host} --port {port}: {error.strerror}; use an address of this machine") from error
-    return sock
-
-
-def url_of(sock: socket.socket) -> str:
-    """`http://host:port` of a socket."""
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def open_model(settings: ServerSettings) -> Model:
@@ -69,15 +32,6 @@ def open_model(settings: ServerSettings) -> Model:
     from gemma4vec.serving.http.served_model import open_served_model
 
     return open_served_model(settings)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which would end the process by the signal instead of with code 0."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `ServerProcess`."""
-        yield
 
 
 class ServerProcess:
@@ -128,7 +82,7 @@ class ServerProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             if threading.current_thread() is threading.main_thread():
                 loop.add_signal_handler(number, self.stop)
-        server = _Server(_config(self.app))
+        server = SignalFreeServer(uvicorn_config(self.app))
         # A worker answers when it is ready, so that the others get the requests until then.
         serving = None if self._is_worker else loop.create_task(server.serve([self._sock]))
         started: asyncio.Future[None] = loop.create_future()
@@ -232,24 +186,6 @@ def _announcement(service: Service, sock: socket.socket) -> str:
 
 def _open_index(settings: ServerSettings, model: Model) -> OpenIndex | None:
     return None if settings.index is None else open_searcher(settings.index, model.fingerprint, model.dimension)
-
-
-def _config(app: object) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        http=TimedProtocol,
-        ws="none",
-        loop="asyncio",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=_CLOSING_SECONDS,
-    )
 
 
 def _call(loop: asyncio.AbstractEventLoop, work: Callable[..., object], *arguments: object) -> None:

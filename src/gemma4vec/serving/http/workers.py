@@ -19,7 +19,8 @@ from pathlib import Path
 
 from gemma4vec.errors import Gemma4VecError, InputError, WorkError
 from gemma4vec.machine.describe import usable_cores
-from gemma4vec.serving.http.server import OpenModel, ServerProcess, leave_if_computing, open_model, url_of
+from gemma4vec.serving.http.http_protocol import url_of
+from gemma4vec.serving.http.server import OpenModel, ServerProcess, leave_if_computing, open_model
 from gemma4vec.serving.http.server_settings import DRAIN_SECONDS, ServerSettings
 
 logger = logging.getLogger(__name__)

@@ -71,8 +71,9 @@ def serve_command(
     if not tokens and not is_loopback(host):
         raise InputError(f"--host {host} is reachable by others; protect it with --token-file, or use 127.0.0.1")
 
+    from gemma4vec.serving.http.http_protocol import bind
     from gemma4vec.serving.http.searcher import check_index
-    from gemma4vec.serving.http.server import bind, run_server
+    from gemma4vec.serving.http.server import run_server
     from gemma4vec.serving.http.server_settings import ServerSettings, find_served_model
     from gemma4vec.serving.http.workers import run_workers
 

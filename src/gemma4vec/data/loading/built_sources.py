@@ -1,0 +1,45 @@
+"""Sources that are built before they are read: pairs from code or documents, with their suites."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from gemma4vec.data.documents.build_documents import DocumentData, Settings, load_or_build_documents
+from gemma4vec.data.pycode.build import load_or_build_pycode
+from gemma4vec.files import home
+from gemma4vec.recipe.sources import BuiltSource, DocumentsSource, PycodeSource
+
+
+class Built(NamedTuple):
+    """File of rows, folders of suites, and what a person must know."""
+
+    rows: Path
+    dev: Path | None
+    test: Path
+    warnings: list[str]
+
+
+def build_source(source: BuiltSource) -> Built:
+    """Return what is built from a source's files in their present state, below `HOME/data`.
+
+    Raises:
+        InputError: there is nothing to build from.
+        WorkError: the disk is full, or a worker died.
+    """
+    if isinstance(source, DocumentsSource):
+        documents = build_documents_of(source)
+        return Built(documents.train, None, documents.test, documents.warnings)
+    assert isinstance(source, PycodeSource)
+    folder = Path(source.path).expanduser() if source.path else None
+    code = load_or_build_pycode(home() / "data", folder=folder, negatives=source.negatives)
+    return Built(code.train, code.dev, code.test, code.manifest["warnings"])
+
+
+def build_documents_of(source: DocumentsSource) -> DocumentData:
+    """Return the data of a source of documents.
+
+    Raises:
+        InputError: as `data.documents.build_documents.load_or_build_documents`.
+    """
+    queries = Path(source.queries).expanduser() if source.queries else None
+    settings = Settings(queries, source.pairs, source.sentences, source.negatives)
+    return load_or_build_documents(Path(source.path).expanduser(), settings, home() / "data")
