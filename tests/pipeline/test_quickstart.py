@@ -70,7 +70,20 @@ def run_command(arguments: list[str]) -> dict[str, Any]:
 
 
 def test_it_prints_what_it_found(finished: dict[str, Any], place: Path) -> None:
-    keys = {"run", "suite", "queries", "documents", "models", "sentence", "model", "training", "report", "seconds"}
+    keys = {
+        "run",
+        "suite",
+        "queries",
+        "documents",
+        "test",
+        "example",
+        "models",
+        "sentence",
+        "model",
+        "training",
+        "report",
+        "seconds",
+    }
     assert keys | {"folder"} == set(finished)
     assert finished["queries"] == 12 and finished["documents"] == 16
     assert len(finished["models"]) == 3 and all(

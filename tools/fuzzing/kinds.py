@@ -327,6 +327,17 @@ KINDS: Final[dict[str, Kind]] = {
         """,
         "code",
     ),
+    "documents": Kind(
+        4,
+        "docs/* docs/* docs/*/* queries.tsv",
+        """
+        data documents docs
+        data documents docs --queries queries.tsv
+        data read --source documents --path docs
+        data read --source documents --path docs --set queries=queries.tsv --set negatives=0
+        """,
+        "docs queries.tsv",
+    ),
     "encoded": Kind(
         4,
         "suite/corpus.jsonl rows.jsonl rows.jsonl.gz texts.txt tables/rows.csv tables/rows.tsv tables/rows.parquet",

@@ -106,9 +106,12 @@ def write_data() -> None:
     )
     Path("recipe.yaml").write_text(yaml.safe_dump(recipe(), sort_keys=False), encoding="utf-8")
     _helper_folders()
+    from small_documents import write_animals, write_every_kind
     from tiny_code import write_code
 
     write_code(Path("code"), packages=4)
+    write_animals(write_every_kind(Path("docs")), files=4)
+    Path("queries.tsv").write_text("how to set a proxy\tguide/proxy.md\nbread\tviper.md#the-viper\n", encoding="utf-8")
     _write_debian(Path("apt"))
     _write_plan()
     _write_steps()

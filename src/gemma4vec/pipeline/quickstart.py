@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma4vec.data.loading.load_rows import TrainingData
-from gemma4vec.data.pycode.build import load_or_build_pycode, read_functions
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite, write_suite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
@@ -24,20 +23,26 @@ from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.guards import check_allowed
 from gemma4vec.evaluation.scoring.ranking import Ranker
-from gemma4vec.files import home
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.ledger.suite_access import Viewer, may_see
 from gemma4vec.machine.terminal import ProgressBar, bars_by_stage
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.model_card import add_scores
+from gemma4vec.pipeline.quickstart_data import (
+    PUBLIC,
+    FolderKind,
+    documents_source,
+    has_public_model,
+    indexed_documents,
+    name_test,
+)
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.recipe.sources import PycodeSource
 from gemma4vec.report.content.headline import format_headline
 from gemma4vec.report.content.run_data import MODELS, read_run
 from gemma4vec.report.run_page import write_report
-from gemma4vec.serving.search.documents import documents_from_suite
 from gemma4vec.serving.search.index import SearchIndex
+from gemma4vec.serving.search.sources import index_folder, open_index
 from gemma4vec.text.text_embedder import TextEmbedder
 from gemma4vec.training.prepare_run import CheckedInputs, check_inputs, prepare_run
 from gemma4vec.training.run import Trainer, recipe_of, record_outcome, start_run
@@ -49,16 +54,26 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Size:
-    """Size of the test suite: a larger corpus is a harder test and takes longer to embed."""
+    """Largest size of the test suite: a larger corpus is a harder test and takes longer to embed.
 
-    queries: int | None = 1000
-    documents: int | None = 1500
+    None: 1,000 queries and 1,500 documents; all of both for a person's own queries.
+    """
+
+    queries: int | None = None
+    documents: int | None = None
+
+    def limits(self, recipe: Recipe) -> tuple[int | None, int | None]:
+        """Largest numbers of queries and documents for the recipe's test; None: no limit."""
+        source = documents_source(recipe)
+        own = source is not None and source.queries is not None
+        return self.queries or (None if own else 1000), self.documents or (None if own else 1500)
 
 
-def quickstart_recipe(overrides: list[str]) -> Recipe:
-    """Load the shipped quickstart recipe with overrides."""
-    file = resources.files("gemma4vec.pipeline") / "quickstart.yaml"
-    return parse_recipe(file.read_text(encoding="utf-8"), "quickstart.yaml", overrides)
+def quickstart_recipe(overrides: list[str], kind: FolderKind = "code") -> Recipe:
+    """Load the shipped quickstart recipe, for code or for documents, with overrides."""
+    name = "quickstart.yaml" if kind == "code" else "quickstart_documents.yaml"
+    file = resources.files("gemma4vec.pipeline") / name
+    return parse_recipe(file.read_text(encoding="utf-8"), name, overrides)
 
 
 def start_quickstart(recipe: Recipe, size: Size, out: Path | None = None) -> dict[str, Any]:
@@ -104,9 +119,12 @@ def _steps(run: RunFolder, size: Size, clock: "_Clock", checked: CheckedInputs |
         prepared = prepare_run(run, recipe_of(run), step=clock.step, checked=checked)
         suite = _test_suite(run, prepared.data[0], size)
         may_see(suite, Viewer(run.run_id, run.manifest.get("recipe_id")))  # before the training, not after it
-        logger.info(f"test: {len(suite.queries):,} queries over {len(suite.corpus):,} functions of held-out packages")
+        logger.info(f"test: {name_test(recipe_of(run), len(suite.queries), len(suite.corpus))}")
         with clock.step("evaluating BM25"):
             _evaluate(run, "bm25", Bm25Model(), suite)
+        if documents_source(recipe_of(run)) is not None and has_public_model():
+            with clock.step(f"evaluating {MODELS['public']}"):
+                _evaluate(run, "public", Embedder.load(PUBLIC), suite)
         with clock.step("loading the base"):
             trainer = Trainer(prepared)
         with clock.step("evaluating the untrained base"):
@@ -119,6 +137,9 @@ def _steps(run: RunFolder, size: Size, clock: "_Clock", checked: CheckedInputs |
     suite = suite or load_suite(_suite_folder(run))
     with clock.step("evaluating the trained model"):
         _evaluate_and_index(run, suite)
+    if documents_source(recipe_of(run)) is not None:
+        with clock.step("search index of all documents"):
+            open_index(run.path, Embedder.load(run.path), True, None)
     with clock.step("report"):
         summary = summarize(run, suite)
         add_scores(run.model, _card_lines(summary))
@@ -142,6 +163,8 @@ def summarize(run: RunFolder, suite: RetrievalSuite) -> dict[str, Any]:
         "suite": suite.name,
         "queries": len(suite.queries),
         "documents": len(suite.corpus),
+        "test": name_test(recipe_of(run), len(suite.queries), len(suite.corpus)),
+        "example": suite.queries[0] if documents_source(recipe_of(run)) else "read a file line by line",
         "models": models,
         "sentence": format_headline(read_run(run.path)),
         "model": str(run.model),
@@ -186,8 +209,8 @@ def _test_suite(run: RunFolder, loaded: TrainingData, size: Size) -> RetrievalSu
     if (run.path / "suite" / "corpus.jsonl").exists():
         return load_suite(_suite_folder(run))
     if loaded.test_suite is None:
-        raise InputError("quickstart needs a source that has a test suite; use source: pycode")
-    suite = sample_suite(load_suite(loaded.test_suite), size.queries, size.documents)
+        raise InputError("quickstart needs a source that has a test suite; use source: pycode or documents")
+    suite = sample_suite(load_suite(loaded.test_suite), *size.limits(recipe_of(run)))
     folder = run.path / "suite"
     write_suite(folder, suite)
     run.update_manifest(suites={suite.name: {"path": str(folder.resolve()), "fingerprint": suite.fingerprint}})
@@ -210,7 +233,7 @@ def _evaluate(run: RunFolder, name: str, model: TextEmbedder | Ranker, suite: Re
 
 def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite) -> None:
     """Embed the test corpus once, for both scores and search index."""
-    index = run.path / "index" / "test"
+    index = index_folder(run.path, False, None)
     if (run.evaluation("trained", suite.name) / "metrics.json").exists() and (index / "meta.json").exists():
         return
     embedder = Embedder.load(run.path)
@@ -220,23 +243,15 @@ def _evaluate_and_index(run: RunFolder, suite: RetrievalSuite) -> None:
     folder = run.evaluation("trained", suite.name)
     result = evaluate(embedder, suite, folder, name="trained", documents_MD=vectors_MD)
     logger.info(f"{MODELS['trained']}: nDCG@10 {result.mean['ndcg@10']:.4f}")
-    documents = documents_from_suite(suite, _functions(run))
+    documents = indexed_documents(recipe_of(run), suite)
     SearchIndex.save(
         index, documents, vectors_MD, model=embedder.name, fingerprint=embedder.fingerprint, source=suite.name
     )
 
 
-def _functions(run: RunFolder) -> list[Any]:
-    """Package, path and line of each function, for search results."""
-    source = next(source for source in recipe_of(run).stages[0].data if isinstance(source, PycodeSource))
-    built = load_or_build_pycode(home() / "data", folder=Path(source.path).expanduser() if source.path else None)
-    return read_functions(built.functions)
-
-
 def _card_lines(summary: dict[str, Any]) -> list[str]:
     lines = [
-        f"{summary['queries']:,} queries over {summary['documents']:,} functions of packages that were held out "
-        f"(`{summary['suite']}`); 95% bootstrap intervals over queries.",
+        f"{summary['test']} (`{summary['suite']}`); 95% bootstrap intervals over queries.",
         "",
         "| model | nDCG@10 | 95% interval | Recall@100 | MRR@10 | MAP |",
         "|---|---|---|---|---|---|",

@@ -12,7 +12,7 @@ The folder contains
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,12 +125,35 @@ def load_or_build_documents(folder: Path, settings: Settings | None = None, data
     left_out = LeftOut()
     files = find_document_files(folder, left_out)
     _refuse_nothing(folder, files, left_out)
-    stem = f"documents-{sha256_text(str(folder.resolve()))[:8]}"
+    stem = _stem(folder)
     readers = json.dumps(sorted({missing for file in files if (missing := missing_reader(file.kind))}))
     out = data / f"{stem}-{hash_document_files(files, settings.as_json(), readers)[:16]}"
     if (out / "manifest.json").is_file():
         return load_documents(out)
     return _build(out, folder, files, settings, left_out, _known_sections(data, stem, files))
+
+
+def current_sections(folder: Path, data: Path | None = None) -> tuple[str, Callable[[], list[Section]]]:
+    """Return a hash of the folder's present state, and a function that reads its sections: only files that changed.
+
+    Raises:
+        InputError: no such folder, or no readable document.
+    """
+    left_out = LeftOut()
+    files = find_document_files(folder, left_out)
+    _refuse_nothing(folder, files, left_out)
+    data = home() / "data" if data is None else Path(data)
+
+    def read() -> list[Section]:
+        known = _known_sections(data, _stem(folder), files)
+        with ProgressBar("reading documents", "files") as bar:
+            return read_sections(folder.resolve(), files, left_out, known=known, progress=bar)
+
+    return hash_document_files(files), read
+
+
+def _stem(folder: Path) -> str:
+    return f"documents-{sha256_text(str(folder.resolve()))[:8]}"
 
 
 def load_documents(path: Path) -> DocumentData:

@@ -2,17 +2,19 @@
 
 from gemma4vec.evaluation.comparison.paired import Comparison
 from gemma4vec.report.content.p_value import format_p_value
-from gemma4vec.report.content.run_data import METRICS, PRIMARY, RunData, SuiteResults, primary_metric
+from gemma4vec.report.content.run_data import METRICS, MODELS, PRIMARY, RunData, SuiteResults, primary_metric
 
 
 def format_headline(run: RunData) -> str:
-    """Format the verdict on the run in at most two sentences."""
+    """Format the verdict on the run: beside BM25, beside a public model where one was evaluated, beside the base."""
     suite = select_main_suite(run)
     if suite is None or "trained" not in suite.results:
         return "The trained model of this run has not been evaluated yet, so nothing can be said about its quality."
     against_bm25, against_base = suite.comparisons.get("bm25"), suite.comparisons.get("untrained")
     if against_bm25 is not None:
         sentence = _compare_sentence(against_bm25, "BM25")
+        if (against_public := suite.comparisons.get("public")) is not None:
+            sentence += f" {_compare_sentence(against_public, MODELS['public'])}"
         if against_base is not None:
             sentence += f" {_training_sentence(against_base)}"
         return sentence

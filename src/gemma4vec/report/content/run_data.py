@@ -19,7 +19,14 @@ from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.report.content.stop_looks import StopLooks, read_looks
 from gemma4vec.report.content.training_log import TrainingLog, read_training
 
-MODELS = {"bm25": "BM25", "untrained": "untrained base", "trained": "trained model"}
+MODELS = {
+    "bm25": "BM25",
+    "untrained": "untrained base",
+    "public": "all-MiniLM-L6-v2",
+    "trained": "trained model",
+}
+# A run need not have these to be complete.
+OPTIONAL = frozenset({"public"})
 METRICS = {"ndcg@10": "nDCG@10", "recall@100": "Recall@100", "mrr@10": "MRR@10", "map": "MAP"}
 PRIMARY = "ndcg@10"
 VALUE_CHARACTERS = 2000
@@ -144,7 +151,7 @@ def _read_suites(evals: Path, missing: list[str], *, compared: bool, only_known:
                 suite.tops[model] = load_top(folders[model])
             except (InputError, OSError, ValueError, KeyError) as error:
                 missing.append(f"The result of {label(model)} on {name} cannot be read: {error}.")
-        absent = [label(model) for model in MODELS if model not in suite.results]
+        absent = [label(model) for model in MODELS if model not in suite.results and model not in OPTIONAL]
         if absent and compared:
             missing.append(f"Not evaluated on {name}: {', '.join(absent)}.")
         if compared:

@@ -14,6 +14,7 @@ from typing import IO, Any, overload
 
 import numpy as np
 
+from gemma4vec.data.documents.section import Section
 from gemma4vec.data.pycode.extract import Function
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
@@ -44,6 +45,13 @@ def documents_from_functions(functions: Iterable[Function]) -> list[IndexedDocum
     """Make documents from functions of the `pycode` source, with file and line."""
     return [
         IndexedDocument(function.id, function.source, path=function.path, line=function.line) for function in functions
+    ]
+
+
+def documents_from_sections(sections: Iterable[Section]) -> list[IndexedDocument]:
+    """Make documents from sections of a folder, with file and line."""
+    return [
+        IndexedDocument(section.id, section.text, section.title, section.path, section.line) for section in sections
     ]
 
 

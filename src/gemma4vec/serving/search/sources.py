@@ -1,17 +1,25 @@
-"""The documents that a run searches: its test corpus, all functions on this machine, or those of a folder."""
+"""The documents that a run searches: its test corpus, all functions on this machine, or those of a folder.
 
+A run that was trained on a folder of documents searches that folder, in its present state.
+"""
+
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import home, sha256_text
-from gemma4vec.ledger.run_folder import find_run, list_runs
+from gemma4vec.ledger.run_folder import RECIPE, RunFolder, find_run, list_runs
+from gemma4vec.ledger.run_recipe import read_recipe
 from gemma4vec.machine.terminal import ProgressBar
-from gemma4vec.serving.search.documents import IndexedDocument, documents_from_functions
+from gemma4vec.recipe.sources import DocumentsSource
+from gemma4vec.serving.search.documents import IndexedDocument, documents_from_functions, documents_from_sections
 from gemma4vec.serving.search.index import SearchIndex
 from gemma4vec.serving.search.storage import read_index
 from gemma4vec.text.text_embedder import TextEmbedder
+
+logger = logging.getLogger(__name__)
 
 LATEST = "latest"
 
@@ -39,11 +47,24 @@ def find_searchable_run(name: str) -> Path:
 
 def index_folder(run: Path, everything: bool, folder: Path | None) -> Path:
     """Return the folder of a source's index in the run folder."""
+    everything = everything or own_folder(run) is not None
     if folder is not None:
         where = str(folder.resolve())
         slug = re.sub(r"[^A-Za-z0-9]+", "-", folder.resolve().name).strip("-").lower()[:40]
         return run / "index" / f"folder-{slug}-{sha256_text(where)[:8]}"
     return run / "index" / ("all" if everything else "test")
+
+
+def own_folder(run: Path) -> Path | None:
+    """Return the folder of documents that the run was trained on; None for other runs.
+
+    Raises:
+        InputError: the run's recipe is damaged.
+    """
+    if not (run / RECIPE).is_file():  # a model that was copied or made otherwise
+        return None
+    sources = [source for stage in read_recipe(RunFolder(run)).stages for source in stage.data]
+    return next((Path(one.path).expanduser() for one in sources if isinstance(one, DocumentsSource)), None)
 
 
 def check_source(run: Path, everything: bool, folder: Path | None) -> None:
@@ -52,9 +73,13 @@ def check_source(run: Path, everything: bool, folder: Path | None) -> None:
     Raises:
         InputError: the folder does not exist, or the test corpus has no index.
     """
+    own = own_folder(run)
     if folder is not None and not folder.is_dir():
-        raise InputError(f"--folder {folder} is not a folder; use one with Python files")
-    if not everything and folder is None:
+        raise InputError(f"--folder {folder} is not a folder; use one with {'documents' if own else 'Python files'}")
+    if own is not None and folder is None:
+        if not own.is_dir():
+            read_index(index_folder(run, everything, folder))
+    elif not everything and folder is None:
         read_index(index_folder(run, everything, folder))
 
 
@@ -66,20 +91,31 @@ def open_index(
 ) -> SearchIndex:
     """Open the index of a source. Build it first if it is missing or outdated, with a progress bar.
 
+    Vectors of documents that have not changed are used again.
+
     Raises:
-        InputError: no index, an index of another model, or no functions.
+        InputError: no index, an index of another model, or no functions or documents.
         KeyboardInterrupt: interrupted; the message says how to continue.
     """
     place = index_folder(run, everything, folder)
-    if not everything and folder is None:
+    own = own_folder(run)
+    if own is not None:
+        unit, searched = "sections", folder or own
+        if not searched.is_dir():
+            logger.info(f"{searched} is gone; what was indexed of it is searched")
+            return SearchIndex.open(place, embedder.fingerprint)
+        source, read = _find_sections(searched)
+    elif not everything and folder is None:
         return SearchIndex.open(place, embedder.fingerprint)
-    source, read = _find_functions(folder)
+    else:
+        unit, (source, read) = "functions", _find_functions(folder)
     if (ready := _open_current(place, embedder.fingerprint, source)) is not None:
         return ready
     documents = read()
     if not documents:
-        raise InputError(f"no Python functions in {folder or 'the packages of this machine'}; nothing to search")
-    progress = ProgressBar("search index", "functions", final_line=True)
+        what = "documents with text" if own else "Python functions"
+        raise InputError(f"no {what} in {folder or own or 'the packages of this machine'}; nothing to search")
+    progress = ProgressBar("search index", unit, final_line=True)
     try:
         with progress:
             return SearchIndex.build(
@@ -91,7 +127,7 @@ def open_index(
             )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"{progress.done:,} of {progress.total or 0:,} functions are embedded; run the same command to continue"
+            f"{progress.done:,} of {progress.total or 0:,} {unit} are embedded; run the same command to continue"
         ) from None
 
 
@@ -104,6 +140,14 @@ def _open_current(place: Path, fingerprint: str, source: str) -> SearchIndex | N
     except InputError:
         return None
     return index if index.meta.source == source else None
+
+
+def _find_sections(folder: Path) -> tuple[str, Callable[[], list[IndexedDocument]]]:
+    """Return the hash of a folder's documents, and a function that reads their sections."""
+    from gemma4vec.data.documents.build_documents import current_sections
+
+    source, read = current_sections(folder, home() / "data")
+    return source, lambda: documents_from_sections(read())
 
 
 def _find_functions(folder: Path | None) -> tuple[str, Callable[[], list[IndexedDocument]]]:
