@@ -218,6 +218,13 @@ def test_a_query_of_two_sections_is_no_pair() -> None:
     }
 
 
+def test_a_heading_is_taken_from_the_beginning_of_its_text() -> None:
+    text = "Wings in a slipstream . (Wings) were measured in a tunnel at several speeds."
+    pairs = make_pairs([section("a.md#x", text, headings=("wings in a Slipstream.",))], [0])
+    heading = next(pair for pair in pairs if pair.kind == "heading")
+    assert heading.answer.text == "(Wings) were measured in a tunnel at several speeds."
+
+
 def test_groups_are_of_near_sections_and_never_of_parts_of_one() -> None:
     texts = [f"{word} {word} story number {n}" for word in ("apple", "boat", "cloud") for n in range(4)]
     sections = [section(f"{n}.md", text) for n, text in enumerate(texts)]
