@@ -2,9 +2,9 @@
 
     python benchmarks/own_documents.py DATA [--collections scifact cranfield] [--minutes 5] [--seeds 0 1]
 
-DATA holds `retrieval/NAME`: collections in BEIR's layout, with queries that people wrote. Each becomes a folder of Markdown
-files, one a document, and a file of its queries and answers. `gemma4vec quickstart --folder ... --queries ...` then
-trains on the documents alone, never on the queries, and scores BM25, the untrained base, all-MiniLM-L6-v2 and the
+DATA holds `retrieval/NAME`: collections in BEIR's layout, with queries that people wrote. Each becomes a folder of
+Markdown files, one a document, and a file of its queries and answers. `gemma4vec quickstart --folder ... --queries ...`
+then trains on the documents alone, never on the queries, and scores BM25, the untrained base, all-MiniLM-L6-v2 and the
 result on the queries. A document that begins `Question: ... Answer:` has its question as its heading.
 
 The paired tests are of nDCG@10 over queries, of the seeds' mean scores where there are several. Long documents are cut
@@ -51,7 +51,7 @@ def main() -> int:
         source = arguments.data / "retrieval" / name
         suite = load_suite(source)
         kept = arguments.kept / f"{name}-{sha256_text(json.dumps(settings), suite.fingerprint)[:16]}"
-        write_folder(suite, kept)
+        write_folder(suite, kept, arguments.queries)
         runs = [train(kept, seed, arguments) for seed in arguments.seeds]
         measured[name] = outcome(runs) | {"whole": whole(suite)}
         report(name, measured[name])
@@ -74,8 +74,8 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write_folder(suite: RetrievalSuite, kept: Path) -> None:
-    """Write a file for each document with text, and the queries with their answers' files and grades."""
+def write_folder(suite: RetrievalSuite, kept: Path, most: int | None) -> None:
+    """Write a file for each document with text, and at most `most` queries with their answers' files and grades."""
     folder, queries = kept / suite.name, kept / "queries.tsv"
     if queries.is_file():
         return
@@ -90,11 +90,12 @@ def write_folder(suite: RetrievalSuite, kept: Path) -> None:
         lines = [f"# {plain(heading)}", ""] if heading else []
         (folder / name).write_text("\n".join([*lines, _MARKS.sub(r"\\\1", body), ""]), encoding="utf-8")
         files[key] = name
+    chosen = set(sorted(suite.query_ids, key=sha256_text)[:most])
     rows = [
         (plain(query, escaped=False), files[document], grade)
         for key, query in zip(suite.query_ids, suite.queries, strict=True)
         for document, grade in suite.qrels[key].items()
-        if document in files
+        if key in chosen and document in files
     ]
     queries.write_text("".join(f"{query}\t{file}\t{grade}\n" for query, file, grade in rows), encoding="utf-8")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from small_documents import write_animals, write_every_kind
 
-from gemma4vec.data.documents.build_documents import Settings, load_or_build_documents
+from gemma4vec.data.documents.build_documents import load_or_build_documents
+from gemma4vec.data.documents.document_rows import Settings
 from gemma4vec.data.documents.folder_files import FileKind
 from gemma4vec.data.documents.grouped import group_near
 from gemma4vec.data.documents.links import Places
@@ -48,7 +49,7 @@ def test_rows_have_queries_of_every_kind_and_no_wrong_negatives(tmp_path: Path) 
     data = load_or_build_documents(tmp_path / "docs", Settings(None), tmp_path / "data")
     by_section = defaultdict(list)
     for row in read_rows(data.train).rows:
-        assert row.pos[0] not in row.neg
+        assert row.pos[0] not in row.neg and len(row.neg) == len(set(row.neg)) == 4
         by_section[row.pos[0].text[:20]].append(row)
     kinds = Counter(row.task for rows in by_section.values() for row in rows)
     assert {"heading", "sentence"} <= set(kinds)

@@ -96,8 +96,10 @@ def _heading_pairs(section: Section, place: int, repeated: Counter[str]) -> list
 def _without_heading(text: str, heading: str) -> str:
     """The text without its heading's words at its beginning, where papers and exports repeat them."""
     words = re.findall(r"\w+", heading)
+    if not words or not text.lstrip().lower().startswith(words[0].lower()):
+        return text
     found = re.match(r"\W*" + r"\W+".join(map(re.escape, words)) + r"\b[^\w([\"']*", text, re.IGNORECASE)
-    return text[found.end() :] if words and found else text
+    return text[found.end() :] if found else text
 
 
 def _sentence_pairs(section: Section, place: int, most: int) -> list[Pair]:
