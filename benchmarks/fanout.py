@@ -18,6 +18,7 @@ from gemma4vec.api.scoring import open_scorer
 from gemma4vec.data.loading.open_suite import open_suite
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
+from gemma4vec.fanout.fit_gate import with_gate
 from gemma4vec.fanout.measure import measure_fanout
 from gemma4vec.fanout.setting import Choices, Setting
 from gemma4vec.fanout.writers import DecoderWriter, LogWriter
@@ -52,9 +53,10 @@ def main() -> None:
         if not isinstance(suite, RetrievalSuite):
             raise InputError(f"{name} is no retrieval suite")
         queries, documents = embedder.encode_query(suite.queries), embedder.encode_document(suite.corpus)
-        table = measure_fanout(Setting(suite, embedder, queries, documents, writer, log, Choices()))
+        setting, gate = with_gate(Setting(suite, embedder, queries, documents, writer, log, Choices()), None)
+        table = {**measure_fanout(setting), "gate": gate.as_json()}
         measured["suites"][name] = table
-        say(f"{name}: {table['queries']} queries alone {table['ndcg@10']['mean']:.3f}")
+        say(f"{name}: {table['queries']} queries alone {table['ndcg@10']['mean']:.3f}. {gate.sentence()}")
         for row in table["rows"]:
             over = row["best_minus_noise"] or row["best"]
             say(

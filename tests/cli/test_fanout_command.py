@@ -45,6 +45,14 @@ def test_the_table_fits_a_screen_and_says_what_it_says(place: Path, capsys: pyte
     )
 
 
+def test_the_gate_is_fitted_and_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(place, "--suite", str(place / "suite"), "--n", "3") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "which 75% of the 3 nearest queries of the log reach" in shown
+    assert run(place, "--suite", str(place / "suite"), "--n", "3", "--faithful", "0.4") == 0
+    assert "Gate: cosine 0.400 to the query, as given." in capsys.readouterr().out
+
+
 def test_rows_and_records_are_written_and_read_back(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,3 +104,20 @@ def test_a_saved_model_is_inspected_with_its_geometry(tmp_path: Path, capsys: py
     assert execute(["inspect", "confirm", "digits is yes", "--in", str(tmp_path / "out"), "--json"]) == 0
     own = json.loads(capsys.readouterr().out)
     assert own["view"] == "paired" and own["n_inside"] + own["n_outside"] == 60 and own["against"] == "bm25"
+
+
+def test_lists_for_a_person(hard_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, model = tmp_path / "page.html", str(save_tiny(tmp_path, "causal-last"))
+    assert execute(["inspect", "flips", "bm25", model, "--suite", str(hard_suite), "--json", "--html", str(page)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert Path(found["file"]).is_file() and found["queries"] == 30 and "Reading list" in page.read_text()
+    assert execute(["inspect", "flips", "bm25", model, "--suite", str(hard_suite)]) == 0
+    assert "of 30 queries" in capsys.readouterr().out
+    assert execute(["inspect", "labels", "bm25", model, "--suite", str(hard_suite)]) == 0
+    assert "nobody has read any yet" in capsys.readouterr().out
+    queue = home() / "labels" / "hard" / "queue.jsonl"
+    queue.write_text('{"query_id": "q1", "doc_id": "d5", "grade": 1}')
+    assert execute(["inspect", "judge", str(queue), "--suite", str(hard_suite), "--by", "me"]) == 0
+    assert "1 of 1 grades were new" in capsys.readouterr().out
+    assert execute(["inspect", "judge", str(queue), "--suite", "missing"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

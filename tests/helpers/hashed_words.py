@@ -27,11 +27,10 @@ class HashedWords:
         return vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
 
     def encode_document(
-        self, documents: Sequence[Document], *, progress: Callable[[int, int], None] | None = None
+        self, documents: Sequence[str | Document], *, progress: Callable[[int, int], None] | None = None
     ) -> np.ndarray:
-        return self.encode_query(
-            [f"{document.title or ''} {document.text}" for document in documents], progress=progress
-        )
+        texts = [one if isinstance(one, str) else f"{one.title or ''} {one.text}" for one in documents]
+        return self.encode_query(texts, progress=progress)
 
 
 class Constant(HashedWords):

@@ -11,6 +11,7 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import WorkError
 from gemma4vec.evaluation.scoring.dense_ranker import EmbedderRanker
 from gemma4vec.evaluation.scoring.metrics import per_query
+from gemma4vec.evaluation.scoring.vector_ranking import score_vectors
 from gemma4vec.inversion.held_out import Split, split_texts
 from gemma4vec.inversion.privacy import (
     LOWER_BOUND,
@@ -18,7 +19,6 @@ from gemma4vec.inversion.privacy import (
     choose_sentence,
     encode_all,
     measure_privacy,
-    score_queries,
     suite_texts,
 )
 from gemma4vec.text.prompts import Document
@@ -118,12 +118,12 @@ def test_vectors_that_say_nothing_leak_nothing(encoded: Encoded, suite: Retrieva
 def test_the_cost_is_what_evaluation_computes(encoded: Encoded, suite: RetrievalSuite) -> None:
     ranking = EmbedderRanker(WideWords()).rank(suite, 100)
     theirs = per_query(ranking.indices, ranking.scores, suite.query_ids, suite.corpus_ids, suite.qrels, ("ndcg@10",))
-    ours = score_queries(encoded.queries_QD, encoded.documents_CD, suite)
+    ours = score_vectors(suite, encoded.queries_QD, encoded.documents_CD)
     np.testing.assert_allclose(ours, theirs["ndcg@10"], atol=1e-12)
     assert 0.2 < ours.mean() < 1
     own = replace(suite, query_ids=suite.corpus_ids[:30], qrels={f"d{n}": {f"d{n + 1}": 1} for n in range(30)})
-    excluded = score_queries(encoded.queries_QD, encoded.documents_CD, replace(own, exclude_identical_ids=True))
-    assert excluded.mean() > score_queries(encoded.queries_QD, encoded.documents_CD, own).mean()
+    excluded = score_vectors(replace(own, exclude_identical_ids=True), encoded.queries_QD, encoded.documents_CD)
+    assert excluded.mean() > score_vectors(own, encoded.queries_QD, encoded.documents_CD).mean()
 
 
 def test_the_sentence_names_what_costs_nothing_visible() -> None:

@@ -468,6 +468,8 @@ KINDS: Final[dict[str, Kind]] = {
         inspect bm25 --suite suite
         inspect model --suite suite --against bm25 --html page.html
         inspect verify model --against bm25
+        inspect flips bm25 model --suite suite --html page.html
+        inspect labels bm25 model --suite suite
         """,
         f"{DATA} texts.txt model",
         models=True,

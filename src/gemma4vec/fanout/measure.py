@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gemma4vec.evaluation.scoring.metrics import per_query
+from gemma4vec.evaluation.scoring.vector_ranking import score_places
 from gemma4vec.fanout.fuse import fuse, union
 from gemma4vec.fanout.methods import METHODS, NOISE, Method
 from gemma4vec.fanout.setting import DEPTH, Ints, Report, Setting
@@ -33,10 +33,7 @@ def score(setting: Setting, rankings: Sequence[Ints], rows: Sequence[int], metri
     found_NK = np.full((len(rankings), DEPTH), -1, np.int64)
     for number, ranking in enumerate(rankings):
         found_NK[number, : len(ranking)] = ranking
-    names = [str(number) for number in range(len(rankings))]  # a query may have several rankings
-    judged = {name: setting.suite.qrels[setting.suite.query_ids[row]] for name, row in zip(names, rows, strict=True)}
-    falling_NK = np.tile(-np.arange(DEPTH, dtype=np.float64), (len(rankings), 1))
-    return per_query(found_NK, falling_NK, names, setting.suite.corpus_ids, judged, (metric,))[metric]
+    return score_places(setting.suite, found_NK, metric, rows)
 
 
 def measure_fanout(

@@ -14,7 +14,7 @@ import numpy as np
 from gemma4vec.errors import InputError
 from gemma4vec.fanout.rm3 import rm3_scores
 from gemma4vec.fanout.setting import DEPTH, Ints, Setting
-from gemma4vec.fanout.walk import Vectors, angle_between, random_walk, slerp, step_angles
+from gemma4vec.fanout.walk import Vectors, angle_between, changes, random_walk, step_angles, way
 from gemma4vec.retrieval.top_k import descending_id_rank
 
 Texts = list[list[str]]
@@ -50,8 +50,9 @@ class Method:
 
 def walk_points(setting: Setting, row: int, end_d: Vectors) -> Vectors:
     """Points on the way from a query to a target, the target last; none where both are one point or opposite."""
+    choices = setting.choices
     try:
-        return slerp(setting.queries_Qd[row], end_d, angles_to(setting, row, end_d))
+        return way(setting.queries_Qd[row], end_d, choices.step_degrees, choices.points)[1]
     except InputError:
         return np.zeros((0, len(end_d)), dtype=np.float32)
 
@@ -62,17 +63,13 @@ def angles_to(setting: Setting, row: int, end_d: Vectors) -> list[float]:
     return step_angles(whole, setting.choices.step_degrees, setting.choices.points)
 
 
-def changes(texts: list[str]) -> list[str]:
-    """Texts along a walk without those that repeat the one before: a step is where the text changes."""
-    return [text for number, text in enumerate(texts) if number == 0 or text != texts[number - 1]]
-
-
 def write_walks(setting: Setting, points: list[Vectors]) -> Texts:
     """What the writer makes of each query's points."""
     counts = [len(one) for one in points]
     written = setting.writer.write(np.concatenate(points)) if sum(counts) else []
     ends = np.cumsum(counts)
-    return [changes(written[end - count : end]) for count, end in zip(counts, ends, strict=True)]
+    walks = [written[end - count : end] for count, end in zip(counts, ends, strict=True)]
+    return [[walk[place] for place in changes(walk)] for walk in walks]
 
 
 def to_gold(setting: Setting) -> Texts:

@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.scoring.ranking import Ranking, without_own_document
+from gemma4vec.evaluation.scoring.ranking import Ranking
+from gemma4vec.evaluation.scoring.vector_ranking import rank_vectors, settle
 from gemma4vec.fanout.keep import Gates
 from gemma4vec.fanout.paraphrase import Paraphraser
-from gemma4vec.fanout.walk import Vectors
+from gemma4vec.fanout.walk import Vectors, mean_direction
 from gemma4vec.fanout.writers import LogWriter, Writer
 from gemma4vec.retrieval.bm25 import BM25Index
-from gemma4vec.retrieval.exact import search
 from gemma4vec.retrieval.tokenize import choose_tokenizer
-from gemma4vec.retrieval.top_k import descending_id_rank
 from gemma4vec.text.text_embedder import TextEmbedder
 
 Ints = NDArray[np.int64]
@@ -116,24 +115,14 @@ class Setting:
     def centroids(self) -> Vectors:
         """Of each query the mean vector of its first hits, of unit length."""
         first_QF = self.own_rankings[:, : self.choices.feedback]
-        means = np.stack([self.documents_Md[row[row >= 0]].mean(axis=0) for row in first_QF])
-        return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), dtype=np.float32)
+        return np.stack([mean_direction(self.documents_Md[row[row >= 0]]) for row in first_QF])
 
     def rank(self, vectors_Nd: Vectors, rows: Sequence[int] | range) -> Ints:
         """Documents `[N, 100]` by cosine; `rows` are the queries that the vectors belong to, whose own text is left out
         where the suite says so."""
-        found = search(
-            vectors_Nd,
-            self.documents_Md,
-            min(DEPTH + 1, len(self.texts)),
-            descending_id_rank=descending_id_rank(self.suite.corpus_ids),
-        )
-        return self.without_own(found.indices, found.scores, rows)
+        return np.asarray(rank_vectors(self.suite, vectors_Nd, self.documents_Md, DEPTH, rows).indices)
 
     def without_own(self, indices_NK: Ints, scores_NK: NDArray[np.floating], rows: Sequence[int] | range) -> Ints:
         """Rankings of at most 100 places, without the query's own document where the suite leaves it out."""
         ranking = Ranking(indices_NK, np.asarray(scores_NK, np.float32))
-        if self.suite.exclude_identical_ids:
-            ids = [self.suite.query_ids[row] for row in rows]
-            ranking = without_own_document(ranking, ids, self.suite.corpus_ids, DEPTH)
-        return np.asarray(ranking.indices[:, :DEPTH], dtype=np.int64)
+        return np.asarray(settle(self.suite, ranking, DEPTH, rows).indices)

@@ -74,3 +74,24 @@ def step_angles(whole: float, step_degrees: float, most: int) -> list[float]:
         raise InputError(f"--step-degrees {step_degrees}: a step is above 0 degrees; 4 is usual")
     count = int(min(max(round(np.degrees(whole) / step_degrees), 1), most))
     return [whole * (k + 1) / count for k in range(count)]
+
+
+def way(start_d: Vectors, end_d: Vectors, step_degrees: float, most: int) -> tuple[list[float], Vectors]:
+    """Angles (radians) and points `[K, d]` of a walk, the target last.
+
+    Raises:
+        InputError: start and end are equal or opposite; the step is not above 0.
+    """
+    angles = step_angles(angle_between(start_d, end_d), step_degrees, most)
+    return angles, slerp(start_d, end_d, angles)
+
+
+def changes(texts: Sequence[str]) -> list[int]:
+    """Places along a walk whose text is not the one before: a step is where the text changes."""
+    return [place for place, text in enumerate(texts) if place == 0 or text != texts[place - 1]]
+
+
+def mean_direction(vectors_Nd: Vectors) -> Vectors:
+    """The mean `[d]` of unit vectors, of unit length."""
+    mean_d = vectors_Nd.mean(axis=0)
+    return np.asarray(mean_d / np.linalg.norm(mean_d), dtype=np.float32)

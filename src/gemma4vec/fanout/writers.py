@@ -13,6 +13,8 @@ from gemma4vec.errors import InputError
 from gemma4vec.inversion.candidates import clean
 from gemma4vec.inversion.decoder import VectorDecoder
 from gemma4vec.inversion.held_out import normalized
+from gemma4vec.model.inverter.decoder_folder import stored_texts
+from gemma4vec.retrieval.exact import search
 
 Vectors = NDArray[np.float32]
 
@@ -33,12 +35,15 @@ class Writer(Protocol):
     def is_known(self, text: str) -> bool:
         """Whether it is one of the texts that the writer has seen."""
 
+    def own_texts(self) -> "LogWriter | None":
+        """The texts that it learned from, with their vectors; None: they are not at hand."""
+
 
 class DecoderWriter:
     """A trained decoder (task `vector_to_text`)."""
 
     def __init__(self, decoder: VectorDecoder, known: Sequence[str] = ()) -> None:
-        """`known`: its training texts, if they are at hand.
+        """`known`: texts that it may have seen, beside the training texts that are stored with it.
 
         Raises:
             InputError: it writes documents.
@@ -47,7 +52,9 @@ class DecoderWriter:
             raise InputError(
                 "--decoder: it learned from vectors of documents; fan-out wants one of queries (role: query)"
             )
-        self._decoder, self._known = decoder, {normalized(text) for text in known}
+        self._decoder = decoder
+        self._texts, self._vectors_Ld = stored_texts(decoder.parts.folder, decoder.facts)
+        self._known = {normalized(text) for text in (*known, *self._texts)}
         self.name = "decoder"
 
     def write(self, vectors_Kd: Vectors) -> list[str]:
@@ -60,8 +67,12 @@ class DecoderWriter:
         return [[clean(self._decoder.text(one))[0] for one in several] for several in found]
 
     def is_known(self, text: str) -> bool:
-        """Whether the text is among those that were named as its training texts."""
+        """Whether the text is among its training texts, or was named as one that it may have seen."""
         return normalized(text) in self._known
+
+    def own_texts(self) -> "LogWriter | None":
+        """Its stored training texts."""
+        return LogWriter(self._texts, self._vectors_Ld) if self._texts else None
 
 
 class LogWriter:
@@ -88,11 +99,20 @@ class LogWriter:
 
     def nearest(self, vectors_Kd: Vectors, n: int) -> list[list[str]]:
         """The `n` nearest queries of each vector, nearest first."""
-        from gemma4vec.retrieval.exact import search
+        return [[text for text, _ in several] for several in self.near(vectors_Kd, n)]
 
+    def near(self, vectors_Kd: Vectors, n: int) -> list[list[tuple[str, float]]]:
+        """The `n` nearest queries of each vector with their cosines, nearest first."""
         found = search(vectors_Kd, self._vectors_Ld, min(n, len(self._texts)))
-        return [[self._texts[place] for place in row if place >= 0] for row in found.indices]
+        return [
+            [(self._texts[place], float(score)) for place, score in zip(*row, strict=True) if place >= 0]
+            for row in zip(found.indices, found.scores, strict=True)
+        ]
 
     def is_known(self, text: str) -> bool:
         """All its texts are."""
         return True
+
+    def own_texts(self) -> "LogWriter | None":
+        """Itself."""
+        return self

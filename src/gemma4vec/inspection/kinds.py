@@ -8,21 +8,19 @@ Legend: N queries, K first ranks.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
-from gemma4vec.inspection.attributes import WORD, Value, whole_text
+from gemma4vec.inspection.attributes import Value
 from gemma4vec.inspection.reading import TOP, Reading
+from gemma4vec.inspection.shingles import Shingles
 from gemma4vec.statistics.slices.lift import Lift, lift
 
 Flags = npt.NDArray[np.bool_]
 NEAR = 30  # ranks that a reranker would still see
-SHINGLE = 4  # words
-NEARLY_EQUAL = 0.8  # Jaccard similarity of two texts' shingles
 HUB_DEVIATIONS = 2.0  # Radovanović et al. 2010: more than two standard deviations over the mean
 AGREE = 3  # first ranks in which both models show an unjudged document
 
@@ -130,7 +128,7 @@ def hub_on_top(reading: Reading, documents: int) -> Flags:
 
 def duplicate_above(suite: RetrievalSuite, reading: Reading) -> Flags:
     """Whether a document above the best right one nearly equals a right one, bool[N]."""
-    shingles = _Shingles(suite)
+    shingles = Shingles(suite)
     right: dict[int, list[int]] = {}
     for query, document, grade in zip(reading.query, reading.document, reading.grade, strict=True):
         if grade >= 1:
@@ -163,27 +161,3 @@ def _above(ranks: list[int], right: set[int]) -> set[int]:
     """The first documents of a ranking, up to its first right one."""
     best = next((place for place, one in enumerate(ranks) if one in right), AGREE)
     return {one for one in ranks[: min(best, AGREE)] if one >= 0}
-
-
-class _Shingles:
-    """Near duplicates among a suite's documents, by shared runs of words."""
-
-    def __init__(self, suite: RetrievalSuite) -> None:
-        self.suite = suite
-        self.of = lru_cache(maxsize=20_000)(self._of)
-
-    def _of(self, document: int) -> frozenset[int]:
-        words = WORD.findall(whole_text(self.suite.corpus[document]).lower())
-        size = min(SHINGLE, len(words))
-        return frozenset(hash(tuple(words[at : at + size])) for at in range(len(words) - size + 1)) if words else _EMPTY
-
-    def similar(self, one: int, other: int) -> bool:
-        """Whether two documents are nearly equal."""
-        a, b = self.of(one), self.of(other)
-        if not a or min(len(a), len(b)) < NEARLY_EQUAL * max(len(a), len(b)):
-            return False
-        shared = len(a & b)
-        return shared >= NEARLY_EQUAL * (len(a) + len(b) - shared)
-
-
-_EMPTY: frozenset[int] = frozenset()

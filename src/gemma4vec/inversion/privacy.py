@@ -12,15 +12,12 @@ import numpy as np
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.evaluation.scoring.dense_ranker import check_unit
-from gemma4vec.evaluation.scoring.metrics import per_query
-from gemma4vec.evaluation.scoring.ranking import Ranking, without_own_document
+from gemma4vec.evaluation.scoring.vector_ranking import score_vectors
 from gemma4vec.inversion.bag import fit_bag
 from gemma4vec.inversion.defenses import Defense, all_defenses
 from gemma4vec.inversion.floors import nearest_text, shuffled, true_text, unigrams
 from gemma4vec.inversion.held_out import Split
 from gemma4vec.inversion.measures import Floats, Recovery, measure_bags
-from gemma4vec.retrieval.exact import search
-from gemma4vec.retrieval.top_k import descending_id_rank
 from gemma4vec.statistics.bootstrap import mean_interval
 from gemma4vec.statistics.student import t_interval
 from gemma4vec.text.text_embedder import TextEmbedder, Vectors
@@ -108,7 +105,7 @@ def measure_privacy(
     defenses = all_defenses(collection)
     clean = fit_bag(encoded.train_MD, split.train, seed=seed)
     undefended = _measure(clean.decode(encoded.held_out_ND), split)
-    scores_Q = score_queries(encoded.queries_QD, encoded.documents_CD, suite)
+    scores_Q = score_vectors(suite, encoded.queries_QD, encoded.documents_CD, METRIC)
     rows = []
     for number, defense in enumerate(defenses):
         generator = np.random.default_rng([seed, number])
@@ -138,17 +135,6 @@ def measure_privacy(
     }
 
 
-def score_queries(queries_QD: Vectors, documents_CD: Vectors, suite: RetrievalSuite, depth: int = 10) -> Floats:
-    """nDCG@10 of each query by exact search, `[Q]`."""
-    wanted = min(depth + 1, len(suite.corpus))
-    found = search(queries_QD, documents_CD, wanted, descending_id_rank=descending_id_rank(suite.corpus_ids))
-    ranking = Ranking(found.indices, found.scores)
-    if suite.exclude_identical_ids:
-        ranking = without_own_document(ranking, suite.query_ids, suite.corpus_ids, depth)
-    scores = per_query(ranking.indices, ranking.scores, suite.query_ids, suite.corpus_ids, suite.qrels, (METRIC,))
-    return scores[METRIC]
-
-
 def _measure(bags: Sequence[Sequence[str]], split: Split) -> Recovery:
     return measure_bags(bags, split.held_out, split.held_out_sources)
 
@@ -171,7 +157,7 @@ def _row(
     bags = adapted.decode(held_ND)
     adaptive = _measure(bags, split)
     naive = adaptive if defense.kind == "none" else _measure(attacker.decode(held_ND), split)
-    scores_Q = clean_Q if defense.kind == "none" else score_queries(queries_QD, documents_CD, suite)
+    scores_Q = clean_Q if defense.kind == "none" else score_vectors(suite, queries_QD, documents_CD, METRIC)
     cosines = true_text(split, encoded.held_out_ND, held_ND).values["cosine"]
     return {
         "name": defense.name,

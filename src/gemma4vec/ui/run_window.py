@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
+import sys
 import tempfile
 import webbrowser
 from collections.abc import Callable
@@ -55,6 +57,10 @@ async def serve(home: Path, sock: socket.socket, *, read_only: bool, on_ready: C
     await serving
     with contextlib.suppress(asyncio.CancelledError):
         await opening
+    if window.is_computing:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def open_browser(folder: Path, url: str) -> None:

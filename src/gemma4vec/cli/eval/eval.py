@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gemma4vec.cli.dtype import DtypeOption, read_dtype
 from gemma4vec.data.suites.kinds import Role
 from gemma4vec.errors import InputError
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)
-
-DTYPES = ("auto", "fp32", "bf16")
 
 
 def evaluate_command(
@@ -35,7 +34,7 @@ def evaluate_command(
     out: Annotated[
         Path | None, typer.Option("--out", help="Write results to DIR/<suite>.", metavar="DIR", show_default=False)
     ] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="auto (the fastest here), fp32 or bf16.")] = "auto",
+    dtype: DtypeOption = "auto",
     max_tokens: Annotated[
         int | None,
         typer.Option("--max-tokens", help="Cut texts at this many tokens; default: the model's limit.", min=1),
@@ -78,8 +77,7 @@ def evaluate_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
     """Evaluate a model on suites: scores with 95% intervals, one table for each kind of suite."""
-    if dtype not in DTYPES:
-        raise InputError(f"--dtype {dtype}: use one of {', '.join(DTYPES)}")
+    wanted = read_dtype(dtype)
     chosen: Role | None = "dev" if role == "dev" else "final" if role == "final" else None
     if role is not None and chosen is None:
         raise InputError(f"--role {role}: use dev or final")
@@ -115,7 +113,7 @@ def evaluate_command(
             raise InputError("--checkpoints does not support mteb tasks; leave out mteb:TASK")
         evaluate_checkpoints(run, own, cached=not no_cache, look_again=look_again, as_json=as_json, follow=follow)
         return
-    loaded_model = open_scorer(model, dtype, max_tokens, cached=not no_cache)
+    loaded_model = open_scorer(model, wanted, max_tokens, cached=not no_cache)
     found = score_model(
         loaded_model,
         suites,

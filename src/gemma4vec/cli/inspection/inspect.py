@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from gemma4vec.cli.inspection.lists import flips_command, judge_command, labels_command
 from gemma4vec.cli.inspection.opened import BM25, open_retrieval_suite, open_subject
 from gemma4vec.cli.inspection.remedy import remedy_command, verify_command
 
@@ -134,3 +135,6 @@ def confirm_command(
 
 app.command("remedy")(remedy_command)
 app.command("verify")(verify_command)
+app.command("flips")(flips_command)
+app.command("labels")(labels_command)
+app.command("judge")(judge_command)

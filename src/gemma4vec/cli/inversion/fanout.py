@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gemma4vec.cli.dtype import DtypeOption, read_dtype
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +48,12 @@ def fanout_command(
     points: Annotated[int, typer.Option("--points", help="Points of a walk, at most.")] = 20,
     feedback: Annotated[int, typer.Option("--feedback", help="First hits whose mean is the target.")] = 3,
     weight: Annotated[float, typer.Option("--weight", help="Weight of the suggestions in the fused ranking.")] = 0.3,
-    faithful: Annotated[float, typer.Option("--faithful", help="Least cosine of a suggestion to its query.")] = 0.5,
+    faithful: Annotated[
+        float | None,
+        typer.Option(
+            "--faithful", help="Least cosine of a suggestion to its query. Default: fitted.", show_default=False
+        ),
+    ] = None,
     diverse: Annotated[float, typer.Option("--diverse", help="Weight of being unlike the others, 0 to 1.")] = 0.3,
     max_queries: Annotated[int | None, typer.Option("--max-queries", help="Sample of the suite's queries.")] = None,
     out: Annotated[
@@ -57,7 +63,7 @@ def fanout_command(
         Path | None,
         typer.Option("--published", help="Also write records: a query, its variants, their documents.", metavar="FILE"),
     ] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="auto (the fastest here), fp32 or bf16.")] = "auto",
+    dtype: DtypeOption = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Seed of random directions and sampled texts.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
@@ -65,13 +71,13 @@ def fanout_command(
 
     With --suite alone: a table of methods, each with the same number of suggestions. With --out: training rows.
     """
+    from gemma4vec.fanout.fit_gate import with_gate
     from gemma4vec.fanout.keep import Gates
     from gemma4vec.fanout.setting import Choices
 
     if target not in TARGETS:
         raise InputError(f"--target {target}: use one of {', '.join(TARGETS)}")
-    if dtype not in ("auto", "fp32", "bf16"):
-        raise InputError(f"--dtype {dtype}: use one of auto, fp32, bf16")
+    wanted = read_dtype(dtype)
     if (target == "text") != (to is not None) or (to is not None and query is None):
         raise InputError("--target text walks from --query to the text of --to; give all three")
     if query is None and suite is None:
@@ -82,29 +88,33 @@ def fanout_command(
         raise InputError("--query with --target prf needs documents: name --suite DEV")
     if decoder is None and log is None:
         raise InputError("nothing writes texts: name --decoder DIR, or --log FILE whose queries are taken")
-    choices = Choices(n, step_degrees, points, feedback, weight, seed, Gates(faithful=faithful, diverse=diverse))
+    gates = Gates(diverse=diverse) if faithful is None else Gates(faithful=faithful, diverse=diverse)
+    choices = Choices(n, step_degrees, points, feedback, weight, seed, gates)
     choices.check()
     from gemma4vec.cli.output import emit
 
     opened = _open_suite(suite, max_queries, seed) if suite is not None else None
     if out is not None:
         check_outputs(out, published)
-    embedder = _open_model(model, dtype, opened)
+    embedder = _open_model(model, wanted, opened)
     writer, logged = _open_writer(embedder, decoder, log)
     if query is not None:
         emit(as_json, _one_walk(embedder, opened, writer, choices, query, to), _render_walk)
         return
     assert opened is not None
     setting = _setting(embedder, opened, writer, logged, choices, paraphrase if out is None else None)
+    setting, gate = with_gate(setting, faithful)
     if out is not None:
-        emit(as_json, _write_rows(setting, target, out, published), lambda result: result["sentence"])
+        result = {**_write_rows(setting, target, out, published), "gate": gate.as_json()}
+        emit(as_json, result, lambda found: f"{found['gate']['sentence']}\n{found['sentence']}")
         return
     from gemma4vec.fanout.measure import measure_fanout
     from gemma4vec.machine.terminal import bars_by_stage
 
     with bars_by_stage("fanout") as report:
         measured = measure_fanout(setting, report=report)
-    emit(as_json, {"model": embedder.name, "suite": opened.name, "n": n, "seed": seed, **measured}, _render_table)
+    about = {"model": embedder.name, "suite": opened.name, "n": n, "seed": seed, "gate": gate.as_json()}
+    emit(as_json, {**about, **measured}, _render_table)
 
 
 def check_outputs(out: Path, published: Path | None) -> None:
@@ -133,11 +143,11 @@ def _open_suite(spec: str, most: int | None, seed: int) -> "RetrievalSuite":
     return sample_suite(suite, most, None, seed=seed) if most is not None else suite
 
 
-def _open_model(model: str, dtype: str, suite: "RetrievalSuite | None") -> "TextEmbedder":
+def _open_model(model: str, dtype: str | None, suite: "RetrievalSuite | None") -> "TextEmbedder":
     from gemma4vec.api.scoring import open_scorer
     from gemma4vec.evaluation.scoring.guards import check_allowed
 
-    embedder: Any = open_scorer(model, None if dtype == "auto" else dtype, None, cached=True)
+    embedder: Any = open_scorer(model, dtype, None, cached=True)
     if suite is not None:
         check_allowed(embedder, [suite])
     return embedder
@@ -225,8 +235,7 @@ def _one_walk(
     """The texts on one way, with their angles and cosines."""
     from gemma4vec.fanout.one_walk import walk_query
 
-    documents = embedder.encode_document(suite.corpus) if suite is not None and to is None else None
-    return {"query": query, "writer": writer.name, **walk_query(embedder, writer, choices, query, to, documents)}
+    return {"query": query, "writer": writer.name, **walk_query(embedder, writer, choices, query, to, suite)}
 
 
 def _render_walk(result: dict[str, Any]) -> Any:
@@ -257,4 +266,5 @@ def _render_table(result: dict[str, Any]) -> Any:
     title = (
         f"{result['suite']}: {result['queries']} queries alone nDCG@10 {own['mean']:.3f}; writer: {result['writer']}"
     )
-    return Group(table(columns, list(_lines_of_table(result)), title), Text(result["sentence"]))
+    lines = [result["gate"]["sentence"], result["sentence"]]
+    return Group(table(columns, list(_lines_of_table(result)), title), *map(Text, lines))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gemma4vec.cli.dtype import DtypeOption, read_dtype
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def invert_command(
         bool, typer.Option("--normalize", help="Scale vectors to length one instead of refusing them.")
     ] = False,
     most: Annotated[int, typer.Option("--max-texts", help="Evaluate at most this many texts.", min=20)] = 1_000,
-    dtype: Annotated[str, typer.Option("--dtype", help="auto (the fastest here), fp32 or bf16.")] = "auto",
+    dtype: DtypeOption = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Seed of sampled texts.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
@@ -62,8 +63,7 @@ def invert_command(
         raise InputError("give exactly one of --vectors, --text and --evaluate")
     if role is not None and role not in ROLES:
         raise InputError(f"--as {role}: use document or query")
-    if dtype not in ("auto", "fp32", "bf16"):
-        raise InputError(f"--dtype {dtype}: use one of auto, fp32, bf16")
+    wanted = read_dtype(dtype)
     if n < 1:
         raise InputError(f"--n {n}: write at least one text for each vector")
     if not 0 <= beams <= n:
@@ -73,24 +73,23 @@ def invert_command(
     from gemma4vec.cli.output import emit
     from gemma4vec.inversion.invert import Settings
 
-    inverter = _open(model, decoder, role, dtype, Settings(n, beams, edit, seed))
+    inverter = _open(model, decoder, role, wanted, Settings(n, beams, edit, seed))
     if evaluate:
         emit(as_json, _evaluated(inverter, evaluate, most), _table)
         return
     _invert(inverter, vectors, text or [], normalize, as_json)
 
 
-def _open(model: str, folder: Path, role: str | None, dtype: str, settings: "Settings") -> "Inverter":
+def _open(model: str, folder: Path, role: str | None, dtype: str | None, settings: "Settings") -> "Inverter":
     from gemma4vec.api.model import open_embedder
     from gemma4vec.files import home
     from gemma4vec.inversion.decoder import VectorDecoder
     from gemma4vec.inversion.invert import Inverter
     from gemma4vec.ledger.run_folder import named_run
 
-    wanted = None if dtype == "auto" else dtype
-    encoder: Any = open_embedder(model, dtype=wanted)
+    encoder: Any = open_embedder(model, dtype=dtype)
     run = None if folder.exists() else named_run(str(folder), home())
-    opened = VectorDecoder.load(run.path if run else folder, encoder, role=role, dtype=wanted)  # type: ignore[arg-type]
+    opened = VectorDecoder.load(run.path if run else folder, encoder, role=role, dtype=dtype)  # type: ignore[arg-type]
     return Inverter(opened, encoder, settings)
 
 

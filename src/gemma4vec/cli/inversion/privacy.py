@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gemma4vec.cli.dtype import DtypeOption, read_dtype
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def privacy_command(
     html: Annotated[
         Path | None, typer.Option("--html", help="Also write a page.", metavar="PAGE", show_default=False)
     ] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="auto (the fastest here), fp32 or bf16.")] = "auto",
+    dtype: DtypeOption = "auto",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Encode every text; do not use cached vectors.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the held-out texts and of noise.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
@@ -50,8 +51,7 @@ def privacy_command(
     """
     if role not in ROLES:
         raise InputError(f"--as {role}: use document or query")
-    if dtype not in ("auto", "fp32", "bf16"):
-        raise InputError(f"--dtype {dtype}: use one of auto, fp32, bf16")
+    wanted = read_dtype(dtype)
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--html {html}: the page's name must end in .html")
     from gemma4vec.api.scoring import open_scorer
@@ -65,7 +65,7 @@ def privacy_command(
     opened = open_dev_suite(suite)
     found, sources = _read_texts(texts or [], opened, most, seed)
     split: Split = split_texts(found, sources, held_out=held_out, seed=seed)
-    embedder: Any = open_scorer(model, None if dtype == "auto" else dtype, None, cached=not no_cache)
+    embedder: Any = open_scorer(model, wanted, None, cached=not no_cache)
     check_allowed(embedder, [opened])
     with bars_by_stage("privacy") as report:
         encoded = encode_all(embedder, opened, split, as_queries=role == "query", report=report)

@@ -9,16 +9,9 @@ from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.evaluation.results.marks import REPEATED, count_repeated
 from gemma4vec.evaluation.results.task_scores import TaskScores
 from gemma4vec.evaluation.scoring.metrics import judged_share, per_query, tie_rate
-from gemma4vec.evaluation.scoring.ranking import (
-    Progress,
-    Ranker,
-    Ranking,
-    best_of_units,
-    count_constant,
-    without_own_document,
-)
+from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, Ranking, count_constant
+from gemma4vec.evaluation.scoring.vector_ranking import count_to_rank, settle
 
-PARTS = 4  # documents that are ranked for each unit that counts, where units have several
 TOP = 10  # ranks stored with their scores, for reports
 
 
@@ -49,13 +42,7 @@ def _score_retrieval(
 
 def _ranking(ranker: Ranker, suite: RetrievalSuite, depth: int, progress: Progress) -> Ranking:
     """Return the ranking to score: of units if the suite has some, without own documents if it excludes them."""
-    excluded = 1 if suite.exclude_identical_ids else 0
-    if suite.units is not None:
-        ranking = ranker.rank(suite, PARTS * depth + excluded, progress)
-        ranking = best_of_units(ranking, suite.corpus_ids, suite.units, depth + excluded)
-    else:
-        ranking = ranker.rank(suite, depth + excluded, progress)
-    return without_own_document(ranking, suite.query_ids, suite.corpus_ids, depth) if excluded else ranking
+    return settle(suite, ranker.rank(suite, count_to_rank(suite, depth), progress), depth)
 
 
 def _quality(ranking: Ranking, suite: RetrievalSuite, depth: int) -> dict[str, Any]:

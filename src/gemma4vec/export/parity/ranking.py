@@ -6,18 +6,13 @@ Shapes: N queries, M documents, D dimensions.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gemma4vec.data.loading.open_suite import open_suite
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.scoring.metrics import per_query
+from gemma4vec.evaluation.scoring.vector_ranking import score_vectors
 from gemma4vec.export.runtimes.job import Vectors
 from gemma4vec.export.source import Source
-from gemma4vec.retrieval.exact import search
-from gemma4vec.retrieval.top_k import descending_id_rank
 from gemma4vec.statistics.equivalence import equivalence_test
 from gemma4vec.training.monitoring.background_eval import dev_suite_of
 
@@ -96,7 +91,7 @@ def compare_rankings(
         export: the export's.
         margin: largest difference that does not matter.
     """
-    ours_N, theirs_N = _scores(suite, *model), _scores(suite, *export)
+    ours_N, theirs_N = score_vectors(suite, *model), score_vectors(suite, *export)
     differences_N = theirs_N - ours_N
     found = equivalence_test(differences_N, margin)
     same = not differences_N.any()
@@ -112,15 +107,3 @@ def compare_rankings(
         margin,
         same or found.shown,
     )
-
-
-def _scores(suite: RetrievalSuite, queries_ND: Vectors, documents_MD: Vectors) -> NDArray[np.float64]:
-    own = 1 if suite.exclude_identical_ids else 0
-    ranks = descending_id_rank(suite.corpus_ids)
-    indices_NK, scores_NK = search(queries_ND, documents_MD, min(10 + own, len(documents_MD)), descending_id_rank=ranks)
-    if own:
-        for row, query in enumerate(suite.query_ids):
-            itself = [index >= 0 and suite.corpus_ids[index] == query for index in indices_NK[row]]
-            indices_NK[row, itself] = -1
-    scored = per_query(indices_NK, scores_NK, suite.query_ids, suite.corpus_ids, suite.qrels, metrics=[METRIC])
-    return scored[METRIC]

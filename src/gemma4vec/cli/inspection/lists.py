@@ -1,0 +1,193 @@
+"""`gemma4vec inspect flips A B`, `inspect labels MODEL...` and `inspect judge QUEUE`: lists for a person to read."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gemma4vec.cli.inspection.opened import open_retrieval_suite, open_subject
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from gemma4vec.data.suites.retrieval import RetrievalSuite
+
+logger = logging.getLogger(__name__)
+SHOWN = 10
+CHARACTERS = 60
+
+Dev = Annotated[str, typer.Option("--suite", help="Dev suite for retrieval: a name or a folder.", metavar="DEV")]
+TaskName = Annotated[
+    str | None, typer.Option("--task", help="One task of a suite of several.", metavar="NAME", show_default=False)
+]
+Mirror = Annotated[
+    Path | None, typer.Option("--mirror", help="Folder with copies of hub data sets, as OWNER/NAME.", metavar="DIR")
+]
+Dtype = Annotated[str, typer.Option("--dtype", help="auto (the fastest here), fp32 or bf16.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+def flips_command(
+    a: Annotated[str, typer.Argument(help="The model before: bm25, a run, a folder, a hub id or bundled:NAME.")],
+    b: Annotated[str, typer.Argument(help="The model after.")],
+    suite: Dev,
+    task: TaskName = None,
+    seed_of_a: Annotated[
+        list[str] | None,
+        typer.Option("--seed-of-a", help="Another training of A's recipe, for its noise; repeatable.", metavar="RUN"),
+    ] = None,
+    seed_of_b: Annotated[
+        list[str] | None, typer.Option("--seed-of-b", help="Another training of B's recipe; repeatable.", metavar="RUN")
+    ] = None,
+    most: Annotated[int, typer.Option("--most", help="Queries in the list.", min=1, max=10_000)] = 100,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File to write; default: HOME/flips/A-B/DEV.json.", metavar="FILE"),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Also write a page.", metavar="PAGE", show_default=False)
+    ] = None,
+    dtype: Dtype = "auto",
+    mirror: Mirror = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the queries that one model answers and the other does not, those beyond seed noise first.
+
+    Queries of the discovery half alone, with the first ten documents of both.
+    """
+    from gemma4vec.cli.output import emit
+    from gemma4vec.files import check_writable, home, write_json
+    from gemma4vec.inspection.flips.flips import find_flips
+    from gemma4vec.ledger.run_folder import slug
+    from gemma4vec.machine.terminal import bars_by_stage
+
+    loaded = _suite(suite, task, mirror, "inspect flips shows single queries")
+    sides = [[_subject(one, dtype) for one in side] for side in ([a, *(seed_of_a or [])], [b, *(seed_of_b or [])])]
+    names = "-".join(slug(side[0].model.name) for side in sides)
+    file = out or home() / "flips" / names / f"{slug(loaded.name)}.json"
+    check_writable(file.parent)
+    with bars_by_stage(loaded.name) as report:
+        found = find_flips(sides[0], sides[1], loaded, most=most, progress=report)
+    write_json(file, found)
+    if html is not None:
+        from gemma4vec.report.flips_page import write_flips_page
+
+        logger.info(f"page: {write_flips_page(html, found, loaded)}")
+    texts = dict(zip(loaded.query_ids, loaded.queries, strict=True))
+    emit(as_json, {"file": str(file), **found}, lambda value: _render_flips(value, texts))
+
+
+def labels_command(
+    model: Annotated[
+        list[str],
+        typer.Argument(help="Two models or more, best of different kinds: bm25 and runs.", metavar="MODEL..."),
+    ],
+    suite: Dev,
+    task: TaskName = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder to write; default: HOME/labels/DEV.", metavar="DIR", show_default=False),
+    ] = None,
+    dtype: Dtype = "auto",
+    mirror: Mirror = None,
+    as_json: AsJson = False,
+) -> None:
+    """Queue documents that may be right though nobody judged them, and bound the scores by them.
+
+    Write 1 (right) or 0 (wrong) for "grade" in queue.jsonl; `gemma4vec inspect judge` records it beside the suite.
+    """
+    from gemma4vec.cli.output import emit
+    from gemma4vec.files import home
+    from gemma4vec.inspection.labels.find_labels import find_labels
+    from gemma4vec.ledger.run_folder import slug
+    from gemma4vec.machine.terminal import bars_by_stage
+
+    loaded = _suite(suite, task, mirror, "inspect labels shows single queries")
+    subjects = [_subject(one, dtype) for one in model]
+    with bars_by_stage(loaded.name) as report:
+        found = find_labels(subjects, loaded, out or home() / "labels" / slug(loaded.name), progress=report)
+    emit(as_json, found, _render_labels)
+
+
+def judge_command(
+    queue: Annotated[Path, typer.Argument(help="A queue of `inspect labels` with grades in it.", metavar="QUEUE")],
+    suite: Dev,
+    task: TaskName = None,
+    by: Annotated[str, typer.Option("--by", help="Who judged.", metavar="NAME")] = "",
+    mirror: Mirror = None,
+    as_json: AsJson = False,
+) -> None:
+    """Record the grades of a queue beside the suite, which stays as it is."""
+    from gemma4vec.cli.output import emit
+    from gemma4vec.inspection.labels.find_labels import record_queue
+
+    found = record_queue(queue, open_retrieval_suite(_words(suite, task, mirror)), by)
+    emit(as_json, found, lambda one: f"{one['added']} of {one['graded']} grades were new; they are in {one['file']}")
+
+
+def _words(suite: str, task: str | None, mirror: Path | None) -> dict[str, str | None]:
+    return {"spec": suite, "task": task, "mirror": None if mirror is None else str(mirror)}
+
+
+def _suite(suite: str, task: str | None, mirror: Path | None, use: str) -> "RetrievalSuite":
+    from gemma4vec.ledger.suite_access import check_choice
+
+    loaded = open_retrieval_suite(_words(suite, task, mirror))
+    check_choice(use, loaded)  # before a model is loaded
+    return loaded
+
+
+def _subject(spec: str, dtype: str) -> Any:
+    return open_subject({"spec": spec, "dtype": None if dtype == "auto" else dtype})
+
+
+def _render_flips(found: Mapping[str, Any], texts: Mapping[str, str]) -> "RenderableType":
+    from rich.console import Group
+    from rich.text import Text
+
+    from gemma4vec.cli.output import table
+    from gemma4vec.text.sanitize import sanitize
+
+    between = found["flipped_between_seeds"]
+    noise = "" if between is None else f", {between:.1%} between seeds of one recipe"
+    head = (
+        f"{found['b']['name']} minus {found['a']['name']} on {found['suite']['name']}, {found['metric']}: of "
+        f"{found['queries']} queries {found['gained']} gained, {found['lost']} lost ({found['flipped']:.1%}{noise})"
+    )
+    rows = [
+        [
+            sanitize(texts.get(one["query_id"], ""))[:CHARACTERS],
+            one["flip"] or "",
+            f"{one['difference']:+.3f}",
+            f"{one['noise']:.3f}",
+            f"{one['rank_a'] or '-'} > {one['rank_b'] or '-'}",
+        ]
+        for one in found["list"][:SHOWN]
+    ]
+    parts = [table(["query", "", "difference", "noise", "rank"], rows)] if rows else []
+    return Group(Text(head), *parts, *(Text(note) for note in found["notes"]), Text(f"file: {found['file']}"))
+
+
+def _render_labels(found: Mapping[str, Any]) -> "RenderableType":
+    from rich.console import Group
+    from rich.text import Text
+
+    from gemma4vec.cli.output import table
+
+    read = "nobody has read any yet"
+    if found["read"]:
+        limits = f"{found['low']:.0%} to {found['high']:.0%}"
+        read = f"of {found['read']} that were read {found['precision']:.0%} are right ({limits})"
+    head = (
+        f"{found['suite']['name']}: {found['flagged']} doubtful pairs of {found['flagged_queries']} queries, "
+        f"{found['near_copies']} near copies of right documents; {read}; {found['queue']} are in the queue"
+    )
+    rows = [
+        [one["model"], *(f"{one[key]:.3f}" for key in ("none", "all", "low", "high", "judged_by_people"))]
+        for one in found["scores"]
+    ]
+    columns = ["model", "none right", "all right", "least", "most", "as judged by people"]
+    title = f"{found['metric']} of the open half, by what the unjudged of the first ten are"
+    return Group(Text(head), table(columns, rows, title=title), Text(f"folder: {found['folder']}"))
