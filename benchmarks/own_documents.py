@@ -10,7 +10,7 @@ result on the queries. A document that begins `Question: ... Answer:` has its qu
 The paired tests are of nDCG@10 over queries, of the seeds' mean scores where there are several. Long documents are cut
 into sections and found at the rank of their best section, by all models alike; `whole` is BM25 on uncut documents.
 
-`--queries` and `--documents` make the suites smaller, which makes them easier. What is done stays in `--kept`, and the
+`--queries` and `--documents` make the collections smaller, which makes them easier and leaves less to train on. What is done stays in `--kept`, and the
 same command goes on where it was stopped.
 """
 
@@ -20,12 +20,14 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from record import RESULTS, as_program, say, write_result
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
+from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.compare import compare
 from gemma4vec.evaluation.comparison.compare_seeds import average_runs
@@ -49,9 +51,9 @@ def main() -> int:
     measured = {}
     for name in arguments.collections:
         source = arguments.data / "retrieval" / name
-        suite = load_suite(source)
+        suite = sampled(load_suite(source), arguments)
         kept = arguments.kept / f"{name}-{sha256_text(json.dumps(settings), suite.fingerprint)[:16]}"
-        write_folder(suite, kept, arguments.queries)
+        write_folder(suite, kept)
         runs = [train(kept, seed, arguments) for seed in arguments.seeds]
         measured[name] = outcome(runs) | {"whole": whole(suite)}
         report(name, measured[name])
@@ -67,15 +69,21 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--base", default="bundled:gemma-3-270m")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--queries", type=int, help="most queries of each collection")
-    parser.add_argument("--documents", type=int, help="most sections of each collection, the judged ones among them")
+    parser.add_argument("--documents", type=int, help="most documents of each collection, those that answer among them")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
     parser.add_argument("--kept", type=Path, default=home() / "own-documents", help="folder of what is done")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
     return parser.parse_args()
 
 
-def write_folder(suite: RetrievalSuite, kept: Path, most: int | None) -> None:
-    """Write a file for each document with text, and at most `most` queries with their answers' files and grades."""
+def sampled(suite: RetrievalSuite, arguments: argparse.Namespace) -> RetrievalSuite:
+    """The collection, or a smaller one with the documents that answer its queries."""
+    sample = sample_suite(suite, arguments.queries, arguments.documents, keep="relevant")
+    return replace(sample, name=suite.name)
+
+
+def write_folder(suite: RetrievalSuite, kept: Path) -> None:
+    """Write a file for each document with text, and the queries with their answers' files and grades."""
     folder, queries = kept / suite.name, kept / "queries.tsv"
     if queries.is_file():
         return
@@ -90,12 +98,11 @@ def write_folder(suite: RetrievalSuite, kept: Path, most: int | None) -> None:
         lines = [f"# {plain(heading)}", ""] if heading else []
         (folder / name).write_text("\n".join([*lines, _MARKS.sub(r"\\\1", body), ""]), encoding="utf-8")
         files[key] = name
-    chosen = set(sorted(suite.query_ids, key=sha256_text)[:most])
     rows = [
         (plain(query, escaped=False), files[document], grade)
         for key, query in zip(suite.query_ids, suite.queries, strict=True)
         for document, grade in suite.qrels[key].items()
-        if key in chosen and document in files
+        if document in files
     ]
     queries.write_text("".join(f"{query}\t{file}\t{grade}\n" for query, file, grade in rows), encoding="utf-8")
 
@@ -115,7 +122,6 @@ def train(kept: Path, seed: int, arguments: argparse.Namespace) -> dict[str, Any
     (folder,) = (path for path in kept.iterdir() if path.is_dir() and path.name not in ("runs", "home"))
     words = ["quickstart", "--json", "--folder", str(folder), "--queries", str(kept / "queries.tsv")]
     words += ["--base", arguments.base, "--minutes", str(arguments.minutes), "--seed", str(seed)]
-    words += ["--documents", str(arguments.documents)] if arguments.documents else []
     words += [word for change in arguments.set for word in ("--set", change)]
     say(f"{folder.name}, seed {seed}: {arguments.minutes:g} minutes of training")
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "GEMMA4VEC_HOME": str(kept / "home")}
