@@ -10,8 +10,8 @@ result on the queries. A document that begins `Question: ... Answer:` has its qu
 The paired tests are of nDCG@10 over queries, of the seeds' mean scores where there are several. Long documents are cut
 into sections and found at the rank of their best section, by all models alike; `whole` is BM25 on uncut documents.
 
-`--queries` and `--documents` make the collections smaller, which makes them easier and leaves less to train on. What is done stays in `--kept`, and the
-same command goes on where it was stopped.
+`--queries` and `--documents` make the collections smaller, which makes them easier and leaves less to train on. What is
+done stays in `--kept`, and the same command goes on where it was stopped.
 """
 
 import argparse
