@@ -61,6 +61,8 @@ def test_examples_on_the_page_are_of_the_open_half(hard_suite: Path, tmp_path: P
         (["inspect", "bm25", "--suite", "SUITE", "--against", "bm25"], "--against bm25 is the inspected model itself"),
         (["inspect", "bm25", "--suite", "FINAL"], "inspect shows single queries: hard is a final suite"),
         (["inspect", "bm25", "--suite", "SUITE", "--task", "x"], "hard has no task 'x'"),
+        (["inspect", "bm25", "--suite", "SUITE", "--probes", "all"], "--probes need vectors, and bm25 has none"),
+        (["inspect", "bm25", "--suite", "SUITE", "--probes", "x"], "--probes x: use all, or some of truncation"),
         (["inspect", "confirm", "abc"], "no inspection below"),
         (["inspect", "confirm", "abc", "--in", "SUITE"], "is no inspection"),
     ],
@@ -96,11 +98,20 @@ def test_a_saved_model_is_inspected_with_its_geometry(tmp_path: Path, capsys: py
     write_suite(tmp_path / "planted", planted_suite(120))
     model = save_tiny(tmp_path / "tiny", "both-mean")
     words = ["inspect", str(model), "--suite", str(tmp_path / "planted"), "--dtype", "fp32"]
-    assert execute([*words, "--json", "--out", str(tmp_path / "out")]) == 0
+    words += ["--out", str(tmp_path / "out"), "--probes", "prompts,negation,limit"]
+    page = tmp_path / "page.html"
+    assert execute([*words, "--json", "--html", str(page)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["against"]["name"] == "bm25" and found["model"]["open"]["dtype"] == "fp32"
     assert {"mean cosine", "alignment", "int8"} <= {one["name"] for one in found["figures"]}
     assert {"gold_truncated", "evidence_cut"} <= {one["name"] for one in found["kinds"]}
+    prompts, limit = found["probes"]["figures"], found["probes"]["probes"][2]
+    assert {one["name"] for one in prompts} == {"without prompts", "with the prompts retrieval"}
+    assert limit["curve"]["bm25"] > 0.9 and prompts[0]["n"] == 60
+    assert prompts[0]["sentence"] in page.read_text() and "LIMIT on the corpus" in page.read_text()
+    assert execute(words) == 0
+    shown = capsys.readouterr().out
+    assert "LIMIT, recall by dimensions: 8: " in shown and "negation: 0 cases are too few" in shown
     assert execute(["inspect", "confirm", "digits is yes", "--in", str(tmp_path / "out"), "--json"]) == 0
     own = json.loads(capsys.readouterr().out)
     assert own["view"] == "paired" and own["n_inside"] + own["n_outside"] == 60 and own["against"] == "bm25"

@@ -13,6 +13,17 @@ CLEAR = 0.05  # p of a slice that is worth opening
 FREE = 0.005  # nDCG@10
 GAINS = 0.01
 MOSTLY = 0.5  # of the queries: what is cut for most of them has no rate to compare with
+SETTING, OF_DATA = 2.0, 0.5  # weights of what a probe shows
+MENDS = {
+    "truncation": "let the model read longer texts, or split long documents",
+    "prompts": "encode with other prompts, or find out which ones the model was trained with",
+    "position": "train on rows whose evidence is not first",
+    "length": "train on rows with longer positives",
+    "literal": "mine hard negatives by BM25 for some rows",
+    "negation": "add negated hard negatives",
+    "numbers": "add hard negatives with other numbers",
+    "entities": "add hard negatives with other names",
+}
 LEAST_SHARE = 0.02  # of the queries: below this nothing is advised
 
 
@@ -41,6 +52,7 @@ def advise(
     figures: Sequence[Figure],
     other: str | None,
     limit: int | None = None,
+    probes: Sequence[Mapping[str, Any]] = (),
 ) -> list[Advice]:
     """The three weightiest pieces of advice.
 
@@ -50,9 +62,11 @@ def advise(
         figures: of the geometry, possibly none.
         other: name of the model that was compared with.
         limit: tokens that the model reads; None for one without a limit.
+        probes: figures of probes in their order, if any were run.
     """
     named = {one.name: one for one in kinds}
     found = [*_of_slices(slices), *_of_kinds(named, other), *_of_truncation(named, limit), *_of_figures(figures)]
+    found += _of_probes(probes)
     return sorted(found, key=lambda one: -one.weight)[:SHOWN]
 
 
@@ -128,6 +142,17 @@ def _of_truncation(kinds: Mapping[str, KindCount], limit: int | None) -> list[Ad
 def _share(one: KindCount) -> float:
     """Failures as a share of the queries."""
     return one.lift.failures.n / max(one.lift.failures.n + one.lift.successes.n, 1)
+
+
+def _of_probes(figures: Sequence[Mapping[str, Any]]) -> list[Advice]:
+    """What mends each probe that is clearly worse than BM25; a setting comes before anything else."""
+    found: dict[str, Advice] = {}
+    for one in figures:
+        if one["clear"]:
+            of_setting = one["mend"] == "setting"
+            weight = SETTING + one["worse"] if of_setting else OF_DATA * min(one["worse"], 1.0)
+            found.setdefault(one["probe"], Advice(MENDS[one["probe"]], one["sentence"], weight))
+    return list(found.values())
 
 
 def _of_figures(figures: Sequence[Figure]) -> list[Advice]:

@@ -4,7 +4,6 @@ Values of single queries of the sealed half are used for nothing and written now
 (`steps.Steps`), so that a killed inspection goes on, and another one of the same model and suite takes seconds.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache, partial
@@ -24,12 +23,13 @@ from gemma4vec.inspection.exposures import remedy_key, verdicts
 from gemma4vec.inspection.geometry.figures import Figure, hubness
 from gemma4vec.inspection.geometry.measure import vector_figures
 from gemma4vec.inspection.inspected import Columns, Inspection, Subject
-from gemma4vec.inspection.inspection_files import held, write_inspection
+from gemma4vec.inspection.inspection_files import PROBES, held, write_inspection
 from gemma4vec.inspection.kinds import count_kinds, failed, find_kinds
+from gemma4vec.inspection.probes.run_probes import probe_model
 from gemma4vec.inspection.reading import Reading, read_model
 from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.inspection.slices import SPENT, Slice, find_slices, with_status
-from gemma4vec.inspection.steps import Arrays, Steps
+from gemma4vec.inspection.steps import Arrays, Steps, pack, unpack
 from gemma4vec.inspection.token_counts import COUNTED, TokenCounter, token_counter
 from gemma4vec.ledger.suite_access import check_choice
 from gemma4vec.retrieval.tokenize import choose_tokenizer
@@ -48,6 +48,7 @@ def inspect(
     opened_as: Mapping[str, Any] | None = None,
     permutations: int = 2000,
     seed: int = 0,
+    probes: Sequence[str] = (),
     progress: Progress = no_progress,
 ) -> Inspection:
     """Inspect a model on a dev suite and write the folder `out`.
@@ -57,6 +58,7 @@ def inspect(
         opened_as: the words by which the suite opens again, for inspection.json.
         permutations: of max-T.
         seed: of permutations and samples.
+        probes: names of probes to run (`probes.run_probes.NAMES`).
         progress: of the encoding.
 
     Raises:
@@ -64,9 +66,11 @@ def inspect(
         WorkError: vectors that are not finite or not of unit length; a full disk.
     """
     check_choice("inspect shows single queries", suite)
+    if probes and isinstance(subject.model, Ranker):
+        raise InputError(f"--probes need vectors, and {subject.model.name} has none: it is the control of each probe")
     check_writable(out)
     with held(out):
-        found = _inspect(subject, suite, against, permutations, seed, progress)
+        found = _inspect(subject, suite, against, permutations, seed, probes, progress)
         write_inspection(found, out, opened_as or {})
     return found
 
@@ -77,6 +81,7 @@ def _inspect(
     against: Subject | None,
     permutations: int,
     seed: int,
+    probes: Sequence[str],
     progress: Progress,
 ) -> Inspection:
     fingerprint = suite.fingerprint
@@ -103,14 +108,18 @@ def _inspect(
     kinds = count_kinds(flags, failed(reading), open_N)
     figures = hubness(reading.top, len(suite.corpus), seed=seed)
     if not isinstance(subject.model, Ranker):
-        measured = _unpack(steps.take("geometry", partial(_geometry, subject.model, suite, reading, open_N, seed)))
+        measured = unpack(steps.take("geometry", partial(_geometry, subject.model, suite, reading, open_N, seed)))
         figures += [Figure(**one) for one in measured["figures"]]
         notes += measured["notes"]
-    advice = advise(slices, kinds, figures, against.model.name if against is not None else None, limit)
+    extras: dict[str, Any] = {}
+    if probes and not isinstance(subject.model, Ranker):
+        extras[PROBES] = probe_model(subject.model, suite, steps, np.flatnonzero(open_N).tolist(), probes, seed)
+    name = against.model.name if against is not None else None
+    advice = advise(slices, kinds, figures, name, limit, extras.get(PROBES, {}).get("figures", []))
     keys = {"model": steps.key, **({"against": other_steps.key} if other_steps is not None else {})}
     return Inspection(
         subject, against, suite, fingerprint, metric, reading, other, columns, sealed_N, slices, flags, kinds, figures,
-        advice, tokens, limit, keys, notes,
+        advice, tokens, limit, keys, notes, extras,
     )  # fmt: skip
 
 
@@ -133,7 +142,7 @@ def describe_queries(
     """Every attribute of every query, tokens of the documents, and the model's limit; None for one without a limit."""
     counter = token_counter(subject.model)
     tokens = None if counter is None else steps.take("tokens", partial(_count_tokens, counter, suite))["tokens"]
-    columns = _unpack(steps.take("attributes", partial(_attributes, suite, counter, tokens)))["columns"]
+    columns = unpack(steps.take("attributes", partial(_attributes, suite, counter, tokens)))["columns"]
     return columns, tokens, counter.limit if counter is not None else None
 
 
@@ -166,7 +175,7 @@ def _attributes(suite: RetrievalSuite, counter: TokenCounter | None, tokens: npt
     )
     place = {key: index for index, key in enumerate(suite.corpus_ids)}
     cases = [case_of(suite, row, place) for row in range(len(suite.queries))]
-    return _pack({"columns": describe_cases(cases, facts)})
+    return pack({"columns": describe_cases(cases, facts)})
 
 
 def _length(counter: TokenCounter, lengths: Mapping[Document, int], document: Document) -> int:
@@ -218,16 +227,7 @@ def _geometry(
     pairs = list(zip(reading.query[right].tolist(), reading.document[right].tolist(), strict=True))
     queries = np.flatnonzero(open_N).tolist()
     figures, notes = vector_figures(model, suite, queries, pairs, reading.top[open_N], seed=seed)
-    return _pack({"figures": [asdict(one) for one in figures], "notes": notes})
-
-
-def _pack(value: Any) -> Arrays:
-    """JSON as bytes in an array, for a step's file."""
-    return {"json": np.frombuffer(json.dumps(value).encode("utf-8", "surrogatepass"), dtype=np.uint8)}
-
-
-def _unpack(stored: Arrays) -> Any:
-    return json.loads(stored["json"].tobytes().decode("utf-8", "surrogatepass"))
+    return pack({"figures": [asdict(one) for one in figures], "notes": notes})
 
 
 def require_retrieval(suite: Any, task: str | None) -> RetrievalSuite:

@@ -53,6 +53,7 @@ class Inspection:
         flags: kinds of failure, bool[N] each.
         tokens: of each document, int64[M], -1 where they were not counted; None for a model without a limit.
         notes: what is missing, in sentences.
+        extras: contents of the files that were asked for, by name.
     """
 
     subject: Subject
@@ -73,6 +74,7 @@ class Inspection:
     limit: int | None
     steps: dict[str, str]
     notes: list[str] = field(default_factory=list)
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def open(self) -> npt.NDArray[np.bool_]:

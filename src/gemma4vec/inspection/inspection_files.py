@@ -7,6 +7,7 @@
 | `queries.parquet` | a row a query: half, scores (null where sealed), ranks, kinds (null where sealed), attributes |
 | `judged.parquet` | a row a judged document: its rank to depth 1,000 (null where sealed or not found) |
 | `documents.parquet` | a row a document: tokens, where it is cut, first ten of how many queries |
+| `probes.json` | with --probes: each probe, and its figures in order |
 """
 
 import contextlib
@@ -34,6 +35,8 @@ from gemma4vec.reading.json_values import load_own_json
 ABOUT, SLICES = "inspection.json", "slices.json"
 QUERIES, JUDGED, DOCUMENTS = "queries.parquet", "judged.parquet", "documents.parquet"
 FILES = {ABOUT, SLICES, QUERIES, JUDGED, DOCUMENTS}
+PROBES = "probes.json"
+OPTIONAL = {PROBES}
 
 
 @contextlib.contextmanager
@@ -43,7 +46,7 @@ def held(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process holds it, or it has other files than an inspection.
     """
-    if folder.exists() and (others := {path.name for path in folder.iterdir()} - FILES):
+    if folder.exists() and (others := {path.name for path in folder.iterdir()} - FILES - OPTIONAL):
         raise InputError(f"{folder} has other files than an inspection ({sorted(others)[0]}); choose another --out")
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +66,8 @@ def write_inspection(found: Inspection, out: Path, opened_as: Mapping[str, Any])
         write_json(folder / SLICES, finite([one.as_json() for one in found.slices]))
         for name, table in ((QUERIES, _queries(found)), (JUDGED, _judged(found)), (DOCUMENTS, _documents(found))):
             pq.write_table(table, folder.absolute() / name, compression="zstd")
+        for name, value in found.extras.items():
+            write_json(folder / name, finite(value))
 
 
 def write_slices(folder: Path, slices: list[dict[str, Any]]) -> None:
@@ -122,6 +127,18 @@ def load_columns(folder: Path) -> dict[str, list[Any]]:
     if not {"half", "query_id"} <= set(columns):
         raise InputError(f"{folder / QUERIES} is damaged (columns are missing); inspect again")
     return columns
+
+
+def load_extra(folder: Path, name: str) -> Any:
+    """Read back a file that not every inspection has, such as `probes.json`; None if it was not asked for.
+
+    Raises:
+        InputError: damaged.
+    """
+    try:
+        return load_own_json(folder / name) if (folder / name).is_file() else None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / name} is damaged ({' '.join(str(error).split())[:200]}); inspect again") from error
 
 
 def describe(found: Inspection, opened_as: Mapping[str, Any]) -> dict[str, Any]:

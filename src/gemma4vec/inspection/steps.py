@@ -47,6 +47,16 @@ class Steps:
         return found
 
 
+def pack(value: Any) -> Arrays:
+    """JSON as bytes in an array, for a step's file."""
+    return {"json": np.frombuffer(json.dumps(value).encode("utf-8", "surrogatepass"), dtype=np.uint8)}
+
+
+def unpack(stored: Arrays) -> Any:
+    """The JSON value of a step."""
+    return json.loads(stored["json"].tobytes().decode("utf-8", "surrogatepass"))
+
+
 def steps_folder(key: str) -> Path:
     """Where the steps of a key are."""
     return cache() / "inspect" / key

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
-from gemma4vec.inspection.inspection_files import load_columns, load_inspection
+from gemma4vec.inspection.inspection_files import PROBES, load_columns, load_extra, load_inspection
 from gemma4vec.inspection.predicates import parse_predicate
 from gemma4vec.inspection.sealed import DISCOVERY
 from gemma4vec.report.content.run_data import METRICS, shorten
@@ -22,7 +22,7 @@ def write_inspect_page(out: Path, folder: Path, suite: RetrievalSuite) -> Path:
         InputError: the inspection is damaged. WorkError: the file cannot be written.
     """
     about, slices = load_inspection(folder)
-    return write_page(out, render_inspection(about, slices, load_columns(folder), suite))
+    return write_page(out, render_inspection(about, slices, load_columns(folder), suite, load_extra(folder, PROBES)))
 
 
 def render_inspection(
@@ -30,12 +30,14 @@ def render_inspection(
     slices: Sequence[Mapping[str, Any]],
     columns: Mapping[str, list[Any]],
     suite: RetrievalSuite,
+    probes: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the page as HTML."""
     return render_template(
         "inspect.html",
         {
             "about": about,
+            "probes": probes,
             "metric": METRICS.get(about["metric"], about["metric"]),
             "views": slice_views(about, slices),
             "examples": [(one, _examples(one, about["metric"], columns, suite)) for one in slices[:EXAMPLES]],

@@ -64,6 +64,16 @@ def inspect_command(
     permutations: Annotated[
         int, typer.Option("--permutations", help="Random deals behind each p.", min=100, max=1_000_000)
     ] = 2000,
+    probes: Annotated[
+        str | None,
+        typer.Option(
+            "--probes",
+            help="Counterfactual texts: all, or some of truncation, position, length, literal, negation, numbers, "
+            "entities, prompts, limit.",
+            metavar="NAMES",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of permutations and samples.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
@@ -75,11 +85,13 @@ def inspect_command(
     from gemma4vec.cli.output import emit
     from gemma4vec.files import home
     from gemma4vec.inspection.inspect import inspect
-    from gemma4vec.inspection.inspection_files import load_inspection
+    from gemma4vec.inspection.inspection_files import PROBES, load_extra, load_inspection
+    from gemma4vec.inspection.probes.run_probes import chosen_probes
     from gemma4vec.ledger.run_folder import named_run, slug
     from gemma4vec.ledger.suite_access import check_choice
     from gemma4vec.machine.terminal import bars_by_stage
 
+    wanted = [] if probes is None else chosen_probes(probes)
     opened_as = {"spec": suite, "task": task, "mirror": None if mirror is None else str(mirror)}
     loaded = open_retrieval_suite(opened_as)
     check_choice("inspect shows single queries", loaded)  # before a model is loaded
@@ -103,6 +115,7 @@ def inspect_command(
             opened_as=opened_as,
             permutations=permutations,
             seed=seed,
+            probes=wanted,
             progress=report,
         )
     about, slices = load_inspection(folder)
@@ -110,7 +123,7 @@ def inspect_command(
         from gemma4vec.report.inspect_page import write_inspect_page
 
         logger.info(f"page: {write_inspect_page(html, folder, loaded)}")
-    emit(as_json, {"folder": str(folder), **about, "slices": slices}, screen)
+    emit(as_json, {"folder": str(folder), **about, "slices": slices, "probes": load_extra(folder, PROBES)}, screen)
 
 
 @app.command("confirm")

@@ -33,10 +33,28 @@ def screen(found: Mapping[str, Any]) -> RenderableType:
         rows = [_kind(one) for one in found["kinds"] if one["failures"]["hits"] or one["successes"]["hits"]]
         columns = ["kind", "of failures", "of successes", "ratio", "what it is"]
         parts.append(table(columns, rows, title=f"Kinds of failure, {found['failures']} failures of the open half"))
+    parts += _probes(found.get("probes"))
     parts += [Text(f"{number}. {one['what']} ({one['figure']})") for number, one in enumerate(found["advice"], start=1)]
     parts += [Text(note) for note in found["notes"]]
     parts.append(Text(f"folder: {found['folder']}"))
     return Group(*parts)
+
+
+def _probes(found: Mapping[str, Any] | None) -> list[RenderableType]:
+    """Every figure in its order, those worse than BM25 marked, and the curve of LIMIT."""
+    if found is None:
+        return []
+    rows = [
+        [one["probe"], "yes" if one["clear"] else "", one["sentence"].partition(": ")[2]] for one in found["figures"]
+    ]
+    parts: list[RenderableType] = [table(["probe", "worse", "figure"], rows, title="Probes")] if rows else []
+    for one in found["probes"]:
+        if one.get("curve"):
+            curve = ", ".join(f"{k}: {value:.2f}" for k, value in one["curve"]["recall"].items())
+            parts.append(Text(f"LIMIT, recall by dimensions: {curve}; BM25 {one['curve']['bm25']:.2f}"))
+        if one["note"]:
+            parts.append(Text(f"{one['name']}: {one['note']}"))
+    return parts
 
 
 def _slice(one: Mapping[str, Any]) -> list[object]:
