@@ -142,6 +142,17 @@ def test_an_interrupted_run_goes_on(finished: dict[str, Any], tmp_path: Path) ->
     assert json.loads((run.path / "index" / "all" / "meta.json").read_text())["count"] == 36
 
 
+def test_a_large_folder_is_indexed_by_the_first_search(
+    finished: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quickstart_data, "MOST_INDEXED", 35)
+    run = RunFolder(Path(shutil.copytree(finished["run"], tmp_path / Path(finished["run"]).name)))
+    shutil.rmtree(run.path / "index")
+    run_command(["quickstart", "--resume", str(run.path), "--json"])
+    assert json.loads((run.path / "index" / "all" / "meta.json").read_text())["count"] == finished["documents"]
+    assert len(run_command(["search", str(run.path), "otter", "-k", "36", "--json"])["hits"]) == 36
+
+
 def test_the_public_model_has_a_row(finished: dict[str, Any], tmp_path: Path, place: Path) -> None:
     from gemma4vec.data.suites.retrieval import load_suite
     from gemma4vec.evaluation.scoring.bm25_model import Bm25Model

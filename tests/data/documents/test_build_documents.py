@@ -7,9 +7,8 @@ import pytest
 from small_documents import write_animals, write_every_kind
 
 from gemma4vec.data.documents.build_documents import load_or_build_documents
-from gemma4vec.data.documents.document_rows import Settings
+from gemma4vec.data.documents.document_rows import Settings, group_near
 from gemma4vec.data.documents.folder_files import FileKind
-from gemma4vec.data.documents.grouped import group_near
 from gemma4vec.data.documents.links import Places
 from gemma4vec.data.documents.pairs import make_pairs
 from gemma4vec.data.documents.section import Section

@@ -1,4 +1,8 @@
-"""Training rows from the pairs of a folder: groups of near sections, and positive-aware hard negatives."""
+"""Training rows from the pairs of a folder: groups of near sections, and positive-aware hard negatives.
+
+The other texts of a batch are a row's negatives; near ones teach more than any (Qu et al. 2021, arXiv:2010.08191;
+Hofstätter et al. 2021, TAS-Balanced, arXiv:2104.06967). So near sections are a group, which shares a batch.
+"""
 
 import hashlib
 import json
@@ -9,16 +13,18 @@ from pathlib import Path
 
 import numpy as np
 
-from gemma4vec.data.documents.grouped import group_near
 from gemma4vec.data.documents.hold_out import DocumentSplit
 from gemma4vec.data.documents.pairs import Pair
 from gemma4vec.data.documents.section import Section
 from gemma4vec.data.mining.hard_negatives import Rules, build_corpus, mine
 from gemma4vec.data.mining.searchers import Bm25Searcher
+from gemma4vec.data.pycode.split import sort_by_hash
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.machine.file_hashes import file_hash
 from gemma4vec.machine.terminal import ProgressBar
 from gemma4vec.recipe.sources import DOCUMENT_PAIRS, DocumentPair
+from gemma4vec.retrieval.bm25 import BM25Index
+from gemma4vec.retrieval.tokenize import choose_tokenizer
 from gemma4vec.text.prompts import Document
 
 FORMAT = 2  # a change of the rules needs another one, which builds all data again
@@ -27,6 +33,8 @@ FORMAT = 2  # a change of the rules needs another one, which builds all data aga
 NEGATIVE_SHARE = 0.95
 NEGATIVE_RANKS = (1, 60)
 SPARE = 8  # candidates that may turn out to be parts of the section that answers, or of one that is drawn already
+GROUP = 16
+READ = 600  # characters of a section by which its neighbors are found
 
 
 @dataclass(frozen=True)
@@ -104,3 +112,34 @@ def _drawn(query: str, corpus: Sequence[Section], count: int) -> list[Document]:
     digest = hashlib.sha256(query.encode("utf-8", "surrogatepass")).digest()
     places = np.random.default_rng(list(digest[:8])).integers(0, len(corpus), count)
     return [corpus[place].as_document() for place in places.tolist()]
+
+
+def group_near(sections: Sequence[Section], size: int = GROUP) -> list[int]:
+    """The number of each section's group. Groups have `size` sections, the last ones fewer.
+
+    In the order of the hashes of their ids, each section that is in no group takes the `size - 1` best by BM25 of those
+    left. Parts of one section are never in one group: they answer the same queries.
+    """
+    if not sections:
+        return []
+    texts = [f"{section.title or ''} {section.text}" for section in sections]
+    index = BM25Index.build(texts, choose_tokenizer(texts))
+    place_of = {section.id: place for place, section in enumerate(sections)}
+    free = np.ones(len(sections), dtype=bool)
+    groups = np.full(len(sections), -1, dtype=np.int64)
+    number = 0
+    for key in sort_by_hash(place_of):
+        first = place_of[key]
+        if not free[first]:
+            continue
+        scores_M = np.where(free, index.scores(texts[first][:READ]), -1.0)
+        scores_M[first] = np.inf
+        units: set[str] = set()
+        for place in np.argsort(-scores_M, kind="stable").tolist():
+            if not free[place] or len(units) == size:
+                break
+            if sections[place].unit not in units:
+                units.add(sections[place].unit)
+                groups[place], free[place] = number, False
+        number += 1
+    return groups.tolist()
