@@ -61,7 +61,10 @@ def test_examples_on_the_page_are_of_the_open_half(hard_suite: Path, tmp_path: P
         (["inspect", "bm25", "--suite", "SUITE", "--against", "bm25"], "--against bm25 is the inspected model itself"),
         (["inspect", "bm25", "--suite", "FINAL"], "inspect shows single queries: hard is a final suite"),
         (["inspect", "bm25", "--suite", "SUITE", "--task", "x"], "hard has no task 'x'"),
-        (["inspect", "bm25", "--suite", "SUITE", "--probes", "all"], "--probes need vectors, and bm25 has none"),
+        (
+            ["inspect", "bm25", "--suite", "SUITE", "--probes", "all"],
+            "--probes and --layers need vectors, and bm25 has none",
+        ),
         (["inspect", "bm25", "--suite", "SUITE", "--probes", "x"], "--probes x: use all, or some of truncation"),
         (["inspect", "confirm", "abc"], "no inspection below"),
         (["inspect", "confirm", "abc", "--in", "SUITE"], "is no inspection"),

@@ -22,9 +22,11 @@ from gemma4vec.inspection.attributes import Case, Facts, describe_cases, documen
 from gemma4vec.inspection.exposures import remedy_key, verdicts
 from gemma4vec.inspection.geometry.figures import Figure, hubness
 from gemma4vec.inspection.geometry.measure import vector_figures
-from gemma4vec.inspection.inspected import Columns, Inspection, Subject
-from gemma4vec.inspection.inspection_files import PROBES, held, write_inspection
+from gemma4vec.inspection.inspected import NOTHING_MORE, Columns, Inspection, Subject, Wanted
+from gemma4vec.inspection.inspection_files import LAYERS, PROBES, held, write_inspection
 from gemma4vec.inspection.kinds import count_kinds, failed, find_kinds
+from gemma4vec.inspection.layers.scores import layer_scores
+from gemma4vec.inspection.layers.states import find_embedder
 from gemma4vec.inspection.probes.run_probes import probe_model
 from gemma4vec.inspection.reading import Reading, read_model
 from gemma4vec.inspection.sealed import split_halves
@@ -48,7 +50,7 @@ def inspect(
     opened_as: Mapping[str, Any] | None = None,
     permutations: int = 2000,
     seed: int = 0,
-    probes: Sequence[str] = (),
+    wanted: Wanted = NOTHING_MORE,
     progress: Progress = no_progress,
 ) -> Inspection:
     """Inspect a model on a dev suite and write the folder `out`.
@@ -58,7 +60,7 @@ def inspect(
         opened_as: the words by which the suite opens again, for inspection.json.
         permutations: of max-T.
         seed: of permutations and samples.
-        probes: names of probes to run (`probes.run_probes.NAMES`).
+        wanted: what to do beyond the usual steps.
         progress: of the encoding.
 
     Raises:
@@ -66,11 +68,13 @@ def inspect(
         WorkError: vectors that are not finite or not of unit length; a full disk.
     """
     check_choice("inspect shows single queries", suite)
-    if probes and isinstance(subject.model, Ranker):
-        raise InputError(f"--probes need vectors, and {subject.model.name} has none: it is the control of each probe")
+    if wanted != NOTHING_MORE and isinstance(subject.model, Ranker):
+        raise InputError(f"--probes and --layers need vectors, and {subject.model.name} has none; leave them out")
+    if wanted.layers:
+        find_embedder(subject.model)  # refuses a model of another library before anything is encoded
     check_writable(out)
     with held(out):
-        found = _inspect(subject, suite, against, permutations, seed, probes, progress)
+        found = _inspect(subject, suite, against, permutations, seed, wanted, progress)
         write_inspection(found, out, opened_as or {})
     return found
 
@@ -81,7 +85,7 @@ def _inspect(
     against: Subject | None,
     permutations: int,
     seed: int,
-    probes: Sequence[str],
+    wanted: Wanted,
     progress: Progress,
 ) -> Inspection:
     fingerprint = suite.fingerprint
@@ -111,9 +115,7 @@ def _inspect(
         measured = unpack(steps.take("geometry", partial(_geometry, subject.model, suite, reading, open_N, seed)))
         figures += [Figure(**one) for one in measured["figures"]]
         notes += measured["notes"]
-    extras: dict[str, Any] = {}
-    if probes and not isinstance(subject.model, Ranker):
-        extras[PROBES] = probe_model(subject.model, suite, steps, np.flatnonzero(open_N).tolist(), probes, seed)
+    extras = _extras(subject, suite, steps, np.flatnonzero(open_N).tolist(), wanted, seed)
     name = against.model.name if against is not None else None
     advice = advise(slices, kinds, figures, name, limit, extras.get(PROBES, {}).get("figures", []))
     keys = {"model": steps.key, **({"against": other_steps.key} if other_steps is not None else {})}
@@ -121,6 +123,24 @@ def _inspect(
         subject, against, suite, fingerprint, metric, reading, other, columns, sealed_N, slices, flags, kinds, figures,
         advice, tokens, limit, keys, notes, extras,
     )  # fmt: skip
+
+
+def _extras(
+    subject: Subject, suite: RetrievalSuite, steps: Steps, rows: Sequence[int], wanted: Wanted, seed: int
+) -> dict[str, Any]:
+    """Contents of the files that were asked for, by name; `rows` are the queries of the discovery half."""
+    found: dict[str, Any] = {}
+    if isinstance(subject.model, Ranker):
+        return found
+    if wanted.probes:
+        found[PROBES] = probe_model(subject.model, suite, steps, rows, wanted.probes, seed)
+    if wanted.layers:
+        found[LAYERS] = unpack(steps.take(f"layers-{seed}", partial(_layers, subject.model, suite, rows, seed)))
+    return found
+
+
+def _layers(model: TextEmbedder, suite: RetrievalSuite, rows: Sequence[int], seed: int) -> Arrays:
+    return pack(layer_scores(model, suite, rows, seed))
 
 
 def identity_of(subject: Subject, against: Subject | None, suite: RetrievalSuite) -> str:

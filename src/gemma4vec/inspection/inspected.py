@@ -44,6 +44,22 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What an inspection does beyond its usual steps.
+
+    Attributes:
+        probes: names of probes to run (`probes.run_probes.NAMES`).
+        layers: score each layer.
+    """
+
+    probes: tuple[str, ...] = ()
+    layers: bool = False
+
+
+NOTHING_MORE = Wanted()
+
+
+@dataclass(frozen=True)
 class Inspection:
     """Everything that was found.
 

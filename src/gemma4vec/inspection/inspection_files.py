@@ -8,6 +8,7 @@
 | `judged.parquet` | a row a judged document: its rank to depth 1,000 (null where sealed or not found) |
 | `documents.parquet` | a row a document: tokens, where it is cut, first ten of how many queries |
 | `probes.json` | with --probes: each probe, and its figures in order |
+| `layers.json` | with --layers: what each layer would score |
 """
 
 import contextlib
@@ -35,8 +36,8 @@ from gemma4vec.reading.json_values import load_own_json
 ABOUT, SLICES = "inspection.json", "slices.json"
 QUERIES, JUDGED, DOCUMENTS = "queries.parquet", "judged.parquet", "documents.parquet"
 FILES = {ABOUT, SLICES, QUERIES, JUDGED, DOCUMENTS}
-PROBES = "probes.json"
-OPTIONAL = {PROBES}
+PROBES, LAYERS = "probes.json", "layers.json"
+OPTIONAL = {PROBES, LAYERS}
 
 
 @contextlib.contextmanager

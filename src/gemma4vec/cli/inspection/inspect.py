@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gemma4vec.cli.inspection.lists import flips_command, judge_command, labels_command
+from gemma4vec.cli.inspection.lists import flips_command, judge_command, labels_command, similar_command
 from gemma4vec.cli.inspection.opened import BM25, open_retrieval_suite, open_subject
 from gemma4vec.cli.inspection.remedy import remedy_command, verify_command
 
@@ -74,6 +74,7 @@ def inspect_command(
             show_default=False,
         ),
     ] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Also score each layer.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of permutations and samples.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
@@ -85,13 +86,14 @@ def inspect_command(
     from gemma4vec.cli.output import emit
     from gemma4vec.files import home
     from gemma4vec.inspection.inspect import inspect
-    from gemma4vec.inspection.inspection_files import PROBES, load_extra, load_inspection
+    from gemma4vec.inspection.inspected import Wanted
+    from gemma4vec.inspection.inspection_files import LAYERS, PROBES, load_extra, load_inspection
     from gemma4vec.inspection.probes.run_probes import chosen_probes
     from gemma4vec.ledger.run_folder import named_run, slug
     from gemma4vec.ledger.suite_access import check_choice
     from gemma4vec.machine.terminal import bars_by_stage
 
-    wanted = [] if probes is None else chosen_probes(probes)
+    wanted = Wanted(() if probes is None else tuple(chosen_probes(probes)), layers)
     opened_as = {"spec": suite, "task": task, "mirror": None if mirror is None else str(mirror)}
     loaded = open_retrieval_suite(opened_as)
     check_choice("inspect shows single queries", loaded)  # before a model is loaded
@@ -115,7 +117,7 @@ def inspect_command(
             opened_as=opened_as,
             permutations=permutations,
             seed=seed,
-            probes=wanted,
+            wanted=wanted,
             progress=report,
         )
     about, slices = load_inspection(folder)
@@ -123,7 +125,8 @@ def inspect_command(
         from gemma4vec.report.inspect_page import write_inspect_page
 
         logger.info(f"page: {write_inspect_page(html, folder, loaded)}")
-    emit(as_json, {"folder": str(folder), **about, "slices": slices, "probes": load_extra(folder, PROBES)}, screen)
+    extras = {"probes": load_extra(folder, PROBES), "layers": load_extra(folder, LAYERS)}
+    emit(as_json, {"folder": str(folder), **about, "slices": slices, **extras}, screen)
 
 
 @app.command("confirm")
@@ -149,5 +152,6 @@ def confirm_command(
 app.command("remedy")(remedy_command)
 app.command("verify")(verify_command)
 app.command("flips")(flips_command)
+app.command("similar")(similar_command)
 app.command("labels")(labels_command)
 app.command("judge")(judge_command)

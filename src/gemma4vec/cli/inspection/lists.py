@@ -1,4 +1,4 @@
-"""`gemma4vec inspect flips A B`, `inspect labels MODEL...` and `inspect judge QUEUE`: lists for a person to read."""
+"""`gemma4vec inspect flips | similar | labels | judge`: models beside each other, and lists for a person to read."""
 
 import logging
 from collections.abc import Mapping
@@ -111,6 +111,37 @@ def labels_command(
     emit(as_json, found, _render_labels)
 
 
+def similar_command(
+    model: Annotated[
+        list[str], typer.Argument(help="Two models or more; trainings of one recipe are the noise.", metavar="MODEL...")
+    ],
+    suite: Dev,
+    task: TaskName = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File to write; default: HOME/similar/DEV.json.", metavar="FILE"),
+    ] = None,
+    dtype: Dtype = "auto",
+    mirror: Mirror = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the rankings and vectors of models: shared top tens, rank-biased overlap, debiased CKA."""
+    from gemma4vec.cli.output import emit
+    from gemma4vec.files import check_writable, home, write_json
+    from gemma4vec.inspection.similarity.similar import find_similar
+    from gemma4vec.ledger.run_folder import slug
+    from gemma4vec.machine.terminal import bars_by_stage
+
+    loaded = _suite(suite, task, mirror, "inspect similar")
+    subjects = [_subject(one, dtype) for one in model]
+    file = out or home() / "similar" / f"{slug(loaded.name)}.json"
+    check_writable(file.parent)
+    with bars_by_stage(loaded.name) as report:
+        found = find_similar(subjects, loaded, progress=report)
+    write_json(file, found)
+    emit(as_json, {"file": str(file), **found}, _render_similar)
+
+
 def judge_command(
     queue: Annotated[Path, typer.Argument(help="A queue of `inspect labels` with grades in it.", metavar="QUEUE")],
     suite: Dev,
@@ -191,3 +222,25 @@ def _render_labels(found: Mapping[str, Any]) -> "RenderableType":
     columns = ["model", "none right", "all right", "least", "most", "as judged by people"]
     title = f"{found['metric']} of the open half, by what the unjudged of the first ten are"
     return Group(Text(head), table(columns, rows, title=title), Text(f"folder: {found['folder']}"))
+
+
+def _render_similar(found: Mapping[str, Any]) -> "RenderableType":
+    from rich.console import Group
+    from rich.text import Text
+
+    from gemma4vec.cli.output import table
+
+    def row(one: Mapping[str, Any]) -> list[object]:
+        shared, ranked = ([one[name][key] for key in ("mean", "low", "high")] for name in ("overlap", "rbo"))
+        spans = [f"{mean:.3f} ({low:.3f} to {high:.3f})" for mean, low, high in (shared, ranked)]
+        return [one["a"], one["b"], "yes" if one["same_recipe"] else "", *spans, one["cka"]]
+
+    columns = ["", "", "one recipe", "shared top ten", "rank-biased overlap", "CKA"]
+    floor = found["floor"]
+    parts = [Text(note) for note in found["notes"]]
+    if floor is not None:
+        parts.append(
+            Text(f"trainings of one recipe share {floor['overlap']:.3f} of the top ten: what lies above is noise")
+        )
+    title = f"{found['suite']['name']}, {found['queries']} queries; CKA of {found['documents']} documents"
+    return Group(table(columns, [row(one) for one in found["pairs"]], title=title), *parts, Text(found["file"]))
