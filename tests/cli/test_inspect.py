@@ -82,6 +82,16 @@ def test_bad_input_is_one_line(
     assert message in error and error.count("\n") == 1
 
 
+def test_a_final_suite_is_spent_for_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    final = planted_suite(20, "last")
+    final.role = "final"
+    write_suite(tmp_path / "last", final)
+    words = ["inspect", "bm25", "--suite", str(tmp_path / "last")]
+    assert execute([*words, "--spend", ""]) == 2 and "say why" in capsys.readouterr().err
+    assert execute([*words, "--spend", "its failures are needed"]) == 0
+    assert execute(words) == 0
+
+
 def test_help_is_that_of_the_model_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["inspect", "--help"]) == 0
     out = capsys.readouterr().out

@@ -74,6 +74,15 @@ def inspect_command(
             show_default=False,
         ),
     ] = None,
+    spend: Annotated[
+        str | None,
+        typer.Option(
+            "--spend",
+            help="Make a final suite a dev suite for good, with this reason.",
+            metavar="WHY",
+            show_default=False,
+        ),
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also score each layer.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of permutations and samples.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
@@ -91,11 +100,14 @@ def inspect_command(
     from gemma4vec.inspection.probes.run_probes import chosen_probes
     from gemma4vec.ledger.run_folder import named_run, slug
     from gemma4vec.ledger.suite_access import check_choice
+    from gemma4vec.ledger.suite_access import spend as make_dev
     from gemma4vec.machine.terminal import bars_by_stage
 
     wanted = Wanted(() if probes is None else tuple(chosen_probes(probes)), layers)
     opened_as = {"spec": suite, "task": task, "mirror": None if mirror is None else str(mirror)}
     loaded = open_retrieval_suite(opened_as)
+    if spend is not None:
+        make_dev(loaded, spend)
     check_choice("inspect shows single queries", loaded)  # before a model is loaded
     how = {"dtype": None if dtype == "auto" else dtype, "max_tokens": max_tokens}
     subject = open_subject({"spec": model, **how})
