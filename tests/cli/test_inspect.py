@@ -63,7 +63,7 @@ def test_examples_on_the_page_are_of_the_open_half(hard_suite: Path, tmp_path: P
         (["inspect", "bm25", "--suite", "SUITE", "--task", "x"], "hard has no task 'x'"),
         (
             ["inspect", "bm25", "--suite", "SUITE", "--probes", "all"],
-            "--probes and --layers need vectors, and bm25 has none",
+            "--probes, --layers and --map need vectors, and bm25",
         ),
         (["inspect", "bm25", "--suite", "SUITE", "--probes", "x"], "--probes x: use all, or some of truncation"),
         (["inspect", "confirm", "abc"], "no inspection below"),

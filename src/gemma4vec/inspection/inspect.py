@@ -23,7 +23,7 @@ from gemma4vec.inspection.exposures import remedy_key, verdicts
 from gemma4vec.inspection.geometry.figures import Figure, hubness
 from gemma4vec.inspection.geometry.measure import vector_figures
 from gemma4vec.inspection.inspected import NOTHING_MORE, Columns, Inspection, Subject, Wanted
-from gemma4vec.inspection.inspection_files import LAYERS, PROBES, held, write_inspection
+from gemma4vec.inspection.inspection_files import CLUSTERS, LAYERS, MAP, PROBES, held, write_inspection
 from gemma4vec.inspection.kinds import count_kinds, failed, find_kinds
 from gemma4vec.inspection.layers.scores import layer_scores
 from gemma4vec.inspection.layers.states import find_embedder
@@ -33,6 +33,9 @@ from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.inspection.slices import SPENT, Slice, find_slices, with_status
 from gemma4vec.inspection.steps import Arrays, Steps, pack, unpack
 from gemma4vec.inspection.token_counts import COUNTED, TokenCounter, token_counter
+from gemma4vec.inspection.topics.clusters import cluster_queries
+from gemma4vec.inspection.topics.map import DOCUMENTS as MAPPED
+from gemma4vec.inspection.topics.map import map_suite
 from gemma4vec.ledger.suite_access import check_choice
 from gemma4vec.retrieval.tokenize import choose_tokenizer
 from gemma4vec.text.prompts import Document
@@ -68,8 +71,10 @@ def inspect(
         WorkError: vectors that are not finite or not of unit length; a full disk.
     """
     check_choice("inspect shows single queries", suite)
-    if wanted != NOTHING_MORE and isinstance(subject.model, Ranker):
-        raise InputError(f"--probes and --layers need vectors, and {subject.model.name} has none; leave them out")
+    if (wanted.probes or wanted.layers or wanted.map) and isinstance(subject.model, Ranker):
+        raise InputError(
+            f"--probes, --layers and --map need vectors, and {subject.model.name} has none; leave them out"
+        )
     if wanted.layers:
         find_embedder(subject.model)  # refuses a model of another library before anything is encoded
     check_writable(out)
@@ -116,6 +121,9 @@ def _inspect(
         figures += [Figure(**one) for one in measured["figures"]]
         notes += measured["notes"]
     extras = _extras(subject, suite, steps, np.flatnonzero(open_N).tolist(), wanted, seed)
+    if wanted.clusters or wanted.map:
+        values_N = reading.values(metric) - (other.values(metric) if other is not None else 0.0)
+        extras |= _topics(subject, suite, values_N, open_N, failed(reading), wanted, permutations, seed)
     name = against.model.name if against is not None else None
     advice = advise(slices, kinds, figures, name, limit, extras.get(PROBES, {}).get("figures", []))
     keys = {"model": steps.key, **({"against": other_steps.key} if other_steps is not None else {})}
@@ -136,6 +144,30 @@ def _extras(
         found[PROBES] = probe_model(subject.model, suite, steps, rows, wanted.probes, seed)
     if wanted.layers:
         found[LAYERS] = unpack(steps.take(f"layers-{seed}", partial(_layers, subject.model, suite, rows, seed)))
+    return found
+
+
+def _topics(
+    subject: Subject,
+    suite: RetrievalSuite,
+    values_N: npt.NDArray[np.float64],
+    open_N: npt.NDArray[np.bool_],
+    failed_N: npt.NDArray[np.bool_],
+    wanted: Wanted,
+    permutations: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Topics of the queries, and the map if it was asked for."""
+    tokenize = choose_tokenizer([whole_text(one) for one in suite.corpus], code=suite.code)
+    topics = cluster_queries(suite, tokenize, values_N, open_N, permutations=permutations, seed=seed)
+    found: dict[str, Any] = {CLUSTERS: topics}
+    if wanted.map and not isinstance(subject.model, Ranker):
+        drawn = np.sort(np.random.default_rng(seed).permutation(len(suite.corpus))[:MAPPED])
+        documents_MD = subject.model.encode_document([suite.corpus[at] for at in drawn.tolist()])
+        queries_ND = subject.model.encode_query(suite.queries)
+        known = topics["queries"]
+        clusters_N = np.array([known[key] for key in suite.query_ids]) if known else None
+        found[MAP] = map_suite(documents_MD, drawn, queries_ND, open_N, clusters_N, failed_N, seed)
     return found
 
 

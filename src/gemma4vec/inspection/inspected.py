@@ -50,10 +50,14 @@ class Wanted:
     Attributes:
         probes: names of probes to run (`probes.run_probes.NAMES`).
         layers: score each layer.
+        clusters: topics of the queries.
+        map: a map of documents and queries; topics too.
     """
 
     probes: tuple[str, ...] = ()
     layers: bool = False
+    clusters: bool = False
+    map: bool = False
 
 
 NOTHING_MORE = Wanted()

@@ -2,7 +2,7 @@
 
 A final suite is scored once for each run of a frozen recipe. What was final once stays final (by an earlier look, by a
 lock, or as a changed copy of such a suite) until it is spent: a look at its single queries makes it a dev suite. No
-choice is ever made on a final one. The order of events is that of the ledger's records (`seq`), never that of the clock.
+choice is ever made on a final one. The order of events is that of the ledger's records (`seq`), not that of the clock.
 """
 
 import contextlib

@@ -84,6 +84,10 @@ def inspect_command(
         ),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also score each layer.")] = False,
+    clusters: Annotated[bool, typer.Option("--clusters", help="Also group the queries by topic.")] = False,
+    mapped: Annotated[
+        bool, typer.Option("--map", help="Also map documents and queries: t-SNE with gemma4vec[map], else PCA.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of permutations and samples.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
@@ -96,14 +100,14 @@ def inspect_command(
     from gemma4vec.files import home
     from gemma4vec.inspection.inspect import inspect
     from gemma4vec.inspection.inspected import Wanted
-    from gemma4vec.inspection.inspection_files import LAYERS, PROBES, load_extra, load_inspection
+    from gemma4vec.inspection.inspection_files import CLUSTERS, LAYERS, MAP, PROBES, load_extra, load_inspection
     from gemma4vec.inspection.probes.run_probes import chosen_probes
     from gemma4vec.ledger.run_folder import named_run, slug
     from gemma4vec.ledger.suite_access import check_choice
     from gemma4vec.ledger.suite_access import spend as make_dev
     from gemma4vec.machine.terminal import bars_by_stage
 
-    wanted = Wanted(() if probes is None else tuple(chosen_probes(probes)), layers)
+    wanted = Wanted(() if probes is None else tuple(chosen_probes(probes)), layers, clusters, mapped)
     opened_as = {"spec": suite, "task": task, "mirror": None if mirror is None else str(mirror)}
     loaded = open_retrieval_suite(opened_as)
     if spend is not None:
@@ -137,7 +141,8 @@ def inspect_command(
         from gemma4vec.report.inspect_page import write_inspect_page
 
         logger.info(f"page: {write_inspect_page(html, folder, loaded)}")
-    extras = {"probes": load_extra(folder, PROBES), "layers": load_extra(folder, LAYERS)}
+    files = {"probes": PROBES, "layers": LAYERS, "clusters": CLUSTERS, "map": MAP}
+    extras = {name: load_extra(folder, file) for name, file in files.items()}
     emit(as_json, {"folder": str(folder), **about, "slices": slices, **extras}, screen)
 
 
