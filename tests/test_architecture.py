@@ -63,16 +63,21 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
+def imports_of(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Every import of a file, also of those inside functions. Parsing 700 files for each test took a minute."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, module below gemma4vec) of every import, also of those inside functions."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """(line, module below gemma4vec) of every import."""
+    for node in imports_of(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
         for name in names:
             if name.startswith("gemma4vec."):
                 yield node.lineno, resolve(name.removeprefix("gemma4vec."))
@@ -231,17 +236,20 @@ def test_every_dependency_is_imported() -> None:
 def foreign_roots(path: Path) -> set[str]:
     """Top-level packages that a file imports, other than Python's own and ours."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in imports_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             found.add((node.module or "").split(".")[0])
     return found - sys.stdlib_module_names - {"gemma4vec", "compression"}  # compression: Python's own from 3.14
 
 
 def private_imports(path: Path) -> Iterator[str]:
     """Names with a leading underscore that a file takes from `evaluation/`, imported or as an attribute."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    source = path.read_text(encoding="utf-8")
+    if "gemma4vec.evaluation" not in source:
+        return
+    tree = ast.parse(source)
     modules_by_name: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gemma4vec.evaluation"):
@@ -324,7 +332,8 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
-def own_private_names() -> set[str]:
+@cache
+def own_private_names() -> frozenset[str]:
     """Private names that our own code defines, as functions, classes, variables or attributes of `self`."""
     found = set()
     for path in modules().values():
@@ -336,10 +345,10 @@ def own_private_names() -> set[str]:
                     found.add(node.attr)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 found.add(node.id)
-    return {name for name in found if is_private(name)}
+    return frozenset(name for name in found if is_private(name))
 
 
-def foreign_private_names(source: str, own: set[str]) -> Iterator[tuple[int, str]]:
+def foreign_private_names(source: str, own: frozenset[str]) -> Iterator[tuple[int, str]]:
     """(line, name) of each private name of another library: imported, read or set, also by `getattr` and `setattr`."""
     for node in ast.walk(ast.parse(source)):
         for name in names_in(node):

@@ -152,8 +152,8 @@ def _merged(parts: list[Found]) -> Found:
 
 def _keep(found: Found) -> None:
     """Store counts, commit and machine next to the results of the benchmarks."""
-    sys.path.append(str(ROOT / "benchmarks"))
-    from record import write_result
+    sys.path.append(str(ROOT))
+    from benchmarks.shared.record import write_result
 
     write_result("fuzz", {"command": ["make", "fuzz", f'ARGS="--seed {found["seed"]}"'], **found})
 

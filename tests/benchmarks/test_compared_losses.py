@@ -1,8 +1,6 @@
 """Before speeds are compared, losses are: rounding goes to both sides, another mathematics to one."""
 
-import sys
 from itertools import cycle, islice
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,20 +9,12 @@ import torch
 
 from gemma4vec.errors import WorkError
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 BF16, FP32 = torch.bfloat16, torch.float32
-
-
-@pytest.fixture(autouse=True)
-def programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("record", "training_speed"):
-        sys.modules.pop(name, None)
 
 
 def compare(dtype: torch.dtype, off: list[float], *, twice: bool = False) -> dict[str, Any]:
     """Batches whose losses differ by the numbers in `off`, over and over; `twice`: each has a text twice."""
-    from training_speed import compare_losses
+    from benchmarks.speed.training_speed import compare_losses
 
     keys = torch.zeros(2, dtype=torch.long) if twice else torch.arange(2)
     hashes = SimpleNamespace(queries_N=10 + keys, positives_N=keys, negatives_NK=20 + keys[:, None])

@@ -1,25 +1,15 @@
 """The programs about cost: what was measured is not measured again, and what is made of the numbers."""
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("kept", "record", "cost_growth", "memory_growth"):
-        sys.modules.pop(name, None)
-
 
 def test_a_setting_is_measured_once_for_the_same_dependencies(tmp_path: Path) -> None:
-    from saved_measurements import SavedMeasurements
+    from benchmarks.shared.saved_measurements import SavedMeasurements
 
     calls: list[str] = []
 
@@ -42,7 +32,7 @@ def test_a_setting_is_measured_once_for_the_same_dependencies(tmp_path: Path) ->
 
 @pytest.mark.parametrize("power", [-1.0, 0.0, 0.5, 2.0])
 def test_the_exponent_of_a_curve_is_its_slope(power: float) -> None:
-    from cost_growth import exponent
+    from benchmarks.speed.cost_growth import exponent
 
     points = [{"at": at, "seconds_of_one": 3.0 * max(at, 1) ** power} for at in (0, 2, 8, 64)]
     found = exponent(points)
@@ -51,7 +41,7 @@ def test_the_exponent_of_a_curve_is_its_slope(power: float) -> None:
 
 
 def test_made_rows_have_texts_of_one_length() -> None:
-    from cost_growth import random_rows
+    from benchmarks.speed.cost_growth import random_rows
 
     rows = random_rows(3, 2, 7, 100)
     texts = [text for row in rows for text in (row.query, *(d.text for d in (*row.pos, *row.neg)))]
@@ -60,7 +50,7 @@ def test_made_rows_have_texts_of_one_length() -> None:
 
 
 def test_bytes_a_row_are_between_the_smallest_and_the_largest_batch() -> None:
-    from memory_growth import summarised
+    from benchmarks.speed.memory_growth import summarised
 
     sides = {"ours": 10, "sentence-transformers": 30}
     found = [

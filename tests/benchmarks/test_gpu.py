@@ -1,4 +1,4 @@
-"""`benchmarks/gpu.py --smoke`: every part runs through on a CPU and writes what it found.
+"""`benchmarks/gpu/__main__.py --smoke`: every part runs through on a CPU and writes what it found.
 
 A part takes up to half a minute; `make slow` runs them all.
 """
@@ -14,8 +14,8 @@ from tiny_model import write_tiny
 
 from gemma4vec.machine.compiler import missing_for_compile
 
-PROGRAM = Path(__file__).parents[2] / "benchmarks/gpu.py"
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(part: str, base: Path, results: Path, *more: str) -> subprocess.CompletedProcess[str]:
     words = ["--smoke", "--one", part, "--base", str(base), "--results", str(results), *more]
-    command = [sys.executable, str(PROGRAM), *words]
+    command = [sys.executable, "-m", "benchmarks.gpu", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=900, env=ENVIRONMENT)
 
 
@@ -109,7 +109,7 @@ def test_no_suite_is_opened_unasked(base: Path, data: Path, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_a_failing_part_writes_why_and_stops_no_other(base: Path, tmp_path: Path) -> None:
     words = ["--smoke", "--base", str(tmp_path / "missing"), "--results", str(tmp_path)]
-    command = [sys.executable, str(PROGRAM), *words, "--parts", "encoding-270m", "training-270m"]
+    command = [sys.executable, "-m", "benchmarks.gpu", *words, "--parts", "encoding-270m", "training-270m"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=ENVIRONMENT)
     assert done.returncode == 1 and done.stdout.count("failed with exit code 2") == 2
     assert len(list(tmp_path.glob("gpu-*-smoke-*.json"))) == 2

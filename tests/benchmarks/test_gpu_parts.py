@@ -19,12 +19,12 @@ from gemma4vec.errors import InputError, WorkError
 from gemma4vec.machine.device import DeviceChoice
 from gemma4vec.text.prompts import Document
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
 STUCK = """
 import sys, time
 import torch  # what writing needs
 from pathlib import Path
-from gpu_found import Found
+from benchmarks.gpu.found import Found
 
 found = Found("stuck", {"part": "x"}, Path(sys.argv[1]), limit=4.0)
 found.keep(first=1)
@@ -39,16 +39,11 @@ while True:
 """
 
 
-@pytest.fixture(autouse=True)
-def programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-
-
 def test_a_limit_ends_what_swallows_every_exception_and_keeps_what_was_found(tmp_path: Path) -> None:
-    path = os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent / "src")])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     words = [sys.executable, "-c", STUCK, str(tmp_path)]
     done = subprocess.run(words, env=os.environ | {"PYTHONPATH": path}, timeout=900, capture_output=True, text=True)
-    from gpu_found import STOPPED
+    from benchmarks.gpu.found import STOPPED
 
     assert done.returncode == STOPPED, done.stderr
     (file,) = tmp_path.glob("stuck-*.json")
@@ -58,7 +53,7 @@ def test_a_limit_ends_what_swallows_every_exception_and_keeps_what_was_found(tmp
 
 
 def test_limits_are_of_parts() -> None:
-    from gpu import limit_given, limit_of
+    from benchmarks.gpu.__main__ import limit_given, limit_of
 
     arguments = argparse.Namespace(limits=[limit_given("training-e2b=90")], minutes=2.0, smoke=False)
     assert limit_of("training-e2b", arguments) == 90
@@ -70,7 +65,7 @@ def test_limits_are_of_parts() -> None:
 
 
 def test_fewer_rows_are_tried_where_memory_runs_out() -> None:
-    from gpu_speed import with_fewer_rows
+    from benchmarks.gpu.speed import with_fewer_rows
 
     def work(rows: int) -> str:
         if rows > room:
@@ -86,7 +81,7 @@ def test_fewer_rows_are_tried_where_memory_runs_out() -> None:
 
 
 def test_a_precision_without_room_is_not_chosen_and_no_peer_outlives_its_trial() -> None:
-    from training_speed import fastest_precision
+    from benchmarks.speed.training_speed import fastest_precision
 
     class Peer:
         def __init__(self, precision: str):
@@ -115,7 +110,7 @@ def test_a_precision_without_room_is_not_chosen_and_no_peer_outlives_its_trial()
 
 
 def test_rounds_so_far_give_the_ratio_of_the_fastest_sides() -> None:
-    from gpu_speed import compared
+    from benchmarks.gpu.speed import compared
 
     seconds = {"ours_1": [2.0, 4.0, 2.0], "ours_2": [3.0, 3.0, 3.0], "theirs_8": [9.0, 8.0, 8.0], "theirs_9": [9.0] * 3}
     found = compared(seconds, 120, {"ours_1": 4e12, "ours_2": 8e12}, 10.0)
@@ -125,8 +120,8 @@ def test_rounds_so_far_give_the_ratio_of_the_fastest_sides() -> None:
 
 
 def test_the_peer_is_tried_compiled_where_there_is_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import gpu_speed
-    from gpu_found import Found
+    from benchmarks.gpu import speed as gpu_speed
+    from benchmarks.gpu.found import Found
 
     from gemma4vec.model.backbone.compilation import CompileChoice
 
@@ -161,7 +156,7 @@ def test_the_peer_is_tried_compiled_where_there_is_time(tmp_path: Path, monkeypa
 
 
 def test_the_peer_has_loader_processes_on_a_gpu_with_cores_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    import peer_trainer
+    from benchmarks.shared import peer_trainer
 
     found = []
     for device, cores in (("cpu", 16), ("cuda", 2), ("cuda", 8), ("cuda", 64)):
@@ -172,7 +167,7 @@ def test_the_peer_has_loader_processes_on_a_gpu_with_cores_for_them(monkeypatch:
 
 
 def test_batch_sizes_are_tried_in_rounds() -> None:
-    from encoding_speed import TRIAL_ROUNDS, try_batch_sizes
+    from benchmarks.speed.encoding_speed import TRIAL_ROUNDS, try_batch_sizes
 
     tried: list[tuple[int, int]] = []
     peer: Any = SimpleNamespace(batch_size=0)
@@ -183,7 +178,7 @@ def test_batch_sizes_are_tried_in_rounds() -> None:
 
 
 def test_only_dev_suites_are_opened(tmp_path: Path) -> None:
-    from gpu_quality import dev_suites
+    from benchmarks.gpu.quality import dev_suites
 
     for name, role in (("cranfield", None), ("cosqa", None), ("scifact", None), ("kept", "final")):
         suite = tmp_path / "retrieval" / name
@@ -203,8 +198,8 @@ def test_only_dev_suites_are_opened(tmp_path: Path) -> None:
 
 def test_a_block_makes_as_many_batches_as_it_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its clock runs, that is; and a model that is used again begins anew."""
-    import our_trainer
-    from gpu_speed import recipe
+    from benchmarks.gpu.speed import recipe
+    from benchmarks.shared import our_trainer
 
     from gemma4vec.machine.prefetch import DEPTH
     from gemma4vec.model.bases.resolve import resolve_base

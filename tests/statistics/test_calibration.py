@@ -1,4 +1,4 @@
-"""Rates of error and coverage by simulation: a small version of benchmarks/statistics_calibration.py."""
+"""Rates of error and coverage by simulation: a small version of benchmarks/statistics/statistics_calibration.py."""
 
 import numpy as np
 import pytest

@@ -164,8 +164,13 @@ def _data(run: Mapping[str, Any]) -> dict[str, Any]:
     """Return the identity of a run's data: contents and counts of rows, not paths."""
     kept = ("content_hash", "rows", "bad_rows")
     return {
-        stage: {name: {key: source[key] for key in kept if key in source} for name, source in sources.items()}
+        stage: {
+            name: {key: source[key] for key in kept if key in source}
+            for name, source in sources.items()
+            if isinstance(source, dict)
+        }
         for stage, sources in run["data"].items()
+        if isinstance(sources, dict)
     }
 
 

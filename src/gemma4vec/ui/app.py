@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Any
+from urllib.parse import parse_qs
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -17,6 +18,8 @@ from gemma4vec.ui.gate import Gate
 from gemma4vec.ui.static_files import static_file
 from gemma4vec.ui.window import Window
 
+MOST_FIELDS = 100
+
 Page = Callable[[Window, Request], Response]
 
 # address -> `module:function` below pages/. Ids of runs and inspections are looked up, and never become paths.
@@ -24,23 +27,42 @@ PAGES = {
     "/": "run_list:run_list_page",
     "/runs/{run_id}": "run_page:run_page",
     "/runs/{run_id}/live": "run_page:live_part",
+    "/compare": "comparison:comparison_page",
+    "/inspect": "failures:inspection_list",
+    "/inspect/{key}": "failures:failures_page",
+    "/inspect/{key}/geometry": "geometry:geometry_page",
+    "/inspect/{key}/queries/{row:int}": "query_page:query_page",
+    "/search": "search_page:search_page",
+    "/map": "map_page:map_page",
     "/ledger": "ledger_page:ledger_page",
     "/api/runs": "run_list:api_runs",
+    "/api/compare": "comparison:api_compare",
+    "/api/inspect": "failures:api_inspections",
+    "/api/inspect/{key}": "failures:api_failures",
+    "/api/inspect/{key}/queries/{row:int}": "query_page:api_query",
+    "/api/map/points": "map_page:api_points",
+    "/api/map/texts": "map_page:api_texts",
     "/api/ledger": "ledger_page:api_ledger",
 }
-STREAMS = {"/api/runs/{run_id}/events": "event_stream:event_stream"}
-FORMS: dict[str, str] = {}
+# Answered by the event loop: they wait for long.
+STREAMS = {"/api/runs/{run_id}/events": "event_stream:event_stream", "/api/search": "search_page:api_search"}
+# What is recorded: `module:function`, which gets the form's fields too.
+FORMS = {
+    "/compare": "comparison:record_comparison",
+    "/runs/{run_id}/decide": "decisions:record_decision",
+    "/inspect/{key}/queries/{row:int}/judge": "judging:record_judgment",
+}
 
 
 def make_app(window: Window) -> Gate:
     """Build the ASGI application."""
     routes = [Route(path, _in_thread(window, target), methods=["GET"]) for path, target in PAGES.items()]
-    routes += [Route(path, _in_loop(window, target), methods=["GET"]) for path, target in STREAMS.items()]
+    routes += [Route(path, _in_loop(window, target), methods=["GET", "POST"]) for path, target in STREAMS.items()]
     routes += [Route(path, _with_form(window, target), methods=["POST"]) for path, target in FORMS.items()]
     routes += [Route("/static/{name}", lambda request: static_file(request), methods=["GET"])]
     handlers: dict[Any, Any] = {
         HTTPException: lambda request, error: _explain(window, request, "there is no such page", error.status_code),
-        InputError: lambda request, error: _explain(window, request, str(error), 404),
+        InputError: lambda request, error: _explain(window, request, str(error), 404 if _is_read(request) else 400),
         Gemma4VecError: lambda request, error: _explain(window, request, str(error), 500),
     }
     return Gate(ExceptionMiddleware(Router(routes, default=_missing), handlers=handlers), window)
@@ -74,10 +96,17 @@ def _in_loop(window: Window, target: str) -> Callable[[Request], Awaitable[Respo
 
 def _with_form(window: Window, target: str) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        body = await request.body()
-        return await run_in_threadpool(lambda: load_page(target)(window, request, body))
+        try:
+            fields = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=MOST_FIELDS)
+        except ValueError as error:
+            raise InputError(f"the form has more than {MOST_FIELDS} fields") from error
+        return await run_in_threadpool(lambda: load_page(target)(window, request, fields))
 
     return answer
+
+
+def _is_read(request: Request) -> bool:
+    return request.method in ("GET", "HEAD")
 
 
 def _explain(window: Window, request: Request, line: str, status: int) -> Response:

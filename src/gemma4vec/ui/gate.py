@@ -122,7 +122,7 @@ class Gate:
             raise _RefusedError(403, _LOCKED)
         page = (
             '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=/">'
-            '<title>gemma4vec</title><p><a href="/">Runs</a></p></html>'
+            '<link rel="icon" href="data:,"><title>gemma4vec</title><p><a href="/">Runs</a></p></html>'
         )
         reply = HTMLResponse(page)
         reply.set_cookie(self.window.cookie, self.window.session, httponly=True, samesite="strict", path="/")
@@ -132,7 +132,10 @@ class Gate:
 def _one_line(line: str, status: int) -> Response:
     """A page that needs no other file."""
     text = line.replace("&", "&amp;").replace("<", "&lt;")
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>gemma4vec</title><p>{text}</p></html>'
+    head = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,"><title>gemma4vec</title>'
+    )
+    page = f"{head}<p>{text}</p></html>"
     return HTMLResponse(page, status)
 
 

@@ -4,9 +4,11 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from jinja2 import Environment
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -15,6 +17,12 @@ from gemma4vec.ledger.run_folder import replace_nonfinite, slug
 from gemma4vec.report.templating import make_environment
 from gemma4vec.ui.content.event_log import EventLogs
 from gemma4vec.ui.content.recorded_runs import RecordedRuns
+
+if TYPE_CHECKING:
+    from gemma4vec.ui.content.map_points import Maps
+    from gemma4vec.ui.content.search_worker import SearchWorker
+    from gemma4vec.ui.content.stored_inspections import StoredInspections
+    from gemma4vec.ui.content.suite_texts import SuiteTexts
 
 # Styles are part of a saved page.
 _FOLDERS = Path(__file__).parent / "templates", Path(__file__).parent / "static"
@@ -45,6 +53,44 @@ class Window:
         self.runs = RecordedRuns(self.home)
         self.logs = EventLogs()
 
+    @cached_property
+    def suites(self) -> "SuiteTexts":
+        """Texts of suites; imported when a page needs them."""
+        from gemma4vec.ui.content.suite_texts import SuiteTexts
+
+        return SuiteTexts()
+
+    @cached_property
+    def inspections(self) -> "StoredInspections":
+        """The inspections below the home; imported when a page needs them."""
+        from gemma4vec.ui.content.stored_inspections import StoredInspections
+
+        return StoredInspections(self.home)
+
+    @cached_property
+    def search(self) -> "SearchWorker":
+        """The thread that searches; imported, and its models loaded, when somebody searches."""
+        from gemma4vec.ui.content.search_worker import SearchWorker
+
+        return SearchWorker()
+
+    @cached_property
+    def maps(self) -> "Maps":
+        """Maps of indexes; imported when somebody looks at one."""
+        from gemma4vec.ui.content.map_points import Maps
+
+        return Maps()
+
+    @property
+    def templates(self) -> Environment:
+        """The pages' templates, and the reports'."""
+        return make_environment(*_FOLDERS)
+
+    @property
+    def is_computing(self) -> bool:
+        """Whether a search computes, which would break the interpreter's own end."""
+        return "search" in self.__dict__ and self.search.busy
+
     @property
     def cookie(self) -> str:
         """Its name has the port: browsers share the cookies of all ports, and two windows may be open."""
@@ -66,7 +112,7 @@ class Window:
             "export_url": str(request.url.include_query_params(export="1").replace(scheme="", netloc="")),
             "nav": request.url.path.split("/")[1],
         }
-        text = make_environment(*_FOLDERS).get_template(template).render({**common, **values})
+        text = self.templates.get_template(template).render({**common, **values})
         name = f"{slug(str(values.get('title', 'page')))}.html"
         headers = {"Content-Disposition": f'attachment; filename="{name}"'} if export else {}
         return HTMLResponse(text.encode("utf-8", "replace"), status, headers)

@@ -72,6 +72,28 @@ def test_a_second_time_nothing_is_computed_and_the_vectors_are_the_same() -> Non
     assert second.encode_query([]).shape == (0, 8)
 
 
+def test_an_interrupted_encoding_keeps_the_parts_that_it_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gemma4vec.model.inference.cached_embedder._PART", 3)
+    texts = ["dddd", "a", "ccc", "bb", "eeeee", "ffffff", "ggggggg"]
+
+    class Interrupted(Model):
+        def encode_document(self, texts: Any, *, progress: Any = None) -> np.ndarray:
+            if "ggggggg" in texts:
+                raise KeyboardInterrupt
+            progress(len(texts), len(texts))
+            return super().encode_document(texts)
+
+    first = CachedEmbedder(Interrupted())  # type: ignore[arg-type]
+    seen: list[tuple[int, int]] = []
+    with pytest.raises(KeyboardInterrupt):
+        first.encode_document(texts, progress=lambda done, total: seen.append((done, total)))
+    assert first.computed == 6 and seen == [(3, 7), (6, 7)]
+    second = cached()
+    vectors_ND = second.encode_document(texts)
+    assert (second.found, second.computed) == (6, 1)
+    np.testing.assert_array_equal(vectors_ND, Model()._encode("d", texts))
+
+
 def test_another_model_role_title_or_prompt_has_other_vectors() -> None:
     cached().encode_query(["x"])
     for other in (cached(fingerprint="g"), cached(prompts="other")):

@@ -1,7 +1,7 @@
 """Optional faster kernels, and their defaults for each device.
 
-Most apply to compiled layers. Tests prove that each has the library's values and gradients; `benchmarks/switches.py`
-measures what each saves.
+Most apply to compiled layers. Tests prove that each has the library's values and gradients;
+`benchmarks/speed/switches.py` measures what each saves.
 """
 
 from dataclasses import dataclass, replace

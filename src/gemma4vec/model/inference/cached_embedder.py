@@ -27,6 +27,8 @@ from gemma4vec.text.text_embedder import TextEmbedder
 Vectors = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 COMPUTES = ("torch", "transformers", "sentence-transformers")
+# An interrupted encoding loses one part at most. Several windows of an embedder, so that sorting by length pays.
+_PART = 4096
 
 
 class CachedEmbedder:
@@ -83,34 +85,48 @@ class CachedEmbedder:
     def encode_query(self, queries: Sequence[str], *, progress: Progress | None = None) -> Vectors:
         """`[N, D]` vectors of queries, with the model's query prompt."""
         keys = [_key("query", query) for query in queries]
-        return self._encode(keys, queries, lambda left: self.model.encode_query(left, progress=progress), progress)
+        return self._encode(keys, queries, self.model.encode_query, progress)
 
     def encode_document(self, documents: Sequence[str | Document], *, progress: Progress | None = None) -> Vectors:
         """`[N, D]` vectors of documents, with the model's document prompt and their titles."""
         keys = [_key("document", text, title or "") for text, title in map(as_document, documents)]
-        return self._encode(keys, documents, lambda left: self.model.encode_document(left, progress=progress), progress)
+        return self._encode(keys, documents, self.model.encode_document, progress)
 
     def encode(self, texts: Sequence[str], prompt: str = "", *, progress: Progress | None = None) -> Vectors:
         """`[N, D]` vectors of texts with `prompt` put before each."""
         keys = [_key("text", text, prompt) for text in texts]
-        return self._encode(keys, texts, lambda left: self.model.encode(left, prompt, progress=progress), progress)
+
+        def encode(left: list[Any], *, progress: Progress | None) -> Vectors:
+            return self.model.encode(left, prompt, progress=progress)
+
+        return self._encode(keys, texts, encode, progress)
 
     def _encode(
-        self, keys: list[bytes], texts: Sequence[Any], encode: Callable[[list[Any]], Vectors], progress: Progress | None
+        self, keys: list[bytes], texts: Sequence[Any], encode: Callable[..., Vectors], progress: Progress | None
     ) -> Vectors:
-        """Vectors from disk; all others are computed in one call, as without a cache."""
+        """Vectors from disk; the others are computed in parts of similar length, and each part is stored at once."""
         vectors_ND, missing = self._store.get(keys)
         self.found += len(keys) - len(missing)
-        self.computed += len(missing)
-        if missing:
-            new_ND = encode([texts[row] for row in missing])
-            vectors_ND[missing] = new_ND
+        if len(missing) > _PART:
+            missing.sort(key=lambda row: len(as_document(texts[row])[0]))
+        for start in range(0, len(missing), _PART):
+            rows = missing[start : start + _PART]
+            new_ND = encode([texts[row] for row in rows], progress=_after(start, len(missing), progress))
+            vectors_ND[rows] = new_ND
+            self.computed += len(rows)
             if np.isfinite(new_ND).all():  # return broken vectors, but do not store them
                 with optional_file(f"vectors of {self.name}"):
-                    self._store.put([keys[row] for row in missing], new_ND)
-        elif progress:
+                    self._store.put([keys[row] for row in rows], new_ND)
+        if not missing and progress:
             progress(len(keys), len(keys))
         return vectors_ND
+
+
+def _after(start: int, total: int, progress: Progress | None) -> Progress | None:
+    """Progress of a part that begins at text `start`, as progress of all texts."""
+    if progress is None:
+        return None
+    return lambda done, _: progress(start + done, total)
 
 
 def _key(*parts: str) -> bytes:

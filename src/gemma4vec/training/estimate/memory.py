@@ -18,7 +18,7 @@ GPU_SIZES_GB = (16, 24, 40, 80)
 _CUDA_CONTEXT = 0.6 * GB
 _USABLE = 0.95
 # Memory that C's allocator holds on top of a batch's activations, because earlier batches had other shapes: 6 to 24% in
-# `benchmarks/dry_run.py`. The shallow model shows a part of it, which is in `working`.
+# `benchmarks/speed/dry_run.py`. The shallow model shows a part of it, which is in `working`.
 _FRAGMENTS = 0.10
 
 

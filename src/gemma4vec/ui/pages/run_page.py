@@ -43,11 +43,16 @@ def run_page(window: Window, request: Request) -> Response:
         "uncompared": "",
         "live": None,
         "report": None,
+        "inspections": [],
     }
     try:
         run = window.runs.folder(row["run_id"])
         values["live"] = live_values(window, run, state_of(row))
         values["report"], values["uncompared"] = _report(run.path)
+        own = run.path.resolve()
+        values["inspections"] = [
+            one for one in window.inspections.all() if own in one.folder.resolve().parents and not one.damaged
+        ]
     except (Gemma4VecError, OSError) as error:
         values["problem"] = " ".join(str(error).split())
     return window.page(request, "run_page.html", values)

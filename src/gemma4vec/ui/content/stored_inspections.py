@@ -1,0 +1,121 @@
+"""The inspections below a home: listed, looked up by a key, their tables read again only when they have changed."""
+
+import contextlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gemma4vec.errors import InputError
+from gemma4vec.files import sha256_text
+from gemma4vec.inspection.inspection_files import DOCUMENTS, JUDGED, QUERIES, SLICES, load_columns, load_inspection
+
+_KEPT = 4
+_PATTERNS = (f"inspect/*/*/{SLICES}", f"*/inspect/*/{SLICES}")
+
+Columns = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class StoredInspection:
+    """One inspection.
+
+    Attributes:
+        key: its name in addresses.
+        about, slices: contents of its JSON files.
+        damaged: why it cannot be read; empty if it can.
+    """
+
+    key: str
+    folder: Path
+    about: dict[str, Any]
+    slices: list[dict[str, Any]]
+    damaged: str = ""
+
+    @property
+    def metric(self) -> str:
+        """The metric of its slices."""
+        return str(self.about["metric"])
+
+
+class StoredInspections:
+    """The inspections below `home`. Safe for several threads."""
+
+    def __init__(self, home: Path):
+        self._home = home
+        self._lock = threading.Lock()
+        self._columns: OrderedDict[tuple[Path, int], Columns] = OrderedDict()
+
+    def all(self) -> list[StoredInspection]:
+        """Every inspection, newest first; damaged ones last."""
+        found = [self._read(folder) for folder in self._folders()]
+        return sorted(found, key=lambda one: str(one.about.get("created") or ""), reverse=True)
+
+    def find(self, key: str) -> StoredInspection:
+        """One inspection.
+
+        Raises:
+            InputError: there is none with this key, or it is damaged.
+        """
+        for folder in self._folders():
+            if self._key(folder) == key:
+                found = self._read(folder)
+                if found.damaged:
+                    raise InputError(found.damaged)
+                return found
+        raise InputError("there is no such inspection; the page Failures lists them")
+
+    def columns(self, one: StoredInspection) -> Columns:
+        """`queries.parquet` by columns.
+
+        Raises:
+            InputError: missing or damaged.
+        """
+        with contextlib.suppress(OSError):
+            stamp = (one.folder, (one.folder / QUERIES).stat().st_mtime_ns)
+            with self._lock:
+                if stamp not in self._columns:
+                    self._columns[stamp] = load_columns(one.folder)
+                self._columns.move_to_end(stamp)
+                while len(self._columns) > _KEPT:
+                    self._columns.popitem(last=False)
+                return self._columns[stamp]
+        return load_columns(one.folder)
+
+    def documents(self, one: StoredInspection, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Rows of `documents.parquet` by id; none where the file cannot be read."""
+        return {row["doc_id"]: row for row in _rows(one.folder / DOCUMENTS, "doc_id", keys)}
+
+    def judged(self, one: StoredInspection, query_id: str) -> list[dict[str, Any]]:
+        """Rows of `judged.parquet` of one query, found ones first; none where the file cannot be read."""
+        rows = _rows(one.folder / JUDGED, "query_id", [query_id])
+        return sorted(rows, key=lambda row: (row["rank"] is None, row["rank"] or 0, row["doc_id"]))
+
+    def _folders(self) -> Iterator[Path]:
+        for pattern in _PATTERNS:
+            yield from (file.parent for file in sorted(self._home.glob(pattern)))
+
+    def _key(self, folder: Path) -> str:
+        return sha256_text(folder.relative_to(self._home).as_posix())[:12]
+
+    def _read(self, folder: Path) -> StoredInspection:
+        try:
+            about, slices = load_inspection(folder)
+        except InputError as error:
+            return StoredInspection(self._key(folder), folder, {}, [], str(error))
+        return StoredInspection(self._key(folder), folder, about, slices)
+
+
+def _rows(file: Path, column: str, values: Sequence[str]) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = pq.read_table(
+            file.absolute(), filters=[(column, "in", list(values))] if values else None
+        ).to_pylist()
+    except (OSError, pa.ArrowException):
+        return []
+    return found if values else []

@@ -1,0 +1,111 @@
+"""`/compare?run=A&run=B`: what `gemma4vec report A B` says. A new pair is compared by a form alone, and recorded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from gemma4vec.errors import InputError
+from gemma4vec.evaluation.comparison.comparison_count import NotComparedError
+from gemma4vec.ledger.ledger import open_ledger
+from gemma4vec.ledger.overview import diff_runs
+from gemma4vec.report.comparison_page import comparison_values
+from gemma4vec.report.content.comparison_data import RunComparison, SuiteSection, read_comparison
+from gemma4vec.statistics.multiplicity import Correction
+from gemma4vec.ui.content.flipped import Flips, find_flips
+from gemma4vec.ui.window import Window
+
+MOST_RUNS = 12
+_CORRECTION: Correction = "holm"
+
+
+def comparison_page(window: Window, request: Request) -> Response:
+    """The page; without two runs, how to choose them.
+
+    Raises:
+        InputError: an unknown run, a folder that is gone, too many runs.
+    """
+    ids = _chosen(window, request.query_params.getlist("run"), request.query_params.get("order"))
+    values: dict[str, Any] = {"title": "Compare", "ids": ids, "uncompared": "", "report": None}
+    values |= {"flips": [], "differ": None, "choices": []}
+    if len(set(ids)) < 2:
+        values["choices"] = [(run["run_id"], run["name"], str(run["created"])[:10]) for run in window.runs.all()[:200]]
+        return window.page(request, "compare.html", values)
+    values["title"] = " against ".join(str(window.runs.find(one)["name"] or one) for one in ids[:3])
+    try:
+        found = _read(window, ids, only_known=True)
+    except NotComparedError as error:
+        values["uncompared"] = str(error)
+        values["differ"] = _difference(window, ids)
+        return window.page(request, "compare.html", values)
+    values["report"] = comparison_values(found, _CORRECTION, examples=False)
+    values["flips"] = _flips(window, found)
+    return window.page(request, "compare.html", values)
+
+
+def record_comparison(window: Window, request: Request, fields: Mapping[str, Sequence[str]]) -> Response:
+    """Compare, which the ledger records, and show it.
+
+    Raises:
+        InputError: fewer than two runs, an unknown one, a folder that is gone.
+    """
+    ids = _chosen(window, fields.get("run", []), fields.get("order", [""])[0])
+    if len(ids) < 2:
+        raise InputError("choose two runs or more, the control first; then compare")
+    _read(window, ids, only_known=False)
+    return RedirectResponse(f"/compare?{urlencode([('run', one) for one in ids])}", 303)
+
+
+def api_compare(window: Window, request: Request) -> Response:
+    """`/api/compare?run=A&run=B`: recorded comparisons as JSON.
+
+    Raises:
+        InputError: as the page; also where the ledger does not have the comparison yet.
+    """
+    ids = request.query_params.getlist("run")
+    if len(set(ids)) < 2:
+        raise InputError("give two runs: /api/compare?run=A&run=B")
+    found = _read(window, ids, only_known=True)
+    suites = [_plain(found, section, find_flips(found, section, window.suites)) for section in found.suites]
+    return window.json({"runs": ids, "suites": suites, "differing": found.differing, "missing": found.missing})
+
+
+def _plain(found: RunComparison, section: SuiteSection, flips: Flips | None) -> dict[str, Any]:
+    """A suite as JSON values, without the largest differences of all queries, among which are sealed ones."""
+    hidden = ("largest_wins", "largest_losses")
+    return {
+        "suite": section.name,
+        "metric": section.metric,
+        "family": vars(section.family) if section.family else None,
+        "comparisons": [
+            {"a": a, "b": b, **{name: value for name, value in one.as_dict().items() if name not in hidden}}
+            for a, b, one in section.comparisons
+        ],
+        "flipped": asdict(flips) if flips else None,
+    }
+
+
+def _chosen(window: Window, ids: Sequence[str], order: str | None) -> list[str]:
+    """The chosen runs, each once: the control first, or with `order=oldest` the one that was made first."""
+    unique = list(dict.fromkeys(ids))
+    return sorted(unique, key=lambda one: str(window.runs.find(one)["created"])) if order == "oldest" else unique
+
+
+def _read(window: Window, ids: Sequence[str], *, only_known: bool) -> RunComparison:
+    if len(ids) > MOST_RUNS:
+        raise InputError(f"{len(ids)} runs at once are too many; compare at most {MOST_RUNS}")
+    folders = [window.runs.folder(one).path for one in dict.fromkeys(ids)]
+    return read_comparison(folders, _CORRECTION, only_known=only_known)
+
+
+def _flips(window: Window, found: RunComparison) -> list[Any]:
+    return [flips for section in found.suites if (flips := find_flips(found, section, window.suites)) is not None]
+
+
+def _difference(window: Window, ids: Sequence[str]) -> dict[str, Any]:
+    """What `gemma4vec runs diff` says of the first two; it compares no scores."""
+    with open_ledger(window.home) as ledger:
+        return diff_runs(ledger, window.runs.find(ids[0]), window.runs.find(ids[1]))

@@ -1,0 +1,111 @@
+"""`/inspect` and `/inspect/KEY`: slices, kinds of failure, and the queries behind them."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gemma4vec.errors import InputError
+from gemma4vec.report.content.run_data import METRICS
+from gemma4vec.report.inspect_page import slice_views
+from gemma4vec.ui.content.paging import Paging
+from gemma4vec.ui.content.query_list import KEPT, ORDERS, OUTCOMES, Wanted, difference, select_queries
+from gemma4vec.ui.content.stored_inspections import Columns, StoredInspection
+from gemma4vec.ui.content.suite_texts import Texts
+from gemma4vec.ui.window import Window
+
+SHOWN = 100
+
+
+def inspection_list(window: Window, request: Request) -> Response:
+    """All inspections."""
+    return window.page(request, "inspections.html", {"title": "Failures", "found": window.inspections.all()})
+
+
+def api_inspections(window: Window, request: Request) -> Response:
+    """`/api/inspect`: the same as JSON."""
+    return window.json(
+        [
+            {
+                "key": one.key,
+                "folder": str(one.folder),
+                "damaged": one.damaged,
+                "about": one.about,
+                "slices": one.slices,
+            }
+            for one in window.inspections.all()
+        ]
+    )
+
+
+def failures_page(window: Window, request: Request) -> Response:
+    """One inspection. A damaged table of queries leaves slices and kinds.
+
+    Raises:
+        InputError: an unknown or damaged inspection, an unknown slice, a rule that cannot be read.
+    """
+    found = window.inspections.find(request.path_params["key"])
+    wanted = Wanted.of(request.query_params)
+    views = slice_views(found.about, found.slices)
+    names = [view for view, _, _ in views]
+    view = wanted.view if wanted.view in names else (names[0] if names else "paired")
+    values: dict[str, Any] = {
+        "title": f"{found.about['model']['name']} on {found.about['suite']['name']}",
+        "found": found,
+        "about": found.about,
+        "metric": METRICS.get(found.metric, found.metric),
+        "views": [one for one in views if one[0] == view],
+        "view": view,
+        "names": names,
+        "wanted": wanted,
+        "outcomes": OUTCOMES,
+        "orders": ORDERS,
+        "kinds": [one["name"] for one in found.about["kinds"]],
+        "address": lambda **changes: _address(wanted, **changes),
+        "rows": [],
+        "paging": None,
+        "problem": "",
+        "no_texts": "",
+    }
+    try:
+        columns = window.inspections.columns(found)
+    except InputError as error:
+        values["problem"] = str(error)
+        return window.page(request, "failures.html", values)
+    texts = window.suites.of_inspection(found.about)
+    rows = select_queries(found, columns, wanted, texts.queries)
+    values["paging"] = paging = Paging.of(request, len(rows), SHOWN)
+    values["rows"] = [_describe(found, columns, texts, row) for row in rows[paging.first : paging.last]]
+    values["no_texts"] = texts.problem
+    return window.page(request, "failures.html", values)
+
+
+def api_failures(window: Window, request: Request) -> Response:
+    """`/api/inspect/KEY`: the queries that fit, by pages of 100, as JSON."""
+    found = window.inspections.find(request.path_params["key"])
+    columns = window.inspections.columns(found)
+    texts = window.suites.of_inspection(found.about)
+    rows = select_queries(found, columns, Wanted.of(request.query_params), texts.queries)
+    paging = Paging.of(request, len(rows), SHOWN)
+    shown = [_describe(found, columns, texts, row) for row in rows[paging.first : paging.last]]
+    return window.json({"total": len(rows), "page": paging.page, "pages": paging.pages, "queries": shown})
+
+
+def _address(wanted: Wanted, **changes: str) -> str:
+    """The query part of an address with some filters changed."""
+    kept = {**{name: getattr(wanted, name) for name in KEPT}, **changes}
+    return urlencode({name: value for name, value in kept.items() if value})
+
+
+def _describe(found: StoredInspection, columns: Columns, texts: Texts, row: int) -> dict[str, Any]:
+    key = columns["query_id"][row]
+    return {
+        "row": row,
+        "id": key,
+        "query": texts.queries.get(key, ""),
+        "score": columns[found.metric][row],
+        "difference": difference(columns, found.metric, row),
+        "rank": columns["gold_rank"][row],
+        "kinds": columns["kinds"][row] or [],
+    }

@@ -1,0 +1,225 @@
+"""Failures, queries, geometry: the figures of the inspection, nothing sealed, filters in addresses, damage in place."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hostile_page import HOSTILE, Page
+from open_window import ORIGIN, open_window
+from planted_suite import PlantedModel, planted_suite
+from starlette.testclient import TestClient
+
+from gemma4vec.data.suites.retrieval import load_suite, write_suite
+from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
+from gemma4vec.files import cache, home
+from gemma4vec.inspection.inspect import inspect
+from gemma4vec.inspection.inspected import Subject
+from gemma4vec.inspection.inspection_files import load_columns, load_inspection
+from gemma4vec.inspection.labels.judgments import load_judgments
+from gemma4vec.ui.content.query_list import Wanted, select_queries
+from gemma4vec.ui.content.stored_inspections import StoredInspections
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with one inspection and its suite, whose texts are hostile in places; and the cache of its steps."""
+    folder = tmp_path_factory.mktemp("inspected")
+    suite = planted_suite(140)
+    suite.role = "dev"
+    suite.queries = [f"{query} {HOSTILE}" if row % 8 == 0 else query for row, query in enumerate(suite.queries)]
+    write_suite(folder / "suite", suite)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMMA4VEC_HOME", str(folder / "runs"))
+        patch.setenv("GEMMA4VEC_CACHE", str(folder / "cache"))
+        inspect(
+            Subject(PlantedModel(), "planted"),
+            load_suite(folder / "suite"),
+            folder / "runs" / "inspect" / "planted-model" / "planted",
+            against=Subject(Bm25Model(), "bm25"),
+            opened_as={"spec": str(folder / "suite"), "task": None, "mirror": None},
+        )
+    return folder
+
+
+@pytest.fixture
+def copied(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, to be changed by a test; the inspection's folder."""
+    shutil.copytree(made / "runs", home(), dirs_exist_ok=True)
+    shutil.copytree(made / "cache", cache(), dirs_exist_ok=True)
+    return home() / "inspect" / "planted-model" / "planted"
+
+
+def opened() -> tuple[TestClient, str]:
+    _, client = open_window()
+    return client, f"/inspect/{client.get('/api/inspect').json()[0]['key']}"
+
+
+def test_slices_kinds_and_queries_are_those_of_the_inspection(copied: Path) -> None:
+    client, place = opened()
+    about, slices = load_inspection(copied)
+    assert "planted-model" in Page(client.get("/inspect").text).text
+    paired, absolute = (Page(client.get(f"{place}?view={view}").text).text for view in ("paired", "absolute"))
+    assert "Slices, paired" in paired and "Slices, absolute" not in paired and "Slices, absolute" in absolute
+    assert Page(client.get(place).text).text.count("Slices, paired") == 1  # paired is the default
+    one = next(one for one in slices if one["view"] == "paired")
+    assert (
+        one["rule"] in paired and f"{one['gap']:+.3f}" in paired and f"gemma4vec inspect confirm {one['id']}" in paired
+    )
+    assert all(kind["name"] in paired for kind in about["kinds"])
+    figures = Page(client.get(f"{place}/geometry").text).text
+    assert all(one["name"] in figures for one in about["figures"]) and f"{about['figures'][0]['value']:.3f}" in figures
+
+
+def test_filters_stand_in_the_address_and_agree_with_the_table(copied: Path) -> None:
+    client, place = opened()
+    columns, (_, slices) = load_columns(copied), load_inspection(copied)
+    one = slices[0]
+    found = client.get(f"/api{place}?slice={one['id']}").json()
+    open_rows = [row for row, half in enumerate(columns["half"]) if half == "discovery"]
+    assert found["total"] == one["n"] and all(columns["digits"][row["row"]] for row in found["queries"])
+    by_rule = client.get(f"/api{place}", params={"rule": one["rule"]}).json()
+    assert by_rule["queries"] == found["queries"]
+    assert client.get(f"/api{place}").json()["total"] == len(open_rows)
+    failed = client.get(f"/api{place}?outcome=failed").json()
+    assert failed["total"] == load_inspection(copied)[0]["failures"]
+    kind = client.get(f"/api{place}?kind=near_miss").json()
+    assert kind["total"] == sum("near_miss" in columns["kinds"][row] for row in open_rows)
+    first = columns["query_id"][open_rows[0]]
+    assert client.get(f"/api{place}?q={first}").json()["queries"][0]["id"] == first
+    worst = client.get(f"/api{place}?order=score").json()["queries"]
+    assert [row["score"] for row in worst] == sorted(row["score"] for row in worst)
+    page = client.get(f"{place}?slice={one['id']}&view=absolute").text
+    assert f"slice={one['id']}" in page and "view=absolute" in page
+
+
+@pytest.mark.parametrize(
+    ("query", "line"),
+    [("slice=none", "has no slice"), ("rule=drop+table", "rule"), ("rule=overlap+<=+x", ""), ("page=zero", "")],
+)
+def test_odd_filters_are_one_line(copied: Path, query: str, line: str) -> None:
+    client, place = opened()
+    reply = client.get(f"{place}?{query}")
+    assert reply.status_code in (200, 404) and line in reply.text and "mistake" not in reply.text
+
+
+def test_no_value_of_a_sealed_query_is_shown(copied: Path) -> None:
+    client, place = opened()
+    columns = load_columns(copied)
+    sealed = [row for row, half in enumerate(columns["half"]) if half == "sealed"]
+    shown = {row["row"] for page in (1, 2, 3) for row in client.get(f"/api{place}?page={page}").json()["queries"]}
+    assert shown.isdisjoint(sealed) and len(shown) == len(columns["half"]) - len(sealed)
+    for row in sealed[:5]:
+        for address in (f"{place}/queries/{row}", f"/api{place}/queries/{row}"):
+            reply = client.get(address)
+            assert reply.status_code == 404 and "sealed half" in reply.text
+    assert client.get(f"{place}/queries/100000").status_code == 404
+    for odd in ("-1", "x", "1e3", "..%2f1", "99999999999999999999"):
+        assert client.get(f"{place}/queries/{odd}").status_code == 404
+
+
+def test_a_query_shows_both_rankings_its_right_documents_and_words_in_common(copied: Path, made: Path) -> None:
+    client, place = opened()
+    suite = load_suite(made / "suite")
+    row = next(one["row"] for one in client.get(f"/api{place}?outcome=found").json()["queries"] if one["row"] % 4)
+    found = client.get(f"/api{place}/queries/{row}").json()
+    assert found["query"] == suite.queries[row] and found["rank"] == 1
+    model, other = found["sides"]
+    assert (model["name"], other["name"]) == ("planted-model", "bm25")
+    assert [one["rank"] for one in model["documents"]] == list(range(1, 11))
+    assert model["documents"][0]["id"] == f"d{row}" == found["right"][0]["id"] and model["documents"][0]["grade"] == 1
+    assert model["documents"][1]["grade"] is None
+    marked = {text for text, is_word in model["documents"][0]["pieces"] if is_word}
+    assert marked == set(suite.queries[row].split()[:2])
+    documents = {one["doc_id"]: one for one in pq.read_table(copied / "documents.parquet").to_pylist()}
+    assert model["documents"][1]["occurrences"] == documents[model["documents"][1]["id"]]["k_occurrence"]
+    page = Page(client.get(f"{place}/queries/{row}?outcome=found").text)
+    assert "mark" in page.tags and 'rel="next"' in client.get(f"{place}/queries/{row}?outcome=found").text
+
+
+def test_hostile_texts_stay_texts(copied: Path) -> None:
+    client, place = opened()
+    row = next(one["row"] for one in client.get(f"/api{place}").json()["queries"] if one["row"] % 8 == 0)
+    for address in (place, f"{place}/queries/{row}", f"{place}/queries/{row}?export=1"):
+        page = Page(client.get(address).text)
+        assert "img" not in page.tags and "\x1b" not in page.text and "{{ 7 * 7 }}" in page.text
+
+
+def test_steps_that_are_gone_leave_the_first_document(copied: Path) -> None:
+    client, place = opened()
+    shutil.rmtree(cache())
+    row = client.get(f"/api{place}").json()["queries"][0]["row"]
+    found = client.get(f"/api{place}/queries/{row}").json()
+    assert len(found["sides"][0]["documents"]) == 1 and "gone from the cache" in found["sides"][0]["note"]
+    assert found["sides"][1]["documents"] == [] and found["right"]
+
+
+@pytest.mark.parametrize("damage", ["queries", "documents", "judged", "slices", "suite", "changed"])
+def test_damage_stays_in_its_place(copied: Path, damage: str) -> None:
+    client, place = opened()
+    row = client.get(f"/api{place}").json()["queries"][0]["row"]
+    about = json.loads((copied / "inspection.json").read_text())
+    if damage == "slices":
+        (copied / "slices.json").write_text("[{")
+    elif damage == "suite":
+        about["suite"]["open"]["spec"] = "no-such-suite"
+        (copied / "inspection.json").write_text(json.dumps(about))
+    elif damage == "changed":
+        about["suite"]["fingerprint"] = "0" * 64
+        (copied / "inspection.json").write_text(json.dumps(about))
+    else:
+        (copied / f"{damage}.parquet").write_bytes(b"PAR1 torn")
+    client, _ = opened()
+    listed, page = client.get("/inspect"), client.get(place)
+    assert listed.status_code == 200
+    if damage == "slices":
+        assert "is damaged" in listed.text and page.status_code == 404 and "inspect again" in page.text
+        return
+    assert page.status_code == 200 and "Kinds of failure" in page.text
+    one = client.get(f"{place}/queries/{row}")
+    if damage == "queries":
+        assert "is damaged" in page.text and one.status_code == 404
+    else:
+        assert one.status_code == 200
+        assert ("ids are shown" in page.text) == (damage in ("suite", "changed"))
+
+
+def test_a_hundred_thousand_queries_are_filtered_by_rows(copied: Path) -> None:
+    """One page of a long list: the selection is of plain rows, without texts of documents."""
+    found = StoredInspections(home()).all()[0]
+    small = load_columns(copied)
+    times = 100_000 // len(small["half"])
+    columns = {name: values * times for name, values in small.items()}
+    rows = select_queries(found, columns, Wanted(outcome="failed", order="id"))
+    assert len(rows) == times * found.about["failures"]
+
+
+def test_no_inspection_says_how_to_make_one() -> None:
+    _, client = open_window()
+    assert "gemma4vec inspect RUN --suite DEV" in Page(client.get("/inspect").text).text
+    assert client.get("/inspect/none").status_code == 404
+
+
+def test_a_judgment_is_kept_beside_the_suite(copied: Path, made: Path) -> None:
+    client, place = opened()
+    suite = load_suite(made / "suite")
+    row = client.get(f"/api{place}").json()["queries"][0]["row"]
+    address, query = f"{place}/queries/{row}/judge", suite.query_ids[row]
+    document = client.get(f"/api{place}/queries/{row}").json()["sides"][0]["documents"][2]["id"]
+    fields = {"document": document, "grade": "1", "place": "d1-3"}
+    reply = client.post(f"{address}?outcome=failed", data=fields, headers=ORIGIN, follow_redirects=False)
+    assert reply.headers["location"] == f"{place}/queries/{row}?outcome=failed#d1-3"
+    assert load_judgments(suite) == {(query, document): 1}
+    page = Page(client.get(f"{place}/queries/{row}").text)
+    assert "people: right" in page.text and client.get(f"/api{place}/queries/{row}").json()["people"] == {document: 1}
+    client.post(address, data={**fields, "grade": "0"}, headers=ORIGIN)
+    assert load_judgments(suite) == {(query, document): 0}
+    for odd in ({"grade": "7"}, {"grade": ""}, {"document": "none"}, {"document": "../x"}):
+        assert client.post(address, data={**fields, **odd}, headers=ORIGIN).status_code == 400
+    sealed = load_columns(copied)["half"].index("sealed")
+    assert client.post(f"{place}/queries/{sealed}/judge", data=fields, headers=ORIGIN).status_code == 400
+    _, reading = open_window(read_only=True)
+    assert reading.post(address, data=fields, headers=ORIGIN).status_code == 403
+    assert 'name="grade"' not in reading.get(f"{place}/queries/{row}").text
+    assert load_judgments(suite) == {(query, document): 0}
