@@ -137,6 +137,11 @@ def test_lists_for_a_person(hard_suite: Path, tmp_path: Path, capsys: pytest.Cap
     assert Path(found["file"]).is_file() and found["queries"] == 30 and "Reading list" in page.read_text()
     assert execute(["inspect", "flips", "bm25", model, "--suite", str(hard_suite)]) == 0
     assert "of 30 queries" in capsys.readouterr().out
+    key = found["list"][0]["query_id"]
+    assert execute(["inspect", "explain", model, key, "--suite", str(hard_suite)]) == 0
+    assert f"{key}: " in capsys.readouterr().out
+    assert execute(["inspect", "explain", model, "x", "--suite", str(hard_suite)]) == 2
+    assert "has no query 'x'" in capsys.readouterr().err
     assert execute(["inspect", "labels", "bm25", model, "--suite", str(hard_suite)]) == 0
     assert "nobody has read any yet" in capsys.readouterr().out
     queue = home() / "labels" / "hard" / "queue.jsonl"

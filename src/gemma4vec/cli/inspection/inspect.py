@@ -7,7 +7,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gemma4vec.cli.inspection.lists import flips_command, judge_command, labels_command, similar_command
+from gemma4vec.cli.inspection.lists import (
+    explain_command,
+    flips_command,
+    judge_command,
+    labels_command,
+    similar_command,
+)
 from gemma4vec.cli.inspection.opened import BM25, open_retrieval_suite, open_subject
 from gemma4vec.cli.inspection.remedy import remedy_command, verify_command
 
@@ -170,5 +176,6 @@ app.command("remedy")(remedy_command)
 app.command("verify")(verify_command)
 app.command("flips")(flips_command)
 app.command("similar")(similar_command)
+app.command("explain")(explain_command)
 app.command("labels")(labels_command)
 app.command("judge")(judge_command)

@@ -1,4 +1,4 @@
-"""`gemma4vec inspect flips | similar | labels | judge`: models beside each other, and lists for a person to read."""
+"""`gemma4vec inspect flips | similar | explain | labels | judge`: models beside each other, and lists to read."""
 
 import logging
 from collections.abc import Mapping
@@ -79,6 +79,28 @@ def flips_command(
     emit(as_json, {"file": str(file), **found}, lambda value: _render_flips(value, texts))
 
 
+def explain_command(
+    model: Annotated[str, typer.Argument(help="A run, a folder, a hub id or bundled:NAME.")],
+    query: Annotated[str, typer.Argument(help="Id of a query of the discovery half.", metavar="QUERY")],
+    suite: Dev,
+    task: TaskName = None,
+    dtype: Dtype = "auto",
+    mirror: Mirror = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain one query: the right document beside the first wrong one, by words, sentences, and what is cut."""
+    from gemma4vec.cli.output import emit
+    from gemma4vec.inspection.explain.explain_query import explain_query
+    from gemma4vec.machine.terminal import bars_by_stage
+
+    loaded = _suite(suite, task, mirror, "inspect explain shows single queries")
+    subject = _subject(model, dtype)
+    with bars_by_stage(loaded.name) as report:
+        found = explain_query(subject, loaded, query, progress=report)
+    texts = dict(zip(loaded.corpus_ids, loaded.corpus, strict=True))
+    emit(as_json, found, lambda one: _render_explained(one, {key: text.text for key, text in texts.items()}))
+
+
 def labels_command(
     model: Annotated[
         list[str],
@@ -128,7 +150,7 @@ def similar_command(
     """Compare the rankings and vectors of models: shared top tens, rank-biased overlap, debiased CKA."""
     from gemma4vec.cli.output import emit
     from gemma4vec.files import check_writable, home, write_json
-    from gemma4vec.inspection.similarity.similar import find_similar
+    from gemma4vec.inspection.flips.similar import find_similar
     from gemma4vec.ledger.run_folder import slug
     from gemma4vec.machine.terminal import bars_by_stage
 
@@ -244,3 +266,27 @@ def _render_similar(found: Mapping[str, Any]) -> "RenderableType":
         )
     title = f"{found['suite']['name']}, {found['queries']} queries; CKA of {found['documents']} documents"
     return Group(table(columns, [row(one) for one in found["pairs"]], title=title), *parts, Text(found["file"]))
+
+
+def _render_explained(found: Mapping[str, Any], texts: Mapping[str, str]) -> "RenderableType":
+    from rich.console import Group
+    from rich.text import Text
+
+    from gemma4vec.cli.output import table
+    from gemma4vec.text.sanitize import sanitize
+
+    parts: list[Any] = [Text(f"{found['query_id']}: {sanitize(found['query'])}")]
+    if found["gap"] is not None:
+        parts.append(Text(f"right minus wrong {found['gap']:+.3f} (BM25 {found['gap_of_bm25']:+.3f})"))
+    for one in found["documents"]:
+        text = texts[one["doc_id"]]
+        cut = "" if one["read"] is None or one["read"] >= len(text) else f", read to character {one['read']}"
+        words = ", ".join(f"{word} {value:.1f}" for word, value in list(one["words"].items())[:SHOWN])
+        title = (
+            f"{one['why']}: {one['doc_id']} at rank {one['rank'] or 'none'}, score {one['score']:.3f}, BM25 "
+            f"{one['bm25']:.1f}, first ten of {one['k_occurrence']} queries{cut}; shares {words or 'no word'}"
+        )
+        most = sorted(one["sentences"], key=lambda part: -abs(part["worth"]))[:SHOWN]
+        rows = [[sanitize(text[part["start"] : part["end"]])[:CHARACTERS], f"{part['worth']:+.3f}"] for part in most]
+        parts.append(table(["sentence", "worth"], rows, title=title) if rows else Text(title))
+    return Group(*parts)

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.evaluation.scoring.metrics import per_query
 from gemma4vec.inspection.geometry.figures import effective_rank, eigenvalues
+from gemma4vec.inspection.geometry.likeness import debiased_cka
 from gemma4vec.inspection.layers.states import find_embedder, layer_vectors, pools_by_itself
-from gemma4vec.inspection.similarity.rankings import debiased_cka
 from gemma4vec.statistics.multiplicity import holm
 from gemma4vec.statistics.paired import sign_flip_test
 from gemma4vec.statistics.selection import selection_effect

@@ -14,10 +14,10 @@ import numpy.typing as npt
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.scoring.ranking import Progress, Ranker, no_progress
+from gemma4vec.inspection.geometry.likeness import debiased_cka, overlap, rbo
 from gemma4vec.inspection.inspect import steps_of
 from gemma4vec.inspection.inspected import Subject
 from gemma4vec.inspection.reading import read_model
-from gemma4vec.inspection.similarity.rankings import debiased_cka, overlap, rbo
 from gemma4vec.ledger.suite_access import check_choice
 from gemma4vec.statistics.student import t_interval
 from gemma4vec.text.text_embedder import TextEmbedder

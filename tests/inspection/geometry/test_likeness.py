@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gemma4vec.inspection.similarity.rankings import debiased_cka, overlap, rbo
+from gemma4vec.inspection.geometry.likeness import debiased_cka, overlap, rbo
 
 GENERATOR = np.random.default_rng(0)
 

@@ -9,8 +9,8 @@ from planted_suite import PlantedModel, planted_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.files import home
+from gemma4vec.inspection.flips.similar import NO_FLOOR, find_similar
 from gemma4vec.inspection.inspected import Subject
-from gemma4vec.inspection.similarity.similar import NO_FLOOR, find_similar
 from gemma4vec.ledger.run_folder import RunFolder
 
 SUITE = planted_suite(60)
