@@ -44,7 +44,7 @@ def decoder_of(folder: Path) -> VectorDecoder:
         made_from={},
     )
     head = load_head(backbone, folder, "vector_to_text")
-    return VectorDecoder(OpenDecoder(facts, folder, backbone, head, prefix, tokenizer, frame))
+    return VectorDecoder(OpenDecoder(backbone, head, tokenizer, facts, folder, prefix, frame))
 
 
 class SlowNextToken:

@@ -21,6 +21,7 @@ from gemma4vec.data.rows.rows import Row, write_rows
 from gemma4vec.errors import InputError
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.inverter.decoder_folder import open_decoder
+from gemma4vec.model.suggester.suggester_folder import open_suggester
 from gemma4vec.pipeline.matrix.plan import make_plan
 from gemma4vec.recipe.find import SHIPPED, find_matrix, find_recipe, shipped_matrices, shipped_plans, shipped_recipes
 from gemma4vec.recipe.load import load_recipe, parse_recipe
@@ -78,6 +79,8 @@ def point_at_own_files(stage: dict[str, Any], folder: Path) -> None:
         stage["evaluation"]["suite"] = str(folder / stage["evaluation"]["suite"])
     if "embedder" in stage["task"]:
         stage["task"]["embedder"] = str(folder / "start" / "run")
+    if "reading" in stage["task"]:  # the tiny tokenizer's tokens are bytes
+        stage["task"]["reading"] = {"query_tokens": 32, "titles": 1, "title_tokens": 16}
 
 
 @pytest.mark.parametrize("name", list(shipped_recipes()))
@@ -96,6 +99,9 @@ def test_it_is_estimated_trains_saves_and_opens(
     assert [event["stage"] for event in run.events("stage_finished")] == list(range(len(recipe.stages)))
     if recipe.stages[0].task.kind == "vector_to_text":
         assert open_decoder(model, dtype=torch.float32, device="cpu").facts.encoder_name
+        return
+    if recipe.stages[0].task.kind == "suggestion":
+        assert open_suggester(model, dtype=torch.float32, device="cpu").facts.queries
         return
     opened = Embedder.load(model, dtype="fp32")
     vectors = opened.encode_query(["read the file", "sort the tree"])

@@ -465,6 +465,7 @@ KINDS: Final[dict[str, Kind]] = {
         """
         fanout model --suite suite --log texts.txt --n 2 --faithful -1
         fanout model --suite suite --log texts.txt --target gold --out new.jsonl.gz --published records.jsonl
+        fanout model --suite suite --log texts.txt --n 2 --pairs pairs.jsonl
         inspect bm25 --suite suite
         inspect model --suite suite --against bm25 --html page.html
         inspect verify model --against bm25

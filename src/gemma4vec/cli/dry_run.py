@@ -54,7 +54,7 @@ def as_dict(found: "Estimate") -> dict[str, Any]:
             "trainable_by_part": parameters.trainable,
         },
         "stages": [
-            _stage(stage, settings) | _decoder(stage, parameters)
+            _stage(stage, settings) | _beside(stage, parameters)
             for stage, settings in zip(found.stages, recipe.stages, strict=True)
         ],
         "steps": sum(stage.steps for stage in found.stages),
@@ -104,17 +104,19 @@ def _stage(stage: "StageEstimate", settings: Any) -> dict[str, Any]:
     }
 
 
-def _decoder(stage: "StageEstimate", without: "Parameters") -> dict[str, Any]:
-    """The decoder of a stage that trains one: its parameters, and its memory without activations."""
+def _beside(stage: "StageEstimate", without: "Parameters") -> dict[str, Any]:
+    """What a stage trains next to its model: parameters, and its memory without activations, if there is any."""
     own = stage.parameters
-    if own is without:
-        return {}
     names = ("weight_bytes", "trainable_bytes", "master_bytes", "moment_bytes")
+    memory = sum(getattr(own, name) - getattr(without, name) for name in names) / GB
+    part = "decoder" if stage.has_decoder else "objective"
+    if not stage.has_decoder and part not in own.total:
+        return {}
     return {
-        "decoder": {
-            "parameters": own.total.get("decoder", 0),
-            "trainable": own.trainable.get("decoder", 0),
-            "memory_gb": sum(getattr(own, name) - getattr(without, name) for name in names) / GB,
+        part: {
+            "parameters": own.total.get(part, 0),
+            "trainable": own.trainable.get(part, 0),
+            "memory_gb": memory,
         }
     }
 
@@ -197,7 +199,7 @@ def _stage_lines(number: int, stage: dict[str, Any]) -> list[str]:
     compiled = "compiled" if layout["compiled"] else f"not compiled: {layout['compile_reason']}"
     negatives = f", {stage['hard_negatives']} hard negatives each" if stage["hard_negatives"] else ""
     parts = ", ".join(f"{name} {size:.2f}" for name, size in memory.items() if name != "peak")
-    decoder = stage.get("decoder")
+    decoder, objective = stage.get("decoder"), stage.get("objective")
     return [
         f"stage {number}: {stage['name']}",
         _line("layout", f"{layout['kind']}, {layout['grouping']}{checkpointing}{cached}, {compiled}"),
@@ -218,6 +220,7 @@ def _stage_lines(number: int, stage: dict[str, Any]) -> list[str]:
         ),
         _line("memory", f"{memory['peak']:.2f} GB at the peak ({parts})"),
         *([_line("decoder", _decoder_words(decoder))] if decoder else []),
+        *([_line("objective", _objective_words(objective))] if objective else []),
         *([_line("", layout["memory_remark"])] if layout["memory_remark"] else []),
     ]
 
@@ -227,6 +230,11 @@ def _decoder_words(decoder: dict[str, Any]) -> str:
         return "the encoder's own layers: no parameters of its own"
     counts = f"{decoder['parameters']:,} parameters ({decoder['trainable']:,} trainable)"
     return f"{counts}, {decoder['memory_gb']:.2f} GB of that with its optimizer; in checkpoints alone"
+
+
+def _objective_words(objective: dict[str, Any]) -> str:
+    count, memory = objective["parameters"], objective["memory_gb"]
+    return f"{count:,} parameters are trained next to the model, {memory:.2f} GB of that with their optimizer"
 
 
 def _fit_lines(fits: dict[str, Any]) -> list[str]:

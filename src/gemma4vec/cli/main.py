@@ -60,6 +60,10 @@ COMMANDS = {
         "gemma4vec.cli.inversion.fanout:fanout_command",
         "Suggest other queries on the way to a document, and measure them beside noise.",
     ),
+    "suggest": (
+        "gemma4vec.cli.inversion.suggest:suggest_command",
+        "Write other queries for a query with a trained suggester.",
+    ),
     "privacy": (
         "gemma4vec.cli.inversion.privacy:privacy_command",
         "Measure how far vectors give their texts away, and what defenses cost.",

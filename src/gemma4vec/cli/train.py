@@ -49,7 +49,7 @@ def train_command(
     """
     from gemma4vec.api.runs import is_first_process, load_seeded, train
     from gemma4vec.cli.output import emit
-    from gemma4vec.recipe.inversion import DECODER_FILE
+    from gemma4vec.recipe.inversion import DECODER_FILE, SUGGESTER_FILE
 
     if (recipe is None) == (resume is None):
         raise InputError("give exactly one of RECIPE or --resume RUN")
@@ -82,4 +82,6 @@ def train_command(
     made, then = "model", f"gemma4vec eval {run.path} --suite DIR"
     if (run.model / DECODER_FILE).is_file():
         made, then = "decoder", f'gemma4vec invert MODEL --decoder {run.path} --text "..."'
+    if (run.model / SUGGESTER_FILE).is_file():
+        made, then = "suggester", f'gemma4vec suggest {run.path} --query "..."'
     emit(as_json, result, lambda _: f"{reason}\n{made}: {run.model}\nnext: {then}")

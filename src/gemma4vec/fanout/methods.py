@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gemma4vec.errors import InputError
+from gemma4vec.evaluation.scoring.vector_ranking import count_to_rank
 from gemma4vec.fanout.rm3 import rm3_scores
 from gemma4vec.fanout.setting import DEPTH, Ints, Setting
 from gemma4vec.fanout.walk import Vectors, angle_between, changes, random_walk, step_angles, way
@@ -33,6 +34,7 @@ class Method:
         oracle: whether it looks at judgments.
         needs_log: whether it reads a log of queries.
         needs_paraphraser: whether it has a language model reword queries.
+        needs_suggester: whether it has a trained suggester write queries.
     """
 
     name: str
@@ -41,11 +43,16 @@ class Method:
     oracle: bool = False
     needs_log: bool = False
     needs_paraphraser: bool = False
+    needs_suggester: bool = False
 
     def can_run(self, setting: Setting) -> bool:
         """Whether the setting has what the method reads."""
-        has_log = setting.log is not None or not self.needs_log
-        return has_log and (setting.paraphraser is not None or not self.needs_paraphraser)
+        needed = [
+            (self.needs_log, setting.log),
+            (self.needs_paraphraser, setting.paraphraser),
+            (self.needs_suggester, setting.suggester),
+        ]
+        return all(part is not None for needs, part in needed if needs)
 
 
 def walk_points(setting: Setting, row: int, end_d: Vectors) -> Vectors:
@@ -114,10 +121,23 @@ def paraphrases(setting: Setting) -> Texts:
     return setting.paraphraser.write(setting.suite.queries, 2 * setting.choices.n, setting.choices.seed)
 
 
+def suggested(setting: Setting) -> Texts:
+    """What a trained suggester writes for the query and the titles of its first hits, without a vector."""
+    suggester, choices = setting.suggester, setting.choices
+    assert suggester is not None
+    most = suggester.facts.reading.titles
+    return [
+        [one.text for one in suggester.write(query, setting.titles(row, most), 2 * choices.n, seed=choices.seed)]
+        for row, query in enumerate(setting.suite.queries)
+    ]
+
+
 def bm25(setting: Setting) -> Rankings:
     """The words' own ranking."""
     rank = descending_id_rank(setting.suite.corpus_ids)
-    found = setting.bm25.search(setting.suite.queries, min(DEPTH + 1, len(setting.texts)), descending_id_rank=rank)
+    found = setting.bm25.search(
+        setting.suite.queries, min(count_to_rank(setting.suite, DEPTH), len(setting.texts)), descending_id_rank=rank
+    )
     rows = setting.without_own(found.indices, found.scores, range(len(setting.suite.queries)))
     return [[row] for row in rows]
 
@@ -128,7 +148,7 @@ def rm3(setting: Setting) -> Rankings:
     found = []
     for row, query in enumerate(setting.suite.queries):
         scores_M = rm3_scores(setting.bm25, setting.texts, query).astype(np.float32)
-        best = setting.bm25.best(scores_M, min(DEPTH + 1, len(setting.texts)), rank)
+        best = setting.bm25.best(scores_M, min(count_to_rank(setting.suite, DEPTH), len(setting.texts)), rank)
         found.append([setting.without_own(best.indices[None], best.scores[None], [row])[0]])
     return found
 
@@ -153,6 +173,7 @@ METHODS: dict[str, Method] = {
         Method("nearest queries of the log", texts=nearest_log, needs_log=True),
         Method(NOISE, texts=noise),
         Method("paraphrases", texts=paraphrases, needs_paraphraser=True),
+        Method("suggestions", texts=suggested, needs_suggester=True),
         Method("texts of the first hit", texts=from_first_hit),
         Method(TO_GOLD, texts=to_gold, oracle=True),
         Method(TO_HITS, texts=to_hits),

@@ -16,6 +16,7 @@ from gemma4vec.evaluation.scoring.ranking import Ranking
 from gemma4vec.evaluation.scoring.vector_ranking import rank_vectors, settle
 from gemma4vec.fanout.keep import Gates
 from gemma4vec.fanout.paraphrase import Paraphraser
+from gemma4vec.fanout.suggester import Suggester, title_of
 from gemma4vec.fanout.walk import Vectors, mean_direction
 from gemma4vec.fanout.writers import LogWriter, Writer
 from gemma4vec.retrieval.bm25 import BM25Index
@@ -76,6 +77,7 @@ class Setting:
         log: a log of queries, for the row of nearest ones; None: there is none.
         paraphraser: a language model that rewords queries; None: there is none.
         choices: numbers.
+        suggester: a trained suggester; None: there is none.
     """
 
     suite: RetrievalSuite
@@ -86,6 +88,7 @@ class Setting:
     log: LogWriter | None = None
     choices: Choices = field(default_factory=Choices)
     paraphraser: Paraphraser | None = None
+    suggester: Suggester | None = None
 
     @cached_property
     def texts(self) -> list[str]:
@@ -101,6 +104,11 @@ class Setting:
     def own_rankings(self) -> Ints:
         """The queries' own rankings."""
         return self.rank(self.queries_Qd, range(len(self.queries_Qd)))
+
+    def titles(self, row: int, most: int) -> list[str]:
+        """Titles of a query's first hits: what a suggester reads beside the query."""
+        places = [place for place in self.own_rankings[row, :most].tolist() if place >= 0]
+        return [title_of(self.suite.corpus[place]) for place in places]
 
     @cached_property
     def gold(self) -> list[list[int]]:

@@ -11,12 +11,15 @@ import numpy as np
 
 from gemma4vec.data.rows.rows import Row
 from gemma4vec.fanout.methods import walk_points, write_walks
+from gemma4vec.fanout.never_walked import document_key
 from gemma4vec.fanout.setting import Report, Setting
 from gemma4vec.fanout.suggestions import Suggestions, keep_texts
+from gemma4vec.text.prompts import Document
 
 Target = Literal["gold", "prf"]
 BLOCK = 32
 TOP = 10  # documents of a record
+TITLES = 5  # of a pair; a suggester reads as many of them as its recipe says
 
 
 def walk_suite(
@@ -42,6 +45,14 @@ def as_rows(setting: Setting, row: int, aim: Sequence[int], found: Suggestions) 
     """A training row for each kept text; rows of one query are of one group."""
     documents = [setting.suite.corpus[place] for place in aim]
     return [Row(text, documents, task="fanout", group=setting.suite.query_ids[row]) for text in found.texts]
+
+
+def as_pairs(setting: Setting, row: int, aim: Sequence[int], found: Suggestions) -> list[Row]:
+    """Pairs for a suggester (task `suggestion`): the query, the titles of its first hits, and each kept text."""
+    titles = "\n".join(setting.titles(row, TITLES)) or None
+    group = document_key(setting.suite.corpus[aim[0]]) if aim else None
+    query = setting.suite.queries[row]
+    return [Row(query, [Document(text, titles)], task="suggestion", group=group) for text in found.texts]
 
 
 def as_record(setting: Setting, row: int, found: Suggestions) -> dict[str, Any]:

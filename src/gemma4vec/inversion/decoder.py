@@ -3,9 +3,9 @@
 Shapes: N vectors, d their dimensions, R rows, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from gemma4vec.errors import InputError
 from gemma4vec.inversion.generate import Written, write_by_beams, write_by_nucleus, write_greedily
+from gemma4vec.inversion.next_token import CachedNextToken, Forbidden, text_of
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import choose_dtype
-from gemma4vec.model.inverter.cached_states import CachedStates
 from gemma4vec.model.inverter.decoder_folder import OpenDecoder, find_decoder, open_decoder, read_facts
 from gemma4vec.model.inverter.frame import soft_tokens
 from gemma4vec.model.inverter.identity import encoder_identity
+from gemma4vec.model.packing.embedding_overrides import EmbeddingOverrides
 from gemma4vec.text.text_embedder import TextEmbedder
 
 # Rows that are written at the same time: their logits take 1 MB each with Gemma's vocabulary.
@@ -33,11 +34,7 @@ class VectorDecoder:
 
     def __init__(self, parts: OpenDecoder):
         self.parts, self.facts = parts, parts.facts
-        vocabulary = len(parts.head.weight_VD)
-        tokenizer = parts.tokenizer.hf_tokenizer
-        forbidden = {int(one) for one in tokenizer.all_special_ids} - {parts.frame.end_id}
-        known = {one for one in tokenizer.get_vocab().values() if one < vocabulary}
-        self._forbidden = torch.tensor(sorted(forbidden | (set(range(vocabulary)) - known)), dtype=torch.long)
+        self.forbid = Forbidden(parts, parts.frame.end_id)
 
     @classmethod
     def load(
@@ -112,16 +109,18 @@ class VectorDecoder:
 
     def text(self, written: Written) -> str:
         """The text of its tokens, as the tokenizer writes it."""
-        tokenizer: Any = self.parts.tokenizer.hf_tokenizer
-        return str(tokenizer.decode(list(written.ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return text_of(self.parts, written.ids)
 
-    def next_token(self, vectors_Rd: Vectors) -> "CachedNextToken":
+    def next_token(self, vectors_Rd: Vectors) -> CachedNextToken:
         """Scores of texts that grow from these vectors, one row each."""
-        return CachedNextToken(self.parts, vectors_Rd, self.forbid)
+        frame, rows = self.parts.frame, len(vectors_Rd)
+        columns = len(frame.before)
 
-    def forbid(self, logits_RV: Tensor) -> Tensor:
-        """Logits without special tokens other than the end, and without rows that no token has."""
-        return logits_RV.index_fill(1, self._forbidden.to(logits_RV.device), -float("inf"))
+        def soft() -> EmbeddingOverrides:
+            cells_RP = torch.arange(rows)[:, None] * columns + torch.arange(len(frame.opening), columns)
+            return soft_tokens(cells_RP.flatten(), prefix_of(self.parts, vectors_Rd))
+
+        return CachedNextToken(self.parts, frame.before, rows, self.forbid, soft)
 
     def _ends(self) -> dict[str, int]:
         return {"end_id": self.parts.frame.end_id, "limit": self.facts.text_tokens}
@@ -136,35 +135,6 @@ class VectorDecoder:
         step = max(1, _ROWS // each)
         for start in range(0, len(vectors_Nd), step):
             yield vectors_Nd[start : start + step]
-
-
-class CachedNextToken:
-    """Scores of the next token, computed with keys and values of the earlier ones."""
-
-    def __init__(self, parts: OpenDecoder, vectors_Rd: Vectors, forbid: Callable[[Tensor], Tensor]):
-        self._parts, self._vectors_Rd, self._forbid = parts, vectors_Rd, forbid
-        self._states = CachedStates(parts.backbone)
-
-    def start(self) -> Tensor:
-        """Logits `[R, V]` of each text's first token."""
-        frame, rows = self._parts.frame, len(self._vectors_Rd)
-        soft_RPD = prefix_of(self._parts, self._vectors_Rd)
-        columns = len(frame.before)
-        cells_RP = torch.arange(rows)[:, None] * columns + torch.arange(len(frame.opening), columns)
-        return self._logits(self._states.start(frame.before, soft_tokens(cells_RP.flatten(), soft_RPD), rows))
-
-    def step(self, tokens_R: Tensor) -> Tensor:
-        """Add a token to each row; the logits `[R, V]` of the next."""
-        return self._logits(self._states.step(tokens_R))
-
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows, in this order."""
-        self._states.select(rows)
-
-    @torch.no_grad()
-    def _logits(self, states_RD: Tensor) -> Tensor:
-        logits_RV = self._parts.head.logits(states_RD)
-        return self._forbid(logits_RV if logits_RV.dtype == torch.float64 else logits_RV.float())
 
 
 @torch.no_grad()

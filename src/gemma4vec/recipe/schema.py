@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from gemma4vec.reading.names import Name
 from gemma4vec.recipe.denoising import Ul2 as Ul2
+from gemma4vec.recipe.inversion import Suggestion as Suggestion
 from gemma4vec.recipe.inversion import VectorToText as VectorToText
 from gemma4vec.recipe.layout import FastPaths as FastPaths
 from gemma4vec.recipe.layout import Layout as Layout
@@ -25,6 +26,7 @@ from gemma4vec.recipe.sources import check_mixture
 from gemma4vec.recipe.sources import source_of as source_of
 from gemma4vec.recipe.stop_rule import Claim as Claim
 from gemma4vec.recipe.stop_rule import StopRule as StopRule
+from gemma4vec.recipe.tasks import WRITERS as WRITERS
 from gemma4vec.recipe.tasks import Contrast as Contrast
 from gemma4vec.recipe.tasks import MaskedNextToken as MaskedNextToken
 from gemma4vec.recipe.tasks import Task as Task
@@ -297,6 +299,12 @@ class Stage(Part):
                 f"source {plain.name!r} has plain texts, contrast needs rows; use source: jsonl, or set its "
                 "pair_with_itself"
             )
+        texts = next((source for source in self.data if source.plain), None)
+        if texts is not None and self.task.kind == "suggestion":
+            raise ValueError(
+                f"source {texts.name!r} has plain texts, suggestion needs pairs; use what `gemma4vec fanout --pairs` "
+                "writes"
+            )
         return self
 
 
@@ -322,22 +330,21 @@ class Recipe(Part):
         return self
 
     @model_validator(mode="after")
-    def _decoder_alone(self) -> "Recipe":
-        number = next((n for n, stage in enumerate(self.stages) if isinstance(stage.task, VectorToText)), None)
+    def _writer_alone(self) -> "Recipe":
+        number = next((n for n, stage in enumerate(self.stages) if isinstance(stage.task, WRITERS)), None)
         if number is None:
             return self
-        model, watched = self.model, self.stages[number].evaluation
+        model, watched, kind = self.model, self.stages[number].evaluation, self.stages[number].task.kind
+        made = "decoder" if kind == "vector_to_text" else "suggester"
         if len(self.stages) > 1:
-            raise ValueError(
-                f"stages.{number}.task: vector_to_text makes a decoder, no model to go on with; train alone"
-            )
+            raise ValueError(f"stages.{number}.task: {kind} makes a {made}, no model to go on with; train alone")
         if model.attention != "causal":
-            raise ValueError("model.attention: vector_to_text writes token by token; set model.attention=causal")
+            raise ValueError(f"model.attention: {kind} writes token by token; set model.attention=causal")
         if model.start is not None or model.head is not None or model.readout != Mean():
             key = "start" if model.start is not None else "head" if model.head is not None else "readout"
-            raise ValueError(f"model.{key}: vector_to_text trains a decoder, which has none; leave it out")
+            raise ValueError(f"model.{key}: {kind} trains a {made}, which has none; leave it out")
         if watched.every_steps or watched.at_shares or watched.snapshot_at_shares or watched.snapshot_every_steps:
-            raise ValueError("evaluation: a decoder makes no vectors to be evaluated; its held-out loss is logged")
+            raise ValueError(f"evaluation: a {made} makes no vectors to be evaluated; its held-out loss is logged")
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gemma4vec.recipe.denoising import Ul2
-from gemma4vec.recipe.inversion import VectorToText
+from gemma4vec.recipe.inversion import Suggestion, VectorToText
 from gemma4vec.recipe.part import Part
 from gemma4vec.recipe.terms import HARDNESS, AnyTerm, LearnedTemperature, Nce, OnOwnNegatives
 
@@ -87,4 +87,6 @@ class MaskedNextToken(Part):
         return self
 
 
-Task = Annotated[Contrast | MaskedNextToken | Ul2 | VectorToText, Field(discriminator="kind")]
+Task = Annotated[Contrast | MaskedNextToken | Ul2 | VectorToText | Suggestion, Field(discriminator="kind")]
+# Tasks whose result writes texts and makes no vectors.
+WRITERS = (VectorToText, Suggestion)

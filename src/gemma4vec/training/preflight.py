@@ -20,7 +20,9 @@ from gemma4vec.model.readout import READOUTS
 from gemma4vec.model.save.output_dimension import recipe_dimension
 from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe import schema
-from gemma4vec.training.inversion.check_decoder import check_decoder
+from gemma4vec.training.batches.text_batches import hold_out
+from gemma4vec.training.inversion.check_writer import check_writer
+from gemma4vec.training.inversion.suggestion_pairs import check_split, pairs_of
 from gemma4vec.training.inversion.text_vectors import split_texts
 from gemma4vec.training.monitoring.dev_suite import dev_folder, needed_dev_folder, open_dev_suite
 from gemma4vec.training.tasks.check_limits import check_limits
@@ -29,7 +31,6 @@ from gemma4vec.training.tasks.make_task import plain_texts
 from gemma4vec.training.tasks.masked_next_token import mask_token_id
 from gemma4vec.training.tasks.row_reader import RowReader
 from gemma4vec.training.tasks.rows_without_signal import check_rows_teach
-from gemma4vec.training.tasks.text_batches import hold_out
 from gemma4vec.training.terms.checks import check_dropout, check_scores, check_terms
 from gemma4vec.training.terms.reconstruct import check_reconstruct
 from gemma4vec.training.terms.teachers import check_teachers, named_teachers
@@ -64,7 +65,7 @@ def check_base(recipe: schema.Recipe, base: Path, dtype: torch.dtype = torch.bfl
                 where = f"stages.{number}.task"
                 check_teachers(named_teachers(stage.task, recipe.model.start, where), dimension, where)
         check_denoising(stage, built, recipe.model.max_tokens, f"stages.{number}.task")
-        check_decoder(stage, built, recipe.model.max_tokens, f"stages.{number}.task")
+        check_writer(stage, built, recipe.model.max_tokens, f"stages.{number}.task")
     check_mask_tokens(recipe.stages, built.tokenizer)
     check_quantization(recipe.stages, built)
     return built
@@ -110,6 +111,9 @@ def check_data(number: int, stage: schema.Stage, loaded: TrainingData) -> None:
         InputError: fewer rows or texts than a batch, or rows with fewer hard negatives than the recipe needs.
     """
     where = f"stages.{number}"
+    if isinstance(stage.task, schema.Suggestion):
+        check_split(pairs_of(loaded.rows), stage.task.held_out, stage.batch.rows, where)
+        return
     if not isinstance(stage.task, schema.Contrast):
         texts = plain_texts(loaded, stage.task)
         if isinstance(stage.task, schema.Ul2):

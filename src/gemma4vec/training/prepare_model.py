@@ -15,11 +15,11 @@ from gemma4vec.model.backbone.compilation import (
 from gemma4vec.model.backbone.kernel_options import fast_paths
 from gemma4vec.model.encoder.encoder import TextEncoder
 from gemma4vec.recipe import schema
+from gemma4vec.training.batches.micro_batches import can_share_prefix
 from gemma4vec.training.engine.process_memory import keep_freed_memory
 from gemma4vec.training.engine.step_budget import known_steps
 from gemma4vec.training.engine.task import MemoryPlan
 from gemma4vec.training.stage import Stage
-from gemma4vec.training.tasks.micro_batches import can_share_prefix
 
 logger = logging.getLogger(__name__)
 

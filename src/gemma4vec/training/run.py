@@ -31,7 +31,7 @@ from gemma4vec.model.save.read_model import read_settings
 from gemma4vec.model.save.write_model import save_model
 from gemma4vec.recipe.load import dump_recipe
 from gemma4vec.recipe.recorded.fingerprint import recipe_id
-from gemma4vec.recipe.schema import Evaluation, Recipe, VectorToText
+from gemma4vec.recipe.schema import WRITERS, Evaluation, Recipe
 from gemma4vec.training.engine.checkpoint import Progress, latest_checkpoint, read_progress, trained_weights
 from gemma4vec.training.engine.distributed import FollowedRun, World, leave_world, name_lost_processes, when_lost
 from gemma4vec.training.engine.made_from import ChangedInputError, Parts, check_parts, own_parts, parts_to_save
@@ -45,10 +45,9 @@ from gemma4vec.training.monitoring.stop_rule import StopRuleMonitor
 from gemma4vec.training.monitoring.weight_snapshots import checkpoint_identity, checkpoint_weights
 from gemma4vec.training.prepare_run import CheckedInputs, PreparedRun, prepare_run, vector_parts
 from gemma4vec.training.processes.stop_signals import StopSignals
-from gemma4vec.training.save_decoder import save_decoder
+from gemma4vec.training.save_writer import Writer, save_writer, writer_of
 from gemma4vec.training.stage import Evaluate, Stage, quantize_stage
 from gemma4vec.training.tasks.make_task import data_seed, make_task
-from gemma4vec.training.tasks.vector_to_text import VectorToTextTask
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +156,7 @@ class Trainer:
         self.stages_done: list[Progress] = []
         self.background: BackgroundEvaluation | None = None
         self.quantization: FakeQuantization | None = None
-        self.decoder_task: VectorToTextTask | None = None
+        self.writer: Writer | None = None
         where = choose_device()
         self.device = where.name
         if where.reason:
@@ -226,7 +225,7 @@ class Trainer:
             seed=data_seed(self.recipe, number),
             start=self.recipe.model.start,
         )
-        self.decoder_task = task if isinstance(task, VectorToTextTask) else None
+        self.writer = writer_of(task)
         stage = Stage(
             number,
             settings,
@@ -275,7 +274,7 @@ class Trainer:
         logger.info(f"writing the merged model of step {taken.step}" if wants_best else "writing the merged model")
         release_memory()
         live = self.quantization if not wants_best else None
-        weights = self._save_decoder(checkpoint, parts) or save_model(
+        weights = self._save_writer(checkpoint, parts) or save_model(
             self.run.model,
             self.recipe,
             self.base,
@@ -300,18 +299,15 @@ class Trainer:
         self.run.update_manifest(ended=ended, weights=weights)
         return self.run.model
 
-    def _save_decoder(self, checkpoint: Path, parts: Parts) -> str | None:
-        """Write the decoder of a run that trains one in place of a model, and return its hash; None: it trains none."""
-        settings = self.recipe.stages[0].task
-        if not isinstance(settings, VectorToText):
+    def _save_writer(self, checkpoint: Path, parts: Parts) -> str | None:
+        """Write what a run trains in place of a model, and return its hash; None: it trains a model."""
+        if not isinstance(self.recipe.stages[0].task, WRITERS):
             return None
-        if self.decoder_task is None:
-            raise InputError(f"{self.run.path} trains a decoder; go on with it with --resume {self.run.path}")
+        if self.writer is None:
+            raise InputError(f"{self.run.path} trains no model; go on with it with --resume {self.run.path}")
         made_from = parts_to_save(parts | vector_parts(self.recipe))
         folder, name = self.run.model, self.run.run_id
-        return save_decoder(
-            folder, self.recipe, self.base, self.decoder_task, checkpoint, name=name, made_from=made_from
-        )
+        return save_writer(folder, self.recipe, self.base, self.writer, checkpoint, name=name, made_from=made_from)
 
     def _rule(self, number: int) -> StopRuleMonitor | None:
         ready = self.prepared.stop_rules[number]

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 
 from gemma4vec.errors import InputError
-from gemma4vec.model.backbone.lm_head import load_head
 from gemma4vec.model.bases.resolve import ResolvedBase
-from gemma4vec.model.encoder.build import build
 from gemma4vec.model.inverter.decoder_folder import DecoderFacts, write_decoder
 from gemma4vec.recipe.schema import Recipe
-from gemma4vec.training.engine.checkpoint import objective_weights, trained_weights
+from gemma4vec.training.engine.checkpoint import objective_weights
+from gemma4vec.training.inversion.merged_base import merge_base
 from gemma4vec.training.tasks.vector_to_text import PREFIX, VectorToTextTask
 
 
@@ -33,12 +32,7 @@ def save_decoder(
     Raises:
         InputError: the checkpoint is damaged or belongs to another recipe. WorkError: the disk is full.
     """
-    built = build(recipe.model, base.path, dtype=torch.float32, seed=recipe.seed)
-    built.load_trained({key: value.float() for key, value in trained_weights(checkpoint).items()})
-    backbone = built.encoder.backbone
-    head = load_head(backbone, base.path, task.settings.kind)
-    if built.adapters is not None:
-        backbone.model = built.adapters.merge_and_unload()
+    parts = merge_base(recipe, base, checkpoint)
     prefix = deepcopy(task.prefix).to("cpu", torch.float32)
     own = {key.removeprefix(PREFIX): value.float() for key, value in objective_weights(checkpoint).items()}
     missing = prefix.load_state_dict(own, strict=False).missing_keys
@@ -64,10 +58,8 @@ def save_decoder(
     return write_decoder(
         folder,
         facts,
-        backbone,
-        head,
+        parts,
         prefix,
-        built.tokenizer,
         [task.texts[number] for number in chosen.tolist()],
         task.vectors_Nd[chosen],
         _card(facts, base),

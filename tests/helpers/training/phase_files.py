@@ -1,4 +1,4 @@
-"""The files of Gemma-Embed's three phases, small: sentences, triplets of token ids, a database, tensors, a suite."""
+"""The files of Gemma-Embed's recipes, small: sentences, triplets of token ids, a database, tensors, pairs, a suite."""
 
 import csv
 import sqlite3
@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from small_suite import write_small_suite
 
-from gemma4vec.data.rows.rows import Row
+from gemma4vec.data.rows.rows import Row, write_rows
+from gemma4vec.text.prompts import Document
 
 COLUMNS = ("a_ids", "a_mask", "p_ids", "p_mask", "n_ids", "n_mask")
 
 
 def write_phase_files(folder: Path, rows: Sequence[Row], width: int = 16) -> None:
-    """Write text.txt, triplets.csv, queries.db, pretokenized_queries.pt and the dev suite `dev` to a folder.
+    """Write text.txt, triplets.csv, queries.db, pretokenized_queries.pt, pairs.jsonl.gz and the suite `dev`.
 
     Token ids are bytes above the special tokens, as the tiny tokenizer has them.
     """
@@ -25,6 +26,8 @@ def write_phase_files(folder: Path, rows: Sequence[Row], width: int = 16) -> Non
     write_queries(folder / "queries.db", [row.query for row in rows])
     ids, masks = (torch.tensor([row[0][part] for row in tokens]) for part in (0, 1))
     torch.save({"input_ids": ids, "attention_mask": masks}, folder / "pretokenized_queries.pt")
+    pairs = [Row(row.query, [Document(row.query[::-1], row.pos[0].text)], group=str(n)) for n, row in enumerate(rows)]
+    write_rows(folder / "pairs.jsonl.gz", pairs)
     write_small_suite(folder, "dev", "dev")
 
 

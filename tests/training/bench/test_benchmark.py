@@ -18,10 +18,10 @@ from gemma4vec.machine.device import DeviceChoice
 from gemma4vec.model.encoder.build import build
 from gemma4vec.model.packing.packed_batch import Tokens
 from gemma4vec.recipe.load import load_recipe
+from gemma4vec.training.batches.micro_batches import lay_out_texts
 from gemma4vec.training.bench import benchmark as bench
 from gemma4vec.training.bench.advice import Observations, advise
 from gemma4vec.training.bench.time_split import PARTS, kind_of, shares, split
-from gemma4vec.training.tasks.micro_batches import lay_out_texts
 
 
 @pytest.fixture(scope="module")

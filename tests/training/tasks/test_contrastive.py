@@ -19,8 +19,8 @@ from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
 from gemma4vec.text.prompts import Document
+from gemma4vec.training.batches.micro_batches import can_share_prefix
 from gemma4vec.training.tasks.contrastive import ContrastTask
-from gemma4vec.training.tasks.micro_batches import can_share_prefix
 from gemma4vec.training.tasks.text_hashes import text_hashes
 
 # The second and fourth rows ask the same; the last one's hard negative is the first one's positive in other letters.

@@ -19,10 +19,10 @@ from gemma4vec.machine.memory import DeviceMemory
 from gemma4vec.model.backbone.lm_head import load_head
 from gemma4vec.recipe import schema
 from gemma4vec.training import run
+from gemma4vec.training.batches.fit_memory import BatchMemory, Fit, fit, measure_needs
 from gemma4vec.training.engine.task import MemoryPlan
 from gemma4vec.training.loop import train_stage
 from gemma4vec.training.tasks.contrastive import ContrastTask
-from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit, measure_needs
 from gemma4vec.training.tasks.make_task import make_task
 
 AUTO, ON, OFF = schema.Layout(), schema.Layout(grad_cache=True), schema.Layout(grad_cache=False)

@@ -17,12 +17,12 @@ from traced import trace_only
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone.compilation import choose_compile
 from gemma4vec.recipe.load import parse_recipe
+from gemma4vec.training.batches.fit_memory import kept_bytes
+from gemma4vec.training.batches.grad_cache import encode_cached
 from gemma4vec.training.loop import train_stage
 from gemma4vec.training.prepare_model import compile_for_training
 from gemma4vec.training.stage import Stage
 from gemma4vec.training.tasks.contrastive import ContrastTask
-from gemma4vec.training.tasks.fit_memory import kept_bytes
-from gemma4vec.training.tasks.grad_cache import encode_cached
 
 TERMS = [
     {"kind": "nce", "matryoshka": [16, 8], "query_query": True, "symmetric": True},

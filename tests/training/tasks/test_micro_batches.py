@@ -14,7 +14,7 @@ from tiny_model import write_tiny
 from gemma4vec.model.encoder.build import build
 from gemma4vec.model.packing.packed_batch import Tokens, pack, pad, padding_share
 from gemma4vec.recipe import schema
-from gemma4vec.training.tasks.micro_batches import (
+from gemma4vec.training.batches.micro_batches import (
     RECTANGLE_COST,
     cut_rectangles,
     lay_out_texts,

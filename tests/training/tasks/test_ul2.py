@@ -24,12 +24,12 @@ from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.report.content.training_log import read_training
+from gemma4vec.training.batches.text_batches import hold_out
 from gemma4vec.training.estimate.dry_run import estimate
 from gemma4vec.training.preflight import check_base, check_stages
 from gemma4vec.training.run import start_run, train_run
 from gemma4vec.training.tasks import ul2
 from gemma4vec.training.tasks.make_task import load_stage_data, make_task
-from gemma4vec.training.tasks.text_batches import hold_out
 from gemma4vec.training.tasks.ul2 import DenoisingBatch, Ul2Task
 
 # Bytes that no text has; the tiny vocabulary has a token for each.

@@ -12,6 +12,7 @@ from gemma4vec.errors import InputError
 if TYPE_CHECKING:
     from gemma4vec.data.suites.retrieval import RetrievalSuite
     from gemma4vec.fanout.setting import Choices, Setting
+    from gemma4vec.fanout.suggester import Suggester
     from gemma4vec.fanout.writers import LogWriter, Writer
     from gemma4vec.text.text_embedder import TextEmbedder
 
@@ -40,6 +41,14 @@ def fanout_command(
         str | None,
         typer.Option("--paraphrase", help="Base model whose paraphrases stand in the table.", metavar="BASE"),
     ] = None,
+    suggester: Annotated[
+        Path | None,
+        typer.Option(
+            "--suggester",
+            help="Trained suggester for the table, on queries that it never saw: its folder or run.",
+            metavar="DIR",
+        ),
+    ] = None,
     target: Annotated[
         str, typer.Option("--target", help="Where walks go: prf (mean of the first hits), gold (judged), text (--to).")
     ] = "prf",
@@ -59,9 +68,13 @@ def fanout_command(
     out: Annotated[
         Path | None, typer.Option("--out", help="Write training rows (.jsonl, .jsonl.gz).", metavar="FILE")
     ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option("--pairs", help="Write pairs that train a suggester (.jsonl, .jsonl.gz).", metavar="FILE"),
+    ] = None,
     published: Annotated[
         Path | None,
-        typer.Option("--published", help="Also write records: a query, its variants, their documents.", metavar="FILE"),
+        typer.Option("--published", help="Write records: a query, its variants, their documents.", metavar="FILE"),
     ] = None,
     dtype: DtypeOption = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Seed of random directions and sampled texts.", min=0)] = 0,
@@ -69,7 +82,8 @@ def fanout_command(
 ) -> None:
     """Suggest other queries on the way from a query to a target, and measure them beside noise at the same angles.
 
-    With --suite alone: a table of methods, each with the same number of suggestions. With --out: training rows.
+    With --suite alone: a table of methods, each with the same number of suggestions. With --out, --pairs or
+    --published: what the walks wrote.
     """
     from gemma4vec.fanout.fit_gate import with_gate
     from gemma4vec.fanout.keep import Gates
@@ -82,8 +96,12 @@ def fanout_command(
         raise InputError("--target text walks from --query to the text of --to; give all three")
     if query is None and suite is None:
         raise InputError("name a suite (--suite DEV), or a query (--query Q) with --suite or --target text --to TEXT")
-    if query is not None and (out or published or target == "gold"):
-        raise InputError("--out, --published and --target gold need a suite's judged queries; leave --query out")
+    outputs = {"--out": out, "--pairs": pairs, "--published": published}
+    writes = any(outputs.values())
+    if query is not None and (writes or target == "gold"):
+        raise InputError("--out, --pairs, --published and --target gold need a suite's queries; leave --query out")
+    if suggester is not None and (query is not None or writes):
+        raise InputError("--suggester is for the table; leave --query and outputs out, or see gemma4vec suggest")
     if query is not None and suite is None and to is None:
         raise InputError("--query with --target prf needs documents: name --suite DEV")
     if decoder is None and log is None:
@@ -94,18 +112,23 @@ def fanout_command(
     from gemma4vec.cli.output import emit
 
     opened = _open_suite(suite, max_queries, seed) if suite is not None else None
-    if out is not None:
-        check_outputs(out, published)
+    check_outputs(outputs)
+    writing = _open_suggester(suggester, wanted)
+    left_out = 0
+    if writing is not None and opened is not None:
+        from gemma4vec.fanout.never_walked import drop_walked
+
+        opened, left_out = drop_walked(opened, writing.facts)
     embedder = _open_model(model, wanted, opened)
     writer, logged = _open_writer(embedder, decoder, log)
     if query is not None:
         emit(as_json, _one_walk(embedder, opened, writer, choices, query, to), _render_walk)
         return
     assert opened is not None
-    setting = _setting(embedder, opened, writer, logged, choices, paraphrase if out is None else None)
+    setting = _setting(embedder, opened, writer, logged, choices, None if writes else paraphrase, writing)
     setting, gate = with_gate(setting, faithful)
-    if out is not None:
-        result = {**_write_rows(setting, target, out, published), "gate": gate.as_json()}
+    if writes:
+        result = {**_write_walks(setting, target, outputs), "gate": gate.as_json()}
         emit(as_json, result, lambda found: f"{found['gate']['sentence']}\n{found['sentence']}")
         return
     from gemma4vec.fanout.measure import measure_fanout
@@ -114,24 +137,33 @@ def fanout_command(
     with bars_by_stage("fanout") as report:
         measured = measure_fanout(setting, report=report)
     about = {"model": embedder.name, "suite": opened.name, "n": n, "seed": seed, "gate": gate.as_json()}
-    emit(as_json, {**about, **measured}, _render_table)
+    emit(as_json, {**about, "walked": left_out, **measured}, _render_table)
 
 
-def check_outputs(out: Path, published: Path | None) -> None:
-    """Refuse names of files that nobody could read back.
+def check_outputs(outputs: dict[str, Path | None]) -> None:
+    """Refuse names of files that nobody could read back; by option, None where it was not given.
 
     Raises:
-        InputError: another ending, one file for both, or a folder that cannot be written.
+        InputError: another ending, one file for two, or a folder that cannot be written.
     """
     from gemma4vec.files import check_writable
 
-    for key, file in (("--out", out), ("--published", published)):
-        if file is not None and not file.name.endswith((".jsonl", ".jsonl.gz")):
+    seen: dict[Path, str] = {}
+    for key, file in outputs.items():
+        if file is None:
+            continue
+        if not file.name.endswith((".jsonl", ".jsonl.gz")):
             raise InputError(f"{key} {file}: the name must end in .jsonl or .jsonl.gz")
-        if file is not None:
-            check_writable(file)
-    if published is not None and published.absolute() == out.absolute():
-        raise InputError("--published: it is the file of --out; name another one")
+        check_writable(file)
+        other = seen.setdefault(file.absolute(), key)
+        if other != key:
+            raise InputError(f"{key}: it is the file of {other}; name another one")
+
+
+def _open_suggester(folder: Path | None, dtype: str | None) -> "Suggester | None":
+    from gemma4vec.fanout.suggester import Suggester
+
+    return None if folder is None else Suggester.load(folder, dtype=dtype)
 
 
 def _open_suite(spec: str, most: int | None, seed: int) -> "RetrievalSuite":
@@ -180,6 +212,7 @@ def _setting(
     log: "LogWriter | None",
     choices: "Choices",
     paraphrase: str | None,
+    suggester: "Suggester | None",
 ) -> "Setting":
     from gemma4vec.fanout.paraphrase import Paraphraser
     from gemma4vec.fanout.setting import Setting
@@ -191,37 +224,43 @@ def _setting(
         )
         queries = embedder.encode_query(suite.queries, progress=lambda done, total: report("queries", done, total))
     paraphraser = Paraphraser(paraphrase) if paraphrase is not None else None
-    return Setting(suite, embedder, queries, documents, writer, log, choices, paraphraser)
+    return Setting(suite, embedder, queries, documents, writer, log, choices, paraphraser, suggester)
 
 
-def _write_rows(setting: "Setting", target: str, out: Path, published: Path | None) -> dict[str, Any]:
-    """Rows of all walks; after Ctrl-C those of the finished ones."""
+def _write_walks(setting: "Setting", target: str, outputs: dict[str, Path | None]) -> dict[str, Any]:
+    """Rows, pairs and records of all walks; after Ctrl-C those of the finished ones."""
     from gemma4vec.data.rows.jsonl import write_lines
     from gemma4vec.data.rows.rows import as_object
-    from gemma4vec.fanout.training_rows import as_record, as_rows, walk_suite
+    from gemma4vec.fanout.training_rows import as_pairs, as_record, as_rows, walk_suite
     from gemma4vec.machine.terminal import bars_by_stage
 
-    rows: list[dict[str, Any]] = []
-    records: list[dict[str, Any]] = []
+    lines: dict[str, list[dict[str, Any]]] = {key: [] for key in outputs}
     queries, stopped = 0, False
     if target == "gold" and not any(setting.gold):
         raise InputError(f"--target gold: {setting.suite.name} has no judged document; use --target prf")
     with bars_by_stage("fanout") as report:
         try:
             for row, aim, found in walk_suite(setting, "gold" if target == "gold" else "prf", report):
-                rows += map(as_object, as_rows(setting, row, aim, found))
-                records.append(as_record(setting, row, found))
+                lines["--out"] += map(as_object, as_rows(setting, row, aim, found))
+                lines["--pairs"] += map(as_object, as_pairs(setting, row, aim, found))
+                lines["--published"].append(as_record(setting, row, found))
                 queries += 1
         except KeyboardInterrupt:
             stopped = True
-    write_lines(out, iter(rows))
-    if published is not None:
-        write_lines(published, iter(records))
-    said = f"{out}: {len(rows):,} rows of {queries:,} queries; gates saw no judgment"
+    files = {key: file for key, file in outputs.items() if file is not None}
+    for key, file in files.items():
+        write_lines(file, iter(lines[key]))
+    words = {"--out": "rows", "--pairs": "pairs", "--published": "records"}
+    said = "; ".join(f"{file}: {len(lines[key]):,} {words[key]} of {queries:,} queries" for key, file in files.items())
+    said += "; gates saw no judgment"
     said += ", the walks' targets are judged documents" if target == "gold" else ""
     if stopped:
         raise KeyboardInterrupt(f"stopped; {said}")
-    return {"out": str(out), "rows": len(rows), "queries": queries, "target": target, "sentence": said}
+    written = {words[key]: len(lines[key]) for key in files}
+    return {"files": {key[2:]: str(file) for key, file in files.items()}, **written, "queries": queries} | {
+        "target": target,
+        "sentence": said,
+    }
 
 
 def _one_walk(
@@ -267,4 +306,6 @@ def _render_table(result: dict[str, Any]) -> Any:
         f"{result['suite']}: {result['queries']} queries alone nDCG@10 {own['mean']:.3f}; writer: {result['writer']}"
     )
     lines = [result["gate"]["sentence"], result["sentence"]]
+    if result["walked"]:
+        lines.insert(0, f"{result['walked']} queries are left out: the suggester learned from them or their documents.")
     return Group(table(columns, list(_lines_of_table(result)), title), *map(Text, lines))

@@ -142,6 +142,7 @@ def _tables(results: dict[str, Any]) -> Any:
 
     from gemma4vec.cli.output import table
     from gemma4vec.pipeline.plan import write_plan
+    from gemma4vec.pipeline.plan.results import describe_losses
 
     def mean(part: dict[str, Any] | None) -> float | None:
         return None if part is None else part["mean"]
@@ -174,6 +175,8 @@ def _tables(results: dict[str, Any]) -> Any:
         parts.append(table(["dev by vector length", *map(str, lengths)], cells))
     marks = write_plan.list_marks(results)
     lines = [f"note: {note}" for note in results["choices"]]
+    decoders = [row for row in results["steps"] if row["held_out"]]
+    lines += [f"{row['key']}: {describe_losses(row['held_out'])}" for row in decoders]
     if marks:
         lines.append(f"note: {len(marks)} marks of scores are on the page; the first: {marks[0]}")
     budget = "" if results["budget"] is None else f" of {results['budget']:g}"

@@ -20,7 +20,7 @@ from gemma4vec.model.encoder.check_config import check_positions, check_prompts,
 from gemma4vec.model.encoder.outline import outline_encoder
 from gemma4vec.model.inference.embedder import Embedder, SentenceTransformerEmbedder
 from gemma4vec.model.save.read_model import SETTINGS_FILE, model_of, open_saved_model, read_settings, saved_fingerprint
-from gemma4vec.recipe.inversion import DECODER_FILE
+from gemma4vec.recipe.inversion import DECODER_FILE, SUGGESTER_FILE
 from gemma4vec.recipe.schema import Model
 from gemma4vec.text.text_embedder import TextEmbedder
 
@@ -59,6 +59,8 @@ def _model_of_run(run: Path) -> Path:
     """The model of a run folder; any other path as it is."""
     if (run / DECODER_FILE).is_file() or (run / "model" / DECODER_FILE).is_file():
         raise InputError(f"{run} is a decoder, which makes no vectors; use: gemma4vec invert MODEL --decoder {run}")
+    if (run / SUGGESTER_FILE).is_file() or (run / "model" / SUGGESTER_FILE).is_file():
+        raise InputError(f"{run} is a suggester, which makes no vectors; use: gemma4vec suggest {run} --query Q")
     if not run.is_dir() or not (run / "manifest.json").exists():
         return run
     model = run / "model"

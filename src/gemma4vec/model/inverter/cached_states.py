@@ -29,7 +29,7 @@ class CachedStates:
         self.backbone = backbone
         self._cache: Any = DynamicCache(config=backbone.config)
 
-    def start(self, ids: list[int], overrides: EmbeddingOverrides, rows: int) -> Tensor:
+    def start(self, ids: list[int], overrides: EmbeddingOverrides | None, rows: int) -> Tensor:
         """Read the same tokens in every row, with other embeddings in some cells (row * C + column).
 
         Returns:

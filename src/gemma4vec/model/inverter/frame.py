@@ -65,12 +65,7 @@ class DecoderFrame:
 
     def read(self, tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of each text without special ones, one more than `text_tokens` at most: then the text is too long."""
-        limit = len(self.opening) + self.text_tokens + 1 + self.closing
-        found = []
-        for tokens in tokenizer.encode([Prompted("", text) for text in texts], limit):
-            ids = list(tokens.ids)[len(self.opening) :]
-            found.append(ids[: len(ids) - self.closing] if self.closing else ids)
-        return found
+        return read_bare(tokenizer, texts, self.text_tokens + 1, len(self.opening), self.closing)
 
     def longer(self, tokenizer: TextTokenizer, texts: Sequence[str]) -> int:
         """How many texts are longer than `text_tokens`; they are not counted as read."""
@@ -79,9 +74,7 @@ class DecoderFrame:
 
     def frame(self, ids: Sequence[int]) -> tuple[Tokens, list[int]]:
         """(what is read, what is predicted from the last soft token on); a cut text has no end."""
-        shown = list(ids[: self.text_tokens])
-        targets = shown if len(ids) > self.text_tokens else [*shown, self.end_id]
-        return Tokens([*self.before, *targets[:-1]]), targets
+        return written(self.before, ids, self.text_tokens, self.end_id)
 
     def prefix_cells(self, layout: PackedBatch) -> Tensor:
         """Flat cells `[N * P]` of the soft tokens, text after text in the layout's order."""
@@ -91,10 +84,33 @@ class DecoderFrame:
 
     def predicting_places(self, layout: PackedBatch) -> Tensor:
         """Places `[M]` among the layout's real tokens whose states predict: from the last soft token to the end."""
-        starts_N = layout.lengths_N.cumsum(0) - layout.lengths_N
-        first = len(self.opening) + self.prefix_tokens - 1
-        pairs = zip(starts_N.tolist(), layout.lengths_N.tolist(), strict=True)
-        return torch.cat([torch.arange(start + first, start + length) for start, length in pairs])
+        return predicting_places(layout, [len(self.before)] * len(layout.documents))
+
+
+def read_bare(
+    tokenizer: TextTokenizer, texts: Sequence[str], limit: int, opening: int, closing: int
+) -> list[list[int]]:
+    """At most `limit` tokens of each text without special ones, of which the tokenizer adds `opening` and `closing`."""
+    found = []
+    for tokens in tokenizer.encode([Prompted("", text) for text in texts], opening + limit + closing):
+        ids = list(tokens.ids)[opening:]
+        found.append(ids[: len(ids) - closing] if closing else ids)
+    return found
+
+
+def written(before: Sequence[int], ids: Sequence[int], limit: int, end_id: int) -> tuple[Tokens, list[int]]:
+    """(what is read, what is predicted after `before`) of a text of at most `limit` tokens; a cut text has no end."""
+    shown = list(ids[:limit])
+    targets = shown if len(ids) > limit else [*shown, end_id]
+    return Tokens([*before, *targets[:-1]]), targets
+
+
+def predicting_places(layout: PackedBatch, before: Sequence[int]) -> Tensor:
+    """Places `[M]` among the layout's real tokens whose states predict: of each text from the last of its `before`
+    first tokens on."""
+    starts_N = layout.lengths_N.cumsum(0) - layout.lengths_N
+    spans = zip(starts_N.tolist(), layout.lengths_N.tolist(), before, strict=True)
+    return torch.cat([torch.arange(start + first - 1, start + length) for start, length, first in spans])
 
 
 def soft_tokens(cells_K: Tensor, tokens_NPD: Tensor) -> EmbeddingOverrides:

@@ -39,6 +39,8 @@ def list_comparisons(outline: Outline, records: Mapping[str, Record]) -> list[Co
 
 
 def _of_job(outline: Outline, job: Job, done: Mapping[str, Record]) -> list[Compared]:
+    if not job.makes_model:
+        return []
     parents = [key for key in outline.parents(job, done) if key in done]
     if not parents:
         return [Compared(job.key, (), UNTRAINED)]

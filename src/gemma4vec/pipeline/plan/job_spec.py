@@ -61,6 +61,7 @@ class Made:
         results: suite -> folder of the result.
         lengths: vector length -> suite -> folder of the result of cut vectors.
         refused: suite -> why it was not scored: a final suite whose recipe is not frozen.
+        held_out: of a decoder: name -> its loss on held-out texts, in nats a token; empty for a model.
     """
 
     run: str | None
@@ -68,6 +69,7 @@ class Made:
     results: Mapping[str, str] = field(default_factory=dict)
     lengths: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    held_out: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def run_folder(self) -> RunFolder | None:

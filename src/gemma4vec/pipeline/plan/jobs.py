@@ -18,10 +18,11 @@ from gemma4vec.reading.yaml_values import read_text
 from gemma4vec.recipe.find import find_recipe
 from gemma4vec.recipe.load import parse_recipe, read_tree, typed_overrides, validate
 from gemma4vec.recipe.plans.plan import Plan, Step
-from gemma4vec.recipe.schema import Recipe
+from gemma4vec.recipe.schema import WRITERS, Recipe, VectorToText
 from gemma4vec.recipe.start import CARRIED
 
-Kind = Literal["train", "soup", "quantize"]
+Kind = Literal["train", "soup", "quantize", "decode"]
+EMBEDDER = "stages.0.task.embedder"
 # Readouts that have nothing to train.
 WITHOUT_WEIGHTS = {"last_token", "first_token", "mean", "weighted_mean"}
 
@@ -70,6 +71,11 @@ class Job:
         """Whether it has a part of the training time."""
         return self.recipe is not None
 
+    @property
+    def makes_model(self) -> bool:
+        """Whether it makes an embedding model, which is scored."""
+        return self.kind != "decode"
+
     def definition(self) -> dict[str, Any]:
         """What must not change once the job has begun, as JSON values."""
         recipe = None if self.recipe is None else self.recipe.model_dump(mode="json")
@@ -116,9 +122,10 @@ class Outline:
 
     @property
     def results(self) -> list[str]:
-        """Keys of the jobs on which no other builds: what the plan is for."""
-        needed = {key for job in self.jobs.values() for reference in job.needs for key in self.models(reference)}
-        return [key for key in self.jobs if key not in needed]
+        """Keys of the jobs that make a model on which no other builds: what the plan is for."""
+        models = {key: job for key, job in self.jobs.items() if job.makes_model}
+        needed = {key for job in models.values() for reference in job.needs for key in self.models(reference)}
+        return [key for key in models if key not in needed]
 
     def final_recipe(self, job: Job, minutes: float | None, start: Path | None) -> Recipe:
         """The recipe of a job's run, with its part of the time and the model that it starts from.
@@ -126,7 +133,7 @@ class Outline:
         Args:
             job: one that trains.
             minutes: training time of all its stages together; None: the recipe's own budgets.
-            start: model folder.
+            start: folder of the model that it starts from, or whose vectors it inverts.
         """
         assert job.recipe is not None and job.file is not None
         changes = list(job.changes)
@@ -138,7 +145,7 @@ class Outline:
                 for number, weight in enumerate(weights)
             ]
         if start is not None:
-            changes.append(f"model.start={json.dumps(str(start))}")
+            changes.append(f"{'model.start' if job.makes_model else EMBEDDER}={json.dumps(str(start))}")
         return parse_recipe(read_text(job.file, "recipe"), _where(job.file, job.step), changes)
 
 
@@ -170,12 +177,21 @@ def _add(outline: Outline, step: str, model: str, job: Job) -> None:
 def _add_trainings(outline: Outline, name: str, step: Step, folder: Path) -> None:
     assert step.train is not None
     file = find_step_recipe(step.train, folder, f"steps.{name}.train")
+    if step.inverts is not None:
+        _add_decoder(outline, name, step, file)
+        return
     needs = (step.start,) if step.start is not None else ()
     changes = _changes(outline, name, step, needs, file)
     mixtures: dict[str, Mapping[str, float]] = {**step.mixtures}
     if step.draw is not None:
         mixtures |= draw_mixtures(step.draw)
     plain = _recipe(file, name, changes)[0]
+    if isinstance(plain.stages[0].task, WRITERS):
+        kind = plain.stages[0].task.kind
+        raise InputError(
+            f"steps.{name}: {file.name} has the task {kind}, which makes no model; name a step in inverts if it is a "
+            "decoder's, else train it by itself"
+        )
     for model in outline.plan.models(name):
         weights = mixtures.get(model, {})
         where = f"steps.{name}.{'mixtures' if model in step.mixtures else 'draw.around'}"
@@ -184,6 +200,26 @@ def _add_trainings(outline: Outline, name: str, step: Step, folder: Path) -> Non
         share = step.share / step.runs
         job = Job("", name, "train", needs, file, tuple(own), recipe, share, weights)
         _add(outline, name, model, job)
+
+
+def _add_decoder(outline: Outline, name: str, step: Step, file: Path) -> None:
+    """A decoder of an earlier step's vectors; until that model exists, its base stands for it.
+
+    Raises:
+        InputError: the recipe trains no decoder.
+    """
+    assert step.inverts is not None
+    base = model_settings(outline, outline.models(step.inverts)[0]).model.base
+    changes = [*typed_overrides(outline.plan.set), *typed_overrides(step.set)]
+    recipe, _ = _recipe(file, name, changes)
+    if not isinstance(recipe.stages[0].task, VectorToText):
+        raise InputError(
+            f"steps.{name}: {file.name} has the task {recipe.stages[0].task.kind}, inverts wants vector_to_text"
+        )
+    changes += [f"{EMBEDDER}={json.dumps(base)}", _run_name(outline, name, "")]
+    recipe, _ = _recipe(file, name, changes)
+    job = Job("", name, "decode", (step.inverts,), file, tuple(changes), recipe, step.share)
+    _add(outline, name, "", job)
 
 
 def _add_quantization(outline: Outline, name: str, step: Step, folder: Path) -> None:

@@ -35,6 +35,7 @@ class Record:
         dev: mean dev score, None until it is known.
         results: suite -> folder of the model's result.
         lengths: vector length -> suite -> folder of the result of cut vectors.
+        held_out: of a decoder: name -> its loss on held-out texts, in nats a token.
         seconds: total wall time in seconds.
         reason: one line on why it failed.
     """
@@ -51,6 +52,7 @@ class Record:
     dev: float | None = None
     results: dict[str, str] = field(default_factory=dict)
     lengths: dict[str, dict[str, str]] = field(default_factory=dict)
+    held_out: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     reason: str = ""
 

@@ -100,6 +100,7 @@ def _row(
         "minutes": 0.0 if record is None else record.seconds / 60.0,
         "run": None if record is None else record.run,
         "model": None if record is None else record.model,
+        "held_out": {} if record is None else record.held_out,
         "gigabytes": None,
     }
     if record is not None and record.model and Path(record.model).is_dir():
@@ -115,7 +116,17 @@ def _describe(outline: Outline, key: str) -> str:
         return f"soup, {job.method}"
     if job.kind == "quantize":
         return f"{job.scheme}, trained for it ({recipe})" if job.trains else f"{job.scheme}, after training"
+    if job.kind == "decode":
+        return f"decoder of {job.needs[0]}'s vectors ({recipe})"
     return f"trained by {recipe}"
+
+
+def describe_losses(losses: Mapping[str, float]) -> str:
+    """What a decoder's held-out losses say."""
+    if not losses:
+        return "no held-out texts"
+    shown = ", ".join(f"{loss:.3f} after {name}" for name, loss in losses.items())
+    return f"held-out loss in nats a token: {shown}"
 
 
 def _scores(results: Mapping[str, Result], suites: Mapping[str, Sequence[str]], metric: str) -> dict[str, Any]:
@@ -195,6 +206,11 @@ def _notes(records: Mapping[str, Record], results: Results, suites: Mapping[str,
     ]
     looks = sum(map(len, results.values()))
     looks += sum(len(folders) for record in records.values() for folders in record.lengths.values())
+    notes += [
+        f"{key}: a decoder; {describe_losses(record.held_out)}."
+        for key, record in records.items()
+        if record.kind == "decode" and record.status == "done"
+    ]
     notes.append(f"The models of this plan were scored {looks} times; the ledger has every look, and counts them.")
     if suites["final"]:
         notes.append(f"No choice of this plan saw its final suites: {', '.join(suites['final'])}.")

@@ -24,7 +24,7 @@ from gemma4vec.pipeline.plan.comparisons import list_comparisons, list_with_leng
 from gemma4vec.pipeline.plan.job_spec import JobSpec, read_made
 from gemma4vec.pipeline.plan.jobs import Job, Outline, model_settings
 from gemma4vec.pipeline.plan.plan_state import PlanFolder, Record
-from gemma4vec.pipeline.plan.results import summarize
+from gemma4vec.pipeline.plan.results import describe_losses, summarize
 from gemma4vec.pipeline.plan.work import run_job
 from gemma4vec.pipeline.plan.write_plan import write_results
 from gemma4vec.pipeline.plan_folder import lock_folder
@@ -148,11 +148,19 @@ def _run_job(run: _PlanRun, job: Job, command: str) -> None:
     made = read_made(Path(spec.made))
     record.run, record.model, record.results = made.run, made.model, dict(made.results)
     record.lengths = {length: dict(folders) for length, folders in made.lengths.items()}
+    record.held_out = dict(made.held_out)
+    if not job.makes_model:
+        _finish(run, record, describe_losses(record.held_out))
+        return
     names = [load_suite(path).name for path in run.dev]
     record.dev = fmean(load_result(Path(record.results[name])).mean[run.outline.plan.metric] for name in names)
+    _finish(run, record, f"dev {run.outline.plan.metric} {record.dev:.4f}")
+
+
+def _finish(run: _PlanRun, record: Record, words: str) -> None:
     record.status, record.reason = "done", ""
     run.folder.write(record)
-    logger.info(f"   dev {run.outline.plan.metric} {record.dev:.4f}, {record.seconds / 60:.1f} minutes")
+    logger.info(f"   {words}, {record.seconds / 60:.1f} minutes")
 
 
 def _execute(run: _PlanRun, job: Job, record: Record, spec: JobSpec, command: str) -> None:
@@ -219,7 +227,7 @@ def _begin(run: _PlanRun, job: Job) -> Record:
         evaluation = run.reference_seconds / 60.0
         known = run.records
         record.minutes = training_minutes(budget.minutes, run.spent, job, others, known, evaluation)
-    if job.kind == "train":
+    if job.kind in ("train", "decode"):
         recipe = run.outline.final_recipe(job, record.minutes, _source(run, job))
         record.run = str(start_run(recipe).path.resolve())
     run.records[job.key] = record
@@ -243,7 +251,7 @@ def _spec(run: _PlanRun, job: Job, record: Record) -> JobSpec:
         made=str(folder.made(job.key)),
         model=str(folder.model(job.key)),
         results=str(folder.results(job.key)),
-        run=record.run if job.kind == "train" else None,
+        run=record.run if job.kind in ("train", "decode") else None,
         ingredients=[str(one.run if one.kind != "quantize" and one.run else one.model) for one in parents],
         source=None if source is None else str(source),
         method=job.method,

@@ -25,12 +25,13 @@ logger = logging.getLogger(__name__)
 MAKERS = {
     "train": ("gemma4vec.pipeline.plan.train_step", "make_trained"),
     "soup": ("gemma4vec.pipeline.plan.soup_step", "make_averaged"),
+    "decode": ("gemma4vec.pipeline.plan.train_step", "make_trained"),
     "quantize": ("gemma4vec.pipeline.plan.quantize_step", "make_quantized"),
 }
 
 
 def run_job(spec: JobSpec) -> None:
-    """Make the model of a job, score it, and write what was made to `spec.made`.
+    """Make the model of a job, score it, and write what was made to `spec.made`; a decoder is not scored.
 
     Raises:
         InputError, WorkError, Interrupted: from training, averaging, quantizing or evaluating.
@@ -38,6 +39,9 @@ def run_job(spec: JobSpec) -> None:
     module, name = MAKERS[spec.kind]
     make: Callable[[JobSpec], Made] = getattr(import_module(module), name)
     made = make(spec)
+    if spec.kind == "decode":
+        made.write(Path(spec.made))
+        return
     embedder = CachedEmbedder(Embedder.load(made.model))
     results = _score_all(spec, made, embedder, spec.dev)
     final, refused = _score_final(spec, made, embedder)

@@ -76,6 +76,11 @@ class Step(Part):
 
     train: str | None = Field(None, description="recipe: a file next to the plan, or a shipped name")
     start: str | None = Field(None, description="the earlier step whose model is trained further; null: the base")
+    inverts: str | None = Field(
+        None,
+        description="the earlier step whose model's vectors the recipe's decoder turns back into texts; null: the "
+        "recipe trains a model",
+    )
     set: Changes = Field({}, description="changes to the recipe, `key.path: value`")
     mixtures: dict[Name, Mix] = Field(
         {}, description="name -> source -> weight: one run for each; sources that it does not name have weight 0"
@@ -97,7 +102,7 @@ class Step(Part):
             return self.soup.of
         if self.quantize is not None:
             return (self.quantize.of,)
-        return (self.start,) if self.start is not None else ()
+        return tuple(one for one in (self.start, self.inverts) if one is not None)
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> "Step":
@@ -105,10 +110,15 @@ class Step(Part):
         if len(kinds) != 1:
             raise ValueError(f"give exactly one of train, soup, quantize (found {' and '.join(kinds) or 'none'})")
         if self.train is None:
-            only = ("start", "mixtures", "draw", "keep") + (() if self.quantize and self.quantize.train else ("set",))
+            unset = () if self.quantize and self.quantize.train else ("set",)
+            only = ("start", "inverts", "mixtures", "draw", "keep", *unset)
             idle = next((key for key in only if getattr(self, key)), None)
             if idle is not None:
                 raise ValueError(f"{idle} is for a training; {kinds[0]} has no use for it")
+        if self.inverts is not None:
+            idle = next((key for key in ("start", "mixtures", "draw", "keep") if getattr(self, key)), None)
+            if idle is not None:
+                raise ValueError(f"{idle} is for a training of a model; a decoder has no use for it")
         if self.keep is not None and self.keep >= self.runs:
             raise ValueError(f"keep: {self.keep} of {self.runs} runs chooses nothing; leave it out, or draw more")
         if self.quantize is not None and self.quantize.control and self.quantize.train is None:
@@ -172,6 +182,9 @@ class Plan(Part):
             if late is not None:
                 raise ValueError(f"steps.{name} needs {late}, which comes later; move {late} up")
         for name, step in self.steps.items():
+            decoder = next((one for one in builds_on[name] if self.steps[one].inverts is not None), None)
+            if decoder is not None:
+                raise ValueError(f"steps.{name}: {decoder} makes a decoder, on which nothing can build")
             if step.soup is not None:
                 self._check_soup(name, step.soup)
             else:

@@ -11,8 +11,8 @@ from gemma4vec.model.backbone.compilation import choose_compile
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
+from gemma4vec.training.batches.micro_batches import lay_out_texts, texts_of
 from gemma4vec.training.engine.flops import layout_flops, trains_inputs
-from gemma4vec.training.tasks.micro_batches import lay_out_texts, texts_of
 from gemma4vec.training.terms.teachers import teachers_of
 
 _WORTH_SAYING = 1.03

@@ -1,17 +1,22 @@
 """Parameters by part, counted on the meta device: no weight is loaded, however large the base."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from gemma4vec.model.encoder.build import EmbeddingModel
+from gemma4vec.training.engine.task import ExtraParameter
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Counts by part (`base`, `adapters`, `readout`, `head`, `decoder`), and what they mean in bytes.
+    """Counts by part, and what they mean in bytes.
+
+    Parts are `base`, `adapters`, `readout`, `head`, `decoder`, and `objective`: what a task trains next to the model
+    and does not save with it, such as layers that make soft tokens.
 
     Attributes:
         total: part -> all parameters of it.
@@ -32,18 +37,25 @@ class Parameters:
     first_trained: int
 
 
-def count_parameters(built: EmbeddingModel, decoder: nn.Module | None = None) -> Parameters:
-    """Count what a built encoder holds; its tensors may be on the meta device.
+def count_parameters(
+    built: EmbeddingModel, decoder: nn.Module | None = None, extra: Mapping[str, ExtraParameter] | None = None
+) -> Parameters:
+    """Count what a built encoder holds; its tensors may be on the meta device. What is shared counts once.
 
-    `decoder` is trained next to it; what the two share counts once.
+    Args:
+        built: the model.
+        decoder: trained next to it.
+        extra: what else its task trains, by name.
     """
     held = {id(parameter) for parameter in built.encoder.parameters()}
     own = [] if decoder is None else [(f"decoder.{n}", p) for n, p in decoder.named_parameters() if id(p) not in held]
+    held |= {id(parameter) for _, parameter in own}
+    own += [(f"objective.{n}", e.parameter) for n, e in (extra or {}).items() if id(e.parameter) not in held]
     total: Counter[str] = Counter()
     trainable: Counter[str] = Counter()
     trained, masters, moments = 0, 0, 0
     for name, parameter in [*built.encoder.named_parameters(), *own]:
-        part = "decoder" if name.startswith("decoder.") else _part(name)
+        part = _part(name)
         total[part] += parameter.numel()
         if parameter.requires_grad:
             trainable[part] += parameter.numel()
@@ -64,6 +76,8 @@ def count_parameters(built: EmbeddingModel, decoder: nn.Module | None = None) ->
 
 
 def _part(name: str) -> str:
+    if name.startswith(("decoder.", "objective.")):
+        return name.split(".", 1)[0]
     if not name.startswith("backbone."):
         return "readout" if name.startswith("readout.") else "head"
     return "adapters" if ".lora_" in name else "base"

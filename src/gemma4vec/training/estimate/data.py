@@ -9,8 +9,8 @@ from typing import Any
 
 from gemma4vec.model.packing.packed_batch import PackedBatch, padding_share
 from gemma4vec.recipe import schema
+from gemma4vec.training.batches.micro_batches import padding_by_layout
 from gemma4vec.training.engine.task import Task
-from gemma4vec.training.tasks.micro_batches import padding_by_layout
 
 _BATCHES = 16
 _SECONDS = 3.0
@@ -23,7 +23,8 @@ class BatchStatistics:
     Attributes:
         batches: number of drawn batches.
         tokens: real tokens of a batch.
-        cells: cells of a batch, padding included, by whether compiled layers accept their layout.
+        cells: cells of a batch, padding and the texts that terms write included, by whether compiled layers accept
+            their layout.
         largest_cells: the same for the batch with the most cells.
         largest_layout: cells of the largest micro-batch.
         columns: columns of a layout, weighted by its cells.
@@ -57,6 +58,7 @@ def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: in
     """
     groups: list[Sequence[PackedBatch]] = []
     drawn: list[list[PackedBatch]] = []
+    written: list[list[PackedBatch]] = []  # texts that terms have the base write
     seconds: list[float] = []
     decoder_cells: list[int] = []
     endless = islice(task.batches(0), batches)
@@ -65,9 +67,10 @@ def read_batches(task: Task, layout: schema.Layout | None = None, *, batches: in
         batch: Any = next(endless)
         seconds.append(time.perf_counter() - started)
         drawn.append(list(batch.layouts))
+        written.append(list(getattr(batch, "written", ())))
         decoder_cells.append(sum(layout.all_tokens for layout in getattr(batch, "decoder", ())))
         groups += getattr(batch, "groups", [batch.layouts])
-    each = [cells_of(layouts) for layouts in drawn]
+    each = [cells_of([*layouts, *more]) for layouts, more in zip(drawn, written, strict=True)]
     cells = {compilable: statistics.fmean(found[compilable] for found in each) for compilable in (True, False)}
     tokens = statistics.fmean(sum(layout.real_tokens for layout in layouts) for layouts in drawn)
     every = [layout for layouts in drawn for layout in layouts]

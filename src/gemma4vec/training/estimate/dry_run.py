@@ -33,6 +33,7 @@ from gemma4vec.model.decoder.decoder import Decoder
 from gemma4vec.model.encoder.build import EmbeddingModel, assemble
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
+from gemma4vec.training.batches.fit_memory import BatchMemory, Fit, fit
 from gemma4vec.training.engine.base_files import BaseFiles, base_files
 from gemma4vec.training.engine.flops import Flops, layout_flops, trains_inputs
 from gemma4vec.training.engine.optimizer import MasterAdamW
@@ -47,7 +48,6 @@ from gemma4vec.training.estimate.stored_costs import costs_file, load_costs, sav
 from gemma4vec.training.inversion.text_vectors import vector_width
 from gemma4vec.training.monitoring.stop_rule import check_stop_rules
 from gemma4vec.training.preflight import check_base, check_stages
-from gemma4vec.training.tasks.fit_memory import BatchMemory, Fit, fit
 from gemma4vec.training.tasks.make_task import data_seed, load_stage_data, make_task
 from gemma4vec.training.terms import TERMS
 
@@ -78,7 +78,8 @@ class StageEstimate:
     tokens_per_step: float
     seconds_per_step: float
     steps: int
-    parameters: Parameters  # with those of the task's decoder
+    parameters: Parameters  # with what the task trains next to the model
+    has_decoder: bool = False
 
     @property
     def seconds(self) -> float:
@@ -128,7 +129,7 @@ class _Model:
     dtype: torch.dtype
     device: str
     whole: EmbeddingModel  # on the meta device
-    parameters: Parameters  # with those of the stage's decoder, if it has one
+    parameters: Parameters  # with what the stage's task trains next to the model
     kinds: list[Kind]
     decoder_kinds: list[Kind] = field(default_factory=list)
 
@@ -191,9 +192,8 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData) -> StageEsti
     stage = model.recipe.stages[number]
     task = _task(model, stage, data, number, model.whole)
     decoder = getattr(task, "decoder", None)
-    if decoder is not None:
-        parameters = count_parameters(model.whole, decoder)
-        model = replace(model, parameters=parameters, decoder_kinds=_decoder_kinds(decoder))
+    parameters = count_parameters(model.whole, decoder, task.extra_parameters())
+    model = replace(model, parameters=parameters, decoder_kinds=_decoder_kinds(decoder) if decoder is not None else [])
     reading = read_batches(task, stage.layout)
     steps = known_steps(stage.budget, task.rows_per_batch * stage.batch.accumulate)
     compiled = choose_compile(stage.layout.compile, steps=steps, minutes=stage.budget.minutes)
@@ -234,6 +234,7 @@ def _estimate_stage(model: _Model, number: int, data: TrainingData) -> StageEsti
         seconds_per_step=seconds,
         steps=steps_of(stage, tokens, seconds),
         parameters=model.parameters,
+        has_decoder=decoder is not None,
     )
 
 
@@ -310,9 +311,7 @@ def _measure(
 def _task(model: _Model, stage: schema.Stage, data: TrainingData, number: int, built: EmbeddingModel) -> Task:
     seed = data_seed(model.recipe, number)
     if isinstance(stage.task, schema.Contrast):  # teachers are not opened: their cost is small
-        terms = tuple(
-            term for term in stage.task.terms if TERMS[term.kind].teacher(term) is None and term.kind != "reconstruct"
-        )
+        terms = tuple(term for term in stage.task.terms if TERMS[term.kind].teacher(term) is None)
         kept = stage.task.model_copy(update={"terms": terms or (Nce(),)})
         stage = stage.model_copy(update={"task": kept})
     if isinstance(stage.task, schema.Ul2) and built is not model.whole:  # the shallow model has each kind of layer once

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "dry-runs"
 _DAYS = 7  # drivers, kernels and neighbors on the machine change
 _SECONDS_OF_A_DAY = 86_400
+_MEASURED = "with texts that terms write"  # what a step holds; another step has another name
 _COSTS = ("seconds", "kept_bytes", "eager_kept_bytes")
 
 
@@ -51,7 +52,7 @@ def costs_file(
     settings = stage.model_dump(mode="json", exclude={"name", "budget", "evaluation", "optimizer"})
     machine = [device, str(dtype), cpu_model(), usable_cores(), torch.get_num_threads(), list_gpus()]
     versions = [__version__, torch.__version__, installed_version("transformers"), installed_version("peft")]
-    parts = [recipe.model.model_dump(mode="json"), settings, config, rows, machine, versions, compiled]
+    parts = [recipe.model.model_dump(mode="json"), settings, config, rows, machine, versions, compiled, _MEASURED]
     text = json.dumps(parts, sort_keys=True, default=str)
     return cache() / FOLDER / f"{sha256_text(text)[:32]}.json"
 

@@ -19,11 +19,11 @@ from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_share
 from gemma4vec.objective.false_negatives import TextHashes
 from gemma4vec.recipe import schema
+from gemma4vec.training.batches.fit_memory import fit, measure_needs
+from gemma4vec.training.batches.grad_cache import encode_cached
+from gemma4vec.training.batches.micro_batches import can_share_prefix, lay_out_texts
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import ExtraParameter, HeldOutLoss, Loss, MemoryPlan
-from gemma4vec.training.tasks.fit_memory import fit, measure_needs
-from gemma4vec.training.tasks.grad_cache import encode_cached
-from gemma4vec.training.tasks.micro_batches import can_share_prefix, lay_out_texts
 from gemma4vec.training.tasks.row_reader import RowReader
 from gemma4vec.training.tasks.text_hashes import text_hashes
 from gemma4vec.training.terms.base import Vectors
@@ -75,6 +75,11 @@ class ContrastBatch:
     def layouts(self) -> list[PackedBatch]:
         """All layouts of all groups."""
         return [layout for group in (*self.groups, *self.views.values()) for layout in group]
+
+    @property
+    def written(self) -> list[PackedBatch]:
+        """Layouts of texts that terms have the base write; no vector is made of them."""
+        return [layout for one in self.prepared.values() for layout in getattr(one, "layouts", ())]
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +199,12 @@ class ContrastTask:
             again = before.get("grad_cache") is True or layout.grad_cache
             layout = layout.model_copy(update={"tokens_per_forward": tokens, "grad_cache": again})
         rows = next(self.draw())
-        needs = measure_needs(built, layout, lambda other: self.lay_out_batch(rows, MemoryPlan(other)).layouts)
+        needs = measure_needs(
+            built,
+            layout,
+            lambda other: self.lay_out_batch(rows, MemoryPlan(other)).layouts,
+            extra=self.extra_parameters(),
+        )
         found = fit(layout, needs, device_memory(built.encoder.backbone.device))
         layout = layout.model_copy(update={"tokens_per_forward": found.tokens_per_forward})
         return MemoryPlan(layout, found.cached, found.remark)

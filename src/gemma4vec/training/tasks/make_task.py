@@ -10,11 +10,13 @@ from gemma4vec.model.backbone.lm_head import LanguageModelHead
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.task import Task
+from gemma4vec.training.inversion.suggestion_pairs import pairs_of
 from gemma4vec.training.inversion.text_vectors import embedded_texts
 from gemma4vec.training.tasks.contrastive import ContrastTask
 from gemma4vec.training.tasks.masked_next_token import MaskedNextTokenTask
 from gemma4vec.training.tasks.pretokenized_rows import pretokenize_rows
 from gemma4vec.training.tasks.row_reader import RowReader
+from gemma4vec.training.tasks.suggestion import SuggestionTask
 from gemma4vec.training.tasks.ul2 import Ul2Task
 from gemma4vec.training.tasks.vector_to_text import VectorToTextTask
 from gemma4vec.training.terms.teachers import named_teachers
@@ -66,6 +68,9 @@ def make_task(
     if isinstance(stage.task, schema.VectorToText):
         embedded = embedded_texts(plain_texts(loaded, stage.task), stage.task, vector_width)
         return VectorToTextTask.make(stage, stage.task, embedded, built, head(), max_tokens=max_tokens, seed=seed)
+    if isinstance(stage.task, schema.Suggestion):
+        pairs = pairs_of(loaded.rows)
+        return SuggestionTask.make(stage, stage.task, pairs, built, head(), max_tokens=max_tokens, seed=seed)
     task = named_teachers(stage.task, start)
     stage = stage.model_copy(update={"task": task})
     rows = loaded.rows

@@ -11,9 +11,8 @@ the same adapters; LLM2Vec merges them into the base and adds new ones.
 Shapes: T real tokens, M predicted tokens, D hidden size.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,18 +21,16 @@ from torch import Tensor
 
 from gemma4vec.errors import InputError
 from gemma4vec.machine.device import to_device
-from gemma4vec.machine.memory import device_memory
 from gemma4vec.model.backbone.lm_head import LanguageModelHead
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_share
-from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Prompted
+from gemma4vec.training.batches.micro_batches import lay_out_texts
+from gemma4vec.training.batches.text_batches import DrawnTexts, TextBatch
+from gemma4vec.training.batches.text_task import TextTask
 from gemma4vec.training.engine.distributed import World
-from gemma4vec.training.engine.task import ExtraParameter, HeldOutLoss, Loss, MemoryPlan
-from gemma4vec.training.tasks.fit_memory import fit, measure_needs
-from gemma4vec.training.tasks.micro_batches import lay_out_texts
-from gemma4vec.training.tasks.text_batches import DrawnTexts, TextBatch, draw_texts
+from gemma4vec.training.engine.task import Loss, MemoryPlan
 
 
 @dataclass(frozen=True)
@@ -58,32 +55,18 @@ class MaskedBatch:
 
 
 @dataclass(frozen=True, eq=False)
-class MaskedNextTokenTask:
+class MaskedNextTokenTask(TextTask[MaskedBatch]):
     """Masked next-token prediction over texts; made by `MaskedNextTokenTask.make`.
 
     Attributes:
-        stage: the recipe's.
         settings: its task.
-        texts: the data.
-        tokenizer: tokenizes texts.
-        head: states to scores of the vocabulary.
         limit: longest text, special tokens included.
-        seed: of the texts' order and of the masks.
-        device: kind of device that computes.
-        world: the processes that train together.
         mask_id: the mask token.
         special: tokens that are never predicted.
     """
 
-    stage: schema.Stage
     settings: schema.MaskedNextToken
-    texts: Sequence[str]
-    tokenizer: TextTokenizer
-    head: LanguageModelHead
     limit: int
-    seed: int
-    device: str
-    world: World
     mask_id: int
     special: NDArray[np.int64]
 
@@ -118,41 +101,6 @@ class MaskedNextTokenTask:
             mask_id=mask_token_id(tokenizer.get_vocab(), settings.mask_token),
             special=np.array(sorted(set(tokenizer.all_special_ids)), dtype=np.int64),
         )
-
-    @property
-    def rows_per_batch(self) -> int:
-        """Texts in one batch."""
-        return self.stage.batch.rows
-
-    def batches(self, start: int = 0, plan: MemoryPlan | None = None) -> Iterator[MaskedBatch]:
-        """Endless batches from number `start` on; the same number always gives the same texts and masks."""
-        for texts in self.draw(start):
-            yield self.lay_out_batch(texts, plan or MemoryPlan(self.stage.layout))
-
-    def draw(self, start: int = 0) -> Iterator[DrawnTexts]:
-        """The texts of endless batches.
-
-        Raises:
-            InputError: fewer texts than a batch has.
-        """
-        return draw_texts(self.texts, self.rows_per_batch, self.seed, start)
-
-    def extra_parameters(self) -> Mapping[str, ExtraParameter]:
-        """None: it trains the model alone."""
-        return {}
-
-    def held_out(self, built: EmbeddingModel) -> HeldOutLoss | None:
-        """None: it trains on every text."""
-        return None
-
-    def plan_memory(self, built: EmbeddingModel, before: Mapping[str, Any] | None = None) -> MemoryPlan:
-        """Nothing to choose; only warns if a batch may not fit."""
-        layout, backbone = self.stage.layout, built.encoder.backbone
-        texts = next(self.draw())
-        needs = measure_needs(
-            built, layout, lambda other: self.lay_out_batch(texts, MemoryPlan(other)).layouts, backbone
-        )
-        return MemoryPlan(layout, remark=fit(layout, needs, device_memory(backbone.device), can_cache=False).remark)
 
     def lay_out_batch(self, drawn: DrawnTexts, plan: MemoryPlan) -> MaskedBatch:
         """Tokenize, mask and lay out a batch of texts, or this process's share of it.

@@ -32,18 +32,18 @@ from gemma4vec.model.decoder.decoder import Decoder
 from gemma4vec.model.decoder.layout import DecoderLayout, lay_out_decoder
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_share
-from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe import schema
 from gemma4vec.text.prompts import Prompted
+from gemma4vec.training.batches.fit_memory import BatchMemory, fit
+from gemma4vec.training.batches.grad_cache import random_state, replay_random_state
+from gemma4vec.training.batches.micro_batches import lay_out_texts
+from gemma4vec.training.batches.text_batches import DrawnTexts, TextBatch, hold_out
+from gemma4vec.training.batches.text_task import TextTask
 from gemma4vec.training.engine.activation_memory import count_kept_bytes
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.parameter_count import count_parameters
 from gemma4vec.training.engine.task import ExtraParameter, HeldOutLoss, Loss, MemoryPlan
 from gemma4vec.training.tasks.denoising_checks import Markers, edges, find_markers
-from gemma4vec.training.tasks.fit_memory import BatchMemory, fit
-from gemma4vec.training.tasks.grad_cache import random_state, replay_random_state
-from gemma4vec.training.tasks.micro_batches import lay_out_texts
-from gemma4vec.training.tasks.text_batches import DrawnTexts, TextBatch, draw_texts, hold_out
 
 logger = logging.getLogger(__name__)
 
@@ -87,36 +87,22 @@ class DenoisingBatch:
 
 
 @dataclass(frozen=True, eq=False)
-class Ul2Task:
+class Ul2Task(TextTask[DenoisingBatch]):
     """Denoising of texts; made by `Ul2Task.make`.
 
     Attributes:
-        stage: the recipe's.
         settings: its task.
-        texts: the data.
         kept: texts that are never trained on.
-        tokenizer: tokenizes texts.
-        head: states to scores of the vocabulary.
         decoder: restores what is hidden.
         markers: sentinels, and the tokens at the decoder's ends.
         limit: longest text, special tokens included.
-        seed: of the texts' order and of what is hidden.
-        device: kind of device that computes.
-        world: the processes that train together.
     """
 
-    stage: schema.Stage
     settings: schema.Ul2
-    texts: Sequence[str]
     kept: Sequence[str]
-    tokenizer: TextTokenizer
-    head: LanguageModelHead
     decoder: Decoder
     markers: Markers
     limit: int
-    seed: int
-    device: str
-    world: World
 
     @classmethod
     def make(
@@ -151,24 +137,6 @@ class Ul2Task:
             device=built.encoder.backbone.device.type,
             world=World(),
         )
-
-    @property
-    def rows_per_batch(self) -> int:
-        """Texts in one batch."""
-        return self.stage.batch.rows
-
-    def batches(self, start: int = 0, plan: MemoryPlan | None = None) -> Iterator[DenoisingBatch]:
-        """Endless batches from number `start` on; the same number always hides the same tokens of the same texts."""
-        for texts in self.draw(start):
-            yield self.lay_out_batch(texts, plan or MemoryPlan(self.stage.layout))
-
-    def draw(self, start: int = 0) -> Iterator[DrawnTexts]:
-        """The texts of endless batches.
-
-        Raises:
-            InputError: fewer texts than a batch has.
-        """
-        return draw_texts(self.texts, self.rows_per_batch, self.seed, start)
 
     def extra_parameters(self) -> Mapping[str, ExtraParameter]:
         """What is trained of the decoder."""

@@ -16,6 +16,7 @@ from gemma4vec.model.encoder.build import EmbeddingModel, embedding_size
 from gemma4vec.model.inverter.frame import DecoderFrame
 from gemma4vec.model.inverter.frozen_base import FrozenBase, WrittenTexts, check_frozen_base
 from gemma4vec.model.inverter.prefix import Prefix
+from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.model.tokenize.tokenizer import Counts, added_tokens
 from gemma4vec.recipe import schema, terms
 from gemma4vec.text.pretokenized import PretokenizedText
@@ -37,6 +38,11 @@ class OwnTexts:
     rows: slice
     texts: WrittenTexts
     processes: int
+
+    @property
+    def layouts(self) -> Sequence[PackedBatch]:
+        """The rectangles that the base computes."""
+        return self.texts.layouts
 
 
 class Reconstruct(LossTerm):

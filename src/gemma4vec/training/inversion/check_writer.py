@@ -1,4 +1,4 @@
-"""Refuse a decoder that cannot be trained, before any weight is loaded."""
+"""Refuse a decoder or a suggester that cannot be trained, before any weight is loaded."""
 
 from pathlib import Path
 
@@ -6,19 +6,24 @@ from gemma4vec.errors import InputError
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.inference.load import find_model_folder
 from gemma4vec.model.inverter.frame import DecoderFrame
+from gemma4vec.model.suggester.suggestion_frame import SuggestionFrame
 from gemma4vec.recipe import schema
 
 
-def check_decoder(stage: schema.Stage, built: EmbeddingModel, max_tokens: int, key: str) -> None:
-    """Check base, limits and embedder of a vector_to_text stage; `built` may be on the meta device.
+def check_writer(stage: schema.Stage, built: EmbeddingModel, max_tokens: int, key: str) -> None:
+    """Check base and limits of a stage whose result writes texts, and a decoder's embedder.
+
+    `built` may be on the meta device.
 
     Raises:
         InputError: the base's tokenizer ends no text; the limit leaves no room for a text; there is no such
             embedder.
     """
+    limit = min(stage.batch.document_tokens or max_tokens, max_tokens)
+    if isinstance(stage.task, schema.Suggestion):
+        SuggestionFrame.of(built.tokenizer, stage.task.reading, limit)
     if not isinstance(stage.task, schema.VectorToText):
         return
-    limit = min(stage.batch.document_tokens or max_tokens, max_tokens)
     DecoderFrame.of(built.tokenizer, stage.task.prefix_tokens, limit)
     named = stage.task.embedder
     try:

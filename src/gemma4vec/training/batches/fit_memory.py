@@ -4,7 +4,7 @@ Estimated from what a small micro-batch keeps. Both remedies change speed and me
 path's gradients, and the token budget only decides where a batch is cut.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,9 +14,10 @@ from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.encoder.encoder import TextEncoder
 from gemma4vec.model.packing.packed_batch import PackedBatch
 from gemma4vec.recipe import schema
+from gemma4vec.training.batches.grad_cache import random_state, replay_random_state
 from gemma4vec.training.engine.activation_memory import count_kept_bytes
 from gemma4vec.training.engine.parameter_count import count_parameters
-from gemma4vec.training.tasks.grad_cache import random_state, replay_random_state
+from gemma4vec.training.engine.task import ExtraParameter
 
 # Largest share of the device's memory for activations before `grad_cache: auto` turns GradCache on. Of the total, not
 # of what is free at the moment: that would choose differently in a resumed run.
@@ -103,6 +104,7 @@ def measure_needs(
     layout: schema.Layout,
     lay_out: Callable[[schema.Layout], Sequence[PackedBatch]],
     forward: Callable[[PackedBatch], Tensor] | None = None,
+    extra: Mapping[str, ExtraParameter] | None = None,
 ) -> BatchMemory:
     """Lay a batch out as the recipe says and in small micro-batches, and measure the largest of the small ones.
 
@@ -111,11 +113,12 @@ def measure_needs(
         layout: the recipe's.
         lay_out: settings to the layouts of a batch.
         forward: what the task computes of a layout; None: the encoder's vectors.
+        extra: what the task trains next to the model.
     """
     layouts = lay_out(layout)
     budget = min(layout.tokens_per_forward, max(_MEASURED, 2 * max(_columns(one) for one in layouts)))
     small = max(lay_out(layout.model_copy(update={"tokens_per_forward": budget})), key=lambda one: one.all_tokens)
-    parameters = count_parameters(built)
+    parameters = count_parameters(built, extra=extra)
     return BatchMemory(
         per_cell=kept_bytes(built.encoder, small, forward) / small.all_tokens,
         cells=float(sum(one.all_tokens for one in layouts)),
