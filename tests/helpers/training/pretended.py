@@ -79,6 +79,7 @@ SLOW = (
     "checkpointed",
     "selective",
     "mean",
+    "latent_attention",
     "weighted_mean",
     "attention",
     "layer_mix",

@@ -93,6 +93,7 @@ def test_a_run_of_two_is_resumed_to_the_same_weights(found: dict[str, Any]) -> N
             assert torch.equal(other["model"][name], weight), name
 
 
+@pytest.mark.slow  # the worlds above are processes as torchrun starts them
 def test_torchrun_trains_as_one_process_does_and_writes_once(base: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     text = RECIPE.format(base=base, rows=write_rows_file(tmp_path / "rows.jsonl"))
