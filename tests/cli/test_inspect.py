@@ -61,7 +61,10 @@ def test_examples_on_the_page_are_of_the_open_half(hard_suite: Path, tmp_path: P
         (["inspect", "bm25", "--suite", "SUITE", "--against", "bm25"], "--against bm25 is the inspected model itself"),
         (["inspect", "bm25", "--suite", "FINAL"], "inspect shows single queries: hard is a final suite"),
         (["inspect", "bm25", "--suite", "SUITE", "--task", "x"], "hard has no task 'x'"),
-        (["inspect", "bm25", "--suite", "SUITE", "--probes", "all"], "--probes need vectors, and bm25 has none"),
+        (
+            ["inspect", "bm25", "--suite", "SUITE", "--probes", "all"],
+            "--probes, --layers and --map need vectors, and bm25",
+        ),
         (["inspect", "bm25", "--suite", "SUITE", "--probes", "x"], "--probes x: use all, or some of truncation"),
         (["inspect", "confirm", "abc"], "no inspection below"),
         (["inspect", "confirm", "abc", "--in", "SUITE"], "is no inspection"),
@@ -77,6 +80,16 @@ def test_bad_input_is_one_line(
     assert execute([places.get(word, word) for word in words]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_a_final_suite_is_spent_for_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    final = planted_suite(20, "last")
+    final.role = "final"
+    write_suite(tmp_path / "last", final)
+    words = ["inspect", "bm25", "--suite", str(tmp_path / "last")]
+    assert execute([*words, "--spend", ""]) == 2 and "say why" in capsys.readouterr().err
+    assert execute([*words, "--spend", "its failures are needed"]) == 0
+    assert execute(words) == 0
 
 
 def test_help_is_that_of_the_model_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,6 +137,11 @@ def test_lists_for_a_person(hard_suite: Path, tmp_path: Path, capsys: pytest.Cap
     assert Path(found["file"]).is_file() and found["queries"] == 30 and "Reading list" in page.read_text()
     assert execute(["inspect", "flips", "bm25", model, "--suite", str(hard_suite)]) == 0
     assert "of 30 queries" in capsys.readouterr().out
+    key = found["list"][0]["query_id"]
+    assert execute(["inspect", "explain", model, key, "--suite", str(hard_suite)]) == 0
+    assert f"{key}: " in capsys.readouterr().out
+    assert execute(["inspect", "explain", model, "x", "--suite", str(hard_suite)]) == 2
+    assert "has no query 'x'" in capsys.readouterr().err
     assert execute(["inspect", "labels", "bm25", model, "--suite", str(hard_suite)]) == 0
     assert "nobody has read any yet" in capsys.readouterr().out
     queue = home() / "labels" / "hard" / "queue.jsonl"

@@ -4,10 +4,10 @@ import pytest
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import home
-from gemma4vec.ledger.ledger import now
+from gemma4vec.ledger.ledger import now, open_ledger
 from gemma4vec.ledger.recording import freeze, lock, record_look
 from gemma4vec.ledger.run_folder import RunFolder
-from gemma4vec.ledger.suite_access import REFERENCE, NamedSuite, Viewer, may_see
+from gemma4vec.ledger.suite_access import REFERENCE, NamedSuite, Viewer, check_choice, may_see, spend
 
 
 def run(name: str, recipe: str = "recipe") -> RunFolder:
@@ -87,3 +87,23 @@ def test_the_freeze_of_another_recipe_opens_nothing() -> None:
     freeze(home(), "other", None, "")
     with pytest.raises(InputError, match="for frozen recipes only"):
         check(one)
+
+
+def test_a_spent_suite_is_a_dev_suite_for_good() -> None:
+    suite, one = NamedSuite("suite", "contents", "final"), run("one")
+    with pytest.raises(InputError, match="say why a final suite is spent"):
+        spend(suite, " ")
+    with pytest.raises(InputError, match="is a final suite"):
+        check_choice("inspect", suite)
+    spend(suite, "its failures are needed")
+    check_choice("inspect", suite)
+    assert may_see(suite).final is None
+    check(one)  # without a freeze
+    look(one, "m")
+    check(one, "trained further")
+    with pytest.raises(InputError, match="is a final suite"):
+        check_choice("inspect", NamedSuite("other", "other contents", "final"))
+    spend(suite, "again")
+    spend(NamedSuite("dev", "dev contents", "dev"), "nothing to spend")
+    with open_ledger(home()) as ledger:
+        assert ledger.value("SELECT count(*) FROM records WHERE kind = 'spent'") == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from hostile_page import HOSTILE, Page
-from open_window import open_window
+from open_window import ORIGIN, open_window
 from planted_suite import PlantedModel, planted_suite
 from starlette.testclient import TestClient
 
@@ -17,6 +17,7 @@ from gemma4vec.files import cache, home
 from gemma4vec.inspection.inspect import inspect
 from gemma4vec.inspection.inspected import Subject
 from gemma4vec.inspection.inspection_files import load_columns, load_inspection
+from gemma4vec.inspection.labels.judgments import load_judgments
 from gemma4vec.ui.content.query_list import Wanted, select_queries
 from gemma4vec.ui.content.stored_inspections import StoredInspections
 
@@ -198,3 +199,27 @@ def test_no_inspection_says_how_to_make_one() -> None:
     _, client = open_window()
     assert "gemma4vec inspect RUN --suite DEV" in Page(client.get("/inspect").text).text
     assert client.get("/inspect/none").status_code == 404
+
+
+def test_a_judgment_is_kept_beside_the_suite(copied: Path, made: Path) -> None:
+    client, place = opened()
+    suite = load_suite(made / "suite")
+    row = client.get(f"/api{place}").json()["queries"][0]["row"]
+    address, query = f"{place}/queries/{row}/judge", suite.query_ids[row]
+    document = client.get(f"/api{place}/queries/{row}").json()["sides"][0]["documents"][2]["id"]
+    fields = {"document": document, "grade": "1", "place": "d1-3"}
+    reply = client.post(f"{address}?outcome=failed", data=fields, headers=ORIGIN, follow_redirects=False)
+    assert reply.headers["location"] == f"{place}/queries/{row}?outcome=failed#d1-3"
+    assert load_judgments(suite) == {(query, document): 1}
+    page = Page(client.get(f"{place}/queries/{row}").text)
+    assert "people: right" in page.text and client.get(f"/api{place}/queries/{row}").json()["people"] == {document: 1}
+    client.post(address, data={**fields, "grade": "0"}, headers=ORIGIN)
+    assert load_judgments(suite) == {(query, document): 0}
+    for odd in ({"grade": "7"}, {"grade": ""}, {"document": "none"}, {"document": "../x"}):
+        assert client.post(address, data={**fields, **odd}, headers=ORIGIN).status_code == 400
+    sealed = load_columns(copied)["half"].index("sealed")
+    assert client.post(f"{place}/queries/{sealed}/judge", data=fields, headers=ORIGIN).status_code == 400
+    _, reading = open_window(read_only=True)
+    assert reading.post(address, data=fields, headers=ORIGIN).status_code == 403
+    assert 'name="grade"' not in reading.get(f"{place}/queries/{row}").text
+    assert load_judgments(suite) == {(query, document): 0}

@@ -77,6 +77,9 @@ fanout model --query read --target text --to 'sort a tree' --log texts.txt --fai
 inspect {{first}} --suite suite --against bm25 --html page.html
 inspect remedy 'overlap <= 0.3' --in runs --recipe recipe.yaml --times 2 --effect 0.1 --margin 0.02 --out new
 inspect model --suite suite --against none --probes position,limit
+inspect model --suite suite --layers --map
+inspect explain model q1 --suite suite
+inspect similar bm25 model --suite suite
 inspect flips bm25 model --suite suite --most 3 --seed-of-b {{first}}
 inspect labels bm25 model --suite suite --out new
 inspect judge rows.jsonl --suite suite --by me

@@ -22,15 +22,20 @@ from gemma4vec.inspection.attributes import Case, Facts, describe_cases, documen
 from gemma4vec.inspection.exposures import remedy_key, verdicts
 from gemma4vec.inspection.geometry.figures import Figure, hubness
 from gemma4vec.inspection.geometry.measure import vector_figures
-from gemma4vec.inspection.inspected import Columns, Inspection, Subject
-from gemma4vec.inspection.inspection_files import PROBES, held, write_inspection
+from gemma4vec.inspection.inspected import NOTHING_MORE, Columns, Inspection, Subject, Wanted
+from gemma4vec.inspection.inspection_files import CLUSTERS, LAYERS, MAP, PROBES, held, write_inspection
 from gemma4vec.inspection.kinds import count_kinds, failed, find_kinds
+from gemma4vec.inspection.layers.scores import layer_scores
+from gemma4vec.inspection.layers.states import find_embedder
 from gemma4vec.inspection.probes.run_probes import probe_model
 from gemma4vec.inspection.reading import Reading, read_model
 from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.inspection.slices import SPENT, Slice, find_slices, with_status
 from gemma4vec.inspection.steps import Arrays, Steps, pack, unpack
 from gemma4vec.inspection.token_counts import COUNTED, TokenCounter, token_counter
+from gemma4vec.inspection.topics.clusters import cluster_queries
+from gemma4vec.inspection.topics.map import DOCUMENTS as MAPPED
+from gemma4vec.inspection.topics.map import map_suite
 from gemma4vec.ledger.suite_access import check_choice
 from gemma4vec.retrieval.tokenize import choose_tokenizer
 from gemma4vec.text.prompts import Document
@@ -48,7 +53,7 @@ def inspect(
     opened_as: Mapping[str, Any] | None = None,
     permutations: int = 2000,
     seed: int = 0,
-    probes: Sequence[str] = (),
+    wanted: Wanted = NOTHING_MORE,
     progress: Progress = no_progress,
 ) -> Inspection:
     """Inspect a model on a dev suite and write the folder `out`.
@@ -58,7 +63,7 @@ def inspect(
         opened_as: the words by which the suite opens again, for inspection.json.
         permutations: of max-T.
         seed: of permutations and samples.
-        probes: names of probes to run (`probes.run_probes.NAMES`).
+        wanted: what to do beyond the usual steps.
         progress: of the encoding.
 
     Raises:
@@ -66,11 +71,15 @@ def inspect(
         WorkError: vectors that are not finite or not of unit length; a full disk.
     """
     check_choice("inspect shows single queries", suite)
-    if probes and isinstance(subject.model, Ranker):
-        raise InputError(f"--probes need vectors, and {subject.model.name} has none: it is the control of each probe")
+    if (wanted.probes or wanted.layers or wanted.map) and isinstance(subject.model, Ranker):
+        raise InputError(
+            f"--probes, --layers and --map need vectors, and {subject.model.name} has none; leave them out"
+        )
+    if wanted.layers:
+        find_embedder(subject.model)  # refuses a model of another library before anything is encoded
     check_writable(out)
     with held(out):
-        found = _inspect(subject, suite, against, permutations, seed, probes, progress)
+        found = _inspect(subject, suite, against, permutations, seed, wanted, progress)
         write_inspection(found, out, opened_as or {})
     return found
 
@@ -81,7 +90,7 @@ def _inspect(
     against: Subject | None,
     permutations: int,
     seed: int,
-    probes: Sequence[str],
+    wanted: Wanted,
     progress: Progress,
 ) -> Inspection:
     fingerprint = suite.fingerprint
@@ -111,9 +120,10 @@ def _inspect(
         measured = unpack(steps.take("geometry", partial(_geometry, subject.model, suite, reading, open_N, seed)))
         figures += [Figure(**one) for one in measured["figures"]]
         notes += measured["notes"]
-    extras: dict[str, Any] = {}
-    if probes and not isinstance(subject.model, Ranker):
-        extras[PROBES] = probe_model(subject.model, suite, steps, np.flatnonzero(open_N).tolist(), probes, seed)
+    extras = _extras(subject, suite, steps, np.flatnonzero(open_N).tolist(), wanted, seed)
+    if wanted.clusters or wanted.map:
+        values_N = reading.values(metric) - (other.values(metric) if other is not None else 0.0)
+        extras |= _topics(subject, suite, values_N, open_N, failed(reading), wanted, permutations, seed)
     name = against.model.name if against is not None else None
     advice = advise(slices, kinds, figures, name, limit, extras.get(PROBES, {}).get("figures", []))
     keys = {"model": steps.key, **({"against": other_steps.key} if other_steps is not None else {})}
@@ -121,6 +131,48 @@ def _inspect(
         subject, against, suite, fingerprint, metric, reading, other, columns, sealed_N, slices, flags, kinds, figures,
         advice, tokens, limit, keys, notes, extras,
     )  # fmt: skip
+
+
+def _extras(
+    subject: Subject, suite: RetrievalSuite, steps: Steps, rows: Sequence[int], wanted: Wanted, seed: int
+) -> dict[str, Any]:
+    """Contents of the files that were asked for, by name; `rows` are the queries of the discovery half."""
+    found: dict[str, Any] = {}
+    if isinstance(subject.model, Ranker):
+        return found
+    if wanted.probes:
+        found[PROBES] = probe_model(subject.model, suite, steps, rows, wanted.probes, seed)
+    if wanted.layers:
+        found[LAYERS] = unpack(steps.take(f"layers-{seed}", partial(_layers, subject.model, suite, rows, seed)))
+    return found
+
+
+def _topics(
+    subject: Subject,
+    suite: RetrievalSuite,
+    values_N: npt.NDArray[np.float64],
+    open_N: npt.NDArray[np.bool_],
+    failed_N: npt.NDArray[np.bool_],
+    wanted: Wanted,
+    permutations: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Topics of the queries, and the map if it was asked for."""
+    tokenize = choose_tokenizer([whole_text(one) for one in suite.corpus], code=suite.code)
+    topics = cluster_queries(suite, tokenize, values_N, open_N, permutations=permutations, seed=seed)
+    found: dict[str, Any] = {CLUSTERS: topics}
+    if wanted.map and not isinstance(subject.model, Ranker):
+        drawn = np.sort(np.random.default_rng(seed).permutation(len(suite.corpus))[:MAPPED])
+        documents_MD = subject.model.encode_document([suite.corpus[at] for at in drawn.tolist()])
+        queries_ND = subject.model.encode_query(suite.queries)
+        known = topics["queries"]
+        clusters_N = np.array([known[key] for key in suite.query_ids]) if known else None
+        found[MAP] = map_suite(documents_MD, drawn, queries_ND, open_N, clusters_N, failed_N, seed)
+    return found
+
+
+def _layers(model: TextEmbedder, suite: RetrievalSuite, rows: Sequence[int], seed: int) -> Arrays:
+    return pack(layer_scores(model, suite, rows, seed))
 
 
 def identity_of(subject: Subject, against: Subject | None, suite: RetrievalSuite) -> str:

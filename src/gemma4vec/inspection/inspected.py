@@ -44,6 +44,26 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What an inspection does beyond its usual steps.
+
+    Attributes:
+        probes: names of probes to run (`probes.run_probes.NAMES`).
+        layers: score each layer.
+        clusters: topics of the queries.
+        map: a map of documents and queries; topics too.
+    """
+
+    probes: tuple[str, ...] = ()
+    layers: bool = False
+    clusters: bool = False
+    map: bool = False
+
+
+NOTHING_MORE = Wanted()
+
+
+@dataclass(frozen=True)
 class Inspection:
     """Everything that was found.
 

@@ -8,6 +8,9 @@
 | `judged.parquet` | a row a judged document: its rank to depth 1,000 (null where sealed or not found) |
 | `documents.parquet` | a row a document: tokens, where it is cut, first ten of how many queries |
 | `probes.json` | with --probes: each probe, and its figures in order |
+| `layers.json` | with --layers: what each layer would score |
+| `clusters.json` | with --clusters or --map: topics of the queries |
+| `map.json`, `map.bin` | with --map: points in two dimensions (`topics/map.py`) |
 """
 
 import contextlib
@@ -28,6 +31,7 @@ from gemma4vec.inspection.inspected import Inspection
 from gemma4vec.inspection.kinds import failed, k_occurrence
 from gemma4vec.inspection.sealed import DISCOVERY, SEALED
 from gemma4vec.inspection.steps import code_version
+from gemma4vec.inspection.topics.map import MAP_POINTS, MapPoints, write_points
 from gemma4vec.ledger.environment import versions
 from gemma4vec.ledger.ledger import now
 from gemma4vec.reading.json_values import load_own_json
@@ -35,8 +39,8 @@ from gemma4vec.reading.json_values import load_own_json
 ABOUT, SLICES = "inspection.json", "slices.json"
 QUERIES, JUDGED, DOCUMENTS = "queries.parquet", "judged.parquet", "documents.parquet"
 FILES = {ABOUT, SLICES, QUERIES, JUDGED, DOCUMENTS}
-PROBES = "probes.json"
-OPTIONAL = {PROBES}
+PROBES, LAYERS, CLUSTERS, MAP = "probes.json", "layers.json", "clusters.json", "map.json"
+OPTIONAL = {PROBES, LAYERS, CLUSTERS, MAP, MAP_POINTS}
 
 
 @contextlib.contextmanager
@@ -67,7 +71,8 @@ def write_inspection(found: Inspection, out: Path, opened_as: Mapping[str, Any])
         for name, table in ((QUERIES, _queries(found)), (JUDGED, _judged(found)), (DOCUMENTS, _documents(found))):
             pq.write_table(table, folder.absolute() / name, compression="zstd")
         for name, value in found.extras.items():
-            write_json(folder / name, finite(value))
+            header = write_points(folder, value) if isinstance(value, MapPoints) else value
+            write_json(folder / name, finite(header))
 
 
 def write_slices(folder: Path, slices: list[dict[str, Any]]) -> None:

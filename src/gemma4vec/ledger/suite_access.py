@@ -1,8 +1,8 @@
 """May this model see this suite? One function, `may_see`, answers for every caller, from the ledger.
 
-A final suite is scored once for each run of a frozen recipe. What was final once stays final: by an earlier look, by a
-lock, or as a changed copy of such a suite. No choice is ever made on one. The order of events is that of the ledger's
-records (`seq`), never that of the clock.
+A final suite is scored once for each run of a frozen recipe. What was final once stays final (by an earlier look, by a
+lock, or as a changed copy of such a suite) until it is spent: a look at its single queries makes it a dev suite. No
+choice is ever made on a final one. The order of events is that of the ledger's records (`seq`), not that of the clock.
 """
 
 import contextlib
@@ -115,6 +115,7 @@ def may_see(suite: SeenSuite, viewer: Viewer = REFERENCE, use: Use = "score", *,
             overlaps = find_overlaps(ledger, fingerprint, contents)
             same = (fingerprint, *(one.fingerprint for one in overlaps if one.copy))
             final = _final(ledger, suite, same, overlaps, held_out=use == "hold out")
+            final = None if final is not None and _is_spent(ledger, same) else final
             history = _history(ledger, suite.name, same, viewer)
             partial = [one for one in overlaps if not one.copy and not one.group and not is_group(suite)]
             notable = tuple(one for one in partial if _is_notable(ledger, one, final is not None))
@@ -170,6 +171,22 @@ def check_choice(key: str, *suites: SeenSuite) -> None:
             may_see(suite, use="choose")
         except InputError as error:
             raise InputError(f"{key}: {error}") from error
+
+
+def spend(suite: SeenSuite, words: str) -> None:
+    """Make a final suite a dev suite for good: single queries may be looked at, and no score on it is final again.
+
+    A suite that is not final stays as it is, and nothing is recorded.
+
+    Raises:
+        InputError: no reason is given. WorkError: it cannot be recorded; the suite stays final.
+    """
+    if not words.strip():
+        raise InputError(f"{suite.name}: say why a final suite is spent; it never becomes final again")
+    if may_see(suite).final is None:
+        return
+    body = {"suite": suite.name, "suite_fingerprint": suite.fingerprint, "words": words}
+    add(outputs_home(), [Record(f"spent-{new_id()}", "spent", now(), body)])
 
 
 def recorded_owner(run_id: str | None) -> tuple[str, str] | None:
@@ -251,6 +268,15 @@ def _final(
             return f"overlaps the final suite {names[contents].words()}"
         return f"was opened as a final suite on {day}" if day else "was locked as a final suite"
     return None
+
+
+def _is_spent(ledger: Ledger, same: Sequence[str]) -> bool:
+    """Whether these contents, or changed copies of them, were made a dev suite."""
+    marks = ", ".join("?" * len(same))
+    query = (
+        f"SELECT 1 FROM records WHERE kind = 'spent' AND json_extract(body, '$.suite_fingerprint') IN ({marks}) LIMIT 1"
+    )
+    return ledger.value(query, tuple(same)) is not None
 
 
 def _opened_as_final(ledger: Ledger, contents: str, *, held_out: bool) -> str | None:

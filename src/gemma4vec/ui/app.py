@@ -33,18 +33,25 @@ PAGES = {
     "/inspect/{key}/geometry": "geometry:geometry_page",
     "/inspect/{key}/queries/{row:int}": "query_page:query_page",
     "/search": "search_page:search_page",
+    "/map": "map_page:map_page",
     "/ledger": "ledger_page:ledger_page",
     "/api/runs": "run_list:api_runs",
     "/api/compare": "comparison:api_compare",
     "/api/inspect": "failures:api_inspections",
     "/api/inspect/{key}": "failures:api_failures",
     "/api/inspect/{key}/queries/{row:int}": "query_page:api_query",
+    "/api/map/points": "map_page:api_points",
+    "/api/map/texts": "map_page:api_texts",
     "/api/ledger": "ledger_page:api_ledger",
 }
 # Answered by the event loop: they wait for long.
 STREAMS = {"/api/runs/{run_id}/events": "event_stream:event_stream", "/api/search": "search_page:api_search"}
 # What is recorded: `module:function`, which gets the form's fields too.
-FORMS = {"/compare": "comparison:record_comparison", "/runs/{run_id}/decide": "decisions:record_decision"}
+FORMS = {
+    "/compare": "comparison:record_comparison",
+    "/runs/{run_id}/decide": "decisions:record_decision",
+    "/inspect/{key}/queries/{row:int}/judge": "judging:record_judgment",
+}
 
 
 def make_app(window: Window) -> Gate:

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from gemma4vec.errors import Gemma4VecError
 from gemma4vec.serving.http.http_protocol import SignalFreeServer, uvicorn_config
-from gemma4vec.ui.app import make_app
+from gemma4vec.ui.app import PAGES, load_page, make_app
 from gemma4vec.ui.window import Window
 
 logger = logging.getLogger(__name__)
@@ -54,13 +55,23 @@ async def serve(home: Path, sock: socket.socket, *, read_only: bool, on_ready: C
     logger.info(f"{home}{mode}: open {window.first_url}\nstop it with Ctrl-C")
     # In a thread: a browser may take seconds to start.
     opening = loop.run_in_executor(None, on_ready, window.first_url)
+    warming = loop.run_in_executor(None, warm, window)  # while the browser starts
     await serving
+    await warming
     with contextlib.suppress(asyncio.CancelledError):
         await opening
     if window.is_computing:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
+
+
+def warm(window: Window) -> None:
+    """Read what the first page needs."""
+    with contextlib.suppress(Gemma4VecError, OSError):  # the page itself says what is wrong
+        load_page(PAGES["/"])
+        window.templates.get_template("runs.html")
+        window.runs.all()
 
 
 def open_browser(folder: Path, url: str) -> None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import Environment
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -18,6 +19,7 @@ from gemma4vec.ui.content.event_log import EventLogs
 from gemma4vec.ui.content.recorded_runs import RecordedRuns
 
 if TYPE_CHECKING:
+    from gemma4vec.ui.content.map_points import Maps
     from gemma4vec.ui.content.search_worker import SearchWorker
     from gemma4vec.ui.content.stored_inspections import StoredInspections
     from gemma4vec.ui.content.suite_texts import SuiteTexts
@@ -72,6 +74,18 @@ class Window:
 
         return SearchWorker()
 
+    @cached_property
+    def maps(self) -> "Maps":
+        """Maps of indexes; imported when somebody looks at one."""
+        from gemma4vec.ui.content.map_points import Maps
+
+        return Maps()
+
+    @property
+    def templates(self) -> Environment:
+        """The pages' templates, and the reports'."""
+        return make_environment(*_FOLDERS)
+
     @property
     def is_computing(self) -> bool:
         """Whether a search computes, which would break the interpreter's own end."""
@@ -98,7 +112,7 @@ class Window:
             "export_url": str(request.url.include_query_params(export="1").replace(scheme="", netloc="")),
             "nav": request.url.path.split("/")[1],
         }
-        text = make_environment(*_FOLDERS).get_template(template).render({**common, **values})
+        text = self.templates.get_template(template).render({**common, **values})
         name = f"{slug(str(values.get('title', 'page')))}.html"
         headers = {"Content-Disposition": f'attachment; filename="{name}"'} if export else {}
         return HTMLResponse(text.encode("utf-8", "replace"), status, headers)

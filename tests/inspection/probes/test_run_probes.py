@@ -9,7 +9,7 @@ from probe_material import WordVectors, material, probe_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.inspection.inspect import inspect
-from gemma4vec.inspection.inspected import Subject
+from gemma4vec.inspection.inspected import Subject, Wanted
 from gemma4vec.inspection.inspection_files import PROBES as FILE
 from gemma4vec.inspection.inspection_files import load_extra
 from gemma4vec.inspection.probes.registry import Material
@@ -71,7 +71,7 @@ def test_probes_are_files_of_an_inspection(tmp_path: Path) -> None:
     suite = probe_suite(80)
     found = inspect(
         Subject(WordVectors(decay=0.9), "words"), suite, tmp_path / "out", against=Subject(Bm25Model(), "bm25"),
-        probes=["position", "limit"],
+        wanted=Wanted(("position", "limit")),
     )  # fmt: skip
     stored = load_extra(tmp_path / "out", FILE)
     assert stored is not None and [one["name"] for one in stored["probes"]] == ["position", "limit"]

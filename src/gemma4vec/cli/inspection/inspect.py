@@ -7,7 +7,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gemma4vec.cli.inspection.lists import flips_command, judge_command, labels_command
+from gemma4vec.cli.inspection.lists import (
+    explain_command,
+    flips_command,
+    judge_command,
+    labels_command,
+    similar_command,
+)
 from gemma4vec.cli.inspection.opened import BM25, open_retrieval_suite, open_subject
 from gemma4vec.cli.inspection.remedy import remedy_command, verify_command
 
@@ -74,6 +80,20 @@ def inspect_command(
             show_default=False,
         ),
     ] = None,
+    spend: Annotated[
+        str | None,
+        typer.Option(
+            "--spend",
+            help="Make a final suite a dev suite for good, with this reason.",
+            metavar="WHY",
+            show_default=False,
+        ),
+    ] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Also score each layer.")] = False,
+    clusters: Annotated[bool, typer.Option("--clusters", help="Also group the queries by topic.")] = False,
+    mapped: Annotated[
+        bool, typer.Option("--map", help="Also map documents and queries: t-SNE with gemma4vec[map], else PCA.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of permutations and samples.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
@@ -85,15 +105,19 @@ def inspect_command(
     from gemma4vec.cli.output import emit
     from gemma4vec.files import home
     from gemma4vec.inspection.inspect import inspect
-    from gemma4vec.inspection.inspection_files import PROBES, load_extra, load_inspection
+    from gemma4vec.inspection.inspected import Wanted
+    from gemma4vec.inspection.inspection_files import CLUSTERS, LAYERS, MAP, PROBES, load_extra, load_inspection
     from gemma4vec.inspection.probes.run_probes import chosen_probes
     from gemma4vec.ledger.run_folder import named_run, slug
     from gemma4vec.ledger.suite_access import check_choice
+    from gemma4vec.ledger.suite_access import spend as make_dev
     from gemma4vec.machine.terminal import bars_by_stage
 
-    wanted = [] if probes is None else chosen_probes(probes)
+    wanted = Wanted(() if probes is None else tuple(chosen_probes(probes)), layers, clusters, mapped)
     opened_as = {"spec": suite, "task": task, "mirror": None if mirror is None else str(mirror)}
     loaded = open_retrieval_suite(opened_as)
+    if spend is not None:
+        make_dev(loaded, spend)
     check_choice("inspect shows single queries", loaded)  # before a model is loaded
     how = {"dtype": None if dtype == "auto" else dtype, "max_tokens": max_tokens}
     subject = open_subject({"spec": model, **how})
@@ -115,7 +139,7 @@ def inspect_command(
             opened_as=opened_as,
             permutations=permutations,
             seed=seed,
-            probes=wanted,
+            wanted=wanted,
             progress=report,
         )
     about, slices = load_inspection(folder)
@@ -123,7 +147,9 @@ def inspect_command(
         from gemma4vec.report.inspect_page import write_inspect_page
 
         logger.info(f"page: {write_inspect_page(html, folder, loaded)}")
-    emit(as_json, {"folder": str(folder), **about, "slices": slices, "probes": load_extra(folder, PROBES)}, screen)
+    files = {"probes": PROBES, "layers": LAYERS, "clusters": CLUSTERS, "map": MAP}
+    extras = {name: load_extra(folder, file) for name, file in files.items()}
+    emit(as_json, {"folder": str(folder), **about, "slices": slices, **extras}, screen)
 
 
 @app.command("confirm")
@@ -149,5 +175,7 @@ def confirm_command(
 app.command("remedy")(remedy_command)
 app.command("verify")(verify_command)
 app.command("flips")(flips_command)
+app.command("similar")(similar_command)
+app.command("explain")(explain_command)
 app.command("labels")(labels_command)
 app.command("judge")(judge_command)

@@ -34,6 +34,8 @@ def screen(found: Mapping[str, Any]) -> RenderableType:
         columns = ["kind", "of failures", "of successes", "ratio", "what it is"]
         parts.append(table(columns, rows, title=f"Kinds of failure, {found['failures']} failures of the open half"))
     parts += _probes(found.get("probes"))
+    parts += _layers(found.get("layers"))
+    parts += _topics(found.get("clusters"), found.get("map"))
     parts += [Text(f"{number}. {one['what']} ({one['figure']})") for number, one in enumerate(found["advice"], start=1)]
     parts += [Text(note) for note in found["notes"]]
     parts.append(Text(f"folder: {found['folder']}"))
@@ -54,6 +56,46 @@ def _probes(found: Mapping[str, Any] | None) -> list[RenderableType]:
             parts.append(Text(f"LIMIT, recall by dimensions: {curve}; BM25 {one['curve']['bm25']:.2f}"))
         if one["note"]:
             parts.append(Text(f"{one['name']}: {one['note']}"))
+    return parts
+
+
+def _layers(found: Mapping[str, Any] | None) -> list[RenderableType]:
+    """A line a layer, and what choosing the best one is worth on queries that did not choose."""
+    if found is None or not found["layers"]:
+        return [Text(f"layers: {found['note']}")] if found is not None and found["note"] else []
+    rows = [
+        [
+            one["layer"],
+            f"{one['ndcg@10']:.3f}",
+            f"{one['minus_last']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})",
+            f"{one['effective_rank']:.0f}",
+            f"{one['cka_with_last']:.2f}",
+        ]
+        for one in found["layers"]
+    ]
+    title = f"Layers among {found['documents']} documents, pooled by {found['pooling']}; 0 are the input embeddings"
+    held_out = f"chosen on half of the queries, {found['best_held_out']:.3f} on the other"
+    best = f"best: layer {found['best']}, {found['best_score']:.3f}; {held_out}"
+    columns = ["layer", "nDCG@10", "minus the last", "effective rank", "CKA with the last"]
+    return [table(columns, rows, title=title), Text(best), *([Text(found["note"])] if found["note"] else [])]
+
+
+def _topics(found: Mapping[str, Any] | None, mapped: Mapping[str, Any] | None) -> list[RenderableType]:
+    """Topics, those with the lowest values first, and what the map is worth."""
+    parts: list[RenderableType] = []
+    if found is not None and found["clusters"]:
+        tested = [one for one in found["clusters"] if one["gap"] is not None]
+        rows = [
+            [one["words"], one["n"], f"{one['gap']:+.3f}", f"{one['p_max_t']:.3f}"]
+            for one in sorted(tested, key=lambda one: one["gap"])[:SHOWN]
+        ]
+        title = f"Topics of the queries; p is corrected for {found['tested']}"
+        parts.append(table(["words", "queries", "gap", "p"], rows, title=title))
+    if found is not None and found["note"]:
+        parts.append(Text(f"topics: {found['note']}"))
+    if mapped is not None:
+        kept = f"it keeps {mapped['kept_neighbors']:.0%} of the {mapped['neighbors']} nearest neighbors"
+        parts.append(Text(f"map by {mapped['method']}: {kept}"))
     return parts
 
 

@@ -1,4 +1,4 @@
-"""`gemma4vec inspect flips A B`, `inspect labels MODEL...` and `inspect judge QUEUE`: lists for a person to read."""
+"""`gemma4vec inspect flips | similar | explain | labels | judge`: models beside each other, and lists to read."""
 
 import logging
 from collections.abc import Mapping
@@ -79,6 +79,28 @@ def flips_command(
     emit(as_json, {"file": str(file), **found}, lambda value: _render_flips(value, texts))
 
 
+def explain_command(
+    model: Annotated[str, typer.Argument(help="A run, a folder, a hub id or bundled:NAME.")],
+    query: Annotated[str, typer.Argument(help="Id of a query of the discovery half.", metavar="QUERY")],
+    suite: Dev,
+    task: TaskName = None,
+    dtype: Dtype = "auto",
+    mirror: Mirror = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain one query: the right document beside the first wrong one, by words, sentences, and what is cut."""
+    from gemma4vec.cli.output import emit
+    from gemma4vec.inspection.explain.explain_query import explain_query
+    from gemma4vec.machine.terminal import bars_by_stage
+
+    loaded = _suite(suite, task, mirror, "inspect explain shows single queries")
+    subject = _subject(model, dtype)
+    with bars_by_stage(loaded.name) as report:
+        found = explain_query(subject, loaded, query, progress=report)
+    texts = dict(zip(loaded.corpus_ids, loaded.corpus, strict=True))
+    emit(as_json, found, lambda one: _render_explained(one, {key: text.text for key, text in texts.items()}))
+
+
 def labels_command(
     model: Annotated[
         list[str],
@@ -109,6 +131,37 @@ def labels_command(
     with bars_by_stage(loaded.name) as report:
         found = find_labels(subjects, loaded, out or home() / "labels" / slug(loaded.name), progress=report)
     emit(as_json, found, _render_labels)
+
+
+def similar_command(
+    model: Annotated[
+        list[str], typer.Argument(help="Two models or more; trainings of one recipe are the noise.", metavar="MODEL...")
+    ],
+    suite: Dev,
+    task: TaskName = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File to write; default: HOME/similar/DEV.json.", metavar="FILE"),
+    ] = None,
+    dtype: Dtype = "auto",
+    mirror: Mirror = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the rankings and vectors of models: shared top tens, rank-biased overlap, debiased CKA."""
+    from gemma4vec.cli.output import emit
+    from gemma4vec.files import check_writable, home, write_json
+    from gemma4vec.inspection.flips.similar import find_similar
+    from gemma4vec.ledger.run_folder import slug
+    from gemma4vec.machine.terminal import bars_by_stage
+
+    loaded = _suite(suite, task, mirror, "inspect similar")
+    subjects = [_subject(one, dtype) for one in model]
+    file = out or home() / "similar" / f"{slug(loaded.name)}.json"
+    check_writable(file.parent)
+    with bars_by_stage(loaded.name) as report:
+        found = find_similar(subjects, loaded, progress=report)
+    write_json(file, found)
+    emit(as_json, {"file": str(file), **found}, _render_similar)
 
 
 def judge_command(
@@ -191,3 +244,49 @@ def _render_labels(found: Mapping[str, Any]) -> "RenderableType":
     columns = ["model", "none right", "all right", "least", "most", "as judged by people"]
     title = f"{found['metric']} of the open half, by what the unjudged of the first ten are"
     return Group(Text(head), table(columns, rows, title=title), Text(f"folder: {found['folder']}"))
+
+
+def _render_similar(found: Mapping[str, Any]) -> "RenderableType":
+    from rich.console import Group
+    from rich.text import Text
+
+    from gemma4vec.cli.output import table
+
+    def row(one: Mapping[str, Any]) -> list[object]:
+        shared, ranked = ([one[name][key] for key in ("mean", "low", "high")] for name in ("overlap", "rbo"))
+        spans = [f"{mean:.3f} ({low:.3f} to {high:.3f})" for mean, low, high in (shared, ranked)]
+        return [one["a"], one["b"], "yes" if one["same_recipe"] else "", *spans, one["cka"]]
+
+    columns = ["", "", "one recipe", "shared top ten", "rank-biased overlap", "CKA"]
+    floor = found["floor"]
+    parts = [Text(note) for note in found["notes"]]
+    if floor is not None:
+        parts.append(
+            Text(f"trainings of one recipe share {floor['overlap']:.3f} of the top ten: what lies above is noise")
+        )
+    title = f"{found['suite']['name']}, {found['queries']} queries; CKA of {found['documents']} documents"
+    return Group(table(columns, [row(one) for one in found["pairs"]], title=title), *parts, Text(found["file"]))
+
+
+def _render_explained(found: Mapping[str, Any], texts: Mapping[str, str]) -> "RenderableType":
+    from rich.console import Group
+    from rich.text import Text
+
+    from gemma4vec.cli.output import table
+    from gemma4vec.text.sanitize import sanitize
+
+    parts: list[Any] = [Text(f"{found['query_id']}: {sanitize(found['query'])}")]
+    if found["gap"] is not None:
+        parts.append(Text(f"right minus wrong {found['gap']:+.3f} (BM25 {found['gap_of_bm25']:+.3f})"))
+    for one in found["documents"]:
+        text = texts[one["doc_id"]]
+        cut = "" if one["read"] is None or one["read"] >= len(text) else f", read to character {one['read']}"
+        words = ", ".join(f"{word} {value:.1f}" for word, value in list(one["words"].items())[:SHOWN])
+        title = (
+            f"{one['why']}: {one['doc_id']} at rank {one['rank'] or 'none'}, score {one['score']:.3f}, BM25 "
+            f"{one['bm25']:.1f}, first ten of {one['k_occurrence']} queries{cut}; shares {words or 'no word'}"
+        )
+        most = sorted(one["sentences"], key=lambda part: -abs(part["worth"]))[:SHOWN]
+        rows = [[sanitize(text[part["start"] : part["end"]])[:CHARACTERS], f"{part['worth']:+.3f}"] for part in most]
+        parts.append(table(["sentence", "worth"], rows, title=title) if rows else Text(title))
+    return Group(*parts)

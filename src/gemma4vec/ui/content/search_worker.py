@@ -87,6 +87,19 @@ def list_sources(runs: Iterable[Mapping[str, Any]]) -> list[Source]:
     return found
 
 
+def find_sources(sources: Sequence[Source], keys: Sequence[str]) -> list[Source]:
+    """The sources with these keys, each once.
+
+    Raises:
+        InputError: no run has an index with one of them.
+    """
+    known = {one.key: one for one in sources}
+    for key in keys:
+        if key not in known:
+            raise InputError(f"no run has an index '{key[:100]}'; the page Search lists them")
+    return [known[key] for key in dict.fromkeys(keys)]
+
+
 def open_model(run: Path) -> TextEmbedder:
     """The model of a run; this imports torch."""
     from gemma4vec.model.inference.embedder import Embedder

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from gemma4vec.errors import InputError
 from gemma4vec.inspection.attributes import ATTRIBUTES
 from gemma4vec.inspection.kinds import KINDS
+from gemma4vec.inspection.labels.judgments import load_judgments
 from gemma4vec.inspection.sealed import DISCOVERY
 from gemma4vec.report.content.run_data import METRICS
 from gemma4vec.ui.content.query_list import KEPT, Wanted, difference, select_queries
@@ -67,6 +68,8 @@ def _read(window: Window, request: Request) -> tuple[StoredInspection, dict[str,
     right = [(one["doc_id"], one["rank"], one["score"]) for one in judged if one["grade"] >= 1]
     ids = list(dict.fromkeys(name for ranked in (*(one[1] for one in lists), right) for name, _, _ in ranked))
     stored = window.inspections.documents(found, ids)
+    judgments = {} if texts.suite is None else load_judgments(texts.suite)
+    people = {document: grade for (asked, document), grade in judgments.items() if asked == key}
 
     def shown(ranked: Sequence[tuple[str, int | None, float | None]]) -> list[Shown]:
         return describe(ranked, grades, stored, texts, query)
@@ -86,6 +89,8 @@ def _read(window: Window, request: Request) -> tuple[StoredInspection, dict[str,
         "right": shown(right[:10]),
         "right_count": len(right),
         "no_texts": texts.problem,
+        "people": people,
+        "can_judge": texts.suite is not None,
         "queries": found.about["queries"],
     }
 

@@ -1,7 +1,6 @@
 """`/search`: one query, several indexes with their models, and BM25 beside them."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +9,7 @@ from starlette.responses import Response
 
 from gemma4vec.errors import InputError
 from gemma4vec.reading.json_values import JsonError, loads_json
-from gemma4vec.ui.content.search_worker import BM25, BusyError, Source, list_sources
+from gemma4vec.ui.content.search_worker import BM25, BusyError, find_sources, list_sources
 from gemma4vec.ui.window import Window
 
 HITS = 10
@@ -37,7 +36,7 @@ def search_page(window: Window, request: Request) -> Response:
     if not values["query"].strip() or not sources:
         return window.page(request, "search.html", values)
     try:
-        future = window.search.submit(values["query"], _find(sources, chosen), HITS, bm25=values["bm25"])
+        future = window.search.submit(values["query"], find_sources(sources, chosen), HITS, bm25=values["bm25"])
     except BusyError as error:
         values["problem"] = str(error)
         return window.page(request, "search.html", values, 429)
@@ -60,18 +59,10 @@ async def api_search(window: Window, request: Request) -> Response:
     sources = await asyncio.to_thread(lambda: list_sources(window.runs.all()))
     try:
         future = window.search.submit(
-            query, _find(sources, [str(key) for key in keys]), k, bm25=asked.get(BM25) is True
+            query, find_sources(sources, [str(key) for key in keys]), k, bm25=asked.get(BM25) is True
         )
     except BusyError as error:
         reply = window.json({"error": str(error)}, 429)
         reply.headers["Retry-After"] = "2"
         return reply
     return window.json([asdict(one) for one in await asyncio.wrap_future(future)])
-
-
-def _find(sources: Sequence[Source], keys: Sequence[str]) -> list[Source]:
-    known = {one.key: one for one in sources}
-    for key in keys:
-        if key not in known:
-            raise InputError(f"no run has an index '{key[:100]}'; the page Search lists them")
-    return [known[key] for key in dict.fromkeys(keys)]

@@ -1,4 +1,4 @@
-// Keys: j and k move between rows, o opens one, x chooses it, / goes to the search field, ? lists the keys.
+// Keys: j and k move between rows, o opens one, x chooses it, 1 and 0 judge it, / goes to the search field, ? lists them.
 
 const rows = () => [...document.querySelectorAll("[data-row]")].filter((row) => row.offsetParent !== null);
 let here = null;
@@ -26,6 +26,8 @@ const actions = {
   k: () => go(-1),
   o: () => here?.querySelector("[data-open]")?.click(),
   x: () => here?.querySelector("[data-choose]")?.click(),
+  1: () => here?.querySelector("[data-one]")?.click(),
+  0: () => here?.querySelector("[data-zero]")?.click(),
   "/": () => document.querySelector("[data-slash]")?.focus(),
   "?": () => document.getElementById("keys")?.showModal(),
 };
@@ -42,6 +44,13 @@ document.addEventListener("keydown", (event) => {
     actions[event.key]();
   }
 });
+
+// After a judgment the page comes back at the document that was judged.
+const target = location.hash ? document.getElementById(decodeURIComponent(location.hash.slice(1))) : null;
+if (target?.matches("[data-row]")) {
+  here = target;
+  here.classList.add("here");
+}
 
 const button = document.getElementById("keys-button");
 if (button) {

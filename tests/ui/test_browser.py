@@ -1,0 +1,262 @@
+"""The window in a real browser: `make browser`. It needs the extra `uitest` and Debian's chromium."""
+
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compared_runs import make_runs
+from fake_embedder import FakeEmbedder, functions
+from planted_suite import PlantedModel, planted_suite
+
+from gemma4vec.data.suites.retrieval import load_suite, write_suite
+from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
+from gemma4vec.inspection.inspect import inspect
+from gemma4vec.inspection.inspected import Subject
+from gemma4vec.ledger.ledger import open_ledger
+from gemma4vec.ledger.run_folder import RunFolder
+from gemma4vec.report.content.comparison_data import read_comparison
+from gemma4vec.serving.search.index import SearchIndex
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
+SIZES = {"desktop": (1280, 900), "tablet": (800, 1000), "phone": (360, 780)}
+
+
+class Served:
+    """A running window: the first URL, the base address, and the addresses of its pages by name."""
+
+    def __init__(self, home: Path, first: str, ids: list[str]):
+        self.home, self.first, self.ids = home, first, ids
+        self.base = first.partition("/open")[0]
+        self.pages = {
+            "runs": "/",
+            "ledger": "/ledger",
+            "inspections": "/inspect",
+            "search": "/search",
+            "choose": "/compare",
+        }
+        self.pages |= {"map": "/map", "run": f"/runs/{ids[0]}", "nothing": "/runs/none"}
+        self.pages |= {"compare": f"/compare?run={ids[0]}&run={ids[1]}", "new": f"/compare?run={ids[0]}&run={ids[2]}"}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A window on three runs, one comparison, one inspection and one index."""
+    folder = tmp_path_factory.mktemp("browser")
+    home, cache = folder / "runs", folder / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEMMA4VEC_HOME", str(home))
+        patch.setenv("GEMMA4VEC_CACHE", str(cache))
+        ids = make_runs(home, {"baseline": 0.3, "hard negatives": 0.6, "higher rate": 0.45})
+        read_comparison([home / one for one in ids[:2]])
+        suite = planted_suite(120)
+        suite.role = "dev"
+        write_suite(folder / "suite", suite)
+        opened = {"spec": str(folder / "suite"), "task": None, "mirror": None}
+        subject, other = Subject(PlantedModel(), "planted"), Subject(Bm25Model(), "bm25")
+        inspect(
+            subject, load_suite(folder / "suite"), home / "inspect" / "planted" / "s", against=other, opened_as=opened
+        )
+        (home / ids[0] / "model").mkdir()
+        SearchIndex.build(home / ids[0] / "index" / "test", functions(20), FakeEmbedder())
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gemma4vec", "ui", "--no-browser"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path])},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    try:
+        assert process.stderr is not None
+        found = re.search(r"http://\S+", process.stderr.readline())
+        assert found is not None
+        yield Served(home, found[0], ids)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium; skipped with a reason where something is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason='needs pip install "gemma4vec[uitest]"')
+    if CHROMIUM is None:
+        pytest.skip("needs chromium: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+class Opened:
+    """A page in a context of its own that has the cookie; what went wrong in it is in `faults`."""
+
+    def __init__(self, browser: Any, served: Served, **settings: Any):
+        size = dict(zip(("width", "height"), SIZES[settings.pop("size", "desktop")], strict=True))
+        self.context = browser.new_context(viewport=size, reduced_motion="reduce", **settings)
+        self.served, self.faults = served, list[str]()
+        self.page = self.context.new_page()
+        self.page.on("console", lambda message: self.faults.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.context.route(lambda address: not address.startswith((served.base, "data:")), self._refuse)
+        self.page.goto(served.first)
+        self.page.wait_for_url(f"{served.base}/")
+        self.go("inspections")
+        served.pages["failures"] = str(self.page.locator("[data-open]").first.get_attribute("href"))
+        self.page.goto(served.base + served.pages["failures"])
+        served.pages["query"] = str(self.page.locator("#queries [data-open]").first.get_attribute("href"))
+        served.pages["geometry"] = f"{served.pages['failures']}/geometry"
+
+    def _refuse(self, route: Any) -> None:
+        self.faults.append(f"asked for {route.request.url}")
+        route.abort()
+
+    def go(self, name: str) -> Any:
+        """Open a page by name."""
+        reply = self.page.goto(self.served.base + self.served.pages[name])
+        assert reply.status == (404 if name == "nothing" else 200), (name, reply.status)
+        if name == "nothing":  # the browser reports its status
+            self.faults = [one for one in self.faults if "404" not in one]
+        return self.page
+
+
+@pytest.mark.parametrize(
+    ("size", "scheme"), [("desktop", "light"), ("desktop", "dark"), ("tablet", "light"), ("phone", "light")]
+)
+def test_every_page_fits_without_errors_or_foreign_requests(
+    browser: Any, served: Served, size: str, scheme: str
+) -> None:
+    one = Opened(browser, served, size=size, color_scheme=scheme)
+    for name in list(served.pages):
+        page = one.go(name)
+        assert page.locator("h1").count() == 1, name
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+        assert one.faults == [], name
+    one.context.close()
+
+
+def test_pages_work_without_javascript(browser: Any, served: Served) -> None:
+    script = Opened(browser, served)
+    one = Opened(browser, served, java_script_enabled=False)
+    for name in list(served.pages):
+        script.go(name)
+        words = one.go(name).locator("main").inner_text().split()
+        if name not in ("run", "map"):  # whose figures move, and whose canvas needs scripts
+            assert words == script.page.locator("main").inner_text().split(), name
+    one.context.close()
+
+
+def test_text_at_twice_its_size_still_fits(browser: Any, served: Served) -> None:
+    one = Opened(browser, served)
+    for name in ("runs", "failures", "query", "compare"):
+        page = one.go(name)
+        page.evaluate("document.documentElement.style.fontSize = '200%'")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+    one.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Any, served: Served, scheme: str) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason='needs pip install "gemma4vec[uitest]"'
+    ).Axe()
+    one = Opened(browser, served, color_scheme=scheme)
+    found = []
+    for name in list(served.pages):
+        for fault in axe.run(one.go(name)).response["violations"]:
+            if fault["impact"] in ("serious", "critical"):
+                found.append((name, fault["id"], fault["nodes"][0]["html"][:120]))
+    assert found == []
+    one.context.close()
+
+
+def test_keys_alone_lead_from_the_runs_to_a_decision(browser: Any, served: Served) -> None:
+    one = Opened(browser, served)
+    page = one.go("runs")
+    for key in ("j", "x", "j", "x", "c"):
+        page.keyboard.press(key)
+    page.wait_for_url("**/compare?*")
+    assert "Is the difference real?" in page.locator("main").inner_text()
+    one.go("failures")
+    page.keyboard.press("j")
+    page.keyboard.press("o")
+    page.wait_for_url("**/queries/*")
+    before = page.url
+    page.keyboard.press("n")
+    page.wait_for_url(lambda address: address != before)
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("1")
+    page.locator("#d1-2", has_text="people: right").wait_for()
+    page.keyboard.press("0")
+    page.locator("#d1-2", has_text="people: wrong").wait_for()
+    page.keyboard.press("?")
+    assert page.locator("dialog[open]").count() == 1
+    page.keyboard.press("Escape")
+    one.go("run")
+    page.keyboard.press("/")
+    page.keyboard.type("it finds more")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.locator("header", has_text="it finds more").wait_for()
+    assert one.faults == []
+    with open_ledger(served.home) as ledger:
+        made = ledger.rows("SELECT run_id, decision, words FROM decisions")
+    assert made == [{"run_id": served.ids[0], "decision": "keep", "words": "it finds more"}]
+    one.context.close()
+
+
+def test_a_step_appears_while_one_looks(browser: Any, served: Served) -> None:
+    one = Opened(browser, served)
+    page = one.go("run")
+    page.locator("[data-live=state]").wait_for()
+    RunFolder(served.home / served.ids[0]).event("step", step=4321, loss=0.25, tokens=10, seconds=1.0)
+    page.locator("[data-live=step]", has_text="4,321").wait_for(timeout=10_000)
+    assert one.faults == []
+    one.context.close()
+
+
+def test_a_browser_without_the_cookie_is_locked_out(browser: Any, served: Served) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    assert page.goto(f"{served.base}/").status == 403
+    page.set_content(
+        f'<form method="post" action="{served.base}/runs/{served.ids[0]}/decide"><button>go</button></form>'
+    )
+    with page.expect_response(f"{served.base}/runs/*/decide") as caught:
+        page.click("button")
+    assert caught.value.status == 403
+    context.close()
+
+
+def test_the_map_draws_the_same_pixels_and_reads_the_document_under_the_pointer(browser: Any, served: Served) -> None:
+    one = Opened(browser, served)
+    sums = []
+    for _ in range(2):
+        page = one.go("map")
+        page.locator("#map[data-checksum]").wait_for()
+        sums.append(page.locator("#map").get_attribute("data-checksum"))
+    assert sums[0] == sums[1] and sums[0] is not None
+    page.locator("canvas").focus()
+    page.keyboard.press("+")
+    page.locator(f'#map:not([data-checksum="{sums[0]}"])').wait_for()
+    page.keyboard.press("Home")
+    page.locator(f'#map[data-checksum="{sums[0]}"]').wait_for()
+    box = page.locator("canvas").bounding_box()
+    points = one.context.request.get(f"{served.base}/api/map/points?index={served.ids[0]}/test").body()
+    start = 8 + struct.unpack("<I", points[4:8])[0]
+    (x,), (y,) = struct.unpack_from("<f", points, start), struct.unpack_from("<f", points, start + 4 * 20)
+    across, down = (0.5 + 0.94 * (value - 0.5) for value in (x, y))
+    page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
+    page.locator("[data-map=text]", has_text="p/m.py:f").wait_for()
+    assert one.faults == []
+    one.context.close()
