@@ -79,7 +79,7 @@ def main() -> None:
                 f"over noise {over['mean']:+.3f} [{over['low']:+.3f}, {over['high']:+.3f}]"
             )
         say(f"  {table['sentence']}")
-    write_result("fanout", measured, arguments.results)
+        write_result("fanout", measured, arguments.results, quiet=True)  # after each suite: they take minutes
 
 
 if __name__ == "__main__":

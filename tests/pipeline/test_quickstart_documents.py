@@ -14,6 +14,8 @@ from tiny_code import write_code
 from tiny_model import write_tiny
 
 from gemma4vec.cli.main import execute
+from gemma4vec.evaluation.results.result import load_result
+from gemma4vec.evaluation.scoring.contamination_mark import mark_sentence
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.pipeline import quickstart_data
 from gemma4vec.pipeline.quickstart_data import kind_of_folder
@@ -126,6 +128,10 @@ def test_own_queries_are_the_test_over_all_documents(place: Path, tmp_path: Path
     source = recipe_of(RunFolder(Path(found["run"]))).stages[0].data[0]
     assert source.queries == str(file)
     assert found["example"] == "who steals the bread"
+    # All documents were trained on, and no query: none is left out of the comparisons for it.
+    result = load_result(RunFolder(Path(found["run"])).evaluation("trained", found["suite"]))
+    assert result.settings["contamination"]["touched_queries"] == {} and "2 queries" in found["sentence"]
+    assert "of the documents that it searches, as this suite allows" in (mark_sentence(result) or "")
 
 
 def test_an_interrupted_run_goes_on(finished: dict[str, Any], tmp_path: Path) -> None:
@@ -134,6 +140,17 @@ def test_an_interrupted_run_goes_on(finished: dict[str, Any], tmp_path: Path) ->
     printed = run_command(["quickstart", "--resume", str(run.path), "--json"])
     assert printed["models"] == finished["models"]
     assert json.loads((run.path / "index" / "all" / "meta.json").read_text())["count"] == 36
+
+
+def test_a_large_folder_is_indexed_by_the_first_search(
+    finished: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quickstart_data, "MOST_INDEXED", 35)
+    run = RunFolder(Path(shutil.copytree(finished["run"], tmp_path / Path(finished["run"]).name)))
+    shutil.rmtree(run.path / "index")
+    run_command(["quickstart", "--resume", str(run.path), "--json"])
+    assert json.loads((run.path / "index" / "all" / "meta.json").read_text())["count"] == finished["documents"]
+    assert len(run_command(["search", str(run.path), "otter", "-k", "36", "--json"])["hits"]) == 36
 
 
 def test_the_public_model_has_a_row(finished: dict[str, Any], tmp_path: Path, place: Path) -> None:

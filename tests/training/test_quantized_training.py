@@ -69,7 +69,10 @@ def saved_matrices(model: Path) -> dict[str, torch.Tensor]:
     return {name: value for name, value in weights.items() if value.ndim == 2}
 
 
-@pytest.mark.parametrize(("trained", "dtype"), [("lora", "bf16"), ("full", "fp32"), ("embeddings", "bf16")])
+@pytest.mark.parametrize(
+    ("trained", "dtype"),
+    [("lora", "bf16"), pytest.param("full", "fp32", marks=pytest.mark.slow), ("embeddings", "bf16")],
+)
 def test_the_saved_model_is_on_ggufs_grid_and_its_checkpoints_are_scored_quantized(
     folder: Path, tmp_path: Path, trained: str, dtype: str
 ) -> None:
@@ -119,7 +122,7 @@ def test_a_model_that_is_not_the_evaluated_one_is_not_written(
     assert (train_run(RunFolder.open(run.path)) / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("trained", ["lora", "full"])
+@pytest.mark.parametrize("trained", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_weights_are_quantized_once_a_step_and_a_cut_off_run_goes_on_to_the_same_model(
     folder: Path, tmp_path: Path, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import killed_runs
 import pytest
 import torch
+from asked import asked_for, with_slow
 from safetensors.torch import load_file
 from tiny_model import write_tiny
 from tiny_run import RECIPE, write_rows_file
@@ -20,16 +21,24 @@ from gemma4vec.ledger.run_folder import RunFolder
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
+EVERY_MOMENT = with_slow(killed_runs.MOMENTS, killed_runs.SLOW)
+
+
+def moments_of(kind: str) -> list[Any]:
+    return with_slow([name for name in killed_runs.MOMENTS if name.startswith(kind)], killed_runs.SLOW)
+
+
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    asked = asked_for(request, "moment")
     folder = tmp_path_factory.mktemp("killed")
     base = write_tiny(folder / "base", "llama", layers=2)
     (folder / "recipe.yaml").write_text(RECIPE.format(base=base, rows=write_rows_file(folder / "rows.jsonl")))
     environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment |= {"GEMMA4VEC_CACHE": str(folder / "cache"), "GEMMA4VEC_HOME": str(folder / "home")}
-    done = subprocess.run(
-        [sys.executable, killed_runs.__file__, str(folder)], env=environment, capture_output=True, text=True
-    )
+    moments = [name for name in killed_runs.MOMENTS if name in asked]
+    command = [sys.executable, killed_runs.__file__, str(folder), *moments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads((folder / "outcomes.json").read_text())
     assert found[""]["first"] == 0, found[""]["said"]
@@ -53,7 +62,7 @@ def losses(outcome: dict[str, Any]) -> dict[int, set[float]]:
     return found
 
 
-@pytest.mark.parametrize("moment", list(killed_runs.MOMENTS))
+@pytest.mark.parametrize("moment", EVERY_MOMENT)
 def test_it_goes_on_to_the_same_result(outcomes: dict[str, Any], moment: str) -> None:
     plain, outcome = outcomes[""], outcomes[moment]
     assert outcome["again"] == 0, outcome["said_again"]
@@ -72,7 +81,7 @@ def test_it_goes_on_to_the_same_result(outcomes: dict[str, Any], moment: str) ->
     assert len(leftovers) <= 1  # what a kill cut off in the middle
 
 
-@pytest.mark.parametrize("moment", [name for name in killed_runs.MOMENTS if name.startswith("kill")])
+@pytest.mark.parametrize("moment", moments_of("kill"))
 def test_a_killed_run_was_really_killed(outcomes: dict[str, Any], moment: str) -> None:
     outcome = outcomes[moment]
     assert outcome["first"] == -signal.SIGKILL
@@ -87,9 +96,11 @@ def test_a_killed_run_was_really_killed(outcomes: dict[str, Any], moment: str) -
     assert outcome["checkpoints"] == [f"step-{step:08d}" for step in steps]
 
 
-@pytest.mark.parametrize(("moment", "step"), [("in a forward pass", 3), ("while the model is written", 6)])
+@pytest.mark.parametrize(
+    ("moment", "step"), [("terminate in a forward pass", 3), ("terminate while the model is written", 6)]
+)
 def test_sigterm_ends_with_75_at_a_step_boundary(outcomes: dict[str, Any], moment: str, step: int) -> None:
-    outcome = outcomes[f"terminate {moment}"]
+    outcome = outcomes[moment]
     assert outcome["first"] == 75 and outcome["checkpoints"] == [f"step-{step:08d}"]
     last = outcome["said"].strip().splitlines()[-1]
     assert last.startswith("interrupted: stopped by SIGTERM") and "Traceback" not in outcome["said"]
@@ -98,7 +109,7 @@ def test_sigterm_ends_with_75_at_a_step_boundary(outcomes: dict[str, Any], momen
     assert "interrupted" in events and "failed" not in events
 
 
-@pytest.mark.parametrize("moment", [name for name in killed_runs.MOMENTS if name.startswith("interrupt")])
+@pytest.mark.parametrize("moment", moments_of("interrupt"))
 def test_ctrl_c_keeps_the_last_whole_step_and_says_how_to_go_on(outcomes: dict[str, Any], moment: str) -> None:
     outcome = outcomes[moment]
     assert outcome["first"] == 130

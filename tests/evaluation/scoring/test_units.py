@@ -75,6 +75,16 @@ def test_units_are_part_of_the_suite_on_disk(tmp_path: Path) -> None:
     assert load_suite(tmp_path / "plain").fingerprint == make(None).fingerprint
 
 
+def test_documents_in_training_touch_no_query(tmp_path: Path) -> None:
+    suite = make(None)
+    suite.documents_in_training = True
+    write_suite(tmp_path / "s", suite)
+    read = load_suite(tmp_path / "s")
+    assert read.documents_in_training and read.fingerprint == suite.fingerprint != make(None).fingerprint
+    assert read.texts().relevant == {} and make(None).texts().relevant == {"q": {"b"}}
+    assert read.details()["documents_in_training"] and "documents_in_training" not in make(None).details()
+
+
 @pytest.mark.parametrize(("units", "judged"), [(["a", "a", "x", "b", "c", "d"], "a"), (UNITS, "b~2")])
 def test_odd_units_are_refused(tmp_path: Path, units: list[str], judged: str) -> None:
     suite = make(units)

@@ -88,6 +88,17 @@ MOMENTS: dict[str, Callable[[], None]] = {
 }
 
 
+# Near to others: `make slow` runs them.
+SLOW = (
+    "kill before the first checkpoint",
+    "kill between update and copy",
+    "kill before the older checkpoint goes",
+    "interrupt in a forward pass",
+    "interrupt in a backward pass",
+    "interrupt while noting a step",
+)
+
+
 def child(work: Callable[[], int], log: Path) -> int:
     """Run `work` in a process of its own; its exit code, or minus the signal that ended it."""
     sys.stdout.flush()
@@ -107,12 +118,12 @@ def child(work: Callable[[], int], log: Path) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, asked: list[str]) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
     recipe = str(folder / "recipe.yaml")
     outcomes: dict[str, Any] = {}
-    for number, (moment, arm) in enumerate({"": lambda: None, **MOMENTS}.items()):
+    for number, (moment, arm) in enumerate({"": lambda: None, **{name: MOMENTS[name] for name in asked}}.items()):
         out = folder / f"runs{number}"
 
         # The checkpoints of an interrupted run are made by the signal alone, so that those are tested too.
@@ -141,4 +152,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -27,10 +27,14 @@ MOMENTS: dict[str, Callable[[], None]] = {
 }
 
 
-def main(folder: Path) -> None:
+# Near to others: `make slow` runs them.
+SLOW = ("in adaptation", "while contrast's first checkpoint is written")
+
+
+def main(folder: Path, asked: list[str]) -> None:
     torch.set_num_threads(1)
     outcomes: dict[str, Any] = {}
-    for number, (moment, arm) in enumerate(MOMENTS.items()):
+    for number, (moment, arm) in enumerate({name: MOMENTS[name] for name in ("", *asked)}.items()):
         out = folder / f"runs{number}"
 
         def first(arm: Callable[[], None] = arm, out: Path = out) -> int:
@@ -49,4 +53,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -73,9 +73,13 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 # These differ little from others: `make slow` runs them.
 SLOW = (
     "padded",
+    "shared beginnings",
+    "contextual_token",
+    "masked tokens",
     "checkpointed",
     "selective",
     "mean",
+    "latent_attention",
     "weighted_mean",
     "attention",
     "layer_mix",

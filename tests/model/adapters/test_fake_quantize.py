@@ -123,7 +123,7 @@ def test_fused_adapters_are_quantized_too_and_an_update_is_seen(folder: Path) ->
 
 
 @pytest.mark.parametrize("way", ["traced", pytest.param("compiled", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("trained", ["lora", "full"])
+@pytest.mark.parametrize("trained", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_compiled_layers_see_the_weights_of_each_step(
     folder: Path, way: str, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -233,6 +233,7 @@ def test_selective_checkpointing_keeps_less_and_computes_no_large_product_again(
     assert alive[True] < alive["selective"] < 0.8 * alive[False]
 
 
+@pytest.mark.slow
 def test_compiled_layers_keep_less_where_they_are_asked_to(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def test_kernels_are_kept_in_the_cache_unless_told_otherwise(tmp_path: Path, mon
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "put back")  # so that the variable is gone after the test
 
 
+@pytest.mark.slow
 def test_plans_of_own_gradients_are_kept_by_what_these_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setattr(functorch, "autograd_cache_allow_custom_autograd_functions", False)

@@ -50,6 +50,7 @@ def texts() -> list[Tokens]:
     return [Tokens(torch.randint(4, 390, (n,), generator=generator).tolist()) for n in (9, 7, 16, 12, 3, 8, 5, 2, 4)]
 
 
+@pytest.mark.slow
 def test_turned_off_compiled_layers_are_the_librarys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trace_only(monkeypatch)
     layout = pack(texts(), 16, 64, 0)[0]

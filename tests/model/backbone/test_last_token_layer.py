@@ -65,7 +65,7 @@ def test_states_and_gradients_are_those_of_whole_rows(
 @pytest.mark.parametrize(
     ("share", "way"),
     [
-        (True, "traced"),
+        pytest.param(True, "traced", marks=pytest.mark.slow),
         pytest.param(True, "compiled", marks=pytest.mark.slow),
         pytest.param(False, "compiled", marks=pytest.mark.slow),
     ],
@@ -124,6 +124,7 @@ def test_checkpointed_layers_compute_whole_rows(tmp_path: Path) -> None:
     assert not any(backbone.supports_last_token_only(layout) for layout in layouts())
 
 
+@pytest.mark.slow  # five ways, each traced: a minute
 def test_checkpointing_may_change_while_layers_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As between two stages. Selective checkpointing of compiled layers is the compiler's, and ends stay ends.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from asked import asked_for
 from gloo_world import ROWS, TERMS
 from tiny_model import write_tiny
 from tiny_run import RECIPE, write_rows_file
@@ -33,9 +34,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def found(request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("worlds")
-    subprocess.run([sys.executable, str(WORLD), str(base), str(out)], env=environment(), check=True)
+    words = [str(WORLD), str(base), str(out), *sorted(asked_for(request, "name"))]
+    subprocess.run([sys.executable, *words], env=environment(), check=True)
     made: dict[str, Any] = torch.load(out / "found.pt", weights_only=False)
     return made
 
@@ -48,7 +50,7 @@ def test_a_gather_has_every_row_and_every_process_gradient(found: dict[str, Any]
         assert torch.equal(found["gathered"][rank]["gradient"], part)
 
 
-@pytest.mark.parametrize(("name", "atol"), [("fp32", 1e-6), ("fp64", 1e-12)])
+@pytest.mark.parametrize(("name", "atol"), [pytest.param("fp32", 1e-6, marks=pytest.mark.slow), ("fp64", 1e-12)])
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("size", [2, 4])
 def test_many_processes_have_the_loss_and_gradients_of_one(
@@ -91,6 +93,7 @@ def test_a_run_of_two_is_resumed_to_the_same_weights(found: dict[str, Any]) -> N
             assert torch.equal(other["model"][name], weight), name
 
 
+@pytest.mark.slow  # the worlds above are processes as torchrun starts them
 def test_torchrun_trains_as_one_process_does_and_writes_once(base: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     text = RECIPE.format(base=base, rows=write_rows_file(tmp_path / "rows.jsonl"))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pretended
 import pytest
+from asked import asked_for, with_slow
 
 TESTS = Path(__file__).resolve().parents[2]
 # What a step may wait for: once all backward passes are on their way, each batch's loss, and the gradient's norm.
@@ -27,14 +28,13 @@ OF_TERMS = "training.loop._mean_terms."
 OF_CONTEXT = "model.readout.context_encoder.ContextEncoder.forward:"
 
 
-FAST = [case for case in pretended.CASES if case not in pretended.SLOW]
-EVERY_CASE = [*FAST, *(pytest.param(case, marks=pytest.mark.slow) for case in pretended.SLOW)]
+EVERY_CASE = with_slow(pretended.CASES, pretended.SLOW)
 
 
 @pytest.fixture(scope="module")
 def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Of the cases that run: all of them take a minute and a half."""
-    asked = {getattr(item, "callspec", None) and item.callspec.params.get("case") for item in request.session.items}
+    asked = asked_for(request, "case")
     cases = [case for case in pretended.CASES if case in asked]
     folder = tmp_path_factory.mktemp("pretended")
     paths = [TESTS.parent / "src", *(TESTS / "helpers" / name for name in ("models", "training"))]

@@ -138,6 +138,7 @@ def test_a_task_is_complete_when_it_is_made(base: Path, tmp_path: Path) -> None:
                 setattr(task, name, None)
 
 
+@pytest.mark.slow
 def test_a_run_on_a_poor_machine_says_why_once_and_trains_as_elsewhere(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,7 +89,8 @@ def test_loss_gradients_and_later_draws_are_those_of_the_plain_path(
 
 
 @pytest.mark.skipif(not choose_compile("auto", steps=None, minutes=None).on, reason="no compiler")
-@pytest.mark.parametrize("way", ["traced", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["traced", "compiled"])
 def test_compiled_layers_have_the_loss_and_gradients_of_plain_ones(
     base: Path, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -212,6 +212,7 @@ def test_the_held_out_loss_is_the_mean_over_tokens(base: Path) -> None:
     assert made(base, task={"held_out": 0})[0].held_out(built) is None
 
 
+@pytest.mark.slow
 def test_memory_is_planned_and_the_decoder_compiled_with_the_encoder(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,8 @@ def documents_command(
 ) -> None:
     """Build pairs from a folder of documents without labels, and a test of your queries or of held-out documents."""
     from gemma4vec.cli.output import emit
-    from gemma4vec.data.documents.build_documents import Settings, load_or_build_documents
+    from gemma4vec.data.documents.build_documents import load_or_build_documents
+    from gemma4vec.data.documents.document_rows import Settings
 
     made = load_or_build_documents(folder, Settings(queries, negatives=negatives))
     emit(as_json, {"path": str(made.path), **made.manifest}, _documents_table)

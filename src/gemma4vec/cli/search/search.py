@@ -18,10 +18,18 @@ def search_command(
     query: Annotated[str | None, typer.Argument(help="The query; default: ask for queries at a prompt.")] = None,
     k: Annotated[int, typer.Option("-k", help="Number of hits.", min=1)] = 5,
     everything: Annotated[
-        bool, typer.Option("--all", help="Search all Python functions installed on this machine.")
+        bool,
+        typer.Option(
+            "--all", help="Search all Python functions on this machine; of a run on documents, all documents."
+        ),
     ] = False,
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Search the Python functions of this folder.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--folder",
+            help="Search the Python functions of this folder; of a run on documents, its documents.",
+            show_default=False,
+        ),
     ] = None,
     store: Annotated[
         str | None,
@@ -42,6 +50,8 @@ def search_command(
     """Search a corpus with a trained model.
 
     The default corpus is the run's test corpus, which quickstart has indexed.
+    A run on a folder of documents searches all of them, as they are now: files
+    that were added or changed since are embedded first.
 
     With --all or --folder, the first search builds an index, which can take
     minutes. If interrupted, the same command continues. --store searches what

@@ -13,41 +13,31 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gemma4vec.data.documents.document_rows import FORMAT, Settings, make_rows
 from gemma4vec.data.documents.folder_files import DocumentFile, LeftOut, find_document_files, hash_document_files
-from gemma4vec.data.documents.grouped import group_near
 from gemma4vec.data.documents.held_out_queries import make_held_out_suite
 from gemma4vec.data.documents.hold_out import DocumentSplit, split_documents, without_near_duplicates
 from gemma4vec.data.documents.own_queries import read_own_queries
 from gemma4vec.data.documents.pairs import Pair, make_pairs
 from gemma4vec.data.documents.read_sections import count_kinds, missing_reader, read_sections
 from gemma4vec.data.documents.section import Link, Section
-from gemma4vec.data.mining.hard_negatives import Rules, build_corpus, mine
-from gemma4vec.data.mining.searchers import Bm25Searcher
 from gemma4vec.data.rows.jsonl import read_lines, write_lines
 from gemma4vec.data.rows.rows import Row, content_hash, write_rows
 from gemma4vec.data.suites.retrieval import RetrievalSuite, write_suite
 from gemma4vec.errors import InputError
 from gemma4vec.files import atomic_folder, home, sha256_text, write_json
-from gemma4vec.machine.file_hashes import file_hash
 from gemma4vec.machine.terminal import ProgressBar
 from gemma4vec.reading.json_values import load_own_json
 from gemma4vec.reading.names import as_name
-from gemma4vec.recipe.sources import DOCUMENT_PAIRS, DocumentPair
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # a change of the rules needs another one, which builds all data again
 FEW_TEST_QUERIES = 100
 COMPRESSION = 1
-# Candidates above this share of the positive's BM25 score are likely to answer the query too (Moreira et al. 2024,
-# arXiv:2407.15831).
-NEGATIVE_SHARE = 0.95
-NEGATIVE_RANKS = (1, 60)
-SPARE = 8  # candidates that may turn out to be parts of the section that answers, or of one that is drawn already
 
 
 @dataclass(frozen=True)
@@ -86,28 +76,6 @@ class DocumentData:
         return _read_sections(self.path / "sections.jsonl.gz")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What rows are made.
-
-    Attributes:
-        queries: file of the person's own queries; None: documents are held out for the test.
-        pairs: kinds of pairs.
-        sentences: most sentences of a section that become queries.
-        negatives: hard negatives of each row.
-    """
-
-    queries: Path | None = None
-    pairs: tuple[DocumentPair, ...] = DOCUMENT_PAIRS
-    sentences: int = 2
-    negatives: int = 4
-
-    def as_json(self) -> str:
-        """The settings, with the contents of the queries, for the name of the built folder."""
-        queries = None if self.queries is None else file_hash(self.queries)
-        return json.dumps([FORMAT, queries, self.pairs, self.sentences, self.negatives])
-
-
 def load_or_build_documents(folder: Path, settings: Settings | None = None, data: Path | None = None) -> DocumentData:
     """Return the data of a folder in its present state, below `data` (by default `HOME/data`); build it if missing.
 
@@ -124,6 +92,11 @@ def load_or_build_documents(folder: Path, settings: Settings | None = None, data
     data = home() / "data" if data is None else Path(data)
     left_out = LeftOut()
     files = find_document_files(folder, left_out)
+    if settings.queries is not None:  # the test would be a document that is trained on
+        own = settings.queries.resolve()
+        if own_file := next((file for file in files if folder.resolve() / file.path == own), None):
+            files.remove(own_file)
+            left_out.add("the file of queries", own_file.path)
     _refuse_nothing(folder, files, left_out)
     stem = _stem(folder)
     readers = json.dumps(sorted({missing for file in files if (missing := missing_reader(file.kind))}))
@@ -194,7 +167,7 @@ def _build(
     pairs = make_pairs(sections, kept, sentences_each=settings.sentences)
     split = split_documents(sections, kept, pairs, hold_out=settings.queries is None)
     suite, warnings = _make_test(folder, sections, pairs, split, settings)
-    rows = _make_rows(sections, pairs, split, settings)
+    rows = make_rows(sections, pairs, split, settings)
     if not rows:
         raise InputError(
             f"{folder}: {len(sections):,} sections, but none has a heading or a sentence to train on; use a folder "
@@ -236,47 +209,6 @@ def _make_test(
             "with more, or give your own queries"
         )
     return suite, []
-
-
-def _make_rows(
-    sections: Sequence[Section], pairs: Sequence[Pair], split: DocumentSplit, settings: Settings
-) -> list[Row]:
-    """Rows of the training sections with negatives. Rows of one section are in different groups.
-
-    A group is `batch.group_rows` rows of a batch, and another row's section must not be a wrong negative there.
-    """
-    train = set(split.train)
-    kept = [pair for pair in pairs if pair.place in train and pair.kind in settings.pairs]
-    group_of = dict(zip(split.train, group_near([sections[place] for place in split.train]), strict=True))
-    turn: Counter[str] = Counter()
-    rows = []
-    for pair in kept:
-        unit = sections[pair.place].unit
-        group = f"{group_of[pair.place]}-{turn[unit]}"
-        turn[unit] += 1
-        rows.append(Row(pair.query, [pair.answer], task=pair.kind, group=group))
-    if settings.negatives < 1 or not rows:
-        return rows
-    return _mined(rows, [sections[pair.place] for pair in kept], [sections[place] for place in split.train], settings)
-
-
-def _mined(rows: list[Row], answers: Sequence[Section], corpus: Sequence[Section], settings: Settings) -> list[Row]:
-    """The rows with negatives that BM25 finds, without any part of the section that answers."""
-    documents = build_corpus(rows, [section.as_document() for section in corpus])
-    unit_of = {section.as_document(): section.unit for section in corpus}
-    # What a row's query was taken from is a text of its own.
-    unit_of |= {row.pos[0]: answer.unit for row, answer in zip(rows, answers, strict=True)}
-    rules = Rules(settings.negatives + SPARE, NEGATIVE_RANKS, share=NEGATIVE_SHARE, choose="draw")
-    code = sum(section.code for section in corpus) > len(corpus) / 2
-    searcher = Bm25Searcher(documents.documents, code=code)
-    mined = []
-    with ProgressBar("hard negatives", "rows") as bar:
-        for found, answer in zip(mine(rows, documents, rules, bm25=searcher, progress=bar), answers, strict=True):
-            by_unit = {unit_of[one]: one for one in reversed(found.row.neg)}  # one text of each section, the best
-            by_unit.pop(answer.unit, None)
-            kept = [one for one in found.row.neg if by_unit.get(unit_of[one]) is one][: settings.negatives]
-            mined.append(replace(found.row, neg=kept))
-    return mined
 
 
 def _counts(

@@ -81,6 +81,7 @@ def read_own_queries(path: Path, sections: Sequence[Section], name: str) -> OwnQ
         role="dev",
         code=sum(section.code for section in sections) > len(sections) / 2,
         units=units,
+        documents_in_training=True,
     )
     return OwnQueries(suite, missing, len(answers) - len(found), bad)
 

@@ -87,7 +87,19 @@ def _heading_pairs(section: Section, place: int, repeated: Counter[str]) -> list
     query = heading
     if above and (len(words) < 2 or repeated[" ".join(words)] > 1):
         query = f"{above[-1]}: {heading}"
-    return [Pair("heading", query, place, Document(section.text, BETWEEN.join(above) or None))]
+    text = _without_heading(section.text, heading)
+    if _count_words(text) < SECTION_WORDS:
+        return []
+    return [Pair("heading", query, place, Document(text, BETWEEN.join(above) or None))]
+
+
+def _without_heading(text: str, heading: str) -> str:
+    """The text without its heading's words at its beginning, where papers and exports repeat them."""
+    words = re.findall(r"\w+", heading)
+    if not words or not text.lstrip().lower().startswith(words[0].lower()):
+        return text
+    found = re.match(r"\W*" + r"\W+".join(map(re.escape, words)) + r"\b[^\w([\"']*", text, re.IGNORECASE)
+    return text[found.end() :] if found else text
 
 
 def _sentence_pairs(section: Section, place: int, most: int) -> list[Pair]:

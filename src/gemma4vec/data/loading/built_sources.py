@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from gemma4vec.data.documents.build_documents import DocumentData, Settings, load_or_build_documents
+from gemma4vec.data.documents.build_documents import DocumentData, load_or_build_documents
+from gemma4vec.data.documents.document_rows import Settings
 from gemma4vec.data.pycode.build import load_or_build_pycode
 from gemma4vec.files import home
 from gemma4vec.recipe.sources import BuiltSource, DocumentsSource, PycodeSource

@@ -2,9 +2,9 @@
 
 A folder has `corpus.jsonl` {_id, title, text}, `queries.jsonl` {_id, text}, and `qrels/test.tsv` (a header, then
 query-id, corpus-id, score). An optional `suite.yaml` sets `name`, `role` (dev or final), `kind` (retrieval or
-compact-retrieval), `metric` (the main metric), `exclude_identical_ids`, `tokens` (text or code) and `unknown_ids`
-(error or drop). The JSONL files may be gzipped. A document of the corpus may have a `unit`: the id of the document that
-stands for it where several are parts of one.
+compact-retrieval), `metric` (the main metric), `exclude_identical_ids`, `tokens` (text or code), `unknown_ids` (error
+or drop) and `documents_in_training`. The JSONL files may be gzipped. A document of the corpus may have a `unit`: the id
+of the document that stands for it where several are parts of one.
 """
 
 import re
@@ -38,6 +38,7 @@ OPTIONS: dict[str, tuple[object, ...] | type] = {
     "exclude_identical_ids": (True, False),
     "tokens": ("text", "code"),
     "unknown_ids": ("error", "drop"),
+    "documents_in_training": (True, False),
 }
 
 
@@ -57,6 +58,8 @@ class RetrievalSuite:
         kind: `compact-retrieval` for a part of a larger suite.
         metric: the main metric; None is nDCG@10.
         source: data set and revision of a suite from the hub, as JSON values; None for a folder.
+        documents_in_training: whether its documents may be trained on, without its queries, as where a person searches
+            the folder that the model was made for; then training data touches a query by its own words only.
         units: for each document the id of the one that stands for it. Documents of one unit are parts of a whole, found
             once, at the rank of its best part; judgments name the one that stands for it. None: no parts.
     """
@@ -75,6 +78,7 @@ class RetrievalSuite:
     metric: str | None = None
     source: dict[str, Any] | None = None
     units: list[str] | None = None
+    documents_in_training: bool = False
 
     options: ClassVar[frozenset[str]] = COMMON_OPTIONS | {"kind", "max_queries", "max_documents"}
 
@@ -90,6 +94,7 @@ class RetrievalSuite:
             "exclude_identical_ids": self.exclude_identical_ids,
             "documents": len(self.corpus),
             "queries": len(self.queries),
+            **({"documents_in_training": True} if self.documents_in_training else {}),
         }
 
     def texts(self) -> SuiteTexts:
@@ -99,7 +104,9 @@ class RetrievalSuite:
             self.fingerprint,
             list(zip(self.query_ids, self.queries, strict=True)),
             list(zip(self.corpus_ids, self.corpus, strict=True)),
-            {query: {key for key, grade in judged.items() if grade >= 1} for query, judged in self.qrels.items()},
+            {}
+            if self.documents_in_training
+            else {query: {key for key, grade in judged.items() if grade >= 1} for query, judged in self.qrels.items()},
         )
 
     def size(self) -> str:
@@ -118,6 +125,8 @@ class RetrievalSuite:
         for key, query in sorted(zip(self.query_ids, self.queries, strict=True)):
             parts += [key, query]
             parts += [part for found, grade in sorted(self.qrels[key].items()) for part in (found, str(grade))]
+        if self.documents_in_training:
+            parts.append("documents in training")
         if self.units is not None:
             parts += [part for pair in sorted(zip(self.corpus_ids, self.units, strict=True)) for part in pair]
         return sha256_text(str(self.exclude_identical_ids), *parts)
@@ -185,6 +194,7 @@ def make_suite(
         counts=dict(counts),
         kind=options.get("kind", "retrieval"),
         metric=options.get("metric"),
+        documents_in_training=options.get("documents_in_training", False),
     )
 
 
@@ -217,6 +227,8 @@ def write_suite(path: Path, suite: RetrievalSuite) -> None:
             options["role"] = suite.role
         if suite.exclude_identical_ids:
             options["exclude_identical_ids"] = True
+        if suite.documents_in_training:
+            options["documents_in_training"] = True
         if suite.kind != "retrieval":
             options["kind"] = suite.kind
         if suite.metric:

@@ -89,7 +89,10 @@ def mark_sentence(result: Result, *, unchecked: bool = True) -> str | None:
             f"{metric} {rest.mean[metric]:.4f} on the other {remaining:,}" if rest.per_query else "no others are left"
         )
         parts.append(f"training data touches {len(touched):,} of {len(queries):,} queries; {score}")
-    elif documents := sum(source["found_documents"] for source in mark["sources"]):
+    documents = sum(source["found_documents"] for source in mark["sources"])
+    if documents and (result.settings.get("suite") or {}).get("documents_in_training"):
+        parts.append(f"trained on {documents:,} of the documents that it searches, as this suite allows")
+    elif documents and not touched:
         parts.append(f"training data holds {documents:,} of its documents, none of them relevant to a query")
     if mark["unchecked"] and unchecked:
         parts.append(f"not checked against this suite: {_names(mark['unchecked'])} (gemma4vec data check)")

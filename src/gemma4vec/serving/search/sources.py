@@ -56,14 +56,14 @@ def index_folder(run: Path, everything: bool, folder: Path | None) -> Path:
 
 
 def own_folder(run: Path) -> Path | None:
-    """Return the folder of documents that the run was trained on; None for other runs.
-
-    Raises:
-        InputError: the run's recipe is damaged.
-    """
+    """Return the folder of documents that the run was trained on; None for other runs."""
     if not (run / RECIPE).is_file():  # a model that was copied or made otherwise
         return None
-    sources = [source for stage in read_recipe(RunFolder(run)).stages for source in stage.data]
+    try:
+        recipe = read_recipe(RunFolder(run))
+    except (InputError, OSError):  # a search needs the model and an index, not the recipe
+        return None
+    sources = [source for stage in recipe.stages for source in stage.data]
     return next((Path(one.path).expanduser() for one in sources if isinstance(one, DocumentsSource)), None)
 
 

@@ -26,7 +26,7 @@ function draw(view) {
   const [sx, sy] = [view.scale * width * 0.94, view.scale * height * 0.94];
   const [ox, oy] = [width / 2 - view.x * sx, height / 2 - view.y * sy];
   const most = view.few ? Math.min(count, FEW) : count;
-  const size = most > 20_000 ? 1 : most > 3_000 ? 2 : 3; // few points would not be seen
+  const size = most > 100_000 ? 1 : most > 15_000 ? 2 : most > 1_000 ? 4 : 6; // few points would not be seen
   let shown = 0;
   for (let at = 0; at < most; at++) {
     const x = (xs[at] * sx + ox) | 0;
