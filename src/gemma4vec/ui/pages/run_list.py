@@ -62,7 +62,7 @@ def filter_runs(runs: Sequence[dict[str, Any]], words: str, decision: str, sort:
     ]
     if sort.startswith("score:"):
         suite = sort.removeprefix("score:")
-        return sorted(found, key=lambda run: -run["scores"].get(suite, -1.0))
+        return sorted(found, key=lambda run: -(run["scores"].get(suite) or 0.0))  # null: was not a number
     if sort == "name":
         return sorted(found, key=lambda run: str(run["name"]))
     return found[::-1] if sort == "oldest" else found
