@@ -136,6 +136,15 @@ def test_files_are_found_where_every_answer_is_a_file(animals: Path, tmp_path: P
     assert [len(judged) for judged in suite.qrels.values()] == [1, 2]
 
 
+def test_queries_in_the_folder_are_no_document(tmp_path: Path) -> None:
+    folder = write_animals(tmp_path / "docs", files=6)
+    file = folder / "queries.txt"
+    file.write_text("which of the animals does steal the bread\tviper.md\nwhere do otters live\totter.md\n")
+    data = load_or_build_documents(folder, Settings(file), tmp_path / "data")
+    assert data.manifest["left_out"] == {"the file of queries": 1}
+    assert not any("which of the animals" in section.text for section in data.sections())
+
+
 @pytest.mark.parametrize("text", ["", "a query\tnowhere.md\n", "no tabs\n", "a\totter.md\t0\n"])
 def test_queries_without_any_answer_are_refused(animals: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "q.tsv").write_text(text)

@@ -74,7 +74,8 @@ def test_a_remedy_that_does_nothing_is_seldom_verified() -> None:
 
 def test_queries_that_do_not_differ() -> None:
     found = judge_claim(np.zeros(200), INSIDE, 0.05, 0.02)
-    assert found.verdict == UNDETERMINED and found.inside.low is None and found.inside.p == 1.0
+    assert found.verdict == REFUTED and found.inside.low is None and found.inside.p == 1.0
+    assert judge_claim(np.zeros(200), INSIDE, 0.03, 0.02).verdict == UNDETERMINED  # 80 of 80 leave 3.7% open
     everywhere = judge_claim(gains(0.2, 0.2), np.ones(200, dtype=bool), 0.05, 0.02)
     assert everywhere.verdict == VERIFIED and everywhere.outside is None
     with pytest.raises(ValueError, match="no query is in the slice"):

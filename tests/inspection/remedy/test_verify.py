@@ -85,7 +85,7 @@ def test_a_remedy_that_helps_is_kept_once(mended: Subject, tmp_path: Path) -> No
 def test_one_that_does_nothing_is_not_and_two_seeds_are_a_mean(tmp_path: Path) -> None:
     runs = [trained(PlantedModel(str(number)), tmp_path, claim()) for number in (1, 2)]
     found = check(runs)
-    assert found.judgment.verdict == "undetermined" and found.decision == "repeat"
+    assert found.judgment.verdict == "refuted" and found.decision == "drop"
     assert found.notes == ["no control arm: what another training of as many rows gains is unknown"]
     assert len(found.runs) == 2 and found.judgment.inside.mean == 0.0
 

@@ -92,6 +92,11 @@ def load_or_build_documents(folder: Path, settings: Settings | None = None, data
     data = home() / "data" if data is None else Path(data)
     left_out = LeftOut()
     files = find_document_files(folder, left_out)
+    if settings.queries is not None:  # the test would be a document that is trained on
+        own = settings.queries.resolve()
+        if own_file := next((file for file in files if folder.resolve() / file.path == own), None):
+            files.remove(own_file)
+            left_out.add("the file of queries", own_file.path)
     _refuse_nothing(folder, files, left_out)
     stem = _stem(folder)
     readers = json.dumps(sorted({missing for file in files if (missing := missing_reader(file.kind))}))

@@ -122,7 +122,7 @@ def judge_claim(
         reasons.append(f"no gain on the slice that is more than luck (p {p_family:.3f})")
     if inside.mean < smallest_effect:
         reasons.append(f"the gain is below the claimed {smallest_effect:g}")
-    refuted = inside.high is not None and inside.high < smallest_effect
+    refuted = _most(inside) < smallest_effect
     if refuted:
         reasons.append(f"a gain of {smallest_effect:g} is excluded")
     outside, guard = None, None
@@ -141,6 +141,16 @@ def judge_claim(
             reasons.append(f"no more than the control arm gains (difference {over.mean:+.3f}, p {over.p:.3f})")
     verdict = VERIFIED if not reasons else REFUTED if refuted else UNDETERMINED
     return Judgment(verdict, inside, outside, over, p_family, guard.p if guard is not None else None, tuple(reasons))
+
+
+def _most(gain: Difference) -> float:
+    """The largest mean that the queries leave open.
+
+    Where none of n changed, up to 1 - .05^(1/n) of all queries could ("rule of three"), each by 1 at most.
+    """
+    if gain.high is not None:
+        return gain.high
+    return float(1.0 - ALPHA ** (1.0 / gain.n)) if gain.mean == 0.0 else float("inf")
 
 
 def _kept(guard: Equivalence, outside: Difference) -> bool:

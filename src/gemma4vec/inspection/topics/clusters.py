@@ -6,6 +6,7 @@ until shown otherwise: p is that of the largest gap over all clusters (max-T), o
 Legend: N queries, M documents, V words, S dimensions, k clusters.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -52,7 +53,9 @@ def cluster_queries(
     vectors_NS = query_space(suite, tokenize, seed)
     if len(np.unique(vectors_NS, axis=0)) < k:
         return {"clusters": [], "queries": {}, "note": "the queries share too few words with the documents"}
-    _, assigned = kmeans2(vectors_NS, k, minit="++", seed=seed, iter=50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an empty cluster is left out
+        _, assigned = kmeans2(vectors_NS, k, minit="++", seed=seed, iter=50)
     label_N = _by_size(np.asarray(assigned, dtype=np.int64))
     names = name_clusters(suite.queries, label_N, tokenize)
     masks = [(label_N == cluster) & open_N for cluster in range(len(names))]
