@@ -70,7 +70,8 @@ def warm(window: Window) -> None:
     """Read what the first page needs."""
     with contextlib.suppress(Gemma4VecError, OSError):  # the page itself says what is wrong
         load_page(PAGES["/"])
-        window.templates.get_template("runs.html")
+        for name in ("frame.html", "runs.html", "paging.html"):
+            window.templates.get_template(name)
         window.runs.all()
 
 
