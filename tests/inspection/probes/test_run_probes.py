@@ -40,7 +40,9 @@ def test_a_model_that_reads_the_beginning_is_named_first() -> None:
 def test_lost_prompts_are_named_first() -> None:
     first = measured(WordVectors(needs="prompt"), material())[0]
     assert first["probe"] == "prompts" and first["name"] == "with the prompts retrieval" and first["clear"]
-    assert not any(one["clear"] for one in measured(WordVectors(), material(), ["prompts"]))
+    without = measured(WordVectors(), material(), ["prompts"])
+    assert not any(one["clear"] for one in without)
+    assert {one["name"] for one in without} == {"with the prompts retrieval", "with the prompts code_retrieval"}
 
 
 def test_bags_of_words_do_not_know_negation() -> None:

@@ -43,8 +43,12 @@ def prompt_measures(model: TextEmbedder, material: Material) -> list[Measure]:
         )[METRIC]
 
     own_N = scored(model.encode_query(queries), model.encode_document(documents))
-    known = model.describe().get("prompts")
-    settings = {name: prompts for name, prompts in BY_NAME.items() if prompts.as_dict() != known}
+    known = {role: text for role, text in (model.describe().get("prompts") or {}).items() if text}
+    settings = {
+        name: prompts
+        for name, prompts in BY_NAME.items()
+        if {role: text for role, text in prompts.as_dict().items() if text} != known
+    }
     found = []
     for name, prompts in settings.items():
         other_N = scored(*_encoded(model, prompts, queries, documents))
