@@ -29,6 +29,7 @@ pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
+PATIENCE_MS = 300_000  # a busy machine is slow, not wrong
 SIZES = {"desktop": (1280, 900), "tablet": (800, 1000), "phone": (360, 780)}
 
 
@@ -103,6 +104,7 @@ class Opened:
     def __init__(self, browser: Any, served: Served, **settings: Any):
         size = dict(zip(("width", "height"), SIZES[settings.pop("size", "desktop")], strict=True))
         self.context = browser.new_context(viewport=size, reduced_motion="reduce", **settings)
+        self.context.set_default_timeout(PATIENCE_MS)
         self.served, self.faults = served, list[str]()
         self.page = self.context.new_page()
         self.page.on("console", lambda message: self.faults.append(message.text) if message.type == "error" else None)
@@ -220,13 +222,14 @@ def test_a_step_appears_while_one_looks(browser: Any, served: Served) -> None:
     page = one.go("run")
     page.locator("[data-live=state]").wait_for()
     RunFolder(served.home / served.ids[0]).event("step", step=4321, loss=0.25, tokens=10, seconds=1.0)
-    page.locator("[data-live=step]", has_text="4,321").wait_for(timeout=10_000)
+    page.locator("[data-live=step]", has_text="4,321").wait_for()
     assert one.faults == []
     one.context.close()
 
 
 def test_a_browser_without_the_cookie_is_locked_out(browser: Any, served: Served) -> None:
     context = browser.new_context()
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     assert page.goto(f"{served.base}/").status == 403
     page.set_content(
