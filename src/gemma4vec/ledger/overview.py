@@ -26,7 +26,7 @@ def all_runs(ledger: Ledger) -> list[dict[str, Any]]:
         for row in ledger.rows("SELECT records.body FROM runs JOIN records USING (id) ORDER BY created, run_id")
     ]
     decisions = {row["run_id"]: row for row in ledger.rows("SELECT * FROM decisions ORDER BY time, seq")}
-    scores: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float | None]] = {}  # None: was not a number
     further: dict[str, dict[str, str]] = {}
     for row in drop_truncated(recorded_evaluations(ledger)):
         if is_own_model(row["model"]) and MAIN_METRIC in row["mean"]:

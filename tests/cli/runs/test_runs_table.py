@@ -30,6 +30,7 @@ def test_runs_show_few_suites_and_whether_they_are_deleted() -> None:
     shown = printed(run_table([row(scores=scores), row(run_id="r2", deleted=True, created=None)]))
     assert "2026-01-02 03:04" in shown and "suite0 0.000, suite1 0.100, suite2 0.200, 2 more" in shown
     assert "deleted" in shown and "suite3" not in shown
+    assert "odd not a number" in printed(run_table([row(scores={"odd": None})]))
 
 
 def test_scores_of_other_lengths_have_no_difference() -> None:

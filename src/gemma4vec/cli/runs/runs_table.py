@@ -124,8 +124,11 @@ def look_table(rows: list[dict[str, Any]]) -> Any:
     return table(columns, cells)
 
 
-def _scores(scores: dict[str, float]) -> str | None:
-    shown = [f"{suite} {score:.3f}" for suite, score in list(scores.items())[:SHOWN_SUITES]]
+def _scores(scores: dict[str, float | None]) -> str | None:
+    shown = [
+        f"{suite} {'not a number' if score is None else f'{score:.3f}'}"
+        for suite, score in list(scores.items())[:SHOWN_SUITES]
+    ]
     more = len(scores) - len(shown)
     return ", ".join([*shown, *([f"{more} more"] if more else [])]) or None
 
