@@ -124,7 +124,7 @@ def test_bf16_that_is_not_faster_is_a_warning(monkeypatch: pytest.MonkeyPatch) -
 
 def test_every_extra_for_users_is_listed() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    own = {"bundled", "quickstart", "docs", "dev"}  # data, and what contributors need
+    own = {"bundled", "quickstart", "docs", "dev", "uitest"}  # data, and what contributors need
     wanted = {name: {Requirement(text).name for text in texts} for name, texts in extras.items() if name not in own}
     assert {name: set(distributions) for name, (distributions, _) in doctor._EXTRAS.items()} == wanted
 

@@ -35,6 +35,9 @@ _EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "notebook": (("pandas",), "results as data frames"),
     "export": (("onnx", "onnxruntime", "onnxscript", "xllamacpp"), "export and parity"),
     "serve": (("h11", "starlette", "uvicorn"), "the HTTP server"),
+    "documents": (("beautifulsoup4", "docutils", "markdown-it-py", "pypdf"), "folders of documents"),
+    "ui": (("h11", "starlette", "uvicorn"), "the window in the browser"),
+    "map": (("openTSNE",), "maps by t-SNE in inspect"),
     "merge": (("mergekit", "sentence-transformers"), "more methods of soup"),
     "store": (("lancedb", "pgvector", "psycopg", "qdrant-client"), "databases for search and serve"),
 }

@@ -25,6 +25,7 @@ def test_freed_memory_is_kept_until_it_is_released() -> None:
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
     keep_freed_memory()
+    release_memory()  # else the block may lie where tests before this one left free memory
     before = resident()
     block = libc.malloc(_BLOCK)
     libc.memset(block, 1, _BLOCK)
