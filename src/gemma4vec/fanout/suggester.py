@@ -75,7 +75,7 @@ class Suggester:
     def write(
         self, query: str, titles: Sequence[str], n: int, *, temperature: float = 0.7, top_p: float = 0.95, seed: int = 0
     ) -> list[WrittenQuery]:
-        """`n` texts for a query, some of which may be equal: the likeliest tokens' first, the others sampled.
+        """`n` texts for a query, perhaps with repetitions: the likeliest tokens' first, the others sampled.
 
         Seed and number of a text decide its draws.
         """

@@ -31,7 +31,7 @@ KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffix
 # Files that people write without a suffix.
 TEXT_NAMES = frozenset({"readme", "news", "changes", "changelog", "history", "install", "notes", "todo", "faq"})
 SKIPPED = OTHER_FOLDERS | BUILD_FOLDERS | {"_build", "_static", "_sources"}
-LARGEST = 32 * 2**20  # bytes; what is larger is data or a scan, and takes minutes to read
+LARGEST = 32 * 2**20  # bytes; larger files are data or scans, and take minutes to read
 SHOWN = 1
 
 

@@ -1,4 +1,4 @@
-"""Where the links of a folder lead: to which section of which file."""
+"""The section and file that each link of a folder leads to."""
 
 import posixpath
 import re

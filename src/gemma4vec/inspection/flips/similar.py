@@ -1,6 +1,6 @@
 """Several models on one suite: how alike their rankings and vectors are, with seeds of one recipe as the noise floor.
 
-Neighbors come first: CKA is easily manipulated (arXiv:2210.16156), and what a search shows are neighbors. No judgment
+Neighbors come first: CKA is easily manipulated (arXiv:2210.16156), and a search shows neighbors. No judgment
 is read, so that all queries count.
 """
 

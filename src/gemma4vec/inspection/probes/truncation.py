@@ -6,7 +6,7 @@ from gemma4vec.text.prompts import Document
 
 
 def cases(material: Material) -> list[Case]:
-    """Right documents of which the model reads nothing of the evidence; none for a model without a limit."""
+    """Right documents whose evidence the model does not read at all; none for a model without a limit."""
     counter = material.counter
     found: list[Case] = []
     if counter is None:

@@ -90,7 +90,7 @@ class DecoderFrame:
 def read_bare(
     tokenizer: TextTokenizer, texts: Sequence[str], limit: int, opening: int, closing: int
 ) -> list[list[int]]:
-    """At most `limit` tokens of each text without special ones, of which the tokenizer adds `opening` and `closing`."""
+    """At most `limit` tokens of each text, without the special ones that the tokenizer adds (`opening`, `closing`)."""
     found = []
     for tokens in tokenizer.encode([Prompted("", text) for text in texts], opening + limit + closing):
         ids = list(tokens.ids)[opening:]
