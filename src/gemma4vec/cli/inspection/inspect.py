@@ -14,7 +14,7 @@ from gemma4vec.cli.inspection.lists import (
     labels_command,
     similar_command,
 )
-from gemma4vec.cli.inspection.opened import BM25, open_retrieval_suite, open_subject
+from gemma4vec.cli.inspection.opened import BM25, InspectionFolder, SliceName, open_retrieval_suite, open_subject
 from gemma4vec.cli.inspection.remedy import remedy_command, verify_command
 
 logger = logging.getLogger(__name__)
@@ -154,13 +154,8 @@ def inspect_command(
 
 @app.command("confirm")
 def confirm_command(
-    name: Annotated[
-        str, typer.Argument(help="A slice's id, or with --in a rule such as 'overlap <= 0.3'.", metavar="SLICE")
-    ],
-    folder: Annotated[
-        Path | None,
-        typer.Option("--in", help="Folder of the inspection; default: the one with the id.", metavar="DIR"),
-    ] = None,
+    name: SliceName,
+    folder: InspectionFolder = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the permutations.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:

@@ -2,13 +2,23 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 if TYPE_CHECKING:
     from gemma4vec.data.suites.retrieval import RetrievalSuite
     from gemma4vec.inspection.inspected import Subject
 
 BM25 = "bm25"
+
+# Where a command finds its slice.
+SliceName = Annotated[
+    str, typer.Argument(help="A slice's id, or with --in a rule such as 'overlap <= 0.3'.", metavar="SLICE")
+]
+InspectionFolder = Annotated[
+    Path | None, typer.Option("--in", help="Folder of the inspection; default: the one with the id.", metavar="DIR")
+]
 
 
 def open_subject(how: Mapping[str, Any]) -> "Subject":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemma4vec.cli.inspection.opened import BM25, open_retrieval_suite, open_subject
+from gemma4vec.cli.inspection.opened import BM25, InspectionFolder, SliceName, open_retrieval_suite, open_subject
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,13 +16,8 @@ if TYPE_CHECKING:
 
 
 def remedy_command(
-    name: Annotated[
-        str, typer.Argument(help="A slice's id, or with --in a rule such as 'overlap <= 0.3'.", metavar="SLICE")
-    ],
-    folder: Annotated[
-        Path | None,
-        typer.Option("--in", help="Folder of the inspection; default: the one with the id.", metavar="DIR"),
-    ] = None,
+    name: SliceName,
+    folder: InspectionFolder = None,
     recipe: Annotated[
         str | None,
         typer.Option("--recipe", help="Recipe to change; default: that of the inspected run.", metavar="RECIPE"),
