@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -9,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-import forked
 import pytest
 
 from fuzzing import judge, odd_files, place
@@ -162,6 +162,6 @@ def test_forty_inputs_pass(tmp_path: Path) -> None:
     kinds = ["rows", "suites", "recipe-data", "arguments-light", "environment"]
     words = ["--inputs", "40", "--seed", "1", "--workers", "1", "--kept", tmp_path, "--place", tmp_path / "place"]
     command = [sys.executable, ROOT / "tools" / "fuzz.py", *words, "--kinds", *kinds]
-    run = forked.run(command, capture_output=True, text=True, check=False)
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "seed 1: 40 inputs, 0 failures" in run.stdout
