@@ -62,6 +62,7 @@ class Facts:
             for a model without a limit, such as BM25.
         limit: the model's limit in tokens.
         detect: a text's language.
+        topic_of: a query's topic in a frozen space (`topics.space`); None without one.
     """
 
     tokenize: WordTokenizer
@@ -69,6 +70,7 @@ class Facts:
     count_tokens: Callable[[Document], int] | None = None
     limit: int | None = None
     detect: LanguageDetector = field(default_factory=make_detector)
+    topic_of: Callable[[str], str | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -260,6 +262,12 @@ def other_language(case: Case, facts: Facts) -> Value:
         return None
     one, other = facts.detect(case.query), facts.detect(case.gold[0].text)
     return None if UNDETERMINED in (one, other) else one != other
+
+
+@attribute("word", "the query's topic")
+def topic(case: Case, facts: Facts) -> Value:
+    """The topic of the query in a frozen space; None without a space, or without a word that it knows."""
+    return facts.topic_of(case.query) if facts.topic_of is not None else None
 
 
 @attribute("flag", "a right document with a title")

@@ -20,6 +20,7 @@ from gemma4vec.inspection.saved.saved_slices import identity_of_stored, known_sl
 from gemma4vec.inspection.sealed import SEALED
 from gemma4vec.inspection.slices import View, slice_id
 from gemma4vec.inspection.steps import Steps, known_step
+from gemma4vec.inspection.topics.space import with_topics
 from gemma4vec.ledger.suite_access import check_choice
 from gemma4vec.statistics.slices.gap import SliceGap, slice_gap
 
@@ -121,9 +122,10 @@ def confirm(
         check_choice("inspect confirm", suite)  # it may be final by now
         if suite.fingerprint != contents:
             raise InputError(f"{suite.name} has changed since the inspection in {folder}; inspect again")
-        columns = load_columns(folder)
+        predicate = parse_predicate(rule)
+        columns = with_topics(load_columns(folder), predicate, suite.queries)
         sealed_N = np.array([half == SEALED for half in columns["half"]])
-        inside_N = parse_predicate(rule).mask(columns) & sealed_N
+        inside_N = predicate.mask(columns) & sealed_N
         if not inside_N.any() or inside_N.sum() == sealed_N.sum():
             raise InputError(f"the slice '{rule}' has {int(inside_N.sum())} of {int(sealed_N.sum())} sealed queries")
         metric = about["metric"]

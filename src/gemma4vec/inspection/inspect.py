@@ -35,7 +35,8 @@ from gemma4vec.inspection.steps import Arrays, Steps, pack, unpack
 from gemma4vec.inspection.token_counts import COUNTED, TokenCounter, token_counter
 from gemma4vec.inspection.topics.clusters import cluster_queries
 from gemma4vec.inspection.topics.map import DOCUMENTS as MAPPED
-from gemma4vec.inspection.topics.map import map_suite
+from gemma4vec.inspection.topics.map import NOT_KNOWN, MapPoints, map_suite
+from gemma4vec.inspection.topics.space import TOPIC, TopicSpace, find_topics
 from gemma4vec.ledger.suite_access import check_choice
 from gemma4vec.retrieval.tokenize import choose_tokenizer
 from gemma4vec.text.prompts import Document
@@ -107,6 +108,9 @@ def _inspect(
         [] if sealed_N is not None else ["no halves: the suite has one query, so no slice can be confirmed"]
     )
     open_N = np.ones(len(suite.queries), dtype=bool) if sealed_N is None else ~sealed_N
+    space = find_topics(suite, open_N, seed) if wanted.clusters or wanted.map else ""
+    if isinstance(space, TopicSpace):
+        columns = {**columns, TOPIC: list(space.topics(suite.queries))}
     slices = _slices(
         reading, other, metric, columns, sealed_N, permutations, seed, identity_of(subject, against, suite)
     )
@@ -123,7 +127,9 @@ def _inspect(
     extras = _extras(subject, suite, steps, np.flatnonzero(open_N).tolist(), wanted, seed)
     if wanted.clusters or wanted.map:
         values_N = reading.values(metric) - (other.values(metric) if other is not None else 0.0)
-        extras |= _topics(subject, suite, values_N, open_N, failed(reading), wanted, permutations, seed)
+        extras[CLUSTERS] = cluster_queries(suite, space, values_N, open_N, permutations=permutations, seed=seed)
+    if wanted.map:
+        extras[MAP] = _map(subject, suite, extras[CLUSTERS]["queries"], open_N, failed(reading), seed)
     name = against.model.name if against is not None else None
     advice = advise(slices, kinds, figures, name, limit, extras.get(PROBES, {}).get("figures", []))
     keys = {"model": steps.key, **({"against": other_steps.key} if other_steps is not None else {})}
@@ -147,28 +153,21 @@ def _extras(
     return found
 
 
-def _topics(
+def _map(
     subject: Subject,
     suite: RetrievalSuite,
-    values_N: npt.NDArray[np.float64],
+    topics: Mapping[str, int],
     open_N: npt.NDArray[np.bool_],
     failed_N: npt.NDArray[np.bool_],
-    wanted: Wanted,
-    permutations: int,
     seed: int,
-) -> dict[str, Any]:
-    """Topics of the queries, and the map if it was asked for."""
-    tokenize = choose_tokenizer([whole_text(one) for one in suite.corpus], code=suite.code)
-    topics = cluster_queries(suite, tokenize, values_N, open_N, permutations=permutations, seed=seed)
-    found: dict[str, Any] = {CLUSTERS: topics}
-    if wanted.map and not isinstance(subject.model, Ranker):
-        drawn = np.sort(np.random.default_rng(seed).permutation(len(suite.corpus))[:MAPPED])
-        documents_MD = subject.model.encode_document([suite.corpus[at] for at in drawn.tolist()])
-        queries_ND = subject.model.encode_query(suite.queries)
-        known = topics["queries"]
-        clusters_N = np.array([known[key] for key in suite.query_ids]) if known else None
-        found[MAP] = map_suite(documents_MD, drawn, queries_ND, open_N, clusters_N, failed_N, seed)
-    return found
+) -> MapPoints:
+    """The map of a model with vectors; `topics` are numbers by the queries' ids."""
+    assert not isinstance(subject.model, Ranker)
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(suite.corpus))[:MAPPED])
+    documents_MD = subject.model.encode_document([suite.corpus[at] for at in drawn.tolist()])
+    queries_ND = subject.model.encode_query(suite.queries)
+    topic_N = np.array([topics.get(key, NOT_KNOWN) for key in suite.query_ids])
+    return map_suite(documents_MD, drawn, queries_ND, open_N, topic_N, failed_N, seed)
 
 
 def _layers(model: TextEmbedder, suite: RetrievalSuite, rows: Sequence[int], seed: int) -> Arrays:

@@ -17,6 +17,7 @@ WORD = re.compile(r"\w\w+")
 CODE_WORD = re.compile(r"\w+")
 DEFINED_NAME = re.compile(r"\b(?:def|class)\s+(\w+)")
 NAME_WEIGHT = 6
+CODE = "code"
 # Parts of an identifier: HTTPServer -> HTTP Server, camelCase -> camel Case, utf8 -> utf 8.
 PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+|[A-Z]")
 
@@ -114,4 +115,18 @@ def guess_language(texts: Sequence[str], sample: int = 500) -> str:
 
 def choose_tokenizer(texts: Sequence[str], code: bool = False) -> WordTokenizer:
     """Return the tokenizer for a corpus: `tokenize_code` for code, otherwise the one of the texts' language."""
-    return tokenize_code if code else language_tokenizer(guess_language(texts))
+    return named_tokenizer(tokenizer_name(texts, code))
+
+
+def tokenizer_name(texts: Sequence[str], code: bool = False) -> str:
+    """Return the name of a corpus's tokenizer: "code", or a language in `STOP_WORDS`."""
+    return CODE if code else guess_language(texts)
+
+
+def named_tokenizer(name: str) -> WordTokenizer:
+    """Return the tokenizer of a name, as `tokenizer_name` gives it.
+
+    Raises:
+        KeyError: an unknown name.
+    """
+    return tokenize_code if name == CODE else language_tokenizer(name)

@@ -86,11 +86,11 @@ def _topics(found: Mapping[str, Any] | None, mapped: Mapping[str, Any] | None) -
     if found is not None and found["clusters"]:
         tested = [one for one in found["clusters"] if one["gap"] is not None]
         rows = [
-            [one["words"], one["n"], f"{one['gap']:+.3f}", f"{one['p_max_t']:.3f}"]
+            [one["rule"], one["n"], f"{one['gap']:+.3f}", f"{one['p_max_t']:.3f}"]
             for one in sorted(tested, key=lambda one: one["gap"])[:SHOWN]
         ]
         title = f"Topics of the queries; p is corrected for {found['tested']}"
-        parts.append(table(["words", "queries", "gap", "p"], rows, title=title))
+        parts.append(table(["topic", "queries", "gap", "p"], rows, title=title))
     if found is not None and found["note"]:
         parts.append(Text(f"topics: {found['note']}"))
     if mapped is not None:

@@ -243,7 +243,8 @@ def _slope(logarithms_Bn: Floats) -> Floats:
     used = n - round(TWO_NN_LEFT_OUT * n)
     x_Bm = np.sort(logarithms_Bn, axis=1)[:, :used]
     y_m = -np.log1p(-np.arange(1, used + 1) / (n + 1))
-    return np.asarray((x_Bm @ y_m) / (x_Bm**2).sum(axis=1))
+    with np.errstate(invalid="ignore"):  # a resample of equal distances alone has no slope
+        return np.asarray((x_Bm @ y_m) / (x_Bm**2).sum(axis=1))
 
 
 def alignment(queries_ND: npt.NDArray[np.floating], right_ND: npt.NDArray[np.floating], *, seed: int = 0) -> Figure:

@@ -16,6 +16,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.inspection.attributes import ATTRIBUTES, Case, Facts, document_frequency, whole_text
 from gemma4vec.inspection.predicates import Predicate
 from gemma4vec.inspection.token_counts import TokenCounter
+from gemma4vec.inspection.topics.space import space_of
 from gemma4vec.retrieval.tokenize import choose_tokenizer
 from gemma4vec.text.prompts import Document
 
@@ -39,7 +40,8 @@ def facts_for_rows(
     Frequencies are scaled to the suite's number of documents, since rules have its numbers.
 
     Raises:
-        InputError: the rule asks where the model cuts texts, and no model with a limit is given.
+        InputError: the rule asks where the model cuts texts, and no model with a limit is given; or for topics of a
+            space that is not on disk.
     """
     if needs_model(predicate) and counter is None:
         raise InputError(f"the slice '{predicate}' asks where a model cuts texts; the inspected one has no known limit")
@@ -49,6 +51,9 @@ def facts_for_rows(
         found = document_frequency(_documents(rows), tokenize)
         scale = len(suite.corpus) / max(sum(len(row.pos) + len(row.neg) for row in rows), 1)
         facts = replace(facts, frequency={token: max(1, round(count * scale)) for token, count in found.items()})
+    space = space_of(predicate)
+    if space is not None:
+        facts = replace(facts, topic_of=lambda query: space.topics([query])[0])
     if counter is not None:
         facts = replace(facts, count_tokens=lambda document: _count(counter, document), limit=counter.limit)
     return facts

@@ -25,6 +25,7 @@ from gemma4vec.inspection.remedy.setting import MatchedRows, Remedy, Setting
 from gemma4vec.inspection.saved.saved_slices import known_slice
 from gemma4vec.inspection.sealed import DISCOVERY, SEALED
 from gemma4vec.inspection.token_counts import TokenCounter, token_counter
+from gemma4vec.inspection.topics.space import with_topics
 from gemma4vec.ledger.suite_access import check_choice
 from gemma4vec.machine.terminal import ProgressBar
 from gemma4vec.recipe.load import dump_recipe, load_recipe
@@ -81,7 +82,7 @@ def write_remedies(
     check_choice("inspect remedy", suite)
     if suite.fingerprint != contents:
         raise InputError(f"{suite.name} has changed since the inspection in {folder}; inspect again")
-    columns = load_columns(folder)
+    columns = with_topics(load_columns(folder), predicate, suite.queries)
     counter = token_counter(open_model(about["model"]["open"]).model) if needs_model(predicate) else None
     wanted = [*(source for source in recipe.stages[number].data if not source.plain or source.own_positives), *sources]
     matched = _match(wanted, predicate, suite, counter)

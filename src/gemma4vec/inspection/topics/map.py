@@ -121,20 +121,22 @@ def map_suite(
     document_rows: npt.NDArray[np.int64],
     queries_ND: Floats,
     open_N: npt.NDArray[np.bool_],
-    clusters_N: npt.NDArray[np.int64] | None,
+    clusters_N: npt.NDArray[np.int64],
     failed_N: npt.NDArray[np.bool_],
     seed: int = 0,
 ) -> MapPoints:
-    """A map of documents (a sample of many) and all queries; what a sealed query scored is not on it."""
+    """A map of documents (a sample of many) and all queries; what a sealed query scored is not on it.
+
+    `clusters_N` are the queries' topics, `NOT_KNOWN` where there is none.
+    """
     vectors = np.concatenate([documents_MD, queries_ND]).astype(np.float32)
     places, method = lay_out_points(vectors, seed=seed)
     m, n = len(documents_MD), len(queries_ND)
     no_document = np.full(m, NOT_KNOWN)
-    own = np.full(n, NOT_KNOWN) if clusters_N is None else clusters_N
     columns = {
         "row": np.concatenate([document_rows, np.arange(n)]),
         "kind": np.concatenate([np.full(m, DOCUMENT), np.where(open_N, DISCOVERY_QUERY, SEALED_QUERY)]),
-        "cluster": np.concatenate([no_document, own]),
+        "cluster": np.concatenate([no_document, clusters_N]),
         "failed": np.concatenate([no_document, np.where(open_N, failed_N.astype(np.int64), NOT_KNOWN)]),
     }
     kinds = {"document": DOCUMENT, "discovery query": DISCOVERY_QUERY, "sealed query": SEALED_QUERY}
