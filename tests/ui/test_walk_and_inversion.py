@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hashed_words import HashedWords
 from hostile_page import HOSTILE, Page
+from kept_results import kept_result
 from ledger_samples import make_run
 from open_window import open_window
 from starlette.testclient import TestClient
@@ -39,7 +40,6 @@ class Words64(HashedWords):
 
 
 EMBEDDER = Words64()
-BOUNDS = {"mean": 0.1, "low": 0.0, "high": 0.2}
 
 
 class NearestText:
@@ -129,32 +129,11 @@ def test_marks_are_the_words_that_f1_counts() -> None:
     assert mark_common("", "red") == []
 
 
-def kept(kind: str = "walk", **changes: Any) -> dict[str, Any]:
-    """A result as the commands print it."""
-    about: dict[str, dict[str, Any]] = {
-        "walk": {"query": f"kept {HOSTILE}", "writer": "nearest", "target": "the end", **walk()},
-        "table": {
-            "suite": "dev", "writer": "w", "queries": 9, "ndcg@10": BOUNDS, "sentence": "No method gains.",
-            "rows": [{"method": "noise", "oracle": False, "kept": 2.0, "gain": BOUNDS, "best_minus_noise": None}],
-        },
-        "texts": {
-            "decoder": "w", "role": "query",
-            "rows": [{"row": 0, "text": f"back {HOSTILE}", "cosine": 0.5, "how": "greedy", "cleaned": 0,
-                      "nearest": None, "nearest_cosine": None}],
-        },
-        "measured": {
-            "decoder": "w", "role": "query", "n": 2, "texts": 30, "rows": {"decoder": {"f1": BOUNDS, "cosine": BOUNDS}},
-            "differences": {"f1 over ridge": BOUNDS}, "remark": "a lower bound",
-        },
-    }  # fmt: skip
-    return {"model": "m", **about[kind], **changes}
-
-
 def test_kept_results_are_listed_and_shown() -> None:
     _, client = open_window()
     assert "Nothing is kept yet" in Page(client.get("/walk").text).text
-    files = {kind: keep_result(home(), kind, kept(kind)) for kind in ("walk", "table", "texts", "measured")}  # type: ignore[arg-type]
-    assert keep_result(home(), "walk", kept()) == files["walk"]  # the same result is one file
+    files = {kind: keep_result(home(), kind, kept_result(kind)) for kind in ("walk", "table", "texts", "measured")}  # type: ignore[arg-type]
+    assert keep_result(home(), "walk", kept_result()) == files["walk"]  # the same result is one file
     for address, kinds, words in (
         ("/walk", ("walk", "table"), ("red green", "No method gains")),
         ("/inversion", ("texts", "measured"), ("back", "f1 over ridge")),
@@ -171,7 +150,7 @@ def test_kept_results_are_listed_and_shown() -> None:
 def test_a_kept_result_is_looked_up_and_never_a_path(key: str) -> None:
     _, client = open_window()
     home().mkdir(parents=True, exist_ok=True)
-    (home() / "secret.json").write_text(json.dumps({"kind": "walk", **kept()}))
+    (home() / "secret.json").write_text(json.dumps({"kind": "walk", **kept_result()}))
     for address in ("/walk", "/inversion"):
         assert client.get(address, params={"kept": key}).status_code == 404
 
@@ -180,8 +159,8 @@ def test_a_kept_result_is_looked_up_and_never_a_path(key: str) -> None:
     "damage", ["{", "[]", '{"kind": "texts"}', '{"kind": "walk", "model": "m"}', "steps", "\x00", '{"kind": []}']
 )
 def test_a_damaged_result_is_one_line_in_the_list(damage: str) -> None:
-    good, torn = keep_result(home(), "walk", kept()), home() / "walks" / "torn.json"
-    torn.write_text(json.dumps({"kind": "walk", **kept(steps=[{"text": 5}])}) if damage == "steps" else damage)
+    good, torn = keep_result(home(), "walk", kept_result()), home() / "walks" / "torn.json"
+    torn.write_text(json.dumps({"kind": "walk", **kept_result(steps=[{"text": 5}])}) if damage == "steps" else damage)
     _, client = open_window()
     page = client.get("/walk")
     assert page.status_code == 200 and "is damaged" in page.text and f"kept={good.stem}" in page.text

@@ -297,8 +297,8 @@ def _one_walk(
     from gemma4vec.fanout.one_walk import walk_query
 
     target = f"the mean of the query's first {choices.feedback} hits" if to is None else to
-    about = {"model": embedder.name, "query": query, "writer": writer.name, "target": target}
-    about |= {"suite": None if suite is None else suite.name}
+    about = {"model": embedder.name, "suite": None if suite is None else suite.name}
+    about |= {"query": query, "writer": writer.name, "target": target}
     return {**about, **walk_query(embedder, writer, choices, query, to, suite)}
 
 
