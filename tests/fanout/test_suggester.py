@@ -20,7 +20,7 @@ from gemma4vec.model.packing.packed_batch import Tokens, lay_out
 from gemma4vec.model.suggester.suggester_folder import SuggesterFacts
 from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_hash import words_key
-from gemma4vec.training.inversion.suggestion_pairs import pairs_of
+from gemma4vec.training.writing.suggestion_pairs import pairs_of
 
 
 @pytest.fixture(scope="module")

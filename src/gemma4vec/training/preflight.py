@@ -21,9 +21,6 @@ from gemma4vec.model.save.output_dimension import recipe_dimension
 from gemma4vec.model.tokenize.tokenizer import TextTokenizer
 from gemma4vec.recipe import schema
 from gemma4vec.training.batches.text_batches import hold_out
-from gemma4vec.training.inversion.check_writer import check_writer
-from gemma4vec.training.inversion.suggestion_pairs import check_split, pairs_of
-from gemma4vec.training.inversion.text_vectors import split_texts
 from gemma4vec.training.monitoring.dev_suite import dev_folder, needed_dev_folder, open_dev_suite
 from gemma4vec.training.tasks.check_limits import check_limits
 from gemma4vec.training.tasks.denoising_checks import check_denoising, check_lengths
@@ -34,6 +31,9 @@ from gemma4vec.training.tasks.rows_without_signal import check_rows_teach
 from gemma4vec.training.terms.checks import check_dropout, check_scores, check_terms
 from gemma4vec.training.terms.reconstruct import check_reconstruct
 from gemma4vec.training.terms.teachers import check_teachers, named_teachers
+from gemma4vec.training.writing.check_writer import check_writer
+from gemma4vec.training.writing.suggestion_pairs import check_split, pairs_of
+from gemma4vec.training.writing.text_vectors import split_texts
 
 
 def check_base(recipe: schema.Recipe, base: Path, dtype: torch.dtype = torch.bfloat16) -> EmbeddingModel:

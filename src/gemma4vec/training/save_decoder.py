@@ -13,8 +13,8 @@ from gemma4vec.model.bases.resolve import ResolvedBase
 from gemma4vec.model.inverter.decoder_folder import DecoderFacts, write_decoder
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.training.engine.checkpoint import objective_weights
-from gemma4vec.training.inversion.merged_base import merge_base
 from gemma4vec.training.tasks.vector_to_text import PREFIX, VectorToTextTask
+from gemma4vec.training.writing.merged_base import merge_base
 
 
 def save_decoder(

@@ -8,8 +8,8 @@ from gemma4vec.model.bases.resolve import ResolvedBase
 from gemma4vec.model.suggester.suggester_folder import SuggesterFacts, write_suggester
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.text.text_hash import words_key
-from gemma4vec.training.inversion.merged_base import merge_base
 from gemma4vec.training.tasks.suggestion import SuggestionTask, suggestion_limit
+from gemma4vec.training.writing.merged_base import merge_base
 
 
 def save_suggester(

@@ -9,7 +9,7 @@ from transformers.models.t5gemma2.modeling_t5gemma2 import T5Gemma2Decoder, T5Ge
 
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.backbone.masks import attention_mask
-from gemma4vec.model.decoder.decoder import Decoder
+from gemma4vec.model.denoiser.decoder import Decoder
 
 # Our name of a layer's part -> the library's.
 RENAMED = {"input_layernorm": "pre_self_attn_layernorm", "post_attention_layernorm": "post_self_attn_layernorm"}

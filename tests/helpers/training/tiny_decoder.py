@@ -13,9 +13,9 @@ from gemma4vec.model.backbone.lm_head import load_head
 from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import parse_recipe
-from gemma4vec.training.inversion.text_vectors import EmbeddedTexts, VectorSource, split_texts
 from gemma4vec.training.run import start_run, train_run
 from gemma4vec.training.tasks.vector_to_text import VectorToTextTask
+from gemma4vec.training.writing.text_vectors import EmbeddedTexts, VectorSource, split_texts
 
 RECIPE = """
 name: decoder

@@ -13,9 +13,9 @@ from gemma4vec.model.encoder.build import EmbeddingModel, build
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.text.prompts import Document
-from gemma4vec.training.inversion.suggestion_pairs import SuggestionPair, pairs_of
 from gemma4vec.training.run import start_run, train_run
 from gemma4vec.training.tasks.suggestion import SuggestionTask
+from gemma4vec.training.writing.suggestion_pairs import SuggestionPair, pairs_of
 
 THINGS = ("node", "edge", "line")
 ROWS = [

@@ -21,12 +21,12 @@ from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_hash import words_key
 from gemma4vec.training.estimate.dry_run import estimate
-from gemma4vec.training.inversion.suggestion_pairs import SuggestionPair, check_split, pairs_of, split_pairs
 from gemma4vec.training.preflight import check_base, check_stages
 from gemma4vec.training.run import start_run, train_run
 from gemma4vec.training.tasks import suggestion
 from gemma4vec.training.tasks.make_task import load_stage_data
 from gemma4vec.training.tasks.suggestion import SuggestionTask
+from gemma4vec.training.writing.suggestion_pairs import SuggestionPair, check_split, pairs_of, split_pairs
 
 
 @pytest.fixture(scope="module")

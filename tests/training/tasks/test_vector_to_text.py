@@ -21,12 +21,12 @@ from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.report.content.training_log import read_training
 from gemma4vec.text.text_hash import words_key
 from gemma4vec.training.estimate.dry_run import estimate
-from gemma4vec.training.inversion.text_vectors import split_texts
 from gemma4vec.training.preflight import check_base, check_stages
 from gemma4vec.training.run import start_run, train_run
 from gemma4vec.training.tasks import vector_to_text
 from gemma4vec.training.tasks.make_task import load_stage_data
 from gemma4vec.training.tasks.vector_to_text import VectorBatch, VectorToTextTask
+from gemma4vec.training.writing.text_vectors import split_texts
 
 LONG = "read the file and write the tree and sort the graph and close the list and open the data key"
 

@@ -29,7 +29,7 @@ from gemma4vec.model.backbone.meta_model import (
     representative_layers,
     shallow_config,
 )
-from gemma4vec.model.decoder.decoder import Decoder
+from gemma4vec.model.denoiser.decoder import Decoder
 from gemma4vec.model.encoder.build import EmbeddingModel, assemble
 from gemma4vec.recipe import schema
 from gemma4vec.recipe.terms import Nce
@@ -45,11 +45,11 @@ from gemma4vec.training.estimate.data import BatchStatistics, one_micro_batch, r
 from gemma4vec.training.estimate.layers import Costs, LayerCosts, measure_layers, total_cost
 from gemma4vec.training.estimate.memory import Memory, activation_bytes, memory_on_gpu, training_memory
 from gemma4vec.training.estimate.stored_costs import costs_file, load_costs, save_costs
-from gemma4vec.training.inversion.text_vectors import vector_width
 from gemma4vec.training.monitoring.stop_rule import check_stop_rules
 from gemma4vec.training.preflight import check_base, check_stages
 from gemma4vec.training.tasks.make_task import data_seed, load_stage_data, make_task
 from gemma4vec.training.terms import TERMS
+from gemma4vec.training.writing.text_vectors import vector_width
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gemma4vec.model import upstream
 from gemma4vec.model.backbone.backbone import Backbone
-from gemma4vec.model.decoder.decoder import Decoder
+from gemma4vec.model.denoiser.decoder import Decoder
 from gemma4vec.training.engine.activation_memory import count_kept_bytes
 
 # (layer, or None for everything else; whether compiled layers accept the layout)

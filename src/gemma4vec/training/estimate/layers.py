@@ -14,7 +14,7 @@ from typing import Any, Literal
 from gemma4vec.model import upstream
 from gemma4vec.model.backbone.compilation import CompileChoice, failed_to_compile
 from gemma4vec.model.backbone.meta_model import Kind
-from gemma4vec.model.decoder.decoder import Decoder
+from gemma4vec.model.denoiser.decoder import Decoder
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.training.engine.optimizer import MasterAdamW
 from gemma4vec.training.engine.process_memory import memory_now, peak_since_start, release_memory, start_peak

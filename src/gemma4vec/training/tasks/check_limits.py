@@ -19,7 +19,7 @@ def check_limits(recipe: schema.Recipe, built: EmbeddingModel) -> None:
         InputError: the key, the prompt, its tokens and the limit.
     """
     if isinstance(recipe.stages[0].task, schema.WRITERS):
-        return  # it reads no prompt; `training.inversion.check_writer` checks its limit
+        return  # it reads no prompt; `training.writing.check_writer` checks its limit
     longest, reserved = recipe.model.max_tokens, built.encoder.readout.reserved
     check_prompts(built.tokenizer, built.prompts, longest - reserved, "model.max_tokens")
     for number, stage in enumerate(recipe.stages):

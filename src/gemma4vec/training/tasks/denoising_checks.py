@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from gemma4vec.data.denoising.spans import SHORTEST, most_spans
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone.lm_head import refuse_encoder
-from gemma4vec.model.decoder.decoder import Decoder
+from gemma4vec.model.denoiser.decoder import Decoder
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.tokenize.tokenizer import Counts
 from gemma4vec.recipe import schema

@@ -10,8 +10,6 @@ from gemma4vec.model.backbone.lm_head import LanguageModelHead
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.recipe import schema
 from gemma4vec.training.engine.task import Task
-from gemma4vec.training.inversion.suggestion_pairs import pairs_of
-from gemma4vec.training.inversion.text_vectors import embedded_texts
 from gemma4vec.training.tasks.contrastive import ContrastTask
 from gemma4vec.training.tasks.masked_next_token import MaskedNextTokenTask
 from gemma4vec.training.tasks.pretokenized_rows import pretokenize_rows
@@ -20,6 +18,8 @@ from gemma4vec.training.tasks.suggestion import SuggestionTask
 from gemma4vec.training.tasks.ul2 import Ul2Task
 from gemma4vec.training.tasks.vector_to_text import VectorToTextTask
 from gemma4vec.training.terms.teachers import named_teachers
+from gemma4vec.training.writing.suggestion_pairs import pairs_of
+from gemma4vec.training.writing.text_vectors import embedded_texts
 
 
 def load_stage_data(stage: schema.Stage) -> TrainingData:

@@ -27,7 +27,7 @@ from gemma4vec.training.batches.text_batches import DrawnTexts, TextBatch
 from gemma4vec.training.batches.writing_task import WritingBatch, WritingTask, token_probabilities
 from gemma4vec.training.engine.distributed import World
 from gemma4vec.training.engine.task import MemoryPlan
-from gemma4vec.training.inversion.suggestion_pairs import SuggestionPair, split_pairs
+from gemma4vec.training.writing.suggestion_pairs import SuggestionPair, split_pairs
 
 
 @dataclass(frozen=True, eq=False)

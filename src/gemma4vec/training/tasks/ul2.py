@@ -1,7 +1,7 @@
 """UL2: adapts a causal model to bidirectional attention by denoising with an encoder-decoder, before contrast.
 
 T5Gemma 2 (arXiv:2512.14856) turns a decoder into an encoder-decoder: both sides start as the base, the encoder attends
-both ways, the decoder's attention is merged (`model.decoder`), and spans that are hidden from the encoder are restored
+both ways, the decoder's attention is merged (`model.denoiser`), and spans that are hidden from the encoder are restored
 (`data.denoising`). The embedding model is the encoder; the decoder is trained next to it and stored in checkpoints.
 
 Two things differ from the paper. Each text is a document of its own, truncated at the limit, where theirs are cut from
@@ -28,8 +28,8 @@ from gemma4vec.machine.device import to_device
 from gemma4vec.machine.memory import device_memory
 from gemma4vec.model import upstream
 from gemma4vec.model.backbone.lm_head import LanguageModelHead
-from gemma4vec.model.decoder.decoder import Decoder
-from gemma4vec.model.decoder.layout import DecoderLayout, lay_out_decoder
+from gemma4vec.model.denoiser.decoder import Decoder
+from gemma4vec.model.denoiser.layout import DecoderLayout, lay_out_decoder
 from gemma4vec.model.encoder.build import EmbeddingModel
 from gemma4vec.model.packing.packed_batch import PackedBatch, Tokens, padding_share
 from gemma4vec.recipe import schema

@@ -21,13 +21,13 @@ from gemma4vec.model.backbone.architectures import Reach
 from gemma4vec.model.backbone.attention import LONGEST_ROW
 from gemma4vec.model.backbone.backbone import KEPT_FRACTION, Backbone, selective_policy
 from gemma4vec.model.backbone.gelu import use_sigmoid_gelu
-from gemma4vec.model.decoder.layout import DecoderLayout
-from gemma4vec.model.decoder.merged_layer import MergedLayer
+from gemma4vec.model.denoiser.layout import DecoderLayout
+from gemma4vec.model.denoiser.merged_layer import MergedLayer
 from gemma4vec.recipe import denoising
 from gemma4vec.recipe.lora import Lora
 
 MODEL_TYPE = "gemma3_text"
-"""The one model type whose layers were verified with merged attention (tests/model/decoder)."""
+"""The one model type whose layers were verified with merged attention (tests/model/denoiser)."""
 
 
 class Decoder(nn.Module):

@@ -13,8 +13,8 @@ from traced import trace_only
 
 from gemma4vec.errors import InputError
 from gemma4vec.model.backbone.backbone import Backbone, load_backbone
-from gemma4vec.model.decoder.decoder import Decoder
-from gemma4vec.model.decoder.layout import fit_pairs, lay_out_decoder
+from gemma4vec.model.denoiser.decoder import Decoder
+from gemma4vec.model.denoiser.layout import fit_pairs, lay_out_decoder
 from gemma4vec.model.packing.packed_batch import Tokens, pack, pad
 from gemma4vec.recipe import denoising
 
