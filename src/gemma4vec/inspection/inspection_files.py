@@ -31,7 +31,7 @@ from gemma4vec.inspection.inspected import Inspection
 from gemma4vec.inspection.kinds import failed, k_occurrence
 from gemma4vec.inspection.sealed import DISCOVERY, SEALED
 from gemma4vec.inspection.steps import code_version
-from gemma4vec.inspection.topics.map import MAP_POINTS, MapPoints, write_points
+from gemma4vec.inspection.topics.map import MAP_POINTS, MapPoints, read_map, write_points
 from gemma4vec.ledger.environment import versions
 from gemma4vec.ledger.ledger import now
 from gemma4vec.reading.json_values import load_own_json
@@ -144,6 +144,18 @@ def load_extra(folder: Path, name: str) -> Any:
         return load_own_json(folder / name) if (folder / name).is_file() else None
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / name} is damaged ({' '.join(str(error).split())[:200]}); inspect again") from error
+
+
+def load_points(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """Read back the map, header and columns; None if it was not asked for.
+
+    Raises:
+        InputError: damaged.
+    """
+    try:
+        return read_map(folder / MAP_POINTS) if (folder / MAP_POINTS).is_file() else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder / MAP_POINTS} is damaged; inspect again") from error
 
 
 def describe(found: Inspection, opened_as: Mapping[str, Any]) -> dict[str, Any]:

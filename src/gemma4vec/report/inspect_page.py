@@ -5,13 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
-from gemma4vec.inspection.inspection_files import PROBES, load_columns, load_extra, load_inspection
+from gemma4vec.inspection.inspection_files import (
+    CLUSTERS,
+    LAYERS,
+    PROBES,
+    load_columns,
+    load_extra,
+    load_inspection,
+    load_points,
+)
 from gemma4vec.inspection.predicates import parse_predicate
 from gemma4vec.inspection.sealed import DISCOVERY
+from gemma4vec.inspection.topics.map import DISCOVERY_QUERY, DOCUMENT, SEALED_QUERY
+from gemma4vec.report.charts.inspect_charts import MapDots, draw_layers, draw_map, draw_topics
 from gemma4vec.report.content.run_data import METRICS, shorten
-from gemma4vec.report.templating import render_template, write_page
+from gemma4vec.report.templating import draw_chart, render_template, write_page
 
 EXAMPLES = 5
+DRAWN = 3_000  # points of the map, the first of its random order
 QUERY_CHARACTERS, DOCUMENT_CHARACTERS = 300, 600
 
 
@@ -22,7 +33,8 @@ def write_inspect_page(out: Path, folder: Path, suite: RetrievalSuite) -> Path:
         InputError: the inspection is damaged. WorkError: the file cannot be written.
     """
     about, slices = load_inspection(folder)
-    return write_page(out, render_inspection(about, slices, load_columns(folder), suite, load_extra(folder, PROBES)))
+    extras = {name: load_extra(folder, name) for name in (PROBES, LAYERS, CLUSTERS)}
+    return write_page(out, render_inspection(about, slices, load_columns(folder), suite, extras, load_points(folder)))
 
 
 def render_inspection(
@@ -30,18 +42,52 @@ def render_inspection(
     slices: Sequence[Mapping[str, Any]],
     columns: Mapping[str, list[Any]],
     suite: RetrievalSuite,
-    probes: Mapping[str, Any] | None = None,
+    extras: Mapping[str, Any] | None = None,
+    points: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None,
 ) -> str:
-    """Return the page as HTML."""
+    """Return the page as HTML.
+
+    Args:
+        extras: contents of `probes.json`, `layers.json` and `clusters.json` by name; None for what was not computed.
+        points: header and columns of the map.
+    """
+    found = {name: (extras or {}).get(name) for name in (PROBES, LAYERS, CLUSTERS)}
+    layers, topics = found[LAYERS], found[CLUSTERS]
+    dots = _map_dots(points[1]) if points is not None else None
     return render_template(
         "inspect.html",
         {
             "about": about,
-            "probes": probes,
+            "probes": found[PROBES],
+            "layers": layers,
+            "layer_chart": draw_chart(lambda width: draw_layers(layers["layers"], width)) if layers else None,
+            "topics": topics,
+            "topic_chart": draw_chart(lambda width: draw_topics(topics["clusters"], width)) if topics else None,
+            "topic_words": {one["cluster"]: one["words"] for one in topics["clusters"]} if topics else {},
+            "map": points[0] if points is not None else None,
+            "groups": points[0].get("groups", []) if points is not None else [],
+            "map_chart": draw_chart(lambda width: draw_map(dots, width)) if dots is not None else None,
+            "drawn": dots.count if dots is not None else 0,
             "metric": METRICS.get(about["metric"], about["metric"]),
             "views": slice_views(about, slices),
             "examples": [(one, _examples(one, about["metric"], columns, suite)) for one in slices[:EXAMPLES]],
         },
+    )
+
+
+def _map_dots(columns: Mapping[str, Any]) -> MapDots:
+    """The first points by what they are."""
+    x, y, kind, failed = (columns[name][:DRAWN] for name in ("x", "y", "kind", "failed"))
+
+    def places(mask: Any) -> list[tuple[float, float]]:
+        return list(zip(x[mask].tolist(), y[mask].tolist(), strict=True))
+
+    opened = kind == DISCOVERY_QUERY
+    return MapDots(
+        places(kind == DOCUMENT),
+        places(opened & (failed == 0)),
+        places(opened & (failed == 1)),
+        places(kind == SEALED_QUERY),
     )
 
 

@@ -95,6 +95,8 @@ def _topics(found: Mapping[str, Any] | None, mapped: Mapping[str, Any] | None) -
         parts.append(Text(f"topics: {found['note']}"))
     if mapped is not None:
         kept = f"it keeps {mapped['kept_neighbors']:.0%} of the {mapped['neighbors']} nearest neighbors"
+        if mapped["method"] != "PCA":
+            kept += f" (PCA: {mapped['kept_by_axes']:.0%})"
         parts.append(Text(f"map by {mapped['method']}: {kept}"))
     return parts
 

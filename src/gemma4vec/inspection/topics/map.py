@@ -20,53 +20,32 @@ import numpy as np
 import numpy.typing as npt
 
 from gemma4vec.files import atomic_write
+from gemma4vec.inspection.geometry.plane import NEIGHBORS, kept_neighbors, principal_plane
 
 MAP_POINTS = "map.bin"
 DOCUMENTS = 50_000
-NEIGHBORS, CHECKED = 10, 500
+TSNE, PCA = "t-SNE", "PCA"
 DOCUMENT, DISCOVERY_QUERY, SEALED_QUERY = 0, 1, 2
 NOT_KNOWN = 255  # of cluster and failed: a document, or a sealed query
 COLUMNS = {"x": "<f4", "y": "<f4", "row": "<u4", "kind": "u1", "cluster": "u1", "failed": "u1"}
 Floats = npt.NDArray[np.floating]
 
 
-def lay_out_points(vectors_nD: Floats, method: str = "auto", seed: int = 0) -> tuple[npt.NDArray[np.float32], str]:
-    """Places of vectors in two dimensions, float32[n, 2], and the method: "t-SNE" with openTSNE, or "PCA"."""
+def lay_out_points(vectors_nD: Floats, method: str | None = None, seed: int = 0) -> tuple[npt.NDArray[np.float32], str]:
+    """Places of vectors in two dimensions, float32[n, 2], and the method: t-SNE with openTSNE, or PCA."""
     vectors = np.asarray(vectors_nD, dtype=np.float32)
-    tsne = _open_tsne() if method in ("auto", "t-SNE") and len(vectors) > 3 * NEIGHBORS else None
+    tsne = _open_tsne() if method != PCA and len(vectors) > 3 * NEIGHBORS else None
     if tsne is None:
-        return principal_plane(vectors), "PCA"
+        return principal_plane(vectors, seed=seed), PCA
     perplexity = min(30.0, (len(vectors) - 1) / 3.0)
     made = tsne(metric="cosine", perplexity=perplexity, random_state=seed, initialization="pca").fit(vectors)
-    return np.asarray(made, dtype=np.float32), "t-SNE"
+    return np.asarray(made, dtype=np.float32), TSNE
 
 
-def principal_plane(vectors_nD: Floats) -> npt.NDArray[np.float32]:
-    """The two main axes; signs are such that the largest entry of each axis is positive."""
-    centered = np.asarray(vectors_nD, dtype=np.float64)
-    centered = centered - centered.mean(axis=0)
-    _, axes_DD = np.linalg.eigh(centered.T @ centered)
-    plane_D2 = axes_DD[:, ::-1][:, :2]
-    plane_D2 = plane_D2 * np.sign(plane_D2[np.abs(plane_D2).argmax(axis=0), [0, 1]])
-    return np.asarray(centered @ plane_D2, dtype=np.float32)
-
-
-def kept_neighbors(vectors_nD: Floats, places_n2: Floats, *, seed: int = 0) -> float:
-    """Share of the ten nearest by cosine that are among the ten nearest on the map, a mean over sampled points."""
-    n = len(vectors_nD)
-    k = min(NEIGHBORS, n - 1)
-    if k < 1:
-        return 1.0
-    drawn = np.random.default_rng(seed).permutation(n)[:CHECKED]
-    vectors, places = (np.asarray(one, dtype=np.float64) for one in (vectors_nD, places_n2))
-    cosines = vectors[drawn] @ vectors.T
-    distances = _distances(places, drawn)
-    rows = np.arange(len(drawn))
-    cosines[rows, drawn], distances[rows, drawn] = -np.inf, np.inf
-    near = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
-    shown = np.argpartition(distances, k - 1, axis=1)[:, :k]
-    shared = [len(set(one) & set(other)) for one, other in zip(near.tolist(), shown.tolist(), strict=True)]
-    return float(np.mean(shared)) / k
+def share_kept(vectors_nD: Floats, places_n2: Floats, seed: int = 0) -> float:
+    """`plane.kept_neighbors`; 1 where there are no more points than neighbors."""
+    kept = kept_neighbors(np.asarray(vectors_nD, dtype=np.float32), np.asarray(places_n2), seed=seed)
+    return 1.0 if kept is None else kept
 
 
 @dataclass(frozen=True)
@@ -131,6 +110,8 @@ def map_suite(
     """
     vectors = np.concatenate([documents_MD, queries_ND]).astype(np.float32)
     places, method = lay_out_points(vectors, seed=seed)
+    kept = share_kept(vectors, places, seed)
+    by_axes = kept if method == PCA else share_kept(vectors, principal_plane(vectors, seed=seed), seed)
     m, n = len(documents_MD), len(queries_ND)
     no_document = np.full(m, NOT_KNOWN)
     columns = {
@@ -142,20 +123,43 @@ def map_suite(
     kinds = {"document": DOCUMENT, "discovery query": DISCOVERY_QUERY, "sealed query": SEALED_QUERY}
     about = {
         "method": method,
-        "kept_neighbors": kept_neighbors(vectors, places, seed=seed),
+        "kept_neighbors": kept,
+        "kept_by_axes": by_axes,
         "neighbors": NEIGHBORS,
         "documents": m,
         "queries": n,
         "kinds": kinds,
         "not_known": NOT_KNOWN,
+        "groups": map_groups(places, columns),
     }
     return MapPoints(places, columns, about, seed)
 
 
-def _distances(places_n2: npt.NDArray[np.float64], drawn: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Squared distances of sampled points to all, without an array of three axes."""
-    squares = (places_n2**2).sum(axis=1)
-    found: npt.NDArray[np.float64] = squares[drawn][:, None] + squares[None] - 2.0 * places_n2[drawn] @ places_n2.T
+def map_groups(places_n2: Floats, columns: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:
+    """The map as a table: documents, then the queries of each topic (`cluster`, None without one).
+
+    `open` and `failed` count queries of the discovery half; `x` and `y` are the group's mean place.
+    """
+    is_query, cluster = columns["kind"] != DOCUMENT, columns["cluster"]
+    groups: list[tuple[str, int | None, npt.NDArray[np.bool_]]] = [("documents", None, ~is_query)]
+    groups += [
+        ("queries", int(one) if one != NOT_KNOWN else None, is_query & (cluster == one))
+        for one in np.unique(cluster[is_query])
+    ]
+    found = []
+    for name, number, mask in groups:
+        opened = mask & (columns["kind"] == DISCOVERY_QUERY)
+        found.append(
+            {
+                "group": name,
+                "cluster": number,
+                "points": int(mask.sum()),
+                "open": int(opened.sum()),
+                "failed": int((columns["failed"][opened] == 1).sum()),
+                "x": float(places_n2[mask, 0].mean()) if mask.any() else None,
+                "y": float(places_n2[mask, 1].mean()) if mask.any() else None,
+            }
+        )
     return found
 
 

@@ -102,6 +102,12 @@ def marker(at: Point, css: str, shape: str = "circle", radius: float = 4.0) -> M
     return path([(x - r, y), (x, y - r), (x + r, y), (x, y + r)], css, closed=True)
 
 
+def dots(points: Sequence[Point], css: str) -> Markup:
+    """Many small dots as one element: lines of no length with round ends."""
+    steps = "".join(f"M{x:g} {y:g}h0" for x, y in points)
+    return Markup('<path class="dots {}" d="{}"/>').format(css, steps) if points else Markup("")
+
+
 def interval(scale: Scale, y: float, low: float, high: float, css: str, cap: float = 4.0) -> Markup:
     """A horizontal interval with caps."""
     left, right = scale(low), scale(high)
