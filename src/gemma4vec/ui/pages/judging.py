@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from gemma4vec.errors import InputError
 from gemma4vec.inspection.labels.judgments import Judgment, add_judgments
 from gemma4vec.inspection.sealed import DISCOVERY
+from gemma4vec.ui.content.query_list import shown_rows
 from gemma4vec.ui.window import Window
 
 BY = "gemma4vec ui"
@@ -27,6 +28,8 @@ def record_judgment(window: Window, request: Request, fields: Mapping[str, Seque
     if not 0 <= row < len(columns["half"]) or columns["half"][row] != DISCOVERY:
         raise InputError("only queries of the discovery half are judged here")
     texts = window.suites.of_inspection(found.about)
+    if row not in shown_rows(found, columns, texts.queries):
+        raise InputError("this query is in the sealed half of another suite that has it, and is not judged here")
     if texts.suite is None:
         raise InputError(texts.problem)
     grade = fields.get("grade", [""])[0]
