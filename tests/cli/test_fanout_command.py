@@ -13,6 +13,8 @@ from tiny_saved import save_tiny
 
 from gemma4vec.cli.main import execute
 from gemma4vec.data.rows.rows import read_rows
+from gemma4vec.files import home
+from gemma4vec.ui.content.kept_results import kept_files, load_kept
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,12 @@ def test_one_walk_is_shown(place: Path, capsys: pytest.CaptureFixture[str]) -> N
     found = json.loads(capsys.readouterr().out)
     degrees = [step["degrees"] for step in found["steps"]]
     assert degrees == sorted(degrees) and degrees[-1] <= found["degrees"] + 1e-6
-    assert run(place, "--query", WORDS[0], "--suite", str(place / "suite")) == 0
+    assert found["rank"] is None and {step["rank"] for step in found["steps"]} == {None}
+    assert run(place, "--query", WORDS[0], "--suite", str(place / "suite"), "--keep") == 0
+    printed = capsys.readouterr()
+    (file,) = kept_files(home(), "walks")
+    assert "target's rank" in " ".join(printed.out.split()) and str(file) in printed.err
+    assert load_kept(file)["query"] == WORDS[0]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +92,7 @@ def test_one_walk_is_shown(place: Path, capsys: pytest.CaptureFixture[str]) -> N
         (("--query", "a"), "needs documents"),
         (("--query", "a", "--target", "text"), "--to"),
         ((), "name a suite"),
+        (("--suite", "SUITE", "--out", "rows.jsonl", "--keep"), "--keep is for the table"),
         (("--query", "a", "--to", "a", "--target", "text", "--step-degrees", "0"), "--step-degrees 0"),
     ],
 )

@@ -6,7 +6,7 @@ from fanout_setting import VARIED, make
 
 from gemma4vec.errors import InputError
 from gemma4vec.fanout.methods import METHODS, TO_HITS
-from gemma4vec.fanout.one_walk import walk_query
+from gemma4vec.fanout.one_walk import rank_targets, walk_query
 from gemma4vec.fanout.walk import changes, mean_direction, way
 
 
@@ -32,8 +32,24 @@ def test_steps_have_angles_and_cosines_by_hand() -> None:
     vector_d = setting.embedder.encode_query([last["text"]])[0]
     assert last["to_query"] == pytest.approx(float(vector_d @ start_d), abs=1e-6)
     assert last["to_target"] == pytest.approx(float(vector_d @ end_d), abs=1e-6)
+    angles, points_Kd = way(start_d, end_d, 4, 20)
+    point_d = points_Kd[np.argmin(np.abs(np.degrees(angles) - last["degrees"]))]
+    assert last["to_point"] == pytest.approx(float(vector_d @ point_d), abs=1e-6) and last["rank"] is None
     texts = [step["text"] for step in found["steps"]]
     assert changes(texts) == list(range(len(texts)))
+
+
+def test_targets_are_ranked_among_the_documents() -> None:
+    generator = np.random.default_rng(3)
+    asked, documents = (generator.normal(size=(n, 5)).astype(np.float32) for n in (4, 30))
+    documents /= np.linalg.norm(documents, axis=1, keepdims=True)
+    for rows in ([7], [2, 9, 11]):
+        found = rank_targets(asked, documents[rows], documents)
+        slow = [min(sorted(-documents @ one).index((-documents @ one)[row]) for row in rows) + 1 for one in asked]
+        assert found == slow
+    setting = make()
+    found = walk_query(setting.embedder, setting.writer, setting.choices, "find kabra", None, setting.suite)
+    assert found["rank"] == 1 and all(step["rank"] >= 1 for step in found["steps"])
 
 
 def test_a_query_that_is_its_own_target_has_no_way() -> None:

@@ -10,12 +10,16 @@ from tiny_model import TEXTS
 from tiny_saved import save_tiny
 
 from gemma4vec.cli.main import execute
+from gemma4vec.files import home
 from gemma4vec.inversion import invert
 from gemma4vec.inversion.evaluate import DECODER, NEAREST, RIDGE, SHUFFLED, TRUE, UNIGRAMS
 from gemma4vec.inversion.read_vectors import read_vectors
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.inverter.decoder_folder import read_facts, stored_texts
 from gemma4vec.text.text_hash import words_key
+from gemma4vec.ui.content.decoder_work import DecoderWork, ListedDecoder, ListedModel
+from gemma4vec.ui.content.kept_results import kept_files, load_kept
+from gemma4vec.ui.content.search_worker import SearchWorker
 
 
 def run(trained: Any, *words: str) -> int:
@@ -40,6 +44,24 @@ def test_texts_come_back_with_their_cosines_and_the_nearest_training_text(
     assert run(trained, *options, "--n", "1") == 0
     shown = capsys.readouterr().out
     assert f"given    {texts[0]}\n" in shown and "(nearest training text)" in shown and "(greedy)" in shown
+
+
+def test_a_kept_result_is_what_was_printed(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(trained, "--text", TEXTS[5], "--n", "2", "--keep", "--json") == 0
+    printed = capsys.readouterr()
+    (file,) = kept_files(home(), "inversions")
+    kept = load_kept(file)
+    assert str(file) in printed.err and {**json.loads(printed.out), **kept} == kept and kept["kind"] == "texts"
+
+
+def test_the_window_inverts_as_the_command_does(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    decoder = ListedDecoder("d", "d", trained.run, "e", "query", 12)
+    worker = SearchWorker(lambda run: Embedder.load(run, dtype="fp32"))
+    found = DecoderWork(worker).invert(ListedModel("m", "m", trained.encoder), decoder, TEXTS[5], 4)
+    assert run(trained, "--text", TEXTS[5], "--n", "4", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert found["candidates"][0]["text"] == row["text"] and found["nearest"] == row["nearest"]
+    assert found["candidates"][0]["cosine"] == pytest.approx(row["cosine"], abs=1e-4)
 
 
 def test_vectors_of_a_file_are_those_of_the_texts(

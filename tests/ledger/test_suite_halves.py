@@ -12,9 +12,8 @@ from gemma4vec.files import home
 from gemma4vec.inspection.sealed import shown_queries, split_halves
 from gemma4vec.ledger.ledger import add
 from gemma4vec.ledger.suite_access import contents_record
-from gemma4vec.ledger.suite_contents import suite_record
+from gemma4vec.ledger.suite_contents import first_sealed, half_key, suite_record
 from gemma4vec.ledger.suite_halves import hidden_words, sealed_elsewhere
-from gemma4vec.ledger.suite_order import first_sealed, half_key
 
 WHOLE = planted_suite(90, "whole")
 PART = replace(sample_suite(WHOLE, 40, None), name="part")

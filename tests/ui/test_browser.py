@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from compared_runs import make_runs
 from fake_embedder import FakeEmbedder, functions
+from kept_results import kept_result
 from planted_suite import PlantedModel, planted_suite
 
 from gemma4vec.data.suites.retrieval import load_suite, write_suite
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
+from gemma4vec.files import write_json
 from gemma4vec.inspection.inspect import inspect
 from gemma4vec.inspection.inspected import Subject
 from gemma4vec.ledger.ledger import open_ledger
@@ -46,6 +48,7 @@ class Served:
             "search": "/search",
             "choose": "/compare",
         }
+        self.pages |= {"walk": "/walk?kept=m-walk", "inversion": "/inversion?kept=m-texts"}
         self.pages |= {"map": "/map", "run": f"/runs/{ids[0]}", "nothing": "/runs/none"}
         self.pages |= {"compare": f"/compare?run={ids[0]}&run={ids[1]}", "new": f"/compare?run={ids[0]}&run={ids[2]}"}
 
@@ -68,6 +71,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         inspect(
             subject, load_suite(folder / "suite"), home / "inspect" / "planted" / "s", against=other, opened_as=opened
         )
+        for folder_name, kind in (("walks", "walk"), ("inversions", "texts")):
+            write_json(home / folder_name / f"m-{kind}.json", {"kind": kind, **kept_result(kind)})
         (home / ids[0] / "model").mkdir()
         SearchIndex.build(home / ids[0] / "index" / "test", functions(20), FakeEmbedder())
         process = subprocess.Popen(
@@ -116,6 +121,7 @@ class Opened:
         served.pages["failures"] = str(self.page.locator("[data-open]").first.get_attribute("href"))
         self.page.goto(served.base + served.pages["failures"])
         served.pages["query"] = str(self.page.locator("#queries [data-open]").first.get_attribute("href"))
+        served.pages["slices"] = f"{served.pages['failures']}?rule=digits+is+yes"
         served.pages["geometry"] = f"{served.pages['failures']}/geometry"
 
     def _refuse(self, route: Any) -> None:
@@ -214,6 +220,20 @@ def test_keys_alone_lead_from_the_runs_to_a_decision(browser: Any, served: Serve
     with open_ledger(served.home) as ledger:
         made = ledger.rows("SELECT run_id, decision, words FROM decisions")
     assert made == [{"run_id": served.ids[0], "decision": "keep", "words": "it finds more"}]
+    one.context.close()
+
+
+def test_a_slice_is_saved_and_confirmed_by_forms(browser: Any, served: Served) -> None:
+    one = Opened(browser, served)
+    page = one.go("slices")
+    page.locator("button", has_text="Save this rule").click()
+    page.wait_for_url("**view=paired&slice=*")
+    assert one.served.pages["failures"] in page.url
+    page.locator("summary", has_text="Confirm a slice").click()
+    page.locator("[name=sure]").check()
+    page.locator("#confirm button").click()
+    page.locator("h3", has_text="On the sealed half").wait_for()
+    assert page.locator("#slices td", has_text="confirmed").count() >= 1 and one.faults == []
     one.context.close()
 
 

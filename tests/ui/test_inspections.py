@@ -11,13 +11,16 @@ from open_window import ORIGIN, open_window
 from planted_suite import PlantedModel, planted_suite
 from starlette.testclient import TestClient
 
+from gemma4vec.cli.main import execute
 from gemma4vec.data.suites.retrieval import load_suite, write_suite
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.files import cache, home
+from gemma4vec.inspection.exposures import verdicts
 from gemma4vec.inspection.inspect import inspect
 from gemma4vec.inspection.inspected import Subject
 from gemma4vec.inspection.inspection_files import load_columns, load_inspection
 from gemma4vec.inspection.labels.judgments import load_judgments
+from gemma4vec.inspection.saved.saved_slices import saved_slices
 from gemma4vec.ui.content.query_list import Wanted, select_queries
 from gemma4vec.ui.content.stored_inspections import StoredInspections
 
@@ -223,3 +226,75 @@ def test_a_judgment_is_kept_beside_the_suite(copied: Path, made: Path) -> None:
     assert reading.post(address, data=fields, headers=ORIGIN).status_code == 403
     assert 'name="grade"' not in reading.get(f"{place}/queries/{row}").text
     assert load_judgments(suite) == {(query, document): 0}
+
+
+def test_a_rule_is_saved_as_a_slice_and_confirmed_once(copied: Path) -> None:
+    client, place = opened()
+    rule = {"rule": "query_words <= 1000", "view": "paired"}
+    page = client.get(place, params={"rule": rule["rule"], "view": "paired"}).text
+    assert "Save this rule as a slice" in page and f'action="{place}/slices"' in page
+    reply = client.post(f"{place}/slices", data=rule, headers=ORIGIN, follow_redirects=False)
+    assert reply.status_code == 400 and "leaves 0" in reply.text
+    rule = {"rule": "digits is no", "view": "absolute"}
+    first, again = (client.post(f"{place}/slices", data=rule, headers=ORIGIN, follow_redirects=False) for _ in "ab")
+    assert first.headers["location"] == again.headers["location"]
+    (saved,) = saved_slices(load_inspection(copied)[0])
+    assert first.headers["location"] == f"{place}?view=absolute&slice={saved['id']}#slices"
+    columns = load_columns(copied)
+    scores = [
+        (columns["digits"][row], columns["ndcg@10"][row])
+        for row, half in enumerate(columns["half"])
+        if half == "discovery"
+    ]
+    inside, outside = ([score for digits, score in scores if digits is flag] for flag in (False, True))
+    assert saved["n"] == len(inside) and saved["gap"] == pytest.approx(
+        sum(inside) / len(inside) - sum(outside) / len(outside)
+    )
+    shown = Page(client.get(first.headers["location"]).text).text
+    assert "Saved by people" in shown and "digits is no" in shown and f"{saved['gap']:+.3f}" in shown
+    assert client.get(f"/api{place}?slice={saved['id']}").json()["total"] == len(inside)
+    # The inspection's own slice is opened by the same function as the command's, and is spent then.
+    one = next(one for one in load_inspection(copied)[1] if one["view"] == "paired")
+    asked = {"slice": one["id"], "sure": "1"}
+    assert client.post(f"{place}/confirm", data={"slice": one["id"]}, headers=ORIGIN).status_code == 400
+    reply = client.post(f"{place}/confirm", data=asked, headers=ORIGIN, follow_redirects=False)
+    assert reply.status_code == 303 and one["id"] in reply.headers["location"]
+    verdict = verdicts(load_inspection(copied)[0]["suite"]["fingerprint"])[one["id"]]
+    shown = Page(client.get(reply.headers["location"]).text).text
+    assert verdict.word == "confirmed" and "On the sealed half" in shown
+    assert f"{verdict.body['difference']:+.3f}" in shown and verdict.body["family"] == 1
+    twice = client.post(f"{place}/confirm", data=asked, headers=ORIGIN)
+    assert twice.status_code == 400 and "is spent" in twice.text
+    assert "Opened slices" in Page(client.get("/ledger").text).text and "Saved slices" in client.get("/ledger").text
+    reply = client.post(f"{place}/confirm", data={"slice": saved["id"], "sure": "1"}, headers=ORIGIN)
+    assert verdicts(load_inspection(copied)[0]["suite"]["fingerprint"])[saved["id"]].body["family"] == 2
+    assert confirmed_by_command(saved["id"]) == 2
+
+
+def confirmed_by_command(name: str) -> int:
+    """The exit code of the command on a slice that is spent."""
+    return execute(["inspect", "confirm", name])
+
+
+def test_odd_slices_are_refused_and_a_read_only_window_has_no_forms(copied: Path) -> None:
+    client, place = opened()
+    for odd in ({"rule": "drop table"}, {"rule": ""}, {"view": "../x"}, {"view": ""}, {"rule": "nothing <= 3"}):
+        fields = {"rule": "digits is yes", "view": "paired", **odd}
+        assert client.post(f"{place}/slices", data=fields, headers=ORIGIN).status_code == 400, odd
+    for odd in ("", "none", "digits is yes", "../x"):
+        assert client.post(f"{place}/confirm", data={"slice": odd, "sure": "1"}, headers=ORIGIN).status_code == 400
+    assert saved_slices(load_inspection(copied)[0]) == [] and "no inspection" not in client.get(place).text
+    _, reading = open_window(read_only=True)
+    page = reading.get(f"{place}?rule=digits+is+yes").text
+    assert "<form method" in page and 'method="post"' not in page
+    fields = {"rule": "digits is yes", "view": "paired"}
+    assert reading.post(f"{place}/slices", data=fields, headers=ORIGIN).status_code == 403
+    assert reading.post(f"{place}/confirm", data={"slice": "x", "sure": "1"}, headers=ORIGIN).status_code == 403
+
+
+def test_a_model_that_is_no_listed_run_is_not_opened(copied: Path) -> None:
+    client, place = opened()
+    shutil.rmtree(cache())
+    one = next(one for one in load_inspection(copied)[1] if one["view"] == "paired")
+    reply = client.post(f"{place}/confirm", data={"slice": one["id"], "sure": "1"}, headers=ORIGIN)
+    assert reply.status_code == 400 and "is no listed run" in reply.text

@@ -16,6 +16,7 @@ from gemma4vec.inspection.inspected import Subject
 from gemma4vec.inspection.inspection_files import SLICES, held, load_columns, load_inspection, write_slices
 from gemma4vec.inspection.predicates import parse_predicate
 from gemma4vec.inspection.reading import read_model
+from gemma4vec.inspection.saved.saved_slices import identity_of_stored, known_slice
 from gemma4vec.inspection.sealed import SEALED
 from gemma4vec.inspection.slices import View, slice_id
 from gemma4vec.inspection.steps import Steps, known_step
@@ -84,7 +85,7 @@ def find_slice(name: str, folder: Path | None = None) -> Path:
         return folder
     for path in sorted([*home().glob(f"inspect/*/*/{SLICES}"), *home().glob(f"*/inspect/*/{SLICES}")]):
         with contextlib.suppress(InputError):  # a damaged one is not asked for
-            if any(one["id"] == name for one in load_inspection(path.parent)[1]):
+            if known_slice(name, *load_inspection(path.parent)) is not None:
                 return path.parent
     raise InputError(
         f"no inspection below {home()} has a slice '{name}'; gemma4vec inspect lists them; "
@@ -109,11 +110,11 @@ def confirm(
     """
     with held(folder):
         about, slices = load_inspection(folder)
-        known = next((one for one in slices if one["id"] == name), None)
+        known = known_slice(name, about, slices)
         rule, view = rule_of(name, known, about)
         models = [about["model"], *([about["against"]] if about["against"] is not None else [])]
         fingerprints = [one["fingerprint"] for one in models]
-        key = known["id"] if known is not None else slice_id(rule, view, _identity(about))
+        key = known["id"] if known is not None else slice_id(rule, view, identity_of_stored(about))
         contents = about["suite"]["fingerprint"]
         for mark in (key, remedy_key(rule, contents)):
             refuse_spent(rule, about["suite"]["name"], verdicts(contents).get(mark))
@@ -157,11 +158,6 @@ def rule_of(name: str, known: Mapping[str, Any] | None, about: Mapping[str, Any]
     if " " not in name:
         raise InputError(f"this inspection has no slice '{name}'")
     return str(parse_predicate(name)), "paired" if about["against"] is not None else "absolute"
-
-
-def _identity(about: Mapping[str, Any]) -> str:
-    other = about["against"]["fingerprint"] if about["against"] is not None else ""
-    return f"{about['model']['fingerprint']} {other} {about['suite']['fingerprint']}"
 
 
 def _values(

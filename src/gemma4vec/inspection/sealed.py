@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from gemma4vec.ledger.suite_contents import half_key
 from gemma4vec.ledger.suite_halves import sealed_elsewhere
-from gemma4vec.ledger.suite_order import half_key
 
 Half = Literal["discovery", "sealed"]
 DISCOVERY: Half = "discovery"

@@ -83,10 +83,10 @@ class Inverter:
             part = vectors_Nd[start : start + BLOCK]
             yield self._with_nearest(part, self.best(part, first=start))
 
-    def best(self, vectors_Nd: Vectors, first: int = 0) -> list[Candidate]:
-        """The best text of each vector; `first` is the first one's number among all."""
+    def ranked(self, vectors_Nd: Vectors, first: int = 0) -> list[list[Candidate]]:
+        """All texts of each vector before edits, nearest first; `first` is the first one's number among all."""
         settings = self.settings
-        ranked = find_candidates(
+        return find_candidates(
             self.decoder,
             self.encoder,
             vectors_Nd,
@@ -95,19 +95,25 @@ class Inverter:
             seed=settings.seed,
             first=first,
         )
-        found = [texts[0] for texts in ranked]
+
+    def best(self, vectors_Nd: Vectors, first: int = 0) -> list[Candidate]:
+        """The best text of each vector."""
+        found = [texts[0] for texts in self.ranked(vectors_Nd, first)]
         if self.editor is None:
             return found
         pairs = zip(vectors_Nd, found, strict=True)
-        return [self.editor.edit(target_d, one, settings.edit) for target_d, one in pairs]
+        return [self.editor.edit(target_d, one, self.settings.edit) for target_d, one in pairs]
+
+    def nearest(self, vectors_Nd: Vectors) -> list[tuple[str | None, float | None]]:
+        """The nearest training text of each vector that is stored with the decoder, with its cosine."""
+        if not self.texts:
+            return [(None, None)] * len(vectors_Nd)
+        ranked = search(vectors_Nd, self.vectors_Md, 1)
+        rows, scores = ranked.indices[:, 0].tolist(), ranked.scores[:, 0].tolist()
+        return [(self.texts[row], float(score)) for row, score in zip(rows, scores, strict=True)]
 
     def _with_nearest(self, vectors_Nd: Vectors, found: list[Candidate]) -> list[Inverted]:
-        nearest: list[tuple[str | None, float | None]] = [(None, None)] * len(found)
-        if self.texts:
-            ranked = search(vectors_Nd, self.vectors_Md, 1)
-            rows, scores = ranked.indices[:, 0].tolist(), ranked.scores[:, 0].tolist()
-            nearest = [(self.texts[row], float(score)) for row, score in zip(rows, scores, strict=True)]
         return [
             Inverted(one.text, one.cosine, one.how, one.cleaned, *beside)
-            for one, beside in zip(found, nearest, strict=True)
+            for one, beside in zip(found, self.nearest(vectors_Nd), strict=True)
         ]

@@ -30,7 +30,7 @@ class Record:
 
     Attributes:
         id: unique; a record with a known id is the same record and is not added again.
-        kind: run, evaluation, look, comparison, decision, freeze, lock, suite or opening.
+        kind: run, evaluation, look, comparison, decision, freeze, lock, suite, opening, exposure or slice.
         time: of the recorded event, ISO 8601 in UTC.
         body: the rest, as JSON values.
     """

@@ -4,6 +4,7 @@ A record of kind "suite" holds the smallest hashes of its queries and documents 
 resemblance and containment of documents", 1997). Two sketches estimate which share of each suite is in the other.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,6 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from gemma4vec.ledger.journal import Record
 from gemma4vec.ledger.ledger import Ledger, now
-from gemma4vec.ledger.suite_order import first_sealed
 from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_hash import text_key
 
@@ -181,6 +181,20 @@ def _sealed_from(suite: SeenSuite, fingerprint: str) -> str | None:
     return first_sealed(fingerprint, [key for key, _ in suite.texts().queries])
 
 
+def half_key(fingerprint: str, query_id: str) -> str:
+    """A query's place in the order, as hexadecimal digits; larger ones are sealed."""
+    text = f"{fingerprint}\0{query_id}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text).hexdigest()
+
+
+def first_sealed(fingerprint: str, query_ids: Sequence[str]) -> str | None:
+    """The least key of the sealed half; None for fewer than two queries, which have no halves."""
+    if len(query_ids) < 2:
+        return None
+    keys = sorted(half_key(fingerprint, one) for one in query_ids)
+    return keys[(len(keys) + 1) // 2]
+
+
 def read_contents(body: dict[str, Any]) -> SuiteContents | None:
     """Return the hashes of a record of kind "suite"; None if it is damaged."""
     try:
@@ -233,7 +247,7 @@ class Overlap(NamedTuple):
         copy: whether one is a changed copy of the other.
         group: whether it is several suites in one.
         contents: its hashes.
-        sealed_from: where its sealed half begins (`suite_order`); None where it is not known.
+        sealed_from: where its sealed half begins (`half_key`); None where it is not known.
     """
 
     suite: str

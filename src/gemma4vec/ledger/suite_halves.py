@@ -14,8 +14,7 @@ import numpy.typing as npt
 from gemma4vec.errors import Gemma4VecError
 from gemma4vec.files import home
 from gemma4vec.ledger.ledger import open_ledger
-from gemma4vec.ledger.suite_contents import Overlap, Sketch, find_overlaps, known_contents, words_hash
-from gemma4vec.ledger.suite_order import half_key
+from gemma4vec.ledger.suite_contents import Overlap, Sketch, find_overlaps, half_key, known_contents, words_hash
 
 UNSURE = 2.0  # standard deviations of the median of uniform hashes, doubled: beyond it a query is surely open
 

@@ -34,6 +34,8 @@ PAGES = {
     "/inspect/{key}/queries/{row:int}": "query_page:query_page",
     "/search": "search_page:search_page",
     "/map": "map_page:map_page",
+    "/walk": "walk_page:walk_page",
+    "/inversion": "inversion_page:inversion_page",
     "/ledger": "ledger_page:ledger_page",
     "/api/runs": "run_list:api_runs",
     "/api/compare": "comparison:api_compare",
@@ -42,6 +44,8 @@ PAGES = {
     "/api/inspect/{key}/queries/{row:int}": "query_page:api_query",
     "/api/map/points": "map_page:api_points",
     "/api/map/texts": "map_page:api_texts",
+    "/api/walk": "walk_page:api_walk",
+    "/api/inversion": "inversion_page:api_inversion",
     "/api/ledger": "ledger_page:api_ledger",
 }
 # Answered by the event loop: they wait for long.
@@ -49,8 +53,10 @@ STREAMS = {"/api/runs/{run_id}/events": "event_stream:event_stream", "/api/searc
 # What is recorded: `module:function`, which gets the form's fields too.
 FORMS = {
     "/compare": "comparison:record_comparison",
-    "/runs/{run_id}/decide": "decisions:record_decision",
-    "/inspect/{key}/queries/{row:int}/judge": "judging:record_judgment",
+    "/runs/{run_id}/decide": "recording:record_decision",
+    "/inspect/{key}/queries/{row:int}/judge": "recording:record_judgment",
+    "/inspect/{key}/slices": "recording:record_slice",
+    "/inspect/{key}/confirm": "recording:record_confirmation",
 }
 
 

@@ -70,7 +70,7 @@ def warm(window: Window) -> None:
     """Read what the first page needs."""
     with contextlib.suppress(Gemma4VecError, OSError):  # the page itself says what is wrong
         load_page(PAGES["/"])
-        for name in ("frame.html", "runs.html", "paging.html"):
+        for name in ("frame.html", "runs.html", "parts/paging.html"):
             window.templates.get_template(name)
         window.runs.all()
 

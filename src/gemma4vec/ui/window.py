@@ -19,6 +19,7 @@ from gemma4vec.ui.content.event_log import EventLogs
 from gemma4vec.ui.content.recorded_runs import RecordedRuns
 
 if TYPE_CHECKING:
+    from gemma4vec.ui.content.decoder_work import DecoderWork
     from gemma4vec.ui.content.map_points import Maps
     from gemma4vec.ui.content.search_worker import SearchWorker
     from gemma4vec.ui.content.stored_inspections import StoredInspections
@@ -73,6 +74,13 @@ class Window:
         from gemma4vec.ui.content.search_worker import SearchWorker
 
         return SearchWorker()
+
+    @cached_property
+    def decoders(self) -> "DecoderWork":
+        """Walks and inversions, in the thread that searches; imported when somebody asks for one."""
+        from gemma4vec.ui.content.decoder_work import DecoderWork
+
+        return DecoderWork(self.search)
 
     @cached_property
     def maps(self) -> "Maps":

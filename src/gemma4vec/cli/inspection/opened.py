@@ -1,16 +1,13 @@
-"""Models and suites as commands of `inspect` open them, and open them again from an inspection's words."""
+"""How commands of `inspect` are told a slice; models and suites that they open again."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from gemma4vec.data.suites.retrieval import RetrievalSuite
-    from gemma4vec.inspection.inspected import Subject
+from gemma4vec.api.inspected import BM25, open_retrieval_suite, open_subject
 
-BM25 = "bm25"
+__all__ = ["BM25", "InspectionFolder", "SliceName", "open_retrieval_suite", "open_subject"]
 
 # Where a command finds its slice.
 SliceName = Annotated[
@@ -19,22 +16,3 @@ SliceName = Annotated[
 InspectionFolder = Annotated[
     Path | None, typer.Option("--in", help="Folder of the inspection; default: the one with the id.", metavar="DIR")
 ]
-
-
-def open_subject(how: Mapping[str, Any]) -> "Subject":
-    """A model from `spec`, `dtype` and `max_tokens`."""
-    from gemma4vec.api.scoring import open_scorer, run_of_model
-    from gemma4vec.inspection.inspected import Subject
-
-    spec, dtype, limit = str(how["spec"]), how.get("dtype"), how.get("max_tokens")
-    run = None if spec == BM25 else run_of_model(spec)
-    return Subject(open_scorer(spec, dtype, limit), spec, dtype, limit, run)
-
-
-def open_retrieval_suite(how: Mapping[str, Any]) -> "RetrievalSuite":
-    """A suite from `spec`, `task` and `mirror`."""
-    from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
-    from gemma4vec.inspection.inspect import require_retrieval
-
-    mirror = how.get("mirror")
-    return require_retrieval(open_any_suite(str(how["spec"]), mirror=Path(mirror) if mirror else None), how.get("task"))

@@ -1,5 +1,6 @@
 """`gemma4vec fanout MODEL`: suggestions for a query, what they are worth on a suite, and rows to train on."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from gemma4vec.fanout.suggester import Suggester
     from gemma4vec.fanout.writers import LogWriter, Writer
     from gemma4vec.text.text_embedder import TextEmbedder
+    from gemma4vec.ui.content.kept_results import Kind
 
+logger = logging.getLogger(__name__)
 TARGETS = ("prf", "gold", "text")
 
 
@@ -76,6 +79,9 @@ def fanout_command(
         Path | None,
         typer.Option("--published", help="Write records: a query, its variants, their documents.", metavar="FILE"),
     ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the table or the walk below HOME/walks, for gemma4vec ui.")
+    ] = False,
     dtype: DtypeOption = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Seed of random directions and sampled texts.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
@@ -104,6 +110,8 @@ def fanout_command(
         raise InputError("--suggester is for the table; leave --query and outputs out, or see gemma4vec suggest")
     if query is not None and suite is None and to is None:
         raise InputError("--query with --target prf needs documents: name --suite DEV")
+    if keep and writes:
+        raise InputError("--keep is for the table or a walk; --out, --pairs and --published are files already")
     if decoder is None and log is None:
         raise InputError("nothing writes texts: name --decoder DIR, or --log FILE whose queries are taken")
     gates = Gates(diverse=diverse) if faithful is None else Gates(faithful=faithful, diverse=diverse)
@@ -122,7 +130,10 @@ def fanout_command(
     embedder = _open_model(model, wanted, opened)
     writer, logged = _open_writer(embedder, decoder, log)
     if query is not None:
-        emit(as_json, _one_walk(embedder, opened, writer, choices, query, to), _render_walk)
+        walked = _one_walk(embedder, opened, writer, choices, query, to)
+        emit(as_json, walked, _render_walk)
+        if keep:
+            keep_below_home("walk", walked)
         return
     assert opened is not None
     setting = _setting(embedder, opened, writer, logged, choices, None if writes else paraphrase, writing)
@@ -137,7 +148,18 @@ def fanout_command(
     with bars_by_stage("fanout") as report:
         measured = measure_fanout(setting, report=report)
     about = {"model": embedder.name, "suite": opened.name, "n": n, "seed": seed, "gate": gate.as_json()}
-    emit(as_json, {**about, "walked": left_out, **measured}, _render_table)
+    table = {**about, "walked": left_out, **measured}
+    emit(as_json, table, _render_table)
+    if keep:
+        keep_below_home("table", table)
+
+
+def keep_below_home(kind: "Kind", result: dict[str, Any]) -> None:
+    """Keep what was printed, and say where."""
+    from gemma4vec.files import home
+    from gemma4vec.ui.content.kept_results import keep_result
+
+    logger.info(f"kept: {keep_result(home(), kind, result)}")
 
 
 def check_outputs(outputs: dict[str, Path | None]) -> None:
@@ -274,14 +296,23 @@ def _one_walk(
     """The texts on one way, with their angles and cosines."""
     from gemma4vec.fanout.one_walk import walk_query
 
-    return {"query": query, "writer": writer.name, **walk_query(embedder, writer, choices, query, to, suite)}
+    target = f"the mean of the query's first {choices.feedback} hits" if to is None else to
+    about = {"model": embedder.name, "suite": None if suite is None else suite.name}
+    about |= {"query": query, "writer": writer.name, "target": target}
+    return {**about, **walk_query(embedder, writer, choices, query, to, suite)}
 
 
 def _render_walk(result: dict[str, Any]) -> Any:
     from gemma4vec.cli.output import table
 
-    rows = [[f"{step['degrees']:.1f}", step["text"], step["to_query"], step["to_target"]] for step in result["steps"]]
-    return table(["degrees", "text", "cosine to query", "to target"], rows, f"from: {result['query']}")
+    rows = [
+        [f"{step['degrees']:.1f}", step["text"], step["to_query"], step["to_target"], step["rank"]]
+        for step in result["steps"]
+    ]
+    columns = ["degrees", "text", "cosine to query", "to target", "target's rank"]
+    ranked = result["rank"] is not None
+    shown = rows if ranked else [row[:-1] for row in rows]
+    return table(columns if ranked else columns[:-1], shown, f"from: {result['query']}")
 
 
 def _lines_of_table(result: dict[str, Any]) -> Iterator[list[Any]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemma4vec.cli.dtype import DtypeOption, read_dtype
+from gemma4vec.cli.inversion.fanout import keep_below_home
 from gemma4vec.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def invert_command(
         bool, typer.Option("--normalize", help="Scale vectors to length one instead of refusing them.")
     ] = False,
     most: Annotated[int, typer.Option("--max-texts", help="Evaluate at most this many texts.", min=20)] = 1_000,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep what is printed below HOME/inversions, for gemma4vec ui.")
+    ] = False,
     dtype: DtypeOption = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Seed of sampled texts.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
@@ -75,9 +79,12 @@ def invert_command(
 
     inverter = _open(model, decoder, role, wanted, Settings(n, beams, edit, seed))
     if evaluate:
-        emit(as_json, _evaluated(inverter, evaluate, most), _table)
+        measured = _evaluated(inverter, evaluate, most)
+        emit(as_json, measured, _table)
+        if keep:
+            keep_below_home("measured", measured)
         return
-    _invert(inverter, vectors, text or [], normalize, as_json)
+    _invert(inverter, vectors, text or [], normalize, as_json, keep)
 
 
 def _open(model: str, folder: Path, role: str | None, dtype: str | None, settings: "Settings") -> "Inverter":
@@ -93,7 +100,9 @@ def _open(model: str, folder: Path, role: str | None, dtype: str | None, setting
     return Inverter(opened, encoder, settings)
 
 
-def _invert(inverter: "Inverter", file: Path | None, texts: list[str], normalize: bool, as_json: bool) -> None:
+def _invert(
+    inverter: "Inverter", file: Path | None, texts: list[str], normalize: bool, as_json: bool, keep: bool
+) -> None:
     """Invert vectors of a file or of texts; print what is finished, also after Ctrl-C."""
     from gemma4vec.cli.output import emit
     from gemma4vec.inversion.candidates import embed
@@ -120,6 +129,8 @@ def _invert(inverter: "Inverter", file: Path | None, texts: list[str], normalize
         stopped = True
     result["vectors"] = len(targets)
     emit(as_json, result, _render)
+    if keep:
+        keep_below_home("texts", result)
     if stopped:
         raise KeyboardInterrupt(f"stopped by Ctrl-C after {len(rows)} of {len(targets)} vectors, which are shown")
 

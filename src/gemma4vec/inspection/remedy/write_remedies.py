@@ -22,6 +22,7 @@ from gemma4vec.inspection.remedy.judge import detectable_effect
 from gemma4vec.inspection.remedy.matching import facts_for_rows, match_rows, needs_model
 from gemma4vec.inspection.remedy.remedies import REMEDIES
 from gemma4vec.inspection.remedy.setting import MatchedRows, Remedy, Setting
+from gemma4vec.inspection.saved.saved_slices import known_slice
 from gemma4vec.inspection.sealed import DISCOVERY, SEALED
 from gemma4vec.inspection.token_counts import TokenCounter, token_counter
 from gemma4vec.inspection.topics.space import with_topics
@@ -69,7 +70,7 @@ def write_remedies(
             of token ids; an `out` that has files.
     """
     about, slices = load_inspection(folder)
-    known = next((one for one in slices if one["id"] == name), None)
+    known = known_slice(name, about, slices)
     rule, _ = rule_of(name, known, about)
     predicate, contents = parse_predicate(rule), about["suite"]["fingerprint"]
     notes = _check_status(name, rule, known, about)

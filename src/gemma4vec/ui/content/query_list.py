@@ -89,7 +89,7 @@ def difference(columns: Columns, metric: str, row: int) -> float | None:
 def _rule_of(found: StoredInspection, name: str) -> str:
     if not name:
         return ""
-    for one in found.slices:
+    for one in found.every_slice:
         if one["id"] == name:
             return str(one["rule"])
     raise InputError(f"this inspection has no slice '{name[:40]}'")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gemma4vec.errors import Gemma4VecError, InputError
 from gemma4vec.retrieval.bm25 import BM25Index
@@ -35,6 +35,7 @@ _KEPT = 3  # models, and BM25 indexes
 _SAMPLE = 1000
 BM25 = "bm25"
 
+Result = TypeVar("Result")
 OpenModel = Callable[[Path], TextEmbedder]
 
 
@@ -112,7 +113,7 @@ class SearchWorker:
 
     def __init__(self, opening: OpenModel = open_model):
         self._opening = opening
-        self._jobs: queue.Queue[tuple[Future[list[HitList]], Callable[[], list[HitList]]]] = queue.Queue(MOST_WAITING)
+        self._jobs: queue.Queue[tuple[Future[Any], Callable[[], Any]]] = queue.Queue(MOST_WAITING)
         self._models: OrderedDict[Path, TextEmbedder] = OrderedDict()
         self._indexes: OrderedDict[Path, BM25Index] = OrderedDict()
         self._lock = threading.Lock()
@@ -134,9 +135,17 @@ class SearchWorker:
             raise InputError(f"give a query of 1 to {LONGEST_QUERY:,} characters")
         if not 1 <= len(sources) <= MOST_LISTS or not 1 <= k <= MOST_HITS:
             raise InputError(f"choose 1 to {MOST_LISTS} indexes and 1 to {MOST_HITS} hits")
-        future: Future[list[HitList]] = Future()
+        return self.run(lambda: self._search(query, sources, k, bm25))
+
+    def run(self, work: Callable[[], Result]) -> "Future[Result]":
+        """Do other work with models in the worker's thread, after what waits already.
+
+        Raises:
+            BusyError: too many searches wait.
+        """
+        future: Future[Result] = Future()
         try:
-            self._jobs.put_nowait((future, lambda: self._search(query, sources, k, bm25)))
+            self._jobs.put_nowait((future, work))
         except queue.Full:
             raise BusyError(f"{MOST_WAITING} searches wait already; try again in a moment") from None
         with self._lock:
@@ -171,7 +180,7 @@ class SearchWorker:
         found = HitList(f"{source.model} ({source.run_id[-4:]}, {source.name})")
         try:
             started = time.perf_counter()
-            embedder, is_new = self._model(source.run)
+            embedder, is_new = self.model(source.run)
             index = SearchIndex.open(source.folder, embedder.fingerprint)
             found.loading = time.perf_counter() - started if is_new else 0.0
             started = time.perf_counter()
@@ -209,7 +218,8 @@ class SearchWorker:
             found.problem = " ".join(str(error).split())
         return found
 
-    def _model(self, run: Path) -> tuple[TextEmbedder, bool]:
+    def model(self, run: Path) -> tuple[TextEmbedder, bool]:
+        """The model of a run, and whether it was loaded for this; for work in the worker's thread."""
         known = self._models.get(run)
         if known is not None:
             self._models.move_to_end(run)

@@ -4,7 +4,7 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ import pyarrow.parquet as pq
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import sha256_text
+from gemma4vec.inspection.exposures import Verdict, remedy_key, verdicts
 from gemma4vec.inspection.inspection_files import DOCUMENTS, JUDGED, QUERIES, SLICES, load_columns, load_inspection
+from gemma4vec.inspection.saved.saved_slices import saved_slices
+from gemma4vec.inspection.slices import SPENT
 
 _KEPT = 4
 _PATTERNS = (f"inspect/*/*/{SLICES}", f"*/inspect/*/{SLICES}")
@@ -29,6 +32,8 @@ class StoredInspection:
         key: its name in addresses.
         about, slices: contents of its JSON files.
         damaged: why it cannot be read; empty if it can.
+        saved: slices that people saved. Like `opened`, only where one inspection was asked for.
+        opened: slice -> what the sealed half said of it.
     """
 
     key: str
@@ -36,6 +41,13 @@ class StoredInspection:
     about: dict[str, Any]
     slices: list[dict[str, Any]]
     damaged: str = ""
+    saved: list[dict[str, Any]] = field(default_factory=list)
+    opened: dict[str, Verdict] = field(default_factory=dict)
+
+    @property
+    def every_slice(self) -> list[dict[str, Any]]:
+        """Proposed ones, then saved ones."""
+        return [*self.slices, *self.saved]
 
     @property
     def metric(self) -> str:
@@ -67,7 +79,7 @@ class StoredInspections:
                 found = self._read(folder)
                 if found.damaged:
                     raise InputError(found.damaged)
-                return found
+                return _with_ledger(found)
         raise InputError("there is no such inspection; the page Failures lists them")
 
     def columns(self, one: StoredInspection) -> Columns:
@@ -109,6 +121,24 @@ class StoredInspections:
         except InputError as error:
             return StoredInspection(self._key(folder), folder, {}, [], str(error))
         return StoredInspection(self._key(folder), folder, about, slices)
+
+
+def _with_ledger(found: StoredInspection) -> StoredInspection:
+    """The inspection with what the ledger knows by now: saved slices, and which were opened."""
+    contents = found.about["suite"]["fingerprint"]
+    known, saved = verdicts(contents), saved_slices(found.about)
+
+    def now(one: dict[str, Any]) -> dict[str, Any]:
+        spent = SPENT if remedy_key(one["rule"], contents) in known else one["status"]
+        return {**one, "status": known[one["id"]].word if one["id"] in known else spent}
+
+    own = {one["id"] for one in [*found.slices, *saved]}
+    return replace(
+        found,
+        slices=[now(one) for one in found.slices],
+        saved=[now(one) for one in saved],
+        opened={key: verdict for key, verdict in known.items() if key in own},
+    )
 
 
 def _rows(file: Path, column: str, values: Sequence[str]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gemma4vec.errors import InputError
+from gemma4vec.inspection.slices import PROPOSED
 from gemma4vec.report.content.run_data import METRICS
 from gemma4vec.report.inspect_page import slice_views
 from gemma4vec.ui.content.paging import Paging
@@ -48,7 +49,7 @@ def failures_page(window: Window, request: Request) -> Response:
     found = window.inspections.find(request.path_params["key"])
     wanted = Wanted.of(request.query_params)
     views = slice_views(found.about, found.slices)
-    names = [view for view, _, _ in views]
+    names = [view for view in ("paired", "absolute") if any(one["view"] == view for one in found.every_slice)]
     view = wanted.view if wanted.view in names else (names[0] if names else "paired")
     values: dict[str, Any] = {
         "title": f"{found.about['model']['name']} on {found.about['suite']['name']}",
@@ -58,6 +59,10 @@ def failures_page(window: Window, request: Request) -> Response:
         "views": [one for one in views if one[0] == view],
         "view": view,
         "names": names,
+        "saved": [one for one in found.saved if one["view"] == view],
+        "slices": (shown := [one for one in found.every_slice if one["view"] == view]),
+        "unopened": [one for one in shown if one["status"] == PROPOSED],
+        "opened": [(one, found.opened[one["id"]]) for one in shown if one["id"] in found.opened],
         "wanted": wanted,
         "outcomes": OUTCOMES,
         "orders": ORDERS,

@@ -15,6 +15,8 @@ _QUERIES = {
     "decisions": "SELECT time, run_id, decision, words FROM decisions",
     "freezes": "SELECT time, recipe_id, run_id, words FROM freezes",
     "locks": "SELECT time, suite, words FROM locks",
+    "slices": "SELECT time, json_extract(body, '$.suite') AS suite, json_extract(body, '$.saved.rule') AS rule, "
+    "json_extract(body, '$.model') AS model FROM records WHERE kind = 'slice'",
     "openings": "SELECT time, json_extract(body, '$.suite') AS suite, json_extract(body, '$.rule') AS rule, "
     "json_extract(body, '$.a') AS model FROM records WHERE kind = 'exposure'",
 }

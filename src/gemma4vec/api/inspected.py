@@ -1,0 +1,30 @@
+"""Models and suites that an inspection names, opened again from its words."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gemma4vec.data.suites.retrieval import RetrievalSuite
+    from gemma4vec.inspection.inspected import Subject
+
+BM25 = "bm25"
+
+
+def open_subject(how: Mapping[str, Any]) -> "Subject":
+    """A model from `spec`, `dtype` and `max_tokens`."""
+    from gemma4vec.api.scoring import open_scorer, run_of_model
+    from gemma4vec.inspection.inspected import Subject
+
+    spec, dtype, limit = str(how["spec"]), how.get("dtype"), how.get("max_tokens")
+    run = None if spec == BM25 else run_of_model(spec)
+    return Subject(open_scorer(spec, dtype, limit), spec, dtype, limit, run)
+
+
+def open_retrieval_suite(how: Mapping[str, Any]) -> "RetrievalSuite":
+    """A suite from `spec`, `task` and `mirror`."""
+    from gemma4vec.evaluation.scoring.open_any_suite import open_any_suite
+    from gemma4vec.inspection.inspect import require_retrieval
+
+    mirror = how.get("mirror")
+    return require_retrieval(open_any_suite(str(how["spec"]), mirror=Path(mirror) if mirror else None), how.get("task"))
