@@ -32,7 +32,7 @@ $(if $(wildcard tests/$(ROOM)),,$(error ROOM=$(ROOM): there is no folder tests/$
 endif
 PYTEST := -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(TESTS) $(ARGS)
 
-.PHONY: help quickstart test lint format type pytest slow browser wheel lowest same-loss fuzz docs docs-serve clean
+.PHONY: help quickstart test others lint format type pytest slow browser wheel lowest same-loss fuzz docs docs-serve clean
 
 help:
 	@echo "make quickstart  install, then train, evaluate and report on this machine (about 15 minutes)"
@@ -49,11 +49,18 @@ help:
 quickstart: $(VENV)/.installed
 	$(BIN)/gemma4vec quickstart $(ARGS)
 
+# The tests use as many processes as there are cores; types, wheel and docs use one, and fill the gaps.
 ifeq ($(ROOM),)
-test: lint type pytest wheel docs
+test: lint
+	@$(MAKE) --no-print-directory -j 2 pytest others
 else
 test: lint pytest
 endif
+
+others:
+	@$(MAKE) --no-print-directory type
+	@$(MAKE) --no-print-directory wheel
+	@$(MAKE) --no-print-directory docs
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check src tests benchmarks tools

@@ -13,30 +13,26 @@ settings.register_profile("any_machine", deadline=None)
 settings.load_profile("any_machine")
 
 
-_TESTS_BETWEEN_FREEZES = 100
+_TESTS_BETWEEN_COLLECTIONS = 300
+_finished = 0
 
 
 def pytest_collection_finish() -> None:
     """What is imported by now stays, so that no collection of garbage looks through it again.
 
-    Dry runs collect garbage before they measure memory, which took half a second each among two million objects.
+    The code collects garbage where it measures memory and after a training: half a second among two million objects.
     """
-    _freeze()
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_logfinish() -> None:
-    """Freeze what the tests since then have imported and left."""
+    """Freeze what a test has imported and left; now and then look whether it is garbage."""
     global _finished
     _finished += 1
-    if _finished % _TESTS_BETWEEN_FREEZES == 0:
-        _freeze()
-
-
-_finished = 0
-
-
-def _freeze() -> None:
-    gc.collect()
+    if _finished % _TESTS_BETWEEN_COLLECTIONS == 0:
+        gc.unfreeze()
+        gc.collect()
     gc.freeze()
 
 

@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own_data.py"
@@ -25,7 +25,7 @@ def test_the_example_runs(trained: Any, tmp_path: Path, own: bool) -> None:
         given = [str(file)]
     base = str(trained.recipe["model"]["base"])
     words = ["--base", base, "--steps", "2", "--out", str(tmp_path / "out"), "--held-out", "8", "--max-rows", "80"]
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, str(EXAMPLE), *given, *words],
         cwd=tmp_path,
         env={**os.environ, "GEMMA4VEC_HOME": str(tmp_path / "home")},

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from tiny_model import write_tiny
 
@@ -44,7 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(part: str, base: Path, results: Path, *more: str) -> subprocess.CompletedProcess[str]:
     words = ["--smoke", "--one", part, "--base", str(base), "--results", str(results), *more]
     command = [sys.executable, "-m", "benchmarks.gpu", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=ENVIRONMENT)
+    return forked.run(command, capture_output=True, text=True, timeout=900, env=ENVIRONMENT)
 
 
 def result_of(part: str, base: Path, results: Path, *more: str) -> dict[str, object]:
@@ -110,7 +111,7 @@ def test_no_suite_is_opened_unasked(base: Path, data: Path, tmp_path: Path) -> N
 def test_a_failing_part_writes_why_and_stops_no_other(base: Path, tmp_path: Path) -> None:
     words = ["--smoke", "--base", str(tmp_path / "missing"), "--results", str(tmp_path)]
     command = [sys.executable, "-m", "benchmarks.gpu", *words, "--parts", "encoding-270m", "training-270m"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=ENVIRONMENT)
+    done = forked.run(command, capture_output=True, text=True, timeout=600, env=ENVIRONMENT)
     assert done.returncode == 1 and done.stdout.count("failed with exit code 2") == 2
     assert len(list(tmp_path.glob("gpu-*-smoke-*.json"))) == 2
     assert "no model at" in json.loads(next(tmp_path.glob("gpu-enc*")).read_text(encoding="utf-8"))["error"]

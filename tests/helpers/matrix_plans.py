@@ -3,11 +3,11 @@
 import contextlib
 import io
 import json
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 from gemma4vec.cli.main import execute
@@ -37,7 +37,7 @@ def row(results: dict[str, Any], variant: str) -> dict[str, Any]:
     return next(row for row in results["rows"] if row["variant"] == variant)
 
 
-def half_trained(out: Path, process: "subprocess.Popen[bytes]") -> RunFolder:
+def half_trained(out: Path, process: forked.Popen) -> RunFolder:
     """The second run, once it has begun to train."""
     for _ in range(6000):  # five minutes: a busy machine takes one to import the libraries
         runs = list_runs(out / "runs")

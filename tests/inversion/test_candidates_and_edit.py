@@ -64,7 +64,8 @@ def test_more_candidates_come_nearer_and_cosines_are_those_of_the_texts(
     one, many = (find_candidates(decoder, encoder, vectors, n) for n in (1, 8))
     for row, (first, several) in enumerate(zip(one, many, strict=True)):
         assert len(first) == 1 and first[0].how == "greedy"
-        assert several[0].cosine >= first[0].cosine and first[0].text in {each.text for each in several}
+        # The same text in another batch: its cosine differs by fp32 rounding.
+        assert several[0].cosine >= first[0].cosine - 1e-6 and first[0].text in {each.text for each in several}
         assert [each.cosine for each in several] == sorted((each.cosine for each in several), reverse=True)
         assert len({each.text for each in several}) == len(several) <= 8
         expected = encoder.encode_query([each.text for each in several]) @ vectors[row]

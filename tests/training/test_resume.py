@@ -3,11 +3,11 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import killed_runs
 import pytest
 import torch
@@ -38,7 +38,7 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     environment |= {"GEMMA4VEC_CACHE": str(folder / "cache"), "GEMMA4VEC_HOME": str(folder / "home")}
     moments = [name for name in killed_runs.MOMENTS if name in asked]
     command = [sys.executable, killed_runs.__file__, str(folder), *moments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = forked.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads((folder / "outcomes.json").read_text())
     assert found[""]["first"] == 0, found[""]["said"]

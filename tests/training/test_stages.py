@@ -3,11 +3,11 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import killed_stages
 import pytest
 import torch
@@ -60,7 +60,7 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     environment |= {"GEMMA4VEC_CACHE": str(folder / "cache"), "GEMMA4VEC_HOME": str(folder / "home")}
     moments = [name for name in killed_stages.MOMENTS if name in asked]
     command = [sys.executable, killed_stages.__file__, str(folder), *moments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = forked.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads((folder / "outcomes.json").read_text())
     assert found[""]["first"] == 0, found[""]["said"]

@@ -160,6 +160,7 @@ def serve() -> None:
     import peft  # noqa: F401  # import once what every job needs
     import sentence_transformers  # noqa: F401
 
+    os.register_at_fork(after_in_child=renew_thread_pool)
     with os.fdopen(0, "rb", buffering=0, closefd=False) as jobs:
         while line := jobs.readline():
             order = json.loads(line)
@@ -172,6 +173,17 @@ def serve() -> None:
                 replies.write(json.dumps({"code": code}) + "\n")
             except BrokenPipeError:
                 os._exit(1)  # the client is gone
+
+
+def renew_thread_pool() -> None:
+    """Make torch's pool of threads again in a child.
+
+    After a fork torch does so at the first call that needs it, but two threads that come at once get no pool and fail
+    ("Invalid thread pool!"); transformers loads weights by several threads.
+    """
+    import torch
+
+    torch.set_num_threads(torch.get_num_threads())
 
 
 def _find(name: str) -> Any:

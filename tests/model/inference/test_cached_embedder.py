@@ -3,11 +3,11 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 
@@ -184,7 +184,7 @@ def test_processes_may_write_at_a_time(tmp_path: Path) -> None:
         "    key = (int(sys.argv[2]) * 1000 + row).to_bytes(16, 'little')\n"
         "    store.put([key], np.full((1, 4), int(sys.argv[2]) * 1000 + row, np.float32))\n"
     )
-    started = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(n)]) for n in range(3)]
+    started = [forked.Popen([sys.executable, "-c", program, str(tmp_path), str(n)]) for n in range(3)]
     assert [process.wait() for process in started] == [0, 0, 0]
     keys = [(n * 1000 + row).to_bytes(16, "little") for n in range(3) for row in range(20)]
     vectors_ND, missing = VectorStore(tmp_path, "m", 4, {}).get(keys)

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 from matrix_plans import BLIND, BROKEN, half_trained, matrix, row
@@ -270,7 +271,7 @@ def test_a_killed_matrix_goes_on_where_it_was(place: Path, tmp_path: Path) -> No
     out = tmp_path / "out"
     words = [sys.executable, "-m", "gemma4vec", "matrix", str(file), "--out", str(out)]
     words += ["--set", f"variables.suites={place / 'suites'}"]
-    process = subprocess.Popen(
+    process = forked.Popen(
         words, env=os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE
     )
     second = half_trained(out, process)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from matrix_plans import half_trained, matrix, row
 from tiny_matrix import write_matrix, write_place
@@ -156,7 +157,7 @@ def test_ctrl_c_keeps_the_last_step_and_ends_with_130(place: Path, tmp_path: Pat
     out = tmp_path / "out"
     words = [sys.executable, "-m", "gemma4vec", "matrix", str(file), "--out", str(out)]
     words += ["--set", f"variables.suites={place / 'suites'}"]
-    process = subprocess.Popen(
+    process = forked.Popen(
         words,
         env=os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,

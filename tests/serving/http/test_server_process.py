@@ -71,7 +71,7 @@ def test_a_port_in_use_is_one_line(sock: socket.socket) -> None:
 
 
 def test_stopping_finishes_what_was_accepted_and_refuses_the_rest(sock: socket.socket) -> None:
-    model = StubModel()
+    model, before = StubModel(), set(threading.enumerate())
 
     async def run() -> None:
         process = ServerProcess(SETTINGS, sock, opening=lambda settings: model)
@@ -102,7 +102,9 @@ def test_stopping_finishes_what_was_accepted_and_refuses_the_rest(sock: socket.s
             await Connection(port).open()
 
     within(run())
-    assert not any(thread.name == "gemma4vec-model" and thread.is_alive() for thread in threading.enumerate())
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), thread.name
 
 
 def test_requests_that_do_not_end_in_time_are_reported(sock: socket.socket) -> None:

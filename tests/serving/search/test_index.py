@@ -3,10 +3,10 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from fake_embedder import FakeEmbedder, functions
@@ -71,7 +71,7 @@ SearchIndex.build(Path(sys.argv[1]), functions(100), Killed(), chunk=16)
 """
     source = Path(gemma4vec.__file__).parents[2]
     words = [sys.executable, "-c", script, str(tmp_path / "index"), str(Path(__file__).parents[2] / "helpers")]
-    killed = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(source)}, check=False)
+    killed = forked.run(words, env={**os.environ, "PYTHONPATH": str(source)}, check=False)
     assert killed.returncode == -signal.SIGKILL
     embedder = FakeEmbedder()
     index = SearchIndex.build(tmp_path / "index", functions(100), embedder, chunk=16)

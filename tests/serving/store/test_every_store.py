@@ -2,10 +2,10 @@
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -189,7 +189,7 @@ def test_rows_added_again_after_a_kill_give_the_content_of_an_undisturbed_store(
     root = Path(gemma4vec.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}:{root / 'tests' / 'helpers'}"}
     words = [sys.executable, "-c", KILLED, place, "0.02"]
-    killed = subprocess.run(words, env=environment, check=False, capture_output=True)
+    killed = forked.run(words, env=environment, check=False, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     store = open_place(place)
     assert store.count() >= 60

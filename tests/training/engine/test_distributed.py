@@ -1,11 +1,11 @@
 """Two and four processes are one: loss, gradients, whole runs, and who writes."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from asked import asked_for
@@ -37,7 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("worlds")
     words = [str(WORLD), str(base), str(out), *sorted(asked_for(request, "name"))]
-    subprocess.run([sys.executable, *words], env=environment(), check=True)
+    forked.run([sys.executable, *words], env=environment(), check=True)
     made: dict[str, Any] = torch.load(out / "found.pt", weights_only=False)
     return made
 
@@ -100,7 +100,7 @@ def test_torchrun_trains_as_one_process_does_and_writes_once(base: Path, tmp_pat
     recipe.write_text(text.replace("dropout: 0.2", "dropout: 0.0").replace("dtype: bf16", "dtype: fp32"))
     assert execute(["train", str(recipe), "--out", str(tmp_path / "one")]) == 0
     words = ["--nproc-per-node", "2", "--master-port", "0", "-m", "gemma4vec", "train", str(recipe), "--json"]
-    subprocess.run(
+    forked.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", *words, "--out", str(tmp_path / "two")],
         env=environment(),
         check=True,

@@ -5,11 +5,11 @@ The device is pretended (`pretend_gpu`): tensors of two devices in one operation
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pretended
 import pytest
 from asked import asked_for, with_slow
@@ -41,7 +41,7 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
     environment |= {"GEMMA4VEC_CACHE": str(folder / "cache"), "GEMMA4VEC_HOME": str(folder / "home")}
     command = [sys.executable, pretended.__file__, str(folder), *cases]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = forked.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads((folder / "outcomes.json").read_text())
     return found

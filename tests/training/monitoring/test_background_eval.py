@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import forked
 import pytest
 from tiny_model import write_tiny
 from tiny_run import RECIPE, rows, write_rows_file
@@ -63,10 +64,10 @@ def scores(run: RunFolder) -> dict[str, float]:
     return {file.parent.parent.name: load_result(file.parent).mean["ndcg@10"] for file in found}
 
 
-def held(run: RunFolder) -> subprocess.Popen[str]:
+def held(run: RunFolder) -> forked.Popen:
     """A process that holds a run as its trainer does."""
     environment = os.environ | {"PYTHONPATH": str(SOURCE)}
-    process = subprocess.Popen(
+    process = forked.Popen(
         [sys.executable, "-c", HOLD, str(run.path)], env=environment, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None and process.stdout.readline() == "held\n"
@@ -78,6 +79,8 @@ def test_training_starts_it_and_its_results_are_those_of_afterwards(
 ) -> None:
     """One real child process: everything below is tested without."""
     monkeypatch.setenv("PYTHONPATH", str(SOURCE))
+    opened = SimpleNamespace(Popen=forked.Popen, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr("gemma4vec.training.monitoring.background_eval.subprocess", opened)
     changes = ["stages.0.evaluation.every_steps=2", "stages.0.evaluation.background=true"]
     run = started(place, tmp_path / "runs", *changes)
     train_run(run)
@@ -147,7 +150,7 @@ def test_a_second_one_waits_for_the_first(log_lines: list[str], place: Path, tmp
     code = "import sys, fcntl\nstream = open(sys.argv[1], 'w')\nfcntl.lockf(stream, fcntl.LOCK_EX)\n"
     code += "print('held', flush=True)\n"
     code += "sys.stdin.read()"
-    first = subprocess.Popen(
+    first = forked.Popen(
         [sys.executable, "-c", code, str(run.path / beside.LOCK)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -182,7 +185,7 @@ def test_a_trainer_is_never_refused_by_somebody_who_looks(place: Path, tmp_path:
         trainer.wait()
     code = "import sys; from pathlib import Path; from gemma4vec.ledger.run_folder import RunFolder\n"
     code += "run = RunFolder(Path(sys.argv[1]))\nprint('looking', flush=True)\nwhile True: run.is_held()"
-    looker = subprocess.Popen(
+    looker = forked.Popen(
         [sys.executable, "-c", code, str(run.path)],
         env=os.environ | {"PYTHONPATH": str(SOURCE)},
         stdout=subprocess.PIPE,

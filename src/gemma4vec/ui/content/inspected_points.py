@@ -8,7 +8,7 @@ Legend: n points, N queries.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gemma4vec.errors import InputError
 from gemma4vec.inspection.inspection_files import CLUSTERS, load_extra
 from gemma4vec.inspection.predicates import parse_predicate
-from gemma4vec.inspection.topics.map import DISCOVERY_QUERY, DOCUMENT, MAP_POINTS, SEALED_QUERY, read_map
+from gemma4vec.inspection.topics.map import DOCUMENT, MAP_POINTS, read_map
 from gemma4vec.ui.content.map_points import OTHER, scale_to_unit
 from gemma4vec.ui.content.query_list import difference
 from gemma4vec.ui.content.stored_inspections import Columns, StoredInspection
@@ -102,14 +102,19 @@ def _read(file: Path, queries: int) -> InspectedMap:
 
 
 def color_points(
-    found: StoredInspection, shown: InspectedMap, columns: Columns, color: str, rule: str
+    found: StoredInspection, shown: InspectedMap, columns: Columns, color: str, rule: str, open_rows: Collection[int]
 ) -> tuple[list[str], Ints]:
     """(names of groups, the group of each point, [n]).
+
+    Args:
+        found, shown, columns: an inspection, its map, its queries.
+        color: a key of `COLORS`. rule: of the slice to color by.
+        open_rows: queries that may be shown; the others are sealed, here or in another suite that has them.
 
     Raises:
         InputError: an unknown color, a rule that cannot be read, or nothing to color by.
     """
-    names = _by_query(found, shown, columns, color, rule)
+    names = _by_query(found, shown, columns, color, rule, open_rows)
     is_query = shown.kind != DOCUMENT
     labels = np.full(len(shown.kind), DOCUMENTS, dtype=object)
     labels[is_query] = [names[int(number)] for number in shown.number[is_query]]
@@ -120,10 +125,13 @@ def color_points(
     return order, np.array([places[one] for one in labels.tolist()], dtype=np.int64)
 
 
-def _by_query(found: StoredInspection, shown: InspectedMap, columns: Columns, color: str, rule: str) -> list[str]:
+def _by_query(
+    found: StoredInspection, shown: InspectedMap, columns: Columns, color: str, rule: str, open_rows: Collection[int]
+) -> list[str]:
     """The group of each of the suite's queries."""
     count = len(columns["half"])
-    sealed = [half != "discovery" for half in columns["half"]]
+    known = set(open_rows)
+    sealed = [row not in known for row in range(count)]
     if color == "kind":
         return [SEALED if one else "queries" for one in sealed]
     if color == "topic":
@@ -158,14 +166,9 @@ def _topics(found: StoredInspection, shown: InspectedMap, count: int) -> list[st
     return of_query
 
 
-def discovery_rows(shown: InspectedMap, chosen_n: NDArray[np.bool_]) -> list[int]:
-    """Queries of the discovery half among the chosen points, in the suite's order."""
-    return sorted(shown.number[chosen_n & (shown.kind == DISCOVERY_QUERY)].tolist())
-
-
-def count_kinds(shown: InspectedMap, chosen_n: NDArray[np.bool_]) -> Sequence[int]:
-    """(documents, queries of the discovery half, sealed queries) among the chosen points."""
-    return [int((chosen_n & (shown.kind == kind)).sum()) for kind in (DOCUMENT, DISCOVERY_QUERY, SEALED_QUERY)]
+def queries_among(shown: InspectedMap, chosen_n: NDArray[np.bool_]) -> list[int]:
+    """Queries among the chosen points, sealed ones too, in the suite's order."""
+    return sorted(shown.number[chosen_n & (shown.kind != DOCUMENT)].tolist())
 
 
 def colors_of(found: StoredInspection, rule: str) -> dict[str, str]:

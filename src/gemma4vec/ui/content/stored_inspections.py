@@ -17,6 +17,7 @@ from gemma4vec.inspection.exposures import Verdict, remedy_key, verdicts
 from gemma4vec.inspection.inspection_files import DOCUMENTS, JUDGED, QUERIES, SLICES, load_columns, load_inspection
 from gemma4vec.inspection.saved.saved_slices import saved_slices
 from gemma4vec.inspection.slices import SPENT
+from gemma4vec.ledger.journal import JOURNAL
 
 _KEPT = 4
 _KEPT_SELECTIONS = 16
@@ -102,12 +103,12 @@ class StoredInspections:
         return load_columns(one.folder)
 
     def selected(self, one: StoredInspection, wanted: Hashable, select: Callable[[], list[int]]) -> list[int]:
-        """What `select` finds for filters, found once while the inspection's table stays the same.
+        """What `select` finds for filters, found once while the inspection's table and the ledger stay the same.
 
         Raises: what `select` raises.
         """
         try:
-            stamp = (one.folder, (one.folder / QUERIES).stat().st_mtime_ns, wanted)
+            stamp = (one.folder, (one.folder / QUERIES).stat().st_mtime_ns, (wanted, _journal(self._home)))
         except OSError:
             return select()
         with self._lock:
@@ -143,6 +144,15 @@ class StoredInspections:
         except InputError as error:
             return StoredInspection(self._key(folder), folder, {}, [], str(error))
         return StoredInspection(self._key(folder), folder, about, slices)
+
+
+def _journal(home: Path) -> tuple[int, int] | None:
+    """What changes with the ledger, which knows what is sealed in other suites."""
+    try:
+        found = (home / JOURNAL).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _with_ledger(found: StoredInspection) -> StoredInspection:

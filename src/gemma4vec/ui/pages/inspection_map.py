@@ -12,18 +12,12 @@ from gemma4vec.inspection.saved.selection_rules import rules_of_selection
 from gemma4vec.inspection.topics.map import MAP_POINTS
 from gemma4vec.report.content.run_data import METRICS
 from gemma4vec.serving.search.display import to_one_line
-from gemma4vec.ui.content.inspected_points import (
-    InspectedMap,
-    color_points,
-    colors_of,
-    count_kinds,
-    discovery_rows,
-)
+from gemma4vec.ui.content.inspected_points import InspectedMap, color_points, colors_of, queries_among
 from gemma4vec.ui.content.map_points import pack_points, parse_lasso
 from gemma4vec.ui.content.paging import Paging
-from gemma4vec.ui.content.query_list import Wanted, select_queries
+from gemma4vec.ui.content.query_list import Wanted
 from gemma4vec.ui.content.stored_inspections import StoredInspection
-from gemma4vec.ui.pages.failures import describe_query
+from gemma4vec.ui.pages.failures import describe_query, selected_queries
 from gemma4vec.ui.pages.map_page import EXCERPT, MOST_ROWS, parse_rows
 from gemma4vec.ui.window import Window
 
@@ -69,7 +63,7 @@ def inspection_map(window: Window, request: Request) -> Response:
     if values["beside"] and len(values["maps"]) == 1:
         raise InputError("no other map of this suite has this key")
     columns, texts = window.inspections.columns(found), window.suites.of_inspection(found.about)
-    names, group_n = color_points(found, shown, columns, color, rule)
+    names, group_n = _colored(window, found, shown, color, rule)
     group = wanted.get("group", "")
     if group and group not in names:
         raise InputError(f"this map has no group '{group[:60]}'")
@@ -81,10 +75,12 @@ def inspection_map(window: Window, request: Request) -> Response:
         chosen_n = np.isin(shown.number, drawn.number[inside_polygon(drawn.places, corners)])
     if group:
         chosen_n &= group_n == names.index(group)
-    rows = discovery_rows(shown, chosen_n)
+    open_rows = set(_open_rows(window, found))
+    among = queries_among(shown, chosen_n)
+    rows = [row for row in among if row in open_rows]
     paging = Paging.of(request, len(rows), SHOWN)
     if corners:
-        values["rules"] = rules_of_selection(columns, select_queries(found, columns, Wanted()), rows)
+        values["rules"] = rules_of_selection(columns, sorted(open_rows), rows)
     return window.page(
         request,
         "inspection_map.html",
@@ -94,7 +90,7 @@ def inspection_map(window: Window, request: Request) -> Response:
             "rule": rule,
             "group": group,
             "lassoed": lassoed,
-            "counts": count_kinds(shown, chosen_n),
+            "counts": [int(chosen_n.sum()) - len(among), len(rows), len(among) - len(rows)],
             "metric": METRICS.get(found.metric, found.metric),
             "view": "paired" if found.about["against"] is not None else "absolute",
             "paging": paging,
@@ -114,7 +110,7 @@ def api_points(window: Window, request: Request) -> Response:
     shown = _open(window, found)
     rule = _rule(found, request.query_params)
     color = request.query_params.get("color") or ("rule" if rule else "kind")
-    names, group_n = color_points(found, shown, window.inspections.columns(found), color, rule)
+    names, group_n = _colored(window, found, shown, color, rule)
     data = pack_points(names, shown.places, shown.number, group_n)
     return Response(data, media_type="application/octet-stream")
 
@@ -129,13 +125,13 @@ def api_texts(window: Window, request: Request) -> Response:
     columns, texts = window.inspections.columns(found), window.suites.of_inspection(found.about)
     queries, documents = len(columns["query_id"]), int(found.about["documents"])
     rows = parse_rows(request.query_params.get("rows", ""), queries + documents)[:MOST_ROWS]
-    made = []
+    made, open_rows = [], set(_open_rows(window, found))
     for row in rows:
         if row >= queries:
             key = texts.suite.corpus_ids[row - queries] if texts.suite is not None else f"document {row - queries}"
             document = texts.document(key)
             words = "" if document is None else f"{document.title or ''} {document.text}"
-        elif columns["half"][row] != "discovery":
+        elif row not in open_rows:
             key, words = "a sealed query", ""
         else:
             key = columns["query_id"][row]
@@ -147,9 +143,22 @@ def api_texts(window: Window, request: Request) -> Response:
 def _legend(window: Window, found: StoredInspection, color: str, rule: str) -> dict[str, Any]:
     """What a figure and its legend need."""
     shown = _open(window, found)
-    names, group_n = color_points(found, shown, window.inspections.columns(found), color, rule)
+    names, group_n = _colored(window, found, shown, color, rule)
     counts = np.bincount(group_n, minlength=len(names)).tolist()
     return {"found": found, "shown": shown, "groups": list(zip(names, counts, strict=True)), "count": len(group_n)}
+
+
+def _open_rows(window: Window, found: StoredInspection) -> list[int]:
+    """Queries that may be shown."""
+    texts = window.suites.of_inspection(found.about)
+    return selected_queries(window, found, window.inspections.columns(found), Wanted(), texts)
+
+
+def _colored(
+    window: Window, found: StoredInspection, shown: InspectedMap, color: str, rule: str
+) -> tuple[list[str], np.ndarray]:
+    columns = window.inspections.columns(found)
+    return color_points(found, shown, columns, color, rule, _open_rows(window, found))
 
 
 def _open(window: Window, found: StoredInspection) -> InspectedMap:
