@@ -103,7 +103,7 @@ def _read(model: TextEmbedder | Ranker, suite: RetrievalSuite, run: RunFolder | 
 def touched_by_training(
     model: TextEmbedder | Ranker, suite: RetrievalSuite, run: RunFolder | None = None
 ) -> list[bool] | None:
-    """Whether the model's training data has each query or a right document of it, as far as it was checked, [N].
+    """Whether the model's training data has each query or a right document of it, by the checks so far, [N].
 
     None for a model that nothing is known of: it was trained on nothing, or its data was not checked against the suite.
 
