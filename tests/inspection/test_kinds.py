@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from planted_suite import planted_suite
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.inspection.kinds import count_kinds, duplicate_above, failed, find_kinds, hub_on_top, label_doubtful
 from gemma4vec.inspection.reading import Reading
+from gemma4vec.inspection.shingles import Shingles
 from gemma4vec.text.prompts import Document
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
@@ -81,3 +83,13 @@ def test_truncated_documents_and_the_other_models_failures() -> None:
     flags = find_kinds(suite(["a", "b"], 2), made, made, {"gold_truncated": [True, False]})
     assert flags["gold_truncated"].tolist() == [True, False] and flags["other_misses"].tolist() == [True, False]
     assert "gold_truncated" not in find_kinds(suite(["a", "b"], 2), made, made, {"gold_truncated": [None, None]})
+
+
+def test_shingles_keep_within_their_bound_and_say_the_same() -> None:
+    suite = planted_suite(12)
+    free, bounded = Shingles(suite), Shingles(suite, kept=15)
+    for one in range(12):
+        for other in range(12):
+            assert bounded.similarity(one, other) == free.similarity(one, other)
+            assert bounded.held <= 15 + len(free.of(other)) and bounded.held == sum(map(len, bounded._known.values()))
+    assert free.similar(3, 3) and not free.similar(3, 4) and len(bounded._known) < 12 == len(free._known)

@@ -11,7 +11,9 @@ from synthetic_run import add_result, add_training, make_run, make_suite
 
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.compare import compare
+from gemma4vec.evaluation.comparison.paired import largest_differences
 from gemma4vec.evaluation.results.result import Result, load_result, save_result
+from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.report.run_page import write_report
 
@@ -54,12 +56,28 @@ def test_a_whole_run_shows_what_was_measured(whole_run):
 
 def test_examples_show_the_query_the_right_document_and_what_was_put_first(whole_run):
     page = page_of(whole_run)
-    comparison = compare(whole_run / "evals/trained/test", whole_run / "evals/bm25/test")
-    best = comparison.largest_wins[0]
+    trained, bm25 = (load_result(whole_run / "evals" / model / "test") for model in ("trained", "bm25"))
+    ids = [key for _, key in trained.keys]
+    sealed = split_halves(trained.settings["suite"]["fingerprint"], ids)
+    assert sealed is not None
+    best = largest_differences(trained, bm25, "ndcg@10", ~sealed).largest_wins[0]
     row = int(best.query_id[1:])
     assert f"Return the shortest path number {row} between" in page.text
     assert f"def function_{row}(graph" in page.text
     assert page.text.count("Trained model: a relevant document first") >= 1
+    assert "30 of 60 queries are sealed" in page.text and page.tags.count("details") > 5
+    for key in (key for key, one in zip(ids, sealed, strict=True) if one):
+        assert f"path number {key[1:]} between" not in page.text
+
+
+def test_examples_of_a_final_suite_are_not_shown(tmp_path):
+    run = make_run(tmp_path, queries=12, steps=20)
+    for file in run.glob("evals/*/test/metrics.json"):
+        about = json.loads(file.read_text())
+        about["settings"]["suite"]["role"] = "final"
+        file.write_text(json.dumps(about))
+    page = page_of(run)
+    assert "Single queries of a final suite are not shown" in page.text and "Return the shortest" not in page.text
 
 
 def test_the_page_loads_nothing_and_runs_nothing(whole_run):

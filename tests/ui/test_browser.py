@@ -1,5 +1,6 @@
 """The window in a real browser: `make browser`. It needs the extra `uitest` and Debian's chromium."""
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from compared_runs import make_runs
 from fake_embedder import FakeEmbedder, functions
@@ -21,7 +24,7 @@ from gemma4vec.data.suites.retrieval import load_suite, write_suite
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.files import write_json
 from gemma4vec.inspection.inspect import inspect
-from gemma4vec.inspection.inspected import Subject
+from gemma4vec.inspection.inspected import Subject, Wanted
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.report.content.comparison_data import read_comparison
@@ -33,6 +36,23 @@ ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
 PATIENCE_MS = 300_000  # a busy machine is slow, not wrong
 SIZES = {"desktop": (1280, 900), "tablet": (800, 1000), "phone": (360, 780)}
+
+
+WHOLE = "-1,-1,2,-1,2,2,-1,2"  # a lasso around everything
+LONG = 100_000
+
+
+def make_long_list(home: Path) -> None:
+    """An inspection like the first one, with a hundred thousand queries."""
+    folder = home / "inspect" / "long" / "s"
+    shutil.copytree(home / "inspect" / "planted" / "s", folder, ignore=shutil.ignore_patterns("map.*", "clusters.*"))
+    table = pq.read_table(folder / "queries.parquet")
+    rows = [row for row, half in enumerate(table["half"].to_pylist()) if half == "discovery"]
+    longer = table.take([rows[place % len(rows)] for place in range(LONG)])
+    ids = pa.array([f"n{place:06d}" for place in range(LONG)])
+    pq.write_table(
+        longer.set_column(longer.schema.get_field_index("query_id"), "query_id", ids), folder / "queries.parquet"
+    )
 
 
 class Served:
@@ -68,9 +88,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         write_suite(folder / "suite", suite)
         opened = {"spec": str(folder / "suite"), "task": None, "mirror": None}
         subject, other = Subject(PlantedModel(), "planted"), Subject(Bm25Model(), "bm25")
-        inspect(
-            subject, load_suite(folder / "suite"), home / "inspect" / "planted" / "s", against=other, opened_as=opened
-        )
+        more = Wanted(clusters=True, map=True)
+        for one, name in ((subject, "planted"), (Subject(PlantedModel("second"), "second"), "second")):
+            out = home / "inspect" / name / "s"
+            inspect(
+                one, load_suite(folder / "suite"), out, against=other, opened_as=opened, wanted=more, permutations=200
+            )
+        make_long_list(home)
         for folder_name, kind in (("walks", "walk"), ("inversions", "texts")):
             write_json(home / folder_name / f"m-{kind}.json", {"kind": kind, **kept_result(kind)})
         (home / ids[0] / "model").mkdir()
@@ -117,8 +141,14 @@ class Opened:
         self.context.route(lambda address: not address.startswith((served.base, "data:")), self._refuse)
         self.page.goto(served.first)
         self.page.wait_for_url(f"{served.base}/")
-        self.go("inspections")
-        served.pages["failures"] = str(self.page.locator("[data-open]").first.get_attribute("href"))
+        keys = {
+            one["folder"].split("/")[-2]: one["key"]
+            for one in self.context.request.get(f"{served.base}/api/inspect").json()
+        }
+        served.pages["failures"] = f"/inspect/{keys['planted']}"
+        served.pages["long"] = f"/inspect/{keys['long']}?order=id"
+        served.pages["mapped"] = f"/inspect/{keys['planted']}/map?color=outcome"
+        served.pages["linked"] = f"/inspect/{keys['planted']}/map?with={keys['second']}&lasso={WHOLE}"
         self.page.goto(served.base + served.pages["failures"])
         served.pages["query"] = str(self.page.locator("#queries [data-open]").first.get_attribute("href"))
         served.pages["slices"] = f"{served.pages['failures']}?rule=digits+is+yes"
@@ -158,7 +188,7 @@ def test_pages_work_without_javascript(browser: Any, served: Served) -> None:
     for name in list(served.pages):
         script.go(name)
         words = one.go(name).locator("main").inner_text().split()
-        if name not in ("run", "map"):  # whose figures move, and whose canvas needs scripts
+        if name not in ("run", "map", "mapped", "linked", "long"):  # what moves, scrolls, or is drawn by scripts
             assert words == script.page.locator("main").inner_text().split(), name
     one.context.close()
 
@@ -261,6 +291,15 @@ def test_a_browser_without_the_cookie_is_locked_out(browser: Any, served: Served
     context.close()
 
 
+def first_point(data: bytes) -> tuple[int, float, float]:
+    """Number of the first point of a map's file, and where the whole map has it, as shares of the canvas."""
+    length = struct.unpack("<I", data[4:8])[0]
+    count, start = json.loads(data[8 : 8 + length])["count"], 8 + length
+    values = [struct.unpack_from(kind, data, start + 4 * count * at)[0] for at, kind in enumerate(("<f", "<f", "<I"))]
+    x, y, number = values
+    return number, 0.5 + 0.94 * (x - 0.5), 0.5 + 0.94 * (y - 0.5)
+
+
 def test_the_map_draws_the_same_pixels_and_reads_the_document_under_the_pointer(browser: Any, served: Served) -> None:
     one = Opened(browser, served)
     sums = []
@@ -276,10 +315,65 @@ def test_the_map_draws_the_same_pixels_and_reads_the_document_under_the_pointer(
     page.locator(f'#map[data-checksum="{sums[0]}"]').wait_for()
     box = page.locator("canvas").bounding_box()
     points = one.context.request.get(f"{served.base}/api/map/points?index={served.ids[0]}/test").body()
-    start = 8 + struct.unpack("<I", points[4:8])[0]
-    (x,), (y,) = struct.unpack_from("<f", points, start), struct.unpack_from("<f", points, start + 4 * 20)
-    across, down = (0.5 + 0.94 * (value - 0.5) for value in (x, y))
+    _, across, down = first_point(points)
     page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
     page.locator("[data-map=text]", has_text="p/m.py:f").wait_for()
     assert one.faults == []
+    one.context.close()
+
+
+SCROLL = "share => { const one = document.getElementById('list'); one.scrollTop = share * one.scrollHeight; }"
+ROWS_FROM = """least => {
+    const rows = [...document.querySelectorAll("#list [data-row] a")];
+    return rows.length > 10 && rows.every((row) => Number(row.textContent.slice(1)) >= least);
+}"""
+
+
+def test_a_list_of_a_hundred_thousand_queries_has_rows_where_one_looks(browser: Any, served: Served) -> None:
+    one = Opened(browser, served)
+    page = one.go("long")
+    page.locator("#list.virtual").wait_for()
+    assert page.locator("#list table").get_attribute("aria-rowcount") == str(LONG + 1)
+    for share, first in ((0.5, 49_000), (1.0, 99_000), (0.0, 0)):
+        page.evaluate(SCROLL, share)
+        page.wait_for_function(ROWS_FROM, arg=first)
+        assert page.locator("#list [data-row]").count() < 100
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("o")
+    page.wait_for_url("**/queries/1?*")
+    assert one.faults == []
+    one.context.close()
+
+
+def test_a_lasso_lists_its_points_and_marks_them_in_the_linked_map(browser: Any, served: Served) -> None:
+    one = Opened(browser, served)
+    page = one.go("linked")
+    picked = page.locator("#map[data-picked]").get_attribute("data-picked")
+    page.locator(f'#map-2[data-picked="{picked}"]').wait_for()
+    assert int(str(picked)) == 240
+    address = str(page.locator("#map").get_attribute("data-points"))
+    number, across, down = first_point(one.context.request.get(served.base + address).body())
+    box = page.locator("#map canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * across, box["y"] + box["height"] * down)
+    page.locator(f'#map[data-ringed="{number}"]').wait_for()
+    page.locator(f'#map-2[data-ringed="{number}"]').wait_for()
+    page = one.go("mapped")
+    page.locator("#map[data-checksum]").wait_for()
+    page.locator("[data-tool=lasso]").click()
+    box = page.locator("#map canvas").bounding_box()
+    corners = [(0.01, 0.01), (0.5, 0.01), (0.99, 0.01), (0.99, 0.99), (0.01, 0.99)]
+    for place, (x, y) in enumerate(corners):
+        page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
+        if place == 0:
+            page.mouse.down()
+    page.mouse.up()
+    page.wait_for_url("**lasso=*")
+    assert "Rules for this selection" in page.locator("#list").inner_text()
+    page.locator("#map[data-picked]").wait_for()
+    page.locator("canvas").focus()
+    page.keyboard.press("+")
+    page.keyboard.press("l")  # the same by keys alone
+    page.wait_for_url("**view=1.25*")
+    assert "in the lasso" in page.locator("#list h2").inner_text() and one.faults == []
     one.context.close()

@@ -198,6 +198,57 @@ def test_a_hundred_thousand_queries_are_filtered_by_rows(copied: Path) -> None:
     assert len(rows) == times * found.about["failures"]
 
 
+def test_a_long_list_is_selected_once_and_its_pages_are_slices_of_it(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, calls = StoredInspections(home()), []
+    one = found.all()[0]
+
+    def select(rows: list[int]) -> list[int]:
+        calls.append(rows)
+        return rows
+
+    assert [found.selected(one, "a", lambda: select([1])), found.selected(one, "a", lambda: select([2]))] == [[1], [1]]
+    assert found.selected(one, "b", lambda: select([3])) == [3]
+    (copied / "queries.parquet").touch()
+    assert found.selected(one, "a", lambda: select([4])) == [4] and calls == [[1], [3], [4]]
+    client, place = opened()
+    monkeypatch.setattr("gemma4vec.ui.pages.failures.SHOWN", 20)
+    html = client.get(place).text
+    total = client.get(f"/api{place}").json()["total"]
+    assert f'data-total="{total}"' in html and f'data-list="/api{place}?' in html and "next</a>" in html
+    pages = [client.get(f"/api{place}?page={number}").json()["queries"] for number in range(1, total // 20 + 2)]
+    rows = [row["row"] for page in pages for row in page]
+    assert len(rows) == total == len(set(rows))
+    shown = next(row for page in pages for row in page if row["row"] % 8 == 0)["shown"]
+    assert "\x1b" not in shown and "\u202e" not in shown and len(shown) <= 160
+    assert "data-list" not in client.get(f"{place}?export=1").text
+
+
+@pytest.mark.parametrize("damage", ["", "torn", "fields"])
+def test_layers_and_topics_have_their_charts_and_tables(copied: Path, damage: str) -> None:
+    layer = {"ndcg@10": 0.25, "minus_last": -0.05, "low": -0.08, "high": -0.02, "effective_rank": 12.0}
+    layers = [{**layer, "layer": place, "p_holm": 0.01, "cka_with_last": 0.5} for place in (0, 1)]
+    about = {"best": 1, "best_score": 0.25, "best_held_out": 0.2, "queries": 70, "documents": 100, "pooling": "mean"}
+    topic = {"cluster": 0, "words": f"ship, harbor {HOSTILE}", "n": 12, "n_sealed": 9, "inside": 0.1, "outside": 0.2}
+    few = {**topic, "cluster": 1, "words": "few", "inside": None, "outside": None, "gap": None, "p_max_t": None}
+    clusters = [
+        {**topic, "gap": -0.1, "p_max_t": 0.04, "rule": "topic is 0-ship@1a2b"},
+        {**few, "rule": "topic is 1-few@1a2b"},
+    ]
+    client, place = opened()
+    assert "--layers" in Page(client.get(f"{place}/geometry").text).text
+    stored = {**about, "layers": [{"layer": "x"}] if damage == "fields" else layers, "note": ""}
+    (copied / "layers.json").write_text("[" if damage == "torn" else json.dumps(stored))
+    (copied / "clusters.json").write_text(json.dumps({"clusters": clusters, "tested": 1, "queries": {}, "note": ""}))
+    html = client.get(f"{place}/geometry").text
+    page = Page(html)
+    assert "ship, harbor" in page.text and "-0.100" in page.text and "too few" in page.text and "img" not in page.tags
+    assert ("is damaged" in page.text) == bool(damage) and ("0.250" in page.text) == (not damage)
+    assert html.count("<svg") == (4 if damage else 6)  # wide and narrow: cut vectors, topics, layers
+    assert "Fewer dimensions" in page.text and "centered binary" in page.text
+
+
 def test_no_inspection_says_how_to_make_one() -> None:
     _, client = open_window()
     assert "gemma4vec inspect RUN --suite DEV" in Page(client.get("/inspect").text).text

@@ -10,7 +10,7 @@ from ledger_samples import make_run
 from open_window import open_window
 
 from gemma4vec.files import home
-from gemma4vec.inspection.geometry.plane import kept_neighbors, principal_plane
+from gemma4vec.inspection.geometry.plane import inside_polygon, kept_neighbors, principal_plane
 from gemma4vec.serving.search.documents import IndexedDocument
 from gemma4vec.serving.search.index import SearchIndex
 from gemma4vec.ui.content.map_points import group_documents, make_map
@@ -85,3 +85,53 @@ def test_hostile_documents_stay_texts() -> None:
     _, client = open_window()
     page = Page(client.get("/map", params={"index": key}).text)
     assert "img" not in page.tags and "\x1b" not in page.text and "Too few documents" in page.text
+
+
+def key_of(run_name: str) -> str:
+    """The index of a second run with the same documents and other vectors."""
+    run = make_run(home(), run_name)
+    run.model.mkdir()
+    SearchIndex.build(run.path / "index" / "test", documents(), FakeEmbedder("e" * 64))
+    return f"{run.run_id}/test"
+
+
+def test_a_lasso_lists_what_is_inside_as_a_slow_loop_finds_it() -> None:
+    key, index = make_index(documents())
+    _, client = open_window()
+    corners = [(0.1, 0.1), (0.9, 0.3), (0.3, 0.5), (0.8, 0.95)]  # not convex
+    lasso = ",".join(f"{x},{y}" for x, y in corners)
+    places = make_map(index).places
+
+    def inside(x: float, y: float) -> bool:
+        crossed = 0
+        for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
+            if (ay > y) != (by > y) and x < ax + (y - ay) / (by - ay) * (bx - ax):
+                crossed += 1
+        return crossed % 2 == 1
+
+    slow = [row for row, (x, y) in enumerate(places.tolist()) if inside(x, y)]
+    assert 2 < len(slow) < 38 and np.flatnonzero(inside_polygon(places, corners)).tolist() == slow
+    html = client.get("/map", params={"index": key, "lasso": lasso}).text
+    page = Page(html).text
+    assert f"{len(slow)} documents" in page and "in the lasso" in page and f'data-lasso="{lasso}"' in html
+    assert all((f"m.py:f{row} " in page) == (row in slow) for row in range(40))
+    one = Page(client.get("/map", params={"index": key, "lasso": lasso, "group": "package1"}).text).text
+    assert f"{sum(row % 3 == 1 for row in slow)} documents" in one
+    for odd in ("1,2", "x", "1,2,3,4,5", "1,2,3,4,5,nan", "0," * 400 + "0", "1,2,3,4,5,1e9", "1,2,3,4,5,inf"):
+        reply = client.get("/map", params={"index": key, "lasso": odd})
+        assert reply.status_code == 404 and "draw it again" in reply.text, odd
+
+
+def test_two_maps_are_linked_where_they_hold_the_same_documents() -> None:
+    key, _ = make_index(documents())
+    other = key_of("other")
+    _, client = open_window()
+    html = client.get("/map", params={"index": key, "with": other}).text
+    assert html.count("data-linked") == 2 and 'id="map-2"' in html and "hold the same documents" in html
+    third, _ = make_index(documents(30))
+    html = client.get("/map", params={"index": key, "with": third}).text
+    assert "data-linked" not in html and "not linked" in html
+    lasso = "-1,-1,2,-1,2,2,-1,2"  # everything, of the second map
+    html = client.get("/map", params={"index": key, "with": third, "lasso": lasso, "of": "2"}).text
+    assert "30 documents" in Page(html).text and html.count(f'data-lasso="{lasso}"') == 1
+    assert client.get("/map", params={"index": key, "with": "../x"}).status_code == 404

@@ -1,20 +1,32 @@
 """Near duplicates among a suite's documents, by shared runs of words."""
 
-from functools import lru_cache
+from collections import OrderedDict
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.inspection.attributes import WORD, whole_text
 
 SIZE = 4  # words
 NEARLY_EQUAL = 0.8  # Jaccard similarity of two texts' shingles
+KEPT = 2_000_000  # shingles in memory, about 200 MB: those of the documents that were asked for last
 
 
 class Shingles:
     """Compares documents of a suite by their places."""
 
-    def __init__(self, suite: RetrievalSuite) -> None:
-        self.suite = suite
-        self.of = lru_cache(maxsize=20_000)(self._of)
+    def __init__(self, suite: RetrievalSuite, kept: int = KEPT) -> None:
+        self.suite, self.most, self.held = suite, kept, 0
+        self._known: OrderedDict[int, frozenset[int]] = OrderedDict()
+
+    def of(self, document: int) -> frozenset[int]:
+        """The document's shingles as hashes; empty without a word."""
+        found = self._known.pop(document, None)
+        if found is None:
+            found = self._of(document)
+            self.held += len(found)
+        self._known[document] = found
+        while self.held > self.most and len(self._known) > 1:
+            self.held -= len(self._known.popitem(last=False)[1])
+        return found
 
     def _of(self, document: int) -> frozenset[int]:
         words = WORD.findall(whole_text(self.suite.corpus[document]).lower())

@@ -4,6 +4,7 @@ A record of kind "suite" holds the smallest hashes of its queries and documents 
 resemblance and containment of documents", 1997). Two sketches estimate which share of each suite is in the other.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -99,6 +100,10 @@ class Sketch:
         common, ours, theirs = (sum(one <= end for one in hashes) for hashes in (both, self.hashes, other.hashes))
         return (common / ours if ours else 0.0), (common / theirs if theirs else 0.0)
 
+    def may_have(self, one: int) -> bool:
+        """Whether a hash is in the set; unknown ones, beyond an incomplete sketch, may be."""
+        return one in self.hashes or one > self._end
+
     def text(self) -> str:
         """The hashes in order, as digits without a separator."""
         return "".join(f"{one:0{DIGITS}x}" for one in sorted(self.hashes))
@@ -160,12 +165,34 @@ def suite_record(suite: SeenSuite) -> Record | None:
         "suite_fingerprint": fingerprint,
         "role": suite.role,
         "group": is_group(suite),
+        "sealed_from": _sealed_from(suite, fingerprint),
         "queries": found.queries.count,
         "documents": found.documents.count,
         "query_hashes": queries.text(),
         "document_hashes": documents.text(),
     }
     return Record(f"suite-{fingerprint[:32]}", "suite", now(), body)
+
+
+def _sealed_from(suite: SeenSuite, fingerprint: str) -> str | None:
+    """Where the sealed half of its queries begins; None for a group, whose members have halves of their own."""
+    if not isinstance(suite, _WithTexts):
+        return None
+    return first_sealed(fingerprint, [key for key, _ in suite.texts().queries])
+
+
+def half_key(fingerprint: str, query_id: str) -> str:
+    """A query's place in the order, as hexadecimal digits; larger ones are sealed."""
+    text = f"{fingerprint}\0{query_id}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text).hexdigest()
+
+
+def first_sealed(fingerprint: str, query_ids: Sequence[str]) -> str | None:
+    """The least key of the sealed half; None for fewer than two queries, which have no halves."""
+    if len(query_ids) < 2:
+        return None
+    keys = sorted(half_key(fingerprint, one) for one in query_ids)
+    return keys[(len(keys) + 1) // 2]
 
 
 def read_contents(body: dict[str, Any]) -> SuiteContents | None:
@@ -189,12 +216,18 @@ def _read(suite: SeenSuite) -> SuiteContents | None:
             Sketch.of(key for one in every for key in one.documents.hashes),
         )
     texts = suite.texts()
-    queries = Sketch.of(_hash(text) for _, text in texts.queries)
-    documents = Sketch.of(_hash(f"{one.title or ''}\n{one.text[:DOCUMENT_START]}") for _, one in texts.documents)
+    queries = Sketch.of(words_hash(text) for _, text in texts.queries)
+    documents = Sketch.of(words_hash(f"{one.title or ''}\n{one.text[:DOCUMENT_START]}") for _, one in texts.documents)
     return SuiteContents(queries, documents)
 
 
-def _hash(text: str) -> int:
+def known_contents(queries: Sketch) -> SuiteContents:
+    """Contents of which the queries alone are known."""
+    return SuiteContents(queries, Sketch(0, frozenset()))
+
+
+def words_hash(text: str) -> int:
+    """A text's hash, without case, punctuation and white space."""
     return text_key(" ".join(_WORD.findall(text.lower()))) & (16**DIGITS - 1)
 
 
@@ -213,6 +246,8 @@ class Overlap(NamedTuple):
         shared: share of its queries that are in this suite.
         copy: whether one is a changed copy of the other.
         group: whether it is several suites in one.
+        contents: its hashes.
+        sealed_from: where its sealed half begins (`half_key`); None where it is not known.
     """
 
     suite: str
@@ -222,6 +257,8 @@ class Overlap(NamedTuple):
     shared: float
     copy: bool
     group: bool
+    contents: SuiteContents
+    sealed_from: str | None
 
     def words(self) -> str:
         """Its name, and how much is shared."""
@@ -243,6 +280,7 @@ class _KnownSuite(NamedTuple):
     role: str | None
     group: bool
     contents: SuiteContents
+    sealed_from: str | None
 
 
 def find_overlaps(ledger: Ledger, fingerprint: str, contents: SuiteContents | None) -> list[Overlap]:
@@ -261,7 +299,8 @@ def find_overlaps(ledger: Ledger, fingerprint: str, contents: SuiteContents | No
         of_ours, of_theirs = contents.queries.shares(one.contents.queries)
         if max(of_ours, of_theirs) >= NOTABLE:
             count, copy = one.contents.queries.count, contents.is_copy(one.contents)
-            found.append(Overlap(one.name, one.fingerprint, one.role, count, of_theirs, copy, one.group))
+            more = one.group, one.contents, one.sealed_from
+            found.append(Overlap(one.name, one.fingerprint, one.role, count, of_theirs, copy, *more))
     return found
 
 
@@ -280,7 +319,9 @@ def _known_suites(ledger: Ledger) -> list[_KnownSuite]:
             body = json.loads(ledger.value("SELECT body FROM records WHERE id = ?", (row["id"],)))
             contents = read_contents(body)
             names = str(body.get("suite")), str(body.get("suite_fingerprint")), body.get("role")
-            _records[key] = _KnownSuite(*names, body.get("group") is True, contents) if contents else None
+            begins = body.get("sealed_from")
+            halves = begins if isinstance(begins, str) else None
+            _records[key] = _KnownSuite(*names, body.get("group") is True, contents, halves) if contents else None
         one = _records[key]
         found += [one] if one is not None else []
     return found

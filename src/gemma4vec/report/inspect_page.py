@@ -1,6 +1,6 @@
 """The page about an inspection: slices, kinds of failure, figures with baselines, examples of the open half."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from gemma4vec.inspection.inspection_files import (
     load_points,
 )
 from gemma4vec.inspection.predicates import parse_predicate
-from gemma4vec.inspection.sealed import DISCOVERY
+from gemma4vec.inspection.sealed import DISCOVERY, shown_queries
 from gemma4vec.inspection.topics.map import DISCOVERY_QUERY, DOCUMENT, SEALED_QUERY
 from gemma4vec.report.charts.inspect_charts import MapDots, draw_layers, draw_map, draw_topics
 from gemma4vec.report.content.run_data import METRICS, shorten
@@ -53,6 +53,10 @@ def render_inspection(
     """
     found = {name: (extras or {}).get(name) for name in (PROBES, LAYERS, CLUSTERS)}
     layers, topics = found[LAYERS], found[CLUSTERS]
+    ids = columns["query_id"]
+    texts = dict(zip(suite.query_ids, suite.queries, strict=True))
+    shown_N = shown_queries(about["suite"]["fingerprint"], ids, [texts.get(key, "") for key in ids])
+    shown = {row for row, half in enumerate(columns["half"]) if half == DISCOVERY and shown_N[row]}
     dots = _map_dots(points[1]) if points is not None else None
     return render_template(
         "inspect.html",
@@ -70,7 +74,8 @@ def render_inspection(
             "drawn": dots.count if dots is not None else 0,
             "metric": METRICS.get(about["metric"], about["metric"]),
             "views": slice_views(about, slices),
-            "examples": [(one, _examples(one, about["metric"], columns, suite)) for one in slices[:EXAMPLES]],
+            "examples": [(one, _examples(one, about["metric"], columns, suite, shown)) for one in slices[:EXAMPLES]],
+            "withheld": sum(half == DISCOVERY for half in columns["half"]) - len(shown),
         },
     )
 
@@ -106,12 +111,12 @@ def slice_views(
 
 
 def _examples(
-    one: Mapping[str, Any], metric: str, columns: Mapping[str, list[Any]], suite: RetrievalSuite
+    one: Mapping[str, Any], metric: str, columns: Mapping[str, list[Any]], suite: RetrievalSuite, shown: Set[int]
 ) -> list[dict[str, Any]]:
-    """The worst queries of a slice, of the discovery half alone, with what they found and what was right."""
+    """The worst of a slice's queries that may be shown, with what they found and what was right."""
     mask = parse_predicate(one["rule"]).mask(columns)
     place = {key: index for index, key in enumerate(suite.corpus_ids)}
-    rows = [row for row, half in enumerate(columns["half"]) if half == DISCOVERY and mask[row]]
+    rows = [row for row in shown if mask[row]]
     paired = one["view"] == "paired"
 
     def value(row: int) -> float:
@@ -122,9 +127,8 @@ def _examples(
     for row in sorted(rows, key=lambda row: (value(row), columns["query_id"][row]))[:EXAMPLES]:
         key = columns["query_id"][row]
         judged = suite.qrels.get(key, {})
-        right = sorted(
-            (document for document, grade in judged.items() if grade >= 1), key=lambda one: (-judged[one], one)
-        )
+        known = [document for document, grade in judged.items() if grade >= 1 and document in place]
+        right = sorted(known, key=lambda one: (-judged[one], one))
         first = columns["top1_doc"][row]
         found.append(
             {

@@ -20,6 +20,7 @@ from gemma4vec.ui.content.recorded_runs import RecordedRuns
 
 if TYPE_CHECKING:
     from gemma4vec.ui.content.decoder_work import DecoderWork
+    from gemma4vec.ui.content.inspected_points import InspectedMaps
     from gemma4vec.ui.content.map_points import Maps
     from gemma4vec.ui.content.search_worker import SearchWorker
     from gemma4vec.ui.content.stored_inspections import StoredInspections
@@ -88,6 +89,13 @@ class Window:
         from gemma4vec.ui.content.map_points import Maps
 
         return Maps()
+
+    @cached_property
+    def inspected_maps(self) -> "InspectedMaps":
+        """Maps of inspections; imported when somebody looks at one."""
+        from gemma4vec.ui.content.inspected_points import InspectedMaps
+
+        return InspectedMaps()
 
     @property
     def templates(self) -> Environment:

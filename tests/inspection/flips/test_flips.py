@@ -8,6 +8,7 @@ import pytest
 from hostile_page import HOSTILE, Page
 from planted_suite import PlantedModel, planted_suite
 
+from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.inspection.flips.flips import NO_SEEDS, find_flips, seed_noise
@@ -48,6 +49,24 @@ def test_lost_queries_are_listed_with_both_top_tens() -> None:
     assert first["top_a"][0]["grade"] == 1 and len(first["top_a"][0]["shared"]) == 2
     assert all(one["grade"] is None for one in first["top_b"]) and len(first["top_b"]) == 10
     assert find_flips([BM25], [Subject(PlantedModel(), "planted")], SUITE, most=2)["list"] == listed[:2]
+
+
+def test_queries_that_are_sealed_in_the_whole_suite_are_counted_and_not_listed() -> None:
+    planted = Subject(PlantedModel(), "planted")
+    find_flips([BM25], [planted], SUITE)  # the ledger knows the whole from now on
+    part = replace(sample_suite(SUITE, 60, None), name="part")
+    found = find_flips([BM25], [planted], part)
+    whole, own = (split_halves(one.fingerprint, one.query_ids) for one in (SUITE, part))
+    assert whole is not None and own is not None
+    sealed = {key for key, one in zip(SUITE.query_ids, whole, strict=True) if one}
+    opened = {key for key, one in zip(part.query_ids, own, strict=True) if not one}
+    assert found["withheld"] == len(opened & sealed) > 5 and found["queries"] == 30
+    assert {one["query_id"] for one in found["list"]} <= opened - sealed
+    assert len(found["list"]) < found["differing"] and found["lost"] > sum(
+        one["flip"] == "lost" for one in found["list"]
+    )
+    (note,) = found["notes"][1:]
+    assert note.startswith(f"{found['withheld']} queries of the open half are sealed in another suite")
 
 
 def test_seeds_are_the_noise() -> None:

@@ -18,8 +18,8 @@ from gemma4vec.inspection.geometry.figures import (
     mean_cosine,
     mean_cosines,
     moments,
+    occurrences,
     random_directions,
-    skewness,
     two_nn,
     uniformities,
     uniformity,
@@ -94,8 +94,10 @@ def test_two_nn_is_the_papers_fit_over_all_neighbors() -> None:
 
 def test_skewness_is_scipys() -> None:
     counts = GENERATOR.poisson(0.5, 300)
-    assert skewness(counts) == pytest.approx(stats.skew(counts))
-    assert skewness(np.ones(4)) == 0.0
+    ranks = np.concatenate([np.repeat(np.arange(len(counts)), counts), [-1, -1]])
+    found, never = occurrences(ranks, len(counts))
+    assert found == pytest.approx(stats.skew(counts)) and never == np.mean(counts == 0) > 0
+    assert occurrences(np.arange(4), 4) == (0.0, 0.0) and occurrences(np.array([-1]), 3) == (0.0, 1.0)
 
 
 def test_hubness_of_random_rankings_is_its_own_baseline_and_a_hub_is_far_from_it() -> None:

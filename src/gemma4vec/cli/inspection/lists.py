@@ -237,6 +237,8 @@ def _render_labels(found: Mapping[str, Any]) -> "RenderableType":
         f"{found['suite']['name']}: {found['flagged']} doubtful pairs of {found['flagged_queries']} queries, "
         f"{found['near_copies']} near copies of right documents; {read}; {found['queue']} are in the queue"
     )
+    if found["withheld"]:
+        head += f"; {found['withheld']} queries are sealed in another suite that has them, and left out"
     rows = [
         [one["model"], *(f"{one[key]:.3f}" for key in ("none", "all", "low", "high", "judged_by_people"))]
         for one in found["scores"]

@@ -216,17 +216,22 @@ class LargestDifferences(NamedTuple):
     largest_losses: list[QueryDifference]
 
 
-def largest_differences(a: Result, b: Result, metric: str) -> LargestDifferences:
+def largest_differences(
+    a: Result, b: Result, metric: str, among: npt.NDArray[np.bool_] | None = None
+) -> LargestDifferences:
     """Return queries to look at. There is no verdict, so the ledger counts no comparison.
 
     Args:
         metric: one whose score is a mean over queries.
+        among: queries that may be shown, bool[N] in the order of `Result.keys`; None: all.
 
     Raises:
         InputError: as `check_comparable`.
     """
     check_comparable(a, b, metric)
-    return LargestDifferences(*_largest(a.keys, a.values(metric)[1], b.values(metric)[1]))
+    rows = np.arange(len(a.keys)) if among is None else np.flatnonzero(among)
+    keys = [a.keys[row] for row in rows.tolist()]
+    return LargestDifferences(*_largest(keys, a.values(metric)[1][rows], b.values(metric)[1][rows]))
 
 
 class _Question(NamedTuple):

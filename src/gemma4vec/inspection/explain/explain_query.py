@@ -19,7 +19,7 @@ from gemma4vec.inspection.inspected import Subject
 from gemma4vec.inspection.kinds import k_occurrence
 from gemma4vec.inspection.probes.word_scores import WordScores
 from gemma4vec.inspection.reading import Reading, read_model
-from gemma4vec.inspection.sealed import split_halves
+from gemma4vec.inspection.sealed import shown_queries, split_halves
 from gemma4vec.inspection.token_counts import TokenCounter, token_counter
 from gemma4vec.ledger.suite_access import check_choice
 from gemma4vec.retrieval.tokenize import choose_tokenizer
@@ -80,6 +80,11 @@ def explain_query(
     sealed_N = split_halves(suite.fingerprint, suite.query_ids)
     if sealed_N is not None and sealed_N[row]:
         raise InputError(f"query '{query_id}' is in the sealed half of {suite.name}; explain one of the discovery half")
+    if not shown_queries(suite.fingerprint, suite.query_ids, suite.queries)[row]:
+        raise InputError(f"query '{query_id}' is in the sealed half of another suite that has it; explain another one")
+    known = set(suite.corpus_ids)
+    if not any(grade >= 1 and key in known for key, grade in suite.qrels[query_id].items()):
+        raise InputError(f"the corpus of {suite.name} has no right document of query '{query_id}'; explain another one")
     steps = steps_of(subject, suite.fingerprint)
     reading = read_model(subject.model, suite, steps, run=subject.run, progress=progress)
     chosen = _chosen(reading, suite, row)

@@ -22,13 +22,14 @@ from gemma4vec.inspection.inspect import steps_of
 from gemma4vec.inspection.inspected import Subject
 from gemma4vec.inspection.kinds import failed
 from gemma4vec.inspection.reading import Reading, read_model
-from gemma4vec.inspection.sealed import split_halves
+from gemma4vec.inspection.sealed import shown_queries, split_halves
 from gemma4vec.ledger.suite_access import check_choice
 from gemma4vec.retrieval.tokenize import WordTokenizer, choose_tokenizer
 
 MOST = 100
 WORDS = 12  # shared words that are listed for a document
 NO_SEEDS = "no further seeds were named: how many queries another training would flip is unknown"
+WITHHELD = "{:,} queries of the open half are sealed in another suite that has them: they are counted and not listed"
 Floats = npt.NDArray[np.float64]
 
 
@@ -85,7 +86,7 @@ def find_flips(
 
     Args:
         a, b: the two models, each with further trainings of its recipe behind it.
-        most: queries in the list; all are counted.
+        most: queries in the list; all are counted. Queries that are sealed in another suite are not in it.
 
     Raises:
         InputError: a final suite, one model on both sides, or one query; as `evaluate`.
@@ -100,7 +101,8 @@ def find_flips(
     metric = suite.metric or "ndcg@10"
     sides = [[_read(one, suite, progress) for one in side] for side in (a, b)]
     values_RN = [np.array([one.values(metric) for one in side]) for side in sides]
-    found = _listed(suite, metric, sides, values_RN, np.flatnonzero(~sealed_N), most)
+    shown_N = shown_queries(suite.fingerprint, suite.query_ids, suite.queries)
+    found = _listed(suite, metric, sides, values_RN, np.flatnonzero(~sealed_N), shown_N, most)
     return {
         "a": _side(a),
         "b": _side(b),
@@ -125,6 +127,7 @@ def _listed(
     sides: Sequence[Sequence[Reading]],
     values_RN: Sequence[Floats],
     open_N: npt.NDArray[np.int64],
+    shown_N: npt.NDArray[np.bool_],
     most: int,
 ) -> dict[str, Any]:
     mean_a, mean_b = (one_RN.mean(axis=0) for one_RN in values_RN)
@@ -136,7 +139,7 @@ def _listed(
     order = sorted(differing, key=lambda row: (-excess_N[row], -abs(mean_b[row] - mean_a[row]), suite.query_ids[row]))
     tokenize = choose_tokenizer([whole_text(one) for one in suite.corpus], code=suite.code)
     listed = []
-    for row in order[:most]:
+    for row in [row for row in order if shown_N[row]][:most]:
         judged = suite.qrels[suite.query_ids[row]]
         tops = [_top(suite, side[0], row, tokenize) for side in sides]
         listed.append(
@@ -154,8 +157,10 @@ def _listed(
                 *tops,
             )
         )
+    withheld = int((~shown_N[open_N]).sum())
     gained, lost = found_b & ~found_a, found_a & ~found_b
     between = _flipped_between_seeds(sides, open_N)
+    notes = [*([] if between is not None else [NO_SEEDS]), *([WITHHELD.format(withheld)] if withheld else [])]
     return {
         "gained": int(gained[open_N].sum()),
         "lost": int(lost[open_N].sum()),
@@ -164,7 +169,8 @@ def _listed(
         "flipped": float((gained | lost)[open_N].mean()),
         "flipped_between_seeds": between,
         "list": [asdict(one) for one in listed],
-        "notes": [] if between is not None else [NO_SEEDS],
+        "withheld": withheld,
+        "notes": notes,
     }
 
 

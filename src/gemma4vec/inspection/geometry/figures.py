@@ -276,33 +276,25 @@ def hubness(top_NK: npt.NDArray[np.int64], documents: int, *, seed: int = 0) -> 
     """Skewness of how often documents are among first ranks, and the share that never are, beside random rankings."""
     generator = np.random.default_rng(seed)
     queries, places = len(top_NK), min(top_NK.shape[1], documents)
-    counts_M = np.bincount(top_NK[top_NK >= 0], minlength=documents)
-    random_counts = [
-        np.bincount(
-            np.concatenate([generator.choice(documents, places, replace=False, shuffle=False) for _ in range(queries)])
-            if documents <= 20 * places
-            else generator.integers(0, documents, queries * places),
-            minlength=documents,
-        )
+    value, never = occurrences(top_NK, documents)
+    random_ranks = (
+        np.array([generator.choice(documents, places, replace=False, shuffle=False) for _ in range(queries)])
+        if documents <= 20 * places
+        else generator.integers(0, documents, queries * places)
         for _ in range(BASELINES)
-    ]
-    drawn = [
-        (skewness(counts), float((counts == 0).mean()))
-        for counts in (
-            np.bincount(ranks[ranks >= 0], minlength=documents)
-            for ranks in (top_NK[generator.integers(0, queries, queries)] for _ in range(RESAMPLES))
-        )
-    ]
+    )
+    base, base_never = np.mean([occurrences(ranks, documents) for ranks in random_ranks], axis=0).tolist()
+    resampled = (top_NK[generator.integers(0, queries, queries)] for _ in range(RESAMPLES))
+    low, high = np.quantile([occurrences(ranks, documents)[0] for ranks in resampled], [0.025, 0.975])
     source, of = "Radovanović et al. 2010, JMLR 11", "random rankings"
-    low, high = np.quantile([one for one, _ in drawn], [0.025, 0.975])
     return [
         Figure(
             "hubness",
             f"skewness of how often a document is among the first {places}",
-            skewness(counts_M),
+            value,
             float(low),
             float(high),
-            float(np.mean([skewness(one) for one in random_counts])),
+            base,
             of,
             queries,
             source,
@@ -310,10 +302,10 @@ def hubness(top_NK: npt.NDArray[np.int64], documents: int, *, seed: int = 0) -> 
         Figure(
             "never shown",
             f"share of documents that no query has among the first {places}",
-            float((counts_M == 0).mean()),
+            never,
             None,
             None,
-            float(np.mean([(one == 0).mean() for one in random_counts])),
+            base_never,
             of,
             queries,
             source,
@@ -321,11 +313,17 @@ def hubness(top_NK: npt.NDArray[np.int64], documents: int, *, seed: int = 0) -> 
     ]
 
 
-def skewness(values: npt.NDArray[Any]) -> float:
-    """Third standardized moment; 0 where all values are equal."""
-    centered = np.asarray(values, dtype=np.float64) - np.mean(values)
-    spread = float(np.sqrt((centered**2).mean()))
-    return float((centered**3).mean() / spread**3) if spread > 0.0 else 0.0
+def occurrences(ranks: npt.NDArray[np.int64], documents: int) -> tuple[float, float]:
+    """Skewness of how often each document is among ranks, and the share of documents that never are.
+
+    Only documents that are there are counted one by one: of a million most never are. -1 is no document.
+    """
+    _, counts = np.unique(ranks[ranks >= 0], return_counts=True)
+    mean, missing = counts.sum() / documents, documents - len(counts)
+    second, third = (
+        float(((counts - mean) ** power).sum() + missing * (-mean) ** power) / documents for power in (2, 3)
+    )
+    return third / second**1.5 if second > 0.0 else 0.0, missing / documents
 
 
 def _bootstrap(statistics: Callable[[Floats], Floats], n: int, generator: np.random.Generator) -> tuple[float, float]:

@@ -33,7 +33,7 @@ def vector_figures(
         model: its vectors come from the cache, where it has one.
         queries: places of the queries whose judgments may be used: of the discovery half.
         right: (query, document) places of right documents of these queries.
-        shown: documents among their first ranks; searched whatever the sample.
+        shown: documents among the first ranks of each; searched whatever the sample.
         seed: of samples.
 
     Returns:
@@ -49,7 +49,7 @@ def vector_figures(
     rows = [queries[at] for at in chosen]
     place = {query: at for at, query in enumerate(rows)}
     pairs = [(query, document) for query, document in right if query in place]
-    searched = _searched(len(suite.corpus), pairs, shown, generator)
+    searched = _searched(len(suite.corpus), pairs, shown[chosen], generator)
     documents_MD = model.encode_document([suite.corpus[at] for at in searched])
     ids = [suite.corpus_ids[at] for at in searched]
     check_unit(documents_MD, ids, f"document vectors of {model.name} on {suite.name}")

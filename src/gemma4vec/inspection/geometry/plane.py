@@ -6,6 +6,8 @@ whoever draws one prints the share beside it, and takes evidence from the vector
 Legend: M documents, D dimension.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,6 +61,18 @@ def kept_neighbors(
     close_AK = np.argpartition(distances_AS, neighbors - 1, axis=1)[:, :neighbors]
     kept = [len(set(a) & set(b)) for a, b in zip(near_AK.tolist(), close_AK.tolist(), strict=True)]
     return float(np.mean(kept)) / neighbors
+
+
+def inside_polygon(points_M2: Vectors, corners: Sequence[tuple[float, float]]) -> NDArray[np.bool_]:
+    """Whether each point is inside a polygon, bool[M], by the even-odd rule; the last corner joins the first."""
+    inside_M = np.zeros(len(points_M2), dtype=bool)
+    x_M, y_M = (points_M2[:, axis].astype(np.float64) for axis in (0, 1))
+    for (x, y), (next_x, next_y) in zip(corners, [*corners[1:], *corners[:1]], strict=True):
+        if y == next_y:
+            continue  # a level edge is crossed by no level ray
+        crosses_M = (y_M < y) != (y_M < next_y)
+        inside_M ^= crosses_M & (x_M < x + (y_M - y) / (next_y - y) * (next_x - x))
+    return inside_M
 
 
 def _sample(count: int, most: int, seed: int) -> NDArray[np.int64]:

@@ -23,7 +23,7 @@ from gemma4vec.inspection.labels.judgments import (
     overlaid,
 )
 from gemma4vec.inspection.reading import Reading, read_model
-from gemma4vec.inspection.sealed import split_halves
+from gemma4vec.inspection.sealed import shown_queries, split_halves
 from gemma4vec.ledger.suite_access import check_choice
 
 QUEUE, ABOUT = "queue.jsonl", "labels.json"
@@ -49,7 +49,8 @@ def find_labels(
     sealed_N = split_halves(suite.fingerprint, suite.query_ids)
     open_N = np.ones(len(suite.queries), dtype=bool) if sealed_N is None else ~sealed_N
     readings = {one.model.name: _read(one, suite, progress) for one in subjects}
-    flagged = find_doubtful(suite, readings, open_N)
+    shown_N = shown_queries(suite.fingerprint, suite.query_ids, suite.queries)
+    flagged = find_doubtful(suite, readings, shown_N)
     judged = load_judgments(suite)
     changed = overlaid(suite, judged)
     queue = [one for one in flagged if (one.query_id, one.doc_id) not in judged]
@@ -58,6 +59,7 @@ def find_labels(
         "models": names,
         "metric": METRIC,
         "queries": int(open_N.sum()),
+        "withheld": int((open_N & ~shown_N).sum()),
         "flagged": len(flagged),
         "flagged_queries": len({one.query_id for one in flagged}),
         "near_copies": sum(one.duplicate_of is not None for one in flagged),

@@ -3,14 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from gemma4vec.data.suites.retrieval import RetrievalSuite, load_suite
 from gemma4vec.errors import InputError
-from gemma4vec.evaluation.comparison.paired import QueryDifference
-from gemma4vec.report.content.run_data import RunData, SuiteResults, label, shorten, suite_folder
+from gemma4vec.evaluation.comparison.paired import QueryDifference, largest_differences
+from gemma4vec.evaluation.results.result import Result
+from gemma4vec.inspection.sealed import shown_queries
+from gemma4vec.ledger.suite_halves import hidden_words
+from gemma4vec.report.content.run_data import PRIMARY, RunData, SuiteResults, label, shorten, suite_folder
 
 SHOWN, RELEVANT_SHOWN = 5, 3
 LINES, CHARACTERS = 80, 4000
 ID_CHARACTERS, QUERY_CHARACTERS = 300, 800
+NOT_OF_FINAL = "Single queries of a final suite are not shown: a look at failures teaches more about it than a score."
 
 
 @dataclass(frozen=True)
@@ -60,14 +67,24 @@ class Examples:
     """Why there are no texts, or why they may be wrong; empty otherwise."""
     code: bool
     """Whether the texts are code, whose lines must not wrap."""
+    hidden: str
+    """How many queries are withheld, since they are sealed; empty if none."""
 
 
 def find_examples(run: RunData, suite: SuiteResults, other: str) -> Examples | None:
-    """Find the largest wins and losses against `other`; None if the two were not compared."""
-    found = suite.comparisons.get(other) or suite.largest.get(other)
-    if found is None:
+    """Find the largest wins and losses against `other` among queries that are not sealed.
+
+    None if the two were not compared. Of a final suite there are none: failures teach more about it than a score does.
+    """
+    if (suite.comparisons.get(other) or suite.largest.get(other)) is None:
         return None
+    trained, against = suite.results["trained"], suite.results[other]
+    about = trained.settings.get("suite") or {}
+    if about.get("role") == "final":
+        return Examples(_model_name(suite, other), [], [], NOT_OF_FINAL, False, "")
     texts, note = _load_texts(run, suite)
+    shown_N = _shown(trained, about.get("fingerprint"), texts)
+    found = largest_differences(trained, against, PRIMARY, shown_N)
     make = _ExampleMaker(suite, texts, ("trained", other))
     return Examples(
         _model_name(suite, other),
@@ -75,7 +92,18 @@ def find_examples(run: RunData, suite: SuiteResults, other: str) -> Examples | N
         [make(row) for row in found.largest_losses[:SHOWN]],
         note,
         texts is not None and texts.code,
+        hidden_words(int((~shown_N).sum()), len(shown_N)),
     )
+
+
+def _shown(result: Result, fingerprint: str | None, texts: RetrievalSuite | None) -> npt.NDArray[np.bool_]:
+    """Queries that may be shown, bool[N]; those of a suite of several tasks, whose texts are not shown, all may."""
+    ids = [query_id for _, query_id in result.keys]
+    if len(result.per_query) != 1:
+        return np.ones(len(ids), dtype=bool)
+    contents = fingerprint or (texts.fingerprint if texts is not None else "")
+    known = dict(zip(texts.query_ids, texts.queries, strict=True)) if texts is not None else None
+    return shown_queries(contents, ids, None if known is None else [known.get(one, "") for one in ids])
 
 
 def _model_name(suite: SuiteResults, model: str) -> str:

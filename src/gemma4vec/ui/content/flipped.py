@@ -1,12 +1,14 @@
-"""Queries whose score differs between two runs: of the discovery half alone, largest difference first."""
+"""Queries whose score differs between two runs: of those that may be shown alone, largest difference first."""
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.comparison.comparable import check_comparable
 from gemma4vec.evaluation.results.result import Result
-from gemma4vec.inspection.sealed import split_halves
+from gemma4vec.inspection.sealed import shown_queries
 from gemma4vec.report.content.comparison_data import RunComparison, SuiteSection
 from gemma4vec.report.content.run_data import PRIMARY, RunData, shorten, suite_folder
 from gemma4vec.ui.content.suite_texts import SuiteTexts, Texts
@@ -98,8 +100,8 @@ def _flips(empty: Flips, a: tuple[RunData, Result, Any], b: tuple[RunData, Resul
     keys, a_N = a[1].values(PRIMARY)
     _, b_N = b[1].values(PRIMARY)
     ids = [key for _, key in keys]
-    sealed_N = split_halves(str(a[1].settings["suite"]["fingerprint"]), ids)
-    rows = [row for row in range(len(ids)) if sealed_N is None or not sealed_N[row]]
+    known = [texts.queries.get(one, "") for one in ids] if texts.queries else None
+    rows = np.flatnonzero(shown_queries(str(a[1].settings["suite"]["fingerprint"]), ids, known)).tolist()
     qrels = {} if texts.suite is None else texts.suite.qrels
     changed = [row for row in rows if a_N[row] != b_N[row]]
     differing = sorted(changed, key=lambda row: (-abs(a_N[row] - b_N[row]), ids[row]))

@@ -124,7 +124,7 @@ def keep_result(home: Path, kind: Kind, result: Mapping[str, Any]) -> Path:
 
 def kept_files(home: Path, folder: Folder) -> list[Path]:
     """Kept results, newest first."""
-    return sorted((home / folder).glob("*.json"), key=lambda file: (-file.stat().st_mtime_ns, file.name))
+    return sorted((home / folder).glob("*.json"), key=lambda file: (-file.lstat().st_mtime_ns, file.name))
 
 
 def load_kept(file: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gemma4vec.errors import InputError
 from gemma4vec.inspection.geometry.plane import NEIGHBORS, kept_neighbors, principal_plane
 from gemma4vec.serving.search.documents import IndexedDocument
 from gemma4vec.serving.search.index import SearchIndex
@@ -26,6 +27,7 @@ MAGIC = b"G4VM"
 GROUPS = 7  # with a color of their own; the rest are "other"
 OTHER = "other"
 MOST_GROUPED = 200_000  # documents that are read for their groups
+MOST_CORNERS = 80  # of a lasso
 _KEPT = 2
 _PREFIX = re.compile(r"[^/:#]+")
 
@@ -38,6 +40,7 @@ class MapPoints:
         kept: share of the ten nearest neighbors that the plane keeps; None for few documents.
         groups: (name, number of documents), largest first.
         rows_of: rows of each group, in the index's order.
+        places: of each document, float32[M, 2] from 0 to 1.
     """
 
     count: int
@@ -45,6 +48,7 @@ class MapPoints:
     groups: list[tuple[str, int]]
     rows_of: list[NDArray[np.int64]]
     data: bytes
+    places: NDArray[np.float32]
 
     @property
     def neighbors(self) -> int:
@@ -82,24 +86,50 @@ def make_map(index: SearchIndex) -> MapPoints:
     names, group_M = group_documents(index.documents) if index.count <= MOST_GROUPED else (["all"], _zeros(index.count))
     counts = np.bincount(group_M, minlength=len(names))
     order_M = np.random.default_rng(0).permutation(index.count)
-    low_2, high_2 = (plane_M2.min(axis=0), plane_M2.max(axis=0)) if index.count else (np.zeros(2), np.ones(2))
-    scaled_M2 = ((plane_M2 - low_2) / np.maximum(high_2 - low_2, 1e-9))[order_M].astype("<f4")
-    header = json.dumps({"count": index.count, "groups": names}).encode()
-    header += b" " * (-(len(header)) % 4)
-    data = b"".join(
-        (
-            MAGIC,
-            struct.pack("<I", len(header)),
-            header,
-            scaled_M2[:, 0].tobytes(),
-            scaled_M2[:, 1].tobytes(),
-            order_M.astype("<u4").tobytes(),
-            group_M[order_M].astype(np.uint8).tobytes(),
-        )
-    )
+    scaled_M2 = scale_to_unit(plane_M2)
+    data = pack_points(names, scaled_M2[order_M], order_M, group_M[order_M])
     groups = list(zip(names, counts.tolist(), strict=True))
     rows_of = [np.flatnonzero(group_M == number) for number in range(len(names))]
-    return MapPoints(index.count, kept_neighbors(index.vectors_MD, plane_M2), groups, rows_of, data)
+    kept = kept_neighbors(index.vectors_MD, plane_M2)
+    return MapPoints(index.count, kept, groups, rows_of, data, scaled_M2)
+
+
+def scale_to_unit(plane_M2: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Places from 0 to 1 on both axes."""
+    if not len(plane_M2):
+        return plane_M2
+    low_2, high_2 = plane_M2.min(axis=0), plane_M2.max(axis=0)
+    return np.asarray((plane_M2 - low_2) / np.maximum(high_2 - low_2, 1e-9), dtype=np.float32)
+
+
+def pack_points(
+    names: Sequence[str], places_M2: NDArray[np.float32], row_M: NDArray[Any], group_M: NDArray[Any]
+) -> bytes:
+    """The file of a map, of points in random order."""
+    header = json.dumps({"count": len(places_M2), "groups": list(names)}).encode()
+    header += b" " * (-(len(header)) % 4)
+    columns = [places_M2[:, 0].astype("<f4"), places_M2[:, 1].astype("<f4"), row_M.astype("<u4"), group_M.astype("u1")]
+    return b"".join((MAGIC, struct.pack("<I", len(header)), header, *(one.tobytes() for one in columns)))
+
+
+def parse_lasso(given: str) -> list[tuple[float, float]]:
+    """The corners of a polygon in an address, `x,y,x,y,...`, as places from 0 to 1; none for an empty one.
+
+    Raises:
+        InputError: no numbers, fewer than three corners or too many.
+    """
+    if not given:
+        return []
+    parts = given.split(",")
+    try:
+        if not 6 <= len(parts) <= 2 * MOST_CORNERS or len(parts) % 2:
+            raise ValueError(f"{len(parts)} numbers")
+        numbers = [float(part) for part in parts if len(part) < 20]
+        if len(numbers) != len(parts) or not all(-100.0 < one < 100.0 for one in numbers):
+            raise ValueError("far away")
+    except ValueError as error:
+        raise InputError(f"the lasso is no polygon of 3 to {MOST_CORNERS} corners (x,y,...); draw it again") from error
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def group_documents(documents: Sequence[IndexedDocument]) -> tuple[list[str], NDArray[np.int64]]:

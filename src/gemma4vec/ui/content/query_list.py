@@ -8,6 +8,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.inspection.kinds import TOP
 from gemma4vec.inspection.predicates import parse_predicate
 from gemma4vec.inspection.sealed import DISCOVERY
+from gemma4vec.ledger.suite_halves import sealed_elsewhere
 from gemma4vec.ui.content.stored_inspections import Columns, StoredInspection
 
 OUTCOMES = {"failed": "no right document among the first ten", "found": "a right document among the first ten"}
@@ -48,12 +49,12 @@ class Wanted:
 def select_queries(
     found: StoredInspection, columns: Columns, wanted: Wanted, texts: Mapping[str, str] | None = None
 ) -> list[int]:
-    """Rows of the discovery half, in order. Sealed queries are never among them.
+    """Rows that may be shown, in order. Queries that are sealed, here or elsewhere, are never among them.
 
     Raises:
         InputError: an unknown slice, or a rule that cannot be read.
     """
-    rows = [row for row, half in enumerate(columns["half"]) if half == DISCOVERY]
+    rows = shown_rows(found, columns, texts)
     rule = wanted.rule or _rule_of(found, wanted.slice)
     if rule:
         mask = parse_predicate(rule).mask(columns)
@@ -67,6 +68,16 @@ def select_queries(
         ids = columns["query_id"]
         rows = [row for row in rows if _has(f"{ids[row]} {known.get(ids[row], '')}".lower(), words)]
     return _ordered(rows, columns, found.metric, wanted.order)
+
+
+def shown_rows(found: StoredInspection, columns: Columns, texts: Mapping[str, str] | None = None) -> list[int]:
+    """Rows of the discovery half without those whose text is sealed in another suite that has them."""
+    rows = [row for row, half in enumerate(columns["half"]) if half == DISCOVERY]
+    if not texts:
+        return rows
+    ids = [columns["query_id"][row] for row in rows]
+    sealed_N = sealed_elsewhere(found.about["suite"]["fingerprint"], ids, [texts.get(one, "") for one in ids])
+    return [row for row, sealed in zip(rows, sealed_N.tolist(), strict=True) if not sealed]
 
 
 def difference(columns: Columns, metric: str, row: int) -> float | None:

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from gemma4vec.inspection.exposures import Verdict, remedy_key, verdicts
 from gemma4vec.inspection.inspection_files import DOCUMENTS, JUDGED, QUERIES, SLICES, load_columns, load_inspection
 from gemma4vec.inspection.saved.saved_slices import saved_slices
 from gemma4vec.inspection.slices import SPENT
+from gemma4vec.ledger.journal import JOURNAL
 
 _KEPT = 4
+_KEPT_SELECTIONS = 16
 _PATTERNS = (f"inspect/*/*/{SLICES}", f"*/inspect/*/{SLICES}")
 
 Columns = dict[str, list[Any]]
@@ -62,6 +64,7 @@ class StoredInspections:
         self._home = home
         self._lock = threading.Lock()
         self._columns: OrderedDict[tuple[Path, int], Columns] = OrderedDict()
+        self._selected: OrderedDict[tuple[Path, int, Hashable], list[int]] = OrderedDict()
 
     def all(self) -> list[StoredInspection]:
         """Every inspection, newest first; damaged ones last."""
@@ -99,6 +102,26 @@ class StoredInspections:
                 return self._columns[stamp]
         return load_columns(one.folder)
 
+    def selected(self, one: StoredInspection, wanted: Hashable, select: Callable[[], list[int]]) -> list[int]:
+        """What `select` finds for filters, found once while the inspection's table and the ledger stay the same.
+
+        Raises: what `select` raises.
+        """
+        try:
+            stamp = (one.folder, (one.folder / QUERIES).stat().st_mtime_ns, (wanted, _journal(self._home)))
+        except OSError:
+            return select()
+        with self._lock:
+            if stamp in self._selected:
+                self._selected.move_to_end(stamp)
+                return self._selected[stamp]
+        rows = select()
+        with self._lock:
+            self._selected[stamp] = rows
+            while len(self._selected) > _KEPT_SELECTIONS:
+                self._selected.popitem(last=False)
+        return rows
+
     def documents(self, one: StoredInspection, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Rows of `documents.parquet` by id; none where the file cannot be read."""
         return {row["doc_id"]: row for row in _rows(one.folder / DOCUMENTS, "doc_id", keys)}
@@ -121,6 +144,15 @@ class StoredInspections:
         except InputError as error:
             return StoredInspection(self._key(folder), folder, {}, [], str(error))
         return StoredInspection(self._key(folder), folder, about, slices)
+
+
+def _journal(home: Path) -> tuple[int, int] | None:
+    """What changes with the ledger, which knows what is sealed in other suites."""
+    try:
+        found = (home / JOURNAL).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _with_ledger(found: StoredInspection) -> StoredInspection:

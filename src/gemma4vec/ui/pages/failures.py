@@ -8,8 +8,10 @@ from starlette.responses import Response
 
 from gemma4vec.errors import InputError
 from gemma4vec.inspection.slices import PROPOSED
+from gemma4vec.inspection.topics.map import MAP_POINTS
 from gemma4vec.report.content.run_data import METRICS
 from gemma4vec.report.inspect_page import slice_views
+from gemma4vec.serving.search.display import to_one_line
 from gemma4vec.ui.content.paging import Paging
 from gemma4vec.ui.content.query_list import KEPT, ORDERS, OUTCOMES, Wanted, difference, select_queries
 from gemma4vec.ui.content.stored_inspections import Columns, StoredInspection
@@ -17,6 +19,7 @@ from gemma4vec.ui.content.suite_texts import Texts
 from gemma4vec.ui.window import Window
 
 SHOWN = 100
+LONGEST = 160  # characters of a query in a list
 
 
 def inspection_list(window: Window, request: Request) -> Response:
@@ -59,6 +62,7 @@ def failures_page(window: Window, request: Request) -> Response:
         "views": [one for one in views if one[0] == view],
         "view": view,
         "names": names,
+        "has_map": (found.folder / MAP_POINTS).is_file(),
         "saved": [one for one in found.saved if one["view"] == view],
         "slices": (shown := [one for one in found.every_slice if one["view"] == view]),
         "unopened": [one for one in shown if one["status"] == PROPOSED],
@@ -79,9 +83,9 @@ def failures_page(window: Window, request: Request) -> Response:
         values["problem"] = str(error)
         return window.page(request, "failures.html", values)
     texts = window.suites.of_inspection(found.about)
-    rows = select_queries(found, columns, wanted, texts.queries)
+    rows = selected_queries(window, found, columns, wanted, texts)
     values["paging"] = paging = Paging.of(request, len(rows), SHOWN)
-    values["rows"] = [_describe(found, columns, texts, row) for row in rows[paging.first : paging.last]]
+    values["rows"] = [describe_query(found, columns, texts, row) for row in rows[paging.first : paging.last]]
     values["no_texts"] = texts.problem
     return window.page(request, "failures.html", values)
 
@@ -91,9 +95,9 @@ def api_failures(window: Window, request: Request) -> Response:
     found = window.inspections.find(request.path_params["key"])
     columns = window.inspections.columns(found)
     texts = window.suites.of_inspection(found.about)
-    rows = select_queries(found, columns, Wanted.of(request.query_params), texts.queries)
+    rows = selected_queries(window, found, columns, Wanted.of(request.query_params), texts)
     paging = Paging.of(request, len(rows), SHOWN)
-    shown = [_describe(found, columns, texts, row) for row in rows[paging.first : paging.last]]
+    shown = [describe_query(found, columns, texts, row) for row in rows[paging.first : paging.last]]
     return window.json({"total": len(rows), "page": paging.page, "pages": paging.pages, "queries": shown})
 
 
@@ -103,12 +107,22 @@ def _address(wanted: Wanted, **changes: str) -> str:
     return urlencode({name: value for name, value in kept.items() if value})
 
 
-def _describe(found: StoredInspection, columns: Columns, texts: Texts, row: int) -> dict[str, Any]:
+def selected_queries(
+    window: Window, found: StoredInspection, columns: Columns, wanted: Wanted, texts: Texts
+) -> list[int]:
+    """Rows that fit the filters, as `select_queries` finds them, kept for the next page of the list."""
+    key = wanted, texts.suite is not None
+    return window.inspections.selected(found, key, lambda: select_queries(found, columns, wanted, texts.queries))
+
+
+def describe_query(found: StoredInspection, columns: Columns, texts: Texts, row: int) -> dict[str, Any]:
+    """What a list shows of one query."""
     key = columns["query_id"][row]
     return {
         "row": row,
         "id": key,
         "query": texts.queries.get(key, ""),
+        "shown": to_one_line(texts.queries.get(key, "") or key, LONGEST),
         "score": columns[found.metric][row],
         "difference": difference(columns, found.metric, row),
         "rank": columns["gold_rank"][row],

@@ -14,9 +14,10 @@ from gemma4vec.inspection.kinds import KINDS
 from gemma4vec.inspection.labels.judgments import load_judgments
 from gemma4vec.inspection.sealed import DISCOVERY
 from gemma4vec.report.content.run_data import METRICS
-from gemma4vec.ui.content.query_list import KEPT, Wanted, difference, select_queries
+from gemma4vec.ui.content.query_list import KEPT, Wanted, difference
 from gemma4vec.ui.content.ranked_documents import Shown, describe, first_ten
 from gemma4vec.ui.content.stored_inspections import Columns, StoredInspection
+from gemma4vec.ui.pages.failures import selected_queries
 from gemma4vec.ui.window import Window
 
 
@@ -30,7 +31,7 @@ def query_page(window: Window, request: Request) -> Response:
     wanted = Wanted.of(request.query_params)
     kept = urlencode({name: getattr(wanted, name) for name in KEPT if getattr(wanted, name)})
     texts = window.suites.of_inspection(found.about)
-    rows = select_queries(found, window.inspections.columns(found), wanted, texts.queries)
+    rows = selected_queries(window, found, window.inspections.columns(found), wanted, texts)
     place = rows.index(values["row"]) if values["row"] in rows else -1
     neighbors = {
         "before": rows[place - 1] if place > 0 else None,
@@ -61,6 +62,8 @@ def _read(window: Window, request: Request) -> tuple[StoredInspection, dict[str,
         )
     key = columns["query_id"][row]
     texts = window.suites.of_inspection(found.about)
+    if row not in selected_queries(window, found, columns, Wanted(), texts):
+        raise InputError("this query is in the sealed half of another suite that has it, and is not shown")
     query = texts.queries.get(key, "")
     judged = window.inspections.judged(found, key)
     grades = {one["doc_id"]: int(one["grade"]) for one in judged}

@@ -3,7 +3,13 @@
 
 const FEW = 250_000;
 const REACH = 10; // pixels around the pointer
+const RING = 7; // pixels from the middle to the side
 let context, width, height, count, xs, ys, rows, groups, palette = [], lit = -1, seen = { scale: 1, x: 0.5, y: 0.5 };
+let marks = null; // a byte a point: whether it is in the lasso, here or in a linked map
+let waiting = null; // numbers that were marked before the points were here
+let ring = -1; // number of the point that is pointed at, here or in a linked map
+let placeOf = null; // number -> point
+let hitAt = -1; // the point under the pointer
 
 function read(buffer) {
   const head = new DataView(buffer);
@@ -15,6 +21,59 @@ function read(buffer) {
   ys = new Float32Array(buffer, start + 4 * count, count);
   rows = new Uint32Array(buffer, start + 8 * count, count);
   groups = new Uint8Array(buffer, start + 12 * count, count);
+}
+
+function findPlace(number) {
+  if (hitAt >= 0 && rows[hitAt] === number) return hitAt;
+  if (!placeOf) {
+    placeOf = new Map();
+    for (let at = 0; at < count; at++) placeOf.set(rows[at], at);
+  }
+  return placeOf.get(number) ?? -1;
+}
+
+// By the even-odd rule, as the server does it.
+function pick(corners) {
+  marks = new Uint8Array(count);
+  const picked = [];
+  const [cx, cy] = [corners.filter((_, at) => at % 2 === 0), corners.filter((_, at) => at % 2)];
+  const [left, right, top, bottom] = [Math.min(...cx), Math.max(...cx), Math.min(...cy), Math.max(...cy)];
+  for (let at = 0; at < count; at++) {
+    const [x, y] = [xs[at], ys[at]];
+    if (x < left || x > right || y < top || y > bottom) continue;
+    let inside = false;
+    for (let one = 0, last = cx.length - 1; one < cx.length; last = one++) {
+      if (y < cy[last] !== y < cy[one] && x < cx[last] + ((y - cy[last]) / (cy[one] - cy[last])) * (cx[one] - cx[last])) inside = !inside;
+    }
+    if (inside) {
+      marks[at] = 1;
+      picked.push(rows[at]);
+    }
+  }
+  postMessage({ picked: Uint32Array.from(picked) });
+}
+
+function mark(numbers) {
+  if (!count) {
+    waiting = numbers;
+    return;
+  }
+  marks = new Uint8Array(count);
+  for (const number of numbers) {
+    const at = findPlace(number);
+    if (at >= 0) marks[at] = 1;
+  }
+  postMessage({ picked: numbers.filter((number) => findPlace(number) >= 0), linked: true });
+}
+
+function drawRing(sx, sy, ox, oy) {
+  const at = ring < 0 ? -1 : findPlace(ring);
+  if (at >= 0) {
+    context.lineWidth = 3;
+    context.strokeStyle = `rgb(${palette[Math.min(groups[at], palette.length - 1)] ?? [128, 128, 128]})`;
+    context.strokeRect(xs[at] * sx + ox - RING, ys[at] * sy + oy - RING, 2 * RING, 2 * RING);
+  }
+  return at >= 0 ? ring : -1;
 }
 
 function draw(view) {
@@ -33,7 +92,7 @@ function draw(view) {
     const y = (ys[at] * sy + oy) | 0;
     if (x < 0 || y < 0 || x > width - size || y > height - size) continue;
     shown++;
-    const dim = lit >= 0 && groups[at] !== lit;
+    const dim = (lit >= 0 && groups[at] !== lit) || (marks !== null && !marks[at]);
     for (let dy = 0; dy < size; dy++) {
       for (let dx = 0; dx < size; dx++) {
         const pixel = (y + dy) * width + x + dx;
@@ -52,11 +111,12 @@ function draw(view) {
     if (!many) continue;
     const dim = last[pixel] === 255;
     const shade = shades[dim ? shades.length - 1 : Math.min(last[pixel], shades.length - 2)];
-    const alpha = dim ? 60 : Math.min(255, 130 + 45 * Math.log2(many));
+    const alpha = dim ? 60 : size > 1 ? 235 : Math.min(255, 130 + 45 * Math.log2(many));
     out[pixel] = ((alpha << 24) | shade) >>> 0;
     checksum = Math.imul(checksum ^ pixel ^ (many << 8) ^ last[pixel], 16777619) >>> 0;
   }
   context.putImageData(image, 0, 0);
+  postMessage({ ringed: drawRing(sx, sy, ox, oy) });
   postMessage({ frame: { ms: performance.now() - began, shown, checksum } });
 }
 
@@ -71,6 +131,7 @@ function find({ x, y }) {
     const far = dx * dx + dy * dy;
     if (far < best) [best, hit] = [far, at];
   }
+  hitAt = hit;
   postMessage({ hit: hit < 0 ? -1 : rows[hit] });
 }
 
@@ -79,7 +140,11 @@ onmessage = ({ data }) => {
     ({ width, height } = data.canvas);
     context = data.canvas.getContext("2d");
     read(data.points);
+    if (waiting) mark(waiting);
   }
+  if (data.lasso) pick(data.lasso);
+  if (data.marked) mark(data.marked);
+  if (data.ring !== undefined) ring = data.ring;
   if (data.colors) [palette, lit] = [data.colors, data.lit];
   if (!context) return;
   if (data.draw) draw(data.draw);
