@@ -21,10 +21,12 @@ from gemma4vec.inspection.explain.explain_query import explain_query
 from gemma4vec.inspection.inspect import inspect, require_retrieval
 from gemma4vec.inspection.inspected import Inspection, Subject
 from gemma4vec.inspection.inspection_files import FILES, held, load_inspection
+from gemma4vec.inspection.probes.registry import Material
 from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.inspection.steps import steps_folder
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.recipe.load import load_recipe
+from gemma4vec.retrieval.tokenize import tokenize_text
 from gemma4vec.training.run import start_run
 
 SUITE = planted_suite()
@@ -294,7 +296,10 @@ def test_judgments_of_documents_that_the_corpus_lacks_lose_nothing(tmp_path: Pat
     sealed = split_halves(SUITE.fingerprint, SUITE.query_ids)
     qrels = {key: {**judged, "gone": 1} for key, judged in SUITE.qrels.items()}
     qrels["q1"] = {"gone": 1}
-    found = run(tmp_path / "out", replace(SUITE, qrels=qrels))
+    suite = replace(SUITE, qrels=qrels)
+    evidence = Material(suite, [1, 2], tokenize_text, None, 0).evidence()
+    assert [query for query, _ in evidence] == [SUITE.queries[2]]  # texts of probes
+    found = run(tmp_path / "out", suite)
     assert sealed is not None and found.slices[0].rule == "digits is yes"
     assert found.columns["gold_documents"][1] == 0.0 and found.columns["gold_documents"][2] == 1.0
     assert len(pq.read_table(tmp_path / "out" / "judged.parquet")) == 119 and found.reading.gold_rank()[1] == 0

@@ -50,7 +50,8 @@ class Material:
         found = []
         for row in self.rows:
             judged = self.suite.qrels[self.suite.query_ids[row]]
-            right = [self.suite.corpus[place[key]] for key, grade in sorted(judged.items()) if grade >= 1]
+            known = [key for key, grade in sorted(judged.items()) if grade >= 1 and key in place]
+            right = [self.suite.corpus[place[key]] for key in known]
             one = find_evidence(self.suite.queries[row], right, self.tokenize)
             if one is not None:
                 found.append((self.suite.queries[row], one))
