@@ -30,6 +30,8 @@ TESTS := $(if $(ROOM),$(wildcard tests/$(ROOM) tests/cli/$(ROOM) tests/cli/test_
 ifneq ($(ROOM),)
 $(if $(wildcard tests/$(ROOM)),,$(error ROOM=$(ROOM): there is no folder tests/$(ROOM)))
 endif
+# Bytecode is kept even where PYTHONDONTWRITEBYTECODE is set: each of a hundred processes would compile our sources.
+FOR_TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1
 PYTEST := -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(TESTS) $(ARGS)
 
 .PHONY: help quickstart test others lint format type pytest slow browser wheel lowest same-loss fuzz docs docs-serve clean
@@ -74,7 +76,7 @@ type: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 pytest: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+	$(FOR_TESTS) $(BIN)/python $(PYTEST)
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
@@ -87,7 +89,7 @@ wheel: $(VENV)/.installed-dev
 	$(BIN)/python tools/check_wheel.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
 lowest: $(LOWEST)/.installed
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python $(PYTEST)
+	$(FOR_TESTS) $(LOWEST)/bin/python $(PYTEST)
 
 # The command line's page is written from the commands; the recipe's is in the repository, and a test keeps it true.
 docs: $(VENV)/.installed-dev

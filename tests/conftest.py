@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def shared_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("GEMMA4VEC_HOME", str(folder / "runs"))
         patch.setenv("GEMMA4VEC_CACHE", str(folder / "cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
+        # Flushing to the disk takes its time, and no test cuts the power; those of a full disk put their own here.
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 

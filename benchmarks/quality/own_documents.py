@@ -47,6 +47,8 @@ _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 def main() -> int:
     arguments = parse_arguments()
     settings = {key: getattr(arguments, key) for key in DEPENDS_ON}
+    if arguments.written_questions:  # what was kept without any keeps its name
+        settings["written_questions"] = arguments.written_questions
     measured = {}
     for name in arguments.collections:
         source = arguments.data / "retrieval" / name
@@ -69,6 +71,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--queries", type=int, help="most queries of each collection")
     parser.add_argument("--documents", type=int, help="most documents of each collection, those that answer among them")
+    parser.add_argument(
+        "--written-questions", type=int, default=0, help="sections for which the base writes a question to train on"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
     parser.add_argument("--kept", type=Path, default=home() / "own-documents", help="folder of what is done")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of result files")
@@ -121,6 +126,7 @@ def train(kept: Path, seed: int, arguments: argparse.Namespace) -> dict[str, Any
     (folder,) = (path for path in kept.iterdir() if path.is_dir() and path.name not in ("runs", "home"))
     words = ["quickstart", "--json", "--folder", str(folder), "--queries", str(kept / "queries.tsv")]
     words += ["--base", arguments.base, "--minutes", str(arguments.minutes), "--seed", str(seed)]
+    words += ["--questions", str(arguments.written_questions)] if arguments.written_questions else []
     words += [word for change in arguments.set for word in ("--set", change)]
     say(f"{folder.name}, seed {seed}: {arguments.minutes:g} minutes of training")
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "GEMMA4VEC_HOME": str(kept / "home")}

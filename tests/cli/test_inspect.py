@@ -11,6 +11,8 @@ from gemma4vec.cli.main import execute
 from gemma4vec.data.suites.retrieval import write_suite
 from gemma4vec.files import home
 
+RECIPE = "gemma4vec/causal_last_token_native_dim"
+
 
 @pytest.fixture
 def hard_suite(tmp_path: Path) -> Path:
@@ -40,6 +42,32 @@ def test_inspect_and_confirm(hard_suite: Path, capsys: pytest.CaptureFixture[str
     assert "is spent on hard" in error and error.count("\n") == 1
     assert execute(["inspect", "bm25", "--suite", str(hard_suite)]) == 0
     assert "(confirmed)" in capsys.readouterr().out
+
+
+def test_a_suite_that_moved_opens_nothing_and_counts_nothing(
+    hard_suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["inspect", "bm25", "--suite", str(hard_suite), "--json"]) == 0
+    best = json.loads(capsys.readouterr().out)["slices"][0]["id"]
+    hard_suite.rename(hard_suite.with_name("elsewhere"))
+    for words in (["confirm", best], ["remedy", best, "--recipe", RECIPE], ["bm25", "--suite", str(hard_suite)]):
+        assert execute(["inspect", *words]) == 2
+        error = capsys.readouterr().err
+        assert str(hard_suite) in error and error.count("\n") == 1
+    hard_suite.with_name("elsewhere").rename(hard_suite)
+    assert execute(["inspect", "confirm", best, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["opened"] == 1
+
+
+def test_judgments_of_unknown_documents_are_one_line(hard_suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (hard_suite / "qrels" / "test.tsv").open("a") as stream:
+        stream.write("q0\tnobody\t1\n")
+    assert execute(["inspect", "bm25", "--suite", str(hard_suite)]) == 2
+    error = capsys.readouterr().err
+    assert "nobody" in error and error.count("\n") == 1
+    with (hard_suite / "suite.yaml").open("a") as stream:
+        stream.write("unknown_ids: drop\n")
+    assert execute(["inspect", "bm25", "--suite", str(hard_suite)]) == 0
 
 
 def test_examples_on_the_page_are_of_the_open_half(hard_suite: Path, tmp_path: Path) -> None:

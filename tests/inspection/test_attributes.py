@@ -16,6 +16,7 @@ FACTS = Facts(
     count_tokens=lambda document: len(document.text.split()),
     limit=5,
     detect=lambda text: "de" if "der" in text.split() else "en",
+    in_training=lambda query: query == "cats",
     topic_of=lambda query: "0-cat@abc" if "cats" in query.split() else None,
 )
 LONG = Document("Rain fell all day. Nobody slept. The mice hid. Then the cats came home again.")
@@ -53,6 +54,8 @@ LONG = Document("Rain fell all day. Nobody slept. The mice hid. Then the cats ca
         ("script", "1999", [], "none"),
         ("language", "der Hund", [], "de"),
         ("other_language", "der Hund", [Document("the dog")], True),
+        ("in_training", "cats", [], True),
+        ("in_training", "dogs", [], False),
         ("topic", "cats", [], "0-cat@abc"),
         ("topic", "dogs", [], None),
         ("gold_title", "q", [Document("a"), Document("b", "t")], True),

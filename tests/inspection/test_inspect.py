@@ -11,16 +11,21 @@ import pyarrow.parquet as pq
 import pytest
 from planted_suite import PlantedModel, planted_suite
 
+from gemma4vec.data.quality.contamination_record import ContaminationRecord, write_record
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.errors import InputError, WorkError
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.files import home
 from gemma4vec.inspection.confirm import confirm, find_slice
+from gemma4vec.inspection.explain.explain_query import explain_query
 from gemma4vec.inspection.inspect import inspect, require_retrieval
 from gemma4vec.inspection.inspected import Inspection, Subject
 from gemma4vec.inspection.inspection_files import FILES, held, load_inspection
+from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.inspection.steps import steps_folder
 from gemma4vec.ledger.ledger import open_ledger
+from gemma4vec.recipe.load import load_recipe
+from gemma4vec.training.run import start_run
 
 SUITE = planted_suite()
 
@@ -250,3 +255,49 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(WorkError, match="is a file; choose another folder with --out"):
         run(tmp_path / "out")
+
+
+class Memorized(PlantedModel):
+    """Answers what it was trained on, and guesses the rest."""
+
+    def __init__(self, known: set[str]) -> None:
+        super().__init__("memorized")
+        self.known = known
+
+    def _vector(self, text: str) -> np.ndarray:
+        unknown = " stands" not in text and text not in self.known
+        return super()._vector(f"7 {text}" if unknown else text.replace("7", "x"))
+
+
+def test_queries_in_the_training_data_are_a_slice_of_their_own(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(4).permutation(120)[:60].tolist()
+    model = Memorized({SUITE.queries[row] for row in drawn})
+    (tmp_path / "rows.jsonl").write_text('{"query": "a", "pos": ["b"]}\n')
+    stage = {"data": [{"name": "pairs", "path": str(tmp_path / "rows.jsonl")}], "budget": {"steps": 2}}
+    run_folder = start_run(load_recipe({"name": "small", "stages": [stage]}))
+    run_folder.update_manifest(data={"0": {"pairs": {"content_hash": "ab" * 32, "rows": 60}}})
+    subject = Subject(model, "memorized", run=run_folder)
+    before = inspect(subject, SUITE, tmp_path / "before")
+    assert set(before.columns["in_training"]) == {None}  # nobody has checked
+    touched = [SUITE.query_ids[row] for row in drawn]
+    found = {"queries": 120, "documents": 120, "found": [], "touched_queries": touched, "found_queries": 60}
+    of_suite = {"suite": SUITE.name, "suite_fingerprint": SUITE.fingerprint, "found_documents": 60}
+    write_record(ContaminationRecord("pairs", "ab" * 32, 60, **of_suite, **found, rules={}, created="2026-01-01"))
+    after = inspect(subject, SUITE, tmp_path / "after")
+    assert after.slices[0].rule == "in_training is no" and after.slices[0].p_max_t < 0.01
+    assert after.columns["in_training"] == [key in set(touched) for key in SUITE.query_ids]
+    sealed = confirm("in_training is no", tmp_path / "after", lambda _: subject, lambda _: SUITE, permutations=499)
+    assert sealed.verdict == "confirmed"
+
+
+def test_judgments_of_documents_that_the_corpus_lacks_lose_nothing(tmp_path: Path) -> None:
+    sealed = split_halves(SUITE.fingerprint, SUITE.query_ids)
+    qrels = {key: {**judged, "gone": 1} for key, judged in SUITE.qrels.items()}
+    qrels["q1"] = {"gone": 1}
+    found = run(tmp_path / "out", replace(SUITE, qrels=qrels))
+    assert sealed is not None and found.slices[0].rule == "digits is yes"
+    assert found.columns["gold_documents"][1] == 0.0 and found.columns["gold_documents"][2] == 1.0
+    assert len(pq.read_table(tmp_path / "out" / "judged.parquet")) == 119 and found.reading.gold_rank()[1] == 0
+    with pytest.raises(InputError, match="the corpus of planted has no right document of query 'q1'"):
+        asked = replace(SUITE, qrels=qrels, query_ids=["q1"], queries=SUITE.queries[1:2])
+        explain_query(Subject(PlantedModel(), "planted"), asked, "q1")

@@ -9,16 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_documents import write_animals, write_every_kind
+from small_documents import ANIMALS, write_animals, write_every_kind
 from tiny_code import write_code
 from tiny_model import write_tiny
 
 from gemma4vec.cli.main import execute
+from gemma4vec.cli.quickstart import _changes
+from gemma4vec.data.documents.build_documents import load_or_build_documents
+from gemma4vec.errors import InputError
 from gemma4vec.evaluation.results.result import load_result
 from gemma4vec.evaluation.scoring.contamination_mark import mark_sentence
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.pipeline import quickstart_data
-from gemma4vec.pipeline.quickstart_data import kind_of_folder
+from gemma4vec.pipeline.quickstart import quickstart_recipe
+from gemma4vec.pipeline.quickstart_data import fit_to_folder, kind_of_folder
+from gemma4vec.recipe.schema import Recipe
+from gemma4vec.training.prepare_run import check_inputs
 from gemma4vec.training.run import recipe_of
 
 SMALL = [
@@ -181,6 +187,9 @@ def test_the_public_model_has_a_row(finished: dict[str, Any], tmp_path: Path, pl
         (["--resume", "latest", "--queries", __file__], "--resume continues with the run's own recipe"),
         (["--resume", "latest", "--as", "code"], "--resume continues with the run's own recipe"),
         (["--as", "poems"], "'poems'"),
+        (["--resume", "latest", "--questions", "5"], "--resume continues with the run's own recipe"),
+        (["--resume", "latest", "--hard-negatives", "1"], "--resume continues with the run's own recipe"),
+        (["--questions", "5"], "--questions is for documents"),
         (["--folder", "."], "no document that can be read (it is empty)"),
     ],
 )
@@ -199,6 +208,38 @@ def test_bad_usage_is_one_line(
     captured = capsys.readouterr()
     last = captured.err.strip().splitlines()[-1]
     assert captured.out == "" and last.startswith("error: ") and expected in last
+
+
+def test_ten_short_documents_are_trained_on_in_a_smaller_batch(
+    place: Path, tmp_path: Path, log_lines: list[str]
+) -> None:
+    (tmp_path / "ten").mkdir()
+    for number, animal in enumerate(ANIMALS[:10]):
+        text = f"# The {animal}\n\nThe {animal} sleeps in house {number} until the bell of the town rings.\n"
+        (tmp_path / "ten" / f"{animal}.md").write_text(text, encoding="utf-8")
+    recipe = fit_to_folder(documents_recipe(tmp_path / "ten", place))
+    rows = recipe.stages[0].batch.rows
+    assert 2 <= rows < 32 and f"only {rows} rows to train on, so a batch has {rows} instead of 32" in log_lines[-1]
+    assert len(check_inputs(recipe).data[0].rows) == rows
+
+
+def test_hard_negatives_are_those_that_a_folder_has(place: Path) -> None:
+    folder = place / "my docs"
+    sections = len(load_or_build_documents(folder).training_sections())
+    asked = documents_recipe(folder, place, sections - 1)
+    assert fit_to_folder(asked) == asked
+    rows = check_inputs(asked).data[0].rows
+    assert {len(set(row.neg)) for row in rows} == {sections - 1} and all(row.pos[0] not in row.neg for row in rows)
+    with pytest.raises(
+        InputError, match=rf"--hard-negatives {sections}: .*docs has {sections} .*has {sections - 1} others"
+    ):
+        fit_to_folder(documents_recipe(folder, place, sections))
+
+
+def documents_recipe(folder: Path, place: Path, hard_negatives: int | None = None) -> Recipe:
+    """The recipe that the command makes of its options."""
+    changes = _changes(None, str(place / "base"), folder, None, [], hard_negatives=hard_negatives)
+    return quickstart_recipe(changes, "documents")
 
 
 def test_a_folder_is_read_as_what_it_mostly_is(tmp_path: Path, log_lines: list[str]) -> None:

@@ -11,6 +11,8 @@ from gemma4vec.errors import InputError
 
 FolderKind = Literal["code", "documents"]
 
+MINED = 4  # hard negatives of a row, where nobody asks for more
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -52,6 +54,25 @@ def quickstart_command(
         FolderKind | None,
         typer.Option("--as", help="Read the folder as code alone or as documents and code; default: by its files."),
     ] = None,
+    hard_negatives: Annotated[
+        int | None,
+        typer.Option(
+            "--hard-negatives",
+            help="Hard negatives of each row in training, mined by BM25; each costs as much as a document. Default: 0.",
+            min=0,
+            show_default=False,
+        ),
+    ] = None,
+    questions: Annotated[
+        int | None,
+        typer.Option(
+            "--questions",
+            help="Sections of your documents for which the base writes a question to train on; 60 take about two "
+            "minutes on two cores. Default: 0, none.",
+            min=0,
+            show_default=False,
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key of the recipe, such as seed=1.", metavar="KEY=VALUE")
     ] = None,
@@ -77,7 +98,10 @@ def quickstart_command(
         raise InputError(f"--folder {folder}: no such folder")
     if resume is not None:
         own = None if queries is None or queries.isdecimal() else queries
-        if any(value is not None for value in (minutes, base, folder, overrides, seed, read_as, own)):
+        if any(
+            value is not None
+            for value in (minutes, base, folder, hard_negatives, questions, overrides, seed, read_as, own)
+        ):
             raise InputError("--resume continues with the run's own recipe; leave out the other options")
         run = find_run(resume, out or home())
     logger.info("loading libraries")
@@ -87,8 +111,9 @@ def quickstart_command(
     size = Size(most, documents)
     if resume is None:
         kind = _kind(folder, file, read_as)
-        recipe = quickstart_recipe(_changes(minutes, base, folder, seed, overrides or [], file), kind)
-        summary = start_quickstart(recipe, size, out)
+        changes = _changes(minutes, base, folder, seed, overrides or [], file, hard_negatives)
+        recipe = quickstart_recipe(changes, kind)
+        summary = start_quickstart(recipe, size, out, questions or 0)
     else:
         summary = go_on_quickstart(run, size)
     emit(as_json, summary, _table)
@@ -132,6 +157,7 @@ def _changes(
     seed: int | None,
     overrides: list[str],
     queries: Path | None = None,
+    hard_negatives: int | None = None,
 ) -> list[str]:
     named = {
         "stages.0.budget.minutes": minutes,
@@ -139,6 +165,9 @@ def _changes(
         "stages.0.data.0.path": str(folder.resolve()) if folder else None,
         "stages.0.data.0.queries": str(queries.resolve()) if queries else None,
         "seed": seed,
+        "stages.0.task.hard_negatives": hard_negatives,
+        # The source mines 4, and as many as are asked for.
+        "stages.0.data.0.negatives": hard_negatives if (hard_negatives or 0) > MINED else None,
     }
     # JSON is valid YAML and quotes values such as the folder name "my code #1".
     given = {key: json.dumps(value, ensure_ascii=False) for key, value in named.items() if value is not None}

@@ -63,6 +63,7 @@ class Facts:
         limit: the model's limit in tokens.
         detect: a text's language.
         topic_of: a query's topic in a frozen space (`topics.space`); None without one.
+        in_training: whether a model's training data touches a query; None where nobody knows.
     """
 
     tokenize: WordTokenizer
@@ -71,6 +72,7 @@ class Facts:
     limit: int | None = None
     detect: LanguageDetector = field(default_factory=make_detector)
     topic_of: Callable[[str], str | None] | None = None
+    in_training: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -268,6 +270,12 @@ def other_language(case: Case, facts: Facts) -> Value:
 def topic(case: Case, facts: Facts) -> Value:
     """The topic of the query in a frozen space; None without a space, or without a word that it knows."""
     return facts.topic_of(case.query) if facts.topic_of is not None else None
+
+
+@attribute("flag", "the query, or a right document, in the model's training data")
+def in_training(case: Case, facts: Facts) -> Value:
+    """Whether training data touches the query; None where that is not known, as for rows of training data."""
+    return facts.in_training(case.query) if facts.in_training is not None else None
 
 
 @attribute("flag", "a right document with a title")

@@ -28,7 +28,7 @@ from gemma4vec.inspection.kinds import count_kinds, failed, find_kinds
 from gemma4vec.inspection.layers.scores import layer_scores
 from gemma4vec.inspection.layers.states import find_embedder
 from gemma4vec.inspection.probes.run_probes import probe_model
-from gemma4vec.inspection.reading import Reading, read_model
+from gemma4vec.inspection.reading import Reading, read_model, touched_by_training
 from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.inspection.slices import SPENT, Slice, find_slices, with_status
 from gemma4vec.inspection.steps import Arrays, Steps, pack, unpack
@@ -181,9 +181,9 @@ def identity_of(subject: Subject, against: Subject | None, suite: RetrievalSuite
 
 
 def case_of(suite: RetrievalSuite, row: int, place: Mapping[str, int]) -> Case:
-    """A query of a suite with its right documents."""
+    """A query of a suite with its right documents, those that the corpus has."""
     judged = suite.qrels[suite.query_ids[row]]
-    right = sorted(key for key, grade in judged.items() if grade >= 1)
+    right = sorted(key for key, grade in judged.items() if grade >= 1 and key in place)
     return Case(suite.queries[row], [suite.corpus[place[key]] for key in right])
 
 
@@ -194,6 +194,8 @@ def describe_queries(
     counter = token_counter(subject.model)
     tokens = None if counter is None else steps.take("tokens", partial(_count_tokens, counter, suite))["tokens"]
     columns = unpack(steps.take("attributes", partial(_attributes, suite, counter, tokens)))["columns"]
+    touched = touched_by_training(subject.model, suite, subject.run)  # never stored: a check may follow
+    columns["in_training"] = list(touched) if touched is not None else [None] * len(suite.queries)
     return columns, tokens, counter.limit if counter is not None else None
 
 

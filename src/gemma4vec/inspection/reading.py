@@ -100,6 +100,26 @@ def _read(model: TextEmbedder | Ranker, suite: RetrievalSuite, run: RunFolder | 
     }
 
 
+def touched_by_training(
+    model: TextEmbedder | Ranker, suite: RetrievalSuite, run: RunFolder | None = None
+) -> list[bool] | None:
+    """Whether the model's training data has each query or a right document of it, by the checks so far, [N].
+
+    None for a model that nothing is known of: it was trained on nothing, or its data was not checked against the suite.
+
+    Raises:
+        InputError: a damaged record of a check, or damaged settings of a saved model.
+    """
+    from gemma4vec.evaluation.scoring.contamination_mark import find_mark  # these import torch, as above
+    from gemma4vec.evaluation.scoring.guards import find_lineage, find_owner
+
+    mark = find_mark(find_lineage(model, find_owner(model, run=run)), [suite])
+    if mark is None or not mark["sources"]:
+        return None
+    touched = set(mark["touched_queries"].get(suite.name, []))
+    return [key in touched for key in suite.query_ids]
+
+
 def judged_ranks(
     ranking: Ranking, query_ids: Sequence[str], document_ids: Sequence[str], qrels: dict[str, dict[str, int]]
 ) -> Arrays:

@@ -26,17 +26,20 @@ from gemma4vec.evaluation.scoring.ranking import Ranker
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.ledger.suite_access import Viewer, may_see
 from gemma4vec.machine.terminal import ProgressBar, bars_by_stage
+from gemma4vec.model.bases.start import resolve_model
 from gemma4vec.model.inference.embedder import Embedder
 from gemma4vec.model.save.model_card import add_scores
 from gemma4vec.pipeline.quickstart_data import (
     PUBLIC,
     FolderKind,
     documents_source,
+    fit_to_folder,
     has_public_model,
     indexed_documents,
     is_indexed_now,
     name_test,
 )
+from gemma4vec.pipeline.write_questions import with_questions
 from gemma4vec.recipe.load import parse_recipe
 from gemma4vec.recipe.schema import Recipe
 from gemma4vec.report.content.headline import format_headline
@@ -77,14 +80,26 @@ def quickstart_recipe(overrides: list[str], kind: FolderKind = "code") -> Recipe
     return parse_recipe(file.read_text(encoding="utf-8"), name, overrides)
 
 
-def start_quickstart(recipe: Recipe, size: Size, out: Path | None = None) -> dict[str, Any]:
+def start_quickstart(recipe: Recipe, size: Size, out: Path | None = None, questions: int = 0) -> dict[str, Any]:
     """Check base and data, make a run folder, and run all steps. Return what the command prints.
+
+    Args:
+        recipe: the run's.
+        size: of the test.
+        out: parent of the run folder; None: `files.home()`.
+        questions: sections for which the base writes a question to train on.
 
     Raises:
         InputError, WorkError: as the steps; no run folder is made for inputs that cannot be used.
         KeyboardInterrupt: with the command that goes on.
     """
     clock = _Clock()
+    if documents_source(recipe) is not None:
+        resolve_model(recipe.model)  # a wrong name is refused before a large folder is read
+        recipe = fit_to_folder(recipe)
+    if questions:
+        with clock.step("questions by the base"):
+            recipe = with_questions(recipe, questions)
     checked = check_inputs(recipe, step=clock.step)
     run = start_run(recipe, out)
     logger.info(f"run folder: {run.path}")

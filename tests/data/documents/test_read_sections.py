@@ -122,6 +122,28 @@ def test_an_unreadable_file_is_counted(tmp_path: Path) -> None:
     assert read(tmp_path)[1].counts() == {"cannot be read (permission denied)": 1}
 
 
+def test_a_pdf_that_takes_too_long_is_counted_and_the_next_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gemma4vec.data.documents import read_sections as module
+
+    (tmp_path / "readers").mkdir()
+    (tmp_path / "readers" / "looping_reader.py").write_text(
+        "from gemma4vec.data.documents.section import Section\n"
+        "def read(raw, path):\n    while path == 'b.pdf':\n        pass\n"
+        "    return [Section(f'{path}#page=1', path, (), 'words')._asdict()]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "readers"))
+    monkeypatch.setattr(module, "PDF_READER", "looping_reader:read")
+    monkeypatch.setattr(module, "PDF_LIMITS", (0.2, 3_000.0))
+    (tmp_path / "docs").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / "docs" / f"{name}.pdf").write_bytes(b"x")
+    found, left_out = read(tmp_path / "docs")
+    assert list(found) == ["a.pdf#page=1", "c.pdf#page=1"]
+    assert left_out.lines() == ["1 left out: took over 0.2 s (b.pdf)"]
+
+
 def test_a_reader_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 

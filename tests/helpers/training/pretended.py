@@ -72,6 +72,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 # These differ little from others: `make slow` runs them.
 SLOW = (
+    "packed",  # as "all terms" is
     "padded",
     "shared beginnings",
     "contextual_token",

@@ -24,7 +24,7 @@ from gemma4vec.data.documents.hold_out import DocumentSplit, split_documents, wi
 from gemma4vec.data.documents.own_queries import read_own_queries
 from gemma4vec.data.documents.pairs import Pair, make_pairs
 from gemma4vec.data.documents.read_sections import count_kinds, missing_reader, read_sections
-from gemma4vec.data.documents.section import Link, Section
+from gemma4vec.data.documents.section import Section, section_from_value
 from gemma4vec.data.rows.jsonl import read_lines, write_lines
 from gemma4vec.data.rows.rows import Row, content_hash, write_rows
 from gemma4vec.data.suites.retrieval import RetrievalSuite, write_suite
@@ -74,6 +74,17 @@ class DocumentData:
             InputError: the file is damaged.
         """
         return _read_sections(self.path / "sections.jsonl.gz")
+
+    def training_sections(self) -> list[Section]:
+        """The sections that rows are made of: none that is held out, no near-duplicate.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        sections, split = self.sections(), self.manifest["split"]
+        held_out = set(split["test"])
+        kept = [sections[place] for place in without_near_duplicates(sections)]
+        return [one for one in kept if (one.path if split["unit"] == "file" else one.unit) not in held_out]
 
 
 def load_or_build_documents(folder: Path, settings: Settings | None = None, data: Path | None = None) -> DocumentData:
@@ -258,7 +269,5 @@ def _read_sections(path: Path) -> list[Section]:
     for number, value, reason in read_lines(path):
         if value is None or set(value) != set(Section._fields):
             raise InputError(f"{path} line {number}: {reason or 'not a section'}; build the data again")
-        value["headings"], value["anchors"] = tuple(value["headings"]), tuple(value["anchors"])
-        value["links"] = tuple(Link(*link) for link in value["links"])
-        sections.append(Section(**value))
+        sections.append(section_from_value(value))
     return sections

@@ -7,8 +7,9 @@ Hofstätter et al. 2021, TAS-Balanced, arXiv:2104.06967). So near sections are a
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,11 @@ from gemma4vec.retrieval.bm25 import BM25Index
 from gemma4vec.retrieval.tokenize import choose_tokenizer
 from gemma4vec.text.prompts import Document
 
-FORMAT = 2  # a change of the rules needs another one, which builds all data again
+FORMAT = 3  # a change of the rules needs another one, which builds all data again
 # Candidates above this share of the positive's BM25 score are likely to answer the query too (Moreira et al. 2024,
 # arXiv:2407.15831).
 NEGATIVE_SHARE = 0.95
-NEGATIVE_RANKS = (1, 60)
+LAST_RANK = 60  # of the candidates; more, where more negatives are asked for
 SPARE = 8  # candidates that may turn out to be parts of the section that answers, or of one that is drawn already
 GROUP = 16
 READ = 600  # characters of a section by which its neighbors are found
@@ -76,31 +77,39 @@ def make_rows(
         group = f"{group_of[pair.place]}-{turn[unit]}"
         turn[unit] += 1
         rows.append(Row(pair.query, [pair.answer], task=pair.kind, group=group))
-    if settings.negatives < 1 or not rows:
-        return rows
-    return _mined(rows, [sections[pair.place] for pair in kept], [sections[place] for place in split.train], settings)
+    answers, corpus = [sections[pair.place] for pair in kept], [sections[place] for place in split.train]
+    return mine_negatives(rows, answers, corpus, settings.negatives)
 
 
-def _mined(rows: list[Row], answers: Sequence[Section], corpus: Sequence[Section], settings: Settings) -> list[Row]:
+def mine_negatives(rows: list[Row], answers: Sequence[Section], corpus: Sequence[Section], negatives: int) -> list[Row]:
     """The rows with negatives that BM25 finds, without any part of the section that answers.
 
     Where too few candidates score low enough, as for a query that shares few words with its answer, further sections
-    are drawn.
+    are drawn. So only a folder with too few sections has rows with too few negatives.
+
+    Args:
+        rows: rows without negatives.
+        answers: the section that answers each row.
+        corpus: sections that may become negatives.
+        negatives: most of each row.
     """
+    if negatives < 1 or not rows:
+        return rows
     documents = build_corpus(rows, [section.as_document() for section in corpus])
     unit_of = {section.as_document(): section.unit for section in corpus}
     # What a row's query was taken from is a text of its own.
     unit_of |= {row.pos[0]: answer.unit for row, answer in zip(rows, answers, strict=True)}
-    rules = Rules(settings.negatives + SPARE, NEGATIVE_RANKS, share=NEGATIVE_SHARE, choose="draw")
+    rules = Rules(negatives + SPARE, (1, max(LAST_RANK, negatives + SPARE)), share=NEGATIVE_SHARE, choose="draw")
     code = sum(section.code for section in corpus) > len(corpus) / 2
     searcher = Bm25Searcher(documents.documents, code=code)
     mined = []
     with ProgressBar("hard negatives", "rows") as bar:
         for found, answer in zip(mine(rows, documents, rules, bm25=searcher, progress=bar), answers, strict=True):
-            candidates = [*found.row.neg, *_drawn(found.row.query, corpus, settings.negatives + SPARE)]
             used, kept = {answer.unit}, list[Document]()
-            for one in candidates:
-                if unit_of[one] not in used and len(kept) < settings.negatives:
+            for one in chain(found.row.neg, _drawn(found.row.query, corpus, negatives + SPARE), _others(corpus)):
+                if len(kept) == negatives:
+                    break
+                if unit_of[one] not in used:
                     used.add(unit_of[one])
                     kept.append(one)
             mined.append(replace(found.row, neg=kept))
@@ -112,6 +121,11 @@ def _drawn(query: str, corpus: Sequence[Section], count: int) -> list[Document]:
     digest = hashlib.sha256(query.encode("utf-8", "surrogatepass")).digest()
     places = np.random.default_rng(list(digest[:8])).integers(0, len(corpus), count)
     return [corpus[place].as_document() for place in places.tolist()]
+
+
+def _others(corpus: Sequence[Section]) -> Iterator[Document]:
+    """All sections, where draws met the same ones too often: a folder has few sections then."""
+    return (section.as_document() for section in corpus)
 
 
 def group_near(sections: Sequence[Section], size: int = GROUP) -> list[int]:

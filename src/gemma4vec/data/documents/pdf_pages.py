@@ -47,6 +47,11 @@ def pdf_to_sections(raw: bytes, path: str) -> list[Section]:
     return sections
 
 
+def pdf_to_values(raw: bytes, path: str) -> list[dict[str, Any]]:
+    """As `pdf_to_sections`, as JSON values: what the process that reads PDFs answers."""
+    return [section._asdict() for section in pdf_to_sections(raw, path)]
+
+
 def _title(reader: "PdfReader") -> str:
     """The title in the file's description, unless it is a file's name, as many programs leave it."""
     try:

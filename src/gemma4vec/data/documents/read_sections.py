@@ -9,12 +9,13 @@ from pathlib import Path
 from gemma4vec.data.documents.folder_files import DocumentFile, FileKind, LeftOut
 from gemma4vec.data.documents.html_sections import html_to_sections
 from gemma4vec.data.documents.markup import markdown_to_sections, notebook_to_sections
-from gemma4vec.data.documents.pdf_pages import NoTextError, pdf_to_sections
+from gemma4vec.data.documents.pdf_pages import NoTextError
 from gemma4vec.data.documents.plain_files import code_to_sections, python_to_sections, text_to_sections
 from gemma4vec.data.documents.restructured_text import rst_to_sections
-from gemma4vec.data.documents.section import Link, Section, cut_long, one_line
+from gemma4vec.data.documents.section import Link, Section, cut_long, one_line, section_from_value
 from gemma4vec.data.rows.decoded_lines import MARKS
 from gemma4vec.data.rows.rows import CONTROL
+from gemma4vec.reading.timed_reader import ReaderError, TimedReader, TookTooLongError
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,9 @@ NEEDED: dict[FileKind, tuple[str, ...]] = {
     "rst": ("bs4", "docutils"),
     "pdf": ("pypdf",),
 }
+# pypdf loops for minutes on some damaged files.
+PDF_READER = "gemma4vec.data.documents.pdf_pages:pdf_to_values"
+PDF_LIMITS = (60.0, 10.0)  # seconds of the processor for one file, and times as long on the clock
 INSTALL = "pip install 'gemma4vec[documents]'"
 
 
@@ -55,20 +59,21 @@ def read_sections(
     """
     sections: list[Section] = []
     used: set[str] = set()
-    for number, file in enumerate(files, start=1):
-        found = None if known is None else known.get(file)
-        for section in _read_file(folder, file, left_out) if found is None else found:
-            again = 2
-            while section.id in used:  # a name with odd characters may equal another one without them
-                section = section._replace(id=f"{section.id} ({again})", part=1)
-                again += 1
-            used.add(section.id)
-            sections.append(section)
-        progress(number, len(files))
+    with TimedReader(PDF_READER, *PDF_LIMITS) as pdfs:
+        for number, file in enumerate(files, start=1):
+            found = None if known is None else known.get(file)
+            for section in _read_file(folder, file, left_out, pdfs) if found is None else found:
+                again = 2
+                while section.id in used:  # a name with odd characters may equal another one without them
+                    section = section._replace(id=f"{section.id} ({again})", part=1)
+                    again += 1
+                used.add(section.id)
+                sections.append(section)
+            progress(number, len(files))
     return sections
 
 
-def _read_file(folder: Path, file: DocumentFile, left_out: LeftOut) -> list[Section]:
+def _read_file(folder: Path, file: DocumentFile, left_out: LeftOut, pdfs: TimedReader) -> list[Section]:
     if missing := missing_reader(file.kind):
         left_out.add(f"{missing} is not installed: {INSTALL}", file.path)
         return []
@@ -80,16 +85,23 @@ def _read_file(folder: Path, file: DocumentFile, left_out: LeftOut) -> list[Sect
     try:
         with warnings.catch_warnings():  # readers of markup warn of what authors wrote
             warnings.simplefilter("ignore")
-            sections = _sections_of(raw, file.kind, file.path)
+            sections = (
+                [section_from_value(value) for value in pdfs.read(raw, file.path)]
+                if file.kind == "pdf"
+                else _sections_of(raw, file.kind, file.path)
+            )
     except BinaryError:
         left_out.add("bytes that are not text", file.path)
         return []
-    except NoTextError:
-        left_out.add("PDF without text, as of a scanner", file.path)
+    except TookTooLongError:
+        left_out.add(f"took over {pdfs.seconds:g} s", file.path)
         return []
     except Exception as error:  # readers raise whatever a damaged file leads to
         logger.debug(f"{file.path}: {type(error).__name__}: {error}")
-        left_out.add(f"damaged, or not {_NAMES[file.kind]}", file.path)
+        scanned = isinstance(error, ReaderError) and error.kind == NoTextError.__name__
+        left_out.add(
+            "PDF without text, as of a scanner" if scanned else f"damaged, or not {_NAMES[file.kind]}", file.path
+        )
         return []
     sections = [_cleaned(part) for section in sections for part in cut_long(section)]
     if not sections:
@@ -127,9 +139,7 @@ _NAMES: dict[FileKind, str] = {
 
 
 def _sections_of(raw: bytes, kind: FileKind, path: str) -> list[Section]:
-    """The sections of one file's bytes."""
-    if kind == "pdf":
-        return pdf_to_sections(raw, path)
+    """The sections of one file's bytes; a PDF is read in a process of its own."""
     if kind == "notebook":
         return notebook_to_sections(raw, path)
     text = decode(raw)

@@ -2,8 +2,8 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from gemma4vec.text.prompts import Document
 
@@ -65,6 +65,22 @@ class Section(NamedTuple):
     def as_document(self) -> Document:
         """Text and title, as they are embedded."""
         return Document(self.text, self.title)
+
+
+def section_from_value(value: Mapping[str, Any]) -> Section:
+    """The section whose `_asdict()` was written as JSON.
+
+    Raises:
+        TypeError, KeyError: it is none.
+    """
+    return Section(
+        **{
+            **value,
+            "headings": tuple(value["headings"]),
+            "anchors": tuple(value["anchors"]),
+            "links": tuple(Link(*link) for link in value["links"]),
+        }
+    )
 
 
 def slug(heading: str) -> str:

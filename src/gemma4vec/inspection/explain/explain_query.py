@@ -82,6 +82,9 @@ def explain_query(
         raise InputError(f"query '{query_id}' is in the sealed half of {suite.name}; explain one of the discovery half")
     if not shown_queries(suite.fingerprint, suite.query_ids, suite.queries)[row]:
         raise InputError(f"query '{query_id}' is in the sealed half of another suite that has it; explain another one")
+    known = set(suite.corpus_ids)
+    if not any(grade >= 1 and key in known for key, grade in suite.qrels[query_id].items()):
+        raise InputError(f"the corpus of {suite.name} has no right document of query '{query_id}'; explain another one")
     steps = steps_of(subject, suite.fingerprint)
     reading = read_model(subject.model, suite, steps, run=subject.run, progress=progress)
     chosen = _chosen(reading, suite, row)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from gemma4vec.evaluation.scoring.metrics import per_query
 from gemma4vec.inspection.geometry.figures import Figure
 from gemma4vec.retrieval.exact import search
-from gemma4vec.retrieval.top_k import descending_id_rank
+from gemma4vec.retrieval.top_k import descending_id_rank as id_rank
 from gemma4vec.statistics.student import t_interval
 
 Vectors = npt.NDArray[np.float32]
@@ -22,6 +22,7 @@ Values = npt.NDArray[np.float64]
 DRAWS = 3  # random choices of k dimensions
 SHARES = (2, 4, 8)  # of D
 TOP = 10
+METRIC = f"ndcg@{TOP}"
 LEAST = 8  # dimensions
 
 
@@ -47,7 +48,7 @@ class CutVectors:
         self.queries_ND, self.documents_MD = queries_ND, documents_MD
         self.query_ids, self.document_ids, self.qrels = query_ids, document_ids, qrels
         self.generator = np.random.default_rng(seed)
-        self.rank_M = descending_id_rank(list(document_ids))
+        self.rank_M = id_rank(list(document_ids))
         self.whole_NK, self.whole_N = self._score(queries_ND, documents_MD)
 
     def figures(self) -> list[Figure]:
@@ -119,10 +120,24 @@ class CutVectors:
 
     def _score(self, queries_ND: Vectors, documents_MD: Vectors) -> tuple[npt.NDArray[np.int64], Values]:
         """First ten documents of each query, and nDCG@10, float64[N]."""
-        found = search(queries_ND, documents_MD, min(TOP, len(documents_MD)), descending_id_rank=self.rank_M)
-        metric = f"ndcg@{TOP}"
-        scored = per_query(found.indices, found.scores, self.query_ids, self.document_ids, self.qrels, [metric])
-        return found.indices, scored[metric]
+        return rank_sample(
+            queries_ND, documents_MD, self.query_ids, self.document_ids, self.qrels, descending_id_rank=self.rank_M
+        )
+
+
+def rank_sample(
+    queries_ND: Vectors,
+    documents_MD: Vectors,
+    query_ids: Sequence[str],
+    document_ids: Sequence[str],
+    qrels: Mapping[str, Mapping[str, int]],
+    *,
+    descending_id_rank: npt.NDArray[np.int64] | None = None,
+) -> tuple[npt.NDArray[np.int64], Values]:
+    """First ten documents of each query among these, int64[N, 10], and nDCG@10, float64[N], with the usual tie rule."""
+    rank_M = id_rank(list(document_ids)) if descending_id_rank is None else descending_id_rank
+    found = search(queries_ND, documents_MD, min(TOP, len(documents_MD)), descending_id_rank=rank_M)
+    return found.indices, per_query(found.indices, found.scores, query_ids, document_ids, qrels, [METRIC])[METRIC]
 
 
 def principal_axes(documents_MD: Vectors, k: int) -> tuple[Vectors, Vectors]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemma4vec.data.suites.retrieval import RetrievalSuite
-from gemma4vec.evaluation.scoring.metrics import per_query
+from gemma4vec.inspection.geometry.dimensions import METRIC, rank_sample
 from gemma4vec.inspection.geometry.figures import effective_rank, eigenvalues
 from gemma4vec.inspection.geometry.likeness import debiased_cka
 from gemma4vec.inspection.layers.states import find_embedder, layer_vectors, pools_by_itself
@@ -22,7 +22,6 @@ from gemma4vec.statistics.paired import sign_flip_test
 from gemma4vec.statistics.selection import selection_effect
 from gemma4vec.statistics.student import t_interval
 
-METRIC = "ndcg@10"
 QUERIES, OTHERS = 150, 300
 LEAST = 20  # queries
 Floats = npt.NDArray[np.float64]
@@ -52,7 +51,10 @@ def layer_scores(model: Any, suite: RetrievalSuite, rows: Sequence[int], seed: i
     documents_LMD = layer_vectors(embedder, [embedder.prompts.for_document(suite.corpus[at]) for at in pool])
     kept = [suite.corpus_ids[at] for at in pool]
     scores_LN = np.array(
-        [_score(q_ND, d_MD, ids, kept, suite) for q_ND, d_MD in zip(queries_LND, documents_LMD, strict=True)]
+        [
+            rank_sample(q_ND, d_MD, ids, kept, suite.qrels)[1]
+            for q_ND, d_MD in zip(queries_LND, documents_LMD, strict=True)
+        ]
     )
     gaps_LN = scores_LN - scores_LN[-1]
     p_L = holm([sign_flip_test(gaps_N, seed=seed).p for gaps_N in gaps_LN[:-1]])
@@ -83,20 +85,6 @@ def layer_scores(model: Any, suite: RetrievalSuite, rows: Sequence[int], seed: i
         "pooling": embedder.encoder.readout.name if pools_by_itself(embedder) else "mean",
         "note": note,
     }
-
-
-def _score(
-    queries_ND: npt.NDArray[np.float32],
-    documents_MD: npt.NDArray[np.float32],
-    ids: Sequence[str],
-    kept: Sequence[str],
-    suite: RetrievalSuite,
-) -> Floats:
-    """nDCG@10 of every query among the sampled documents, float64[N]."""
-    scores_NM = queries_ND @ documents_MD.T
-    order_NM = np.argsort(-scores_NM, axis=1, kind="stable")
-    ranked = np.take_along_axis(scores_NM, order_NM, axis=1)
-    return per_query(order_NM, ranked, ids, kept, suite.qrels, metrics=(METRIC,))[METRIC]
 
 
 def _rank(documents_MD: npt.NDArray[np.float32]) -> float:

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from gemma4vec.evaluation.scoring.metrics import per_query
+from gemma4vec.inspection.geometry.dimensions import rank_sample
 from gemma4vec.inspection.probes.measured import Floats, Measure, gain
 from gemma4vec.inspection.probes.registry import LEAST, MOST, Material
 from gemma4vec.text.prompts import BY_NAME, Document, Prompts
 from gemma4vec.text.text_embedder import TextEmbedder
 
-METRIC = "ndcg@10"
 OTHERS = 300  # documents beside the right ones
 
 
@@ -33,14 +32,10 @@ def prompt_measures(model: TextEmbedder, material: Material) -> list[Measure]:
     pool = sorted(right | set(drawn))
     queries, documents = [suite.queries[row] for row in rows], [suite.corpus[at] for at in pool]
 
+    ids, kept = [suite.query_ids[row] for row in rows], [suite.corpus_ids[at] for at in pool]
+
     def scored(queries_ND: Any, documents_MD: Any) -> Floats:
-        scores_NM = np.asarray(queries_ND) @ np.asarray(documents_MD).T
-        order_NM = np.argsort(-scores_NM, axis=1, kind="stable")
-        ids = [suite.query_ids[row] for row in rows]
-        kept = [suite.corpus_ids[at] for at in pool]
-        return per_query(
-            order_NM, np.take_along_axis(scores_NM, order_NM, axis=1), ids, kept, suite.qrels, metrics=(METRIC,)
-        )[METRIC]
+        return rank_sample(np.asarray(queries_ND), np.asarray(documents_MD), ids, kept, suite.qrels)[1]
 
     own_N = scored(model.encode_query(queries), model.encode_document(documents))
     known = {role: text for role, text in (model.describe().get("prompts") or {}).items() if text}
