@@ -1,5 +1,6 @@
 """Bases that cannot be driven are refused by their config alone; of a whole model only the text tower is loaded."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from gemma4vec.model.backbone.architectures import (
 )
 from gemma4vec.model.backbone.attention_probe import check
 from gemma4vec.model.backbone.backbone import load_backbone
+from gemma4vec.model.backbone.meta_model import empty_backbone
 
 IDS = torch.tensor([[2, 9, 30, 4, 77, 100, 8, 60, 41, 12, 13, 99, 5, 7]])
 
@@ -146,3 +148,14 @@ def test_an_untested_type_whose_flag_the_library_ignores_is_caught_by_the_probe(
     GPTNeoModel(config).save_pretrained(tmp_path)
     with pytest.raises(WorkError, match="loaded as bidirectional, but a later token does not move an earlier state"):
         check(load_backbone(tmp_path, causal=False, dtype=torch.float32, allow_untested=True))
+
+
+def test_scores_without_a_real_scale_are_refused(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path, "gemma3", layers=2)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"query_pre_attn_scalar": -1}))
+    with pytest.raises(InputError, match=r"layers.0.self_attn multiplies its scores by .*query_pre_attn_scalar"):
+        load_backbone(path, causal=True, dtype=torch.float32)
+    config, _, _ = set_attention_mode(text_config(path), causal=True)
+    with pytest.raises(InputError, match="query_pre_attn_scalar"):
+        empty_backbone(config, causal=True, dtype=torch.float32)

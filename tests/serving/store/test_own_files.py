@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -260,3 +261,28 @@ def test_a_state_of_other_types_is_damage(tmp_path, name, value):
     file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
     with pytest.raises(InputError, match=f"is damaged .{name} is"):
         OwnFiles.open(tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"gate": {"parameters": [{}]}}, "gate.parameters: "),
+        ({"gate": {"queries": [4]}}, "gate.queries: "),
+        ({"fields": {"group": "number"}}, "fields.group: "),
+        ({"prompts": []}, "prompts: "),
+        ({"dimension": "32"}, "dimension: "),
+        ({"colour": 1}, "unknown key 'colour'"),
+    ],
+)
+def test_a_description_of_other_types_is_damage(tmp_path, change, reason):
+    store = OwnFiles.create(tmp_path / "store", META)
+    add_rows(store, small_rows(20))
+    build_and_check(store, held_out=5)
+    store.close()
+    file = tmp_path / "store" / "store.json"
+    value = json.loads(file.read_text())
+    gate = {"gate": value["gate"] | change["gate"]} if "gate" in change else {}
+    file.write_text(json.dumps(value | change | gate))
+    with pytest.raises(InputError, match=re.escape(f"is damaged ({reason}")) as failure:
+        OwnFiles.open(tmp_path / "store")
+    assert "\n" not in str(failure.value)

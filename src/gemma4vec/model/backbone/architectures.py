@@ -4,6 +4,7 @@ Every model type listed here is verified in each attention mode and layout by te
 model/README.md, "A new model type". Nothing here reads a weight.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,6 +239,21 @@ def set_attention_mode(
 def library_attention(config: Any) -> str:
     """The attention implementation with which the library runs a tower with this config."""
     return "sdpa" if upstream.supports_sdpa(model_class(config)) else "eager"
+
+
+def check_scales(model: Any) -> None:
+    """Refuse attention whose scores are multiplied by no positive number: the root of a negative one is complex.
+
+    Raises:
+        InputError: it names the layer.
+    """
+    for name, module in model.named_modules():
+        scale = getattr(module, "scaling", 1.0)
+        if isinstance(scale, complex) or (isinstance(scale, float) and not 0 < scale < math.inf):
+            raise InputError(
+                f"model.base: {name} multiplies its scores by {scale}; check query_pre_attn_scalar and head_dim "
+                "in its config.json"
+            )
 
 
 def verified_model_types() -> list[str]:

@@ -23,6 +23,7 @@ from gemma4vec.model.backbone.architectures import (
     ENCLOSING_MODELS,
     Architecture,
     Reach,
+    check_scales,
     library_attention,
     model_class,
     read_config,
@@ -65,6 +66,7 @@ class Backbone(nn.Module):
 
     def __init__(self, model: nn.Module, *, causal: bool, architecture: Architecture, window: int | None):
         super().__init__()
+        check_scales(model)
         self.model = model
         self.causal = causal
         self.architecture = architecture

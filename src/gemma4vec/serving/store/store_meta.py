@@ -1,8 +1,12 @@
 """What a store says about itself: the model of its vectors, its fields, and the result of its recall gate."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from gemma4vec.errors import InputError
 from gemma4vec.serving.store.filters import FieldType
@@ -91,12 +95,17 @@ class StoreMeta:
         """Read JSON values.
 
         Raises:
-            ValueError, TypeError, KeyError: not a description of this format.
+            ValueError: not a description of this format; its message is the reason.
         """
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise ValueError(f"this version reads stores of format {FORMAT}")
-        gate = value.get("gate")
-        return StoreMeta(**{**value, "gate": None if gate is None else Gate(**gate)})
+        if unknown := sorted(set(value) - {one.name for one in dataclass_fields(StoreMeta)}):
+            raise ValueError(f"unknown key {unknown[0]!r}")
+        try:
+            return TypeAdapter(StoreMeta).validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
     def indexed(self, index: str, gate: Gate | None) -> "StoreMeta":
         """Return the description with an index and its gate's result."""
