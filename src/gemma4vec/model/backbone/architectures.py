@@ -242,8 +242,7 @@ def library_attention(config: Any) -> str:
 
 
 def check_attention(model: Any) -> None:
-    """Refuse attention that no forward pass can compute: a scale of its scores that is no positive number (the root of a
-    negative one is complex), or a dropout that is no probability.
+    """Refuse attention that cannot be computed: the scale of its scores is not positive, its dropout no probability.
 
     Raises:
         InputError: it names the layer.
