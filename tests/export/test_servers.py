@@ -145,6 +145,7 @@ def test_a_text_that_is_refused_does_not_take_its_batch_along() -> None:
         (401, {"error": "who are you"}, InputError, "refuses the token (401); give one with --token-file"),
         (429, {"error": "busy"}, WorkError, "answers 429: busy"),
         (200, b"<html>", WorkError, "its reply is not JSON"),
+        (200, b"[" * 100_000, WorkError, "its reply is not JSON"),
         (200, {"vectors": []}, WorkError, "its reply is not OpenAI's"),
         (200, {"data": []}, WorkError, "its reply is not OpenAI's"),
         (404, {"error": "no"}, WorkError, "answers 404: no"),

@@ -7,7 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from gemma4vec.evaluation.results.result import load_result
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.evaluation.scoring.evaluate import evaluate
 from gemma4vec.evaluation.scoring.ranking import Ranking
+from gemma4vec.export.parity.ranking import open_dev_suite
 from gemma4vec.files import home, write_json
 from gemma4vec.ledger import recording
 from gemma4vec.ledger.index import INDEX
@@ -271,6 +272,20 @@ def test_a_copy_with_other_settings_is_known_by_its_weights(tmp_path: Path) -> N
         evaluate(Model("with another prompt", folder=tmp_path, weights="hash of weights"), suite())
 
 
+def test_a_quantized_copy_sees_no_more_than_its_run(tmp_path: Path) -> None:
+    run, final = new_run(), suite()
+    evaluate(Model("m", weights="whole"), suite("dev", "dev", 100), run=run)
+    about = {"scheme": "q8_0", "source": run.run_id, "source_weights": "whole", "trained": False}
+    write_json(tmp_path / "gemma4vec.json", {"model": {}, "fingerprint": "", "quantization": about})
+    quantized = Model("m-q8_0", folder=tmp_path, weights="rounded")
+    with pytest.raises(InputError, match=f"runs freeze {run.run_id}"):
+        evaluate(quantized, final)
+    freeze(home(), "recipe", run.run_id, "")
+    assert evaluate(quantized, final).settings["run"]["run_id"] is None  # its score is not the run's
+    with pytest.raises(InputError, match="a final score is taken once"):
+        evaluate(Model("m", weights="whole"), final, run=run)
+
+
 @pytest.mark.parametrize("recipe", [None, "recipe"])
 def test_a_manifest_that_is_edited_changes_no_recipe(recipe: str | None) -> None:
     frozen("other")
@@ -304,6 +319,8 @@ def test_no_choice_looks_at_what_the_ledger_knows_as_final(tmp_path: Path) -> No
         note_dev_suite(run, 0, settings, None)
         with pytest.raises(InputError, match=r"evaluation\.background: .* final suite"):
             check_background(run, 0)
+        with pytest.raises(InputError, match=r"^--suite: .* final suite"):
+            open_dev_suite(cast(Any, "no source is needed"), str(tmp_path / name), 5, 5)  # of an export
 
 
 def test_a_sample_is_asked_about_with_what_it_is_sampled_from(tmp_path: Path) -> None:

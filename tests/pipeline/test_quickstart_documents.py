@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from tiny_model import write_tiny
 from gemma4vec.cli.main import execute
 from gemma4vec.cli.quickstart import _changes
 from gemma4vec.data.documents.build_documents import load_or_build_documents
+from gemma4vec.data.rows.rows import read_rows
 from gemma4vec.errors import InputError
 from gemma4vec.evaluation.results.result import load_result
 from gemma4vec.evaluation.scoring.contamination_mark import mark_sentence
 from gemma4vec.ledger.run_folder import RunFolder
-from gemma4vec.pipeline import quickstart_data
+from gemma4vec.pipeline import quickstart_data, write_questions
 from gemma4vec.pipeline.quickstart import quickstart_recipe
 from gemma4vec.pipeline.quickstart_data import fit_to_folder, kind_of_folder
 from gemma4vec.recipe.schema import Recipe
@@ -52,6 +53,18 @@ def home(place: Path, own_folders: None, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("GEMMA4VEC_HOME", str(place / "home"))
     monkeypatch.setenv("GEMMA4VEC_CACHE", str(place / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+class AskingWriter:
+    """Stands in for a base that can write: the first question is one of the test."""
+
+    def __init__(self, base: str) -> None:
+        pass
+
+    def write(self, prompts: Sequence[str], *, tokens: int, one_line: bool) -> list[list[str]]:
+        days = [prompt.rpartition("in which day ")[2].split()[0] for prompt in prompts]
+        asked = [f"Which calendar of people has day {day}?" for day in days]
+        return [[question] for question in ["Who steals the bread?", *asked[1:]]]
 
 
 def run_command(arguments: list[str]) -> dict[str, Any]:
@@ -126,13 +139,20 @@ def test_another_folder_and_a_folder_that_is_gone_can_be_searched(finished: dict
     assert len(run_command(["search", str(run), "otter", "--json"])["hits"]) == 5
 
 
-def test_own_queries_are_the_test_over_all_documents(place: Path, tmp_path: Path) -> None:
+def test_own_queries_are_the_test_over_all_documents(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "queries.tsv"
     file.write_text("who steals the bread\tviper.md\nsinging otters\totter.md\nnothing\tdragon.md\n")
-    found = quickstart(place, "--queries", str(file))
+    monkeypatch.setattr(write_questions, "PromptWriter", AskingWriter)
+    found = quickstart(place, "--queries", str(file), "--questions", "8", "--hard-negatives", "1")
     assert found["suite"] == "my docs-own-queries" and found["test"] == "2 queries of your own over 36 sections"
-    source = recipe_of(RunFolder(Path(found["run"]))).stages[0].data[0]
-    assert source.queries == str(file)
+    stage = recipe_of(RunFolder(Path(found["run"]))).stages[0]
+    source, questions = stage.data
+    assert source.queries == str(file) and stage.task.hard_negatives == 1
+    rows = read_rows(Path(questions.path)).rows
+    assert questions.name == "questions" and len(rows) == 7  # one asked what a query of the test asks
+    assert not any("bread" in row.query for row in rows)
     assert found["example"] == "who steals the bread"
     # All documents were trained on, and no query: none is left out of the comparisons for it.
     result = load_result(RunFolder(Path(found["run"])).evaluation("trained", found["suite"]))

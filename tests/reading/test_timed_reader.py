@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gemma4vec.reading import timed_reader
-from gemma4vec.reading.timed_reader import ReaderError, TimedReader, TookTooLongError
+from gemma4vec.reading.timed_reader import NOT_STARTED, ReaderError, TimedReader, TookTooLongError
 
 READER = """
 import os, sys, time
@@ -88,3 +88,12 @@ def test_the_end_of_the_work_ends_the_process(reader: TimedReader) -> None:
     process = reader.read(b"", "a")[2]
     reader.close()
     assert not is_there(process)
+
+
+def test_a_process_that_does_not_start_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with TimedReader("no_such_module:read", seconds=1.0, patience=1.0) as found:
+        for _ in range(2):
+            with pytest.raises(ReaderError) as caught:
+                found.read(b"", "a")
+            assert caught.value.kind == NOT_STARTED
+            monkeypatch.setattr(found, "_start", None)

@@ -18,6 +18,7 @@ from gemma4vec.ledger.journal import JOURNAL
 from gemma4vec.ledger.ledger import open_ledger
 from gemma4vec.ledger.recording import decide, freeze, record_run
 from gemma4vec.ledger.run_folder import EVENTS, RunFolder
+from gemma4vec.ui.pages.run_list import contamination_of
 from gemma4vec.ui.static_files import static_files
 
 
@@ -57,6 +58,16 @@ def test_runs_are_listed_filtered_and_sorted() -> None:
     assert "run-a" not in shown(client, "/?decision=none").text.partition("Runs Ledger")[2]
     found = client.get("/api/runs").json()
     assert [run["name"] for run in found] == ["run-c", "run-b", "run-a"] and found[2]["scores"] == {"s": 0.25}
+
+
+def test_what_a_run_was_made_from_is_next_to_its_own_rows() -> None:
+    own = {"nfcorpus": {"rows": {"touched_queries": 0}}, "scifact": {"rows": {"touched_queries": 2}}}
+    inherited = {"data": {"run-1": {}}, "unknown": ["a-teacher"], "pretrained": ["a-base"]}
+    assert contamination_of({"contamination": own}) == "touches queries of scifact: 2"
+    assert contamination_of({"contamination": own | {"scifact": {}}, "inherited": inherited}) == (
+        "none in 2 checked; not counted: the data of run-1; unknown: the data of a-teacher"
+    )
+    assert contamination_of({"contamination": None, "inherited": {"pretrained": ["a-base"]}}) == "not checked"
 
 
 def test_a_long_list_has_pages_and_odd_numbers_of_pages_are_answered() -> None:

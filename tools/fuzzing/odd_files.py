@@ -326,7 +326,9 @@ def _npy(content: bytes, draw: Random, working: bool) -> bytes:
         lambda: before.astype("complex64"),
         lambda: numpy.full_like(before, -1),
         lambda: numpy.zeros_like(before),
-        lambda: (before * 0 + 1e38).astype(before.dtype) if before.dtype.kind == "f" else before + 2**40,
+        lambda: (
+            (before * 0 + 1e38).astype(before.dtype) if before.dtype.kind == "f" else before.astype(numpy.int64) + 2**40
+        ),
         lambda: (before.astype("float64") * numpy.nan).astype("float32"),
         lambda: numpy.array(3.0),
         lambda: numpy.array(["a", "b"]),

@@ -20,6 +20,7 @@ from typing import Any
 from gemma4vec.reading.json_values import loads_json
 
 STARTING = 600.0  # seconds on the clock in which a new process is ready, however busy the machine is
+NOT_STARTED = "not started"
 _CHUNK = 1 << 16
 
 
@@ -28,7 +29,10 @@ class TookTooLongError(Exception):
 
 
 class ReaderError(Exception):
-    """What the reader raised, or that its process died; `kind` is the name of its exception's class."""
+    """What the reader raised, or that its process died or does not start.
+
+    `kind` is the name of its exception's class, "died" or `NOT_STARTED`.
+    """
 
     def __init__(self, kind: str, message: str):
         super().__init__(f"{kind}: {message}")
@@ -47,6 +51,7 @@ class TimedReader:
     def __init__(self, function: str, seconds: float, patience: float):
         self.function, self.seconds, self.patience = function, seconds, patience
         self._process: subprocess.Popen[bytes] | None = None
+        self._started = True
 
     def __enter__(self) -> "TimedReader":
         return self
@@ -96,18 +101,26 @@ class TimedReader:
     def _ready(self) -> "subprocess.Popen[bytes]":
         """The process; a new one has imported the function before a file's time begins."""
         if self._process is None:
-            # -P: no module in the folder of a person's files is imported.
-            command = [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"]
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            self._process = subprocess.Popen(
-                [*command, self.function, repr(self.seconds)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-            )
-            _line(self._process, STARTING)
+            if not self._started:
+                raise ReaderError(NOT_STARTED, "it did not start before")
+            try:
+                self._process = self._start()
+                _line(self._process, STARTING)
+            except (OSError, _EndedError, TookTooLongError) as error:
+                self._started = False
+                raise ReaderError(NOT_STARTED, f"{type(error).__name__} {error}") from error
         return self._process
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        # -P: no module in the folder of a person's files is imported.
+        command = [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"]
+        return subprocess.Popen(
+            [*command, self.function, repr(self.seconds)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
 
 
 class _EndedError(Exception):

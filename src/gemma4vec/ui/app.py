@@ -72,7 +72,7 @@ def make_app(window: Window) -> Gate:
     handlers: dict[Any, Any] = {
         HTTPException: lambda request, error: _explain(window, request, "there is no such page", error.status_code),
         InputError: lambda request, error: _explain(window, request, str(error), 404 if _is_read(request) else 400),
-        Gemma4VecError: lambda request, error: _explain(window, request, str(error), 500),
+        Gemma4VecError: lambda request, error: _explain(window, request, str(error), getattr(error, "status", 500)),
     }
     return Gate(ExceptionMiddleware(Router(routes, default=_missing), handlers=handlers), window)
 

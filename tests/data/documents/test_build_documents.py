@@ -100,6 +100,31 @@ def test_a_new_file_leads_to_new_data_and_only_it_is_read(tmp_path: Path, monkey
     assert read == ["new.md", "heron.md"] and len(changed.sections()) == len(after.sections()) - 2
 
 
+def test_a_file_that_took_too_long_is_not_tried_again_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gemma4vec.data.documents import read_sections
+    from gemma4vec.reading.timed_reader import TimedReader, TookTooLongError
+
+    tried: list[str] = []
+
+    def slow(self: TimedReader, raw: bytes, path: str) -> None:
+        tried.append(path)
+        raise TookTooLongError
+
+    monkeypatch.setattr(read_sections.TimedReader, "read", slow)
+    folder = write_animals(tmp_path / "docs")
+    (folder / "slow.pdf").write_bytes(b"x")
+    for number, name in enumerate(("new.md", "newer.md", "slow.pdf"), start=1):
+        data = load_or_build_documents(folder, data=tmp_path / "data")
+        assert data.warnings[0] == "1 left out: took over 60 s (slow.pdf)" and len(data.sections()) == 35 + number
+        assert tried == ["slow.pdf"]
+        text = f"# The {name}\n\nAn animal called {name} lives behind the last island of all.\n"
+        (folder / name).write_text(text, encoding="utf-8")
+    load_or_build_documents(folder, data=tmp_path / "data")
+    assert tried == ["slow.pdf", "slow.pdf"]
+
+
 def test_own_queries_are_the_test_and_all_documents_train(animals: Path, tmp_path: Path) -> None:
     file = tmp_path / "queries.tsv"
     file.write_text(

@@ -150,12 +150,19 @@ def test_an_untested_type_whose_flag_the_library_ignores_is_caught_by_the_probe(
         check(load_backbone(tmp_path, causal=False, dtype=torch.float32, allow_untested=True))
 
 
-def test_scores_without_a_real_scale_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"query_pre_attn_scalar": -1}, "layers.0.self_attn multiplies its scores by .*query_pre_attn_scalar"),
+        ({"attention_dropout": 2.0}, "layers.0.self_attn drops 2.0 of its scores; check attention_dropout"),
+    ],
+)
+def test_attention_that_cannot_be_computed_is_refused(tmp_path: Path, change: dict[str, float], reason: str) -> None:
     path = write_tiny(tmp_path, "gemma3", layers=2)
     config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(config | {"query_pre_attn_scalar": -1}))
-    with pytest.raises(InputError, match=r"layers.0.self_attn multiplies its scores by .*query_pre_attn_scalar"):
+    (path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(InputError, match=reason):
         load_backbone(path, causal=True, dtype=torch.float32)
     config, _, _ = set_attention_mode(text_config(path), causal=True)
-    with pytest.raises(InputError, match="query_pre_attn_scalar"):
+    with pytest.raises(InputError, match=reason):
         empty_backbone(config, causal=True, dtype=torch.float32)

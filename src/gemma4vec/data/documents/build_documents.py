@@ -23,7 +23,7 @@ from gemma4vec.data.documents.held_out_queries import make_held_out_suite
 from gemma4vec.data.documents.hold_out import DocumentSplit, split_documents, without_near_duplicates
 from gemma4vec.data.documents.own_queries import read_own_queries
 from gemma4vec.data.documents.pairs import Pair, make_pairs
-from gemma4vec.data.documents.read_sections import count_kinds, missing_reader, read_sections
+from gemma4vec.data.documents.read_sections import count_kinds, missing_reader, read_sections, took_too_long
 from gemma4vec.data.documents.section import Section, section_from_value
 from gemma4vec.data.rows.jsonl import read_lines, write_lines
 from gemma4vec.data.rows.rows import Row, content_hash, write_rows
@@ -193,6 +193,7 @@ def _build(
         "test": "own queries" if settings.queries is not None else "held-out documents",
         "counts": _counts(sections, pairs, split, suite, rows, files),
         "left_out": left_out.counts(),
+        "took_too_long": left_out.reasons.get(took_too_long(), []),
         "warnings": [*left_out.lines(), *warnings],
         "split": {"unit": split.unit, "test": split.held_out},
     }
@@ -244,17 +245,20 @@ def _counts(
 
 
 def _known_sections(data: Path, stem: str, files: Sequence[DocumentFile]) -> dict[DocumentFile, list[Section]]:
-    """The sections of files that have not changed since the folder was read last."""
+    """The sections of files that have not changed since the folder was read last; none for one that took too long."""
     built = [path for path in data.glob(f"{stem}-*") if (path / "manifest.json").is_file()]
     if not built:
         return {}
     last = max(built, key=lambda path: (path / "manifest.json").stat().st_mtime_ns)
     try:
-        if load_documents(last).manifest["format"] != FORMAT:
+        manifest = load_documents(last).manifest
+        if manifest["format"] != FORMAT:
             return {}
         read = [DocumentFile(**value) for _, value, _ in read_lines(last / "files.jsonl.gz") if value is not None]
         same = {file.path: file for file in set(read) & set(files)}
-        known: dict[DocumentFile, list[Section]] = {}
+        known: dict[DocumentFile, list[Section]] = {
+            same[path]: [] for path in manifest.get("took_too_long", []) if path in same
+        }
         for section in _read_sections(last / "sections.jsonl.gz"):
             if section.path in same:
                 known.setdefault(same[section.path], []).append(section)

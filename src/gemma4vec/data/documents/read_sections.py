@@ -15,7 +15,7 @@ from gemma4vec.data.documents.restructured_text import rst_to_sections
 from gemma4vec.data.documents.section import Link, Section, cut_long, one_line, section_from_value
 from gemma4vec.data.rows.decoded_lines import MARKS
 from gemma4vec.data.rows.rows import CONTROL
-from gemma4vec.reading.timed_reader import ReaderError, TimedReader, TookTooLongError
+from gemma4vec.reading.timed_reader import NOT_STARTED, ReaderError, TimedReader, TookTooLongError
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def read_sections(
         folder: the folder that the files' paths are relative to.
         files: the files.
         left_out: gets the files that cannot be read, by reason.
-        known: sections of files that were read before and have not changed since.
+        known: sections of files that were read before and have not changed since; none for one that took too long.
         progress: called with the numbers of files that are done and of all.
     """
     sections: list[Section] = []
@@ -62,6 +62,8 @@ def read_sections(
     with TimedReader(PDF_READER, *PDF_LIMITS) as pdfs:
         for number, file in enumerate(files, start=1):
             found = None if known is None else known.get(file)
+            if found == []:
+                left_out.add(took_too_long(), file.path)
             for section in _read_file(folder, file, left_out, pdfs) if found is None else found:
                 again = 2
                 while section.id in used:  # a name with odd characters may equal another one without them
@@ -94,19 +96,22 @@ def _read_file(folder: Path, file: DocumentFile, left_out: LeftOut, pdfs: TimedR
         left_out.add("bytes that are not text", file.path)
         return []
     except TookTooLongError:
-        left_out.add(f"took over {pdfs.seconds:g} s", file.path)
+        left_out.add(took_too_long(), file.path)
         return []
     except Exception as error:  # readers raise whatever a damaged file leads to
         logger.debug(f"{file.path}: {type(error).__name__}: {error}")
-        scanned = isinstance(error, ReaderError) and error.kind == NoTextError.__name__
-        left_out.add(
-            "PDF without text, as of a scanner" if scanned else f"damaged, or not {_NAMES[file.kind]}", file.path
-        )
+        kind = error.kind if isinstance(error, ReaderError) else ""
+        left_out.add(_REASONS.get(kind, f"damaged, or not {_NAMES[file.kind]}"), file.path)
         return []
     sections = [_cleaned(part) for section in sections for part in cut_long(section)]
     if not sections:
         left_out.add("no words", file.path)
     return sections
+
+
+def took_too_long() -> str:
+    """The reason to leave out a file at which its reader was ended."""
+    return f"took over {PDF_LIMITS[0]:g} s"
 
 
 def _cleaned(section: Section) -> Section:
@@ -126,6 +131,11 @@ def _cleaned(section: Section) -> Section:
     )
 
 
+# What the process that reads PDFs says -> the reason.
+_REASONS = {
+    NoTextError.__name__: "PDF without text, as of a scanner",
+    NOT_STARTED: "no process to read PDFs can be started",
+}
 _NAMES: dict[FileKind, str] = {
     "markdown": "Markdown",
     "html": "HTML",

@@ -20,7 +20,7 @@ from gemma4vec.ledger.lineage import Lineage, find_folder, lineage_of_model, lin
 from gemma4vec.ledger.records import find_enclosing_run, owner_ids
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.ledger.suite_access import REFERENCE, Access, Viewer, find_original, may_see, recorded_owner
-from gemma4vec.model.save.model_lineage import lineage_of_folder
+from gemma4vec.model.save.model_lineage import lineage_of_folder, quantized_from
 from gemma4vec.text.text_embedder import TextEmbedder
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ def find_owner(
     """Find the run and recipe of a model.
 
     The recipe is the one that the ledger knows the run by, whatever its manifest says now. A copy of a run's model
-    outside of its folder is recognized by its weights or its fingerprint, if the ledger has the original's.
+    outside of its folder is recognized by its weights or its fingerprint, if the ledger has the original's. A quantized
+    copy is a model of its own, but may see no more than the run that it was made from.
 
     Args:
         name: of the model in the result; None for the model's own name.
@@ -67,8 +68,12 @@ def find_owner(
     if known is not None:
         found = found if known[0] == ids["run_id"] else None
         ids = {"run_id": known[0], "recipe_id": known[1]}
-    viewer = REFERENCE if ids["recipe_id"] is None else Viewer(ids["run_id"], ids["recipe_id"], model.fingerprint)
-    return Owner(found, ids, viewer)
+    maker = None if ids["recipe_id"] is None else (ids["run_id"], ids["recipe_id"])
+    if maker is None and folder is not None and (source := quantized_from(folder)) is not None:
+        maker = find_original("", source)
+        if maker is not None:
+            logger.info(f"{model.name} is the quantized model of the run {maker[0]}, whose rules apply")
+    return Owner(found, ids, REFERENCE if maker is None else Viewer(*maker, model.fingerprint))
 
 
 def check_allowed(

@@ -13,6 +13,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.scoring.vector_ranking import score_vectors
 from gemma4vec.export.runtimes.job import Vectors
 from gemma4vec.export.source import Source
+from gemma4vec.ledger.suite_access import check_choice
 from gemma4vec.statistics.equivalence import equivalence_test
 from gemma4vec.training.monitoring.background_eval import dev_suite_of
 
@@ -54,7 +55,7 @@ def open_dev_suite(source: Source, spec: str | None, queries: int, documents: in
     """A part of the suite that `spec` names; by default the one on which the run's last stage was evaluated.
 
     Raises:
-        InputError: there is none, it is not for retrieval, or it is a final suite.
+        InputError: there is none, it is not for retrieval, or the ledger knows it as final or locked.
     """
     if spec is not None:
         opened = open_suite(spec)
@@ -63,9 +64,9 @@ def open_dev_suite(source: Source, spec: str | None, queries: int, documents: in
         suite = opened
     else:
         suite = _of_run(source)
-    if suite.role == "final":
-        raise InputError(f"--suite: {suite.name} is a final suite; an export is compared on a dev suite")
-    return sample_suite(suite, queries, documents, keep="relevant")
+    sample = sample_suite(suite, queries, documents, keep="relevant")
+    check_choice("--suite", *([suite] if sample is suite else [suite, sample]))
+    return sample
 
 
 def _of_run(source: Source) -> RetrievalSuite:

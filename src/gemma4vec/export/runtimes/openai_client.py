@@ -147,7 +147,7 @@ class OpenAiClient:
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, OSError) as error:
             reason = getattr(error, "reason", error)
             raise InputError(f"{self.root} cannot be reached ({reason}); is the server running?") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise WorkError(f"{self.root}{path}: its reply is not JSON") from error
 
 
@@ -159,7 +159,7 @@ def _said(reply: bytes) -> str:
         for key in ("error", "message", "detail"):
             found = found.get(key, found) if isinstance(found, dict) else found
         text = found if isinstance(found, str) else text
-    except ValueError:
+    except (ValueError, RecursionError):
         pass  # not JSON: its text is the message
     return " ".join(text.split())[:200]
 

@@ -241,18 +241,22 @@ def library_attention(config: Any) -> str:
     return "sdpa" if upstream.supports_sdpa(model_class(config)) else "eager"
 
 
-def check_scales(model: Any) -> None:
-    """Refuse attention whose scores are multiplied by no positive number: the root of a negative one is complex.
+def check_attention(model: Any) -> None:
+    """Refuse attention that cannot be computed: the scale of its scores is not positive, its dropout no probability.
 
     Raises:
         InputError: it names the layer.
     """
     for name, module in model.named_modules():
-        scale = getattr(module, "scaling", 1.0)
+        scale, dropout = getattr(module, "scaling", 1.0), getattr(module, "attention_dropout", 0.0)
         if isinstance(scale, complex) or (isinstance(scale, float) and not 0 < scale < math.inf):
             raise InputError(
                 f"model.base: {name} multiplies its scores by {scale}; check query_pre_attn_scalar and head_dim "
                 "in its config.json"
+            )
+        if isinstance(dropout, int | float) and not 0 <= dropout <= 1:
+            raise InputError(
+                f"model.base: {name} drops {dropout} of its scores; check attention_dropout in its config.json"
             )
 
 

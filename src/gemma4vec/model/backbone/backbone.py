@@ -23,7 +23,7 @@ from gemma4vec.model.backbone.architectures import (
     ENCLOSING_MODELS,
     Architecture,
     Reach,
-    check_scales,
+    check_attention,
     library_attention,
     model_class,
     read_config,
@@ -66,7 +66,7 @@ class Backbone(nn.Module):
 
     def __init__(self, model: nn.Module, *, causal: bool, architecture: Architecture, window: int | None):
         super().__init__()
-        check_scales(model)
+        check_attention(model)
         self.model = model
         self.causal = causal
         self.architecture = architecture

@@ -23,7 +23,7 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 
 from gemma4vec.errors import InputError
-from gemma4vec.files import atomic_folder, disk_errors, write_json
+from gemma4vec.files import NPY_ERRORS, atomic_folder, disk_errors, write_json
 from gemma4vec.model.backbone.backbone import Backbone
 from gemma4vec.model.inverter.causal_base import (
     CausalBase,
@@ -36,6 +36,7 @@ from gemma4vec.model.inverter.causal_base import (
 )
 from gemma4vec.model.inverter.frame import DecoderFrame
 from gemma4vec.model.inverter.prefix import Prefix
+from gemma4vec.reading.json_values import loads_json
 from gemma4vec.recipe.inversion import DECODER_FILE as DECODER_FILE
 from gemma4vec.recipe.part import Part
 
@@ -100,9 +101,7 @@ def write_decoder(
         state: Mapping[str, Any] = {n: v.detach().float().contiguous().cpu() for n, v in prefix.state_dict().items()}
         save_file(dict(state), temporary / _PREFIX)
         if len(texts):
-            lines = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
-            (temporary / _TEXTS).write_text(lines, encoding="utf-8", errors="surrogatepass")
-            np.save(temporary / _VECTORS, vectors_Nd.astype(np.float16), allow_pickle=False)
+            store_texts(temporary, texts, vectors_Nd)
         write_json(temporary / DECODER_FILE, facts.model_dump(mode="json"))
         (temporary / "README.md").write_text(card, encoding="utf-8")
         return hash_written(temporary)
@@ -140,6 +139,13 @@ def open_decoder(folder: Path, *, dtype: torch.dtype, device: str) -> OpenDecode
     return OpenDecoder(base.backbone, base.head, base.tokenizer, facts, folder, prefix, frame)
 
 
+def store_texts(folder: Path, texts: Sequence[str], vectors_Nd: NDArray[np.floating[Any]]) -> None:
+    """Write what `stored_texts` reads: training texts and their vectors `[N, d]`."""
+    lines = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
+    (folder / _TEXTS).write_text(lines, encoding="utf-8", errors="surrogatepass")
+    np.save(folder / _VECTORS, vectors_Nd.astype(np.float16), allow_pickle=False)
+
+
 def stored_texts(folder: Path, facts: DecoderFacts) -> tuple[list[str], NDArray[np.float32]]:
     """(training texts, their vectors `[N, d]`) that are stored with a decoder; none if they were deleted.
 
@@ -149,12 +155,13 @@ def stored_texts(folder: Path, facts: DecoderFacts) -> tuple[list[str], NDArray[
     if not (folder / _TEXTS).is_file() or not (folder / _VECTORS).is_file():
         return [], np.zeros((0, facts.dimension), dtype=np.float32)
     try:
-        lines = (folder / _TEXTS).read_text(encoding="utf-8", errors="surrogatepass").splitlines()
-        texts = [str(json.loads(line)) for line in lines]
+        whole = (folder / _TEXTS).read_text(encoding="utf-8", errors="surrogatepass")
+        # JSON leaves some of what `splitlines` takes for the end of a line (U+0085, U+2028) as it is.
+        texts = [str(loads_json(line, surrogates=True)) for line in whole.split("\n") if line]
         vectors_Nd = np.load(folder / _VECTORS, allow_pickle=False).astype(np.float32)
         if vectors_Nd.shape != (len(texts), facts.dimension):
             raise ValueError(f"{len(texts)} texts, vectors of shape {vectors_Nd.shape}")
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, *NPY_ERRORS) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"the texts of the decoder in {folder} are damaged ({reason}); delete {_TEXTS}") from error
     return texts, vectors_Nd / np.linalg.norm(vectors_Nd, axis=1, keepdims=True)

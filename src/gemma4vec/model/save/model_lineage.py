@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gemma4vec.ledger.lineage import Lineage, lineage_of_model
+from gemma4vec.model.save.quantization import QUANTIZATION
 from gemma4vec.model.save.read_model import SETTINGS_FILE, read_settings, saved_fingerprint
 
 # In the settings of a model that was made from others without a run of its own: what those were trained on.
@@ -26,3 +27,13 @@ def lineage_of_folder(folder: Path, weights: str | None, name: str) -> Lineage:
     recorded = str(settings.get("name")) if settings else None
     plain = not (folder / "modules.json").is_file()
     return lineage_of_model(folder, weights, name, recorded_name=recorded, pretrained=plain)
+
+
+def quantized_from(folder: Path) -> str | None:
+    """Return the hash of the weights that a quantized model was made from; None for every other model.
+
+    Raises:
+        InputError: the settings of a saved model are damaged.
+    """
+    found = read_settings(folder).get(QUANTIZATION) if (folder / SETTINGS_FILE).is_file() else None
+    return str(found.get("source_weights")) if isinstance(found, dict) else None

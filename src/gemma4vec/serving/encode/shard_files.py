@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gemma4vec.errors import InputError
 from gemma4vec.files import NPY_ERRORS, atomic_write, sha256_file, write_json
-from gemma4vec.reading.json_values import load_own_json
+from gemma4vec.reading.json_values import load_own_json, loads_json
 from gemma4vec.serving.encode.input_rows import BadRow
 from gemma4vec.serving.encode.plan import Plan
 
@@ -207,7 +207,7 @@ def read_shard(out: Path, plan: Plan, shard: int) -> tuple[list[str], NDArray[An
         if plan.file_format == "npy":
             vectors_ND = np.load(out / VECTORS / f"{name}.npy", allow_pickle=False)
             text = (out / IDS / f"{name}.jsonl").read_text(encoding="utf-8")
-            return [str(json.loads(line)["id"]) for line in text.split("\n") if line], vectors_ND
+            return [str(loads_json(line, surrogates=True)["id"]) for line in text.split("\n") if line], vectors_ND
         table = pyarrow.parquet.read_table(out.absolute() / VECTORS / f"{name}.parquet").combine_chunks()
         return table["id"].to_pylist(), vectors_of(table, plan)
     except (OSError, pyarrow.ArrowException, KeyError, *NPY_ERRORS) as error:

@@ -42,6 +42,8 @@ OpenModel = Callable[[Path], TextEmbedder]
 class BusyError(Gemma4VecError):
     """Too many searches wait already."""
 
+    status = 429
+
 
 @dataclass(frozen=True)
 class Source:

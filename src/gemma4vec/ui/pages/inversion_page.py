@@ -56,14 +56,12 @@ def api_inversion(window: Window, request: Request) -> Response:
 
     Raises:
         InputError: an unknown model or decoder, or what the inversion refuses.
+        BusyError: too many searches wait.
     """
     wanted, runs = request.query_params, window.runs.all()
     model = find_listed(list_models(runs), wanted.get("model", ""), "an embedding model")
     decoder = find_listed(list_decoders(runs), wanted.get("decoder", ""), "a decoder")
-    try:
-        return window.json(_invert(window, model, decoder, wanted.get("text", ""), wanted.get("n", "16")))
-    except BusyError as error:
-        return window.json({"error": str(error)}, 429)
+    return window.json(_invert(window, model, decoder, wanted.get("text", ""), wanted.get("n", "16")))
 
 
 def _invert(window: Window, model: Any, decoder: Any, text: str, n: str) -> dict[str, Any]:

@@ -95,8 +95,19 @@ def describe_run(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def contamination_of(run: Mapping[str, Any]) -> str:
-    """What the training knew of its data's overlap with suites when it began, in a few words."""
-    checked = run.get("contamination")
+    """What the training knew of its data's overlap with suites when it began, and what else is in it, in a few words.
+
+    The models that it was made from bring data of their own, or nobody recorded theirs.
+    """
+    own, inherited = _own_contamination(run.get("contamination")), run.get("inherited")
+    if not isinstance(inherited, dict):
+        return own
+    trained, unknown = (", ".join(map(str, inherited.get(key) or ())) for key in ("data", "unknown"))
+    more = f"; not counted: the data of {trained}" if trained else ""
+    return own + more + (f"; unknown: the data of {unknown}" if unknown else "")
+
+
+def _own_contamination(checked: Any) -> str:
     if not isinstance(checked, dict) or not checked:
         return "not checked"
     touched = {

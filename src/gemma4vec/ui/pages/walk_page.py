@@ -51,14 +51,12 @@ def api_walk(window: Window, request: Request) -> Response:
 
     Raises:
         InputError: an unknown index or decoder, or what the walk refuses.
+        BusyError: too many searches wait.
     """
     wanted, runs = request.query_params, window.runs.all()
     source = find_sources(list_sources(runs), [wanted.get("index", "")])[0]
     decoder = find_listed(list_decoders(runs), wanted.get("decoder", ""), "a decoder")
-    try:
-        return window.json(window.decoders.walk(source, decoder, wanted.get("q", ""), _row(wanted.get("to", ""))))
-    except BusyError as error:
-        return window.json({"error": str(error)}, 429)
+    return window.json(window.decoders.walk(source, decoder, wanted.get("q", ""), _row(wanted.get("to", ""))))
 
 
 def _row(given: str) -> int | None:
