@@ -20,6 +20,10 @@ def test_layers_stand_from_first_to_last_and_higher_scores_higher() -> None:
     svg = str(draw_layers(layers, 700.0))
     (first, best) = circles(svg)  # the last one is a diamond
     assert first[0] == LEFT and best[1] < first[1] and "0.400" in svg
+    of_one_query = [one | {"low": None, "high": None} for one in layers]
+    assert circles(str(draw_layers(of_one_query, 700.0))) and 'class="interval' not in str(
+        draw_layers(of_one_query, 700.0)
+    )
     assert draw_layers(layers[:1], 700.0) is None and draw_layers([], 700.0) is None
 
 

@@ -17,7 +17,8 @@ from gemma4vec.inspection.inspection_files import (
 from gemma4vec.inspection.predicates import parse_predicate
 from gemma4vec.inspection.sealed import DISCOVERY, shown_queries
 from gemma4vec.inspection.topics.map import DISCOVERY_QUERY, DOCUMENT, SEALED_QUERY
-from gemma4vec.report.charts.inspect_charts import MapDots, draw_layers, draw_map, draw_topics
+from gemma4vec.report.charts.inspection_charts import draw_layers, draw_topics
+from gemma4vec.report.charts.map_chart import MapDots, draw_map
 from gemma4vec.report.content.run_data import METRICS, shorten
 from gemma4vec.report.templating import draw_chart, render_template, write_page
 

@@ -35,7 +35,8 @@ def draw_layers(layers: Sequence[Mapping[str, Any]], width: float) -> Markup | N
     if len(layers) < 2:
         return None
     last = float(layers[-1]["ndcg@10"])
-    band = [(float(one["layer"]), last + one["low"], last + one["high"]) for one in layers]
+    known = [one for one in layers[:-1] if None not in (one["low"], one["high"])]  # one query has no interval
+    band = [(float(one["layer"]), last + one["low"], last + one["high"]) for one in known]
     low, high = padded_range([one["ndcg@10"] for one in layers], include=[end for row in band for end in row[1:]])
     first, end = float(layers[0]["layer"]), float(layers[-1]["layer"])
     panel = Panel(Scale(first, end, LEFT, width - RIGHT), Scale(max(low, 0.0), min(high, 1.0), BOTTOM, TOP))
@@ -44,7 +45,7 @@ def draw_layers(layers: Sequence[Mapping[str, Any]], width: float) -> Markup | N
     parts = [
         panel.axes("layer (0: input embeddings)", "nDCG@10", x_ticks=min(len(layers) - 1, 5 if width < 500 else 12)),
         line((panel.x.start, level), (panel.x.end, level), "axis dashed"),
-        *(line((panel.x(x), panel.y(a)), (panel.x(x), panel.y(b)), "interval trained") for x, a, b in band[:-1]),
+        *(line((panel.x(x), panel.y(a)), (panel.x(x), panel.y(b)), "interval trained") for x, a, b in band),
         path(places, "line trained"),
         *(marker(place, "mark trained", "diamond" if place is places[-1] else "circle") for place in places),
     ]
@@ -88,3 +89,15 @@ def draw_rows(
         parts.append(marker((across(value), y), "mark trained"))
     said = "; ".join(f"{name}: {value:+.3f}" for name, value, *_ in rows)
     return picture(width, bottom + 24, title, sanitize(said), parts)
+
+
+def draw_topics(topics: Sequence[Mapping[str, Any]], width: float) -> Markup | None:
+    """Draw the gap of each tested topic, the lowest first; None without one.
+
+    Args:
+        topics: `clusters` of `clusters.json`.
+        width: of the picture.
+    """
+    tested = sorted((one for one in topics if isinstance(one.get("gap"), float)), key=lambda one: float(one["gap"]))
+    rows = [(one["words"], one["gap"], None, None, None) for one in tested]
+    return draw_rows(rows, "Gap by topic", "inside minus elsewhere", width)

@@ -156,9 +156,3 @@ class Panel:
     def points(self, values: Sequence[Point]) -> list[Point]:
         """Convert data points to pixels."""
         return [(self.x(x), self.y(y)) for x, y in values]
-
-    def band(self, rows: Sequence[tuple[float, float, float]], css: str) -> Markup:
-        """Draw the area between low and high of (x, low, high) rows."""
-        upper = [(self.x(x), self.y(high)) for x, _, high in rows]
-        lower = [(self.x(x), self.y(low)) for x, low, _ in reversed(rows)]
-        return path(upper + lower, css, closed=True)

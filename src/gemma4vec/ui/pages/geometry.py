@@ -9,7 +9,7 @@ from starlette.responses import Response
 from gemma4vec.errors import InputError
 from gemma4vec.inspection.inspection_files import CLUSTERS, LAYERS, PROBES, load_extra
 from gemma4vec.inspection.topics.map import MAP_POINTS
-from gemma4vec.report.charts.inspection_charts import draw_layers, draw_rows
+from gemma4vec.report.charts.inspection_charts import draw_layers, draw_rows, draw_topics
 from gemma4vec.report.content.run_data import METRICS
 from gemma4vec.report.templating import Chart, draw_chart
 from gemma4vec.ui.content.stored_inspections import StoredInspection
@@ -52,7 +52,9 @@ def geometry_page(window: Window, request: Request) -> Response:
             values["problems"].append(str(error))
     layers, clusters = values["layers"], values["clusters"]
     values["layer_chart"] = None if layers is None else draw_chart(lambda width: draw_layers(layers["layers"], width))
-    values["topic_chart"] = None if clusters is None else _chart_of_topics(clusters["clusters"])
+    values["topic_chart"] = (
+        None if clusters is None else draw_chart(lambda width: draw_topics(clusters["clusters"], width))
+    )
     return window.page(request, "geometry.html", values)
 
 
@@ -82,9 +84,3 @@ def _chart_of_changes(figures: Sequence[Mapping[str, Any]]) -> Chart | None:
         if one["value"] is not None
     ]
     return draw_chart(lambda width: draw_rows(rows, "What fewer dimensions and bits cost", CHANGE, width))
-
-
-def _chart_of_topics(clusters: Sequence[Mapping[str, Any]]) -> Chart | None:
-    tested = [one for one in clusters if isinstance(one.get("gap"), float)]
-    rows = [(one["words"], one["gap"], None, None, None) for one in sorted(tested, key=lambda one: one["gap"])]
-    return draw_chart(lambda width: draw_rows(rows, "Gap of each topic", "inside minus elsewhere", width))
