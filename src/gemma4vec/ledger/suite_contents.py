@@ -222,7 +222,7 @@ def _read(suite: SeenSuite) -> SuiteContents | None:
 
 
 def known_contents(queries: Sketch) -> SuiteContents:
-    """Contents of which the queries alone are known."""
+    """Contents whose queries alone are known."""
     return SuiteContents(queries, Sketch(0, frozenset()))
 
 

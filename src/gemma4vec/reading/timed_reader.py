@@ -1,6 +1,6 @@
 """A reader of foreign files in a process of its own, which is ended where one file takes too long.
 
-Some readers loop for minutes on a damaged file. What is counted is the processor's time, so that a busy machine leaves
+Some readers loop for minutes on a damaged file. The limit counts processor time, so that a busy machine leaves
 nothing out; a reader that only waits is ended after some times as long on the clock.
 """
 
@@ -158,7 +158,7 @@ def serve() -> None:
     module, _, name = sys.argv[1].partition(":")
     seconds = float(sys.argv[2])
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a reader prints is no answer
+    os.dup2(2, 1)  # a reader's output must not mix with answers
     function: Callable[[bytes, str], Any] = getattr(importlib.import_module(module), name)
     _answer(answers, {})
     while header := sys.stdin.buffer.readline():
