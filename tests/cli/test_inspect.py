@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from planted_suite import planted_suite
 from tiny_saved import save_tiny
+from typer.main import get_group
 
+from gemma4vec.cli.inspection.inspect import app
 from gemma4vec.cli.main import execute
 from gemma4vec.data.suites.retrieval import write_suite
 from gemma4vec.files import home
@@ -120,10 +122,12 @@ def test_a_final_suite_is_spent_for_good(tmp_path: Path, capsys: pytest.CaptureF
     assert execute(words) == 0
 
 
-def test_help_is_that_of_the_model_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_that_of_the_model_command_and_names_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["inspect", "--help"]) == 0
     out = capsys.readouterr().out
-    assert "--against" in out and "confirm" in out
+    assert "--against" in out and "openTSNE" in out
+    shown = out.rpartition("Further commands")[2]
+    assert [name for name, one in get_group(app).commands.items() if not one.hidden and name not in shown] == []
 
 
 def test_a_folder_may_be_called_model(

@@ -38,7 +38,14 @@ app = typer.Typer(
 )
 
 
-@app.command("model", hidden=True)
+# `gemma4vec inspect --help` is the command below with its options; this line behind them names the others.
+FURTHER = (
+    "Further commands, each with --help: `inspect confirm`, `similar`, `flips`, `explain`, `labels`, `judge`, "
+    "`remedy`, `verify`."
+)
+
+
+@app.command("model", hidden=True, epilog=FURTHER)
 def inspect_command(
     model: Annotated[
         str,
@@ -92,7 +99,7 @@ def inspect_command(
     layers: Annotated[bool, typer.Option("--layers", help="Also score each layer.")] = False,
     clusters: Annotated[bool, typer.Option("--clusters", help="Also group the queries by topic.")] = False,
     mapped: Annotated[
-        bool, typer.Option("--map", help="Also map documents and queries: t-SNE with gemma4vec[map], else PCA.")
+        bool, typer.Option("--map", help="Also map documents and queries: t-SNE if openTSNE is installed, else PCA.")
     ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of permutations and samples.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,

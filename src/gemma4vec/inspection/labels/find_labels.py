@@ -143,7 +143,8 @@ def _refuse_lost_grades(file: Path, suite: RetrievalSuite) -> None:
     lost = [one for one in _grades(file) if known.get((one.query_id, one.doc_id)) != one.grade]
     if lost:
         raise InputError(
-            f"{file} has {len(lost)} grades that are not recorded; record them first: gemma4vec inspect judge {file}"
+            f"{file} has {len(lost)} grades that are not recorded; record them first: gemma4vec inspect judge {file} "
+            f"--suite {suite.name}"
         )
 
 
