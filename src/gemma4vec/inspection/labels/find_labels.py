@@ -144,7 +144,7 @@ def _refuse_lost_grades(file: Path, suite: RetrievalSuite) -> None:
     if lost:
         raise InputError(
             f"{file} has {len(lost)} grades that are not recorded; record them first: gemma4vec inspect judge {file} "
-            f"--suite {suite.name}"
+            "with the same --suite"
         )
 
 
