@@ -22,9 +22,9 @@ from gemma4vec.inspection.inspect import inspect, require_retrieval
 from gemma4vec.inspection.inspected import Inspection, Subject
 from gemma4vec.inspection.inspection_files import FILES, held, load_inspection
 from gemma4vec.inspection.probes.registry import Material
-from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.inspection.steps import steps_folder
 from gemma4vec.ledger.ledger import open_ledger
+from gemma4vec.ledger.suite_halves import split_halves
 from gemma4vec.recipe.load import load_recipe
 from gemma4vec.retrieval.tokenize import tokenize_text
 from gemma4vec.training.run import start_run

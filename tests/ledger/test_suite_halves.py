@@ -9,11 +9,10 @@ from planted_suite import planted_suite
 from gemma4vec.data.suites.retrieval import RetrievalSuite
 from gemma4vec.data.suites.sample import sample_suite
 from gemma4vec.files import home
-from gemma4vec.inspection.sealed import shown_queries, split_halves
 from gemma4vec.ledger.ledger import add
 from gemma4vec.ledger.suite_access import contents_record
 from gemma4vec.ledger.suite_contents import first_sealed, half_key, suite_record
-from gemma4vec.ledger.suite_halves import hidden_words, sealed_elsewhere
+from gemma4vec.ledger.suite_halves import hidden_words, sealed_elsewhere, shown_queries, split_halves
 
 WHOLE = planted_suite(90, "whole")
 PART = replace(sample_suite(WHOLE, 40, None), name="part")

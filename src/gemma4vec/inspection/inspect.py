@@ -29,7 +29,6 @@ from gemma4vec.inspection.layers.scores import layer_scores
 from gemma4vec.inspection.layers.states import find_embedder
 from gemma4vec.inspection.probes.run_probes import probe_model
 from gemma4vec.inspection.reading import Reading, read_model, touched_by_training
-from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.inspection.slices import SPENT, Slice, find_slices, with_status
 from gemma4vec.inspection.steps import Arrays, Steps, pack, unpack
 from gemma4vec.inspection.token_counts import COUNTED, TokenCounter, token_counter
@@ -38,6 +37,7 @@ from gemma4vec.inspection.topics.map import DOCUMENTS as MAPPED
 from gemma4vec.inspection.topics.map import NOT_KNOWN, MapPoints, map_suite
 from gemma4vec.inspection.topics.space import TOPIC, TopicSpace, find_topics
 from gemma4vec.ledger.suite_access import check_choice
+from gemma4vec.ledger.suite_halves import split_halves
 from gemma4vec.retrieval.tokenize import choose_tokenizer
 from gemma4vec.text.prompts import Document
 from gemma4vec.text.text_embedder import TextEmbedder

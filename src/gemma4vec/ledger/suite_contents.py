@@ -306,8 +306,13 @@ def find_overlaps(ledger: Ledger, fingerprint: str, contents: SuiteContents | No
 
 def find_copies(ledger: Ledger, fingerprint: str) -> list[str]:
     """Return the fingerprints of these contents and of the changed copies of them that the ledger knows."""
-    contents = next((one.contents for one in _known_suites(ledger) if one.fingerprint == fingerprint), None)
+    contents = recorded_contents(ledger, fingerprint)
     return [fingerprint, *(one.fingerprint for one in find_overlaps(ledger, fingerprint, contents) if one.copy)]
+
+
+def recorded_contents(ledger: Ledger, fingerprint: str) -> SuiteContents | None:
+    """Return the hashes that the ledger has of these contents; None if it has none."""
+    return next((one.contents for one in _known_suites(ledger) if one.fingerprint == fingerprint), None)
 
 
 def _known_suites(ledger: Ledger) -> list[_KnownSuite]:

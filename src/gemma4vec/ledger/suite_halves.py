@@ -1,25 +1,71 @@
 """Which of a suite's queries are sealed, and which are sealed in another suite that the ledger knows.
 
-The order of a suite's queries by blake2b(contents, id) decides: its second half is sealed (`inspection.sealed`). A
-sample of a suite has other contents, so its halves are others. Whoever shows texts asks `sealed_elsewhere` too.
+The order of a suite's queries by blake2b(contents, id) decides: its second half is sealed. A sample of a suite has
+other contents, so its halves are others. Whoever shows queries asks `shown_queries`, or `withheld_items` of a result.
 
 Legend: N queries.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gemma4vec.errors import Gemma4VecError
 from gemma4vec.files import home
-from gemma4vec.ledger.ledger import open_ledger
-from gemma4vec.ledger.suite_contents import Overlap, Sketch, find_overlaps, half_key, known_contents, words_hash
+from gemma4vec.ledger.ledger import Ledger, open_ledger
+from gemma4vec.ledger.suite_access import is_final
+from gemma4vec.ledger.suite_contents import (
+    Overlap,
+    Sketch,
+    find_overlaps,
+    half_key,
+    known_contents,
+    recorded_contents,
+    words_hash,
+)
 
 UNSURE = 2.0  # standard deviations of the median of uniform hashes, doubled: beyond it a query is surely open
+HALVED = ("retrieval", "compact-retrieval")  # kinds whose slices are found on one half and confirmed on the other
+
+Mask = npt.NDArray[np.bool_]
 
 
-def sealed_elsewhere(fingerprint: str, query_ids: Sequence[str], queries: Sequence[str]) -> npt.NDArray[np.bool_]:
+def split_halves(fingerprint: str, query_ids: Sequence[str]) -> Mask | None:
+    """Whether each query is in the sealed half, bool[N]; None for fewer than two queries, which have no halves.
+
+    Queries are ordered by blake2b(fingerprint, id); the second half of that order is sealed, so that the halves differ
+    by at most one query. The order of `query_ids` does not matter.
+
+    Args:
+        fingerprint: of the suite's contents.
+        query_ids: all of the suite's, each once.
+    """
+    if len(query_ids) < 2:
+        return None
+    keys = [half_key(fingerprint, one) for one in query_ids]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    sealed_N = np.zeros(len(keys), dtype=bool)
+    sealed_N[order[(len(keys) + 1) // 2 :]] = True
+    return sealed_N
+
+
+def shown_queries(fingerprint: str, query_ids: Sequence[str], queries: Sequence[str] | None) -> Mask:
+    """Whether each query may be shown, bool[N]: of the discovery half, and sealed in no other suite that shares it.
+
+    Halves follow a suite's contents, so that a sample of a suite has other halves than the whole.
+
+    Args:
+        fingerprint, query_ids: as `split_halves`.
+        queries: their texts; None where they are not at hand.
+    """
+    sealed_N = split_halves(fingerprint, query_ids)
+    open_N = np.ones(len(query_ids), dtype=bool) if sealed_N is None else ~sealed_N
+    return open_N & ~sealed_elsewhere(fingerprint, query_ids, queries)
+
+
+def sealed_elsewhere(fingerprint: str, query_ids: Sequence[str], queries: Sequence[str] | None) -> Mask:
     """Whether each query is sealed in another suite that has it under this id and text, bool[N].
 
     Where the ledger's record of that suite is of an older version, and where it has more queries than its record,
@@ -27,26 +73,29 @@ def sealed_elsewhere(fingerprint: str, query_ids: Sequence[str], queries: Sequen
 
     Args:
         fingerprint: of this suite's contents.
-        query_ids, queries: its ids and texts, N of each.
+        query_ids, queries: its ids and texts, N of each. Without texts (None) what the ledger recorded of this suite
+            says which others share its queries, and an id alone decides.
     """
-    hashes = [words_hash(text) for text in queries]
+    hashes = None if queries is None else [words_hash(text) for text in queries]
     try:
         with open_ledger(home(), tolerant=True) as ledger:
-            contents = known_contents(Sketch.of(hashes))
-            related = find_overlaps(ledger, fingerprint, contents)
+            related = _related(ledger, fingerprint, hashes)
     except (Gemma4VecError, OSError):
         related = []
     found_N = np.zeros(len(query_ids), dtype=bool)
     for other in related:
         if not other.group:
-            found_N |= np.array(
-                [
-                    other.contents.queries.may_have(one) and _may_be_sealed(other, key)
-                    for key, one in zip(query_ids, hashes, strict=True)
-                ],
-                dtype=bool,
-            )
+            sealed_N = np.array([_may_be_sealed(other, key) for key in query_ids], dtype=bool)
+            if hashes is not None:
+                sealed_N &= np.array([other.contents.queries.may_have(one) for one in hashes], dtype=bool)
+            found_N |= sealed_N
     return found_N
+
+
+def _related(ledger: Ledger, fingerprint: str, hashes: Sequence[int] | None) -> list[Overlap]:
+    """Other suites that share queries with these."""
+    contents = recorded_contents(ledger, fingerprint) if hashes is None else known_contents(Sketch.of(hashes))
+    return find_overlaps(ledger, fingerprint, contents)
 
 
 def _may_be_sealed(other: Overlap, query_id: str) -> bool:
@@ -55,6 +104,26 @@ def _may_be_sealed(other: Overlap, query_id: str) -> bool:
         return key >= other.sealed_from
     share = int(key[:16], 16) / 16**16
     return share >= 0.5 - UNSURE / max(other.queries, 1) ** 0.5
+
+
+def withheld_items(suite: Mapping[str, Any], keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The (task, query id) of a result that must not be shown one by one: sealed ones, and all of a final suite.
+
+    Args:
+        suite: what the result says of its suite (`data.suites.suite.describe_suite`); of several tasks, of each.
+        keys: all of the result's.
+    """
+    found: set[tuple[str, str]] = set()
+    whole = suite.get("tasks") or {}
+    for task in dict.fromkeys(task for task, _ in keys):
+        about = whole.get(task, suite) if isinstance(whole, dict) else suite
+        contents, ids = about.get("fingerprint"), [key for name, key in keys if name == task]
+        if is_final(str(contents or ""), about.get("role") or suite.get("role")):
+            found |= {(task, key) for key in ids}
+        elif isinstance(contents, str) and about.get("kind", HALVED[0]) in HALVED:
+            shown_N = shown_queries(contents, ids, None)
+            found |= {(task, key) for key, shown in zip(ids, shown_N.tolist(), strict=True) if not shown}
+    return found
 
 
 def hidden_words(hidden: int, queries: int) -> str:

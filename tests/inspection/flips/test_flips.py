@@ -13,7 +13,7 @@ from gemma4vec.errors import InputError
 from gemma4vec.evaluation.scoring.bm25_model import Bm25Model
 from gemma4vec.inspection.flips.flips import NO_SEEDS, find_flips, seed_noise
 from gemma4vec.inspection.inspected import Subject
-from gemma4vec.inspection.sealed import split_halves
+from gemma4vec.ledger.suite_halves import split_halves
 from gemma4vec.report.flips_page import render_flips
 from gemma4vec.text.prompts import Document
 

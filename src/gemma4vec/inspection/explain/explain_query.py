@@ -19,9 +19,9 @@ from gemma4vec.inspection.inspected import Subject
 from gemma4vec.inspection.kinds import k_occurrence
 from gemma4vec.inspection.probes.word_scores import WordScores
 from gemma4vec.inspection.reading import Reading, read_model
-from gemma4vec.inspection.sealed import shown_queries, split_halves
 from gemma4vec.inspection.token_counts import TokenCounter, token_counter
 from gemma4vec.ledger.suite_access import check_choice
+from gemma4vec.ledger.suite_halves import shown_queries, split_halves
 from gemma4vec.retrieval.tokenize import choose_tokenizer
 from gemma4vec.text.prompts import Document
 

@@ -22,8 +22,8 @@ from gemma4vec.inspection.inspect import steps_of
 from gemma4vec.inspection.inspected import Subject
 from gemma4vec.inspection.kinds import failed
 from gemma4vec.inspection.reading import Reading, read_model
-from gemma4vec.inspection.sealed import shown_queries, split_halves
 from gemma4vec.ledger.suite_access import check_choice
+from gemma4vec.ledger.suite_halves import shown_queries, split_halves
 from gemma4vec.retrieval.tokenize import WordTokenizer, choose_tokenizer
 
 MOST = 100

@@ -23,8 +23,8 @@ from gemma4vec.inspection.labels.judgments import (
     overlaid,
 )
 from gemma4vec.inspection.reading import Reading, read_model
-from gemma4vec.inspection.sealed import shown_queries, split_halves
 from gemma4vec.ledger.suite_access import check_choice
+from gemma4vec.ledger.suite_halves import shown_queries, split_halves
 
 QUEUE, ABOUT = "queue.jsonl", "labels.json"
 

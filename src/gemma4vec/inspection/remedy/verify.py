@@ -30,11 +30,11 @@ from gemma4vec.inspection.predicates import parse_predicate
 from gemma4vec.inspection.reading import read_model
 from gemma4vec.inspection.remedy.claims import claim_of
 from gemma4vec.inspection.remedy.judge import REFUTED, VERIFIED, Judgment, detectable_effect, judge_claim
-from gemma4vec.inspection.sealed import split_halves
 from gemma4vec.inspection.topics.space import with_topics
 from gemma4vec.ledger.recording import decide
 from gemma4vec.ledger.run_folder import RunFolder
 from gemma4vec.ledger.suite_access import check_choice
+from gemma4vec.ledger.suite_halves import split_halves
 from gemma4vec.recipe.stop_rule import Claim
 
 Floats = npt.NDArray[np.float64]
