@@ -53,7 +53,7 @@ def test_the_command_names_queries_of_the_open_half_alone_and_counts_the_others(
 
 
 def test_what_another_suite_seals_is_withheld_without_its_texts() -> None:
-    part = replace(sample_suite(SUITE, 40, None), name="part")
+    part = replace(sample_suite(SUITE, 40, None), name="part", halves=None)
     before = compared(part)
     assert before.withheld == 20
     add(home(), contents_record(SUITE))
