@@ -199,8 +199,10 @@ def test_a_decoder_learns_and_its_folder_says_whose_it_is(recipe: str, tmp_path:
     hashes = {words_key(text) for text in texts}
     assert len(texts) == facts.stored_texts == facts.trained_texts and not hashes & set(facts.held_out)
     assert len(facts.held_out) == 40
-    encoder = Embedder.load(parse_recipe(recipe, "r").stages[0].task.embedder, dtype="fp32")  # type: ignore[union-attr]
-    np.testing.assert_allclose(vectors, encoder.encode_query(texts), atol=1e-3)
+    # Texts are embedded as the encoder opens by itself: in bf16 where the processor has it.
+    encoder = Embedder.load(parse_recipe(recipe, "r").stages[0].task.embedder)  # type: ignore[union-attr]
+    exact = encoder.encoder.backbone.dtype == torch.float32
+    np.testing.assert_allclose(vectors, encoder.encode_query(texts), atol=1e-3 if exact else 1e-2)
     opened = open_decoder(run.model, dtype=torch.float32, device="cpu")
     saved = weights_of(run)
     torch.testing.assert_close(opened.prefix.enter.weight.data, saved["objective.prefix.enter.weight"])
