@@ -73,7 +73,7 @@ def test_what_was_measured_compiled_is_used_for_its_layers_and_its_shares_for_ot
     assert compilations and first.source.kind == "layers"
     compilations.clear()
     assert stage_of(recipe_file, COMPILED).measured == first.measured
-    other = stage_of(recipe_file, COMPILED, "model.readout=mean")  # the same layers
+    other = stage_of(recipe_file, COMPILED, "model.readout=last_token")  # the same layers
     assert compilations == [] and other.source.kind == "uncompiled layers" and other.source.here
     assert "measured on this machine" in other.source.sentence
     assert "--measure-compiled" not in other.source.sentence
