@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recorded_looks import recorded_looks
 
 from gemma4vec.data.suites.retrieval import load_suite
 from gemma4vec.errors import InputError, WorkError
@@ -20,12 +21,12 @@ from gemma4vec.export.parity.gate import compare_export
 from gemma4vec.export.parity.report import ParityReport
 from gemma4vec.export.runtimes.job import Answer, RoleText, answer
 from gemma4vec.export.runtimes.run_sentence_transformers import SentenceTransformers
-from gemma4vec.export.source import Source
+from gemma4vec.export.source import Source, open_source
 
 
 def written(folder: Path) -> list[str]:
-    """Names in a folder, without the test's own cache."""
-    return sorted(path.name for path in folder.iterdir() if path.name != "cache")
+    """Names in a folder, without the cache and the ledger of the test."""
+    return sorted(path.name for path in folder.iterdir() if path.name not in ("cache", "runs"))
 
 
 def test_a_right_gguf_is_renamed_into_place_with_its_numbers(both: Path, suite: Path, tmp_path: Path) -> None:
@@ -38,6 +39,9 @@ def test_a_right_gguf_is_renamed_into_place_with_its_numbers(both: Path, suite: 
     assert (found["dimension"], found["width"]) == (24, 32)
     assert found["ranking"]["equivalent"] and found["ranking"]["queries"] == 30
     assert written(tmp_path) == ["out"]
+    ((command, name, fingerprint, metrics),) = recorded_looks()
+    assert (command, name, metrics) == ("export", found["ranking"]["suite"], ["ndcg@10"])
+    assert fingerprint == open_source(str(both)).embedder.fingerprint  # in 16 bits it is the model
 
 
 def test_a_causal_gguf_has_every_token_of_the_limit(causal: Path, suite: Path, tmp_path: Path) -> None:
@@ -125,6 +129,12 @@ def test_four_bits_without_training_for_them_are_refused(causal: Path, suite: Pa
     with pytest.raises(ParityError, match="likely cause: q4_0 loses too much"):
         export_model(str(causal), "gguf", dtype="q4_0", out=tmp_path / "out", suite=str(suite))
     assert written(tmp_path) == []
+    # The error says both scores. In four bits it is another model, which counts.
+    own = open_source(str(causal)).embedder.fingerprint
+    assert [(command, model) for command, _, model, _ in recorded_looks()] == [
+        ("export", own),
+        ("export", f"{own} q4_0"),
+    ]
 
 
 def test_a_program_that_aborts_is_one_line(
