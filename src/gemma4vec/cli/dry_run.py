@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from gemma4vec.cli.output import emit
-from gemma4vec.machine.garbage import paused_collections
+from gemma4vec.machine.memory import paused_collections
 
 if TYPE_CHECKING:
     from gemma4vec.recipe.schema import Recipe

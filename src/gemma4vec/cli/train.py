@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from gemma4vec.errors import InputError
-from gemma4vec.machine.garbage import paused_collections
+from gemma4vec.machine.memory import paused_collections
 
 
 def train_command(

@@ -13,7 +13,7 @@ from tiny_run import RECIPE, write_rows_file
 from gemma4vec.cli.main import execute
 from gemma4vec.data.loading import built_sources
 from gemma4vec.data.loading.load_rows import SAMPLED
-from gemma4vec.data.pycode.sample import PyCodeSample, sample_pycode
+from gemma4vec.data.pycode.sampled_rows import PyCodeSample, sample_pycode
 from gemma4vec.errors import InputError
 from gemma4vec.files import cache
 from gemma4vec.recipe.load import load_recipe

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gemma4vec.data.pycode.build import load_or_build_pycode
-from gemma4vec.data.pycode.sample import PyCodeSample, sample_pycode
+from gemma4vec.data.pycode.sampled_rows import PyCodeSample, sample_pycode
 from gemma4vec.files import home
 from gemma4vec.recipe.sources import BuiltSource, DocumentsSource, PycodeSource
 

@@ -15,8 +15,7 @@ from gemma4vec.data.loading.load_rows import TrainingData
 from gemma4vec.errors import InputError
 from gemma4vec.machine.device import choose_device
 from gemma4vec.machine.dtype import DtypeChoice, choose_dtype
-from gemma4vec.machine.garbage import paused_collections
-from gemma4vec.machine.memory import DeviceMemory, device_memory
+from gemma4vec.machine.memory import DeviceMemory, device_memory, paused_collections
 from gemma4vec.model.backbone.architectures import text_config
 from gemma4vec.model.backbone.compilation import CompileChoice, choose_compile
 from gemma4vec.model.backbone.kernel_options import fast_paths

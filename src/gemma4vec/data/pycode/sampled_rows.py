@@ -14,7 +14,7 @@ from gemma4vec.data.pycode.split import sort_by_hash
 from gemma4vec.data.pycode.walk import SourceFile
 from gemma4vec.data.pycode.worker import extract_files
 from gemma4vec.data.rows.rows import Row
-from gemma4vec.machine.garbage import paused_collections
+from gemma4vec.machine.memory import paused_collections
 
 # Bytes of Python that are read: some 1,500 rows of the environment's code.
 SAMPLE_BYTES = 8_000_000

@@ -8,7 +8,7 @@ from tiny_code import write_code
 from gemma4vec.data.loading import built_sources
 from gemma4vec.data.loading.load_rows import SAMPLED, load_sources
 from gemma4vec.data.pycode.build import load_or_build_pycode
-from gemma4vec.data.pycode.sample import PyCodeSample, sample_pycode
+from gemma4vec.data.pycode.sampled_rows import PyCodeSample, sample_pycode
 from gemma4vec.data.rows.rows import read_rows
 from gemma4vec.recipe.sources import PycodeSource
 
