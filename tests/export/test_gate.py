@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,10 @@ def test_a_right_gguf_is_renamed_into_place_with_its_numbers(both: Path, suite: 
     assert fingerprint == open_source(str(both)).embedder.fingerprint  # in 16 bits it is the model
 
 
-def test_a_causal_gguf_has_every_token_of_the_limit(causal: Path, suite: Path, tmp_path: Path) -> None:
+def test_a_causal_gguf_has_every_token_of_the_limit(
+    causal: Path, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gemma4vec.export.runtimes.ask.subprocess", subprocess)  # a process from its very start
     made = export_model(str(causal), "gguf", dtype="f32", out=tmp_path / "out", suite=str(suite))
     assert made.report.cosine_min is not None and made.report.cosine_min >= 0.9999
     assert made.report.over_limit == "refuses"
@@ -141,6 +145,8 @@ def test_a_program_that_aborts_is_one_line(
     both: Path, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """llama.cpp ends its process where a head's width is not the model's."""
+    # From its very start: the state of a forked one, with all libraries in it, takes long to write down.
+    monkeypatch.setattr("gemma4vec.export.runtimes.ask.subprocess", subprocess)
     real = gguf_file.GGUFWriter.add_dense_features_dims
     monkeypatch.setattr(
         gguf_file.GGUFWriter, "add_dense_features_dims", lambda self, name, _, out: real(self, name, 48, out)

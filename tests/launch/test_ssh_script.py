@@ -1,5 +1,6 @@
 """The ssh script with another ssh, whose hosts are bash on this machine: who is stopped when, and the exit code."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -33,11 +34,22 @@ def start(folder: Path, work: Work, hosts: dict[str, str]) -> subprocess.Popen[s
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_signals,
     )
 
 
+def heed_signals() -> None:
+    """bash traps no signal that it was started to ignore, as below `nohup`."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    error = process.communicate(timeout=60)[1]
+    try:
+        error = process.communicate(timeout=60)[1]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what a failure leaves
     return process.returncode, error
 
 

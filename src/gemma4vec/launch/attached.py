@@ -23,6 +23,7 @@ def main(words: Sequence[str] | None = None) -> None:
     if not words:
         print("error: no module; give MODULE [ARGUMENT ...]", file=sys.stderr)
         raise SystemExit(InputError.exit_code)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here, as below `nohup`
     stdin = os.dup(0)  # processes that it starts do not inherit the copy
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

@@ -10,7 +10,7 @@ _HEAD = """#!/bin/bash
 # {what} on {count} hosts, which share the folder {workdir} and where the output goes.
 # After it was stopped, the same script goes on where it was.
 # The hosts' stdin is this loop. When it ends, or their connection, they save and end.
-coproc while kill -0 $$ 2>/dev/null; do sleep 1 >/dev/null; done
+coproc {{ trap '' INT; while kill -0 $$ 2>/dev/null; do sleep 1 >/dev/null; done; }}
 keeper=$COPROC_PID
 exec 3<&"${{COPROC[0]}}"
 trap 'kill "$keeper" 2>/dev/null || exit 130' INT TERM HUP  # the second time nobody waits

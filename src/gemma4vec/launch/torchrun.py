@@ -39,6 +39,7 @@ def main(words: Sequence[str] | None = None) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
+    _restart_nothing_that_was_stopped()
     words = sys.argv[1:] if words is None else words
     try:
         run.main(["--signals-to-handle", LEFT_TO_TORCH, *_local_address(words), *words])
@@ -62,6 +63,23 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"error: torchrun on the first machine has ended, or cannot be reached ({reason})", file=sys.stderr)
         return WorkError.exit_code
     return 0
+
+
+def _restart_nothing_that_was_stopped() -> None:
+    """Keep torchrun from starting processes again that ended with 75: that may outlast a scheduler's warning."""
+    from torch.distributed.elastic.agent.server.api import RunResult, WorkerGroup
+    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+
+    monitor = LocalElasticAgent._monitor_workers
+
+    def monitor_and_note(self: LocalElasticAgent, group: WorkerGroup) -> RunResult:
+        result = monitor(self, group)
+        codes = [failure.exitcode for failure in result.failures.values()]
+        if result.is_failed() and (os.environ.get(STOPPING_VARIABLE) or Interrupted.exit_code in codes):
+            self._remaining_restarts = 0
+        return result
+
+    LocalElasticAgent._monitor_workers = monitor_and_note  # type: ignore[method-assign]
 
 
 def _local_address(words: Sequence[str]) -> list[str]:

@@ -261,6 +261,10 @@ def test_a_decoder_is_the_only_stage() -> None:
     [
         ("model.base=ENCODER", "model.attention: 't5gemma2_text' is an encoder, which is always bidirectional"),
         ("model.max_tokens=8", "model.max_tokens: 8 leaves 3 tokens for a text after 4 soft tokens; give at least 9"),
+        (
+            "stages.0.batch.document_tokens=8",
+            "stages.0.batch.document_tokens: 8 leaves 3 tokens for a text after 4 soft",
+        ),
         ("stages.0.task.embedder=nothing/here", "stages.0.task.embedder: "),
         ("stages.0.batch.rows=500", "stages.0.batch.rows: 500 texts asked for, the data has"),
     ],
