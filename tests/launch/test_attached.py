@@ -36,7 +36,7 @@ def start(folder: Path, module: str, *words: str) -> "subprocess.Popen[str]":
 def test_it_stops_when_stdin_ends(module: str, code: int, tmp_path: Path) -> None:
     process = start(tmp_path, module, "work", "one", "--two")
     assert process.stdout is not None and process.stdout.readline() == "ready one --two \n"  # its own stdin is empty
-    assert process.communicate(timeout=30) == ("", "") and process.returncode == code
+    assert process.communicate(timeout=600) == ("", "") and process.returncode == code
 
 
 def test_it_ends_as_its_module_does(tmp_path: Path) -> None:

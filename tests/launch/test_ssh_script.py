@@ -46,7 +46,7 @@ def heed_signals() -> None:
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     try:
-        error = process.communicate(timeout=60)[1]
+        error = process.communicate(timeout=600)[1]
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # what a failure leaves
